@@ -1,0 +1,199 @@
+"""A job as asked for (`JobRequest`) and as it will be run (`JobSpec`): every setting, with its unit and bounds.
+
+`resolve_request` fills what depends on the data and the base model when the job is accepted; `resolve_staged` fills what
+depends on the device and on how many pairs fit, when a worker stages it. After that no `auto` is left, and a resume on
+another machine takes the same steps.
+"""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from core.domain import presets
+
+Auto = Literal["auto"]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
+PositiveInt = Annotated[int, Field(ge=1, le=10_000_000)]
+LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Schedule = Literal["constant", "linear", "cosine"]
+Optimizer = Literal["adamw", "rmsprop"]
+Precision = Literal["bf16", "fp32"]
+MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+Metadata = Annotated[
+    dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], MetadataValue], Field(max_length=32)
+]
+
+
+class Payload(BaseModel):
+    """Unknown fields are refused; an explicit null for a field with a default means the default."""
+
+    model_config = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_means_default(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None or name not in cls.model_fields or cls.model_fields[name].is_required()
+        }
+
+
+class StageSettings(Payload):
+    """What SFT and DPO have in common."""
+
+    epochs: PositiveInt | Auto = Field("auto", description="Passes over the training rows.")
+    learning_rate: LearningRate | Auto = Field("auto", description="Peak learning rate.")
+    batch_size: Annotated[int, Field(ge=1, le=65536)] | Auto = Field(
+        "auto", description="Rows (pairs for DPO) per optimizer step."
+    )
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] | Auto = Field(
+        "auto", description="Optimizer steps of linear warm-up; auto = min(150, ceil(0.1 x total steps))."
+    )
+    schedule: Schedule | Auto = Field("auto", description="Learning rate after warm-up.")
+    optimizer: Optimizer | Auto = Field("auto", description="Update rule.")
+    weight_decay: Annotated[float, Field(ge=0, le=1)] | Auto = Field("auto", description="Decoupled weight decay.")
+    max_grad_norm: Annotated[float, Field(gt=0, le=1e6)] | Auto = Field(
+        "auto", description="Gradients are scaled down to this global norm."
+    )
+
+
+class SftSettings(StageSettings):
+    """Supervised fine-tuning before DPO: on the chosen responses, or on a demonstration data set."""
+
+    dataset_id: Name | None = Field(None, description="A demonstration data set; null: the chosen responses.")
+
+
+class DpoSettings(StageSettings):
+    """Preference optimisation against the frozen reference."""
+
+
+class LoraSettings(Payload):
+    """One low-rank adapter, through SFT and DPO."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="Rank r of the update.")
+    alpha: Annotated[float, Field(gt=0, le=4096)] = Field(32, description="The update is scaled by alpha / rank.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Dropout on the adapter's input.")
+    target_modules: Literal["all-linear"] | list[Name] = Field(
+        "all-linear", description="Which linear layers; all-linear leaves out the LM head."
+    )
+
+
+class EarlyStopping(Payload):
+    """End DPO when a validation metric stops improving."""
+
+    metric: Literal["loss", "rewards/accuracies", "rewards/margins"] = Field("loss", description="Validation metric.")
+    patience: PositiveInt = Field(3, description="Evaluations without improvement before DPO ends.")
+    min_delta: Annotated[float, Field(ge=0)] = Field(0.0, description="Smaller changes do not count.")
+
+
+class JobRequest(Payload):
+    """The body of `POST /jobs`; `base_model` and `dataset_id` are enough."""
+
+    base_model: Name = Field(description="A name from GET /models, or job_… / job_…@<checkpoint id>.")
+    dataset_id: Name = Field(description="A ready preference data set.")
+    variant: Name = Field("dpo", description="A name from GET /variants.")
+    beta: Annotated[float, Field(gt=0, le=1000)] | None = Field(
+        None, description="Strength of the pull to the reference; null: the variant's default."
+    )
+    variant_options: dict[Name, float | bool | str] = Field(
+        default_factory=dict, description="Only what the variant takes; anything else is refused."
+    )
+    sft: SftSettings | Literal["skip"] = Field(default_factory=SftSettings, description='Settings, or "skip".')
+    dpo: DpoSettings = Field(default_factory=DpoSettings, description="Settings of the preference stage.")
+    lora: LoraSettings | None = Field(None, description="null: full fine-tuning.")
+    max_length: Annotated[int, Field(ge=8, le=1_048_576)] = Field(
+        1024, description="Tokens of prompt and response together; longer pairs are set aside and reported."
+    )
+    precision: Precision | Auto = Field("auto", description="Type of the compute weights.")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="Seed of every random choice.")
+    validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.05, description="Share of pairs held out, grouped by prompt."
+    )
+    validation_dataset_id: Name | None = Field(None, description="Held-out pairs of their own data set instead.")
+    evaluate_every_steps: PositiveInt | Auto = Field("auto", description="Validation interval of DPO, in steps.")
+    checkpoint_every_steps: PositiveInt | Auto = Field("auto", description="Checkpoint interval, in steps.")
+    keep_checkpoints: Annotated[int, Field(ge=2, le=100)] = Field(2, description="Checkpoints kept.")
+    early_stopping: EarlyStopping | None = Field(None, description="null: train all epochs.")
+    sample_prompts: Annotated[
+        list[Annotated[str, StringConstraints(min_length=1, max_length=8192)]], Field(max_length=16)
+    ] = Field(default_factory=list, description="Answered before and after, greedily.")
+    reuse: bool = Field(True, description="Take over finished stages of earlier jobs with the same inputs.")
+    name: Name | None = Field(None, description="For people.")
+    metadata: Metadata = Field(default_factory=dict, description="Strings of yours, searchable.")
+    priority: Annotated[int, Field(ge=-100, le=100)] = Field(0, description="Higher runs first.")
+    max_runtime_seconds: PositiveInt | None = Field(
+        None, description="Training time over all attempts; null: no limit."
+    )
+
+    @field_validator("sample_prompts")
+    @classmethod
+    def _storable_prompts(cls, prompts: list[str]) -> list[str]:
+        for prompt in prompts:
+            if "\x00" in prompt or any("\ud800" <= c <= "\udfff" for c in prompt):
+                raise ValueError("contains a NUL character or a lone surrogate")
+        return prompts
+
+    @model_validator(mode="after")
+    def _one_validation_source(self) -> "JobRequest":
+        if self.validation_dataset_id and "validation_fraction" in self.model_fields_set and self.validation_fraction:
+            raise ValueError("give validation_dataset_id or validation_fraction, not both")
+        return self
+
+
+class JobSpec(JobRequest):
+    """A request with numbers in the place of `auto`, and the facts it was resolved from."""
+
+    num_parameters: int = Field(description="Of the base model.")
+    num_pairs: int = Field(description="Accepted pairs of the data set.")
+    micro_batch_tokens: PositiveInt | Auto = Field("auto", description="Tokens of one forward pass at most.")
+
+
+def resolve_request(request: JobRequest, *, num_parameters: int, num_pairs: int, default_beta: float) -> JobSpec:
+    """The spec as far as it is known without a device: learning rates, batch sizes, epochs, optimizer."""
+    is_lora = request.lora is not None
+    values = request.model_dump()
+    if request.sft != "skip":
+        values["sft"] |= presets.fill(values["sft"], presets.sft(num_parameters, num_pairs, is_lora=is_lora))
+    values["dpo"] |= presets.fill(values["dpo"], presets.dpo(num_parameters, num_pairs, is_lora=is_lora))
+    values["beta"] = default_beta if request.beta is None else request.beta
+    if request.validation_dataset_id:
+        values["validation_fraction"] = 0.0
+        values.pop("validation_dataset_id")
+        return JobSpec.model_construct(
+            **JobSpec.model_validate(values | {"num_parameters": num_parameters, "num_pairs": num_pairs}).__dict__
+            | {"validation_dataset_id": request.validation_dataset_id}
+        )
+    return JobSpec.model_validate(values | {"num_parameters": num_parameters, "num_pairs": num_pairs})
+
+
+def resolve_staged(spec: JobSpec, *, num_sft_rows: int, num_train_pairs: int, device: str) -> JobSpec:
+    """The spec with no `auto` left, once the pairs that fit are counted and the device is known."""
+    values = spec.model_dump()
+    if spec.sft != "skip":
+        values["sft"]["warmup_steps"] = _warmup(values["sft"], num_sft_rows)
+    values["dpo"]["warmup_steps"] = _warmup(values["dpo"], num_train_pairs)
+    steps = total_steps(values["dpo"], num_train_pairs)
+    if spec.precision == "auto":
+        values["precision"] = presets.precision(device)
+    if spec.evaluate_every_steps == "auto":
+        values["evaluate_every_steps"] = max(1, math.ceil(steps / 10))
+    if spec.checkpoint_every_steps == "auto":
+        values["checkpoint_every_steps"] = max(10, math.ceil(steps / 10))
+    if spec.micro_batch_tokens == "auto":
+        values["micro_batch_tokens"] = max(spec.max_length * 2, presets.micro_batch_tokens(device))
+    return JobSpec.model_validate(values)
+
+
+def total_steps(stage: dict[str, Any], num_rows: int) -> int:
+    """Optimizer steps of a resolved stage; the last, smaller step of an epoch counts."""
+    return int(stage["epochs"]) * math.ceil(num_rows / int(stage["batch_size"]))
+
+
+def _warmup(stage: dict[str, Any], num_rows: int) -> int:
+    if stage["warmup_steps"] != "auto":
+        return int(stage["warmup_steps"])
+    return min(150, math.ceil(0.1 * total_steps(stage, num_rows)))

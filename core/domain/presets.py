@@ -1,0 +1,65 @@
+"""What `auto` means: defaults from published recipes, by model size, full or LoRA, and amount of data.
+
+Sources: SFT full 2e-5 (Zephyr handbook), 1e-3 at 360M (SmolLM2); LoRA about 10x of full (LoRA Without Regret);
+DPO 5e-7 RMSprop (DPO authors' repository), 1e-6 AdamW (SmolLM2, OLMo-3), LoRA 5e-6..1e-5 (handbook QLoRA);
+one epoch each; batch 64 pairs (arXiv:2305.18290, App. B), smaller where that would leave fewer than 20 steps.
+"""
+
+from typing import Any
+
+SMALL_MODEL_PARAMETERS = 400_000_000
+MEDIUM_MODEL_PARAMETERS = 2_000_000_000
+MIN_STEPS = 20
+
+
+def sft(num_parameters: int, num_rows: int, *, is_lora: bool) -> dict[str, Any]:
+    """Values for every `auto` of the SFT stage but `warmup_steps`."""
+    full = 1e-4 if num_parameters <= SMALL_MODEL_PARAMETERS else 2e-5
+    return {
+        "epochs": 1,
+        "learning_rate": 2e-4 if is_lora else full,
+        "batch_size": _batch_size(num_rows),
+        "schedule": "cosine",
+        "optimizer": "adamw",
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+    }
+
+
+def dpo(num_parameters: int, num_rows: int, *, is_lora: bool) -> dict[str, Any]:
+    """Values for every `auto` of the DPO stage but `warmup_steps`."""
+    if num_parameters <= SMALL_MODEL_PARAMETERS:
+        full = 5e-6
+    else:
+        full = 1e-6 if num_parameters <= MEDIUM_MODEL_PARAMETERS else 5e-7
+    return {
+        "epochs": 1,
+        "learning_rate": full * 10 if is_lora else full,
+        "batch_size": _batch_size(num_rows),
+        "schedule": "linear",
+        "optimizer": "adamw",
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+    }
+
+
+def fill(stage: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
+    """The preset's values for the keys of `stage` that say `auto`."""
+    return {key: value for key, value in preset.items() if stage[key] == "auto"}
+
+
+def precision(device: str) -> str:
+    """bf16 where the device multiplies it fast; every CUDA device in use does, and so do current CPUs."""
+    return "fp32" if device == "mps" else "bf16"
+
+
+def micro_batch_tokens(device: str) -> int:
+    return 16384 if device.startswith("cuda") else 2048
+
+
+def _batch_size(num_rows: int) -> int:
+    """64, halved until an epoch has at least `MIN_STEPS` steps; never under 4."""
+    size = 64
+    while size > 4 and num_rows / size < MIN_STEPS:
+        size //= 2
+    return size

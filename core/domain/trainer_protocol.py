@@ -1,0 +1,272 @@
+"""What supervisor and trainer process say to each other: one JSON object a line over pipes.
+
+The supervisor writes `assignment.json` (`Assignment`) into a work directory and starts `python -m worker.trainer
+<work directory>`. The trainer writes messages to its standard output; the supervisor answers on the trainer's standard
+input with `Stop`. End of file on that input ends the trainer: it must not outlive its supervisor.
+Standard library only: the engine's host process decodes these without pydantic.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar
+
+PROTOCOL_VERSION = 1
+ASSIGNMENT_FILE = "assignment.json"
+MAX_LINE_BYTES = 4 * 1024 * 1024
+"""A longer line is a protocol error."""
+
+StopMode = Literal["checkpoint", "save", "abandon"]
+"""checkpoint: finish the step, write a checkpoint, stop. save: publish the policy as it is. abandon: just stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """Everything a trainer needs: plain values and local paths."""
+
+    job_id: str
+    attempt: int
+    spec: dict[str, Any]
+    """The job's spec (`core.domain.job_spec.JobSpec` as JSON)."""
+    base_model_dir: str
+    rows: str
+    """Normalised training rows (`rows.jsonl`)."""
+    validation_rows: str | None = None
+    """Rows of a separate validation data set; without it `validation_fraction` of `rows` is held out."""
+    sft_rows: str | None = None
+    """Rows of a separate SFT data set; without it SFT runs on the chosen responses."""
+    resume_from: str | None = None
+    """A verified checkpoint directory."""
+    reuse: dict[str, str] = field(default_factory=dict)
+    """Finished stage outputs to take over: digest -> verified directory."""
+    device: str = "cpu"
+    num_threads: int = 1
+
+    def dump(self) -> str:
+        return json.dumps({"version": PROTOCOL_VERSION} | asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def load(cls, text: str) -> "Assignment":
+        values = json.loads(text)
+        version = values.pop("version")
+        if version != PROTOCOL_VERSION:
+            raise ValueError(f"assignment of protocol {version}, this trainer speaks {PROTOCOL_VERSION}")
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hello:
+    """First message: the trainer is up."""
+
+    type: ClassVar[str] = "hello"
+    pid: int
+    versions: dict[str, str]
+    """torch, transformers, preftune, python"""
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """The spec with every `auto` made a number; the supervisor stores it before training starts."""
+
+    type: ClassVar[str] = "resolved"
+    spec: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOutputQuery:
+    """Before computing a stage: the digest of all that determines it. Answered by `StageOutputAnswer`."""
+
+    type: ClassVar[str] = "query"
+    stage: str
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageChanged:
+    type: ClassVar[str] = "stage"
+    stage: str
+    status: Literal["started", "finished", "reused", "skipped"]
+    step: int = 0
+    total_steps: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricPoint:
+    type: ClassVar[str] = "metric"
+    stage: Literal["sft", "dpo"]
+    split: Literal["train", "validation"]
+    step: int
+    epoch: float
+    values: dict[str, float | None]
+    """Finite or null."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where the run stands, when no metric point says so (reference pass, tokenisation, evaluation)."""
+
+    type: ClassVar[str] = "progress"
+    stage: str
+    step: int
+    total_steps: int
+    tokens_per_second: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointWritten:
+    """A complete checkpoint directory, now the supervisor's: it uploads and then deletes it."""
+
+    type: ClassVar[str] = "checkpoint"
+    directory: str
+    stage: str
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOutputWritten:
+    """A finished stage's output directory, kept by the trainer for its own later stages; the supervisor uploads it."""
+
+    type: ClassVar[str] = "output"
+    stage: str
+    digest: str
+    directory: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerEvent:
+    type: ClassVar[str] = "event"
+    level: Literal["info", "warning", "error"]
+    kind: str
+    message: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplesWritten:
+    type: ClassVar[str] = "samples"
+    step: int
+    samples: list[dict[str, str]]
+    """`prompt`, `reference`, `policy`"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """The artifact directory is complete (all but what the supervisor adds: `job.json`, `metrics.jsonl`, sums)."""
+
+    type: ClassVar[str] = "done"
+    directory: str
+    evaluation: dict[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopped:
+    """Stopped on request. Its checkpoint, if one was asked for, was announced before."""
+
+    type: ClassVar[str] = "stopped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    type: ClassVar[str] = "failed"
+    code: str
+    """From the closed list in `core.domain.failure_codes`."""
+    detail: str
+    """For the user: what happened and what to do. No path, no traceback."""
+
+
+TrainerMessage = (
+    Hello
+    | Resolved
+    | StageOutputQuery
+    | StageChanged
+    | MetricPoint
+    | Progress
+    | CheckpointWritten
+    | StageOutputWritten
+    | TrainerEvent
+    | SamplesWritten
+    | Done
+    | Stopped
+    | Failed
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    type: ClassVar[str] = "stop"
+    mode: StopMode
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOutputAnswer:
+    """`directory` holds the verified output of an earlier job; null: compute it."""
+
+    type: ClassVar[str] = "answer"
+    digest: str
+    directory: str | None
+    job_id: str | None = None
+
+
+SupervisorMessage = Stop | StageOutputAnswer
+
+TRAINER_MESSAGES: dict[str, type[TrainerMessage]] = {
+    cls.type: cls
+    for cls in (
+        Hello,
+        Resolved,
+        StageOutputQuery,
+        StageChanged,
+        MetricPoint,
+        Progress,
+        CheckpointWritten,
+        StageOutputWritten,
+        TrainerEvent,
+        SamplesWritten,
+        Done,
+        Stopped,
+        Failed,
+    )
+}
+SUPERVISOR_MESSAGES: dict[str, type[SupervisorMessage]] = {cls.type: cls for cls in (Stop, StageOutputAnswer)}
+
+_Message = TypeVar("_Message")
+
+
+def encode_message(message: TrainerMessage | SupervisorMessage) -> bytes:
+    """One line, newline included. Raises ValueError for a NaN or infinity: senders make those null first."""
+    text = json.dumps({"type": message.type} | asdict(message), ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def decode_trainer_message(line: bytes) -> TrainerMessage:
+    """Raises ValueError for anything that is not one known message."""
+    values = _decode(line)
+    cls = TRAINER_MESSAGES.get(values.pop("type"))
+    if cls is None:
+        raise ValueError("unknown trainer message")
+    return _build(cls, values)
+
+
+def decode_supervisor_message(line: bytes) -> SupervisorMessage:
+    """Raises ValueError for anything that is not one known message."""
+    values = _decode(line)
+    cls = SUPERVISOR_MESSAGES.get(values.pop("type"))
+    if cls is None:
+        raise ValueError("unknown supervisor message")
+    return _build(cls, values)
+
+
+def _decode(line: bytes) -> dict[str, Any]:
+    if len(line) > MAX_LINE_BYTES:
+        raise ValueError("message too long")
+    values = json.loads(line)
+    if not isinstance(values, dict) or not isinstance(values.get("type"), str):
+        raise ValueError("a message is an object with a type")
+    return values
+
+
+def _build(cls: type[_Message], values: dict[str, Any]) -> _Message:
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ValueError(f"malformed {cls.__name__} message") from error

@@ -1,0 +1,105 @@
+"""Settings: environment variables with the prefix `PREFTUNE_` (or a `.env` file). A wrong name or value stops the start."""
+
+import os
+import socket
+import uuid
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "PREFTUNE_"
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used; the text names each variable."""
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    data_dir: Path = Path("data")
+    """Database, objects and queue of the embedded deployment; scratch space of workers."""
+    models_dir: Path = Path("models")
+    """Base models, a folder each."""
+    api_key: SecretStr | None = None
+    """Bootstrap key. Without any key the API serves loopback only."""
+
+    database_url: str | None = None
+    """Default: SQLite in the data directory."""
+    broker_url: str | None = None
+    """`redis://…`, `files` (default: file broker in the data directory) or `none` (poll only)."""
+    storage_url: str | None = None
+    """`file:///…` or `s3://bucket/prefix`. Default: a folder in the data directory."""
+    s3_endpoint_url: str | None = None
+    s3_access_key_id: SecretStr | None = None
+    s3_secret_access_key: SecretStr | None = None
+    s3_region: str = "us-east-1"
+
+    lease_seconds: Annotated[float, Field(gt=0)] = 60
+    heartbeat_seconds: Annotated[float, Field(gt=0)] = 5
+    sweep_seconds: Annotated[float, Field(gt=0)] = 5
+    poll_seconds: Annotated[float, Field(gt=0)] = 30
+    """How often an idle worker looks for a job without having been woken; the embedded deployment uses 1."""
+    stop_grace_seconds: Annotated[float, Field(gt=0)] = 120
+    """Time between a drain or stop and SIGKILL of the trainer."""
+
+    worker_name: str | None = None
+    """Default: host, process and a random part."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:<n>`"""
+    num_threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads of a trainer; 0: all cores."""
+
+    max_upload_bytes: Annotated[int, Field(gt=0)] = 5 * 1024**3
+    max_decompressed_bytes: Annotated[int, Field(gt=0)] = 20 * 1024**3
+    max_rows: Annotated[int, Field(gt=0)] = 5_000_000
+    max_line_bytes: Annotated[int, Field(gt=0)] = 4 * 1024**2
+    check_timeout_seconds: Annotated[float, Field(gt=0)] = 3600
+    check_memory_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
+    """Address space of the child process that checks an upload."""
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @cached_property
+    def effective_database_url(self) -> str:
+        if self.database_url:
+            return self.database_url
+        return f"sqlite:///{(self.data_dir / 'preftune.db').resolve()}"
+
+    @cached_property
+    def effective_storage_url(self) -> str:
+        return self.storage_url or (self.data_dir / "objects").resolve().as_uri()
+
+    @cached_property
+    def effective_broker_url(self) -> str:
+        return self.broker_url or "files"
+
+    @cached_property
+    def effective_worker_name(self) -> str:
+        return self.worker_name or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+
+    @property
+    def scratch_dir(self) -> Path:
+        """Spooled uploads and the work directories of attempts."""
+        return self.data_dir / "scratch"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from environment, `.env` and overrides. Raises SettingsError naming what is wrong."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name.upper() not in known)
+    if unknown:
+        raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    try:
+        settings = Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
+        raise SettingsError("; ".join(lines)) from None
+    if settings.lease_seconds < 3 * settings.heartbeat_seconds:
+        raise SettingsError("PREFTUNE_LEASE_SECONDS: must be at least three times PREFTUNE_HEARTBEAT_SECONDS")
+    return settings
