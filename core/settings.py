@@ -1,4 +1,4 @@
-"""Settings: environment variables with the prefix `PREFTUNE_` (or a `.env` file). A wrong name or value stops the start."""
+"""Settings: environment variables with the prefix `PREFTUNE_`, or a `.env` file. A wrong one stops the start."""
 
 import os
 import socket

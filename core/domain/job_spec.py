@@ -1,14 +1,14 @@
 """A job as asked for (`JobRequest`) and as it will be run (`JobSpec`): every setting, with its unit and bounds.
 
-`resolve_request` fills what depends on the data and the base model when the job is accepted; `resolve_staged` fills what
-depends on the device and on how many pairs fit, when a worker stages it. After that no `auto` is left, and a resume on
-another machine takes the same steps.
+`resolve_request` fills what depends on the data and the base model when the job is accepted; `resolve_staged` fills
+what depends on the device and on how many pairs fit, when a worker stages it. After that no `auto` is left, and a
+resume on another machine takes the same steps.
 """
 
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from core.domain import presets
 
@@ -118,24 +118,14 @@ class JobRequest(Payload):
     checkpoint_every_steps: PositiveInt | Auto = Field("auto", description="Checkpoint interval, in steps.")
     keep_checkpoints: Annotated[int, Field(ge=2, le=100)] = Field(2, description="Checkpoints kept.")
     early_stopping: EarlyStopping | None = Field(None, description="null: train all epochs.")
-    sample_prompts: Annotated[
-        list[Annotated[str, StringConstraints(min_length=1, max_length=8192)]], Field(max_length=16)
-    ] = Field(default_factory=list, description="Answered before and after, greedily.")
+    sample_prompts: Annotated[list[SamplePrompt], Field(max_length=16)] = Field(
+        default_factory=list, description="Answered before and after, greedily."
+    )
     reuse: bool = Field(True, description="Take over finished stages of earlier jobs with the same inputs.")
     name: Name | None = Field(None, description="For people.")
     metadata: Metadata = Field(default_factory=dict, description="Strings of yours, searchable.")
     priority: Annotated[int, Field(ge=-100, le=100)] = Field(0, description="Higher runs first.")
-    max_runtime_seconds: PositiveInt | None = Field(
-        None, description="Training time over all attempts; null: no limit."
-    )
-
-    @field_validator("sample_prompts")
-    @classmethod
-    def _storable_prompts(cls, prompts: list[str]) -> list[str]:
-        for prompt in prompts:
-            if "\x00" in prompt or any("\ud800" <= c <= "\udfff" for c in prompt):
-                raise ValueError("contains a NUL character or a lone surrogate")
-        return prompts
+    max_runtime_seconds: PositiveInt | None = Field(None, description="Over all attempts; null: no limit.")
 
     @model_validator(mode="after")
     def _one_validation_source(self) -> "JobRequest":
@@ -162,11 +152,6 @@ def resolve_request(request: JobRequest, *, num_parameters: int, num_pairs: int,
     values["beta"] = default_beta if request.beta is None else request.beta
     if request.validation_dataset_id:
         values["validation_fraction"] = 0.0
-        values.pop("validation_dataset_id")
-        return JobSpec.model_construct(
-            **JobSpec.model_validate(values | {"num_parameters": num_parameters, "num_pairs": num_pairs}).__dict__
-            | {"validation_dataset_id": request.validation_dataset_id}
-        )
     return JobSpec.model_validate(values | {"num_parameters": num_parameters, "num_pairs": num_pairs})
 
 
