@@ -19,10 +19,10 @@ LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Schedule = Literal["constant", "linear", "cosine"]
 Optimizer = Literal["adamw", "rmsprop"]
 Precision = Literal["bf16", "fp32"]
-MetadataValue = Annotated[str, StringConstraints(max_length=512)]
-Metadata = Annotated[
-    dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], MetadataValue], Field(max_length=32)
-]
+MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
+MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=32)]
+SamplePrompt = Annotated[str, StringConstraints(min_length=1, max_length=8192, pattern=r"^[^\x00]*$")]
 
 
 class Payload(BaseModel):
