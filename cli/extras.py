@@ -1,0 +1,14 @@
+"""The one lazy door to what a client-only installation lacks: the service and the trainer."""
+
+import importlib
+from typing import Any
+
+from cli.console import fail
+
+
+def from_extra(module: str, name: str, extra: str = "worker") -> Any:
+    """The attribute `name` of `module`, or a sentence about which extra to install."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        fail(f"this command needs the {extra} extra ({error.name} is missing): pip install 'preftune[{extra}]'")

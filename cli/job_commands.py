@@ -1,0 +1,164 @@
+"""`preftune submit | watch | download | jobs …`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+from rich.text import Text
+
+from cli.console import connected, err, fail, out
+from cli.watch import EXIT_CODES, watch_job
+from preftune import Client
+
+Url = Annotated[str | None, typer.Option(help="The service; default PREFTUNE_URL or this machine.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB")]
+jobs_app = typer.Typer(help="Look at jobs and steer them.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    for command in (submit, watch, download):
+        app.command()(command)
+    app.add_typer(jobs_app, name="jobs")
+
+
+def submit(
+    base_model: Annotated[str, typer.Argument(metavar="BASE_MODEL", help="A name from `preftune models list`.")],
+    dataset_id: Annotated[str, typer.Argument(metavar="DATASET", help="An id from `preftune datasets list`.")],
+    variant: Annotated[str | None, typer.Option(help="The preference loss; default dpo.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Pull to the reference; default the variant's.")] = None,
+    name: Annotated[str | None, typer.Option(help="For people.")] = None,
+    settings: Annotated[
+        str | None, typer.Option(help='More fields of POST /jobs as JSON: {"dpo": {"epochs": 2}}')
+    ] = None,
+    follow: Annotated[bool, typer.Option("--watch", help="Show the job until it ends.")] = False,
+    url: Url = None,
+) -> None:
+    """Post a job and print its id."""
+    body = _settings_object(settings) | {"variant": variant, "beta": beta, "name": name}
+    given = {key: value for key, value in body.items() if value is not None}
+    with connected(url) as client:
+        job = client.jobs.submit(base_model=base_model, dataset_id=dataset_id, **given)
+        out.print(job["id"])
+        if follow:
+            _follow(client, job["id"])
+
+
+def watch(job: JobId, url: Url = None) -> None:
+    """Show a job live until it ends. Exit code: 0 succeeded, 1 failed, 3 cancelled."""
+    with connected(url) as client:
+        _follow(client, job)
+
+
+def download(
+    job: JobId,
+    directory: Annotated[Path | None, typer.Argument(help="Default: a folder of the job's id.")] = None,
+    url: Url = None,
+) -> None:
+    """Fetch the tuned policy, verified; a broken-off download goes on where it stopped."""
+    with connected(url) as client:
+        folder = download_with_progress(client, job, directory or Path(job))
+    out.print(str(folder), markup=False, soft_wrap=True)
+
+
+def download_with_progress(client: Client, job_id: str, directory: Path) -> Path:
+    total = client.jobs.artifact(job_id)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task("downloading", total=sum(file["num_bytes"] for file in total["files"]))
+        return client.jobs.download(job_id, directory, on_progress=lambda num_bytes: progress.advance(task, num_bytes))
+
+
+@jobs_app.command("list")
+def list_jobs(
+    status: Annotated[str | None, typer.Option(help="Only jobs of this status.")] = None, url: Url = None
+) -> None:
+    """The newest jobs."""
+    with connected(url) as client:
+        jobs = client.jobs.list(status=status, limit=100)["data"]
+    table = Table("id", "name", "status", "stage", "base model", "variant", "created", box=None)
+    for job in jobs:
+        spec = job["spec"]
+        cells = (
+            job["id"],
+            job["name"],
+            job["status"],
+            job["stage"],
+            spec["base_model"],
+            spec["variant"],
+            job["created_at"],
+        )
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
+    out.print(table)
+
+
+@jobs_app.command()
+def show(job: JobId, url: Url = None) -> None:
+    """One job as JSON."""
+    with connected(url) as client:
+        out.print_json(data=client.jobs.get(job))
+
+
+@jobs_app.command()
+def events(job: JobId, url: Url = None) -> None:
+    """What happened to a job."""
+    with connected(url) as client:
+        for event in client.jobs.events(job):
+            out.print(f"{event['at']} {event['level']:7} {event['message']}", markup=False, soft_wrap=True)
+
+
+@jobs_app.command()
+def cancel(
+    job: JobId,
+    save: Annotated[bool, typer.Option("--save", help="Publish the policy as it is.")] = False,
+    url: Url = None,
+) -> None:
+    """Stop a job for good."""
+    with connected(url) as client:
+        _print_status(client.jobs.cancel(job, save=save))
+
+
+@jobs_app.command()
+def pause(job: JobId, url: Url = None) -> None:
+    """Stop a job at its next step, with a checkpoint, and free its device."""
+    with connected(url) as client:
+        _print_status(client.jobs.pause(job))
+
+
+@jobs_app.command()
+def resume(job: JobId, url: Url = None) -> None:
+    """Let a paused job go on from its checkpoint."""
+    with connected(url) as client:
+        _print_status(client.jobs.resume(job))
+
+
+@jobs_app.command()
+def retry(job: JobId, url: Url = None) -> None:
+    """A new job from the newest intact checkpoint of an ended one."""
+    with connected(url) as client:
+        out.print(client.jobs.retry(job)["id"])
+
+
+def _print_status(job: dict[str, Any]) -> None:
+    out.print(f"{job['id']} {job['status']} (desired: {job['desired']})", markup=False)
+
+
+def _follow(client: Client, job_id: str) -> None:
+    job = watch_job(client, job_id, out)
+    if job["error"]:
+        err.print(f"{job['error']['title']}: {job['error']['detail']}", markup=False, style="red")
+    raise typer.Exit(EXIT_CODES[job["status"]])
+
+
+def _settings_object(text: str | None) -> dict[str, Any]:
+    if text is None:
+        return {}
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        fail(f"--settings is not JSON: {error}", code=2)
+    if not isinstance(values, dict):
+        fail("--settings must be a JSON object", code=2)
+    return values

@@ -1,0 +1,208 @@
+"""A job in the terminal, live: stages, curves and the doctor's words, until it ends.
+
+Survives a service that goes away for a while, and starts its curves over when the service says that an attempt was
+rewound.
+"""
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from preftune import Client, ConnectionFailed
+
+FINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
+EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 3}
+STAGES = ("staging", "sft", "reference", "dpo", "evaluation", "publishing")
+CURVE_WIDTH = 48
+MAX_CURVE_POINTS = 2000
+MAX_LOST_SECONDS = 600
+BARS = "▁▂▃▄▅▆▇█"
+SHOWN_VALUES = (
+    ("loss", "loss", ".4f"),
+    ("rewards/chosen", "rewards/chosen", "+.3f"),
+    ("rewards/rejected", "rewards/rejected", "+.3f"),
+    ("rewards/margins", "margin", "+.3f"),
+    ("rewards/accuracies", "accuracy", ".1%"),
+    ("tokens_per_second", "tokens/s", ",.0f"),
+)
+
+
+@dataclass
+class JobView:
+    """What is known of a job: its newest object, its points and its events."""
+
+    job: dict[str, Any]
+    last_seq: int = 0
+    last_event_seq: int = 0
+    latest: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    curves: dict[tuple[str, str], deque[float]] = field(default_factory=dict)
+    new_events: list[dict[str, Any]] = field(default_factory=list)
+
+    def refresh(self, client: Client) -> None:
+        job_id = self.job["id"]
+        self.job = client.jobs.get(job_id)
+        page = client.jobs.metrics(job_id, after=self.last_seq)
+        if page["reset"]:
+            self.latest.clear()
+            self.curves.clear()
+        for point in page["points"]:
+            self._add(point)
+        self.last_seq = page["last_seq"]
+        events = client.jobs.events(job_id, after=self.last_event_seq)
+        if events:
+            self.last_event_seq = events[-1]["seq"]
+        self.new_events = events
+
+    def _add(self, point: dict[str, Any]) -> None:
+        self.latest[(point["stage"], point["split"])] = point
+        if point["split"] != "train":
+            return
+        for name in ("loss", "rewards/margins"):
+            value = point["values"].get(name)
+            if value is not None:
+                self.curves.setdefault((point["stage"], name), deque(maxlen=MAX_CURVE_POINTS)).append(value)
+
+    @property
+    def is_final(self) -> bool:
+        return self.job["status"] in FINAL_STATUSES
+
+
+def watch_job(client: Client, job_id: str, console: Console, *, poll_seconds: float = 1.0) -> dict[str, Any]:
+    """Show the job until it has ended; returns it. Raises ConnectionFailed after ten minutes without an answer."""
+    view = JobView(client.jobs.get(job_id))
+    if not console.is_terminal:
+        return _watch_plainly(client, view, console, poll_seconds)
+    with Live(console=console, refresh_per_second=4, transient=False) as live:
+        while True:
+            _refresh_patiently(client, view, console, poll_seconds)
+            for event in view.new_events:
+                live.console.print(_event_text(event))
+            live.update(render(view))
+            if view.is_final:
+                return view.job
+            time.sleep(poll_seconds)
+
+
+def _watch_plainly(client: Client, view: JobView, console: Console, poll_seconds: float) -> dict[str, Any]:
+    """One line for each event and, at most every few seconds, one for the newest point: for logs and pipes."""
+    shown_at, shown_seq = 0.0, -1
+    while True:
+        _refresh_patiently(client, view, console, poll_seconds)
+        for event in view.new_events:
+            console.print(_event_text(event), soft_wrap=True)
+        due = view.is_final or time.monotonic() - shown_at >= 5
+        if due and view.last_seq != shown_seq:
+            console.print(_status_text(view), soft_wrap=True)
+            shown_at, shown_seq = time.monotonic(), view.last_seq
+        if view.is_final:
+            return view.job
+        time.sleep(poll_seconds)
+
+
+def _refresh_patiently(client: Client, view: JobView, console: Console, poll_seconds: float) -> None:
+    deadline = time.monotonic() + MAX_LOST_SECONDS
+    is_lost = False
+    while True:
+        try:
+            view.refresh(client)
+            return
+        except ConnectionFailed as error:
+            if time.monotonic() > deadline:
+                raise
+            if not is_lost:
+                console.print(Text(f"{error} Trying again …", "yellow"))
+            is_lost = True
+            time.sleep(poll_seconds)
+
+
+def render(view: JobView) -> RenderableType:
+    """The whole picture: headline, a bar for each stage, the newest values, two curves."""
+    parts: list[RenderableType] = [_headline(view), _stage_table(view)]
+    train = view.latest.get(("dpo", "train")) or view.latest.get(("sft", "train"))
+    if train:
+        parts.append(_value_line(train))
+    validation = view.latest.get(("dpo", "validation"))
+    if validation:
+        parts.append(_value_line(validation))
+    parts += [_curve_line(stage, name, values) for (stage, name), values in view.curves.items() if len(values) > 1]
+    return Group(*parts)
+
+
+def _headline(view: JobView) -> Text:
+    job, progress = view.job, view.job["progress"] or {}
+    text = Text.assemble(("job ", "dim"), (job["id"], "bold"), "  ", (job["status"], _status_style(job["status"])))
+    if job["status"] == "queued" and job["queue_position"] is not None:
+        text.append(f"  place {job['queue_position']} in the queue")
+    if progress.get("eta_seconds") is not None and not view.is_final:
+        text.append(f"  about {_duration(progress['eta_seconds'])} left")
+    return text
+
+
+def _stage_table(view: JobView) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    rows = {row["name"]: row for row in view.job["stages"]}
+    progress = view.job["progress"] or {}
+    for name in STAGES:
+        row = rows.get(name, {"status": "pending", "steps": None, "reused_from": None})
+        total = progress.get("total_steps") if progress.get("stage") == name else None
+        is_done = row["status"] in ("finished", "reused", "skipped")
+        completed = 1.0 if is_done else (progress.get("step", 0) / total if total else 0.0)
+        bar = ProgressBar(total=1.0, completed=completed, width=32)
+        count = f"{progress['step']}/{total}" if total and not is_done else (str(row["steps"]) if row["steps"] else "")
+        note = f"reused from {row['reused_from']}" if row["reused_from"] else row["status"]
+        table.add_row(Text(name), bar, Text(count), Text(note, "dim"))
+    return table
+
+
+def _value_line(point: dict[str, Any]) -> Text:
+    text = Text(f"{point['stage']} {point['split']} step {point['step']}", "bold")
+    for name, label, form in SHOWN_VALUES:
+        value = point["values"].get(name)
+        if value is not None:
+            text.append(f"  {label} ", "dim")
+            text.append(format(value, form))
+    return text
+
+
+def _curve_line(stage: str, name: str, values: deque[float]) -> Text:
+    return Text.assemble(
+        (f"{stage} {name}".ljust(20), "dim"), (sparkline(list(values), CURVE_WIDTH), "cyan"), f" {values[-1]:.4f}"
+    )
+
+
+def sparkline(values: list[float], width: int) -> str:
+    """The values as `width` bars at most, each the mean of its share, scaled from the least to the greatest."""
+    num_bars = min(width, len(values))
+    edges = [round(i * len(values) / num_bars) for i in range(num_bars + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    low, high = min(means), max(means)
+    if high == low:
+        return BARS[0] * num_bars
+    return "".join(BARS[round((mean - low) / (high - low) * (len(BARS) - 1))] for mean in means)
+
+
+def _status_text(view: JobView) -> Text:
+    point = view.latest.get(("dpo", "train")) or view.latest.get(("sft", "train"))
+    text = Text(f"{view.job['status']} {view.job['stage'] or ''}".strip() + "  ")
+    return text.append_text(_value_line(point)) if point else text
+
+
+def _event_text(event: dict[str, Any]) -> Text:
+    style = {"warning": "yellow", "error": "red"}.get(event["level"], "dim")
+    return Text(f"{event['at'][11:19]} {event['message']}", style)
+
+
+def _status_style(status: str) -> str:
+    return {"succeeded": "green", "failed": "red", "cancelled": "yellow", "paused": "yellow"}.get(status, "cyan")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,56 @@
+"""The client: one object per resource, plain JSON objects as the API documents them."""
+
+import os
+from types import TracebackType
+from typing import Any, Self
+
+from preftune.datasets import Datasets
+from preftune.jobs import Jobs
+from preftune.transport import Transport
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+class Client:
+    """A connection to a Preftune service.
+
+    `base_url` defaults to the environment's `PREFTUNE_URL`, then to a service on this machine; `api_key` defaults to
+    `PREFTUNE_API_KEY`.
+    """
+
+    def __init__(
+        self, base_url: str | None = None, *, api_key: str | None = None, timeout_seconds: float = 30.0
+    ) -> None:
+        self._transport = Transport(
+            base_url or os.environ.get("PREFTUNE_URL") or DEFAULT_URL,
+            api_key or os.environ.get("PREFTUNE_API_KEY"),
+            timeout_seconds,
+        )
+        self.datasets = Datasets(self._transport)
+        self.jobs = Jobs(self._transport)
+
+    def variants(self) -> list[dict[str, Any]]:
+        """The preference losses a job can name."""
+        data: list[dict[str, Any]] = self._transport.get("/variants")["data"]
+        return data
+
+    def models(self) -> list[dict[str, Any]]:
+        """Base models and tuned policies a job can start from."""
+        data: list[dict[str, Any]] = self._transport.get("/models")["data"]
+        return data
+
+    def health(self) -> dict[str, Any]:
+        """Readiness of database, store and broker."""
+        health: dict[str, Any] = self._transport.get("/health/ready")
+        return health
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,41 @@
+"""What the client raises.
+
+PreftuneError
+├── ApiError           the service answered with a problem
+├── ConnectionFailed   no answer, after bounded retries
+└── DownloadFailed     what came is not what the manifest says
+"""
+
+from typing import Any
+
+
+class PreftuneError(Exception):
+    """Base of all errors of this client."""
+
+
+class ApiError(PreftuneError):
+    """A problem document (RFC 9457). `str()` is what to show a person."""
+
+    def __init__(self, status: int, problem: dict[str, Any]) -> None:
+        self.status = status
+        self.code: str = str(problem.get("code", "unknown"))
+        self.title: str = str(problem.get("title", ""))
+        self.detail: str = str(problem.get("detail", ""))
+        self.errors: list[dict[str, str]] = list(problem.get("errors", []))
+        """`pointer` into the body and `detail`, one for each fault."""
+        self.request_id: str | None = problem.get("request_id")
+        self.problem = problem
+        super().__init__(self._sentence())
+
+    def _sentence(self) -> str:
+        lines = [self.detail or self.title or f"the service answered {self.status}"]
+        lines += [f"  {error.get('pointer', '')}: {error.get('detail', '')}" for error in self.errors]
+        return "\n".join(lines)
+
+
+class ConnectionFailed(PreftuneError):
+    """The service could not be reached."""
+
+
+class DownloadFailed(PreftuneError):
+    """A downloaded file has not the size or the SHA-256 that the service promised."""

@@ -1,0 +1,102 @@
+"""`/jobs` and what hangs below a job."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from preftune.downloads import download_files
+from preftune.transport import Transport
+
+Objects = list[dict[str, Any]]
+
+FINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class Jobs:
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def submit(self, *, base_model: str, dataset_id: str, **settings: Any) -> dict[str, Any]:
+        """Post a job. `settings`: any further field of `POST /jobs`."""
+        body = {"base_model": base_model, "dataset_id": dataset_id, **settings}
+        job: dict[str, Any] = self._transport.post("/jobs", body)
+        return job
+
+    def get(self, job_id: str) -> dict[str, Any]:
+        job: dict[str, Any] = self._transport.get(f"/jobs/{job_id}")
+        return job
+
+    def list(self, *, status: str | None = None, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
+        page: dict[str, Any] = self._transport.get("/jobs", status=status, limit=limit, cursor=cursor)
+        return page
+
+    def cancel(self, job_id: str, *, save: bool = False) -> dict[str, Any]:
+        """Stop the job; with `save` its policy is published as it is."""
+        job: dict[str, Any] = self._transport.post(f"/jobs/{job_id}/cancel", save="true" if save else None)
+        return job
+
+    def pause(self, job_id: str) -> dict[str, Any]:
+        job: dict[str, Any] = self._transport.post(f"/jobs/{job_id}/pause")
+        return job
+
+    def resume(self, job_id: str) -> dict[str, Any]:
+        job: dict[str, Any] = self._transport.post(f"/jobs/{job_id}/resume")
+        return job
+
+    def retry(self, job_id: str) -> dict[str, Any]:
+        """A new job from the newest intact checkpoint of a finished one."""
+        job: dict[str, Any] = self._transport.post(f"/jobs/{job_id}/retry")
+        return job
+
+    def delete(self, job_id: str) -> None:
+        self._transport.delete(f"/jobs/{job_id}")
+
+    def metrics(self, job_id: str, *, after: int | None = None, **params: Any) -> dict[str, Any]:
+        """A page of metric points: only what came after the sequence number `after`."""
+        page: dict[str, Any] = self._transport.get(f"/jobs/{job_id}/metrics", after=after, **params)
+        return page
+
+    def events(self, job_id: str, *, after: int | None = None) -> Objects:
+        """What happened, oldest first, after the sequence number `after`."""
+        events: Objects = self._transport.get(f"/jobs/{job_id}/events", after=after)["data"]
+        return events
+
+    def samples(self, job_id: str) -> Objects:
+        """The sample prompts answered by reference and policy."""
+        samples: Objects = self._transport.get(f"/jobs/{job_id}/samples")["data"]
+        return samples
+
+    def artifact(self, job_id: str) -> dict[str, Any]:
+        """The files of the tuned policy, with sizes and SHA-256."""
+        artifact: dict[str, Any] = self._transport.get(f"/jobs/{job_id}/artifact")
+        return artifact
+
+    def download(self, job_id: str, directory: str | Path, *, on_progress: Callable[[int], None] | None = None) -> Path:
+        """Fetch the tuned policy into `directory`. Verified, and resumed where an earlier download stopped."""
+        return download_files(self._transport, self.artifact(job_id)["files"], Path(directory), on_progress)
+
+    def follow_metrics(self, job_id: str, *, poll_seconds: float = 1.0) -> Iterator[dict[str, Any]]:
+        """Points as they come, until the job has ended; starts over after a rewind."""
+        after = 0
+        while True:
+            is_final = self.get(job_id)["status"] in FINAL_STATUSES
+            page = self.metrics(job_id, after=after)
+            yield from page["points"]
+            after = page["last_seq"]
+            if page["has_more"]:
+                continue
+            if is_final:
+                return
+            time.sleep(poll_seconds)
+
+    def wait(self, job_id: str, *, poll_seconds: float = 1.0, timeout_seconds: float | None = None) -> dict[str, Any]:
+        """The job once it has ended. Raises TimeoutError."""
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            job = self.get(job_id)
+            if job["status"] in FINAL_STATUSES:
+                return job
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"job {job_id} is still {job['status']}")
+            time.sleep(poll_seconds)

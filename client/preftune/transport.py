@@ -1,0 +1,90 @@
+"""One HTTP request, tried again within bounds when that is safe."""
+
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from preftune.errors import ApiError, ConnectionFailed
+
+MAX_ATTEMPTS = 4
+RETRY_STATUSES = frozenset({502, 503, 504})
+CONFLICT_IN_FLIGHT = "idempotency-key-in-flight"
+
+
+class Transport:
+    """Speaks JSON with the service. GETs, and POSTs under an idempotency key, are retried; nothing else is."""
+
+    def __init__(self, base_url: str, api_key: str | None, timeout_seconds: float) -> None:
+        headers = {"User-Agent": "preftune-python", "Accept": "application/json"}
+        if api_key:
+            headers["Authorization"] = f"Bearer {api_key}"
+        self.base_url = base_url
+        self.http = httpx.Client(base_url=base_url, headers=headers, timeout=timeout_seconds)
+
+    def close(self) -> None:
+        self.http.close()
+
+    def get(self, path: str, **params: Any) -> Any:
+        return self._json(self._retrying(lambda: self.http.get(path, params=_given(params))))
+
+    def post(self, path: str, body: dict[str, Any] | None = None, **params: Any) -> Any:
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
+
+        def send() -> httpx.Response:
+            return self.http.post(path, json=body, params=_given(params), headers=headers)
+
+        return self._json(self._retrying(send))
+
+    def patch(self, path: str, body: dict[str, Any]) -> Any:
+        return self._json(self._retrying(lambda: self.http.patch(path, json=body), attempts=1))
+
+    def delete(self, path: str) -> None:
+        self._retrying(lambda: self.http.delete(path))
+
+    def upload(self, path: str, content: Any, params: dict[str, Any], headers: dict[str, str]) -> Any:
+        """One attempt: the content is a stream."""
+        response = self._retrying(
+            lambda: self.http.post(path, content=content, params=_given(params), headers=headers, timeout=None),
+            attempts=1,
+        )
+        return self._json(response)
+
+    def _retrying(self, send: Callable[[], httpx.Response], attempts: int = MAX_ATTEMPTS) -> httpx.Response:
+        failure: Exception | None = None
+        for attempt in range(attempts):
+            if attempt:
+                time.sleep(min(4.0, 0.25 * 2**attempt))
+            try:
+                response = send()
+            except httpx.TransportError as error:
+                failure = ConnectionFailed(f"no answer from {self.base_url} ({type(error).__name__}); is it running?")
+                continue
+            failure = problem_of(response)
+            if failure is None:
+                return response
+            if response.status_code not in RETRY_STATUSES and failure.code != CONFLICT_IN_FLIGHT:
+                break
+        assert failure is not None
+        raise failure
+
+    @staticmethod
+    def _json(response: httpx.Response) -> Any:
+        return response.json() if response.content else None
+
+
+def problem_of(response: httpx.Response) -> ApiError | None:
+    """The error that a read response stands for, or None for a success."""
+    if response.status_code < 400:
+        return None
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = {}
+    return ApiError(response.status_code, problem if isinstance(problem, dict) else {})
+
+
+def _given(params: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value is not None}
