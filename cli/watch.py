@@ -4,6 +4,7 @@ Survives a service that goes away for a while, and starts its curves over when t
 rewound.
 """
 
+import itertools
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -181,7 +182,7 @@ def sparkline(values: list[float], width: int) -> str:
     """The values as `width` bars at most, each the mean of its share, scaled from the least to the greatest."""
     num_bars = min(width, len(values))
     edges = [round(i * len(values) / num_bars) for i in range(num_bars + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
     low, high = min(means), max(means)
     if high == low:
         return BARS[0] * num_bars

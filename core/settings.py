@@ -11,6 +11,8 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "PREFTUNE_"
+CLIENT_VARIABLES = frozenset({"PREFTUNE_URL"})
+"""Read by the client package, not settings of the service."""
 
 
 class SettingsError(Exception):
@@ -92,7 +94,9 @@ class Settings(BaseSettings):
 def load_settings(**overrides: object) -> Settings:
     """Settings from environment, `.env` and overrides. Raises SettingsError naming what is wrong."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name.upper() not in known)
+    unknown = sorted(
+        name for name in os.environ if name.startswith(PREFIX) and name.upper() not in known | CLIENT_VARIABLES
+    )
     if unknown:
         raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
     try:

@@ -1,0 +1,46 @@
+# `make help` lists what there is. Everything lives in .venv; nothing needs root.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# On Linux without a GPU, this saves gigabytes: make demo PIP_INSTALL_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PIP_INSTALL_FLAGS ?=
+DATA_DIR ?= data
+MODELS_DIR ?= models
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo serve test lint types format clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+
+venv: $(VENV)/.installed ## make .venv with everything the service and its tests need
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Preftune needs Python 3.11 or newer; say which: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+		|| { echo "Python's venv module is incomplete here; on Debian: apt install python3-venv"; rm -rf $(VENV); exit 1; }
+	@echo "installing into $(VENV) (a few minutes the first time) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_INSTALL_FLAGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: venv ## the main job, start to finish: base model, service, data, SFT, DPO, tuned policy
+	@$(BIN)/preftune demo --models-dir $(MODELS_DIR)
+
+serve: venv ## the service (API and worker) on this machine, until Ctrl-C
+	@$(BIN)/preftune serve --data-dir $(DATA_DIR) --models-dir $(MODELS_DIR)
+
+test: venv lint types ## all set-up and all tests but the heavy runs
+	@$(BIN)/pytest -n 2 --dist loadfile
+
+lint: venv
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache >/dev/null || { $(BIN)/lint-imports; exit 1; }
+
+types: venv
+	@$(BIN)/mypy
+
+format: venv ## put the code into shape
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+clean: ## remove what was built, but not data and models
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
