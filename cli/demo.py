@@ -1,0 +1,147 @@
+"""`preftune demo`: the whole product once, on this machine, with a real small model and data that show a lesson."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from cli.console import fail, out
+from cli.extras import from_extra
+from cli.job_commands import download_with_progress
+from cli.watch import EXIT_CODES, watch_job
+from preftune import Client, PreftuneError
+
+BASE_MODEL = "smollm2-135m-instruct"
+EXAMPLES_DIR = Path(__file__).resolve().parents[1] / "examples"
+TRAINING_FILE = EXAMPLES_DIR / "house-style.jsonl"
+HELD_OUT_FILE = EXAMPLES_DIR / "house-style-heldout.jsonl"
+SAMPLE_PROMPTS = (
+    "How do I stop my glasses from fogging up in winter?",
+    "What is the best way to store fresh basil?",
+    "How can I fall asleep faster on a long flight?",
+)
+START_SECONDS = 90
+STOP_SECONDS = 20
+
+
+def demo(
+    data_dir: Annotated[Path, typer.Option(help="Where the demo keeps its service's data.")] = Path("data/demo"),
+    models_dir: Annotated[Path, typer.Option(help="Where base models are kept.")] = Path("models"),
+) -> None:
+    """Fetch a base model, start the service, tune the model on example pairs, and show what changed."""
+    out.rule("[bold]1  base model")
+    error_type = from_extra("core.domain.errors", "DomainError")
+    try:
+        pulled = from_extra("cli.model_pull", "pull_with_progress")(BASE_MODEL, models_dir)
+    except error_type as error:
+        fail(error.detail)
+    out.print(f"{pulled.name} from {pulled.source}", markup=False)
+    out.rule("[bold]2  service")
+    try:
+        with _service(data_dir, models_dir) as url, Client(url) as client:
+            out.print(f"running at {url} (API docs: {url}/docs)")
+            code = _run(client, data_dir)
+    except PreftuneError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail("stopped; nothing is left running", code=130)
+    raise typer.Exit(code)
+
+
+def _run(client: Client, data_dir: Path) -> int:
+    out.rule("[bold]3  data")
+    training = client.datasets.upload(TRAINING_FILE)
+    held_out = client.datasets.upload(HELD_OUT_FILE)
+    out.print(f"{training['num_accepted']} pairs to learn from, {held_out['num_accepted']} held out")
+    out.rule("[bold]4  job")
+    job = client.jobs.submit(
+        base_model=BASE_MODEL,
+        dataset_id=training["id"],
+        validation_dataset_id=held_out["id"],
+        sample_prompts=list(SAMPLE_PROMPTS),
+        max_length=256,
+        name="house-style demo",
+    )
+    job = watch_job(client, job["id"], out)
+    if job["status"] != "succeeded":
+        reason = job["error"]["detail"] if job["error"] else "see the events above"
+        out.print(Text(f"the job ended as {job['status']}: {reason}", "red"))
+        return EXIT_CODES[job["status"]]
+    out.rule("[bold]5  tuned policy")
+    folder = download_with_progress(client, job["id"], data_dir / "policy")
+    out.print(f"{folder}: loads with AutoModelForCausalLM.from_pretrained", markup=False, soft_wrap=True)
+    _show_outcome(client, job)
+    return 0
+
+
+def _show_outcome(client: Client, job: dict[str, Any]) -> None:
+    out.rule("[bold]6  what changed")
+    for sample in client.jobs.samples(job["id"]):
+        table = Table.grid(padding=(0, 2))
+        table.add_row(Text("before", "dim"), Text(sample["reference"].strip()))
+        table.add_row(Text("after", "bold green"), Text(sample["policy"].strip()))
+        out.print(Panel(table, title=Text(sample["prompt"]), title_align="left"))
+    points = client.jobs.metrics(job["id"], stage="dpo", split="validation")["points"]
+    values = points[-1]["values"]
+    out.print(
+        f"held-out reward accuracy {values['rewards/accuracies']:.1%}, mean reward margin "
+        f"{values['rewards/margins']:+.3f} (before DPO both are 0)"
+    )
+
+
+@contextmanager
+def _service(data_dir: Path, models_dir: Path) -> Iterator[str]:
+    """`preftune serve` as a child, ready; ended on the way out, whatever happened."""
+    port = _free_port()
+    log_path = data_dir / "service.log"
+    data_dir.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "cli.main", "serve", "--port", str(port)]
+    command += ["--data-dir", str(data_dir), "--models-dir", str(models_dir)]
+    with log_path.open("ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        _wait_until_ready(process, f"http://127.0.0.1:{port}", log_path)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log_path: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    with Client(url) as client:
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                fail(f"the service ended at once; its log is {log_path}")
+            try:
+                client.health()
+                return
+            except PreftuneError:
+                time.sleep(0.2)
+    fail(f"the service was not ready within {START_SECONDS} s; its log is {log_path}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
