@@ -1,0 +1,102 @@
+"""Engines for the two databases, chosen by URL.
+
+SQLite: WAL, so that readers never wait; writers take the write lock when they begin, so that none fails half-way.
+PostgreSQL: psycopg 3, every wait bounded.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from core.settings import SettingsError
+
+WRITES = "preftune_writes"
+"""Execution option of connections whose transactions write."""
+
+_SQLITE_PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA busy_timeout=10000",
+)
+_POSTGRESQL_OPTIONS = (
+    "-c timezone=UTC -c statement_timeout=15000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=30000"
+)
+
+
+def parse_url(text: str) -> URL:
+    """Raises SettingsError for a URL of another database."""
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise SettingsError("PREFTUNE_DATABASE_URL: not a URL such as postgresql://user@host/name") from None
+    if url.drivername in ("postgresql", "postgres"):
+        return url.set(drivername="postgresql+psycopg")
+    if url.drivername in ("sqlite", "sqlite+pysqlite") and url.database not in (None, "", ":memory:"):
+        return url.set(drivername="sqlite+pysqlite")
+    if url.drivername == "postgresql+psycopg":
+        return url
+    raise SettingsError("PREFTUNE_DATABASE_URL: only postgresql://… and sqlite:///<file> are supported")
+
+
+def open_engine(database_url: str, *, pool_size: int = 16) -> Engine:
+    url = parse_url(database_url)
+    if url.get_backend_name() == "sqlite":
+        return _open_sqlite(url, pool_size)
+    return create_engine(
+        url,
+        pool_pre_ping=True,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=10,
+        pool_recycle=1800,
+        json_serializer=_dump_json,
+        json_deserializer=orjson.loads,
+        connect_args={
+            "connect_timeout": 3,
+            "options": _POSTGRESQL_OPTIONS,
+            "application_name": "preftune",
+            "tcp_user_timeout": 10_000,
+            "keepalives_idle": 30,
+            "target_session_attrs": "read-write",
+        },
+    )
+
+
+def _open_sqlite(url: URL, pool_size: int) -> Engine:
+    assert url.database is not None
+    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=10,
+        json_serializer=_dump_json,
+        json_deserializer=orjson.loads,
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
+    # The driver's own transaction handling would delay BEGIN until the first write.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in _SQLITE_PRAGMAS:
+        cursor.execute(pragma)
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _dump_json(value: Any) -> str:
+    return orjson.dumps(value).decode()

@@ -1,0 +1,25 @@
+"""Every table of the project."""
+
+from core.database.tables.base import Base
+from core.database.tables.bookkeeping import IdempotencyKey, SweeperLock
+from core.database.tables.datasets import Dataset
+from core.database.tables.jobs import Attempt, Job, JobStage
+from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, Garbage, StageOutput
+from core.database.tables.projects import Project
+from core.database.tables.records import JobEvent, JobSample, MetricPoint, RewoundPoint
+
+metadata = Base.metadata
+
+JOB_TABLES = (
+    RewoundPoint,
+    MetricPoint,
+    JobEvent,
+    JobSample,
+    JobStage,
+    ArtifactFile,
+    Artifact,
+    Checkpoint,
+    Attempt,
+)
+"""Tables with rows of a job, in the order in which they can be emptied."""
+TABLES = (Project, Dataset, Job, *JOB_TABLES, StageOutput, Garbage, IdempotencyKey, SweeperLock)

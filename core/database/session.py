@@ -1,0 +1,88 @@
+"""Transactions: units of work that are run again when the database was only briefly away.
+
+A unit may run more than once, even after a commit whose answer was lost. So whatever it writes must be safe to repeat:
+rows are inserted under keys chosen before, and moves are compare-and-set.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database.engine import WRITES
+from core.domain.errors import Unavailable
+
+MAX_TRIES = 4
+_FIRST_PAUSE_SECONDS = 0.05
+_TRANSIENT_SQLSTATES = ("08", "40001", "40P01", "53300", "55P03", "57P0")
+_FINAL_SQLITE_WORDS = ("no such", "disk is full", "readonly", "malformed", "unable to open")
+
+Result = TypeVar("Result")
+
+
+class DatabaseUnavailable(Unavailable):
+    code = "database-unavailable"
+    title = "The database does not answer"
+
+
+class Database:
+    """One database: `read` and `write` run a unit of work in a transaction of its own.
+
+    Both see one snapshot. A writer on SQLite holds the write lock from its start; writers on PostgreSQL lock rows.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        readers = engine.execution_options(isolation_level="REPEATABLE READ") if self.is_postgresql else engine
+        self._readers = sessionmaker(readers, expire_on_commit=False, autoflush=False)
+        self._writers = sessionmaker(engine.execution_options(**{WRITES: True}), expire_on_commit=False)
+
+    @property
+    def is_postgresql(self) -> bool:
+        return self.engine.dialect.name == "postgresql"
+
+    def read(self, work: Callable[[Session], Result]) -> Result:
+        """Raises Unavailable when the database stays away, and whatever `work` raises."""
+        return self._run(self._readers, work)
+
+    def write(self, work: Callable[[Session], Result]) -> Result:
+        """As `read`, and commits. `work` may be run again; see the module."""
+        return self._run(self._writers, work)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _run(self, sessions: sessionmaker[Session], work: Callable[[Session], Result]) -> Result:
+        for remaining in reversed(range(MAX_TRIES)):
+            try:
+                with sessions.begin() as session:
+                    return work(session)
+            except (DBAPIError, PoolTimeout) as error:
+                if not is_outage(error):
+                    raise
+                if not remaining or not is_transient(error):
+                    raise DatabaseUnavailable("The database does not answer; try again in a moment.") from error
+            time.sleep(_FIRST_PAUSE_SECONDS * 2 ** (MAX_TRIES - 1 - remaining) * (0.5 + random.random()))
+        raise AssertionError("unreachable")
+
+
+def is_outage(error: DBAPIError | PoolTimeout) -> bool:
+    """Is it the database's state, not the statement, that failed?"""
+    return isinstance(error, OperationalError | InterfaceError | PoolTimeout) or is_transient(error)
+
+
+def is_transient(error: DBAPIError | PoolTimeout) -> bool:
+    """Is it worth trying again at once?"""
+    if isinstance(error, PoolTimeout):
+        return False
+    if error.connection_invalidated:
+        return True
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    if sqlstate:
+        return str(sqlstate).startswith(_TRANSIENT_SQLSTATES)
+    return isinstance(error, OperationalError) and not any(word in str(error.orig) for word in _FINAL_SQLITE_WORDS)

@@ -1,0 +1,39 @@
+from sqlalchemy import CheckConstraint, ForeignKey, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.database.tables.base import Base, Digest, Id, JsonObject, LongText, ShortText, Time
+
+
+class IdempotencyKey(Base):
+    """One request that creates, and its answer once there is one."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (
+        CheckConstraint("(lease_token IS NULL) = (response_status IS NOT NULL)", "done_has_response"),
+        CheckConstraint("(lease_token IS NULL) = (lease_expires_at IS NULL)", "lease_is_whole"),
+        Index(None, "created_at"),
+    )
+
+    project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    key: Mapped[ShortText] = mapped_column(primary_key=True)
+    route: Mapped[ShortText]
+    """Method and path."""
+    body_sha256: Mapped[Digest]
+    resource_suffix: Mapped[Id]
+    """The id of what is created, fixed before: a repeated try after a crash finds it."""
+    lease_token: Mapped[Id | None]
+    lease_expires_at: Mapped[Time | None]
+    response_status: Mapped[int | None]
+    response_headers: Mapped[JsonObject]
+    response_body: Mapped[LongText | None]
+    created_at: Mapped[Time]
+
+
+class SweeperLock(Base):
+    """The sweeper that is at work."""
+
+    __tablename__ = "sweeper_lock"
+
+    name: Mapped[Id] = mapped_column(primary_key=True)
+    owner: Mapped[LongText]
+    expires_at: Mapped[Time]

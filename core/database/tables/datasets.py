@@ -1,0 +1,53 @@
+from enum import StrEnum
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.database.columns import enum_type
+from core.database.tables.base import Base, BigInt, Digest, Id, JsonObject, LongText, ShortText, Time
+from core.domain.dataset_rows import DatasetKind
+
+
+class DatasetStatus(StrEnum):
+    PROCESSING = "processing"
+    """Stored, being checked by the process that holds the lease."""
+    READY = "ready"
+    REJECTED = "rejected"
+    """Refused after an asynchronous upload; only the report is kept."""
+
+
+class Dataset(Base):
+    __tablename__ = "datasets"
+    __table_args__ = (
+        CheckConstraint("(status = 'processing') = (lease_owner IS NOT NULL)", "lease_while_processing"),
+        CheckConstraint("(lease_owner IS NULL) = (lease_expires_at IS NULL)", "lease_is_whole"),
+        CheckConstraint("num_rows = num_accepted + num_rejected + num_set_aside", "rows_add_up"),
+        CheckConstraint("status <> 'ready' OR num_accepted > 0", "ready_has_rows"),
+        Index(None, "project_id", "id"),
+        Index(None, "status", "lease_expires_at"),
+    )
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[ShortText]
+    status: Mapped[DatasetStatus] = mapped_column(enum_type(DatasetStatus, "status"))
+    kind: Mapped[DatasetKind] = mapped_column(enum_type(DatasetKind, "kind"))
+    format: Mapped[ShortText]
+    """As detected; `auto` while processing."""
+    filename: Mapped[ShortText]
+    """Of the upload: data, never a path."""
+    sha256: Mapped[Digest]
+    """Of the bytes as uploaded."""
+    num_bytes: Mapped[BigInt]
+    num_rows: Mapped[BigInt] = mapped_column(default=0)
+    num_accepted: Mapped[BigInt] = mapped_column(default=0)
+    num_rejected: Mapped[BigInt] = mapped_column(default=0)
+    num_set_aside: Mapped[BigInt] = mapped_column(default=0)
+    report: Mapped[JsonObject]
+    options: Mapped[JsonObject]
+    """How to check it: an interrupted check is repeated with the same."""
+    user_metadata: Mapped[JsonObject] = mapped_column("metadata")
+    num_tries: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[LongText | None]
+    lease_expires_at: Mapped[Time | None]
+    created_at: Mapped[Time]

@@ -1,0 +1,126 @@
+from sqlalchemy import CheckConstraint, ForeignKey, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.database.columns import enum_type
+from core.database.tables.base import Base, BigInt, Id, JsonObject, LongText, Number, ShortText, Time
+from core.domain.failure_codes import FailureCode
+from core.domain.job_state import AttemptOutcome, Desired, JobStatus, Stage
+
+_QUEUED = text("status = 'queued'")
+_RUNNING = text("status = 'running'")
+
+
+class Job(Base):
+    """One training job. `core.database.repositories.transitions` alone changes `status`."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint("(status IN ('succeeded', 'failed', 'cancelled')) = (finished_at IS NOT NULL)", "finished"),
+        CheckConstraint("(status = 'running') = (lease_owner IS NOT NULL)", "lease_while_running"),
+        CheckConstraint("(lease_owner IS NULL) = (lease_expires_at IS NULL)", "lease_is_whole"),
+        CheckConstraint("(lease_owner IS NULL) = (claim_token IS NULL)", "lease_has_token"),
+        CheckConstraint("(status = 'failed') = (error_code IS NOT NULL)", "failed_has_code"),
+        CheckConstraint("(error_code IS NULL) = (error_detail IS NULL)", "code_has_detail"),
+        CheckConstraint("(attempt = 0) = (started_at IS NULL)", "started"),
+        CheckConstraint("attempt >= 0 AND crash_count >= 0", "counters"),
+        Index(None, "project_id", "id"),
+        Index(None, "dataset_id"),
+        Index("ix_jobs_queue", text("priority DESC"), "id", sqlite_where=_QUEUED, postgresql_where=_QUEUED),
+        Index("ix_jobs_leases", "lease_expires_at", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
+    )
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[ShortText | None]
+    user_metadata: Mapped[JsonObject] = mapped_column("metadata")
+    priority: Mapped[int]
+    requested: Mapped[JsonObject]
+    """As sent."""
+    spec: Mapped[JsonObject]
+    """Resolved as far as known: on acceptance, and again when staged."""
+    dataset_id: Mapped[Id] = mapped_column(ForeignKey("datasets.id"))
+    sft_dataset_id: Mapped[Id | None] = mapped_column(ForeignKey("datasets.id"))
+    validation_dataset_id: Mapped[Id | None] = mapped_column(ForeignKey("datasets.id"))
+    base_job_id: Mapped[Id | None]
+    """The job whose policy is the base model, when it is one's."""
+    source_job_id: Mapped[Id | None]
+    """The job that this one retries."""
+
+    status: Mapped[JobStatus] = mapped_column(enum_type(JobStatus, "status"))
+    desired: Mapped[Desired] = mapped_column(enum_type(Desired, "desired"))
+    saves_on_cancel: Mapped[bool] = mapped_column(default=False)
+    error_code: Mapped[FailureCode | None] = mapped_column(enum_type(FailureCode, "error_code"))
+    error_detail: Mapped[LongText | None]
+    created_at: Mapped[Time]
+    started_at: Mapped[Time | None]
+    """First claim."""
+    finished_at: Mapped[Time | None]
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    """Only grows: the fencing token."""
+    attempt_started_at: Mapped[Time | None]
+    lease_owner: Mapped[LongText | None]
+    lease_expires_at: Mapped[Time | None]
+    claim_token: Mapped[Id | None]
+    """Of one call of `claim`: a repeated one finds what it took."""
+    heartbeat_seq: Mapped[BigInt] = mapped_column(default=0)
+    crash_count: Mapped[int] = mapped_column(default=0)
+    """Crashes since the newest checkpoint."""
+    runtime_seconds: Mapped[Number] = mapped_column(default=0.0)
+    """Of all ended attempts."""
+    next_run_at: Mapped[Time]
+    wake_sent_at: Mapped[Time | None]
+
+    stage: Mapped[Stage | None] = mapped_column(enum_type(Stage, "stage"))
+    step: Mapped[BigInt] = mapped_column(default=0)
+    total_steps: Mapped[BigInt] = mapped_column(default=0)
+    tokens_per_second: Mapped[Number | None]
+
+    last_metric_seq: Mapped[BigInt] = mapped_column(default=0)
+    rewind_seq: Mapped[BigInt] = mapped_column(default=0)
+    """Readers of metric points whose cursor is not beyond this one hold points that were taken back."""
+    last_event_seq: Mapped[BigInt] = mapped_column(default=0)
+
+
+class Attempt(Base):
+    __tablename__ = "attempts"
+    __table_args__ = (
+        CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", "ended_has_outcome"),
+        Index(None, "project_id"),
+    )
+
+    job_id: Mapped[Id] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    project_id: Mapped[Id]
+    worker: Mapped[LongText]
+    host: Mapped[LongText]
+    device: Mapped[ShortText]
+    started_at: Mapped[Time]
+    ended_at: Mapped[Time | None]
+    outcome: Mapped[AttemptOutcome | None] = mapped_column(enum_type(AttemptOutcome, "outcome"))
+    is_begun: Mapped[bool] = mapped_column(default=False)
+    """The resume point is chosen, and later points are taken back."""
+    resume_checkpoint_id: Mapped[Id | None]
+    resume_stage: Mapped[Stage | None] = mapped_column(enum_type(Stage, "resume_stage"))
+    resume_step: Mapped[BigInt | None]
+    num_checkpoints: Mapped[int] = mapped_column(default=0)
+    num_divergent_points: Mapped[int] = mapped_column(default=0)
+
+
+class JobStage(Base):
+    """Where one stage of one job stands; stages not reached have no row."""
+
+    __tablename__ = "job_stages"
+    __table_args__ = (
+        CheckConstraint("(status = 'started') = (finished_at IS NULL)", "finished"),
+        CheckConstraint("status IN ('started', 'finished', 'reused', 'skipped')", "status"),
+    )
+
+    job_id: Mapped[Id] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    stage: Mapped[Stage] = mapped_column(enum_type(Stage, "stage"), primary_key=True)
+    project_id: Mapped[Id]
+    status: Mapped[ShortText]
+    started_at: Mapped[Time]
+    finished_at: Mapped[Time | None]
+    steps: Mapped[BigInt] = mapped_column(default=0)
+    reused_from: Mapped[Id | None]

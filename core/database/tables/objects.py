@@ -1,0 +1,96 @@
+"""Rows that name objects of the store, and those that say which objects may go."""
+
+from enum import StrEnum
+
+from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.database.columns import enum_type
+from core.database.tables.base import Base, BigInt, Digest, Id, JsonObject, LongText, ShortText, Time
+from core.domain.job_state import Stage
+
+
+class CheckpointStatus(StrEnum):
+    COMMITTED = "committed"
+    CORRUPT = "corrupt"
+    """Failed verification on resume; kept as a record, its objects go."""
+    DELETED = "deleted"
+    """Pruned; a record only."""
+
+
+class Checkpoint(Base):
+    """Resumable state. Without a committed row here, uploaded objects do not exist."""
+
+    __tablename__ = "checkpoints"
+    __table_args__ = (UniqueConstraint("job_id", "stage", "step", "attempt"), Index(None, "prefix"))
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    job_id: Mapped[Id] = mapped_column(ForeignKey("jobs.id"))
+    project_id: Mapped[Id]
+    attempt: Mapped[int]
+    stage: Mapped[Stage] = mapped_column(enum_type(Stage, "stage"))
+    step: Mapped[BigInt]
+    status: Mapped[CheckpointStatus] = mapped_column(enum_type(CheckpointStatus, "status"))
+    prefix: Mapped[LongText]
+    manifest_sha256: Mapped[Digest]
+    num_bytes: Mapped[BigInt]
+    metrics: Mapped[JsonObject]
+    """Validation values at this step, if it was evaluated."""
+    created_at: Mapped[Time]
+
+
+class Artifact(Base):
+    """The published output of a job: at most one."""
+
+    __tablename__ = "artifacts"
+    __table_args__ = (Index(None, "prefix"),)
+
+    job_id: Mapped[Id] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    project_id: Mapped[Id]
+    attempt: Mapped[int]
+    prefix: Mapped[LongText]
+    manifest_sha256: Mapped[Digest]
+    num_files: Mapped[int]
+    num_bytes: Mapped[BigInt]
+    created_at: Mapped[Time]
+
+
+class ArtifactFile(Base):
+    __tablename__ = "artifact_files"
+
+    job_id: Mapped[Id] = mapped_column(ForeignKey("artifacts.job_id"), primary_key=True)
+    path: Mapped[LongText] = mapped_column(primary_key=True)
+    """Inside the artifact, with `/`."""
+    project_id: Mapped[Id]
+    key: Mapped[LongText]
+    num_bytes: Mapped[BigInt]
+    sha256: Mapped[Digest]
+
+
+class StageOutput(Base):
+    """A finished stage's output under the digest of all that determines it."""
+
+    __tablename__ = "stage_outputs"
+    __table_args__ = (Index(None, "prefix"), Index(None, "job_id"))
+
+    project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    digest: Mapped[Digest] = mapped_column(primary_key=True)
+    stage: Mapped[Stage] = mapped_column(enum_type(Stage, "stage"))
+    job_id: Mapped[Id]
+    """The job that made it."""
+    attempt: Mapped[int]
+    prefix: Mapped[LongText]
+    manifest_sha256: Mapped[Digest]
+    num_bytes: Mapped[BigInt]
+    created_at: Mapped[Time]
+
+
+class Garbage(Base):
+    """Objects under a prefix that no row names any more; deleted by the sweeper, then forgotten."""
+
+    __tablename__ = "garbage"
+
+    prefix: Mapped[LongText] = mapped_column(primary_key=True)
+    project_id: Mapped[Id]
+    reason: Mapped[ShortText]
+    created_at: Mapped[Time]

@@ -1,0 +1,15 @@
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.database.tables.base import Base, Id, ShortText, Time
+
+DEFAULT_PROJECT_ID = "default"
+
+
+class Project(Base):
+    """The boundary of everything: rows, object keys, reuse of stages."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    name: Mapped[ShortText]
+    created_at: Mapped[Time]

@@ -1,0 +1,78 @@
+"""What running jobs write down: metric points, events, samples."""
+
+from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.database.columns import enum_type
+from core.database.tables.base import Base, BigInt, Id, JsonObject, LongText, Number, ShortText, Time
+from core.domain.job_state import JobStatus, Stage
+
+
+class MetricPoint(Base):
+    """One per (job, stage, split, step) for ever; `seq` grows in the order of commits."""
+
+    __tablename__ = "metric_points"
+    __table_args__ = (
+        UniqueConstraint("job_id", "seq"),
+        CheckConstraint("split IN ('train', 'validation')", "split"),
+    )
+
+    job_id: Mapped[Id] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    stage: Mapped[Stage] = mapped_column(enum_type(Stage, "stage"), primary_key=True)
+    split: Mapped[ShortText] = mapped_column(primary_key=True)
+    step: Mapped[BigInt] = mapped_column(primary_key=True, autoincrement=False)
+    project_id: Mapped[Id]
+    attempt: Mapped[int]
+    seq: Mapped[BigInt]
+    epoch: Mapped[Number]
+    at: Mapped[Time]
+    values: Mapped[JsonObject]
+
+
+class RewoundPoint(Base):
+    """The values of a point taken back on resume, until the replayed step is compared with them."""
+
+    __tablename__ = "rewound_points"
+
+    job_id: Mapped[Id] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    stage: Mapped[Stage] = mapped_column(enum_type(Stage, "stage"), primary_key=True)
+    split: Mapped[ShortText] = mapped_column(primary_key=True)
+    step: Mapped[BigInt] = mapped_column(primary_key=True, autoincrement=False)
+    project_id: Mapped[Id]
+    attempt: Mapped[int]
+    values: Mapped[JsonObject]
+
+
+class JobEvent(Base):
+    """Append-only: what happened to a job, for people and for the checker of the fault tests."""
+
+    __tablename__ = "job_events"
+    __table_args__ = (CheckConstraint("level IN ('info', 'warning', 'error')", "level"),)
+
+    job_id: Mapped[Id] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    seq: Mapped[BigInt] = mapped_column(primary_key=True, autoincrement=False)
+    project_id: Mapped[Id]
+    at: Mapped[Time]
+    level: Mapped[ShortText]
+    kind: Mapped[ShortText]
+    message: Mapped[LongText]
+    data: Mapped[JsonObject]
+    actor: Mapped[LongText]
+    """`user`, `sweeper`, or the worker's name."""
+    attempt: Mapped[int]
+    from_status: Mapped[JobStatus | None] = mapped_column(enum_type(JobStatus, "from_status"))
+    to_status: Mapped[JobStatus | None] = mapped_column(enum_type(JobStatus, "to_status"))
+
+
+class JobSample(Base):
+    """An answer to one of the sample prompts, before and after."""
+
+    __tablename__ = "job_samples"
+
+    job_id: Mapped[Id] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    project_id: Mapped[Id]
+    step: Mapped[BigInt]
+    prompt: Mapped[LongText]
+    reference: Mapped[LongText]
+    policy: Mapped[LongText]
