@@ -1,0 +1,26 @@
+# The HTTP API and the migrations: no torch in here.
+ARG PYTHON_VERSION=3.11
+FROM python:${PYTHON_VERSION}-slim AS build
+RUN python -m venv /venv
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md ./
+COPY api api
+COPY worker worker
+COPY cli cli
+COPY client client
+COPY core core
+COPY migrations migrations
+COPY alembic.ini ./
+RUN /venv/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt '.[api]'
+
+FROM python:${PYTHON_VERSION}-slim
+RUN useradd --uid 10001 --create-home preftune \
+    && mkdir -p /var/lib/preftune/data /var/lib/preftune/models \
+    && chown -R preftune:preftune /var/lib/preftune
+COPY --from=build /venv /venv
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PREFTUNE_LOG_FORMAT=json \
+    PREFTUNE_DATA_DIR=/var/lib/preftune/data PREFTUNE_MODELS_DIR=/var/lib/preftune/models
+USER preftune
+WORKDIR /var/lib/preftune
+EXPOSE 8000
+CMD ["preftune", "api", "--host", "0.0.0.0", "--port", "8000"]

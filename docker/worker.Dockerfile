@@ -1,0 +1,30 @@
+# A training worker. DEVICE=cpu installs the CPU build of torch, DEVICE=cuda the one with CUDA.
+ARG PYTHON_VERSION=3.11
+FROM python:${PYTHON_VERSION}-slim AS build
+ARG DEVICE=cpu
+RUN python -m venv /venv
+WORKDIR /src
+COPY constraints.txt ./
+# torch first, in a layer of its own: it is the bulk, and changes least
+RUN if [ "$DEVICE" = cpu ]; then index="--extra-index-url https://download.pytorch.org/whl/cpu"; fi \
+    && /venv/bin/pip install --no-cache-dir --disable-pip-version-check --retries 1 $index -c constraints.txt torch
+COPY pyproject.toml README.md ./
+COPY api api
+COPY worker worker
+COPY cli cli
+COPY client client
+COPY core core
+COPY migrations migrations
+COPY alembic.ini ./
+RUN /venv/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt '.[worker]'
+
+FROM python:${PYTHON_VERSION}-slim
+RUN useradd --uid 10001 --create-home preftune \
+    && mkdir -p /var/lib/preftune/data /var/lib/preftune/models \
+    && chown -R preftune:preftune /var/lib/preftune
+COPY --from=build /venv /venv
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PREFTUNE_LOG_FORMAT=json \
+    PREFTUNE_DATA_DIR=/var/lib/preftune/data PREFTUNE_MODELS_DIR=/var/lib/preftune/models
+USER preftune
+WORKDIR /var/lib/preftune
+CMD ["preftune", "worker"]
