@@ -220,7 +220,7 @@ _MARGIN = (
     Variant(
         name="f_dpo",
         title="f-DPO (other divergences than reverse KL)",
-        formula="−log σ(β·(g_w − g_l)), g = f'(e^ρ); f'(u) = 1 − 1/u (forward_kl), log(2u/(1+u)) (js), (1 − u^−α)/α (alpha)",
+        formula="−log σ(β·(g_w − g_l)), g = f'(e^ρ); f'(u): forward_kl 1 − 1/u, js log(2u/(1+u)), alpha (1 − u^−α)/α",
         paper="arXiv:2309.16240",
         year=2023,
         choose_when="Diversity matters: other divergences than DPO's reverse KL trade reward for it differently.",

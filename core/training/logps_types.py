@@ -1,7 +1,7 @@
 """Log-probabilities as they pass from the forward pass to the losses, and what the losses give back.
 
 Legend: B pairs of a micro-batch. Log-probabilities are in nats. Everything is float32 here, whatever the precision
-of the model: a bfloat16 sum of 300 nats can only be told to the nearest 2. (float64 is let through for gradient checks.)
+of the model: bfloat16 tells a sum of 300 nats only to the nearest 2. (float64 is let through for gradient checks.)
 """
 
 from dataclasses import dataclass

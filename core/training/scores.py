@@ -4,7 +4,7 @@ A loss is a *score* (how token log-probabilities become one number per response)
 pair become a loss). `log_ratios` is the only place where policy and reference meet, so the two cannot be scored
 differently: at step 0 every log-ratio is exactly 0.
 
-Legend: B pairs; S = sum of log-probabilities of a response, |y| = its scored tokens.
+Legend: B pairs; S = sum of the log-probabilities of a response, |y| = its scored tokens.
 """
 
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def mean_score(response: ResponseLogps) -> Tensor:
 
 
 def length_desensitised_score(alpha: float) -> Score:
-    """S over the length both responses share, plus alpha times the rest (arXiv:2409.06411, eq. 10)."""
+    """S over the length both responses share, plus alpha times the rest (arXiv:2409.06411, LD-DPO)."""
 
     def score(response: ResponseLogps) -> Tensor:
         return response.prefix_sums + alpha * (response.sums - response.prefix_sums)

@@ -1,0 +1,47 @@
+"""Losses of single responses marked good or bad, without pairs.
+
+Legend: B responses; S = sum of the log-probabilities of a response; rho = S - S_ref; sig = sigmoid.
+"""
+
+import torch
+from torch import Tensor
+
+from core.training.logps_types import UnpairedLosses
+
+
+def kto_kl(policy_sums: Tensor, reference_sums: Tensor) -> Tensor:
+    """z, a scalar without graph: how far the policy has moved, max(0, mean of S - S_ref) over mismatched rows.
+
+    Args:
+        policy_sums: [N] S of response y_j after prompt x_i with j != i, under the policy.
+        reference_sums: [N] the same under the reference.
+    """
+    return (policy_sums - reference_sums).mean().clamp(min=0).detach()  # arXiv:2402.01306, section 4.1: z_0
+
+
+def kto_losses(
+    policy_sums: Tensor,
+    reference_sums: Tensor,
+    labels: Tensor,
+    kl: Tensor,
+    *,
+    beta: float,
+    desirable_weight: float,
+    undesirable_weight: float,
+) -> UnpairedLosses:
+    """Good: lambda_D (1 - sig(beta (rho - z))); bad: lambda_U (1 - sig(beta (z - rho))). Rewards are beta rho.
+
+    Args:
+        policy_sums: [B] S under the policy, with graph.
+        reference_sums: [B] S under the reference.
+        labels: [B] bool, True for a desirable response.
+        kl: scalar z of the whole optimizer step, from `kto_kl`.
+        beta: risk aversion: how fast the value of a reward saturates.
+        desirable_weight: lambda_D.
+        undesirable_weight: lambda_U.
+    """
+    log_ratio = policy_sums - reference_sums.detach()
+    signs = torch.where(labels, 1.0, -1.0)
+    weights = torch.where(labels, desirable_weight, undesirable_weight)
+    losses = weights * torch.sigmoid(-beta * signs * (log_ratio - kl.detach()))  # arXiv:2402.01306, eq. 7
+    return UnpairedLosses(losses, beta * log_ratio.detach())
