@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# On Linux without a GPU, this saves gigabytes: make demo PIP_INSTALL_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
-PIP_INSTALL_FLAGS ?=
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Linux without an NVIDIA device gets the CPU build of torch, which is gigabytes smaller, where its index can be reached.
+TORCH_FLAGS ?= $(if $(filter Linux,$(shell uname -s)),$(if $(wildcard /dev/nvidia0),,--retries 1 --extra-index-url https://download.pytorch.org/whl/cpu))
 DATA_DIR ?= data
 MODELS_DIR ?= models
 
@@ -21,7 +22,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 		|| { echo "Python's venv module is incomplete here; on Debian: apt install python3-venv"; rm -rf $(VENV); exit 1; }
 	@echo "installing into $(VENV) (a few minutes the first time) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_INSTALL_FLAGS) -c constraints.txt -e '.[dev]'
+	@$(PIP) $(TORCH_FLAGS) torch 2>/dev/null || $(PIP) torch
+	@$(PIP) -e '.[dev]'
 	@touch $@
 
 demo: venv ## the main job, start to finish: base model, service, data, SFT, DPO, tuned policy

@@ -1,4 +1,4 @@
-"""`preftune serve | api | worker`: the service itself."""
+"""`preftune serve | api | worker | migrate`: the service itself."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     app.command()(serve)
     app.command()(api)
     app.command()(worker)
+    app.command()(migrate)
 
 
 def serve(host: Host = None, port: Port = None, data_dir: DataDir = None, models_dir: ModelsDir = None) -> None:
@@ -35,6 +36,12 @@ def api(host: Host = None, port: Port = None, data_dir: DataDir = None, models_d
 def worker(data_dir: DataDir = None, models_dir: ModelsDir = None) -> None:
     """One worker alone: it takes one job at a time."""
     raise typer.Exit(from_extra("worker.app", "run")(_settings(data_dir=data_dir, models_dir=models_dir)))
+
+
+def migrate() -> None:
+    """Bring the database to this version's schema; run it once before a new version starts."""
+    settings = _settings()
+    from_extra("core.database.migrate", "upgrade", "api")(settings.effective_database_url)
 
 
 def _settings(**overrides: Any) -> Any:
