@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from sqlalchemy import JSON, DateTime, Enum, String, TypeDecorator
+from sqlalchemy import JSON, DateTime, Double, Enum, String, TypeDecorator
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
@@ -52,7 +52,7 @@ def enum_type(values: type[EnumT], name: str) -> Enum:
         name=name,
         native_enum=False,
         create_constraint=True,
-        length=16,
+        length=32,
         values_callable=lambda members: [member.value for member in members],
     )
 
@@ -93,6 +93,24 @@ def _sqlite_after(element: database_after, compiler: SQLCompiler, **kw: Any) -> 
 def _postgresql_after(element: database_after, compiler: SQLCompiler, **kw: Any) -> str:
     seconds = compiler.process(element.clauses, **kw)
     return f"(statement_timestamp() + make_interval(secs => CAST({seconds} AS double precision)))"
+
+
+class seconds_since(FunctionElement[float]):
+    """Seconds from a time to the database's now."""
+
+    type = Double()
+    inherit_cache = True
+    name = "seconds_since"
+
+
+@compiles(seconds_since, "sqlite")
+def _sqlite_since(element: seconds_since, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"((julianday('now') - julianday({compiler.process(element.clauses, **kw)})) * 86400.0)"
+
+
+@compiles(seconds_since, "postgresql")
+def _postgresql_since(element: seconds_since, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"CAST(extract(epoch FROM statement_timestamp() - {compiler.process(element.clauses, **kw)}) AS double precision)"
 
 
 class json_text(FunctionElement[str]):

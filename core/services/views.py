@@ -1,0 +1,208 @@
+"""What services answer: plain values with the names of the HTTP contract."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from core.domain.failure_codes import FailureCode
+from core.domain.job_state import Desired, JobStatus, Stage
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page(Generic[Item]):
+    data: list[Item]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """Bytes to be streamed. Iterating may raise StoreUnavailable."""
+
+    num_bytes: int
+    sha256: str
+    filename: str
+    chunks: Iterator[bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetView:
+    id: str
+    name: str
+    status: str
+    kind: str
+    format: str
+    sha256: str
+    num_bytes: int
+    num_rows: int
+    num_accepted: int
+    num_rejected: int
+    num_set_aside: int
+    report: dict[str, Any]
+    metadata: dict[str, str]
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageView:
+    name: Stage
+    status: str
+    """`pending`, `started`, `finished`, `reused` or `skipped`"""
+    started_at: datetime | None
+    finished_at: datetime | None
+    steps: int
+    reused_from: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressView:
+    stage: Stage | None
+    step: int
+    total_steps: int
+    fraction: float
+    """Of the whole job, 0 to 1."""
+    eta_seconds: float | None
+    tokens_per_second: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobErrorView:
+    code: FailureCode
+    title: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactSummary:
+    num_files: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobView:
+    id: str
+    name: str | None
+    status: JobStatus
+    desired: Desired
+    stage: Stage | None
+    spec: dict[str, Any]
+    requested: dict[str, Any]
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    attempt: int
+    progress: ProgressView
+    queue_position: int | None
+    stages: list[StageView]
+    error: JobErrorView | None
+    artifact: ArtifactSummary | None
+    metadata: dict[str, str]
+    priority: int
+    source_job_id: str | None
+    """The job that this one retries."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobChange:
+    """The answer to cancel, pause and resume: was anything changed, or was it so already?"""
+
+    job: JobView
+    is_changed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobHead:
+    """What a poller of many jobs compares: cheap to read."""
+
+    id: str
+    status: JobStatus
+    desired: Desired
+    stage: Stage | None
+    step: int
+    total_steps: int
+    last_metric_seq: int
+    rewind_seq: int
+    last_event_seq: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricPointView:
+    seq: int
+    stage: Stage
+    split: str
+    step: int
+    epoch: float
+    at: datetime
+    values: dict[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsPage:
+    job_id: str
+    status: JobStatus
+    points: list[MetricPointView]
+    last_seq: int
+    has_more: bool
+    reset: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventView:
+    seq: int
+    at: datetime
+    level: str
+    kind: str
+    message: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleView:
+    prompt: str
+    reference: str
+    policy: str
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointView:
+    id: str
+    stage: Stage
+    step: int
+    num_bytes: int
+    is_best: bool
+    metrics: dict[str, float | None]
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactFileView:
+    path: str
+    num_bytes: int
+    sha256: str
+    key: str
+    """In the object store; not for users."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactView:
+    job_id: str
+    prefix: str
+    manifest_sha256: str
+    files: list[ArtifactFileView]
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseModelView:
+    name: str
+    kind: str
+    """`base` or `tuned`"""
+    architecture: str
+    num_parameters: int
+    context_length: int
+    source: str | None
+    revision: str | None
+    job_id: str | None
