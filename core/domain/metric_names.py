@@ -1,0 +1,97 @@
+"""Names of the metrics the engine emits, as TRL and the DPO authors write them, and what each one says.
+
+Every value is an average over all pairs of the optimizer step (or of the validation set), never a mean of means over
+micro-batches. The values of step k are computed before update k: the first DPO point shows the untouched policy.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+LOSS = "loss"
+CHOSEN_REWARDS = "rewards/chosen"
+REJECTED_REWARDS = "rewards/rejected"
+REWARD_MARGINS = "rewards/margins"
+REWARD_ACCURACIES = "rewards/accuracies"
+REWARD_TIES = "rewards/ties"
+REWARD_MARGINS_P10 = "rewards/margins_p10"
+REWARD_MARGINS_P50 = "rewards/margins_p50"
+REWARD_MARGINS_P90 = "rewards/margins_p90"
+CHOSEN_LOGPS = "logps/chosen"
+REJECTED_LOGPS = "logps/rejected"
+CHOSEN_LOGPS_FELL = "logps/chosen_fell"
+GRADIENT_WEIGHT = "gradient_weight"
+REWARDS = "rewards"
+LOGPS = "logps"
+KL = "kl"
+GRAD_NORM = "grad_norm"
+LEARNING_RATE = "learning_rate"
+NUM_TOKENS = "num_tokens"
+TOKENS_PER_SECOND = "tokens_per_second"
+PAIRS_PER_SECOND = "pairs_per_second"
+PEAK_MEMORY_BYTES = "peak_memory_bytes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What a curve shows."""
+
+    name: str
+    description: str
+    unit: str = ""
+    better: Literal["higher", "lower"] | None = None
+
+
+_METRICS = (
+    Metric(
+        name=LOSS,
+        description="SFT: mean negative log-likelihood per response token. DPO: mean preference loss per pair.",
+        unit="nats",
+        better="lower",
+    ),
+    Metric(name=CHOSEN_REWARDS, description="Mean implicit reward of the chosen responses."),
+    Metric(name=REJECTED_REWARDS, description="Mean implicit reward of the rejected responses."),
+    Metric(name=REWARD_MARGINS, description="Mean of chosen minus rejected reward.", better="higher"),
+    Metric(
+        name=REWARD_ACCURACIES,
+        description="Share of pairs whose chosen reward is strictly greater. All rewards are 0 before the first "
+        "update, so the first point is 0.",
+        unit="share",
+        better="higher",
+    ),
+    Metric(name=REWARD_TIES, description="Share of pairs with equal rewards; 1 before the first update.", unit="share"),
+    Metric(name=REWARD_MARGINS_P10, description="10th percentile of the reward margins."),
+    Metric(name=REWARD_MARGINS_P50, description="Median of the reward margins."),
+    Metric(name=REWARD_MARGINS_P90, description="90th percentile of the reward margins."),
+    Metric(name=CHOSEN_LOGPS, description="Mean log-probability of a chosen response under the policy.", unit="nats"),
+    Metric(
+        name=REJECTED_LOGPS, description="Mean log-probability of a rejected response under the policy.", unit="nats"
+    ),
+    Metric(
+        name=CHOSEN_LOGPS_FELL,
+        description="Share of pairs whose chosen response became less likely than under the reference "
+        "(likelihood displacement, arXiv:2410.08847).",
+        unit="share",
+    ),
+    Metric(
+        name=GRADIENT_WEIGHT,
+        description="Mean of sigmoid(-reward margin), the weight DPO's gradient gives a pair (arXiv:2305.18290, "
+        "section 4): 0.5 at the start, towards 0 as pairs are learnt.",
+        unit="share",
+    ),
+    Metric(name=REWARDS, description="Unpaired data: mean implicit reward of a response."),
+    Metric(name=LOGPS, description="Unpaired data: mean log-probability of a response under the policy.", unit="nats"),
+    Metric(
+        name=KL, description="Unpaired data: the estimated divergence of the policy from the reference.", unit="nats"
+    ),
+    Metric(name=GRAD_NORM, description="Global norm of the gradient before clipping."),
+    Metric(name=LEARNING_RATE, description="Learning rate of this update."),
+    Metric(name=NUM_TOKENS, description="Tokens the model computed in this step.", unit="tokens"),
+    Metric(name=TOKENS_PER_SECOND, description="Tokens computed per second of this step.", unit="tokens/s"),
+    Metric(name=PAIRS_PER_SECOND, description="Pairs (rows in SFT) per second of this step.", unit="rows/s"),
+    Metric(name=PEAK_MEMORY_BYTES, description="Most memory held so far, on the GPU or by the process.", unit="bytes"),
+)
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
+
+TIMING = frozenset({TOKENS_PER_SECOND, PAIRS_PER_SECOND, PEAK_MEMORY_BYTES})
+"""What differs between two identical runs; everything else is equal to the last bit."""

@@ -1,0 +1,81 @@
+"""Why a run ended: typed failures, each with a code of the closed list and a sentence for people (no path in it)."""
+
+from typing import ClassVar
+
+from core.domain.errors import DomainError
+from core.domain.failure_codes import FailureCode
+
+
+class TrainingFailure(DomainError):
+    """A run that cannot go on. `detail` is shown to users; `failure_code` goes into the job."""
+
+    failure_code: ClassVar[FailureCode] = FailureCode.INTERNAL
+
+
+class BadData(TrainingFailure):
+    code = "bad-data"
+    title = "The data cannot be trained on"
+    failure_code = FailureCode.BAD_DATA
+
+
+class BadPlan(TrainingFailure):
+    code = "bad-plan"
+    title = "The settings do not fit together"
+    failure_code = FailureCode.BAD_SPEC
+
+
+class BadBaseModel(TrainingFailure):
+    code = "bad-base-model"
+    title = "The base model cannot be loaded"
+    failure_code = FailureCode.BAD_BASE_MODEL
+
+
+class NonFiniteLoss(TrainingFailure):
+    code = "non-finite-loss"
+    title = "The loss became NaN or infinite"
+    failure_code = FailureCode.NON_FINITE_LOSS
+
+
+class GpuOutOfMemory(TrainingFailure):
+    code = "gpu-oom"
+    title = "The GPU has too little memory"
+    failure_code = FailureCode.GPU_OOM
+
+
+class HostOutOfMemory(TrainingFailure):
+    code = "host-oom"
+    title = "The machine has too little memory"
+    failure_code = FailureCode.HOST_OOM
+
+
+class DiskFull(TrainingFailure):
+    code = "disk-full"
+    title = "The worker's disk is full"
+    failure_code = FailureCode.DISK_FULL
+
+
+class BadCheckpoint(TrainingFailure):
+    """A checkpoint that is damaged or of another run. The caller may try an older one."""
+
+    code = "bad-checkpoint"
+    title = "The checkpoint cannot be resumed from"
+    failure_code = FailureCode.INTERNAL
+
+
+class BadStageOutput(TrainingFailure):
+    """A stage output given for reuse that is incomplete or of other inputs. Without it the stage is computed."""
+
+    code = "bad-stage-output"
+    title = "The earlier stage's output cannot be reused"
+    failure_code = FailureCode.INTERNAL
+
+
+class TrainingStopped(Exception):
+    """Not a failure: the observer asked to stop, and the run stopped at a step boundary.
+
+    With `has_checkpoint` a checkpoint of exactly that point was announced before.
+    """
+
+    def __init__(self, *, has_checkpoint: bool) -> None:
+        super().__init__("stopped at a step boundary")
+        self.has_checkpoint = has_checkpoint

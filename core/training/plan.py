@@ -1,0 +1,234 @@
+"""A run as plain values: everything the engine needs to know, and nothing it has to ask for.
+
+Frozen dataclasses with a strict JSON form: a plan that was written down is read back equal; an unknown key, or a
+missing one without a default, is an error.
+"""
+
+import dataclasses
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from core.training.failures import BadPlan
+
+Schedule = Literal["constant", "linear", "cosine"]
+OptimizerName = Literal["adamw", "rmsprop"]
+Precision = Literal["bf16", "fp32"]
+OptionValue = float | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStoppingPlan:
+    """End DPO when a validation metric has not improved for `patience` evaluations."""
+
+    metric: Literal["loss", "rewards/accuracies", "rewards/margins"] = "loss"
+    patience: int = 3
+    min_delta: float = 0.0
+    """Smaller changes do not count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftPlan:
+    """How one stage optimises. The last, smaller step of an epoch is kept."""
+
+    epochs: int
+    learning_rate: float
+    """The peak, after warm-up."""
+    batch_size: int
+    """Rows (pairs in DPO) per optimizer step, whatever the micro-batches."""
+    warmup_steps: int = 0
+    schedule: Schedule = "constant"
+    """After warm-up: constant, or down to 0 at the last step."""
+    optimizer: OptimizerName = "adamw"
+    weight_decay: float = 0.0
+    """Decoupled: the weights shrink by learning_rate * weight_decay a step."""
+    max_grad_norm: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW only."""
+    alpha: float = 0.99
+    """RMSprop only: smoothing of the squared gradient."""
+    epsilon: float = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpoPlan(SftPlan):
+    """The preference stage."""
+
+    early_stopping: EarlyStoppingPlan | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraPlan:
+    """One adapter, trained through SFT and DPO; the reference of DPO is the base with the SFT'd adapter."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    """The update is scaled by alpha / rank."""
+    dropout: float = 0.0
+    """In SFT only: DPO compares policy and reference without noise, as TRL and the DPO authors do."""
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReusePlan:
+    """Outputs of finished stages to take over, as an equal earlier run announced them."""
+
+    sft_dir: str | None = None
+    reference_dir: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """One run: sft ► reference ► dpo ► evaluation. Directories are local."""
+
+    base_model_dir: str
+    base_model_digest: str = ""
+    """What the base model is, for the digests of stage outputs; without it nothing tells two base models apart."""
+    train_data: str
+    """Encoded preference pairs (or unpaired responses, for a variant of such)."""
+    validation_data: str | None = None
+    """Encoded held-out rows of the same kind."""
+    sft_data: str | None = None
+    """Encoded demonstrations; None: the chosen responses of `train_data`."""
+    sft: SftPlan | None
+    """None: DPO starts from the base model."""
+    dpo: DpoPlan
+    variant: str = "dpo"
+    beta: float = 0.1
+    variant_options: Mapping[str, OptionValue] = field(default_factory=dict)
+    lora: LoraPlan | None = None
+    precision: Precision = "bf16"
+    """Of the compute weights; master weights and optimizer states are float32."""
+    device: str = "cpu"
+    num_threads: int = 1
+    seed: int = 0
+    evaluate_every_steps: int = 100
+    checkpoint_every_steps: int = 100
+    micro_batch_tokens: int = 2048
+    """Packed tokens of one forward pass; a longer row runs alone."""
+    sample_prompts: tuple[tuple[int, ...], ...] = ()
+    """Token ids, answered greedily before and after DPO."""
+    eos_token_ids: tuple[int, ...] = ()
+    max_new_tokens: int = 128
+    work_dir: str
+    """Where outputs and checkpoints are written."""
+    resume_from: str | None = None
+    """A verified checkpoint directory of an equal plan."""
+    reuse: ReusePlan = field(default_factory=ReusePlan)
+
+    def __post_init__(self) -> None:
+        for name, is_right, rule in _checks(self):
+            if not is_right:
+                raise BadPlan(f"{name} must be {rule}.")
+
+    def to_json(self) -> str:
+        """One JSON object, keys in a fixed order."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "TrainingPlan":
+        """Raises BadPlan for anything but exactly the fields of a plan, with values of their types."""
+        return from_values(cls, json.loads(text))
+
+
+def _checks(plan: TrainingPlan) -> list[tuple[str, bool, str]]:
+    checks = [
+        ("beta", plan.beta > 0, "above 0"),
+        ("device", plan.device == "cpu" or plan.device.startswith("cuda"), '"cpu" or "cuda:<n>"'),
+        ("num_threads", plan.num_threads >= 1, "at least 1"),
+        ("seed", 0 <= plan.seed < 2**63, "in [0, 2^63)"),
+        ("evaluate_every_steps", plan.evaluate_every_steps >= 1, "at least 1"),
+        ("checkpoint_every_steps", plan.checkpoint_every_steps >= 1, "at least 1"),
+        ("micro_batch_tokens", plan.micro_batch_tokens >= 1, "at least 1"),
+        ("max_new_tokens", plan.max_new_tokens >= 1, "at least 1"),
+        ("sample_prompts", all(plan.sample_prompts), "prompts of at least one token"),
+    ]
+    for name, stage in (("sft", plan.sft), ("dpo", plan.dpo)):
+        if stage is not None:
+            checks += _stage_checks(name, stage)
+    if plan.lora is not None:
+        checks.append(("lora.rank", plan.lora.rank >= 1, "at least 1"))
+        checks.append(("lora.dropout", 0 <= plan.lora.dropout < 1, "in [0, 1)"))
+    return checks
+
+
+def _stage_checks(name: str, stage: SftPlan) -> list[tuple[str, bool, str]]:
+    return [
+        (f"{name}.epochs", stage.epochs >= 1, "at least 1"),
+        (f"{name}.learning_rate", 0 < stage.learning_rate <= 1, "in (0, 1]"),
+        (f"{name}.batch_size", stage.batch_size >= 1, "at least 1"),
+        (f"{name}.warmup_steps", stage.warmup_steps >= 0, "at least 0"),
+        (f"{name}.weight_decay", 0 <= stage.weight_decay <= 1, "in [0, 1]"),
+        (f"{name}.max_grad_norm", stage.max_grad_norm > 0, "above 0"),
+        (f"{name}.betas", all(0 <= value < 1 for value in stage.betas), "in [0, 1)"),
+        (f"{name}.alpha", 0 <= stage.alpha < 1, "in [0, 1)"),
+        (f"{name}.epsilon", stage.epsilon > 0, "above 0"),
+    ]
+
+
+_T = TypeVar("_T")
+
+
+def from_values(cls: type[_T], values: object, where: str = "plan") -> _T:
+    """A dataclass of this module from its JSON form.
+
+    Raises:
+        BadPlan: unknown or missing keys, or a value of another type than the field's.
+    """
+    if not isinstance(values, dict):
+        raise BadPlan(f"{where} must be an object.")
+    fields = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    required = {
+        name
+        for name, item in fields.items()
+        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+    }
+    if unknown := sorted(values.keys() - fields.keys()):
+        raise BadPlan(f"{where} has no {', '.join(unknown)}.")
+    if missing := sorted(required - values.keys()):
+        raise BadPlan(f"{where} lacks {', '.join(missing)}.")
+    hints = get_type_hints(cls)
+    return cls(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def _value(hint: Any, value: object, where: str) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _first_that_fits(arguments, value, where)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_values(hint, value, where)
+    if origin is Literal and value in arguments:
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        return _tuple(arguments, value, where)
+    if origin is Mapping and isinstance(value, dict):
+        return {str(key): _value(arguments[1], item, where) for key, item in value.items()}
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and type(value) is hint:
+        return value
+    raise BadPlan(f"{where} has a value of another type than it takes.")
+
+
+def _first_that_fits(options: tuple[Any, ...], value: object, where: str) -> Any:
+    for option in options:
+        if option is type(None) and value is None:
+            return None
+        if dataclasses.is_dataclass(option) and isinstance(value, dict):
+            return _value(option, value, where)
+    for option in options:
+        try:
+            return _value(option, value, where)
+        except BadPlan:
+            continue
+    raise BadPlan(f"{where} has a value of another type than it takes.")
+
+
+def _tuple(arguments: tuple[Any, ...], value: list[Any] | tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return tuple(_value(arguments[0], item, where) for item in value)
+    if len(value) != len(arguments):
+        raise BadPlan(f"{where} must have {len(arguments)} values.")
+    return tuple(_value(option, item, where) for option, item in zip(arguments, value, strict=True))
