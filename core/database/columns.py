@@ -110,7 +110,8 @@ def _sqlite_since(element: seconds_since, compiler: SQLCompiler, **kw: Any) -> s
 
 @compiles(seconds_since, "postgresql")
 def _postgresql_since(element: seconds_since, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"CAST(extract(epoch FROM statement_timestamp() - {compiler.process(element.clauses, **kw)}) AS double precision)"
+    start = compiler.process(element.clauses, **kw)
+    return f"CAST(extract(epoch FROM statement_timestamp() - {start}) AS double precision)"
 
 
 class json_text(FunctionElement[str]):

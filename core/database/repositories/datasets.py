@@ -1,0 +1,54 @@
+"""Data set rows."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_after, database_now
+from core.database.tables.datasets import Dataset, DatasetStatus
+
+
+def find_dataset(session: Session, project_id: str, dataset_id: str) -> Dataset | None:
+    return session.scalar(select(Dataset).where(Dataset.id == dataset_id, Dataset.project_id == project_id))
+
+
+def lock_dataset(session: Session, project_id: str, dataset_id: str) -> Dataset | None:
+    statement = select(Dataset).where(Dataset.id == dataset_id, Dataset.project_id == project_id)
+    return session.scalar(statement.with_for_update().execution_options(populate_existing=True))
+
+
+def share_dataset(session: Session, project_id: str, dataset_id: str) -> Dataset | None:
+    """Keep it from being deleted until the transaction ends."""
+    statement = select(Dataset).where(Dataset.id == dataset_id, Dataset.project_id == project_id)
+    return session.scalar(statement.with_for_update(read=True).execution_options(populate_existing=True))
+
+
+def list_datasets(session: Session, project_id: str, *, before: str | None, limit: int) -> list[Dataset]:
+    """Newest first, those older than the id `before`."""
+    statement = select(Dataset).where(Dataset.project_id == project_id)
+    if before is not None:
+        statement = statement.where(Dataset.id < before)
+    return list(session.scalars(statement.order_by(Dataset.id.desc()).limit(limit)))
+
+
+def delete_dataset(session: Session, dataset: Dataset) -> None:
+    session.execute(delete(Dataset).where(Dataset.id == dataset.id))
+
+
+def renew_processing(session: Session, owner: str, dataset_ids: Sequence[str], lease_seconds: float) -> None:
+    held = (Dataset.lease_owner == owner, Dataset.id.in_(dataset_ids))
+    statement = update(Dataset).where(*held).values(lease_expires_at=database_after(lease_seconds))
+    session.execute(statement.execution_options(synchronize_session=False))
+
+
+def take_abandoned(session: Session, owner: str, lease_seconds: float, limit: int) -> list[Dataset]:
+    """Data sets whose checking process is gone, now leased by `owner`."""
+    gone = (Dataset.status == DatasetStatus.PROCESSING, Dataset.lease_expires_at < database_now())
+    statement = select(Dataset).where(*gone).order_by(Dataset.id).limit(limit).with_for_update(skip_locked=True)
+    datasets = list(session.scalars(statement))
+    for dataset in datasets:
+        dataset.lease_owner = owner
+        dataset.lease_expires_at = database_after(lease_seconds)
+        dataset.num_tries += 1
+    return datasets

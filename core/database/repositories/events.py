@@ -1,0 +1,59 @@
+"""Events of jobs: append-only, numbered under the lock on the job's row."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_now
+from core.database.tables.jobs import Job
+from core.database.tables.records import JobEvent
+from core.domain.job_state import JobStatus
+
+USER = "user"
+SWEEPER = "sweeper"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventDraft:
+    kind: str
+    message: str
+    """For people: no path, no traceback."""
+    level: str = "info"
+    data: dict[str, Any] = field(default_factory=dict)
+    actor: str = USER
+
+
+def append_event(
+    session: Session,
+    job: Job,
+    draft: EventDraft,
+    *,
+    from_status: JobStatus | None = None,
+    to_status: JobStatus | None = None,
+) -> None:
+    """The caller's transaction holds the lock on the job's row."""
+    job.last_event_seq += 1
+    session.add(
+        JobEvent(
+            job_id=job.id,
+            seq=job.last_event_seq,
+            project_id=job.project_id,
+            at=database_now(),
+            level=draft.level,
+            kind=draft.kind,
+            message=draft.message,
+            data=draft.data,
+            actor=draft.actor,
+            attempt=job.attempt,
+            from_status=from_status,
+            to_status=to_status,
+        )
+    )
+
+
+def list_events(session: Session, job_id: str, *, after: int, limit: int) -> list[JobEvent]:
+    """Oldest first, those with a number over `after`."""
+    statement = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after).order_by(JobEvent.seq)
+    return list(session.scalars(statement.limit(limit)))

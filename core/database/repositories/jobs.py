@@ -1,0 +1,177 @@
+"""Job rows: reading, inserting, locking, claiming, fencing."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Row, func, or_, select, update
+from sqlalchemy.orm import Session, load_only
+
+from core.database.columns import database_after, database_now, json_text
+from core.database.repositories.events import EventDraft, append_event
+from core.database.repositories.transitions import Move, move
+from core.database.tables.jobs import Attempt, Job, JobStage
+from core.domain.errors import Fenced
+from core.domain.job_state import FINAL_STATUSES, Desired, JobStatus
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFilter:
+    status: JobStatus | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimant:
+    """Who asks for a job. `token` is new for each asking, so that a repeated one finds what it took."""
+
+    worker: str
+    host: str
+    device: str
+    token: str
+    lease_seconds: float
+
+
+def insert_job(session: Session, job: Job, event: EventDraft) -> None:
+    session.add(job)
+    session.flush()
+    append_event(session, job, event, to_status=job.status)
+
+
+def find_job(session: Session, project_id: str, job_id: str) -> Job | None:
+    return session.scalar(select(Job).where(Job.id == job_id, Job.project_id == project_id))
+
+
+def lock_job(session: Session, job_id: str, project_id: str | None = None) -> Job | None:
+    """The row, locked until the transaction ends."""
+    statement = select(Job).where(Job.id == job_id)
+    if project_id is not None:
+        statement = statement.where(Job.project_id == project_id)
+    return session.scalar(statement.with_for_update().execution_options(populate_existing=True))
+
+
+def list_jobs(session: Session, project_id: str, where: JobFilter, *, before: str | None, limit: int) -> list[Job]:
+    """Newest first, those older than the id `before`."""
+    statement = select(Job).where(Job.project_id == project_id)
+    if where.status is not None:
+        statement = statement.where(Job.status == where.status)
+    for key, value in where.metadata.items():
+        statement = statement.where(json_text(Job.user_metadata, key) == value)
+    if before is not None:
+        statement = statement.where(Job.id < before)
+    return list(session.scalars(statement.order_by(Job.id.desc()).limit(limit)))
+
+
+def list_heads(session: Session, job_ids: Collection[str]) -> list[Job]:
+    """Jobs without their large columns."""
+    columns = load_only(
+        Job.status,
+        Job.desired,
+        Job.stage,
+        Job.step,
+        Job.total_steps,
+        Job.last_metric_seq,
+        Job.rewind_seq,
+        Job.last_event_seq,
+        raiseload=True,
+    )
+    return list(session.scalars(select(Job).where(Job.id.in_(job_ids)).options(columns)))
+
+
+def list_stages(session: Session, job_ids: Collection[str]) -> list[JobStage]:
+    return list(session.scalars(select(JobStage).where(JobStage.job_id.in_(job_ids))))
+
+
+def queue_positions(session: Session, job_ids: Collection[str]) -> dict[str, int]:
+    """1 for the job that is next, over all projects."""
+    order = func.row_number().over(order_by=(Job.priority.desc(), Job.id))
+    ranked = select(Job.id, order.label("position")).where(Job.status == JobStatus.QUEUED).subquery()
+    rows = session.execute(select(ranked.c.id, ranked.c.position).where(ranked.c.id.in_(job_ids)))
+    return {row.id: row.position for row in rows}
+
+
+def claim_next(session: Session, claimant: Claimant) -> Job | None:
+    """Take the lease of the next queued job that is due."""
+    due = (Job.status == JobStatus.QUEUED, Job.desired == Desired.RUN, Job.next_run_at <= database_now())
+    statement = select(Job).where(*due).order_by(Job.priority.desc(), Job.id).limit(1)
+    job = session.scalar(statement.with_for_update(skip_locked=True))
+    if job is None:
+        return None
+    attempt = job.attempt + 1
+    session.add(
+        Attempt(
+            job_id=job.id,
+            attempt=attempt,
+            project_id=job.project_id,
+            worker=claimant.worker,
+            host=claimant.host,
+            device=claimant.device,
+            started_at=database_now(),
+        )
+    )
+    message = f"Attempt {attempt} started on {claimant.host} ({claimant.device})."
+    data = {"host": claimant.host, "device": claimant.device}
+    lease = {
+        "attempt": attempt,
+        "attempt_started_at": database_now(),
+        "started_at": func.coalesce(Job.started_at, database_now()),
+        "lease_owner": claimant.worker,
+        "lease_expires_at": database_after(claimant.lease_seconds),
+        "claim_token": claimant.token,
+        "heartbeat_seq": Job.heartbeat_seq + 1,
+    }
+    event = EventDraft(kind="started", message=message, data=data, actor=claimant.worker)
+    move(session, job, Move(to=JobStatus.RUNNING, event=event, values=lease))
+    return job
+
+
+def find_claimed(session: Session, token: str) -> Job | None:
+    """The job that an earlier run of the same claim took."""
+    return session.scalar(select(Job).where(Job.status == JobStatus.RUNNING, Job.claim_token == token))
+
+
+def fence(session: Session, job_id: str, attempt: int, lease_seconds: float) -> Job:
+    """Lock the row for a write of this attempt, and renew its lease. Raises Fenced: stop at once."""
+    statement = (
+        update(Job)
+        .where(Job.id == job_id, Job.attempt == attempt, Job.status == JobStatus.RUNNING)
+        .values(heartbeat_seq=Job.heartbeat_seq + 1, lease_expires_at=database_after(lease_seconds))
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    job = session.scalar(statement)
+    if job is None:
+        raise Fenced(f"Attempt {attempt} of {job_id} no longer holds the job.")
+    return job
+
+
+def list_leases(session: Session, *, owner: str | None, limit: int) -> Sequence[Row[str, int, int, bool]]:
+    """(job, attempt, heartbeat_seq, has expired) of running jobs; only those of one owner if given."""
+    has_expired = (Job.lease_expires_at < database_now()).label("has_expired")
+    statement = select(Job.id, Job.attempt, Job.heartbeat_seq, has_expired).where(Job.status == JobStatus.RUNNING)
+    if owner is not None:
+        statement = statement.where(Job.lease_owner == owner)
+    return session.execute(statement.order_by(Job.lease_expires_at).limit(limit)).all()
+
+
+def mark_woken(session: Session, *, after_seconds: float, limit: int) -> int:
+    """How many queued jobs that are due need a wake-up now; they count as woken."""
+    silent = or_(Job.wake_sent_at.is_(None), Job.wake_sent_at < database_after(-after_seconds))
+    due = (Job.status == JobStatus.QUEUED, Job.next_run_at <= database_now(), silent)
+    chosen = select(Job.id).where(*due).order_by(Job.priority.desc(), Job.id).limit(limit)
+    job_ids = list(session.scalars(chosen.with_for_update(skip_locked=True)))
+    if job_ids:
+        statement = update(Job).where(Job.id.in_(job_ids)).values(wake_sent_at=database_now())
+        session.execute(statement.execution_options(synchronize_session=False))
+    return len(job_ids)
+
+
+def find_live_user_of_dataset(session: Session, dataset_id: str) -> str | None:
+    """A job that is not finished and reads the data set."""
+    uses = or_(Job.dataset_id == dataset_id, Job.sft_dataset_id == dataset_id, Job.validation_dataset_id == dataset_id)
+    return session.scalar(select(Job.id).where(uses, Job.status.not_in(FINAL_STATUSES)).limit(1))
+
+
+def find_live_user_of_job(session: Session, job_id: str) -> str | None:
+    """A job that is not finished and starts from the policy of this one."""
+    statement = select(Job.id).where(Job.base_job_id == job_id, Job.status.not_in(FINAL_STATUSES))
+    return session.scalar(statement.limit(1))

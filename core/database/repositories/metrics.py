@@ -1,0 +1,144 @@
+"""Metric points: numbered in the order of commits, rewound on resume."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, and_, delete, false, func, insert, literal, or_, select, tuple_, update
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_now
+from core.database.tables.jobs import Job
+from core.database.tables.records import MetricPoint, RewoundPoint
+from core.domain.job_state import Stage
+
+PointKey = tuple[Stage, str, int]
+"""(stage, split, step)"""
+_STAGE_ORDER = tuple(Stage)
+_MAX_KEYS = 200
+"""Keys of one statement; both databases bound the number of parameters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointFilter:
+    after: int = 0
+    stage: Stage | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumePoint:
+    stage: Stage
+    step: int
+
+
+def beyond(table: type[MetricPoint | RewoundPoint], point: ResumePoint | None) -> ColumnElement[bool]:
+    """Points that a run resumed there computes again; all of them for a run from the start."""
+    if point is None:
+        return table.step >= 0
+    later = _STAGE_ORDER[_STAGE_ORDER.index(point.stage) + 1 :]
+    same = and_(table.stage == point.stage, table.step > point.step)
+    return or_(table.stage.in_(later) if later else false(), same)
+
+
+def existing_keys(session: Session, job_id: str, keys: Collection[PointKey]) -> set[PointKey]:
+    return {(row.stage, row.split, row.step) for row in _find(session, MetricPoint, job_id, keys)}
+
+
+def insert_points(session: Session, rows: list[dict[str, Any]]) -> None:
+    session.execute(insert(MetricPoint).values(at=database_now()), rows)
+
+
+def take_rewound(session: Session, job_id: str, keys: Collection[PointKey]) -> dict[PointKey, RewoundPoint]:
+    """The earlier values of these points, if they were taken back; they are forgotten with this."""
+    found = {(point.stage, point.split, point.step): point for point in _find(session, RewoundPoint, job_id, keys)}
+    for point in found.values():
+        session.delete(point)
+    return found
+
+
+def rewind(session: Session, job: Job, point: ResumePoint | None) -> int:
+    """Take back the points beyond, keeping their values aside, and renumber the rest; returns how many went.
+
+    The points that stay get numbers over all that were ever given out, so that a reader who holds one of those taken
+    back is told by its cursor alone.
+    """
+    gone = and_(MetricPoint.job_id == job.id, beyond(MetricPoint, point))
+    num_gone = session.scalar(select(func.count()).select_from(MetricPoint).where(gone)) or 0
+    if not num_gone:
+        return 0
+    columns = ("job_id", "stage", "split", "step", "project_id", "attempt", "values")
+    kept = select(*(getattr(MetricPoint, name) for name in columns)).where(gone)
+    session.execute(insert(RewoundPoint).from_select(columns, kept))
+    session.execute(delete(MetricPoint).where(gone).execution_options(synchronize_session=False))
+    job.rewind_seq = job.last_metric_seq
+    job.last_metric_seq = _renumber(session, job)
+    return num_gone
+
+
+def _renumber(session: Session, job: Job) -> int:
+    """Shift the points that are left beyond every number given out so far; returns the last number."""
+    mine = MetricPoint.job_id == job.id
+    lowest, highest = session.execute(select(func.min(MetricPoint.seq), func.max(MetricPoint.seq)).where(mine)).one()
+    if lowest is None:
+        return job.rewind_seq
+    shift = job.rewind_seq + 1 - int(lowest)
+    statement = update(MetricPoint).where(mine).values(seq=MetricPoint.seq + shift)
+    session.execute(statement.execution_options(synchronize_session=False))
+    return int(highest) + shift
+
+
+def forget_rewound(session: Session, job_id: str) -> None:
+    session.execute(delete(RewoundPoint).where(RewoundPoint.job_id == job_id))
+
+
+def copy_points(session: Session, source_job_id: str, target: Job, point: ResumePoint) -> None:
+    """Give a retried job the curve up to its checkpoint."""
+    columns = ("job_id", "project_id", "attempt", "seq", "stage", "split", "step", "epoch", "at", "values")
+    chosen = select(
+        literal(target.id),
+        literal(target.project_id),
+        literal(0),
+        func.row_number().over(order_by=MetricPoint.seq),
+        *(getattr(MetricPoint, name) for name in columns[4:]),
+    ).where(MetricPoint.job_id == source_job_id, ~beyond(MetricPoint, point))
+    session.execute(insert(MetricPoint).from_select(columns, chosen))
+    newest = session.scalar(select(func.max(MetricPoint.seq)).where(MetricPoint.job_id == target.id))
+    target.last_metric_seq = newest or 0
+
+
+PointRow = Row[int, Stage, str, int, float, Any, dict[str, float | None]]
+
+
+def list_points(session: Session, job_id: str, where: PointFilter, *, limit: int | None) -> list[PointRow]:
+    """In the order of their numbers."""
+    statement = select(
+        MetricPoint.seq,
+        MetricPoint.stage,
+        MetricPoint.split,
+        MetricPoint.step,
+        MetricPoint.epoch,
+        MetricPoint.at,
+        MetricPoint.values,
+    ).where(MetricPoint.job_id == job_id, MetricPoint.seq > where.after)
+    if where.stage is not None:
+        statement = statement.where(MetricPoint.stage == where.stage)
+    if where.split is not None:
+        statement = statement.where(MetricPoint.split == where.split)
+    return list(session.execute(statement.order_by(MetricPoint.seq).limit(limit)))
+
+
+def find_values(session: Session, job_id: str, key: PointKey) -> dict[str, float | None]:
+    statement = select(MetricPoint.values).where(
+        MetricPoint.job_id == job_id,
+        tuple_(MetricPoint.stage, MetricPoint.split, MetricPoint.step) == key,
+    )
+    return session.scalar(statement) or {}
+
+
+def _find(session: Session, table: Any, job_id: str, keys: Collection[PointKey]) -> Iterable[Any]:
+    listed = list(keys)
+    columns = tuple_(table.stage, table.split, table.step)
+    for start in range(0, len(listed), _MAX_KEYS):
+        chosen = columns.in_(listed[start : start + _MAX_KEYS])
+        yield from session.scalars(select(table).where(table.job_id == job_id, chosen))

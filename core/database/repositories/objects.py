@@ -1,0 +1,77 @@
+"""Checkpoints, artifacts and stage outputs: rows that make objects exist."""
+
+from collections.abc import Collection
+
+from sqlalchemy import case, exists, or_, select
+from sqlalchemy.orm import Session
+
+from core.database.tables.datasets import Dataset
+from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, CheckpointStatus, StageOutput
+from core.domain.job_state import Stage
+
+_STAGE_ORDER = {stage: position for position, stage in enumerate(Stage)}
+
+
+def list_checkpoints(session: Session, job_id: str) -> list[Checkpoint]:
+    """Committed ones, the furthest along first."""
+    order = case(_STAGE_ORDER, value=Checkpoint.stage)
+    statement = (
+        select(Checkpoint)
+        .where(Checkpoint.job_id == job_id, Checkpoint.status == CheckpointStatus.COMMITTED)
+        .order_by(order.desc(), Checkpoint.step.desc(), Checkpoint.attempt.desc())
+    )
+    return list(session.scalars(statement))
+
+
+def find_checkpoint(session: Session, job_id: str, checkpoint_id: str) -> Checkpoint | None:
+    """A committed one."""
+    statement = select(Checkpoint).where(
+        Checkpoint.id == checkpoint_id,
+        Checkpoint.job_id == job_id,
+        Checkpoint.status == CheckpointStatus.COMMITTED,
+    )
+    return session.scalar(statement)
+
+
+def find_checkpoint_at(session: Session, job_id: str, stage: Stage, step: int, attempt: int) -> Checkpoint | None:
+    statement = select(Checkpoint).where(
+        Checkpoint.job_id == job_id,
+        Checkpoint.stage == stage,
+        Checkpoint.step == step,
+        Checkpoint.attempt == attempt,
+    )
+    return session.scalar(statement)
+
+
+def find_artifact(session: Session, job_id: str) -> Artifact | None:
+    return session.scalar(select(Artifact).where(Artifact.job_id == job_id))
+
+
+def list_artifacts(session: Session, job_ids: Collection[str]) -> dict[str, Artifact]:
+    rows = session.scalars(select(Artifact).where(Artifact.job_id.in_(job_ids)))
+    return {artifact.job_id: artifact for artifact in rows}
+
+
+def list_artifact_files(session: Session, job_id: str) -> list[ArtifactFile]:
+    statement = select(ArtifactFile).where(ArtifactFile.job_id == job_id).order_by(ArtifactFile.path)
+    return list(session.scalars(statement))
+
+
+def find_stage_output(session: Session, project_id: str, digest: str) -> StageOutput | None:
+    return session.scalar(select(StageOutput).where(StageOutput.project_id == project_id, StageOutput.digest == digest))
+
+
+def list_stage_outputs_of(session: Session, job_id: str) -> list[StageOutput]:
+    return list(session.scalars(select(StageOutput).where(StageOutput.job_id == job_id)))
+
+
+def is_prefix_named(session: Session, prefix: str) -> bool:
+    """Does a committed row name these objects?"""
+    checkpoints = exists().where(Checkpoint.prefix == prefix, Checkpoint.status == CheckpointStatus.COMMITTED)
+    artifacts = exists().where(Artifact.prefix == prefix)
+    outputs = exists().where(StageOutput.prefix == prefix)
+    return bool(session.scalar(select(or_(checkpoints, artifacts, outputs))))
+
+
+def is_dataset_kept(session: Session, dataset_id: str) -> bool:
+    return bool(session.scalar(select(exists().where(Dataset.id == dataset_id))))
