@@ -1,0 +1,107 @@
+"""Requests resolved to specs: every `auto` becomes a number, and the same request the same numbers."""
+
+import math
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from core.domain.job_spec import JobRequest, JobSpec, resolve_request, resolve_staged, total_steps
+
+LEAST = {"base_model": "smollm2-135m-instruct", "dataset_id": "ds_1"}
+
+
+def accepted(body: dict[str, Any], num_pairs: int = 1000, num_parameters: int = 135_000_000) -> JobSpec:
+    request = JobRequest.model_validate(LEAST | body)
+    return resolve_request(request, num_parameters=num_parameters, num_pairs=num_pairs, default_beta=0.1)
+
+
+def staged(body: dict[str, Any], num_pairs: int = 1000, device: str = "cpu") -> JobSpec:
+    return resolve_staged(accepted(body, num_pairs), num_sft_rows=num_pairs, num_train_pairs=num_pairs, device=device)
+
+
+def autos(values: Any) -> list[Any]:
+    if isinstance(values, dict):
+        return [found for value in values.values() for found in autos(value)]
+    return [values] if values == "auto" else []
+
+
+def test_two_fields_are_enough_and_no_auto_is_left() -> None:
+    spec = staged({})
+    assert spec.beta == 0.1
+    assert spec.variant == "dpo"
+    assert autos(spec.model_dump()) == []
+
+
+def test_warm_up_is_a_tenth_of_the_steps_and_at_most_150() -> None:
+    few = staged({"dpo": {"batch_size": 10}}, num_pairs=95)
+    assert few.dpo.warmup_steps == math.ceil(0.1 * 10)
+    many = staged({"dpo": {"batch_size": 1}}, num_pairs=5000)
+    assert many.dpo.warmup_steps == 150
+
+
+def test_a_small_data_set_gets_smaller_batches() -> None:
+    assert accepted({}, num_pairs=100_000).dpo.batch_size == 64
+    batch_size = accepted({}, num_pairs=320).dpo.batch_size
+    assert isinstance(batch_size, int)
+    assert 320 / batch_size >= 20
+    assert accepted({}, num_pairs=1).dpo.batch_size == 4
+
+
+def test_lora_learns_ten_times_faster_and_large_models_slower() -> None:
+    full, lora = accepted({}).dpo.learning_rate, accepted({"lora": {}}).dpo.learning_rate
+    assert isinstance(full, float)
+    assert lora == pytest.approx(10 * full)
+    large = accepted({}, num_parameters=8_000_000_000).dpo.learning_rate
+    assert large == 5e-7
+
+
+def test_what_was_given_is_kept() -> None:
+    spec = staged({"dpo": {"learning_rate": 3e-6, "warmup_steps": 0}, "precision": "fp32", "beta": 0.5})
+    assert (spec.dpo.learning_rate, spec.dpo.warmup_steps, spec.precision, spec.beta) == (3e-6, 0, "fp32", 0.5)
+
+
+def test_null_means_the_default() -> None:
+    assert accepted({"lora": None, "seed": None, "sft": None}) == accepted({})
+    assert accepted({"dpo": {"learning_rate": None}}) == accepted({})
+
+
+def test_resolving_is_stable_over_json() -> None:
+    spec = staged({"sft": {"epochs": 2}, "lora": {"rank": 8}})
+    again = JobSpec.model_validate_json(spec.model_dump_json())
+    assert again == spec
+    assert resolve_staged(again, num_sft_rows=5, num_train_pairs=5, device="cuda:0") == spec
+
+
+def test_the_last_smaller_step_counts() -> None:
+    assert total_steps({"epochs": 3, "batch_size": 10}, 25) == 9
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"beta": 0}, "beta"),
+        ({"beta": -0.1}, "beta"),
+        ({"beta": math.nan}, "beta"),
+        ({"beta": math.inf}, "beta"),
+        ({"dpo": {"learning_rate": 0}}, "dpo"),
+        ({"dpo": {"batch_size": 0}}, "dpo"),
+        ({"surprise": 1}, "surprise"),
+        ({"dpo": {"surprise": 1}}, "dpo"),
+        ({"metadata": {"a": "x\x00"}}, "metadata"),
+        ({"name": "\ud800"}, "name"),
+        ({"validation_fraction": 0.9}, "validation_fraction"),
+        ({"keep_checkpoints": 1}, "keep_checkpoints"),
+        ({"base_model": None}, "base_model"),
+    ],
+)
+def test_bad_values_are_refused_by_field(body: dict[str, Any], field: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        JobRequest.model_validate(LEAST | body)
+    assert {error["loc"][0] for error in caught.value.errors()} == {field}
+
+
+def test_one_source_of_validation() -> None:
+    with pytest.raises(ValidationError, match="not both"):
+        JobRequest.model_validate(LEAST | {"validation_dataset_id": "ds_2", "validation_fraction": 0.1})
+    assert accepted({"validation_dataset_id": "ds_2"}).validation_fraction == 0.0

@@ -1,0 +1,48 @@
+"""Settings: a wrong name or value stops the start with a message that names it."""
+
+from pathlib import Path
+
+import pytest
+
+from core.settings import SettingsError, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_embedded_deployment_needs_no_setting(tmp_path: Path) -> None:
+    settings = load_settings(data_dir=tmp_path)
+    assert settings.effective_database_url == f"sqlite:///{tmp_path / 'preftune.db'}"
+    assert settings.effective_storage_url == f"file://{tmp_path / 'objects'}"
+    assert settings.effective_broker_url == "files"
+
+
+def test_an_unknown_name_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFTUNE_DATABSE_URL", "x")
+    with pytest.raises(SettingsError, match="PREFTUNE_DATABSE_URL"):
+        load_settings()
+
+
+def test_the_clients_own_variable_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFTUNE_URL", "http://127.0.0.1:1")
+    assert load_settings().port == 8000
+
+
+@pytest.mark.parametrize(("name", "value"), [("PORT", "seventy"), ("PORT", "70000"), ("LEASE_SECONDS", "0")])
+def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"PREFTUNE_{name}", value)
+    with pytest.raises(SettingsError, match=f"PREFTUNE_{name}"):
+        load_settings()
+
+
+def test_a_lease_outlives_a_few_heartbeats() -> None:
+    with pytest.raises(SettingsError, match="three times"):
+        load_settings(lease_seconds=10, heartbeat_seconds=5)
+
+
+def test_secrets_do_not_show(tmp_path: Path) -> None:
+    settings = load_settings(data_dir=tmp_path, api_key="canary-secret", s3_secret_access_key="canary-secret")
+    assert "canary-secret" not in repr(settings)
+    assert "canary-secret" not in settings.model_dump_json()
