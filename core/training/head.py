@@ -1,0 +1,176 @@
+"""The LM head on scored rows only: log-probabilities of given tokens, without full-vocabulary float32 gradients.
+
+Legend: S scored tokens, H hidden size, V vocabulary.
+
+With z = head(h) and p = softmax(z), log p_t = z_t - logsumexp(z), and d(log p_t)/dz = onehot(t) - p. The forward pass
+leaves D = p - onehot(t) in the model's dtype, so the backward pass is two products and no second softmax; without a
+gradient for the head's weight (LoRA) it leaves D @ weight, [S, H], instead.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CPU_TILE_BYTES = 24 * 2**20
+"""float32 logits of one tile: they stay in the cache between product and softmax."""
+CUDA_TILE_BYTES = 2**30
+KEPT_BYTES = 3 * 2**30
+"""D is kept for the backward pass up to this size, and computed again beyond."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadWeights:
+    """What turns the last hidden state into logits: softcap(scale * (h @ weight.T + bias))."""
+
+    weight: Tensor
+    """[V, H]"""
+    bias: Tensor | None = None
+    """[V]"""
+    scale: float = 1.0
+    softcap: float | None = None
+    """z becomes softcap * tanh(z / softcap) (arXiv:2408.00118, section 2)."""
+
+
+def linear_logps(
+    hidden: Tensor, targets: Tensor, head: HeadWeights, *, needs_collisions: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """log p(target) under the head, and on request log(sum over the vocabulary of p²).
+
+    Args:
+        hidden: [S, H] in the model's dtype.
+        targets: [S] int64 token ids.
+
+    Returns:
+        [S] float32 log-probabilities, differentiable in hidden, weight and bias; [S] float32 detached or None.
+    """
+    needs_grad = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in (hidden, head.weight, head.bias)
+    )
+    plan = _Plan(head.scale, head.softcap, needs_collisions, needs_grad)
+    logps, collisions = _LinearLogps.apply(hidden, head.weight, head.bias, targets, plan)  # type: ignore[no-untyped-call]
+    return logps, (collisions if needs_collisions else None)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    scale: float
+    softcap: float | None
+    needs_collisions: bool
+    needs_grad: bool
+
+
+class _LinearLogps(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, plan: _Plan
+    ) -> tuple[Tensor, Tensor]:
+        tiles = _Tiles(hidden, weight, bias, targets, plan)
+        trains_head = plan.needs_grad and (weight.requires_grad or (bias is not None and bias.requires_grad))
+        keeps = trains_head and hidden.shape[0] * weight.shape[0] * hidden.element_size() <= KEPT_BYTES
+        kept = hidden.new_empty(hidden.shape[0], weight.shape[0]) if keeps else None
+        direction = torch.empty_like(hidden) if plan.needs_grad and not trains_head else None
+        for rows in tiles.rows():
+            difference = tiles.compute(rows, None if kept is None else kept[rows])
+            if direction is not None:
+                torch.mm(difference.to(hidden.dtype), weight, out=direction[rows])
+        ctx.plan = plan
+        ctx.save_for_backward(hidden, weight, bias, targets, kept, direction)
+        ctx.mark_non_differentiable(tiles.collisions)
+        return tiles.logps, tiles.collisions
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_logps: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, targets, kept, direction = ctx.saved_tensors
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        # D is p - onehot, the negative of d(log p_t)/dz.
+        coefficients = -grad_logps[:, None] * ctx.plan.scale
+        if direction is not None:
+            return (coefficients * direction).to(hidden.dtype), None, None, None, None
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        scaled = (coefficients * hidden).to(hidden.dtype)
+        if kept is not None:
+            if grad_hidden is not None:
+                grad_hidden.copy_(coefficients * torch.mm(kept, weight))
+            grad_weight = torch.mm(kept.t(), scaled) if needs_weight else None
+            grad_bias = torch.mv(kept.t(), coefficients[:, 0].to(kept.dtype)) if needs_bias else None
+            return grad_hidden, grad_weight, grad_bias, None, None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if needs_bias else None
+        tiles = _Tiles(hidden, weight, bias, targets, ctx.plan)
+        for rows in tiles.rows():
+            difference = tiles.compute(rows, None).to(hidden.dtype)
+            if grad_hidden is not None:
+                grad_hidden[rows] = (coefficients[rows] * torch.mm(difference, weight)).to(hidden.dtype)
+            if grad_weight is not None:
+                grad_weight += torch.mm(difference.t(), scaled[rows])
+            if grad_bias is not None:
+                grad_bias += torch.mv(difference.t(), coefficients[rows, 0].to(difference.dtype))
+        return (
+            grad_hidden,
+            None if grad_weight is None else grad_weight.to(weight.dtype),
+            None if grad_bias is None else grad_bias.to(weight.dtype),
+            None,
+            None,
+        )
+
+
+class _Tiles:
+    """Logits a few rows at a time."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, plan: _Plan) -> None:
+        self._hidden, self._weight, self._bias, self._targets, self._plan = hidden, weight, bias, targets, plan
+        self.logps = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
+        self.collisions = torch.empty_like(self.logps if plan.needs_collisions else self.logps[:0])
+        tile_bytes = CUDA_TILE_BYTES if hidden.is_cuda else CPU_TILE_BYTES
+        self._tile_rows = max(16, tile_bytes // (4 * weight.shape[0]))
+
+    def rows(self) -> list[slice]:
+        total = self._hidden.shape[0]
+        return [slice(start, min(start + self._tile_rows, total)) for start in range(0, total, self._tile_rows)]
+
+    def compute(self, rows: slice, out: Tensor | None) -> Tensor:
+        """Fills `logps[rows]`, and returns D of these rows, [rows, V], in `out` if given."""
+        logits = self._logits(self._hidden[rows])
+        top, top_index = logits.max(dim=-1, keepdim=True)
+        targets = self._targets[rows, None]
+        target_logits = logits.gather(1, targets)
+        slopes = None
+        if self._plan.softcap is not None and self._plan.needs_grad:
+            slopes = 1 - (logits / self._plan.softcap) ** 2
+        if out is not None and out.dtype == torch.float32:
+            probabilities = torch.softmax(logits, dim=-1, out=out)
+        else:
+            probabilities = torch.softmax(logits, dim=-1)
+        # logsumexp = top - log p(top); p(top) is at least 1/V, so this loses nothing.
+        normalisers = top - probabilities.gather(1, top_index).log()
+        logps = target_logits - normalisers
+        self.logps[rows] = logps[:, 0]
+        if self._plan.needs_collisions:
+            self.collisions[rows] = probabilities.square().sum(-1).log()
+        if not self._plan.needs_grad:
+            return probabilities
+        probabilities.scatter_(1, targets, torch.expm1(logps))
+        if slopes is not None:
+            probabilities *= slopes
+        if out is not None and out.dtype != torch.float32:
+            out.copy_(probabilities)
+            return out
+        return probabilities
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """[rows, V] float32."""
+        if hidden.is_cuda and hidden.dtype != torch.float32:
+            logits = torch.mm(hidden, self._weight.t(), out_dtype=torch.float32)
+        else:
+            logits = torch.mm(hidden, self._weight.t()).float()
+        if self._bias is not None:
+            logits += self._bias
+        if self._plan.scale != 1.0:
+            logits *= self._plan.scale
+        if self._plan.softcap is not None:
+            logits = torch.tanh(logits / self._plan.softcap) * self._plan.softcap
+        return logits
