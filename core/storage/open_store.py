@@ -1,0 +1,36 @@
+"""The object store that the settings name."""
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from core.settings import Settings, SettingsError
+from core.storage.local import LocalObjectStore
+from core.storage.object_store import ObjectStore
+from core.storage.s3 import S3Access, S3ObjectStore
+
+
+def open_store(settings: Settings) -> ObjectStore:
+    """Raises SettingsError for a URL of another kind, and StoreUnavailable where a local directory cannot be made.
+
+    An S3 store is not asked for anything yet: a service may start before its store does.
+    """
+    url = urlsplit(settings.effective_storage_url)
+    if url.scheme == "file" and url.netloc in ("", "localhost") and url.path.startswith("/"):
+        return LocalObjectStore(Path(unquote(url.path)))
+    if url.scheme == "s3" and url.netloc:
+        return S3ObjectStore(_access(settings, url.netloc, url.path.strip("/")))
+    raise SettingsError("PREFTUNE_STORAGE_URL: must be file:///… or s3://bucket/prefix")
+
+
+def _access(settings: Settings, bucket: str, prefix: str) -> S3Access:
+    key_id, secret = settings.s3_access_key_id, settings.s3_secret_access_key
+    if (key_id is None) != (secret is None):
+        raise SettingsError("PREFTUNE_S3_ACCESS_KEY_ID and PREFTUNE_S3_SECRET_ACCESS_KEY: set both or none")
+    return S3Access(
+        bucket=bucket,
+        prefix=f"{prefix}/" if prefix else "",
+        endpoint_url=settings.s3_endpoint_url,
+        access_key_id=key_id.get_secret_value() if key_id else None,
+        secret_access_key=secret.get_secret_value() if secret else None,
+        region=settings.s3_region,
+    )
