@@ -1,0 +1,164 @@
+"""Checks a file in a child process with hard limits on memory, processor time and file size.
+
+The parent calls `check_in_child`; `python -m core.datasets.child` is the child, which reads its task from stdin and
+answers on stdout. A hostile file that crashes a parser, or eats its memory, costs the child and nothing else.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from core.datasets.check import check_file
+from core.datasets.options import CheckOptions, Limits
+from core.datasets.result import CheckResult
+from core.domain.dataset_rows import DatasetKind
+from core.domain.errors import InvalidRequest, TooLarge
+
+EXIT_OUT_OF_MEMORY = 77
+EXIT_BAD_OPTIONS = 78
+_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+
+
+class CheckTimedOut(TooLarge):
+    code = "dataset-check-timeout"
+    title = "The file took too long to check"
+
+
+class CheckOutOfMemory(TooLarge):
+    code = "dataset-check-memory"
+    title = "The file takes too much memory to check"
+
+
+class CheckCrashed(InvalidRequest):
+    code = "dataset-check-crashed"
+    title = "The file made the check stop"
+
+
+def check_in_child(
+    source: Path,
+    options: CheckOptions,
+    output_dir: Path,
+    *,
+    timeout_seconds: float,
+    memory_bytes: int,
+    num_workers: int = 2,
+) -> CheckResult:
+    """`check_file` in a child process that is killed, with its helpers, when `timeout_seconds` have passed.
+
+    `memory_bytes` bounds the child and its helpers together.
+
+    Raises:
+        CheckTimedOut, CheckOutOfMemory: the file is too much for the limits (kind `too_large`).
+        CheckCrashed: the child died of the file.
+        InvalidRequest: the options themselves are wrong.
+    """
+    task = {
+        "source": str(source.resolve()),
+        "output_dir": str(output_dir.resolve()),
+        "options": options_to_json(options),
+        "num_workers": num_workers,
+        "memory_bytes": memory_bytes,
+        "cpu_seconds": int(timeout_seconds) + 5,
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "core.datasets.child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # a traceback could carry the file's text into a log
+        cwd=output_dir,
+        env=_child_environment(),
+        start_new_session=True,
+    ) as process:
+        try:
+            answer, _ = process.communicate(json.dumps(task).encode(), timeout=timeout_seconds)
+        except subprocess.TimeoutExpired:
+            raise CheckTimedOut(
+                f"The file could not be checked within {timeout_seconds:g} seconds. Split it into smaller files."
+            ) from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return _read_answer(process.returncode, answer)
+
+
+def _read_answer(return_code: int, answer: bytes) -> CheckResult:
+    if return_code == 0:
+        return CheckResult.from_json(json.loads(answer))
+    if return_code == EXIT_BAD_OPTIONS:
+        raise InvalidRequest(json.loads(answer)["detail"])
+    if return_code == EXIT_OUT_OF_MEMORY:
+        raise CheckOutOfMemory("The file needs more memory to check than it may have. Split it into smaller files.")
+    raise CheckCrashed(
+        "The file made the check stop unexpectedly: it is damaged, or made to do harm. Export it again, as JSONL if it is not.",
+        exit_code=return_code,
+    )
+
+
+def options_to_json(options: CheckOptions) -> dict[str, Any]:
+    return {**asdict(options), "columns": dict(options.columns)}
+
+
+def options_from_json(value: dict[str, Any]) -> CheckOptions:
+    return CheckOptions(
+        **{**value, "kind": DatasetKind(value["kind"]), "limits": Limits(**value["limits"])}
+    )
+
+
+def _child_environment() -> dict[str, str]:
+    """No secrets, no current directory on the path, and no thread pools that would only reserve memory."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
+    return kept | {
+        "PYTHONPATH": str(_PACKAGE_ROOT),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUTF8": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "1",
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+    }
+
+
+def _limit_resources(task: dict[str, Any]) -> None:
+    """The task's memory is shared by this process and its helpers; each gets an equal part as its own hard limit."""
+    memory = task["memory_bytes"] // (task["num_workers"] + 1 if task["num_workers"] > 1 else 1)
+    limits = [
+        (resource.RLIMIT_DATA, memory),
+        (resource.RLIMIT_CPU, task["cpu_seconds"]),
+        (resource.RLIMIT_FSIZE, 2 * task["options"]["limits"]["max_decompressed_bytes"]),
+        (resource.RLIMIT_CORE, 0),
+    ]
+    for kind, value in limits:
+        _, hard = resource.getrlimit(kind)
+        allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (allowed, allowed))
+
+
+def main() -> int:
+    task = json.load(sys.stdin)
+    _limit_resources(task)
+    try:
+        result = check_file(
+            Path(task["source"]),
+            options_from_json(task["options"]),
+            Path(task["output_dir"]),
+            num_workers=task["num_workers"],
+        )
+    except InvalidRequest as error:
+        json.dump({"detail": error.detail}, sys.stdout)
+        return EXIT_BAD_OPTIONS
+    except MemoryError:
+        return EXIT_OUT_OF_MEMORY
+    json.dump(result.to_json(), sys.stdout, allow_nan=False)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

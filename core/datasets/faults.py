@@ -1,0 +1,49 @@
+"""How the parts of the checker say that a row or the file is wrong; caught by the checker, never shown raw."""
+
+import unicodedata
+from typing import NamedTuple
+
+from core.domain.issue_codes import IssueCode
+
+
+class Note(NamedTuple):
+    """Something to report about one row."""
+
+    code: IssueCode
+    detail: str
+    pointer: str | None = None
+
+
+class RowFault(Exception):
+    """The row cannot be used."""
+
+    def __init__(self, code: IssueCode, detail: str, pointer: str | None = None) -> None:
+        super().__init__(detail)
+        self.note = Note(code, detail, pointer)
+
+
+class FileFault(Exception):
+    """The file is refused, whatever `on_error` says."""
+
+    def __init__(
+        self, code: IssueCode, detail: str, *, line: int | None = None, row: int | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.line = line
+        self.row = row
+
+
+def quoted(text: str, max_chars: int = 40) -> str:
+    """A piece of the user's own file, safe in a terminal, a log and a page: short, and nothing but printable."""
+    shown = "".join(
+        character if character.isprintable() and unicodedata.category(character)[0] != "C" else "\N{REPLACEMENT CHARACTER}"
+        for character in text[:max_chars]
+    )
+    return f"'{shown}…'" if len(text) > max_chars else f"'{shown}'"
+
+
+def listed(names: list[str], max_names: int = 8) -> str:
+    shown = ", ".join(quoted(name) for name in names[:max_names])
+    return f"{shown} and {len(names) - max_names} more" if len(names) > max_names else shown

@@ -1,0 +1,35 @@
+"""Whole conversations on both sides: the prompt is what they share, back to the turn before a reply."""
+
+from core.datasets.faults import Note, RowFault
+from core.datasets.layouts.layout import Example, Reading
+from core.datasets.layouts.pairs import require_reply
+from core.domain.dataset_rows import Message
+from core.domain.issue_codes import IssueCode
+
+
+def split_conversations(
+    chosen: list[Message], rejected: list[Message], notes: list[Note] | None = None
+) -> Reading:
+    """Raises RowFault where the two do not answer the same prompt, or one has no reply."""
+    shared = _num_shared(chosen, rejected)
+    if shared == 0:
+        raise RowFault(
+            IssueCode.DIFFERENT_PROMPTS,
+            "The conversations of 'chosen' and 'rejected' differ from the first message on: "
+            "both must answer the same prompt.",
+            "/rejected",
+        )
+    require_reply(chosen[shared:], "chosen")
+    require_reply(rejected[shared:], "rejected")
+    return Reading([Example(chosen[:shared], chosen[shared:], rejected[shared:])], notes if notes is not None else [])
+
+
+def _num_shared(chosen: list[Message], rejected: list[Message]) -> int:
+    """Messages in common, so that both sides keep at least one, and go on with the assistant where they can."""
+    longest = min(len(chosen), len(rejected)) - 1
+    shared = 0
+    while shared < longest and chosen[shared] == rejected[shared]:
+        shared += 1
+    while shared > 1 and chosen[shared]["role"] == rejected[shared]["role"] == "tool":
+        shared -= 1
+    return shared

@@ -1,0 +1,173 @@
+"""Layouts with two answers and a verdict: labels, votes, winners."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from core.datasets.faults import RowFault, quoted
+from core.datasets.layouts.answers import pair_by_preference, read_number
+from core.datasets.layouts.conversations import split_conversations
+from core.datasets.layouts.layout import Layout, Reading, SourceRow
+from core.datasets.layouts.prompts import instruction_prompt, question_prompt
+from core.datasets.messages import read_field, read_messages, read_text, type_name
+from core.domain.dataset_rows import DatasetKind, Message
+from core.domain.issue_codes import IssueCode
+
+_FIRST, _SECOND, _TIE = 1, -1, 0
+_VERDICTS: Final[Mapping[str, int]] = {
+    "1": _FIRST, "a": _FIRST, "first": _FIRST, "model_a": _FIRST, "response_1": _FIRST,
+    "2": _SECOND, "b": _SECOND, "second": _SECOND, "model_b": _SECOND, "response_2": _SECOND,
+    "0": _TIE, "tie": _TIE, "tie (bothbad)": _TIE, "both": _TIE, "neither": _TIE,
+}  # fmt: skip
+
+
+def read_verdict(value: object, pointer: str) -> int:
+    """1 or 2, a or b, model_a or model_b, 0 or tie: 1, -1 or 0."""
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        verdict = _VERDICTS.get(str(value).strip().lower())
+        if verdict is not None:
+            return verdict
+    shown = quoted(str(value)) if isinstance(value, str | int | float) else type_name(value)
+    raise RowFault(
+        IssueCode.INVALID_LABEL, f"{pointer} is {shown}; it must be 1 or 2 (which answer is better), or 0 for a tie.", pointer
+    )
+
+
+def _verdict_field(name: str) -> Callable[[SourceRow], float]:
+    return lambda row: read_verdict(read_field(row, name), f"/{name}")
+
+
+def _votes(row: SourceRow) -> float:
+    """PandaLM: the majority of `annotator1`, `annotator2`, …; without one, a tie."""
+    names = sorted(name for name in row if name.startswith("annotator"))
+    votes = Counter(read_verdict(row[name], f"/{name}") for name in names)
+    verdict, count = votes.most_common(1)[0]
+    return verdict if 2 * count > len(names) else _TIE
+
+
+def _index_field(name: str, first: int) -> Callable[[SourceRow], float]:
+    """A field that holds the number of the better answer, counted from 0; `first` is what names the first answer."""
+
+    def decide(row: SourceRow) -> float:
+        value = read_number(read_field(row, name), f"/{name}")
+        if value not in (0, 1):
+            raise RowFault(IssueCode.INVALID_LABEL, f"'{name}' must be 0 or 1.", f"/{name}")
+        return _FIRST if value == first else _SECOND
+
+    return decide
+
+
+def _negative_prefers_first(name: str) -> Callable[[SourceRow], float]:
+    """HelpSteer: -3 … 3, below 0 where the first is better."""
+    return lambda row: -read_number(read_field(row, name), f"/{name}")
+
+
+def _scores(row: SourceRow) -> float:
+    return read_number(read_field(row, "score_0"), "/score_0") - read_number(read_field(row, "score_1"), "/score_1")
+
+
+def _ask(name: str) -> Callable[[SourceRow], list[Message]]:
+    return lambda row: question_prompt(row, name)
+
+
+def _ask_webgpt(row: SourceRow) -> list[Message]:
+    question = read_field(row, "question")
+    return question_prompt(question, "full_text") if isinstance(question, dict) else question_prompt(row, "question")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    name: str
+    title: str
+    prompt_fields: tuple[str, ...]
+    """The first must be there, the others may."""
+    prompt: Callable[[SourceRow], list[Message]]
+    first: str
+    second: str
+    verdict: str
+    """The field a row must have to be of this layout."""
+    decide: Callable[[SourceRow], float]
+
+    def layout(self) -> Layout:
+        required = (self.prompt_fields[0], self.first, self.second, self.verdict)
+        return Layout(
+            name=self.name,
+            kind=DatasetKind.PREFERENCE,
+            title=self.title,
+            fields=(*self.prompt_fields, self.first, self.second, self.verdict),
+            matches=lambda row: all(name in row for name in required),
+            read=self.read,
+        )
+
+    def read(self, row: SourceRow) -> Reading:
+        first, second = read_text(row, self.first), read_text(row, self.second)
+        return pair_by_preference(self.prompt(row), first, second, self.decide(row))
+
+
+def _read_arena(row: SourceRow) -> Reading:
+    first = read_messages(read_field(row, "conversation_a"), "/conversation_a")
+    second = read_messages(read_field(row, "conversation_b"), "/conversation_b")
+    verdict = read_verdict(read_field(row, "winner"), "/winner")
+    if verdict == _TIE:
+        return pair_by_preference(first, "", "", verdict)
+    return split_conversations(first, second) if verdict == _FIRST else split_conversations(second, first)
+
+
+_TABLES: Final = (
+    _Judged(
+        name="pandalm", title="two responses with votes (PandaLM: instruction, response1, response2, annotator1 …)",
+        prompt_fields=("instruction", "input", "annotator2", "annotator3"), prompt=instruction_prompt,
+        first="response1", second="response2", verdict="annotator1", decide=_votes,
+    ),
+    _Judged(
+        name="llmbar", title="two outputs with a label 1 or 2 (LLMBar: input, output_1, output_2, label)",
+        prompt_fields=("input",), prompt=_ask("input"),
+        first="output_1", second="output_2", verdict="label", decide=_verdict_field("label"),
+    ),
+    _Judged(
+        name="two-responses", title="two responses with a verdict (prompt, response_1, response_2, preference)",
+        prompt_fields=("prompt",), prompt=_ask("prompt"),
+        first="response_1", second="response_2", verdict="preference", decide=_verdict_field("preference"),
+    ),
+    _Judged(
+        name="helpsteer", title="two responses with a strength (HelpSteer2: preference_strength, below 0 for the first)",
+        prompt_fields=("prompt",), prompt=_ask("prompt"),
+        first="response_1", second="response_2", verdict="preference_strength",
+        decide=_negative_prefers_first("preference_strength"),
+    ),
+    _Judged(
+        name="helpsteer3", title="two responses with a strength (HelpSteer3: overall_preference, below 0 for the first)",
+        prompt_fields=("context",), prompt=_ask("context"),
+        first="response1", second="response2", verdict="overall_preference",
+        decide=_negative_prefers_first("overall_preference"),
+    ),
+    _Judged(
+        name="pku-saferlhf", title="two responses with the number of the better one (PKU-SafeRLHF)",
+        prompt_fields=("prompt",), prompt=_ask("prompt"),
+        first="response_0", second="response_1", verdict="better_response_id",
+        decide=_index_field("better_response_id", first=0),
+    ),
+    _Judged(
+        name="shp", title="two replies to a post, labels 1 for the first (Stanford Human Preferences)",
+        prompt_fields=("history",), prompt=_ask("history"),
+        first="human_ref_A", second="human_ref_B", verdict="labels", decide=_index_field("labels", first=1),
+    ),
+    _Judged(
+        name="webgpt", title="two answers with scores (WebGPT comparisons)",
+        prompt_fields=("question", "score_1"), prompt=_ask_webgpt,
+        first="answer_0", second="answer_1", verdict="score_0", decide=_scores,
+    ),
+)  # fmt: skip
+
+JUDGED_LAYOUTS: Final = (
+    *(table.layout() for table in _TABLES),
+    Layout(
+        name="arena",
+        kind=DatasetKind.PREFERENCE,
+        title="two conversations with a winner (Chatbot Arena, MT-Bench human judgments)",
+        fields=("conversation_a", "conversation_b", "winner"),
+        matches=lambda row: all(name in row for name in ("conversation_a", "conversation_b", "winner")),
+        read=_read_arena,
+    ),
+)

@@ -1,0 +1,44 @@
+"""A layout: one way in which files write down preferences (or demonstrations, or labelled responses)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from core.datasets.faults import Note
+from core.domain.dataset_rows import DatasetKind, Text
+
+SourceRow = Mapping[str, object]
+
+
+class Example(NamedTuple):
+    """One normalised row, whatever its kind."""
+
+    prompt: Text
+    first: Text
+    """The chosen response, or the only one."""
+    second: Text | None = None
+    """The rejected response of a pair."""
+    label: bool | None = None
+    """Of an unpaired response."""
+
+
+class Reading(NamedTuple):
+    """What one row of the file gives: several pairs where it ranks several answers."""
+
+    examples: list[Example]
+    notes: list[Note]
+    """Remarks; those that set something aside count as rows of their own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    name: str
+    """As reported in `format`."""
+    kind: DatasetKind
+    title: str
+    fields: tuple[str, ...]
+    """What a row of this layout uses; the rest is reported as ignored."""
+    matches: Callable[[SourceRow], bool]
+    """Does the row look like this layout? Cheap, and never raises."""
+    read: Callable[[SourceRow], Reading]
+    """Raises RowFault."""

@@ -1,0 +1,272 @@
+"""Layouts in which a row names its chosen and its rejected response."""
+
+from typing import Final
+
+from core.datasets.faults import Note, RowFault
+from core.datasets.layouts.conversations import split_conversations
+from core.datasets.layouts.implicit import read_implicit
+from core.datasets.layouts.layout import Layout, Reading, SourceRow
+from core.datasets.layouts.pairs import read_pair
+from core.datasets.layouts.prompts import instruction_prompt, question_prompt
+from core.datasets.layouts.transcripts import looks_like_transcript, read_transcripts
+from core.datasets.messages import read_field, read_messages, read_text, type_name
+from core.domain.dataset_rows import DatasetKind, Message, Text
+from core.domain.issue_codes import IssueCode
+
+
+def has(row: SourceRow, *names: str) -> bool:
+    return all(name in row for name in names)
+
+
+def _sides_are(row: SourceRow, *types: type) -> bool:
+    return isinstance(row.get("chosen"), types) and isinstance(row.get("rejected"), types)
+
+
+def _is_explicit(row: SourceRow) -> bool:
+    return isinstance(row.get("prompt"), str) and _sides_are(row, str)
+
+
+def _is_conversational(row: SourceRow) -> bool:
+    return isinstance(row.get("prompt"), list | dict) and _sides_are(row, list, dict, str)
+
+
+def _is_ultrafeedback(row: SourceRow) -> bool:
+    return isinstance(row.get("prompt"), str) and _sides_are(row, list, dict)
+
+
+def _is_orca(row: SourceRow) -> bool:
+    return has(row, "chosen", "rejected") and ("question" in row or "input" in row) and "prompt" not in row
+
+
+def _is_transcript(row: SourceRow) -> bool:
+    chosen, rejected = row.get("chosen"), row.get("rejected")
+    return (
+        "prompt" not in row
+        and isinstance(chosen, str)
+        and isinstance(rejected, str)
+        and (looks_like_transcript(chosen) or looks_like_transcript(rejected))
+    )
+
+
+def _is_implicit(row: SourceRow) -> bool:
+    return "prompt" not in row and _sides_are(row, str)
+
+
+def _is_implicit_conversational(row: SourceRow) -> bool:
+    return "prompt" not in row and _sides_are(row, list)
+
+
+def read_explicit(row: SourceRow) -> Reading:
+    return read_pair(read_text(row, "prompt"), read_text(row, "chosen"), read_text(row, "rejected"))
+
+
+def _read_ultrafeedback(row: SourceRow) -> Reading:
+    prompt = read_text(row, "prompt")
+    chosen, rejected = _conversation(row, "chosen"), _conversation(row, "rejected")
+    if chosen[0]["role"] == rejected[0]["role"] == "assistant":
+        return read_pair(prompt, chosen, rejected)
+    notes = []
+    if isinstance(prompt, str) and all(message["content"] != prompt for message in chosen):
+        notes.append(
+            Note(
+                IssueCode.PROMPT_COLUMN_DIFFERS,
+                "'prompt' is none of the messages of 'chosen'; the turns that both conversations share are used.",
+                "/prompt",
+            )
+        )
+    return split_conversations(chosen, rejected, notes)
+
+
+def _read_implicit_conversational(row: SourceRow) -> Reading:
+    return split_conversations(_conversation(row, "chosen"), _conversation(row, "rejected"))
+
+
+def _read_message_columns(row: SourceRow) -> Reading:
+    return split_conversations(
+        read_messages(read_field(row, "chosen_messages"), "/chosen_messages"),
+        read_messages(read_field(row, "rejected_messages"), "/rejected_messages"),
+    )
+
+
+def _conversation(row: SourceRow, name: str) -> list[Message]:
+    return read_messages(read_field(row, name), f"/{name}")
+
+
+def _read_openai(row: SourceRow) -> Reading:
+    request = read_field(row, "input")
+    if not isinstance(request, dict):
+        raise RowFault(
+            IssueCode.WRONG_TYPE, f"'input' is {type_name(request)}; it must be an object with 'messages'.", "/input"
+        )
+    prompt = read_messages(read_field(request, "messages"), "/input/messages")
+    chosen = _single_output(row, "preferred_output")
+    rejected = _single_output(row, "non_preferred_output")
+    notes = [Note(IssueCode.TOOLS_IGNORED, "'input/tools' is not used.", "/input/tools")] if request.get("tools") else []
+    return read_pair(prompt, chosen, rejected, notes)
+
+
+def _single_output(row: SourceRow, name: str) -> Text:
+    messages = read_messages(read_field(row, name), f"/{name}")
+    if sum(message["role"] == "assistant" for message in messages) != 1:
+        raise RowFault(
+            IssueCode.NO_ASSISTANT_REPLY,
+            f"'{name}' has {len(messages)} messages; it must have one message of the assistant.",
+            f"/{name}",
+        )
+    return messages
+
+
+def _read_with_context(prompt_field: str, chosen_field: str, rejected_field: str, row: SourceRow) -> Reading:
+    prompt = read_messages(read_field(row, prompt_field), f"/{prompt_field}")
+    return read_pair(prompt, read_text(row, chosen_field), read_text(row, rejected_field))
+
+
+def _read_sharegpt(row: SourceRow) -> Reading:
+    return _read_with_context("conversations", "chosen", "rejected", row)
+
+
+def _read_colossalchat(row: SourceRow) -> Reading:
+    return _read_with_context("context", "chosen", "rejected", row)
+
+
+def _read_turbo(row: SourceRow) -> Reading:
+    return _read_with_context("context", "answer_w", "answer_l", row)
+
+
+def _read_alpaca(row: SourceRow) -> Reading:
+    return read_pair(instruction_prompt(row), read_text(row, "chosen"), read_text(row, "rejected"))
+
+
+def _read_orca(row: SourceRow) -> Reading:
+    prompt = question_prompt(row, "question" if "question" in row else "input")
+    return read_pair(prompt, read_text(row, "chosen"), read_text(row, "rejected"))
+
+
+def _read_evals(row: SourceRow) -> Reading:
+    return read_pair(
+        question_prompt(row, "question"),
+        _strip(read_text(row, "answer_matching_behavior")),
+        _strip(read_text(row, "answer_not_matching_behavior")),
+    )
+
+
+def _strip(text: Text) -> Text:
+    return text.strip() if isinstance(text, str) else text
+
+
+_KIND: Final = DatasetKind.PREFERENCE
+
+PREFERENCE_LAYOUTS: Final = (
+    Layout(
+        name="openai",
+        kind=_KIND,
+        title="OpenAI and Azure preference rows (input, preferred_output, non_preferred_output)",
+        fields=("input", "preferred_output", "non_preferred_output"),
+        matches=lambda row: has(row, "preferred_output", "non_preferred_output"),
+        read=_read_openai,
+    ),
+    Layout(
+        name="turbo-alignment",
+        kind=_KIND,
+        title="turbo-alignment rows (context, answer_w, answer_l)",
+        fields=("context", "answer_w", "answer_l"),
+        matches=lambda row: has(row, "context", "answer_w", "answer_l"),
+        read=_read_turbo,
+    ),
+    Layout(
+        name="message-columns",
+        kind=_KIND,
+        title="two whole conversations (chosen_messages, rejected_messages), as LLaMA-Factory v1 has them",
+        fields=("chosen_messages", "rejected_messages"),
+        matches=lambda row: has(row, "chosen_messages", "rejected_messages"),
+        read=_read_message_columns,
+    ),
+    Layout(
+        name="sharegpt-ranking",
+        kind=_KIND,
+        title="LLaMA-Factory ShareGPT ranking rows (conversations, chosen, rejected)",
+        fields=("conversations", "chosen", "rejected"),
+        matches=lambda row: has(row, "conversations", "chosen", "rejected"),
+        read=_read_sharegpt,
+    ),
+    Layout(
+        name="colossalchat",
+        kind=_KIND,
+        title="ColossalChat rows (context, chosen, rejected)",
+        fields=("context", "chosen", "rejected"),
+        matches=lambda row: has(row, "context", "chosen", "rejected"),
+        read=_read_colossalchat,
+    ),
+    Layout(
+        name="alpaca-ranking",
+        kind=_KIND,
+        title="Alpaca ranking rows (instruction, input, chosen, rejected)",
+        fields=("instruction", "input", "system", "history", "chosen", "rejected"),
+        matches=lambda row: has(row, "instruction", "chosen", "rejected"),
+        read=_read_alpaca,
+    ),
+    Layout(
+        name="explicit",
+        kind=_KIND,
+        title="texts in prompt, chosen and rejected",
+        fields=("prompt", "chosen", "rejected"),
+        matches=_is_explicit,
+        read=read_explicit,
+    ),
+    Layout(
+        name="conversational",
+        kind=_KIND,
+        title="messages in prompt, chosen and rejected",
+        fields=("prompt", "chosen", "rejected"),
+        matches=_is_conversational,
+        read=read_explicit,
+    ),
+    Layout(
+        name="ultrafeedback",
+        kind=_KIND,
+        title="a prompt text, and whole conversations in chosen and rejected (UltraFeedback, Argilla)",
+        fields=("prompt", "chosen", "rejected"),
+        matches=_is_ultrafeedback,
+        read=_read_ultrafeedback,
+    ),
+    Layout(
+        name="orca-pairs",
+        kind=_KIND,
+        title="a question with two responses (system, question or input, chosen, rejected)",
+        fields=("system", "question", "input", "chosen", "rejected"),
+        matches=_is_orca,
+        read=_read_orca,
+    ),
+    Layout(
+        name="hh",
+        kind=_KIND,
+        title="Anthropic-HH transcripts in chosen and rejected",
+        fields=("chosen", "rejected"),
+        matches=_is_transcript,
+        read=read_transcripts,
+    ),
+    Layout(
+        name="implicit",
+        kind=_KIND,
+        title="whole texts in chosen and rejected, which begin with the same prompt",
+        fields=("chosen", "rejected"),
+        matches=_is_implicit,
+        read=read_implicit,
+    ),
+    Layout(
+        name="implicit-conversational",
+        kind=_KIND,
+        title="whole conversations in chosen and rejected, which begin with the same turns",
+        fields=("chosen", "rejected"),
+        matches=_is_implicit_conversational,
+        read=_read_implicit_conversational,
+    ),
+    Layout(
+        name="behaviour-evals",
+        kind=_KIND,
+        title="a question with the answers that match a behaviour or not; the matching one is chosen",
+        fields=("question", "answer_matching_behavior", "answer_not_matching_behavior"),
+        matches=lambda row: has(row, "question", "answer_matching_behavior", "answer_not_matching_behavior"),
+        read=_read_evals,
+    ),
+)

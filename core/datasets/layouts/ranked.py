@@ -1,0 +1,182 @@
+"""Layouts with more than two answers to a prompt: ranked or scored lists, pairwise verdicts, trees of messages."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Final
+
+from core.datasets.faults import Note, RowFault
+from core.datasets.layouts.answers import MAX_ANSWERS, Answer, pair_by_preference, pairs_by_merit, read_number
+from core.datasets.layouts.judged import read_verdict
+from core.datasets.layouts.layout import Layout, Reading, SourceRow
+from core.datasets.layouts.prompts import instruction_prompt, question_prompt
+from core.datasets.messages import read_field, read_message, read_string, read_text, type_name
+from core.domain.dataset_rows import DatasetKind, Message, Text
+from core.domain.issue_codes import IssueCode
+
+_LISTS: Final = ("responses", "completions", "answers", "candidates")
+_TEXTS: Final = ("response", "completion", "answer", "text", "output", "content")
+_SCORES: Final = ("overall_score", "score", "rating", "reward")
+_PARALLEL_SCORES: Final = ("scores", "ratings", "rewards")
+_PARALLEL_RANKS: Final = ("ranks", "rankings", "ranking")
+_PROMPTS: Final = ("prompt", "context", "question")
+
+
+def _first_in(row: SourceRow, names: Sequence[str]) -> str | None:
+    return next((name for name in names if name in row), None)
+
+
+def _is_ranked_list(row: SourceRow) -> bool:
+    name = _first_in(row, _LISTS)
+    answers = row.get(name) if name else None
+    if not isinstance(answers, list) or not answers or _first_in(row, (*_PROMPTS, "instruction")) is None:
+        return False
+    if _first_in(row, (*_PARALLEL_SCORES, *_PARALLEL_RANKS)):
+        return isinstance(answers[0], str)
+    first = answers[0]
+    return isinstance(first, dict) and _first_in(first, ("rank", *_SCORES)) is not None
+
+
+def _read_ranked_list(row: SourceRow) -> Reading:
+    name = _first_in(row, _LISTS) or _LISTS[0]
+    answers = read_field(row, name)
+    if not isinstance(answers, list):
+        raise RowFault(IssueCode.WRONG_TYPE, f"'{name}' is {type_name(answers)}; it must be a list.", f"/{name}")
+    prompt_field = _first_in(row, _PROMPTS)
+    prompt = question_prompt(row, prompt_field) if prompt_field else instruction_prompt(row)
+    merits = _parallel_merits(row, len(answers))
+    if merits is None:
+        return pairs_by_merit(prompt, [_answer(item, f"/{name}/{index}") for index, item in enumerate(answers)])
+    texts = [_text_item(item, f"/{name}/{index}") for index, item in enumerate(answers)]
+    return pairs_by_merit(prompt, [Answer(text, merit) for text, merit in zip(texts, merits, strict=True)])
+
+
+def _parallel_merits(row: SourceRow, num_answers: int) -> list[float] | None:
+    name = _first_in(row, (*_PARALLEL_SCORES, *_PARALLEL_RANKS))
+    if name is None:
+        return None
+    values = row[name]
+    if not isinstance(values, list) or len(values) != num_answers:
+        raise RowFault(
+            IssueCode.INVALID_LABEL, f"'{name}' must be a list with one number per answer ({num_answers}).", f"/{name}"
+        )
+    sign = -1 if name in _PARALLEL_RANKS else 1
+    return [sign * read_number(value, f"/{name}/{index}") for index, value in enumerate(values)]
+
+
+def _answer(item: object, pointer: str) -> Answer:
+    if not isinstance(item, dict):
+        raise RowFault(IssueCode.WRONG_TYPE, f"{pointer} is {type_name(item)}; it must be an object.", pointer)
+    text_field = _first_in(item, _TEXTS)
+    if text_field is None:
+        raise RowFault(IssueCode.MISSING_FIELD, f"The answer at {pointer} has no text ('response').", pointer)
+    score_field = _first_in(item, ("rank", *_SCORES))
+    if score_field is None:
+        raise RowFault(IssueCode.MISSING_FIELD, f"The answer at {pointer} has no 'rank' or 'score'.", pointer)
+    merit = read_number(item[score_field], f"{pointer}/{score_field}")
+    return Answer(read_text(item, text_field), -merit if score_field == "rank" else merit)
+
+
+def _text_item(item: object, pointer: str) -> Text:
+    if isinstance(item, str):
+        return item
+    raise RowFault(IssueCode.WRONG_TYPE, f"{pointer} is {type_name(item)}; it must be a text.", pointer)
+
+
+def _read_pairwise(row: SourceRow) -> Reading:
+    """FineGrainedRLHF: `prediction 1` … `prediction 4`, and one verdict per pair in the order 12, 13, 14, 23, 24, 34."""
+    names = [name for name in (f"prediction {number}" for number in range(1, MAX_ANSWERS + 1)) if name in row]
+    pairs = list(combinations(names, 2))
+    verdicts = read_field(row, "preference")
+    if not isinstance(verdicts, list) or len(verdicts) != len(pairs):
+        raise RowFault(
+            IssueCode.INVALID_LABEL, f"'preference' must be a list of {len(pairs)} verdicts, one per pair.", "/preference"
+        )
+    prompt: list[Message] = [{"role": "user", "content": _question_with_passages(row)}]
+    examples, notes = [], []
+    for index, ((first, second), verdict) in enumerate(zip(pairs, verdicts, strict=True)):
+        preference = read_verdict(verdict, f"/preference/{index}")
+        reading = pair_by_preference(prompt, read_string(row, first), read_string(row, second), preference)
+        examples += reading.examples
+        notes += reading.notes
+    return Reading(examples, notes)
+
+
+def _question_with_passages(row: SourceRow) -> str:
+    """The question, then the passages it is to be answered from: each a title and its sentences."""
+    question = read_string(row, "question")
+    passages = row.get("passages") or []
+    if not isinstance(passages, list):
+        return question
+    lines = [" ".join(part for part in passage if isinstance(part, str)) for passage in passages if isinstance(passage, list)]
+    return "\n\n".join([question, *lines])
+
+
+def _is_tree(row: SourceRow) -> bool:
+    root = row.get("prompt")
+    return isinstance(root, dict) and "replies" in root
+
+
+def _read_tree(row: SourceRow) -> Reading:
+    """OpenAssistant: every turn of the user with its ranked replies (0 is best) makes pairs, on the path to it."""
+    root = read_field(row, "prompt")
+    examples, notes = [], []
+    waiting: list[tuple[object, list[Message], str]] = [(root, [], "/prompt")]
+    while waiting:
+        node, path, pointer = waiting.pop()
+        message, replies = _read_node(node, pointer)
+        path = [*path, message]
+        if message["role"] == "user":
+            reading = _rank_replies(path, replies, pointer)
+            examples += reading.examples
+            notes += reading.notes
+        waiting += [(reply, path, f"{pointer}/replies/{index}") for index, reply in reversed(list(enumerate(replies)))]
+    if not examples and not notes:
+        notes = [Note(IssueCode.NOTHING_TO_COMPARE, "No turn of the tree has two ranked replies to make a pair of.")]
+    return Reading(examples, notes)
+
+
+def _read_node(node: object, pointer: str) -> tuple[Message, list[object]]:
+    if not isinstance(node, dict):
+        raise RowFault(IssueCode.WRONG_TYPE, f"{pointer} is {type_name(node)}; it must be a message.", pointer)
+    message = read_message({"role": node.get("role"), "content": node.get("text")}, pointer)
+    replies = node.get("replies") or []
+    if not isinstance(replies, list):
+        raise RowFault(IssueCode.WRONG_TYPE, f"{pointer}/replies must be a list.", f"{pointer}/replies")
+    return message, [reply for reply in replies if not (isinstance(reply, dict) and reply.get("deleted"))]
+
+
+def _rank_replies(path: list[Message], replies: list[object], pointer: str) -> Reading:
+    answers = []
+    for index, reply in enumerate(replies):
+        if isinstance(reply, dict) and reply.get("role") == "assistant" and reply.get("rank") is not None:
+            place = f"{pointer}/replies/{index}"
+            answers.append(Answer(read_string(reply, "text"), -read_number(reply["rank"], f"{place}/rank")))
+    return pairs_by_merit(path, answers) if len(answers) > 1 else Reading([], [])
+
+
+RANKED_LAYOUTS: Final = (
+    Layout(
+        name="message-tree",
+        kind=DatasetKind.PREFERENCE,
+        title="trees of messages with ranked replies (OpenAssistant)",
+        fields=("prompt",),
+        matches=_is_tree,
+        read=_read_tree,
+    ),
+    Layout(
+        name="pairwise-list",
+        kind=DatasetKind.PREFERENCE,
+        title="several predictions with a verdict per pair (FineGrainedRLHF)",
+        fields=("question", "passages", "preference", *(f"prediction {number}" for number in range(1, MAX_ANSWERS + 1))),
+        matches=lambda row: all(name in row for name in ("question", "prediction 1", "prediction 2", "preference")),
+        read=_read_pairwise,
+    ),
+    Layout(
+        name="ranked-list",
+        kind=DatasetKind.PREFERENCE,
+        title="a list of answers with ranks or scores (UltraFeedback, Nectar …)",
+        fields=("system", "instruction", "input", *_PROMPTS, *_LISTS, *_PARALLEL_SCORES, *_PARALLEL_RANKS),
+        matches=_is_ranked_list,
+        read=_read_ranked_list,
+    ),
+)

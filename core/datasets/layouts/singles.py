@@ -1,0 +1,173 @@
+"""Layouts with one response a row: demonstrations, and unpaired responses with a label."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from core.datasets.faults import RowFault, quoted
+from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
+from core.datasets.layouts.pairs import require_reply, without_prefix
+from core.datasets.layouts.prompts import instruction_prompt
+from core.datasets.messages import as_messages, read_field, read_messages, read_string, read_text, type_name
+from core.domain.dataset_rows import DatasetKind, Message, Text
+from core.domain.issue_codes import IssueCode
+
+_LABELS: Final[Mapping[str, bool]] = {
+    "true": True, "1": True, "yes": True, "good": True, "desirable": True, "chosen": True,
+    "false": False, "0": False, "no": False, "bad": False, "undesirable": False, "rejected": False,
+}  # fmt: skip
+
+
+def read_label(row: SourceRow, name: str) -> bool:
+    value = read_field(row, name)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str | int) and str(value).strip().lower() in _LABELS:
+        return _LABELS[str(value).strip().lower()]
+    shown = quoted(value) if isinstance(value, str) else type_name(value)
+    raise RowFault(
+        IssueCode.INVALID_LABEL, f"'{name}' is {shown}; it must be true (desirable) or false (undesirable).", f"/{name}"
+    )
+
+
+def read_single(prompt: Text, response: Text, label: bool | None, response_field: str) -> Reading:
+    if isinstance(prompt, str) and isinstance(response, str):
+        return Reading([Example(prompt, response, None, label)], [])
+    prompt_messages = as_messages(prompt, "user")
+    reply = without_prefix(as_messages(response, "assistant"), prompt_messages)
+    require_reply(reply, response_field)
+    return Reading([Example(prompt_messages, reply, None, label)], [])
+
+
+def _split_last_reply(messages: list[Message], label: bool | None, name: str) -> Reading:
+    """A whole conversation: its last message is the response, what comes before it the prompt."""
+    reply = messages[-1:]
+    require_reply(reply, name)
+    if len(messages) == 1:
+        raise RowFault(
+            IssueCode.EMPTY_MESSAGES, f"'{name}' has one message only; there must be a prompt before the reply.", f"/{name}"
+        )
+    return Reading([Example(messages[:-1], reply, None, label)], [])
+
+
+def _split_at_replies(messages: list[Message], name: str) -> Reading:
+    """A whole conversation as demonstrations: each reply of the assistant is a response to all that came before it."""
+    require_reply(messages[-1:], name)
+    examples = [
+        Example(messages[:index], [message])
+        for index, message in enumerate(messages)
+        if index > 0 and message["role"] == "assistant"
+    ]
+    if not examples:
+        raise RowFault(
+            IssueCode.EMPTY_MESSAGES, f"'{name}' has one message only; there must be a prompt before the reply.", f"/{name}"
+        )
+    return Reading(examples, [])
+
+
+def _conversation(row: SourceRow, name: str) -> list[Message]:
+    return read_messages(read_field(row, name), f"/{name}")
+
+
+def _response_field(row: SourceRow) -> str:
+    return "completion" if "completion" in row else "response"
+
+
+def _has_prompt_and_response(row: SourceRow) -> bool:
+    return "prompt" in row and isinstance(row.get(_response_field(row)), str | list | dict)
+
+
+def _read_unpaired(row: SourceRow) -> Reading:
+    name = _response_field(row)
+    return read_single(read_text(row, "prompt"), read_text(row, name), read_label(row, "label"), name)
+
+
+def _label_field(row: SourceRow) -> str:
+    return "label" if "label" in row else "kto_tag"
+
+
+def _read_labelled_messages(row: SourceRow) -> Reading:
+    return _split_last_reply(_conversation(row, "messages"), read_label(row, _label_field(row)), "messages")
+
+
+def _read_turbo_kto(row: SourceRow) -> Reading:
+    return read_single(
+        _conversation(row, "context"), read_text(row, "answer"), read_label(row, "is_desirable"), "answer"
+    )
+
+
+def _read_prompt_completion(row: SourceRow) -> Reading:
+    name = _response_field(row)
+    return read_single(read_text(row, "prompt"), read_text(row, name), None, name)
+
+
+def _read_alpaca(row: SourceRow) -> Reading:
+    name = "output" if "output" in row else "response"
+    return read_single(instruction_prompt(row), read_text(row, name), None, name)
+
+
+SINGLE_LAYOUTS: Final = (
+    Layout(
+        name="unpaired",
+        kind=DatasetKind.UNPAIRED,
+        title="one response with a label (prompt, completion, label)",
+        fields=("prompt", "completion", "response", "label"),
+        matches=lambda row: "label" in row and _has_prompt_and_response(row),
+        read=_read_unpaired,
+    ),
+    Layout(
+        name="unpaired-messages",
+        kind=DatasetKind.UNPAIRED,
+        title="a conversation with a label (messages, label or kto_tag)",
+        fields=("messages", "label", "kto_tag"),
+        matches=lambda row: "messages" in row and ("label" in row or "kto_tag" in row),
+        read=_read_labelled_messages,
+    ),
+    Layout(
+        name="unpaired-turbo-alignment",
+        kind=DatasetKind.UNPAIRED,
+        title="turbo-alignment rows (context, answer, is_desirable)",
+        fields=("context", "answer", "is_desirable"),
+        matches=lambda row: all(name in row for name in ("context", "answer", "is_desirable")),
+        read=_read_turbo_kto,
+    ),
+    Layout(
+        name="messages",
+        kind=DatasetKind.DEMONSTRATION,
+        title="conversations (messages)",
+        fields=("messages",),
+        matches=lambda row: isinstance(row.get("messages"), list),
+        read=lambda row: _split_at_replies(_conversation(row, "messages"), "messages"),
+    ),
+    Layout(
+        name="sharegpt",
+        kind=DatasetKind.DEMONSTRATION,
+        title="ShareGPT conversations (conversations)",
+        fields=("conversations",),
+        matches=lambda row: isinstance(row.get("conversations"), list),
+        read=lambda row: _split_at_replies(_conversation(row, "conversations"), "conversations"),
+    ),
+    Layout(
+        name="prompt-completion",
+        kind=DatasetKind.DEMONSTRATION,
+        title="a prompt and its response (prompt, completion or response)",
+        fields=("prompt", "completion", "response"),
+        matches=_has_prompt_and_response,
+        read=_read_prompt_completion,
+    ),
+    Layout(
+        name="alpaca",
+        kind=DatasetKind.DEMONSTRATION,
+        title="Alpaca rows (instruction, input, output)",
+        fields=("instruction", "input", "system", "history", "output", "response"),
+        matches=lambda row: "instruction" in row and ("output" in row or "response" in row),
+        read=_read_alpaca,
+    ),
+    Layout(
+        name="text",
+        kind=DatasetKind.DEMONSTRATION,
+        title="whole texts without a prompt (text)",
+        fields=("text",),
+        matches=lambda row: isinstance(row.get("text"), str),
+        read=lambda row: Reading([Example("", read_string(row, "text"))], []),
+    ),
+)

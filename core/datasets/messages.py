@@ -1,0 +1,158 @@
+"""Texts and messages as files have them → the two forms of `dataset_rows.Text`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from core.datasets.faults import RowFault, quoted
+from core.domain.dataset_rows import Message, Text
+from core.domain.issue_codes import IssueCode
+
+MAX_MESSAGES: Final = 1_000
+
+_ROLES: Final[Mapping[str, str]] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+    "ipython": "tool",
+}
+_JSON_TYPE_NAMES: Final[Mapping[type, str]] = {
+    type(None): "null",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def type_name(value: object) -> str:
+    return _JSON_TYPE_NAMES.get(type(value), "a value that is not JSON")
+
+
+def read_field(row: Mapping[str, object], name: str) -> object:
+    """The value of a field that must be there and not null."""
+    value = row.get(name)
+    if value is not None:
+        return value
+    if name in row:
+        raise RowFault(IssueCode.NULL_FIELD, f"'{name}' is null; it must be a text.", f"/{name}")
+    raise RowFault(IssueCode.MISSING_FIELD, f"'{name}' is missing.", f"/{name}")
+
+
+def read_string(row: Mapping[str, object], name: str) -> str:
+    value = read_field(row, name)
+    if type(value) is str:
+        return value
+    raise RowFault(
+        IssueCode.WRONG_TYPE, f"'{name}' is {type_name(value)}; it must be a text.", f"/{name}"
+    )
+
+
+def read_text(row: Mapping[str, object], name: str) -> Text:
+    """A text or messages (a list, or a single one)."""
+    value = read_field(row, name)
+    if type(value) is str:
+        return value
+    if isinstance(value, dict):
+        return [read_message(value, f"/{name}")]
+    if isinstance(value, list):
+        return read_messages(value, f"/{name}")
+    raise RowFault(
+        IssueCode.WRONG_TYPE,
+        f"'{name}' is {type_name(value)}; it must be a text or a list of messages.",
+        f"/{name}",
+    )
+
+
+def read_messages(value: object, pointer: str) -> list[Message]:
+    if isinstance(value, dict):
+        return [read_message(value, pointer)]
+    if not isinstance(value, list):
+        raise RowFault(
+            IssueCode.WRONG_TYPE, f"{pointer} is {type_name(value)}; it must be a list of messages.", pointer
+        )
+    if not value:
+        raise RowFault(IssueCode.EMPTY_MESSAGES, f"{pointer} is an empty list of messages.", pointer)
+    if len(value) > MAX_MESSAGES:
+        raise RowFault(
+            IssueCode.TOO_MANY_MESSAGES,
+            f"{pointer} has {len(value)} messages; {MAX_MESSAGES} are allowed.",
+            pointer,
+        )
+    return [read_message(item, f"{pointer}/{index}") for index, item in enumerate(value)]
+
+
+def read_message(value: object, pointer: str) -> Message:
+    if not isinstance(value, dict):
+        raise RowFault(
+            IssueCode.WRONG_TYPE,
+            f"{pointer} is {type_name(value)}; a message is an object with 'role' and 'content'.",
+            pointer,
+        )
+    return {"role": _read_role(value, pointer), "content": _read_content(value, pointer)}
+
+
+def _read_role(message: Mapping[str, object], pointer: str) -> str:
+    key = "role" if "role" in message else "from"
+    role = message.get(key)
+    if not isinstance(role, str):
+        found = "has no 'role'" if role is None else f"has {type_name(role)} as its role"
+        raise RowFault(IssueCode.UNKNOWN_ROLE, f"The message at {pointer} {found}.", f"{pointer}/{key}")
+    known = _ROLES.get(role) or _ROLES.get(role.strip().lower())
+    if known is None:
+        raise RowFault(
+            IssueCode.UNKNOWN_ROLE,
+            f"The message at {pointer} has the role {quoted(role)}; known are system, user, assistant and tool.",
+            f"{pointer}/{key}",
+        )
+    return known
+
+
+def _read_content(message: Mapping[str, object], pointer: str) -> str:
+    key = "content" if "content" in message else "value"
+    content = message.get(key)
+    if type(content) is str:
+        return content
+    if isinstance(content, Sequence):
+        return "".join(_read_part(part, f"{pointer}/{key}/{index}") for index, part in enumerate(content))
+    if content is None and ("tool_calls" in message or "function_call" in message):
+        raise RowFault(
+            IssueCode.NOT_TEXT, f"The message at {pointer} is a tool call; only text can be trained on.", pointer
+        )
+    if content is None:
+        raise RowFault(IssueCode.MISSING_CONTENT, f"The message at {pointer} has no 'content'.", f"{pointer}/content")
+    raise RowFault(
+        IssueCode.WRONG_TYPE,
+        f"The content of the message at {pointer} is {type_name(content)}; it must be a text.",
+        f"{pointer}/{key}",
+    )
+
+
+def _read_part(part: object, pointer: str) -> str:
+    """One of the typed parts of a content list: `{"type": "text", "text" or "value": …}`."""
+    if isinstance(part, str):
+        return part
+    if isinstance(part, dict) and part.get("type", "text") == "text":
+        text = part.get("text", part.get("value"))
+        if isinstance(text, str):
+            return text
+    shown = part.get("type") if isinstance(part, dict) else None
+    what = f"of type {quoted(shown)}" if isinstance(shown, str) else type_name(part)
+    raise RowFault(
+        IssueCode.NOT_TEXT, f"The part of the content at {pointer} is {what}; only text can be trained on.", pointer
+    )
+
+
+def as_messages(text: Text, role: str) -> list[Message]:
+    return [{"role": role, "content": text}] if isinstance(text, str) else text

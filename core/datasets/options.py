@@ -1,0 +1,51 @@
+"""What a check is asked to do, and the limits it keeps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from core.domain.dataset_rows import DatasetKind
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    max_bytes: int = 4 * GIB
+    """Of the file as sent."""
+    max_decompressed_bytes: int = 16 * GIB
+    max_ratio: int = 100
+    """Decompressed over compressed bytes, once `ratio_free_bytes` have come out."""
+    ratio_free_bytes: int = MIB
+    max_line_bytes: int = MIB
+    """Of one row: a line, an array element, a table row. Two 400 kB responses still fit; models see far less."""
+    max_rows: int = 10_000_000
+    max_depth: int = 64
+    """A tree of 30 turns nests 60 deep."""
+    max_keys: int = 256
+    """Of one object."""
+    max_messages: int = 1_000
+    """Of one conversation."""
+    max_answers: int = 16
+    """Of one prompt: 16 ranked answers already make 120 pairs."""
+    max_issues: int = 100_000
+    """Written to the file of all issues; counts stay exact beyond."""
+    max_report_errors: int = 1_000
+    """Shown in the report itself."""
+    max_report_warnings_per_code: int = 25
+    max_near_duplicate_rows: int = 200_000
+    long_row_chars: int = 32_768
+    """Longer rows (about 8,000 tokens) are kept with a warning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    kind: DatasetKind = DatasetKind.PREFERENCE
+    format: str = "auto"
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Our name of a field → its name in the file."""
+    on_error: Literal["reject", "skip"] = "reject"
+    content_encoding: str | None = None
+    """Of the upload (`gzip`, `zstd`, `identity`); checked against the bytes, which decide."""
+    limits: Limits = field(default_factory=Limits)

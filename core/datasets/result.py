@@ -1,0 +1,148 @@
+"""What a check answers."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NotRequired, Self, TypedDict
+
+from core.domain.dataset_rows import DatasetKind, RowIssue
+from core.domain.errors import DomainError, ErrorKind, InvalidRequest, TooLarge, UnsupportedMedia
+
+ROWS_FILE = "rows.jsonl"
+ISSUES_FILE = "issues.jsonl"
+
+
+class LengthStatistics(TypedDict):
+    """Of one field over the accepted rows, in characters (code points) or turns."""
+
+    min: int
+    mean: float
+    p50: int
+    p90: int
+    p95: int
+    p99: int
+    max: int
+
+
+class PairStatistics(TypedDict):
+    chosen_longer: int
+    rejected_longer: int
+    same_length: int
+    longer_wins_share: float | None
+    """Of the pairs that differ in length, how often the longer response is the chosen one."""
+    length_rule_accuracy: float | None
+    """Of the better of the two rules "the longer wins" and "the shorter wins"."""
+
+
+class DuplicateStatistics(TypedDict):
+    duplicate_rows: int
+    near_duplicate_rows: int
+    reversed_pairs: int
+    distinct_prompts: int
+    most_rows_per_prompt: int
+    near_duplicates_checked_rows: int
+
+
+class RepeatedResponse(TypedDict):
+    field: str
+    num_rows: int
+    first_line: int
+
+
+class Statistics(TypedDict):
+    """About the accepted rows, but for what describes the file."""
+
+    container: str | None
+    """`jsonl`, `json`, `csv`, `tsv` or `parquet`"""
+    compression: str | None
+    """`gzip`, `zstd` or null"""
+    encoding: str | None
+    num_source_rows: int
+    """Rows of the file, before lists and trees are made into pairs."""
+    ignored_fields: list[str]
+    chars: dict[str, LengthStatistics]
+    """By field: `prompt`, `chosen`, `rejected`, `response`."""
+    turns: LengthStatistics | None
+    """Messages per prompt; null for plain texts."""
+    scripts: dict[str, float]
+    """Share of rows by the writing system of most of their letters."""
+    languages: dict[str, float]
+    """Share of the sampled rows by language, guessed from frequent words."""
+    labels: NotRequired[dict[str, int]]
+    pairs: NotRequired[PairStatistics]
+    duplicates: NotRequired[DuplicateStatistics]
+    repeated_responses: NotRequired[list[RepeatedResponse]]
+    refusal_shares: NotRequired[dict[str, float]]
+    """By field: share of responses that begin as a refusal does."""
+
+
+class Report(TypedDict):
+    counts: dict[str, int]
+    issues: list[RowIssue]
+    issues_truncated: bool
+    statistics: Statistics
+
+
+class DatasetRejected(InvalidRequest):
+    code = "dataset-rejected"
+    title = "The data set is rejected"
+
+
+class DatasetTooLarge(TooLarge):
+    code = "dataset-too-large"
+    title = "The data set is over a limit"
+
+
+class DatasetUnsupported(UnsupportedMedia):
+    code = "dataset-unsupported"
+    title = "Not a data-set file"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why a file is refused as a whole."""
+
+    code: str
+    """Of the issue that decided it, or `rows-rejected`."""
+    kind: ErrorKind
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckResult:
+    verdict: Literal["ready", "rejected"]
+    kind: DatasetKind
+    format: str | None
+    sha256: str
+    """Of the file as sent, also where reading stopped early."""
+    num_bytes: int
+    num_rows: int
+    num_accepted: int
+    num_rejected: int
+    num_set_aside: int
+    report: Report
+    refusal: Refusal | None = None
+    """Set when the verdict is `rejected`."""
+
+    def error(self) -> DomainError:
+        """The refusal as an error to raise: 413, 415 or 422 by its kind, with the report as context."""
+        if self.refusal is None:
+            raise ValueError("the data set was not refused")
+        classes: dict[ErrorKind, type[DomainError]] = {
+            "too_large": DatasetTooLarge,
+            "unsupported": DatasetUnsupported,
+        }
+        error_class = classes.get(self.refusal.kind, DatasetRejected)
+        return error_class(self.refusal.detail, report=self.report, reason=self.refusal.code)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        refusal = value["refusal"]
+        return cls(
+            **{
+                **value,
+                "kind": DatasetKind(value["kind"]),
+                "refusal": Refusal(**refusal) if refusal else None,
+            }
+        )
