@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from core.database.engine import open_engine
 from core.database.session import Database
 from core.queue import WakeQueue
 from core.settings import Settings

@@ -23,6 +23,8 @@ class EventDraft:
     level: str = "info"
     data: dict[str, Any] = field(default_factory=dict)
     actor: str = USER
+    token: str | None = None
+    """Where the write may be repeated after a lost answer."""
 
 
 def append_event(
@@ -34,6 +36,8 @@ def append_event(
     to_status: JobStatus | None = None,
 ) -> None:
     """The caller's transaction holds the lock on the job's row."""
+    if draft.token is not None and _is_known(session, job.id, draft.token):
+        return
     job.last_event_seq += 1
     session.add(
         JobEvent(
@@ -49,8 +53,14 @@ def append_event(
             attempt=job.attempt,
             from_status=from_status,
             to_status=to_status,
+            token=draft.token,
         )
     )
+
+
+def _is_known(session: Session, job_id: str, token: str) -> bool:
+    statement = select(JobEvent.seq).where(JobEvent.job_id == job_id, JobEvent.token == token)
+    return session.scalar(statement) is not None
 
 
 def list_events(session: Session, job_id: str, *, after: int, limit: int) -> list[JobEvent]:

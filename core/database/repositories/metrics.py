@@ -107,6 +107,7 @@ def copy_points(session: Session, source_job_id: str, target: Job, point: Resume
     target.last_metric_seq = newest or 0
 
 
+ValuesByStep = dict[tuple[Stage, int], dict[str, float | None]]
 PointRow = Row[int, Stage, str, int, float, Any, dict[str, float | None]]
 
 
@@ -128,12 +129,10 @@ def list_points(session: Session, job_id: str, where: PointFilter, *, limit: int
     return list(session.execute(statement.order_by(MetricPoint.seq).limit(limit)))
 
 
-def find_values(session: Session, job_id: str, key: PointKey) -> dict[str, float | None]:
-    statement = select(MetricPoint.values).where(
-        MetricPoint.job_id == job_id,
-        tuple_(MetricPoint.stage, MetricPoint.split, MetricPoint.step) == key,
-    )
-    return session.scalar(statement) or {}
+def validation_values(session: Session, job_id: str, steps: Collection[tuple[Stage, int]]) -> ValuesByStep:
+    """The validation values at those (stage, step) that were evaluated."""
+    found = _find(session, MetricPoint, job_id, {(stage, "validation", step) for stage, step in steps})
+    return {(point.stage, point.step): point.values for point in found}
 
 
 def _find(session: Session, table: Any, job_id: str, keys: Collection[PointKey]) -> Iterable[Any]:

@@ -6,7 +6,7 @@ from sqlalchemy import ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import enum_type
-from core.database.tables.base import Base, BigInt, Digest, Id, JsonObject, LongText, ShortText, Time
+from core.database.tables.base import Base, BigInt, Digest, Id, LongText, ShortText, Time
 from core.domain.job_state import Stage
 
 
@@ -34,8 +34,6 @@ class Checkpoint(Base):
     prefix: Mapped[LongText]
     manifest_sha256: Mapped[Digest]
     num_bytes: Mapped[BigInt]
-    metrics: Mapped[JsonObject]
-    """Validation values at this step, if it was evaluated."""
     created_at: Mapped[Time]
 
 

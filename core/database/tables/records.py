@@ -47,7 +47,10 @@ class JobEvent(Base):
     """Append-only: what happened to a job, for people and for the checker of the fault tests."""
 
     __tablename__ = "job_events"
-    __table_args__ = (CheckConstraint("level IN ('info', 'warning', 'error')", "level"),)
+    __table_args__ = (
+        UniqueConstraint("job_id", "token"),
+        CheckConstraint("level IN ('info', 'warning', 'error')", "level"),
+    )
 
     job_id: Mapped[Id] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     seq: Mapped[BigInt] = mapped_column(primary_key=True, autoincrement=False)
@@ -62,6 +65,8 @@ class JobEvent(Base):
     attempt: Mapped[int]
     from_status: Mapped[JobStatus | None] = mapped_column(enum_type(JobStatus, "from_status"))
     to_status: Mapped[JobStatus | None] = mapped_column(enum_type(JobStatus, "to_status"))
+    token: Mapped[Id | None]
+    """Of events that come from a trainer: a repeated write finds them."""
 
 
 class JobSample(Base):

@@ -1,0 +1,51 @@
+"""Attempt and stage rows; the caller holds the lock on the job's row."""
+
+from datetime import datetime
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_now, seconds_since
+from core.database.tables.jobs import Attempt, Job, JobStage
+from core.domain.job_state import AttemptOutcome, Stage
+
+_STAGES = tuple(Stage)
+
+
+def find_attempt(session: Session, job_id: str, attempt: int) -> Attempt:
+    return session.scalars(select(Attempt).where(Attempt.job_id == job_id, Attempt.attempt == attempt)).one()
+
+
+def find_outcome(session: Session, job_id: str, attempt: int) -> AttemptOutcome | None:
+    return session.scalar(select(Attempt.outcome).where(Attempt.job_id == job_id, Attempt.attempt == attempt))
+
+
+def list_attempts(session: Session, job_id: str) -> list[Attempt]:
+    return list(session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.attempt)))
+
+
+def runtime_seconds(session: Session, job: Job) -> float:
+    """Over all attempts, the running one included."""
+    running = func.coalesce(seconds_since(Job.attempt_started_at), 0.0)
+    return session.scalars(select(Job.runtime_seconds + running).where(Job.id == job.id)).one()
+
+
+def forget_stages_beyond(session: Session, job_id: str, stage: Stage | None) -> None:
+    """Stages after this one have not been reached; without one, none has."""
+    beyond = _STAGES[_STAGES.index(stage) + 1 :] if stage else _STAGES
+    session.execute(delete(JobStage).where(JobStage.job_id == job_id, JobStage.stage.in_(beyond)))
+
+
+def find_stage(session: Session, job_id: str, stage: Stage) -> JobStage | None:
+    return session.scalar(select(JobStage).where(JobStage.job_id == job_id, JobStage.stage == stage))
+
+
+def close_stages(session: Session, job_id: str) -> None:
+    """A job that has ended has no stage under way."""
+    under_way = (JobStage.job_id == job_id, JobStage.status == "started")
+    statement = update(JobStage).where(*under_way).values(status="finished", finished_at=database_now())
+    session.execute(statement.execution_options(synchronize_session=False))
+
+
+def database_time(session: Session) -> datetime:
+    return session.scalars(select(database_now())).one()

@@ -1,0 +1,205 @@
+"""Checkpoints and outputs of stages: rows that make uploaded objects exist. Fenced."""
+
+import math
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_now
+from core.database.repositories import attempts as attempt_rows
+from core.database.repositories import garbage, metrics, objects
+from core.database.repositories import jobs as job_rows
+from core.database.repositories.events import EventDraft, append_event
+from core.database.tables.jobs import Job
+from core.database.tables.objects import Checkpoint, CheckpointStatus, StageOutput
+from core.domain.errors import NotFound
+from core.domain.job_state import Stage
+from core.services.attempts import Claim, StoredTree, fenced
+from core.services.backend import Backend
+from core.services.ids import new_id
+from core.services.views import CheckpointView
+
+MIN_KEPT = 2
+"""A corrupt newest checkpoint must leave one to fall back to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewCheckpoint:
+    """Uploaded whole, its manifest last."""
+
+    stage: Stage
+    step: int
+    tree: StoredTree
+    num_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewStageOutput:
+    """Uploaded whole, its manifest last."""
+
+    stage: Stage
+    digest: str
+    """SHA-256 of all that determines the output, in hexadecimal."""
+    tree: StoredTree
+    num_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReusableOutput:
+    job_id: str
+    tree: StoredTree
+
+
+def commit_checkpoint(backend: Backend, claim: Claim, new: NewCheckpoint) -> str:
+    """Make it exist, forgive earlier crashes, and let go of checkpoints over the number kept; returns its id."""
+    checkpoint_id = new_id("ckpt")
+
+    def work(session: Session, job: Job) -> str:
+        known = objects.find_checkpoint_at(session, job.id, new.stage, new.step, claim.attempt)
+        if known is not None:
+            return known.id
+        session.add(
+            Checkpoint(
+                id=checkpoint_id,
+                job_id=job.id,
+                project_id=job.project_id,
+                attempt=claim.attempt,
+                stage=new.stage,
+                step=new.step,
+                status=CheckpointStatus.COMMITTED,
+                prefix=new.tree.prefix,
+                manifest_sha256=new.tree.manifest_sha256,
+                num_bytes=new.num_bytes,
+                created_at=database_now(),
+            )
+        )
+        job.crash_count = 0
+        attempt_rows.find_attempt(session, job.id, claim.attempt).num_checkpoints += 1
+        message = f"Checkpoint of {new.stage.value} step {new.step} is safe."
+        data = {"checkpoint_id": checkpoint_id, "stage": new.stage, "step": new.step, "num_bytes": new.num_bytes}
+        append_event(session, job, EventDraft(kind="checkpoint", message=message, data=data, actor=claim.worker))
+        session.flush()
+        _prune(session, job)
+        return checkpoint_id
+
+    return fenced(backend, claim, work)
+
+
+def mark_checkpoint_corrupt(backend: Backend, claim: Claim, checkpoint_id: str, detail: str) -> None:
+    """It failed verification; `begin` will choose an earlier one. `detail` is for the user."""
+
+    def work(session: Session, job: Job) -> None:
+        checkpoint = objects.find_checkpoint(session, job.id, checkpoint_id)
+        if checkpoint is None:
+            return
+        checkpoint.status = CheckpointStatus.CORRUPT
+        garbage.add_garbage(session, job.project_id, checkpoint.prefix, "corrupt checkpoint")
+        where = f"{checkpoint.stage.value} step {checkpoint.step}"
+        message = f"The checkpoint of {where} is damaged and was set aside: {detail}"
+        data = {"checkpoint_id": checkpoint_id, "stage": checkpoint.stage, "step": checkpoint.step}
+        event = EventDraft(kind="checkpoint_corrupt", level="warning", message=message, data=data, actor=claim.worker)
+        append_event(session, job, event)
+
+    fenced(backend, claim, work)
+
+
+def find_stage_output(backend: Backend, claim: Claim, digest: str) -> ReusableOutput | None:
+    """A finished output of this project with that digest; never when the job was sent with `reuse: false`."""
+    if not claim.spec.get("reuse", True):
+        return None
+    row = backend.database.read(lambda session: objects.find_stage_output(session, claim.project_id, digest))
+    if row is None:
+        return None
+    return ReusableOutput(job_id=row.job_id, tree=StoredTree(prefix=row.prefix, manifest_sha256=row.manifest_sha256))
+
+
+def commit_stage_output(backend: Backend, claim: Claim, new: NewStageOutput) -> None:
+    """Offer it to later jobs of the project. If another job was first, these objects go."""
+
+    def work(session: Session, job: Job) -> None:
+        known = objects.find_stage_output(session, job.project_id, new.digest)
+        if known is not None:
+            if known.prefix != new.tree.prefix:
+                garbage.add_garbage(session, job.project_id, new.tree.prefix, "stage output made twice")
+            return
+        session.add(
+            StageOutput(
+                project_id=job.project_id,
+                digest=new.digest,
+                stage=new.stage,
+                job_id=job.id,
+                attempt=claim.attempt,
+                prefix=new.tree.prefix,
+                manifest_sha256=new.tree.manifest_sha256,
+                num_bytes=new.num_bytes,
+                created_at=database_now(),
+            )
+        )
+
+    fenced(backend, claim, work)
+
+
+def drop_stage_output(backend: Backend, claim: Claim, digest: str) -> None:
+    """It failed verification: nobody is to take it over again."""
+
+    def work(session: Session, job: Job) -> None:
+        row = objects.find_stage_output(session, job.project_id, digest)
+        if row is not None:
+            garbage.add_garbage(session, job.project_id, row.prefix, "corrupt stage output")
+            session.delete(row)
+
+    fenced(backend, claim, work)
+
+
+def list_checkpoints(backend: Backend, project_id: str, job_id: str) -> list[CheckpointView]:
+    """The newest first. Raises NotFound."""
+
+    def work(session: Session) -> list[CheckpointView]:
+        job = job_rows.find_job(session, project_id, job_id)
+        if job is None:
+            raise NotFound(f"There is no job {job_id}.")
+        checkpoints = objects.list_checkpoints(session, job_id)
+        values = _validation_values(session, job_id, checkpoints)
+        best = _find_best(job, checkpoints, values)
+        return [
+            CheckpointView(
+                id=checkpoint.id,
+                stage=checkpoint.stage,
+                step=checkpoint.step,
+                num_bytes=checkpoint.num_bytes,
+                is_best=checkpoint is best,
+                metrics=values.get((checkpoint.stage, checkpoint.step), {}),
+                created_at=checkpoint.created_at,
+            )
+            for checkpoint in checkpoints
+        ]
+
+    return backend.database.read(work)
+
+
+def _prune(session: Session, job: Job) -> None:
+    """Keep the newest `keep_checkpoints` and the best; the others' objects go after their rows say so."""
+    checkpoints = objects.list_checkpoints(session, job.id)
+    num_kept = max(MIN_KEPT, int(job.spec.get("keep_checkpoints", MIN_KEPT)))
+    best = _find_best(job, checkpoints, _validation_values(session, job.id, checkpoints))
+    for checkpoint in checkpoints[num_kept:]:
+        if checkpoint is not best:
+            checkpoint.status = CheckpointStatus.DELETED
+            garbage.add_garbage(session, job.project_id, checkpoint.prefix, "pruned checkpoint")
+
+
+def _validation_values(session: Session, job_id: str, checkpoints: list[Checkpoint]) -> metrics.ValuesByStep:
+    return metrics.validation_values(session, job_id, {(item.stage, item.step) for item in checkpoints})
+
+
+def _find_best(job: Job, checkpoints: list[Checkpoint], values: metrics.ValuesByStep) -> Checkpoint | None:
+    """The DPO checkpoint with the best value of the metric that early stopping watches, or of the loss."""
+    metric = (job.spec.get("early_stopping") or {}).get("metric", "loss")
+    sign = 1.0 if metric == "loss" else -1.0
+
+    def cost(checkpoint: Checkpoint) -> float:
+        value = values.get((checkpoint.stage, checkpoint.step), {}).get(metric)
+        return math.inf if value is None or checkpoint.stage is not Stage.DPO else sign * value
+
+    best = min(checkpoints, key=cost, default=None)
+    return best if best is not None and cost(best) < math.inf else None

@@ -1,0 +1,100 @@
+"""What becomes of a job whose attempt has ended without finishing it: one rule for workers and the sweeper."""
+
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_after
+from core.database.repositories import attempts as attempt_rows
+from core.database.repositories import metrics
+from core.database.repositories.events import EventDraft
+from core.database.repositories.transitions import Move, move
+from core.database.tables.jobs import Job
+from core.domain.failure_codes import TITLES, FailureCode
+from core.domain.job_state import MAX_CRASHES, AttemptOutcome, Desired, JobStatus
+from core.settings import Settings
+
+_MESSAGES = {
+    AttemptOutcome.PAUSED: "The attempt stopped behind a checkpoint.",
+    AttemptOutcome.DRAINED: "The worker was stopped and handed the job back.",
+    AttemptOutcome.OUTAGE: "Database or object store stayed away; the worker handed the job back.",
+    AttemptOutcome.CRASHED: "The trainer died.",
+    AttemptOutcome.LOST: "The worker was not heard of any more.",
+}
+
+
+@dataclass(frozen=True)
+class Return:
+    """How the attempt ended, who says so, and what to tell the user."""
+
+    outcome: AttemptOutcome
+    actor: str
+    detail: str | None = None
+
+
+def give_back(session: Session, settings: Settings, job: Job, what: Return) -> None:
+    """Queue the job again, or end or pause it if the user wants that by now, or if it crashed too often."""
+    if job.desired is Desired.CANCEL:
+        _stop(session, job, what, JobStatus.CANCELLED)
+    elif job.desired is Desired.PAUSE:
+        _stop(session, job, what, JobStatus.PAUSED)
+    elif _is_free(session, job, what.outcome):
+        pause = backoff_seconds(settings, 0) if what.outcome is AttemptOutcome.OUTAGE else 0.0
+        _queue(session, job, what, pause)
+    elif job.crash_count + 1 >= MAX_CRASHES:
+        _fail(session, job, what)
+    else:
+        _queue(session, job, what, backoff_seconds(settings, job.crash_count), is_crash=True)
+
+
+def backoff_seconds(settings: Settings, num_crashes: int) -> float:
+    """30 s, doubled with each crash, at the default lease; scales with the lease."""
+    return settings.lease_seconds / 2 * float(2**num_crashes)
+
+
+def _is_free(session: Session, job: Job, outcome: AttemptOutcome) -> bool:
+    if outcome is AttemptOutcome.LOST:
+        return attempt_rows.find_attempt(session, job.id, job.attempt).num_checkpoints > 0
+    return outcome is not AttemptOutcome.CRASHED
+
+
+def _stop(session: Session, job: Job, what: Return, to: JobStatus) -> None:
+    message = "Cancelled." if to is JobStatus.CANCELLED else "Paused."
+    if what.outcome is not AttemptOutcome.PAUSED:
+        message = f"{_MESSAGES[what.outcome]} {message}"
+    event = EventDraft(kind=to.value, message=message, actor=what.actor)
+    if to is JobStatus.CANCELLED:
+        metrics.forget_rewound(session, job.id)
+        attempt_rows.close_stages(session, job.id)
+    move(session, job, Move(to=to, event=event, outcome=what.outcome))
+
+
+def _queue(session: Session, job: Job, what: Return, pause_seconds: float, *, is_crash: bool = False) -> None:
+    message = " ".join(part for part in (_MESSAGES[what.outcome], what.detail, "The job is queued again.") if part)
+    event = EventDraft(
+        kind="requeued",
+        level="warning" if is_crash else "info",
+        message=message,
+        data={"outcome": what.outcome, "pause_seconds": pause_seconds},
+        actor=what.actor,
+    )
+    values = {
+        "next_run_at": database_after(pause_seconds),
+        "wake_sent_at": None,
+        "crash_count": job.crash_count + is_crash,
+    }
+    move(session, job, Move(to=JobStatus.QUEUED, event=event, outcome=what.outcome, values=values))
+
+
+def _fail(session: Session, job: Job, what: Return) -> None:
+    detail = f"{job.crash_count + 1} attempts ended without a new checkpoint. {_MESSAGES[what.outcome]}"
+    if what.detail:
+        detail = f"{detail} {what.detail}"
+    code = FailureCode.CRASH_LOOP
+    event = EventDraft(
+        kind="failed", level="error", message=f"{TITLES[code]}: {detail}", data={"code": code}, actor=what.actor
+    )
+    values = {"error_code": code, "error_detail": detail, "crash_count": job.crash_count + 1}
+    metrics.forget_rewound(session, job.id)
+    attempt_rows.close_stages(session, job.id)
+    move(session, job, Move(to=JobStatus.FAILED, event=event, outcome=what.outcome, values=values))
