@@ -1,0 +1,163 @@
+"""The models directory: every base model is a folder of it, and its name is the folder's."""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from core.base_models.errors import BaseModelNotFound, InvalidModelName
+from core.base_models.folder import inspect, refuse_links
+from core.base_models.manifest import (
+    FOLDER_SOURCE,
+    Manifest,
+    describe,
+    is_unchanged,
+    keep,
+    read_manifest,
+    verify,
+)
+from core.domain.errors import DomainError
+
+MAX_NAME_LENGTH = 96
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_RESERVED = ("job_", "ds_")
+"""Prefixes of ids: `base_model` may also name a tuned policy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseModel:
+    """A base model that is there and may be used."""
+
+    name: str
+    directory: Path
+    source: str
+    revision: str | None
+    architecture: str
+    num_parameters: int
+    context_length: int | None
+    vocab_size: int | None
+    has_chat_template: bool
+    licence: str | None
+    pulled_at: str | None
+
+
+def check_name(name: str) -> str:
+    """Raises InvalidModelName for anything that is not a plain name."""
+    if len(name) > MAX_NAME_LENGTH or not _NAME.fullmatch(name) or name.startswith(_RESERVED):
+        raise InvalidModelName(
+            f"A base model's name is at most {MAX_NAME_LENGTH} of a-z, 0-9, `.`, `_` and `-`, starts with a letter or "
+            "digit and not like an id (`job_`); it is neither a path nor a URL."
+        )
+    return name
+
+
+def list_base_models(models_dir: Path) -> list[BaseModel]:
+    """All usable base models by name; `refused_base_models` tells of the others."""
+    found = []
+    for folder in _folders(models_dir):
+        outcome = _try_read(folder)
+        if isinstance(outcome, BaseModel):
+            found.append(outcome)
+    return found
+
+
+def refused_base_models(models_dir: Path) -> dict[str, DomainError]:
+    """Folders of the models directory that cannot be used, with the reason for the operator."""
+    outcomes = {folder.name: _try_read(folder) for folder in _folders(models_dir)}
+    return {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, DomainError)}
+
+
+def get_base_model(models_dir: Path, name: str) -> BaseModel:
+    """The base model of that name.
+
+    Raises:
+        InvalidModelName: not a name.
+        BaseModelNotFound: there is none; the message lists what there is.
+        InvalidRequest: there is a folder, but it cannot be used (a subclass says why).
+    """
+    folder = models_dir / check_name(name)
+    if not folder.is_dir():
+        names = [model.name for model in list_base_models(models_dir)]
+        there = f"There are: {', '.join(names)}." if names else "There is none yet."
+        raise BaseModelNotFound(f"No base model `{name}` here. {there} `preftune models pull {name}` may fetch it.")
+    return _read(folder)
+
+
+def base_model_digest(model: BaseModel) -> str:
+    """A digest of all files that determine training, from sums kept with the model.
+
+    Files are read again only when a size or time of change differs from what was written down.
+
+    Raises:
+        DamagedBaseModel, IncompleteBaseModel: files of a pulled model are not those that were pulled.
+    """
+    return _current_manifest(model.directory).digest
+
+
+def verify_base_model(model: BaseModel) -> str:
+    """The digest, after reading every file, whatever sizes and times say. Raises as `base_model_digest`."""
+    manifest = read_manifest(model.directory)
+    if manifest is None or manifest.source == FOLDER_SOURCE:
+        return describe(model.directory).digest
+    return verify(model.directory, manifest).digest
+
+
+def _current_manifest(folder: Path) -> Manifest:
+    manifest = read_manifest(folder)
+    if manifest and is_unchanged(folder, manifest) and _is_complete(folder, manifest):
+        return manifest
+    fresh = verify(folder, manifest) if manifest and manifest.source != FOLDER_SOURCE else describe(folder)
+    keep(folder, fresh)
+    return fresh
+
+
+def _is_complete(folder: Path, manifest: Manifest) -> bool:
+    """Whether a folder put there by hand still has exactly the files that were summed."""
+    return manifest.source != FOLDER_SOURCE or set(inspect(folder).files) == manifest.files.keys()
+
+
+def _folders(models_dir: Path) -> list[Path]:
+    if not models_dir.is_dir():
+        return []
+    return sorted(path for path in models_dir.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _try_read(folder: Path) -> BaseModel | DomainError:
+    try:
+        check_name(folder.name)
+        return _read(folder)
+    except DomainError as error:
+        return error
+
+
+def _read(folder: Path) -> BaseModel:
+    refuse_links(folder)
+    return _read_stamped(folder, _stamp(folder))
+
+
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Changes whenever a file of the folder does."""
+    return tuple(
+        (str(path.relative_to(folder)), (stat := path.lstat()).st_size, stat.st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+    )
+
+
+@lru_cache(maxsize=256)
+def _read_stamped(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> BaseModel:
+    manifest = read_manifest(folder)
+    facts = inspect(folder)
+    pulled = manifest if manifest and manifest.source != FOLDER_SOURCE else None
+    return BaseModel(
+        name=folder.name,
+        directory=folder,
+        source=pulled.source if pulled else FOLDER_SOURCE,
+        revision=pulled.revision if pulled else None,
+        architecture=facts.architecture,
+        num_parameters=facts.num_parameters,
+        context_length=facts.context_length,
+        vocab_size=facts.vocab_size,
+        has_chat_template=facts.has_chat_template,
+        licence=(pulled.licence if pulled else None) or facts.licence,
+        pulled_at=pulled.pulled_at if pulled else None,
+    )

@@ -1,0 +1,182 @@
+"""Looks at one folder of a base model: refuses what must not be loaded, and derives what users are told of it."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.base_models.errors import (
+    DamagedBaseModel,
+    IncompleteBaseModel,
+    PickleRefused,
+    RemoteCodeRefused,
+    SymlinkRefused,
+    UnsupportedBaseModel,
+)
+from core.base_models.safetensors_header import read_weights
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+TOKENIZER_FILE = "tokenizer.json"
+SIDE_FILES = (
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+"""Read where they are there; none is needed."""
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
+MAX_JSON_BYTES = 64 * 1024**2
+
+_CODE_BEARING = (CONFIG_FILE, "tokenizer_config.json", "generation_config.json")
+_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderFacts:
+    """What a folder says of itself."""
+
+    architecture: str
+    num_parameters: int
+    context_length: int | None
+    """In tokens; None where the config does not say."""
+    vocab_size: int | None
+    has_chat_template: bool
+    licence: str | None
+    files: tuple[str, ...]
+    """Names of all files that determine training, sorted."""
+
+
+def inspect(folder: Path) -> FolderFacts:
+    """Checks a folder and describes it; reads JSON files and safetensors headers, never tensors.
+
+    Raises:
+        PickleRefused, RemoteCodeRefused, SymlinkRefused, UnsupportedBaseModel: it must not or cannot be loaded.
+        IncompleteBaseModel, DamagedBaseModel: it is not whole.
+    """
+    refuse_links(folder)
+    _refuse_pickles(folder)
+    config = _read_config(folder)
+    weights = _weight_files(folder)
+    if not (folder / TOKENIZER_FILE).is_file():
+        raise IncompleteBaseModel(
+            f"`{folder.name}` has no {TOKENIZER_FILE}. Make one with transformers: "
+            "AutoTokenizer.from_pretrained(<folder>).save_pretrained(<folder>)."
+        )
+    present = [name for name in (CONFIG_FILE, TOKENIZER_FILE, INDEX_FILE, *SIDE_FILES) if (folder / name).is_file()]
+    text_config = config["text_config"] if isinstance(config.get("text_config"), dict) else config
+    return FolderFacts(
+        architecture=_architecture(config),
+        num_parameters=_count_parameters(folder, weights),
+        context_length=next((v for k in _CONTEXT_KEYS if isinstance(v := text_config.get(k), int)), None),
+        vocab_size=size if isinstance(size := text_config.get("vocab_size"), int) else None,
+        has_chat_template=_has_chat_template(folder),
+        licence=_licence(folder),
+        files=tuple(sorted([*present, *weights])),
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a base model's folder. Raises DamagedBaseModel."""
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise DamagedBaseModel(f"{path.name} is larger than {MAX_JSON_BYTES // 1024**2} MiB.")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise DamagedBaseModel(f"{path.name} is not JSON. Fetch it again.") from None
+    if not isinstance(value, dict):
+        raise DamagedBaseModel(f"{path.name} is not a JSON object. Fetch it again.")
+    return value
+
+
+def refuse_links(folder: Path) -> None:
+    """Raises SymlinkRefused when the folder, or anything in it, leads out of it."""
+    inside = folder.parent.resolve() / folder.name
+    for path in (folder, *folder.rglob("*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            raise SymlinkRefused(
+                f"`{path.relative_to(folder.parent)}` is a link out of the models directory. Copy the files instead "
+                "(`cp -rL`)."
+            )
+
+
+def _refuse_pickles(folder: Path) -> None:
+    pickles = sorted(path.name for path in folder.rglob("*") if path.suffix.lower() in PICKLE_SUFFIXES)
+    if pickles:
+        raise PickleRefused(
+            f"`{folder.name}` holds {', '.join(pickles[:3])}: loading a pickle can run any code. Remove it, and save "
+            "the weights with save_pretrained, which writes safetensors."
+        )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    if not (folder / CONFIG_FILE).is_file():
+        raise IncompleteBaseModel(f"`{folder.name}` has no {CONFIG_FILE}.")
+    for name in _CODE_BEARING:
+        if (folder / name).is_file() and "auto_map" in read_json(folder / name):
+            raise RemoteCodeRefused(
+                f"`auto_map` in {name} of `{folder.name}` points to code of the model's author, which is never run. "
+                "Use an architecture that transformers ships."
+            )
+    config = read_json(folder / CONFIG_FILE)
+    if config.get("is_encoder_decoder"):
+        raise UnsupportedBaseModel(f"`{folder.name}` is an encoder-decoder; only causal language models can be tuned.")
+    if config.get("quantization_config"):
+        raise UnsupportedBaseModel(
+            f"`{folder.name}` holds quantised weights, which cannot be trained. Use the original weights."
+        )
+    return config
+
+
+def _weight_files(folder: Path) -> list[str]:
+    if (folder / WEIGHTS_FILE).is_file():
+        return [WEIGHTS_FILE]
+    if not (folder / INDEX_FILE).is_file():
+        raise IncompleteBaseModel(f"`{folder.name}` has no {WEIGHTS_FILE} and no {INDEX_FILE}.")
+    shards = shard_names(read_json(folder / INDEX_FILE))
+    missing = [name for name in shards if not (folder / name).is_file()]
+    if missing:
+        raise IncompleteBaseModel(f"`{folder.name}` lacks {', '.join(missing[:3])}, which {INDEX_FILE} names.")
+    return shards
+
+
+def shard_names(index: dict[str, Any]) -> list[str]:
+    """The weight files that an index names, sorted. Raises DamagedBaseModel."""
+    weight_map = index.get("weight_map")
+    names = sorted(set(weight_map.values())) if isinstance(weight_map, dict) else []
+    if not names or not all(re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names):
+        raise DamagedBaseModel(f"{INDEX_FILE} names no safetensors files.")
+    return names
+
+
+def _architecture(config: dict[str, Any]) -> str:
+    architectures = config.get("architectures")
+    name = architectures[0] if isinstance(architectures, list) and architectures else config.get("model_type")
+    if not isinstance(name, str):
+        raise DamagedBaseModel(f"{CONFIG_FILE} names neither `architectures` nor a `model_type`.")
+    return name
+
+
+def _count_parameters(folder: Path, weights: list[str]) -> int:
+    return sum(read_weights(folder / name).num_parameters for name in weights)
+
+
+def _has_chat_template(folder: Path) -> bool:
+    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
+        return True
+    config = folder / "tokenizer_config.json"
+    return config.is_file() and bool(read_json(config).get("chat_template"))
+
+
+def _licence(folder: Path) -> str | None:
+    readme = folder / "README.md"
+    if not readme.is_file():
+        return None
+    with readme.open(encoding="utf-8", errors="replace") as file:
+        head = file.read(20_000)
+    found = re.search(r"\A---\n(?:.*\n)*?license:[ \t]*([\w.-]+)[ \t]*\n(?:.*\n)*?---", head)
+    return found[1] if found else None

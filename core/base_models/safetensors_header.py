@@ -1,0 +1,78 @@
+"""Reads the header of a safetensors file: enough to count parameters and to tell a damaged file, without torch.
+
+Layout: 8 bytes little-endian length N, N bytes JSON `{name: {dtype, shape, data_offsets}}`, then the tensors' bytes.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.base_models.errors import DamagedBaseModel
+
+MAX_HEADER_BYTES = 100_000_000
+"""The format's own limit."""
+
+_BITS = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8,
+    "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
+}  # fmt: skip
+_TRAINABLE = {"F64", "F32", "F16", "BF16"}
+_BUFFERS = (".inv_freq", ".masked_bias")
+"""Buffers that older checkpoints stored beside the parameters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightSummary:
+    num_parameters: int
+    tensors: frozenset[str]
+
+
+def read_weights(path: Path) -> WeightSummary:
+    """Counts the floating-point parameters of one file.
+
+    Raises:
+        DamagedBaseModel: the header is not one, or the file is shorter or longer than its header says.
+    """
+    header, data_bytes = _read_header(path)
+    header.pop("__metadata__", None)
+    try:
+        num_parameters, end = _measure(header)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise _damaged(path, "its header describes no tensors") from None
+    if end != data_bytes:
+        raise _damaged(path, f"it holds {data_bytes} bytes of tensors, its header says {end}")
+    return WeightSummary(num_parameters=num_parameters, tensors=frozenset(header))
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    num_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if num_bytes < 8 or length > min(MAX_HEADER_BYTES, num_bytes - 8):
+            raise _damaged(path, "it is no safetensors file, or was cut short")
+        try:
+            header = json.loads(file.read(length))
+        except (ValueError, RecursionError):
+            raise _damaged(path, "its header is not JSON") from None
+    if not isinstance(header, dict):
+        raise _damaged(path, "its header is not a JSON object")
+    return header, num_bytes - 8 - length
+
+
+def _measure(header: dict[str, Any]) -> tuple[int, int]:
+    num_parameters, end = 0, 0
+    for name, tensor in header.items():
+        start, stop = tensor["data_offsets"]
+        count = math.prod(int(size) for size in tensor["shape"])
+        if stop - start != count * _BITS[tensor["dtype"]] // 8:
+            raise ValueError(name)
+        end = max(end, stop)
+        if tensor["dtype"] in _TRAINABLE and not name.endswith(_BUFFERS):
+            num_parameters += count
+    return num_parameters, end
+
+
+def _damaged(path: Path, why: str) -> DamagedBaseModel:
+    return DamagedBaseModel(f"{path.name} cannot be used: {why}. Fetch it again.")
