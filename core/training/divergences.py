@@ -19,8 +19,9 @@ _EXPONENT_CAP = 30.0
 
 def _tempered_expm1(exponent: Tensor) -> Tensor:
     """exp(x) - 1, continued by its tangent above the cap."""
-    capped = exponent.clamp(max=_EXPONENT_CAP)
-    return torch.expm1(capped) + math.exp(_EXPONENT_CAP) * (exponent - capped)
+    # relu, not the difference to the clamped value: two gradients of e^30 would have to cancel there.
+    excess = torch.relu(exponent - _EXPONENT_CAP)
+    return torch.expm1(exponent.clamp(max=_EXPONENT_CAP)) + math.exp(_EXPONENT_CAP) * excess
 
 
 def forward_kl_slope(log_ratio: Tensor) -> Tensor:

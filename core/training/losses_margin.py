@@ -66,7 +66,7 @@ def hinge_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> PairL
 def r_dpo_loss(policy: PairLogps, reference: PairLogps, *, beta: float, alpha: float) -> PairLosses:
     """-ls(beta D + alpha (|y_w| - |y_l|)): a longer chosen response has less to learn from."""
     log_ratio = log_ratios(policy, reference)
-    extra_tokens = policy.chosen.num_tokens - policy.rejected.num_tokens
+    extra_tokens = (policy.chosen.num_tokens - policy.rejected.num_tokens).to(log_ratio.chosen.dtype)
     losses = -logsigmoid(beta * log_ratio.margin + alpha * extra_tokens)  # arXiv:2403.19159, the R-DPO loss
     return with_rewards(losses, log_ratio, beta)
 

@@ -61,4 +61,5 @@ def log1mexp(logp: Tensor) -> Tensor:
     near = torch.log(-torch.expm1(inner.clamp(min=-math.log(2))))
     far = torch.log1p(-torch.exp(inner.clamp(max=-math.log(2))))
     slope_at_largest = -1 / math.expm1(-_LARGEST_LOGP)
-    return torch.where(is_near, near, far) + slope_at_largest * (logp - inner)
+    # relu, not the difference to the clamped value: two gradients of 10^6 would have to cancel everywhere.
+    return torch.where(is_near, near, far) + slope_at_largest * torch.relu(logp - _LARGEST_LOGP)

@@ -41,7 +41,8 @@ def kto_losses(
         undesirable_weight: lambda_U.
     """
     log_ratio = policy_sums - reference_sums.detach()
-    signs = torch.where(labels, 1.0, -1.0)
-    weights = torch.where(labels, desirable_weight, undesirable_weight)
+    is_good = labels.to(log_ratio.dtype)
+    signs = 2 * is_good - 1
+    weights = desirable_weight * is_good + undesirable_weight * (1 - is_good)
     losses = weights * torch.sigmoid(-beta * signs * (log_ratio - kl.detach()))  # arXiv:2402.01306, eq. 7
     return UnpairedLosses(losses, beta * log_ratio.detach())
