@@ -100,7 +100,6 @@ _MARGIN = (
         choose_when="You know the share of swapped labels: in expectation the loss equals DPO's on clean labels.",
         default_beta=0.1,
         options={"label_smoothing": _label_smoothing(0.1)},
-        other_names=("rdpo",),
     ),
     Variant(
         name="ipo",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.domain import variant_catalogue, variants
-from core.domain.variant_catalogue import VARIANTS
+from core.domain.variant_catalogue import VARIANTS, VariantOption
 from core.domain.variants import BETA_MAX, BETA_MIN, VariantError, get_variant, validate_beta, validate_options
 
 OPTIONS = [(variant.name, name) for variant in VARIANTS.values() for name in variant.options]
@@ -137,3 +137,51 @@ def test_only_the_standard_library_is_imported() -> None:
         imported += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
         for name in imported:
             assert name.split(".")[0] in sys.stdlib_module_names or name.startswith("core.domain.variant"), name
+
+
+# docs/variants.md
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "variants.md"
+
+
+def render_bounds(option: VariantOption) -> str:
+    if option.choices:
+        return " \\| ".join(f"`{choice}`" for choice in option.choices)
+    left, right = "(" if option.is_min_exclusive else "[", ")" if option.is_max_exclusive else "]"
+    return f"{left}{option.min:g}, {option.max:g}{right}"
+
+
+def render_variants() -> str:
+    """The part of the document that is written from the registry."""
+    legend = f"In the formulae, {variant_catalogue.LEGEND}."
+    table = ["| Variant | Choose it when | β | Reference | Paper |", "|---|---|---|---|---|"]
+    sections = []
+    for variant in VARIANTS.values():
+        arxiv = variant.paper.removeprefix("arXiv:")
+        link = f"https://{arxiv}" if arxiv == variant.paper else f"https://arxiv.org/abs/{arxiv}"
+        reference = "yes" if variant.needs_reference else "no"
+        cells = (
+            f"[`{variant.name}`](#{variant.name})",
+            variant.choose_when,
+            f"{variant.default_beta:g}",
+            reference,
+            f"[{arxiv}]({link}) ({variant.year})",
+        )
+        table.append("| " + " | ".join(cells) + " |")
+        lines = [f"### {variant.name}", "", f"{variant.title}. Rewards are {variant.reward}.", ""]
+        lines += ["```", variant.formula, "```"]
+        if variant.options:
+            lines += ["", "| Option | Default | Allowed | Meaning |", "|---|---|---|---|"]
+        for name, option in variant.options.items():
+            only = " (with `{}` `{}`)".format(*option.only_with) if option.only_with else ""
+            lines.append(f"| `{name}`{only} | {option.default} | {render_bounds(option)} | {option.description} |")
+        if variant.other_names:
+            lines += ["", "Elsewhere called " + ", ".join(f"`{other}`" for other in variant.other_names) + "."]
+        sections.append("\n".join(lines))
+    return "\n".join(table) + "\n\n" + legend + "\n\n" + "\n\n".join(sections) + "\n"
+
+
+def test_document_says_what_the_registry_says() -> None:
+    written = DOCUMENT.read_text(encoding="utf-8").split("-->\n", 1)[1].strip()
+    expected = render_variants().strip()
+    assert written == expected, f"write this into {DOCUMENT.name} below the comment:\n\n{expected}"
