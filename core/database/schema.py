@@ -1,5 +1,7 @@
 """Every table of the project."""
 
+from typing import Any
+
 from core.database.tables.base import Base
 from core.database.tables.bookkeeping import IdempotencyKey, SweeperLock
 from core.database.tables.datasets import Dataset
@@ -10,7 +12,7 @@ from core.database.tables.records import JobEvent, JobSample, MetricPoint, Rewou
 
 metadata = Base.metadata
 
-JOB_TABLES = (
+JOB_TABLES: tuple[Any, ...] = (
     RewoundPoint,
     MetricPoint,
     JobEvent,

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
+from core.database.engine import open_engine
 from core.database.session import Database
 from core.queue import WakeQueue
 from core.settings import Settings
 from core.storage.object_store import ObjectStore
+from core.storage.open_store import open_store
+from core.wake_queue import open_queue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,3 +20,13 @@ class Backend:
 
     def close(self) -> None:
         self.database.close()
+
+
+def open_backend(settings: Settings) -> Backend:
+    """Connects to nothing yet, but on SQLite makes the file. The schema is `core.database.migrate`'s business."""
+    return Backend(
+        settings=settings,
+        database=Database(open_engine(settings.effective_database_url)),
+        store=open_store(settings),
+        queue=open_queue(settings),
+    )

@@ -25,7 +25,9 @@ _TIMING_SUFFIX = "_per_second"
 
 def record_points(backend: Backend, claim: Claim, points: Sequence[MetricPoint]) -> None:
     """One point per (stage, split, step) for ever: one that is there already stays as it is."""
-    by_key = {(Stage(point.stage), point.split, point.step): point for point in reversed(points)}
+    by_key: dict[metrics.PointKey, MetricPoint] = {
+        (Stage(point.stage), point.split, point.step): point for point in reversed(points)
+    }
     in_order = dict(reversed(by_key.items()))
 
     def work(session: Session, job: Job) -> None:

@@ -202,7 +202,7 @@ class BaseModelView:
     """`base` or `tuned`"""
     architecture: str
     num_parameters: int
-    context_length: int
+    context_length: int | None
     source: str | None
     revision: str | None
     job_id: str | None

@@ -3,12 +3,13 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Row, func, or_, select, update
+from sqlalchemy import Row, delete, func, or_, select, update
 from sqlalchemy.orm import Session, load_only
 
 from core.database.columns import database_after, database_now, json_text
 from core.database.repositories.events import EventDraft, append_event
 from core.database.repositories.transitions import Move, move
+from core.database.schema import JOB_TABLES
 from core.database.tables.jobs import Attempt, Job, JobStage
 from core.domain.errors import Fenced
 from core.domain.job_state import FINAL_STATUSES, Desired, JobStatus
@@ -175,3 +176,12 @@ def find_live_user_of_job(session: Session, job_id: str) -> str | None:
     """A job that is not finished and starts from the policy of this one."""
     statement = select(Job.id).where(Job.base_job_id == job_id, Job.status.not_in(FINAL_STATUSES))
     return session.scalar(statement.limit(1))
+
+
+def delete_job(session: Session, job_id: str) -> None:
+    """The row and all that hangs on it."""
+    session.flush()
+    for table in JOB_TABLES:
+        session.execute(delete(table).where(table.job_id == job_id).execution_options(synchronize_session=False))
+    session.execute(delete(Job).where(Job.id == job_id).execution_options(synchronize_session=False))
+    session.expunge_all()

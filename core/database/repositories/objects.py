@@ -6,6 +6,7 @@ from sqlalchemy import case, exists, or_, select
 from sqlalchemy.orm import Session
 
 from core.database.tables.datasets import Dataset
+from core.database.tables.jobs import Job
 from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, CheckpointStatus, StageOutput
 from core.domain.job_state import Stage
 
@@ -50,6 +51,14 @@ def find_artifact(session: Session, job_id: str) -> Artifact | None:
 def list_artifacts(session: Session, job_ids: Collection[str]) -> dict[str, Artifact]:
     rows = session.scalars(select(Artifact).where(Artifact.job_id.in_(job_ids)))
     return {artifact.job_id: artifact for artifact in rows}
+
+
+def list_published_jobs(session: Session, project_id: str, before: str | None, limit: int) -> list[Job]:
+    """Jobs with an artifact, newest first."""
+    statement = select(Job).join(Artifact, Artifact.job_id == Job.id).where(Job.project_id == project_id)
+    if before is not None:
+        statement = statement.where(Job.id < before)
+    return list(session.scalars(statement.order_by(Job.id.desc()).limit(limit)))
 
 
 def list_artifact_files(session: Session, job_id: str) -> list[ArtifactFile]:

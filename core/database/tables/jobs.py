@@ -44,6 +44,8 @@ class Job(Base):
     dataset_id: Mapped[Id] = mapped_column(ForeignKey("datasets.id"))
     sft_dataset_id: Mapped[Id | None] = mapped_column(ForeignKey("datasets.id"))
     validation_dataset_id: Mapped[Id | None] = mapped_column(ForeignKey("datasets.id"))
+    base_model_facts: Mapped[JsonObject]
+    """Of the base model at the root: `name`, `architecture`, `context_length`, `source`, `revision`."""
     base_job_id: Mapped[Id | None]
     """The job whose policy is the base model, when it is one's."""
     source_job_id: Mapped[Id | None]

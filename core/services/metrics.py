@@ -1,0 +1,92 @@
+"""Curves of a job, for pollers."""
+
+import csv
+import io
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from sqlalchemy.orm import Session
+
+from core.database.repositories import metrics as metric_rows
+from core.database.repositories.metrics import PointFilter, PointRow
+from core.domain.job_state import Stage
+from core.services import jobs
+from core.services.backend import Backend
+from core.services.downsampling import choose_points
+from core.services.views import MetricPointView, MetricsPage
+
+MAX_PAGE_POINTS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsQuery:
+    after: int = 0
+    """The `last_seq` of the page before."""
+    stage: Stage | None = None
+    split: str | None = None
+    names: Collection[str] = ()
+    """Values shown; none: all."""
+    limit: int = MAX_PAGE_POINTS
+    max_points: int | None = None
+    """Instead of a page: all points, thinned to at most so many. Every curve keeps its extremes."""
+
+
+def page(backend: Backend, project_id: str, job_id: str, query: MetricsQuery) -> MetricsPage:
+    """Points after `query.after`. A reader that holds points of a rewound attempt gets `reset` and the first page."""
+
+    def work(session: Session) -> MetricsPage:
+        job = jobs.find(session, project_id, job_id)
+        reset = 0 < query.after <= job.rewind_seq
+        after = 0 if reset else query.after
+        where = PointFilter(after=after, stage=query.stage, split=query.split)
+        if query.max_points is None:
+            rows = metric_rows.list_points(session, job_id, where, limit=query.limit + 1)
+            has_more = len(rows) > query.limit
+            shown = rows[: query.limit]
+        else:
+            rows = metric_rows.list_points(session, job_id, where, limit=None)
+            has_more = False
+            shown = choose_points(rows, query.max_points, query.names)
+        newest = shown[-1].seq if has_more else max(job.last_metric_seq, after)
+        return MetricsPage(
+            job_id=job_id,
+            status=job.status,
+            points=[_view(row, query.names) for row in shown],
+            last_seq=newest,
+            has_more=has_more,
+            reset=reset,
+        )
+
+    return backend.database.read(work)
+
+
+def all_points(backend: Backend, project_id: str, job_id: str) -> list[MetricPointView]:
+    """The whole curve, in pages inside."""
+    query = MetricsQuery()
+    points: list[MetricPointView] = []
+    while True:
+        part = page(backend, project_id, job_id, query)
+        points = part.points if part.reset else points + part.points
+        if not part.has_more:
+            return points
+        query = replace(query, after=part.last_seq)
+
+
+def to_csv(points: Collection[MetricPointView]) -> str:
+    """One row a point; a column for each value that any point has."""
+    names = sorted({name for point in points for name in point.values})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["seq", "stage", "split", "step", "epoch", "at", *names])
+    for point in points:
+        values = ["" if (value := point.values.get(name)) is None else repr(value) for name in names]
+        at = point.at.isoformat().replace("+00:00", "Z")
+        writer.writerow([point.seq, point.stage.value, point.split, point.step, point.epoch, at, *values])
+    return text.getvalue()
+
+
+def _view(row: PointRow, names: Collection[str]) -> MetricPointView:
+    values = {name: row.values[name] for name in names if name in row.values} if names else row.values
+    return MetricPointView(
+        seq=row.seq, stage=row.stage, split=row.split, step=row.step, epoch=row.epoch, at=row.at, values=values
+    )
