@@ -14,7 +14,7 @@ from core.training import losses_margin, losses_pointwise, losses_reference_free
 from core.training.divergences import Divergence, alpha_slope, forward_kl_slope, jensen_shannon_slope
 from core.training.logps_types import PairLogps, PairLosses, UnpairedLosses
 from core.training.losses_pointwise import QuantileMargins
-from core.training.losses_unpaired import kto_losses
+from core.training.losses_unpaired import LabelWeights, kto_losses
 from core.training.scores import Score, length_desensitised_score, mean_score, sum_score
 
 PairLoss = Callable[[PairLogps, PairLogps | None], PairLosses]
@@ -92,12 +92,10 @@ def _of_policy_alone(loss: Callable[..., PairLosses]) -> PairLossBinder:
 
 
 def _bind_kto(beta: float, options: Options) -> UnpairedLoss:
-    return partial(
-        kto_losses,
-        beta=beta,
-        desirable_weight=float(options["desirable_weight"]),
-        undesirable_weight=float(options["undesirable_weight"]),
+    weights = LabelWeights(
+        desirable=float(options["desirable_weight"]), undesirable=float(options["undesirable_weight"])
     )
+    return partial(kto_losses, beta=beta, label_weights=weights)
 
 
 PAIR_LOSSES: Mapping[str, PairLossBinder] = {

@@ -3,10 +3,22 @@
 Legend: B responses; S = sum of the log-probabilities of a response; rho = S - S_ref; sig = sigmoid.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from core.training.logps_types import UnpairedLosses
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelWeights:
+    """How much good and bad responses count, to balance data with more of one than of the other."""
+
+    desirable: float
+    """lambda_D"""
+    undesirable: float
+    """lambda_U"""
 
 
 def kto_kl(policy_sums: Tensor, reference_sums: Tensor) -> Tensor:
@@ -26,8 +38,7 @@ def kto_losses(
     kl: Tensor,
     *,
     beta: float,
-    desirable_weight: float,
-    undesirable_weight: float,
+    label_weights: LabelWeights,
 ) -> UnpairedLosses:
     """Good: lambda_D (1 - sig(beta (rho - z))); bad: lambda_U (1 - sig(beta (z - rho))). Rewards are beta rho.
 
@@ -37,12 +48,11 @@ def kto_losses(
         labels: [B] bool, True for a desirable response.
         kl: scalar z of the whole optimizer step, from `kto_kl`.
         beta: risk aversion: how fast the value of a reward saturates.
-        desirable_weight: lambda_D.
-        undesirable_weight: lambda_U.
+        label_weights: lambda_D and lambda_U.
     """
     log_ratio = policy_sums - reference_sums.detach()
     is_good = labels.to(log_ratio.dtype)
     signs = 2 * is_good - 1
-    weights = desirable_weight * is_good + undesirable_weight * (1 - is_good)
+    weights = label_weights.desirable * is_good + label_weights.undesirable * (1 - is_good)
     losses = weights * torch.sigmoid(-beta * signs * (log_ratio - kl.detach()))  # arXiv:2402.01306, eq. 7
     return UnpairedLosses(losses, beta * log_ratio.detach())
