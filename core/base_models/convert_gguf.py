@@ -4,6 +4,7 @@ A program of its own, because it loads torch.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
@@ -31,6 +32,15 @@ def convert(gguf: Path, folder: Path, *, context_length: int, split_digits: bool
     tokenizer.model_max_length = context_length
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    _name_plain_class(folder / "tokenizer_config.json")
+
+
+def _name_plain_class(path: Path) -> None:
+    """The class as every release of transformers knows it, and nothing of this conversion's machine."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    kept = {key: value for key, value in config.items() if key.endswith("_token") or key == "model_max_length"}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False} | kept
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
