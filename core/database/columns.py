@@ -45,13 +45,13 @@ class Timestamp(TypeDecorator[datetime]):
         return value.astimezone(UTC)
 
 
-def enum_type(values: type[EnumT], name: str) -> Enum:
-    """The members' values as text, under a CHECK."""
+def enum_type(values: type[EnumT], name: str, *, is_checked: bool = True) -> Enum:
+    """The members' values as text, under a CHECK unless the list is one that grows with features."""
     return Enum(
         values,
         name=name,
         native_enum=False,
-        create_constraint=True,
+        create_constraint=is_checked,
         length=32,
         values_callable=lambda members: [member.value for member in members],
     )

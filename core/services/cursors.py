@@ -5,7 +5,7 @@ import binascii
 
 from core.domain.errors import InvalidRequest
 
-_BAD_CURSOR = "`cursor` is not one that this list gave out; leave it away to start at the first page"
+BAD_CURSOR = "`cursor` is not one that this list gave out; leave it away to start at the first page"
 
 
 def encode_cursor(value: str) -> str:
@@ -18,12 +18,12 @@ def decode_cursor(cursor: str) -> str:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
     except (ValueError, binascii.Error):
-        raise InvalidRequest(_BAD_CURSOR) from None
+        raise InvalidRequest(BAD_CURSOR) from None
 
 
 def decode_offset(cursor: str | None) -> int:
     """A position in a file, 0 without a cursor. Raises InvalidRequest."""
     text = decode_cursor(cursor) if cursor else "0"
     if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise InvalidRequest(_BAD_CURSOR)
+        raise InvalidRequest(BAD_CURSOR)
     return int(text)

@@ -41,9 +41,10 @@ class Job(Base):
     """As sent."""
     spec: Mapped[JsonObject]
     """Resolved as far as known: on acceptance, and again when staged."""
-    dataset_id: Mapped[Id] = mapped_column(ForeignKey("datasets.id"))
-    sft_dataset_id: Mapped[Id | None] = mapped_column(ForeignKey("datasets.id"))
-    validation_dataset_id: Mapped[Id | None] = mapped_column(ForeignKey("datasets.id"))
+    dataset_id: Mapped[Id]
+    """Perhaps deleted since, if the job is finished."""
+    sft_dataset_id: Mapped[Id | None]
+    validation_dataset_id: Mapped[Id | None]
     base_model_facts: Mapped[JsonObject]
     """Of the base model at the root: `name`, `architecture`, `context_length`, `source`, `revision`."""
     base_job_id: Mapped[Id | None]
@@ -54,7 +55,7 @@ class Job(Base):
     status: Mapped[JobStatus] = mapped_column(enum_type(JobStatus, "status"))
     desired: Mapped[Desired] = mapped_column(enum_type(Desired, "desired"))
     saves_on_cancel: Mapped[bool] = mapped_column(default=False)
-    error_code: Mapped[FailureCode | None] = mapped_column(enum_type(FailureCode, "error_code"))
+    error_code: Mapped[FailureCode | None] = mapped_column(enum_type(FailureCode, "error_code", is_checked=False))
     error_detail: Mapped[LongText | None]
     created_at: Mapped[Time]
     started_at: Mapped[Time | None]

@@ -1,0 +1,79 @@
+"""Bringing a database to this version's schema, once, however many processes start at the same time."""
+
+from importlib import resources
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session
+
+from core.database.engine import WRITES, open_engine
+from core.database.repositories.bookkeeping import ensure_sweeper_lock
+from core.database.repositories.projects import ensure_default_project
+from core.database.session import DatabaseUnavailable
+from core.settings import SettingsError
+
+SWEEPER_LOCK = "sweeper"
+_LOCK_KEY = 0x70726566
+"""Of PostgreSQL's advisory lock: "pref"."""
+
+
+def upgrade(database_url: str) -> None:
+    """Make or update the schema. Others that start meanwhile wait, and then find it done.
+
+    Raises SettingsError when the schema is of a newer version, DatabaseUnavailable when there is no database.
+    """
+    engine = open_engine(database_url, pool_size=1)
+    try:
+        with engine.execution_options(**{WRITES: True}).begin() as connection:
+            _lock(connection)
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            _seed(connection)
+    except CommandError:
+        raise SettingsError(
+            "The database's schema is of a newer version of preftune than this one; install that version."
+        ) from None
+    except OperationalError as error:
+        raise DatabaseUnavailable("The database does not answer; its schema was left as it is.") from error
+    finally:
+        engine.dispose()
+
+
+def is_current(engine: Engine) -> bool:
+    """Does the database have the schema of this version?"""
+    try:
+        with engine.connect() as connection:
+            heads = MigrationContext.configure(connection).get_current_heads()
+    except DBAPIError as error:
+        raise DatabaseUnavailable("The database does not answer.") from error
+    return set(heads) == set(ScriptDirectory.from_config(_config()).get_heads())
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(resources.files("migrations")))
+    return config
+
+
+def _lock(connection: Connection) -> None:
+    """On SQLite the transaction itself is the lock."""
+    if connection.dialect.name != "postgresql":
+        return
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
+    connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+    connection.execute(text("SET LOCAL lock_timeout = '120s'"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+    # Waiting longer for a table would stop everybody behind us.
+    connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+
+
+def _seed(connection: Connection) -> None:
+    with Session(connection, join_transaction_mode="create_savepoint") as session, session.begin():
+        ensure_default_project(session)
+        ensure_sweeper_lock(session, SWEEPER_LOCK)
