@@ -5,6 +5,7 @@ A process that dies leaves a lease that runs out; whichever processor looks next
 
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -132,8 +133,7 @@ def process(backend: Backend, task: Task) -> None:
     if task.num_tries > MAX_TRIES:
         _conclude(backend, task, _GAVE_UP)
         return
-    upload = datasets.Upload(path=backend.settings.scratch_dir, filename="", **task.options)
-    options = datasets.check_options(upload, backend.settings)
+    options = datasets.check_options(task.options, backend.settings)
     with scratch_folder(backend.settings, "check") as folder:
         source = folder / "original"
         backend.store.get_file(keys.dataset_original(task.project_id, task.id), source)
@@ -143,7 +143,7 @@ def process(backend: Backend, task: Task) -> None:
     _conclude(backend, task, outcome)
 
 
-def _check(backend: Backend, options: CheckOptions, source: Any) -> CheckResult | str:
+def _check(backend: Backend, options: CheckOptions, source: Path) -> CheckResult | str:
     try:
         return datasets.check(backend.settings, source, options, source.parent)
     except DomainError as error:
@@ -161,7 +161,7 @@ def _conclude(backend: Backend, task: Task, outcome: CheckResult | str) -> None:
             datasets.fill_row(row, outcome)
         else:
             _refuse(row, outcome)
-        if row.status is DatasetStatus.REJECTED:
+        if not isinstance(outcome, CheckResult) or outcome.refusal is not None:
             garbage.add_garbage(session, row.project_id, keys.dataset_prefix(row.project_id, row.id), "rejected")
 
     backend.database.write(work)

@@ -74,7 +74,7 @@ def create(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str
     if known is not None:
         return known
     with scratch_folder(backend.settings, "check") as folder:
-        result = check(backend.settings, upload.path, check_options(upload, backend.settings), folder)
+        result = check(backend.settings, upload.path, check_options(option_fields(upload), backend.settings), folder)
         if result.refusal is not None:
             raise result.error()
         backend.store.put_file(keys.dataset_original(project_id, chosen), upload.path)
@@ -186,20 +186,25 @@ def check(settings: Settings, source: Path, options: CheckOptions, folder: Path)
     )
 
 
-def check_options(upload: Upload, settings: Settings) -> CheckOptions:
-    return CheckOptions(
-        kind=upload.kind,
-        format=upload.format,
-        columns=upload.columns,
-        on_error=upload.on_error,
-        content_encoding=upload.content_encoding,
-        limits=Limits(
-            max_bytes=settings.max_upload_bytes,
-            max_decompressed_bytes=settings.max_decompressed_bytes,
-            max_line_bytes=settings.max_line_bytes,
-            max_rows=settings.max_rows,
-        ),
+def option_fields(upload: Upload) -> dict[str, Any]:
+    """How to check the file, as kept with the row."""
+    return {
+        "kind": upload.kind.value,
+        "format": upload.format,
+        "columns": dict(upload.columns),
+        "on_error": upload.on_error,
+        "content_encoding": upload.content_encoding,
+    }
+
+
+def check_options(fields: dict[str, Any], settings: Settings) -> CheckOptions:
+    limits = Limits(
+        max_bytes=settings.max_upload_bytes,
+        max_decompressed_bytes=settings.max_decompressed_bytes,
+        max_line_bytes=settings.max_line_bytes,
+        max_rows=settings.max_rows,
     )
+    return CheckOptions(**{**fields, "kind": DatasetKind(fields["kind"]), "limits": limits})
 
 
 def store_results(store: ObjectStore, project_id: str, dataset_id: str, folder: Path) -> None:
@@ -251,13 +256,7 @@ def _new_row(project_id: str, dataset_id: str, upload: Upload, *, sha256: str, n
         sha256=sha256,
         num_bytes=num_bytes,
         report={},
-        options={
-            "kind": upload.kind.value,
-            "format": upload.format,
-            "columns": dict(upload.columns),
-            "on_error": upload.on_error,
-            "content_encoding": upload.content_encoding,
-        },
+        options=option_fields(upload),
         user_metadata=upload.metadata,
         created_at=database_now(),
     )

@@ -137,3 +137,8 @@ def abandon(backend: Backend, reservation: Reservation) -> None:
             row.lease_expires_at = database_after(-1)
 
     backend.database.write(work)
+
+
+def forget_old(backend: Backend) -> None:
+    """Drop keys whose day is over."""
+    backend.database.write(lambda session: bookkeeping.delete_old_keys(session, MAX_AGE_SECONDS))

@@ -8,6 +8,7 @@
 The attempt in the key keeps a worker that was replaced from touching what its successor wrote.
 """
 
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 ROOT = "projects/"
@@ -50,10 +51,31 @@ def owning_prefix(key: str) -> str | None:
     match PurePosixPath(key).parts:
         case ("projects", _, "datasets", _, _):
             num_parts = 4
-        case ("projects", _, "jobs", _, _, "checkpoints" | "stages", _, _, *_):
+        case ("projects", _, "jobs", _, attempt, "checkpoints" | "stages", _, _, *_) if _is_attempt(attempt):
             num_parts = 7
-        case ("projects", _, "jobs", _, _, "artifact", _, *_):
+        case ("projects", _, "jobs", _, attempt, "artifact", _, *_) if _is_attempt(attempt):
             num_parts = 6
         case _:
             return None
     return "/".join(key.split("/")[:num_parts]) + "/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """Whose objects lie under a prefix: a data set's, or an attempt's at a job."""
+
+    dataset_id: str | None = None
+    job_id: str | None = None
+    attempt: int = 0
+
+
+def owner_of(prefix: str) -> Owner:
+    """Of a prefix that `owning_prefix` gave."""
+    _, _, kind, owner_id, *rest = PurePosixPath(prefix).parts
+    if kind == "datasets":
+        return Owner(dataset_id=owner_id)
+    return Owner(job_id=owner_id, attempt=int(rest[0].removeprefix("a")))
+
+
+def _is_attempt(part: str) -> bool:
+    return part.startswith("a") and part[1:].isascii() and part[1:].isdigit()

@@ -20,6 +20,12 @@ def find_outcome(session: Session, job_id: str, attempt: int) -> AttemptOutcome 
     return session.scalar(select(Attempt.outcome).where(Attempt.job_id == job_id, Attempt.attempt == attempt))
 
 
+def is_running(session: Session, job_id: str, attempt: int) -> bool:
+    """May this attempt still commit what it uploads?"""
+    started = select(Attempt.attempt).where(Attempt.job_id == job_id, Attempt.attempt == attempt)
+    return session.scalar(started.where(Attempt.outcome.is_(None))) is not None
+
+
 def list_attempts(session: Session, job_id: str) -> list[Attempt]:
     return list(session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.attempt)))
 

@@ -1,0 +1,89 @@
+"""Objects that no row names go: those a transaction has let go of at once, others after a day."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import structlog
+from sqlalchemy.orm import Session
+
+from core.clock import utc_now
+from core.database.repositories import attempts as attempt_rows
+from core.database.repositories import garbage, objects
+from core.services.backend import Backend
+from core.storage import keys
+from core.storage.object_store import ObjectInfo
+
+MAX_PREFIXES = 20
+"""Prefixes deleted in one pass."""
+MAX_OBJECTS = 500
+"""Objects looked at in one step of the scan for orphans."""
+MIN_AGE = timedelta(hours=24)
+PAUSE_STEPS = 720
+"""Between two scans: an hour at the default sweep interval."""
+
+_log = structlog.get_logger(__name__)
+
+
+def collect(backend: Backend) -> int:
+    """Delete what was let go of; returns how many prefixes."""
+    prefixes = backend.database.read(lambda session: garbage.list_garbage(session, limit=MAX_PREFIXES))
+    for prefix in prefixes:
+        _collect_one(backend, prefix)
+    return len(prefixes)
+
+
+def _collect_one(backend: Backend, prefix: str) -> None:
+    is_named = backend.database.read(lambda session: objects.is_prefix_named(session, prefix))
+    if not is_named:
+        for info in list(backend.store.list(prefix)):
+            backend.store.delete(info.key)
+    backend.database.write(lambda session: garbage.forget_garbage(session, prefix))
+
+
+class OrphanScan:
+    """Walks through the whole store in small steps: what uploads of replaced or dead workers left behind."""
+
+    def __init__(self) -> None:
+        self._listing: Iterator[ObjectInfo] | None = None
+        self._num_paused = PAUSE_STEPS
+        self._verdicts: dict[str, bool] = {}
+
+    def step(self, backend: Backend) -> int:
+        """Look at some objects, or pause between scans; returns how many were deleted."""
+        if self._listing is None:
+            self._num_paused += 1
+            if self._num_paused <= PAUSE_STEPS:
+                return 0
+            self._listing, self._num_paused, self._verdicts = backend.store.list(keys.ROOT), 0, {}
+        num_deleted = 0
+        for _ in range(MAX_OBJECTS):
+            info = next(self._listing, None)
+            if info is None:
+                self._listing = None
+                break
+            num_deleted += self._judge(backend, info)
+        return num_deleted
+
+    def _judge(self, backend: Backend, info: ObjectInfo) -> bool:
+        prefix = keys.owning_prefix(info.key)
+        if prefix is None or utc_now() - info.modified_at < MIN_AGE:
+            return False
+        if prefix not in self._verdicts:
+            self._verdicts = {prefix: is_orphan(backend, prefix)}
+        if self._verdicts[prefix]:
+            backend.store.delete(info.key)
+            _log.info("orphan_deleted", key=info.key)
+        return self._verdicts[prefix]
+
+
+def is_orphan(backend: Backend, prefix: str) -> bool:
+    """Does no row name it, nor may one that is still being written come to?"""
+
+    def work(session: Session) -> bool:
+        owner = keys.owner_of(prefix)
+        if owner.dataset_id is not None:
+            return not objects.is_dataset_kept(session, owner.dataset_id)
+        is_running = attempt_rows.is_running(session, owner.job_id or "", owner.attempt)
+        return not is_running and not objects.is_prefix_named(session, prefix)
+
+    return backend.database.read(work)
