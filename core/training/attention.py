@@ -7,11 +7,15 @@ Legend: T packed tokens, N query heads, K key/value heads, D head size.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers import AttentionInterface
+
+from core.training.varlen import VarlenPlan, can_use_varlen, varlen_attention
 
 PACKED_ATTENTION = "preftune_packed"
 """Name under which `packed_attention` is registered with transformers."""
@@ -19,7 +23,7 @@ PACKED_ATTENTION = "preftune_packed"
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """Tokens [start, end) of the packed row; they also see the tokens [prefix_start, prefix_end)."""
+    """Tokens [start, end) of the packed row; they also see the tokens [prefix_start, prefix_end) before them."""
 
     start: int
     end: int
@@ -40,21 +44,32 @@ class AttentionLayout:
     """The segments of a packed row, in order and without gaps."""
 
     segments: tuple[Segment, ...]
+    varlen: VarlenPlan | None = None
+    """The same for the CUDA kernel; None on other devices."""
 
     @property
     def num_tokens(self) -> int:
         return self.segments[-1].end
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """How scores are formed from query and key."""
+
+    scaling: float | None = None
+    """None: D ** -0.5."""
+    sliding_window: int | None = None
+    """Each query sees this many keys at most, its own included."""
+    softcap: float | None = None
+    """Scores become softcap * tanh(score / softcap)."""
+
+
 class LayoutNotDelivered(RuntimeError):
-    """The model's code called attention without the layout it was given: this model cannot be packed."""
+    """Attention was called in a way that packed rows do not allow: this model cannot be packed."""
 
 
 def segment_mask(segment: Segment, sliding_window: int | None, device: torch.device) -> Tensor:
-    """[length, prefix_length + length] bool: True where a query of the segment sees a key of prefix and segment.
-
-    `sliding_window` w keeps the last w keys, the query's own included, as transformers counts it.
-    """
+    """[length, prefix_length + length] bool: True where a query of the segment sees a key of prefix and segment."""
     keys = torch.arange(segment.prefix_length + segment.length, device=device)
     queries = torch.arange(segment.length, device=device)[:, None] + segment.prefix_length
     mask = keys <= queries
@@ -80,52 +95,101 @@ def packed_attention(
 
     Args:
         query: [1, N, T, D]; `key` and `value`: [1, K, T, D].
-        packed_layout: passed to the model's forward by `core.training.logps`.
+        packed_layout: passed to the model's forward by `core.training.forward`.
 
     Returns:
         [1, T, N, D] and no weights.
 
     Raises:
-        LayoutNotDelivered: without a layout, with a dense mask, or with a position bias or attention sinks, which
+        LayoutNotDelivered: without a layout, with a dense mask, dropout, a position bias or attention sinks, which
             are not computed here.
     """
     if packed_layout is None or attention_mask is not None or dropout:
         raise LayoutNotDelivered(type(module).__name__)
     if any(kwargs.get(name) is not None for name in ("s_aux", "position_bias", "cache")):
         raise LayoutNotDelivered(type(module).__name__)
-    outputs = []
-    for segment in packed_layout.segments:
-        own = slice(segment.start, segment.end)
-        prefix = slice(segment.prefix_start, segment.prefix_end)
-        keys, values = key[:, :, own], value[:, :, own]
-        if segment.prefix_length:
-            keys = torch.cat((key[:, :, prefix], keys), dim=2)
-            values = torch.cat((value[:, :, prefix], values), dim=2)
-        outputs.append(_attend(query[:, :, own], keys, values, segment, scaling, sliding_window, softcap))
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    options = ScoreOptions(scaling=scaling, sliding_window=sliding_window, softcap=softcap)
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    if packed_layout.varlen is not None and can_use_varlen(query, value, softcap):
+        output = varlen_attention(query, key, value, packed_layout.varlen, scaling, sliding_window)
+    else:
+        output = _SegmentAttention.apply(query, key, value, packed_layout, options)  # type: ignore[no-untyped-call]
+    return output[None], None
 
 
-def _attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    segment: Segment,
-    scaling: float | None,
-    sliding_window: int | None,
-    softcap: float | None,
-) -> Tensor:
+class _SegmentAttention(torch.autograd.Function):
+    """One small attention per segment.
+
+    Left to autograd, every slice of query, key and value would be given a gradient as long as the whole row, and all of
+    them would be added up: quadratic in the number of segments. Here each segment keeps its own graph, and its
+    gradients are written where they belong.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: AttentionLayout, options: ScoreOptions
+    ) -> Tensor:
+        """[T, N, D] and [T, K, D] twice to [T, N, D]."""
+        needs_grad = any(ctx.needs_input_grad)
+        output = query.new_empty(query.shape[0], query.shape[1], value.shape[2])
+        graphs = []
+        for segment in layout.segments:
+            own = slice(segment.start, segment.end)
+            prefix = slice(segment.prefix_start, segment.prefix_end)
+            inputs = [query[own], key[own], value[own]]
+            if segment.prefix_length:
+                inputs[1:] = torch.cat((key[prefix], inputs[1])), torch.cat((value[prefix], inputs[2]))
+            with torch.set_grad_enabled(needs_grad):
+                inputs = [tensor.detach().requires_grad_(needs_grad) for tensor in inputs]
+                attended = _attend(inputs[0], inputs[1], inputs[2], segment, options)
+            output[own] = attended.detach()
+            if needs_grad:
+                graphs.append((segment, inputs, attended))
+        ctx.graphs = graphs
+        ctx.save_for_backward(query, key, value)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        grad_query, grad_key, grad_value = (torch.empty_like(tensor) for tensor in ctx.saved_tensors)
+        for segment, inputs, attended in ctx.graphs:
+            own = slice(segment.start, segment.end)
+            d_query, d_key, d_value = torch.autograd.grad(attended, inputs, grad_output[own])
+            grad_query[own] = d_query
+            grad_key[own] = d_key[segment.prefix_length :]
+            grad_value[own] = d_value[segment.prefix_length :]
+            if segment.prefix_length:  # a prefix stands before its users, so its own gradient is there already
+                grad_key[segment.prefix_start : segment.prefix_end] += d_key[: segment.prefix_length]
+                grad_value[segment.prefix_start : segment.prefix_end] += d_value[: segment.prefix_length]
+        ctx.graphs = None
+        return grad_query, grad_key, grad_value, None, None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, segment: Segment, options: ScoreOptions) -> Tensor:
+    """[length, N, D], [prefix_length + length, K, D] twice to [length, N, D]."""
+    query, key, value = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))
+    window = options.sliding_window
+    if options.softcap is not None:
+        return _attend_softcapped(query, key, value, segment_mask(segment, window, query.device), options)
+    is_causal = not segment.prefix_length and (window is None or window >= segment.length)
+    mask = None if is_causal else segment_mask(segment, window, query.device)
+    attended = functional.scaled_dot_product_attention(
+        query, key, value, mask, is_causal=is_causal, scale=options.scaling, enable_gqa=query.shape[1] != key.shape[1]
+    )
+    return attended[0].transpose(0, 1)
+
+
+def _attend_softcapped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, options: ScoreOptions) -> Tensor:
+    """Scores and softmax in float32; SDPA has no soft cap."""
+    assert options.softcap is not None
     groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    needs_window = sliding_window is not None and sliding_window < key.shape[2]
-    if softcap is not None:
-        scores = query @ key.transpose(2, 3) * (scaling if scaling is not None else query.shape[-1] ** -0.5)
-        scores = torch.tanh(scores.float() / softcap) * softcap
-        scores = scores.masked_fill(~segment_mask(segment, sliding_window, query.device), float("-inf"))
-        return scores.softmax(-1).to(value.dtype) @ value
-    is_causal = not segment.prefix_length and not needs_window
-    mask = None if is_causal else segment_mask(segment, sliding_window, query.device)
-    return functional.scaled_dot_product_attention(query, key, value, mask, is_causal=is_causal, scale=scaling)
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scaling = options.scaling if options.scaling is not None else query.shape[-1] ** -0.5
+    scores = (query @ key.transpose(2, 3)).float() * scaling
+    scores = torch.tanh(scores / options.softcap) * options.softcap
+    attended = scores.masked_fill(~mask, float("-inf")).softmax(-1).to(value.dtype) @ value
+    return attended[0].transpose(0, 1)
 
 
 AttentionInterface.register(PACKED_ATTENTION, packed_attention)

@@ -15,6 +15,7 @@ from torch import Tensor
 from core.domain.errors import InvalidRequest
 from core.training.attention import AttentionLayout, Segment
 from core.training.encoded_data import EncodedData
+from core.training.varlen import plan_varlen
 
 Side = Literal["chosen", "rejected", "only"]
 
@@ -195,7 +196,7 @@ class _Packer:
             is_pairs=is_pairs,
             input_ids=_to_device(self._tokens, device)[None],
             position_ids=_to_device(self._positions, device)[None],
-            layout=AttentionLayout(segments=tuple(self._segments)),
+            layout=_layout(self._segments, device),
             response_segments=tuple(item.segment for item in scored),
             hidden_rows=_to_device([item.predictors for item in scored], device),
             targets=_to_device([item.targets for item in scored], device),
@@ -216,6 +217,11 @@ class _Scored:
     predictors: NDArray[np.int64]
     targets: NDArray[np.int32]
     segment: int
+
+
+def _layout(segments: Sequence[Segment], device: torch.device | str) -> AttentionLayout:
+    varlen = plan_varlen(segments, device) if torch.device(device).type == "cuda" else None
+    return AttentionLayout(segments=tuple(segments), varlen=varlen)
 
 
 def _to_device(parts: Sequence[NDArray[np.integer]], device: torch.device | str) -> Tensor:
