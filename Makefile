@@ -46,3 +46,7 @@ format: venv ## put the code into shape
 
 clean: ## remove what was built, but not data and models
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+.PHONY: test-compose
+test-compose: venv ## the compose stack, for real (needs a Docker engine): images, a whole job, kills and restarts
+	@$(BIN)/python tests/compose/run_stack.py
