@@ -1,0 +1,120 @@
+"""The application: what is around every request, what is opened at start and closed at the end."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from importlib.metadata import version
+
+import structlog
+from anyio import CapacityLimiter, to_thread
+from fastapi import FastAPI
+from starlette.types import Scope
+
+from api import handlers
+from api.access import Access
+from api.body_limits import MAX_JSON_BYTES, BodyLimits, BodyPolicy
+from api.middleware import RequestContext
+from api.readiness import ReadinessProbe
+from api.routes import artifacts, catalogue, datasets, health, job_records, jobs, pages
+from api.uploads.form import MAX_OVERHEAD_BYTES
+from api.uploads.receive import UploadDesk
+from api.uploads.spool import SpoolArea
+from core.database.migrate import is_current, upgrade
+from core.database.tables.projects import DEFAULT_PROJECT_ID
+from core.domain.errors import Unavailable
+from core.services.backend import Backend, open_backend
+from core.services.dataset_processing import DatasetProcessor
+from core.services.sweep import Sweeper
+from core.settings import Settings, SettingsError, load_settings
+
+TITLE = "Preftune"
+DESCRIPTION = (
+    "Preference tuning as a service: upload pairs, post a job (SFT, then DPO or another preference loss), watch the "
+    "curves, download the tuned policy. Every error is a problem document (RFC 9457)."
+)
+TAGS = [
+    {"name": "datasets", "description": "Files of preference pairs, checked and normalised."},
+    {"name": "jobs", "description": "Training jobs, their live curves and events."},
+    {"name": "artifact", "description": "What comes out: the tuned policy."},
+    {"name": "catalogue", "description": "What a job can name."},
+    {"name": "health", "description": "Is the service up?"},
+]
+MAX_WRITING_UPLOADS = 16
+MAX_CHECKED_UPLOADS = max(4, 2 * (os.cpu_count() or 1))
+
+log = structlog.get_logger("api")
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The API as an ASGI application. Raises SettingsError."""
+    settings = settings or load_settings()
+    app = FastAPI(
+        title=TITLE,
+        version=version("preftune"),
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan,
+    )
+    app.state.settings = settings
+    handlers.register(app)
+    for router in (datasets, jobs, job_records, artifacts, catalogue, health, pages):
+        app.include_router(router.router)
+    max_upload_bytes = settings.max_upload_bytes + MAX_OVERHEAD_BYTES
+
+    def policy_of(scope: Scope) -> BodyPolicy:
+        is_upload = scope["method"] == "POST" and scope["path"] == "/datasets"
+        return BodyPolicy(max_bytes=max_upload_bytes if is_upload else MAX_JSON_BYTES)
+
+    # The last one added is the outermost.
+    app.add_middleware(Access, settings=settings, project_id=DEFAULT_PROJECT_ID)
+    app.add_middleware(BodyLimits, policy_of=policy_of)
+    app.add_middleware(RequestContext)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    with ExitStack() as stack:
+        await to_thread.run_sync(_open, app, stack)
+        yield
+        await to_thread.run_sync(stack.close)
+
+
+def _open(app: FastAPI, stack: ExitStack) -> None:
+    settings: Settings = app.state.settings
+    backend = open_backend(settings)
+    stack.callback(backend.close)
+    _prepare_database(backend)
+    area = SpoolArea.open(settings.scratch_dir)
+    stack.callback(area.close)
+    app.state.backend = backend
+    app.state.readiness = ReadinessProbe(backend)
+    app.state.upload_desk = UploadDesk(
+        area=area,
+        max_bytes=settings.max_upload_bytes,
+        write_limiter=CapacityLimiter(MAX_WRITING_UPLOADS),
+        check_limiter=CapacityLimiter(MAX_CHECKED_UPLOADS),
+    )
+    sweeper, processor = Sweeper(backend), DatasetProcessor(backend)
+    for background in (sweeper, processor):
+        background.start()
+        stack.callback(background.stop)
+    app.state.dataset_processor = processor
+    if settings.api_key is None:
+        log.warning("no_api_key", meaning="only this machine is served; set PREFTUNE_API_KEY to open the service")
+
+
+def _prepare_database(backend: Backend) -> None:
+    """SQLite is ours to migrate; a server's schema is the operator's, with `preftune migrate`."""
+    if not backend.database.is_postgresql:
+        upgrade(backend.settings.effective_database_url)
+        return
+    try:
+        if not is_current(backend.database.engine):
+            raise SettingsError("The database has not this version's schema; run `preftune migrate` first.")
+    except Unavailable:
+        log.warning("database_unavailable", meaning="starting all the same; requests get 503 until it answers")

@@ -1,0 +1,71 @@
+"""What endpoints ask for."""
+
+from typing import Annotated
+
+from fastapi import Depends, Header, Query, Request, Security
+from fastapi.security import HTTPBearer
+
+from api.access import Caller
+from api.readiness import ReadinessProbe
+from api.uploads.receive import UploadDesk
+from core.services.backend import Backend
+from core.services.dataset_processing import DatasetProcessor
+
+DEFAULT_LIMIT = 20
+MAX_LIMIT = 100
+MAX_CURSOR_CHARS = 512
+MAX_SEQ = 2**62
+
+bearer = HTTPBearer(auto_error=False, description="The key of the service; none is needed where none is set.")
+"""For the description of the API only: `api.access` has checked the key before any endpoint runs."""
+
+
+def get_backend(request: Request) -> Backend:
+    backend: Backend = request.app.state.backend
+    return backend
+
+
+def get_caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
+def get_upload_desk(request: Request) -> UploadDesk:
+    desk: UploadDesk = request.app.state.upload_desk
+    return desk
+
+
+def get_readiness(request: Request) -> ReadinessProbe:
+    probe: ReadinessProbe = request.app.state.readiness
+    return probe
+
+
+def get_processor(request: Request) -> DatasetProcessor:
+    processor: DatasetProcessor = request.app.state.dataset_processor
+    return processor
+
+
+BackendDep = Annotated[Backend, Depends(get_backend)]
+CallerDep = Annotated[Caller, Depends(get_caller)]
+UploadDeskDep = Annotated[UploadDesk, Depends(get_upload_desk)]
+ReadinessDep = Annotated[ReadinessProbe, Depends(get_readiness)]
+ProcessorDep = Annotated[DatasetProcessor, Depends(get_processor)]
+NEEDS_KEY = [Security(bearer)]
+
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Items of a page.")]
+Cursor = Annotated[
+    str | None,
+    Query(max_length=MAX_CURSOR_CHARS, description="`next_cursor` of the page before; none: the first page."),
+]
+After = Annotated[int, Query(ge=0, le=MAX_SEQ, description="`last_seq` of the page before: only what is newer.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Any text that is new for each thing to create. The same key and request within 24 hours gets the "
+        "first answer again and creates nothing.",
+    ),
+]

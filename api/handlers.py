@@ -1,0 +1,69 @@
+"""From exceptions to problem documents."""
+
+from http import HTTPStatus
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.problems import (
+    INVALID_REQUEST,
+    METHOD_NOT_ALLOWED,
+    ROUTE_NOT_FOUND,
+    Fault,
+    HttpError,
+    ProblemKind,
+    fault_of,
+    problem_response,
+)
+from api.strict_json import pointer_part, summary
+from api.validation_messages import field_errors
+from core.domain.errors import DomainError, FieldError
+
+
+def register(app: FastAPI) -> None:
+    app.add_exception_handler(DomainError, _on_domain_error)
+    app.add_exception_handler(HttpError, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_framework_error)
+
+
+def _on_domain_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, DomainError)
+    return problem_response(request.scope, fault_of(error))
+
+
+def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HttpError)
+    return problem_response(request.scope, error.fault)
+
+
+def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors: list[FieldError] = []
+    faults = list(error.errors())
+    in_body = [{**fault, "loc": fault["loc"][1:]} for fault in faults if fault["loc"][0] == "body"]
+    errors += field_errors(in_body, error.body)
+    for place, values in (("query", request.query_params), ("path", request.path_params), ("header", request.headers)):
+        mine = [{**fault, "loc": fault["loc"][1:]} for fault in faults if fault["loc"][0] == place]
+        errors += field_errors(mine, dict(values))
+    errors = errors or [FieldError(pointer_part(""), "is not valid")]
+    return problem_response(request.scope, Fault(kind=INVALID_REQUEST, detail=summary(errors), errors=errors))
+
+
+def _on_framework_error(request: Request, error: Exception) -> Response:
+    """What the framework itself refuses: unknown addresses and methods."""
+    assert isinstance(error, HTTPException)
+    path, method = request.url.path, request.method
+    if error.status_code == 404:
+        fault = Fault(kind=ROUTE_NOT_FOUND, detail=f"There is nothing at {path}; see /docs for all addresses.")
+    elif error.status_code == 405:
+        headers = dict(error.headers or {})
+        detail = f"{path} takes {headers.get('Allow', 'other methods')}, not {method}."
+        fault = Fault(kind=METHOD_NOT_ALLOWED, detail=detail, headers=headers)
+    else:
+        kind = ProblemKind(HTTPStatus(error.status_code), "http-error", "The request cannot be served")
+        fault = Fault(kind=kind, detail=str(error.detail), headers=dict(error.headers or {}))
+    return problem_response(request.scope, fault)

@@ -1,0 +1,138 @@
+"""Problem documents (RFC 9457): every answer of 400 and above, made here and nowhere else.
+
+Errors of the domain carry a kind, which decides the status; what only HTTP can get wrong is a `ProblemKind` below.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import Scope
+
+from core.domain.errors import DomainError, ErrorKind, FieldError
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 2
+MAX_ERRORS = 100
+"""Faults of one payload that are listed; more teach nothing."""
+
+STATUS_OF_KIND: dict[ErrorKind, HTTPStatus] = {
+    "invalid": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "not_found": HTTPStatus.NOT_FOUND,
+    "conflict": HTTPStatus.CONFLICT,
+    "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "unsupported": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "forbidden": HTTPStatus.FORBIDDEN,
+    "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+    "fenced": HTTPStatus.CONFLICT,
+}
+
+
+@dataclass(frozen=True)
+class ProblemKind:
+    status: HTTPStatus
+    code: str
+    title: str
+
+
+MALFORMED_JSON = ProblemKind(HTTPStatus.BAD_REQUEST, "malformed-json", "The body is not JSON")
+MALFORMED_UPLOAD = ProblemKind(HTTPStatus.BAD_REQUEST, "malformed-upload", "The form is not well-formed")
+API_KEY_MISSING = ProblemKind(HTTPStatus.UNAUTHORIZED, "api-key-missing", "An API key is needed")
+API_KEY_INVALID = ProblemKind(HTTPStatus.UNAUTHORIZED, "api-key-invalid", "The API key is not valid")
+NOT_LOOPBACK = ProblemKind(HTTPStatus.FORBIDDEN, "not-loopback", "Without an API key only this machine is served")
+FOREIGN_ORIGIN = ProblemKind(HTTPStatus.FORBIDDEN, "foreign-origin", "The request comes from another site")
+ROUTE_NOT_FOUND = ProblemKind(HTTPStatus.NOT_FOUND, "route-not-found", "There is no such address")
+METHOD_NOT_ALLOWED = ProblemKind(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", "Not a method of this address")
+BODY_TOO_SLOW = ProblemKind(HTTPStatus.REQUEST_TIMEOUT, "body-too-slow", "The body came too slowly")
+BODY_TOO_LARGE = ProblemKind(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", "The body is over the limit")
+UNSUPPORTED_BODY = ProblemKind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-body", "The body is of another type")
+RANGE_NOT_SATISFIABLE = ProblemKind(
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "range-not-satisfiable", "The range lies outside the file"
+)
+INVALID_REQUEST = ProblemKind(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The request is not valid")
+NOT_READY = ProblemKind(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", "The service cannot do its work just now")
+INTERNAL_ERROR = ProblemKind(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", "Something went wrong in the service")
+
+HTTP_PROBLEMS: tuple[ProblemKind, ...] = (
+    MALFORMED_JSON,
+    MALFORMED_UPLOAD,
+    API_KEY_MISSING,
+    API_KEY_INVALID,
+    NOT_LOOPBACK,
+    FOREIGN_ORIGIN,
+    ROUTE_NOT_FOUND,
+    METHOD_NOT_ALLOWED,
+    BODY_TOO_SLOW,
+    BODY_TOO_LARGE,
+    UNSUPPORTED_BODY,
+    RANGE_NOT_SATISFIABLE,
+    INVALID_REQUEST,
+    NOT_READY,
+    INTERNAL_ERROR,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One problem, before it knows the request it belongs to."""
+
+    kind: ProblemKind
+    detail: str
+    errors: Sequence[FieldError] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
+    """Further members of the document, JSON values only."""
+
+
+class HttpError(Exception):
+    """A fault that only the HTTP side knows of."""
+
+    def __init__(
+        self,
+        kind: ProblemKind,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.fault = Fault(kind=kind, detail=detail, errors=errors, headers=headers or {})
+
+
+def fault_of(error: DomainError) -> Fault:
+    status = STATUS_OF_KIND[error.kind]
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    return Fault(
+        kind=ProblemKind(status, error.code, error.title),
+        detail=error.detail,
+        errors=error.errors,
+        headers=headers,
+        context=error.context,
+    )
+
+
+def type_of(code: str) -> str:
+    """Where a person finds the code explained."""
+    return f"/docs#problem-{code}"
+
+
+def problem_response(scope: Scope, fault: Fault) -> Response:
+    connection = HTTPConnection(scope)
+    document: dict[str, Any] = {
+        **fault.context,
+        "type": type_of(fault.kind.code),
+        "title": fault.kind.title,
+        "status": fault.kind.status.value,
+        "detail": fault.detail,
+        "instance": connection.url.path,
+        "code": fault.kind.code,
+        "request_id": getattr(connection.state, "request_id", None),
+    }
+    if fault.errors:
+        document["errors"] = [{"pointer": error.pointer, "detail": error.detail} for error in fault.errors[:MAX_ERRORS]]
+    headers = {"Cache-Control": "no-store", **fault.headers}
+    return Response(orjson.dumps(document), fault.kind.status, headers, MEDIA_TYPE)

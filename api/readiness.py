@@ -1,0 +1,24 @@
+"""The answer to health checks, asked of the backend at most every few seconds however often it is wanted."""
+
+import threading
+import time
+
+from core.services.backend import Backend
+from core.services.health import Readiness, check_readiness
+
+MAX_AGE_SECONDS = 2.0
+
+
+class ReadinessProbe:
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._lock = threading.Lock()
+        self._answer: Readiness | None = None
+        self._asked_at = 0.0
+
+    def ask(self) -> Readiness:
+        with self._lock:
+            if self._answer is None or time.monotonic() - self._asked_at > MAX_AGE_SECONDS:
+                self._answer = check_readiness(self._backend)
+                self._asked_at = time.monotonic()
+            return self._answer

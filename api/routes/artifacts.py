@@ -1,0 +1,85 @@
+"""`/jobs/{id}/artifact`: the published policy, file by file or as one tar stream."""
+
+from pathlib import PurePosixPath
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Path, Request
+from starlette.responses import Response
+
+from api.deps import NEEDS_KEY, BackendDep, CallerDep
+from api.downloads import Download, Read, TarMember, file_response, tar_response
+from api.openapi import binary, problems
+from api.routes.jobs import JobId
+from api.schemas.artifacts import Artifact, ArtifactFile
+from api.strict_route import StrictRoute
+from core.services import artifacts
+from core.services.backend import Backend
+from core.services.views import ArtifactFileView
+
+router = APIRouter(tags=["artifact"], route_class=StrictRoute, dependencies=NEEDS_KEY, responses=problems(404, 503))
+
+
+@router.get("/jobs/{job_id}/artifact")
+def get_artifact(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Artifact:
+    """The files of the tuned policy, with sizes and digests."""
+    view = artifacts.get(backend, caller.project_id, job_id)
+    files = [
+        ArtifactFile(path=file.path, num_bytes=file.num_bytes, sha256=file.sha256, url=_file_url(job_id, file.path))
+        for file in view.files
+    ]
+    return Artifact(
+        job_id=job_id,
+        files=files,
+        archive_url=f"/jobs/{job_id}/artifact/archive",
+        manifest_sha256=view.manifest_sha256,
+        created_at=view.created_at,
+    )
+
+
+@router.get(
+    "/jobs/{job_id}/artifact/archive",
+    response_class=Response,
+    responses=binary("application/x-tar", "One folder, named as the job."),
+)
+def get_archive(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response:
+    """All files as a tar stream of one folder."""
+    view = artifacts.get(backend, caller.project_id, job_id)
+    members = [TarMember(path=file.path, num_bytes=file.num_bytes, read=_reader(backend, file)) for file in view.files]
+    return tar_response(job_id, members, view.created_at)
+
+
+@router.get(
+    "/jobs/{job_id}/artifact/files/{path:path}",
+    response_class=Response,
+    responses={
+        **binary("application/octet-stream", "The bytes. `ETag` is their SHA-256."),
+        206: {"description": "The range asked for."},
+        304: {"description": "The client has it already."},
+        **problems(416),
+    },
+)
+def get_file(
+    job_id: JobId,
+    path: Annotated[str, Path(description="`path` of a file of the artifact.", max_length=1024)],
+    request: Request,
+    backend: BackendDep,
+    caller: CallerDep,
+) -> Response:
+    """One file; `Range` is honoured, so that a download can go on where it broke off."""
+    file = artifacts.find_file(backend, caller.project_id, job_id, path)
+    download = Download(
+        num_bytes=file.num_bytes,
+        sha256=file.sha256,
+        filename=PurePosixPath(file.path).name,
+        read=_reader(backend, file),
+    )
+    return file_response(request, download)
+
+
+def _reader(backend: Backend, file: ArtifactFileView) -> Read:
+    return lambda start, end: artifacts.read_file(backend, file, start, end)
+
+
+def _file_url(job_id: str, path: str) -> str:
+    return f"/jobs/{job_id}/artifact/files/{quote(path)}"

@@ -1,0 +1,163 @@
+"""`/datasets`: upload, look, delete."""
+
+from functools import partial
+from typing import Annotated
+
+from anyio import to_thread
+from fastapi import APIRouter, Header, Path, Request
+from starlette.responses import Response
+
+from api.deps import (
+    DEFAULT_LIMIT,
+    NEEDS_KEY,
+    BackendDep,
+    CallerDep,
+    Cursor,
+    IdempotencyKey,
+    Limit,
+    ProcessorDep,
+    UploadDeskDep,
+)
+from api.downloads import Download, file_response
+from api.once import Created, CreatingRequest, answer_once, creating
+from api.openapi import UPLOAD_BODY, binary, problems
+from api.schemas.base import Page
+from api.schemas.datasets import Dataset, DatasetOptions, DatasetRow, Issue
+from api.strict_route import RAW_BODY, StrictRoute
+from api.uploads.options import parse_options
+from api.uploads.receive import Upload, receive_upload
+from core.datasets.result import DatasetRejected, DatasetTooLarge, DatasetUnsupported
+from core.domain.errors import FieldError
+from core.domain.issue_codes import IssueCode
+from core.services import datasets
+from core.services.backend import Backend
+
+UNNAMED = "data set"
+FIELD_OF_REASON = {
+    IssueCode.WRONG_KIND: "/kind",
+    IssueCode.UNKNOWN_FORMAT: "/format",
+    IssueCode.UNSUPPORTED_FORMAT: "/format",
+    IssueCode.MISSING_COLUMN: "/columns",
+}
+"""What to change when a file is refused; else it is the file."""
+
+DatasetId = Annotated[str, Path(description="Id of a data set.", max_length=64)]
+Prefer = Annotated[str | None, Header(description="`respond-async`: answer 202 at once; poll until it is `ready`.")]
+
+router = APIRouter(tags=["datasets"], route_class=StrictRoute, dependencies=NEEDS_KEY)
+
+
+@router.post(
+    "/datasets",
+    status_code=201,
+    response_model=Dataset,
+    response_description="Checked and kept. `Location` names it.",
+    responses={
+        202: {"model": Dataset, "description": "Kept, and being checked: poll it."},
+        **problems(400, 408, 409, 413, 415, 422, 503),
+    },
+    openapi_extra={RAW_BODY: True, **UPLOAD_BODY},
+)
+async def create_dataset(
+    request: Request,
+    backend: BackendDep,
+    caller: CallerDep,
+    desk: UploadDeskDep,
+    processor: ProcessorDep,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Upload a file of preference pairs: as a form, or as the raw body with the options as query parameters."""
+    async with receive_upload(request, desk) as upload:
+        options = parse_options(upload.options)
+        asked = creating(request, caller.project_id, key, upload.fingerprint())
+        # A process that dies while it checks keeps the key for as long as a check may take.
+        asked = asked.with_lease(backend.settings.check_timeout_seconds)
+        is_later = "respond-async" in (prefer or "").lower()
+        work = partial(_create, backend, asked, upload, options, is_later=is_later)
+        response = await to_thread.run_sync(work, limiter=desk.check_limiter)
+    processor.notify()
+    return response
+
+
+@router.get("/datasets", responses=problems(422, 503))
+def list_datasets(
+    backend: BackendDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
+) -> Page[Dataset]:
+    """The data sets, newest first."""
+    page = datasets.list_page(backend, caller.project_id, limit=limit, cursor=cursor)
+    return Page[Dataset].model_validate(page)
+
+
+@router.get("/datasets/{dataset_id}", responses=problems(404, 503))
+def get_dataset(dataset_id: DatasetId, backend: BackendDep, caller: CallerDep) -> Dataset:
+    """One data set, with the report on its file."""
+    return Dataset.model_validate(datasets.get(backend, caller.project_id, dataset_id))
+
+
+@router.get("/datasets/{dataset_id}/report", responses=problems(404, 422, 503))
+def list_issues(
+    dataset_id: DatasetId, backend: BackendDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
+) -> Page[Issue]:
+    """Every issue found in the file, in its order."""
+    page = datasets.list_issues(backend, caller.project_id, dataset_id, limit=limit, cursor=cursor)
+    return Page[Issue].model_validate(page)
+
+
+@router.get("/datasets/{dataset_id}/rows", responses=problems(404, 409, 422, 503), response_model_exclude_unset=True)
+def list_rows(
+    dataset_id: DatasetId, backend: BackendDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
+) -> Page[DatasetRow]:
+    """The rows as jobs will read them, in the order of the file."""
+    page = datasets.list_rows(backend, caller.project_id, dataset_id, limit=limit, cursor=cursor)
+    return Page[DatasetRow].model_validate(page)
+
+
+@router.get(
+    "/datasets/{dataset_id}/content",
+    response_class=Response,
+    responses={**binary("application/octet-stream", "The bytes as uploaded."), **problems(404, 409, 503)},
+)
+def get_content(dataset_id: DatasetId, request: Request, backend: BackendDep, caller: CallerDep) -> Response:
+    """The file as uploaded."""
+    content = datasets.content(backend, caller.project_id, dataset_id)
+    download = Download(
+        num_bytes=content.num_bytes,
+        sha256=content.sha256,
+        filename=content.filename,
+        read=lambda start, end: content.chunks,
+        takes_ranges=False,
+    )
+    return file_response(request, download)
+
+
+@router.delete("/datasets/{dataset_id}", status_code=204, responses=problems(404, 409, 503))
+def delete_dataset(dataset_id: DatasetId, backend: BackendDep, caller: CallerDep) -> None:
+    """Delete a data set that no live job uses."""
+    datasets.delete(backend, caller.project_id, dataset_id)
+
+
+def _create(
+    backend: Backend, asked: CreatingRequest, upload: Upload, options: DatasetOptions, *, is_later: bool
+) -> Response:
+    file = datasets.Upload(
+        path=upload.path,
+        filename=upload.filename or UNNAMED,
+        content_encoding=upload.content_encoding,
+        **options.model_dump(),
+    )
+    take = datasets.create_later if is_later else datasets.create
+    headers = {"Preference-Applied": "respond-async"} if is_later else {}
+
+    def create(dataset_id: str | None) -> Created:
+        view = take(backend, asked.project_id, file, dataset_id=dataset_id)
+        headers["Location"] = f"/datasets/{view.id}"
+        return Created(body=Dataset.model_validate(view), status=202 if is_later else 201, headers=headers)
+
+    try:
+        return answer_once(backend, asked, "ds", create)
+    except (DatasetRejected, DatasetTooLarge, DatasetUnsupported) as error:
+        if not error.errors:
+            pointer = FIELD_OF_REASON.get(error.context.get("reason", ""), "/file")
+            error.errors = [FieldError(pointer, error.detail)]
+        raise

@@ -1,0 +1,37 @@
+"""Is the process alive, and can it do its work? Both are open to those without a key."""
+
+from dataclasses import asdict
+from http import HTTPStatus
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from api.deps import ReadinessDep
+from api.openapi import problems
+from api.problems import NOT_READY, RETRY_AFTER_SECONDS, Fault, problem_response
+from api.schemas.health import Liveness, Readiness
+from api.strict_route import StrictRoute
+
+router = APIRouter(tags=["health"], route_class=StrictRoute)
+
+
+@router.get("/health/live")
+def get_liveness() -> Liveness:
+    """Does the process answer?"""
+    return Liveness(status="ok")
+
+
+@router.get("/health/ready", response_model=Readiness, responses=problems(HTTPStatus.SERVICE_UNAVAILABLE))
+def get_readiness(request: Request, readiness: ReadinessDep) -> Readiness | Response:
+    """Do database, store and broker answer? 503 when requests cannot be served."""
+    found = readiness.ask()
+    if found.status != "down":
+        return Readiness.model_validate(found)
+    down = ", ".join(name for name, state in asdict(found).items() if state == "down" and name != "status")
+    fault = Fault(
+        kind=NOT_READY,
+        detail=f"No answer from: {down}.",
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        context={"database": found.database, "store": found.store, "broker": found.broker},
+    )
+    return problem_response(request.scope, fault)

@@ -1,0 +1,86 @@
+"""What a job writes down: live curves, events, samples, checkpoints."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from api.deps import NEEDS_KEY, After, BackendDep, CallerDep
+from api.downloads import attachment
+from api.openapi import problems
+from api.routes.jobs import JobId
+from api.schemas.job_records import Checkpoints, Events, MetricsPage, Samples
+from api.strict_route import StrictRoute
+from core.domain.job_state import Stage
+from core.services import checkpoints, events, metrics
+from core.services.metrics import MAX_PAGE_POINTS, MetricsQuery
+
+MAX_NAMES_CHARS = 2048
+MAX_EVENTS = 500
+
+router = APIRouter(tags=["jobs"], route_class=StrictRoute, dependencies=NEEDS_KEY, responses=problems(404, 422, 503))
+
+StageParam = Annotated[Stage | None, Query(description="Only points of this stage.")]
+SplitParam = Annotated[Literal["train", "validation"] | None, Query(description="Only points of this split.")]
+NamesParam = Annotated[
+    str | None,
+    Query(max_length=MAX_NAMES_CHARS, description="Only these values, with commas: `loss,rewards/margins`."),
+]
+MaxPointsParam = Annotated[
+    int | None,
+    Query(ge=2, le=MAX_PAGE_POINTS, description="Thin the curves to so many points, keeping each curve's extremes."),
+]
+FormatParam = Annotated[Literal["json", "csv"], Query(description="`csv`: one row a point, all of them.")]
+
+
+@router.get(
+    "/jobs/{job_id}/metrics",
+    response_model=MetricsPage,
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+)
+def get_metrics(
+    job_id: JobId,
+    backend: BackendDep,
+    caller: CallerDep,
+    stage: StageParam = None,
+    split: SplitParam = None,
+    names: NamesParam = None,
+    after: After = 0,
+    max_points: MaxPointsParam = None,
+    format: FormatParam = "json",
+) -> MetricsPage | Response:
+    """Points of the live curves, in the order in which they came; `after` gives only what is new."""
+    chosen = tuple(name.strip() for name in (names or "").split(",") if name.strip())
+    query = MetricsQuery(after=after, stage=stage, split=split, names=chosen, max_points=max_points)
+    if format == "json":
+        return MetricsPage.model_validate(metrics.page(backend, caller.project_id, job_id, query))
+    points = metrics.all_points(backend, caller.project_id, job_id, query)
+    headers = {"Content-Disposition": attachment(f"{job_id}-metrics.csv")}
+    return Response(metrics.to_csv(points), 200, headers, "text/csv")
+
+
+@router.get("/jobs/{job_id}/events")
+def list_events(
+    job_id: JobId,
+    backend: BackendDep,
+    caller: CallerDep,
+    after: After = 0,
+    limit: Annotated[int, Query(ge=1, le=MAX_EVENTS, description="Events of a page.")] = MAX_EVENTS,
+) -> Events:
+    """What happened to the job, for people, oldest first."""
+    found = events.list_events(backend, caller.project_id, job_id, after=after, limit=limit + 1)
+    shown = found[:limit]
+    last_seq = shown[-1].seq if shown else after
+    return Events.model_validate({"data": shown, "last_seq": last_seq, "has_more": len(found) > limit})
+
+
+@router.get("/jobs/{job_id}/samples")
+def list_samples(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Samples:
+    """The sample prompts, answered by the reference and by the policy."""
+    return Samples.model_validate({"data": events.list_samples(backend, caller.project_id, job_id)})
+
+
+@router.get("/jobs/{job_id}/checkpoints")
+def list_checkpoints(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Checkpoints:
+    """The checkpoints kept, the furthest along first."""
+    return Checkpoints.model_validate({"data": checkpoints.list_checkpoints(backend, caller.project_id, job_id)})

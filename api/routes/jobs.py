@@ -1,0 +1,150 @@
+"""`/jobs`: submit, look, steer, retry, delete."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
+
+from api.deps import DEFAULT_LIMIT, NEEDS_KEY, BackendDep, CallerDep, Cursor, IdempotencyKey, Limit
+from api.once import Created, answer_once, creating
+from api.openapi import METADATA_FILTER, Responses, problems
+from api.schemas.base import Page
+from api.schemas.jobs import Job, JobPatch
+from api.strict_route import OPEN_QUERY, StrictRoute
+from core.database.repositories.jobs import JobFilter
+from core.domain.job_spec import JobRequest
+from core.domain.job_state import JobStatus
+from core.services import jobs
+from core.services.views import JobChange, JobView
+
+METADATA_PREFIX = "metadata."
+JobId = Annotated[str, Path(description="Id of a job.", max_length=64)]
+
+router = APIRouter(tags=["jobs"], route_class=StrictRoute, dependencies=NEEDS_KEY)
+
+
+@router.post(
+    "/jobs",
+    status_code=201,
+    response_model=Job,
+    response_description="Queued. `Location` names the job.",
+    responses=problems(400, 409, 413, 415, 422, 503),
+)
+def submit_job(
+    body: JobRequest, request: Request, backend: BackendDep, caller: CallerDep, key: IdempotencyKey = None
+) -> Response:
+    """Queue a training job: SFT on the chosen responses, then DPO. `base_model` and `dataset_id` are enough."""
+    return answer_once(
+        backend,
+        creating(request, caller.project_id, key),
+        "job",
+        lambda job_id: _created(jobs.submit(backend, caller.project_id, body, job_id=job_id)),
+    )
+
+
+@router.get("/jobs", responses=problems(422, 503), openapi_extra={OPEN_QUERY: [METADATA_PREFIX], **METADATA_FILTER})
+def list_jobs(
+    request: Request,
+    backend: BackendDep,
+    caller: CallerDep,
+    status: Annotated[JobStatus | None, Query(description="Only jobs of this status.")] = None,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> Page[Job]:
+    """The jobs, newest first. `?metadata.<key>=<value>` keeps those with that metadata."""
+    metadata = {
+        name.removeprefix(METADATA_PREFIX): value
+        for name, value in request.query_params.items()
+        if name.startswith(METADATA_PREFIX)
+    }
+    where = JobFilter(status=status, metadata=metadata)
+    page = jobs.list_page(backend, caller.project_id, where, limit=limit, cursor=cursor)
+    return Page[Job].model_validate(page)
+
+
+@router.get("/jobs/{job_id}", responses=problems(404, 503))
+def get_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Job:
+    """One job: where it stands, how far it is, what it was asked."""
+    return Job.model_validate(jobs.get(backend, caller.project_id, job_id))
+
+
+@router.patch("/jobs/{job_id}", responses=problems(400, 404, 413, 415, 422, 503))
+def patch_job(job_id: JobId, body: JobPatch, backend: BackendDep, caller: CallerDep) -> Job:
+    """Change name, metadata or priority."""
+    return Job.model_validate(jobs.patch(backend, caller.project_id, job_id, body.changes()))
+
+
+@router.delete("/jobs/{job_id}", status_code=204, responses=problems(404, 409, 503))
+def delete_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> None:
+    """Delete a finished job, its checkpoints and its artifact."""
+    jobs.delete(backend, caller.project_id, job_id)
+
+
+STEERED: Responses = {202: {"model": Job, "description": "It will be so at the next step."}}
+STEER_PROBLEMS = problems(404, 409, 422, 503)
+
+
+@router.post(
+    "/jobs/{job_id}/cancel",
+    response_model=Job,
+    response_description="It is so already.",
+    responses={**STEERED, **STEER_PROBLEMS},
+)
+def cancel_job(
+    job_id: JobId,
+    backend: BackendDep,
+    caller: CallerDep,
+    save: Annotated[bool, Query(description="Publish the policy as it is.")] = False,
+) -> Response:
+    """End the job for good, at its next step."""
+    return _changed(jobs.cancel(backend, caller.project_id, job_id, save=save))
+
+
+@router.post(
+    "/jobs/{job_id}/pause",
+    response_model=Job,
+    response_description="It is so already.",
+    responses={**STEERED, **STEER_PROBLEMS},
+)
+def pause_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response:
+    """Stop the job behind a checkpoint and free its device."""
+    return _changed(jobs.pause(backend, caller.project_id, job_id))
+
+
+@router.post(
+    "/jobs/{job_id}/resume",
+    response_model=Job,
+    response_description="It is so already.",
+    responses={**STEERED, **STEER_PROBLEMS},
+)
+def resume_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response:
+    """Let a paused job go on from its checkpoint."""
+    return _changed(jobs.resume(backend, caller.project_id, job_id))
+
+
+@router.post(
+    "/jobs/{job_id}/retry",
+    status_code=201,
+    response_model=Job,
+    response_description="A new job. `Location` names it.",
+    responses=problems(404, 409, 422, 503),
+)
+def retry_job(
+    job_id: JobId, request: Request, backend: BackendDep, caller: CallerDep, key: IdempotencyKey = None
+) -> Response:
+    """Make a new job that goes on from the newest intact checkpoint of a failed or cancelled one."""
+    return answer_once(
+        backend,
+        creating(request, caller.project_id, key),
+        "job",
+        lambda new_id: _created(jobs.retry(backend, caller.project_id, job_id, new_job_id=new_id)),
+    )
+
+
+def _created(view: JobView) -> Created:
+    return Created(body=Job.model_validate(view), headers={"Location": f"/jobs/{view.id}"})
+
+
+def _changed(change: JobChange) -> Response:
+    body = Job.model_validate(change.job).model_dump_json()
+    return Response(body, 202 if change.is_changed else 200, media_type="application/json")

@@ -1,0 +1,38 @@
+"""For people and for tools: the start page, the description of the API, and the same as a page to read."""
+
+from functools import cache
+from importlib import resources
+
+from fastapi import APIRouter, Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+
+from api.openapi import describe
+from api.reference_page import render
+from api.strict_route import StrictRoute
+
+router = APIRouter(include_in_schema=False, route_class=StrictRoute)
+
+
+@router.get("/")
+def redirect_to_docs() -> Response:
+    return RedirectResponse("/docs", status_code=307)
+
+
+@router.get("/openapi.json")
+def get_openapi(request: Request) -> Response:
+    return JSONResponse(describe(request.app))
+
+
+@router.get("/docs")
+def get_docs(request: Request) -> Response:
+    return HTMLResponse(render(describe(request.app)))
+
+
+@router.get("/docs.css")
+def get_stylesheet() -> Response:
+    return Response(_stylesheet(), media_type="text/css", headers={"Cache-Control": "max-age=3600"})
+
+
+@cache
+def _stylesheet() -> str:
+    return (resources.files("api") / "web" / "docs.css").read_text(encoding="utf-8")

@@ -1,0 +1,23 @@
+"""What all answers have in common."""
+
+from typing import Annotated, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Item = TypeVar("Item")
+
+Id = Annotated[str, Field(description="Opaque, without `/`, with a prefix that names the kind.")]
+Number = Annotated[float | None, Field(description="Finite, or null where the value was not.")]
+
+
+class Answer(BaseModel):
+    """Made from the plain values that services answer. Strict JSON: no NaN, no infinity."""
+
+    model_config = ConfigDict(from_attributes=True, ser_json_inf_nan="null")
+
+
+class Page(Answer, Generic[Item]):
+    """One page of a list, newest first unless said otherwise."""
+
+    data: list[Item] = Field(description="The items of this page.")
+    next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null on the last page.")

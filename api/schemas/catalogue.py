@@ -1,0 +1,58 @@
+"""What jobs can name: preference losses and models."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from api.schemas.base import Answer, Page
+
+
+class VariantOption(Answer):
+    description: str
+    type: Literal["number", "string"]
+    default: float | str = Field(description="Used when it is left out.")
+    min: float | None = Field(description="Least value; null: none.")
+    max: float | None = Field(description="Greatest value; null: none.")
+    is_min_exclusive: bool = Field(description="Must it be above `min`?")
+    is_max_exclusive: bool = Field(description="Must it be below `max`?")
+    choices: list[str] = Field(description="Of a `string` option: what it can be.")
+    only_with: dict[str, str] = Field(description="It has an effect only where these options have these values.")
+
+
+class Variant(Answer):
+    """A preference loss."""
+
+    name: str = Field(description="Send it as `variant`.")
+    title: str
+    formula: str = Field(description="Of one pair; read it with `legend`.")
+    needs_reference: bool = Field(description="Is the policy compared with the frozen reference?")
+    options: dict[str, VariantOption] = Field(description="What `variant_options` may hold.")
+    default_beta: float = Field(description="Used when `beta` is left out.")
+    paper: str = Field(description="arXiv id, or an address where there is none.")
+    year: int
+    choose_when: str = Field(description="When to choose it.")
+    reward: str = Field(description="The implicit reward that metrics show.")
+    data: Literal["preference", "unpaired"] = Field(description="Kind of data set it trains on.")
+    other_names: list[str] = Field(description="What other trainers call it.")
+
+
+class Variants(Answer):
+    data: list[Variant]
+    legend: str = Field(description="What the letters of the formulas mean.")
+
+
+class Model(Answer):
+    """What a job can start from."""
+
+    name: str = Field(description="Send it as `base_model`.")
+    kind: Literal["base", "tuned"] = Field(description="`base`: put there by the operator; `tuned`: made by a job.")
+    architecture: str = Field(description="Class of transformers.")
+    num_parameters: int
+    context_length: int = Field(description="Tokens.")
+    source: str | None = Field(description="Where it was pulled from.")
+    revision: str | None = Field(description="Commit or version of the source.")
+    job_id: str | None = Field(description="Of a tuned policy: the job that made it.")
+
+
+class Models(Page[Model]):
+    """Base models by name, then tuned policies, the newest first."""

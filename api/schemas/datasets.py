@@ -1,0 +1,105 @@
+"""`/datasets`: what an upload may say about its file, and what is known of a data set."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from api.schemas.base import Answer, Id
+from core.domain.dataset_rows import DatasetKind
+from core.domain.job_spec import Metadata, Name, Payload
+
+ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+ISSUE_POINTER = "JSON pointer into the row, such as `/rejected`; null for the row or file as a whole."
+
+
+class DatasetOptions(Payload):
+    """Fields of the form beside `file`, or query parameters with a raw body; all may be left out."""
+
+    name: Name | None = Field(None, description="For people; default the file's name.")
+    kind: DatasetKind = Field(
+        DatasetKind.PREFERENCE,
+        description="What the rows are; a file of another kind is refused, naming the value to send.",
+    )
+    format: Name = Field("auto", description="Layout of the rows; `auto` recognises it.")
+    columns: dict[ColumnName, ColumnName] = Field(
+        default_factory=dict,
+        max_length=32,
+        description='Our names of columns to those in the file, as a JSON object: `{"prompt": "question"}`.',
+    )
+    on_error: Literal["reject", "skip"] = Field(
+        "reject", description="`reject`: a malformed row refuses the file; `skip`: the good rows are kept."
+    )
+    metadata: Metadata = Field(default_factory=dict, description="Strings of yours, as a JSON object.")
+
+
+class Issue(Answer):
+    """One thing wrong with, or remarkable about, a row or the file."""
+
+    line: int | None = Field(description="Line of the file, from 1; null for what concerns the whole file.")
+    row: int | None = Field(description="Row of the file, from 0; null for what concerns the whole file.")
+    severity: Literal["error", "warning"] = Field(description="`error`: the row or the file is refused for it.")
+    code: str = Field(description="Stable name of the issue.")
+    detail: str = Field(description="What it is, in words.")
+    pointer: str | None = Field(None, description=ISSUE_POINTER)
+
+
+class Report(Answer):
+    """The verdict on a file. Counts are exact; the list may be cut, see `GET /datasets/{id}/report`."""
+
+    counts: dict[str, int] = Field(description="Number of issues by code.")
+    issues: list[Issue] = Field(description="The first issues, in the order of the file.")
+    issues_truncated: bool = Field(description="Are there more issues than listed?")
+    statistics: dict[str, Any] = Field(
+        description="Of the accepted rows: lengths in characters, turns, duplicates, languages, which side is longer."
+    )
+
+
+class PartialReport(Answer):
+    """A report while there is none yet: every member may be absent."""
+
+    counts: dict[str, int] = Field(default_factory=dict, description="Number of issues by code.")
+    issues: list[Issue] = Field(default_factory=list, description="The first issues, in the order of the file.")
+    issues_truncated: bool = Field(False, description="Are there more issues than listed?")
+    statistics: dict[str, Any] = Field(default_factory=dict, description="Empty until the file is checked.")
+
+
+class Message(Answer):
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+Text = str | list[Message]
+"""A plain text, trained as it stands, or messages, rendered by the base model's chat template."""
+
+
+class DatasetRow(Answer):
+    """A row as jobs read it. Of the fields, those of the data set's kind are there."""
+
+    line: int = Field(description="Line of the file as uploaded, from 1.")
+    prompt: Text = Field(description="What is answered; may be empty.")
+    chosen: Text = Field("", description="`preference`: the better response.")
+    rejected: Text = Field("", description="`preference`: the worse response.")
+    response: Text = Field("", description="`demonstration` and `unpaired`: the response.")
+    label: bool = Field(False, description="`unpaired`: is the response desirable?")
+
+
+class Dataset(Answer):
+    """A data set. `num_rows = num_accepted + num_rejected + num_set_aside`."""
+
+    id: Id
+    name: str = Field(description="For people.")
+    status: Literal["processing", "ready", "rejected"] = Field(
+        description="`processing`: being checked; `ready`: jobs can use it; `rejected`: only the report is kept."
+    )
+    kind: DatasetKind = Field(description="What the rows are.")
+    format: str = Field(description="Layout as recognised; `auto` while processing.")
+    sha256: str = Field(description="Of the bytes as uploaded, hexadecimal.")
+    num_bytes: int = Field(description="Bytes as uploaded.")
+    num_rows: int = Field(description="Rows read.")
+    num_accepted: int = Field(description="Rows that jobs train on.")
+    num_rejected: int = Field(description="Malformed rows.")
+    num_set_aside: int = Field(description="Well-formed rows that teach nothing, such as chosen = rejected.")
+    report: PartialReport = Field(description="What was found in the file.")
+    metadata: dict[str, str] = Field(description="Strings of yours.")
+    created_at: datetime = Field(description="RFC 3339, UTC.")

@@ -1,0 +1,77 @@
+"""What a job writes down while it runs: metric points, events, samples, checkpoints."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import Field
+
+from api.schemas.base import Answer, Id
+from core.domain.job_state import JobStatus, Stage
+
+
+class MetricPoint(Answer):
+    seq: int = Field(description="Grows in the order in which points became visible.")
+    stage: Stage = Field(description="`sft` or `dpo`.")
+    split: Literal["train", "validation"] = Field(description="Which rows it was measured on.")
+    step: int = Field(description="Optimizer step, from 1; step 0 is before the first update.")
+    epoch: float = Field(description="Passes over the training rows so far.")
+    at: datetime = Field(description="RFC 3339, UTC.")
+    values: dict[str, float | None] = Field(
+        description="By name, such as `loss`, `rewards/chosen`, `rewards/margins`; null where not finite."
+    )
+
+
+class MetricsPage(Answer):
+    """Points in the order of `seq`. One point per (stage, split, step) for ever."""
+
+    job_id: Id
+    status: JobStatus = Field(description="Of the job, at the time of this page.")
+    points: list[MetricPoint]
+    last_seq: int = Field(description="Send it as `after` for what comes next.")
+    has_more: bool = Field(description="Are there more points already?")
+    reset: bool = Field(description="Points were taken back: discard all; this page starts at the first point.")
+
+
+class Event(Answer):
+    seq: int = Field(description="Counts up from 1 within the job.")
+    at: datetime = Field(description="RFC 3339, UTC.")
+    level: Literal["info", "warning", "error"]
+    kind: str = Field(description="For programs.")
+    message: str = Field(description="For people.")
+    data: dict[str, Any] = Field(description="What the message is about, by name.")
+
+
+class Events(Answer):
+    """Oldest first."""
+
+    data: list[Event]
+    last_seq: int = Field(description="Send it as `after` for what comes next.")
+    has_more: bool = Field(description="Are there more events already?")
+
+
+class Sample(Answer):
+    prompt: str = Field(description="One of the job's sample prompts.")
+    reference: str = Field(description="The answer of the frozen reference, greedily.")
+    policy: str = Field(description="The answer of the policy at this step, greedily.")
+    step: int = Field(description="Optimizer step of DPO.")
+
+
+class Samples(Answer):
+    data: list[Sample]
+
+
+class Checkpoint(Answer):
+    id: Id
+    stage: Stage
+    step: int = Field(description="Optimizer step within the stage.")
+    num_bytes: int = Field(description="Bytes of its files together.")
+    is_best: bool = Field(description="Has it the best validation loss of those kept?")
+    metrics: dict[str, float | None] = Field(description="Validation values at this step; empty if not evaluated.")
+    created_at: datetime = Field(description="RFC 3339, UTC.")
+
+
+class Checkpoints(Answer):
+    """Those kept, the furthest along first."""
+
+    data: list[Checkpoint]
+    next_cursor: None = Field(None, description="All are on one page.")

@@ -1,0 +1,79 @@
+"""`/jobs`: the request is `core.domain.job_spec.JobRequest`; here are its change and its answer."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.schemas.base import Answer, Id
+from core.domain.failure_codes import FailureCode
+from core.domain.job_spec import Metadata, Name
+from core.domain.job_state import Desired, JobStatus, Stage
+
+STAGE_STATUS = "`pending`, `started`, `finished`, `reused` (taken over from an earlier job) or `skipped`."
+
+
+class JobPatch(BaseModel):
+    """What can be changed at any time. Fields left out stay; null means the default."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    name: Name | None = Field(None, description="For people; null removes it.")
+    metadata: Metadata | None = Field(None, description="Replaces all of it; null empties it.")
+    priority: Annotated[int, Field(ge=-100, le=100)] | None = Field(None, description="Higher runs first; null is 0.")
+
+    def changes(self) -> dict[str, Any]:
+        """The fields that were sent, with the default in the place of null."""
+        values: dict[str, Any] = {"name": self.name, "metadata": self.metadata or {}, "priority": self.priority or 0}
+        return {name: value for name, value in values.items() if name in self.model_fields_set}
+
+
+class Progress(Answer):
+    stage: Stage | None = Field(description="The stage that runs; null before the first.")
+    step: int = Field(description="Optimizer steps done in this stage (batches for `reference` and `evaluation`).")
+    total_steps: int = Field(description="Steps of this stage; 0 until known.")
+    fraction: float = Field(description="Of the whole job, 0 to 1.")
+    eta_seconds: float | None = Field(description="Estimated seconds to the end; null when not running or unknown.")
+    tokens_per_second: float | None = Field(description="Trained tokens a second; null when not running or unknown.")
+
+
+class JobStage(Answer):
+    name: Stage = Field(description="Stages run in the order listed.")
+    status: str = Field(description=STAGE_STATUS)
+    started_at: datetime | None = Field(description="RFC 3339, UTC; null before.")
+    finished_at: datetime | None = Field(description="RFC 3339, UTC; null before.")
+    steps: int = Field(description="Steps done.")
+    reused_from: str | None = Field(description="The job whose output was taken over; else null.")
+
+
+class JobError(Answer):
+    code: FailureCode = Field(description="Why the job failed, for programs.")
+    title: str = Field(description="The code in words.")
+    detail: str = Field(description="What happened in this job, and what to do.")
+
+
+class ArtifactSummary(Answer):
+    num_files: int = Field(description="Files of the published policy.")
+    num_bytes: int = Field(description="Their bytes together.")
+
+
+class Job(Answer):
+    id: Id
+    name: str | None = Field(description="For people.")
+    status: JobStatus = Field(description="Where the job is; `succeeded`, `failed` and `cancelled` are final.")
+    desired: Desired = Field(description="What was asked of it last; a running job follows at its next step.")
+    stage: Stage | None = Field(description="The stage that runs or ran last; null before the first.")
+    spec: dict[str, Any] = Field(description="The settings with numbers in the place of `auto`, as far as known.")
+    requested: dict[str, Any] = Field(description="The settings as sent.")
+    created_at: datetime = Field(description="RFC 3339, UTC.")
+    started_at: datetime | None = Field(description="First start, RFC 3339, UTC; null before.")
+    finished_at: datetime | None = Field(description="RFC 3339, UTC; null before.")
+    attempt: int = Field(description="How many times a worker has taken it up.")
+    progress: Progress
+    queue_position: int | None = Field(description="1 is next; null when not queued.")
+    stages: list[JobStage] = Field(description="All stages, in order.")
+    error: JobError | None = Field(description="Why it failed; null unless it has.")
+    artifact: ArtifactSummary | None = Field(description="What was published; null before.")
+    metadata: dict[str, str] = Field(description="Strings of yours.")
+    priority: int = Field(description="Higher runs first.")
+    source_job_id: str | None = Field(description="The job that this one retries; else null.")

@@ -1,0 +1,89 @@
+"""Serves the API with uvicorn, hardened: bounded connections, bounded waits, no word about the software."""
+
+import asyncio
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from api.access import is_loopback
+from api.app import create_app
+from core.logging import configure_logging
+from core.settings import Settings, SettingsError
+
+MAX_CONNECTIONS = 1000
+MAX_HEADER_BYTES = 32 * 1024
+HEADER_SECONDS = 10.0
+KEEP_ALIVE_SECONDS = 30
+SHUTDOWN_SECONDS = 10
+
+
+class TimedH11Protocol(H11Protocol):
+    """Closes a connection whose request head does not come: uvicorn itself waits for ever for that."""
+
+    header_seconds = HEADER_SECONDS
+    _header_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._header_timer = self.loop.call_later(self.header_seconds, self._give_up)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        is_waiting = self.cycle is None or self.cycle.response_complete
+        if not is_waiting:
+            self._stop_timer()
+        elif self._header_timer is None and self.timeout_keep_alive_task is None:
+            self._header_timer = self.loop.call_later(self.header_seconds, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _give_up(self) -> None:
+        self._header_timer = None
+        if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
+            self.transport.close()
+
+    def _stop_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit code. Raises SettingsError."""
+    check_binding(settings)
+    configure_logging(settings)
+    server = uvicorn.Server(uvicorn_config(settings))
+    server.run()
+    return 0 if server.started else 1
+
+
+def check_binding(settings: Settings) -> None:
+    """Raises SettingsError when the API would be open to a network without a key."""
+    if settings.api_key is None and not is_loopback(settings.host):
+        raise SettingsError(
+            f"PREFTUNE_HOST: {settings.host} can be reached from other machines, which needs a key; "
+            "set PREFTUNE_API_KEY, or listen on 127.0.0.1"
+        )
+
+
+def uvicorn_config(settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        http=TimedH11Protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        backlog=512,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )

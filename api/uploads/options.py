@@ -1,0 +1,46 @@
+"""The options of an upload, which come as texts of a form or of the query."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from api.problems import INVALID_REQUEST, HttpError
+from api.schemas.datasets import DatasetOptions
+from api.strict_json import parse, pointer_part, summary, text_fault
+from api.validation_messages import field_errors
+from core.domain.errors import FieldError
+
+JSON_OPTIONS = ("columns", "metadata")
+
+
+def parse_options(texts: dict[str, str]) -> DatasetOptions:
+    """Raises HttpError naming every fault. An empty text counts as left out, as forms send it."""
+    errors: list[FieldError] = []
+    values: dict[str, Any] = {}
+    for name, text in texts.items():
+        if text:
+            values[name] = _value(name, text, errors)
+    if not errors:
+        try:
+            return DatasetOptions.model_validate(values)
+        except ValidationError as error:
+            errors = field_errors(error.errors(include_url=False), values)
+    raise HttpError(INVALID_REQUEST, summary(errors), errors=errors)
+
+
+def _value(name: str, text: str, errors: list[FieldError]) -> Any:
+    pointer = pointer_part(name)
+    if fault := text_fault(text):
+        errors.append(FieldError(pointer, fault))
+    elif name in JSON_OPTIONS:
+        return _json(pointer, text, errors)
+    return text
+
+
+def _json(pointer: str, text: str, errors: list[FieldError]) -> Any:
+    try:
+        return parse(text.encode())
+    except HttpError as error:
+        inner = error.fault.errors or [FieldError("", 'must be a JSON object, such as {"prompt": "question"}')]
+        errors += [FieldError(pointer + fault.pointer, fault.detail) for fault in inner]
+        return None
