@@ -60,9 +60,11 @@ def page(backend: Backend, project_id: str, job_id: str, query: MetricsQuery) ->
     return backend.database.read(work)
 
 
-def all_points(backend: Backend, project_id: str, job_id: str) -> list[MetricPointView]:
-    """The whole curve, in pages inside."""
-    query = MetricsQuery()
+def all_points(
+    backend: Backend, project_id: str, job_id: str, query: MetricsQuery | None = None
+) -> list[MetricPointView]:
+    """All points that the query asks for, in pages inside."""
+    query = query or MetricsQuery()
     points: list[MetricPointView] = []
     while True:
         part = page(backend, project_id, job_id, query)
