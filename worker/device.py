@@ -1,0 +1,78 @@
+"""Which device this worker trains on. Asked of a subprocess: torch is never loaded into the worker itself."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.settings import SettingsError
+
+_PROBE_SECONDS = 120
+_GPU_SIGNS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")
+"""Without any of them there is no GPU to look for, and no need to wait for torch to load."""
+_PROBE = """
+import json, torch
+count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+print(json.dumps([torch.cuda.get_device_name(index) for index in range(count)]))
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    name: str
+    """For torch: `cpu` or `cuda:<n>`."""
+    label: str
+    """For people."""
+
+
+CPU = Device(name="cpu", label="CPU")
+
+
+def choose_device(wanted: str) -> Device:
+    """`auto`, `cpu`, `cuda` or `cuda:<n>`. Raises SettingsError for one that is not here."""
+    if wanted == "cpu" or (wanted == "auto" and not any(Path(sign).exists() for sign in _GPU_SIGNS)):
+        return CPU
+    kind, _, number = wanted.partition(":")
+    if wanted != "auto" and (kind != "cuda" or not (number.isdecimal() or number == "")):
+        raise SettingsError("PREFTUNE_DEVICE: must be auto, cpu, cuda or cuda:<n>")
+    names = probe_gpus()
+    index = int(number or 0)
+    if index < len(names):
+        return Device(name=f"cuda:{index}", label=names[index])
+    if wanted == "auto":
+        return CPU
+    raise SettingsError(f"PREFTUNE_DEVICE: {wanted} is not here; torch finds {len(names)} CUDA devices")
+
+
+def probe_gpus() -> list[str]:
+    """Names of the CUDA devices that torch can use; none when it cannot be asked."""
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-P", "-c", _PROBE],
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_SECONDS,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+        return [str(name) for name in json.loads(probe.stdout.splitlines()[-1])]
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return []
+
+
+def count_threads(wanted: int) -> int:
+    """CPU threads of a trainer: as set, or every core this process may use."""
+    if wanted:
+        return wanted
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(available, _cgroup_cores() or available))
+
+
+def _cgroup_cores() -> int | None:
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return None if quota == "max" else max(1, round(int(quota) / int(period)))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,30 @@
+"""The wish of the operator that this worker ends: finish the step, write a checkpoint, hand the job back."""
+
+import threading
+import time
+
+
+class Drain:
+    def __init__(self, grace_seconds: float) -> None:
+        self._grace_seconds = grace_seconds
+        self._begun = threading.Event()
+        self._began_at = 0.0
+
+    def begin(self) -> None:
+        """May be called from a signal handler of a thread that does not wait here."""
+        if not self._begun.is_set():
+            self._began_at = time.monotonic()
+            self._begun.set()
+
+    @property
+    def is_begun(self) -> bool:
+        return self._begun.is_set()
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whoever stops us will not wait any longer."""
+        return self._begun.is_set() and time.monotonic() - self._began_at > self._grace_seconds
+
+    def wait(self, seconds: float) -> bool:
+        """True as soon as it has begun."""
+        return self._begun.wait(seconds)

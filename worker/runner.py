@@ -1,0 +1,61 @@
+"""One attempt at a time: claims what is queued, whoever woke us, until nothing is left or the worker drains."""
+
+import logging
+import random
+import socket
+import threading
+
+from core.domain.errors import Unavailable
+from core.services import attempts
+from worker.device import Device
+from worker.patience import MAX_PAUSE_SECONDS
+from worker.scratch import WorkerScratch
+from worker.supervisor import Workplace, run_attempt
+
+_WAIT_SECONDS = 0.2
+
+_log = logging.getLogger(__name__)
+
+
+class Runner:
+    def __init__(self, place: Workplace, device: Device, scratch: WorkerScratch) -> None:
+        self._place = place
+        self._device = device
+        self._scratch = scratch
+        self._slot = threading.Lock()
+        self._worker = place.backend.settings.effective_worker_name
+
+    def run_queued(self) -> None:
+        """Run one job after the other. A second caller waits for its turn, and so takes no second wake-up."""
+        while not self._slot.acquire(timeout=_WAIT_SECONDS):
+            if self._place.drain.is_begun:
+                return
+        try:
+            while not self._place.drain.is_begun and self._run_next():
+                continue
+        finally:
+            self._slot.release()
+
+    def poll(self) -> None:
+        """Look for jobs now and then, until the worker drains: wake-ups may be lost."""
+        settings = self._place.backend.settings
+        num_failures = 0
+        while not self._place.drain.is_begun:
+            try:
+                self.run_queued()
+                num_failures = 0
+            except Unavailable as error:
+                num_failures += 1
+                _log.warning("cannot look for jobs: %s", error.detail)
+            limit = min(MAX_PAUSE_SECONDS, settings.poll_seconds * 2.0 ** min(num_failures, 8))
+            self._place.drain.wait(random.uniform(0.75, 1.25) * max(limit, min(settings.poll_seconds, 0.05)))
+
+    def _run_next(self) -> bool:
+        claim = attempts.claim(
+            self._place.backend, worker=self._worker, host=socket.gethostname(), device=self._device.label
+        )
+        if claim is None:
+            return False
+        with self._scratch.attempt(claim) as work_dir:
+            run_attempt(self._place, claim, work_dir)
+        return True

@@ -1,0 +1,68 @@
+"""Work directories of attempts, on local disk, gone with the attempt: also with one whose worker was killed."""
+
+import fcntl
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from core.services.attempts import Claim
+
+_LOCK_FILE = "lock"
+
+_log = logging.getLogger(__name__)
+
+
+class WorkerScratch:
+    """One worker's part of the scratch space, held by a file lock for as long as the process lives."""
+
+    def __init__(self, scratch_dir: Path) -> None:
+        self._all = scratch_dir / "workers"
+        self._mine = self._all / uuid.uuid4().hex
+        self._mine.mkdir(mode=0o700, parents=True)
+        self._lock = _lock(self._mine)
+        self._remove_leftovers()
+
+    @contextmanager
+    def attempt(self, claim: Claim) -> Iterator[Path]:
+        """A fresh directory for one attempt, removed afterwards."""
+        directory = self._mine / f"{claim.job_id}-a{claim.attempt}"
+        directory.mkdir(mode=0o700)
+        try:
+            yield directory.resolve()
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def close(self) -> None:
+        shutil.rmtree(self._mine, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _remove_leftovers(self) -> None:
+        """What workers have left that were killed: their locks are free."""
+        for directory in self._all.iterdir():
+            if directory == self._mine:
+                continue
+            lock = _lock(directory)
+            if lock is not None:
+                _log.info("removing the work directory of a worker that is gone: %s", directory.name)
+                shutil.rmtree(directory, ignore_errors=True)
+                os.close(lock)
+
+
+def _lock(directory: Path) -> int | None:
+    """A descriptor that holds the directory's lock, or None while another process does."""
+    try:
+        descriptor = os.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:  # removed meanwhile, or no folder of ours
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor

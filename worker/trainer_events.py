@@ -1,0 +1,6 @@
+"""Kinds of events by which trainer and supervisor understand each other beyond the protocol's own messages."""
+
+CHECKPOINT_UNUSABLE = "checkpoint_unusable"
+"""Sent before `failed`: the checkpoint to resume from is intact but cannot be used; try an older one."""
+PAIRS_SET_ASIDE = "pairs_set_aside"
+"""Rows that do not fit into `max_length`."""

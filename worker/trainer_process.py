@@ -1,0 +1,180 @@
+"""The trainer process of one attempt, and what it says: messages in order, then how it ended.
+
+It runs in a session of its own, so that the whole group can be killed, and with an environment that holds no secret.
+"""
+
+import collections
+import logging
+import os
+import queue
+import signal
+import subprocess
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from core.domain.trainer_protocol import (
+    MAX_LINE_BYTES,
+    SupervisorMessage,
+    TrainerMessage,
+    decode_trainer_message,
+    encode_message,
+)
+
+_MAX_WAITING_MESSAGES = 10_000
+"""Beyond that the trainer waits: it is far ahead of the database."""
+_MAX_LOG_LINES = 200
+_KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "TZ")
+_KEPT_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_")
+_UNTRIMMED = str(16 * 1024**3)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """The process is gone, and all of its group."""
+
+    returncode: int
+    has_spoken_nonsense: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchPlan:
+    command: Sequence[str]
+    """The work directory is added as the last argument."""
+    num_threads: int
+
+
+class TrainerProcess:
+    def __init__(self, plan: LaunchPlan, work_dir: Path) -> None:
+        self.inbox: queue.Queue[TrainerMessage | Ended] = queue.Queue(_MAX_WAITING_MESSAGES)
+        self._is_closed = threading.Event()
+        self._has_spoken_nonsense = False
+        self._log_lines: collections.deque[str] = collections.deque(maxlen=_MAX_LOG_LINES)
+        (work_dir / "tmp").mkdir(exist_ok=True)
+        self._process = subprocess.Popen(
+            [*plan.command, str(work_dir)],
+            cwd=work_dir,
+            env=trainer_environment(work_dir, plan.num_threads),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._write_lock = threading.Lock()
+        self._threads = [
+            threading.Thread(target=target, name=f"trainer {self._process.pid} {name}", daemon=True)
+            for name, target in (("messages", self._read_messages), ("log", self._read_log))
+        ]
+        self._watcher = threading.Thread(target=self._watch, name=f"trainer {self._process.pid} watcher", daemon=True)
+        for thread in (*self._threads, self._watcher):
+            thread.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def log_tail(self) -> str:
+        """The last lines of its standard error: for our log, never for users."""
+        return "\n".join(self._log_lines)
+
+    def send(self, message: SupervisorMessage) -> None:
+        """A trainer that has gone meanwhile does not hear it."""
+        stdin = self._process.stdin
+        assert stdin is not None
+        with self._write_lock, suppress(OSError, ValueError):
+            stdin.write(encode_message(message))
+            stdin.flush()
+
+    def terminate(self) -> None:
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """The whole group, at once."""
+        if self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Leave nothing behind; idempotent."""
+        self.kill()
+        self._is_closed.set()
+        self._watcher.join()
+        with suppress(OSError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+
+    def _watch(self) -> None:
+        # Not reaped yet, the leader keeps its process group's number from being given to others.
+        os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        returncode = self._process.wait()
+        for thread in self._threads:
+            thread.join()
+        self._put(Ended(returncode=returncode, has_spoken_nonsense=self._has_spoken_nonsense))
+
+    def _read_messages(self) -> None:
+        stdout = self._process.stdout
+        assert stdout is not None
+        with stdout:
+            while line := stdout.readline(MAX_LINE_BYTES + 1):
+                try:
+                    message = decode_trainer_message(line)
+                except ValueError:
+                    self._has_spoken_nonsense = True
+                    _log.error("trainer %d: not a message of the protocol: %.200r", self.pid, line)
+                    self._kill_and_drain(stdout)
+                    return
+                self._put(message)
+
+    def _kill_and_drain(self, stdout: IO[bytes]) -> None:
+        self.kill()
+        while stdout.read(65536):
+            pass
+
+    def _read_log(self) -> None:
+        stderr = self._process.stderr
+        assert stderr is not None
+        with stderr:
+            while line := stderr.readline(65536):
+                text = line.decode(errors="replace").rstrip()
+                self._log_lines.append(text)
+                _log.info("trainer %d: %s", self.pid, text)
+
+    def _put(self, item: TrainerMessage | Ended) -> None:
+        while not self._is_closed.is_set():
+            try:
+                self.inbox.put(item, timeout=0.2)
+                return
+            except queue.Full:
+                continue
+
+
+def trainer_environment(work_dir: Path, num_threads: int) -> dict[str, str]:
+    """Only what a trainer needs of our environment: no key, no URL of database, broker or store."""
+    kept = {
+        name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
+    }
+    temporary = str(work_dir / "tmp")
+    return kept | {
+        "HOME": temporary,
+        "TMPDIR": temporary,
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(num_threads),
+        "MKL_NUM_THREADS": str(num_threads),
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        # glibc would give big buffers back to the kernel after each step, and fault them in again: a tenth of the time.
+        "MALLOC_MMAP_THRESHOLD_": _UNTRIMMED,
+        "MALLOC_TRIM_THRESHOLD_": _UNTRIMMED,
+        # Without it cuBLAS cannot be deterministic.
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    }
