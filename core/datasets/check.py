@@ -1,10 +1,41 @@
 """Checks and normalises one file: the whole verdict, in this process."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
+from typing import Final
 
-from core.datasets.options import CheckOptions
-from core.datasets.result import CheckResult
-from core.datasets.run import CheckRun
+from core.datasets.accumulation import Accumulation, issue_counts
+from core.datasets.faults import FileFault, RowFault
+from core.datasets.issue_log import IssueLog
+from core.datasets.json_rows import parse_row
+from core.datasets.layouts.layout import SourceRow
+from core.datasets.lint import Lint
+from core.datasets.options import CheckOptions, Limits
+from core.datasets.pool import Work, process_in_order
+from core.datasets.recognition import (
+    NUM_SAMPLED_ROWS,
+    recognise,
+    rename_columns,
+    require_columns,
+    validate_options,
+)
+from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult, Refusal, Report, Statistics
+from core.datasets.row_processing import FoundIssue
+from core.datasets.sources.batches import Batch, LineBatch, Record
+from core.datasets.sources.source import Source
+from core.datasets.sources.text import SourceFile, TextStream
+from core.domain.dataset_rows import DatasetKind, RowIssue
+from core.domain.issue_codes import ISSUE_KINDS, IssueCode
+
+_FINGERPRINTS_FILE: Final = ".fingerprints"
+_DEFAULT_LAYOUTS: Final = {
+    DatasetKind.PREFERENCE: "explicit",
+    DatasetKind.DEMONSTRATION: "prompt-completion",
+    DatasetKind.UNPAIRED: "unpaired",
+}
+"""To name what is wrong with each row, where no row is an object to recognise a layout by."""
 
 
 def check_file(source: Path, options: CheckOptions, output_dir: Path, *, num_workers: int = 1) -> CheckResult:
@@ -12,9 +43,158 @@ def check_file(source: Path, options: CheckOptions, output_dir: Path, *, num_wor
 
     Writes `rows.jsonl` (normalised rows in the order of the file; absent when the file is refused) and `issues.jsonl`
     (every issue) into `output_dir`. Nothing else is left there. The answer depends on the bytes and the options only,
-    not on `num_workers`.
+    not on `num_workers`; more than one forks, so the calling process must have no other threads.
 
     Raises:
         InvalidRequest: the options themselves are wrong (an unknown format, an unknown field in `columns`).
     """
-    return CheckRun(source, options, output_dir, num_workers=num_workers).run()
+    validate_options(options)
+    with ExitStack() as cleanup:
+        check = _Check(source, options, output_dir, cleanup)
+        return check.run(num_workers)
+
+
+class _Check:
+    def __init__(self, source: Path, options: CheckOptions, output_dir: Path, cleanup: ExitStack) -> None:
+        self._options = options
+        self._rows_path = output_dir / ROWS_FILE
+        fingerprints_path = output_dir / _FINGERPRINTS_FILE
+        cleanup.callback(fingerprints_path.unlink, missing_ok=True)
+        self._file = SourceFile(source, options.limits)
+        cleanup.callback(self._file.close)
+        self._log = IssueLog(output_dir / ISSUES_FILE, options.limits)
+        cleanup.callback(self._log.close)
+        self._rows = Accumulation(self._rows_path, fingerprints_path, self._log, options.limits)
+        cleanup.callback(self._rows.close)
+        self._format: str | None = None
+        self._source: Source | None = None
+        self._stream: TextStream | None = None
+
+    def run(self, num_workers: int) -> CheckResult:
+        try:
+            self._read(num_workers)
+            refusal = self._judge_rows()
+        except FileFault as fault:
+            refusal = self._refuse(fault)
+        self._rows.close()
+        statistics = self._statistics()
+        if refusal is None:
+            self._lint(statistics)
+        else:
+            self._rows_path.unlink()
+        return self._result(refusal, statistics)
+
+    def _read(self, num_workers: int) -> None:
+        options = self._options
+        self._stream = TextStream(self._file, options)
+        self._source = Source(self._file, self._stream, options.columns, options.limits)
+        batches = self._source.batches()
+        first = next(batches, None)
+        if first is None:
+            return
+        sample = _sample(first, options.limits)
+        layout_name = _DEFAULT_LAYOUTS[options.kind]
+        if sample:
+            require_columns(sample, options.columns)
+            layout_name = recognise([rename_columns(row, options.columns) for row in sample], options).name
+            self._format = layout_name
+        work = _with_sketches(chain([first], batches), options.limits.max_near_duplicate_rows)
+        for result in process_in_order(work, options, layout_name, num_workers):
+            self._rows.add(result)
+
+    def _judge_rows(self) -> Refusal | None:
+        rows = self._rows
+        if rows.num_source_rows == 0:
+            raise FileFault(IssueCode.NO_ROWS, "The file has no rows.")
+        if rows.num_rejected and (self._options.on_error == "reject" or not rows.num_accepted):
+            return Refusal(code="rows-rejected", kind="invalid", detail=self._describe_bad_rows())
+        if not rows.num_accepted:
+            raise FileFault(
+                IssueCode.NO_USABLE_ROW,
+                f"No usable row is left: all {rows.num_set_aside:,} rows are set aside, as the report says.",
+            )
+        return None
+
+    def _describe_bad_rows(self) -> str:
+        rows = self._rows
+        first = next((issue for issue in self._log.shown() if issue["severity"] == "error"), None)
+        place = f" The first: {_describe(first)}" if first else ""
+        remedy = "" if not rows.num_accepted else " Correct them, or send on_error=skip to keep the good rows."
+        return f"{rows.num_rejected:,} of {rows.num_rows:,} rows are malformed.{place}{remedy}"
+
+    def _refuse(self, fault: FileFault) -> Refusal:
+        self._log.counts[fault.code] += 1
+        self._log.add(FoundIssue(fault.line, fault.row, fault.code, fault.detail, None))
+        return Refusal(code=fault.code.value, kind=ISSUE_KINDS[fault.code].error_kind, detail=fault.detail)
+
+    def _statistics(self) -> Statistics:
+        statistics = self._rows.tally.statistics(self._rows.num_source_rows)
+        statistics["container"] = self._source.container if self._source else None
+        statistics["compression"] = self._stream.compression if self._stream else None
+        is_text = self._stream is not None and not self._stream.is_parquet
+        statistics["encoding"] = self._stream.encoding if self._stream and is_text else None
+        return statistics
+
+    def _lint(self, statistics: Statistics) -> None:
+        lint = Lint(self._rows.accepted_rows(self._options.kind), self._options.limits.max_issues)
+        for issue in lint.issues(statistics):
+            self._log.add(issue)
+        self._log.counts.update(lint.totals)
+
+    def _result(self, refusal: Refusal | None, statistics: Statistics) -> CheckResult:
+        rows = self._rows
+        return CheckResult(
+            verdict="ready" if refusal is None else "rejected",
+            kind=self._options.kind,
+            format=self._format,
+            sha256=self._file.sha256(),
+            num_bytes=self._file.num_bytes,
+            num_rows=rows.num_rows,
+            num_accepted=rows.num_accepted,
+            num_rejected=rows.num_rejected,
+            num_set_aside=rows.num_set_aside,
+            report=Report(
+                counts=issue_counts(self._log.counts),
+                issues=self._log.shown(),
+                issues_truncated=self._log.is_truncated,
+                statistics=statistics,
+            ),
+            refusal=refusal,
+        )
+
+
+def _describe(issue: RowIssue) -> str:
+    place = f"line {issue['line']}" if issue["line"] is not None else "the file"
+    if issue["row"] is not None:
+        place += f" (row {issue['row'] + 1})"
+    return f"{place}: {issue['detail']}"
+
+
+def _sample(batch: Batch, limits: Limits) -> list[SourceRow]:
+    """The first rows of the batch that are objects."""
+    rows: list[SourceRow] = []
+    for value in _values(batch):
+        try:
+            row = parse_row(value, limits) if isinstance(value, bytes) else value
+        except RowFault:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+        if len(rows) == NUM_SAMPLED_ROWS:
+            break
+    return rows
+
+
+def _values(batch: Batch) -> Iterator[Record | bytes | dict[str, object]]:
+    if isinstance(batch, LineBatch):
+        yield from (line for line in batch.data.split(b"\n") if line and not line.isspace() and len(line) < 1 << 20)
+    else:
+        yield from (record.value for record in batch.records)  # type: ignore[misc]
+
+
+def _with_sketches(batches: Iterable[Batch], max_rows: int) -> Iterator[Work]:
+    """Sketches are wanted until so many rows have gone by; blank lines count, which only ends them earlier."""
+    num_rows = 0
+    for batch in batches:
+        yield batch, num_rows < max_rows
+        num_rows += batch.data.count(b"\n") if isinstance(batch, LineBatch) else len(batch.records)

@@ -96,7 +96,7 @@ def _read_answer(return_code: int, answer: bytes) -> CheckResult:
     if return_code == EXIT_OUT_OF_MEMORY:
         raise CheckOutOfMemory("The file needs more memory to check than it may have. Split it into smaller files.")
     raise CheckCrashed(
-        "The file made the check stop unexpectedly: it is damaged, or made to do harm. Export it again, as JSONL if it is not.",
+        "The file made the check stop unexpectedly: it is damaged, or made to do harm. Export it again, as JSONL.",
         exit_code=return_code,
     )
 
@@ -106,9 +106,7 @@ def options_to_json(options: CheckOptions) -> dict[str, Any]:
 
 
 def options_from_json(value: dict[str, Any]) -> CheckOptions:
-    return CheckOptions(
-        **{**value, "kind": DatasetKind(value["kind"]), "limits": Limits(**value["limits"])}
-    )
+    return CheckOptions(**{**value, "kind": DatasetKind(value["kind"]), "limits": Limits(**value["limits"])})
 
 
 def _child_environment() -> dict[str, str]:

@@ -25,9 +25,7 @@ class RowFault(Exception):
 class FileFault(Exception):
     """The file is refused, whatever `on_error` says."""
 
-    def __init__(
-        self, code: IssueCode, detail: str, *, line: int | None = None, row: int | None = None
-    ) -> None:
+    def __init__(self, code: IssueCode, detail: str, *, line: int | None = None, row: int | None = None) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
@@ -38,7 +36,9 @@ class FileFault(Exception):
 def quoted(text: str, max_chars: int = 40) -> str:
     """A piece of the user's own file, safe in a terminal, a log and a page: short, and nothing but printable."""
     shown = "".join(
-        character if character.isprintable() and unicodedata.category(character)[0] != "C" else "\N{REPLACEMENT CHARACTER}"
+        character
+        if character.isprintable() and unicodedata.category(character)[0] != "C"
+        else "\N{REPLACEMENT CHARACTER}"
         for character in text[:max_chars]
     )
     return f"'{shown}…'" if len(text) > max_chars else f"'{shown}'"

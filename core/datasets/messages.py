@@ -54,9 +54,7 @@ def read_string(row: Mapping[str, object], name: str) -> str:
     value = read_field(row, name)
     if type(value) is str:
         return value
-    raise RowFault(
-        IssueCode.WRONG_TYPE, f"'{name}' is {type_name(value)}; it must be a text.", f"/{name}"
-    )
+    raise RowFault(IssueCode.WRONG_TYPE, f"'{name}' is {type_name(value)}; it must be a text.", f"/{name}")
 
 
 def read_text(row: Mapping[str, object], name: str) -> Text:
@@ -104,7 +102,7 @@ def read_message(value: object, pointer: str) -> Message:
 
 
 def _read_role(message: Mapping[str, object], pointer: str) -> str:
-    key = "role" if "role" in message else "from"
+    key = "from" if message.get("role") is None and "from" in message else "role"
     role = message.get(key)
     if not isinstance(role, str):
         found = "has no 'role'" if role is None else f"has {type_name(role)} as its role"
@@ -120,13 +118,13 @@ def _read_role(message: Mapping[str, object], pointer: str) -> str:
 
 
 def _read_content(message: Mapping[str, object], pointer: str) -> str:
-    key = "content" if "content" in message else "value"
+    key = "value" if message.get("content") is None and "value" in message else "content"
     content = message.get(key)
     if type(content) is str:
         return content
     if isinstance(content, Sequence):
         return "".join(_read_part(part, f"{pointer}/{key}/{index}") for index, part in enumerate(content))
-    if content is None and ("tool_calls" in message or "function_call" in message):
+    if content is None and (message.get("tool_calls") or message.get("function_call")):
         raise RowFault(
             IssueCode.NOT_TEXT, f"The message at {pointer} is a tool call; only text can be trained on.", pointer
         )

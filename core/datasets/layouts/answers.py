@@ -42,7 +42,9 @@ def pairs_by_merit(prompt: Text, answers: Sequence[Answer]) -> Reading:
 def pair_by_preference(prompt: Text, first: Text, second: Text, preference: float) -> Reading:
     """`preference` above 0: the first is better; below: the second; 0: a tie."""
     if preference == 0:
-        return Reading([], [Note(IssueCode.TIE, "Two answers to the prompt are judged equal, so there is no pair to learn from.")])
+        return Reading(
+            [], [Note(IssueCode.TIE, "Two answers to the prompt are judged equal, so there is no pair to learn from.")]
+        )
     return read_pair(prompt, first, second) if preference > 0 else read_pair(prompt, second, first)
 
 

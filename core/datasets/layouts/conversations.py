@@ -7,9 +7,7 @@ from core.domain.dataset_rows import Message
 from core.domain.issue_codes import IssueCode
 
 
-def split_conversations(
-    chosen: list[Message], rejected: list[Message], notes: list[Note] | None = None
-) -> Reading:
+def split_conversations(chosen: list[Message], rejected: list[Message], notes: list[Note] | None = None) -> Reading:
     """Raises RowFault where the two do not answer the same prompt, or one has no reply."""
     shared = _num_shared(chosen, rejected)
     if shared == 0:

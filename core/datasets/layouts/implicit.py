@@ -1,4 +1,4 @@
-"""Chosen and rejected as whole texts without a prompt column: the prompt is what they share, cut where no word is split."""
+"""Chosen and rejected as whole texts without a prompt: it is what they share, cut where no word is split."""
 
 from typing import Final
 
@@ -40,8 +40,11 @@ def _is_boundary(chosen: str, rejected: str, cut: int) -> bool:
     before = chosen[cut - 1]
     if before == "\n" or before in _CLAUSE_END:
         return True
-    return not before.isspace() and chosen[cut].isspace() and rejected[cut].isspace() and not (
-        _newline_follows(chosen, rejected, cut)
+    return (
+        not before.isspace()
+        and chosen[cut].isspace()
+        and rejected[cut].isspace()
+        and not (_newline_follows(chosen, rejected, cut))
     )
 
 

@@ -30,7 +30,9 @@ def read_verdict(value: object, pointer: str) -> int:
             return verdict
     shown = quoted(str(value)) if isinstance(value, str | int | float) else type_name(value)
     raise RowFault(
-        IssueCode.INVALID_LABEL, f"{pointer} is {shown}; it must be 1 or 2 (which answer is better), or 0 for a tie.", pointer
+        IssueCode.INVALID_LABEL,
+        f"{pointer} is {shown}; it must be 1 or 2 (which answer is better), or 0 for a tie.",
+        pointer,
     )
 
 
@@ -131,13 +133,13 @@ _TABLES: Final = (
         first="response_1", second="response_2", verdict="preference", decide=_verdict_field("preference"),
     ),
     _Judged(
-        name="helpsteer", title="two responses with a strength (HelpSteer2: preference_strength, below 0 for the first)",
+        name="helpsteer", title="two responses with preference_strength, below 0 for the first (HelpSteer2)",
         prompt_fields=("prompt",), prompt=_ask("prompt"),
         first="response_1", second="response_2", verdict="preference_strength",
         decide=_negative_prefers_first("preference_strength"),
     ),
     _Judged(
-        name="helpsteer3", title="two responses with a strength (HelpSteer3: overall_preference, below 0 for the first)",
+        name="helpsteer3", title="two responses with overall_preference, below 0 for the first (HelpSteer3)",
         prompt_fields=("context",), prompt=_ask("context"),
         first="response1", second="response2", verdict="overall_preference",
         decide=_negative_prefers_first("overall_preference"),

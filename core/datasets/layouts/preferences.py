@@ -101,7 +101,9 @@ def _read_openai(row: SourceRow) -> Reading:
     prompt = read_messages(read_field(request, "messages"), "/input/messages")
     chosen = _single_output(row, "preferred_output")
     rejected = _single_output(row, "non_preferred_output")
-    notes = [Note(IssueCode.TOOLS_IGNORED, "'input/tools' is not used.", "/input/tools")] if request.get("tools") else []
+    notes = (
+        [Note(IssueCode.TOOLS_IGNORED, "'input/tools' is not used.", "/input/tools")] if request.get("tools") else []
+    )
     return read_pair(prompt, chosen, rejected, notes)
 
 

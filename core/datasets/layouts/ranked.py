@@ -83,13 +83,15 @@ def _text_item(item: object, pointer: str) -> Text:
 
 
 def _read_pairwise(row: SourceRow) -> Reading:
-    """FineGrainedRLHF: `prediction 1` … `prediction 4`, and one verdict per pair in the order 12, 13, 14, 23, 24, 34."""
+    """FineGrainedRLHF: `prediction 1` … `prediction 4`, and a verdict per pair in the order 12, 13, 14, 23, 24, 34."""
     names = [name for name in (f"prediction {number}" for number in range(1, MAX_ANSWERS + 1)) if name in row]
     pairs = list(combinations(names, 2))
     verdicts = read_field(row, "preference")
     if not isinstance(verdicts, list) or len(verdicts) != len(pairs):
         raise RowFault(
-            IssueCode.INVALID_LABEL, f"'preference' must be a list of {len(pairs)} verdicts, one per pair.", "/preference"
+            IssueCode.INVALID_LABEL,
+            f"'preference' must be a list of {len(pairs)} verdicts, one per pair.",
+            "/preference",
         )
     prompt: list[Message] = [{"role": "user", "content": _question_with_passages(row)}]
     examples, notes = [], []
@@ -107,7 +109,9 @@ def _question_with_passages(row: SourceRow) -> str:
     passages = row.get("passages") or []
     if not isinstance(passages, list):
         return question
-    lines = [" ".join(part for part in passage if isinstance(part, str)) for passage in passages if isinstance(passage, list)]
+    lines = [
+        " ".join(part for part in passage if isinstance(part, str)) for passage in passages if isinstance(passage, list)
+    ]
     return "\n\n".join([question, *lines])
 
 
@@ -167,7 +171,12 @@ RANKED_LAYOUTS: Final = (
         name="pairwise-list",
         kind=DatasetKind.PREFERENCE,
         title="several predictions with a verdict per pair (FineGrainedRLHF)",
-        fields=("question", "passages", "preference", *(f"prediction {number}" for number in range(1, MAX_ANSWERS + 1))),
+        fields=(
+            "question",
+            "passages",
+            "preference",
+            *(f"prediction {number}" for number in range(1, MAX_ANSWERS + 1)),
+        ),
         matches=lambda row: all(name in row for name in ("question", "prediction 1", "prediction 2", "preference")),
         read=_read_pairwise,
     ),

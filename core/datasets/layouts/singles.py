@@ -44,24 +44,25 @@ def _split_last_reply(messages: list[Message], label: bool | None, name: str) ->
     require_reply(reply, name)
     if len(messages) == 1:
         raise RowFault(
-            IssueCode.EMPTY_MESSAGES, f"'{name}' has one message only; there must be a prompt before the reply.", f"/{name}"
+            IssueCode.EMPTY_MESSAGES,
+            f"'{name}' has one message only; there must be a prompt before the reply.",
+            f"/{name}",
         )
     return Reading([Example(messages[:-1], reply, None, label)], [])
 
 
-def _split_at_replies(messages: list[Message], name: str) -> Reading:
-    """A whole conversation as demonstrations: each reply of the assistant is a response to all that came before it."""
+def _split_first_reply(messages: list[Message], name: str) -> Reading:
+    """A whole conversation as one demonstration: every reply of the assistant is trained on, so the response is all
+    from the first reply on, later turns of the user between them."""
     require_reply(messages[-1:], name)
-    examples = [
-        Example(messages[:index], [message])
-        for index, message in enumerate(messages)
-        if index > 0 and message["role"] == "assistant"
-    ]
-    if not examples:
+    first = next((index for index, message in enumerate(messages) if index and message["role"] == "assistant"), 0)
+    if first == 0:
         raise RowFault(
-            IssueCode.EMPTY_MESSAGES, f"'{name}' has one message only; there must be a prompt before the reply.", f"/{name}"
+            IssueCode.EMPTY_MESSAGES,
+            f"'{name}' has one message only; there must be a prompt before the reply.",
+            f"/{name}",
         )
-    return Reading(examples, [])
+    return Reading([Example(messages[:first], messages[first:])], [])
 
 
 def _conversation(row: SourceRow, name: str) -> list[Message]:
@@ -136,7 +137,7 @@ SINGLE_LAYOUTS: Final = (
         title="conversations (messages)",
         fields=("messages",),
         matches=lambda row: isinstance(row.get("messages"), list),
-        read=lambda row: _split_at_replies(_conversation(row, "messages"), "messages"),
+        read=lambda row: _split_first_reply(_conversation(row, "messages"), "messages"),
     ),
     Layout(
         name="sharegpt",
@@ -144,7 +145,7 @@ SINGLE_LAYOUTS: Final = (
         title="ShareGPT conversations (conversations)",
         fields=("conversations",),
         matches=lambda row: isinstance(row.get("conversations"), list),
-        read=lambda row: _split_at_replies(_conversation(row, "conversations"), "conversations"),
+        read=lambda row: _split_first_reply(_conversation(row, "conversations"), "conversations"),
     ),
     Layout(
         name="prompt-completion",

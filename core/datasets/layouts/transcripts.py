@@ -1,4 +1,4 @@
-"""Anthropic-HH transcripts: `\\n\\nHuman: … \\n\\nAssistant: …`, the same dialogue on both sides but for the last reply.
+"""Anthropic-HH transcripts (`\\n\\nHuman: … \\n\\nAssistant: …`): one dialogue on both sides, but for the last reply.
 
 The prompt is the part that both sides share, back to the last turn marker of the assistant in it. Taking it from the
 last marker of one side instead, and slicing both sides by its length, shifts the other side's text wherever a reply
@@ -96,7 +96,7 @@ def _remarks(chosen: str, rejected: str) -> list[Note]:
             notes.append(
                 Note(
                     IssueCode.TURN_MARKER_IN_RESPONSE,
-                    f"The reply in '{name}' holds a further turn marker ('Assistant:' or 'Human:'); it is kept as text.",
+                    f"'{name}' holds a further turn marker ('Assistant:' or 'Human:') in the reply; it is kept as text.",
                     f"/{name}",
                 )
             )

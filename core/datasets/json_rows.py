@@ -1,0 +1,146 @@
+"""One JSON value → a row, with what JSON parsers let through or stumble over told apart.
+
+orjson refuses NaN, infinities, lone surrogates, bad UTF-8, raw control characters and nesting beyond 1,024; it keeps
+the last of two equal keys, which is checked for here.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import orjson
+
+from core.datasets.faults import RowFault, quoted
+from core.datasets.messages import type_name
+from core.datasets.options import Limits
+from core.domain.issue_codes import IssueCode
+
+_SPACED_KEY = re.compile(rb'"[ \t\r\n]+:')
+_BAD_NUMBER = re.compile(rb"[:\[,]\s*-?(NaN|Infinity|nan|inf)\b")
+_SEVERAL_OBJECTS = re.compile(rb"\}\s*\{")
+_NESTED: Final = (dict, list)
+
+
+def parse_row(text: bytes, limits: Limits) -> dict[str, object]:
+    """Raises RowFault."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise explain(text, error) from None
+    if type(value) is not dict:
+        raise RowFault(
+            IssueCode.NOT_AN_OBJECT,
+            f"The row is {type_name(value)}; expected an object with named fields on each line.",
+        )
+    num_keys = check_shape(value, limits)
+    if not _has_as_many_keys(text, num_keys) and (key := _duplicate_key(text)) is not None:
+        raise RowFault(
+            IssueCode.DUPLICATE_KEY, f"The key {quoted(key)} stands twice in one object; which one counts is unclear."
+        )
+    return value
+
+
+def check_shape(row: dict[str, object], limits: Limits) -> int:
+    """The number of keys in all objects of the row.
+
+    Raises:
+        RowFault: an object has too many keys, or the row is nested too deeply.
+    """
+    num_keys = len(row)
+    _check_num_keys(num_keys, limits)
+    level: list[object] = [value for value in row.values() if type(value) in _NESTED]
+    depth = 1
+    while level:
+        depth += 1
+        if depth > limits.max_depth:
+            raise RowFault(
+                IssueCode.TOO_DEEP, f"The row is nested more than {limits.max_depth} levels deep; flatten it."
+            )
+        below: list[object] = []
+        for value in level:
+            if isinstance(value, dict):
+                num_keys += len(value)
+                _check_num_keys(len(value), limits)
+            below += _nested_in(value)
+        level = below
+    return num_keys
+
+
+def _nested_in(value: object) -> list[object]:
+    items: Iterable[object] = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [item for item in items if type(item) in _NESTED]
+
+
+def _check_num_keys(num_keys: int, limits: Limits) -> None:
+    if num_keys > limits.max_keys:
+        raise RowFault(
+            IssueCode.TOO_MANY_KEYS, f"An object of the row has {num_keys:,} keys; {limits.max_keys} are allowed."
+        )
+
+
+def _has_as_many_keys(text: bytes, num_keys: int) -> bool:
+    """Quickly: does the text surely hold no more keys than were read? A key is followed by `":`, a quote inside a
+    text is escaped; what could blur the count (a space before the colon, a backslash before the quote) says no."""
+    keys = text.count(b'":') - text.count(b'\\":')
+    return keys == num_keys and b'\\\\"' not in text and _SPACED_KEY.search(text) is None
+
+
+class _DuplicateKey(Exception):
+    pass
+
+
+def _duplicate_key(text: bytes) -> str | None:
+    """The slow, sure answer for the rows whose count of `":` is not that of their keys."""
+
+    def check(pairs: list[tuple[str, object]]) -> None:
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _DuplicateKey(key)
+            seen.add(key)
+
+    try:
+        json.loads(text, object_pairs_hook=check, parse_int=float)
+    except _DuplicateKey as duplicate:
+        return str(duplicate)
+    return None
+
+
+def explain(text: bytes, error: orjson.JSONDecodeError) -> RowFault:
+    """What is wrong, in words for the person who made the file; nothing of the text is repeated."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as bad:
+        return RowFault(
+            IssueCode.NOT_UTF8,
+            f"The line is not UTF-8: byte 0x{text[bad.start]:02X} at position {bad.start + 1}. Save the file as UTF-8.",
+        )
+    message = error.msg.partition(": line ")[0]
+    if "surrogate" in message:
+        return RowFault(
+            IssueCode.LONE_SURROGATE,
+            "A text holds half of a surrogate pair (an escape from \\ud800 to \\udfff without its other half).",
+        )
+    if "depth limit" in message:
+        return RowFault(IssueCode.TOO_DEEP, "The row is nested more than 1,024 levels deep; flatten it.")
+    return RowFault(IssueCode.INVALID_JSON, f"Not JSON at character {error.pos + 1}: {_hint(text.strip(), message)}.")
+
+
+def _hint(text: bytes, message: str) -> str:
+    lead = text[:2]
+    if lead in (b"//", b"/*") or lead[:1] == b"#":
+        return "JSON has no comments; remove the line"
+    if text[:1] == b"<":
+        return "this looks like a web page, not like data"
+    if lead == b"{'":
+        return "this looks like a Python dictionary; write it with json.dumps, which uses double quotes"
+    if "end of data" in message or "unexpected end" in message:
+        return "the row ends too early: the file is cut off, or the object spread over several lines"
+    if "infinity" in message or _BAD_NUMBER.search(text):
+        return "NaN and infinite numbers are not JSON; leave the field out, or write null"
+    if "after document" in message or (_SEVERAL_OBJECTS.search(text) and "content after" in message):
+        return "there is something after the end of the object; write one object a line"
+    if "control character" in message:
+        return "a raw control character stands inside a text; escape it (a tab is \\t, a line break \\n)"
+    return message

@@ -1,0 +1,94 @@
+"""Is a well-formed example worth training on? What only shows once prompt and responses are told apart."""
+
+import unicodedata
+from typing import Final
+
+from core.datasets.faults import Note, RowFault
+from core.datasets.layouts.layout import Example
+from core.domain.dataset_rows import DatasetKind, Text
+from core.domain.issue_codes import IssueCode
+
+_HEAD_CHARS: Final = 64
+
+
+def content_of(text: Text) -> str:
+    """All that is said in it."""
+    return text if isinstance(text, str) else "\n".join([message["content"] for message in text])
+
+
+def judge(example: Example, kind: DatasetKind, long_row_chars: int) -> list[Note]:
+    """Remarks on the example; one whose effect is to set aside comes alone.
+
+    Raises:
+        RowFault: a text holds a NUL character.
+    """
+    prompt, first = content_of(example.prompt), content_of(example.first)
+    second = content_of(example.second) if example.second is not None else ""
+    if "\0" in prompt or "\0" in first or "\0" in second:
+        raise _nul(prompt, first, kind)
+    if kind is DatasetKind.PREFERENCE:
+        nothing_learnt = _judge_pair(example, first, second)
+    elif not _last_words(example.first).strip():
+        nothing_learnt = Note(IssueCode.EMPTY_RESPONSE, "The response is empty, so the row is set aside.", "/response")
+    else:
+        nothing_learnt = None
+    if nothing_learnt is not None:
+        return [nothing_learnt]
+    return _remarks(prompt, first, second, kind, long_row_chars)
+
+
+def _judge_pair(example: Example, chosen: str, rejected: str) -> Note | None:
+    if example.first == example.second:
+        return Note(IssueCode.IDENTICAL_PAIR, "Chosen and rejected are the same, so the row is set aside.", "/rejected")
+    if not chosen.strip() or not _last_words(example.first).strip():
+        return Note(IssueCode.EMPTY_CHOSEN, "The chosen response is empty, so the row is set aside.", "/chosen")
+    if not rejected.strip() or not _last_words(example.second or "").strip():
+        return Note(IssueCode.EMPTY_REJECTED, "The rejected response is empty, so the row is set aside.", "/rejected")
+    return None
+
+
+def _last_words(text: Text) -> str:
+    return text if isinstance(text, str) else text[-1]["content"]
+
+
+def _remarks(prompt: str, first: str, second: str, kind: DatasetKind, long_row_chars: int) -> list[Note]:
+    notes = []
+    if not prompt.strip() and kind is not DatasetKind.DEMONSTRATION:
+        notes.append(Note(IssueCode.EMPTY_PROMPT, "The prompt is empty; the row is kept.", "/prompt"))
+    if kind is DatasetKind.PREFERENCE and is_nearly_identical(first, second):
+        notes.append(
+            Note(
+                IssueCode.NEARLY_IDENTICAL_PAIR,
+                "Chosen and rejected differ only in white space, case or Unicode form; the row is kept.",
+                "/rejected",
+            )
+        )
+    num_chars = len(prompt) + max(len(first), len(second))
+    if num_chars > long_row_chars:
+        notes.append(
+            Note(
+                IssueCode.LONG_ROW,
+                f"Prompt and response have {num_chars:,} characters; the row is kept, but a job sets it aside if it is "
+                "over its max_length in tokens.",
+            )
+        )
+    return notes
+
+
+def is_nearly_identical(first: str, second: str) -> bool:
+    """Equal once white space, case and Unicode compatibility forms are levelled."""
+    if _level(first[:_HEAD_CHARS])[:16] != _level(second[:_HEAD_CHARS])[:16]:
+        return False
+    return _level(first) == _level(second)
+
+
+def _level(text: str) -> str:
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return "".join(text.casefold().split())
+
+
+def _nul(prompt: str, first: str, kind: DatasetKind) -> RowFault:
+    names = ("chosen", "rejected") if kind is DatasetKind.PREFERENCE else ("response", "response")
+    name = "prompt" if "\0" in prompt else names[0] if "\0" in first else names[1]
+    return RowFault(IssueCode.NUL_CHARACTER, f"'{name}' holds a NUL character (\\u0000). Remove it.", f"/{name}")

@@ -1,0 +1,142 @@
+"""Which layout a file is written in: by the first rows' fields, or as the user says; and why not, where it is none."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from core.datasets.faults import FileFault, listed, quoted
+from core.datasets.layouts.layout import Layout, SourceRow
+from core.datasets.layouts.registry import LAYOUTS, LAYOUTS_BY_NAME, classify
+from core.datasets.options import CheckOptions
+from core.domain.dataset_rows import DatasetKind
+from core.domain.errors import FieldError, InvalidRequest
+from core.domain.issue_codes import IssueCode
+
+NUM_SAMPLED_ROWS: Final = 200
+KNOWN_FIELDS: Final = tuple(sorted({name for layout in LAYOUTS for name in layout.fields}))
+_EXPECTED: Final = {
+    DatasetKind.PREFERENCE: "prompt, chosen and rejected",
+    DatasetKind.DEMONSTRATION: "messages, prompt and completion, or text",
+    DatasetKind.UNPAIRED: "prompt, completion and label",
+}
+_KIND_NAMES: Final = {
+    DatasetKind.PREFERENCE: "pairs of a chosen and a rejected response",
+    DatasetKind.DEMONSTRATION: "demonstrations: one response a row, as for SFT",
+    DatasetKind.UNPAIRED: "unpaired rows: single responses with a label each",
+}
+
+
+def validate_options(options: CheckOptions) -> None:
+    """Raises InvalidRequest for a format or a field of ours that does not exist."""
+    if options.format != "auto" and options.format not in LAYOUTS_BY_NAME:
+        raise InvalidRequest(
+            f"There is no format {quoted(options.format)}; leave it out to have it recognised, "
+            f"or use one of {', '.join(LAYOUTS_BY_NAME)}.",
+            errors=[FieldError("/format", "is not a known format")],
+        )
+    unknown = [name for name in options.columns if name not in KNOWN_FIELDS]
+    if unknown:
+        raise InvalidRequest(
+            f"`columns` maps our names to those of the file; {listed(unknown)} is none of ours "
+            f"(such as {_EXPECTED[options.kind]}).",
+            errors=[FieldError("/columns", f"{quoted(name)} is not a known field") for name in unknown],
+        )
+
+
+def rename_columns(row: SourceRow, columns: Mapping[str, str]) -> SourceRow:
+    """The row with the user's names replaced by ours."""
+    if not columns:
+        return row
+    renamed = {name: value for name, value in row.items() if name not in columns.values()}
+    return renamed | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
+
+
+def recognise(rows: Sequence[SourceRow], options: CheckOptions) -> Layout:
+    """The layout of most of the sampled rows (renamed already), the earlier one where two tie.
+
+    Raises:
+        FileFault: none of the rows is of a layout known, or they are of another kind than asked for.
+    """
+    if options.format != "auto":
+        asked = LAYOUTS_BY_NAME[options.format]
+        _require_kind(asked, options.kind)
+        return asked
+    votes = Counter(found.name for row in rows if (found := classify(row)))
+    if not votes:
+        raise _no_layout(rows, options)
+    layout = LAYOUTS_BY_NAME[votes.most_common(1)[0][0]]
+    _require_kind(layout, options.kind)
+    return layout
+
+
+def require_columns(rows: Iterable[SourceRow], columns: Mapping[str, str]) -> None:
+    """Raises FileFault when no sampled row has a column that the mapping names."""
+    found = _field_names(rows)
+    missing = [theirs for theirs in columns.values() if theirs not in found]
+    if missing and found:
+        raise FileFault(
+            IssueCode.MISSING_COLUMN,
+            f"`columns` names {listed(missing)}, but the rows have no such field. They have {listed(list(found))}.",
+        )
+
+
+def _require_kind(layout: Layout, kind: DatasetKind) -> None:
+    if layout.kind is kind:
+        return
+    raise FileFault(
+        IssueCode.WRONG_KIND,
+        f"This file holds {_KIND_NAMES[layout.kind]} (it is {layout.title}), and was sent as kind={kind}. "
+        f"Send it with kind={layout.kind}, or send a file with {_EXPECTED[kind]}.",
+    )
+
+
+def _no_layout(rows: Sequence[SourceRow], options: CheckOptions) -> FileFault:
+    found = _field_names(rows)
+    expected = _EXPECTED[options.kind]
+    lowered = {name.strip().lower(): name for name in found}
+    misspelt = [lowered[name] for name in KNOWN_FIELDS if name in lowered and lowered[name] != name]
+    if misspelt:
+        wanted = [name.strip().lower() for name in misspelt]
+        return FileFault(
+            IssueCode.WRONG_COLUMN_NAMES,
+            f"Found {listed(misspelt)}, expected {listed(wanted)}: names are compared letter by letter. "
+            "Rename them, or map them with `columns`.",
+        )
+    if {"prompt", "completions", "labels"} <= found.keys():
+        return FileFault(
+            IssueCode.UNSUPPORTED_FORMAT,
+            "These are stepwise labels (prompt, completions, labels), made for process reward models. "
+            f"Preference training needs whole responses: {_EXPECTED[DatasetKind.PREFERENCE]}.",
+        )
+    if "message_id" in found and "parent_id" in found:
+        return FileFault(
+            IssueCode.UNSUPPORTED_FORMAT,
+            "These are single messages of OpenAssistant trees. Send the export of whole trees (one tree a line), "
+            "which has the ranked replies of one prompt together.",
+        )
+    if options.kind is DatasetKind.PREFERENCE and found.keys() & {
+        "chosen",
+        "completion",
+        "response",
+        "messages",
+        "text",
+    }:
+        return FileFault(
+            IssueCode.WRONG_KIND,
+            f"This looks like an SFT file: its rows have {listed(list(found))}, and no rejected response. "
+            "Preference training needs chosen and rejected.",
+        )
+    if set(found) <= {"prompt", "text", "question", "instruction", "id"} and found:
+        return FileFault(
+            IssueCode.UNSUPPORTED_FORMAT,
+            f"These rows hold prompts only ({listed(list(found))}). Training needs responses as well: {expected}.",
+        )
+    return FileFault(
+        IssueCode.UNKNOWN_FORMAT,
+        f"The rows have {listed(list(found)) or 'no fields'}; expected {expected}. "
+        "If they are there under other names, map them with `columns`.",
+    )
+
+
+def _field_names(rows: Iterable[SourceRow]) -> dict[str, None]:
+    return {name: None for row in rows for name in row}

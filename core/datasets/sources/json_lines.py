@@ -1,0 +1,69 @@
+"""JSON Lines: one object a line. Only line feeds end a line; U+2028 and its kin are text."""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from core.datasets.faults import FileFault
+from core.datasets.options import Limits
+from core.datasets.sources.batches import BATCH_BYTES, LineBatch
+from core.domain.issue_codes import IssueCode
+
+_WHITE_SPACE: Final = b" \t\r\n"
+
+
+def read_lines(chunks: Iterator[bytes], head: bytes, limits: Limits) -> Iterator[LineBatch]:
+    """Raises FileFault for pretty-printed objects, and for a line over the limit."""
+    _refuse_pretty_printed(head)
+    if b"\n" not in head and b"\r" in head.strip(_WHITE_SPACE):  # old Mac line ends; no raw CR is legal inside JSON
+        chunks = (chunk.replace(b"\r", b"\n") for chunk in chunks)
+    first_line = 1
+    for data in cut_at_newlines(chunks, BATCH_BYTES):
+        if len(data) > BATCH_BYTES and len(data) > limits.max_line_bytes:
+            raise line_too_long(first_line, limits)
+        yield LineBatch(first_line, data)
+        first_line += data.count(b"\n")
+
+
+def cut_at_newlines(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Pieces of at most `size` bytes that end with a line, wherever the chunks end.
+
+    A longer piece holds (the beginning of) one line that is longer than `size`; the caller should stop there.
+    """
+    waiting: list[bytes] = []
+    num_waiting = 0
+    for chunk in chunks:
+        waiting.append(chunk)
+        num_waiting += len(chunk)
+        if num_waiting <= size:
+            continue
+        data = b"".join(waiting)
+        begin = 0
+        while len(data) - begin > size:
+            end = data.rfind(b"\n", begin, begin + size) + 1
+            if not end:
+                end = len(data)
+            yield data[begin:end]
+            begin = end
+        waiting, num_waiting = [data[begin:]], len(data) - begin
+    if num_waiting:
+        yield b"".join(waiting)
+
+
+def line_too_long(line: int, limits: Limits) -> FileFault:
+    return FileFault(
+        IssueCode.LINE_TOO_LONG,
+        f"Line {line} is longer than {limits.max_line_bytes:,} bytes, the limit for one row. Shorten or drop that row.",
+        line=line,
+    )
+
+
+def _refuse_pretty_printed(head: bytes) -> None:
+    """One message instead of one per line."""
+    first, _, rest = head.lstrip(_WHITE_SPACE).partition(b"\n")
+    if first.strip(_WHITE_SPACE) == b"{" and rest.lstrip(_WHITE_SPACE)[:1] == b'"':
+        raise FileFault(
+            IssueCode.PRETTY_PRINTED,
+            "The objects are spread over several lines (line 1 is only an opening brace). Write one object a line, "
+            "or put all objects into one JSON array.",
+            line=1,
+        )

@@ -1,0 +1,85 @@
+"""What a file is by its first bytes: the kinds that are never read, and the compressions that are."""
+
+import re
+from typing import Final, NamedTuple
+
+from core.datasets.faults import FileFault
+from core.domain.issue_codes import IssueCode
+
+HEAD_BYTES: Final = 64 * 1024
+
+
+class _Signature(NamedTuple):
+    magic: bytes
+    code: IssueCode
+    what: str
+    offset: int = 0
+
+
+_ARCHIVE, _BINARY, _COMPRESSED = IssueCode.ARCHIVE, IssueCode.BINARY_FILE, IssueCode.UNSUPPORTED_COMPRESSION
+_SIGNATURES: Final = (
+    _Signature(b"PK\x03\x04", _ARCHIVE, "a zip archive (or an Excel or Word file)"),
+    _Signature(b"PK\x05\x06", _ARCHIVE, "an empty zip archive"),
+    _Signature(b"ustar", _ARCHIVE, "a tar archive", 257),
+    _Signature(b"7z\xbc\xaf\x27\x1c", _ARCHIVE, "a 7-Zip archive"),
+    _Signature(b"Rar!\x1a\x07", _ARCHIVE, "a RAR archive"),
+    _Signature(b"BZh", _COMPRESSED, "compressed with bzip2"),
+    _Signature(b"\xfd7zXZ\x00", _COMPRESSED, "compressed with xz"),
+    _Signature(b"\x04\x22\x4d\x18", _COMPRESSED, "compressed with lz4"),
+    _Signature(b"\x1f\x9d", _COMPRESSED, "compressed with compress"),
+    _Signature(b"\x89PNG\r\n\x1a\n", _BINARY, "a PNG image"),
+    _Signature(b"\xff\xd8\xff", _BINARY, "a JPEG image"),
+    _Signature(b"GIF8", _BINARY, "a GIF image"),
+    _Signature(b"%PDF-", _BINARY, "a PDF document"),
+    _Signature(b"\x7fELF", _BINARY, "a program"),
+    _Signature(b"MZ\x90\x00", _BINARY, "a program"),
+    _Signature(b"SQLite format 3\x00", _BINARY, "an SQLite database"),
+    _Signature(b"\x89HDF\r\n\x1a\n", _BINARY, "an HDF5 file"),
+    _Signature(b"ARROW1", _BINARY, "an Arrow file"),
+    _Signature(b"\xff\xff\xff\xff", _BINARY, "an Arrow stream"),
+    _Signature(b"ORC", _BINARY, "an ORC file"),
+    _Signature(b"Obj\x01", _BINARY, "an Avro file"),
+    _Signature(b"GGUF", _BINARY, "a GGUF model"),
+    _Signature(b"\x93NUMPY", _BINARY, "a NumPy array"),
+)
+_HINTS: Final = {
+    _ARCHIVE: "Unpack it and send the data file itself; one file may be compressed with gzip or zstd",
+    _BINARY: "Send JSONL, a JSON array, CSV, TSV or Parquet",
+    _COMPRESSED: "Send it uncompressed, or compressed with gzip or zstd",
+}
+# Protocol 0 has no magic bytes, but begins with an opcode and a module's or class's name; protocols 2 to 5 do.
+_TEXT_PICKLE = re.compile(rb"\(?[ci]\w[\w.]*\n\w[\w.]*\n|\(?[dl]p\d+\n")
+_BINARY_PICKLE = re.compile(rb"\x80[\x01-\x05]")
+_LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
+_ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
+
+GZIP_MAGIC: Final = b"\x1f\x8b"
+ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+PARQUET_MAGIC: Final = b"PAR1"
+
+
+def compression_of(head: bytes) -> str | None:
+    if head.startswith(GZIP_MAGIC):
+        return "gzip"
+    if head.startswith(ZSTD_MAGIC) or _ZSTD_SKIPPABLE.match(head):
+        return "zstd"
+    return None
+
+
+def refuse_foreign(head: bytes) -> None:
+    """Raises FileFault for bytes that are surely no data set."""
+    for signature in _SIGNATURES:
+        if head.startswith(signature.magic, signature.offset):
+            raise FileFault(signature.code, f"The file is {signature.what}. {_HINTS[signature.code]}.")
+    if _BINARY_PICKLE.match(head) or _TEXT_PICKLE.match(head):
+        raise FileFault(
+            IssueCode.PICKLE,
+            "The file is a Python pickle. Loading one can run any program, so it is never done. "
+            "Save the data as JSONL or Parquet.",
+        )
+    if head.startswith(_LFS_POINTER):
+        raise FileFault(
+            IssueCode.GIT_LFS_POINTER,
+            "The file is a git-LFS pointer: three lines that stand for the data, not the data. "
+            "Run `git lfs pull` where you took it from, and send the real file.",
+        )

@@ -1,0 +1,55 @@
+"""Which container a file is, by its content, and its batches."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from core.datasets.faults import FileFault
+from core.datasets.options import Limits
+from core.datasets.sources.batches import Batch
+from core.datasets.sources.delimited import find_delimiter, read_table
+from core.datasets.sources.json_array import read_array
+from core.datasets.sources.json_lines import read_lines
+from core.datasets.sources.parquet import read_parquet
+from core.datasets.sources.text import SourceFile, TextStream
+from core.domain.issue_codes import IssueCode
+
+_TABLE_NAMES: Final = {"\t": "tsv"}
+
+
+class Source:
+    """The rows of a file, whatever it is: `container` says which."""
+
+    def __init__(self, file: SourceFile, stream: TextStream, columns: Mapping[str, str], limits: Limits) -> None:
+        self._file = file
+        self._stream = stream
+        self._limits = limits
+        self._delimiter: str | None = None
+        begin = stream.head.lstrip(b" \t\r\n")
+        if stream.is_parquet:
+            self.container = "parquet"
+        elif begin[:1] == b"[":
+            self.container = "json"
+        elif begin[:1] != b"{" and (delimiter := find_delimiter(stream.head, columns.values())):
+            self.container = _TABLE_NAMES.get(delimiter, "csv")
+            self._delimiter = delimiter
+        else:
+            self.container = "jsonl"
+
+    def batches(self) -> Iterator[Batch]:
+        """To be taken once. Raises FileFault on the way where the file breaks."""
+        if self.container == "parquet":
+            return self._parquet()
+        chunks = self._stream.chunks()
+        if self.container == "json":
+            return read_array(chunks, self._limits)
+        if self._delimiter:
+            return read_table(chunks, self._delimiter, self._limits)
+        return read_lines(chunks, self._stream.head, self._limits)
+
+    def _parquet(self) -> Iterator[Batch]:
+        if self._stream.compression:
+            raise FileFault(
+                IssueCode.NESTED_COMPRESSION,
+                "This is a Parquet file inside another compression. Parquet is compressed already; send it as it is.",
+            )
+        return read_parquet(self._file.path, self._limits)
