@@ -1,6 +1,6 @@
 """Bringing a database to this version's schema, once, however many processes start at the same time."""
 
-from importlib import resources
+from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
@@ -12,12 +12,13 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from core.database.engine import WRITES, open_engine
-from core.database.repositories.bookkeeping import ensure_sweeper_lock
+from core.database.repositories.bookkeeping import SWEEPER_LOCK, ensure_sweeper_lock
 from core.database.repositories.projects import ensure_default_project
 from core.database.session import DatabaseUnavailable
 from core.settings import SettingsError
 
-SWEEPER_LOCK = "sweeper"
+_MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
+"""Beside `core`, in the repository and where the package is installed."""
 _LOCK_KEY = 0x70726566
 """Of PostgreSQL's advisory lock: "pref"."""
 
@@ -57,7 +58,7 @@ def is_current(engine: Engine) -> bool:
 
 def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(resources.files("migrations")))
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     return config
 
 

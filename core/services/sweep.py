@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import structlog
 from sqlalchemy.orm import Session
 
-from core.database.migrate import SWEEPER_LOCK
 from core.database.repositories import bookkeeping
 from core.database.repositories import jobs as job_rows
 from core.database.repositories.events import SWEEPER
@@ -106,7 +105,7 @@ class Sweeper:
     def _take_lock(self) -> bool:
         seconds = self._backend.settings.sweep_seconds * _LOCK_PASSES
         return self._backend.database.write(
-            lambda session: bookkeeping.take_sweeper_lock(session, SWEEPER_LOCK, self._owner, seconds)
+            lambda session: bookkeeping.take_sweeper_lock(session, bookkeeping.SWEEPER_LOCK, self._owner, seconds)
         )
 
     def _wake(self) -> None:

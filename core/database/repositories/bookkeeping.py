@@ -6,6 +6,8 @@ from sqlalchemy.orm import Session
 from core.database.columns import database_after, database_now
 from core.database.tables.bookkeeping import IdempotencyKey, SweeperLock
 
+SWEEPER_LOCK = "sweeper"
+
 
 def find_key(session: Session, project_id: str, key: str) -> IdempotencyKey | None:
     statement = select(IdempotencyKey).where(IdempotencyKey.project_id == project_id, IdempotencyKey.key == key)

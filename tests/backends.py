@@ -1,0 +1,129 @@
+"""Backends for tests: a real database, objects in a folder, and a queue that only counts."""
+
+import json
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.database.columns import database_now
+from core.database.session import Database
+from core.database.tables.datasets import Dataset, DatasetStatus
+from core.domain.dataset_rows import DatasetKind
+from core.domain.job_spec import JobRequest
+from core.domain.job_state import Stage
+from core.domain.trainer_protocol import MetricPoint
+from core.services import attempts, jobs
+from core.services.attempts import Claim, Publication, PublishedFile, StoredTree
+from core.services.backend import Backend
+from core.services.checkpoints import NewCheckpoint, commit_checkpoint
+from core.services.views import JobView
+from core.settings import Settings
+from core.storage import keys
+from core.storage.local import LocalObjectStore
+
+PROJECT = "default"
+BASE_MODEL = "tiny"
+NUM_PARAMETERS = 12
+LEASE_SECONDS = 0.3
+
+
+class CountingQueue:
+    def __init__(self) -> None:
+        self.num_wakes = 0
+
+    def wake(self) -> None:
+        self.num_wakes += 1
+
+    def check(self) -> None:
+        return
+
+
+def make_backend(folder: Path, database: Database, **settings: object) -> Backend:
+    """Leases are short: what the tests wait for is their end."""
+    models_dir = folder / "models"
+    make_base_model(models_dir / BASE_MODEL)
+    values = {"lease_seconds": LEASE_SECONDS, "heartbeat_seconds": 0.05, "sweep_seconds": 0.05} | settings
+    return Backend(
+        settings=Settings(data_dir=folder / "data", models_dir=models_dir, **values),  # type: ignore[arg-type]
+        database=database,
+        store=LocalObjectStore(folder / "objects"),
+        queue=CountingQueue(),
+    )
+
+
+def make_base_model(folder: Path) -> None:
+    """The least that counts as a base model: a config, a tokenizer, twelve zero weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"architectures": ["TinyForCausalLM"], "model_type": "tiny", "max_position_embeddings": 64}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text("{}")
+    header = json.dumps({"w": {"dtype": "F32", "shape": [3, 4], "data_offsets": [0, 48]}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(48))
+
+
+def add_dataset(
+    backend: Backend, dataset_id: str = "ds_1", kind: DatasetKind = DatasetKind.PREFERENCE, num_rows: int = 100
+) -> str:
+    """A ready data set, without the file that it would come from."""
+    with_rows = Dataset(
+        id=dataset_id,
+        project_id=PROJECT,
+        name=dataset_id,
+        status=DatasetStatus.READY,
+        kind=kind,
+        format="jsonl",
+        filename="rows.jsonl",
+        sha256="0" * 64,
+        num_bytes=1,
+        num_rows=num_rows,
+        num_accepted=num_rows,
+        report={},
+        options={},
+        user_metadata={},
+        created_at=database_now(),
+    )
+    backend.database.write(lambda session: session.add(with_rows))
+    return dataset_id
+
+
+def submit(backend: Backend, **fields: object) -> JobView:
+    request = JobRequest.model_validate({"base_model": BASE_MODEL, "dataset_id": "ds_1"} | fields)
+    return jobs.submit(backend, PROJECT, request)
+
+
+def claim(backend: Backend, worker: str = "worker-1") -> Claim:
+    """The next job, which must be there."""
+    taken = attempts.claim(backend, worker=worker, host="host", device="cpu")
+    assert taken is not None
+    return taken
+
+
+def status(backend: Backend, job_id: str) -> str:
+    return jobs.get(backend, PROJECT, job_id).status.value
+
+
+def point(step: int, loss: float = 0.5, stage: str = "dpo", split: str = "train", **values: float) -> MetricPoint:
+    return MetricPoint(
+        stage=stage,  # type: ignore[arg-type]
+        split=split,  # type: ignore[arg-type]
+        step=step,
+        epoch=step / 10,
+        values={"loss": loss} | values,
+    )
+
+
+def checkpoint(backend: Backend, claim: Claim, step: int, stage: Stage = Stage.DPO) -> str:
+    """A committed checkpoint with one small object; returns its id."""
+    prefix = keys.checkpoint_prefix(claim.project_id, claim.job_id, claim.attempt, stage.value, step)
+    backend.store.put_bytes(prefix + "manifest.json", b"{}")
+    tree = StoredTree(prefix=prefix, manifest_sha256="1" * 64)
+    return commit_checkpoint(backend, claim, NewCheckpoint(stage=stage, step=step, tree=tree, num_bytes=2))
+
+
+def publication(backend: Backend, claim: Claim, names: Sequence[str] = ("model.safetensors",)) -> Publication:
+    prefix = keys.artifact_prefix(claim.project_id, claim.job_id, claim.attempt)
+    files = []
+    for name in names:
+        backend.store.put_bytes(prefix + name, b"weights")
+        files.append(PublishedFile(path=name, key=prefix + name, num_bytes=7, sha256="2" * 64))
+    return Publication(tree=StoredTree(prefix=prefix, manifest_sha256="3" * 64), files=files)
