@@ -17,7 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from preftune import Client, PreftuneError
+import httpx
+
+from preftune import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -105,13 +107,8 @@ def check_exposure(stack: Stack) -> None:
     """Only the API's port is published, and it wants the key."""
     services = json.loads(stack.compose("config", "--format", "json"))["services"]
     assert {name for name, service in services.items() if service.get("ports")} == {"api"}
-    with Client(f"http://127.0.0.1:{stack.port}", api_key="wrong") as stranger:
-        try:
-            stranger.models()
-        except PreftuneError as error:
-            assert "401" in repr(getattr(error, "status", "")), error
-        else:
-            raise AssertionError("a wrong key was let in")
+    for headers in ({}, {"Authorization": "Bearer wrong"}):
+        assert httpx.get(f"http://127.0.0.1:{stack.port}/models", headers=headers).status_code == 401
 
 
 def write_pairs(path: Path) -> Path:
