@@ -8,22 +8,22 @@ class Drain:
     def __init__(self, grace_seconds: float) -> None:
         self._grace_seconds = grace_seconds
         self._begun = threading.Event()
-        self._began_at = 0.0
+        self._began_at: float | None = None
 
     def begin(self) -> None:
-        """May be called from a signal handler of a thread that does not wait here."""
-        if not self._begun.is_set():
+        """May be called from a signal handler of a thread that does not wait here; also one that interrupts another."""
+        if self._began_at is None:
             self._began_at = time.monotonic()
             self._begun.set()
 
     @property
     def is_begun(self) -> bool:
-        return self._begun.is_set()
+        return self._began_at is not None
 
     @property
     def is_overdue(self) -> bool:
         """Whoever stops us will not wait any longer."""
-        return self._begun.is_set() and time.monotonic() - self._began_at > self._grace_seconds
+        return self._began_at is not None and time.monotonic() - self._began_at > self._grace_seconds
 
     def wait(self, seconds: float) -> bool:
         """True as soon as it has begun."""

@@ -17,6 +17,8 @@ from worker.patience import patiently
 _OUTAGE_LEASES = 10
 _MAX_CHECKPOINTS = 1000
 
+_STAGES_WITH_CURVE = ("sft", "dpo")
+
 Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
@@ -53,10 +55,11 @@ class Fetcher:
             lambda: checkpoints.mark_checkpoint_corrupt(self.backend, self.claim, resume.checkpoint_id, detail)
         )
 
-    def fetch_output(self, digest: str) -> tuple[str, Path] | None:
+    def fetch_output(self, stage: str, digest: str) -> tuple[str, Path] | None:
         """(job that made it, directory) of a finished stage's output; None: compute it."""
         found = self._patiently(lambda: checkpoints.find_stage_output(self.backend, self.claim, digest))
-        if found is None:
+        if found is None or (found.job_id == self.claim.job_id and stage in _STAGES_WITH_CURVE):
+            # This attempt has begun before that stage, and so has taken back its curve: it must be drawn again.
             return None
         target = self.work_dir / "reuse" / digest
         try:

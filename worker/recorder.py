@@ -132,7 +132,7 @@ class Recorder:
         recording.stage_changed(self._backend, self._claim, change, reused_from=reused_from)
 
     def _reply(self, query: StageOutputQuery) -> None:
-        found = self._fetcher.fetch_output(query.digest)
+        found = self._fetcher.fetch_output(query.stage, query.digest)
         if found is not None:
             self._reused_from[query.stage] = found[0]
         job_id, directory = found if found else (None, None)

@@ -6,13 +6,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from core.base_models.directory import get_base_model
-from core.database.repositories import datasets as dataset_rows
 from core.domain.errors import InvalidRequest, NotFound
 from core.domain.failure_codes import FailureCode
-from core.services import base_models
-from core.services.attempts import Claim
-from core.services.backend import Backend
-from core.storage import keys
+from core.services.job_inputs import JobInputs, find_inputs
 from core.storage.object_store import ObjectNotFound
 from core.storage.trees import TreeDamaged
 from worker.fetching import Fetcher, outage_seconds
@@ -46,59 +42,47 @@ class Inputs:
 
 def stage_inputs(fetcher: Fetcher) -> Inputs:
     """Raises StagingFailed, NotOnThisWorker, Unavailable, and what the fetcher's check raises."""
-    spec = fetcher.claim.spec
-    sft_dataset_id = None if spec["sft"] == "skip" else spec["sft"].get("dataset_id")
+    try:
+        found = _patiently(fetcher, lambda: find_inputs(fetcher.backend, fetcher.claim))
+    except InvalidRequest as error:
+        raise StagingFailed(FailureCode.BAD_BASE_MODEL, error.detail) from None
+    rows = _rows(fetcher, found.rows_key, "rows.jsonl")
+    expected = fetcher.claim.spec["num_pairs"]
+    if (num_rows := _count_lines(rows)) != expected:
+        detail = f"The stored rows are damaged: {num_rows} instead of {expected}. Upload the data set again."
+        raise StagingFailed(FailureCode.BAD_DATA, detail)
     return Inputs(
-        base_model_dir=_base_model(fetcher, spec["base_model"]),
-        rows=_rows(fetcher, spec["dataset_id"], "rows.jsonl"),
-        validation_rows=_optional_rows(fetcher, spec.get("validation_dataset_id"), "validation.jsonl"),
-        sft_rows=_optional_rows(fetcher, sft_dataset_id, "sft.jsonl"),
+        base_model_dir=_base_model(fetcher, found),
+        rows=rows,
+        validation_rows=_rows(fetcher, found.validation_rows_key, "validation.jsonl")
+        if found.validation_rows_key
+        else None,
+        sft_rows=_rows(fetcher, found.sft_rows_key, "sft.jsonl") if found.sft_rows_key else None,
     )
 
 
-def _base_model(fetcher: Fetcher, name: str) -> Path:
-    backend, claim = fetcher.backend, fetcher.claim
+def _base_model(fetcher: Fetcher, found: JobInputs) -> Path:
     try:
-        if not base_models.is_job_reference(name):
-            return get_base_model(backend.settings.models_dir, name).directory.resolve()
-        start = _patiently(
-            fetcher, lambda: backend.database.write(lambda s: base_models.find_policy(s, claim.project_id, name))
-        )
-        assert start.tree is not None
-        return fetcher.fetch_policy(start.tree)
+        if found.policy is not None:
+            return fetcher.fetch_policy(found.policy)
+        assert found.base_model_name is not None
+        return get_base_model(fetcher.backend.settings.models_dir, found.base_model_name).directory.resolve()
     except NotFound as error:
         raise NotOnThisWorker(error.detail) from None
     except InvalidRequest as error:
         raise StagingFailed(FailureCode.BAD_BASE_MODEL, error.detail) from None
     except TreeDamaged as damage:
-        raise StagingFailed(FailureCode.BAD_BASE_MODEL, f"The stored policy of {name} is damaged: {damage}") from None
+        raise StagingFailed(FailureCode.BAD_BASE_MODEL, f"The policy to start from is damaged: {damage}") from None
 
 
-def _optional_rows(fetcher: Fetcher, dataset_id: str | None, name: str) -> Path | None:
-    return None if dataset_id is None else _rows(fetcher, dataset_id, name)
-
-
-def _rows(fetcher: Fetcher, dataset_id: str, name: str) -> Path:
+def _rows(fetcher: Fetcher, key: str, name: str) -> Path:
     target = fetcher.work_dir / name
-    key = keys.dataset_rows(fetcher.claim.project_id, dataset_id)
-    expected = _patiently(fetcher, lambda: _num_rows(fetcher.backend, fetcher.claim, dataset_id))
     fetcher.check()
     try:
         _patiently(fetcher, lambda: fetcher.backend.store.get_file(key, target))
     except ObjectNotFound:
-        raise StagingFailed(FailureCode.BAD_DATA, f"The rows of {dataset_id} are missing in the store.") from None
-    found = _count_lines(target)
-    if found != expected:
-        detail = f"The stored rows of {dataset_id} are damaged: {found} instead of {expected}. Upload the file again."
-        raise StagingFailed(FailureCode.BAD_DATA, detail)
+        raise StagingFailed(FailureCode.BAD_DATA, "The rows of a data set are missing in the store.") from None
     return target
-
-
-def _num_rows(backend: Backend, claim: Claim, dataset_id: str) -> int:
-    dataset = backend.database.read(lambda session: dataset_rows.find_dataset(session, claim.project_id, dataset_id))
-    if dataset is None:
-        raise StagingFailed(FailureCode.BAD_DATA, f"There is no data set {dataset_id}.")
-    return dataset.num_accepted
 
 
 def _count_lines(path: Path) -> int:

@@ -23,7 +23,6 @@ from core.domain.trainer_protocol import (
     Failed,
     Hello,
     StageChanged,
-    TrainerEvent,
 )
 from core.services import attempts, recording
 from core.services.attempts import Claim, ResumeFrom
@@ -43,9 +42,7 @@ from worker.trainer_process import LaunchPlan, TrainerProcess
 from worker.uploads import Uploader
 
 _MAX_STARTS = 20
-"""Trainer processes of one attempt; a second one only with other settings or from another checkpoint."""
-_MAX_HALVINGS = 3
-_MIN_MICRO_BATCH_TOKENS = 128
+"""Trainer processes of one attempt; a second one only from another checkpoint."""
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +87,6 @@ class _Attempt:
         self._spec: dict[str, Any] = claim.spec
         self._hello: Hello | None = None
         self._unusable: str | None = None
-        self._num_halvings = 0
 
     def close(self) -> None:
         self._uploader.close()
@@ -175,26 +171,10 @@ class _Attempt:
         )
 
     def _is_worth_another_start(self, end: TrainerEnd, resume: ResumeFrom | None) -> bool:
-        if not isinstance(end.last, Failed):
+        """After it could not go on from the checkpoint it was given: from an older one."""
+        if not isinstance(end.last, Failed) or self._unusable is None or resume is None:
             return False
-        if self._unusable is not None and resume is not None:
-            self._uploader.wait(lambda: self._wishes.is_draining)
-            self._fetcher.set_aside(resume, self._unusable)
-            return True
-        return end.last.code == FailureCode.GPU_OOM and self._halve_micro_batches()
-
-    def _halve_micro_batches(self) -> bool:
-        """The same steps in smaller parts; False when that has been tried often enough."""
-        tokens = self._spec.get("micro_batch_tokens")
-        if not isinstance(tokens, int) or tokens < 2 * _MIN_MICRO_BATCH_TOKENS or self._num_halvings >= _MAX_HALVINGS:
-            return False
-        self._num_halvings += 1
-        self._spec = self._spec | {"micro_batch_tokens": tokens // 2}
-        message = f"The GPU's memory was too small for {tokens} tokens at once; going on with {tokens // 2}."
-        event = TrainerEvent(level="warning", kind="oom_degraded", message=message)
-        self._patiently(lambda: attempts.record_resolved_spec(self._backend, self._claim, self._spec))
-        self._patiently(lambda: recording.record_events(self._backend, self._claim, [event]))
-        self._uploader.wait(lambda: self._wishes.is_draining)
+        self._fetcher.set_aside(resume, self._unusable)
         return True
 
     def _publish(self, done: Done) -> None:

@@ -1,0 +1,220 @@
+"""Jobs of the toy trainer, workers that run them, and what must hold afterwards."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from backends import PROJECT, add_dataset, submit
+from sqlalchemy import select
+from toy_trainer import Script, expected_weights
+
+from core.database.tables.jobs import Attempt
+from core.database.tables.objects import Checkpoint, CheckpointStatus
+from core.database.tables.records import JobEvent, MetricPoint
+from core.services import artifacts, jobs
+from core.services.backend import Backend
+from core.services.views import JobView
+from core.storage import keys
+from core.storage.trees import read_manifest
+from worker.device import CPU
+from worker.drain import Drain
+from worker.runner import Runner
+from worker.scratch import WorkerScratch
+from worker.supervisor import Workplace
+from worker.trainer_process import LaunchPlan
+
+TESTS = Path(__file__).resolve().parent
+TOY_COMMAND = (sys.executable, str(TESTS / "toy_trainer.py"))
+ROWS = b'{"line": 1, "prompt": "p", "chosen": "c", "rejected": "r"}\n' * 4
+PATIENCE_SECONDS = 30
+
+
+def submit_toy(backend: Backend, script: Script | None = None, dataset_id: str = "ds_1", **fields: object) -> str:
+    """A queued job of the toy trainer; returns its id."""
+    key = keys.dataset_rows(PROJECT, dataset_id)
+    if not any(backend.store.list(keys.dataset_prefix(PROJECT, dataset_id))):
+        add_dataset(backend, dataset_id, num_rows=len(ROWS.splitlines()))
+        backend.store.put_bytes(key, ROWS)
+    metadata = {"toy": json.dumps(asdict(script or Script()))}
+    return submit(backend, dataset_id=dataset_id, metadata=metadata, **fields).id
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.02)
+
+
+def view(backend: Backend, job_id: str) -> JobView:
+    return jobs.get(backend, PROJECT, job_id)
+
+
+def wait_for_status(backend: Backend, job_id: str, *wanted: str, seconds: float = PATIENCE_SECONDS) -> JobView:
+    try:
+        wait_for(lambda: view(backend, job_id).status.value in wanted, " or ".join(wanted), seconds)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; {view(backend, job_id)}; {messages(backend, job_id)}") from None
+    return view(backend, job_id)
+
+
+def wait_for_step(backend: Backend, job_id: str, stage: str, step: int) -> None:
+    order = {"sft": 0, "dpo": 1}
+
+    def reached() -> bool:
+        return any((order[p.stage.value], p.step) >= (order[stage], step) for p in points(backend, job_id))
+
+    wait_for(reached, f"{stage} step {step}")
+
+
+def points(backend: Backend, job_id: str) -> list[MetricPoint]:
+    statement = select(MetricPoint).where(MetricPoint.job_id == job_id).order_by(MetricPoint.seq)
+    return backend.database.read(lambda session: list(session.scalars(statement)))
+
+
+def events(backend: Backend, job_id: str) -> list[JobEvent]:
+    statement = select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.seq)
+    return backend.database.read(lambda session: list(session.scalars(statement)))
+
+
+def messages(backend: Backend, job_id: str) -> list[str]:
+    return [event.message for event in events(backend, job_id)]
+
+
+def attempts_of(backend: Backend, job_id: str) -> list[Attempt]:
+    statement = select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.attempt)
+    return backend.database.read(lambda session: list(session.scalars(statement)))
+
+
+def checkpoints_of(backend: Backend, job_id: str) -> list[Checkpoint]:
+    """Committed ones, oldest first."""
+    mine = (Checkpoint.job_id == job_id, Checkpoint.status == CheckpointStatus.COMMITTED)
+    statement = select(Checkpoint).where(*mine).order_by(Checkpoint.created_at, Checkpoint.step)
+    return backend.database.read(lambda session: list(session.scalars(statement)))
+
+
+def check_succeeded(backend: Backend, job_id: str, script: Script) -> None:
+    """The result is that of an undisturbed run, and everything that rows name is there."""
+    job = view(backend, job_id)
+    assert job.status.value == "succeeded", (job, messages(backend, job_id))
+    artifact = artifacts.get(backend, PROJECT, job_id)
+    weights = next(file for file in artifact.files if file.path == "model.safetensors")
+    assert backend.store.get_bytes(weights.key) == expected_weights(ROWS, script)
+    read_manifest(backend.store, artifact.prefix, artifact.manifest_sha256)
+    check_curve(backend, job_id, script)
+    finished = [event for event in events(backend, job_id) if event.to_status in ("succeeded", "failed", "cancelled")]
+    assert len(finished) == 1
+    for checkpoint in checkpoints_of(backend, job_id):
+        read_manifest(backend.store, checkpoint.prefix, checkpoint.manifest_sha256)
+    numbers = [attempt.attempt for attempt in attempts_of(backend, job_id)]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def check_curve(backend: Backend, job_id: str, script: Script) -> None:
+    """Every step of both stages once, in order."""
+    steps = [(point.stage.value, point.step) for point in points(backend, job_id)]
+    assert steps == [(stage, step) for stage in ("sft", "dpo") for step in range(1, script.steps + 1)]
+
+
+class InProcessWorker:
+    """A worker in threads of this process, with real trainer processes."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.drain = Drain(backend.settings.stop_grace_seconds)
+        self.scratch = WorkerScratch(backend.settings.scratch_dir)
+        place = Workplace(
+            backend=backend,
+            launch=LaunchPlan(command=TOY_COMMAND, num_threads=1),
+            device="cpu",
+            drain=self.drain,
+        )
+        self.runner = Runner(place, CPU, self.scratch)
+        self._thread = threading.Thread(target=self.runner.poll, daemon=True)
+
+    def __enter__(self) -> "InProcessWorker":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self.drain.begin()
+        self._thread.join(PATIENCE_SECONDS)
+        assert not self._thread.is_alive()
+        self.scratch.close()
+
+    def work_dirs(self) -> list[Path]:
+        return sorted(path for path in self.scratch._mine.iterdir() if path.is_dir())
+
+
+class WorkerProcess:
+    """`toy_worker.py`: the worker's own entry point, with the toy trainer."""
+
+    def __init__(self, backend: Backend, log: Path, **settings: object) -> None:
+        chosen = backend.settings.model_dump(include=backend.settings.model_fields_set) | settings
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFTUNE_")}
+        environment |= {f"PREFTUNE_{name.upper()}": str(value) for name, value in chosen.items()}
+        environment["PREFTUNE_DATABASE_URL"] = backend.database.engine.url.render_as_string(hide_password=False)
+        environment.setdefault("PREFTUNE_STORAGE_URL", (backend.settings.data_dir.parent / "objects").as_uri())
+        self.log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, str(TESTS / "toy_worker.py")],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=log.parent,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
+        return self._process.wait(seconds)
+
+    def __enter__(self) -> "WorkerProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+
+def trainer_pids(worker_pid: int) -> list[int]:
+    """Children of the worker, by /proc."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[1]) == worker_pid and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def process_state(pid: int) -> str:
+    """As the kernel says: R, S, T (stopped), Z (dead, not reaped) …; X for one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return "X"
+
+
+def is_alive(pid: int) -> bool:
+    return process_state(pid) not in "ZX"

@@ -1,0 +1,113 @@
+"""The worker process: a Celery worker that is woken, a thread that looks by itself, one attempt at a time."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from celery.apps.worker import Worker as CeleryWorker
+from celery.signals import setup_logging
+from celery.worker import state as celery_state
+
+from core.celery_app import QUEUE, make_celery
+from core.database.migrate import is_current
+from core.domain.errors import Unavailable
+from core.logging import configure_logging
+from core.services.backend import Backend, open_backend
+from core.services.sweep import Sweeper
+from core.settings import Settings, SettingsError
+from worker import tasks
+from worker.device import choose_device, count_threads
+from worker.drain import Drain
+from worker.runner import Runner
+from worker.scratch import WorkerScratch
+from worker.supervisor import Workplace
+from worker.trainer_process import LaunchPlan
+
+TRAINER_COMMAND = (sys.executable, "-P", "-m", "worker.trainer")
+
+_TICK_SECONDS = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+class _ListeningWorker(CeleryWorker):
+    def install_platform_tweaks(self, worker: Any) -> None:
+        """Our own handlers stay: Celery's restart on SIGHUP, and end running tasks on a second SIGINT."""
+
+
+def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) -> int:
+    """Work until SIGTERM or SIGINT; returns the exit code. Raises SettingsError."""
+    configure_logging(settings)
+    drain = Drain(settings.stop_grace_seconds)
+    _install_handlers(drain)
+    device = choose_device(settings.device)
+    backend = open_backend(settings)
+    _require_schema(backend)
+    scratch = WorkerScratch(settings.scratch_dir)
+    launch = LaunchPlan(command=trainer_command, num_threads=count_threads(settings.num_threads))
+    runner = Runner(Workplace(backend=backend, launch=launch, device=device.name, drain=drain), device, scratch)
+    sweeper = Sweeper(backend)
+    sweeper.start()
+    poller = threading.Thread(target=runner.poll, name="poller")
+    poller.start()
+    _log.info("worker %s is up, on %s", settings.effective_worker_name, device.label)
+    try:
+        return _listen(settings, runner, drain)
+    finally:
+        drain.begin()
+        poller.join()
+        sweeper.stop()
+        scratch.close()
+        backend.close()
+        _log.info("worker %s ends", settings.effective_worker_name)
+
+
+def _install_handlers(drain: Drain) -> None:
+    """SIGTERM, SIGINT or SIGHUP: drain. A second SIGINT: end at once, and the trainer with us."""
+
+    def handle(number: int, _frame: object) -> None:
+        if number == signal.SIGINT and drain.is_begun:
+            os._exit(130)
+        drain.begin()
+        celery_state.should_stop = 0  # type: ignore[assignment]  # its own handlers do the same
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, handle)
+
+
+def _require_schema(backend: Backend) -> None:
+    try:
+        if not is_current(backend.database.engine):
+            raise SettingsError("The database's schema is not of this version; run `preftune migrate` first.")
+    except Unavailable as error:
+        _log.warning("%s The worker starts all the same, and asks again.", error.detail)
+
+
+def _listen(settings: Settings, runner: Runner, drain: Drain) -> int:
+    if settings.effective_broker_url == "none":
+        while not drain.is_begun:
+            time.sleep(_TICK_SECONDS)
+        return 0
+    app = make_celery(settings)
+    tasks.register(app, runner.run_queued)
+    setup_logging.connect(_keep_our_logging, weak=False)
+    worker = _ListeningWorker(
+        app=app,
+        hostname=f"preftune@{settings.effective_worker_name}",
+        queues=[QUEUE],
+        quiet=True,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+def _keep_our_logging(**_: Any) -> None:
+    """Celery configures logging unless somebody listens to this signal."""

@@ -1,0 +1,20 @@
+"""The one task: somebody says that there may be work. What is claimed, and whether anything is, the database says."""
+
+import logging
+from collections.abc import Callable
+
+from celery import Celery
+
+from core.celery_app import WAKE_TASK
+from core.domain.errors import Unavailable
+
+_log = logging.getLogger(__name__)
+
+
+def register(app: Celery, run_queued: Callable[[], None]) -> None:
+    @app.task(name=WAKE_TASK, ignore_result=True)
+    def wake(*_arguments: object, **_named: object) -> None:
+        try:
+            run_queued()
+        except Unavailable as error:
+            _log.warning("woken, but cannot look for jobs: %s", error.detail)
