@@ -7,6 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from api.problems import (
     INVALID_REQUEST,
@@ -21,6 +22,8 @@ from api.problems import (
 from api.strict_json import pointer_part, summary
 from api.validation_messages import field_errors
 from core.domain.errors import DomainError, FieldError
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def register(app: FastAPI) -> None:
@@ -60,10 +63,17 @@ def _on_framework_error(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         fault = Fault(kind=ROUTE_NOT_FOUND, detail=f"There is nothing at {path}; see /docs for all addresses.")
     elif error.status_code == 405:
-        headers = dict(error.headers or {})
-        detail = f"{path} takes {headers.get('Allow', 'other methods')}, not {method}."
-        fault = Fault(kind=METHOD_NOT_ALLOWED, detail=detail, headers=headers)
+        allowed = ", ".join(_allowed_methods(request))
+        detail = f"{path} takes {allowed}, not {method}."
+        fault = Fault(kind=METHOD_NOT_ALLOWED, detail=detail, headers={"Allow": allowed})
     else:
         kind = ProblemKind(HTTPStatus(error.status_code), "http-error", "The request cannot be served")
         fault = Fault(kind=kind, detail=str(error.detail), headers=dict(error.headers or {}))
     return problem_response(request.scope, fault)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Of all routes of this address, not only of the first."""
+    routes = request.app.router.routes
+    asked = [{"type": "http", "method": method, "path": request.url.path, "root_path": ""} for method in METHODS]
+    return [scope["method"] for scope in asked if any(route.matches(scope)[0] is Match.FULL for route in routes)]

@@ -123,7 +123,6 @@ def type_of(code: str) -> str:
 def problem_response(scope: Scope, fault: Fault) -> Response:
     connection = HTTPConnection(scope)
     document: dict[str, Any] = {
-        **fault.context,
         "type": type_of(fault.kind.code),
         "title": fault.kind.title,
         "status": fault.kind.status.value,
@@ -134,5 +133,6 @@ def problem_response(scope: Scope, fault: Fault) -> Response:
     }
     if fault.errors:
         document["errors"] = [{"pointer": error.pointer, "detail": error.detail} for error in fault.errors[:MAX_ERRORS]]
+    document = {**document, **{name: value for name, value in fault.context.items() if name not in document}}
     headers = {"Cache-Control": "no-store", **fault.headers}
-    return Response(orjson.dumps(document), fault.kind.status, headers, MEDIA_TYPE)
+    return Response(orjson.dumps(document), fault.kind.status.value, headers, MEDIA_TYPE)

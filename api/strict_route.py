@@ -88,7 +88,7 @@ def _check_query(query: QueryParams, names: frozenset[str], prefixes: tuple[str,
     for key, value in query.multi_items():
         pointer = pointer_part(key)
         if key not in names and not (prefixes and key.startswith(prefixes)):
-            known = ", ".join(f"`{name}`" for name in sorted(names)) or "none"
+            known = ", ".join(f"`{name}`" for name in (*sorted(names), *(f"{start}…" for start in prefixes))) or "none"
             errors.append(FieldError(pointer, f"is not a query parameter of this address; it takes {known}"))
         elif keys.count(key) > 1:
             errors.append(FieldError(pointer, "is given more than once"))

@@ -72,7 +72,7 @@ def _broker(url: str, directory: Path) -> dict[str, Any]:
     if url == "files":
         file_broker.register()
         return {
-            "broker_url": f"{file_broker.SCHEME}://",
+            "broker_url": f"{file_broker.SCHEME}://localhost/",
             "broker_transport_options": file_broker.prepare(directory),
         }
     if url.startswith(("redis://", "rediss://")):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Self
 
 from backends import PROJECT, add_dataset, submit
 from sqlalchemy import select
@@ -156,10 +157,10 @@ class InProcessWorker:
         return sorted(path for path in self.scratch._mine.iterdir() if path.is_dir())
 
 
-class WorkerProcess:
-    """`toy_worker.py`: the worker's own entry point, with the toy trainer."""
+class ServiceProcess:
+    """One of the scripts beside this module, with the settings of a backend."""
 
-    def __init__(self, backend: Backend, log: Path, **settings: object) -> None:
+    def __init__(self, script: str, backend: Backend, log: Path, **settings: object) -> None:
         chosen = backend.settings.model_dump(include=backend.settings.model_fields_set) | settings
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFTUNE_")}
         environment |= {f"PREFTUNE_{name.upper()}": str(value) for name, value in chosen.items()}
@@ -168,7 +169,7 @@ class WorkerProcess:
         self.log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, str(TESTS / "toy_worker.py")],
+                [sys.executable, str(TESTS / script)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -186,7 +187,7 @@ class WorkerProcess:
     def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
         return self._process.wait(seconds)
 
-    def __enter__(self) -> "WorkerProcess":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -195,15 +196,22 @@ class WorkerProcess:
             self._process.wait()
 
 
-def trainer_pids(worker_pid: int) -> list[int]:
-    """Children of the worker, by /proc."""
+class WorkerProcess(ServiceProcess):
+    """`toy_worker.py`: the worker's own entry point, with the toy trainer."""
+
+    def __init__(self, backend: Backend, log: Path, **settings: object) -> None:
+        super().__init__("toy_worker.py", backend, log, **settings)
+
+
+def children_of(parent_pid: int) -> list[int]:
+    """By /proc; the dead are left out."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rsplit(")", 1)[1].split()
         except OSError:
             continue
-        if int(fields[1]) == worker_pid and fields[0] != "Z":
+        if int(fields[1]) == parent_pid and fields[0] != "Z":
             found.append(int(stat.parent.name))
     return found
 

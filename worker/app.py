@@ -6,10 +6,12 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from celery.apps.worker import Worker as CeleryWorker
+from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging
 from celery.worker import state as celery_state
 
@@ -93,6 +95,8 @@ def _listen(settings: Settings, runner: Runner, drain: Drain) -> int:
         while not drain.is_begun:
             time.sleep(_TICK_SECONDS)
         return 0
+    # Its reason to warn of running as root is pickle, which is not accepted here.
+    warnings.simplefilter("ignore", SecurityWarning)
     app = make_celery(settings)
     tasks.register(app, runner.run_queued)
     setup_logging.connect(_keep_our_logging, weak=False)

@@ -53,7 +53,9 @@ class SupervisorLink:
 
     def _listen(self) -> None:
         try:
-            while line := sys.stdin.buffer.readline():
+            # Unbuffered: at Python's end, a reader of sys.stdin would hold a lock that is wanted there.
+            pipe = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - for as long as the process lives
+            while line := pipe.readline():
                 message = decode_supervisor_message(line)
                 if isinstance(message, Stop):
                     self.stop_mode = message.mode

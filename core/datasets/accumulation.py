@@ -52,7 +52,7 @@ class Accumulation:
         self._add_issues(result)
         self._add_sketches(result)
         self._rows.write(result.rows)
-        fingerprints = np.frombuffer(bytes(result.fingerprints.digests), FINGERPRINT).copy()
+        fingerprints = np.frombuffer(bytes(result.fingerprints.hashes), FINGERPRINT).copy()
         fingerprints["row"] += self.num_source_rows
         self._fingerprints.write(fingerprints.tobytes())
         self._num_row_bytes += len(result.rows)

@@ -1,4 +1,4 @@
-"""What is kept of each accepted row to find duplicates: 64-bit digests, and for the first rows a MinHash sketch.
+"""What is kept of each accepted row to find duplicates: 64-bit hashes, and for the first rows a MinHash sketch.
 
 A row's sketch is the minimum of 16 hash functions over its shingles (Broder 1997): the share of equal minima estimates
 the Jaccard similarity of two rows' shingle sets. A shingle is the 16 bytes from the beginning of a word on; where
@@ -6,14 +6,13 @@ words are not spaced, every character begins one. All rows of a batch are sketch
 """
 
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from struct import Struct
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
-from core.datasets.judgement import content_of
+from core.datasets.contents import Contents
 from core.datasets.layouts.layout import Example
 from core.domain.dataset_rows import Text
 
@@ -28,32 +27,33 @@ _LEVEL: Final = bytes(
     byte + 32 if 65 <= byte <= 90 else byte if byte >= 128 or chr(byte).isalnum() else 32 for byte in range(256)
 )
 _RANDOM = np.random.Generator(np.random.PCG64(20240607))
-_MULTIPLIERS: Final = _RANDOM.integers(1 << 62, 1 << 63, size=NUM_MINIMA // 2, dtype=np.uint64) | np.uint64(1)
+_MULTIPLIERS: Final = _RANDOM.integers(1 << 30, 1 << 31, size=NUM_MINIMA, dtype=np.uint32) | np.uint32(1)
 _MIX: Final = _RANDOM.integers(1 << 62, 1 << 63, size=3, dtype=np.uint64) | np.uint64(1)
+_PACK: Final = Struct("<IIqqq").pack
 
 
-def digest(text: Text) -> bytes:
-    """8 bytes; a text and a message that say the same differ."""
-    return blake2b(text.encode() if isinstance(text, str) else orjson.dumps(text), digest_size=8).digest()
+def hash_text(text: Text) -> int:
+    """64 bits, the same for the same text within a check and the helpers it forks; Python salts it for each process."""
+    if isinstance(text, str):
+        return hash(text)
+    return hash(tuple([(message["role"], message["content"]) for message in text]))
 
 
 @dataclass
 class Fingerprints:
     with_sketches: bool = False
-    digests: bytearray = field(default_factory=bytearray)
+    hashes: bytearray = field(default_factory=bytearray)
     """FINGERPRINT records, `row` still counted from the beginning of the batch."""
     sketches: npt.NDArray[np.uint32] = field(default_factory=lambda: np.empty((0, NUM_MINIMA), np.uint32))
     """[rows, NUM_MINIMA]"""
     _texts: list[bytes] = field(default_factory=list)
 
-    def add(self, line: int, row: int, example: Example) -> None:
-        digests = self.digests
-        digests += line.to_bytes(4, "little") + row.to_bytes(4, "little")
-        digests += digest(example.prompt) + digest(example.first)
-        digests += digest(example.second) if example.second is not None else bytes(8)
+    def add(self, line: int, row: int, example: Example, contents: Contents) -> None:
+        second = hash_text(example.second) if example.second is not None else 0
+        self.hashes += _PACK(line, row, hash_text(example.prompt), hash_text(example.first), second)
         if self.with_sketches:
-            texts = (example.prompt, example.first, example.second or "")
-            self._texts.append("\n".join([content_of(text)[:_MAX_CHARS] for text in texts]).encode())
+            texts = (contents.prompt[:_MAX_CHARS], contents.first[:_MAX_CHARS], contents.second[:_MAX_CHARS])
+            self._texts.append("\n".join(texts).encode())
 
     def finish(self) -> None:
         if self._texts:
@@ -67,14 +67,14 @@ def sketch(texts: list[bytes]) -> npt.NDArray[np.uint32]:
     lengths = np.fromiter(map(len, texts), np.int64, len(texts)) + len(_GAP)
     starts = len(_GAP) + np.concatenate(([0], np.cumsum(lengths[:-1])))
     anchors = _shingle_starts(buffer, starts)
-    windows = np.ndarray((len(buffer) - 7,), "<u8", buffer, strides=(1,))
-    hashes = windows[anchors] * _MIX[0] ^ (windows[anchors + 8] * _MIX[1]) >> np.uint64(7)
+    windows = np.ndarray((len(buffer) - _SHINGLE_BYTES + 1,), f"V{_SHINGLE_BYTES}", buffer, strides=(1,))
+    halves = windows[anchors].view("<u8").reshape(-1, 2)
+    hashes = halves[:, 0] * _MIX[0] ^ (halves[:, 1] * _MIX[1]) >> np.uint64(7)
     hashes ^= hashes >> np.uint64(32)
     hashes *= _MIX[2]
-    hashes ^= hashes >> np.uint64(29)
-    products = (hashes[:, None] * _MULTIPLIERS[None, :]).view(np.uint32)
-    minima: npt.NDArray[np.uint32] = np.minimum.reduceat(products, np.searchsorted(anchors, starts), axis=0)
-    return minima
+    short = (hashes >> np.uint64(32)).astype(np.uint32)
+    begins = np.searchsorted(anchors, starts)
+    return np.stack([np.minimum.reduceat(short * multiplier, begins) for multiplier in _MULTIPLIERS], axis=1)
 
 
 def _shingle_starts(buffer: bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -82,8 +82,9 @@ def _check_num_keys(num_keys: int, limits: Limits) -> None:
 def _has_as_many_keys(text: bytes, num_keys: int) -> bool:
     """Quickly: does the text surely hold no more keys than were read? A key is followed by `":`, a quote inside a
     text is escaped; what could blur the count (a space before the colon, a backslash before the quote) says no."""
-    keys = text.count(b'":') - text.count(b'\\":')
-    return keys == num_keys and b'\\\\"' not in text and _SPACED_KEY.search(text) is None
+    if any(space in text for space in (b" :", b"\t:", b"\n:", b"\r:")) and _SPACED_KEY.search(text):
+        return False
+    return text.count(b'":') - text.count(b'\\":') == num_keys and b'\\\\"' not in text
 
 
 class _DuplicateKey(Exception):

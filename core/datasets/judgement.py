@@ -3,6 +3,7 @@
 import unicodedata
 from typing import Final
 
+from core.datasets.contents import Contents
 from core.datasets.faults import Note, RowFault
 from core.datasets.layouts.layout import Example
 from core.domain.dataset_rows import DatasetKind, Text
@@ -11,24 +12,18 @@ from core.domain.issue_codes import IssueCode
 _HEAD_CHARS: Final = 64
 
 
-def content_of(text: Text) -> str:
-    """All that is said in it."""
-    return text if isinstance(text, str) else "\n".join([message["content"] for message in text])
-
-
-def judge(example: Example, kind: DatasetKind, long_row_chars: int) -> list[Note]:
+def judge(example: Example, contents: Contents, kind: DatasetKind, long_row_chars: int) -> list[Note]:
     """Remarks on the example; one whose effect is to set aside comes alone.
 
     Raises:
         RowFault: a text holds a NUL character.
     """
-    prompt, first = content_of(example.prompt), content_of(example.first)
-    second = content_of(example.second) if example.second is not None else ""
+    prompt, first, second = contents
     if "\0" in prompt or "\0" in first or "\0" in second:
         raise _nul(prompt, first, kind)
     if kind is DatasetKind.PREFERENCE:
         nothing_learnt = _judge_pair(example, first, second)
-    elif not _last_words(example.first).strip():
+    elif _is_blank(_last_words(example.first)):
         nothing_learnt = Note(IssueCode.EMPTY_RESPONSE, "The response is empty, so the row is set aside.", "/response")
     else:
         nothing_learnt = None
@@ -40,11 +35,15 @@ def judge(example: Example, kind: DatasetKind, long_row_chars: int) -> list[Note
 def _judge_pair(example: Example, chosen: str, rejected: str) -> Note | None:
     if example.first == example.second:
         return Note(IssueCode.IDENTICAL_PAIR, "Chosen and rejected are the same, so the row is set aside.", "/rejected")
-    if not chosen.strip() or not _last_words(example.first).strip():
+    if _is_blank(chosen) or _is_blank(_last_words(example.first)):
         return Note(IssueCode.EMPTY_CHOSEN, "The chosen response is empty, so the row is set aside.", "/chosen")
-    if not rejected.strip() or not _last_words(example.second or "").strip():
+    if _is_blank(rejected) or _is_blank(_last_words(example.second or "")):
         return Note(IssueCode.EMPTY_REJECTED, "The rejected response is empty, so the row is set aside.", "/rejected")
     return None
+
+
+def _is_blank(text: str) -> bool:
+    return not text or text.isspace()
 
 
 def _last_words(text: Text) -> str:
@@ -53,7 +52,7 @@ def _last_words(text: Text) -> str:
 
 def _remarks(prompt: str, first: str, second: str, kind: DatasetKind, long_row_chars: int) -> list[Note]:
     notes = []
-    if not prompt.strip() and kind is not DatasetKind.DEMONSTRATION:
+    if _is_blank(prompt) and kind is not DatasetKind.DEMONSTRATION:
         notes.append(Note(IssueCode.EMPTY_PROMPT, "The prompt is empty; the row is kept.", "/prompt"))
     if kind is DatasetKind.PREFERENCE and is_nearly_identical(first, second):
         notes.append(
@@ -77,6 +76,16 @@ def _remarks(prompt: str, first: str, second: str, kind: DatasetKind, long_row_c
 
 def is_nearly_identical(first: str, second: str) -> bool:
     """Equal once white space, case and Unicode compatibility forms are levelled."""
+    begin, other = first[:1], second[:1]
+    if (
+        begin != other
+        and begin.isascii()
+        and other.isascii()
+        and begin.isalnum()
+        and other.isalnum()
+        and (begin.lower() != other.lower())
+    ):
+        return False  # as most pairs are told apart
     if _level(first[:_HEAD_CHARS])[:16] != _level(second[:_HEAD_CHARS])[:16]:
         return False
     return _level(first) == _level(second)

@@ -28,23 +28,24 @@ _LANGUAGE_OF_SCRIPT: Final[Mapping[str, str]] = {
     "Greek": "el", "Armenian": "hy", "Hebrew": "he", "Arabic": "ar", "Devanagari": "hi", "Bengali": "bn", "Tamil": "ta",
     "Telugu": "te", "Thai": "th", "Georgian": "ka", "Hangul": "ko", "Ethiopic": "am", "Han": "zh", "Kana": "ja",
 }  # fmt: skip
-_FREQUENT_WORDS: Final[Mapping[str, frozenset[str]]] = {
-    language: frozenset(words.split())
-    for language, words in {
-        "en": "the of and to in is that for it with as was on are you this be have or what how not",
-        "de": "der die und das ist nicht ein eine zu mit den von für auf sie wie ich es auch dem",
-        "fr": "le la les de des et est un une que pour dans qui pas vous sur avec je ce il au",
-        "es": "el la los de que y en un una es por con para las del se no como más su",
-        "pt": "o a os de que e do da em um uma para com não por é mais as dos se como",
-        "it": "il la di che e un una per è non con sono del della le si i come più da",
-        "nl": "de het een van en is dat niet te in op voor met zijn die ik je er aan ook",
-        "pl": "i w nie na się że z do to jest jak o co czy po od za dla przez tak",
-        "sv": "och att det som en är på för med av den inte till ett om jag du har de kan",
-        "tr": "bir ve bu için ile da de ne çok daha olarak gibi var mı en o değil kadar ben",
-        "ro": "și de la în a nu este că o un pe cu din pentru mai care se sau ce au",
-        "vi": "và của là có không một được cho các trong những để với người này khi đã từ",
-        "id": "yang dan di untuk dengan ini itu dari tidak pada adalah dalam saya anda ke akan bisa",
-    }.items()
+_FREQUENT_WORDS: Final[Mapping[str, str]] = {
+    "en": "the of and to in is that for it with as was on are you this be have or what how not",
+    "de": "der die und das ist nicht ein eine zu mit den von für auf sie wie ich es auch dem",
+    "fr": "le la les de des et est un une que pour dans qui pas vous sur avec je ce il au",
+    "es": "el la los de que y en un una es por con para las del se no como más su",
+    "pt": "o a os de que e do da em um uma para com não por é mais as dos se como",
+    "it": "il la di che e un una per è non con sono del della le si i come più da",
+    "nl": "de het een van en is dat niet te in op voor met zijn die ik je er aan ook",
+    "pl": "i w nie na się że z do to jest jak o co czy po od za dla przez tak",
+    "sv": "och att det som en är på för med av den inte till ett om jag du har de kan",
+    "tr": "bir ve bu için ile da de ne çok daha olarak gibi var mı en o değil kadar ben",
+    "ro": "și de la în a nu este că o un pe cu din pentru mai care se sau ce au",
+    "vi": "và của là có không một được cho các trong những để với người này khi đã từ",
+    "id": "yang dan di untuk dengan ini itu dari tidak pada adalah dalam saya anda ke akan bisa",
+}
+_LANGUAGES_OF_WORD: Final[Mapping[str, list[str]]] = {
+    word: [language for language, frequent in _FREQUENT_WORDS.items() if word in frequent.split()]
+    for word in " ".join(_FREQUENT_WORDS.values()).split()
 }
 
 
@@ -71,7 +72,6 @@ def language_of(text: str, script: str | None) -> str:
         return "fa" if any(letter in sample for letter in "پچژگ") else "ar"
     if script != "Latin":
         return _LANGUAGE_OF_SCRIPT.get(script or "", "unknown")
-    words = _WORD.findall(sample)
-    hits = {name: sum(word in frequent for word in words) for name, frequent in _FREQUENT_WORDS.items()}
-    best = max(hits, key=lambda name: hits[name])
+    hits = Counter(language for word in _WORD.findall(sample) for language in _LANGUAGES_OF_WORD.get(word, ()))
+    best = max(hits, key=lambda language: (hits[language], language), default="unknown")
     return best if hits[best] >= 2 else "unknown"

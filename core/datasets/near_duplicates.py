@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from core.datasets.contents import content_of
 from core.datasets.duplicates import Repetition
 from core.datasets.fingerprints import NUM_MINIMA
-from core.datasets.judgement import content_of
 
 _BAND: Final = 4
 _MIN_EQUAL_MINIMA: Final = 9

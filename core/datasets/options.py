@@ -48,4 +48,6 @@ class CheckOptions:
     on_error: Literal["reject", "skip"] = "reject"
     content_encoding: str | None = None
     """Of the upload (`gzip`, `zstd`, `identity`); checked against the bytes, which decide."""
+    filename: str | None = None
+    """As the client names it, if at all: only compared with the content, never used as a path."""
     limits: Limits = field(default_factory=Limits)

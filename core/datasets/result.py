@@ -63,7 +63,7 @@ class Statistics(TypedDict):
     turns: LengthStatistics | None
     """Messages per prompt; null for plain texts."""
     scripts: dict[str, float]
-    """Share of rows by the writing system of most of their letters."""
+    """Share of the sampled rows by the writing system of most of their letters."""
     languages: dict[str, float]
     """Share of the sampled rows by language, guessed from frequent words."""
     labels: NotRequired[dict[str, int]]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import orjson
 
+from core.datasets.contents import contents_of
 from core.datasets.faults import FileFault, Note, RowFault
 from core.datasets.fingerprints import Fingerprints
 from core.datasets.json_rows import check_shape, parse_row
@@ -54,6 +55,7 @@ class RowProcessor:
     def __init__(self, options: CheckOptions, layout_name: str) -> None:
         self._options = options
         self._layout = LAYOUTS_BY_NAME[layout_name]
+        self._used_fields = frozenset(self._layout.fields)
 
     def process(self, batch: Batch, with_sketches: bool) -> BatchResult:
         """`with_sketches`: prepare the rows for the search for near-duplicates."""
@@ -67,6 +69,7 @@ class RowProcessor:
                 break
             result.num_source_rows += 1
         result.rows = b"".join(rows)
+        result.tally.finish(self._options.kind)
         result.fingerprints.finish()
         return result
 
@@ -95,7 +98,8 @@ class RowProcessor:
     def _process_example(self, line: int, example: Example, result: BatchResult, rows: list[bytes]) -> None:
         options = self._options
         try:
-            notes = judge(example, options.kind, options.limits.long_row_chars)
+            contents = contents_of(example)
+            notes = judge(example, contents, options.kind, options.limits.long_row_chars)
         except RowFault as fault:
             result.num_rejected += 1
             self._report(result, line, fault.note)
@@ -107,12 +111,12 @@ class RowProcessor:
             return
         result.num_accepted += 1
         rows.append(_dump(line, example, options.kind))
-        result.tally.add(line, example, options.kind)
-        result.fingerprints.add(line, result.num_source_rows, example)
+        result.tally.add(line, example, contents)
+        result.fingerprints.add(line, result.num_source_rows, example, contents)
 
     def _read(self, record: Record, tally: Tally) -> Reading:
         row = self._row(record)
-        tally.note_fields(row, self._layout.fields)
+        tally.note_fields(row, self._used_fields)
         try:
             return self._layout.read(row)
         except RowFault:

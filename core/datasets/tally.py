@@ -1,24 +1,27 @@
 """Counts over accepted rows that add up: each batch makes its own, and the sum is the file's."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import sub
 from typing import Final
 
-from core.datasets.judgement import content_of
+from core.datasets.contents import Contents
 from core.datasets.languages import language_of, script_of
 from core.datasets.layouts.layout import Example, SourceRow
 from core.datasets.result import LengthStatistics, PairStatistics, Statistics
 from core.domain.dataset_rows import DatasetKind
 
 _MAX_FIELD_NAMES: Final = 50
-_ALL_SAMPLED_LINES: Final = 2_000
-_SAMPLED_EVERY: Final = 16
+_ALL_SAMPLED_LINES: Final = 1_000
+_SAMPLED_EVERY: Final = 32
+_SIDES: Final = ("first", "second")
 _REFUSALS: Final = (
     "i'm sorry, but", "i am sorry, but", "sorry, but i", "i apologize, but", "i can't", "i cannot", "i can not",
     "i'm unable", "i am unable", "i'm not able", "as an ai", "i'm just an ai", "i am just an ai",
 )  # fmt: skip
-_FIELD_NAMES: Final = {
+_REFUSAL_BEGINNINGS: Final = ("i'm", "i’m", "i am", "sorry", "i apol", "i can", "as an ai")
+_FIELD_NAMES: Final[Mapping[DatasetKind, tuple[str, ...]]] = {
     DatasetKind.PREFERENCE: ("chosen", "rejected"),
     DatasetKind.DEMONSTRATION: ("response",),
     DatasetKind.UNPAIRED: ("response",),
@@ -31,47 +34,58 @@ class Tally:
     """Field → length → rows."""
     turns: Counter[int] = field(default_factory=Counter)
     scripts: Counter[str] = field(default_factory=Counter)
+    """Of the sampled rows, as `languages`."""
     languages: Counter[str] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
     longer: Counter[str] = field(default_factory=Counter)
     """Which side of a pair is longer: `chosen`, `rejected` or `same`."""
     ignored_fields: Counter[str] = field(default_factory=Counter)
+    _lengths: tuple[list[int], list[int], list[int]] = field(default_factory=lambda: ([], [], []))
+    """Of prompt, first and second response, a row each; counted in `finish`."""
 
-    def note_fields(self, row: SourceRow, used: tuple[str, ...]) -> None:
+    def note_fields(self, row: SourceRow, used: frozenset[str]) -> None:
         """Remember fields that the layout does not read."""
-        extra = row.keys() - used
-        if extra:
-            known = self.ignored_fields
-            self.ignored_fields.update(name for name in extra if name in known or len(known) < _MAX_FIELD_NAMES)
+        if used.issuperset(row):
+            return
+        known = self.ignored_fields
+        self.ignored_fields.update(
+            [name for name in row.keys() - used if name in known or len(known) < _MAX_FIELD_NAMES]
+        )
 
-    def add(self, line: int, example: Example, kind: DatasetKind) -> None:
-        texts = [content_of(text) for text in (example.first, example.second) if text is not None]
-        prompt = content_of(example.prompt)
-        self._add_length("prompt", len(prompt))
-        for name, text in zip(_FIELD_NAMES[kind], texts, strict=True):
-            self._add_length(name, len(text))
-            self.refusals[name] += text[:64].lstrip().lower().replace("’", "'").startswith(_REFUSALS)
-        if len(texts) == 2:
-            gap = len(texts[0]) - len(texts[1])
-            self.longer["chosen" if gap > 0 else "rejected" if gap else "same"] += 1
+    def add(self, line: int, example: Example, contents: Contents) -> None:
+        prompt, first, second = contents
+        prompt_lengths, first_lengths, second_lengths = self._lengths
+        prompt_lengths.append(len(prompt))
+        first_lengths.append(len(first))
+        if first[:64].lstrip()[:12].lower().startswith(_REFUSAL_BEGINNINGS):
+            self.refusals["first"] += is_refusal(first)
+        if example.second is not None:
+            second_lengths.append(len(second))
+            if second[:64].lstrip()[:12].lower().startswith(_REFUSAL_BEGINNINGS):
+                self.refusals["second"] += is_refusal(second)
         if example.label is not None:
             self.labels["desirable" if example.label else "undesirable"] += 1
         if not isinstance(example.prompt, str):
             self.turns[len(example.prompt)] += 1
-        self._add_language(line, texts[0] if len(texts[0]) >= 40 else f"{prompt[-200:]} {texts[0]}")
-
-    def _add_length(self, name: str, length: int) -> None:
-        lengths = self.chars.get(name)
-        if lengths is None:
-            lengths = self.chars[name] = Counter()
-        lengths[length] += 1
-
-    def _add_language(self, line: int, text: str) -> None:
-        script = script_of(text)
-        self.scripts[script or "none"] += 1
         if line <= _ALL_SAMPLED_LINES or line % _SAMPLED_EVERY == 0:
+            text = first if len(first) >= 40 else f"{prompt[-200:]} {first}"
+            script = script_of(text)
+            self.scripts[script or "none"] += 1
             self.languages[language_of(text, script)] += 1
+
+    def finish(self, kind: DatasetKind) -> None:
+        """Count what was gathered, under the names that the fields have in this kind of data set."""
+        prompts, first, second = self._lengths
+        names = _FIELD_NAMES[kind]
+        if prompts:
+            self.chars = {"prompt": Counter(prompts), names[0]: Counter(first)}
+        if second:
+            self.chars[names[1]] = Counter(second)
+            gaps = [(gap > 0) - (gap < 0) for gap in map(sub, first, second)]
+            self.longer = +Counter(chosen=gaps.count(1), rejected=gaps.count(-1), same=gaps.count(0))
+        self.refusals = Counter({name: self.refusals[side] for name, side in zip(names, _SIDES, strict=False)})
+        self._lengths = ([], [], [])
 
     def merge(self, other: "Tally") -> None:
         for name, lengths in other.chars.items():
@@ -92,7 +106,7 @@ class Tally:
             scripts=_shares(self.scripts),
             languages=_shares(self.languages),
         )
-        num_rows = sum(self.scripts.values())
+        num_rows = sum(self.chars["prompt"].values()) if self.chars else 0
         if num_rows:
             statistics["refusal_shares"] = {
                 name: round(self.refusals[name] / num_rows, 4) for name in self.chars if name != "prompt"
@@ -113,6 +127,10 @@ class Tally:
             longer_wins_share=None if share is None else round(share, 4),
             length_rule_accuracy=None if share is None else round(max(share, 1 - share), 4),
         )
+
+
+def is_refusal(text: str) -> bool:
+    return text[:64].lstrip().lower().replace("’", "'").startswith(_REFUSALS)
 
 
 def summarise(counts: Counter[int]) -> LengthStatistics:

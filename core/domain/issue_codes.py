@@ -37,6 +37,7 @@ class IssueCode(StrEnum):
     ENCODING_MISMATCH = "encoding-mismatch"
     DAMAGED_FILE = "damaged-file"
     WRONG_ENCODING = "wrong-encoding"
+    WRONG_EXTENSION = "wrong-extension"
     INVALID_ARRAY = "invalid-array"
     PRETTY_PRINTED = "pretty-printed"
     INVALID_TABLE = "invalid-table"
@@ -137,7 +138,9 @@ _UNREADABLE: dict[IssueCode, IssueKind] = {
     _C.EMPTY_FILE: _file("the file has no bytes", "check that the export finished, and send it again"),
     _C.NO_ROWS: _file("the file has no rows", "check that the export finished, and send it again"),
     _C.BINARY_FILE: _file(
-        "the bytes are those of an image, a program, a database …", "send JSONL, JSON, CSV, TSV or Parquet", "unsupported"
+        "the bytes are those of an image, a program, a database …",
+        "send JSONL, JSON, CSV, TSV or Parquet",
+        "unsupported",
     ),
     _C.ARCHIVE: _file(
         "the file is an archive (zip, tar, 7z …)", "unpack it and send the data file itself", "unsupported"
@@ -146,18 +149,19 @@ _UNREADABLE: dict[IssueCode, IssueKind] = {
         "the file is a Python pickle, which is never loaded", "save the data as JSONL or Parquet", "unsupported"
     ),
     _C.GIT_LFS_POINTER: _file(
-        "the file is a git-LFS pointer, not the data it points to", "run `git lfs pull` and send the real file", "unsupported"
+        "the file is a git-LFS pointer, not the data it points to",
+        "run `git lfs pull` and send the real file",
+        "unsupported",
     ),
     _C.UNSUPPORTED_COMPRESSION: _file(
         "the compression is not gzip or zstd", "send it uncompressed, or with gzip or zstd", "unsupported"
     ),
-    _C.NESTED_COMPRESSION: _file(
-        "the file is compressed twice", "compress it once, or not at all", "unsupported"
-    ),
+    _C.NESTED_COMPRESSION: _file("the file is compressed twice", "compress it once, or not at all", "unsupported"),
     _C.ENCODING_MISMATCH: _file(
         "Content-Encoding names another compression than the bytes have", "correct the header, or leave it out"
     ),
     _C.DAMAGED_FILE: _file("the file is cut short or damaged", "make it again, and send it again"),
+    _C.WRONG_EXTENSION: _file("the file is Parquet under the name of a text file", "name it .parquet"),
     _C.WRONG_ENCODING: _file("the file is not UTF-8 text", "save it as UTF-8"),
     _C.INVALID_ARRAY: _file("the JSON array is not well-formed", "correct it at the line named, or write JSONL"),
     _C.PRETTY_PRINTED: _file(
@@ -211,15 +215,13 @@ _MALFORMED_ROW: dict[IssueCode, IssueKind] = {
     _C.MISSING_CONTENT: _row("a message has no content", "give it a text"),
     _C.NOT_TEXT: _row("a message holds something else than text", "only text can be trained on"),
     _C.NO_ASSISTANT_REPLY: _row("there is no reply of the assistant at the end", "end on an assistant turn"),
-    _C.DIFFERENT_PROMPTS: _row(
-        "chosen and rejected do not answer the same prompt", "pair responses to one prompt"
-    ),
-    _C.NO_COMMON_PROMPT: _row(
-        "without a prompt column, chosen and rejected share no beginning", "add a prompt column"
-    ),
+    _C.DIFFERENT_PROMPTS: _row("chosen and rejected do not answer the same prompt", "pair responses to one prompt"),
+    _C.NO_COMMON_PROMPT: _row("without a prompt column, chosen and rejected share no beginning", "add a prompt column"),
     _C.INVALID_LABEL: _row("a label, vote, rank or score is not one that is understood", "correct it"),
     _C.TOO_MANY_ANSWERS: _row("one prompt has too many answers to compare", "keep fewer answers"),
-    _C.WRONG_CELL_COUNT: _row("the row has another number of cells than the header", "quote cells that hold delimiters"),
+    _C.WRONG_CELL_COUNT: _row(
+        "the row has another number of cells than the header", "quote cells that hold delimiters"
+    ),
 }
 
 _TEACHES_NOTHING: dict[IssueCode, IssueKind] = {
@@ -235,10 +237,12 @@ _TEACHES_NOTHING: dict[IssueCode, IssueKind] = {
 _WORTH_KNOWING: dict[IssueCode, IssueKind] = {
     _C.EMPTY_PROMPT: _note("the prompt is empty", "nothing, if it is meant"),
     _C.NEARLY_IDENTICAL_PAIR: _note(
-        "chosen and rejected differ only in white space, case or Unicode form", "remove the row unless that is the lesson"
+        "chosen and rejected differ only in white space, case or Unicode form",
+        "remove the row unless that is the lesson",
     ),
     _C.LONG_ROW: _note(
-        "the row is longer than most models' training length", "shorten it, or raise `max_length`; else the job sets it aside"
+        "the row is longer than most models' training length",
+        "shorten it, or raise `max_length`; else the job sets it aside",
     ),
     _C.TURN_MARKER_IN_RESPONSE: _note(
         "the response holds a further turn marker, such as a second `Assistant:`; it is kept as text",
@@ -252,7 +256,8 @@ _WORTH_KNOWING: dict[IssueCode, IssueKind] = {
     _C.NEAR_DUPLICATE_ROW: _note("the row is nearly the same as an earlier one", "check both"),
     _C.REVERSED_PAIR: _note("the same pair stands in the file the other way round", "keep the right one"),
     _C.LENGTH_BIAS: _note(
-        "choosing the longer response is right nearly always, or nearly never", "use a length-desensitised variant, or balance the data"
+        "choosing the longer response is right nearly always, or nearly never",
+        "use a length-desensitised variant, or balance the data",
     ),
     _C.REPEATED_RESPONSE: _note("many prompts have the very same response", "check that it is meant"),
     _C.ONE_LABEL_ONLY: _note("all rows have the same label", "add rows with the other label"),

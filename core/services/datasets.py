@@ -16,6 +16,7 @@ from core.database.repositories import jobs as job_rows
 from core.database.tables.datasets import Dataset, DatasetStatus
 from core.datasets.child import check_in_child
 from core.datasets.options import CheckOptions, Limits
+from core.datasets.recognition import validate_options
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import Conflict, InvalidRequest, NotFound
@@ -73,8 +74,10 @@ def create(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str
     known = _find_known(backend, project_id, dataset_id)
     if known is not None:
         return known
+    options = check_options(option_fields(upload), backend.settings)
+    validate_options(options)
     with scratch_folder(backend.settings, "check") as folder:
-        result = check(backend.settings, upload.path, check_options(option_fields(upload), backend.settings), folder)
+        result = check(backend.settings, upload.path, options, folder)
         if result.refusal is not None:
             raise result.error()
         backend.store.put_file(keys.dataset_original(project_id, chosen), upload.path)
@@ -89,11 +92,12 @@ def create(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str
 
 
 def create_later(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str | None = None) -> DatasetView:
-    """Keep the file and answer at once; `DatasetProcessor` checks it."""
+    """Keep the file and answer at once; `DatasetProcessor` checks it. Raises InvalidRequest for wrong options."""
     chosen = dataset_id or new_id("ds")
     known = _find_known(backend, project_id, dataset_id)
     if known is not None:
         return known
+    validate_options(check_options(option_fields(upload), backend.settings))
     backend.store.put_file(keys.dataset_original(project_id, chosen), upload.path)
     num_bytes, sha256 = upload.path.stat().st_size, _sha256(upload.path)
 

@@ -131,7 +131,7 @@ def stage_changed(backend: Backend, claim: Claim, change: StageChanged, *, reuse
             session.add(row)
         has_ended = change.status != "started"
         row.status = change.status
-        row.finished_at = attempt_rows.database_time(session) if has_ended else None
+        row.finished_at = database_now() if has_ended else None
         row.steps = max(change.step, change.total_steps) if has_ended else change.total_steps
         row.reused_from = reused_from
         job.stage = stage

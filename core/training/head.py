@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 CPU_TILE_BYTES = 24 * 2**20
 """float32 logits of one tile: they stay in the cache between product and softmax."""
 CUDA_TILE_BYTES = 2**30
+MIN_TILE_ROWS = 16
 KEPT_BYTES = 3 * 2**30
 """D is kept for the backward pass up to this size, and computed again beyond."""
 
@@ -126,7 +127,7 @@ class _Tiles:
         self.logps = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         self.collisions = torch.empty_like(self.logps if plan.needs_collisions else self.logps[:0])
         tile_bytes = CUDA_TILE_BYTES if hidden.is_cuda else CPU_TILE_BYTES
-        self._tile_rows = max(16, tile_bytes // (4 * weight.shape[0]))
+        self._tile_rows = max(MIN_TILE_ROWS, tile_bytes // (4 * weight.shape[0]))
 
     def rows(self) -> list[slice]:
         total = self._hidden.shape[0]

@@ -1,9 +1,6 @@
-"""Low-rank adapters (LoRA, arXiv:2106.09685): y = x W^T + b + (alpha / r) (x A^T) B^T, only A and B trained.
+"""Putting low-rank adapters into a model, and getting them out again: as tensors, or merged into the weights.
 
-Linear layers that are applied to the same input one after another (query, key and value; gate and up) share one
-product with their stacked A matrices, because products with 16 columns cost far more than their arithmetic.
-
-Legend: r rank, I input features, O output features, T tokens.
+Legend: r rank, I input features, O output features.
 """
 
 import math
@@ -13,13 +10,15 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from core.domain.errors import InvalidRequest
+from core.training.lora_layers import LoraGroup, LoraLinear
 
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
+_SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Layers of one parent that models apply to one tensor. Where one does not, the results are right but cost more."""
 
 
 class UnsupportedAdapter(InvalidRequest):
@@ -41,38 +40,6 @@ class LoraConfig:
         return self.alpha / self.rank
 
 
-class LoraLinear(nn.Module):
-    """A frozen `nn.Linear` or `Conv1D` with an adapter; takes its place in the model under the same name."""
-
-    def __init__(self, base: nn.Linear | Conv1D, config: LoraConfig) -> None:
-        super().__init__()
-        self.base = base
-        self.is_transposed = isinstance(base, Conv1D)
-        self.scaling = config.scaling
-        self.adapter_dropout = config.dropout
-        inputs, outputs = base.weight.shape if self.is_transposed else reversed(base.weight.shape)
-        self.lora_A = nn.Parameter(base.weight.new_zeros(config.rank, inputs))
-        """[r, I]"""
-        self.lora_B = nn.Parameter(base.weight.new_zeros(outputs, config.rank))
-        """[O, r]"""
-
-    @property
-    def weight(self) -> Tensor:
-        """The frozen weight: some models read a layer's dtype from it."""
-        return self.base.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        dropped = functional.dropout(x, self.adapter_dropout, self.training)
-        update = functional.linear(functional.linear(dropped, self.lora_A), self.lora_B)
-        output: Tensor = self.base(x) + self.scaling * update
-        return output
-
-    def delta(self) -> Tensor:
-        """float32 update of the weight, in the weight's own orientation."""
-        delta = self.scaling * (self.lora_B.detach().float() @ self.lora_A.detach().float())
-        return delta.t() if self.is_transposed else delta
-
-
 def inject(model: PreTrainedModel, config: LoraConfig, seed: int) -> list[nn.Parameter]:
     """Freezes the model and puts adapters into its linear layers; the outputs stay as they were (B = 0).
 
@@ -90,13 +57,14 @@ def inject(model: PreTrainedModel, config: LoraConfig, seed: int) -> list[nn.Par
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for name in targets:
-        layer = LoraLinear(model.get_submodule(name), config)
+        layer = LoraLinear(model.get_submodule(name), rank=config.rank, scaling=config.scaling, dropout=config.dropout)
         bound = 1 / math.sqrt(layer.lora_A.shape[1])  # kaiming_uniform with a = sqrt(5), as the paper's code draws A
         values = torch.empty(layer.lora_A.shape).uniform_(-bound, bound, generator=generator)
         with torch.no_grad():
             layer.lora_A.copy_(values)
         model.set_submodule(name, layer)
         layer.train(model.training)
+    _group_siblings(model)
     return [parameter for _, layer in adapters(model) for parameter in (layer.lora_A, layer.lora_B)]
 
 
@@ -184,6 +152,16 @@ def merge(model: PreTrainedModel) -> None:
             layer.base.weight.copy_(layer.base.weight.float() + layer.delta())
         model.set_submodule(name, layer.base)
     model.requires_grad_(True)
+
+
+def _group_siblings(model: nn.Module) -> None:
+    for parent in model.modules():
+        for names in _SAME_INPUT:
+            layers = [layer for name in names if isinstance(layer := getattr(parent, name, None), LoraLinear)]
+            if len(layers) > 1:
+                group = LoraGroup(layers)
+                for layer in layers:
+                    layer.join(group)
 
 
 def _matches(name: str, target: str) -> bool:

@@ -14,12 +14,12 @@ from toy_jobs import (
     attempts_of,
     check_succeeded,
     checkpoints_of,
+    children_of,
     events,
     is_alive,
     messages,
     points,
     submit_toy,
-    trainer_pids,
     view,
     wait_for,
     wait_for_status,
@@ -315,7 +315,7 @@ def test_no_trainer_is_left_behind(backend: Backend) -> None:
     with InProcessWorker(backend):
         job_id = submit_toy(backend, SLOW)
         wait_for_step(backend, job_id, "sft", 1)
-        pids = trainer_pids(os.getpid())
+        pids = children_of(os.getpid())
         assert pids
     wait_for(lambda: not any(is_alive(pid) for pid in pids), "the trainers to end")
     check_curve_is_a_prefix(backend, job_id)

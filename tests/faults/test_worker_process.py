@@ -11,11 +11,11 @@ from toy_jobs import (
     WorkerProcess,
     attempts_of,
     check_succeeded,
+    children_of,
     events,
     is_alive,
     process_state,
     submit_toy,
-    trainer_pids,
     view,
     wait_for,
     wait_for_status,
@@ -60,7 +60,7 @@ def test_another_worker_takes_over_from_one_that_was_killed(backend: Backend, tm
         wait_for_step(backend, job_id, "dpo", 2)
         holder = attempts_of(backend, job_id)[0].worker
         killed, other = (first, second) if holder == "first" else (second, first)
-        trainers = trainer_pids(killed.pid)
+        trainers = children_of(killed.pid)
         assert len(trainers) == 1
         start = time.monotonic()
         killed.send(signal.SIGKILL)
@@ -81,7 +81,7 @@ def test_a_frozen_worker_is_fenced_when_it_wakes(backend: Backend, tmp_path: Pat
     job_id = submit_toy(backend, script)
     with WorkerProcess(backend, tmp_path / "zombie.log", worker_name="zombie", **TIMES) as zombie:
         wait_for_step(backend, job_id, "sft", 3)
-        frozen = [zombie.pid, *trainer_pids(zombie.pid)]
+        frozen = [zombie.pid, *children_of(zombie.pid)]
         freeze(zombie, backend)
         with WorkerProcess(backend, tmp_path / "other.log", worker_name="other", **TIMES):
             wait_for(lambda: len(attempts_of(backend, job_id)) == 2, "the next attempt")
@@ -99,7 +99,7 @@ def test_sigterm_finishes_the_step_and_exits_with_0(backend: Backend, tmp_path: 
     job_id = submit_toy(backend, SLOW)
     with WorkerProcess(backend, tmp_path / "worker.log", **TIMES) as worker:
         wait_for_step(backend, job_id, "sft", 6)
-        trainers = trainer_pids(worker.pid)
+        trainers = children_of(worker.pid)
         start = time.monotonic()
         worker.send(signal.SIGTERM)
         assert worker.wait() == 0

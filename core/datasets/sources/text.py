@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from core.datasets.faults import FileFault, quoted
-from core.datasets.options import MIB, CheckOptions, Limits
+from core.datasets.options import CheckOptions, Limits
 from core.datasets.sources.decompression import decompress
 from core.datasets.sources.signatures import HEAD_BYTES, PARQUET_MAGIC, compression_of, refuse_foreign
 from core.domain.issue_codes import IssueCode
@@ -21,6 +21,7 @@ _MARKS: Final = (  # the longer first: the mark of UTF-16 LE is the beginning of
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_TEXT_SUFFIXES: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
 
 
 class SourceFile:
@@ -75,6 +76,8 @@ class TextStream:
                 )
         refuse_foreign(head)
         self.is_parquet = head.startswith(PARQUET_MAGIC)
+        if self.is_parquet:
+            _refuse_text_name(options.filename)
         self.encoding, mark = _encoding_of(head)
         chunks = _skip(chunks, len(mark))
         self.head = head[len(mark) :]
@@ -119,6 +122,16 @@ def _require_encoding(claimed: str | None, found: str | None) -> None:
         raise FileFault(
             IssueCode.ENCODING_MISMATCH,
             f"Content-Encoding says {name}, but the bytes are {found or 'not compressed'}. Correct it, or leave it out.",
+        )
+
+
+def _refuse_text_name(filename: str | None) -> None:
+    """A Parquet file sent as JSONL or CSV is most likely the wrong file."""
+    if filename is not None and filename.lower().endswith(_TEXT_SUFFIXES):
+        raise FileFault(
+            IssueCode.WRONG_EXTENSION,
+            f"This is a Parquet file, not text, though it is named {quoted(filename)}. Send the text file, or name it "
+            ".parquet.",
         )
 
 

@@ -1,0 +1,32 @@
+"""What `preftune serve` starts: `python -m cli.child api|worker`, which ends when its parent does."""
+
+import os
+import signal
+import sys
+import threading
+import time
+
+from cli.extras import from_extra
+
+_ENTRIES = {"api": "api.server", "worker": "worker.app"}
+_EXTRA_SECONDS = 10
+
+
+def main(kind: str) -> int:
+    settings = from_extra("core.settings", "load_settings")()
+    watch = threading.Thread(target=_end_with_parent, args=(settings.stop_grace_seconds,), daemon=True)
+    watch.start()
+    return int(from_extra(_ENTRIES[kind], "run")(settings))
+
+
+def _end_with_parent(grace_seconds: float) -> None:
+    """The parent holds the other end of our standard input for as long as it lives."""
+    while os.read(0, 4096):  # not sys.stdin: Python's end would wait for its lock
+        continue
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(grace_seconds + _EXTRA_SECONDS)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,48 @@
+"""One service per data directory: a file lock that our children hold too, so that it lasts until the last is gone."""
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import Self
+
+_LOCK_FILE = "serve.lock"
+_WORKER_FILE = "serve-worker.json"
+
+
+class DataDirLock:
+    def __init__(self, descriptor: int, data_dir: Path) -> None:
+        self.descriptor = descriptor
+        self._data_dir = data_dir
+
+    @classmethod
+    def take(cls, data_dir: Path, max_seconds: float) -> Self | None:
+        """Waits for processes of an earlier service that are still ending; None when they do not."""
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(data_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + max_seconds
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return cls(descriptor, data_dir)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    os.close(descriptor)
+                    return None
+            time.sleep(0.1)
+
+    def release(self) -> None:
+        os.close(self.descriptor)
+
+    def remember_worker(self, name: str) -> None:
+        """So that a later service knows whose leases nobody holds any more."""
+        temporary = self._data_dir / f".{_WORKER_FILE}"
+        temporary.write_text(json.dumps({"worker": name}), encoding="utf-8")
+        temporary.replace(self._data_dir / _WORKER_FILE)
+
+    def last_worker(self) -> str | None:
+        try:
+            return str(json.loads((self._data_dir / _WORKER_FILE).read_text(encoding="utf-8"))["worker"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None

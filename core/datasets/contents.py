@@ -1,0 +1,24 @@
+"""What an example says, without who says it: the texts that are measured, compared and sketched."""
+
+from typing import NamedTuple
+
+from core.datasets.layouts.layout import Example
+from core.domain.dataset_rows import Text
+
+
+class Contents(NamedTuple):
+    prompt: str
+    first: str
+    second: str
+    """Empty where the example has one response."""
+
+
+def content_of(text: Text) -> str:
+    return text if isinstance(text, str) else "\n".join([message["content"] for message in text])
+
+
+def contents_of(example: Example) -> Contents:
+    second = example.second
+    return Contents(
+        content_of(example.prompt), content_of(example.first), content_of(second) if second is not None else ""
+    )

@@ -1,0 +1,165 @@
+"""Where the prompt of a rendered conversation ends, and which parts of the response are the assistant's.
+
+All text here is rendered from masked messages (`ControlTokens.mask`): every control token in it is the template's.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from core.domain.dataset_rows import Message
+from core.tokenization.chat_template import ChatTemplate
+from core.tokenization.errors import UnencodableRow, UnusableChatTemplate
+
+_PROBE = "\ue0047301946825\ue005"
+"""An answer that no template treats specially, to see what is written around one."""
+MAX_FRAMES = 8
+_OPENS_REASONING = re.compile(r"<think(?:ing)?>\s*\Z")
+_CLOSES_REASONING = re.compile(r"</think(?:ing)?>")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a response."""
+
+    text: str
+    is_scored: bool
+    """Written by the assistant: its text, and the control token with which it ends its turn."""
+    needs_end: bool = False
+    """The template writes no control token after the answer: the tokenizer's end of text is to follow."""
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What a template writes around an answer."""
+
+    lead: str
+    """Between the generation prompt and the answer."""
+    tail: str
+
+
+class Dialogue:
+    """Splits conversations of one chat template.
+
+    A response is what the model is to generate after `render_prompt`: the rendered conversation must go on exactly
+    where the prompt ended, or the row is refused.
+    """
+
+    def __init__(self, template: ChatTemplate, control_pattern: re.Pattern[str]) -> None:
+        self._template = template
+        self._control = control_pattern
+        self._frames: list[_Frame] = []
+        """Those seen so far, so that a row costs one rendering less."""
+
+    def render_prompt(self, prompt: Sequence[Message]) -> str:
+        """What generation starts from. Raises ChatTemplateRefused."""
+        return self._template.render(prompt, add_generation_prompt=True)
+
+    def split_response(self, prompt: Sequence[Message], response: Sequence[Message]) -> list[Segment]:
+        """The response's segments; whatever follows the end of the last assistant turn is left out.
+
+        Raises:
+            ChatTemplateRefused, UnencodableRow: the template cannot take this row.
+            UnusableChatTemplate: it cannot take any.
+        """
+        turns = [position for position, message in enumerate(response) if message["role"] == "assistant"]
+        if not turns or turns[0] != 0:
+            raise UnencodableRow("A response starts with a message of the assistant; move what precedes it to prompt.")
+        segments: list[Segment] = []
+        consumed = ""
+        for turn in turns:
+            history = [*prompt, *response[:turn]]
+            before = self.render_prompt(history)
+            if not before.startswith(consumed):
+                raise self._rewritten(turn)
+            if turn:
+                segments.append(Segment(before[len(consumed) :], is_scored=False))
+            answer, has_end = self._answer(history, response[turn], before)
+            if turn != turns[-1] and not has_end:
+                has_end = True  # the next turn follows as the template has it
+            segments.append(Segment(answer, is_scored=True, needs_end=not has_end))
+            consumed = before + answer
+        return segments
+
+    def _answer(self, history: Sequence[Message], message: Message, before: str) -> tuple[str, bool]:
+        """What the assistant writes after `before`, and whether a control token ends it."""
+        after = self._template.render([*history, message], add_generation_prompt=False)
+        for frame in self._frames:
+            if answer := self._fit(frame, message["content"], before, after):
+                return answer
+        frame = self._learn_frame(history, before)
+        for lead in (frame.lead, ""):  # a response that brings its own reasoning has no empty one put before it
+            if answer := self._fit(replace(frame, lead=lead), message["content"], before, after):
+                self._frames = [frame, *self._frames][:MAX_FRAMES]
+                return answer
+        return self._reasoned_answer(frame, message["content"], before)
+
+    def _fit(self, frame: _Frame, content: str, before: str, after: str) -> tuple[str, bool] | None:
+        start = before + frame.lead
+        if not (after.startswith(start) and after.endswith(frame.tail)):
+            return None
+        written = after[len(start) : len(after) - len(frame.tail)]
+        if written not in (content, content.strip(), content.rstrip(), content.lstrip()):
+            return None
+        return self._close(frame.lead + written, frame)
+
+    def _close(self, answer: str, frame: _Frame) -> tuple[str, bool]:
+        end = self._control.search(frame.tail)
+        return answer + (frame.tail[: end.end()] if end else ""), end is not None
+
+    def _learn_frame(self, history: Sequence[Message], before: str) -> _Frame:
+        """What the template writes around an answer after this history."""
+        probe: Message = {"role": "assistant", "content": _PROBE}
+        after = self._template.render([*history, probe], add_generation_prompt=False)
+        if _PROBE not in after:
+            raise UnusableChatTemplate("The base model's chat template leaves out what the assistant says.")
+        head, _, tail = after.partition(_PROBE)
+        if head.startswith(before):
+            lead = head[len(before) :]
+            if lead.strip() and before == self._template.render(history, add_generation_prompt=False):
+                raise UnusableChatTemplate(
+                    "The base model's chat template has no generation prompt: it writes "
+                    f"{lead.strip()!r} before an answer, but not when `add_generation_prompt` is set. Add that to its "
+                    "chat_template.jinja."
+                )
+            return _Frame(lead=lead, tail=tail)
+        if before.startswith(head) and _OPENS_REASONING.fullmatch(before, len(head)):
+            return _Frame(lead="", tail=tail)
+        raise UnencodableRow("The base model's chat template changes the prompt once it is answered.")
+
+    def _reasoned_answer(self, frame: _Frame, content: str, before: str) -> tuple[str, bool]:
+        """For templates of reasoning models, which open the reasoning in the prompt or leave it out of the history:
+        the answer as it stands, ended as any other."""
+        is_opened = _OPENS_REASONING.search(before) is not None
+        content = content.strip()
+        if is_opened:
+            content = re.sub(r"\A<think(?:ing)?>\s*", "", content)
+        if _CLOSES_REASONING.search(content):
+            return self._close(content, frame)
+        if is_opened:
+            raise UnencodableRow(
+                "This base model's prompt opens its reasoning (`<think>`), so a response must hold the reasoning, "
+                "`</think>` and then the answer."
+            )
+        raise UnencodableRow("The base model's chat template changes the response, so it cannot be trained on.")
+
+    @staticmethod
+    def _rewritten(turn: int) -> UnencodableRow:
+        return UnencodableRow(
+            f"The base model's chat template renders message {turn} of the response otherwise once more follows. Put "
+            "all but the last answer into the prompt."
+        )
+
+
+def hoist(
+    prompt: Sequence[Message], responses: Sequence[Sequence[Message]]
+) -> tuple[list[Message], list[list[Message]]]:
+    """Moves messages that open every response and are not the assistant's to the prompt's end.
+
+    A conversation to be learned as a whole has an empty prompt; its system and first user messages are the prompt.
+    """
+    first = responses[0]
+    count = next((place for place, message in enumerate(first) if message["role"] == "assistant"), 0)
+    if any(list(other[:count]) != list(first[:count]) for other in responses):
+        return list(prompt), [list(response) for response in responses]
+    return [*prompt, *first[:count]], [list(response[count:]) for response in responses]

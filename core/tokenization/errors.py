@@ -1,0 +1,42 @@
+"""Why a row, or every row, cannot be turned into token ids."""
+
+from core.domain.errors import InvalidRequest
+
+
+class UnusableTokenizer(InvalidRequest):
+    code = "unusable-tokenizer"
+    title = "The base model's tokenizer cannot be used"
+
+
+class UnusableChatTemplate(InvalidRequest):
+    """The template itself is at fault, whatever the row."""
+
+    code = "unusable-chat-template"
+    title = "The base model's chat template cannot be used"
+
+
+class TemplateTooCostly(UnusableChatTemplate):
+    code = "chat-template-too-costly"
+    title = "The chat template does too much work"
+
+
+class UnencodableRow(InvalidRequest):
+    """One row does not fit this base model; others may."""
+
+    code = "row-not-encodable"
+    title = "The row does not fit the base model"
+
+
+class ChatTemplateRefused(UnencodableRow):
+    code = "chat-template-refused"
+    title = "The chat template refuses the conversation"
+
+
+class ControlTokenInText(UnencodableRow):
+    code = "control-token-in-text"
+    title = "A text would become a control token"
+
+
+class NothingToEncode(InvalidRequest):
+    code = "nothing-to-encode"
+    title = "No row is left to train on"

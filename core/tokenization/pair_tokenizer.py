@@ -1,0 +1,239 @@
+"""Rows of a data set → token ids and which of them are scored; the one place that decides it, for training,
+generation and preview alike.
+
+The rules:
+- The prompt is encoded by itself, exactly as generation sees it; the response's tokens are appended. So training and
+  use agree, whatever tokens a joint encoding would have merged across the border.
+- Messages are rendered by the base model's chat template. A plain text prompt is one user message, and its response
+  one assistant message, where the base model has a template; without one the text is encoded as it stands.
+- Every assistant turn is scored: its text and the one control token that ends it. Nothing else is: not the prompt, not
+  other roles' turns, not a newline that the template writes after the end.
+- No control token comes from the text of a row, only from the template.
+- An empty prompt is one start token, so that the first token of the response has a predecessor.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from core.domain.dataset_rows import DemonstrationRow, Message, PreferenceRow, Text, UnpairedRow
+from core.tokenization.chat_template import ChatTemplate
+from core.tokenization.control_tokens import ControlTokens
+from core.tokenization.dialogue import Dialogue, Segment, hoist
+from core.tokenization.errors import UnencodableRow, UnusableChatTemplate, UnusableTokenizer
+from core.tokenization.model_files import TokenizerFiles, read_tokenizer_files
+from core.tokenization.text_encoder import TextEncoder
+
+RULES_VERSION = 1
+"""Part of every digest: raised whenever the same row would give other ids."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedResponse:
+    """R tokens that follow a prompt."""
+
+    ids: list[int]
+    """[R]"""
+    scored: list[bool]
+    """[R] True where a loss is taken on the token."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedPair:
+    prompt_ids: list[int]
+    """[P], at least one"""
+    chosen_ids: list[int]
+    chosen_scored: list[bool]
+    rejected_ids: list[int]
+    rejected_scored: list[bool]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedDemonstration:
+    """Also an unpaired row: its label is the row's."""
+
+    prompt_ids: list[int]
+    """[P], at least one"""
+    response_ids: list[int]
+    response_scored: list[bool]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitRow:
+    """A row as text, before it is encoded."""
+
+    prompt: str
+    """Rendered and masked; empty for no prompt."""
+    responses: list[list[Segment]]
+    is_raw: bool
+    """Encoded as it stands, without a template."""
+
+
+class PairTokenizer:
+    """The tokenizer and chat template of one base model. Not for use by two threads at once."""
+
+    def __init__(self, files: TokenizerFiles, now: datetime | None) -> None:
+        control = ControlTokens.find(files.tokenizer, files.named_tokens, files.chat_template)
+        self._control = control
+        self._encoder = TextEncoder(files.tokenizer, control)
+        self._dialogue: Dialogue | None = None
+        if files.chat_template:
+            template = ChatTemplate(files.chat_template, files.named_tokens, lambda: now or datetime.now())
+            self._dialogue = Dialogue(template, control.pattern)
+        self._bos_id = control.ids.get(files.named_tokens.get("bos_token", ""))
+        self._eos_id = _end_of_text(files, control)
+        self._start_ids = self._encoder.start_ids
+        if not self._start_ids and files.adds_bos and self._bos_id is not None:
+            self._start_ids = [self._bos_id]
+        self.digest = _digest(files, now)
+        """Of all that determines the ids of a row."""
+        self.eos_ids: tuple[int, ...] = tuple(dict.fromkeys([*self._ends_of_turn(), self._eos_id, *files.end_ids]))
+        """Ids at which a generation is complete; the first one ends an assistant turn."""
+
+    @classmethod
+    def open(cls, model_dir: Path, *, now: datetime | None = None) -> "PairTokenizer":
+        """The tokenizer of a base model's folder, whose files alone it reads.
+
+        `now` is the time that a template sees (some write today's date): give a job's own, for the same ids on
+        another day.
+
+        Raises:
+            UnusableTokenizer, UnusableChatTemplate
+        """
+        files = read_tokenizer_files(Path(model_dir))
+        try:
+            return cls(files, now)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise UnusableTokenizer("The base model's tokenizer.json does not describe a tokenizer.") from error
+
+    @property
+    def has_chat_template(self) -> bool:
+        return self._dialogue is not None
+
+    @property
+    def vocab_size(self) -> int:
+        return self._encoder.vocab_size
+
+    def encode_prompt(self, prompt: Text) -> list[int]:
+        """[P] ids that generation starts from. Raises UnencodableRow, UnusableChatTemplate."""
+        if self._is_raw(prompt):
+            return self._encode_prompt(str(prompt), is_raw=True)
+        messages = [self._control.mask(message) for message in _as_messages(prompt, "user")]
+        return self._encode_prompt(self._need_dialogue().render_prompt(messages), is_raw=False)
+
+    def encode_preference(self, row: PreferenceRow) -> EncodedPair:
+        """Raises UnencodableRow, UnusableChatTemplate."""
+        split = self.split(row["prompt"], [row["chosen"], row["rejected"]])
+        prompt_ids = self._encode_prompt(split.prompt, is_raw=split.is_raw)
+        chosen, rejected = (self._encode_response(prompt_ids, split, segments) for segments in split.responses)
+        return EncodedPair(
+            prompt_ids=prompt_ids,
+            chosen_ids=chosen.ids,
+            chosen_scored=chosen.scored,
+            rejected_ids=rejected.ids,
+            rejected_scored=rejected.scored,
+        )
+
+    def encode_demonstration(self, row: DemonstrationRow | UnpairedRow) -> EncodedDemonstration:
+        """Raises UnencodableRow, UnusableChatTemplate."""
+        split = self.split(row["prompt"], [row["response"]])
+        prompt_ids = self._encode_prompt(split.prompt, is_raw=split.is_raw)
+        response = self._encode_response(prompt_ids, split, split.responses[0])
+        return EncodedDemonstration(prompt_ids=prompt_ids, response_ids=response.ids, response_scored=response.scored)
+
+    encode_unpaired = encode_demonstration
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a generation: control tokens left out."""
+        return self._encoder.decode(list(ids))
+
+    def show_tokens(self, ids: Sequence[int]) -> list[str]:
+        """Each token as a person reads it, control tokens by their names."""
+        return [self._encoder.show_token(token) for token in ids]
+
+    def show_text(self, rendered: str) -> str:
+        """Rendered text as a person reads it."""
+        return self._control.unmask(rendered)
+
+    def split(self, prompt: Text, responses: Sequence[Text]) -> SplitRow:
+        """Renders a row and splits it. Raises UnencodableRow, UnusableChatTemplate."""
+        if self._is_raw(prompt) and all(isinstance(response, str) for response in responses):
+            raw = [[Segment(self._control.mask_text(str(text)), is_scored=True, needs_end=True)] for text in responses]
+            return SplitRow(prompt=self._control.mask_text(str(prompt)), responses=raw, is_raw=True)
+        dialogue = self._need_dialogue()
+        messages = [_as_messages(response, "assistant") for response in responses]
+        asked, answers = hoist(_as_messages(prompt, "user"), messages)
+        asked = [self._control.mask(message) for message in asked]
+        masked = [[self._control.mask(message) for message in answer] for answer in answers]
+        split = [dialogue.split_response(asked, answer) for answer in masked]
+        return SplitRow(prompt=dialogue.render_prompt(asked), responses=split, is_raw=False)
+
+    def _is_raw(self, prompt: Text) -> bool:
+        return isinstance(prompt, str) and (not prompt or self._dialogue is None)
+
+    def _need_dialogue(self) -> Dialogue:
+        if self._dialogue is None:
+            raise UnencodableRow(
+                "The row holds messages, but the base model has no chat template: give prompt and responses as plain "
+                "text, or add a chat_template.jinja to the base model."
+            )
+        return self._dialogue
+
+    def _encode_prompt(self, rendered: str, *, is_raw: bool) -> list[int]:
+        ids = self._encoder.encode(rendered) if rendered else []
+        if is_raw:
+            ids = self._start_ids + ids
+        if not ids:
+            ids = [self._eos_id if self._bos_id is None else self._bos_id]
+        if self._bos_id is not None and ids[:2] == [self._bos_id, self._bos_id]:
+            raise UnusableChatTemplate("The base model's chat template writes the start token twice.")
+        return ids
+
+    def _encode_response(self, prompt_ids: list[int], split: SplitRow, segments: list[Segment]) -> EncodedResponse:
+        ids: list[int] = []
+        scored: list[bool] = []
+        for segment in segments:
+            if split.is_raw and not split.prompt:
+                new = self._encoder.encode(segment.text)
+            else:
+                new = self._encoder.encode_after((ids or prompt_ids)[-1], segment.text)
+            if segment.needs_end:
+                new = [*new, self._eos_id]
+            ids += new
+            scored += [segment.is_scored] * len(new)
+        return EncodedResponse(ids=ids, scored=scored)
+
+    def _ends_of_turn(self) -> list[int]:
+        """The control token with which the template ends an answer, if it does."""
+        if self._dialogue is None:
+            return []
+        question: Message = {"role": "user", "content": "1"}
+        answer: Message = {"role": "assistant", "content": "2"}
+        try:
+            segment = self._dialogue.split_response([question], [answer])[-1]
+        except UnencodableRow:
+            return []
+        found = None if segment.needs_end else list(self._control.pattern.finditer(segment.text))[-1]
+        return [self._control.ids[found[0]]] if found else []
+
+
+def _as_messages(text: Text, role: str) -> list[Message]:
+    if isinstance(text, str):
+        return [{"role": role, "content": text}] if text else []
+    return list(text)
+
+
+def _end_of_text(files: TokenizerFiles, control: ControlTokens) -> int:
+    named = control.ids.get(files.named_tokens.get("eos_token", ""))
+    ids = [named] if named is not None else list(files.end_ids)
+    if not ids:
+        raise UnusableTokenizer("The base model names no end token (`eos_token` in tokenizer_config.json).")
+    return ids[0]
+
+
+def _digest(files: TokenizerFiles, now: datetime | None) -> str:
+    uses_time = bool(files.chat_template and "strftime_now" in files.chat_template)
+    day = now.isoformat() if now and uses_time else ""
+    return hashlib.sha256(f"{RULES_VERSION}\n{files.digest}\n{day}".encode()).hexdigest()

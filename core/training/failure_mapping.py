@@ -1,0 +1,83 @@
+"""Foreign exceptions as the engine's failures: the one place that knows what a lack of memory or disk looks like."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from safetensors import SafetensorError
+
+from core.domain.variants import VariantError
+from core.training.checkpoint import OUT_OF_SPACE
+from core.training.encoded_data import BrokenEncodedData
+from core.training.failures import BadBaseModel, BadData, BadPlan, DiskFull, GpuOutOfMemory, HostOutOfMemory
+from core.training.lora import UnsupportedAdapter
+from core.training.model import UnsupportedModel
+from core.training.packing import NothingToScore
+
+_MIB = 2**20
+_UNITS = {"KiB": 2**10, "MiB": _MIB, "GiB": 2**30}
+_OUT_OF_HOST_MEMORY = ("can't allocate memory", "not enough memory")
+_OUT_OF_SPACE = ("No space left on device", "Disk quota exceeded")
+
+
+@contextmanager
+def failures_named(device: torch.device) -> Iterator[None]:
+    """Lets `TrainingFailure` and `TrainingStopped` through, and turns what it knows into them."""
+    try:
+        yield
+    except (BrokenEncodedData, NothingToScore) as error:
+        raise BadData(error.detail) from error
+    except UnsupportedModel as error:
+        raise BadBaseModel(error.detail) from error
+    except UnsupportedAdapter as error:
+        raise BadPlan(error.detail) from error
+    except VariantError as error:
+        raise BadPlan(error.message) from error
+    except torch.OutOfMemoryError as error:
+        raise _gpu_out_of_memory(str(error), device) from error
+    except MemoryError as error:
+        raise _host_out_of_memory() from error
+    except OSError as error:
+        if error.errno in OUT_OF_SPACE:
+            raise _disk_full() from error
+        raise
+    except SafetensorError as error:
+        if any(text in str(error) for text in _OUT_OF_SPACE):
+            raise _disk_full() from error
+        raise
+    except RuntimeError as error:
+        if any(text in str(error) for text in _OUT_OF_HOST_MEMORY):
+            raise _host_out_of_memory() from error
+        raise
+
+
+def _gpu_out_of_memory(message: str, device: torch.device) -> GpuOutOfMemory:
+    needed = _asked_bytes(message)
+    available, total = torch.cuda.mem_get_info(device) if torch.cuda.is_available() else (None, None)
+    facts = []
+    if needed is not None:
+        facts.append(f"{needed // _MIB} MiB more were needed")
+    if available is not None and total is not None:
+        facts.append(f"{available // _MIB} of {total // _MIB} MiB were free")
+    detail = f"The GPU ran out of memory{': ' if facts else ''}{', '.join(facts)}. "
+    return GpuOutOfMemory(
+        detail + "Use LoRA, the rmsprop optimizer, a smaller base model, a shorter max_length, or a larger GPU.",
+        needed_mib=None if needed is None else needed // _MIB,
+        available_mib=None if available is None else available // _MIB,
+    )
+
+
+def _asked_bytes(message: str) -> int | None:
+    found = re.search(r"[Tt]ried to allocate ([\d.]+) (KiB|MiB|GiB)", message)
+    return None if found is None else int(float(found.group(1)) * _UNITS[found.group(2)])
+
+
+def _host_out_of_memory() -> HostOutOfMemory:
+    return HostOutOfMemory(
+        "The machine ran out of memory. Use LoRA, the rmsprop optimizer, a smaller base model or a shorter max_length."
+    )
+
+
+def _disk_full() -> DiskFull:
+    return DiskFull("The worker's disk is full. Free some space, or let another worker take the job.")

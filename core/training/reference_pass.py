@@ -1,0 +1,148 @@
+"""Computing the reference's log-probabilities, a group of rows at a time."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from core.training.budget import TokenBudget
+from core.training.checkpoint import copy_exactly
+from core.training.data_order import Cursor, DataOrder
+from core.training.encoded_data import EncodedData
+from core.training.failures import BadCheckpoint
+from core.training.logps import reduce_pairs, token_logps
+from core.training.packing import PackedBatch, pack_pairs, split_micro_batches
+from core.training.reference import TRAIN, VALIDATION, ReferenceLogps, SplitLogps
+
+
+@dataclass
+class _SplitTokens:
+    """Log-probabilities of single tokens, in the order in which they were computed."""
+
+    starts: NDArray[np.int64]
+    """[N, 2] where a response's tokens start, -1 while unknown."""
+    counts: NDArray[np.int64]
+    """[N, 2] scored tokens."""
+    parts: list[NDArray[np.float32]]
+    length: int = 0
+
+    @classmethod
+    def unknown(cls, num_rows: int) -> "_SplitTokens":
+        return cls(np.full((num_rows, 2), -1, np.int64), np.zeros((num_rows, 2), np.int64), [])
+
+    def add(self, batch: PackedBatch, values: NDArray[np.float32]) -> None:
+        counts = np.asarray(batch.scored_counts, np.int64)
+        starts = self.length + np.cumsum(counts) - counts
+        rows = list(batch.indices)
+        self.starts[rows] = starts.reshape(2, -1).T
+        self.counts[rows] = counts.reshape(2, -1).T
+        self.parts.append(values)
+        self.length += len(values)
+
+    def joined(self) -> NDArray[np.float32]:
+        """[S]"""
+        self.parts = [np.concatenate(self.parts) if self.parts else np.zeros(0, np.float32)]
+        return self.parts[0]
+
+
+class ReferencePass:
+    """Groups are the steps of DPO's first epoch in their order, then the validation rows in theirs."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        order: DataOrder,
+        train: EncodedData,
+        validation: EncodedData | None,
+        budget: TokenBudget,
+        logps: ReferenceLogps,
+    ) -> None:
+        self._model = model
+        self._order = order
+        self._data = {TRAIN: train} | ({} if validation is None else {VALIDATION: validation})
+        self._budget = budget
+        self._tokens = {name: _SplitTokens.unknown(len(data)) for name, data in self._data.items()}
+        self.logps = logps
+        """Filled in as groups are done."""
+        self.groups_done = 0
+
+    @property
+    def num_groups(self) -> int:
+        num_validation = len(self._data[VALIDATION]) if VALIDATION in self._data else 0
+        return self._order.steps_per_epoch + len(row_groups(num_validation, self._order.batch_size))
+
+    @torch.no_grad()
+    def run_group(self) -> int:
+        """Computes the next group; returns the tokens it took.
+
+        A group that fails leaves nothing behind, so it can be run again.
+        """
+        name, rows = self._group(self.groups_done)
+        micro_batches = split_micro_batches(self._data[name], rows, self._budget.tokens)
+        batches = [pack_pairs(self._data[name], micro_batch, self._model.device) for micro_batch in micro_batches]
+        computed = [self._compute(batch) for batch in batches]
+        for batch, (values, table) in zip(batches, computed, strict=True):
+            self._keep(name, batch, values, table)
+        self.groups_done += 1
+        return sum(batch.num_tokens for batch in batches)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything computed so far: sums, and `<split>.token_logps` [S] with `starts` and `counts` [N, 2] into it."""
+        found = self.logps.tensors()
+        for name, tokens in self._tokens.items():
+            found[f"{name}.starts"] = torch.from_numpy(tokens.starts)
+            found[f"{name}.counts"] = torch.from_numpy(tokens.counts)
+            found[f"{name}.token_logps"] = torch.from_numpy(tokens.joined())
+        return found
+
+    def restart(self) -> None:
+        """From the first group: after the micro-batches have changed."""
+        self._tokens = {name: _SplitTokens.unknown(len(data)) for name, data in self._data.items()}
+        self.groups_done = 0
+
+    def restore(self, groups_done: int, tensors: dict[str, Tensor]) -> None:
+        """What `tensors` gave after that many groups.
+
+        Raises:
+            BadCheckpoint: they are not of this pass.
+        """
+        rest = dict(tensors)
+        for name, tokens in self._tokens.items():
+            values = rest.pop(f"{name}.token_logps", None)
+            if values is None:
+                raise BadCheckpoint("The checkpoint lacks the reference's log-probabilities.")
+            tokens.parts, tokens.length = [values.numpy()], len(values)
+        targets = {name: tensor for name, tensor in self.tensors().items() if not name.endswith(".token_logps")}
+        copy_exactly(targets, rest, "reference")
+        self.groups_done = groups_done
+
+    def _group(self, index: int) -> tuple[str, list[int]]:
+        num_train_groups = self._order.steps_per_epoch
+        if index < num_train_groups:
+            return TRAIN, self._order.rows_at(Cursor(position=index * self._order.batch_size))
+        groups = row_groups(len(self._data[VALIDATION]), self._order.batch_size)
+        return VALIDATION, list(groups[index - num_train_groups])
+
+    def _compute(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """[S] token log-probabilities, and [4, B] sums and prefix sums."""
+        tokens = token_logps(self._model, batch)
+        pairs = reduce_pairs(tokens, batch, needs_prefix_sums=True)
+        sides = (pairs.chosen, pairs.rejected)
+        table = torch.stack([*(side.sums for side in sides), *(side.prefix_sums for side in sides)])
+        return tokens.values, table
+
+    def _keep(self, name: str, batch: PackedBatch, values: Tensor, table: Tensor) -> None:
+        rows = list(batch.indices)
+        sums, prefix_sums = table.cpu().numpy().reshape(2, 2, -1).transpose(0, 2, 1)
+        split: SplitLogps | None = self.logps.train if name == TRAIN else self.logps.validation
+        assert split is not None
+        split.sums[rows], split.prefix_sums[rows] = sums, prefix_sums
+        self._tokens[name].add(batch, values.cpu().numpy())
+
+
+def row_groups(num_rows: int, group_size: int) -> list[range]:
+    """The rows of a data set in their order, in groups: how validation pairs are batched, here and in evaluation."""
+    return [range(start, min(start + group_size, num_rows)) for start in range(0, num_rows, group_size)]

@@ -1,0 +1,143 @@
+"""One training stage on its way: what its loop works on, and how that becomes a checkpoint and comes back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from core.training.budget import TokenBudget
+from core.training.checkpoint import Checkpoint, copy_exactly
+from core.training.checkpointing import Snapshot
+from core.training.data_order import Cursor, DataOrder
+from core.training.encoded_data import EncodedData
+from core.training.failures import BadCheckpoint
+from core.training.metrics import Columns, Figures, HostColumns
+from core.training.observer import JsonValue, Stage
+from core.training.optim import MasterOptimizer
+from core.training.packing import PackedBatch
+from core.training.plan import SftPlan
+from core.training.seeding import capture_rng, restore_rng
+
+
+class StageTask(Protocol):
+    """What differs between SFT and DPO."""
+
+    stage: Literal[Stage.SFT, Stage.DPO]
+    data: EncodedData
+
+    def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]:
+        """The rows of one step as micro-batches."""
+        ...
+
+    def backward(self, batches: Sequence[PackedBatch]) -> list[Columns]:
+        """Adds the gradient of the step's loss, and returns values of every row; column 0 is its loss."""
+        ...
+
+    def figures(self, host: HostColumns) -> Figures: ...
+
+    def record(self, host: HostColumns) -> None:
+        """Keeps what the task wants to remember of rows."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What `record` kept, for checkpoints; copying into these tensors restores it."""
+        ...
+
+
+class LoopEnd(StrEnum):
+    FINISHED = "finished"
+    SAVED = "saved"
+    """The observer asked to end here and finish with the policy as it is."""
+
+
+@dataclass
+class LoopProgress:
+    """What changes from step to step besides tensors; plain values, so that checkpoints can hold it."""
+
+    step: int = 0
+    """Updates done."""
+    cursor: Cursor = field(default_factory=Cursor)
+    evaluated_step: int = -1
+    evaluation: Figures = field(default_factory=dict)
+    """Of `evaluated_step`."""
+    best: float | None = None
+    """Of the metric of early stopping."""
+    num_without_improvement: int = 0
+    end: LoopEnd | None = None
+
+    def facts(self) -> dict[str, JsonValue]:
+        return {
+            "evaluated_step": self.evaluated_step,
+            "evaluation": self.evaluation,
+            "best": self.best,
+            "num_without_improvement": self.num_without_improvement,
+            "end": None if self.end is None else self.end.value,
+        }
+
+    def restore(self, step: int, cursor: Cursor, facts: Mapping[str, Any]) -> None:
+        self.step, self.cursor = step, cursor
+        self.evaluated_step, self.evaluation = facts["evaluated_step"], dict(facts["evaluation"])
+        self.best, self.num_without_improvement = facts["best"], facts["num_without_improvement"]
+        self.end = None if facts["end"] is None else LoopEnd(facts["end"])
+
+
+@dataclass(kw_only=True)
+class StageRun:
+    """Task, weights, order and progress of one stage."""
+
+    task: StageTask
+    plan: SftPlan
+    optimizer: MasterOptimizer
+    order: DataOrder
+    budget: TokenBudget
+    device: torch.device
+    kept_tensors: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """What checkpoints carry besides: the reference."""
+    kept_facts: Mapping[str, JsonValue] = field(default_factory=dict)
+    """The same, plain values: the samples of the reference."""
+    progress: LoopProgress = field(default_factory=LoopProgress)
+
+    def snapshot(self) -> Snapshot:
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "policy": self.optimizer.masters,
+            "optimizer": self.optimizer.state(),
+            "rng": capture_rng(self.device),
+            **self.kept_tensors,
+        }
+        if kept := self.task.state():
+            groups["pairs"] = kept
+        return Snapshot(
+            stage=self.task.stage,
+            step=self.progress.step,
+            cursor=self.progress.cursor,
+            micro_batch_tokens=self.budget.tokens,
+            facts={**self.kept_facts, **self.progress.facts()},
+            tensors=groups,
+        )
+
+    @torch.no_grad()
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Everything as it was at the checkpoint, the kept tensors included; the kept facts are the pipeline's.
+
+        Raises:
+            BadCheckpoint: something is missing, left over or of another shape.
+        """
+        expected = {"policy", "optimizer", "rng", *self.kept_tensors, *(["pairs"] if self.task.state() else [])}
+        if checkpoint.tensors.keys() != expected:
+            raise BadCheckpoint("The checkpoint holds other parts than this stage does.")
+        groups = {name: dict(tensors) for name, tensors in checkpoint.tensors.items()}
+        copy_exactly(self.optimizer.masters, groups["policy"], "policy")
+        copy_exactly(self.optimizer.state(), groups["optimizer"], "optimizer")
+        for name, tensors in self.kept_tensors.items():
+            copy_exactly(tensors, groups[name], name)
+        if "pairs" in groups:
+            copy_exactly(self.task.state(), groups["pairs"], "table of pairs")
+        self.optimizer.num_updates = checkpoint.step
+        self.optimizer.refresh()
+        try:
+            self.progress.restore(checkpoint.step, checkpoint.cursor, checkpoint.facts)
+            restore_rng(groups["rng"], self.device)
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise BadCheckpoint("The checkpoint is damaged. Resume from an older one.") from error

@@ -1,0 +1,123 @@
+"""Durable files: tensors as safetensors, written in one pass, and directories that appear complete or not at all.
+
+The library's own writer needs all tensors in host memory at once and reports a full disk as text; this one takes one
+tensor at a time off the device and leaves errors to the operating system.
+"""
+
+import json
+import os
+import shutil
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from secrets import token_hex
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+_DTYPE_NAMES = {
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+_ALIGNMENT = 8
+
+
+class UnreadableTensors(Exception):
+    """A file that is missing, cut short or not safetensors."""
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A safetensors file; `complete_directory` flushes it. Names in the order given: equal tensors, equal bytes.
+
+    Raises:
+        OSError: ENOSPC and the like, as the operating system says it.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, tensor in tensors.items():
+        end = offset + tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": _DTYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % _ALIGNMENT)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(encoded)) + encoded)
+        for tensor in tensors.values():
+            if tensor.numel():
+                data = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+                data.numpy().tofile(file)  # as bytes: numpy knows no bfloat16
+    path.chmod(0o644)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, on the CPU.
+
+    Raises:
+        UnreadableTensors: missing, cut short or not safetensors.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (OSError, SafetensorError) as error:
+        raise UnreadableTensors(path.name) from error
+
+
+@contextmanager
+def complete_directory(directory: Path) -> Iterator[Path]:
+    """Yields a hidden directory beside `directory`; renamed to it once everything in it is on the disk.
+
+    Left by an exception, nothing remains.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    hidden = directory.parent / f".{directory.name}-{token_hex(4)}"
+    hidden.mkdir()
+    try:
+        yield hidden
+        _flush_tree(hidden)
+        hidden.rename(directory)
+        _flush_path(directory.parent)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """The files of a directory in a new one, without a second copy where the file system can."""
+    target.mkdir()
+    for path in sorted(source.iterdir()):
+        if path.is_dir():
+            link_tree(path, target / path.name)
+            continue
+        try:
+            os.link(path, target / path.name)
+        except OSError:
+            shutil.copyfile(path, target / path.name)
+
+
+def _flush_tree(directory: Path) -> None:
+    for path in directory.iterdir():
+        if path.is_dir():
+            _flush_tree(path)
+        else:
+            _flush_path(path)
+    _flush_path(directory)
+
+
+def _flush_path(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,84 @@
+"""The API for tests: a real server on a free port of loopback, SQLite, objects in a folder, no broker."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from backends import BASE_MODEL, PROJECT, add_dataset, make_base_model
+
+from api.server import uvicorn_config
+from core.domain.dataset_rows import DatasetKind
+from core.services import datasets
+from core.services.backend import Backend
+from core.settings import Settings
+
+START_SECONDS = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningApi:
+    url: str
+    http: httpx.Client
+    settings: Settings
+    backend: Backend
+    """The server's own, for what only workers do."""
+
+    def dataset_id(self, dataset_id: str = "ds_1", kind: DatasetKind = DatasetKind.PREFERENCE) -> str:
+        """A ready data set, made without an upload unless it is there."""
+        try:
+            return datasets.get(self.backend, PROJECT, dataset_id).id
+        except datasets.DatasetNotFound:
+            return add_dataset(self.backend, dataset_id, kind)
+
+    def submit(self, **fields: Any) -> dict[str, Any]:
+        body = {"base_model": BASE_MODEL, "dataset_id": self.dataset_id()} | fields
+        response = self.http.post("/jobs", json=body)
+        assert response.status_code == 201, response.text
+        job: dict[str, Any] = response.json()
+        return job
+
+
+@contextmanager
+def serve(folder: Path, **settings: Any) -> Iterator[RunningApi]:
+    make_base_model(folder / "models" / BASE_MODEL)
+    values = {"broker_url": "none", "sweep_seconds": 3600, "host": "127.0.0.1", "port": 0} | settings
+    made = Settings(data_dir=folder / "data", models_dir=folder / "models", **values)
+    config = uvicorn_config(made)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, name="api under test")
+    thread.start()
+    try:
+        port = _wait_for_port(server, thread)
+        url = f"http://127.0.0.1:{port}"
+        with httpx.Client(base_url=url, timeout=30) as http:
+            yield RunningApi(url=url, http=http, settings=made, backend=config.loaded_app.state.backend)
+    finally:
+        server.should_exit = True
+        thread.join(START_SECONDS)
+
+
+def _wait_for_port(server: uvicorn.Server, thread: threading.Thread) -> int:
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        thread.join(0.01)
+    port: int = server.servers[0].sockets[0].getsockname()[1]
+    return port
+
+
+def pairs(num_rows: int = 3) -> bytes:
+    """A well-formed file of preference pairs."""
+    rows = [
+        {"prompt": f"What is {n} plus one?", "chosen": f"It is {n + 1}.", "rejected": f"I guess {n}."}
+        for n in range(num_rows)
+    ]
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def pointers(response: httpx.Response) -> list[str]:
+    return [error["pointer"] for error in response.json().get("errors", [])]

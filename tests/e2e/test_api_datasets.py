@@ -1,0 +1,159 @@
+"""`/datasets` over HTTP: every way in, every way to look, and the refusals."""
+
+import gzip
+import hashlib
+import json
+import time
+
+import httpx
+import pytest
+import zstandard
+from api_server import RunningApi, pairs, pointers
+
+PAIRS = pairs()
+
+
+@pytest.fixture(scope="module")
+def uploaded(api: RunningApi) -> dict[str, object]:
+    response = api.http.post("/datasets", params={"name": "first"}, content=PAIRS)
+    assert response.status_code == 201, response.text
+    dataset: dict[str, object] = response.json()
+    return dataset
+
+
+def test_a_raw_upload_is_checked_and_kept(api: RunningApi, uploaded: dict[str, object]) -> None:
+    assert uploaded["name"] == "first"
+    assert (uploaded["status"], uploaded["kind"]) == ("ready", "preference")
+    assert uploaded["sha256"] == hashlib.sha256(PAIRS).hexdigest()
+    assert uploaded["num_bytes"] == len(PAIRS)
+    assert (uploaded["num_rows"], uploaded["num_accepted"], uploaded["num_rejected"]) == (3, 3, 0)
+    again = api.http.get(f"/datasets/{uploaded['id']}")
+    assert again.json() == uploaded
+    assert str(uploaded["created_at"]).endswith("Z")
+
+
+def test_a_form_takes_its_fields_in_any_order(api: RunningApi) -> None:
+    parts: list[tuple[str, tuple[str | None, bytes]]] = [
+        ("metadata", (None, b'{"team": "a"}')),
+        ("file", ("../etc/p\u00e4irs.jsonl", PAIRS)),
+        ("kind", (None, b"preference")),
+        ("name", (None, b"")),
+        ("columns", (None, b"{}")),
+    ]
+    response = api.http.post("/datasets", files=parts)
+    assert response.status_code == 201, response.text
+    dataset = response.json()
+    assert dataset["name"] == "p\u00e4irs.jsonl"  # an empty field counts as left out
+    assert dataset["metadata"] == {"team": "a"}
+    assert response.headers["location"] == f"/datasets/{dataset['id']}"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content"),
+    [("gzip", gzip.compress(PAIRS)), ("zstd", zstandard.compress(PAIRS)), (None, gzip.compress(PAIRS))],
+)
+def test_compressed_uploads(api: RunningApi, encoding: str | None, content: bytes) -> None:
+    headers = {"Content-Encoding": encoding} if encoding else {}
+    response = api.http.post("/datasets", content=content, headers=headers)
+    assert response.status_code == 201, response.text
+    assert response.json()["num_accepted"] == 3
+    assert response.json()["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_async_upload_is_polled_until_ready(api: RunningApi) -> None:
+    response = api.http.post("/datasets", content=PAIRS, headers={"Prefer": "respond-async"})
+    assert response.status_code == 202, response.text
+    assert response.headers["preference-applied"] == "respond-async"
+    assert response.json()["status"] == "processing"
+    deadline = time.monotonic() + 30
+    while (dataset := api.http.get(response.headers["location"]).json())["status"] == "processing":
+        assert time.monotonic() < deadline
+    assert (dataset["status"], dataset["num_accepted"]) == ("ready", 3)
+
+
+def test_rows_and_content(api: RunningApi, uploaded: dict[str, object]) -> None:
+    first = api.http.get(f"/datasets/{uploaded['id']}/rows", params={"limit": 2}).json()
+    assert first["data"][0] == {"line": 1, **json.loads(PAIRS.splitlines()[0])}
+    rest = api.http.get(f"/datasets/{uploaded['id']}/rows", params={"cursor": first["next_cursor"]}).json()
+    assert [row["line"] for row in rest["data"]] == [3]
+    assert rest["next_cursor"] is None
+    content = api.http.get(f"/datasets/{uploaded['id']}/content")
+    assert content.content == PAIRS
+    assert content.headers["etag"] == f'"{uploaded["sha256"]}"'
+    assert content.headers["content-disposition"].startswith("attachment;")
+
+
+def test_a_rejected_file_names_every_bad_line_and_leaves_nothing(api: RunningApi) -> None:
+    before = api.http.get("/datasets").json()
+    content = PAIRS + b"not json\n" + b'{"prompt": "a", "chosen": "b"}\n'
+    response = api.http.post("/datasets", content=content)
+    assert response.status_code == 422
+    problem = response.json()
+    assert problem["code"] == "dataset-rejected"
+    assert [issue["line"] for issue in problem["report"]["issues"] if issue["severity"] == "error"] == [4, 5]
+    assert pointers(response) == ["/file"]
+    assert api.http.get("/datasets").json() == before
+
+    kept = api.http.post("/datasets", params={"on_error": "skip"}, content=content)
+    assert kept.status_code == 201, kept.text
+    assert (kept.json()["num_accepted"], kept.json()["num_rejected"]) == (3, 2)
+    issues = api.http.get(f"/datasets/{kept.json()['id']}/report").json()
+    assert [issue["line"] for issue in issues["data"]] == [4, 5]
+
+
+def test_an_empty_file_and_a_file_of_another_kind(api: RunningApi) -> None:
+    empty = api.http.post("/datasets", files={"file": ("a.jsonl", b"")})
+    assert (empty.status_code, pointers(empty)) == (422, ["/file"])
+    demonstration = api.http.post("/datasets", content=b'{"prompt": "a", "response": "b"}\n')
+    assert (demonstration.status_code, pointers(demonstration)) == (422, ["/kind"])
+    assert "demonstration" in demonstration.json()["detail"]
+    binary = api.http.post("/datasets", content=b"PK\x03\x04" + bytes(100))
+    assert binary.status_code == 415
+
+
+@pytest.mark.parametrize(
+    ("params", "pointer"),
+    [
+        ({"kind": "pairs"}, "/kind"),
+        ({"on_error": "ignore"}, "/on_error"),
+        ({"columns": "prompt"}, "/columns"),
+        ({"columns": '{"prompt": 1}'}, "/columns/prompt"),
+        ({"metadata": '{"a": "\\u0000"}'}, "/metadata/a"),
+        ({"name": "a\x00b"}, "/name"),
+        ({"format": "mystery"}, "/format"),
+        ({"colums": "{}"}, "/colums"),
+    ],
+)
+def test_bad_options_are_named(api: RunningApi, params: dict[str, str], pointer: str) -> None:
+    for response in (
+        api.http.post("/datasets", params=params, content=PAIRS),
+        api.http.post("/datasets", data=params, files={"file": ("a.jsonl", PAIRS)}),
+    ):
+        assert response.status_code == 422, response.text
+        assert pointers(response) == [pointer]
+
+
+def test_forms_that_are_no_upload(api: RunningApi) -> None:
+    def send(files: list[tuple[str, tuple[str | None, bytes]]]) -> httpx.Response:
+        return api.http.post("/datasets", files=files)
+
+    assert pointers(send([("name", (None, b"x"))])) == ["/file"]
+    assert pointers(send([("data", ("a.jsonl", PAIRS))])) == ["/data"]
+    assert pointers(send([("file", ("a", PAIRS)), ("file", ("b", PAIRS))])) == ["/file"]
+    twice = api.http.post("/datasets", params={"name": "a"}, data={"name": "b"}, files={"file": ("a", PAIRS)})
+    assert pointers(twice) == ["/name"]
+    cut = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nabc'
+    for boundary in ("multipart/form-data; boundary=x", "multipart/form-data"):
+        response = api.http.post("/datasets", content=cut, headers={"Content-Type": boundary})
+        assert (response.status_code, response.json()["code"]) == (400, "malformed-upload")
+
+
+def test_deleting(api: RunningApi) -> None:
+    job = api.submit()
+    in_use = api.http.delete(f"/datasets/{job['spec']['dataset_id']}")
+    assert (in_use.status_code, in_use.json()["code"]) == (409, "dataset-in-use")
+    api.http.post(f"/jobs/{job['id']}/cancel")
+    dataset_id = api.dataset_id("ds_deleted")
+    gone = api.http.delete(f"/datasets/{dataset_id}")
+    assert (gone.status_code, gone.content) == (204, b"")
+    assert api.http.get(f"/datasets/{dataset_id}").json()["code"] == "dataset-not-found"
