@@ -46,7 +46,8 @@ class Budget:
 
     def spend(self, steps: int = 1) -> None:
         self._steps -= steps
-        if self._steps < 0 or time.monotonic() > self._deadline:
+        is_late = self._steps % 64 == 0 and time.monotonic() > self._deadline
+        if self._steps < 0 or is_late:
             raise TemplateTooCostly(
                 "The base model's chat template takes more work than any known one and was stopped. Give the base "
                 "model another chat_template.jinja."

@@ -55,7 +55,9 @@ class Dialogue:
         """What generation starts from. Raises ChatTemplateRefused."""
         return self._template.render(prompt, add_generation_prompt=True)
 
-    def split_response(self, prompt: Sequence[Message], response: Sequence[Message]) -> list[Segment]:
+    def split_response(
+        self, prompt: Sequence[Message], rendered_prompt: str, response: Sequence[Message]
+    ) -> list[Segment]:
         """The response's segments; whatever follows the end of the last assistant turn is left out.
 
         Raises:
@@ -69,7 +71,7 @@ class Dialogue:
         consumed = ""
         for turn in turns:
             history = [*prompt, *response[:turn]]
-            before = self.render_prompt(history)
+            before = self.render_prompt(history) if turn else rendered_prompt
             if not before.startswith(consumed):
                 raise self._rewritten(turn)
             if turn:

@@ -167,8 +167,9 @@ class PairTokenizer:
         asked, answers = hoist(_as_messages(prompt, "user"), messages)
         asked = [self._control.mask(message) for message in asked]
         masked = [[self._control.mask(message) for message in answer] for answer in answers]
-        split = [dialogue.split_response(asked, answer) for answer in masked]
-        return SplitRow(prompt=dialogue.render_prompt(asked), responses=split, is_raw=False)
+        rendered = dialogue.render_prompt(asked)
+        split = [dialogue.split_response(asked, rendered, answer) for answer in masked]
+        return SplitRow(prompt=rendered, responses=split, is_raw=False)
 
     def _is_raw(self, prompt: Text) -> bool:
         return isinstance(prompt, str) and (not prompt or self._dialogue is None)
@@ -212,7 +213,8 @@ class PairTokenizer:
         question: Message = {"role": "user", "content": "1"}
         answer: Message = {"role": "assistant", "content": "2"}
         try:
-            segment = self._dialogue.split_response([question], [answer])[-1]
+            rendered = self._dialogue.render_prompt([question])
+            segment = self._dialogue.split_response([question], rendered, [answer])[-1]
         except UnencodableRow:
             return []
         found = None if segment.needs_end else list(self._control.pattern.finditer(segment.text))[-1]
