@@ -127,11 +127,9 @@ class Transport(virtual.Transport):
     driver_name = SCHEME
     implements = virtual.Transport.implements.extend(asynchronous=False, exchange_type=frozenset(["direct"]))
 
-    def drain_events(self, connection: Any, **options: Any) -> None:
+    def drain_events(self, connection: Any, timeout: float | None = None, **_: Any) -> None:
         """As asked, but for half a second at most: between two calls a worker sees that it is to stop."""
-        if options.get("timeout"):
-            options["timeout"] = min(options["timeout"], _MAX_DRAIN_SECONDS)
-        super().drain_events(connection, **options)
+        super().drain_events(connection, timeout=min(timeout, _MAX_DRAIN_SECONDS) if timeout else timeout)
 
     def driver_version(self) -> str:
         return "1"
