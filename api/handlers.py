@@ -49,9 +49,8 @@ def _on_invalid(request: Request, error: Exception) -> Response:
     faults = list(error.errors())
     in_body = [{**fault, "loc": fault["loc"][1:]} for fault in faults if fault["loc"][0] == "body"]
     errors += field_errors(in_body, error.body)
-    for place, values in (("query", request.query_params), ("path", request.path_params), ("header", request.headers)):
-        mine = [{**fault, "loc": fault["loc"][1:]} for fault in faults if fault["loc"][0] == place]
-        errors += field_errors(mine, dict(values))
+    elsewhere = [{**fault, "loc": fault["loc"][1:2]} for fault in faults if fault["loc"][0] != "body"]
+    errors += field_errors(elsewhere, {fault["loc"][0]: fault.get("input") for fault in elsewhere})
     errors = errors or [FieldError(pointer_part(""), "is not valid")]
     return problem_response(request.scope, Fault(kind=INVALID_REQUEST, detail=summary(errors), errors=errors))
 

@@ -53,9 +53,11 @@ _EXPECTED: dict[str, Callable[[Context], str]] = {
     "less_than_equal": lambda c: f"be at most {c['le']:g}",
     "too_long": lambda c: f"have at most {c['max_length']} entries",
     "string_too_long": lambda c: f"have at most {c['max_length']} characters",
-    "string_pattern_mismatch": lambda _: "hold no control characters",
+    "string_pattern_mismatch": lambda c: _PATTERNS.get(c["pattern"][:3], f"match the pattern {c['pattern']}"),
     "extra_forbidden": lambda _: "not be there",
 }
+_PATTERNS = {"^[^": "hold no control characters", "^[\\": "be made of printable ASCII characters, without spaces"}
+"""By how they begin: those of names and texts exclude characters, those of keys list them."""
 _CLOSE = frozenset(
     {
         "finite_number",
