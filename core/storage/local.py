@@ -182,7 +182,6 @@ class LocalObjectStore:
                     entries = [(e.name + "/" * e.is_dir(follow_symlinks=False), e) for e in scan]
             except (FileNotFoundError, NotADirectoryError):
                 return
-        # As S3 orders keys: by their bytes, the slash included.
         for name, entry in sorted(entries, key=lambda item: item[0].encode()):
             if name.endswith("/"):
                 yield from self._walk(directory / entry.name, prefix + name)

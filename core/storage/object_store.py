@@ -51,7 +51,7 @@ class ObjectStore(Protocol):
         """Raises ObjectNotFound."""
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """All objects whose key starts with `prefix` (which ends in `/`), in key order."""
+        """All objects whose key starts with `prefix` (which ends in `/`); those of one folder come together."""
 
     def delete(self, key: str) -> None:
         """Idempotent."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 CHUNK_BYTES = 1024 * 1024
+_PAGE_KEYS = 1000
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 _ALREADY_THERE = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
 _TRANSFER = TransferConfig(multipart_threshold=32 * 1024**2, multipart_chunksize=16 * 1024**2, max_concurrency=4)
@@ -136,7 +137,9 @@ class S3ObjectStore:
         self._ensure_bucket()
         with _translated():
             pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._access.bucket, Prefix=self._name(prefix)
+                Bucket=self._access.bucket,
+                Prefix=f"{self._name(prefix.removesuffix('/'))}/",
+                PaginationConfig={"PageSize": _PAGE_KEYS},
             )
             for page in pages:
                 for item in page.get("Contents", []):
@@ -144,7 +147,7 @@ class S3ObjectStore:
                     yield ObjectInfo(key=key, num_bytes=item["Size"], modified_at=item["LastModified"].astimezone(UTC))
 
     def _name(self, key: str) -> str:
-        if any(part in ("", ".", "..") for part in key.removesuffix("/").split("/")):
+        if any(part in ("", ".", "..") for part in key.split("/")):
             raise ValueError(f"not an object key: {key!r}")
         return self._access.prefix + key
 
