@@ -13,6 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from api.problems import RANGE_NOT_SATISFIABLE, HttpError
 from api.strict_route import is_none_match
+from core.domain.errors import DomainError
 
 Read = Callable[[int, int | None], Iterator[bytes]]
 """Chunks of the bytes [start, end)."""
@@ -71,19 +72,25 @@ def tar_response(folder: str, members: Sequence[TarMember], modified_at: datetim
 
 def begun(chunks: Iterator[bytes], num_chunks: int = 1) -> Iterator[bytes]:
     """The same chunks, the first ones read: what is missing is found while a status can still be sent."""
-    return chain(list(islice(chunks, num_chunks)), chunks)
+    return chain(list(islice(chunks, num_chunks)), _too_late_for_a_problem(chunks))
 
 
 def exactly(chunks: Iterator[bytes], num_bytes: int) -> Iterator[bytes]:
-    """Raises CutShort at the end when there were not as many bytes as promised."""
+    """The same chunks. Raises CutShort when they end before, or go on after, as many bytes as promised."""
     sent = 0
-    for chunk in chunks:
+    while sent < num_bytes:
+        chunk = next(chunks, b"")
+        if not chunk or sent + len(chunk) > num_bytes:
+            raise CutShort(f"{sent + len(chunk)} bytes of {num_bytes}")
         sent += len(chunk)
-        if sent > num_bytes:
-            break
         yield chunk
-    if sent != num_bytes:
-        raise CutShort(f"{sent} bytes of {num_bytes}")
+
+
+def _too_late_for_a_problem(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    try:
+        yield from chunks
+    except DomainError as error:
+        raise CutShort(error.detail) from error
 
 
 def attachment(filename: str) -> str:

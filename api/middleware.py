@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.downloads import CutShort
 from api.problems import INTERNAL_ERROR, Fault, problem_response
 
 REQUEST_ID_HEADER = "X-Request-ID"
@@ -55,6 +56,9 @@ class RequestContext:
                 await self._app(scope, receive, answer.send)
             except ClientDisconnect:
                 answer.status = answer.status or _CLIENT_GONE
+            except CutShort as error:
+                log.error("answer_cut_short", path=scope["path"], reason=str(error))
+                await self._last_answer(scope, receive, answer)
             except Exception:  # the edge: whatever else goes wrong becomes a 500 and a line in the log
                 log.exception("unhandled", method=scope["method"], path=scope["path"])
                 await self._last_answer(scope, receive, answer)

@@ -28,6 +28,11 @@ class _Finding:
 
 
 Context = dict[str, Any]
+_PATTERNS: dict[str, str] = {
+    "^[^": "hold no control characters",
+    "^[\\": "be made of printable ASCII characters, without spaces",
+}
+"""By how they begin: those of names and texts exclude characters, those of keys list them."""
 _EXPECTED: dict[str, Callable[[Context], str]] = {
     "missing": lambda _: "be given",
     "string_type": lambda _: "be a text",
@@ -56,8 +61,6 @@ _EXPECTED: dict[str, Callable[[Context], str]] = {
     "string_pattern_mismatch": lambda c: _PATTERNS.get(c["pattern"][:3], f"match the pattern {c['pattern']}"),
     "extra_forbidden": lambda _: "not be there",
 }
-_PATTERNS = {"^[^": "hold no control characters", "^[\\": "be made of printable ASCII characters, without spaces"}
-"""By how they begin: those of names and texts exclude characters, those of keys list them."""
 _CLOSE = frozenset(
     {
         "finite_number",

@@ -1,0 +1,153 @@
+"""Downloads of the tuned policy: files, ranges, the tar stream, and the client's own resuming download."""
+
+import hashlib
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from api_server import RunningApi
+from backends import claim
+
+from core.services import attempts
+from core.services.attempts import Publication, PublishedFile, StoredTree
+from core.storage import keys
+from preftune import Client
+
+FILES = {
+    "model.safetensors": bytes(range(256)) * 5000,
+    "adapter/adapter model ü.safetensors": b"a" * 511,
+    "README.md": b"",
+    "deep/" + "x" * 120 + "/file": b"long names need a PAX header",
+}
+
+
+@pytest.fixture(scope="module")
+def job_id(api: RunningApi) -> str:
+    job = api.submit()
+    held = claim(api.backend)
+    prefix = keys.artifact_prefix(held.project_id, held.job_id, held.attempt)
+    published = []
+    for path, content in FILES.items():
+        api.backend.store.put_bytes(prefix + path, content)
+        digest = hashlib.sha256(content).hexdigest()
+        published.append(PublishedFile(path=path, key=prefix + path, num_bytes=len(content), sha256=digest))
+    tree = StoredTree(prefix=prefix, manifest_sha256="3" * 64)
+    attempts.finish_succeeded(api.backend, held, Publication(tree=tree, files=published))
+    return str(job["id"])
+
+
+@pytest.fixture(scope="module")
+def listed(api: RunningApi, job_id: str) -> dict[str, Any]:
+    artifact: dict[str, Any] = api.http.get(f"/jobs/{job_id}/artifact").json()
+    return artifact
+
+
+def url_of(listed: dict[str, Any], path: str) -> str:
+    return str(next(file["url"] for file in listed["files"] if file["path"] == path))
+
+
+def test_the_list_and_every_file(api: RunningApi, listed: dict[str, Any], job_id: str) -> None:
+    assert {file["path"]: file["num_bytes"] for file in listed["files"]} == {
+        path: len(content) for path, content in FILES.items()
+    }
+    assert (listed["job_id"], listed["manifest_sha256"]) == (job_id, "3" * 64)
+    assert "key" not in listed["files"][0]  # where it lies in the store is nobody's business
+    for path, content in FILES.items():
+        response = api.http.get(url_of(listed, path))
+        assert response.status_code == 200, response.text
+        assert response.content == content
+        assert response.headers["etag"] == f'"{hashlib.sha256(content).hexdigest()}"'
+        assert response.headers["content-length"] == str(len(content))
+        assert response.headers["content-disposition"].startswith("attachment;")
+
+
+@pytest.mark.parametrize(
+    ("header", "start", "end"),
+    [
+        ("bytes=0-0", 0, 1),
+        ("bytes=1000-", 1000, None),
+        ("bytes=-7", -7, None),
+        ("bytes=300000-299999999", 300_000, None),
+        ("bytes=-999999999", 0, None),
+    ],
+)
+def test_ranges(api: RunningApi, listed: dict[str, Any], header: str, start: int, end: int | None) -> None:
+    content = FILES["model.safetensors"]
+    response = api.http.get(url_of(listed, "model.safetensors"), headers={"Range": header})
+    assert response.status_code == 206
+    assert response.content == content[start:end]
+    first = start % len(content)
+    last = first + len(response.content) - 1
+    assert response.headers["content-range"] == f"bytes {first}-{last}/{len(content)}"
+
+
+def test_ranges_outside_are_refused_and_odd_ones_ignored(api: RunningApi, listed: dict[str, Any]) -> None:
+    url, content = url_of(listed, "model.safetensors"), FILES["model.safetensors"]
+    for header in (f"bytes={len(content)}-", "bytes=-0"):
+        refused = api.http.get(url, headers={"Range": header})
+        assert (refused.status_code, refused.json()["code"]) == (416, "range-not-satisfiable")
+        assert refused.headers["content-range"] == f"bytes */{len(content)}"
+    for header in ("bytes=5-1", "bytes=0-1,4-5", "lines=1-2", "bytes=-", "bytes=a-b"):
+        whole = api.http.get(url, headers={"Range": header})
+        assert (whole.status_code, len(whole.content)) == (200, len(content))
+    etag = f'"{hashlib.sha256(content).hexdigest()}"'
+    same = api.http.get(url, headers={"Range": "bytes=0-9", "If-Range": etag})
+    other = api.http.get(url, headers={"Range": "bytes=0-9", "If-Range": '"other"'})
+    assert (same.status_code, other.status_code) == (206, 200)
+    assert api.http.get(url, headers={"If-None-Match": etag}).status_code == 304
+    assert api.http.get(url_of(listed, "README.md"), headers={"Range": "bytes=0-"}).status_code == 416
+
+
+def test_the_archive_is_one_folder_and_the_same_every_time(
+    api: RunningApi, job_id: str, listed: dict[str, Any]
+) -> None:
+    response = api.http.get(listed["archive_url"])
+    assert int(response.headers["content-length"]) == len(response.content)
+    with tarfile.open(fileobj=io.BytesIO(response.content)) as archive:
+        members = archive.getmembers()
+        assert [member.name for member in members] == [f"{job_id}/{file['path']}" for file in listed["files"]]
+        for member in members:
+            file = archive.extractfile(member)
+            assert file is not None
+            assert file.read() == FILES[member.name.removeprefix(f"{job_id}/")]
+    assert api.http.get(listed["archive_url"]).content == response.content
+
+
+def test_what_is_not_there(api: RunningApi, job_id: str) -> None:
+    unfinished = api.submit()["id"]
+    for suffix in ("", "/archive", "/files/model.safetensors"):
+        assert api.http.get(f"/jobs/{unfinished}/artifact{suffix}").json()["code"] == "artifact-not-found"
+    for path in ("../model.safetensors", "%2e%2e/%2e%2e/preftune.db", "nope", "/etc/passwd"):
+        response = api.http.get(f"/jobs/{job_id}/artifact/files/{path}")
+        assert response.status_code == 404, path
+
+
+def test_a_damaged_store_never_looks_like_a_whole_file(api: RunningApi, job_id: str, listed: dict[str, Any]) -> None:
+    path = "README.md"
+    stored = next(p for p in (api.settings.data_dir / "objects").rglob(path))
+    assert stored.read_bytes() == FILES[path]
+    objects = api.settings.data_dir / "objects"
+    weights = next(objects.rglob("model.safetensors"))
+    whole = weights.read_bytes()
+    try:
+        weights.write_bytes(whole[:1000])
+        with pytest.raises(httpx.RemoteProtocolError):
+            api.http.get(url_of(listed, "model.safetensors"))
+        weights.unlink()
+        missing = api.http.get(url_of(listed, "model.safetensors"))
+        assert (missing.status_code, missing.json()["code"]) == (404, "object-not-found")
+    finally:
+        weights.write_bytes(whole)
+
+
+def test_the_client_downloads_all_of_it(api: RunningApi, job_id: str, tmp_path: Path) -> None:
+    partial = tmp_path / "policy" / "model.safetensors.part"
+    partial.parent.mkdir()
+    partial.write_bytes(FILES["model.safetensors"][:123_456])  # of a download that broke off
+    with Client(api.url) as client:
+        folder = client.jobs.download(job_id, tmp_path / "policy")
+    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert found == FILES
