@@ -82,7 +82,8 @@ def _check_num_keys(num_keys: int, limits: Limits) -> None:
 def _has_as_many_keys(text: bytes, num_keys: int) -> bool:
     """Quickly: does the text surely hold no more keys than were read? A key is followed by `":`, a quote inside a
     text is escaped; what could blur the count (a space before the colon, a backslash before the quote) says no."""
-    if any(space in text for space in (b" :", b"\t:", b"\n:", b"\r:")) and _SPACED_KEY.search(text):
+    may_be_spaced = b" :" in text or b"\t:" in text or b"\n:" in text or b"\r:" in text
+    if may_be_spaced and _SPACED_KEY.search(text):
         return False
     return text.count(b'":') - text.count(b'\\":') == num_keys and b'\\\\"' not in text
 

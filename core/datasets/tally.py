@@ -20,7 +20,7 @@ _REFUSALS: Final = (
     "i'm sorry, but", "i am sorry, but", "sorry, but i", "i apologize, but", "i can't", "i cannot", "i can not",
     "i'm unable", "i am unable", "i'm not able", "as an ai", "i'm just an ai", "i am just an ai",
 )  # fmt: skip
-_REFUSAL_BEGINNINGS: Final = ("i'm", "i’m", "i am", "sorry", "i apol", "i can", "as an ai")
+_REFUSAL_INITIALS: Final = frozenset("iIsSaA \n")
 _FIELD_NAMES: Final[Mapping[DatasetKind, tuple[str, ...]]] = {
     DatasetKind.PREFERENCE: ("chosen", "rejected"),
     DatasetKind.DEMONSTRATION: ("response",),
@@ -58,11 +58,11 @@ class Tally:
         prompt_lengths, first_lengths, second_lengths = self._lengths
         prompt_lengths.append(len(prompt))
         first_lengths.append(len(first))
-        if first[:64].lstrip()[:12].lower().startswith(_REFUSAL_BEGINNINGS):
+        if first[:1] in _REFUSAL_INITIALS:
             self.refusals["first"] += is_refusal(first)
         if example.second is not None:
             second_lengths.append(len(second))
-            if second[:64].lstrip()[:12].lower().startswith(_REFUSAL_BEGINNINGS):
+            if second[:1] in _REFUSAL_INITIALS:
                 self.refusals["second"] += is_refusal(second)
         if example.label is not None:
             self.labels["desirable" if example.label else "undesirable"] += 1

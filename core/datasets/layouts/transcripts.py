@@ -96,7 +96,7 @@ def _remarks(chosen: str, rejected: str) -> list[Note]:
             notes.append(
                 Note(
                     IssueCode.TURN_MARKER_IN_RESPONSE,
-                    f"'{name}' holds a further turn marker ('Assistant:' or 'Human:') in the reply; it is kept as text.",
+                    f"'{name}' has a further turn marker ('Assistant:' or 'Human:') in the reply; it is kept as text.",
                     f"/{name}",
                 )
             )

@@ -121,7 +121,7 @@ def _require_encoding(claimed: str | None, found: str | None) -> None:
     if name != found:
         raise FileFault(
             IssueCode.ENCODING_MISMATCH,
-            f"Content-Encoding says {name}, but the bytes are {found or 'not compressed'}. Correct it, or leave it out.",
+            f"Content-Encoding says {name}, but the bytes are {found or 'not compressed'}. Correct the header.",
         )
 
 
