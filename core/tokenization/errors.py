@@ -1,6 +1,6 @@
 """Why a row, or every row, cannot be turned into token ids."""
 
-from core.domain.errors import InvalidRequest
+from core.domain.errors import InvalidRequest, Unavailable
 
 
 class UnusableTokenizer(InvalidRequest):
@@ -40,3 +40,13 @@ class ControlTokenInText(UnencodableRow):
 class NothingToEncode(InvalidRequest):
     code = "nothing-to-encode"
     title = "No row is left to train on"
+
+
+class DamagedRows(InvalidRequest):
+    code = "damaged-rows"
+    title = "The stored rows are damaged"
+
+
+class EncodingStopped(Unavailable):
+    code = "encoding-stopped"
+    title = "Encoding the rows was cut short"

@@ -74,13 +74,16 @@ class SplitRow:
 class PairTokenizer:
     """The tokenizer and chat template of one base model. Not for use by two threads at once."""
 
-    def __init__(self, files: TokenizerFiles, now: datetime | None) -> None:
+    def __init__(self, model_dir: Path, files: TokenizerFiles, now: datetime) -> None:
+        self.model_dir = model_dir
+        self.now = now
+        """The time that the template sees."""
         control = ControlTokens.find(files.tokenizer, files.named_tokens, files.chat_template)
         self._control = control
         self._encoder = TextEncoder(files.tokenizer, control)
         self._dialogue: Dialogue | None = None
         if files.chat_template:
-            template = ChatTemplate(files.chat_template, files.named_tokens, lambda: now or datetime.now())
+            template = ChatTemplate(files.chat_template, files.named_tokens, lambda: now)
             self._dialogue = Dialogue(template, control.pattern)
         self._bos_id = control.ids.get(files.named_tokens.get("bos_token", ""))
         self._eos_id = _end_of_text(files, control)
@@ -96,15 +99,15 @@ class PairTokenizer:
     def open(cls, model_dir: Path, *, now: datetime | None = None) -> "PairTokenizer":
         """The tokenizer of a base model's folder, whose files alone it reads.
 
-        `now` is the time that a template sees (some write today's date): give a job's own, for the same ids on
-        another day.
+        `now` is the time that a template sees, by default that of opening (some write the date into every prompt): give
+        a job's own, for the same ids and digest on another day.
 
         Raises:
             UnusableTokenizer, UnusableChatTemplate
         """
         files = read_tokenizer_files(Path(model_dir))
         try:
-            return cls(files, now)
+            return cls(Path(model_dir), files, now or datetime.now())
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise UnusableTokenizer("The base model's tokenizer.json does not describe a tokenizer.") from error
 
@@ -125,9 +128,7 @@ class PairTokenizer:
 
     def encode_preference(self, row: PreferenceRow) -> EncodedPair:
         """Raises UnencodableRow, UnusableChatTemplate."""
-        split = self.split(row["prompt"], [row["chosen"], row["rejected"]])
-        prompt_ids = self._encode_prompt(split.prompt, is_raw=split.is_raw)
-        chosen, rejected = (self._encode_response(prompt_ids, split, segments) for segments in split.responses)
+        prompt_ids, (chosen, rejected) = self.encode_split(self.split(row["prompt"], [row["chosen"], row["rejected"]]))
         return EncodedPair(
             prompt_ids=prompt_ids,
             chosen_ids=chosen.ids,
@@ -138,9 +139,7 @@ class PairTokenizer:
 
     def encode_demonstration(self, row: DemonstrationRow | UnpairedRow) -> EncodedDemonstration:
         """Raises UnencodableRow, UnusableChatTemplate."""
-        split = self.split(row["prompt"], [row["response"]])
-        prompt_ids = self._encode_prompt(split.prompt, is_raw=split.is_raw)
-        response = self._encode_response(prompt_ids, split, split.responses[0])
+        prompt_ids, (response,) = self.encode_split(self.split(row["prompt"], [row["response"]]))
         return EncodedDemonstration(prompt_ids=prompt_ids, response_ids=response.ids, response_scored=response.scored)
 
     encode_unpaired = encode_demonstration
@@ -157,6 +156,10 @@ class PairTokenizer:
         """Rendered text as a person reads it."""
         return self._control.unmask(rendered)
 
+    def show_response(self, segments: Sequence[Segment]) -> str:
+        end = self._encoder.show_token(self._eos_id)
+        return "".join(self.show_text(part.text) + (end if part.needs_end else "") for part in segments)
+
     def split(self, prompt: Text, responses: Sequence[Text]) -> SplitRow:
         """Renders a row and splits it. Raises UnencodableRow, UnusableChatTemplate."""
         if self._is_raw(prompt) and all(isinstance(response, str) for response in responses):
@@ -170,6 +173,11 @@ class PairTokenizer:
         rendered = dialogue.render_prompt(asked)
         split = [dialogue.split_response(asked, rendered, answer) for answer in masked]
         return SplitRow(prompt=rendered, responses=split, is_raw=False)
+
+    def encode_split(self, split: SplitRow) -> tuple[list[int], list[EncodedResponse]]:
+        """Ids of the prompt, and of each response that follows it. Raises UnencodableRow, UnusableChatTemplate."""
+        prompt_ids = self._encode_prompt(split.prompt, is_raw=split.is_raw)
+        return prompt_ids, [self._encode_response(prompt_ids, split, segments) for segments in split.responses]
 
     def _is_raw(self, prompt: Text) -> bool:
         return isinstance(prompt, str) and (not prompt or self._dialogue is None)
@@ -235,7 +243,6 @@ def _end_of_text(files: TokenizerFiles, control: ControlTokens) -> int:
     return ids[0]
 
 
-def _digest(files: TokenizerFiles, now: datetime | None) -> str:
-    uses_time = bool(files.chat_template and "strftime_now" in files.chat_template)
-    day = now.isoformat() if now and uses_time else ""
-    return hashlib.sha256(f"{RULES_VERSION}\n{files.digest}\n{day}".encode()).hexdigest()
+def _digest(files: TokenizerFiles, now: datetime) -> str:
+    time = now.isoformat() if "strftime_now" in (files.chat_template or "") else ""
+    return hashlib.sha256(f"{RULES_VERSION}\n{files.digest}\n{time}".encode()).hexdigest()

@@ -1,0 +1,210 @@
+"""One byte range of `rows.jsonl` → the columns of the encoded layout, in files of its own.
+
+Also a program, `python -m core.tokenization.encode_part <job.json>`: many of them share a large file's work. It needs
+no torch, and ends when whoever started it does.
+"""
+
+import json
+import os
+import sys
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from core.domain import encoded_format
+from core.domain.dataset_rows import DatasetKind, DemonstrationRow, PreferenceRow, UnpairedRow
+from core.tokenization.errors import DamagedRows, UnencodableRow, UnusableChatTemplate, UnusableTokenizer
+from core.tokenization.pair_tokenizer import PairTokenizer
+
+OUTCOME_FILE = "outcome.json"
+PROGRESS_FILE = "progress"
+PROGRESS_ROWS = 500
+MAX_LISTED = 100_000
+"""Rows left out, listed one by one, of one part: a report longer than that helps nobody."""
+
+
+_Reason = TypeVar("_Reason")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartJob:
+    model_dir: str
+    now: str
+    rows: str
+    kind: str
+    max_length: int
+    start: int
+    """First byte; the part begins with the first line that starts at or after it."""
+    end: int
+    """One past the last byte at which a line of this part may start."""
+    directory: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartOutcome:
+    num_rows: int
+    num_tokens: int
+    num_left_out: int
+    set_aside: list[tuple[int, int]]
+    """(line, tokens of its longer sequence) of rows over the limit"""
+    refused: list[tuple[int, str]]
+    """(line, why) of rows that this base model cannot take"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """One encoded row, its sequences one after another."""
+
+    ids: list[int]
+    scored: list[bool]
+    lengths: tuple[int, int, int]
+    """prompt, first response, second response"""
+    label: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Of prompt and longer response: what has to fit."""
+        return self.lengths[0] + max(self.lengths[1:])
+
+
+def encode_part(tokenizer: PairTokenizer, job: PartJob, on_bytes: Callable[[int], None]) -> PartOutcome:
+    """Writes the part's three columns into its directory; offsets in `rows.i64` are relative to the part.
+
+    Raises:
+        DamagedRows: a line is not a row of that kind.
+        UnusableChatTemplate, UnusableTokenizer: no row can be encoded.
+    """
+    encode = _encoder(tokenizer, DatasetKind(job.kind))
+    with ExitStack() as stack:
+        writer = _PartWriter(Path(job.directory), stack)
+        for row in _read_rows(Path(job.rows), job.start, job.end, on_bytes):
+            line, columns = _try_encode(encode, row)
+            if isinstance(columns, str):
+                writer.leave_out(writer.refused, (line, columns))
+            elif columns.num_tokens > job.max_length:
+                writer.leave_out(writer.set_aside, (line, columns.num_tokens))
+            else:
+                writer.write(line, columns)
+    return writer.outcome()
+
+
+class _PartWriter:
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        names = (encoded_format.TOKENS_FILE, encoded_format.SCORED_FILE, encoded_format.ROWS_FILE)
+        self._tokens, self._scored, self._rows = (stack.enter_context((directory / n).open("wb")) for n in names)
+        self._num_rows = self._num_tokens = self._num_left_out = 0
+        self.set_aside: list[tuple[int, int]] = []
+        self.refused: list[tuple[int, str]] = []
+
+    def write(self, line: int, columns: _Columns) -> None:
+        prompt, first, _ = columns.lengths
+        start, end = self._num_tokens, self._num_tokens + len(columns.ids)
+        self._tokens.write(little_endian("i", columns.ids))
+        self._scored.write(bytes(columns.scored))
+        self._rows.write(little_endian("q", [line, start, start + prompt, start + prompt + first, end, columns.label]))
+        self._num_rows += 1
+        self._num_tokens = end
+
+    def leave_out(self, listed: list[_Reason], reason: _Reason) -> None:
+        self._num_left_out += 1
+        if len(listed) < MAX_LISTED:
+            listed.append(reason)
+
+    def outcome(self) -> PartOutcome:
+        return PartOutcome(
+            num_rows=self._num_rows,
+            num_tokens=self._num_tokens,
+            num_left_out=self._num_left_out,
+            set_aside=self.set_aside,
+            refused=self.refused,
+        )
+
+
+def little_endian(typecode: str, values: list[int]) -> bytes:
+    column = array(typecode, values)
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column.tobytes()
+
+
+def _read_rows(path: Path, start: int, end: int, on_bytes: Callable[[int], None]) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as file:
+        if start:
+            file.seek(start - 1)
+            file.readline()  # the rest of a line that the part before takes
+        position = file.tell()
+        number = 0
+        while position < end and (line := file.readline()):
+            position += len(line)
+            yield _parse(line)
+            number += 1
+            if number % PROGRESS_ROWS == 0:
+                on_bytes(min(position, end) - start)
+    on_bytes(end - start)
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict) or not isinstance(row.get("line"), int):
+        raise DamagedRows("The stored rows of the data set are damaged: a line is not a row. Upload the file again.")
+    return row
+
+
+def _encoder(tokenizer: PairTokenizer, kind: DatasetKind) -> Callable[[dict[str, Any]], _Columns]:
+    def preference(row: dict[str, Any]) -> _Columns:
+        pair = tokenizer.encode_preference(cast(PreferenceRow, row))
+        prompt = pair.prompt_ids
+        return _Columns(
+            [*prompt, *pair.chosen_ids, *pair.rejected_ids],
+            [*[False] * len(prompt), *pair.chosen_scored, *pair.rejected_scored],
+            (len(prompt), len(pair.chosen_ids), len(pair.rejected_ids)),
+            0,
+        )
+
+    def single(row: dict[str, Any]) -> _Columns:
+        encoded = tokenizer.encode_demonstration(cast(DemonstrationRow | UnpairedRow, row))
+        prompt, response = encoded.prompt_ids, encoded.response_ids
+        flags = [*[False] * len(prompt), *encoded.response_scored]
+        return _Columns([*prompt, *response], flags, (len(prompt), len(response), 0), int(row.get("label", False)))
+
+    return preference if kind is DatasetKind.PREFERENCE else single
+
+
+def _try_encode(encode: Callable[[dict[str, Any]], _Columns], row: dict[str, Any]) -> tuple[int, _Columns | str]:
+    """The row's line, and its columns or why there are none."""
+    try:
+        return row["line"], encode(row)
+    except UnencodableRow as error:
+        return row["line"], error.detail
+    except (KeyError, TypeError) as error:
+        raise DamagedRows(
+            f"The stored row of line {row['line']} is not of the kind that the data set says. Upload the file again."
+        ) from error
+
+
+def main() -> None:
+    job = PartJob(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    directory, parent = Path(job.directory), os.getppid()
+
+    def on_bytes(done: int) -> None:
+        if os.getppid() != parent:
+            sys.exit("whoever started this is gone")
+        (directory / PROGRESS_FILE).write_text(str(done), encoding="utf-8")
+
+    try:
+        tokenizer = PairTokenizer.open(Path(job.model_dir), now=datetime.fromisoformat(job.now))
+        outcome = asdict(encode_part(tokenizer, job, on_bytes))
+    except (DamagedRows, UnusableChatTemplate, UnusableTokenizer) as error:
+        outcome = {"error": error.code, "detail": error.detail}
+    (directory / OUTCOME_FILE).write_text(json.dumps(outcome), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""How a row will look to a base model: for people who check their data before they train on it."""
+
+from dataclasses import dataclass
+
+from core.domain.dataset_rows import DemonstrationRow, PreferenceRow, UnpairedRow
+from core.tokenization.pair_tokenizer import PairTokenizer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreviewedText:
+    text: str
+    """As rendered, control tokens and all."""
+    token_ids: list[int]
+    tokens: list[str]
+    """Each token as text; a token that holds a part of a character shows as `�`."""
+    scored: list[bool]
+    """Whether a loss is taken on the token."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowPreview:
+    """`chosen` and `rejected` of a preference row, `response` of any other; each follows the same prompt."""
+
+    prompt: PreviewedText
+    responses: dict[str, PreviewedText]
+
+    @property
+    def num_tokens(self) -> int:
+        """Of prompt and longest response: what `max_length` is compared with."""
+        return len(self.prompt.token_ids) + max(len(response.token_ids) for response in self.responses.values())
+
+
+def preview_row(tokenizer: PairTokenizer, row: PreferenceRow | DemonstrationRow | UnpairedRow) -> RowPreview:
+    """Raises UnencodableRow, UnusableChatTemplate."""
+    names = [name for name in ("chosen", "rejected", "response") if name in row]
+    split = tokenizer.split(row["prompt"], [row[name] for name in names])  # type: ignore[literal-required]
+    prompt_ids, responses = tokenizer.encode_split(split)
+    texts = [tokenizer.show_response(segments) for segments in split.responses]
+    return RowPreview(
+        prompt=PreviewedText(
+            text=tokenizer.show_text(split.prompt),
+            token_ids=prompt_ids,
+            tokens=tokenizer.show_tokens(prompt_ids),
+            scored=[False] * len(prompt_ids),
+        ),
+        responses={
+            name: PreviewedText(
+                text=text,
+                token_ids=encoded.ids,
+                tokens=tokenizer.show_tokens(encoded.ids),
+                scored=encoded.scored,
+            )
+            for name, text, encoded in zip(names, texts, responses, strict=True)
+        },
+    )
