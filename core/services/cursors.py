@@ -5,6 +5,8 @@ import binascii
 
 from core.domain.errors import InvalidRequest
 
+_MAX_OFFSET_DIGITS = 13
+"""File systems refuse to seek much further; no file of this service is as long."""
 BAD_CURSOR = "`cursor` is not one that this list gave out; leave it away to start at the first page"
 
 
@@ -16,14 +18,17 @@ def decode_cursor(cursor: str) -> str:
     """Raises InvalidRequest for a cursor that no list gave out."""
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+        text = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
     except (ValueError, binascii.Error):
         raise InvalidRequest(BAD_CURSOR) from None
+    if not text.isprintable():  # PostgreSQL takes no NUL in a parameter
+        raise InvalidRequest(BAD_CURSOR)
+    return text
 
 
 def decode_offset(cursor: str | None) -> int:
     """A position in a file, 0 without a cursor. Raises InvalidRequest."""
     text = decode_cursor(cursor) if cursor else "0"
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
+    if not text.isascii() or not text.isdigit() or len(text) > _MAX_OFFSET_DIGITS:
         raise InvalidRequest(BAD_CURSOR)
     return int(text)
