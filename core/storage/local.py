@@ -154,11 +154,10 @@ class LocalObjectStore:
             raise ObjectNotFound("There is no such object in the store.") from None
         except OSError as error:
             raise StoreUnavailable("The object cannot be read from the store's directory.") from error
-        content = os.fdopen(descriptor, "rb")
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            content.close()
+            os.close(descriptor)
             raise ObjectNotFound("There is no such object in the store.")
-        return content
+        return os.fdopen(descriptor, "rb")
 
     def _path(self, key: str) -> Path:
         """Keys come from our own code: a bad one is a mistake of ours, not of a user."""
