@@ -1,13 +1,17 @@
 """How many tokens run at once, and what happens when that was too many."""
 
 import gc
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from core.training.observer import Observer, Stage
 
 MAX_HALVINGS = 3
+
+_Result = TypeVar("_Result")
 
 
 @dataclass
@@ -17,12 +21,31 @@ class TokenBudget:
     tokens: int
     halvings: int = 0
 
-    @property
-    def can_halve(self) -> bool:
-        return self.halvings < MAX_HALVINGS and self.tokens >= 2
+    @classmethod
+    def resumed(cls, planned: int, tokens: int) -> "TokenBudget":
+        """As it was at a checkpoint."""
+        budget = cls(planned)
+        while budget.tokens > tokens:
+            budget.tokens //= 2
+            budget.halvings += 1
+        return budget
 
-    def halve(self, observer: Observer, stage: Stage) -> None:
-        """Half the tokens, and the device's unused memory given back."""
+    def run(self, compute: Callable[[], _Result], observer: Observer, stage: Stage) -> _Result:
+        """Calls `compute`, again with half the tokens when memory did not suffice.
+
+        Raises:
+            torch.OutOfMemoryError: after `MAX_HALVINGS`.
+        """
+        while True:
+            try:
+                return compute()
+            except torch.OutOfMemoryError:
+                if self.halvings == MAX_HALVINGS or self.tokens < 2:
+                    raise
+            # Out of the handler: the exception no longer holds the failed pass's tensors.
+            self._halve(observer, stage)
+
+    def _halve(self, observer: Observer, stage: Stage) -> None:
         before = self.tokens
         self.tokens //= 2
         self.halvings += 1

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -47,12 +48,12 @@ class PairForward:
 class DpoTask:
     """One optimizer step of DPO with any objective: gradients of the mean loss over all pairs of the step."""
 
-    stage = Stage.DPO
+    stage: Literal[Stage.SFT, Stage.DPO] = Stage.DPO
 
     def __init__(self, forward: PairForward) -> None:
         self._forward = forward
         self.data = forward.data
-        self.last = PairTable(len(forward.data))
+        self.rewards = PairTable(len(forward.data))
 
     def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]:
         return self._forward.pack(rows, max_tokens)
@@ -73,10 +74,10 @@ class DpoTask:
         return pair_figures(host.values)
 
     def record(self, host: HostColumns) -> None:
-        self.last.record(host)
+        self.rewards.record(host)
 
     def state(self) -> dict[str, Tensor]:
-        return self.last.state()
+        return self.rewards.state()
 
     def _backward_together(self, batches: Sequence[PackedBatch], num_pairs: int) -> list[Columns]:
         """For objectives whose losses depend on all pairs of the step, when these do not fit into one forward pass.

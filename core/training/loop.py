@@ -10,16 +10,14 @@ from time import perf_counter
 from typing import Literal
 
 import numpy as np
-import torch
 
 from core.domain import metric_names as names
 from core.training.checkpointing import CheckpointWriter
 from core.training.failures import NonFiniteLoss, TrainingStopped
-from core.training.metrics import Figures, HostColumns, peak_memory_bytes, to_host
-from core.training.observer import MetricPoint, Observer, StopRequest
+from core.training.metrics import Figures, HostColumns, peak_memory_bytes
+from core.training.observer import MetricPoint, Observer, Stage, StopRequest
 from core.training.plan import EarlyStoppingPlan
 from core.training.schedule import learning_rate_at
-from core.training.seeding import capture_rng, restore_rng
 from core.training.stage_run import LoopEnd, LoopProgress, StageRun
 
 MAX_LINES_NAMED = 5
@@ -45,6 +43,8 @@ class TrainingLoop:
         checkpoints: CheckpointWriter,
         checkpoint_every_steps: int,
         validation: Validation | None = None,
+        *,
+        is_resumed: bool = False,
     ) -> None:
         self._run = run
         self._observer = observer
@@ -52,7 +52,7 @@ class TrainingLoop:
         self._checkpoint_every_steps = checkpoint_every_steps
         self._validation = validation
         self._total_steps = run.order.total_steps
-        self._checkpointed = self._mark() if run.progress.step else None
+        self._checkpointed = self._mark() if is_resumed else None
 
     def run(self) -> LoopEnd:
         """The whole stage.
@@ -68,17 +68,12 @@ class TrainingLoop:
         assert progress.end is not None
         return progress.end
 
-    def find_budget(self) -> None:
-        """Runs the first step without its update, so that a lack of memory shows, and is met, before it matters."""
-        self._compute(self._run.order.rows_at(self._run.progress.cursor))
-        self._run.optimizer.clear_gradients()
-
     def _is_over_at_boundary(self) -> bool:
         progress = self._run.progress
         while self._is_evaluation_due():
             if (request := self._observer.stop_requested()) != "none":
                 return self.honour(request)
-            self._evaluate()
+            self.evaluate()
         if progress.step == self._total_steps or self._has_stopped_improving():
             progress.end = LoopEnd.FINISHED
         is_due = progress.step > 0 and progress.step % self._checkpoint_every_steps == 0
@@ -93,7 +88,7 @@ class TrainingLoop:
         started = perf_counter()
         run, progress = self._run, self._run.progress
         rows = run.order.rows_at(progress.cursor)
-        host, num_tokens = self._compute(rows)
+        host, num_tokens = run.compute_gradients(rows, self._observer)
         grad_norm = float(host.extra[0])
         self._check_finite(host, grad_norm)
         learning_rate = learning_rate_at(run.plan, progress.step + 1, self._total_steps)
@@ -102,7 +97,7 @@ class TrainingLoop:
         progress.step += 1
         progress.cursor = run.order.after(progress.cursor)
         seconds = perf_counter() - started
-        self.emit(
+        self._emit(
             "train",
             run.task.figures(host)
             | {
@@ -114,24 +109,6 @@ class TrainingLoop:
                 names.PEAK_MEMORY_BYTES: float(peak_memory_bytes(run.device)),
             },
         )
-
-    def _compute(self, rows: list[int]) -> tuple[HostColumns, int]:
-        """Gradients of one step, its values on the host, and the tokens it took; in smaller micro-batches at need."""
-        run = self._run
-        rng = capture_rng(run.device)
-        while True:
-            batches = run.task.pack(rows, run.budget.tokens)
-            try:
-                columns = run.task.backward(batches)
-                host = to_host(columns, rows, run.optimizer.grad_norm())
-                return host, sum(batch.num_tokens for batch in batches)
-            except torch.OutOfMemoryError:
-                if len(batches) == len(rows) or not run.budget.can_halve:
-                    raise
-            # Out of the handler, so that the exception no longer holds the failed pass's tensors.
-            run.optimizer.clear_gradients()
-            restore_rng(rng, run.device)
-            run.budget.halve(self._observer, run.task.stage)
 
     def _check_finite(self, host: HostColumns, grad_norm: float) -> None:
         losses = host.values[0]
@@ -152,16 +129,18 @@ class TrainingLoop:
             return False
         return progress.step % self._validation.every_steps == 0
 
-    def _evaluate(self) -> None:
+    def evaluate(self) -> bool:
+        """Validation figures of the present step, as a point; False when a stop broke it off."""
         assert self._validation is not None
         figures = self._validation.evaluate()
         if figures is None:
-            return
+            return False
         progress = self._run.progress
         progress.evaluated_step, progress.evaluation = progress.step, figures
         if self._validation.early_stopping is not None:
             _note_improvement(progress, self._validation.early_stopping)
-        self.emit("validation", figures)
+        self._emit("validation", figures)
+        return True
 
     def _has_stopped_improving(self) -> bool:
         plan = self._validation.early_stopping if self._validation is not None else None
@@ -177,11 +156,13 @@ class TrainingLoop:
         return True
 
     def honour(self, request: StopRequest) -> bool:
-        """True to end the stage here, with `save`.
+        """True to end the stage here, with `save`; False when nothing is asked any more.
 
         Raises:
             TrainingStopped: with `checkpoint`, after one was written, and with `abandon`.
         """
+        if request == "none":
+            return False
         if request == "abandon":
             raise TrainingStopped(has_checkpoint=False)
         if request == "save":
@@ -198,12 +179,12 @@ class TrainingLoop:
         progress = self._run.progress
         return progress.step, progress.evaluated_step, progress.end
 
-    def emit(self, split: Literal["train", "validation"], values: Figures) -> None:
+    def _emit(self, split: Literal["train", "validation"], values: Figures) -> None:
         """A point at the present step."""
         progress = self._run.progress
         self._observer.point(
             MetricPoint(
-                stage=self._run.task.stage.value,
+                stage="sft" if self._run.task.stage is Stage.SFT else "dpo",
                 split=split,
                 step=progress.step,
                 epoch=self._run.order.epochs_done(progress.cursor),

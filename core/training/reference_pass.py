@@ -64,6 +64,7 @@ class ReferencePass:
         self._order = order
         self._data = {TRAIN: train} | ({} if validation is None else {VALIDATION: validation})
         self._budget = budget
+        self._max_tokens = budget.tokens
         self._tokens = {name: _SplitTokens.unknown(len(data)) for name, data in self._data.items()}
         self.logps = logps
         """Filled in as groups are done."""
@@ -78,10 +79,15 @@ class ReferencePass:
     def run_group(self) -> int:
         """Computes the next group; returns the tokens it took.
 
-        A group that fails leaves nothing behind, so it can be run again.
+        A group that fails leaves nothing behind, so it can be run again. With a smaller budget than before the pass
+        starts over: all groups must be cut into micro-batches as DPO's first epoch will be.
         """
+        if self._budget.tokens != self._max_tokens:
+            self._max_tokens = self._budget.tokens
+            self._tokens = {name: _SplitTokens.unknown(len(data)) for name, data in self._data.items()}
+            self.groups_done = 0
         name, rows = self._group(self.groups_done)
-        micro_batches = split_micro_batches(self._data[name], rows, self._budget.tokens)
+        micro_batches = split_micro_batches(self._data[name], rows, self._max_tokens)
         batches = [pack_pairs(self._data[name], micro_batch, self._model.device) for micro_batch in micro_batches]
         computed = [self._compute(batch) for batch in batches]
         for batch, (values, table) in zip(batches, computed, strict=True):
@@ -97,11 +103,6 @@ class ReferencePass:
             found[f"{name}.counts"] = torch.from_numpy(tokens.counts)
             found[f"{name}.token_logps"] = torch.from_numpy(tokens.joined())
         return found
-
-    def restart(self) -> None:
-        """From the first group: after the micro-batches have changed."""
-        self._tokens = {name: _SplitTokens.unknown(len(data)) for name, data in self._data.items()}
-        self.groups_done = 0
 
     def restore(self, groups_done: int, tensors: dict[str, Tensor]) -> None:
         """What `tensors` gave after that many groups.

@@ -6,6 +6,7 @@ token but makes the loss grow with length.)
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from core.training.packing import PackedBatch, Side, pack_responses, split_micro
 class SftTask:
     """One optimizer step of SFT."""
 
-    stage = Stage.SFT
+    stage: Literal[Stage.SFT, Stage.DPO] = Stage.SFT
 
     def __init__(self, model: PreTrainedModel, data: EncodedData) -> None:
         self._model = model

@@ -14,8 +14,8 @@ from core.training.checkpointing import Snapshot
 from core.training.data_order import Cursor, DataOrder
 from core.training.encoded_data import EncodedData
 from core.training.failures import BadCheckpoint
-from core.training.metrics import Columns, Figures, HostColumns
-from core.training.observer import JsonValue, Stage
+from core.training.metrics import Columns, Figures, HostColumns, to_host
+from core.training.observer import JsonValue, Observer, Stage
 from core.training.optim import MasterOptimizer
 from core.training.packing import PackedBatch
 from core.training.plan import SftPlan
@@ -98,6 +98,19 @@ class StageRun:
     kept_facts: Mapping[str, JsonValue] = field(default_factory=dict)
     """The same, plain values: the samples of the reference."""
     progress: LoopProgress = field(default_factory=LoopProgress)
+
+    def compute_gradients(self, rows: Sequence[int], observer: Observer) -> tuple[HostColumns, int]:
+        """Gradients of one step, its values on the host (the gradient's norm beside them), and the tokens it took."""
+        rng = capture_rng(self.device)
+
+        def compute() -> tuple[HostColumns, int]:
+            restore_rng(rng, self.device)  # a second try draws the same dropout
+            self.optimizer.clear_gradients()
+            batches = self.task.pack(rows, self.budget.tokens)
+            columns = self.task.backward(batches)
+            return to_host(columns, rows, self.optimizer.grad_norm()), sum(batch.num_tokens for batch in batches)
+
+        return self.budget.run(compute, observer, self.task.stage)
 
     def snapshot(self) -> Snapshot:
         groups: dict[str, Mapping[str, Tensor]] = {

@@ -1,0 +1,179 @@
+"""The preference stage with its reference before it and its evaluation after it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from core.training.dpo import DpoTask, PairForward, PairTable
+from core.training.evaluation import evaluate_pairs
+from core.training.generation import generate
+from core.training.loop import TrainingLoop, Validation
+from core.training.metrics import Figures, HostColumns, pair_figures
+from core.training.observer import Sample, Stage
+from core.training.optim import MasterOptimizer
+from core.training.pair_report import SplitReport, write_pair_report
+from core.training.policies import PolicySource, load_policy, trainable_parameters
+from core.training.reference import ReferenceLogps
+from core.training.reference_pass import ReferencePass
+from core.training.reference_stage import fill_reference
+from core.training.run_context import RunContext
+from core.training.seeding import derive_seed, seed_all
+from core.training.sft_stage import SavedPolicy
+from core.training.stage_run import StageRun
+
+PAIRS_FILE = "pairs.jsonl"
+
+
+@dataclass(frozen=True)
+class TrainedPolicy:
+    """DPO's outcome."""
+
+    model: PreTrainedModel
+    step: int
+    evaluation: Figures
+    samples: tuple[Sample, ...]
+    pairs_file: Path
+
+
+class DpoStage:
+    """One run of the preference stage. Policy and reference begin as the same weights."""
+
+    def __init__(self, context: RunContext, source: PolicySource) -> None:
+        plan = context.plan
+        self._context = context
+        self._source = source
+        self._model = load_policy(plan, source)
+        num_validation = None if context.validation is None else len(context.validation)
+        self._reference: ReferenceLogps | None = None
+        kept: dict[str, dict[str, Tensor]] = {}
+        if context.objective.needs_reference:
+            self._reference = ReferenceLogps.unknown(len(context.train), num_validation)
+            kept["reference"] = self._reference.tensors()
+        self._validation_rewards = PairTable(num_validation or 0)
+        kept["validation_pairs"] = self._validation_rewards.state()
+        train_reference = None if self._reference is None else self._reference.train
+        self._task = DpoTask(PairForward(self._model, context.train, context.objective, train_reference))
+        self._reference_samples: list[list[int]] = []
+        self._is_finishing = False
+        self._run = StageRun(
+            task=self._task,
+            plan=plan.dpo,
+            optimizer=MasterOptimizer(trainable_parameters(self._model), plan.dpo),
+            order=context.dpo_order(),
+            budget=context.budget,
+            device=context.device,
+            kept_tensors=kept,
+            kept_facts={"reference_samples": self._reference_samples},
+        )
+
+    def run(self) -> TrainedPolicy | SavedPolicy:
+        """Reference, DPO, evaluation."""
+        context, observer, plan = self._context, self._context.observer, self._context.plan
+        seed_all(derive_seed(plan.seed, Stage.DPO.value))
+        checkpoint = context.take_checkpoint(Stage.DPO)
+        if checkpoint is not None:
+            self._run.restore(checkpoint)
+            self._reference_samples += cast(list[list[int]], checkpoint.facts["reference_samples"])
+        elif not self._provide_reference():
+            return SavedPolicy(self._model, Stage.REFERENCE, 0)
+        validation = None
+        if context.validation is not None:
+            validation = Validation(self._evaluate, plan.evaluate_every_steps, plan.dpo.early_stopping)
+        loop = TrainingLoop(
+            self._run,
+            observer,
+            context.checkpoints,
+            plan.checkpoint_every_steps,
+            validation,
+            is_resumed=checkpoint is not None,
+        )
+        observer.stage_started(Stage.DPO, self._run.order.total_steps, self._run.progress.step)
+        if self._run.progress.step == 0:
+            self._answer_prompts(self._reference_samples)
+        loop.run()
+        observer.stage_finished(Stage.DPO)
+        return self._finish(loop)
+
+    def _provide_reference(self) -> bool:
+        """False when the observer asked to finish with the policy as it is."""
+        context = self._context
+        if self._reference is None:
+            context.observer.stage_skipped(Stage.REFERENCE, "skipped")
+            return True
+        if context.device.type == "cuda":
+            # A lack of memory must show now: the reference has to be computed in the micro-batches DPO will use.
+            self._run.compute_gradients(self._run.order.rows_at(self._run.progress.cursor), context.observer)
+            self._run.optimizer.clear_gradients()
+        reference_pass = ReferencePass(
+            self._model, self._run.order, context.train, context.validation, context.budget, self._reference
+        )
+        return fill_reference(context, self._reference, reference_pass, self._source)
+
+    def _finish(self, loop: TrainingLoop) -> TrainedPolicy:
+        """The evaluation stage: validation pairs and prompts once more, under the final policy.
+
+        Raises:
+            TrainingStopped: the observer asked for it; `save` is what happens anyway.
+        """
+        self._is_finishing = True
+        observer, progress = self._context.observer, self._run.progress
+        observer.stage_started(Stage.EVALUATION, 1, 0)
+        while self._context.validation is not None and progress.evaluated_step != progress.step:
+            if not loop.evaluate():
+                loop.honour(observer.stop_requested())
+        answers: list[list[int]] = []
+        while len(answers) < len(self._reference_samples):
+            if not self._answer_prompts(answers):
+                loop.honour(observer.stop_requested())
+        samples = tuple(
+            Sample(prompt_index=index, reference=tuple(reference), policy=tuple(policy))
+            for index, (reference, policy) in enumerate(zip(self._reference_samples, answers, strict=True))
+        )
+        observer.samples(progress.step, samples)
+        observer.progress(Stage.EVALUATION, 1, 1, None)
+        observer.stage_finished(Stage.EVALUATION)
+        return TrainedPolicy(self._model, progress.step, progress.evaluation, samples, self._report())
+
+    def _evaluate(self) -> Figures | None:
+        """Validation figures; None when a stop broke it off."""
+        validation = self._context.validation
+        assert validation is not None
+        reference = None if self._reference is None else self._reference.validation
+        forward = PairForward(self._model, validation, self._context.objective, reference)
+        group_size, budget = self._context.plan.dpo.batch_size, self._context.budget
+
+        def evaluate() -> HostColumns | None:
+            return evaluate_pairs(forward, group_size, budget, self._is_interrupted)
+
+        host = budget.run(evaluate, self._context.observer, Stage.DPO)
+        if host is None:
+            return None
+        self._validation_rewards.record(host)
+        return pair_figures(host.values)
+
+    def _answer_prompts(self, answers: list[list[int]]) -> bool:
+        """Adds the answers that are missing; False when a stop broke it off."""
+        plan = self._context.plan
+        for prompt in plan.sample_prompts[len(answers) :]:
+            if self._is_interrupted():
+                return False
+            answers.append(generate(self._model, prompt, plan.max_new_tokens, plan.eos_token_ids))
+        return True
+
+    def _is_interrupted(self) -> bool:
+        request = self._context.observer.stop_requested()
+        return request in ("checkpoint", "abandon") or (request == "save" and not self._is_finishing)
+
+    def _report(self) -> Path:
+        context = self._context
+        train_reference = None if self._reference is None else self._reference.train
+        splits = [SplitReport("train", context.train, self._task.rewards, train_reference)]
+        if context.validation is not None:
+            reference = None if self._reference is None else self._reference.validation
+            splits.append(SplitReport("validation", context.validation, self._validation_rewards, reference))
+        path = context.work_dir / PAIRS_FILE
+        write_pair_report(path, splits)
+        return path

@@ -1,0 +1,71 @@
+"""A whole run: sft ► reference ► dpo ► evaluation, from a plan to a policy.
+
+Everything is local, and everything random is derived from the plan's seed. A run that was stopped at any boundary and
+resumed from the checkpoint of that boundary ends with the same bytes as one that was not.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from core.training.dpo_stage import DpoStage, TrainedPolicy
+from core.training.failure_mapping import failures_named
+from core.training.metrics import Figures
+from core.training.observer import Observer, Sample, Stage
+from core.training.plan import TrainingPlan
+from core.training.policies import ADAPTER_DIR, save_artifact
+from core.training.run_context import RunContext, open_run
+from core.training.sft_stage import SavedPolicy, provide_sft_policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What a run leaves behind."""
+
+    policy_dir: Path
+    """For `AutoModelForCausalLM.from_pretrained`; with LoRA the merged weights. No tokenizer."""
+    adapter_dir: Path | None
+    """With LoRA the adapter, in peft's format, inside `policy_dir`."""
+    stage: Stage
+    """The stage whose policy it is: dpo, or an earlier one when the observer asked to save before that."""
+    step: int
+    """Updates of that stage."""
+    evaluation: Figures = field(default_factory=dict)
+    """Of all validation pairs under the final policy; empty without validation pairs."""
+    num_validation_pairs: int = 0
+    samples: tuple[Sample, ...] = ()
+    pairs_file: Path | None = None
+    """JSON lines: what became of every pair (`core.training.pair_report`)."""
+
+
+def run(plan: TrainingPlan, observer: Observer) -> TrainingResult:
+    """Runs a plan to its end, or from its checkpoint to its end.
+
+    Raises:
+        TrainingFailure: a typed reason, with a sentence for people.
+        TrainingStopped: the observer asked for it.
+    """
+    with failures_named(torch.device(plan.device)):
+        context = open_run(plan, observer)
+        source = provide_sft_policy(context)
+        outcome = source if isinstance(source, SavedPolicy) else DpoStage(context, source).run()
+        return _publish(context, outcome)
+
+
+def _publish(context: RunContext, outcome: TrainedPolicy | SavedPolicy) -> TrainingResult:
+    directory = context.fresh_path("artifact")
+    save_artifact(outcome.model, context.plan, directory)
+    adapter_dir = None if context.plan.lora is None else directory / ADAPTER_DIR
+    if isinstance(outcome, SavedPolicy):
+        return TrainingResult(policy_dir=directory, adapter_dir=adapter_dir, stage=outcome.stage, step=outcome.step)
+    return TrainingResult(
+        policy_dir=directory,
+        adapter_dir=adapter_dir,
+        stage=Stage.DPO,
+        step=outcome.step,
+        evaluation=outcome.evaluation,
+        num_validation_pairs=0 if context.validation is None else len(context.validation),
+        samples=outcome.samples,
+        pairs_file=outcome.pairs_file,
+    )

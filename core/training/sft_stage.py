@@ -1,0 +1,86 @@
+"""The SFT stage: from the base model to the policy that DPO starts from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from core.training.data_order import DataOrder
+from core.training.failures import BadStageOutput
+from core.training.loop import TrainingLoop
+from core.training.observer import Stage, StageOutput
+from core.training.optim import MasterOptimizer
+from core.training.plan import SftPlan
+from core.training.policies import (
+    PolicySource,
+    check_sft_policy,
+    enable_adapter_dropout,
+    load_policy,
+    save_sft_policy,
+    trainable_parameters,
+)
+from core.training.run_context import RunContext, open_rows
+from core.training.seeding import derive_seed, seed_all
+from core.training.sft import SftTask
+from core.training.stage_digests import sft_digest
+from core.training.stage_run import LoopEnd, StageRun
+
+
+@dataclass(frozen=True)
+class SavedPolicy:
+    """The observer asked to finish with the policy as it is, before DPO began."""
+
+    model: PreTrainedModel
+    stage: Stage
+    step: int
+
+
+def provide_sft_policy(context: RunContext) -> PolicySource | SavedPolicy:
+    """The policy DPO starts from: trained, reused, kept in a checkpoint, or the base model."""
+    plan = context.plan
+    if context.is_past(Stage.SFT):
+        kept = context.checkpoint.policy_dir if context.checkpoint is not None else None
+        return PolicySource(kept)
+    digest = sft_digest(plan)
+    if plan.sft is None or digest is None:
+        context.observer.stage_skipped(Stage.SFT, "skipped")
+        return PolicySource()
+    if plan.reuse.sft_dir is not None and context.checkpoint is None:
+        try:
+            check_sft_policy(Path(plan.reuse.sft_dir), digest)
+        except BadStageOutput as error:
+            context.observer.event("warning", "reuse_refused", error.detail, {"stage": Stage.SFT.value})
+        else:
+            context.observer.stage_skipped(Stage.SFT, "reused")
+            return PolicySource(Path(plan.reuse.sft_dir))
+    return _train(context, plan.sft, digest)
+
+
+def _train(context: RunContext, stage: SftPlan, digest: str) -> PolicySource | SavedPolicy:
+    plan, observer = context.plan, context.observer
+    data = context.train if plan.sft_data is None else open_rows(plan.sft_data, "demonstration")
+    model = load_policy(plan, PolicySource())
+    enable_adapter_dropout(model)
+    run = StageRun(
+        task=SftTask(model, data),
+        plan=stage,
+        optimizer=MasterOptimizer(trainable_parameters(model), stage),
+        order=DataOrder(len(data), stage.batch_size, stage.epochs, seed=plan.seed, stage=Stage.SFT),
+        budget=context.budget,
+        device=context.device,
+    )
+    seed_all(derive_seed(plan.seed, Stage.SFT.value))
+    checkpoint = context.take_checkpoint(Stage.SFT)
+    if checkpoint is not None:
+        run.restore(checkpoint)
+    loop = TrainingLoop(
+        run, observer, context.checkpoints, plan.checkpoint_every_steps, is_resumed=checkpoint is not None
+    )
+    observer.stage_started(Stage.SFT, run.order.total_steps, run.progress.step)
+    if loop.run() is LoopEnd.SAVED:
+        return SavedPolicy(model, Stage.SFT, run.progress.step)
+    directory = context.fresh_path("sft")
+    save_sft_policy(model, plan, digest, directory)
+    observer.stage_output(StageOutput(directory=directory, stage=Stage.SFT, digest=digest))
+    observer.stage_finished(Stage.SFT)
+    return PolicySource(directory)
