@@ -21,12 +21,16 @@ from core.domain import encoded_format
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import DomainError
 from core.tokenization.encode_part import (
+    MAX_SET_ASIDE_KEPT,
     OUTCOME_FILE,
     PROGRESS_FILE,
     PartJob,
     PartOutcome,
     encode_part,
     little_endian,
+)
+from core.tokenization.encode_part import (
+    SetAside as SetAside,
 )
 from core.tokenization.errors import (
     DamagedRows,
@@ -47,8 +51,8 @@ _ERRORS: dict[str, type[DomainError]] = {
     error.code: error for error in (DamagedRows, UnusableChatTemplate, TemplateTooCostly, UnusableTokenizer)
 }
 
-ByteProgress = Callable[[int, int], None]
-"""Called with bytes done and bytes in all. What it raises ends the encoding."""
+RowProgress = Callable[[int], None]
+"""Called with the number of rows done. What it raises ends the encoding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,27 +61,25 @@ class EncodeSummary:
     num_tokens: int
     digest: str
     """Of the encoded content: kind, tokens, scored flags, rows."""
-    num_left_out: int
-    """Rows not encoded; the two lists name them, up to a bound."""
-    set_aside: list[tuple[int, int]]
-    """(line, tokens of prompt and longer response) of rows longer than `max_length`"""
-    refused: list[tuple[int, str]]
-    """(line, why) of rows that the base model's template or tokenizer cannot take"""
+    num_set_aside: int
+    """Rows that are not encoded: too long, or not fit for this base model."""
+    set_aside: list[SetAside]
+    """The first `MAX_SET_ASIDE_KEPT`."""
 
 
 def encode_file(
     rows: Path,
     tokenizer: PairTokenizer,
-    out_dir: Path,
+    directory: Path,
     *,
     kind: DatasetKind,
     max_length: int,
-    on_progress: ByteProgress = lambda done, total: None,
+    on_progress: RowProgress | None = None,
     num_processes: int | None = None,
 ) -> EncodeSummary:
-    """Encodes every row of at most `max_length` tokens; a longer one is left out and named, never cut.
+    """Encodes every row of at most `max_length` tokens into `directory`; a longer one is set aside, never cut.
 
-    `out_dir` is made, and holds the finished layout once `meta.json` is in it. `num_processes` defaults to what the
+    `directory` is made, and holds the finished layout once `meta.json` is in it. `num_processes` defaults to what the
     file's size and this machine's cores are worth.
 
     Raises:
@@ -86,17 +88,14 @@ def encode_file(
         UnusableTokenizer, UnusableChatTemplate: no row can be encoded with this base model.
         EncodingStopped: an encoding process died.
     """
-    out_dir.mkdir(parents=True, exist_ok=True)
-    work = out_dir / ".parts"
+    show = on_progress or (lambda done: None)
+    directory.mkdir(parents=True, exist_ok=True)
+    work = directory / ".parts"
     shutil.rmtree(work, ignore_errors=True)
-    jobs = _plan(rows, tokenizer, work, kind, max_length, num_processes)
-    total = jobs[-1].end
     try:
-        if len(jobs) == 1:
-            outcomes = [encode_part(tokenizer, jobs[0], lambda done: on_progress(done, total))]
-        else:
-            outcomes = _encode_in_processes(jobs, total, on_progress)
-        return _join(jobs, outcomes, out_dir, kind)
+        jobs = _plan(rows, tokenizer, work, kind, max_length, num_processes)
+        outcomes = [encode_part(tokenizer, jobs[0], show)] if len(jobs) == 1 else _encode_in_processes(jobs, show)
+        return _join(jobs, outcomes, directory, kind)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -126,7 +125,7 @@ def _plan(  # the arguments of `encode_file`
     return jobs
 
 
-def _encode_in_processes(jobs: list[PartJob], total: int, on_progress: ByteProgress) -> list[PartOutcome]:
+def _encode_in_processes(jobs: list[PartJob], on_progress: RowProgress) -> list[PartOutcome]:
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for job in jobs:
@@ -139,7 +138,7 @@ def _encode_in_processes(jobs: list[PartJob], total: int, on_progress: ByteProgr
                 subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
             )
         while any(process.poll() is None for process in processes):
-            on_progress(sum(_done_bytes(job) for job in jobs), total)
+            on_progress(sum(_done_rows(job) for job in jobs))
             if any(process.returncode for process in processes):
                 break
             time.sleep(POLL_SECONDS)
@@ -148,11 +147,11 @@ def _encode_in_processes(jobs: list[PartJob], total: int, on_progress: ByteProgr
             process.kill()
             process.wait()
     outcomes = [_read_outcome(job) for job in jobs]
-    on_progress(total, total)
+    on_progress(sum(_done_rows(job) for job in jobs))
     return outcomes
 
 
-def _done_bytes(job: PartJob) -> int:
+def _done_rows(job: PartJob) -> int:
     with contextlib.suppress(OSError, ValueError):
         return int((Path(job.directory) / PROGRESS_FILE).read_text(encoding="utf-8"))
     return 0
@@ -165,20 +164,18 @@ def _read_outcome(job: PartJob) -> PartOutcome:
         raise EncodingStopped("A process that encodes rows ended early; this machine may be short of memory.") from None
     if "error" in values:
         raise _ERRORS[values["error"]](values["detail"])
-    values["set_aside"] = [tuple(pair) for pair in values["set_aside"]]
-    values["refused"] = [tuple(pair) for pair in values["refused"]]
-    return PartOutcome(**values)
+    return PartOutcome(**values | {"set_aside": [SetAside(**row) for row in values["set_aside"]]})
 
 
-def _join(jobs: list[PartJob], outcomes: list[PartOutcome], out_dir: Path, kind: DatasetKind) -> EncodeSummary:
-    set_aside = [pair for outcome in outcomes for pair in outcome.set_aside]
-    refused = [pair for outcome in outcomes for pair in outcome.refused]
+def _join(jobs: list[PartJob], outcomes: list[PartOutcome], directory: Path, kind: DatasetKind) -> EncodeSummary:
+    set_aside = [row for outcome in outcomes for row in outcome.set_aside]
+    num_set_aside = sum(outcome.num_set_aside for outcome in outcomes)
     num_rows = sum(outcome.num_rows for outcome in outcomes)
     if not num_rows:
-        raise NothingToEncode(_explain_nothing(set_aside, refused, jobs[0].max_length))
+        raise NothingToEncode(_explain_nothing(set_aside, num_set_aside, jobs[0].max_length))
     digest = hashlib.sha256(f"{encoded_format.VERSION}\n{kind.value}\n{num_rows}\n".encode())
     for name in (encoded_format.TOKENS_FILE, encoded_format.SCORED_FILE, encoded_format.ROWS_FILE):
-        with (out_dir / name).open("wb") as target:
+        with (directory / name).open("wb") as target:
             for chunk in _chunks(jobs, outcomes, name):
                 digest.update(chunk)
                 target.write(chunk)
@@ -186,9 +183,8 @@ def _join(jobs: list[PartJob], outcomes: list[PartOutcome], out_dir: Path, kind:
         num_rows=num_rows,
         num_tokens=sum(outcome.num_tokens for outcome in outcomes),
         digest=digest.hexdigest(),
-        num_left_out=sum(outcome.num_left_out for outcome in outcomes),
-        set_aside=set_aside,
-        refused=refused,
+        num_set_aside=num_set_aside,
+        set_aside=set_aside[:MAX_SET_ASIDE_KEPT],
     )
     meta = {
         "version": encoded_format.VERSION,
@@ -197,7 +193,7 @@ def _join(jobs: list[PartJob], outcomes: list[PartOutcome], out_dir: Path, kind:
         "num_tokens": summary.num_tokens,
         "digest": summary.digest,
     }
-    (out_dir / encoded_format.META_FILE).write_text(json.dumps(meta), encoding="utf-8")
+    (directory / encoded_format.META_FILE).write_text(json.dumps(meta), encoding="utf-8")
     return summary
 
 
@@ -223,13 +219,14 @@ def _shift(chunk: bytes, base: int) -> bytes:
     return little_endian("q", table.tolist())
 
 
-def _explain_nothing(set_aside: list[tuple[int, int]], refused: list[tuple[int, str]], max_length: int) -> str:
-    if refused:
-        line, why = refused[0]
-        return f"None of the rows can be used with this base model. Line {line}: {why}"
-    if set_aside:
-        shortest = min(tokens for _, tokens in set_aside)
+def _explain_nothing(set_aside: list[SetAside], num_set_aside: int, max_length: int) -> str:
+    if not set_aside:
+        return "There is no row to train on."
+    first = next((row for row in set_aside if row.num_tokens is None), None)
+    if first is None:
+        longest = max(row.num_tokens or 0 for row in set_aside)
         return (
-            f"All rows are longer than max_length ({max_length} tokens); the shortest has {shortest}. Raise max_length."
+            f"All {num_set_aside} rows are longer than max_length ({max_length} tokens); one has {longest}. Raise "
+            "max_length or shorten the rows."
         )
-    return "The data set has no rows."
+    return f"None of the {num_set_aside} rows can be used with this base model. Line {first.line}: {first.detail}"

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from core.domain import encoded_format
 from core.domain.dataset_rows import DatasetKind, DemonstrationRow, PreferenceRow, UnpairedRow
@@ -22,12 +22,19 @@ from core.tokenization.pair_tokenizer import PairTokenizer
 
 OUTCOME_FILE = "outcome.json"
 PROGRESS_FILE = "progress"
-PROGRESS_ROWS = 500
-MAX_LISTED = 100_000
-"""Rows left out, listed one by one, of one part: a report longer than that helps nobody."""
+PROGRESS_ROWS = 200
+MAX_SET_ASIDE_KEPT = 1000
+"""Rows set aside that are told one by one; all are counted."""
 
 
-_Reason = TypeVar("_Reason")
+@dataclass(frozen=True, kw_only=True)
+class SetAside:
+    """A row that is not trained on."""
+
+    line: int
+    num_tokens: int | None
+    """Of prompt and longer response; None where the row could not be encoded at all."""
+    detail: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +55,9 @@ class PartJob:
 class PartOutcome:
     num_rows: int
     num_tokens: int
-    num_left_out: int
-    set_aside: list[tuple[int, int]]
-    """(line, tokens of its longer sequence) of rows over the limit"""
-    refused: list[tuple[int, str]]
-    """(line, why) of rows that this base model cannot take"""
+    num_set_aside: int
+    set_aside: list[SetAside]
+    """The first `MAX_SET_ASIDE_KEPT`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class _Columns:
         return self.lengths[0] + max(self.lengths[1:])
 
 
-def encode_part(tokenizer: PairTokenizer, job: PartJob, on_bytes: Callable[[int], None]) -> PartOutcome:
+def encode_part(tokenizer: PairTokenizer, job: PartJob, on_rows: Callable[[int], None]) -> PartOutcome:
     """Writes the part's three columns into its directory; offsets in `rows.i64` are relative to the part.
 
     Raises:
@@ -81,14 +86,12 @@ def encode_part(tokenizer: PairTokenizer, job: PartJob, on_bytes: Callable[[int]
     encode = _encoder(tokenizer, DatasetKind(job.kind))
     with ExitStack() as stack:
         writer = _PartWriter(Path(job.directory), stack)
-        for row in _read_rows(Path(job.rows), job.start, job.end, on_bytes):
-            line, columns = _try_encode(encode, row)
-            if isinstance(columns, str):
-                writer.leave_out(writer.refused, (line, columns))
-            elif columns.num_tokens > job.max_length:
-                writer.leave_out(writer.set_aside, (line, columns.num_tokens))
+        for row in _read_rows(Path(job.rows), job.start, job.end, on_rows):
+            outcome = _try_encode(encode, row, job.max_length)
+            if isinstance(outcome, SetAside):
+                writer.set_aside(outcome)
             else:
-                writer.write(line, columns)
+                writer.write(row["line"], outcome)
     return writer.outcome()
 
 
@@ -96,9 +99,8 @@ class _PartWriter:
     def __init__(self, directory: Path, stack: ExitStack) -> None:
         names = (encoded_format.TOKENS_FILE, encoded_format.SCORED_FILE, encoded_format.ROWS_FILE)
         self._tokens, self._scored, self._rows = (stack.enter_context((directory / n).open("wb")) for n in names)
-        self._num_rows = self._num_tokens = self._num_left_out = 0
-        self.set_aside: list[tuple[int, int]] = []
-        self.refused: list[tuple[int, str]] = []
+        self._num_rows = self._num_tokens = self._num_set_aside = 0
+        self._kept: list[SetAside] = []
 
     def write(self, line: int, columns: _Columns) -> None:
         prompt, first, _ = columns.lengths
@@ -109,18 +111,17 @@ class _PartWriter:
         self._num_rows += 1
         self._num_tokens = end
 
-    def leave_out(self, listed: list[_Reason], reason: _Reason) -> None:
-        self._num_left_out += 1
-        if len(listed) < MAX_LISTED:
-            listed.append(reason)
+    def set_aside(self, row: SetAside) -> None:
+        self._num_set_aside += 1
+        if len(self._kept) < MAX_SET_ASIDE_KEPT:
+            self._kept.append(row)
 
     def outcome(self) -> PartOutcome:
         return PartOutcome(
             num_rows=self._num_rows,
             num_tokens=self._num_tokens,
-            num_left_out=self._num_left_out,
-            set_aside=self.set_aside,
-            refused=self.refused,
+            num_set_aside=self._num_set_aside,
+            set_aside=self._kept,
         )
 
 
@@ -131,7 +132,7 @@ def little_endian(typecode: str, values: list[int]) -> bytes:
     return column.tobytes()
 
 
-def _read_rows(path: Path, start: int, end: int, on_bytes: Callable[[int], None]) -> Iterator[dict[str, Any]]:
+def _read_rows(path: Path, start: int, end: int, on_rows: Callable[[int], None]) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         if start:
             file.seek(start - 1)
@@ -143,8 +144,8 @@ def _read_rows(path: Path, start: int, end: int, on_bytes: Callable[[int], None]
             yield _parse(line)
             number += 1
             if number % PROGRESS_ROWS == 0:
-                on_bytes(min(position, end) - start)
-    on_bytes(end - start)
+                on_rows(number)
+    on_rows(number)
 
 
 def _parse(line: bytes) -> dict[str, Any]:
@@ -177,30 +178,35 @@ def _encoder(tokenizer: PairTokenizer, kind: DatasetKind) -> Callable[[dict[str,
     return preference if kind is DatasetKind.PREFERENCE else single
 
 
-def _try_encode(encode: Callable[[dict[str, Any]], _Columns], row: dict[str, Any]) -> tuple[int, _Columns | str]:
-    """The row's line, and its columns or why there are none."""
+def _try_encode(
+    encode: Callable[[dict[str, Any]], _Columns], row: dict[str, Any], max_length: int
+) -> _Columns | SetAside:
     try:
-        return row["line"], encode(row)
+        columns = encode(row)
     except UnencodableRow as error:
-        return row["line"], error.detail
+        return SetAside(line=row["line"], num_tokens=None, detail=error.detail)
     except (KeyError, TypeError) as error:
         raise DamagedRows(
             f"The stored row of line {row['line']} is not of the kind that the data set says. Upload the file again."
         ) from error
+    if columns.num_tokens <= max_length:
+        return columns
+    detail = f"{columns.num_tokens} tokens are more than max_length {max_length}"
+    return SetAside(line=row["line"], num_tokens=columns.num_tokens, detail=detail)
 
 
 def main() -> None:
     job = PartJob(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     directory, parent = Path(job.directory), os.getppid()
 
-    def on_bytes(done: int) -> None:
+    def on_rows(done: int) -> None:
         if os.getppid() != parent:
             sys.exit("whoever started this is gone")
         (directory / PROGRESS_FILE).write_text(str(done), encoding="utf-8")
 
     try:
         tokenizer = PairTokenizer.open(Path(job.model_dir), now=datetime.fromisoformat(job.now))
-        outcome = asdict(encode_part(tokenizer, job, on_bytes))
+        outcome = asdict(encode_part(tokenizer, job, on_rows))
     except (DamagedRows, UnusableChatTemplate, UnusableTokenizer) as error:
         outcome = {"error": error.code, "detail": error.detail}
     (directory / OUTCOME_FILE).write_text(json.dumps(outcome), encoding="utf-8")
