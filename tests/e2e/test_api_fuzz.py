@@ -18,7 +18,7 @@ from core.services import recording
 from core.settings import Settings
 
 FUZZ = settings(
-    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 ODD_TEXTS = st.sampled_from(
     [
@@ -87,7 +87,7 @@ def test_no_path_or_query_fails(api: RunningApi, ids: dict[str, str], method: st
     if (method, path) == ("delete", "/datasets/{dataset_id}"):
         ids = ids | {"dataset_id": "ds_none"}  # the one that is there is needed
     # Options that happen to be right start a process that checks the file.
-    num_examples = 12 if (method, path) == ("post", "/datasets") else 40
+    num_examples = 8 if (method, path) == ("post", "/datasets") else 15
 
     @settings(FUZZ, max_examples=num_examples)
     @given(
