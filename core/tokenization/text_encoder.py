@@ -1,5 +1,6 @@
 """Rendered text → token ids, with the `tokenizers` library alone."""
 
+import itertools
 import json
 from copy import deepcopy
 from typing import Any
@@ -112,11 +113,8 @@ def _steps(part: dict[str, Any] | None) -> list[dict[str, Any]]:
 def _start_tokens(post_processor: dict[str, Any] | None) -> list[str]:
     for step in _steps(post_processor):
         if step["type"] == "TemplateProcessing":
-            before: list[str] = []
-            for piece in step["single"]:
-                if "Sequence" in piece:
-                    return before
-                before.append(piece["SpecialToken"]["id"])
+            pieces = itertools.takewhile(lambda piece: "Sequence" not in piece, step["single"])
+            return [piece["SpecialToken"]["id"] for piece in pieces]
         if step["type"] in ("RobertaProcessing", "BertProcessing"):
             return [step["cls"][0]]
     return []

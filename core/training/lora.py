@@ -3,6 +3,7 @@
 Legend: r rank, I input features, O output features.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -155,13 +156,13 @@ def merge(model: PreTrainedModel) -> None:
 
 
 def _group_siblings(model: nn.Module) -> None:
-    for parent in model.modules():
-        for names in _SAME_INPUT:
-            layers = [layer for name in names if isinstance(layer := getattr(parent, name, None), LoraLinear)]
-            if len(layers) > 1:
-                group = LoraGroup(layers)
-                for layer in layers:
-                    layer.join(group)
+    for parent, names in itertools.product(list(model.modules()), _SAME_INPUT):
+        layers = [layer for name in names if isinstance(layer := getattr(parent, name, None), LoraLinear)]
+        if len(layers) < 2:
+            continue
+        group = LoraGroup(layers)
+        for layer in layers:
+            layer.join(group)
 
 
 def _matches(name: str, target: str) -> bool:

@@ -1,7 +1,7 @@
 """gzip and zstd as bounded streams: no call gives out more than it must, and a bomb is refused while it unfolds."""
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Final, Protocol
 
 import zstandard
@@ -79,30 +79,35 @@ def decompress(chunks: Iterable[bytes], compression: str, limits: Limits) -> Ite
     Raises:
         FileFault: over a limit, cut short, damaged, or followed by other bytes.
     """
-    meter = _Meter(limits)
-    decoder: _Decoder | None = None
     try:
-        for chunk in chunks:
-            meter.add_input(len(chunk))
-            waiting = chunk
-            while waiting:
-                decoder = decoder or _DECODERS[compression]()
-                for piece in decoder.feed(waiting):
-                    meter.add_output(len(piece))
-                    yield piece
-                waiting = decoder.unused if decoder.is_finished else b""
-                if decoder.is_finished:
-                    decoder = None
+        is_complete = yield from _members(chunks, compression, _Meter(limits))
     except (zlib.error, zstandard.ZstdError):
         raise FileFault(
             IssueCode.DAMAGED_FILE,
             f"The {compression} file is damaged, or has other bytes after its end. Compress and send it again.",
         ) from None
-    if decoder is not None:
+    if not is_complete:
         raise FileFault(
             IssueCode.DAMAGED_FILE,
             f"The compressed file is incomplete: the {compression} stream stops before its end. Send it again.",
         )
+
+
+def _members(chunks: Iterable[bytes], compression: str, meter: "_Meter") -> Generator[bytes, None, bool]:
+    """Returns whether the last member came to its end."""
+    decoder: _Decoder | None = None
+    for chunk in chunks:
+        meter.add_input(len(chunk))
+        waiting = chunk
+        while waiting:
+            decoder = decoder or _DECODERS[compression]()
+            for piece in decoder.feed(waiting):
+                meter.add_output(len(piece))
+                yield piece
+            waiting = decoder.unused if decoder.is_finished else b""
+            if decoder.is_finished:
+                decoder = None
+    return decoder is None
 
 
 class _Meter:
