@@ -29,7 +29,9 @@ _MEANINGS = {
     500: "Something went wrong in the service.",
     503: "Database or store do not answer just now; `Retry-After` says when to try again.",
 }
-_EVERYWHERE = (401, 403, 500)
+_EVERYWHERE = (401, 403, 422, 500)
+_NOT_OURS = ("HTTPValidationError", "ValidationError")
+"""What FastAPI would answer to what is not valid."""
 
 METADATA_FILTER: dict[str, Any] = {
     "parameters": [
@@ -100,6 +102,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
         schemas.setdefault(name, schema)
     schemas["Job"]["properties"]["spec"] = _named(schemas["Job"]["properties"]["spec"], JobSpec.__name__)
     schemas["Job"]["properties"]["requested"] = _named(schemas["Job"]["properties"]["requested"], JobRequest.__name__)
+    for name in _NOT_OURS:
+        schemas.pop(name, None)
     for path in document["paths"].values():
         for operation in path.values():
             _complete(operation)
@@ -112,9 +116,8 @@ def _named(schema: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _complete(operation: dict[str, Any]) -> None:
-    statuses = _EVERYWHERE if operation.get("security") else (500,)
-    for status, response in problems(*statuses).items():
-        operation["responses"].setdefault(str(status), response)
+    statuses = _EVERYWHERE if operation.get("security") else (422, 500)
+    operation["responses"] |= {str(status): response for status, response in problems(*statuses).items()}
     operation["responses"] = dict(sorted(operation["responses"].items()))
     for key in [key for key in operation if key.startswith("x-")]:
         del operation[key]

@@ -8,8 +8,8 @@ from api.schemas.base import Answer, Page
 
 
 class VariantOption(Answer):
-    description: str
-    type: Literal["number", "string"]
+    description: str = Field(description="What it does.")
+    type: Literal["number", "string"] = Field(description="Of its values.")
     default: float | str = Field(description="Used when it is left out.")
     min: float | None = Field(description="Least value; null: none.")
     max: float | None = Field(description="Greatest value; null: none.")
@@ -23,13 +23,13 @@ class Variant(Answer):
     """A preference loss."""
 
     name: str = Field(description="Send it as `variant`.")
-    title: str
+    title: str = Field(description="The name in words.")
     formula: str = Field(description="Of one pair; read it with `legend`.")
     needs_reference: bool = Field(description="Is the policy compared with the frozen reference?")
     options: dict[str, VariantOption] = Field(description="What `variant_options` may hold.")
     default_beta: float = Field(description="Used when `beta` is left out.")
     paper: str = Field(description="arXiv id, or an address where there is none.")
-    year: int
+    year: int = Field(description="Of the paper.")
     choose_when: str = Field(description="When to choose it.")
     reward: str = Field(description="The implicit reward that metrics show.")
     data: Literal["preference", "unpaired"] = Field(description="Kind of data set it trains on.")
@@ -37,7 +37,7 @@ class Variant(Answer):
 
 
 class Variants(Answer):
-    data: list[Variant]
+    data: list[Variant] = Field(description="All of them.")
     legend: str = Field(description="What the letters of the formulas mean.")
 
 
@@ -47,8 +47,8 @@ class Model(Answer):
     name: str = Field(description="Send it as `base_model`.")
     kind: Literal["base", "tuned"] = Field(description="`base`: put there by the operator; `tuned`: made by a job.")
     architecture: str = Field(description="Class of transformers.")
-    num_parameters: int
-    context_length: int = Field(description="Tokens.")
+    num_parameters: int = Field(description="Weights of the model.")
+    context_length: int | None = Field(description="Tokens; null where the model names no limit.")
     source: str | None = Field(description="Where it was pulled from.")
     revision: str | None = Field(description="Commit or version of the source.")
     job_id: str | None = Field(description="Of a tuned policy: the job that made it.")

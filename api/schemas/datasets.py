@@ -65,8 +65,8 @@ class PartialReport(Answer):
 
 
 class Message(Answer):
-    role: Literal["system", "user", "assistant", "tool"]
-    content: str
+    role: Literal["system", "user", "assistant", "tool"] = Field(description="Who speaks.")
+    content: str = Field(description="The text.")
 
 
 Text = str | list[Message]

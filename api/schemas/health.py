@@ -11,6 +11,6 @@ class Liveness(Answer):
 
 class Readiness(Answer):
     status: Literal["ok", "degraded"] = Field(description="`degraded`: jobs still run, found by polling.")
-    database: Literal["ok", "down"]
+    database: Literal["ok", "down"] = Field(description="Holds all rows.")
     store: Literal["ok", "down"] = Field(description="The object store.")
     broker: Literal["ok", "down"] = Field(description="Wakes idle workers.")

@@ -26,7 +26,7 @@ class MetricsPage(Answer):
 
     job_id: Id
     status: JobStatus = Field(description="Of the job, at the time of this page.")
-    points: list[MetricPoint]
+    points: list[MetricPoint] = Field(description="The points of this page.")
     last_seq: int = Field(description="Send it as `after` for what comes next.")
     has_more: bool = Field(description="Are there more points already?")
     reset: bool = Field(description="Points were taken back: discard all; this page starts at the first point.")
@@ -35,7 +35,7 @@ class MetricsPage(Answer):
 class Event(Answer):
     seq: int = Field(description="Counts up from 1 within the job.")
     at: datetime = Field(description="RFC 3339, UTC.")
-    level: Literal["info", "warning", "error"]
+    level: Literal["info", "warning", "error"] = Field(description="How much it matters.")
     kind: str = Field(description="For programs.")
     message: str = Field(description="For people.")
     data: dict[str, Any] = Field(description="What the message is about, by name.")
@@ -44,7 +44,7 @@ class Event(Answer):
 class Events(Answer):
     """Oldest first."""
 
-    data: list[Event]
+    data: list[Event] = Field(description="The events of this page.")
     last_seq: int = Field(description="Send it as `after` for what comes next.")
     has_more: bool = Field(description="Are there more events already?")
 
@@ -57,12 +57,12 @@ class Sample(Answer):
 
 
 class Samples(Answer):
-    data: list[Sample]
+    data: list[Sample] = Field(description="One for each sample prompt.")
 
 
 class Checkpoint(Answer):
     id: Id
-    stage: Stage
+    stage: Stage = Field(description="`sft` or `dpo`.")
     step: int = Field(description="Optimizer step within the stage.")
     num_bytes: int = Field(description="Bytes of its files together.")
     is_best: bool = Field(description="Has it the best validation loss of those kept?")
@@ -73,5 +73,5 @@ class Checkpoint(Answer):
 class Checkpoints(Answer):
     """Those kept, the furthest along first."""
 
-    data: list[Checkpoint]
+    data: list[Checkpoint] = Field(description="All that are kept.")
     next_cursor: None = Field(None, description="All are on one page.")

@@ -69,7 +69,7 @@ class Job(Answer):
     started_at: datetime | None = Field(description="First start, RFC 3339, UTC; null before.")
     finished_at: datetime | None = Field(description="RFC 3339, UTC; null before.")
     attempt: int = Field(description="How many times a worker has taken it up.")
-    progress: Progress
+    progress: Progress = Field(description="How far it is.")
     queue_position: int | None = Field(description="1 is next; null when not queued.")
     stages: list[JobStage] = Field(description="All stages, in order.")
     error: JobError | None = Field(description="Why it failed; null unless it has.")
