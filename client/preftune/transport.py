@@ -11,7 +11,7 @@ from preftune.errors import ApiError, ConnectionFailed
 
 MAX_ATTEMPTS = 4
 RETRY_STATUSES = frozenset({502, 503, 504})
-CONFLICT_IN_FLIGHT = "idempotency-key-in-flight"
+CONFLICT_IN_FLIGHT = "idempotency-key-in-use"
 
 
 class Transport:
