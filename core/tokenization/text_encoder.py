@@ -74,7 +74,7 @@ class TextEncoder:
         guarded = self._guarded_ids
         if [token for token in ids if token in guarded] != [token for token in control_ids if token in guarded]:
             raise ControlTokenInText(
-                "The tokenizer of this base model turns ordinary text of the row into a control token."
+                "The tokenizer of this base model does not keep its control tokens apart from the text of this row."
             )
         return ids
 
