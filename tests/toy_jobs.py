@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Self
@@ -125,15 +125,15 @@ def check_curve(backend: Backend, job_id: str, script: Script) -> None:
 
 
 class InProcessWorker:
-    """A worker in threads of this process, with real trainer processes."""
+    """A worker in threads of this process, with trainer processes of its own."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, command: Sequence[str] = TOY_COMMAND) -> None:
         self.backend = backend
         self.drain = Drain(backend.settings.stop_grace_seconds)
         self.scratch = WorkerScratch(backend.settings.scratch_dir)
         place = Workplace(
             backend=backend,
-            launch=LaunchPlan(command=TOY_COMMAND, num_threads=1),
+            launch=LaunchPlan(command=command, num_threads=1),
             device="cpu",
             drain=self.drain,
         )

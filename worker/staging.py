@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,6 +39,7 @@ class Inputs:
     rows: Path
     validation_rows: Path | None
     sft_rows: Path | None
+    submitted_at: datetime
 
 
 def stage_inputs(fetcher: Fetcher) -> Inputs:
@@ -58,6 +60,7 @@ def stage_inputs(fetcher: Fetcher) -> Inputs:
         if found.validation_rows_key
         else None,
         sft_rows=_rows(fetcher, found.sft_rows_key, "sft.jsonl") if found.sft_rows_key else None,
+        submitted_at=found.submitted_at,
     )
 
 

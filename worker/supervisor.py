@@ -139,6 +139,7 @@ class _Attempt:
             resume_from=_optional(resume_dir),
             device=self._place.device,
             num_threads=self._place.launch.num_threads,
+            submitted_at=inputs.submitted_at.isoformat(),
         )
         (self._work_dir / ASSIGNMENT_FILE).write_text(assignment.dump(), encoding="utf-8")
 

@@ -1,185 +1,164 @@
-"""The trainer process: `python -m worker.trainer <work directory>`. Turns an assignment into a plan and runs it.
+"""The trainer process: `python -m worker.trainer <work directory>`. The one part of the worker that loads torch.
 
-The only module of the worker through which torch is loaded. An unexpected error leaves by a traceback on standard
-error, which the supervisor keeps in its log, and counts as a crash.
+Reads the assignment, turns rows into token ids and the spec into a plan, runs the engine, and says everything in the
+messages of `core.domain.trainer_protocol`.
 """
 
-import dataclasses
+import errno
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+import traceback
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
+import torch
+import transformers
+from pydantic import ValidationError
+
+from core.base_models.folder import SIDE_FILES, TOKENIZER_FILE
 from core.domain.errors import DomainError
 from core.domain.failure_codes import FailureCode
+from core.domain.job_spec import JobSpec, resolve_staged
 from core.domain.trainer_protocol import (
     ASSIGNMENT_FILE,
     Assignment,
-    CheckpointWritten,
     Done,
     Failed,
     Hello,
-    MetricPoint,
-    Progress,
     Resolved,
-    SamplesWritten,
     StageChanged,
     StageOutputQuery,
-    StageOutputWritten,
     Stopped,
     TrainerEvent,
 )
-from core.tokenization.errors import NothingToEncode
-from core.tokenization.pair_tokenizer import PairTokenizer
+from core.tokenization.errors import DamagedRows, EncodingStopped, NothingToEncode
+from core.training import pipeline
 from core.training.failures import BadCheckpoint, BadStageOutput, TrainingFailure, TrainingStopped
-from core.training.observer import CheckpointRef, JsonValue, Level, Sample, Stage, StageOutput, StopRequest
-from core.training.pipeline import run
+from core.training.pipeline import TrainingResult
 from core.training.plan import ReusePlan, TrainingPlan
 from core.training.stage_digests import reference_digest, sft_digest
 from worker.link import SupervisorLink
-from worker.preparation import Prepared, describe_set_aside, prepare
-from worker.trainer_events import CHECKPOINT_UNUSABLE, PAIRS_SET_ASIDE
+from worker.trainer_events import CHECKPOINT_UNUSABLE
+from worker.trainer_inputs import InputEncoder, StoppedWhileStaging, open_tokenizer
+from worker.trainer_observer import LinkObserver, finite
+from worker.trainer_plan import make_plan
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
+PAIRS_FILE = "pairs.jsonl"
+_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
-class PipeObserver:
-    """Hands on what the engine tells (`core.training.observer.Observer`)."""
-
-    def __init__(self, link: SupervisorLink, tokenizer: PairTokenizer, prompts: Sequence[str], *, shares: bool) -> None:
-        self._link = link
-        self._tokenizer = tokenizer
-        self._prompts = prompts
-        self._shares = shares
-
-    def stage_started(self, stage: Stage, total_steps: int, first_step: int) -> None:
-        self._link.send(StageChanged(stage=stage.value, status="started", step=first_step, total_steps=total_steps))
-
-    def stage_finished(self, stage: Stage) -> None:
-        self._link.send(StageChanged(stage=stage.value, status="finished"))
-
-    def stage_skipped(self, stage: Stage, reason: Literal["skipped", "reused"]) -> None:
-        self._link.send(StageChanged(stage=stage.value, status=reason))
-
-    def progress(self, stage: Stage, step: int, total_steps: int, tokens_per_second: float | None) -> None:
-        message = Progress(stage=stage.value, step=step, total_steps=total_steps, tokens_per_second=tokens_per_second)
-        self._link.send(message)
-
-    def point(self, point: MetricPoint) -> None:
-        self._link.send(point)
-
-    def event(self, level: Level, kind: str, message: str, data: Mapping[str, JsonValue]) -> None:
-        self._link.send(TrainerEvent(level=level, kind=kind, message=message, data=dict(data)))
-
-    def checkpoint(self, ref: CheckpointRef) -> None:
-        self._link.send(CheckpointWritten(directory=str(ref.directory), stage=ref.stage.value, step=ref.step))
-
-    def stage_output(self, output: StageOutput) -> None:
-        if self._shares:
-            self._link.send(
-                StageOutputWritten(stage=output.stage.value, digest=output.digest, directory=str(output.directory))
-            )
-
-    def samples(self, step: int, samples: Sequence[Sample]) -> None:
-        told = [
-            {
-                "prompt": self._prompts[sample.prompt_index],
-                "reference": self._tokenizer.decode(sample.reference),
-                "policy": self._tokenizer.decode(sample.policy),
-            }
-            for sample in samples
-        ]
-        self._link.send(SamplesWritten(step=step, samples=told))
-
-    def stop_requested(self) -> StopRequest:
-        return self._link.stop_mode or "none"
-
-
-def main(work_dir: Path) -> None:
-    assignment = Assignment.load((work_dir / ASSIGNMENT_FILE).read_text(encoding="utf-8"))
+def main(work_dir: Path) -> int:
+    """0 when the run ended as it should, also when it was stopped."""
     link = SupervisorLink()
-    link.send(Hello(pid=os.getpid(), versions=_versions(), device=assignment.device))
     try:
-        _train(assignment, link, work_dir)
-    except TrainingStopped:
+        train(link, work_dir)
+        return 0
+    except (StoppedWhileStaging, TrainingStopped):
         link.send(Stopped())
+        return 0
     except BadCheckpoint as error:
         link.send(TrainerEvent(level="warning", kind=CHECKPOINT_UNUSABLE, message=error.detail))
-        link.send(Failed(code=error.failure_code.value, detail=error.detail))
+        link.send(Failed(code=error.failure_code, detail=error.detail))
     except TrainingFailure as error:
-        link.send(Failed(code=error.failure_code.value, detail=error.detail))
-    except NothingToEncode as error:
-        link.send(Failed(code=FailureCode.BAD_DATA.value, detail=error.detail))
-    except DomainError as error:
-        link.send(Failed(code=FailureCode.BAD_BASE_MODEL.value, detail=error.detail))
+        link.send(Failed(code=error.failure_code, detail=error.detail))
+    except Exception as error:  # noqa: BLE001 - the entry of the process: whatever it is, the supervisor hears of it
+        link.send(explain(error))
+    traceback.print_exc()
+    return 1
 
 
-def _train(assignment: Assignment, link: SupervisorLink, work_dir: Path) -> None:
-    tokenizer = PairTokenizer.open(Path(assignment.base_model_dir))
-
-    def show(done: int, total: int) -> None:
-        link.send(Progress(stage="staging", step=done, total_steps=total))
-
-    prepared = prepare(assignment, tokenizer, work_dir, show)
-    link.send(Resolved(spec=prepared.spec.model_dump(mode="json")))
-    _tell_set_aside(link, prepared)
+def train(link: SupervisorLink, work_dir: Path) -> None:
+    assignment = Assignment.load((work_dir / ASSIGNMENT_FILE).read_text(encoding="utf-8"))
+    link.send(Hello(pid=os.getpid(), versions=_versions(), device=_device_name(assignment.device)))
+    tokenizer = open_tokenizer(assignment)
+    spec = JobSpec.model_validate(assignment.spec)
+    encoder = InputEncoder(link=link, assignment=assignment, work_dir=work_dir, tokenizer=tokenizer, spec=spec)
+    inputs = encoder.encode()
+    spec = resolve_staged(
+        spec,
+        num_sft_rows=inputs.num_sft_rows,
+        num_train_pairs=inputs.train.num_rows,
+        device=assignment.device,
+    )
+    link.send(Resolved(spec=spec.model_dump(mode="json")))
     link.send(StageChanged(stage="staging", status="finished"))
-    shares = prepared.spec.reuse
-    plan = prepared.plan
-    if shares and assignment.resume_from is None:
-        plan = dataclasses.replace(plan, reuse=_find_reusable(link, plan))
-    observer = PipeObserver(link, tokenizer, prepared.spec.sample_prompts, shares=shares)
+    engine_dir = work_dir / "engine"
+    engine_dir.mkdir(exist_ok=True)
+    plan = make_plan(assignment, spec, inputs, tokenizer, engine_dir)
+    if spec.reuse and plan.resume_from is None:  # a checkpoint already holds what it needs
+        plan = replace(plan, reuse=_find_reusable(link, plan))
+    observer = LinkObserver(link, spec.sample_prompts, tokenizer.decode, shares_outputs=spec.reuse)
+    result = _run(plan, observer)
+    _complete_artifact(result, Path(assignment.base_model_dir))
+    link.send(Done(directory=str(result.policy_dir), evaluation=finite(result.evaluation)))
+
+
+def _run(plan: TrainingPlan, observer: LinkObserver) -> TrainingResult:
     try:
-        result = run(plan, observer)
+        return pipeline.run(plan, observer)
     except BadStageOutput as error:
-        message = f"{error.detail} It is computed anew."
-        link.send(TrainerEvent(level="warning", kind="reuse_refused", message=message))
-        result = run(dataclasses.replace(plan, reuse=ReusePlan()), observer)
-    _add_tokenizer(Path(assignment.base_model_dir), result.policy_dir)
-    link.send(Done(directory=str(result.policy_dir), evaluation=dict(result.evaluation)))
+        observer.event("warning", "reuse_refused", f"{error.detail} It is computed again.", {})
+        return pipeline.run(replace(plan, reuse=ReusePlan()), observer)
 
 
 def _find_reusable(link: SupervisorLink, plan: TrainingPlan) -> ReusePlan:
-    """Asks for the outputs of equal stages of earlier jobs."""
-    found = {}
-    for stage, digest in (("sft", sft_digest(plan)), ("reference", reference_digest(plan))):
-        if digest is not None:
-            found[stage] = link.ask(StageOutputQuery(stage=stage, digest=digest)).directory
-    return ReusePlan(sft_dir=found.get("sft"), reference_dir=found.get("reference"))
+    """The outputs of equal stages of earlier jobs."""
+    return ReusePlan(
+        sft_dir=_ask(link, "sft", sft_digest(plan)), reference_dir=_ask(link, "reference", reference_digest(plan))
+    )
 
 
-def _tell_set_aside(link: SupervisorLink, prepared: Prepared) -> None:
-    if not prepared.num_set_aside:
-        return
-    first = prepared.set_aside[0]
-    message = f"{prepared.num_set_aside} rows are not trained on; the first is line {first.line}: {first.detail}."
-    data = describe_set_aside(prepared)
-    link.send(TrainerEvent(level="warning", kind=PAIRS_SET_ASIDE, message=message, data=data))
+def _ask(link: SupervisorLink, stage: str, digest: str | None) -> str | None:
+    return None if digest is None else link.ask(StageOutputQuery(stage=stage, digest=digest)).directory
 
 
-def _add_tokenizer(base_model_dir: Path, policy_dir: Path) -> None:
-    for name in TOKENIZER_FILES:
-        if (base_model_dir / name).is_file() and not (policy_dir / name).exists():
-            shutil.copyfile(base_model_dir / name, policy_dir / name)
+def _complete_artifact(result: TrainingResult, base_model_dir: Path) -> None:
+    """The tokenizer as it was, and what became of every pair."""
+    for name in (TOKENIZER_FILE, *SIDE_FILES):
+        source, target = base_model_dir / name, result.policy_dir / name
+        if source.is_file() and not target.exists():
+            shutil.copyfile(source, target)
+    if result.pairs_file is not None:
+        shutil.copyfile(result.pairs_file, result.policy_dir / PAIRS_FILE)
+
+
+def explain(error: Exception) -> Failed:
+    """A foreign failure in the words of the closed list."""
+    if isinstance(error, NothingToEncode | DamagedRows):
+        return Failed(code=FailureCode.BAD_DATA, detail=error.detail)
+    if isinstance(error, EncodingStopped):
+        return Failed(code=FailureCode.HOST_OOM, detail=error.detail)
+    if isinstance(error, DomainError):  # of base model, tokenizer or chat template
+        return Failed(code=FailureCode.BAD_BASE_MODEL, detail=error.detail)
+    if isinstance(error, ValidationError):
+        return Failed(code=FailureCode.BAD_SPEC, detail="The stored settings are not those of this version.")
+    if isinstance(error, MemoryError):
+        return Failed(code=FailureCode.HOST_OOM, detail="The machine has too little memory.")
+    if isinstance(error, OSError) and error.errno in _OUT_OF_SPACE:
+        return Failed(code=FailureCode.DISK_FULL, detail="The worker's disk is full.")
+    kind = type(error).__name__
+    return Failed(code=FailureCode.INTERNAL, detail=f"An unexpected {kind} in the trainer; the worker's log says more.")
 
 
 def _versions() -> dict[str, str]:
-    found = {name: version(name) for name in ("preftune", "torch", "transformers")}
-    return found | {"python": platform.python_version()}
+    try:
+        own = version("preftune")
+    except PackageNotFoundError:
+        own = "unknown"
+    return {
+        "preftune": own,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": str(transformers.__version__),
+    }
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or device
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(main(Path(sys.argv[1])))

@@ -81,10 +81,8 @@ class Accumulation:
             return
         self._sketches.append(sketches)
         self._num_sketched += len(sketches)
-        offset = self._num_row_bytes
-        for line in result.rows.split(b"\n")[: len(sketches)]:
-            self._offsets.append(offset)
-            offset += len(line) + 1
+        ends = np.cumsum(result.row_lengths[: len(sketches)], dtype=np.int64) + self._num_row_bytes
+        self._offsets += [self._num_row_bytes, *ends[:-1].tolist()]
 
     def _require_limits(self) -> None:
         if max(self.num_source_rows, self.num_rows) > self._limits.max_rows:

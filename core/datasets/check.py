@@ -197,4 +197,4 @@ def _with_sketches(batches: Iterable[Batch], max_rows: int) -> Iterator[Work]:
     num_rows = 0
     for batch in batches:
         yield batch, num_rows < max_rows
-        num_rows += batch.data.count(b"\n") if isinstance(batch, LineBatch) else len(batch.records)
+        num_rows += batch.num_lines if isinstance(batch, LineBatch) else len(batch.records)

@@ -120,6 +120,9 @@ def _child_environment() -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "1",
+        # Buffers of one batch serve the next instead of going back to the system, page by page.
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
         "ARROW_DEFAULT_MEMORY_POOL": "system",
     }
 

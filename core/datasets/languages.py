@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-SAMPLE_CHARS: Final = 400
+SAMPLE_CHARS: Final = 300
 _LETTER = re.compile(r"[^\W\d_]")
 _BEYOND_LATIN = re.compile(r"[\u0370-\u1dff\u2c00-\ua71f\ua800-\uaaff\uabc0-\ufaff\ufb13-\uffdc\U00010000-\U000323af]")
 _WORD = re.compile(r"[^\W\d_]+")

@@ -1,5 +1,6 @@
 """Batches through the row processor, in this process or in several, the results in the order of the batches."""
 
+import gc
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -7,6 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Final
 
+from core.datasets.faults import FileFault
 from core.datasets.options import CheckOptions
 from core.datasets.row_processing import BatchResult, RowProcessor
 from core.datasets.sources.batches import Batch
@@ -20,7 +22,12 @@ Work = tuple[Batch, bool]
 def process_in_order(
     work: Iterable[Work], options: CheckOptions, layout_name: str, num_workers: int
 ) -> Iterator[BatchResult]:
-    """Raises MemoryError when a worker dies, which the kernel or a limit on its memory does to it."""
+    """Where the work breaks off with a FileFault, what came before is answered first.
+
+    Raises:
+        FileFault: from `work`.
+        MemoryError: a worker died, which the kernel, or the limit on its memory, does to it.
+    """
     if num_workers <= 1:
         processor = RowProcessor(options, layout_name)
         for batch, with_sketches in work:
@@ -31,8 +38,9 @@ def process_in_order(
         num_workers, get_context("fork"), initializer=_start_worker, initargs=(options, layout_name)
     ) as pool:
         waiting: deque[Future[BatchResult]] = deque()
+        broken: list[FileFault] = []
         try:
-            for batch, with_sketches in work:
+            for batch, with_sketches in _until_fault(work, broken):
                 waiting.append(pool.submit(_process, batch, with_sketches))
                 if len(waiting) > _IN_FLIGHT_PER_WORKER * num_workers:
                     yield waiting.popleft().result()
@@ -43,12 +51,23 @@ def process_in_order(
         finally:
             for future in waiting:
                 future.cancel()
+    if broken:
+        raise broken[0]
+
+
+def _until_fault(work: Iterable[Work], broken: list[FileFault]) -> Iterator[Work]:
+    try:
+        yield from work
+    except FileFault as fault:
+        broken.append(fault)
 
 
 _processor: list[RowProcessor] = []
 
 
 def _start_worker(options: CheckOptions, layout_name: str) -> None:
+    gc.freeze()
+    gc.set_threshold(100_000)  # rows make no cycles; looking for them often is a tenth of the time
     _processor[:] = [RowProcessor(options, layout_name)]
 
 

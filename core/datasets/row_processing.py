@@ -38,6 +38,7 @@ class FoundIssue(NamedTuple):
 class BatchResult:
     rows: bytes = b""
     """Normalised rows, a line each."""
+    row_lengths: list[int] = field(default_factory=list)
     num_source_rows: int = 0
     num_accepted: int = 0
     num_rejected: int = 0
@@ -69,6 +70,7 @@ class RowProcessor:
                 break
             result.num_source_rows += 1
         result.rows = b"".join(rows)
+        result.row_lengths = list(map(len, rows))
         result.tally.finish(self._options.kind)
         result.fingerprints.finish()
         return result

@@ -14,7 +14,7 @@ from core.domain.dataset_rows import DatasetKind
 
 _MAX_FIELD_NAMES: Final = 50
 _ALL_SAMPLED_LINES: Final = 1_000
-_SAMPLED_EVERY: Final = 32
+_SAMPLED_EVERY: Final = 64
 _SIDES: Final = ("first", "second")
 _REFUSALS: Final = (
     "i'm sorry, but", "i am sorry, but", "sorry, but i", "i apologize, but", "i can't", "i cannot", "i can not",

@@ -40,6 +40,8 @@ class Assignment:
     """Finished stage outputs to take over: digest -> verified directory."""
     device: str = "cpu"
     num_threads: int = 1
+    submitted_at: str | None = None
+    """RFC 3339: the time that chat templates see, the same in every attempt."""
 
     def dump(self) -> str:
         return json.dumps({"version": PROTOCOL_VERSION} | asdict(self), ensure_ascii=False)

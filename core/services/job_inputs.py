@@ -1,6 +1,7 @@
 """Where a worker finds what a job reads."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy.orm import Session
 
@@ -21,6 +22,7 @@ class JobInputs:
     validation_rows_key: str | None
     base_model_name: str | None
     policy: StoredTree | None
+    submitted_at: datetime
 
 
 def find_inputs(backend: Backend, claim: Claim) -> JobInputs:
@@ -40,6 +42,7 @@ def find_inputs(backend: Backend, claim: Claim) -> JobInputs:
             validation_rows_key=_rows_key(claim.project_id, job.validation_dataset_id),
             base_model_name=None if policy else name,
             policy=policy,
+            submitted_at=job.created_at,
         )
 
     return backend.database.write(work)

@@ -73,7 +73,7 @@ class BadStageOutput(TrainingFailure):
 class TrainingStopped(Exception):
     """Not a failure: the observer asked to stop, and the run stopped at a step boundary.
 
-    With `has_checkpoint` a checkpoint of exactly that point was announced before.
+    With `has_checkpoint` a checkpoint of exactly that point was announced, or is the one the run was resumed from.
     """
 
     def __init__(self, *, has_checkpoint: bool) -> None:

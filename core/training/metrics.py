@@ -96,7 +96,8 @@ def pair_figures(values: NDArray[np.float64]) -> Figures:
     """
     chosen, rejected = values[PairColumn.CHOSEN_REWARD], values[PairColumn.REJECTED_REWARD]
     margins = chosen - rejected
-    p10, p50, p90 = np.percentile(margins, (10, 50, 90))
+    with np.errstate(invalid="ignore"):  # infinite margins become None below
+        p10, p50, p90 = np.percentile(margins, (10, 50, 90))
     figures = {
         names.LOSS: values[PairColumn.LOSS].mean(),
         names.CHOSEN_REWARDS: chosen.mean(),

@@ -1,10 +1,12 @@
 """Loading a base model for training, and saving a policy, as transformers' own folders."""
 
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -34,19 +36,21 @@ def load_causal_lm(directory: Path | str, *, dtype: torch.dtype, device: torch.d
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         dropouts = _clear_config_dropouts(config)
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             directory,
             config=config,
             dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UnsupportedModel(
             "The base model cannot be loaded: it needs a config.json of a causal language model known to "
             "transformers, and its weights as *.safetensors."
         ) from error
+    _refuse_gaps(report)
     model.config.use_cache = False
     setattr(model, _DROPOUT_MEMORY, dropouts)
     return prepare_model(model.to(device))
@@ -99,6 +103,16 @@ def _refuse_foreign_code(directory: Path) -> None:
     if config.get("quantization_config"):
         raise UnsupportedModel(
             "The base model's weights are quantised (quantization_config in config.json). Use the unquantised weights."
+        )
+
+
+def _refuse_gaps(report: Mapping[str, Collection[Any]]) -> None:
+    """transformers makes up weights that the files lack or have in another shape, and only warns."""
+    gaps = [*report.get("missing_keys", ()), *report.get("mismatched_keys", ())]
+    if gaps:
+        raise UnsupportedModel(
+            f"The base model's files lack {len(gaps)} weights of its architecture, the first being "
+            f"{sorted(str(gap) for gap in gaps)[0]}. Fetch the whole model again."
         )
 
 

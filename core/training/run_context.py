@@ -69,6 +69,7 @@ def open_run(plan: TrainingPlan, observer: Observer) -> RunContext:
         BadCheckpoint: a checkpoint of another run, or a damaged one.
     """
     _prepare_process(plan)
+    Path(plan.work_dir).mkdir(parents=True, exist_ok=True)
     validation = (
         None if plan.validation_data is None else open_rows(plan.validation_data, "preference", may_be_empty=True)
     )

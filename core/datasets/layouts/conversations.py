@@ -1,5 +1,7 @@
 """Whole conversations on both sides: the prompt is what they share, back to the turn before a reply."""
 
+from collections.abc import Sequence
+
 from core.datasets.faults import Note, RowFault
 from core.datasets.layouts.layout import Example, Reading
 from core.datasets.layouts.pairs import require_reply
@@ -7,7 +9,7 @@ from core.domain.dataset_rows import Message
 from core.domain.issue_codes import IssueCode
 
 
-def split_conversations(chosen: list[Message], rejected: list[Message], notes: list[Note] | None = None) -> Reading:
+def split_conversations(chosen: list[Message], rejected: list[Message], notes: Sequence[Note] = ()) -> Reading:
     """Raises RowFault where the two do not answer the same prompt, or one has no reply."""
     shared = _num_shared(chosen, rejected)
     if shared == 0:
@@ -19,7 +21,7 @@ def split_conversations(chosen: list[Message], rejected: list[Message], notes: l
         )
     require_reply(chosen[shared:], "chosen")
     require_reply(rejected[shared:], "rejected")
-    return Reading([Example(chosen[:shared], chosen[shared:], rejected[shared:])], notes if notes is not None else [])
+    return Reading([Example(chosen[:shared], chosen[shared:], rejected[shared:])], notes)
 
 
 def _num_shared(chosen: list[Message], rejected: list[Message]) -> int:

@@ -1,6 +1,6 @@
 """A layout: one way in which files write down preferences (or demonstrations, or labelled responses)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,8 +25,8 @@ class Example(NamedTuple):
 class Reading(NamedTuple):
     """What one row of the file gives: several pairs where it ranks several answers."""
 
-    examples: list[Example]
-    notes: list[Note]
+    examples: Sequence[Example]
+    notes: Sequence[Note]
     """Remarks; those that set something aside count as rows of their own."""
 
 

@@ -1,5 +1,7 @@
 """The common last step of all pair layouts: prompt, chosen and rejected, as texts or messages → one example."""
 
+from collections.abc import Sequence
+
 from core.datasets.faults import Note, RowFault
 from core.datasets.layouts.layout import Example, Reading
 from core.datasets.messages import as_messages
@@ -7,15 +9,14 @@ from core.domain.dataset_rows import Message, Text
 from core.domain.issue_codes import IssueCode
 
 
-def read_pair(prompt: Text, chosen: Text, rejected: Text, notes: list[Note] | None = None) -> Reading:
+def read_pair(prompt: Text, chosen: Text, rejected: Text, notes: Sequence[Note] = ()) -> Reading:
     """All texts → a text row; else all messages, with a prompt repeated at the head of both responses taken off.
 
     Raises:
         RowFault: a response is no reply of the assistant, or the prompt is empty.
     """
-    remarks = notes if notes is not None else []
     if isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str):
-        return Reading([Example(prompt, chosen, rejected)], remarks)
+        return Reading([Example(prompt, chosen, rejected)], notes)
     prompt_messages = as_messages(prompt, "user")
     if not prompt_messages:
         raise RowFault(IssueCode.EMPTY_MESSAGES, "The prompt is an empty list of messages.", "/prompt")
@@ -23,7 +24,7 @@ def read_pair(prompt: Text, chosen: Text, rejected: Text, notes: list[Note] | No
     rejected_reply = without_prefix(as_messages(rejected, "assistant"), prompt_messages)
     require_reply(chosen_reply, "chosen")
     require_reply(rejected_reply, "rejected")
-    return Reading([Example(prompt_messages, chosen_reply, rejected_reply)], remarks)
+    return Reading([Example(prompt_messages, chosen_reply, rejected_reply)], notes)
 
 
 def without_prefix(messages: list[Message], prefix: list[Message]) -> list[Message]:

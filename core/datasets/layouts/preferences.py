@@ -5,7 +5,7 @@ from typing import Final
 from core.datasets.faults import Note, RowFault
 from core.datasets.layouts.conversations import split_conversations
 from core.datasets.layouts.implicit import read_implicit
-from core.datasets.layouts.layout import Layout, Reading, SourceRow
+from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
 from core.datasets.layouts.pairs import read_pair
 from core.datasets.layouts.prompts import instruction_prompt, question_prompt
 from core.datasets.layouts.transcripts import looks_like_transcript, read_transcripts
@@ -57,6 +57,9 @@ def _is_implicit_conversational(row: SourceRow) -> bool:
 
 
 def read_explicit(row: SourceRow) -> Reading:
+    prompt, chosen, rejected = row.get("prompt"), row.get("chosen"), row.get("rejected")
+    if type(prompt) is type(chosen) is type(rejected) is str:  # nearly always; the rest explains itself
+        return Reading((Example(prompt, chosen, rejected),), ())
     return read_pair(read_text(row, "prompt"), read_text(row, "chosen"), read_text(row, "rejected"))
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from core.datasets.faults import Note, RowFault
 from core.datasets.layouts.answers import MAX_ANSWERS, Answer, pair_by_preference, pairs_by_merit, read_number
 from core.datasets.layouts.judged import read_verdict
-from core.datasets.layouts.layout import Layout, Reading, SourceRow
+from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
 from core.datasets.layouts.prompts import instruction_prompt, question_prompt
 from core.datasets.messages import read_field, read_message, read_string, read_text, type_name
 from core.domain.dataset_rows import DatasetKind, Message, Text
@@ -94,7 +94,8 @@ def _read_pairwise(row: SourceRow) -> Reading:
             "/preference",
         )
     prompt: list[Message] = [{"role": "user", "content": _question_with_passages(row)}]
-    examples, notes = [], []
+    examples: list[Example] = []
+    notes: list[Note] = []
     for index, ((first, second), verdict) in enumerate(zip(pairs, verdicts, strict=True)):
         preference = read_verdict(verdict, f"/preference/{index}")
         reading = pair_by_preference(prompt, read_string(row, first), read_string(row, second), preference)
@@ -123,7 +124,8 @@ def _is_tree(row: SourceRow) -> bool:
 def _read_tree(row: SourceRow) -> Reading:
     """OpenAssistant: every turn of the user with its ranked replies (0 is best) makes pairs, on the path to it."""
     root = read_field(row, "prompt")
-    examples, notes = [], []
+    examples: list[Example] = []
+    notes: list[Note] = []
     waiting: list[tuple[object, list[Message], str]] = [(root, [], "/prompt")]
     while waiting:
         node, path, pointer = waiting.pop()

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from core.datasets.faults import Note
 
-BATCH_BYTES: Final = 2 << 20
+BATCH_BYTES: Final = 1 << 20
 BATCH_ROWS: Final = 2_000
 
 
@@ -21,6 +21,7 @@ class LineBatch:
     """Whole lines, as they stand."""
 
     first_line: int
+    num_lines: int
     data: bytes
 
 

@@ -78,8 +78,9 @@ def _records(chunks: Iterator[bytes], delimiter: str, limits: Limits) -> Iterato
 def _lines(chunks: Iterator[bytes], limits: Limits) -> Iterator[str]:
     """Bytes that are not UTF-8 become lone surrogates, so that only their record is spoilt."""
     line = 1
-    for data in cut_at_newlines(chunks, BATCH_BYTES):
-        if len(data) > max(BATCH_BYTES, limits.max_line_bytes):
+    size = max(BATCH_BYTES, limits.max_line_bytes + 1)
+    for data in cut_at_newlines(chunks, size):
+        if len(data) > size:
             raise line_too_long(line, limits)
         lines = data.decode(errors="surrogateescape").split("\n")
         line += len(lines) - 1

@@ -17,11 +17,13 @@ def read_lines(chunks: Iterator[bytes], head: bytes, limits: Limits) -> Iterator
     if b"\n" not in head and b"\r" in head.strip(_WHITE_SPACE):  # old Mac line ends; no raw CR is legal inside JSON
         chunks = (chunk.replace(b"\r", b"\n") for chunk in chunks)
     first_line = 1
-    for data in cut_at_newlines(chunks, BATCH_BYTES):
-        if len(data) > BATCH_BYTES and len(data) > limits.max_line_bytes:
+    size = max(BATCH_BYTES, limits.max_line_bytes + 1)
+    for data in cut_at_newlines(chunks, size):
+        if len(data) > size:
             raise line_too_long(first_line, limits)
-        yield LineBatch(first_line, data)
-        first_line += data.count(b"\n")
+        num_lines = data.count(b"\n")
+        yield LineBatch(first_line, num_lines, data)
+        first_line += num_lines
 
 
 def cut_at_newlines(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:

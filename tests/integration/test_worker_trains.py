@@ -1,0 +1,149 @@
+"""The real trainer under the real supervisor, on a base model of some ten thousand parameters."""
+
+import json
+from typing import Any
+
+import pytest
+from backends import PROJECT, add_dataset, submit
+from toy_jobs import InProcessWorker, attempts_of, events, points, view, wait_for_status, wait_for_step
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from core.domain.dataset_rows import DatasetKind
+from core.services import artifacts, checkpoints, jobs
+from core.services.backend import Backend
+from core.storage import keys
+from core.storage.trees import fetch_tree
+from worker.app import TRAINER_COMMAND
+
+FIELDS: dict[str, Any] = {
+    "sft": {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3},
+    "dpo": {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3},
+    "max_length": 64,
+    "validation_fraction": 0.25,
+    "precision": "fp32",
+    "evaluate_every_steps": 3,
+    "checkpoint_every_steps": 4,
+    "sample_prompts": ["What is a preference?"],
+}
+NUM_ROWS = 24
+
+
+def make_rows(count: int = NUM_ROWS) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [
+        {"line": n, "prompt": f"Question {n}?", "chosen": f"Good answer {n}.", "rejected": f"Bad {n}!"}
+        for n in range(1, count + 1)
+    ]
+    return rows
+
+
+def add_rows(backend: Backend, rows: list[dict[str, Any]], dataset_id: str = "ds_1", **kind: Any) -> None:
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    backend.store.put_bytes(keys.dataset_rows(PROJECT, dataset_id), content)
+    add_dataset(backend, dataset_id, num_rows=len(rows), **kind)
+
+
+def run_to_end(backend: Backend, job_id: str) -> Any:
+    return wait_for_status(backend, job_id, "succeeded", "failed", "cancelled", seconds=90)
+
+
+def fetch_artifact(backend: Backend, job_id: str, target: Any) -> Any:
+    artifact = artifacts.get(backend, PROJECT, job_id)
+    fetch_tree(backend.store, artifact.prefix, artifact.manifest_sha256, target)
+    return target
+
+
+def test_a_job_ends_in_a_policy_that_loads(backend: Backend, tmp_path: Any) -> None:
+    rows = make_rows()
+    rows.append({"line": 99, "prompt": "long " * 100, "chosen": "a", "rejected": "b"})
+    add_rows(backend, rows)
+    with InProcessWorker(backend, TRAINER_COMMAND):
+        job_id = submit(backend, **FIELDS).id
+        job = run_to_end(backend, job_id)
+    assert job.status.value == "succeeded", (job.error, [event.message for event in events(backend, job_id)])
+    folder = fetch_artifact(backend, job_id, tmp_path / "policy")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert model.num_parameters() > 0
+    assert tokenizer.decode(tokenizer("Good answer").input_ids) == "Good answer"
+    record = json.loads((folder / "job.json").read_text())
+    assert record["spec"]["micro_batch_tokens"] != "auto"
+    assert record["versions"].keys() == {"preftune", "python", "torch", "transformers"}
+    assert (folder / "pairs.jsonl").read_text().count("\n") == len(rows) - 1
+    assert "| variant | dpo, beta 0.1 |" in (folder / "README.md").read_text()
+    (aside,) = [event for event in events(backend, job_id) if event.kind == "pairs_set_aside"]
+    assert aside.data["count"] == 1
+    assert "line 99" in aside.message
+    splits = {(point.stage.value, point.split) for point in points(backend, job_id)}
+    assert splits >= {("sft", "train"), ("dpo", "train"), ("dpo", "validation")}
+    first = next(p for p in points(backend, job_id) if p.stage.value == "dpo" and p.split == "train")
+    assert first.values["rewards/margins"] == 0.0
+    assert [stage.name.value for stage in job.stages] == [
+        "staging",
+        "sft",
+        "reference",
+        "dpo",
+        "evaluation",
+        "publishing",
+    ]
+
+
+def test_an_interrupted_job_ends_with_the_bytes_of_an_undisturbed_one(backend: Backend, tmp_path: Any) -> None:
+    add_rows(backend, make_rows())
+    with InProcessWorker(backend, TRAINER_COMMAND):
+        undisturbed = submit(backend, **FIELDS, reuse=False).id
+        run_to_end(backend, undisturbed)
+        disturbed = submit(backend, **FIELDS, reuse=False).id
+        wait_for_step(backend, disturbed, "dpo", 1)
+    assert view(backend, disturbed).status.value == "queued", view(backend, disturbed)
+    with InProcessWorker(backend, TRAINER_COMMAND):
+        run_to_end(backend, disturbed)
+    assert [attempt.outcome for attempt in attempts_of(backend, disturbed)] == ["drained", "succeeded"]
+    assert attempts_of(backend, disturbed)[1].resume_stage == "dpo"
+    one = fetch_artifact(backend, undisturbed, tmp_path / "one")
+    other = fetch_artifact(backend, disturbed, tmp_path / "other")
+    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    assert not [event for event in events(backend, disturbed) if event.kind == "resume_divergence"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"max_length": 8}, "bad_data"),  # no pair is that short
+        ({"dpo": {"learning_rate": 1.0, "epochs": 40, "max_grad_norm": 1e6}, "sft": "skip"}, None),
+    ],
+)
+def test_a_failure_is_told_in_its_own_words(backend: Backend, changes: dict[str, Any], code: str | None) -> None:
+    add_rows(backend, make_rows())
+    with InProcessWorker(backend, TRAINER_COMMAND):
+        job_id = submit(backend, **FIELDS | changes).id
+        job = run_to_end(backend, job_id)
+    if code is None:
+        assert job.status.value == "succeeded" or job.error.code == "non_finite_loss"
+    else:
+        assert (job.status.value, job.error.code) == ("failed", code)
+        assert job.attempt == 1
+
+
+def test_lora_on_a_tuned_policy_with_its_own_sft_and_validation_data(backend: Backend, tmp_path: Any) -> None:
+    add_rows(backend, make_rows())
+    add_rows(backend, make_rows(6), "ds_held_out")
+    demonstrations = [{"line": n, "prompt": f"Say {n}", "response": f"{n}."} for n in range(8)]
+    add_rows(backend, demonstrations, "ds_sft", kind=DatasetKind.DEMONSTRATION)
+    with InProcessWorker(backend, TRAINER_COMMAND):
+        first = submit(backend, **FIELDS | {"sft": "skip"}).id
+        run_to_end(backend, first)
+        fields = FIELDS | {
+            "base_model": first,
+            "lora": {"rank": 4},
+            "sft": FIELDS["sft"] | {"dataset_id": "ds_sft"},
+            "validation_dataset_id": "ds_held_out",
+        }
+        fields.pop("validation_fraction")
+        second = submit(backend, **fields).id
+        job = run_to_end(backend, second)
+    assert job.status.value == "succeeded", (job.error, [event.message for event in events(backend, second)])
+    folder = fetch_artifact(backend, second, tmp_path / "policy")
+    assert (folder / "adapter" / "adapter_model.safetensors").exists()
+    assert "shared_prompts" in [event.kind for event in events(backend, second)]
+    assert checkpoints.list_checkpoints(backend, PROJECT, second)
+    assert jobs.get(backend, PROJECT, second).artifact is not None

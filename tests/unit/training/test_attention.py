@@ -1,0 +1,137 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from core.training.attention import (
+    AttentionLayout,
+    LayoutNotDelivered,
+    ScoreOptions,
+    Segment,
+    packed_attention,
+    segment_mask,
+)
+from core.training.varlen import can_use_varlen, plan_varlen
+
+SEGMENTS = (
+    Segment(start=0, end=9),
+    Segment(start=9, end=13, prefix_start=0, prefix_end=6),
+    Segment(start=13, end=14),
+    Segment(start=14, end=21),
+    Segment(start=21, end=22, prefix_start=14, prefix_end=20),
+)
+T, N, K, D = 22, 4, 2, 8
+
+
+def tensors() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.randn(1, heads, T, D, generator=generator).requires_grad_() for heads in (N, K, K))  # type: ignore[return-value]
+
+
+def dense_mask(sliding_window: int | None) -> Tensor:
+    """[T, T] from the words of the module: own segment up to itself, and the prefix; windows count the sequence."""
+    mask = torch.zeros(T, T, dtype=torch.bool)
+    for segment in SEGMENTS:
+        seen = [*range(segment.prefix_start, segment.prefix_end), *range(segment.start, segment.end)]
+        for query in range(segment.start, segment.end):
+            visible = [key for key in seen if key <= query]
+            mask[query, visible[-sliding_window:] if sliding_window else visible] = True
+    return mask
+
+
+def dense_attention(query: Tensor, key: Tensor, value: Tensor, options: ScoreOptions) -> Tensor:
+    key, value = (tensor.repeat_interleave(N // K, 1) for tensor in (key, value))
+    scores = query @ key.transpose(2, 3) * (options.scaling or D**-0.5)
+    if options.softcap:
+        scores = options.softcap * torch.tanh(scores / options.softcap)
+    scores = scores.masked_fill(~dense_mask(options.sliding_window), float("-inf"))
+    return (scores.softmax(-1) @ value).transpose(1, 2)
+
+
+@pytest.mark.parametrize("scaling", [None, 0.7])
+@pytest.mark.parametrize("sliding_window", [None, 1, 3, 100])
+@pytest.mark.parametrize("softcap", [None, 1.5])
+def test_segments_attend_as_one_dense_mask_says(
+    scaling: float | None, sliding_window: int | None, softcap: float | None
+) -> None:
+    inputs = tensors()
+    options = ScoreOptions(scaling=scaling, sliding_window=sliding_window, softcap=softcap)
+    actual, _ = packed_attention(
+        torch.nn.Module(),
+        *inputs,
+        None,
+        scaling=scaling,
+        sliding_window=sliding_window,
+        softcap=softcap,
+        packed_layout=AttentionLayout(segments=SEGMENTS),
+    )
+    expected = dense_attention(*inputs, options)
+    torch.testing.assert_close(actual, expected)
+    upstream = torch.randn(actual.shape, generator=torch.Generator().manual_seed(1))
+    for ours, theirs in zip(
+        torch.autograd.grad(actual, inputs, upstream), torch.autograd.grad(expected, inputs, upstream), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("sliding_window", [None, 2])
+def test_a_segments_mask_is_its_part_of_the_dense_one(sliding_window: int | None) -> None:
+    dense = dense_mask(sliding_window)
+    for segment in SEGMENTS:
+        keys = [*range(segment.prefix_start, segment.prefix_end), *range(segment.start, segment.end)]
+        mask = segment_mask(segment, sliding_window, torch.device("cpu"))
+        assert torch.equal(mask, dense[segment.start : segment.end][:, keys])
+
+
+def test_the_kernels_plan_gathers_the_keys_that_segments_see() -> None:
+    """What the CUDA kernel computes of the plan, in plain steps: causal to the end of each segment's keys."""
+    query, key, value = (tensor.detach()[0].transpose(0, 1) for tensor in tensors())
+    plan = plan_varlen(SEGMENTS, "cpu")
+    assert plan.key_places is not None
+    keys, values = key[plan.key_places], value[plan.key_places]
+    outputs = []
+    for index in range(len(SEGMENTS)):
+        queries = query[plan.query_ends[index] : plan.query_ends[index + 1]]
+        span = slice(int(plan.key_ends[index]), int(plan.key_ends[index + 1]))
+        own_keys, own_values = (x[span].repeat_interleave(N // K, 1) for x in (keys, values))
+        scores = torch.einsum("qnd,knd->nqk", queries, own_keys) * D**-0.5
+        last = torch.ones(scores.shape[1:], dtype=torch.bool).tril(scores.shape[2] - scores.shape[1])
+        outputs.append(torch.einsum("nqk,knd->qnd", scores.masked_fill(~last, float("-inf")).softmax(-1), own_values))
+    with torch.no_grad():
+        expected = dense_attention(*tensors(), ScoreOptions())[0]
+    torch.testing.assert_close(torch.cat(outputs), expected)
+    assert (plan.longest_query, plan.longest_key) == (9, 10)
+    assert plan.query_ends.dtype == plan.key_ends.dtype == torch.int32
+
+
+def test_without_prefixes_no_key_is_gathered() -> None:
+    assert plan_varlen((Segment(start=0, end=3), Segment(start=3, end=4)), "cpu").key_places is None
+
+
+def test_the_kernel_is_for_cuda_only() -> None:
+    query = torch.zeros(1, 2, 3, 8, dtype=torch.bfloat16)
+    assert not can_use_varlen(query, query, None)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"packed_layout": None},
+        {"attention_mask": torch.ones(1, 1, T, T)},
+        {"dropout": 0.1},
+        {"s_aux": torch.ones(N)},
+        {"position_bias": torch.ones(1)},
+    ],
+)
+def test_what_it_does_not_compute_is_refused(arguments: dict[str, object]) -> None:
+    query, key, value = tensors()
+    call: Callable[..., object] = packed_attention
+    with pytest.raises(LayoutNotDelivered):
+        call(
+            torch.nn.Module(),
+            query,
+            key,
+            value,
+            **({"attention_mask": None, "packed_layout": AttentionLayout(segments=SEGMENTS)} | arguments),
+        )
