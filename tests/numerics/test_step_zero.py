@@ -68,7 +68,7 @@ def test_rewards_are_exactly_zero(case: str, precision: str, world: World) -> No
 @pytest.mark.parametrize(
     ("variant", "options", "loss"),
     [
-        ("dpo", {"label_smoothing": 0.2}, math.log(2)),
+        ("cdpo", {"label_smoothing": 0.2}, math.log(2)),
         ("hinge", {}, 1.0),
         ("ipo", {}, 1 / (4 * 0.1**2)),
         ("aot", {}, math.log(2)),
@@ -76,8 +76,6 @@ def test_rewards_are_exactly_zero(case: str, precision: str, world: World) -> No
     ],
 )
 def test_losses_at_step_zero(variant: str, options: dict[str, float], loss: float, world: World) -> None:
-    if variant == "dpo":
-        variant, options = "cdpo", options
     observer = RecordingObserver()
     run(short(world.plan(f"loss-{variant}", variant=variant, variant_options=options, sft=None)), observer)
     for point in first_points(observer):
