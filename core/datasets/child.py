@@ -52,7 +52,7 @@ def check_in_child(
 ) -> CheckResult:
     """`check_file` in a child process that is killed, with its helpers, when `timeout_seconds` have passed.
 
-    `memory_bytes` bounds the child and its helpers together.
+    `memory_bytes` is what the child and its helpers may hold together; no one of them may pass half of it.
 
     Raises:
         CheckTimedOut, CheckOutOfMemory: the file is too much for the limits (kind `too_large`).
@@ -128,8 +128,8 @@ def _child_environment() -> dict[str, str]:
 
 
 def _limit_resources(task: dict[str, Any]) -> None:
-    """The task's memory is shared by this process and its helpers; each gets an equal part as its own hard limit."""
-    memory = task["memory_bytes"] // (task["num_workers"] + 1 if task["num_workers"] > 1 else 1)
+    """Each process may hold half of the memory: together they need less, as what one frees another may take."""
+    memory = task["memory_bytes"] // (2 if task["num_workers"] > 1 else 1)
     limits = [
         (resource.RLIMIT_DATA, memory),
         (resource.RLIMIT_CPU, task["cpu_seconds"]),

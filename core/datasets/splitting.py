@@ -1,11 +1,14 @@
 """The validation split: deterministic, grouped by prompt so that no prompt is on both sides."""
 
 import hashlib
-import json
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+
+import orjson
 
 from core.domain.dataset_rows import Text
 
@@ -38,6 +41,13 @@ def count_shared_prompts(rows: Path, others: Path) -> int:
     return len({_group(line, 0) for line in _lines(rows)} & {_group(line, 0) for line in _lines(others)})
 
 
+def find_shared_prompts(rows: Path, others: Path, max_lines: int = 1_000) -> list[int]:
+    """The lines (of the file as uploaded) of the first rows of `rows` whose prompt `others` has too."""
+    known = {_group(line, 0) for line in _lines(others)}
+    shared = (orjson.loads(line)["line"] for line in _lines(rows) if _group(line, 0) in known)
+    return list(islice(shared, max_lines))
+
+
 def _choose(groups: Counter[bytes], fraction: float) -> set[bytes]:
     wanted = fraction * groups.total()
     chosen: set[bytes] = set()
@@ -56,8 +66,15 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _group(line: bytes, seed: int) -> bytes:
-    """A digest of the row's prompt; letter case and white space make no other prompt."""
-    prompt: Text = json.loads(line)["prompt"]
-    turns = [prompt] if isinstance(prompt, str) else [f"{turn['role']}\x00{turn['content']}" for turn in prompt]
-    normalised = "\x01".join(" ".join(turn.casefold().split()) for turn in turns)
+    """A digest of the row's prompt; letter case, white space and Unicode form make no other prompt.
+
+    Rows without a prompt have nothing in common: each is a group by its response.
+    """
+    row = orjson.loads(line)
+    normalised = _level(row["prompt"]) or _level(row.get("chosen", row.get("response", "")))
     return hashlib.blake2b(f"{seed}\x02{normalised}".encode(), digest_size=16).digest()
+
+
+def _level(text: Text) -> str:
+    turns = [text] if isinstance(text, str) else [f"{turn['role']}\x00{turn['content']}" for turn in text]
+    return "\x01".join(" ".join(unicodedata.normalize("NFKC", turn).casefold().split()) for turn in turns)

@@ -198,6 +198,7 @@ def option_fields(upload: Upload) -> dict[str, Any]:
         "columns": dict(upload.columns),
         "on_error": upload.on_error,
         "content_encoding": upload.content_encoding,
+        "filename": upload.filename,
     }
 
 

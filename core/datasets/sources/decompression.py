@@ -10,6 +10,7 @@ from core.datasets.faults import FileFault
 from core.datasets.options import MIB, Limits
 from core.domain.issue_codes import IssueCode
 
+_MAX_INPUT: Final = 8 * 1024
 _MAX_OUTPUT: Final = 256 * 1024
 _ZSTD_INPUT: Final = 1024
 """zstandard gives out all that a piece of input holds, at most 32,768-fold: 32 MiB for a piece of this size."""
@@ -96,9 +97,8 @@ def decompress(chunks: Iterable[bytes], compression: str, limits: Limits) -> Ite
 def _members(chunks: Iterable[bytes], compression: str, meter: "_Meter") -> Generator[bytes, None, bool]:
     """Returns whether the last member came to its end."""
     decoder: _Decoder | None = None
-    for chunk in chunks:
-        meter.add_input(len(chunk))
-        waiting = chunk
+    for waiting in _small(chunks):
+        meter.add_input(len(waiting))
         while waiting:
             decoder = decoder or _DECODERS[compression]()
             for piece in decoder.feed(waiting):
@@ -110,8 +110,14 @@ def _members(chunks: Iterable[bytes], compression: str, meter: "_Meter") -> Gene
     return decoder is None
 
 
+def _small(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        for begin in range(0, len(chunk), _MAX_INPUT):
+            yield chunk[begin : begin + _MAX_INPUT]
+
+
 class _Meter:
-    """Counts what goes in and comes out; input is counted when fed, so the ratio is judged a chunk late at most."""
+    """Counts what goes in and comes out; input is counted when fed, so the ratio is judged a piece late at most."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
