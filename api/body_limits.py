@@ -72,7 +72,8 @@ class _Body:
         if not self._is_open:
             return await self._receive()
         try:
-            message = await asyncio.wait_for(self._receive(), self._policy.idle_seconds)
+            async with asyncio.timeout(self._policy.idle_seconds):
+                message = await self._receive()
         except TimeoutError:
             raise HttpError(BODY_TOO_SLOW, f"No byte came for {self._policy.idle_seconds:g} seconds.") from None
         self._note(message)
