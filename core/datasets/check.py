@@ -29,7 +29,7 @@ from core.datasets.sources.text import SourceFile, TextStream
 from core.domain.dataset_rows import DatasetKind, RowIssue
 from core.domain.issue_codes import ISSUE_KINDS, IssueCode
 
-_FINGERPRINTS_FILE: Final = ".fingerprints"
+FINGERPRINTS_FILE: Final = ".fingerprints"
 _DEFAULT_LAYOUTS: Final = {
     DatasetKind.PREFERENCE: "explicit",
     DatasetKind.DEMONSTRATION: "prompt-completion",
@@ -58,7 +58,7 @@ class _Check:
     def __init__(self, source: Path, options: CheckOptions, output_dir: Path, cleanup: ExitStack) -> None:
         self._options = options
         self._rows_path = output_dir / ROWS_FILE
-        fingerprints_path = output_dir / _FINGERPRINTS_FILE
+        fingerprints_path = output_dir / FINGERPRINTS_FILE
         cleanup.callback(fingerprints_path.unlink, missing_ok=True)
         self._file = SourceFile(source, options.limits)
         cleanup.callback(self._file.close)

@@ -5,6 +5,7 @@ answers on stdout. A hostile file that crashes a parser, or eats its memory, cos
 """
 
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -15,14 +16,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from core.datasets.check import check_file
+from core.datasets.check import FINGERPRINTS_FILE, check_file
 from core.datasets.options import CheckOptions, Limits
-from core.datasets.result import CheckResult
+from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult
 from core.domain.dataset_rows import DatasetKind
-from core.domain.errors import InvalidRequest, TooLarge
+from core.domain.errors import DomainError, InvalidRequest, TooLarge, Unavailable
 
 EXIT_OUT_OF_MEMORY = 77
 EXIT_BAD_OPTIONS = 78
+EXIT_NO_SPACE = 79
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -58,6 +60,7 @@ def check_in_child(
         CheckTimedOut, CheckOutOfMemory: the file is too much for the limits (kind `too_large`).
         CheckCrashed: the child died of the file.
         InvalidRequest: the options themselves are wrong.
+        Unavailable: there is no room for the rows.
     """
     task = {
         "source": str(source.resolve()),
@@ -67,6 +70,15 @@ def check_in_child(
         "memory_bytes": memory_bytes,
         "cpu_seconds": int(timeout_seconds) + 5,
     }
+    try:
+        return _run_child(task, output_dir, timeout_seconds)
+    except DomainError:
+        for name in (ROWS_FILE, ISSUES_FILE, FINGERPRINTS_FILE):
+            (output_dir / name).unlink(missing_ok=True)
+        raise
+
+
+def _run_child(task: dict[str, Any], output_dir: Path, timeout_seconds: float) -> CheckResult:
     with subprocess.Popen(
         [sys.executable, "-m", "core.datasets.child"],
         stdin=subprocess.PIPE,
@@ -79,13 +91,19 @@ def check_in_child(
         try:
             answer, _ = process.communicate(json.dumps(task).encode(), timeout=timeout_seconds)
         except subprocess.TimeoutExpired:
-            raise CheckTimedOut(
-                f"The file could not be checked within {timeout_seconds:g} seconds. Split it into smaller files."
-            ) from None
+            raise _timed_out(timeout_seconds) from None
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode == -signal.SIGXCPU:
+        raise _timed_out(timeout_seconds)
     return _read_answer(process.returncode, answer)
+
+
+def _timed_out(timeout_seconds: float) -> CheckTimedOut:
+    return CheckTimedOut(
+        f"The file could not be checked within {timeout_seconds:g} seconds. Split it into smaller files."
+    )
 
 
 def _read_answer(return_code: int, answer: bytes) -> CheckResult:
@@ -95,6 +113,8 @@ def _read_answer(return_code: int, answer: bytes) -> CheckResult:
         raise InvalidRequest(json.loads(answer)["detail"])
     if return_code == EXIT_OUT_OF_MEMORY:
         raise CheckOutOfMemory("The file needs more memory to check than it may have. Split it into smaller files.")
+    if return_code == EXIT_NO_SPACE:
+        raise Unavailable("The checker has no room to write the rows of the file. Try again later.")
     raise CheckCrashed(
         "The file made the check stop unexpectedly: it is damaged, or made to do harm. Export it again, as JSONL.",
         exit_code=return_code,
@@ -157,6 +177,10 @@ def main() -> int:
         return EXIT_BAD_OPTIONS
     except MemoryError:
         return EXIT_OUT_OF_MEMORY
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        return EXIT_NO_SPACE
     json.dump(result.to_json(), sys.stdout, allow_nan=False)
     return 0
 

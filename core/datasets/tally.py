@@ -13,6 +13,7 @@ from core.datasets.result import LengthStatistics, PairStatistics, Statistics
 from core.domain.dataset_rows import DatasetKind
 
 _MAX_FIELD_NAMES: Final = 50
+_MAX_FIELD_NAME_CHARS: Final = 64
 _ALL_SAMPLED_LINES: Final = 1_000
 _SAMPLED_EVERY: Final = 64
 _SIDES: Final = ("first", "second")
@@ -49,9 +50,8 @@ class Tally:
         if used.issuperset(row):
             return
         known = self.ignored_fields
-        self.ignored_fields.update(
-            [name for name in row.keys() - used if name in known or len(known) < _MAX_FIELD_NAMES]
-        )
+        names = sorted(name[:_MAX_FIELD_NAME_CHARS] for name in row.keys() - used)
+        known.update([name for name in names if name in known or len(known) < _MAX_FIELD_NAMES])
 
     def add(self, line: int, example: Example, contents: Contents) -> None:
         prompt, first, second = contents

@@ -1,5 +1,6 @@
 """Layouts with two answers and a verdict: labels, votes, winners."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ _VERDICTS: Final[Mapping[str, int]] = {
 }  # fmt: skip
 
 
+_ANNOTATOR = re.compile(r"annotator\d{1,3}")
+
+
 def read_verdict(value: object, pointer: str) -> int:
     """1 or 2, a or b, model_a or model_b, 0 or tie: 1, -1 or 0."""
     if isinstance(value, str | int) and not isinstance(value, bool):
@@ -42,7 +46,7 @@ def _verdict_field(name: str) -> Callable[[SourceRow], float]:
 
 def _votes(row: SourceRow) -> float:
     """PandaLM: the majority of `annotator1`, `annotator2`, …; without one, a tie."""
-    names = sorted(name for name in row if name.startswith("annotator"))
+    names = sorted(name for name in row if _ANNOTATOR.fullmatch(name))
     votes = Counter(read_verdict(row[name], f"/{name}") for name in names)
     verdict, count = votes.most_common(1)[0]
     return verdict if 2 * count > len(names) else _TIE

@@ -90,6 +90,12 @@ def _lines(chunks: Iterator[bytes], limits: Limits) -> Iterator[str]:
 
 
 def _require_header(header: list[str]) -> None:
+    try:
+        "".join(header).encode()
+    except UnicodeEncodeError:
+        raise FileFault(
+            IssueCode.WRONG_ENCODING, "The header is not UTF-8. Save the file as UTF-8 (in Excel: 'CSV UTF-8').", line=1
+        ) from None
     doubled = sorted({name for name in header if header.count(name) > 1})
     if doubled:
         raise FileFault(
