@@ -13,6 +13,7 @@ from starlette.types import Scope
 from api import handlers
 from api.access import Access
 from api.body_limits import MAX_JSON_BYTES, BodyLimits, BodyPolicy
+from api.head import Head
 from api.middleware import RequestContext
 from api.readiness import ReadinessProbe
 from api.routes import artifacts, catalogue, datasets, health, job_records, jobs, pages
@@ -71,6 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     # The last one added is the outermost.
     app.add_middleware(Access, settings=settings, project_id=DEFAULT_PROJECT_ID)
+    app.add_middleware(Head)
     app.add_middleware(BodyLimits, policy_of=policy_of)
     app.add_middleware(RequestContext)
     return app

@@ -75,4 +75,5 @@ def _allowed_methods(request: Request) -> list[str]:
     """Of all routes of this address, not only of the first."""
     routes = request.app.router.routes
     asked = [{"type": "http", "method": method, "path": request.url.path, "root_path": ""} for method in METHODS]
-    return [scope["method"] for scope in asked if any(route.matches(scope)[0] is Match.FULL for route in routes)]
+    found = [str(scope["method"]) for scope in asked if any(route.matches(scope)[0] is Match.FULL for route in routes)]
+    return ["GET", "HEAD", *found[1:]] if found[:1] == ["GET"] else found

@@ -47,8 +47,9 @@ class Runner:
             except Unavailable as error:
                 num_failures += 1
                 _log.warning("cannot look for jobs: %s", error.detail)
-            limit = min(MAX_PAUSE_SECONDS, settings.poll_seconds * 2.0 ** min(num_failures, 8))
-            self._place.drain.wait(random.uniform(0.75, 1.25) * max(limit, min(settings.poll_seconds, 0.05)))
+            longest = max(MAX_PAUSE_SECONDS, settings.poll_seconds)
+            pause = min(longest, settings.poll_seconds * 2.0 ** min(num_failures, 8))
+            self._place.drain.wait(random.uniform(0.75, 1.25) * pause)
 
     def _run_next(self) -> bool:
         claim = attempts.claim(

@@ -172,6 +172,7 @@ def trainer_environment(work_dir: Path, num_threads: int) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "TQDM_DISABLE": "1",  # progress bars do not belong into a log
         # glibc would give big buffers back to the kernel after each step, and fault them in again: a tenth of the time.
         "MALLOC_MMAP_THRESHOLD_": _UNTRIMMED,
         "MALLOC_TRIM_THRESHOLD_": _UNTRIMMED,

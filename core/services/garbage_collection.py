@@ -54,6 +54,7 @@ class OrphanScan:
             self._num_paused += 1
             if self._num_paused <= PAUSE_STEPS:
                 return 0
+            backend.store.remove_leftovers(MIN_AGE.total_seconds())
             self._listing, self._num_paused, self._verdicts = backend.store.list(keys.ROOT), 0, {}
         num_deleted = 0
         for _ in range(MAX_OBJECTS):

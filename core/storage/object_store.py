@@ -59,5 +59,8 @@ class ObjectStore(Protocol):
     def download_url(self, key: str, *, filename: str, seconds: int) -> str | None:
         """A presigned URL that downloads as `filename`, or None where the store has no such thing."""
 
+    def remove_leftovers(self, older_than_seconds: float) -> None:
+        """Let go of what interrupted writes have left; no object of a key is among it."""
+
     def check(self) -> None:
         """Raises StoreUnavailable when objects cannot be written and read."""

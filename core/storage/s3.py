@@ -70,7 +70,8 @@ class S3ObjectStore:
 
     def get_bytes(self, key: str) -> bytes:
         with self._reading():
-            return self._client.get_object(Bucket=self._access.bucket, Key=self._name(key))["Body"].read()
+            data: bytes = self._client.get_object(Bucket=self._access.bucket, Key=self._name(key))["Body"].read()
+            return data
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         options: dict[str, Any] = {}

@@ -19,7 +19,7 @@ _DROPOUT_MEMORY = "preftune_config_dropouts"
 
 
 class UnsupportedModel(InvalidRequest):
-    code = "unsupported-base-model"
+    code = "untrainable-model"
     title = "The base model cannot be trained"
 
 

@@ -230,6 +230,9 @@ class AgedStore:
     def delete(self, key: str) -> None:
         self._store.delete(key)
 
+    def remove_leftovers(self, older_than_seconds: float) -> None:
+        self._store.remove_leftovers(older_than_seconds)
+
 
 def test_orphans_go_after_a_day_and_nothing_else(backend: Backend, tmp_path: Path) -> None:
     made = datasets.create(backend, PROJECT, upload(tmp_path, GOOD_ROWS))

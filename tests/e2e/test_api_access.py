@@ -91,7 +91,7 @@ def test_problems_of_the_framework(api: RunningApi) -> None:
     missing = api.http.get("/nope/<script>")
     assert (missing.status_code, missing.json()["code"]) == (404, "route-not-found")
     wrong = api.http.put("/jobs")
-    assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET, POST")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET, HEAD, POST")
     for response in (missing, wrong):
         problem = response.json()
         assert response.headers["content-type"] == "application/problem+json"

@@ -101,6 +101,16 @@ def test_ranges_outside_are_refused_and_odd_ones_ignored(api: RunningApi, listed
     assert api.http.get(url_of(listed, "README.md"), headers={"Range": "bytes=0-"}).status_code == 416
 
 
+def test_a_head_is_the_answer_without_its_body(api: RunningApi, listed: dict[str, Any]) -> None:
+    for url in (url_of(listed, "model.safetensors"), listed["archive_url"], "/variants", "/docs", "/nope"):
+        head, whole = api.http.head(url), api.http.get(url)
+        assert (head.status_code, head.content) == (whole.status_code, b"")
+        for name in ("content-length", "content-type", "etag"):
+            if url != "/nope":
+                assert head.headers.get(name) == whole.headers.get(name), (url, name)
+    assert api.http.head(url_of(listed, "model.safetensors"), headers={"Range": "bytes=0-0"}).status_code == 206
+
+
 def test_the_archive_is_one_folder_and_the_same_every_time(
     api: RunningApi, job_id: str, listed: dict[str, Any]
 ) -> None:

@@ -276,15 +276,16 @@ class StumblingStore(LocalObjectStore):
 def test_training_goes_on_while_the_store_is_away(backend: Backend) -> None:
     store = StumblingStore(backend.store._root)  # type: ignore[attr-defined]
     stumbling = replace(backend, store=store)
+    script = replace(SLOW, step_seconds=0.05, checkpoint_every=15)  # time to take the store away before the first one
     with InProcessWorker(stumbling):
-        job_id = submit_toy(stumbling, SLOW)
-        wait_for_step(stumbling, job_id, "sft", 2)
+        job_id = submit_toy(stumbling, script)
+        wait_for(lambda: view(stumbling, job_id).stage == "sft", "training")
         store.is_away = True
         wait_for_step(stumbling, job_id, "dpo", 20)  # far beyond the first checkpoints
         assert checkpoints_of(stumbling, job_id) == []
         store.is_away = False
         wait_for_status(stumbling, job_id, "succeeded", "failed")
-    check_succeeded(stumbling, job_id, SLOW)
+    check_succeeded(stumbling, job_id, script)
     assert [event.kind for event in events(stumbling, job_id)].count("upload_delayed") == 1
 
 

@@ -89,10 +89,11 @@ def test_a_job_ends_in_a_policy_that_loads(backend: Backend, tmp_path: Any) -> N
 
 def test_an_interrupted_job_ends_with_the_bytes_of_an_undisturbed_one(backend: Backend, tmp_path: Any) -> None:
     add_rows(backend, make_rows())
+    fields = FIELDS | {"dpo": FIELDS["dpo"] | {"epochs": 40}}  # long enough to be caught in the middle
     with InProcessWorker(backend, TRAINER_COMMAND):
-        undisturbed = submit(backend, **FIELDS, reuse=False).id
+        undisturbed = submit(backend, **fields, reuse=False).id
         run_to_end(backend, undisturbed)
-        disturbed = submit(backend, **FIELDS, reuse=False).id
+        disturbed = submit(backend, **fields, reuse=False).id
         wait_for_step(backend, disturbed, "dpo", 1)
     assert view(backend, disturbed).status.value == "queued", view(backend, disturbed)
     with InProcessWorker(backend, TRAINER_COMMAND):
