@@ -118,9 +118,10 @@ class _Check:
     def _describe_bad_rows(self) -> str:
         rows = self._rows
         first = next((issue for issue in self._log.shown() if issue["severity"] == "error"), None)
-        place = f" The first: {_describe(first)}" if first else ""
-        remedy = "" if not rows.num_accepted else " Correct them, or send on_error=skip to keep the good rows."
-        return f"{rows.num_rejected:,} of {rows.num_rows:,} rows are malformed.{place}{remedy}"
+        verb, lead, them = ("is", "It is", "it") if rows.num_rejected == 1 else ("are", "The first is", "them")
+        place = f" {lead} {_describe(first)}" if first else ""
+        remedy = f" Correct {them}, or send on_error=skip to keep the good rows." if rows.num_accepted else ""
+        return f"{rows.num_rejected:,} of {rows.num_rows:,} rows {verb} malformed.{place}{remedy}"
 
     def _refuse(self, fault: FileFault) -> Refusal:
         self._log.counts[fault.code] += 1
@@ -164,9 +165,7 @@ class _Check:
 
 
 def _describe(issue: RowIssue) -> str:
-    place = f"line {issue['line']}" if issue["line"] is not None else "the file"
-    if issue["row"] is not None:
-        place += f" (row {issue['row'] + 1})"
+    place = f"line {issue['line']:,}" if issue["line"] is not None else "the file"
     return f"{place}: {issue['detail']}"
 
 

@@ -25,6 +25,8 @@ from core.domain.errors import DomainError, InvalidRequest, TooLarge, Unavailabl
 EXIT_OUT_OF_MEMORY = 77
 EXIT_BAD_OPTIONS = 78
 EXIT_NO_SPACE = 79
+MIN_BYTES_TO_SHARE = 1 << 20
+"""Of a file for which a second process pays."""
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -66,7 +68,7 @@ def check_in_child(
         "source": str(source.resolve()),
         "output_dir": str(output_dir.resolve()),
         "options": options_to_json(options),
-        "num_workers": num_workers,
+        "num_workers": num_workers if source.stat().st_size >= MIN_BYTES_TO_SHARE else 1,
         "memory_bytes": memory_bytes,
         "cpu_seconds": int(timeout_seconds) + 5,
     }

@@ -27,11 +27,12 @@ def parse_row(text: bytes, limits: Limits) -> dict[str, object]:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise explain(text, error) from None
+        raise explain(text, error, limits) from None
     if type(value) is not dict:
         raise RowFault(
             IssueCode.NOT_AN_OBJECT,
-            f"The row is {type_name(value)}; expected an object with named fields on each line.",
+            f"The row is {type_name(value)}; expected an object with named fields, such as "
+            '{"prompt": …, "chosen": …, "rejected": …}.',
         )
     num_keys = check_shape(value, limits)
     if not _has_as_many_keys(text, num_keys) and (key := _duplicate_key(text)) is not None:
@@ -54,9 +55,7 @@ def check_shape(row: dict[str, object], limits: Limits) -> int:
     while level:
         depth += 1
         if depth > limits.max_depth:
-            raise RowFault(
-                IssueCode.TOO_DEEP, f"The row is nested more than {limits.max_depth} levels deep; flatten it."
-            )
+            raise _too_deep(limits)
         below: list[object] = []
         for value in level:
             if isinstance(value, dict):
@@ -70,6 +69,10 @@ def check_shape(row: dict[str, object], limits: Limits) -> int:
 def _nested_in(value: object) -> list[object]:
     items: Iterable[object] = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return [item for item in items if type(item) in _NESTED]
+
+
+def _too_deep(limits: Limits) -> RowFault:
+    return RowFault(IssueCode.TOO_DEEP, f"The row is nested more than {limits.max_depth} levels deep; flatten it.")
 
 
 def _check_num_keys(num_keys: int, limits: Limits) -> None:
@@ -111,7 +114,7 @@ def _duplicate_key(text: bytes) -> str | None:
     return None
 
 
-def explain(text: bytes, error: orjson.JSONDecodeError) -> RowFault:
+def explain(text: bytes, error: orjson.JSONDecodeError, limits: Limits) -> RowFault:
     """What is wrong, in words for the person who made the file; nothing of the text is repeated."""
     try:
         text.decode()
@@ -127,7 +130,7 @@ def explain(text: bytes, error: orjson.JSONDecodeError) -> RowFault:
             "A text holds half of a surrogate pair (an escape from \\ud800 to \\udfff without its other half).",
         )
     if "depth limit" in message:
-        return RowFault(IssueCode.TOO_DEEP, "The row is nested more than 1,024 levels deep; flatten it.")
+        return _too_deep(limits)
     return RowFault(IssueCode.INVALID_JSON, f"Not JSON at character {error.pos + 1}: {_hint(text.strip(), message)}.")
 
 
@@ -141,8 +144,10 @@ def _hint(text: bytes, message: str) -> str:
         return "this looks like a Python dictionary; write it with json.dumps, which uses double quotes"
     if "end of data" in message or "unexpected end" in message:
         return "the row ends too early: the file is cut off, or the object spread over several lines"
-    if "infinity" in message or _BAD_NUMBER.search(text):
+    if _BAD_NUMBER.search(text):
         return "NaN and infinite numbers are not JSON; leave the field out, or write null"
+    if "infinity" in message:
+        return "a number is too large; leave the field out, or write it as a text in quotes"
     if "after document" in message or (_SEVERAL_OBJECTS.search(text) and "content after" in message):
         return "there is something after the end of the object; write one object a line"
     if "control character" in message:
