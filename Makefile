@@ -44,8 +44,21 @@ types: venv
 format: venv ## put the code into shape
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
+.PHONY: test-parity
+test-parity: venv .venv-trl/.installed ## thirty steps beside TRL for every loss that both have; adapters beside peft
+	@.venv-trl/bin/python -m pytest tests/numerics/test_trl_parity.py tests/numerics/test_lora.py
+
+# TRL beside what .venv has already: its torch is used, not installed again.
+.venv-trl/.installed: benchmarks/requirements-trl.txt $(VENV)/.installed
+	@echo "installing TRL into .venv-trl …"
+	@test -x .venv-trl/bin/python || $(BIN)/python -m venv .venv-trl
+	@.venv-trl/bin/python -c 'import pathlib, site, sys; pathlib.Path(site.getsitepackages()[0], "service.pth").write_text(sys.argv[1])' \
+		"$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')"
+	@.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r $<
+	@touch $@
+
 clean: ## remove what was built, but not data and models
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-trl build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 .PHONY: test-compose
 test-compose: venv ## the compose stack, for real (needs a Docker engine): images, a whole job, kills and restarts
