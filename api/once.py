@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.domain.errors import Unavailable
+from core.failpoints import reach
 from core.services import idempotency
 from core.services.backend import Backend
 from core.services.idempotency import Answer, IdempotentRequest, Reservation
@@ -62,7 +63,9 @@ def answer_once(
     reservation = idempotency.begin(backend, request.project_id, wanted, lease_seconds=request.lease_seconds)
     if isinstance(reservation, Answer):
         return _response(reservation, is_replayed=True)
+    reach("request.reserved")
     answer = _create(backend, reservation, prefix, create)
+    reach("request.created")
     idempotency.finish(backend, reservation, answer)
     return _response(answer)
 

@@ -10,9 +10,11 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from core import failpoints
+
 PREFIX = "PREFTUNE_"
-CLIENT_VARIABLES = frozenset({"PREFTUNE_URL"})
-"""Read by the client package, not settings of the service."""
+OTHER_VARIABLES = frozenset({"PREFTUNE_URL", failpoints.VARIABLE})
+"""Read by the client package and by fault tests, not settings of the service."""
 
 
 class SettingsError(Exception):
@@ -95,7 +97,7 @@ def load_settings(**overrides: object) -> Settings:
     """Settings from environment, `.env` and overrides. Raises SettingsError naming what is wrong."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     unknown = sorted(
-        name for name in os.environ if name.startswith(PREFIX) and name.upper() not in known | CLIENT_VARIABLES
+        name for name in os.environ if name.startswith(PREFIX) and name.upper() not in known | OTHER_VARIABLES
     )
     if unknown:
         raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")

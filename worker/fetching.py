@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from core.domain.errors import Unavailable
+from core.failpoints import reach
 from core.services import attempts, checkpoints
 from core.services.attempts import Claim, ResumeFrom, StoredTree
 from core.services.backend import Backend
@@ -71,6 +72,7 @@ class Fetcher:
         except Unavailable as error:  # computing it is better than waiting
             _log.warning("stage output %s cannot be fetched: %s", digest, error.detail)
             return None
+        reach("stage_output.fetched")
         return found.job_id, target
 
     def fetch_policy(self, tree: StoredTree) -> Path:

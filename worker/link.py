@@ -21,6 +21,7 @@ from core.domain.trainer_protocol import (
     decode_supervisor_message,
     encode_message,
 )
+from core.failpoints import reach
 
 _PR_SET_PDEATHSIG = 1
 
@@ -42,6 +43,7 @@ class SupervisorLink:
         with self._lock:
             self._output.write(encode_message(message))
             self._output.flush()
+        reach("trainer.message_sent")
 
     def ask(self, query: StageOutputQuery) -> StageOutputAnswer:
         """Where the finished output of an equal stage is. Waits; the supervisor's death ends that too."""

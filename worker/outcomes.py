@@ -20,6 +20,8 @@ _FINAL_CODES = frozenset(
     }
 )
 """Another try would end the same way. The other codes may be this machine's or this moment's fault."""
+_CAUSES_OF_MACHINES = frozenset({FailureCode.HOST_OOM, FailureCode.DISK_FULL})
+"""Worth another try, perhaps elsewhere; a job that is given up for them says so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,8 @@ class Fail:
 class GiveBack:
     outcome: AttemptOutcome
     detail: str | None = None
+    code: FailureCode | None = None
+    """The cause, if the job is given up for it."""
 
 
 Verdict = Publish | StopHere | Fail | GiveBack
@@ -73,14 +77,16 @@ def judge(end: TrainerEnd) -> Verdict:
             return StopHere(reason=end.stop_reason)
     if end.was_killed and end.stop_reason is not None:
         return StopHere(reason=end.stop_reason)
-    return GiveBack(outcome=AttemptOutcome.CRASHED, detail=_describe_crash(end))
+    cause = FailureCode.HOST_OOM if end.was_out_of_memory else None
+    return GiveBack(outcome=AttemptOutcome.CRASHED, detail=_describe_crash(end), code=cause)
 
 
 def _judge_failure(failed: Failed) -> Verdict:
     code = _CODES.get(failed.code, FailureCode.INTERNAL)
     if code in _FINAL_CODES:
         return Fail(code=code, detail=failed.detail)
-    return GiveBack(outcome=AttemptOutcome.CRASHED, detail=failed.detail)
+    cause = code if code in _CAUSES_OF_MACHINES else None
+    return GiveBack(outcome=AttemptOutcome.CRASHED, detail=failed.detail, code=cause)
 
 
 def _describe_crash(end: TrainerEnd) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from core.database.repositories import datasets as dataset_rows
 from core.database.repositories import jobs as job_rows
 from core.domain.trainer_protocol import Done, Hello
+from core.failpoints import reach
 from core.services import metrics
 from core.services.attempts import Claim, Publication, PublishedFile, StoredTree
 from core.services.backend import Backend
@@ -32,8 +33,10 @@ def publish(backend: Backend, claim: Claim, product: Product, *, check: Callable
     """Upload everything; the job's row is not touched. Raises StoreUnavailable; publishing again is safe."""
     directory = Path(product.done.directory)
     _complete(backend, claim, product, directory)
+    reach("publish.folder_completed")
     prefix = keys.artifact_prefix(claim.project_id, claim.job_id, claim.attempt)
     uploaded = upload_tree(backend.store, prefix, directory, between_files=check)
+    reach("publish.uploaded")
     files = [
         PublishedFile(path=file.path, key=prefix + file.path, num_bytes=file.num_bytes, sha256=file.sha256)
         for file in uploaded.files

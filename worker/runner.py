@@ -4,13 +4,18 @@ import logging
 import random
 import socket
 import threading
+from contextlib import suppress
 
-from core.domain.errors import Unavailable
+from core.domain.errors import Fenced, Unavailable
+from core.domain.failure_codes import FailureCode
+from core.domain.job_state import AttemptOutcome
+from core.failpoints import reach
 from core.services import attempts
+from core.services.attempts import Claim
 from worker.device import Device
 from worker.patience import MAX_PAUSE_SECONDS
 from worker.scratch import WorkerScratch
-from worker.supervisor import Workplace, run_attempt
+from worker.supervisor import DISK_FULL_DETAIL, OUT_OF_SPACE, Workplace, run_attempt
 
 _WAIT_SECONDS = 0.2
 
@@ -47,6 +52,9 @@ class Runner:
             except Unavailable as error:
                 num_failures += 1
                 _log.warning("cannot look for jobs: %s", error.detail)
+            except Exception:  # noqa: BLE001 - without this thread, a worker without a broker would never work again
+                num_failures += 1
+                _log.exception("unexpected error while looking for jobs")
             longest = max(MAX_PAUSE_SECONDS, settings.poll_seconds)
             pause = min(longest, settings.poll_seconds * 2.0 ** min(num_failures, 8))
             self._place.drain.wait(random.uniform(0.75, 1.25) * pause)
@@ -57,6 +65,19 @@ class Runner:
         )
         if claim is None:
             return False
-        with self._scratch.attempt(claim) as work_dir:
-            run_attempt(self._place, claim, work_dir)
+        try:
+            with self._scratch.attempt(claim) as work_dir:
+                reach("attempt.directory_made")
+                run_attempt(self._place, claim, work_dir)
+        except OSError as error:
+            _log.error("no work directory for %s: %s", claim.job_id, error)
+            self._hand_back(claim, error)
         return True
+
+    def _hand_back(self, claim: Claim, error: OSError) -> None:
+        """Nothing has begun. Unless the database answers, the lease runs out."""
+        is_full = error.errno in OUT_OF_SPACE
+        detail = DISK_FULL_DETAIL if is_full else "The worker cannot make a work directory."
+        code = FailureCode.DISK_FULL if is_full else None
+        with suppress(Fenced, Unavailable):
+            attempts.release(self._place.backend, claim, AttemptOutcome.CRASHED, detail, code)

@@ -9,6 +9,7 @@ from typing import TypeVar
 from core.base_models.directory import get_base_model
 from core.domain.errors import InvalidRequest, NotFound
 from core.domain.failure_codes import FailureCode
+from core.failpoints import reach
 from core.services.job_inputs import JobInputs, find_inputs
 from core.storage.object_store import ObjectNotFound
 from core.storage.trees import TreeDamaged
@@ -85,6 +86,7 @@ def _rows(fetcher: Fetcher, key: str, name: str) -> Path:
         _patiently(fetcher, lambda: fetcher.backend.store.get_file(key, target))
     except ObjectNotFound:
         raise StagingFailed(FailureCode.BAD_DATA, "The rows of a data set are missing in the store.") from None
+    reach("staging.rows_fetched")
     return target
 
 

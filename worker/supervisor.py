@@ -24,6 +24,7 @@ from core.domain.trainer_protocol import (
     Hello,
     StageChanged,
 )
+from core.failpoints import reach
 from core.services import attempts, recording
 from core.services.attempts import Claim, ResumeFrom
 from core.services.backend import Backend
@@ -41,6 +42,8 @@ from worker.stopping import Interrupted, Stopper, StopReason, Wishes
 from worker.trainer_process import LaunchPlan, TrainerProcess
 from worker.uploads import Uploader
 
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL_DETAIL = "The worker's disk is full. Free some space, or give PREFTUNE_DATA_DIR a larger disk."
 _MAX_STARTS = 20
 """Trainer processes of one attempt; a second one only from another checkpoint."""
 
@@ -73,6 +76,7 @@ def run_attempt(place: Workplace, claim: Claim, work_dir: Path) -> None:
             _log.exception("attempt %d of %s: unexpected error; its lease will run out", claim.attempt, claim.job_id)
         finally:
             attempt.close()
+            reach("attempt.closed")
 
 
 class _Attempt:
@@ -142,10 +146,12 @@ class _Attempt:
             submitted_at=inputs.submitted_at.isoformat(),
         )
         (self._work_dir / ASSIGNMENT_FILE).write_text(assignment.dump(), encoding="utf-8")
+        reach("assignment.written")
 
     def _run_trainer(self) -> TrainerEnd:
         num_kills = count_out_of_memory_kills()
         process = TrainerProcess(self._place.launch, self._work_dir)
+        reach("trainer.started")
         grace_seconds = self._backend.settings.stop_grace_seconds
         talk = Conversation(
             process=process,
@@ -159,6 +165,7 @@ class _Attempt:
             ended = talk.follow()
         finally:
             process.close()
+        reach("trainer.ended")
         self._hello = talk.hello
         self._unusable = talk.unusable_checkpoint
         self._spec = talk.recorder.resolved_spec or self._spec
@@ -214,7 +221,7 @@ class _Attempt:
             case Fail() as failure:
                 self._finally(lambda: attempts.finish_failed(backend, claim, failure.code, failure.detail))
             case GiveBack() as back:
-                self._finally(lambda: attempts.release(backend, claim, back.outcome, back.detail))
+                self._finally(lambda: attempts.release(backend, claim, back.outcome, back.detail, back.code))
 
     def _is_overdue(self) -> bool:
         self._wishes.current()
@@ -242,8 +249,7 @@ def _optional(path: Path | None) -> str | None:
 
 
 def _judge_os_error(error: OSError) -> Verdict:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        detail = "The worker's disk is full. Free some space, or give PREFTUNE_DATA_DIR a larger disk."
-        return GiveBack(outcome=AttemptOutcome.CRASHED, detail=detail)
+    if error.errno in OUT_OF_SPACE:
+        return GiveBack(outcome=AttemptOutcome.CRASHED, detail=DISK_FULL_DETAIL, code=FailureCode.DISK_FULL)
     _log.exception("an attempt met an operating-system error")
     return GiveBack(outcome=AttemptOutcome.CRASHED, detail="The worker met an error of its operating system.")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from core import failpoints
 from core.domain.trainer_protocol import (
     MAX_LINE_BYTES,
     SupervisorMessage,
@@ -27,7 +28,17 @@ from core.domain.trainer_protocol import (
 _MAX_WAITING_MESSAGES = 10_000
 """Beyond that the trainer waits: it is far ahead of the database."""
 _MAX_LOG_LINES = 200
-_KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "TZ")
+_KEPT_VARIABLES = (
+    failpoints.VARIABLE,
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "LD_LIBRARY_PATH",
+    "PYTHONPATH",
+    "VIRTUAL_ENV",
+    "TZ",
+)
 _KEPT_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_")
 _UNTRIMMED = str(16 * 1024**3)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from core.domain.errors import DomainError, Fenced, Unavailable
 from core.domain.job_state import Stage
 from core.domain.trainer_protocol import CheckpointWritten, StageOutputWritten, TrainerEvent
+from core.failpoints import reach
 from core.services import checkpoints, recording
 from core.services.attempts import Claim, StoredTree
 from core.services.backend import Backend
@@ -50,6 +51,7 @@ class Uploader:
         with self._changed:
             replaced, self._checkpoint = self._checkpoint, message
             self._changed.notify_all()
+        reach("upload.offered")
         if replaced is not None:
             _log.warning("uploads are behind: the checkpoint of step %d is left out", replaced.step)
             shutil.rmtree(replaced.directory, ignore_errors=True)
@@ -116,6 +118,7 @@ class Uploader:
             num_failures += 1
         if isinstance(item, CheckpointWritten):
             shutil.rmtree(item.directory, ignore_errors=True)
+            reach("upload.directory_removed")
 
     def _is_replaced(self, item: CheckpointWritten | StageOutputWritten, seconds: float) -> bool:
         """Wait before the next try; True when a newer checkpoint is there instead."""

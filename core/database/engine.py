@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from core.database.patient_connection import PatientConnection
 from core.settings import SettingsError
 
 WRITES = "preftune_writes"
@@ -48,7 +49,7 @@ def open_engine(database_url: str, *, pool_size: int = 16) -> Engine:
     url = parse_url(database_url)
     if url.get_backend_name() == "sqlite":
         return _open_sqlite(url, pool_size)
-    return create_engine(
+    engine = create_engine(
         url,
         pool_pre_ping=True,
         pool_size=pool_size,
@@ -62,10 +63,18 @@ def open_engine(database_url: str, *, pool_size: int = 16) -> Engine:
             "options": _POSTGRESQL_OPTIONS,
             "application_name": "preftune",
             "tcp_user_timeout": 10_000,
-            "keepalives_idle": 30,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 2,
             "target_session_attrs": "read-write",
         },
     )
+    event.listen(engine, "do_connect", _connect_postgresql)
+    return engine
+
+
+def _connect_postgresql(_dialect: Any, _record: ConnectionPoolEntry, arguments: Any, options: Any) -> Any:
+    return PatientConnection.connect(*arguments, **options)
 
 
 def _open_sqlite(url: URL, pool_size: int) -> Engine:

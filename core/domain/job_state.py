@@ -80,4 +80,6 @@ class AttemptOutcome(StrEnum):
 
 
 MAX_CRASHES = 3
-"""Crashes without a new checkpoint in between, after which a job fails as `crash_loop`."""
+"""Crashes without a new checkpoint in between, after which a job fails: as `crash_loop`, or by their known cause."""
+MAX_OUTAGES = 100
+"""Attempts in a row that an outage ended, after which a job fails as `store_unavailable`: a day or more."""

@@ -20,6 +20,7 @@ from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint
 from core.domain.errors import Conflict, Fenced
 from core.domain.failure_codes import TITLES, FailureCode
 from core.domain.job_state import AttemptOutcome, Desired, JobStatus, Stage
+from core.failpoints import reach
 from core.services import requeue
 from core.services.backend import Backend
 from core.services.ids import new_suffix
@@ -97,6 +98,7 @@ def claim(backend: Backend, *, worker: str, host: str, device: str) -> Claim | N
     job = backend.database.write(work)
     if job is None:
         return None
+    reach("claim.committed")
     return Claim(
         job_id=job.id,
         project_id=job.project_id,
@@ -122,6 +124,7 @@ def heartbeat(backend: Backend, claim: Claim) -> HeartbeatReply:
     def work(session: Session, job: Job) -> HeartbeatReply:
         limit = job.spec.get("max_runtime_seconds")
         spent = attempt_rows.runtime_seconds(session, job) if limit is not None else 0.0
+        reach("heartbeat.in_transaction")
         return HeartbeatReply(
             desired=job.desired,
             saves_on_cancel=job.saves_on_cancel,
@@ -138,6 +141,7 @@ def record_resolved_spec(backend: Backend, claim: Claim, spec: dict[str, Any]) -
         job.spec = spec
 
     fenced(backend, claim, work)
+    reach("spec.committed")
 
 
 def begin(backend: Backend, claim: Claim) -> ResumeFrom | None:
@@ -145,7 +149,9 @@ def begin(backend: Backend, claim: Claim) -> ResumeFrom | None:
 
     Called again after `mark_checkpoint_corrupt`, it falls back to an earlier one. None: start from the beginning.
     """
-    return fenced(backend, claim, lambda session, job: _begin(session, job, claim))
+    resume = fenced(backend, claim, lambda session, job: _begin(session, job, claim))
+    reach("begin.committed")
+    return resume
 
 
 def _begin(session: Session, job: Job, claim: Claim) -> ResumeFrom | None:
@@ -167,6 +173,7 @@ def _begin(session: Session, job: Job, claim: Claim) -> ResumeFrom | None:
         append_event(
             session, job, EventDraft(kind="resumed", message=f"Goes on {where}.", data=data, actor=claim.worker)
         )
+    reach("begin.in_transaction")
     return _resume_from(checkpoint)
 
 
@@ -229,14 +236,21 @@ def finish_paused(backend: Backend, claim: Claim) -> None:
     _finish(backend, claim, AttemptOutcome.PAUSED, work)
 
 
-def release(backend: Backend, claim: Claim, outcome: AttemptOutcome, detail: str | None = None) -> JobStatus:
+def release(
+    backend: Backend,
+    claim: Claim,
+    outcome: AttemptOutcome,
+    detail: str | None = None,
+    code: FailureCode | None = None,
+) -> JobStatus:
     """Hand the job back as drained, outage or crashed; returns what became of it.
 
-    A crash costs: back-off, and the third without a new checkpoint ends the job. `detail` (for the user) says why.
+    A crash costs: back-off, and the third without a new checkpoint ends the job, with `code` if the cause is known.
+    `detail` (for the user) says why.
     """
 
     def work(session: Session, job: Job) -> None:
-        requeue.give_back(session, backend.settings, job, requeue.Return(outcome, claim.worker, detail))
+        requeue.give_back(session, backend.settings, job, requeue.Return(outcome, claim.worker, detail, code))
 
     _finish(backend, claim, outcome, work)
     job = backend.database.read(lambda session: job_rows.find_job(session, claim.project_id, claim.job_id))
@@ -255,12 +269,14 @@ def _finish(backend: Backend, claim: Claim, outcome: AttemptOutcome, work: Calla
         ended = backend.database.read(lambda session: attempt_rows.find_outcome(session, claim.job_id, claim.attempt))
         if ended is not outcome:
             raise
+    reach("finish.committed")
 
 
 def _end(session: Session, job: Job, what: Move) -> None:
     attempt_rows.close_stages(session, job.id)
     metrics.forget_rewound(session, job.id)
     move(session, job, what)
+    reach("finish.in_transaction")
 
 
 def _insert_artifact(session: Session, job: Job, publication: Publication) -> None:

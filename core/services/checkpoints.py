@@ -14,6 +14,7 @@ from core.database.tables.jobs import Job
 from core.database.tables.objects import Checkpoint, CheckpointStatus, StageOutput
 from core.domain.errors import NotFound
 from core.domain.job_state import Stage
+from core.failpoints import reach
 from core.services.attempts import Claim, StoredTree, fenced
 from core.services.backend import Backend
 from core.services.ids import new_id
@@ -80,9 +81,12 @@ def commit_checkpoint(backend: Backend, claim: Claim, new: NewCheckpoint) -> str
         append_event(session, job, EventDraft(kind="checkpoint", message=message, data=data, actor=claim.worker))
         session.flush()
         _prune(session, job)
+        reach("checkpoint.in_transaction")
         return checkpoint_id
 
-    return fenced(backend, claim, work)
+    committed_id = fenced(backend, claim, work)
+    reach("checkpoint.committed")
+    return committed_id
 
 
 def mark_checkpoint_corrupt(backend: Backend, claim: Claim, checkpoint_id: str, detail: str) -> None:
@@ -99,6 +103,7 @@ def mark_checkpoint_corrupt(backend: Backend, claim: Claim, checkpoint_id: str, 
         data = {"checkpoint_id": checkpoint_id, "stage": checkpoint.stage, "step": checkpoint.step}
         event = EventDraft(kind="checkpoint_corrupt", level="warning", message=message, data=data, actor=claim.worker)
         append_event(session, job, event)
+        reach("checkpoint.set_aside")
 
     fenced(backend, claim, work)
 
@@ -135,8 +140,10 @@ def commit_stage_output(backend: Backend, claim: Claim, new: NewStageOutput) -> 
                 created_at=database_now(),
             )
         )
+        reach("stage_output.in_transaction")
 
     fenced(backend, claim, work)
+    reach("stage_output.committed")
 
 
 def drop_stage_output(backend: Backend, claim: Claim, digest: str) -> None:

@@ -165,11 +165,16 @@ def content(backend: Backend, project_id: str, dataset_id: str) -> Content:
 
 def delete(backend: Backend, project_id: str, dataset_id: str) -> None:
     """Raises DatasetInUse while a job that is not finished reads it."""
+    was_here = False
 
     def work(session: Session) -> None:
+        nonlocal was_here
         dataset = dataset_rows.lock_dataset(session, project_id, dataset_id)
+        if dataset is None and was_here:
+            return  # the answer to the commit was lost
         if dataset is None:
             raise DatasetNotFound(f"There is no data set {dataset_id}.")
+        was_here = True
         user = job_rows.find_live_user_of_dataset(session, dataset_id)
         if user is not None:
             raise DatasetInUse(f"{user} has not finished; cancel it first.")

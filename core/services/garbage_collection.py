@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from core.clock import utc_now
 from core.database.repositories import attempts as attempt_rows
 from core.database.repositories import garbage, objects
+from core.failpoints import reach
 from core.services.backend import Backend
 from core.storage import keys
 from core.storage.object_store import ObjectInfo
@@ -35,8 +36,10 @@ def collect(backend: Backend) -> int:
 def _collect_one(backend: Backend, prefix: str) -> None:
     is_named = backend.database.read(lambda session: objects.is_prefix_named(session, prefix))
     if not is_named:
+        reach("garbage.judged")
         for info in list(backend.store.list(prefix)):
             backend.store.delete(info.key)
+            reach("garbage.object_deleted")
     backend.database.write(lambda session: garbage.forget_garbage(session, prefix))
 
 

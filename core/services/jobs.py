@@ -16,6 +16,7 @@ from core.database.tables.objects import Checkpoint, CheckpointStatus
 from core.domain.errors import Conflict, NotFound
 from core.domain.job_spec import JobRequest
 from core.domain.job_state import FINAL_STATUSES, Desired, JobStatus
+from core.failpoints import reach
 from core.services import submission
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
@@ -67,6 +68,7 @@ def submit(backend: Backend, project_id: str, request: JobRequest, *, job_id: st
         return view_job(session, known or submission.insert(session, project_id, chosen, draft))
 
     view = backend.database.write(work)
+    reach("submit.committed")
     backend.queue.wake()
     return view
 
@@ -199,10 +201,9 @@ def retry(backend: Backend, project_id: str, job_id: str, *, new_job_id: str | N
         job = submission.insert(session, project_id, chosen, draft, source)
         job.spec = source.spec
         job.name, job.user_metadata, job.priority = source.name, source.user_metadata, source.priority
-        checkpoint = next(iter(objects.list_checkpoints(session, source.id)), None)
-        if checkpoint is not None:
-            _inherit(session, job, checkpoint)
+        _inherit(session, job, objects.list_checkpoints(session, source.id))
         session.flush()
+        reach("retry.in_transaction")
         return view_job(session, job)
 
     view = backend.database.write(work)
@@ -212,9 +213,14 @@ def retry(backend: Backend, project_id: str, job_id: str, *, new_job_id: str | N
 
 def delete(backend: Backend, project_id: str, job_id: str) -> None:
     """Forget a finished job, its checkpoints and its artifact. Raises JobNotDeletable."""
+    was_here = False
 
     def work(session: Session) -> None:
+        nonlocal was_here
+        if was_here and job_rows.find_job(session, project_id, job_id) is None:
+            return  # the answer to the commit was lost
         job = lock(session, project_id, job_id)
+        was_here = True
         if job.status not in FINAL_STATUSES:
             raise JobNotDeletable(f"The job is {job.status.value}; cancel it first.")
         user = job_rows.find_live_user_of_job(session, job_id)
@@ -222,6 +228,7 @@ def delete(backend: Backend, project_id: str, job_id: str) -> None:
             raise JobNotDeletable(f"{user} starts from its policy and has not finished.")
         _drop_objects(session, job)
         job_rows.delete_job(session, job_id)
+        reach("delete.in_transaction")
 
     backend.database.write(work)
 
@@ -247,6 +254,7 @@ def _change(backend: Backend, project_id: str, job_id: str, change: Callable[[Se
         job = lock(session, project_id, job_id)
         is_changed = change(session, job)
         session.flush()
+        reach("change.in_transaction")
         return JobChange(job=view_job(session, job), is_changed=is_changed)
 
     return backend.database.write(work)
@@ -257,9 +265,13 @@ def _wish(session: Session, job: Job, desired: Desired, kind: str, message: str)
     append_event(session, job, EventDraft(kind=kind, message=message))
 
 
-def _inherit(session: Session, job: Job, checkpoint: Checkpoint) -> None:
-    """Let the new job start at another's checkpoint, with the curve up to there."""
-    session.add(
+def _inherit(session: Session, job: Job, checkpoints: list[Checkpoint]) -> None:
+    """Let the new job start at another's newest checkpoint, with the curve up to there.
+
+    The older ones come along: should the newest turn out to be damaged, the attempt falls back to them.
+    """
+    newest_at = {(checkpoint.stage, checkpoint.step): checkpoint for checkpoint in reversed(checkpoints)}
+    session.add_all(
         Checkpoint(
             id=new_id("ckpt"),
             job_id=job.id,
@@ -273,9 +285,11 @@ def _inherit(session: Session, job: Job, checkpoint: Checkpoint) -> None:
             num_bytes=checkpoint.num_bytes,
             created_at=database_now(),
         )
+        for checkpoint in newest_at.values()
     )
-    point = metrics.ResumePoint(stage=checkpoint.stage, step=checkpoint.step)
-    metrics.copy_points(session, checkpoint.job_id, job, point)
+    if checkpoints:
+        point = metrics.ResumePoint(stage=checkpoints[0].stage, step=checkpoints[0].step)
+        metrics.copy_points(session, checkpoints[0].job_id, job, point)
 
 
 def _drop_objects(session: Session, job: Job) -> None:

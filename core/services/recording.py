@@ -14,6 +14,7 @@ from core.database.tables.jobs import Job, JobStage
 from core.database.tables.records import JobSample, RewoundPoint
 from core.domain.job_state import Stage
 from core.domain.trainer_protocol import MetricPoint, Progress, StageChanged, TrainerEvent
+from core.failpoints import reach
 from core.services.attempts import Claim, fenced
 from core.services.backend import Backend
 from core.services.ids import new_suffix
@@ -54,9 +55,11 @@ def record_points(backend: Backend, claim: Claim, points: Sequence[MetricPoint])
         metrics.insert_points(session, rows)
         _compare_replayed(session, job, claim, fresh)
         _show_progress(job, [point for point in fresh.values() if point.split == "train"])
+        reach("points.in_transaction")
 
     if points:
         fenced(backend, claim, work)
+        reach("points.committed")
 
 
 def finite(values: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -142,8 +145,10 @@ def stage_changed(backend: Backend, claim: Claim, change: StageChanged, *, reuse
         message = f"Stage {stage.value}: {change.status}{source}."
         event = EventDraft(kind="stage", message=message, data=data, actor=claim.worker, token=token)
         append_event(session, job, event)
+        reach("stage.in_transaction")
 
     fenced(backend, claim, work)
+    reach("stage.committed")
 
 
 def record_events(backend: Backend, claim: Claim, events: Sequence[TrainerEvent]) -> None:
@@ -160,6 +165,7 @@ def record_events(backend: Backend, claim: Claim, events: Sequence[TrainerEvent]
                 token=token,
             )
             append_event(session, job, draft)
+        reach("events.in_transaction")
 
     if events:
         fenced(backend, claim, work)
@@ -181,5 +187,6 @@ def record_samples(backend: Backend, claim: Claim, step: int, samples: Sequence[
                     policy=sample["policy"],
                 )
             )
+        reach("samples.in_transaction")
 
     fenced(backend, claim, work)

@@ -11,7 +11,8 @@ from core.database.repositories.events import EventDraft
 from core.database.repositories.transitions import Move, move
 from core.database.tables.jobs import Job
 from core.domain.failure_codes import TITLES, FailureCode
-from core.domain.job_state import MAX_CRASHES, AttemptOutcome, Desired, JobStatus
+from core.domain.job_state import MAX_CRASHES, MAX_OUTAGES, AttemptOutcome, Desired, JobStatus
+from core.failpoints import reach
 from core.settings import Settings
 
 _MESSAGES = {
@@ -30,6 +31,8 @@ class Return:
     outcome: AttemptOutcome
     actor: str
     detail: str | None = None
+    code: FailureCode | None = None
+    """The cause of a crash, where it is known: a job that is given up then fails with it."""
 
 
 def give_back(session: Session, settings: Settings, job: Job, what: Return) -> None:
@@ -38,9 +41,10 @@ def give_back(session: Session, settings: Settings, job: Job, what: Return) -> N
         _stop(session, job, what, JobStatus.CANCELLED)
     elif job.desired is Desired.PAUSE:
         _stop(session, job, what, JobStatus.PAUSED)
+    elif what.outcome is AttemptOutcome.OUTAGE:
+        _wait_out(session, settings, job, what)
     elif _is_free(session, job, what.outcome):
-        pause = backoff_seconds(settings, 0) if what.outcome is AttemptOutcome.OUTAGE else 0.0
-        _queue(session, job, what, pause)
+        _queue(session, job, what, 0.0)
     elif job.crash_count + 1 >= MAX_CRASHES:
         _fail(session, job, what)
     else:
@@ -50,6 +54,17 @@ def give_back(session: Session, settings: Settings, job: Job, what: Return) -> N
 def backoff_seconds(settings: Settings, num_crashes: int) -> float:
     """30 s, doubled with each crash, at the default lease; scales with the lease."""
     return settings.lease_seconds / 2 * float(2**num_crashes)
+
+
+def _wait_out(session: Session, settings: Settings, job: Job, what: Return) -> None:
+    """Free of charge, but not for ever: nobody looks at a queue that only goes round."""
+    has_progress = attempt_rows.find_attempt(session, job.id, job.attempt).num_checkpoints > 0
+    num_outages = 0 if has_progress else 1 + attempt_rows.count_newest(session, job.id, AttemptOutcome.OUTAGE)
+    if num_outages >= MAX_OUTAGES:
+        detail = f"{num_outages} attempts in a row met an outage. Retry the job once the store answers again."
+        _end_failed(session, job, what, FailureCode.STORE_UNAVAILABLE, detail)
+    else:
+        _queue(session, job, what, backoff_seconds(settings, min(max(0, num_outages - 1), MAX_CRASHES)))
 
 
 def _is_free(session: Session, job: Job, outcome: AttemptOutcome) -> bool:
@@ -84,17 +99,22 @@ def _queue(session: Session, job: Job, what: Return, pause_seconds: float, *, is
         "crash_count": job.crash_count + is_crash,
     }
     move(session, job, Move(to=JobStatus.QUEUED, event=event, outcome=what.outcome, values=values))
+    reach("requeue.in_transaction")
 
 
 def _fail(session: Session, job: Job, what: Return) -> None:
     detail = f"{job.crash_count + 1} attempts ended without a new checkpoint. {_MESSAGES[what.outcome]}"
     if what.detail:
         detail = f"{detail} {what.detail}"
-    code = FailureCode.CRASH_LOOP
+    job.crash_count += 1
+    _end_failed(session, job, what, what.code or FailureCode.CRASH_LOOP, detail)
+
+
+def _end_failed(session: Session, job: Job, what: Return, code: FailureCode, detail: str) -> None:
     event = EventDraft(
         kind="failed", level="error", message=f"{TITLES[code]}: {detail}", data={"code": code}, actor=what.actor
     )
-    values = {"error_code": code, "error_detail": detail, "crash_count": job.crash_count + 1}
     metrics.forget_rewound(session, job.id)
     attempt_rows.close_stages(session, job.id)
+    values = {"error_code": code, "error_detail": detail}
     move(session, job, Move(to=JobStatus.FAILED, event=event, outcome=what.outcome, values=values))

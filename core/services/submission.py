@@ -16,6 +16,7 @@ from core.domain.errors import DomainError, FieldError, InvalidRequest
 from core.domain.job_spec import JobRequest, resolve_request
 from core.domain.job_state import Desired, JobStatus
 from core.domain.variants import VariantError, get_variant, validate_beta, validate_options
+from core.failpoints import reach
 from core.services import base_models
 from core.services.backend import Backend
 from core.services.base_models import StartingPoint
@@ -99,6 +100,7 @@ def insert(session: Session, project_id: str, job_id: str, draft: Draft, source:
     )
     data = {"source_job_id": source.id} if source else {}
     job_rows.insert_job(session, job, EventDraft(kind="submitted", message="Queued.", data=data))
+    reach("submit.in_transaction")
     return job
 
 

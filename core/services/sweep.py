@@ -15,6 +15,7 @@ from core.database.repositories import bookkeeping
 from core.database.repositories import jobs as job_rows
 from core.database.repositories.events import SWEEPER
 from core.domain.job_state import AttemptOutcome, JobStatus
+from core.failpoints import reach
 from core.services import garbage_collection, idempotency, requeue
 from core.services.backend import Backend
 from core.services.ids import new_suffix
@@ -113,6 +114,7 @@ class Sweeper:
         num_silent = self._backend.database.write(
             lambda session: job_rows.mark_woken(session, after_seconds=seconds, limit=MAX_WAKES)
         )
+        reach("wake.marked")
         for _ in range(num_silent):
             self._backend.queue.wake()
 
@@ -134,10 +136,12 @@ def expire(backend: Backend, lease: Lease, *, actor: str = SWEEPER) -> bool:
         if job is None or not is_same or job.status is not JobStatus.RUNNING:
             return False
         requeue.give_back(session, backend.settings, job, requeue.Return(AttemptOutcome.LOST, actor))
+        reach("expire.in_transaction")
         return True
 
     was_expired = backend.database.write(work)
     if was_expired:
+        reach("expire.committed")
         _log.info("lease_expired", job_id=lease.job_id, attempt=lease.attempt)
         backend.queue.wake()
     return was_expired

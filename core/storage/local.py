@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from core.failpoints import reach
 from core.storage.object_store import ObjectInfo, ObjectNotFound, StoreUnavailable
 
 CHUNK_BYTES = 1024 * 1024
@@ -112,7 +113,9 @@ class LocalObjectStore:
                     write(target)
                     target.flush()
                     os.fsync(target.fileno())
+                reach("store.written")
                 self._rename(temporary, path)
+                reach("store.renamed")
             finally:
                 temporary.unlink(missing_ok=True)
 

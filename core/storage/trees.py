@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
+from core.failpoints import reach
 from core.storage.object_store import ObjectNotFound, ObjectStore, StoreUnavailable
 
 MANIFEST = "manifest.json"
@@ -76,8 +77,11 @@ def upload_tree(
         store.put_file(prefix + file.path, directory / file.path)
         if store.stat(prefix + file.path).num_bytes != file.num_bytes:
             raise StoreUnavailable("The object store holds another number of bytes than it was given.")
+        reach("upload.file_stored")
     manifest = json.dumps({"version": _VERSION, "files": [asdict(file) for file in files]}, indent=1).encode()
+    reach("upload.files_stored")
     store.put_bytes(prefix + MANIFEST, manifest)
+    reach("upload.manifest_stored")
     return UploadedTree(prefix=prefix, manifest_sha256=hashlib.sha256(manifest).hexdigest(), files=files)
 
 
@@ -128,6 +132,7 @@ def fetch_file(store: ObjectStore, key: str, file: TreeFile, target: Path) -> No
         raise TreeDamaged(f"{file.path} has {target.stat().st_size} bytes instead of {file.num_bytes}.")
     if file_sha256(target) != file.sha256:
         raise TreeDamaged(f"{file.path} has changed.")
+    reach("fetch.file_verified")
 
 
 def _is_inside(path: str) -> bool:

@@ -17,6 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from core.failpoints import reach
+
 _DTYPE_NAMES = {
     torch.float32: "F32",
     torch.bfloat16: "BF16",
@@ -86,8 +88,10 @@ def complete_directory(directory: Path) -> Iterator[Path]:
     try:
         yield hidden
         _flush_tree(hidden)
+        reach("directory.written")
         hidden.rename(directory)
         _flush_path(directory.parent)
+        reach("directory.renamed")
     except BaseException:
         shutil.rmtree(hidden, ignore_errors=True)
         raise

@@ -15,7 +15,7 @@ from core.domain.errors import Conflict, DomainError, Fenced
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import MAX_CRASHES, AttemptOutcome, JobStatus, Stage
 from core.domain.trainer_protocol import Progress, StageChanged, TrainerEvent
-from core.services import attempts, checkpoints, events, jobs, metrics, recording, sweep
+from core.services import attempts, checkpoints, events, jobs, metrics, recording, requeue, sweep
 from core.services.attempts import Claim
 from core.services.backend import Backend
 from core.services.metrics import MetricsQuery
@@ -373,6 +373,35 @@ def test_crashes_cost_and_the_third_without_progress_ends_the_job(backend: Backe
     assert error is not None
     assert error.code is FailureCode.CRASH_LOOP
     assert "Exit code -11." in error.detail
+
+
+def test_a_job_given_up_for_a_known_cause_says_so(backend: Backend) -> None:
+    job_id = submit(backend).id
+    for _ in range(MAX_CRASHES):
+        attempts.release(backend, claim(backend), AttemptOutcome.CRASHED, "Free some space.", FailureCode.DISK_FULL)
+        make_due(backend)
+    error = jobs.get(backend, PROJECT, job_id).error
+    assert error is not None
+    assert error.code is FailureCode.DISK_FULL
+    assert "Free some space." in error.detail
+
+
+def test_outages_are_free_but_not_for_ever(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requeue, "MAX_OUTAGES", 4)
+    job_id = submit(backend).id
+    for _ in range(3):
+        attempts.release(backend, claim(backend), AttemptOutcome.OUTAGE)
+        make_due(backend)
+    held = claim(backend)
+    checkpoint(backend, held, 1)  # progress: the count starts anew
+    for _ in range(4):
+        assert attempts.release(backend, held, AttemptOutcome.OUTAGE) is JobStatus.QUEUED
+        make_due(backend)
+        held = claim(backend)
+    assert attempts.release(backend, held, AttemptOutcome.OUTAGE) is JobStatus.FAILED
+    error = jobs.get(backend, PROJECT, job_id).error
+    assert error is not None
+    assert error.code is FailureCode.STORE_UNAVAILABLE
 
 
 def test_a_checkpoint_forgives_earlier_crashes(backend: Backend) -> None:

@@ -9,8 +9,9 @@ from core.database.repositories.transitions import IllegalMove, Move, move
 from core.domain.errors import Fenced, InvalidRequest
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import ALLOWED_TRANSITIONS, AttemptOutcome, Desired, JobStatus, Stage
-from core.services import attempts, datasets, events, jobs, recording
+from core.services import attempts, datasets, events, jobs, metrics, recording
 from core.services.backend import Backend
+from core.services.checkpoints import mark_checkpoint_corrupt
 
 
 @pytest.fixture(autouse=True)
@@ -252,6 +253,27 @@ def test_retry_goes_on_from_the_newest_checkpoint_with_its_curve(backend: Backen
     recording.record_points(backend, taken, [point(3)])
     head = jobs.list_heads(backend, [retried.id])[retried.id]
     assert head.last_metric_seq == 3
+
+
+def test_a_retried_job_falls_back_when_the_newest_checkpoint_is_damaged(backend: Backend) -> None:
+    source_id = submit(backend).id
+    held = claim(backend)
+    attempts.begin(backend, held)
+    recording.record_points(backend, held, [point(step) for step in (1, 2, 3)])
+    checkpoint(backend, held, 1)
+    checkpoint(backend, held, 3)
+    attempts.finish_failed(backend, held, FailureCode.DISK_FULL, "Free some space.")
+
+    jobs.retry(backend, PROJECT, source_id)
+    taken = claim(backend)
+    newest = attempts.begin(backend, taken)
+    assert newest is not None
+    assert newest.step == 3
+    mark_checkpoint_corrupt(backend, taken, newest.checkpoint_id, "one byte has changed.")
+    older = attempts.begin(backend, taken)
+    assert older is not None
+    assert older.step == 1
+    assert [shown.step for shown in metrics.all_points(backend, PROJECT, taken.job_id)] == [1]
 
 
 def test_only_failed_and_cancelled_jobs_are_retried(backend: Backend) -> None:

@@ -206,7 +206,8 @@ def test_pruned_and_deleted_objects_go_and_named_ones_stay(backend: Backend) -> 
     retried = jobs.retry(backend, PROJECT, job_id)
     jobs.delete(backend, PROJECT, job_id)
     garbage_collection.collect(backend)
-    assert [key.split("/")[-2] for key in objects(backend)] == ["dpo-00000003"], "the retried job starts there"
+    kept = [key.split("/")[-2] for key in objects(backend)]
+    assert kept == ["dpo-00000002", "dpo-00000003"], "the retried job starts there, or one before if that is damaged"
     jobs.cancel(backend, PROJECT, retried.id)
     jobs.delete(backend, PROJECT, retried.id)
     garbage_collection.collect(backend)

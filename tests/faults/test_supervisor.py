@@ -132,12 +132,13 @@ def test_cancel_stops_the_trainer(backend: Backend) -> None:
 
 def test_cancel_with_save_publishes_the_policy_as_it_is(backend: Backend) -> None:
     with InProcessWorker(backend):
-        job_id = submit_toy(backend, SLOW)
-        wait_for_step(backend, job_id, "dpo", 3)
+        script = replace(SLOW, steps=300)
+        job_id = submit_toy(backend, script)
+        wait_for_step(backend, job_id, "sft", 3)
         jobs.cancel(backend, PROJECT, job_id, save=True)
         job = wait_for_status(backend, job_id, "cancelled")
     assert job.artifact is not None
-    assert points(backend, job_id)[-1].step < SLOW.steps
+    assert points(backend, job_id)[-1].step < script.steps
 
 
 def test_a_trainer_that_does_not_listen_is_killed(backend: Backend) -> None:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now, seconds_since
@@ -24,6 +24,14 @@ def is_running(session: Session, job_id: str, attempt: int) -> bool:
     """May this attempt still commit what it uploads?"""
     started = select(Attempt.attempt).where(Attempt.job_id == job_id, Attempt.attempt == attempt)
     return session.scalar(started.where(Attempt.outcome.is_(None))) is not None
+
+
+def count_newest(session: Session, job_id: str, outcome: AttemptOutcome) -> int:
+    """How many of the ended attempts, from the newest back, ended so and without a checkpoint."""
+    mine = (Attempt.job_id == job_id, Attempt.outcome.is_not(None))
+    others = or_(Attempt.outcome != outcome, Attempt.num_checkpoints > 0)
+    last_other = select(func.coalesce(func.max(Attempt.attempt), 0)).where(*mine, others).scalar_subquery()
+    return session.scalars(select(func.count()).select_from(Attempt).where(*mine, Attempt.attempt > last_other)).one()
 
 
 def list_attempts(session: Session, job_id: str) -> list[Attempt]:

@@ -13,6 +13,7 @@ from core.database.schema import JOB_TABLES
 from core.database.tables.jobs import Attempt, Job, JobStage
 from core.domain.errors import Fenced
 from core.domain.job_state import FINAL_STATUSES, Desired, JobStatus
+from core.failpoints import reach
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +123,7 @@ def claim_next(session: Session, claimant: Claimant) -> Job | None:
     }
     event = EventDraft(kind="started", message=message, data=data, actor=claimant.worker)
     move(session, job, Move(to=JobStatus.RUNNING, event=event, values=lease))
+    reach("claim.in_transaction")
     return job
 
 

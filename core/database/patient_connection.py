@@ -1,0 +1,34 @@
+"""A connection to PostgreSQL that waits for an answer, but not for ever."""
+
+import time
+from collections.abc import Generator
+from typing import Any
+
+from psycopg import Connection, OperationalError
+
+MAX_ANSWER_SECONDS = 20.0
+"""More than the server takes before it gives a statement up."""
+
+
+class PatientConnection(Connection[Any]):
+    """The driver knows no limit of its own: a server that has gone silent without a word would hold the thread.
+
+    A connection that is given up on is closed: whatever was sent on it may or may not have been done.
+    """
+
+    def wait(self, gen: Any, *options: Any, **named_options: Any) -> Any:
+        return super().wait(self._limited(gen), *options, **named_options)
+
+    def _limited(self, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """The driver's steps; it calls several times a second, also while nothing has arrived."""
+        deadline = time.monotonic() + MAX_ANSWER_SECONDS
+        try:
+            wanted = next(steps)
+            while True:
+                ready = yield wanted
+                if not ready and time.monotonic() > deadline:
+                    self.close()
+                    raise OperationalError("the server does not answer")
+                wanted = steps.send(ready)
+        except StopIteration as end:
+            return end.value

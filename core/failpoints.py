@@ -1,0 +1,87 @@
+"""Named points at which a fault test may strike: nothing happens there unless PREFTUNE_FAILPOINTS is set.
+
+`PREFTUNE_FAILPOINTS="checkpoint.committed=kill@2;store.written=enospc@1+"`: at the second pass of the one point this
+process is killed, from the first pass of the other on its disk is full. Actions: `kill`, `enospc`, `eio`,
+`sleep:<seconds>`, and `note:<file>`, which appends the point's name; the name `*` stands for every point.
+Standard library only: trainers use it too.
+"""
+
+import errno
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+
+VARIABLE = "PREFTUNE_FAILPOINTS"
+_ERRORS = {"enospc": errno.ENOSPC, "eio": errno.EIO}
+_AFTERLIFE_SECONDS = 60
+
+
+@dataclass
+class Failpoint:
+    """What happens at one point, and at which pass."""
+
+    action: str
+    argument: str = ""
+    first: int = 1
+    is_lasting: bool = False
+    """At every later pass too."""
+    num_passes: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def pass_by(self, name: str) -> None:
+        with self.lock:
+            self.num_passes += 1
+            is_due = self.num_passes == self.first or (self.is_lasting and self.num_passes > self.first)
+        if is_due:
+            self._strike(name)
+
+    def _strike(self, name: str) -> None:
+        if self.action in _ERRORS:
+            number = _ERRORS[self.action]
+            raise OSError(number, os.strerror(number), name)
+        if self.action == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(_AFTERLIFE_SECONDS)  # this thread may live a moment longer, but must do nothing more
+        elif self.action == "sleep":
+            time.sleep(float(self.argument))
+        elif self.action == "note":
+            with open(self.argument, "a", encoding="utf-8") as notes:
+                notes.write(name + "\n")
+
+
+def parse(text: str) -> dict[str, Failpoint]:
+    """Raises ValueError naming the part that is wrong."""
+    points = {}
+    for part in filter(None, text.split(";")):
+        name, _, rest = part.partition("=")
+        what, at, passes = rest.partition("@")
+        action, _, argument = what.partition(":")
+        if not name or action not in (*_ERRORS, "kill", "sleep", "note") or (at and not passes.rstrip("+").isdigit()):
+            raise ValueError(f"{VARIABLE}: not a failpoint: {part!r}")
+        points[name] = Failpoint(
+            action=action,
+            argument=argument,
+            first=int(passes.rstrip("+")) if at else 1,
+            is_lasting=passes.endswith("+") or action == "note",
+        )
+    return points
+
+
+_points = parse(os.environ.get(VARIABLE, ""))
+
+
+def arm(text: str) -> None:
+    """Replace what the environment has set: for processes that are forked."""
+    global _points
+    _points = parse(text)
+
+
+def reach(name: str) -> None:
+    """The point of that name."""
+    if not _points:
+        return
+    for known in (name, "*"):
+        if known in _points:
+            _points[known].pass_by(name)
