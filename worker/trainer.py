@@ -39,6 +39,7 @@ from core.training import pipeline
 from core.training.failures import BadCheckpoint, BadStageOutput, TrainingFailure, TrainingStopped
 from core.training.pipeline import TrainingResult
 from core.training.plan import ReusePlan, TrainingPlan
+from core.training.precision import faster_precision
 from core.training.stage_digests import reference_digest, sft_digest
 from worker.link import SupervisorLink
 from worker.trainer_events import CHECKPOINT_UNUSABLE
@@ -82,6 +83,7 @@ def train(link: SupervisorLink, work_dir: Path) -> None:
         num_sft_rows=inputs.num_sft_rows,
         num_train_pairs=inputs.train.num_rows,
         device=assignment.device,
+        fast_precision=faster_precision(assignment.device),
     )
     link.send(Resolved(spec=spec.model_dump(mode="json")))
     link.send(StageChanged(stage="staging", status="finished"))

@@ -155,15 +155,21 @@ def resolve_request(request: JobRequest, *, num_parameters: int, num_pairs: int,
     return JobSpec.model_validate(values | {"num_parameters": num_parameters, "num_pairs": num_pairs})
 
 
-def resolve_staged(spec: JobSpec, *, num_sft_rows: int, num_train_pairs: int, device: str) -> JobSpec:
-    """The spec with no `auto` left, once the pairs that fit are counted and the device is known."""
+def resolve_staged(
+    spec: JobSpec, *, num_sft_rows: int, num_train_pairs: int, device: str, fast_precision: Precision
+) -> JobSpec:
+    """The spec with no `auto` left, once the pairs that fit are counted and the device is known.
+
+    Args:
+        fast_precision: what this device multiplies fastest; a CPU without bf16 instructions is ten times slower in it.
+    """
     values = spec.model_dump()
     if spec.sft != "skip":
         values["sft"]["warmup_steps"] = _warmup(values["sft"], num_sft_rows)
     values["dpo"]["warmup_steps"] = _warmup(values["dpo"], num_train_pairs)
     steps = total_steps(values["dpo"], num_train_pairs)
     if spec.precision == "auto":
-        values["precision"] = presets.precision(device)
+        values["precision"] = fast_precision
     if spec.evaluate_every_steps == "auto":
         values["evaluate_every_steps"] = max(1, math.ceil(steps / 10))
     if spec.checkpoint_every_steps == "auto":

@@ -48,11 +48,6 @@ def fill(stage: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in preset.items() if stage[key] == "auto"}
 
 
-def precision(device: str) -> str:
-    """bf16 where the device multiplies it fast; every CUDA device in use does, and so do current CPUs."""
-    return "fp32" if device == "mps" else "bf16"
-
-
 def micro_batch_tokens(device: str) -> int:
     return 16384 if device.startswith("cuda") else 2048
 

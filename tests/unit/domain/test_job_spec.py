@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from core.domain.job_spec import JobRequest, JobSpec, resolve_request, resolve_staged, total_steps
+from core.domain.job_spec import JobRequest, JobSpec, Precision, resolve_request, resolve_staged, total_steps
 
 LEAST = {"base_model": "smollm2-135m-instruct", "dataset_id": "ds_1"}
 
@@ -16,8 +16,14 @@ def accepted(body: dict[str, Any], num_pairs: int = 1000, num_parameters: int = 
     return resolve_request(request, num_parameters=num_parameters, num_pairs=num_pairs, default_beta=0.1)
 
 
-def staged(body: dict[str, Any], num_pairs: int = 1000, device: str = "cpu") -> JobSpec:
-    return resolve_staged(accepted(body, num_pairs), num_sft_rows=num_pairs, num_train_pairs=num_pairs, device=device)
+def staged(body: dict[str, Any], num_pairs: int = 1000, precision: Precision = "bf16") -> JobSpec:
+    return resolve_staged(
+        accepted(body, num_pairs),
+        num_sft_rows=num_pairs,
+        num_train_pairs=num_pairs,
+        device="cpu",
+        fast_precision=precision,
+    )
 
 
 def autos(values: Any) -> list[Any]:
@@ -70,7 +76,13 @@ def test_resolving_is_stable_over_json() -> None:
     spec = staged({"sft": {"epochs": 2}, "lora": {"rank": 8}})
     again = JobSpec.model_validate_json(spec.model_dump_json())
     assert again == spec
-    assert resolve_staged(again, num_sft_rows=5, num_train_pairs=5, device="cuda:0") == spec
+    elsewhere = resolve_staged(again, num_sft_rows=5, num_train_pairs=5, device="cuda:0", fast_precision="fp32")
+    assert elsewhere == spec
+
+
+def test_the_precision_is_what_the_device_multiplies_fastest() -> None:
+    assert staged({}, precision="fp32").precision == "fp32"
+    assert staged({"precision": "bf16"}, precision="fp32").precision == "bf16"
 
 
 def test_the_last_smaller_step_counts() -> None:
