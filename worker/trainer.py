@@ -42,12 +42,16 @@ from core.training.plan import ReusePlan, TrainingPlan
 from core.training.precision import faster_precision
 from core.training.stage_digests import reference_digest, sft_digest
 from worker.link import SupervisorLink
-from worker.trainer_events import CHECKPOINT_UNUSABLE
+from worker.trainer_events import CHECKPOINT_UNUSABLE, SLOW_PRECISION
 from worker.trainer_inputs import InputEncoder, StoppedWhileStaging, open_tokenizer
 from worker.trainer_observer import LinkObserver, finite
 from worker.trainer_plan import make_plan
 
 PAIRS_FILE = "pairs.jsonl"
+_SLOW_PRECISION_MESSAGE = (
+    "This worker's processor has no instructions for bf16, so training takes many times longer than in fp32. "
+    'Set "precision" to "auto" or "fp32".'
+)
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -78,14 +82,17 @@ def train(link: SupervisorLink, work_dir: Path) -> None:
     spec = JobSpec.model_validate(assignment.spec)
     encoder = InputEncoder(link=link, assignment=assignment, work_dir=work_dir, tokenizer=tokenizer, spec=spec)
     inputs = encoder.encode()
+    fast_precision = faster_precision(assignment.device)
     spec = resolve_staged(
         spec,
         num_sft_rows=inputs.num_sft_rows,
         num_train_pairs=inputs.train.num_rows,
         device=assignment.device,
-        fast_precision=faster_precision(assignment.device),
+        fast_precision=fast_precision,
     )
     link.send(Resolved(spec=spec.model_dump(mode="json")))
+    if spec.precision != fast_precision and fast_precision == "fp32" and assignment.resume_from is None:
+        link.send(TrainerEvent(level="warning", kind=SLOW_PRECISION, message=_SLOW_PRECISION_MESSAGE))
     link.send(StageChanged(stage="staging", status="finished"))
     engine_dir = work_dir / "engine"
     engine_dir.mkdir(exist_ok=True)

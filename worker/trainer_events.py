@@ -2,5 +2,7 @@
 
 CHECKPOINT_UNUSABLE = "checkpoint_unusable"
 """Sent before `failed`: the checkpoint to resume from is intact but cannot be used; try an older one."""
+SLOW_PRECISION = "slow_precision"
+"""bf16 was asked for on a device that computes it slower than fp32."""
 PAIRS_SET_ASIDE = "pairs_set_aside"
 """Rows that do not fit into `max_length`."""

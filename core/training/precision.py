@@ -6,7 +6,7 @@ import torch
 
 from core.training.plan import Precision
 
-_SIZE = 512
+_SIZE = 256
 _REPEATS = 3
 _WORTHWHILE = 1.3
 """bf16 costs accuracy, so it must be faster by this factor."""
