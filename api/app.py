@@ -14,6 +14,7 @@ from api import handlers
 from api.access import Access
 from api.body_limits import MAX_JSON_BYTES, BodyLimits, BodyPolicy
 from api.head import Head
+from api.live.feeds import Feeds
 from api.middleware import RequestContext
 from api.readiness import ReadinessProbe
 from api.routes import artifacts, catalogue, datasets, health, job_records, jobs, pages
@@ -94,6 +95,7 @@ def _open(app: FastAPI, stack: ExitStack) -> None:
     area = SpoolArea.open(settings.scratch_dir)
     stack.callback(area.close)
     app.state.backend = backend
+    app.state.feeds = Feeds(backend)
     app.state.readiness = ReadinessProbe(backend)
     app.state.upload_desk = UploadDesk(
         area=area,

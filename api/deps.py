@@ -6,6 +6,7 @@ from fastapi import Depends, Header, Query, Request, Security
 from fastapi.security import HTTPBearer
 
 from api.access import Caller
+from api.live.feeds import Feeds
 from api.readiness import ReadinessProbe
 from api.uploads.receive import UploadDesk
 from core.services.backend import Backend
@@ -40,6 +41,11 @@ def get_readiness(request: Request) -> ReadinessProbe:
     return probe
 
 
+def get_feeds(request: Request) -> Feeds:
+    feeds: Feeds = request.app.state.feeds
+    return feeds
+
+
 def get_processor(request: Request) -> DatasetProcessor:
     processor: DatasetProcessor = request.app.state.dataset_processor
     return processor
@@ -50,6 +56,7 @@ CallerDep = Annotated[Caller, Depends(get_caller)]
 UploadDeskDep = Annotated[UploadDesk, Depends(get_upload_desk)]
 ReadinessDep = Annotated[ReadinessProbe, Depends(get_readiness)]
 ProcessorDep = Annotated[DatasetProcessor, Depends(get_processor)]
+FeedsDep = Annotated[Feeds, Depends(get_feeds)]
 NEEDS_KEY = [Security(bearer)]
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Items of a page.")]

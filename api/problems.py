@@ -54,6 +54,7 @@ RANGE_NOT_SATISFIABLE = ProblemKind(
     HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "range-not-satisfiable", "The range lies outside the file"
 )
 INVALID_REQUEST = ProblemKind(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The request is not valid")
+TOO_MANY_STREAMS = ProblemKind(HTTPStatus.SERVICE_UNAVAILABLE, "too-many-streams", "Too many streams are open")
 NOT_READY = ProblemKind(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", "The service cannot do its work just now")
 INTERNAL_ERROR = ProblemKind(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", "Something went wrong in the service")
 
@@ -71,6 +72,7 @@ HTTP_PROBLEMS: tuple[ProblemKind, ...] = (
     UNSUPPORTED_BODY,
     RANGE_NOT_SATISFIABLE,
     INVALID_REQUEST,
+    TOO_MANY_STREAMS,
     NOT_READY,
     INTERNAL_ERROR,
 )

@@ -8,6 +8,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.access import is_loopback
 from api.app import create_app
+from api.live.stream import ABORT, AT_SHUTDOWN
 from core.logging import configure_logging
 from core.settings import Settings, SettingsError
 
@@ -19,13 +20,18 @@ SHUTDOWN_SECONDS = 10
 
 
 class TimedH11Protocol(H11Protocol):
-    """Closes a connection whose request head does not come: uvicorn itself waits for ever for that."""
+    """Closes a connection whose request head does not come: uvicorn itself waits for ever for that.
+
+    Event streams have no end of their own: they are told when the server stops, and may drop a client that takes
+    nothing.
+    """
 
     header_seconds = HEADER_SECONDS
     _header_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.app_state = {**self.app_state, ABORT: transport.abort}
         self._header_timer = self.loop.call_later(self.header_seconds, self._give_up)
 
     def data_received(self, data: bytes) -> None:
@@ -39,6 +45,12 @@ class TimedH11Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        end_stream = self.scope["state"].get(AT_SHUTDOWN) if self.cycle and not self.cycle.response_complete else None
+        if end_stream is not None:
+            end_stream()
 
     def _give_up(self) -> None:
         self._header_timer = None

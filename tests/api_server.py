@@ -12,6 +12,7 @@ import httpx
 import uvicorn
 from backends import BASE_MODEL, PROJECT, add_dataset, make_base_model
 
+from api.live.feeds import Feeds
 from api.server import uvicorn_config
 from core.domain.dataset_rows import DatasetKind
 from core.services import datasets
@@ -28,6 +29,7 @@ class RunningApi:
     settings: Settings
     backend: Backend
     """The server's own, for what only workers do."""
+    feeds: Feeds
 
     def dataset_id(self, dataset_id: str = "ds_1", kind: DatasetKind = DatasetKind.PREFERENCE) -> str:
         """A ready data set, made without an upload unless it is there."""
@@ -57,7 +59,8 @@ def serve(folder: Path, **settings: Any) -> Iterator[RunningApi]:
         port = _wait_for_port(server, thread)
         url = f"http://127.0.0.1:{port}"
         with httpx.Client(base_url=url, timeout=30) as http:
-            yield RunningApi(url=url, http=http, settings=made, backend=config.loaded_app.state.backend)
+            state = config.loaded_app.state
+            yield RunningApi(url=url, http=http, settings=made, backend=state.backend, feeds=state.feeds)
     finally:
         server.should_exit = True
         thread.join(START_SECONDS)

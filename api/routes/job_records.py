@@ -2,17 +2,20 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
 
-from api.deps import NEEDS_KEY, After, BackendDep, CallerDep
+from api.deps import NEEDS_KEY, After, BackendDep, CallerDep, FeedsDep
 from api.downloads import attachment
-from api.openapi import problems
+from api.live.frames import ID_PATTERN, parse_id
+from api.live.stream import EventStream
+from api.openapi import Responses, problems
 from api.routes.jobs import JobId
 from api.schemas.job_records import Checkpoints, Events, MetricsPage, Samples
 from api.strict_route import StrictRoute
 from core.domain.job_state import Stage
-from core.services import checkpoints, events, metrics
+from core.services import checkpoints, events, jobs, metrics
 from core.services.metrics import MAX_PAGE_POINTS, MetricsQuery
 
 MAX_NAMES_CHARS = 2048
@@ -31,6 +34,20 @@ MaxPointsParam = Annotated[
     Query(ge=2, le=MAX_PAGE_POINTS, description="Thin the curves to so many points, keeping each curve's extremes."),
 ]
 FormatParam = Annotated[Literal["json", "csv"], Query(description="`csv`: one row a point, all of them.")]
+
+StreamCursor = Annotated[
+    str | None,
+    Query(
+        pattern=ID_PATTERN,
+        description="`<metric seq>.<event seq>`: only what is newer, for a client that holds the rest already. "
+        "`Last-Event-ID` goes before it.",
+    ),
+]
+LastEventId = Annotated[
+    str | None,
+    Header(alias="Last-Event-ID", pattern=ID_PATTERN, description="`id` of the last event read: replay from there."),
+]
+STREAM: Responses = {200: {"description": "Until the job ends.", "content": {"text/event-stream": {}}}}
 
 
 @router.get(
@@ -57,6 +74,20 @@ def get_metrics(
     points = metrics.all_points(backend, caller.project_id, job_id, query)
     headers = {"Content-Disposition": attachment(f"{job_id}-metrics.csv")}
     return Response(metrics.to_csv(points), 200, headers, "text/csv")
+
+
+@router.get("/jobs/{job_id}/stream", response_class=Response, responses=STREAM)
+async def stream_job(
+    job_id: JobId,
+    backend: BackendDep,
+    caller: CallerDep,
+    feeds: FeedsDep,
+    after: StreamCursor = None,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """The job live, as server-sent events: `metric` (an array of points), `status`, `event`, `reset`, `end`."""
+    await to_thread.run_sync(jobs.get, backend, caller.project_id, job_id)
+    return EventStream(feeds, caller.project_id, job_id, parse_id(last_event_id or after or "0.0"))
 
 
 @router.get("/jobs/{job_id}/events")

@@ -12,5 +12,6 @@ client.jobs.download(job["id"], "policy/")
 
 from preftune.client import Client
 from preftune.errors import ApiError, ConnectionFailed, DownloadFailed, PreftuneError
+from preftune.stream import StreamEvent
 
-__all__ = ["ApiError", "Client", "ConnectionFailed", "DownloadFailed", "PreftuneError"]
+__all__ = ["ApiError", "Client", "ConnectionFailed", "DownloadFailed", "PreftuneError", "StreamEvent"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from preftune.downloads import download_files
+from preftune.stream import StreamEvent, follow
 from preftune.transport import Transport
 
 Objects = list[dict[str, Any]]
@@ -75,6 +76,16 @@ class Jobs:
     def download(self, job_id: str, directory: str | Path, *, on_progress: Callable[[int], None] | None = None) -> Path:
         """Fetch the tuned policy into `directory`. Verified, and resumed where an earlier download stopped."""
         return download_files(self._transport, self.artifact(job_id)["files"], Path(directory), on_progress)
+
+    def stream(
+        self, job_id: str, *, after: str | None = None, max_lost_seconds: float = 600.0
+    ) -> Iterator[StreamEvent]:
+        """What happens to the job, as it happens, until the event `end`. Connects again when the connection is lost.
+
+        `after`: the `id` of an event read before. On `reset` forget all points: they come again from the first.
+        Raises ConnectionFailed after `max_lost_seconds` without an answer.
+        """
+        return follow(self._transport, f"/jobs/{job_id}/stream", after, max_lost_seconds)
 
     def follow_metrics(self, job_id: str, *, poll_seconds: float = 1.0) -> Iterator[dict[str, Any]]:
         """Points as they come, until the job has ended; starts over after a rewind."""

@@ -4,6 +4,7 @@ from sqlalchemy.orm import Session
 
 from core.database.repositories import events as event_rows
 from core.database.repositories import samples as sample_rows
+from core.database.tables.jobs import Job
 from core.services import jobs
 from core.services.backend import Backend
 from core.services.views import EventView, SampleView
@@ -17,13 +18,17 @@ def list_events(
     """Oldest first."""
 
     def work(session: Session) -> list[EventView]:
-        jobs.find(session, project_id, job_id)
-        return [
-            EventView(seq=row.seq, at=row.at, level=row.level, kind=row.kind, message=row.message, data=row.data)
-            for row in event_rows.list_events(session, job_id, after=after, limit=limit)
-        ]
+        return events_of(session, jobs.find(session, project_id, job_id), after=after, limit=limit)
 
     return backend.database.read(work)
+
+
+def events_of(session: Session, job: Job, *, after: int, limit: int) -> list[EventView]:
+    """As `list_events`, inside a transaction."""
+    return [
+        EventView(seq=row.seq, at=row.at, level=row.level, kind=row.kind, message=row.message, data=row.data)
+        for row in event_rows.list_events(session, job.id, after=after, limit=limit)
+    ]
 
 
 def list_samples(backend: Backend, project_id: str, job_id: str) -> list[SampleView]:

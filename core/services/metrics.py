@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from core.database.repositories import metrics as metric_rows
 from core.database.repositories.metrics import PointFilter, PointRow
+from core.database.tables.jobs import Job
 from core.domain.job_state import Stage
 from core.services import jobs
 from core.services.backend import Backend
@@ -34,30 +35,30 @@ class MetricsQuery:
 def page(backend: Backend, project_id: str, job_id: str, query: MetricsQuery) -> MetricsPage:
     """Points after `query.after`. A reader that holds points of a rewound attempt gets `reset` and the first page."""
 
-    def work(session: Session) -> MetricsPage:
-        job = jobs.find(session, project_id, job_id)
-        reset = 0 < query.after <= job.rewind_seq
-        after = 0 if reset else query.after
-        where = PointFilter(after=after, stage=query.stage, split=query.split)
-        if query.max_points is None:
-            rows = metric_rows.list_points(session, job_id, where, limit=query.limit + 1)
-            has_more = len(rows) > query.limit
-            shown = rows[: query.limit]
-        else:
-            rows = metric_rows.list_points(session, job_id, where, limit=None)
-            has_more = False
-            shown = choose_points(rows, query.max_points, query.names)
-        newest = shown[-1].seq if has_more else max(job.last_metric_seq, after)
-        return MetricsPage(
-            job_id=job_id,
-            status=job.status,
-            points=[_view(row, query.names) for row in shown],
-            last_seq=newest,
-            has_more=has_more,
-            reset=reset,
-        )
+    return backend.database.read(lambda session: page_of(session, jobs.find(session, project_id, job_id), query))
 
-    return backend.database.read(work)
+
+def page_of(session: Session, job: Job, query: MetricsQuery) -> MetricsPage:
+    """As `page`, inside a transaction."""
+    reset = 0 < query.after <= job.rewind_seq
+    after = 0 if reset else query.after
+    where = PointFilter(after=after, stage=query.stage, split=query.split)
+    if query.max_points is None:
+        rows = metric_rows.list_points(session, job.id, where, limit=query.limit + 1)
+        has_more = len(rows) > query.limit
+        shown = rows[: query.limit]
+    else:
+        rows = metric_rows.list_points(session, job.id, where, limit=None)
+        has_more = False
+        shown = choose_points(rows, query.max_points, query.names)
+    return MetricsPage(
+        job_id=job.id,
+        status=job.status,
+        points=[_view(row, query.names) for row in shown],
+        last_seq=shown[-1].seq if has_more else max(job.last_metric_seq, after),
+        has_more=has_more,
+        reset=reset,
+    )
 
 
 def all_points(

@@ -35,6 +35,7 @@ CONTRACT = {
     "/jobs/{job_id}/retry": {"post"},
     "/jobs/{job_id}/events": {"get"},
     "/jobs/{job_id}/metrics": {"get"},
+    "/jobs/{job_id}/stream": {"get"},
     "/jobs/{job_id}/samples": {"get"},
     "/jobs/{job_id}/checkpoints": {"get"},
     "/jobs/{job_id}/artifact": {"get"},

@@ -77,11 +77,14 @@ def rewind(session: Session, job: Job, point: ResumePoint | None) -> int:
 
 
 def _renumber(session: Session, job: Job) -> int:
-    """Shift the points that are left beyond every number given out so far; returns the last number."""
+    """Shift the points that are left beyond every number given out so far; returns the last number.
+
+    Without any, one number is passed over: it stands for "the rewind is seen, and nothing is left".
+    """
     mine = MetricPoint.job_id == job.id
     lowest, highest = session.execute(select(func.min(MetricPoint.seq), func.max(MetricPoint.seq)).where(mine)).one()
     if lowest is None:
-        return job.rewind_seq
+        return job.rewind_seq + 1
     shift = job.rewind_seq + 1 - int(lowest)
     statement = update(MetricPoint).where(mine).values(seq=MetricPoint.seq + shift)
     session.execute(statement.execution_options(synchronize_session=False))
