@@ -17,7 +17,7 @@ from api.head import Head
 from api.live.feeds import Feeds
 from api.middleware import RequestContext
 from api.readiness import ReadinessProbe
-from api.routes import artifacts, catalogue, datasets, health, job_records, jobs, pages
+from api.routes import artifacts, catalogue, datasets, health, job_records, jobs, pages, uploads
 from api.uploads.form import MAX_OVERHEAD_BYTES
 from api.uploads.receive import UploadDesk
 from api.uploads.spool import SpoolArea
@@ -27,6 +27,7 @@ from core.domain.errors import Unavailable
 from core.services.backend import Backend, open_backend
 from core.services.dataset_processing import DatasetProcessor
 from core.services.sweep import Sweeper
+from core.services.uploads import MAX_PART_BYTES
 from core.settings import Settings, SettingsError, load_settings
 
 TITLE = "Preftune"
@@ -63,13 +64,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     handlers.register(app)
-    for router in (datasets, jobs, job_records, artifacts, catalogue, health, pages):
+    for router in (datasets, uploads, jobs, job_records, artifacts, catalogue, health, pages):
         app.include_router(router.router)
     max_upload_bytes = settings.max_upload_bytes + MAX_OVERHEAD_BYTES
 
     def policy_of(scope: Scope) -> BodyPolicy:
-        is_upload = scope["method"] == "POST" and scope["path"] == "/datasets"
-        return BodyPolicy(max_bytes=max_upload_bytes if is_upload else MAX_JSON_BYTES)
+        if scope["method"] == "POST" and scope["path"] == "/datasets":
+            return BodyPolicy(max_bytes=max_upload_bytes)
+        if scope["method"] == "PUT" and scope["path"].startswith(uploads.PATH):
+            return BodyPolicy(max_bytes=MAX_PART_BYTES)
+        return BodyPolicy(max_bytes=MAX_JSON_BYTES)
 
     # The last one added is the outermost.
     app.add_middleware(Access, settings=settings, project_id=DEFAULT_PROJECT_ID)

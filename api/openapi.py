@@ -76,6 +76,14 @@ UPLOAD_BODY: dict[str, Any] = {
 }
 
 
+PART_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
 def problems(*statuses: int) -> Responses:
     """`responses=` of a route that can answer with these problems."""
     content = {MEDIA_TYPE: {"schema": _PROBLEM_SCHEMA}}

@@ -25,6 +25,8 @@ from core.domain.errors import FieldError, NotFound
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 RAW_BODY = "x-raw-body"
 """Key of `openapi_extra` for routes that read their body and query themselves."""
+UNREAD_BODY = "x-unread-body"
+"""Key of `openapi_extra` for routes that read their body themselves; their query is checked as any."""
 OPEN_QUERY = "x-query-prefixes"
 """Key of `openapi_extra`: a list of prefixes of query parameters that the route reads itself."""
 
@@ -40,7 +42,7 @@ class StrictRoute(APIRoute):
         async def handle_strictly(request: Request) -> Response:
             _check_path(request)
             _check_query(request.query_params, names, prefixes)
-            if not extra.get(RAW_BODY):
+            if not extra.get(RAW_BODY) and not extra.get(UNREAD_BODY):
                 request = await _with_strict_body(request, takes_body=self.body_field is not None)
             return with_etag(request.scope, await handle(request))
 

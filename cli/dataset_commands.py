@@ -1,5 +1,6 @@
 """`preftune datasets …`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,8 +9,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from cli.console import connected, err, out
-from preftune import ApiError
+from cli.console import connected, err, fail, out
+from preftune import ApiError, UploadInterrupted
 
 app = typer.Typer(help="Upload and look at data sets.", no_args_is_help=True)
 Url = Annotated[str | None, typer.Option(help="The service; default PREFTUNE_URL or this machine.")]
@@ -22,12 +23,15 @@ def upload(
     name: Annotated[str | None, typer.Option(help="For people; default the file's name.")] = None,
     kind: Annotated[str, typer.Option(help="preference, demonstration or unpaired.")] = "preference",
     on_error: Annotated[str, typer.Option(help="reject: all or nothing; skip: keep the good rows.")] = "reject",
+    resume: Annotated[str | None, typer.Option(help="Go on with this upload, which broke off: upl_…")] = None,
     url: Url = None,
 ) -> None:
-    """Send a file and print the report; the data set's id comes last."""
+    """Send a file and print the report; the data set's id comes last. Large files go in parts, which can be resumed."""
     with connected(url) as client:
         try:
-            dataset = _upload(client, file, name=name, kind=kind, on_error=on_error)
+            dataset = _upload(client, file, name=name, kind=kind, on_error=on_error, upload_id=resume)
+        except UploadInterrupted as error:
+            fail(f"{error}\nTo go on: preftune datasets upload {shlex.quote(str(file))} --resume {error.upload_id}")
         except ApiError as error:
             if "report" not in error.problem:
                 raise

@@ -27,7 +27,7 @@ from api.strict_route import RAW_BODY, StrictRoute
 from api.uploads.options import parse_options
 from api.uploads.receive import Upload, receive_upload
 from core.datasets.result import DatasetRejected, DatasetTooLarge, DatasetUnsupported
-from core.domain.errors import FieldError
+from core.domain.errors import DomainError, FieldError
 from core.domain.issue_codes import IssueCode
 from core.services import datasets
 from core.services.backend import Backend
@@ -157,7 +157,12 @@ def _create(
     try:
         return answer_once(backend, asked, "ds", create)
     except (DatasetRejected, DatasetTooLarge, DatasetUnsupported) as error:
-        if not error.errors:
-            pointer = FIELD_OF_REASON.get(error.context.get("reason", ""), "/file")
-            error.errors = [FieldError(pointer, error.detail)]
+        name_cause(error)
         raise
+
+
+def name_cause(error: DomainError) -> None:
+    """Say what of the request to change for a refused file."""
+    if not error.errors:
+        pointer = FIELD_OF_REASON.get(error.context.get("reason", ""), "/file")
+        error.errors = [FieldError(pointer, error.detail)]

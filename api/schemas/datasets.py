@@ -10,6 +10,7 @@ from core.domain.dataset_rows import DatasetKind
 from core.domain.job_spec import Metadata, Name, Payload
 
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ISSUE_POINTER = "JSON pointer into the row, such as `/rejected`; null for the row or file as a whole."
 
 
@@ -31,6 +32,38 @@ class DatasetOptions(Payload):
         "reject", description="`reject`: a malformed row refuses the file; `skip`: the good rows are kept."
     )
     metadata: Metadata = Field(default_factory=dict, description="Strings of yours, as a JSON object.")
+
+
+class NewUpload(DatasetOptions):
+    """A file that will come in parts, and what it is to become."""
+
+    num_bytes: Annotated[int, Field(ge=1, le=2**53)] = Field(description="Of the whole file.")
+    sha256: Sha256 | None = Field(None, description="Of the whole file; checked when it is complete.")
+    filename: Name | None = Field(None, description="The file's name: data, never a path.")
+
+
+class UploadPart(Answer):
+    number: int = Field(description="From 1; the file is its parts in this order.")
+    num_bytes: int = Field(description="Bytes.")
+    sha256: str = Field(description="Of its bytes, hexadecimal.")
+
+
+class Upload(Answer):
+    """A file on its way in. It ends by itself a day after its last part."""
+
+    id: Id
+    status: Literal["open", "completed"] = Field(description="`open` takes parts; `completed` is a data set.")
+    name: str | None = Field(description="Of the data set to be, for people.")
+    filename: str | None = Field(description="The file's name.")
+    num_bytes: int = Field(description="Of the whole file, as announced.")
+    sha256: str | None = Field(description="Of the whole file, where announced.")
+    num_received_bytes: int = Field(description="Bytes of the parts that are here.")
+    part_bytes: int = Field(description="A good size for a part; any up to 64 MiB is taken.")
+    parts: list[UploadPart] = Field(description="What is here, by number: send the rest.")
+    dataset_id: str | None = Field(description="Once completed.")
+    metadata: dict[str, str] = Field(description="Strings of yours.")
+    expires_at: datetime = Field(description="When it is let go of unless a further part comes. RFC 3339, UTC.")
+    created_at: datetime = Field(description="RFC 3339, UTC.")
 
 
 class Issue(Answer):

@@ -63,6 +63,16 @@ async def receive_upload(request: Request, desk: UploadDesk) -> AsyncIterator[Up
             yield await _receive_raw(request, file, limiter)
 
 
+@asynccontextmanager
+async def receive_part(request: Request, desk: UploadDesk, max_bytes: int) -> AsyncIterator[SpooledFile]:
+    """The raw body as a file, until the block ends."""
+    if _content_encoding(request.headers.get("content-encoding")) is not None:
+        raise HttpError(UNSUPPORTED_BODY, "Send the bytes of the file as they are, without Content-Encoding.")
+    with desk.area.new_file(max_bytes) as file:
+        await _pump(request, file.write, desk.write_limiter)
+        yield file
+
+
 async def _receive_form(request: Request, content_type: str, file: SpooledFile, limiter: CapacityLimiter) -> Upload:
     if not content_type.lower().startswith("multipart/form-data"):
         raise HttpError(UNSUPPORTED_BODY, "Of multipart bodies only multipart/form-data is read.")

@@ -11,7 +11,15 @@ client.jobs.download(job["id"], "policy/")
 """
 
 from preftune.client import Client
-from preftune.errors import ApiError, ConnectionFailed, DownloadFailed, PreftuneError
+from preftune.errors import ApiError, ConnectionFailed, DownloadFailed, PreftuneError, UploadInterrupted
 from preftune.stream import StreamEvent
 
-__all__ = ["ApiError", "Client", "ConnectionFailed", "DownloadFailed", "PreftuneError", "StreamEvent"]
+__all__ = [
+    "ApiError",
+    "Client",
+    "ConnectionFailed",
+    "DownloadFailed",
+    "PreftuneError",
+    "StreamEvent",
+    "UploadInterrupted",
+]

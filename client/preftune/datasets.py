@@ -1,12 +1,17 @@
 """`/datasets`."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from preftune.errors import ApiError, PreftuneError, UploadInterrupted
 from preftune.transport import Transport
 
 CHUNK_BYTES = 1024 * 1024
+IN_PARTS_FROM_BYTES = 64 * 1024 * 1024
+"""Larger files are sent in parts, so that a break costs a part and not the file."""
 
 
 class Datasets:
@@ -21,17 +26,55 @@ class Datasets:
         kind: str = "preference",
         on_error: str = "reject",
         on_progress: Callable[[int], None] | None = None,
+        upload_id: str | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         """Send a file; returns the data set. Raises ApiError `dataset-rejected` with the whole report in `.problem`.
 
-        `options`: further parameters of `POST /datasets`, such as `format`. `on_progress` is told the bytes sent.
+        `options`: further parameters of `POST /datasets`: `format`, `columns` and `metadata` (both dictionaries).
+        `on_progress` is told the bytes sent. A large file goes in parts; should that break off, UploadInterrupted
+        carries the `upload_id` to call again with: only what is missing is sent then.
         """
         path = Path(path)
         params = {"name": name or path.name, "kind": kind, "on_error": on_error, **options}
+        if upload_id or path.stat().st_size > IN_PARTS_FROM_BYTES:
+            return self._upload_in_parts(path, params, upload_id, on_progress or (lambda num_bytes: None))
+        params |= {key: json.dumps(params[key]) for key in ("columns", "metadata") if key in params}
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
         dataset: dict[str, Any] = self._transport.upload("/datasets", _chunks(path, on_progress), params, headers)
         return dataset
+
+    def _upload_in_parts(
+        self, path: Path, options: dict[str, Any], upload_id: str | None, on_progress: Callable[[int], None]
+    ) -> dict[str, Any]:
+        if upload_id is None:
+            body = {"num_bytes": path.stat().st_size, "filename": path.name, **options}
+            upload = self._transport.post("/uploads", body)
+        else:
+            upload = self._transport.get(f"/uploads/{upload_id}")
+        try:
+            if upload["status"] == "open":
+                self._send_parts(path, upload, on_progress)
+            dataset: dict[str, Any] = self._transport.post_and_wait(f"/uploads/{upload['id']}/complete")
+        except ApiError as error:
+            if "report" in error.problem:
+                raise
+            raise UploadInterrupted(upload["id"], error) from error
+        except PreftuneError as error:
+            raise UploadInterrupted(upload["id"], error) from error
+        return dataset
+
+    def _send_parts(self, path: Path, upload: dict[str, Any], on_progress: Callable[[int], None]) -> None:
+        """Those that are not there yet, or not as the file has them."""
+        there = {part["number"]: part["sha256"] for part in upload["parts"]}
+        with path.open("rb") as file:
+            number = 0
+            while content := file.read(upload["part_bytes"]):
+                number += 1
+                sha256 = hashlib.sha256(content).hexdigest()
+                if there.get(number) != sha256:
+                    self._transport.put(f"/uploads/{upload['id']}/parts/{number}", content, sha256=sha256)
+                on_progress(len(content))
 
     def get(self, dataset_id: str) -> dict[str, Any]:
         dataset: dict[str, Any] = self._transport.get(f"/datasets/{dataset_id}")
@@ -41,8 +84,24 @@ class Datasets:
         page: dict[str, Any] = self._transport.get("/datasets", limit=limit, cursor=cursor)
         return page
 
-    def rows(self, dataset_id: str, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
-        page: dict[str, Any] = self._transport.get(f"/datasets/{dataset_id}/rows", limit=limit, cursor=cursor)
+    def rows(
+        self,
+        dataset_id: str,
+        *,
+        base_model: str | None = None,
+        max_length: int | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> dict[str, Any]:
+        """A page of the rows as jobs read them; with `base_model` also as that model sees them."""
+        page: dict[str, Any] = self._transport.get(
+            f"/datasets/{dataset_id}/rows", base_model=base_model, max_length=max_length, limit=limit, cursor=cursor
+        )
+        return page
+
+    def report(self, dataset_id: str, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
+        """A page of every issue found in the file."""
+        page: dict[str, Any] = self._transport.get(f"/datasets/{dataset_id}/report", limit=limit, cursor=cursor)
         return page
 
     def delete(self, dataset_id: str) -> None:

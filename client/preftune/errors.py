@@ -3,6 +3,7 @@
 PreftuneError
 ├── ApiError           the service answered with a problem
 ├── ConnectionFailed   no answer, after bounded retries
+├── UploadInterrupted  a file in parts did not get through whole; it can go on
 └── DownloadFailed     what came is not what the manifest says
 """
 
@@ -39,3 +40,11 @@ class ConnectionFailed(PreftuneError):
 
 class DownloadFailed(PreftuneError):
     """A downloaded file has not the size or the SHA-256 that the service promised."""
+
+
+class UploadInterrupted(PreftuneError):
+    """Some parts are with the service; call again with `upload_id` to send the rest."""
+
+    def __init__(self, upload_id: str, cause: PreftuneError) -> None:
+        self.upload_id = upload_id
+        super().__init__(f"{cause}\nThe parts that got through are kept for a day; go on with upload {upload_id}.")

@@ -15,7 +15,7 @@ CONFLICT_IN_FLIGHT = "idempotency-key-in-use"
 
 
 class Transport:
-    """Speaks JSON with the service. GETs, and POSTs under an idempotency key, are retried; nothing else is."""
+    """Speaks JSON with the service. GETs, PUTs, and POSTs under an idempotency key, are retried; nothing else is."""
 
     def __init__(self, base_url: str, api_key: str | None, timeout_seconds: float) -> None:
         headers = {"User-Agent": "preftune-python", "Accept": "application/json"}
@@ -37,6 +37,15 @@ class Transport:
             return self.http.post(path, json=body, params=_given(params), headers=headers)
 
         return self._json(self._retrying(send))
+
+    def post_and_wait(self, path: str) -> Any:
+        """For work that may take minutes: the answer is waited for."""
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
+        return self._json(self._retrying(lambda: self.http.post(path, headers=headers, timeout=None)))
+
+    def put(self, path: str, content: bytes, **params: Any) -> Any:
+        """Tried again like a GET: the same bytes take effect once."""
+        return self._json(self._retrying(lambda: self.http.put(path, content=content, params=_given(params))))
 
     def patch(self, path: str, body: dict[str, Any]) -> Any:
         return self._json(self._retrying(lambda: self.http.patch(path, json=body), attempts=1))

@@ -9,6 +9,7 @@ from core.database.tables.jobs import Attempt, Job, JobStage
 from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, Garbage, StageOutput
 from core.database.tables.projects import Project
 from core.database.tables.records import JobEvent, JobSample, MetricPoint, RewoundPoint
+from core.database.tables.uploads import Upload, UploadPart
 
 metadata = Base.metadata
 
@@ -24,4 +25,6 @@ JOB_TABLES: tuple[Any, ...] = (
     Attempt,
 )
 """Tables with rows of a job, in the order in which they can be emptied."""
-TABLES = (Project, Dataset, Job, *JOB_TABLES, StageOutput, Garbage, IdempotencyKey, SweeperLock)
+TABLES = (
+    Project, Dataset, Upload, UploadPart, Job, *JOB_TABLES, StageOutput, Garbage, IdempotencyKey, SweeperLock,
+)  # fmt: skip

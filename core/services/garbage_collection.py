@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from core.clock import utc_now
 from core.database.repositories import attempts as attempt_rows
 from core.database.repositories import garbage, objects
+from core.database.repositories import uploads as upload_rows
 from core.failpoints import reach
 from core.services.backend import Backend
 from core.storage import keys
@@ -87,6 +88,8 @@ def is_orphan(backend: Backend, prefix: str) -> bool:
         owner = keys.owner_of(prefix)
         if owner.dataset_id is not None:
             return not objects.is_dataset_kept(session, owner.dataset_id)
+        if owner.upload_id is not None:
+            return not upload_rows.is_upload_kept(session, owner.upload_id)
         is_running = attempt_rows.is_running(session, owner.job_id or "", owner.attempt)
         return not is_running and not objects.is_prefix_named(session, prefix)
 

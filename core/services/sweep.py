@@ -16,7 +16,7 @@ from core.database.repositories import jobs as job_rows
 from core.database.repositories.events import SWEEPER
 from core.domain.job_state import AttemptOutcome, JobStatus
 from core.failpoints import reach
-from core.services import garbage_collection, idempotency, requeue
+from core.services import garbage_collection, idempotency, requeue, uploads
 from core.services.backend import Backend
 from core.services.ids import new_suffix
 
@@ -86,6 +86,7 @@ class Sweeper:
             return
         self._wake()
         idempotency.forget_old(self._backend)
+        uploads.let_go_of_expired(self._backend)
         garbage_collection.collect(self._backend)
         self._orphans.step(self._backend)
 

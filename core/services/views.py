@@ -46,6 +46,30 @@ class DatasetView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UploadPartView:
+    number: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadView:
+    id: str
+    status: str
+    name: str | None
+    filename: str | None
+    num_bytes: int
+    sha256: str | None
+    num_received_bytes: int
+    part_bytes: int
+    parts: list[UploadPartView]
+    dataset_id: str | None
+    metadata: dict[str, str]
+    expires_at: datetime
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageView:
     name: Stage
     status: str

@@ -1,6 +1,7 @@
 """The layout of object keys. Server-made ids are the only parts that vary, but for paths inside an artifact.
 
     projects/<project>/datasets/<dataset>/{original, rows.jsonl, issues.jsonl}
+    projects/<project>/uploads/<upload>/<part number>-<sha256>
     projects/<project>/jobs/<job>/a<attempt>/checkpoints/<stage>-<step>/…
     projects/<project>/jobs/<job>/a<attempt>/artifact/…
     projects/<project>/jobs/<job>/a<attempt>/stages/<digest>/…
@@ -30,6 +31,15 @@ def dataset_issues(project_id: str, dataset_id: str) -> str:
     return dataset_prefix(project_id, dataset_id) + "issues.jsonl"
 
 
+def upload_prefix(project_id: str, upload_id: str) -> str:
+    return f"{ROOT}{project_id}/uploads/{upload_id}/"
+
+
+def upload_part(project_id: str, upload_id: str, number: int, sha256: str) -> str:
+    """The digest in the key keeps two that send the same part at once from touching each other's bytes."""
+    return f"{upload_prefix(project_id, upload_id)}{number:05d}-{sha256}"
+
+
 def attempt_prefix(project_id: str, job_id: str, attempt: int) -> str:
     return f"{ROOT}{project_id}/jobs/{job_id}/a{attempt}/"
 
@@ -49,7 +59,7 @@ def stage_output_prefix(project_id: str, job_id: str, attempt: int, digest: str)
 def owning_prefix(key: str) -> str | None:
     """The prefix that a row names for this object, or None for a key of another layout."""
     match PurePosixPath(key).parts:
-        case ("projects", _, "datasets", _, _):
+        case ("projects", _, "datasets" | "uploads", _, _):
             num_parts = 4
         case ("projects", _, "jobs", _, attempt, "checkpoints" | "stages", _, _, *_) if _is_attempt(attempt):
             num_parts = 7
@@ -62,9 +72,10 @@ def owning_prefix(key: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """Whose objects lie under a prefix: a data set's, or an attempt's at a job."""
+    """Whose objects lie under a prefix: a data set's, an upload's, or an attempt's at a job."""
 
     dataset_id: str | None = None
+    upload_id: str | None = None
     job_id: str | None = None
     attempt: int = 0
 
@@ -74,6 +85,8 @@ def owner_of(prefix: str) -> Owner:
     _, _, kind, owner_id, *rest = PurePosixPath(prefix).parts
     if kind == "datasets":
         return Owner(dataset_id=owner_id)
+    if kind == "uploads":
+        return Owner(upload_id=owner_id)
     return Owner(job_id=owner_id, attempt=int(rest[0].removeprefix("a")))
 
 

@@ -80,13 +80,20 @@ def ids(api: RunningApi) -> dict[str, str]:
     job = api.submit()
     held = claim(api.backend)
     recording.record_points(api.backend, held, [point(1)])
-    return {"dataset_id": dataset["id"], "job_id": job["id"], "path": "model.safetensors"}
+    upload = api.http.post("/uploads", json={"num_bytes": 100}).json()
+    return {
+        "dataset_id": dataset["id"],
+        "upload_id": upload["id"],
+        "number": "1",
+        "job_id": job["id"],
+        "path": "model.safetensors",
+    }
 
 
 @pytest.mark.parametrize(("method", "path", "names"), operations(), ids=lambda value: str(value)[:40])
 def test_no_path_or_query_fails(api: RunningApi, ids: dict[str, str], method: str, path: str, names: list[str]) -> None:
-    if (method, path) == ("delete", "/datasets/{dataset_id}"):
-        ids = ids | {"dataset_id": "ds_none"}  # the one that is there is needed
+    if method == "delete" and path.startswith(("/datasets", "/uploads")):
+        ids = ids | {"dataset_id": "ds_none", "upload_id": "upl_none"}  # those that are there are needed
     # Options that happen to be right start a process that checks the file.
     num_examples = 8 if (method, path) == ("post", "/datasets") else 15
 

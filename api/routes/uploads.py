@@ -1,0 +1,161 @@
+"""`/uploads`: large files in parts, resumable; the last step makes the data set."""
+
+import base64
+import binascii
+from functools import partial
+from typing import Annotated
+
+from anyio import to_thread
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
+
+from api.deps import NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey, ProcessorDep, UploadDeskDep
+from api.once import Created, CreatingRequest, answer_once, creating
+from api.openapi import PART_BODY, problems
+from api.problems import INVALID_REQUEST, HttpError
+from api.routes.datasets import Prefer, name_cause
+from api.schemas.datasets import Dataset, NewUpload, Sha256, Upload, UploadPart
+from api.strict_route import UNREAD_BODY, StrictRoute
+from api.uploads.receive import clean_filename, receive_part
+from core.datasets.result import DatasetRejected, DatasetTooLarge, DatasetUnsupported
+from core.domain.errors import FieldError
+from core.services import uploads
+from core.services.backend import Backend
+from core.services.uploads import MAX_PART_BYTES, MAX_PARTS, ChecksumMismatch
+
+PATH = "/uploads/"
+UploadId = Annotated[str, Path(description="Id of an upload.", max_length=64)]
+PartNumber = Annotated[int, Path(ge=1, le=MAX_PARTS, description="From 1, without gaps when all are there.")]
+PartSha256 = Annotated[
+    Sha256 | None,
+    Query(description="SHA-256 of the part, hexadecimal; or send `Content-Digest: sha-256=:<base64>:` (RFC 9530)."),
+]
+
+router = APIRouter(tags=["datasets"], route_class=StrictRoute, dependencies=NEEDS_KEY)
+
+
+@router.post(
+    "/uploads",
+    status_code=201,
+    response_model=Upload,
+    response_description="Open. `Location` names it.",
+    responses=problems(400, 409, 413, 415, 422, 503),
+)
+def create_upload(
+    body: NewUpload, request: Request, backend: BackendDep, caller: CallerDep, key: IdempotencyKey = None
+) -> Response:
+    """Announce a file that comes in parts; the options are those of `POST /datasets`."""
+    new = uploads.NewUpload(
+        num_bytes=body.num_bytes,
+        sha256=body.sha256,
+        filename=clean_filename(body.filename),
+        name=body.name,
+        options=body.model_dump(mode="json", include={"kind", "format", "columns", "on_error"}),
+        metadata=body.metadata,
+    )
+
+    def create(upload_id: str | None) -> Created:
+        view = uploads.create(backend, caller.project_id, new, upload_id=upload_id)
+        return Created(body=Upload.model_validate(view), headers={"Location": f"{PATH}{view.id}"})
+
+    return answer_once(backend, creating(request, caller.project_id, key), "upl", create)
+
+
+@router.get("/uploads/{upload_id}", responses=problems(404, 422, 503))
+def get_upload(upload_id: UploadId, backend: BackendDep, caller: CallerDep) -> Upload:
+    """What is here of the file: after a break, send the parts that are not."""
+    return Upload.model_validate(uploads.get(backend, caller.project_id, upload_id))
+
+
+@router.put(
+    "/uploads/{upload_id}/parts/{number}",
+    responses=problems(400, 404, 408, 409, 413, 415, 422, 503),
+    openapi_extra={UNREAD_BODY: True, **PART_BODY},
+)
+async def put_part(
+    upload_id: UploadId,
+    number: PartNumber,
+    request: Request,
+    backend: BackendDep,
+    caller: CallerDep,
+    desk: UploadDeskDep,
+    *,
+    sha256: PartSha256 = None,
+) -> UploadPart:
+    """Send one part, at most 64 MiB. A part sent again replaces the one that is here."""
+    announced = sha256 or _announced_digest(request)
+    await to_thread.run_sync(uploads.require_open, backend, caller.project_id, upload_id, limiter=desk.write_limiter)
+    async with receive_part(request, desk, MAX_PART_BYTES) as file:
+        if file.num_bytes == 0:
+            raise HttpError(INVALID_REQUEST, "The part has no bytes; send those of the file.")
+        if file.sha256 != announced:
+            raise ChecksumMismatch(
+                f"The part came as {file.num_bytes:,} bytes with the SHA-256 {file.sha256}, not the announced one. "
+                "Send it again.",
+                errors=[FieldError("/sha256", "is not that of the bytes that came")],
+            )
+        part = uploads.NewPart(number=number, path=file.path, num_bytes=file.num_bytes, sha256=file.sha256)
+        work = partial(uploads.put_part, backend, caller.project_id, upload_id, part)
+        return UploadPart.model_validate(await to_thread.run_sync(work, limiter=desk.write_limiter))
+
+
+@router.post(
+    "/uploads/{upload_id}/complete",
+    status_code=201,
+    response_model=Dataset,
+    response_description="Checked and kept. `Location` names the data set.",
+    responses={
+        202: {"model": Dataset, "description": "Kept, and being checked: poll it."},
+        **problems(404, 409, 413, 415, 422, 503),
+    },
+)
+async def complete_upload(
+    upload_id: UploadId,
+    request: Request,
+    backend: BackendDep,
+    caller: CallerDep,
+    desk: UploadDeskDep,
+    processor: ProcessorDep,
+    *,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Put the parts together and check the file, as `POST /datasets` does. Sent again, it answers the same data set."""
+    asked = creating(request, caller.project_id, key).with_lease(backend.settings.check_timeout_seconds)
+    is_later = "respond-async" in (prefer or "").lower()
+    work = partial(_complete, backend, asked, upload_id, is_later=is_later)
+    response = await to_thread.run_sync(work, limiter=desk.check_limiter)
+    processor.notify()
+    return response
+
+
+@router.delete("/uploads/{upload_id}", status_code=204, responses=problems(404, 422, 503))
+def delete_upload(upload_id: UploadId, backend: BackendDep, caller: CallerDep) -> None:
+    """Let go of the parts. A data set made of them stays."""
+    uploads.delete(backend, caller.project_id, upload_id)
+
+
+def _complete(backend: Backend, asked: CreatingRequest, upload_id: str, *, is_later: bool) -> Response:
+    def create(_: str | None) -> Created:
+        view = uploads.complete(backend, asked.project_id, upload_id, is_later=is_later)
+        headers = {"Location": f"/datasets/{view.id}"} | ({"Preference-Applied": "respond-async"} if is_later else {})
+        return Created(body=Dataset.model_validate(view), status=202 if is_later else 201, headers=headers)
+
+    try:
+        return answer_once(backend, asked, "ds", create)
+    except (DatasetRejected, DatasetTooLarge, DatasetUnsupported) as error:
+        name_cause(error)
+        raise
+
+
+def _announced_digest(request: Request) -> str:
+    """Of the header `Content-Digest`. Raises HttpError without one."""
+    for member in request.headers.get("content-digest", "").split(","):
+        name, _, value = member.strip().partition("=")
+        if name.lower() == "sha-256" and value[:1] == value[-1:] == ":":
+            try:
+                return base64.b64decode(value[1:-1], validate=True).hex()
+            except (binascii.Error, ValueError):
+                break
+    error = FieldError("/sha256", "is needed and was not given: the SHA-256 of the part, hexadecimal")
+    raise HttpError(INVALID_REQUEST, f"{error.pointer}: {error.detail}", errors=[error])

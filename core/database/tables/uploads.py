@@ -1,0 +1,54 @@
+"""Uploads in parts, until they are data sets."""
+
+from enum import StrEnum
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.database.columns import enum_type
+from core.database.tables.base import Base, BigInt, Digest, Id, JsonObject, ShortText, Time
+
+
+class UploadStatus(StrEnum):
+    OPEN = "open"
+    """Takes parts."""
+    COMPLETED = "completed"
+    """Became a data set; its parts are gone, or going."""
+
+
+class Upload(Base):
+    __tablename__ = "uploads"
+    __table_args__ = (
+        CheckConstraint("status = 'open' OR dataset_id IS NOT NULL", "completed_has_data_set"),
+        Index(None, "project_id", "status"),
+        Index(None, "expires_at"),
+    )
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"))
+    status: Mapped[UploadStatus] = mapped_column(enum_type(UploadStatus, "status"))
+    name: Mapped[ShortText | None]
+    filename: Mapped[ShortText | None]
+    """As the client says: data, never a path."""
+    num_bytes: Mapped[BigInt]
+    """Of the whole file, as announced."""
+    sha256: Mapped[Digest | None]
+    """Of the whole file, where the client has announced it."""
+    options: Mapped[JsonObject]
+    """Of the data set to be: kind, format, columns, on_error."""
+    user_metadata: Mapped[JsonObject] = mapped_column("metadata")
+    dataset_id: Mapped[Id | None]
+    """Chosen by the first attempt to complete: another attempt finds what that one made."""
+    expires_at: Mapped[Time]
+    """Moved on by every part."""
+    created_at: Mapped[Time]
+
+
+class UploadPart(Base):
+    __tablename__ = "upload_parts"
+
+    upload_id: Mapped[Id] = mapped_column(ForeignKey("uploads.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    """From 1; the file is its parts in this order."""
+    num_bytes: Mapped[BigInt]
+    sha256: Mapped[Digest]
