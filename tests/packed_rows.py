@@ -76,12 +76,17 @@ def make_model(architecture: str, **options: object) -> PreTrainedModel:
 
 
 def write_rows(
-    directory: Path, rows: Sequence[Row], unscored: Collection[tuple[int, int, int]] = (), kind: str = "preference"
+    directory: Path,
+    rows: Sequence[Row],
+    unscored: Collection[tuple[int, int, int]] = (),
+    kind: str = "preference",
+    good: Collection[int] = (),
 ) -> EncodedData:
     """Rows as tokenisation would write them; every response token scored but those in `unscored`.
 
     Args:
         unscored: (row, 0 for the first or 1 for the second response, offset in it).
+        good: rows whose label is 1.
     """
     tokens: list[int] = []
     scored: list[int] = []
@@ -95,7 +100,7 @@ def write_rows(
             tokens += response
             scored += [int((index, side, offset) not in unscored) for offset in range(len(response))]
         starts += [len(tokens)] * (3 - len(starts))
-        table.append([index + 1, *starts, len(tokens), 0])
+        table.append([index + 1, *starts, len(tokens), int(index in good)])
     directory.mkdir(parents=True, exist_ok=True)
     meta = {"version": encoded_format.VERSION, "kind": kind, "num_rows": len(table), "num_tokens": len(tokens)}
     (directory / encoded_format.META_FILE).write_text(json.dumps(meta | {"digest": "0" * 64}))

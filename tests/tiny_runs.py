@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,12 @@ def random_pairs(num_rows: int, seed: int) -> list[Row]:
     return [(tokens(9, 2, VOCABULARY), tokens(11, 2, half), tokens(11, half, VOCABULARY)) for _ in range(num_rows)]
 
 
-def write_data(directory: Path, rows: Sequence[Row], kind: str = "preference") -> str:
+def write_data(directory: Path, rows: Sequence[Row], kind: str = "preference", good: Collection[int] = ()) -> str:
     """Encoded rows with a digest of their own; returns the directory as plans name it."""
-    write_rows(directory, rows, kind=kind)
+    write_rows(directory, rows, kind=kind, good=good)
     path = directory / encoded_format.META_FILE
     meta = json.loads(path.read_text())
-    meta["digest"] = hashlib.sha256(repr((rows, kind)).encode()).hexdigest()
+    meta["digest"] = hashlib.sha256(repr((rows, kind, *good)).encode()).hexdigest()
     path.write_text(json.dumps(meta))
     return str(directory)
 

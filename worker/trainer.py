@@ -36,6 +36,7 @@ from core.domain.trainer_protocol import (
 )
 from core.tokenization.errors import DamagedRows, EncodingStopped, NothingToEncode
 from core.training import pipeline
+from core.training.encoded_data import EncodedData
 from core.training.failures import BadCheckpoint, BadStageOutput, TrainingFailure, TrainingStopped
 from core.training.pipeline import TrainingResult
 from core.training.plan import ReusePlan, TrainingPlan
@@ -43,7 +44,7 @@ from core.training.precision import faster_precision
 from core.training.stage_digests import reference_digest, sft_digest
 from worker.link import SupervisorLink
 from worker.trainer_events import CHECKPOINT_UNUSABLE, SLOW_PRECISION
-from worker.trainer_inputs import InputEncoder, StoppedWhileStaging, open_tokenizer
+from worker.trainer_inputs import EncodedInputs, InputEncoder, StoppedWhileStaging, open_tokenizer
 from worker.trainer_observer import LinkObserver, finite
 from worker.trainer_plan import make_plan
 
@@ -85,7 +86,7 @@ def train(link: SupervisorLink, work_dir: Path) -> None:
     fast_precision = faster_precision(assignment.device)
     spec = resolve_staged(
         spec,
-        num_sft_rows=inputs.num_sft_rows,
+        num_sft_rows=_count_sft_rows(inputs),
         num_train_pairs=inputs.train.num_rows,
         device=assignment.device,
         fast_precision=fast_precision,
@@ -103,6 +104,14 @@ def train(link: SupervisorLink, work_dir: Path) -> None:
     result = _run(plan, observer)
     _complete_artifact(result, Path(assignment.base_model_dir))
     link.send(Done(directory=str(result.policy_dir), evaluation=finite(result.evaluation)))
+
+
+def _count_sft_rows(inputs: EncodedInputs) -> int:
+    """Demonstrations, chosen responses, or the unpaired ones marked good."""
+    if inputs.sft is not None:
+        return inputs.sft.num_rows
+    train = EncodedData.open(inputs.train.directory)
+    return int(train.labels.sum()) if train.kind == "unpaired" else len(train)
 
 
 def _run(plan: TrainingPlan, observer: LinkObserver) -> TrainingResult:

@@ -37,10 +37,6 @@ class EncodedInputs:
     sft: EncodedSplit | None
     """Demonstrations; None: SFT takes the chosen responses."""
 
-    @property
-    def num_sft_rows(self) -> int:
-        return (self.sft or self.train).num_rows
-
 
 @dataclass(kw_only=True)
 class InputEncoder:

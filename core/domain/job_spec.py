@@ -64,7 +64,9 @@ class StageSettings(Payload):
 class SftSettings(StageSettings):
     """Supervised fine-tuning before DPO: on the chosen responses, or on a demonstration data set."""
 
-    dataset_id: Name | None = Field(None, description="A demonstration data set; null: the chosen responses.")
+    dataset_id: Name | None = Field(
+        None, description="A demonstration data set; null: the chosen responses, or those marked good."
+    )
 
 
 class DpoSettings(StageSettings):
@@ -94,7 +96,9 @@ class JobRequest(Payload):
     """The body of `POST /jobs`; `base_model` and `dataset_id` are enough."""
 
     base_model: Name = Field(description="A name from GET /models, or job_… / job_…@<checkpoint id>.")
-    dataset_id: Name = Field(description="A ready preference data set.")
+    dataset_id: Name = Field(
+        description="A ready data set of the kind that the variant trains on: preference, for `kto` unpaired."
+    )
     variant: Name = Field("dpo", description="A name from GET /variants.")
     beta: Annotated[float, Field(gt=0, le=1000)] | None = Field(
         None, description="Strength of the pull to the reference; null: the variant's default."
@@ -138,7 +142,7 @@ class JobSpec(JobRequest):
     """A request with numbers in the place of `auto`, and the facts it was resolved from."""
 
     num_parameters: int = Field(description="Of the base model.")
-    num_pairs: int = Field(description="Accepted pairs of the data set.")
+    num_pairs: int = Field(description="Accepted pairs (for `kto` single responses) of the data set.")
     micro_batch_tokens: PositiveInt | Auto = Field("auto", description="Tokens of one forward pass at most.")
 
 

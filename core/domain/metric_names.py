@@ -48,13 +48,19 @@ _METRICS = (
         unit="nats",
         better="lower",
     ),
-    Metric(name=CHOSEN_REWARDS, description="Mean implicit reward of the chosen responses."),
-    Metric(name=REJECTED_REWARDS, description="Mean implicit reward of the rejected responses."),
+    Metric(
+        name=CHOSEN_REWARDS,
+        description="Mean implicit reward of the chosen responses (unpaired data: of those marked good).",
+    ),
+    Metric(
+        name=REJECTED_REWARDS,
+        description="Mean implicit reward of the rejected responses (unpaired data: of those marked bad).",
+    ),
     Metric(name=REWARD_MARGINS, description="Mean of chosen minus rejected reward.", better="higher"),
     Metric(
         name=REWARD_ACCURACIES,
         description="Share of pairs whose chosen reward is strictly greater. All rewards are 0 before the first "
-        "update, so the first point is 0.",
+        "update, so the first point is 0. Unpaired data: share of good responses above 0 and bad ones below.",
         unit="share",
         better="higher",
     ),

@@ -30,6 +30,8 @@ class Draft:
     requested: dict[str, Any]
     """As sent."""
     default_beta: float
+    dataset_kind: DatasetKind
+    """What the variant trains on."""
     folder: StartingPoint | None
     """The base model, when it is a folder of the models directory."""
     errors: list[FieldError]
@@ -39,9 +41,10 @@ def prepare(backend: Backend, request: JobRequest) -> Draft:
     """What can be checked without the database."""
     errors: list[FieldError] = []
     values: dict[str, Any] = {}
-    default_beta = 0.1
+    default_beta, dataset_kind = 0.1, DatasetKind.PREFERENCE
     try:
-        default_beta = get_variant(request.variant).default_beta
+        variant = get_variant(request.variant)
+        default_beta, dataset_kind = variant.default_beta, DatasetKind(variant.data)
         values["variant_options"] = validate_options(request.variant, request.variant_options)
     except VariantError as error:
         errors.append(_field_error(error))
@@ -54,6 +57,7 @@ def prepare(backend: Backend, request: JobRequest) -> Draft:
         request=request.model_copy(update=values),
         requested=request.model_dump(mode="json", exclude_unset=True),
         default_beta=default_beta,
+        dataset_kind=dataset_kind,
         folder=_find_folder(backend, request, errors),
         errors=errors,
     )
@@ -64,13 +68,14 @@ def insert(session: Session, project_id: str, job_id: str, draft: Draft, source:
     request = draft.request
     errors = list(draft.errors)
     start = draft.folder or _find_policy(session, project_id, request, errors)
-    dataset = _find_dataset(session, project_id, request.dataset_id, DatasetKind.PREFERENCE, "/dataset_id", errors)
+    kind = draft.dataset_kind
+    dataset = _find_dataset(session, project_id, request.dataset_id, kind, "/dataset_id", errors)
     sft_dataset_id = None if request.sft == "skip" else request.sft.dataset_id
     if sft_dataset_id:
         _find_dataset(session, project_id, sft_dataset_id, DatasetKind.DEMONSTRATION, "/sft/dataset_id", errors)
     if request.validation_dataset_id:
         where = "/validation_dataset_id"
-        _find_dataset(session, project_id, request.validation_dataset_id, DatasetKind.PREFERENCE, where, errors)
+        _find_dataset(session, project_id, request.validation_dataset_id, kind, where, errors)
     if errors or start is None or dataset is None:
         raise InvalidRequest(_summary(errors), errors=errors)
     spec = resolve_request(

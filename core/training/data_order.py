@@ -34,6 +34,18 @@ def epoch_permutation(num_rows: int, seed: int, stage: Stage, epoch: int) -> Row
     return np.argsort(bits.random_raw(num_rows), kind="stable")
 
 
+def partners(num_rows: int, seed: int) -> Rows:
+    """[N] for every row another one: all rows are one cycle, so each is the partner of exactly one.
+
+    A single row is its own partner.
+    """
+    bits = np.random.PCG64(derive_seed(seed, "partners"))
+    cycle = np.argsort(bits.random_raw(num_rows), kind="stable")
+    found = np.empty_like(cycle)
+    found[cycle] = np.roll(cycle, -1)
+    return found
+
+
 class DataOrder:
     """The steps of one stage. The last step of an epoch takes what is left, be it less than `batch_size` rows."""
 

@@ -12,10 +12,10 @@ from transformers import PreTrainedModel
 from core.training.encoded_data import EncodedData
 from core.training.logps import pair_logps
 from core.training.logps_types import PairLogps, ResponseLogps
-from core.training.metrics import Columns, Figures, HostColumns, PairColumn, pair_columns, pair_figures
+from core.training.metrics import Columns, Figures, HostColumns, PairColumn, Rewards, pair_columns, pair_figures
 from core.training.objectives import Objective
 from core.training.observer import Stage
-from core.training.packing import PackedBatch, pack_pairs, split_micro_batches
+from core.training.packing import PackedBatch, pack_step
 from core.training.reference import SplitLogps
 
 
@@ -30,8 +30,7 @@ class PairForward:
     """None when the objective needs none."""
 
     def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]:
-        micro_batches = split_micro_batches(self.data, rows, max_tokens)
-        return [pack_pairs(self.data, micro_batch, self.model.device) for micro_batch in micro_batches]
+        return pack_step(self.data, rows, max_tokens, self.model.device)
 
     def policy_logps(self, batch: PackedBatch) -> PairLogps:
         return pair_logps(
@@ -43,6 +42,20 @@ class PairForward:
 
     def reference_logps(self, batch: PackedBatch) -> PairLogps | None:
         return None if self.reference is None else self.reference.of(batch)
+
+    def columns(self, batches: Sequence[PackedBatch]) -> Columns:
+        """Values of all pairs of the batches, which the objective sees together."""
+        policy = concatenate_pairs([self.policy_logps(batch) for batch in batches])
+        known = [part for part in (self.reference_logps(batch) for batch in batches) if part is not None]
+        reference = concatenate_pairs(known) if known else None
+        rows = [row for batch in batches for row in batch.indices]
+        return pair_columns(rows, policy, reference, self.objective(policy, reference))
+
+    def figures(self, host: HostColumns) -> Figures:
+        return pair_figures(host.values)
+
+    def rewards(self, host: HostColumns) -> Rewards:
+        return Rewards(host.rows, host.values[PairColumn.CHOSEN_REWARD], host.values[PairColumn.REJECTED_REWARD])
 
 
 class DpoTask:
@@ -71,10 +84,10 @@ class DpoTask:
         return columns
 
     def figures(self, host: HostColumns) -> Figures:
-        return pair_figures(host.values)
+        return self._forward.figures(host)
 
     def record(self, host: HostColumns) -> None:
-        self.rewards.record(host)
+        self.rewards.record(self._forward.rewards(host))
 
     def state(self) -> dict[str, Tensor]:
         return self.rewards.state()
@@ -113,12 +126,11 @@ class PairTable:
         self.last_chosen = np.full(num_rows, np.nan, np.float32)
         self.last_rejected = np.full(num_rows, np.nan, np.float32)
 
-    def record(self, host: HostColumns) -> None:
-        rows = np.asarray(host.rows)
-        chosen, rejected = host.values[PairColumn.CHOSEN_REWARD], host.values[PairColumn.REJECTED_REWARD]
+    def record(self, rewards: Rewards) -> None:
+        rows = np.asarray(rewards.rows)
         is_new = np.isnan(self.first_margins[rows])
-        self.first_margins[rows[is_new]] = (chosen - rejected)[is_new]
-        self.last_chosen[rows], self.last_rejected[rows] = chosen, rejected
+        self.first_margins[rows[is_new]] = (rewards.chosen - rewards.rejected)[is_new]
+        self.last_chosen[rows], self.last_rejected[rows] = rewards.chosen, rewards.rejected
 
     def state(self) -> dict[str, Tensor]:
         """Sharing memory with the table."""

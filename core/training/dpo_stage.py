@@ -8,21 +8,24 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.training.dpo import DpoTask, PairForward, PairTable
-from core.training.evaluation import evaluate_pairs
+from core.training.encoded_data import EncodedData
+from core.training.evaluation import evaluate_rows
 from core.training.generation import generate
 from core.training.loop import TrainingLoop, Validation
-from core.training.metrics import Figures, HostColumns, pair_figures
+from core.training.metrics import Figures, HostColumns
+from core.training.objectives import UnpairedObjective
 from core.training.observer import Sample, Stage
 from core.training.optim import MasterOptimizer
 from core.training.pair_report import SplitReport, write_pair_report
 from core.training.policies import PolicySource, load_policy, trainable_parameters
-from core.training.reference import ReferenceLogps
+from core.training.reference import ReferenceLogps, SplitLogps
 from core.training.reference_pass import ReferencePass
 from core.training.reference_stage import fill_reference
 from core.training.run_context import RunContext
 from core.training.seeding import derive_seed, seed_all
 from core.training.sft_stage import SavedPolicy
 from core.training.stage_run import StageRun
+from core.training.unpaired import UnpairedForward, UnpairedTask
 
 PAIRS_FILE = "pairs.jsonl"
 
@@ -55,7 +58,8 @@ class DpoStage:
         self._validation_rewards = PairTable(num_validation or 0)
         kept["validation_pairs"] = self._validation_rewards.state()
         train_reference = None if self._reference is None else self._reference.train
-        self._task = DpoTask(PairForward(self._model, context.train, context.objective, train_reference))
+        forward = self._forward(context.train, train_reference)
+        self._task = DpoTask(forward) if isinstance(forward, PairForward) else UnpairedTask(forward)
         self._reference_samples: list[list[int]] = []
         self._is_finishing = False
         self._run = StageRun(
@@ -96,6 +100,13 @@ class DpoStage:
         loop.run()
         observer.stage_finished(Stage.DPO)
         return self._finish(loop)
+
+    def _forward(self, data: EncodedData, reference: SplitLogps | None) -> PairForward | UnpairedForward:
+        objective = self._context.objective
+        if isinstance(objective, UnpairedObjective):
+            assert reference is not None
+            return UnpairedForward(self._model, data, objective, reference)
+        return PairForward(self._model, data, objective, reference)
 
     def _provide_reference(self) -> bool:
         """False when the observer asked to finish with the policy as it is."""
@@ -142,17 +153,17 @@ class DpoStage:
         validation = self._context.validation
         assert validation is not None
         reference = None if self._reference is None else self._reference.validation
-        forward = PairForward(self._model, validation, self._context.objective, reference)
+        forward = self._forward(validation, reference)
         group_size, budget = self._context.plan.dpo.batch_size, self._context.budget
 
         def evaluate() -> HostColumns | None:
-            return evaluate_pairs(forward, group_size, budget, self._is_interrupted)
+            return evaluate_rows(forward, group_size, budget, self._is_interrupted)
 
         host = budget.run(evaluate, self._context.observer, Stage.DPO)
         if host is None:
             return None
-        self._validation_rewards.record(host)
-        return pair_figures(host.values)
+        self._validation_rewards.record(forward.rewards(host))
+        return forward.figures(host)
 
     def _answer_prompts(self, answers: list[list[int]]) -> bool:
         """Adds the answers that are missing; False when a stop broke it off."""

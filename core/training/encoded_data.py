@@ -13,6 +13,7 @@ from core.domain.errors import InvalidRequest
 Int64Array = NDArray[np.int64]
 
 _COLUMN = {name: position for position, name in enumerate(encoded_format.COLUMNS)}
+_FIRST_SPAN = [_COLUMN["first_start"], _COLUMN["second_start"]]
 
 
 class BrokenEncodedData(InvalidRequest):
@@ -32,7 +33,7 @@ class EncodedRow:
     first: NDArray[np.int32]
     """[R1] the chosen (or only) response."""
     second: NDArray[np.int32]
-    """[R2] the rejected response; empty for demonstrations and unpaired rows."""
+    """[R2] the rejected response, or the one `with_partners` gave; else empty for demonstrations and unpaired rows."""
     first_scored: NDArray[np.uint8]
     """[R1] 1 where a loss is taken on the token."""
     second_scored: NDArray[np.uint8]
@@ -52,13 +53,16 @@ class EncodedData:
         tokens: NDArray[np.int32],
         scored: NDArray[np.uint8],
         rows: Int64Array,
+        partners: Int64Array | None = None,
     ) -> None:
         self.kind = str(meta["kind"])
         """"preference", "demonstration" or "unpaired"."""
         self.digest = str(meta["digest"])
+        self._meta = meta
         self._tokens = tokens
         self._scored = scored
         self._rows = rows
+        self._partners = partners
 
     @classmethod
     def open(cls, directory: Path | str) -> "EncodedData":
@@ -77,6 +81,18 @@ class EncodedData:
                 f"{encoded_format.VERSION}; tokenise the data set again."
             )
         return cls(meta, tokens, scored, rows)
+
+    def select(self, indices: Int64Array) -> "EncodedData":
+        """Some of the rows, in the given order."""
+        return EncodedData(self._meta, self._tokens, self._scored, self._rows[indices])
+
+    def with_partners(self, partners: Int64Array) -> "EncodedData":
+        """The same rows, each with the first response of another row in the place of a second one of its own.
+
+        Args:
+            partners: [N] whose response.
+        """
+        return EncodedData(self._meta, self._tokens, self._scored, self._rows, partners)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -107,7 +123,9 @@ class EncodedData:
 
     @property
     def second_lengths(self) -> Int64Array:
-        """[N] tokens of the rejected response, 0 where there is none."""
+        """[N] tokens of the rejected (or the partner's) response, 0 where there is none."""
+        if self._partners is not None:
+            return self.first_lengths[self._partners]
         return self._span("second_start", "end")
 
     def row(self, index: int) -> EncodedRow:
@@ -115,14 +133,17 @@ class EncodedData:
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         line, prompt, first, second, end, label = (int(cell) for cell in self._rows[index])
+        other_start, other_end = second, end
+        if self._partners is not None:
+            other_start, other_end = (int(cell) for cell in self._rows[self._partners[index], _FIRST_SPAN])
         return EncodedRow(
             line=line,
             label=label,
             prompt=self._tokens[prompt:first],
             first=self._tokens[first:second],
-            second=self._tokens[second:end],
+            second=self._tokens[other_start:other_end],
             first_scored=self._scored[first:second],
-            second_scored=self._scored[second:end],
+            second_scored=self._scored[other_start:other_end],
         )
 
     def _span(self, start: str, end: str) -> Int64Array:

@@ -73,6 +73,18 @@ class HostColumns:
     """Scalars that came along."""
 
 
+@dataclass(frozen=True)
+class Rewards:
+    """Implicit rewards of rows; an unpaired row is taken as a pair whose other response has reward 0."""
+
+    rows: tuple[int, ...]
+    """[B]"""
+    chosen: NDArray[np.float64]
+    """[B]"""
+    rejected: NDArray[np.float64]
+    """[B]"""
+
+
 def to_host(parts: Sequence[Columns], order: Sequence[int], *extra: Tensor) -> HostColumns:
     """One transfer for everything.
 
@@ -116,6 +128,48 @@ def pair_figures(values: NDArray[np.float64]) -> Figures:
     if not np.isnan(reference).any():
         figures[names.CHOSEN_LOGPS_FELL] = (values[PairColumn.CHOSEN_LOGP] < reference).mean()
     return finite(figures)
+
+
+class UnpairedColumn(IntEnum):
+    """What is kept of every unpaired row."""
+
+    LOSS = 0
+    REWARD = 1
+    LOGP = 2
+    IS_GOOD = 3
+    KL = 4
+    """The step's estimate, the same for all its rows."""
+
+
+def unpaired_figures(values: NDArray[np.float64]) -> Figures:
+    """Averages over all responses, and over those marked good (as chosen) and bad (as rejected); None where none is.
+
+    Args:
+        values: [C, B] in the order of `UnpairedColumn`, B at least 1.
+    """
+    rewards, logps = values[UnpairedColumn.REWARD], values[UnpairedColumn.LOGP]
+    is_good = values[UnpairedColumn.IS_GOOD] > 0
+    signed = np.where(is_good, rewards, -rewards)
+    chosen, rejected = _mean(rewards[is_good]), _mean(rewards[~is_good])
+    return finite(
+        {
+            names.LOSS: values[UnpairedColumn.LOSS].mean(),
+            names.REWARDS: rewards.mean(),
+            names.LOGPS: logps.mean(),
+            names.KL: values[UnpairedColumn.KL].mean(),
+            names.CHOSEN_REWARDS: chosen,
+            names.REJECTED_REWARDS: rejected,
+            names.REWARD_MARGINS: chosen - rejected,
+            names.REWARD_ACCURACIES: (signed > 0).mean(),
+            names.REWARD_TIES: (signed == 0).mean(),
+            names.CHOSEN_LOGPS: _mean(logps[is_good]),
+            names.REJECTED_LOGPS: _mean(logps[~is_good]),
+        }
+    )
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if len(values) else math.nan
 
 
 def gradient_weights(margins: NDArray[np.float64]) -> NDArray[np.float64]:

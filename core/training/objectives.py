@@ -47,12 +47,12 @@ class Objective:
 class UnpairedObjective:
     """A loss of single responses marked good or bad, with its beta and options bound.
 
-    What the loop does for one optimizer step of N >= 2 rows (x_i, y_i, label_i):
+    What the loop does for one optimizer step of N rows (x_i, y_i, label_i):
 
-    1. Without gradient, score the mismatched rows (x_i, y_j), j = `mismatched_rows(N)[i]`, under policy and
-       reference: `kl = objective.kl(policy_sums, reference_sums)`. The whole step takes part, whatever the
-       micro-batches, so gradient accumulation changes nothing. The reference's half never changes within an epoch's
-       order and can be cached with it.
+    1. Without gradient, score the mismatched rows (x_i, y_j), j the row's partner
+       (`core.training.data_order.partners`), under policy and reference: `kl = objective.kl(policy_sums,
+       reference_sums)`. The whole step takes part, whatever the micro-batches, so gradient accumulation changes
+       nothing. Partners are the same in every epoch, so the reference's half is computed once.
     2. For each micro-batch: `objective(policy_sums, reference_sums, labels, kl)`, losses summed and divided by N.
     """
 
@@ -70,17 +70,6 @@ class UnpairedObjective:
     def __call__(self, policy_sums: Tensor, reference_sums: Tensor, labels: Tensor, kl: Tensor) -> UnpairedLosses:
         """Losses [B] with their graph, rewards [B] detached, from sums [B], labels [B] bool and the step's `kl`."""
         return self.loss(policy_sums, reference_sums, labels, kl)
-
-
-def mismatched_rows(num_rows: int) -> list[int]:
-    """For each row of an optimizer step, the row whose response its prompt is paired with to estimate the KL.
-
-    Raises:
-        ValueError: fewer than two rows, so that a row could only be paired with itself.
-    """
-    if num_rows < 2:
-        raise ValueError(f"a step of {num_rows} row has no mismatched responses: use a batch size of 2 or more")
-    return [(row + 1) % num_rows for row in range(num_rows)]
 
 
 def build_objective(variant: str, beta: float, options: Mapping[str, float | str | bool]) -> Objective:

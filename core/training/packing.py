@@ -18,6 +18,7 @@ from core.training.encoded_data import EncodedData
 from core.training.varlen import plan_varlen
 
 Side = Literal["chosen", "rejected", "only"]
+SIDES: tuple[Side, Side] = ("chosen", "rejected")
 
 MIN_SHARED_PROMPT_TOKENS = 4
 """A shorter prompt costs less to compute twice than to attend to as a prefix."""
@@ -38,7 +39,8 @@ class PackedBatch:
 
     indices: tuple[int, ...]
     """[B] rows of the data set, in the order of the results."""
-    is_pairs: bool
+    side: Side | None
+    """The response of each row that is packed; None for pairs."""
     input_ids: Tensor
     """[1, T] int64"""
     position_ids: Tensor
@@ -58,6 +60,10 @@ class PackedBatch:
     """The same on the host."""
     longest: int
     """Tokens of the longest prompt with response."""
+
+    @property
+    def is_pairs(self) -> bool:
+        return self.side is None
 
     @property
     def num_responses(self) -> int:
@@ -105,6 +111,22 @@ def split_micro_batches(
     return [[int(chosen[position]) for position in sorted(members)] for members in bins]
 
 
+def pack_step(
+    data: EncodedData, indices: Sequence[int], max_tokens: int, device: torch.device | str
+) -> list[PackedBatch]:
+    """What the preference stage scores of some rows, cut into micro-batches.
+
+    Pairs; of unpaired rows first their own responses, then those of their partners.
+    """
+    if data.kind == "unpaired":
+        return [
+            pack_responses(data, micro_batch, device, side=side)
+            for side in SIDES
+            for micro_batch in split_micro_batches(data, indices, max_tokens, side=side)
+        ]
+    return [pack_pairs(data, micro_batch, device) for micro_batch in split_micro_batches(data, indices, max_tokens)]
+
+
 def pack_pairs(data: EncodedData, indices: Sequence[int], device: torch.device | str) -> PackedBatch:
     """Preference rows as one packed row; the prompt stands once and both responses attend to it, where that pays.
 
@@ -122,7 +144,7 @@ def pack_pairs(data: EncodedData, indices: Sequence[int], device: torch.device |
         else:
             packer.add(row.prompt, row.second)
         packer.score(1, index, row.second_scored, len(row.prompt))
-    return packer.finish(tuple(int(i) for i in indices), True, device)
+    return packer.finish(tuple(int(i) for i in indices), None, device)
 
 
 def pack_responses(
@@ -139,7 +161,7 @@ def pack_responses(
         response, scored = (row.second, row.second_scored) if side == "rejected" else (row.first, row.first_scored)
         packer.add(row.prompt, response)
         packer.score(0, index, scored, len(row.prompt))
-    return packer.finish(tuple(int(i) for i in indices), False, device)
+    return packer.finish(tuple(int(i) for i in indices), side, device)
 
 
 class _Packer:
@@ -188,12 +210,12 @@ class _Packer:
         targets = self._tokens[-1][len(self._tokens[-1]) - len(scored) :][offsets]
         self._scored[side].append(_Scored(predictors, targets, len(self._segments) - 1))
 
-    def finish(self, indices: tuple[int, ...], is_pairs: bool, device: torch.device | str) -> PackedBatch:
+    def finish(self, indices: tuple[int, ...], side: Side | None, device: torch.device | str) -> PackedBatch:
         scored = [*self._scored[0], *self._scored[1]]
         counts = tuple(len(item.targets) for item in scored)
         return PackedBatch(
             indices=indices,
-            is_pairs=is_pairs,
+            side=side,
             input_ids=_to_device(self._tokens, device)[None],
             position_ids=_to_device(self._positions, device)[None],
             layout=_layout(self._segments, device),

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from core.training.failures import BadStageOutput
 from core.training.logps_types import PairLogps, ResponseLogps
-from core.training.packing import PackedBatch
+from core.training.packing import SIDES, PackedBatch
 from core.training.tensor_files import UnreadableTensors, complete_directory, read_tensors, write_tensors
 
 VERSION = 1
@@ -31,7 +31,10 @@ TRAIN, VALIDATION = "train", "validation"
 
 @dataclass(frozen=True)
 class SplitLogps:
-    """The reference's log-probabilities of one split, on the host. Column 0 is the chosen response, 1 the rejected."""
+    """The reference's log-probabilities of one split, on the host.
+
+    Column 0 is the chosen response, 1 the rejected; of unpaired rows 0 the row's own, 1 its partner's.
+    """
 
     sums: NDArray[np.float32]
     """[N, 2]"""
@@ -58,6 +61,12 @@ class SplitLogps:
             ResponseLogps(chosen_sums, chosen_counts, chosen_prefix),
             ResponseLogps(rejected_sums, rejected_counts, rejected_prefix),
         )
+
+    def of_responses(self, batch: PackedBatch) -> Tensor:
+        """[B] sums of a batch of single responses, chosen or rejected ones, on its device."""
+        assert batch.side is not None
+        sums = torch.from_numpy(self.sums[list(batch.indices), SIDES.index(batch.side)])
+        return sums.to(batch.input_ids.device)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from core.training.checkpoint import copy_exactly
 from core.training.data_order import Cursor, DataOrder
 from core.training.encoded_data import EncodedData
 from core.training.failures import BadCheckpoint
-from core.training.logps import reduce_pairs, token_logps
-from core.training.packing import PackedBatch, pack_pairs, split_micro_batches
+from core.training.logps import reduce_pairs, reduce_responses, token_logps
+from core.training.packing import SIDES, PackedBatch, pack_step
 from core.training.reference import TRAIN, VALIDATION, ReferenceLogps, SplitLogps
 
 
@@ -36,9 +36,9 @@ class _SplitTokens:
     def add(self, batch: PackedBatch, values: NDArray[np.float32]) -> None:
         counts = np.asarray(batch.scored_counts, np.int64)
         starts = self.length + np.cumsum(counts) - counts
-        rows = list(batch.indices)
-        self.starts[rows] = starts.reshape(2, -1).T
-        self.counts[rows] = counts.reshape(2, -1).T
+        cells = _cells(batch)
+        self.starts[cells] = starts.reshape(-1, len(batch.indices)).T
+        self.counts[cells] = counts.reshape(-1, len(batch.indices)).T
         self.parts.append(values)
         self.length += len(values)
 
@@ -87,8 +87,7 @@ class ReferencePass:
             self._tokens = {name: _SplitTokens.unknown(len(data)) for name, data in self._data.items()}
             self.groups_done = 0
         name, rows = self._group(self.groups_done)
-        micro_batches = split_micro_batches(self._data[name], rows, self._max_tokens)
-        batches = [pack_pairs(self._data[name], micro_batch, self._model.device) for micro_batch in micro_batches]
+        batches = pack_step(self._data[name], rows, self._max_tokens, self._model.device)
         computed = [self._compute(batch) for batch in batches]
         for batch, (values, table) in zip(batches, computed, strict=True):
             self._keep(name, batch, values, table)
@@ -128,22 +127,31 @@ class ReferencePass:
         return VALIDATION, list(groups[index - num_train_groups])
 
     def _compute(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-        """[S] token log-probabilities, and [4, B] sums and prefix sums."""
+        """[S] token log-probabilities, and [2, C, B] sums and prefix sums of the C responses that are packed."""
         tokens = token_logps(self._model, batch)
+        if not batch.is_pairs:
+            sums = reduce_responses(tokens, batch).sums
+            return tokens.values, torch.stack((sums, sums))[:, None]
         pairs = reduce_pairs(tokens, batch, needs_prefix_sums=True)
         sides = (pairs.chosen, pairs.rejected)
         table = torch.stack([*(side.sums for side in sides), *(side.prefix_sums for side in sides)])
-        return tokens.values, table
+        return tokens.values, table.view(2, 2, -1)
 
     def _keep(self, name: str, batch: PackedBatch, values: Tensor, table: Tensor) -> None:
-        rows = list(batch.indices)
-        sums, prefix_sums = table.cpu().numpy().reshape(2, 2, -1).transpose(0, 2, 1)
+        sums, prefix_sums = table.cpu().numpy().transpose(0, 2, 1)
         split: SplitLogps | None = self.logps.train if name == TRAIN else self.logps.validation
         assert split is not None
-        split.sums[rows], split.prefix_sums[rows] = sums, prefix_sums
+        cells = _cells(batch)
+        split.sums[cells], split.prefix_sums[cells] = sums, prefix_sums
         self._tokens[name].add(batch, values.cpu().numpy())
 
 
+def _cells(batch: PackedBatch) -> tuple[NDArray[np.integer], ...]:
+    """Where the batch's responses stand in tables [N, 2]."""
+    columns = [0, 1] if batch.side is None else [SIDES.index(batch.side)]
+    return np.ix_(batch.indices, columns)
+
+
 def row_groups(num_rows: int, group_size: int) -> list[range]:
-    """The rows of a data set in their order, in groups: how validation pairs are batched, here and in evaluation."""
+    """The rows of a data set in their order, in groups: how validation rows are batched, here and in evaluation."""
     return [range(start, min(start + group_size, num_rows)) for start in range(0, num_rows, group_size)]

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
+from core.domain.variants import get_variant
 from core.training.budget import TokenBudget
 from core.training.checkpoint import Checkpoint, read_checkpoint
 from core.training.checkpointing import CheckpointWriter
-from core.training.data_order import DataOrder
+from core.training.data_order import DataOrder, partners
 from core.training.encoded_data import EncodedData
 from core.training.failures import BadData, BadPlan
-from core.training.objectives import Objective, build_objective
+from core.training.objectives import Objective, UnpairedObjective, build_objective, build_unpaired_objective
 from core.training.observer import Observer, Stage
 from core.training.plan import TrainingPlan
 from core.training.stage_digests import run_digest, versions
@@ -29,7 +30,7 @@ class RunContext:
     work_dir: Path
     train: EncodedData
     validation: EncodedData | None
-    objective: Objective
+    objective: Objective | UnpairedObjective
     budget: TokenBudget
     checkpoints: CheckpointWriter
     checkpoint: Checkpoint | None
@@ -70,11 +71,9 @@ def open_run(plan: TrainingPlan, observer: Observer) -> RunContext:
     """
     _prepare_process(plan)
     Path(plan.work_dir).mkdir(parents=True, exist_ok=True)
-    validation = (
-        None if plan.validation_data is None else open_rows(plan.validation_data, "preference", may_be_empty=True)
-    )
+    validation = None if plan.validation_data is None else _open_split(plan, plan.validation_data, may_be_empty=True)
     if plan.dpo.early_stopping is not None and validation is None:
-        raise BadPlan("early_stopping needs validation pairs: set validation_fraction or validation_dataset_id.")
+        raise BadPlan("early_stopping needs validation rows: set validation_fraction or validation_dataset_id.")
     if plan.sft is None and plan.sft_data is not None:
         raise BadPlan("There is a demonstration data set, but SFT is skipped.")
     digest = run_digest(plan)
@@ -93,9 +92,9 @@ def open_run(plan: TrainingPlan, observer: Observer) -> RunContext:
         observer=observer,
         device=torch.device(plan.device),
         work_dir=Path(plan.work_dir),
-        train=open_rows(plan.train_data, "preference"),
+        train=_open_split(plan, plan.train_data),
         validation=validation if validation is not None and len(validation) else None,
-        objective=build_objective(plan.variant, plan.beta, plan.variant_options),
+        objective=_build_objective(plan),
         budget=TokenBudget.resumed(plan.micro_batch_tokens, tokens),
         checkpoints=CheckpointWriter(Path(plan.work_dir) / "checkpoints", digest, versions(plan), observer),
         checkpoint=checkpoint,
@@ -114,6 +113,22 @@ def open_rows(directory: str, kind: str, *, may_be_empty: bool = False) -> Encod
     if not len(data) and not may_be_empty:
         raise BadData("No row is left to train on: all were empty or longer than max_length.")
     return data
+
+
+def _open_split(plan: TrainingPlan, directory: str, *, may_be_empty: bool = False) -> EncodedData:
+    """Rows of the preference stage; unpaired ones with their partners."""
+    kind = get_variant(plan.variant).data
+    data = open_rows(directory, kind, may_be_empty=may_be_empty)
+    if kind == "preference":
+        return data
+    if len(data) < 2 and not may_be_empty:
+        raise BadData(f"`{plan.variant}` compares each response with another one, and there is only one row.")
+    return data.with_partners(partners(len(data), plan.seed))
+
+
+def _build_objective(plan: TrainingPlan) -> Objective | UnpairedObjective:
+    build = build_objective if get_variant(plan.variant).data == "preference" else build_unpaired_objective
+    return build(plan.variant, plan.beta, plan.variant_options)
 
 
 def _prepare_process(plan: TrainingPlan) -> None:

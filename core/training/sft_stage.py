@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from core.training.data_order import DataOrder
-from core.training.failures import BadStageOutput
+from core.training.encoded_data import EncodedData
+from core.training.failures import BadData, BadStageOutput
 from core.training.loop import TrainingLoop
 from core.training.observer import Stage, StageOutput
 from core.training.optim import MasterOptimizer
@@ -58,7 +60,7 @@ def provide_sft_policy(context: RunContext) -> PolicySource | SavedPolicy:
 
 def _train(context: RunContext, stage: SftPlan, digest: str) -> PolicySource | SavedPolicy:
     plan, observer = context.plan, context.observer
-    data = context.train if plan.sft_data is None else open_rows(plan.sft_data, "demonstration")
+    data = _demonstrations(context)
     model = load_policy(plan, PolicySource())
     enable_adapter_dropout(model)
     run = StageRun(
@@ -84,3 +86,15 @@ def _train(context: RunContext, stage: SftPlan, digest: str) -> PolicySource | S
     observer.stage_output(StageOutput(directory=directory, stage=Stage.SFT, digest=digest))
     observer.stage_finished(Stage.SFT)
     return PolicySource(directory)
+
+
+def _demonstrations(context: RunContext) -> EncodedData:
+    """The demonstration data set, or of the rows trained on the chosen responses, or those marked good."""
+    if context.plan.sft_data is not None:
+        return open_rows(context.plan.sft_data, "demonstration")
+    if context.train.kind != "unpaired":
+        return context.train
+    good = context.train.select(np.flatnonzero(context.train.labels))
+    if not len(good):
+        raise BadData('No response is marked good, so SFT has nothing to learn from. Skip it: "sft": "skip".')
+    return good

@@ -86,7 +86,8 @@ def _stage(stage: SftPlan) -> dict[str, object]:
 
 def _sft_rows(plan: TrainingPlan) -> dict[str, object]:
     if plan.sft_data is None:
-        return {"rows": _data(plan.train_data), "side": "chosen"}
+        side = "chosen" if get_variant(plan.variant).data == "preference" else "good"
+        return {"rows": _data(plan.train_data), "side": side}
     return {"rows": _data(plan.sft_data), "side": "only"}
 
 

@@ -9,6 +9,7 @@ from toy_jobs import InProcessWorker, attempts_of, events, points, view, wait_fo
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.domain.dataset_rows import DatasetKind
+from core.domain.errors import InvalidRequest
 from core.services import artifacts, checkpoints, jobs
 from core.services.backend import Backend
 from core.storage import keys
@@ -123,6 +124,27 @@ def test_a_failure_is_told_in_its_own_words(backend: Backend, changes: dict[str,
     else:
         assert (job.status.value, job.error.code) == ("failed", code)
         assert job.attempt == 1
+
+
+def test_kto_on_single_responses(backend: Backend, tmp_path: Any) -> None:
+    rows = [
+        {"line": n, "prompt": f"Question {n}?", "response": f"{'Good' if n % 3 else 'Bad'} {n}.", "label": n % 3 > 0}
+        for n in range(1, NUM_ROWS + 1)
+    ]
+    add_rows(backend, rows, kind=DatasetKind.UNPAIRED)
+    add_rows(backend, make_rows(), "ds_pairs")
+    with pytest.raises(InvalidRequest, match="ds_pairs is a preference data set; this takes a unpaired one"):
+        submit(backend, **FIELDS, variant="kto", dataset_id="ds_pairs")
+    with InProcessWorker(backend, TRAINER_COMMAND):
+        job_id = submit(backend, **FIELDS, variant="kto", variant_options={"undesirable_weight": 2}).id
+        job = run_to_end(backend, job_id)
+    assert job.status.value == "succeeded", (job.error, [event.message for event in events(backend, job_id)])
+    train = [p for p in points(backend, job_id) if (p.stage.value, p.split) == ("dpo", "train")]
+    assert (train[0].values["rewards"], train[0].values["kl"]) == (0.0, 0.0)
+    assert train[-1].values["rewards/chosen"] != 0.0
+    folder = fetch_artifact(backend, job_id, tmp_path / "policy")
+    assert AutoModelForCausalLM.from_pretrained(folder).num_parameters() > 0
+    assert (folder / "pairs.jsonl").read_text().count("\n") == NUM_ROWS
 
 
 def test_lora_on_a_tuned_policy_with_its_own_sft_and_validation_data(backend: Backend, tmp_path: Any) -> None:

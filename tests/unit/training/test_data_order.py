@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.training.data_order import Cursor, DataOrder, epoch_permutation
+from core.training.data_order import Cursor, DataOrder, epoch_permutation, partners
 from core.training.observer import Stage
 
 
@@ -53,3 +53,15 @@ def test_epochs_done_counts_rows() -> None:
     for _ in range(order.total_steps):
         cursors.append(order.after(cursors[-1]))
     assert [order.epochs_done(cursor) for cursor in cursors] == pytest.approx([0, 0.4, 0.8, 1, 1.4, 1.8, 2])
+
+
+@given(num_rows=st.integers(2, 60), seed=st.integers(0, 3))
+def test_partners_are_others_and_everyone_has_one(num_rows: int, seed: int) -> None:
+    found = partners(num_rows, seed).tolist()
+    assert sorted(found) == list(range(num_rows))
+    assert all(other != row for row, other in enumerate(found))
+
+
+def test_partners_come_from_the_seed() -> None:
+    assert partners(40, 1).tolist() == partners(40, 1).tolist() != partners(40, 2).tolist()
+    assert partners(1, 0).tolist() == [0]

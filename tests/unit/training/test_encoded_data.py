@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packed_rows import random_rows, write_rows
 
@@ -24,6 +25,22 @@ def test_rows_read_back_as_written(tmp_path: Path) -> None:
 def test_a_single_response_has_no_second(tmp_path: Path) -> None:
     data = write_rows(tmp_path, [([1, 2], [3])], kind="demonstration")
     assert (data.kind, data.second_lengths.tolist(), data.row(0).second.tolist()) == ("demonstration", [0], [])
+
+
+def test_a_partners_response_is_seen_as_the_second(tmp_path: Path) -> None:
+    rows = [([1, 2], [3, 4]), ([5], [6]), ([7], [8, 9, 10])]
+    data = write_rows(tmp_path, rows, kind="unpaired", good={1}).with_partners(np.array([2, 0, 1]))
+    assert [data.row(index).first.tolist() for index in range(3)] == [[3, 4], [6], [8, 9, 10]]
+    assert [data.row(index).second.tolist() for index in range(3)] == [[8, 9, 10], [3, 4], [6]]
+    assert data.second_lengths.tolist() == [3, 2, 1]
+    assert data.row(0).second_scored.tolist() == [1, 1, 1]
+    assert data.labels.tolist() == [0, 1, 0]
+
+
+def test_selected_rows_keep_their_lines(tmp_path: Path) -> None:
+    chosen = write_rows(tmp_path, random_rows()).select(np.array([4, 1]))
+    assert chosen.lines.tolist() == [5, 2]
+    assert chosen.row(1).prompt.tolist() == list(random_rows()[1][0])
 
 
 def test_no_rows_at_all(tmp_path: Path) -> None:

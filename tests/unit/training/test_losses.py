@@ -9,7 +9,7 @@ from core.domain.variant_catalogue import VARIANTS
 from core.domain.variants import VariantError
 from core.training.logps_types import PairLogps, ResponseLogps
 from core.training.losses import PAIR_LOSSES, UNPAIRED_LOSSES
-from core.training.objectives import build_objective, build_unpaired_objective, mismatched_rows
+from core.training.objectives import build_objective, build_unpaired_objective
 
 PAIRED = [variant.name for variant in VARIANTS.values() if variant.data == "preference"]
 UNPAIRED = [variant.name for variant in VARIANTS.values() if variant.data == "unpaired"]
@@ -182,12 +182,3 @@ def test_kto_does_not_depend_on_how_a_step_is_cut() -> None:
     whole = objective(policy, reference, labels, kl).losses
     halves = [objective(policy[s], reference[s], labels[s], kl).losses for s in (slice(0, 2), slice(2, 4))]
     assert torch.equal(whole, torch.cat(halves))
-
-
-def test_every_row_is_mismatched_with_another_and_each_response_used_once() -> None:
-    for num_rows in (2, 3, 8):
-        partners = mismatched_rows(num_rows)
-        assert sorted(partners) == list(range(num_rows))
-        assert all(partner != row for row, partner in enumerate(partners))
-    with pytest.raises(ValueError, match="2 or more"):
-        mismatched_rows(1)
