@@ -347,7 +347,6 @@ def test_plans_that_do_not_fit_together(world: World) -> None:
     for changes, message in [
         ({"variant": "nonsense"}, "not a variant"),
         ({"variant": "dpo", "variant_options": {"tau": 1.0}}, "tau"),
-        ({"variant": "kto"}, "single responses"),
         ({"lora": LoraPlan(target_modules=("no_such_layer",))}, "no_such_layer"),
         ({"sft": None, "sft_data": world.train_data}, "SFT is skipped"),
     ]:
