@@ -26,6 +26,7 @@ from core.database.tables.projects import DEFAULT_PROJECT_ID
 from core.domain.errors import Unavailable
 from core.services.backend import Backend, open_backend
 from core.services.dataset_processing import DatasetProcessor
+from core.services.model_sharing import ModelSharer, is_sharing
 from core.services.sweep import Sweeper
 from core.services.uploads import MAX_PART_BYTES
 from core.settings import Settings, SettingsError, load_settings
@@ -107,8 +108,11 @@ def _open(app: FastAPI, stack: ExitStack) -> None:
         write_limiter=CapacityLimiter(MAX_WRITING_UPLOADS),
         check_limiter=CapacityLimiter(MAX_CHECKED_UPLOADS),
     )
-    sweeper, processor = Sweeper(backend), DatasetProcessor(backend)
-    for background in (sweeper, processor):
+    processor = DatasetProcessor(backend)
+    backgrounds: list[Sweeper | DatasetProcessor | ModelSharer] = [Sweeper(backend), processor]
+    if is_sharing(settings):
+        backgrounds.append(ModelSharer(backend))
+    for background in backgrounds:
         background.start()
         stack.callback(background.stop)
     app.state.dataset_processor = processor

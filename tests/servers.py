@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -158,6 +159,25 @@ def run_redis(port: int | None = None) -> Iterator[RedisServer]:
         process.kill()
         process.wait()
         shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """Accepts every connection and never says a word; gives its address."""
+    held: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            while True:
+                try:
+                    held.append(listener.accept()[0])
+                except OSError:
+                    return
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+    for connection in held:
+        connection.close()
 
 
 def _redis_binary() -> str | None:

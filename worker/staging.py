@@ -1,5 +1,6 @@
 """Brings what a trainer reads to local disk: base model and rows."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,7 @@ from core.domain.errors import InvalidRequest, NotFound
 from core.domain.failure_codes import FailureCode
 from core.failpoints import reach
 from core.services.job_inputs import JobInputs, find_inputs
+from core.services.model_sharing import SharedModel, fetch_shared, find_shared, is_sharing
 from core.storage.object_store import ObjectNotFound
 from core.storage.trees import TreeDamaged
 from worker.fetching import Fetcher, outage_seconds
@@ -19,6 +21,7 @@ from worker.patience import patiently
 Result = TypeVar("Result")
 
 _CHUNK_BYTES = 1024 * 1024
+_LOOK_SECONDS = 1.0
 
 
 class StagingFailed(Exception):
@@ -70,13 +73,34 @@ def _base_model(fetcher: Fetcher, found: JobInputs) -> Path:
         if found.policy is not None:
             return fetcher.fetch_policy(found.policy)
         assert found.base_model_name is not None
-        return get_base_model(fetcher.backend.settings.models_dir, found.base_model_name).directory.resolve()
-    except NotFound as error:
-        raise NotOnThisWorker(error.detail) from None
+        return _folder(fetcher, found.base_model_name)
     except InvalidRequest as error:
         raise StagingFailed(FailureCode.BAD_BASE_MODEL, error.detail) from None
     except TreeDamaged as damage:
-        raise StagingFailed(FailureCode.BAD_BASE_MODEL, f"The policy to start from is damaged: {damage}") from None
+        raise StagingFailed(FailureCode.BAD_BASE_MODEL, f"What the job starts from is damaged: {damage}") from None
+
+
+def _folder(fetcher: Fetcher, name: str) -> Path:
+    """Of this machine's models directory, or else the copy that the API has put into the store."""
+    try:
+        return get_base_model(fetcher.backend.settings.models_dir, name).directory.resolve()
+    except NotFound as error:
+        shared = _wait_for_copy(fetcher, name)
+        if shared is None:
+            raise NotOnThisWorker(error.detail) from None
+        return _patiently(fetcher, lambda: fetch_shared(fetcher.backend, shared, check=fetcher.check))
+
+
+def _wait_for_copy(fetcher: Fetcher, name: str) -> SharedModel | None:
+    """A model that was just put there is perhaps being copied: wait a lease long, if anybody copies at all."""
+    settings = fetcher.backend.settings
+    deadline = time.monotonic() + settings.lease_seconds
+    while True:
+        shared = _patiently(fetcher, lambda: find_shared(fetcher.backend.store, name))
+        if shared is not None or not is_sharing(settings) or time.monotonic() > deadline:
+            return shared
+        fetcher.check()
+        time.sleep(_LOOK_SECONDS)
 
 
 def _rows(fetcher: Fetcher, key: str, name: str) -> Path:

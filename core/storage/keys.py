@@ -5,6 +5,7 @@
     projects/<project>/jobs/<job>/a<attempt>/checkpoints/<stage>-<step>/…
     projects/<project>/jobs/<job>/a<attempt>/artifact/…
     projects/<project>/jobs/<job>/a<attempt>/stages/<digest>/…
+    base-models/<name>/{current.json, <digest>/…}
 
 The attempt in the key keeps a worker that was replaced from touching what its successor wrote.
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 ROOT = "projects/"
+MODELS_ROOT = "base-models/"
 
 
 def dataset_prefix(project_id: str, dataset_id: str) -> str:
@@ -54,6 +56,19 @@ def artifact_prefix(project_id: str, job_id: str, attempt: int) -> str:
 
 def stage_output_prefix(project_id: str, job_id: str, attempt: int, digest: str) -> str:
     return f"{attempt_prefix(project_id, job_id, attempt)}stages/{digest}/"
+
+
+def base_model_folder(name: str) -> str:
+    return f"{MODELS_ROOT}{name}/"
+
+
+def base_model_pointer(name: str) -> str:
+    """Says which digest is the current one."""
+    return base_model_folder(name) + "current.json"
+
+
+def base_model_prefix(name: str, digest: str) -> str:
+    return f"{base_model_folder(name)}{digest}/"
 
 
 def owning_prefix(key: str) -> str | None:

@@ -1,7 +1,7 @@
 """The compose stack, for real: build, up, a whole job through the published port, kills and restarts, down and up.
 
 Run by `make test-compose` on a machine with a Docker engine; prints image sizes and seconds. It uses a project name,
-port and volumes of its own and removes them at the end.
+port and volumes of its own and removes them at the end. What it finds wrong ends it with a message and exit code 1.
 """
 
 import json
@@ -27,8 +27,12 @@ sys.path.insert(0, str(ROOT / "tests"))
 from tiny_models import make_tiny_model  # noqa: E402
 
 PROJECT = "preftune-test"
-NUM_PAIRS = 240
+NUM_PAIRS = 400
+STAGE = {"batch_size": 4, "epochs": 6, "learning_rate": 1e-3}
+STEPS = 6 * NUM_PAIRS // 4
 JOB_SECONDS = 300
+STORE_IMAGE = "chrislusf/seaweedfs"
+PINNED_TAG = "4.48"
 
 
 def say(text: str) -> None:
@@ -36,6 +40,18 @@ def say(text: str) -> None:
 
 
 STARTED = time.monotonic()
+
+
+def store_tag() -> str:
+    """The pinned tag; where an engine has only another one locally, as one that cannot pull, that."""
+    for tag in (PINNED_TAG, "latest"):
+        if docker("image", "inspect", f"{STORE_IMAGE}:{tag}", check=False).returncode == 0:
+            return tag
+    return PINNED_TAG
+
+
+def docker(*arguments: str, check: bool = True, timeout: float = 60) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=check, timeout=timeout)
 
 
 class Stack:
@@ -50,7 +66,7 @@ class Stack:
         self.env_file.write_text(
             f"PREFTUNE_API_KEY={self.api_key}\nPOSTGRES_PASSWORD={secrets.token_hex(16)}\n"
             f"S3_ACCESS_KEY_ID=preftune\nS3_SECRET_ACCESS_KEY={secrets.token_hex(16)}\n"
-            f"PREFTUNE_PUBLISH=127.0.0.1:{self.port}\nWORKER_DEVICE=cpu\n"
+            f"PREFTUNE_PUBLISH=127.0.0.1:{self.port}\nWORKER_DEVICE=cpu\nSEAWEEDFS_TAG={store_tag()}\n"
         )
         self.client = Client(f"http://127.0.0.1:{self.port}", api_key=self.api_key)
 
@@ -74,6 +90,9 @@ def main() -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         try:
             exercise(stack, folder)
+        except BaseException:
+            print(stack.compose("logs", "--no-color", "--tail", "40"))  # noqa: T201
+            raise
         finally:
             stack.compose("down", "-v", "--remove-orphans", "-t", "5")
     say("torn down; all passed")
@@ -82,16 +101,10 @@ def main() -> None:
 def exercise(stack: Stack, folder: Path) -> None:
     stack.compose("build", timeout=1800)
     say("built")
-    for image in ("preftune-api", "preftune-worker"):
-        size = subprocess.run(
-            ["docker", "image", "inspect", "-f", "{{.Size}}", image], capture_output=True, text=True, check=True
-        )
-        say(f"{image}: {int(size.stdout) / 1e6:,.0f} MB")
+    check_images()
     say(f"healthy after {stack.up():.1f} s")
     check_exposure(stack)
-    make_tiny_model(folder / "tiny")
-    stack.compose("cp", str(folder / "tiny"), "worker:/var/lib/preftune/models/tiny")
-    say(f"models: {[model['name'] for model in stack.client.models()]}")
+    add_base_model(stack, folder)
     dataset = stack.client.datasets.upload(write_pairs(folder / "pairs.jsonl"))
     job_id = submit(stack.client, dataset["id"])
     disturb(stack, job_id)
@@ -99,16 +112,47 @@ def exercise(stack: Stack, folder: Path) -> None:
     stack.compose("down", "-t", "10")
     say(f"down and up again: healthy after {stack.up():.1f} s")
     check_outcome(stack.client, job_id, folder / "policy-again")
-    assert (folder / "policy" / "SHA256SUMS").read_bytes() == (folder / "policy-again" / "SHA256SUMS").read_bytes()
+    one, other = (sorted(path.rglob("*")) for path in (folder / "policy", folder / "policy-again"))
+    require(
+        [path.name for path in one] == [path.name for path in other], "files of the policy differ after down and up"
+    )
+    for first, second in zip(one, other, strict=True):
+        require(first.is_dir() or first.read_bytes() == second.read_bytes(), f"{first.name} differs after down and up")
     say("the job and its policy are still there, byte for byte")
+
+
+def check_images() -> None:
+    for image in ("preftune-api", "preftune-worker"):
+        num_bytes = int(docker("image", "inspect", "-f", "{{.Size}}", image).stdout)
+        user = docker("run", "--rm", image, "id", "-u").stdout.strip()
+        require(user not in ("", "0"), f"{image} runs as user {user!r}")
+        say(f"{image}: {num_bytes / 1e6:,.0f} MB, runs as user {user}")
+    has_torch = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is not None)"
+    require(
+        docker("run", "--rm", "preftune-api", "python", "-c", has_torch, check=False).returncode == 0, "torch in API"
+    )
+
+
+def add_base_model(stack: Stack, folder: Path) -> None:
+    """As an operator adds a folder: copied into the volume of base models."""
+    make_tiny_model(folder / "tiny")
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    folder.chmod(0o755)
+    copy = ["cp", "-r", "/from/tiny", "/var/lib/preftune/models/"]
+    stack.compose("run", "--rm", "-T", "--no-deps", "-v", f"{folder}:/from:ro", "worker", *copy)
+    names = [model["name"] for model in stack.client.models()]
+    require(names == ["tiny"], f"the API lists {names}")
 
 
 def check_exposure(stack: Stack) -> None:
     """Only the API's port is published, and it wants the key."""
     services = json.loads(stack.compose("config", "--format", "json"))["services"]
-    assert {name for name, service in services.items() if service.get("ports")} == {"api"}
+    published = {name for name, service in services.items() if service.get("ports")}
+    require(published == {"api"}, f"published: {published}")
     for headers in ({}, {"Authorization": "Bearer wrong"}):
-        assert httpx.get(f"http://127.0.0.1:{stack.port}/models", headers=headers).status_code == 401
+        status = httpx.get(f"http://127.0.0.1:{stack.port}/models", headers=headers).status_code
+        require(status == 401, f"an answer of {status} without the key")
 
 
 def write_pairs(path: Path) -> Path:
@@ -121,10 +165,8 @@ def write_pairs(path: Path) -> Path:
 
 
 def submit(client: Client, dataset_id: str) -> str:
-    stage = {"batch_size": 4, "epochs": 3, "learning_rate": 1e-3}
-    job = client.jobs.submit(
-        base_model="tiny", dataset_id=dataset_id, sft=stage, dpo=stage, checkpoint_every_steps=10, precision="fp32"
-    )
+    fields: dict[str, Any] = {"sft": STAGE, "dpo": STAGE, "checkpoint_every_steps": 20, "validation_fraction": 0}
+    job = client.jobs.submit(base_model="tiny", dataset_id=dataset_id, precision="fp32", **fields)
     job_id: str = job["id"]
     say(f"submitted {job_id}")
     return job_id
@@ -132,29 +174,47 @@ def submit(client: Client, dataset_id: str) -> str:
 
 def disturb(stack: Stack, job_id: str) -> None:
     """Kill the worker mid-DPO, restart database and store, lose Redis; the job must not notice for good."""
-    wait_for(lambda: dpo_step(stack.client, job_id) >= 12, "DPO to be under way")
+    wait_for(lambda: dpo_step(stack.client, job_id) >= 40, "DPO to be under way")
     stack.compose("kill", "-s", "KILL", "worker")
-    say(f"worker killed at DPO step {dpo_step(stack.client, job_id)}")
-    stack.compose("restart", "-t", "5", "postgres", "store")
+    step = dpo_step(stack.client, job_id)
+    require(step < STEPS, "the job had ended before its worker was killed")
+    say(f"worker killed at DPO step {step} of {STEPS}")
+    stack.compose("rm", "-f", "worker")
+    stack.compose("restart", "-t", "10", "postgres", "store")
     stack.compose("rm", "-s", "-f", "redis")
-    stack.compose("up", "-d", "--wait", "--wait-timeout", "240")
-    say("database and store restarted, Redis replaced by an empty one, worker back")
+    say(f"database and store restarted, Redis and worker replaced: healthy after {stack.up():.1f} s")
 
 
 def dpo_step(client: Client, job_id: str) -> int:
-    points = client.jobs.metrics(job_id, stage="dpo", split="train")["points"]
-    return int(points[-1]["step"]) if points else 0
+    progress = client.jobs.get(job_id)["progress"]
+    return int(progress["step"]) if progress["stage"] == "dpo" else 0
 
 
 def check_outcome(client: Client, job_id: str, folder: Path) -> None:
     job: dict[str, Any] = client.jobs.wait(job_id, timeout_seconds=JOB_SECONDS)
-    assert job["status"] == "succeeded", job["error"]
-    points = client.jobs.metrics(job_id, stage="dpo", split="train")["points"]
-    steps = [point["step"] for point in points]
-    assert steps == list(range(1, len(steps) + 1)), "a metric point is missing or double"
+    require(job["status"] == "succeeded", f"the job {job['status']}: {job['error']}")
+    require(job["attempt"] == 2, f"{job['attempt']} attempts")
+    steps = all_steps(client, job_id)
+    require(steps == list(range(1, STEPS + 1)), "a metric point is missing or double")
     client.jobs.download(job_id, folder)
-    assert (folder / "model.safetensors").stat().st_size > 0
+    require((folder / "model.safetensors").stat().st_size > 0, "no weights")
     say(f"succeeded after {job['attempt']} attempts, {len(steps)} DPO steps; policy downloaded and verified")
+
+
+def all_steps(client: Client, job_id: str) -> list[int]:
+    steps: list[int] = []
+    after = 0
+    while True:
+        page = client.jobs.metrics(job_id, after=after, stage="dpo", split="train")
+        steps += [point["step"] for point in page["points"]]
+        after = page["last_seq"]
+        if not page["has_more"]:
+            return steps
+
+
+def require(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise SystemExit(f"test-compose: {otherwise}")
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:

@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 from api_server import RunningApi, serve
+from deployments import Servers
+from servers import run_postgresql, run_redis, run_s3
 
 
 @pytest.fixture(scope="module")
@@ -10,3 +12,10 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApi]:
     """One server for the tests of a module: no key, this machine only."""
     with serve(Path(tmp_path_factory.mktemp("api"))) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """PostgreSQL, SeaweedFS and Redis, for whoever starts processes on them."""
+    with run_postgresql() as postgresql, run_s3() as s3, run_redis() as redis:
+        yield Servers(postgresql=postgresql, s3=s3, redis=redis)

@@ -2,15 +2,13 @@
 
 import os
 import signal
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
-from servers import RedisServer, free_port, run_redis
+from servers import RedisServer, free_port, run_redis, silent_server
 from toy_jobs import wait_for
 
 from core.domain.errors import Unavailable
@@ -33,21 +31,8 @@ def server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def silent_broker() -> Iterator[str]:
-    """Accepts connections and never says a word."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        held: list[socket.socket] = []
-
-        def accept() -> None:
-            while True:
-                try:
-                    held.append(listener.accept()[0])
-                except OSError:
-                    return
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
-        for connection in held:
-            connection.close()
+    with silent_server() as address:
+        yield f"redis://{address}/0"
 
 
 def seconds_of_wakes(tmp_path: Path, broker_url: str, count: int = 50) -> float:

@@ -1,9 +1,11 @@
 """The real trainer under the real supervisor, on a base model of some ten thousand parameters."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from backends import PROJECT, add_dataset, submit
 from toy_jobs import InProcessWorker, attempts_of, events, points, view, wait_for_status, wait_for_step
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -166,7 +168,22 @@ def test_lora_on_a_tuned_policy_with_its_own_sft_and_validation_data(backend: Ba
         job = run_to_end(backend, second)
     assert job.status.value == "succeeded", (job.error, [event.message for event in events(backend, second)])
     folder = fetch_artifact(backend, second, tmp_path / "policy")
-    assert (folder / "adapter" / "adapter_model.safetensors").exists()
+    check_adapter(fetch_artifact(backend, first, tmp_path / "first"), folder)
     assert "shared_prompts" in [event.kind for event in events(backend, second)]
     assert checkpoints.list_checkpoints(backend, PROJECT, second)
     assert jobs.get(backend, PROJECT, second).artifact is not None
+
+
+def check_adapter(base_dir: Path, folder: Path) -> None:
+    """peft puts the published adapter on what the job started from, and gets the published policy."""
+    peft = pytest.importorskip("peft")
+    base = AutoModelForCausalLM.from_pretrained(base_dir, dtype=torch.float32)
+    adapted = peft.PeftModel.from_pretrained(base, folder / "adapter").eval()
+    merged = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    inputs = AutoTokenizer.from_pretrained(folder)("Question 1? Good answer 1.", return_tensors="pt")
+    with torch.no_grad():
+        theirs, ours = adapted(**inputs).logits, merged(**inputs).logits
+        with adapted.disable_adapter():
+            before = adapted(**inputs).logits
+    torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(before, ours, atol=1e-4), "the adapter does something"
