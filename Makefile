@@ -60,6 +60,9 @@ test-parity: venv .venv-trl/.installed ## thirty steps beside TRL for every loss
 clean: ## remove what was built, but not data and models
 	rm -rf $(VENV) .venv-trl build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
-.PHONY: test-compose
+.PHONY: secrets test-compose
+secrets: ## random secrets for docker compose, once
+	@sh docker/make-secrets.sh
+
 test-compose: venv ## the compose stack, for real (needs a Docker engine): images, a whole job, kills and restarts
 	@$(BIN)/python tests/compose/run_stack.py

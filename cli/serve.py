@@ -23,7 +23,7 @@ from core.domain.errors import Unavailable
 from core.logging import configure_logging
 from core.services.backend import Backend, open_backend
 from core.services.sweep import release_leases_of
-from core.settings import PREFIX, Settings
+from core.settings import FILE_SUFFIX, PREFIX, Settings
 
 COMMAND = (sys.executable, "-P", "-m", "cli.child")
 POLL_SECONDS = 1.0
@@ -196,4 +196,5 @@ def _environment(settings: Settings) -> dict[str, str]:
         if value is not None:
             text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
             chosen[f"{PREFIX}{name.upper()}"] = text
-    return dict(os.environ) | chosen
+    # What came from a file has become a value.
+    return {name: text for name, text in os.environ.items() if name.removesuffix(FILE_SUFFIX) not in chosen} | chosen

@@ -6,6 +6,7 @@ import uuid
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,6 +14,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from core import failpoints
 
 PREFIX = "PREFTUNE_"
+FILE_SUFFIX = "_FILE"
+_MAX_FILE_BYTES = 64 * 1024
 OTHER_VARIABLES = frozenset({"PREFTUNE_URL", failpoints.VARIABLE})
 """Read by the client package and by fault tests, not settings of the service."""
 
@@ -35,6 +38,8 @@ class Settings(BaseSettings):
 
     database_url: str | None = None
     """Default: SQLite in the data directory."""
+    database_password: SecretStr | None = None
+    """Goes into a URL of PostgreSQL that has none; so it can come from a file."""
     broker_url: str | None = None
     """`redis://…`, `files` (default: file broker in the data directory) or `none` (poll only)."""
     storage_url: str | None = None
@@ -72,7 +77,7 @@ class Settings(BaseSettings):
     @cached_property
     def effective_database_url(self) -> str:
         if self.database_url:
-            return self.database_url
+            return _with_password(self.database_url, self.database_password)
         return f"sqlite:///{(self.data_dir / 'preftune.db').resolve()}"
 
     @cached_property
@@ -94,18 +99,52 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Settings from environment, `.env` and overrides. Raises SettingsError naming what is wrong."""
+    """Settings from environment, `.env`, files and overrides. Raises SettingsError naming what is wrong.
+
+    Any setting may be given as a file that holds its value: `PREFTUNE_<NAME>_FILE`.
+    """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    unknown = sorted(
-        name for name in os.environ if name.startswith(PREFIX) and name.upper() not in known | OTHER_VARIABLES
-    )
+    accepted = known | {name + FILE_SUFFIX for name in known} | OTHER_VARIABLES
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name.upper() not in accepted)
     if unknown:
         raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    values = _from_files() | {name: value for name, value in overrides.items() if value is not None}
     try:
-        settings = Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+        settings = Settings(**values)  # type: ignore[arg-type]
     except ValidationError as error:
         lines = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
         raise SettingsError("; ".join(lines)) from None
     if settings.lease_seconds < 3 * settings.heartbeat_seconds:
         raise SettingsError("PREFTUNE_LEASE_SECONDS: must be at least three times PREFTUNE_HEARTBEAT_SECONDS")
     return settings
+
+
+def _from_files() -> dict[str, object]:
+    values: dict[str, object] = {}
+    for name in Settings.model_fields:
+        variable = PREFIX + name.upper()
+        if (path := os.environ.get(variable + FILE_SUFFIX)) is None:
+            continue
+        if variable in os.environ:
+            raise SettingsError(f"{variable}: set it or {variable}{FILE_SUFFIX}, not both")
+        values[name] = _read(variable + FILE_SUFFIX, Path(path))
+    return values
+
+
+def _read(variable: str, path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{variable}: {path} cannot be read ({type(error).__name__})") from None
+    if len(text) > _MAX_FILE_BYTES or not text.strip():
+        raise SettingsError(f"{variable}: {path} is {'too large' if text.strip() else 'empty'}")
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _with_password(url: str, password: SecretStr | None) -> str:
+    parts = urlsplit(url)
+    if password is None or parts.password is not None or parts.username is None:
+        return url
+    user, _, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user}:{quote(password.get_secret_value(), safe='')}@{host}").geturl()

@@ -6,7 +6,6 @@ port and volumes of its own and removes them at the end. What it finds wrong end
 
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -55,24 +54,27 @@ def docker(*arguments: str, check: bool = True, timeout: float = 60) -> "subproc
 
 
 class Stack:
-    """`docker compose` on our own project, with secrets made for this run."""
+    """`docker compose` on our own project, with secrets made for this run as a user makes them."""
 
     def __init__(self, folder: Path) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.api_key = secrets.token_hex(32)
+        self.secrets_dir = folder / "secrets"
         self.env_file = folder / "env"
         self.env_file.write_text(
-            f"PREFTUNE_API_KEY={self.api_key}\nPOSTGRES_PASSWORD={secrets.token_hex(16)}\n"
-            f"S3_ACCESS_KEY_ID=preftune\nS3_SECRET_ACCESS_KEY={secrets.token_hex(16)}\n"
-            f"PREFTUNE_PUBLISH=127.0.0.1:{self.port}\nWORKER_DEVICE=cpu\nSEAWEEDFS_TAG={store_tag()}\n"
+            f"SECRETS_DIR={self.secrets_dir}\nPREFTUNE_PUBLISH=127.0.0.1:{self.port}\nSEAWEEDFS_TAG={store_tag()}\n"
         )
+        environment = os.environ | {"SECRETS_DIR": str(self.secrets_dir)}
+        subprocess.run(
+            ["sh", "docker/make-secrets.sh"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=True
+        )
+        self.api_key = (self.secrets_dir / "api_key").read_text().strip()
         self.client = Client(f"http://127.0.0.1:{self.port}", api_key=self.api_key)
 
     def compose(self, *arguments: str, timeout: float = 900) -> str:
         command = ["docker", "compose", "-p", PROJECT, "--env-file", str(self.env_file), *arguments]
-        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
         if run.returncode:
             raise SystemExit(f"docker compose {' '.join(arguments)} failed:\n{run.stdout}\n{run.stderr}")
         return run.stdout
@@ -104,11 +106,13 @@ def exercise(stack: Stack, folder: Path) -> None:
     check_images()
     say(f"healthy after {stack.up():.1f} s")
     check_exposure(stack)
+    check_confinement(stack)
     add_base_model(stack, folder)
     dataset = stack.client.datasets.upload(write_pairs(folder / "pairs.jsonl"))
     job_id = submit(stack.client, dataset["id"])
     disturb(stack, job_id)
     check_outcome(stack.client, job_id, folder / "policy")
+    check_logs(stack)
     stack.compose("down", "-t", "10")
     say(f"down and up again: healthy after {stack.up():.1f} s")
     check_outcome(stack.client, job_id, folder / "policy-again")
@@ -135,12 +139,11 @@ def check_images() -> None:
 
 def add_base_model(stack: Stack, folder: Path) -> None:
     """As an operator adds a folder: copied into the volume of base models."""
-    make_tiny_model(folder / "tiny")
-    for path in folder.rglob("*"):
+    tiny = make_tiny_model(folder / "tiny")
+    for path in (tiny, *tiny.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    folder.chmod(0o755)
     copy = ["cp", "-r", "/from/tiny", "/var/lib/preftune/models/"]
-    stack.compose("run", "--rm", "-T", "--no-deps", "-v", f"{folder}:/from:ro", "worker", *copy)
+    stack.compose("run", "--rm", "-T", "--no-deps", "-v", f"{tiny}:/from/tiny:ro", "worker", *copy)
     names = [model["name"] for model in stack.client.models()]
     require(names == ["tiny"], f"the API lists {names}")
 
@@ -153,6 +156,29 @@ def check_exposure(stack: Stack) -> None:
     for headers in ({}, {"Authorization": "Bearer wrong"}):
         status = httpx.get(f"http://127.0.0.1:{stack.port}/models", headers=headers).status_code
         require(status == 401, f"an answer of {status} without the key")
+
+
+def check_confinement(stack: Stack) -> None:
+    """No root file system to write to, no capability but the one that is named, no root but in the store."""
+    for service, user, capabilities in (
+        ("api", "10001", 0), ("worker", "10001", 0), ("postgres", "999", 0), ("redis", "999", 0), ("store", "0", 2),
+    ):  # fmt: skip
+        script = "id -u; grep CapEff /proc/self/status; touch /new 2>/dev/null && echo writable; true"
+        found, effective, *rest = stack.compose("exec", "-T", service, "sh", "-c", script).split("\n")
+        require(found == user, f"{service} runs as {found}")
+        require(int(effective.split()[1], 16) == capabilities, f"{service}: {effective}")
+        require("writable" not in rest, f"{service} can write to its root")
+    networks = json.loads(stack.compose("config", "--format", "json"))["networks"]
+    require(networks["back"]["internal"] is True, "the services' network leads out")
+    say("every container: read-only root, no capabilities, no network but the stack's own")
+
+
+def check_logs(stack: Stack) -> None:
+    """Nothing secret in logs."""
+    logs = stack.compose("logs", "--no-color")
+    for path in stack.secrets_dir.iterdir():
+        require(path.read_text().strip() not in logs, f"{path.name} stands in the logs")
+    say(f"{len(logs.splitlines())} lines of logs hold none of the {len(list(stack.secrets_dir.iterdir()))} secrets")
 
 
 def write_pairs(path: Path) -> Path:

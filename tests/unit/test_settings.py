@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from core.database.engine import open_engine
 from core.settings import SettingsError, load_settings
 
 
@@ -46,3 +47,42 @@ def test_secrets_do_not_show(tmp_path: Path) -> None:
     settings = load_settings(data_dir=tmp_path, api_key="canary-secret", s3_secret_access_key="canary-secret")
     assert "canary-secret" not in repr(settings)
     assert "canary-secret" not in settings.model_dump_json()
+
+
+def test_a_setting_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("canary-key\n")
+    (tmp_path / "password").write_text("p@ss/w:rd")
+    monkeypatch.setenv("PREFTUNE_API_KEY_FILE", str(tmp_path / "key"))
+    monkeypatch.setenv("PREFTUNE_DATABASE_PASSWORD_FILE", str(tmp_path / "password"))
+    monkeypatch.setenv("PREFTUNE_DATABASE_URL", "postgresql://preftune@db:5432/preftune")
+    settings = load_settings()
+    assert settings.api_key is not None
+    assert settings.api_key.get_secret_value() == "canary-key"
+    assert settings.effective_database_url == "postgresql://preftune:p%40ss%2Fw%3Ard@db:5432/preftune"
+    assert open_engine(settings.effective_database_url).url.password == "p@ss/w:rd"
+
+
+def test_a_password_in_the_url_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings(database_url="postgresql://a:b@db/c", database_password="other")
+    assert settings.effective_database_url == "postgresql://a:b@db/c"
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"), [(None, "cannot be read"), ("", "empty"), (" \n", "empty"), ("x" * 70_000, "too large")]
+)
+def test_a_file_that_cannot_be_used_stops_the_start(
+    content: str | None, fault: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / "key").write_text(content)
+    monkeypatch.setenv("PREFTUNE_API_KEY_FILE", str(tmp_path / "key"))
+    with pytest.raises(SettingsError, match=f"PREFTUNE_API_KEY_FILE.*{fault}"):
+        load_settings()
+
+
+def test_a_value_and_a_file_are_one_too_many(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("x")
+    monkeypatch.setenv("PREFTUNE_API_KEY", "y")
+    monkeypatch.setenv("PREFTUNE_API_KEY_FILE", str(tmp_path / "key"))
+    with pytest.raises(SettingsError, match="not both"):
+        load_settings()
