@@ -17,7 +17,7 @@ from api.head import Head
 from api.live.feeds import Feeds
 from api.middleware import RequestContext
 from api.readiness import ReadinessProbe
-from api.routes import artifacts, catalogue, datasets, health, job_records, jobs, pages, uploads
+from api.routes import artifacts, catalogue, checkpoints, datasets, health, job_records, jobs, pages, uploads
 from api.uploads.form import MAX_OVERHEAD_BYTES
 from api.uploads.receive import UploadDesk
 from api.uploads.spool import SpoolArea
@@ -65,7 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     handlers.register(app)
-    for router in (datasets, uploads, jobs, job_records, artifacts, catalogue, health, pages):
+    for router in (datasets, uploads, jobs, job_records, checkpoints, artifacts, catalogue, health, pages):
         app.include_router(router.router)
     max_upload_bytes = settings.max_upload_bytes + MAX_OVERHEAD_BYTES
 

@@ -55,11 +55,15 @@ def watch(job: JobId, url: Url = None) -> None:
 def download(
     job: JobId,
     directory: Annotated[Path | None, typer.Argument(help="Default: a folder of the job's id.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="The policy at this checkpoint instead.")] = None,
     url: Url = None,
 ) -> None:
     """Fetch the tuned policy, verified; a broken-off download goes on where it stopped."""
     with connected(url) as client:
-        folder = download_with_progress(client, job, directory or Path(job))
+        if checkpoint is None:
+            folder = download_with_progress(client, job, directory or Path(job))
+        else:
+            folder = client.jobs.download_checkpoint(job, checkpoint, directory or Path(f"{job}-{checkpoint}"))
     out.print(str(folder), markup=False, soft_wrap=True)
 
 
@@ -107,6 +111,19 @@ def events(job: JobId, url: Url = None) -> None:
     with connected(url) as client:
         for event in client.jobs.events(job):
             out.print(f"{event['at']} {event['level']:7} {event['message']}", markup=False, soft_wrap=True)
+
+
+@jobs_app.command()
+def checkpoints(job: JobId, url: Url = None) -> None:
+    """What is kept of a job on the way, best marked."""
+    with connected(url) as client:
+        found = client.jobs.checkpoints(job)
+    table = Table("id", "stage", "step", "validation loss", "accuracy", "", box=None)
+    for item in found:
+        values = (item["metrics"].get("loss"), item["metrics"].get("rewards/accuracies"))
+        shown = ["" if value is None else f"{value:.4f}" for value in values]
+        table.add_row(item["id"], item["stage"], str(item["step"]), *shown, "best" if item["is_best"] else "")
+    out.print(table)
 
 
 @jobs_app.command()

@@ -4,6 +4,7 @@ import json
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from core.database.columns import database_now
 from core.database.session import Database
@@ -15,11 +16,12 @@ from core.domain.trainer_protocol import MetricPoint
 from core.services import attempts, jobs
 from core.services.attempts import Claim, Publication, PublishedFile, StoredTree
 from core.services.backend import Backend
-from core.services.checkpoints import NewCheckpoint, commit_checkpoint
+from core.services.checkpoints import NewCheckpoint, commit_checkpoint, commit_policy
 from core.services.views import JobView
 from core.settings import Settings
 from core.storage import keys
 from core.storage.local import LocalObjectStore
+from core.storage.trees import upload_tree, write_sums
 
 PROJECT = "default"
 BASE_MODEL = "tiny"
@@ -118,6 +120,23 @@ def checkpoint(backend: Backend, claim: Claim, step: int, stage: Stage = Stage.D
     backend.store.put_bytes(prefix + "manifest.json", b"{}")
     tree = StoredTree(prefix=prefix, manifest_sha256="1" * 64)
     return commit_checkpoint(backend, claim, NewCheckpoint(stage=stage, step=step, tree=tree, num_bytes=2))
+
+
+def checkpoint_with_policy(
+    backend: Backend, claim: Claim, step: int, files: dict[str, bytes], stage: Stage = Stage.DPO
+) -> str:
+    """A committed checkpoint whose policy is a real tree of these files; returns its id."""
+    checkpoint_id = checkpoint(backend, claim, step, stage)
+    prefix = keys.policy_prefix(claim.project_id, claim.job_id, claim.attempt, stage.value, step)
+    with TemporaryDirectory() as folder:
+        for path, content in files.items():
+            (Path(folder) / path).parent.mkdir(parents=True, exist_ok=True)
+            (Path(folder) / path).write_bytes(content)
+        write_sums(Path(folder))
+        uploaded = upload_tree(backend.store, prefix, Path(folder))
+    tree = StoredTree(prefix=prefix, manifest_sha256=uploaded.manifest_sha256)
+    commit_policy(backend, claim, checkpoint_id, tree, uploaded.num_bytes)
+    return checkpoint_id
 
 
 def publication(backend: Backend, claim: Claim, names: Sequence[str] = ("model.safetensors",)) -> Publication:

@@ -78,6 +78,8 @@ class Conversation:
                 self.unusable_checkpoint = message.message
             case CheckpointWritten() | StageOutputWritten():
                 require_inside(self.work_dir, message.directory)
+                if isinstance(message, CheckpointWritten) and message.policy_directory is not None:
+                    require_inside(self.work_dir, message.policy_directory)
                 self.recorder.add(message)
             case _:
                 self.recorder.add(message)

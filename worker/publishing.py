@@ -1,23 +1,28 @@
-"""Makes the artifact folder whole (`job.json`, `metrics.jsonl`, model card, sums) and uploads it."""
+"""Makes the artifact folder whole (records, curves, report, model card, sums), uploads it, and reads it back."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from core.database.repositories import datasets as dataset_rows
 from core.database.repositories import jobs as job_rows
+from core.database.repositories import samples as sample_rows
 from core.domain.trainer_protocol import Done, Hello
 from core.failpoints import reach
 from core.services import metrics
 from core.services.attempts import Claim, Publication, PublishedFile, StoredTree
 from core.services.backend import Backend
+from core.services.views import MetricPointView
 from core.storage import keys
-from core.storage.trees import describe, upload_tree
+from core.storage.trees import check_stored, upload_tree, write_sums
+from worker.curves import draw_curves
 from worker.model_card import model_card
-
-SUMS_FILE = "SHA256SUMS"
+from worker.report import html_report
+from worker.trainer_events import PAIRS_FILE, SUMMARY_FILE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,8 @@ def publish(backend: Backend, claim: Claim, product: Product, *, check: Callable
     reach("publish.folder_completed")
     prefix = keys.artifact_prefix(claim.project_id, claim.job_id, claim.attempt)
     uploaded = upload_tree(backend.store, prefix, directory, between_files=check)
+    # The trainer has loaded and measured this folder: what the store gives back must be the same bytes.
+    check_stored(backend.store, uploaded, between_files=check)
     reach("publish.uploaded")
     files = [
         PublishedFile(path=file.path, key=prefix + file.path, num_bytes=file.num_bytes, sha256=file.sha256)
@@ -45,45 +52,62 @@ def publish(backend: Backend, claim: Claim, product: Product, *, check: Callable
 
 
 def _complete(backend: Backend, claim: Claim, product: Product, directory: Path) -> None:
-    record = _record(backend, claim, product)
+    record = _record(backend, claim, product) | {"summary": _summary(directory / SUMMARY_FILE)}
     _write(directory / "job.json", json.dumps(record, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
     points = metrics.all_points(backend, claim.project_id, claim.job_id)
-    lines = [
-        json.dumps(
-            {
-                "stage": point.stage.value,
-                "split": point.split,
-                "step": point.step,
-                "epoch": point.epoch,
-                "values": point.values,
-            }
-        )
-        for point in points
-    ]
-    _write(directory / "metrics.jsonl", "".join(line + "\n" for line in lines))
+    _write(directory / "metrics.jsonl", "".join(_line(point) for point in points))
+    curves = draw_curves(points)
+    _write(directory / "curves.svg", curves)
+    _write(directory / "report.html", html_report(record, curves, _pairs(directory / PAIRS_FILE)))
     _write(directory / "README.md", model_card(record))
-    (directory / SUMS_FILE).unlink(missing_ok=True)  # of an earlier try
-    sums = [f"{file.sha256}  {file.path}\n" for file in describe(directory)]
-    _write(directory / SUMS_FILE, "".join(sums))
+    write_sums(directory)
+
+
+def _line(point: MetricPointView) -> str:
+    values = {
+        "stage": point.stage.value,
+        "split": point.split,
+        "step": point.step,
+        "epoch": point.epoch,
+        "values": point.values,
+    }
+    return json.dumps(values) + "\n"
+
+
+def _pairs(path: Path) -> Iterator[dict[str, Any]]:
+    if path.is_file():
+        with path.open(encoding="utf-8") as lines:
+            yield from (json.loads(line) for line in lines)
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    """What the trainer measured besides the curves."""
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return summary
 
 
 def _record(backend: Backend, claim: Claim, product: Product) -> dict[str, Any]:
     """What the policy was made of and how: enough to make it again."""
 
-    def work(session: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    def work(session: Session) -> dict[str, Any]:
         job = job_rows.find_job(session, claim.project_id, claim.job_id)
         assert job is not None
         names = {job.dataset_id, job.sft_dataset_id, job.validation_dataset_id} - {None}
         found = [dataset_rows.find_dataset(session, claim.project_id, str(name)) for name in sorted(map(str, names))]
-        return job.base_model_facts, {dataset.id: dataset.sha256 for dataset in found if dataset is not None}
+        return {
+            "base_model": job.base_model_facts,
+            "requested": job.requested,
+            "dataset_sha256": {dataset.id: dataset.sha256 for dataset in found if dataset is not None},
+            "samples": [
+                {"prompt": row.prompt, "reference": row.reference, "policy": row.policy, "step": row.step}
+                for row in sample_rows.list_samples(session, claim.job_id)
+            ],
+        }
 
-    facts, sums = backend.database.read(work)
-    return {
+    return backend.database.read(work) | {
         "job_id": claim.job_id,
         "attempt": claim.attempt,
         "spec": product.spec,
-        "base_model": facts,
-        "dataset_sha256": sums,
         "evaluation": product.done.evaluation,
         "versions": product.hello.versions if product.hello else {},
         "device": product.hello.device if product.hello else claim.device,

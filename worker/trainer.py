@@ -5,12 +5,14 @@ messages of `core.domain.trainer_protocol`.
 """
 
 import errno
+import json
 import os
 import platform
 import shutil
 import sys
 import traceback
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -43,12 +45,11 @@ from core.training.plan import ReusePlan, TrainingPlan
 from core.training.precision import faster_precision
 from core.training.stage_digests import reference_digest, sft_digest
 from worker.link import SupervisorLink
-from worker.trainer_events import CHECKPOINT_UNUSABLE, SLOW_PRECISION
+from worker.trainer_events import CHECKPOINT_UNUSABLE, PAIRS_FILE, SLOW_PRECISION, SUMMARY_FILE
 from worker.trainer_inputs import EncodedInputs, InputEncoder, StoppedWhileStaging, open_tokenizer
 from worker.trainer_observer import LinkObserver, finite
 from worker.trainer_plan import make_plan
 
-PAIRS_FILE = "pairs.jsonl"
 _SLOW_PRECISION_MESSAGE = (
     "This worker's processor has no instructions for bf16, so training takes many times longer than in fp32. "
     'Set "precision" to "auto" or "fp32".'
@@ -100,7 +101,13 @@ def train(link: SupervisorLink, work_dir: Path) -> None:
     plan = make_plan(assignment, spec, inputs, tokenizer, engine_dir)
     if spec.reuse and plan.resume_from is None:  # a checkpoint already holds what it needs
         plan = replace(plan, reuse=_find_reusable(link, plan))
-    observer = LinkObserver(link, spec.sample_prompts, tokenizer.decode, shares_outputs=spec.reuse)
+    observer = LinkObserver(
+        link,
+        spec.sample_prompts,
+        tokenizer.decode,
+        complete_policy=partial(_add_tokenizer, Path(assignment.base_model_dir)),
+        shares_outputs=spec.reuse,
+    )
     result = _run(plan, observer)
     _complete_artifact(result, Path(assignment.base_model_dir))
     link.send(Done(directory=str(result.policy_dir), evaluation=finite(result.evaluation)))
@@ -135,12 +142,18 @@ def _ask(link: SupervisorLink, stage: str, digest: str | None) -> str | None:
 
 def _complete_artifact(result: TrainingResult, base_model_dir: Path) -> None:
     """The tokenizer as it was, and what became of every pair."""
-    for name in (TOKENIZER_FILE, *SIDE_FILES):
-        source, target = base_model_dir / name, result.policy_dir / name
-        if source.is_file() and not target.exists():
-            shutil.copyfile(source, target)
+    _add_tokenizer(base_model_dir, result.policy_dir)
+    text = json.dumps(result.summary, indent=1, allow_nan=False)
+    (result.policy_dir / SUMMARY_FILE).write_text(text + "\n", encoding="utf-8")
     if result.pairs_file is not None:
         shutil.copyfile(result.pairs_file, result.policy_dir / PAIRS_FILE)
+
+
+def _add_tokenizer(base_model_dir: Path, policy_dir: Path) -> None:
+    for name in (TOKENIZER_FILE, *SIDE_FILES):
+        source, target = base_model_dir / name, policy_dir / name
+        if source.is_file() and not target.exists():
+            shutil.copyfile(source, target)
 
 
 def explain(error: Exception) -> Failed:

@@ -6,3 +6,8 @@ SLOW_PRECISION = "slow_precision"
 """bf16 was asked for on a device that computes it slower than fp32."""
 PAIRS_SET_ASIDE = "pairs_set_aside"
 """Rows that do not fit into `max_length`."""
+
+PAIRS_FILE = "pairs.jsonl"
+"""In the artifact: what became of every pair."""
+SUMMARY_FILE = "evaluation.json"
+"""In the artifact: what was measured besides the curves."""

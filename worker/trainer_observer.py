@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from core.domain.trainer_protocol import (
@@ -25,9 +26,12 @@ class LinkObserver:
         prompts: Sequence[str],
         decode: Callable[[Sequence[int]], str],
         *,
+        complete_policy: Callable[[Path], None],
         shares_outputs: bool,
     ) -> None:
+        """`complete_policy` adds to saved weights what else a folder needs."""
         self._link = link
+        self._complete_policy = complete_policy
         self._shares_outputs = shares_outputs
         self._prompts = prompts
         self._decode = decode
@@ -56,7 +60,18 @@ class LinkObserver:
         self._link.send(TrainerEvent(level=level, kind=kind, message=message, data=dict(data)))
 
     def checkpoint(self, ref: CheckpointRef) -> None:
-        self._link.send(CheckpointWritten(directory=str(ref.directory), stage=ref.stage.value, step=ref.step))
+        policy_directory = None
+        if ref.policy_dir is not None:
+            self._complete_policy(ref.policy_dir)
+            policy_directory = str(ref.policy_dir)
+        self._link.send(
+            CheckpointWritten(
+                directory=str(ref.directory),
+                stage=ref.stage.value,
+                step=ref.step,
+                policy_directory=policy_directory,
+            )
+        )
 
     def stage_output(self, output: StageOutput) -> None:
         if not self._shares_outputs:

@@ -21,7 +21,7 @@ from core.services.attempts import Claim, StoredTree
 from core.services.backend import Backend
 from core.services.checkpoints import NewCheckpoint, NewStageOutput
 from core.storage import keys
-from core.storage.trees import UploadedTree, upload_tree
+from core.storage.trees import UploadedTree, upload_tree, write_sums
 from worker.patience import pause_seconds
 
 _MAX_WAITING_OUTPUTS = 8
@@ -54,7 +54,7 @@ class Uploader:
         reach("upload.offered")
         if replaced is not None:
             _log.warning("uploads are behind: the checkpoint of step %d is left out", replaced.step)
-            shutil.rmtree(replaced.directory, ignore_errors=True)
+            _remove(replaced)
 
     def offer_output(self, message: StageOutputWritten) -> None:
         with self._changed:
@@ -117,7 +117,7 @@ class Uploader:
                 break
             num_failures += 1
         if isinstance(item, CheckpointWritten):
-            shutil.rmtree(item.directory, ignore_errors=True)
+            _remove(item)
             reach("upload.directory_removed")
 
     def _is_replaced(self, item: CheckpointWritten | StageOutputWritten, seconds: float) -> bool:
@@ -135,13 +135,7 @@ class Uploader:
     def _upload(self, item: CheckpointWritten | StageOutputWritten) -> None:
         claim, stage = self._claim, Stage(item.stage)
         if isinstance(item, CheckpointWritten):
-            prefix = keys.checkpoint_prefix(claim.project_id, claim.job_id, claim.attempt, stage.value, item.step)
-            uploaded = self._upload_tree(prefix, item.directory)
-            checkpoints.commit_checkpoint(
-                self._backend,
-                claim,
-                NewCheckpoint(stage=stage, step=item.step, tree=_stored(uploaded), num_bytes=uploaded.num_bytes),
-            )
+            self._upload_checkpoint(item, stage)
             return
         prefix = keys.stage_output_prefix(claim.project_id, claim.job_id, claim.attempt, item.digest)
         uploaded = self._upload_tree(prefix, item.directory)
@@ -150,6 +144,23 @@ class Uploader:
             claim,
             NewStageOutput(stage=stage, digest=item.digest, tree=_stored(uploaded), num_bytes=uploaded.num_bytes),
         )
+
+    def _upload_checkpoint(self, item: CheckpointWritten, stage: Stage) -> None:
+        """What a resume needs comes first, the policy as users load it after it."""
+        claim = self._claim
+        prefix = keys.checkpoint_prefix(claim.project_id, claim.job_id, claim.attempt, stage.value, item.step)
+        uploaded = self._upload_tree(prefix, item.directory)
+        checkpoint_id = checkpoints.commit_checkpoint(
+            self._backend,
+            claim,
+            NewCheckpoint(stage=stage, step=item.step, tree=_stored(uploaded), num_bytes=uploaded.num_bytes),
+        )
+        if item.policy_directory is None:
+            return
+        write_sums(Path(item.policy_directory))
+        prefix = keys.policy_prefix(claim.project_id, claim.job_id, claim.attempt, stage.value, item.step)
+        policy = self._upload_tree(prefix, item.policy_directory)
+        checkpoints.commit_policy(self._backend, claim, checkpoint_id, _stored(policy), policy.num_bytes)
 
     def _upload_tree(self, prefix: str, directory: str) -> UploadedTree:
         return upload_tree(self._backend.store, prefix, Path(directory), between_files=self._check_wanted)
@@ -169,6 +180,12 @@ class Uploader:
             recording.record_events(self._backend, self._claim, [event])
         except Unavailable:
             _log.warning("the event about it cannot be stored either")
+
+
+def _remove(item: CheckpointWritten) -> None:
+    for directory in (item.directory, item.policy_directory):
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _stored(uploaded: UploadedTree) -> StoredTree:

@@ -1,5 +1,6 @@
 """`/jobs/{id}/artifact`: the published policy, file by file or as one tar stream."""
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Annotated
 from urllib.parse import quote
@@ -15,7 +16,7 @@ from api.schemas.artifacts import Artifact, ArtifactFile
 from api.strict_route import StrictRoute
 from core.services import artifacts
 from core.services.backend import Backend
-from core.services.views import ArtifactFileView
+from core.services.stored_files import StoredFile, read_file
 
 router = APIRouter(tags=["artifact"], route_class=StrictRoute, dependencies=NEEDS_KEY, responses=problems(404, 503))
 
@@ -45,8 +46,7 @@ def get_artifact(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Artif
 def get_archive(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response:
     """All files as a tar stream of one folder."""
     view = artifacts.get(backend, caller.project_id, job_id)
-    members = [TarMember(path=file.path, num_bytes=file.num_bytes, read=_reader(backend, file)) for file in view.files]
-    return tar_response(job_id, members, view.created_at)
+    return tar_response(job_id, members_of(backend, job_id, view.files), view.created_at)
 
 
 @router.get(
@@ -72,13 +72,18 @@ def get_file(
         num_bytes=file.num_bytes,
         sha256=file.sha256,
         filename=PurePosixPath(file.path).name,
-        read=_reader(backend, file),
+        read=_reader(backend, job_id, file),
     )
     return file_response(request, download)
 
 
-def _reader(backend: Backend, file: ArtifactFileView) -> Read:
-    return lambda start, end: artifacts.read_file(backend, file, start, end)
+def members_of(backend: Backend, job_id: str, files: Sequence[StoredFile]) -> list[TarMember]:
+    return [TarMember(path=file.path, num_bytes=file.num_bytes, read=_reader(backend, job_id, file)) for file in files]
+
+
+def _reader(backend: Backend, job_id: str, file: StoredFile) -> Read:
+    """Of one file; read whole it is verified on the way."""
+    return lambda start, end: read_file(backend, job_id, file, start, end)
 
 
 def _file_url(job_id: str, path: str) -> str:

@@ -1,4 +1,4 @@
-"""What a job writes down: live curves, events, samples, checkpoints."""
+"""What a job writes down: live curves, events, samples."""
 
 from typing import Annotated, Literal
 
@@ -12,10 +12,10 @@ from api.live.frames import ID_PATTERN, parse_id
 from api.live.stream import EventStream
 from api.openapi import Responses, problems
 from api.routes.jobs import JobId
-from api.schemas.job_records import Checkpoints, Events, MetricsPage, Samples
+from api.schemas.job_records import Events, MetricsPage, Samples
 from api.strict_route import StrictRoute
 from core.domain.job_state import Stage
-from core.services import checkpoints, events, jobs, metrics
+from core.services import events, jobs, metrics
 from core.services.metrics import MAX_PAGE_POINTS, MetricsQuery
 
 MAX_NAMES_CHARS = 2048
@@ -109,9 +109,3 @@ def list_events(
 def list_samples(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Samples:
     """The sample prompts, answered by the reference and by the policy."""
     return Samples.model_validate({"data": events.list_samples(backend, caller.project_id, job_id)})
-
-
-@router.get("/jobs/{job_id}/checkpoints")
-def list_checkpoints(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Checkpoints:
-    """The checkpoints kept, the furthest along first."""
-    return Checkpoints.model_validate({"data": checkpoints.list_checkpoints(backend, caller.project_id, job_id)})

@@ -64,8 +64,10 @@ class Checkpoint(Answer):
     id: Id
     stage: Stage = Field(description="`sft` or `dpo`.")
     step: int = Field(description="Optimizer step within the stage.")
-    num_bytes: int = Field(description="Bytes of its files together.")
-    is_best: bool = Field(description="Has it the best validation loss of those kept?")
+    num_bytes: int = Field(description="Bytes of its policy's files together (of its state, where there is no policy).")
+    is_best: bool = Field(description="Is it the best of those kept, by the job's `keep_best`?")
+    is_resumable: bool = Field(description="Is the state kept from which training can go on?")
+    archive_url: str | None = Field(description="The policy at this step as a tar stream; null where it is not kept.")
     metrics: dict[str, float | None] = Field(description="Validation values at this step; empty if not evaluated.")
     created_at: datetime = Field(description="RFC 3339, UTC.")
 

@@ -20,10 +20,10 @@ def download_files(transport: Transport, files: list[dict[str, Any]], directory:
     """Fetch each file of a manifest below `directory`; files already there with the right SHA-256 are kept."""
     directory.mkdir(parents=True, exist_ok=True)
     for file in files:
-        target = directory / _safe(file["path"])
+        target = directory / safe_path(file["path"])
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists() and sha256_of(target) == file["sha256"]:
-            _report(on_progress, file["num_bytes"])
+            report(on_progress, file["num_bytes"])
             continue
         _fetch(transport, file, target, on_progress)
     return directory
@@ -34,7 +34,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _safe(path: str) -> Path:
+def safe_path(path: str) -> Path:
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or not pure.parts:
         raise DownloadFailed(f"the service named a file outside the folder: {path!r}")
@@ -44,7 +44,7 @@ def _safe(path: str) -> Path:
 def _fetch(transport: Transport, file: dict[str, Any], target: Path, on_progress: Progress) -> None:
     partial = target.with_name(target.name + ".part")
     start = partial.stat().st_size if partial.exists() else 0
-    _report(on_progress, start)
+    report(on_progress, start)
     for _ in range(MAX_ATTEMPTS):
         if start < file["num_bytes"]:
             _append(transport, file["url"], partial, on_progress)
@@ -75,11 +75,11 @@ def _append(transport: Transport, url: str, partial: Path, on_progress: Progress
             with partial.open(mode) as out:
                 for chunk in response.iter_bytes(CHUNK_BYTES):
                     out.write(chunk)
-                    _report(on_progress, len(chunk))
+                    report(on_progress, len(chunk))
     except httpx.TransportError:
         return
 
 
-def _report(on_progress: Progress, num_bytes: int) -> None:
+def report(on_progress: Progress, num_bytes: int) -> None:
     if on_progress and num_bytes:
         on_progress(num_bytes)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from preftune.archives import download_archive
 from preftune.downloads import download_files
 from preftune.stream import StreamEvent, follow
 from preftune.transport import Transport
@@ -86,6 +87,23 @@ class Jobs:
         Raises ConnectionFailed after `max_lost_seconds` without an answer.
         """
         return follow(self._transport, f"/jobs/{job_id}/stream", after, max_lost_seconds)
+
+    def checkpoints(self, job_id: str) -> Objects:
+        """What is kept on the way, with validation values, the furthest along first."""
+        checkpoints: Objects = self._transport.get(f"/jobs/{job_id}/checkpoints")["data"]
+        return checkpoints
+
+    def download_checkpoint(
+        self,
+        job_id: str,
+        checkpoint_id: str,
+        directory: str | Path,
+        *,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Path:
+        """Fetch the policy at a checkpoint into `directory`, verified."""
+        url = f"/jobs/{job_id}/checkpoints/{checkpoint_id}/archive"
+        return download_archive(self._transport, url, Path(directory), on_progress)
 
     def follow_metrics(self, job_id: str, *, poll_seconds: float = 1.0) -> Iterator[dict[str, Any]]:
         """Points as they come, until the job has ended; starts over after a rewind."""

@@ -19,6 +19,7 @@ LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Schedule = Literal["constant", "linear", "cosine"]
 Optimizer = Literal["adamw", "rmsprop"]
 Precision = Literal["bf16", "fp32"]
+ValidationMetric = Literal["loss", "rewards/accuracies", "rewards/margins"]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
 MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=32)]
@@ -87,7 +88,7 @@ class LoraSettings(Payload):
 class EarlyStopping(Payload):
     """End DPO when a validation metric stops improving."""
 
-    metric: Literal["loss", "rewards/accuracies", "rewards/margins"] = Field("loss", description="Validation metric.")
+    metric: ValidationMetric = Field("loss", description="Validation metric.")
     patience: PositiveInt = Field(3, description="Evaluations without improvement before DPO ends.")
     min_delta: Annotated[float, Field(ge=0)] = Field(0.0, description="Smaller changes do not count.")
 
@@ -120,7 +121,12 @@ class JobRequest(Payload):
     validation_dataset_id: Name | None = Field(None, description="Held-out pairs of their own data set instead.")
     evaluate_every_steps: PositiveInt | Auto = Field("auto", description="Validation interval of DPO, in steps.")
     checkpoint_every_steps: PositiveInt | Auto = Field("auto", description="Checkpoint interval, in steps.")
-    keep_checkpoints: Annotated[int, Field(ge=2, le=100)] = Field(2, description="Checkpoints kept.")
+    keep_checkpoints: Annotated[int, Field(ge=2, le=100)] = Field(
+        2, description="Of how many of the newest checkpoints the policy is kept, beside the best one's."
+    )
+    keep_best: ValidationMetric | None = Field(
+        None, description="What the best checkpoint is best at; null: what early stopping watches, else the loss."
+    )
     early_stopping: EarlyStopping | None = Field(None, description="null: train all epochs.")
     sample_prompts: Annotated[list[SamplePrompt], Field(max_length=16)] = Field(
         default_factory=list, description="Answered before and after, greedily."
@@ -177,7 +183,9 @@ def resolve_staged(
     if spec.evaluate_every_steps == "auto":
         values["evaluate_every_steps"] = max(1, math.ceil(steps / 10))
     if spec.checkpoint_every_steps == "auto":
-        values["checkpoint_every_steps"] = max(10, math.ceil(steps / 10))
+        # A multiple: a checkpoint has the validation values of its own step.
+        between = int(values["evaluate_every_steps"])
+        values["checkpoint_every_steps"] = between * math.ceil(10 / between)
     if spec.micro_batch_tokens == "auto":
         values["micro_batch_tokens"] = max(spec.max_length * 2, presets.micro_batch_tokens(device))
     return JobSpec.model_validate(values)

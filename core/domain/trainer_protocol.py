@@ -122,6 +122,8 @@ class CheckpointWritten:
     directory: str
     stage: str
     step: int
+    policy_directory: str | None = None
+    """The policy at that step, complete as the artifact's weights and tokenizer are; the supervisor's as well."""
 
 
 @dataclass(frozen=True, kw_only=True)

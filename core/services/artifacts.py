@@ -1,14 +1,13 @@
 """What a job published."""
 
-from collections.abc import Iterator
-
 from sqlalchemy.orm import Session
 
 from core.database.repositories import objects
 from core.domain.errors import NotFound
 from core.services import jobs
 from core.services.backend import Backend
-from core.services.views import ArtifactFileView, ArtifactView
+from core.services.stored_files import StoredFile
+from core.services.views import ArtifactView
 
 
 class ArtifactNotFound(NotFound):
@@ -34,7 +33,7 @@ def get(backend: Backend, project_id: str, job_id: str) -> ArtifactView:
             prefix=artifact.prefix,
             manifest_sha256=artifact.manifest_sha256,
             files=[
-                ArtifactFileView(path=row.path, num_bytes=row.num_bytes, sha256=row.sha256, key=row.key)
+                StoredFile(path=row.path, num_bytes=row.num_bytes, sha256=row.sha256, key=row.key)
                 for row in objects.list_artifact_files(session, job_id)
             ],
             created_at=artifact.created_at,
@@ -43,14 +42,9 @@ def get(backend: Backend, project_id: str, job_id: str) -> ArtifactView:
     return backend.database.read(work)
 
 
-def find_file(backend: Backend, project_id: str, job_id: str, path: str) -> ArtifactFileView:
+def find_file(backend: Backend, project_id: str, job_id: str, path: str) -> StoredFile:
     """Raises ArtifactNotFound, ArtifactFileNotFound."""
     for file in get(backend, project_id, job_id).files:
         if file.path == path:
             return file
     raise ArtifactFileNotFound(f"The artifact of {job_id} has no file of that path.")
-
-
-def read_file(backend: Backend, file: ArtifactFileView, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-    """Chunks of the bytes [start, end). Raises ObjectNotFound before the first."""
-    return backend.store.read(file.key, start, end)

@@ -44,6 +44,7 @@ def find_folder(backend: Backend, name: str) -> StartingPoint:
         "context_length": model.context_length,
         "source": model.source,
         "revision": model.revision,
+        "licence": model.licence,
     }
     return StartingPoint(num_parameters=model.num_parameters, facts=facts)
 
@@ -57,10 +58,12 @@ def find_policy(session: Session, project_id: str, reference: str) -> StartingPo
     if job.status not in FINAL_STATUSES:
         raise InvalidRequest(f"{job_id} is {job.status.value}; wait until it has finished")
     if checkpoint_id:
-        checkpoint = objects.find_checkpoint(session, job_id, checkpoint_id)
+        checkpoint = objects.find_policy(session, job_id, checkpoint_id)
         if checkpoint is None:
-            raise InvalidRequest(f"{job_id} has no checkpoint {checkpoint_id}; it may have been let go")
-        tree = StoredTree(prefix=checkpoint.prefix, manifest_sha256=checkpoint.manifest_sha256)
+            raise InvalidRequest(f"{job_id} has no policy of a checkpoint {checkpoint_id}; it may have been let go")
+        assert checkpoint.policy_prefix is not None
+        assert checkpoint.policy_manifest_sha256 is not None
+        tree = StoredTree(prefix=checkpoint.policy_prefix, manifest_sha256=checkpoint.policy_manifest_sha256)
     else:
         artifact = objects.find_artifact(session, job_id)
         if artifact is None:

@@ -1,24 +1,25 @@
-"""Checkpoints and outputs of stages: rows that make uploaded objects exist. Fenced."""
+"""Checkpoints and outputs of stages: rows that make uploaded objects exist. Fenced.
 
-import math
+Two rules of letting go: of the state to resume from the newest two stay; of the policies that users load, the newest
+`keep_checkpoints` and the best.
+"""
+
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
 from core.database.repositories import attempts as attempt_rows
-from core.database.repositories import garbage, metrics, objects
-from core.database.repositories import jobs as job_rows
+from core.database.repositories import garbage, objects
 from core.database.repositories.events import EventDraft, append_event
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Checkpoint, CheckpointStatus, StageOutput
-from core.domain.errors import NotFound
 from core.domain.job_state import Stage
 from core.failpoints import reach
 from core.services.attempts import Claim, StoredTree, fenced
 from core.services.backend import Backend
 from core.services.ids import new_id
-from core.services.views import CheckpointView
+from core.services.policies import find_best, validation_values
 
 MIN_KEPT = 2
 """A corrupt newest checkpoint must leave one to fall back to."""
@@ -87,6 +88,23 @@ def commit_checkpoint(backend: Backend, claim: Claim, new: NewCheckpoint) -> str
     committed_id = fenced(backend, claim, work)
     reach("checkpoint.committed")
     return committed_id
+
+
+def commit_policy(backend: Backend, claim: Claim, checkpoint_id: str, tree: StoredTree, num_bytes: int) -> None:
+    """Offer the policy of a committed checkpoint to users, and let go of those over the number kept."""
+
+    def work(session: Session, job: Job) -> None:
+        checkpoint = objects.find_checkpoint(session, job.id, checkpoint_id)
+        if checkpoint is None:  # pruned or found corrupt meanwhile
+            garbage.add_garbage(session, job.project_id, tree.prefix, "policy of a checkpoint that is gone")
+            return
+        checkpoint.policy_prefix = tree.prefix
+        checkpoint.policy_manifest_sha256 = tree.manifest_sha256
+        checkpoint.policy_num_bytes = num_bytes
+        session.flush()
+        _prune_policies(session, job)
+
+    fenced(backend, claim, work)
 
 
 def mark_checkpoint_corrupt(backend: Backend, claim: Claim, checkpoint_id: str, detail: str) -> None:
@@ -158,55 +176,18 @@ def drop_stage_output(backend: Backend, claim: Claim, digest: str) -> None:
     fenced(backend, claim, work)
 
 
-def list_checkpoints(backend: Backend, project_id: str, job_id: str) -> list[CheckpointView]:
-    """The newest first. Raises NotFound."""
-
-    def work(session: Session) -> list[CheckpointView]:
-        job = job_rows.find_job(session, project_id, job_id)
-        if job is None:
-            raise NotFound(f"There is no job {job_id}.")
-        checkpoints = objects.list_checkpoints(session, job_id)
-        values = _validation_values(session, job_id, checkpoints)
-        best = _find_best(job, checkpoints, values)
-        return [
-            CheckpointView(
-                id=checkpoint.id,
-                stage=checkpoint.stage,
-                step=checkpoint.step,
-                num_bytes=checkpoint.num_bytes,
-                is_best=checkpoint is best,
-                metrics=values.get((checkpoint.stage, checkpoint.step), {}),
-                created_at=checkpoint.created_at,
-            )
-            for checkpoint in checkpoints
-        ]
-
-    return backend.database.read(work)
-
-
 def _prune(session: Session, job: Job) -> None:
-    """Keep the newest `keep_checkpoints` and the best; the others' objects go after their rows say so."""
-    checkpoints = objects.list_checkpoints(session, job.id)
-    num_kept = max(MIN_KEPT, int(job.spec.get("keep_checkpoints", MIN_KEPT)))
-    best = _find_best(job, checkpoints, _validation_values(session, job.id, checkpoints))
-    for checkpoint in checkpoints[num_kept:]:
-        if checkpoint is not best:
-            checkpoint.status = CheckpointStatus.DELETED
-            garbage.add_garbage(session, job.project_id, checkpoint.prefix, "pruned checkpoint")
+    """Keep the newest to resume from; the others' objects go after their rows say so."""
+    for checkpoint in objects.list_checkpoints(session, job.id)[MIN_KEPT:]:
+        checkpoint.status = CheckpointStatus.DELETED
+        garbage.add_garbage(session, job.project_id, checkpoint.prefix, "pruned checkpoint")
 
 
-def _validation_values(session: Session, job_id: str, checkpoints: list[Checkpoint]) -> metrics.ValuesByStep:
-    return metrics.validation_values(session, job_id, {(item.stage, item.step) for item in checkpoints})
-
-
-def _find_best(job: Job, checkpoints: list[Checkpoint], values: metrics.ValuesByStep) -> Checkpoint | None:
-    """The DPO checkpoint with the best value of the metric that early stopping watches, or of the loss."""
-    metric = (job.spec.get("early_stopping") or {}).get("metric", "loss")
-    sign = 1.0 if metric == "loss" else -1.0
-
-    def cost(checkpoint: Checkpoint) -> float:
-        value = values.get((checkpoint.stage, checkpoint.step), {}).get(metric)
-        return math.inf if value is None or checkpoint.stage is not Stage.DPO else sign * value
-
-    best = min(checkpoints, key=cost, default=None)
-    return best if best is not None and cost(best) < math.inf else None
+def _prune_policies(session: Session, job: Job) -> None:
+    policies = objects.list_policies(session, job.id)
+    best = find_best(job, policies, validation_values(session, job.id, policies))
+    for checkpoint in policies[int(job.spec.get("keep_checkpoints", MIN_KEPT)) :]:
+        if checkpoint is best or checkpoint.policy_prefix is None:
+            continue
+        garbage.add_garbage(session, job.project_id, checkpoint.policy_prefix, "pruned policy")
+        checkpoint.policy_prefix = checkpoint.policy_manifest_sha256 = checkpoint.policy_num_bytes = None

@@ -283,6 +283,9 @@ def _inherit(session: Session, job: Job, checkpoints: list[Checkpoint]) -> None:
             prefix=checkpoint.prefix,
             manifest_sha256=checkpoint.manifest_sha256,
             num_bytes=checkpoint.num_bytes,
+            policy_prefix=checkpoint.policy_prefix,
+            policy_manifest_sha256=checkpoint.policy_manifest_sha256,
+            policy_num_bytes=checkpoint.policy_num_bytes,
             created_at=database_now(),
         )
         for checkpoint in newest_at.values()
@@ -295,6 +298,7 @@ def _inherit(session: Session, job: Job, checkpoints: list[Checkpoint]) -> None:
 def _drop_objects(session: Session, job: Job) -> None:
     outputs = objects.list_stage_outputs_of(session, job.id)
     prefixes = [checkpoint.prefix for checkpoint in objects.list_checkpoints(session, job.id)]
+    prefixes += [checkpoint.policy_prefix or "" for checkpoint in objects.list_policies(session, job.id)]
     prefixes += [output.prefix for output in outputs]
     artifact = objects.find_artifact(session, job.id)
     if artifact is not None:

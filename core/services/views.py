@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import Desired, JobStatus, Stage
+from core.services.stored_files import StoredFile
 
 Item = TypeVar("Item")
 
@@ -197,17 +198,10 @@ class CheckpointView:
     step: int
     num_bytes: int
     is_best: bool
+    is_resumable: bool
+    has_archive: bool
     metrics: dict[str, float | None]
     created_at: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArtifactFileView:
-    path: str
-    num_bytes: int
-    sha256: str
-    key: str
-    """In the object store; not for users."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +209,7 @@ class ArtifactView:
     job_id: str
     prefix: str
     manifest_sha256: str
-    files: list[ArtifactFileView]
+    files: list[StoredFile]
     created_at: datetime
 
 

@@ -3,6 +3,7 @@
     projects/<project>/datasets/<dataset>/{original, rows.jsonl, issues.jsonl}
     projects/<project>/uploads/<upload>/<part number>-<sha256>
     projects/<project>/jobs/<job>/a<attempt>/checkpoints/<stage>-<step>/…
+    projects/<project>/jobs/<job>/a<attempt>/policies/<stage>-<step>/…
     projects/<project>/jobs/<job>/a<attempt>/artifact/…
     projects/<project>/jobs/<job>/a<attempt>/stages/<digest>/…
     base-models/<name>/{current.json, <digest>/…}
@@ -15,6 +16,8 @@ from pathlib import PurePosixPath
 
 ROOT = "projects/"
 MODELS_ROOT = "base-models/"
+_SEVERAL = ("checkpoints", "policies", "stages")
+"""Kinds of which an attempt has several, a folder each."""
 
 
 def dataset_prefix(project_id: str, dataset_id: str) -> str:
@@ -50,6 +53,11 @@ def checkpoint_prefix(project_id: str, job_id: str, attempt: int, stage: str, st
     return f"{attempt_prefix(project_id, job_id, attempt)}checkpoints/{stage}-{step:08d}/"
 
 
+def policy_prefix(project_id: str, job_id: str, attempt: int, stage: str, step: int) -> str:
+    """Of the policy at a checkpoint, as users load it."""
+    return f"{attempt_prefix(project_id, job_id, attempt)}policies/{stage}-{step:08d}/"
+
+
 def artifact_prefix(project_id: str, job_id: str, attempt: int) -> str:
     return attempt_prefix(project_id, job_id, attempt) + "artifact/"
 
@@ -76,7 +84,9 @@ def owning_prefix(key: str) -> str | None:
     match PurePosixPath(key).parts:
         case ("projects", _, "datasets" | "uploads", _, _):
             num_parts = 4
-        case ("projects", _, "jobs", _, attempt, "checkpoints" | "stages", _, _, *_) if _is_attempt(attempt):
+        case ("projects", _, "jobs", _, attempt, "checkpoints" | "policies" | "stages", _, _, *_) if _is_attempt(
+            attempt
+        ):
             num_parts = 7
         case ("projects", _, "jobs", _, attempt, "artifact", _, *_) if _is_attempt(attempt):
             num_parts = 6

@@ -14,6 +14,8 @@ from core.failpoints import reach
 from core.storage.object_store import ObjectNotFound, ObjectStore, StoreUnavailable
 
 MANIFEST = "manifest.json"
+SUMS_FILE = "SHA256SUMS"
+"""For people: `sha256sum -c SHA256SUMS` in a folder they downloaded."""
 _VERSION = 1
 _CHUNK_BYTES = 4 * 1024 * 1024
 
@@ -64,6 +66,13 @@ def describe(directory: Path) -> list[TreeFile]:
     return files
 
 
+def write_sums(directory: Path) -> None:
+    """`SHA256SUMS` over every other file below; one of an earlier try is replaced."""
+    (directory / SUMS_FILE).unlink(missing_ok=True)
+    sums = [f"{file.sha256}  {file.path}\n" for file in describe(directory)]
+    (directory / SUMS_FILE).write_text("".join(sums), encoding="utf-8")
+
+
 def upload_tree(
     store: ObjectStore, prefix: str, directory: Path, *, between_files: Callable[[], None] = _nothing
 ) -> UploadedTree:
@@ -83,6 +92,17 @@ def upload_tree(
     store.put_bytes(prefix + MANIFEST, manifest)
     reach("upload.manifest_stored")
     return UploadedTree(prefix=prefix, manifest_sha256=hashlib.sha256(manifest).hexdigest(), files=files)
+
+
+def check_stored(store: ObjectStore, tree: UploadedTree, *, between_files: Callable[[], None] = _nothing) -> None:
+    """Read every file back. Raises StoreUnavailable where the store gives other bytes than it was given."""
+    for file in tree.files:
+        between_files()
+        digest = hashlib.sha256()
+        for chunk in store.read(tree.prefix + file.path):
+            digest.update(chunk)
+        if digest.hexdigest() != file.sha256:
+            raise StoreUnavailable(f"The object store gives back other bytes of {file.path} than it was given.")
 
 
 def read_manifest(store: ObjectStore, prefix: str, manifest_sha256: str) -> list[TreeFile]:

@@ -1,9 +1,11 @@
 """Writing a run's checkpoints and announcing them."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from core.training.checkpoint import OUT_OF_SPACE, Checkpoint, TensorGroups, write_checkpoint
 from core.training.data_order import Cursor
@@ -21,6 +23,8 @@ class Snapshot:
     facts: Mapping[str, JsonValue]
     tensors: TensorGroups
     policy_dir: Path | None = None
+    save_policy: Callable[[Path], None] | None = None
+    """Writes the policy of the moment as a folder that transformers loads."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,10 @@ class CheckpointWriter:
             policy_dir=snapshot.policy_dir,
         )
         directory = write_checkpoint(self.directory, checkpoint)
-        self.observer.checkpoint(CheckpointRef(directory=directory, stage=snapshot.stage, step=snapshot.step))
+        policy_dir = self._save_policy(snapshot, directory.with_name(f"{directory.name}-policy"))
+        self.observer.checkpoint(
+            CheckpointRef(directory=directory, stage=snapshot.stage, step=snapshot.step, policy_dir=policy_dir)
+        )
 
     def try_to_write(self, snapshot: Snapshot) -> None:
         """As `write`, but a full disk only costs this checkpoint: training is worth more than one more of them."""
@@ -59,9 +66,25 @@ class CheckpointWriter:
         except OSError as error:
             if error.errno not in OUT_OF_SPACE:
                 raise
-            self.observer.event(
-                "warning",
-                "disk_full",
-                f"The worker's disk is full: the checkpoint at step {snapshot.step} was left out.",
-                {"free_bytes": shutil.disk_usage(self.directory).free, "step": snapshot.step},
-            )
+            self._tell_of_full_disk("the checkpoint", snapshot.step)
+
+    def _save_policy(self, snapshot: Snapshot, directory: Path) -> Path | None:
+        """Where it was saved; the state to resume from is worth more, so a failure costs only these weights."""
+        if snapshot.save_policy is None:
+            return None
+        try:
+            snapshot.save_policy(directory)
+        except (OSError, SafetensorError) as error:  # safetensors tells of a full disk in words of its own
+            if isinstance(error, OSError) and error.errno not in OUT_OF_SPACE:
+                raise
+            self._tell_of_full_disk("the policy", snapshot.step)
+            return None
+        return directory
+
+    def _tell_of_full_disk(self, what: str, step: int) -> None:
+        self.observer.event(
+            "warning",
+            "disk_full",
+            f"The worker's disk is full: {what} at step {step} was left out.",
+            {"free_bytes": shutil.disk_usage(self.directory).free, "step": step},
+        )

@@ -1,5 +1,6 @@
 """The preference stage with its reference before it and its evaluation after it."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -8,16 +9,18 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.training.dpo import DpoTask, PairForward, PairTable
+from core.training.drift import draw_answer
 from core.training.encoded_data import EncodedData
 from core.training.evaluation import evaluate_rows
 from core.training.generation import generate
+from core.training.held_out import describe_held_out
 from core.training.loop import TrainingLoop, Validation
 from core.training.metrics import Figures, HostColumns
 from core.training.objectives import UnpairedObjective
-from core.training.observer import Sample, Stage
+from core.training.observer import JsonValue, Sample, Stage
 from core.training.optim import MasterOptimizer
 from core.training.pair_report import SplitReport, write_pair_report
-from core.training.policies import PolicySource, load_policy, trainable_parameters
+from core.training.policies import PolicySource, load_policy, policy_saver, trainable_parameters
 from core.training.reference import ReferenceLogps, SplitLogps
 from core.training.reference_pass import ReferencePass
 from core.training.reference_stage import fill_reference
@@ -38,6 +41,10 @@ class TrainedPolicy:
     step: int
     evaluation: Figures
     samples: tuple[Sample, ...]
+    drawn: tuple[list[int], ...]
+    """One answer to each sample prompt, drawn at temperature 1."""
+    summary: Mapping[str, JsonValue]
+    """What the held-out pairs say of it (`core.training.held_out`)."""
     pairs_file: Path
 
 
@@ -61,6 +68,8 @@ class DpoStage:
         forward = self._forward(context.train, train_reference)
         self._task = DpoTask(forward) if isinstance(forward, PairForward) else UnpairedTask(forward)
         self._reference_samples: list[list[int]] = []
+        self._answers: list[list[int]] = []
+        self._drawn: list[list[int]] = []
         self._is_finishing = False
         self._run = StageRun(
             task=self._task,
@@ -70,7 +79,8 @@ class DpoStage:
             budget=context.budget,
             device=context.device,
             kept_tensors=kept,
-            kept_facts={"reference_samples": self._reference_samples},
+            kept_facts={"reference_samples": self._reference_samples, "answers": self._answers, "drawn": self._drawn},
+            save_policy=policy_saver(self._model, plan),
         )
 
     def run(self) -> TrainedPolicy | SavedPolicy:
@@ -81,6 +91,8 @@ class DpoStage:
         if checkpoint is not None:
             self._run.restore(checkpoint)
             self._reference_samples += cast(list[list[int]], checkpoint.facts["reference_samples"])
+            self._answers += cast(list[list[int]], checkpoint.facts["answers"])
+            self._drawn += cast(list[list[int]], checkpoint.facts["drawn"])
         elif not self._provide_reference():
             return SavedPolicy(self._model, Stage.REFERENCE, 0)
         validation = None
@@ -132,21 +144,44 @@ class DpoStage:
         self._is_finishing = True
         observer, progress = self._context.observer, self._run.progress
         observer.stage_started(Stage.EVALUATION, 1, 0)
-        while self._context.validation is not None and progress.evaluated_step != progress.step:
-            if not loop.evaluate():
-                loop.honour(observer.stop_requested())
-        answers: list[list[int]] = []
-        while len(answers) < len(self._reference_samples):
-            if not self._answer_prompts(answers):
-                loop.honour(observer.stop_requested())
+        if self._context.validation is not None and progress.evaluated_step != progress.step:
+            self._insist(loop, loop.evaluate)
+        if self._context.plan.score_train_rows and not progress.parts_done:
+            self._insist(loop, self._score_train_rows)
+        self._insist(loop, self._answer_again)
+        self._insist(loop, self._draw_answers)
         samples = tuple(
             Sample(prompt_index=index, reference=tuple(reference), policy=tuple(policy))
-            for index, (reference, policy) in enumerate(zip(self._reference_samples, answers, strict=True))
+            for index, (reference, policy) in enumerate(zip(self._reference_samples, self._answers, strict=True))
         )
         observer.samples(progress.step, samples)
         observer.progress(Stage.EVALUATION, 1, 1, None)
         observer.stage_finished(Stage.EVALUATION)
-        return TrainedPolicy(self._model, progress.step, progress.evaluation, samples, self._report())
+        return TrainedPolicy(
+            self._model,
+            progress.step,
+            progress.evaluation,
+            samples,
+            drawn=tuple(self._drawn),
+            summary=self._summarise(),
+            pairs_file=self._report(),
+        )
+
+    def _insist(self, loop: TrainingLoop, work: Callable[[], bool]) -> None:
+        """Until it is done. False from `work`: a stop broke it off; that stop is honoured, unless it is `save`."""
+        while not work():
+            loop.honour(self._context.observer.stop_requested())
+
+    def _score_train_rows(self) -> bool:
+        """The training pairs once more, under the final policy; False when a stop broke it off."""
+        reference = None if self._reference is None else self._reference.train
+        forward = self._forward(self._context.train, reference)
+        host = self._evaluate_split(forward)
+        if host is None:
+            return False
+        self._task.rewards.settle(forward.rewards(host))
+        self._run.progress.parts_done += 1
+        return True
 
     def _evaluate(self) -> Figures | None:
         """Validation figures; None when a stop broke it off."""
@@ -154,16 +189,20 @@ class DpoStage:
         assert validation is not None
         reference = None if self._reference is None else self._reference.validation
         forward = self._forward(validation, reference)
+        host = self._evaluate_split(forward)
+        if host is None:
+            return None
+        self._validation_rewards.record(forward.rewards(host))
+        return forward.figures(host)
+
+    def _evaluate_split(self, forward: PairForward | UnpairedForward) -> HostColumns | None:
+        """All of a split's rows under the policy of the moment; None when a stop broke it off."""
         group_size, budget = self._context.plan.dpo.batch_size, self._context.budget
 
         def evaluate() -> HostColumns | None:
             return evaluate_rows(forward, group_size, budget, self._is_interrupted)
 
-        host = budget.run(evaluate, self._context.observer, Stage.DPO)
-        if host is None:
-            return None
-        self._validation_rewards.record(forward.rewards(host))
-        return forward.figures(host)
+        return budget.run(evaluate, self._context.observer, Stage.DPO)
 
     def _answer_prompts(self, answers: list[list[int]]) -> bool:
         """Adds the answers that are missing; False when a stop broke it off."""
@@ -173,6 +212,30 @@ class DpoStage:
                 return False
             answers.append(generate(self._model, prompt, plan.max_new_tokens, plan.eos_token_ids))
         return True
+
+    def _answer_again(self) -> bool:
+        before = len(self._answers)
+        is_done = self._answer_prompts(self._answers)
+        self._run.progress.parts_done += len(self._answers) - before
+        return is_done
+
+    def _draw_answers(self) -> bool:
+        """Adds the drawn answers that are missing; False when a stop broke it off."""
+        plan = self._context.plan
+        for index in range(len(self._drawn), len(plan.sample_prompts)):
+            if self._is_interrupted():
+                return False
+            self._drawn.append(draw_answer(self._model, plan, index))
+            self._run.progress.parts_done += 1
+        return True
+
+    def _summarise(self) -> dict[str, JsonValue]:
+        validation = self._context.validation
+        if validation is None or isinstance(self._context.objective, UnpairedObjective):
+            return {}
+        reference = None if self._reference is None else self._reference.validation
+        seed = self._context.plan.seed
+        return {"held_out": describe_held_out(validation, self._validation_rewards, reference, seed)}
 
     def _is_interrupted(self) -> bool:
         request = self._context.observer.stop_requested()

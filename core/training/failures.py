@@ -70,6 +70,14 @@ class BadStageOutput(TrainingFailure):
     failure_code = FailureCode.INTERNAL
 
 
+class PolicyNotSavedWell(TrainingFailure):
+    """The folder that would be published is not the trained policy."""
+
+    code = "policy-not-saved-well"
+    title = "The saved policy is not the trained one"
+    failure_code = FailureCode.INTERNAL
+
+
 class TrainingStopped(Exception):
     """Not a failure: the observer asked to stop, and the run stopped at a step boundary.
 

@@ -174,10 +174,10 @@ class TrainingLoop:
             raise TrainingStopped(has_checkpoint=True)
         return True
 
-    def _mark(self) -> tuple[int, int, LoopEnd | None]:
+    def _mark(self) -> tuple[int, int, int, LoopEnd | None]:
         """Tells two states at one step apart."""
         progress = self._run.progress
-        return progress.step, progress.evaluated_step, progress.end
+        return progress.step, progress.evaluated_step, progress.parts_done, progress.end
 
     def _emit(self, split: Literal["train", "validation"], values: Figures) -> None:
         """A point at the present step."""

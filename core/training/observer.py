@@ -35,6 +35,8 @@ class CheckpointRef:
     directory: Path
     stage: Stage
     step: int
+    policy_dir: Path | None = None
+    """The policy at that step as a folder that transformers loads, without a tokenizer."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,19 +4,22 @@ Everything is local, and everything random is derived from the plan's seed. A ru
 resumed from the checkpoint of that boundary ends with the same bytes as one that was not.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from core.training.dpo_stage import DpoStage, TrainedPolicy
+from core.training.drift import describe_drift, score_answers
 from core.training.failure_mapping import failures_named
 from core.training.metrics import Figures
-from core.training.observer import Observer, Sample, Stage
+from core.training.observer import JsonValue, Observer, Sample, Stage
 from core.training.plan import TrainingPlan
-from core.training.policies import ADAPTER_DIR, save_artifact
+from core.training.policies import ADAPTER_DIR, PolicySource, load_policy, save_artifact
 from core.training.run_context import RunContext, open_run
 from core.training.sft_stage import SavedPolicy, provide_sft_policy
+from core.training.verification import measure, verify
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,8 @@ class TrainingResult:
     """Of all validation pairs under the final policy; empty without validation pairs."""
     num_validation_pairs: int = 0
     samples: tuple[Sample, ...] = ()
+    summary: Mapping[str, JsonValue] = field(default_factory=dict)
+    """`held_out`, `drift`, `verification`: what was measured besides the curves."""
     pairs_file: Path | None = None
     """JSON lines: what became of every pair (`core.training.pair_report`)."""
 
@@ -50,10 +55,20 @@ def run(plan: TrainingPlan, observer: Observer) -> TrainingResult:
         context = open_run(plan, observer)
         source = provide_sft_policy(context)
         outcome = source if isinstance(source, SavedPolicy) else DpoStage(context, source).run()
-        return _publish(context, outcome)
+        result = _save(context, outcome)
+        expected = measure(outcome.model, context.validation or context.train)
+        answers = None
+        if isinstance(outcome, TrainedPolicy):
+            answers = score_answers(outcome.model, plan, outcome.drawn)
+        del outcome  # its memory is needed for what is loaded now
+        summary = dict(result.summary)
+        summary["verification"] = asdict(verify(plan, result.policy_dir, expected))
+        if answers is not None and isinstance(source, PolicySource):
+            summary["drift"] = describe_drift(load_policy(plan, source), answers)
+        return replace(result, summary=summary)
 
 
-def _publish(context: RunContext, outcome: TrainedPolicy | SavedPolicy) -> TrainingResult:
+def _save(context: RunContext, outcome: TrainedPolicy | SavedPolicy) -> TrainingResult:
     directory = context.fresh_path("artifact")
     save_artifact(outcome.model, context.plan, directory)
     adapter_dir = None if context.plan.lora is None else directory / ADAPTER_DIR
@@ -67,5 +82,6 @@ def _publish(context: RunContext, outcome: TrainedPolicy | SavedPolicy) -> Train
         evaluation=outcome.evaluation,
         num_validation_pairs=0 if context.validation is None else len(context.validation),
         samples=outcome.samples,
+        summary=outcome.summary,
         pairs_file=outcome.pairs_file,
     )

@@ -108,6 +108,8 @@ class TrainingPlan:
     checkpoint_every_steps: int = 100
     micro_batch_tokens: int = 2048
     """Packed tokens of one forward pass; a longer row runs alone."""
+    score_train_rows: bool = True
+    """Score the training pairs once more under the final policy, for the report on pairs: a forward pass over them."""
     sample_prompts: tuple[tuple[int, ...], ...] = ()
     """Token ids, answered greedily before and after DPO."""
     eos_token_ids: tuple[int, ...] = ()

@@ -1,6 +1,7 @@
 """The policy between stages and on the disk: base model, SFT policy, artifact."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +81,11 @@ def save_artifact(model: PreTrainedModel, plan: TrainingPlan, directory: Path) -
         save_policy(model, hidden)
         if plan.lora is not None:
             lora_files.save_adapter(model, lora_config(plan.lora), hidden / ADAPTER_DIR)
+
+
+def policy_saver(model: PreTrainedModel, plan: TrainingPlan) -> Callable[[Path], None]:
+    """Saves the model as it is at the time, as `save_artifact` does."""
+    return lambda directory: save_artifact(model, plan, directory)
 
 
 def lora_config(plan: LoraPlan) -> lora.LoraConfig:

@@ -18,6 +18,7 @@ from core.training.policies import (
     check_sft_policy,
     enable_adapter_dropout,
     load_policy,
+    policy_saver,
     save_sft_policy,
     trainable_parameters,
 )
@@ -70,6 +71,7 @@ def _train(context: RunContext, stage: SftPlan, digest: str) -> PolicySource | S
         order=DataOrder(len(data), stage.batch_size, stage.epochs, seed=plan.seed, stage=Stage.SFT),
         budget=context.budget,
         device=context.device,
+        save_policy=policy_saver(model, plan),
     )
     seed_all(derive_seed(plan.seed, Stage.SFT.value))
     checkpoint = context.take_checkpoint(Stage.SFT)

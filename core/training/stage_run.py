@@ -1,8 +1,9 @@
 """One training stage on its way: what its loop works on, and how that becomes a checkpoint and comes back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
@@ -65,6 +66,8 @@ class LoopProgress:
     best: float | None = None
     """Of the metric of early stopping."""
     num_without_improvement: int = 0
+    parts_done: int = 0
+    """Of the evaluation stage after the last step: what a resume need not do again."""
     end: LoopEnd | None = None
 
     def facts(self) -> dict[str, JsonValue]:
@@ -73,6 +76,7 @@ class LoopProgress:
             "evaluation": self.evaluation,
             "best": self.best,
             "num_without_improvement": self.num_without_improvement,
+            "parts_done": self.parts_done,
             "end": None if self.end is None else self.end.value,
         }
 
@@ -80,6 +84,7 @@ class LoopProgress:
         self.step, self.cursor = step, cursor
         self.evaluated_step, self.evaluation = facts["evaluated_step"], dict(facts["evaluation"])
         self.best, self.num_without_improvement = facts["best"], facts["num_without_improvement"]
+        self.parts_done = facts["parts_done"]
         self.end = None if facts["end"] is None else LoopEnd(facts["end"])
 
 
@@ -98,6 +103,8 @@ class StageRun:
     kept_facts: Mapping[str, JsonValue] = field(default_factory=dict)
     """The same, plain values: the samples of the reference."""
     progress: LoopProgress = field(default_factory=LoopProgress)
+    save_policy: Callable[[Path], None] | None = None
+    """Of `Snapshot`."""
 
     def compute_gradients(self, rows: Sequence[int], observer: Observer) -> tuple[HostColumns, int]:
         """Gradients of one step, its values on the host (the gradient's norm beside them), and the tokens it took."""
@@ -128,6 +135,7 @@ class StageRun:
             micro_batch_tokens=self.budget.tokens,
             facts={**self.kept_facts, **self.progress.facts()},
             tensors=groups,
+            save_policy=self.save_policy,
         )
 
     @torch.no_grad()

@@ -7,7 +7,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from backends import BASE_MODEL, PROJECT, add_dataset, checkpoint, claim, point, publication, status, submit
+from backends import (
+    BASE_MODEL,
+    PROJECT,
+    add_dataset,
+    checkpoint,
+    checkpoint_with_policy,
+    claim,
+    point,
+    publication,
+    status,
+    submit,
+)
 from sqlalchemy import text
 
 from core.datasets.result import DatasetRejected
@@ -18,7 +29,6 @@ from core.services import (
     artifacts,
     attempts,
     base_models,
-    checkpoints,
     dataset_processing,
     datasets,
     garbage_collection,
@@ -26,7 +36,9 @@ from core.services import (
     idempotency,
     jobs,
     metrics,
+    policies,
     recording,
+    stored_files,
 )
 from core.services.backend import Backend
 from core.services.idempotency import Answer, IdempotentRequest, Reservation
@@ -366,12 +378,12 @@ def test_a_checkpoint_of_a_finished_job_can_be_a_base_model(backend: Backend) ->
     add_dataset(backend)
     source = submit(backend).id
     held = claim(backend)
-    checkpoint_id = checkpoint(backend, held, 1)
+    checkpoint_id = checkpoint_with_policy(backend, held, 1, {"model.safetensors": b"w"})
     with pytest.raises(InvalidRequest, match="running"):
         submit(backend, base_model=f"{source}@{checkpoint_id}")
     attempts.finish_failed(backend, held, FailureCode.INTERNAL, "x")
     assert submit(backend, base_model=f"{source}@{checkpoint_id}").status.value == "queued"
-    with pytest.raises(InvalidRequest, match="no checkpoint"):
+    with pytest.raises(InvalidRequest, match="no policy of a checkpoint"):
         submit(backend, base_model=f"{source}@ckpt_none")
     with pytest.raises(InvalidRequest, match="published no policy"):
         submit(backend, base_model=source)
@@ -387,7 +399,7 @@ def test_artifacts_are_listed_and_read(backend: Backend) -> None:
     found = artifacts.get(backend, PROJECT, job_id)
     assert [file.path for file in found.files] == ["adapter/a.json", "b.json"]
     file = artifacts.find_file(backend, PROJECT, job_id, "b.json")
-    assert b"".join(artifacts.read_file(backend, file, 2, 5)) == b"igh"
+    assert b"".join(stored_files.read_file(backend, job_id, file, 2, 5)) == b"igh"
     with pytest.raises(artifacts.ArtifactFileNotFound):
         artifacts.find_file(backend, PROJECT, job_id, "../b.json")
 
@@ -421,7 +433,7 @@ def test_missing_things_are_not_found(backend: Backend) -> None:
         lambda: jobs.get(backend, PROJECT, "job_none"),
         lambda: jobs.cancel(backend, PROJECT, "job_none"),
         lambda: metrics.page(backend, PROJECT, "job_none", MetricsQuery()),
-        lambda: checkpoints.list_checkpoints(backend, PROJECT, "job_none"),
+        lambda: policies.list_checkpoints(backend, PROJECT, "job_none"),
         lambda: jobs.patch(backend, "another", job_id, {}),
         lambda: b"".join(datasets.content(backend, PROJECT, "ds_1").chunks),
     ):

@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import pytest
 from api_server import RunningApi
-from backends import claim
+from backends import PROJECT, checkpoint_with_policy, claim, point
 
-from core.services import attempts
+from core.services import attempts, events, recording
 from core.services.attempts import Publication, PublishedFile, StoredTree
 from core.storage import keys
-from preftune import Client
+from preftune import ApiError, Client, DownloadFailed
 
 FILES = {
     "model.safetensors": bytes(range(256)) * 5000,
@@ -144,8 +144,8 @@ def test_a_damaged_store_never_looks_like_a_whole_file(api: RunningApi, job_id: 
     whole = weights.read_bytes()
     try:
         weights.write_bytes(whole[:1000])
-        with pytest.raises(httpx.RemoteProtocolError):
-            api.http.get(url_of(listed, "model.safetensors"))
+        short = api.http.get(url_of(listed, "model.safetensors"))
+        assert (short.status_code, short.json()["code"]) == (503, "object-damaged")
         weights.unlink()
         missing = api.http.get(url_of(listed, "model.safetensors"))
         assert (missing.status_code, missing.json()["code"]) == (404, "object-not-found")
@@ -161,3 +161,58 @@ def test_the_client_downloads_all_of_it(api: RunningApi, job_id: str, tmp_path: 
         folder = client.jobs.download(job_id, tmp_path / "policy")
     found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert found == FILES
+
+
+def test_a_corrupted_object_is_refused_by_the_client_and_reported_by_the_service(
+    api: RunningApi, job_id: str, tmp_path: Path
+) -> None:
+    weights = next((api.settings.data_dir / "objects").rglob("model.safetensors"))
+    whole = weights.read_bytes()
+    damaged = bytearray(whole)
+    damaged[600_000] ^= 1
+    try:
+        weights.write_bytes(damaged)
+        with pytest.raises(httpx.RemoteProtocolError):  # the last chunk never comes
+            api.http.get(f"/jobs/{job_id}/artifact/files/model.safetensors")
+        with Client(api.url) as client, pytest.raises(DownloadFailed, match="SHA-256"):
+            client.jobs.download(job_id, tmp_path / "policy")
+        assert not (tmp_path / "policy" / "model.safetensors").exists()
+    finally:
+        weights.write_bytes(whole)
+    told = [event for event in events.list_events(api.backend, PROJECT, job_id) if event.kind == "object_damaged"]
+    assert [(event.level, event.data["path"]) for event in told] == [("error", "model.safetensors")]
+
+
+def test_a_small_corrupted_object_gives_a_problem(api: RunningApi, job_id: str, listed: dict[str, Any]) -> None:
+    path = "adapter/adapter model ü.safetensors"
+    stored = next((api.settings.data_dir / "objects").rglob("adapter model*"))
+    try:
+        stored.write_bytes(b"b" * 511)
+        response = api.http.get(url_of(listed, path))
+        assert (response.status_code, response.json()["code"]) == (503, "object-damaged")
+    finally:
+        stored.write_bytes(FILES[path])
+
+
+def test_a_checkpoint_is_listed_and_comes_as_a_folder(api: RunningApi, tmp_path: Path) -> None:
+    job_id = api.submit()["id"]
+    held = claim(api.backend)
+    attempts.begin(api.backend, held)
+    files = {"model.safetensors": b"weights", "adapter/adapter_config.json": b"{}"}
+    recording.record_points(api.backend, held, [point(4, 0.25, split="validation")])
+    checkpoint_id = checkpoint_with_policy(api.backend, held, 4, files)
+    with Client(api.url) as client:
+        (listed,) = client.jobs.checkpoints(job_id)
+        assert (listed["id"], listed["stage"], listed["step"]) == (checkpoint_id, "dpo", 4)
+        assert (listed["is_best"], listed["is_resumable"], listed["metrics"]["loss"]) == (True, True, 0.25)
+        assert listed["archive_url"] == f"/jobs/{job_id}/checkpoints/{checkpoint_id}/archive"
+        folder = client.jobs.download_checkpoint(job_id, checkpoint_id, tmp_path / "policy")
+        found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        assert found.pop("SHA256SUMS").count(b"\n") == 2
+        assert found == files
+        with pytest.raises(ApiError) as refusal:
+            client.jobs.download_checkpoint(job_id, "ckpt_none", tmp_path / "none")
+        assert refusal.value.code == "checkpoint-not-found"
+    attempts.finish_succeeded(
+        api.backend, held, Publication(tree=StoredTree(prefix="x/", manifest_sha256="4" * 64), files=[])
+    )

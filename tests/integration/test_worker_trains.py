@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import InvalidRequest
-from core.services import artifacts, checkpoints, jobs
+from core.services import artifacts, jobs, policies
 from core.services.backend import Backend
 from core.storage import keys
 from core.storage.trees import fetch_tree
@@ -170,7 +170,16 @@ def test_lora_on_a_tuned_policy_with_its_own_sft_and_validation_data(backend: Ba
     folder = fetch_artifact(backend, second, tmp_path / "policy")
     check_adapter(fetch_artifact(backend, first, tmp_path / "first"), folder)
     assert "shared_prompts" in [event.kind for event in events(backend, second)]
-    assert checkpoints.list_checkpoints(backend, PROJECT, second)
+    kept = policies.list_checkpoints(backend, PROJECT, second)
+    assert [item.has_archive for item in kept] == [True] * len(kept)
+    for item in kept:
+        archive = policies.find_archive(backend, PROJECT, second, item.id)
+        for file in archive.files:
+            fetch_to = tmp_path / archive.name / file.path
+            fetch_to.parent.mkdir(parents=True, exist_ok=True)
+            backend.store.get_file(file.key, fetch_to)
+        assert AutoModelForCausalLM.from_pretrained(tmp_path / archive.name).num_parameters() > 0
+        assert AutoTokenizer.from_pretrained(tmp_path / archive.name)("Good").input_ids
     assert jobs.get(backend, PROJECT, second).artifact is not None
 
 

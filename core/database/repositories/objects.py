@@ -24,6 +24,25 @@ def list_checkpoints(session: Session, job_id: str) -> list[Checkpoint]:
     return list(session.scalars(statement))
 
 
+def list_policies(session: Session, job_id: str) -> list[Checkpoint]:
+    """Those whose policy is kept, the furthest along first."""
+    order = case(_STAGE_ORDER, value=Checkpoint.stage)
+    statement = (
+        select(Checkpoint)
+        .where(Checkpoint.job_id == job_id, Checkpoint.policy_prefix.is_not(None))
+        .order_by(order.desc(), Checkpoint.step.desc(), Checkpoint.attempt.desc())
+    )
+    return list(session.scalars(statement))
+
+
+def find_policy(session: Session, job_id: str, checkpoint_id: str) -> Checkpoint | None:
+    """One whose policy is kept."""
+    statement = select(Checkpoint).where(
+        Checkpoint.id == checkpoint_id, Checkpoint.job_id == job_id, Checkpoint.policy_prefix.is_not(None)
+    )
+    return session.scalar(statement)
+
+
 def find_checkpoint(session: Session, job_id: str, checkpoint_id: str) -> Checkpoint | None:
     """A committed one."""
     statement = select(Checkpoint).where(
@@ -77,9 +96,10 @@ def list_stage_outputs_of(session: Session, job_id: str) -> list[StageOutput]:
 def is_prefix_named(session: Session, prefix: str) -> bool:
     """Does a committed row name these objects?"""
     checkpoints = exists().where(Checkpoint.prefix == prefix, Checkpoint.status == CheckpointStatus.COMMITTED)
+    policies = exists().where(Checkpoint.policy_prefix == prefix)
     artifacts = exists().where(Artifact.prefix == prefix)
     outputs = exists().where(StageOutput.prefix == prefix)
-    return bool(session.scalar(select(or_(checkpoints, artifacts, outputs))))
+    return bool(session.scalar(select(or_(checkpoints, policies, artifacts, outputs))))
 
 
 def is_dataset_kept(session: Session, dataset_id: str) -> bool:

@@ -19,10 +19,17 @@ class CheckpointStatus(StrEnum):
 
 
 class Checkpoint(Base):
-    """Resumable state. Without a committed row here, uploaded objects do not exist."""
+    """Resumable state, and the policy of that step as users load it: each goes by its own rule.
+
+    Without a committed row here, uploaded objects do not exist.
+    """
 
     __tablename__ = "checkpoints"
-    __table_args__ = (UniqueConstraint("job_id", "stage", "step", "attempt"), Index(None, "prefix"))
+    __table_args__ = (
+        UniqueConstraint("job_id", "stage", "step", "attempt"),
+        Index(None, "prefix"),
+        Index(None, "policy_prefix"),
+    )
 
     id: Mapped[Id] = mapped_column(primary_key=True)
     job_id: Mapped[Id] = mapped_column(ForeignKey("jobs.id"))
@@ -34,6 +41,10 @@ class Checkpoint(Base):
     prefix: Mapped[LongText]
     manifest_sha256: Mapped[Digest]
     num_bytes: Mapped[BigInt]
+    policy_prefix: Mapped[LongText | None]
+    """Null before it is uploaded, and once it was let go of."""
+    policy_manifest_sha256: Mapped[Digest | None]
+    policy_num_bytes: Mapped[BigInt | None]
     created_at: Mapped[Time]
 
 
