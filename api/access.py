@@ -1,6 +1,5 @@
-"""Who may ask: the holder of the key, or, where there is no key, this machine alone."""
+"""Who may ask: the holder of the key, a browser signed in with it, or, where there is no key, this machine alone."""
 
-import hmac
 import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -16,12 +15,19 @@ from api.problems import (
     Fault,
     problem_response,
 )
-from core.settings import Settings
+from api.sessions import Sessions, is_own_origin
 
 PUBLIC_PATHS = frozenset({"/", "/docs", "/docs.css", "/openapi.json", "/health/live", "/health/ready"})
 """Open to those without a key: they tell nothing about jobs and data."""
 PUBLIC_PREFIXES = ("/ui/",)
+"""The dashboard's own files, and signing in."""
+_SAFE_METHODS = ("GET", "HEAD")
 _SCHEME = "bearer "
+
+
+_FOREIGN_PAGE = Fault(
+    kind=FOREIGN_ORIGIN, detail="A signed-in browser may change things from this service's own pages only."
+)
 
 
 @dataclass(frozen=True)
@@ -34,16 +40,17 @@ class Caller:
 class Access:
     """Refuses before anything of the body is read. What it lets through carries a `Caller` in `scope["state"]`."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, project_id: str) -> None:
+    def __init__(self, app: ASGIApp, sessions: Sessions | None, project_id: str) -> None:
         self._app = app
-        self._key = settings.api_key.get_secret_value().encode() if settings.api_key else None
+        self._sessions = sessions
         self._caller = Caller(project_id)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        fault = self._refusal_without_key(scope) if self._key is None else self._refusal_by_key(scope, self._key)
+        sessions = self._sessions
+        fault = self._refusal_without_key(scope) if sessions is None else self._refusal_by_key(scope, sessions)
         if fault is not None:
             await problem_response(scope, fault)(scope, receive, send)
             return
@@ -51,17 +58,20 @@ class Access:
         await self._app(scope, receive, send)
 
     @staticmethod
-    def _refusal_by_key(scope: Scope, key: bytes) -> Fault | None:
+    def _refusal_by_key(scope: Scope, sessions: Sessions) -> Fault | None:
         if scope["path"] in PUBLIC_PATHS or scope["path"].startswith(PUBLIC_PREFIXES):
             return None
-        given = Headers(scope=scope).get("authorization", "")
-        if given[: len(_SCHEME)].lower() != _SCHEME:
-            detail = "Send the key of this service as `Authorization: Bearer <key>`."
-            return Fault(kind=API_KEY_MISSING, detail=detail, headers={"WWW-Authenticate": 'Bearer realm="preftune"'})
-        if hmac.compare_digest(given[len(_SCHEME) :].strip().encode("latin-1"), key):
-            return None
-        challenge = {"WWW-Authenticate": 'Bearer realm="preftune", error="invalid_token"'}
-        return Fault(kind=API_KEY_INVALID, detail="The service does not know this key.", headers=challenge)
+        headers = Headers(scope=scope)
+        given = headers.get("authorization", "")
+        if given[: len(_SCHEME)].lower() == _SCHEME:
+            if sessions.is_key(given[len(_SCHEME) :].strip().encode("latin-1")):
+                return None
+            challenge = {"WWW-Authenticate": 'Bearer realm="preftune", error="invalid_token"'}
+            return Fault(kind=API_KEY_INVALID, detail="The service does not know this key.", headers=challenge)
+        if sessions.has(headers):
+            return None if scope["method"] in _SAFE_METHODS or is_own_origin(headers) else _FOREIGN_PAGE
+        detail = "Send the key of this service as `Authorization: Bearer <key>`."
+        return Fault(kind=API_KEY_MISSING, detail=detail, headers={"WWW-Authenticate": 'Bearer realm="preftune"'})
 
     @staticmethod
     def _refusal_without_key(scope: Scope) -> Fault | None:

@@ -17,7 +17,8 @@ from api.head import Head
 from api.live.feeds import Feeds
 from api.middleware import RequestContext
 from api.readiness import ReadinessProbe
-from api.routes import artifacts, catalogue, checkpoints, datasets, health, job_records, jobs, pages, uploads
+from api.routes import artifacts, catalogue, checkpoints, dashboard, datasets, health, job_records, jobs, pages, uploads
+from api.sessions import Sessions
 from api.uploads.form import MAX_OVERHEAD_BYTES
 from api.uploads.receive import UploadDesk
 from api.uploads.spool import SpoolArea
@@ -64,8 +65,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.settings = settings
+    app.state.sessions = Sessions(settings.api_key.get_secret_value().encode()) if settings.api_key else None
     handlers.register(app)
-    for router in (datasets, uploads, jobs, job_records, checkpoints, artifacts, catalogue, health, pages):
+    for router in (datasets, uploads, jobs, job_records, checkpoints, artifacts, catalogue, health, pages, dashboard):
         app.include_router(router.router)
     max_upload_bytes = settings.max_upload_bytes + MAX_OVERHEAD_BYTES
 
@@ -77,7 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         return BodyPolicy(max_bytes=MAX_JSON_BYTES)
 
     # The last one added is the outermost.
-    app.add_middleware(Access, settings=settings, project_id=DEFAULT_PROJECT_ID)
+    app.add_middleware(Access, sessions=app.state.sessions, project_id=DEFAULT_PROJECT_ID)
     app.add_middleware(Head)
     app.add_middleware(BodyLimits, policy_of=policy_of)
     app.add_middleware(RequestContext)

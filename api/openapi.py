@@ -110,6 +110,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         schemas.setdefault(name, schema)
     schemas["Job"]["properties"]["spec"] = _named(schemas["Job"]["properties"]["spec"], JobSpec.__name__)
     schemas["Job"]["properties"]["requested"] = _named(schemas["Job"]["properties"]["requested"], JobRequest.__name__)
+    schemas["JobPreview"]["properties"]["spec"] = _named(schemas["JobPreview"]["properties"]["spec"], JobSpec.__name__)
     for name in _NOT_OURS:
         schemas.pop(name, None)
     for path in document["paths"].values():

@@ -47,7 +47,9 @@ LastEventId = Annotated[
     str | None,
     Header(alias="Last-Event-ID", pattern=ID_PATTERN, description="`id` of the last event read: replay from there."),
 ]
-STREAM: Responses = {200: {"description": "Until the job ends.", "content": {"text/event-stream": {}}}}
+STREAM: Responses = {
+    200: {"description": "Until the job ends.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
 
 
 @router.get(

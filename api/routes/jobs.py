@@ -9,7 +9,7 @@ from api.deps import DEFAULT_LIMIT, NEEDS_KEY, BackendDep, CallerDep, Cursor, Id
 from api.once import Created, answer_once, creating
 from api.openapi import METADATA_FILTER, Responses, problems
 from api.schemas.base import Page
-from api.schemas.jobs import Job, JobPatch
+from api.schemas.jobs import Job, JobPatch, JobPreview
 from api.strict_route import OPEN_QUERY, StrictRoute
 from core.database.repositories.jobs import JobFilter
 from core.domain.job_spec import JobRequest
@@ -40,6 +40,12 @@ def submit_job(
         "job",
         lambda job_id: _created(jobs.submit(backend, caller.project_id, body, job_id=job_id)),
     )
+
+
+@router.post("/jobs/preview", responses=problems(400, 413, 415, 422, 503))
+def preview_job(body: JobRequest, backend: BackendDep, caller: CallerDep) -> JobPreview:
+    """Check a job and show its resolved numbers, without queuing it."""
+    return JobPreview(spec=jobs.preview(backend, caller.project_id, body).model_dump(mode="json"))
 
 
 @router.get("/jobs", responses=problems(422, 503), openapi_extra={OPEN_QUERY: [METADATA_PREFIX], **METADATA_FILTER})

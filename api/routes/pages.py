@@ -1,21 +1,16 @@
-"""For people and for tools: the start page, the description of the API, and the same as a page to read."""
+"""For people and for tools: the description of the API, and the same as a page to read."""
 
 from functools import cache
 from importlib import resources
 
 from fastapi import APIRouter, Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from api.openapi import describe
 from api.reference_page import render
 from api.strict_route import StrictRoute
 
 router = APIRouter(include_in_schema=False, route_class=StrictRoute)
-
-
-@router.get("/")
-def redirect_to_docs() -> Response:
-    return RedirectResponse("/docs", status_code=307)
 
 
 @router.get("/openapi.json")

@@ -77,3 +77,9 @@ class Job(Answer):
     metadata: dict[str, str] = Field(description="Strings of yours.")
     priority: int = Field(description="Higher runs first.")
     source_job_id: str | None = Field(description="The job that this one retries; else null.")
+
+
+class JobPreview(Answer):
+    """What a job would be, if it were submitted now."""
+
+    spec: dict[str, Any] = Field(description="As `spec` of a job that is queued.")

@@ -14,7 +14,7 @@ from core.database.repositories.transitions import Move, move
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Checkpoint, CheckpointStatus
 from core.domain.errors import Conflict, NotFound
-from core.domain.job_spec import JobRequest
+from core.domain.job_spec import JobRequest, JobSpec
 from core.domain.job_state import FINAL_STATUSES, Desired, JobStatus
 from core.failpoints import reach
 from core.services import submission
@@ -71,6 +71,12 @@ def submit(backend: Backend, project_id: str, request: JobRequest, *, job_id: st
     reach("submit.committed")
     backend.queue.wake()
     return view
+
+
+def preview(backend: Backend, project_id: str, request: JobRequest) -> JobSpec:
+    """The spec that `submit` would give the job. Raises InvalidRequest as it would."""
+    draft = submission.prepare(backend, request)
+    return backend.database.read(lambda session: submission.settle(session, project_id, draft).spec)
 
 
 def get(backend: Backend, project_id: str, job_id: str) -> JobView:

@@ -13,7 +13,7 @@ from core.database.tables.datasets import Dataset, DatasetStatus
 from core.database.tables.jobs import Job
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import DomainError, FieldError, InvalidRequest
-from core.domain.job_spec import JobRequest, resolve_request
+from core.domain.job_spec import JobRequest, JobSpec, resolve_request
 from core.domain.job_state import Desired, JobStatus
 from core.domain.variants import VariantError, get_variant, validate_beta, validate_options
 from core.failpoints import reach
@@ -63,8 +63,18 @@ def prepare(backend: Backend, request: JobRequest) -> Draft:
     )
 
 
-def insert(session: Session, project_id: str, job_id: str, draft: Draft, source: Job | None = None) -> Job:
-    """Check what the database knows, and queue the job. Raises InvalidRequest naming every fault."""
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """A request that can be accepted: what it names is there, and its numbers are resolved."""
+
+    spec: JobSpec
+    start: StartingPoint
+    dataset: Dataset
+    sft_dataset_id: str | None
+
+
+def settle(session: Session, project_id: str, draft: Draft) -> Settled:
+    """Check what the database knows. Raises InvalidRequest naming every fault."""
     request = draft.request
     errors = list(draft.errors)
     start = draft.folder or _find_policy(session, project_id, request, errors)
@@ -84,6 +94,13 @@ def insert(session: Session, project_id: str, job_id: str, draft: Draft, source:
         num_pairs=dataset.num_accepted,
         default_beta=draft.default_beta,
     )
+    return Settled(spec=spec, start=start, dataset=dataset, sft_dataset_id=sft_dataset_id)
+
+
+def insert(session: Session, project_id: str, job_id: str, draft: Draft, source: Job | None = None) -> Job:
+    """Queue the job. Raises InvalidRequest naming every fault."""
+    request = draft.request
+    settled = settle(session, project_id, draft)
     job = Job(
         id=job_id,
         project_id=project_id,
@@ -91,12 +108,12 @@ def insert(session: Session, project_id: str, job_id: str, draft: Draft, source:
         user_metadata=request.metadata,
         priority=request.priority,
         requested=draft.requested,
-        spec=spec.model_dump(mode="json"),
-        dataset_id=dataset.id,
-        sft_dataset_id=sft_dataset_id,
+        spec=settled.spec.model_dump(mode="json"),
+        dataset_id=settled.dataset.id,
+        sft_dataset_id=settled.sft_dataset_id,
         validation_dataset_id=request.validation_dataset_id,
-        base_model_facts=start.facts,
-        base_job_id=start.job_id,
+        base_model_facts=settled.start.facts,
+        base_job_id=settled.start.job_id,
         source_job_id=source.id if source else None,
         status=JobStatus.QUEUED,
         desired=Desired.RUN,

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 from api_server import RunningApi, serve
+from browser import chromium
 from deployments import Servers
+from playwright.sync_api import Browser
 from servers import run_postgresql, run_redis, run_s3
 
 
@@ -19,3 +21,10 @@ def servers() -> Iterator[Servers]:
     """PostgreSQL, SeaweedFS and Redis, for whoever starts processes on them."""
     with run_postgresql() as postgresql, run_s3() as s3, run_redis() as redis:
         yield Servers(postgresql=postgresql, s3=s3, redis=redis)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """For modules that run no event loop of their own: the driver keeps one running."""
+    with chromium() as running:
+        yield running

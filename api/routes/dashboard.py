@@ -1,0 +1,84 @@
+"""The dashboard under `/ui/`: its files, and signing in to it. All it shows, it asks of the API."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse, Response
+
+from api import sessions
+from api.dashboard_files import dashboard_files
+from api.problems import API_KEY_INVALID, FOREIGN_ORIGIN, HttpError
+from api.schemas.base import Answer
+from api.sessions import Sessions
+from api.strict_route import StrictRoute, is_none_match
+
+START_PAGE = "index.html"
+PAGE_POLICY = (
+    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+"""No inline script or style, nothing from elsewhere, and no text that is ever read as HTML."""
+
+router = APIRouter(include_in_schema=False, route_class=StrictRoute)
+
+
+class SignIn(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    api_key: str = Field(min_length=1, max_length=4096)
+
+
+class SessionState(Answer):
+    needs_key: bool
+    is_signed_in: bool
+
+
+@router.get("/")
+@router.get("/ui")
+def redirect_to_dashboard() -> Response:
+    return RedirectResponse("/ui/", status_code=307)
+
+
+@router.get("/ui/session")
+def get_session(request: Request) -> SessionState:
+    known: Sessions | None = request.app.state.sessions
+    return SessionState(needs_key=known is not None, is_signed_in=known is None or known.has(request.headers))
+
+
+@router.post("/ui/session")
+def create_session(body: SignIn, request: Request) -> Response:
+    _refuse_foreign_pages(request)
+    known: Sessions | None = request.app.state.sessions
+    response = Response(status_code=204)
+    if known is None:
+        return response
+    if not known.is_key(body.api_key.strip().encode()):
+        raise HttpError(API_KEY_INVALID, "The service does not know this key.")
+    sessions.sign_in(response, known.issue(), request.headers)
+    return response
+
+
+@router.delete("/ui/session")
+def delete_session(request: Request) -> Response:
+    _refuse_foreign_pages(request)
+    response = Response(status_code=204)
+    sessions.sign_out(response)
+    return response
+
+
+@router.get("/ui/{path:path}")
+def get_web_file(path: Annotated[str, Path(max_length=256)], request: Request) -> Response:
+    file = dashboard_files().get(path or START_PAGE)
+    if file is None:
+        raise HTTPException(404)
+    headers = {"ETag": file.etag, "Content-Security-Policy": PAGE_POLICY}
+    if is_none_match(request, file.etag):
+        return Response(status_code=304, headers=headers)
+    return Response(file.content, headers=headers, media_type=file.media_type)
+
+
+def _refuse_foreign_pages(request: Request) -> None:
+    if not sessions.is_own_origin(request.headers):
+        raise HttpError(FOREIGN_ORIGIN, "Signing in and out is for the dashboard's own pages.")

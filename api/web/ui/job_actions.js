@@ -1,0 +1,60 @@
+// What can be done to a job, in each of its states.
+
+import { path, post, remove } from "./api.js";
+import { h, icon } from "./dom.js";
+import { act, ask, toast } from "./parts.js";
+
+/** Buttons for the job as it is; `onChanged` gets it as it is afterwards. */
+export function jobActions(job, onChanged) {
+  const actions = [];
+  const isLive = job.status === "queued" || job.status === "running";
+  if (isLive && job.desired === "run") actions.push(steer("Pause", "pause", job, onChanged));
+  if (job.status === "paused") actions.push(steer("Resume", "play", job, onChanged, "resume"));
+  if ((isLive || job.status === "paused") && job.desired !== "cancel") actions.push(cancelButton(job, onChanged));
+  if (job.status === "failed" || job.status === "cancelled") actions.push(retryButton(job));
+  actions.push(h("a.button", { href: `#/new?from=${job.id}`, "data-focus": "copy" }, "New job like this"));
+  if (job.status === "succeeded")
+    actions.push(h("a.button", { href: `#/new?base_model=${job.id}`, "data-focus": "further" }, "Tune further"));
+  if (!isLive && job.status !== "paused") actions.push(deleteButton(job));
+  return actions;
+}
+
+function button(label, iconName, kind, work) {
+  const element = h("button", { type: "button", class: kind, "data-focus": label }, icon(iconName), label);
+  element.addEventListener("click", () => act(element, work));
+  return element;
+}
+
+function steer(label, iconName, job, onChanged, verb = label.toLowerCase()) {
+  return button(label, iconName, "", async () => onChanged(await post(path("jobs", job.id, verb))));
+}
+
+function cancelButton(job, onChanged) {
+  return button("Cancel", "stop", "danger", async () => {
+    const choices = [{ value: "drop", label: "Cancel the job", kind: "danger" }];
+    if (job.status === "running") choices.push({ value: "save", label: "Cancel, keep the policy", kind: "primary" });
+    const text =
+      "The job ends at its next step and cannot be resumed; a retry makes a new job from its newest checkpoint. “Keep the policy” publishes it as it is now.";
+    const choice = await ask("Cancel this job?", text, choices);
+    if (!choice) return;
+    onChanged(await post(`${path("jobs", job.id, "cancel")}${choice === "save" ? "?save=true" : ""}`));
+  });
+}
+
+function retryButton(job) {
+  return button("Retry", "retry", "primary", async () => {
+    const made = await post(path("jobs", job.id, "retry"), undefined, { creates: true });
+    toast("A new job goes on from the newest checkpoint.");
+    location.hash = `#${path("jobs", made.id)}`;
+  });
+}
+
+function deleteButton(job) {
+  return button("Delete", "trash", "danger", async () => {
+    const text = `“${job.name ?? job.id}” goes with its curves, checkpoints and policy. This cannot be undone.`;
+    if (!(await ask("Delete this job?", text, [{ value: "yes", label: "Delete", kind: "danger" }]))) return;
+    await remove(path("jobs", job.id));
+    toast("Deleted.");
+    location.hash = "#/jobs";
+  });
+}

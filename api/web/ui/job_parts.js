@@ -1,0 +1,185 @@
+// Parts of a job's page: stages, events, samples, settings.
+
+import { get, path } from "./api.js";
+import { fill, h, icon } from "./dom.js";
+import { between, plural, setting, time } from "./format.js";
+import { bar, card, facts, notice } from "./parts.js";
+
+const MAX_EVENTS = 500;
+const STAGE_NAMES = {
+  staging: "Staging",
+  sft: "SFT",
+  reference: "Reference",
+  dpo: "DPO",
+  evaluation: "Evaluation",
+  publishing: "Publishing",
+};
+
+export function stageList(stages, current, progress, status) {
+  return h(
+    "ol.stages",
+    null,
+    stages.map((stage) => {
+      const isCurrent = stage.name === current && status === "running";
+      return h(
+        "li",
+        { "aria-current": isCurrent ? "step" : null },
+        bar(fractionOf(stage, current, progress), STAGE_NAMES[stage.name]),
+        STAGE_NAMES[stage.name],
+        h("span.hint", null, stageNote(stage, current, progress)),
+      );
+    }),
+  );
+}
+
+function fractionOf(stage, current, progress) {
+  if (["finished", "reused", "skipped"].includes(stage.status)) return 1;
+  if (stage.name !== current || stage.status === "pending") return 0;
+  return progress.total_steps ? progress.step / progress.total_steps : 0;
+}
+
+function stageNote(stage, current, progress) {
+  if (stage.status === "reused") return `reused from ${stage.reused_from}`;
+  if (stage.status === "skipped") return "skipped";
+  if (stage.status === "finished")
+    return [stage.steps ? plural(stage.steps, "step") : null, between(stage.started_at, stage.finished_at)]
+      .filter(Boolean)
+      .join(", ");
+  if (stage.name === current && progress.total_steps) return `${progress.step} of ${progress.total_steps}`;
+  return stage.status === "pending" ? "" : stage.status;
+}
+
+/** Events, newest on top; what is worth a look stands above the curves as well. */
+export class EventList {
+  #seen = new Set();
+
+  constructor() {
+    this.element = h("ol.events", null, h("li", null, h("span"), h("p.muted", null, "Nothing has happened yet.")));
+    this.findings = h("div.stack", { hidden: true, role: "status", "aria-label": "Findings" });
+    this.byKind = new Map();
+  }
+
+  add(event) {
+    if (this.#seen.has(event.seq)) return;
+    if (this.#seen.size === 0) fill(this.element);
+    this.#seen.add(event.seq);
+    this.element.prepend(
+      h(
+        "li",
+        { class: `is-${event.level}` },
+        h("time", { datetime: event.at }, time(event.at)),
+        h("div", null, h("p", null, event.level === "info" ? null : [icon(event.level), " "], event.message)),
+      ),
+    );
+    if (this.element.childElementCount > MAX_EVENTS) this.element.lastElementChild.remove();
+    if (event.level !== "info") this.#find(event);
+  }
+
+  /** One notice for each kind: the newest word of it. */
+  #find(event) {
+    const { advice, evidence, ...more } = event.data ?? {};
+    const shown = notice(
+      event.level,
+      h("strong", null, event.message),
+      advice ? h("p", null, String(advice)) : null,
+      evidenceView(evidence ?? more),
+    );
+    const known = this.byKind.get(event.kind);
+    if (known) known.replaceWith(shown);
+    else this.findings.append(shown);
+    this.byKind.set(event.kind, shown);
+    this.findings.hidden = false;
+  }
+}
+
+function evidenceView(evidence) {
+  if (!evidence || typeof evidence !== "object" || !Object.keys(evidence).length) return null;
+  return h(
+    "details",
+    null,
+    h("summary", null, "Evidence"),
+    facts(
+      Object.entries(evidence)
+        .slice(0, 40)
+        .map(([name, value]) => [name, setting(value)]),
+    ),
+  );
+}
+
+/** The sample prompts, answered before and after. Hidden while there are none. */
+export class SamplesCard {
+  #shown = "";
+
+  constructor(jobId, signal) {
+    this.address = path("jobs", jobId, "samples");
+    this.signal = signal;
+    this.body = h("div.stack");
+    this.element = card(
+      "Before and after",
+      h("p.hint", null, "Greedy answers of the frozen reference and of the policy."),
+      this.body,
+    );
+    this.element.hidden = true;
+  }
+
+  async refresh() {
+    const { data } = await get(this.address, { signal: this.signal });
+    const text = JSON.stringify(data);
+    if (text === this.#shown) return;
+    this.#shown = text;
+    this.element.hidden = data.length === 0;
+    fill(this.body, data.map(sampleView));
+  }
+}
+
+function sampleView({ prompt, reference, policy, step }) {
+  return h(
+    "article.sample",
+    null,
+    h("div", null, h("span.side-title", null, "Prompt"), h("div.text", null, prompt)),
+    h("div.two", null, side("Reference", "plain", reference), side(`Policy, DPO step ${step}`, "policy", policy)),
+  );
+}
+
+function side(title, kind, text) {
+  return h(
+    "div",
+    null,
+    h("span.side-title", null, title),
+    h("div.text", { class: kind }, text || h("span.muted", null, "(empty)")),
+  );
+}
+
+/** The resolved spec; what the user set is told from what was resolved. */
+export function settingsCard({ spec, requested }) {
+  const groups = [["Job", spec, requested ?? {}]];
+  for (const name of ["sft", "dpo", "lora"]) {
+    if (spec[name] && typeof spec[name] === "object")
+      groups.push([name.toUpperCase(), spec[name], requested?.[name] ?? {}]);
+  }
+  const plain = Object.fromEntries(
+    Object.entries(spec).filter(
+      ([name, value]) =>
+        !(["sft", "dpo", "lora"].includes(name) && value && typeof value === "object") &&
+        !["name", "metadata", "priority"].includes(name),
+    ),
+  );
+  groups[0][1] = plain;
+  return card(
+    "Settings",
+    h("p.hint", null, "As resolved. A dot marks what was asked for; the rest are defaults and presets."),
+    groups.map(([title, values, asked], index) =>
+      h(
+        "details",
+        { open: index === 0 },
+        h("summary", null, title),
+        facts(
+          Object.entries(values).map(([name, value]) => [
+            h("span", null, name),
+            h("span", null, setting(value), name in asked ? h("span", { title: "asked for" }, " •") : null),
+          ]),
+        ),
+      ),
+    ),
+  );
+}

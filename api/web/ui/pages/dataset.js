@@ -1,0 +1,222 @@
+// One data set: the verdict, the report, the rows as jobs read them.
+
+import { get, path, remove } from "../api.js";
+import { fill, h, icon, Region } from "../dom.js";
+import { bytes, count, date, percent } from "../format.js";
+import { poll } from "../live.js";
+import { act, ask, badge, card, copyable, errorBox, facts, loading, moreButton, notice, toast } from "../parts.js";
+
+const POLL_MS = 1000;
+const PAGE_ISSUES = 50;
+const PAGE_ROWS = 5;
+
+export async function open(main, context) {
+  const [datasetId] = context.parameters;
+  const { signal, setTitle, fail } = context;
+  const address = path("datasets", datasetId);
+  main.append(loading("data set"));
+  let dataset = await get(address, { signal });
+  setTitle(dataset.name);
+  const title = new Region("div", { class: "title-row" }, () => titleView(dataset, address));
+  const body = h("div.stack");
+  fill(main, h("div.stack", null, title.element, body));
+  const show = () => {
+    title.show(dataset);
+    if (dataset.status === "processing") fill(body, card(null, loading("the verdict: every row is being checked")));
+    else showChecked(body, dataset, address, signal);
+  };
+  show();
+  if (dataset.status !== "processing") return;
+  const refresh = async () => {
+    dataset = await get(address, { signal });
+    if (dataset.status !== "processing") show();
+    return dataset.status === "processing";
+  };
+  poll(signal, POLL_MS, refresh).catch(fail);
+}
+
+function titleView(dataset, address) {
+  const isReady = dataset.status === "ready";
+  return [
+    h(
+      "div",
+      null,
+      h("h1", { tabindex: "-1" }, dataset.name, " ", badge(dataset.status)),
+      h(
+        "p.hint",
+        null,
+        copyable(dataset.id),
+        ` · ${dataset.kind} · ${bytes(dataset.num_bytes)} · uploaded ${date(dataset.created_at)}`,
+      ),
+    ),
+    h(
+      "div.actions",
+      null,
+      isReady && dataset.kind !== "demonstration"
+        ? h("a.button.primary", { href: `#/new?dataset_id=${dataset.id}` }, "Use in a job")
+        : null,
+      isReady ? h("a.button", { href: `${address}/content`, download: true }, icon("download"), "Original file") : null,
+      deleteButton(dataset, address),
+    ),
+  ];
+}
+
+function deleteButton(dataset, address) {
+  const button = h("button.danger", { type: "button" }, icon("trash"), "Delete");
+  button.addEventListener("click", () =>
+    act(button, async () => {
+      if (
+        !(await ask(
+          "Delete this data set?",
+          `“${dataset.name}” and its report go. Jobs that have finished keep what they made.`,
+          [{ value: "yes", label: "Delete", kind: "danger" }],
+        ))
+      )
+        return;
+      await remove(address);
+      toast("Deleted.");
+      location.hash = "#/datasets";
+    }),
+  );
+  return button;
+}
+
+function showChecked(body, dataset, address, signal) {
+  const rows = dataset.status === "ready" ? rowsCard(address, signal) : null;
+  fill(
+    body,
+    verdict(dataset),
+    h("div.columns", null, h("div.stack", null, issuesCard(dataset, address, signal), rows), statisticsCard(dataset)),
+  );
+}
+
+function verdict({ status, num_rows: all, num_accepted: accepted, num_rejected: rejected, num_set_aside: aside }) {
+  const parts = [
+    `${count(all)} rows read: ${count(accepted)} usable`,
+    rejected ? `${count(rejected)} malformed` : null,
+    aside ? `${count(aside)} set aside, since they teach nothing` : null,
+  ];
+  const text = `${parts.filter(Boolean).join(", ")}.`;
+  if (status === "ready") return notice("check", h("strong", null, "Jobs can use it"), h("p", null, text));
+  return notice(
+    "error",
+    h("strong", null, "The file was refused"),
+    h("p", null, text),
+    h("p", null, "Mend the lines below and upload it again, or upload it with “A malformed row: leave the row out”."),
+  );
+}
+
+function issuesCard(dataset, address, signal) {
+  const counts = Object.entries(dataset.report.counts ?? {}).sort(([, a], [, b]) => b - a);
+  if (!counts.length) return card("Report", h("p.muted", null, "Nothing wrong or remarkable was found."));
+  const body = h("tbody");
+  const more = moreButton(
+    (cursor) => get(`${address}/report`, { query: { limit: PAGE_ISSUES, cursor }, signal }),
+    (issues) => body.append(...issues.map(issueRow)),
+    "Show more issues",
+  );
+  const trouble = h("div");
+  more.start().catch((error) => error.name !== "AbortError" && fill(trouble, errorBox(error)));
+  return card(
+    "Report",
+    h(
+      "div.actions",
+      null,
+      counts.map(([code, number]) => h("span.badge", null, code, " ", count(number))),
+    ),
+    h(
+      "div.table-holder",
+      null,
+      h(
+        "table.tight",
+        null,
+        h(
+          "thead",
+          null,
+          h(
+            "tr",
+            null,
+            ["Line", "", "Issue", "Where"].map((name) => h("th", { scope: "col" }, name)),
+          ),
+        ),
+        body,
+      ),
+    ),
+    trouble,
+    more.element,
+  );
+}
+
+function issueRow({ line, severity, code, detail, pointer }) {
+  return h(
+    "tr",
+    null,
+    h("td", null, line === null ? "file" : count(line)),
+    h("td", null, badge(severity)),
+    h("td", null, detail, h("div.hint.mono", null, code)),
+    h("td", null, pointer ? h("code", null, pointer) : null),
+  );
+}
+
+function rowsCard(address, signal) {
+  const body = h("div.stack");
+  const more = moreButton(
+    (cursor) => get(`${address}/rows`, { query: { limit: PAGE_ROWS, cursor }, signal }),
+    (rows) => body.append(...rows.map(rowView)),
+    "Show more rows",
+  );
+  more.start().catch((error) => error.name !== "AbortError" && fill(body, errorBox(error)));
+  return card("Rows", h("p.hint", null, "As jobs read them, in the order of the file."), body, more.element);
+}
+
+function rowView(row) {
+  const answers =
+    "chosen" in row
+      ? [side("Chosen", "chosen", row.chosen), side("Rejected", "rejected", row.rejected)]
+      : [side(answerTitle(row), "label" in row && !row.label ? "rejected" : "chosen", row.response)];
+  return h(
+    "article.row-view",
+    { "aria-label": `Line ${row.line}` },
+    side(`Line ${row.line}: prompt`, "plain", row.prompt),
+    h("div.two", null, answers),
+  );
+}
+
+function answerTitle(row) {
+  if (!("label" in row)) return "Response";
+  return row.label ? "Response, marked good" : "Response, marked bad";
+}
+
+function side(title, kind, text) {
+  const content = Array.isArray(text)
+    ? text.map(({ role, content: words }) => h("div", null, h("span.role", null, role), words))
+    : text || h("span.muted", null, "(empty)");
+  return h("div", null, h("span.side-title", null, title), h("div.text", { class: kind }, content));
+}
+
+function statisticsCard({ report, format, sha256 }) {
+  const statistics = report.statistics ?? {};
+  const pairs = [
+    ["Layout", format],
+    ["Container", [statistics.container, statistics.compression].filter(Boolean).join(", ") || "–"],
+  ];
+  for (const [name, lengths] of Object.entries(statistics.chars ?? {}))
+    pairs.push([
+      `${name}, characters`,
+      `median ${count(lengths.p50)}, 95 % up to ${count(lengths.p95)}, longest ${count(lengths.max)}`,
+    ]);
+  if (statistics.pairs?.longer_wins_share != null)
+    pairs.push(["Longer one chosen", percent(statistics.pairs.longer_wins_share)]);
+  if (statistics.duplicates)
+    pairs.push(
+      ["Distinct prompts", count(statistics.duplicates.distinct_prompts)],
+      ["Duplicate rows", count(statistics.duplicates.duplicate_rows)],
+      ["Pairs also reversed", count(statistics.duplicates.reversed_pairs)],
+    );
+  const languages = Object.entries(statistics.languages ?? {}).slice(0, 4);
+  if (languages.length)
+    pairs.push(["Languages", languages.map(([name, share]) => `${name} ${percent(share, 0)}`).join(", ")]);
+  if (statistics.ignored_fields?.length) pairs.push(["Ignored fields", statistics.ignored_fields.join(", ")]);
+  pairs.push(["SHA-256", copyable(sha256, `${sha256.slice(0, 16)}…`)]);
+  return card("Statistics", facts(pairs));
+}

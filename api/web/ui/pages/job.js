@@ -1,0 +1,246 @@
+// One job, live: where it stands, its curves, what it says, what comes out.
+
+import { get, path } from "../api.js";
+import { Curves } from "../curves.js";
+import { fill, h, Region } from "../dom.js";
+import { between, count, date, duration, metric, percent, signed } from "../format.js";
+import { JobCharts } from "../job_charts.js";
+import { jobActions } from "../job_actions.js";
+import { EventList, SamplesCard, settingsCard, stageList } from "../job_parts.js";
+import { FilesCard } from "../job_files.js";
+import { follow } from "../live.js";
+import { card, copyable, FINAL, jobBadge, loading, notice } from "../parts.js";
+
+const MAX_SHOWN_POINTS = 1000;
+const MAX_HELD_POINTS = 12000;
+const DRAW_MS = 120;
+
+export async function open(main, context) {
+  const [jobId] = context.parameters;
+  const { signal } = context;
+  main.append(loading("job"));
+  const job = await get(path("jobs", jobId), { signal });
+  fill(main);
+  const page = new JobPage(job, context);
+  main.append(page.element);
+  await page.start();
+}
+
+class JobPage {
+  constructor(job, { signal, setTitle, fail }) {
+    this.job = job;
+    this.signal = signal;
+    this.setTitle = setTitle;
+    this.fail = fail;
+    this.curves = new Curves();
+    this.position = { metricSeq: 0, eventSeq: 0 };
+    this.charts = new JobCharts(job.spec.variant, signal);
+    this.events = new EventList();
+    this.samples = new SamplesCard(job.id, signal);
+    this.files = new FilesCard(job.id, signal);
+    this.#build();
+  }
+
+  #build() {
+    this.title = new Region("div", null, titleView);
+    this.actions = new Region("div", { class: "actions" }, () => jobActions(this.job, (job) => this.take(job)));
+    this.status = new Region("section", { class: "card", "aria-label": "Progress" }, progressView);
+    this.trouble = new Region("div", null, ({ error }) =>
+      error ? notice("error", h("strong", null, error.title), h("p", null, error.detail)) : [],
+    );
+    this.settings = new Region("div", null, settingsCard);
+    this.tiles = new Region("div", { class: "tiles" }, tilesView);
+    this.noCurves = h(
+      "div.state.empty",
+      null,
+      h("h2", null, "No curves yet"),
+      h("p", null, "The first points appear here as soon as training begins, without a reload."),
+    );
+    this.curvesHolder = h("div.stack", { hidden: true }, this.tiles.element, this.charts.element);
+    this.element = h(
+      "div.stack",
+      null,
+      h("div.title-row", null, this.title.element, this.actions.element),
+      this.trouble.element,
+      this.status.element,
+      this.events.findings,
+      h(
+        "div.columns",
+        null,
+        h("div.stack", null, this.noCurves, this.curvesHolder, this.samples.element, this.files.element),
+        h("div.stack", null, card("Events", this.events.element), this.settings.element, linksCard(this.job)),
+      ),
+    );
+    this.take(this.job);
+  }
+
+  /** The job as it is now. */
+  take(job) {
+    this.job = job;
+    this.setTitle(job.name ?? job.id);
+    this.title.show({
+      id: job.id,
+      name: job.name,
+      status: job.status,
+      desired: job.desired,
+      created: job.created_at,
+      attempt: job.attempt,
+    });
+    this.actions.show({ status: job.status, desired: job.desired });
+    this.status.show({
+      status: job.status,
+      stage: job.stage,
+      progress: job.progress,
+      stages: job.stages,
+      place: job.queue_position,
+      started: job.started_at,
+      finished: job.finished_at,
+    });
+    this.trouble.show({ error: job.error });
+    this.settings.show({ spec: job.spec, requested: job.requested });
+    this.files.note(job.artifact);
+  }
+
+  async start() {
+    await this.#loadCurves();
+    this.refreshRecords();
+    const on = {
+      points: (points) => this.#addPoints(points),
+      reset: () => this.curves.clear(),
+      event: (event) => this.#addEvent(event),
+      status: (job) => this.#onStatus(job),
+      end: () => this.#onEnd(),
+    };
+    follow(this.job.id, this.position, on, this.signal).catch(this.fail);
+  }
+
+  async #loadCurves() {
+    const query = { max_points: MAX_SHOWN_POINTS };
+    const page = await get(path("jobs", this.job.id, "metrics"), { query, signal: this.signal });
+    this.curves.clear();
+    this.position.metricSeq = page.last_seq;
+    this.#addPoints(page.points);
+  }
+
+  #addPoints(points) {
+    this.curves.add(points);
+    if (this.curves.size > MAX_HELD_POINTS) this.#loadCurves().catch(this.fail);
+    this.drawTimer ??= setTimeout(() => {
+      this.drawTimer = null;
+      if (!this.signal.aborted) this.#draw();
+    }, DRAW_MS);
+  }
+
+  #draw() {
+    const hasPoints = this.curves.size > 0;
+    this.noCurves.hidden = hasPoints;
+    this.curvesHolder.hidden = !hasPoints;
+    if (!hasPoints) return;
+    this.charts.show(this.curves);
+    this.tiles.show({ train: this.curves.newest, validation: this.curves.last("dpo", "validation") });
+  }
+
+  #addEvent(event) {
+    this.events.add(event);
+    this.refreshRecords();
+  }
+
+  #onStatus(job) {
+    if (job) this.take({ ...this.job, ...job });
+    else this.#reload();
+  }
+
+  async #onEnd() {
+    await this.#reload();
+    this.refreshRecords();
+  }
+
+  async #reload() {
+    try {
+      this.take(await get(path("jobs", this.job.id), { signal: this.signal }));
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  /** Samples and files change with events; soon is early enough, and once for many events. */
+  refreshRecords() {
+    this.recordsTimer ??= setTimeout(() => {
+      this.recordsTimer = null;
+      if (this.signal.aborted) return;
+      Promise.all([this.samples.refresh(), this.files.refresh()]).catch(this.fail);
+    }, 300);
+  }
+}
+
+function titleView(job) {
+  return [
+    h("h1", { tabindex: "-1" }, job.name ?? job.id, " ", jobBadge(job)),
+    h(
+      "p.hint",
+      null,
+      copyable(job.id),
+      ` · created ${date(job.created)}`,
+      job.attempt > 1 ? ` · attempt ${job.attempt}` : "",
+    ),
+  ];
+}
+
+function progressView({ status, stage, progress, stages, place, started, finished }) {
+  let note = "";
+  if (status === "queued")
+    note =
+      place === null ? "Waiting for a worker." : `Place ${place} in the queue; the next free worker takes place 1.`;
+  else if (FINAL.has(status)) note = started ? `Took ${between(started, finished)}.` : "It never started.";
+  else if (status === "paused") note = "Paused behind a checkpoint; no device is held. Resume goes on from there.";
+  else if (progress.eta_seconds !== null) note = `About ${duration(progress.eta_seconds)} left.`;
+  else note = "Estimating the time left …";
+  const speed = progress.tokens_per_second === null ? "" : `${count(Math.round(progress.tokens_per_second))} tokens/s`;
+  return [
+    h(
+      "div.title-row",
+      { class: "flat" },
+      h("strong", { "data-test": "fraction" }, percent(progress.fraction, 0)),
+      h("span.hint", null, [note, speed].filter(Boolean).join(" ")),
+    ),
+    stageList(stages, stage, progress, status),
+  ];
+}
+
+function tilesView({ train, validation }) {
+  const value = (point, name) => point?.values[name] ?? null;
+  const of = (name, format) => [
+    format(value(train, name)),
+    validation && value(validation, name) !== null ? `validation ${format(value(validation, name))}` : null,
+  ];
+  const stage = train?.stage === "dpo" ? "DPO" : "SFT";
+  const tiles = [
+    [`${stage} step`, [train ? String(train.step) : "–", train ? `epoch ${train.epoch.toFixed(2)}` : null]],
+    [`${stage} loss`, train?.stage === "dpo" ? of("loss", metric) : [metric(value(train, "loss")), null]],
+  ];
+  if (train?.stage === "dpo") {
+    tiles.push(
+      ["Margin", of("rewards/margins", signed)],
+      ["Accuracy", of("rewards/accuracies", (share) => percent(share))],
+    );
+    tiles.push(["Chosen reward", of("rewards/chosen", signed)], ["Rejected reward", of("rewards/rejected", signed)]);
+  }
+  return tiles.map(([name, [now, more]]) =>
+    h("div.tile", null, h("span.hint", null, name), h("span.value", null, now), h("span.hint", null, more ?? " ")),
+  );
+}
+
+function linksCard(job) {
+  const metrics = path("jobs", job.id, "metrics");
+  return card(
+    "Elsewhere",
+    h("p.hint", null, "The same numbers for programs and for the terminal."),
+    h(
+      "div.actions",
+      null,
+      h("a.button", { href: `${metrics}?format=csv`, download: true }, "Curves as CSV"),
+      h("a.button", { href: `#/compare?jobs=${job.id}` }, "Compare …"),
+    ),
+    h("code.text", null, `preftune watch ${job.id}`),
+  );
+}

@@ -1,0 +1,65 @@
+// What a job will do, in the numbers that the service has resolved.
+
+import { h } from "./dom.js";
+import { count, plural, setting } from "./format.js";
+import { card } from "./parts.js";
+
+const LATER = "set by the worker";
+
+export function resolvedCard(spec, request, variant) {
+  const rows = [];
+  const add = (name, value, isAsked) =>
+    rows.push(
+      h(
+        "tr",
+        null,
+        h("td", null, name),
+        h(
+          "td",
+          null,
+          value === "auto" ? h("span.auto", null, LATER) : setting(value),
+          isAsked || value === "auto" ? null : h("span.auto", null, " auto"),
+        ),
+      ),
+    );
+  add("Beta", spec.beta, request.beta !== undefined);
+  for (const stage of ["sft", "dpo"]) {
+    const values = spec[stage];
+    if (values === "skip") {
+      rows.push(h("tr", null, h("td", null, "SFT"), h("td", null, "skipped")));
+      continue;
+    }
+    const asked = typeof request[stage] === "object" ? request[stage] : {};
+    const title = stage.toUpperCase();
+    for (const [key, label] of [
+      ["epochs", "epochs"],
+      ["learning_rate", "learning rate"],
+      ["batch_size", "batch"],
+      ["optimizer", "optimizer"],
+      ["schedule", "schedule"],
+    ])
+      add(`${title} ${label}`, values[key], key in asked);
+  }
+  add("Precision", spec.precision, request.precision !== undefined);
+  add("Micro-batch tokens", spec.micro_batch_tokens, false);
+  return card(
+    "What the job will do",
+    h("p", null, summary(spec, variant.title)),
+    h("table.tight.resolved", null, h("tbody", null, rows)),
+  );
+}
+
+function summary(spec, title) {
+  const train = Math.round(spec.num_pairs * (1 - spec.validation_fraction));
+  const steps = (stage) => stage.epochs * Math.ceil(train / stage.batch_size);
+  const held = spec.num_pairs - train;
+  const sft =
+    spec.sft === "skip"
+      ? "No SFT. "
+      : spec.sft.dataset_id
+        ? "SFT on demonstrations, then "
+        : `About ${plural(steps(spec.sft), "step")} of SFT on the chosen responses, then `;
+  const dpo = `about ${plural(steps(spec.dpo), "step")} of ${title} on ${plural(train, "pair")}`;
+  const text = `${sft}${dpo}${held ? `, with ${plural(held, "pair")} held out` : ""}${spec.lora ? `, through a LoRA adapter of rank ${spec.lora.rank}` : `, all ${count(spec.num_parameters)} weights`}.`;
+  return text[0].toUpperCase() + text.slice(1);
+}

@@ -1,0 +1,103 @@
+"""The dashboard's files and its sign-in, over HTTP: what is served to whom, and what another site cannot do."""
+
+from collections.abc import Iterator
+from http.cookies import SimpleCookie
+from pathlib import Path
+
+import httpx
+import pytest
+from api_server import RunningApi, serve
+
+KEY = "pt_canary_0123456789abcdef"
+COOKIE = "preftune_session"
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApi]:
+    with serve(Path(tmp_path_factory.mktemp("keyed")), api_key=KEY) as running:
+        yield running
+
+
+def sign_in(keyed: RunningApi, key: str = KEY, **headers: str) -> httpx.Response:
+    with httpx.Client(base_url=keyed.url) as http:
+        return http.post("/ui/session", json={"api_key": key}, headers={"Origin": keyed.url} | headers)
+
+
+def test_the_start_page_is_the_dashboard(api: RunningApi) -> None:
+    for path in ("/", "/ui"):
+        response = api.http.get(path)
+        assert (response.status_code, response.headers["location"]) == (307, "/ui/")
+    page = api.http.get("/ui/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    policy = dict(part.strip().partition(" ")[::2] for part in page.headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'self'"
+    assert policy["frame-ancestors"] == "'none'"
+    assert policy["require-trusted-types-for"] == "'script'"
+    assert "unsafe" not in page.headers["content-security-policy"]
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert page.headers["referrer-policy"] == "no-referrer"
+    script = api.http.get("/ui/app.js")
+    assert script.headers["content-type"] == "text/javascript; charset=utf-8"
+    again = api.http.get("/ui/app.js", headers={"If-None-Match": script.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/ui/nope.js", "/ui/vendor/README.md", "/ui/vendor/", "/ui/..%2fdocs.css", "/ui/%2e%2e/app.py", "/ui/a%00b"],
+)
+def test_only_the_dashboards_own_files_are_served(api: RunningApi, path: str) -> None:
+    response = api.http.get(path)
+    assert (response.status_code, response.json()["status"]) == (404, 404)
+
+
+def test_without_a_key_nobody_need_sign_in(api: RunningApi) -> None:
+    assert api.http.get("/ui/session").json() == {"needs_key": False, "is_signed_in": True}
+    assert api.http.post("/ui/session", json={"api_key": "x"}, headers={"Origin": api.url}).status_code == 204
+    assert api.http.get("/ui/", headers={"Host": "preftune.example"}).status_code == 403
+
+
+def test_the_key_gets_a_cookie_that_no_script_and_no_other_site_can_use(keyed: RunningApi) -> None:
+    response = sign_in(keyed)
+    assert (response.status_code, response.content) == (204, b"")
+    morsel = SimpleCookie(response.headers["set-cookie"])[COOKIE]
+    assert (morsel["httponly"], morsel["samesite"].lower(), morsel["path"]) == (True, "strict", "/")
+    assert 0 < int(morsel["max-age"]) <= 24 * 3600
+    assert KEY not in response.headers["set-cookie"]
+    assert not morsel["secure"]
+    https = sign_in(keyed, Origin=keyed.url.replace("http:", "https:"))
+    assert SimpleCookie(https.headers["set-cookie"])[COOKIE]["secure"]
+
+
+def test_a_wrong_key_gets_none(keyed: RunningApi) -> None:
+    response = sign_in(keyed, KEY + "x")
+    assert (response.status_code, response.json()["code"]) == (401, "api-key-invalid")
+    assert "set-cookie" not in response.headers
+    assert KEY not in response.text
+
+
+def test_a_signed_in_browser_may_read_and_from_its_own_pages_write(keyed: RunningApi) -> None:
+    cookies = dict(sign_in(keyed).cookies)
+    with httpx.Client(base_url=keyed.url, cookies=cookies) as http:
+        assert http.get("/ui/session").json() == {"needs_key": True, "is_signed_in": True}
+        assert http.get("/jobs").status_code == 200
+        own = {"Origin": keyed.url}
+        assert http.post("/jobs", json={}, headers=own).json()["code"] == "invalid-request"
+        foreign: list[dict[str, str]] = [{}, {"Origin": "https://evil.example"}, {"Origin": "null"}]
+        for headers in foreign:
+            for method, path in (("POST", "/jobs"), ("DELETE", "/jobs/job_1"), ("PATCH", "/jobs/job_1")):
+                refused = http.request(method, path, headers=headers)
+                assert (refused.status_code, refused.json()["code"]) == (403, "foreign-origin")
+            assert http.post("/ui/session", json={"api_key": KEY}, headers=headers).status_code == 403
+            assert http.delete("/ui/session", headers=headers).status_code == 403
+        # A wrong key beside a good cookie is still a wrong key.
+        assert http.get("/jobs", headers={"Authorization": "Bearer x"}).status_code == 401
+        gone = http.delete("/ui/session", headers=own)
+        assert SimpleCookie(gone.headers["set-cookie"])[COOKIE]["max-age"] == "0"
+
+
+def test_a_made_up_cookie_opens_nothing(keyed: RunningApi) -> None:
+    for token in ("", "x", f"9999999999.x.{'0' * 64}", KEY):
+        response = httpx.get(f"{keyed.url}/jobs", headers={"Cookie": f"{COOKIE}={token}"})
+        assert (response.status_code, response.json()["code"]) == (401, "api-key-missing")
+    assert httpx.get(f"{keyed.url}/ui/session").json() == {"needs_key": True, "is_signed_in": False}

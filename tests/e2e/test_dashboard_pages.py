@@ -1,0 +1,341 @@
+"""Every page of the dashboard in a real browser: live lists, faults, hostile names, keyboard, small screens."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from api_server import RunningApi, pairs, serve
+from backends import checkpoint
+from browser import Theme, Watched, open_page
+from played_jobs import finish, learn, start
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from core.domain.failure_codes import FailureCode
+from core.domain.trainer_protocol import TrainerEvent
+from core.services import attempts, recording
+
+HOSTILE = "<img src=x onerror=alert(1)>\"'</td><script>alert(2)</script>"
+PHONE_WIDTH = 390
+KEY = "pt_canary_0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApi]:
+    with serve(Path(tmp_path_factory.mktemp("keyed")), api_key=KEY) as running:
+        yield running
+
+
+def figure(page: Page, title: str) -> Locator:
+    return page.locator("figure", has=page.get_by_role("heading", name=title, exact=True))
+
+
+def badge(page: Page) -> Locator:
+    return page.locator("h1 .badge")
+
+
+def test_the_list_of_jobs_lives(browser: Browser, api: RunningApi) -> None:
+    with open_page(browser, api.url) as watched:
+        page = watched.page
+        expect(page.get_by_role("heading", name="No jobs yet")).to_be_visible()
+        held = start(api, name="The one that runs")
+        waiting = api.submit(name="The one that waits")
+        row = page.get_by_role("row", name="The one that runs")
+        expect(row.locator(".badge")).to_have_text("running")
+        expect(page.get_by_role("row", name="The one that waits")).to_contain_text("place 1 in the queue")
+        attempts.finish_failed(api.backend, held, FailureCode.BAD_DATA, "Line 3 is empty.")
+        expect(row.locator(".badge")).to_have_text("failed")
+        expect(row).to_contain_text("The data cannot be trained on")
+        page.get_by_role("link", name="Failed").click()
+        expect(page.get_by_role("row", name="The one that waits")).to_have_count(0)
+        page.get_by_role("link", name="Succeeded").click()
+        expect(page.get_by_role("heading", name="No succeeded jobs")).to_be_visible()
+        watched.check()
+    api.http.post(f"/jobs/{waiting['id']}/cancel")
+
+
+def test_the_page_of_a_job_follows_it(browser: Browser, api: RunningApi) -> None:
+    held = start(api, name="Live", sample_prompts=["Why?"])
+    learn(api, held, range(1, 11))
+    with open_page(browser, api.url) as watched:
+        page = watched.page
+        page.goto(f"/ui/#/jobs/{held.job_id}")
+        margin = figure(page, "Implicit rewards").get_by_role("button", name="Margin").locator(".value")
+        expect(margin).to_have_text("+1.0000")
+        learn(api, held, range(11, 21))
+        expect(margin).to_have_text("+2.0000")
+        warning = TrainerEvent(
+            level="warning", kind="collapse", message="Chosen responses become less likely.", data={"share": 0.9}
+        )
+        recording.record_events(api.backend, held, [warning])
+        finding = page.locator(".notice.is-warning")
+        expect(finding).to_contain_text("Chosen responses become less likely.")
+        finding.get_by_text("Evidence").click()
+        expect(finding).to_contain_text("0.9")
+        recording.record_samples(api.backend, held, 20, [{"prompt": "Why?", "reference": "No.", "policy": "So."}])
+        finish(api, held)
+        expect(badge(page)).to_have_text("succeeded")
+        expect(page.get_by_role("link", name="model.safetensors")).to_be_visible()
+        expect(page.locator(".sample .policy")).to_have_text("So.")
+        watched.check()
+
+
+def test_a_rewound_attempt_takes_its_points_back(browser: Browser, api: RunningApi) -> None:
+    """The curve of a run that is killed has one point per step: no fork."""
+    held = start(api, name="Killed")
+    learn(api, held, range(1, 6))
+    checkpoint(api.backend, held, 5)
+    learn(api, held, range(6, 11))
+    with open_page(browser, api.url) as watched:
+        page = watched.page
+        page.goto(f"/ui/#/jobs/{held.job_id}")
+        step = page.locator(".tile", has_text="DPO step").locator(".value")
+        expect(step).to_have_text("10")
+        attempts.release(api.backend, held, attempts.AttemptOutcome.DRAINED)
+        again = attempts.claim(api.backend, worker="worker-2", host="host", device="cpu")
+        assert again is not None
+        assert again.job_id == held.job_id
+        attempts.begin(api.backend, again)
+        learn(api, again, range(6, 8), slope=0.2)
+        expect(step).to_have_text("7")
+        margin = figure(page, "Implicit rewards").get_by_role("button", name="Margin").locator(".value")
+        expect(margin).to_have_text("+1.4000")
+        chart = figure(page, "Implicit rewards").get_by_role("img")
+        chart.focus()
+        read = []
+        for _ in range(7):
+            page.keyboard.press("ArrowRight")
+            read.append(margin.inner_text())
+        assert read == ["+0.1000", "+0.2000", "+0.3000", "+0.4000", "+0.5000", "+1.2000", "+1.4000"]
+        watched.check()
+    finish(api, again)
+
+
+def test_hostile_names_are_shown_as_text(browser: Browser, api: RunningApi, tmp_path: Path) -> None:
+    row = {"prompt": HOSTILE, "chosen": f"yes {HOSTILE}", "rejected": f"no {HOSTILE}", HOSTILE: 1}
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(row) + "\n" + json.dumps(row | {"chosen": "", "prompt": f"2 {HOSTILE}"}) + "\n")
+    with open_page(browser, api.url) as watched:
+        page = watched.page
+        dialogs: list[str] = []
+        page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+        page.goto("/ui/#/datasets")
+        page.locator("#file").set_input_files(path)
+        page.get_by_label("Name").fill(HOSTILE)
+        page.get_by_role("button", name="Upload").click()
+        expect(page.get_by_text("Jobs can use it")).to_be_visible()
+        expect(page.get_by_role("heading", level=1)).to_contain_text(HOSTILE)
+        expect(page.locator(".row-view .chosen")).to_have_text(f"yes {HOSTILE}")
+        dataset_id = page.url.rpartition("/")[2]
+        held = start(api, name=HOSTILE, dataset_id=dataset_id, metadata={HOSTILE: HOSTILE}, sample_prompts=[HOSTILE])
+        learn(api, held, range(1, 3))
+        event = TrainerEvent(level="warning", kind=HOSTILE, message=HOSTILE, data={HOSTILE: HOSTILE})
+        recording.record_events(api.backend, held, [event])
+        sample = {"prompt": HOSTILE, "reference": HOSTILE, "policy": HOSTILE}
+        recording.record_samples(api.backend, held, 2, [sample])
+        page.goto(f"/ui/#/jobs/{held.job_id}")
+        expect(page.get_by_role("heading", level=1)).to_contain_text(HOSTILE)
+        expect(page.locator(".notice.is-warning strong")).to_have_text(HOSTILE)
+        expect(page.locator(".sample .policy")).to_have_text(HOSTILE)
+        for where in ("jobs", "datasets", f"new?from={held.job_id}", f"compare?jobs={held.job_id}"):
+            page.goto(f"/ui/#/{where}")
+            expect(page.locator("main")).to_contain_text(HOSTILE)
+        page.goto(f"/ui/#/jobs/{'%3Cimg%20src=x%20onerror=alert(3)%3E'}")
+        expect(page.get_by_role("alert")).to_be_visible()
+        assert dialogs == []
+        assert page.locator("main img, main script").count() == 0
+        missing = [text for text in watched.complaints if "404" not in text]  # the last address names no job
+        assert missing == []
+        assert page.evaluate("window.policyViolations") == []
+    finish(api, held)
+
+
+def test_the_policy_of_the_page_would_stop_what_gets_through(browser: Browser, api: RunningApi) -> None:
+    """The test's own check: HTML from text, inline scripts and foreign addresses are refused, and are reported."""
+    with open_page(browser, api.url) as watched:
+        page = watched.page
+        expect(page.locator("h1")).to_be_visible()
+        refused = "(work) => { try { work(); return false } catch (error) { return error instanceof TypeError } }"
+        assert page.evaluate(f"({refused})(() => (document.querySelector('main').innerHTML = '<b>x</b>'))")
+        page.evaluate("() => fetch('http://127.0.0.1:1/').catch(() => {})")
+        page.evaluate(
+            "() => document.head.append(Object.assign(document.createElement('style'), {textContent: 'a{}'}))"
+        )
+        page.wait_for_function("() => window.policyViolations.length >= 3")
+        with pytest.raises(AssertionError):
+            watched.check()
+
+
+def test_a_refused_file_says_what_to_mend(browser: Browser, api: RunningApi, tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_bytes(pairs(2) + b'{"prompt": "p", "chosen": "c"}\nnot json\n')
+    with open_page(browser, api.url) as watched:
+        page = watched.page
+        page.goto("/ui/#/datasets")
+        page.locator("#file").set_input_files(path)
+        page.get_by_role("button", name="Upload").click()
+        expect(page.get_by_text("The file was refused")).to_be_visible()
+        table = page.get_by_role("table")
+        expect(table.get_by_role("row", name="missing-field")).to_contain_text("3")
+        expect(table.get_by_role("row", name="invalid-json")).to_contain_text("4")
+        page.get_by_role("button", name="Delete").click()
+        page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+        expect(page.get_by_role("heading", name="Data sets", exact=True)).to_be_visible()
+        watched.check()
+
+
+def test_faults_of_the_form_stand_at_their_fields(browser: Browser, api: RunningApi) -> None:
+    api.dataset_id()
+    with open_page(browser, api.url) as watched:
+        page = watched.page
+        page.goto("/ui/#/new")
+        start_button = page.get_by_role("button", name="Start the job")
+        beta = page.locator("#f-beta")
+        beta.fill("-1")
+        expect(page.locator("#f-beta-fault")).to_contain_text("must be greater than 0")
+        expect(beta).to_have_attribute("aria-invalid", "true")
+        expect(start_button).to_be_disabled()
+        beta.fill("0.5")
+        expect(page.locator("#f-beta-fault")).to_be_empty()
+        expect(start_button).to_be_enabled()
+        page.get_by_label("Variant").select_option("simpo")
+        expect(page.get_by_role("heading", name="Simple Preference Optimization")).to_be_visible()
+        page.locator("#f-variant_options-gamma").fill("99")
+        expect(page.locator("#f-variant_options-gamma-fault")).to_contain_text("20")
+        page.locator("#f-variant_options-gamma").fill("0.5")
+        page.get_by_label("Train a LoRA adapter").check()
+        page.locator("#f-lora-rank").fill("8")
+        expect(page.get_by_text("through a LoRA adapter of rank 8")).to_be_visible()
+        page.get_by_label("Supervised fine-tuning first").select_option("skip")
+        expect(page.get_by_text("No SFT.")).to_be_visible()
+        start_button.click()
+        expect(badge(page)).to_have_text("queued")
+        job_id = page.url.rpartition("/")[2]
+        requested = api.http.get(f"/jobs/{job_id}").json()["requested"]
+        assert requested == {
+            "base_model": "tiny", "dataset_id": "ds_1", "variant": "simpo", "beta": 0.5,
+            "variant_options": {"gamma": 0.5}, "sft": "skip", "lora": {"rank": 8},
+        }  # fmt: skip
+        assert [text for text in watched.complaints if "422" not in text] == []
+    api.http.post(f"/jobs/{job_id}/cancel")
+
+
+def test_jobs_compared(browser: Browser, api: RunningApi) -> None:
+    ids = []
+    for beta, slope in ((0.1, 0.1), (0.5, 0.2)):
+        held = start(api, name=f"beta {beta}", beta=beta)
+        learn(api, held, range(1, 21), slope)
+        finish(api, held)
+        ids.append(held.job_id)
+    with open_page(browser, api.url) as watched:
+        page = watched.page
+        page.get_by_label("Compare beta 0.1").check()
+        page.get_by_label("Compare beta 0.5").check()
+        page.get_by_role("button", name="Compare 2").click()
+        plot = figure(page, "Reward margin")
+        expect(plot.locator("canvas")).to_be_visible()
+        for name, newest in (("beta 0.1", "2.0000"), ("beta 0.5", "4.0000")):
+            expect(plot.get_by_role("button", name=name).locator(".value")).to_have_text(newest)
+        row = page.get_by_role("row", name="beta", exact=False).filter(has=page.get_by_role("cell", name="0.5"))
+        expect(row).to_contain_text("0.1")
+        page.get_by_label("Curve", exact=True).select_option("dpo/loss")
+        expect(figure(page, "DPO loss").locator("canvas")).to_be_visible()
+        watched.check()
+
+
+def test_by_keyboard_alone(browser: Browser, api: RunningApi) -> None:
+    held = start(api, name="Typed")
+    learn(api, held, range(1, 4))
+    with open_page(browser, api.url) as watched:
+        page = watched.page
+        link = page.get_by_role("link", name="Typed")
+        expect(link).to_be_visible()
+        press_until(page, page.locator("#skip"), "Tab")
+        page.keyboard.press("Enter")
+        expect(page.locator("main")).to_be_focused()
+        press_until(page, link, "Tab")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1)).to_be_focused()
+        press_until(page, page.get_by_role("button", name="Cancel"), "Tab")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("dialog")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        expect(badge(page)).to_have_text("running")
+        toggle = figure(page, "Implicit rewards").get_by_role("button", name="Margin")
+        press_until(page, toggle, "Tab")
+        page.keyboard.press("Space")
+        expect(toggle).to_have_attribute("aria-pressed", "false")
+        watched.check()
+    finish(api, held)
+
+
+def press_until(page: Page, wanted: Locator, key: str, times: int = 60) -> None:
+    for _ in range(times):
+        page.keyboard.press(key)
+        if wanted.evaluate("(element) => element === document.activeElement"):
+            return
+    raise AssertionError(f"{wanted} was not reached by {key}")
+
+
+def test_a_service_out_of_reach_is_told_and_comes_back(browser: Browser, api: RunningApi) -> None:
+    with open_page(browser, api.url) as watched:
+        page = watched.page
+        expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
+        page.context.set_offline(True)
+        expect(page.locator("#banner")).to_contain_text("does not answer")
+        expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
+        page.context.set_offline(False)
+        expect(page.locator("#banner")).to_be_hidden()
+        assert all("ERR_INTERNET_DISCONNECTED" in text for text in watched.complaints)
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", PHONE_WIDTH), ("dark", PHONE_WIDTH), ("dark", 1280)])
+def test_nothing_is_wider_than_the_screen(browser: Browser, api: RunningApi, theme: Theme, width: int) -> None:
+    held = start(api, name="A name that is long enough to need more than one line on a telephone " * 2)
+    learn(api, held, range(1, 30))
+    with open_page(browser, api.url, theme=theme, width=width) as watched:
+        for where in places(api, held.job_id):
+            watched.page.goto(f"/ui/#/{where}")
+            expect(watched.page.locator("h1")).to_be_visible()
+            watched.page.wait_for_timeout(200)
+            assert watched.page.evaluate("document.documentElement.scrollWidth") <= width, where
+        background = watched.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, background[4:-1].split(","))) < 200) is (theme == "dark")
+        watched.check()
+    finish(api, held)
+
+
+def places(api: RunningApi, job_id: str) -> list[str]:
+    dataset = api.http.post("/datasets", content=pairs(3), params={"name": "small"}).json()
+    return ["jobs", f"jobs/{job_id}", "datasets", f"datasets/{dataset['id']}", "new", f"compare?jobs={job_id}"]
+
+
+def test_signing_in(browser: Browser, keyed: RunningApi, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_bytes(pairs(3))
+    with open_page(browser, keyed.url) as watched:
+        page = watched.page
+        key = page.get_by_label("API key")
+        expect(key).to_be_focused()
+        key.fill("wrong")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("does not know this key")
+        key.fill(KEY)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="No jobs yet")).to_be_visible()
+        assert KEY not in page.evaluate("document.cookie + JSON.stringify(localStorage) + location.href")
+        page.get_by_role("link", name="Upload data").click()
+        page.locator("#file").set_input_files(path)
+        page.get_by_role("button", name="Upload").click()
+        expect(page.get_by_text("Jobs can use it")).to_be_visible()
+        page.reload()
+        expect(page.get_by_text("Jobs can use it")).to_be_visible()
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_label("API key")).to_be_visible()
+        assert keyed_complaints(watched) == []
+
+
+def keyed_complaints(watched: Watched) -> list[str]:
+    """But for the browser's own lines about answers of 401, which are part of it."""
+    return [text for text in watched.complaints if "401" not in text]
