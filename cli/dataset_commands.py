@@ -10,11 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.console import connected, err, fail, out
+from cli.dataset_report import print_json, print_report, print_result, print_statistics
+from cli.extras import from_extra
 from preftune import ApiError, UploadInterrupted
 
 app = typer.Typer(help="Upload and look at data sets.", no_args_is_help=True)
 Url = Annotated[str | None, typer.Option(help="The service; default PREFTUNE_URL or this machine.")]
-MAX_ISSUES_SHOWN = 20
 
 
 @app.command()
@@ -53,6 +54,37 @@ def _upload(client: Any, file: Path, **options: Any) -> dict[str, Any]:
     return dataset
 
 
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSONL, JSON, CSV, TSV or Parquet.")],
+    kind: Annotated[str, typer.Option(help="preference, demonstration or unpaired.")] = "preference",
+    format: Annotated[str, typer.Option(help="Layout of the rows; auto recognises it.")] = "auto",
+    column: Annotated[
+        list[str] | None, typer.Option(help="Our name of a column and that in the file: prompt=question.")
+    ] = None,
+    on_error: Annotated[str, typer.Option(help="reject: all or nothing; skip: the good rows count.")] = "reject",
+    *,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail the check too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole result as one JSON object.")] = False,
+) -> None:
+    """Check a file on this machine, without a service, by the same code. Exit code 0: good; 1: refused; 2: misuse."""
+    asked = {"kind": kind, "format": format, "columns": _columns(column or []), "on_error": on_error}
+    result = from_extra("cli.dataset_check", "check_locally", "api")(file, asked)
+    if as_json:
+        print_json(result)
+    else:
+        print_result(result)
+    is_good = result["verdict"] == "ready" and not (strict and result["report"]["counts"])
+    raise typer.Exit(0 if is_good else 1)
+
+
+def _columns(pairs: list[str]) -> dict[str, str]:
+    columns = dict(pair.partition("=")[::2] for pair in pairs)
+    if not all(columns.keys()) or not all(columns.values()):
+        fail("--column takes our name and that in the file, as in --column prompt=question", code=2)
+    return columns
+
+
 @app.command("list")
 def list_datasets(url: Url = None) -> None:
     """The newest data sets."""
@@ -70,8 +102,9 @@ def show(dataset_id: str, url: Url = None) -> None:
     """One data set and its report."""
     with connected(url) as client:
         dataset = client.datasets.get(dataset_id)
-    out.print_json(data={key: value for key, value in dataset.items() if key != "report"})
+    print_json({key: value for key, value in dataset.items() if key != "report"})
     print_report(dataset["report"])
+    print_statistics(dataset["report"].get("statistics", {}))
 
 
 @app.command()
@@ -79,18 +112,3 @@ def delete(dataset_id: str, url: Url = None) -> None:
     """Delete a data set that no live job uses."""
     with connected(url) as client:
         client.datasets.delete(dataset_id)
-
-
-def print_report(report: dict[str, Any]) -> None:
-    """The counts by code, and the first issues with their lines. File text is shown as text."""
-    if not report["issues"]:
-        return
-    table = Table("line", "severity", "code", "detail", box=None)
-    for issue in report["issues"][:MAX_ISSUES_SHOWN]:
-        line = "" if issue["line"] is None else str(issue["line"])
-        style = "red" if issue["severity"] == "error" else "yellow"
-        table.add_row(line, Text(issue["severity"], style), Text(issue["code"]), Text(issue["detail"]))
-    out.print(table)
-    hidden = sum(report["counts"].values()) - min(len(report["issues"]), MAX_ISSUES_SHOWN)
-    if hidden > 0:
-        out.print(f"… and {hidden} more")

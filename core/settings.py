@@ -69,8 +69,8 @@ class Settings(BaseSettings):
     max_rows: Annotated[int, Field(gt=0)] = 5_000_000
     max_line_bytes: Annotated[int, Field(gt=0)] = 4 * 1024**2
     check_timeout_seconds: Annotated[float, Field(gt=0)] = 3600
-    check_memory_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
-    """Address space of the child process that checks an upload."""
+    check_memory_bytes: Annotated[int, Field(gt=0)] = 512 * 1024**2
+    """What the processes that check an upload may hold together."""
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Annotated
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, Path, Request
+from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import Response
 
 from api.deps import (
@@ -22,14 +22,14 @@ from api.downloads import Download, file_response
 from api.once import Created, CreatingRequest, answer_once, creating
 from api.openapi import UPLOAD_BODY, binary, problems
 from api.schemas.base import Page
-from api.schemas.datasets import Dataset, DatasetOptions, DatasetRow, Issue
+from api.schemas.datasets import Dataset, DatasetOptions, DatasetRow, Issue, TokenStatistics
 from api.strict_route import RAW_BODY, StrictRoute
 from api.uploads.options import parse_options
 from api.uploads.receive import Upload, receive_upload
 from core.datasets.result import DatasetRejected, DatasetTooLarge, DatasetUnsupported
 from core.domain.errors import DomainError, FieldError
 from core.domain.issue_codes import IssueCode
-from core.services import datasets
+from core.services import datasets, previews
 from core.services.backend import Backend
 
 UNNAMED = "data set"
@@ -43,6 +43,15 @@ FIELD_OF_REASON = {
 
 DatasetId = Annotated[str, Path(description="Id of a data set.", max_length=64)]
 Prefer = Annotated[str | None, Header(description="`respond-async`: answer 202 at once; poll until it is `ready`.")]
+
+BASE_MODEL = Query(
+    min_length=1, max_length=255, description="A name from GET /models, or job_… / job_…@<checkpoint id>."
+)
+BaseModelParam = Annotated[str | None, BASE_MODEL]
+DEFAULT_MAX_LENGTH = 1024
+MaxLengthParam = Annotated[
+    int, Query(ge=1, le=2**20, description="The job's `max_length`, in tokens, which rows are compared with.")
+]
 
 router = APIRouter(tags=["datasets"], route_class=StrictRoute, dependencies=NEEDS_KEY)
 
@@ -106,11 +115,36 @@ def list_issues(
 
 @router.get("/datasets/{dataset_id}/rows", responses=problems(404, 409, 422, 503), response_model_exclude_unset=True)
 def list_rows(
-    dataset_id: DatasetId, backend: BackendDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
+    dataset_id: DatasetId,
+    backend: BackendDep,
+    caller: CallerDep,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+    *,
+    base_model: BaseModelParam = None,
+    max_length: MaxLengthParam = DEFAULT_MAX_LENGTH,
 ) -> Page[DatasetRow]:
-    """The rows as jobs will read them, in the order of the file."""
-    page = datasets.list_rows(backend, caller.project_id, dataset_id, limit=limit, cursor=cursor)
+    """The rows as jobs will read them, in the order of the file; with `base_model` also as that model sees them."""
+    if base_model is None:
+        page = datasets.list_rows(backend, caller.project_id, dataset_id, limit=limit, cursor=cursor)
+    else:
+        page = previews.preview_rows(
+            backend, caller.project_id, dataset_id, base_model, max_length=max_length, limit=limit, cursor=cursor
+        )
     return Page[DatasetRow].model_validate(page)
+
+
+@router.get("/datasets/{dataset_id}/tokens", responses=problems(404, 409, 422, 503))
+def get_token_statistics(
+    dataset_id: DatasetId,
+    backend: BackendDep,
+    caller: CallerDep,
+    base_model: Annotated[str, BASE_MODEL],
+    max_length: MaxLengthParam = DEFAULT_MAX_LENGTH,
+) -> TokenStatistics:
+    """How long the rows are in tokens of a base model, and how many a job would set aside as too long."""
+    found = previews.token_statistics(backend, caller.project_id, dataset_id, base_model, max_length=max_length)
+    return TokenStatistics.model_validate(found)
 
 
 @router.get(

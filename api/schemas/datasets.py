@@ -106,6 +106,48 @@ Text = str | list[Message]
 """A plain text, trained as it stands, or messages, rendered by the base model's chat template."""
 
 
+class PreviewedText(Answer):
+    text: str = Field(description="As rendered by the chat template, control tokens and all.")
+    num_tokens: int = Field(description="Tokens of the whole text.")
+    token_ids: list[int] = Field(description="The first 4096.")
+    tokens: list[str] = Field(description="The same as texts; a part of a character shows as `�`.")
+    scored: list[bool] = Field(description="The same: is a loss taken on the token?")
+
+
+class RowPreview(Answer):
+    """A row as a base model sees it."""
+
+    num_tokens: int | None = Field(description="Of prompt and longest response; null where it cannot be encoded.")
+    fits: bool = Field(description="Is it within `max_length`? A job sets a longer row aside, never cuts it.")
+    problem: str | None = Field(description="Why the base model cannot take the row.")
+    texts: dict[str, PreviewedText] = Field(description="By field: `prompt` and the responses.")
+
+
+class TokenLengths(Answer):
+    min: int = Field(description="Tokens.")
+    mean: float = Field(description="Tokens.")
+    p50: int = Field(description="Half of the rows have at most so many tokens.")
+    p90: int = Field(description="As p50, of 90 %.")
+    p95: int = Field(description="As p50, of 95 %.")
+    p99: int = Field(description="As p50, of 99 %.")
+    max: int = Field(description="Tokens.")
+
+
+class TokenStatistics(Answer):
+    """Lengths in tokens of one base model."""
+
+    base_model: str = Field(description="As asked for.")
+    max_length: int = Field(description="As asked for: the job's setting.")
+    is_exact: bool = Field(description="All rows were looked at; else 16 stretches of the file, evenly spread.")
+    num_rows: int = Field(description="Rows looked at.")
+    num_over_max_length: int = Field(description="Of those, rows that a job sets aside.")
+    num_unencodable: int = Field(description="Of those, rows that the base model cannot take.")
+    share_over_max_length: float = Field(description="`num_over_max_length` over `num_rows`.")
+    lengths: dict[str, TokenLengths] = Field(
+        description="By field; `row` is prompt and longest response, what `max_length` is compared with."
+    )
+
+
 class DatasetRow(Answer):
     """A row as jobs read it. Of the fields, those of the data set's kind are there."""
 
@@ -115,6 +157,7 @@ class DatasetRow(Answer):
     rejected: Text = Field("", description="`preference`: the worse response.")
     response: Text = Field("", description="`demonstration` and `unpaired`: the response.")
     label: bool = Field(False, description="`unpaired`: is the response desirable?")
+    preview: RowPreview | None = Field(None, description="With `base_model`: what that model sees.")
 
 
 class Dataset(Answer):

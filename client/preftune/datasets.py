@@ -99,6 +99,13 @@ class Datasets:
         )
         return page
 
+    def tokens(self, dataset_id: str, base_model: str, *, max_length: int | None = None) -> dict[str, Any]:
+        """How long the rows are in tokens of that base model, and the share over `max_length`."""
+        statistics: dict[str, Any] = self._transport.get(
+            f"/datasets/{dataset_id}/tokens", base_model=base_model, max_length=max_length
+        )
+        return statistics
+
     def report(self, dataset_id: str, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
         """A page of every issue found in the file."""
         page: dict[str, Any] = self._transport.get(f"/datasets/{dataset_id}/report", limit=limit, cursor=cursor)

@@ -18,7 +18,7 @@ def content_of(text: Text) -> str:
 
 
 def contents_of(example: Example) -> Contents:
-    second = example.second
-    return Contents(
-        content_of(example.prompt), content_of(example.first), content_of(second) if second is not None else ""
-    )
+    prompt, first, second, _ = example
+    if type(prompt) is type(first) is type(second) is str:  # nearly always, of those without messages
+        return Contents(prompt, first, second)
+    return Contents(content_of(prompt), content_of(first), content_of(second) if second is not None else "")

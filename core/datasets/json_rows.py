@@ -19,6 +19,7 @@ from core.domain.issue_codes import IssueCode
 _KEY_END = re.compile(rb'"[ \t\r\n]*:')
 _BAD_NUMBER = re.compile(rb"[:\[,]\s*-?(NaN|Infinity|nan|inf)\b")
 _SEVERAL_OBJECTS = re.compile(rb"\}\s*\{")
+_TABBED_COLON = re.compile(rb"[\t\r\n]:")
 _NESTED: Final = (dict, list)
 
 
@@ -85,7 +86,8 @@ def _check_num_keys(num_keys: int, limits: Limits) -> None:
 def _has_as_many_keys(text: bytes, num_keys: int) -> bool:
     """Quickly: does the text surely hold no more keys than were read? A key ends on a quote that no backslash escapes
     and that a colon follows; a quote after a backslash says no, to be looked at closely."""
-    if text.count(b":") == num_keys:
+    # Without white space before a colon, every key ends on `":`.
+    if text.count(b'":') == num_keys and b" :" not in text and _TABBED_COLON.search(text) is None:
         return True
     backslash = ord("\\")
     ends = [match.start() for match in _KEY_END.finditer(text)]

@@ -35,9 +35,9 @@ def judge(example: Example, contents: Contents, kind: DatasetKind, long_row_char
 def _judge_pair(example: Example, chosen: str, rejected: str) -> Note | None:
     if example.first == example.second:
         return Note(IssueCode.IDENTICAL_PAIR, "Chosen and rejected are the same, so the row is set aside.", "/rejected")
-    if _is_blank(chosen) or _is_blank(_last_words(example.first)):
+    if _is_blank(chosen) or (example.first is not chosen and _is_blank(_last_words(example.first))):
         return Note(IssueCode.EMPTY_CHOSEN, "The chosen response is empty, so the row is set aside.", "/chosen")
-    if _is_blank(rejected) or _is_blank(_last_words(example.second or "")):
+    if _is_blank(rejected) or (example.second is not rejected and _is_blank(_last_words(example.second or ""))):
         return Note(IssueCode.EMPTY_REJECTED, "The rejected response is empty, so the row is set aside.", "/rejected")
     return None
 

@@ -126,13 +126,25 @@ def list_page(backend: Backend, project_id: str, *, limit: int = 20, cursor: str
 
 
 def list_rows(
-    backend: Backend, project_id: str, dataset_id: str, *, limit: int = 20, cursor: str | None = None
+    backend: Backend,
+    project_id: str,
+    dataset_id: str,
+    *,
+    limit: int = 20,
+    cursor: str | None = None,
+    max_bytes: int = MAX_PAGE_BYTES,
 ) -> Page[dict[str, Any]]:
-    """Normalised rows in the order of the file."""
+    """Normalised rows in the order of the file; `max_bytes` of them on a page, once there is one."""
+    require_ready(backend, project_id, dataset_id)
+    key = keys.dataset_rows(project_id, dataset_id)
+    return _read_lines(backend.store, key, limit, decode_offset(cursor), max_bytes)
+
+
+def require_ready(backend: Backend, project_id: str, dataset_id: str) -> None:
+    """Raises DatasetNotFound, DatasetNotReady."""
     dataset = _read(backend, project_id, dataset_id)
     if dataset.status is not DatasetStatus.READY:
         raise DatasetNotReady(f"{dataset_id} is {dataset.status.value}.")
-    return _read_lines(backend.store, keys.dataset_rows(project_id, dataset_id), limit, decode_offset(cursor))
 
 
 def list_issues(
@@ -298,18 +310,20 @@ def _read(backend: Backend, project_id: str, dataset_id: str) -> Dataset:
     return row
 
 
-def _read_lines(store: ObjectStore, key: str, limit: int, offset: int) -> Page[dict[str, Any]]:
+def _read_lines(
+    store: ObjectStore, key: str, limit: int, offset: int, max_bytes: int = MAX_PAGE_BYTES
+) -> Page[dict[str, Any]]:
     """Whole lines from an offset: at most `limit`, and no more than fit in a page once there is one."""
     lines: list[bytes] = []
     rest, position = b"", offset
     for chunk in store.read(key, offset):
         *whole, rest = (rest + chunk).split(b"\n")
         lines += whole
-        if len(lines) > limit or sum(map(len, lines)) > MAX_PAGE_BYTES:
+        if len(lines) > limit or sum(map(len, lines)) > max_bytes:
             break
     shown: list[bytes] = []
     for line in lines[:limit]:
-        if shown and position - offset + len(line) > MAX_PAGE_BYTES:
+        if shown and position - offset + len(line) > max_bytes:
             break
         shown.append(line)
         position += len(line) + 1

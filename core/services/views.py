@@ -47,6 +47,19 @@ class DatasetView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenStatisticsView:
+    base_model: str
+    max_length: int
+    is_exact: bool
+    num_rows: int
+    """Looked at."""
+    num_over_max_length: int
+    num_unencodable: int
+    share_over_max_length: float
+    lengths: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class UploadPartView:
     number: int
     num_bytes: int

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from core.domain.dataset_rows import DemonstrationRow, PreferenceRow, UnpairedRow
 from core.tokenization.pair_tokenizer import PairTokenizer
 
+Row = PreferenceRow | DemonstrationRow | UnpairedRow
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreviewedText:
@@ -30,9 +32,18 @@ class RowPreview:
         return len(self.prompt.token_ids) + max(len(response.token_ids) for response in self.responses.values())
 
 
-def preview_row(tokenizer: PairTokenizer, row: PreferenceRow | DemonstrationRow | UnpairedRow) -> RowPreview:
+def count_tokens(tokenizer: PairTokenizer, row: Row) -> dict[str, int]:
+    """By field, and under `row` what `max_length` is compared with. Raises UnencodableRow, UnusableChatTemplate."""
+    names = _response_names(row)
+    split = tokenizer.split(row["prompt"], [row[name] for name in names])  # type: ignore[literal-required]
+    prompt_ids, responses = tokenizer.encode_split(split)
+    counts = {name: len(encoded.ids) for name, encoded in zip(names, responses, strict=True)}
+    return {"prompt": len(prompt_ids), **counts, "row": len(prompt_ids) + max(counts.values())}
+
+
+def preview_row(tokenizer: PairTokenizer, row: Row) -> RowPreview:
     """Raises UnencodableRow, UnusableChatTemplate."""
-    names = [name for name in ("chosen", "rejected", "response") if name in row]
+    names = _response_names(row)
     split = tokenizer.split(row["prompt"], [row[name] for name in names])  # type: ignore[literal-required]
     prompt_ids, responses = tokenizer.encode_split(split)
     texts = [tokenizer.show_response(segments) for segments in split.responses]
@@ -53,3 +64,7 @@ def preview_row(tokenizer: PairTokenizer, row: PreferenceRow | DemonstrationRow 
             for name, text, encoded in zip(names, texts, responses, strict=True)
         },
     )
+
+
+def _response_names(row: Row) -> list[str]:
+    return [name for name in ("chosen", "rejected", "response") if name in row]

@@ -1,0 +1,81 @@
+"""A data set's report in the terminal. Text of the user's file is shown as text, never as markup or control codes."""
+
+import json
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from cli.console import out
+
+MAX_ISSUES_SHOWN = 20
+_PLACES = {"error": 0, "warning": 1}
+_LENGTH_COLUMNS = ("min", "p50", "p90", "p95", "p99", "max")
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """Of a local check: the issues, what the file is, and the verdict last."""
+    print_report(result["report"])
+    print_statistics(result["report"]["statistics"])
+    rows = f"{result['num_accepted']:,} of {result['num_rows']:,} rows can be trained on"
+    if result["num_set_aside"]:
+        rows += f", {result['num_set_aside']:,} are set aside"
+    if result["num_rejected"]:
+        rows += f", {result['num_rejected']:,} are malformed"
+    out.print(f"{rows}; format: {result['format'] or 'not recognised'}", markup=False)
+    if result["refusal"]:
+        out.print(Text("refused: ", "bold red") + Text(result["refusal"]["detail"]))
+    else:
+        out.print(Text("ready", "bold green"))
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """The first issues with their lines, errors first, and how many there are of each code."""
+    issues = sorted(report["issues"], key=lambda issue: _PLACES.get(issue["severity"], 2))
+    if not issues:
+        return
+    table = Table("line", "severity", "code", "detail", box=None)
+    for issue in issues[:MAX_ISSUES_SHOWN]:
+        line = "" if issue["line"] is None else str(issue["line"])
+        style = "red" if issue["severity"] == "error" else "yellow"
+        table.add_row(line, Text(issue["severity"], style), Text(issue["code"]), Text(issue["detail"]))
+    out.print(table)
+    hidden = sum(report["counts"].values()) - min(len(issues), MAX_ISSUES_SHOWN)
+    if hidden > 0:
+        counts = ", ".join(f"{code} {count:,}" for code, count in report["counts"].items())
+        out.print(f"… and {hidden:,} more; in all: {counts}", markup=False)
+
+
+def print_statistics(statistics: dict[str, Any]) -> None:
+    """Lengths by field, and what the lint counted."""
+    if not statistics.get("chars"):
+        return
+    table = Table("characters", *_LENGTH_COLUMNS, box=None)
+    for name, lengths in statistics["chars"].items():
+        table.add_row(name, *(f"{lengths[column]:,}" for column in _LENGTH_COLUMNS))
+    out.print(table)
+    for line in _remarks(statistics):
+        out.print(line, markup=False)
+
+
+def _remarks(statistics: dict[str, Any]) -> list[str]:
+    lines = []
+    if pairs := statistics.get("pairs"):
+        share = pairs["longer_wins_share"]
+        shown = "no pair differs in length" if share is None else f"the longer response is chosen in {share:.0%}"
+        lines.append(f"length: {shown}")
+    if duplicates := statistics.get("duplicates"):
+        lines.append(
+            f"duplicates: {duplicates['duplicate_rows']:,} exact, {duplicates['near_duplicate_rows']:,} near, "
+            f"{duplicates['reversed_pairs']:,} pairs both ways round; {duplicates['distinct_prompts']:,} prompts"
+        )
+    if languages := statistics.get("languages"):
+        lines.append("languages: " + ", ".join(f"{name} {share:.0%}" for name, share in list(languages.items())[:5]))
+    if ignored := statistics.get("ignored_fields"):
+        lines.append("not used: " + ", ".join(name if name.isprintable() else repr(name) for name in ignored[:10]))
+    return lines
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """As it is: nothing wrapped, nothing styled."""
+    print(json.dumps(value, indent=2, ensure_ascii=True))  # noqa: T201 - the command's output, for other programs
