@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from core.datasets.splitting import count_shared_prompts, split_validation
+from core.datasets.splitting import SplitCounts, find_shared_prompts, split_validation
 from core.domain.dataset_rows import DatasetKind
 from core.domain.job_spec import JobSpec
 from core.domain.trainer_protocol import Assignment, Progress, TrainerEvent
@@ -14,7 +14,7 @@ from core.tokenization.encode_file import EncodeSummary, encode_file
 from core.tokenization.errors import NothingToEncode
 from core.tokenization.pair_tokenizer import PairTokenizer
 from worker.link import SupervisorLink
-from worker.trainer_events import PAIRS_SET_ASIDE
+from worker.trainer_events import PAIRS_SET_ASIDE, SHARED_PROMPTS, VALIDATION_SPLIT
 
 MAX_REPORTED_LINES = 100
 _PROGRESS_SECONDS = 0.5
@@ -76,16 +76,34 @@ class InputEncoder:
         if not self.spec.validation_fraction:
             return rows, None
         train, validation = self.work_dir / "train.jsonl", self.work_dir / "held-out.jsonl"
-        split_validation(rows, self.spec.validation_fraction, self.spec.seed, train, validation)
+        counts = split_validation(rows, self.spec.validation_fraction, self.spec.seed, train, validation)
+        self._record_split(counts)
         return train, validation
 
+    def _record_split(self, counts: SplitCounts) -> None:
+        """The split follows from rows, fraction and seed; the event says what came of it."""
+        message = (
+            f"{counts.num_validation} of {counts.num_train + counts.num_validation} rows are held out for validation: "
+            f"{counts.num_validation_prompts} whole prompts, none of which is trained on."
+        )
+        data = {"fraction": self.spec.validation_fraction, "seed": self.spec.seed, **asdict(counts)}
+        self._tell_once(TrainerEvent(level="info", kind=VALIDATION_SPLIT, message=message, data=data))
+
     def _warn_of_shared_prompts(self, rows: Path, validation: Path) -> None:
-        shared = count_shared_prompts(rows, validation)
-        if shared and self.assignment.resume_from is None:
-            message = f"{shared} prompts are in both data sets: what is measured on them is no held-out result."
-            self.link.send(
-                TrainerEvent(level="warning", kind="shared_prompts", message=message, data={"num_prompts": shared})
+        shared = find_shared_prompts(rows, validation)
+        if shared.num_prompts:
+            message = (
+                f"{shared.num_prompts} prompts of the validation data set are trained on too ({shared.num_rows} rows, "
+                f"the first on line {shared.lines[0]}): what is measured on them is no held-out result. Remove those "
+                "rows from one of the two files."
             )
+            event = TrainerEvent(level="warning", kind=SHARED_PROMPTS, message=message, data=asdict(shared))
+            self._tell_once(event)
+
+    def _tell_once(self, event: TrainerEvent) -> None:
+        """Not again by an attempt that goes on where another stopped."""
+        if self.assignment.resume_from is None:
+            self.link.send(event)
 
     def _encode(self, name: str, rows: Path, kind: DatasetKind) -> EncodedSplit:
         directory = self.work_dir / "encoded" / name

@@ -5,18 +5,33 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import orjson
 
 from core.domain.dataset_rows import Text
 
+MAX_SHARED_LINES = 100
+"""Lines that are told one by one; all are counted."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitCounts:
     num_train: int
     num_validation: int
+    num_validation_prompts: int
+    validation_lines: list[int]
+    """Of the file as uploaded: the first `MAX_SHARED_LINES`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedPrompts:
+    num_prompts: int
+    """Distinct."""
+    num_rows: int
+    """Rows of the first file with one of them."""
+    lines: list[int]
+    """Of that file as uploaded: the first `MAX_SHARED_LINES`."""
 
 
 def split_validation(rows: Path, fraction: float, seed: int, train: Path, validation: Path) -> SplitCounts:
@@ -28,24 +43,37 @@ def split_validation(rows: Path, fraction: float, seed: int, train: Path, valida
     groups = Counter(_group(line, seed) for line in _lines(rows))
     held_out = _choose(groups, fraction)
     num_validation = 0
+    lines: list[int] = []
     with train.open("wb") as train_file, validation.open("wb") as validation_file:
         for line in _lines(rows):
             is_held_out = _group(line, seed) in held_out
             num_validation += is_held_out
             (validation_file if is_held_out else train_file).write(line)
-    return SplitCounts(num_train=groups.total() - num_validation, num_validation=num_validation)
+            if is_held_out and len(lines) < MAX_SHARED_LINES:
+                lines.append(orjson.loads(line)["line"])
+    return SplitCounts(
+        num_train=groups.total() - num_validation,
+        num_validation=num_validation,
+        num_validation_prompts=len(held_out),
+        validation_lines=lines,
+    )
 
 
-def count_shared_prompts(rows: Path, others: Path) -> int:
-    """Distinct prompts that both files of normalised rows have."""
-    return len({_group(line, 0) for line in _lines(rows)} & {_group(line, 0) for line in _lines(others)})
-
-
-def find_shared_prompts(rows: Path, others: Path, max_lines: int = 1_000) -> list[int]:
-    """The lines (of the file as uploaded) of the first rows of `rows` whose prompt `others` has too."""
+def find_shared_prompts(rows: Path, others: Path) -> SharedPrompts:
+    """Prompts that both files of normalised rows have; equal but for case, white space and Unicode form counts."""
     known = {_group(line, 0) for line in _lines(others)}
-    shared = (orjson.loads(line)["line"] for line in _lines(rows) if _group(line, 0) in known)
-    return list(islice(shared, max_lines))
+    found: set[bytes] = set()
+    lines: list[int] = []
+    num_rows = 0
+    for line in _lines(rows):
+        group = _group(line, 0)
+        if group not in known:
+            continue
+        found.add(group)
+        num_rows += 1
+        if len(lines) < MAX_SHARED_LINES:
+            lines.append(orjson.loads(line)["line"])
+    return SharedPrompts(num_prompts=len(found), num_rows=num_rows, lines=lines)
 
 
 def _choose(groups: Counter[bytes], fraction: float) -> set[bytes]:
@@ -76,5 +104,10 @@ def _group(line: bytes, seed: int) -> bytes:
 
 
 def _level(text: Text) -> str:
-    turns = [text] if isinstance(text, str) else [f"{turn['role']}\x00{turn['content']}" for turn in text]
-    return "\x01".join(" ".join(unicodedata.normalize("NFKC", turn).casefold().split()) for turn in turns)
+    if isinstance(text, str):
+        return _level_words(text)
+    return "\x01".join(f"{turn['role']}\x00{_level_words(turn['content'])}" for turn in text)
+
+
+def _level_words(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

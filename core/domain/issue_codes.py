@@ -41,6 +41,7 @@ class IssueCode(StrEnum):
     INVALID_ARRAY = "invalid-array"
     PRETTY_PRINTED = "pretty-printed"
     INVALID_TABLE = "invalid-table"
+    CHECK_FAILED = "check-failed"
     # Over a limit.
     FILE_TOO_LARGE = "file-too-large"
     DECOMPRESSED_TOO_LARGE = "decompressed-too-large"
@@ -166,6 +167,10 @@ _UNREADABLE: dict[IssueCode, IssueKind] = {
     _C.INVALID_ARRAY: _file("the JSON array is not well-formed", "correct it at the line named, or write JSONL"),
     _C.PRETTY_PRINTED: _file(
         "each object is spread over several lines", "write one object a line, or one array around all objects"
+    ),
+    _C.CHECK_FAILED: _file(
+        "the check could not be brought to its end: over its time or memory, or interrupted several times",
+        "split the file, or send it again",
     ),
     _C.INVALID_TABLE: _file("the CSV, TSV or Parquet table cannot be read", "export it again"),
 }

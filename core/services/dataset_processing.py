@@ -17,6 +17,7 @@ from core.database.tables.datasets import Dataset, DatasetStatus
 from core.datasets.options import CheckOptions
 from core.datasets.result import CheckResult
 from core.domain.errors import DomainError
+from core.domain.issue_codes import IssueCode
 from core.services import datasets
 from core.services.backend import Backend
 from core.services.ids import new_suffix
@@ -169,8 +170,9 @@ def _conclude(backend: Backend, task: Task, outcome: CheckResult | str) -> None:
 
 def _refuse(row: Dataset, detail: str) -> None:
     """Without a verdict of the checker."""
-    issue = {"line": None, "row": None, "severity": "error", "code": "check-failed", "detail": detail, "pointer": None}
+    code = IssueCode.CHECK_FAILED.value
+    issue = {"line": None, "row": None, "severity": "error", "code": code, "detail": detail, "pointer": None}
     row.status = DatasetStatus.REJECTED
-    row.report = {"counts": {"check-failed": 1}, "issues": [issue], "issues_truncated": False, "statistics": {}}
+    row.report = {"counts": {code: 1}, "issues": [issue], "issues_truncated": False, "statistics": {}}
     row.lease_owner = None
     row.lease_expires_at = None

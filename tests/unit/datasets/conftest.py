@@ -11,6 +11,7 @@ import pytest
 from core.datasets.check import check_file
 from core.datasets.options import CheckOptions
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult
+from core.domain.dataset_rows import DatasetKind
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def check(tmp_path: Path) -> Check:
         source, output = tmp_path / f"source-{count}", tmp_path / f"output-{count}"
         source.write_bytes(content if isinstance(content, bytes) else jsonl(content))
         output.mkdir()
-        result = check_file(source, CheckOptions(**options), output)
+        kind = DatasetKind(options.pop("kind", "preference"))
+        result = check_file(source, CheckOptions(kind=kind, **options), output)
         assert result.num_rows == result.num_accepted + result.num_rejected + result.num_set_aside
         left = {path.name for path in output.iterdir()}
         assert left == ({ROWS_FILE, ISSUES_FILE} if result.verdict == "ready" else {ISSUES_FILE})

@@ -1,1 +1,0 @@
-"""JSON Lines, arrays, tables and encodings: the same rows, on the lines that the user sees."""

@@ -1,0 +1,257 @@
+"""One row of each layout, and what becomes of it. Every layout is here."""
+
+from typing import Any
+
+import pytest
+
+from core.datasets.layouts.registry import LAYOUTS, LAYOUTS_BY_NAME
+
+from .conftest import Check
+
+Row = dict[str, Any]
+
+
+def user(content: str) -> Row:
+    return {"role": "user", "content": content}
+
+
+def bot(content: str) -> Row:
+    return {"role": "assistant", "content": content}
+
+
+GOOD, BAD, ASKED = "It is blue.", "No idea.", "Which colour?"
+PAIR = {"prompt": [user(ASKED)], "chosen": [bot(GOOD)], "rejected": [bot(BAD)]}
+TEXT_PAIR = {"prompt": ASKED, "chosen": GOOD, "rejected": BAD}
+SINGLE = {"prompt": [user(ASKED)], "response": [bot(GOOD)]}
+SYSTEM = {"role": "system", "content": "Be brief."}
+CASES: dict[str, tuple[Row, list[Row]]] = {
+    "openai": (
+        {"input": {"messages": [user(ASKED)]}, "preferred_output": [bot(GOOD)], "non_preferred_output": [bot(BAD)]},
+        [PAIR],
+    ),
+    "turbo-alignment": (
+        {"context": [user(ASKED)], "answer_w": {"role": "bot", "content": GOOD}, "answer_l": bot(BAD)},
+        [PAIR],
+    ),
+    "message-columns": (
+        {
+            "chosen_messages": [user(ASKED), {"role": "assistant", "content": [{"type": "text", "value": GOOD}]}],
+            "rejected_messages": [user(ASKED), bot(BAD)],
+        },
+        [PAIR],
+    ),
+    "sharegpt-ranking": (
+        {
+            "conversations": [{"from": "human", "value": ASKED}],
+            "chosen": {"from": "gpt", "value": GOOD},
+            "rejected": {"from": "gpt", "value": BAD},
+        },
+        [PAIR],
+    ),
+    "colossalchat": (
+        {"context": [{"from": "human", "content": ASKED}], "chosen": [bot(GOOD)], "rejected": [bot(BAD)]},
+        [PAIR],
+    ),
+    "alpaca-ranking": (
+        {"instruction": "Which", "input": "colour?", "chosen": GOOD, "rejected": BAD, "history": [["a", "b"]]},
+        [{**PAIR, "prompt": [user("a"), bot("b"), user("Which\ncolour?")]}],
+    ),
+    "explicit": (TEXT_PAIR, [TEXT_PAIR]),
+    "conversational": (PAIR, [PAIR]),
+    "ultrafeedback": (
+        {"prompt": ASKED, "chosen": [user(ASKED), bot(GOOD)], "rejected": [user(ASKED), bot(BAD)], "score_chosen": 8},
+        [PAIR],
+    ),
+    "orca-pairs": (
+        {"system": "Be brief.", "question": ASKED, "chosen": GOOD, "rejected": BAD},
+        [{**PAIR, "prompt": [SYSTEM, user(ASKED)]}],
+    ),
+    "hh": (
+        {
+            "chosen": f"\n\nHuman: {ASKED}\n\nAssistant: {GOOD}\n\nAssistant: More.",
+            "rejected": f"\n\nHuman: {ASKED}\n\nAssistant: {BAD}",
+        },
+        [{**PAIR, "chosen": [bot(f"{GOOD}\n\nAssistant: More.")]}],
+    ),
+    "implicit": (
+        {"chosen": "The sky today is blue.", "rejected": "The sky today is black."},
+        [{"prompt": "The sky today is", "chosen": " blue.", "rejected": " black."}],
+    ),
+    "implicit-conversational": (
+        {"chosen": [user(ASKED), bot(GOOD)], "rejected": [user(ASKED), bot(BAD)]},
+        [PAIR],
+    ),
+    "behaviour-evals": (
+        {"question": ASKED, "answer_matching_behavior": f" {GOOD}", "answer_not_matching_behavior": f" {BAD}"},
+        [PAIR],
+    ),
+    "pandalm": (
+        {
+            "instruction": ASKED,
+            "input": "",
+            "response1": BAD,
+            "response2": GOOD,
+            "annotator1": 2,
+            "annotator2": 1,
+            "annotator3": 2,
+        },
+        [PAIR],
+    ),
+    "llmbar": ({"input": ASKED, "output_1": GOOD, "output_2": BAD, "label": 1}, [PAIR]),
+    "two-responses": ({"prompt": ASKED, "response_1": BAD, "response_2": GOOD, "preference": "b"}, [PAIR]),
+    "helpsteer": ({"prompt": ASKED, "response_1": GOOD, "response_2": BAD, "preference_strength": -2}, [PAIR]),
+    "helpsteer3": (
+        {"context": [user(ASKED)], "response1": BAD, "response2": GOOD, "overall_preference": 3},
+        [PAIR],
+    ),
+    "pku-saferlhf": ({"prompt": ASKED, "response_0": BAD, "response_1": GOOD, "better_response_id": 1}, [PAIR]),
+    "shp": ({"history": ASKED, "human_ref_A": GOOD, "human_ref_B": BAD, "labels": 1}, [PAIR]),
+    "webgpt": (
+        {"question": {"full_text": ASKED}, "answer_0": BAD, "answer_1": GOOD, "score_0": -0.5, "score_1": 0.5},
+        [PAIR],
+    ),
+    "arena": (
+        {
+            "conversation_a": [user(ASKED), bot(BAD)],
+            "conversation_b": [user(ASKED), bot(GOOD)],
+            "winner": "model_b",
+        },
+        [PAIR],
+    ),
+    "message-tree": (
+        {
+            "prompt": {
+                "role": "prompter",
+                "text": ASKED,
+                "replies": [
+                    {"role": "assistant", "text": BAD, "rank": 1, "replies": []},
+                    {"role": "assistant", "text": GOOD, "rank": 0, "replies": []},
+                    {"role": "assistant", "text": "gone", "rank": 2, "deleted": True, "replies": []},
+                ],
+            }
+        },
+        [PAIR],
+    ),
+    "pairwise-list": (
+        {
+            "question": ASKED,
+            "prediction 1": BAD,
+            "prediction 2": GOOD,
+            "prediction 3": "Green.",
+            "preference": [2, 0, 1],
+        },
+        [PAIR, {**PAIR, "rejected": [bot("Green.")]}],
+    ),
+    "ranked-list": (
+        {
+            "instruction": ASKED,
+            "completions": [
+                {"response": BAD, "overall_score": 2},
+                {"response": GOOD, "overall_score": 9.5},
+                {"response": "Green.", "overall_score": 2},
+            ],
+        },
+        [PAIR, {**PAIR, "rejected": [bot("Green.")]}],
+    ),
+    "unpaired": (
+        {"prompt": ASKED, "completion": GOOD, "label": "desirable"},
+        [{"prompt": ASKED, "response": GOOD, "label": True}],
+    ),
+    "unpaired-messages": ({"messages": [user(ASKED), bot(GOOD)], "kto_tag": False}, [{**SINGLE, "label": False}]),
+    "unpaired-turbo-alignment": (
+        {"context": [user(ASKED)], "answer": bot(GOOD), "is_desirable": True},
+        [{**SINGLE, "label": True}],
+    ),
+    "messages": (
+        {"messages": [user(ASKED), bot(GOOD), user("Sure?"), bot("Yes.")]},
+        [{"prompt": [user(ASKED)], "response": [bot(GOOD), user("Sure?"), bot("Yes.")]}],
+    ),
+    "sharegpt": (
+        {"conversations": [{"from": "human", "value": ASKED}, {"from": "gpt", "value": GOOD}]},
+        [SINGLE],
+    ),
+    "prompt-completion": ({"prompt": ASKED, "completion": GOOD}, [{"prompt": ASKED, "response": GOOD}]),
+    "alpaca": (
+        {"instruction": ASKED, "input": "", "output": GOOD},
+        [{"prompt": [user(ASKED)], "response": GOOD}],
+    ),
+    "text": ({"text": GOOD}, [{"prompt": "", "response": GOOD}]),
+}
+"""Layout -> a row as files have it, and the normalised rows."""
+
+
+def test_every_layout_has_its_case() -> None:
+    assert CASES.keys() == LAYOUTS_BY_NAME.keys()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_layout_is_recognised_and_read(check: Check, name: str) -> None:
+    row, expected = CASES[name]
+    kind = LAYOUTS_BY_NAME[name].kind
+    for options in ({}, {"format": name}):
+        checked = check([row], kind=kind, **options)
+        assert checked.is_ready, checked.detail
+        assert checked.result.format == name
+        wanted = [{"line": 1, **item} for item in expected]
+        if name == "alpaca":  # its response is one message
+            wanted[0]["response"] = [bot(GOOD)]
+        assert checked.rows == wanted
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_layout_sent_as_another_kind_names_its_own(check: Check, name: str) -> None:
+    kind = LAYOUTS_BY_NAME[name].kind
+    for other in {layout.kind for layout in LAYOUTS} - {kind}:
+        checked = check([CASES[name][0]], kind=other)
+        assert not checked.is_ready
+        assert checked.codes == {"wrong-kind": 1}
+        assert f"kind={kind}" in checked.detail
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_row_of_a_layout_with_a_null_is_malformed_not_read(check: Check, name: str) -> None:
+    """No text 'None' ever comes out, whichever field is null."""
+    row = CASES[name][0]
+    for field in row:
+        checked = check([row, {**row, field: None}], kind=LAYOUTS_BY_NAME[name].kind, on_error="skip", format=name)
+        assert all("None" not in str(item["prompt"]) + str(item.get("chosen", "")) for item in checked.rows)
+        assert len(checked.rows) in (len(CASES[name][1]), 2 * len(CASES[name][1]))
+
+
+def test_columns_are_mapped(check: Check) -> None:
+    row = {"q": ASKED, "good": GOOD, "bad": BAD, "prompt": "something else"}
+    columns = {"prompt": "q", "chosen": "good", "rejected": "bad"}
+    assert check([row], columns=columns).rows == [{"line": 1, **TEXT_PAIR}]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "prompt"),
+    [
+        ("A: Paris", "A: Pa, well", "A:"),
+        ("A: 19 of them", "A: 15 of them", "A:"),
+        ("One line\nParis", "One line\nRome", "One line\n"),
+        ("法国的首都是哪里？巴黎。", "法国的首都是哪里？里昂。", "法国的首都是哪里？"),
+        ("say it  twice", "say it  once", "say it"),
+    ],
+)
+def test_an_implicit_prompt_splits_no_word(check: Check, chosen: str, rejected: str, prompt: str) -> None:
+    (row,) = check([{"chosen": chosen, "rejected": rejected}]).rows
+    assert row == {
+        "line": 1,
+        "prompt": prompt,
+        "chosen": chosen.removeprefix(prompt),
+        "rejected": rejected.removeprefix(prompt),
+    }
+
+
+def test_transcripts_of_several_turns_keep_their_turns(check: Check) -> None:
+    shared = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Colour?\n\nAssistant:"
+    (row,) = check([{"chosen": f"{shared} Blue", "rejected": f"{shared} Bl"}]).rows
+    assert row["prompt"] == [user("Hi"), bot("Hello"), user("Colour?")]
+    assert (row["chosen"], row["rejected"]) == ([bot("Blue")], [bot("Bl")])
+
+
+def test_ties_and_votes_without_a_majority_are_set_aside(check: Check) -> None:
+    votes = CASES["pandalm"][0]
+    checked = check([votes, {**votes, "annotator1": 0, "annotator2": 1, "annotator3": 2}])
+    assert (checked.codes, checked.result.num_set_aside, len(checked.rows)) == ({"tie": 1}, 1, 1)
