@@ -17,7 +17,19 @@ from api.head import Head
 from api.live.feeds import Feeds
 from api.middleware import RequestContext
 from api.readiness import ReadinessProbe
-from api.routes import artifacts, catalogue, checkpoints, dashboard, datasets, health, job_records, jobs, pages, uploads
+from api.routes import (
+    artifacts,
+    catalogue,
+    checkpoints,
+    dashboard,
+    datasets,
+    health,
+    job_records,
+    jobs,
+    pages,
+    pairs,
+    uploads,
+)
 from api.sessions import Sessions
 from api.uploads.form import MAX_OVERHEAD_BYTES
 from api.uploads.receive import UploadDesk
@@ -47,6 +59,20 @@ TAGS = [
 MAX_WRITING_UPLOADS = 16
 MAX_CHECKED_UPLOADS = max(4, 2 * (os.cpu_count() or 1))
 
+ROUTES = (
+    datasets,
+    uploads,
+    jobs,
+    job_records,
+    checkpoints,
+    pairs,
+    artifacts,
+    catalogue,
+    health,
+    pages,
+    dashboard,
+)
+
 log = structlog.get_logger("api")
 
 
@@ -67,8 +93,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.sessions = Sessions(settings.api_key.get_secret_value().encode()) if settings.api_key else None
     handlers.register(app)
-    for router in (datasets, uploads, jobs, job_records, checkpoints, artifacts, catalogue, health, pages, dashboard):
-        app.include_router(router.router)
+    for routes in ROUTES:
+        app.include_router(routes.router)
     max_upload_bytes = settings.max_upload_bytes + MAX_OVERHEAD_BYTES
 
     def policy_of(scope: Scope) -> BodyPolicy:

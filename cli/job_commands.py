@@ -114,6 +114,37 @@ def events(job: JobId, url: Url = None) -> None:
 
 
 @jobs_app.command()
+def pairs(
+    job: JobId,
+    flag: Annotated[str | None, typer.Option(help="Only pairs with this flag, such as likely_mislabelled.")] = None,
+    sort: Annotated[str, typer.Option(help="A column; `-` before it for the largest first.")] = "-mislabelled_score",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
+    url: Url = None,
+) -> None:
+    """What became of the pairs of a job."""
+    with connected(url) as client:
+        found = client.jobs.pairs(job, flag=flag, sort=sort, limit=limit)["data"]
+    names = ("line", "split", "margin_first", "margin_last", "mislabelled_score")
+    table = Table(*names, "flags", box=None)
+    for pair in found:
+        cells = [f"{pair[name]:.3f}" if isinstance(pair[name], float) else str(pair[name] or "") for name in names]
+        table.add_row(*cells, " ".join(pair["flags"]))
+    out.print(table)
+
+
+@jobs_app.command()
+def rerun(
+    job: JobId,
+    exclude: Annotated[list[int] | None, typer.Option(help="A line of the file to leave out; may be repeated.")] = None,
+    swap: Annotated[list[int] | None, typer.Option(help="A line to turn round; may be repeated.")] = None,
+    url: Url = None,
+) -> None:
+    """The same job again, with some pairs left out or turned round."""
+    with connected(url) as client:
+        out.print(client.jobs.rerun(job, exclude_lines=exclude or (), swap_lines=swap or ())["id"])
+
+
+@jobs_app.command()
 def checkpoints(job: JobId, url: Url = None) -> None:
     """What is kept of a job on the way, best marked."""
     with connected(url) as client:

@@ -20,7 +20,7 @@ _FLAGS = {
     "never_learned": "The policy still prefers the rejected response.",
     "forgotten": "The policy once preferred the chosen response, and no longer does.",
     "already_satisfied": "The policy preferred the chosen response before it was trained on the pair.",
-    "truncated": "A response may have been cut off when it was generated: it does not end as a sentence does.",
+    "truncated": "Longer than max_length: it would have had to be cut, so it was set aside and not trained on.",
 }
 
 

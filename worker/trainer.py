@@ -11,6 +11,7 @@ import platform
 import shutil
 import sys
 import traceback
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +22,7 @@ import transformers
 from pydantic import ValidationError
 
 from core.base_models.folder import SIDE_FILES, TOKENIZER_FILE
+from core.datasets.editing import UnknownLines
 from core.domain.errors import DomainError
 from core.domain.failure_codes import FailureCode
 from core.domain.job_spec import JobSpec, resolve_staged
@@ -40,6 +42,7 @@ from core.tokenization.errors import DamagedRows, EncodingStopped, NothingToEnco
 from core.training import pipeline
 from core.training.encoded_data import EncodedData
 from core.training.failures import BadCheckpoint, BadStageOutput, TrainingFailure, TrainingStopped
+from core.training.pair_report import untrained_pair
 from core.training.pipeline import TrainingResult
 from core.training.plan import ReusePlan, TrainingPlan
 from core.training.precision import faster_precision
@@ -109,7 +112,7 @@ def train(link: SupervisorLink, work_dir: Path) -> None:
         shares_outputs=spec.reuse,
     )
     result = _run(plan, observer)
-    _complete_artifact(result, Path(assignment.base_model_dir))
+    _complete_artifact(result, Path(assignment.base_model_dir), encoder.too_long)
     link.send(Done(directory=str(result.policy_dir), evaluation=finite(result.evaluation)))
 
 
@@ -140,13 +143,15 @@ def _ask(link: SupervisorLink, stage: str, digest: str | None) -> str | None:
     return None if digest is None else link.ask(StageOutputQuery(stage=stage, digest=digest)).directory
 
 
-def _complete_artifact(result: TrainingResult, base_model_dir: Path) -> None:
+def _complete_artifact(result: TrainingResult, base_model_dir: Path, too_long: Iterable[tuple[str, int]]) -> None:
     """The tokenizer as it was, and what became of every pair."""
     _add_tokenizer(base_model_dir, result.policy_dir)
     text = json.dumps(result.summary, indent=1, allow_nan=False)
     (result.policy_dir / SUMMARY_FILE).write_text(text + "\n", encoding="utf-8")
     if result.pairs_file is not None:
         shutil.copyfile(result.pairs_file, result.policy_dir / PAIRS_FILE)
+        with (result.policy_dir / PAIRS_FILE).open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(untrained_pair(split, line)) + "\n" for split, line in too_long)
 
 
 def _add_tokenizer(base_model_dir: Path, policy_dir: Path) -> None:
@@ -158,7 +163,7 @@ def _add_tokenizer(base_model_dir: Path, policy_dir: Path) -> None:
 
 def explain(error: Exception) -> Failed:
     """A foreign failure in the words of the closed list."""
-    if isinstance(error, NothingToEncode | DamagedRows):
+    if isinstance(error, NothingToEncode | DamagedRows | UnknownLines):
         return Failed(code=FailureCode.BAD_DATA, detail=error.detail)
     if isinstance(error, EncodingStopped):
         return Failed(code=FailureCode.HOST_OOM, detail=error.detail)

@@ -1,10 +1,12 @@
 """Rows → token ids: the held-out pairs split off, rows that do not fit set aside and reported."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from core.datasets.editing import edit_rows
 from core.datasets.splitting import SplitCounts, find_shared_prompts, split_validation
 from core.domain.dataset_rows import DatasetKind
 from core.domain.job_spec import JobSpec
@@ -48,6 +50,13 @@ class InputEncoder:
     _set_aside: dict[str, EncodeSummary] = field(default_factory=dict, init=False)
     _told_at: float = field(default=0.0, init=False)
 
+    @property
+    def too_long(self) -> Iterator[tuple[str, int]]:
+        """(split, line) of rows that would have had to be cut; the first of them, where there are many."""
+        for name in ("train", "validation"):
+            if name in self._set_aside:
+                yield from ((name, row.line) for row in self._set_aside[name].set_aside if row.num_tokens is not None)
+
     def encode(self) -> EncodedInputs:
         """Raises StoppedWhileStaging, and what `core.tokenization` raises."""
         assignment = self.assignment
@@ -68,7 +77,7 @@ class InputEncoder:
         return DatasetKind(get_variant(self.spec.variant).data)
 
     def _split(self) -> tuple[Path, Path | None]:
-        rows = Path(self.assignment.rows)
+        rows = self._edited_rows()
         if self.assignment.validation_rows is not None:
             validation = Path(self.assignment.validation_rows)
             self._warn_of_shared_prompts(rows, validation)
@@ -88,6 +97,16 @@ class InputEncoder:
         )
         data = {"fraction": self.spec.validation_fraction, "seed": self.spec.seed, **asdict(counts)}
         self._tell_once(TrainerEvent(level="info", kind=VALIDATION_SPLIT, message=message, data=data))
+
+    def _edited_rows(self) -> Path:
+        """Without the lines that were left out, others turned round. Raises UnknownLines, NothingToEncode."""
+        rows, spec = Path(self.assignment.rows), self.spec
+        if not (spec.exclude_lines or spec.swap_lines):
+            return rows
+        edited = self.work_dir / "edited.jsonl"
+        if not edit_rows(rows, edited, exclude_lines=spec.exclude_lines, swap_lines=spec.swap_lines):
+            raise NothingToEncode("All rows are left out by exclude_lines.")
+        return edited
 
     def _warn_of_shared_prompts(self, rows: Path, validation: Path) -> None:
         shared = find_shared_prompts(rows, validation)

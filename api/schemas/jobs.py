@@ -76,7 +76,7 @@ class Job(Answer):
     artifact: ArtifactSummary | None = Field(description="What was published; null before.")
     metadata: dict[str, str] = Field(description="Strings of yours.")
     priority: int = Field(description="Higher runs first.")
-    source_job_id: str | None = Field(description="The job that this one retries; else null.")
+    source_job_id: str | None = Field(description="The job that this one retries or runs again; else null.")
 
 
 class JobPreview(Answer):

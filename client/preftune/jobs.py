@@ -1,7 +1,7 @@
 """`/jobs` and what hangs below a job."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,29 @@ class Jobs:
         Raises ConnectionFailed after `max_lost_seconds` without an answer.
         """
         return follow(self._transport, f"/jobs/{job_id}/stream", after, max_lost_seconds)
+
+    def pairs(self, job_id: str, **params: Any) -> dict[str, Any]:
+        """A page of what became of the pairs. `params`: `sort`, `flag`, `split`, `limit`, `cursor`."""
+        page: dict[str, Any] = self._transport.get(f"/jobs/{job_id}/pairs", **params)
+        return page
+
+    def all_pairs(self, job_id: str, **params: Any) -> Iterator[dict[str, Any]]:
+        """Every pair asked for, page by page."""
+        cursor = None
+        while True:
+            page = self.pairs(job_id, limit=1000, cursor=cursor, **params)
+            yield from page["data"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    def rerun(
+        self, job_id: str, *, exclude_lines: Sequence[int] = (), swap_lines: Sequence[int] = ()
+    ) -> dict[str, Any]:
+        """The job again, with these lines of the data left out or turned round."""
+        body = {"exclude_lines": [*exclude_lines], "swap_lines": [*swap_lines]}
+        job: dict[str, Any] = self._transport.post(f"/jobs/{job_id}/rerun", body)
+        return job
 
     def checkpoints(self, job_id: str) -> Objects:
         """What is kept on the way, with validation values, the furthest along first."""

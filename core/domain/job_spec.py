@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from core.domain import presets
 
 Auto = Literal["auto"]
+Lines = Annotated[list[Annotated[int, Field(ge=1, le=2**53)]], Field(max_length=100_000)]
+"""Lines of an uploaded file."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
 PositiveInt = Annotated[int, Field(ge=1, le=10_000_000)]
 LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
@@ -131,6 +133,8 @@ class JobRequest(Payload):
     sample_prompts: Annotated[list[SamplePrompt], Field(max_length=16)] = Field(
         default_factory=list, description="Answered before and after, greedily."
     )
+    exclude_lines: Lines = Field(default_factory=list, description="Lines of the data set that are left out.")
+    swap_lines: Lines = Field(default_factory=list, description="Lines whose pair is turned round (or its label).")
     reuse: bool = Field(True, description="Take over finished stages of earlier jobs with the same inputs.")
     name: Name | None = Field(None, description="For people.")
     metadata: Metadata = Field(default_factory=dict, description="Strings of yours, searchable.")
@@ -141,6 +145,8 @@ class JobRequest(Payload):
     def _one_validation_source(self) -> "JobRequest":
         if self.validation_dataset_id and "validation_fraction" in self.model_fields_set and self.validation_fraction:
             raise ValueError("give validation_dataset_id or validation_fraction, not both")
+        if both := sorted({*self.exclude_lines} & {*self.swap_lines}):
+            raise ValueError(f"line {both[0]} is in exclude_lines and in swap_lines")
         return self
 
 

@@ -1,6 +1,7 @@
 """Jobs as users handle them: submit, look, steer, retry, delete."""
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -50,22 +51,39 @@ class JobNotRetryable(Conflict):
     title = "The job cannot be retried"
 
 
+class JobNotRerunnable(Conflict):
+    code = "job-not-rerunnable"
+    title = "The job cannot be run again yet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataChange:
+    """Lines of the uploaded file."""
+
+    exclude_lines: Collection[int]
+    swap_lines: Collection[int]
+
+
 class JobNotDeletable(Conflict):
     code = "job-not-deletable"
     title = "The job cannot be deleted"
 
 
-def submit(backend: Backend, project_id: str, request: JobRequest, *, job_id: str | None = None) -> JobView:
+def submit(
+    backend: Backend, project_id: str, request: JobRequest, *, job_id: str | None = None, source_id: str | None = None
+) -> JobView:
     """Queue a job. Raises InvalidRequest with one error per faulty field.
 
-    With a `job_id` chosen before (see `idempotency`), a repeated call answers the job that is there.
+    With a `job_id` chosen before (see `idempotency`), a repeated call answers the job that is there. `source_id`: the
+    job that this one repeats.
     """
     chosen = job_id or new_id("job")
     draft = submission.prepare(backend, request)
 
     def work(session: Session) -> JobView:
         known = job_rows.find_job(session, project_id, chosen)
-        return view_job(session, known or submission.insert(session, project_id, chosen, draft))
+        source = find(session, project_id, source_id) if source_id else None
+        return view_job(session, known or submission.insert(session, project_id, chosen, draft, source))
 
     view = backend.database.write(work)
     reach("submit.committed")
@@ -215,6 +233,23 @@ def retry(backend: Backend, project_id: str, job_id: str, *, new_job_id: str | N
     view = backend.database.write(work)
     backend.queue.wake()
     return view
+
+
+def rerun(
+    backend: Backend, project_id: str, job_id: str, change: DataChange, *, new_job_id: str | None = None
+) -> JobView:
+    """The same request again, from the start, with lines left out or turned round besides those it names itself.
+
+    A line that the job swaps and `change` swaps as well is as it was uploaded. Raises JobNotRerunnable.
+    """
+    source = get(backend, project_id, job_id)
+    if source.status not in FINAL_STATUSES:
+        raise JobNotRerunnable(f"The job is {source.status.value}; wait until it has ended, or submit another one.")
+    request = JobRequest.model_validate(source.requested)
+    excluded = {*request.exclude_lines, *change.exclude_lines}
+    swapped = ({*request.swap_lines} ^ {*change.swap_lines}) - excluded
+    values = source.requested | {"exclude_lines": sorted(excluded), "swap_lines": sorted(swapped)}
+    return submit(backend, project_id, JobRequest.model_validate(values), job_id=new_job_id, source_id=job_id)
 
 
 def delete(backend: Backend, project_id: str, job_id: str) -> None:

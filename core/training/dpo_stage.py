@@ -8,6 +8,7 @@ from typing import cast
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from core.training.data_order import epoch_permutation
 from core.training.dpo import DpoTask, PairForward, PairTable
 from core.training.drift import draw_answer
 from core.training.encoded_data import EncodedData
@@ -244,7 +245,8 @@ class DpoStage:
     def _report(self) -> Path:
         context = self._context
         train_reference = None if self._reference is None else self._reference.train
-        splits = [SplitReport("train", context.train, self._task.rewards, train_reference)]
+        order = epoch_permutation(len(context.train), context.plan.seed, Stage.DPO, 0)
+        splits = [SplitReport("train", context.train, self._task.rewards, train_reference, order)]
         if context.validation is not None:
             reference = None if self._reference is None else self._reference.validation
             splits.append(SplitReport("validation", context.validation, self._validation_rewards, reference))

@@ -71,7 +71,15 @@ def test_a_job_ends_in_a_policy_that_loads(backend: Backend, tmp_path: Any) -> N
     record = json.loads((folder / "job.json").read_text())
     assert record["spec"]["micro_batch_tokens"] != "auto"
     assert record["versions"].keys() == {"preftune", "python", "torch", "transformers"}
-    assert (folder / "pairs.jsonl").read_text().count("\n") == len(rows) - 1
+    pairs = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
+    assert sorted(pair["line"] for pair in pairs) == sorted(row["line"] for row in rows)
+    assert [pair["line"] for pair in pairs if "truncated" in pair["flags"]] == [99]
+    summary = json.loads((folder / "evaluation.json").read_text())
+    assert summary["held_out"]["num_pairs"] == sum(pair["split"] == "validation" for pair in pairs)
+    assert summary["verification"]["max_difference"] <= 1e-5
+    assert summary["drift"]["num_answers"] == 1
+    assert "<svg" in (folder / "report.html").read_text()
+    assert "Held-out pairs" in (folder / "README.md").read_text()
     assert "| variant | dpo, beta 0.1 |" in (folder / "README.md").read_text()
     (aside,) = [event for event in events(backend, job_id) if event.kind == "pairs_set_aside"]
     assert aside.data["count"] == 1

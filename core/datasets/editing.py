@@ -1,0 +1,46 @@
+"""A data set's rows with some left out and some turned round: what users decide after a look at the pairs."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from core.domain.errors import InvalidRequest
+
+_MAX_NAMED = 10
+
+
+class UnknownLines(InvalidRequest):
+    code = "unknown-lines"
+    title = "The data set has no such lines"
+
+
+def edit_rows(rows: Path, target: Path, *, exclude_lines: Collection[int], swap_lines: Collection[int]) -> int:
+    """Write `rows` without the excluded lines, chosen and rejected swapped (or the label turned) on others.
+
+    Returns how many rows are left. Raises UnknownLines for lines that no row has.
+    """
+    unused = {*exclude_lines, *swap_lines}
+    excluded, swapped, num_rows = frozenset(exclude_lines), frozenset(swap_lines), 0
+    with rows.open("rb") as source, target.open("wb") as output:
+        for text in source:
+            row = json.loads(text)
+            unused.discard(row["line"])
+            if row["line"] in excluded:
+                continue
+            num_rows += 1
+            output.write(_dump(_turned(row)) if row["line"] in swapped else text)
+    if unused:
+        named = ", ".join(str(line) for line in sorted(unused)[:_MAX_NAMED])
+        raise UnknownLines(f"No accepted row is on line {named}; exclude_lines and swap_lines must name lines of rows.")
+    return num_rows
+
+
+def _turned(row: dict[str, Any]) -> dict[str, Any]:
+    if "label" in row:
+        return row | {"label": not row["label"]}
+    return row | {"chosen": row["rejected"], "rejected": row["chosen"]}
+
+
+def _dump(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
