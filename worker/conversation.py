@@ -72,6 +72,8 @@ class Conversation:
             case Done() | Stopped() | Failed():
                 self.last = message
                 self._last_said_at = time.monotonic()
+                if isinstance(message, Failed):
+                    self.recorder.add(message)
             case Hello():
                 self.hello = message
             case TrainerEvent(kind=kind) if kind == CHECKPOINT_UNUSABLE:

@@ -9,9 +9,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from core.domain.doctor.doctor import Doctor
+from core.domain.doctor.findings import Finding, RunFacts
 from core.domain.errors import Unavailable
 from core.domain.trainer_protocol import (
     CheckpointWritten,
+    Failed,
     MetricPoint,
     Progress,
     Resolved,
@@ -49,6 +52,9 @@ class Recorder:
         self._next_try_at = 0.0
         self._reused_from: dict[str, str] = {}
         self._stage: str | None = None
+        self._doctor = _doctor_of(self._claim.spec)
+        self._findings: list[Finding] = []
+        """Said by the doctor, not written down yet."""
         self.resolved_spec: dict[str, Any] | None = None
 
     @property
@@ -106,6 +112,7 @@ class Recorder:
             case MetricPoint():
                 points = [message for message in batch if isinstance(message, MetricPoint)]
                 recording.record_points(self._backend, self._claim, points)
+                self._examine(points)
             case TrainerEvent():
                 events = [message for message in batch if isinstance(message, TrainerEvent)]
                 recording.record_events(self._backend, self._claim, events)
@@ -120,12 +127,26 @@ class Recorder:
             case Resolved():
                 record_resolved_spec(self._backend, self._claim, first.spec)
                 self.resolved_spec = first.spec
+                self._doctor = self._doctor or _doctor_of(first.spec)
+            case Failed():
+                self._findings += self._doctor.hear_failure(first.code) if self._doctor else []
+                self._write_findings()
             case CheckpointWritten():
                 self._uploader.offer_checkpoint(first)
             case StageOutputWritten():
                 self._uploader.offer_output(first)
             case StageOutputQuery():
                 self._reply(first)
+
+    def _examine(self, points: list[MetricPoint]) -> None:
+        if self._doctor is not None:
+            for point in points:
+                self._findings += self._doctor.observe(point)
+        self._write_findings()
+
+    def _write_findings(self) -> None:
+        recording.record_findings(self._backend, self._claim, self._findings)
+        self._findings = []
 
     def _record_stage(self, change: StageChanged) -> None:
         reused_from = self._reused_from.get(change.stage) if change.status == "reused" else None
@@ -139,3 +160,8 @@ class Recorder:
         self._answer(
             StageOutputAnswer(digest=query.digest, directory=str(directory) if directory else None, job_id=job_id)
         )
+
+
+def _doctor_of(spec: dict[str, Any]) -> Doctor | None:
+    facts = RunFacts.from_spec(spec)
+    return Doctor(facts) if facts else None

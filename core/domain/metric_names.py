@@ -20,6 +20,9 @@ CHOSEN_LOGPS = "logps/chosen"
 REJECTED_LOGPS = "logps/rejected"
 CHOSEN_LOGPS_FELL = "logps/chosen_fell"
 GRADIENT_WEIGHT = "gradient_weight"
+LENGTH_CORRELATION = "rewards/length_correlation"
+SAMPLED_KL = "kl/sampled"
+SAMPLED_KL_PER_TOKEN = "kl/sampled_per_token"
 REWARDS = "rewards"
 LOGPS = "logps"
 KL = "kl"
@@ -84,6 +87,18 @@ _METRICS = (
         "section 4): 0.5 at the start, towards 0 as pairs are learnt.",
         unit="share",
     ),
+    Metric(
+        name=LENGTH_CORRELATION,
+        description="Correlation, over the pairs, of the reward margin with how many tokens longer the chosen response "
+        "is; null where one of them does not vary. Near 1: the policy learns length.",
+    ),
+    Metric(
+        name=SAMPLED_KL,
+        description="At evaluations: estimated divergence KL(reference || policy), the mean of log reference - log "
+        "policy over a few responses sampled from the reference, the same ones each time.",
+        unit="nats",
+    ),
+    Metric(name=SAMPLED_KL_PER_TOKEN, description="The same, per sampled token.", unit="nats"),
     Metric(name=REWARDS, description="Unpaired data: mean implicit reward of a response."),
     Metric(name=LOGPS, description="Unpaired data: mean log-probability of a response under the policy.", unit="nats"),
     Metric(

@@ -1,13 +1,18 @@
 """Fewer points that draw the same curve: ends, extremes, and the extremes of equal parts."""
 
-from collections.abc import Collection, Iterable, Sequence
-from itertools import chain
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from itertools import chain, islice
 from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Positions = NDArray[np.int64]
+Columns = Mapping[str, NDArray[np.float64]]
+"""Curves by name, the one that matters most first; NaN where a point has no value."""
 
 
 class Point(Protocol):
-    @property
-    def seq(self) -> int: ...
     @property
     def stage(self) -> str: ...
     @property
@@ -20,51 +25,53 @@ PointT = TypeVar("PointT", bound=Point)
 
 
 def choose_points(points: Sequence[PointT], max_points: int, names: Collection[str] = ()) -> list[PointT]:
-    """At most `max_points` of them, in order. `names` are the curves that matter; none: all.
+    """At most `max_points` of them, in order. `names` are the curves that matter; none: all."""
+    curves = list(names) or sorted({name for point in points for name in point.values})
+    columns = {name: to_column(point.values.get(name) for point in points) for name in curves}
+    chosen = choose_positions([(point.stage, point.split) for point in points], columns, max_points)
+    return [points[position] for position in chosen]
 
-    Each (stage, split) gets its share. Chosen first are its ends, then each curve's highest and lowest, then the
-    highest and lowest of the first curve in equal parts.
+
+def to_column(values: Iterable[float | None]) -> NDArray[np.float64]:
+    return np.fromiter((np.nan if value is None else value for value in values), np.float64)
+
+
+def choose_positions(series: Sequence[Hashable], columns: Columns, max_points: int) -> list[int]:
+    """Positions of at most `max_points` points, ascending. `series` says which curve each point belongs to.
+
+    Each series gets its share. Chosen first are its ends, then each curve's highest and lowest, then the highest and
+    lowest of the main curve in equal parts.
     """
-    if len(points) <= max_points:
-        return list(points)
-    series: dict[tuple[str, str], list[PointT]] = {}
-    for point in points:
-        series.setdefault((point.stage, point.split), []).append(point)
+    if len(series) <= max_points:
+        return list(range(len(series)))
+    groups: dict[Hashable, list[int]] = {}
+    for position, key in enumerate(series):
+        groups.setdefault(key, []).append(position)
     chosen: set[int] = set()
     left = max_points
-    for position, group in enumerate(sorted(series.values(), key=len)):
-        share = left // (len(series) - position)
-        picked = _choose(group, share, names)
+    for number, group in enumerate(sorted(groups.values(), key=len)):
+        picked = _choose(np.asarray(group), left // (len(groups) - number), columns)
         chosen |= picked
         left -= len(picked)
-    return [point for point in points if point.seq in chosen]
+    return sorted(chosen)
 
 
-def _choose(points: list[PointT], budget: int, names: Collection[str]) -> set[int]:
-    if len(points) <= budget:
-        return {point.seq for point in points}
-    curves = list(names) or sorted({name for point in points for name in point.values})
-    wanted: Iterable[PointT] = [points[-1], points[0]]
-    wanted = chain(wanted, *(_extremes(points, name) for name in curves))
-    chosen = _first(wanted, budget)
+def _choose(group: Positions, budget: int, columns: Columns) -> set[int]:
+    if len(group) <= budget:
+        return set(group.tolist())
+    ends = (int(group[-1]), int(group[0]))
+    wanted = chain(ends, *(_extremes(group, column) for column in columns.values()))
+    chosen = set(islice(dict.fromkeys(wanted), budget))
     num_parts = max(1, (budget - len(chosen)) // 2)
-    parts = (points[len(points) * i // num_parts : len(points) * (i + 1) // num_parts] for i in range(num_parts))
-    main = "loss" if "loss" in curves or not curves else curves[0]
-    fill = chain.from_iterable(_extremes(part, main) or part[:1] for part in parts)
-    return chosen | _first((point for point in fill if point.seq not in chosen), budget - len(chosen))
+    main = columns.get("loss", next(iter(columns.values()), np.full(int(group[-1]) + 1, np.nan)))
+    parts = (_extremes(part, main) or [int(part[0])] for part in np.array_split(group, num_parts) if len(part))
+    fill = (position for position in dict.fromkeys(chain.from_iterable(parts)) if position not in chosen)
+    return chosen | set(islice(fill, budget - len(chosen)))
 
 
-def _extremes(points: Sequence[PointT], name: str) -> list[PointT]:
-    known = [(value, point) for point in points if (value := point.values.get(name)) is not None]
-    if not known:
+def _extremes(group: Positions, column: NDArray[np.float64]) -> list[int]:
+    """Where the curve is lowest and highest; nowhere if it has no value."""
+    values = column[group]
+    if np.isnan(values).all():
         return []
-    return [min(known, key=lambda pair: pair[0])[1], max(known, key=lambda pair: pair[0])[1]]
-
-
-def _first(points: Iterable[PointT], count: int) -> set[int]:
-    chosen: set[int] = set()
-    for point in points:
-        if len(chosen) >= count:
-            break
-        chosen.add(point.seq)
-    return chosen
+    return [int(group[np.nanargmin(values)]), int(group[np.nanargmax(values)])]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -12,6 +13,7 @@ from core.database.repositories import metrics
 from core.database.repositories.events import EventDraft, append_event
 from core.database.tables.jobs import Job, JobStage
 from core.database.tables.records import JobSample, RewoundPoint
+from core.domain.doctor.findings import Finding
 from core.domain.job_state import Stage
 from core.domain.trainer_protocol import MetricPoint, Progress, StageChanged, TrainerEvent
 from core.failpoints import reach
@@ -20,6 +22,8 @@ from core.services.backend import Backend
 from core.services.ids import new_suffix
 
 MAX_MESSAGE_CHARS = 4096
+DOCTOR = "doctor"
+"""Kind of the events that hold a finding: `rule`, `message`, `advice`, `stage`, `step`, `evidence`."""
 _TIMING_SUFFIX = "_per_second"
 """Values named so differ between any two runs."""
 
@@ -168,6 +172,25 @@ def record_events(backend: Backend, claim: Claim, events: Sequence[TrainerEvent]
         reach("events.in_transaction")
 
     if events:
+        fenced(backend, claim, work)
+
+
+def record_findings(backend: Backend, claim: Claim, findings: Sequence[Finding]) -> None:
+    """As events of kind `doctor`: each rule once per job, however often it is attempted."""
+
+    def work(session: Session, job: Job) -> None:
+        for finding in findings:
+            draft = EventDraft(
+                kind=DOCTOR,
+                level=finding.level,
+                message=f"{finding.message} {finding.advice}",
+                data=asdict(finding) | {"evidence": finite(finding.evidence)},
+                actor=claim.worker,
+                token=f"{DOCTOR}:{finding.rule}:{finding.stage}",
+            )
+            append_event(session, job, draft)
+
+    if findings:
         fenced(backend, claim, work)
 
 

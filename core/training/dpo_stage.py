@@ -26,6 +26,7 @@ from core.training.reference import ReferenceLogps, SplitLogps
 from core.training.reference_pass import ReferencePass
 from core.training.reference_stage import fill_reference
 from core.training.run_context import RunContext
+from core.training.sampled_kl import Draw, SampledKl
 from core.training.seeding import derive_seed, seed_all
 from core.training.sft_stage import SavedPolicy
 from core.training.stage_run import StageRun
@@ -72,6 +73,7 @@ class DpoStage:
         self._answers: list[list[int]] = []
         self._drawn: list[list[int]] = []
         self._is_finishing = False
+        self._sampled_kl = SampledKl(context)
         self._run = StageRun(
             task=self._task,
             plan=plan.dpo,
@@ -80,7 +82,12 @@ class DpoStage:
             budget=context.budget,
             device=context.device,
             kept_tensors=kept,
-            kept_facts={"reference_samples": self._reference_samples, "answers": self._answers, "drawn": self._drawn},
+            kept_facts={
+                "reference_samples": self._reference_samples,
+                "answers": self._answers,
+                "drawn": self._drawn,
+                "reference_draws": self._sampled_kl.draws,
+            },
             save_policy=policy_saver(self._model, plan),
         )
 
@@ -94,6 +101,7 @@ class DpoStage:
             self._reference_samples += cast(list[list[int]], checkpoint.facts["reference_samples"])
             self._answers += cast(list[list[int]], checkpoint.facts["answers"])
             self._drawn += cast(list[list[int]], checkpoint.facts["drawn"])
+            self._sampled_kl.draws += cast(list[Draw], checkpoint.facts.get("reference_draws", []))
         elif not self._provide_reference():
             return SavedPolicy(self._model, Stage.REFERENCE, 0)
         validation = None
@@ -110,6 +118,7 @@ class DpoStage:
         observer.stage_started(Stage.DPO, self._run.order.total_steps, self._run.progress.step)
         if self._run.progress.step == 0:
             self._answer_prompts(self._reference_samples)
+            self._sampled_kl.draw(self._model)
         loop.run()
         observer.stage_finished(Stage.DPO)
         return self._finish(loop)
@@ -194,7 +203,7 @@ class DpoStage:
         if host is None:
             return None
         self._validation_rewards.record(forward.rewards(host))
-        return forward.figures(host)
+        return forward.figures(host) | self._sampled_kl.figures(self._model)
 
     def _evaluate_split(self, forward: PairForward | UnpairedForward) -> HostColumns | None:
         """All of a split's rows under the policy of the moment; None when a stop broke it off."""

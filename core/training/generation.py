@@ -17,8 +17,9 @@ def generate(
     *,
     temperature: float = 0.0,
     seed: int = 0,
+    keeps_end: bool = False,
 ) -> list[int]:
-    """The new tokens after a prompt, without the end token.
+    """The new tokens after a prompt, without the end token unless `keeps_end`.
 
     Args:
         temperature: 0 takes the most likely token, otherwise tokens are drawn from softmax(logits / temperature).
@@ -41,9 +42,11 @@ def generate(
                 token = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))
             else:
                 token = int(logits.argmax())
-            if token in eos_ids:
+            is_end = token in eos_ids
+            if not is_end or keeps_end:
+                generated.append(token)
+            if is_end:
                 break
-            generated.append(token)
             cache = output.past_key_values
             inputs = torch.tensor([[token]], device=model.device)
     return generated

@@ -35,6 +35,8 @@ class PairColumn(IntEnum):
     REJECTED_LOGP = 4
     CHOSEN_REFERENCE_LOGP = 5
     """NaN without a reference."""
+    LENGTH_DIFFERENCE = 6
+    """Tokens of the chosen response over those of the rejected one."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def pair_columns(rows: Sequence[int], policy: PairLogps, reference: PairLogps | 
         policy.chosen.sums.detach(),
         policy.rejected.sums.detach(),
         known,
+        policy.chosen.num_tokens - policy.rejected.num_tokens,
     )
     return Columns(tuple(rows), torch.stack([column.float() for column in values]))
 
@@ -127,7 +130,16 @@ def pair_figures(values: NDArray[np.float64]) -> Figures:
     reference = values[PairColumn.CHOSEN_REFERENCE_LOGP]
     if not np.isnan(reference).any():
         figures[names.CHOSEN_LOGPS_FELL] = (values[PairColumn.CHOSEN_LOGP] < reference).mean()
-    return finite(figures)
+    return finite(figures) | {names.LENGTH_CORRELATION: correlation(margins, values[PairColumn.LENGTH_DIFFERENCE])}
+
+
+def correlation(left: NDArray[np.float64], right: NDArray[np.float64]) -> float | None:
+    """Pearson's, [B] with [B]; None where one of them does not vary, or is not finite."""
+    if not (np.isfinite(left).all() and np.isfinite(right).all()):
+        return None
+    left, right = left - left.mean(), right - right.mean()
+    scale = math.sqrt(float(left @ left) * float(right @ right))
+    return float(left @ right) / scale if scale > 0 else None
 
 
 class UnpairedColumn(IntEnum):

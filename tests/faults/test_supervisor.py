@@ -28,6 +28,7 @@ from toy_jobs import (
 from toy_trainer import Script, expected_weights
 
 from core.database.session import Database, DatabaseUnavailable
+from core.database.tables.records import JobEvent
 from core.services import artifacts, attempts, jobs, sweep
 from core.services.backend import Backend
 from core.storage.local import LocalObjectStore
@@ -327,3 +328,36 @@ def check_curve_is_a_prefix(backend: Backend, job_id: str) -> None:
     steps = [(point.stage.value, point.step) for point in points(backend, job_id)]
     everything = [(stage, step) for stage in ("sft", "dpo") for step in range(1, SLOW.steps + 1)]
     assert steps == everything[: len(steps)]
+
+
+def test_the_doctor_speaks_while_the_run_goes_on_and_once_per_job(backend: Backend) -> None:
+    script = Script(steps=8, kill_at={"1": 6}, step_seconds=0.05)
+    stage = {"learning_rate": 0.5, "warmup_steps": 1}
+    job_id = submit_toy(backend, script, sft=stage, dpo=stage)
+    with InProcessWorker(backend):
+        wait_for(lambda: doctor_events(backend, job_id), "the doctor")
+        assert view(backend, job_id).status.value == "running"
+        wait_for_status(backend, job_id, "succeeded", "failed")
+    check_succeeded(backend, job_id, script)
+    assert len(attempts_of(backend, job_id)) == 2
+    found = doctor_events(backend, job_id)
+    assert [(event.data["rule"], event.data["stage"]) for event in found] == [
+        ("learning-rate-far-from-presets", "sft"),
+        ("learning-rate-far-from-presets", "dpo"),
+    ]
+    assert found[0].data["evidence"]["learning_rate"] == 0.5
+    assert found[0].message.endswith(found[0].data["advice"])
+
+
+def test_the_doctor_explains_a_loss_that_is_no_number(backend: Backend) -> None:
+    script = Script(fail={"code": "non_finite_loss", "detail": "The loss is not finite."})
+    job_id = submit_toy(backend, script, sft="skip", dpo={"warmup_steps": 1})
+    with InProcessWorker(backend):
+        wait_for_status(backend, job_id, "failed")
+    assert [(event.level, event.data["rule"]) for event in doctor_events(backend, job_id)] == [
+        ("error", "non-finite-loss")
+    ]
+
+
+def doctor_events(backend: Backend, job_id: str) -> list[JobEvent]:
+    return [event for event in events(backend, job_id) if event.kind == "doctor"]

@@ -22,8 +22,10 @@ def test_uneven_micro_batches_weigh_by_their_pairs() -> None:
     """Losses 1, 1, 1 and 5: the mean of pairs is 2, the mean of the micro-batches' means would be 3."""
     losses = [[1.0, 1.0, 1.0], [5.0]]
     rows = [(4, 2, 7), (1,)]
+    num_others = len(PairColumn) - 1
     parts = [
-        Columns(row, torch.tensor([loss] + [[0.0] * len(loss)] * 5)) for row, loss in zip(rows, losses, strict=True)
+        Columns(row, torch.tensor([loss, *([[0.0] * len(loss)] * num_others)]))
+        for row, loss in zip(rows, losses, strict=True)
     ]
     host = to_host(parts, [1, 2, 4, 7], torch.tensor(3.5))
     assert pair_figures(host.values)[names.LOSS] == 2.0
@@ -60,6 +62,16 @@ def test_chosen_that_fell_are_counted_against_the_reference() -> None:
 def test_without_a_reference_nothing_fell() -> None:
     values = table([0.0], [0.0], CHOSEN_REFERENCE_LOGP=[math.nan])
     assert names.CHOSEN_LOGPS_FELL not in pair_figures(values)
+
+
+def test_a_margin_that_is_length_correlates_with_it() -> None:
+    table_of = lambda margins: table(margins, [0.0] * 3, LENGTH_DIFFERENCE=[1.0, -2.0, 4.0])  # noqa: E731
+    assert pair_figures(table_of([0.5, -1.0, 2.0]))[names.LENGTH_CORRELATION] == pytest.approx(1.0)
+    assert pair_figures(table_of([-0.5, 1.0, -2.0]))[names.LENGTH_CORRELATION] == pytest.approx(-1.0)
+    expected = np.corrcoef([3.0, 1.0, 2.0], [1.0, -2.0, 4.0])[0, 1]
+    assert pair_figures(table_of([3.0, 1.0, 2.0]))[names.LENGTH_CORRELATION] == pytest.approx(expected)
+    for margins in ([1.0] * 3, [math.inf, 0.0, 0.0]):
+        assert pair_figures(table_of(margins))[names.LENGTH_CORRELATION] is None
 
 
 def test_what_is_not_finite_becomes_null() -> None:
