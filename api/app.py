@@ -31,6 +31,7 @@ from api.routes import (
     uploads,
 )
 from api.sessions import Sessions
+from api.telemetry import HttpTelemetry
 from api.uploads.form import MAX_OVERHEAD_BYTES
 from api.uploads.receive import UploadDesk
 from api.uploads.spool import SpoolArea
@@ -92,6 +93,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.sessions = Sessions(settings.api_key.get_secret_value().encode()) if settings.api_key else None
+    telemetry = app.state.telemetry = HttpTelemetry()
     handlers.register(app)
     for routes in ROUTES:
         app.include_router(routes.router)
@@ -108,7 +110,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Access, sessions=app.state.sessions, project_id=DEFAULT_PROJECT_ID)
     app.add_middleware(Head)
     app.add_middleware(BodyLimits, policy_of=policy_of)
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestContext, telemetry=telemetry)
     return app
 
 

@@ -15,9 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.downloads import CutShort
 from api.problems import INTERNAL_ERROR, Fault, problem_response
+from api.telemetry import HttpTelemetry
 
 REQUEST_ID_HEADER = "X-Request-ID"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+NO_ROUTE = "none"
 _CLIENT_GONE = 499
 """Logged as nginx does it: the client hung up before there was an answer."""
 
@@ -40,8 +42,9 @@ log = structlog.get_logger("api")
 class RequestContext:
     """The outermost layer. No exception leaves it, and no text of one reaches a client."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, telemetry: HttpTelemetry) -> None:
         self._app = app
+        self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -62,7 +65,10 @@ class RequestContext:
             except Exception:  # the edge: whatever else goes wrong becomes a 500 and a line in the log
                 log.exception("unhandled", method=scope["method"], path=scope["path"])
                 await self._last_answer(scope, receive, answer)
-            _log_access(scope, answer, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            _log_access(scope, answer, seconds)
+            route = getattr(scope.get("route"), "path", NO_ROUTE)
+            self._telemetry.note(scope["method"], route, answer.status, seconds)
 
     async def _last_answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         if answer.status:

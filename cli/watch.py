@@ -4,7 +4,6 @@ Survives a service that goes away for a while, and starts its curves over when t
 rewound.
 """
 
-import itertools
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -16,15 +15,21 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from preftune import Client, ConnectionFailed
+from cli.curves import plot
+from preftune import ApiError, Client, ConnectionFailed
 
 FINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
 EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 3}
 STAGES = ("staging", "sft", "reference", "dpo", "evaluation", "publishing")
-CURVE_WIDTH = 48
+PLOT_WIDTH = 56
+PLOT_HEIGHT = 6
+PLOTS = (("loss",), ("rewards/chosen", "rewards/rejected", "rewards/margins"))
+"""Curves that share a frame."""
 MAX_CURVE_POINTS = 2000
+MAX_FINDINGS = 5
 MAX_LOST_SECONDS = 600
-BARS = "▁▂▃▄▅▆▇█"
+AWAY = (502, 503, 504)
+"""Statuses of a service that will be back."""
 SHOWN_VALUES = (
     ("loss", "loss", ".4f"),
     ("rewards/chosen", "rewards/chosen", "+.3f"),
@@ -43,7 +48,10 @@ class JobView:
     last_seq: int = 0
     last_event_seq: int = 0
     latest: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
-    curves: dict[tuple[str, str], deque[float]] = field(default_factory=dict)
+    curves: dict[tuple[str, str], deque[tuple[float, float]]] = field(default_factory=dict)
+    """(step, value) by stage and name."""
+    findings: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=MAX_FINDINGS))
+    """What the doctor said."""
     new_events: list[dict[str, Any]] = field(default_factory=list)
 
     def refresh(self, client: Client) -> None:
@@ -59,16 +67,18 @@ class JobView:
         events = client.jobs.events(job_id, after=self.last_event_seq)
         if events:
             self.last_event_seq = events[-1]["seq"]
+        self.findings += [event for event in events if event["kind"] == "doctor"]
         self.new_events = events
 
     def _add(self, point: dict[str, Any]) -> None:
         self.latest[(point["stage"], point["split"])] = point
         if point["split"] != "train":
             return
-        for name in ("loss", "rewards/margins"):
+        for name in (name for frame in PLOTS for name in frame):
             value = point["values"].get(name)
             if value is not None:
-                self.curves.setdefault((point["stage"], name), deque(maxlen=MAX_CURVE_POINTS)).append(value)
+                curve = self.curves.setdefault((point["stage"], name), deque(maxlen=MAX_CURVE_POINTS))
+                curve.append((point["step"], value))
 
     @property
     def is_final(self) -> bool:
@@ -114,8 +124,9 @@ def _refresh_patiently(client: Client, view: JobView, console: Console, poll_sec
         try:
             view.refresh(client)
             return
-        except ConnectionFailed as error:
-            if time.monotonic() > deadline:
+        except (ConnectionFailed, ApiError) as error:
+            is_away = isinstance(error, ConnectionFailed) or error.status in AWAY
+            if not is_away or time.monotonic() > deadline:
                 raise
             if not is_lost:
                 console.print(Text(f"{error} Trying again …", "yellow"))
@@ -124,7 +135,7 @@ def _refresh_patiently(client: Client, view: JobView, console: Console, poll_sec
 
 
 def render(view: JobView) -> RenderableType:
-    """The whole picture: headline, a bar for each stage, the newest values, two curves."""
+    """The whole picture: headline, a bar for each stage, the newest values, the curves, the doctor's words."""
     parts: list[RenderableType] = [_headline(view), _stage_table(view)]
     train = view.latest.get(("dpo", "train")) or view.latest.get(("sft", "train"))
     if train:
@@ -132,8 +143,19 @@ def render(view: JobView) -> RenderableType:
     validation = view.latest.get(("dpo", "validation"))
     if validation:
         parts.append(_value_line(validation))
-    parts += [_curve_line(stage, name, values) for (stage, name), values in view.curves.items() if len(values) > 1]
+    stage = "dpo" if ("dpo", "loss") in view.curves else "sft"
+    for frame in PLOTS:
+        curves = {name: list(view.curves.get((stage, name), ())) for name in frame}
+        if any(len(curve) > 1 for curve in curves.values()):
+            parts.append(plot(curves, PLOT_WIDTH, PLOT_HEIGHT))
+    parts += [_finding_text(finding) for finding in view.findings]
     return Group(*parts)
+
+
+def _finding_text(event: dict[str, Any]) -> Text:
+    data = event["data"]
+    style = {"warning": "yellow", "error": "red"}.get(event["level"], "cyan")
+    return Text.assemble((f"doctor: {data['message']}", f"bold {style}"), f" {data['advice']}")
 
 
 def _headline(view: JobView) -> Text:
@@ -170,23 +192,6 @@ def _value_line(point: dict[str, Any]) -> Text:
             text.append(f"  {label} ", "dim")
             text.append(format(value, form))
     return text
-
-
-def _curve_line(stage: str, name: str, values: deque[float]) -> Text:
-    return Text.assemble(
-        (f"{stage} {name}".ljust(20), "dim"), (sparkline(list(values), CURVE_WIDTH), "cyan"), f" {values[-1]:.4f}"
-    )
-
-
-def sparkline(values: list[float], width: int) -> str:
-    """The values as `width` bars at most, each the mean of its share, scaled from the least to the greatest."""
-    num_bars = min(width, len(values))
-    edges = [round(i * len(values) / num_bars) for i in range(num_bars + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
-    low, high = min(means), max(means)
-    if high == low:
-        return BARS[0] * num_bars
-    return "".join(BARS[round((mean - low) / (high - low) * (len(BARS) - 1))] for mean in means)
 
 
 def _status_text(view: JobView) -> Text:

@@ -1,4 +1,4 @@
-"""Is the process alive, and can it do its work? Both are open to those without a key."""
+"""Is the process alive, can it do its work (both open to those without a key), and how does the service stand?"""
 
 from dataclasses import asdict
 from http import HTTPStatus
@@ -6,11 +6,12 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from api.deps import ReadinessDep
+from api.deps import NEEDS_KEY, BackendDep, FeedsDep, ReadinessDep
 from api.openapi import problems
 from api.problems import NOT_READY, RETRY_AFTER_SECONDS, Fault, problem_response
 from api.schemas.health import Liveness, Readiness
 from api.strict_route import StrictRoute
+from api.telemetry import CONTENT_TYPE, HttpTelemetry
 
 router = APIRouter(tags=["health"], route_class=StrictRoute)
 
@@ -35,3 +36,15 @@ def get_readiness(request: Request, readiness: ReadinessDep) -> Readiness | Resp
         context={"database": found.database, "store": found.store, "broker": found.broker},
     )
     return problem_response(request.scope, fault)
+
+
+@router.get(
+    "/metrics",
+    dependencies=NEEDS_KEY,
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+def get_prometheus_metrics(request: Request, backend: BackendDep, feeds: FeedsDep) -> Response:
+    """The service for Prometheus: jobs by status, waits, steps, lost leases, HTTP requests of this process."""
+    telemetry: HttpTelemetry = request.app.state.telemetry
+    return Response(telemetry.exposition(backend, feeds), 200, {"Content-Type": CONTENT_TYPE})

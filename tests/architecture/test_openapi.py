@@ -49,6 +49,7 @@ CONTRACT = {
     "/models": {"get"},
     "/health/live": {"get"},
     "/health/ready": {"get"},
+    "/metrics": {"get"},
 }
 JOB_FIELDS = {
     "id", "name", "status", "desired", "stage", "spec", "requested", "created_at", "started_at", "finished_at",

@@ -1,0 +1,105 @@
+"""What Prometheus reads: requests as this process counts them, jobs as the database knows them."""
+
+from collections.abc import Iterable, Iterator
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from api.live.feeds import Feeds
+from core.domain.errors import Unavailable
+from core.domain.job_state import AttemptOutcome, JobStatus
+from core.services.backend import Backend
+from core.services.statistics import WAIT_BOUNDS_SECONDS, RunningJob, Statistics, read_statistics
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Clients can make up others, and each would be a new series."""
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
+
+log = structlog.get_logger("api")
+
+
+class HttpTelemetry:
+    """Requests by method, address and status. Addresses are those of routes: ids make no new series."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        labels = ("method", "route")
+        self._requests = Counter(
+            "preftune_http_requests", "HTTP requests answered.", (*labels, "status"), registry=self.registry
+        )
+        self._seconds = Histogram(
+            "preftune_http_request_seconds",
+            "Seconds from the request to the end of its answer; streams are left out.",
+            labels,
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+
+    def note(self, method: str, route: str, status: int, seconds: float) -> None:
+        method = method if method in _METHODS else "other"
+        self._requests.labels(method, route, str(status)).inc()
+        if not route.endswith("/stream"):
+            self._seconds.labels(method, route).observe(seconds)
+
+    def exposition(self, backend: Backend, feeds: Feeds) -> bytes:
+        """Everything, in Prometheus' text format."""
+        service = CollectorRegistry()
+        service.register(_Service(backend, feeds))
+        return generate_latest(self.registry) + generate_latest(service)
+
+
+class _Service(Collector):
+    def __init__(self, backend: Backend, feeds: Feeds) -> None:
+        self._backend = backend
+        self._feeds = feeds
+
+    def collect(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily("preftune_streams", "Event streams open.", value=self._feeds.num_streams)
+        try:
+            statistics = read_statistics(self._backend)
+        except Unavailable as error:
+            log.warning("statistics_unavailable", reason=error.detail)
+            yield GaugeMetricFamily("preftune_database_up", "Does the database answer?", value=0)
+            return
+        yield GaugeMetricFamily("preftune_database_up", "Does the database answer?", value=1)
+        yield from _jobs(statistics)
+        yield from _running(statistics.running)
+
+
+def _jobs(found: Statistics) -> Iterator[Metric]:
+    jobs = GaugeMetricFamily("preftune_jobs", "Jobs by status.", labels=["status"])
+    for status in JobStatus:
+        jobs.add_metric([status.value], found.jobs_by_status.get(status.value, 0))
+    yield jobs
+    attempts = CounterMetricFamily("preftune_attempts", "Ended attempts by outcome.", labels=["outcome"])
+    for outcome in AttemptOutcome:
+        attempts.add_metric([outcome.value], found.attempts_by_outcome.get(outcome.value, 0))
+    yield attempts
+    lost = found.attempts_by_outcome.get(AttemptOutcome.LOST.value, 0)
+    yield CounterMetricFamily("preftune_lease_losses", "Attempts whose worker was lost.", value=lost)
+    bounds = [*(str(bound) for bound in WAIT_BOUNDS_SECONDS), "+Inf"]
+    yield HistogramMetricFamily(
+        "preftune_queue_wait_seconds",
+        "Seconds from submission to the first start of a job.",
+        buckets=list(zip(bounds, map(float, found.waits), strict=True)),
+        sum_value=found.sum_of_waits_seconds,
+    )
+    yield GaugeMetricFamily(
+        "preftune_oldest_queued_seconds", "Age of the oldest queued job.", value=found.oldest_queued_seconds
+    )
+
+
+def _running(jobs: list[RunningJob]) -> Iterator[Metric]:
+    labels = ["job_id", "stage"]
+    seconds = GaugeMetricFamily("preftune_step_seconds", "Seconds of the newest step of a running job.", labels=labels)
+    speed = GaugeMetricFamily("preftune_tokens_per_second", "Tokens a second of a running job.", labels=labels)
+    for job in jobs:
+        if job.step_seconds is not None:
+            seconds.add_metric([job.job_id, job.stage], job.step_seconds)
+        if job.tokens_per_second is not None:
+            speed.add_metric([job.job_id, job.stage], job.tokens_per_second)
+    yield seconds
+    yield speed

@@ -1,0 +1,76 @@
+"""`GET /metrics`, read as Prometheus reads it."""
+
+from pathlib import Path
+
+import pytest
+from api_server import RunningApi, serve
+from backends import claim, point
+from prometheus_client.parser import text_string_to_metric_families
+
+from core.services import attempts, recording
+from core.services.attempts import AttemptOutcome
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def scrape(api: RunningApi, **headers: str) -> Samples:
+    response = api.http.get("/metrics", headers=headers)
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    families = list(text_string_to_metric_families(response.text))
+    assert all(family.documentation for family in families)
+    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
+
+
+def value(samples: Samples, name: str, **labels: str) -> float | None:
+    return samples.get((name, frozenset(labels.items())))
+
+
+def test_jobs_waits_steps_and_lost_attempts(api: RunningApi) -> None:
+    first, second = api.submit()["id"], api.submit()["id"]
+    held = claim(api.backend)
+    attempts.begin(api.backend, held)
+    recording.record_points(api.backend, held, [point(1, tokens_per_second=200.0, num_tokens=50.0)])
+    samples = scrape(api)
+    assert value(samples, "preftune_jobs", status="running") == 1
+    assert value(samples, "preftune_jobs", status="queued") == 1
+    assert value(samples, "preftune_jobs", status="failed") == 0
+    assert value(samples, "preftune_queue_wait_seconds_count") == 1
+    assert value(samples, "preftune_queue_wait_seconds_bucket", le="+Inf") == 1
+    assert (value(samples, "preftune_queue_wait_seconds_sum") or -1) >= 0
+    assert (value(samples, "preftune_oldest_queued_seconds") or -1) > 0
+    assert value(samples, "preftune_step_seconds", job_id=held.job_id, stage="dpo") == 0.25
+    assert value(samples, "preftune_tokens_per_second", job_id=held.job_id, stage="dpo") == 200
+    attempts.release(api.backend, held, AttemptOutcome.LOST)
+    samples = scrape(api)
+    assert value(samples, "preftune_lease_losses_total") == 1
+    assert value(samples, "preftune_attempts_total", outcome="lost") == 1
+    assert value(samples, "preftune_step_seconds", job_id=held.job_id, stage="dpo") is None
+    assert {first, second} >= {held.job_id}
+
+
+def test_requests_are_counted_by_route_not_by_address(api: RunningApi) -> None:
+    labels = {"method": "GET", "route": "/jobs/{job_id}", "status": "404"}
+    before = value(scrape(api), "preftune_http_requests_total", **labels) or 0
+    for number in range(3):
+        api.http.get(f"/jobs/job_{number}")
+    api.http.get("/nowhere/at/all")
+    api.http.request("ODD", "/jobs")
+    samples = scrape(api)
+    assert value(samples, "preftune_http_requests_total", **labels) == before + 3
+    assert value(samples, "preftune_http_request_seconds_count", method="GET", route="/jobs/{job_id}") is not None
+    routes = {dict(labels).get("route") for name, labels in samples if name == "preftune_http_requests_total"}
+    assert not any(route and ("job_1" in route or "nowhere" in route) for route in routes)
+    methods = {dict(labels).get("method") for name, labels in samples if name == "preftune_http_requests_total"}
+    assert "ODD" not in methods
+
+
+def test_it_takes_the_key(tmp_path: Path) -> None:
+    with serve(tmp_path, api_key="a-key") as locked:
+        assert locked.http.get("/metrics").status_code == 401
+        assert value(scrape(locked, Authorization="Bearer a-key"), "preftune_database_up") == 1
+
+
+@pytest.mark.parametrize("path", ["/metrics?x=1"])
+def test_it_is_strict(api: RunningApi, path: str) -> None:
+    assert api.http.get(path).status_code == 422

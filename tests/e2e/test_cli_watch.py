@@ -1,0 +1,112 @@
+"""`preftune watch` in a pseudo-terminal: curves, the doctor's words, a service that goes away, the job's outcome."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+from api_server import RunningApi
+from backends import claim, point, publication
+from relay import Relay
+from toy_jobs import wait_for
+
+from core.domain.doctor.findings import Finding
+from core.domain.failure_codes import FailureCode
+from core.domain.trainer_protocol import MetricPoint
+from core.services import attempts, recording
+from core.services.attempts import Claim
+
+FINDING = Finding(
+    rule="loss-stuck",
+    level="warning",
+    message="The loss stays where it was.",
+    advice="Raise the learning rate.",
+    stage="dpo",
+    step=20,
+    evidence={"mean_loss": 0.693},
+)
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Terminal:
+    """A command in a terminal of 100 by 50 characters."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._near, far = pty.openpty()
+        fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 100, 0, 0))
+        environment = {name: text for name, text in os.environ.items() if not name.startswith("PREFTUNE_")}
+        environment |= {"TERM": "xterm-256color", "LANG": "C.UTF-8", "PYTHONUTF8": "1"}
+        command = [sys.executable, "-m", "cli.main", *arguments]
+        self.process = subprocess.Popen(command, stdin=far, stdout=far, stderr=far, env=environment, close_fds=True)
+        os.close(far)
+        self._bytes = b""
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        with suppress(OSError):
+            while data := os.read(self._near, 65536):
+                self._bytes += data
+
+    @property
+    def text(self) -> str:
+        return " ".join(ESCAPES.sub("", self._bytes.decode("utf-8", "replace")).split())
+
+    def shows(self, text: str) -> None:
+        wait_for(lambda: text in self.text, f"{text!r} in the terminal", 60)
+
+
+@contextmanager
+def watching(url: str, job_id: str) -> Iterator[Terminal]:
+    terminal = Terminal("watch", job_id, "--url", url)
+    try:
+        yield terminal
+    finally:
+        terminal.process.kill()
+        terminal.process.wait()
+
+
+@pytest.fixture
+def held(api: RunningApi) -> Claim:
+    api.submit()
+    taken = claim(api.backend)
+    attempts.begin(api.backend, taken)
+    return taken
+
+
+def dpo_point(step: int) -> MetricPoint:
+    rewards = {"rewards/chosen": step / 10, "rewards/rejected": -step / 10, "rewards/margins": step / 5}
+    return point(step, loss=0.7 - step / 100, **rewards)
+
+
+def test_curves_words_and_success(api: RunningApi, held: Claim) -> None:
+    with Relay(api.url) as relay, watching(relay.url, held.job_id) as terminal:
+        terminal.shows(held.job_id)
+        recording.record_points(api.backend, held, [dpo_point(step) for step in range(1, 11)])
+        terminal.shows("rewards/rejected -1.0000 rewards/margins 2.0000")
+        assert any(0x2800 < ord(char) < 0x2900 for char in terminal.text)
+        relay.is_refusing = True
+        relay.cut()
+        terminal.shows("Trying again")
+        recording.record_findings(api.backend, held, [FINDING])
+        recording.record_points(api.backend, held, [dpo_point(11)])
+        relay.is_refusing = False
+        terminal.shows("doctor: The loss stays where it was. Raise the learning rate.")
+        terminal.shows("rewards/margins 2.2000")
+        attempts.finish_succeeded(api.backend, held, publication(api.backend, held))
+        assert terminal.process.wait(60) == 0
+
+
+def test_a_failed_job_is_an_exit_code(api: RunningApi, held: Claim) -> None:
+    with watching(api.url, held.job_id) as terminal:
+        terminal.shows(held.job_id)
+        attempts.finish_failed(api.backend, held, FailureCode.BAD_DATA, "Line 3 is empty.")
+        assert terminal.process.wait(60) == 1
+        terminal.shows("Line 3 is empty.")
