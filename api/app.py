@@ -14,6 +14,7 @@ from api import handlers
 from api.access import Access
 from api.body_limits import MAX_JSON_BYTES, BodyLimits, BodyPolicy
 from api.head import Head
+from api.key_ring import KeyRing
 from api.live.feeds import Feeds
 from api.middleware import RequestContext
 from api.readiness import ReadinessProbe
@@ -30,13 +31,11 @@ from api.routes import (
     pairs,
     uploads,
 )
-from api.sessions import Sessions
 from api.telemetry import HttpTelemetry
 from api.uploads.form import MAX_OVERHEAD_BYTES
 from api.uploads.receive import UploadDesk
 from api.uploads.spool import SpoolArea
 from core.database.migrate import is_current, upgrade
-from core.database.tables.projects import DEFAULT_PROJECT_ID
 from core.domain.errors import Unavailable
 from core.services.backend import Backend, open_backend
 from core.services.dataset_processing import DatasetProcessor
@@ -92,7 +91,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.settings = settings
-    app.state.sessions = Sessions(settings.api_key.get_secret_value().encode()) if settings.api_key else None
     telemetry = app.state.telemetry = HttpTelemetry()
     handlers.register(app)
     for routes in ROUTES:
@@ -107,7 +105,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         return BodyPolicy(max_bytes=MAX_JSON_BYTES)
 
     # The last one added is the outermost.
-    app.add_middleware(Access, sessions=app.state.sessions, project_id=DEFAULT_PROJECT_ID)
+    app.add_middleware(Access)
     app.add_middleware(Head)
     app.add_middleware(BodyLimits, policy_of=policy_of)
     app.add_middleware(RequestContext, telemetry=telemetry)
@@ -130,6 +128,7 @@ def _open(app: FastAPI, stack: ExitStack) -> None:
     area = SpoolArea.open(settings.scratch_dir)
     stack.callback(area.close)
     app.state.backend = backend
+    app.state.key_ring = KeyRing(backend)
     app.state.feeds = Feeds(backend)
     app.state.readiness = ReadinessProbe(backend)
     app.state.upload_desk = UploadDesk(

@@ -17,7 +17,10 @@ MAX_LIMIT = 100
 MAX_CURSOR_CHARS = 512
 MAX_SEQ = 2**62
 
-bearer = HTTPBearer(auto_error=False, description="The key of the service; none is needed where none is set.")
+bearer = HTTPBearer(
+    auto_error=False,
+    description="A key of the service. Each operation names the scope that it needs: `read` or `write`.",
+)
 """For the description of the API only: `api.access` has checked the key before any endpoint runs."""
 
 

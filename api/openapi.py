@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from api.access import needed_scope
 from api.problems import HTTP_PROBLEMS, MEDIA_TYPE, STATUS_OF_KIND
 from api.schemas.datasets import DatasetOptions
 from api.schemas.problems import Problem
@@ -18,7 +19,7 @@ _PROBLEM_SCHEMA = {"$ref": "#/components/schemas/Problem"}
 _MEANINGS = {
     400: "The body cannot be parsed.",
     401: "The key is missing or not valid.",
-    403: "Without a key only this machine is served.",
+    403: "The key may not do this; without any key, only this machine is served.",
     404: "There is no such thing.",
     408: "The body came too slowly.",
     409: "Not possible in this state, or the first request with this Idempotency-Key is not answered yet.",
@@ -26,10 +27,11 @@ _MEANINGS = {
     415: "A body of another type.",
     416: "The range lies outside the file.",
     422: "Not valid: `errors` names every fault.",
+    429: "Too many requests with this key, or the project has taken what it may; `Retry-After` says when to try again.",
     500: "Something went wrong in the service.",
     503: "Database or store do not answer just now; `Retry-After` says when to try again.",
 }
-_EVERYWHERE = (401, 403, 422, 500)
+_EVERYWHERE = (401, 403, 422, 429, 500)
 _NOT_OURS = ("HTTPValidationError", "ValidationError")
 """What FastAPI would answer to what is not valid."""
 
@@ -113,9 +115,9 @@ def describe(app: FastAPI) -> dict[str, Any]:
     schemas["JobPreview"]["properties"]["spec"] = _named(schemas["JobPreview"]["properties"]["spec"], JobSpec.__name__)
     for name in _NOT_OURS:
         schemas.pop(name, None)
-    for path in document["paths"].values():
-        for operation in path.values():
-            _complete(operation)
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            _complete(needed_scope(method.upper(), path).value, operation)
     app.openapi_schema = document
     return document
 
@@ -124,7 +126,9 @@ def _named(schema: dict[str, Any], name: str) -> dict[str, Any]:
     return {"description": schema["description"], "$ref": f"#/components/schemas/{name}"}
 
 
-def _complete(operation: dict[str, Any]) -> None:
+def _complete(scope: str, operation: dict[str, Any]) -> None:
+    if "security" in operation:
+        operation["security"] = [{name: [scope] for name in scheme} for scheme in operation["security"]]
     statuses = _EVERYWHERE if operation.get("security") else (422, 500)
     operation["responses"] |= {str(status): response for status, response in problems(*statuses).items()}
     operation["responses"] = dict(sorted(operation["responses"].items()))

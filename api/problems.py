@@ -17,6 +17,8 @@ from core.domain.errors import DomainError, ErrorKind, FieldError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
+RETRY_AFTER = {HTTPStatus.SERVICE_UNAVAILABLE: RETRY_AFTER_SECONDS, HTTPStatus.TOO_MANY_REQUESTS: 60}
+"""Seconds: of an outage, and of a project that has taken what it may."""
 MAX_ERRORS = 100
 """Faults of one payload that are listed; more teach nothing."""
 
@@ -27,6 +29,7 @@ STATUS_OF_KIND: dict[ErrorKind, HTTPStatus] = {
     "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "unsupported": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "forbidden": HTTPStatus.FORBIDDEN,
+    "limited": HTTPStatus.TOO_MANY_REQUESTS,
     "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "fenced": HTTPStatus.CONFLICT,
 }
@@ -43,6 +46,8 @@ MALFORMED_JSON = ProblemKind(HTTPStatus.BAD_REQUEST, "malformed-json", "The body
 MALFORMED_UPLOAD = ProblemKind(HTTPStatus.BAD_REQUEST, "malformed-upload", "The form is not well-formed")
 API_KEY_MISSING = ProblemKind(HTTPStatus.UNAUTHORIZED, "api-key-missing", "An API key is needed")
 API_KEY_INVALID = ProblemKind(HTTPStatus.UNAUTHORIZED, "api-key-invalid", "The API key is not valid")
+SCOPE_MISSING = ProblemKind(HTTPStatus.FORBIDDEN, "scope-missing", "The API key may not do this")
+RATE_LIMITED = ProblemKind(HTTPStatus.TOO_MANY_REQUESTS, "rate-limited", "Too many requests with this API key")
 NOT_LOOPBACK = ProblemKind(HTTPStatus.FORBIDDEN, "not-loopback", "Without an API key only this machine is served")
 FOREIGN_ORIGIN = ProblemKind(HTTPStatus.FORBIDDEN, "foreign-origin", "The request comes from another site")
 ROUTE_NOT_FOUND = ProblemKind(HTTPStatus.NOT_FOUND, "route-not-found", "There is no such address")
@@ -63,6 +68,8 @@ HTTP_PROBLEMS: tuple[ProblemKind, ...] = (
     MALFORMED_UPLOAD,
     API_KEY_MISSING,
     API_KEY_INVALID,
+    SCOPE_MISSING,
+    RATE_LIMITED,
     NOT_LOOPBACK,
     FOREIGN_ORIGIN,
     ROUTE_NOT_FOUND,
@@ -107,7 +114,8 @@ class HttpError(Exception):
 
 def fault_of(error: DomainError) -> Fault:
     status = STATUS_OF_KIND[error.kind]
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    seconds = RETRY_AFTER.get(status)
+    headers = {} if seconds is None else {"Retry-After": str(seconds)}
     return Fault(
         kind=ProblemKind(status, error.code, error.title),
         detail=error.detail,

@@ -1,7 +1,7 @@
 """Browsers that are signed in: a cookie which proves, for half a day, that its holder has had the key.
 
-The service stores nothing: the cookie is its date of expiry, signed with a secret made from the API key. It does not
-hold the key, and another key ends all sessions. Signing out takes the cookie out of the browser.
+The service stores nothing: the cookie is its date of expiry and the key's id, signed with a secret made from the key.
+It does not hold the key, may no more than it, and ends with it. Signing out takes the cookie out of the browser.
 """
 
 import hmac
@@ -13,33 +13,33 @@ from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.responses import Response
 
+from api.key_ring import KeyRing
+from core.services.api_keys import Grant
+
 COOKIE = "preftune_session"
 LIFE_SECONDS = 12 * 3600
-_PURPOSE = b"preftune dashboard session 1"
 
 
-class Sessions:
-    def __init__(self, api_key: bytes) -> None:
-        self._api_key = api_key
-        self._secret = hmac.digest(api_key, _PURPOSE, "sha256")
+async def session_grant(ring: KeyRing, headers: Headers) -> Grant | None:
+    """What the holder of the request's cookie may do; None without a session that lasts. Raises Unavailable."""
+    token = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+    head, _, signature = token.rpartition(".")
+    grant = await ring.grant_of_holder(head.rpartition(".")[2]) if head else None
+    if grant is None:
+        return None
+    expected = _sign(ring, grant, head).encode()
+    if not hmac.compare_digest(signature.encode("latin-1", "replace"), expected):
+        return None
+    return grant if int(head.partition(".")[0]) > time.time() else None
 
-    def is_key(self, given: bytes) -> bool:
-        return hmac.compare_digest(given, self._api_key)
 
-    def issue(self) -> str:
-        head = f"{int(time.time()) + LIFE_SECONDS}.{secrets.token_urlsafe(12)}"
-        return f"{head}.{self._sign(head)}"
+def issue(ring: KeyRing, grant: Grant) -> str:
+    head = f"{int(time.time()) + LIFE_SECONDS}.{secrets.token_urlsafe(12)}.{grant.key_id}"
+    return f"{head}.{_sign(ring, grant, head)}"
 
-    def has(self, headers: Headers) -> bool:
-        """Does the request carry a cookie of a session that lasts?"""
-        token = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
-        head, _, signature = token.rpartition(".")
-        if not hmac.compare_digest(signature.encode("latin-1", "replace"), self._sign(head).encode()):
-            return False
-        return int(head.partition(".")[0]) > time.time()
 
-    def _sign(self, head: str) -> str:
-        return hmac.digest(self._secret, head.encode(), "sha256").hex()
+def _sign(ring: KeyRing, grant: Grant, head: str) -> str:
+    return hmac.digest(ring.session_secret(grant), head.encode("latin-1", "replace"), "sha256").hex()
 
 
 def is_own_origin(headers: Headers) -> bool:

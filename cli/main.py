@@ -2,7 +2,16 @@
 
 import typer
 
-from cli import dataset_commands, demo, job_commands, model_commands, service_commands
+from cli import (
+    dataset_commands,
+    demo,
+    doctor,
+    job_commands,
+    key_commands,
+    model_commands,
+    project_commands,
+    service_commands,
+)
 
 app = typer.Typer(
     name="preftune",
@@ -13,8 +22,11 @@ app = typer.Typer(
 service_commands.register(app)
 job_commands.register(app)
 app.command()(demo.demo)
+app.command()(doctor.doctor)
 app.add_typer(dataset_commands.app, name="datasets")
 app.add_typer(model_commands.app, name="models")
+app.add_typer(key_commands.app, name="keys")
+app.add_typer(project_commands.app, name="projects")
 
 if __name__ == "__main__":
     app()

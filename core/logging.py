@@ -14,7 +14,7 @@ from core.settings import Settings
 _SECRET_KEYS = re.compile(r"authorization|api_?key|secret|password|cookie", re.IGNORECASE)
 _SECRET_TEXTS = (
     (re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]+"), r"\1***"),
-    (re.compile(r"\bpt_\w+"), "pt_***"),
+    (re.compile(r"\bpt_[\w-]+"), "pt_***"),
     (re.compile(r"(?i)(x-amz-(?:signature|credential|security-token)=)[^&\s]+"), r"\1***"),
     (re.compile(r"(\b[a-z][a-z0-9+]*://[^\s:/@]*:)[^\s@/]+@"), r"\1***@"),
 )

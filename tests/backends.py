@@ -1,5 +1,6 @@
 """Backends for tests: a real database, objects in a folder, and a queue that only counts."""
 
+import hashlib
 import json
 import struct
 from collections.abc import Sequence
@@ -144,5 +145,6 @@ def publication(backend: Backend, claim: Claim, names: Sequence[str] = ("model.s
     files = []
     for name in names:
         backend.store.put_bytes(prefix + name, b"weights")
-        files.append(PublishedFile(path=name, key=prefix + name, num_bytes=7, sha256="2" * 64))
+        digest = hashlib.sha256(b"weights").hexdigest()
+        files.append(PublishedFile(path=name, key=prefix + name, num_bytes=7, sha256=digest))
     return Publication(tree=StoredTree(prefix=prefix, manifest_sha256="3" * 64), files=files)

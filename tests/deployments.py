@@ -69,7 +69,7 @@ def run_embedded(folder: Path) -> Iterator[Deployment]:
     settings = QUICK | {"PORT": str(port), "DATA_DIR": str(folder / "data"), "MODELS_DIR": str(folder / "models")}
     make_tiny_model(folder / "models" / BASE_MODEL)
     with start("serve", folder, settings, [*COMMAND, "serve"]) as process:
-        yield _reach(Client(f"http://127.0.0.1:{port}"), folder, settings, process)
+        yield reach(Client(f"http://127.0.0.1:{port}"), folder, settings, process)
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def run_api(folder: Path, servers: Servers, **settings: str) -> Iterator[Deploym
     with start("migrate", folder, shared | own, [*COMMAND, "migrate"]) as migration:
         assert migration.wait(START_SECONDS) == 0, (folder / "migrate.log").read_text()
     with start("api", folder, shared | own, [*COMMAND, "api"]) as process:
-        yield _reach(Client(f"http://127.0.0.1:{port}", api_key=key), folder, shared, process)
+        yield reach(Client(f"http://127.0.0.1:{port}", api_key=key), folder, shared, process)
 
 
 @contextmanager
@@ -113,7 +113,8 @@ def start(
             pytest.fail(f"{name} did not stop")
 
 
-def _reach(client: Client, folder: Path, settings: dict[str, str], process: subprocess.Popen[bytes]) -> Deployment:
+def reach(client: Client, folder: Path, settings: dict[str, str], process: subprocess.Popen[bytes]) -> Deployment:
+    """Waits until the service is ready."""
     deployment = Deployment(client=client, folder=folder, settings=settings)
     deadline = time.monotonic() + START_SECONDS
     while True:

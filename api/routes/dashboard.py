@@ -9,9 +9,9 @@ from starlette.responses import RedirectResponse, Response
 
 from api import sessions
 from api.dashboard_files import dashboard_files
+from api.key_ring import KeyRing
 from api.problems import API_KEY_INVALID, FOREIGN_ORIGIN, HttpError
 from api.schemas.base import Answer
-from api.sessions import Sessions
 from api.strict_route import StrictRoute, is_none_match
 
 START_PAGE = "index.html"
@@ -42,21 +42,24 @@ def redirect_to_dashboard() -> Response:
 
 
 @router.get("/ui/session")
-def get_session(request: Request) -> SessionState:
-    known: Sessions | None = request.app.state.sessions
-    return SessionState(needs_key=known is not None, is_signed_in=known is None or known.has(request.headers))
+async def get_session(request: Request) -> SessionState:
+    ring: KeyRing = request.app.state.key_ring
+    needs_key = await ring.has_keys()
+    is_signed_in = not needs_key or await sessions.session_grant(ring, request.headers) is not None
+    return SessionState(needs_key=needs_key, is_signed_in=is_signed_in)
 
 
 @router.post("/ui/session")
-def create_session(body: SignIn, request: Request) -> Response:
+async def create_session(body: SignIn, request: Request) -> Response:
     _refuse_foreign_pages(request)
-    known: Sessions | None = request.app.state.sessions
+    ring: KeyRing = request.app.state.key_ring
     response = Response(status_code=204)
-    if known is None:
+    if not await ring.has_keys():
         return response
-    if not known.is_key(body.api_key.strip().encode()):
+    grant = await ring.grant(body.api_key.strip().encode())
+    if grant is None:
         raise HttpError(API_KEY_INVALID, "The service does not know this key.")
-    sessions.sign_in(response, known.issue(), request.headers)
+    sessions.sign_in(response, sessions.issue(ring, grant), request.headers)
     return response
 
 

@@ -77,7 +77,7 @@ async def create_dataset(
     prefer: Prefer = None,
 ) -> Response:
     """Upload a file of preference pairs: as a form, or as the raw body with the options as query parameters."""
-    async with receive_upload(request, desk) as upload:
+    async with receive_upload(request, desk.limited(caller.max_upload_bytes)) as upload:
         options = parse_options(upload.options)
         asked = creating(request, caller.project_id, key, upload.fingerprint())
         # A process that dies while it checks keeps the key for as long as a check may take.

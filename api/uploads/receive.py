@@ -5,8 +5,9 @@ import json
 import unicodedata
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
@@ -31,6 +32,9 @@ class UploadDesk:
     """Threads that write to the disk."""
     check_limiter: CapacityLimiter
     """Threads that wait for a check to end, which may take minutes; kept apart from those of short requests."""
+
+    def limited(self, max_bytes: int | None) -> Self:
+        return self if max_bytes is None else replace(self, max_bytes=min(self.max_bytes, max_bytes))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ from preftune.errors import ApiError, ConnectionFailed
 
 MAX_ATTEMPTS = 4
 RETRY_STATUSES = frozenset({502, 503, 504})
+RATE_LIMITED = "rate-limited"
+MAX_RETRY_AFTER_SECONDS = 60.0
 CONFLICT_IN_FLIGHT = "idempotency-key-in-use"
 
 
@@ -63,9 +65,10 @@ class Transport:
 
     def _retrying(self, send: Callable[[], httpx.Response], attempts: int = MAX_ATTEMPTS) -> httpx.Response:
         failure: Exception | None = None
+        pause = 0.0
         for attempt in range(attempts):
-            if attempt:
-                time.sleep(min(4.0, 0.25 * 2**attempt))
+            time.sleep(pause)
+            pause = min(4.0, 0.5 * 2**attempt)
             try:
                 response = send()
             except httpx.TransportError as error:
@@ -74,7 +77,9 @@ class Transport:
             failure = problem_of(response)
             if failure is None:
                 return response
-            if response.status_code not in RETRY_STATUSES and failure.code != CONFLICT_IN_FLIGHT:
+            if failure.code == RATE_LIMITED:
+                pause = _retry_after(response) or pause
+            elif response.status_code not in RETRY_STATUSES and failure.code != CONFLICT_IN_FLIGHT:
                 break
         assert failure is not None
         raise failure
@@ -93,6 +98,12 @@ def problem_of(response: httpx.Response) -> ApiError | None:
     except ValueError:
         problem = {}
     return ApiError(response.status_code, problem if isinstance(problem, dict) else {})
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """What the service asks for, within bounds."""
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), MAX_RETRY_AFTER_SECONDS) if text.isdecimal() else None
 
 
 def _given(params: dict[str, Any]) -> dict[str, Any]:

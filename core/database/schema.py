@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from core.database.tables.access import ApiKey, ProjectLimits
 from core.database.tables.base import Base
 from core.database.tables.bookkeeping import IdempotencyKey, SweeperLock
 from core.database.tables.datasets import Dataset
@@ -26,5 +27,6 @@ JOB_TABLES: tuple[Any, ...] = (
 )
 """Tables with rows of a job, in the order in which they can be emptied."""
 TABLES = (
-    Project, Dataset, Upload, UploadPart, Job, *JOB_TABLES, StageOutput, Garbage, IdempotencyKey, SweeperLock,
+    Project, ProjectLimits, ApiKey, Dataset, Upload, UploadPart, Job, *JOB_TABLES, StageOutput, Garbage, IdempotencyKey,
+    SweeperLock,
 )  # fmt: skip

@@ -7,6 +7,7 @@
     ├── TooLarge              kind "too_large"    over a documented limit
     ├── UnsupportedMedia      kind "unsupported"  bytes of a kind that is never read
     ├── Forbidden             kind "forbidden"
+    ├── Limited               kind "limited"      the project has taken what it may
     ├── Unavailable           kind "unavailable"  a store, database or broker does not answer; try again
     └── Fenced                kind "fenced"       another attempt has taken the job over
 
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 ErrorKind = Literal[
-    "invalid", "not_found", "conflict", "too_large", "unsupported", "forbidden", "unavailable", "fenced"
+    "invalid", "not_found", "conflict", "too_large", "unsupported", "forbidden", "limited", "unavailable", "fenced"
 ]
 
 
@@ -79,6 +80,12 @@ class Forbidden(DomainError):
     code = "forbidden"
     title = "Not allowed"
     kind = "forbidden"
+
+
+class Limited(DomainError):
+    code = "limited"
+    title = "Over what the project may take"
+    kind = "limited"
 
 
 class Unavailable(DomainError):

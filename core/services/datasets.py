@@ -20,6 +20,7 @@ from core.datasets.recognition import validate_options
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import Conflict, InvalidRequest, NotFound
+from core.services import projects
 from core.services.backend import Backend
 from core.services.cursors import BAD_CURSOR, decode_cursor, decode_offset, encode_cursor
 from core.services.ids import new_id
@@ -67,7 +68,8 @@ class Upload:
 def create(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str | None = None) -> DatasetView:
     """Check the file and keep it. A refused one leaves nothing behind.
 
-    Raises DatasetRejected with the report, DatasetTooLarge, DatasetUnsupported; InvalidRequest for wrong options.
+    Raises DatasetRejected with the report, DatasetTooLarge, DatasetUnsupported, QuotaExceeded; InvalidRequest for wrong
+    options.
     With a `dataset_id` chosen before (see `idempotency`), a repeated call answers what is there.
     """
     chosen = dataset_id or new_id("ds")
@@ -76,6 +78,7 @@ def create(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str
         return known
     options = check_options(option_fields(upload), backend.settings)
     validate_options(options)
+    _require_room(backend, project_id, upload.path)
     with scratch_folder(backend.settings, "check") as folder:
         result = check(backend.settings, upload.path, options, folder)
         if result.refusal is not None:
@@ -98,6 +101,7 @@ def create_later(backend: Backend, project_id: str, upload: Upload, *, dataset_i
     if known is not None:
         return known
     validate_options(check_options(option_fields(upload), backend.settings))
+    _require_room(backend, project_id, upload.path)
     backend.store.put_file(keys.dataset_original(project_id, chosen), upload.path)
     num_bytes, sha256 = upload.path.stat().st_size, _sha256(upload.path)
 
@@ -289,11 +293,18 @@ def _insert(backend: Backend, project_id: str, dataset_id: str, make_row: Callab
         row = dataset_rows.find_dataset(session, project_id, dataset_id)
         if row is None:
             row = make_row()
+            projects.require_room(session, project_id, row.num_bytes)
             session.add(row)
             session.flush()
         return view(row)
 
     return backend.database.write(work)
+
+
+def _require_room(backend: Backend, project_id: str, path: Path) -> None:
+    """Before anything is done with the file; asked again when it is recorded."""
+    num_bytes = path.stat().st_size
+    backend.database.write(lambda session: projects.require_room(session, project_id, num_bytes))
 
 
 def _find_known(backend: Backend, project_id: str, dataset_id: str | None) -> DatasetView | None:

@@ -17,7 +17,7 @@ from core.domain.job_spec import JobRequest, JobSpec, resolve_request
 from core.domain.job_state import Desired, JobStatus
 from core.domain.variants import VariantError, get_variant, validate_beta, validate_options
 from core.failpoints import reach
-from core.services import base_models
+from core.services import base_models, projects
 from core.services.backend import Backend
 from core.services.base_models import StartingPoint
 
@@ -98,8 +98,9 @@ def settle(session: Session, project_id: str, draft: Draft) -> Settled:
 
 
 def insert(session: Session, project_id: str, job_id: str, draft: Draft, source: Job | None = None) -> Job:
-    """Queue the job. Raises InvalidRequest naming every fault."""
+    """Queue the job. Raises QuotaExceeded, InvalidRequest naming every fault."""
     request = draft.request
+    projects.require_room_for_job(session, project_id)
     settled = settle(session, project_id, draft)
     job = Job(
         id=job_id,

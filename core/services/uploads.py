@@ -19,7 +19,7 @@ from core.datasets.recognition import validate_options
 from core.datasets.result import DatasetRejected, DatasetTooLarge, DatasetUnsupported
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound, TooLarge
-from core.services import datasets
+from core.services import datasets, projects
 from core.services.backend import Backend
 from core.services.ids import new_id
 from core.services.spooling import scratch_folder
@@ -93,7 +93,7 @@ class NewPart:
 
 
 def create(backend: Backend, project_id: str, new: NewUpload, *, upload_id: str | None = None) -> UploadView:
-    """Raises AnnouncedTooLarge, TooManyUploads, InvalidRequest for wrong options."""
+    """Raises AnnouncedTooLarge, TooManyUploads, QuotaExceeded, InvalidRequest for wrong options."""
     limit = min(backend.settings.max_upload_bytes, MAX_PARTS * MAX_PART_BYTES)
     if new.num_bytes > limit:
         raise AnnouncedTooLarge(f"The file has {new.num_bytes:,} bytes; {limit:,} are allowed. Split it.")
@@ -104,6 +104,7 @@ def create(backend: Backend, project_id: str, new: NewUpload, *, upload_id: str 
         known = upload_rows.find_upload(session, project_id, chosen)
         if known is not None:
             return _view(session, known)
+        projects.require_room(session, project_id, new.num_bytes)
         if upload_rows.count_open(session, project_id) >= MAX_OPEN_UPLOADS:
             raise TooManyUploads(
                 f"{MAX_OPEN_UPLOADS} uploads are open. Complete or delete some; each ends by itself a day after its "

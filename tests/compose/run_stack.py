@@ -60,17 +60,28 @@ class Stack:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.secrets_dir = folder / "secrets"
-        self.env_file = folder / "env"
+        self.folder = folder
+        self.client_url = f"http://127.0.0.1:{self.port}"
+        self.make_secrets(folder / "secrets")
+
+    def make_secrets(self, secrets_dir: Path) -> None:
+        self.secrets_dir = secrets_dir
+        self.env_file = self.folder / "env"
         self.env_file.write_text(
-            f"SECRETS_DIR={self.secrets_dir}\nPREFTUNE_PUBLISH=127.0.0.1:{self.port}\nSEAWEEDFS_TAG={store_tag()}\n"
+            f"SECRETS_DIR={secrets_dir}\nPREFTUNE_PUBLISH=127.0.0.1:{self.port}\nSEAWEEDFS_TAG={store_tag()}\n"
         )
-        environment = os.environ | {"SECRETS_DIR": str(self.secrets_dir)}
-        subprocess.run(
-            ["sh", "docker/make-secrets.sh"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=True
+        self.script("make-secrets.sh")
+        self.client = Client(self.client_url, api_key=(secrets_dir / "api_key").read_text().strip())
+
+    def script(self, name: str, *arguments: Path) -> None:
+        """One of the scripts under docker/, on this stack."""
+        own = {"COMPOSE_PROJECT_NAME": PROJECT, "COMPOSE_ENV_FILES": str(self.env_file)}
+        command = ["sh", f"docker/{name}", *map(str, arguments)]
+        environment = os.environ | own | {"SECRETS_DIR": str(self.secrets_dir)}
+        run = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600
         )
-        self.api_key = (self.secrets_dir / "api_key").read_text().strip()
-        self.client = Client(f"http://127.0.0.1:{self.port}", api_key=self.api_key)
+        require(run.returncode == 0, f"docker/{name} failed:\n{run.stderr}")
 
     def compose(self, *arguments: str, timeout: float = 900) -> str:
         command = ["docker", "compose", "-p", PROJECT, "--env-file", str(self.env_file), *arguments]
@@ -116,13 +127,50 @@ def exercise(stack: Stack, folder: Path) -> None:
     stack.compose("down", "-t", "10")
     say(f"down and up again: healthy after {stack.up():.1f} s")
     check_outcome(stack.client, job_id, folder / "policy-again")
-    one, other = (sorted(path.rglob("*")) for path in (folder / "policy", folder / "policy-again"))
-    require(
-        [path.name for path in one] == [path.name for path in other], "files of the policy differ after down and up"
-    )
-    for first, second in zip(one, other, strict=True):
-        require(first.is_dir() or first.read_bytes() == second.read_bytes(), f"{first.name} differs after down and up")
+    compare(folder / "policy", folder / "policy-again")
     say("the job and its policy are still there, byte for byte")
+    rehearse_restoring(stack, folder, dataset["id"])
+
+
+def rehearse_restoring(stack: Stack, folder: Path, dataset_id: str) -> None:
+    """Into an empty stack with other secrets: what was there is there, and a paused job ends as an undisturbed one."""
+    paused = submit(stack.client, dataset_id, reuse=False)
+    wait_for(lambda: dpo_step(stack.client, paused) >= 40, "DPO to be under way")
+    stack.client.jobs.pause(paused)
+    wait_for(lambda: stack.client.jobs.get(paused)["status"] == "paused", "the job to be paused")
+    key = stack.compose("exec", "-T", "api", "preftune", "keys", "create", "drill").strip()
+    stack.script("backup.sh", folder / "backup")
+    say(f"backed up: {sum(path.stat().st_size for path in (folder / 'backup').iterdir()) / 1e6:,.0f} MB")
+    stack.compose("down", "-v", "-t", "10")
+    stack.make_secrets(folder / "other-secrets")
+    stack.script("restore.sh", folder / "backup")
+    say("restored into an empty stack with other secrets")
+    restored = Client(stack.client_url, api_key=key)
+    compare(download(restored, newest_succeeded(restored), folder / "restored"), folder / "policy")
+    restored.jobs.resume(paused)
+    job = restored.jobs.wait(paused, timeout_seconds=JOB_SECONDS)
+    require(job["status"] == "succeeded", f"the paused job {job['status']}: {job['error']}")
+    weights = [
+        path / "model.safetensors" for path in (download(restored, paused, folder / "resumed"), folder / "policy")
+    ]
+    require(weights[0].read_bytes() == weights[1].read_bytes(), "the resumed job ends in other weights")
+    say("a key made before opens it; the policy is the same; the paused job ended in the very same weights")
+
+
+def newest_succeeded(client: Client) -> str:
+    job_id: str = client.jobs.list(status="succeeded")["data"][0]["id"]
+    return job_id
+
+
+def download(client: Client, job_id: str, folder: Path) -> Path:
+    return client.jobs.download(job_id, folder)
+
+
+def compare(one: Path, other: Path) -> None:
+    firsts, seconds = sorted(one.rglob("*")), sorted(other.rglob("*"))
+    require([path.name for path in firsts] == [path.name for path in seconds], f"files of {one} and {other} differ")
+    for first, second in zip(firsts, seconds, strict=True):
+        require(first.is_dir() or first.read_bytes() == second.read_bytes(), f"{first} and {second} differ")
 
 
 def check_images() -> None:
@@ -190,9 +238,9 @@ def write_pairs(path: Path) -> Path:
     return path
 
 
-def submit(client: Client, dataset_id: str) -> str:
+def submit(client: Client, dataset_id: str, **more: Any) -> str:
     fields: dict[str, Any] = {"sft": STAGE, "dpo": STAGE, "checkpoint_every_steps": 20, "validation_fraction": 0}
-    job = client.jobs.submit(base_model="tiny", dataset_id=dataset_id, precision="fp32", **fields)
+    job = client.jobs.submit(base_model="tiny", dataset_id=dataset_id, precision="fp32", **fields, **more)
     job_id: str = job["id"]
     say(f"submitted {job_id}")
     return job_id

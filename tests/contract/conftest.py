@@ -51,6 +51,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
         database = request.getfixturevalue("postgresql_database")
         tables = ", ".join(table for table in metadata.tables if table not in ("projects", "sweeper_lock"))
         database.write(lambda session: session.execute(text(f"TRUNCATE {tables}")))
+        database.write(lambda session: session.execute(text("DELETE FROM projects WHERE id <> 'default'")))
         database.write(lambda session: session.execute(text("UPDATE sweeper_lock SET owner = ''")))
         yield database
 

@@ -53,8 +53,16 @@ def describe(engine: Engine) -> list[Any]:
 
 
 def words(sql: str) -> list[str]:
-    """Of a statement, without regard to the order of constraints and to spaces."""
-    return sorted(line.strip().rstrip(",") for line in sql.splitlines())
+    """Of a statement: its parts between commas, whatever their order (columns are added last) and spaces."""
+    head, _, body = sql.partition("(")
+    parts, depth = [""], 0
+    for character in body.strip().removesuffix(")"):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [head.strip(), *sorted(" ".join(part.split()) for part in parts)]
 
 
 def test_a_migrated_schema_is_the_schema_of_the_tables(urls: tuple[str, str]) -> None:

@@ -3,13 +3,15 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Row, delete, func, or_, select, update
-from sqlalchemy.orm import Session, load_only
+from sqlalchemy import ColumnElement, Row, delete, func, or_, select, update
+from sqlalchemy.orm import Session, aliased, load_only
 
 from core.database.columns import database_after, database_now, json_text
+from core.database.repositories import access
 from core.database.repositories.events import EventDraft, append_event
 from core.database.repositories.transitions import Move, move
 from core.database.schema import JOB_TABLES
+from core.database.tables.access import ProjectLimits
 from core.database.tables.jobs import Attempt, Job, JobStage
 from core.domain.errors import Fenced
 from core.domain.job_state import FINAL_STATUSES, Desired, JobStatus
@@ -94,9 +96,9 @@ def queue_positions(session: Session, job_ids: Collection[str]) -> dict[str, int
 def claim_next(session: Session, claimant: Claimant) -> Job | None:
     """Take the lease of the next queued job that is due."""
     due = (Job.status == JobStatus.QUEUED, Job.desired == Desired.RUN, Job.next_run_at <= database_now())
-    statement = select(Job).where(*due).order_by(Job.priority.desc(), Job.id).limit(1)
-    job = session.scalar(statement.with_for_update(skip_locked=True))
-    if job is None:
+    statement = select(Job).where(*due, ~_has_project_enough()).order_by(Job.priority.desc(), Job.id).limit(1)
+    job = session.scalar(statement.with_for_update(skip_locked=True, of=Job))
+    if job is None or not _may_run_another(session, job.project_id):
         return None
     attempt = job.attempt + 1
     session.add(
@@ -125,6 +127,23 @@ def claim_next(session: Session, claimant: Claimant) -> Job | None:
     move(session, job, Move(to=JobStatus.RUNNING, event=event, values=lease))
     reach("claim.in_transaction")
     return job
+
+
+def _has_project_enough() -> ColumnElement[bool]:
+    """Runs as many jobs as it may."""
+    running = aliased(Job)
+    mine = (running.project_id == Job.project_id, running.status == JobStatus.RUNNING)
+    num_running = select(func.count()).select_from(running).where(*mine).correlate(Job).scalar_subquery()
+    limited = (ProjectLimits.project_id == Job.project_id, ProjectLimits.max_running_jobs <= num_running)
+    return select(ProjectLimits.project_id).where(*limited).correlate(Job).exists()
+
+
+def _may_run_another(session: Session, project_id: str) -> bool:
+    """Asked again under a lock: two workers may have seen the same last place."""
+    limits = access.lock_limits(session, project_id)
+    if limits is None or limits.max_running_jobs is None:
+        return True
+    return access.count_jobs(session, project_id, JobStatus.RUNNING) < limits.max_running_jobs
 
 
 def find_claimed(session: Session, token: str) -> Job | None:

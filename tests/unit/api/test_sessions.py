@@ -1,34 +1,50 @@
 """The cookie of a signed-in browser: only the service that knows the key makes one, and it does not last."""
 
+import asyncio
+from types import SimpleNamespace
+
 import pytest
 from starlette.datastructures import Headers
 
 from api import sessions
-from api.sessions import COOKIE, LIFE_SECONDS, Sessions, is_own_origin
+from api.key_ring import BOOTSTRAP, KeyRing
+from api.sessions import COOKIE, LIFE_SECONDS, is_own_origin, issue, session_grant
+from core.domain.access import Scope
+from core.services.api_keys import Grant
+from core.settings import Settings
 
-KEY = b"pt_0123456789"
+KEY = "pt_0123456789"
 
 
-def with_cookie(token: str) -> Headers:
-    return Headers({"cookie": f"other=1; {COOKIE}={token}"})
+def ring(key: str = KEY) -> KeyRing:
+    return KeyRing(SimpleNamespace(settings=Settings(api_key=key)))  # type: ignore[arg-type]
+
+
+def has(known: KeyRing, token: str) -> bool:
+    return asyncio.run(session_grant(known, Headers({"cookie": f"other=1; {COOKIE}={token}"}))) is not None
+
+
+@pytest.fixture(autouse=True)
+def _no_stored_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.key_ring.api_keys.find_live", lambda *_: None)
 
 
 def test_a_session_is_known_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = Sessions(KEY)
+    known = ring()
     monkeypatch.setattr(sessions.time, "time", lambda: 1000.0)
-    token = known.issue()
-    assert known.has(with_cookie(token))
-    assert Sessions(KEY).has(with_cookie(token)), "another process of the service knows it too"
-    assert KEY.decode() not in token
+    token = issue(known, BOOTSTRAP)
+    assert has(known, token)
+    assert has(ring(), token), "another process of the service knows it too"
+    assert KEY not in token
     monkeypatch.setattr(sessions.time, "time", lambda: 1000.0 + LIFE_SECONDS - 1)
-    assert known.has(with_cookie(token))
+    assert has(known, token)
     monkeypatch.setattr(sessions.time, "time", lambda: 1000.0 + LIFE_SECONDS)
-    assert not known.has(with_cookie(token))
+    assert not has(known, token)
 
 
-def test_nobody_else_makes_one() -> None:
-    known = Sessions(KEY)
-    token = known.issue()
+def test_nobody_else_makes_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = ring()
+    token = issue(known, BOOTSTRAP)
     end, rest = token.split(".", 1)
     forged = [
         f"{int(end) + 1}.{rest}",
@@ -38,12 +54,17 @@ def test_nobody_else_makes_one() -> None:
         "x",
         "ü.ü",
         f"{token}.",
+        token.replace("bootstrap", "key_1"),
     ]
-    for other in [*forged, Sessions(KEY + b"x").issue()]:
-        assert not known.has(with_cookie(other)), other
-    assert not known.has(Headers({}))
-    assert known.is_key(KEY)
-    assert not known.is_key(KEY[:-1])
+    for other in [*forged, issue(ring(KEY + "x"), BOOTSTRAP)]:
+        assert not has(known, other), other
+    assert asyncio.run(session_grant(known, Headers({}))) is None
+    stored = Grant(key_id="key_1", project_id="p", scope=Scope.READ, secret_sha256="a" * 64)
+    monkeypatch.setattr("api.key_ring.api_keys.find_live", lambda *_: stored)
+    assert has(ring(), issue(known, stored))
+    assert not has(ring(), token.replace("bootstrap", "key_1")), "a session of one key is none of another"
+    monkeypatch.setattr("api.key_ring.api_keys.find_live", lambda *_: None)
+    assert not has(ring(), issue(known, stored)), "it ends with its key"
 
 
 @pytest.mark.parametrize(

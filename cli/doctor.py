@@ -1,0 +1,38 @@
+"""`preftune doctor`: looks at the deployment from this machine, with the settings that its services have."""
+
+import typer
+from rich.text import Text
+
+from cli.console import err, fail, out
+from cli.extras import from_extra
+
+_STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
+
+
+def doctor() -> None:
+    """Check database, store, broker, clock, disk, base models, keys and device; exit code 1 if something fails."""
+    settings_error = from_extra("core.settings", "SettingsError", "api")
+    try:
+        settings = from_extra("core.settings", "load_settings", "api")()
+        backend = from_extra("core.services.backend", "open_backend", "api")(settings)
+    except settings_error as error:
+        fail(str(error), code=2)
+    num_failed = 0
+    try:
+        for finding in from_extra("core.services.diagnosis", "diagnose", "api")(backend):
+            num_failed += finding.state == "failed"
+            _show(finding.name, finding.state, finding.detail)
+    finally:
+        backend.close()
+    try:
+        _show("device", "ok", from_extra("worker.device", "choose_device", "api")(settings.device).label)
+    except settings_error as error:
+        num_failed += 1
+        _show("device", "failed", str(error))
+    if num_failed:
+        err.print(f"{num_failed} of these failed", style="bold red")
+        raise typer.Exit(1)
+
+
+def _show(name: str, state: str, detail: str) -> None:
+    out.print(Text(f"{name:<12}"), Text(f"{state:<8}", _STYLES[state]), Text(detail), soft_wrap=True)

@@ -1,0 +1,30 @@
+"""The deployment's own database, for commands of its operator: they need its settings, not a running service."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cli.console import fail
+from cli.extras import from_extra
+
+
+@contextmanager
+def operating() -> Iterator[Any]:
+    """A backend whose errors become one sentence and an exit code."""
+    settings_error = from_extra("core.settings", "SettingsError", "api")
+    domain_error = from_extra("core.domain.errors", "DomainError", "api")
+    try:
+        settings = from_extra("core.settings", "load_settings", "api")()
+        backend = from_extra("core.services.backend", "open_backend", "api")(settings)
+    except settings_error as error:
+        fail(str(error), code=2)
+    except domain_error as error:
+        fail(error.detail)
+    try:
+        if not from_extra("core.database.migrate", "is_current", "api")(backend.database.engine):
+            fail("the database has not this version's schema; start the service once, or run `preftune migrate`")
+        yield backend
+    except domain_error as error:
+        fail(error.detail)
+    finally:
+        backend.close()

@@ -1,0 +1,87 @@
+"""Keys, projects and their limits; what a project has taken."""
+
+from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_after, database_now
+from core.database.tables.access import ApiKey, ProjectLimits
+from core.database.tables.datasets import Dataset
+from core.database.tables.jobs import Job
+from core.database.tables.objects import Artifact, Checkpoint, CheckpointStatus, StageOutput
+from core.database.tables.projects import Project
+from core.domain.job_state import JobStatus
+
+
+def find_key(session: Session, key_id: str) -> ApiKey | None:
+    return session.get(ApiKey, key_id, populate_existing=True)
+
+
+def lock_key(session: Session, key_id: str) -> ApiKey | None:
+    return session.get(ApiKey, key_id, with_for_update=True, populate_existing=True)
+
+
+def is_live(session: Session, key_id: str) -> bool:
+    """Neither revoked nor expired, by the database's clock."""
+    return session.scalar(select(ApiKey.id).where(ApiKey.id == key_id, *_live())) is not None
+
+
+def has_live_key(session: Session) -> bool:
+    return session.scalar(select(ApiKey.id).where(*_live()).limit(1)) is not None
+
+
+def list_keys(session: Session, project_id: str | None) -> list[ApiKey]:
+    """Oldest first."""
+    statement = select(ApiKey).order_by(ApiKey.id)
+    if project_id is not None:
+        statement = statement.where(ApiKey.project_id == project_id)
+    return list(session.scalars(statement))
+
+
+def is_use_unnoted(session: Session, key_id: str, within_seconds: float) -> bool:
+    """Is the last use that was noted further back?"""
+    is_old = ApiKey.last_used_at.is_(None) | (ApiKey.last_used_at < database_after(-within_seconds))
+    return session.scalar(select(ApiKey.id).where(ApiKey.id == key_id, is_old)) is not None
+
+
+def note_use(session: Session, key_id: str) -> None:
+    statement = update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=database_now())
+    session.execute(statement.execution_options(synchronize_session=False))
+
+
+def find_project(session: Session, project_id: str) -> Project | None:
+    return session.get(Project, project_id)
+
+
+def list_projects(session: Session) -> list[Project]:
+    return list(session.scalars(select(Project).order_by(Project.id)))
+
+
+def find_limits(session: Session, project_id: str) -> ProjectLimits | None:
+    return session.get(ProjectLimits, project_id, populate_existing=True)
+
+
+def lock_limits(session: Session, project_id: str) -> ProjectLimits | None:
+    """Whoever takes something under a limit holds this, so that two cannot take the last of it."""
+    return session.get(ProjectLimits, project_id, with_for_update=True, populate_existing=True)
+
+
+def count_jobs(session: Session, project_id: str, status: JobStatus) -> int:
+    statement = select(func.count()).select_from(Job).where(Job.project_id == project_id, Job.status == status)
+    return session.scalar(statement) or 0
+
+
+def stored_bytes(session: Session, project_id: str) -> int:
+    """Of data sets, artifacts, committed checkpoints and outputs of stages."""
+    sums = (
+        select(func.sum(Dataset.num_bytes)).where(Dataset.project_id == project_id),
+        select(func.sum(Artifact.num_bytes)).where(Artifact.project_id == project_id),
+        select(func.sum(Checkpoint.num_bytes)).where(
+            Checkpoint.project_id == project_id, Checkpoint.status == CheckpointStatus.COMMITTED
+        ),
+        select(func.sum(StageOutput.num_bytes)).where(StageOutput.project_id == project_id),
+    )
+    return sum(int(session.scalar(statement) or 0) for statement in sums)
+
+
+def _live() -> tuple[ColumnElement[bool], ...]:
+    return (ApiKey.revoked_at.is_(None), ApiKey.expires_at.is_(None) | (ApiKey.expires_at > database_now()))

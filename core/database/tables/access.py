@@ -1,0 +1,44 @@
+from sqlalchemy import CheckConstraint, ForeignKey, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.database.columns import enum_type
+from core.database.tables.base import Base, BigInt, Digest, Id, ShortText, Time
+from core.domain.access import Scope
+
+
+class ApiKey(Base):
+    """A key that may be used until it expires or is revoked. Of its secret only the hash is known here."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (Index(None, "project_id"),)
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[ShortText]
+    scope: Mapped[Scope] = mapped_column(enum_type(Scope, "scope"))
+    secret_sha256: Mapped[Digest]
+    """The secret has 256 random bits: nothing slower than SHA-256 is needed."""
+    created_at: Mapped[Time]
+    expires_at: Mapped[Time | None]
+    revoked_at: Mapped[Time | None]
+    last_used_at: Mapped[Time | None]
+
+
+class ProjectLimits(Base):
+    """What one project may take; null, or no row: as much as there is."""
+
+    __tablename__ = "project_limits"
+    __table_args__ = (
+        CheckConstraint(
+            "max_stored_bytes >= 0 AND max_upload_bytes >= 0 AND max_queued_jobs >= 0 AND max_running_jobs >= 0 "
+            "AND max_requests_per_minute > 0",
+            "limits",
+        ),
+    )
+
+    project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    max_stored_bytes: Mapped[BigInt | None]
+    max_upload_bytes: Mapped[BigInt | None]
+    max_queued_jobs: Mapped[int | None]
+    max_running_jobs: Mapped[int | None]
+    max_requests_per_minute: Mapped[int | None]

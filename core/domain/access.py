@@ -1,0 +1,18 @@
+"""What the holder of a key may do: the vocabulary."""
+
+from enum import StrEnum
+
+
+class Scope(StrEnum):
+    """Each includes the ones before it."""
+
+    READ = "read"
+    """Look at everything of the project, and download."""
+    WRITE = "write"
+    """Upload, submit, steer, delete."""
+    ADMIN = "admin"
+    """And see what concerns the deployment."""
+
+    def includes(self, other: "Scope") -> bool:
+        order = list(Scope)
+        return order.index(self) >= order.index(other)
