@@ -2,16 +2,20 @@
 ARG PYTHON_VERSION=3.11
 FROM python:${PYTHON_VERSION}-slim AS build
 RUN python -m venv /venv
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md ./
+# What others wrote comes first, in a layer that our own changes leave as it is.
+COPY pyproject.toml constraints.txt docker/requirements.py ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python requirements.py api > requirements.txt && /venv/bin/pip install -c constraints.txt -r requirements.txt
+COPY README.md alembic.ini ./
 COPY api api
 COPY worker worker
 COPY cli cli
 COPY client client
 COPY core core
 COPY migrations migrations
-COPY alembic.ini ./
-RUN /venv/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt '.[api]'
+RUN --mount=type=cache,target=/root/.cache/pip /venv/bin/pip install --no-deps .
 
 FROM python:${PYTHON_VERSION}-slim
 RUN useradd --uid 10001 --create-home preftune \

@@ -3,20 +3,24 @@ ARG PYTHON_VERSION=3.11
 FROM python:${PYTHON_VERSION}-slim AS build
 ARG DEVICE=cpu
 RUN python -m venv /venv
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
-COPY constraints.txt ./
 # torch first, in a layer of its own: it is the bulk, and changes least
-RUN if [ "$DEVICE" = cpu ]; then index="--extra-index-url https://download.pytorch.org/whl/cpu"; fi \
-    && /venv/bin/pip install --no-cache-dir --disable-pip-version-check --retries 1 $index -c constraints.txt torch
-COPY pyproject.toml README.md ./
+COPY constraints.txt ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    if [ "$DEVICE" = cpu ]; then index="--extra-index-url https://download.pytorch.org/whl/cpu"; fi \
+    && /venv/bin/pip install --retries 1 $index -c constraints.txt torch
+COPY pyproject.toml docker/requirements.py ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python requirements.py api worker > requirements.txt && /venv/bin/pip install -c constraints.txt -r requirements.txt
+COPY README.md alembic.ini ./
 COPY api api
 COPY worker worker
 COPY cli cli
 COPY client client
 COPY core core
 COPY migrations migrations
-COPY alembic.ini ./
-RUN /venv/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt '.[worker]'
+RUN --mount=type=cache,target=/root/.cache/pip /venv/bin/pip install --no-deps .
 
 FROM python:${PYTHON_VERSION}-slim
 RUN useradd --uid 10001 --create-home preftune \
