@@ -44,6 +44,10 @@ types: venv
 format: venv ## put the code into shape
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
+.PHONY: bench-metrics
+bench-metrics: venv ## live curves under load: pollers, streams, a long job, ingestion (MLFLOW=<path of its command>: beside it)
+	@$(BIN)/python benchmarks/bench_metrics.py $(if $(MLFLOW),--mlflow $(MLFLOW)) --out benchmarks/results/metrics.json
+
 .PHONY: test-parity
 test-parity: venv .venv-trl/.installed ## thirty steps beside TRL for every loss that both have; adapters beside peft
 	@.venv-trl/bin/python -m pytest tests/numerics/test_trl_parity.py tests/numerics/test_lora.py

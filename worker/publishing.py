@@ -20,9 +20,12 @@ from core.services.views import MetricPointView
 from core.storage import keys
 from core.storage.trees import check_stored, upload_tree, write_sums
 from worker.curves import draw_curves
+from worker.event_files import write_event_files
 from worker.model_card import model_card
 from worker.report import html_report
 from worker.trainer_events import PAIRS_FILE, SUMMARY_FILE
+
+EVENT_FILES_DIR = "tensorboard"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,7 @@ def _complete(backend: Backend, claim: Claim, product: Product, directory: Path)
     curves = draw_curves(points)
     _write(directory / "curves.svg", curves)
     _write(directory / "report.html", html_report(record, curves, _pairs(directory / PAIRS_FILE)))
+    write_event_files(points, directory / EVENT_FILES_DIR)
     _write(directory / "README.md", model_card(record))
     write_sums(directory)
 

@@ -54,6 +54,7 @@ def test_a_job_runs_to_its_artifact(backend: Backend) -> None:
     assert {stage.name.value: stage.status for stage in job.stages}["publishing"] == "finished"
     paths = {file.path for file in artifacts.get(backend, PROJECT, job_id).files}
     assert paths >= {"model.safetensors", "config.json", "README.md", "job.json", "metrics.jsonl", "SHA256SUMS"}
+    assert paths >= {f"tensorboard/{run}-train/events.out.tfevents.0.preftune" for run in ("sft", "dpo")}
 
 
 def test_metrics_are_visible_within_a_second(backend: Backend) -> None:
