@@ -70,3 +70,20 @@ secrets: ## random secrets for docker compose, once
 
 test-compose: venv ## the compose stack, for real (needs a Docker engine): images, a whole job, kills and restarts
 	@$(BIN)/python tests/compose/run_stack.py
+
+.PHONY: bench-train
+BENCH_DATA ?= $(firstword $(wildcard ../shared/data/hh-helpful.jsonl) examples/house-style.jsonl)
+BENCH_OUT ?= benchmarks/results/$(shell date +%F)-train-cpu.md
+BENCH_ARGS ?= $(if $(QUICK),--workloads hh --modes full --pairs 8)
+
+bench-train: venv .venv-trl/.installed ## DPO side by side with TRL on this CPU (an hour; QUICK=1: minutes)
+	@$(BIN)/preftune models pull smollm2-135m-instruct --models-dir $(MODELS_DIR)
+	@$(BIN)/python benchmarks/bench_train.py --model $(MODELS_DIR)/smollm2-135m-instruct \
+		--trl-python .venv-trl/bin/python --data $(BENCH_DATA) --out $(BENCH_OUT) $(BENCH_ARGS)
+
+.venv-trl/.installed: benchmarks/requirements-trl.txt constraints.txt
+	@test -x .venv-trl/bin/python || $(PYTHON) -m venv .venv-trl
+	@echo "installing TRL into .venv-trl (a few minutes the first time) …"
+	@.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH_FLAGS) \
+		-c constraints.txt -r benchmarks/requirements-trl.txt
+	@touch $@

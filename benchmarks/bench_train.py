@@ -1,15 +1,16 @@
 """DPO side by side: this engine and TRL's DPOTrainer, on the same pairs, in the same run, on this machine's CPU.
 
-    python benchmarks/bench_train.py --model <dir> --trl-python <venv>/bin/python [--data pairs.jsonl]
+    make bench-train            every workload, full fine-tuning and LoRA; about an hour on two cores
+    make bench-train QUICK=1    HH pairs, full fine-tuning, one step; a few minutes
 
 Every contender runs in a process of its own, one after another, round by round, so that a machine that slows down
-slows all of them. One step of warm-up, then `--pairs` pairs in steps of `--batch-size`; a reference pass made
-beforehand is timed apart ("with reference" counts it in: one epoch from nothing). Contenders:
+slows all of them. One step on tiny pairs warms up; then `--pairs` pairs in steps of `--batch-size`. A reference pass
+made beforehand is timed apart ("with reference" counts it in: one epoch from nothing). Contenders:
 
     trl-default   TRL as it comes: gradient checkpointing, reference beside the policy, padded to the longest
     trl-best      gradient checkpointing off, reference computed beforehand
     trl-malloc    the same with the allocator settings this project starts its trainer with
-    trl-single    the same, one pair at a time with accumulation, so that little is padded
+    trl-single    the same, one pair at a time with accumulation, so that little is padded (only with --only)
     preftune      this engine, with these allocator settings
 
 TRL computes in bf16 by default; on a CPU that multiplies bf16 slower than float32, all contenders are given float32.
@@ -27,13 +28,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from train_report import print_table, write_markdown
+from workloads import LENGTHS, Pair, make_pairs, read_pairs, warm_up_pairs
+
 from core.training.precision import faster_precision
 
 ROOT = Path(__file__).resolve().parent
-TURN = "\n\nAssistant:"
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**34), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 BEST = {"gradient_checkpointing": False, "precompute_ref_log_probs": True}
 TIMEOUT_SECONDS = 3600
+WORKLOADS = ("hh", *LENGTHS)
+MODES = ("full", "lora")
 
 
 @dataclass(frozen=True)
@@ -57,65 +62,79 @@ def contenders(batch_size: int) -> list[Contender]:
 
 def main() -> None:
     arguments = parse_arguments()
-    rows = read_pairs(arguments.data, arguments.pairs + arguments.batch_size)
     precision = faster_precision("cpu") if arguments.precision == "auto" else arguments.precision
-    print(
-        f"{arguments.pairs} pairs, {arguments.batch_size} a step, {arguments.threads} threads, {precision}", flush=True
-    )
-    report: dict[str, Any] = {"machine": describe_machine(), "precision": precision, "modes": {}}
-    chosen = [c for c in contenders(arguments.batch_size) if not arguments.only or c.name in arguments.only]
-    for mode in arguments.modes:
-        results: dict[str, list[dict[str, Any]]] = {contender.name: [] for contender in chosen}
-        for round_number in range(arguments.rounds):
-            for contender in chosen:
-                result = run(contender, mode, precision, rows, arguments)
-                results[contender.name].append(result)
-                rate = arguments.pairs / sum(result["step_seconds"])
-                print(f"  {mode} round {round_number + 1} {contender.name}: {rate:.3f} pairs/s", flush=True)
-        report["modes"][mode] = summarise(results, arguments.pairs, precision)
-        print_table(mode, report["modes"][mode])
-    if arguments.out:
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    report = open_report(arguments, precision)
+    chosen = [c for c in contenders(arguments.batch_size) if c.name in arguments.only]
+    for workload in arguments.workloads:
+        rows = load_rows(workload, arguments)
+        for mode in arguments.modes:
+            print(
+                f"\n{workload}, {mode}: {arguments.pairs} pairs, {arguments.batch_size} a step, {precision}", flush=True
+            )
+            results: dict[str, list[dict[str, Any]]] = {contender.name: [] for contender in chosen}
+            for round_number in range(arguments.rounds):
+                for contender in chosen:
+                    result = run(contender, mode, precision, rows, arguments)
+                    results[contender.name].append(result)
+                    rate = arguments.pairs / sum(result["step_seconds"])
+                    print(f"  round {round_number + 1} {contender.name}: {rate:.3f} pairs/s", flush=True)
+            summary = summarise(results, arguments.pairs, precision)
+            settings = {"pairs": arguments.pairs, "batch_size": arguments.batch_size, "rounds": arguments.rounds}
+            report["results"][f"{workload}/{mode}"] = settings | {"contenders": summary}
+            print_table(f"{workload} {mode}", summary)
+            save(report, arguments.out)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, type=Path, help="folder of the base model")
-    parser.add_argument("--trl-python", type=Path, help="python of an environment with trl, datasets and peft")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "examples" / "preferences.jsonl")
-    parser.add_argument("--pairs", type=int, default=32)
+    parser.add_argument("--trl-python", type=Path, help="python of an environment with benchmarks/requirements-trl.txt")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "examples" / "house-style.jsonl", help="for `hh`")
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=WORKLOADS)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+    parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--modes", nargs="+", default=["full", "lora"], choices=["full", "lora"])
-    parser.add_argument("--only", nargs="+", help="contenders by name")
+    parser.add_argument("--only", nargs="+", default=["trl-default", "trl-best", "trl-malloc", "preftune"])
     parser.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto")
-    parser.add_argument("--out", type=Path, help="write the report as JSON")
+    parser.add_argument("--out", type=Path, help="the report as Markdown; its figures beside it as JSON are added to")
     arguments = parser.parse_args()
     if arguments.trl_python is None and arguments.only != ["preftune"]:
         parser.error("--trl-python is needed, or --only preftune")
+    if arguments.pairs % arguments.batch_size:
+        parser.error("--pairs must be whole steps of --batch-size")
     return arguments
 
 
-def read_pairs(path: Path, count: int) -> list[dict[str, str]]:
-    """prompt, chosen, rejected; or transcripts in the style of hh-rlhf, whose prompt ends at the last turn."""
-    rows = []
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            row = json.loads(line)
-            if "prompt" not in row:
-                cut = row["chosen"].rfind(TURN) + len(TURN)
-                row = {"prompt": row["chosen"][:cut], "chosen": row["chosen"][cut:], "rejected": row["rejected"][cut:]}
-            if not all(isinstance(row[key], str) for key in ("prompt", "chosen", "rejected")):
-                sys.exit(f"{path.name}: this benchmark takes plain text, not messages")
-            rows.append({key: row[key] for key in ("prompt", "chosen", "rejected")})
-            if len(rows) == count:
-                return rows
-    sys.exit(f"{path.name} has {len(rows)} pairs, {count} are needed (--pairs plus one step of warm-up)")
+def load_rows(workload: str, arguments: argparse.Namespace) -> list[Pair]:
+    if workload in LENGTHS:
+        rows = make_pairs(arguments.model, *LENGTHS[workload], arguments.pairs)
+    else:
+        rows = read_pairs(arguments.data, arguments.pairs)
+    return warm_up_pairs(arguments.batch_size) + rows
+
+
+def open_report(arguments: argparse.Namespace, precision: str) -> dict[str, Any]:
+    fresh = {"machine": describe_machine(), "precision": precision, "threads": arguments.threads, "results": {}}
+    path = arguments.out.with_suffix(".json") if arguments.out else None
+    if path is None or not path.exists():
+        return fresh
+    report: dict[str, Any] = json.loads(path.read_text())
+    if any(report[key] != fresh[key] for key in ("machine", "precision", "threads")):
+        sys.exit(f"{path.name} was measured on another machine or with other settings; give another --out")
+    return report
+
+
+def save(report: dict[str, Any], out: Path | None) -> None:
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+        write_markdown(report, out)
 
 
 def run(
-    contender: Contender, mode: str, precision: str, rows: list[dict[str, str]], arguments: argparse.Namespace
+    contender: Contender, mode: str, precision: str, rows: list[Pair], arguments: argparse.Namespace
 ) -> dict[str, Any]:
     is_trl = contender.script == "contender_trl.py"
     python = str(arguments.trl_python) if is_trl else sys.executable
@@ -131,13 +150,15 @@ def run(
             "scratch": scratch,
             "result": f"{scratch}/result.json",
         }
+        settings_file = Path(scratch, "settings.json")
+        settings_file.write_text(json.dumps(settings))
         environment = os.environ | {"HF_DATASETS_CACHE": scratch, "HF_HUB_OFFLINE": "1"} | contender.environment
         environment |= {"OMP_NUM_THREADS": str(arguments.threads)}
         environment |= {} if is_trl else {"PYTHONPATH": str(ROOT.parent)}
         for name in ALLOCATOR.keys() - contender.environment.keys():
             environment.pop(name, None)
         process = subprocess.run(
-            [python, str(ROOT / contender.script), json.dumps(settings)],
+            [python, str(ROOT / contender.script), str(settings_file)],
             env=environment,
             capture_output=True,
             text=True,
@@ -146,7 +167,7 @@ def run(
         )
         if process.returncode:
             sys.exit(f"{contender.name} failed:\n{process.stderr[-4000:]}")
-        result: dict[str, Any] = json.loads(Path(settings["result"]).read_text())
+        result: dict[str, Any] = json.loads(Path(str(settings["result"])).read_text())
         return result
 
 
@@ -162,6 +183,7 @@ def summarise(results: dict[str, list[dict[str, Any]]], num_pairs: int, precisio
             "pairs_per_second": rate,
             "pairs_per_second_range": [rates[0], rates[-1]],
             "pairs_per_second_with_reference": statistics.median(with_reference),
+            "cpu_seconds_per_pair": min(result["cpu_seconds"] for result in rounds) / num_pairs,
             "peak_rss_bytes": max(result["peak_rss_bytes"] for result in rounds),
             "losses": rounds[0]["losses"],
             "versions": rounds[0]["versions"],
@@ -176,35 +198,29 @@ def summarise(results: dict[str, list[dict[str, Any]]], num_pairs: int, precisio
             )
         summary[name] = entry
     if "preftune" in summary:
-        ours = summary["preftune"]["pairs_per_second"]
+        ours = summary["preftune"]
         for entry in summary.values():
-            entry["preftune_is_times_faster"] = ours / entry["pairs_per_second"]
+            entry["preftune_is_times_faster"] = ours["pairs_per_second"] / entry["pairs_per_second"]
+            entry["preftune_takes_memory_share"] = ours["peak_rss_bytes"] / entry["peak_rss_bytes"]
     return summary
 
 
-def print_table(mode: str, summary: dict[str, Any]) -> None:
-    print(f"\n{mode:<14}{'pairs/s':>9}{'with reference':>16}{'tokens/s':>10}{'peak GB':>9}{'preftune is':>13}")
-    for name, entry in summary.items():
-        tokens = f"{entry['tokens_per_second']:.0f}" if "tokens_per_second" in entry else "-"
-        times = f"{entry['preftune_is_times_faster']:.2f}x" if "preftune_is_times_faster" in entry else "-"
-        print(
-            f"{name:<14}{entry['pairs_per_second']:>9.3f}{entry['pairs_per_second_with_reference']:>16.3f}"
-            f"{tokens:>10}{entry['peak_rss_bytes'] / 1e9:>9.2f}{times:>13}"
-        )
-    if "preftune" in summary:
-        entry = summary["preftune"]
-        peaks = ", ".join(f"{key} {value / 1e9:.0f} GFLOP/s" for key, value in entry["gemm_flops"].items())
-        print(f"preftune reaches {entry['share_of_gemm_peak']:.0%} of this CPU's matrix product speed ({peaks})\n")
-
-
 def describe_machine() -> dict[str, Any]:
-    cpu = platform.processor() or platform.machine()
+    """What a reader needs to judge the figures; no name of a host."""
+    cpu, flags = platform.processor() or platform.machine(), set()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        cpu = next(
-            (line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu
-        )
-    return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.system(), "python": platform.python_version()}
+        lines = [line.split(":", 1) for line in info.read_text().splitlines() if ":" in line]
+        facts = {key.strip(): value.strip() for key, value in lines}
+        cpu, flags = facts.get("model name", cpu), set(facts.get("flags", "").split())
+    wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "flags": [flag for flag in wanted if flag in flags],
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }
 
 
 if __name__ == "__main__":

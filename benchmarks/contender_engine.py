@@ -3,7 +3,7 @@
 import argparse
 import json
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 import torch
@@ -30,8 +30,8 @@ MICRO_BATCH_TOKENS = 2048
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("settings", type=json.loads)
-    settings = parser.parse_args().settings
+    parser.add_argument("settings", type=Path)
+    settings = json.loads(parser.parse_args().settings.read_text())
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(0)
     data = encode(settings["rows"], settings["model"], Path(settings["scratch"]))
@@ -45,17 +45,19 @@ def main() -> None:
     optimizer = MasterOptimizer(
         trainable_parameters(model), DpoPlan(epochs=1, learning_rate=1e-6, batch_size=batch_size)
     )
-    seconds, flops, losses = [], 0.0, []
+    seconds, cpu_seconds, flops, losses = [], [], 0.0, []
     for rows in groups:
-        started = perf_counter()
+        started, cpu_started = perf_counter(), process_time()
         batches = task.pack(rows, MICRO_BATCH_TOKENS)
         host = to_host(task.backward(batches), list(rows), optimizer.grad_norm())
         optimizer.update(1e-6, float(host.extra[0]))
         seconds.append(perf_counter() - started)
+        cpu_seconds.append(process_time() - cpu_started)
         flops += sum(step_flops(model, batch) for batch in batches) if rows.start else 0.0
         losses.append(float(host.values[0].mean()))
     result = {
         "step_seconds": seconds[1:],
+        "cpu_seconds": sum(cpu_seconds[1:]),
         "reference_seconds": reference_seconds,
         "losses": losses[1:],
         "flops": flops,

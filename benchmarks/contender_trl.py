@@ -4,7 +4,7 @@ import argparse
 import json
 import resource
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 import torch
 import trl
@@ -18,13 +18,15 @@ class Clock(TrainerCallback):
 
     def __init__(self) -> None:
         self.ends: list[float] = []
+        self.cpu_ends: list[float] = []
 
     def on_step_begin(self, *args: object, **kwargs: object) -> None:
         if not self.ends:
-            self.ends.append(perf_counter())
+            self.on_step_end()
 
     def on_step_end(self, *args: object, **kwargs: object) -> None:
         self.ends.append(perf_counter())
+        self.cpu_ends.append(process_time())
 
 
 class TimedTrainer(DPOTrainer):  # type: ignore[misc]
@@ -39,17 +41,17 @@ class TimedTrainer(DPOTrainer):  # type: ignore[misc]
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("settings", type=json.loads)
-    settings = parser.parse_args().settings
+    parser.add_argument("settings", type=Path)
+    settings = json.loads(parser.parse_args().settings.read_text())
     torch.set_num_threads(settings["threads"])
     clock = Clock()
     trainer = make_trainer(settings, clock)
     trainer.train()
     seconds = [end - start for start, end in zip(clock.ends, clock.ends[1:], strict=False)]
-    num_batches = len(settings["rows"]) // settings["batch_size"]
     result = {
         "step_seconds": seconds[1:],
-        "reference_seconds": trainer.reference_seconds * (num_batches - 1) / num_batches,
+        "cpu_seconds": clock.cpu_ends[-1] - clock.cpu_ends[1],
+        "reference_seconds": trainer.reference_seconds,
         "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry][1:],
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "versions": {"torch": torch.__version__, "trl": trl.__version__},
