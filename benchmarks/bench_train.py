@@ -20,7 +20,6 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from train_report import print_table, write_markdown
+from train_report import print_table, summarise, write_markdown
 from workloads import LENGTHS, Pair, make_pairs, read_pairs, warm_up_pairs
 
 from core.training.precision import faster_precision
@@ -71,18 +70,15 @@ def main() -> None:
             print(
                 f"\n{workload}, {mode}: {arguments.pairs} pairs, {arguments.batch_size} a step, {precision}", flush=True
             )
-            results: dict[str, list[dict[str, Any]]] = {contender.name: [] for contender in chosen}
+            entry = open_entry(report, f"{workload}/{mode}", arguments)
             for round_number in range(arguments.rounds):
                 for contender in chosen:
                     result = run(contender, mode, precision, rows, arguments)
-                    results[contender.name].append(result)
+                    entry["runs"].setdefault(contender.name, []).append(result)
                     rate = arguments.pairs / sum(result["step_seconds"])
                     print(f"  round {round_number + 1} {contender.name}: {rate:.3f} pairs/s", flush=True)
-            summary = summarise(results, arguments.pairs, precision)
-            settings = {"pairs": arguments.pairs, "batch_size": arguments.batch_size, "rounds": arguments.rounds}
-            report["results"][f"{workload}/{mode}"] = settings | {"contenders": summary}
-            print_table(f"{workload} {mode}", summary)
-            save(report, arguments.out)
+                    save(report, arguments.out)
+            print_table(f"{workload} {mode}", summarise(entry, precision))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -124,6 +120,15 @@ def open_report(arguments: argparse.Namespace, precision: str) -> dict[str, Any]
     if any(report[key] != fresh[key] for key in ("machine", "precision", "threads")):
         sys.exit(f"{path.name} was measured on another machine or with other settings; give another --out")
     return report
+
+
+def open_entry(report: dict[str, Any], title: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was measured of a workload so far; rounds are added to it."""
+    settings = {"pairs": arguments.pairs, "batch_size": arguments.batch_size}
+    entry: dict[str, Any] = report["results"].setdefault(title, settings | {"runs": {}})
+    if any(entry[key] != value for key, value in settings.items()):
+        sys.exit(f"{title} was measured with other settings; give another --out")
+    return entry
 
 
 def save(report: dict[str, Any], out: Path | None) -> None:
@@ -169,40 +174,6 @@ def run(
             sys.exit(f"{contender.name} failed:\n{process.stderr[-4000:]}")
         result: dict[str, Any] = json.loads(Path(str(settings["result"])).read_text())
         return result
-
-
-def summarise(results: dict[str, list[dict[str, Any]]], num_pairs: int, precision: str) -> dict[str, Any]:
-    tokens = next((r[0]["tokens"] for r in results.values() if "tokens" in r[0]), None)
-    summary = {}
-    for name, rounds in results.items():
-        seconds = [sum(result["step_seconds"]) for result in rounds]
-        rates = sorted(num_pairs / s for s in seconds)
-        rate = statistics.median(rates)
-        with_reference = [num_pairs / (s + r["reference_seconds"]) for s, r in zip(seconds, rounds, strict=True)]
-        entry = {
-            "pairs_per_second": rate,
-            "pairs_per_second_range": [rates[0], rates[-1]],
-            "pairs_per_second_with_reference": statistics.median(with_reference),
-            "cpu_seconds_per_pair": min(result["cpu_seconds"] for result in rounds) / num_pairs,
-            "peak_rss_bytes": max(result["peak_rss_bytes"] for result in rounds),
-            "losses": rounds[0]["losses"],
-            "versions": rounds[0]["versions"],
-        }
-        if tokens is not None:
-            entry["tokens_per_second"] = rate * tokens / num_pairs
-        if "flops" in rounds[0]:
-            peaks = [result["gemm_flops"][precision] for result in rounds]
-            entry["gemm_flops"] = {key: max(r["gemm_flops"][key] for r in rounds) for key in ("bf16", "fp32")}
-            entry["share_of_gemm_peak"] = statistics.median(
-                r["flops"] / s / peak for r, s, peak in zip(rounds, seconds, peaks, strict=True)
-            )
-        summary[name] = entry
-    if "preftune" in summary:
-        ours = summary["preftune"]
-        for entry in summary.values():
-            entry["preftune_is_times_faster"] = ours["pairs_per_second"] / entry["pairs_per_second"]
-            entry["preftune_takes_memory_share"] = ours["peak_rss_bytes"] / entry["peak_rss_bytes"]
-    return summary
 
 
 def describe_machine() -> dict[str, Any]:

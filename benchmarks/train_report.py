@@ -1,9 +1,51 @@
 """The results of `bench_train.py` as a table on the screen and as a page."""
 
+import statistics
 from pathlib import Path
 from typing import Any
 
-GOALS = {"trl-default": "default", "trl-best": "best", "trl-malloc": "best, our allocator settings"}
+CONTENDERS = ("trl-default", "trl-best", "trl-malloc", "trl-single", "preftune")
+
+
+def in_order(runs: dict[str, Any]) -> dict[str, Any]:
+    return {name: runs[name] for name in CONTENDERS if name in runs}
+
+
+def summarise(entry: dict[str, Any], precision: str) -> dict[str, Any]:
+    """Medians over the rounds of every contender, and ratios to this engine's."""
+    results, num_pairs = in_order(entry["runs"]), entry["pairs"]
+    tokens = next((r[0]["tokens"] for r in results.values() if "tokens" in r[0]), None)
+    summary = {}
+    for name, rounds in results.items():
+        seconds = [sum(result["step_seconds"]) for result in rounds]
+        rates = sorted(num_pairs / s for s in seconds)
+        rate = statistics.median(rates)
+        with_reference = [num_pairs / (s + r["reference_seconds"]) for s, r in zip(seconds, rounds, strict=True)]
+        facts = {
+            "pairs_per_second": rate,
+            "pairs_per_second_range": [rates[0], rates[-1]],
+            "pairs_per_second_with_reference": statistics.median(with_reference),
+            "cpu_seconds_per_pair": min(result["cpu_seconds"] for result in rounds) / num_pairs,
+            "peak_rss_bytes": max(result["peak_rss_bytes"] for result in rounds),
+            "losses": rounds[0]["losses"],
+            "versions": rounds[0]["versions"],
+        }
+        if tokens is not None:
+            facts["tokens_per_second"] = rate * tokens / num_pairs
+        if "flops" in rounds[0]:
+            peaks = [result["gemm_flops"][precision] for result in rounds]
+            facts["gemm_flops"] = {key: max(r["gemm_flops"][key] for r in rounds) for key in ("bf16", "fp32")}
+            facts["share_of_gemm_peak"] = statistics.median(
+                r["flops"] / s / peak for r, s, peak in zip(rounds, seconds, peaks, strict=True)
+            )
+        summary[name] = facts
+    if "preftune" in summary:
+        ours = summary["preftune"]
+        for facts in summary.values():
+            facts["preftune_is_times_faster"] = ours["pairs_per_second"] / facts["pairs_per_second"]
+            facts["preftune_takes_memory_share"] = ours["peak_rss_bytes"] / facts["peak_rss_bytes"]
+            facts["preftune_takes_cpu_share"] = ours["cpu_seconds_per_pair"] / facts["cpu_seconds_per_pair"]
+    return summary
 
 
 def print_table(title: str, summary: dict[str, Any]) -> None:
@@ -22,8 +64,9 @@ def print_table(title: str, summary: dict[str, Any]) -> None:
 
 
 def write_markdown(report: dict[str, Any], path: Path) -> None:
-    machine, first = report["machine"], next(iter(report["results"].values()))
-    versions = {name: version for entry in first["contenders"].values() for name, version in entry["versions"].items()}
+    machine = report["machine"]
+    runs = [run for entry in report["results"].values() for rounds in entry["runs"].values() for run in rounds]
+    versions = {name: version for run in runs for name, version in run["versions"].items()}
     lines = [
         "# DPO training on a CPU: this engine beside TRL's DPOTrainer",
         "",
@@ -40,29 +83,31 @@ def write_markdown(report: dict[str, Any], path: Path) -> None:
         "",
     ]
     for title, result in report["results"].items():
-        lines += _section(title, result)
+        lines += _section(title, result, report["precision"])
     path.write_text("\n".join(lines), encoding="utf-8")
 
 
-def _section(title: str, result: dict[str, Any]) -> list[str]:
-    rounds = f", {result['rounds']} rounds (median)" if result["rounds"] > 1 else ""
+def _section(title: str, result: dict[str, Any], precision: str) -> list[str]:
+    most = max(len(rounds) for rounds in result["runs"].values())
+    rounds = f", up to {most} rounds (median)" if most > 1 else ""
     lines = [
         f"## {title.replace('/', ', ')}",
         "",
         f"{result['pairs']} pairs, {result['batch_size']} a step{rounds}.",
         "",
-        "| | pairs/s | with reference | tokens/s | CPU s/pair | peak RSS | GEMM | preftune is | of its memory |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| | pairs/s | with reference | tokens/s | CPU s/pair | peak RSS | GEMM | we are | CPU time | memory |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, entry in result["contenders"].items():
+    for name, entry in summarise(result, precision).items():
         share = f"{entry['share_of_gemm_peak']:.0%}" if "share_of_gemm_peak" in entry else ""
         is_ours = name == "preftune" or "preftune_is_times_faster" not in entry
         ratio = "" if is_ours else f"{entry['preftune_is_times_faster']:.2f}x as fast"
+        cpu = "" if is_ours else f"1/{1 / entry['preftune_takes_cpu_share']:.2f}"
         memory = "" if is_ours else f"{entry['preftune_takes_memory_share']:.0%}"
         tokens = f"{entry['tokens_per_second']:.0f}" if "tokens_per_second" in entry else ""
         lines.append(
             f"| {name} | {entry['pairs_per_second']:.3f} | {entry['pairs_per_second_with_reference']:.3f} | {tokens} "
             f"| {entry['cpu_seconds_per_pair']:.1f} | {entry['peak_rss_bytes'] / 1e9:.2f} GB | {share} | {ratio} "
-            f"| {memory} |"
+            f"| {cpu} | {memory} |"
         )
     return [*lines, ""]

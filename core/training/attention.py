@@ -46,6 +46,8 @@ class AttentionLayout:
     segments: tuple[Segment, ...]
     varlen: VarlenPlan | None = None
     """The same for the CUDA kernel; None on other devices."""
+    recomputes: bool = False
+    """Attention is computed again in the backward pass, and keeps nothing: under activation checkpointing."""
 
     @property
     def num_tokens(self) -> int:
@@ -130,32 +132,28 @@ class _SegmentAttention(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: AttentionLayout, options: ScoreOptions
     ) -> Tensor:
         """[T, N, D] and [T, K, D] twice to [T, N, D]."""
-        needs_grad = any(ctx.needs_input_grad)
+        keeps_graphs = any(ctx.needs_input_grad) and not layout.recomputes
         output = query.new_empty(query.shape[0], query.shape[1], value.shape[2])
         graphs = []
         for segment in layout.segments:
-            own = slice(segment.start, segment.end)
-            prefix = slice(segment.prefix_start, segment.prefix_end)
-            inputs = [query[own], key[own], value[own]]
-            if segment.prefix_length:
-                inputs[1:] = torch.cat((key[prefix], inputs[1])), torch.cat((value[prefix], inputs[2]))
-            with torch.set_grad_enabled(needs_grad):
-                inputs = [tensor.detach().requires_grad_(needs_grad) for tensor in inputs]
-                attended = _attend(inputs[0], inputs[1], inputs[2], segment, options)
-            output[own] = attended.detach()
-            if needs_grad:
-                graphs.append((segment, inputs, attended))
-        ctx.graphs = graphs
+            graph = _SegmentGraph.compute(query, key, value, segment, options, keeps_graphs)
+            output[segment.start : segment.end] = graph.attended.detach()
+            if keeps_graphs:
+                graphs.append(graph)
+        ctx.graphs, ctx.layout, ctx.options = graphs, layout, options
         ctx.save_for_backward(query, key, value)
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        grad_query, grad_key, grad_value = (torch.empty_like(tensor) for tensor in ctx.saved_tensors)
-        for segment, inputs, attended in ctx.graphs:
+        query, key, value = ctx.saved_tensors
+        grad_query, grad_key, grad_value = (torch.empty_like(tensor) for tensor in (query, key, value))
+        graphs = iter(ctx.graphs)
+        for segment in ctx.layout.segments:
             own = slice(segment.start, segment.end)
-            d_query, d_key, d_value = torch.autograd.grad(attended, inputs, grad_output[own])
+            graph = next(graphs, None) or _SegmentGraph.compute(query, key, value, segment, ctx.options, True)
+            d_query, d_key, d_value = torch.autograd.grad(graph.attended, graph.inputs, grad_output[own])
             grad_query[own] = d_query
             grad_key[own] = d_key[segment.prefix_length :]
             grad_value[own] = d_value[segment.prefix_length :]
@@ -164,6 +162,28 @@ class _SegmentAttention(torch.autograd.Function):
                 grad_value[segment.prefix_start : segment.prefix_end] += d_value[: segment.prefix_length]
         ctx.graphs = None
         return grad_query, grad_key, grad_value, None, None
+
+
+@dataclass(frozen=True)
+class _SegmentGraph:
+    """One segment's attention with a graph of its own."""
+
+    inputs: tuple[Tensor, Tensor, Tensor]
+    """Query, and key and value with the prefix before them."""
+    attended: Tensor
+
+    @classmethod
+    def compute(
+        cls, query: Tensor, key: Tensor, value: Tensor, segment: Segment, options: ScoreOptions, needs_grad: bool
+    ) -> "_SegmentGraph":
+        own = slice(segment.start, segment.end)
+        prefix = slice(segment.prefix_start, segment.prefix_end)
+        parts = [query[own], key[own], value[own]]
+        if segment.prefix_length:
+            parts[1:] = torch.cat((key[prefix], parts[1])), torch.cat((value[prefix], parts[2]))
+        with torch.set_grad_enabled(needs_grad):
+            first, second, third = (part.detach().requires_grad_(needs_grad) for part in parts)
+            return cls((first, second, third), _attend(first, second, third, segment, options))
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, segment: Segment, options: ScoreOptions) -> Tensor:

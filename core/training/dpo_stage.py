@@ -16,6 +16,7 @@ from core.training.evaluation import evaluate_rows
 from core.training.generation import generate
 from core.training.held_out import describe_held_out
 from core.training.loop import TrainingLoop, Validation
+from core.training.memory_plan import fit_to_memory
 from core.training.metrics import Figures, HostColumns
 from core.training.objectives import UnpairedObjective
 from core.training.observer import JsonValue, Sample, Stage
@@ -90,6 +91,7 @@ class DpoStage:
             },
             save_policy=policy_saver(self._model, plan),
         )
+        fit_to_memory(context, self._model, self._run, is_resumed=context.checkpoint is not None)
 
     def run(self) -> TrainedPolicy | SavedPolicy:
         """Reference, DPO, evaluation."""

@@ -128,6 +128,13 @@ class EncodedData:
             return self.first_lengths[self._partners]
         return self._span("second_start", "end")
 
+    def lengths_of(self, indices: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]:
+        """Tokens of prompt, first and second response of these rows; reads no other row."""
+        cells = self._rows[indices]
+        starts = (_COLUMN[name] for name in ("prompt_start", "first_start", "second_start", "end"))
+        prompt, first, second, end = (cells[:, column] for column in starts)
+        return first - prompt, second - first, end - second
+
     def row(self, index: int) -> EncodedRow:
         """Raises IndexError for an index out of [0, N)."""
         if not 0 <= index < len(self):

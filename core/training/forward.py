@@ -4,12 +4,13 @@ Legend: T packed tokens, S scored tokens, H hidden size, V vocabulary.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from core.training.activation_checkpointing import checkpoints_activations
 from core.training.capabilities import Capabilities, stock_attention
 from core.training.packing import PackedBatch
 
@@ -28,10 +29,11 @@ def scored_rows(model: PreTrainedModel, capabilities: Capabilities, batch: Packe
     """The scored tokens of a batch, all at once or one response after another."""
     limit = capabilities.longest_packable
     if capabilities.is_packable and (limit is None or batch.longest <= limit):
+        layout = replace(batch.layout, recomputes=True) if checkpoints_activations(model) else batch.layout
         inputs = {
             "input_ids": batch.input_ids,
             "position_ids": batch.position_ids,
-            "packed_layout": batch.layout,
+            "packed_layout": layout,
             "use_cache": False,
         }
         yield ScoredRows(_run(model, capabilities, inputs, batch.hidden_rows), batch.targets)

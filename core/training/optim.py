@@ -82,6 +82,13 @@ class MasterOptimizer:
             f"{moment}/{name}": tensor for moment, tensors in self._moments.items() for name, tensor in tensors.items()
         }
 
+    def bytes_to_come(self) -> int:
+        """What the first step takes besides: gradients; on a CPU also states, whose zeros take none until written."""
+        coming = [self.masters[name] for name in self.masters if name not in self._sums]
+        if not next(iter(self.masters.values())).is_cuda:
+            coming += [*self._sums.values(), *self.state().values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in coming)
+
     def _update_group(self, group: list[int], gradients: list[Tensor], learning_rate: float, decay: float) -> None:
         def members(tensors: Mapping[str, Tensor]) -> list[Tensor]:
             values = list(tensors.values())

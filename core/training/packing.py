@@ -92,11 +92,8 @@ def split_micro_batches(
         side: the response that is packed (SFT, scoring); None for whole rows, prompts counted once.
     """
     chosen = np.asarray(indices, dtype=np.int64)
-    lengths = data.prompt_lengths[chosen].copy()
-    if side != "rejected":
-        lengths += data.first_lengths[chosen]
-    if side in (None, "rejected"):
-        lengths += data.second_lengths[chosen]
+    prompts, firsts, seconds = data.lengths_of(chosen)
+    lengths = prompts + (0 if side == "rejected" else firsts) + (seconds if side in (None, "rejected") else 0)
     bins: list[list[int]] = []
     room: list[int] = []
     for position in np.argsort(-lengths, kind="stable"):

@@ -10,6 +10,7 @@ from core.training.data_order import DataOrder
 from core.training.encoded_data import EncodedData
 from core.training.failures import BadData, BadStageOutput
 from core.training.loop import TrainingLoop
+from core.training.memory_plan import fit_to_memory
 from core.training.observer import Stage, StageOutput
 from core.training.optim import MasterOptimizer
 from core.training.plan import SftPlan
@@ -73,6 +74,7 @@ def _train(context: RunContext, stage: SftPlan, digest: str) -> PolicySource | S
         device=context.device,
         save_policy=policy_saver(model, plan),
     )
+    fit_to_memory(context, model, run, is_resumed=context.checkpoint is not None)
     seed_all(derive_seed(plan.seed, Stage.SFT.value))
     checkpoint = context.take_checkpoint(Stage.SFT)
     if checkpoint is not None:

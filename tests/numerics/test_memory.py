@@ -1,0 +1,117 @@
+"""Less memory, same numbers: what the memory plan changes, and whether its prediction holds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from packed_rows import VOCABULARY, make_model, write_rows
+from tiny_runs import RecordingObserver, World, tree_bytes
+
+from core.training import lora, memory, memory_plan
+from core.training.activation_checkpointing import checkpoint_activations
+from core.training.encoded_data import EncodedData
+from core.training.failures import HostOutOfMemory
+from core.training.logps import pair_logps
+from core.training.model import load_causal_lm
+from core.training.optim import MasterOptimizer
+from core.training.packing import pack_pairs
+from core.training.pipeline import run
+from core.training.plan import SftPlan
+from core.training.policies import trainable_parameters
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World.make(tmp_path_factory.mktemp("memory"))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox", "gemma2"])
+@pytest.mark.parametrize("with_adapter", [False, True])
+def test_computing_layers_twice_changes_no_bit(architecture: str, with_adapter: bool, tmp_path: Path) -> None:
+    rows = [([5, 6, 7, 8, 9, 10], [11, 12, 13], [14, 15]), ([20, 21], [22], [23, 24, 25]), ([30] * 9, [31, 32], [33])]
+    batch = pack_pairs(write_rows(tmp_path, rows), range(3), "cpu")
+    gradients = []
+    for twice in (False, True):
+        model = make_model(architecture)
+        if with_adapter:
+            lora.inject(model, lora.LoraConfig(rank=2, alpha=4, dropout=0.5), seed=1)
+            for _, layer in lora.adapters(model):
+                layer.lora_B.data.fill_(0.1)
+                layer.train()
+        if twice:
+            assert checkpoint_activations(model)
+        torch.manual_seed(3)
+        logps = pair_logps(model, batch)
+        (logps.chosen.sums - 0.5 * logps.rejected.sums).sum().backward()  # type: ignore[no-untyped-call]
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert gradients[0]
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][name]), name
+
+
+def kept_bytes(model: torch.nn.Module, batch: object) -> int:
+    """What autograd really holds after the forward pass of a batch, parameters left out."""
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        logps = pair_logps(model, batch)  # type: ignore[arg-type]
+    del logps
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("with_adapter", [False, True])
+def test_the_prediction_of_what_a_batch_keeps_holds(with_adapter: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def draw(count: int) -> list[int]:
+        return [int(token) for token in rng.integers(2, VOCABULARY, count)]
+
+    rows = [(draw(60), draw(30), draw(25)) for _ in range(6)]
+    model = make_model("llama")
+    if with_adapter:
+        lora.inject(model, lora.LoraConfig(rank=2, alpha=4), seed=1)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = MasterOptimizer(trained, SftPlan(epochs=1, learning_rate=1e-3, batch_size=6))
+    costs = memory.measure_costs(model, optimizer)
+    assert costs is not None
+    batch = pack_pairs(write_rows(tmp_path, rows), range(6), "cpu")
+    predicted = costs.token_bytes * batch.num_tokens + costs.scored_token_bytes * batch.num_scored
+    assert predicted == pytest.approx(kept_bytes(model, batch), rel=0.2)
+
+
+def test_little_memory_makes_micro_batches_smaller_and_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = run(world.plan("small", sft=None, micro_batch_tokens=80), RecordingObserver())
+    monkeypatch.setattr(memory_plan, "FAST_TOKENS", 80)
+    model = load_causal_lm(world.base_model_dir, dtype=torch.float32)
+    costs = memory.measure_costs(model, MasterOptimizer(trainable_parameters(model), world.plan("any").dpo))
+    assert costs is not None
+    share = memory_plan.RowSizes.of(EncodedData.open(world.train_data)).scored_share
+    fits, fails = (costs.step_bytes(n, int(n * share), checkpoints_activations=False) for n in (80, 160))
+    monkeypatch.setattr(memory_plan, "available_bytes", lambda _: int((fits + fails) / 2 / 0.9))
+    observer = RecordingObserver()
+    result = run(world.plan("tight", sft=None, micro_batch_tokens=320), observer)
+    assert observer.events == [("info", "memory_fitted")]
+    assert tree_bytes(result.policy_dir) == tree_bytes(expected.policy_dir)
+
+
+def test_memory_that_cannot_suffice_is_said_with_numbers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_plan, "available_bytes", lambda _: 2**16)
+    with pytest.raises(HostOutOfMemory, match="0 MiB are available") as failure:
+        run(world.plan("hopeless"), RecordingObserver())
+    assert failure.value.context["available_mib"] == 0
+    assert int(str(failure.value.context["needed_mib"])) >= 0
+
+
+def test_the_system_says_what_is_free() -> None:
+    free, held = memory.available_bytes(torch.device("cpu")), memory.held_bytes(torch.device("cpu"))
+    assert free is None or free > 2**20
+    assert held == 0 or held > 2**20
