@@ -87,3 +87,7 @@ bench-train: venv .venv-trl/.installed ## DPO side by side with TRL on this CPU 
 	@.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH_FLAGS) \
 		-c constraints.txt -r benchmarks/requirements-trl.txt
 	@touch $@
+
+.PHONY: screenshots
+screenshots: venv ## the pictures of the dashboard in docs/screenshots (needs Chromium; BASE_MODEL=folder)
+	@$(BIN)/python tests/make_screenshots.py $(if $(BASE_MODEL),--base-model $(BASE_MODEL))

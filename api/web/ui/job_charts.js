@@ -93,6 +93,14 @@ const DPO_CHARTS = [
     range: () => [0, 1.02],
     format: (value) => metric(value),
   },
+  {
+    title: "Distance from the reference",
+    about:
+      "KL divergence in nats, estimated on sampled responses at each evaluation. A sudden rise: the policy has left the reference.",
+    series: [
+      { stage: "dpo", split: "validation", name: "kl/sampled", label: "KL, sampled", color: "margin", points: true },
+    ],
+  },
 ];
 
 const MACHINERY = [

@@ -56,7 +56,7 @@ export class EventList {
   constructor() {
     this.element = h("ol.events", null, h("li", null, h("span"), h("p.muted", null, "Nothing has happened yet.")));
     this.findings = h("div.stack", { hidden: true, role: "status", "aria-label": "Findings" });
-    this.byKind = new Map();
+    this.byKey = new Map();
   }
 
   add(event) {
@@ -75,19 +75,21 @@ export class EventList {
     if (event.level !== "info") this.#find(event);
   }
 
-  /** One notice for each kind: the newest word of it. */
+  /** One notice for each kind, and for each rule of the doctor: the newest word of it. */
   #find(event) {
-    const { advice, evidence, ...more } = event.data ?? {};
+    const { rule, stage, step, message, advice, evidence, ...more } = event.data ?? {};
     const shown = notice(
       event.level,
-      h("strong", null, event.message),
+      h("strong", null, advice && message ? String(message) : event.message),
       advice ? h("p", null, String(advice)) : null,
+      rule ? h("p.hint", null, `Doctor: ${rule}${stage ? `, ${stage} step ${step}` : ""}`) : null,
       evidenceView(evidence ?? more),
     );
-    const known = this.byKind.get(event.kind);
+    const key = [event.kind, rule, stage].join();
+    const known = this.byKey.get(key);
     if (known) known.replaceWith(shown);
     else this.findings.append(shown);
-    this.byKind.set(event.kind, shown);
+    this.byKey.set(key, shown);
     this.findings.hidden = false;
   }
 }

@@ -41,8 +41,7 @@ export async function follow(jobId, position, on, signal) {
       if (ended) return;
     } catch (error) {
       if (signal.aborted) return;
-      if (error.code === "too-many-streams")
-        return pollJob(jobId, position, on, signal);
+      if (error.code === "too-many-streams") return pollJob(jobId, position, on, signal);
       if (!isPassing(error)) throw error;
       health.onTrouble(error);
     }
