@@ -24,7 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs" / "screenshots"
 MAX_SECONDS = 1800
 PHONE_WIDTH = 390
-NUM_ROWS = 160
+PHONE_HEIGHT = 1600
+"""Of the picture; the page goes on."""
+NUM_ROWS = 120
 BROKEN = b'{"prompt": "How do I keep basil fresh?", "chosen": "In water, like flowers."}\n{"prompt": "Why salt?"\n'
 SETTINGS: dict[str, Any] = {
     "max_length": 256,
@@ -87,12 +89,16 @@ def shoot(
             watched.check()
 
 
-def picture(page: Page, where: str, name: str) -> None:
+def picture(page: Page, where: str, name: str, max_height: int = 4000) -> None:
     page.goto(f"/ui/#/{where}")
     page.locator("h1").wait_for()
     page.locator(".spinner").wait_for(state="detached")
-    page.wait_for_timeout(1500)
-    page.screenshot(path=TARGET / f"{name}.png", full_page=True)
+    page.wait_for_timeout(3000)  # for what comes after the first answer: samples, files, resolved numbers
+    size = page.viewport_size or {"width": 0, "height": 0}
+    height = max(size["height"], min(max_height, page.evaluate("document.documentElement.scrollHeight")))
+    page.set_viewport_size({"width": size["width"], "height": height})
+    page.wait_for_timeout(300)
+    page.screenshot(path=TARGET / f"{name}.png")
 
 
 def main() -> None:
@@ -126,8 +132,8 @@ def finished(browser: Browser, api: RunningApi, jobs: list[str], dataset_id: str
     shoot(browser, api, f"new?dataset_id={dataset_id}", "new-job")
     shoot(browser, api, f"compare?jobs={','.join(jobs)}", "compare")
     with open_page(browser, api.url, width=PHONE_WIDTH) as watched:
-        picture(watched.page, f"jobs/{jobs[0]}", "phone-job")
-        picture(watched.page, "jobs", "phone-jobs")
+        picture(watched.page, f"jobs/{jobs[0]}", "phone-job", PHONE_HEIGHT)
+        picture(watched.page, "jobs", "phone-jobs", PHONE_HEIGHT)
 
 
 if __name__ == "__main__":

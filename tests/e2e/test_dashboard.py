@@ -17,7 +17,7 @@ from toy_jobs import InProcessWorker
 from worker.app import TRAINER_COMMAND
 
 NUM_ROWS = 24
-LONG_MS = 90_000
+LONG_MS = 180_000
 """For what waits on the trainer."""
 SETTINGS = {
     "#f-dpo-epochs": "1000",
@@ -48,6 +48,7 @@ def rows_file(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.timeout(600)
 def test_from_a_file_to_a_policy(browser: Browser, service: RunningApi, tmp_path: Path) -> None:
     with open_page(browser, service.url) as watched:
         page = watched.page

@@ -24,6 +24,7 @@ export class Chart {
   constructor(series, options) {
     this.series = series;
     this.options = options;
+    this.height = options.height ?? HEIGHT;
     this.format = options.format ?? metric;
     this.holder = h("div.plot", {
       tabindex: "0",
@@ -109,7 +110,7 @@ export class Chart {
     this.#plot = new uPlot(
       {
         width: this.#size,
-        height: HEIGHT,
+        height: this.height,
         legend: { show: false },
         cursor: { sync: { key: CURSORS.key, scales: ["x", null] }, y: false, points: { size: 7 } },
         scales: {
@@ -159,7 +160,7 @@ export class Chart {
     const width = this.#width();
     if (!this.#plot || width === this.#size || width === 0) return;
     this.#size = width;
-    this.#plot.setSize({ width, height: HEIGHT });
+    this.#plot.setSize({ width, height: this.height });
   }
 
   #width() {
@@ -260,7 +261,7 @@ export class Chart {
     event.preventDefault();
     const from = this.#plot.cursor.idx ?? (move > 0 ? -1 : last + 1);
     const index = Math.min(last, Math.max(0, from + move));
-    this.#plot.setCursor({ left: this.#plot.valToPos(this.#columns[0][index], "x"), top: HEIGHT / 3 });
+    this.#plot.setCursor({ left: this.#plot.valToPos(this.#columns[0][index], "x"), top: this.height / 3 });
   }
 }
 

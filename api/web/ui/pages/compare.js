@@ -168,6 +168,7 @@ function makePlot(holder, lines, { which, axis }, shape, signal) {
   const isShare = which.endsWith("accuracies");
   const chart = new Chart(series, {
     title: METRICS.find(([name]) => name === which)[1],
+    height: 360,
     xLabel: axis === "step" ? null : axis === "epoch" ? "epoch" : "second",
     range: isShare ? () => [0, 1.02] : undefined,
     format: isShare ? (value) => percent(value) : metric,
