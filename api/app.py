@@ -29,6 +29,7 @@ from api.routes import (
     jobs,
     pages,
     pairs,
+    scores,
     uploads,
 )
 from api.telemetry import HttpTelemetry
@@ -66,6 +67,7 @@ ROUTES = (
     job_records,
     checkpoints,
     pairs,
+    scores,
     artifacts,
     catalogue,
     health,

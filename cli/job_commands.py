@@ -133,6 +133,22 @@ def pairs(
 
 
 @jobs_app.command()
+def score(
+    job: JobId,
+    file: Annotated[Path, typer.Argument(help="JSON lines: prompt and response, or prompt, chosen and rejected.")],
+    url: Url = None,
+) -> None:
+    """Implicit rewards under the policy of a job, one JSON line each."""
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    is_pairs = bool(rows) and "chosen" in rows[0]
+    with connected(url) as client:
+        for start in range(0, len(rows), 1000):
+            part = rows[start : start + 1000]
+            for result in client.jobs.score(job, pairs=part) if is_pairs else client.jobs.score(job, items=part):
+                print(json.dumps(result))  # noqa: T201 - for programs, not wrapped
+
+
+@jobs_app.command()
 def rerun(
     job: JobId,
     exclude: Annotated[list[int] | None, typer.Option(help="A line of the file to leave out; may be repeated.")] = None,

@@ -26,6 +26,7 @@ from worker import tasks
 from worker.device import choose_device, count_threads
 from worker.drain import Drain
 from worker.runner import Runner
+from worker.score_lane import ScoreLane
 from worker.scratch import WorkerScratch
 from worker.supervisor import Workplace
 from worker.trainer_process import LaunchPlan
@@ -57,12 +58,15 @@ def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) ->
     sweeper.start()
     poller = threading.Thread(target=runner.poll, name="poller")
     poller.start()
+    lane = ScoreLane(backend, drain, scratch, launch.num_threads)
+    lane.start()
     _log.info("worker %s is up, on %s", settings.effective_worker_name, device.label)
     try:
         return _listen(settings, runner, drain)
     finally:
         drain.begin()
         poller.join()
+        lane.join()
         sweeper.stop()
         scratch.close()
         backend.close()

@@ -29,7 +29,13 @@ class WorkerScratch:
     @contextmanager
     def attempt(self, claim: Claim) -> Iterator[Path]:
         """A fresh directory for one attempt, removed afterwards."""
-        directory = self._mine / f"{claim.job_id}-a{claim.attempt}"
+        with self.directory(f"{claim.job_id}-a{claim.attempt}") as directory:
+            yield directory
+
+    @contextmanager
+    def directory(self, name: str) -> Iterator[Path]:
+        """A fresh directory for something else than an attempt, removed afterwards."""
+        directory = self._mine / name
         directory.mkdir(mode=0o700)
         try:
             yield directory.resolve()

@@ -11,7 +11,7 @@ client.jobs.download(job["id"], "policy/")
 """
 
 from preftune.client import Client
-from preftune.errors import ApiError, ConnectionFailed, DownloadFailed, PreftuneError, UploadInterrupted
+from preftune.errors import ApiError, ConnectionFailed, DownloadFailed, PreftuneError, ScoringFailed, UploadInterrupted
 from preftune.stream import StreamEvent
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "ConnectionFailed",
     "DownloadFailed",
     "PreftuneError",
+    "ScoringFailed",
     "StreamEvent",
     "UploadInterrupted",
 ]

@@ -4,6 +4,7 @@ PreftuneError
 ├── ApiError           the service answered with a problem
 ├── ConnectionFailed   no answer, after bounded retries
 ├── UploadInterrupted  a file in parts did not get through whole; it can go on
+├── ScoringFailed      the scores asked for cannot be had
 └── DownloadFailed     what came is not what the manifest says
 """
 
@@ -36,6 +37,10 @@ class ApiError(PreftuneError):
 
 class ConnectionFailed(PreftuneError):
     """The service could not be reached."""
+
+
+class ScoringFailed(PreftuneError):
+    """The service could not compute the scores asked for; `str()` says why."""
 
 
 class DownloadFailed(PreftuneError):

@@ -7,6 +7,7 @@ from typing import Any
 
 from preftune.archives import download_archive
 from preftune.downloads import download_files
+from preftune.errors import ScoringFailed
 from preftune.stream import StreamEvent, follow
 from preftune.transport import Transport
 
@@ -110,6 +111,25 @@ class Jobs:
         body = {"exclude_lines": [*exclude_lines], "swap_lines": [*swap_lines]}
         job: dict[str, Any] = self._transport.post(f"/jobs/{job_id}/rerun", body)
         return job
+
+    def score(
+        self, job_id: str, *, items: Objects | None = None, pairs: Objects | None = None, timeout_seconds: float = 600.0
+    ) -> Objects:
+        """Implicit rewards of `items` (`prompt`, `response`) or `pairs` (`prompt`, `chosen`, `rejected`), in order.
+
+        Raises ScoringFailed, TimeoutError.
+        """
+        body = {name: rows for name, rows in (("items", items), ("pairs", pairs)) if rows is not None}
+        answer = self._transport.post(f"/jobs/{job_id}/scores", body)
+        deadline = time.monotonic() + timeout_seconds
+        while answer["status"] in ("queued", "running"):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"scores {answer['id']} are still {answer['status']}")
+            answer = self._transport.get(f"/jobs/{job_id}/scores/{answer['id']}", wait=15)
+        if answer["status"] == "failed":
+            raise ScoringFailed(answer["error"])
+        results: Objects = answer["results"]
+        return results
 
     def checkpoints(self, job_id: str) -> Objects:
         """What is kept on the way, with validation values, the furthest along first."""

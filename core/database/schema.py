@@ -10,11 +10,13 @@ from core.database.tables.jobs import Attempt, Job, JobStage
 from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, Garbage, StageOutput
 from core.database.tables.projects import Project
 from core.database.tables.records import JobEvent, JobSample, MetricPoint, RewoundPoint
+from core.database.tables.scores import ScoreRequest
 from core.database.tables.uploads import Upload, UploadPart
 
 metadata = Base.metadata
 
 JOB_TABLES: tuple[Any, ...] = (
+    ScoreRequest,
     RewoundPoint,
     MetricPoint,
     JobEvent,

@@ -19,6 +19,7 @@ from core.training.plan import TrainingPlan
 from core.training.policies import ADAPTER_DIR, PolicySource, load_policy, save_artifact
 from core.training.run_context import RunContext, open_run
 from core.training.sft_stage import SavedPolicy, provide_sft_policy
+from core.training.stage_digests import sft_digest
 from core.training.verification import measure, verify
 
 
@@ -63,6 +64,7 @@ def run(plan: TrainingPlan, observer: Observer) -> TrainingResult:
         del outcome  # its memory is needed for what is loaded now
         summary = dict(result.summary)
         summary["verification"] = asdict(verify(plan, result.policy_dir, expected))
+        summary["sft_digest"] = sft_digest(plan)  # what rewards are measured against
         if answers is not None and isinstance(source, PolicySource):
             summary["drift"] = describe_drift(load_policy(plan, source), answers)
         return replace(result, summary=summary)

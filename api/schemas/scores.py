@@ -1,0 +1,63 @@
+"""`/jobs/{id}/scores`."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from api.schemas.base import Answer, Id
+
+MAX_ROWS = 1000
+Content = Annotated[str, StringConstraints(max_length=262_144, pattern=r"^[^\x00]*$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ScoredMessage(_Strict):
+    role: Literal["system", "user", "assistant", "tool"] = Field(description="Who speaks.")
+    content: Content = Field(description="What is said.")
+
+
+Text = Content | Annotated[list[ScoredMessage], Field(max_length=1000)]
+
+
+class ScoreItem(_Strict):
+    prompt: Text = Field(description="As in a data set: a string, or messages.")
+    response: Text = Field(description="As in a data set: a string, or messages.")
+
+
+class ScorePair(_Strict):
+    prompt: Text = Field(description="As in a data set: a string, or messages.")
+    chosen: Text = Field(description="The response that is to win.")
+    rejected: Text = Field(description="The response that is to lose.")
+
+
+class ScoreRequest(_Strict):
+    """Either `items` or `pairs`."""
+
+    items: Annotated[list[ScoreItem], Field(min_length=1, max_length=MAX_ROWS)] | None = Field(
+        None, description="Single responses."
+    )
+    pairs: Annotated[list[ScorePair], Field(min_length=1, max_length=MAX_ROWS)] | None = Field(
+        None, description="Pairs of responses."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "ScoreRequest":
+        if (self.items is None) == (self.pairs is None):
+            raise ValueError("give items or pairs, one of them")
+        return self
+
+
+class Scores(Answer):
+    id: Id
+    job_id: Id
+    status: Literal["queued", "running", "succeeded", "failed"] = Field(description="Where the request is.")
+    results: list[dict[str, Any]] | None = Field(
+        description="In the order sent, once succeeded: `reward, policy_logp, reference_logp, num_tokens` of an item, "
+        "`chosen_reward, rejected_reward, margin, preference_probability` of a pair, or `error` of one not scored."
+    )
+    error: str | None = Field(description="Why it failed; null unless it has.")
+    created_at: datetime = Field(description="RFC 3339, UTC.")

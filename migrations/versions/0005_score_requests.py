@@ -1,0 +1,54 @@
+"""Requests for implicit rewards"""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+from core.database.columns import Timestamp
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+STATUSES = ("queued", "running", "succeeded", "failed")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "score_requests",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("job_id", sa.String(length=64), nullable=False),
+        sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.Column(
+            "status",
+            sa.Enum(*STATUSES, name="status", native_enum=False, create_constraint=True, length=32),
+            nullable=False,
+        ),
+        sa.Column("request", JSON, nullable=False),
+        sa.Column("results", JSON, nullable=False),
+        sa.Column("error_detail", sa.Text(), nullable=True),
+        sa.Column("num_tries", sa.Integer(), nullable=False),
+        sa.Column("lease_token", sa.String(length=64), nullable=True),
+        sa.Column("lease_expires_at", Timestamp(), nullable=True),
+        sa.Column("created_at", Timestamp(), nullable=False),
+        sa.Column("finished_at", Timestamp(), nullable=True),
+        sa.CheckConstraint(
+            "(status = 'running') = (lease_token IS NOT NULL)", name=op.f("ck_score_requests_lease_while_running")
+        ),
+        sa.CheckConstraint(
+            "(lease_token IS NULL) = (lease_expires_at IS NULL)", name=op.f("ck_score_requests_lease_is_whole")
+        ),
+        sa.CheckConstraint(
+            "(status IN ('succeeded', 'failed')) = (finished_at IS NOT NULL)", name=op.f("ck_score_requests_finished")
+        ),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_score_requests_job_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_score_requests")),
+    )
+    op.create_index(op.f("ix_score_requests_job_id"), "score_requests", ["job_id"], unique=False)
+    op.create_index(op.f("ix_score_requests_status_id"), "score_requests", ["status", "id"], unique=False)
+
+
+def downgrade() -> None:
+    op.drop_table("score_requests")

@@ -1,0 +1,120 @@
+"""What is saved loads in plain transformers and gives the trained policy's log-probabilities: every way out.
+
+float32: within 1e-4 for a response's sum. Policy, merged weights, adapter, and the policy of every checkpoint.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_models import VOCAB_SIZE, make_tiny_model
+from tiny_runs import RecordingObserver, World, write_data
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from core.training import lora_files
+from core.training.encoded_data import EncodedData
+from core.training.model import load_causal_lm
+from core.training.observer import Stage
+from core.training.pipeline import run
+from core.training.plan import LoraPlan, TrainingPlan
+
+TOLERANCE = 1e-4
+ARCHITECTURES = ("llama", "qwen2", "gpt2", "gemma")
+
+
+def random_pairs(num_rows: int, seed: int) -> list[Any]:
+    rng = np.random.default_rng(seed)
+
+    def tokens(longest: int) -> list[int]:
+        return [int(token) for token in rng.integers(3, VOCAB_SIZE, rng.integers(2, longest + 1))]
+
+    return [(tokens(9), tokens(12), tokens(12)) for _ in range(num_rows)]
+
+
+def tied_or_not(directory: Path, architecture: str) -> Path:
+    """llama tied, qwen2 untied; gpt2 and gemma are always tied."""
+    make_tiny_model(directory, architecture)
+    if architecture == "llama":
+        config = AutoConfig.from_pretrained(directory, tie_word_embeddings=True)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(directory)
+        assert "lm_head.weight" not in load_file(directory / "model.safetensors")
+    return directory
+
+
+def make_plan(directory: Path, architecture: str, lora: LoraPlan | None) -> TrainingPlan:
+    torch.set_num_threads(1)
+    base = tied_or_not(directory / "base", architecture)
+    train = write_data(directory / "train", random_pairs(8, 1))
+    validation = write_data(directory / "validation", random_pairs(4, 2))
+    plan = World(directory, str(base), train, validation).plan("run", lora=lora, checkpoint_every_steps=2)
+    return dataclasses.replace(plan, dpo=dataclasses.replace(plan.dpo, learning_rate=1e-2))
+
+
+@torch.no_grad()
+def plain_logps(model: Any, data: EncodedData) -> np.ndarray:
+    """[N, 2] sums, by transformers alone, one sequence at a time."""
+    sums = np.zeros((len(data), 2))
+    for index in range(len(data)):
+        row = data.row(index)
+        for side, response in enumerate((row.first, row.second)):
+            ids = torch.tensor(np.concatenate((row.prompt, response)))[None].long()
+            logps = model(input_ids=ids).logits[0].float().log_softmax(-1)
+            places = torch.arange(len(row.prompt) - 1, ids.shape[1] - 1)
+            sums[index, side] = float(logps[places, ids[0, places + 1]].sum())
+    return sums
+
+
+@pytest.mark.parametrize("lora", [None, LoraPlan(rank=4, alpha=16)], ids=["full", "lora"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_way_out_gives_the_trained_policy(architecture: str, lora: LoraPlan | None, tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, architecture, lora)
+    observer = RecordingObserver()
+    result = run(plan, observer)
+    data = EncodedData.open(plan.validation_data or "")
+    pairs = [json.loads(line) for line in result.pairs_file.open()]  # type: ignore[union-attr]
+    held_out = [pair for pair in pairs if pair["split"] == "validation"]
+    published = AutoModelForCausalLM.from_pretrained(result.policy_dir)
+    logps = plain_logps(published, data)
+    sft_dir = observer.outputs[Stage.SFT].directory
+    assert np.abs(logps - plain_logps(AutoModelForCausalLM.from_pretrained(plan.base_model_dir), data)).max() > 0.01
+    if result.adapter_dir is None:
+        before = plain_logps(AutoModelForCausalLM.from_pretrained(sft_dir), data)
+    else:
+        before = adapter_logps(plan, sft_dir, data)
+        assert np.abs(adapter_logps(plan, result.adapter_dir, data) - logps).max() < TOLERANCE
+    rewards = plan.beta * (logps - before)
+    expected = np.array([[pair["chosen_reward"], pair["rejected_reward"]] for pair in held_out])
+    assert np.abs(rewards - expected).max() < TOLERANCE
+    check_checkpoints(observer, data, logps)
+
+
+def adapter_logps(plan: TrainingPlan, adapter_dir: Path, data: EncodedData) -> np.ndarray:
+    """The base model with a saved adapter, unmerged, with transformers' own attention."""
+    model = load_causal_lm(plan.base_model_dir, dtype=torch.float32)
+    lora_files.load_adapter(model, adapter_dir)
+    model.set_attn_implementation("eager")
+    return plain_logps(model, data)
+
+
+def check_checkpoints(observer: RecordingObserver, data: EncodedData, final: np.ndarray) -> None:
+    """Every one loads; the last DPO one is the published policy, and the weights are those to resume from."""
+    assert len(observer.checkpoints) >= 4
+    for ref in observer.checkpoints:
+        if ref.policy_dir is None:
+            assert ref.stage.value == "reference"
+            continue
+        found = plain_logps(AutoModelForCausalLM.from_pretrained(ref.policy_dir), data)
+        assert np.isfinite(found).all()
+        if ref is observer.checkpoints[-1]:
+            assert np.abs(found - final).max() < TOLERANCE
+        masters = load_file(ref.directory / "policy.safetensors")
+        saved = load_file(ref.policy_dir / "model.safetensors")
+        for name in masters.keys() & saved.keys():
+            assert torch.equal(masters[name], saved[name]), name
