@@ -22,6 +22,7 @@ MANY_PARAMETERS: dict[str, str] = {
     "api/routes/datasets.py:create_dataset": "FastAPI declares query parameters so",
     "api/routes/job_records.py:get_metrics": "FastAPI declares query parameters so",
     "api/routes/pairs.py:list_pairs": "FastAPI declares query parameters so",
+    "api/routes/scores.py:request_scores": "FastAPI declares query parameters so",
     "cli/job_commands.py:submit": "typer declares options so",
     "core/training/attention.py:packed_attention": "the signature of transformers' attention interface",
 }
