@@ -1,6 +1,7 @@
 """Serves the API with uvicorn, hardened: bounded connections, bounded waits, no word about the software."""
 
 import asyncio
+import signal
 from typing import Any
 
 import uvicorn
@@ -67,9 +68,16 @@ def run(settings: Settings) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code. Raises SettingsError."""
     check_binding(settings)
     configure_logging(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
     server = uvicorn.Server(uvicorn_config(settings))
     server.run()
     return 0 if server.started else 1
+
+
+def _end(_number: int, _frame: object) -> None:
+    """Before the server is up, and once more after it has shut down: it raises the signals that it has heard."""
+    raise SystemExit(0)
 
 
 def check_binding(settings: Settings) -> None:

@@ -1,8 +1,9 @@
 """Named points at which a fault test may strike: nothing happens there unless PREFTUNE_FAILPOINTS is set.
 
 `PREFTUNE_FAILPOINTS="checkpoint.committed=kill@2;store.written=enospc@1+"`: at the second pass of the one point this
-process is killed, from the first pass of the other on its disk is full. Actions: `kill`, `enospc`, `eio`,
-`sleep:<seconds>`, and `note:<file>`, which appends the point's name; the name `*` stands for every point.
+process is killed, from the first pass of the other on its disk is full. Actions: `kill`, or `kill:<file>` unless that
+file is there already, which it then is; `enospc`, `eio`, `sleep:<seconds>`, and `note:<file>`, which appends the
+point's name. The name `*` stands for every point.
 Standard library only: trainers use it too.
 """
 
@@ -41,7 +42,7 @@ class Failpoint:
         if self.action in _ERRORS:
             number = _ERRORS[self.action]
             raise OSError(number, os.strerror(number), name)
-        if self.action == "kill":
+        if self.action == "kill" and self._is_first_of_all():
             os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(_AFTERLIFE_SECONDS)  # this thread may live a moment longer, but must do nothing more
         elif self.action == "sleep":
@@ -49,6 +50,15 @@ class Failpoint:
         elif self.action == "note":
             with open(self.argument, "a", encoding="utf-8") as notes:
                 notes.write(name + "\n")
+
+    def _is_first_of_all(self) -> bool:
+        """Of all processes that know the file."""
+        try:
+            if self.argument:
+                os.close(os.open(self.argument, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            return False
+        return True
 
 
 def parse(text: str) -> dict[str, Failpoint]:

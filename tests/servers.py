@@ -35,6 +35,17 @@ _SETTINGS = {
 @dataclass(frozen=True, kw_only=True)
 class PostgresServer:
     port: int
+    folder: Path
+    """Of its programs."""
+    work: Path
+    settings: str
+
+    def start(self) -> None:
+        options = ["-D", str(self.work / "data"), "-w", "-t", str(START_SECONDS), "-l", str(self.work / "log")]
+        _as_server_user([str(self.folder / "pg_ctl"), *options, "-o", f"-p {self.port} {self.settings}", "start"])
+
+    def stop(self, mode: str = "immediate") -> None:
+        _as_server_user([str(self.folder / "pg_ctl"), "-D", str(self.work / "data"), "-w", "-m", mode, "stop"])
 
     def url(self, database: str) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
@@ -107,7 +118,7 @@ def postgresql_folder() -> Path | None:
 
 
 @contextmanager
-def run_postgresql() -> Iterator[PostgresServer]:
+def run_postgresql(**settings: str) -> Iterator[PostgresServer]:
     """Skips the test when no PostgreSQL is installed."""
     folder = postgresql_folder()
     if folder is None:
@@ -118,14 +129,13 @@ def run_postgresql() -> Iterator[PostgresServer]:
             shutil.chown(work, "postgres")
         data = work / "data"
         _as_server_user([str(folder / "initdb"), "-N", "-A", "trust", "-U", "postgres", "-D", str(data)])
-        port = free_port()
-        settings = " ".join(f"-c {name}={value!r}" for name, value in _SETTINGS.items())
-        start = [str(folder / "pg_ctl"), "-D", str(data), "-w", "-t", str(START_SECONDS), "-l", str(work / "log")]
-        _as_server_user([*start, "-o", f"-p {port} {settings}", "start"])
+        options = " ".join(f"-c {name}={value!r}" for name, value in (_SETTINGS | settings).items())
+        server = PostgresServer(port=free_port(), folder=folder, work=work, settings=options)
+        server.start()
         try:
-            yield PostgresServer(port=port)
+            yield server
         finally:
-            _as_server_user([str(folder / "pg_ctl"), "-D", str(data), "-w", "-m", "immediate", "stop"])
+            server.stop()
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -51,6 +51,8 @@ class Script:
     ignores_stop: bool = False
     says_nonsense: bool = False
     refuses_checkpoints: bool = False
+    refuse_at: dict[str, int] = field(default_factory=dict)
+    """Attempt -> how many of the checkpoints that it is given it cannot use."""
     hangs_at_end: bool = False
     prints: bool = True
     """Something on standard output, as libraries do."""
@@ -97,12 +99,19 @@ class ToyTrainer:
         if self.assignment.resume_from is None:
             rows = Path(self.assignment.rows).read_bytes()
             return State(stage="sft", step=0, chain=hashlib.sha256(rows).digest())
-        if self.script.refuses_checkpoints:
+        if self.script.refuses_checkpoints or self._refuses_once_more():
             self.link.send(TrainerEvent(level="warning", kind=CHECKPOINT_UNUSABLE, message="it is of another run."))
             self.link.send(Failed(code="internal", detail="The checkpoint cannot be used."))
             return None
         values = json.loads((Path(self.assignment.resume_from) / "state.json").read_text())
         return State(stage=values["stage"], step=values["step"], chain=bytes.fromhex(values["chain"]))
+
+    def _refuses_once_more(self) -> bool:
+        """Every refusal is another start of this attempt, in the same directory."""
+        notes = self.work_dir / "refusals"
+        num_before = len(notes.read_text()) if notes.exists() else 0
+        notes.write_text("x" * (num_before + 1))
+        return num_before < self.script.refuse_at.get(str(self.assignment.attempt), 0)
 
     def _run_stage(self, stage: str, state: State) -> bool:
         """False when it was stopped."""
@@ -112,6 +121,7 @@ class ToyTrainer:
             return True
         self.link.send(StageChanged(stage=stage, status="started", step=state.step, total_steps=steps))
         self.link.send(Progress(stage=stage, step=state.step, total_steps=steps))
+        self.link.send(TrainerEvent(level="info", kind="toy", message=f"On with {stage}."))
         while state.step < steps:
             self._step(stage, state)
             mode = None if self.script.ignores_stop else self.link.stop_mode

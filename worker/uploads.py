@@ -110,6 +110,8 @@ class Uploader:
                 break
             except Unavailable as error:
                 self._tell_of_outage(error)
+            except Fenced:
+                raise
             except (DomainError, OSError, ValueError):
                 _log.exception("an upload of %s failed and is left out", self._claim.job_id)
                 break

@@ -1,0 +1,43 @@
+"""`kill -9` at random moments and at a third of the failpoints; all of them: `make test-faults`."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faults import api_kills, kills
+from faults.share import run_share
+from faults.world import Grounds
+
+ROOT = Path(__file__).resolve().parents[2]
+OF_THE_ENGINE = {"directory.renamed", "directory.written"}
+"""Struck by the runs of the real trainer."""
+SEEDS = range(3, len(kills.SETTINGS), 11)
+"""Settings come in eights, first and last pass on four combinations: this goes through all of them in turn."""
+
+
+@pytest.fixture(scope="module")
+def grounds() -> Iterator[Grounds]:
+    with Grounds.open() as opened:
+        yield opened
+
+
+def test_every_failpoint_of_the_code_is_struck_by_some_run() -> None:
+    sources = [path for package in ("api", "core", "worker") for path in (ROOT / package).rglob("*.py")]
+    named = {name for path in sources for name in re.findall(r'\breach\("([a-z_.]+)"\)', path.read_text())}
+    assert named == {*kills.POINTS, *api_kills.POINTS} | OF_THE_ENGINE
+    assert len(named) >= 25
+
+
+def test_killed_at_random_moments(grounds: Grounds) -> None:
+    run_share(grounds, "kills", (0, 1), at_least=6)
+
+
+@pytest.mark.timeout(400)
+def test_killed_at_failpoints(grounds: Grounds) -> None:
+    assert len(SEEDS) * 3 >= 2 * len(kills.POINTS)
+    run_share(grounds, "failpoints", SEEDS, at_least=len(SEEDS) // 2)
+
+
+def test_an_api_killed_between_commit_and_answer(grounds: Grounds) -> None:
+    run_share(grounds, "requests", (1, 2, 4, 7, 10), at_least=5)

@@ -1,0 +1,134 @@
+"""`make test-faults`: many runs of each row, in parts. `python -m faults.volume [row …] [--minutes 60]`
+
+A part goes on where the parts before have stopped; each leaves a file in tests/faults/results/ with its seeds and what
+came out. A violation prints its seed, with which it can be run again: `--seed N`.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from faults.outcome import Outcome, Row
+from faults.rows import ROWS
+from faults.world import Grounds
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def results_of(row: Row) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{row.name}-*.json"))]
+
+
+def run_row(grounds: Grounds, row: Row, deadline: float, seeds: list[int] | None = None) -> None:
+    parts = results_of(row)
+    goal = row.goal
+    done = sum(part["count"] for part in parts)
+    next_seed = max((part["last_seed"] + 1 for part in parts), default=0)
+    left = goal - done
+    if seeds is None and left <= 0:
+        print(f"{row.name}: {done} of {goal} are done")
+        return
+    outcomes: list[Outcome] = []
+    lock = threading.Lock()
+    started = time.monotonic()
+
+    def work() -> None:
+        nonlocal next_seed
+        while True:
+            with lock:
+                counted = sum(outcome.count for outcome in outcomes)
+                if seeds is not None and not seeds:
+                    return
+                is_done = counted >= left or row.is_over(next_seed)
+                if time.monotonic() > deadline or (seeds is None and is_done):
+                    return
+                seed = seeds.pop(0) if seeds is not None else next_seed
+                next_seed += seeds is None
+            outcome = run_one(grounds, row, seed)
+            with lock:
+                outcomes.append(outcome)
+                show(row, outcome, len(outcomes))
+
+    with ThreadPoolExecutor(row.num_parallel) as pool:
+        for future in [pool.submit(work) for _ in range(row.num_parallel)]:
+            future.result()
+    if outcomes and seeds is None:
+        write_part(row, outcomes, time.monotonic() - started)
+
+
+def run_one(grounds: Grounds, row: Row, seed: int) -> Outcome:
+    try:
+        return row.run(grounds, seed)
+    except Exception as error:  # noqa: BLE001 - one broken run must not hide the others
+        world = grounds.worlds[threading.get_ident()]
+        faults = [f"the run itself failed: {type(error).__name__}: {error}"[:1000], *world.last_words()]
+        world.close()
+        return Outcome(seed, "?", 0, faults)
+
+
+def show(row: Row, outcome: Outcome, number: int) -> None:
+    print(f"{row.name} {number}: seed {outcome.seed} ({outcome.setting}), {outcome.count} {row.unit}", flush=True)
+    for violation in outcome.violations:
+        print(f"  VIOLATION {violation}", flush=True)
+
+
+def write_part(row: Row, outcomes: list[Outcome], seconds: float) -> None:
+    outcomes.sort(key=lambda outcome: outcome.seed)
+    notes: dict[str, list[Any]] = {}
+    for outcome in outcomes:
+        for name, value in outcome.notes.items():
+            notes.setdefault(name, []).extend(value if isinstance(value, list) else [value])
+    part = {
+        "row": row.name,
+        "unit": row.unit,
+        "commit": commit(),
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        "num_cpus": os.cpu_count(),
+        "first_seed": outcomes[0].seed,
+        "last_seed": outcomes[-1].seed,
+        "num_runs": len(outcomes),
+        "count": sum(outcome.count for outcome in outcomes),
+        "settings": dict(Counter(outcome.setting.split(" ")[0] for outcome in outcomes)),
+        "violations": [asdict(outcome) for outcome in outcomes if outcome.violations],
+        "notes": notes,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{row.name}-{outcomes[0].seed:05d}.json"
+    path.write_text(json.dumps(part, indent=1, sort_keys=True) + "\n")
+    print(f"{row.name}: {part['count']} {row.unit}, {len(part['violations'])} violations → {path.name}")
+
+
+def commit() -> str:
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip()
+
+
+def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="*", choices=[*ROWS, []], help="default: all")
+    parser.add_argument("--minutes", type=float, default=60, help="stop after so long (default 60)")
+    parser.add_argument("--seed", type=int, nargs="*", help="run these again; nothing is written")
+    chosen = parser.parse_args()
+    deadline = time.monotonic() + 60 * chosen.minutes
+    with Grounds.open() as grounds:
+        for name in chosen.rows or list(ROWS):
+            if time.monotonic() < deadline:
+                run_row(grounds, ROWS[name], deadline, list(chosen.seed) if chosen.seed else None)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,365 @@
+"""One little deployment for one fault run: a database and a store of its own, and processes that come and go."""
+
+import random
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import httpx
+from backends import PROJECT, CountingQueue, make_base_model
+from faults import audit
+from faults.checker import Ledger, check
+from faults.nursery import Nursery, Process
+from pydantic import SecretStr
+from servers import PostgresServer, S3Server, free_port, run_postgresql, run_s3
+from toy_jobs import attempts_of, children_of, submit_toy, view
+from toy_trainer import Script
+
+from core import failpoints
+from core.database.engine import open_engine
+from core.database.migrate import upgrade
+from core.database.session import Database
+from core.services import metrics
+from core.services.backend import Backend
+from core.services.metrics import MetricsQuery
+from core.settings import Settings
+from core.storage.open_store import open_store
+from worker.scratch import WorkerScratch
+
+DatabaseKind = Literal["sqlite", "postgresql"]
+StoreKind = Literal["local", "s3"]
+COMBINATIONS: tuple[tuple[DatabaseKind, StoreKind], ...] = (
+    ("sqlite", "local"),
+    ("postgresql", "s3"),
+    ("sqlite", "s3"),
+    ("postgresql", "local"),
+)
+TIMES: dict[str, Any] = {
+    "lease_seconds": 1.5,
+    "heartbeat_seconds": 0.2,
+    "sweep_seconds": 0.2,
+    "poll_seconds": 0.2,
+    "stop_grace_seconds": 20.0,
+}
+"""A fortieth of the defaults."""
+FINAL = ("succeeded", "failed", "cancelled")
+
+
+@dataclass
+class Grounds:
+    """Servers and templates that all runs share; each is started when first needed."""
+
+    folder: Path
+    nursery: Nursery
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _postgresql: PostgresServer | None = None
+    _s3: S3Server | None = None
+    _number: int = 0
+    passes: dict[int, dict[str, int]] = field(default_factory=dict)
+    """How often an undisturbed run comes by each failpoint, on each combination; see `faults.kills`."""
+    counting: threading.Lock = field(default_factory=threading.RLock)  # type: ignore[assignment]
+    worlds: dict[int, "World"] = field(default_factory=dict)
+    """The newest of each thread."""
+    results: dict[str, Any] = field(default_factory=dict)
+    """Of undisturbed runs of the real trainer; see `faults.real_trainer`."""
+    training: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    @contextmanager
+    def open(cls) -> Iterator[Self]:
+        folder = Path(tempfile.mkdtemp(prefix="preftune-faults-"))
+        with Nursery() as nursery:
+            grounds = cls(folder, nursery)
+            try:
+                with grounds._stack:
+                    yield grounds
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def postgresql(self) -> PostgresServer:
+        with self._lock:
+            if self._postgresql is None:
+                server = self._stack.enter_context(run_postgresql(max_connections="400"))
+                upgrade(server.create_database("template_faults"))
+                database = Database(open_engine(server.url("template_faults")))
+                audit.install(database)
+                database.close()
+                self._postgresql = server
+            return self._postgresql
+
+    @property
+    def s3(self) -> S3Server:
+        with self._lock:
+            if self._s3 is None:
+                self._s3 = self._stack.enter_context(run_s3())
+            return self._s3
+
+    def sqlite_template(self) -> Path:
+        path = self.folder / "template.db"
+        with self._lock:
+            if not path.exists():
+                upgrade(f"sqlite:///{path}")
+                database = Database(open_engine(f"sqlite:///{path}"))
+                audit.install(database)
+                database.close()
+        return path
+
+    def next_number(self) -> int:
+        with self._lock:
+            self._number += 1
+            return self._number
+
+
+@dataclass
+class Options:
+    database: DatabaseKind = "sqlite"
+    store: StoreKind = "local"
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Over `TIMES`; those of processes too."""
+    database_url: str | None = None
+    """Of a server of one's own, or through a proxy: `{name}` stands for the database."""
+    s3_endpoint_url: str | None = None
+    """What processes use instead of the server itself."""
+
+
+class World:
+    """`backend` is the checker's and the user's own, past every proxy."""
+
+    def __init__(self, grounds: Grounds, options: Options | None = None) -> None:
+        self.grounds = grounds
+        self.options = options or Options()
+        self.number = grounds.next_number()
+        self.folder = grounds.folder / f"run-{self.number}"
+        self.folder.mkdir()
+        self.processes: list[Process] = []
+        self.logs: list[Path] = []
+        self.ledger = Ledger(logs=self.logs, secrets=(S3Server.secret_access_key, "canary-api-key"))
+        self._readers: list[_Reader] = []
+        self.is_closed = False
+        with grounds.counting:
+            grounds.worlds[threading.get_ident()] = self
+        make_base_model(self.folder / "models" / "tiny")
+        self.database_name = f"run_{self.number}"
+        settings = Settings(_env_file=None, **self._values())  # type: ignore[call-arg]
+        self.backend = Backend(
+            settings=settings,
+            database=Database(open_engine(self._make_database())),
+            store=open_store(settings),
+            queue=CountingQueue(),
+        )
+
+    def _values(self) -> dict[str, Any]:
+        values = TIMES | {
+            "data_dir": self.folder / "data",
+            "models_dir": self.folder / "models",
+            "storage_url": (self.folder / "objects").as_uri(),
+            "broker_url": "none",
+            "device": "cpu",
+            "num_threads": 1,
+            "api_key": SecretStr("canary-api-key"),
+        }
+        if self.options.store == "s3":
+            values |= {
+                "storage_url": f"s3://run-{self.number}/objects",
+                "s3_endpoint_url": self.grounds.s3.endpoint_url,
+                "s3_access_key_id": SecretStr(S3Server.access_key_id),
+                "s3_secret_access_key": SecretStr(S3Server.secret_access_key),
+            }
+        return values | self.options.settings
+
+    def _make_database(self) -> str:
+        if self.options.database == "postgresql":
+            return self.grounds.postgresql.create_database(self.database_name, "template_faults")
+        path = self.folder / "preftune.db"
+        shutil.copy(self.grounds.sqlite_template(), path)
+        return f"sqlite:///{path}"
+
+    def move_database(self, path: Path) -> None:
+        """SQLite, to another file; before anything runs."""
+        self.backend.database.close()
+        shutil.copy(str(self.backend.database.engine.url.database), path)
+        self.backend = replace(self.backend, database=Database(open_engine(f"sqlite:///{path}")))
+
+    def keep_database(self, path: Path) -> None:
+        """As `move_database`, but once everything has ended: its file system is about to go."""
+        for process in self._stop():
+            process.wait()
+        self.move_database(path)
+
+    def environment(self, **settings: Any) -> dict[str, str]:
+        url = self.backend.database.engine.url.render_as_string(hide_password=False)
+        if self.options.database_url is not None:
+            url = self.options.database_url.format(name=self.database_name)
+        values = self._values() | {"database_url": url}
+        if self.options.s3_endpoint_url is not None:
+            values["s3_endpoint_url"] = self.options.s3_endpoint_url
+        values |= settings
+        return {
+            f"PREFTUNE_{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            for name, value in values.items()
+            if value is not None
+        }
+
+    def start(self, kind: str = "worker", *, strike: str = "", **settings: Any) -> Process:
+        """`strike`: what happens at failpoints, as `core.failpoints` reads it."""
+        log = self.folder / f"{kind.replace(' ', '-')}-{len(self.processes)}.log"
+        environment = self.environment(**settings) | ({failpoints.VARIABLE: strike} if strike else {})
+        process = self.grounds.nursery.start(kind, environment, log)
+        self.processes.append(process)
+        self.logs.append(log)
+        return process
+
+    def start_api(self, **settings: Any) -> "Api":
+        port = free_port()
+        return Api(self.start("api", host="127.0.0.1", port=port, **settings), f"http://127.0.0.1:{port}")
+
+    def submit(self, script: Script, *, must_succeed: bool = True, **fields: Any) -> str:
+        job_id = submit_toy(self.backend, script, **fields)
+        self.promise(job_id, script, must_succeed=must_succeed)
+        return job_id
+
+    def promise(self, job_id: str, script: Script, *, must_succeed: bool = True) -> None:
+        """The submission was acknowledged; from now on a reader follows the curve."""
+        self.ledger.scripts[job_id] = script
+        if must_succeed:
+            self.ledger.must_succeed.add(job_id)
+        self._readers.append(_Reader(self, job_id))
+
+    def running(self, kind: str = "worker") -> list[Process]:
+        return [process for process in self.processes if process.kind == kind and process.is_running]
+
+    def trainers(self) -> list[int]:
+        return [pid for worker in self.running() for pid in children_of(worker.pid)]
+
+    def status(self, job_id: str) -> str:
+        return view(self.backend, job_id).status.value
+
+    def wait_for_all(self, *wanted: str, seconds: float = 60) -> bool:
+        """Until every job is in one of these states; False when time is over first."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            states = {self.status(job_id) for job_id in self.ledger.scripts.keys() - self.ledger.deleted}
+            if states <= set(wanted or FINAL):
+                return True
+            time.sleep(0.05)
+        return False
+
+    def num_attempts(self) -> int:
+        return sum(len(attempts_of(self.backend, job_id)) for job_id in self.ledger.scripts)
+
+    def finish(self) -> list[str]:
+        """Stop everything in order, clean as the next worker would, and check; what was violated."""
+        faults = [f"{process.kind} {process.pid} does not stop" for process in self._stop() if process.is_running]
+        self._clean_up()
+        for reader in self._readers:
+            if reader.job_id not in self.ledger.deleted:
+                self.ledger.curves[reader.job_id] = reader.finish()
+        faults += check(self.backend, self.ledger)
+        self.close()
+        return faults
+
+    def _stop(self) -> list[Process]:
+        stopped = [process for process in self.processes if process.is_running]
+        for process in stopped:
+            process.send(18)  # SIGCONT: it may be frozen
+            process.send(15)
+        deadline = time.monotonic() + 40
+        while any(process.is_running for process in stopped) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return stopped
+
+    def _clean_up(self) -> None:
+        """What killed processes leave, the next one removes: an idle worker comes and goes."""
+        if any(process.kind.endswith("worker") and process.code != 0 for process in self.processes):
+            WorkerScratch(self.backend.settings.scratch_dir).close()
+        self.backend.store.remove_leftovers(0)
+
+    def last_words(self) -> list[str]:
+        """Of processes that have ended badly."""
+        ended = zip(self.processes, self.logs, strict=True)
+        return [
+            f"{process.kind} ended with {process.code}: {log.read_text(errors='replace')[-600:]}"
+            for process, log in ended
+            if process.code not in (None, 0, -9) and log.exists()
+        ]
+
+    def close(self) -> None:
+        if self.is_closed:
+            return
+        self.is_closed = True
+        for process in self.processes:
+            if process.is_running:
+                process.kill()
+        self.backend.close()
+        if self.options.database == "postgresql" and self.options.database_url is None:
+            self.grounds.postgresql.drop_database(self.database_name)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Api:
+    process: Process
+    url: str
+
+    def client(self, **options: Any) -> httpx.Client:
+        headers = {"Authorization": "Bearer canary-api-key"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=options.pop("timeout", 30), **options)
+
+    def wait_until_up(self, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        with self.client() as client:
+            while True:
+                try:
+                    client.get("/health/live")
+                    return
+                except httpx.TransportError:
+                    assert time.monotonic() < deadline, "the API does not start"
+                    assert self.process.is_running, f"the API ended with {self.process.code}"
+                    time.sleep(0.05)
+
+
+class _Reader:
+    """Follows one curve as a client does, at its own pace."""
+
+    def __init__(self, world: World, job_id: str) -> None:
+        self.job_id = job_id
+        self._world = world
+        self._points: dict[int, tuple[str, int, float]] = {}
+        self._after = 0
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def finish(self) -> list[tuple[str, int, float]]:
+        self._is_over.set()
+        self._thread.join()
+        self._read()
+        return [self._points[seq] for seq in sorted(self._points)]
+
+    def _follow(self) -> None:
+        while not self._is_over.wait(random.uniform(0.05, 0.3)):
+            try:
+                self._read()
+            except Exception:  # noqa: BLE001 - the database may be away, or the job deleted
+                continue
+
+    def _read(self) -> None:
+        while True:
+            page = metrics.page(self._world.backend, PROJECT, self.job_id, MetricsQuery(after=self._after, limit=7))
+            if page.reset:
+                self._points.clear()
+            for point in page.points:
+                loss = point.values["loss"]
+                assert loss is not None
+                self._points[point.seq] = (point.stage.value, point.step, loss)
+            self._after = page.last_seq
+            if not page.has_more:
+                return
