@@ -91,3 +91,8 @@ bench-train: venv .venv-trl/.installed ## DPO side by side with TRL on this CPU 
 .PHONY: screenshots
 screenshots: venv ## the pictures of the dashboard in docs/screenshots (needs Chromium; BASE_MODEL=folder)
 	@$(BIN)/python tests/make_screenshots.py $(if $(BASE_MODEL),--base-model $(BASE_MODEL))
+
+MINUTES ?= 60
+.PHONY: test-faults
+test-faults: venv ## kills, zombies and outages by the hundred, in parts: goes on where the last one stopped (MINUTES=60)
+	@PYTHONPATH=tests $(BIN)/python -m faults.volume --minutes $(MINUTES)

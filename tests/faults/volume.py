@@ -30,12 +30,12 @@ def results_of(row: Row) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{row.name}-*.json"))]
 
 
-def run_row(grounds: Grounds, row: Row, deadline: float, seeds: list[int] | None = None) -> None:
+def run_row(grounds: Grounds, row: Row, deadline: float, max_runs: int, seeds: list[int] | None = None) -> None:
     parts = results_of(row)
     goal = row.goal
     done = sum(part["count"] for part in parts)
     next_seed = max((part["last_seed"] + 1 for part in parts), default=0)
-    left = goal - done
+    first_seed, left = next_seed, goal - done
     if seeds is None and left <= 0:
         print(f"{row.name}: {done} of {goal} are done")
         return
@@ -50,7 +50,7 @@ def run_row(grounds: Grounds, row: Row, deadline: float, seeds: list[int] | None
                 counted = sum(outcome.count for outcome in outcomes)
                 if seeds is not None and not seeds:
                     return
-                is_done = counted >= left or row.is_over(next_seed)
+                is_done = counted >= left or row.is_over(next_seed) or next_seed - first_seed >= max_runs
                 if time.monotonic() > deadline or (seeds is None and is_done):
                     return
                 seed = seeds.pop(0) if seeds is not None else next_seed
@@ -110,6 +110,18 @@ def write_part(row: Row, outcomes: list[Outcome], seconds: float) -> None:
     print(f"{row.name}: {part['count']} {row.unit}, {len(part['violations'])} violations → {path.name}")
 
 
+def table() -> str:
+    """What all parts have added up to, in Markdown."""
+    lines = ["| row | unit | goal | done | runs | seeds | with violations |", "|---|---|---|---|---|---|---|"]
+    for row in ROWS.values():
+        parts = results_of(row)
+        seeds = f"{min(p['first_seed'] for p in parts)}–{max(p['last_seed'] for p in parts)}" if parts else "–"
+        done, runs = sum(p["count"] for p in parts), sum(p["num_runs"] for p in parts)
+        broken = sum(len(p["violations"]) for p in parts)
+        lines.append(f"| {row.name} | {row.unit} | {row.goal} | {done} | {runs} | {seeds} | {broken} |")
+    return "\n".join(lines)
+
+
 def commit() -> str:
     found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return found.stdout.strip()
@@ -120,13 +132,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", choices=[*ROWS, []], help="default: all")
     parser.add_argument("--minutes", type=float, default=60, help="stop after so long (default 60)")
+    parser.add_argument("--runs", type=int, default=10**6, help="at most so many of each row")
     parser.add_argument("--seed", type=int, nargs="*", help="run these again; nothing is written")
+    parser.add_argument("--table", action="store_true", help="only show what has been done so far")
     chosen = parser.parse_args()
+    if chosen.table:
+        print(table())
+        return 0
     deadline = time.monotonic() + 60 * chosen.minutes
     with Grounds.open() as grounds:
         for name in chosen.rows or list(ROWS):
             if time.monotonic() < deadline:
-                run_row(grounds, ROWS[name], deadline, list(chosen.seed) if chosen.seed else None)
+                run_row(grounds, ROWS[name], deadline, chosen.runs, list(chosen.seed) if chosen.seed else None)
     return 0
 
 

@@ -313,7 +313,7 @@ class Api:
         headers = {"Authorization": "Bearer canary-api-key"}
         return httpx.Client(base_url=self.url, headers=headers, timeout=options.pop("timeout", 30), **options)
 
-    def wait_until_up(self, seconds: float = 30) -> None:
+    def wait_until_up(self, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         with self.client() as client:
             while True:

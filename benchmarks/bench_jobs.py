@@ -1,0 +1,141 @@
+"""The queue and its faults in figures: claims from a long queue, recovery after a kill, from cancel to stop.
+
+    PYTHONPATH=tests python benchmarks/bench_jobs.py [--queued 10000] [--claims 400] [--rounds 10] [--output FILE]
+
+Needs PostgreSQL's programs. Claims run against SQLite and PostgreSQL, with one heartbeat between two of them. Kills and
+cancels run whole worker processes with a toy trainer that takes a step every 50 ms, at the times of the tests
+(lease 1.5 s) unless --default-times: then a recovery takes a minute. Prints one JSON object.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from backends import PROJECT, add_dataset, submit
+from faults.world import TIMES, Grounds, Options, World
+from sqlalchemy import insert, select
+from toy_jobs import attempts_of, wait_for, wait_for_step
+from toy_trainer import Script
+
+from core.database.tables.jobs import Job
+from core.services import attempts, jobs
+from core.services.ids import new_id
+
+DEFAULT_TIMES = {"lease_seconds": 60.0, "heartbeat_seconds": 5.0, "sweep_seconds": 5.0, "poll_seconds": 30.0}
+LONG = Script(steps=4000, step_seconds=0.05, checkpoint_every=20)
+
+
+def summary(values: Sequence[float], unit: float = 1.0) -> dict[str, float]:
+    cuts = statistics.quantiles(values, n=100, method="inclusive")
+    named = {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98], "max": max(values)}
+    return {name: round(value * unit, 3) for name, value in named.items()} | {"num": len(values)}
+
+
+def fill(world: World, num_queued: int) -> None:
+    """Copies of one submitted job."""
+    add_dataset(world.backend)
+    first = submit(world.backend).id
+    columns = [column.name for column in Job.__table__.columns]
+
+    def work(session: Any) -> None:
+        row = dict(session.execute(select(Job.__table__).where(Job.__table__.c.id == first)).mappings().one())
+        rows = [{name: row[name] for name in columns} | {"id": new_id("job")} for _ in range(num_queued - 1)]
+        for start in range(0, len(rows), 500):
+            session.execute(insert(Job.__table__), rows[start : start + 500])
+
+    world.backend.database.write(work)
+
+
+def claims(grounds: Grounds, database: Any, num_queued: int, num_claims: int) -> dict[str, Any]:
+    world = World(grounds, Options(database))
+    fill(world, num_queued)
+    taken, beaten, looked = [], [], []
+    for _ in range(num_claims):
+        start = time.perf_counter()
+        claim = attempts.claim(world.backend, worker="w", host="h", device="cpu")
+        taken.append(time.perf_counter() - start)
+        assert claim is not None
+        start = time.perf_counter()
+        attempts.heartbeat(world.backend, claim)
+        beaten.append(time.perf_counter() - start)
+    for _ in range(30):
+        start = time.perf_counter()
+        jobs.list_page(world.backend, PROJECT)
+        looked.append(time.perf_counter() - start)
+    world.close()
+    return {
+        "claim_ms": summary(taken, 1000),
+        "heartbeat_ms": summary(beaten, 1000),
+        "list_page_of_20_with_queue_positions_ms": summary(looked, 1000),
+    }
+
+
+def recoveries(grounds: Grounds, times: dict[str, Any], rounds: int) -> dict[str, float]:
+    """From `kill -9` of the worker to the start of the next attempt, with a second worker idle."""
+    found = []
+    for number in range(rounds):
+        world = World(grounds, Options("postgresql" if number % 2 else "sqlite", settings=times))
+        job_id = world.submit(LONG, must_succeed=False)
+        worker = world.start()
+        wait_for_step(world.backend, job_id, "sft", 3)
+        world.start()
+        time.sleep(times["heartbeat_seconds"] + 1)  # the other one sees its lease
+        start = time.monotonic()
+        worker.kill()
+        limit = 4 * times["lease_seconds"] + 30
+        wait_for(lambda w=world, j=job_id: len(attempts_of(w.backend, j)) == 2, "the next attempt", limit)
+        found.append(time.monotonic() - start)
+        world.close()
+    return summary(found)
+
+
+def stops(grounds: Grounds, times: dict[str, Any], rounds: int) -> dict[str, float]:
+    """From the acknowledged cancel of a running job to its being cancelled, trainer gone."""
+    world = World(grounds, Options(settings=times))
+    world.start()
+    found = []
+    for _ in range(rounds):
+        job_id = world.submit(LONG, must_succeed=False, reuse=False)
+        wait_for_step(world.backend, job_id, "sft", 3)
+        jobs.cancel(world.backend, PROJECT, job_id)
+        start = time.monotonic()
+        wait_for(lambda j=job_id: world.status(j) == "cancelled", "the job to stop", 60)
+        found.append(time.monotonic() - start)
+    world.close()
+    return summary(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--queued", type=int, default=10_000)
+    parser.add_argument("--claims", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--default-times", action="store_true", help="lease 60 s, heartbeat 5 s, sweep 5 s")
+    parser.add_argument("--output", type=Path)
+    chosen = parser.parse_args()
+    times = {name: TIMES[name] for name in DEFAULT_TIMES} if not chosen.default_times else DEFAULT_TIMES
+    result: dict[str, Any] = {
+        "machine": {"num_cpus": os.cpu_count(), "python": platform.python_version()},
+        "load_before": [round(value, 1) for value in os.getloadavg()],
+        "num_queued": chosen.queued,
+        "times": times,
+    }
+    with Grounds.open() as grounds:
+        for database in ("sqlite", "postgresql"):
+            result[database] = claims(grounds, database, chosen.queued, chosen.claims)
+        result["recovery_after_kill_seconds"] = recoveries(grounds, times, chosen.rounds)
+        result["cancel_to_stop_seconds"] = stops(grounds, times, chosen.rounds)
+    text = json.dumps(result, indent=1)
+    print(text)
+    if chosen.output is not None:
+        chosen.output.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
