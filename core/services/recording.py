@@ -15,6 +15,7 @@ from core.database.tables.jobs import Job, JobStage
 from core.database.tables.records import JobSample, RewoundPoint
 from core.domain.doctor.findings import Finding
 from core.domain.job_state import Stage
+from core.domain.metric_names import TIMING
 from core.domain.trainer_protocol import MetricPoint, Progress, StageChanged, TrainerEvent
 from core.failpoints import reach
 from core.services.attempts import Claim, fenced
@@ -24,8 +25,6 @@ from core.services.ids import new_suffix
 MAX_MESSAGE_CHARS = 4096
 DOCTOR = "doctor"
 """Kind of the events that hold a finding: `rule`, `message`, `advice`, `stage`, `step`, `evidence`."""
-_TIMING_SUFFIX = "_per_second"
-"""Values named so differ between any two runs."""
 
 
 def record_points(backend: Backend, claim: Claim, points: Sequence[MetricPoint]) -> None:
@@ -107,7 +106,7 @@ def _compare_replayed(session: Session, job: Job, claim: Claim, fresh: Mapping[m
 
 def _differs(old: RewoundPoint, new: MetricPoint) -> bool:
     values = finite(new.values)
-    names = {name for name in old.values.keys() | values.keys() if not name.endswith(_TIMING_SUFFIX)}
+    names = (old.values.keys() | values.keys()) - TIMING
     return any(old.values.get(name) != values.get(name) for name in names)
 
 

@@ -310,14 +310,14 @@ def test_a_replayed_step_that_differs_is_told_once(backend: Backend) -> None:
     job_id = submit(backend).id
     first = claim(backend)
     attempts.begin(backend, first)
-    replayed = [point(step, 0.5, tokens_per_second=100.0) for step in (1, 2, 3, 4)]
+    replayed = [point(step, 0.5, tokens_per_second=100.0, peak_memory_bytes=step) for step in (1, 2, 3, 4)]
     recording.record_points(backend, first, replayed)
     checkpoint(backend, first, 1)
     lose(backend, first)
 
     second = claim(backend)
     attempts.begin(backend, second)
-    recording.record_points(backend, second, [point(2, 0.5, tokens_per_second=7.0)])
+    recording.record_points(backend, second, [point(2, 0.5, tokens_per_second=7.0, peak_memory_bytes=9.0)])
     assert "resume_divergence" not in [event.kind for event in events.list_events(backend, PROJECT, job_id)]
     recording.record_points(backend, second, [point(3, 0.5000001, tokens_per_second=7.0)])
     recording.record_points(backend, second, [point(4, 0.6, tokens_per_second=7.0)])

@@ -85,7 +85,7 @@ class Nursery:
             assert self._process.stdin is not None
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
             self._process.stdin.flush()
-            assert self._was_born.wait_for(lambda: self._born, 60), "the nursery does not answer"
+            assert self._was_born.wait_for(lambda: self._born, 600), "the nursery does not answer"
             process = Process(self._born.pop(), kind)
             self._processes[process.pid] = process
             if process.pid in self._early:

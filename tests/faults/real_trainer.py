@@ -17,6 +17,7 @@ from tiny_models import make_tiny_model
 from toy_jobs import attempts_of, children_of, events, points, view
 
 from core.database.repositories.jobs import find_job
+from core.domain.metric_names import TIMING
 from core.services import artifacts
 from core.storage import keys
 
@@ -32,7 +33,6 @@ FIELDS: dict[str, Any] = {
     "checkpoint_every_steps": 3,
     "reuse": False,
 }
-_TIMING = "_per_second"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,12 @@ def result_of(world: World, job_id: str, seconds: float) -> Golden:
     weights = next(file for file in files if file.path == "model.safetensors")
     content = world.backend.store.get_bytes(weights.key)
     curve = [
-        [p.stage.value, p.split, p.step, {k: v for k, v in sorted(p.values.items()) if not k.endswith(_TIMING)}]
+        [
+            p.stage.value,
+            p.split,
+            p.step,
+            {name: value for name, value in sorted(p.values.items()) if name not in TIMING},
+        ]
         for p in points(world.backend, job_id)
     ]
     return Golden(hashlib.sha256(content).hexdigest(), sorted(curve, key=lambda p: p[:3]), seconds)

@@ -1,16 +1,41 @@
 """Zombies, races, outages, full disks, storms and drains, a few of each; many: `make test-faults`."""
 
+import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
+from faults.proxy import FaultProxy
 from faults.share import run_share
 from faults.world import Grounds
+from sqlalchemy import text
+
+from core.database import patient_connection
+from core.database.engine import open_engine
+from core.database.session import Database, DatabaseUnavailable
 
 
 @pytest.fixture(scope="module")
 def grounds() -> Iterator[Grounds]:
     with Grounds.open() as opened:
         yield opened
+
+
+def test_a_half_open_database_does_not_hold_a_thread(grounds: Grounds, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection stands and says nothing: the driver alone would wait for ever."""
+    monkeypatch.setattr(patient_connection, "MAX_ANSWER_SECONDS", 0.5)
+    server = grounds.postgresql
+    with FaultProxy(server.port) as proxy:
+        url = f"postgresql://postgres@127.0.0.1:{proxy.port}/template1"
+        with closing(Database(open_engine(url))) as database:
+            assert database.read(lambda session: session.scalar(text("SELECT 1"))) == 1
+            proxy.is_half_open = True
+            start = time.monotonic()
+            with pytest.raises(DatabaseUnavailable):
+                database.read(lambda session: session.scalar(text("SELECT 2")))
+            assert time.monotonic() - start < 30  # a try on what stands, and three to connect anew
+            proxy.is_half_open = False
+            assert database.read(lambda session: session.scalar(text("SELECT 3"))) == 3
 
 
 @pytest.mark.parametrize(

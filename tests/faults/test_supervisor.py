@@ -27,6 +27,7 @@ from toy_jobs import (
 )
 from toy_trainer import Script, expected_weights
 
+from core import failpoints
 from core.database.session import Database, DatabaseUnavailable
 from core.database.tables.records import JobEvent
 from core.services import artifacts, attempts, jobs, sweep
@@ -231,7 +232,22 @@ def test_a_checkpoint_that_the_engine_refuses_is_set_aside_within_the_attempt(ba
     assert [event.kind for event in events(backend, job_id)].count("checkpoint_corrupt") == 2  # all that were kept
 
 
-def test_a_replaced_attempt_stops_its_trainer_and_publishes_nothing(backend: Backend) -> None:
+def test_a_worker_without_space_for_a_work_directory_hands_the_job_back_and_lives(backend: Backend) -> None:
+    failpoints.arm("attempt.directory_made=enospc@1")
+    try:
+        with InProcessWorker(backend):
+            job_id = submit_toy(backend, Script())
+            wait_for_status(backend, job_id, "succeeded", "failed")
+    finally:
+        failpoints.arm("")
+    check_succeeded(backend, job_id, Script())
+    assert outcomes(backend, job_id) == ["crashed", "succeeded"]
+    assert any("disk is full" in message for message in messages(backend, job_id))
+
+
+def test_a_replaced_attempt_stops_its_trainer_and_publishes_nothing(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
     with InProcessWorker(backend) as first:
         job_id = submit_toy(backend, SLOW)
         wait_for_step(backend, job_id, "sft", 3)
@@ -250,6 +266,7 @@ def test_a_replaced_attempt_stops_its_trainer_and_publishes_nothing(backend: Bac
         wait_for_status(backend, job_id, "succeeded", "failed")
     check_succeeded(backend, job_id, SLOW)
     assert len([event for event in events(backend, job_id) if event.kind == "succeeded"]) == 1
+    assert not [record for record in caplog.records if record.exc_info], "being replaced is no error"
 
 
 def test_an_equal_job_takes_over_the_finished_stage(backend: Backend) -> None:
