@@ -16,6 +16,9 @@ SEEDS = range(3, len(kills.SETTINGS), 11)
 """Settings come in eights, first and last pass on four combinations: this goes through all of them in turn."""
 
 
+pytestmark = pytest.mark.timeout(600)  # on a busy machine
+
+
 @pytest.fixture(scope="module")
 def grounds() -> Iterator[Grounds]:
     with Grounds.open() as opened:
@@ -33,7 +36,6 @@ def test_killed_at_random_moments(grounds: Grounds) -> None:
     run_share(grounds, "kills", (0, 1), at_least=6)
 
 
-@pytest.mark.timeout(400)
 def test_killed_at_failpoints(grounds: Grounds) -> None:
     assert len(SEEDS) * 3 >= 2 * len(kills.POINTS)
     run_share(grounds, "failpoints", SEEDS, at_least=len(SEEDS) // 2)

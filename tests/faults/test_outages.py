@@ -15,6 +15,9 @@ from core.database.engine import open_engine
 from core.database.session import Database, DatabaseUnavailable
 
 
+pytestmark = pytest.mark.timeout(600)  # on a busy machine
+
+
 @pytest.fixture(scope="module")
 def grounds() -> Iterator[Grounds]:
     with Grounds.open() as opened:
