@@ -14,7 +14,6 @@ from core.database import patient_connection
 from core.database.engine import open_engine
 from core.database.session import Database, DatabaseUnavailable
 
-
 pytestmark = pytest.mark.timeout(600)  # on a busy machine
 
 
