@@ -116,7 +116,7 @@ class ToyTrainer:
     def _run_stage(self, stage: str, state: State) -> bool:
         """False when it was stopped."""
         steps = self.script.steps
-        digest = hashlib.sha256(state.chain + stage.encode()).hexdigest()
+        digest = hashlib.sha256(state.chain + f"{stage} of {steps} steps".encode()).hexdigest()
         if stage == "sft" and state.step == 0 and self._take_over(state, digest):
             return True
         self.link.send(StageChanged(stage=stage, status="started", step=state.step, total_steps=steps))
