@@ -47,7 +47,10 @@ class Conversation:
     def follow(self) -> Ended:
         """Raises Fenced, and Interrupted when the time to write down the rest is over."""
         while True:
-            self.stopper.update(self.wishes.current(), is_draining=self.wishes.is_draining)
+            wish = self.wishes.current()
+            self.stopper.update(wish, is_draining=self.wishes.is_draining)
+            if wish is not None:
+                self.recorder.stop_waiting()
             self.recorder.write_if_due()
             if time.monotonic() - self._last_said_at > self.grace_seconds:
                 self.process.kill()
@@ -87,6 +90,7 @@ class Conversation:
                 self.recorder.add(message)
 
     def _write_rest(self) -> None:
+        self.recorder.stop_waiting()
         while not self.recorder.is_empty:
             self.wishes.check_overdue()
             self.recorder.write()

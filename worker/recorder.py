@@ -31,9 +31,12 @@ from core.services.attempts import Claim, record_resolved_spec
 from core.services.backend import Backend
 from worker.fetching import Fetcher
 from worker.patience import pause_seconds
+from worker.stage_waiting import StageWait
 from worker.uploads import Uploader
 
 BATCH_SECONDS = 0.25
+_WAIT_SECONDS = 0.5
+"""Between two looks at a stage output that another job builds."""
 MAX_BATCH = 500
 MAX_WAITING = 20_000
 """With more than that unwritten, the recorder takes no more, and in the end the trainer waits."""
@@ -51,6 +54,7 @@ class Recorder:
         self._num_failures = 0
         self._next_try_at = 0.0
         self._reused_from: dict[str, str] = {}
+        self._stage_wait = StageWait(fetcher)
         self._stage: str | None = None
         self._doctor = _doctor_of(self._claim.spec)
         self._findings: list[Finding] = []
@@ -83,21 +87,35 @@ class Recorder:
         """Everything, or as far as the database answers."""
         try:
             while self._waiting:
-                self._write_next()
+                if not self._write_next():
+                    self._next_try_at = time.monotonic() + _WAIT_SECONDS
+                    break
             self._num_failures = 0
         except Unavailable:
             self._next_try_at = time.monotonic() + pause_seconds(self._num_failures)
             self._num_failures += 1
 
-    def _write_next(self) -> None:
-        """One message, or a run of messages of one type. They leave the queue once written."""
+    def stop_waiting(self) -> None:
+        """For what other jobs build: the trainer is to stop, or gone."""
+        self._stage_wait.give_up()
+
+    def _write_next(self) -> bool:
+        """One message, or a run of messages of one type. They leave the queue once written.
+
+        False: the next one is a question that cannot be answered yet.
+        """
         first = self._waiting[0]
         batch = [first]
         if isinstance(first, MetricPoint | Progress | TrainerEvent):
             batch = self._run_of(type(first))
-        self._record(first, batch)
+        if isinstance(first, StageOutputQuery):
+            if not self._reply(first):
+                return False
+        else:
+            self._record(first, batch)
         for _ in batch:
             self._waiting.popleft()
+        return True
 
     def _run_of(self, kind: type[TrainerMessage]) -> list[TrainerMessage]:
         batch: list[TrainerMessage] = []
@@ -135,8 +153,6 @@ class Recorder:
                 self._uploader.offer_checkpoint(first)
             case StageOutputWritten():
                 self._uploader.offer_output(first)
-            case StageOutputQuery():
-                self._reply(first)
 
     def _examine(self, points: list[MetricPoint]) -> None:
         if self._doctor is not None:
@@ -152,14 +168,18 @@ class Recorder:
         reused_from = self._reused_from.get(change.stage) if change.status == "reused" else None
         recording.stage_changed(self._backend, self._claim, change, reused_from=reused_from)
 
-    def _reply(self, query: StageOutputQuery) -> None:
+    def _reply(self, query: StageOutputQuery) -> bool:
+        """False while another job builds what is asked for."""
         found = self._fetcher.fetch_output(query.stage, query.digest)
+        if found is None and self._stage_wait.must_wait(query):
+            return False
         if found is not None:
             self._reused_from[query.stage] = found[0]
         job_id, directory = found if found else (None, None)
         self._answer(
             StageOutputAnswer(digest=query.digest, directory=str(directory) if directory else None, job_id=job_id)
         )
+        return True
 
 
 def _doctor_of(spec: dict[str, Any]) -> Doctor | None:

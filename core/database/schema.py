@@ -7,7 +7,7 @@ from core.database.tables.base import Base
 from core.database.tables.bookkeeping import IdempotencyKey, SweeperLock
 from core.database.tables.datasets import Dataset
 from core.database.tables.jobs import Attempt, Job, JobStage
-from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, Garbage, StageOutput
+from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, Garbage, StageBuild, StageOutput
 from core.database.tables.projects import Project
 from core.database.tables.records import JobEvent, JobSample, MetricPoint, RewoundPoint
 from core.database.tables.scores import ScoreRequest
@@ -29,6 +29,6 @@ JOB_TABLES: tuple[Any, ...] = (
 )
 """Tables with rows of a job, in the order in which they can be emptied."""
 TABLES = (
-    Project, ProjectLimits, ApiKey, Dataset, Upload, UploadPart, Job, *JOB_TABLES, StageOutput, Garbage, IdempotencyKey,
-    SweeperLock,
+    Project, ProjectLimits, ApiKey, Dataset, Upload, UploadPart, Job, *JOB_TABLES, StageOutput, StageBuild, Garbage,
+    IdempotencyKey, SweeperLock,
 )  # fmt: skip

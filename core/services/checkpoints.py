@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
 from core.database.repositories import attempts as attempt_rows
-from core.database.repositories import garbage, objects
+from core.database.repositories import garbage, objects, stage_builds
 from core.database.repositories.events import EventDraft, append_event
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Checkpoint, CheckpointStatus, StageOutput
@@ -140,6 +140,7 @@ def commit_stage_output(backend: Backend, claim: Claim, new: NewStageOutput) -> 
     """Offer it to later jobs of the project. If another job was first, these objects go."""
 
     def work(session: Session, job: Job) -> None:
+        stage_builds.forget_build(session, job.project_id, new.digest)
         known = objects.find_stage_output(session, job.project_id, new.digest)
         if known is not None:
             if known.prefix != new.tree.prefix:

@@ -94,6 +94,18 @@ class StageOutput(Base):
     created_at: Mapped[Time]
 
 
+class StageBuild(Base):
+    """An attempt that builds a stage output; without meaning once the attempt is over."""
+
+    __tablename__ = "stage_builds"
+
+    project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    digest: Mapped[Digest] = mapped_column(primary_key=True)
+    job_id: Mapped[Id]
+    attempt: Mapped[int]
+    created_at: Mapped[Time]
+
+
 class Garbage(Base):
     """Objects under a prefix that no row names any more; deleted by the sweeper, then forgotten."""
 
