@@ -14,7 +14,7 @@ from worker.app import TRAINER_COMMAND
 
 
 def stages(backend: Backend, job_id: str) -> dict[str, tuple[str, str | None]]:
-    return {stage.name.value: (stage.status.value, stage.reused_from) for stage in view(backend, job_id).stages}
+    return {stage.name.value: (str(stage.status), stage.reused_from) for stage in view(backend, job_id).stages}
 
 
 def weights(backend: Backend, job_id: str, target: Path) -> bytes:
