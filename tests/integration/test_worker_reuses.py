@@ -8,7 +8,7 @@ from toy_jobs import InProcessWorker, events, points, submit_toy, view, wait_for
 from toy_trainer import Script
 from trained_jobs import FIELDS, add_rows, fetch_artifact, make_rows, run_to_end
 
-from core.services import jobs
+from core.services import jobs, policies
 from core.services.backend import Backend
 from worker.app import TRAINER_COMMAND
 
@@ -32,16 +32,23 @@ def test_another_beta_and_another_round_start_from_what_is_there(backend: Backen
         run_to_end(backend, second)
         alone = submit(backend, **FIELDS, beta=0.4, variant="hinge", reuse=False).id
         run_to_end(backend, alone)
-        next_round = submit(backend, **FIELDS | {"base_model": first, "sft": "skip"}).id
-        run_to_end(backend, next_round)
+        newest = policies.list_checkpoints(backend, PROJECT, first)[0]
+        rounds = [
+            submit(backend, **FIELDS | {"base_model": base_model, "sft": "skip", "beta": 0.2}).id
+            for base_model in (first, f"{first}@{newest.id}")
+        ]
+        for job_id in rounds:
+            run_to_end(backend, job_id)
     assert stages(backend, second)["sft"] == ("reused", first)
     assert stages(backend, second)["reference"] == ("reused", first)
     assert not [point for point in points(backend, second) if point.stage.value == "sft"]
-    for job_id in (first, alone, next_round):
+    for job_id in (first, alone, *rounds):
         assert {reused_from for _, reused_from in stages(backend, job_id).values()} == {None}
     assert weights(backend, second, tmp_path) == weights(backend, alone, tmp_path) != weights(backend, first, tmp_path)
-    assert_begins_where_it_ended(backend, first, next_round)
-    assert weights(backend, next_round, tmp_path) != weights(backend, first, tmp_path)
+    for job_id in rounds:
+        assert_begins_where_it_ended(backend, first, job_id)
+    policies_after = {weights(backend, job_id, tmp_path) for job_id in (first, *rounds)}
+    assert len(policies_after) == 2, "the newest checkpoint is the policy at the end: both rounds are one"
 
 
 def assert_begins_where_it_ended(backend: Backend, earlier: str, later: str) -> None:

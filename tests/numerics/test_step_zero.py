@@ -2,21 +2,20 @@
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from packed_rows import make_model, make_stock_model, stock_sums
+from packed_rows import PROMISED, make_stock_model, stock_sums
 from safetensors.torch import load_file
 from tiny_runs import RecordingObserver, World, random_pairs, run, tree_bytes, untimed, weights, write_data
 from transformers import AutoModelForCausalLM
 
 from core.domain import metric_names as names
 from core.training import lora, lora_files
-from core.training.model import load_causal_lm, save_policy
+from core.training.model import load_causal_lm
 from core.training.observer import MetricPoint, Stage
-from core.training.plan import LoraPlan, ReusePlan, SftPlan, TrainingPlan
+from core.training.plan import LoraPlan, ReusePlan, TrainingPlan
 
 ZERO = (
     names.CHOSEN_REWARDS, names.REJECTED_REWARDS, names.REWARD_MARGINS, names.REWARD_ACCURACIES,
@@ -214,17 +213,17 @@ def test_the_next_round_starts_from_the_tuned_policy(world: World) -> None:
     assert any(not torch.equal(tensor, weights(first)[name]) for name, tensor in weights(second).items())
 
 
-def test_a_base_model_with_dropout_starts_at_zero_too(tmp_path: Path) -> None:
-    """GPT-2 with dropout 0.2 everywhere in its configuration (T2)."""
-    world = World.make(tmp_path)
-    save_policy(make_model("gpt2"), tmp_path / "gpt2")
+@pytest.mark.parametrize("architecture", PROMISED)
+@pytest.mark.parametrize("lora", [None, LoraPlan(rank=2, dropout=0.5)], ids=["full", "lora"])
+def test_base_models_with_dropout_start_at_zero_too(architecture: str, lora: LoraPlan | None, world: World) -> None:
+    """Dropout of 0.2 wherever the configuration has one, and in the adapter (T2)."""
+    base = world.directory / f"base-{architecture}"
+    make_stock_model(architecture).save_pretrained(base)
+    assert "0.2" in (base / "config.json").read_text()
+    plan = world.plan(f"{architecture}-{lora is not None}", base_model_dir=str(base), lora=lora, sft=None)
     observer = RecordingObserver()
-    run(
-        short(
-            world.plan(
-                "gpt2", base_model_dir=str(tmp_path / "gpt2"), sft=SftPlan(epochs=1, learning_rate=1e-3, batch_size=4)
-            )
-        ),
-        observer,
-    )
-    assert [point.values[names.LOSS] for point in first_points(observer)] == [LN2_IN_FLOAT32] * 2
+    run(dataclasses.replace(short(plan), dpo=dataclasses.replace(plan.dpo, epochs=1, batch_size=11)), observer)
+    for point in first_points(observer):
+        assert point.values[names.LOSS] == LN2_IN_FLOAT32
+        assert {point.values[name] for name in ZERO} == {0.0}
+    assert observer.curve("dpo", "validation", names.REWARD_MARGINS)[-1] != 0.0
