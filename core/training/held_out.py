@@ -25,11 +25,15 @@ Verdicts = NDArray[np.float64]
 def describe_held_out(
     data: EncodedData, rewards: PairTable, reference: SplitLogps | None, seed: int
 ) -> dict[str, JsonValue]:
-    """Accuracies of policy and baselines with bootstrap intervals, and by how much the policy is better."""
+    """Accuracies of policy and baselines with bootstrap intervals, and by how much the policy is better.
+
+    Of unpaired rows only the policy's: there is no other response to choose from.
+    """
     margins = rewards.last_chosen.astype(np.float64) - rewards.last_rejected
     policy = _verdicts(margins)
-    baselines = {"longer_wins": _verdicts(data.first_lengths - data.second_lengths)}
-    if reference is not None:
+    is_paired = data.kind == "preference"
+    baselines = {"longer_wins": _verdicts(data.first_lengths - data.second_lengths)} if is_paired else {}
+    if reference is not None and is_paired:
         sums = reference.sums.astype(np.float64)
         lengths = np.stack((data.first_lengths, data.second_lengths), axis=1)
         baselines["before_dpo_likelihood"] = _verdicts(sums[:, 0] - sums[:, 1])
