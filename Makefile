@@ -9,7 +9,7 @@ DATA_DIR ?= data
 MODELS_DIR ?= models
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo serve test lint types format clean
+.PHONY: help venv demo serve test lint types format bench-datasets clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ test-parity: venv .venv-trl/.installed ## thirty steps beside TRL for every loss
 		"$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')"
 	@.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r $<
 	@touch $@
+
+bench-datasets: venv ## 1 GiB of pairs from upload to report, its memory, and bombs; the result goes to benchmarks/results
+	@$(BIN)/python benchmarks/bench_datasets.py
 
 clean: ## remove what was built, but not data and models
 	rm -rf $(VENV) .venv-trl build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,24 +1,39 @@
-"""Speed and memory of the data-set check: from a file of valid JSONL pairs to the report.
+"""Data sets over HTTP: from the first byte of an upload to its report, what it costs in memory, and bombs.
 
-    python benchmarks/bench_datasets.py [--mib 200] [--workers 2] [--row-chars 1000] [--repeats 3]
+    make bench-datasets            # 1 GiB of valid JSONL pairs, then two bombs; the result goes to benchmarks/results/
+    python benchmarks/bench_datasets.py [--mib 1024] [--row-chars 1000] [--repeats 3] [--output FILE]
 
-Makes its own file of distinct pairs of English-like sentences, checks it in a child process as the API does, and prints
-one JSON object: MB/s from file to report (best of the repeats, and all), rows, and the peak of the memory that the
-checking processes hold together (proportional set size, sampled every 20 ms).
+Starts the API as a process of its own (SQLite, objects in a folder of this disk), makes a file of distinct pairs of
+English-like sentences, uploads it with `POST /datasets` and waits for the 201, which comes when the original and the
+rows are synced to the disk. Memory is the proportional set size, sampled every 20 ms: of the API's process, as growth
+over its idle size; of the processes that check, together. Processor seconds are those of the API and its checks.
 """
 
 import argparse
+import gzip
 import json
+import os
+import platform
 import random
+import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psutil
 
-from core.datasets.child import check_in_child
-from core.datasets.options import CheckOptions
+GOALS = {"megabytes_per_second": 60, "api_growth_mib": 64, "check_peak_mib": 512, "bomb_seconds": 5}
+RESULTS = Path(__file__).parent / "results"
+MIB = 1 << 20
 
 _WORDS = (  # noqa: SIM905
     "the of and to in is that for it with as was on are you this be have or what how not can will from they about "
@@ -50,69 +65,176 @@ def write_pairs(path: Path, num_bytes: int, row_chars: int) -> int:
     return num_rows
 
 
-class PeakMemory(threading.Thread):
-    """The greatest sum of the memory of all children of this process, shared pages counted once."""
+class MemoryWatch(threading.Thread):
+    """Peaks of the API's own process, and of all its children together, shared pages counted once."""
 
-    def __init__(self) -> None:
+    def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
-        self.peak_bytes = 0
+        self._process = psutil.Process(pid)
         self._stop_asked = threading.Event()
+        self.idle_bytes = self._process.memory_full_info().pss
+        self.peak_bytes = 0
+        self.check_peak_bytes = 0
 
     def run(self) -> None:
         while not self._stop_asked.wait(0.02):
-            total = 0
-            for child in psutil.Process().children(recursive=True):
+            self.peak_bytes = max(self.peak_bytes, self._process.memory_full_info().pss)
+            children = 0
+            for child in self._process.children(recursive=True):
                 try:
-                    total += child.memory_full_info().pss
+                    children += child.memory_full_info().pss
                 except psutil.Error:
                     continue
-            self.peak_bytes = max(self.peak_bytes, total)
+            self.check_peak_bytes = max(self.check_peak_bytes, children)
 
     def stop(self) -> None:
         self._stop_asked.set()
         self.join()
 
 
+@contextmanager
+def running_api(folder: Path) -> Iterator[tuple[str, int]]:
+    """URL and process id."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFTUNE_")}
+    environment |= {
+        "PREFTUNE_DATA_DIR": str(folder / "data"),
+        "PREFTUNE_MODELS_DIR": str(folder / "models"),
+        "PREFTUNE_BROKER_URL": "none",
+        "PREFTUNE_PORT": str(port),
+    }
+    command = [sys.executable, "-m", "cli.main", "api"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_ready(url)
+        yield url, process.pid
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wait_until_ready(url: str) -> None:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/health/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise SystemExit("the API did not start")
+
+
+def upload(url: str, path: Path) -> tuple[float, httpx.Response]:
+    def chunks() -> Iterator[bytes]:
+        with path.open("rb") as file:
+            while chunk := file.read(MIB):
+                yield chunk
+
+    headers = {"Content-Length": str(path.stat().st_size)}
+    begin = time.perf_counter()
+    response = httpx.post(f"{url}/datasets", content=chunks(), headers=headers, timeout=None)
+    return time.perf_counter() - begin, response
+
+
+def processor_seconds(pid: int) -> float:
+    """Of the process and those of its children that have ended."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system + times.children_user + times.children_system)
+
+
+def measure_uploads(url: str, pid: int, path: Path, num_rows: int, repeats: int) -> dict[str, Any]:
+    num_bytes = path.stat().st_size
+    upload(url, path.with_name("small.jsonl"))  # what the first request loads is not of this file
+    seconds, processor, growth, check_peaks = [], [], [], []
+    for _ in range(repeats):
+        watch = MemoryWatch(pid)
+        watch.start()
+        before = processor_seconds(pid)
+        took, response = upload(url, path)
+        processor.append(round(processor_seconds(pid) - before, 1))
+        watch.stop()
+        if response.status_code != 201 or response.json()["num_accepted"] != num_rows:
+            raise SystemExit(f"the upload went wrong: {response.status_code} {response.text[:500]}")
+        httpx.delete(f"{url}/datasets/{response.json()['id']}")
+        seconds.append(took)
+        growth.append(round((watch.peak_bytes - watch.idle_bytes) / MIB, 1))
+        check_peaks.append(round(watch.check_peak_bytes / MIB, 1))
+    return {
+        "num_bytes": num_bytes,
+        "num_rows": num_rows,
+        "megabytes_per_second": round(num_bytes / min(seconds) / 1e6, 1),
+        "all_megabytes_per_second": [round(num_bytes / value / 1e6, 1) for value in seconds],
+        "processor_seconds": processor,
+        "api_growth_mib": max(growth),
+        "check_peak_mib": max(check_peaks),
+    }
+
+
+def measure_bombs(url: str, folder: Path) -> dict[str, float]:
+    bombs = {"1 GiB of zeros": (bytes(MIB) for _ in range(1024)), "150 MB of valid rows": valid_rows(150_000_000)}
+    found = {}
+    for name, chunks in bombs.items():
+        path = folder / "bomb.gz"
+        with gzip.open(path, "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+        seconds, response = upload(url, path)
+        if response.status_code != 413:
+            raise SystemExit(f"the bomb was answered {response.status_code}")
+        found[name] = round(seconds, 2)
+    return found
+
+
+def valid_rows(num_bytes: int) -> Iterator[bytes]:
+    row = b'{"prompt": "Which colour is the sky?", "chosen": "Blue, by day.", "rejected": "Green."}\n'
+    for _ in range(num_bytes // (len(row) * 10_000)):
+        yield row * 10_000
+
+
+def describe_machine() -> dict[str, Any]:
+    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+             if line.startswith("model name")]  # fmt: skip
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "load_before": [round(value, 1) for value in os.getloadavg()],
+        "system": platform.platform(),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--mib", type=int, default=200)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--row-chars", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=None)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "pairs.jsonl"
-        num_rows = write_pairs(source, arguments.mib << 20, arguments.row_chars)
-        num_bytes = source.stat().st_size
-        memory = PeakMemory()
-        memory.start()
-        seconds = []
-        for _ in range(arguments.repeats):
-            begin = time.perf_counter()
-            result = check_in_child(
-                source,
-                CheckOptions(),
-                Path(folder),
-                timeout_seconds=600,
-                memory_bytes=512 << 20,
-                num_workers=arguments.workers,
-            )
-            seconds.append(time.perf_counter() - begin)
-            if result.verdict != "ready" or result.num_accepted != num_rows:
-                raise SystemExit(f"the check went wrong: {result.verdict}, {result.num_accepted} of {num_rows} rows")
-        memory.stop()
-    print(
-        json.dumps(
-            {
-                "num_bytes": num_bytes,
-                "num_rows": num_rows,
-                "num_workers": arguments.workers,
-                "megabytes_per_second": round(num_bytes / min(seconds) / 1e6, 1),
-                "all_megabytes_per_second": [round(num_bytes / value / 1e6, 1) for value in seconds],
-                "peak_memory_mib": round(memory.peak_bytes / (1 << 20), 1),
-            }
-        )
-    )
+    machine = describe_machine()
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
+        folder = Path(name)
+        write_pairs(folder / "small.jsonl", 100_000, arguments.row_chars)
+        num_rows = write_pairs(folder / "pairs.jsonl", arguments.mib * MIB, arguments.row_chars)
+        with running_api(folder) as (url, pid):
+            uploads = measure_uploads(url, pid, folder / "pairs.jsonl", num_rows, arguments.repeats)
+            bombs = measure_bombs(url, folder)
+    packages = ("numpy", "orjson", "uvicorn", "h11", "zstandard", "preftune")
+    result = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": machine,
+        "versions": {"python": platform.python_version(), **{package: version(package) for package in packages}},
+        "goals": GOALS,
+        "uploads": uploads,
+        "bomb_seconds": bombs,
+    }
+    output = arguments.output or RESULTS / f"datasets-{result['date']}.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

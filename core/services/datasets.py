@@ -24,7 +24,7 @@ from core.services import projects
 from core.services.backend import Backend
 from core.services.cursors import BAD_CURSOR, decode_cursor, decode_offset, encode_cursor
 from core.services.ids import new_id
-from core.services.spooling import scratch_folder
+from core.services.spooling import flushed_meanwhile, scratch_folder
 from core.services.views import Content, DatasetView, Page
 from core.settings import Settings
 from core.storage import keys
@@ -51,7 +51,7 @@ class DatasetInUse(Conflict):
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """A file as it came in, spooled; it stays the caller's to delete."""
+    """A file as it came in, spooled; nobody writes to it any more, and it stays the caller's to delete."""
 
     path: Path
     filename: str
@@ -80,10 +80,11 @@ def create(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str
     validate_options(options)
     _require_room(backend, project_id, upload.path)
     with scratch_folder(backend.settings, "check") as folder:
-        result = check(backend.settings, upload.path, options, folder)
+        with flushed_meanwhile(upload.path, folder / ROWS_FILE):
+            result = check(backend.settings, upload.path, options, folder)
         if result.refusal is not None:
             raise result.error()
-        backend.store.put_file(keys.dataset_original(project_id, chosen), upload.path)
+        backend.store.put_file(keys.dataset_original(project_id, chosen), upload.path, is_final=True)
         store_results(backend.store, project_id, chosen, folder)
 
     def make_row() -> Dataset:
@@ -102,7 +103,7 @@ def create_later(backend: Backend, project_id: str, upload: Upload, *, dataset_i
         return known
     validate_options(check_options(option_fields(upload), backend.settings))
     _require_room(backend, project_id, upload.path)
-    backend.store.put_file(keys.dataset_original(project_id, chosen), upload.path)
+    backend.store.put_file(keys.dataset_original(project_id, chosen), upload.path, is_final=True)
     num_bytes, sha256 = upload.path.stat().st_size, _sha256(upload.path)
 
     def make_row() -> Dataset:
@@ -234,8 +235,8 @@ def check_options(fields: dict[str, Any], settings: Settings) -> CheckOptions:
 
 
 def store_results(store: ObjectStore, project_id: str, dataset_id: str, folder: Path) -> None:
-    store.put_file(keys.dataset_rows(project_id, dataset_id), folder / ROWS_FILE)
-    store.put_file(keys.dataset_issues(project_id, dataset_id), folder / ISSUES_FILE)
+    store.put_file(keys.dataset_rows(project_id, dataset_id), folder / ROWS_FILE, is_final=True)
+    store.put_file(keys.dataset_issues(project_id, dataset_id), folder / ISSUES_FILE, is_final=True)
 
 
 def fill_row(row: Dataset, result: CheckResult) -> None:

@@ -146,7 +146,7 @@ def put_part(backend: Backend, project_id: str, upload_id: str, part: NewPart) -
     Raises InvalidRequest where it goes beyond the announced size, UploadNotFound, UploadCompleted.
     """
     key = keys.upload_part(project_id, upload_id, part.number, part.sha256)
-    backend.store.put_file(key, part.path)
+    backend.store.put_file(key, part.path, is_final=True)
     replaced: list[str] = []
 
     def work(session: Session) -> UploadPartView:

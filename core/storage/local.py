@@ -33,7 +33,10 @@ class LocalObjectStore:
         except OSError as error:
             raise StoreUnavailable("The directory of the object store cannot be made.") from error
 
-    def put_file(self, key: str, source: Path) -> None:
+    def put_file(self, key: str, source: Path, *, is_final: bool = False) -> None:
+        if is_final and self._link(key, source):
+            return
+
         def copy(target: BinaryIO) -> None:
             with source.open("rb") as content:
                 shutil.copyfileobj(content, target, CHUNK_BYTES)
@@ -118,6 +121,28 @@ class LocalObjectStore:
                 reach("store.renamed")
             finally:
                 temporary.unlink(missing_ok=True)
+
+    def _link(self, key: str, source: Path) -> bool:
+        """Whether the object could be made a second name of the file; not so across file systems."""
+        path = self._path(key)
+        temporary = self._root / _TEMPORARY / uuid.uuid4().hex
+        try:
+            os.link(source, temporary, follow_symlinks=False)
+        except OSError:
+            return False
+        with _translated():
+            try:
+                descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW)
+                try:
+                    os.fchmod(descriptor, 0o600)
+                    os.utime(descriptor)
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+                self._rename(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return True
 
     def _rename(self, temporary: Path, path: Path) -> None:
         for remaining in reversed(range(_MAX_RACES)):

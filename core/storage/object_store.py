@@ -32,8 +32,12 @@ class ObjectInfo:
 
 
 class ObjectStore(Protocol):
-    def put_file(self, key: str, source: Path) -> None:
-        """Store the file whole or not at all; replaces an object of that key."""
+    def put_file(self, key: str, source: Path, *, is_final: bool = False) -> None:
+        """Store the file whole or not at all; replaces an object of that key.
+
+        `is_final`: nobody writes to `source` any more, so a store on its file system may share its bytes instead of
+        copying them. Deleting it stays allowed.
+        """
 
     def put_bytes(self, key: str, data: bytes) -> None:
         """Store a small object whole or not at all."""

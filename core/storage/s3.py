@@ -49,7 +49,7 @@ class S3ObjectStore:
         self._bucket_lock = threading.Lock()
         self._has_bucket = False
 
-    def put_file(self, key: str, source: Path) -> None:
+    def put_file(self, key: str, source: Path, *, is_final: bool = False) -> None:
         self._ensure_bucket()
         with _translated():
             self._client.upload_file(str(source), self._access.bucket, self._name(key), Config=_TRANSFER)

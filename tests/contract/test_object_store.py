@@ -69,6 +69,20 @@ def test_a_large_file_comes_back_whole(store: ObjectStore, tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+def test_a_final_file_may_be_deleted_once_it_is_stored(store: ObjectStore, tmp_path: Path) -> None:
+    for content in (b"first", b"second"):
+        source = tmp_path / "source"
+        source.write_bytes(content)
+        for _ in range(2):
+            store.put_file("final/file", source, is_final=True)
+        source.unlink()
+        assert store.get_bytes("final/file") == content
+    assert keys_of(store, "final/") == ["final/file"]
+    if isinstance(store, LocalObjectStore):
+        assert list((tmp_path / "objects" / ".tmp").iterdir()) == []
+        assert (tmp_path / "objects" / "final" / "file").stat().st_mode & 0o777 == 0o600
+
+
 def test_stat_tells_size_and_time(store: ObjectStore) -> None:
     store.put_bytes("a/b", b"12345")
     info = store.stat("a/b")
