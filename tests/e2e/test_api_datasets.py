@@ -9,6 +9,8 @@ import httpx
 import pytest
 import zstandard
 from api_server import RunningApi, pairs, pointers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 PAIRS = pairs()
 
@@ -157,3 +159,40 @@ def test_deleting(api: RunningApi) -> None:
     gone = api.http.delete(f"/datasets/{dataset_id}")
     assert (gone.status_code, gone.content) == (204, b"")
     assert api.http.get(f"/datasets/{dataset_id}").json()["code"] == "dataset-not-found"
+
+
+@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    head=st.sampled_from([b"", b"[", b"{", b"PAR1", b"\x1f\x8b\x08\x00", b"\x28\xb5\x2f\xfd", b"\xff\xfe", b"a,b\n"]),
+    content=st.binary(max_size=200),
+    cut=st.integers(1, 300),
+    way=st.sampled_from(["raw", "form", "gzip", "zstd", "chunks"]),
+)
+def test_any_bytes_are_answered(api: RunningApi, head: bytes, content: bytes, cut: int, way: str) -> None:
+    body = head + content
+    if way == "form":
+        response = api.http.post("/datasets", files={"file": ("a.jsonl", body)})
+    elif way == "chunks":
+        response = api.http.post("/datasets", content=iter([body[:cut], body[cut:]]))
+    else:
+        headers = {} if way == "raw" else {"Content-Encoding": way}
+        response = api.http.post("/datasets", content=body, headers=headers)
+    assert response.status_code in (201, 413, 415, 422), response.text
+    assert response.json()["report"]["counts"] or response.status_code == 201
+
+
+def test_the_same_rows_sent_in_any_way_get_the_same_report(api: RunningApi) -> None:
+    content = pairs(50) + pairs(3) + b'{"prompt": "a", "chosen": "b", "rejected": "b"}\n'
+    reports = []
+    for body, headers in (
+        (content, {}),
+        (iter([content[start : start + 7] for start in range(0, len(content), 7)]), {}),
+        (gzip.compress(content), {"Content-Encoding": "gzip"}),
+        (zstandard.compress(content), {}),
+    ):
+        report = api.http.post("/datasets", content=body, headers=headers).json()["report"]
+        report["statistics"].pop("compression")
+        reports.append(report)
+    assert all(report == reports[0] for report in reports)
+    assert reports[0]["counts"]["duplicate-row"] == 3
+    assert reports[0]["counts"]["identical-pair"] == 1
