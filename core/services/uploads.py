@@ -105,6 +105,7 @@ def create(backend: Backend, project_id: str, new: NewUpload, *, upload_id: str 
         if known is not None:
             return _view(session, known)
         projects.require_room(session, project_id, new.num_bytes)
+        projects.require_room(session, project_id, new.num_bytes)
         if upload_rows.count_open(session, project_id) >= MAX_OPEN_UPLOADS:
             raise TooManyUploads(
                 f"{MAX_OPEN_UPLOADS} uploads are open. Complete or delete some; each ends by itself a day after its "
