@@ -18,7 +18,10 @@ def stages(backend: Backend, job_id: str) -> dict[str, tuple[str, str | None]]:
 
 
 def weights(backend: Backend, job_id: str, target: Path) -> bytes:
-    return bytes((fetch_artifact(backend, job_id, target / job_id) / "model.safetensors").read_bytes())
+    folder = target / job_id
+    if not folder.exists():
+        fetch_artifact(backend, job_id, folder)
+    return (folder / "model.safetensors").read_bytes()
 
 
 @pytest.mark.timeout(480)
