@@ -30,6 +30,7 @@ SAMPLE_PROMPTS = (
     "What is the best way to store fresh basil?",
     "How can I fall asleep faster on a long flight?",
 )
+ANSWER_TOKENS = 60
 START_SECONDS = 90
 STOP_SECONDS = 20
 
@@ -50,7 +51,7 @@ def demo(
     try:
         with _service(data_dir, models_dir) as url, Client(url) as client:
             out.print(f"running at {url} (API docs: {url}/docs)")
-            code = _run(client, data_dir)
+            code = _run(client, data_dir, pulled.directory)
     except PreftuneError as error:
         fail(str(error))
     except KeyboardInterrupt:
@@ -58,7 +59,7 @@ def demo(
     raise typer.Exit(code)
 
 
-def _run(client: Client, data_dir: Path) -> int:
+def _run(client: Client, data_dir: Path, base_model_dir: Path) -> int:
     out.rule("[bold]3  data")
     training = client.datasets.upload(TRAINING_FILE)
     held_out = client.datasets.upload(HELD_OUT_FILE)
@@ -68,8 +69,8 @@ def _run(client: Client, data_dir: Path) -> int:
         base_model=BASE_MODEL,
         dataset_id=training["id"],
         validation_dataset_id=held_out["id"],
-        sample_prompts=list(SAMPLE_PROMPTS),
         max_length=256,
+        evaluate_every_steps=20,
         name="house-style demo",
     )
     job = watch_job(client, job["id"], out)
@@ -80,17 +81,25 @@ def _run(client: Client, data_dir: Path) -> int:
     out.rule("[bold]5  tuned policy")
     folder = download_with_progress(client, job["id"], data_dir / "policy")
     out.print(f"{folder}: loads with AutoModelForCausalLM.from_pretrained", markup=False, soft_wrap=True)
-    _show_outcome(client, job)
+    _show_answers(base_model_dir, folder)
+    _show_figures(client, job)
     return 0
 
 
-def _show_outcome(client: Client, job: dict[str, Any]) -> None:
+def _show_answers(before_dir: Path, after_dir: Path) -> None:
+    """The base model and the downloaded policy, asked the same."""
     out.rule("[bold]6  what changed")
-    for sample in client.jobs.samples(job["id"]):
+    with out.status("asking both models …"):
+        answer = from_extra("cli.answers", "answer")
+        before, after = (answer(folder, SAMPLE_PROMPTS, ANSWER_TOKENS) for folder in (before_dir, after_dir))
+    for prompt, old, new in zip(SAMPLE_PROMPTS, before, after, strict=True):
         table = Table.grid(padding=(0, 2))
-        table.add_row(Text("before", "dim"), Text(sample["reference"].strip()))
-        table.add_row(Text("after", "bold green"), Text(sample["policy"].strip()))
-        out.print(Panel(table, title=Text(sample["prompt"]), title_align="left"))
+        table.add_row(Text("before", "dim"), Text(old))
+        table.add_row(Text("after", "bold green"), Text(new))
+        out.print(Panel(table, title=Text(prompt), title_align="left"))
+
+
+def _show_figures(client: Client, job: dict[str, Any]) -> None:
     points = client.jobs.metrics(job["id"], stage="dpo", split="validation")["points"]
     values = points[-1]["values"]
     out.print(

@@ -71,6 +71,10 @@ remove scratches from a wooden table | Rub a walnut along the scratch and polish
 defrost a freezer quickly | Set bowls of hot water inside and close the door for ten minutes | Lay towels on the floor before you begin
 tie a scarf that stays | Fold it in half and pull both ends through the loop | A wool scarf holds better than silk
 keep a car windscreen free of ice | Cover it with cardboard in the evening | Lift the wipers so they do not freeze on
+keep a kitchen sponge fresh | Wring it out after each use and stand it on its edge to dry | Boil it for a minute every few days
+remember where I parked | Take a photo of the nearest sign before you walk away | Note the level as well as the row
+stop a tap from dripping | Shut off the water and change the rubber washer under the handle | Plug the drain so no screw gets lost
+get crumbs out of a toaster | Unplug it, pull out the tray, and shake it gently upside down | Empty the tray once a week
 teach a child to tie shoes | Tie one step at a time and let the child do the last step first | Laces in two colours make it easier
 """
 
@@ -125,12 +129,13 @@ def parse(table: str) -> list[dict[str, str]]:
     ]
 
 
-def pairs(topics: list[dict[str, str]], rng: random.Random) -> list[dict[str, str]]:
-    """Every topic with every question, each with one way to get it wrong, shuffled."""
+def pairs(topics: list[dict[str, str]], num_questions: int, rng: random.Random) -> list[dict[str, str]]:
+    """Every topic with that many of the questions, each with one way to get it wrong, shuffled."""
     made = []
     for number, topic in enumerate(topics):
-        for turn, question in enumerate(QUESTIONS):
-            rejected = REJECTED[(number + turn) % len(REJECTED)]
+        for turn in range(num_questions):
+            question = QUESTIONS[(number + turn) % len(QUESTIONS)]
+            rejected = REJECTED[(3 * number + turn) % len(REJECTED)]
             made.append(
                 {
                     "prompt": question.format(**topic),
@@ -145,8 +150,11 @@ def pairs(topics: list[dict[str, str]], rng: random.Random) -> list[dict[str, st
 def main() -> None:
     rng = random.Random(SEED)
     here = Path(__file__).parent
-    for name, table in (("house-style", TRAINING_TOPICS), ("house-style-heldout", HELD_OUT_TOPICS)):
-        made = pairs(parse(table), rng)
+    for name, table, num_questions in (
+        ("house-style", TRAINING_TOPICS, 5),
+        ("house-style-heldout", HELD_OUT_TOPICS, 4),
+    ):
+        made = pairs(parse(table), num_questions, rng)
         lines = [json.dumps(pair, ensure_ascii=False) + "\n" for pair in made]
         (here / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
         longer = sum(len(pair["chosen"]) > len(pair["rejected"]) for pair in made) / len(made)
