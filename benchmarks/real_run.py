@@ -156,7 +156,8 @@ def _report(
         "start to end.",
         "",
         f"Lines 1–{arguments.train} of {arguments.file.name} to train on, the {arguments.validation} lines after them "
-        f"held out. Base model {spec['base_model']} ({base['source']}, {base['revision']}); {spec['variant']}, beta {spec['beta']}; {spec['precision']}, seed "
+        f"held out. Base model {spec['base_model']} ({base['source']}, {base['revision']}); "
+        f"{spec['variant']}, beta {spec['beta']}; {spec['precision']}, seed "
         f"{spec['seed']}.",
         "",
         "| stage | epochs | learning rate | batch size |",
