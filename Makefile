@@ -84,13 +84,6 @@ bench-train: venv .venv-trl/.installed ## DPO side by side with TRL on this CPU 
 	@$(BIN)/python benchmarks/bench_train.py --model $(MODELS_DIR)/smollm2-135m-instruct \
 		--trl-python .venv-trl/bin/python --data $(BENCH_DATA) --out $(BENCH_OUT) $(BENCH_ARGS)
 
-.venv-trl/.installed: benchmarks/requirements-trl.txt constraints.txt
-	@test -x .venv-trl/bin/python || $(PYTHON) -m venv .venv-trl
-	@echo "installing TRL into .venv-trl (a few minutes the first time) …"
-	@.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH_FLAGS) \
-		-c constraints.txt -r benchmarks/requirements-trl.txt
-	@touch $@
-
 .PHONY: screenshots
 screenshots: venv ## the pictures of the dashboard in docs/screenshots (needs Chromium; BASE_MODEL=folder)
 	@$(BIN)/python tests/make_screenshots.py $(if $(BASE_MODEL),--base-model $(BASE_MODEL))
