@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from cli.console import err, fail, out
@@ -40,7 +40,16 @@ def list_keys(project: Annotated[str | None, typer.Option(help="Only of this pro
     """All keys, without their secrets."""
     with operating() as backend:
         keys = from_extra(_KEYS, "list_keys", "api")(backend, project)
-    table = Table("id", "name", "project", "scope", "state", "created", "last used", box=None)
+    table = Table(
+        Column("id", no_wrap=True, overflow="fold"),
+        "name",
+        "project",
+        "scope",
+        "state",
+        "created",
+        "last used",
+        box=None,
+    )
     for key in keys:
         cells = (key.id, key.name, key.project_id, key.scope.value, _state(key), key.created_at, key.last_used_at)
         table.add_row(*(Text(_cell(cell)) for cell in cells))

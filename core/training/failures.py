@@ -9,6 +9,7 @@ from core.domain.failure_codes import FailureCode
 class TrainingFailure(DomainError):
     """A run that cannot go on. `detail` is shown to users; `failure_code` goes into the job."""
 
+    title = "The run cannot go on"
     failure_code: ClassVar[FailureCode] = FailureCode.INTERNAL
 
 

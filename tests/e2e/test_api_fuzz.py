@@ -87,6 +87,8 @@ def ids(api: RunningApi) -> dict[str, str]:
         "number": "1",
         "job_id": job["id"],
         "path": "model.safetensors",
+        "checkpoint_id": "ckpt_none",
+        "score_id": "score_none",
     }
 
 

@@ -30,6 +30,7 @@ BODIES: dict[str, Any] = {
     "POST /jobs": {"base_model": BASE_MODEL, "dataset_id": "ds_1"},
     "PATCH /jobs/{job_id}": {"name": "x"},
     "POST /jobs/{job_id}/rerun": {"exclude_lines": [1]},
+    "POST /jobs/{job_id}/scores": {"items": [{"prompt": "Why?", "response": "So."}]},
     "POST /uploads": {"num_bytes": 10, "filename": "pairs.jsonl"},
 }
 CONTENTS = {"POST /datasets": pairs(), "PUT /uploads/{upload_id}/parts/{number}": b"0123456789"}
@@ -95,6 +96,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         house.ids = {"dataset_id": upload_dataset(api), "path": "model.safetensors"} | finish_a_job(api)
         upload = api.http.post("/uploads", json=BODIES["POST /uploads"])
         house.ids |= {"upload_id": upload.json()["id"], "number": "1"}
+        scores = api.http.post(f"/jobs/{house.ids['job_id']}/scores", json=BODIES["POST /jobs/{job_id}/scores"])
+        house.ids["score_id"] = scores.json()["id"]
         del api.http.headers["Authorization"]
         yield house
 

@@ -38,7 +38,9 @@ def test_a_job_ends_in_a_policy_that_loads(backend: Backend, tmp_path: Any) -> N
     assert sorted(pair["line"] for pair in pairs) == sorted(row["line"] for row in rows)
     assert [pair["line"] for pair in pairs if "truncated" in pair["flags"]] == [99]
     summary = json.loads((folder / "evaluation.json").read_text())
-    assert summary["held_out"]["num_pairs"] == sum(pair["split"] == "validation" for pair in pairs)
+    assert summary["held_out"]["num_pairs"] == sum(
+        pair["split"] == "validation" and "truncated" not in pair["flags"] for pair in pairs
+    )
     assert summary["verification"]["max_difference"] <= 1e-5
     assert summary["drift"]["num_answers"] == 1
     assert "<svg" in (folder / "report.html").read_text()

@@ -10,6 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api.body_limits import BodyLimits, BodyPolicy
 from api.middleware import RequestContext
+from api.telemetry import HttpTelemetry
 
 POLICY = BodyPolicy(max_bytes=100, idle_seconds=0.05, grace_seconds=0.1, min_bytes_per_second=1000)
 
@@ -96,7 +97,7 @@ def test_no_exception_text_reaches_a_client() -> None:
     async def broken(scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError("secret /etc/path")
 
-    status, _, body = ask(RequestContext(broken), [], [])
+    status, _, body = ask(RequestContext(broken, HttpTelemetry()), [], [])
     problem = orjson.loads(body)
     assert (status, problem["code"]) == (500, "internal-error")
     assert problem["request_id"].startswith("req_")
