@@ -33,7 +33,7 @@ serve: venv ## the service (API and worker) on this machine, until Ctrl-C
 	@$(BIN)/preftune serve --data-dir $(DATA_DIR) --models-dir $(MODELS_DIR)
 
 test: venv lint types ## all set-up and all tests but the heavy runs
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 lint: venv
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache >/dev/null || { $(BIN)/lint-imports; exit 1; }
@@ -89,6 +89,9 @@ screenshots: venv ## the pictures of the dashboard in docs/screenshots (needs Ch
 	@$(BIN)/python tests/make_screenshots.py $(if $(BASE_MODEL),--base-model $(BASE_MODEL))
 
 MINUTES ?= 60
-.PHONY: test-faults
+.PHONY: test-faults test-faults-short
+test-faults-short: venv ## a few runs of every kind of fault, some minutes
+	@$(BIN)/pytest tests/faults
+
 test-faults: venv ## kills, zombies and outages by the hundred, in parts: goes on where the last one stopped (MINUTES=60)
 	@PYTHONPATH=tests $(BIN)/python -m faults.volume --minutes $(MINUTES)

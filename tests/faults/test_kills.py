@@ -16,7 +16,7 @@ SEEDS = range(3, len(kills.SETTINGS), 11)
 """Settings come in eights, first and last pass on four combinations: this goes through all of them in turn."""
 
 
-pytestmark = pytest.mark.timeout(600)  # on a busy machine
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # on a busy machine
 
 
 @pytest.fixture(scope="module")
