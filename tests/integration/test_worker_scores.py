@@ -16,6 +16,8 @@ from worker.drain import Drain
 from worker.score_lane import ScoreLane
 from worker.scratch import WorkerScratch
 
+pytestmark = pytest.mark.slow  # not yet timed on a quiet machine
+
 SECONDS = 200
 
 
