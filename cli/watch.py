@@ -23,6 +23,8 @@ EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 3}
 STAGES = ("staging", "sft", "reference", "dpo", "evaluation", "publishing")
 PLOT_WIDTH = 56
 PLOT_HEIGHT = 6
+MIN_PLOT_HEIGHT = 2
+LEGEND_LINES = 2
 PLOTS = (("loss",), ("rewards/chosen", "rewards/rejected", "rewards/margins"))
 """Curves that share a frame."""
 MAX_CURVE_POINTS = 2000
@@ -95,7 +97,7 @@ def watch_job(client: Client, job_id: str, console: Console, *, poll_seconds: fl
             _refresh_patiently(client, view, console, poll_seconds)
             for event in view.new_events:
                 live.console.print(_event_text(event))
-            live.update(render(view))
+            live.update(render(view, console))
             if view.is_final:
                 return view.job
             time.sleep(poll_seconds)
@@ -134,8 +136,9 @@ def _refresh_patiently(client: Client, view: JobView, console: Console, poll_sec
             time.sleep(poll_seconds)
 
 
-def render(view: JobView) -> RenderableType:
-    """The whole picture: headline, a bar for each stage, the newest values, the curves, the doctor's words."""
+def render(view: JobView, console: Console) -> RenderableType:
+    """The whole picture: headline, a bar for each stage, the newest values, the doctor's words, and curves in the room
+    that the terminal has left."""
     parts: list[RenderableType] = [_headline(view), _stage_table(view)]
     train = view.latest.get(("dpo", "train")) or view.latest.get(("sft", "train"))
     if train:
@@ -143,13 +146,22 @@ def render(view: JobView) -> RenderableType:
     validation = view.latest.get(("dpo", "validation"))
     if validation:
         parts.append(_value_line(validation))
-    stage = "dpo" if ("dpo", "loss") in view.curves else "sft"
-    for frame in PLOTS:
-        curves = {name: list(view.curves.get((stage, name), ())) for name in frame}
-        if any(len(curve) > 1 for curve in curves.values()):
-            parts.append(plot(curves, PLOT_WIDTH, PLOT_HEIGHT))
     parts += [_finding_text(finding) for finding in view.findings]
-    return Group(*parts)
+    num_lines = len(console.render_lines(Group(*parts), pad=False))
+    return Group(*parts, *_plots(view, min(PLOT_WIDTH, console.width - 24), console.height - 1 - num_lines))
+
+
+def _plots(view: JobView, width: int, num_lines: int) -> list[RenderableType]:
+    """The frames that fit into so many lines, as high as they can be."""
+    stage = "dpo" if ("dpo", "loss") in view.curves else "sft"
+    frames = [{name: list(view.curves.get((stage, name), ())) for name in frame} for frame in PLOTS]
+    frames = [curves for curves in frames if any(len(curve) > 1 for curve in curves.values())]
+    while frames:
+        height = min(PLOT_HEIGHT, num_lines // len(frames) - LEGEND_LINES)
+        if height >= MIN_PLOT_HEIGHT and width > 0:
+            return [plot(curves, width, height) for curves in frames]
+        frames.pop(0)
+    return []
 
 
 def _finding_text(event: dict[str, Any]) -> Text:

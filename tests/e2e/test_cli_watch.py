@@ -37,13 +37,14 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Terminal:
-    """A command in a terminal of 100 by 50 characters."""
+    """A command in a terminal."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, columns: int, lines: int) -> None:
         self._near, far = pty.openpty()
-        fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 100, 0, 0))
+        fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         environment = {name: text for name, text in os.environ.items() if not name.startswith("PREFTUNE_")}
         environment |= {"TERM": "xterm-256color", "LANG": "C.UTF-8", "PYTHONUTF8": "1"}
+        environment |= {"COLUMNS": str(columns), "LINES": str(lines)}
         command = [sys.executable, "-m", "cli.main", *arguments]
         self.process = subprocess.Popen(command, stdin=far, stdout=far, stderr=far, env=environment, close_fds=True)
         os.close(far)
@@ -64,8 +65,8 @@ class Terminal:
 
 
 @contextmanager
-def watching(url: str, job_id: str) -> Iterator[Terminal]:
-    terminal = Terminal("watch", job_id, "--url", url)
+def watching(url: str, job_id: str, columns: int = 80, lines: int = 24) -> Iterator[Terminal]:
+    terminal = Terminal("watch", job_id, "--url", url, columns=columns, lines=lines)
     try:
         yield terminal
     finally:
@@ -86,8 +87,9 @@ def dpo_point(step: int) -> MetricPoint:
     return point(step, loss=0.7 - step / 100, **rewards)
 
 
-def test_curves_words_and_success(api: RunningApi, held: Claim) -> None:
-    with Relay(api.url) as relay, watching(relay.url, held.job_id) as terminal:
+@pytest.mark.parametrize(("columns", "lines"), [(80, 24), (160, 60)])
+def test_curves_words_and_success(api: RunningApi, held: Claim, columns: int, lines: int) -> None:
+    with Relay(api.url) as relay, watching(relay.url, held.job_id, columns, lines) as terminal:
         terminal.shows(held.job_id)
         recording.record_points(api.backend, held, [dpo_point(step) for step in range(1, 11)])
         terminal.shows("rewards/rejected -1.0000 rewards/margins 2.0000")

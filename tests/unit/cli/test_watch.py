@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from cli.watch import JobView, render
@@ -22,10 +23,10 @@ def point(step: int, loss: float) -> dict[str, Any]:
     return {"stage": "dpo", "split": "train", "step": step, "values": values | {"rewards/accuracies": 0.75}}
 
 
-def picture(view: JobView) -> str:
-    console = Console(width=140, record=True, file=None)
+def picture(view: JobView, columns: int = 140, lines: int = 60) -> str:
+    console = Console(width=columns, height=lines, record=True, file=None)
     with console.capture() as capture:
-        console.print(render(view))
+        console.print(render(view, console))
     return capture.get()
 
 
@@ -42,6 +43,21 @@ def test_a_running_job_shows_bars_values_and_curves() -> None:
     assert "accuracy 75.0%" in text
     assert "rewards/rejected -0.3000" in text
     assert any(0x2800 < ord(char) < 0x2900 for char in text)
+
+
+@pytest.mark.parametrize(
+    ("columns", "lines", "has_curves"), [(80, 24, True), (80, 18, True), (80, 12, False), (20, 24, False)]
+)
+def test_the_doctors_words_come_before_curves_that_find_no_room(columns: int, lines: int, has_curves: bool) -> None:
+    view = JobView(job())
+    for step in (1, 2, 3):
+        view._add(point(step, 0.5))
+    message = {"message": "The loss stays.", "advice": "Raise it."}
+    view.findings.append({"kind": "doctor", "level": "warning", "data": message})
+    text = picture(view, columns, lines)
+    assert "doctor: The loss" in text
+    assert len(text.splitlines()) <= lines
+    assert ("rewards/rejected -0.3000" in text) == has_curves
 
 
 def test_hostile_names_are_text() -> None:
