@@ -1,6 +1,8 @@
 """Scores from the light lane, by the real engine: equal to training's, and not behind it."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -16,8 +18,6 @@ from worker.drain import Drain
 from worker.score_lane import ScoreLane
 from worker.scratch import WorkerScratch
 
-pytestmark = pytest.mark.slow  # not yet timed on a quiet machine
-
 SECONDS = 200
 
 
@@ -29,46 +29,47 @@ def ask(backend: Backend, job_id: str, **request: Any) -> list[dict[str, Any]]:
     return answer.results
 
 
-@pytest.mark.parametrize("changes", [{}, {"lora": {"rank": 4}, "variant": "ld_dpo", "variant_options": {"alpha": 0.5}}])
-def test_scores_are_the_rewards_that_training_logged_last(
-    backend: Backend, tmp_path: Any, changes: dict[str, Any]
-) -> None:
-    rows = make_rows()
+@contextmanager
+def light_lane(backend: Backend) -> Iterator[None]:
+    drain, scratch = Drain(5), WorkerScratch(backend.settings.scratch_dir)
+    lane = ScoreLane(backend, drain, scratch, num_threads=1)
+    lane.start()
+    try:
+        yield
+    finally:
+        drain.begin()
+        lane.join()
+        scratch.close()
+
+
+def train(backend: Backend, rows: list[dict[str, Any]], **changes: Any) -> str:
     add_rows(backend, rows)
     with InProcessWorker(backend, TRAINER_COMMAND):
-        job_id = submit(backend, **FIELDS | changes).id
+        job_id = submit(backend, **FIELDS | {"sample_prompts": []} | changes).id
         job = run_to_end(backend, job_id)
     assert job.status.value == "succeeded", job.error
+    return job_id
+
+
+def test_scores_are_the_rewards_that_training_logged_last(backend: Backend, tmp_path: Any) -> None:
+    """Of an adapter, measured against the adapter before DPO; whole policies: tests/numerics/test_scores.py."""
+    rows = make_rows(12)
+    job_id = train(backend, rows, lora={"rank": 4}, variant="ld_dpo", variant_options={"alpha": 0.5})
     logged = [
         json.loads(line) for line in (fetch_artifact(backend, job_id, tmp_path / "policy") / "pairs.jsonl").open()
     ]
-    lane_drain, scratch = Drain(5), WorkerScratch(backend.settings.scratch_dir)
-    lane = ScoreLane(backend, lane_drain, scratch, num_threads=1)
-    lane.start()
-    try:
-        by_line = {row["line"]: {name: row[name] for name in ("prompt", "chosen", "rejected")} for row in rows}
-        too_long = {"prompt": "long " * 100, "chosen": "a", "rejected": "b"}
+    by_line = {row["line"]: {name: row[name] for name in ("prompt", "chosen", "rejected")} for row in rows}
+    too_long = {"prompt": "long " * 100, "chosen": "a", "rejected": "b"}
+    with light_lane(backend), InProcessWorker(backend):
+        # Scores do not wait behind the job that holds the worker's only slot.
+        busy = submit_toy(backend, Script(steps=100_000, step_seconds=0.05), "ds_toy")
+        wait_for_status(backend, busy, "running")
         found = ask(backend, job_id, pairs=[*(by_line[pair["line"]] for pair in logged), too_long])
-        assert "max_length" in found.pop()["error"]
-        for pair, result in zip(logged, found, strict=True):
-            assert result["chosen_reward"] == pytest.approx(pair["chosen_reward"], abs=1e-4)
-            assert result["rejected_reward"] == pytest.approx(pair["rejected_reward"], abs=1e-4)
-            assert result["margin"] == pytest.approx(pair["margin_last"], abs=1e-4)
-        assert {pair["split"] for pair in logged} == {"train", "validation"}
-        assert any(abs(pair["margin_last"]) > 0.01 for pair in logged)
-        if not changes:
-            first = by_line[logged[0]["line"]]
-            (item,) = ask(backend, job_id, items=[{"prompt": first["prompt"], "response": first["chosen"]}])
-            assert item["reward"] == pytest.approx(found[0]["chosen_reward"], abs=1e-4)
-            assert item["reward"] == pytest.approx(0.1 * (item["policy_logp"] - item["reference_logp"]), abs=1e-4)
-            assert item["num_tokens"] > 1
-            # While a job holds the worker's only slot.
-            with InProcessWorker(backend):
-                busy = submit_toy(backend, Script(steps=100_000, step_seconds=0.05), "ds_toy")
-                wait_for_status(backend, busy, "running")
-                ask(backend, job_id, items=[{"prompt": "p", "response": "r"}])
-                assert view(backend, busy).status.value == "running"
-    finally:
-        lane_drain.begin()
-        lane.join()
-        scratch.close()
+        assert view(backend, busy).status.value == "running"
+    assert "max_length" in found.pop()["error"]
+    for pair, result in zip(logged, found, strict=True):
+        assert result["chosen_reward"] == pytest.approx(pair["chosen_reward"], abs=1e-4)
+        assert result["rejected_reward"] == pytest.approx(pair["rejected_reward"], abs=1e-4)
+        assert result["margin"] == pytest.approx(pair["margin_last"], abs=1e-4)
+    assert {pair["split"] for pair in logged} == {"train", "validation"}
+    assert any(abs(pair["margin_last"]) > 0.01 for pair in logged)
