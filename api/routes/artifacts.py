@@ -5,8 +5,8 @@ from pathlib import PurePosixPath
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Path, Request
-from starlette.responses import Response
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import RedirectResponse, Response
 
 from api.deps import NEEDS_KEY, BackendDep, CallerDep
 from api.downloads import Download, Read, TarMember, file_response, tar_response
@@ -17,6 +17,9 @@ from api.strict_route import StrictRoute
 from core.services import artifacts
 from core.services.backend import Backend
 from core.services.stored_files import StoredFile, read_file
+
+PRESIGNED_SECONDS = 300
+"""For beginning a download; one that has begun goes on."""
 
 router = APIRouter(tags=["artifact"], route_class=StrictRoute, dependencies=NEEDS_KEY, responses=problems(404, 503))
 
@@ -56,6 +59,7 @@ def get_archive(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Respon
         **binary("application/octet-stream", "The bytes. `ETag` is their SHA-256."),
         206: {"description": "The range asked for."},
         304: {"description": "The client has it already."},
+        307: {"description": "With `redirect=true` and an S3 store: where the bytes are, for five minutes."},
         **problems(416),
     },
 )
@@ -65,13 +69,22 @@ def get_file(
     request: Request,
     backend: BackendDep,
     caller: CallerDep,
+    redirect: Annotated[
+        bool, Query(description="Answer with a presigned address in the store, where the store is S3.")
+    ] = False,
 ) -> Response:
-    """One file; `Range` is honoured, so that a download can go on where it broke off."""
+    """One file; `Range` is honoured, so that a download can go on where it broke off.
+
+    What comes from a presigned address is not checked on its way: compare it with `sha256`.
+    """
     file = artifacts.find_file(backend, caller.project_id, job_id, path)
+    filename = PurePosixPath(file.path).name
+    if redirect and (url := backend.store.download_url(file.key, filename=filename, seconds=PRESIGNED_SECONDS)):
+        return RedirectResponse(url, 307, {"Cache-Control": "no-store"})
     download = Download(
         num_bytes=file.num_bytes,
         sha256=file.sha256,
-        filename=PurePosixPath(file.path).name,
+        filename=filename,
         read=_reader(backend, job_id, file),
     )
     return file_response(request, download)

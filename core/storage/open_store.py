@@ -30,6 +30,7 @@ def _access(settings: Settings, bucket: str, prefix: str) -> S3Access:
         bucket=bucket,
         prefix=f"{prefix}/" if prefix else "",
         endpoint_url=settings.s3_endpoint_url,
+        public_endpoint_url=settings.s3_public_endpoint_url,
         access_key_id=key_id.get_secret_value() if key_id else None,
         secret_access_key=secret.get_secret_value() if secret else None,
         region=settings.s3_region,

@@ -36,6 +36,8 @@ class S3Access:
     """Before every key; empty or ending in a slash."""
     endpoint_url: str | None = None
     """None: AWS."""
+    public_endpoint_url: str | None = None
+    """In presigned addresses; None: `endpoint_url`."""
     access_key_id: str | None = None
     """None: the usual AWS chain (environment, instance role)."""
     secret_access_key: str | None = field(default=None, repr=False)
@@ -45,7 +47,9 @@ class S3Access:
 class S3ObjectStore:
     def __init__(self, access: S3Access) -> None:
         self._access = access
-        self._client = _client(access)
+        self._client = _client(access, access.endpoint_url)
+        public_url = access.public_endpoint_url
+        self._signing_client = _client(access, public_url) if public_url else self._client
         self._bucket_lock = threading.Lock()
         self._has_bucket = False
 
@@ -102,7 +106,7 @@ class S3ObjectStore:
     def download_url(self, key: str, *, filename: str, seconds: int) -> str | None:
         disposition = f"attachment; filename*=UTF-8''{quote(filename, safe='')}"
         with _translated():
-            return self._client.generate_presigned_url(
+            return self._signing_client.generate_presigned_url(
                 "get_object",
                 Params={
                     "Bucket": self._access.bucket,
@@ -191,7 +195,7 @@ class S3ObjectStore:
                 raise ObjectNotFound("There is no such object in the store.") from None
 
 
-def _client(access: S3Access) -> "S3Client":
+def _client(access: S3Access, endpoint_url: str | None) -> "S3Client":
     # A session of its own: the default one is shared by all threads and not safe to create clients in.
     session = boto3.session.Session(
         aws_access_key_id=access.access_key_id,
@@ -200,7 +204,7 @@ def _client(access: S3Access) -> "S3Client":
     )
     client: S3Client = session.client(
         "s3",
-        endpoint_url=access.endpoint_url,
+        endpoint_url=endpoint_url,
         config=Config(
             connect_timeout=5,
             read_timeout=30,

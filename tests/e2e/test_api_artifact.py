@@ -62,6 +62,8 @@ def test_the_list_and_every_file(api: RunningApi, listed: dict[str, Any], job_id
         assert response.headers["etag"] == f'"{hashlib.sha256(content).hexdigest()}"'
         assert response.headers["content-length"] == str(len(content))
         assert response.headers["content-disposition"].startswith("attachment;")
+        straight = api.http.get(url_of(listed, path), params={"redirect": "true"})  # a folder has no addresses
+        assert (straight.status_code, straight.content) == (200, content)
 
 
 @pytest.mark.parametrize(
