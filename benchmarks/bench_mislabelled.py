@@ -2,11 +2,11 @@
 
     python benchmarks/bench_mislabelled.py --model <dir> --rows rows.jsonl --work <dir> [--flip 0.1] [--seconds 420]
 
-`rows.jsonl`: `prompt, chosen, rejected` a line, and `"flipped": true` where a label is known to be wrong; `--flip`
-plants wrong ones besides, with `--seed`. `--transcripts` reads HH's layout and takes the `--pairs` shortest. DPO runs
-from the base model without SFT. A run stops at a checkpoint after `--seconds` and goes on when called again, until it
-prints its figures: AUROC and precision at k (k = number of wrong labels) of `mislabelled_score`, beside judges that
-memorisation or length fools.
+`rows.jsonl`: `prompt, chosen, rejected` a line, and `"flipped": true` (or `metadata.noise.selected`) where a label is
+known to be wrong; `--flip` plants wrong ones besides, with `--seed`. `--transcripts` reads HH's layout; the `--pairs`
+shortest are taken. DPO runs from the base model without SFT. A run stops at a checkpoint after `--seconds` and goes on
+when called again, until it prints its figures: AUROC and precision at k (k = number of wrong labels) of
+`mislabelled_score`, beside judges that memorisation or length fools.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from core.tokenization.pair_tokenizer import PairTokenizer
 from core.training.failures import TrainingStopped
 from core.training.observer import CheckpointRef, MetricPoint, Sample, Stage, StageOutput, StopRequest
 from core.training.pipeline import run
-from core.training.plan import DpoPlan, TrainingPlan
+from core.training.plan import DpoPlan, LoraPlan, TrainingPlan
 
 TURN = "\n\nAssistant:"
 
@@ -38,6 +38,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--flip", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-length", type=int, default=1024, help="tokens; longer pairs are left out")
+    parser.add_argument("--lora-rank", type=int, default=0, help="0: full fine-tuning")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1e-5)
@@ -64,10 +66,10 @@ def prepare(arguments: argparse.Namespace) -> set[int]:
     rows = [json.loads(line) for line in arguments.rows.read_text(encoding="utf-8").splitlines()]
     if arguments.transcripts:
         rows = [split_transcript(row) for row in rows]
-        size = [len(row["chosen"]) + len(row["rejected"]) + len(row["prompt"]) for row in rows]
-        rows = [rows[index] for index in sorted(np.argsort(size, kind="stable")[: arguments.pairs])]
+    size = [len(row["chosen"]) + len(row["rejected"]) + len(row["prompt"]) for row in rows]
+    rows = [rows[index] for index in sorted(np.argsort(size, kind="stable")[: arguments.pairs])]
     rows = [row for row in rows if row["chosen"] != row["rejected"]]
-    flipped = {line for line, row in enumerate(rows, 1) if row.get("flipped")}
+    flipped = {line for line, row in enumerate(rows, 1) if is_marked(row)}
     planted = np.random.default_rng(arguments.seed).permutation(len(rows))[: round(arguments.flip * len(rows))]
     for index in planted:
         rows[index]["chosen"], rows[index]["rejected"] = rows[index]["rejected"], rows[index]["chosen"]
@@ -78,9 +80,16 @@ def prepare(arguments: argparse.Namespace) -> set[int]:
     source.write_text("\n".join(lines) + "\n", encoding="utf-8")
     tokenizer = PairTokenizer.open(arguments.model)
     kind = DatasetKind.PREFERENCE
-    encode_file(source, tokenizer, arguments.work / "encoded", kind=kind, max_length=1024, num_processes=1)
+    encode_file(
+        source, tokenizer, arguments.work / "encoded", kind=kind, max_length=arguments.max_length, num_processes=1
+    )
     truth.write_text(json.dumps(sorted(flipped)))
     return flipped
+
+
+def is_marked(row: Mapping[str, Any]) -> bool:
+    noise = (row.get("metadata") or {}).get("noise") or {}
+    return bool(row.get("flipped") or noise.get("selected"))
 
 
 def split_transcript(row: Mapping[str, str]) -> dict[str, str]:
@@ -100,6 +109,7 @@ def make_plan(arguments: argparse.Namespace) -> TrainingPlan:
             batch_size=arguments.batch_size,
             warmup_steps=5,
         ),
+        lora=LoraPlan(rank=arguments.lora_rank, alpha=2 * arguments.lora_rank) if arguments.lora_rank else None,
         precision="fp32",
         num_threads=arguments.threads,
         seed=arguments.seed,

@@ -19,7 +19,7 @@ jobs_app = typer.Typer(help="Look at jobs and steer them.", no_args_is_help=True
 
 
 def register(app: typer.Typer) -> None:
-    for command in (submit, watch, download):
+    for command in (submit, watch, download, export):
         app.command()(command)
     app.add_typer(jobs_app, name="jobs")
 
@@ -67,11 +67,24 @@ def download(
     out.print(str(folder), markup=False, soft_wrap=True)
 
 
+def export(
+    job: JobId,
+    export_format: Annotated[str, typer.Argument(metavar="FORMAT", help="gguf-f16 or gguf-q8_0.")],
+    directory: Annotated[Path, typer.Argument(help="Where the file goes.")] = Path("."),
+    url: Url = None,
+) -> None:
+    """Fetch the tuned policy in another format, for llama.cpp; it is made first unless it is there."""
+    with connected(url) as client:
+        made = client.jobs.export(job, export_format)
+        path = client.jobs.download_export(job, made, directory)
+    out.print(str(path), markup=False, soft_wrap=True)
+
+
 def download_with_progress(client: Client, job_id: str, directory: Path) -> Path:
-    total = client.jobs.artifact(job_id)
+    files = client.jobs.published_files(job_id)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task("downloading", total=sum(file["num_bytes"] for file in total["files"]))
+        task = progress.add_task("downloading", total=sum(file["num_bytes"] for file in files))
         return client.jobs.download(job_id, directory, on_progress=lambda num_bytes: progress.advance(task, num_bytes))
 
 

@@ -63,6 +63,8 @@ class Settings(BaseSettings):
     """Default: host, process and a random part."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:<n>`"""
+    gguf_converter_dir: Path | None = None
+    """llama.cpp's converter, or a checkout of llama.cpp; default: `gguf-converter` in the worker's environment."""
     num_threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of a trainer; 0: all cores."""
 

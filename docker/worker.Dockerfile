@@ -13,6 +13,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 COPY pyproject.toml docker/requirements.py ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     python requirements.py api worker > requirements.txt && /venv/bin/pip install -c constraints.txt -r requirements.txt
+COPY requirements-gguf.txt ./
+RUN /venv/bin/pip install --no-deps --target /venv/gguf-converter -r requirements-gguf.txt
 COPY README.md alembic.ini ./
 COPY api api
 COPY worker worker

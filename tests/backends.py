@@ -64,6 +64,12 @@ def make_base_model(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(48))
 
 
+def set_architecture(settings: Settings, name: str) -> None:
+    """Of the base model, for jobs that are submitted from now on."""
+    config = settings.models_dir / BASE_MODEL / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"architectures": [name]}))
+
+
 def add_dataset(
     backend: Backend, dataset_id: str = "ds_1", kind: DatasetKind = DatasetKind.PREFERENCE, num_rows: int = 100
 ) -> str:

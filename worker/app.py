@@ -25,8 +25,10 @@ from core.settings import Settings, SettingsError
 from worker import tasks
 from worker.device import choose_device, count_threads
 from worker.drain import Drain
+from worker.exporting import Exporting
+from worker.light_lane import LightLane
 from worker.runner import Runner
-from worker.score_lane import ScoreLane
+from worker.scoring import Scoring
 from worker.scratch import WorkerScratch
 from worker.supervisor import Workplace
 from worker.trainer_process import LaunchPlan
@@ -58,7 +60,7 @@ def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) ->
     sweeper.start()
     poller = threading.Thread(target=runner.poll, name="poller")
     poller.start()
-    lane = ScoreLane(backend, drain, scratch, launch.num_threads)
+    lane = LightLane(backend, drain, scratch, launch.num_threads, (Scoring(), Exporting()))
     lane.start()
     _log.info("worker %s is up, on %s", settings.effective_worker_name, device.label)
     try:

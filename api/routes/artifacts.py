@@ -29,7 +29,7 @@ def get_artifact(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Artif
     """The files of the tuned policy, with sizes and digests."""
     view = artifacts.get(backend, caller.project_id, job_id)
     files = [
-        ArtifactFile(path=file.path, num_bytes=file.num_bytes, sha256=file.sha256, url=_file_url(job_id, file.path))
+        ArtifactFile(path=file.path, num_bytes=file.num_bytes, sha256=file.sha256, url=file_url(job_id, file.path))
         for file in view.files
     ]
     return Artifact(
@@ -47,9 +47,9 @@ def get_artifact(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Artif
     responses=binary("application/x-tar", "One folder, named as the job."),
 )
 def get_archive(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response:
-    """All files as a tar stream of one folder."""
+    """The published folder as a tar stream; exports are downloaded by themselves."""
     view = artifacts.get(backend, caller.project_id, job_id)
-    return tar_response(job_id, members_of(backend, job_id, view.files), view.created_at)
+    return tar_response(job_id, members_of(backend, job_id, view.published), view.created_at)
 
 
 @router.get(
@@ -99,5 +99,5 @@ def _reader(backend: Backend, job_id: str, file: StoredFile) -> Read:
     return lambda start, end: read_file(backend, job_id, file, start, end)
 
 
-def _file_url(job_id: str, path: str) -> str:
+def file_url(job_id: str, path: str) -> str:
     return f"/jobs/{job_id}/artifact/files/{quote(path)}"

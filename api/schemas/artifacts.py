@@ -16,7 +16,7 @@ class Artifact(Answer):
     """The published policy: a folder that transformers loads."""
 
     job_id: Id
-    files: list[ArtifactFile] = Field(description="By path.")
-    archive_url: str = Field(description="All files as one tar stream.")
+    files: list[ArtifactFile] = Field(description="By path; exports, made on request, below `exports/`.")
+    archive_url: str = Field(description="The published files, without exports, as one tar stream.")
     manifest_sha256: str = Field(description="SHA-256 of the list of all files and their digests.")
     created_at: datetime = Field(description="RFC 3339, UTC.")

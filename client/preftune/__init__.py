@@ -11,7 +11,15 @@ client.jobs.download(job["id"], "policy/")
 """
 
 from preftune.client import Client
-from preftune.errors import ApiError, ConnectionFailed, DownloadFailed, PreftuneError, ScoringFailed, UploadInterrupted
+from preftune.errors import (
+    ApiError,
+    ConnectionFailed,
+    DownloadFailed,
+    ExportFailed,
+    PreftuneError,
+    ScoringFailed,
+    UploadInterrupted,
+)
 from preftune.stream import StreamEvent
 
 __all__ = [
@@ -19,6 +27,7 @@ __all__ = [
     "Client",
     "ConnectionFailed",
     "DownloadFailed",
+    "ExportFailed",
     "PreftuneError",
     "ScoringFailed",
     "StreamEvent",

@@ -5,6 +5,7 @@ PreftuneError
 ├── ConnectionFailed   no answer, after bounded retries
 ├── UploadInterrupted  a file in parts did not get through whole; it can go on
 ├── ScoringFailed      the scores asked for cannot be had
+├── ExportFailed       the policy cannot be had in that format
 └── DownloadFailed     what came is not what the manifest says
 """
 
@@ -41,6 +42,10 @@ class ConnectionFailed(PreftuneError):
 
 class ScoringFailed(PreftuneError):
     """The service could not compute the scores asked for; `str()` says why."""
+
+
+class ExportFailed(PreftuneError):
+    """The service could not export the policy; `str()` says why."""
 
 
 class DownloadFailed(PreftuneError):

@@ -7,12 +7,13 @@ from typing import Any
 
 from preftune.archives import download_archive
 from preftune.downloads import download_files
-from preftune.errors import ScoringFailed
+from preftune.errors import ExportFailed, ScoringFailed
 from preftune.stream import StreamEvent, follow
 from preftune.transport import Transport
 
 Objects = list[dict[str, Any]]
 
+EXPORTS = "exports/"
 FINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -77,7 +78,44 @@ class Jobs:
 
     def download(self, job_id: str, directory: str | Path, *, on_progress: Callable[[int], None] | None = None) -> Path:
         """Fetch the tuned policy into `directory`. Verified, and resumed where an earlier download stopped."""
-        return download_files(self._transport, self.artifact(job_id)["files"], Path(directory), on_progress)
+        return download_files(self._transport, self.published_files(job_id), Path(directory), on_progress)
+
+    def published_files(self, job_id: str) -> Objects:
+        """The files of the tuned policy, without its exports."""
+        return [file for file in self.artifact(job_id)["files"] if not file["path"].startswith(EXPORTS)]
+
+    def export(self, job_id: str, format: str, *, timeout_seconds: float = 3600.0) -> dict[str, Any]:
+        """The policy as `gguf-f16` or `gguf-q8_0`: made unless it is there, and waited for.
+
+        Raises ExportFailed, TimeoutError.
+        """
+        answer: dict[str, Any] = self._transport.post(f"/jobs/{job_id}/exports", {"format": format})
+        deadline = time.monotonic() + timeout_seconds
+        while answer["status"] in ("queued", "running"):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"export {answer['id']} is still {answer['status']}")
+            answer = self._transport.get(f"/jobs/{job_id}/exports/{answer['id']}", wait=15)
+        if answer["status"] == "failed":
+            raise ExportFailed(answer["error"])
+        return answer
+
+    def exports(self, job_id: str) -> Objects:
+        """What was asked for, newest first."""
+        exports: Objects = self._transport.get(f"/jobs/{job_id}/exports")["data"]
+        return exports
+
+    def download_export(
+        self,
+        job_id: str,
+        export: dict[str, Any],
+        directory: str | Path,
+        *,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Path:
+        """Fetch the file of a finished export into `directory`, verified and resumed; returns its path."""
+        (file,) = (file for file in self.artifact(job_id)["files"] if file["path"] == export["path"])
+        name = file["path"].removeprefix(EXPORTS)
+        return download_files(self._transport, [file | {"path": name}], Path(directory), on_progress) / name
 
     def stream(
         self, job_id: str, *, after: str | None = None, max_lost_seconds: float = 600.0

@@ -6,6 +6,7 @@ from core.database.tables.access import ApiKey, ProjectLimits
 from core.database.tables.base import Base
 from core.database.tables.bookkeeping import IdempotencyKey, SweeperLock
 from core.database.tables.datasets import Dataset
+from core.database.tables.exports import ExportRequest
 from core.database.tables.jobs import Attempt, Job, JobStage
 from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, Garbage, StageBuild, StageOutput
 from core.database.tables.projects import Project
@@ -17,6 +18,7 @@ metadata = Base.metadata
 
 JOB_TABLES: tuple[Any, ...] = (
     ScoreRequest,
+    ExportRequest,
     RewoundPoint,
     MetricPoint,
     JobEvent,

@@ -7,11 +7,12 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
-from core.database.repositories import garbage, metrics, objects
+from core.database.repositories import garbage, metrics, objects, requests
 from core.database.repositories import jobs as job_rows
 from core.database.repositories.events import EventDraft, append_event
 from core.database.repositories.jobs import JobFilter
 from core.database.repositories.transitions import Move, move
+from core.database.tables.exports import ExportRequest
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Checkpoint, CheckpointStatus
 from core.domain.errors import Conflict, NotFound
@@ -341,6 +342,7 @@ def _drop_objects(session: Session, job: Job) -> None:
     prefixes = [checkpoint.prefix for checkpoint in objects.list_checkpoints(session, job.id)]
     prefixes += [checkpoint.policy_prefix or "" for checkpoint in objects.list_policies(session, job.id)]
     prefixes += [output.prefix for output in outputs]
+    prefixes += [export.prefix for export in requests.list_requests(session, ExportRequest, job.id) if export.prefix]
     artifact = objects.find_artifact(session, job.id)
     if artifact is not None:
         prefixes.append(artifact.prefix)

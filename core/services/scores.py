@@ -12,22 +12,22 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from core.database.columns import database_after, database_now
-from core.database.repositories import objects
-from core.database.repositories import scores as score_rows
+from core.database.columns import database_now
+from core.database.repositories import objects, requests
 from core.database.tables.jobs import Job
-from core.database.tables.scores import ScoreRequest, ScoreStatus
-from core.domain.errors import Conflict, InvalidRequest, NotFound
+from core.database.tables.requests import LeasedRequest, RequestStatus
+from core.database.tables.scores import ScoreRequest
+from core.domain.errors import Conflict, NotFound
 from core.domain.variants import get_variant
-from core.services import base_models, jobs
+from core.services import base_models, jobs, light_requests
 from core.services.attempts import StoredTree
 from core.services.backend import Backend
-from core.services.ids import new_id, new_suffix
+from core.services.ids import new_id
+from core.services.light_requests import RequestLease
 from core.storage.object_store import ObjectNotFound
 
 MAX_WAITING = 100
 """Requests of a project that are not done."""
-MAX_TRIES = 3
 SUMMARY_FILE = "evaluation.json"
 _POLL_SECONDS = 0.2
 
@@ -51,7 +51,7 @@ class TooManyScoreRequests(Conflict):
 class ScoreView:
     id: str
     job_id: str
-    status: ScoreStatus
+    status: RequestStatus
     results: list[dict[str, Any]] | None
     error: str | None
     created_at: datetime
@@ -61,8 +61,7 @@ class ScoreView:
 class ScoreClaim:
     """One request and where its models are."""
 
-    id: str
-    token: str
+    lease: RequestLease
     spec: dict[str, Any]
     is_pairs: bool
     rows: list[dict[str, Any]]
@@ -80,19 +79,19 @@ def create(
     chosen = score_id or new_id("score")
 
     def work(session: Session) -> ScoreView:
-        known = score_rows.find_request(session, job_id, chosen)
+        known = requests.find_request(session, ScoreRequest, job_id, chosen)
         if known is not None:
             return _view(known)
         job = jobs.lock(session, project_id, job_id)
         if objects.find_artifact(session, job_id) is None:
             raise NothingToScoreWith(f"{job_id} is {job.status.value} and has published no policy.")
-        if score_rows.count_waiting(session, project_id) >= MAX_WAITING:
+        if requests.count_waiting(session, ScoreRequest, project_id) >= MAX_WAITING:
             raise TooManyScoreRequests(f"{MAX_WAITING} requests for scores are waiting; try again when some are done.")
         row = ScoreRequest(
             id=chosen,
             job_id=job_id,
             project_id=project_id,
-            status=ScoreStatus.QUEUED,
+            status=RequestStatus.QUEUED,
             request=request,
             results={},
             num_tries=0,
@@ -110,7 +109,7 @@ def get(backend: Backend, project_id: str, job_id: str, score_id: str, *, wait_s
 
     def work(session: Session) -> ScoreView:
         jobs.find(session, project_id, job_id)
-        row = score_rows.find_request(session, job_id, score_id)
+        row = requests.find_request(session, ScoreRequest, job_id, score_id)
         if row is None:
             raise ScoresNotFound(f"{job_id} has no scores {score_id}.")
         return _view(row)
@@ -118,75 +117,26 @@ def get(backend: Backend, project_id: str, job_id: str, score_id: str, *, wait_s
     deadline = time.monotonic() + wait_seconds
     while True:
         view = backend.database.read(work)
-        is_done = view.status in (ScoreStatus.SUCCEEDED, ScoreStatus.FAILED)
+        is_done = view.status in (RequestStatus.SUCCEEDED, RequestStatus.FAILED)
         if is_done or time.monotonic() >= deadline:
             return view
         time.sleep(_POLL_SECONDS)
 
 
 def claim(backend: Backend, lease_seconds: float) -> ScoreClaim | None:
-    """The next request. One that cannot be done at all is ended as failed, and the one after it looked for."""
-    while True:
-        token = new_suffix()
-        row = backend.database.write(partial(score_rows.claim_next, token=token, lease_seconds=lease_seconds))
-        if row is None:
-            return None
-        if row.num_tries > MAX_TRIES:
-            fail(backend, row.id, token, "Scoring it ended the process each time; ask for fewer or shorter texts.")
-            continue
-        try:
-            return _find_inputs(backend, row, token)
-        except (InvalidRequest, NotFound, Conflict) as error:
-            fail(backend, row.id, token, error.detail)
-
-
-def renew(backend: Backend, claim: ScoreClaim, lease_seconds: float) -> bool:
-    """False: another lane has the request, or its job is gone."""
-
-    def work(session: Session) -> bool:
-        row = score_rows.find_held(session, claim.id, claim.token)
-        if row is not None:
-            row.lease_expires_at = database_after(lease_seconds)
-        return row is not None
-
-    return backend.database.write(work)
+    """The next request."""
+    return light_requests.claim_next(backend, ScoreRequest, lease_seconds, partial(_find_inputs, backend))
 
 
 def finish(backend: Backend, claim: ScoreClaim, results: list[dict[str, Any]]) -> None:
-    _end(backend, claim.id, claim.token, ScoreStatus.SUCCEEDED, {"results": results}, None)
+    def change(_session: Session, row: LeasedRequest) -> None:
+        assert isinstance(row, ScoreRequest)
+        row.results = {"results": results}
+
+    light_requests.end(backend, claim.lease, RequestStatus.SUCCEEDED, change)
 
 
-def fail(backend: Backend, score_id: str, token: str, detail: str) -> None:
-    """`detail` is for the user."""
-    _end(backend, score_id, token, ScoreStatus.FAILED, {}, detail)
-
-
-def give_back(backend: Backend, claim: ScoreClaim) -> None:
-    """This lane ends; another one may begin anew."""
-
-    def work(session: Session) -> None:
-        row = score_rows.find_held(session, claim.id, claim.token)
-        if row is not None:
-            row.status, row.lease_token, row.lease_expires_at = ScoreStatus.QUEUED, None, None
-            row.num_tries -= 1
-
-    backend.database.write(work)
-
-
-def _end(
-    backend: Backend, score_id: str, token: str, status: ScoreStatus, results: dict[str, Any], detail: str | None
-) -> None:
-    def work(session: Session) -> None:
-        row = score_rows.find_held(session, score_id, token)
-        if row is not None:
-            row.status, row.results, row.error_detail = status, results, detail
-            row.lease_token, row.lease_expires_at = None, None
-            row.finished_at = database_now()
-
-    backend.database.write(work)
-
-
-def _find_inputs(backend: Backend, row: ScoreRequest, token: str) -> ScoreClaim:
+def _find_inputs(backend: Backend, row: ScoreRequest, lease: RequestLease) -> ScoreClaim:
     """Raises NotFound, InvalidRequest and Conflict with a sentence for the user."""
 
     def read(session: Session) -> tuple[Job, StoredTree]:
@@ -204,8 +154,7 @@ def _find_inputs(backend: Backend, row: ScoreRequest, token: str) -> ScoreClaim:
             lambda session: base_models.find_policy(session, row.project_id, name).tree
         )
     return ScoreClaim(
-        id=row.id,
-        token=token,
+        lease=lease,
         spec=job.spec,
         is_pairs="pairs" in row.request,
         rows=row.request.get("pairs") or row.request["items"],
@@ -236,7 +185,7 @@ def _find_sft(backend: Backend, job: Job, policy: StoredTree) -> StoredTree | No
 
 
 def _view(row: ScoreRequest) -> ScoreView:
-    is_done = row.status is ScoreStatus.SUCCEEDED
+    is_done = row.status is RequestStatus.SUCCEEDED
     return ScoreView(
         id=row.id,
         job_id=row.job_id,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+from core.domain.exports import EXPORT_FOLDER
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import Desired, JobStatus, Stage
 from core.services.stored_files import StoredFile
@@ -223,7 +224,12 @@ class ArtifactView:
     prefix: str
     manifest_sha256: str
     files: list[StoredFile]
+    """Those that were published, and exports."""
     created_at: datetime
+
+    @property
+    def published(self) -> list[StoredFile]:
+        return [file for file in self.files if not file.path.startswith(f"{EXPORT_FOLDER}/")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@
     projects/<project>/jobs/<job>/a<attempt>/policies/<stage>-<step>/…
     projects/<project>/jobs/<job>/a<attempt>/artifact/…
     projects/<project>/jobs/<job>/a<attempt>/stages/<digest>/…
+    projects/<project>/jobs/<job>/a<attempt>/exports/<export>/…
     base-models/<name>/{current.json, <digest>/…}
 
 The attempt in the key keeps a worker that was replaced from touching what its successor wrote.
@@ -16,7 +17,7 @@ from pathlib import PurePosixPath
 
 ROOT = "projects/"
 MODELS_ROOT = "base-models/"
-_SEVERAL = ("checkpoints", "policies", "stages")
+_SEVERAL = ("checkpoints", "policies", "stages", "exports")
 """Kinds of which an attempt has several, a folder each."""
 
 
@@ -66,6 +67,10 @@ def stage_output_prefix(project_id: str, job_id: str, attempt: int, digest: str)
     return f"{attempt_prefix(project_id, job_id, attempt)}stages/{digest}/"
 
 
+def export_prefix(project_id: str, job_id: str, attempt: int, export_id: str) -> str:
+    return f"{attempt_prefix(project_id, job_id, attempt)}exports/{export_id}/"
+
+
 def base_model_folder(name: str) -> str:
     return f"{MODELS_ROOT}{name}/"
 
@@ -84,9 +89,7 @@ def owning_prefix(key: str) -> str | None:
     match PurePosixPath(key).parts:
         case ("projects", _, "datasets" | "uploads", _, _):
             num_parts = 4
-        case ("projects", _, "jobs", _, attempt, "checkpoints" | "policies" | "stages", _, _, *_) if _is_attempt(
-            attempt
-        ):
+        case ("projects", _, "jobs", _, attempt, kind, _, _, *_) if kind in _SEVERAL and _is_attempt(attempt):
             num_parts = 7
         case ("projects", _, "jobs", _, attempt, "artifact", _, *_) if _is_attempt(attempt):
             num_parts = 6

@@ -7,7 +7,7 @@ import pytest
 from backends import PROJECT, add_dataset, claim, publication, submit
 from sqlalchemy import text
 
-from core.services import attempts, jobs, scores
+from core.services import attempts, jobs, light_requests, scores
 from core.services.backend import Backend
 from core.storage import keys
 
@@ -34,7 +34,7 @@ def test_a_request_is_claimed_once_and_answered(backend: Backend, job_id: str) -
     assert (asked.status, asked.results) == ("queued", None)
     held = scores.claim(backend, 60)
     assert held is not None
-    assert (held.id, held.is_pairs, held.rows, held.base_model_name) == (asked.id, False, ITEMS["items"], "tiny")
+    assert (held.lease.id, held.is_pairs, held.rows, held.base_model_name) == (asked.id, False, ITEMS["items"], "tiny")
     assert held.policy.prefix == keys.artifact_prefix(PROJECT, job_id, 1)
     assert held.sft is None
     assert scores.claim(backend, 60) is None
@@ -50,21 +50,21 @@ def test_a_lane_that_is_gone_is_followed_by_another_which_alone_may_answer(backe
     second = scores.claim(backend, 60)
     assert first is not None
     assert second is not None
-    assert not scores.renew(backend, first, 60)
+    assert not light_requests.renew(backend, first.lease, 60)
     scores.finish(backend, first, [{"reward": 1.0}])
     assert scores.get(backend, PROJECT, job_id, asked.id).status == "running"
-    assert scores.renew(backend, second, 60)
+    assert light_requests.renew(backend, second.lease, 60)
     scores.finish(backend, second, [{"reward": 2.0}])
     assert scores.get(backend, PROJECT, job_id, asked.id).results == [{"reward": 2.0}]
 
 
 def test_what_ends_every_lane_is_given_up_and_a_drain_costs_nothing(backend: Backend, job_id: str) -> None:
     asked = scores.create(backend, PROJECT, job_id, ITEMS)
-    for _ in range(2 * scores.MAX_TRIES):
+    for _ in range(2 * light_requests.MAX_TRIES):
         held = scores.claim(backend, 60)
         assert held is not None
-        scores.give_back(backend, held)
-    for _ in range(scores.MAX_TRIES):
+        light_requests.give_back(backend, held.lease)
+    for _ in range(light_requests.MAX_TRIES):
         assert scores.claim(backend, 60) is not None
         end_leases(backend)
     assert scores.claim(backend, 60) is None

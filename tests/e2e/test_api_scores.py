@@ -8,7 +8,7 @@ import pytest
 from api_server import RunningApi
 from backends import claim, publication
 
-from core.services import attempts, scores
+from core.services import attempts, light_requests, scores
 from preftune import Client, ScoringFailed
 
 ITEM = {"prompt": "p", "response": "r"}
@@ -29,7 +29,7 @@ def answer_next(api: RunningApi, results: list[dict[str, Any]] | None) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     if results is None:
-        scores.fail(api.backend, held.id, held.token, "Scoring failed; the worker's log says more.")
+        light_requests.fail(api.backend, held.lease, "Scoring failed; the worker's log says more.")
     else:
         scores.finish(api.backend, held, results)
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from api_server import RunningApi, pairs, serve
-from backends import BASE_MODEL, checkpoint_with_policy, claim, publication
+from backends import BASE_MODEL, checkpoint_with_policy, claim, publication, set_architecture
 from deployments import COMMAND, reach, start
 from servers import free_port
 
@@ -30,6 +30,7 @@ BODIES: dict[str, Any] = {
     "POST /jobs": {"base_model": BASE_MODEL, "dataset_id": "ds_1"},
     "PATCH /jobs/{job_id}": {"name": "x"},
     "POST /jobs/{job_id}/rerun": {"exclude_lines": [1]},
+    "POST /jobs/{job_id}/exports": {"format": "gguf-f16"},
     "POST /jobs/{job_id}/scores": {"items": [{"prompt": "Why?", "response": "So."}]},
     "POST /uploads": {"num_bytes": 10, "filename": "pairs.jsonl"},
 }
@@ -97,7 +98,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         upload = api.http.post("/uploads", json=BODIES["POST /uploads"])
         house.ids |= {"upload_id": upload.json()["id"], "number": "1"}
         scores = api.http.post(f"/jobs/{house.ids['job_id']}/scores", json=BODIES["POST /jobs/{job_id}/scores"])
-        house.ids["score_id"] = scores.json()["id"]
+        export = api.http.post(f"/jobs/{house.ids['job_id']}/exports", json=BODIES["POST /jobs/{job_id}/exports"])
+        house.ids |= {"score_id": scores.json()["id"], "export_id": export.json()["id"]}
         del api.http.headers["Authorization"]
         yield house
 
@@ -107,6 +109,7 @@ def upload_dataset(api: RunningApi) -> str:
 
 
 def finish_a_job(api: RunningApi) -> dict[str, str]:
+    set_architecture(api.settings, "LlamaForCausalLM")  # one that can be exported
     job_id = str(api.submit()["id"])
     held = claim(api.backend)
     checkpoint_id = checkpoint_with_policy(api.backend, held, 3, {"config.json": b"{}"})

@@ -15,7 +15,8 @@ from core.services import scores
 from core.services.backend import Backend
 from worker.app import TRAINER_COMMAND
 from worker.drain import Drain
-from worker.score_lane import ScoreLane
+from worker.light_lane import LightLane
+from worker.scoring import Scoring
 from worker.scratch import WorkerScratch
 
 SECONDS = 200
@@ -32,7 +33,7 @@ def ask(backend: Backend, job_id: str, **request: Any) -> list[dict[str, Any]]:
 @contextmanager
 def light_lane(backend: Backend) -> Iterator[None]:
     drain, scratch = Drain(5), WorkerScratch(backend.settings.scratch_dir)
-    lane = ScoreLane(backend, drain, scratch, num_threads=1)
+    lane = LightLane(backend, drain, scratch, 1, [Scoring()])
     lane.start()
     try:
         yield

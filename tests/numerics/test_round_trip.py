@@ -3,7 +3,6 @@
 float32: within 1e-4 for a response's sum. Policy, merged weights, adapter, and the policy of every checkpoint.
 """
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_models import VOCAB_SIZE, make_tiny_model
-from tiny_runs import RecordingObserver, World, write_data
-from transformers import AutoConfig, AutoModelForCausalLM
+from tiny_runs import RecordingObserver
+from trained_shapes import SHAPES, make_plan
+from transformers import AutoModelForCausalLM
 
 from core.training import lora_files
 from core.training.encoded_data import EncodedData
@@ -24,37 +23,6 @@ from core.training.pipeline import run
 from core.training.plan import LoraPlan, TrainingPlan
 
 TOLERANCE = 1e-4
-ARCHITECTURES = ("llama", "qwen2", "gpt2", "gemma")
-
-
-def random_pairs(num_rows: int, seed: int) -> list[Any]:
-    rng = np.random.default_rng(seed)
-
-    def tokens(longest: int) -> list[int]:
-        return [int(token) for token in rng.integers(3, VOCAB_SIZE, rng.integers(2, longest + 1))]
-
-    return [(tokens(9), tokens(12), tokens(12)) for _ in range(num_rows)]
-
-
-def tied_or_not(directory: Path, architecture: str) -> Path:
-    """llama tied, qwen2 untied; gpt2 and gemma are always tied."""
-    make_tiny_model(directory, architecture)
-    if architecture == "llama":
-        config = AutoConfig.from_pretrained(directory, tie_word_embeddings=True)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(directory)
-        assert "lm_head.weight" not in load_file(directory / "model.safetensors")
-    return directory
-
-
-def make_plan(directory: Path, architecture: str, lora: LoraPlan | None) -> TrainingPlan:
-    torch.set_num_threads(1)
-    base = tied_or_not(directory / "base", architecture)
-    train = write_data(directory / "train", random_pairs(8, 1))
-    validation = write_data(directory / "validation", random_pairs(4, 2))
-    plan = World(directory, str(base), train, validation).plan("run", lora=lora, checkpoint_every_steps=2)
-    return dataclasses.replace(plan, dpo=dataclasses.replace(plan.dpo, learning_rate=1e-2))
 
 
 @torch.no_grad()
@@ -72,7 +40,7 @@ def plain_logps(model: Any, data: EncodedData) -> np.ndarray:
 
 
 @pytest.mark.parametrize("lora", [None, LoraPlan(rank=4, alpha=16)], ids=["full", "lora"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", SHAPES)
 def test_every_way_out_gives_the_trained_policy(architecture: str, lora: LoraPlan | None, tmp_path: Path) -> None:
     plan = make_plan(tmp_path, architecture, lora)
     observer = RecordingObserver()

@@ -6,6 +6,7 @@ from sqlalchemy import case, exists, or_, select
 from sqlalchemy.orm import Session
 
 from core.database.tables.datasets import Dataset
+from core.database.tables.exports import ExportRequest
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, CheckpointStatus, StageOutput
 from core.domain.job_state import Stage
@@ -99,7 +100,8 @@ def is_prefix_named(session: Session, prefix: str) -> bool:
     policies = exists().where(Checkpoint.policy_prefix == prefix)
     artifacts = exists().where(Artifact.prefix == prefix)
     outputs = exists().where(StageOutput.prefix == prefix)
-    return bool(session.scalar(select(or_(checkpoints, policies, artifacts, outputs))))
+    exports = exists().where(ExportRequest.prefix == prefix)
+    return bool(session.scalar(select(or_(checkpoints, policies, artifacts, outputs, exports))))
 
 
 def is_dataset_kept(session: Session, dataset_id: str) -> bool:

@@ -1,43 +1,16 @@
-"""Requests for implicit rewards, done by the light lane of a worker."""
+"""Requests for implicit rewards."""
 
-from enum import StrEnum
+from sqlalchemy.orm import Mapped
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index
-from sqlalchemy.orm import Mapped, mapped_column
-
-from core.database.columns import enum_type
-from core.database.tables.base import Base, Id, JsonObject, LongText, Time
+from core.database.tables.base import Base, JsonObject
+from core.database.tables.requests import LeasedRequest, leased_request_rules
 
 
-class ScoreStatus(StrEnum):
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-
-
-class ScoreRequest(Base):
+class ScoreRequest(LeasedRequest, Base):
     __tablename__ = "score_requests"
-    __table_args__ = (
-        CheckConstraint("(status = 'running') = (lease_token IS NOT NULL)", "lease_while_running"),
-        CheckConstraint("(lease_token IS NULL) = (lease_expires_at IS NULL)", "lease_is_whole"),
-        CheckConstraint("(status IN ('succeeded', 'failed')) = (finished_at IS NOT NULL)", "finished"),
-        Index(None, "job_id"),
-        Index(None, "status", "id"),
-    )
+    __table_args__ = leased_request_rules()
 
-    id: Mapped[Id] = mapped_column(primary_key=True)
-    job_id: Mapped[Id] = mapped_column(ForeignKey("jobs.id"))
-    project_id: Mapped[Id]
-    status: Mapped[ScoreStatus] = mapped_column(enum_type(ScoreStatus, "status"))
     request: Mapped[JsonObject]
     """`items` or `pairs`, as sent."""
     results: Mapped[JsonObject]
     """`results`, once succeeded."""
-    error_detail: Mapped[LongText | None]
-    num_tries: Mapped[int] = mapped_column(default=0)
-    lease_token: Mapped[Id | None]
-    """Only who holds it may end the request."""
-    lease_expires_at: Mapped[Time | None]
-    created_at: Mapped[Time]
-    finished_at: Mapped[Time | None]

@@ -1,0 +1,52 @@
+"""Requests of the light lane: queued, leased to one lane at a time, ended by who holds the lease."""
+
+from typing import TypeVar
+
+from sqlalchemy import and_, func, or_, select
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_after, database_now
+from core.database.tables.requests import LeasedRequest, RequestStatus
+
+Request = TypeVar("Request", bound=LeasedRequest)
+
+WAITING = (RequestStatus.QUEUED, RequestStatus.RUNNING)
+
+
+def find_request(session: Session, table: type[Request], job_id: str, request_id: str) -> Request | None:
+    return session.scalar(select(table).where(table.id == request_id, table.job_id == job_id))
+
+
+def list_requests(session: Session, table: type[Request], job_id: str) -> list[Request]:
+    """Newest first."""
+    return list(session.scalars(select(table).where(table.job_id == job_id).order_by(table.id.desc())))
+
+
+def count_waiting(session: Session, table: type[LeasedRequest], project_id: str) -> int:
+    mine = (table.project_id == project_id, table.status.in_(WAITING))
+    return session.scalars(select(func.count()).select_from(table).where(*mine)).one()
+
+
+def claim_next(session: Session, table: type[Request], token: str, lease_seconds: float) -> Request | None:
+    """The oldest that is queued, or whose lane is gone."""
+    is_left = and_(table.status == RequestStatus.RUNNING, table.lease_expires_at < database_now())
+    statement = (
+        select(table)
+        .where(or_(table.status == RequestStatus.QUEUED, is_left))
+        .order_by(table.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    request = session.scalar(statement)
+    if request is not None:
+        request.status = RequestStatus.RUNNING
+        request.lease_token = token
+        request.lease_expires_at = database_after(lease_seconds)
+        request.num_tries += 1
+        session.flush()
+    return request
+
+
+def find_held(session: Session, table: type[Request], request_id: str, token: str) -> Request | None:
+    """The request, locked, if the lease is still held by that token."""
+    return session.scalar(select(table).where(table.id == request_id, table.lease_token == token).with_for_update())

@@ -1,0 +1,42 @@
+"""What all requests have in common that the light lane of a worker does: queued, leased, ended."""
+
+from enum import StrEnum
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.database.columns import enum_type
+from core.database.tables.base import Id, LongText, Time
+
+
+class RequestStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class LeasedRequest:
+    """Columns of such a table; its constraints are `leased_request_rules`."""
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    job_id: Mapped[Id] = mapped_column(ForeignKey("jobs.id"))
+    project_id: Mapped[Id]
+    status: Mapped[RequestStatus] = mapped_column(enum_type(RequestStatus, "status"))
+    error_detail: Mapped[LongText | None]
+    num_tries: Mapped[int] = mapped_column(default=0)
+    lease_token: Mapped[Id | None]
+    """Only who holds it may end the request."""
+    lease_expires_at: Mapped[Time | None]
+    created_at: Mapped[Time]
+    finished_at: Mapped[Time | None]
+
+
+def leased_request_rules() -> tuple[CheckConstraint | Index, ...]:
+    return (
+        CheckConstraint("(status = 'running') = (lease_token IS NOT NULL)", "lease_while_running"),
+        CheckConstraint("(lease_token IS NULL) = (lease_expires_at IS NULL)", "lease_is_whole"),
+        CheckConstraint("(status IN ('succeeded', 'failed')) = (finished_at IS NOT NULL)", "finished"),
+        Index(None, "job_id"),
+        Index(None, "status", "id"),
+    )

@@ -1,0 +1,105 @@
+"""The lease of a request that the light lane of a worker does: kept, given back, ended; by its holder alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_after, database_now
+from core.database.repositories import requests
+from core.database.tables.requests import LeasedRequest, RequestStatus
+from core.domain.errors import Conflict, InvalidRequest, NotFound
+from core.services.backend import Backend
+from core.services.ids import new_suffix
+
+MAX_TRIES = 3
+
+Table = type[LeasedRequest]
+Request = TypeVar("Request", bound=LeasedRequest)
+Claimed = TypeVar("Claimed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestLease:
+    """One request, held by one lane."""
+
+    table: Table
+    id: str
+    token: str
+
+
+def claim_next(
+    backend: Backend,
+    table: type[Request],
+    lease_seconds: float,
+    find_inputs: Callable[[Request, RequestLease], Claimed],
+) -> Claimed | None:
+    """The next request with its inputs. One that cannot be done at all is ended as failed, and the next looked for."""
+    while True:
+        token = new_suffix()
+        row = backend.database.write(
+            partial(requests.claim_next, table=table, token=token, lease_seconds=lease_seconds)
+        )
+        if row is None:
+            return None
+        lease = RequestLease(table=table, id=row.id, token=token)
+        if row.num_tries > MAX_TRIES:
+            fail(backend, lease, "It ended the process each time that it was tried; ask for less.")
+            continue
+        try:
+            return find_inputs(row, lease)
+        except (InvalidRequest, NotFound, Conflict) as error:
+            fail(backend, lease, error.detail)
+
+
+def renew(backend: Backend, lease: RequestLease, lease_seconds: float) -> bool:
+    """False: another lane has the request, or its job is gone."""
+
+    def work(session: Session) -> bool:
+        row = requests.find_held(session, lease.table, lease.id, lease.token)
+        if row is not None:
+            row.lease_expires_at = database_after(lease_seconds)
+        return row is not None
+
+    return backend.database.write(work)
+
+
+def fail(backend: Backend, lease: RequestLease, detail: str) -> None:
+    """`detail` is for the user."""
+
+    def change(_session: Session, row: LeasedRequest) -> None:
+        row.error_detail = detail
+
+    end(backend, lease, RequestStatus.FAILED, change)
+
+
+def end(
+    backend: Backend,
+    lease: RequestLease,
+    status: RequestStatus,
+    change: Callable[[Session, LeasedRequest], None],
+) -> None:
+    """`change` in the same transaction; nothing happens when the lease is lost."""
+
+    def work(session: Session) -> None:
+        row = requests.find_held(session, lease.table, lease.id, lease.token)
+        if row is not None:
+            row.status, row.lease_token, row.lease_expires_at = status, None, None
+            row.finished_at = database_now()
+            change(session, row)
+
+    backend.database.write(work)
+
+
+def give_back(backend: Backend, lease: RequestLease) -> None:
+    """This lane ends; another one may begin anew."""
+
+    def work(session: Session) -> None:
+        row = requests.find_held(session, lease.table, lease.id, lease.token)
+        if row is not None:
+            row.status, row.lease_token, row.lease_expires_at = RequestStatus.QUEUED, None, None
+            row.num_tries -= 1
+
+    backend.database.write(work)
