@@ -13,6 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from core.domain.errors import InvalidRequest
 from core.training import lora, probe
 
+MAX_SHARD_BYTES = 5 * 1000**3
+"""Of a file of weights: larger policies come in several, so that a download that breaks off costs one of them."""
 _FILE_MODE = 0o644
 _DROPOUT_NAMES = ("dropout", "drop", "pdrop")
 _DROPOUT_MEMORY = "preftune_config_dropouts"
@@ -78,7 +80,8 @@ def save_policy(model: PreTrainedModel, directory: Path | str) -> None:
         for name, value in dropouts.items():
             setattr(model.config, name, value)
         model.config.use_cache = True
-        model.save_pretrained(directory, state_dict=lora.merged_state_dict(model))
+        state = lora.merged_state_dict(model)
+        model.save_pretrained(directory, state_dict=state, max_shard_size=MAX_SHARD_BYTES)
     finally:
         model.config.use_cache = False
         for name, value in cleared.items():

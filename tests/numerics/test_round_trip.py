@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_runs import RecordingObserver
 from trained_shapes import SHAPES, make_plan
 from transformers import AutoModelForCausalLM
 
 from core.training import lora_files
 from core.training.encoded_data import EncodedData
+from core.training.failures import PolicyNotSavedWell
 from core.training.model import load_causal_lm
 from core.training.observer import Stage
 from core.training.pipeline import run
 from core.training.plan import LoraPlan, TrainingPlan
+from core.training.verification import measure, verify
 
 TOLERANCE = 1e-4
 
@@ -61,6 +63,27 @@ def test_every_way_out_gives_the_trained_policy(architecture: str, lora: LoraPla
     expected = np.array([[pair["chosen_reward"], pair["rejected_reward"]] for pair in held_out])
     assert np.abs(rewards - expected).max() < TOLERANCE
     check_checkpoints(observer, data, logps)
+
+
+@pytest.mark.parametrize("lora", [None, LoraPlan(rank=4, alpha=16)], ids=["policy", "adapter"])
+def test_a_policy_that_was_saved_wrongly_is_not_published(lora: LoraPlan | None, tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, "llama", lora)
+    result = run(plan, RecordingObserver())
+    data = EncodedData.open(plan.validation_data or "")
+    trained = load_causal_lm(plan.base_model_dir if lora else result.policy_dir, dtype=torch.float32)
+    if result.adapter_dir is not None:
+        lora_files.load_adapter(trained, result.adapter_dir)
+    expected = measure(trained, data)
+    assert verify(plan, result.policy_dir, expected).max_difference <= TOLERANCE
+    path = (result.adapter_dir or result.policy_dir) / (
+        "model.safetensors" if lora is None else lora_files.WEIGHTS_FILE
+    )
+    weights = load_file(path)
+    name = sorted(name for name in weights if "down_proj" in name)[0]
+    weights[name][0, 0] += 1.0
+    save_file(weights, path, {"format": "pt"})
+    with pytest.raises(PolicyNotSavedWell, match="policy" if lora is None else "adapter"):
+        verify(plan, result.policy_dir, expected)
 
 
 def adapter_logps(plan: TrainingPlan, adapter_dir: Path, data: EncodedData) -> np.ndarray:

@@ -36,6 +36,19 @@ def test_a_saved_policy_is_the_loaded_one(architecture: str, tmp_path: Path) -> 
     assert not any("preftune" in json.dumps(value) for value in configs[1].values())
 
 
+def test_large_policies_come_in_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_causal_lm(saved(tmp_path / "base"), dtype=torch.float32)
+    monkeypatch.setattr("core.training.model.MAX_SHARD_BYTES", 20_000)
+    save_policy(model, tmp_path / "policy")
+    shards = sorted(tmp_path.glob("policy/*.safetensors"))
+    assert len(shards) > 2
+    assert max(path.stat().st_size for path in shards) < 30_000
+    index = json.loads((tmp_path / "policy" / "model.safetensors.index.json").read_text())
+    assert {*index["weight_map"].values()} == {path.name for path in shards}
+    again = load_causal_lm(tmp_path / "policy", dtype=torch.float32)
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
 def test_files_can_be_read_by_others(tmp_path: Path) -> None:
     save_policy(load_causal_lm(saved(tmp_path / "base"), dtype=torch.float32), tmp_path / "policy")
     assert all(path.stat().st_mode & 0o777 == 0o644 for path in (tmp_path / "policy").iterdir())
