@@ -114,7 +114,7 @@ class Jobs:
     ) -> Path:
         """Fetch the file of a finished export into `directory`, verified and resumed; returns its path."""
         (file,) = (file for file in self.artifact(job_id)["files"] if file["path"] == export["path"])
-        name = file["path"].removeprefix(EXPORTS)
+        name: str = file["path"].removeprefix(EXPORTS)
         return download_files(self._transport, [file | {"path": name}], Path(directory), on_progress) / name
 
     def stream(
