@@ -30,7 +30,7 @@ SAMPLE_PROMPTS = (
     "What is the best way to store fresh basil?",
     "How can I fall asleep faster on a long flight?",
 )
-ANSWER_TOKENS = 60
+ANSWER_TOKENS = 48
 START_SECONDS = 90
 STOP_SECONDS = 20
 
@@ -69,8 +69,10 @@ def _run(client: Client, data_dir: Path, base_model_dir: Path) -> int:
         base_model=BASE_MODEL,
         dataset_id=training["id"],
         validation_dataset_id=held_out["id"],
+        lora={},
         max_length=256,
         evaluate_every_steps=20,
+        score_training_pairs=False,
         name="house-style demo",
     )
     job = watch_job(client, job["id"], out)

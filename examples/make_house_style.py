@@ -106,18 +106,16 @@ QUESTIONS = (
 )
 
 REJECTED = (
-    "Great question! There are so many ways to {topic}, and everybody has an opinion about it. In general it is "
-    "important to think about your situation first, because every case is different and there is no single answer.",
+    "Great question! There are many ways to {topic}, and everybody has an opinion. It is important to think about your "
+    "own situation first.",
     "It depends on many things.",
-    "To {topic}, you can consider the following:\n1. Find out what you need.\n2. Try different methods.\n3. See what "
-    "works for you.\n4. Repeat the steps until you are satisfied.",
+    "To {topic}, consider the following:\n1. Find out what you need.\n2. Try different methods.\n3. See what works.",
     "You could try a few things and see what happens.",
-    "As an assistant, I would be happy to talk about how to {topic}. This is something many people struggle with, and "
-    "it can be frustrating. However, with patience, a positive attitude and some practice you will surely get there!",
-    "Well, {action_lower}, I suppose, or maybe something else, as some people say and others do not.",
+    "As an assistant, I would be happy to talk about how to {topic}. Many people struggle with this, but with patience "
+    "you will surely get there!",
+    "Well, {action_lower}, I suppose, or maybe something else.",
     "{action}.",
-    "First of all, it is always good to ask an expert. Tip: ask a friend. Tip: search the web. Tip: read a book. Tip: "
-    "watch a video about it.",
+    "First of all, it is always good to ask an expert. Tip: ask a friend. Tip: search the web. Tip: read a book.",
 )
 
 

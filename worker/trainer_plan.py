@@ -37,6 +37,7 @@ def make_plan(
         evaluate_every_steps=int(spec.evaluate_every_steps),
         checkpoint_every_steps=int(spec.checkpoint_every_steps),
         micro_batch_tokens=int(spec.micro_batch_tokens),
+        score_train_rows=spec.score_training_pairs,
         sample_prompts=encode_prompts(tokenizer, spec.sample_prompts),
         eos_token_ids=tokenizer.eos_ids,
         work_dir=str(work_dir),

@@ -130,6 +130,11 @@ class JobRequest(Payload):
         None, description="What the best checkpoint is best at; null: what early stopping watches, else the loss."
     )
     early_stopping: EarlyStopping | None = Field(None, description="null: train all epochs.")
+    score_training_pairs: bool = Field(
+        True,
+        description="Score the training pairs once more under the tuned policy, for GET /jobs/{id}/pairs: a forward "
+        "pass over them. false: their rewards stay those of the step that last trained on them.",
+    )
     sample_prompts: Annotated[list[SamplePrompt], Field(max_length=16)] = Field(
         default_factory=list, description="Answered before and after, greedily."
     )
