@@ -14,7 +14,8 @@ Pair = dict[str, str]
 
 
 def read_pairs(path: Path, count: int) -> list[Pair]:
-    """prompt, chosen, rejected; or transcripts in the style of hh-rlhf, whose prompt ends at the last turn."""
+    """prompt, chosen, rejected (of messages the last one's text); or transcripts like hh-rlhf's, whose prompt ends at the
+    last turn."""
     rows: list[Pair] = []
     with path.open(encoding="utf-8") as file:
         for line in file:
@@ -22,12 +23,14 @@ def read_pairs(path: Path, count: int) -> list[Pair]:
             if "prompt" not in row:
                 cut = row["chosen"].rfind(TURN) + len(TURN)
                 row = {"prompt": row["chosen"][:cut], "chosen": row["chosen"][cut:], "rejected": row["rejected"][cut:]}
-            if not all(isinstance(row[key], str) for key in ("prompt", "chosen", "rejected")):
-                sys.exit(f"{path.name}: this benchmark takes plain text, not messages")
-            rows.append({key: row[key] for key in ("prompt", "chosen", "rejected")})
+            rows.append({key: _plain(row[key]) for key in ("prompt", "chosen", "rejected")})
             if len(rows) == count:
                 return rows
     sys.exit(f"{path.name} has {len(rows)} pairs, {count} are needed")
+
+
+def _plain(value: str | list[dict[str, str]]) -> str:
+    return value if isinstance(value, str) else value[-1]["content"]
 
 
 def make_pairs(model_dir: Path, prompt_tokens: int, response_tokens: int, count: int) -> list[Pair]:

@@ -25,6 +25,7 @@ BASE_MODEL = "smollm2-135m-instruct"
 EXAMPLES_DIR = Path(__file__).resolve().parents[1] / "examples"
 TRAINING_FILE = EXAMPLES_DIR / "house-style.jsonl"
 HELD_OUT_FILE = EXAMPLES_DIR / "house-style-heldout.jsonl"
+SYSTEM = {"role": "system", "content": "Answer in house style."}
 SAMPLE_PROMPTS = (
     "How do I stop my glasses from fogging up in winter?",
     "What is the best way to store fresh basil?",
@@ -93,7 +94,8 @@ def _show_answers(before_dir: Path, after_dir: Path) -> None:
     out.rule("[bold]6  what changed")
     with out.status("asking both models …"):
         answer = from_extra("cli.answers", "answer")
-        before, after = (answer(folder, SAMPLE_PROMPTS, ANSWER_TOKENS) for folder in (before_dir, after_dir))
+        asked = [[SYSTEM, {"role": "user", "content": prompt}] for prompt in SAMPLE_PROMPTS]
+        before, after = (answer(folder, asked, ANSWER_TOKENS) for folder in (before_dir, after_dir))
     for prompt, old, new in zip(SAMPLE_PROMPTS, before, after, strict=True):
         table = Table.grid(padding=(0, 2))
         table.add_row(Text("before", "dim"), Text(old))

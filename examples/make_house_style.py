@@ -1,4 +1,4 @@
-"""Makes the demo's data: a house style for short practical answers, as preference pairs.
+"""Makes the demo's data: a house style for short practical answers, as preference pairs in messages.
 
 The lesson: one plain sentence that says what to do, then exactly one line that starts with "Tip:". The rejected answers
 are fluent but ramble, dodge or make lists; some are longer and some shorter than the chosen one, so that length alone
@@ -12,6 +12,8 @@ import random
 from pathlib import Path
 
 SEED = 20261124
+SYSTEM = "Answer in house style."
+"""Says nothing of what the style is: that is what training teaches."""
 
 # topic | what to do | tip
 TRAINING_TOPICS = """
@@ -119,6 +121,9 @@ REJECTED = (
 )
 
 
+Messages = list[dict[str, str]]
+
+
 def parse(table: str) -> list[dict[str, str]]:
     rows = [[cell.strip() for cell in line.split("|")] for line in table.strip().splitlines()]
     return [
@@ -127,20 +132,21 @@ def parse(table: str) -> list[dict[str, str]]:
     ]
 
 
-def pairs(topics: list[dict[str, str]], num_questions: int, rng: random.Random) -> list[dict[str, str]]:
+def message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def pairs(topics: list[dict[str, str]], num_questions: int, rng: random.Random) -> list[dict[str, Messages]]:
     """Every topic with that many of the questions, each with one way to get it wrong, shuffled."""
     made = []
     for number, topic in enumerate(topics):
         for turn in range(num_questions):
             question = QUESTIONS[(number + turn) % len(QUESTIONS)]
             rejected = REJECTED[(3 * number + turn) % len(REJECTED)]
-            made.append(
-                {
-                    "prompt": question.format(**topic),
-                    "chosen": "{action}.\nTip: {tip}.".format(**topic),
-                    "rejected": rejected.format(**topic),
-                }
-            )
+            asked = [message("system", SYSTEM), message("user", question.format(**topic))]
+            right = [message("assistant", "{action}.\nTip: {tip}.".format(**topic))]
+            wrong = [message("assistant", rejected.format(**topic))]
+            made.append({"prompt": asked, "chosen": right, "rejected": wrong})
     rng.shuffle(made)
     return made
 
@@ -150,12 +156,13 @@ def main() -> None:
     here = Path(__file__).parent
     for name, table, num_questions in (
         ("house-style", TRAINING_TOPICS, 5),
-        ("house-style-heldout", HELD_OUT_TOPICS, 4),
+        ("house-style-heldout", HELD_OUT_TOPICS, 3),
     ):
         made = pairs(parse(table), num_questions, rng)
         lines = [json.dumps(pair, ensure_ascii=False) + "\n" for pair in made]
         (here / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
-        longer = sum(len(pair["chosen"]) > len(pair["rejected"]) for pair in made) / len(made)
+        lengths = [[len(pair[side][0]["content"]) for side in ("chosen", "rejected")] for pair in made]
+        longer = sum(chosen > rejected for chosen, rejected in lengths) / len(made)
         print(f"{name}: {len(made)} pairs, the chosen answer is the longer one in {longer:.0%}")
 
 
