@@ -14,8 +14,7 @@ Pair = dict[str, str]
 
 
 def read_pairs(path: Path, count: int) -> list[Pair]:
-    """prompt, chosen, rejected (of messages the last one's text); or transcripts like hh-rlhf's, whose prompt ends at the
-    last turn."""
+    """prompt, chosen, rejected, of messages the last one's text; or transcripts in the style of hh-rlhf."""
     rows: list[Pair] = []
     with path.open(encoding="utf-8") as file:
         for line in file:
