@@ -61,6 +61,8 @@ class Settings(BaseSettings):
 
     worker_name: str | None = None
     """Default: host, process and a random part."""
+    worker_lanes: Literal["all", "training", "light"] = "all"
+    """What a worker does: jobs (`training`), what is asked of finished ones, on the CPU (`light`), or both."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:<n>`"""
     gguf_converter_dir: Path | None = None

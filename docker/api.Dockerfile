@@ -1,13 +1,18 @@
 # The HTTP API and the migrations: no torch in here.
 ARG PYTHON_VERSION=3.11
 FROM python:${PYTHON_VERSION}-slim AS build
-RUN python -m venv /venv
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
-# What others wrote comes first, in a layer that our own changes leave as it is.
+# What others wrote comes first, in a layer that our own changes leave as it is: an upgrade fetches only ours.
+RUN python -m venv --without-pip /venv
 COPY pyproject.toml constraints.txt docker/requirements.py ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python requirements.py api > requirements.txt && /venv/bin/pip install -c constraints.txt -r requirements.txt
+    python requirements.py api > requirements.txt \
+    && python -m pip --python /venv/bin/python install -c constraints.txt -r requirements.txt
+COPY docker/prune.py ./
+RUN python prune.py /venv
+
+FROM build AS ours
 COPY README.md alembic.ini ./
 COPY api api
 COPY worker worker
@@ -15,14 +20,16 @@ COPY cli cli
 COPY client client
 COPY core core
 COPY migrations migrations
-RUN --mount=type=cache,target=/root/.cache/pip /venv/bin/pip install --no-deps .
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m pip --python /venv/bin/python install --no-deps --target /opt/preftune .
 
 FROM python:${PYTHON_VERSION}-slim
 RUN useradd --uid 10001 --create-home preftune \
     && mkdir -p /var/lib/preftune/data /var/lib/preftune/models \
     && chown -R preftune:preftune /var/lib/preftune
 COPY --from=build /venv /venv
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PREFTUNE_LOG_FORMAT=json \
+COPY --from=ours /opt/preftune /opt/preftune
+ENV PATH=/opt/preftune/bin:/venv/bin:$PATH PYTHONUNBUFFERED=1 PREFTUNE_LOG_FORMAT=json \
     PREFTUNE_DATA_DIR=/var/lib/preftune/data PREFTUNE_MODELS_DIR=/var/lib/preftune/models
 USER preftune
 WORKDIR /var/lib/preftune

@@ -50,7 +50,8 @@ def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) ->
     configure_logging(settings)
     drain = Drain(settings.stop_grace_seconds)
     _install_handlers(drain)
-    device = choose_device(settings.device)
+    does_train = settings.worker_lanes != "light"
+    device = choose_device(settings.device if does_train else "cpu")
     backend = open_backend(settings)
     _require_schema(backend)
     scratch = WorkerScratch(settings.scratch_dir)
@@ -58,17 +59,20 @@ def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) ->
     runner = Runner(Workplace(backend=backend, launch=launch, device=device.name, drain=drain), device, scratch)
     sweeper = Sweeper(backend)
     sweeper.start()
-    poller = threading.Thread(target=runner.poll, name="poller")
-    poller.start()
-    lane = LightLane(backend, drain, scratch, launch.num_threads, (Scoring(), Exporting()))
-    lane.start()
-    _log.info("worker %s is up, on %s", settings.effective_worker_name, device.label)
+    lanes: list[threading.Thread | LightLane] = []
+    if does_train:
+        lanes.append(threading.Thread(target=runner.poll, name="poller"))
+    if settings.worker_lanes != "training":
+        lanes.append(LightLane(backend, drain, scratch, launch.num_threads, (Scoring(), Exporting())))
+    for lane in lanes:
+        lane.start()
+    _log.info("worker %s is up, on %s, lanes: %s", settings.effective_worker_name, device.label, settings.worker_lanes)
     try:
-        return _listen(settings, runner, drain)
+        return _listen(settings, runner, drain) if does_train else _wait(drain)
     finally:
         drain.begin()
-        poller.join()
-        lane.join()
+        for lane in lanes:
+            lane.join()
         sweeper.stop()
         scratch.close()
         backend.close()
@@ -98,9 +102,7 @@ def _require_schema(backend: Backend) -> None:
 
 def _listen(settings: Settings, runner: Runner, drain: Drain) -> int:
     if settings.effective_broker_url == "none":
-        while not drain.is_begun:
-            time.sleep(_TICK_SECONDS)
-        return 0
+        return _wait(drain)
     # Its reason to warn of running as root is pickle, which is not accepted here.
     warnings.simplefilter("ignore", SecurityWarning)
     app = make_celery(settings)
@@ -117,6 +119,13 @@ def _listen(settings: Settings, runner: Runner, drain: Drain) -> int:
     )
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def _wait(drain: Drain) -> int:
+    """A signal handler of this thread begins the drain: a wait without end would not be left for it."""
+    while not drain.is_begun:
+        time.sleep(_TICK_SECONDS)
+    return 0
 
 
 def _keep_our_logging(**_: Any) -> None:

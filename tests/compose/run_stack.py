@@ -26,9 +26,10 @@ sys.path.insert(0, str(ROOT / "tests"))
 from tiny_models import make_tiny_model  # noqa: E402
 
 PROJECT = "preftune-test"
-NUM_PAIRS = 400
-STAGE = {"batch_size": 4, "epochs": 6, "learning_rate": 1e-3}
-STEPS = 6 * NUM_PAIRS // 4
+NUM_PAIRS = 200
+STAGE = {"batch_size": 4, "learning_rate": 1e-3}
+EPOCHS = 6
+STEPS = EPOCHS * NUM_PAIRS // 4
 JOB_SECONDS = 300
 STORE_IMAGE = "chrislusf/seaweedfs"
 PINNED_TAG = "4.48"
@@ -68,7 +69,8 @@ class Stack:
         self.secrets_dir = secrets_dir
         self.env_file = self.folder / "env"
         self.env_file.write_text(
-            f"SECRETS_DIR={secrets_dir}\nPREFTUNE_PUBLISH=127.0.0.1:{self.port}\nSEAWEEDFS_TAG={store_tag()}\n"
+            f"SECRETS_DIR={secrets_dir}\nPREFTUNE_PUBLISH=127.0.0.1:{self.port}\n"
+            f"SEAWEEDFS_TAG={store_tag()}\nWORKER_THREADS=1\n"
         )
         self.script("make-secrets.sh")
         self.client = Client(self.client_url, api_key=(secrets_dir / "api_key").read_text().strip())
@@ -239,8 +241,9 @@ def write_pairs(path: Path) -> Path:
 
 
 def submit(client: Client, dataset_id: str, **more: Any) -> str:
-    fields: dict[str, Any] = {"sft": STAGE, "dpo": STAGE, "checkpoint_every_steps": 20, "validation_fraction": 0}
-    job = client.jobs.submit(base_model="tiny", dataset_id=dataset_id, precision="fp32", **fields, **more)
+    stages: dict[str, Any] = {"sft": STAGE | {"epochs": 1}, "dpo": STAGE | {"epochs": EPOCHS}}
+    fields = stages | {"checkpoint_every_steps": 20, "validation_fraction": 0, "precision": "fp32"}
+    job = client.jobs.submit(base_model="tiny", dataset_id=dataset_id, **fields, **more)
     job_id: str = job["id"]
     say(f"submitted {job_id}")
     return job_id
