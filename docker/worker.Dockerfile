@@ -4,17 +4,18 @@ FROM python:${PYTHON_VERSION}-slim AS build
 ARG DEVICE=cpu
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
-RUN python -m venv --without-pip /venv
+# With pip, unlike the API's: it fetches base models that are published as packages.
+RUN python -m venv /venv
 # torch first, in a layer of its own: it is the bulk, and changes least. Then what others wrote, then ours.
 COPY constraints.txt docker/prune.py ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     if [ "$DEVICE" = cpu ]; then index="--extra-index-url https://download.pytorch.org/whl/cpu"; fi \
-    && python -m pip --python /venv/bin/python install --retries 1 $index -c constraints.txt torch \
+    && /venv/bin/pip install --retries 1 $index -c constraints.txt torch \
     && python prune.py /venv
 COPY pyproject.toml docker/requirements.py ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     python requirements.py api worker > requirements.txt \
-    && python -m pip --python /venv/bin/python install -c constraints.txt -r requirements.txt \
+    && /venv/bin/pip install -c constraints.txt -r requirements.txt \
     && python prune.py /venv
 COPY requirements-gguf.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -29,7 +30,7 @@ COPY client client
 COPY core core
 COPY migrations migrations
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m pip --python /venv/bin/python install --no-deps --target /opt/preftune .
+    /venv/bin/pip install --no-deps --target /opt/preftune .
 
 FROM python:${PYTHON_VERSION}-slim
 RUN useradd --uid 10001 --create-home preftune \
