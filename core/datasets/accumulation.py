@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.datasets.faults import FileFault
-from core.datasets.fingerprints import FINGERPRINT, NUM_MINIMA
+from core.datasets.fingerprints import NUM_MINIMA
 from core.datasets.issue_log import IssueLog
 from core.datasets.lint import AcceptedRows
 from core.datasets.options import Limits
@@ -52,7 +52,7 @@ class Accumulation:
         self._add_issues(result)
         self._add_sketches(result)
         self._rows.write(result.rows)
-        fingerprints = np.frombuffer(bytes(result.fingerprints.hashes), FINGERPRINT).copy()
+        fingerprints = result.fingerprints.records
         fingerprints["row"] += self.num_source_rows
         self._fingerprints.write(fingerprints.tobytes())
         self._num_row_bytes += len(result.rows)

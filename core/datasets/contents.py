@@ -22,3 +22,13 @@ def contents_of(example: Example) -> Contents:
     if type(prompt) is type(first) is type(second) is str:  # nearly always, of those without messages
         return Contents(prompt, first, second)
     return Contents(content_of(prompt), content_of(first), content_of(second) if second is not None else "")
+
+
+class Accepted(NamedTuple):
+    """A row that goes into the data set."""
+
+    line: int
+    row: int
+    """Of the file's rows, counted from the beginning of the batch."""
+    example: Example
+    contents: Contents

@@ -3,17 +3,18 @@
 A row's sketch is the minimum of 16 hash functions over its shingles (Broder 1997): the share of equal minima estimates
 the Jaccard similarity of two rows' shingle sets. A shingle is the 16 bytes from the beginning of a word on; where
 words are not spaced, every character begins one. Many rows are sketched at once.
+
+Hashes are Python's own, which are the same for the same text within a check and the helpers it forks, and salted anew
+for each.
 """
 
-from dataclasses import dataclass, field
-from struct import Struct
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from core.datasets.contents import Contents
-from core.datasets.layouts.layout import Example
+from core.datasets.contents import Accepted, Contents
 from core.domain.dataset_rows import Text
 
 FINGERPRINT: Final = np.dtype([("line", "<u4"), ("row", "<u4"), ("prompt", "<u8"), ("first", "<u8"), ("second", "<u8")])
@@ -31,37 +32,49 @@ _LEVEL: Final = bytes(
 _RANDOM = np.random.Generator(np.random.PCG64(20240607))
 _MULTIPLIERS: Final = _RANDOM.integers(1 << 30, 1 << 31, size=NUM_MINIMA, dtype=np.uint32) | np.uint32(1)
 _MIX: Final = _RANDOM.integers(1 << 62, 1 << 63, size=3, dtype=np.uint64) | np.uint64(1)
-_PACK: Final = Struct("<IIqqq").pack
 
 
-def hash_text(text: Text) -> int:
-    """64 bits, the same for the same text within a check and the helpers it forks; Python salts it for each process."""
-    if isinstance(text, str):
-        return hash(text)
+class Fingerprints(NamedTuple):
+    """Of the accepted rows of a batch."""
+
+    records: npt.NDArray[np.void]
+    """FINGERPRINT; `row` still counted from the beginning of the batch."""
+    sketches: npt.NDArray[np.uint32]
+    """[rows, NUM_MINIMA], or none"""
+
+
+NO_FINGERPRINTS: Final = Fingerprints(np.empty(0, FINGERPRINT), np.empty((0, NUM_MINIMA), np.uint32))
+
+
+def take_fingerprints(accepted: Sequence[Accepted], *, with_sketches: bool) -> Fingerprints:
+    if not accepted:
+        return NO_FINGERPRINTS
+    lines, rows, examples, contents = zip(*accepted, strict=True)
+    prompts, firsts, seconds, _ = zip(*examples, strict=True)
+    records = np.empty(len(accepted), FINGERPRINT)
+    records["line"], records["row"] = lines, rows
+    records["prompt"], records["first"], records["second"] = _hashes(prompts), _hashes(firsts), _hashes(seconds)
+    if not with_sketches:
+        return Fingerprints(records, NO_FINGERPRINTS.sketches)
+    starts = range(0, len(contents), _SKETCHED_AT_ONCE)
+    sketches = [sketch([_words(said) for said in contents[start : start + _SKETCHED_AT_ONCE]]) for start in starts]
+    return Fingerprints(records, np.concatenate(sketches))
+
+
+def _hashes(texts: Sequence[Text | None]) -> npt.NDArray[np.uint64]:
+    hashes = [hash(text) if type(text) is str else _hash_messages(text) for text in texts]
+    return np.array(hashes, np.int64).view(np.uint64)
+
+
+def _hash_messages(text: Text | None) -> int:
+    """0 where there is no second response."""
+    if text is None or isinstance(text, str):
+        return hash(text) if text else 0
     return hash(tuple([(message["role"], message["content"]) for message in text]))
 
 
-@dataclass
-class Fingerprints:
-    with_sketches: bool = False
-    hashes: bytearray = field(default_factory=bytearray)
-    """FINGERPRINT records, `row` still counted from the beginning of the batch."""
-    sketches: npt.NDArray[np.uint32] = field(default_factory=lambda: np.empty((0, NUM_MINIMA), np.uint32))
-    """[rows, NUM_MINIMA]"""
-    _texts: list[bytes] = field(default_factory=list)
-
-    def add(self, line: int, row: int, example: Example, contents: Contents) -> None:
-        second = hash_text(example.second) if example.second is not None else 0
-        self.hashes += _PACK(line, row, hash_text(example.prompt), hash_text(example.first), second)
-        if self.with_sketches:
-            texts = (contents.prompt[:_MAX_CHARS], contents.first[:_MAX_CHARS], contents.second[:_MAX_CHARS])
-            self._texts.append("\n".join(texts).encode())
-
-    def finish(self) -> None:
-        if self._texts:
-            starts = range(0, len(self._texts), _SKETCHED_AT_ONCE)
-            self.sketches = np.concatenate([sketch(self._texts[start : start + _SKETCHED_AT_ONCE]) for start in starts])
-            self._texts = []
+def _words(contents: Contents) -> bytes:
+    return "\n".join([text[:_MAX_CHARS] for text in contents]).encode()
 
 
 def sketch(texts: list[bytes]) -> npt.NDArray[np.uint32]:

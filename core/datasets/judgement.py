@@ -13,14 +13,8 @@ _HEAD_CHARS: Final = 64
 
 
 def judge(example: Example, contents: Contents, kind: DatasetKind, long_row_chars: int) -> list[Note]:
-    """Remarks on the example; one whose effect is to set aside comes alone.
-
-    Raises:
-        RowFault: a text holds a NUL character.
-    """
+    """Remarks on the example; one whose effect is to set aside comes alone."""
     prompt, first, second = contents
-    if "\0" in prompt or "\0" in first or "\0" in second:
-        raise _nul(prompt, first, kind)
     if kind is DatasetKind.PREFERENCE:
         nothing_learnt = _judge_pair(example, first, second)
     elif _is_blank(_last_words(example.first)):
@@ -76,16 +70,10 @@ def _remarks(prompt: str, first: str, second: str, kind: DatasetKind, long_row_c
 
 def is_nearly_identical(first: str, second: str) -> bool:
     """Equal once white space, case and Unicode compatibility forms are levelled."""
-    begin, other = first[:1], second[:1]
-    if (
-        begin != other
-        and begin.isascii()
-        and other.isascii()
-        and begin.isalnum()
-        and other.isalnum()
-        and (begin.lower() != other.lower())
-    ):
-        return False  # as most pairs are told apart
+    if first[:1] != second[:1]:
+        begins = first[:1] + second[:1]
+        if begins.isascii() and begins.isalnum() and begins[0].lower() != begins[-1].lower():
+            return False  # as most pairs are told apart
     if _level(first[:_HEAD_CHARS])[:16] != _level(second[:_HEAD_CHARS])[:16]:
         return False
     return _level(first) == _level(second)
@@ -97,7 +85,9 @@ def _level(text: str) -> str:
     return "".join(text.casefold().split())
 
 
-def _nul(prompt: str, first: str, kind: DatasetKind) -> RowFault:
-    names = ("chosen", "rejected") if kind is DatasetKind.PREFERENCE else ("response", "response")
-    name = "prompt" if "\0" in prompt else names[0] if "\0" in first else names[1]
-    return RowFault(IssueCode.NUL_CHARACTER, f"'{name}' holds a NUL character (\\u0000). Remove it.", f"/{name}")
+def refuse_nul(contents: Contents, kind: DatasetKind) -> None:
+    """Raises RowFault where a text holds a NUL character."""
+    names = ("prompt", "chosen", "rejected") if kind is DatasetKind.PREFERENCE else ("prompt", "response", "response")
+    for name, text in zip(names, contents, strict=True):
+        if "\0" in text:
+            raise RowFault(IssueCode.NUL_CHARACTER, f"'{name}' holds a NUL character (\\u0000). Remove it.", f"/{name}")

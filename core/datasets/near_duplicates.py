@@ -24,6 +24,7 @@ _MIN_SIMILARITY: Final = 0.8
 _MAX_COMPARED: Final = 50_000
 _MAX_CHARS: Final = 4_000
 _WORD: Final = re.compile(r"\w+")
+_MIX: Final = np.uint64(0x9E3779B97F4A7C15)
 _FIELDS: Final = ("prompt", "chosen", "rejected", "response")
 
 
@@ -47,9 +48,10 @@ def _candidates(sketches: npt.NDArray[np.uint32]) -> list[Repetition]:
     """Each row with the earliest ones it shares a band with, by row; without those whose sketches differ too much."""
     pairs = []
     for begin in range(0, NUM_MINIMA, _BAND):
-        band = np.ascontiguousarray(sketches[:, begin : begin + _BAND]).view(np.void(4 * _BAND).dtype).ravel()
+        halves = np.ascontiguousarray(sketches[:, begin : begin + _BAND]).view(np.uint64)
+        band = halves[:, 0] * _MIX ^ halves[:, 1]  # who shares it by chance is told apart below
         _, first, inverse = np.unique(band, return_index=True, return_inverse=True)
-        earliest = first[inverse.ravel()]
+        earliest = first[inverse]
         later = np.flatnonzero(earliest != np.arange(len(band)))
         pairs.append(np.stack((later, earliest[later]), axis=1))
     distinct = np.unique(np.concatenate(pairs), axis=0)

@@ -1,14 +1,14 @@
 """Counts over accepted rows that add up: each batch makes its own, and the sum is the file's."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import sub
 from typing import Final
 
-from core.datasets.contents import Contents
+from core.datasets.contents import Accepted, Contents
 from core.datasets.languages import language_of, script_of
-from core.datasets.layouts.layout import Example, SourceRow
+from core.datasets.layouts.layout import SourceRow
 from core.datasets.result import LengthStatistics, PairStatistics, Statistics
 from core.domain.dataset_rows import DatasetKind
 
@@ -16,7 +16,6 @@ _MAX_FIELD_NAMES: Final = 50
 _MAX_FIELD_NAME_CHARS: Final = 64
 _ALL_SAMPLED_LINES: Final = 1_000
 _SAMPLED_EVERY: Final = 64
-_SIDES: Final = ("first", "second")
 _REFUSALS: Final = (
     "i'm sorry, but", "i am sorry, but", "sorry, but i", "i apologize, but", "i can't", "i cannot", "i can not",
     "i'm unable", "i am unable", "i'm not able", "as an ai", "i'm just an ai", "i am just an ai",
@@ -42,8 +41,6 @@ class Tally:
     longer: Counter[str] = field(default_factory=Counter)
     """Which side of a pair is longer: `chosen`, `rejected` or `same`."""
     ignored_fields: Counter[str] = field(default_factory=Counter)
-    _lengths: tuple[list[int], list[int], list[int]] = field(default_factory=lambda: ([], [], []))
-    """Of prompt, first and second response, a row each; counted in `finish`."""
 
     def note_fields(self, row: SourceRow, used: frozenset[str]) -> None:
         """Remember fields that the layout does not read."""
@@ -53,39 +50,32 @@ class Tally:
         names = sorted(name[:_MAX_FIELD_NAME_CHARS] for name in row.keys() - used)
         known.update([name for name in names if name in known or len(known) < _MAX_FIELD_NAMES])
 
-    def add(self, line: int, example: Example, contents: Contents) -> None:
-        prompt, first, second = contents
-        prompt_lengths, first_lengths, second_lengths = self._lengths
-        prompt_lengths.append(len(prompt))
-        first_lengths.append(len(first))
-        if first[:1] in _REFUSAL_INITIALS:
-            self.refusals["first"] += is_refusal(first)
-        if example.second is not None:
-            second_lengths.append(len(second))
-            if second[:1] in _REFUSAL_INITIALS:
-                self.refusals["second"] += is_refusal(second)
-        if example.label is not None:
-            self.labels["desirable" if example.label else "undesirable"] += 1
-        if not isinstance(example.prompt, str):
-            self.turns[len(example.prompt)] += 1
-        if line <= _ALL_SAMPLED_LINES or line % _SAMPLED_EVERY == 0:
-            text = first if len(first) >= 40 else f"{prompt[-200:]} {first}"
-            script = script_of(text)
-            self.scripts[script or "none"] += 1
-            self.languages[language_of(text, script)] += 1
-
-    def finish(self, kind: DatasetKind) -> None:
-        """Count what was gathered, under the names that the fields have in this kind of data set."""
-        prompts, first, second = self._lengths
+    def count(self, accepted: Sequence[Accepted], kind: DatasetKind) -> None:
+        """Rows of one batch, under the names that the fields have in this kind of data set."""
+        if not accepted:
+            return
+        prompts, *responses = zip(*[row.contents for row in accepted], strict=True)
         names = _FIELD_NAMES[kind]
-        if prompts:
-            self.chars = {"prompt": Counter(prompts), names[0]: Counter(first)}
-        if second:
-            self.chars[names[1]] = Counter(second)
-            gaps = [(gap > 0) - (gap < 0) for gap in map(sub, first, second)]
+        self.chars = {"prompt": Counter(map(len, prompts))}
+        for name, texts in zip(names, responses, strict=False):
+            self.chars[name] = Counter(map(len, texts))
+            self.refusals[name] = sum([text[:1] in _REFUSAL_INITIALS and is_refusal(text) for text in texts])
+        if kind is DatasetKind.PREFERENCE:
+            gaps = [(gap > 0) - (gap < 0) for gap in map(sub, map(len, responses[0]), map(len, responses[1]))]
             self.longer = +Counter(chosen=gaps.count(1), rejected=gaps.count(-1), same=gaps.count(0))
-        self.refusals = Counter({name: self.refusals[side] for name, side in zip(names, _SIDES, strict=False)})
-        self._lengths = ([], [], [])
+        if kind is DatasetKind.UNPAIRED:
+            self.labels = Counter("desirable" if row.example.label else "undesirable" for row in accepted)
+        turns = [row.example.prompt for row in accepted if type(row.example.prompt) is not str]
+        self.turns = Counter(map(len, turns))
+        for row in accepted:
+            if row.line <= _ALL_SAMPLED_LINES or row.line % _SAMPLED_EVERY == 0:
+                self._guess_language(row.contents)
+
+    def _guess_language(self, contents: Contents) -> None:
+        text = contents.first if len(contents.first) >= 40 else f"{contents.prompt[-200:]} {contents.first}"
+        script = script_of(text)
+        self.scripts[script or "none"] += 1
+        self.languages[language_of(text, script)] += 1
 
     def merge(self, other: "Tally") -> None:
         for name, lengths in other.chars.items():

@@ -12,10 +12,11 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.datasets import pool
+from core.datasets import pool, row_processing
 from core.datasets.check import check_file
+from core.datasets.json_rows import check_shape, num_strings_in
 from core.datasets.layouts.registry import LAYOUTS
-from core.datasets.options import CheckOptions
+from core.datasets.options import CheckOptions, Limits
 from core.datasets.result import ISSUES_FILE, ROWS_FILE
 from core.datasets.sources import decompression, text
 from core.domain.dataset_rows import DatasetKind
@@ -129,3 +130,48 @@ def test_a_large_file_is_judged_alike_in_one_process_and_in_three(is_array: bool
     assert run(content, 3, on_error="skip") == one
     assert run(gzip.compress(content), 2, on_error="skip") == one
     assert pool._processor == []  # the helpers keep their state to themselves
+
+
+QUOTED = st.text(alphabet='"\\\\\\/:,ab{}[]u0 \n\0é', max_size=10)
+NESTED = st.recursive(
+    st.one_of(QUOTED, st.none(), st.integers()),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(QUOTED, inner, max_size=3)),
+    max_leaves=8,
+)
+
+
+@MANY
+@given(row=st.dictionaries(QUOTED, NESTED, max_size=4), is_ascii=st.booleans(), indent=st.sampled_from([None, 1]))
+def test_strings_are_counted_in_the_text_as_in_the_row(row: dict[str, Any], is_ascii: bool, indent: int | None) -> None:
+    """What tells a row with two equal keys from one without."""
+    text = json.dumps(row, ensure_ascii=is_ascii, indent=indent).encode()
+    assert num_strings_in(text) == check_shape(row, Limits())
+    assert num_strings_in(text[:-1] + b', "a\\\\\\"\\\\": 1}') == check_shape(row, Limits()) + 1
+
+
+ODD_LINES = st.sampled_from(
+    [
+        b'{"prompt": "a", "chosen": "b", "rejected": "c", "chosen": "d"}',
+        b'{"prompt": "a", "chosen": "b\\u0000", "rejected": "c"}',
+        b'{"prompt": "a", "chosen": "b\\\\", "rejected": "\\"", "id": 1}',
+        b'{"prompt": "a", "chosen": "Yes ", "rejected": "yes"}',
+        b'{"prompt": "a", "chosen": "b", "rejected": "' + b"c" * 40_000 + b'"}',
+        b'{"prompt": "a", "chosen": "b", "rejected": 1}',
+        b'{"prompt": "a", "chosen": "b", "rejected": "c"',
+        b'{"prompt": " ", "chosen": "b", "rejected": "c"}',
+        b" ",
+    ]
+)
+PLAIN_LINES = st.fixed_dictionaries({"prompt": TEXTS, "chosen": TEXTS, "rejected": TEXTS}).map(
+    lambda row: json.dumps(row).encode()
+)
+
+
+@MANY
+@given(lines=st.lists(st.one_of(PLAIN_LINES, ODD_LINES), min_size=1, max_size=12))
+def test_the_short_way_through_plain_pairs_gives_what_the_long_way_gives(lines: list[bytes]) -> None:
+    content = b"\n".join([b'{"prompt": "p", "chosen": "x", "rejected": "y"}', *lines])
+    short = run(content, on_error="skip")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(row_processing, "are_expected", lambda *_: False)
+        assert run(content, on_error="skip") == short
