@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from core.database.columns import database_now
 from core.database.repositories import attempts as attempt_rows
 from core.database.repositories import jobs as job_rows
-from core.database.repositories import metrics, objects
+from core.database.repositories import metric_blocks, metrics, objects
 from core.database.repositories.events import EventDraft, append_event
 from core.database.repositories.transitions import Move, move
 from core.database.tables.jobs import Job
@@ -162,6 +162,7 @@ def _begin(session: Session, job: Job, claim: Claim) -> ResumeFrom | None:
         return _resume_from(checkpoint)
     point = metrics.ResumePoint(stage=checkpoint.stage, step=checkpoint.step) if checkpoint else None
     num_rewound = metrics.rewind(session, job, point)
+    metric_blocks.rewind(session, job.id, point)
     attempt_rows.forget_stages_beyond(session, job.id, point.stage if point else None)
     attempt.is_begun = True
     attempt.resume_checkpoint_id = chosen

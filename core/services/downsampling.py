@@ -1,6 +1,6 @@
 """Fewer points that draw the same curve: ends, extremes, and the extremes of equal parts."""
 
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from itertools import chain, islice
 from typing import Protocol, TypeVar
 
@@ -27,16 +27,16 @@ PointT = TypeVar("PointT", bound=Point)
 def choose_points(points: Sequence[PointT], max_points: int, names: Collection[str] = ()) -> list[PointT]:
     """At most `max_points` of them, in order. `names` are the curves that matter; none: all."""
     curves = list(names) or sorted({name for point in points for name in point.values})
-    columns = {name: to_column(point.values.get(name) for point in points) for name in curves}
-    chosen = choose_positions([(point.stage, point.split) for point in points], columns, max_points)
+    columns = {name: _column([point.values.get(name) for point in points]) for name in curves}
+    chosen = _choose_positions([(point.stage, point.split) for point in points], columns, max_points)
     return [points[position] for position in chosen]
 
 
-def to_column(values: Iterable[float | None]) -> NDArray[np.float64]:
-    return np.fromiter((np.nan if value is None else value for value in values), np.float64)
+def _column(values: list[float | None]) -> NDArray[np.float64]:
+    return np.array(values, np.float64)  # null becomes NaN
 
 
-def choose_positions(series: Sequence[Hashable], columns: Columns, max_points: int) -> list[int]:
+def _choose_positions(series: Sequence[Hashable], columns: Columns, max_points: int) -> list[int]:
     """Positions of at most `max_points` points, ascending. `series` says which curve each point belongs to.
 
     Each series gets its share. Chosen first are its ends, then each curve's highest and lowest, then the highest and

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
-from core.database.repositories import garbage, metrics, objects, requests
+from core.database.repositories import garbage, metric_blocks, metrics, objects, requests
 from core.database.repositories import jobs as job_rows
 from core.database.repositories.events import EventDraft, append_event
 from core.database.repositories.jobs import JobFilter
@@ -335,6 +335,7 @@ def _inherit(session: Session, job: Job, checkpoints: list[Checkpoint]) -> None:
     if checkpoints:
         point = metrics.ResumePoint(stage=checkpoints[0].stage, step=checkpoints[0].step)
         metrics.copy_points(session, checkpoints[0].job_id, job, point)
+        metric_blocks.copy_blocks(session, checkpoints[0].job_id, job, point)
 
 
 def _drop_objects(session: Session, job: Job) -> None:

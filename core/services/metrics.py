@@ -11,9 +11,9 @@ from core.database.repositories import metrics as metric_rows
 from core.database.repositories.metrics import PointFilter, PointRow
 from core.database.tables.jobs import Job
 from core.domain.job_state import Stage
-from core.services import jobs
+from core.services import curve_blocks, jobs
 from core.services.backend import Backend
-from core.services.downsampling import choose_points, choose_positions, to_column
+from core.services.downsampling import choose_points
 from core.services.views import MetricPointView, MetricsPage
 
 MAX_PAGE_POINTS = 1000
@@ -61,15 +61,11 @@ def page_of(session: Session, job: Job, query: MetricsQuery) -> MetricsPage:
 
 
 def _thinned(session: Session, job_id: str, where: PointFilter, query: MetricsQuery) -> list[PointRow]:
-    """Where the curves are named, only their values are read of points that are not shown: that is most of the work."""
     assert query.max_points is not None
-    if not query.names:
-        return choose_points(metric_rows.list_points(session, job_id, where, limit=None), query.max_points)
-    names = list(query.names)
-    rows = metric_rows.list_values(session, job_id, where, names)
-    columns = {name: to_column(row[3 + position] for row in rows) for position, name in enumerate(names)}
-    chosen = choose_positions([(row[1], row[2]) for row in rows], columns, query.max_points)
-    return metric_rows.list_points_at(session, job_id, [rows[position][0] for position in chosen])
+    chosen = curve_blocks.choose(session, job_id, where, query.names, query.max_points)
+    if chosen is not None:
+        return chosen
+    return choose_points(metric_rows.list_points(session, job_id, where, limit=None), query.max_points, query.names)
 
 
 def all_points(

@@ -18,6 +18,7 @@ from core.domain.job_state import Stage
 from core.domain.metric_names import TIMING
 from core.domain.trainer_protocol import MetricPoint, Progress, StageChanged, TrainerEvent
 from core.failpoints import reach
+from core.services import curve_blocks
 from core.services.attempts import Claim, fenced
 from core.services.backend import Backend
 from core.services.ids import new_suffix
@@ -56,6 +57,7 @@ def record_points(backend: Backend, claim: Claim, points: Sequence[MetricPoint])
                 }
             )
         metrics.insert_points(session, rows)
+        curve_blocks.extend(session, job, fresh.keys())
         _compare_replayed(session, job, claim, fresh)
         _show_progress(job, [point for point in fresh.values() if point.split == "train"])
         reach("points.in_transaction")

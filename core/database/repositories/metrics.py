@@ -7,7 +7,6 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Row,
-    String,
     and_,
     delete,
     false,
@@ -17,18 +16,19 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
-    type_coerce,
     update,
 )
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
 from core.database.tables.jobs import Job
-from core.database.tables.records import MetricPoint, RewoundPoint
+from core.database.tables.records import MetricBlock, MetricPoint, RewoundPoint
 from core.domain.job_state import Stage
 
 PointKey = tuple[Stage, str, int]
 """(stage, split, step)"""
+Series = tuple[Stage, str]
+"""(stage, split)"""
 _STAGE_ORDER = tuple(Stage)
 _MAX_KEYS = 200
 """Keys of one statement; both databases bound the number of parameters."""
@@ -47,7 +47,7 @@ class ResumePoint:
     step: int
 
 
-def beyond(table: type[MetricPoint | RewoundPoint], point: ResumePoint | None) -> ColumnElement[bool]:
+def beyond(table: type[MetricPoint | MetricBlock | RewoundPoint], point: ResumePoint | None) -> ColumnElement[bool]:
     """Points that a run resumed there computes again; all of them for a run from the start."""
     if point is None:
         return table.step >= 0
@@ -144,22 +144,27 @@ def list_points(session: Session, job_id: str, where: PointFilter, *, limit: int
     return list(session.execute(statement.order_by(MetricPoint.seq).limit(limit)))
 
 
-def list_points_at(session: Session, job_id: str, seqs: Sequence[int]) -> list[PointRow]:
-    """Those with these numbers, which ascend."""
+def list_points_at(session: Session, job_id: str, series: Series, steps: Sequence[int]) -> list[PointRow]:
     found: list[PointRow] = []
-    for start in range(0, len(seqs), _MAX_KEYS):
-        chosen = MetricPoint.seq.in_(seqs[start : start + _MAX_KEYS])
-        statement = select(*_POINT).where(MetricPoint.job_id == job_id, chosen)
-        found += session.execute(statement.order_by(MetricPoint.seq))
+    for start in range(0, len(steps), _MAX_KEYS):
+        statement = select(*_POINT).where(*_of_series(job_id, series))
+        found += session.execute(statement.where(MetricPoint.step.in_(steps[start : start + _MAX_KEYS])))
     return found
 
 
-def list_values(session: Session, job_id: str, where: PointFilter, names: Sequence[str]) -> Sequence[Any]:
-    """Rows (seq, stage, split, a value for each name) of all points, in the order of their numbers: cheap for many."""
-    values = (MetricPoint.values[name].as_float() for name in names)
-    series = (type_coerce(MetricPoint.stage, String), MetricPoint.split)
-    statement = select(MetricPoint.seq, *series, *values).where(*_matches(job_id, where))
-    return session.execute(statement.order_by(MetricPoint.seq)).all()
+def list_points_between(
+    session: Session, job_id: str, series: Series, begin: int, end: int | None, limit: int | None
+) -> list[PointRow]:
+    """Steps from `begin` up to but not `end`, ascending."""
+    statement = select(*_POINT).where(*_of_series(job_id, series), MetricPoint.step >= begin)
+    if end is not None:
+        statement = statement.where(MetricPoint.step < end)
+    return list(session.execute(statement.order_by(MetricPoint.step).limit(limit)))
+
+
+def _of_series(job_id: str, series: Series) -> tuple[ColumnElement[bool], ...]:
+    stage, split = series
+    return MetricPoint.job_id == job_id, MetricPoint.stage == stage, MetricPoint.split == split
 
 
 def _matches(job_id: str, where: PointFilter) -> Iterator[ColumnElement[bool]]:

@@ -29,6 +29,29 @@ class MetricPoint(Base):
     values: Mapped[JsonObject]
 
 
+class MetricBlock(Base):
+    """Where each curve is lowest and highest within some steps: what a chart of a long run is chosen from.
+
+    The blocks of a curve are written in order, when a later step is there; a curve's points up to its newest block are
+    all in blocks.
+    """
+
+    __tablename__ = "metric_blocks"
+    __table_args__ = (CheckConstraint("split IN ('train', 'validation')", "split"),)
+
+    job_id: Mapped[Id] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    stage: Mapped[Stage] = mapped_column(enum_type(Stage, "stage"), primary_key=True)
+    split: Mapped[ShortText] = mapped_column(primary_key=True)
+    step: Mapped[BigInt] = mapped_column(primary_key=True, autoincrement=False)
+    """The last one that belongs to the block."""
+    project_id: Mapped[Id]
+    first_step: Mapped[BigInt]
+    last_step: Mapped[BigInt]
+    """Of its points."""
+    extremes: Mapped[JsonObject]
+    """Name → lowest value, its step, highest value, its step."""
+
+
 class RewoundPoint(Base):
     """The values of a point taken back on resume, until the replayed step is compared with them."""
 
