@@ -54,20 +54,31 @@ bench-metrics: venv ## live curves under load: pollers, streams, a long job, ing
 test-parity: venv .venv-trl/.installed ## thirty steps beside TRL for every loss that both have; adapters beside peft
 	@.venv-trl/bin/python -m pytest tests/numerics/test_trl_parity.py tests/numerics/test_lora.py
 
-# TRL beside what .venv has already: its torch is used, not installed again.
-.venv-trl/.installed: benchmarks/requirements-trl.txt $(VENV)/.installed
-	@echo "installing TRL into .venv-trl …"
-	@test -x .venv-trl/bin/python || $(BIN)/python -m venv .venv-trl
-	@.venv-trl/bin/python -c 'import pathlib, site, sys; pathlib.Path(site.getsitepackages()[0], "service.pth").write_text(sys.argv[1])' \
+# An environment that sees what .venv has already: its torch is used, not installed again.
+define beside
+	@echo "installing into $(@D) …"
+	@test -x $(@D)/bin/python || $(BIN)/python -m venv $(@D)
+	@$(@D)/bin/python -c 'import pathlib, site, sys; pathlib.Path(site.getsitepackages()[0], "service.pth").write_text(sys.argv[1])' \
 		"$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')"
-	@.venv-trl/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r $<
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r $<
 	@touch $@
+endef
+
+.venv-trl/.installed: benchmarks/requirements-trl.txt $(VENV)/.installed
+	$(beside)
+
+.venv-exports/.installed: tests/integration/requirements-exports.txt $(VENV)/.installed
+	$(beside)
+
+.PHONY: test-exports
+test-exports: venv .venv-exports/.installed ## live export to a real MLflow server, and to W&B's client offline
+	@PYTHONPATH=$(CURDIR) .venv-exports/bin/python -m pytest tests/integration/test_live_export.py
 
 bench-datasets: venv ## 1 GiB of pairs from upload to report, its memory, and bombs; the result goes to benchmarks/results
 	@$(BIN)/python benchmarks/bench_datasets.py
 
 clean: ## remove what was built, but not data and models
-	rm -rf $(VENV) .venv-trl build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-trl .venv-exports build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 .PHONY: secrets test-compose
 secrets: ## random secrets for docker compose, once

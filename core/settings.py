@@ -70,6 +70,12 @@ class Settings(BaseSettings):
     num_threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of a trainer; 0: all cores."""
 
+    mlflow_tracking_uri: str | None = None
+    """Workers send their curves to this MLflow server as they come; its client finds its keys by itself."""
+    mlflow_experiment: str = "preftune"
+    wandb_project: str | None = None
+    """Workers send their curves to this project of Weights & Biases; its client reads `WANDB_API_KEY` and the like."""
+
     max_upload_bytes: Annotated[int, Field(gt=0)] = 5 * 1024**3
     max_decompressed_bytes: Annotated[int, Field(gt=0)] = 20 * 1024**3
     max_rows: Annotated[int, Field(gt=0)] = 5_000_000

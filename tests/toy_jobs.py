@@ -26,6 +26,7 @@ from core.storage import keys
 from core.storage.trees import read_manifest
 from worker.device import CPU
 from worker.drain import Drain
+from worker.live_export import Target
 from worker.runner import Runner
 from worker.scratch import WorkerScratch
 from worker.supervisor import Workplace
@@ -127,7 +128,7 @@ def check_curve(backend: Backend, job_id: str, script: Script) -> None:
 class InProcessWorker:
     """A worker in threads of this process, with trainer processes of its own."""
 
-    def __init__(self, backend: Backend, command: Sequence[str] = TOY_COMMAND) -> None:
+    def __init__(self, backend: Backend, command: Sequence[str] = TOY_COMMAND, targets: Sequence[Target] = ()) -> None:
         self.backend = backend
         self.drain = Drain(backend.settings.stop_grace_seconds)
         self.scratch = WorkerScratch(backend.settings.scratch_dir)
@@ -136,6 +137,7 @@ class InProcessWorker:
             launch=LaunchPlan(command=command, num_threads=1),
             device="cpu",
             drain=self.drain,
+            targets=targets,
         )
         self.runner = Runner(place, CPU, self.scratch)
         self._thread = threading.Thread(target=self.runner.poll, daemon=True)

@@ -27,6 +27,7 @@ from worker.device import choose_device, count_threads
 from worker.drain import Drain
 from worker.exporting import Exporting
 from worker.light_lane import LightLane
+from worker.live_export import targets_of
 from worker.runner import Runner
 from worker.scoring import Scoring
 from worker.scratch import WorkerScratch
@@ -50,13 +51,15 @@ def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) ->
     configure_logging(settings)
     drain = Drain(settings.stop_grace_seconds)
     _install_handlers(drain)
+    targets = targets_of(settings)
     does_train = settings.worker_lanes != "light"
     device = choose_device(settings.device if does_train else "cpu")
     backend = open_backend(settings)
     _require_schema(backend)
     scratch = WorkerScratch(settings.scratch_dir)
     launch = LaunchPlan(command=trainer_command, num_threads=count_threads(settings.num_threads))
-    runner = Runner(Workplace(backend=backend, launch=launch, device=device.name, drain=drain), device, scratch)
+    place = Workplace(backend=backend, launch=launch, device=device.name, drain=drain, targets=targets)
+    runner = Runner(place, device, scratch)
     sweeper = Sweeper(backend)
     sweeper.start()
     lanes: list[threading.Thread | LightLane] = []

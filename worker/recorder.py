@@ -30,6 +30,7 @@ from core.services import recording
 from core.services.attempts import Claim, record_resolved_spec
 from core.services.backend import Backend
 from worker.fetching import Fetcher
+from worker.live_export import LiveExport
 from worker.patience import pause_seconds
 from worker.stage_waiting import StageWait
 from worker.uploads import Uploader
@@ -43,11 +44,19 @@ MAX_WAITING = 20_000
 
 
 class Recorder:
-    def __init__(self, fetcher: Fetcher, uploader: Uploader, *, answer: Callable[[StageOutputAnswer], None]) -> None:
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        uploader: Uploader,
+        export: LiveExport,
+        *,
+        answer: Callable[[StageOutputAnswer], None],
+    ) -> None:
         self._backend: Backend = fetcher.backend
         self._claim: Claim = fetcher.claim
         self._fetcher = fetcher
         self._uploader = uploader
+        self._export = export
         self._answer = answer
         self._waiting: deque[TrainerMessage] = deque()
         self._oldest_at = 0.0
@@ -130,6 +139,7 @@ class Recorder:
             case MetricPoint():
                 points = [message for message in batch if isinstance(message, MetricPoint)]
                 recording.record_points(self._backend, self._claim, points)
+                self._export.add(points, self.resolved_spec or self._claim.spec)
                 self._examine(points)
             case TrainerEvent():
                 events = [message for message in batch if isinstance(message, TrainerEvent)]

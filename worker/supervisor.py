@@ -8,14 +8,14 @@ import errno
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.domain.errors import Fenced, Unavailable
+from core.domain.errors import DomainError, Fenced, Unavailable
 from core.domain.failure_codes import FailureCode
-from core.domain.job_state import AttemptOutcome
+from core.domain.job_state import FINAL_STATUSES, AttemptOutcome, JobStatus
 from core.domain.trainer_protocol import (
     ASSIGNMENT_FILE,
     Assignment,
@@ -25,13 +25,14 @@ from core.domain.trainer_protocol import (
     StageChanged,
 )
 from core.failpoints import reach
-from core.services import attempts, recording
+from core.services import attempts, jobs, recording
 from core.services.attempts import Claim, ResumeFrom
 from core.services.backend import Backend
 from worker.conversation import Conversation, require_inside
 from worker.drain import Drain
 from worker.fetching import Fetcher, outage_seconds
 from worker.heartbeat import Heartbeat
+from worker.live_export import LiveExport, Target
 from worker.memory_events import count_out_of_memory_kills
 from worker.outcomes import RUNTIME_DETAIL, Fail, GiveBack, Publish, StopHere, TrainerEnd, Verdict, judge
 from worker.patience import patiently
@@ -59,6 +60,8 @@ class Workplace:
     device: str
     """For the trainer: `cpu` or `cuda:<n>`."""
     drain: Drain
+    targets: Sequence[Target] = ()
+    """Of the live export."""
 
 
 def run_attempt(place: Workplace, claim: Claim, work_dir: Path) -> None:
@@ -88,12 +91,21 @@ class _Attempt:
         self._wishes = wishes
         self._fetcher = Fetcher(backend=place.backend, claim=claim, work_dir=work_dir, check=wishes.check)
         self._uploader = Uploader(place.backend, claim)
+        self._export = LiveExport(place.targets, claim.job_id)
         self._spec: dict[str, Any] = claim.spec
         self._hello: Hello | None = None
         self._unusable: str | None = None
 
     def close(self) -> None:
         self._uploader.close()
+        self._export.close(self._final_status)
+
+    def _final_status(self) -> JobStatus | None:
+        try:
+            status = jobs.get(self._backend, self._claim.project_id, self._claim.job_id).status
+        except DomainError:
+            return None
+        return status if status in FINAL_STATUSES else None
 
     def run(self) -> None:
         verdict: Verdict
@@ -155,7 +167,7 @@ class _Attempt:
         grace_seconds = self._backend.settings.stop_grace_seconds
         talk = Conversation(
             process=process,
-            recorder=Recorder(self._fetcher, self._uploader, answer=process.send),
+            recorder=Recorder(self._fetcher, self._uploader, self._export, answer=process.send),
             stopper=Stopper(process, grace_seconds),
             wishes=self._wishes,
             work_dir=self._work_dir,
