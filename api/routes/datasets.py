@@ -1,5 +1,6 @@
 """`/datasets`: upload, look, delete."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated
 
@@ -31,6 +32,7 @@ from core.domain.errors import DomainError, FieldError
 from core.domain.issue_codes import IssueCode
 from core.services import datasets, previews
 from core.services.backend import Backend
+from core.services.views import DatasetView
 
 UNNAMED = "data set"
 FIELD_OF_REASON = {
@@ -181,21 +183,32 @@ def _create(
         **options.model_dump(),
     )
     take = datasets.create_later if is_later else datasets.create
-    headers = {"Preference-Applied": "respond-async"} if is_later else {}
+    return answer_with_dataset(
+        backend,
+        asked,
+        lambda dataset_id: take(backend, asked.project_id, file, dataset_id=dataset_id),
+        is_later=is_later,
+    )
+
+
+def answer_with_dataset(
+    backend: Backend, asked: CreatingRequest, make: Callable[[str | None], DatasetView], *, is_later: bool
+) -> Response:
+    """`make` gets the id to give to the data set, if one is fixed already. A refused file says what to change."""
 
     def create(dataset_id: str | None) -> Created:
-        view = take(backend, asked.project_id, file, dataset_id=dataset_id)
-        headers["Location"] = f"/datasets/{view.id}"
+        view = make(dataset_id)
+        headers = {"Location": f"/datasets/{view.id}"} | ({"Preference-Applied": "respond-async"} if is_later else {})
         return Created(body=Dataset.model_validate(view), status=202 if is_later else 201, headers=headers)
 
     try:
         return answer_once(backend, asked, "ds", create)
     except (DatasetRejected, DatasetTooLarge, DatasetUnsupported) as error:
-        name_cause(error)
+        _name_cause(error)
         raise
 
 
-def name_cause(error: DomainError) -> None:
+def _name_cause(error: DomainError) -> None:
     """Say what of the request to change for a refused file."""
     if not error.errors:
         pointer = FIELD_OF_REASON.get(error.context.get("reason", ""), "/file")

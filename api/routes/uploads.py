@@ -10,18 +10,18 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from api.deps import NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey, ProcessorDep, UploadDeskDep
-from api.once import Created, CreatingRequest, answer_once, creating
+from api.once import Created, answer_once, creating
 from api.openapi import PART_BODY, problems
 from api.problems import INVALID_REQUEST, HttpError
-from api.routes.datasets import Prefer, name_cause
+from api.routes.datasets import Prefer, answer_with_dataset
 from api.schemas.datasets import Dataset, NewUpload, Sha256, Upload, UploadPart
 from api.strict_route import UNREAD_BODY, StrictRoute
 from api.uploads.receive import clean_filename, receive_part
-from core.datasets.result import DatasetRejected, DatasetTooLarge, DatasetUnsupported
 from core.domain.errors import FieldError
 from core.services import uploads
 from core.services.backend import Backend
 from core.services.uploads import MAX_PART_BYTES, MAX_PARTS, ChecksumMismatch
+from core.services.views import DatasetView
 
 PATH = "/uploads/"
 UploadId = Annotated[str, Path(description="Id of an upload.", max_length=64)]
@@ -123,7 +123,8 @@ async def complete_upload(
     """Put the parts together and check the file, as `POST /datasets` does. Sent again, it answers the same data set."""
     asked = creating(request, caller.project_id, key).with_lease(backend.settings.check_timeout_seconds)
     is_later = "respond-async" in (prefer or "").lower()
-    work = partial(_complete, backend, asked, upload_id, is_later=is_later)
+    make = partial(_complete, backend, asked.project_id, upload_id, is_later=is_later)
+    work = partial(answer_with_dataset, backend, asked, make, is_later=is_later)
     response = await to_thread.run_sync(work, limiter=desk.check_limiter)
     processor.notify()
     return response
@@ -135,17 +136,8 @@ def delete_upload(upload_id: UploadId, backend: BackendDep, caller: CallerDep) -
     uploads.delete(backend, caller.project_id, upload_id)
 
 
-def _complete(backend: Backend, asked: CreatingRequest, upload_id: str, *, is_later: bool) -> Response:
-    def create(_: str | None) -> Created:
-        view = uploads.complete(backend, asked.project_id, upload_id, is_later=is_later)
-        headers = {"Location": f"/datasets/{view.id}"} | ({"Preference-Applied": "respond-async"} if is_later else {})
-        return Created(body=Dataset.model_validate(view), status=202 if is_later else 201, headers=headers)
-
-    try:
-        return answer_once(backend, asked, "ds", create)
-    except (DatasetRejected, DatasetTooLarge, DatasetUnsupported) as error:
-        name_cause(error)
-        raise
+def _complete(backend: Backend, project_id: str, upload_id: str, _: str | None, *, is_later: bool) -> DatasetView:
+    return uploads.complete(backend, project_id, upload_id, is_later=is_later)
 
 
 def _announced_digest(request: Request) -> str:

@@ -3,7 +3,7 @@
 import { get, path, Problem } from "./api.js";
 import { fill, h, icon } from "./dom.js";
 import { bytes, metric, plural } from "./format.js";
-import { card, copyable } from "./parts.js";
+import { card, copyable, table, tableRow } from "./parts.js";
 
 export class FilesCard {
   #artifact = null;
@@ -65,33 +65,13 @@ function policyView({ files, archive_url: archive }) {
       "details",
       { open: files.length <= 12 },
       h("summary", null, "Single files"),
-      h(
-        "div.table-holder",
-        null,
-        h(
-          "table.tight",
-          null,
-          h(
-            "thead",
-            null,
-            h(
-              "tr",
-              null,
-              ["File", "Size", "SHA-256"].map((name) => h("th", { scope: "col" }, name)),
-            ),
-          ),
-          h(
-            "tbody",
-            null,
-            files.map((file) =>
-              h(
-                "tr",
-                null,
-                h("td", null, h("a", { href: file.url, download: true }, file.path)),
-                h("td", null, bytes(file.num_bytes)),
-                h("td", null, copyable(file.sha256, `${file.sha256.slice(0, 12)}…`)),
-              ),
-            ),
+      table(
+        ["File", "Size", "SHA-256"],
+        files.map((file) =>
+          tableRow(
+            h("a", { href: file.url, download: true }, file.path),
+            bytes(file.num_bytes),
+            copyable(file.sha256, `${file.sha256.slice(0, 12)}…`),
           ),
         ),
       ),
@@ -104,35 +84,15 @@ function checkpointsView(checkpoints) {
     "details",
     null,
     h("summary", null, plural(checkpoints.length, "checkpoint")),
-    h(
-      "div.table-holder",
-      null,
-      h(
-        "table.tight",
-        null,
-        h(
-          "thead",
-          null,
-          h(
-            "tr",
-            null,
-            ["Stage", "Step", "Size", "Validation loss", ""].map((name) => h("th", { scope: "col" }, name)),
-          ),
-        ),
-        h(
-          "tbody",
-          null,
-          checkpoints.map((item) =>
-            h(
-              "tr",
-              null,
-              h("td", null, item.stage, item.is_best ? " (best)" : ""),
-              h("td", null, String(item.step)),
-              h("td", null, bytes(item.num_bytes)),
-              h("td", null, metric(item.metrics.loss)),
-              h("td", null, item.archive_url ? h("a", { href: item.archive_url, download: true }, "Download") : null),
-            ),
-          ),
+    table(
+      ["Stage", "Step", "Size", "Validation loss", ""],
+      checkpoints.map((item) =>
+        tableRow(
+          [item.stage, item.is_best ? " (best)" : ""],
+          String(item.step),
+          bytes(item.num_bytes),
+          metric(item.metrics.loss),
+          item.archive_url ? h("a", { href: item.archive_url, download: true }, "Download") : null,
         ),
       ),
     ),

@@ -25,6 +25,26 @@ export function bar(fraction, label) {
   return element;
 }
 
+/** Rows are `tr` elements, or a `tbody` that holds them. */
+export function table(heads, rows) {
+  const head = h(
+    "tr",
+    null,
+    heads.map((content) => h("th", { scope: "col" }, content)),
+  );
+  const body = rows instanceof Element ? rows : h("tbody", null, rows);
+  return h("div.table-holder", null, h("table.tight", null, h("thead", null, head), body));
+}
+
+/** A `tr` with a cell for each of the contents. */
+export function tableRow(...contents) {
+  return h(
+    "tr",
+    null,
+    contents.map((content) => h("td", null, content)),
+  );
+}
+
 export function loading(what) {
   return h("div.state", { role: "status" }, h("span.spinner", { "aria-hidden": "true" }), `Loading ${what} …`);
 }

@@ -6,7 +6,7 @@ import { align, Curves } from "../curves.js";
 import { fill, h } from "../dom.js";
 import { metric, percent, setting } from "../format.js";
 import { poll } from "../live.js";
-import { card, empty, FINAL, jobBadge, loading } from "../parts.js";
+import { card, empty, FINAL, jobBadge, loading, table, tableRow } from "../parts.js";
 
 const MAX_JOBS = 8;
 const MAX_POINTS = 1000;
@@ -197,37 +197,9 @@ function differences(jobs) {
     );
   return card(
     "Settings that differ",
-    h(
-      "div.table-holder",
-      null,
-      h(
-        "table.tight",
-        null,
-        h(
-          "thead",
-          null,
-          h(
-            "tr",
-            null,
-            h("th", { scope: "col" }, "Setting"),
-            jobs.map((job, index) =>
-              h("th", { scope: "col" }, h("span", { class: `c-s${index + 1}` }, "■ "), job.name ?? job.id),
-            ),
-          ),
-        ),
-        h(
-          "tbody",
-          null,
-          differing.map((name) =>
-            h(
-              "tr",
-              null,
-              h("td.muted", null, name),
-              flat.map((values) => h("td", null, setting(values[name]))),
-            ),
-          ),
-        ),
-      ),
+    table(
+      ["Setting", ...jobs.map((job, index) => [h("span", { class: `c-s${index + 1}` }, "■ "), job.name ?? job.id])],
+      differing.map((name) => tableRow(h("span.muted", null, name), ...flat.map((values) => setting(values[name])))),
     ),
   );
 }

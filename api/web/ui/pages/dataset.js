@@ -4,7 +4,21 @@ import { get, path, remove } from "../api.js";
 import { fill, h, icon, Region } from "../dom.js";
 import { bytes, count, date, percent } from "../format.js";
 import { poll } from "../live.js";
-import { act, ask, badge, card, copyable, errorBox, facts, loading, moreButton, notice, toast } from "../parts.js";
+import {
+  act,
+  ask,
+  badge,
+  card,
+  copyable,
+  errorBox,
+  facts,
+  loading,
+  moreButton,
+  notice,
+  table,
+  tableRow,
+  toast,
+} from "../parts.js";
 
 const POLL_MS = 1000;
 const PAGE_ISSUES = 50;
@@ -124,37 +138,18 @@ function issuesCard(dataset, address, signal) {
       null,
       counts.map(([code, number]) => h("span.badge", null, code, " ", count(number))),
     ),
-    h(
-      "div.table-holder",
-      null,
-      h(
-        "table.tight",
-        null,
-        h(
-          "thead",
-          null,
-          h(
-            "tr",
-            null,
-            ["Line", "", "Issue", "Where"].map((name) => h("th", { scope: "col" }, name)),
-          ),
-        ),
-        body,
-      ),
-    ),
+    table(["Line", "", "Issue", "Where"], body),
     trouble,
     more.element,
   );
 }
 
 function issueRow({ line, severity, code, detail, pointer }) {
-  return h(
-    "tr",
-    null,
-    h("td", null, line === null ? "file" : count(line)),
-    h("td", null, badge(severity)),
-    h("td", null, detail, h("div.hint.mono", null, code)),
-    h("td", null, pointer ? h("code", null, pointer) : null),
+  return tableRow(
+    line === null ? "file" : count(line),
+    badge(severity),
+    [detail, h("div.hint.mono", null, code)],
+    pointer ? h("code", null, pointer) : null,
   );
 }
 
