@@ -48,7 +48,7 @@ format: venv ## put the code into shape
 
 .PHONY: bench-metrics
 bench-metrics: venv ## live curves under load: pollers, streams, a long job, ingestion (MLFLOW=<path of its command>: beside it)
-	@$(BIN)/python benchmarks/bench_metrics.py $(if $(MLFLOW),--mlflow $(MLFLOW)) --out benchmarks/results/metrics.json
+	@$(BIN)/python benchmarks/bench_metrics.py $(if $(MLFLOW),--mlflow $(MLFLOW)) --out benchmarks/results/metrics-$(shell date +%F).json
 
 .PHONY: test-parity
 test-parity: venv .venv-trl/.installed ## thirty steps beside TRL for every loss that both have; adapters beside peft

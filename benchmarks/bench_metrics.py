@@ -10,7 +10,9 @@ which writes points as the supervisor does. Prints and writes one JSON object.
 import argparse
 import json
 import os
+import platform
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +21,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from backends import add_dataset, make_base_model  # noqa: E402
+from bench_datasets import describe_machine  # noqa: E402
 
 from core.domain import metric_names  # noqa: E402
 from core.domain.trainer_protocol import MetricPoint  # noqa: E402
@@ -42,6 +47,13 @@ POINTS_PER_SECOND = 50
 BATCH_SECONDS = 0.25
 INGESTION_BATCH = 500
 START_SECONDS = 60
+GOALS = {
+    "poll_p95_seconds": 0.1,
+    "visible_after_seconds": 2,
+    "first_page_seconds": 0.1,
+    "chart_seconds": 0.3,
+    "ingested_points_per_second": 2000,
+}
 
 
 def free_port() -> int:
@@ -66,11 +78,13 @@ def wait_for(url: str) -> None:
 @contextmanager
 def process(*command: str, **environment: str) -> Iterator[None]:
     silent = subprocess.DEVNULL
-    child = subprocess.Popen(command, env=os.environ | environment, stdout=silent, stderr=silent, cwd=ROOT)
+    child = subprocess.Popen(
+        command, env=os.environ | environment, stdout=silent, stderr=silent, cwd=ROOT, start_new_session=True
+    )
     try:
         yield
     finally:
-        child.terminate()
+        os.killpg(child.pid, signal.SIGTERM)  # MLflow's server has children of its own
         child.wait(20)
 
 
@@ -218,6 +232,16 @@ def measure_mlflow(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         }
 
 
+def versions(mlflow: str | None) -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    found |= {package: version(package) for package in ("sqlalchemy", "orjson", "uvicorn", "preftune")}
+    if mlflow:
+        found["mlflow"] = subprocess.run(
+            (mlflow, "--version"), check=True, capture_output=True, text=True
+        ).stdout.split()[-1]
+    return found
+
+
 def ratios(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
     """How many times as fast we are."""
     slow, quick = theirs["under_load"]["poll_seconds"]["p95"], ours["under_load"]["poll_seconds"]["p95"]
@@ -238,14 +262,18 @@ def main() -> None:
     parser.add_argument("--mlflow-points", type=int, default=5_000)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    result: dict[str, Any] = {"cores": os.cpu_count(), "load_average_before": round(os.getloadavg()[0], 1)}
+    result: dict[str, Any] = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": describe_machine(),
+        "versions": versions(options.mlflow),
+        "goals": GOALS,
+    }
     with tempfile.TemporaryDirectory() as folder:
         result["preftune"] = measure_preftune(options, Path(folder))
     if options.mlflow:
         with tempfile.TemporaryDirectory() as folder:
             result["mlflow"] = measure_mlflow(options, Path(folder))
         result["times_as_fast_as_mlflow"] = ratios(result["preftune"], result["mlflow"])
-    result["load_average_after"] = round(os.getloadavg()[0], 1)
     text = json.dumps(result, indent=2)
     print(text)
     if options.out:
