@@ -5,8 +5,8 @@
 
 Starts the API as a process of its own (SQLite, objects in a folder of this disk), makes a file of distinct pairs of
 English-like sentences, uploads it with `POST /datasets` and waits for the 201, which comes when the original and the
-rows are synced to the disk. Memory is the proportional set size, sampled four times a second: of the API's process, as growth
-over its idle size; of the processes that check, together. Processor seconds are those of the API and its checks.
+rows are synced to the disk. Memory is the proportional set size, sampled four times a second: of the API's process, as
+growth over its idle size; of the processes that check, together. Processor seconds are those of the API and its checks.
 """
 
 import argparse
