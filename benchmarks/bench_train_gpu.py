@@ -49,27 +49,13 @@ from core.training.reference import SplitLogps
 
 BETA = 0.1
 LEARNING_RATE = 1e-6
-SHAPES = {
-    "1b": {
-        "vocab_size": 128_256,
-        "hidden_size": 2048,
-        "num_hidden_layers": 16,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "intermediate_size": 8192,
-        "tie_word_embeddings": True,
-        "max_position_embeddings": 4096,
-    },
-    "tiny": {
-        "vocab_size": 512,
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "intermediate_size": 128,
-        "tie_word_embeddings": True,
-        "max_position_embeddings": 4096,
-    },
+_SIZES = (
+    *("vocab_size", "hidden_size", "num_hidden_layers"),
+    *("num_attention_heads", "num_key_value_heads", "intermediate_size"),
+)
+SHAPES: dict[str, dict[str, Any]] = {
+    name: dict(zip(_SIZES, sizes, strict=True)) | {"tie_word_embeddings": True, "max_position_embeddings": 4096}
+    for name, sizes in {"1b": (128_256, 2048, 16, 32, 8, 8192), "tiny": (512, 64, 2, 4, 2, 128)}.items()
 }
 
 
@@ -175,7 +161,7 @@ def hh_like_pairs(settings: Settings, directory: Path) -> EncodedData:
 
 def make_model(settings: Settings, dtype: torch.dtype) -> PreTrainedModel:
     torch.manual_seed(0)
-    config = LlamaConfig(**SHAPES[settings.shape], attention_dropout=0.0, use_cache=False)  # type: ignore[arg-type]
+    config = LlamaConfig(**SHAPES[settings.shape], attention_dropout=0.0, use_cache=False)
     config._attn_implementation = "sdpa"
     with torch.device(settings.device):
         return LlamaForCausalLM(config).to(dtype)

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 
 from core.domain import encoded_format
 from core.training import lora
+from core.training.capabilities import capabilities_of
 from core.training.dpo import DpoTask, PairForward
 from core.training.encoded_data import EncodedData
 from core.training.logps import pair_logps
@@ -75,7 +76,8 @@ def score_reference(model: torch.nn.Module, data: EncodedData, groups: list[rang
     reference, seconds = SplitLogps.unknown(len(data)), []
     for rows in groups:
         started = perf_counter()
-        logps = pair_logps(model, pack_pairs(data, rows, "cpu"), needs_prefix_sums=True)  # type: ignore[arg-type]
+        batch = pack_pairs(data, rows, "cpu", capabilities_of(model).sharing)
+        logps = pair_logps(model, batch, needs_prefix_sums=True)  # type: ignore[arg-type]
         reference.sums[list(rows)] = columns(logps.chosen.sums, logps.rejected.sums)
         reference.prefix_sums[list(rows)] = columns(logps.chosen.prefix_sums, logps.rejected.prefix_sums)
         seconds.append(perf_counter() - started)

@@ -50,7 +50,7 @@ def demo(
     out.print(f"{pulled.name} from {pulled.source}", markup=False)
     out.rule("[bold]2  service")
     try:
-        with _service(data_dir, models_dir) as url, Client(url) as client:
+        with running_service(data_dir, models_dir) as url, Client(url) as client:
             out.print(f"running at {url} (API docs: {url}/docs)")
             code = _run(client, data_dir, pulled.directory)
     except PreftuneError as error:
@@ -113,7 +113,7 @@ def _show_figures(client: Client, job: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _service(data_dir: Path, models_dir: Path) -> Iterator[str]:
+def running_service(data_dir: Path, models_dir: Path) -> Iterator[str]:
     """`preftune serve` as a child, ready; ended on the way out, whatever happened."""
     port = _free_port()
     log_path = data_dir / "service.log"

@@ -65,6 +65,8 @@ class Settings(BaseSettings):
     """What a worker does: jobs (`training`), what is asked of finished ones, on the CPU (`light`), or both."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:<n>`"""
+    num_devices: Annotated[int, Field(ge=1)] = 1
+    """Devices that train one job together, from `device` on: the model is spread over them."""
     gguf_converter_dir: Path | None = None
     """llama.cpp's converter, or a checkout of llama.cpp; default: `gguf-converter` in the worker's environment."""
     num_threads: Annotated[int, Field(ge=0)] = 0

@@ -23,7 +23,7 @@ from core.services.backend import Backend, open_backend
 from core.services.sweep import Sweeper
 from core.settings import Settings, SettingsError
 from worker import tasks
-from worker.device import choose_device, count_threads
+from worker.device import CPU, choose_devices, count_threads
 from worker.drain import Drain
 from worker.exporting import Exporting
 from worker.light_lane import LightLane
@@ -53,12 +53,19 @@ def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) ->
     _install_handlers(drain)
     targets = targets_of(settings)
     does_train = settings.worker_lanes != "light"
-    device = choose_device(settings.device if does_train else "cpu")
+    device = choose_devices(settings.device, settings.num_devices) if does_train else CPU
     backend = open_backend(settings)
     _require_schema(backend)
     scratch = WorkerScratch(settings.scratch_dir)
     launch = LaunchPlan(command=trainer_command, num_threads=count_threads(settings.num_threads))
-    place = Workplace(backend=backend, launch=launch, device=device.name, drain=drain, targets=targets)
+    place = Workplace(
+        backend=backend,
+        launch=launch,
+        device=device.name,
+        drain=drain,
+        targets=targets,
+        num_devices=device.count,
+    )
     runner = Runner(place, device, scratch)
     sweeper = Sweeper(backend)
     sweeper.start()

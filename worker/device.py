@@ -25,9 +25,25 @@ class Device:
     """For torch: `cpu` or `cuda:<n>`."""
     label: str
     """For people."""
+    count: int = 1
+    """So many of them, from that one on."""
 
 
 CPU = Device(name="cpu", label="CPU")
+
+
+def choose_devices(wanted: str, count: int) -> Device:
+    """As `choose_device`, the first of `count` that train together. Raises SettingsError when there are fewer."""
+    first = choose_device(wanted)
+    if count == 1:
+        return first
+    if first.name != "cpu":
+        index, names = int(first.name.removeprefix("cuda:")), probe_gpus()
+        if index + count > len(names):
+            raise SettingsError(
+                f"PREFTUNE_NUM_DEVICES: {count} from {first.name} on are not here; torch finds {len(names)}"
+            )
+    return Device(name=first.name, label=f"{count} x {first.label}", count=count)
 
 
 def choose_device(wanted: str) -> Device:

@@ -62,6 +62,8 @@ class Workplace:
     drain: Drain
     targets: Sequence[Target] = ()
     """Of the live export."""
+    num_devices: int = 1
+    """From that one on."""
 
 
 def run_attempt(place: Workplace, claim: Claim, work_dir: Path) -> None:
@@ -154,6 +156,7 @@ class _Attempt:
             sft_rows=_optional(inputs.sft_rows),
             resume_from=_optional(resume_dir),
             device=self._place.device,
+            num_devices=self._place.num_devices,
             num_threads=self._place.launch.num_threads,
             submitted_at=inputs.submitted_at.isoformat(),
         )

@@ -39,7 +39,7 @@ from core.domain.trainer_protocol import (
     TrainerEvent,
 )
 from core.tokenization.errors import DamagedRows, EncodingStopped, NothingToEncode
-from core.training import pipeline
+from core.training.devices import RankLost, run_on_devices
 from core.training.encoded_data import EncodedData
 from core.training.failures import BadCheckpoint, BadStageOutput, TrainingFailure, TrainingStopped
 from core.training.pair_report import untrained_pair
@@ -69,6 +69,9 @@ def main(work_dir: Path) -> int:
     except (StoppedWhileStaging, TrainingStopped):
         link.send(Stopped())
         return 0
+    except RankLost:
+        traceback.print_exc()  # no message: a crash, after which the supervisor starts again from a checkpoint
+        return 1
     except BadCheckpoint as error:
         link.send(TrainerEvent(level="warning", kind=CHECKPOINT_UNUSABLE, message=error.detail))
         link.send(Failed(code=error.failure_code, detail=error.detail))
@@ -126,10 +129,10 @@ def _count_sft_rows(inputs: EncodedInputs) -> int:
 
 def _run(plan: TrainingPlan, observer: LinkObserver) -> TrainingResult:
     try:
-        return pipeline.run(plan, observer)
+        return run_on_devices(plan, observer)
     except BadStageOutput as error:
         observer.event("warning", "reuse_refused", f"{error.detail} It is computed again.", {})
-        return pipeline.run(replace(plan, reuse=ReusePlan()), observer)
+        return run_on_devices(replace(plan, reuse=ReusePlan()), observer)
 
 
 def _find_reusable(link: SupervisorLink, plan: TrainingPlan) -> ReusePlan:

@@ -32,6 +32,7 @@ def make_plan(
         lora=_lora(spec),
         precision=spec.precision,
         device=assignment.device,
+        num_devices=assignment.num_devices,
         num_threads=assignment.num_threads,
         seed=spec.seed,
         evaluate_every_steps=int(spec.evaluate_every_steps),

@@ -39,6 +39,8 @@ class Assignment:
     reuse: dict[str, str] = field(default_factory=dict)
     """Finished stage outputs to take over: digest -> verified directory."""
     device: str = "cpu"
+    num_devices: int = 1
+    """From `device` on, one process each, all started by the trainer."""
     num_threads: int = 1
     submitted_at: str | None = None
     """RFC 3339: the time that chat templates see, the same in every attempt."""

@@ -6,7 +6,7 @@
     rng.safetensors         states of the random number generators
     reference.safetensors   DPO: the reference's log-probabilities, never computed again (nothing re-anchors them)
     pairs.safetensors       DPO: the last rewards of every pair
-    policy/                 between SFT and DPO: the SFT policy as it was saved
+    policy/                 reference, DPO: the SFT policy as it was saved, to measure drift against
 
 Only files that the stage has exist. safetensors and JSON only; a directory appears complete or not at all, and is
 never written to again.
@@ -51,7 +51,7 @@ class Checkpoint:
     tensors: TensorGroups = field(default_factory=dict)
     """By file, then by name."""
     policy_dir: Path | None = None
-    """The SFT policy, between SFT and DPO."""
+    """The SFT policy, once there is one."""
 
 
 def write_checkpoint(parent: Path, checkpoint: Checkpoint) -> Path:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from safetensors import SafetensorError
 from core.training.checkpoint import OUT_OF_SPACE, Checkpoint, TensorGroups, write_checkpoint
 from core.training.data_order import Cursor
 from core.training.observer import CheckpointRef, JsonValue, Observer, Stage
+from core.training.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,8 @@ class Snapshot:
     policy_dir: Path | None = None
     save_policy: Callable[[Path], None] | None = None
     """Writes the policy of the moment as a folder that transformers loads."""
+    whole_policy: Callable[[], AbstractContextManager[None]] = nullcontext
+    """On several devices: inside, the policy's weights are whole, so that they can be saved."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,19 @@ class CheckpointWriter:
     run_digest: str
     versions: Mapping[str, str]
     observer: Observer
+    ranks: Ranks = ALONE
 
     def write(self, snapshot: Snapshot) -> None:
-        """Writes and announces a checkpoint.
+        """Writes and announces a checkpoint; of several ranks only the leader does.
 
         Raises:
             OSError: ENOSPC and the like; nothing is left behind.
         """
+        with snapshot.whole_policy():
+            if self.ranks.is_leader:
+                self._write(snapshot)
+
+    def _write(self, snapshot: Snapshot) -> None:
         checkpoint = Checkpoint(
             stage=snapshot.stage,
             step=snapshot.step,

@@ -57,6 +57,10 @@ class DataOrder:
         self._stage = stage
         self._permutation: tuple[int, Rows] | None = None
 
+    def seed_of(self, *purpose: str | int) -> int:
+        """A seed of this stage for another purpose than its order."""
+        return derive_seed(self._seed, self._stage.value, *purpose)
+
     @property
     def steps_per_epoch(self) -> int:
         return math.ceil(self.num_rows / self.batch_size)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from core.training.capabilities import capabilities_of
 from core.training.encoded_data import EncodedData
 from core.training.logps import pair_logps
 from core.training.logps_types import PairLogps, ResponseLogps
@@ -16,6 +17,7 @@ from core.training.metrics import Columns, Figures, HostColumns, PairColumn, Rew
 from core.training.objectives import Objective
 from core.training.observer import Stage
 from core.training.packing import PackedBatch, pack_step
+from core.training.ranks import ALONE, Ranks
 from core.training.reference import SplitLogps
 
 
@@ -28,9 +30,11 @@ class PairForward:
     objective: Objective
     reference: SplitLogps | None
     """None when the objective needs none."""
+    ranks: Ranks = ALONE
 
     def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]:
-        return pack_step(self.data, rows, max_tokens, self.model.device)
+        sharing = capabilities_of(self.model).sharing
+        return pack_step(self.data, rows, max_tokens, self.model.device, self.ranks.size, sharing)
 
     def policy_logps(self, batch: PackedBatch) -> PairLogps:
         return pair_logps(
@@ -40,12 +44,22 @@ class PairForward:
             needs_prefix_sums=self.objective.needs_prefix_sums,
         )
 
+    @torch.no_grad()
+    def all_policy_logps(self, batches: Sequence[PackedBatch]) -> PairLogps:
+        """Of all pairs of the batches, whichever rank computes them; without a graph."""
+        tables = self.ranks.compute(
+            batches,
+            lambda batch: torch.cat(_tensors(self.policy_logps(batch))),
+            lambda batch: len(batch.indices) * (6 if self.objective.needs_token_weights else 4),
+        )
+        return concatenate_pairs([_of_table(table, batch) for table, batch in zip(tables, batches, strict=True)])
+
     def reference_logps(self, batch: PackedBatch) -> PairLogps | None:
         return None if self.reference is None else self.reference.of(batch)
 
     def columns(self, batches: Sequence[PackedBatch]) -> Columns:
         """Values of all pairs of the batches, which the objective sees together."""
-        policy = concatenate_pairs([self.policy_logps(batch) for batch in batches])
+        policy = self.all_policy_logps(batches)
         known = [part for part in (self.reference_logps(batch) for batch in batches) if part is not None]
         reference = concatenate_pairs(known) if known else None
         rows = [row for batch in batches for row in batch.indices]
@@ -76,11 +90,11 @@ class DpoTask:
         if self._forward.objective.is_batch_level and len(batches) > 1:
             return self._backward_together(batches, num_pairs)
         columns = []
-        for batch in batches:
-            policy, reference = self._forward.policy_logps(batch), self._forward.reference_logps(batch)
+        for turn in self._forward.ranks.turns(batches):
+            policy, reference = self._forward.policy_logps(turn.batch), self._forward.reference_logps(turn.batch)
             result = self._forward.objective(policy, reference)
-            (result.losses.sum() / num_pairs).backward()  # type: ignore[no-untyped-call]
-            columns.append(pair_columns(batch.indices, policy, reference, result))
+            turn.backward(result.losses.sum() / num_pairs)
+            columns.append(turn.columns(pair_columns(turn.batch.indices, policy, reference, result)))
         return columns
 
     def figures(self, host: HostColumns) -> Figures:
@@ -98,22 +112,20 @@ class DpoTask:
         A first pass without graph gives all log-probabilities; the objective on them gives the derivative by each;
         a second pass takes these derivatives through the model. The gradient is exact, for a second forward pass.
         """
-        with torch.no_grad():
-            parts = [self._forward.policy_logps(batch) for batch in batches]
-        policy = concatenate_pairs(parts)
+        policy = self._forward.all_policy_logps(batches)
         leaves = [policy.chosen.sums.requires_grad_(), policy.rejected.sums.requires_grad_()]
         references = [self._forward.reference_logps(batch) for batch in batches]
         known = [part for part in references if part is not None]
         reference = concatenate_pairs(known) if known else None
         result = self._forward.objective(policy, reference)
         chosen_slopes, rejected_slopes = torch.autograd.grad(result.losses.sum() / num_pairs, leaves)
-        sizes = [len(batch.indices) for batch in batches]
-        for batch, of_chosen, of_rejected in zip(
-            batches, torch.split(chosen_slopes, sizes), torch.split(rejected_slopes, sizes), strict=True
-        ):
-            again = self._forward.policy_logps(batch)
-            torch.autograd.backward([again.chosen.sums, again.rejected.sums], [of_chosen, of_rejected])
         rows = [row for batch in batches for row in batch.indices]
+        place = {row: number for number, row in enumerate(rows)}
+        for turn in self._forward.ranks.turns(batches):
+            again = self._forward.policy_logps(turn.batch)
+            places = [place[row] for row in turn.batch.indices]
+            slopes = [part[places] * float(turn.counts) for part in (chosen_slopes, rejected_slopes)]
+            torch.autograd.backward([again.chosen.sums, again.rejected.sums], slopes)
         return [pair_columns(rows, policy, reference, result)]
 
 
@@ -153,6 +165,22 @@ class PairTable:
 def concatenate_pairs(parts: Sequence[PairLogps]) -> PairLogps:
     """Pairs of several micro-batches as one batch."""
     return PairLogps(_concatenate([part.chosen for part in parts]), _concatenate([part.rejected for part in parts]))
+
+
+def _tensors(pairs: PairLogps) -> list[Tensor]:
+    """The float32 ones, [B] each: an even number of them, chosen and rejected in turn."""
+    columns = [(side.sums, side.prefix_sums, side.log_weights) for side in (pairs.chosen, pairs.rejected)]
+    return [tensor for both in zip(*columns, strict=True) for tensor in both if tensor is not None]
+
+
+def _of_table(table: Tensor, batch: PackedBatch) -> PairLogps:
+    """Back from `_tensors` as one tensor."""
+    tensors = table.view(-1, len(batch.indices)).unbind()
+    sides = []
+    for side, counts in enumerate(batch.num_scored_tokens.chunk(2)):
+        sums, prefix_sums, *weights = tensors[side::2]
+        sides.append(ResponseLogps(sums, counts, prefix_sums, weights[0] if weights else None))
+    return PairLogps(*sides)
 
 
 def _concatenate(parts: Sequence[ResponseLogps]) -> ResponseLogps:

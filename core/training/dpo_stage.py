@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -30,6 +31,7 @@ from core.training.run_context import RunContext
 from core.training.sampled_kl import Draw, SampledKl
 from core.training.seeding import derive_seed, seed_all
 from core.training.sft_stage import SavedPolicy
+from core.training.sharding import shard, whole_weights
 from core.training.stage_run import StageRun
 from core.training.unpaired import UnpairedForward, UnpairedTask
 
@@ -58,7 +60,7 @@ class DpoStage:
         plan = context.plan
         self._context = context
         self._source = source
-        self._model = load_policy(plan, source)
+        self._model = shard(load_policy(plan, source), context.ranks)
         num_validation = None if context.validation is None else len(context.validation)
         self._reference: ReferenceLogps | None = None
         kept: dict[str, dict[str, Tensor]] = {}
@@ -78,7 +80,7 @@ class DpoStage:
         self._run = StageRun(
             task=self._task,
             plan=plan.dpo,
-            optimizer=MasterOptimizer(trainable_parameters(self._model), plan.dpo),
+            optimizer=MasterOptimizer(trainable_parameters(self._model), plan.dpo, context.ranks),
             order=context.dpo_order(),
             budget=context.budget,
             device=context.device,
@@ -90,6 +92,9 @@ class DpoStage:
                 "reference_draws": self._sampled_kl.draws,
             },
             save_policy=policy_saver(self._model, plan),
+            whole_policy=partial(whole_weights, self._model),
+            sft_dir=source.sft_dir,
+            ranks=context.ranks,
         )
         fit_to_memory(context, self._model, self._run, is_resumed=context.checkpoint is not None)
 
@@ -126,11 +131,11 @@ class DpoStage:
         return self._finish(loop)
 
     def _forward(self, data: EncodedData, reference: SplitLogps | None) -> PairForward | UnpairedForward:
-        objective = self._context.objective
+        objective, ranks = self._context.objective, self._context.ranks
         if isinstance(objective, UnpairedObjective):
             assert reference is not None
-            return UnpairedForward(self._model, data, objective, reference)
-        return PairForward(self._model, data, objective, reference)
+            return UnpairedForward(self._model, data, objective, reference, ranks)
+        return PairForward(self._model, data, objective, reference, ranks)
 
     def _provide_reference(self) -> bool:
         """False when the observer asked to finish with the policy as it is."""
@@ -143,7 +148,13 @@ class DpoStage:
             self._run.compute_gradients(self._run.order.rows_at(self._run.progress.cursor), context.observer)
             self._run.optimizer.clear_gradients()
         reference_pass = ReferencePass(
-            self._model, self._run.order, context.train, context.validation, context.budget, self._reference
+            self._model,
+            self._run.order,
+            context.train,
+            context.validation,
+            context.budget,
+            self._reference,
+            context.ranks,
         )
         return fill_reference(context, self._reference, reference_pass, self._source)
 
@@ -262,5 +273,6 @@ class DpoStage:
             reference = None if self._reference is None else self._reference.validation
             splits.append(SplitReport("validation", context.validation, self._validation_rewards, reference))
         path = context.work_dir / PAIRS_FILE
-        write_pair_report(path, splits)
+        if context.ranks.is_leader:
+            write_pair_report(path, splits)
         return path

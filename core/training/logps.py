@@ -4,6 +4,7 @@ Legend: B rows, R responses, L scored tokens of the longest response, S scored t
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from core.training.forward import ScoredRows, scored_rows
 from core.training.head import HeadWeights, linear_logps
 from core.training.logps_types import PairLogps, ResponseLogps
 from core.training.packing import PackedBatch
+
+SHARDED_SCORING = "preftune_score_tokens"
+"""Name of `score_tokens` as a method of a model that is spread over several devices: it puts the weights together."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,18 @@ def token_logps(model: PreTrainedModel, batch: PackedBatch, *, needs_token_weigh
     Raises:
         ValueError: the model was not prepared by `load_causal_lm`.
     """
+    score = getattr(model, SHARDED_SCORING, None) or partial(score_tokens, model)
+    return TokenLogps(*score(batch, needs_token_weights))
+
+
+def score_tokens(model: PreTrainedModel, batch: PackedBatch, needs_token_weights: bool) -> tuple[Tensor, Tensor | None]:
+    """`token_logps` as plain tensors."""
     capabilities = capabilities_of(model)
     parts = [_score(model, capabilities, rows, needs_token_weights) for rows in scored_rows(model, capabilities, batch)]
-    collisions = [part.log_collisions for part in parts if part.log_collisions is not None]
     if len(parts) == 1:
         return parts[0]
-    return TokenLogps(torch.cat([part.values for part in parts]), torch.cat(collisions) if collisions else None)
+    collisions = [found for _, found in parts if found is not None]
+    return torch.cat([values for values, _ in parts]), torch.cat(collisions) if collisions else None
 
 
 def pair_logps(
@@ -105,12 +115,12 @@ def reduce_responses(tokens: TokenLogps, batch: PackedBatch) -> ResponseLogps:
 
 def _score(
     model: PreTrainedModel, capabilities: Capabilities, rows: ScoredRows, needs_token_weights: bool
-) -> TokenLogps:
+) -> tuple[Tensor, Tensor | None]:
     if capabilities.head is None:
         logps = torch.log_softmax(rows.outputs.float(), dim=-1)
         values = logps.gather(1, rows.targets[:, None])[:, 0]
         collisions = torch.logsumexp(2 * logps.detach(), dim=-1) if needs_token_weights else None
-        return TokenLogps(values, collisions)
+        return values, collisions
     layer = model.get_output_embeddings()
     head = HeadWeights(
         weight=layer.weight,
@@ -118,7 +128,7 @@ def _score(
         scale=capabilities.head.scale,
         softcap=capabilities.head.softcap,
     )
-    return TokenLogps(*linear_logps(rows.outputs, rows.targets, head, needs_collisions=needs_token_weights))
+    return linear_logps(rows.outputs, rows.targets, head, needs_collisions=needs_token_weights)
 
 
 def _log_weights(tokens: TokenLogps, batch: PackedBatch) -> tuple[Tensor | None, ...]:

@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from core.domain.errors import InvalidRequest
 from core.training.lora_layers import LoraGroup, LoraLinear
+from core.training.sharding import state_of
 
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 _SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -133,7 +134,7 @@ def merged_state_dict(model: PreTrainedModel) -> dict[str, Tensor]:
     """
     layers = dict(adapters(model))
     merged = {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in state_of(model).items():
         owner, _, leaf = name.rpartition(".")
         if owner in layers:  # lora_A, lora_B
             continue

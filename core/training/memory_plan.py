@@ -70,9 +70,13 @@ def choose_micro_batch(
 def fit_to_memory(context: RunContext, model: PreTrainedModel, run: StageRun, *, is_resumed: bool) -> None:
     """Sets the budget, and activation checkpointing, to what fits; says so in an event when the plan had to give way.
 
+    On several devices the plan stays: what the spec says is what each of them takes at once.
+
     Raises:
         HostOutOfMemory: on a CPU, when nothing can fit.
     """
+    if run.ranks.size > 1:
+        return
     available, costs = available_bytes(context.device), measure_costs(model, run.optimizer)
     if available is None or costs is None:
         return

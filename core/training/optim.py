@@ -14,6 +14,8 @@ from torch.optim.adamw import adamw
 from torch.optim.rmsprop import rmsprop
 
 from core.training.plan import SftPlan
+from core.training.ranks import ALONE, Ranks
+from core.training.sharding import cut_rows, join_rows, own_part
 
 CPU_CHUNK = 2**18
 """Elements updated at a time: temporaries stay in the cache, which makes updates several times as fast."""
@@ -24,13 +26,15 @@ class MasterOptimizer:
 
     Weight decay is decoupled for both, and spares biases and norms (one-dimensional parameters) as transformers does.
     A float32 parameter is its own master. States exist from the start, so that memory does not grow at the first step.
+    Of parameters spread over several ranks, each rank updates its rows: the update works element by element.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], plan: SftPlan) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], plan: SftPlan, ranks: Ranks = ALONE) -> None:
         self._plan = plan
+        self._ranks = ranks
         self._parameters = dict(parameters)
         self.masters: dict[str, Tensor] = {
-            name: parameter.detach() if parameter.dtype == torch.float32 else parameter.detach().float()
+            name: own_part(parameter.detach()) if parameter.dtype == torch.float32 else parameter.detach().float()
             for name, parameter in parameters.items()
         }
         self.num_updates = 0
@@ -51,7 +55,8 @@ class MasterOptimizer:
 
     def grad_norm(self) -> Tensor:
         """Scalar float32 on the device: the global norm of the gradients summed since they were cleared."""
-        return nn.utils.get_total_norm(self._gradients())
+        norm = nn.utils.get_total_norm(self._gradients())
+        return norm if self._ranks.size == 1 else self._ranks.add(norm.square()).sqrt()
 
     @torch.no_grad()
     def update(self, learning_rate: float, grad_norm: float) -> None:
@@ -81,6 +86,17 @@ class MasterOptimizer:
         return {
             f"{moment}/{name}": tensor for moment, tensors in self._moments.items() for name, tensor in tensors.items()
         }
+
+    def whole(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """`masters` or `state()` put together from all ranks, for checkpoints."""
+        if self._ranks.size == 1:
+            return tensors
+        rows = {name: len(parameter) for name, parameter in self._parameters.items()}
+        return {name: join_rows(part, rows[name.split("/")[-1]], self._ranks) for name, part in tensors.items()}
+
+    def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What of whole tensors this rank keeps."""
+        return {name: cut_rows(tensor, self._ranks) for name, tensor in tensors.items()}
 
     def bytes_to_come(self) -> int:
         """What the first step takes besides: gradients; on a CPU also states, whose zeros take none until written."""
@@ -134,7 +150,7 @@ class MasterOptimizer:
                 continue
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            gradients.append(parameter.grad)
+            gradients.append(own_part(parameter.grad))
         return gradients
 
     def _collector(self, name: str) -> Callable[[Tensor], None]:

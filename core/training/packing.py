@@ -15,13 +15,11 @@ from torch import Tensor
 from core.domain.errors import InvalidRequest
 from core.training.attention import AttentionLayout, Segment
 from core.training.encoded_data import EncodedData
+from core.training.sharing import ALWAYS, SharingAccount
 from core.training.varlen import plan_varlen
 
 Side = Literal["chosen", "rejected", "only"]
 SIDES: tuple[Side, Side] = ("chosen", "rejected")
-
-MIN_SHARED_PROMPT_TOKENS = 4
-"""A shorter prompt costs less to compute twice than to attend to as a prefix."""
 
 
 class NothingToScore(InvalidRequest):
@@ -81,7 +79,12 @@ class PackedBatch:
 
 
 def split_micro_batches(
-    data: EncodedData, indices: Sequence[int], max_tokens: int, *, side: Side | None = None
+    data: EncodedData,
+    indices: Sequence[int],
+    max_tokens: int,
+    *,
+    side: Side | None = None,
+    sharing: SharingAccount = ALWAYS,
 ) -> list[list[int]]:
     """Rows into as few micro-batches of at most `max_tokens` packed tokens as first-fit-decreasing finds.
 
@@ -89,11 +92,14 @@ def split_micro_batches(
     as often as it was given; within a micro-batch the order is that of `indices`.
 
     Args:
-        side: the response that is packed (SFT, scoring); None for whole rows, prompts counted once.
+        side: the response that is packed (SFT, scoring); None for whole rows.
+        sharing: for whole rows: which prompts are counted once.
     """
     chosen = np.asarray(indices, dtype=np.int64)
     prompts, firsts, seconds = data.lengths_of(chosen)
     lengths = prompts + (0 if side == "rejected" else firsts) + (seconds if side in (None, "rejected") else 0)
+    if side is None:
+        lengths = lengths + np.where(sharing.pays(prompts, seconds), 0, prompts)
     bins: list[list[int]] = []
     room: list[int] = []
     for position in np.argsort(-lengths, kind="stable"):
@@ -108,8 +114,22 @@ def split_micro_batches(
     return [[int(chosen[position]) for position in sorted(members)] for members in bins]
 
 
+def spread(micro_batches: list[list[int]], num_ranks: int) -> list[list[int]]:
+    """As many micro-batches as all ranks can take in whole turns, if there are rows enough: the longest ones halved."""
+    found = list(micro_batches)
+    while len(found) % num_ranks and (longest := max(found, key=len)) and len(longest) > 1:
+        place = found.index(longest)
+        found[place : place + 1] = [longest[: len(longest) // 2], longest[len(longest) // 2 :]]
+    return found
+
+
 def pack_step(
-    data: EncodedData, indices: Sequence[int], max_tokens: int, device: torch.device | str
+    data: EncodedData,
+    indices: Sequence[int],
+    max_tokens: int,
+    device: torch.device | str,
+    num_ranks: int = 1,
+    sharing: SharingAccount = ALWAYS,
 ) -> list[PackedBatch]:
     """What the preference stage scores of some rows, cut into micro-batches.
 
@@ -119,24 +139,28 @@ def pack_step(
         return [
             pack_responses(data, micro_batch, device, side=side)
             for side in SIDES
-            for micro_batch in split_micro_batches(data, indices, max_tokens, side=side)
+            for micro_batch in spread(split_micro_batches(data, indices, max_tokens, side=side), num_ranks)
         ]
-    return [pack_pairs(data, micro_batch, device) for micro_batch in split_micro_batches(data, indices, max_tokens)]
+    micro_batches = spread(split_micro_batches(data, indices, max_tokens, sharing=sharing), num_ranks)
+    return [pack_pairs(data, micro_batch, device, sharing) for micro_batch in micro_batches]
 
 
-def pack_pairs(data: EncodedData, indices: Sequence[int], device: torch.device | str) -> PackedBatch:
+def pack_pairs(
+    data: EncodedData, indices: Sequence[int], device: torch.device | str, sharing: SharingAccount = ALWAYS
+) -> PackedBatch:
     """Preference rows as one packed row; the prompt stands once and both responses attend to it, where that pays.
 
     Raises:
         NothingToScore: a response without a scored token that has a predecessor.
     """
     packer = _Packer(data)
-    for index in indices:
+    prompts, _, seconds = data.lengths_of(np.asarray(indices, dtype=np.int64))
+    for index, is_shared in zip(indices, sharing.pays(prompts, seconds), strict=True):
         row = data.row(index)
         start = packer.add(row.prompt, row.first)
         packer.score(0, index, row.first_scored, len(row.prompt))
         prompt_end = start + len(row.prompt)
-        if len(row.prompt) >= MIN_SHARED_PROMPT_TOKENS:
+        if is_shared:
             packer.add_shared((start, prompt_end), row.second)
         else:
             packer.add(row.prompt, row.second)

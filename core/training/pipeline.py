@@ -17,8 +17,10 @@ from core.training.metrics import Figures
 from core.training.observer import JsonValue, Observer, Sample, Stage
 from core.training.plan import TrainingPlan
 from core.training.policies import ADAPTER_DIR, PolicySource, load_policy, save_artifact
+from core.training.ranks import ALONE, Ranks
 from core.training.run_context import RunContext, open_run
 from core.training.sft_stage import SavedPolicy, provide_sft_policy
+from core.training.sharding import whole_weights
 from core.training.stage_digests import sft_digest
 from core.training.verification import measure, verify
 
@@ -45,15 +47,15 @@ class TrainingResult:
     """JSON lines: what became of every pair (`core.training.pair_report`)."""
 
 
-def run(plan: TrainingPlan, observer: Observer) -> TrainingResult:
-    """Runs a plan to its end, or from its checkpoint to its end.
+def run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> TrainingResult:
+    """Runs a plan to its end, or from its checkpoint to its end: this rank's part, if there are several.
 
     Raises:
         TrainingFailure: a typed reason, with a sentence for people.
         TrainingStopped: the observer asked for it.
     """
     with failures_named(torch.device(plan.device)):
-        context = open_run(plan, observer)
+        context = open_run(plan, observer, ranks)
         source = provide_sft_policy(context)
         outcome = source if isinstance(source, SavedPolicy) else DpoStage(context, source).run()
         result = _save(context, outcome)
@@ -61,18 +63,22 @@ def run(plan: TrainingPlan, observer: Observer) -> TrainingResult:
         answers = None
         if isinstance(outcome, TrainedPolicy):
             answers = score_answers(outcome.model, plan, outcome.drawn)
+        if not ranks.is_leader:
+            return result
         del outcome  # its memory is needed for what is loaded now
         summary = dict(result.summary)
         summary["verification"] = asdict(verify(plan, result.policy_dir, expected))
         summary["sft_digest"] = sft_digest(plan)  # what rewards are measured against
-        if answers is not None and isinstance(source, PolicySource):
+        if answers is not None and isinstance(source, PolicySource) and (plan.sft is None or source.sft_dir):
             summary["drift"] = describe_drift(load_policy(plan, source), answers)
         return replace(result, summary=summary)
 
 
 def _save(context: RunContext, outcome: TrainedPolicy | SavedPolicy) -> TrainingResult:
     directory = context.fresh_path("artifact")
-    save_artifact(outcome.model, context.plan, directory)
+    with whole_weights(outcome.model):
+        if context.ranks.is_leader:
+            save_artifact(outcome.model, context.plan, directory)
     adapter_dir = None if context.plan.lora is None else directory / ADAPTER_DIR
     if isinstance(outcome, SavedPolicy):
         return TrainingResult(policy_dir=directory, adapter_dir=adapter_dir, stage=outcome.stage, step=outcome.step)

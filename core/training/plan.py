@@ -102,6 +102,8 @@ class TrainingPlan:
     precision: Precision = "bf16"
     """Of the compute weights; master weights and optimizer states are float32."""
     device: str = "cpu"
+    num_devices: int = 1
+    """From `device` on, a process each; on a CPU so many processes, which only a test wants."""
     num_threads: int = 1
     seed: int = 0
     evaluate_every_steps: int = 100
@@ -139,6 +141,7 @@ def _checks(plan: TrainingPlan) -> list[tuple[str, bool, str]]:
     checks = [
         ("beta", plan.beta > 0, "above 0"),
         ("device", plan.device == "cpu" or plan.device.startswith("cuda"), '"cpu" or "cuda:<n>"'),
+        ("num_devices", plan.num_devices >= 1, "at least 1"),
         ("num_threads", plan.num_threads >= 1, "at least 1"),
         ("seed", 0 <= plan.seed < 2**63, "in [0, 2^63)"),
         ("evaluate_every_steps", plan.evaluate_every_steps >= 1, "at least 1"),

@@ -20,6 +20,7 @@ from core.training.attention import (
     packed_attention,
 )
 from core.training.capabilities import Capabilities, HeadTransform, remember, stock_attention
+from core.training.sharing import account_of
 
 _PROBE_ATTENTION = "preftune_probe"
 _PACKABLE_LAYERS = frozenset({"full_attention", "sliding_attention"})
@@ -55,6 +56,7 @@ def prepare(model: PreTrainedModel) -> Capabilities:
         longest_packable=_longest_packable(model),
         head=head,
         stock_attention=stock,
+        sharing=account_of(model),
     )
     remember(model, found)
     if found.is_packable:

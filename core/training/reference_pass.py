@@ -9,12 +9,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.training.budget import TokenBudget
+from core.training.capabilities import capabilities_of
 from core.training.checkpoint import copy_exactly
 from core.training.data_order import Cursor, DataOrder
 from core.training.encoded_data import EncodedData
 from core.training.failures import BadCheckpoint
 from core.training.logps import reduce_pairs, reduce_responses, token_logps
 from core.training.packing import SIDES, PackedBatch, pack_step
+from core.training.ranks import ALONE, Ranks
 from core.training.reference import TRAIN, VALIDATION, ReferenceLogps, SplitLogps
 
 
@@ -59,11 +61,13 @@ class ReferencePass:
         validation: EncodedData | None,
         budget: TokenBudget,
         logps: ReferenceLogps,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._model = model
         self._order = order
         self._data = {TRAIN: train} | ({} if validation is None else {VALIDATION: validation})
         self._budget = budget
+        self._ranks = ranks
         self._max_tokens = budget.tokens
         self._tokens = {name: _SplitTokens.unknown(len(data)) for name, data in self._data.items()}
         self.logps = logps
@@ -87,10 +91,11 @@ class ReferencePass:
             self._tokens = {name: _SplitTokens.unknown(len(data)) for name, data in self._data.items()}
             self.groups_done = 0
         name, rows = self._group(self.groups_done)
-        batches = pack_step(self._data[name], rows, self._max_tokens, self._model.device)
-        computed = [self._compute(batch) for batch in batches]
-        for batch, (values, table) in zip(batches, computed, strict=True):
-            self._keep(name, batch, values, table)
+        sharing = capabilities_of(self._model).sharing
+        batches = pack_step(self._data[name], rows, self._max_tokens, self._model.device, self._ranks.size, sharing)
+        computed = self._ranks.compute(batches, self._compute, lambda batch: batch.num_scored + 2 * batch.num_responses)
+        for batch, found in zip(batches, computed, strict=True):
+            self._keep(name, batch, found)
         self.groups_done += 1
         return sum(batch.num_tokens for batch in batches)
 
@@ -126,24 +131,25 @@ class ReferencePass:
         groups = row_groups(len(self._data[VALIDATION]), self._order.batch_size)
         return VALIDATION, list(groups[index - num_train_groups])
 
-    def _compute(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-        """[S] token log-probabilities, and [2, C, B] sums and prefix sums of the C responses that are packed."""
+    def _compute(self, batch: PackedBatch) -> Tensor:
+        """[S] token log-probabilities, then sums and prefix sums of all responses."""
         tokens = token_logps(self._model, batch)
         if not batch.is_pairs:
             sums = reduce_responses(tokens, batch).sums
-            return tokens.values, torch.stack((sums, sums))[:, None]
+            return torch.cat((tokens.values, sums, sums))
         pairs = reduce_pairs(tokens, batch, needs_prefix_sums=True)
         sides = (pairs.chosen, pairs.rejected)
-        table = torch.stack([*(side.sums for side in sides), *(side.prefix_sums for side in sides)])
-        return tokens.values, table.view(2, 2, -1)
+        return torch.cat((tokens.values, *(side.sums for side in sides), *(side.prefix_sums for side in sides)))
 
-    def _keep(self, name: str, batch: PackedBatch, values: Tensor, table: Tensor) -> None:
-        sums, prefix_sums = table.cpu().numpy().transpose(0, 2, 1)
+    def _keep(self, name: str, batch: PackedBatch, computed: Tensor) -> None:
+        found = computed.cpu().numpy()
+        values, tables = found[: batch.num_scored], found[batch.num_scored :]
+        sums, prefix_sums = tables.reshape(2, -1, len(batch.indices)).transpose(0, 2, 1)
         split: SplitLogps | None = self.logps.train if name == TRAIN else self.logps.validation
         assert split is not None
         cells = _cells(batch)
         split.sums[cells], split.prefix_sums[cells] = sums, prefix_sums
-        self._tokens[name].add(batch, values.cpu().numpy())
+        self._tokens[name].add(batch, values)
 
 
 def _cells(batch: PackedBatch) -> tuple[NDArray[np.integer], ...]:

@@ -97,5 +97,6 @@ def _publish(context: RunContext, reference_pass: ReferencePass) -> None:
     if context.validation is not None:
         data[VALIDATION] = context.validation.digest
     directory = context.fresh_path("reference")
-    save_reference(directory, digest, reference_pass.tensors(), data)
+    if context.ranks.is_leader:
+        save_reference(directory, digest, reference_pass.tensors(), data)
     context.observer.stage_output(StageOutput(directory=directory, stage=Stage.REFERENCE, digest=digest))

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from core.domain.variants import get_variant
-from core.training.budget import TokenBudget
+from core.training.budget import MAX_HALVINGS, TokenBudget
 from core.training.checkpoint import Checkpoint, read_checkpoint
 from core.training.checkpointing import CheckpointWriter
 from core.training.data_order import DataOrder, partners
@@ -17,6 +17,7 @@ from core.training.failures import BadData, BadPlan
 from core.training.objectives import Objective, UnpairedObjective, build_objective, build_unpaired_objective
 from core.training.observer import Observer, Stage
 from core.training.plan import TrainingPlan
+from core.training.ranks import ALONE, Ranks
 from core.training.stage_digests import run_digest, versions
 
 
@@ -35,6 +36,7 @@ class RunContext:
     checkpoints: CheckpointWriter
     checkpoint: Checkpoint | None
     """What to resume from, until the stage has taken it."""
+    ranks: Ranks
 
     def is_past(self, stage: Stage) -> bool:
         """Whether the run resumes in a later stage."""
@@ -50,9 +52,9 @@ class RunContext:
         return found
 
     def fresh_path(self, name: str) -> Path:
-        """Where an output of that name goes; an older one is removed."""
+        """Where an output of that name goes; an older one is removed, by the leader."""
         path = self.work_dir / name
-        if path.is_dir():
+        if path.is_dir() and self.ranks.is_leader:
             shutil.rmtree(path)
         return path
 
@@ -61,7 +63,7 @@ class RunContext:
         return DataOrder(len(self.train), plan.batch_size, plan.epochs, seed=self.plan.seed, stage=Stage.DPO)
 
 
-def open_run(plan: TrainingPlan, observer: Observer) -> RunContext:
+def open_run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> RunContext:
     """Data, checkpoint and process made ready; no model is loaded yet.
 
     Raises:
@@ -87,6 +89,9 @@ def open_run(plan: TrainingPlan, observer: Observer) -> RunContext:
             {"before": dict(checkpoint.versions), "now": versions(plan)},
         )
     tokens = plan.micro_batch_tokens if checkpoint is None else checkpoint.micro_batch_tokens
+    budget = TokenBudget.resumed(plan.micro_batch_tokens, tokens)
+    if ranks.size > 1:
+        budget.halvings = MAX_HALVINGS  # one rank alone cannot begin anew: the others wait for it
     return RunContext(
         plan=plan,
         observer=observer,
@@ -95,9 +100,10 @@ def open_run(plan: TrainingPlan, observer: Observer) -> RunContext:
         train=_open_split(plan, plan.train_data),
         validation=validation if validation is not None and len(validation) else None,
         objective=_build_objective(plan),
-        budget=TokenBudget.resumed(plan.micro_batch_tokens, tokens),
-        checkpoints=CheckpointWriter(Path(plan.work_dir) / "checkpoints", digest, versions(plan), observer),
+        budget=budget,
+        checkpoints=CheckpointWriter(Path(plan.work_dir) / "checkpoints", digest, versions(plan), observer, ranks),
         checkpoint=checkpoint,
+        ranks=ranks,
     )
 
 

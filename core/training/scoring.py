@@ -11,13 +11,14 @@ import torch
 from transformers import PreTrainedModel
 
 from core.training.budget import TokenBudget
+from core.training.capabilities import capabilities_of
 from core.training.dpo import PairForward
 from core.training.encoded_data import EncodedData
 from core.training.evaluation import evaluate_rows
 from core.training.logps import pair_logps
 from core.training.metrics import HostColumns, PairColumn
 from core.training.objectives import Objective
-from core.training.packing import pack_pairs, split_micro_batches
+from core.training.packing import pack_step
 from core.training.reference import SplitLogps
 from core.training.reference_pass import row_groups
 
@@ -63,9 +64,11 @@ def _scores(host: HostColumns) -> PairScores:
 
 @torch.no_grad()
 def _fill(reference: SplitLogps, model: PreTrainedModel, data: EncodedData, max_tokens: int) -> None:
+    sharing = capabilities_of(model).sharing
     for group in row_groups(len(data), GROUP_ROWS):
-        for rows in split_micro_batches(data, group, max_tokens):
-            pairs = pair_logps(model, pack_pairs(data, rows, model.device), needs_prefix_sums=True)
+        for batch in pack_step(data, group, max_tokens, model.device, sharing=sharing):
+            rows = list(batch.indices)
+            pairs = pair_logps(model, batch, needs_prefix_sums=True)
             for side, logps in enumerate((pairs.chosen, pairs.rejected)):
                 reference.sums[rows, side] = logps.sums.cpu().numpy()
                 reference.prefix_sums[rows, side] = logps.prefix_sums.cpu().numpy()

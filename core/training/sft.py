@@ -17,7 +17,8 @@ from core.training.encoded_data import EncodedData
 from core.training.logps import response_logps
 from core.training.metrics import Columns, Figures, HostColumns, finite
 from core.training.observer import Stage
-from core.training.packing import PackedBatch, Side, pack_responses, split_micro_batches
+from core.training.packing import PackedBatch, Side, pack_responses, split_micro_batches, spread
+from core.training.ranks import ALONE, Ranks
 
 
 class SftTask:
@@ -25,13 +26,15 @@ class SftTask:
 
     stage: Literal[Stage.SFT, Stage.DPO] = Stage.SFT
 
-    def __init__(self, model: PreTrainedModel, data: EncodedData) -> None:
+    def __init__(self, model: PreTrainedModel, data: EncodedData, ranks: Ranks = ALONE) -> None:
         self._model = model
+        self._ranks = ranks
         self.data = data
         self._side: Side = "chosen" if data.kind == "preference" else "only"
 
     def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]:
         micro_batches = split_micro_batches(self.data, rows, max_tokens, side=self._side)
+        micro_batches = spread(micro_batches, self._ranks.size)
         return [
             pack_responses(self.data, micro_batch, self._model.device, side=self._side) for micro_batch in micro_batches
         ]
@@ -40,10 +43,11 @@ class SftTask:
         """Columns: the loss of a row, summed over its tokens, and its number of tokens."""
         num_scored = sum(batch.num_scored for batch in batches)
         columns = []
-        for batch in batches:
-            logps = response_logps(self._model, batch)
-            (-logps.sums.sum() / num_scored).backward()  # type: ignore[no-untyped-call]
-            columns.append(Columns(batch.indices, torch.stack((-logps.sums.detach(), logps.num_tokens.float()))))
+        for turn in self._ranks.turns(batches):
+            logps = response_logps(self._model, turn.batch)
+            turn.backward(-logps.sums.sum() / num_scored)
+            values = torch.stack((-logps.sums.detach(), logps.num_tokens.float()))
+            columns.append(turn.columns(Columns(turn.batch.indices, values)))
         return columns
 
     def figures(self, host: HostColumns) -> Figures:

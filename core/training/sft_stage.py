@@ -1,6 +1,7 @@
 """The SFT stage: from the base model to the policy that DPO starts from."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from core.training.policies import (
 from core.training.run_context import RunContext, open_rows
 from core.training.seeding import derive_seed, seed_all
 from core.training.sft import SftTask
+from core.training.sharding import shard, whole_weights
 from core.training.stage_digests import sft_digest
 from core.training.stage_run import LoopEnd, StageRun
 
@@ -63,16 +65,19 @@ def provide_sft_policy(context: RunContext) -> PolicySource | SavedPolicy:
 def _train(context: RunContext, stage: SftPlan, digest: str) -> PolicySource | SavedPolicy:
     plan, observer = context.plan, context.observer
     data = _demonstrations(context)
-    model = load_policy(plan, PolicySource())
+    ranks = context.ranks
+    model = shard(load_policy(plan, PolicySource()), ranks)
     enable_adapter_dropout(model)
     run = StageRun(
-        task=SftTask(model, data),
+        task=SftTask(model, data, ranks),
         plan=stage,
-        optimizer=MasterOptimizer(trainable_parameters(model), stage),
+        optimizer=MasterOptimizer(trainable_parameters(model), stage, ranks),
         order=DataOrder(len(data), stage.batch_size, stage.epochs, seed=plan.seed, stage=Stage.SFT),
         budget=context.budget,
         device=context.device,
         save_policy=policy_saver(model, plan),
+        whole_policy=partial(whole_weights, model),
+        ranks=ranks,
     )
     fit_to_memory(context, model, run, is_resumed=context.checkpoint is not None)
     seed_all(derive_seed(plan.seed, Stage.SFT.value))
@@ -86,7 +91,10 @@ def _train(context: RunContext, stage: SftPlan, digest: str) -> PolicySource | S
     if loop.run() is LoopEnd.SAVED:
         return SavedPolicy(model, Stage.SFT, run.progress.step)
     directory = context.fresh_path("sft")
-    save_sft_policy(model, plan, digest, directory)
+    with whole_weights(model):
+        if ranks.is_leader:
+            save_sft_policy(model, plan, digest, directory)
+    ranks.wait()
     observer.stage_output(StageOutput(directory=directory, stage=Stage.SFT, digest=digest))
     observer.stage_finished(Stage.SFT)
     return PolicySource(directory)

@@ -16,7 +16,7 @@ from core.domain.variants import get_variant
 from core.training.encoded_data import EncodedData
 from core.training.plan import SftPlan, TrainingPlan
 
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 """Raised whenever the same plan would give other numbers."""
 
 
@@ -26,7 +26,7 @@ def versions(plan: TrainingPlan) -> dict[str, str]:
         "engine": str(ENGINE_VERSION),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "device": plan.device.split(":")[0],
+        "device": plan.device.split(":")[0] + (f" x{plan.num_devices}" if plan.num_devices > 1 else ""),
     }
 
 
@@ -61,7 +61,7 @@ def reference_digest(plan: TrainingPlan, micro_batch_tokens: int | None = None) 
 def run_digest(plan: TrainingPlan) -> str:
     """Of the numbers of a whole run: a checkpoint belongs to plans with the same one, on any machine."""
     values = dataclasses.asdict(plan)
-    for name in ("base_model_dir", "work_dir", "resume_from", "reuse", "device", "num_threads"):
+    for name in ("base_model_dir", "work_dir", "resume_from", "reuse", "device", "num_devices", "num_threads"):
         del values[name]
     del values["checkpoint_every_steps"]
     for name in ("train_data", "validation_data", "sft_data"):

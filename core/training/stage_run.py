@@ -1,6 +1,7 @@
 """One training stage on its way: what its loop works on, and how that becomes a checkpoint and comes back."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +21,7 @@ from core.training.observer import JsonValue, Observer, Stage
 from core.training.optim import MasterOptimizer
 from core.training.packing import PackedBatch
 from core.training.plan import SftPlan
+from core.training.ranks import ALONE, Ranks
 from core.training.seeding import capture_rng, restore_rng
 
 
@@ -105,6 +107,11 @@ class StageRun:
     progress: LoopProgress = field(default_factory=LoopProgress)
     save_policy: Callable[[Path], None] | None = None
     """Of `Snapshot`."""
+    whole_policy: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Of `Snapshot`."""
+    sft_dir: Path | None = None
+    """The SFT policy that the stage began with."""
+    ranks: Ranks = ALONE
 
     def compute_gradients(self, rows: Sequence[int], observer: Observer) -> tuple[HostColumns, int]:
         """Gradients of one step, its values on the host (the gradient's norm beside them), and the tokens it took."""
@@ -112,17 +119,19 @@ class StageRun:
 
         def compute() -> tuple[HostColumns, int]:
             restore_rng(rng, self.device)  # a second try draws the same dropout
+            if self.ranks.size > 1:  # each rank its own, which no checkpoint needs to keep
+                torch.manual_seed(self.order.seed_of("dropout", self.progress.step, self.ranks.rank))
             self.optimizer.clear_gradients()
             batches = self.task.pack(rows, self.budget.tokens)
-            columns = self.task.backward(batches)
+            columns = self.ranks.join_columns(self.task.backward(batches), rows)
             return to_host(columns, rows, self.optimizer.grad_norm()), sum(batch.num_tokens for batch in batches)
 
         return self.budget.run(compute, observer, self.task.stage)
 
     def snapshot(self) -> Snapshot:
         groups: dict[str, Mapping[str, Tensor]] = {
-            "policy": self.optimizer.masters,
-            "optimizer": self.optimizer.state(),
+            "policy": self.optimizer.whole(self.optimizer.masters),
+            "optimizer": self.optimizer.whole(self.optimizer.state()),
             "rng": capture_rng(self.device),
             **self.kept_tensors,
         }
@@ -135,7 +144,9 @@ class StageRun:
             micro_batch_tokens=self.budget.tokens,
             facts={**self.kept_facts, **self.progress.facts()},
             tensors=groups,
+            policy_dir=self.sft_dir,
             save_policy=self.save_policy,
+            whole_policy=self.whole_policy,
         )
 
     @torch.no_grad()
@@ -149,8 +160,8 @@ class StageRun:
         if checkpoint.tensors.keys() != expected:
             raise BadCheckpoint("The checkpoint holds other parts than this stage does.")
         groups = {name: dict(tensors) for name, tensors in checkpoint.tensors.items()}
-        copy_exactly(self.optimizer.masters, groups["policy"], "policy")
-        copy_exactly(self.optimizer.state(), groups["optimizer"], "optimizer")
+        copy_exactly(self.optimizer.masters, self.optimizer.own(groups["policy"]), "policy")
+        copy_exactly(self.optimizer.state(), self.optimizer.own(groups["optimizer"]), "optimizer")
         for name, tensors in self.kept_tensors.items():
             copy_exactly(tensors, groups[name], name)
         if "pairs" in groups:

@@ -22,6 +22,7 @@ from core.training.metrics import Columns, Figures, HostColumns, Rewards, Unpair
 from core.training.objectives import UnpairedObjective
 from core.training.observer import Stage
 from core.training.packing import PackedBatch, pack_step
+from core.training.ranks import ALONE, Ranks
 from core.training.reference import SplitLogps
 
 
@@ -34,17 +35,20 @@ class UnpairedForward:
     """With partners."""
     objective: UnpairedObjective
     reference: SplitLogps
+    ranks: Ranks = ALONE
 
     def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]:
         """The rows' own responses, then their partners'."""
-        return pack_step(self.data, rows, max_tokens, self.model.device)
+        return pack_step(self.data, rows, max_tokens, self.model.device, self.ranks.size)
 
     @torch.no_grad()
     def kl(self, batches: Sequence[PackedBatch]) -> Tensor:
         """Scalar z, from the partners' responses among the batches."""
         others = [batch for batch in batches if batch.side == "rejected"]
-        policy = torch.cat([response_logps(self.model, batch).sums for batch in others])
-        return self.objective.kl(policy, torch.cat([self.reference.of_responses(batch) for batch in others]))
+        sums = self.ranks.compute(
+            others, lambda batch: response_logps(self.model, batch).sums, lambda batch: len(batch.indices)
+        )
+        return self.objective.kl(torch.cat(sums), torch.cat([self.reference.of_responses(batch) for batch in others]))
 
     def losses(self, batch: PackedBatch, kl: Tensor) -> tuple[UnpairedLosses, Columns]:
         """Of the rows' own responses; the losses with a graph if gradients are enabled."""
@@ -58,9 +62,11 @@ class UnpairedForward:
     def columns(self, batches: Sequence[PackedBatch]) -> Columns:
         """Values of all rows of the batches, which share their estimate of z."""
         kl = self.kl(batches)
-        parts = [self.losses(batch, kl)[1] for batch in own_responses(batches)]
-        rows = tuple(row for part in parts for row in part.rows)
-        return Columns(rows, torch.cat([part.values for part in parts], dim=1))
+        own = own_responses(batches)
+        order = [row for batch in own for row in batch.indices]
+        mine = [turn.columns(self.losses(turn.batch, kl)[1]) for turn in self.ranks.turns(own)]
+        parts = self.ranks.join_columns(mine, order)
+        return Columns(tuple(order), torch.cat([part.values for part in parts], dim=1))
 
     def figures(self, host: HostColumns) -> Figures:
         return unpaired_figures(host.values)
@@ -88,10 +94,10 @@ class UnpairedTask:
         own = own_responses(batches)
         num_rows = sum(len(batch.indices) for batch in own)
         parts = []
-        for batch in own:
-            result, columns = self._forward.losses(batch, kl)
-            (result.losses.sum() / num_rows).backward()  # type: ignore[no-untyped-call]
-            parts.append(columns)
+        for turn in self._forward.ranks.turns(own):
+            result, columns = self._forward.losses(turn.batch, kl)
+            turn.backward(result.losses.sum() / num_rows)
+            parts.append(turn.columns(columns))
         return parts
 
     def figures(self, host: HostColumns) -> Figures:

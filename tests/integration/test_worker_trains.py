@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from backends import PROJECT, submit
-from toy_jobs import InProcessWorker, attempts_of, events, points, view, wait_for_step
+from toy_jobs import InProcessWorker, attempts_of, events, points, view, wait_for
 from trained_jobs import FIELDS, NUM_ROWS, add_rows, fetch_artifact, make_rows, run_to_end
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from core import failpoints
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import InvalidRequest
 from core.services import jobs, policies
@@ -63,22 +64,29 @@ def test_a_job_ends_in_a_policy_that_loads(backend: Backend, tmp_path: Any) -> N
     ]
 
 
-def test_an_interrupted_job_ends_with_the_bytes_of_an_undisturbed_one(backend: Backend, tmp_path: Any) -> None:
+def test_a_job_interrupted_in_every_stage_ends_with_the_bytes_of_an_undisturbed_one(
+    backend: Backend, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in SFT, in the reference pass and in DPO, each time resumed by another worker."""
     add_rows(backend, make_rows())
-    fields = FIELDS | {"dpo": FIELDS["dpo"] | {"epochs": 40}}  # long enough to be caught in the middle
     with InProcessWorker(backend, TRAINER_COMMAND):
-        undisturbed = submit(backend, **fields, reuse=False).id
+        undisturbed = submit(backend, **FIELDS, reuse=False).id
         run_to_end(backend, undisturbed)
-        disturbed = submit(backend, **fields, reuse=False).id
-        wait_for_step(backend, disturbed, "dpo", 1)
-    assert view(backend, disturbed).status.value == "queued", view(backend, disturbed)
+    monkeypatch.setenv(failpoints.VARIABLE, "trainer.message_sent=sleep:0.3@1+")  # slow enough to be caught
+    disturbed = submit(backend, **FIELDS, reuse=False).id
+    for stage in ("sft", "reference", "dpo"):
+        with InProcessWorker(backend, TRAINER_COMMAND):
+            wait_for(lambda stage=stage: view(backend, disturbed).stage == stage, stage)  # type: ignore[misc]
+        assert view(backend, disturbed).status.value == "queued", view(backend, disturbed)
+    monkeypatch.delenv(failpoints.VARIABLE)
     with InProcessWorker(backend, TRAINER_COMMAND):
         run_to_end(backend, disturbed)
-    assert [attempt.outcome for attempt in attempts_of(backend, disturbed)] == ["drained", "succeeded"]
-    assert attempts_of(backend, disturbed)[1].resume_stage == "dpo"
+    assert [attempt.outcome for attempt in attempts_of(backend, disturbed)] == [*["drained"] * 3, "succeeded"]
+    assert [attempt.resume_stage for attempt in attempts_of(backend, disturbed)] == [None, "sft", "reference", "dpo"]
     one = fetch_artifact(backend, undisturbed, tmp_path / "one")
     other = fetch_artifact(backend, disturbed, tmp_path / "other")
-    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    for name in ("model.safetensors", "pairs.jsonl", "evaluation.json"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
     assert not [event for event in events(backend, disturbed) if event.kind == "resume_divergence"]
 
 

@@ -47,6 +47,8 @@ def test_stopped_at_every_boundary_or_never(case: str, world: World) -> None:
     assert whole.pairs_file is not None
     assert pieces.pairs_file.read_text() == whole.pairs_file.read_text()
     assert (pieces.evaluation, pieces.samples, pieces.step) == (whole.evaluation, whole.samples, whole.step)
+    assert pieces.summary == whole.summary
+    assert whole.summary["drift"]
 
 
 @pytest.mark.parametrize("variant", ["simpo", "aot"])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from packed_rows import Row, random_rows, write_rows
 
 from core.training.encoded_data import EncodedData
-from core.training.packing import NothingToScore, Side, pack_pairs, pack_responses, split_micro_batches
+from core.training.packing import NothingToScore, Side, pack_pairs, pack_responses, split_micro_batches, spread
 
 
 def lengths_of(data: EncodedData, indices: list[int]) -> int:
@@ -43,6 +43,15 @@ def test_the_same_row_twice_is_planned_twice(tmp_path: Path) -> None:
     data = write_rows(tmp_path, random_rows())
     plan = split_micro_batches(data, [3, 3, 1], 1000)
     assert sorted(index for batch in plan for index in batch) == [1, 3, 3]
+
+
+def test_micro_batches_are_dealt_in_whole_turns_where_rows_suffice() -> None:
+    assert spread([[1, 2, 3, 4]], 2) == [[1, 2], [3, 4]]
+    assert spread([[1, 2, 3], [4], [5]], 2) == [[1], [2, 3], [4], [5]]
+    assert spread([[1, 2], [3], [4]], 4) == [[1], [2], [3], [4]]
+    assert spread([[1], [2], [3]], 2) == [[1], [2], [3]], "nothing is left to halve"
+    assert spread([[1, 2], [3]], 1) == [[1, 2], [3]]
+    assert spread([], 2) == []
 
 
 @pytest.mark.parametrize(("side", "counted"), [("chosen", (0, 1)), ("rejected", (0, 2)), (None, (0, 1, 2))])

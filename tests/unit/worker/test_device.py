@@ -4,7 +4,7 @@ import pytest
 
 from core.settings import SettingsError
 from worker import device
-from worker.device import CPU, choose_device
+from worker.device import CPU, choose_device, choose_devices
 
 
 @pytest.fixture
@@ -34,6 +34,16 @@ def test_a_worker_takes_its_own_device(wanted: str, name: str, label: str) -> No
 def test_a_device_that_is_not_there_is_refused(wanted: str) -> None:
     with pytest.raises(SettingsError, match="PREFTUNE_DEVICE"):
         choose_device(wanted)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_several_devices_are_counted_from_the_first() -> None:
+    chosen = choose_devices("cuda", 2)
+    assert (chosen.name, chosen.count, chosen.label) == ("cuda:0", 2, "2 x H100")
+    assert choose_devices("cpu", 2).count == 2
+    assert choose_devices("cuda:1", 1) == choose_device("cuda:1")
+    with pytest.raises(SettingsError, match="PREFTUNE_NUM_DEVICES: 2 from cuda:1"):
+        choose_devices("cuda:1", 2)
 
 
 def test_without_a_gpu_auto_means_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

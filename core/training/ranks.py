@@ -1,0 +1,107 @@
+"""The processes of one run, one per device: who they are, who computes what, and what they tell each other.
+
+All ranks run the same code on the same plan in lockstep; each computes its share of the micro-batches. What is put
+together is moved bit for bit, and what is added up is added in the same order on every rank, so all of them take the
+same decisions. Rank 0 leads: it alone talks to the observer and writes to the disk.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from core.training.metrics import Columns
+from core.training.packing import PackedBatch
+
+
+class Turn(NamedTuple):
+    """A micro-batch that a rank computes while the others compute theirs."""
+
+    batch: PackedBatch
+    counts: bool
+    """False: another rank's, computed only because every pass needs all ranks; nothing may come of it."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the loss's gradient."""
+        (loss if self.counts else loss * 0.0).backward()  # type: ignore[no-untyped-call]
+
+    def columns(self, found: Columns) -> Columns:
+        return found if self.counts else Columns((), found.values[:, :0])
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Alone, every method does the obvious without a word to anybody."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_leader(self) -> bool:
+        return self.rank == 0
+
+    def turns(self, batches: Sequence[PackedBatch]) -> list[Turn]:
+        """This rank's micro-batches: as many as every other rank has."""
+        starts = range(0, len(batches), self.size)
+        mine = [start + self.rank for start in starts]
+        return [Turn(batches[min(index, len(batches) - 1)], index < len(batches)) for index in mine]
+
+    def compute(
+        self, batches: Sequence[PackedBatch], work: Callable[[PackedBatch], Tensor], size: Callable[[PackedBatch], int]
+    ) -> list[Tensor]:
+        """`work` of every micro-batch, done by one rank each and known to all. Without gradients.
+
+        Args:
+            work: gives float32 [size(batch)].
+        """
+        if self.size == 1:
+            return [work(batch) for batch in batches]
+        sizes = [size(batch) for batch in batches]
+        whole = torch.zeros(sum(sizes), device=batches[0].input_ids.device)
+        parts = torch.split(whole, sizes)
+        for number, turn in enumerate(self.turns(batches)):
+            found = work(turn.batch)
+            if turn.counts:
+                parts[number * self.size + self.rank].copy_(found)
+        self.merge(whole)
+        return parts
+
+    def join_columns(self, parts: Sequence[Columns], order: Sequence[int]) -> Sequence[Columns]:
+        """Of all ranks, the rows in that order."""
+        if self.size == 1:
+            return parts
+        whole = parts[0].values.new_zeros(len(parts[0].values), len(order))
+        places = {row: place for place, row in enumerate(order)}
+        for part in parts:
+            whole[:, [places[row] for row in part.rows]] = part.values
+        return [Columns(tuple(order), self.merge(whole))]
+
+    def merge(self, tensor: Tensor) -> Tensor:
+        """Puts together, in place, what is 0 on all ranks but one; float32 bit for bit, be it -0, NaN or infinite."""
+        if self.size > 1:
+            dist.all_reduce(tensor.view(torch.int32) if tensor.dtype == torch.float32 else tensor)
+        return tensor
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """The sum over all ranks, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def from_leader(self, number: int) -> int:
+        """The leader's number."""
+        if self.size == 1:
+            return number
+        told = torch.tensor([number])
+        dist.broadcast(told, src=0)
+        return int(told)
+
+    def wait(self) -> None:
+        """For all ranks to come here."""
+        self.add(torch.zeros(1))
+
+
+ALONE = Ranks()

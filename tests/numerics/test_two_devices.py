@@ -1,0 +1,132 @@
+"""FSDP2: two processes, joined by gloo on the CPU, train as one does.
+
+Weights, gradients and optimizer states lie in halves; sums are added up in another order, so the curves of one process
+and of two agree within rounding. Between runs of two processes nothing differs at all.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import RecordingObserver, World, random_pairs, stop_at_poll, tree_bytes, untimed, weights, write_data
+
+from core.domain.metric_names import TIMING
+from core.training.devices import run_on_devices
+from core.training.failures import TrainingStopped
+from core.training.observer import Stage
+from core.training.pipeline import TrainingResult, run
+from core.training.plan import LoraPlan, TrainingPlan
+
+TOLERANCE = 1e-5
+COARSE = {"rewards/length_correlation": 1e-3}
+"""A quotient of margins that are all but 0 in the first steps."""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World.make(tmp_path_factory.mktemp("world"))
+
+
+def on_two(plan: TrainingPlan, name: str) -> TrainingPlan:
+    return dataclasses.replace(plan, num_devices=2, work_dir=f"{plan.work_dir}-{name}")
+
+
+def assert_same_run(
+    one: tuple[TrainingResult, RecordingObserver], two: tuple[TrainingResult, RecordingObserver], tolerance: float
+) -> None:
+    (alone, curves), (together, other_curves) = one, two
+    assert len(curves.points) == len(other_curves.points) > 8
+    for point, other in zip(curves.points, other_curves.points, strict=True):
+        assert (point.stage, point.split, point.step) == (other.stage, other.split, other.step)
+        for name in point.values.keys() - TIMING:
+            np.testing.assert_allclose(
+                np.float64(other.values[name] or 0.0),
+                np.float64(point.values[name] or 0.0),
+                rtol=tolerance,
+                atol=max(tolerance, COARSE.get(name, 0.0)),
+                err_msg=f"{point.stage} {point.split} {point.step} {name}",
+            )
+    expected, found = weights(alone), weights(together)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name].float(), tensor.float(), rtol=tolerance, atol=tolerance)
+
+
+def compare(plan: TrainingPlan, tolerance: float = TOLERANCE) -> tuple[TrainingResult, RecordingObserver]:
+    """Both ways; returns the run of two processes."""
+    observer, together = RecordingObserver(), RecordingObserver()
+    one = run(plan, observer)
+    two = run_on_devices(on_two(plan, "two"), together)
+    assert_same_run((one, observer), (two, together), tolerance)
+    return two, together
+
+
+def test_two_processes_take_the_steps_of_one_and_resume_exactly(world: World) -> None:
+    """Two beside one; then stopped in DPO, resumed by two (the same bytes) and by one (the same curve)."""
+    plan = world.plan("full")
+    whole, observer = compare(plan)
+    first = observer.points[[point.stage for point in observer.points].index("dpo")]
+    assert first.values["rewards/margins"] == 0.0
+    stopped = RecordingObserver(stop_at_poll(observer.num_polls // 2))
+    with pytest.raises(TrainingStopped):
+        run_on_devices(on_two(plan, "stopped"), stopped)
+    checkpoint = stopped.checkpoints[-1]
+    assert checkpoint.stage is Stage.DPO
+    rest = RecordingObserver()
+    resumed = dataclasses.replace(on_two(plan, "rest"), resume_from=str(checkpoint.directory))
+    assert tree_bytes(run_on_devices(resumed, rest).policy_dir) == tree_bytes(whole.policy_dir)
+    assert untimed([*stopped.points, *rest.points]) == untimed(observer.points)
+    alone = RecordingObserver()
+    result = run(dataclasses.replace(resumed, num_devices=1, work_dir=f"{plan.work_dir}-alone"), alone)
+    assert ("warning", "resumed_elsewhere") in alone.events
+    alone.points = [*stopped.points, *alone.points]
+    assert_same_run((whole, observer), (result, alone), TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "tolerance"),
+    [
+        ({"lora": LoraPlan(rank=2)}, TOLERANCE),
+        ({"precision": "bf16", "lora": LoraPlan(rank=2)}, 0.05),
+        ({"precision": "bf16"}, 0.05),
+        ({"variant": "aot", "sft": None}, TOLERANCE),
+        ({"variant": "wpo", "sft": None}, TOLERANCE),
+        ({"variant": "simpo", "sft": None}, TOLERANCE),
+    ],
+    ids=lambda value: "-".join(f"{value}".split("'")[1:6:2]) if isinstance(value, dict) else "",
+)
+def test_every_kind_of_run(changes: dict[str, Any], tolerance: float, world: World) -> None:
+    compare(world.plan(f"kind-{abs(hash(repr(changes)))}", **changes), tolerance)
+
+
+@pytest.mark.slow
+def test_unpaired_rows(world: World) -> None:
+    rows = random_pairs(11, 3)
+    train = write_data(world.directory / "unpaired", rows, kind="unpaired", good=range(0, 11, 2))
+    held_out = write_data(world.directory / "unpaired-held", rows[:5], kind="unpaired", good=(0, 3))
+    compare(world.plan("kto", variant="kto", train_data=train, validation_data=held_out))
+
+
+@pytest.mark.slow
+def test_stopped_anywhere_it_resumes_exactly(tmp_path: Path) -> None:
+    """LoRA with dropout: in SFT, in the reference pass and in DPO."""
+    world = World.make(tmp_path, num_train=6, num_validation=3)
+    plan = world.plan("whole", lora=LoraPlan(rank=2, dropout=0.2))
+    observer = RecordingObserver()
+    expected = tree_bytes(run_on_devices(on_two(plan, "whole"), observer).policy_dir)
+    stages = set()
+    for number in range(2, observer.num_polls, 3):
+        stopped, rest = RecordingObserver(stop_at_poll(number)), RecordingObserver()
+        with pytest.raises(TrainingStopped):
+            run_on_devices(on_two(plan, f"{number}"), stopped)
+        stages.add(stopped.checkpoints[-1].stage)
+        resumed = dataclasses.replace(
+            on_two(plan, f"{number}-rest"), resume_from=str(stopped.checkpoints[-1].directory)
+        )
+        assert tree_bytes(run_on_devices(resumed, rest).policy_dir) == expected
+        assert untimed([*stopped.points, *rest.points]) == untimed(observer.points)
+    assert stages == {Stage.SFT, Stage.REFERENCE, Stage.DPO}
