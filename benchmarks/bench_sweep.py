@@ -5,9 +5,9 @@
 Starts the service (embedded, data in a temporary folder), uploads the shortest pairs of the file, and submits two jobs
 for each beta: one that may take stages over (`reuse`, the default), one that may not. They run one after another, in
 alternation. Each has SFT, reference, DPO, evaluation and publishing. Policies must be equal byte for byte, or there is
-no result; then the jobs are deleted, to spare the disk. Costs are seconds from a job's start to its end, by the
-service's own clock. Without --base-model: a Llama of random weights and the tokenizer of bytes, small enough for
-minutes on two cores.
+no result; then the jobs are deleted, to spare the disk. Costs are processor seconds of the whole service, which other
+work on the machine hardly disturbs, and the seconds from a job's start to its end, which it does. Linux only. Without
+--base-model: a Llama of random weights and the tokenizer of bytes, small enough for minutes on two cores.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,21 +43,26 @@ def main() -> None:
         work = Path(folder)
         model_dir = arguments.base_model or make_base_model(work / "models" / "tiny")
         with running_service(work / "data", model_dir.resolve().parent) as url, Client(url) as client:
-            jobs = sweep(client, model_dir.name, shortest_pairs(arguments, work / "pairs.jsonl"), arguments)
-    report = {
+            for jobs in sweep(client, model_dir.name, shortest_pairs(arguments, work / "pairs.jsonl"), arguments):
+                report = describe(model_dir.name, arguments, jobs)
+                if arguments.out:
+                    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report, indent=1))
+
+
+def describe(base_model: str, arguments: argparse.Namespace, jobs: Mapping[str, Sequence[Job]]) -> dict[str, Any]:
+    """Of the betas so far."""
+    return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "load_average": os.getloadavg(),
-        "base_model": model_dir.name,
+        "base_model": base_model,
         "num_pairs": arguments.pairs,
-        "betas": arguments.betas,
+        "betas": [job["spec"]["beta"] for job in jobs["shared"]],
         "spec": jobs["shared"][0]["spec"],
         **summarise(jobs),
     }
-    print(json.dumps(report, indent=1))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -93,27 +98,30 @@ def make_base_model(directory: Path) -> Path:
     return directory
 
 
-def sweep(client: Client, base_model: str, pairs: Path, arguments: argparse.Namespace) -> dict[str, list[Job]]:
-    """The finished jobs of either kind. Exits when reuse changes a byte."""
+def sweep(
+    client: Client, base_model: str, pairs: Path, arguments: argparse.Namespace
+) -> Iterator[dict[str, list[Job]]]:
+    """The finished jobs of either kind, after each beta. Exits when reuse changes a byte."""
     dataset = client.datasets.upload(pairs)
     jobs: dict[str, list[Job]] = {kind: [] for kind in KINDS}
     for beta in arguments.betas:
         digests = set()
         for kind, reuse in KINDS.items():
+            before = service_processor_seconds()
             submitted = client.jobs.submit(
                 base_model=base_model, dataset_id=dataset["id"], beta=beta, reuse=reuse, **arguments.settings
             )
             job = client.jobs.wait(submitted["id"], poll_seconds=0.2)
             if job["status"] != "succeeded":
                 sys.exit(f"beta {beta}, {kind}: the job ended as {job['status']}: {job['error']}")
-            jobs[kind].append(job)
+            jobs[kind].append(job | {"processor_seconds": service_processor_seconds() - before})
             digests |= {file["sha256"] for file in weight_files(client, job)}
-            print(f"  beta {beta}, {kind}: {seconds(job, 'started_at', 'finished_at'):.1f} s", flush=True)
+            print(f"  beta {beta}, {kind}: {jobs[kind][-1]['processor_seconds']:.1f} s of processor time", flush=True)
         if len(digests) != 1:
             sys.exit(f"beta {beta}: the policies differ")
         for job in {jobs[kind][-1]["id"] for kind in KINDS} - {jobs["shared"][0]["id"]}:  # the first built the stages
             client.jobs.delete(job)
-    return jobs
+        yield jobs
 
 
 def weight_files(client: Client, job: Job) -> list[dict[str, Any]]:
@@ -125,16 +133,44 @@ def seconds(item: Mapping[str, Any], first: str, last: str) -> float:
 
 
 def summarise(jobs: Mapping[str, Sequence[Job]]) -> dict[str, Any]:
-    runs = {kind: [seconds(job, "started_at", "finished_at") for job in found] for kind, found in jobs.items()}
-    totals = {kind: sum(values) for kind, values in runs.items()}
+    costs = {
+        "processor_seconds": {kind: [job["processor_seconds"] for job in found] for kind, found in jobs.items()},
+        "wall_seconds": {
+            kind: [seconds(job, "started_at", "finished_at") for job in found] for kind, found in jobs.items()
+        },
+    }
     return {
-        "seconds": {kind: [round(value, 2) for value in values] for kind, values in runs.items()},
-        "totals": {kind: round(total, 1) for kind, total in totals.items()},
-        "shared_over_separate": round(totals["shared"] / totals["separate"], 3),
+        **{unit: describe_costs(runs) for unit, runs in costs.items()},
         "mean_seconds_of_stages": {kind: stage_means(found) for kind, found in jobs.items()},
         "reused": [stage["name"] for stage in jobs["shared"][-1]["stages"] if stage["reused_from"]],
         "policies": "equal byte for byte",
     }
+
+
+def describe_costs(runs: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    totals = {kind: sum(values) for kind, values in runs.items()}
+    return {
+        "runs": {kind: [round(value, 2) for value in values] for kind, values in runs.items()},
+        "totals": {kind: round(total, 1) for kind, total in totals.items()},
+        "shared_over_separate": round(totals["shared"] / totals["separate"], 3),
+    }
+
+
+def service_processor_seconds() -> float:
+    """Of all processes that this one has started, and of those that they have seen end."""
+    parents: dict[int, int] = {}
+    ticks: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+        except OSError:  # ended meanwhile
+            continue
+        pid = int(path.parent.name)
+        parents[pid], ticks[pid] = int(fields[1]), sum(int(field) for field in fields[11:15])
+    family = {os.getpid()}
+    while found := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= found
+    return sum(ticks[pid] for pid in family - {os.getpid()}) / os.sysconf("SC_CLK_TCK")
 
 
 def stage_means(jobs: Sequence[Job]) -> dict[str, float]:

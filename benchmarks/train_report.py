@@ -74,7 +74,7 @@ def write_markdown(report: dict[str, Any], path: Path) -> None:
         f"{machine['system']}, Python {machine['python']}, "
         + ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
         + ".",
-        f"All contenders compute in {report['precision']}, what this CPU multiplies faster. "
+        f"All contenders compute in {report['precision']}, what this CPU multiplies faster. {_bf16_note(machine)}"
         "Written by `make bench-train`; how it measures: the head of `benchmarks/bench_train.py`.",
         "",
         "`tokens/s` counts prompt and response of both sides, without padding, for all alike. `CPU s/pair` is "
@@ -85,6 +85,12 @@ def write_markdown(report: dict[str, Any], path: Path) -> None:
     for title, result in report["results"].items():
         lines += _section(title, result, report["precision"])
     path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _bf16_note(machine: dict[str, Any]) -> str:
+    if {"avx512_bf16", "amx_bf16"} & set(machine["flags"]):
+        return ""
+    return "It has no bf16 arithmetic, in which TRL computes by default, so float32 is compared with float32. "
 
 
 def _section(title: str, result: dict[str, Any], precision: str) -> list[str]:

@@ -128,7 +128,13 @@ def check_curve(backend: Backend, job_id: str, script: Script) -> None:
 class InProcessWorker:
     """A worker in threads of this process, with trainer processes of its own."""
 
-    def __init__(self, backend: Backend, command: Sequence[str] = TOY_COMMAND, targets: Sequence[Target] = ()) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        command: Sequence[str] = TOY_COMMAND,
+        targets: Sequence[Target] = (),
+        num_devices: int = 1,
+    ) -> None:
         self.backend = backend
         self.drain = Drain(backend.settings.stop_grace_seconds)
         self.scratch = WorkerScratch(backend.settings.scratch_dir)
@@ -138,6 +144,7 @@ class InProcessWorker:
             device="cpu",
             drain=self.drain,
             targets=targets,
+            num_devices=num_devices,
         )
         self.runner = Runner(place, CPU, self.scratch)
         self._thread = threading.Thread(target=self.runner.poll, daemon=True)

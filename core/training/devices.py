@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +30,7 @@ PLAN_FILE = "plan.json"
 _TIMEOUT = timedelta(minutes=30)
 """Of one exchange: the others wait while the leader writes a checkpoint."""
 _END_SECONDS = 60
+_NEWS_SECONDS = 5
 _LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 
 
@@ -58,7 +59,7 @@ def run_on_devices(plan: TrainingPlan, observer: Observer) -> TrainingResult:
                 with membership(Path(folder), ranks, plan.device):
                     return run(plan, LockstepObserver(ranks, observer), ranks)
             except RuntimeError as error:  # what a collective says when its peer is gone
-                if any(follower.poll() not in (None, 0) for follower in followers):
+                if any(_has_failed(follower) for follower in followers):
                     raise RankLost("A process that trains on one of the devices ended.") from error
                 raise
 
@@ -105,13 +106,22 @@ def _followers(folder: Path, plan: TrainingPlan) -> Iterator[list[subprocess.Pop
     try:
         yield processes
         for process in processes:
-            process.wait(_END_SECONDS)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_END_SECONDS)
     finally:
         for process in processes:
             process.kill()
             process.wait()
             assert process.stdin is not None
             process.stdin.close()
+
+
+def _has_failed(process: subprocess.Popen[bytes]) -> bool:
+    """The word of a broken connection may come before that of the death behind it."""
+    try:
+        return process.wait(_NEWS_SECONDS) != 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def _watch(process: subprocess.Popen[bytes]) -> None:

@@ -61,7 +61,7 @@ class Ranks:
             return [work(batch) for batch in batches]
         sizes = [size(batch) for batch in batches]
         whole = torch.zeros(sum(sizes), device=batches[0].input_ids.device)
-        parts = torch.split(whole, sizes)
+        parts = list(torch.split(whole, sizes))
         for number, turn in enumerate(self.turns(batches)):
             found = work(turn.batch)
             if turn.counts:

@@ -65,24 +65,20 @@ def compare(plan: TrainingPlan, tolerance: float = TOLERANCE) -> tuple[TrainingR
 
 
 def test_two_processes_take_the_steps_of_one_and_resume_exactly(world: World) -> None:
-    """Two beside one; then stopped in DPO, resumed by two (the same bytes) and by one (the same curve)."""
-    plan = world.plan("full")
+    """Two beside one; then from a checkpoint in DPO on, again by two (the same bytes) and by one (the same curve)."""
+    plan = world.plan("full", checkpoint_every_steps=4)
     whole, observer = compare(plan)
     first = observer.points[[point.stage for point in observer.points].index("dpo")]
     assert first.values["rewards/margins"] == 0.0
-    stopped = RecordingObserver(stop_at_poll(observer.num_polls // 2))
-    with pytest.raises(TrainingStopped):
-        run_on_devices(on_two(plan, "stopped"), stopped)
-    checkpoint = stopped.checkpoints[-1]
-    assert checkpoint.stage is Stage.DPO
-    rest = RecordingObserver()
-    resumed = dataclasses.replace(on_two(plan, "rest"), resume_from=str(checkpoint.directory))
+    middle = next(ref for ref in observer.checkpoints if (ref.stage, ref.step) == (Stage.DPO, 4))
+    rest, alone = RecordingObserver(), RecordingObserver()
+    resumed = dataclasses.replace(on_two(plan, "rest"), resume_from=str(middle.directory))
     assert tree_bytes(run_on_devices(resumed, rest).policy_dir) == tree_bytes(whole.policy_dir)
-    assert untimed([*stopped.points, *rest.points]) == untimed(observer.points)
-    alone = RecordingObserver()
+    before = observer.points[: -len(rest.points)]
+    assert untimed([*before, *rest.points]) == untimed(observer.points)
     result = run(dataclasses.replace(resumed, num_devices=1, work_dir=f"{plan.work_dir}-alone"), alone)
     assert ("warning", "resumed_elsewhere") in alone.events
-    alone.points = [*stopped.points, *alone.points]
+    alone.points = [*before, *alone.points]
     assert_same_run((whole, observer), (result, alone), TOLERANCE)
 
 
