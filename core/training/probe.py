@@ -20,7 +20,7 @@ from core.training.attention import (
     packed_attention,
 )
 from core.training.capabilities import Capabilities, HeadTransform, remember, stock_attention
-from core.training.sharing import account_of
+from core.training.sharing import ALWAYS, account_of
 
 _PROBE_ATTENTION = "preftune_probe"
 _PACKABLE_LAYERS = frozenset({"full_attention", "sliding_attention"})
@@ -51,12 +51,13 @@ def prepare(model: PreTrainedModel) -> Capabilities:
     sequences, packed = _probe_rows(model)
     with stock_attention(model):
         head = _find_head(model, sequences[0])
+    is_packable = _is_packable(model, sequences, packed)
     found = Capabilities(
-        is_packable=_is_packable(model, sequences, packed),
+        is_packable=is_packable,
         longest_packable=_longest_packable(model),
         head=head,
         stock_attention=stock,
-        sharing=account_of(model),
+        sharing=account_of(model) if is_packable else ALWAYS,  # not packed, every sequence is whole
     )
     remember(model, found)
     if found.is_packable:
