@@ -24,7 +24,7 @@ from core.training.observer import JsonValue, Sample, Stage
 from core.training.optim import MasterOptimizer
 from core.training.pair_report import SplitReport, write_pair_report
 from core.training.policies import PolicySource, load_policy, policy_saver, trainable_parameters
-from core.training.reference import ReferenceLogps, SplitLogps
+from core.training.reference import TRAIN, VALIDATION, ReferenceLogps, SplitLogps
 from core.training.reference_pass import ReferencePass
 from core.training.reference_stage import fill_reference
 from core.training.run_context import RunContext
@@ -58,8 +58,7 @@ class DpoStage:
 
     def __init__(self, context: RunContext, source: PolicySource) -> None:
         plan = context.plan
-        self._context = context
-        self._source = source
+        self._context, self._source = context, source
         self._model = shard(load_policy(plan, source), context.ranks)
         num_validation = None if context.validation is None else len(context.validation)
         self._reference: ReferenceLogps | None = None
@@ -147,14 +146,9 @@ class DpoStage:
             # A lack of memory must show now: the reference has to be computed in the micro-batches DPO will use.
             self._run.compute_gradients(self._run.order.rows_at(self._run.progress.cursor), context.observer)
             self._run.optimizer.clear_gradients()
+        data = {TRAIN: context.train} | ({VALIDATION: context.validation} if context.validation is not None else {})
         reference_pass = ReferencePass(
-            self._model,
-            self._run.order,
-            context.train,
-            context.validation,
-            context.budget,
-            self._reference,
-            context.ranks,
+            self._model, self._run.order, data, context.budget, self._reference, context.ranks
         )
         return fill_reference(context, self._reference, reference_pass, self._source)
 

@@ -1,5 +1,6 @@
 """Computing the reference's log-probabilities, a group of rows at a time."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,15 +58,15 @@ class ReferencePass:
         self,
         model: PreTrainedModel,
         order: DataOrder,
-        train: EncodedData,
-        validation: EncodedData | None,
+        data: Mapping[str, EncodedData],
         budget: TokenBudget,
         logps: ReferenceLogps,
         ranks: Ranks = ALONE,
     ) -> None:
+        """`data` by split: `TRAIN`, and `VALIDATION` if there is one."""
         self._model = model
         self._order = order
-        self._data = {TRAIN: train} | ({} if validation is None else {VALIDATION: validation})
+        self._data = data
         self._budget = budget
         self._ranks = ranks
         self._max_tokens = budget.tokens
