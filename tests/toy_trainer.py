@@ -71,6 +71,7 @@ class ToyTrainer:
         self.assignment = Assignment.load((work_dir / ASSIGNMENT_FILE).read_text())
         self.script = Script(**json.loads(self.assignment.spec["metadata"].get("toy", "{}")))
         self.link = SupervisorLink()
+        self._is_saving = False
 
     def run(self) -> None:
         script = self.script
@@ -92,6 +93,8 @@ class ToyTrainer:
         for stage in STAGES[STAGES.index(state.stage) :]:
             if not self._run_stage(stage, state):
                 return
+            if self._is_saving:
+                break  # as the real one: the policy is that of this stage
             state = State(stage="dpo", step=0, chain=state.chain)
         self._finish(state)
 
@@ -126,6 +129,7 @@ class ToyTrainer:
             self._step(stage, state)
             mode = None if self.script.ignores_stop else self.link.stop_mode
             if mode == "save":
+                self._is_saving = True
                 break
             if mode == "checkpoint" or state.step % self.script.checkpoint_every == 0:
                 self._checkpoint(stage, state)
@@ -133,7 +137,7 @@ class ToyTrainer:
                 self.link.send(Stopped())
                 return False
         self.link.send(StageChanged(stage=stage, status="finished", step=state.step, total_steps=steps))
-        if stage == "sft":
+        if stage == "sft" and state.step == steps:
             directory = self.work_dir / "sft-output"
             directory.mkdir(exist_ok=True)
             (directory / "chain").write_text(state.chain.hex())

@@ -17,8 +17,6 @@ from toy_trainer import Script
 from core.services.backend import Backend, open_backend
 from core.settings import load_settings
 
-pytestmark = pytest.mark.slow  # not yet timed on a quiet machine
-
 SLOW = Script(steps=40, step_seconds=0.1, checkpoint_every=4)
 START_SECONDS = 90
 """Until a worker process is at work, on a busy machine."""

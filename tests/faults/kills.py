@@ -204,8 +204,8 @@ def failpoint_kills(grounds: Grounds, seed: int) -> Outcome:
 
 SETTINGS = [
     (number, point, is_last)
-    for point in POINTS
     for number, (_, store) in enumerate(COMBINATIONS)
+    for point in POINTS
     for is_last in (False, True)
     if store == "local" or point not in OF_LOCAL_STORE
 ]

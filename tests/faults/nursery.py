@@ -5,6 +5,8 @@ The children die with it, and it ends with its standard input.
 """
 
 import ctypes
+import functools
+import gc
 import json
 import os
 import random
@@ -17,14 +19,19 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+from botocore.loaders import JSONFileLoader
+
 import api.server
 import worker.app
 from core import failpoints
 from core.settings import load_settings
+from core.storage.s3 import S3Access, S3ObjectStore
 
 TESTS = Path(__file__).resolve().parents[1]
 TOY_COMMAND = (sys.executable, str(TESTS / "toy_trainer.py"))
 _PR_SET_PDEATHSIG = 1
+# Every S3 client reads the same megabytes of descriptions; with the cache, a forked process has them from its birth.
+JSONFileLoader.load_file = staticmethod(functools.cache(JSONFileLoader().load_file))  # type: ignore[method-assign]
 
 
 class Process:
@@ -120,6 +127,8 @@ class Nursery:
 def serve() -> None:
     """The side that forks: one thread, no connection, no lock held."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _know_s3()
+    gc.freeze()  # what is there now is not copied by collections in the children
     rest = b""
     while True:
         readable, _, _ = select.select([0], [], [], 0.02)
@@ -133,6 +142,10 @@ def serve() -> None:
         *orders, rest = (rest + chunk).split(b"\n")
         for order in orders:
             _fork(json.loads(order))
+
+
+def _know_s3() -> None:
+    S3ObjectStore(S3Access(bucket="none", endpoint_url="http://127.0.0.1:1"))
 
 
 def _fork(order: dict[str, Any]) -> None:

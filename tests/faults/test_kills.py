@@ -13,10 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 OF_THE_ENGINE = {"directory.renamed", "directory.written"}
 """Struck by the runs of the real trainer."""
 SEEDS = range(3, len(kills.SETTINGS), 11)
-"""Settings come in eights, first and last pass on four combinations: this goes through all of them in turn."""
+"""Through all combinations, first and last passes in turn."""
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # on a busy machine
+pytestmark = pytest.mark.timeout(600)  # on a busy machine
 
 
 @pytest.fixture(scope="module")

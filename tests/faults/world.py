@@ -18,6 +18,7 @@ from faults.checker import Ledger, check
 from faults.nursery import Nursery, Process
 from pydantic import SecretStr
 from servers import PostgresServer, S3Server, free_port, run_postgresql, run_s3
+from sqlalchemy import select
 from toy_jobs import attempts_of, children_of, submit_toy, view
 from toy_trainer import Script
 
@@ -25,6 +26,7 @@ from core import failpoints
 from core.database.engine import open_engine
 from core.database.migrate import upgrade
 from core.database.session import Database
+from core.database.tables.jobs import Job
 from core.services import metrics
 from core.services.backend import Backend
 from core.services.metrics import MetricsQuery
@@ -43,7 +45,7 @@ COMBINATIONS: tuple[tuple[DatabaseKind, StoreKind], ...] = (
 TIMES: dict[str, Any] = {
     "lease_seconds": 1.5,
     "heartbeat_seconds": 0.2,
-    "sweep_seconds": 0.2,
+    "sweep_seconds": 0.3,
     "poll_seconds": 0.2,
     "stop_grace_seconds": 20.0,
 }
@@ -246,11 +248,15 @@ class World:
         """Until every job is in one of these states; False when time is over first."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            states = {self.status(job_id) for job_id in self.ledger.scripts.keys() - self.ledger.deleted}
-            if states <= set(wanted or FINAL):
+            if self._states() <= set(wanted or FINAL):
                 return True
-            time.sleep(0.05)
+            time.sleep(0.1)
         return False
+
+    def _states(self) -> set[str]:
+        left = self.ledger.scripts.keys() - self.ledger.deleted
+        statement = select(Job.status).where(Job.id.in_(left))
+        return {status.value for status in self.backend.database.read(lambda session: session.scalars(statement).all())}
 
     def num_attempts(self) -> int:
         return sum(len(attempts_of(self.backend, job_id)) for job_id in self.ledger.scripts)

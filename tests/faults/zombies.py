@@ -22,7 +22,7 @@ from core.database.session import Database
 from core.services import attempts
 
 NUM_RACERS = 6
-NUM_RACES = 10
+NUM_RACES = 50
 
 
 def frozen_worker(grounds: Grounds, seed: int) -> Outcome:
