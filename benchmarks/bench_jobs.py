@@ -11,12 +11,15 @@ import argparse
 import json
 import os
 import platform
+import sqlite3
 import statistics
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from backends import PROJECT, add_dataset, submit
 from faults.world import TIMES, Grounds, Options, World
 from sqlalchemy import insert, select
@@ -111,6 +114,16 @@ def stops(grounds: Grounds, times: dict[str, Any], rounds: int) -> dict[str, flo
     return summary(found)
 
 
+def server_version(url: str) -> str:
+    with psycopg.connect(url) as connection:
+        return connection.info.parameter_status("server_version") or "unknown"
+
+
+def cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queued", type=int, default=10_000)
@@ -119,9 +132,13 @@ def main() -> None:
     parser.add_argument("--default-times", action="store_true", help="lease 60 s, heartbeat 5 s, sweep 5 s")
     parser.add_argument("--output", type=Path)
     chosen = parser.parse_args()
+    if chosen.rounds < 2:
+        parser.error("--rounds: at least 2")
     times = {name: TIMES[name] for name in DEFAULT_TIMES} if not chosen.default_times else DEFAULT_TIMES
     result: dict[str, Any] = {
-        "machine": {"num_cpus": os.cpu_count(), "python": platform.python_version()},
+        "measured_at": datetime.now(UTC).isoformat(timespec="minutes"),
+        "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "system": platform.platform()},
+        "versions": {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version},
         "load_before": [round(value, 1) for value in os.getloadavg()],
         "num_queued": chosen.queued,
         "times": times,
@@ -129,6 +146,7 @@ def main() -> None:
     with Grounds.open() as grounds:
         for database in ("sqlite", "postgresql"):
             result[database] = claims(grounds, database, chosen.queued, chosen.claims)
+        result["versions"]["postgresql"] = server_version(grounds.postgresql.url("postgres"))
         result["recovery_after_kill_seconds"] = recoveries(grounds, times, chosen.rounds)
         result["cancel_to_stop_seconds"] = stops(grounds, times, chosen.rounds)
     text = json.dumps(result, indent=1)

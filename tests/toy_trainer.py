@@ -46,6 +46,10 @@ class Script:
     checkpoint_bytes: int = 1000
     kill_at: dict[str, int] = field(default_factory=dict)
     """Attempt (or `*`) -> step of DPO at which it kills itself."""
+    hold_at: dict[str, int] = field(default_factory=dict)
+    """Attempt -> step of DPO behind which it waits until it is told to stop, so that a test comes in time."""
+    hold_until: str = ""
+    """Or until this file is there."""
     fail: dict[str, str] = field(default_factory=dict)
     """`code` and `detail` of a failure at the first step."""
     ignores_stop: bool = False
@@ -72,6 +76,7 @@ class ToyTrainer:
         self.script = Script(**json.loads(self.assignment.spec["metadata"].get("toy", "{}")))
         self.link = SupervisorLink()
         self._is_saving = False
+        self._checkpointed: tuple[str, int] | None = None
 
     def run(self) -> None:
         script = self.script
@@ -127,6 +132,7 @@ class ToyTrainer:
         self.link.send(TrainerEvent(level="info", kind="toy", message=f"On with {stage}."))
         while state.step < steps:
             self._step(stage, state)
+            self._hold(stage, state)
             mode = None if self.script.ignores_stop else self.link.stop_mode
             if mode == "save":
                 self._is_saving = True
@@ -170,8 +176,19 @@ class ToyTrainer:
             )
         )
 
+    def _hold(self, stage: str, state: State) -> None:
+        is_here = stage == "dpo" and state.step == self.script.hold_at.get(str(self.assignment.attempt))
+        if is_here and state.step % self.script.checkpoint_every == 0:
+            self._checkpoint(stage, state)
+        gate = self.script.hold_until
+        while is_here and self.link.stop_mode is None and not (gate and Path(gate).exists()):
+            time.sleep(0.01)
+
     def _checkpoint(self, stage: str, state: State) -> None:
         directory = self.work_dir / "checkpoints" / f"{stage}-{state.step}"
+        if self._checkpointed == (stage, state.step):
+            return
+        self._checkpointed = (stage, state.step)
         directory.mkdir(parents=True)
         values: dict[str, Any] = {"stage": stage, "step": state.step, "chain": state.chain.hex()}
         (directory / "state.json").write_text(json.dumps(values))

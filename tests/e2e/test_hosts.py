@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from core.services.backend import Backend, open_backend
 from core.settings import load_settings
 
 SLOW = Script(steps=40, step_seconds=0.1, checkpoint_every=4)
-START_SECONDS = 90
+START_SECONDS = 240
 """Until a worker process is at work, on a busy machine."""
 
 
@@ -48,13 +49,16 @@ def backend_of(deployment: Deployment) -> Iterator[Backend]:
     backend.close()
 
 
-def test_two_hosts_take_different_jobs(deployment: Deployment, backend: Backend) -> None:
-    jobs = [submit_toy(backend, SLOW, reuse=False) for _ in range(2)]
+def test_two_hosts_take_different_jobs(deployment: Deployment, backend: Backend, tmp_path: Path) -> None:
+    both_run = tmp_path / "both-run"
+    script = replace(SLOW, hold_at={"1": 20}, hold_until=str(both_run))
+    jobs = [submit_toy(backend, script, reuse=False) for _ in range(2)]
     with toy_host(deployment, "north"), toy_host(deployment, "south"):
         wait_for(lambda: all(is_running(backend, job_id) for job_id in jobs), "both to run at once", START_SECONDS)
+        both_run.touch()
         for job_id in jobs:
             wait_for_status(backend, job_id, "succeeded", "failed", seconds=START_SECONDS)
-            check_succeeded(backend, job_id, SLOW)
+            check_succeeded(backend, job_id, script)
     attempts = [attempt for job_id in jobs for attempt in attempts_of(backend, job_id)]
     assert {attempt.worker for attempt in attempts} == {"north", "south"}
     assert len(attempts) == 2
@@ -63,14 +67,15 @@ def test_two_hosts_take_different_jobs(deployment: Deployment, backend: Backend)
 
 
 def test_another_host_takes_over_from_one_that_is_gone(deployment: Deployment, backend: Backend) -> None:
-    job_id = submit_toy(backend, SLOW)
+    script = replace(SLOW, hold_at={"1": 22})
+    job_id = submit_toy(backend, script)
     with toy_host(deployment, "east") as east:
         wait_for_status(backend, job_id, "running", seconds=START_SECONDS)
         wait_for(lambda: has_dpo_checkpoint(backend, job_id), "a checkpoint", START_SECONDS)
         with toy_host(deployment, "west"):
             east.send_signal(signal.SIGKILL)
             wait_for_status(backend, job_id, "succeeded", "failed", seconds=START_SECONDS)
-    check_succeeded(backend, job_id, SLOW)
+    check_succeeded(backend, job_id, script)
     first, second = attempts_of(backend, job_id)
     assert (first.worker, second.worker) == ("east", "west")
     assert second.resume_stage == "dpo"

@@ -15,7 +15,7 @@ from toy_jobs import WorkerProcess, attempts_of, check_succeeded, submit_toy, wa
 from toy_trainer import Script
 
 TIMES = {"lease_seconds": 1.5, "heartbeat_seconds": 0.2, "sweep_seconds": 0.2, "poll_seconds": 0.1}
-SCRIPT = Script(steps=24, step_seconds=0.04, checkpoint_every=4, kill_at={"1": 8})
+SCRIPT = Script(steps=24, step_seconds=0.04, checkpoint_every=4, kill_at={"1": 8}, hold_at={"2": 18})
 CURVE = [(stage, step) for stage in ("sft", "dpo") for step in range(1, SCRIPT.steps + 1)]
 
 Curve = list[tuple[str, int]]
@@ -62,7 +62,7 @@ def test_a_run_killed_twice_has_one_point_per_step_no_fork_and_no_gap(running: R
         with WorkerProcess(backend, tmp_path / "first.log", worker_name="first") as first:
             wait_for_step(backend, job_id, "dpo", 5)
             relay.cut()
-            wait_for_step(backend, job_id, "dpo", 15)  # Its trainer has killed itself at 8.
+            wait_for_step(backend, job_id, "dpo", 18)  # Its trainer has killed itself at 8.
             relay.cut()
             first.send(signal.SIGKILL)
             first.wait()
@@ -72,7 +72,7 @@ def test_a_run_killed_twice_has_one_point_per_step_no_fork_and_no_gap(running: R
             wait_for_status(backend, job_id, "succeeded", "failed")
         poller.is_over.set()
         for thread in (poller, *readers):
-            thread.join(10)
+            thread.join(120)
             assert not thread.is_alive()
     check_succeeded(backend, job_id, SCRIPT)
     assert [attempt.outcome for attempt in attempts_of(backend, job_id)] == ["crashed", "lost", "succeeded"]

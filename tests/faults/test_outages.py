@@ -44,7 +44,7 @@ def test_a_half_open_database_does_not_hold_a_thread(grounds: Grounds, monkeypat
     ("row", "seeds", "at_least"),
     [
         ("zombies", (0, 1, 2, 3), 3),
-        ("races", range(10), 100),
+        ("races", (0, 1), 100),
         ("broker", (0, 1, 6, 7), 4),
         ("database", (2,), 1),
         ("store", (0, 1, 3, 4, 5), 5),

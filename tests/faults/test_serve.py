@@ -24,7 +24,7 @@ from toy_trainer import Script
 
 from core.services.backend import Backend
 
-SLOW = Script(steps=40, step_seconds=0.05, checkpoint_every=4)
+SLOW = Script(steps=40, step_seconds=0.05, checkpoint_every=4, hold_at={"1": 20})
 LONG_LEASE = {"lease_seconds": 60, "heartbeat_seconds": 0.5, "sweep_seconds": 0.5, "poll_seconds": 0.3}
 """What is freed earlier was freed because the worker is known to be dead."""
 

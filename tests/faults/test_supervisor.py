@@ -39,6 +39,10 @@ Result = TypeVar("Result")
 SLOW = Script(steps=40, step_seconds=0.02, checkpoint_every=5)
 
 
+HELD = replace(SLOW, hold_at={"1": 15})
+"""Its first attempt waits behind a checkpoint for whatever is done to it."""
+
+
 def outcomes(backend: Backend, job_id: str) -> list[str | None]:
     return [attempt.outcome.value if attempt.outcome else None for attempt in attempts_of(backend, job_id)]
 
@@ -163,8 +167,9 @@ def test_a_trainer_that_does_not_go_is_killed_and_its_work_published(backend: Ba
 
 
 def test_pause_and_resume_lose_no_step(backend: Backend) -> None:
+    script = replace(SLOW, hold_at={"1": 7})
     with InProcessWorker(backend):
-        job_id = submit_toy(backend, SLOW)
+        job_id = submit_toy(backend, script)
         wait_for_step(backend, job_id, "dpo", 7)
         jobs.pause(backend, PROJECT, job_id)
         wait_for_status(backend, job_id, "paused")
@@ -172,20 +177,21 @@ def test_pause_and_resume_lose_no_step(backend: Backend) -> None:
         assert checkpoints_of(backend, job_id)[-1].step == stopped_at
         jobs.resume(backend, PROJECT, job_id)
         wait_for_status(backend, job_id, "succeeded", "failed")
-    check_succeeded(backend, job_id, SLOW)
+    check_succeeded(backend, job_id, script)
     assert attempts_of(backend, job_id)[1].resume_step == stopped_at
 
 
 def test_a_draining_worker_hands_the_job_back(backend: Backend) -> None:
+    script = replace(SLOW, hold_at={"1": 7})
     with InProcessWorker(backend):
-        job_id = submit_toy(backend, SLOW)
+        job_id = submit_toy(backend, script)
         wait_for_step(backend, job_id, "dpo", 7)
     assert view(backend, job_id).status.value == "queued"
     stopped_at = points(backend, job_id)[-1].step
     assert checkpoints_of(backend, job_id)[-1].step == stopped_at
     with InProcessWorker(backend):
         wait_for_status(backend, job_id, "succeeded", "failed")
-    check_succeeded(backend, job_id, SLOW)
+    check_succeeded(backend, job_id, script)
     assert outcomes(backend, job_id) == ["drained", "succeeded"]
 
 
@@ -201,8 +207,8 @@ def test_the_runtime_limit_ends_a_job_with_a_checkpoint(backend: Backend) -> Non
 @pytest.mark.parametrize("damage", ["flip", "delete", "truncate_manifest"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(backend: Backend, damage: str) -> None:
     with InProcessWorker(backend):
-        job_id = submit_toy(backend, SLOW)
-        wait_for_step(backend, job_id, "dpo", 12)
+        job_id = submit_toy(backend, HELD)
+        wait_for(lambda: 15 in [one.step for one in checkpoints_of(backend, job_id)][1:], "its checkpoint")
         jobs.pause(backend, PROJECT, job_id)
         wait_for_status(backend, job_id, "paused")
         older, newest = checkpoints_of(backend, job_id)[-2:]
@@ -217,7 +223,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(backend: Backend, dam
             backend.store.put_bytes(newest.prefix + "manifest.json", manifest[:-5])
         jobs.resume(backend, PROJECT, job_id)
         wait_for_status(backend, job_id, "succeeded", "failed")
-    check_succeeded(backend, job_id, SLOW)
+    check_succeeded(backend, job_id, HELD)
     assert attempts_of(backend, job_id)[1].resume_step == older.step
     assert "checkpoint_corrupt" in [event.kind for event in events(backend, job_id)]
 

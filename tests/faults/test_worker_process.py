@@ -25,7 +25,7 @@ from toy_trainer import Script
 
 from core.services.backend import Backend
 
-SLOW = Script(steps=40, step_seconds=0.04, checkpoint_every=4)
+SLOW = Script(steps=40, step_seconds=0.04, checkpoint_every=4, hold_at={"1": 20})
 TIMES = {"lease_seconds": 1.5, "heartbeat_seconds": 0.2, "sweep_seconds": 0.2}
 
 
@@ -77,7 +77,7 @@ def test_another_worker_takes_over_from_one_that_was_killed(backend: Backend, tm
 
 
 def test_a_frozen_worker_is_fenced_when_it_wakes(backend: Backend, tmp_path: Path) -> None:
-    script = Script(steps=60, step_seconds=0.05, checkpoint_every=5)
+    script = Script(steps=60, step_seconds=0.05, checkpoint_every=5, hold_at={"1": 20})
     job_id = submit_toy(backend, script)
     with WorkerProcess(backend, tmp_path / "zombie.log", worker_name="zombie", **TIMES) as zombie:
         wait_for_step(backend, job_id, "sft", 3)

@@ -6,6 +6,7 @@ came out. A violation prints its seed, with which it can be run again: `--seed N
 
 import argparse
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import structlog
 from faults.outcome import Outcome, Row
 from faults.rows import ROWS
 from faults.world import Grounds
@@ -129,6 +131,7 @@ def commit() -> str:
 
 def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", choices=[*ROWS, []], help="default: all")
     parser.add_argument("--minutes", type=float, default=60, help="stop after so long (default 60)")
