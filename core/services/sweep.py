@@ -102,7 +102,7 @@ class Sweeper:
         # Without the lock too: whoever takes over has watched all along. The expiry itself is compare-and-set.
         dead = self._watch.observe(list_leases(self._backend), time.monotonic())
         for lease in dead:
-            expire(self._backend, lease)
+            expire(self._backend, lease, skip_locked=True)
 
     def _take_lock(self) -> bool:
         seconds = self._backend.settings.sweep_seconds * _LOCK_PASSES
@@ -128,11 +128,15 @@ def list_leases(backend: Backend, *, owner: str | None = None) -> dict[Lease, bo
     }
 
 
-def expire(backend: Backend, lease: Lease, *, actor: str = SWEEPER) -> bool:
-    """Take the job away from the attempt, if it has not moved since it was seen; returns whether it was."""
+def expire(backend: Backend, lease: Lease, *, actor: str = SWEEPER, skip_locked: bool = False) -> bool:
+    """Take the job away from the attempt, if it has not moved since it was seen; returns whether it was.
+
+    A worker that was frozen inside a transaction keeps its row locked, on PostgreSQL for up to half a minute. The
+    sweeper skips it and comes again, so that no other lease waits for it.
+    """
 
     def work(session: Session) -> bool:
-        job = job_rows.lock_job(session, lease.job_id)
+        job = job_rows.lock_job(session, lease.job_id, skip_locked=skip_locked)
         is_same = job is not None and (job.attempt, job.heartbeat_seq) == (lease.attempt, lease.heartbeat_seq)
         if job is None or not is_same or job.status is not JobStatus.RUNNING:
             return False

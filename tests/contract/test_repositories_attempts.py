@@ -20,8 +20,10 @@ from backends import (
     submit,
 )
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from core.database.repositories import attempts as attempt_rows
+from core.database.repositories import jobs as job_rows
 from core.domain.errors import Conflict, DomainError, Fenced
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import MAX_CRASHES, AttemptOutcome, JobStatus, Stage
@@ -584,6 +586,25 @@ def test_an_expiry_that_comes_after_a_beat_does_nothing(backend: Backend) -> Non
     attempts.heartbeat(backend, held)
     assert expire(backend, seen) is False
     assert status(backend, job_id) == "running"
+
+
+def test_the_sweeper_does_not_wait_for_a_worker_frozen_inside_a_transaction(backend: Backend) -> None:
+    if not backend.database.is_postgresql:
+        pytest.skip("SQLite locks no rows")
+    first, second = submit(backend).id, submit(backend).id
+    claim(backend, "frozen")
+    claim(backend, "dead")
+    leases = {lease.job_id: lease for lease in list_leases(backend)}
+
+    def frozen(session: Session) -> list[bool]:
+        job_rows.lock_job(session, first)
+        return [expire(backend, leases[job_id], skip_locked=True) for job_id in (first, second)]
+
+    start = time.monotonic()
+    assert backend.database.write(frozen) == [False, True]
+    assert time.monotonic() - start < 5, "the lock's own limit"
+    assert (status(backend, first), status(backend, second)) == ("running", "queued")
+    assert expire(backend, leases[first], skip_locked=True)
 
 
 def test_leases_of_a_dead_local_worker_are_freed_at_once(backend: Backend) -> None:

@@ -38,7 +38,7 @@ def full_disk(grounds: Grounds, seed: int) -> Outcome:
 def striking(world: World, strike: str, *, fails: bool) -> list[str]:
     job_id = world.submit(SCRIPT, must_succeed=not fails)
     world.start(strike=strike)
-    world.wait_for_all(seconds=60)
+    world.wait_for_all(seconds=240)
     job = view(world.backend, job_id)
     if fails and (job.error is None or job.error.code != "disk_full"):
         return [f"{strike}: the job is {job.status}, {job.error}"]
@@ -78,7 +78,7 @@ def tiny_scratch(world: World) -> list[str]:
             return striking(world, "assignment.written=enospc@1+", fails=True)
         job_id = world.submit(Script(steps=12, checkpoint_bytes=200_000, checkpoint_every=2), must_succeed=False)
         world.start()
-        world.wait_for_all(seconds=60)
+        world.wait_for_all(seconds=240)
         job = view(world.backend, job_id)
         world.wait_for_all("failed", seconds=1)
         for process in world.processes:
@@ -111,7 +111,7 @@ def tiny_database(world: World, chance: random.Random) -> list[str]:
                 statuses.append(client.patch(f"/jobs/{job_id}", json={"name": "x" * 200}).status_code)
                 time.sleep(0.2)
         filler.unlink()
-        world.wait_for_all("succeeded", seconds=60)
+        world.wait_for_all("succeeded", seconds=240)
         faults = [f"the API answered {status}" for status in statuses if status not in (200, 503)]
         world.keep_database(old)
         return faults

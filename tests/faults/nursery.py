@@ -58,7 +58,7 @@ class Process:
         self.send(signal.SIGKILL)
         self.wait()
 
-    def wait(self, seconds: float = 60) -> int:
+    def wait(self, seconds: float = 240) -> int:
         assert self._has_ended.wait(seconds), f"{self.kind} {self.pid} has not ended after {seconds} s"
         assert self.code is not None
         return self.code

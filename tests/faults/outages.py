@@ -77,7 +77,7 @@ def broker_outage(grounds: Grounds, seed: int) -> Outcome:
                     violations.append(f"POST /jobs answered {status} after {seconds:.2f} s")
         if kind == "killed" and chance.random() < 0.5:
             stack.enter_context(run_redis(port))
-        if not world.wait_for_all("succeeded", seconds=60):
+        if not world.wait_for_all("succeeded", seconds=240):
             violations.append("not every job has run")
         violations += [f"{job_id}: more than one attempt" for job_id in extra_attempts(world)]
         if kind == "half-open" and server is not None:
@@ -135,7 +135,7 @@ def suffer(world: World, proxy: FaultProxy, server: Any, what: tuple[str, float]
     for _ in range(2):
         world.submit(Script(steps=40, step_seconds=0.05, checkpoint_every=5), reuse=False)
     api.wait_until_up()
-    wait_for(lambda: len(world.trainers()) == 2, "both jobs to run", 60)
+    wait_for(lambda: len(world.trainers()) == 2, "both jobs to run", 240)
     answers: list[tuple[int, str]] = []
     is_over = threading.Event()
     load = [threading.Thread(target=ask, args=(world, api, is_over, answers)) for _ in range(2)]
@@ -148,7 +148,7 @@ def suffer(world: World, proxy: FaultProxy, server: Any, what: tuple[str, float]
         thread.join()
     violations = [f"the API answered {status}" for status, _ in answers if status not in (200, 201, 304, 503)]
     violations += ["503 without Retry-After" for status, after in answers if status == 503 and not after]
-    if not world.wait_for_all("succeeded", seconds=90):
+    if not world.wait_for_all("succeeded", seconds=240):
         violations.append("not every job has run")
     violations += [f"{job_id}: failed over although its worker lived" for job_id in extra_attempts(world)]
     violations += [f"a worker ended with {worker.code}" for worker in workers if not worker.is_running]
@@ -224,7 +224,7 @@ def store_faults(grounds: Grounds, seed: int) -> Outcome:
             away.clear()
         if kind == "damaged at rest":
             violations += damage(world, job_id, chance)
-        if not world.wait_for_all("succeeded", seconds=150):
+        if not world.wait_for_all("succeeded", seconds=240):
             violations.append("the job has not run")
         violations += world.finish()
     return Outcome(seed, f"{kind} {database}", 1, violations, {"requests": [proxy.counts]})
@@ -232,9 +232,9 @@ def store_faults(grounds: Grounds, seed: int) -> Outcome:
 
 def damage(world: World, job_id: str, chance: random.Random) -> list[str]:
     """Of the newest checkpoint: flip a byte, delete an object, or cut the manifest; while the job waits."""
-    wait_for(lambda: len(checkpoints_of(world.backend, job_id)) >= 2, "two checkpoints", 60)
+    wait_for(lambda: len(checkpoints_of(world.backend, job_id)) >= 2, "two checkpoints", 240)
     jobs.pause(world.backend, "default", job_id)
-    wait_for(lambda: world.status(job_id) in ("paused", "succeeded"), "the job to pause", 60)
+    wait_for(lambda: world.status(job_id) in ("paused", "succeeded"), "the job to pause", 240)
     if world.status(job_id) == "succeeded":
         return []
     newest = max(
@@ -251,7 +251,7 @@ def damage(world: World, job_id: str, chance: random.Random) -> list[str]:
     else:
         store.put_bytes(newest.prefix + "manifest.json", store.get_bytes(newest.prefix + "manifest.json")[:-3])
     jobs.resume(world.backend, "default", job_id)
-    world.wait_for_all("succeeded", seconds=90)
+    world.wait_for_all("succeeded", seconds=240)
     kinds = [event.kind for event in events(world.backend, job_id)]
     return [] if "checkpoint_corrupt" in kinds else [f"{what}: nobody noticed the damage"]
 

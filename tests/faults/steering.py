@@ -74,12 +74,12 @@ def operate(world: World, client: httpx.Client, luck: random.Random, job_ids: li
 def settle(world: World, chance: random.Random) -> list[str]:
     """Every wish comes true: paused jobs are paused or go on, the others end."""
     left = sorted(world.ledger.scripts.keys() - world.ledger.deleted)
-    wait_for(lambda: all(is_settled(view(world.backend, job_id)) for job_id in left), "the wishes to come true", 60)
+    wait_for(lambda: all(is_settled(view(world.backend, job_id)) for job_id in left), "the wishes to come true", 240)
     for job_id in left:
         if world.status(job_id) == "paused" and chance.random() < 0.7:
             jobs.resume(world.backend, PROJECT, job_id)
             world.ledger.must_succeed.add(job_id)
-    return [] if world.wait_for_all(*FINAL, "paused", seconds=60) else ["jobs that never end"]
+    return [] if world.wait_for_all(*FINAL, "paused", seconds=240) else ["jobs that never end"]
 
 
 def is_settled(job: Any) -> bool:
@@ -106,13 +106,13 @@ def drain(grounds: Grounds, seed: int) -> Outcome:
         num_drained += 1
         workers[place].send(signal.SIGTERM)
         old, workers[place] = workers[place], world.start()
-        if (code := old.wait(40)) != 0:
+        if (code := old.wait(120)) != 0:
             violations.append(f"a worker ended with {code}")
         if number == 1:
             api, code = roll(world, api)
             num_drained += 1
             violations += [f"the API ended with {code}"] if code else []
-    world.wait_for_all("succeeded", seconds=60)
+    world.wait_for_all("succeeded", seconds=240)
     for job_id in world.ledger.scripts:
         violations += repeated(world, job_id)
     return Outcome(seed, f"{database} {store}", num_drained, violations + world.finish())
@@ -121,7 +121,7 @@ def drain(grounds: Grounds, seed: int) -> Outcome:
 def roll(world: World, api: Api) -> tuple[Api, int]:
     api.process.send(signal.SIGTERM)
     fresh = world.start_api()
-    code = api.process.wait(40)
+    code = api.process.wait(120)
     fresh.wait_until_up()
     return fresh, code
 

@@ -245,11 +245,14 @@ class World:
         return view(self.backend, job_id).status.value
 
     def wait_for_all(self, *wanted: str, seconds: float = 60) -> bool:
-        """Until every job is in one of these states; False when time is over first."""
+        """Until every job is in one of these states; False when time is over first, or when that cannot happen."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if self._states() <= set(wanted or FINAL):
+            states = self._states()
+            if states <= set(wanted or FINAL):
                 return True
+            if states <= set(FINAL):
+                return False
             time.sleep(0.1)
         return False
 
@@ -277,7 +280,7 @@ class World:
         for process in stopped:
             process.send(18)  # SIGCONT: it may be frozen
             process.send(15)
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 120
         while any(process.is_running for process in stopped) and time.monotonic() < deadline:
             time.sleep(0.02)
         return stopped

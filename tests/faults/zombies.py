@@ -33,7 +33,7 @@ def frozen_worker(grounds: Grounds, seed: int) -> Outcome:
     script = Script(steps=chance.randint(15, 30), step_seconds=0.04, checkpoint_every=chance.randint(2, 8))
     job_id = world.submit(script)
     zombie = world.start(worker_name="zombie")
-    wait_for(lambda: attempts_of(world.backend, job_id), "the first attempt", 60)
+    wait_for(lambda: attempts_of(world.backend, job_id), "the first attempt", 240)
     time.sleep(chance.uniform(0, 2.5))
     trainers = children_of(zombie.pid)
     freeze(world, zombie)
@@ -43,11 +43,11 @@ def frozen_worker(grounds: Grounds, seed: int) -> Outcome:
     world.start(worker_name="other")
     is_over = world.status(job_id) == "succeeded"
     if not is_over:
-        wait_for(lambda: len(attempts_of(world.backend, job_id)) > 1, "the next attempt", 90)
+        wait_for(lambda: len(attempts_of(world.backend, job_id)) > 1, "the next attempt", 240)
         time.sleep(chance.uniform(0, 2))
     for pid in (zombie.pid, *trainers):
         signal_if_there(pid, signal.SIGCONT)
-    world.wait_for_all("succeeded", seconds=60)
+    world.wait_for_all("succeeded", seconds=240)
     violations = []
     if not is_over:
         late = [e.kind for e in events(world.backend, job_id) if e.attempt > 1 and e.actor == "zombie"]

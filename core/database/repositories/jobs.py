@@ -45,12 +45,12 @@ def find_job(session: Session, project_id: str, job_id: str) -> Job | None:
     return session.scalar(select(Job).where(Job.id == job_id, Job.project_id == project_id))
 
 
-def lock_job(session: Session, job_id: str, project_id: str | None = None) -> Job | None:
-    """The row, locked until the transaction ends."""
+def lock_job(session: Session, job_id: str, project_id: str | None = None, *, skip_locked: bool = False) -> Job | None:
+    """The row, locked until the transaction ends; None also if another has it locked and that is to be skipped."""
     statement = select(Job).where(Job.id == job_id)
     if project_id is not None:
         statement = statement.where(Job.project_id == project_id)
-    return session.scalar(statement.with_for_update().execution_options(populate_existing=True))
+    return session.scalar(statement.with_for_update(skip_locked=skip_locked).execution_options(populate_existing=True))
 
 
 def list_jobs(session: Session, project_id: str, where: JobFilter, *, before: str | None, limit: int) -> list[Job]:
