@@ -102,9 +102,6 @@ screenshots: venv ## the pictures of the dashboard in docs/screenshots (needs Ch
 	@$(BIN)/python tests/make_screenshots.py $(if $(BASE_MODEL),--base-model $(BASE_MODEL))
 
 MINUTES ?= 60
-.PHONY: test-faults test-faults-short
-test-faults-short: venv ## a few runs of every kind of fault, some minutes
-	@$(BIN)/pytest tests/faults
-
+.PHONY: test-faults
 test-faults: venv ## kills, zombies and outages by the hundred, in parts: goes on where the last one stopped (MINUTES=60)
 	@PYTHONPATH=tests $(BIN)/python -m faults.volume --minutes $(MINUTES)

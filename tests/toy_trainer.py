@@ -49,7 +49,7 @@ class Script:
     hold_at: dict[str, int] = field(default_factory=dict)
     """Attempt -> step of DPO behind which it waits until it is told to stop, so that a test comes in time."""
     hold_until: str = ""
-    """Or until this file is there."""
+    """Or until this folder has a file of the attempt's number."""
     fail: dict[str, str] = field(default_factory=dict)
     """`code` and `detail` of a failure at the first step."""
     ignores_stop: bool = False
@@ -177,11 +177,12 @@ class ToyTrainer:
         )
 
     def _hold(self, stage: str, state: State) -> None:
-        is_here = stage == "dpo" and state.step == self.script.hold_at.get(str(self.assignment.attempt))
+        attempt = str(self.assignment.attempt)
+        is_here = stage == "dpo" and state.step == self.script.hold_at.get(attempt)
         if is_here and state.step % self.script.checkpoint_every == 0:
             self._checkpoint(stage, state)
         gate = self.script.hold_until
-        while is_here and self.link.stop_mode is None and not (gate and Path(gate).exists()):
+        while is_here and self.link.stop_mode is None and not (gate and Path(gate, attempt).exists()):
             time.sleep(0.01)
 
     def _checkpoint(self, stage: str, state: State) -> None:

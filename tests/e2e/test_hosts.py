@@ -18,6 +18,8 @@ from toy_trainer import Script
 from core.services.backend import Backend, open_backend
 from core.settings import load_settings
 
+pytestmark = pytest.mark.timeout(900)  # on a busy machine
+
 SLOW = Script(steps=40, step_seconds=0.1, checkpoint_every=4)
 START_SECONDS = 240
 """Until a worker process is at work, on a busy machine."""
@@ -50,12 +52,11 @@ def backend_of(deployment: Deployment) -> Iterator[Backend]:
 
 
 def test_two_hosts_take_different_jobs(deployment: Deployment, backend: Backend, tmp_path: Path) -> None:
-    both_run = tmp_path / "both-run"
-    script = replace(SLOW, hold_at={"1": 20}, hold_until=str(both_run))
+    script = replace(SLOW, hold_at={"1": 20}, hold_until=str(tmp_path))
     jobs = [submit_toy(backend, script, reuse=False) for _ in range(2)]
     with toy_host(deployment, "north"), toy_host(deployment, "south"):
         wait_for(lambda: all(is_running(backend, job_id) for job_id in jobs), "both to run at once", START_SECONDS)
-        both_run.touch()
+        (tmp_path / "1").touch()
         for job_id in jobs:
             wait_for_status(backend, job_id, "succeeded", "failed", seconds=START_SECONDS)
             check_succeeded(backend, job_id, script)

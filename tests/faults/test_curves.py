@@ -5,17 +5,20 @@ import io
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from api_server import RunningApi, serve
 from relay import Relay
 from stream_reader import Reader
-from toy_jobs import WorkerProcess, attempts_of, check_succeeded, submit_toy, wait_for_status, wait_for_step
+from toy_jobs import WorkerProcess, attempts_of, check_succeeded, submit_toy, wait_for, wait_for_status, wait_for_step
 from toy_trainer import Script
 
+pytestmark = pytest.mark.timeout(600)  # on a busy machine
+
 TIMES = {"lease_seconds": 1.5, "heartbeat_seconds": 0.2, "sweep_seconds": 0.2, "poll_seconds": 0.1}
-SCRIPT = Script(steps=24, step_seconds=0.04, checkpoint_every=4, kill_at={"1": 8}, hold_at={"2": 18})
+SCRIPT = Script(steps=24, step_seconds=0.04, checkpoint_every=4, kill_at={"1": 8}, hold_at={"1": 7, "2": 18})
 CURVE = [(stage, step) for stage in ("sft", "dpo") for step in range(1, SCRIPT.steps + 1)]
 
 Curve = list[tuple[str, int]]
@@ -55,14 +58,21 @@ def running(tmp_path: Path) -> Iterator[RunningApi]:
 
 def test_a_run_killed_twice_has_one_point_per_step_no_fork_and_no_gap(running: RunningApi, tmp_path: Path) -> None:
     backend = running.backend
-    job_id = submit_toy(backend, SCRIPT)
+    job_id = submit_toy(backend, replace(SCRIPT, hold_until=str(tmp_path)))
     with Relay(running.url) as relay:
         poller = Poller(running, job_id)
-        readers = [Reader(running.url, job_id), Reader(relay.url, job_id)]
+        readers = [Reader(url, job_id, max_lost_seconds=120) for url in (running.url, relay.url)]
+
+        def wait_until_read(stage: str, step: int) -> None:
+            wait_for(
+                lambda: all((stage, step) in curve for curve in (poller.curve, *(r.curve() for r in readers))), "it"
+            )
+
         with WorkerProcess(backend, tmp_path / "first.log", worker_name="first") as first:
-            wait_for_step(backend, job_id, "dpo", 5)
+            wait_until_read("dpo", 7)
             relay.cut()
-            wait_for_step(backend, job_id, "dpo", 18)  # Its trainer has killed itself at 8.
+            (tmp_path / "1").touch()
+            wait_until_read("dpo", 18)  # Its trainer has killed itself at 8.
             relay.cut()
             first.send(signal.SIGKILL)
             first.wait()
