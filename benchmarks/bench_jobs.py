@@ -11,8 +11,10 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sqlite3
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -125,6 +127,7 @@ def cpu_name() -> str:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queued", type=int, default=10_000)
     parser.add_argument("--claims", type=int, default=400)
