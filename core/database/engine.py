@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from core.database.patient_connection import PatientConnection
+from core.database.patient_connection import PatientConnection, PatientCursor
 from core.settings import SettingsError
 
 WRITES = "preftune_writes"
@@ -69,12 +69,13 @@ def open_engine(database_url: str, *, pool_size: int = 16) -> Engine:
             "target_session_attrs": "read-write",
         },
     )
+    engine.dialect.use_insertmanyvalues_wo_returning = True  # many rows in one statement, as no pipeline is used
     event.listen(engine, "do_connect", _connect_postgresql)
     return engine
 
 
 def _connect_postgresql(_dialect: Any, _record: ConnectionPoolEntry, arguments: Any, options: Any) -> Any:
-    return PatientConnection.connect(*arguments, **options)
+    return PatientConnection.connect(*arguments, cursor_factory=PatientCursor, **options)
 
 
 def _open_sqlite(url: URL, pool_size: int) -> Engine:

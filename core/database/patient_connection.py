@@ -4,7 +4,7 @@ import time
 from collections.abc import Generator
 from typing import Any
 
-from psycopg import Connection, OperationalError
+from psycopg import Connection, Cursor, OperationalError
 
 MAX_ANSWER_SECONDS = 20.0
 """More than the server takes before it gives a statement up."""
@@ -32,3 +32,15 @@ class PatientConnection(Connection[Any]):
                 wanted = steps.send(ready)
         except StopIteration as end:
             return end.value
+
+
+class PatientCursor(Cursor[Any]):
+    """Sends many rows one after the other, and not in a pipeline.
+
+    A process frozen inside a pipeline leaves the server between two commands, where none of its limits counts: neither
+    that of a statement nor that of an idle transaction. Its locks would stay until the process is gone.
+    """
+
+    def executemany(self, query: Any, params_seq: Any, *, returning: bool = False) -> None:
+        with self._conn.lock:
+            self._conn.wait(self._executemany_gen_no_pipeline(query, params_seq, returning))

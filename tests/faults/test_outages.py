@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 
+import psycopg
 import pytest
 from faults.proxy import FaultProxy
 from faults.share import run_share
@@ -38,6 +39,25 @@ def test_a_half_open_database_does_not_hold_a_thread(grounds: Grounds, monkeypat
             assert time.monotonic() - start < 30  # a try on what stands, and three to connect anew
             proxy.is_half_open = False
             assert database.read(lambda session: session.scalar(text("SELECT 3"))) == 3
+
+
+def test_a_process_frozen_between_two_rows_does_not_keep_its_locks(grounds: Grounds) -> None:
+    """The server's limit for idle transactions counts only outside of a pipeline."""
+    url = grounds.postgresql.url("template1")
+    state = "SELECT state FROM pg_stat_activity WHERE pid = %s"
+    seen = []
+    with closing(Database(open_engine(url))) as database, psycopg.connect(url, autocommit=True) as watcher:
+        connection = database.engine.raw_connection()
+        pid = connection.info.backend_pid  # type: ignore[attr-defined]
+
+        def rows() -> Iterator[tuple[int]]:
+            for number in range(3):
+                yield (number,)
+                seen.extend(watcher.execute(state, (pid,)).fetchall())
+
+        connection.cursor().executemany("SELECT %s::int", rows())  # type: ignore[arg-type]
+        connection.close()
+    assert seen == [("idle in transaction",)] * 3
 
 
 @pytest.mark.parametrize(
