@@ -18,7 +18,7 @@ from toy_trainer import Script
 from core.services.backend import Backend, open_backend
 from core.settings import load_settings
 
-pytestmark = pytest.mark.timeout(900)  # on a busy machine
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # not yet timed on a quiet machine
 
 SLOW = Script(steps=40, step_seconds=0.1, checkpoint_every=4)
 START_SECONDS = 240
