@@ -1,6 +1,7 @@
 """From exceptions to problem documents."""
 
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -72,8 +73,15 @@ def _on_framework_error(request: Request, error: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """Of all routes of this address, not only of the first."""
-    routes = request.app.router.routes
-    asked = [{"type": "http", "method": method, "path": request.url.path, "root_path": ""} for method in METHODS]
+    """Of all routes of this address, not only of the first; those that name it as it is hide those with ids."""
+    path = request.url.path
+    routes = [route for included in request.app.router.routes for route in _routes_of(included)]
+    routes = [route for route in routes if getattr(route, "path", None) == path] or routes
+    asked = [{"type": "http", "method": method, "path": path, "root_path": ""} for method in METHODS]
     found = [str(scope["method"]) for scope in asked if any(route.matches(scope)[0] is Match.FULL for route in routes)]
     return ["GET", "HEAD", *found[1:]] if found[:1] == ["GET"] else found
+
+
+def _routes_of(included: Any) -> list[Any]:
+    """FastAPI keeps a router that was included as one route."""
+    return list(included.original_router.routes) if hasattr(included, "original_router") else [included]

@@ -1,13 +1,13 @@
 """`/jobs`: the request is `core.domain.job_spec.JobRequest`; here are its change and its answer."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.base import Answer, Id
 from core.domain.failure_codes import FailureCode
-from core.domain.job_spec import Metadata, Name
+from core.domain.job_spec import Metadata, Name, Priority
 from core.domain.job_state import Desired, JobStatus, Stage
 
 STAGE_STATUS = "`pending`, `started`, `finished`, `reused` (taken over from an earlier job) or `skipped`."
@@ -20,7 +20,7 @@ class JobPatch(BaseModel):
 
     name: Name | None = Field(None, description="For people; null removes it.")
     metadata: Metadata | None = Field(None, description="Replaces all of it; null empties it.")
-    priority: Annotated[int, Field(ge=-100, le=100)] | None = Field(None, description="Higher runs first; null is 0.")
+    priority: Priority | None = Field(None, description="Higher runs first; null is 0.")
 
     def changes(self) -> dict[str, Any]:
         """The fields that were sent, with the default in the place of null."""

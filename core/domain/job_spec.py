@@ -17,6 +17,7 @@ Lines = Annotated[list[Annotated[int, Field(ge=1, le=2**53)]], Field(max_length=
 """Lines of an uploaded file."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
 PositiveInt = Annotated[int, Field(ge=1, le=10_000_000)]
+Priority = Annotated[int, Field(ge=-100, le=100, strict=True)]
 LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Schedule = Literal["constant", "linear", "cosine"]
 Optimizer = Literal["adamw", "rmsprop"]
@@ -143,7 +144,7 @@ class JobRequest(Payload):
     reuse: bool = Field(True, description="Take over finished stages of earlier jobs with the same inputs.")
     name: Name | None = Field(None, description="For people.")
     metadata: Metadata = Field(default_factory=dict, description="Strings of yours, searchable.")
-    priority: Annotated[int, Field(ge=-100, le=100)] = Field(0, description="Higher runs first.")
+    priority: Priority = Field(0, description="Higher runs first.")
     max_runtime_seconds: PositiveInt | None = Field(None, description="Over all attempts; null: no limit.")
 
     @model_validator(mode="after")

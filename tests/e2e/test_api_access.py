@@ -91,6 +91,7 @@ def test_problems_of_the_framework(api: RunningApi) -> None:
     assert (missing.status_code, missing.json()["code"]) == (404, "route-not-found")
     wrong = api.http.put("/jobs")
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET, HEAD, POST")
+    assert api.http.put("/jobs/preview").headers["allow"] == "POST", "what jobs take, it does not"
     for response in (missing, wrong):
         problem = response.json()
         assert response.headers["content-type"] == "application/problem+json"

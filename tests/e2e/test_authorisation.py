@@ -5,20 +5,21 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from api_server import RunningApi, pairs, serve
-from backends import BASE_MODEL, checkpoint_with_policy, claim, publication, set_architecture
+from backends import BASE_MODEL, set_architecture
 from deployments import COMMAND, reach, start
 from servers import free_port
 
 from api.app import create_app
 from api.openapi import describe
 from core.domain.access import Scope
-from core.services import api_keys, attempts, projects
+from core.services import api_keys, projects
 from core.services.backend import open_backend
 from core.settings import Settings, load_settings
 from preftune import Client
@@ -94,7 +95,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         api.http.headers["Authorization"] = f"Bearer {KEY}"
         api.dataset_id()
         house = House(api=api, tokens=tokens)
-        house.ids = {"dataset_id": upload_dataset(api), "path": "model.safetensors"} | finish_a_job(api)
+        set_architecture(api.settings, "LlamaForCausalLM")  # one that can be exported
+        house.ids = {"dataset_id": upload_dataset(api), "path": "model.safetensors"} | api.finish_job()
         upload = api.http.post("/uploads", json=BODIES["POST /uploads"])
         house.ids |= {"upload_id": upload.json()["id"], "number": "1"}
         scores = api.http.post(f"/jobs/{house.ids['job_id']}/scores", json=BODIES["POST /jobs/{job_id}/scores"])
@@ -106,15 +108,6 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 def upload_dataset(api: RunningApi) -> str:
     return str(api.http.post("/datasets", content=pairs()).json()["id"])
-
-
-def finish_a_job(api: RunningApi) -> dict[str, str]:
-    set_architecture(api.settings, "LlamaForCausalLM")  # one that can be exported
-    job_id = str(api.submit()["id"])
-    held = claim(api.backend)
-    checkpoint_id = checkpoint_with_policy(api.backend, held, 3, {"config.json": b"{}"})
-    attempts.finish_succeeded(api.backend, held, publication(api.backend, held))
-    return {"job_id": job_id, "checkpoint_id": checkpoint_id}
 
 
 @pytest.mark.parametrize(("method", "path", "scope"), SECURED, ids=NAMES)
@@ -164,6 +157,17 @@ def test_what_has_no_id_in_its_path_stays_in_its_project(house: House) -> None:
     assert house.api.http.get(
         f"/datasets/{theirs.json()['id']}", headers={"Authorization": f"Bearer {KEY}"}
     ).status_code == 404  # fmt: skip
+
+
+def test_only_admins_are_told_versions(house: House) -> None:
+    for key in (None, "revoked", "wrong", "read", "write"):
+        answer = house.ask("GET", "/health/ready", key)
+        assert answer.status_code == 200
+        assert answer.json().keys() == {"status", "database", "store", "broker"}, key
+    for key in ("admin", "bootstrap"):
+        versions = house.ask("GET", "/health/ready", key).json()["versions"]
+        assert versions["fastapi"] == version("fastapi")
+        assert {"preftune", "python", "sqlalchemy"} <= versions.keys()
 
 
 def test_whoever_may_write_may(house: House) -> None:

@@ -1,0 +1,91 @@
+"""schemathesis: every operation keeps to the OpenAPI document, whatever is sent, with keys and without.
+
+Nothing is left to chance: the same requests every time, up to ids.
+"""
+
+import json
+import logging
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from api_server import RunningApi, pairs, serve
+
+from core.domain.access import Scope
+from core.services import api_keys, projects
+
+KEY = "pt_canary_0123456789abcdef"
+CONFIG = """
+[auth.wfc]
+path = "{keys}"
+peers = ["ours", "theirs"]
+
+[generation]
+deterministic = true
+
+[checks.positive_data_acceptance] # no schema says which models there are, which cursor was given out, what a file holds
+enabled = false
+"""
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningApi, Path]]:
+    """With jobs in several states, a data set, an upload, scores; and the file of two projects' keys."""
+    usual = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    folder = Path(tmp_path_factory.mktemp("schema"))
+    with serve(folder, api_key=KEY) as api:
+        api.http.headers["Authorization"] = f"Bearer {KEY}"
+        assert api.http.post("/datasets", content=pairs()).status_code == 201
+        assert api.http.post("/uploads", json={"num_bytes": 100}).status_code == 201
+        finished = [api.finish_job()["job_id"] for _ in range(3)]
+        item = {"prompt": "Why?", "response": "So."}
+        assert api.http.post(f"/jobs/{finished[0]}/scores", json={"items": [item]}).status_code == 202
+        for _ in range(3):
+            api.submit()
+        projects.create(api.backend, "other")
+        keys = {"ours": KEY, "theirs": api_keys.create(api.backend, "other", "theirs", Scope.ADMIN).token}
+        headers = {name: [{"name": "Authorization", "value": f"Bearer {token}"}] for name, token in keys.items()}
+        entries = [{"name": name, "fixedHeaders": fixed} for name, fixed in headers.items()]
+        (folder / "keys.json").write_text(json.dumps({"auth": entries}))
+        (folder / "schemathesis.toml").write_text(CONFIG.format(keys=folder / "keys.json"))
+        yield api, folder
+    structlog.configure(**usual)
+
+
+def check(keyed: tuple[RunningApi, Path], phases: str, max_examples: int, seconds: int) -> int:
+    """All of its checks but the one above; returns how many requests were judged."""
+    api, folder = keyed
+    # A stream lasts as long as its job: test_api_stream.
+    options = ["--phases", phases, "--max-examples", str(max_examples), "--exclude-path-regex", "/stream$"]
+    command = [Path(sys.executable).parent / "schemathesis", "--config-file", folder / "schemathesis.toml", "run"]
+    run = subprocess.run(
+        [*command, f"{api.url}/openapi.json", "--continue-on-failure", "--request-timeout", "20", *options],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-20_000:] + run.stderr
+    found = re.search(r"^  (\d+) generated, (\d+) passed", run.stdout, re.MULTILINE)
+    assert found, run.stdout
+    return int(found[2])
+
+
+def test_no_request_gets_an_answer_that_is_not_described(keyed: tuple[RunningApi, Path]) -> None:
+    """No 5xx, no status, type, header or body but those of the document; no answer without a key or to another's."""
+    assert check(keyed, "fuzzing,stateful", max_examples=5, seconds=200) > 200
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("phases", "max_examples", "least"), [("coverage", 10, 2500), ("examples,fuzzing,stateful", 30, 1000)]
+)
+def test_at_length(keyed: tuple[RunningApi, Path], phases: str, max_examples: int, least: int) -> None:
+    assert check(keyed, phases, max_examples, seconds=1700) > least
