@@ -78,7 +78,7 @@ bench-datasets: venv ## 1 GiB of pairs from upload to report, its memory, and bo
 	@$(BIN)/python benchmarks/bench_datasets.py
 
 clean: ## remove what was built, but not data and models
-	rm -rf $(VENV) .venv-trl .venv-exports build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-trl .venv-exports .venv-tools build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 .PHONY: secrets test-compose
 secrets: ## random secrets for docker compose, once
@@ -86,6 +86,28 @@ secrets: ## random secrets for docker compose, once
 
 test-compose: venv ## the compose stack, for real (needs a Docker engine): images, a whole job, kills and restarts
 	@$(BIN)/python tests/compose/run_stack.py
+
+.PHONY: lock audit sbom
+.venv-tools/.installed: docker/requirements-tools.txt
+	@test -x .venv-tools/bin/python || $(PYTHON) -m venv .venv-tools
+	@.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+lock: .venv-tools/.installed ## the images' packages with their hashes, after a change of pyproject.toml or constraints.txt
+	@.venv-tools/bin/python docker/lock.py
+
+audit: .venv-tools/.installed ## known vulnerabilities of the images' packages; fails too when one cannot be looked up
+	@.venv-tools/bin/pip-audit --strict --progress-spinner off --require-hashes --disable-pip \
+		-r docker/requirements-worker.txt -r docker/requirements-torch.txt
+
+sbom: .venv-tools/.installed ## what the images hold, as CycloneDX under dist/
+	@mkdir -p dist
+	@.venv-tools/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+		-o dist/sbom-api.json docker/requirements-api.txt
+	@cat docker/requirements-worker.txt docker/requirements-torch.txt \
+		| .venv-tools/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+		-o dist/sbom-worker.json -
+	@ls dist/sbom-*.json
 
 .PHONY: bench-train
 BENCH_DATA ?= $(firstword $(wildcard ../shared/data/hh-helpful.jsonl) examples/house-style.jsonl)

@@ -1,0 +1,77 @@
+"""The images' locked packages are those of pyproject.toml at the versions of constraints.txt, each with its hashes."""
+
+import re
+import tomllib
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+API, WORKER, TORCH = ("requirements-api.txt", "requirements-worker.txt", "requirements-torch.txt")
+ENTRY = re.compile(
+    r"^(?P<name>[\w.-]+)==(?P<version>[\w.+]+)(?: ; [^\\]+)?(?P<hashes>(?: \\\n    --hash=sha256:[0-9a-f]{64})+)$"
+)
+OF_TORCH = {"nvidia", "cuda", "triton", "torch"}
+
+
+def locked(*names: str) -> dict[str, str]:
+    """Name to version; fails on a line that is none of the form that pip wants with --require-hashes."""
+    found = {}
+    for name in names:
+        text = (ROOT / "docker" / name).read_text(encoding="utf-8")
+        for entry in re.split(r"\n(?=\w)", text.rstrip("\n"))[1:]:
+            match = ENTRY.match(entry)
+            assert match, entry[:80]
+            found[canonicalize_name(match["name"])] = match["version"]
+    return found
+
+
+def pinned() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
+    return {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
+
+
+def needed(*extras: str) -> set[str]:
+    """What the extras bring along on this machine, as far as it is installed here."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    queue = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while queue:
+        wanted = Requirement(queue.pop())
+        place = (canonicalize_name(wanted.name), frozenset(wanted.extras))
+        if place in seen or place[0] == project["name"]:
+            continue
+        seen.add(place)
+        try:
+            lines = requires(wanted.name) or []
+        except PackageNotFoundError:  # of another platform's torch
+            continue
+        for line in lines:
+            marker = Requirement(line).marker
+            if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *wanted.extras)):
+                queue.append(line)
+    return {name for name, _ in seen}
+
+
+@pytest.mark.parametrize(
+    ("extras", "files"), [(("api",), (API,)), (("api", "worker"), (WORKER, TORCH))], ids=["api", "worker"]
+)
+def test_an_image_installs_what_is_named_and_pinned(extras: tuple[str, ...], files: tuple[str, ...]) -> None:
+    """After a change of pyproject.toml or constraints.txt: `make lock`."""
+    versions = locked(*files)
+    missing = needed(*extras) - versions.keys()
+    assert missing == set()
+    assert not {"pytest", "mypy", "hypothesis"} & versions.keys()
+    pins = pinned()
+    assert {name: version for name, version in versions.items() if name in pins} == {
+        name: pins[name] for name in versions if name in pins
+    }
+
+
+def test_torch_is_apart_from_what_both_of_its_builds_share() -> None:
+    assert "torch" in locked(TORCH)
+    assert {name.partition("-")[0] for name in locked(TORCH)} == OF_TORCH
+    assert not OF_TORCH & {name.partition("-")[0] for name in [*locked(WORKER), *locked(API)]}
