@@ -8,6 +8,7 @@ from importlib.metadata import version
 import structlog
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.types import Scope
 
 from api import handlers
@@ -37,6 +38,7 @@ from api.telemetry import HttpTelemetry
 from api.uploads.form import MAX_OVERHEAD_BYTES
 from api.uploads.receive import UploadDesk
 from api.uploads.spool import SpoolArea
+from core import tracing
 from core.database.migrate import is_current, upgrade
 from core.domain.errors import Unavailable
 from core.services.backend import Backend, open_backend
@@ -93,6 +95,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=_lifespan,
+        telemetry=_telemetry(),
     )
     app.state.settings = settings
     telemetry = app.state.telemetry = HttpTelemetry()
@@ -114,6 +117,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimits, policy_of=policy_of)
     app.add_middleware(RequestContext, telemetry=telemetry)
     return app
+
+
+def _telemetry() -> TelemetryConfig:
+    """A span for each request, where traces are on; nothing of it comes from variables of other names than ours."""
+    provider = tracing.installed()
+    return TelemetryConfig(
+        tracing=provider is not None,
+        tracer_provider=provider,
+        metrics=False,
+        logs=False,
+        operation_spans=False,
+        auto_configure=False,
+    )
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 import structlog
+from opentelemetry import trace
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.downloads import CutShort
 from api.problems import INTERNAL_ERROR, Fault, problem_response
 from api.telemetry import HttpTelemetry
+from core import tracing
 
 REQUEST_ID_HEADER = "X-Request-ID"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -52,6 +54,7 @@ class RequestContext:
             return
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
+        trace.get_current_span().set_attribute(f"{tracing.PREFIX}request_id", request_id)
         answer = _Answer(send, request_id)
         started = time.monotonic()
         with structlog.contextvars.bound_contextvars(request_id=request_id):

@@ -10,6 +10,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from api.access import is_loopback
 from api.app import create_app
 from api.live.stream import ABORT, AT_SHUTDOWN
+from core import tracing
 from core.logging import configure_logging
 from core.settings import Settings, SettingsError
 
@@ -68,6 +69,7 @@ def run(settings: Settings) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code. Raises SettingsError."""
     check_binding(settings)
     configure_logging(settings)
+    tracing.start(settings, "preftune-api")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     server = uvicorn.Server(uvicorn_config(settings))

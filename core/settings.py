@@ -85,6 +85,14 @@ class Settings(BaseSettings):
     check_timeout_seconds: Annotated[float, Field(gt=0)] = 3600
     check_memory_bytes: Annotated[int, Field(gt=0)] = 512 * 1024**2
     """What the processes that check an upload may hold together."""
+
+    keep_checkpoints_days: Annotated[float, Field(ge=0, le=36_500)] | None = None
+    """After a job's end its checkpoints go, which ends retries from them; default: never."""
+    keep_artifacts_days: Annotated[float, Field(ge=0, le=36_500)] | None = None
+    """After a job's end its artifact and stage outputs go; its record, curves and events stay. Default: never."""
+
+    otlp_endpoint: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    """Where OpenTelemetry traces go, by OTLP over HTTP: `http://collector:4318`; needs the extra `otel`."""
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -15,6 +15,7 @@ from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging
 from celery.worker import state as celery_state
 
+from core import tracing
 from core.celery_app import QUEUE, make_celery
 from core.database.migrate import is_current
 from core.domain.errors import Unavailable
@@ -49,6 +50,7 @@ class _ListeningWorker(CeleryWorker):
 def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) -> int:
     """Work until SIGTERM or SIGINT; returns the exit code. Raises SettingsError."""
     configure_logging(settings)
+    tracing.start(settings, "preftune-worker")
     drain = Drain(settings.stop_grace_seconds)
     _install_handlers(drain)
     targets = targets_of(settings)

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+<<<<<<< HEAD
 from core.domain.errors import DomainError, Fenced, Unavailable
+=======
+from core import tracing
+from core.domain.errors import Fenced, Unavailable
+>>>>>>> e340135 (Traces of requests and attempts as an extra; finished jobs let go of checkpoints and artifacts after so many days, if wanted)
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import FINAL_STATUSES, AttemptOutcome, JobStatus
 from core.domain.trainer_protocol import (
@@ -69,7 +74,8 @@ class Workplace:
 def run_attempt(place: Workplace, claim: Claim, work_dir: Path) -> None:
     """From a claim to the end of the attempt. Raises nothing."""
     _log.info("attempt %d of %s starts", claim.attempt, claim.job_id)
-    with Heartbeat(place.backend, claim) as heartbeat:
+    facts = {"job_id": claim.job_id, "project_id": claim.project_id, "attempt": claim.attempt, "worker": claim.worker}
+    with tracing.span("attempt", **facts), Heartbeat(place.backend, claim) as heartbeat:
         attempt = _Attempt(place, claim, work_dir, Wishes(heartbeat, place.drain))
         try:
             attempt.run()
@@ -114,7 +120,8 @@ class _Attempt:
         try:
             verdict = self._train()
             if isinstance(verdict, Publish):
-                self._publish(verdict.done)
+                with tracing.span("publishing"):
+                    self._publish(verdict.done)
                 return
         except Interrupted as interruption:
             verdict = StopHere(reason=interruption.reason)
@@ -134,12 +141,14 @@ class _Attempt:
         self._end(verdict)
 
     def _train(self) -> Verdict:
-        resume = self._fetcher.fetch_resume_point()
-        self._enter("staging")
-        inputs = stage_inputs(self._fetcher)
+        with tracing.span("staging"):
+            resume = self._fetcher.fetch_resume_point()
+            self._enter("staging")
+            inputs = stage_inputs(self._fetcher)
         for _ in range(_MAX_STARTS):
             self._write_assignment(inputs, resume[1] if resume else None)
-            end = self._run_trainer()
+            with tracing.span("training"):
+                end = self._run_trainer()
             if not self._is_worth_another_start(end, resume[0] if resume else None):
                 break
             resume = self._fetcher.fetch_resume_point()

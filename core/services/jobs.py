@@ -7,19 +7,18 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
-from core.database.repositories import garbage, metric_blocks, metrics, objects, requests
 from core.database.repositories import jobs as job_rows
+from core.database.repositories import metric_blocks, metrics, objects
 from core.database.repositories.events import EventDraft, append_event
 from core.database.repositories.jobs import JobFilter
 from core.database.repositories.transitions import Move, move
-from core.database.tables.exports import ExportRequest
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Checkpoint, CheckpointStatus
 from core.domain.errors import Conflict, NotFound
 from core.domain.job_spec import JobRequest, JobSpec
 from core.domain.job_state import FINAL_STATUSES, Desired, JobStatus
 from core.failpoints import reach
-from core.services import submission
+from core.services import retention, submission
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import new_id
@@ -268,7 +267,8 @@ def delete(backend: Backend, project_id: str, job_id: str) -> None:
         user = job_rows.find_live_user_of_job(session, job_id)
         if user is not None:
             raise JobNotDeletable(f"{user} starts from its policy and has not finished.")
-        _drop_objects(session, job)
+        retention.drop_checkpoints(session, job, "job deleted")
+        retention.drop_outputs(session, job, "job deleted")
         job_rows.delete_job(session, job_id)
         reach("delete.in_transaction")
 
@@ -336,18 +336,3 @@ def _inherit(session: Session, job: Job, checkpoints: list[Checkpoint]) -> None:
         point = metrics.ResumePoint(stage=checkpoints[0].stage, step=checkpoints[0].step)
         metrics.copy_points(session, checkpoints[0].job_id, job, point)
         metric_blocks.copy_blocks(session, checkpoints[0].job_id, job, point)
-
-
-def _drop_objects(session: Session, job: Job) -> None:
-    outputs = objects.list_stage_outputs_of(session, job.id)
-    prefixes = [checkpoint.prefix for checkpoint in objects.list_checkpoints(session, job.id)]
-    prefixes += [checkpoint.policy_prefix or "" for checkpoint in objects.list_policies(session, job.id)]
-    prefixes += [output.prefix for output in outputs]
-    prefixes += [export.prefix for export in requests.list_requests(session, ExportRequest, job.id) if export.prefix]
-    artifact = objects.find_artifact(session, job.id)
-    if artifact is not None:
-        prefixes.append(artifact.prefix)
-    for prefix in prefixes:
-        garbage.add_garbage(session, job.project_id, prefix, "job deleted")
-    for output in outputs:
-        session.delete(output)

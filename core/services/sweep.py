@@ -16,7 +16,7 @@ from core.database.repositories import jobs as job_rows
 from core.database.repositories.events import SWEEPER
 from core.domain.job_state import AttemptOutcome, JobStatus
 from core.failpoints import reach
-from core.services import garbage_collection, idempotency, requeue, uploads
+from core.services import garbage_collection, idempotency, requeue, retention, uploads
 from core.services.backend import Backend
 from core.services.ids import new_suffix
 
@@ -69,6 +69,7 @@ class Sweeper:
         self._owner = new_suffix()
         self._watch = LeaseWatch(backend.settings.lease_seconds)
         self._orphans = garbage_collection.OrphanScan()
+        self._retention = retention.Retention()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
@@ -87,6 +88,7 @@ class Sweeper:
         self._wake()
         idempotency.forget_old(self._backend)
         uploads.let_go_of_expired(self._backend)
+        self._retention.step(self._backend)
         garbage_collection.collect(self._backend)
         self._orphans.step(self._backend)
 
