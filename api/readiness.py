@@ -1,7 +1,10 @@
 """The answer to health checks, asked of the backend at most every few seconds however often it is wanted."""
 
+import platform
 import threading
 import time
+from functools import cache
+from importlib.metadata import distributions
 
 from core.services.backend import Backend
 from core.services.health import Readiness, check_readiness
@@ -22,3 +25,10 @@ class ReadinessProbe:
                 self._answer = check_readiness(self._backend)
                 self._asked_at = time.monotonic()
             return self._answer
+
+
+@cache
+def installed_versions() -> dict[str, str]:
+    """Of every package that this process could load, and of Python."""
+    found = {distribution.name.lower(): distribution.version for distribution in distributions()}
+    return {"python": platform.python_version(), **dict(sorted(found.items()))}

@@ -6,12 +6,14 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from api.deps import NEEDS_KEY, BackendDep, FeedsDep, ReadinessDep
+from api.deps import NEEDS_KEY, BackendDep, CallerDep, FeedsDep, ReadinessDep
 from api.openapi import problems
 from api.problems import NOT_READY, RETRY_AFTER_SECONDS, Fault, problem_response
+from api.readiness import installed_versions
 from api.schemas.health import Liveness, Readiness
 from api.strict_route import StrictRoute
 from api.telemetry import CONTENT_TYPE, HttpTelemetry
+from core.domain.access import Scope
 
 router = APIRouter(tags=["health"], route_class=StrictRoute)
 
@@ -22,12 +24,18 @@ def get_liveness() -> Liveness:
     return Liveness(status="ok")
 
 
-@router.get("/health/ready", response_model=Readiness, responses=problems(HTTPStatus.SERVICE_UNAVAILABLE))
-def get_readiness(request: Request, readiness: ReadinessDep) -> Readiness | Response:
-    """Do database, store and broker answer? 503 when requests cannot be served."""
+@router.get(
+    "/health/ready",
+    response_model=Readiness,
+    response_model_exclude_none=True,
+    responses=problems(HTTPStatus.SERVICE_UNAVAILABLE),
+)
+def get_readiness(request: Request, caller: CallerDep, readiness: ReadinessDep) -> Readiness | Response:
+    """Do database, store and broker answer? 503 when requests cannot be served. Admins are told all versions."""
     found = readiness.ask()
     if found.status != "down":
-        return Readiness.model_validate(found)
+        is_admin = caller.scope.includes(Scope.ADMIN)
+        return Readiness(**asdict(found), versions=installed_versions() if is_admin else None)
     down = ", ".join(name for name, state in asdict(found).items() if state == "down" and name != "status")
     fault = Fault(
         kind=NOT_READY,

@@ -14,3 +14,6 @@ class Readiness(Answer):
     database: Literal["ok", "down"] = Field(description="Holds all rows.")
     store: Literal["ok", "down"] = Field(description="The object store.")
     broker: Literal["ok", "down"] = Field(description="Wakes idle workers.")
+    versions: dict[str, str] | None = Field(
+        None, description="Of Python and every installed package; for keys of scope `admin` only, absent for others."
+    )

@@ -39,9 +39,9 @@ def test_a_database_that_is_away_is_503(api: RunningApi, monkeypatch: pytest.Mon
 
 def test_readiness_follows_what_is_behind(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.readiness.MAX_AGE_SECONDS", -1.0)
-    assert api.http.get("/health/ready").json() == {
-        "status": "ok", "database": "ok", "store": "ok", "broker": "ok"
-    }  # fmt: skip
+    ready = api.http.get("/health/ready").json()
+    del ready["versions"]  # where there is no key, this machine is the admin's
+    assert ready == {"status": "ok", "database": "ok", "store": "ok", "broker": "ok"}
     with monkeypatch.context() as patch:
         patch.setattr(LocalObjectStore, "check", failing(StoreUnavailable("away")))
         down = api.http.get("/health/ready")

@@ -1,5 +1,7 @@
 """`GET /metrics`, read as Prometheus reads it."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from core.services import attempts, recording
 from core.services.attempts import AttemptOutcome
 
+DASHBOARD = Path(__file__).resolve().parents[2] / "docs" / "grafana" / "preftune.json"
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -74,3 +77,27 @@ def test_it_takes_the_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/metrics?x=1"])
 def test_it_is_strict(api: RunningApi, path: str) -> None:
     assert api.http.get(path).status_code == 422
+
+
+def test_every_metric_of_the_dashboard_file_is_there(api: RunningApi) -> None:
+    """Names and labels that its queries use, and panels that lie beside each other, not on each other."""
+    api.submit()
+    held = claim(api.backend)
+    recording.record_points(api.backend, held, [point(1, tokens_per_second=200.0, num_tokens=50.0)])
+    exposed: dict[str, set[str]] = {}
+    for name, labels in scrape(api):
+        exposed.setdefault(name, set()).update(label for label, _ in labels)
+    dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    used = [name for query in queries for name in re.findall(r"preftune_\w+", query)]
+    assert used
+    assert set(used) <= exposed.keys()
+    for query in queries:
+        (name,) = re.findall(r"preftune_\w+", query)
+        grouped = re.search(r"by \(([^)]*)\)", query)
+        chosen = re.findall(r"(\w+)=\"", query)
+        assert {*(grouped[1].split(", ") if grouped else ()), *chosen} <= exposed[name], query
+    places = [panel["gridPos"] for panel in dashboard["panels"]]
+    cells = [(x, y) for p in places for x in range(p["x"], p["x"] + p["w"]) for y in range(p["y"], p["y"] + p["h"])]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
