@@ -9,6 +9,7 @@ from cli import (
     job_commands,
     key_commands,
     model_commands,
+    object_commands,
     project_commands,
     service_commands,
 )
@@ -26,6 +27,7 @@ app.command()(doctor.doctor)
 app.add_typer(dataset_commands.app, name="datasets")
 app.add_typer(model_commands.app, name="models")
 app.add_typer(key_commands.app, name="keys")
+app.add_typer(object_commands.app, name="objects")
 app.add_typer(project_commands.app, name="projects")
 
 if __name__ == "__main__":

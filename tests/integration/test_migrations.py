@@ -1,5 +1,6 @@
 """Migrations make exactly the schema that the tables describe, on both databases, however many start them."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -7,13 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backends import make_backend
 from servers import PostgresServer, run_postgresql
 from sqlalchemy import Engine, text
+from toy_jobs import (
+    InProcessWorker,
+    attempts_of,
+    check_succeeded,
+    submit_toy,
+    view,
+    wait_for_status,
+    wait_for_step,
+)
+from toy_trainer import Script
 
+from core.database import migrate
 from core.database.engine import open_engine
 from core.database.migrate import is_current, upgrade
 from core.database.schema import metadata
-from core.database.session import DatabaseUnavailable
+from core.database.session import Database, DatabaseUnavailable
 from core.settings import SettingsError
 
 SQLITE_SCHEMA = "SELECT type, name, sql FROM sqlite_master WHERE name <> 'alembic_version' AND sql IS NOT NULL"
@@ -109,3 +122,55 @@ def test_a_database_of_a_newer_version_is_left_alone(urls: tuple[str, str]) -> N
 def test_a_database_that_is_not_there_is_told_so() -> None:
     with pytest.raises(DatabaseUnavailable):
         upgrade("postgresql://postgres@127.0.0.1:9/nothing")
+
+
+NEXT_VERSION = '''
+"""What a next version might add"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "9000"
+down_revision = "{newest}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("jobs", sa.Column("colour", sa.Text(), nullable=True))
+    op.add_column("metric_points", sa.Column("weight", sa.Integer(), nullable=False, server_default="1"))
+    op.create_table("colours", sa.Column("job_id", sa.String(64), sa.ForeignKey("jobs.id"), primary_key=True))
+    op.create_index("ix_jobs_colour", "jobs", ["colour"])
+'''
+
+
+def test_old_workers_go_on_under_a_new_schema(
+    urls: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is migrated and after; what starts with the old version from then on is told to be replaced."""
+    upgrade(urls[0])
+    database = Database(open_engine(urls[0]))
+    backend = make_backend(tmp_path, database, lease_seconds=6, heartbeat_seconds=0.2, poll_seconds=0.1)
+    script = Script(steps=30, step_seconds=0.02, checkpoint_every=5)
+    ids = [submit_toy(backend, script, reuse=False) for _ in range(3)]
+    newer = tmp_path / "migrations"
+    shutil.copytree(migrate._MIGRATIONS, newer)
+    newest = max(path.name[:4] for path in (newer / "versions").glob("*.py"))
+    (newer / "versions" / "9000_next.py").write_text(NEXT_VERSION.format(newest=newest))
+    with InProcessWorker(backend):
+        wait_for_step(backend, ids[0], "dpo", 5)
+        assert view(backend, ids[0]).status.value == "running"
+        with monkeypatch.context() as patch:
+            patch.setattr(migrate, "_MIGRATIONS", newer)
+            upgrade(urls[0])
+            assert is_current(database.engine)
+        assert not is_current(database.engine), "nothing of the old version starts any more"
+        for job_id in ids:
+            wait_for_status(backend, job_id, "succeeded", "failed", "cancelled")
+    for job_id in ids:
+        check_succeeded(backend, job_id, script)
+        assert len(attempts_of(backend, job_id)) == 1, "no attempt was lost to the migration"
+    with database.engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM jobs WHERE colour IS NULL")) == len(ids)
+        assert connection.scalar(text("SELECT min(weight) FROM metric_points")) == 1
+    database.close()

@@ -1,0 +1,39 @@
+"""`preftune objects …`: run where the service's settings are, while API and workers are stopped."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.console import fail, out
+from cli.extras import from_extra
+from cli.service_backend import operating
+
+app = typer.Typer(help="The object store as a folder, for backups.", no_args_is_help=True)
+_COPIES = "core.services.object_copies"
+Folder = Annotated[Path, typer.Argument(help="Where the copy lies.")]
+
+
+@app.command()
+def save(folder: Folder) -> None:
+    """Copy every object into a new folder, with the SHA-256 of each."""
+    out.print(f"{_run('save', folder)} objects saved to {folder}", markup=False)
+
+
+@app.command()
+def load(folder: Folder) -> None:
+    """Put a saved folder into an empty store, once every file of it has been checked."""
+    out.print(f"{_run('load', folder)} objects loaded from {folder}", markup=False)
+
+
+def _run(name: str, folder: Path) -> int:
+    copy: Callable[[Any, Path], int] = from_extra(_COPIES, name, "api")
+    refused = from_extra(_COPIES, "CopyRefused", "api")
+    with operating() as backend:
+        try:
+            return copy(backend.store, folder)
+        except refused as error:
+            fail(str(error))
+        except OSError as error:
+            fail(f"{error.filename or folder}: {error.strerror}")

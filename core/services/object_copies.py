@@ -1,0 +1,64 @@
+"""Everything in the store as a folder, and back: what a backup keeps beside the dump of the database.
+
+<folder>/objects/<key>      as in a store that is a local directory
+<folder>/SHA256SUMS         written last; `sha256sum -c SHA256SUMS` checks the folder
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from core.storage import keys
+from core.storage.local import LocalObjectStore
+from core.storage.object_store import ObjectInfo, ObjectNotFound, ObjectStore
+from core.storage.trees import SUMS_FILE, file_sha256
+
+OBJECTS = "objects"
+
+
+class CopyRefused(Exception):
+    """Nothing was written. The text is for the operator."""
+
+
+def save(store: ObjectStore, folder: Path) -> int:
+    """Copy every object; returns how many. Raises CopyRefused, Unavailable."""
+    if folder.exists() and any(folder.iterdir()):
+        raise CopyRefused(f"{folder} is not empty")
+    target = LocalObjectStore(folder / OBJECTS)
+    lines = []
+    with TemporaryDirectory(dir=folder) as temporary:
+        fetched = Path(temporary) / "object"
+        for info in _all(store):
+            try:
+                store.get_file(info.key, fetched)
+            except ObjectNotFound:  # deleted since it was listed: no row names it
+                continue
+            lines.append(f"{file_sha256(fetched)}  {OBJECTS}/{info.key}\n")
+            target.put_file(info.key, fetched, is_final=True)
+            fetched.unlink()
+    target.remove_leftovers(0)
+    (folder / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
+    return len(lines)
+
+
+def load(store: ObjectStore, folder: Path) -> int:
+    """Put them into a store that holds none; all are checked before the first. Raises CopyRefused, Unavailable."""
+    try:
+        lines = (folder / SUMS_FILE).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        raise CopyRefused(f"{folder} is no whole copy: {SUMS_FILE} cannot be read") from None
+    sums = {path.removeprefix(f"{OBJECTS}/"): digest for digest, _, path in (line.partition("  ") for line in lines)}
+    if next(_all(store), None) is not None:
+        raise CopyRefused("the store holds objects already; load into an empty one")
+    source = folder / OBJECTS
+    for key, digest in sums.items():
+        if not (source / key).is_file() or file_sha256(source / key) != digest:
+            raise CopyRefused(f"{OBJECTS}/{key} is missing or damaged")
+    for key in sums:
+        store.put_file(key, source / key)
+    return len(sums)
+
+
+def _all(store: ObjectStore) -> Iterator[ObjectInfo]:
+    for root in (keys.ROOT, keys.MODELS_ROOT):
+        yield from store.list(root)

@@ -1,0 +1,66 @@
+"""Migrations only add, so that workers of the version before go on while they run, and after."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MIGRATIONS = sorted((ROOT / "migrations" / "versions").glob("*.py"))
+ADDING = {"create_table", "create_index", "add_column", "f"}
+EXCEPTIONS: dict[str, str] = {}
+"""`file: operation` -> why no process of the version before can notice."""
+
+
+def operations(path: Path) -> list[tuple[str, ast.Call]]:
+    """What `upgrade` calls of alembic, or runs as a statement of its own."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    upgrade = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "upgrade")
+    calls = [node for node in ast.walk(upgrade) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    return [
+        (call.func.attr, call)
+        for call in calls
+        if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name) and call.func.value.id == "op"
+    ]
+
+
+def options(call: ast.Call) -> dict[str, object]:
+    return {word.arg: getattr(word.value, "value", "an expression") for word in call.keywords if word.arg}
+
+
+def fault(name: str, call: ast.Call) -> str | None:
+    if name not in ADDING:
+        return f"{name} takes or changes what the version before uses"
+    if name == "create_index" and options(call).get("unique"):
+        return "a unique index refuses what the version before may write"
+    if name == "add_column":
+        column = call.args[1]
+        assert isinstance(column, ast.Call)
+        if options(column).get("nullable", True) is not True and "server_default" not in options(column):
+            return "the version before writes rows without the new column: it must be nullable or have a server default"
+    return None
+
+
+@pytest.mark.parametrize("path", MIGRATIONS, ids=lambda path: path.stem)
+def test_a_migration_only_adds(path: Path) -> None:
+    faults = [f"{path.name}: {name}: {reason}" for name, call in operations(path) if (reason := fault(name, call))]
+    assert [line for line in faults if line.rpartition(":")[0] not in EXCEPTIONS] == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "is_fault"),
+    [
+        ('op.add_column("jobs", sa.Column("x", sa.Text(), nullable=True))', False),
+        ('op.add_column("jobs", sa.Column("x", sa.Text(), nullable=False, server_default=""))', False),
+        ('op.add_column("jobs", sa.Column("x", sa.Text(), nullable=False))', True),
+        ('op.create_index("ix", "jobs", ["x"], unique=True)', True),
+        ('op.drop_column("jobs", "name")', True),
+        ('op.alter_column("jobs", "name", nullable=False)', True),
+        ('op.execute("DELETE FROM jobs")', True),
+        ('op.batch_alter_table("jobs")', True),
+    ],
+)
+def test_what_counts_as_adding(tmp_path: Path, statement: str, is_fault: bool) -> None:
+    path = tmp_path / "0001_x.py"
+    path.write_text(f"def upgrade() -> None:\n    {statement}\n")
+    assert any(fault(name, call) for name, call in operations(path)) is is_fault
