@@ -7,18 +7,22 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+from pydantic import SecretStr
 from structlog.typing import Processor
 
 from core.settings import Settings
 
 _SECRET_KEYS = re.compile(r"authorization|api_?key|secret|password|cookie", re.IGNORECASE)
-_SECRET_TEXTS = (
+Texts = tuple[tuple[re.Pattern[str], str], ...]
+_SECRET_TEXTS: Texts = (
     (re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]+"), r"\1***"),
     (re.compile(r"\bpt_[\w-]+"), "pt_***"),
     (re.compile(r"(?i)(x-amz-(?:signature|credential|security-token)=)[^&\s]+"), r"\1***"),
     (re.compile(r"(\b[a-z][a-z0-9+]*://[^\s:/@]*:)[^\s@/]+@"), r"\1***@"),
 )
 _MAX_DEPTH = 4
+_MIN_SECRET_CHARS = 8
+"""What is shorter is part of ordinary words too."""
 
 
 def configure_logging(settings: Settings) -> None:
@@ -29,7 +33,7 @@ def configure_logging(settings: Settings) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
-        redact,
+        redactor_of(settings),
     ]
     renderer: Processor = (
         structlog.processors.JSONRenderer()
@@ -56,21 +60,39 @@ def configure_logging(settings: Settings) -> None:
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Secrets by the name of their key or by their look; keys, signatures and passwords in URLs."""
+    return _redact(event, _SECRET_TEXTS)
+
+
+def redactor_of(settings: Settings) -> Processor:
+    """As `redact`, and what this process itself holds, whatever it looks like and wherever it stands."""
+    values = [getattr(settings, name) for name in Settings.model_fields]
+    held = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+    known = "|".join(re.escape(text) for text in held if len(text) >= _MIN_SECRET_CHARS)
+    texts = (*_SECRET_TEXTS, (re.compile(known), "***")) if known else _SECRET_TEXTS
+
+    def process(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return _redact(event, texts)
+
+    return process
+
+
+def _redact(event: MutableMapping[str, Any], texts: Texts) -> MutableMapping[str, Any]:
     for key in list(event):
         if not key.startswith("_"):
-            event[key] = "***" if _SECRET_KEYS.search(key) else _clean(event[key], 0)
+            event[key] = "***" if _SECRET_KEYS.search(key) else _clean(event[key], texts, 0)
     return event
 
 
-def _clean(value: Any, depth: int) -> Any:
+def _clean(value: Any, texts: Texts, depth: int) -> Any:
     if isinstance(value, str):
-        for pattern, replacement in _SECRET_TEXTS:
+        for pattern, replacement in texts:
             value = pattern.sub(replacement, value)
         return value
     if isinstance(value, dict) and depth < _MAX_DEPTH:
         return {
-            key: "***" if _SECRET_KEYS.search(str(key)) else _clean(inner, depth + 1) for key, inner in value.items()
+            key: "***" if _SECRET_KEYS.search(str(key)) else _clean(inner, texts, depth + 1)
+            for key, inner in value.items()
         }
     if isinstance(value, list | tuple) and depth < _MAX_DEPTH:
-        return [_clean(inner, depth + 1) for inner in value]
+        return [_clean(inner, texts, depth + 1) for inner in value]
     return value

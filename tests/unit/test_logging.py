@@ -4,7 +4,7 @@ import logging
 import pytest
 import structlog
 
-from core.logging import configure_logging, redact
+from core.logging import configure_logging, redact, redactor_of
 from core.settings import Settings
 
 
@@ -43,6 +43,13 @@ def test_secrets_are_known_by_the_name_of_their_key() -> None:
         "S3_SECRET": "***",
         "headers": {"Authorization": "***", "Accept": "d"},
     }
+
+
+def test_what_the_process_itself_holds_is_taken_out_wherever_it_stands() -> None:
+    settings = Settings(api_key="0a1b2c3d4e(f", s3_secret_access_key="another+one", database_password="short")  # type: ignore[arg-type]
+    event = {"event": "GET /jobs/0a1b2c3d4e(f", "path": ["another+one", "short of pt_x"]}
+    assert redactor_of(settings)(None, "info", event) == {"event": "GET /jobs/***", "path": ["***", "short of pt_***"]}
+    assert redactor_of(Settings())(None, "info", {"event": "plain"}) == {"event": "plain"}
 
 
 @pytest.mark.usefixtures("_restored_logging")
