@@ -13,12 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-<<<<<<< HEAD
-from core.domain.errors import DomainError, Fenced, Unavailable
-=======
 from core import tracing
-from core.domain.errors import Fenced, Unavailable
->>>>>>> e340135 (Traces of requests and attempts as an extra; finished jobs let go of checkpoints and artifacts after so many days, if wanted)
+from core.domain.errors import DomainError, Fenced, Unavailable
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import FINAL_STATUSES, AttemptOutcome, JobStatus
 from core.domain.trainer_protocol import (
