@@ -70,7 +70,12 @@ class Workplace:
 def run_attempt(place: Workplace, claim: Claim, work_dir: Path) -> None:
     """From a claim to the end of the attempt. Raises nothing."""
     _log.info("attempt %d of %s starts", claim.attempt, claim.job_id)
-    facts = {"job_id": claim.job_id, "project_id": claim.project_id, "attempt": claim.attempt, "worker": claim.worker}
+    facts: dict[str, str | int] = {
+        "job_id": claim.job_id,
+        "project_id": claim.project_id,
+        "attempt": claim.attempt,
+        "worker": claim.worker,
+    }
     with tracing.span("attempt", **facts), Heartbeat(place.backend, claim) as heartbeat:
         attempt = _Attempt(place, claim, work_dir, Wishes(heartbeat, place.drain))
         try:
