@@ -51,8 +51,7 @@ def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) ->
     """Work until SIGTERM or SIGINT; returns the exit code. Raises SettingsError."""
     configure_logging(settings)
     tracing.start(settings, "preftune-worker")
-    drain = Drain(settings.stop_grace_seconds)
-    _install_handlers(drain)
+    drain = _drain_on_signals(settings.stop_grace_seconds)
     targets = targets_of(settings)
     does_train = settings.worker_lanes != "light"
     device = choose_devices(settings.device, settings.num_devices) if does_train else CPU
@@ -91,8 +90,9 @@ def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) ->
         _log.info("worker %s ends", settings.effective_worker_name)
 
 
-def _install_handlers(drain: Drain) -> None:
+def _drain_on_signals(grace_seconds: float) -> Drain:
     """SIGTERM, SIGINT or SIGHUP: drain. A second SIGINT: end at once, and the trainer with us."""
+    drain = Drain(grace_seconds)
 
     def handle(number: int, _frame: object) -> None:
         if number == signal.SIGINT and drain.is_begun:
@@ -102,6 +102,7 @@ def _install_handlers(drain: Drain) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, handle)
+    return drain
 
 
 def _require_schema(backend: Backend) -> None:
