@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +39,9 @@ STOP_SECONDS = 20
 def demo(
     data_dir: Annotated[Path, typer.Option(help="Where the demo keeps its service's data.")] = Path("data/demo"),
     models_dir: Annotated[Path, typer.Option(help="Where base models are kept.")] = Path("models"),
+    url: Annotated[
+        str | None, typer.Option(help="A service that runs already, with these base models; default: one is started.")
+    ] = None,
 ) -> None:
     """Fetch a base model, start the service, tune the model on example pairs, and show what changed."""
     out.rule("[bold]1  base model")
@@ -50,14 +53,23 @@ def demo(
     out.print(f"{pulled.name} from {pulled.source}", markup=False)
     out.rule("[bold]2  service")
     try:
-        with running_service(data_dir, models_dir) as url, Client(url) as client:
-            out.print(f"running at {url} (API docs: {url}/docs)")
+        service = running_service(data_dir, models_dir) if url is None else nullcontext(url)
+        with service as at, _client(at, url) as client:
+            out.print(f"running at {at} (API docs: {at}/docs)")
             code = _run(client, data_dir, pulled.directory)
     except PreftuneError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        fail("stopped; nothing is left running", code=130)
+        fail("stopped; nothing is left running" if url is None else "not watched any more; the job goes on", code=130)
     raise typer.Exit(code)
+
+
+def _client(at: str, given: str | None) -> Client:
+    """The key of a service that runs already may come from a file, as that of a service does."""
+    if given is None:
+        return Client(at)
+    key = from_extra("core.settings", "load_settings")().api_key
+    return Client(at, api_key=key and key.get_secret_value())
 
 
 def _run(client: Client, data_dir: Path, base_model_dir: Path) -> int:

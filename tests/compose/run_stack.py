@@ -7,95 +7,30 @@ port and volumes of its own and removes them at the end. What it finds wrong end
 import json
 import os
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+from stack import PATIENCE_SECONDS, ROOT, Stack, docker, require, say, wait_for
 
-from preftune import Client
+from preftune import Client, PreftuneError
 
-ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from tiny_models import make_tiny_model  # noqa: E402
+from tiny_models import make_tiny_model
 
-PROJECT = "preftune-test"
 NUM_PAIRS = 200
 STAGE = {"batch_size": 4, "learning_rate": 1e-3}
 EPOCHS = 6
 STEPS = EPOCHS * NUM_PAIRS // 4
-JOB_SECONDS = 300
-STORE_IMAGE = "chrislusf/seaweedfs"
-PINNED_TAG = "4.48"
-
-
-def say(text: str) -> None:
-    print(f"[{time.monotonic() - STARTED:6.1f} s] {text}", flush=True)  # noqa: T201
-
-
-STARTED = time.monotonic()
-
-
-def store_tag() -> str:
-    """The pinned tag; where an engine has only another one locally, as one that cannot pull, that."""
-    for tag in (PINNED_TAG, "latest"):
-        if docker("image", "inspect", f"{STORE_IMAGE}:{tag}", check=False).returncode == 0:
-            return tag
-    return PINNED_TAG
-
-
-def docker(*arguments: str, check: bool = True, timeout: float = 60) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=check, timeout=timeout)
-
-
-class Stack:
-    """`docker compose` on our own project, with secrets made for this run as a user makes them."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.folder = folder
-        self.client_url = f"http://127.0.0.1:{self.port}"
-        self.make_secrets(folder / "secrets")
-
-    def make_secrets(self, secrets_dir: Path) -> None:
-        self.secrets_dir = secrets_dir
-        self.env_file = self.folder / "env"
-        self.env_file.write_text(
-            f"SECRETS_DIR={secrets_dir}\nPREFTUNE_PUBLISH=127.0.0.1:{self.port}\n"
-            f"SEAWEEDFS_TAG={store_tag()}\nWORKER_THREADS=1\n"
-        )
-        self.script("make-secrets.sh")
-        self.client = Client(self.client_url, api_key=(secrets_dir / "api_key").read_text().strip())
-
-    def script(self, name: str, *arguments: Path) -> None:
-        """One of the scripts under docker/, on this stack."""
-        own = {"COMPOSE_PROJECT_NAME": PROJECT, "COMPOSE_ENV_FILES": str(self.env_file)}
-        command = ["sh", f"docker/{name}", *map(str, arguments)]
-        environment = os.environ | own | {"SECRETS_DIR": str(self.secrets_dir)}
-        run = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600
-        )
-        require(run.returncode == 0, f"docker/{name} failed:\n{run.stderr}")
-
-    def compose(self, *arguments: str, timeout: float = 900) -> str:
-        command = ["docker", "compose", "-p", PROJECT, "--env-file", str(self.env_file), *arguments]
-        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
-        if run.returncode:
-            raise SystemExit(f"docker compose {' '.join(arguments)} failed:\n{run.stdout}\n{run.stderr}")
-        return run.stdout
-
-    def up(self) -> float:
-        started = time.monotonic()
-        self.compose("up", "-d", "--wait", "--wait-timeout", "240")
-        return time.monotonic() - started
+IMAGES = ("preftune-api", "preftune-worker")
+BASE_IMAGE = "python:3.11-slim"
+CANARY = "canary-5d1f0c2e8b7a4963"
 
 
 def main() -> None:
@@ -121,28 +56,32 @@ def exercise(stack: Stack, folder: Path) -> None:
     check_exposure(stack)
     check_confinement(stack)
     add_base_model(stack, folder)
-    dataset = stack.client.datasets.upload(write_pairs(folder / "pairs.jsonl"))
+    dataset = stack.client.datasets.upload(write_pairs(folder / "pairs.parquet"))
     job_id = submit(stack.client, dataset["id"])
     disturb(stack, job_id)
     check_outcome(stack.client, job_id, folder / "policy")
-    check_logs(stack)
+    check_scores(stack.client, job_id)
+    check_secrecy(stack)
     stack.compose("down", "-t", "10")
     say(f"down and up again: healthy after {stack.up():.1f} s")
     check_outcome(stack.client, job_id, folder / "policy-again")
     compare(folder / "policy", folder / "policy-again")
     say("the job and its policy are still there, byte for byte")
     rehearse_restoring(stack, folder, dataset["id"])
+    check_secrecy(stack)
 
 
 def rehearse_restoring(stack: Stack, folder: Path, dataset_id: str) -> None:
     """Into an empty stack with other secrets: what was there is there, and a paused job ends as an undisturbed one."""
     paused = submit(stack.client, dataset_id, reuse=False)
-    wait_for(lambda: dpo_step(stack.client, paused) >= 40, "DPO to be under way")
+    drain(stack, paused)
     stack.client.jobs.pause(paused)
     wait_for(lambda: stack.client.jobs.get(paused)["status"] == "paused", "the job to be paused")
     key = stack.compose("exec", "-T", "api", "preftune", "keys", "create", "drill").strip()
+    stack.secrets.add(key)
     stack.script("backup.sh", folder / "backup")
     say(f"backed up: {sum(path.stat().st_size for path in (folder / 'backup').iterdir()) / 1e6:,.0f} MB")
+    check_secrecy(stack)
     stack.compose("down", "-v", "-t", "10")
     stack.make_secrets(folder / "other-secrets")
     stack.script("restore.sh", folder / "backup")
@@ -150,7 +89,7 @@ def rehearse_restoring(stack: Stack, folder: Path, dataset_id: str) -> None:
     restored = Client(stack.client_url, api_key=key)
     compare(download(restored, newest_succeeded(restored), folder / "restored"), folder / "policy")
     restored.jobs.resume(paused)
-    job = restored.jobs.wait(paused, timeout_seconds=JOB_SECONDS)
+    job = restored.jobs.wait(paused, timeout_seconds=PATIENCE_SECONDS)
     require(job["status"] == "succeeded", f"the paused job {job['status']}: {job['error']}")
     weights = [
         path / "model.safetensors" for path in (download(restored, paused, folder / "resumed"), folder / "policy")
@@ -159,12 +98,28 @@ def rehearse_restoring(stack: Stack, folder: Path, dataset_id: str) -> None:
     say("a key made before opens it; the policy is the same; the paused job ended in the very same weights")
 
 
+def drain(stack: Stack, job_id: str) -> None:
+    """`docker compose stop` lets the worker commit a checkpoint and hand its job back; the job goes on from there."""
+    wait_for(lambda: dpo_step(stack.client, job_id) >= 40, "DPO to be under way")
+    started = time.monotonic()
+    stack.compose("stop", "worker")
+    seconds = time.monotonic() - started
+    job = stack.client.jobs.get(job_id)
+    require(job["status"] == "queued", f"after the drain the job is {job['status']}")
+    handed_back = int(job["progress"]["step"])
+    stack.up()
+    wait_for(lambda: stack.client.jobs.get(job_id)["status"] == "running", "the job to go on")
+    wait_for(lambda: dpo_step(stack.client, job_id) > handed_back, "the job to go on")
+    say(f"the worker drained within {seconds:.1f} s, at DPO step {handed_back}; the job went on")
+
+
 def newest_succeeded(client: Client) -> str:
     job_id: str = client.jobs.list(status="succeeded")["data"][0]["id"]
     return job_id
 
 
 def download(client: Client, job_id: str, folder: Path) -> Path:
+    """The client compares every file with its sum."""
     return client.jobs.download(job_id, folder)
 
 
@@ -176,15 +131,22 @@ def compare(one: Path, other: Path) -> None:
 
 
 def check_images() -> None:
-    for image in ("preftune-api", "preftune-worker"):
-        num_bytes = int(docker("image", "inspect", "-f", "{{.Size}}", image).stdout)
+    base_bytes = image_bytes(BASE_IMAGE)
+    for image in IMAGES:
+        num_bytes = image_bytes(image)
         user = docker("run", "--rm", image, "id", "-u").stdout.strip()
         require(user not in ("", "0"), f"{image} runs as user {user!r}")
-        say(f"{image}: {num_bytes / 1e6:,.0f} MB, runs as user {user}")
+        added = f" ({(num_bytes - base_bytes) / 1e6:,.0f} MB on top of {BASE_IMAGE})" if base_bytes else ""
+        say(f"{image}: {num_bytes / 1e6:,.0f} MB{added}, runs as user {user}")
     has_torch = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is not None)"
     require(
         docker("run", "--rm", "preftune-api", "python", "-c", has_torch, check=False).returncode == 0, "torch in API"
     )
+
+
+def image_bytes(image: str) -> int:
+    """0: it is not here under this name, as after a build by an engine that keeps base images to itself."""
+    return int(docker("image", "inspect", "-f", "{{.Size}}", image, check=False).stdout.strip() or 0)
 
 
 def add_base_model(stack: Stack, folder: Path) -> None:
@@ -200,43 +162,49 @@ def add_base_model(stack: Stack, folder: Path) -> None:
 
 def check_exposure(stack: Stack) -> None:
     """Only the API's port is published, and it wants the key."""
-    services = json.loads(stack.compose("config", "--format", "json"))["services"]
-    published = {name for name, service in services.items() if service.get("ports")}
+    published = {name for name, service in stack.config()["services"].items() if service.get("ports")}
     require(published == {"api"}, f"published: {published}")
-    for headers in ({}, {"Authorization": "Bearer wrong"}):
-        status = httpx.get(f"http://127.0.0.1:{stack.port}/models", headers=headers).status_code
+    for headers in ({}, {"Authorization": f"Bearer {CANARY}"}):
+        status = httpx.get(f"{stack.client_url}/models", headers=headers).status_code
         require(status == 401, f"an answer of {status} without the key")
 
 
 def check_confinement(stack: Stack) -> None:
     """No root file system to write to, no capability but the one that is named, no root but in the store."""
     for service, user, capabilities in (
-        ("api", "10001", 0), ("worker", "10001", 0), ("postgres", "999", 0), ("redis", "999", 0), ("store", "0", 2),
+        ("api", "10001", 0), ("worker", "10001", 0), ("light", "10001", 0),
+        ("postgres", "999", 0), ("redis", "999", 0), ("store", "0", 2),
     ):  # fmt: skip
         script = "id -u; grep CapEff /proc/self/status; touch /new 2>/dev/null && echo writable; true"
         found, effective, *rest = stack.compose("exec", "-T", service, "sh", "-c", script).split("\n")
         require(found == user, f"{service} runs as {found}")
         require(int(effective.split()[1], 16) == capabilities, f"{service}: {effective}")
         require("writable" not in rest, f"{service} can write to its root")
-    networks = json.loads(stack.compose("config", "--format", "json"))["networks"]
-    require(networks["back"]["internal"] is True, "the services' network leads out")
-    say("every container: read-only root, no capabilities, no network but the stack's own")
+    require(stack.config()["networks"]["back"]["internal"] is True, "the services' network leads out")
+    for name, service in stack.config()["services"].items():
+        require(int(service.get("mem_limit", 0)) > 0, f"{name} may take all memory")
+    say("every container: read-only root, no capabilities, bounded memory, no network but the stack's own")
 
 
-def check_logs(stack: Stack) -> None:
-    """Nothing secret in logs."""
-    logs = stack.compose("logs", "--no-color")
-    for path in stack.secrets_dir.iterdir():
-        require(path.read_text().strip() not in logs, f"{path.name} stands in the logs")
-    say(f"{len(logs.splitlines())} lines of logs hold none of the {len(list(stack.secrets_dir.iterdir()))} secrets")
+def check_secrecy(stack: Stack) -> None:
+    """Nothing secret in logs, in what describes the containers, or in images."""
+    told = {
+        "the logs": stack.compose("logs", "--no-color"),
+        "a container's description": docker("inspect", *stack.containers()).stdout,
+        "an image": "".join(docker("history", "--no-trunc", image).stdout for image in IMAGES),
+    }
+    for place, text in told.items():
+        for secret in (*stack.secrets, CANARY):
+            require(secret not in text, f"a secret stands in {place}")
+    say(f"{len(told['the logs'].splitlines())} lines of logs hold none of {len(stack.secrets) + 1} secrets")
 
 
 def write_pairs(path: Path) -> Path:
-    lines = [
+    rows = [
         {"prompt": f"Name {n}?", "chosen": f"A short reply {n}.", "rejected": f"Well, let me see about {n} …"}
         for n in range(NUM_PAIRS)
     ]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    pq.write_table(pa.Table.from_pylist(rows), path)
     return path
 
 
@@ -256,6 +224,7 @@ def disturb(stack: Stack, job_id: str) -> None:
     step = dpo_step(stack.client, job_id)
     require(step < STEPS, "the job had ended before its worker was killed")
     say(f"worker killed at DPO step {step} of {STEPS}")
+    check_secrecy(stack)  # a container that is removed takes its log with it
     stack.compose("rm", "-f", "worker")
     stack.compose("restart", "-t", "10", "postgres", "store")
     stack.compose("rm", "-s", "-f", "redis")
@@ -268,14 +237,25 @@ def dpo_step(client: Client, job_id: str) -> int:
 
 
 def check_outcome(client: Client, job_id: str, folder: Path) -> None:
-    job: dict[str, Any] = client.jobs.wait(job_id, timeout_seconds=JOB_SECONDS)
+    job: dict[str, Any] = client.jobs.wait(job_id, timeout_seconds=PATIENCE_SECONDS)
     require(job["status"] == "succeeded", f"the job {job['status']}: {job['error']}")
     require(job["attempt"] == 2, f"{job['attempt']} attempts")
     steps = all_steps(client, job_id)
     require(steps == list(range(1, STEPS + 1)), "a metric point is missing or double")
-    client.jobs.download(job_id, folder)
+    download(client, job_id, folder)
     require((folder / "model.safetensors").stat().st_size > 0, "no weights")
     say(f"succeeded after {job['attempt']} attempts, {len(steps)} DPO steps; policy downloaded and verified")
+
+
+def check_scores(client: Client, job_id: str) -> None:
+    """By the light worker: the one that trains leaves them to it."""
+    pair = {"prompt": "Name 1?", "chosen": "A short reply 1.", "rejected": "Well, let me see about 1 …"}
+    try:
+        (scores,) = client.jobs.score(job_id, pairs=[pair], timeout_seconds=PATIENCE_SECONDS)
+    except (PreftuneError, TimeoutError) as error:
+        raise SystemExit(f"test-compose: no scores: {error}") from None
+    require(scores["margin"] > 0, f"the policy does not prefer what it was shown: {json.dumps(scores)}")
+    say(f"scored by the light worker: reward margin {scores['margin']:+.2f}")
 
 
 def all_steps(client: Client, job_id: str) -> list[int]:
@@ -287,19 +267,6 @@ def all_steps(client: Client, job_id: str) -> list[int]:
         after = page["last_seq"]
         if not page["has_more"]:
             return steps
-
-
-def require(condition: bool, otherwise: str) -> None:
-    if not condition:
-        raise SystemExit(f"test-compose: {otherwise}")
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + JOB_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"waited {JOB_SECONDS} s for {what}")
-        time.sleep(0.3)
 
 
 if __name__ == "__main__":

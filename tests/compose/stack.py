@@ -1,0 +1,100 @@
+"""`docker compose` on a project of its own, with secrets made for this run as a user makes them."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from preftune import Client
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = "preftune-test"
+STORE_IMAGE = "chrislusf/seaweedfs"
+PINNED_TAG = "4.48"
+PATIENCE_SECONDS = 300
+_STARTED = time.monotonic()
+
+
+def say(text: str) -> None:
+    print(f"[{time.monotonic() - _STARTED:6.1f} s] {text}", flush=True)  # noqa: T201
+
+
+def require(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise SystemExit(f"test-compose: {otherwise}")
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        require(time.monotonic() < deadline, f"waited {PATIENCE_SECONDS} s for {what}")
+        time.sleep(0.3)
+
+
+def docker(*arguments: str, check: bool = True, timeout: float = 60) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=check, timeout=timeout)
+
+
+def store_tag() -> str:
+    """The pinned tag; where an engine has only another one locally, as one that cannot pull, that."""
+    for tag in (PINNED_TAG, "latest"):
+        if docker("image", "inspect", f"{STORE_IMAGE}:{tag}", check=False).returncode == 0:
+            return tag
+    return PINNED_TAG
+
+
+class Stack:
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.folder = folder
+        self.client_url = f"http://127.0.0.1:{self.port}"
+        self.secrets: set[str] = set()
+        self.make_secrets(folder / "secrets")
+
+    def make_secrets(self, secrets_dir: Path) -> None:
+        self.secrets_dir = secrets_dir
+        self.env_file = self.folder / "env"
+        self.env_file.write_text(
+            f"SECRETS_DIR={secrets_dir}\nPREFTUNE_PUBLISH=127.0.0.1:{self.port}\n"
+            f"SEAWEEDFS_TAG={store_tag()}\nWORKER_THREADS=1\nLIGHT_THREADS=1\n"
+        )
+        self.script("make-secrets.sh")
+        self.secrets |= {path.read_text().strip() for path in secrets_dir.iterdir()}
+        self.client = Client(self.client_url, api_key=(secrets_dir / "api_key").read_text().strip())
+
+    def script(self, name: str, *arguments: Path) -> None:
+        """One of the scripts under docker/, on this stack."""
+        own = {"COMPOSE_PROJECT_NAME": PROJECT, "COMPOSE_ENV_FILES": str(self.env_file)}
+        command = ["sh", f"docker/{name}", *map(str, arguments)]
+        environment = os.environ | own | {"SECRETS_DIR": str(self.secrets_dir)}
+        run = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600
+        )
+        require(run.returncode == 0, f"docker/{name} failed:\n{run.stderr}")
+
+    def compose(self, *arguments: str, timeout: float = 900) -> str:
+        command = ["docker", "compose", "-p", PROJECT, "--env-file", str(self.env_file), *arguments]
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+        if run.returncode:
+            raise SystemExit(f"docker compose {' '.join(arguments)} failed:\n{run.stdout}\n{run.stderr}")
+        return run.stdout
+
+    def config(self) -> dict[str, Any]:
+        config: dict[str, Any] = json.loads(self.compose("config", "--format", "json"))
+        return config
+
+    def containers(self) -> list[str]:
+        """Ids, of the stopped ones too."""
+        return self.compose("ps", "-a", "-q").split()
+
+    def up(self) -> float:
+        """Returns the seconds until everything is healthy."""
+        started = time.monotonic()
+        self.compose("up", "-d", "--wait", "--wait-timeout", "240")
+        return time.monotonic() - started
