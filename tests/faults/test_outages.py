@@ -48,7 +48,9 @@ def test_a_process_frozen_between_two_rows_does_not_keep_its_locks(grounds: Grou
     seen = []
     with closing(Database(open_engine(url))) as database, psycopg.connect(url, autocommit=True) as watcher:
         connection = database.engine.raw_connection()
-        pid = connection.info.backend_pid  # type: ignore[attr-defined]
+        driver_connection = connection.driver_connection
+        assert isinstance(driver_connection, psycopg.Connection)
+        pid = driver_connection.info.backend_pid
 
         def rows() -> Iterator[tuple[int]]:
             for number in range(3):
