@@ -89,6 +89,7 @@ def ids(api: RunningApi) -> dict[str, str]:
         "path": "model.safetensors",
         "checkpoint_id": "ckpt_none",
         "score_id": "score_none",
+        "export_id": "export_none",
     }
 
 

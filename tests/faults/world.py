@@ -213,6 +213,7 @@ class World:
     def start(self, kind: str = "worker", *, strike: str = "", **settings: Any) -> Process:
         """`strike`: what happens at failpoints, as `core.failpoints` reads it."""
         log = self.folder / f"{kind.replace(' ', '-')}-{len(self.processes)}.log"
+        log.touch()  # the checker may come before the process has opened it
         environment = self.environment(**settings) | ({failpoints.VARIABLE: strike} if strike else {})
         process = self.grounds.nursery.start(kind, environment, log)
         self.processes.append(process)

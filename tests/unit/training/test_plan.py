@@ -34,6 +34,7 @@ def full_plan() -> TrainingPlan:
         precision="fp32",
         device="cuda:0",
         num_threads=4,
+        num_devices=2,
         seed=2**63 - 1,
         sample_prompts=((1, 2), (3,)),
         eos_token_ids=(2,),
