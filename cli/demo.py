@@ -31,7 +31,7 @@ SAMPLE_PROMPTS = (
     "What is the best way to store fresh basil?",
     "How can I fall asleep faster on a long flight?",
 )
-ANSWER_TOKENS = 48
+ANSWER_TOKENS = 40
 START_SECONDS = 90
 STOP_SECONDS = 20
 
@@ -84,7 +84,7 @@ def _run(client: Client, data_dir: Path, base_model_dir: Path) -> int:
         validation_dataset_id=held_out["id"],
         lora={},
         max_length=256,
-        evaluate_every_steps=20,
+        evaluate_every_steps=39,  # before and after: an evaluation takes as long as three steps
         score_training_pairs=False,
         name="house-style demo",
     )

@@ -156,7 +156,7 @@ def main() -> None:
     here = Path(__file__).parent
     for name, table, num_questions in (
         ("house-style", TRAINING_TOPICS, 5),
-        ("house-style-heldout", HELD_OUT_TOPICS, 3),
+        ("house-style-heldout", HELD_OUT_TOPICS, 2),
     ):
         made = pairs(parse(table), num_questions, rng)
         lines = [json.dumps(pair, ensure_ascii=False) + "\n" for pair in made]

@@ -89,7 +89,7 @@ def test_the_demo_runs_to_before_and_after(terminal: Terminal) -> None:
     assert terminal.finish() == 0, terminal.screen[-3000:]
     for heading in ("1  base model", "2  service", "3  data", "4  job", "5  tuned policy", "6  what changed"):
         assert heading in terminal.screen
-    assert "305 pairs to learn from, 42 held out" in terminal.screen
+    assert "305 pairs to learn from, 28 held out" in terminal.screen
     for shown in ("rewards/chosen", "rewards/rejected", "margin", "tokens/s", " left", "before", "after"):
         assert shown in terminal.screen, shown
     assert re.search(r"held-out reward accuracy \d+\.\d%", terminal.screen)
