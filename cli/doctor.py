@@ -25,7 +25,8 @@ def doctor() -> None:
     finally:
         backend.close()
     try:
-        _show("device", "ok", from_extra("worker.device", "choose_device", "api")(settings.device).label)
+        device = from_extra("worker.device", "choose_devices", "api")(settings.device, settings.num_devices)
+        _show("device", "ok", device.label)
     except settings_error as error:
         num_failed += 1
         _show("device", "failed", str(error))

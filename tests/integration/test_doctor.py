@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from core.database.migrate import upgrade
+from worker import device
 
 
 @pytest.fixture(scope="module")
@@ -72,16 +73,27 @@ def test_a_good_deployment(environment: Callable[..., None], s3: S3Server) -> No
         ({"DATABASE_URL": "postgresql://preftune@127.0.0.1:1/x"}, "database", "does not answer"),
         ({"BROKER_URL": "redis://127.0.0.1:1/0"}, "broker", "does not answer"),
         ({"DEVICE": "cuda:7"}, "device", "is not here"),
+        ({"DEVICE": "cuda:0", "NUM_DEVICES": 3}, "device", "PREFTUNE_NUM_DEVICES: 3 from cuda:0 on are not here"),
     ],
 )
 def test_what_is_wrong_is_named(
-    environment: Callable[..., None], changes: dict[str, Any], name: str, words: str
+    environment: Callable[..., None], monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], name: str, words: str
 ) -> None:
+    monkeypatch.setattr(device, "probe_gpus", lambda: ["one GPU", "another"])
     environment(**changes)
     code, found = findings()
     assert found[name][0] == "failed"
     assert words in found[name][1]
     assert code == 1
+
+
+def test_devices_that_train_together_are_counted(
+    environment: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "probe_gpus", lambda: ["one GPU", "another"])
+    environment(DEVICE="cuda:0", NUM_DEVICES=2)
+    code, found = findings()
+    assert (code, found["device"]) == (0, ["ok", "2 x one GPU"])
 
 
 def test_a_store_that_is_away(environment: Callable[..., None]) -> None:
