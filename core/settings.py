@@ -1,4 +1,7 @@
-"""Settings: environment variables with the prefix `PREFTUNE_`, or a `.env` file. A wrong one stops the start."""
+"""Settings: environment variables with the prefix `PREFTUNE_`, or a `.env` file. A wrong one stops the start.
+
+An empty one counts as not set, so that a compose file can pass on what may not be there.
+"""
 
 import os
 import socket
@@ -25,7 +28,9 @@ class SettingsError(Exception):
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
@@ -63,6 +68,8 @@ class Settings(BaseSettings):
     """Default: host, process and a random part."""
     worker_lanes: Literal["all", "training", "light"] = "all"
     """What a worker does: jobs (`training`), what is asked of finished ones, on the CPU (`light`), or both."""
+    pulse_path: Path | None = None
+    """A worker touches this file every second while it moves, for health checks; default: none."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:<n>`"""
     num_devices: Annotated[int, Field(ge=1)] = 1
@@ -145,9 +152,10 @@ def _from_files() -> dict[str, object]:
     values: dict[str, object] = {}
     for name in Settings.model_fields:
         variable = PREFIX + name.upper()
-        if (path := os.environ.get(variable + FILE_SUFFIX)) is None:
+        path = os.environ.get(variable + FILE_SUFFIX)
+        if not path:
             continue
-        if variable in os.environ:
+        if os.environ.get(variable):
             raise SettingsError(f"{variable}: set it or {variable}{FILE_SUFFIX}, not both")
         values[name] = _read(variable + FILE_SUFFIX, Path(path))
     return values

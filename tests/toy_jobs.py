@@ -139,7 +139,7 @@ class InProcessWorker:
         self.backend = backend
         self.drain = Drain(backend.settings.stop_grace_seconds)
         self.scratch = WorkerScratch(backend.settings.scratch_dir)
-        place = Workplace(
+        self.place = Workplace(
             backend=backend,
             launch=LaunchPlan(command=command, num_threads=1),
             device="cpu",
@@ -147,7 +147,7 @@ class InProcessWorker:
             targets=targets,
             num_devices=num_devices,
         )
-        self.runner = Runner(place, CPU, self.scratch)
+        self.runner = Runner(self.place, CPU, self.scratch)
         self._thread = threading.Thread(target=self.runner.poll, daemon=True)
 
     def __enter__(self) -> "InProcessWorker":

@@ -29,6 +29,7 @@ from worker.drain import Drain
 from worker.exporting import Exporting
 from worker.light_lane import LightLane
 from worker.live_export import targets_of
+from worker.pulse import Beat, Pulse
 from worker.runner import Runner
 from worker.scoring import Scoring
 from worker.scratch import WorkerScratch
@@ -67,27 +68,39 @@ def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) ->
         targets=targets,
         num_devices=device.count,
     )
-    runner = Runner(place, device, scratch)
-    sweeper = Sweeper(backend)
-    sweeper.start()
-    lanes: list[threading.Thread | LightLane] = []
-    if does_train:
-        lanes.append(threading.Thread(target=runner.poll, name="poller"))
-    if settings.worker_lanes != "training":
-        lanes.append(LightLane(backend, drain, scratch, launch.num_threads, (Scoring(), Exporting())))
-    for lane in lanes:
-        lane.start()
-    _log.info("worker %s is up, on %s, lanes: %s", settings.effective_worker_name, device.label, settings.worker_lanes)
+    _log.info("worker %s starts, on %s", settings.effective_worker_name, device.label)
     try:
-        return _listen(settings, runner, drain) if does_train else _wait(drain)
+        return _work(place, Runner(place, device, scratch), scratch)
     finally:
-        drain.begin()
-        for lane in lanes:
-            lane.join()
-        sweeper.stop()
         scratch.close()
         backend.close()
         _log.info("worker %s ends", settings.effective_worker_name)
+
+
+def _work(place: Workplace, runner: Runner, scratch: WorkerScratch) -> int:
+    """In the lanes that the settings name, until the drain; returns the exit code."""
+    backend, drain, settings = place.backend, place.drain, place.backend.settings
+    lanes: list[threading.Thread | LightLane] = []
+    beats: list[Beat] = []
+    if settings.worker_lanes != "light":
+        lanes.append(threading.Thread(target=runner.poll, name="poller"))
+        beats.append(place.beat)
+    if settings.worker_lanes != "training":
+        light = LightLane(backend, drain, scratch, place.launch.num_threads, (Scoring(), Exporting()))
+        lanes.append(light)
+        beats.append(light.beat)
+    sweeper = Sweeper(backend)
+    with Pulse(settings.pulse_path, beats):
+        for part in (sweeper, *lanes):
+            part.start()
+        _log.info("worker %s is up, lanes: %s", settings.effective_worker_name, settings.worker_lanes)
+        try:
+            return _wait(drain) if settings.worker_lanes == "light" else _listen(settings, runner, drain)
+        finally:
+            drain.begin()
+            for lane in lanes:
+                lane.join()
+            sweeper.stop()
 
 
 def _drain_on_signals(grace_seconds: float) -> Drain:

@@ -20,6 +20,7 @@ from core.services.backend import Backend
 from core.services.light_requests import RequestLease
 from core.storage.trees import TreeDamaged, fetch_tree
 from worker.drain import Drain
+from worker.pulse import Beat
 from worker.scratch import WorkerScratch
 from worker.trainer_process import trainer_environment
 
@@ -43,16 +44,18 @@ class CannotDo(Exception):
 class Bench:
     """What the lane gives to the work on one request: its directory, its lease, its programs."""
 
-    def __init__(self, backend: Backend, drain: Drain, num_threads: int, lease: RequestLease, work_dir: Path) -> None:
-        self.backend = backend
-        self.num_threads = num_threads
+    def __init__(self, lane: "LightLane", lease: RequestLease, work_dir: Path) -> None:
+        self.backend = lane.backend
+        self.num_threads = lane.num_threads
         self.work_dir = work_dir
-        self._drain = drain
+        self._drain = lane.drain
+        self._beat = lane.beat
         self._lease = lease
         self._renewed_at = time.monotonic()
 
     def check(self) -> None:
         """Called again and again: keeps the lease. Raises Ending when it is lost or the worker drains."""
+        self._beat()
         if self._drain.is_begun:
             raise Ending
         lease_seconds = self.backend.settings.lease_seconds
@@ -123,10 +126,11 @@ class LightLane:
         self, backend: Backend, drain: Drain, scratch: WorkerScratch, num_threads: int, trades: Sequence[Trade]
     ) -> None:
         """Of several kinds of requests those of the first one come first."""
-        self._backend = backend
-        self._drain = drain
+        self.backend = backend
+        self.drain = drain
+        self.num_threads = num_threads
+        self.beat = Beat("light")
         self._scratch = scratch
-        self._num_threads = num_threads
         self._trades = trades
         self._thread = threading.Thread(target=self._run, name="light lane", daemon=True)
 
@@ -137,7 +141,8 @@ class LightLane:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._drain.is_begun:
+        while not self.drain.is_begun:
+            self.beat()
             try:
                 is_idle = not self._do_next()
             except Unavailable as error:
@@ -147,7 +152,7 @@ class LightLane:
                 _log.exception("a request met an unexpected error; its lease will run out")
                 is_idle = True
             if is_idle:
-                self._drain.wait(random.uniform(0.75, 1.25) * POLL_SECONDS)
+                self.drain.wait(random.uniform(0.75, 1.25) * POLL_SECONDS)
 
     def _do_next(self) -> bool:
         work = self._claim()
@@ -155,16 +160,16 @@ class LightLane:
             return False
         with self._scratch.directory(work.lease.id) as work_dir:
             try:
-                work.do(Bench(self._backend, self._drain, self._num_threads, work.lease, work_dir))
+                work.do(Bench(self, work.lease, work_dir))
             except CannotDo as reason:
-                light_requests.fail(self._backend, work.lease, str(reason))
+                light_requests.fail(self.backend, work.lease, str(reason))
             except Ending:
-                light_requests.give_back(self._backend, work.lease)
+                light_requests.give_back(self.backend, work.lease)
         return True
 
     def _claim(self) -> Work | None:
         for trade in self._trades:
-            work = trade.claim(self._backend, self._backend.settings.lease_seconds)
+            work = trade.claim(self.backend, self.backend.settings.lease_seconds)
             if work is not None:
                 return work
         return None

@@ -36,6 +36,7 @@ class Runner:
             if self._place.drain.is_begun:
                 return
         try:
+            self._place.beat()
             while not self._place.drain.is_begun and self._run_next():
                 continue
         finally:
@@ -57,7 +58,9 @@ class Runner:
                 _log.exception("unexpected error while looking for jobs")
             longest = max(MAX_PAUSE_SECONDS, settings.poll_seconds)
             pause = min(longest, settings.poll_seconds * 2.0 ** min(num_failures, 8))
-            self._place.drain.wait(random.uniform(0.75, 1.25) * pause)
+            pause *= random.uniform(0.75, 1.25)
+            self._place.beat(rest_seconds=pause)
+            self._place.drain.wait(pause)
 
     def _run_next(self) -> bool:
         claim = attempts.claim(

@@ -8,6 +8,7 @@ from core.domain.job_state import Desired
 from core.domain.trainer_protocol import Stop, StopMode
 from worker.drain import Drain
 from worker.heartbeat import Heartbeat
+from worker.pulse import Beat
 from worker.trainer_process import TrainerProcess
 
 
@@ -42,12 +43,14 @@ class Interrupted(Exception):
 class Wishes:
     """What user and operator want of this attempt by now."""
 
-    def __init__(self, heartbeat: Heartbeat, drain: Drain) -> None:
+    def __init__(self, heartbeat: Heartbeat, drain: Drain, beat: Beat) -> None:
         self._heartbeat = heartbeat
         self._drain = drain
+        self._beat = beat
 
     def current(self) -> StopReason | None:
-        """Raises Fenced once another attempt holds the job."""
+        """Asked again and again by whatever the attempt does. Raises Fenced once another one holds the job."""
+        self._beat()
         if self._heartbeat.is_fenced:
             raise Fenced("Another attempt holds the job.")
         reply = self._heartbeat.reply

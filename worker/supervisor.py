@@ -9,7 +9,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from worker.memory_events import count_out_of_memory_kills
 from worker.outcomes import RUNTIME_DETAIL, Fail, GiveBack, Publish, StopHere, TrainerEnd, Verdict, judge
 from worker.patience import patiently
 from worker.publishing import Product, publish
+from worker.pulse import Beat
 from worker.recorder import Recorder
 from worker.staging import Inputs, NotOnThisWorker, StagingFailed, stage_inputs
 from worker.stopping import Interrupted, Stopper, StopReason, Wishes
@@ -65,6 +67,8 @@ class Workplace:
     """Of the live export."""
     num_devices: int = 1
     """From that one on."""
+    beat: Beat = field(default_factory=partial(Beat, "training"))
+    """Of the lane that trains."""
 
 
 def run_attempt(place: Workplace, claim: Claim, work_dir: Path) -> None:
@@ -77,7 +81,7 @@ def run_attempt(place: Workplace, claim: Claim, work_dir: Path) -> None:
         "worker": claim.worker,
     }
     with tracing.span("attempt", **facts), Heartbeat(place.backend, claim) as heartbeat:
-        attempt = _Attempt(place, claim, work_dir, Wishes(heartbeat, place.drain))
+        attempt = _Attempt(place, claim, work_dir, Wishes(heartbeat, place.drain, place.beat))
         try:
             attempt.run()
         except Fenced:

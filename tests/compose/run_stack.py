@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
-from stack import PATIENCE_SECONDS, ROOT, Stack, docker, require, say, wait_for
+from stack import KEEP_DAYS, PATIENCE_SECONDS, ROOT, Stack, docker, require, say, wait_for
 
 from preftune import Client, PreftuneError
 
@@ -55,11 +55,14 @@ def exercise(stack: Stack, folder: Path) -> None:
     say(f"healthy after {stack.up():.1f} s")
     check_exposure(stack)
     check_confinement(stack)
+    check_settings(stack)
     add_base_model(stack, folder)
     dataset = stack.client.datasets.upload(write_pairs(folder / "pairs.parquet"))
     job_id = submit(stack.client, dataset["id"])
     disturb(stack, job_id)
+    freeze(stack, "light")
     check_outcome(stack.client, job_id, folder / "policy")
+    check_illness(stack, "light")
     check_scores(stack.client, job_id)
     check_secrecy(stack)
     stack.compose("down", "-t", "10")
@@ -184,6 +187,28 @@ def check_confinement(stack: Stack) -> None:
     for name, service in stack.config()["services"].items():
         require(int(service.get("mem_limit", 0)) > 0, f"{name} may take all memory")
     say("every container: read-only root, no capabilities, bounded memory, no network but the stack's own")
+
+
+def check_settings(stack: Stack) -> None:
+    """What `.env` holds reaches every process; what it leaves empty, none."""
+    for service in ("api", "worker", "light"):
+        told = stack.compose("exec", "-T", service, "printenv").split("\n")
+        require(f"PREFTUNE_KEEP_CHECKPOINTS_DAYS={KEEP_DAYS}" in told, f"{service} was not told of the retention")
+        require("PREFTUNE_OTLP_ENDPOINT=" in told, f"{service} was told of a collector")
+
+
+def freeze(stack: Stack, service: str, number: str = "STOP") -> None:
+    """The process itself, below the container's init; its container goes on."""
+    stack.compose("exec", "-T", service, "sh", "-c", f"kill -{number} $(cat /proc/1/task/1/children)")
+
+
+def check_illness(stack: Stack, service: str) -> None:
+    """A worker that stands still is told apart from one that has nothing to do."""
+    wait_for(lambda: stack.health(service) == "unhealthy", f"the frozen {service} worker to be found ill")
+    require(stack.health("worker") == "healthy", "the other worker was found ill too")
+    freeze(stack, service, "CONT")
+    wait_for(lambda: stack.health(service) == "healthy", f"the {service} worker to be found well again")
+    say(f"the frozen {service} worker was found unhealthy, and healthy once it went on")
 
 
 def check_secrecy(stack: Stack) -> None:

@@ -16,6 +16,7 @@ PROJECT = "preftune-test"
 STORE_IMAGE = "chrislusf/seaweedfs"
 PINNED_TAG = "4.48"
 PATIENCE_SECONDS = 300
+KEEP_DAYS = 30
 _STARTED = time.monotonic()
 
 
@@ -63,6 +64,7 @@ class Stack:
         self.env_file.write_text(
             f"SECRETS_DIR={secrets_dir}\nPREFTUNE_PUBLISH=127.0.0.1:{self.port}\n"
             f"SEAWEEDFS_TAG={store_tag()}\nWORKER_THREADS=1\nLIGHT_THREADS=1\n"
+            f"PREFTUNE_KEEP_CHECKPOINTS_DAYS={KEEP_DAYS}\nPREFTUNE_OTLP_ENDPOINT=\n"
         )
         self.script("make-secrets.sh")
         self.secrets |= {path.read_text().strip() for path in secrets_dir.iterdir()}
@@ -92,6 +94,11 @@ class Stack:
     def containers(self) -> list[str]:
         """Ids, of the stopped ones too."""
         return self.compose("ps", "-a", "-q").split()
+
+    def health(self, service: str) -> str:
+        """As the engine says: starting, healthy, unhealthy."""
+        container = self.compose("ps", "-q", service).strip()
+        return docker("inspect", "-f", "{{.State.Health.Status}}", container).stdout.strip()
 
     def up(self) -> float:
         """Returns the seconds until everything is healthy."""

@@ -24,6 +24,7 @@ from toy_jobs import (
 from toy_trainer import Script
 
 from core.services.backend import Backend
+from worker.pulse import TOUCH_SECONDS
 
 SLOW = Script(steps=40, step_seconds=0.04, checkpoint_every=4, hold_at={"1": 20})
 TIMES = {"lease_seconds": 1.5, "heartbeat_seconds": 0.2, "sweep_seconds": 0.2}
@@ -123,6 +124,24 @@ def test_the_next_worker_removes_what_a_killed_one_left(backend: Backend, tmp_pa
             wait_for(lambda: not left.exists(), "the leftovers to go")
             wait_for_status(backend, job_id, "succeeded", "failed")
     check_succeeded(backend, job_id, SLOW)
+
+
+def test_the_pulse_stops_with_a_worker_that_stands_still(backend: Backend, tmp_path: Path) -> None:
+    """What the health check of docker-compose.yml looks at: how old the file is."""
+    pulse = tmp_path / "pulse"
+
+    def age() -> float:
+        return time.time() - pulse.stat().st_mtime
+
+    with WorkerProcess(backend, tmp_path / "worker.log", pulse_path=pulse, **TIMES) as worker:
+        wait_for(lambda: pulse.exists() and age() < 1, "the pulse")
+        freeze(worker, backend)
+        wait_for(lambda: age() > 3 * TOUCH_SECONDS, "the pulse to grow old")
+        worker.send(signal.SIGCONT)
+        wait_for(lambda: age() < TOUCH_SECONDS, "the pulse again")
+        worker.send(signal.SIGTERM)
+        assert worker.wait() == 0
+    assert not pulse.exists(), "a worker that has ended has none"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

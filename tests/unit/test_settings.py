@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.database.engine import open_engine
-from core.settings import SettingsError, load_settings
+from core.settings import Settings, SettingsError, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +36,18 @@ def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, name:
     monkeypatch.setenv(f"PREFTUNE_{name}", value)
     with pytest.raises(SettingsError, match=f"PREFTUNE_{name}"):
         load_settings()
+
+
+@pytest.mark.parametrize("place", ["environment", "file"])
+def test_an_empty_value_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str) -> None:
+    names = ("API_KEY", "KEEP_CHECKPOINTS_DAYS", "OTLP_ENDPOINT", "LOG_LEVEL", "PULSE_PATH", "API_KEY_FILE")
+    if place == "environment":
+        for name in names:
+            monkeypatch.setenv(f"PREFTUNE_{name}", "")
+    else:
+        (tmp_path / ".env").write_text("".join(f"PREFTUNE_{name}=\n" for name in names))
+    assert load_settings() == Settings()
+    assert load_settings().api_key is None, "an empty key would let everybody in"
 
 
 def test_a_lease_outlives_a_few_heartbeats() -> None:

@@ -1,0 +1,51 @@
+"""docker-compose.yml and .env.example: what every service must have, and only settings that exist."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from core.settings import FILE_SUFFIX, PREFIX, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))[
+    "services"
+]
+STAYS = [name for name, service in SERVICES.items() if service.get("restart") == "unless-stopped"]
+SETTINGS = {PREFIX + name.upper() for name in Settings.model_fields}
+OF_COMPOSE = {"PREFTUNE_PUBLISH"}
+
+
+def test_what_stays_up_is_watched_and_bounded() -> None:
+    assert {"api", "worker", "worker-gpu", "light", "postgres", "redis", "store"} == {*STAYS}
+    for name, service in SERVICES.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["mem_limit"], name
+    for name in STAYS:
+        assert SERVICES[name]["healthcheck"]["test"], name
+        assert SERVICES[name]["healthcheck"]["retries"] >= 3, f"{name}: one late answer is no illness"
+
+
+@pytest.mark.parametrize("name", ["worker", "worker-gpu", "light"])
+def test_a_worker_is_asked_for_the_pulse_it_was_told_to_give(name: str) -> None:
+    service = SERVICES[name]
+    assert service["environment"]["PREFTUNE_PULSE_PATH"] in service["healthcheck"]["test"][1].split()
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_setting_exists(name: str) -> None:
+    given = {key for key in SERVICES[name].get("environment", {}) if key.startswith(PREFIX)}
+    assert {key.removesuffix(FILE_SUFFIX) for key in given} <= SETTINGS
+
+
+def test_every_line_of_the_example_is_read() -> None:
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    variables = set(re.findall(r"^(?:# )?([A-Z][A-Z_]+)=", example, flags=re.MULTILINE))
+    places = ("docker-compose.yml", "docker/make-secrets.sh")
+    read = "".join((ROOT / place).read_text(encoding="utf-8") for place in places)
+    own = {"COMPOSE_PROFILES"}
+    assert {name for name in variables - own if not re.search(rf"\b{name}\b", read)} == set()
+    assert {name for name in variables if name.startswith(PREFIX)} <= SETTINGS | OF_COMPOSE
