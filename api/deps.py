@@ -16,6 +16,7 @@ DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
 MAX_CURSOR_CHARS = 512
 MAX_SEQ = 2**62
+MAX_WAIT_SECONDS = 60
 
 bearer = HTTPBearer(
     auto_error=False,
@@ -68,6 +69,10 @@ Cursor = Annotated[
     Query(max_length=MAX_CURSOR_CHARS, description="`next_cursor` of the page before; none: the first page."),
 ]
 After = Annotated[int, Query(ge=0, le=MAX_SEQ, description="`last_seq` of the page before: only what is newer.")]
+Wait = Annotated[
+    float,
+    Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to hold the answer, unless what was asked for is done."),
+]
 IdempotencyKey = Annotated[
     str | None,
     Header(

@@ -6,12 +6,11 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
-from api.deps import NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey
+from api.deps import NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey, Wait
 from api.once import Created, answer_once, creating
 from api.openapi import problems
 from api.routes.artifacts import file_url
 from api.routes.jobs import JobId
-from api.routes.scores import Wait
 from api.schemas.exports import Export, ExportRequest, Exports
 from api.strict_route import StrictRoute
 from core.services import exports

@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
-from api.deps import NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey
+from api.deps import MAX_WAIT_SECONDS, NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey, Wait
 from api.once import Created, answer_once, creating
 from api.openapi import problems
 from api.routes.jobs import JobId
@@ -13,13 +13,8 @@ from api.schemas.scores import ScoreRequest, Scores
 from api.strict_route import StrictRoute
 from core.services import scores
 
-MAX_WAIT_SECONDS = 60
-
 router = APIRouter(tags=["artifact"], route_class=StrictRoute, dependencies=NEEDS_KEY)
 
-Wait = Annotated[
-    float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to hold the answer, unless the scores are there.")
-]
 ScoreId = Annotated[str, Path(description="Id of a request for scores.", max_length=64)]
 
 

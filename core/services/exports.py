@@ -3,7 +3,6 @@
 What is made becomes one more file of the artifact; the folder that was published stays as it is.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +11,6 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from core.database.columns import database_now
 from core.database.repositories import objects, requests
 from core.database.repositories.events import EventDraft, append_event
 from core.database.tables.exports import ExportRequest
@@ -106,20 +104,8 @@ def create(
         for row in requests.list_requests(session, ExportRequest, job_id):
             if row.format is export_format and row.status is not RequestStatus.FAILED:
                 return _view(row)
-        if requests.count_waiting(session, ExportRequest, project_id) >= MAX_WAITING:
-            raise TooManyExports(f"{MAX_WAITING} exports are waiting; try again when some are done.")
-        row = ExportRequest(
-            id=chosen,
-            job_id=job_id,
-            project_id=project_id,
-            status=RequestStatus.QUEUED,
-            format=export_format,
-            verification={},
-            num_tries=0,
-            created_at=database_now(),
-        )
-        session.add(row)
-        session.flush()
+        row = ExportRequest(id=chosen, job_id=job_id, project_id=project_id, format=export_format, verification={})
+        light_requests.submit(session, row, max_waiting=MAX_WAITING, what="exports", too_many=TooManyExports)
         return _view(row)
 
     return backend.database.write(work)
@@ -145,12 +131,9 @@ def get(backend: Backend, project_id: str, job_id: str, export_id: str, *, wait_
             raise ExportNotFound(f"{job_id} has no export {export_id}.")
         return _view(row)
 
-    deadline = time.monotonic() + wait_seconds
-    while True:
-        view = backend.database.read(work)
-        if view.status not in requests.WAITING or time.monotonic() >= deadline:
-            return view
-        time.sleep(_POLL_SECONDS)
+    return light_requests.await_end(
+        lambda: backend.database.read(work), wait_seconds=wait_seconds, poll_seconds=_POLL_SECONDS
+    )
 
 
 def claim(backend: Backend, lease_seconds: float) -> ExportClaim | None:

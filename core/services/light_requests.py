@@ -1,9 +1,12 @@
-"""The lease of a request that the light lane of a worker does: kept, given back, ended; by its holder alone."""
+"""Requests that the light lane of a worker does: submitted and waited for; leased, kept, given back and ended, the
+latter by the holder of the lease alone.
+"""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -21,6 +24,14 @@ Request = TypeVar("Request", bound=LeasedRequest)
 Claimed = TypeVar("Claimed")
 
 
+class RequestView(Protocol):
+    @property
+    def status(self) -> RequestStatus: ...
+
+
+View = TypeVar("View", bound=RequestView)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RequestLease:
     """One request, held by one lane."""
@@ -28,6 +39,27 @@ class RequestLease:
     table: Table
     id: str
     token: str
+
+
+def submit(session: Session, row: LeasedRequest, *, max_waiting: int, what: str, too_many: type[Conflict]) -> None:
+    """Queue a new row, whose own columns are filled in. `what` it is, in the plural. Raises `too_many`."""
+    if requests.count_waiting(session, type(row), row.project_id) >= max_waiting:
+        raise too_many(f"{max_waiting} {what} are waiting; try again when some are done.")
+    row.status = RequestStatus.QUEUED
+    row.num_tries = 0
+    row.created_at = database_now()
+    session.add(row)
+    session.flush()
+
+
+def await_end(look: Callable[[], View], *, wait_seconds: float, poll_seconds: float) -> View:
+    """The request once it has ended, or as it is after `wait_seconds`."""
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        view = look()
+        if view.status not in requests.WAITING or time.monotonic() >= deadline:
+            return view
+        time.sleep(poll_seconds)
 
 
 def claim_next(

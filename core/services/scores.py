@@ -4,7 +4,6 @@ A request is a row. A lane of a worker that does nothing else claims it, so that
 """
 
 import json
-import time
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -12,7 +11,6 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from core.database.columns import database_now
 from core.database.repositories import objects, requests
 from core.database.tables.jobs import Job
 from core.database.tables.requests import LeasedRequest, RequestStatus
@@ -85,20 +83,10 @@ def create(
         job = jobs.lock(session, project_id, job_id)
         if objects.find_artifact(session, job_id) is None:
             raise NothingToScoreWith(f"{job_id} is {job.status.value} and has published no policy.")
-        if requests.count_waiting(session, ScoreRequest, project_id) >= MAX_WAITING:
-            raise TooManyScoreRequests(f"{MAX_WAITING} requests for scores are waiting; try again when some are done.")
-        row = ScoreRequest(
-            id=chosen,
-            job_id=job_id,
-            project_id=project_id,
-            status=RequestStatus.QUEUED,
-            request=request,
-            results={},
-            num_tries=0,
-            created_at=database_now(),
+        row = ScoreRequest(id=chosen, job_id=job_id, project_id=project_id, request=request, results={})
+        light_requests.submit(
+            session, row, max_waiting=MAX_WAITING, what="requests for scores", too_many=TooManyScoreRequests
         )
-        session.add(row)
-        session.flush()
         return _view(row)
 
     return backend.database.write(work)
@@ -114,13 +102,9 @@ def get(backend: Backend, project_id: str, job_id: str, score_id: str, *, wait_s
             raise ScoresNotFound(f"{job_id} has no scores {score_id}.")
         return _view(row)
 
-    deadline = time.monotonic() + wait_seconds
-    while True:
-        view = backend.database.read(work)
-        is_done = view.status in (RequestStatus.SUCCEEDED, RequestStatus.FAILED)
-        if is_done or time.monotonic() >= deadline:
-            return view
-        time.sleep(_POLL_SECONDS)
+    return light_requests.await_end(
+        lambda: backend.database.read(work), wait_seconds=wait_seconds, poll_seconds=_POLL_SECONDS
+    )
 
 
 def claim(backend: Backend, lease_seconds: float) -> ScoreClaim | None:
