@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from sqlalchemy import text
+
 from core.database.columns import database_now
 from core.database.session import Database
 from core.database.tables.datasets import Dataset, DatasetStatus
@@ -14,10 +16,11 @@ from core.domain.dataset_rows import DatasetKind
 from core.domain.job_spec import JobRequest
 from core.domain.job_state import Stage
 from core.domain.trainer_protocol import MetricPoint
-from core.services import attempts, jobs
+from core.services import attempts, jobs, metrics
 from core.services.attempts import Claim, Publication, PublishedFile, StoredTree
 from core.services.backend import Backend
 from core.services.checkpoints import NewCheckpoint, commit_checkpoint, commit_policy
+from core.services.sweep import expire, list_leases
 from core.services.views import JobView
 from core.settings import Settings
 from core.storage import keys
@@ -154,3 +157,21 @@ def publication(backend: Backend, claim: Claim, names: Sequence[str] = ("model.s
         digest = hashlib.sha256(b"weights").hexdigest()
         files.append(PublishedFile(path=name, key=prefix + name, num_bytes=7, sha256=digest))
     return Publication(tree=StoredTree(prefix=prefix, manifest_sha256="3" * 64), files=files)
+
+
+def lose(backend: Backend, held: Claim) -> None:
+    """Take the job away as the sweeper does once it is sure."""
+    lease = next(lease for lease in list_leases(backend) if lease.job_id == held.job_id)
+    assert expire(backend, lease)
+
+
+def make_due(backend: Backend) -> None:
+    """End every back-off."""
+    backend.database.write(lambda session: session.execute(text("UPDATE jobs SET next_run_at = created_at")))
+
+
+def curve(backend: Backend, job_id: str) -> list[tuple[str, str, int, float | None]]:
+    return [
+        (found.stage.value, found.split, found.step, found.values["loss"])
+        for found in metrics.all_points(backend, PROJECT, job_id)
+    ]

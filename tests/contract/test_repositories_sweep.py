@@ -1,0 +1,176 @@
+"""Dead leases, wishes of dead workers and wake-ups: what the sweeper does, on both databases."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from backends import (
+    LEASE_SECONDS,
+    PROJECT,
+    add_dataset,
+    checkpoint,
+    claim,
+    lose,
+    make_due,
+    status,
+    submit,
+)
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from core.database.repositories import attempts as attempt_rows
+from core.database.repositories import jobs as job_rows
+from core.domain.failure_codes import FailureCode
+from core.domain.job_state import MAX_CRASHES, AttemptOutcome
+from core.services import (
+    attempts,
+    jobs,
+    sweep,
+)
+from core.services.backend import Backend
+from core.services.sweep import Lease, LeaseWatch, Sweeper, expire, list_leases
+
+
+@pytest.fixture(autouse=True)
+def dataset(backend: Backend) -> str:
+    return add_dataset(backend)
+
+
+def test_a_lease_is_dead_only_when_one_watcher_saw_it_still_for_its_whole_length() -> None:
+    watch = LeaseWatch(60.0)
+    lease = Lease(job_id="job_1", attempt=1, heartbeat_seq=7)
+    beat = Lease(job_id="job_1", attempt=1, heartbeat_seq=8)
+    assert watch.observe({lease: True}, now=1000.0) == []
+    assert watch.observe({lease: True}, now=1059.9) == []
+    assert watch.observe({lease: False}, now=1061.0) == [], "the database must agree"
+    assert watch.observe({lease: True}, now=1061.0) == [lease]
+    assert watch.observe({beat: True}, now=1062.0) == []
+    assert watch.observe({}, now=1063.0) == []
+    assert watch.observe({beat: True}, now=1200.0) == [], "seen anew"
+
+
+def test_the_sweeper_gives_a_dead_workers_job_to_the_next(backend: Backend) -> None:
+    job_id = submit(backend).id
+    dead = claim(backend, "dead")
+    checkpoint(backend, dead, 1)
+    sweeper = Sweeper(backend)
+    started = time.monotonic()
+    while status(backend, job_id) == "running" and time.monotonic() < started + 10:
+        sweeper.sweep()
+        time.sleep(0.02)
+    assert status(backend, job_id) == "queued"
+    assert time.monotonic() - started >= LEASE_SECONDS
+    assert claim(backend).attempt == 2
+    outcome = backend.database.read(lambda session: attempt_rows.find_outcome(session, job_id, 1))
+    assert outcome is AttemptOutcome.LOST
+
+
+def test_the_sweeper_leaves_a_worker_alone_that_beats(backend: Backend) -> None:
+    job_id = submit(backend).id
+    held = claim(backend)
+    sweeper = Sweeper(backend)
+    until = time.monotonic() + 3 * LEASE_SECONDS
+    while time.monotonic() < until:
+        attempts.heartbeat(backend, held)
+        sweeper.sweep()
+        time.sleep(LEASE_SECONDS / 10)
+    assert status(backend, job_id) == "running"
+
+
+def test_an_old_lease_is_not_killed_by_a_watcher_that_just_came(backend: Backend) -> None:
+    """After an outage every lease looks old: all get their whole time to beat again."""
+    submit(backend)
+    held = claim(backend)
+    backend.database.write(lambda session: session.execute(text("UPDATE jobs SET lease_expires_at = created_at")))
+    Sweeper(backend).sweep()
+    assert attempts.heartbeat(backend, held).desired == "run"
+
+
+@pytest.mark.parametrize(("wish", "became"), [(jobs.cancel, "cancelled"), (jobs.pause, "paused")])
+def test_the_sweeper_fulfils_wishes_of_dead_workers(backend: Backend, wish: Callable[..., Any], became: str) -> None:
+    job_id = submit(backend).id
+    held = claim(backend)
+    wish(backend, PROJECT, job_id)
+    lose(backend, held)
+    assert status(backend, job_id) == became
+
+
+def test_a_lost_lease_costs_only_without_a_new_checkpoint(backend: Backend) -> None:
+    with_progress = submit(backend).id
+    for step in range(1, 2 * MAX_CRASHES):
+        held = claim(backend)
+        checkpoint(backend, held, step)
+        lose(backend, held)
+    assert status(backend, with_progress) == "queued"
+    attempts.finish_failed(backend, claim(backend), FailureCode.INTERNAL, "enough")
+
+    without = submit(backend).id
+    for _ in range(MAX_CRASHES):
+        held = claim(backend)
+        lose(backend, held)
+        make_due(backend)
+    assert status(backend, without) == "failed"
+
+
+def test_an_expiry_that_comes_after_a_beat_does_nothing(backend: Backend) -> None:
+    job_id = submit(backend).id
+    held = claim(backend)
+    seen = next(iter(list_leases(backend)))
+    attempts.heartbeat(backend, held)
+    assert expire(backend, seen) is False
+    assert status(backend, job_id) == "running"
+
+
+def test_the_sweeper_does_not_wait_for_a_worker_frozen_inside_a_transaction(backend: Backend) -> None:
+    if not backend.database.is_postgresql:
+        pytest.skip("SQLite locks no rows")
+    first, second = submit(backend).id, submit(backend).id
+    claim(backend, "frozen")
+    claim(backend, "dead")
+    leases = {lease.job_id: lease for lease in list_leases(backend)}
+
+    def frozen(session: Session) -> list[bool]:
+        job_rows.lock_job(session, first)
+        return [expire(backend, leases[job_id], skip_locked=True) for job_id in (first, second)]
+
+    start = time.monotonic()
+    assert backend.database.write(frozen) == [False, True]
+    assert time.monotonic() - start < 5, "the lock's own limit"
+    assert (status(backend, first), status(backend, second)) == ("running", "queued")
+    assert expire(backend, leases[first], skip_locked=True)
+
+
+def test_leases_of_a_dead_local_worker_are_freed_at_once(backend: Backend) -> None:
+    mine, other = submit(backend).id, submit(backend).id
+    claim(backend, "dead")
+    claim(backend, "alive")
+    assert sweep.release_leases_of(backend, "dead") == 1
+    assert (status(backend, mine), status(backend, other)) == ("queued", "running")
+
+
+def test_only_one_sweeper_works_at_a_time_but_all_watch(backend: Backend) -> None:
+    submit(backend)
+    first, second = Sweeper(backend), Sweeper(backend)
+    backend.queue.num_wakes = 0  # type: ignore[attr-defined]
+    backend.database.write(lambda session: session.execute(text("UPDATE jobs SET wake_sent_at = NULL")))
+    first.sweep()
+    assert backend.queue.num_wakes == 1  # type: ignore[attr-defined]
+    backend.database.write(lambda session: session.execute(text("UPDATE jobs SET wake_sent_at = NULL")))
+    second.sweep()
+    assert backend.queue.num_wakes == 1, "the first one holds the lock"  # type: ignore[attr-defined]
+    first.sweep()
+    assert backend.queue.num_wakes == 2  # type: ignore[attr-defined]
+
+
+def test_wakes_are_sent_again_but_not_at_every_pass_and_not_by_the_thousand(backend: Backend) -> None:
+    for _ in range(sweep.MAX_WAKES + 4):
+        submit(backend)
+    backend.queue.num_wakes = 0  # type: ignore[attr-defined]
+    sweeper = Sweeper(backend)
+    sweeper.sweep()
+    assert backend.queue.num_wakes == sweep.MAX_WAKES  # type: ignore[attr-defined]
+    sweeper.sweep()
+    assert backend.queue.num_wakes == sweep.MAX_WAKES + 4  # type: ignore[attr-defined]
+    sweeper.sweep()
+    assert backend.queue.num_wakes == sweep.MAX_WAKES + 4  # type: ignore[attr-defined]
