@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 from api.schemas.base import Answer, Id
 from core.domain.dataset_rows import DatasetKind
 from core.domain.job_spec import Metadata, Name, Payload
+from core.domain.json_numbers import WHOLE
 
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -37,7 +38,7 @@ class DatasetOptions(Payload):
 class NewUpload(DatasetOptions):
     """A file that will come in parts, and what it is to become."""
 
-    num_bytes: Annotated[int, Field(ge=1, le=2**53)] = Field(description="Of the whole file.")
+    num_bytes: Annotated[int, Field(ge=1, le=2**53), WHOLE] = Field(description="Of the whole file.")
     sha256: Sha256 | None = Field(None, description="Of the whole file; checked when it is complete.")
     filename: Name | None = Field(None, description="The file's name: data, never a path.")
 

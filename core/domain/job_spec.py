@@ -11,14 +11,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from core.domain import presets
+from core.domain.json_numbers import REAL, WHOLE
 
 Auto = Literal["auto"]
-Lines = Annotated[list[Annotated[int, Field(ge=1, le=2**53)]], Field(max_length=100_000)]
+Lines = Annotated[list[Annotated[int, Field(ge=1, le=2**53), WHOLE]], Field(max_length=100_000)]
 """Lines of an uploaded file."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
-PositiveInt = Annotated[int, Field(ge=1, le=10_000_000)]
-Priority = Annotated[int, Field(ge=-100, le=100, strict=True)]
-LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+PositiveInt = Annotated[int, Field(ge=1, le=10_000_000), WHOLE]
+Priority = Annotated[int, Field(ge=-100, le=100), WHOLE]
+LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), REAL]
 Schedule = Literal["constant", "linear", "cosine"]
 Optimizer = Literal["adamw", "rmsprop"]
 Precision = Literal["bf16", "fp32"]
@@ -32,7 +33,7 @@ SamplePrompt = Annotated[str, StringConstraints(min_length=1, max_length=8192, p
 class Payload(BaseModel):
     """Unknown fields are refused; an explicit null for a field with a default means the default."""
 
-    model_config = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -51,16 +52,18 @@ class StageSettings(Payload):
 
     epochs: PositiveInt | Auto = Field("auto", description="Passes over the training rows.")
     learning_rate: LearningRate | Auto = Field("auto", description="Peak learning rate.")
-    batch_size: Annotated[int, Field(ge=1, le=65536)] | Auto = Field(
+    batch_size: Annotated[int, Field(ge=1, le=65536), WHOLE] | Auto = Field(
         "auto", description="Rows (pairs for DPO) per optimizer step."
     )
-    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] | Auto = Field(
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000), WHOLE] | Auto = Field(
         "auto", description="Optimizer steps of linear warm-up; auto = min(150, ceil(0.1 x total steps))."
     )
     schedule: Schedule | Auto = Field("auto", description="Learning rate after warm-up.")
     optimizer: Optimizer | Auto = Field("auto", description="Update rule.")
-    weight_decay: Annotated[float, Field(ge=0, le=1)] | Auto = Field("auto", description="Decoupled weight decay.")
-    max_grad_norm: Annotated[float, Field(gt=0, le=1e6)] | Auto = Field(
+    weight_decay: Annotated[float, Field(ge=0, le=1), REAL] | Auto = Field(
+        "auto", description="Decoupled weight decay."
+    )
+    max_grad_norm: Annotated[float, Field(gt=0, le=1e6), REAL] | Auto = Field(
         "auto", description="Gradients are scaled down to this global norm."
     )
 
@@ -80,9 +83,9 @@ class DpoSettings(StageSettings):
 class LoraSettings(Payload):
     """One low-rank adapter, through SFT and DPO."""
 
-    rank: Annotated[int, Field(ge=1, le=1024)] = Field(16, description="Rank r of the update.")
-    alpha: Annotated[float, Field(gt=0, le=4096)] = Field(32, description="The update is scaled by alpha / rank.")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Dropout on the adapter's input.")
+    rank: Annotated[int, Field(ge=1, le=1024), WHOLE] = Field(16, description="Rank r of the update.")
+    alpha: Annotated[float, Field(gt=0, le=4096), REAL] = Field(32, description="The update is scaled by alpha / rank.")
+    dropout: Annotated[float, Field(ge=0, lt=1), REAL] = Field(0.0, description="Dropout on the adapter's input.")
     target_modules: Literal["all-linear"] | list[Name] = Field(
         "all-linear", description="Which linear layers; all-linear leaves out the LM head."
     )
@@ -93,7 +96,7 @@ class EarlyStopping(Payload):
 
     metric: ValidationMetric = Field("loss", description="Validation metric.")
     patience: PositiveInt = Field(3, description="Evaluations without improvement before DPO ends.")
-    min_delta: Annotated[float, Field(ge=0)] = Field(0.0, description="Smaller changes do not count.")
+    min_delta: Annotated[float, Field(ge=0), REAL] = Field(0.0, description="Smaller changes do not count.")
 
 
 class JobRequest(Payload):
@@ -104,7 +107,7 @@ class JobRequest(Payload):
         description="A ready data set of the kind that the variant trains on: preference, for `kto` unpaired."
     )
     variant: Name = Field("dpo", description="A name from GET /variants.")
-    beta: Annotated[float, Field(gt=0, le=1000)] | None = Field(
+    beta: Annotated[float, Field(gt=0, le=1000), REAL] | None = Field(
         None, description="Strength of the pull to the reference; null: the variant's default."
     )
     variant_options: dict[Name, float | bool | str] = Field(
@@ -113,18 +116,18 @@ class JobRequest(Payload):
     sft: SftSettings | Literal["skip"] = Field(default_factory=SftSettings, description='Settings, or "skip".')
     dpo: DpoSettings = Field(default_factory=DpoSettings, description="Settings of the preference stage.")
     lora: LoraSettings | None = Field(None, description="null: full fine-tuning.")
-    max_length: Annotated[int, Field(ge=8, le=1_048_576)] = Field(
+    max_length: Annotated[int, Field(ge=8, le=1_048_576), WHOLE] = Field(
         1024, description="Tokens of prompt and response together; longer pairs are set aside and reported."
     )
     precision: Precision | Auto = Field("auto", description="Type of the compute weights.")
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="Seed of every random choice.")
-    validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = Field(
+    seed: Annotated[int, Field(ge=0, lt=2**63), WHOLE] = Field(0, description="Seed of every random choice.")
+    validation_fraction: Annotated[float, Field(ge=0, le=0.5), REAL] = Field(
         0.05, description="Share of pairs held out, grouped by prompt."
     )
     validation_dataset_id: Name | None = Field(None, description="Held-out pairs of their own data set instead.")
     evaluate_every_steps: PositiveInt | Auto = Field("auto", description="Validation interval of DPO, in steps.")
     checkpoint_every_steps: PositiveInt | Auto = Field("auto", description="Checkpoint interval, in steps.")
-    keep_checkpoints: Annotated[int, Field(ge=2, le=100)] = Field(
+    keep_checkpoints: Annotated[int, Field(ge=2, le=100), WHOLE] = Field(
         2, description="Of how many of the newest checkpoints the policy is kept, beside the best one's."
     )
     keep_best: ValidationMetric | None = Field(
@@ -133,6 +136,7 @@ class JobRequest(Payload):
     early_stopping: EarlyStopping | None = Field(None, description="null: train all epochs.")
     score_training_pairs: bool = Field(
         True,
+        strict=True,
         description="Score the training pairs once more under the tuned policy, for GET /jobs/{id}/pairs: a forward "
         "pass over them. false: their rewards stay those of the step that last trained on them.",
     )
@@ -141,7 +145,9 @@ class JobRequest(Payload):
     )
     exclude_lines: Lines = Field(default_factory=list, description="Lines of the data set that are left out.")
     swap_lines: Lines = Field(default_factory=list, description="Lines whose pair is turned round (or its label).")
-    reuse: bool = Field(True, description="Take over finished stages of earlier jobs with the same inputs.")
+    reuse: bool = Field(
+        True, strict=True, description="Take over finished stages of earlier jobs with the same inputs."
+    )
     name: Name | None = Field(None, description="For people.")
     metadata: Metadata = Field(default_factory=dict, description="Strings of yours, searchable.")
     priority: Priority = Field(0, description="Higher runs first.")

@@ -1,11 +1,14 @@
 """Requests resolved to specs: every `auto` becomes a number, and the same request the same numbers."""
 
 import math
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from api.validation_messages import field_errors
 from core.domain.job_spec import JobRequest, JobSpec, Precision, resolve_request, resolve_staged, total_steps
 
 LEAST = {"base_model": "smollm2-135m-instruct", "dataset_id": "ds_1"}
@@ -30,6 +33,63 @@ def autos(values: Any) -> list[Any]:
     if isinstance(values, dict):
         return [found for value in values.values() for found in autos(value)]
     return [values] if values == "auto" else []
+
+
+def leaves(wanted: set[str], schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Where values of these types of JSON Schema stand in a request."""
+    options = [schema, *schema.get("anyOf", [])]
+    if any(option.get("type") in wanted for option in options):
+        yield path
+    for option in options:
+        option = DEFINITIONS[option["$ref"].rpartition("/")[2]] if "$ref" in option else option
+        for name, inner in option.get("properties", {}).items():
+            yield from leaves(wanted, inner, (*path, name))
+        if option.get("type") == "array":
+            yield from leaves(wanted, option["items"], (*path, "0"))
+
+
+def put(path: tuple[str, ...], value: Any) -> Any:
+    for name in reversed(path):
+        value = [value] if name == "0" else {name: value}
+    return value
+
+
+SCHEMA = JobRequest.model_json_schema()
+DEFINITIONS = SCHEMA["$defs"]
+NUMBERS = sorted({*leaves({"integer", "number"}, SCHEMA)})
+BOOLEANS = sorted({*leaves({"boolean"}, SCHEMA)})
+
+
+def test_all_kinds_of_fields_were_found() -> None:
+    assert {("beta",), ("dpo", "epochs"), ("sft", "learning_rate"), ("lora", "rank"), ("swap_lines", "0")} <= {*NUMBERS}
+    assert {("reuse",), ("score_training_pairs",)} == {*BOOLEANS}
+
+
+@pytest.mark.parametrize("path", NUMBERS, ids=".".join)
+@pytest.mark.parametrize("value", [True, False, "1", "0.5", "", "1e3"])
+def test_only_numbers_are_numbers(path: tuple[str, ...], value: Any) -> None:
+    body = put(path, value)
+    with pytest.raises(ValidationError) as refusal:
+        JobRequest.model_validate(LEAST | body)
+    (error,) = field_errors(refusal.value.errors(), LEAST | body)
+    assert error.pointer == "/" + "/".join(path)
+    assert re.fullmatch(r'must be a (whole )?number( or "\w+")?( or null)?, not .*', error.detail), error.detail
+
+
+@pytest.mark.parametrize("path", BOOLEANS, ids=".".join)
+@pytest.mark.parametrize("value", [0, 1, "true", "yes", 1.0])
+def test_only_true_and_false_are_truths(path: tuple[str, ...], value: Any) -> None:
+    with pytest.raises(ValidationError, match="valid boolean"):
+        JobRequest.model_validate(LEAST | put(path, value))
+
+
+def test_whole_numbers_do_for_others_and_a_fraction_of_zero_for_whole_ones() -> None:
+    spec = accepted({"beta": 1, "lora": {"alpha": 8}, "dpo": {"epochs": 2.0}, "priority": 3.0, "seed": 7})
+    assert (spec.beta, spec.dpo.epochs, spec.priority) == (1.0, 2, 3)
+    assert isinstance(spec.beta, float)
+    assert isinstance(spec.dpo.epochs, int)
+    with pytest.raises(ValidationError, match="epochs"):
+        accepted({"dpo": {"epochs": 2.5}})
 
 
 def test_two_fields_are_enough_and_no_auto_is_left() -> None:
