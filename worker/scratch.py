@@ -12,6 +12,7 @@ from pathlib import Path
 from core.services.attempts import Claim
 
 _LOCK_FILE = "lock"
+_MAX_TRIES = 20
 
 _log = logging.getLogger(__name__)
 
@@ -21,9 +22,8 @@ class WorkerScratch:
 
     def __init__(self, scratch_dir: Path) -> None:
         self._all = scratch_dir / "workers"
-        self._mine = self._all / uuid.uuid4().hex
-        self._mine.mkdir(mode=0o700, parents=True)
-        self._lock = _lock(self._mine)
+        self._lock: int | None
+        self._mine, self._lock = self._settle()
         self._remove_leftovers()
 
     @contextmanager
@@ -47,6 +47,22 @@ class WorkerScratch:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def _settle(self) -> tuple[Path, int]:
+        """A directory of our own and its lock. Raises OSError.
+
+        A worker that starts at the same moment may take it, not yet locked, for a leftover: then another one is made.
+        """
+        for _ in range(_MAX_TRIES):
+            directory = self._all / uuid.uuid4().hex
+            directory.mkdir(mode=0o700, parents=True)
+            lock = _lock(directory)
+            if lock is None:
+                continue
+            if _is_there(lock, directory):
+                return directory, lock
+            os.close(lock)  # the other one was done with it just before it was ours
+        raise OSError(f"no work directory under {self._all} could be locked in {_MAX_TRIES} tries")
 
     def _remove_leftovers(self) -> None:
         """What workers have left that were killed: their locks are free."""
@@ -72,3 +88,10 @@ def _lock(directory: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def _is_there(lock: int, directory: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock), (directory / _LOCK_FILE).stat())
+    except OSError:
+        return False
