@@ -1,11 +1,12 @@
 """What must happen although nobody asks: leases run out, wake-ups are sent again, old keys and objects go.
 
 Every worker and API process runs a `Sweeper`; a row in the database lets one of them work at a time. All of it may be
-done twice without harm.
+done twice without harm: so one that lost the row in the midst of its work goes on to the end of that pass.
 """
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -62,7 +63,11 @@ class LeaseWatch:
 
 
 class Sweeper:
-    """A background thread that sweeps until stopped."""
+    """Sweeps in the background until stopped.
+
+    Two threads: the one that watches over leases speaks to the database only, so that a store which says nothing, and
+    holds the one that tidies up for minutes, holds up no job.
+    """
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -70,33 +75,49 @@ class Sweeper:
         self._watch = LeaseWatch(backend.settings.lease_seconds)
         self._orphans = garbage_collection.OrphanScan()
         self._retention = retention.Retention()
+        self._is_chosen = False
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+        works = {"sweeper": self.look_after_jobs, "sweeper of garbage": self._tidy_up_if_chosen}
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(work,), name=name, daemon=True) for name, work in works.items()
+        ]
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, timeout_seconds: float = 5) -> None:
         self._stop.set()
-        self._thread.join(timeout_seconds)
+        deadline = time.monotonic() + timeout_seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def sweep(self) -> None:
         """One pass. Raises Unavailable."""
+        self.look_after_jobs()
+        self._tidy_up_if_chosen()
+
+    def look_after_jobs(self) -> None:
+        """Dead leases and lost wake-ups. Raises Unavailable."""
         self._observe()
-        if not self._take_lock():
+        self._is_chosen = self._take_lock()
+        if self._is_chosen:
+            self._wake()
+
+    def _tidy_up_if_chosen(self) -> None:
+        if not self._is_chosen:
             return
-        self._wake()
         idempotency.forget_old(self._backend)
         uploads.let_go_of_expired(self._backend)
         self._retention.step(self._backend)
         garbage_collection.collect(self._backend)
         self._orphans.step(self._backend)
 
-    def _run(self) -> None:
+    def _repeat(self, work: Callable[[], None]) -> None:
         seconds = self._backend.settings.sweep_seconds
         while not self._stop.wait(seconds):
             try:
-                self.sweep()
+                work()
             except Exception as error:  # noqa: BLE001 - the sweeper must outlive whatever one pass meets
                 _log.warning("sweep_failed", error=type(error).__name__, detail=str(error)[:200])
 

@@ -1,7 +1,9 @@
 """Dead leases, wishes of dead workers and wake-ups: what the sweeper does, on both databases."""
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from core.database.repositories import attempts as attempt_rows
+from core.database.repositories import garbage
 from core.database.repositories import jobs as job_rows
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import MAX_CRASHES, AttemptOutcome
@@ -30,6 +33,7 @@ from core.services import (
 )
 from core.services.backend import Backend
 from core.services.sweep import Lease, LeaseWatch, Sweeper, expire, list_leases
+from core.storage.object_store import ObjectInfo
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +115,33 @@ def test_a_lost_lease_costs_only_without_a_new_checkpoint(backend: Backend) -> N
         lose(backend, held)
         make_due(backend)
     assert status(backend, without) == "failed"
+
+
+def test_a_store_that_says_nothing_holds_up_no_lease(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing of S3 may hold its thread for minutes: five tries of half a minute."""
+    has_asked, may_answer = threading.Event(), threading.Event()
+
+    def silent(_prefix: str) -> Iterator[ObjectInfo]:
+        has_asked.set()
+        may_answer.wait(60)
+        return iter(())
+
+    monkeypatch.setattr(backend.store, "list", silent)
+    job_id = submit(backend).id
+    claim(backend, "dead")
+    backend.database.write(lambda session: garbage.add_garbage(session, PROJECT, "jobs/none/", "test"))
+    settings = backend.settings.model_copy(update={"sweep_seconds": 0.05})
+    sweeper = Sweeper(replace(backend, settings=settings))
+    sweeper.start()
+    try:
+        assert has_asked.wait(10)
+        started = time.monotonic()
+        while status(backend, job_id) == "running" and time.monotonic() < started + 10:
+            time.sleep(0.02)
+        assert status(backend, job_id) == "queued"
+    finally:
+        may_answer.set()
+        sweeper.stop()
 
 
 def test_an_expiry_that_comes_after_a_beat_does_nothing(backend: Backend) -> None:
