@@ -10,7 +10,7 @@ import queue
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +77,8 @@ class TrainerProcess:
             start_new_session=True,
         )
         self._write_lock = threading.Lock()
+        self._reap_lock = threading.Lock()
+        self._is_reaped = False
         self._threads = [
             threading.Thread(target=target, name=f"trainer {self._process.pid} {name}", daemon=True)
             for name, target in (("messages", self._read_messages), ("log", self._read_log))
@@ -103,14 +105,18 @@ class TrainerProcess:
             stdin.flush()
 
     def terminate(self) -> None:
-        with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+        self._signal(os.kill, signal.SIGTERM)
 
     def kill(self) -> None:
         """The whole group, at once."""
-        if self._process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        self._signal(os.killpg, signal.SIGKILL)
+
+    def _signal(self, send: Callable[[int, int], None], number: signal.Signals) -> None:
+        # Not by Popen, which looks first whether the process has ended: that would reap it under the watcher's hands.
+        with self._reap_lock:
+            if not self._is_reaped:
+                with suppress(ProcessLookupError, PermissionError):
+                    send(self._process.pid, number)
 
     def close(self) -> None:
         """Leave nothing behind; idempotent."""
@@ -124,9 +130,10 @@ class TrainerProcess:
     def _watch(self) -> None:
         # Not reaped yet, the leader keeps its process group's number from being given to others.
         os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        returncode = self._process.wait()
+        self.kill()
+        with self._reap_lock:
+            returncode = self._process.wait()
+            self._is_reaped = True
         for thread in self._threads:
             thread.join()
         self._put(Ended(returncode=returncode, has_spoken_nonsense=self._has_spoken_nonsense))

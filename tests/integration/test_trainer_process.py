@@ -1,0 +1,36 @@
+"""Ends of trainer processes: each is told once, whatever signals are sent while it goes."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_jobs import process_state, wait_for
+
+from worker import trainer_process
+from worker.trainer_process import Ended, LaunchPlan, TrainerProcess
+
+
+@pytest.mark.parametrize("send", [TrainerProcess.kill, TrainerProcess.terminate])
+def test_a_signal_to_a_trainer_that_has_just_ended_does_not_hide_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, send: Callable[[TrainerProcess], None]
+) -> None:
+    """The end was there, and the thread that waits for it had not looked yet, as on a frozen worker that wakes."""
+    may_look, waitid = threading.Event(), os.waitid
+
+    def late(*arguments: Any) -> Any:
+        assert may_look.wait(10)
+        return waitid(*arguments)
+
+    monkeypatch.setattr(trainer_process.os, "waitid", late)
+    plan = LaunchPlan(command=(sys.executable, "-c", "raise SystemExit(3)"), num_threads=1)
+    process = TrainerProcess(plan, tmp_path)
+    wait_for(lambda: process_state(process.pid) == "Z", "the process to end")
+    send(process)
+    may_look.set()
+    assert process.inbox.get(timeout=10) == Ended(returncode=3, has_spoken_nonsense=False)
+    process.kill()
+    process.close()
