@@ -4,6 +4,7 @@ Its "weights" are a hash chained over the steps, so that an interrupted run ends
 undisturbed one, or visibly does not. A job's metadata `toy` (JSON) says how it behaves: see `Script`.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -217,5 +218,15 @@ def expected_weights(rows: bytes, script: Script) -> bytes:
     return chain
 
 
+def main() -> None:
+    trainer = ToyTrainer(Path(sys.argv[1]))
+    try:
+        trainer.run()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        trainer.link.send(Failed(code="disk_full", detail="The worker's disk is full."))  # as the real one says it
+
+
 if __name__ == "__main__":
-    ToyTrainer(Path(sys.argv[1])).run()
+    main()

@@ -69,7 +69,7 @@ def test_two_hosts_take_different_jobs(deployment: Deployment, backend: Backend,
 
 def test_another_host_takes_over_from_one_that_is_gone(deployment: Deployment, backend: Backend) -> None:
     script = replace(SLOW, hold_at={"1": 22})
-    job_id = submit_toy(backend, script)
+    job_id = submit_toy(backend, script, reuse=False)
     with toy_host(deployment, "east") as east:
         wait_for_status(backend, job_id, "running", seconds=START_SECONDS)
         wait_for(lambda: has_dpo_checkpoint(backend, job_id), "a checkpoint", START_SECONDS)

@@ -25,6 +25,7 @@ from sqlalchemy import select
 from toy_jobs import ROWS, attempts_of, events, points
 from toy_trainer import STAGES, Script, expected_weights
 
+from core.clock import utc_now
 from core.database.repositories import jobs as job_rows
 from core.database.tables.jobs import Job, JobStage
 from core.database.tables.objects import Artifact, Checkpoint, CheckpointStatus, Garbage, StageOutput
@@ -169,7 +170,11 @@ def _objects(backend: Backend) -> Found:
     for info in backend.store.list(keys.ROOT):
         prefix = keys.owning_prefix(info.key)
         if prefix is not None and "/jobs/" in prefix and prefix not in named:
-            yield f"{info.key}: no row names it"
+            owner = keys.owner_of(prefix)
+            job = next((job for job in all_jobs(backend) if job.id == owner.job_id), None)
+            outcomes = [attempt.outcome for attempt in attempts_of(backend, owner.job_id or "")]
+            age = (utc_now() - info.modified_at).total_seconds()
+            yield f"{info.key}: no row names it; {job and job.status}, attempts {outcomes}, {age:.3f} s old"
 
 
 def _damaged(backend: Backend, prefix: str, files: list[TreeFile]) -> Found:
@@ -181,8 +186,10 @@ def _damaged(backend: Backend, prefix: str, files: list[TreeFile]) -> Found:
 
 def _named_trees(backend: Backend) -> list[tuple[str, str]]:
     kept = Checkpoint.status == CheckpointStatus.COMMITTED
+    has_policy = Checkpoint.policy_prefix.is_not(None)
     statements = (
         select(Checkpoint.prefix, Checkpoint.manifest_sha256).where(kept),
+        select(Checkpoint.policy_prefix, Checkpoint.policy_manifest_sha256).where(has_policy),
         select(Artifact.prefix, Artifact.manifest_sha256),
         select(StageOutput.prefix, StageOutput.manifest_sha256),
     )

@@ -22,7 +22,6 @@ from servers import free_port, run_postgresql, run_redis
 from toy_jobs import attempts_of, checkpoints_of, events, wait_for
 from toy_trainer import Script
 
-from core.database.migrate import upgrade
 from core.services import jobs
 
 MAX_ANSWER_SECONDS = 2.5
@@ -109,7 +108,7 @@ def database_outage(grounds: Grounds, seed: int) -> Outcome:
     kind = ("restart", "cut off", "half-open", "answers lost", "slow")[seed % 5]
     seconds = 30.0 if seed % 10 in (0, 1) else chance.uniform(3, 8)
     with run_postgresql(synchronous_commit="on") as server, FaultProxy(server.port) as proxy:
-        upgrade(server.create_database("run"))
+        grounds.migrate(server.create_database("run"))
         options = Options("postgresql", COMBINATIONS[seed % 4][1])
         options.database_url = f"postgresql://postgres@127.0.0.1:{proxy.port}/run"
         world = _OwnServerWorld(grounds, options, server.url("run"))

@@ -73,9 +73,11 @@ def run_one(grounds: Grounds, row: Row, seed: int) -> Outcome:
     try:
         return row.run(grounds, seed)
     except Exception as error:  # noqa: BLE001 - one broken run must not hide the others
-        world = grounds.worlds[threading.get_ident()]
-        faults = [f"the run itself failed: {type(error).__name__}: {error}"[:1000], *world.last_words()]
-        world.close()
+        faults = [f"the run itself failed: {type(error).__name__}: {error}"[:1000]]
+        world = grounds.worlds.get(threading.get_ident())
+        if world is not None and not world.is_closed:
+            faults += world.last_words()
+            world.close()
         return Outcome(seed, "?", 0, faults)
 
 

@@ -61,6 +61,7 @@ class Grounds:
     nursery: Nursery
     _stack: ExitStack = field(default_factory=ExitStack)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _migrating: threading.Lock = field(default_factory=threading.Lock)
     _postgresql: PostgresServer | None = None
     _s3: S3Server | None = None
     _number: int = 0
@@ -72,6 +73,11 @@ class Grounds:
     results: dict[str, Any] = field(default_factory=dict)
     """Of undisturbed runs of the real trainer; see `faults.real_trainer`."""
     training: threading.Lock = field(default_factory=threading.Lock)
+
+    def migrate(self, url: str) -> None:
+        """One at a time: Alembic keeps its context in globals."""
+        with self._migrating:
+            upgrade(url)
 
     @classmethod
     @contextmanager
@@ -90,7 +96,7 @@ class Grounds:
         with self._lock:
             if self._postgresql is None:
                 server = self._stack.enter_context(run_postgresql(max_connections="400"))
-                upgrade(server.create_database("template_faults"))
+                self.migrate(server.create_database("template_faults"))
                 database = Database(open_engine(server.url("template_faults")))
                 audit.install(database)
                 database.close()
@@ -108,7 +114,7 @@ class Grounds:
         path = self.folder / "template.db"
         with self._lock:
             if not path.exists():
-                upgrade(f"sqlite:///{path}")
+                self.migrate(f"sqlite:///{path}")
                 database = Database(open_engine(f"sqlite:///{path}"))
                 audit.install(database)
                 database.close()
