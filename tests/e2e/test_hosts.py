@@ -18,7 +18,7 @@ from toy_trainer import Script
 from core.services.backend import Backend, open_backend
 from core.settings import load_settings
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # not yet timed on a quiet machine
+pytestmark = pytest.mark.timeout(900)  # on a busy machine
 
 SLOW = Script(steps=40, step_seconds=0.1, checkpoint_every=4)
 START_SECONDS = 240
@@ -90,6 +90,7 @@ def has_dpo_checkpoint(backend: Backend, job_id: str) -> bool:
     return any(checkpoint.stage.value == "dpo" for checkpoint in checkpoints_of(backend, job_id))
 
 
+@pytest.mark.slow  # half a minute, most of it the start of processes; `make test` has it in tests/faults/test_outages.py
 def test_jobs_start_although_redis_is_never_there(servers: Servers, tmp_path: Path) -> None:
     nobody = f"redis://127.0.0.1:{free_port()}/0"
     with (

@@ -85,7 +85,7 @@ class _User:
     def _end_reservations(self) -> None:
         """A minute later."""
         time.sleep(0.05)
-        statement = text("UPDATE idempotency_keys SET lease_expires_at = created_at")
+        statement = text("UPDATE idempotency_keys SET lease_expires_at = created_at WHERE lease_token IS NOT NULL")
         self.world.backend.database.write(lambda session: session.execute(statement))
 
 

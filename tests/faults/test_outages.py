@@ -15,7 +15,7 @@ from core.database import patient_connection
 from core.database.engine import open_engine
 from core.database.session import Database, DatabaseUnavailable
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # not yet run as a whole without another at its side
+pytestmark = pytest.mark.timeout(600)  # on a busy machine
 
 
 @pytest.fixture(scope="module")
