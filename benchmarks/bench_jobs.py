@@ -2,9 +2,10 @@
 
     PYTHONPATH=tests python benchmarks/bench_jobs.py [--queued 10000] [--claims 400] [--rounds 10] [--output FILE]
 
-Needs PostgreSQL's programs. Claims run against SQLite and PostgreSQL, with one heartbeat between two of them. Kills and
-cancels run whole worker processes with a toy trainer that takes a step every 50 ms, at the times of the tests
-(lease 1.5 s) unless --default-times: then a recovery takes a minute. Prints one JSON object.
+Needs PostgreSQL's programs and Redis or Valkey. Claims run against SQLite and PostgreSQL, with one heartbeat between two
+of them. Kills and cancels run whole worker processes with a toy trainer that takes a step every 50 ms: one after the
+other at the times of the tests (lease 1.5 s), all at once at the default times, where they do little but wait (a recovery
+takes a minute). Prints one JSON object.
 """
 
 import argparse
@@ -16,14 +17,17 @@ import sqlite3
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from backends import PROJECT, add_dataset, submit
 from faults.world import TIMES, Grounds, Options, World
+from servers import free_port, run_redis
 from sqlalchemy import insert, select
 from toy_jobs import attempts_of, wait_for, wait_for_step
 from toy_trainer import Script
@@ -33,6 +37,8 @@ from core.services import attempts, jobs
 from core.services.ids import new_id
 
 DEFAULT_TIMES = {"lease_seconds": 60.0, "heartbeat_seconds": 5.0, "sweep_seconds": 5.0, "poll_seconds": 30.0}
+START_SECONDS = 2
+"""Until a forked worker is at work."""
 LONG = Script(steps=4000, step_seconds=0.05, checkpoint_every=20)
 
 
@@ -81,39 +87,59 @@ def claims(grounds: Grounds, database: Any, num_queued: int, num_claims: int) ->
     }
 
 
-def recoveries(grounds: Grounds, times: dict[str, Any], rounds: int) -> dict[str, float]:
-    """From `kill -9` of the worker to the start of the next attempt, with a second worker idle."""
-    found = []
-    for number in range(rounds):
-        world = World(grounds, Options("postgresql" if number % 2 else "sqlite", settings=times))
-        job_id = world.submit(LONG, must_succeed=False)
-        worker = world.start()
-        wait_for_step(world.backend, job_id, "sft", 3)
-        world.start()
-        time.sleep(times["heartbeat_seconds"] + 1)  # the other one sees its lease
-        start = time.monotonic()
-        worker.kill()
-        limit = 4 * times["lease_seconds"] + 30
-        wait_for(lambda w=world, j=job_id: len(attempts_of(w.backend, j)) == 2, "the next attempt", limit)
-        found.append(time.monotonic() - start)
-        world.close()
-    return summary(found)
-
-
-def stops(grounds: Grounds, times: dict[str, Any], rounds: int) -> dict[str, float]:
-    """From the acknowledged cancel of a running job to its being cancelled, trainer gone."""
-    world = World(grounds, Options(settings=times))
+def recover(grounds: Grounds, times: dict[str, Any], number: int, broker_url: str) -> float:
+    """From `kill -9` of the worker to the start of the next attempt, with a second worker idle; alternately on both."""
+    settings = times | {"broker_url": broker_url}
+    world = World(grounds, Options("postgresql" if number % 2 else "sqlite", settings=settings))
+    job_id = world.submit(LONG, must_succeed=False)
+    worker = world.start()
+    wait_for_step(world.backend, job_id, "sft", LONG.checkpoint_every + 3)
     world.start()
-    found = []
-    for _ in range(rounds):
-        job_id = world.submit(LONG, must_succeed=False, reuse=False)
-        wait_for_step(world.backend, job_id, "sft", 3)
-        jobs.cancel(world.backend, PROJECT, job_id)
-        start = time.monotonic()
-        wait_for(lambda j=job_id: world.status(j) == "cancelled", "the job to stop", 60)
-        found.append(time.monotonic() - start)
+    time.sleep(times["heartbeat_seconds"] + START_SECONDS)  # the other one sees its lease
+    start = time.monotonic()
+    worker.kill()
+    limit = 4 * times["lease_seconds"] + 30
+    wait_for(lambda: len(attempts_of(world.backend, job_id)) == 2, "the next attempt", limit)
+    seconds = time.monotonic() - start
     world.close()
-    return summary(found)
+    return seconds
+
+
+def stop(grounds: Grounds, times: dict[str, Any], number: int, broker_url: str) -> float:
+    """From the acknowledged cancel of a running job to its being cancelled, trainer gone."""
+    settings = times | {"broker_url": broker_url}
+    world = World(grounds, Options("postgresql" if number % 2 else "sqlite", settings=settings))
+    world.start()
+    job_id = world.submit(LONG, must_succeed=False)
+    wait_for_step(world.backend, job_id, "sft", 3 + 7 * number)  # at another moment between two heartbeats
+    jobs.cancel(world.backend, PROJECT, job_id)
+    start = time.monotonic()
+    wait_for(lambda: world.status(job_id) == "cancelled", "the job to stop", 60)
+    seconds = time.monotonic() - start
+    world.close()
+    return seconds
+
+
+Round = Callable[[Grounds, dict[str, Any], int, str], float]
+
+
+def at_times(grounds: Grounds, times: dict[str, Any], rounds: int, num_parallel: int) -> dict[str, Any]:
+    """Each round has a broker of its own, since a wake-up goes to whoever listens."""
+
+    def run(round_: Round, number: int) -> float:
+        port = free_port()
+        with run_redis(port):
+            return round_(grounds, times, number, f"redis://127.0.0.1:{port}/0")
+
+    with ThreadPoolExecutor(num_parallel) as pool:
+        recovered = list(pool.map(partial(run, recover), range(rounds)))
+        stopped = list(pool.map(partial(run, stop), range(rounds)))
+    return {
+        "times": times,
+        "rounds_at_once": num_parallel,
+        "recovery_after_kill_seconds": summary(recovered),
+        "cancel_to_stop_seconds": summary(stopped),
+    }
 
 
 def server_version(url: str) -> str:
@@ -132,26 +158,24 @@ def main() -> None:
     parser.add_argument("--queued", type=int, default=10_000)
     parser.add_argument("--claims", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--default-times", action="store_true", help="lease 60 s, heartbeat 5 s, sweep 5 s")
     parser.add_argument("--output", type=Path)
     chosen = parser.parse_args()
     if chosen.rounds < 2:
         parser.error("--rounds: at least 2")
-    times = {name: TIMES[name] for name in DEFAULT_TIMES} if not chosen.default_times else DEFAULT_TIMES
+    short_times = {name: TIMES[name] for name in DEFAULT_TIMES}
     result: dict[str, Any] = {
         "measured_at": datetime.now(UTC).isoformat(timespec="minutes"),
         "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "system": platform.platform()},
         "versions": {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version},
         "load_before": [round(value, 1) for value in os.getloadavg()],
         "num_queued": chosen.queued,
-        "times": times,
     }
     with Grounds.open() as grounds:
         for database in ("sqlite", "postgresql"):
             result[database] = claims(grounds, database, chosen.queued, chosen.claims)
         result["versions"]["postgresql"] = server_version(grounds.postgresql.url("postgres"))
-        result["recovery_after_kill_seconds"] = recoveries(grounds, times, chosen.rounds)
-        result["cancel_to_stop_seconds"] = stops(grounds, times, chosen.rounds)
+        result["short_times"] = at_times(grounds, short_times, chosen.rounds, 1)
+        result["default_times"] = at_times(grounds, DEFAULT_TIMES, chosen.rounds, chosen.rounds)
     text = json.dumps(result, indent=1)
     print(text)
     if chosen.output is not None:

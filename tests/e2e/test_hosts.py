@@ -90,7 +90,7 @@ def has_dpo_checkpoint(backend: Backend, job_id: str) -> bool:
     return any(checkpoint.stage.value == "dpo" for checkpoint in checkpoints_of(backend, job_id))
 
 
-@pytest.mark.slow  # half a minute, most of it the start of processes; `make test` has it in tests/faults/test_outages.py
+@pytest.mark.slow  # half a minute of starting processes; `make test` has it in tests/faults/test_outages.py
 def test_jobs_start_although_redis_is_never_there(servers: Servers, tmp_path: Path) -> None:
     nobody = f"redis://127.0.0.1:{free_port()}/0"
     with (
