@@ -2,10 +2,10 @@
 
     PYTHONPATH=tests python benchmarks/bench_jobs.py [--queued 10000] [--claims 400] [--rounds 10] [--output FILE]
 
-Needs PostgreSQL's programs and Redis or Valkey. Claims run against SQLite and PostgreSQL, with one heartbeat between two
-of them. Kills and cancels run whole worker processes with a toy trainer that takes a step every 50 ms: one after the
-other at the times of the tests (lease 1.5 s), all at once at the default times, where they do little but wait (a recovery
-takes a minute). Prints one JSON object.
+Needs PostgreSQL's programs and Redis or Valkey. Claims run against SQLite and PostgreSQL, with one heartbeat between
+two of them. Kills and cancels run whole worker processes with a toy trainer that takes a step every 50 ms: one after
+the other at the times of the tests (lease 1.5 s), all at once at the default times, where they do little but wait (a
+recovery takes a minute). Prints one JSON object.
 """
 
 import argparse
