@@ -24,6 +24,8 @@ from core.services.ids import new_suffix
 MAX_LEASES = 10_000
 MAX_WAKES = 16
 """A wake-up that finds work makes its worker go on by itself, so a few are enough for any queue."""
+_LOOKS_PER_LEASE = 4
+"""So many at least, before it is taken for dead."""
 _LOCK_PASSES = 3
 """The lock outlives so many missed passes."""
 
@@ -41,24 +43,32 @@ class Lease:
 
 @dataclass
 class LeaseWatch:
-    """The rule of two observations: a lease is dead only if one process saw it unchanged for its whole length.
+    """The rule of two observations: a lease is dead only if one process watched it unchanged for its whole length.
 
-    So neither a jump of the database's clock nor an outage, after which every lease looks old, kills a live attempt.
+    What counts is time with looks in it: between two of them at most a quarter of a lease. So neither a jump of the
+    database's clock nor an outage, after which every lease looks old, kills a live attempt: its worker gets most of a
+    lease to beat again.
     """
 
     lease_seconds: float
-    _first_seen: dict[Lease, float] = field(default_factory=dict)
+    _watched_seconds: dict[Lease, float] = field(default_factory=dict)
+    _last_look: float | None = None
 
     def observe(self, leases: dict[Lease, bool], now: float) -> list[Lease]:
         """`leases` are all that run, with whether the database says they have expired; `now` is monotonic.
 
         Returns those that are dead.
         """
-        self._first_seen = {lease: self._first_seen.get(lease, now) for lease in leases}
+        longest = self.lease_seconds / _LOOKS_PER_LEASE
+        passed = 0.0 if self._last_look is None else min(now - self._last_look, longest)
+        self._last_look = now
+        self._watched_seconds = {
+            lease: self._watched_seconds[lease] + passed if lease in self._watched_seconds else 0.0 for lease in leases
+        }
         return [
             lease
             for lease, has_expired in leases.items()
-            if has_expired and now - self._first_seen[lease] >= self.lease_seconds
+            if has_expired and self._watched_seconds[lease] >= self.lease_seconds
         ]
 
 

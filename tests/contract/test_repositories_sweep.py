@@ -45,13 +45,26 @@ def test_a_lease_is_dead_only_when_one_watcher_saw_it_still_for_its_whole_length
     watch = LeaseWatch(60.0)
     lease = Lease(job_id="job_1", attempt=1, heartbeat_seq=7)
     beat = Lease(job_id="job_1", attempt=1, heartbeat_seq=8)
-    assert watch.observe({lease: True}, now=1000.0) == []
-    assert watch.observe({lease: True}, now=1059.9) == []
+    for now in range(1000, 1060, 5):
+        assert watch.observe({lease: True}, now=now) == []
     assert watch.observe({lease: False}, now=1061.0) == [], "the database must agree"
     assert watch.observe({lease: True}, now=1061.0) == [lease]
     assert watch.observe({beat: True}, now=1062.0) == []
     assert watch.observe({}, now=1063.0) == []
-    assert watch.observe({beat: True}, now=1200.0) == [], "seen anew"
+    for now in range(1064, 1124, 5):
+        assert watch.observe({beat: True}, now=now) == [], "seen anew"
+
+
+def test_an_outage_between_two_looks_is_no_time_in_which_a_worker_was_silent() -> None:
+    """The worker could not beat either, and gets its time when the database is back."""
+    watch = LeaseWatch(60.0)
+    lease = Lease(job_id="job_1", attempt=1, heartbeat_seq=7)
+    watch.observe({lease: False}, now=1000.0)
+    watch.observe({lease: False}, now=1005.0)
+    back = 1305.0
+    for seconds in range(0, 40, 5):
+        assert watch.observe({lease: True}, now=back + seconds) == []
+    assert watch.observe({lease: True}, now=back + 40) == [lease], "5 s before, 15 s of the outage, 40 s after it"
 
 
 def test_the_sweeper_gives_a_dead_workers_job_to_the_next(backend: Backend) -> None:
