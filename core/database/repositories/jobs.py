@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, Row, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, delete, func, literal, or_, select, update
 from sqlalchemy.orm import Session, aliased, load_only
 
 from core.database.columns import database_after, database_now, json_text
@@ -95,7 +95,9 @@ def queue_positions(session: Session, job_ids: Collection[str]) -> dict[str, int
 
 def claim_next(session: Session, claimant: Claimant) -> Job | None:
     """Take the lease of the next queued job that is due."""
-    due = (Job.status == JobStatus.QUEUED, Job.desired == Desired.RUN, Job.next_run_at <= database_now())
+    # Spelled out: SQLite does not use an index of queued jobs for a status that it is told only later.
+    is_queued = Job.status == literal(JobStatus.QUEUED, literal_execute=True)
+    due = (is_queued, Job.desired == Desired.RUN, Job.next_run_at <= database_now())
     statement = select(Job).where(*due, ~_has_project_enough()).order_by(Job.priority.desc(), Job.id).limit(1)
     job = session.scalar(statement.with_for_update(skip_locked=True, of=Job))
     if job is None or not _may_run_another(session, job.project_id):
