@@ -12,7 +12,6 @@ from transformers import AutoTokenizer
 
 from core.domain import encoded_format
 from core.training import lora
-from core.training.capabilities import capabilities_of
 from core.training.dpo import DpoTask, PairForward
 from core.training.encoded_data import EncodedData
 from core.training.logps import pair_logps
@@ -76,7 +75,7 @@ def score_reference(model: torch.nn.Module, data: EncodedData, groups: list[rang
     reference, seconds = SplitLogps.unknown(len(data)), []
     for rows in groups:
         started = perf_counter()
-        batch = pack_pairs(data, rows, "cpu", capabilities_of(model).sharing)
+        batch = pack_pairs(data, rows, "cpu")
         logps = pair_logps(model, batch, needs_prefix_sums=True)  # type: ignore[arg-type]
         reference.sums[list(rows)] = columns(logps.chosen.sums, logps.rejected.sums)
         reference.prefix_sums[list(rows)] = columns(logps.chosen.prefix_sums, logps.rejected.prefix_sums)

@@ -22,10 +22,3 @@ def checkpoint_activations(model: nn.Module) -> bool:
         layer.training = True
         layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
     return bool(layers)
-
-
-def checkpoints_activations(model: nn.Module) -> bool:
-    """Whether it is on."""
-    return any(
-        isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing for module in model.modules()
-    )

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
-from core.training.sharing import ALWAYS, SharingAccount
-
 _ATTRIBUTE = "preftune_capabilities"
 
 
@@ -32,8 +30,6 @@ class Capabilities:
     """None: logits come from the model's own forward pass."""
     stock_attention: str
     """transformers' attention for everything but packed rows: generation, one sequence at a time."""
-    sharing: SharingAccount = ALWAYS
-    """Where prompts are shared."""
 
 
 def capabilities_of(model: nn.Module) -> Capabilities:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from core.training.capabilities import capabilities_of
 from core.training.encoded_data import EncodedData
 from core.training.logps import pair_logps
 from core.training.logps_types import PairLogps, ResponseLogps
@@ -33,8 +32,7 @@ class PairForward:
     ranks: Ranks = ALONE
 
     def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]:
-        sharing = capabilities_of(self.model).sharing
-        return pack_step(self.data, rows, max_tokens, self.model.device, self.ranks.size, sharing)
+        return pack_step(self.data, rows, max_tokens, self.model.device, self.ranks.size)
 
     def policy_logps(self, batch: PackedBatch) -> PairLogps:
         return pair_logps(

@@ -4,13 +4,12 @@ Legend: T packed tokens, S scored tokens, H hidden size, V vocabulary.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from core.training.activation_checkpointing import checkpoints_activations
 from core.training.capabilities import Capabilities, stock_attention
 from core.training.packing import PackedBatch
 
@@ -29,11 +28,10 @@ def scored_rows(model: PreTrainedModel, capabilities: Capabilities, batch: Packe
     """The scored tokens of a batch, all at once or one response after another."""
     limit = capabilities.longest_packable
     if capabilities.is_packable and (limit is None or batch.longest <= limit):
-        layout = replace(batch.layout, recomputes=True) if checkpoints_activations(model) else batch.layout
         inputs = {
             "input_ids": batch.input_ids,
             "position_ids": batch.position_ids,
-            "packed_layout": layout,
+            "packed_layout": batch.layout,
             "use_cache": False,
         }
         yield ScoredRows(_run(model, capabilities, inputs, batch.hidden_rows), batch.targets)

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from core.training.attention import AttentionLayout, Segment
+from core.training.attention import AttentionLayout
+from core.training.block_attention import MOST_KEPT_KEYS, Segment
 from core.training.capabilities import capabilities_of
 from core.training.head import CPU_TILE_BYTES, CUDA_TILE_BYTES, KEPT_BYTES
 from core.training.optim import MasterOptimizer
+from core.training.varlen import KERNEL_DTYPES
 
 _PROBE_TOKENS = (32, 96)
 _TILE_COPIES = 3
@@ -37,6 +39,8 @@ class StepCosts:
     """The same of one layer: a backward pass has as much again for the layer it is in."""
     boundary_token_bytes: float
     """Kept for every packed token under activation checkpointing, besides one layer's."""
+    score_bytes: int
+    """Of one query's attention to one key, in all layers: `block_attention` keeps those of short blocks."""
     scored_token_bytes: int
     """Kept for every scored token, up to `KEPT_BYTES` in all."""
     logits_bytes: int
@@ -46,12 +50,12 @@ class StepCosts:
     working_bytes: int
     """Whatever the tokens: gradients of embedding and head."""
 
-    def step_bytes(self, tokens: int, scored: int, *, checkpoints_activations: bool) -> int:
-        """Of a micro-batch of that many packed and scored tokens."""
+    def step_bytes(self, tokens: int, scored: int, longest: int, *, checkpoints_activations: bool) -> int:
+        """Of a micro-batch of that many packed and scored tokens, in sequences of at most `longest`."""
         if checkpoints_activations:
             per_token = self.boundary_token_bytes + 2 * self.layer_token_bytes
         else:
-            per_token = self.token_bytes + self.layer_token_bytes
+            per_token = self.token_bytes + self.layer_token_bytes + self.score_bytes * min(longest, MOST_KEPT_KEYS)
         head = min(self.scored_token_bytes * scored, KEPT_BYTES)
         tile = _TILE_COPIES * min(self.tile_bytes, self.logits_bytes * scored)
         return int(self.optimizer_bytes + per_token * tokens + head + tile + self.working_bytes)
@@ -64,14 +68,17 @@ def measure_costs(model: PreTrainedModel, optimizer: MasterOptimizer) -> StepCos
         return None
     short, long = (_kept_bytes(model, num_tokens) for num_tokens in _PROBE_TOKENS)
     token_bytes = (long - short) / (_PROBE_TOKENS[1] - _PROBE_TOKENS[0])
+    config = model.config.get_text_config()
     weight = model.get_output_embeddings().weight
-    num_layers = model.config.get_text_config().num_hidden_layers
+    num_layers = config.num_hidden_layers
+    uses_kernel = weight.is_cuda and weight.dtype in KERNEL_DTYPES
     head_bytes = weight.numel() * weight.element_size()
     return StepCosts(
         optimizer_bytes=optimizer.bytes_to_come(),
         token_bytes=token_bytes,
         layer_token_bytes=token_bytes / num_layers,
         boundary_token_bytes=num_layers * weight.shape[1] * weight.element_size(),
+        score_bytes=0 if uses_kernel else num_layers * config.num_attention_heads * weight.element_size(),
         scored_token_bytes=weight.shape[0] * weight.element_size() if weight.requires_grad else 0,
         logits_bytes=4 * weight.shape[0],
         tile_bytes=CUDA_TILE_BYTES if weight.is_cuda else CPU_TILE_BYTES,
@@ -91,12 +98,11 @@ def _kept_bytes(model: PreTrainedModel, num_tokens: int) -> int:
         return tensor
 
     device = model.device
-    half = num_tokens // 2
-    segments = (Segment(start=0, end=half), Segment(start=half, end=num_tokens))
+    segments = tuple(Segment(start=token, end=token + 1) for token in range(num_tokens))  # of one score each
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         output = model.base_model(
             input_ids=torch.zeros((1, num_tokens), dtype=torch.int64, device=device),
-            position_ids=torch.arange(num_tokens, device=device)[None] % half,
+            position_ids=torch.zeros((1, num_tokens), dtype=torch.int64, device=device),
             packed_layout=AttentionLayout(segments=segments),
             use_cache=False,
         )

@@ -60,7 +60,9 @@ def choose_micro_batch(
     tries = [(size, False) for size in fast] + [(size, True) for size in sizes]
     for size, recomputes in tries:
         tokens = max(size, rows.longest)
-        needed = costs.step_bytes(tokens, int(tokens * rows.scored_share), checkpoints_activations=recomputes)
+        needed = costs.step_bytes(
+            tokens, int(tokens * rows.scored_share), rows.longest, checkpoints_activations=recomputes
+        )
         choice = MicroBatchChoice(tokens=size, checkpoints_activations=recomputes, step_bytes=needed)
         if needed <= _USABLE * available:
             break

@@ -13,13 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.domain.errors import InvalidRequest
-from core.training.attention import AttentionLayout, Segment
+from core.training.attention import AttentionLayout
+from core.training.block_attention import Segment
 from core.training.encoded_data import EncodedData
-from core.training.sharing import ALWAYS, SharingAccount
 from core.training.varlen import plan_varlen
 
 Side = Literal["chosen", "rejected", "only"]
 SIDES: tuple[Side, Side] = ("chosen", "rejected")
+
+
+MIN_PROMPT_TOKENS = 4
+"""A shorter prompt costs less to compute twice than to attend to as a prefix."""
 
 
 class NothingToScore(InvalidRequest):
@@ -84,7 +88,6 @@ def split_micro_batches(
     max_tokens: int,
     *,
     side: Side | None = None,
-    sharing: SharingAccount = ALWAYS,
 ) -> list[list[int]]:
     """Rows into as few micro-batches of at most `max_tokens` packed tokens as first-fit-decreasing finds.
 
@@ -93,13 +96,12 @@ def split_micro_batches(
 
     Args:
         side: the response that is packed (SFT, scoring); None for whole rows.
-        sharing: for whole rows: which prompts are counted once.
     """
     chosen = np.asarray(indices, dtype=np.int64)
     prompts, firsts, seconds = data.lengths_of(chosen)
     lengths = prompts + (0 if side == "rejected" else firsts) + (seconds if side in (None, "rejected") else 0)
     if side is None:
-        lengths = lengths + np.where(sharing.pays(prompts, seconds), 0, prompts)
+        lengths = lengths + np.where(_is_shared(prompts), 0, prompts)
     bins: list[list[int]] = []
     room: list[int] = []
     for position in np.argsort(-lengths, kind="stable"):
@@ -129,7 +131,6 @@ def pack_step(
     max_tokens: int,
     device: torch.device | str,
     num_ranks: int = 1,
-    sharing: SharingAccount = ALWAYS,
 ) -> list[PackedBatch]:
     """What the preference stage scores of some rows, cut into micro-batches.
 
@@ -141,21 +142,19 @@ def pack_step(
             for side in SIDES
             for micro_batch in spread(split_micro_batches(data, indices, max_tokens, side=side), num_ranks)
         ]
-    micro_batches = spread(split_micro_batches(data, indices, max_tokens, sharing=sharing), num_ranks)
-    return [pack_pairs(data, micro_batch, device, sharing) for micro_batch in micro_batches]
+    micro_batches = spread(split_micro_batches(data, indices, max_tokens), num_ranks)
+    return [pack_pairs(data, micro_batch, device) for micro_batch in micro_batches]
 
 
-def pack_pairs(
-    data: EncodedData, indices: Sequence[int], device: torch.device | str, sharing: SharingAccount = ALWAYS
-) -> PackedBatch:
+def pack_pairs(data: EncodedData, indices: Sequence[int], device: torch.device | str) -> PackedBatch:
     """Preference rows as one packed row; the prompt stands once and both responses attend to it, where that pays.
 
     Raises:
         NothingToScore: a response without a scored token that has a predecessor.
     """
     packer = _Packer(data)
-    prompts, _, seconds = data.lengths_of(np.asarray(indices, dtype=np.int64))
-    for index, is_shared in zip(indices, sharing.pays(prompts, seconds), strict=True):
+    prompts, _, _ = data.lengths_of(np.asarray(indices, dtype=np.int64))
+    for index, is_shared in zip(indices, _is_shared(prompts), strict=True):
         row = data.row(index)
         start = packer.add(row.prompt, row.first)
         packer.score(0, index, row.first_scored, len(row.prompt))
@@ -183,6 +182,11 @@ def pack_responses(
         packer.add(row.prompt, response)
         packer.score(0, index, scored, len(row.prompt))
     return packer.finish(tuple(int(i) for i in indices), side, device)
+
+
+def _is_shared(prompts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether prompts of these lengths stand once for both responses."""
+    return prompts >= MIN_PROMPT_TOKENS
 
 
 class _Packer:

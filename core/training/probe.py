@@ -12,15 +12,9 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
-from core.training.attention import (
-    PACKED_ATTENTION,
-    AttentionLayout,
-    LayoutNotDelivered,
-    Segment,
-    packed_attention,
-)
+from core.training.attention import PACKED_ATTENTION, AttentionLayout, LayoutNotDelivered, packed_attention
+from core.training.block_attention import Segment
 from core.training.capabilities import Capabilities, HeadTransform, remember, stock_attention
-from core.training.sharing import ALWAYS, account_of
 
 _PROBE_ATTENTION = "preftune_probe"
 _PACKABLE_LAYERS = frozenset({"full_attention", "sliding_attention"})
@@ -51,13 +45,11 @@ def prepare(model: PreTrainedModel) -> Capabilities:
     sequences, packed = _probe_rows(model)
     with stock_attention(model):
         head = _find_head(model, sequences[0])
-    is_packable = _is_packable(model, sequences, packed)
     found = Capabilities(
-        is_packable=is_packable,
+        is_packable=_is_packable(model, sequences, packed),
         longest_packable=_longest_packable(model),
         head=head,
         stock_attention=stock,
-        sharing=account_of(model) if is_packable else ALWAYS,  # not packed, every sequence is whole
     )
     remember(model, found)
     if found.is_packable:

@@ -10,7 +10,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.training.budget import TokenBudget
-from core.training.capabilities import capabilities_of
 from core.training.checkpoint import copy_exactly
 from core.training.data_order import Cursor, DataOrder
 from core.training.encoded_data import EncodedData
@@ -92,8 +91,7 @@ class ReferencePass:
             self._tokens = {name: _SplitTokens.unknown(len(data)) for name, data in self._data.items()}
             self.groups_done = 0
         name, rows = self._group(self.groups_done)
-        sharing = capabilities_of(self._model).sharing
-        batches = pack_step(self._data[name], rows, self._max_tokens, self._model.device, self._ranks.size, sharing)
+        batches = pack_step(self._data[name], rows, self._max_tokens, self._model.device, self._ranks.size)
         computed = self._ranks.compute(batches, self._compute, lambda batch: batch.num_scored + 2 * batch.num_responses)
         for batch, found in zip(batches, computed, strict=True):
             self._keep(name, batch, found)

@@ -11,7 +11,6 @@ import torch
 from transformers import PreTrainedModel
 
 from core.training.budget import TokenBudget
-from core.training.capabilities import capabilities_of
 from core.training.dpo import PairForward
 from core.training.encoded_data import EncodedData
 from core.training.evaluation import evaluate_rows
@@ -64,9 +63,8 @@ def _scores(host: HostColumns) -> PairScores:
 
 @torch.no_grad()
 def _fill(reference: SplitLogps, model: PreTrainedModel, data: EncodedData, max_tokens: int) -> None:
-    sharing = capabilities_of(model).sharing
     for group in row_groups(len(data), GROUP_ROWS):
-        for batch in pack_step(data, group, max_tokens, model.device, sharing=sharing):
+        for batch in pack_step(data, group, max_tokens, model.device):
             rows = list(batch.indices)
             pairs = pair_logps(model, batch, needs_prefix_sums=True)
             for side, logps in enumerate((pairs.chosen, pairs.rejected)):

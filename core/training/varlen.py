@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_KERNEL_DTYPES = (torch.bfloat16, torch.float16)
+KERNEL_DTYPES = (torch.bfloat16, torch.float16)
 _MAX_HEAD_SIZE = 256
 
 
@@ -67,7 +67,7 @@ def can_use_varlen(query: Tensor, value: Tensor, softcap: float | None) -> bool:
     head_size = query.shape[-1]
     return (
         query.is_cuda
-        and query.dtype in _KERNEL_DTYPES
+        and query.dtype in KERNEL_DTYPES
         and head_size == value.shape[-1]
         and head_size <= _MAX_HEAD_SIZE
         and head_size % 8 == 0

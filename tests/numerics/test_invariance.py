@@ -21,7 +21,7 @@ from packed_rows import (
     write_rows,
 )
 
-from core.training import sharing
+from core.training import packing
 from core.training.capabilities import capabilities_of
 from core.training.logps import (
     TokenLogps,
@@ -31,8 +31,7 @@ from core.training.logps import (
     token_logps,
 )
 from core.training.logps_types import PairLogps
-from core.training.packing import PackedBatch, pack_pairs, pack_responses, split_micro_batches
-from core.training.sharing import SKIPPED_SHARE, SharingAccount, account_of
+from core.training.packing import PackedBatch, pack_pairs, pack_responses
 
 ALL = (*PROMISED, *WITH_OWN_HEAD_OR_SCORES, *NOT_PACKABLE)
 TOLERANCE = {"rtol": 1e-5, "atol": 2e-5}
@@ -44,7 +43,7 @@ def _one_thread() -> None:
 
 
 def unshared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "MIN_PROMPT_TOKENS", 10**9)
+    monkeypatch.setattr(packing, "MIN_PROMPT_TOKENS", 10**9)
 
 
 def is_shared(batch: PackedBatch) -> bool:
@@ -282,25 +281,6 @@ def test_a_prompt_is_shared_only_where_it_pays(tmp_path: Path) -> None:
     assert pack_pairs(data, [0], "cpu").num_tokens == 6
     assert is_shared(pack_pairs(data, [1], "cpu"))
     assert pack_pairs(data, [1], "cpu").num_tokens == 24
-
-
-def test_long_responses_after_short_prompts_are_apart_on_a_cpu(tmp_path: Path) -> None:
-    """The account of SmolLM2-135M: 8 tokens before 1024 cost more shared than apart, 64 before 256 less."""
-    rows: list[Row] = [([5] * 8, [6], [7] * 1024), ([5] * 64, [6], [7] * 256), ([5] * 3, [6], [7])]
-    data = write_rows(tmp_path, rows)
-    account = SharingAccount(token_flops=2 * 106e6, score_flops=SKIPPED_SHARE * 4 * 30 * 576)
-    for row, shares in enumerate((False, True, False)):
-        batch = pack_pairs(data, [row], "cpu", account)
-        assert is_shared(batch) is shares
-        assert split_micro_batches(data, [row, row], 2 * batch.num_tokens, sharing=account) == [[row, row]]
-        assert len(split_micro_batches(data, [row, row], 2 * batch.num_tokens - 1, sharing=account)) == 2
-
-
-def test_the_account_of_a_model_counts_its_layers_only() -> None:
-    model = make_model("llama")
-    layers = sum(p.numel() for p in model.base_model.layers.parameters() if p.dim() > 1)
-    assert account_of(model) == SharingAccount(token_flops=2.0 * layers, score_flops=SKIPPED_SHARE * 4.0 * 2 * 32)
-    assert capabilities_of(model).sharing == account_of(model)
 
 
 def test_sequences_of_one_row_do_not_see_each_other(tmp_path: Path) -> None:

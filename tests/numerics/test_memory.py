@@ -10,6 +10,7 @@ from tiny_runs import RecordingObserver, World, tree_bytes
 
 from core.training import lora, memory, memory_plan
 from core.training.activation_checkpointing import checkpoint_activations
+from core.training.block_attention import MOST_KEPT_KEYS
 from core.training.encoded_data import EncodedData
 from core.training.failures import HostOutOfMemory
 from core.training.logps import pair_logps
@@ -84,7 +85,9 @@ def test_the_prediction_of_what_a_batch_keeps_holds(with_adapter: bool, tmp_path
     costs = memory.measure_costs(model, optimizer)
     assert costs is not None
     batch = pack_pairs(write_rows(tmp_path, rows), range(6), "cpu")
-    predicted = costs.token_bytes * batch.num_tokens + costs.scored_token_bytes * batch.num_scored
+    keys = min(115, MOST_KEPT_KEYS)  # a pair is one block
+    predicted = (costs.token_bytes + keys * costs.score_bytes) * batch.num_tokens
+    predicted += costs.scored_token_bytes * batch.num_scored
     assert predicted == pytest.approx(kept_bytes(model, batch), rel=0.2)
 
 
@@ -94,8 +97,11 @@ def test_little_memory_makes_micro_batches_smaller_and_says_so(world: World, mon
     model = load_causal_lm(world.base_model_dir, dtype=torch.float32)
     costs = memory.measure_costs(model, MasterOptimizer(trainable_parameters(model), world.plan("any").dpo))
     assert costs is not None
-    share = memory_plan.RowSizes.of(EncodedData.open(world.train_data)).scored_share
-    fits, fails = (costs.step_bytes(n, int(n * share), checkpoints_activations=False) for n in (80, 160))
+    sizes = memory_plan.RowSizes.of(EncodedData.open(world.train_data))
+    fits, fails = (
+        costs.step_bytes(n, int(n * sizes.scored_share), sizes.longest, checkpoints_activations=False)
+        for n in (80, 160)
+    )
     monkeypatch.setattr(memory_plan, "available_bytes", lambda _: int((fits + fails) / 2 / 0.9))
     observer = RecordingObserver()
     result = run(world.plan("tight", sft=None, micro_batch_tokens=320), observer)

@@ -4,14 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.training.attention import (
-    AttentionLayout,
-    LayoutNotDelivered,
-    ScoreOptions,
-    Segment,
-    packed_attention,
-    segment_mask,
-)
+from core.training import block_attention
+from core.training.attention import AttentionLayout, LayoutNotDelivered, packed_attention
+from core.training.block_attention import ScoreOptions, Segment, plan_blocks
 from core.training.varlen import can_use_varlen, plan_varlen
 
 SEGMENTS = (
@@ -52,9 +47,22 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, options: ScoreOpt
 @pytest.mark.parametrize("scaling", [None, 0.7])
 @pytest.mark.parametrize("sliding_window", [None, 1, 3, 100])
 @pytest.mark.parametrize("softcap", [None, 1.5])
+@pytest.mark.parametrize(
+    ("query_rows", "joined_tokens", "kept_scores"), [(128, 256, 2**16), (3, 0, 2**16), (3, 10, 12), (1, 0, 0)]
+)
 def test_segments_attend_as_one_dense_mask_says(
-    scaling: float | None, sliding_window: int | None, softcap: float | None
+    scaling: float | None,
+    sliding_window: int | None,
+    softcap: float | None,
+    query_rows: int,
+    joined_tokens: int,
+    kept_scores: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """However it is cut into blocks, and whether a block keeps its probabilities or not."""
+    monkeypatch.setattr(block_attention, "QUERY_ROWS", query_rows)
+    monkeypatch.setattr(block_attention, "JOINED_TOKENS", joined_tokens)
+    monkeypatch.setattr(block_attention, "KEPT_SCORES", kept_scores)
     inputs = tensors()
     options = ScoreOptions(scaling=scaling, sliding_window=sliding_window, softcap=softcap)
     actual, _ = packed_attention(
@@ -75,13 +83,12 @@ def test_segments_attend_as_one_dense_mask_says(
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("sliding_window", [None, 2])
-def test_a_segments_mask_is_its_part_of_the_dense_one(sliding_window: int | None) -> None:
-    dense = dense_mask(sliding_window)
-    for segment in SEGMENTS:
-        keys = [*range(segment.prefix_start, segment.prefix_end), *range(segment.start, segment.end)]
-        mask = segment_mask(segment, sliding_window, torch.device("cpu"))
-        assert torch.equal(mask, dense[segment.start : segment.end][:, keys])
+def test_a_block_takes_no_key_that_its_window_hides() -> None:
+    long = Segment(start=10, end=1010)
+    assert max(block.num_keys for block in plan_blocks([long], 100)) == 125 + 99
+    shared = Segment(start=1010, end=1020, prefix_start=10, prefix_end=1010)
+    assert [block.ranges for block in plan_blocks([shared], 5)] == [[slice(1006, 1010), slice(1010, 1020)]]
+    assert sum(block.num_queries for block in plan_blocks([long, shared], None)) == 1010
 
 
 def test_the_kernels_plan_gathers_the_keys_that_segments_see() -> None:

@@ -1,5 +1,7 @@
 """Which micro-batch a prediction leads to."""
 
+from dataclasses import replace
+
 import pytest
 
 from core.training.memory import StepCosts
@@ -10,6 +12,7 @@ COSTS = StepCosts(
     token_bytes=100.0,
     layer_token_bytes=10.0,
     boundary_token_bytes=5.0,
+    score_bytes=0,
     scored_token_bytes=20,
     logits_bytes=7,
     tile_bytes=70,
@@ -19,8 +22,11 @@ ROWS = RowSizes(longest=300, scored_share=0.5)
 
 
 def test_a_step_is_the_sum_of_its_parts() -> None:
-    assert COSTS.step_bytes(1000, 500, checkpoints_activations=False) == 1000 + 110 * 1000 + 20 * 500 + 3 * 70 + 500
-    assert COSTS.step_bytes(1000, 500, checkpoints_activations=True) == 1000 + 25 * 1000 + 20 * 500 + 3 * 70 + 500
+    costs = replace(COSTS, score_bytes=2)
+    rest = 1000 + 20 * 500 + 3 * 70 + 500
+    assert costs.step_bytes(1000, 500, 40, checkpoints_activations=False) == (110 + 2 * 40) * 1000 + rest
+    assert costs.step_bytes(1000, 500, 5000, checkpoints_activations=False) == (110 + 2 * 512) * 1000 + rest
+    assert costs.step_bytes(1000, 500, 40, checkpoints_activations=True) == 25 * 1000 + rest
 
 
 @pytest.mark.parametrize(
@@ -49,4 +55,4 @@ def test_a_resumed_run_keeps_its_micro_batches() -> None:
 def test_a_row_longer_than_the_budget_counts_whole() -> None:
     rows = RowSizes(longest=5000, scored_share=0.5)
     choice = choose_micro_batch(COSTS, rows, 2048, 10_000_000)
-    assert choice.step_bytes == COSTS.step_bytes(5000, 2500, checkpoints_activations=False)
+    assert choice.step_bytes == COSTS.step_bytes(5000, 2500, 5000, checkpoints_activations=False)

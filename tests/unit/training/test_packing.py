@@ -7,8 +7,15 @@ from hypothesis import strategies as st
 from packed_rows import Row, random_rows, write_rows
 
 from core.training.encoded_data import EncodedData
-from core.training.packing import NothingToScore, Side, pack_pairs, pack_responses, split_micro_batches, spread
-from core.training.sharing import MIN_PROMPT_TOKENS
+from core.training.packing import (
+    MIN_PROMPT_TOKENS,
+    NothingToScore,
+    Side,
+    pack_pairs,
+    pack_responses,
+    split_micro_batches,
+    spread,
+)
 
 
 def lengths_of(data: EncodedData, indices: list[int]) -> int:
