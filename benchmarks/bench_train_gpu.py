@@ -220,7 +220,11 @@ def time_engine(
     rows = range(settings.batch_size, len(data))
     tokens = settings.micro_batch_tokens
     share = float(np.sum(data.first_lengths + data.second_lengths)) / data.num_tokens
-    predicted = costs.step_bytes(tokens, int(share * tokens), checkpoints_activations=twice) if costs else 0
+    predicted = (
+        costs.step_bytes(tokens, int(share * tokens), settings.max_length, checkpoints_activations=twice)
+        if costs
+        else 0
+    )
     return figures(settings, seconds, needed_flops(model, data, rows)) | {"predicted_peak_bytes": held + predicted}
 
 
