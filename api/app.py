@@ -44,6 +44,7 @@ from core.domain.errors import Unavailable
 from core.services.backend import Backend, open_backend
 from core.services.dataset_processing import DatasetProcessor
 from core.services.model_sharing import ModelSharer, is_sharing
+from core.services.recent_points import RecentPoints
 from core.services.sweep import Sweeper
 from core.services.uploads import MAX_PART_BYTES
 from core.settings import Settings, SettingsError, load_settings
@@ -150,6 +151,7 @@ def _open(app: FastAPI, stack: ExitStack) -> None:
     app.state.backend = backend
     app.state.key_ring = KeyRing(backend)
     app.state.feeds = Feeds(backend)
+    app.state.recent_points = RecentPoints()
     app.state.readiness = ReadinessProbe(backend)
     app.state.upload_desk = UploadDesk(
         area=area,

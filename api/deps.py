@@ -11,6 +11,7 @@ from api.readiness import ReadinessProbe
 from api.uploads.receive import UploadDesk
 from core.services.backend import Backend
 from core.services.dataset_processing import DatasetProcessor
+from core.services.recent_points import RecentPoints
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
@@ -45,6 +46,11 @@ def get_readiness(request: Request) -> ReadinessProbe:
     return probe
 
 
+def get_recent_points(request: Request) -> RecentPoints:
+    recent: RecentPoints = request.app.state.recent_points
+    return recent
+
+
 def get_feeds(request: Request) -> Feeds:
     feeds: Feeds = request.app.state.feeds
     return feeds
@@ -60,6 +66,7 @@ CallerDep = Annotated[Caller, Depends(get_caller)]
 UploadDeskDep = Annotated[UploadDesk, Depends(get_upload_desk)]
 ReadinessDep = Annotated[ReadinessProbe, Depends(get_readiness)]
 ProcessorDep = Annotated[DatasetProcessor, Depends(get_processor)]
+RecentPointsDep = Annotated[RecentPoints, Depends(get_recent_points)]
 FeedsDep = Annotated[Feeds, Depends(get_feeds)]
 NEEDS_KEY = [Security(bearer)]
 

@@ -2,12 +2,11 @@
 
 from typing import Annotated, Literal
 
-import orjson
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
 
-from api.deps import NEEDS_KEY, After, BackendDep, CallerDep, FeedsDep
+from api.deps import NEEDS_KEY, After, BackendDep, CallerDep, FeedsDep, RecentPointsDep
 from api.downloads import attachment
 from api.live.frames import ID_PATTERN, parse_id
 from api.live.stream import EventStream
@@ -61,6 +60,7 @@ STREAM: Responses = {
 def get_metrics(
     job_id: JobId,
     backend: BackendDep,
+    recent: RecentPointsDep,
     caller: CallerDep,
     stage: StageParam = None,
     split: SplitParam = None,
@@ -73,9 +73,9 @@ def get_metrics(
     chosen = tuple(name.strip() for name in (names or "").split(",") if name.strip())
     query = MetricsQuery(after=after, stage=stage, split=split, names=chosen, max_points=max_points)
     if format == "json":
-        page = metrics.page(backend, caller.project_id, job_id, query)
         # Polled more than anything else: written without a second look at every value.
-        return Response(orjson.dumps(page, option=orjson.OPT_UTC_Z), media_type="application/json")
+        page = metrics.json_page(backend, recent, caller.project_id, job_id, query)
+        return Response(page, media_type="application/json")
     points = metrics.all_points(backend, caller.project_id, job_id, query)
     headers = {"Content-Disposition": attachment(f"{job_id}-metrics.csv")}
     return Response(metrics.to_csv(points), 200, headers, "text/csv")

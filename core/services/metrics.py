@@ -5,15 +5,19 @@ import io
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+import orjson
 from sqlalchemy.orm import Session
 
+from core.database.repositories import jobs as job_rows
 from core.database.repositories import metrics as metric_rows
+from core.database.repositories.jobs import CurveHead
 from core.database.repositories.metrics import PointFilter, PointRow
 from core.database.tables.jobs import Job
 from core.domain.job_state import Stage
 from core.services import curve_blocks, jobs
 from core.services.backend import Backend
 from core.services.downsampling import choose_points
+from core.services.recent_points import MAX_POINTS, Numbered, RecentPoints
 from core.services.views import MetricPointView, MetricsPage
 
 MAX_PAGE_POINTS = 1000
@@ -36,6 +40,49 @@ def page(backend: Backend, project_id: str, job_id: str, query: MetricsQuery) ->
     """Points after `query.after`. A reader that holds points of a rewound attempt gets `reset` and the first page."""
 
     return backend.database.read(lambda session: page_of(session, jobs.find(session, project_id, job_id), query))
+
+
+def json_page(backend: Backend, recent: RecentPoints, project_id: str, job_id: str, query: MetricsQuery) -> bytes:
+    """`page` as JSON. Whoever follows a curve shares what was read of it with all others who do."""
+
+    def work(session: Session) -> MetricsPage | bytes:
+        head = job_rows.find_curve_head(session, project_id, job_id)
+        if head is None:
+            raise jobs.JobNotFound(f"There is no job {job_id}.")
+        return _shared_page(session, recent, job_id, head, query) or page_of(
+            session, jobs.find(session, project_id, job_id), query
+        )
+
+    found = backend.database.read(work)
+    return found if isinstance(found, bytes) else orjson.dumps(found, option=orjson.OPT_UTC_Z)
+
+
+def _shared_page(
+    session: Session, recent: RecentPoints, job_id: str, head: CurveHead, query: MetricsQuery
+) -> bytes | None:
+    """None where this query reads by itself: from the start or behind a rewind, thinned, or some values only."""
+    is_plain = query.max_points is None and query.stage is None and query.split is None and not query.names
+    if not is_plain or not head.rewind_seq < query.after <= head.last_metric_seq:
+        return None
+
+    def load(after: int) -> list[Numbered]:
+        rows = metric_rows.list_points(session, job_id, PointFilter(after=after), limit=MAX_POINTS + 1)
+        return [(row.seq, orjson.dumps(_view(row, ()), option=orjson.OPT_UTC_Z)) for row in rows]
+
+    points = recent.between(job_id, query.after, head.last_metric_seq, load)
+    if points is None:
+        return None
+    has_more = len(points) > query.limit
+    shown = points[: query.limit]
+    values = {
+        "job_id": job_id,
+        "status": head.status,
+        "points": [orjson.Fragment(point) for _, point in shown],
+        "last_seq": shown[-1][0] if has_more else head.last_metric_seq,
+        "has_more": has_more,
+        "reset": False,
+    }
+    return orjson.dumps(values)
 
 
 def page_of(session: Session, job: Job, query: MetricsQuery) -> MetricsPage:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Row, delete, func, literal, or_, select, update
 from sqlalchemy.orm import Session, aliased, load_only
@@ -43,6 +44,20 @@ def insert_job(session: Session, job: Job, event: EventDraft) -> None:
 
 def find_job(session: Session, project_id: str, job_id: str) -> Job | None:
     return session.scalar(select(Job).where(Job.id == job_id, Job.project_id == project_id))
+
+
+class CurveHead(NamedTuple):
+    """What a page of a job's curve says of the job."""
+
+    status: JobStatus
+    last_metric_seq: int
+    rewind_seq: int
+
+
+def find_curve_head(session: Session, project_id: str, job_id: str) -> CurveHead | None:
+    columns = select(Job.status, Job.last_metric_seq, Job.rewind_seq)
+    row = session.execute(columns.where(Job.id == job_id, Job.project_id == project_id)).one_or_none()
+    return None if row is None else CurveHead(*row)
 
 
 def lock_job(session: Session, job_id: str, project_id: str | None = None, *, skip_locked: bool = False) -> Job | None:
