@@ -17,6 +17,7 @@ from api.body_limits import MAX_JSON_BYTES, BodyLimits, BodyPolicy
 from api.head import Head
 from api.key_ring import KeyRing
 from api.live.feeds import Feeds
+from api.live.polls import Polls
 from api.middleware import RequestContext
 from api.readiness import ReadinessProbe
 from api.routes import (
@@ -44,7 +45,6 @@ from core.domain.errors import Unavailable
 from core.services.backend import Backend, open_backend
 from core.services.dataset_processing import DatasetProcessor
 from core.services.model_sharing import ModelSharer, is_sharing
-from core.services.recent_points import RecentPoints
 from core.services.sweep import Sweeper
 from core.services.uploads import MAX_PART_BYTES
 from core.settings import Settings, SettingsError, load_settings
@@ -151,7 +151,7 @@ def _open(app: FastAPI, stack: ExitStack) -> None:
     app.state.backend = backend
     app.state.key_ring = KeyRing(backend)
     app.state.feeds = Feeds(backend)
-    app.state.recent_points = RecentPoints()
+    app.state.polls = Polls(backend)
     app.state.readiness = ReadinessProbe(backend)
     app.state.upload_desk = UploadDesk(
         area=area,

@@ -1,4 +1,4 @@
-"""What endpoints ask for."""
+"""What endpoints ask for. Asynchronous, all of it: a plain function would be a hop to another thread each."""
 
 from typing import Annotated
 
@@ -7,11 +7,11 @@ from fastapi.security import HTTPBearer
 
 from api.access import Caller
 from api.live.feeds import Feeds
+from api.live.polls import Polls
 from api.readiness import ReadinessProbe
 from api.uploads.receive import UploadDesk
 from core.services.backend import Backend
 from core.services.dataset_processing import DatasetProcessor
-from core.services.recent_points import RecentPoints
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
@@ -26,37 +26,37 @@ bearer = HTTPBearer(
 """For the description of the API only: `api.access` has checked the key before any endpoint runs."""
 
 
-def get_backend(request: Request) -> Backend:
+async def get_backend(request: Request) -> Backend:
     backend: Backend = request.app.state.backend
     return backend
 
 
-def get_caller(request: Request) -> Caller:
+async def get_caller(request: Request) -> Caller:
     caller: Caller = request.state.caller
     return caller
 
 
-def get_upload_desk(request: Request) -> UploadDesk:
+async def get_upload_desk(request: Request) -> UploadDesk:
     desk: UploadDesk = request.app.state.upload_desk
     return desk
 
 
-def get_readiness(request: Request) -> ReadinessProbe:
+async def get_readiness(request: Request) -> ReadinessProbe:
     probe: ReadinessProbe = request.app.state.readiness
     return probe
 
 
-def get_recent_points(request: Request) -> RecentPoints:
-    recent: RecentPoints = request.app.state.recent_points
-    return recent
+async def get_polls(request: Request) -> Polls:
+    polls: Polls = request.app.state.polls
+    return polls
 
 
-def get_feeds(request: Request) -> Feeds:
+async def get_feeds(request: Request) -> Feeds:
     feeds: Feeds = request.app.state.feeds
     return feeds
 
 
-def get_processor(request: Request) -> DatasetProcessor:
+async def get_processor(request: Request) -> DatasetProcessor:
     processor: DatasetProcessor = request.app.state.dataset_processor
     return processor
 
@@ -66,7 +66,7 @@ CallerDep = Annotated[Caller, Depends(get_caller)]
 UploadDeskDep = Annotated[UploadDesk, Depends(get_upload_desk)]
 ReadinessDep = Annotated[ReadinessProbe, Depends(get_readiness)]
 ProcessorDep = Annotated[DatasetProcessor, Depends(get_processor)]
-RecentPointsDep = Annotated[RecentPoints, Depends(get_recent_points)]
+PollsDep = Annotated[Polls, Depends(get_polls)]
 FeedsDep = Annotated[Feeds, Depends(get_feeds)]
 NEEDS_KEY = [Security(bearer)]
 

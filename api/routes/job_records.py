@@ -6,7 +6,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
 
-from api.deps import NEEDS_KEY, After, BackendDep, CallerDep, FeedsDep, RecentPointsDep
+from api.deps import NEEDS_KEY, After, BackendDep, CallerDep, FeedsDep, PollsDep
 from api.downloads import attachment
 from api.live.frames import ID_PATTERN, parse_id
 from api.live.stream import EventStream
@@ -57,10 +57,10 @@ STREAM: Responses = {
     response_model=MetricsPage,
     responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
 )
-def get_metrics(
+async def get_metrics(
     job_id: JobId,
     backend: BackendDep,
-    recent: RecentPointsDep,
+    polls: PollsDep,
     caller: CallerDep,
     stage: StageParam = None,
     split: SplitParam = None,
@@ -74,11 +74,11 @@ def get_metrics(
     query = MetricsQuery(after=after, stage=stage, split=split, names=chosen, max_points=max_points)
     if format == "json":
         # Polled more than anything else: written without a second look at every value.
-        page = metrics.json_page(backend, recent, caller.project_id, job_id, query)
+        page = await polls.page(caller.project_id, job_id, query)
         return Response(page, media_type="application/json")
-    points = metrics.all_points(backend, caller.project_id, job_id, query)
+    text = await to_thread.run_sync(metrics.csv_text, backend, caller.project_id, job_id, query)
     headers = {"Content-Disposition": attachment(f"{job_id}-metrics.csv")}
-    return Response(metrics.to_csv(points), 200, headers, "text/csv")
+    return Response(text, 200, headers, "text/csv")
 
 
 @router.get("/jobs/{job_id}/stream", response_class=Response, responses=STREAM)
@@ -91,7 +91,7 @@ async def stream_job(
     last_event_id: LastEventId = None,
 ) -> Response:
     """The job live, as server-sent events: `metric` (an array of points), `status`, `event`, `reset`, `end`."""
-    await to_thread.run_sync(jobs.get, backend, caller.project_id, job_id)
+    await to_thread.run_sync(jobs.ensure_found, backend, caller.project_id, job_id)
     return EventStream(feeds, caller.project_id, job_id, parse_id(last_event_id or after or "0.0"))
 
 

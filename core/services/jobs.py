@@ -116,6 +116,12 @@ def list_page(
     return backend.database.read(work)
 
 
+def ensure_found(backend: Backend, project_id: str, job_id: str) -> None:
+    """Raises JobNotFound."""
+    if backend.database.read(lambda session: job_rows.find_curve_head(session, project_id, job_id)) is None:
+        raise JobNotFound(f"There is no job {job_id}.")
+
+
 def list_heads(backend: Backend, job_ids: Collection[str]) -> dict[str, JobHead]:
     """Where these jobs stand; those that are gone are absent. For a poller of many."""
     rows = backend.database.read(lambda session: job_rows.list_heads(session, job_ids))

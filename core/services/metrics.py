@@ -35,6 +35,11 @@ class MetricsQuery:
     max_points: int | None = None
     """Instead of a page: all points, thinned to at most so many. Every curve keeps its extremes."""
 
+    @property
+    def is_plain(self) -> bool:
+        """All that is new."""
+        return self.max_points is None and self.stage is None and self.split is None and not self.names
+
 
 def page(backend: Backend, project_id: str, job_id: str, query: MetricsQuery) -> MetricsPage:
     """Points after `query.after`. A reader that holds points of a rewound attempt gets `reset` and the first page."""
@@ -42,35 +47,35 @@ def page(backend: Backend, project_id: str, job_id: str, query: MetricsQuery) ->
     return backend.database.read(lambda session: page_of(session, jobs.find(session, project_id, job_id), query))
 
 
-def json_page(backend: Backend, recent: RecentPoints, project_id: str, job_id: str, query: MetricsQuery) -> bytes:
-    """`page` as JSON. Whoever follows a curve shares what was read of it with all others who do."""
+def json_page(backend: Backend, project_id: str, job_id: str, query: MetricsQuery) -> bytes:
+    """`page` as JSON."""
+    return orjson.dumps(page(backend, project_id, job_id, query), option=orjson.OPT_UTC_Z)
 
-    def work(session: Session) -> MetricsPage | bytes:
+
+def look(backend: Backend, recent: RecentPoints, project_id: str, job_id: str) -> CurveHead:
+    """Where a curve stands, after adding its new points to the recent ones. Raises JobNotFound."""
+
+    def work(session: Session) -> CurveHead:
         head = job_rows.find_curve_head(session, project_id, job_id)
         if head is None:
             raise jobs.JobNotFound(f"There is no job {job_id}.")
-        return _shared_page(session, recent, job_id, head, query) or page_of(
-            session, jobs.find(session, project_id, job_id), query
-        )
 
-    found = backend.database.read(work)
-    return found if isinstance(found, bytes) else orjson.dumps(found, option=orjson.OPT_UTC_Z)
+        def load(after: int) -> list[Numbered]:
+            rows = metric_rows.list_points(session, job_id, PointFilter(after=after), limit=MAX_POINTS + 1)
+            return [(row.seq, orjson.dumps(_view(row, ()), option=orjson.OPT_UTC_Z)) for row in rows]
+
+        # What is left of a curve after a rewind has numbers beyond the rewind's.
+        recent.extend(job_id, head.rewind_seq, head.last_metric_seq, load)
+        return head
+
+    return backend.database.read(work)
 
 
-def _shared_page(
-    session: Session, recent: RecentPoints, job_id: str, head: CurveHead, query: MetricsQuery
-) -> bytes | None:
-    """None where this query reads by itself: from the start or behind a rewind, thinned, or some values only."""
-    is_plain = query.max_points is None and query.stage is None and query.split is None and not query.names
-    if not is_plain or not head.rewind_seq < query.after <= head.last_metric_seq:
-        return None
-
-    def load(after: int) -> list[Numbered]:
-        rows = metric_rows.list_points(session, job_id, PointFilter(after=after), limit=MAX_POINTS + 1)
-        return [(row.seq, orjson.dumps(_view(row, ()), option=orjson.OPT_UTC_Z)) for row in rows]
-
-    points = recent.between(job_id, query.after, head.last_metric_seq, load)
-    if points is None:
+def shared_page(recent: RecentPoints, job_id: str, head: CurveHead, query: MetricsQuery) -> bytes | None:
+    """`json_page` of a plain query out of the recent points; None for a reader that is far behind, or ahead."""
+    reset = 0 < query.after <= head.rewind_seq
+    points = recent.between(job_id, max(query.after, head.rewind_seq), head.last_metric_seq)
+    if points is None or query.after > head.last_metric_seq:
         return None
     has_more = len(points) > query.limit
     shown = points[: query.limit]
@@ -80,7 +85,7 @@ def _shared_page(
         "points": [orjson.Fragment(point) for _, point in shown],
         "last_seq": shown[-1][0] if has_more else head.last_metric_seq,
         "has_more": has_more,
-        "reset": False,
+        "reset": reset,
     }
     return orjson.dumps(values)
 
@@ -127,6 +132,11 @@ def all_points(
         if not part.has_more:
             return points
         query = replace(query, after=part.last_seq)
+
+
+def csv_text(backend: Backend, project_id: str, job_id: str, query: MetricsQuery) -> str:
+    """`all_points` as `to_csv` writes them."""
+    return to_csv(all_points(backend, project_id, job_id, query))
 
 
 def to_csv(points: Collection[MetricPointView]) -> str:

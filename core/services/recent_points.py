@@ -23,21 +23,28 @@ class RecentPoints:
         self._lock = threading.Lock()
         self._tails: OrderedDict[str, _Tail] = OrderedDict()
 
-    def between(
-        self, job_id: str, after: int, newest: int, load: Callable[[int], Sequence[Numbered]]
-    ) -> list[Numbered] | None:
-        """All points with after < seq <= newest, in order; None if they are not at hand.
+    def extend(self, job_id: str, first: int, newest: int, load: Callable[[int], Sequence[Numbered]]) -> None:
+        """Have the points up to `newest` at hand.
 
         Args:
+            first: the number before the job's first one.
             newest: the job's last number, in the caller's transaction.
             load: up to `MAX_POINTS` + 1 points behind a number, in the same transaction.
         """
         with self._lock:
-            tail = self._tails.setdefault(job_id, _Tail(after))
+            tail = self._tails.get(job_id)
+            if tail is None:
+                tail = self._tails[job_id] = _Tail(first if newest - first <= MAX_POINTS else newest)
             self._tails.move_to_end(job_id)
             while len(self._tails) > MAX_JOBS:
                 self._tails.popitem(last=False)
-        return tail.between(after, newest, load)
+        tail.extend(newest, load)
+
+    def between(self, job_id: str, after: int, newest: int) -> list[Numbered] | None:
+        """All points with after < seq <= newest, in order; None if they are not at hand."""
+        with self._lock:
+            tail = self._tails.get(job_id)
+        return None if tail is None else tail.between(after, newest)
 
 
 class _Tail:
@@ -49,25 +56,24 @@ class _Tail:
         self._seqs: list[int] = []
         self._points: list[bytes] = []
 
-    def between(self, after: int, newest: int, load: Callable[[int], Sequence[Numbered]]) -> list[Numbered] | None:
+    def between(self, after: int, newest: int) -> list[Numbered] | None:
         with self._lock:
-            if newest > self._top and not self._extend(newest, load):
-                return None
-            if after < self._floor:
+            if after < self._floor or newest > self._top:
                 return None
             span = slice(bisect_right(self._seqs, after), bisect_right(self._seqs, newest))
             return list(zip(self._seqs[span], self._points[span], strict=True))
 
-    def _extend(self, newest: int, load: Callable[[int], Sequence[Numbered]]) -> bool:
-        found = [item for item in load(self._top) if item[0] <= newest]
-        if len(found) > MAX_POINTS:
-            self._seqs, self._points = [], []
-            self._floor = self._top = newest  # nobody asked for long: begin anew from here
-            return False
-        self._seqs += [seq for seq, _ in found]
-        self._points += [point for _, point in found]
-        self._top = newest
-        if (surplus := len(self._seqs) - MAX_POINTS) > 0:
-            self._floor = self._seqs[surplus - 1]
-            del self._seqs[:surplus], self._points[:surplus]
-        return True
+    def extend(self, newest: int, load: Callable[[int], Sequence[Numbered]]) -> None:
+        with self._lock:
+            if newest <= self._top:
+                return
+            found = [item for item in load(self._top) if item[0] <= newest]
+            self._top = newest
+            if len(found) > MAX_POINTS:  # nobody asked for long: begin anew from here
+                self._floor, self._seqs, self._points = newest, [], []
+                return
+            self._seqs += [seq for seq, _ in found]
+            self._points += [point for _, point in found]
+            if (surplus := len(self._seqs) - MAX_POINTS) > 0:
+                self._floor = self._seqs[surplus - 1]
+                del self._seqs[:surplus], self._points[:surplus]
