@@ -11,8 +11,8 @@ from api.live.frames import HEARTBEAT, PREAMBLE, Frames, end_frame
 from core.domain.errors import NotFound, Unavailable
 from core.services.live import LiveCursor
 
-EVENT_GAP_SECONDS = 0.25
-"""Between two metric or status events of one client."""
+EVENT_GAP_SECONDS = 0.27
+"""Between two metric or status events of one client: four a second, also where they arrive a little unevenly."""
 PROGRESS_SECONDS = 1.0
 """Between two status events that tell of nothing but progress."""
 HEARTBEAT_SECONDS = 10.0
