@@ -8,7 +8,7 @@ import socket
 import uuid
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError
@@ -137,9 +137,9 @@ def load_settings(**overrides: object) -> Settings:
     unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name.upper() not in accepted)
     if unknown:
         raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    values = _from_files() | {name: value for name, value in overrides.items() if value is not None}
+    values: dict[str, Any] = _from_files() | {name: value for name, value in overrides.items() if value is not None}
     try:
-        settings = Settings(**values)  # type: ignore[arg-type]
+        settings = Settings(**values)
     except ValidationError as error:
         lines = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
         raise SettingsError("; ".join(lines)) from None
@@ -148,8 +148,8 @@ def load_settings(**overrides: object) -> Settings:
     return settings
 
 
-def _from_files() -> dict[str, object]:
-    values: dict[str, object] = {}
+def _from_files() -> dict[str, str]:
+    values: dict[str, str] = {}
     for name in Settings.model_fields:
         variable = PREFIX + name.upper()
         path = os.environ.get(variable + FILE_SUFFIX)

@@ -11,6 +11,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 MAX_METRICS = 1000
@@ -129,8 +130,7 @@ def main() -> None:
     status = None
     for message in lines:
         if "points" in message:
-            points = message["points"]
-            persist(lambda points=points: sink.write(points))  # type: ignore[misc]
+            persist(partial(sink.write, message["points"]))
         else:
             status = message["status"]
     persist(lambda: sink.close(status))

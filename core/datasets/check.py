@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from core.datasets.accumulation import Accumulation, issue_counts
-from core.datasets.faults import FileFault, RowFault
+from core.datasets.faults import FileFault, Note, RowFault
 from core.datasets.issue_log import IssueLog
 from core.datasets.json_rows import parse_row
 from core.datasets.layouts.layout import SourceRow
@@ -23,7 +23,7 @@ from core.datasets.recognition import (
 )
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult, Refusal, Report, Statistics
 from core.datasets.row_processing import FoundIssue
-from core.datasets.sources.batches import Batch, LineBatch, Record
+from core.datasets.sources.batches import Batch, LineBatch
 from core.datasets.sources.source import Source
 from core.datasets.sources.text import SourceFile, TextStream
 from core.domain.dataset_rows import DatasetKind, RowIssue
@@ -184,11 +184,11 @@ def _sample(batch: Batch, limits: Limits) -> list[SourceRow]:
     return rows
 
 
-def _values(batch: Batch) -> Iterator[Record | bytes | dict[str, object]]:
+def _values(batch: Batch) -> Iterator[bytes | dict[str, object] | Note]:
     if isinstance(batch, LineBatch):
         yield from (line for line in batch.data.split(b"\n") if line and not line.isspace() and len(line) < 1 << 20)
     else:
-        yield from (record.value for record in batch.records)  # type: ignore[misc]
+        yield from (record.value for record in batch.records)
 
 
 def _with_sketches(batches: Iterable[Batch], max_rows: int) -> Iterator[Work]:

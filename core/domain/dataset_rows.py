@@ -5,7 +5,7 @@ Within one row, prompt and responses are all texts or all messages. `line` is th
 """
 
 from enum import StrEnum
-from typing import NotRequired, TypedDict
+from typing import NotRequired, TypedDict, final
 
 
 class DatasetKind(StrEnum):
@@ -28,6 +28,7 @@ class Message(TypedDict):
 Text = str | list[Message]
 
 
+@final
 class PreferenceRow(TypedDict):
     line: int
     prompt: Text
@@ -35,12 +36,14 @@ class PreferenceRow(TypedDict):
     rejected: Text
 
 
+@final
 class DemonstrationRow(TypedDict):
     line: int
     prompt: Text
     response: Text
 
 
+@final
 class UnpairedRow(TypedDict):
     line: int
     prompt: Text

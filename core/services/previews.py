@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -19,7 +19,7 @@ from core.storage import keys
 from core.storage.object_store import ObjectStore
 from core.tokenization.errors import UnencodableRow
 from core.tokenization.pair_tokenizer import PairTokenizer
-from core.tokenization.preview import PreviewedText, count_tokens, preview_row
+from core.tokenization.preview import PreviewedText, Row, count_tokens, preview_row
 
 MAX_TEXT_BYTES = 512 * 1024
 """Of the rows of one page of previews, once there is one."""
@@ -53,7 +53,7 @@ def preview_rows(
     shared = _find_tokenizer(backend, project_id, base_model)
     page = datasets.list_rows(backend, project_id, dataset_id, limit=limit, cursor=cursor, max_bytes=MAX_TEXT_BYTES)
     with shared.lock:
-        data = [{**row, "preview": _preview(shared.tokenizer, row, max_length)} for row in page.data]
+        data = [{**row, "preview": _preview(shared.tokenizer, cast(Row, row), max_length)} for row in page.data]
     return Page(data=data, next_cursor=page.next_cursor)
 
 
@@ -71,7 +71,7 @@ def token_statistics(
         for row in _sample(backend.store, key, num_bytes):
             num_rows += 1
             try:
-                found = count_tokens(shared.tokenizer, row)  # type: ignore[arg-type]
+                found = count_tokens(shared.tokenizer, row)
             except UnencodableRow:
                 num_unencodable += 1
                 continue
@@ -90,9 +90,9 @@ def token_statistics(
     )
 
 
-def _preview(tokenizer: PairTokenizer, row: dict[str, Any], max_length: int) -> dict[str, Any]:
+def _preview(tokenizer: PairTokenizer, row: Row, max_length: int) -> dict[str, Any]:
     try:
-        preview = preview_row(tokenizer, row)  # type: ignore[arg-type]
+        preview = preview_row(tokenizer, row)
     except UnencodableRow as error:
         return {"num_tokens": None, "fits": False, "problem": error.detail, "texts": {}}
     texts = {"prompt": preview.prompt, **preview.responses}
@@ -114,7 +114,7 @@ def _shown(text: PreviewedText) -> dict[str, Any]:
     }
 
 
-def _sample(store: ObjectStore, key: str, num_bytes: int) -> Iterator[dict[str, Any]]:
+def _sample(store: ObjectStore, key: str, num_bytes: int) -> Iterator[Row]:
     """All rows of a small file; of a large one those that lie whole in stretches at even distances."""
     if num_bytes <= NUM_STRETCHES * STRETCH_BYTES:
         stretches = [(0, num_bytes)]

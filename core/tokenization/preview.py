@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from core.domain.dataset_rows import DemonstrationRow, PreferenceRow, UnpairedRow
+from core.domain.dataset_rows import DemonstrationRow, PreferenceRow, Text, UnpairedRow
 from core.tokenization.pair_tokenizer import PairTokenizer
 
 Row = PreferenceRow | DemonstrationRow | UnpairedRow
@@ -34,19 +34,19 @@ class RowPreview:
 
 def count_tokens(tokenizer: PairTokenizer, row: Row) -> dict[str, int]:
     """By field, and under `row` what `max_length` is compared with. Raises UnencodableRow, UnusableChatTemplate."""
-    names = _response_names(row)
-    split = tokenizer.split(row["prompt"], [row[name] for name in names])  # type: ignore[literal-required]
+    texts = _responses(row)
+    split = tokenizer.split(row["prompt"], list(texts.values()))
     prompt_ids, responses = tokenizer.encode_split(split)
-    counts = {name: len(encoded.ids) for name, encoded in zip(names, responses, strict=True)}
+    counts = {name: len(encoded.ids) for name, encoded in zip(texts, responses, strict=True)}
     return {"prompt": len(prompt_ids), **counts, "row": len(prompt_ids) + max(counts.values())}
 
 
 def preview_row(tokenizer: PairTokenizer, row: Row) -> RowPreview:
     """Raises UnencodableRow, UnusableChatTemplate."""
-    names = _response_names(row)
-    split = tokenizer.split(row["prompt"], [row[name] for name in names])  # type: ignore[literal-required]
+    texts = _responses(row)
+    split = tokenizer.split(row["prompt"], list(texts.values()))
     prompt_ids, responses = tokenizer.encode_split(split)
-    texts = [tokenizer.show_response(segments) for segments in split.responses]
+    shown = [tokenizer.show_response(segments) for segments in split.responses]
     return RowPreview(
         prompt=PreviewedText(
             text=tokenizer.show_text(split.prompt),
@@ -61,10 +61,13 @@ def preview_row(tokenizer: PairTokenizer, row: Row) -> RowPreview:
                 tokens=tokenizer.show_tokens(encoded.ids),
                 scored=encoded.scored,
             )
-            for name, text, encoded in zip(names, texts, responses, strict=True)
+            for name, text, encoded in zip(texts, shown, responses, strict=True)
         },
     )
 
 
-def _response_names(row: Row) -> list[str]:
-    return [name for name in ("chosen", "rejected", "response") if name in row]
+def _responses(row: Row) -> dict[str, Text]:
+    """By field."""
+    if "chosen" in row:
+        return {"chosen": row["chosen"], "rejected": row["rejected"]}
+    return {"response": row["response"]}

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,7 +158,7 @@ class EncodedData:
         return self._rows[:, _COLUMN[end]] - self._rows[:, _COLUMN[start]]
 
 
-def _map(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> NDArray:  # type: ignore[type-arg]
+def _map(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """Raises ValueError when the file is not exactly as long as `shape` says."""
     expected = int(np.prod(shape)) * dtype.itemsize
     if path.stat().st_size != expected:

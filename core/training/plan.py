@@ -9,9 +9,12 @@ import json
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from core.training.failures import BadPlan
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Schedule = Literal["constant", "linear", "cosine"]
 OptimizerName = Literal["adamw", "rmsprop"]
@@ -173,7 +176,7 @@ def _stage_checks(name: str, stage: SftPlan) -> list[tuple[str, bool, str]]:
     ]
 
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound="DataclassInstance")
 
 
 def from_values(cls: type[_T], values: object, where: str = "plan") -> _T:
@@ -184,7 +187,7 @@ def from_values(cls: type[_T], values: object, where: str = "plan") -> _T:
     """
     if not isinstance(values, dict):
         raise BadPlan(f"{where} must be an object.")
-    fields = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = {item.name: item for item in dataclasses.fields(cls)}
     required = {
         name
         for name, item in fields.items()

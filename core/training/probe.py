@@ -7,6 +7,7 @@ logits, these are used.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,9 +111,9 @@ def _is_packable(model: PreTrainedModel, sequences: list[Tensor], packed: _Packe
 def _packed_hidden(model: PreTrainedModel, packed: _PackedRow, windows: list[int | None]) -> Tensor:
     """[T, H]; notes the sliding window that every layer asks for."""
 
-    def recording_attention(*args: object, **kwargs: object) -> tuple[Tensor, None]:
-        windows.append(kwargs.get("sliding_window"))  # type: ignore[arg-type]
-        return packed_attention(*args, **kwargs)  # type: ignore[arg-type]
+    def recording_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+        windows.append(kwargs.get("sliding_window"))
+        return packed_attention(*args, **kwargs)
 
     AttentionInterface.register(_PROBE_ATTENTION, recording_attention)
     resting = model.config._attn_implementation

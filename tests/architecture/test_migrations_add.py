@@ -13,10 +13,11 @@ EXCEPTIONS: dict[str, str] = {}
 
 
 def operations(path: Path) -> list[tuple[str, ast.Call]]:
-    """What `upgrade` calls of alembic, or runs as a statement of its own."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    upgrade = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "upgrade")
-    calls = [node for node in ast.walk(upgrade) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    """What `upgrade`, and whatever it may call, calls of alembic, or runs as a statement of its own."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    forwards = [node for node in body if not (isinstance(node, ast.FunctionDef) and node.name == "downgrade")]
+    nodes = [node for part in forwards for node in ast.walk(part)]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
     return [
         (call.func.attr, call)
         for call in calls
@@ -36,6 +37,8 @@ def fault(name: str, call: ast.Call) -> str | None:
     if name == "add_column":
         column = call.args[1]
         assert isinstance(column, ast.Call)
+        if options(column).get("unique"):
+            return "a unique column refuses what the version before may write"
         if options(column).get("nullable", True) is not True and "server_default" not in options(column):
             return "the version before writes rows without the new column: it must be nullable or have a server default"
     return None
@@ -53,7 +56,10 @@ def test_a_migration_only_adds(path: Path) -> None:
         ('op.add_column("jobs", sa.Column("x", sa.Text(), nullable=True))', False),
         ('op.add_column("jobs", sa.Column("x", sa.Text(), nullable=False, server_default=""))', False),
         ('op.add_column("jobs", sa.Column("x", sa.Text(), nullable=False))', True),
+        ('op.add_column("jobs", sa.Column("x", sa.Text(), unique=True))', True),
         ('op.create_index("ix", "jobs", ["x"], unique=True)', True),
+        ('op.create_check_constraint("ck", "jobs", "priority > 0")', True),
+        ('op.get_bind().execute(sa.text("UPDATE jobs SET priority = 0"))', True),
         ('op.drop_column("jobs", "name")', True),
         ('op.alter_column("jobs", "name", nullable=False)', True),
         ('op.execute("DELETE FROM jobs")', True),
@@ -64,3 +70,19 @@ def test_what_counts_as_adding(tmp_path: Path, statement: str, is_fault: bool) -
     path = tmp_path / "0001_x.py"
     path.write_text(f"def upgrade() -> None:\n    {statement}\n")
     assert any(fault(name, call) for name, call in operations(path)) is is_fault
+
+
+def test_a_function_beside_upgrade_is_looked_into(tmp_path: Path) -> None:
+    path = tmp_path / "0001_x.py"
+    path.write_text("""def _more():
+    op.drop_column("jobs", "name")
+
+
+def upgrade():
+    _more()
+
+
+def downgrade():
+    op.drop_table("jobs")
+""")
+    assert [name for name, call in operations(path) if fault(name, call)] == ["drop_column"]
