@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from deployments import Deployment, Servers, run_api
 from servers import free_port
-from toy_jobs import TESTS, attempts_of, check_succeeded, checkpoints_of, submit_toy, view, wait_for, wait_for_status
+from toy_jobs import TESTS, attempts_of, check_succeeded, checkpoints_of, messages, submit_toy, view, wait_for, wait_for_status
 from toy_trainer import Script
 
 from core.services.backend import Backend, open_backend
@@ -62,7 +62,7 @@ def test_two_hosts_take_different_jobs(deployment: Deployment, backend: Backend,
             check_succeeded(backend, job_id, script)
     attempts = [attempt for job_id in jobs for attempt in attempts_of(backend, job_id)]
     assert {attempt.worker for attempt in attempts} == {"north", "south"}
-    assert len(attempts) == 2
+    assert len(attempts) == 2, [messages(backend, job_id) for job_id in jobs]
     for name in ("north", "south"):
         assert not list((deployment.folder / name / "models").glob("*")), "its base model came out of the store"
 
