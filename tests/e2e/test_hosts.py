@@ -12,7 +12,17 @@ from typing import Any
 import pytest
 from deployments import Deployment, Servers, run_api
 from servers import free_port
-from toy_jobs import TESTS, attempts_of, check_succeeded, checkpoints_of, messages, submit_toy, view, wait_for, wait_for_status
+from toy_jobs import (
+    TESTS,
+    attempts_of,
+    check_succeeded,
+    checkpoints_of,
+    messages,
+    submit_toy,
+    view,
+    wait_for,
+    wait_for_status,
+)
 from toy_trainer import Script
 
 from core.services.backend import Backend, open_backend
