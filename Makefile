@@ -54,19 +54,21 @@ bench-metrics: venv ## live curves under load: pollers, streams, a long job, ing
 test-parity: venv .venv-trl/.installed ## thirty steps beside TRL for every loss that both have; adapters beside peft
 	@.venv-trl/bin/python -m pytest tests/numerics/test_trl_parity.py tests/numerics/test_lora.py
 
-# An environment that sees what .venv has already: its torch is used, not installed again.
+# An environment that sees what .venv has already: its torch is used, not installed again. OWN: what it has its own of.
 define beside
 	@echo "installing into $(@D) …"
 	@test -x $(@D)/bin/python || $(BIN)/python -m venv $(@D)
 	@$(@D)/bin/python -c 'import pathlib, site, sys; pathlib.Path(site.getsitepackages()[0], "service.pth").write_text(sys.argv[1])' \
 		"$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')"
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r $<
+	@grep -vE "^($(or $(OWN),-))==" constraints.txt > $(@D)/constraints.txt
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c $(@D)/constraints.txt -r $<
 	@touch $@
 endef
 
 .venv-trl/.installed: benchmarks/requirements-trl.txt $(VENV)/.installed
 	$(beside)
 
+.venv-exports/.installed: OWN := protobuf|pyarrow
 .venv-exports/.installed: tests/integration/requirements-exports.txt $(VENV)/.installed
 	$(beside)
 

@@ -1,7 +1,7 @@
 """Live curves under load: pollers, streams, a long job, ingestion; and the same beside an MLflow tracking server.
 
     python benchmarks/bench_metrics.py [--seconds 30] [--pollers 200] [--streams 200] [--points 100000]
-                                       [--mlflow .venv-mlflow/bin/mlflow] [--out benchmarks/results/metrics.json]
+                                       [--mlflow .venv-exports/bin/mlflow] [--out benchmarks/results/metrics.json]
 
 The API runs in a process of its own over SQLite, the clients in another; the job's worker is played by this process,
 which writes points as the supervisor does. Prints and writes one JSON object.
@@ -252,6 +252,15 @@ def ratios(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def report(result: dict[str, Any], out: Path | None) -> None:
+    """Also of a part, so that what was measured is kept should the rest fail."""
+    text = json.dumps(result, indent=2)
+    print(text, flush=True)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=30)
@@ -270,15 +279,12 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         result["preftune"] = measure_preftune(options, Path(folder))
+    report(result, options.out)
     if options.mlflow:
         with tempfile.TemporaryDirectory() as folder:
             result["mlflow"] = measure_mlflow(options, Path(folder))
         result["times_as_fast_as_mlflow"] = ratios(result["preftune"], result["mlflow"])
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
+        report(result, options.out)
 
 
 if __name__ == "__main__":
