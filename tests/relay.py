@@ -12,6 +12,7 @@ class Relay:
         target = urlsplit(target_url)
         self._target = (target.hostname, target.port)
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)  # little comes after a cut
         self._open: list[socket.socket] = []
         self.num_connections = 0
         self.is_refusing = False
