@@ -1,6 +1,7 @@
 """Pictures of the dashboard for docs/screenshots: `make screenshots [BASE_MODEL=folder]`.
 
-A service of its own, the example data, two real jobs that differ in beta, and every page in light and dark.
+A service of its own, the example data, two real jobs that differ in beta and one that is caught on its way, and every
+page in light and dark.
 """
 
 import argparse
@@ -113,13 +114,15 @@ def main() -> None:
         broken_id = upload(api, rows + BROKEN, "House style, draft")
         first = submit(api, model, dataset_id, name="House style, beta 0.1", beta=0.1)
         with InProcessWorker(api.backend, TRAINER_COMMAND):
-            wait(lambda: job(api, first)["status"] != "queued" and job(api, first)["stage"] == "dpo", "DPO")
             second = submit(api, model, dataset_id, name="House style, beta 0.5", beta=0.5)
-            third = submit(api, model, dataset_id, name="House style, robust", variant="robust")
-            wait(lambda: job(api, first)["progress"]["step"] > 15 or job(api, first)["stage"] != "dpo", "curves")
-            shoot(browser, api, f"jobs/{first}", "job-running")
-            shoot(browser, api, "jobs", "jobs")
             wait(lambda: job(api, second)["status"] == "succeeded", "the jobs")
+            long = SETTINGS["dpo"] | {"epochs": 100}
+            third = submit(api, model, dataset_id, name="House style, robust", variant="robust", dpo=long)
+            submit(api, model, dataset_id, name="House style, IPO", variant="ipo")
+            wait(lambda: job(api, third)["stage"] == "dpo" and job(api, third)["progress"]["step"] > 15, "curves")
+            shoot(browser, api, f"jobs/{third}", "job-running")
+            shoot(browser, api, "jobs", "jobs")
+            assert job(api, third)["status"] == "running"
             api.http.post(f"/jobs/{third}/cancel")
         finished(browser, api, [first, second], dataset_id, broken_id)
 

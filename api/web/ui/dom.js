@@ -28,6 +28,11 @@ function flatten(children) {
     .filter((child) => child !== null && child !== undefined && child !== false && child !== "");
 }
 
+/** Text in which `names` between backticks are set as code. */
+export function withCode(text) {
+  return text.split(/`([^`\n]+)`/).map((part, index) => (index % 2 ? h("code", null, part) : part));
+}
+
 /** Replace what is in the element. */
 export function fill(element, ...children) {
   element.replaceChildren(...flatten(children));

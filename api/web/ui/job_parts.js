@@ -1,7 +1,7 @@
 // Parts of a job's page: stages, events, samples, settings.
 
 import { get, path } from "./api.js";
-import { fill, h, icon } from "./dom.js";
+import { fill, h, icon, withCode } from "./dom.js";
 import { between, plural, setting, time } from "./format.js";
 import { bar, card, facts, notice } from "./parts.js";
 
@@ -68,7 +68,7 @@ export class EventList {
         "li",
         { class: `is-${event.level}` },
         h("time", { datetime: event.at }, time(event.at)),
-        h("div", null, h("p", null, event.level === "info" ? null : [icon(event.level), " "], event.message)),
+        h("div", null, h("p", null, event.level === "info" ? null : [icon(event.level), " "], withCode(event.message))),
       ),
     );
     if (this.element.childElementCount > MAX_EVENTS) this.element.lastElementChild.remove();
@@ -80,8 +80,8 @@ export class EventList {
     const { rule, stage, step, message, advice, evidence, ...more } = event.data ?? {};
     const shown = notice(
       event.level,
-      h("strong", null, advice && message ? String(message) : event.message),
-      advice ? h("p", null, String(advice)) : null,
+      h("strong", null, withCode(advice && message ? String(message) : event.message)),
+      advice ? h("p", null, withCode(String(advice))) : null,
       rule ? h("p.hint", null, `Doctor: ${rule}${stage ? `, ${stage} step ${step}` : ""}`) : null,
       evidenceView(evidence ?? more),
     );
