@@ -45,9 +45,13 @@ def _collect_one(backend: Backend, prefix: str) -> None:
 
 
 class OrphanScan:
-    """Walks through the whole store in small steps: what uploads of replaced or dead workers left behind."""
+    """Walks through the whole store in small steps: what uploads of replaced or dead workers left behind.
 
-    def __init__(self) -> None:
+    Objects younger than `min_age` are left alone.
+    """
+
+    def __init__(self, min_age: timedelta = MIN_AGE) -> None:
+        self._min_age = min_age
         self._listing: Iterator[ObjectInfo] | None = None
         self._num_paused = PAUSE_STEPS
         self._verdicts: dict[str, bool] = {}
@@ -58,7 +62,7 @@ class OrphanScan:
             self._num_paused += 1
             if self._num_paused <= PAUSE_STEPS:
                 return 0
-            backend.store.remove_leftovers(MIN_AGE.total_seconds())
+            backend.store.remove_leftovers(self._min_age.total_seconds())
             self._listing, self._num_paused, self._verdicts = backend.store.list(keys.ROOT), 0, {}
         num_deleted = 0
         for _ in range(MAX_OBJECTS):
@@ -71,7 +75,7 @@ class OrphanScan:
 
     def _judge(self, backend: Backend, info: ObjectInfo) -> bool:
         prefix = keys.owning_prefix(info.key)
-        if prefix is None or utc_now() - info.modified_at < MIN_AGE:
+        if prefix is None or utc_now() - info.modified_at < self._min_age:
             return False
         if prefix not in self._verdicts:
             self._verdicts = {prefix: is_orphan(backend, prefix)}

@@ -8,7 +8,11 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+import structlog
 
 from core.failpoints import reach
 from core.storage.object_store import ObjectNotFound, ObjectStore, StoreUnavailable
@@ -18,10 +22,20 @@ SUMS_FILE = "SHA256SUMS"
 """For people: `sha256sum -c SHA256SUMS` in a folder they downloaded."""
 _VERSION = 1
 _CHUNK_BYTES = 4 * 1024 * 1024
+_MAX_READS = 3
+"""Of an object that comes as other bytes than were stored: what was damaged only on the way comes right again."""
+
+Result = TypeVar("Result")
+
+_log = structlog.get_logger(__name__)
 
 
 class TreeDamaged(Exception):
     """The objects are not what was recorded. The text is for the user."""
+
+
+class _OtherBytes(TreeDamaged):
+    """An object is there, but one read of it gave other bytes than were recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,21 +112,28 @@ def check_stored(store: ObjectStore, tree: UploadedTree, *, between_files: Calla
     """Read every file back. Raises StoreUnavailable where the store gives other bytes than it was given."""
     for file in tree.files:
         between_files()
-        digest = hashlib.sha256()
-        for chunk in store.read(tree.prefix + file.path):
-            digest.update(chunk)
-        if digest.hexdigest() != file.sha256:
-            raise StoreUnavailable(f"The object store gives back other bytes of {file.path} than it was given.")
+        try:
+            _read_again(tree.prefix + file.path, partial(_check_stored_file, store, tree.prefix, file))
+        except _OtherBytes:
+            raise StoreUnavailable(
+                f"The object store gives back other bytes of {file.path} than it was given."
+            ) from None
+
+
+def _check_stored_file(store: ObjectStore, prefix: str, file: TreeFile) -> None:
+    digest = hashlib.sha256()
+    for chunk in store.read(prefix + file.path):
+        digest.update(chunk)
+    if digest.hexdigest() != file.sha256:
+        raise _OtherBytes(f"{file.path} has changed.")
 
 
 def read_manifest(store: ObjectStore, prefix: str, manifest_sha256: str) -> list[TreeFile]:
     """What the tree holds. Raises TreeDamaged and StoreUnavailable."""
     try:
-        content = store.get_bytes(prefix + MANIFEST)
+        content = _read_again(prefix + MANIFEST, partial(_read_manifest_bytes, store, prefix, manifest_sha256))
     except ObjectNotFound:
         raise TreeDamaged("its manifest is missing.") from None
-    if hashlib.sha256(content).hexdigest() != manifest_sha256:
-        raise TreeDamaged("its manifest has changed.")
     try:
         values = json.loads(content)
         files = [TreeFile(**file) for file in values["files"]]
@@ -122,6 +143,13 @@ def read_manifest(store: ObjectStore, prefix: str, manifest_sha256: str) -> list
     if not is_known:
         raise TreeDamaged("its manifest is of an unknown version.")
     return files
+
+
+def _read_manifest_bytes(store: ObjectStore, prefix: str, manifest_sha256: str) -> bytes:
+    content = store.get_bytes(prefix + MANIFEST)
+    if hashlib.sha256(content).hexdigest() != manifest_sha256:
+        raise _OtherBytes("its manifest has changed.")
+    return content
 
 
 def fetch_tree(
@@ -145,14 +173,28 @@ def fetch_file(store: ObjectStore, key: str, file: TreeFile, target: Path) -> No
     """Fetch one object and verify it. Raises TreeDamaged, StoreUnavailable."""
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        store.get_file(key, target)
+        _read_again(key, partial(_fetch_once, store, key, file, target))
     except ObjectNotFound:
         raise TreeDamaged(f"{file.path} is missing.") from None
-    if target.stat().st_size != file.num_bytes:
-        raise TreeDamaged(f"{file.path} has {target.stat().st_size} bytes instead of {file.num_bytes}.")
-    if file_sha256(target) != file.sha256:
-        raise TreeDamaged(f"{file.path} has changed.")
     reach("fetch.file_verified")
+
+
+def _fetch_once(store: ObjectStore, key: str, file: TreeFile, target: Path) -> None:
+    store.get_file(key, target)
+    if target.stat().st_size != file.num_bytes:
+        raise _OtherBytes(f"{file.path} has {target.stat().st_size} bytes instead of {file.num_bytes}.")
+    if file_sha256(target) != file.sha256:
+        raise _OtherBytes(f"{file.path} has changed.")
+
+
+def _read_again(key: str, read: Callable[[], Result]) -> Result:
+    """The result of `read`, up to `_MAX_READS` times while it raises _OtherBytes; the last one is raised."""
+    for _ in range(_MAX_READS - 1):
+        try:
+            return read()
+        except _OtherBytes as damage:
+            _log.warning("object_read_again", key=key, detail=str(damage))
+    return read()
 
 
 def _is_inside(path: str) -> bool:

@@ -17,7 +17,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from unittest import mock
 
 from backends import PROJECT
 from faults import audit
@@ -200,16 +199,15 @@ def _named_trees(backend: Backend) -> list[tuple[str, str]]:
 
 def collect_everything(backend: Backend) -> None:
     """As the sweeper does, but without its day of patience."""
-    with mock.patch.object(garbage_collection, "MIN_AGE", timedelta(0)):
-        scan = garbage_collection.OrphanScan()
-        for _ in range(1000):
-            if not backend.database.read(lambda session: session.scalar(select(Garbage.prefix).limit(1))):
-                break
-            garbage_collection.collect(backend)
-        for _ in range(1000):
-            scan.step(backend)
-            if scan._listing is None:
-                break
+    scan = garbage_collection.OrphanScan(min_age=timedelta(0))
+    for _ in range(1000):
+        if not backend.database.read(lambda session: session.scalar(select(Garbage.prefix).limit(1))):
+            break
+        garbage_collection.collect(backend)
+    for _ in range(1000):
+        scan.step(backend)
+        if scan._listing is None:
+            break
 
 
 def _promises(backend: Backend, ledger: Ledger) -> Found:
