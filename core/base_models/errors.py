@@ -66,3 +66,8 @@ class ChecksumMismatch(Unavailable):
 class ConversionFailed(Unavailable):
     code = "base-model-conversion-failed"
     title = "The weights could not be converted"
+
+
+class ModelsDirectoryUnusable(Unavailable):
+    code = "models-directory-unusable"
+    title = "The models directory cannot be written"

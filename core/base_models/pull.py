@@ -15,7 +15,7 @@ from typing import IO
 from core.base_models import hub, package
 from core.base_models.catalogue import PullPlan, plan_pull
 from core.base_models.directory import BaseModel, get_base_model
-from core.base_models.errors import BaseModelTaken, SourceUnavailable
+from core.base_models.errors import BaseModelTaken, ModelsDirectoryUnusable, SourceUnavailable
 from core.base_models.manifest import describe, write_manifest
 from core.base_models.progress import ProgressCallback, PullProgress, ignore_progress
 
@@ -33,14 +33,20 @@ def pull(spec: str, models_dir: Path, progress: ProgressCallback = ignore_progre
         InvalidModelSpec: it is neither, or the hub has no such thing.
         BaseModelTaken: the name is another model's.
         SourceUnavailable, ChecksumMismatch, ConversionFailed: it could not be fetched; nothing is left behind.
+        ModelsDirectoryUnusable: it cannot be written, or its disk is full.
         InvalidRequest: what was fetched cannot be used (a subclass says why).
     """
     plan = plan_pull(spec)
-    models_dir.mkdir(parents=True, exist_ok=True)
-    with _alone(models_dir, plan.name, progress):
-        if not (models_dir / plan.name).exists():
-            _fetch(plan, models_dir, progress)
-        model = get_base_model(models_dir, plan.name)
+    try:
+        models_dir.mkdir(parents=True, exist_ok=True)
+        with _alone(models_dir, plan.name, progress):
+            if not (models_dir / plan.name).exists():
+                _fetch(plan, models_dir, progress)
+            model = get_base_model(models_dir, plan.name)
+    except OSError as error:
+        raise ModelsDirectoryUnusable(
+            f"Writing to {models_dir.resolve()} failed: {error.strerror or error}."
+        ) from error
     _expect_same(plan, model)
     progress(PullProgress(phase="done", message=f"{model.name} is here"))
     return model

@@ -21,6 +21,7 @@ from core.base_models.errors import (
     ChecksumMismatch,
     IncompleteBaseModel,
     InvalidModelSpec,
+    ModelsDirectoryUnusable,
     PickleRefused,
     SourceUnavailable,
 )
@@ -345,3 +346,9 @@ def test_token_and_mirror_of_the_hubs_own_tools_are_used(monkeypatch: pytest.Mon
         assert client.headers["Authorization"] == "Bearer secret"
         assert client.timeout.connect is not None
         assert client.timeout.connect <= 5
+
+
+def test_a_models_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(ModelsDirectoryUnusable, match="file/models cannot be used: Not a directory"):
+        pull(SPEC, tmp_path / "file" / "models")
