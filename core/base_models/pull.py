@@ -44,9 +44,8 @@ def pull(spec: str, models_dir: Path, progress: ProgressCallback = ignore_progre
                 _fetch(plan, models_dir, progress)
             model = get_base_model(models_dir, plan.name)
     except OSError as error:
-        raise ModelsDirectoryUnusable(
-            f"Writing to {models_dir.resolve()} failed: {error.strerror or error}."
-        ) from error
+        what = error.strerror or error
+        raise ModelsDirectoryUnusable(f"The models directory {models_dir.resolve()} cannot be used: {what}.") from error
     _expect_same(plan, model)
     progress(PullProgress(phase="done", message=f"{model.name} is here"))
     return model
