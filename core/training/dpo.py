@@ -16,7 +16,7 @@ from core.training.metrics import Columns, Figures, HostColumns, PairColumn, Rew
 from core.training.objectives import Objective
 from core.training.observer import Stage
 from core.training.packing import PackedBatch, pack_step
-from core.training.ranks import ALONE, Ranks
+from core.training.ranks import ALONE, Ranks, Turn
 from core.training.reference import SplitLogps
 
 
@@ -124,7 +124,8 @@ class DpoTask:
             places = [place[row] for row in turn.batch.indices]
             slopes = [part[places] * float(turn.counts) for part in (chosen_slopes, rejected_slopes)]
             torch.autograd.backward([again.chosen.sums, again.rejected.sums], slopes)
-        return [pair_columns(rows, policy, reference, result)]
+        whole = Turn(batches[0], counts=self._forward.ranks.is_leader)  # every rank knows all; one tells
+        return [whole.columns(pair_columns(rows, policy, reference, result))]
 
 
 class PairTable:

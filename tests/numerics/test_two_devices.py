@@ -23,6 +23,8 @@ from core.training.plan import LoraPlan, TrainingPlan
 TOLERANCE = 1e-5
 COARSE = {"rewards/length_correlation": 1e-3}
 """A quotient of margins that are all but 0 in the first steps."""
+COARSE_IN_BF16 = {"rewards/length_correlation": 0.5, "logps/chosen_fell": 0.25, "rewards/accuracies": 0.25}
+"""The same quotient; and shares of pairs by a sign: one of a step's four, whose sign is turned over by rounding."""
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,7 @@ def assert_same_run(
 ) -> None:
     (alone, curves), (together, other_curves) = one, two
     assert len(curves.points) == len(other_curves.points) > 8
+    coarse = COARSE if tolerance == TOLERANCE else COARSE_IN_BF16
     for point, other in zip(curves.points, other_curves.points, strict=True):
         assert (point.stage, point.split, point.step) == (other.stage, other.split, other.step)
         for name in point.values.keys() - TIMING:
@@ -46,7 +49,7 @@ def assert_same_run(
                 np.float64(other.values[name] or 0.0),
                 np.float64(point.values[name] or 0.0),
                 rtol=tolerance,
-                atol=max(tolerance, COARSE.get(name, 0.0)),
+                atol=max(tolerance, coarse.get(name, 0.0)),
                 err_msg=f"{point.stage} {point.split} {point.step} {name}",
             )
     expected, found = weights(alone), weights(together)
@@ -84,16 +87,15 @@ def test_two_processes_take_the_steps_of_one_and_resume_exactly(world: World) ->
     assert_same_run((whole, observer), (result, alone), TOLERANCE)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "tolerance"),
     [
-        ({"lora": LoraPlan(rank=2)}, TOLERANCE),
-        ({"precision": "bf16", "lora": LoraPlan(rank=2)}, 0.05),
-        ({"precision": "bf16"}, 0.05),
-        ({"variant": "aot", "sft": None}, TOLERANCE),
-        ({"variant": "wpo", "sft": None}, TOLERANCE),
-        ({"variant": "simpo", "sft": None}, TOLERANCE),
+        pytest.param({"lora": LoraPlan(rank=2)}, TOLERANCE, marks=pytest.mark.slow),
+        pytest.param({"precision": "bf16", "lora": LoraPlan(rank=2)}, 0.05, marks=pytest.mark.slow),
+        pytest.param({"precision": "bf16"}, 0.05, marks=pytest.mark.slow),
+        ({"variant": "aot", "sft": None}, TOLERANCE),  # whose pairs of a step see each other
+        pytest.param({"variant": "wpo", "sft": None}, TOLERANCE, marks=pytest.mark.slow),
+        pytest.param({"variant": "simpo", "sft": None}, TOLERANCE, marks=pytest.mark.slow),
     ],
     ids=lambda value: "-".join(f"{value}".split("'")[1:6:2]) if isinstance(value, dict) else "",
 )
