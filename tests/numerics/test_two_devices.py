@@ -67,7 +67,7 @@ def compare(plan: TrainingPlan, tolerance: float = TOLERANCE) -> tuple[TrainingR
     return two, together
 
 
-@pytest.mark.slow  # until seen to pass on a quiet machine again: it starts processes
+@pytest.mark.slow  # a minute
 @pytest.mark.timeout(480)
 def test_two_processes_take_the_steps_of_one_and_resume_exactly(world: World) -> None:
     """Two beside one; then from a checkpoint in DPO on, again by two (the same bytes) and by one (the same curve)."""
