@@ -64,7 +64,8 @@ def backend_of(deployment: Deployment) -> Iterator[Backend]:
 def test_two_hosts_take_different_jobs(deployment: Deployment, backend: Backend, tmp_path: Path) -> None:
     script = replace(SLOW, hold_at={"1": 20}, hold_until=str(tmp_path))
     jobs = [submit_toy(backend, script, reuse=False) for _ in range(2)]
-    with toy_host(deployment, "north"), toy_host(deployment, "south"):
+    patient = {"LEASE_SECONDS": "60"}  # whatever stops this machine for a while: nobody is to take over here
+    with toy_host(deployment, "north", **patient), toy_host(deployment, "south", **patient):
         wait_for(lambda: all(is_running(backend, job_id) for job_id in jobs), "both to run at once", START_SECONDS)
         (tmp_path / "1").touch()
         for job_id in jobs:
