@@ -215,6 +215,7 @@ def run_s3() -> Iterator[S3Server]:
         "s3.port": port,
         "master.port": master,
         "volume.port": volume,
+        "volume.max": 1000,  # buckets, of which each takes a volume; left alone, it is one for each GiB of free disk
         "filer.port": filer,
         "admin.port": admin,
         "s3.port.iceberg": 0,
