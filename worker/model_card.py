@@ -93,7 +93,8 @@ def _evaluation(record: Mapping[str, Any]) -> list[str]:
     if checked := summary.get("verification"):
         parts += [
             f"Before publishing, the saved files were loaded again: on {checked['num_rows']} rows their token "
-            f"log-probabilities differ from the trained policy's by at most {checked['max_difference']:.2g} nats.",
+            f"log-probabilities differ from the trained policy's by at most {checked['max_difference']:.2g} nats, "
+            f"{checked['mean_difference']:.2g} on average.",
             "",
         ]
     return parts

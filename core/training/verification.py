@@ -1,7 +1,9 @@
 """Does the saved policy give what the trained one gave? Asked before anything is published.
 
 The saved folder is loaded again and scores some held-out rows, laid out as they were for the trained policy. A full
-policy must give the same numbers; merging an adapter rounds, by how much depends on the precision.
+policy must give the same numbers. Adding an adapter to weights rounds them: in float32 hardly, in bf16 so much that
+single tokens move by half a nat, and only the mean tells a rounded policy from another one. What the adapter alone must
+give, to the same digits as a full policy, shows that training was saved well.
 """
 
 from collections.abc import Sequence
@@ -19,15 +21,18 @@ from core.training.failures import PolicyNotSavedWell
 from core.training.logps import token_logps
 from core.training.model import load_causal_lm
 from core.training.packing import pack_pairs, pack_responses
-from core.training.plan import Precision, TrainingPlan
+from core.training.plan import TrainingPlan
 from core.training.policies import ADAPTER_DIR, DTYPES
 
 MAX_ROWS = 8
 MAX_TOKENS = 2048
 FULL_TOLERANCE = 1e-5
 """Nats a token. The same weights in the same order give the same bits; this leaves room for a device's own ways."""
-MERGED_TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "bf16": 0.1}
-"""Nats a token, for weights that an adapter was added to."""
+MERGED_TOLERANCE = 1e-4
+"""Nats a token, for float32 weights that an adapter was added to."""
+ROUNDED_MEAN_TOLERANCE = 0.2
+"""Nats, mean over tokens, for bf16 weights that an adapter was added to. SmolLM2-135M after 125 steps at rank 16: 0.05
+(single tokens 0.53; with float32 arithmetic on the same weights 0.03 and 0.59), and 0.45 from its base model."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +48,11 @@ class HeldOutLogps:
 @dataclass(frozen=True, kw_only=True)
 class Verification:
     num_rows: int
+    mean_difference: float
     max_difference: float
-    """Largest difference of a token's log-probability, in nats."""
+    """Of tokens' log-probabilities, in nats."""
     tolerance: float
+    """Of the largest difference; with an adapter added to bf16 weights, of the mean."""
 
 
 def measure(model: PreTrainedModel, data: EncodedData) -> HeldOutLogps:
@@ -61,27 +68,33 @@ def verify(plan: TrainingPlan, directory: Path, expected: HeldOutLogps) -> Verif
         PolicyNotSavedWell: it gives other numbers.
     """
     dtype = DTYPES[plan.precision]
-    tolerance = FULL_TOLERANCE if plan.lora is None else MERGED_TOLERANCES[plan.precision]
-    found = _difference(load_causal_lm(directory, dtype=dtype, device=plan.device), expected)
-    _require("policy", found, tolerance)
-    if plan.lora is not None:
-        model = load_causal_lm(plan.base_model_dir, dtype=dtype, device=plan.device)
-        lora_files.load_adapter(model, directory / ADAPTER_DIR)
-        _require("adapter", _difference(model, expected), FULL_TOLERANCE)
-    return Verification(num_rows=len(expected.rows), max_difference=found, tolerance=tolerance)
+    found = _differences(load_causal_lm(directory, dtype=dtype, device=plan.device), expected)
+    if plan.lora is None:
+        return judge("policy", found, expected, FULL_TOLERANCE)
+    model = load_causal_lm(plan.base_model_dir, dtype=dtype, device=plan.device)
+    lora_files.load_adapter(model, directory / ADAPTER_DIR)
+    judge("adapter", _differences(model, expected), expected, FULL_TOLERANCE)
+    if plan.precision == "bf16":
+        return judge("policy", found, expected, ROUNDED_MEAN_TOLERANCE, by_mean=True)
+    return judge("policy", found, expected, MERGED_TOLERANCE)
 
 
-def _require(what: str, difference: float, tolerance: float) -> None:
-    if not difference <= tolerance:  # NaN is no equality
+def judge(
+    what: str, differences: NDArray[np.float64], expected: HeldOutLogps, tolerance: float, *, by_mean: bool = False
+) -> Verification:
+    """Whether tokens' differences, [S] in nats, are within the tolerance. Raises PolicyNotSavedWell."""
+    mean, largest = float(differences.mean()), float(differences.max())
+    if not (mean if by_mean else largest) <= tolerance:  # NaN is no equality
         raise PolicyNotSavedWell(
-            f"The saved {what} gives other log-probabilities than the trained one, by up to {difference:.2g} nats a "
-            "token, and is not published."
+            f"The saved {what} gives other log-probabilities than the trained one, by up to {largest:.2g} nats a "
+            f"token and {mean:.2g} on average, and is not published."
         )
+    return Verification(num_rows=len(expected.rows), mean_difference=mean, max_difference=largest, tolerance=tolerance)
 
 
-def _difference(model: PreTrainedModel, expected: HeldOutLogps) -> float:
+def _differences(model: PreTrainedModel, expected: HeldOutLogps) -> NDArray[np.float64]:
     found = _token_logps(model, expected.data, expected.rows)
-    return float(np.abs(found.astype(np.float64) - expected.values).max())
+    return np.abs(found.astype(np.float64) - expected.values)
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from core.training.model import load_causal_lm
 from core.training.observer import Stage
 from core.training.pipeline import run
 from core.training.plan import LoraPlan, TrainingPlan
-from core.training.verification import measure, verify
+from core.training.verification import ROUNDED_MEAN_TOLERANCE, HeldOutLogps, judge, measure, verify
 
 TOLERANCE = 1e-4
 BF16_TOKEN_TOLERANCE = 3e-3
@@ -110,6 +110,21 @@ def test_a_policy_that_was_saved_wrongly_is_not_published(lora: LoraPlan | None,
     save_file(weights, path, {"format": "pt"})
     with pytest.raises(PolicyNotSavedWell, match="policy" if lora is None else "adapter"):
         verify(plan, result.policy_dir, expected)
+
+
+def test_rounding_of_an_adapter_is_told_from_another_policy(tmp_path: Path) -> None:
+    """Half a nat at single tokens is what bf16 makes of a real model's merged weights; so much everywhere is not."""
+    data = EncodedData.open(make_plan(tmp_path, "llama", None).validation_data or "")
+    expected = HeldOutLogps(data, (0, 1), np.zeros(100, np.float32))
+    rounded = np.full(100, 0.05)
+    rounded[7] = 0.53
+    found = judge("policy", rounded, expected, ROUNDED_MEAN_TOLERANCE, by_mean=True)
+    assert (found.num_rows, found.max_difference) == (2, 0.53)
+    for other in (np.full(100, 0.45), np.where(rounded > 0.5, np.nan, rounded)):
+        with pytest.raises(PolicyNotSavedWell, match="on average"):
+            judge("policy", other, expected, ROUNDED_MEAN_TOLERANCE, by_mean=True)
+    with pytest.raises(PolicyNotSavedWell, match=r"by up to 0\.53 nats"):
+        judge("policy", rounded, expected, 1e-4)
 
 
 def adapter_logps(plan: TrainingPlan, adapter_dir: Path, data: EncodedData) -> np.ndarray:

@@ -45,7 +45,7 @@ def make_record(**changes: Any) -> dict[str, Any]:
                 "better_than": {"longer_wins": interval(0.3), "before_dpo_likelihood": interval(0.2)},
             },
             "drift": {"num_answers": 3, "kl": 1.5, "standard_error": 0.25, "kl_per_token": 0.05},
-            "verification": {"num_rows": 8, "max_difference": 1e-6, "tolerance": 1e-5},
+            "verification": {"num_rows": 8, "mean_difference": 1e-7, "max_difference": 1e-6, "tolerance": 1e-5},
         },
     }
     return record | changes
