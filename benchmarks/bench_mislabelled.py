@@ -25,6 +25,7 @@ from core.training.failures import TrainingStopped
 from core.training.observer import CheckpointRef, MetricPoint, Sample, Stage, StageOutput, StopRequest
 from core.training.pipeline import run
 from core.training.plan import DpoPlan, LoraPlan, TrainingPlan
+from core.training.precision import faster_precision
 
 TURN = "\n\nAssistant:"
 
@@ -110,7 +111,7 @@ def make_plan(arguments: argparse.Namespace) -> TrainingPlan:
             warmup_steps=5,
         ),
         lora=LoraPlan(rank=arguments.lora_rank, alpha=2 * arguments.lora_rank) if arguments.lora_rank else None,
-        precision="fp32",
+        precision=faster_precision("cpu"),
         num_threads=arguments.threads,
         seed=arguments.seed,
         checkpoint_every_steps=10_000,
