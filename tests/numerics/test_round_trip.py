@@ -22,7 +22,7 @@ from core.training.encoded_data import EncodedData
 from core.training.failures import PolicyNotSavedWell
 from core.training.model import load_causal_lm
 from core.training.observer import Stage
-from core.training.pipeline import run
+from core.training.pipeline import TrainingResult, run
 from core.training.plan import LoraPlan, TrainingPlan
 from core.training.verification import ROUNDED_MEAN_TOLERANCE, HeldOutLogps, judge, measure, verify
 
@@ -44,6 +44,14 @@ def plain_logps(model: Any, data: EncodedData) -> np.ndarray:
     return sums
 
 
+def held_out_rewards(result: TrainingResult) -> np.ndarray:
+    """[N, 2] of chosen and rejected responses, as training tells them."""
+    assert result.pairs_file is not None
+    pairs = [json.loads(line) for line in result.pairs_file.read_text(encoding="utf-8").splitlines()]
+    held_out = [pair for pair in pairs if pair["split"] == "validation"]
+    return np.array([[pair["chosen_reward"], pair["rejected_reward"]] for pair in held_out])
+
+
 @pytest.mark.parametrize("lora", [None, LoraPlan(rank=4, alpha=16)], ids=["full", "lora"])
 @pytest.mark.parametrize("architecture", SHAPES)
 def test_every_way_out_gives_the_trained_policy(architecture: str, lora: LoraPlan | None, tmp_path: Path) -> None:
@@ -51,8 +59,6 @@ def test_every_way_out_gives_the_trained_policy(architecture: str, lora: LoraPla
     observer = RecordingObserver()
     result = run(plan, observer)
     data = EncodedData.open(plan.validation_data or "")
-    pairs = [json.loads(line) for line in result.pairs_file.open()]  # type: ignore[union-attr]
-    held_out = [pair for pair in pairs if pair["split"] == "validation"]
     published = AutoModelForCausalLM.from_pretrained(result.policy_dir)
     logps = plain_logps(published, data)
     sft_dir = observer.outputs[Stage.SFT].directory
@@ -63,8 +69,7 @@ def test_every_way_out_gives_the_trained_policy(architecture: str, lora: LoraPla
         before = adapter_logps(plan, sft_dir, data)
         assert np.abs(adapter_logps(plan, result.adapter_dir, data) - logps).max() < TOLERANCE
     rewards = plan.beta * (logps - before)
-    expected = np.array([[pair["chosen_reward"], pair["rejected_reward"]] for pair in held_out])
-    assert np.abs(rewards - expected).max() < TOLERANCE
+    assert np.abs(rewards - held_out_rewards(result)).max() < TOLERANCE
     check_checkpoints(observer, data, logps)
 
 
@@ -76,8 +81,6 @@ def test_bf16_gives_the_trained_policy_within_its_rounding(
     plan = dataclasses.replace(make_plan(tmp_path, architecture, lora), precision="bf16", sft=None)
     result = run(plan, RecordingObserver())
     data = EncodedData.open(plan.validation_data or "")
-    pairs = [json.loads(line) for line in result.pairs_file.open()]  # type: ignore[union-attr]
-    rewards = [[pair["chosen_reward"], pair["rejected_reward"]] for pair in pairs if pair["split"] == "validation"]
     published, base = (
         AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16)
         for directory in (result.policy_dir, plan.base_model_dir)
@@ -86,7 +89,7 @@ def test_bf16_gives_the_trained_policy_within_its_rounding(
     moved = plain_logps(published, data) - plain_logps(base, data)
     rows = [data.row(index) for index in range(len(data))]
     num_tokens = np.array([[len(row.first), len(row.second)] for row in rows])
-    difference = np.abs(moved - np.array(rewards) / plan.beta) / num_tokens
+    difference = np.abs(moved - held_out_rewards(result) / plan.beta) / num_tokens
     assert difference.max() < BF16_TOKEN_TOLERANCE
     assert np.abs(moved / num_tokens).max() > 5 * BF16_TOKEN_TOLERANCE  # so an untrained policy would be seen
 
