@@ -2,10 +2,10 @@
 
     PYTHONPATH=tests python benchmarks/bench_jobs.py [--queued 10000] [--claims 400] [--rounds 10] [--output FILE]
 
-Needs PostgreSQL's programs and Redis or Valkey. Claims run against SQLite and PostgreSQL, with one heartbeat between
-two of them. Kills and cancels run whole worker processes with a toy trainer that takes a step every 50 ms: one after
-the other at the times of the tests (lease 1.5 s), all at once at the default times, where they do little but wait (a
-recovery takes a minute). Prints one JSON object.
+Needs PostgreSQL's programs and Redis or Valkey. Claims run against SQLite and PostgreSQL, both of which wait for the
+disk, with one heartbeat between two of them. Kills and cancels run whole worker processes with a toy trainer that takes
+a step every 50 ms: one after the other at the times of the tests (lease 1.5 s), all at once at the default times, where
+they do little but wait (a recovery takes a minute). Prints one JSON object.
 """
 
 import argparse
@@ -17,31 +17,41 @@ import sqlite3
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
-from backends import PROJECT, add_dataset, submit
+from backends import PROJECT, add_dataset, make_backend, submit
 from faults.world import TIMES, Grounds, Options, World
-from servers import free_port, run_redis
+from servers import PostgresServer, free_port, run_postgresql, run_redis
 from sqlalchemy import insert, select, text
 from toy_jobs import attempts_of, wait_for, wait_for_step
 from toy_trainer import Script
 
+from core.database.engine import open_engine
+from core.database.migrate import upgrade
+from core.database.session import Database
 from core.database.tables.jobs import Job
-from core.services import attempts, jobs
+from core.services import attempts, jobs, projects
+from core.services.backend import Backend
 from core.services.ids import new_id
 
 DEFAULT_TIMES = {"lease_seconds": 60.0, "heartbeat_seconds": 5.0, "sweep_seconds": 5.0, "poll_seconds": 30.0}
 CLAIM_RUNS = (
-    ("sqlite", "sqlite", False),
-    ("postgresql", "postgresql", True),
-    ("postgresql_without_statistics", "postgresql", False),
+    ("sqlite", "sqlite", 1, False),
+    ("sqlite_100_projects", "sqlite", 100, False),
+    ("postgresql", "postgresql", 1, True),
+    ("postgresql_100_projects", "postgresql", 100, True),
+    ("postgresql_without_statistics", "postgresql", 1, False),
+    ("postgresql_100_projects_without_statistics", "postgresql", 100, False),
 )
+"""Name, database, over how many projects the queue is spread, with statistics of the new rows or not."""
 START_SECONDS = 2
 """Until a forked worker is at work."""
 LONG = Script(steps=4000, step_seconds=0.05, checkpoint_every=20)
@@ -53,46 +63,79 @@ def summary(values: Sequence[float], unit: float = 1.0) -> dict[str, float]:
     return {name: round(value * unit, 3) for name, value in named.items()} | {"num": len(values)}
 
 
-def fill(world: World, num_queued: int) -> None:
-    """Copies of one submitted job."""
-    add_dataset(world.backend)
-    first = submit(world.backend).id
+@contextmanager
+def migrated(server: PostgresServer, kind: str, folder: Path) -> Iterator[Backend]:
+    """An empty deployment, as users have it: without the triggers that the fault runs put into their databases."""
+    url = f"sqlite:///{folder}/preftune.db" if kind == "sqlite" else server.create_database(new_id("d").lower())
+    upgrade(url)
+    database = Database(open_engine(url))
+    yield make_backend(folder, database)
+    database.close()
+
+
+def fill(backend: Backend, num_queued: int, num_projects: int) -> None:
+    """Copies of one submitted job, dealt to the projects in turn."""
+    add_dataset(backend)
+    first = submit(backend).id
     columns = [column.name for column in Job.__table__.columns]
+    names = [PROJECT, *(f"project-{number}" for number in range(1, num_projects))]
+    for name in names[1:]:
+        projects.create(backend, name)
 
     def work(session: Any) -> None:
         row = dict(session.execute(select(Job.__table__).where(Job.__table__.c.id == first)).mappings().one())
-        rows = [{name: row[name] for name in columns} | {"id": new_id("job")} for _ in range(num_queued - 1)]
+        copy = {name: row[name] for name in columns}
+        rows = [
+            copy | {"id": new_id("job"), "project_id": names[number % num_projects]} for number in range(1, num_queued)
+        ]
         for start in range(0, len(rows), 500):
             session.execute(insert(Job.__table__), rows[start : start + 500])
 
-    world.backend.database.write(work)
+    backend.database.write(work)
 
 
-def claims(grounds: Grounds, database: Any, num_queued: int, num_claims: int, *, analyze: bool) -> dict[str, Any]:
+def timed(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def claims(backend: Backend, num_queued: int, num_projects: int, num_claims: int, *, analyze: bool) -> dict[str, Any]:
     """`analyze`: as PostgreSQL does by itself within a minute of so many new rows; without it, it plans blindly."""
-    world = World(grounds, Options(database))
-    fill(world, num_queued)
+    fill(backend, num_queued, num_projects)
     if analyze:
-        world.backend.database.write(lambda session: session.execute(text("ANALYZE jobs")))
-    taken, beaten, looked = [], [], []
+        backend.database.write(lambda session: session.execute(text("ANALYZE jobs")))
+    taken, beaten = [], []
     for _ in range(num_claims):
         start = time.perf_counter()
-        claim = attempts.claim(world.backend, worker="w", host="h", device="cpu")
+        claim = attempts.claim(backend, worker="w", host="h", device="cpu")
         taken.append(time.perf_counter() - start)
         assert claim is not None
-        start = time.perf_counter()
-        attempts.heartbeat(world.backend, claim)
-        beaten.append(time.perf_counter() - start)
-    for _ in range(30):
-        start = time.perf_counter()
-        jobs.list_page(world.backend, PROJECT)
-        looked.append(time.perf_counter() - start)
-    world.close()
+        beaten.append(timed(partial(attempts.heartbeat, backend, claim)))
+    page = jobs.list_page(backend, PROJECT).data
+    least = text("UPDATE sweeper_lock SET owner = owner")
     return {
         "claim_ms": summary(taken, 1000),
         "heartbeat_ms": summary(beaten, 1000),
-        "list_page_of_20_with_queue_positions_ms": summary(looked, 1000),
+        "list_page_of_20_with_queue_positions_ms": summary(
+            [timed(partial(jobs.list_page, backend, PROJECT)) for _ in range(30)], 1000
+        ),
+        "job_with_queue_position_ms": summary(
+            [timed(partial(jobs.get, backend, PROJECT, page[0].id)) for _ in range(30)], 1000
+        ),
+        "least_write_ms": summary(
+            [timed(partial(backend.database.write, lambda session: session.execute(least))) for _ in range(200)], 1000
+        ),
     }
+
+
+def claim_runs(num_queued: int, num_claims: int) -> dict[str, Any]:
+    found = {}
+    with run_postgresql(fsync="on", full_page_writes="on", synchronous_commit="on") as server:
+        for name, kind, num_projects, analyze in CLAIM_RUNS:
+            with TemporaryDirectory() as folder, migrated(server, kind, Path(folder)) as backend:
+                found[name] = claims(backend, num_queued, num_projects, num_claims, analyze=analyze)
+    return found
 
 
 def recover(grounds: Grounds, times: dict[str, Any], number: int, broker_url: str) -> float:
@@ -180,8 +223,7 @@ def main() -> None:
         "num_queued": chosen.queued,
     }
     with Grounds.open() as grounds:
-        for name, database, analyze in CLAIM_RUNS:
-            result[name] = claims(grounds, database, chosen.queued, chosen.claims, analyze=analyze)
+        result |= claim_runs(chosen.queued, chosen.claims)
         result["versions"]["postgresql"] = server_version(grounds.postgresql.url("postgres"))
         if chosen.claims_only:
             return show(result, chosen.output)

@@ -70,7 +70,10 @@ class Job(Answer):
     finished_at: datetime | None = Field(description="RFC 3339, UTC; null before.")
     attempt: int = Field(description="How many times a worker has taken it up.")
     progress: Progress = Field(description="How far it is.")
-    queue_position: int | None = Field(description="1 is next; null when not queued.")
+    queue_position: int | None = Field(
+        description="1 is next; null when not queued. Within a priority, the project with the fewest running jobs goes "
+        "first, then the older job."
+    )
     stages: list[JobStage] = Field(description="All stages, in order.")
     error: JobError | None = Field(description="Why it failed; null unless it has.")
     artifact: ArtifactSummary | None = Field(description="What was published; null before.")

@@ -3,6 +3,7 @@
 Everything but `claim` raises Fenced once another attempt holds the job: the caller stops at once and publishes nothing.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,9 +13,9 @@ from sqlalchemy.orm import Session
 from core.database.columns import database_now
 from core.database.repositories import attempts as attempt_rows
 from core.database.repositories import jobs as job_rows
-from core.database.repositories import metric_blocks, metrics, objects
+from core.database.repositories import metric_blocks, metrics, objects, queue
 from core.database.repositories.events import EventDraft, append_event
-from core.database.repositories.transitions import Move, move
+from core.database.repositories.transitions import Claimant, Move, StartedJob, move
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint
 from core.domain.errors import Conflict, Fenced
@@ -84,7 +85,7 @@ class Publication:
 
 def claim(backend: Backend, *, worker: str, host: str, device: str) -> Claim | None:
     """The next job that is due, or None."""
-    claimant = job_rows.Claimant(
+    claimant = Claimant(
         worker=worker,
         host=host,
         device=device,
@@ -92,8 +93,12 @@ def claim(backend: Backend, *, worker: str, host: str, device: str) -> Claim | N
         lease_seconds=backend.settings.lease_seconds,
     )
 
-    def work(session: Session) -> Job | None:
-        return job_rows.find_claimed(session, claimant.token) or job_rows.claim_next(session, claimant)
+    runs = itertools.count()
+
+    def work(session: Session) -> StartedJob | None:
+        is_repeated = next(runs) > 0
+        taken = queue.find_claimed(session, claimant.token) if is_repeated else None
+        return taken or queue.claim_next(session, claimant)
 
     job = backend.database.write(work)
     if job is None:

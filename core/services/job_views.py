@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from core.database.repositories import attempts as attempt_rows
 from core.database.repositories import jobs as job_rows
 from core.database.repositories import objects
+from core.database.repositories.positions import queue_positions
 from core.database.tables.jobs import Job, JobStage
 from core.database.tables.objects import Artifact
 from core.domain.failure_codes import TITLES
@@ -27,8 +28,7 @@ def view_jobs(session: Session, jobs: Sequence[Job]) -> list[JobView]:
     for row in job_rows.list_stages(session, job_ids):
         stages[row.job_id][row.stage] = row
     artifacts = objects.list_artifacts(session, job_ids)
-    queued = [job.id for job in jobs if job.status is JobStatus.QUEUED]
-    positions = job_rows.queue_positions(session, queued) if queued else {}
+    positions = queue_positions(session, [job for job in jobs if job.status is JobStatus.QUEUED])
     now = attempt_rows.database_time(session)
     return [_view(job, stages[job.id], artifacts.get(job.id), positions.get(job.id), now) for job in jobs]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import structlog
 from sqlalchemy.orm import Session
 
-from core.database.repositories import bookkeeping
+from core.database.repositories import bookkeeping, queue
 from core.database.repositories import jobs as job_rows
 from core.database.repositories.events import SWEEPER
 from core.domain.job_state import AttemptOutcome, JobStatus
@@ -146,7 +146,7 @@ class Sweeper:
     def _wake(self) -> None:
         seconds = self._backend.settings.lease_seconds / 2
         num_silent = self._backend.database.write(
-            lambda session: job_rows.mark_woken(session, after_seconds=seconds, limit=MAX_WAKES)
+            lambda session: queue.mark_woken(session, after_seconds=seconds, limit=MAX_WAKES)
         )
         reach("wake.marked")
         for _ in range(num_silent):

@@ -1,9 +1,9 @@
 """Events of jobs: append-only, numbered under the lock on the job's row."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
@@ -13,6 +13,22 @@ from core.domain.job_state import JobStatus
 
 USER = "user"
 SWEEPER = "sweeper"
+
+
+_INSERT = insert(JobEvent).values(at=database_now())
+
+
+class CountedJob(Protocol):
+    """What an event takes from its job."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def project_id(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def last_event_seq(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,23 +55,33 @@ def append_event(
     if draft.token is not None and _is_known(session, job.id, draft.token):
         return
     job.last_event_seq += 1
-    session.add(
-        JobEvent(
-            job_id=job.id,
-            seq=job.last_event_seq,
-            project_id=job.project_id,
-            at=database_now(),
-            level=draft.level,
-            kind=draft.kind,
-            message=draft.message,
-            data=draft.data,
-            actor=draft.actor,
-            attempt=job.attempt,
-            from_status=from_status,
-            to_status=to_status,
-            token=draft.token,
-        )
-    )
+    add_event(session, job, draft, from_status=from_status, to_status=to_status)
+
+
+def add_event(
+    session: Session,
+    job: CountedJob,
+    draft: EventDraft,
+    *,
+    from_status: JobStatus | None,
+    to_status: JobStatus | None,
+) -> None:
+    """As `append_event`, for a job whose `last_event_seq` counts the event already."""
+    row = {
+        "job_id": job.id,
+        "seq": job.last_event_seq,
+        "project_id": job.project_id,
+        "level": draft.level,
+        "kind": draft.kind,
+        "message": draft.message,
+        "data": draft.data,
+        "actor": draft.actor,
+        "attempt": job.attempt,
+        "from_status": from_status,
+        "to_status": to_status,
+        "token": draft.token,
+    }
+    session.execute(_INSERT, row)
 
 
 def _is_known(session: Session, job_id: str, token: str) -> bool:

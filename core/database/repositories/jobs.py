@@ -1,39 +1,24 @@
-"""Job rows: reading, inserting, locking, claiming, fencing."""
+"""Job rows: reading, inserting, locking, fencing."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Row, delete, func, literal, or_, select, update
-from sqlalchemy.orm import Session, aliased, load_only
+from sqlalchemy import Row, delete, or_, select, update
+from sqlalchemy.orm import Session, load_only
 
 from core.database.columns import database_after, database_now, json_text
-from core.database.repositories import access
 from core.database.repositories.events import EventDraft, append_event
-from core.database.repositories.transitions import Move, move
 from core.database.schema import JOB_TABLES
-from core.database.tables.access import ProjectLimits
-from core.database.tables.jobs import Attempt, Job, JobStage
+from core.database.tables.jobs import Job, JobStage
 from core.domain.errors import Fenced
-from core.domain.job_state import FINAL_STATUSES, Desired, JobStatus
-from core.failpoints import reach
+from core.domain.job_state import FINAL_STATUSES, JobStatus
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobFilter:
     status: JobStatus | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claimant:
-    """Who asks for a job. `token` is new for each asking, so that a repeated one finds what it took."""
-
-    worker: str
-    host: str
-    device: str
-    token: str
-    lease_seconds: float
 
 
 def insert_job(session: Session, job: Job, event: EventDraft) -> None:
@@ -100,74 +85,6 @@ def list_stages(session: Session, job_ids: Collection[str]) -> list[JobStage]:
     return list(session.scalars(select(JobStage).where(JobStage.job_id.in_(job_ids))))
 
 
-def queue_positions(session: Session, job_ids: Collection[str]) -> dict[str, int]:
-    """1 for the job that is next, over all projects."""
-    order = func.row_number().over(order_by=(Job.priority.desc(), Job.id))
-    ranked = select(Job.id, order.label("position")).where(Job.status == JobStatus.QUEUED).subquery()
-    rows = session.execute(select(ranked.c.id, ranked.c.position).where(ranked.c.id.in_(job_ids)))
-    return {row.id: row.position for row in rows}
-
-
-def claim_next(session: Session, claimant: Claimant) -> Job | None:
-    """Take the lease of the next queued job that is due."""
-    # Spelled out: SQLite does not use an index of queued jobs for a status that it is told only later.
-    is_queued = Job.status == literal(JobStatus.QUEUED, literal_execute=True)
-    due = (is_queued, Job.desired == Desired.RUN, Job.next_run_at <= database_now())
-    statement = select(Job).where(*due, ~_has_project_enough()).order_by(Job.priority.desc(), Job.id).limit(1)
-    job = session.scalar(statement.with_for_update(skip_locked=True, of=Job))
-    if job is None or not _may_run_another(session, job.project_id):
-        return None
-    attempt = job.attempt + 1
-    session.add(
-        Attempt(
-            job_id=job.id,
-            attempt=attempt,
-            project_id=job.project_id,
-            worker=claimant.worker,
-            host=claimant.host,
-            device=claimant.device,
-            started_at=database_now(),
-        )
-    )
-    message = f"Attempt {attempt} started on {claimant.host} ({claimant.device})."
-    data = {"host": claimant.host, "device": claimant.device}
-    lease = {
-        "attempt": attempt,
-        "attempt_started_at": database_now(),
-        "started_at": func.coalesce(Job.started_at, database_now()),
-        "lease_owner": claimant.worker,
-        "lease_expires_at": database_after(claimant.lease_seconds),
-        "claim_token": claimant.token,
-        "heartbeat_seq": Job.heartbeat_seq + 1,
-    }
-    event = EventDraft(kind="started", message=message, data=data, actor=claimant.worker)
-    move(session, job, Move(to=JobStatus.RUNNING, event=event, values=lease))
-    reach("claim.in_transaction")
-    return job
-
-
-def _has_project_enough() -> ColumnElement[bool]:
-    """Runs as many jobs as it may."""
-    running = aliased(Job)
-    mine = (running.project_id == Job.project_id, running.status == JobStatus.RUNNING)
-    num_running = select(func.count()).select_from(running).where(*mine).correlate(Job).scalar_subquery()
-    limited = (ProjectLimits.project_id == Job.project_id, ProjectLimits.max_running_jobs <= num_running)
-    return select(ProjectLimits.project_id).where(*limited).correlate(Job).exists()
-
-
-def _may_run_another(session: Session, project_id: str) -> bool:
-    """Asked again under a lock: two workers may have seen the same last place."""
-    limits = access.lock_limits(session, project_id)
-    if limits is None or limits.max_running_jobs is None:
-        return True
-    return access.count_jobs(session, project_id, JobStatus.RUNNING) < limits.max_running_jobs
-
-
-def find_claimed(session: Session, token: str) -> Job | None:
-    """The job that an earlier run of the same claim took."""
-    return session.scalar(select(Job).where(Job.status == JobStatus.RUNNING, Job.claim_token == token))
-
-
 def fence(session: Session, job_id: str, attempt: int, lease_seconds: float) -> Job:
     """Lock the row for a write of this attempt, and renew its lease. Raises Fenced: stop at once."""
     statement = (
@@ -190,18 +107,6 @@ def list_leases(session: Session, *, owner: str | None, limit: int) -> Sequence[
     if owner is not None:
         statement = statement.where(Job.lease_owner == owner)
     return session.execute(statement.order_by(Job.lease_expires_at).limit(limit)).all()
-
-
-def mark_woken(session: Session, *, after_seconds: float, limit: int) -> int:
-    """How many queued jobs that are due need a wake-up now; they count as woken."""
-    silent = or_(Job.wake_sent_at.is_(None), Job.wake_sent_at < database_after(-after_seconds))
-    due = (Job.status == JobStatus.QUEUED, Job.next_run_at <= database_now(), silent)
-    chosen = select(Job.id).where(*due).order_by(Job.priority.desc(), Job.id).limit(limit)
-    job_ids = list(session.scalars(chosen.with_for_update(skip_locked=True)))
-    if job_ids:
-        statement = update(Job).where(Job.id.in_(job_ids)).values(wake_sent_at=database_now())
-        session.execute(statement.execution_options(synchronize_session=False))
-    return len(job_ids)
 
 
 def find_live_user_of_dataset(session: Session, dataset_id: str) -> str | None:

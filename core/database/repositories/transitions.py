@@ -1,17 +1,19 @@
 """The one place that changes a job's status: compare-and-set and its event, in the caller's transaction."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import CursorResult, update
+from sqlalchemy import ColumnElement, Double, FromClause, bindparam, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
-from core.database.columns import database_now, seconds_since
-from core.database.repositories.events import EventDraft, append_event
+from core.database.columns import database_after, database_now, seconds_since
+from core.database.repositories.events import EventDraft, add_event
 from core.database.tables.jobs import Attempt, Job
 from core.domain.errors import Conflict
 from core.domain.job_state import ALLOWED_TRANSITIONS, FINAL_STATUSES, AttemptOutcome, Desired, JobStatus
 
+_INSERT_ATTEMPT = insert(Attempt).values(started_at=database_now())
 _WISH_OF: dict[JobStatus, Desired] = {
     JobStatus.QUEUED: Desired.RUN,
     JobStatus.PAUSED: Desired.PAUSE,
@@ -34,13 +36,89 @@ class Move:
     """Further columns of the job."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Claimant:
+    """Who asks for a job. `token` is new for each asking, so that a repeated one finds what it took."""
+
+    worker: str
+    host: str
+    device: str
+    token: str
+    lease_seconds: float
+
+
+class StartedJob(NamedTuple):
+    """What a worker needs of a job that it has taken."""
+
+    id: str
+    project_id: str
+    attempt: int
+    last_event_seq: int
+    spec: dict[str, Any]
+
+
+STARTED = (Job.id, Job.project_id, Job.attempt, Job.last_event_seq, Job.spec)
+"""The columns of StartedJob."""
+
+
+def is_queued(jobs: FromClause) -> ColumnElement[bool]:
+    # Spelled out: SQLite does not use an index of queued jobs for a status that it is told only later.
+    return jobs.c.status == literal(JobStatus.QUEUED, literal_execute=True)
+
+
+def is_due(jobs: FromClause) -> ColumnElement[bool]:
+    return is_queued(jobs) & (jobs.c.next_run_at <= database_now())
+
+
+def start(session: Session, job_id: str, claimant: Claimant) -> StartedJob | None:
+    """Begin an attempt at the job; None if it does not wait any more, is not due, or another has it locked."""
+    values = {
+        "job_id": job_id,
+        "worker": claimant.worker,
+        "token": claimant.token,
+        "lease_seconds": claimant.lease_seconds,
+    }
+    row = session.execute(_start(), values).one_or_none()
+    if row is None:
+        return None
+    job = StartedJob(*row)
+    attempt = {"job_id": job.id, "attempt": job.attempt, "project_id": job.project_id}
+    place = {"host": claimant.host, "device": claimant.device}
+    session.execute(_INSERT_ATTEMPT, attempt | place | {"worker": claimant.worker})
+    message = f"Attempt {job.attempt} started on {claimant.host} ({claimant.device})."
+    event = EventDraft(kind="started", message=message, data=place, actor=claimant.worker)
+    add_event(session, job, event, from_status=JobStatus.QUEUED, to_status=JobStatus.RUNNING)
+    return job
+
+
+@cache
+def _start() -> Any:
+    """Built once: SQLAlchemy takes longer over that than a database over the statement."""
+    waiting = Job.__table__.alias()
+    wanted = select(waiting.c.id).where(waiting.c.id == bindparam("job_id"), is_due(waiting))
+    values = {
+        "status": JobStatus.RUNNING,
+        "attempt": Job.attempt + 1,
+        "attempt_started_at": database_now(),
+        "started_at": func.coalesce(Job.started_at, database_now()),
+        "lease_owner": bindparam("worker"),
+        "lease_expires_at": database_after(bindparam("lease_seconds", type_=Double())),
+        "claim_token": bindparam("token"),
+        "heartbeat_seq": Job.heartbeat_seq + 1,
+        "last_event_seq": Job.last_event_seq + 1,
+    }
+    locked = wanted.with_for_update(skip_locked=True).scalar_subquery()
+    statement = update(Job).where(Job.id == locked).values(values).returning(*STARTED)
+    return statement.execution_options(synchronize_session=False)
+
+
 def move(session: Session, job: Job, what: Move) -> None:
     """Make the move, or raise IllegalMove. `job` is as read in this transaction and shows the new state afterwards."""
     source = job.status
     if what.to not in ALLOWED_TRANSITIONS[source]:
         raise IllegalMove(f"A job that is {source.value} cannot become {what.to.value}.")
     assert (source is JobStatus.RUNNING) == (what.outcome is not None)
-    values: dict[str, Any] = {"status": what.to}
+    values: dict[str, Any] = {"status": what.to, "last_event_seq": Job.last_event_seq + 1}
     if what.to in _WISH_OF:
         values["desired"] = _WISH_OF[what.to]
     if what.to in FINAL_STATUSES:
@@ -53,14 +131,12 @@ def move(session: Session, job: Job, what: Move) -> None:
         update(Job)
         .where(Job.id == job.id, Job.status == source, Job.attempt == job.attempt)
         .values(values | what.values)
-        .execution_options(synchronize_session=False)
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
     )
-    result = session.execute(statement)
-    assert isinstance(result, CursorResult)
-    if result.rowcount != 1:
+    if session.scalar(statement) is None:
         raise IllegalMove("The job has changed meanwhile; look at it again.")
-    session.refresh(job)
-    append_event(session, job, what.event, from_status=source, to_status=what.to)
+    add_event(session, job, what.event, from_status=source, to_status=what.to)
 
 
 def _end_attempt(session: Session, job: Job, outcome: AttemptOutcome) -> None:

@@ -29,7 +29,16 @@ class Job(Base):
         Index(None, "project_id", "id"),
         Index(None, "dataset_id"),
         Index("ix_jobs_queue", text("priority DESC"), "id", sqlite_where=_QUEUED, postgresql_where=_QUEUED),
+        Index(
+            "ix_jobs_turns",
+            "project_id",
+            text("priority DESC"),
+            "id",
+            sqlite_where=_QUEUED,
+            postgresql_where=_QUEUED,
+        ),
         Index("ix_jobs_leases", "lease_expires_at", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
+        Index("ix_jobs_running", "project_id", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)
