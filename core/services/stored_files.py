@@ -11,7 +11,8 @@ from core.database.repositories import jobs as job_rows
 from core.database.repositories.events import EventDraft, append_event
 from core.domain.errors import Unavailable
 from core.services.backend import Backend
-from core.storage.trees import MANIFEST, TreeDamaged, read_manifest
+from core.storage.object_store import StoreUnavailable
+from core.storage.trees import MANIFEST, MAX_READS, TreeDamaged, read_manifest
 
 _log = structlog.get_logger(__name__)
 
@@ -49,8 +50,10 @@ def read_file(
 ) -> Iterator[bytes]:
     """Chunks of the bytes [start, end). Raises ObjectNotFound before the first.
 
-    Of a whole file the last chunk is held back until the digest is known to be right. Raises ObjectDamaged where it is
-    not; the job's events tell of it. A part of a file cannot be judged: whoever puts parts together checks the sum.
+    Of a whole file the last chunk is held back until the digest is known to be right. Where it is not, the store is
+    asked again: a file of one chunk, which is not given out yet, is taken from the read that is right. Raises
+    StoreUnavailable where other bytes may have been given out, and ObjectDamaged where no read is right; the job's
+    events tell of it. A part of a file cannot be judged: whoever puts parts together checks the sum.
     """
     chunks = backend.store.read(file.key, start, end)
     if start > 0 or (end is not None and end < file.num_bytes):
@@ -61,16 +64,38 @@ def read_file(
 def _verified(backend: Backend, job_id: str, file: StoredFile, chunks: Iterator[bytes]) -> Iterator[bytes]:
     digest = hashlib.sha256()
     held: bytes | None = None
+    has_begun = False
     for chunk in chunks:
         if held is not None:
             yield held
+            has_begun = True
         digest.update(chunk)
         held = chunk
     if digest.hexdigest() != file.sha256:
-        _tell_of_damage(backend, job_id, file)
-        raise ObjectDamaged(f"{file.path} is damaged in the store; restore it from a backup, or run the job again.")
+        is_kept = not has_begun and held is not None and len(held) == file.num_bytes
+        held = _read_again(backend, file, keeps=is_kept)
+        if held is None:
+            _tell_of_damage(backend, job_id, file)
+            raise ObjectDamaged(f"{file.path} is damaged in the store; restore it from a backup, or run the job again.")
+        if not is_kept:
+            raise StoreUnavailable(f"{file.path} came changed from the object store; ask for it again.")
     if held is not None:
         yield held
+
+
+def _read_again(backend: Backend, file: StoredFile, *, keeps: bool) -> bytes | None:
+    """The bytes of another read that are right, or none of them unless `keeps`; None if no read is right."""
+    for _ in range(MAX_READS - 1):
+        _log.warning("object_read_again", key=file.key)
+        digest = hashlib.sha256()
+        kept = bytearray()
+        for chunk in backend.store.read(file.key):
+            digest.update(chunk)
+            if keeps:
+                kept += chunk[: file.num_bytes - len(kept)]
+        if digest.hexdigest() == file.sha256:
+            return bytes(kept)
+    return None
 
 
 def _tell_of_damage(backend: Backend, job_id: str, file: StoredFile) -> None:

@@ -22,7 +22,7 @@ SUMS_FILE = "SHA256SUMS"
 """For people: `sha256sum -c SHA256SUMS` in a folder they downloaded."""
 _VERSION = 1
 _CHUNK_BYTES = 4 * 1024 * 1024
-_MAX_READS = 3
+MAX_READS = 3
 """Of an object that comes as other bytes than were stored: what was damaged only on the way comes right again."""
 
 Result = TypeVar("Result")
@@ -188,8 +188,8 @@ def _fetch_once(store: ObjectStore, key: str, file: TreeFile, target: Path) -> N
 
 
 def _read_again(key: str, read: Callable[[], Result]) -> Result:
-    """The result of `read`, up to `_MAX_READS` times while it raises _OtherBytes; the last one is raised."""
-    for _ in range(_MAX_READS - 1):
+    """The result of `read`, up to `MAX_READS` times while it raises _OtherBytes; the last one is raised."""
+    for _ in range(MAX_READS - 1):
         try:
             return read()
         except _OtherBytes as damage:
