@@ -20,6 +20,7 @@ _FINAL_CODES = frozenset(
     }
 )
 """Another try would end the same way. The other codes may be this machine's or this moment's fault."""
+_MIB = 1024**2
 _CAUSES_OF_MACHINES = frozenset({FailureCode.HOST_OOM, FailureCode.DISK_FULL})
 """Worth another try, perhaps elsewhere; a job that is given up for them says so."""
 
@@ -38,6 +39,10 @@ class TrainerEnd:
     has_spoken_nonsense: bool = False
     was_out_of_memory: bool = False
     """The kernel killed a process of our control group for memory meanwhile."""
+    peak_bytes: int | None = None
+    """Most memory that the trainer had at once, where it is known."""
+    memory_limit_bytes: int | None = None
+    """Of our control group, where it has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +98,22 @@ def _describe_crash(end: TrainerEnd) -> str:
     if end.has_spoken_nonsense:
         return "It wrote something that is not a message."
     if end.was_out_of_memory:
-        return "The machine has too little memory for it: use a smaller base model, max_length or LoRA."
+        facts = _describe_memory(end)
+        return f"The machine has too little memory for it{facts}: use a smaller base model, max_length or LoRA."
     if end.returncode == -signal.SIGKILL:
         return "It was killed (SIGKILL), as by an operator or for memory."
     if end.returncode < 0:
         return f"It was ended by {_signal_name(-end.returncode)}."
     return f"It ended with exit status {end.returncode} and without a result."
+
+
+def _describe_memory(end: TrainerEnd) -> str:
+    facts = []
+    if end.peak_bytes is not None:
+        facts.append(f"the trainer had up to {end.peak_bytes // _MIB:,} MiB")
+    if end.memory_limit_bytes is not None:
+        facts.append(f"the limit of worker and trainer is {end.memory_limit_bytes // _MIB:,} MiB")
+    return f" ({', '.join(facts)})" if facts else ""
 
 
 def _signal_name(number: int) -> str:

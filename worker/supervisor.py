@@ -35,7 +35,7 @@ from worker.drain import Drain
 from worker.fetching import Fetcher, outage_seconds
 from worker.heartbeat import Heartbeat
 from worker.live_export import LiveExport, Target
-from worker.memory_events import count_out_of_memory_kills
+from worker.memory_events import count_out_of_memory_kills, memory_limit_bytes
 from worker.outcomes import RUNTIME_DETAIL, Fail, GiveBack, Publish, StopHere, TrainerEnd, Verdict, judge
 from worker.patience import patiently
 from worker.publishing import Product, publish
@@ -205,6 +205,8 @@ class _Attempt:
             was_killed=talk.stopper.has_killed,
             has_spoken_nonsense=ended.has_spoken_nonsense,
             was_out_of_memory=count_out_of_memory_kills() > num_kills,
+            peak_bytes=ended.peak_bytes,
+            memory_limit_bytes=memory_limit_bytes(),
         )
 
     def _is_worth_another_start(self, end: TrainerEnd, resume: ResumeFrom | None) -> bool:

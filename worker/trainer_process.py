@@ -7,6 +7,7 @@ import collections
 import logging
 import os
 import queue
+import resource
 import signal
 import subprocess
 import threading
@@ -51,6 +52,8 @@ class Ended:
 
     returncode: int
     has_spoken_nonsense: bool
+    peak_bytes: int | None = None
+    """Most memory that it had at once; None where that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,11 +135,17 @@ class TrainerProcess:
         os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         self.kill()
         with self._reap_lock:
-            returncode = self._process.wait()
+            _, status, usage = os.wait4(self._process.pid, 0)
+            self._process.returncode = os.waitstatus_to_exitcode(status)
             self._is_reaped = True
         for thread in self._threads:
             thread.join()
-        self._put(Ended(returncode=returncode, has_spoken_nonsense=self._has_spoken_nonsense))
+        ended = Ended(
+            returncode=self._process.returncode,
+            has_spoken_nonsense=self._has_spoken_nonsense,
+            peak_bytes=_peak_bytes(usage),
+        )
+        self._put(ended)
 
     def _read_messages(self) -> None:
         stdout = self._process.stdout
@@ -173,6 +182,12 @@ class TrainerProcess:
                 return
             except queue.Full:
                 continue
+
+
+def _peak_bytes(usage: resource.struct_rusage) -> int | None:
+    """The kernel starts counting with what this process had when it started the other: only more than that counts."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return usage.ru_maxrss * 1024 if usage.ru_maxrss > own else None
 
 
 def trainer_environment(work_dir: Path, num_threads: int) -> dict[str, str]:

@@ -12,6 +12,7 @@ from core.training.checkpoint import OUT_OF_SPACE
 from core.training.encoded_data import BrokenEncodedData
 from core.training.failures import BadBaseModel, BadData, BadPlan, DiskFull, GpuOutOfMemory, HostOutOfMemory
 from core.training.lora import UnsupportedAdapter
+from core.training.memory import available_bytes, held_bytes
 from core.training.model import UnsupportedModel
 from core.training.packing import NothingToScore
 
@@ -74,8 +75,15 @@ def _asked_bytes(message: str) -> int | None:
 
 
 def _host_out_of_memory() -> HostOutOfMemory:
+    cpu = torch.device("cpu")
+    held, available = held_bytes(cpu), available_bytes(cpu)
+    facts = [f"the trainer held {held // _MIB} MiB"] if held else []
+    if available is not None:
+        facts.append(f"{available // _MIB} MiB were available")
     return HostOutOfMemory(
-        "The machine ran out of memory. Use LoRA, the rmsprop optimizer, a smaller base model or a shorter max_length."
+        f"The machine ran out of memory{': ' if facts else ''}{', '.join(facts)}. "
+        "Use LoRA, the rmsprop optimizer, a smaller base model or a shorter max_length.",
+        available_mib=None if available is None else available // _MIB,
     )
 
 

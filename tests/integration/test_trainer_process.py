@@ -1,6 +1,7 @@
 """Ends of trainer processes: each is told once, whatever signals are sent while it goes."""
 
 import os
+import resource
 import sys
 import threading
 from collections.abc import Callable
@@ -34,3 +35,15 @@ def test_a_signal_to_a_trainer_that_has_just_ended_does_not_hide_its_end(
     assert process.inbox.get(timeout=10) == Ended(returncode=3, has_spoken_nonsense=False)
     process.kill()
     process.close()
+
+
+def test_the_most_memory_that_a_trainer_had_is_known(tmp_path: Path) -> None:
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    wanted = own + 64 * 1024**2
+    plan = LaunchPlan(command=(sys.executable, "-c", f"b'x' * {wanted}"), num_threads=1)
+    process = TrainerProcess(plan, tmp_path)
+    ended = process.inbox.get(timeout=30)
+    process.close()
+    assert isinstance(ended, Ended)
+    assert ended.peak_bytes is not None
+    assert wanted <= ended.peak_bytes < wanted + 256 * 1024**2

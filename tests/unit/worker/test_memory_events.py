@@ -1,0 +1,68 @@
+"""What a job that ran out of memory says, and where the figures come from."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from core.domain.failure_codes import FailureCode
+from worker import memory_events
+from worker.memory_events import count_out_of_memory_kills, memory_limit_bytes
+from worker.outcomes import GiveBack, TrainerEnd, judge
+
+MIB = 1024**2
+
+
+@pytest.fixture
+def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ours, two levels below the root of all control groups."""
+    own = tmp_path / "own"
+    own.write_text("0::/outer/inner\n")
+    monkeypatch.setattr(memory_events, "_ROOT", tmp_path / "root")
+    monkeypatch.setattr(memory_events, "_OWN", own)
+    folder = tmp_path / "root" / "outer" / "inner"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "expected"),
+    [("max", "max", None), ("1000", "max", 1000), ("max", "900", 900), ("1000", "900", 900), (None, None, None)],
+)
+def test_the_lowest_limit_counts(group: Path, inner: str | None, outer: str | None, expected: int | None) -> None:
+    for folder, limit in ((group, inner), (group.parent, outer)):
+        if limit is not None:
+            (folder / "memory.max").write_text(f"{limit}\n")
+    (group.parent.parent.parent / "memory.max").write_text("1\n")  # outside of all groups
+    assert memory_limit_bytes() == expected
+
+
+def test_kills_for_memory_are_counted(group: Path) -> None:
+    assert count_out_of_memory_kills() == 0
+    (group / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
+    assert count_out_of_memory_kills() == 2
+
+
+@pytest.mark.parametrize(
+    ("peak", "limit", "facts"),
+    [
+        (None, None, ""),
+        (2048 * MIB, None, " (the trainer had up to 2,048 MiB)"),
+        (
+            2048 * MIB,
+            3000 * MIB,
+            " (the trainer had up to 2,048 MiB, the limit of worker and trainer is 3,000 MiB)",
+        ),
+    ],
+)
+def test_a_job_out_of_memory_says_what_it_took_and_what_it_may_where_that_is_known(
+    peak: int | None, limit: int | None, facts: str
+) -> None:
+    end = TrainerEnd(
+        last=None, returncode=-signal.SIGKILL, was_out_of_memory=True, peak_bytes=peak, memory_limit_bytes=limit
+    )
+    verdict = judge(end)
+    assert isinstance(verdict, GiveBack)
+    assert verdict.code is FailureCode.HOST_OOM
+    assert verdict.detail is not None
+    assert verdict.detail.startswith(f"The machine has too little memory for it{facts}: use")
