@@ -7,6 +7,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
+from core.database.tables.base import rows_of
 from core.database.tables.jobs import Job
 from core.database.tables.records import JobEvent
 from core.domain.job_state import JobStatus
@@ -15,7 +16,7 @@ USER = "user"
 SWEEPER = "sweeper"
 
 
-_INSERT = insert(JobEvent).values(at=database_now())
+_INSERT = insert(rows_of(JobEvent)).values(at=database_now())
 
 
 class CountedJob(Protocol):

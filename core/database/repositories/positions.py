@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from core.database.repositories.queue import running_of_projects
 from core.database.repositories.transitions import is_queued
+from core.database.tables.base import rows_of
 from core.database.tables.jobs import Job
 
 
@@ -60,7 +61,7 @@ def _mark(jobs: Sequence[Job]) -> tuple[dict[str, _Marks], list[ColumnElement[bo
 
 def _count(session: Session, conditions: Sequence[ColumnElement[bool]]) -> dict[str, _Project]:
     mark = case(*((condition, number) for number, condition in enumerate(conditions)), else_=len(conditions))
-    marked = select(Job.project_id, mark.label("mark")).where(is_queued(Job.__table__)).subquery()
+    marked = select(Job.project_id, mark.label("mark")).where(is_queued(rows_of(Job))).subquery()
     counted = select(marked.c.project_id, marked.c.mark, func.count()).group_by(marked.c.project_id, marked.c.mark)
     num_at: dict[str, list[int]] = defaultdict(lambda: [0] * (len(conditions) + 1))
     for project_id, number, num in session.execute(counted):

@@ -30,6 +30,7 @@ from core.database.columns import database_after, database_now
 from core.database.repositories import access
 from core.database.repositories.transitions import STARTED, Claimant, StartedJob, is_due, start
 from core.database.tables.access import ProjectLimits
+from core.database.tables.base import rows_of
 from core.database.tables.jobs import Job
 from core.domain.job_state import JobStatus
 from core.failpoints import reach
@@ -38,7 +39,7 @@ _NUM_HEADS = 8
 """Of projects that a claim tries first, while others take them before it."""
 _MAX_CANDIDATES = 64
 """That it tries after those."""
-_JOBS = Job.__table__
+_JOBS, _LIMITS = rows_of(Job), rows_of(ProjectLimits)
 
 Candidate = Row[str, str, int | None]
 """A job, its project, and how many jobs that may run."""
@@ -125,10 +126,10 @@ def _first_due(behind: CTE | None = None) -> ScalarSelect[str]:
 def _in_turn(turns: FromClause, num: int) -> Select[Any]:
     """Those that their projects may run, in the order of the queue; so many at most."""
     running = running_of_projects()
-    place = turns.c.num_before + func.coalesce(running.c.num, 0)
-    limit = ProjectLimits.max_running_jobs
+    place = turns.c.num_before + func.coalesce(running.c.num, literal_column("0"))
+    limit = _LIMITS.c.max_running_jobs
     rows = turns.outerjoin(running, running.c.project_id == turns.c.project_id)
-    rows = rows.outerjoin(ProjectLimits, ProjectLimits.project_id == turns.c.project_id)
+    rows = rows.outerjoin(_LIMITS, _LIMITS.c.project_id == turns.c.project_id)
     may_run = or_(limit.is_(None), limit > place)
     order = (turns.c.priority.desc(), place, turns.c.id)
     return (

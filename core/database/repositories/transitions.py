@@ -6,14 +6,16 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Double, FromClause, bindparam, func, insert, literal, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from core.database.columns import database_after, database_now, seconds_since
 from core.database.repositories.events import EventDraft, add_event
+from core.database.tables.base import rows_of
 from core.database.tables.jobs import Attempt, Job
 from core.domain.errors import Conflict
 from core.domain.job_state import ALLOWED_TRANSITIONS, FINAL_STATUSES, AttemptOutcome, Desired, JobStatus
 
-_INSERT_ATTEMPT = insert(Attempt).values(started_at=database_now())
+_INSERT_ATTEMPT = insert(rows_of(Attempt)).values(started_at=database_now())
 _WISH_OF: dict[JobStatus, Desired] = {
     JobStatus.QUEUED: Desired.RUN,
     JobStatus.PAUSED: Desired.PAUSE,
@@ -57,7 +59,7 @@ class StartedJob(NamedTuple):
     spec: dict[str, Any]
 
 
-STARTED = (Job.id, Job.project_id, Job.attempt, Job.last_event_seq, Job.spec)
+STARTED = tuple(rows_of(Job).c[name] for name in StartedJob._fields)
 """The columns of StartedJob."""
 
 
@@ -92,24 +94,23 @@ def start(session: Session, job_id: str, claimant: Claimant) -> StartedJob | Non
 
 
 @cache
-def _start() -> Any:
+def _start() -> ReturningUpdate[Any]:
     """Built once: SQLAlchemy takes longer over that than a database over the statement."""
-    waiting = Job.__table__.alias()
+    jobs, waiting = rows_of(Job), rows_of(Job).alias()
     wanted = select(waiting.c.id).where(waiting.c.id == bindparam("job_id"), is_due(waiting))
     values = {
         "status": JobStatus.RUNNING,
-        "attempt": Job.attempt + 1,
+        "attempt": jobs.c.attempt + 1,
         "attempt_started_at": database_now(),
-        "started_at": func.coalesce(Job.started_at, database_now()),
+        "started_at": func.coalesce(jobs.c.started_at, database_now()),
         "lease_owner": bindparam("worker"),
         "lease_expires_at": database_after(bindparam("lease_seconds", type_=Double())),
         "claim_token": bindparam("token"),
-        "heartbeat_seq": Job.heartbeat_seq + 1,
-        "last_event_seq": Job.last_event_seq + 1,
+        "heartbeat_seq": jobs.c.heartbeat_seq + 1,
+        "last_event_seq": jobs.c.last_event_seq + 1,
     }
     locked = wanted.with_for_update(skip_locked=True).scalar_subquery()
-    statement = update(Job).where(Job.id == locked).values(values).returning(*STARTED)
-    return statement.execution_options(synchronize_session=False)
+    return update(jobs).where(jobs.c.id == locked).values(values).returning(*STARTED)
 
 
 def move(session: Session, job: Job, what: Move) -> None:
