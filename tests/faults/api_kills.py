@@ -6,9 +6,10 @@ from typing import Any
 
 import httpx
 from faults.checker import all_jobs
-from faults.outages import job_body
+from faults.grounds import Grounds
 from faults.outcome import Outcome, Row
-from faults.world import COMBINATIONS, Api, Grounds, Options, World
+from faults.trainers import Trainer
+from faults.world import COMBINATIONS, Api, Options, World
 from sqlalchemy import text
 from toy_trainer import Script
 
@@ -25,13 +26,13 @@ SCRIPT = Script(steps=2)
 SETTINGS = [(number, point) for point in POINTS for number in range(2)]
 
 
-def killed_api(grounds: Grounds, seed: int) -> Outcome:
+def killed_api(grounds: Grounds, seed: int, trainer: Trainer) -> Outcome:
     number, point = SETTINGS[seed]
-    world = World(grounds, Options(*COMBINATIONS[number]))
+    world = World(grounds, Options(*COMBINATIONS[number], trainer))
     user = _User(world, point)
-    seed_job = world.submit(SCRIPT, must_succeed=False)  # brings the data set
+    seed_job = world.submit(SCRIPT, must_succeed=False)
     user.ask("POST", f"/jobs/{seed_job}/cancel")
-    job_id = user.create("/jobs", "one", json=job_body(SCRIPT))
+    job_id = user.create("/jobs", "one", json=world.request(SCRIPT))
     user.ask("POST", f"/jobs/{job_id}/pause")
     user.ask("POST", f"/jobs/{job_id}/resume")
     user.ask("POST", f"/jobs/{job_id}/cancel")

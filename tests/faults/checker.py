@@ -20,9 +20,10 @@ from pathlib import Path
 
 from backends import PROJECT
 from faults import audit
+from faults.trainers import Expected, Point, curve_point
 from sqlalchemy import select
-from toy_jobs import ROWS, attempts_of, events, points
-from toy_trainer import STAGES, Script, expected_weights
+from toy_jobs import attempts_of, events, points
+from toy_trainer import Script
 
 from core.clock import utc_now
 from core.database.repositories import jobs as job_rows
@@ -41,12 +42,13 @@ Found = Iterator[str]
 class Ledger:
     """What a run was promised, and what it may leave."""
 
+    expected: Callable[[Script], Expected]
     scripts: dict[str, Script] = field(default_factory=dict)
     """Every job whose submission was acknowledged."""
     must_succeed: set[str] = field(default_factory=set)
     deleted: set[str] = field(default_factory=set)
     """Jobs whose deletion was acknowledged."""
-    curves: dict[str, list[tuple[str, int, float]]] = field(default_factory=dict)
+    curves: dict[str, list[Point]] = field(default_factory=dict)
     """What readers who followed along hold in the end."""
     logs: Sequence[Path] = ()
     secrets: Collection[str] = ()
@@ -107,26 +109,21 @@ def _results(backend: Backend, ledger: Ledger) -> Found:
         script = ledger.scripts.get(job.id)
         if job.status is not JobStatus.SUCCEEDED or script is None:
             continue
-        artifact = artifacts.get(backend, PROJECT, job.id)
-        weights = next(file for file in artifact.files if file.path == "model.safetensors")
-        if backend.store.get_bytes(weights.key) != expected_weights(ROWS, script):
+        if weights_sha256_of(backend, job.id) != ledger.expected(script).weights_sha256:
             yield f"{job.id}: other weights than those of an undisturbed run"
-        for file in artifact.files:
+        for file in artifacts.get(backend, PROJECT, job.id).files:
             if hashlib.sha256(backend.store.get_bytes(file.key)).hexdigest() != file.sha256:
                 yield f"{job.id}: {file.path} has changed"
 
 
-def golden_curve(script: Script) -> list[tuple[str, int, float]]:
-    chain, curve = hashlib.sha256(ROWS).digest(), []
-    for stage in STAGES:
-        for step in range(1, script.steps + 1):
-            chain = hashlib.sha256(chain + f"{stage}{step}".encode()).digest()
-            curve.append((stage, step, int.from_bytes(chain[:4]) / 2**32))
-    return curve
+def weights_sha256_of(backend: Backend, job_id: str) -> str:
+    files = artifacts.get(backend, PROJECT, job_id).files
+    weights = next(file for file in files if file.path == "model.safetensors")
+    return hashlib.sha256(backend.store.get_bytes(weights.key)).hexdigest()
 
 
-def curve_of(backend: Backend, job_id: str) -> list[tuple[str, int, float]]:
-    return [(point.stage.value, point.step, point.values["loss"]) for point in points(backend, job_id)]
+def curve_of(backend: Backend, job_id: str) -> list[Point]:
+    return [curve_point(point.stage.value, point.split, point.step, point.values) for point in points(backend, job_id)]
 
 
 def _curves(backend: Backend, ledger: Ledger) -> Found:
@@ -134,15 +131,15 @@ def _curves(backend: Backend, ledger: Ledger) -> Found:
         script = ledger.scripts.get(job.id)
         if script is None:
             continue
-        curve, golden = curve_of(backend, job.id), golden_curve(script)
+        curve, golden = curve_of(backend, job.id), ledger.expected(script).curve
         reused = any(stage.status == "reused" for stage in job_stages(backend, job.id))
         if reused:
             golden = [point for point in golden if point[0] != "sft"]
         if job.status is JobStatus.SUCCEEDED and curve != golden:
             yield f"{job.id}: {len(curve)} points are not the {len(golden)} of an undisturbed run"
-        elif not script.kill_at and not set(curve) <= set(golden_curve(script)):
+        elif not script.kill_at and not set(curve) <= set(ledger.expected(script).curve):
             yield f"{job.id}: points that no undisturbed run has"
-        if len({point[:2] for point in curve}) != len(curve):
+        if len({point[:3] for point in curve}) != len(curve):
             yield f"{job.id}: a point twice"
         followed = ledger.curves.get(job.id)
         if followed is not None and followed != curve:

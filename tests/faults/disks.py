@@ -5,8 +5,10 @@ import subprocess
 import time
 from pathlib import Path
 
+from faults.grounds import Grounds
 from faults.outcome import Outcome, Row
-from faults.world import Grounds, Options, World
+from faults.trainers import Trainer
+from faults.world import Options, World
 from toy_jobs import view
 from toy_trainer import Script
 
@@ -16,16 +18,17 @@ STORE_POINTS = ("store.written",)
 KINDS = ("worker for a while", "worker for good", "store for a while", "SQLite", "scratch is tiny")
 
 
-def full_disk(grounds: Grounds, seed: int) -> Outcome:
+def full_disk(grounds: Grounds, seed: int, trainer: Trainer) -> Outcome:
     """It either comes through or fails with `disk_full`; nothing is damaged."""
     chance = random.Random(seed)
     kind = KINDS[seed % len(KINDS)]
-    world = World(grounds, Options())
+    world = World(grounds, Options(trainer=trainer))
     world.ledger.expected_tracebacks = ("No space left on device", "database or disk is full")
+    points = (*WORKER_POINTS, *trainer.points)
     if kind == "worker for a while":
-        violations = striking(world, f"{chance.choice(WORKER_POINTS)}=enospc@1", fails=False)
+        violations = striking(world, f"{chance.choice(points)}=enospc@1", fails=False)
     elif kind == "worker for good":
-        violations = striking(world, f"{chance.choice(WORKER_POINTS)}=enospc@1+", fails=True)
+        violations = striking(world, f"{chance.choice(points)}=enospc@1+", fails=True)
     elif kind == "store for a while":
         violations = striking(world, f"{STORE_POINTS[0]}=enospc@{chance.randint(1, 12)}", fails=False)
     elif kind == "SQLite":
@@ -72,7 +75,7 @@ class Mounted:
 
 def tiny_scratch(world: World) -> list[str]:
     """Every attempt runs out of space, and says so in the end."""
-    disk = Mounted(world.backend.settings.scratch_dir, "64k")
+    disk = Mounted(world.backend.settings.scratch_dir, world.trainer.scratch_size)
     try:
         if not disk.is_there:
             return striking(world, "assignment.written=enospc@1+", fails=True)
@@ -102,7 +105,7 @@ def tiny_database(world: World, chance: random.Random) -> list[str]:
         world.start()
         api = world.start_api()
         api.wait_until_up()
-        time.sleep(chance.uniform(0.2, 1))
+        world.let_run(chance.uniform(0.2, 1))
         filler = disk.fill()
         statuses = []
         deadline = time.monotonic() + 4

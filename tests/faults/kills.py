@@ -7,8 +7,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from faults.grounds import Grounds
 from faults.outcome import Outcome, Row
-from faults.world import COMBINATIONS, Grounds, Options, World
+from faults.trainers import TOY, Trainer
+from faults.world import COMBINATIONS, Options, World
 from sqlalchemy import select
 from toy_jobs import attempts_of
 from toy_trainer import Script
@@ -21,11 +23,11 @@ MAX_CRASHES_MADE = 1
 """A job that has crashed more often without a new checkpoint is spared: the third time would rightly end it."""
 
 
-def random_kills(grounds: Grounds, seed: int) -> Outcome:
+def random_kills(grounds: Grounds, seed: int, trainer: Trainer) -> Outcome:
     """Two workers, two jobs, four kills."""
     chance = random.Random(seed)
     database, store = COMBINATIONS[seed % 4]
-    world = World(grounds, Options(database, store))
+    world = World(grounds, Options(database, store, trainer))
     names = iter(f"w{number}" for number in range(100))
     workers = {name: world.start(worker_name=name) for name in (next(names), next(names))}
     for _ in range(2):
@@ -36,7 +38,7 @@ def random_kills(grounds: Grounds, seed: int) -> Outcome:
     num_kills, recoveries = 0, []
     deadline = time.monotonic() + 240
     while num_kills < NUM_KILLS and time.monotonic() < deadline:
-        time.sleep(chance.uniform(0.05, 0.9))
+        world.let_run(chance.uniform(0.05, 0.9))
         if world.wait_for_all("succeeded", seconds=0.01):
             break
         name = chance.choice(sorted(workers))
@@ -138,9 +140,13 @@ POINTS = (
 """Where a worker, its sweeper or its trainer may be killed; those of the API and of the engine come besides."""
 OF_LOCAL_STORE = frozenset({"store.renamed", "store.written"})
 OF_TRAINERS = frozenset({"trainer.message_sent"})
-"""Their kill leaves the worker alive."""
+"""Besides those of their own; their kill leaves the worker alive."""
+OF_REFUSALS = frozenset({"checkpoint.set_aside"})
+"""Come by when a trainer refuses what it is given, which only the toy does on demand."""
 TOUR = Script(steps=8, step_seconds=0.01, checkpoint_every=2, kill_at={"1": 5}, refuse_at={"2": 1})
 """A job that comes by every one of them: it crashes, resumes, refuses a checkpoint."""
+Setting = tuple[int, str, bool]
+"""Number of the combination, point, and whether its last pass."""
 
 
 def tour(world: World) -> None:
@@ -151,13 +157,13 @@ def tour(world: World) -> None:
     world.submit(TOUR)
 
 
-def count_passes(grounds: Grounds, number: int) -> dict[str, int]:
+def count_passes(grounds: Grounds, number: int, trainer: Trainer) -> dict[str, int]:
     """How often an undisturbed tour comes by each point."""
-    world = World(grounds, Options(*COMBINATIONS[number]))
+    world = World(grounds, Options(*COMBINATIONS[number], trainer))
     notes = world.folder / "passes"
     notes.touch()
     tour(world)
-    world.start(strike=f"*=note:{notes}")
+    world.start(strike=f"{trainer.crashes(TOUR, world.folder)};*=note:{notes}")
     assert world.wait_for_all("succeeded", seconds=240)
     time.sleep(2)  # the sweeper collects
     names = notes.read_text().split()
@@ -166,48 +172,63 @@ def count_passes(grounds: Grounds, number: int) -> dict[str, int]:
     return {name: names.count(name) for name in sorted(set(names))}
 
 
-def kill_at(grounds: Grounds, number: int, point: str, passage: int) -> tuple[bool, list[str]]:
+def kill_at(grounds: Grounds, setting: Setting, passage: int, trainer: Trainer) -> tuple[bool, list[str]]:
     """Whether that pass of the point was reached, and what was violated."""
-    world = World(grounds, Options(*COMBINATIONS[number]))
+    number, point, _ = setting
+    world = World(grounds, Options(*COMBINATIONS[number], trainer))
     tour(world)
     mark = world.folder / "has-struck"
-    armed = world.start(strike=f"{point}=kill:{mark}@{passage}")
+    armed = world.start(strike=f"{trainer.crashes(TOUR, world.folder)};{point}=kill:{mark}@{passage}")
     deadline = time.monotonic() + 240
     while not mark.exists() and time.monotonic() < deadline:
         if world.wait_for_all("succeeded", seconds=0.05):
             deadline = min(deadline, time.monotonic() + (20 if passage == 1 else 2))  # the sweeper collects
-    if mark.exists() and point not in OF_TRAINERS:
+    if mark.exists() and point not in {*OF_TRAINERS, *trainer.points}:
         armed.wait()
         world.start()
     world.wait_for_all("succeeded", seconds=240)
     return mark.exists(), world.finish()
 
 
-def failpoint_kills(grounds: Grounds, seed: int) -> Outcome:
+def failpoint_kills(grounds: Grounds, seed: int, trainer: Trainer) -> Outcome:
     """The seed names database and store, point, and first or last pass."""
-    number, point, is_last = SETTINGS[seed]
+    settings = settings_of(trainer)
+    number, point, is_last = settings[seed]
     with grounds.counting:
-        if number not in grounds.passes:
-            grounds.passes[number] = count_passes(grounds, number)
-    passage = grounds.passes[number].get(point, 1) if is_last else 1
+        if (trainer.name, number) not in grounds.passes:
+            grounds.passes[trainer.name, number] = count_passes(grounds, number, trainer)
+    passage = grounds.passes[trainer.name, number].get(point, 1) if is_last else 1
     setting = f"{' '.join(COMBINATIONS[number])} {point}@{passage}"
-    if is_last and passage == 1:
+    if is_last and passage == 1 and (number, point, False) in settings:
         return Outcome(seed, f"{setting} (its first pass)", 0, [])
-    was_reached, violations = kill_at(grounds, number, point, passage)
+    was_reached, violations = kill_at(grounds, settings[seed], passage, trainer)
     while not was_reached and passage > 1 and not violations:  # fewer passes than in the undisturbed run
         passage = passage * 2 // 3
-        was_reached, violations = kill_at(grounds, number, point, passage)
+        was_reached, violations = kill_at(grounds, settings[seed], passage, trainer)
     if not was_reached:
         violations.append(f"{point}: pass {passage} was not reached")
     return Outcome(seed, setting, 1, violations)
 
 
-SETTINGS = [
-    (number, point, is_last)
-    for number, (_, store) in enumerate(COMBINATIONS)
-    for point in POINTS
-    for is_last in (False, True)
-    if store == "local" or point not in OF_LOCAL_STORE
-]
+def settings_of(trainer: Trainer) -> list[Setting]:
+    """All there are; of a costly trainer each point once, and all else in turn."""
+    if not trainer.is_costly:
+        return [
+            (number, point, is_last)
+            for number, (_, store) in enumerate(COMBINATIONS)
+            for point in POINTS
+            for is_last in (False, True)
+            if store == "local" or point not in OF_LOCAL_STORE
+        ]
+    points = sorted({*POINTS, *trainer.points} - OF_REFUSALS)
+    local = [number for number, (_, store) in enumerate(COMBINATIONS) if store == "local"]
+    settings = []
+    for place, point in enumerate(points[::2] + points[1::2]):
+        number = local[place % len(local)] if point in OF_LOCAL_STORE else place % len(COMBINATIONS)
+        settings.append((number, point, place // len(COMBINATIONS) % 2 == 1))
+    return settings
+
+
+SETTINGS = settings_of(TOY)
 KILLS = Row("kills", "kill -9", 200, random_kills)
 FAILPOINTS = Row("failpoints", "point and pass", len(SETTINGS), failpoint_kills, num_settings=len(SETTINGS))

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,7 +29,6 @@ from core.settings import load_settings
 from core.storage.s3 import S3Access, S3ObjectStore
 
 TESTS = Path(__file__).resolve().parents[1]
-TOY_COMMAND = (sys.executable, str(TESTS / "toy_trainer.py"))
 _PR_SET_PDEATHSIG = 1
 # Every S3 client reads the same megabytes of descriptions; with the cache, a forked process has them from its birth.
 JSONFileLoader.load_file = staticmethod(functools.cache(JSONFileLoader().load_file))  # type: ignore[method-assign]
@@ -86,8 +86,10 @@ class Nursery:
         self._early: dict[int, int] = {}
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def start(self, kind: str, environment: dict[str, str], log: Path) -> Process:
-        order = {"kind": kind, "environment": environment, "log": str(log)}
+    def start(
+        self, kind: str, environment: dict[str, str], log: Path, trainer_command: Sequence[str] | None
+    ) -> Process:
+        order = {"kind": kind, "environment": environment, "log": str(log), "trainer_command": trainer_command}
         with self._lock, self._was_born:
             assert self._process.stdin is not None
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
@@ -183,9 +185,7 @@ def _be(order: dict[str, Any]) -> int:
     settings = load_settings()
     if order["kind"] == "api":
         return api.server.run(settings)
-    if order["kind"] == "real worker":
-        return worker.app.run(settings)
-    return worker.app.run(settings, TOY_COMMAND)
+    return worker.app.run(settings, order["trainer_command"] or worker.app.TRAINER_COMMAND)
 
 
 _children: set[int] = set()

@@ -1,28 +1,28 @@
 """Broker, database and object store that go away, lie half-open, restart empty, or answer wrongly."""
 
-import json
 import os
 import random
 import signal
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import asdict
 from typing import Any
 
 import httpx
 import redis
-from backends import BASE_MODEL
 from faults import audit
+from faults.grounds import Grounds
 from faults.outcome import Outcome, Row
 from faults.proxy import FaultProxy
 from faults.s3_proxy import S3FaultProxy, Trouble
-from faults.world import COMBINATIONS, Api, Grounds, Options, World
+from faults.trainers import Trainer
+from faults.world import COMBINATIONS, Api, Options, World
 from servers import free_port, run_postgresql, run_redis
 from toy_jobs import attempts_of, checkpoints_of, events, wait_for
 from toy_trainer import Script
 
 from core.services import jobs
+from core.storage.trees import read_manifest
 
 MAX_ANSWER_SECONDS = 2.5
 SCRIPT = Script(steps=15, step_seconds=0.04, checkpoint_every=3)
@@ -30,7 +30,7 @@ SCRIPT = Script(steps=15, step_seconds=0.04, checkpoint_every=3)
 
 def post_job(world: World, client: httpx.Client, script: Script = SCRIPT, **fields: Any) -> tuple[int, float, str]:
     """(status, seconds, job id) of one submission through the API; acknowledged ones are promised."""
-    body = job_body(script) | {"reuse": False} | fields
+    body = world.request(script, reuse=False, **fields)
     start = time.monotonic()
     answer = client.post("/jobs", json=body)
     seconds = time.monotonic() - start
@@ -41,18 +41,14 @@ def post_job(world: World, client: httpx.Client, script: Script = SCRIPT, **fiel
     return 201, seconds, job_id
 
 
-def job_body(script: Script) -> dict[str, Any]:
-    return {"base_model": BASE_MODEL, "dataset_id": "ds_1", "metadata": {"toy": json.dumps(asdict(script))}}
-
-
-def broker_outage(grounds: Grounds, seed: int) -> Outcome:
+def broker_outage(grounds: Grounds, seed: int, trainer: Trainer) -> Outcome:
     """Redis killed with all it held, half-open, or never started; and full of doubled and forged messages."""
     chance = random.Random(seed)
     kind = ("killed", "half-open", "never started", "flooded")[seed % 4]
     database, store = COMBINATIONS[(seed // 4) % 4]
     port = free_port()
     violations: list[str] = []
-    world = World(grounds, Options(database, store))
+    world = World(grounds, Options(database, store, trainer))
     with ExitStack() as stack:
         server = None if kind == "never started" else stack.enter_context(run_redis(port))
         url = f"redis://127.0.0.1:{port}/0"
@@ -61,7 +57,7 @@ def broker_outage(grounds: Grounds, seed: int) -> Outcome:
             world.start(broker_url=url, poll_seconds=1.0)
         world.submit(SCRIPT, reuse=False)
         api.wait_until_up()
-        time.sleep(chance.uniform(0.2, 1.5))
+        world.let_run(chance.uniform(0.2, 1.5))
         if kind == "killed" and server is not None:
             server.process.kill()
             server.process.wait()
@@ -70,7 +66,7 @@ def broker_outage(grounds: Grounds, seed: int) -> Outcome:
         if kind == "flooded":
             flood(redis.Redis(port=port), chance)
         with api.client() as client:
-            for _ in range(3):
+            for _ in range(1 if trainer.is_costly else 3):
                 status, seconds, _ = post_job(world, client)
                 if status != 201 or seconds > MAX_ANSWER_SECONDS:
                     violations.append(f"POST /jobs answered {status} after {seconds:.2f} s")
@@ -102,14 +98,14 @@ def extra_attempts(world: World) -> list[str]:
     return [job_id for job_id in world.ledger.scripts if len(attempts_of(world.backend, job_id)) != 1]
 
 
-def database_outage(grounds: Grounds, seed: int) -> Outcome:
+def database_outage(grounds: Grounds, seed: int, trainer: Trainer) -> Outcome:
     """A PostgreSQL of its own: restarted, cut off, half-open, slow or losing its answers, under load."""
     chance = random.Random(seed)
     kind = ("restart", "cut off", "half-open", "answers lost", "slow")[seed % 5]
     seconds = 30.0 if seed % 10 in (0, 1) else chance.uniform(3, 8)
     with run_postgresql(synchronous_commit="on") as server, FaultProxy(server.port) as proxy:
         grounds.migrate(server.create_database("run"))
-        options = Options("postgresql", COMBINATIONS[seed % 4][1])
+        options = Options("postgresql", COMBINATIONS[seed % 4][1], trainer)
         options.database_url = f"postgresql://postgres@127.0.0.1:{proxy.port}/run"
         world = _OwnServerWorld(grounds, options, server.url("run"))
         audit.install(world.backend.database)
@@ -140,7 +136,7 @@ def suffer(world: World, proxy: FaultProxy, server: Any, what: tuple[str, float]
     load = [threading.Thread(target=ask, args=(world, api, is_over, answers)) for _ in range(2)]
     for thread in load:
         thread.start()
-    time.sleep(chance.uniform(0.2, 1.5))
+    world.let_run(chance.uniform(0.2, 1.5))
     outage(proxy, server, kind, seconds)
     is_over.set()
     for thread in load:
@@ -187,7 +183,7 @@ def ask(world: World, api: Api, is_over: threading.Event, answers: list[tuple[in
             answers.append((status, after if status == 503 else ""))
 
 
-def store_faults(grounds: Grounds, seed: int) -> Outcome:
+def store_faults(grounds: Grounds, seed: int, trainer: Trainer) -> Outcome:
     """30 % errors of every kind, an outage, objects lost, bytes flipped on the way or at rest."""
     chance = random.Random(seed)
     kind = ("errors", "outage", "silence", "damaged at rest", "flipped on the way", "errors after")[seed % 6]
@@ -209,15 +205,15 @@ def store_faults(grounds: Grounds, seed: int) -> Outcome:
         return chance.choice(troubles) if chance.random() < 0.3 else "none"
 
     with S3FaultProxy(grounds.s3.port, choose) as proxy:
-        world = World(grounds, Options(database, "s3", s3_endpoint_url=proxy.url))
+        world = World(grounds, Options(database, "s3", trainer, s3_endpoint_url=proxy.url))
         damaging = kind in ("damaged at rest", "flipped on the way")
         crashes = {"1": 9, "2": 13} if damaging else {}
         script = Script(steps=15, step_seconds=0.05, checkpoint_every=3, kill_at=crashes)
         job_id = world.submit(script, reuse=False)
-        world.start()
+        world.start(strike=trainer.crashes(script, world.folder))
         violations = []
         if kind == "outage":
-            time.sleep(chance.uniform(0.5, 2))
+            world.let_run(chance.uniform(0.5, 2))
             away.set()
             time.sleep(chance.uniform(3, 8))
             away.clear()
@@ -240,13 +236,14 @@ def damage(world: World, job_id: str, chance: random.Random) -> list[str]:
         checkpoints_of(world.backend, job_id), key=lambda one: (one.stage.value == "dpo", one.step, one.attempt)
     )
     store = world.backend.store
+    files = sorted(read_manifest(store, newest.prefix, newest.manifest_sha256), key=lambda file: file.num_bytes)
     what = chance.choice(("flip", "delete", "cut"))
     if what == "flip":
-        content = bytearray(store.get_bytes(newest.prefix + "weights.bin"))
+        content = bytearray(store.get_bytes(newest.prefix + files[-1].path))
         content[chance.randrange(len(content))] ^= 1
-        store.put_bytes(newest.prefix + "weights.bin", bytes(content))
+        store.put_bytes(newest.prefix + files[-1].path, bytes(content))
     elif what == "delete":
-        store.delete(newest.prefix + "state.json")
+        store.delete(newest.prefix + files[0].path)
     else:
         store.put_bytes(newest.prefix + "manifest.json", store.get_bytes(newest.prefix + "manifest.json")[:-3])
     jobs.resume(world.backend, "default", job_id)

@@ -1,10 +1,11 @@
 """What one fault run came to, and how many of them a part of `make test-faults` adds up."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
-from faults.world import Grounds
+from faults.grounds import Grounds
+from faults.trainers import TOY, Trainer
 
 
 @dataclass
@@ -25,11 +26,16 @@ class Row:
     name: str
     unit: str
     goal: int
-    run: Callable[[Grounds, int], Outcome]
+    run: Callable[[Grounds, int, Trainer], Outcome]
     """With a seed that determines what is determined: settings, moments, victims."""
     num_parallel: int = 4
     num_settings: int | None = None
     """Where the seeds number settings, each to be run once: how many there are."""
+    trainer: Trainer = TOY
 
     def is_over(self, seed: int) -> bool:
         return self.num_settings is not None and seed >= self.num_settings
+
+    def with_trainer(self, trainer: Trainer, goal: int) -> Self:
+        """The same faults, two runs at once, and the results apart."""
+        return replace(self, name=f"{trainer.name}-{self.name}", goal=goal, trainer=trainer, num_parallel=2)

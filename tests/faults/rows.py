@@ -1,14 +1,19 @@
 """All rows of the table of faults, by name."""
 
+from dataclasses import replace
+
 from faults.api_kills import REQUESTS
 from faults.disks import DISKS
-from faults.kills import FAILPOINTS, KILLS
+from faults.kills import FAILPOINTS, KILLS, settings_of
 from faults.outages import BROKER, DATABASE, STORE
 from faults.outcome import Row
+from faults.races import RACES
 from faults.real_trainer import REAL
 from faults.steering import DRAINS, STORMS
-from faults.zombies import RACES, ZOMBIES
+from faults.zombies import ZOMBIES
 
+REAL_GOAL = 20
+REAL_OPERATIONS = 100
 _ALL = (
     KILLS,
     FAILPOINTS,
@@ -21,6 +26,16 @@ _ALL = (
     DISKS,
     STORMS,
     DRAINS,
-    REAL,
+    KILLS.with_trainer(REAL, REAL_GOAL),
+    replace(FAILPOINTS.with_trainer(REAL, len(settings_of(REAL))), num_settings=len(settings_of(REAL))),
+    ZOMBIES.with_trainer(REAL, REAL_GOAL),
+    RACES.with_trainer(REAL, REAL_GOAL),
+    BROKER.with_trainer(REAL, REAL_GOAL),
+    DATABASE.with_trainer(REAL, REAL_GOAL),
+    STORE.with_trainer(REAL, REAL_GOAL),
+    DISKS.with_trainer(REAL, REAL_GOAL),
+    STORMS.with_trainer(REAL, REAL_OPERATIONS),
+    DRAINS.with_trainer(REAL, REAL_GOAL),
 )
+"""All but `requests` also with the real trainer: no trainer runs there."""
 ROWS: dict[str, Row] = {row.name: row for row in _ALL}

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from faults.grounds import Grounds
 from faults.rows import ROWS
 from faults.volume import run_one
-from faults.world import Grounds
 
 
 def run_share(grounds: Grounds, name: str, seeds: Sequence[int], at_least: int) -> None:

@@ -2,14 +2,15 @@
 
 import random
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 from backends import PROJECT
+from faults.grounds import Grounds
 from faults.outcome import Outcome, Row
-from faults.world import COMBINATIONS, FINAL, Api, Grounds, Options, World
+from faults.trainers import Trainer
+from faults.world import COMBINATIONS, FINAL, Api, Options, World
 from toy_jobs import attempts_of, events, view, wait_for
 from toy_trainer import Script
 
@@ -20,11 +21,11 @@ NUM_USERS = 4
 ALLOWED = {200, 201, 202, 204, 404, 409}
 
 
-def storm(grounds: Grounds, seed: int) -> Outcome:
+def storm(grounds: Grounds, seed: int, trainer: Trainer) -> Outcome:
     """Four users at once upon a few jobs that two workers run; then all is let go to its end."""
     chance = random.Random(seed)
     database, store = COMBINATIONS[seed % 4]
-    world = World(grounds, Options(database, store))
+    world = World(grounds, Options(database, store, trainer))
     api = world.start_api()
     for _ in range(2):
         world.start()
@@ -37,7 +38,7 @@ def storm(grounds: Grounds, seed: int) -> Outcome:
         luck = random.Random(seed * 100 + number)
         with api.client() as client:
             for _ in range(NUM_OPERATIONS // NUM_USERS + 1):
-                time.sleep(luck.uniform(0, 0.25))
+                world.let_run(luck.uniform(0, 0.25))
                 violations.extend(operate(world, client, luck, job_ids, script))
 
     with ThreadPoolExecutor(NUM_USERS) as pool:
@@ -88,11 +89,11 @@ def is_settled(job: Any) -> bool:
     return job.status.value in FINAL or (job.desired.value == "pause") == (job.status.value == "paused")
 
 
-def drain(grounds: Grounds, seed: int) -> Outcome:
+def drain(grounds: Grounds, seed: int, trainer: Trainer) -> Outcome:
     """Workers and API get SIGTERM one after the other, each with a successor, until the jobs are done."""
     chance = random.Random(seed)
     database, store = COMBINATIONS[seed % 4]
-    world = World(grounds, Options(database, store))
+    world = World(grounds, Options(database, store, trainer))
     workers = [world.start() for _ in range(2)]
     api = world.start_api()
     script = Script(steps=chance.randint(15, 25), step_seconds=0.04, checkpoint_every=1000)
@@ -101,7 +102,7 @@ def drain(grounds: Grounds, seed: int) -> Outcome:
     api.wait_until_up()
     violations, num_drained = [], 0
     for number in range(3):
-        time.sleep(chance.uniform(0.2, 1.5))
+        world.let_run(chance.uniform(0.2, 1.5))
         place = number % 2
         num_drained += 1
         workers[place].send(signal.SIGTERM)

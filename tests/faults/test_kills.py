@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from faults import api_kills, kills
+from faults.grounds import Grounds
 from faults.share import run_share
-from faults.world import Grounds
 
 ROOT = Path(__file__).resolve().parents[2]
 OF_THE_ENGINE = {"directory.renamed", "directory.written"}

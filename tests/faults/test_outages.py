@@ -6,9 +6,9 @@ from contextlib import closing
 
 import psycopg
 import pytest
+from faults.grounds import Grounds
 from faults.proxy import FaultProxy
 from faults.share import run_share
-from faults.world import Grounds
 from sqlalchemy import text
 
 from core.database import patient_connection

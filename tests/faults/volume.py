@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from faults.grounds import Grounds
 from faults.outcome import Outcome, Row
 from faults.rows import ROWS
-from faults.world import Grounds
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -76,7 +76,7 @@ def run_row(grounds: Grounds, row: Row, deadline: float, max_runs: int, seeds: l
 
 def run_one(grounds: Grounds, row: Row, seed: int) -> Outcome:
     try:
-        return row.run(grounds, seed)
+        return row.run(grounds, seed, row.trainer)
     except Exception as error:  # noqa: BLE001 - one broken run must not hide the others
         faults = [f"the run itself failed: {type(error).__name__}: {error}"[:1000]]
         world = grounds.worlds.get(threading.get_ident())

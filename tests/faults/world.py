@@ -1,36 +1,32 @@
 """One little deployment for one fault run: a database and a store of its own, and processes that come and go."""
 
-import random
 import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import httpx
-from backends import PROJECT, CountingQueue, make_base_model
-from faults import audit
+from backends import BASE_MODEL, PROJECT, CountingQueue, add_dataset, submit
 from faults.checker import Ledger, check
-from faults.nursery import Nursery, Process
+from faults.curve_reader import CurveReader
+from faults.grounds import Grounds
+from faults.nursery import Process
+from faults.trainers import TOY, Trainer
 from pydantic import SecretStr
-from servers import PostgresServer, S3Server, free_port, run_postgresql, run_s3
+from servers import S3Server, free_port
 from sqlalchemy import select
-from toy_jobs import attempts_of, children_of, submit_toy, view
+from toy_jobs import attempts_of, children_of, view
 from toy_trainer import Script
 
 from core import failpoints
 from core.database.engine import open_engine
-from core.database.migrate import upgrade
 from core.database.session import Database
 from core.database.tables.jobs import Job
-from core.services import metrics
 from core.services.backend import Backend
-from core.services.metrics import MetricsQuery
 from core.settings import Settings
+from core.storage import keys
 from core.storage.open_store import open_store
 from worker.scratch import WorkerScratch
 
@@ -51,87 +47,16 @@ TIMES: dict[str, Any] = {
 }
 """A fortieth of the defaults."""
 FINAL = ("succeeded", "failed", "cancelled")
-
-
-@dataclass
-class Grounds:
-    """Servers and templates that all runs share; each is started when first needed."""
-
-    folder: Path
-    nursery: Nursery
-    _stack: ExitStack = field(default_factory=ExitStack)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _migrating: threading.Lock = field(default_factory=threading.Lock)
-    _postgresql: PostgresServer | None = None
-    _s3: S3Server | None = None
-    _number: int = 0
-    passes: dict[int, dict[str, int]] = field(default_factory=dict)
-    """How often an undisturbed run comes by each failpoint, on each combination; see `faults.kills`."""
-    counting: threading.Lock = field(default_factory=threading.RLock)  # type: ignore[assignment]
-    worlds: dict[int, "World"] = field(default_factory=dict)
-    """The newest of each thread."""
-    results: dict[str, Any] = field(default_factory=dict)
-    """Of undisturbed runs of the real trainer; see `faults.real_trainer`."""
-    training: threading.Lock = field(default_factory=threading.Lock)
-
-    def migrate(self, url: str) -> None:
-        """One at a time: Alembic keeps its context in globals."""
-        with self._migrating:
-            upgrade(url)
-
-    @classmethod
-    @contextmanager
-    def open(cls) -> Iterator[Self]:
-        folder = Path(tempfile.mkdtemp(prefix="preftune-faults-"))
-        with Nursery() as nursery:
-            grounds = cls(folder, nursery)
-            try:
-                with grounds._stack:
-                    yield grounds
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-
-    @property
-    def postgresql(self) -> PostgresServer:
-        with self._lock:
-            if self._postgresql is None:
-                server = self._stack.enter_context(run_postgresql(max_connections="400"))
-                self.migrate(server.create_database("template_faults"))
-                database = Database(open_engine(server.url("template_faults")))
-                audit.install(database)
-                database.close()
-                self._postgresql = server
-            return self._postgresql
-
-    @property
-    def s3(self) -> S3Server:
-        with self._lock:
-            if self._s3 is None:
-                self._s3 = self._stack.enter_context(run_s3())
-            return self._s3
-
-    def sqlite_template(self) -> Path:
-        path = self.folder / "template.db"
-        with self._lock:
-            if not path.exists():
-                self.migrate(f"sqlite:///{path}")
-                database = Database(open_engine(f"sqlite:///{path}"))
-                audit.install(database)
-                database.close()
-        return path
-
-    def next_number(self) -> int:
-        with self._lock:
-            self._number += 1
-            return self._number
+DATASET_ID = "ds_1"
 
 
 @dataclass
 class Options:
     database: DatabaseKind = "sqlite"
     store: StoreKind = "local"
+    trainer: Trainer = TOY
     settings: dict[str, Any] = field(default_factory=dict)
-    """Over `TIMES`; those of processes too."""
+    """Over `TIMES` and the trainer's; those of processes too."""
     database_url: str | None = None
     """Of a server of one's own, or through a proxy: `{name}` stands for the database."""
     s3_endpoint_url: str | None = None
@@ -144,17 +69,21 @@ class World:
     def __init__(self, grounds: Grounds, options: Options | None = None) -> None:
         self.grounds = grounds
         self.options = options or Options()
+        self.trainer = self.options.trainer
         self.number = grounds.next_number()
         self.folder = grounds.folder / f"run-{self.number}"
         self.folder.mkdir()
         self.processes: list[Process] = []
         self.logs: list[Path] = []
-        self.ledger = Ledger(logs=self.logs, secrets=(S3Server.secret_access_key, "canary-api-key"))
-        self._readers: list[_Reader] = []
+        self.ledger = Ledger(
+            expected=lambda script: self.trainer.expected(grounds, script),
+            logs=self.logs,
+            secrets=(S3Server.secret_access_key, "canary-api-key"),
+        )
+        self._readers: list[CurveReader] = []
         self.is_closed = False
-        with grounds.counting:
-            grounds.worlds[threading.get_ident()] = self
-        make_base_model(self.folder / "models" / "tiny")
+        grounds.worlds[threading.get_ident()] = self
+        self.trainer.make_base_model(grounds, self.folder / "models" / BASE_MODEL)
         self.database_name = f"run_{self.number}"
         settings = Settings(_env_file=None, **self._values())  # type: ignore[call-arg]
         self.backend = Backend(
@@ -163,9 +92,13 @@ class World:
             store=open_store(settings),
             queue=CountingQueue(),
         )
+        add_dataset(self.backend, DATASET_ID, num_rows=len(self.trainer.rows.splitlines()))
+        self.backend.store.put_bytes(keys.dataset_rows(PROJECT, DATASET_ID), self.trainer.rows)
 
     def _values(self) -> dict[str, Any]:
-        values = TIMES | {
+        values = {
+            **TIMES,
+            **self.trainer.times,
             "data_dir": self.folder / "data",
             "models_dir": self.folder / "models",
             "storage_url": (self.folder / "objects").as_uri(),
@@ -221,7 +154,7 @@ class World:
         log = self.folder / f"{kind.replace(' ', '-')}-{len(self.processes)}.log"
         log.touch()  # the checker may come before the process has opened it
         environment = self.environment(**settings) | ({failpoints.VARIABLE: strike} if strike else {})
-        process = self.grounds.nursery.start(kind, environment, log)
+        process = self.grounds.nursery.start(kind, environment, log, self.trainer.command)
         self.processes.append(process)
         self.logs.append(log)
         return process
@@ -230,8 +163,12 @@ class World:
         port = free_port()
         return Api(self.start("api", host="127.0.0.1", port=port, **settings), f"http://127.0.0.1:{port}")
 
+    def request(self, script: Script, **fields: Any) -> dict[str, Any]:
+        """What submits such a job."""
+        return {"base_model": BASE_MODEL, "dataset_id": DATASET_ID} | self.trainer.fields(script) | fields
+
     def submit(self, script: Script, *, must_succeed: bool = True, **fields: Any) -> str:
-        job_id = submit_toy(self.backend, script, **fields)
+        job_id = submit(self.backend, **self.request(script, **fields)).id
         self.promise(job_id, script, must_succeed=must_succeed)
         return job_id
 
@@ -240,7 +177,11 @@ class World:
         self.ledger.scripts[job_id] = script
         if must_succeed:
             self.ledger.must_succeed.add(job_id)
-        self._readers.append(_Reader(self, job_id))
+        self._readers.append(CurveReader(self, job_id))
+
+    def let_run(self, seconds: float) -> None:
+        """For so long on the toy's scale of time."""
+        time.sleep(seconds * self.trainer.pace)
 
     def running(self, kind: str = "worker") -> list[Process]:
         return [process for process in self.processes if process.kind == kind and process.is_running]
@@ -255,7 +196,7 @@ class World:
         """Until every job is in one of these states; False when time is over first, or when that cannot happen."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            states = self._states()
+            states = self.states()
             if states <= set(wanted or FINAL):
                 return True
             if states <= set(FINAL):
@@ -263,7 +204,7 @@ class World:
             time.sleep(0.1)
         return False
 
-    def _states(self) -> set[str]:
+    def states(self) -> set[str]:
         left = self.ledger.scripts.keys() - self.ledger.deleted
         statement = select(Job.status).where(Job.id.in_(left))
         return {status.value for status in self.backend.database.read(lambda session: session.scalars(statement).all())}
@@ -340,42 +281,3 @@ class Api:
                     assert time.monotonic() < deadline, "the API does not start"
                     assert self.process.is_running, f"the API ended with {self.process.code}"
                     time.sleep(0.05)
-
-
-class _Reader:
-    """Follows one curve as a client does, at its own pace."""
-
-    def __init__(self, world: World, job_id: str) -> None:
-        self.job_id = job_id
-        self._world = world
-        self._points: dict[int, tuple[str, int, float]] = {}
-        self._after = 0
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._thread.start()
-
-    def finish(self) -> list[tuple[str, int, float]]:
-        self._is_over.set()
-        self._thread.join()
-        self._read()
-        return [self._points[seq] for seq in sorted(self._points)]
-
-    def _follow(self) -> None:
-        while not self._is_over.wait(random.uniform(0.05, 0.3)):
-            try:
-                self._read()
-            except Exception:  # noqa: BLE001 - the database may be away, or the job deleted
-                continue
-
-    def _read(self) -> None:
-        while True:
-            page = metrics.page(self._world.backend, PROJECT, self.job_id, MetricsQuery(after=self._after, limit=7))
-            if page.reset:
-                self._points.clear()
-            for point in page.points:
-                loss = point.values["loss"]
-                assert loss is not None
-                self._points[point.seq] = (point.stage.value, point.step, loss)
-            self._after = page.last_seq
-            if not page.has_more:
-                return

@@ -1,59 +1,83 @@
-"""Workers that are frozen past their lease and wake while another has the job; and workers that race for one job."""
+"""Workers that are frozen past their lease and wake while another has the job."""
 
 import os
 import random
 import signal
 import sqlite3
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
-from dataclasses import replace
+from collections.abc import Collection
+from contextlib import closing
 from pathlib import Path
-from threading import Barrier
 
+from backends import PROJECT
+from faults.grounds import Grounds
+from faults.kills import MAX_CRASHES_MADE
 from faults.nursery import Process
 from faults.outcome import Outcome, Row
-from faults.world import COMBINATIONS, Grounds, Options, World
+from faults.trainers import Trainer
+from faults.world import COMBINATIONS, FINAL, Options, World
 from toy_jobs import attempts_of, children_of, events, process_state, wait_for
 from toy_trainer import Script
 
-from core.database.engine import open_engine
-from core.database.session import Database
-from core.services import attempts
+from core.database.repositories.jobs import find_job
 
-NUM_RACERS = 6
-NUM_RACES = 50
+NUM_COSTLY_ZOMBIES = 4
+"""Upon one job."""
 
 
-def frozen_worker(grounds: Grounds, seed: int) -> Outcome:
-    """Frozen at a random moment, with its trainer or without; woken at a random moment after it was replaced."""
+def frozen_worker(grounds: Grounds, seed: int, trainer: Trainer) -> Outcome:
+    """Whoever has the job is frozen at a random moment and woken once it was replaced; some times, where costly."""
     chance = random.Random(seed)
     database, store = COMBINATIONS[seed % 4]
-    world = World(grounds, Options(database, store))
+    world = World(grounds, Options(database, store, trainer))
     script = Script(steps=chance.randint(15, 30), step_seconds=0.04, checkpoint_every=chance.randint(2, 8))
     job_id = world.submit(script)
-    zombie = world.start(worker_name="zombie")
-    wait_for(lambda: attempts_of(world.backend, job_id), "the first attempt", 240)
-    time.sleep(chance.uniform(0, 2.5))
+    workers = {"zombie": world.start(worker_name="zombie")}
+    zombies = []
+    for _ in range(NUM_COSTLY_ZOMBIES if trainer.is_costly else 1):
+        wait_for(lambda: holder_of(world, job_id) or world.status(job_id) in FINAL, "a worker to have the job", 240)
+        world.let_run(chance.uniform(0, 2.5))
+        name = holder_of(world, job_id)
+        if name is not None and freeze_and_wake(world, job_id, workers, name, chance):
+            zombies.append(name)
+    world.wait_for_all("succeeded", seconds=240)
+    violations = late_writes(world, job_id, zombies)
+    return Outcome(seed, f"{database} {store}", len(zombies), violations + world.finish())
+
+
+def holder_of(world: World, job_id: str) -> str | None:
+    """The worker that has the job, unless the job has crashed so often that it must not lose it."""
+    job = world.backend.database.read(lambda session: find_job(session, PROJECT, job_id))
+    return job.lease_owner if job is not None and job.crash_count <= MAX_CRASHES_MADE else None
+
+
+def freeze_and_wake(world: World, job_id: str, workers: dict[str, Process], name: str, chance: random.Random) -> bool:
+    """With its trainer or without; woken at a random moment after it was replaced. False if the job was over."""
+    zombie, successor = workers[name], f"other-{len(workers)}"
+    num_attempts = len(attempts_of(world.backend, job_id))
     trainers = children_of(zombie.pid)
     freeze(world, zombie)
     if chance.random() < 0.5:
         for pid in trainers:
             signal_if_there(pid, signal.SIGSTOP)
-    world.start(worker_name="other")
+    workers[successor] = world.start(worker_name=successor)
     is_over = world.status(job_id) == "succeeded"
     if not is_over:
-        wait_for(lambda: len(attempts_of(world.backend, job_id)) > 1, "the next attempt", 240)
-        time.sleep(chance.uniform(0, 2))
+        wait_for(lambda: len(attempts_of(world.backend, job_id)) > num_attempts, "the next attempt", 240)
+        world.let_run(chance.uniform(0, 2))
     for pid in (zombie.pid, *trainers):
         signal_if_there(pid, signal.SIGCONT)
-    world.wait_for_all("succeeded", seconds=240)
-    violations = []
-    if not is_over:
-        late = [e.kind for e in events(world.backend, job_id) if e.attempt > 1 and e.actor == "zombie"]
-        again = [a.attempt for a in attempts_of(world.backend, job_id) if a.worker == "zombie"][1:]
-        violations += [f"the zombie wrote {late}"] if late and not again else []
-    return Outcome(seed, f"{database} {store}", int(not is_over), violations + world.finish())
+    return not is_over
+
+
+def late_writes(world: World, job_id: str, zombies: Collection[str]) -> list[str]:
+    """Events that a worker has added to the attempt of another one."""
+    workers = {attempt.attempt: attempt.worker for attempt in attempts_of(world.backend, job_id)}
+    return [
+        f"{event.actor} wrote {event.kind} to attempt {event.attempt}"
+        for event in events(world.backend, job_id)
+        if event.actor in zombies and workers.get(event.attempt, event.actor) != event.actor
+    ]
 
 
 def freeze(world: World, worker: Process) -> None:
@@ -83,32 +107,4 @@ def signal_if_there(pid: int, number: signal.Signals) -> None:
             return
 
 
-def races(grounds: Grounds, seed: int) -> Outcome:
-    """Six workers, each with connections of its own, ask at the same moment for the one job there is."""
-    database = COMBINATIONS[seed % 2][0]
-    world = World(grounds, Options(database))
-    url = world.backend.database.engine.url.render_as_string(hide_password=False)
-    violations: list[str] = []
-    with ExitStack() as stack:
-        racers = [
-            replace(world.backend, database=stack.enter_context(closing(Database(open_engine(url)))))
-            for _ in range(NUM_RACERS)
-        ]
-        pool = stack.enter_context(ThreadPoolExecutor(NUM_RACERS))
-        for _ in range(NUM_RACES):
-            job_id = world.submit(Script(steps=1), must_succeed=False)
-            barrier = Barrier(NUM_RACERS)
-
-            def race(number: int, barrier: Barrier = barrier) -> attempts.Claim | None:
-                barrier.wait()
-                return attempts.claim(racers[number], worker=f"racer-{number}", host="h", device="cpu")
-
-            claims = [claim for claim in pool.map(race, range(NUM_RACERS)) if claim is not None]
-            if [claim.job_id for claim in claims] != [job_id]:
-                violations.append(f"{len(claims)} claims of one job")
-            attempts.finish_failed(racers[0], claims[0], attempts.FailureCode.INTERNAL, "The race is over.")
-    return Outcome(seed, database, NUM_RACES, violations + world.finish())
-
-
 ZOMBIES = Row("zombies", "frozen worker", 100, frozen_worker)
-RACES = Row("races", "race of six", 2000, races, num_parallel=2)
