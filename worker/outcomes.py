@@ -34,8 +34,8 @@ class TrainerEnd:
     returncode: int
     stop_reason: StopReason | None = None
     """What it was asked to stop for."""
-    was_killed: bool = False
-    """By the supervisor, because it did not stop."""
+    was_ended: bool = False
+    """By a signal of the supervisor, because it did not stop."""
     has_spoken_nonsense: bool = False
     was_out_of_memory: bool = False
     """The kernel killed a process of our control group for memory meanwhile."""
@@ -80,7 +80,7 @@ def judge(end: TrainerEnd) -> Verdict:
             return _judge_failure(end.last)
         case Stopped() if end.stop_reason is not None:
             return StopHere(reason=end.stop_reason)
-    if end.was_killed and end.stop_reason is not None:
+    if end.was_ended and end.stop_reason is not None:
         return StopHere(reason=end.stop_reason)
     cause = FailureCode.HOST_OOM if end.was_out_of_memory else None
     return GiveBack(outcome=AttemptOutcome.CRASHED, detail=_describe_crash(end), code=cause)

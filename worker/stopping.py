@@ -1,5 +1,6 @@
 """When and how a trainer is stopped before its end: what is wished, in which mode, and what if it does not listen."""
 
+import signal
 import time
 from enum import StrEnum
 
@@ -94,6 +95,7 @@ class Stopper:
         self.reason: StopReason | None = None
         """What the trainer was last asked for."""
         self.has_killed = False
+        self._has_terminated = False
 
     def update(self, wish: StopReason | None, *, is_draining: bool) -> None:
         """To be called again and again."""
@@ -111,8 +113,12 @@ class Stopper:
             self.has_killed = True
             self._process.kill()
         elif waited > grace / 4 and not self._is_terminated:
-            self._is_terminated = True
+            self._is_terminated = self._has_terminated = True
             self._process.terminate()
+
+    def has_ended_it(self, returncode: int) -> bool:
+        """Whether it was our signal: a trainer that is still loading its libraries cannot catch SIGTERM yet."""
+        return self.has_killed or (self._has_terminated and returncode == -signal.SIGTERM)
 
     def _ask(self, wish: StopReason) -> None:
         if self.reason is None or _MODES[wish] != _MODES[self.reason]:

@@ -202,7 +202,7 @@ class _Attempt:
             last=talk.last,
             returncode=ended.returncode,
             stop_reason=talk.stopper.reason,
-            was_killed=talk.stopper.has_killed,
+            was_ended=talk.stopper.has_ended_it(ended.returncode),
             has_spoken_nonsense=ended.has_spoken_nonsense,
             was_out_of_memory=count_out_of_memory_kills() > num_kills,
             peak_bytes=ended.peak_bytes,

@@ -2,16 +2,17 @@
 
 import re
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
 from faults import api_kills, kills
 from faults.grounds import Grounds
+from faults.real_trainer import REAL
 from faults.share import run_share
+from faults.world import COMBINATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
-OF_THE_ENGINE = {"directory.renamed", "directory.written"}
-"""Struck by the runs of the real trainer."""
 SHARE = [
     seed
     for seed, (number, point, _) in enumerate(kills.SETTINGS)
@@ -32,8 +33,16 @@ def grounds() -> Iterator[Grounds]:
 def test_every_failpoint_of_the_code_is_struck_by_some_run() -> None:
     sources = [path for package in ("api", "core", "worker") for path in (ROOT / package).rglob("*.py")]
     named = {name for path in sources for name in re.findall(r'\breach\("([a-z_.]+)"\)', path.read_text())}
-    assert named == {*kills.POINTS, *api_kills.POINTS} | OF_THE_ENGINE
+    assert named == {*kills.POINTS, *api_kills.POINTS, *REAL.points}
     assert len(named) >= 25
+
+
+def test_the_real_trainer_is_struck_at_every_point_and_everywhere() -> None:
+    settings = kills.settings_of(REAL)
+    points = [point for _, point, _ in settings]
+    assert sorted(points) == sorted({*kills.POINTS, *REAL.points} - kills.OF_REFUSALS)
+    assert {(number, is_last) for number, _, is_last in settings[:20]} == set(product(range(4), (False, True)))
+    assert all(COMBINATIONS[number][1] == "local" for number, point, _ in settings if point in kills.OF_LOCAL_STORE)
 
 
 def test_killed_at_random_moments(grounds: Grounds) -> None:

@@ -2,12 +2,14 @@
 
 import signal
 import sqlite3
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from toy_jobs import (
+    InProcessWorker,
     WorkerProcess,
     attempts_of,
     check_succeeded,
@@ -152,3 +154,13 @@ def test_an_idle_worker_stops_at_once(backend: Backend, tmp_path: Path, number: 
         worker.send(number)
         assert worker.wait() == 0
         assert time.monotonic() - start < 3
+
+
+def test_a_trainer_that_is_still_loading_may_be_stopped_for_free(backend: Backend, tmp_path: Path) -> None:
+    """It reads no wish yet and cannot catch the SIGTERM that follows: its end by that is no crash."""
+    log = tmp_path / "started"
+    command = (sys.executable, "-c", f"import time; open({str(log)!r}, 'w'); time.sleep(600)")
+    with InProcessWorker(backend, command):
+        job_id = submit_toy(backend)
+        wait_for(log.exists, "the trainer to start")
+    assert [attempt.outcome for attempt in attempts_of(backend, job_id)] == ["drained"]
