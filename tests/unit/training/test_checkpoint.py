@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,18 @@ def test_files_are_plain_safetensors(tmp_path: Path) -> None:
     for name, tensor in load_file(tmp_path / "file.safetensors").items():
         assert torch.equal(tensor, tensors[name])
     assert (tmp_path / "file.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_what_cannot_be_written_is_told_as_the_system_tells_it(tmp_path: Path) -> None:
+    """In the middle of a tensor: a full disk must be known as one."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_tensors(tmp_path / "file.safetensors", {"x": torch.zeros(2**19)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG
 
 
 def test_names_are_new_every_time_and_nothing_hidden_remains(tmp_path: Path) -> None:
