@@ -96,7 +96,7 @@ def tiny_scratch(world: World) -> list[str]:
 def tiny_database(world: World, chance: random.Random) -> list[str]:
     """SQLite cannot grow for a few seconds: everybody waits, nothing is lost, the API says 503."""
     old = Path(str(world.backend.database.engine.url.database))
-    disk = Mounted(world.folder / "disk", "3m")
+    disk = Mounted(world.folder / "disk", world.trainer.database_size)
     try:
         if not disk.is_there:
             return striking(world, "store.written=enospc@2", fails=False)

@@ -33,6 +33,7 @@ class RealTrainer:
     is_costly: ClassVar[bool] = True
     points: ClassVar[Sequence[str]] = ("directory.renamed", "directory.written")
     scratch_size: ClassVar[str] = "400k"
+    database_size: ClassVar[str] = "16m"
     rows: ClassVar[bytes] = b"".join(
         json.dumps({"line": n, "prompt": f"Question {n}?", "chosen": f"Good {n}.", "rejected": f"Bad {n}!"}).encode()
         + b"\n"

@@ -46,6 +46,8 @@ class Trainer(Protocol):
     """Failpoints in its own code."""
     scratch_size: ClassVar[str]
     """Of a disk on which it can start, and cannot write a checkpoint."""
+    database_size: ClassVar[str]
+    """Of a disk that holds a job of it in SQLite, until it is filled with other things."""
     rows: ClassVar[bytes]
     """Of the data set, JSON lines."""
 
@@ -68,6 +70,7 @@ class Toy:
     is_costly: ClassVar[bool] = False
     points: ClassVar[Sequence[str]] = ()
     scratch_size: ClassVar[str] = "64k"
+    database_size: ClassVar[str] = "3m"
     rows: ClassVar[bytes] = ROWS
 
     def make_base_model(self, _grounds: "Grounds", folder: Path) -> None:

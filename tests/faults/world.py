@@ -1,8 +1,10 @@
 """One little deployment for one fault run: a database and a store of its own, and processes that come and go."""
 
 import shutil
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -124,9 +126,11 @@ class World:
         return f"sqlite:///{path}"
 
     def move_database(self, path: Path) -> None:
-        """SQLite, to another file; before anything runs."""
+        """SQLite, to another file; before anything runs. As a backup, since readers of curves go on."""
+        old = str(self.backend.database.engine.url.database)
+        with closing(sqlite3.connect(old)) as source, closing(sqlite3.connect(path)) as target:
+            source.backup(target)
         self.backend.database.close()
-        shutil.copy(str(self.backend.database.engine.url.database), path)
         self.backend = replace(self.backend, database=Database(open_engine(f"sqlite:///{path}")))
 
     def keep_database(self, path: Path) -> None:
