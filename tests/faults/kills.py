@@ -158,7 +158,14 @@ def tour(world: World) -> None:
 
 
 def count_passes(grounds: Grounds, number: int, trainer: Trainer) -> dict[str, int]:
-    """How often an undisturbed tour comes by each point."""
+    """How often an undisturbed tour comes by each point; made once."""
+    with grounds.counting:
+        if (trainer.name, number) not in grounds.passes:
+            grounds.passes[trainer.name, number] = undisturbed_passes(grounds, number, trainer)
+        return grounds.passes[trainer.name, number]
+
+
+def undisturbed_passes(grounds: Grounds, number: int, trainer: Trainer) -> dict[str, int]:
     world = World(grounds, Options(*COMBINATIONS[number], trainer))
     notes = world.folder / "passes"
     notes.touch()
@@ -194,10 +201,7 @@ def failpoint_kills(grounds: Grounds, seed: int, trainer: Trainer) -> Outcome:
     """The seed names database and store, point, and first or last pass."""
     settings = settings_of(trainer)
     number, point, is_last = settings[seed]
-    with grounds.counting:
-        if (trainer.name, number) not in grounds.passes:
-            grounds.passes[trainer.name, number] = count_passes(grounds, number, trainer)
-    passage = grounds.passes[trainer.name, number].get(point, 1) if is_last else 1
+    passage = count_passes(grounds, number, trainer).get(point, 1) if is_last else 1
     setting = f"{' '.join(COMBINATIONS[number])} {point}@{passage}"
     if is_last and passage == 1 and (number, point, False) in settings:
         return Outcome(seed, f"{setting} (its first pass)", 0, [])
