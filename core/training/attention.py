@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from core.training.block_attention import Block, ScoreOptions, Segment, block_attention, plan_blocks
+from core.training.attention_blocks import BlockPlan, Segment
+from core.training.block_attention import ScoreOptions, block_attention
 from core.training.varlen import VarlenPlan, can_use_varlen, varlen_attention
 
 PACKED_ATTENTION = "preftune_packed"
@@ -26,17 +27,17 @@ class AttentionLayout:
     segments: tuple[Segment, ...]
     varlen: VarlenPlan | None = None
     """The same for the CUDA kernel; None on other devices."""
-    _blocks: dict[int | None, list[Block]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _plans: dict[int | None, BlockPlan] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def num_tokens(self) -> int:
         return self.segments[-1].end
 
-    def blocks(self, sliding_window: int | None) -> list[Block]:
+    def plan(self, sliding_window: int | None) -> BlockPlan:
         """For `block_attention`: planned once, whatever the number of layers."""
-        if sliding_window not in self._blocks:
-            self._blocks[sliding_window] = plan_blocks(self.segments, sliding_window)
-        return self._blocks[sliding_window]
+        if sliding_window not in self._plans:
+            self._plans[sliding_window] = BlockPlan(self.segments, sliding_window)
+        return self._plans[sliding_window]
 
 
 class LayoutNotDelivered(RuntimeError):
@@ -78,7 +79,7 @@ def packed_attention(
     if packed_layout.varlen is not None and can_use_varlen(query, value, softcap):
         output = varlen_attention(query, key, value, packed_layout.varlen, scaling, sliding_window)
     else:
-        output = block_attention(query, key, value, packed_layout.blocks(sliding_window), options)
+        output = block_attention(query, key, value, packed_layout.plan(sliding_window), options)
     return output[None], None
 
 

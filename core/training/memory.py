@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.training.attention import AttentionLayout
-from core.training.block_attention import MOST_KEPT_KEYS, Segment
+from core.training.attention_blocks import MOST_KEPT_KEYS, Segment
 from core.training.capabilities import capabilities_of
 from core.training.head import CPU_TILE_BYTES, CUDA_TILE_BYTES, KEPT_BYTES
 from core.training.optim import MasterOptimizer

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from core.domain.errors import InvalidRequest
 from core.training.attention import AttentionLayout
-from core.training.block_attention import Segment
+from core.training.attention_blocks import Segment
 from core.training.encoded_data import EncodedData
 from core.training.varlen import plan_varlen
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
 from core.training.attention import PACKED_ATTENTION, AttentionLayout, LayoutNotDelivered, packed_attention
-from core.training.block_attention import Segment
+from core.training.attention_blocks import Segment
 from core.training.capabilities import Capabilities, HeadTransform, remember, stock_attention
 
 _PROBE_ATTENTION = "preftune_probe"

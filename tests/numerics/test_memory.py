@@ -10,7 +10,7 @@ from tiny_runs import RecordingObserver, World, tree_bytes
 
 from core.training import lora, memory, memory_plan
 from core.training.activation_checkpointing import checkpoint_activations
-from core.training.block_attention import MOST_KEPT_KEYS
+from core.training.attention_blocks import MOST_KEPT_KEYS
 from core.training.encoded_data import EncodedData
 from core.training.failures import HostOutOfMemory
 from core.training.logps import pair_logps

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.training import block_attention
+from core.training import attention_blocks
 from core.training.attention import AttentionLayout, LayoutNotDelivered, packed_attention
-from core.training.block_attention import ScoreOptions, Segment, plan_blocks
+from core.training.attention_blocks import BlockPlan, Segment
+from core.training.block_attention import ScoreOptions
 from core.training.varlen import can_use_varlen, plan_varlen
 
 SEGMENTS = (
@@ -60,9 +61,9 @@ def test_segments_attend_as_one_dense_mask_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """However it is cut into blocks, and whether a block keeps its probabilities or not."""
-    monkeypatch.setattr(block_attention, "QUERY_ROWS", query_rows)
-    monkeypatch.setattr(block_attention, "JOINED_TOKENS", joined_tokens)
-    monkeypatch.setattr(block_attention, "KEPT_SCORES", kept_scores)
+    monkeypatch.setattr(attention_blocks, "QUERY_ROWS", query_rows)
+    monkeypatch.setattr(attention_blocks, "JOINED_TOKENS", joined_tokens)
+    monkeypatch.setattr(attention_blocks, "KEPT_SCORES", kept_scores)
     inputs = tensors()
     options = ScoreOptions(scaling=scaling, sliding_window=sliding_window, softcap=softcap)
     actual, _ = packed_attention(
@@ -85,10 +86,10 @@ def test_segments_attend_as_one_dense_mask_says(
 
 def test_a_block_takes_no_key_that_its_window_hides() -> None:
     long = Segment(start=10, end=1010)
-    assert max(block.num_keys for block in plan_blocks([long], 100)) == 125 + 99
+    assert max(block.num_keys for block in BlockPlan([long], 100).blocks) == 125 + 99
     shared = Segment(start=1010, end=1020, prefix_start=10, prefix_end=1010)
-    assert [block.ranges for block in plan_blocks([shared], 5)] == [[slice(1006, 1010), slice(1010, 1020)]]
-    assert sum(block.num_queries for block in plan_blocks([long, shared], None)) == 1010
+    assert [block.ranges for block in BlockPlan([shared], 5).blocks] == [[slice(1006, 1010), slice(1010, 1020)]]
+    assert sum(block.num_queries for block in BlockPlan([long, shared], None).blocks) == 1010
 
 
 def test_the_kernels_plan_gathers_the_keys_that_segments_see() -> None:

@@ -1,0 +1,180 @@
+"""How attention over a packed row is cut into blocks of queries, each with just the keys that any of them sees.
+
+Legend: T packed tokens, N query heads, K key/value heads, G = N / K, D head size, n queries and m keys of a block, R
+and M the sums of K G n and K m over all blocks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+QUERY_ROWS = 128
+"""A longer segment is cut into blocks of about so many queries."""
+JOINED_TOKENS = 256
+"""A prompt with both responses, up to this length, is one block: fewer, larger products beat skipping a square."""
+KEPT_SCORES = 2**16
+"""Up to this many scores a head, a block's probabilities are kept for the backward pass."""
+
+MOST_KEPT_KEYS = KEPT_SCORES // QUERY_ROWS
+"""So about this many scores are kept of a token and head, but of a short response after a long prompt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Tokens [start, end) of the packed row; they also see the tokens [prefix_start, prefix_end) before them."""
+
+    start: int
+    end: int
+    prefix_start: int = 0
+    prefix_end: int = 0
+
+    @property
+    def length(self) -> int:
+        return self.end - self.start
+
+    @property
+    def prefix_length(self) -> int:
+        return self.prefix_end - self.prefix_start
+
+
+class Block:
+    """Queries [start, end) of one segment, or of a segment and the one that shares its beginning, and their keys."""
+
+    def __init__(self, start: int, end: int, keys: Sequence[tuple[int, int]], segments: Sequence[Segment]) -> None:
+        self.queries = slice(start, end)
+        self.ranges = [slice(*bounds) for bounds in keys]
+        self.num_queries = end - start
+        self.num_keys = sum(stop - first for first, stop in keys)
+        self.is_small = self.num_queries * self.num_keys <= KEPT_SCORES
+        self._segments = segments
+        self._bias: Tensor | None = None
+
+    def keys(self, device: torch.device) -> Tensor:
+        """[m] places of the keys in the packed row."""
+        return torch.cat([torch.arange(part.start, part.stop, device=device) for part in self.ranges])
+
+    def bias(self, window: int | None, device: torch.device) -> Tensor:
+        """[n, c] float32 for the last c keys: 0 where a query sees a key, else -inf. All see the keys before those.
+
+        Formed once for all layers, unless it is large.
+        """
+        if self._bias is not None:
+            return self._bias
+        keys = self.keys(device)
+        if window is None and len(self._segments) == 1:
+            keys = keys[-self.num_queries :]
+        bias = torch.full((self.num_queries, len(keys)), float("-inf"), device=device)
+        for segment in self._segments:
+            first, last = max(segment.start, self.queries.start), min(segment.end, self.queries.stop)
+            queries = torch.arange(first, last, device=device)[:, None]
+            is_own = keys >= segment.start
+            is_prefix = (keys >= segment.prefix_start) & (keys < segment.prefix_end)
+            visible = (keys <= queries) & (is_own | is_prefix)
+            if window is not None:
+                gap = segment.start - segment.prefix_end if segment.prefix_length else 0
+                visible &= queries - keys - torch.where(is_own, 0, gap) < window
+            bias[first - self.queries.start : last - self.queries.start].masked_fill_(visible, 0.0)
+        if bias.numel() <= KEPT_SCORES:
+            self._bias = bias
+        return bias
+
+
+class BlockRows:
+    """Moves whole tensors into an order in which each block's rows stand together, and back.
+
+    A block takes a dozen operations a layer. On its slices of a packed row, each of them would copy first, and these
+    small copies cost a third of the time of attention.
+    """
+
+    def __init__(self, blocks: Sequence[Block], num_heads: int, num_groups: int, device: torch.device) -> None:
+        heads = torch.arange(num_heads, device=device).view(num_groups, -1, 1)
+        groups = torch.arange(num_groups, device=device)[:, None]
+        queries, keys = [], []
+        for block in blocks:
+            tokens = torch.arange(block.queries.start, block.queries.stop, device=device)
+            queries.append((tokens * num_heads + heads).flatten())
+            keys.append((block.keys(device) * num_groups + groups).flatten())
+        self._num_heads, self._num_groups = num_heads, num_groups
+        self._query_counts, self._key_counts = [len(part) for part in queries], [len(part) for part in keys]
+        self._queries, self._keys = torch.cat(queries), torch.cat(keys)
+        self._places = torch.argsort(self._queries)
+        """[T N] where each query's row is."""
+        self._copies = torch.argsort(self._keys, stable=True)
+        """[M] where the rows of each key are, key after key."""
+        num_copies = torch.bincount(self._keys, minlength=len(self._queries) // num_heads * num_groups)
+        self._first_copies = num_copies.cumsum(0) - num_copies
+
+    def gather_queries(self, tensor: Tensor) -> Tensor:
+        """[T, N, D] to [R, D]."""
+        return tensor.reshape(-1, tensor.shape[-1]).index_select(0, self._queries)
+
+    def gather_keys(self, tensor: Tensor) -> Tensor:
+        """[T, K, D] to [M, D]; a key that several blocks see comes several times."""
+        return tensor.reshape(-1, tensor.shape[-1]).index_select(0, self._keys)
+
+    def split_queries(self, gathered: Tensor) -> list[Tensor]:
+        """[R, D] to views [K, G n, D], one a block."""
+        return [part.view(self._num_groups, -1, part.shape[-1]) for part in gathered.split(self._query_counts)]
+
+    def split_keys(self, gathered: Tensor) -> list[Tensor]:
+        """[M, D] to views [K, m, D], one a block."""
+        return [part.view(self._num_groups, -1, part.shape[-1]) for part in gathered.split(self._key_counts)]
+
+    def return_queries(self, gathered: Tensor) -> Tensor:
+        """[R, D] to [T, N, D]."""
+        return gathered.index_select(0, self._places).view(-1, self._num_heads, gathered.shape[-1])
+
+    def add_up_keys(self, gathered: Tensor) -> Tensor:
+        """[M, D] to [T, K, D]: the sums over a key's copies, of which only the result is rounded."""
+        sums = functional.embedding_bag(self._copies, gathered, self._first_copies, mode="sum")
+        return sums.view(-1, self._num_groups, gathered.shape[-1])
+
+
+class BlockPlan:
+    """The blocks of a packed row under one sliding window, or none; every query is in one, in order."""
+
+    def __init__(self, segments: Sequence[Segment], window: int | None = None) -> None:
+        self.blocks: list[Block] = []
+        self._rows: dict[tuple[int, int], BlockRows] = {}
+        position = 0
+        while position < len(segments):
+            segment = segments[position]
+            following = segments[position + 1] if position + 1 < len(segments) else None
+            if following is not None and _is_joined(segment, following):
+                span = (segment.start, following.end)
+                self.blocks.append(Block(*span, [span], (segment, following)))
+                position += 2
+                continue
+            self.blocks += _cut(segment, window)
+            position += 1
+
+    def rows(self, num_heads: int, num_groups: int, device: torch.device) -> BlockRows:
+        """Formed once for all layers."""
+        heads = (num_heads, num_groups)
+        if heads not in self._rows:
+            self._rows[heads] = BlockRows(self.blocks, num_heads, num_groups, device)
+        return self._rows[heads]
+
+
+def _is_joined(segment: Segment, following: Segment) -> bool:
+    shares = following.prefix_length > 0 and following.prefix_start == segment.start and not segment.prefix_length
+    return shares and following.end - segment.start <= JOINED_TOKENS
+
+
+def _cut(segment: Segment, window: int | None) -> list[Block]:
+    """Blocks of nearly equal size; keys that the window hides from all of a block's queries are left out."""
+    count = -(-segment.length // QUERY_ROWS)
+    bounds = [segment.start + segment.length * i // count for i in range(count + 1)]
+    blocks = []
+    for start, end in pairwise(bounds):
+        hidden = 0 if window is None else max(0, segment.prefix_length + start - segment.start - window + 1)
+        own = (segment.start + max(0, hidden - segment.prefix_length), end)
+        keys = [own]
+        if hidden < segment.prefix_length:
+            keys.insert(0, (segment.prefix_start + hidden, segment.prefix_end))
+        blocks.append(Block(start, end, keys, (segment,)))
+    return blocks
