@@ -118,11 +118,11 @@ class BlockRows:
 
     def split_queries(self, gathered: Tensor) -> list[Tensor]:
         """[R, D] to views [K, G n, D], one a block."""
-        return [part.view(self._num_groups, -1, part.shape[-1]) for part in gathered.split(self._query_counts)]
+        return [part.view(self._num_groups, -1, part.shape[-1]) for part in torch.split(gathered, self._query_counts)]
 
     def split_keys(self, gathered: Tensor) -> list[Tensor]:
         """[M, D] to views [K, m, D], one a block."""
-        return [part.view(self._num_groups, -1, part.shape[-1]) for part in gathered.split(self._key_counts)]
+        return [part.view(self._num_groups, -1, part.shape[-1]) for part in torch.split(gathered, self._key_counts)]
 
     def return_queries(self, gathered: Tensor) -> Tensor:
         """[R, D] to [T, N, D]."""

@@ -41,9 +41,7 @@ def block_attention(query: Tensor, key: Tensor, value: Tensor, plan: BlockPlan, 
 
 class _BlockAttention(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, plan: BlockPlan, options: ScoreOptions
-    ) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, plan: BlockPlan, options: ScoreOptions) -> Tensor:
         rows = plan.rows(query.shape[1], key.shape[1], query.device)
         scores = _Scores(query, key, rows, options)
         values = rows.split_keys(rows.gather_keys(value))
@@ -138,8 +136,8 @@ class _Scores:
 
     def _scores(self, index: int) -> Tensor:
         if self._operands is None:
-            queries = self._rows.gather_queries(self._query).to(self.dtype).mul(self.scaling)
-            keys = self._rows.gather_keys(self._key).to(self.dtype)
-            self._operands = self._rows.split_queries(queries), self._rows.split_keys(keys)
+            query = self._rows.gather_queries(self._query).to(self.dtype).mul(self.scaling)
+            key = self._rows.gather_keys(self._key).to(self.dtype)
+            self._operands = self._rows.split_queries(query), self._rows.split_keys(key)
         queries, keys = self._operands
         return torch.bmm(queries[index], keys[index].transpose(1, 2))

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CPU_TILE_BYTES = 24 * 2**20
-"""float32 logits of one tile: they stay in the cache between product and softmax."""
+CPU_TILE_BYTES = 64 * 2**20
+"""Logits of one product."""
 CUDA_TILE_BYTES = 2**30
 MIN_TILE_ROWS = 16
+CPU_PART_BYTES = 3 * 2**20
+"""float32 logits of the rows that go through the softmax together: they stay in the cache, unlike a product's."""
 KEPT_BYTES = 3 * 2**30
 """D is kept for the backward pass up to this size, and computed again beyond."""
 
@@ -76,7 +78,7 @@ class _LinearLogps(torch.autograd.Function):
         for rows in tiles.rows():
             difference = tiles.compute(rows, None if kept is None else kept[rows])
             if direction is not None:
-                torch.mm(difference.to(hidden.dtype), weight, out=direction[rows])
+                torch.mm(difference, weight, out=direction[rows])
         ctx.plan = plan
         ctx.save_for_backward(hidden, weight, bias, targets, kept, direction)
         ctx.mark_non_differentiable(tiles.collisions)
@@ -103,7 +105,7 @@ class _LinearLogps(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if needs_bias else None
         tiles = _Tiles(hidden, weight, bias, targets, ctx.plan)
         for rows in tiles.rows():
-            difference = tiles.compute(rows, None).to(hidden.dtype)
+            difference = tiles.compute(rows, None)
             if grad_hidden is not None:
                 grad_hidden[rows] = (coefficients[rows] * torch.mm(difference, weight)).to(hidden.dtype)
             if grad_weight is not None:
@@ -120,58 +122,71 @@ class _LinearLogps(torch.autograd.Function):
 
 
 class _Tiles:
-    """Logits a few rows at a time."""
+    """Logits a tile of rows at a time; on a CPU, their softmax a few rows of it at a time."""
 
     def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, plan: _Plan) -> None:
         self._hidden, self._weight, self._bias, self._targets, self._plan = hidden, weight, bias, targets, plan
         self.logps = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         self.collisions = torch.empty_like(self.logps if plan.needs_collisions else self.logps[:0])
+        row_bytes = 4 * weight.shape[0]
         tile_bytes = CUDA_TILE_BYTES if hidden.is_cuda else CPU_TILE_BYTES
-        self._tile_rows = max(MIN_TILE_ROWS, tile_bytes // (4 * weight.shape[0]))
+        self._tile_rows = max(MIN_TILE_ROWS, tile_bytes // row_bytes)
+        self._part_rows = self._tile_rows if hidden.is_cuda else max(1, CPU_PART_BYTES // row_bytes)
 
     def rows(self) -> list[slice]:
-        total = self._hidden.shape[0]
-        return [slice(start, min(start + self._tile_rows, total)) for start in range(0, total, self._tile_rows)]
+        return _slices(self._hidden.shape[0], self._tile_rows)
 
     def compute(self, rows: slice, out: Tensor | None) -> Tensor:
-        """Fills `logps[rows]`, and returns D of these rows, [rows, V], in `out` if given."""
-        logits = self._logits(self._hidden[rows])
+        """Fills `logps[rows]`, and returns D of these rows, [rows, V] in the model's dtype: in `out` if given.
+
+        Without a need for gradients, what it returns means nothing.
+        """
+        hidden = self._hidden[rows]
+        if out is None:
+            out = hidden.new_empty(hidden.shape[0], self._weight.shape[0])
+        if hidden.is_cuda and hidden.dtype != torch.float32:
+            products = torch.mm(hidden, self._weight.t(), out_dtype=torch.float32)
+        else:
+            products = torch.mm(hidden, self._weight.t(), out=out)
+        for part in _slices(hidden.shape[0], self._part_rows):
+            places = slice(rows.start + part.start, rows.start + part.stop)
+            difference = self._finish(places, self._logits(products[part]))
+            if self._plan.needs_grad:
+                out[part] = difference
+        return out
+
+    def _finish(self, rows: slice, logits: Tensor) -> Tensor:
+        """[rows, V] float32 logits to D; fills `logps[rows]`."""
         top, top_index = logits.max(dim=-1, keepdim=True)
         targets = self._targets[rows, None]
         target_logits = logits.gather(1, targets)
         slopes = None
         if self._plan.softcap is not None and self._plan.needs_grad:
             slopes = 1 - (logits / self._plan.softcap) ** 2
-        if out is not None and out.dtype == torch.float32:
-            probabilities = torch.softmax(logits, dim=-1, out=out)
-        else:
-            probabilities = torch.softmax(logits, dim=-1)
+        probabilities = torch.softmax(logits, dim=-1)
         # logsumexp = top - log p(top); p(top) is at least 1/V, so this loses nothing.
         normalisers = top - probabilities.gather(1, top_index).log()
         logps = target_logits - normalisers
         self.logps[rows] = logps[:, 0]
         if self._plan.needs_collisions:
             self.collisions[rows] = probabilities.square().sum(-1).log()
-        if not self._plan.needs_grad:
-            return probabilities
-        probabilities.scatter_(1, targets, torch.expm1(logps))
+        if self._plan.needs_grad:
+            probabilities.scatter_(1, targets, torch.expm1(logps))
         if slopes is not None:
             probabilities *= slopes
-        if out is not None and out.dtype != torch.float32:
-            out.copy_(probabilities)
-            return out
         return probabilities
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def _logits(self, products: Tensor) -> Tensor:
         """[rows, V] float32."""
-        if hidden.is_cuda and hidden.dtype != torch.float32:
-            logits = torch.mm(hidden, self._weight.t(), out_dtype=torch.float32)
-        else:
-            logits = torch.mm(hidden, self._weight.t()).float()
+        logits = products.float()
         if self._bias is not None:
-            logits += self._bias
+            logits = logits + self._bias
         if self._plan.scale != 1.0:
-            logits *= self._plan.scale
+            logits = logits * self._plan.scale
         if self._plan.softcap is not None:
             logits = torch.tanh(logits / self._plan.softcap) * self._plan.softcap
         return logits
+
+
+def _slices(total: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]

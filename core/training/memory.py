@@ -22,8 +22,8 @@ from core.training.optim import MasterOptimizer
 from core.training.varlen import KERNEL_DTYPES
 
 _PROBE_TOKENS = (32, 96)
-_TILE_COPIES = 3
-"""Logits, probabilities and one temporary of a tile."""
+_CUDA_TILE_COPIES = 3
+"""Logits, probabilities and one temporary of a tile. A CPU has the logits only, and the rest of a few rows."""
 _CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")
 
 
@@ -47,6 +47,8 @@ class StepCosts:
     """Of one scored token's float32 logits."""
     tile_bytes: int
     """Logits are formed in tiles of at most this size."""
+    tile_copies: int
+    """So many of a tile's size are needed."""
     working_bytes: int
     """Whatever the tokens: gradients of embedding and head."""
 
@@ -57,7 +59,7 @@ class StepCosts:
         else:
             per_token = self.token_bytes + self.layer_token_bytes + self.score_bytes * min(longest, MOST_KEPT_KEYS)
         head = min(self.scored_token_bytes * scored, KEPT_BYTES)
-        tile = _TILE_COPIES * min(self.tile_bytes, self.logits_bytes * scored)
+        tile = self.tile_copies * min(self.tile_bytes, self.logits_bytes * scored)
         return int(self.optimizer_bytes + per_token * tokens + head + tile + self.working_bytes)
 
 
@@ -82,6 +84,7 @@ def measure_costs(model: PreTrainedModel, optimizer: MasterOptimizer) -> StepCos
         scored_token_bytes=weight.shape[0] * weight.element_size() if weight.requires_grad else 0,
         logits_bytes=4 * weight.shape[0],
         tile_bytes=CUDA_TILE_BYTES if weight.is_cuda else CPU_TILE_BYTES,
+        tile_copies=_CUDA_TILE_COPIES if weight.is_cuda else 1,
         working_bytes=2 * head_bytes if weight.requires_grad else 0,
     )
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from core.domain.errors import InvalidRequest
-from core.training import lora, probe
+from core.training import lora, norms, probe
 
 MAX_SHARD_BYTES = 5 * 1000**3
 """Of a file of weights: larger policies come in several, so that a download that breaks off costs one of them."""
@@ -62,6 +62,7 @@ def prepare_model(model: PreTrainedModel) -> PreTrainedModel:
     """What `load_causal_lm` does after reading: for a model made in memory. Returns the same model, in eval mode."""
     _disable_dropout(model)
     model.eval()
+    norms.replace_norms(model)
     probe.prepare(model)
     return model
 

@@ -16,6 +16,7 @@ COSTS = StepCosts(
     scored_token_bytes=20,
     logits_bytes=7,
     tile_bytes=70,
+    tile_copies=3,
     working_bytes=500,
 )
 ROWS = RowSizes(longest=300, scored_share=0.5)

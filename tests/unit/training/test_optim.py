@@ -53,13 +53,16 @@ def theirs_after(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], nu
 
 
 def test_rmsprop_is_torchs_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optim, "CPU_CHUNK", 4)  # several chunks even here
+    monkeypatch.setattr(optim, "CPU_PORTION", 8)  # several of both even here
+    monkeypatch.setattr(optim, "CPU_CHUNK", 4)
     theirs = theirs_after(lambda values: torch.optim.RMSprop(values, alpha=0.99, eps=1e-8), 5)
     for name, ours in ours_after(parameters(), plan("rmsprop"), 5).items():
         assert torch.equal(ours, theirs[name])
 
 
-def test_adamw_is_torchs() -> None:
+@pytest.mark.parametrize("portion", [8, 2**22])
+def test_adamw_is_torchs(portion: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optim, "CPU_PORTION", portion)
     theirs = theirs_after(lambda values: torch.optim.AdamW(values, betas=(0.9, 0.999), weight_decay=0.0), 5)
     for name, ours in ours_after(parameters(), plan(), 5).items():
         torch.testing.assert_close(ours, theirs[name], rtol=1e-5, atol=1e-7)
@@ -110,6 +113,20 @@ def test_micro_batches_are_summed_in_float32() -> None:
         (weight * size).sum().backward()
     assert weight.grad is None
     assert float(optimizer.grad_norm()) == 1.0 + 100 * 2.0**-10
+
+
+def test_the_gradient_of_a_single_micro_batch_is_used_as_it_is() -> None:
+    """Behind bfloat16 weights: masters move as those of float32 weights with the same, rounded gradient do."""
+    coarse, fine = ({"weight": nn.Parameter(torch.ones(9, dtype=dtype))} for dtype in (torch.bfloat16, torch.float32))
+    gradient = torch.linspace(-1, 1, 9).bfloat16()
+    masters = []
+    for values in (coarse, fine):
+        optimizer = MasterOptimizer(values, plan(max_grad_norm=0.5))
+        for _ in range(3):
+            (values["weight"] * gradient.to(values["weight"].dtype)).sum().backward()
+            optimizer.update(LEARNING_RATE, float(optimizer.grad_norm()))
+        masters.append(optimizer.masters["weight"])
+    assert torch.equal(*masters)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
