@@ -23,8 +23,8 @@ from core.training.plan import LoraPlan, TrainingPlan
 TOLERANCE = 1e-5
 COARSE = {"rewards/length_correlation": 1e-3}
 """A quotient of margins that are all but 0 in the first steps."""
-COARSE_IN_BF16 = {"rewards/length_correlation": 0.5, "logps/chosen_fell": 0.25}
-"""The same quotient; and a share of pairs by a sign, which rounding turns over at one of a step's four."""
+COARSE_IN_BF16 = {"rewards/length_correlation": 0.5, "logps/chosen_fell": 0.25, "rewards/accuracies": 0.25}
+"""The same quotient; and shares of pairs by a sign, which rounding turns over at one of four or five."""
 
 
 @pytest.fixture(scope="module")
