@@ -66,12 +66,14 @@ def run_row(grounds: Grounds, row: Row, deadline: float, max_runs: int, seeds: l
             with lock:
                 outcomes.append(outcome)
                 show(row, outcome, len(outcomes))
+                if seeds is None:  # after each run: a part that is broken off has not run for nothing
+                    write_part(row, first_seed, outcomes, time.monotonic() - started)
 
     with ThreadPoolExecutor(row.num_parallel) as pool:
         for future in [pool.submit(work) for _ in range(row.num_parallel)]:
             future.result()
-    if outcomes and seeds is None:
-        write_part(row, outcomes, time.monotonic() - started)
+    num_broken = sum(bool(outcome.violations) for outcome in outcomes)
+    print(f"{row.name}: {sum(outcome.count for outcome in outcomes)} {row.unit}, {num_broken} runs with violations")
 
 
 def run_one(grounds: Grounds, row: Row, seed: int) -> Outcome:
@@ -92,8 +94,8 @@ def show(row: Row, outcome: Outcome, number: int) -> None:
         print(f"  VIOLATION {violation}", flush=True)
 
 
-def write_part(row: Row, outcomes: list[Outcome], seconds: float) -> None:
-    outcomes.sort(key=lambda outcome: outcome.seed)
+def write_part(row: Row, first_seed: int, outcomes: list[Outcome], seconds: float) -> None:
+    outcomes = sorted(outcomes, key=lambda outcome: outcome.seed)
     notes: dict[str, list[Any]] = {}
     for outcome in outcomes:
         for name, value in outcome.notes.items():
@@ -105,7 +107,7 @@ def write_part(row: Row, outcomes: list[Outcome], seconds: float) -> None:
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "num_cpus": os.cpu_count(),
-        "first_seed": outcomes[0].seed,
+        "first_seed": first_seed,
         "last_seed": outcomes[-1].seed,
         "num_runs": len(outcomes),
         "count": sum(outcome.count for outcome in outcomes),
@@ -114,9 +116,8 @@ def write_part(row: Row, outcomes: list[Outcome], seconds: float) -> None:
         "notes": notes,
     }
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{row.name}-{outcomes[0].seed:05d}.json"
+    path = RESULTS / f"{row.name}-{first_seed:05d}.json"
     path.write_text(json.dumps(part, indent=1, sort_keys=True) + "\n")
-    print(f"{row.name}: {part['count']} {row.unit}, {len(part['violations'])} violations → {path.name}")
 
 
 def table() -> str:
