@@ -11,11 +11,11 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import Scope
 
-from api import handlers
-from api.access import Access
-from api.body_limits import MAX_JSON_BYTES, BodyLimits, BodyPolicy
-from api.head import Head
-from api.key_ring import KeyRing
+from api.access.key_ring import KeyRing
+from api.access.middleware import Access
+from api.http import handlers
+from api.http.body_limits import MAX_JSON_BYTES, BodyLimits, BodyPolicy
+from api.http.head import Head
 from api.live.feeds import Feeds
 from api.live.polls import Polls
 from api.middleware import RequestContext
@@ -39,15 +39,15 @@ from api.telemetry import HttpTelemetry
 from api.uploads.form import MAX_OVERHEAD_BYTES
 from api.uploads.receive import UploadDesk
 from api.uploads.spool import SpoolArea
-from core import tracing
 from core.database.migrate import is_current, upgrade
 from core.domain.errors import Unavailable
 from core.services.backend import Backend, open_backend
-from core.services.dataset_processing import DatasetProcessor
-from core.services.model_sharing import ModelSharer, is_sharing
-from core.services.sweep import Sweeper
-from core.services.uploads import MAX_PART_BYTES
+from core.services.base_models.sharing import ModelSharer, is_sharing
+from core.services.datasets.parts import MAX_PART_BYTES
+from core.services.datasets.processing import DatasetProcessor
+from core.services.operations.sweep import Sweeper
 from core.settings import Settings, SettingsError, load_settings
+from core.telemetry import tracing
 
 TITLE = "Preftune"
 DESCRIPTION = (

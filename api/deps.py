@@ -5,13 +5,13 @@ from typing import Annotated
 from fastapi import Depends, Header, Query, Request, Security
 from fastapi.security import HTTPBearer
 
-from api.access import Caller
+from api.access.middleware import Caller
 from api.live.feeds import Feeds
 from api.live.polls import Polls
 from api.readiness import ReadinessProbe
 from api.uploads.receive import UploadDesk
 from core.services.backend import Backend
-from core.services.dataset_processing import DatasetProcessor
+from core.services.datasets.processing import DatasetProcessor
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
@@ -23,7 +23,7 @@ bearer = HTTPBearer(
     auto_error=False,
     description="A key of the service. Each operation names the scope that it needs: `read` or `write`.",
 )
-"""For the description of the API only: `api.access` has checked the key before any endpoint runs."""
+"""For the description of the API only: `api.access.middleware` has checked the key before any endpoint runs."""
 
 
 async def get_backend(request: Request) -> Backend:

@@ -14,10 +14,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.downloads import CutShort
-from api.problems import INTERNAL_ERROR, Fault, problem_response
+from api.http.downloads import CutShort
+from api.http.problems import INTERNAL_ERROR, Fault, problem_response
 from api.telemetry import HttpTelemetry
-from core import tracing
+from core.telemetry import tracing
 
 REQUEST_ID_HEADER = "X-Request-ID"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

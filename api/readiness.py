@@ -7,7 +7,7 @@ from functools import cache
 from importlib.metadata import distributions
 
 from core.services.backend import Backend
-from core.services.health import Readiness, check_readiness
+from core.services.operations.health import Readiness, check_readiness
 
 MAX_AGE_SECONDS = 2.0
 

@@ -8,12 +8,12 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.access import is_loopback
+from api.access.middleware import is_loopback
 from api.app import create_app
 from api.live.stream import ABORT, AT_SHUTDOWN
-from core import tracing
-from core.logging import configure_logging
 from core.settings import Settings, SettingsError
+from core.telemetry import tracing
+from core.telemetry.logging import configure_logging
 
 MAX_CONNECTIONS = 1000
 MAX_HEADER_BYTES = 32 * 1024

@@ -11,7 +11,7 @@ from api.live.feeds import Feeds
 from core.domain.errors import Unavailable
 from core.domain.job_state import AttemptOutcome, JobStatus
 from core.services.backend import Backend
-from core.services.statistics import WAIT_BOUNDS_SECONDS, RunningJob, Statistics, read_statistics
+from core.services.operations.statistics import WAIT_BOUNDS_SECONDS, RunningJob, Statistics, read_statistics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from core.domain import metric_names
-from core.training.metrics import PairColumn, pair_figures
+from core.training.checkpoints.tensor_files import complete_directory, write_tensors
 from core.training.observer import CheckpointRef, MetricPoint, Stage
-from core.training.tensor_files import complete_directory, write_tensors
-from worker.link import SupervisorLink
-from worker.trainer_observer import LinkObserver
+from core.training.steps.figures import PairColumn, pair_figures
+from worker.processes.trainer.observer import LinkObserver
+from worker.processes.trainer.supervisor_link import SupervisorLink
 
 CALLS = 2000
 NUM_PAIRS = 64

@@ -38,9 +38,11 @@ from core.database.engine import open_engine
 from core.database.migrate import upgrade
 from core.database.session import Database
 from core.database.tables.jobs import Job
-from core.services import attempts, jobs, projects
+from core.services.access import projects
+from core.services.attempts import lifecycle
 from core.services.backend import Backend
 from core.services.ids import new_id
+from core.services.jobs import jobs
 
 DEFAULT_TIMES = {"lease_seconds": 60.0, "heartbeat_seconds": 5.0, "sweep_seconds": 5.0, "poll_seconds": 30.0}
 CLAIM_RUNS = (
@@ -108,10 +110,10 @@ def claims(backend: Backend, num_queued: int, num_projects: int, num_claims: int
     taken, beaten = [], []
     for _ in range(num_claims):
         start = time.perf_counter()
-        claim = attempts.claim(backend, worker="w", host="h", device="cpu")
+        claim = lifecycle.claim(backend, worker="w", host="h", device="cpu")
         taken.append(time.perf_counter() - start)
         assert claim is not None
-        beaten.append(timed(partial(attempts.heartbeat, backend, claim)))
+        beaten.append(timed(partial(lifecycle.heartbeat, backend, claim)))
     page = jobs.list_page(backend, PROJECT).data
     least = text("UPDATE sweeper_lock SET owner = owner")
     return {

@@ -36,8 +36,8 @@ from bench_datasets import describe_machine  # noqa: E402
 
 from core.domain import metric_names  # noqa: E402
 from core.domain.trainer_protocol import MetricPoint  # noqa: E402
-from core.services import attempts, recording  # noqa: E402
-from core.services.attempts import Claim  # noqa: E402
+from core.services.attempts import lifecycle, recording  # noqa: E402
+from core.services.attempts.lifecycle import Claim  # noqa: E402
 from core.services.backend import Backend, open_backend  # noqa: E402
 from core.settings import Settings  # noqa: E402
 
@@ -133,9 +133,9 @@ def load(options: argparse.Namespace, url: str, *paths: str) -> dict[str, Any]:
 
 def new_job(backend: Backend, url: str) -> Claim:
     httpx.post(f"{url}/jobs", json={"base_model": "tiny", "dataset_id": "ds_1"}).raise_for_status()
-    held = attempts.claim(backend, worker="bench", host="bench", device="cpu")
+    held = lifecycle.claim(backend, worker="bench", host="bench", device="cpu")
     assert held is not None
-    attempts.begin(backend, held)
+    lifecycle.begin(backend, held)
     return held
 
 

@@ -24,7 +24,7 @@ import torch
 from core.domain.dataset_rows import DatasetKind
 from core.tokenization.encode_file import encode_file
 from core.tokenization.pair_tokenizer import PairTokenizer
-from core.training.encoded_data import EncodedData
+from core.training.data.encoded import EncodedData
 from core.training.failures import TrainingStopped
 from core.training.observer import CheckpointRef, JsonValue, MetricPoint, Sample, Stage, StageOutput, StopRequest
 from core.training.pipeline import run

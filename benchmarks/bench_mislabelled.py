@@ -22,10 +22,10 @@ from core.domain.dataset_rows import DatasetKind
 from core.tokenization.encode_file import encode_file
 from core.tokenization.pair_tokenizer import PairTokenizer
 from core.training.failures import TrainingStopped
+from core.training.model.precision import faster_precision
 from core.training.observer import CheckpointRef, MetricPoint, Sample, Stage, StageOutput, StopRequest
 from core.training.pipeline import run
 from core.training.plan import DpoPlan, LoraPlan, TrainingPlan
-from core.training.precision import faster_precision
 
 TURN = "\n\nAssistant:"
 

@@ -29,14 +29,14 @@ from core.domain.dataset_rows import DatasetKind
 from core.domain.job_spec import JobRequest, resolve_request
 from core.tokenization.encode_file import encode_file
 from core.tokenization.pair_tokenizer import PairTokenizer
-from core.training.encoded_data import EncodedData
-from core.training.logps import pair_logps
-from core.training.model import load_causal_lm
-from core.training.packing import pack_pairs, split_micro_batches
-from core.training.reference_pass import row_groups
-from core.training.scoring import GROUP_ROWS
-from worker.scoring import SCORER_COMMAND
-from worker.trainer_process import trainer_environment
+from core.training.data.encoded import EncodedData
+from core.training.data.packing import pack_pairs, split_micro_batches
+from core.training.measures.implicit_rewards import GROUP_ROWS
+from core.training.model.loading import load_causal_lm
+from core.training.model.logps import pair_logps
+from core.training.steps.reference_pass import row_groups
+from worker.attempt.trainer_process import trainer_environment
+from worker.light.scores import SCORER_COMMAND
 
 LEAST_RATIO = 0.8
 MICRO_BATCH_TOKENS = 2048

@@ -30,7 +30,7 @@ from typing import Any
 from train_report import print_table, summarise, write_markdown
 from workloads import LENGTHS, Pair, make_pairs, read_pairs, warm_up_pairs
 
-from core.training.precision import faster_precision
+from core.training.model.precision import faster_precision
 
 ROOT = Path(__file__).resolve().parent
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**34), "MALLOC_TRIM_THRESHOLD_": str(2**34)}

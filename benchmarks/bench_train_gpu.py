@@ -32,20 +32,20 @@ from torch.utils.checkpoint import checkpoint
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from core.domain import encoded_format
-from core.training import lora
 from core.training.activation_checkpointing import checkpoint_activations
-from core.training.dpo import DpoTask, PairForward
-from core.training.encoded_data import EncodedData
-from core.training.logps import pair_logps
-from core.training.memory import measure_costs
-from core.training.metrics import to_host
-from core.training.model import prepare_model
-from core.training.objectives import build_objective
-from core.training.optim import MasterOptimizer
-from core.training.packing import pack_pairs
+from core.training.data.encoded import EncodedData
+from core.training.data.packing import pack_pairs
+from core.training.losses.objective import build_objective
+from core.training.model import adapters
+from core.training.model.loading import prepare_model
+from core.training.model.logps import pair_logps
+from core.training.model.policies import trainable_parameters
 from core.training.plan import DpoPlan
-from core.training.policies import trainable_parameters
-from core.training.reference import SplitLogps
+from core.training.stages.memory_costs import measure_costs
+from core.training.steps.figures import to_host
+from core.training.steps.optimizer import MasterOptimizer
+from core.training.steps.pairs import DpoTask, PairForward
+from core.training.steps.reference_logps import SplitLogps
 
 BETA = 0.1
 LEARNING_RATE = 1e-6
@@ -186,7 +186,7 @@ def make_trainer(
 ) -> tuple[PreTrainedModel, DpoTask, MasterOptimizer]:
     model = prepare_model(make_model(settings, settings.dtype))
     if with_adapter:
-        lora.inject(model, lora.LoraConfig(rank=16, alpha=32), seed=0)
+        adapters.inject(model, adapters.LoraConfig(rank=16, alpha=32), seed=0)
     if twice:
         checkpoint_activations(model)
     reference = SplitLogps.unknown(len(data))

@@ -11,19 +11,19 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from core.domain import encoded_format
-from core.training import lora
-from core.training.dpo import DpoTask, PairForward
-from core.training.encoded_data import EncodedData
-from core.training.logps import pair_logps
-from core.training.metrics import peak_memory_bytes, to_host
-from core.training.model import load_causal_lm
-from core.training.objectives import build_objective
-from core.training.optim import MasterOptimizer
-from core.training.packing import PackedBatch, pack_pairs
+from core.training.data.encoded import EncodedData
+from core.training.data.packing import PackedBatch, pack_pairs
+from core.training.losses.objective import build_objective
+from core.training.model import adapters
+from core.training.model.loading import load_causal_lm
+from core.training.model.logps import pair_logps
+from core.training.model.policies import DTYPES, trainable_parameters
+from core.training.model.precision import gemm_flops
 from core.training.plan import DpoPlan
-from core.training.policies import DTYPES, trainable_parameters
-from core.training.precision import gemm_flops
-from core.training.reference import SplitLogps
+from core.training.steps.figures import peak_memory_bytes, to_host
+from core.training.steps.optimizer import MasterOptimizer
+from core.training.steps.pairs import DpoTask, PairForward
+from core.training.steps.reference_logps import SplitLogps
 
 MICRO_BATCH_TOKENS = 2048
 
@@ -37,7 +37,7 @@ def main() -> None:
     data = encode(settings["rows"], settings["model"], Path(settings["scratch"]))
     model = load_causal_lm(settings["model"], dtype=DTYPES[settings["precision"]])
     if settings["lora"]:
-        lora.inject(model, lora.LoraConfig(rank=16, alpha=32), seed=0)
+        adapters.inject(model, adapters.LoraConfig(rank=16, alpha=32), seed=0)
     batch_size = settings["batch_size"]
     groups = [range(start, start + batch_size) for start in range(0, len(data), batch_size)]
     reference, reference_seconds = score_reference(model, data, groups)

@@ -35,9 +35,9 @@ from tiny_runs import (  # noqa: E402
 )
 
 from core.domain import metric_names as names  # noqa: E402
-from core.training.logps import pair_logps  # noqa: E402
+from core.training.data.packing import pack_pairs  # noqa: E402
+from core.training.model.logps import pair_logps  # noqa: E402
 from core.training.observer import Stage  # noqa: E402
-from core.training.packing import pack_pairs  # noqa: E402
 from core.training.plan import DpoPlan, LoraPlan, ReusePlan, TrainingPlan  # noqa: E402
 
 TOLERANCE = 1e-4

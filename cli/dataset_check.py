@@ -7,7 +7,7 @@ from typing import Any
 from cli.console import fail
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import DomainError
-from core.services import datasets
+from core.services.datasets import datasets
 from core.settings import SettingsError, load_settings
 
 _MODES = ("reject", "skip")

@@ -19,7 +19,7 @@ def doctor() -> None:
         fail(str(error), code=2)
     num_failed = 0
     try:
-        for finding in from_extra("core.services.diagnosis", "diagnose", "api")(backend):
+        for finding in from_extra("core.services.operations.diagnosis", "diagnose", "api")(backend):
             num_failed += finding.state == "failed"
             _show(finding.name, finding.state, finding.detail)
     finally:

@@ -12,7 +12,7 @@ from cli.service_backend import operating
 
 app = typer.Typer(help="API keys of this deployment.", no_args_is_help=True)
 SECONDS_OF_DAY = 24 * 3600.0
-_KEYS = "core.services.api_keys"
+_KEYS = "core.services.access.api_keys"
 
 Project = Annotated[str, typer.Option(help="Whose things the key opens.")]
 

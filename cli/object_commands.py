@@ -11,7 +11,7 @@ from cli.extras import from_extra
 from cli.service_backend import operating
 
 app = typer.Typer(help="The object store as a folder, for backups.", no_args_is_help=True)
-_COPIES = "core.services.object_copies"
+_COPIES = "core.services.operations.backup"
 Folder = Annotated[Path, typer.Argument(help="Where the copy lies.")]
 
 

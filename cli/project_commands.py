@@ -11,7 +11,7 @@ from cli.extras import from_extra
 from cli.service_backend import operating
 
 app = typer.Typer(help="Projects of this deployment, and what each may take.", no_args_is_help=True)
-_PROJECTS = "core.services.projects"
+_PROJECTS = "core.services.access.projects"
 _NONE = "none"
 
 

@@ -20,10 +20,10 @@ from cli.data_lock import DataDirLock
 from cli.processes import Child
 from core.database.migrate import upgrade
 from core.domain.errors import Unavailable
-from core.logging import configure_logging
 from core.services.backend import Backend, open_backend
-from core.services.sweep import release_leases_of
+from core.services.operations.sweep import release_leases_of
 from core.settings import FILE_SUFFIX, PREFIX, Settings
+from core.telemetry.logging import configure_logging
 
 COMMAND = (sys.executable, "-P", "-m", "cli.child")
 POLL_SECONDS = 1.0

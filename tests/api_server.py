@@ -16,8 +16,9 @@ from backends import BASE_MODEL, PROJECT, add_dataset, checkpoint_with_policy, c
 from api.live.feeds import Feeds
 from api.server import uvicorn_config
 from core.domain.dataset_rows import DatasetKind
-from core.services import attempts, datasets
+from core.services.attempts import lifecycle
 from core.services.backend import Backend
+from core.services.datasets import datasets
 from core.settings import Settings
 
 START_SECONDS = 30
@@ -54,7 +55,7 @@ class RunningApi:
         job_id = str(self.submit()["id"])
         held = claim(self.backend)
         checkpoint_id = checkpoint_with_policy(self.backend, held, 3, {"config.json": b"{}"})
-        attempts.finish_succeeded(self.backend, held, publication(self.backend, held))
+        lifecycle.finish_succeeded(self.backend, held, publication(self.backend, held))
         return {"job_id": job_id, "checkpoint_id": checkpoint_id}
 
 

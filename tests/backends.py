@@ -16,11 +16,13 @@ from core.domain.dataset_rows import DatasetKind
 from core.domain.job_spec import JobRequest
 from core.domain.job_state import Stage
 from core.domain.trainer_protocol import MetricPoint
-from core.services import attempts, jobs, metrics
-from core.services.attempts import Claim, Publication, PublishedFile, StoredTree
+from core.services.attempts import lifecycle
+from core.services.attempts.checkpoints import NewCheckpoint, commit_checkpoint, commit_policy
+from core.services.attempts.lifecycle import Claim, Publication, PublishedFile, StoredTree
 from core.services.backend import Backend
-from core.services.checkpoints import NewCheckpoint, commit_checkpoint, commit_policy
-from core.services.sweep import expire, list_leases
+from core.services.curves import pages
+from core.services.jobs import jobs
+from core.services.operations.sweep import expire, list_leases
 from core.services.views import JobView
 from core.settings import Settings
 from core.storage import keys
@@ -105,7 +107,7 @@ def submit(backend: Backend, **fields: object) -> JobView:
 
 def claim(backend: Backend, worker: str = "worker-1") -> Claim:
     """The next job, which must be there."""
-    taken = attempts.claim(backend, worker=worker, host="host", device="cpu")
+    taken = lifecycle.claim(backend, worker=worker, host="host", device="cpu")
     assert taken is not None
     return taken
 
@@ -173,5 +175,5 @@ def make_due(backend: Backend) -> None:
 def curve(backend: Backend, job_id: str) -> list[tuple[str, str, int, float | None]]:
     return [
         (found.stage.value, found.split, found.step, found.values["loss"])
-        for found in metrics.all_points(backend, PROJECT, job_id)
+        for found in pages.all_points(backend, PROJECT, job_id)
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kombu import Connection, Consumer, Producer, Queue
 
-from core import file_broker
+from core.queue import file_broker
 
 QUEUE = Queue("train", routing_key="train")
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from core.domain import encoded_format
-from core.training.encoded_data import EncodedData
-from core.training.model import prepare_model
+from core.training.data.encoded import EncodedData
+from core.training.model.loading import prepare_model
 
 VOCABULARY = 97
 PROMISED = ("gpt2", "gpt_neox", "llama", "qwen2", "gemma", "mistral")

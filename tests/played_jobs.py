@@ -6,8 +6,8 @@ from typing import Any
 from api_server import RunningApi
 from backends import claim, point, publication
 
-from core.services import attempts, recording
-from core.services.attempts import Claim
+from core.services.attempts import lifecycle, recording
+from core.services.attempts.lifecycle import Claim
 
 
 def start(api: RunningApi, **fields: Any) -> Claim:
@@ -15,7 +15,7 @@ def start(api: RunningApi, **fields: Any) -> Claim:
     job = api.submit(**{"priority": 100} | fields)
     held = claim(api.backend)
     assert held.job_id == job["id"]
-    attempts.begin(api.backend, held)
+    lifecycle.begin(api.backend, held)
     return held
 
 
@@ -30,4 +30,4 @@ def learn(api: RunningApi, held: Claim, steps: Iterable[int], slope: float = 0.1
 
 
 def finish(api: RunningApi, held: Claim) -> None:
-    attempts.finish_succeeded(api.backend, held, publication(api.backend, held))
+    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))

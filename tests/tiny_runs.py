@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from core.domain import encoded_format
 from core.domain.metric_names import TIMING
 from core.training.failures import TrainingStopped
-from core.training.model import save_policy
+from core.training.model.loading import save_policy
 from core.training.observer import CheckpointRef, MetricPoint, Sample, Stage, StageOutput, StopRequest
 from core.training.pipeline import TrainingResult, run
 from core.training.plan import DpoPlan, SftPlan, TrainingPlan

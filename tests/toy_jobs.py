@@ -19,18 +19,18 @@ from toy_trainer import Script, expected_weights
 from core.database.tables.jobs import Attempt
 from core.database.tables.objects import Checkpoint, CheckpointStatus
 from core.database.tables.records import JobEvent, MetricPoint
-from core.services import artifacts, jobs
 from core.services.backend import Backend
+from core.services.jobs import artifacts, jobs
 from core.services.views import JobView
 from core.storage import keys
 from core.storage.trees import read_manifest
+from worker.attempt.runner import Runner
+from worker.attempt.supervisor import Workplace
+from worker.attempt.tracking import Target
+from worker.attempt.trainer_process import LaunchPlan
 from worker.device import CPU
 from worker.drain import Drain
-from worker.live_export import Target
-from worker.runner import Runner
 from worker.scratch import WorkerScratch
-from worker.supervisor import Workplace
-from worker.trainer_process import LaunchPlan
 
 TESTS = Path(__file__).resolve().parent
 TOY_COMMAND = (sys.executable, str(TESTS / "toy_trainer.py"))

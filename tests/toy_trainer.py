@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core.domain.event_kinds import CHECKPOINT_UNUSABLE
 from core.domain.trainer_protocol import (
     ASSIGNMENT_FILE,
     Assignment,
@@ -32,8 +33,7 @@ from core.domain.trainer_protocol import (
     Stopped,
     TrainerEvent,
 )
-from worker.link import SupervisorLink
-from worker.trainer_events import CHECKPOINT_UNUSABLE
+from worker.processes.trainer.supervisor_link import SupervisorLink
 
 STAGES = ("sft", "dpo")
 

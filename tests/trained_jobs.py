@@ -6,8 +6,8 @@ from typing import Any
 from backends import PROJECT, add_dataset
 from toy_jobs import wait_for_status
 
-from core.services import artifacts
 from core.services.backend import Backend
+from core.services.jobs import artifacts
 from core.storage import keys
 from core.storage.trees import fetch_tree
 

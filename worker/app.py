@@ -15,28 +15,28 @@ from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging
 from celery.worker import state as celery_state
 
-from core import tracing
-from core.celery_app import QUEUE, make_celery
 from core.database.migrate import is_current
 from core.domain.errors import Unavailable
-from core.logging import configure_logging
+from core.queue.celery_app import QUEUE, make_celery
 from core.services.backend import Backend, open_backend
-from core.services.sweep import Sweeper
+from core.services.operations.sweep import Sweeper
 from core.settings import Settings, SettingsError
+from core.telemetry import tracing
+from core.telemetry.logging import configure_logging
 from worker import tasks
+from worker.attempt.runner import Runner
+from worker.attempt.supervisor import Workplace
+from worker.attempt.tracking import targets_of
+from worker.attempt.trainer_process import LaunchPlan
 from worker.device import CPU, choose_devices, count_threads
 from worker.drain import Drain
-from worker.exporting import Exporting
-from worker.light_lane import LightLane
-from worker.live_export import targets_of
+from worker.light.exports import Exporting
+from worker.light.lane import LightLane
+from worker.light.scores import Scoring
 from worker.pulse import Beat, Pulse
-from worker.runner import Runner
-from worker.scoring import Scoring
 from worker.scratch import WorkerScratch
-from worker.supervisor import Workplace
-from worker.trainer_process import LaunchPlan
 
-TRAINER_COMMAND = (sys.executable, "-P", "-m", "worker.trainer")
+TRAINER_COMMAND = (sys.executable, "-P", "-m", "worker.processes.trainer")
 
 _TICK_SECONDS = 0.1
 

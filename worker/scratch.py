@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.services.attempts import Claim
+from core.services.attempts.lifecycle import Claim
 
 _LOCK_FILE = "lock"
 _MAX_TRIES = 20

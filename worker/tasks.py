@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from celery import Celery
 
-from core.celery_app import WAKE_TASK
 from core.domain.errors import Unavailable
+from core.queue.celery_app import WAKE_TASK
 
 _log = logging.getLogger(__name__)
 

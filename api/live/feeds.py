@@ -11,12 +11,13 @@ from contextlib import contextmanager
 import structlog
 from anyio import CapacityLimiter, to_thread
 
+from api.http.problems import RETRY_AFTER_SECONDS, TOO_MANY_STREAMS, HttpError
 from api.live.frames import Frames, make_frames
-from api.problems import RETRY_AFTER_SECONDS, TOO_MANY_STREAMS, HttpError
 from core.domain.errors import Unavailable
-from core.services import jobs, live
 from core.services.backend import Backend
-from core.services.live import LiveCursor
+from core.services.curves import live
+from core.services.curves.live import LiveCursor
+from core.services.jobs import jobs
 from core.services.views import JobHead
 
 POLL_SECONDS = 0.25

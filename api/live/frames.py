@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from core.domain.job_state import FINAL_STATUSES
-from core.services.live import LiveChanges, LiveCursor
+from core.services.curves.live import LiveChanges, LiveCursor
 from core.services.views import JobView
 
 ID_PATTERN = r"^[0-9]{1,18}\.[0-9]{1,18}$"

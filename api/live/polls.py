@@ -1,7 +1,7 @@
 """Readers that poll curves: those that ask for one job at the same time share one look at the database.
 
 Whoever asks waits for a look that began after it asked, so every answer is as new as if it had been read alone. Pages
-are cut on the event loop out of points that are read and encoded once (`core.services.recent_points`).
+are cut on the event loop out of points that are read and encoded once (`core.services.curves.recent_points`).
 """
 
 import asyncio
@@ -11,10 +11,10 @@ from functools import partial
 from anyio import CapacityLimiter, to_thread
 
 from core.database.repositories.jobs import CurveHead
-from core.services import metrics
 from core.services.backend import Backend
-from core.services.metrics import MetricsQuery
-from core.services.recent_points import RecentPoints
+from core.services.curves import pages
+from core.services.curves.pages import MetricsQuery
+from core.services.curves.recent_points import RecentPoints
 
 _MAX_READERS = 4
 """Looks at the database at a time, for all jobs together."""
@@ -33,16 +33,16 @@ class Polls:
         """`metrics.page` as JSON. Raises JobNotFound, Unavailable."""
         if query.is_plain:
             head = await self._look(project_id, job_id)
-            page = metrics.shared_page(self._recent, job_id, head, query)
+            page = pages.shared_page(self._recent, job_id, head, query)
             if page is not None:
                 return page
-        return await to_thread.run_sync(metrics.json_page, self._backend, project_id, job_id, query)
+        return await to_thread.run_sync(pages.json_page, self._backend, project_id, job_id, query)
 
     async def _look(self, project_id: str, job_id: str) -> CurveHead:
         key = (project_id, job_id)
         look = self._looks.get(key)
         if look is None:
-            read = partial(metrics.look, self._backend, self._recent, project_id, job_id)
+            read = partial(pages.look, self._backend, self._recent, project_id, job_id)
             look = self._looks[key] = _SharedLook(partial(to_thread.run_sync, read, limiter=self._limiter))
         look.num_waiting += 1
         try:

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from api.live.feeds import Feed, Feeds
 from api.live.frames import HEARTBEAT, PREAMBLE, Frames, end_frame
 from core.domain.errors import NotFound, Unavailable
-from core.services.live import LiveCursor
+from core.services.curves.live import LiveCursor
 
 EVENT_GAP_SECONDS = 0.27
 """Between two metric or status events of one client: four a second, also where they arrive a little unevenly."""

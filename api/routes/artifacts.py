@@ -9,14 +9,14 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from api.deps import NEEDS_KEY, BackendDep, CallerDep
-from api.downloads import Download, Read, TarMember, file_response, tar_response
-from api.openapi import binary, problems
+from api.docs.openapi import binary, problems
+from api.http.downloads import Download, Read, TarMember, file_response, tar_response
+from api.http.strict_route import StrictRoute
 from api.routes.jobs import JobId
 from api.schemas.artifacts import Artifact, ArtifactFile
-from api.strict_route import StrictRoute
-from core.services import artifacts
 from core.services.backend import Backend
-from core.services.stored_files import StoredFile, read_file
+from core.services.jobs import artifacts
+from core.services.jobs.stored_files import StoredFile, read_file
 
 PRESIGNED_SECONDS = 300
 """For beginning a download; one that has begun goes on."""

@@ -5,11 +5,11 @@ from dataclasses import asdict
 from fastapi import APIRouter
 
 from api.deps import DEFAULT_LIMIT, NEEDS_KEY, BackendDep, CallerDep, Cursor, Limit
-from api.openapi import problems
+from api.docs.openapi import problems
+from api.http.strict_route import StrictRoute
 from api.schemas.catalogue import Models, Variant, Variants
-from api.strict_route import StrictRoute
 from core.domain.variant_catalogue import LEGEND, VARIANTS, VariantOption
-from core.services import base_models
+from core.services.base_models import starting_points
 
 router = APIRouter(tags=["catalogue"], route_class=StrictRoute, dependencies=NEEDS_KEY)
 
@@ -29,7 +29,7 @@ def list_variants() -> Variants:
 @router.get("/models", responses=problems(422, 503))
 def list_models(backend: BackendDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Models:
     """Base models pulled by the operator, and policies tuned here."""
-    return Models.model_validate(base_models.list_models(backend, caller.project_id, limit=limit, cursor=cursor))
+    return Models.model_validate(starting_points.list_models(backend, caller.project_id, limit=limit, cursor=cursor))
 
 
 def _option(option: VariantOption) -> dict[str, object]:

@@ -6,13 +6,13 @@ from fastapi import APIRouter, Path
 from starlette.responses import Response
 
 from api.deps import NEEDS_KEY, BackendDep, CallerDep
-from api.downloads import tar_response
-from api.openapi import binary, problems
+from api.docs.openapi import binary, problems
+from api.http.downloads import tar_response
+from api.http.strict_route import StrictRoute
 from api.routes.artifacts import members_of
 from api.routes.jobs import JobId
 from api.schemas.job_records import Checkpoint, Checkpoints
-from api.strict_route import StrictRoute
-from core.services import policies
+from core.services.jobs import checkpoint_policies
 from core.services.views import CheckpointView
 
 router = APIRouter(tags=["artifact"], route_class=StrictRoute, dependencies=NEEDS_KEY, responses=problems(404, 503))
@@ -23,7 +23,7 @@ CheckpointId = Annotated[str, Path(description="Id of a checkpoint of the job.",
 @router.get("/jobs/{job_id}/checkpoints")
 def list_checkpoints(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Checkpoints:
     """The checkpoints kept, with their validation values, the furthest along first."""
-    views = policies.list_checkpoints(backend, caller.project_id, job_id)
+    views = checkpoint_policies.list_checkpoints(backend, caller.project_id, job_id)
     return Checkpoints(data=[_shown(job_id, view) for view in views])
 
 
@@ -34,7 +34,7 @@ def list_checkpoints(job_id: JobId, backend: BackendDep, caller: CallerDep) -> C
 )
 def get_archive(job_id: JobId, checkpoint_id: CheckpointId, backend: BackendDep, caller: CallerDep) -> Response:
     """The policy at that step as a tar stream: it loads as the artifact does. `SHA256SUMS` is among the files."""
-    archive = policies.find_archive(backend, caller.project_id, job_id, checkpoint_id)
+    archive = checkpoint_policies.find_archive(backend, caller.project_id, job_id, checkpoint_id)
     return tar_response(archive.name, members_of(backend, job_id, archive.files), archive.created_at)
 
 

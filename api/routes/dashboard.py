@@ -7,12 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
-from api import sessions
+from api.access import sessions
+from api.access.key_ring import KeyRing
 from api.dashboard_files import dashboard_files
-from api.key_ring import KeyRing
-from api.problems import API_KEY_INVALID, FOREIGN_ORIGIN, HttpError
+from api.http.problems import API_KEY_INVALID, FOREIGN_ORIGIN, HttpError
+from api.http.strict_route import StrictRoute, is_none_match
 from api.schemas.base import Answer
-from api.strict_route import StrictRoute, is_none_match
 
 START_PAGE = "index.html"
 PAGE_POLICY = (

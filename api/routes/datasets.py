@@ -19,19 +19,19 @@ from api.deps import (
     ProcessorDep,
     UploadDeskDep,
 )
-from api.downloads import Download, file_response
-from api.once import Created, CreatingRequest, answer_once, creating
-from api.openapi import UPLOAD_BODY, binary, problems
+from api.docs.openapi import UPLOAD_BODY, binary, problems
+from api.http.downloads import Download, file_response
+from api.http.idempotent import Created, CreatingRequest, answer_once, creating
+from api.http.strict_route import RAW_BODY, StrictRoute
 from api.schemas.base import Page
 from api.schemas.datasets import Dataset, DatasetOptions, DatasetRow, Issue, TokenStatistics
-from api.strict_route import RAW_BODY, StrictRoute
 from api.uploads.options import parse_options
 from api.uploads.receive import Upload, receive_upload
 from core.datasets.result import DatasetRejected, DatasetTooLarge, DatasetUnsupported
 from core.domain.errors import DomainError, FieldError
 from core.domain.issue_codes import IssueCode
-from core.services import datasets, previews
 from core.services.backend import Backend
+from core.services.datasets import datasets, previews
 from core.services.views import DatasetView
 
 UNNAMED = "data set"

@@ -7,14 +7,14 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from api.deps import NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey, Wait
-from api.once import Created, answer_once, creating
-from api.openapi import problems
+from api.docs.openapi import problems
+from api.http.idempotent import Created, answer_once, creating
+from api.http.strict_route import StrictRoute
 from api.routes.artifacts import file_url
 from api.routes.jobs import JobId
 from api.schemas.exports import Export, ExportRequest, Exports
-from api.strict_route import StrictRoute
-from core.services import exports
-from core.services.exports import ExportView
+from core.services.requests import exports
+from core.services.requests.exports import ExportView
 
 router = APIRouter(tags=["artifact"], route_class=StrictRoute, dependencies=NEEDS_KEY)
 

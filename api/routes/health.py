@@ -7,11 +7,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api.deps import NEEDS_KEY, BackendDep, CallerDep, FeedsDep, ReadinessDep
-from api.openapi import problems
-from api.problems import NOT_READY, RETRY_AFTER_SECONDS, Fault, problem_response
+from api.docs.openapi import problems
+from api.http.problems import NOT_READY, RETRY_AFTER_SECONDS, Fault, problem_response
+from api.http.strict_route import StrictRoute
 from api.readiness import installed_versions
 from api.schemas.health import Liveness, Readiness
-from api.strict_route import StrictRoute
 from api.telemetry import CONTENT_TYPE, HttpTelemetry
 from core.domain.access import Scope
 

@@ -7,16 +7,17 @@ from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
 
 from api.deps import NEEDS_KEY, After, BackendDep, CallerDep, FeedsDep, PollsDep
-from api.downloads import attachment
+from api.docs.openapi import Responses, problems
+from api.http.downloads import attachment
+from api.http.strict_route import StrictRoute
 from api.live.frames import ID_PATTERN, parse_id
 from api.live.stream import EventStream
-from api.openapi import Responses, problems
 from api.routes.jobs import JobId
 from api.schemas.job_records import Events, MetricsPage, Samples
-from api.strict_route import StrictRoute
 from core.domain.job_state import Stage
-from core.services import events, jobs, metrics
-from core.services.metrics import MAX_PAGE_POINTS, MetricsQuery
+from core.services.curves import pages
+from core.services.curves.pages import MAX_PAGE_POINTS, MetricsQuery
+from core.services.jobs import events, jobs
 
 MAX_NAMES_CHARS = 2048
 MAX_EVENTS = 500
@@ -76,7 +77,7 @@ async def get_metrics(
         # Polled more than anything else: written without a second look at every value.
         page = await polls.page(caller.project_id, job_id, query)
         return Response(page, media_type="application/json")
-    text = await to_thread.run_sync(metrics.csv_text, backend, caller.project_id, job_id, query)
+    text = await to_thread.run_sync(pages.csv_text, backend, caller.project_id, job_id, query)
     headers = {"Content-Disposition": attachment(f"{job_id}-metrics.csv")}
     return Response(text, 200, headers, "text/csv")
 

@@ -6,15 +6,15 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from api.deps import DEFAULT_LIMIT, NEEDS_KEY, BackendDep, CallerDep, Cursor, IdempotencyKey, Limit
-from api.once import Created, answer_once, creating
-from api.openapi import METADATA_FILTER, Responses, problems
+from api.docs.openapi import METADATA_FILTER, Responses, problems
+from api.http.idempotent import Created, answer_once, creating
+from api.http.strict_route import OPEN_QUERY, StrictRoute
 from api.schemas.base import Page
 from api.schemas.jobs import Job, JobPatch, JobPreview
-from api.strict_route import OPEN_QUERY, StrictRoute
 from core.database.repositories.jobs import JobFilter
 from core.domain.job_spec import JobRequest
 from core.domain.job_state import JobStatus
-from core.services import jobs
+from core.services.jobs import jobs
 from core.services.views import JobChange, JobView
 
 METADATA_PREFIX = "metadata."

@@ -6,9 +6,9 @@ from importlib import resources
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from api.openapi import describe
-from api.reference_page import render
-from api.strict_route import StrictRoute
+from api.docs.openapi import describe
+from api.docs.reference_page import render
+from api.http.strict_route import StrictRoute
 
 router = APIRouter(include_in_schema=False, route_class=StrictRoute)
 

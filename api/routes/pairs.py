@@ -6,17 +6,17 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from api.deps import DEFAULT_LIMIT, NEEDS_KEY, BackendDep, CallerDep, Cursor, IdempotencyKey
-from api.downloads import attachment
-from api.once import Created, answer_once, creating
-from api.openapi import problems
+from api.docs.openapi import problems
+from api.http.downloads import attachment
+from api.http.idempotent import Created, answer_once, creating
+from api.http.strict_route import StrictRoute
 from api.routes.jobs import JobId
 from api.schemas.base import Page
 from api.schemas.jobs import Job
 from api.schemas.pairs import Flag, Pair, Rerun
-from api.strict_route import StrictRoute
-from core.services import jobs, pair_reports
-from core.services.jobs import DataChange
-from core.services.pair_reports import PairsQuery
+from core.services.jobs import jobs, pair_reports
+from core.services.jobs.jobs import DataChange
+from core.services.jobs.pair_reports import PairsQuery
 
 MAX_PAIRS = 1000
 _MEDIA_TYPES = {"csv": "text/csv", "jsonl": "application/x-ndjson"}

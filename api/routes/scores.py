@@ -6,12 +6,12 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from api.deps import MAX_WAIT_SECONDS, NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey, Wait
-from api.once import Created, answer_once, creating
-from api.openapi import problems
+from api.docs.openapi import problems
+from api.http.idempotent import Created, answer_once, creating
+from api.http.strict_route import StrictRoute
 from api.routes.jobs import JobId
 from api.schemas.scores import ScoreRequest, Scores
-from api.strict_route import StrictRoute
-from core.services import scores
+from core.services.requests import scores
 
 router = APIRouter(tags=["artifact"], route_class=StrictRoute, dependencies=NEEDS_KEY)
 

@@ -10,17 +10,17 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from api.deps import NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey, ProcessorDep, UploadDeskDep
-from api.once import Created, answer_once, creating
-from api.openapi import PART_BODY, problems
-from api.problems import INVALID_REQUEST, HttpError
+from api.docs.openapi import PART_BODY, problems
+from api.http.idempotent import Created, answer_once, creating
+from api.http.problems import INVALID_REQUEST, HttpError
+from api.http.strict_route import UNREAD_BODY, StrictRoute
 from api.routes.datasets import Prefer, answer_with_dataset
 from api.schemas.datasets import Dataset, NewUpload, Sha256, Upload, UploadPart
-from api.strict_route import UNREAD_BODY, StrictRoute
 from api.uploads.receive import clean_filename, receive_part
 from core.domain.errors import FieldError
-from core.services import uploads
 from core.services.backend import Backend
-from core.services.uploads import MAX_PART_BYTES, MAX_PARTS, ChecksumMismatch
+from core.services.datasets import parts
+from core.services.datasets.parts import MAX_PART_BYTES, MAX_PARTS, ChecksumMismatch
 from core.services.views import DatasetView
 
 PATH = "/uploads/"
@@ -45,7 +45,7 @@ def create_upload(
     body: NewUpload, request: Request, backend: BackendDep, caller: CallerDep, key: IdempotencyKey = None
 ) -> Response:
     """Announce a file that comes in parts; the options are those of `POST /datasets`."""
-    new = uploads.NewUpload(
+    new = parts.NewUpload(
         num_bytes=body.num_bytes,
         sha256=body.sha256,
         filename=clean_filename(body.filename),
@@ -55,7 +55,7 @@ def create_upload(
     )
 
     def create(upload_id: str | None) -> Created:
-        view = uploads.create(backend, caller.project_id, new, upload_id=upload_id)
+        view = parts.create(backend, caller.project_id, new, upload_id=upload_id)
         return Created(body=Upload.model_validate(view), headers={"Location": f"{PATH}{view.id}"})
 
     return answer_once(backend, creating(request, caller.project_id, key), "upl", create)
@@ -64,7 +64,7 @@ def create_upload(
 @router.get("/uploads/{upload_id}", responses=problems(404, 422, 503))
 def get_upload(upload_id: UploadId, backend: BackendDep, caller: CallerDep) -> Upload:
     """What is here of the file: after a break, send the parts that are not."""
-    return Upload.model_validate(uploads.get(backend, caller.project_id, upload_id))
+    return Upload.model_validate(parts.get(backend, caller.project_id, upload_id))
 
 
 @router.put(
@@ -84,7 +84,7 @@ async def put_part(
 ) -> UploadPart:
     """Send one part, at most 64 MiB. A part sent again replaces the one that is here."""
     announced = sha256 or _announced_digest(request)
-    await to_thread.run_sync(uploads.require_open, backend, caller.project_id, upload_id, limiter=desk.write_limiter)
+    await to_thread.run_sync(parts.require_open, backend, caller.project_id, upload_id, limiter=desk.write_limiter)
     async with receive_part(request, desk, MAX_PART_BYTES) as file:
         if file.num_bytes == 0:
             raise HttpError(INVALID_REQUEST, "The part has no bytes; send those of the file.")
@@ -94,8 +94,8 @@ async def put_part(
                 "Send it again.",
                 errors=[FieldError("/sha256", "is not that of the bytes that came")],
             )
-        part = uploads.NewPart(number=number, path=file.path, num_bytes=file.num_bytes, sha256=file.sha256)
-        work = partial(uploads.put_part, backend, caller.project_id, upload_id, part)
+        part = parts.NewPart(number=number, path=file.path, num_bytes=file.num_bytes, sha256=file.sha256)
+        work = partial(parts.put_part, backend, caller.project_id, upload_id, part)
         return UploadPart.model_validate(await to_thread.run_sync(work, limiter=desk.write_limiter))
 
 
@@ -133,11 +133,11 @@ async def complete_upload(
 @router.delete("/uploads/{upload_id}", status_code=204, responses=problems(404, 422, 503))
 def delete_upload(upload_id: UploadId, backend: BackendDep, caller: CallerDep) -> None:
     """Let go of the parts. A data set made of them stays."""
-    uploads.delete(backend, caller.project_id, upload_id)
+    parts.delete(backend, caller.project_id, upload_id)
 
 
 def _complete(backend: Backend, project_id: str, upload_id: str, _: str | None, *, is_later: bool) -> DatasetView:
-    return uploads.complete(backend, project_id, upload_id, is_later=is_later)
+    return parts.complete(backend, project_id, upload_id, is_later=is_later)
 
 
 def _announced_digest(request: Request) -> str:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from api.problems import INVALID_REQUEST, MALFORMED_UPLOAD, HttpError
-from api.strict_json import pointer_part
+from api.http.problems import INVALID_REQUEST, MALFORMED_UPLOAD, HttpError
+from api.http.strict_json import pointer_part
 from api.uploads.spool import SpooledFile
 from core.domain.errors import FieldError
 

@@ -4,10 +4,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from api.problems import INVALID_REQUEST, HttpError
+from api.http.problems import INVALID_REQUEST, HttpError
+from api.http.strict_json import parse, pointer_part, summary, text_fault
+from api.http.validation_messages import field_errors
 from api.schemas.datasets import DatasetOptions
-from api.strict_json import parse, pointer_part, summary, text_fault
-from api.validation_messages import field_errors
 from core.domain.errors import FieldError
 
 JSON_OPTIONS = ("columns", "metadata")

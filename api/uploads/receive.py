@@ -12,8 +12,8 @@ from typing import Self
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
-from api.problems import INVALID_REQUEST, UNSUPPORTED_BODY, HttpError
-from api.strict_json import pointer_part
+from api.http.problems import INVALID_REQUEST, UNSUPPORTED_BODY, HttpError
+from api.http.strict_json import pointer_part
 from api.uploads.form import FormReader
 from api.uploads.spool import SpoolArea, SpooledFile
 from core.domain.errors import FieldError

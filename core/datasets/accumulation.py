@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from core.datasets.faults import FileFault
-from core.datasets.fingerprints import NUM_MINIMA
 from core.datasets.issue_log import IssueLog
-from core.datasets.lint import AcceptedRows
+from core.datasets.lint.lint import AcceptedRows
 from core.datasets.options import Limits
-from core.datasets.row_processing import BatchResult
-from core.datasets.tally import Tally
+from core.datasets.rows.fingerprints import NUM_MINIMA
+from core.datasets.rows.row_processing import BatchResult
+from core.datasets.rows.tally import Tally
 from core.domain.dataset_rows import DatasetKind
 from core.domain.issue_codes import IssueCode
 

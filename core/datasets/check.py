@@ -9,9 +9,8 @@ from typing import Final
 from core.datasets.accumulation import Accumulation, issue_counts
 from core.datasets.faults import FileFault, Note, RowFault
 from core.datasets.issue_log import IssueLog
-from core.datasets.json_rows import parse_row
 from core.datasets.layouts.layout import SourceRow
-from core.datasets.lint import Lint
+from core.datasets.lint.lint import Lint
 from core.datasets.options import CheckOptions, Limits
 from core.datasets.pool import Work, process_in_order
 from core.datasets.recognition import (
@@ -22,7 +21,8 @@ from core.datasets.recognition import (
     validate_options,
 )
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult, Refusal, Report, Statistics
-from core.datasets.row_processing import FoundIssue
+from core.datasets.rows.json_rows import parse_row
+from core.datasets.rows.row_processing import FoundIssue
 from core.datasets.sources.batches import Batch, LineBatch
 from core.datasets.sources.source import Source
 from core.datasets.sources.text import SourceFile, TextStream

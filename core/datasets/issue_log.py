@@ -6,7 +6,7 @@ from pathlib import Path
 import orjson
 
 from core.datasets.options import Limits
-from core.datasets.row_processing import FoundIssue
+from core.datasets.rows.row_processing import FoundIssue
 from core.domain.dataset_rows import RowIssue
 from core.domain.issue_codes import ISSUE_KINDS
 

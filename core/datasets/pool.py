@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from core.datasets.faults import FileFault
 from core.datasets.options import MIB, CheckOptions
-from core.datasets.row_processing import BatchResult, RowProcessor
+from core.datasets.rows.row_processing import BatchResult, RowProcessor
 from core.datasets.sources.batches import Batch, LineBatch
 
 _IN_FLIGHT_PER_WORKER: Final = 2
@@ -67,7 +67,7 @@ def process_in_order(
         return
     num_places = _IN_FLIGHT_PER_WORKER * num_workers + 1
     shared = [mmap(-1, _SHARED_BYTES) for _ in range(num_places)]
-    # Forked before this process has any thread: the check owns it (`core.datasets.child`).
+    # Forked before this process has any thread: the check owns it (`core.datasets.check_process`).
     with ProcessPoolExecutor(
         num_workers, get_context("fork"), initializer=_start_worker, initargs=(options, layout_name, shared)
     ) as pool:

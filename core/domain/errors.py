@@ -11,7 +11,7 @@
     ├── Unavailable           kind "unavailable"  a store, database or broker does not answer; try again
     └── Fenced                kind "fenced"       another attempt has taken the job over
 
-Every error carries a stable kebab-case `code` and a sentence for people in `detail`. `api/problems.py` maps the
+Every error carries a stable kebab-case `code` and a sentence for people in `detail`. `api/http/problems.py` maps the
 kind to a status; the worker maps it to fail or retry. `detail` is shown to users: no path, secret or traceback in it.
 """
 

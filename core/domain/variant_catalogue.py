@@ -1,7 +1,7 @@
 """Every preference loss of the service: what users may set, with defaults, bounds and papers.
 
-`core.domain.variants` checks what users ask for against this; `core.training.objectives` holds the functions of the
-same names, and a test compares the two. Equation numbers stand with the functions.
+`core.domain.variants` checks what users ask for against this; `core.training.losses.objective` holds the functions
+of the same names, and a test compares the two. Equation numbers stand with the functions.
 """
 
 from collections.abc import Mapping

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from core.database.engine import open_engine
 from core.database.session import Database
-from core.queue import WakeQueue
+from core.queue.celery_wake_queue import open_queue
+from core.queue.wake_queue import WakeQueue
 from core.settings import Settings
 from core.storage.object_store import ObjectStore
 from core.storage.open_store import open_store
-from core.wake_queue import open_queue
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from core.domain.exports import EXPORT_FOLDER
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import Desired, JobStatus, Stage
-from core.services.stored_files import StoredFile
+from core.services.jobs.stored_files import StoredFile
 
 Item = TypeVar("Item")
 

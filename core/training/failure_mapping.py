@@ -8,13 +8,13 @@ import torch
 from safetensors import SafetensorError
 
 from core.domain.variants import VariantError
-from core.training.checkpoint import OUT_OF_SPACE
-from core.training.encoded_data import BrokenEncodedData
+from core.training.checkpoints.files import OUT_OF_SPACE
+from core.training.data.encoded import BrokenEncodedData
+from core.training.data.packing import NothingToScore
 from core.training.failures import BadBaseModel, BadData, BadPlan, DiskFull, GpuOutOfMemory, HostOutOfMemory
-from core.training.lora import UnsupportedAdapter
-from core.training.memory import available_bytes, held_bytes
-from core.training.model import UnsupportedModel
-from core.training.packing import NothingToScore
+from core.training.model.adapters import UnsupportedAdapter
+from core.training.model.loading import UnsupportedModel
+from core.training.stages.memory_costs import available_bytes, held_bytes
 
 _MIB = 2**20
 _UNITS = {"KiB": 2**10, "MiB": _MIB, "GiB": 2**30}

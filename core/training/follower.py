@@ -7,8 +7,8 @@ from pathlib import Path
 
 import transformers
 
-from core.training.devices import follow
 from core.training.failures import TrainingStopped
+from core.training.run_on_devices import follow
 
 
 def main(folder: Path, rank: int) -> int:

@@ -46,7 +46,7 @@ class StageOutput:
     directory: Path
     stage: Stage
     digest: str
-    """Of all that determines the output (`core.training.stage_digests`)."""
+    """Of all that determines the output (`core.training.checkpoints.digests`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import torch
 
-from core.training.dpo_stage import DpoStage, TrainedPolicy
-from core.training.drift import describe_drift, score_answers
+from core.training.checkpoints.digests import sft_digest
 from core.training.failure_mapping import failures_named
-from core.training.metrics import Figures
+from core.training.measures.policy_kl import describe_drift, score_answers
+from core.training.measures.saved_policy_check import measure, verify
+from core.training.model.policies import ADAPTER_DIR, PolicySource, load_policy, save_artifact
+from core.training.model.sharding import whole_weights
 from core.training.observer import JsonValue, Observer, Sample, Stage
 from core.training.plan import TrainingPlan
-from core.training.policies import ADAPTER_DIR, PolicySource, load_policy, save_artifact
 from core.training.ranks import ALONE, Ranks
-from core.training.run_context import RunContext, open_run
-from core.training.sft_stage import SavedPolicy, provide_sft_policy
-from core.training.sharding import whole_weights
-from core.training.stage_digests import sft_digest
-from core.training.verification import measure, verify
+from core.training.stages.context import RunContext, open_run
+from core.training.stages.preference import DpoStage, TrainedPolicy
+from core.training.stages.sft import SavedPolicy, provide_sft_policy
+from core.training.steps.figures import Figures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class TrainingResult:
     summary: Mapping[str, JsonValue] = field(default_factory=dict)
     """`held_out`, `drift`, `verification`: what was measured besides the curves."""
     pairs_file: Path | None = None
-    """JSON lines: what became of every pair (`core.training.pair_report`)."""
+    """JSON lines: what became of every pair (`core.training.measures.pair_report`)."""
 
 
 def run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> TrainingResult:

@@ -15,7 +15,7 @@ MAX_PARAMETERS = 6
 
 LONG_FUNCTIONS: dict[str, str] = {
     "core/datasets/recognition.py:_no_layout": "one message per way a file can be of no known layout",
-    "core/services/submission.py:insert": "one row with a column per line",
+    "core/services/jobs/submission.py:insert": "one row with a column per line",
 }
 """`path:function` -> why it may be longer."""
 MANY_PARAMETERS: dict[str, str] = {
@@ -24,7 +24,7 @@ MANY_PARAMETERS: dict[str, str] = {
     "api/routes/pairs.py:list_pairs": "FastAPI declares query parameters so",
     "api/routes/scores.py:request_scores": "FastAPI declares query parameters so",
     "cli/job_commands.py:submit": "typer declares options so",
-    "core/training/attention.py:packed_attention": "the signature of transformers' attention interface",
+    "core/training/kernels/packed_attention.py:packed_attention": "the signature of transformers' attention interface",
 }
 """`path:function` -> why it may take more; keyword-only parameters with defaults do not count."""
 LOCAL_IMPORTS: dict[str, str] = {

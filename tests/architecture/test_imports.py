@@ -16,7 +16,9 @@ def test_import_contracts_hold() -> None:
     assert run.returncode == 0, run.stdout
 
 
-@pytest.mark.parametrize("module", ["api.app", "cli.main", "core.services.backend", "worker.supervisor", "preftune"])
+@pytest.mark.parametrize(
+    "module", ["api.app", "cli.main", "core.services.backend", "worker.attempt.supervisor", "preftune"]
+)
 def test_nothing_but_the_trainer_loads_torch(module: str) -> None:
     code = f"import sys, {module}; print(sorted({{'torch', 'transformers'}} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from api.app import create_app
-from api.openapi import describe, problem_codes
-from api.problems import STATUS_OF_KIND
+from api.docs.openapi import describe, problem_codes
+from api.http.problems import STATUS_OF_KIND
 from core.domain.errors import DomainError
 from core.settings import Settings
 

@@ -13,10 +13,11 @@ from core.database.tables.projects import Project
 from core.domain.access import Scope
 from core.domain.errors import InvalidRequest
 from core.domain.job_state import JobStatus
-from core.services import api_keys, attempts, projects
-from core.services.api_keys import KeyNotFound, KeyNotLive
+from core.services.access import api_keys, projects
+from core.services.access.api_keys import KeyNotFound, KeyNotLive
+from core.services.access.projects import Limits, ProjectExists, ProjectNotFound, QuotaExceeded
+from core.services.attempts import lifecycle
 from core.services.backend import Backend
-from core.services.projects import Limits, ProjectExists, ProjectNotFound, QuotaExceeded
 
 PROJECT = "default"
 ENOUGH_CLAIMS = 6
@@ -100,7 +101,7 @@ def test_queued_jobs_are_limited(backend: Backend) -> None:
     submit(backend)
     with pytest.raises(QuotaExceeded, match="2 queued jobs"):
         submit(backend)
-    assert attempts.claim(backend, worker="w", host="h", device="cpu")
+    assert lifecycle.claim(backend, worker="w", host="h", device="cpu")
     submit(backend)
     (project,) = projects.list_projects(backend)
     assert (project.num_queued, project.num_running) == (2, 1)
@@ -112,14 +113,14 @@ def test_running_jobs_are_limited_and_hold_up_nobody_else(backend: Backend) -> N
     for _ in range(3):
         submit(backend, priority=5)
     theirs = other_projects_job(backend)
-    first = attempts.claim(backend, worker="w1", host="h", device="cpu")
-    second = attempts.claim(backend, worker="w2", host="h", device="cpu")
+    first = lifecycle.claim(backend, worker="w1", host="h", device="cpu")
+    second = lifecycle.claim(backend, worker="w2", host="h", device="cpu")
     assert first is not None
     assert second is not None
     assert (first.project_id, second.project_id, second.job_id) == (PROJECT, "other", theirs)
-    assert attempts.claim(backend, worker="w3", host="h", device="cpu") is None
-    attempts.release(backend, first, attempts.AttemptOutcome.DRAINED)
-    assert attempts.claim(backend, worker="w3", host="h", device="cpu") is not None
+    assert lifecycle.claim(backend, worker="w3", host="h", device="cpu") is None
+    lifecycle.release(backend, first, lifecycle.AttemptOutcome.DRAINED)
+    assert lifecycle.claim(backend, worker="w3", host="h", device="cpu") is not None
 
 
 def test_workers_that_race_do_not_exceed_the_limit(backend: Backend) -> None:
@@ -131,7 +132,7 @@ def test_workers_that_race_do_not_exceed_the_limit(backend: Backend) -> None:
 
     def race(number: int) -> None:
         barrier.wait()
-        attempts.claim(backend, worker=f"w{number}", host="h", device="cpu")
+        lifecycle.claim(backend, worker=f"w{number}", host="h", device="cpu")
 
     threads = [threading.Thread(target=race, args=(number,)) for number in range(ENOUGH_CLAIMS)]
     for thread in threads:
@@ -149,7 +150,7 @@ def other_projects_job(backend: Backend) -> str:
     def work(session: object) -> None:
         session.add(Project(id="other", name="other", created_at=database_now()))  # type: ignore[attr-defined]
         session.flush()  # type: ignore[attr-defined]
-        row = session.get(attempts.Job, job.id)  # type: ignore[attr-defined]
+        row = session.get(lifecycle.Job, job.id)  # type: ignore[attr-defined]
         row.project_id = "other"
 
     backend.database.write(work)

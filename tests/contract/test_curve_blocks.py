@@ -9,11 +9,13 @@ from core.database.tables.records import MetricBlock
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import AttemptOutcome
 from core.domain.trainer_protocol import MetricPoint
-from core.services import attempts, jobs, metrics, recording
-from core.services.attempts import Claim
+from core.services.attempts import lifecycle, recording
+from core.services.attempts.lifecycle import Claim
 from core.services.backend import Backend
-from core.services.curve_blocks import MAX_POINTS_READ
-from core.services.metrics import MetricsQuery
+from core.services.curves import pages
+from core.services.curves.blocks import MAX_POINTS_READ
+from core.services.curves.pages import MetricsQuery
+from core.services.jobs import jobs
 from core.services.views import MetricPointView
 
 MAX_POINTS = 60
@@ -37,7 +39,7 @@ def learn(backend: Backend, held: Claim, steps: range) -> None:
 
 def chart(backend: Backend, job_id: str, **fields: object) -> list[MetricPointView]:
     query = MetricsQuery(**{"max_points": MAX_POINTS} | fields)  # type: ignore[arg-type]
-    return metrics.page(backend, PROJECT, job_id, query).points
+    return pages.page(backend, PROJECT, job_id, query).points
 
 
 def block_ends(backend: Backend, job_id: str) -> list[int]:
@@ -47,7 +49,7 @@ def block_ends(backend: Backend, job_id: str) -> list[int]:
 
 def require_faithful(backend: Backend, job_id: str) -> None:
     """Every curve's ends and extremes are there, as a look at every point finds them, and no more than asked for."""
-    everything = metrics.all_points(backend, PROJECT, job_id)
+    everything = pages.all_points(backend, PROJECT, job_id)
     for names in ((), NAMES, ("other",)):
         shown = chart(backend, job_id, names=names)
         assert MAX_POINTS // 2 <= len(shown) <= MAX_POINTS
@@ -80,14 +82,14 @@ def test_a_rewind_forgets_the_blocks_beyond_and_the_replay_makes_them_again(back
     add_dataset(backend)
     job_id = submit(backend).id
     held = claim(backend)
-    attempts.begin(backend, held)
+    lifecycle.begin(backend, held)
     learn(backend, held, range(1, 1500))
     checkpoint(backend, held, 1000)
     with_blocks = block_ends(backend, job_id)
-    attempts.release(backend, held, AttemptOutcome.DRAINED)
+    lifecycle.release(backend, held, AttemptOutcome.DRAINED)
 
     again = claim(backend)
-    attempts.begin(backend, again)
+    lifecycle.begin(backend, again)
     assert block_ends(backend, job_id) == [end for end in with_blocks if end <= 1000]
     require_faithful(backend, job_id)
     learn(backend, again, range(1001, 1500))
@@ -126,10 +128,10 @@ def test_a_retried_job_takes_the_blocks_of_its_curve_along(backend: Backend) -> 
     add_dataset(backend)
     job_id = submit(backend).id
     held = claim(backend)
-    attempts.begin(backend, held)
+    lifecycle.begin(backend, held)
     learn(backend, held, range(1, 1500))
     checkpoint(backend, held, 1400)
-    attempts.finish_failed(backend, held, FailureCode.DISK_FULL, "gone")
+    lifecycle.finish_failed(backend, held, FailureCode.DISK_FULL, "gone")
     retried = jobs.retry(backend, PROJECT, job_id).id
     assert block_ends(backend, retried) == [end for end in block_ends(backend, job_id) if end <= 1400]
     require_faithful(backend, retried)

@@ -8,10 +8,12 @@ import pytest
 from backends import PROJECT, add_dataset, checkpoint, claim, lose, point, submit
 
 from core.domain.errors import NotFound
-from core.services import attempts, metrics, recent_points, recording
+from core.services.attempts import lifecycle, recording
 from core.services.backend import Backend
-from core.services.metrics import MetricsQuery
-from core.services.recent_points import Numbered, RecentPoints
+from core.services.curves import pages as metrics
+from core.services.curves import recent_points
+from core.services.curves.pages import MetricsQuery
+from core.services.curves.recent_points import Numbered, RecentPoints
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +26,7 @@ def test_every_cursor_gets_the_page_it_would_read_alone(backend: Backend, monkey
     rng, recent = random.Random(0), RecentPoints()
     job_id = submit(backend).id
     held = claim(backend)
-    attempts.begin(backend, held)
+    lifecycle.begin(backend, held)
     step = num_shared = 0
     for turn in range(12):
         new = range(step + 1, step + 1 + rng.randint(0, 7))
@@ -35,7 +37,7 @@ def test_every_cursor_gets_the_page_it_would_read_alone(backend: Backend, monkey
         if turn == 7:
             lose(backend, held)
             held = claim(backend)
-            resumed = attempts.begin(backend, held)
+            resumed = lifecycle.begin(backend, held)
             assert resumed is not None
             step = resumed.step
         newest = metrics.page(backend, PROJECT, job_id, MetricsQuery()).last_seq

@@ -24,16 +24,11 @@ from core.domain.errors import Conflict, DomainError, Fenced
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import AttemptOutcome, JobStatus, Stage
 from core.domain.trainer_protocol import Progress, StageChanged, TrainerEvent
-from core.services import (
-    attempts,
-    checkpoints,
-    events,
-    jobs,
-    metrics,
-    recording,
-)
-from core.services.attempts import Claim
+from core.services.attempts import checkpoints, lifecycle, recording
+from core.services.attempts.lifecycle import Claim
 from core.services.backend import Backend
+from core.services.curves import pages
+from core.services.jobs import events, jobs
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +43,7 @@ def test_eight_threads_race_for_jobs_and_each_job_is_claimed_once(backend: Backe
     def work(number: int) -> list[str]:
         barrier.wait()
         taken = []
-        while held := attempts.claim(backend, worker=f"w{number}", host="h", device="cpu"):
+        while held := lifecycle.claim(backend, worker=f"w{number}", host="h", device="cpu"):
             taken.append(held.job_id)
         return taken
 
@@ -59,9 +54,9 @@ def test_eight_threads_race_for_jobs_and_each_job_is_claimed_once(backend: Backe
 
 
 WRITES: list[Callable[[Backend, Claim], Any]] = [
-    attempts.heartbeat,
-    attempts.begin,
-    lambda backend, held: attempts.record_resolved_spec(backend, held, {"seed": 666}),
+    lifecycle.heartbeat,
+    lifecycle.begin,
+    lambda backend, held: lifecycle.record_resolved_spec(backend, held, {"seed": 666}),
     lambda backend, held: recording.record_points(backend, held, [point(1)]),
     lambda backend, held: recording.record_progress(backend, held, Progress(stage="sft", step=1, total_steps=2)),
     lambda backend, held: recording.stage_changed(backend, held, StageChanged(stage="sft", status="started")),
@@ -79,17 +74,17 @@ WRITES: list[Callable[[Backend, Claim], Any]] = [
         checkpoints.NewStageOutput(
             stage=Stage.SFT,
             digest="d" * 64,
-            tree=attempts.StoredTree(prefix="projects/default/jobs/x/a1/stages/d/", manifest_sha256="1" * 64),
+            tree=lifecycle.StoredTree(prefix="projects/default/jobs/x/a1/stages/d/", manifest_sha256="1" * 64),
             num_bytes=1,
         ),
     ),
     lambda backend, held: checkpoints.drop_stage_output(backend, held, "d" * 64),
-    lambda backend, held: attempts.finish_succeeded(backend, held, publication(backend, held)),
-    lambda backend, held: attempts.finish_failed(backend, held, FailureCode.INTERNAL, "stale"),
-    attempts.finish_cancelled,
-    attempts.finish_paused,
-    lambda backend, held: attempts.release(backend, held, AttemptOutcome.DRAINED),
-    lambda backend, held: attempts.release(backend, held, AttemptOutcome.CRASHED),
+    lambda backend, held: lifecycle.finish_succeeded(backend, held, publication(backend, held)),
+    lambda backend, held: lifecycle.finish_failed(backend, held, FailureCode.INTERNAL, "stale"),
+    lifecycle.finish_cancelled,
+    lifecycle.finish_paused,
+    lambda backend, held: lifecycle.release(backend, held, AttemptOutcome.DRAINED),
+    lambda backend, held: lifecycle.release(backend, held, AttemptOutcome.CRASHED),
 ]
 
 
@@ -124,7 +119,7 @@ def test_no_write_of_a_replaced_worker_is_accepted(backend: Backend) -> None:
         with pytest.raises(Fenced):
             write(backend, zombie)
     assert snapshot(backend, job_id) == before
-    attempts.finish_succeeded(backend, successor, publication(backend, successor))
+    lifecycle.finish_succeeded(backend, successor, publication(backend, successor))
     assert status(backend, job_id) == "succeeded"
 
 
@@ -137,7 +132,7 @@ def test_a_repeated_claim_after_a_lost_answer_finds_its_job(backend: Backend, mo
         return write(work)
 
     monkeypatch.setattr(backend.database, "write", twice)
-    held = attempts.claim(backend, worker="w", host="h", device="cpu")
+    held = lifecycle.claim(backend, worker="w", host="h", device="cpu")
     monkeypatch.undo()
     assert held is not None
     assert held.job_id == first
@@ -154,7 +149,7 @@ def test_every_write_may_be_repeated_after_a_lost_answer(backend: Backend, monke
     monkeypatch.setattr(backend.database, "write", twice)
     job_id = submit(backend).id
     held = claim(backend)
-    attempts.begin(backend, held)
+    lifecycle.begin(backend, held)
     recording.stage_changed(backend, held, StageChanged(stage="dpo", status="started", total_steps=9))
     recording.record_points(backend, held, [point(1), point(2)])
     recording.record_events(backend, held, [TrainerEvent(level="info", kind="a", message="once")] * 2)
@@ -163,16 +158,16 @@ def test_every_write_may_be_repeated_after_a_lost_answer(backend: Backend, monke
     kinds = [event.kind for event in events.list_events(backend, PROJECT, job_id)]
     assert kinds == ["submitted", "started", "stage", "a", "a", "checkpoint"]
     assert len(events.list_samples(backend, PROJECT, job_id)) == 1
-    assert [found.seq for found in metrics.all_points(backend, PROJECT, job_id)] == [1, 2]
+    assert [found.seq for found in pages.all_points(backend, PROJECT, job_id)] == [1, 2]
 
 
 @pytest.mark.parametrize(
     "finish",
     [
-        lambda backend, held: attempts.finish_succeeded(backend, held, publication(backend, held)),
-        lambda backend, held: attempts.finish_failed(backend, held, FailureCode.GPU_OOM, "Take less."),
-        attempts.finish_paused,
-        lambda backend, held: attempts.release(backend, held, AttemptOutcome.CRASHED, "It died."),
+        lambda backend, held: lifecycle.finish_succeeded(backend, held, publication(backend, held)),
+        lambda backend, held: lifecycle.finish_failed(backend, held, FailureCode.GPU_OOM, "Take less."),
+        lifecycle.finish_paused,
+        lambda backend, held: lifecycle.release(backend, held, AttemptOutcome.CRASHED, "It died."),
     ],
 )
 def test_a_finish_may_be_repeated(backend: Backend, finish: Callable[[Backend, Claim], Any]) -> None:
@@ -193,7 +188,7 @@ def test_cancel_races_with_finish_and_one_of_them_wins(backend: Backend) -> None
 
         def finish(held: Claim = held, published: Any = published, barrier: threading.Barrier = barrier) -> None:
             barrier.wait()
-            attempts.finish_succeeded(backend, held, published)
+            lifecycle.finish_succeeded(backend, held, published)
 
         with ThreadPoolExecutor(1) as pool:
             done = pool.submit(finish)
@@ -212,13 +207,13 @@ def test_cancel_races_with_finish_and_one_of_them_wins(backend: Backend) -> None
 def test_nobody_cancels_a_job_that_nobody_wanted_cancelled(backend: Backend) -> None:
     submit(backend)
     with pytest.raises(Conflict):
-        attempts.finish_cancelled(backend, claim(backend))
+        lifecycle.finish_cancelled(backend, claim(backend))
 
 
 def test_stages_and_progress_are_shown(backend: Backend) -> None:
     job_id = submit(backend, sft={"epochs": 1}).id
     held = claim(backend)
-    attempts.begin(backend, held)
+    lifecycle.begin(backend, held)
     recording.stage_changed(backend, held, StageChanged(stage="sft", status="reused"), reused_from="job_0")
     recording.stage_changed(backend, held, StageChanged(stage="dpo", status="started", total_steps=10))
     recording.record_points(backend, held, [point(5, tokens_per_second=123.0)])
@@ -229,7 +224,7 @@ def test_stages_and_progress_are_shown(backend: Backend) -> None:
     assert (job.progress.stage, job.progress.step, job.progress.total_steps) == (Stage.DPO, 5, 10)
     assert job.progress.tokens_per_second == 123.0
     assert 0 < job.progress.fraction < 1
-    attempts.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(backend, held, publication(backend, held))
     job = jobs.get(backend, PROJECT, job_id)
     assert job.progress.fraction == 1.0
     assert {stage.status for stage in job.stages} == {"pending", "reused", "finished"}
@@ -238,11 +233,11 @@ def test_stages_and_progress_are_shown(backend: Backend) -> None:
 def test_the_time_left_of_a_limited_job_counts_all_attempts(backend: Backend) -> None:
     submit(backend, max_runtime_seconds=100)
     first = claim(backend)
-    left = attempts.heartbeat(backend, first).remaining_runtime_seconds
+    left = lifecycle.heartbeat(backend, first).remaining_runtime_seconds
     assert left is not None
     assert 99 < left <= 100
     backend.database.write(lambda session: session.execute(text("UPDATE jobs SET runtime_seconds = 200")))
-    left = attempts.heartbeat(backend, first).remaining_runtime_seconds
+    left = lifecycle.heartbeat(backend, first).remaining_runtime_seconds
     assert left is not None
     assert left <= -100
 
@@ -252,5 +247,5 @@ def test_a_fenced_worker_is_told_in_the_domains_words(backend: Backend) -> None:
     held = claim(backend)
     lose(backend, held)
     with pytest.raises(DomainError) as caught:
-        attempts.heartbeat(backend, held)
+        lifecycle.heartbeat(backend, held)
     assert caught.value.kind == "fenced"

@@ -17,17 +17,11 @@ from backends import (
 )
 
 from core.domain.job_state import Stage
-from core.services import (
-    attempts,
-    base_models,
-    checkpoints,
-    events,
-    garbage_collection,
-    jobs,
-    policies,
-    recording,
-)
+from core.services.attempts import checkpoints, lifecycle, recording
 from core.services.backend import Backend
+from core.services.base_models import starting_points
+from core.services.jobs import checkpoint_policies, events, jobs
+from core.services.operations import garbage_collection
 from core.storage import keys
 
 
@@ -39,23 +33,23 @@ def dataset(backend: Backend) -> str:
 def test_a_corrupt_checkpoint_is_set_aside_for_the_one_before(backend: Backend) -> None:
     job_id = submit(backend).id
     first = claim(backend)
-    attempts.begin(backend, first)
+    lifecycle.begin(backend, first)
     recording.record_points(backend, first, [point(step) for step in (1, 2, 3)])
     checkpoint(backend, first, 1)
     newest = checkpoint(backend, first, 2)
     lose(backend, first)
 
     second = claim(backend)
-    resumed = attempts.begin(backend, second)
+    resumed = lifecycle.begin(backend, second)
     assert resumed is not None
     assert resumed.checkpoint_id == newest
     checkpoints.mark_checkpoint_corrupt(backend, second, newest, "One byte differs.")
     checkpoints.mark_checkpoint_corrupt(backend, second, newest, "One byte differs.")
-    resumed = attempts.begin(backend, second)
+    resumed = lifecycle.begin(backend, second)
     assert resumed is not None
     assert resumed.step == 1
     assert [step for _, _, step, _ in curve(backend, job_id)] == [1]
-    assert [item.step for item in policies.list_checkpoints(backend, PROJECT, job_id)] == [1]
+    assert [item.step for item in checkpoint_policies.list_checkpoints(backend, PROJECT, job_id)] == [1]
     told = [event for event in events.list_events(backend, PROJECT, job_id) if event.kind == "checkpoint_corrupt"]
     assert len(told) == 1
 
@@ -63,11 +57,11 @@ def test_a_corrupt_checkpoint_is_set_aside_for_the_one_before(backend: Backend) 
 def test_the_newest_checkpoints_and_the_best_are_kept(backend: Backend) -> None:
     job_id = submit(backend, keep_checkpoints=2).id
     held = claim(backend)
-    attempts.begin(backend, held)
+    lifecycle.begin(backend, held)
     for step, loss in ((1, 0.6), (2, 0.3), (3, 0.4), (4, 0.5)):
         recording.record_points(backend, held, [point(step, loss, split="validation")])
         checkpoint_with_policy(backend, held, step, {"model.safetensors": b"%d" % step})
-    kept = policies.list_checkpoints(backend, PROJECT, job_id)
+    kept = checkpoint_policies.list_checkpoints(backend, PROJECT, job_id)
     assert [(item.step, item.is_best, item.metrics["loss"]) for item in kept] == [
         (4, False, 0.5),
         (3, False, 0.4),
@@ -76,7 +70,7 @@ def test_the_newest_checkpoints_and_the_best_are_kept(backend: Backend) -> None:
     assert [item.is_resumable for item in kept] == [True, True, False]
     garbage_collection.collect(backend)
     for item in kept:
-        files = policies.find_archive(backend, PROJECT, job_id, item.id).files
+        files = checkpoint_policies.find_archive(backend, PROJECT, job_id, item.id).files
         assert [backend.store.get_bytes(file.key) for file in files if file.path == "model.safetensors"] == [
             b"%d" % item.step
         ]
@@ -99,22 +93,24 @@ def test_the_newest_checkpoints_and_the_best_are_kept(backend: Backend) -> None:
 def test_what_the_best_is_best_at_can_be_chosen(backend: Backend, fields: dict[str, Any], best: int) -> None:
     job_id = submit(backend, **fields).id
     held = claim(backend)
-    attempts.begin(backend, held)
+    lifecycle.begin(backend, held)
     for step, loss, accuracy, margin in ((1, 0.6, 0.5, 0.9), (2, 0.3, 0.6, 0.1), (3, 0.4, 0.7, 0.2)):
         values = {"rewards/accuracies": accuracy, "rewards/margins": margin}
         recording.record_points(backend, held, [point(step, loss, split="validation", **values)])
         checkpoint_with_policy(backend, held, step, {"model.safetensors": b"w"})
-    assert [item.step for item in policies.list_checkpoints(backend, PROJECT, job_id) if item.is_best] == [best]
+    assert [item.step for item in checkpoint_policies.list_checkpoints(backend, PROJECT, job_id) if item.is_best] == [
+        best
+    ]
 
 
 def test_a_job_starts_from_the_policy_of_a_checkpoint_and_deleting_takes_all(backend: Backend) -> None:
     job_id = submit(backend).id
     held = claim(backend)
-    attempts.begin(backend, held)
+    lifecycle.begin(backend, held)
     checkpoint_id = checkpoint_with_policy(backend, held, 1, {"model.safetensors": b"w"})
-    attempts.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(backend, held, publication(backend, held))
     tree = backend.database.write(
-        lambda session: base_models.find_policy(session, PROJECT, f"{job_id}@{checkpoint_id}").tree
+        lambda session: starting_points.find_policy(session, PROJECT, f"{job_id}@{checkpoint_id}").tree
     )
     assert tree is not None
     assert tree.prefix == keys.policy_prefix(PROJECT, job_id, 1, "dpo", 1)
@@ -126,7 +122,7 @@ def test_a_job_starts_from_the_policy_of_a_checkpoint_and_deleting_takes_all(bac
 def test_stage_outputs_are_taken_over_inside_a_project(backend: Backend) -> None:
     first_id = submit(backend).id
     first = claim(backend)
-    tree = attempts.StoredTree(prefix="projects/default/jobs/a/a1/stages/d/", manifest_sha256="1" * 64)
+    tree = lifecycle.StoredTree(prefix="projects/default/jobs/a/a1/stages/d/", manifest_sha256="1" * 64)
     new = checkpoints.NewStageOutput(stage=Stage.SFT, digest="d" * 64, tree=tree, num_bytes=1)
     checkpoints.commit_stage_output(backend, first, new)
     checkpoints.commit_stage_output(backend, first, new)

@@ -13,12 +13,9 @@ from backends import (
 
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import MAX_CRASHES, AttemptOutcome, JobStatus
-from core.services import (
-    attempts,
-    jobs,
-    requeue,
-)
+from core.services.attempts import lifecycle, requeue
 from core.services.backend import Backend
+from core.services.jobs import jobs
 
 
 @pytest.fixture(autouse=True)
@@ -30,10 +27,10 @@ def test_crashes_cost_and_the_third_without_progress_ends_the_job(backend: Backe
     job_id = submit(backend).id
     for number in range(1, MAX_CRASHES + 1):
         held = claim(backend)
-        became = attempts.release(backend, held, AttemptOutcome.CRASHED, "Exit code -11.")
+        became = lifecycle.release(backend, held, AttemptOutcome.CRASHED, "Exit code -11.")
         assert became is (JobStatus.FAILED if number == MAX_CRASHES else JobStatus.QUEUED)
         if number < MAX_CRASHES:
-            assert attempts.claim(backend, worker="w", host="h", device="cpu") is None, "must back off"
+            assert lifecycle.claim(backend, worker="w", host="h", device="cpu") is None, "must back off"
             make_due(backend)
     error = jobs.get(backend, PROJECT, job_id).error
     assert error is not None
@@ -44,7 +41,7 @@ def test_crashes_cost_and_the_third_without_progress_ends_the_job(backend: Backe
 def test_a_job_given_up_for_a_known_cause_says_so(backend: Backend) -> None:
     job_id = submit(backend).id
     for _ in range(MAX_CRASHES):
-        attempts.release(backend, claim(backend), AttemptOutcome.CRASHED, "Free some space.", FailureCode.DISK_FULL)
+        lifecycle.release(backend, claim(backend), AttemptOutcome.CRASHED, "Free some space.", FailureCode.DISK_FULL)
         make_due(backend)
     error = jobs.get(backend, PROJECT, job_id).error
     assert error is not None
@@ -56,15 +53,15 @@ def test_outages_are_free_but_not_for_ever(backend: Backend, monkeypatch: pytest
     monkeypatch.setattr(requeue, "MAX_OUTAGES", 4)
     job_id = submit(backend).id
     for _ in range(3):
-        attempts.release(backend, claim(backend), AttemptOutcome.OUTAGE)
+        lifecycle.release(backend, claim(backend), AttemptOutcome.OUTAGE)
         make_due(backend)
     held = claim(backend)
     checkpoint(backend, held, 1)  # progress: the count starts anew
     for _ in range(4):
-        assert attempts.release(backend, held, AttemptOutcome.OUTAGE) is JobStatus.QUEUED
+        assert lifecycle.release(backend, held, AttemptOutcome.OUTAGE) is JobStatus.QUEUED
         make_due(backend)
         held = claim(backend)
-    assert attempts.release(backend, held, AttemptOutcome.OUTAGE) is JobStatus.FAILED
+    assert lifecycle.release(backend, held, AttemptOutcome.OUTAGE) is JobStatus.FAILED
     error = jobs.get(backend, PROJECT, job_id).error
     assert error is not None
     assert error.code is FailureCode.STORE_UNAVAILABLE
@@ -75,7 +72,7 @@ def test_a_checkpoint_forgives_earlier_crashes(backend: Backend) -> None:
     for number in range(1, 3 * MAX_CRASHES):
         held = claim(backend)
         checkpoint(backend, held, number)
-        assert attempts.release(backend, held, AttemptOutcome.CRASHED) is JobStatus.QUEUED
+        assert lifecycle.release(backend, held, AttemptOutcome.CRASHED) is JobStatus.QUEUED
         make_due(backend)
     assert jobs.get(backend, PROJECT, job_id).attempt == 3 * MAX_CRASHES - 1
 
@@ -84,12 +81,12 @@ def test_a_checkpoint_forgives_earlier_crashes(backend: Backend) -> None:
 def test_what_the_job_is_not_to_blame_for_is_free(backend: Backend, outcome: AttemptOutcome) -> None:
     job_id = submit(backend).id
     for _ in range(2 * MAX_CRASHES):
-        attempts.release(backend, claim(backend), outcome)
+        lifecycle.release(backend, claim(backend), outcome)
         make_due(backend)
     assert status(backend, job_id) == "queued"
 
 
 def test_a_drained_job_can_be_taken_at_once(backend: Backend) -> None:
     job_id = submit(backend).id
-    attempts.release(backend, claim(backend), AttemptOutcome.DRAINED)
+    lifecycle.release(backend, claim(backend), AttemptOutcome.DRAINED)
     assert claim(backend).job_id == job_id

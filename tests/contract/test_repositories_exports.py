@@ -5,9 +5,12 @@ from backends import PROJECT, add_dataset, claim, publication, set_architecture,
 from sqlalchemy import text
 
 from core.domain.exports import ExportFormat
-from core.services import artifacts, attempts, events, exports, garbage_collection, jobs, light_requests
+from core.services.attempts import lifecycle
 from core.services.backend import Backend
-from core.services.exports import ExportedFile
+from core.services.jobs import artifacts, events, jobs
+from core.services.operations import garbage_collection
+from core.services.requests import exports, requests
+from core.services.requests.exports import ExportedFile
 from core.storage import keys
 
 Q8_0 = ExportFormat.GGUF_Q8_0
@@ -17,7 +20,7 @@ def published(backend: Backend, architecture: str = "LlamaForCausalLM") -> str:
     set_architecture(backend.settings, architecture)
     job_id = submit(backend, sft="skip").id
     held = claim(backend)
-    attempts.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(backend, held, publication(backend, held))
     return job_id
 
 
@@ -72,7 +75,7 @@ def test_one_that_failed_is_tried_anew_and_a_lost_lease_publishes_nothing(backen
     file = ExportedFile(key="x", num_bytes=1, sha256="5" * 64, verification={})
     exports.finish(backend, held, file)
     assert len(artifacts.get(backend, PROJECT, job_id).files) == 1
-    light_requests.fail(backend, again.lease, "No.")
+    requests.fail(backend, again.lease, "No.")
     second = exports.create(backend, PROJECT, job_id, Q8_0)
     assert second.id != first.id
     assert [view.status for view in exports.list_exports(backend, PROJECT, job_id)] == ["queued", "failed"]

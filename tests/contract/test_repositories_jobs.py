@@ -9,9 +9,12 @@ from core.database.repositories.transitions import IllegalMove, Move, move
 from core.domain.errors import Fenced, InvalidRequest
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import ALLOWED_TRANSITIONS, AttemptOutcome, Desired, JobStatus, Stage
-from core.services import attempts, datasets, events, jobs, metrics, recording
+from core.services.attempts import lifecycle, recording
+from core.services.attempts.checkpoints import mark_checkpoint_corrupt
 from core.services.backend import Backend
-from core.services.checkpoints import mark_checkpoint_corrupt
+from core.services.curves import pages
+from core.services.datasets import datasets
+from core.services.jobs import events, jobs
 
 
 @pytest.fixture(autouse=True)
@@ -30,12 +33,12 @@ def bring_to(backend: Backend, target: JobStatus) -> str:
     held = claim(backend)
     assert held.job_id == job_id
     if target is JobStatus.SUCCEEDED:
-        attempts.finish_succeeded(backend, held, publication(backend, held))
+        lifecycle.finish_succeeded(backend, held, publication(backend, held))
     elif target is JobStatus.FAILED:
-        attempts.finish_failed(backend, held, FailureCode.BAD_DATA, "Line 3 is empty.")
+        lifecycle.finish_failed(backend, held, FailureCode.BAD_DATA, "Line 3 is empty.")
     elif target is JobStatus.CANCELLED:
         jobs.cancel(backend, PROJECT, job_id)
-        attempts.finish_cancelled(backend, held)
+        lifecycle.finish_cancelled(backend, held)
     return job_id
 
 
@@ -110,7 +113,7 @@ def test_the_queue_is_by_priority_then_by_age(backend: Backend) -> None:
     order = [ids[1], ids[3], ids[0], ids[2]]
     assert [jobs.get(backend, PROJECT, job_id).queue_position for job_id in order] == [1, 2, 3, 4]
     assert [claim(backend).job_id for _ in order] == order
-    assert attempts.claim(backend, worker="w", host="h", device="cpu") is None
+    assert lifecycle.claim(backend, worker="w", host="h", device="cpu") is None
 
 
 def test_a_patched_priority_moves_a_job_ahead(backend: Backend) -> None:
@@ -161,18 +164,18 @@ def test_what_does_not_run_is_cancelled_at_once(backend: Backend, state: JobStat
 def test_a_running_job_hears_of_the_wish_in_its_heartbeat(backend: Backend) -> None:
     job_id = submit(backend).id
     held = claim(backend)
-    assert attempts.heartbeat(backend, held).desired is Desired.RUN
+    assert lifecycle.heartbeat(backend, held).desired is Desired.RUN
 
     assert jobs.cancel(backend, PROJECT, job_id, save=True).is_changed is True
     assert jobs.cancel(backend, PROJECT, job_id).is_changed is False
-    reply = attempts.heartbeat(backend, held)
+    reply = lifecycle.heartbeat(backend, held)
     assert (reply.desired, reply.saves_on_cancel) == (Desired.CANCEL, True)
     with pytest.raises(jobs.JobNotPausable):
         jobs.pause(backend, PROJECT, job_id)
     with pytest.raises(jobs.JobNotResumable):
         jobs.resume(backend, PROJECT, job_id)
 
-    attempts.finish_cancelled(backend, held, publication(backend, held))
+    lifecycle.finish_cancelled(backend, held, publication(backend, held))
     job = jobs.get(backend, PROJECT, job_id)
     assert job.status is JobStatus.CANCELLED
     assert job.artifact is not None
@@ -183,10 +186,10 @@ def test_pause_and_resume(backend: Backend) -> None:
     held = claim(backend)
     assert jobs.pause(backend, PROJECT, job_id).is_changed is True
     assert jobs.pause(backend, PROJECT, job_id).is_changed is False
-    attempts.finish_paused(backend, held)
+    lifecycle.finish_paused(backend, held)
     assert status(backend, job_id) == "paused"
     with pytest.raises(Fenced):
-        attempts.heartbeat(backend, held)
+        lifecycle.heartbeat(backend, held)
 
     assert jobs.resume(backend, PROJECT, job_id).job.status is JobStatus.QUEUED
     assert jobs.resume(backend, PROJECT, job_id).is_changed is False
@@ -198,7 +201,7 @@ def test_a_pause_taken_back_before_the_worker_stopped_queues_the_job(backend: Ba
     held = claim(backend)
     jobs.pause(backend, PROJECT, job_id)
     assert jobs.resume(backend, PROJECT, job_id).is_changed is True
-    attempts.finish_paused(backend, held)
+    lifecycle.finish_paused(backend, held)
     assert status(backend, job_id) == "queued"
 
 
@@ -207,7 +210,7 @@ def test_a_cancel_that_comes_while_pausing_wins(backend: Backend) -> None:
     held = claim(backend)
     jobs.pause(backend, PROJECT, job_id)
     jobs.cancel(backend, PROJECT, job_id)
-    attempts.finish_paused(backend, held)
+    lifecycle.finish_paused(backend, held)
     assert status(backend, job_id) == "cancelled"
 
 
@@ -236,18 +239,18 @@ def test_a_failed_job_says_why(backend: Backend) -> None:
 def test_retry_goes_on_from_the_newest_checkpoint_with_its_curve(backend: Backend) -> None:
     source_id = submit(backend, name="mine", metadata={"k": "v"}).id
     held = claim(backend)
-    attempts.begin(backend, held)
+    lifecycle.begin(backend, held)
     recording.record_points(backend, held, [point(step) for step in (1, 2, 3)])
     checkpoint(backend, held, 1)
     checkpoint(backend, held, 2)
-    attempts.finish_failed(backend, held, FailureCode.DISK_FULL, "Free some space.")
+    lifecycle.finish_failed(backend, held, FailureCode.DISK_FULL, "Free some space.")
 
     retried = jobs.retry(backend, PROJECT, source_id)
     assert retried.id != source_id
     assert (retried.status, retried.source_job_id, retried.name) == (JobStatus.QUEUED, source_id, "mine")
     taken = claim(backend)
     assert taken.job_id == retried.id
-    resumed = attempts.begin(backend, taken)
+    resumed = lifecycle.begin(backend, taken)
     assert resumed is not None
     assert (resumed.stage, resumed.step) == (Stage.DPO, 2)
     recording.record_points(backend, taken, [point(3)])
@@ -258,31 +261,31 @@ def test_retry_goes_on_from_the_newest_checkpoint_with_its_curve(backend: Backen
 def test_a_retried_job_falls_back_when_the_newest_checkpoint_is_damaged(backend: Backend) -> None:
     source_id = submit(backend).id
     held = claim(backend)
-    attempts.begin(backend, held)
+    lifecycle.begin(backend, held)
     recording.record_points(backend, held, [point(step) for step in (1, 2, 3)])
     checkpoint(backend, held, 1)
     checkpoint(backend, held, 3)
-    attempts.finish_failed(backend, held, FailureCode.DISK_FULL, "Free some space.")
+    lifecycle.finish_failed(backend, held, FailureCode.DISK_FULL, "Free some space.")
 
     jobs.retry(backend, PROJECT, source_id)
     taken = claim(backend)
-    newest = attempts.begin(backend, taken)
+    newest = lifecycle.begin(backend, taken)
     assert newest is not None
     assert newest.step == 3
     mark_checkpoint_corrupt(backend, taken, newest.checkpoint_id, "one byte has changed.")
-    older = attempts.begin(backend, taken)
+    older = lifecycle.begin(backend, taken)
     assert older is not None
     assert older.step == 1
-    assert [shown.step for shown in metrics.all_points(backend, PROJECT, taken.job_id)] == [1]
+    assert [shown.step for shown in pages.all_points(backend, PROJECT, taken.job_id)] == [1]
 
 
 def test_only_failed_and_cancelled_jobs_are_retried(backend: Backend) -> None:
     for state in (JobStatus.QUEUED, JobStatus.SUCCEEDED):
         with pytest.raises(jobs.JobNotRetryable):
             jobs.retry(backend, PROJECT, bring_to(backend, state))
-        jobs_left = attempts.claim(backend, worker="w", host="h", device="cpu")
+        jobs_left = lifecycle.claim(backend, worker="w", host="h", device="cpu")
         if jobs_left:
-            attempts.finish_failed(backend, jobs_left, FailureCode.INTERNAL, "done with it")
+            lifecycle.finish_failed(backend, jobs_left, FailureCode.INTERNAL, "done with it")
 
 
 def test_a_job_may_start_from_a_policy_and_then_keeps_it(backend: Backend) -> None:
@@ -301,13 +304,13 @@ def test_a_job_may_start_from_a_policy_and_then_keeps_it(backend: Backend) -> No
 def test_a_job_is_deleted_with_all_that_hangs_on_it(backend: Backend) -> None:
     job_id = submit(backend).id
     held = claim(backend)
-    attempts.begin(backend, held)
+    lifecycle.begin(backend, held)
     recording.record_points(backend, held, [point(1)])
     recording.record_samples(backend, held, 1, [{"prompt": "p", "reference": "r", "policy": "y"}])
     checkpoint(backend, held, 1)
     with pytest.raises(jobs.JobNotDeletable):
         jobs.delete(backend, PROJECT, job_id)
-    attempts.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(backend, held, publication(backend, held))
     jobs.delete(backend, PROJECT, job_id)
     with pytest.raises(jobs.JobNotFound):
         jobs.get(backend, PROJECT, job_id)

@@ -18,10 +18,13 @@ from core.domain.errors import Fenced
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import AttemptOutcome, Stage
 from core.domain.trainer_protocol import Progress, StageChanged, TrainerEvent
-from core.services import attempts, checkpoints, datasets, jobs, recording, sweep
-from core.services.attempts import StoredTree
+from core.services.attempts import checkpoints, lifecycle, recording
+from core.services.attempts.checkpoints import NewStageOutput
+from core.services.attempts.lifecycle import StoredTree
 from core.services.backend import Backend
-from core.services.checkpoints import NewStageOutput
+from core.services.datasets import datasets
+from core.services.jobs import jobs
+from core.services.operations import sweep
 
 Result = TypeVar("Result")
 
@@ -54,7 +57,7 @@ def test_a_whole_run(forgetful: Backend) -> None:
     job_id = submit(forgetful).id
     held = claim(forgetful)
     assert (held.job_id, held.attempt) == (job_id, 1)
-    attempts.begin(forgetful, held)
+    lifecycle.begin(forgetful, held)
     recording.stage_changed(forgetful, held, StageChanged(stage="dpo", status="started", total_steps=3))
     recording.record_points(forgetful, held, [point(1), point(2)])
     recording.record_progress(forgetful, held, Progress(stage="dpo", step=2, total_steps=3))
@@ -67,18 +70,18 @@ def test_a_whole_run(forgetful: Backend) -> None:
     )
     checkpoints.commit_stage_output(forgetful, held, output)
     assert jobs.pause(forgetful, PROJECT, job_id).job.desired.value == "pause"
-    attempts.finish_paused(forgetful, held)
+    lifecycle.finish_paused(forgetful, held)
     jobs.resume(forgetful, PROJECT, job_id)
     held = claim(forgetful)
     assert held.attempt == 2
-    resumed = attempts.begin(forgetful, held)
+    resumed = lifecycle.begin(forgetful, held)
     assert resumed is not None
     checkpoints.mark_checkpoint_corrupt(forgetful, held, resumed.checkpoint_id, "x")
-    older = attempts.begin(forgetful, held)
+    older = lifecycle.begin(forgetful, held)
     assert older is not None
     assert older.step == 1
     recording.record_points(forgetful, held, [point(2), point(3)])
-    attempts.finish_succeeded(forgetful, held, publication(forgetful, held))
+    lifecycle.finish_succeeded(forgetful, held, publication(forgetful, held))
     assert jobs.get(forgetful, PROJECT, job_id).status.value == "succeeded"
     assert len(rows_of(forgetful, Attempt, job_id)) == 2
     assert len(rows_of(forgetful, Checkpoint, job_id)) == 2
@@ -105,7 +108,7 @@ def test_a_whole_run(forgetful: Backend) -> None:
 def test_a_job_handed_back(forgetful: Backend, outcome: AttemptOutcome) -> None:
     job_id = submit(forgetful).id
     held = claim(forgetful)
-    attempts.release(forgetful, held, outcome)
+    lifecycle.release(forgetful, held, outcome)
     job = forgetful.database.read(lambda session: session.get(Job, job_id))
     assert job is not None
     assert (job.status.value, job.crash_count) == ("queued", outcome is AttemptOutcome.CRASHED)
@@ -116,7 +119,7 @@ def test_a_failure_a_retry_and_the_deletion_of_both(forgetful: Backend) -> None:
     job_id = submit(forgetful).id
     held = claim(forgetful)
     checkpoint(forgetful, held, 1)
-    attempts.finish_failed(forgetful, held, FailureCode.BAD_DATA, "x")
+    lifecycle.finish_failed(forgetful, held, FailureCode.BAD_DATA, "x")
     retried = jobs.retry(forgetful, PROJECT, job_id)
     assert len(rows_of(forgetful, Checkpoint, retried.id)) == 1
     jobs.delete(forgetful, PROJECT, job_id)
@@ -131,7 +134,7 @@ def test_a_cancelled_run_and_a_lease_taken_away(forgetful: Backend) -> None:
     job_id = submit(forgetful).id
     held = claim(forgetful)
     jobs.cancel(forgetful, PROJECT, job_id, save=True)
-    attempts.finish_cancelled(forgetful, held, publication(forgetful, held))
+    lifecycle.finish_cancelled(forgetful, held, publication(forgetful, held))
     assert kinds(forgetful, job_id).count("cancelled") == 1
 
     other_id = submit(forgetful).id
@@ -140,4 +143,4 @@ def test_a_cancelled_run_and_a_lease_taken_away(forgetful: Backend) -> None:
     sweep.expire(forgetful, lease)
     assert kinds(forgetful, other_id).count("requeued") == 1
     with pytest.raises(Fenced):
-        attempts.heartbeat(forgetful, held)
+        lifecycle.heartbeat(forgetful, held)

@@ -21,11 +21,13 @@ from core.database.tables.access import ProjectLimits
 from core.database.tables.jobs import Job
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import JobStatus
-from core.services import attempts, jobs, projects
-from core.services.attempts import Claim
+from core.services.access import projects
+from core.services.access.projects import Limits
+from core.services.attempts import lifecycle
+from core.services.attempts.lifecycle import Claim
 from core.services.backend import Backend
 from core.services.ids import new_id
-from core.services.projects import Limits
+from core.services.jobs import jobs
 
 NAMES = (PROJECT, "a", "b", "c")
 MAX_EXAMPLES = int(os.environ.get("QUEUE_EXAMPLES", "25"))
@@ -84,7 +86,7 @@ def positions(backend: Backend, job_ids: set[str] | None = None) -> dict[str, in
 
 
 def next_claim(backend: Backend) -> Claim | None:
-    return attempts.claim(backend, worker="w", host="h", device="cpu")
+    return lifecycle.claim(backend, worker="w", host="h", device="cpu")
 
 
 def expected_next(queued: dict[str, Row], running: Counter[str], limits: dict[str, int]) -> str | None:
@@ -103,7 +105,7 @@ def test_jobs_are_claimed_in_the_order_of_their_positions(
     first = [held for _ in range(min(num_first, len(wanted))) if (held := next_claim(backend))]
     for held, is_ended in zip(first, ended, strict=False):
         if is_ended:
-            attempts.finish_failed(backend, held, FailureCode.BAD_DATA, "x")
+            lifecycle.finish_failed(backend, held, FailureCode.BAD_DATA, "x")
 
     told = positions(backend)
     assert sorted(told.values()) == list(range(1, len(wanted) - len(first) + 1))
@@ -139,7 +141,7 @@ def test_the_project_with_the_fewest_running_jobs_is_next_within_limits(
             live.append(held)
         if which < len(live):
             done = live.pop(which)
-            attempts.finish_failed(backend, done, FailureCode.BAD_DATA, "x")
+            lifecycle.finish_failed(backend, done, FailureCode.BAD_DATA, "x")
             running[done.project_id] -= 1
 
 
@@ -173,7 +175,7 @@ def test_claims_under_way_are_passed_over_in_turn(backend: Backend, template: di
         for job_id in held:
             assert lock_job(session, job_id)
         other = claim(backend)
-        attempts.release(backend, other, attempts.AttemptOutcome.DRAINED)
+        lifecycle.release(backend, other, lifecycle.AttemptOutcome.DRAINED)
         return other.job_id
 
     for held, expected in (([0], 2), ([0, 2], 1), ([0, 1, 2], 3)):

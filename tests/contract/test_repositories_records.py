@@ -25,24 +25,16 @@ from core.datasets.result import DatasetRejected
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import InvalidRequest, NotFound, Unavailable
 from core.domain.failure_codes import FailureCode
-from core.services import (
-    artifacts,
-    attempts,
-    base_models,
-    dataset_processing,
-    datasets,
-    garbage_collection,
-    health,
-    idempotency,
-    jobs,
-    metrics,
-    policies,
-    recording,
-    stored_files,
-)
+from core.services.access import idempotency
+from core.services.access.idempotency import Answer, IdempotentRequest, Reservation
+from core.services.attempts import lifecycle, recording
 from core.services.backend import Backend
-from core.services.idempotency import Answer, IdempotentRequest, Reservation
-from core.services.metrics import MetricsQuery
+from core.services.base_models import starting_points
+from core.services.curves import pages
+from core.services.curves.pages import MetricsQuery
+from core.services.datasets import datasets, processing
+from core.services.jobs import artifacts, checkpoint_policies, jobs, stored_files
+from core.services.operations import garbage_collection, health
 from core.storage import keys
 from core.storage.object_store import ObjectInfo, ObjectNotFound
 
@@ -66,15 +58,15 @@ def test_pages_of_a_curve_join_without_gap(backend: Backend) -> None:
     recording.record_points(backend, held, [point(step, stage="sft") for step in range(1, 6)])
     recording.record_points(backend, held, [point(1, split="validation", other=2.0), point(1)])
 
-    first = metrics.page(backend, PROJECT, job_id, MetricsQuery(limit=4))
-    second = metrics.page(backend, PROJECT, job_id, MetricsQuery(after=first.last_seq, limit=4))
+    first = pages.page(backend, PROJECT, job_id, MetricsQuery(limit=4))
+    second = pages.page(backend, PROJECT, job_id, MetricsQuery(after=first.last_seq, limit=4))
     assert (first.last_seq, first.has_more, second.last_seq, second.has_more) == (4, True, 7, False)
     assert [found.seq for found in first.points + second.points] == [1, 2, 3, 4, 5, 6, 7]
 
-    chosen = metrics.page(backend, PROJECT, job_id, MetricsQuery(split="validation", names=("other", "absent")))
+    chosen = pages.page(backend, PROJECT, job_id, MetricsQuery(split="validation", names=("other", "absent")))
     assert [found.values for found in chosen.points] == [{"other": 2.0}]
     assert chosen.last_seq == 7, "what was filtered out is not asked for again"
-    thinned = metrics.page(backend, PROJECT, job_id, MetricsQuery(max_points=3))
+    thinned = pages.page(backend, PROJECT, job_id, MetricsQuery(max_points=3))
     assert len(thinned.points) == 3
 
 
@@ -144,10 +136,10 @@ def test_a_data_set_may_be_checked_later(
     assert made.status == "processing"
     with pytest.raises(datasets.DatasetNotReady):
         datasets.list_rows(backend, PROJECT, made.id)
-    task = dataset_processing.take_next(backend, "checker")
+    task = processing.take_next(backend, "checker")
     assert task is not None
-    assert dataset_processing.take_next(backend, "other") is None, "it is leased"
-    dataset_processing.process(backend, task)
+    assert processing.take_next(backend, "other") is None, "it is leased"
+    processing.process(backend, task)
 
     done = datasets.get(backend, PROJECT, made.id)
     assert done.status == became
@@ -163,22 +155,22 @@ def test_a_data_set_may_be_checked_later(
 
 def test_a_check_whose_process_died_is_taken_over_and_at_last_given_up(backend: Backend, tmp_path: Path) -> None:
     made = datasets.create_later(backend, PROJECT, upload(tmp_path, GOOD_ROWS))
-    first = dataset_processing.take_next(backend, "dead")
+    first = processing.take_next(backend, "dead")
     assert first is not None
-    for _ in range(dataset_processing.MAX_TRIES):
+    for _ in range(processing.MAX_TRIES):
         backend.database.write(
             lambda session: session.execute(text("UPDATE datasets SET lease_expires_at = created_at"))
         )
-        task = dataset_processing.take_next(backend, "next")
+        task = processing.take_next(backend, "next")
         assert task is not None
-    dataset_processing.process(backend, first)
+    processing.process(backend, first)
     assert datasets.get(backend, PROJECT, made.id).status == "processing", "the dead one came too late"
-    dataset_processing.process(backend, task)
+    processing.process(backend, task)
     assert datasets.get(backend, PROJECT, made.id).status == "rejected"
 
 
 def test_the_processor_finds_waiting_data_sets(backend: Backend, tmp_path: Path) -> None:
-    processor = dataset_processing.DatasetProcessor(backend)
+    processor = processing.DatasetProcessor(backend)
     processor.start()
     try:
         made = datasets.create_later(backend, PROJECT, upload(tmp_path, GOOD_ROWS))
@@ -214,7 +206,7 @@ def test_pruned_and_deleted_objects_go_and_named_ones_stay(backend: Backend) -> 
     assert [key for key in objects(backend) if "dpo-00000001" in key] == []
     assert len(objects(backend)) == 2
 
-    attempts.finish_failed(backend, held, FailureCode.INTERNAL, "x")
+    lifecycle.finish_failed(backend, held, FailureCode.INTERNAL, "x")
     retried = jobs.retry(backend, PROJECT, job_id)
     jobs.delete(backend, PROJECT, job_id)
     garbage_collection.collect(backend)
@@ -359,10 +351,10 @@ def test_base_models_then_policies_the_newest_first(backend: Backend) -> None:
     for _ in range(2):
         tuned.append(submit(backend).id)
         held = claim(backend)
-        attempts.finish_succeeded(backend, held, publication(backend, held))
+        lifecycle.finish_succeeded(backend, held, publication(backend, held))
     seen, cursor = [], None
     while True:
-        page = base_models.list_models(backend, PROJECT, limit=1, cursor=cursor)
+        page = starting_points.list_models(backend, PROJECT, limit=1, cursor=cursor)
         seen += page.data
         cursor = page.next_cursor
         if cursor is None:
@@ -381,7 +373,7 @@ def test_a_checkpoint_of_a_finished_job_can_be_a_base_model(backend: Backend) ->
     checkpoint_id = checkpoint_with_policy(backend, held, 1, {"model.safetensors": b"w"})
     with pytest.raises(InvalidRequest, match="running"):
         submit(backend, base_model=f"{source}@{checkpoint_id}")
-    attempts.finish_failed(backend, held, FailureCode.INTERNAL, "x")
+    lifecycle.finish_failed(backend, held, FailureCode.INTERNAL, "x")
     assert submit(backend, base_model=f"{source}@{checkpoint_id}").status.value == "queued"
     with pytest.raises(InvalidRequest, match="no policy of a checkpoint"):
         submit(backend, base_model=f"{source}@ckpt_none")
@@ -395,7 +387,7 @@ def test_artifacts_are_listed_and_read(backend: Backend) -> None:
     held = claim(backend)
     with pytest.raises(artifacts.ArtifactNotFound):
         artifacts.get(backend, PROJECT, job_id)
-    attempts.finish_succeeded(backend, held, publication(backend, held, ["b.json", "adapter/a.json"]))
+    lifecycle.finish_succeeded(backend, held, publication(backend, held, ["b.json", "adapter/a.json"]))
     found = artifacts.get(backend, PROJECT, job_id)
     assert [file.path for file in found.files] == ["adapter/a.json", "b.json"]
     file = artifacts.find_file(backend, PROJECT, job_id, "b.json")
@@ -432,8 +424,8 @@ def test_missing_things_are_not_found(backend: Backend) -> None:
     for look in (
         lambda: jobs.get(backend, PROJECT, "job_none"),
         lambda: jobs.cancel(backend, PROJECT, "job_none"),
-        lambda: metrics.page(backend, PROJECT, "job_none", MetricsQuery()),
-        lambda: policies.list_checkpoints(backend, PROJECT, "job_none"),
+        lambda: pages.page(backend, PROJECT, "job_none", MetricsQuery()),
+        lambda: checkpoint_policies.list_checkpoints(backend, PROJECT, "job_none"),
         lambda: jobs.patch(backend, "another", job_id, {}),
         lambda: b"".join(datasets.content(backend, PROJECT, "ds_1").chunks),
     ):

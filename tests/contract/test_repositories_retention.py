@@ -11,12 +11,14 @@ from core.database.columns import database_after
 from core.database.session import Database
 from core.database.tables.jobs import Job
 from core.domain.job_state import Stage
-from core.services import artifacts, attempts, events, garbage_collection, jobs, policies, retention
-from core.services.artifacts import ArtifactNotFound
-from core.services.attempts import StoredTree
+from core.services.attempts import lifecycle
+from core.services.attempts.checkpoints import NewStageOutput, commit_stage_output
+from core.services.attempts.lifecycle import StoredTree
 from core.services.backend import Backend
-from core.services.checkpoints import NewStageOutput, commit_stage_output
-from core.services.sweep import Sweeper
+from core.services.jobs import artifacts, checkpoint_policies, events, jobs, retention
+from core.services.jobs.artifacts import ArtifactNotFound
+from core.services.operations import garbage_collection
+from core.services.operations.sweep import Sweeper
 from core.storage import keys
 
 DAY_SECONDS = 86_400
@@ -38,7 +40,7 @@ def finish(backend: Backend, days_ago: float, **fields: object) -> str:
     backend.store.put_bytes(prefix + "manifest.json", b"{}")
     tree = StoredTree(prefix=prefix, manifest_sha256="2" * 64)
     commit_stage_output(backend, held, NewStageOutput(stage=Stage.SFT, digest=held.job_id, tree=tree, num_bytes=2))
-    attempts.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(backend, held, publication(backend, held))
     then = database_after(-days_ago * DAY_SECONDS)
     backend.database.write(
         lambda session: session.execute(update(Job).where(Job.id == held.job_id).values(finished_at=then))
@@ -69,8 +71,8 @@ def test_checkpoints_go_when_their_days_are_over(database: Database, tmp_path: P
     assert retention.apply(backend) == 1
     assert kinds_stored(backend, old) == {"stages", "artifact"}
     assert kinds_stored(backend, young) == ALL
-    assert policies.list_checkpoints(backend, PROJECT, old) == []
-    assert len(policies.list_checkpoints(backend, PROJECT, young)) == 2
+    assert checkpoint_policies.list_checkpoints(backend, PROJECT, old) == []
+    assert len(checkpoint_policies.list_checkpoints(backend, PROJECT, young)) == 2
     assert artifacts.get(backend, PROJECT, old).files
     last = events.list_events(backend, PROJECT, old)[-1]
     assert (last.kind, last.data) == ("retention", {"what": "checkpoints"})
@@ -111,7 +113,7 @@ def test_a_pass_is_bounded_and_the_next_goes_on(
     backend = keeping(tmp_path, database, keep_checkpoints_days=1)
     ended = [finish(backend, days_ago=days) for days in (3, 5, 4)]
     assert retention.apply(backend) == 2
-    assert policies.list_checkpoints(backend, PROJECT, ended[0]) != [], "the oldest went first"
+    assert checkpoint_policies.list_checkpoints(backend, PROJECT, ended[0]) != [], "the oldest went first"
     assert retention.apply(backend) == 1
 
 

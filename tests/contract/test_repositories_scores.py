@@ -7,8 +7,10 @@ import pytest
 from backends import PROJECT, add_dataset, claim, publication, submit
 from sqlalchemy import text
 
-from core.services import attempts, jobs, light_requests, scores
+from core.services.attempts import lifecycle
 from core.services.backend import Backend
+from core.services.jobs import jobs
+from core.services.requests import requests, scores
 from core.storage import keys
 
 ITEMS: dict[str, Any] = {"items": [{"prompt": "p", "response": "r"}]}
@@ -19,7 +21,7 @@ def job_id(backend: Backend) -> str:
     add_dataset(backend)
     job_id = submit(backend, sft="skip").id
     held = claim(backend)
-    attempts.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(backend, held, publication(backend, held))
     return job_id
 
 
@@ -50,21 +52,21 @@ def test_a_lane_that_is_gone_is_followed_by_another_which_alone_may_answer(backe
     second = scores.claim(backend, 60)
     assert first is not None
     assert second is not None
-    assert not light_requests.renew(backend, first.lease, 60)
+    assert not requests.renew(backend, first.lease, 60)
     scores.finish(backend, first, [{"reward": 1.0}])
     assert scores.get(backend, PROJECT, job_id, asked.id).status == "running"
-    assert light_requests.renew(backend, second.lease, 60)
+    assert requests.renew(backend, second.lease, 60)
     scores.finish(backend, second, [{"reward": 2.0}])
     assert scores.get(backend, PROJECT, job_id, asked.id).results == [{"reward": 2.0}]
 
 
 def test_what_ends_every_lane_is_given_up_and_a_drain_costs_nothing(backend: Backend, job_id: str) -> None:
     asked = scores.create(backend, PROJECT, job_id, ITEMS)
-    for _ in range(2 * light_requests.MAX_TRIES):
+    for _ in range(2 * requests.MAX_TRIES):
         held = scores.claim(backend, 60)
         assert held is not None
-        light_requests.give_back(backend, held.lease)
-    for _ in range(light_requests.MAX_TRIES):
+        requests.give_back(backend, held.lease)
+    for _ in range(requests.MAX_TRIES):
         assert scores.claim(backend, 60) is not None
         end_leases(backend)
     assert scores.claim(backend, 60) is None
@@ -80,7 +82,7 @@ def test_without_the_policy_before_dpo_there_are_no_rewards(backend: Backend) ->
     held = claim(backend)
     made = publication(backend, held)
     backend.store.put_bytes(made.tree.prefix + "evaluation.json", json.dumps({"sft_digest": "0" * 64}).encode())
-    attempts.finish_succeeded(backend, held, made)
+    lifecycle.finish_succeeded(backend, held, made)
     asked = scores.create(backend, PROJECT, job_id, ITEMS)
     assert scores.claim(backend, 60) is None
     answer = scores.get(backend, PROJECT, job_id, asked.id)

@@ -24,10 +24,12 @@ from core.database.schema import metadata
 from core.domain.errors import Conflict, Fenced
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import FINAL_STATUSES, MAX_CRASHES, AttemptOutcome, Desired, JobStatus
-from core.services import attempts, events, jobs, metrics, recording
-from core.services.attempts import Claim
+from core.services.attempts import lifecycle, recording
+from core.services.attempts.lifecycle import Claim
 from core.services.backend import Backend
-from core.services.sweep import expire, list_leases
+from core.services.curves import pages
+from core.services.jobs import events, jobs
+from core.services.operations.sweep import expire, list_leases
 
 MAX_EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "5"))
 MAX_STEPS = 40
@@ -101,7 +103,7 @@ class JobHistories(RuleBasedStateMachine):
             session.execute(text("UPDATE jobs SET next_run_at = created_at"))
 
         self.backend.database.write(make_due)
-        held = attempts.claim(self.backend, worker="w", host="h", device="cpu")
+        held = lifecycle.claim(self.backend, worker="w", host="h", device="cpu")
         queued = [job_id for job_id, model in self.models.items() if model.status is JobStatus.QUEUED]
         assert (held is not None) == bool(queued)
         if held is None:
@@ -129,13 +131,13 @@ class JobHistories(RuleBasedStateMachine):
     @rule(held=claims)
     def heartbeat(self, held: Claim) -> None:
         replies = []
-        model = self.as_worker(held, lambda: replies.append(attempts.heartbeat(self.backend, held)))
+        model = self.as_worker(held, lambda: replies.append(lifecycle.heartbeat(self.backend, held)))
         if model:
             assert replies[0].desired is model.desired
 
     @rule(held=claims)
     def begin(self, held: Claim) -> None:
-        model = self.as_worker(held, lambda: attempts.begin(self.backend, held))
+        model = self.as_worker(held, lambda: lifecycle.begin(self.backend, held))
         if model and not model.is_begun:
             model.is_begun = True
             model.steps = [step for step in model.steps if step <= model.newest_checkpoint]
@@ -166,8 +168,8 @@ class JobHistories(RuleBasedStateMachine):
         published = publication(self.backend, held)
         model = self.models.get(held.job_id)
         if model and model.status is JobStatus.SUCCEEDED and model.attempt == held.attempt:
-            attempts.finish_succeeded(self.backend, held, published)
-        elif self.as_worker(held, lambda: attempts.finish_succeeded(self.backend, held, published)) and model:
+            lifecycle.finish_succeeded(self.backend, held, published)
+        elif self.as_worker(held, lambda: lifecycle.finish_succeeded(self.backend, held, published)) and model:
             model.end(JobStatus.SUCCEEDED)
 
     @rule(held=claims, outcome=st.sampled_from([AttemptOutcome.CRASHED, AttemptOutcome.DRAINED]))
@@ -175,7 +177,7 @@ class JobHistories(RuleBasedStateMachine):
         model = self.models.get(held.job_id)
         if model is None or (model.status, model.attempt) != (JobStatus.RUNNING, held.attempt):
             return
-        attempts.release(self.backend, held, outcome)
+        lifecycle.release(self.backend, held, outcome)
         model.give_back(is_free=outcome is AttemptOutcome.DRAINED)
 
     @rule(held=claims)
@@ -185,10 +187,10 @@ class JobHistories(RuleBasedStateMachine):
         if model is None or (model.status, model.attempt) != (JobStatus.RUNNING, held.attempt):
             return
         if model.desired is Desired.CANCEL:
-            attempts.finish_cancelled(self.backend, held)
+            lifecycle.finish_cancelled(self.backend, held)
             model.end(JobStatus.CANCELLED)
         else:
-            attempts.finish_paused(self.backend, held)
+            lifecycle.finish_paused(self.backend, held)
             model.give_back(is_free=True)
 
     @rule(held=claims)
@@ -196,7 +198,7 @@ class JobHistories(RuleBasedStateMachine):
         model = self.models.get(held.job_id)
         if model is None or (model.status, model.attempt) != (JobStatus.RUNNING, held.attempt):
             return
-        attempts.finish_failed(self.backend, held, FailureCode.BAD_DATA, "x")
+        lifecycle.finish_failed(self.backend, held, FailureCode.BAD_DATA, "x")
         model.end(JobStatus.FAILED)
 
     @rule(held=claims)
@@ -268,7 +270,7 @@ class JobHistories(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for job_id, model in self.models.items():
-            steps = [found.step for found in metrics.all_points(self.backend, PROJECT, job_id)]
+            steps = [found.step for found in pages.all_points(self.backend, PROJECT, job_id)]
             assert steps == model.steps
             history = events.list_events(self.backend, PROJECT, job_id)
             assert [event.seq for event in history] == list(range(1, len(history) + 1))

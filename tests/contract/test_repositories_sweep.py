@@ -26,13 +26,11 @@ from core.database.repositories import garbage
 from core.database.repositories import jobs as job_rows
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import MAX_CRASHES, AttemptOutcome
-from core.services import (
-    attempts,
-    jobs,
-    sweep,
-)
+from core.services.attempts import lifecycle
 from core.services.backend import Backend
-from core.services.sweep import Lease, LeaseWatch, Sweeper, expire, list_leases
+from core.services.jobs import jobs
+from core.services.operations import sweep
+from core.services.operations.sweep import Lease, LeaseWatch, Sweeper, expire, list_leases
 from core.storage.object_store import ObjectInfo
 
 
@@ -89,7 +87,7 @@ def test_the_sweeper_leaves_a_worker_alone_that_beats(backend: Backend) -> None:
     sweeper = Sweeper(backend)
     until = time.monotonic() + 3 * LEASE_SECONDS
     while time.monotonic() < until:
-        attempts.heartbeat(backend, held)
+        lifecycle.heartbeat(backend, held)
         sweeper.sweep()
         time.sleep(LEASE_SECONDS / 10)
     assert status(backend, job_id) == "running"
@@ -101,7 +99,7 @@ def test_an_old_lease_is_not_killed_by_a_watcher_that_just_came(backend: Backend
     held = claim(backend)
     backend.database.write(lambda session: session.execute(text("UPDATE jobs SET lease_expires_at = created_at")))
     Sweeper(backend).sweep()
-    assert attempts.heartbeat(backend, held).desired == "run"
+    assert lifecycle.heartbeat(backend, held).desired == "run"
 
 
 @pytest.mark.parametrize(("wish", "became"), [(jobs.cancel, "cancelled"), (jobs.pause, "paused")])
@@ -120,7 +118,7 @@ def test_a_lost_lease_costs_only_without_a_new_checkpoint(backend: Backend) -> N
         checkpoint(backend, held, step)
         lose(backend, held)
     assert status(backend, with_progress) == "queued"
-    attempts.finish_failed(backend, claim(backend), FailureCode.INTERNAL, "enough")
+    lifecycle.finish_failed(backend, claim(backend), FailureCode.INTERNAL, "enough")
 
     without = submit(backend).id
     for _ in range(MAX_CRASHES):
@@ -161,7 +159,7 @@ def test_an_expiry_that_comes_after_a_beat_does_nothing(backend: Backend) -> Non
     job_id = submit(backend).id
     held = claim(backend)
     seen = next(iter(list_leases(backend)))
-    attempts.heartbeat(backend, held)
+    lifecycle.heartbeat(backend, held)
     assert expire(backend, seen) is False
     assert status(backend, job_id) == "running"
 

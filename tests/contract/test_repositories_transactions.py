@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 from core.database import session as session_module
 from core.database.session import MAX_TRIES, Database, DatabaseUnavailable
 from core.domain.errors import Conflict
-from core.services import jobs, recording
+from core.services.attempts import recording
 from core.services.backend import Backend
+from core.services.jobs import jobs
 
 
 def count_jobs(session: Session) -> int:

@@ -9,10 +9,10 @@ from sqlalchemy import func, select
 from core.database.tables.objects import StageBuild
 from core.domain.job_state import AttemptOutcome, Stage
 from core.domain.trainer_protocol import StageChanged
-from core.services import attempts, checkpoints, recording, stage_builds
-from core.services.attempts import Claim, StoredTree
+from core.services.attempts import checkpoints, lifecycle, recording, stage_builds
+from core.services.attempts.lifecycle import Claim, StoredTree
+from core.services.attempts.stage_builds import Builder
 from core.services.backend import Backend
-from core.services.stage_builds import Builder
 
 DIGEST = "d" * 64
 
@@ -54,7 +54,7 @@ def test_an_attempt_that_is_over_builds_nothing(backend: Backend) -> None:
     first, second = start(backend), start(backend)
     assert announce(backend, first) is None
     assert announce(backend, first, "e" * 64) is None
-    attempts.release(backend, first, AttemptOutcome.DRAINED)
+    lifecycle.release(backend, first, AttemptOutcome.DRAINED)
     assert announce(backend, second) is None
     again = claim(backend)
     assert (again.job_id, again.attempt) == (first.job_id, 2)

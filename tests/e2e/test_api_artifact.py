@@ -11,8 +11,9 @@ import pytest
 from api_server import RunningApi
 from backends import PROJECT, checkpoint_with_policy, claim, point
 
-from core.services import attempts, events, recording
-from core.services.attempts import Publication, PublishedFile, StoredTree
+from core.services.attempts import lifecycle, recording
+from core.services.attempts.lifecycle import Publication, PublishedFile, StoredTree
+from core.services.jobs import events
 from core.storage import keys
 from preftune import ApiError, Client, DownloadFailed
 
@@ -35,7 +36,7 @@ def job_id(api: RunningApi) -> str:
         digest = hashlib.sha256(content).hexdigest()
         published.append(PublishedFile(path=path, key=prefix + path, num_bytes=len(content), sha256=digest))
     tree = StoredTree(prefix=prefix, manifest_sha256="3" * 64)
-    attempts.finish_succeeded(api.backend, held, Publication(tree=tree, files=published))
+    lifecycle.finish_succeeded(api.backend, held, Publication(tree=tree, files=published))
     return str(job["id"])
 
 
@@ -201,7 +202,7 @@ def test_a_checkpoint_is_listed_and_comes_as_a_folder(api: RunningApi, tmp_path:
     held = claim(api.backend)
     while held.job_id != job_id:  # what other tests have left queued
         held = claim(api.backend)
-    attempts.begin(api.backend, held)
+    lifecycle.begin(api.backend, held)
     files = {"model.safetensors": b"weights", "adapter/adapter_config.json": b"{}"}
     recording.record_points(api.backend, held, [point(4, 0.25, split="validation")])
     checkpoint_id = checkpoint_with_policy(api.backend, held, 4, files)
@@ -217,6 +218,6 @@ def test_a_checkpoint_is_listed_and_comes_as_a_folder(api: RunningApi, tmp_path:
         with pytest.raises(ApiError) as refusal:
             client.jobs.download_checkpoint(job_id, "ckpt_none", tmp_path / "none")
         assert refusal.value.code == "checkpoint-not-found"
-    attempts.finish_succeeded(
+    lifecycle.finish_succeeded(
         api.backend, held, Publication(tree=StoredTree(prefix="x/", manifest_sha256="4" * 64), files=[])
     )

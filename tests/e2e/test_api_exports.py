@@ -11,8 +11,9 @@ from backends import claim, publication, set_architecture
 from typer.testing import CliRunner
 
 from cli.main import app
-from core.services import attempts, exports, light_requests
-from core.services.exports import ExportedFile
+from core.services.attempts import lifecycle
+from core.services.requests import exports, requests
+from core.services.requests.exports import ExportedFile
 from preftune import Client, ExportFailed
 
 CONTENT = b"GGUF" + bytes(range(256)) * 500
@@ -24,7 +25,7 @@ def published(api: RunningApi, architecture: str) -> str:
     job = api.submit(sft="skip", priority=100)
     held = claim(api.backend)
     assert held.job_id == job["id"]
-    attempts.finish_succeeded(api.backend, held, publication(api.backend, held))
+    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
     return str(job["id"])
 
 
@@ -40,7 +41,7 @@ def make_next(api: RunningApi, content: bytes | None = CONTENT) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     if content is None:
-        light_requests.fail(api.backend, held.lease, "llama.cpp does not know how this tokenizer splits text.")
+        requests.fail(api.backend, held.lease, "llama.cpp does not know how this tokenizer splits text.")
         return
     key = held.prefix + "policy.gguf"
     api.backend.store.put_bytes(key, content)

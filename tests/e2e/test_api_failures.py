@@ -19,7 +19,7 @@ def failing(error: Exception) -> Callable[..., Any]:
 
 
 def test_an_unexpected_error_is_told_without_its_text(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.services.jobs.list_page", failing(RuntimeError("secret in /etc/path")))
+    monkeypatch.setattr("core.services.jobs.jobs.list_page", failing(RuntimeError("secret in /etc/path")))
     response = api.http.get("/jobs")
     assert (response.status_code, response.json()["code"]) == (500, "internal-error")
     assert response.json()["request_id"] == response.headers["x-request-id"]

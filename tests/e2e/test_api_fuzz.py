@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.app import create_app
-from api.openapi import describe
-from core.services import recording
+from api.docs.openapi import describe
+from core.services.attempts import recording
 from core.settings import Settings
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"

@@ -11,8 +11,9 @@ from api_server import RunningApi, pairs, pointers
 from backends import BASE_MODEL, PROJECT, claim
 
 from core.domain.failure_codes import FailureCode
-from core.services import attempts, idempotency
-from core.services.idempotency import IdempotentRequest, Reservation
+from core.services.access import idempotency
+from core.services.access.idempotency import IdempotentRequest, Reservation
+from core.services.attempts import lifecycle
 
 NUM_CONCURRENT = 20
 
@@ -96,7 +97,7 @@ def test_uploads_and_retries_are_created_once_too(api: RunningApi) -> None:
     for job in api.http.get("/jobs", params={"status": "queued", "limit": 100}).json()["data"]:
         api.http.post(f"/jobs/{job['id']}/cancel")
     job = api.submit()
-    attempts.finish_failed(api.backend, claim(api.backend), FailureCode.BAD_DATA, "Line 3 is empty.")
+    lifecycle.finish_failed(api.backend, claim(api.backend), FailureCode.BAD_DATA, "Line 3 is empty.")
     retries = [api.http.post(f"/jobs/{job['id']}/retry", headers={"Idempotency-Key": "k8"}) for _ in range(2)]
     assert [retry.status_code for retry in retries] == [201, 201]
     assert retries[0].json()["id"] == retries[1].json()["id"]

@@ -11,8 +11,8 @@ from backends import BASE_MODEL, PROJECT, checkpoint, claim, point, publication
 
 from core.domain.dataset_rows import DatasetKind
 from core.domain.failure_codes import FailureCode
-from core.services import attempts, recording
-from core.services.attempts import Claim
+from core.services.attempts import lifecycle, recording
+from core.services.attempts.lifecycle import Claim
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def drain_queue(api: RunningApi) -> None:
 def start(api: RunningApi, job: dict[str, Any]) -> Claim:
     held = claim(api.backend)
     assert held.job_id == job["id"]
-    attempts.begin(api.backend, held)
+    lifecycle.begin(api.backend, held)
     return held
 
 
@@ -98,7 +98,7 @@ def test_retry_and_delete(api: RunningApi, job: dict[str, Any]) -> None:
     held = start(api, job)
     recording.record_points(api.backend, held, [point(1), point(2)])
     checkpoint(api.backend, held, 1)
-    attempts.finish_failed(api.backend, held, FailureCode.BAD_DATA, "Line 3 is empty.")
+    lifecycle.finish_failed(api.backend, held, FailureCode.BAD_DATA, "Line 3 is empty.")
     failed = api.http.get(path).json()
     assert (failed["status"], failed["error"]["code"]) == ("failed", "bad_data")
     retried = api.http.post(f"{path}/retry")
@@ -169,7 +169,7 @@ def test_a_finished_job_is_a_model_to_start_from(api: RunningApi, job: dict[str,
     names = [model["name"] for model in api.http.get("/models").json()["data"]]
     assert names[0] == BASE_MODEL
     held = start(api, job)
-    attempts.finish_succeeded(api.backend, held, publication(api.backend, held))
+    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
     tuned = next(model for model in api.http.get("/models").json()["data"] if model["kind"] == "tuned")
     assert (tuned["name"], tuned["job_id"]) == (job["id"], job["id"])
     following = api.submit(base_model=job["id"])

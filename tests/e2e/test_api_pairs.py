@@ -10,8 +10,8 @@ import pytest
 from api_server import RunningApi
 from backends import claim
 
-from core.services import attempts
-from core.services.attempts import Publication, PublishedFile, StoredTree
+from core.services.attempts import lifecycle
+from core.services.attempts.lifecycle import Publication, PublishedFile, StoredTree
 from core.storage import keys
 from preftune import ApiError, Client
 
@@ -47,7 +47,7 @@ def job_id(api: RunningApi) -> str:
     digest = hashlib.sha256(content).hexdigest()
     file = PublishedFile(path="pairs.jsonl", key=prefix + "pairs.jsonl", num_bytes=len(content), sha256=digest)
     tree = StoredTree(prefix=prefix, manifest_sha256="3" * 64)
-    attempts.finish_succeeded(api.backend, held, Publication(tree=tree, files=[file]))
+    lifecycle.finish_succeeded(api.backend, held, Publication(tree=tree, files=[file]))
     return str(job["id"])
 
 

@@ -16,7 +16,8 @@ from sqlalchemy import update
 import preftune.datasets
 from core.clock import utc_now
 from core.database.tables.uploads import Upload
-from core.services import garbage_collection, uploads
+from core.services.datasets import parts
+from core.services.operations import garbage_collection
 from preftune import ApiError, Client, UploadInterrupted
 
 FILE = pairs(40)
@@ -56,7 +57,7 @@ def stored(api: RunningApi) -> list[Path]:
 
 
 def collect(api: RunningApi) -> None:
-    uploads.let_go_of_expired(api.backend)
+    parts.let_go_of_expired(api.backend)
     garbage_collection.collect(api.backend)
 
 
@@ -215,7 +216,7 @@ def test_an_abandoned_upload_is_let_go_of(api: RunningApi) -> None:
 
 def test_only_so_many_are_open(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
     announce(api)
-    monkeypatch.setattr(uploads, "MAX_OPEN_UPLOADS", 1)
+    monkeypatch.setattr(parts, "MAX_OPEN_UPLOADS", 1)
     response = api.http.post("/uploads", json={"num_bytes": 5})
     assert (response.status_code, response.json()["code"]) == (409, "too-many-uploads")
 
@@ -224,7 +225,7 @@ def test_the_client_sends_large_files_in_parts_and_goes_on(
     api: RunningApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preftune.datasets, "IN_PARTS_FROM_BYTES", 1000)
-    monkeypatch.setattr(uploads, "part_bytes", lambda num_bytes: 700)
+    monkeypatch.setattr(parts, "part_bytes", lambda num_bytes: 700)
     path = tmp_path / "pairs.jsonl"
     path.write_bytes(FILE)
     with Client(api.url) as client:

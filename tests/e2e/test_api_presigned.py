@@ -13,8 +13,8 @@ from backends import claim
 from relay import Relay
 from servers import S3Server, run_s3
 
-from core.services import attempts
-from core.services.attempts import Publication, PublishedFile, StoredTree
+from core.services.attempts import lifecycle
+from core.services.attempts.lifecycle import Publication, PublishedFile, StoredTree
 from core.services.backend import Backend
 from core.storage import keys
 from core.storage.s3 import S3Access, S3ObjectStore
@@ -57,7 +57,7 @@ def publish(backend: Backend) -> None:
     digest = hashlib.sha256(CONTENT).hexdigest()
     file = PublishedFile(path=NAME, key=prefix + NAME, num_bytes=len(CONTENT), sha256=digest)
     tree = StoredTree(prefix=prefix, manifest_sha256="3" * 64)
-    attempts.finish_succeeded(backend, held, Publication(tree=tree, files=[file]))
+    lifecycle.finish_succeeded(backend, held, Publication(tree=tree, files=[file]))
 
 
 def test_a_redirect_leads_to_the_bytes_in_the_store_for_a_short_time(

@@ -9,8 +9,8 @@ from api_server import RunningApi, serve
 from backends import claim, point
 from prometheus_client.parser import text_string_to_metric_families
 
-from core.services import attempts, recording
-from core.services.attempts import AttemptOutcome
+from core.services.attempts import lifecycle, recording
+from core.services.attempts.lifecycle import AttemptOutcome
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "docs" / "grafana" / "preftune.json"
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -32,7 +32,7 @@ def value(samples: Samples, name: str, **labels: str) -> float | None:
 def test_jobs_waits_steps_and_lost_attempts(api: RunningApi) -> None:
     first, second = api.submit()["id"], api.submit()["id"]
     held = claim(api.backend)
-    attempts.begin(api.backend, held)
+    lifecycle.begin(api.backend, held)
     recording.record_points(api.backend, held, [point(1, tokens_per_second=200.0, num_tokens=50.0)])
     samples = scrape(api)
     assert value(samples, "preftune_jobs", status="running") == 1
@@ -44,7 +44,7 @@ def test_jobs_waits_steps_and_lost_attempts(api: RunningApi) -> None:
     assert (value(samples, "preftune_oldest_queued_seconds") or -1) > 0
     assert value(samples, "preftune_step_seconds", job_id=held.job_id, stage="dpo") == 0.25
     assert value(samples, "preftune_tokens_per_second", job_id=held.job_id, stage="dpo") == 200
-    attempts.release(api.backend, held, AttemptOutcome.LOST)
+    lifecycle.release(api.backend, held, AttemptOutcome.LOST)
     samples = scrape(api)
     assert value(samples, "preftune_lease_losses_total") == 1
     assert value(samples, "preftune_attempts_total", outcome="lost") == 1

@@ -16,7 +16,7 @@ import structlog
 from api_server import RunningApi, pairs, serve
 
 from core.domain.access import Scope
-from core.services import api_keys, projects
+from core.services.access import api_keys, projects
 
 KEY = "pt_canary_0123456789abcdef"
 CONFIG = """

@@ -8,7 +8,8 @@ import pytest
 from api_server import RunningApi
 from backends import claim, publication
 
-from core.services import attempts, light_requests, scores
+from core.services.attempts import lifecycle
+from core.services.requests import requests, scores
 from preftune import Client, ScoringFailed
 
 ITEM = {"prompt": "p", "response": "r"}
@@ -18,7 +19,7 @@ ITEM = {"prompt": "p", "response": "r"}
 def job_id(api: RunningApi) -> str:
     job = api.submit(sft="skip")
     held = claim(api.backend)
-    attempts.finish_succeeded(api.backend, held, publication(api.backend, held))
+    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
     return str(job["id"])
 
 
@@ -29,7 +30,7 @@ def answer_next(api: RunningApi, results: list[dict[str, Any]] | None) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     if results is None:
-        light_requests.fail(api.backend, held.lease, "Scoring failed; the worker's log says more.")
+        requests.fail(api.backend, held.lease, "Scoring failed; the worker's log says more.")
     else:
         scores.finish(api.backend, held, results)
 

@@ -16,9 +16,11 @@ from toy_jobs import wait_for
 
 from api.live import feeds, stream
 from core.domain.trainer_protocol import TrainerEvent
-from core.services import attempts, jobs, live, recording
-from core.services.attempts import Claim
-from core.services.live import MAX_POINTS
+from core.services.attempts import lifecycle, recording
+from core.services.attempts.lifecycle import Claim
+from core.services.curves import live
+from core.services.curves.live import MAX_POINTS
+from core.services.jobs import jobs
 from preftune import ApiError, Client, ConnectionFailed
 from preftune.stream import parse
 
@@ -28,14 +30,14 @@ def held(api: RunningApi) -> Iterator[Claim]:
     """The only live job, claimed."""
     api.submit()
     claimed = claim(api.backend)
-    attempts.begin(api.backend, claimed)
+    lifecycle.begin(api.backend, claimed)
     yield claimed
     if api.http.get(f"/jobs/{claimed.job_id}").json().get("status") == "running":
-        attempts.finish_succeeded(api.backend, claimed, publication(api.backend, claimed))
+        lifecycle.finish_succeeded(api.backend, claimed, publication(api.backend, claimed))
 
 
 def finish(api: RunningApi, held: Claim) -> None:
-    attempts.finish_succeeded(api.backend, held, publication(api.backend, held))
+    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
 
 
 def test_points_status_and_events_come_as_they_happen_until_the_end(api: RunningApi, held: Claim) -> None:
@@ -95,9 +97,9 @@ def test_a_rewind_resets_the_chart(api: RunningApi, held: Claim) -> None:
     live = Reader(api.url, held.job_id)
     live.wait_for(lambda r: r.steps() == [1, 2, 3])
     away = live.events[-1].id
-    attempts.release(api.backend, held, attempts.AttemptOutcome.DRAINED)
+    lifecycle.release(api.backend, held, lifecycle.AttemptOutcome.DRAINED)
     again = claim(api.backend)
-    attempts.begin(api.backend, again)
+    lifecycle.begin(api.backend, again)
     live.wait_for(lambda r: r.of("reset"))
     recording.record_points(api.backend, again, [point(2), point(3), point(4)])
     finish(api, again)
@@ -112,9 +114,9 @@ def test_a_rewind_that_leaves_nothing_resets_once(api: RunningApi, held: Claim) 
     recording.record_points(api.backend, held, [point(1)])
     live = Reader(api.url, held.job_id)
     live.wait_for(lambda r: r.steps() == [1])
-    attempts.release(api.backend, held, attempts.AttemptOutcome.DRAINED)
+    lifecycle.release(api.backend, held, lifecycle.AttemptOutcome.DRAINED)
     again = claim(api.backend)
-    attempts.begin(api.backend, again)
+    lifecycle.begin(api.backend, again)
     live.wait_for(lambda r: r.of("reset"))
     page = api.http.get(f"/jobs/{held.job_id}/metrics", params={"after": 1}).json()
     assert (page["reset"], page["points"]) == (True, [])

@@ -17,9 +17,9 @@ from deployments import COMMAND, reach, start
 from servers import free_port
 
 from api.app import create_app
-from api.openapi import describe
+from api.docs.openapi import describe
 from core.domain.access import Scope
-from core.services import api_keys, projects
+from core.services.access import api_keys, projects
 from core.services.backend import open_backend
 from core.settings import Settings, load_settings
 from preftune import Client

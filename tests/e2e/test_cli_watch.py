@@ -21,8 +21,8 @@ from toy_jobs import wait_for
 from core.domain.doctor.findings import Finding
 from core.domain.failure_codes import FailureCode
 from core.domain.trainer_protocol import MetricPoint
-from core.services import attempts, recording
-from core.services.attempts import Claim
+from core.services.attempts import lifecycle, recording
+from core.services.attempts.lifecycle import Claim
 
 FINDING = Finding(
     rule="loss-stuck",
@@ -78,7 +78,7 @@ def watching(url: str, job_id: str, columns: int = 80, lines: int = 24) -> Itera
 def held(api: RunningApi) -> Claim:
     api.submit()
     taken = claim(api.backend)
-    attempts.begin(api.backend, taken)
+    lifecycle.begin(api.backend, taken)
     return taken
 
 
@@ -102,13 +102,13 @@ def test_curves_words_and_success(api: RunningApi, held: Claim, columns: int, li
         relay.is_refusing = False
         terminal.shows("doctor: The loss stays where it was. Raise the learning rate.")
         terminal.shows("rewards/margins 2.2000")
-        attempts.finish_succeeded(api.backend, held, publication(api.backend, held))
+        lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
         assert terminal.process.wait(60) == 0
 
 
 def test_a_failed_job_is_an_exit_code(api: RunningApi, held: Claim) -> None:
     with watching(api.url, held.job_id) as terminal:
         terminal.shows(held.job_id)
-        attempts.finish_failed(api.backend, held, FailureCode.BAD_DATA, "Line 3 is empty.")
+        lifecycle.finish_failed(api.backend, held, FailureCode.BAD_DATA, "Line 3 is empty.")
         assert terminal.process.wait(60) == 1
         terminal.shows("Line 3 is empty.")

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from core.domain.failure_codes import FailureCode
 from core.domain.trainer_protocol import TrainerEvent
-from core.services import attempts, recording
+from core.services.attempts import lifecycle, recording
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'</td><script>alert(2)</script>"
 PHONE_WIDTH = 390
@@ -43,7 +43,7 @@ def test_the_list_of_jobs_lives(browser: Browser, api: RunningApi) -> None:
         row = page.get_by_role("row", name="The one that runs")
         expect(row.locator(".badge")).to_have_text("running")
         expect(page.get_by_role("row", name="The one that waits")).to_contain_text("place 1 in the queue")
-        attempts.finish_failed(api.backend, held, FailureCode.BAD_DATA, "Line 3 is empty.")
+        lifecycle.finish_failed(api.backend, held, FailureCode.BAD_DATA, "Line 3 is empty.")
         expect(row.locator(".badge")).to_have_text("failed")
         expect(row).to_contain_text("The data cannot be trained on")
         page.get_by_role("link", name="Failed").click()
@@ -91,11 +91,11 @@ def test_a_rewound_attempt_takes_its_points_back(browser: Browser, api: RunningA
         page.goto(f"/ui/#/jobs/{held.job_id}")
         step = page.locator(".tile", has_text="DPO step").locator(".value")
         expect(step).to_have_text("10")
-        attempts.release(api.backend, held, attempts.AttemptOutcome.DRAINED)
-        again = attempts.claim(api.backend, worker="worker-2", host="host", device="cpu")
+        lifecycle.release(api.backend, held, lifecycle.AttemptOutcome.DRAINED)
+        again = lifecycle.claim(api.backend, worker="worker-2", host="host", device="cpu")
         assert again is not None
         assert again.job_id == held.job_id
-        attempts.begin(api.backend, again)
+        lifecycle.begin(api.backend, again)
         learn(api, again, range(6, 8), slope=0.2)
         expect(step).to_have_text("7")
         margin = figure(page, "Implicit rewards").get_by_role("button", name="Margin").locator(".value")

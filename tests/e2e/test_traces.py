@@ -16,12 +16,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from toy_jobs import InProcessWorker, submit_toy, wait_for, wait_for_status
 from toy_trainer import Script
 
-from core import tracing
 from core.database.engine import open_engine
 from core.database.migrate import upgrade
 from core.database.session import Database
 from core.settings import Settings, SettingsError
-from core.tracing_export import WithoutQuery, open_provider
+from core.telemetry import tracing
+from core.telemetry.tracing_export import WithoutQuery, open_provider
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -88,7 +88,7 @@ def test_without_the_extra_the_start_stops_with_a_message(monkeypatch: pytest.Mo
     def missing(name: str) -> None:
         raise ModuleNotFoundError(name=name)
 
-    monkeypatch.setattr("core.tracing.importlib.import_module", missing)
+    monkeypatch.setattr("core.telemetry.tracing.importlib.import_module", missing)
     with pytest.raises(SettingsError, match=r"preftune\[otel\]"):
         tracing.start(Settings(otlp_endpoint="http://127.0.0.1:9"), "preftune-api")
 

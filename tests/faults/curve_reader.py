@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from backends import PROJECT
 from faults.trainers import Point, curve_point
 
-from core.services import metrics
-from core.services.metrics import MetricsQuery
+from core.services.curves import pages
+from core.services.curves.pages import MetricsQuery
 
 if TYPE_CHECKING:
     from faults.world import World
@@ -41,7 +41,7 @@ class CurveReader:
 
     def _read(self) -> None:
         while True:
-            page = metrics.page(self._world.backend, PROJECT, self.job_id, MetricsQuery(after=self._after, limit=7))
+            page = pages.page(self._world.backend, PROJECT, self.job_id, MetricsQuery(after=self._after, limit=7))
             if page.reset:
                 self._points.clear()
             for point in page.points:

@@ -16,7 +16,7 @@ from toy_jobs import attempts_of
 from toy_trainer import Script
 
 from core.database.tables.jobs import Job
-from core.services import attempts
+from core.services.attempts import lifecycle
 
 NUM_KILLS = 4
 MAX_CRASHES_MADE = 1
@@ -152,7 +152,7 @@ Setting = tuple[int, str, bool]
 def tour(world: World) -> None:
     """One job whose worker is dead and which later takes over the first stage of the other; one that does all else."""
     world.submit(replace(TOUR, kill_at={}, refuse_at={}))
-    ghost = attempts.claim(world.backend, worker="ghost", host="h", device="cpu")
+    ghost = lifecycle.claim(world.backend, worker="ghost", host="h", device="cpu")
     assert ghost is not None
     world.submit(TOUR)
 

@@ -21,7 +21,7 @@ from servers import free_port, run_postgresql, run_redis
 from toy_jobs import attempts_of, checkpoints_of, events, wait_for
 from toy_trainer import Script
 
-from core.services import jobs
+from core.services.jobs import jobs
 from core.storage.trees import read_manifest
 
 MAX_ANSWER_SECONDS = 2.5

@@ -19,7 +19,7 @@ from toy_trainer import Script
 
 from core.database.engine import open_engine
 from core.database.session import Database
-from core.services import attempts
+from core.services.attempts import lifecycle
 from core.services.backend import Backend
 
 NUM_RACERS = 6
@@ -52,19 +52,19 @@ def races(grounds: Grounds, seed: int, trainer: Trainer) -> Outcome:
             if trainer.is_costly:
                 held.append(claims[0])
             else:
-                attempts.finish_failed(racers[0], claims[0], attempts.FailureCode.INTERNAL, "The race is over.")
+                lifecycle.finish_failed(racers[0], claims[0], lifecycle.FailureCode.INTERNAL, "The race is over.")
         for claim in held:
-            attempts.release(racers[0], claim, attempts.AttemptOutcome.DRAINED)
+            lifecycle.release(racers[0], claim, lifecycle.AttemptOutcome.DRAINED)
     violations += run_all(world, random.Random(seed)) if held else []
     return Outcome(seed, database, num_races, violations + world.finish())
 
 
-def race(racers: Sequence[Backend]) -> list[attempts.Claim]:
+def race(racers: Sequence[Backend]) -> list[lifecycle.Claim]:
     barrier = Barrier(len(racers))
 
-    def run(number: int) -> attempts.Claim | None:
+    def run(number: int) -> lifecycle.Claim | None:
         barrier.wait()
-        return attempts.claim(racers[number], worker=f"racer-{number}", host="h", device="cpu")
+        return lifecycle.claim(racers[number], worker=f"racer-{number}", host="h", device="cpu")
 
     with ThreadPoolExecutor(len(racers)) as pool:
         return [claim for claim in pool.map(run, range(len(racers))) if claim is not None]

@@ -14,7 +14,7 @@ from faults.world import COMBINATIONS, FINAL, Api, Options, World
 from toy_jobs import attempts_of, events, view, wait_for
 from toy_trainer import Script
 
-from core.services import jobs
+from core.services.jobs import jobs
 
 NUM_OPERATIONS = 50
 NUM_USERS = 4

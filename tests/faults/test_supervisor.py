@@ -30,8 +30,10 @@ from toy_trainer import Script, expected_weights
 from core import failpoints
 from core.database.session import Database, DatabaseUnavailable
 from core.database.tables.records import JobEvent
-from core.services import artifacts, attempts, jobs, sweep
+from core.services.attempts import lifecycle
 from core.services.backend import Backend
+from core.services.jobs import artifacts, jobs
+from core.services.operations import sweep
 from core.storage.local import LocalObjectStore
 from core.storage.object_store import StoreUnavailable
 
@@ -261,14 +263,14 @@ def test_a_replaced_attempt_stops_its_trainer_and_publishes_nothing(
         lease = next(iter(sweep.list_leases(backend)))
         while not sweep.expire(backend, lease):  # a heartbeat may come between
             lease = next(iter(sweep.list_leases(backend)))
-        claim = attempts.claim(backend, worker="other", host="other", device="cpu")
+        claim = lifecycle.claim(backend, worker="other", host="other", device="cpu")
         while claim is None:  # handed back with a pause, or taken by the worker itself
-            claim = attempts.claim(backend, worker="other", host="other", device="cpu")
+            claim = lifecycle.claim(backend, worker="other", host="other", device="cpu")
         wait_for(lambda: work_dir not in first.work_dirs(), "the replaced attempt to end")
         num_points = len(points(backend, job_id))
         time.sleep(0.3)
         assert len(points(backend, job_id)) == num_points
-        attempts.release(backend, claim, attempts.AttemptOutcome.DRAINED)
+        lifecycle.release(backend, claim, lifecycle.AttemptOutcome.DRAINED)
         wait_for_status(backend, job_id, "succeeded", "failed")
     check_succeeded(backend, job_id, SLOW)
     assert len([event for event in events(backend, job_id) if event.kind == "succeeded"]) == 1

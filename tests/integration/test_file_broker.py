@@ -11,7 +11,7 @@ from broker_peers import QUEUE, connect, consume, produce, receive, send
 from kombu import Producer
 from kombu.exceptions import ChannelError
 
-from core import file_broker
+from core.queue import file_broker
 
 SPAWN = multiprocessing.get_context("spawn")
 

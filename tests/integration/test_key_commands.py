@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from core.database.migrate import upgrade
 from core.domain.access import Scope
-from core.services import api_keys
+from core.services.access import api_keys
 from core.services.backend import open_backend
 from core.settings import load_settings
 

@@ -26,9 +26,9 @@ from toy_trainer import Script
 from core.domain.job_state import JobStatus
 from core.services.backend import Backend
 from core.settings import Settings, SettingsError
-from worker import live_export
-from worker.live_export import LiveExport, Target, targets_of
-from worker.live_exporter import flatten
+from worker.attempt import tracking
+from worker.attempt.tracking import LiveExport, Target, targets_of
+from worker.processes.tracking_client import flatten
 
 needs_mlflow = pytest.mark.skipif(find_spec("mlflow") is None, reason="mlflow is not installed")
 needs_wandb = pytest.mark.skipif(find_spec("wandb") is None, reason="wandb is not installed")
@@ -68,7 +68,7 @@ def test_a_target_hears_the_job_its_points_and_its_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [MUTE, DYING, ("/nowhere/to/be/found",)])
 def test_a_target_that_hangs_or_dies_is_not_waited_for(command: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_export, "CLOSE_SECONDS", 0.5)
+    monkeypatch.setattr(tracking, "CLOSE_SECONDS", 0.5)
     export = LiveExport([target(*command), target(*command)], "job_1")
     batch = [point(step, 0.5, **{f"value_{i}": 0.5 for i in range(20)}) for step in range(500)]
     started = time.monotonic()
@@ -80,7 +80,7 @@ def test_a_target_that_hangs_or_dies_is_not_waited_for(command: Sequence[str], m
 
 
 def test_the_newest_points_are_kept_for_a_slow_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_export, "MAX_WAITING", 10)
+    monkeypatch.setattr(tracking, "MAX_WAITING", 10)
     gate = tmp_path / "gate"
     late = (
         f"import os, sys, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
@@ -101,7 +101,7 @@ def test_the_newest_points_are_kept_for_a_slow_target(tmp_path: Path, monkeypatc
 
 
 def test_a_job_whose_export_hangs_runs_and_ends_as_ever(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_export, "CLOSE_SECONDS", 0.5)
+    monkeypatch.setattr(tracking, "CLOSE_SECONDS", 0.5)
     script = Script(steps=20)
     job_id = submit_toy(backend, script)
     with InProcessWorker(backend, targets=[target(*MUTE)]):
@@ -111,7 +111,7 @@ def test_a_job_whose_export_hangs_runs_and_ends_as_ever(backend: Backend, monkey
 
 def test_a_target_without_its_client_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     assert targets_of(Settings()) == []
-    monkeypatch.setattr(live_export, "find_spec", lambda _: None)
+    monkeypatch.setattr(tracking, "find_spec", lambda _: None)
     with pytest.raises(SettingsError, match=r"pip install 'preftune\[mlflow\]'"):
         targets_of(Settings(mlflow_tracking_uri="http://127.0.0.1:5000"))
     with pytest.raises(SettingsError, match=r"pip install 'preftune\[wandb\]'"):
@@ -276,7 +276,7 @@ def log_records(data: bytes) -> Iterator[bytes]:
 def test_wandb_keeps_the_curves_of_a_job_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    monkeypatch.setattr(live_export, "CLOSE_SECONDS", 120.0)
+    monkeypatch.setattr(tracking, "CLOSE_SECONDS", 120.0)
     export = LiveExport(targets_of(Settings(wandb_project="preferences")), "job_1")
     export.add([point(step, 0.5) for step in (1, 2, 3)], SPEC)
     export.add([point(3, 0.25, split="validation"), point(2, 0.75)], SPEC)

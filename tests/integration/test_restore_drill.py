@@ -23,8 +23,9 @@ from toy_trainer import Script
 
 from core.database.migrate import upgrade
 from core.domain.access import Scope
-from core.services import api_keys, jobs
+from core.services.access import api_keys
 from core.services.backend import Backend, open_backend
+from core.services.jobs import jobs
 from core.settings import load_settings
 from core.storage import keys
 

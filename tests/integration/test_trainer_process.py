@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from toy_jobs import process_state, wait_for
 
-from worker import trainer_process
-from worker.trainer_process import Ended, LaunchPlan, TrainerProcess
+from worker.attempt import trainer_process
+from worker.attempt.trainer_process import Ended, LaunchPlan, TrainerProcess
 
 
 @pytest.mark.parametrize("send", [TrainerProcess.kill, TrainerProcess.terminate])

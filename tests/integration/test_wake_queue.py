@@ -12,9 +12,9 @@ from servers import RedisServer, free_port, run_redis, silent_server
 from toy_jobs import wait_for
 
 from core.domain.errors import Unavailable
-from core.queue import NullWakeQueue
+from core.queue.celery_wake_queue import open_queue
+from core.queue.wake_queue import NullWakeQueue
 from core.settings import Settings, SettingsError, load_settings
-from core.wake_queue import open_queue
 
 AT_ONCE_SECONDS = 0.1
 

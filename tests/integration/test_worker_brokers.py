@@ -14,8 +14,8 @@ from servers import RedisServer, run_redis
 from toy_jobs import WorkerProcess, check_succeeded, submit_toy, view, wait_for, wait_for_status, wait_for_step
 from toy_trainer import Script
 
+from core.queue.celery_wake_queue import open_queue
 from core.services.backend import Backend
-from core.wake_queue import open_queue
 
 NEVER_POLLS = {"poll_seconds": 3600, "sweep_seconds": 3600}
 """Whatever starts then was woken by a message."""

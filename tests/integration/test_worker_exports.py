@@ -6,15 +6,17 @@ from pathlib import Path
 from backends import PROJECT, add_dataset, claim, submit
 
 from core.domain.exports import ExportFormat
-from core.services import artifacts, attempts, exports
-from core.services.attempts import Publication, PublishedFile, StoredTree
+from core.services.attempts import lifecycle
+from core.services.attempts.lifecycle import Publication, PublishedFile, StoredTree
 from core.services.backend import Backend
+from core.services.jobs import artifacts
+from core.services.requests import exports
 from core.storage import keys
 from core.storage.trees import upload_tree
 from worker.drain import Drain
-from worker.exporting import Exporting
-from worker.gguf_check import TEXT, LlamaCpp
-from worker.light_lane import LightLane
+from worker.light.exports import Exporting
+from worker.light.lane import LightLane
+from worker.processes.gguf_check import TEXT, LlamaCpp
 from worker.scratch import WorkerScratch
 
 SECONDS = 120
@@ -31,7 +33,7 @@ def publish(backend: Backend, folder: Path) -> str:
         for file in tree.files
     ]
     stored = StoredTree(prefix=tree.prefix, manifest_sha256=tree.manifest_sha256)
-    attempts.finish_succeeded(backend, held, Publication(tree=stored, files=files))
+    lifecycle.finish_succeeded(backend, held, Publication(tree=stored, files=files))
     return job_id
 
 

@@ -7,9 +7,10 @@ from backends import PROJECT
 from toy_jobs import PATIENCE_SECONDS, WorkerProcess, submit_toy, view, wait_for_status
 from toy_trainer import Script
 
-from core.services import artifacts, scores
 from core.services.backend import Backend
-from core.services.scores import ScoreView
+from core.services.jobs import artifacts
+from core.services.requests import scores
+from core.services.requests.scores import ScoreView
 
 QUICK = {"poll_seconds": 0.2, "device": "cpu"}
 

@@ -12,7 +12,7 @@ from toy_trainer import Script
 from core.services.backend import Backend
 from worker import pulse
 from worker.drain import Drain
-from worker.light_lane import LightLane, Work
+from worker.light.lane import LightLane, Work
 from worker.scratch import WorkerScratch
 
 STALL_SECONDS = 1.5

@@ -8,8 +8,8 @@ from toy_jobs import InProcessWorker, events, points, submit_toy, view, wait_for
 from toy_trainer import Script
 from trained_jobs import FIELDS, add_rows, fetch_artifact, make_rows, run_to_end
 
-from core.services import jobs, policies
 from core.services.backend import Backend
+from core.services.jobs import checkpoint_policies, jobs
 from worker.app import TRAINER_COMMAND
 
 
@@ -35,7 +35,7 @@ def test_another_beta_and_another_round_start_from_what_is_there(backend: Backen
         run_to_end(backend, second)
         alone = submit(backend, **FIELDS, beta=0.4, variant="hinge", reuse=False).id
         run_to_end(backend, alone)
-        newest = policies.list_checkpoints(backend, PROJECT, first)[0]
+        newest = checkpoint_policies.list_checkpoints(backend, PROJECT, first)[0]
         rounds = [
             submit(backend, **FIELDS | {"base_model": base_model, "sft": "skip", "beta": 0.2}).id
             for base_model in (first, f"{first}@{newest.id}")

@@ -11,12 +11,12 @@ from toy_jobs import InProcessWorker, submit_toy, view, wait_for_status
 from toy_trainer import Script
 from trained_jobs import FIELDS, add_rows, fetch_artifact, make_rows, run_to_end
 
-from core.services import scores
 from core.services.backend import Backend
+from core.services.requests import scores
 from worker.app import TRAINER_COMMAND
 from worker.drain import Drain
-from worker.light_lane import LightLane
-from worker.scoring import Scoring
+from worker.light.lane import LightLane
+from worker.light.scores import Scoring
 from worker.scratch import WorkerScratch
 
 SECONDS = 200

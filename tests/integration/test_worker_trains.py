@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from core import failpoints
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import InvalidRequest
-from core.services import jobs, policies
 from core.services.backend import Backend
+from core.services.jobs import checkpoint_policies, jobs
 from worker.app import TRAINER_COMMAND
 
 
@@ -151,10 +151,10 @@ def test_lora_on_a_tuned_policy_with_its_own_sft_and_validation_data(backend: Ba
     folder = fetch_artifact(backend, second, tmp_path / "policy")
     check_adapter(fetch_artifact(backend, first, tmp_path / "first"), folder)
     assert "shared_prompts" in [event.kind for event in events(backend, second)]
-    kept = policies.list_checkpoints(backend, PROJECT, second)
+    kept = checkpoint_policies.list_checkpoints(backend, PROJECT, second)
     assert [item.has_archive for item in kept] == [True] * len(kept)
     for item in kept:
-        archive = policies.find_archive(backend, PROJECT, second, item.id)
+        archive = checkpoint_policies.find_archive(backend, PROJECT, second, item.id)
         for file in archive.files:
             fetch_to = tmp_path / archive.name / file.path
             fetch_to.parent.mkdir(parents=True, exist_ok=True)

@@ -11,18 +11,18 @@ from packed_rows import make_stock_model, stock_token_logps
 from tiny_runs import RecordingObserver, World, random_pairs, run, weights
 
 from core.domain import metric_names as names
-from core.training.data_order import Cursor, DataOrder
-from core.training.dpo import DpoTask, PairForward
-from core.training.encoded_data import EncodedData
-from core.training.metrics import Columns, HostColumns, to_host
-from core.training.model import load_causal_lm
-from core.training.objectives import build_objective
+from core.training.data.encoded import EncodedData
+from core.training.data.order import Cursor, DataOrder
+from core.training.losses.objective import build_objective
+from core.training.model.loading import load_causal_lm
+from core.training.model.policies import trainable_parameters
 from core.training.observer import Stage
-from core.training.optim import MasterOptimizer
 from core.training.plan import LoraPlan, SftPlan, TrainingPlan
-from core.training.policies import trainable_parameters
-from core.training.reference import SplitLogps
-from core.training.sft import SftTask
+from core.training.steps.figures import Columns, HostColumns, to_host
+from core.training.steps.optimizer import MasterOptimizer
+from core.training.steps.pairs import DpoTask, PairForward
+from core.training.steps.reference_logps import SplitLogps
+from core.training.steps.sft import SftTask
 
 BUDGETS = (10_000, 1, 40)
 """All rows at once; every row alone; a few uneven micro-batches."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 from transformers import PreTrainedModel
 
-from core.training.data_order import Cursor, DataOrder
+from core.training.data.order import Cursor, DataOrder
 from core.training.observer import Stage
 from core.training.plan import DpoPlan
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from core.training.divergences import alpha_slope, forward_kl_slope, jensen_shannon_slope
-from core.training.logps_types import PairLogps, ResponseLogps
-from core.training.objectives import Objective, build_objective
+from core.training.losses.divergences import alpha_slope, forward_kl_slope, jensen_shannon_slope
+from core.training.losses.objective import Objective, build_objective
+from core.training.losses.values import PairLogps, ResponseLogps
 
 
 @pytest.fixture(autouse=True)

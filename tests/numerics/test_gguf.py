@@ -25,9 +25,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from core.domain.exports import GGUF_ARCHITECTURES, ExportFormat
 from core.training.pipeline import run
 from core.training.plan import LoraPlan
-from worker.exporting import find_converter
-from worker.gguf_check import ReadOtherwise, check
-from worker.gguf_conversion import ExportTask
+from worker.light.exports import find_converter
+from worker.processes.gguf_check import ReadOtherwise, check
+from worker.processes.gguf_conversion import ExportTask
 
 LARGEST = {ExportFormat.GGUF_F16: 5e-3, ExportFormat.GGUF_Q8_0: 0.1}
 OTHERS: dict[str, dict[str, Any]] = {
@@ -37,7 +37,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 CONVERT_ALL = """
 import sys
 from pathlib import Path
-from worker.gguf_conversion import main
+from worker.processes.gguf_conversion import main
 sys.exit(sum(main(Path(folder)) for folder in sys.argv[1:]))
 """
 

@@ -21,17 +21,17 @@ from packed_rows import (
     write_rows,
 )
 
-from core.training import packing
-from core.training.capabilities import capabilities_of
-from core.training.logps import (
+from core.training.data import packing
+from core.training.data.packing import PackedBatch, pack_pairs, pack_responses
+from core.training.losses.values import PairLogps
+from core.training.model.capabilities import capabilities_of
+from core.training.model.logps import (
     TokenLogps,
     pair_logps,
     reduce_pairs,
     response_logps,
     token_logps,
 )
-from core.training.logps_types import PairLogps
-from core.training.packing import PackedBatch, pack_pairs, pack_responses
 
 ALL = (*PROMISED, *WITH_OWN_HEAD_OR_SCORES, *NOT_PACKABLE)
 TOLERANCE = {"rtol": 1e-5, "atol": 2e-5}

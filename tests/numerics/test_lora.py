@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.func import functional_call
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from core.training import lora
-from core.training.logps import pair_logps
-from core.training.lora import LoraConfig, UnsupportedAdapter
-from core.training.lora_files import CONFIG_FILE, WEIGHTS_FILE, load_adapter, save_adapter
-from core.training.model import save_policy
-from core.training.packing import PackedBatch, pack_pairs
+from core.training.data.packing import PackedBatch, pack_pairs
+from core.training.model import adapters
+from core.training.model.adapter_files import CONFIG_FILE, WEIGHTS_FILE, load_adapter, save_adapter
+from core.training.model.adapters import LoraConfig, UnsupportedAdapter
+from core.training.model.loading import save_policy
+from core.training.model.logps import pair_logps
 
 CONFIG = LoraConfig(rank=3, alpha=6.0)
 TOLERANCE = {"rtol": 1e-5, "atol": 3e-5}
@@ -35,10 +35,10 @@ def batch(tmp_path: Path) -> PackedBatch:
 def adapted(architecture: str, config: LoraConfig = CONFIG, **options: object) -> PreTrainedModel:
     """A model whose adapter does something."""
     model = make_model(architecture, **options)
-    lora.inject(model, config, seed=1)
+    adapters.inject(model, config, seed=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for _, layer in lora.adapters(model):
+        for _, layer in adapters.adapters(model):
             layer.lora_B.copy_(0.3 * torch.randn(layer.lora_B.shape, generator=generator))
     return model
 
@@ -53,7 +53,7 @@ def test_a_new_adapter_changes_nothing(architecture: str, batch: PackedBatch) ->
     model = make_model(architecture)
     with torch.no_grad():
         before = margins(model, batch)
-        parameters = lora.inject(model, CONFIG, seed=0)
+        parameters = adapters.inject(model, CONFIG, seed=0)
         after = margins(model, batch)
     torch.testing.assert_close(after, before, **TOLERANCE)
     assert {id(p) for p in parameters} == {id(p) for p in model.parameters() if p.requires_grad}
@@ -77,7 +77,7 @@ def test_gradients_are_those_of_the_summed_weights(architecture: str, batch: Pac
     model, plain = adapted(architecture), make_model(architecture)
     weights = torch.linspace(-1, 1, 12)
     (margins(model, batch) * weights).sum().backward()
-    layers = dict(lora.adapters(model))
+    layers = dict(adapters.adapters(model))
     factors = {
         name: (layer.lora_A.detach().clone().requires_grad_(), layer.lora_B.detach().clone().requires_grad_())
         for name, layer in layers.items()
@@ -112,9 +112,9 @@ def test_merging_gives_the_adapters_outputs(architecture: str, batch: PackedBatc
         expected = margins(model, batch)
         save_policy(model, tmp_path / "merged")
         assert torch.equal(margins(model, batch), expected), "saving leaves the model as it is"
-        lora.merge(model)
+        adapters.merge(model)
         torch.testing.assert_close(margins(model, batch), expected, **TOLERANCE)
-        assert not list(lora.adapters(model))
+        assert not list(adapters.adapters(model))
         loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).eval()
         rows = random_rows()
         stock = torch.cat((stock_sums(loaded, rows, 0), stock_sums(loaded, rows, 1)))
@@ -168,8 +168,8 @@ def test_a_saved_adapter_is_read_back(tmp_path: Path) -> None:
     other = make_model("qwen2")
     config = load_adapter(other, tmp_path)
     assert (config.rank, config.alpha) == (CONFIG.rank, CONFIG.alpha)
-    for name, tensor in lora.adapter_state(model).items():
-        assert torch.equal(lora.adapter_state(other)[name], tensor)
+    for name, tensor in adapters.adapter_state(model).items():
+        assert torch.equal(adapters.adapter_state(other)[name], tensor)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o644
 
@@ -201,32 +201,32 @@ def test_an_adapter_for_another_model_is_refused(tmp_path: Path) -> None:
 def test_targets_that_cannot_be_adapted_are_refused(targets: list[str], message: str) -> None:
     model = make_model("llama")
     with pytest.raises(UnsupportedAdapter, match=message):
-        lora.inject(model, LoraConfig(rank=2, alpha=2, target_modules=targets), seed=0)
+        adapters.inject(model, LoraConfig(rank=2, alpha=2, target_modules=targets), seed=0)
     assert all(parameter.requires_grad for parameter in model.parameters()), "refused before anything changed"
 
 
 def test_all_linear_leaves_out_the_head() -> None:
-    names = lora.find_targets(make_model("llama", tie_word_embeddings=False), "all-linear")
+    names = adapters.find_targets(make_model("llama", tie_word_embeddings=False), "all-linear")
     assert len(names) == 2 * 7
     assert "lm_head" not in names
 
 
 def test_named_targets_only() -> None:
     model = adapted("llama", LoraConfig(rank=2, alpha=2, target_modules=["q_proj", "v_proj"]))
-    assert [name.rsplit(".")[-1] for name, _ in lora.adapters(model)] == ["q_proj", "v_proj"] * 2
+    assert [name.rsplit(".")[-1] for name, _ in adapters.adapters(model)] == ["q_proj", "v_proj"] * 2
 
 
 def test_a_second_adapter_is_refused() -> None:
     with pytest.raises(UnsupportedAdapter, match="already"):
-        lora.inject(adapted("llama"), CONFIG, seed=0)
+        adapters.inject(adapted("llama"), CONFIG, seed=0)
 
 
 def test_the_seed_decides_the_adapter() -> None:
     states = []
     for seed in (0, 0, 1):
         model = make_model("llama")
-        lora.inject(model, CONFIG, seed=seed)
-        states.append(torch.cat([t.flatten() for t in lora.adapter_state(model).values()]))
+        adapters.inject(model, CONFIG, seed=seed)
+        states.append(torch.cat([t.flatten() for t in adapters.adapter_state(model).values()]))
     assert torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from core.domain.variant_catalogue import VARIANTS
-from core.training.logps_types import PairLogps, ResponseLogps
-from core.training.objectives import build_objective, build_unpaired_objective
+from core.training.losses.objective import build_objective, build_unpaired_objective
+from core.training.losses.values import PairLogps, ResponseLogps
 
 PAIRED = [variant.name for variant in VARIANTS.values() if variant.data == "preference"]
 Floats = np.ndarray

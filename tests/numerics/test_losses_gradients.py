@@ -9,9 +9,9 @@ from torch import Tensor
 
 from core.domain.variant_catalogue import VARIANTS, VariantOption
 from core.domain.variants import BETA_MAX, BETA_MIN
-from core.training.logps_types import PairLogps, ResponseLogps
-from core.training.losses_reference_free import log1mexp
-from core.training.objectives import build_objective, build_unpaired_objective
+from core.training.losses.objective import build_objective, build_unpaired_objective
+from core.training.losses.reference_free import log1mexp
+from core.training.losses.values import PairLogps, ResponseLogps
 
 PAIRED = [variant.name for variant in VARIANTS.values() if variant.data == "preference"]
 Options = dict[str, float | str]

@@ -8,18 +8,19 @@ import torch
 from packed_rows import VOCABULARY, make_model, write_rows
 from tiny_runs import RecordingObserver, World, tree_bytes
 
-from core.training import lora, memory, memory_plan
 from core.training.activation_checkpointing import checkpoint_activations
-from core.training.attention_blocks import MOST_KEPT_KEYS
-from core.training.encoded_data import EncodedData
+from core.training.data.encoded import EncodedData
+from core.training.data.packing import pack_pairs
 from core.training.failures import HostOutOfMemory
-from core.training.logps import pair_logps
-from core.training.model import load_causal_lm
-from core.training.optim import MasterOptimizer
-from core.training.packing import pack_pairs
+from core.training.kernels.attention_plan import MOST_KEPT_KEYS
+from core.training.model import adapters
+from core.training.model.loading import load_causal_lm
+from core.training.model.logps import pair_logps
+from core.training.model.policies import trainable_parameters
 from core.training.pipeline import run
 from core.training.plan import SftPlan
-from core.training.policies import trainable_parameters
+from core.training.stages import memory_costs, micro_batch
+from core.training.steps.optimizer import MasterOptimizer
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +37,8 @@ def test_computing_layers_twice_changes_no_bit(architecture: str, with_adapter: 
     for twice in (False, True):
         model = make_model(architecture)
         if with_adapter:
-            lora.inject(model, lora.LoraConfig(rank=2, alpha=4, dropout=0.5), seed=1)
-            for _, layer in lora.adapters(model):
+            adapters.inject(model, adapters.LoraConfig(rank=2, alpha=4, dropout=0.5), seed=1)
+            for _, layer in adapters.adapters(model):
                 layer.lora_B.data.fill_(0.1)
                 layer.train()
         if twice:
@@ -79,10 +80,10 @@ def test_the_prediction_of_what_a_batch_keeps_holds(with_adapter: bool, tmp_path
     rows = [(draw(60), draw(30), draw(25)) for _ in range(6)]
     model = make_model("llama")
     if with_adapter:
-        lora.inject(model, lora.LoraConfig(rank=2, alpha=4), seed=1)
+        adapters.inject(model, adapters.LoraConfig(rank=2, alpha=4), seed=1)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = MasterOptimizer(trained, SftPlan(epochs=1, learning_rate=1e-3, batch_size=6))
-    costs = memory.measure_costs(model, optimizer)
+    costs = memory_costs.measure_costs(model, optimizer)
     assert costs is not None
     batch = pack_pairs(write_rows(tmp_path, rows), range(6), "cpu")
     keys = min(115, MOST_KEPT_KEYS)  # a pair is one block
@@ -93,16 +94,16 @@ def test_the_prediction_of_what_a_batch_keeps_holds(with_adapter: bool, tmp_path
 
 def test_little_memory_makes_micro_batches_smaller_and_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = run(world.plan("small", sft=None, micro_batch_tokens=80), RecordingObserver())
-    monkeypatch.setattr(memory_plan, "FAST_TOKENS", 80)
+    monkeypatch.setattr(micro_batch, "FAST_TOKENS", 80)
     model = load_causal_lm(world.base_model_dir, dtype=torch.float32)
-    costs = memory.measure_costs(model, MasterOptimizer(trainable_parameters(model), world.plan("any").dpo))
+    costs = memory_costs.measure_costs(model, MasterOptimizer(trainable_parameters(model), world.plan("any").dpo))
     assert costs is not None
-    sizes = memory_plan.RowSizes.of(EncodedData.open(world.train_data))
+    sizes = micro_batch.RowSizes.of(EncodedData.open(world.train_data))
     fits, fails = (
         costs.step_bytes(n, int(n * sizes.scored_share), sizes.longest, checkpoints_activations=False)
         for n in (80, 160)
     )
-    monkeypatch.setattr(memory_plan, "available_bytes", lambda _: int((fits + fails) / 2 / 0.9))
+    monkeypatch.setattr(micro_batch, "available_bytes", lambda _: int((fits + fails) / 2 / 0.9))
     observer = RecordingObserver()
     result = run(world.plan("tight", sft=None, micro_batch_tokens=320), observer)
     assert observer.events == [("info", "memory_fitted")]
@@ -110,7 +111,7 @@ def test_little_memory_makes_micro_batches_smaller_and_says_so(world: World, mon
 
 
 def test_memory_that_cannot_suffice_is_said_with_numbers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_plan, "available_bytes", lambda _: 2**16)
+    monkeypatch.setattr(micro_batch, "available_bytes", lambda _: 2**16)
     with pytest.raises(HostOutOfMemory, match="0 MiB are available") as failure:
         run(world.plan("hopeless"), RecordingObserver())
     assert failure.value.context["available_mib"] == 0
@@ -118,6 +119,6 @@ def test_memory_that_cannot_suffice_is_said_with_numbers(world: World, monkeypat
 
 
 def test_the_system_says_what_is_free() -> None:
-    free, held = memory.available_bytes(torch.device("cpu")), memory.held_bytes(torch.device("cpu"))
+    free, held = memory_costs.available_bytes(torch.device("cpu")), memory_costs.held_bytes(torch.device("cpu"))
     assert free is None or free > 2**20
     assert held == 0 or held > 2**20

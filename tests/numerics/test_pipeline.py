@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM
 from core.domain import metric_names as names
 from core.domain.errors import DomainError
 from core.domain.failure_codes import FailureCode
-from core.training import checkpoint, dpo, lora, lora_files, policies, reference_pass
+from core.training.checkpoints import files
 from core.training.failures import (
     BadBaseModel,
     BadCheckpoint,
@@ -40,9 +40,12 @@ from core.training.failures import (
     TrainingFailure,
     TrainingStopped,
 )
-from core.training.model import load_causal_lm
+from core.training.model import adapter_files, adapters, policies
+from core.training.model.loading import load_causal_lm
 from core.training.observer import Stage
 from core.training.plan import DpoPlan, EarlyStoppingPlan, LoraPlan
+from core.training.steps import pairs as dpo
+from core.training.steps import reference_pass
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +95,8 @@ def test_lora_trains_the_adapter_and_nothing_else(world: World) -> None:
     assert changed
     assert all(name.endswith(("q_proj.weight", "down_proj.weight")) for name in changed)
     model = load_causal_lm(world.base_model_dir, dtype=torch.float32)
-    lora_files.load_adapter(model, result.adapter_dir)
-    merged = lora.merged_state_dict(model)
+    adapter_files.load_adapter(model, result.adapter_dir)
+    merged = adapters.merged_state_dict(model)
     assert all(torch.equal(tensor, merged[name]) for name, tensor in after.items())
 
 
@@ -302,7 +305,7 @@ def test_a_full_disk_at_a_stop_is_a_failure(world: World, monkeypatch: pytest.Mo
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(world.directory))
 
-    monkeypatch.setattr(checkpoint, "write_tensors", full)
+    monkeypatch.setattr(files, "write_tensors", full)
     with pytest.raises(DiskFull) as failure:
         run(world.plan("disk"), RecordingObserver(stop_at_poll(2)))
     assert str(world.directory) not in failure.value.detail
@@ -312,7 +315,7 @@ def test_a_full_disk_between_stops_is_an_event(world: World, monkeypatch: pytest
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "write_tensors", full)
+    monkeypatch.setattr(files, "write_tensors", full)
     observer = RecordingObserver()
     run(world.plan("disk-event", checkpoint_every_steps=2), observer)
     assert set(observer.events) == {("warning", "disk_full")}
@@ -380,7 +383,7 @@ def test_a_checkpoint_of_another_plan_is_refused(world: World) -> None:
 def test_other_versions_are_told(world: World) -> None:
     observer = RecordingObserver()
     run(world.plan("versions"), observer)
-    path = observer.checkpoints[0].directory / checkpoint.STATE_FILE
+    path = observer.checkpoints[0].directory / files.STATE_FILE
     state = json.loads(path.read_text())
     path.write_text(json.dumps(state | {"versions": state["versions"] | {"torch": "0.1"}}))
     resumed = RecordingObserver()

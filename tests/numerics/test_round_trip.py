@@ -17,14 +17,14 @@ from tiny_runs import RecordingObserver
 from trained_shapes import SHAPES, make_plan
 from transformers import AutoModelForCausalLM
 
-from core.training import lora_files
-from core.training.encoded_data import EncodedData
+from core.training.data.encoded import EncodedData
 from core.training.failures import PolicyNotSavedWell
-from core.training.model import load_causal_lm
+from core.training.measures.saved_policy_check import ROUNDED_MEAN_TOLERANCE, HeldOutLogps, judge, measure, verify
+from core.training.model import adapter_files
+from core.training.model.loading import load_causal_lm
 from core.training.observer import Stage
 from core.training.pipeline import TrainingResult, run
 from core.training.plan import LoraPlan, TrainingPlan
-from core.training.verification import ROUNDED_MEAN_TOLERANCE, HeldOutLogps, judge, measure, verify
 
 TOLERANCE = 1e-4
 BF16_TOKEN_TOLERANCE = 3e-3
@@ -101,11 +101,11 @@ def test_a_policy_that_was_saved_wrongly_is_not_published(lora: LoraPlan | None,
     data = EncodedData.open(plan.validation_data or "")
     trained = load_causal_lm(plan.base_model_dir if lora else result.policy_dir, dtype=torch.float32)
     if result.adapter_dir is not None:
-        lora_files.load_adapter(trained, result.adapter_dir)
+        adapter_files.load_adapter(trained, result.adapter_dir)
     expected = measure(trained, data)
     assert verify(plan, result.policy_dir, expected).max_difference <= TOLERANCE
     path = (result.adapter_dir or result.policy_dir) / (
-        "model.safetensors" if lora is None else lora_files.WEIGHTS_FILE
+        "model.safetensors" if lora is None else adapter_files.WEIGHTS_FILE
     )
     weights = load_file(path)
     name = sorted(name for name in weights if "down_proj" in name)[0]
@@ -133,7 +133,7 @@ def test_rounding_of_an_adapter_is_told_from_another_policy(tmp_path: Path) -> N
 def adapter_logps(plan: TrainingPlan, adapter_dir: Path, data: EncodedData) -> np.ndarray:
     """The base model with a saved adapter, unmerged, with transformers' own attention."""
     model = load_causal_lm(plan.base_model_dir, dtype=torch.float32)
-    lora_files.load_adapter(model, adapter_dir)
+    adapter_files.load_adapter(model, adapter_dir)
     model.set_attn_implementation("eager")
     return plain_logps(model, data)
 

@@ -16,8 +16,8 @@ from core.tokenization.encode_file import encode_file
 from core.tokenization.pair_tokenizer import PairTokenizer
 from core.training.observer import Stage
 from core.training.pipeline import TrainingResult, run
-from worker import scorer
-from worker.scorer import ScoringTask
+from worker.processes import scoring
+from worker.processes.scoring import ScoringTask
 
 MAX_LENGTH = 64
 
@@ -57,7 +57,7 @@ def test_pairs_and_items_get_the_rewards_that_training_logged_last(tmp_path: Pat
         submitted_at="2026-01-01T00:00:00+00:00",
     )
     (tmp_path / "pairs").mkdir()
-    found = scorer.score(task, tmp_path / "pairs")
+    found = scoring.score(task, tmp_path / "pairs")
     for pair, scores in zip(logged, found, strict=True):
         assert scores["chosen_reward"] == pytest.approx(pair["chosen_reward"], abs=1e-4)
         assert scores["rejected_reward"] == pytest.approx(pair["rejected_reward"], abs=1e-4)
@@ -66,7 +66,7 @@ def test_pairs_and_items_get_the_rewards_that_training_logged_last(tmp_path: Pat
     items = [{"prompt": row["prompt"], "response": row["chosen"]} for row in task.rows]
     items.append({"prompt": "long " * 100, "response": "a"})
     (tmp_path / "items").mkdir()
-    *answers, too_long = scorer.score(dataclasses.replace(task, is_pairs=False, rows=items), tmp_path / "items")
+    *answers, too_long = scoring.score(dataclasses.replace(task, is_pairs=False, rows=items), tmp_path / "items")
     assert "max_length" in too_long["error"]
     for pair, answer in zip(logged, answers, strict=True):
         assert answer["reward"] == pytest.approx(pair["chosen_reward"], abs=1e-4)

@@ -12,8 +12,9 @@ from tiny_runs import RecordingObserver, World, random_pairs, run, tree_bytes, u
 from transformers import AutoModelForCausalLM
 
 from core.domain import metric_names as names
-from core.training import lora, lora_files
-from core.training.model import load_causal_lm
+from core.training.model import adapter_files
+from core.training.model import adapters as lora
+from core.training.model.loading import load_causal_lm
 from core.training.observer import MetricPoint, Stage
 from core.training.plan import LoraPlan, ReusePlan, TrainingPlan
 
@@ -105,7 +106,7 @@ def test_with_lora_the_reference_is_the_sft_policy_not_the_base(world: World) ->
     observer = RecordingObserver()
     run(world.plan("reference-lora", lora=LoraPlan(rank=2)), observer)
     model = load_causal_lm(world.base_model_dir, dtype=torch.float32)
-    lora_files.load_adapter(model, observer.outputs[Stage.SFT].directory)
+    adapter_files.load_adapter(model, observer.outputs[Stage.SFT].directory)
     lora.merge(model)
     stock = make_stock_model("llama")
     with torch.no_grad():

@@ -18,7 +18,7 @@ from packed_rows import VOCABULARY
 from tiny_runs import RecordingObserver, write_data
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from core.training.data_order import Cursor, DataOrder
+from core.training.data.order import Cursor, DataOrder
 from core.training.observer import Stage
 from core.training.pipeline import run
 from core.training.plan import DpoPlan, TrainingPlan

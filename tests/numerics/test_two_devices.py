@@ -14,11 +14,11 @@ import torch
 from tiny_runs import RecordingObserver, World, random_pairs, stop_at_poll, tree_bytes, untimed, weights, write_data
 
 from core.domain.metric_names import TIMING
-from core.training.devices import run_on_devices
 from core.training.failures import TrainingStopped
 from core.training.observer import Stage
 from core.training.pipeline import TrainingResult, run
 from core.training.plan import LoraPlan, TrainingPlan
+from core.training.run_on_devices import run_on_devices
 
 TOLERANCE = 1e-5
 COARSE = {"rewards/length_correlation": 1e-3}

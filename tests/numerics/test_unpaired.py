@@ -25,18 +25,18 @@ from tiny_runs import (
 )
 
 from core.domain import metric_names as names
-from core.training.data_order import Cursor, DataOrder, partners
-from core.training.encoded_data import EncodedData
+from core.training.data.encoded import EncodedData
+from core.training.data.order import Cursor, DataOrder, partners
 from core.training.failures import BadData
-from core.training.metrics import to_host
-from core.training.model import load_causal_lm
-from core.training.objectives import build_unpaired_objective
+from core.training.losses.objective import build_unpaired_objective
+from core.training.model.loading import load_causal_lm
+from core.training.model.policies import trainable_parameters
 from core.training.observer import Stage
-from core.training.optim import MasterOptimizer
 from core.training.plan import DpoPlan, LoraPlan, ReusePlan, SftPlan, TrainingPlan
-from core.training.policies import trainable_parameters
-from core.training.reference import SplitLogps
-from core.training.unpaired import UnpairedForward, UnpairedTask
+from core.training.steps.figures import to_host
+from core.training.steps.optimizer import MasterOptimizer
+from core.training.steps.reference_logps import SplitLogps
+from core.training.steps.unpaired import UnpairedForward, UnpairedTask
 
 OPTIONS = {"desirable_weight": 1.5, "undesirable_weight": 0.5}
 NUM_ROWS = 13

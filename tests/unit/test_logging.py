@@ -4,8 +4,8 @@ import logging
 import pytest
 import structlog
 
-from core.logging import configure_logging, redact, redactor_of
 from core.settings import Settings
+from core.telemetry.logging import configure_logging, redact, redactor_of
 
 
 @pytest.fixture

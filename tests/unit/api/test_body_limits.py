@@ -8,7 +8,7 @@ import orjson
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from api.body_limits import BodyLimits, BodyPolicy
+from api.http.body_limits import BodyLimits, BodyPolicy
 from api.middleware import RequestContext
 from api.telemetry import HttpTelemetry
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.problems import HttpError
+from api.http.problems import HttpError
 from api.uploads.form import MAX_PARTS, FormReader
 from api.uploads.options import parse_options
 from api.uploads.receive import clean_filename

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from api import key_ring
-from api.key_ring import BOOTSTRAP, KeyRing
+from api.access import key_ring
+from api.access.key_ring import BOOTSTRAP, KeyRing
 from core.domain.errors import Unavailable
-from core.services.api_keys import Grant
+from core.services.access.api_keys import Grant
 from core.settings import Settings
 
 KEY = "canary-bootstrap"

@@ -11,10 +11,10 @@ from api.live.polls import Polls
 from core.database.repositories.jobs import CurveHead
 from core.domain.errors import Unavailable
 from core.domain.job_state import JobStatus
-from core.services import metrics
 from core.services.backend import Backend
-from core.services.metrics import MetricsQuery
-from core.services.recent_points import RecentPoints
+from core.services.curves import pages as metrics
+from core.services.curves.pages import MetricsQuery
+from core.services.curves.recent_points import RecentPoints
 
 LOOK_SECONDS = 0.02
 

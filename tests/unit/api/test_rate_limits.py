@@ -1,7 +1,7 @@
 """Buckets of tokens: so much at once, then at the rate, each key for itself, and no more buckets than is bounded."""
 
-from api import rate_limits
-from api.rate_limits import RateLimits
+from api.access import rate_limits
+from api.access.rate_limits import RateLimits
 
 
 class Clock:

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 from starlette.datastructures import Headers
 
-from api import sessions
-from api.key_ring import BOOTSTRAP, KeyRing
-from api.sessions import COOKIE, LIFE_SECONDS, is_own_origin, issue, session_grant
+from api.access import sessions
+from api.access.key_ring import BOOTSTRAP, KeyRing
+from api.access.sessions import COOKIE, LIFE_SECONDS, is_own_origin, issue, session_grant
 from core.domain.access import Scope
-from core.services.api_keys import Grant
+from core.services.access.api_keys import Grant
 from core.settings import Settings
 
 KEY = "pt_0123456789"
@@ -26,7 +26,7 @@ def has(known: KeyRing, token: str) -> bool:
 
 @pytest.fixture(autouse=True)
 def _no_stored_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.key_ring.api_keys.find_live", lambda *_: None)
+    monkeypatch.setattr("api.access.key_ring.api_keys.find_live", lambda *_: None)
 
 
 def test_a_session_is_known_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,10 +60,10 @@ def test_nobody_else_makes_one(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not has(known, other), other
     assert asyncio.run(session_grant(known, Headers({}))) is None
     stored = Grant(key_id="key_1", project_id="p", scope=Scope.READ, secret_sha256="a" * 64)
-    monkeypatch.setattr("api.key_ring.api_keys.find_live", lambda *_: stored)
+    monkeypatch.setattr("api.access.key_ring.api_keys.find_live", lambda *_: stored)
     assert has(ring(), issue(known, stored))
     assert not has(ring(), token.replace("bootstrap", "key_1")), "a session of one key is none of another"
-    monkeypatch.setattr("api.key_ring.api_keys.find_live", lambda *_: None)
+    monkeypatch.setattr("api.access.key_ring.api_keys.find_live", lambda *_: None)
     assert not has(ring(), issue(known, stored)), "it ends with its key"
 
 

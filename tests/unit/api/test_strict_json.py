@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.problems import HttpError
-from api.strict_json import MAX_DEPTH, list_faults, parse, pointer_part
+from api.http.problems import HttpError
+from api.http.strict_json import MAX_DEPTH, list_faults, parse, pointer_part
 
 JSON_VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**63), st.floats(allow_nan=False, allow_infinity=False)),

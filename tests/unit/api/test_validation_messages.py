@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from api.validation_messages import field_errors, shown
+from api.http.validation_messages import field_errors, shown
 from core.domain.job_spec import JobRequest
 
 MISSPELT = "is not a field that this takes; check its spelling"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.datasets.near_duplicates import similarity
+from core.datasets.lint.near_duplicates import similarity
 from core.datasets.options import Limits
 
 from .conftest import Check

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from api.validation_messages import field_errors
+from api.http.validation_messages import field_errors
 from core.domain.job_spec import JobRequest, JobSpec, Precision, resolve_request, resolve_staged, total_steps
 
 LEAST = {"base_model": "smollm2-135m-instruct", "dataset_id": "ds_1"}

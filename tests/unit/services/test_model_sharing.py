@@ -10,7 +10,7 @@ from core.base_models.directory import base_model_digest, get_base_model
 from core.database.engine import open_engine
 from core.database.session import Database
 from core.services.backend import Backend
-from core.services.model_sharing import ModelSharer, fetch_shared, find_shared, is_sharing
+from core.services.base_models.sharing import ModelSharer, fetch_shared, find_shared, is_sharing
 from core.settings import Settings
 from core.storage import keys
 from core.storage.trees import TreeDamaged

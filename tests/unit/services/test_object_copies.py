@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from core.services import object_copies
-from core.services.object_copies import CopyRefused
+from core.services.operations import backup
+from core.services.operations.backup import CopyRefused
 from core.storage import keys
 from core.storage.local import LocalObjectStore
 
@@ -29,11 +29,11 @@ def contents(store: LocalObjectStore) -> dict[str, bytes]:
 
 
 def test_a_store_comes_back_whole(store: LocalObjectStore, tmp_path: Path) -> None:
-    assert object_copies.save(store, tmp_path / "copy") == len(CONTENTS)
+    assert backup.save(store, tmp_path / "copy") == len(CONTENTS)
     check = subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=tmp_path / "copy", check=False)
     assert check.returncode == 0
     other = LocalObjectStore(tmp_path / "other")
-    assert object_copies.load(other, tmp_path / "copy") == len(CONTENTS)
+    assert backup.load(other, tmp_path / "copy") == len(CONTENTS)
     assert contents(other) == CONTENTS
 
 
@@ -41,10 +41,10 @@ def test_nothing_is_written_over(store: LocalObjectStore, tmp_path: Path) -> Non
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "mine").write_text("x")
     with pytest.raises(CopyRefused, match="not empty"):
-        object_copies.save(store, tmp_path / "copy")
-    object_copies.save(store, tmp_path / "good")
+        backup.save(store, tmp_path / "copy")
+    backup.save(store, tmp_path / "good")
     with pytest.raises(CopyRefused, match="holds objects already"):
-        object_copies.load(store, tmp_path / "good")
+        backup.load(store, tmp_path / "good")
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing", "unfinished"])
@@ -52,7 +52,7 @@ def test_a_damaged_copy_is_refused_before_anything_is_written(
     store: LocalObjectStore, tmp_path: Path, damage: str
 ) -> None:
     copy = tmp_path / "copy"
-    object_copies.save(store, copy)
+    backup.save(store, copy)
     weights = next(copy.rglob("model.safetensors"))
     if damage == "changed":
         weights.write_bytes(b"weightz")
@@ -62,5 +62,5 @@ def test_a_damaged_copy_is_refused_before_anything_is_written(
         (copy / "SHA256SUMS").unlink()
     other = LocalObjectStore(tmp_path / "other")
     with pytest.raises(CopyRefused, match=r"missing or damaged|cannot be read"):
-        object_copies.load(other, copy)
+        backup.load(other, copy)
     assert contents(other) == {}

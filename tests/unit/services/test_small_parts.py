@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from core.domain.errors import InvalidRequest
 from core.domain.job_state import Stage
+from core.services.attempts.requeue import backoff_seconds
 from core.services.cursors import decode_cursor, decode_offset, encode_cursor
 from core.services.ids import new_id, new_suffix
-from core.services.progress import StageState, estimate, stage_weights
-from core.services.requeue import backoff_seconds
+from core.services.jobs.progress import StageState, estimate, stage_weights
 from core.settings import Settings
 from core.storage import keys
 

@@ -18,7 +18,7 @@ from core.tokenization.errors import (
     UnusableTokenizer,
 )
 from core.tokenization.pair_tokenizer import PairTokenizer
-from core.training.encoded_data import EncodedData
+from core.training.data.encoded import EncodedData
 
 from .conftest import CHATML, LLAMA_2, byte_level, starting_with, write_folder
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.training import attention_blocks
-from core.training.attention import AttentionLayout, LayoutNotDelivered, packed_attention
-from core.training.attention_blocks import BlockPlan, Segment
-from core.training.block_attention import ScoreOptions
-from core.training.varlen import can_use_varlen, plan_varlen
+from core.training.kernels import attention_plan
+from core.training.kernels.attention_plan import BlockPlan, Segment
+from core.training.kernels.block_attention import ScoreOptions
+from core.training.kernels.packed_attention import AttentionLayout, LayoutNotDelivered, packed_attention
+from core.training.kernels.varlen_attention import can_use_varlen, plan_varlen
 
 SEGMENTS = (
     Segment(start=0, end=9),
@@ -61,9 +61,9 @@ def test_segments_attend_as_one_dense_mask_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """However it is cut into blocks, and whether a block keeps its probabilities or not."""
-    monkeypatch.setattr(attention_blocks, "QUERY_ROWS", query_rows)
-    monkeypatch.setattr(attention_blocks, "JOINED_TOKENS", joined_tokens)
-    monkeypatch.setattr(attention_blocks, "KEPT_SCORES", kept_scores)
+    monkeypatch.setattr(attention_plan, "QUERY_ROWS", query_rows)
+    monkeypatch.setattr(attention_plan, "JOINED_TOKENS", joined_tokens)
+    monkeypatch.setattr(attention_plan, "KEPT_SCORES", kept_scores)
     inputs = tensors()
     options = ScoreOptions(scaling=scaling, sliding_window=sliding_window, softcap=softcap)
     actual, _ = packed_attention(

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.training import checkpoint as module
-from core.training.checkpoint import STATE_FILE, Checkpoint, copy_exactly, read_checkpoint, write_checkpoint
-from core.training.checkpointing import CheckpointWriter, Snapshot
-from core.training.data_order import Cursor
+from core.training.checkpoints import files as module
+from core.training.checkpoints.files import STATE_FILE, Checkpoint, copy_exactly, read_checkpoint, write_checkpoint
+from core.training.checkpoints.tensor_files import UnreadableTensors, complete_directory, read_tensors, write_tensors
+from core.training.checkpoints.writer import CheckpointWriter, Snapshot
+from core.training.data.order import Cursor
 from core.training.failures import BadCheckpoint
 from core.training.observer import Stage
-from core.training.tensor_files import UnreadableTensors, complete_directory, read_tensors, write_tensors
 
 
 def make_checkpoint(policy_dir: Path | None = None) -> Checkpoint:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.training.data_order import Cursor, DataOrder, epoch_permutation, partners
+from core.training.data.order import Cursor, DataOrder, epoch_permutation, partners
 from core.training.observer import Stage
 
 

@@ -10,8 +10,8 @@ from packed_rows import make_model
 from tiny_runs import World
 from transformers import PreTrainedModel
 
-from core.training.capabilities import stock_attention
-from core.training.drift import describe_drift, draw_answer, responses_in_memory, score_answers
+from core.training.measures.policy_kl import describe_drift, draw_answer, responses_in_memory, score_answers
+from core.training.model.capabilities import stock_attention
 from core.training.plan import TrainingPlan
 
 

@@ -6,7 +6,7 @@ import pytest
 from packed_rows import random_rows, write_rows
 
 from core.domain import encoded_format
-from core.training.encoded_data import BrokenEncodedData, EncodedData
+from core.training.data.encoded import BrokenEncodedData, EncodedData
 
 
 def test_rows_read_back_as_written(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from packed_rows import VOCABULARY, make_model, make_stock_model
 
-from core.training.generation import generate
+from core.training.model.generation import generate
 
 PROMPT = [5, 6, 7, 8, 9]
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.training import head
-from core.training.head import HeadWeights, linear_logps
+from core.training.kernels import lm_head
+from core.training.kernels.lm_head import HeadWeights, linear_logps
 
 S, H, V = 23, 12, 61
 
@@ -29,10 +29,10 @@ def plain_logps(hidden: Tensor, targets: Tensor, weights: HeadWeights) -> Tensor
 @pytest.fixture(params=["kept", "computed again", "tiled and kept", "tiled and computed again"])
 def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "again" in request.param:
-        monkeypatch.setattr(head, "KEPT_BYTES", 0)
+        monkeypatch.setattr(lm_head, "KEPT_BYTES", 0)
     if "tiled" in request.param:
-        monkeypatch.setattr(head, "MIN_TILE_ROWS", 4)
-        monkeypatch.setattr(head, "CPU_TILE_BYTES", 5 * V * 4)
+        monkeypatch.setattr(lm_head, "MIN_TILE_ROWS", 4)
+        monkeypatch.setattr(lm_head, "CPU_TILE_BYTES", 5 * V * 4)
 
 
 @pytest.mark.usefixtures("_way")

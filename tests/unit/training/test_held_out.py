@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tiny_runs import write_data
 
-from core.training.dpo import PairTable
-from core.training.encoded_data import EncodedData
-from core.training.held_out import describe_held_out
-from core.training.reference import SplitLogps
+from core.training.data.encoded import EncodedData
+from core.training.measures.held_out import describe_held_out
+from core.training.steps.pairs import PairTable
+from core.training.steps.reference_logps import SplitLogps
 
 
 def describe(directory: Path, lengths: list[tuple[int, int]], margins: list[float], **options: Any) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import torch
 
 from core.domain.variant_catalogue import VARIANTS
 from core.domain.variants import VariantError
-from core.training.logps_types import PairLogps, ResponseLogps
-from core.training.losses import PAIR_LOSSES, UNPAIRED_LOSSES
-from core.training.objectives import build_objective, build_unpaired_objective
+from core.training.losses.objective import build_objective, build_unpaired_objective
+from core.training.losses.registry import PAIR_LOSSES, UNPAIRED_LOSSES
+from core.training.losses.values import PairLogps, ResponseLogps
 
 PAIRED = [variant.name for variant in VARIANTS.values() if variant.data == "preference"]
 UNPAIRED = [variant.name for variant in VARIANTS.values() if variant.data == "unpaired"]

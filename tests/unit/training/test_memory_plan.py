@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from core.training.memory import StepCosts
-from core.training.memory_plan import RowSizes, choose_micro_batch
+from core.training.stages.memory_costs import StepCosts
+from core.training.stages.micro_batch import RowSizes, choose_micro_batch
 
 COSTS = StepCosts(
     optimizer_bytes=1000,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from core.domain import metric_names as names
-from core.training.metrics import Columns, PairColumn, gradient_weights, pair_figures, to_host
+from core.training.steps.figures import Columns, PairColumn, gradient_weights, pair_figures, to_host
 
 
 def table(chosen: list[float], rejected: list[float], **columns: list[float]) -> np.ndarray:

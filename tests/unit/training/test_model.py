@@ -6,10 +6,10 @@ import torch
 from packed_rows import PROMISED, make_stock_model, random_rows, stock_sums, write_rows
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from core.training.capabilities import capabilities_of
-from core.training.logps import pair_logps
-from core.training.model import UnsupportedModel, load_causal_lm, save_policy
-from core.training.packing import pack_pairs
+from core.training.data.packing import pack_pairs
+from core.training.model.capabilities import capabilities_of
+from core.training.model.loading import UnsupportedModel, load_causal_lm, save_policy
+from core.training.model.logps import pair_logps
 
 
 def saved(directory: Path, architecture: str = "llama", **options: object) -> Path:
@@ -38,7 +38,7 @@ def test_a_saved_policy_is_the_loaded_one(architecture: str, tmp_path: Path) -> 
 
 def test_large_policies_come_in_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_causal_lm(saved(tmp_path / "base"), dtype=torch.float32)
-    monkeypatch.setattr("core.training.model.MAX_SHARD_BYTES", 20_000)
+    monkeypatch.setattr("core.training.model.loading.MAX_SHARD_BYTES", 20_000)
     save_policy(model, tmp_path / "policy")
     shards = sorted(tmp_path.glob("policy/*.safetensors"))
     assert len(shards) > 2

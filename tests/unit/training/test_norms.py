@@ -6,7 +6,7 @@ from packed_rows import make_stock_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.training.norms import LeanRMSNorm, replace_norms
+from core.training.kernels.rms_norm import LeanRMSNorm, replace_norms
 
 LAYERS, SIZE = 2, 32
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.training import optim
-from core.training.optim import MasterOptimizer
 from core.training.plan import OptimizerName, SftPlan
+from core.training.steps import optimizer as optim
+from core.training.steps.optimizer import MasterOptimizer
 
 LEARNING_RATE = 1e-2
 

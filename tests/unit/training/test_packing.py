@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packed_rows import Row, random_rows, write_rows
 
-from core.training.encoded_data import EncodedData
-from core.training.packing import (
+from core.training.data.encoded import EncodedData
+from core.training.data.packing import (
     MIN_PROMPT_TOKENS,
     NothingToScore,
     Side,

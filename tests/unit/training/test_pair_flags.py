@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from core.training.pair_flags import MIN_SCORE, WINDOW, is_mislabelled, mislabelled_scores
+from core.training.measures.pair_flags import MIN_SCORE, WINDOW, is_mislabelled, mislabelled_scores
 
 
 def drifting_margins(rng: np.random.Generator, num_pairs: int, is_flipped: np.ndarray) -> np.ndarray:

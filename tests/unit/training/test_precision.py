@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from core.training import precision
+from core.training.model import precision
 
 
 @pytest.mark.parametrize(("bf16", "expected"), [(5.0, "bf16"), (1.2, "fp32"), (0.15, "fp32")])

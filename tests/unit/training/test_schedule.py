@@ -5,7 +5,7 @@ import torch
 from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
 from core.training.plan import Schedule, SftPlan
-from core.training.schedule import learning_rate_at
+from core.training.steps.schedule import learning_rate_at
 
 
 def plan(schedule: Schedule, warmup_steps: int) -> SftPlan:

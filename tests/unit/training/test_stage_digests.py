@@ -9,9 +9,9 @@ import torch
 from packed_rows import random_rows
 from tiny_runs import write_data
 
-from core.training import stage_digests
+from core.training.checkpoints import digests as stage_digests
+from core.training.checkpoints.digests import reference_digest, run_digest, sft_digest
 from core.training.plan import DpoPlan, LoraPlan, ReusePlan, SftPlan, TrainingPlan
-from core.training.stage_digests import reference_digest, run_digest, sft_digest
 
 SFT = SftPlan(epochs=1, learning_rate=1e-3, batch_size=4)
 DPO = DpoPlan(epochs=1, learning_rate=1e-3, batch_size=4)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core.domain.job_state import Stage
 from core.services.views import MetricPointView
-from worker.event_files import FILE_NAME, event, masked_crc, record, write_event_files
+from worker.artifact.tensorboard import FILE_NAME, event, masked_crc, record, write_event_files
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 GOLDEN = bytes.fromhex(

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from core.domain.failure_codes import FailureCode
-from worker import memory_events
-from worker.memory_events import count_out_of_memory_kills, memory_limit_bytes
-from worker.outcomes import GiveBack, TrainerEnd, judge
+from worker.attempt import cgroup_memory
+from worker.attempt.cgroup_memory import count_out_of_memory_kills, memory_limit_bytes
+from worker.attempt.outcomes import GiveBack, TrainerEnd, judge
 
 MIB = 1024**2
 
@@ -18,8 +18,8 @@ def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Ours, two levels below the root of all control groups."""
     own = tmp_path / "own"
     own.write_text("0::/outer/inner\n")
-    monkeypatch.setattr(memory_events, "_ROOT", tmp_path / "root")
-    monkeypatch.setattr(memory_events, "_OWN", own)
+    monkeypatch.setattr(cgroup_memory, "_ROOT", tmp_path / "root")
+    monkeypatch.setattr(cgroup_memory, "_OWN", own)
     folder = tmp_path / "root" / "outer" / "inner"
     folder.mkdir(parents=True)
     return folder

@@ -4,8 +4,8 @@ import json
 import re
 from typing import Any
 
-from worker.model_card import model_card
-from worker.report import MAX_PAIRS, html_report
+from worker.artifact.model_card import model_card
+from worker.artifact.report_html import MAX_PAIRS, html_report
 
 EVIL = "<script>alert(1)</script> | [x](http://evil.example) `"
 

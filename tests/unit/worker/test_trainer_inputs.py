@@ -10,7 +10,7 @@ from tiny_models import write_tiny_tokenizer
 from core.domain.job_spec import JobRequest, JobSpec, resolve_request
 from core.domain.trainer_protocol import Assignment, TrainerEvent
 from core.tokenization.pair_tokenizer import PairTokenizer
-from worker.trainer_inputs import EncodedInputs, InputEncoder
+from worker.processes.trainer.inputs import EncodedInputs, InputEncoder
 
 Row = dict[str, Any]
 

@@ -1,0 +1,88 @@
+"""Answers to requests that create: once for each Idempotency-Key."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from core.domain.errors import Unavailable
+from core.failpoints import reach
+from core.services.access import idempotency
+from core.services.access.idempotency import Answer, IdempotentRequest, Reservation
+from core.services.backend import Backend
+
+REPLAYED_HEADER = "Idempotent-Replayed"
+_NO_BODY = hashlib.sha256(b"").hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Created:
+    """What a creating endpoint answers."""
+
+    body: BaseModel
+    status: int = 201
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreatingRequest:
+    """One request that creates something, under a key or not."""
+
+    project_id: str
+    route: str
+    key: str | None
+    body_sha256: str
+    lease_seconds: float = idempotency.LEASE_SECONDS
+
+    def with_lease(self, seconds: float) -> Self:
+        return replace(self, lease_seconds=max(seconds, self.lease_seconds))
+
+
+def creating(request: Request, project_id: str, key: str | None, body_sha256: str | None = None) -> CreatingRequest:
+    """`body_sha256`: of what was sent; default: of the JSON body that the route has read."""
+    digest = body_sha256 or str(getattr(request.state, "body_sha256", _NO_BODY))
+    route = f"{request.method} {request.url.path}"
+    return CreatingRequest(project_id=project_id, route=route, key=key, body_sha256=digest)
+
+
+def answer_once(
+    backend: Backend, request: CreatingRequest, prefix: str, create: Callable[[str | None], Created]
+) -> Response:
+    """Create, or answer as the first time. `create` is given the id to create under, or None to choose one.
+
+    Only successes are kept: what was refused created nothing, and is judged anew.
+    """
+    if request.key is None:
+        return _response(_answer_of(create(None)))
+    wanted = IdempotentRequest(key=request.key, route=request.route, body_sha256=request.body_sha256)
+    reservation = idempotency.begin(backend, request.project_id, wanted, lease_seconds=request.lease_seconds)
+    if isinstance(reservation, Answer):
+        return _response(reservation, is_replayed=True)
+    reach("request.reserved")
+    answer = _create(backend, reservation, prefix, create)
+    reach("request.created")
+    idempotency.finish(backend, reservation, answer)
+    return _response(answer)
+
+
+def _create(backend: Backend, reservation: Reservation, prefix: str, create: Callable[[str | None], Created]) -> Answer:
+    try:
+        return _answer_of(create(reservation.resource_id(prefix)))
+    except BaseException:
+        with suppress(Unavailable):  # the reservation then ends by itself
+            idempotency.abandon(backend, reservation)
+        raise
+
+
+def _answer_of(created: Created) -> Answer:
+    return Answer(status=created.status, headers=dict(created.headers), body=created.body.model_dump_json())
+
+
+def _response(answer: Answer, *, is_replayed: bool = False) -> Response:
+    headers = {**answer.headers, REPLAYED_HEADER: "true"} if is_replayed else answer.headers
+    return Response(answer.body, answer.status, headers, "application/json")

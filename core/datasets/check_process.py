@@ -1,0 +1,191 @@
+"""Checks a file in a child process with hard limits on memory, processor time and file size.
+
+The parent calls `check_in_child`; `python -m core.datasets.check_process` is the child, which reads its task from
+stdin and answers on stdout. A hostile file that crashes a parser, or eats its memory, costs the child and nothing else.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from core.datasets.check import FINGERPRINTS_FILE, check_file
+from core.datasets.options import CheckOptions, Limits
+from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult
+from core.domain.dataset_rows import DatasetKind
+from core.domain.errors import DomainError, InvalidRequest, TooLarge, Unavailable
+
+EXIT_OUT_OF_MEMORY = 77
+EXIT_BAD_OPTIONS = 78
+EXIT_NO_SPACE = 79
+MIN_BYTES_TO_SHARE = 1 << 20
+"""Of a file for which a second process pays."""
+_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+
+
+class CheckTimedOut(TooLarge):
+    code = "dataset-check-timeout"
+    title = "The file took too long to check"
+
+
+class CheckOutOfMemory(TooLarge):
+    code = "dataset-check-memory"
+    title = "The file takes too much memory to check"
+
+
+class CheckCrashed(InvalidRequest):
+    code = "dataset-check-crashed"
+    title = "The file made the check stop"
+
+
+def check_in_child(
+    source: Path,
+    options: CheckOptions,
+    output_dir: Path,
+    *,
+    timeout_seconds: float,
+    memory_bytes: int,
+    num_workers: int = 2,
+) -> CheckResult:
+    """`check_file` in a child process that is killed, with its helpers, when `timeout_seconds` have passed.
+
+    `memory_bytes` is what the child and its helpers may hold together; no one of them may pass half of it.
+
+    Raises:
+        CheckTimedOut, CheckOutOfMemory: the file is too much for the limits (kind `too_large`).
+        CheckCrashed: the child died of the file.
+        InvalidRequest: the options themselves are wrong.
+        Unavailable: there is no room for the rows.
+    """
+    task = {
+        "source": str(source.resolve()),
+        "output_dir": str(output_dir.resolve()),
+        "options": options_to_json(options),
+        "num_workers": num_workers if source.stat().st_size >= MIN_BYTES_TO_SHARE else 1,
+        "memory_bytes": memory_bytes,
+        "cpu_seconds": int(timeout_seconds) + 5,
+    }
+    try:
+        return _run_child(task, output_dir, timeout_seconds)
+    except DomainError:
+        for name in (ROWS_FILE, ISSUES_FILE, FINGERPRINTS_FILE):
+            (output_dir / name).unlink(missing_ok=True)
+        raise
+
+
+def _run_child(task: dict[str, Any], output_dir: Path, timeout_seconds: float) -> CheckResult:
+    with subprocess.Popen(
+        [sys.executable, "-m", "core.datasets.check_process"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # a traceback could carry the file's text into a log
+        cwd=output_dir,
+        env=_child_environment(),
+        start_new_session=True,
+    ) as process:
+        try:
+            answer, _ = process.communicate(json.dumps(task).encode(), timeout=timeout_seconds)
+        except subprocess.TimeoutExpired:
+            raise _timed_out(timeout_seconds) from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode == -signal.SIGXCPU:
+        raise _timed_out(timeout_seconds)
+    return _read_answer(process.returncode, answer)
+
+
+def _timed_out(timeout_seconds: float) -> CheckTimedOut:
+    return CheckTimedOut(
+        f"The file could not be checked within {timeout_seconds:g} seconds. Split it into smaller files."
+    )
+
+
+def _read_answer(return_code: int, answer: bytes) -> CheckResult:
+    if return_code == 0:
+        return CheckResult.from_json(json.loads(answer))
+    if return_code == EXIT_BAD_OPTIONS:
+        raise InvalidRequest(json.loads(answer)["detail"])
+    if return_code == EXIT_OUT_OF_MEMORY:
+        raise CheckOutOfMemory("The file needs more memory to check than it may have. Split it into smaller files.")
+    if return_code == EXIT_NO_SPACE:
+        raise Unavailable("The checker has no room to write the rows of the file. Try again later.")
+    raise CheckCrashed(
+        "The file made the check stop unexpectedly: it is damaged, or made to do harm. Export it again, as JSONL.",
+        exit_code=return_code,
+    )
+
+
+def options_to_json(options: CheckOptions) -> dict[str, Any]:
+    return {**asdict(options), "columns": dict(options.columns)}
+
+
+def options_from_json(value: dict[str, Any]) -> CheckOptions:
+    return CheckOptions(**{**value, "kind": DatasetKind(value["kind"]), "limits": Limits(**value["limits"])})
+
+
+def _child_environment() -> dict[str, str]:
+    """No secrets, no current directory on the path, and no thread pools that would only reserve memory."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
+    return kept | {
+        "PYTHONPATH": str(_PACKAGE_ROOT),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUTF8": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "1",
+        # Buffers of one batch serve the next instead of going back to the system, page by page.
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+    }
+
+
+def _limit_resources(task: dict[str, Any]) -> None:
+    """Each process may hold half of the memory: together they need less, as what one frees another may take."""
+    memory = task["memory_bytes"] // (2 if task["num_workers"] > 1 else 1)
+    limits = [
+        (resource.RLIMIT_DATA, memory),
+        (resource.RLIMIT_CPU, task["cpu_seconds"]),
+        (resource.RLIMIT_FSIZE, 2 * task["options"]["limits"]["max_decompressed_bytes"]),
+        (resource.RLIMIT_CORE, 0),
+    ]
+    for kind, value in limits:
+        _, hard = resource.getrlimit(kind)
+        allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (allowed, allowed))
+
+
+def main() -> int:
+    task = json.load(sys.stdin)
+    _limit_resources(task)
+    try:
+        result = check_file(
+            Path(task["source"]),
+            options_from_json(task["options"]),
+            Path(task["output_dir"]),
+            num_workers=task["num_workers"],
+        )
+    except InvalidRequest as error:
+        json.dump({"detail": error.detail}, sys.stdout)
+        return EXIT_BAD_OPTIONS
+    except MemoryError:
+        return EXIT_OUT_OF_MEMORY
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        return EXIT_NO_SPACE
+    json.dump(result.to_json(), sys.stdout, allow_nan=False)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

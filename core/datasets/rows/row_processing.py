@@ -1,0 +1,224 @@
+"""Batches of rows → normalised lines, issues, tallies and fingerprints. Runs in as many processes as there are."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import orjson
+
+from core.datasets.faults import FileFault, Note, RowFault
+from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
+from core.datasets.layouts.registry import LAYOUTS_BY_NAME, classify
+from core.datasets.options import CheckOptions
+from core.datasets.recognition import rename_columns
+from core.datasets.rows.contents import Accepted, Contents, contents_of
+from core.datasets.rows.fingerprints import NO_FINGERPRINTS, Fingerprints, take_fingerprints
+from core.datasets.rows.json_rows import check_shape, parse_row
+from core.datasets.rows.judgement import judge, refuse_nul
+from core.datasets.rows.plain_pairs import are_expected, read_plain_pair
+from core.datasets.rows.tally import Tally
+from core.datasets.sources.batches import Batch, LineBatch, Record
+from core.datasets.sources.json_lines import line_too_long
+from core.domain.dataset_rows import DatasetKind
+from core.domain.issue_codes import ISSUE_KINDS, Effect, IssueCode
+
+MAX_ISSUES_PER_BATCH = 5_000
+_MAX_NOT_PLAIN = 50
+"""Rows of a batch after which the short way is left: to try it in vain costs time."""
+
+
+class FoundIssue(NamedTuple):
+    line: int | None
+    row: int | None
+    """Counted from the beginning of the batch until the batches are put together."""
+    code: IssueCode
+    detail: str
+    pointer: str | None
+
+
+@dataclass
+class BatchResult:
+    rows: bytes = b""
+    """Normalised rows, a line each."""
+    row_lengths: list[int] = field(default_factory=list)
+    num_source_rows: int = 0
+    num_accepted: int = 0
+    num_rejected: int = 0
+    num_set_aside: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    issues: list[FoundIssue] = field(default_factory=list)
+    """At most MAX_ISSUES_PER_BATCH; `counts` has them all."""
+    tally: Tally = field(default_factory=Tally)
+    fingerprints: Fingerprints = NO_FINGERPRINTS
+    fault: FoundIssue | None = None
+    """The file is refused at this row; what follows in the batch is not read."""
+
+
+@dataclass
+class _Progress:
+    may_hold_nul: bool
+    result: BatchResult = field(default_factory=BatchResult)
+    accepted: list[Accepted] = field(default_factory=list)
+    num_not_plain: int = 0
+
+
+class RowProcessor:
+    def __init__(self, options: CheckOptions, layout_name: str) -> None:
+        self._options = options
+        self._layout = LAYOUTS_BY_NAME[layout_name]
+        self._expects_plain_pairs = are_expected(options, layout_name)
+        self._max_plain_bytes = min(options.limits.max_line_bytes, options.limits.long_row_chars)
+        self._used_fields = frozenset(self._layout.fields)
+
+    def process(self, batch: Batch, with_sketches: bool) -> BatchResult:
+        """`with_sketches`: prepare the rows for the search for near-duplicates."""
+        progress = _Progress(may_hold_nul=_may_hold_nul(batch))
+        result = progress.result
+        may_be_plain = self._expects_plain_pairs and not progress.may_hold_nul
+        for record in _records(batch):
+            if may_be_plain and self._take_plain_pair(record, progress):
+                continue
+            try:
+                self._process_record(record, progress)
+            except FileFault as fault:
+                result.fault = FoundIssue(record.line, result.num_source_rows, fault.code, fault.detail, None)
+                break
+            result.num_source_rows += 1
+        self._finish(result, progress.accepted, with_sketches)
+        return result
+
+    def _take_plain_pair(self, record: Record, progress: _Progress) -> bool:
+        line = record.value
+        if progress.num_not_plain > _MAX_NOT_PLAIN or type(line) is not bytes or len(line) > self._max_plain_bytes:
+            return False
+        texts = read_plain_pair(line)
+        if texts is None:
+            progress.num_not_plain += 1
+            return False
+        result = progress.result
+        progress.accepted.append(Accepted(record.line, result.num_source_rows, Example(*texts), texts))
+        result.num_source_rows += 1
+        return True
+
+    def _finish(self, result: BatchResult, accepted: list[Accepted], with_sketches: bool) -> None:
+        kind = self._options.kind
+        rows = [_dump(row.line, row.example, kind) for row in accepted]
+        result.num_accepted = len(rows)
+        result.rows = b"".join(rows)
+        result.row_lengths = list(map(len, rows))
+        result.tally.count(accepted, kind)
+        result.fingerprints = take_fingerprints(accepted, with_sketches=with_sketches)
+
+    def _process_record(self, record: Record, progress: _Progress) -> None:
+        result = progress.result
+        try:
+            reading = self._read(record, result.tally)
+        except RowFault as fault:
+            result.num_rejected += 1
+            self._report(result, record.line, fault.note)
+            return
+        for note in reading.notes:
+            result.num_set_aside += ISSUE_KINDS[note.code].effect is Effect.ROW_SET_ASIDE
+            self._report(result, record.line, note)
+        for example in reading.examples:
+            contents = contents_of(example)
+            if self._is_accepted(record.line, example, contents, progress):
+                progress.accepted.append(Accepted(record.line, result.num_source_rows, example, contents))
+
+    def _is_accepted(self, line: int, example: Example, contents: Contents, progress: _Progress) -> bool:
+        options, result = self._options, progress.result
+        if progress.may_hold_nul:
+            try:
+                refuse_nul(contents, options.kind)
+            except RowFault as fault:
+                result.num_rejected += 1
+                self._report(result, line, fault.note)
+                return False
+        notes = judge(example, contents, options.kind, options.limits.long_row_chars)
+        for note in notes:
+            self._report(result, line, note)
+        if notes and ISSUE_KINDS[notes[0].code].effect is Effect.ROW_SET_ASIDE:
+            result.num_set_aside += 1
+            return False
+        return True
+
+    def _read(self, record: Record, tally: Tally) -> Reading:
+        row = self._row(record)
+        tally.note_fields(row, self._used_fields)
+        try:
+            return self._layout.read(row)
+        except RowFault:
+            self._refuse_other_layout(row, record.line)
+            raise
+
+    def _row(self, record: Record) -> SourceRow:
+        value, limits = record.value, self._options.limits
+        if isinstance(value, bytes):
+            if len(value) > limits.max_line_bytes:
+                raise line_too_long(record.line, limits)
+            return rename_columns(parse_row(value, limits), self._options.columns)
+        if isinstance(value, Note):
+            raise RowFault(*value)
+        check_shape(value, limits)
+        return rename_columns(value, self._options.columns)
+
+    def _refuse_other_layout(self, row: SourceRow, line: int) -> None:
+        """A row that is whole in another layout is no malformed row, but another file's: dropping it would be a loss.
+
+        An explicit row whose prompt is missing looks implicit, and is taken for what it is.
+        """
+        other = classify(row)
+        if (
+            other is None
+            or other is self._layout
+            or _is_same_family(other, self._layout)
+            or not _is_readable(other, row)
+        ):
+            return
+        raise FileFault(
+            IssueCode.MIXED_FORMATS,
+            f"Line {line} is {other.title}, but the file is {self._layout.title}. Send one file per format.",
+        )
+
+    def _report(self, result: BatchResult, line: int, note: Note) -> None:
+        result.counts[note.code] += 1
+        if len(result.issues) < MAX_ISSUES_PER_BATCH:
+            result.issues.append(FoundIssue(line, result.num_source_rows, *note))
+
+
+def _records(batch: Batch) -> Iterable[Record]:
+    if not isinstance(batch, LineBatch):
+        return batch.records
+    lines = enumerate(batch.data.split(b"\n"), batch.first_line)
+    return [Record(number, line) for number, line in lines if line and not line.isspace()]
+
+
+def _may_hold_nul(batch: Batch) -> bool:
+    """In a line of JSON it is an escape; looked for once, as few files have one."""
+    return not isinstance(batch, LineBatch) or b"\\u0000" in batch.data
+
+
+def _is_same_family(other: Layout, layout: Layout) -> bool:
+    if layout.name == "explicit":
+        return other.name == "implicit"
+    return layout.name in ("conversational", "ultrafeedback") and other.name == "implicit-conversational"
+
+
+def _is_readable(layout: Layout, row: SourceRow) -> bool:
+    try:
+        layout.read(row)
+    except RowFault:
+        return False
+    return True
+
+
+def _dump(line: int, example: Example, kind: DatasetKind) -> bytes:
+    row: dict[str, object] = {"line": line, "prompt": example.prompt}
+    if kind is DatasetKind.PREFERENCE:
+        row |= {"chosen": example.first, "rejected": example.second}
+    else:
+        row["response"] = example.first
+    if kind is DatasetKind.UNPAIRED:
+        row["label"] = example.label
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,0 +1,157 @@
+"""Counts over accepted rows that add up: each batch makes its own, and the sum is the file's."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import sub
+from typing import Final
+
+from core.datasets.layouts.layout import SourceRow
+from core.datasets.result import LengthStatistics, PairStatistics, Statistics
+from core.datasets.rows.contents import Accepted, Contents
+from core.datasets.rows.languages import language_of, script_of
+from core.domain.dataset_rows import DatasetKind
+
+_MAX_FIELD_NAMES: Final = 50
+_MAX_FIELD_NAME_CHARS: Final = 64
+_ALL_SAMPLED_LINES: Final = 1_000
+_SAMPLED_EVERY: Final = 64
+_REFUSALS: Final = (
+    "i'm sorry, but", "i am sorry, but", "sorry, but i", "i apologize, but", "i can't", "i cannot", "i can not",
+    "i'm unable", "i am unable", "i'm not able", "as an ai", "i'm just an ai", "i am just an ai",
+)  # fmt: skip
+_REFUSAL_INITIALS: Final = frozenset("iIsSaA \n")
+_FIELD_NAMES: Final[Mapping[DatasetKind, tuple[str, ...]]] = {
+    DatasetKind.PREFERENCE: ("chosen", "rejected"),
+    DatasetKind.DEMONSTRATION: ("response",),
+    DatasetKind.UNPAIRED: ("response",),
+}
+
+
+@dataclass
+class Tally:
+    chars: dict[str, Counter[int]] = field(default_factory=dict)
+    """Field → length → rows."""
+    turns: Counter[int] = field(default_factory=Counter)
+    scripts: Counter[str] = field(default_factory=Counter)
+    """Of the sampled rows, as `languages`."""
+    languages: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
+    longer: Counter[str] = field(default_factory=Counter)
+    """Which side of a pair is longer: `chosen`, `rejected` or `same`."""
+    ignored_fields: Counter[str] = field(default_factory=Counter)
+
+    def note_fields(self, row: SourceRow, used: frozenset[str]) -> None:
+        """Remember fields that the layout does not read."""
+        if used.issuperset(row):
+            return
+        known = self.ignored_fields
+        names = sorted(name[:_MAX_FIELD_NAME_CHARS] for name in row.keys() - used)
+        known.update([name for name in names if name in known or len(known) < _MAX_FIELD_NAMES])
+
+    def count(self, accepted: Sequence[Accepted], kind: DatasetKind) -> None:
+        """Rows of one batch, under the names that the fields have in this kind of data set."""
+        if not accepted:
+            return
+        prompts, *responses = zip(*[row.contents for row in accepted], strict=True)
+        names = _FIELD_NAMES[kind]
+        self.chars = {"prompt": Counter(map(len, prompts))}
+        for name, texts in zip(names, responses, strict=False):
+            self.chars[name] = Counter(map(len, texts))
+            self.refusals[name] = sum([text[:1] in _REFUSAL_INITIALS and is_refusal(text) for text in texts])
+        if kind is DatasetKind.PREFERENCE:
+            gaps = [(gap > 0) - (gap < 0) for gap in map(sub, map(len, responses[0]), map(len, responses[1]))]
+            self.longer = +Counter(chosen=gaps.count(1), rejected=gaps.count(-1), same=gaps.count(0))
+        if kind is DatasetKind.UNPAIRED:
+            self.labels = Counter("desirable" if row.example.label else "undesirable" for row in accepted)
+        turns = [row.example.prompt for row in accepted if type(row.example.prompt) is not str]
+        self.turns = Counter(map(len, turns))
+        for row in accepted:
+            if row.line <= _ALL_SAMPLED_LINES or row.line % _SAMPLED_EVERY == 0:
+                self._guess_language(row.contents)
+
+    def _guess_language(self, contents: Contents) -> None:
+        text = contents.first if len(contents.first) >= 40 else f"{contents.prompt[-200:]} {contents.first}"
+        script = script_of(text)
+        self.scripts[script or "none"] += 1
+        self.languages[language_of(text, script)] += 1
+
+    def merge(self, other: "Tally") -> None:
+        for name, lengths in other.chars.items():
+            self.chars.setdefault(name, Counter()).update(lengths)
+        for name in ("turns", "scripts", "languages", "refusals", "labels", "longer", "ignored_fields"):
+            getattr(self, name).update(getattr(other, name))
+
+    def statistics(self, num_source_rows: int) -> Statistics:
+        """All but what describes the file, and what the lint adds."""
+        statistics = Statistics(
+            container=None,
+            compression=None,
+            encoding=None,
+            num_source_rows=num_source_rows,
+            ignored_fields=sorted(self.ignored_fields)[:_MAX_FIELD_NAMES],
+            chars={name: summarise(lengths) for name, lengths in self.chars.items()},
+            turns=summarise(self.turns) if self.turns else None,
+            scripts=_shares(self.scripts),
+            languages=_shares(self.languages),
+        )
+        num_rows = sum(self.chars["prompt"].values()) if self.chars else 0
+        if num_rows:
+            statistics["refusal_shares"] = {
+                name: round(self.refusals[name] / num_rows, 4) for name in self.chars if name != "prompt"
+            }
+        if self.labels:
+            statistics["labels"] = dict(sorted(self.labels.items()))
+        if self.longer:
+            statistics["pairs"] = self._pairs()
+        return statistics
+
+    def _pairs(self) -> PairStatistics:
+        chosen, rejected = self.longer["chosen"], self.longer["rejected"]
+        share = chosen / (chosen + rejected) if chosen + rejected else None
+        return PairStatistics(
+            chosen_longer=chosen,
+            rejected_longer=rejected,
+            same_length=self.longer["same"],
+            longer_wins_share=None if share is None else round(share, 4),
+            length_rule_accuracy=None if share is None else round(max(share, 1 - share), 4),
+        )
+
+
+def is_refusal(text: str) -> bool:
+    return text[:64].lstrip().lower().replace("’", "'").startswith(_REFUSALS)
+
+
+def summarise(counts: Counter[int]) -> LengthStatistics:
+    """Exact; a percentile is the smallest length that at least that share of the rows does not exceed."""
+    total = sum(counts.values())
+    lengths = sorted(counts)
+    percentiles = dict(zip((50, 90, 95, 99), _percentiles(counts, lengths, total, (50, 90, 95, 99)), strict=True))
+    return LengthStatistics(
+        min=lengths[0],
+        mean=round(sum(length * count for length, count in counts.items()) / total, 2),
+        p50=percentiles[50],
+        p90=percentiles[90],
+        p95=percentiles[95],
+        p99=percentiles[99],
+        max=lengths[-1],
+    )
+
+
+def _percentiles(counts: Counter[int], lengths: list[int], total: int, wanted: Iterable[int]) -> list[int]:
+    found = []
+    reached, index = counts[lengths[0]], 0
+    for percent in wanted:
+        while reached * 100 < percent * total:
+            index += 1
+            reached += counts[lengths[index]]
+        found.append(lengths[index])
+    return found
+
+
+def _shares(counts: Counter[str]) -> dict[str, float]:
+    total = sum(counts.values())
+    return {
+        name: round(count / total, 4) for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    }

@@ -1,0 +1,81 @@
+"""The sending side of the queue: wake-ups leave by one background thread, so that no request waits for a broker."""
+
+import logging
+import threading
+import time
+
+from celery import Celery
+from kombu import Queue
+
+from core.domain.errors import Unavailable
+from core.queue.celery_app import QUEUE, WAKE_TASK, make_celery
+from core.queue.wake_queue import NullWakeQueue, WakeQueue
+from core.settings import Settings
+
+_PAUSE_AFTER_FAILURE_SECONDS = 1.0
+_CHECK_SECONDS = 3
+
+_log = logging.getLogger(__name__)
+
+
+class BrokerUnavailable(Unavailable):
+    code = "broker-unavailable"
+    title = "The broker does not answer"
+
+
+def open_queue(settings: Settings) -> WakeQueue:
+    """Raises SettingsError for a broker of another kind. The broker need not be up."""
+    if settings.effective_broker_url == "none":
+        return NullWakeQueue()
+    return CeleryWakeQueue(make_celery(settings))
+
+
+class CeleryWakeQueue:
+    """At most one wake-up waits: one more would ask for the same."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._is_wanted = threading.Event()
+        self._start_lock = threading.Lock()
+        self._sender: threading.Thread | None = None
+
+    def wake(self) -> None:
+        self._is_wanted.set()
+        with self._start_lock:
+            if self._sender is None or not self._sender.is_alive():  # not at construction: processes fork
+                self._sender = threading.Thread(target=self._send_all, name="wake-up sender", daemon=True)
+                self._sender.start()
+
+    def check(self) -> None:
+        """A broker that accepts connections and then says nothing must not hold the caller."""
+        answers: list[bool] = []
+        probe = threading.Thread(target=lambda: answers.append(self._answers()), name="broker check", daemon=True)
+        probe.start()
+        probe.join(_CHECK_SECONDS)
+        if answers != [True]:
+            raise BrokerUnavailable("The broker does not answer; queued jobs still start, found by polling.")
+
+    def _send_all(self) -> None:
+        while True:
+            self._is_wanted.wait()
+            self._is_wanted.clear()
+            if not self._send():
+                time.sleep(_PAUSE_AFTER_FAILURE_SECONDS)
+
+    def _send(self) -> bool:
+        try:
+            self._app.send_task(WAKE_TASK, queue=QUEUE, ignore_result=True)
+        except Exception as error:  # noqa: BLE001 - drivers of brokers raise what they like, and this thread must live
+            # Not sent again: the sweeper asks for it, and idle workers poll.
+            _log.warning("a wake-up was not sent: %s", type(error).__name__)
+            return False
+        return True
+
+    def _answers(self) -> bool:
+        try:
+            with self._app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, timeout=_CHECK_SECONDS)
+                Queue(QUEUE, channel=connection.default_channel).queue_declare(passive=False)
+        except Exception:  # noqa: BLE001 - whatever it is, the broker is not usable
+            return False
+        return True

@@ -1,0 +1,241 @@
+"""API keys: made and shown once, kept as a hash, rotated with a time in which both work, revoked.
+
+A key reads `pt_<26 characters: its id>_<64 hexadecimal digits: its secret>`.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Self
+
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_after, database_now
+from core.database.repositories import access
+from core.database.tables.access import ApiKey
+from core.domain.access import Scope
+from core.domain.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from core.services.access.projects import require_project
+from core.services.backend import Backend
+from core.services.ids import make_id, new_suffix
+
+DEFAULT_GRACE_SECONDS = 24 * 3600.0
+MAX_NAME_CHARS = 100
+_TOKEN = re.compile(r"pt_([0-9a-z]{26})_([0-9a-f]{64})")
+_USE_NOTED_SECONDS = 60.0
+_PREFIX = "key"
+
+
+class KeyNotFound(NotFound):
+    code = "key-not-found"
+    title = "There is no such key"
+
+
+class KeyNotLive(Conflict):
+    code = "key-not-live"
+    title = "The key is revoked or expired"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyView:
+    id: str
+    project_id: str
+    name: str
+    scope: Scope
+    is_live: bool
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewKey:
+    key: KeyView
+    token: str
+    """Shown now and never again."""
+
+
+@dataclass(frozen=True)
+class _Token:
+    """The parts of a key that is being made; fixed before the transaction, which may run twice."""
+
+    suffix: str
+    secret: str
+
+    @classmethod
+    def new(cls) -> Self:
+        return cls(new_suffix(), secrets.token_hex(32))
+
+    @property
+    def key_id(self) -> str:
+        return make_id(_PREFIX, self.suffix)
+
+    def __str__(self) -> str:
+        return f"pt_{self.suffix}_{self.secret}"
+
+    def row(self, project_id: str, name: str, scope: Scope) -> ApiKey:
+        return ApiKey(
+            id=self.key_id,
+            project_id=project_id,
+            name=name,
+            scope=scope,
+            secret_sha256=_hash(self.secret),
+            created_at=database_now(),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """What a key that was shown allows."""
+
+    key_id: str
+    project_id: str
+    scope: Scope
+    requests_per_minute: int | None = None
+    max_upload_bytes: int | None = None
+    secret_sha256: str = field(default="", repr=False)
+
+
+def create(
+    backend: Backend, project_id: str, name: str, scope: Scope, *, lifetime_seconds: float | None = None
+) -> NewKey:
+    """Raises ProjectNotFound, InvalidRequest."""
+    if not 0 < len(name) <= MAX_NAME_CHARS or not name.isprintable():
+        raise InvalidRequest(f"A key's name has 1 to {MAX_NAME_CHARS} printable characters.")
+    if lifetime_seconds is not None and lifetime_seconds <= 0:
+        raise InvalidRequest("A key lives for a positive time.")
+    token = _Token.new()
+
+    def work(session: Session) -> KeyView:
+        require_project(session, project_id)
+        key = access.find_key(session, token.key_id)  # of a commit whose answer was lost
+        if key is None:
+            key = token.row(project_id, name, scope)
+            key.expires_at = database_after(lifetime_seconds) if lifetime_seconds else None
+            _store(session, key)
+        return _view(session, key)
+
+    return NewKey(key=backend.database.write(work), token=str(token))
+
+
+def list_keys(backend: Backend, project_id: str | None = None) -> list[KeyView]:
+    """Oldest first, dead ones too."""
+    return backend.database.read(lambda session: [_view(session, key) for key in access.list_keys(session, project_id)])
+
+
+def rotate(backend: Backend, key_id: str, *, grace_seconds: float = DEFAULT_GRACE_SECONDS) -> NewKey:
+    """A new key like it; the old one works on for the grace time. Raises KeyNotFound, KeyNotLive."""
+    token = _Token.new()
+
+    def work(session: Session) -> KeyView:
+        old = _lock(session, key_id)
+        key = access.find_key(session, token.key_id)
+        if key is not None:
+            return _view(session, key)
+        if not access.is_live(session, key_id):
+            raise KeyNotLive(f"{key_id} is revoked or expired; create a new key.")
+        key = token.row(old.project_id, old.name, old.scope)
+        key.expires_at = old.expires_at
+        old.expires_at = database_after(max(0.0, grace_seconds))
+        _store(session, key)
+        return _view(session, key)
+
+    return NewKey(key=backend.database.write(work), token=str(token))
+
+
+def revoke(backend: Backend, key_id: str) -> KeyView:
+    """Idempotent. Raises KeyNotFound."""
+
+    def work(session: Session) -> KeyView:
+        key = _lock(session, key_id)
+        if key.revoked_at is None:
+            key.revoked_at = database_now()
+            session.flush()
+            session.refresh(key)
+        return _view(session, key)
+
+    return backend.database.write(work)
+
+
+def authenticate(backend: Backend, token: str) -> Grant | None:
+    """What the key allows, or None for one that is unknown, revoked or expired. Raises Unavailable."""
+    parts = _TOKEN.fullmatch(token)
+    if parts is None:
+        return None
+    key_id, digest = make_id(_PREFIX, parts[1]), _hash(parts[2])
+
+    def work(session: Session) -> tuple[Grant | None, bool]:
+        key = access.find_key(session, key_id)
+        # Compared also when there is no such key, so that both take the same time.
+        is_secret = hmac.compare_digest(digest, key.secret_sha256 if key else _hash(""))
+        if key is None or not is_secret or not access.is_live(session, key_id):
+            return None, False
+        return grant_of(session, key), access.is_use_unnoted(session, key_id, _USE_NOTED_SECONDS)
+
+    grant, is_unnoted = backend.database.read(work)
+    if is_unnoted:
+        with suppress(Unavailable):  # the key is good all the same
+            backend.database.write(lambda session: access.note_use(session, key_id))
+    return grant
+
+
+def grant_of(session: Session, key: ApiKey) -> Grant:
+    limits = access.find_limits(session, key.project_id)
+    return Grant(
+        key_id=key.id,
+        project_id=key.project_id,
+        scope=key.scope,
+        requests_per_minute=limits.max_requests_per_minute if limits else None,
+        max_upload_bytes=limits.max_upload_bytes if limits else None,
+        secret_sha256=key.secret_sha256,
+    )
+
+
+def find_live(backend: Backend, key_id: str) -> Grant | None:
+    """What a key allows whose holder has proved before to have it. Raises Unavailable."""
+
+    def work(session: Session) -> Grant | None:
+        key = access.find_key(session, key_id)
+        return grant_of(session, key) if key is not None and access.is_live(session, key_id) else None
+
+    return backend.database.read(work)
+
+
+def has_live_key(backend: Backend) -> bool:
+    return backend.database.read(access.has_live_key)
+
+
+def _store(session: Session, key: ApiKey) -> None:
+    session.add(key)
+    session.flush()
+    session.refresh(key)  # the database's times
+
+
+def _lock(session: Session, key_id: str) -> ApiKey:
+    key = access.lock_key(session, key_id)
+    if key is None:
+        raise KeyNotFound(f"There is no key {key_id}; `preftune keys list` shows all.")
+    return key
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _view(session: Session, key: ApiKey) -> KeyView:
+    return KeyView(
+        id=key.id,
+        project_id=key.project_id,
+        name=key.name,
+        scope=key.scope,
+        is_live=access.is_live(session, key.id),
+        created_at=key.created_at,
+        expires_at=key.expires_at,
+        revoked_at=key.revoked_at,
+        last_used_at=key.last_used_at,
+    )

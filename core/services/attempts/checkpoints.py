@@ -1,0 +1,194 @@
+"""Checkpoints and outputs of stages: rows that make uploaded objects exist. Fenced.
+
+Two rules of letting go: of the state to resume from the newest two stay; of the policies that users load, the newest
+`keep_checkpoints` and the best.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_now
+from core.database.repositories import attempts as attempt_rows
+from core.database.repositories import garbage, objects, stage_builds
+from core.database.repositories.events import EventDraft, append_event
+from core.database.tables.jobs import Job
+from core.database.tables.objects import Checkpoint, CheckpointStatus, StageOutput
+from core.domain.job_state import Stage
+from core.failpoints import reach
+from core.services.attempts.lifecycle import Claim, StoredTree, fenced
+from core.services.backend import Backend
+from core.services.ids import new_id
+from core.services.jobs.checkpoint_policies import find_best, validation_values
+
+MIN_KEPT = 2
+"""A corrupt newest checkpoint must leave one to fall back to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewCheckpoint:
+    """Uploaded whole, its manifest last."""
+
+    stage: Stage
+    step: int
+    tree: StoredTree
+    num_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewStageOutput:
+    """Uploaded whole, its manifest last."""
+
+    stage: Stage
+    digest: str
+    """SHA-256 of all that determines the output, in hexadecimal."""
+    tree: StoredTree
+    num_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReusableOutput:
+    job_id: str
+    tree: StoredTree
+
+
+def commit_checkpoint(backend: Backend, claim: Claim, new: NewCheckpoint) -> str:
+    """Make it exist, forgive earlier crashes, and let go of checkpoints over the number kept; returns its id."""
+    checkpoint_id = new_id("ckpt")
+
+    def work(session: Session, job: Job) -> str:
+        known = objects.find_checkpoint_at(session, job.id, new.stage, new.step, claim.attempt)
+        if known is not None:
+            return known.id
+        session.add(
+            Checkpoint(
+                id=checkpoint_id,
+                job_id=job.id,
+                project_id=job.project_id,
+                attempt=claim.attempt,
+                stage=new.stage,
+                step=new.step,
+                status=CheckpointStatus.COMMITTED,
+                prefix=new.tree.prefix,
+                manifest_sha256=new.tree.manifest_sha256,
+                num_bytes=new.num_bytes,
+                created_at=database_now(),
+            )
+        )
+        job.crash_count = 0
+        attempt_rows.find_attempt(session, job.id, claim.attempt).num_checkpoints += 1
+        message = f"Checkpoint of {new.stage.value} step {new.step} is safe."
+        data = {"checkpoint_id": checkpoint_id, "stage": new.stage, "step": new.step, "num_bytes": new.num_bytes}
+        append_event(session, job, EventDraft(kind="checkpoint", message=message, data=data, actor=claim.worker))
+        session.flush()
+        _prune(session, job)
+        reach("checkpoint.in_transaction")
+        return checkpoint_id
+
+    committed_id = fenced(backend, claim, work)
+    reach("checkpoint.committed")
+    return committed_id
+
+
+def commit_policy(backend: Backend, claim: Claim, checkpoint_id: str, tree: StoredTree, num_bytes: int) -> None:
+    """Offer the policy of a committed checkpoint to users, and let go of those over the number kept."""
+
+    def work(session: Session, job: Job) -> None:
+        checkpoint = objects.find_checkpoint(session, job.id, checkpoint_id)
+        if checkpoint is None:  # pruned or found corrupt meanwhile
+            garbage.add_garbage(session, job.project_id, tree.prefix, "policy of a checkpoint that is gone")
+            return
+        checkpoint.policy_prefix = tree.prefix
+        checkpoint.policy_manifest_sha256 = tree.manifest_sha256
+        checkpoint.policy_num_bytes = num_bytes
+        session.flush()
+        _prune_policies(session, job)
+
+    fenced(backend, claim, work)
+
+
+def mark_checkpoint_corrupt(backend: Backend, claim: Claim, checkpoint_id: str, detail: str) -> None:
+    """It failed verification; `begin` will choose an earlier one. `detail` is for the user."""
+
+    def work(session: Session, job: Job) -> None:
+        checkpoint = objects.find_checkpoint(session, job.id, checkpoint_id)
+        if checkpoint is None:
+            return
+        checkpoint.status = CheckpointStatus.CORRUPT
+        garbage.add_garbage(session, job.project_id, checkpoint.prefix, "corrupt checkpoint")
+        where = f"{checkpoint.stage.value} step {checkpoint.step}"
+        message = f"The checkpoint of {where} is damaged and was set aside: {detail}"
+        data = {"checkpoint_id": checkpoint_id, "stage": checkpoint.stage, "step": checkpoint.step}
+        event = EventDraft(kind="checkpoint_corrupt", level="warning", message=message, data=data, actor=claim.worker)
+        append_event(session, job, event)
+        reach("checkpoint.set_aside")
+
+    fenced(backend, claim, work)
+
+
+def find_stage_output(backend: Backend, claim: Claim, digest: str) -> ReusableOutput | None:
+    """A finished output of this project with that digest; never when the job was sent with `reuse: false`."""
+    if not claim.spec.get("reuse", True):
+        return None
+    row = backend.database.read(lambda session: objects.find_stage_output(session, claim.project_id, digest))
+    if row is None:
+        return None
+    return ReusableOutput(job_id=row.job_id, tree=StoredTree(prefix=row.prefix, manifest_sha256=row.manifest_sha256))
+
+
+def commit_stage_output(backend: Backend, claim: Claim, new: NewStageOutput) -> None:
+    """Offer it to later jobs of the project. If another job was first, these objects go."""
+
+    def work(session: Session, job: Job) -> None:
+        stage_builds.forget_build(session, job.project_id, new.digest)
+        known = objects.find_stage_output(session, job.project_id, new.digest)
+        if known is not None:
+            if known.prefix != new.tree.prefix:
+                garbage.add_garbage(session, job.project_id, new.tree.prefix, "stage output made twice")
+            return
+        session.add(
+            StageOutput(
+                project_id=job.project_id,
+                digest=new.digest,
+                stage=new.stage,
+                job_id=job.id,
+                attempt=claim.attempt,
+                prefix=new.tree.prefix,
+                manifest_sha256=new.tree.manifest_sha256,
+                num_bytes=new.num_bytes,
+                created_at=database_now(),
+            )
+        )
+        reach("stage_output.in_transaction")
+
+    fenced(backend, claim, work)
+    reach("stage_output.committed")
+
+
+def drop_stage_output(backend: Backend, claim: Claim, digest: str) -> None:
+    """It failed verification: nobody is to take it over again."""
+
+    def work(session: Session, job: Job) -> None:
+        row = objects.find_stage_output(session, job.project_id, digest)
+        if row is not None:
+            garbage.add_garbage(session, job.project_id, row.prefix, "corrupt stage output")
+            session.delete(row)
+
+    fenced(backend, claim, work)
+
+
+def _prune(session: Session, job: Job) -> None:
+    """Keep the newest to resume from; the others' objects go after their rows say so."""
+    for checkpoint in objects.list_checkpoints(session, job.id)[MIN_KEPT:]:
+        checkpoint.status = CheckpointStatus.DELETED
+        garbage.add_garbage(session, job.project_id, checkpoint.prefix, "pruned checkpoint")
+
+
+def _prune_policies(session: Session, job: Job) -> None:
+    policies = objects.list_policies(session, job.id)
+    best = find_best(job, policies, validation_values(session, job.id, policies))
+    for checkpoint in policies[int(job.spec.get("keep_checkpoints", MIN_KEPT)) :]:
+        if checkpoint is best or checkpoint.policy_prefix is None:
+            continue
+        garbage.add_garbage(session, job.project_id, checkpoint.policy_prefix, "pruned policy")
+        checkpoint.policy_prefix = checkpoint.policy_manifest_sha256 = checkpoint.policy_num_bytes = None

@@ -1,0 +1,311 @@
+"""The life of one attempt at a job, for workers: claim, heartbeat, begin, end.
+
+Everything but `claim` raises Fenced once another attempt holds the job: the caller stops at once and publishes nothing.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_now
+from core.database.repositories import attempts as attempt_rows
+from core.database.repositories import jobs as job_rows
+from core.database.repositories import metric_blocks, metrics, objects, queue
+from core.database.repositories.events import EventDraft, append_event
+from core.database.repositories.transitions import Claimant, Move, StartedJob, move
+from core.database.tables.jobs import Job
+from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint
+from core.domain.errors import Conflict, Fenced
+from core.domain.failure_codes import TITLES, FailureCode
+from core.domain.job_state import AttemptOutcome, Desired, JobStatus, Stage
+from core.failpoints import reach
+from core.services.attempts import requeue
+from core.services.backend import Backend
+from core.services.ids import new_suffix
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The right to work on a job, for as long as no other attempt takes it."""
+
+    job_id: str
+    project_id: str
+    attempt: int
+    spec: dict[str, Any]
+    worker: str
+    host: str
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeartbeatReply:
+    desired: Desired
+    saves_on_cancel: bool
+    """With `desired` cancel: publish the policy as it is."""
+    remaining_runtime_seconds: float | None
+    """Until `max_runtime_seconds`; not positive: end the job as `runtime_exceeded`. None: no limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTree:
+    """A folder of objects, described by its `manifest.json`."""
+
+    prefix: str
+    manifest_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeFrom:
+    checkpoint_id: str
+    stage: Stage
+    step: int
+    tree: StoredTree
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedFile:
+    path: str
+    key: str
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """An uploaded artifact, not yet anybody's."""
+
+    tree: StoredTree
+    files: list[PublishedFile]
+
+
+def claim(backend: Backend, *, worker: str, host: str, device: str) -> Claim | None:
+    """The next job that is due, or None."""
+    claimant = Claimant(
+        worker=worker,
+        host=host,
+        device=device,
+        token=new_suffix(),
+        lease_seconds=backend.settings.lease_seconds,
+    )
+
+    runs = itertools.count()
+
+    def work(session: Session) -> StartedJob | None:
+        is_repeated = next(runs) > 0
+        taken = queue.find_claimed(session, claimant.token) if is_repeated else None
+        return taken or queue.claim_next(session, claimant)
+
+    job = backend.database.write(work)
+    if job is None:
+        return None
+    reach("claim.committed")
+    return Claim(
+        job_id=job.id,
+        project_id=job.project_id,
+        attempt=job.attempt,
+        spec=job.spec,
+        worker=worker,
+        host=host,
+        device=device,
+    )
+
+
+def fenced(backend: Backend, claim: Claim, work: Callable[[Session, Job], Result]) -> Result:
+    """Run one write of this attempt, which holds the lock on the job's row meanwhile. Raises Fenced."""
+    lease_seconds = backend.settings.lease_seconds
+    return backend.database.write(
+        lambda session: work(session, job_rows.fence(session, claim.job_id, claim.attempt, lease_seconds))
+    )
+
+
+def heartbeat(backend: Backend, claim: Claim) -> HeartbeatReply:
+    """Renew the lease and hear what the user wants."""
+
+    def work(session: Session, job: Job) -> HeartbeatReply:
+        limit = job.spec.get("max_runtime_seconds")
+        spent = attempt_rows.runtime_seconds(session, job) if limit is not None else 0.0
+        reach("heartbeat.in_transaction")
+        return HeartbeatReply(
+            desired=job.desired,
+            saves_on_cancel=job.saves_on_cancel,
+            remaining_runtime_seconds=None if limit is None else limit - spent,
+        )
+
+    return fenced(backend, claim, work)
+
+
+def record_resolved_spec(backend: Backend, claim: Claim, spec: dict[str, Any]) -> None:
+    """Keep the spec without `auto`: later attempts take the same steps."""
+
+    def work(session: Session, job: Job) -> None:
+        job.spec = spec
+
+    fenced(backend, claim, work)
+    reach("spec.committed")
+
+
+def begin(backend: Backend, claim: Claim) -> ResumeFrom | None:
+    """Choose the newest committed checkpoint, and take back what was recorded beyond it.
+
+    Called again after `mark_checkpoint_corrupt`, it falls back to an earlier one. None: start from the beginning.
+    """
+    resume = fenced(backend, claim, lambda session, job: _begin(session, job, claim))
+    reach("begin.committed")
+    return resume
+
+
+def _begin(session: Session, job: Job, claim: Claim) -> ResumeFrom | None:
+    attempt = attempt_rows.find_attempt(session, job.id, job.attempt)
+    checkpoint = next(iter(objects.list_checkpoints(session, job.id)), None)
+    chosen = checkpoint.id if checkpoint else None
+    if attempt.is_begun and attempt.resume_checkpoint_id == chosen:
+        return _resume_from(checkpoint)
+    point = metrics.ResumePoint(stage=checkpoint.stage, step=checkpoint.step) if checkpoint else None
+    num_rewound = metrics.rewind(session, job, point)
+    metric_blocks.rewind(session, job.id, point)
+    attempt_rows.forget_stages_beyond(session, job.id, point.stage if point else None)
+    attempt.is_begun = True
+    attempt.resume_checkpoint_id = chosen
+    attempt.resume_stage = point.stage if point else None
+    attempt.resume_step = point.step if point else None
+    if job.attempt > 1 or point is not None:
+        where = f"from the checkpoint of {point.stage.value} step {point.step}" if point else "from the beginning"
+        data = {"checkpoint_id": chosen, "num_rewound_points": num_rewound}
+        append_event(
+            session, job, EventDraft(kind="resumed", message=f"Goes on {where}.", data=data, actor=claim.worker)
+        )
+    reach("begin.in_transaction")
+    return _resume_from(checkpoint)
+
+
+def _resume_from(checkpoint: Checkpoint | None) -> ResumeFrom | None:
+    if checkpoint is None:
+        return None
+    return ResumeFrom(
+        checkpoint_id=checkpoint.id,
+        stage=checkpoint.stage,
+        step=checkpoint.step,
+        tree=StoredTree(prefix=checkpoint.prefix, manifest_sha256=checkpoint.manifest_sha256),
+    )
+
+
+def finish_succeeded(backend: Backend, claim: Claim, publication: Publication) -> None:
+    """Commit the artifact and the end of the job in one transaction."""
+
+    def work(session: Session, job: Job) -> None:
+        _insert_artifact(session, job, publication)
+        event = EventDraft(kind="succeeded", message="The job is done.", actor=claim.worker)
+        _end(session, job, Move(to=JobStatus.SUCCEEDED, event=event, outcome=AttemptOutcome.SUCCEEDED))
+
+    _finish(backend, claim, AttemptOutcome.SUCCEEDED, work)
+
+
+def finish_failed(backend: Backend, claim: Claim, code: FailureCode, detail: str) -> None:
+    """`detail` is for the user: what happened and what to do; no path, no traceback."""
+
+    def work(session: Session, job: Job) -> None:
+        event = EventDraft(
+            kind="failed", level="error", message=f"{TITLES[code]}: {detail}", data={"code": code}, actor=claim.worker
+        )
+        values = {"error_code": code, "error_detail": detail}
+        _end(session, job, Move(to=JobStatus.FAILED, event=event, outcome=AttemptOutcome.FAILED, values=values))
+
+    _finish(backend, claim, AttemptOutcome.FAILED, work)
+
+
+def finish_cancelled(backend: Backend, claim: Claim, publication: Publication | None = None) -> None:
+    """The trainer has stopped because the user cancelled; with `save`, its policy is published."""
+
+    def work(session: Session, job: Job) -> None:
+        if job.desired is not Desired.CANCEL:
+            raise Conflict("Nobody asked to cancel this job.")
+        if publication is not None:
+            _insert_artifact(session, job, publication)
+        message = "Cancelled; the policy as it was is published." if publication else "Cancelled."
+        event = EventDraft(kind="cancelled", message=message, actor=claim.worker)
+        _end(session, job, Move(to=JobStatus.CANCELLED, event=event, outcome=AttemptOutcome.CANCELLED))
+
+    _finish(backend, claim, AttemptOutcome.CANCELLED, work)
+
+
+def finish_paused(backend: Backend, claim: Claim) -> None:
+    """The trainer has stopped behind a checkpoint. What the user wants by now decides what becomes of the job."""
+
+    def work(session: Session, job: Job) -> None:
+        requeue.give_back(session, backend.settings, job, requeue.Return(AttemptOutcome.PAUSED, claim.worker))
+
+    _finish(backend, claim, AttemptOutcome.PAUSED, work)
+
+
+def release(
+    backend: Backend,
+    claim: Claim,
+    outcome: AttemptOutcome,
+    detail: str | None = None,
+    code: FailureCode | None = None,
+) -> JobStatus:
+    """Hand the job back as drained, outage or crashed; returns what became of it.
+
+    A crash costs: back-off, and the third without a new checkpoint ends the job, with `code` if the cause is known.
+    `detail` (for the user) says why.
+    """
+
+    def work(session: Session, job: Job) -> None:
+        requeue.give_back(session, backend.settings, job, requeue.Return(outcome, claim.worker, detail, code))
+
+    _finish(backend, claim, outcome, work)
+    job = backend.database.read(lambda session: job_rows.find_job(session, claim.project_id, claim.job_id))
+    if job is None:
+        raise Fenced(f"{claim.job_id} is gone.")
+    if job.status is JobStatus.QUEUED:
+        backend.queue.wake()
+    return job.status
+
+
+def _finish(backend: Backend, claim: Claim, outcome: AttemptOutcome, work: Callable[[Session, Job], None]) -> None:
+    """As `fenced`, but a repeated finish is no error: the answer to the first may have been lost."""
+    try:
+        fenced(backend, claim, work)
+    except Fenced:
+        ended = backend.database.read(lambda session: attempt_rows.find_outcome(session, claim.job_id, claim.attempt))
+        if ended is not outcome:
+            raise
+    reach("finish.committed")
+
+
+def _end(session: Session, job: Job, what: Move) -> None:
+    attempt_rows.close_stages(session, job.id)
+    metrics.forget_rewound(session, job.id)
+    move(session, job, what)
+    reach("finish.in_transaction")
+
+
+def _insert_artifact(session: Session, job: Job, publication: Publication) -> None:
+    artifact = Artifact(
+        job_id=job.id,
+        project_id=job.project_id,
+        attempt=job.attempt,
+        prefix=publication.tree.prefix,
+        manifest_sha256=publication.tree.manifest_sha256,
+        num_files=len(publication.files),
+        num_bytes=sum(file.num_bytes for file in publication.files),
+        created_at=database_now(),
+    )
+    session.add(artifact)
+    session.flush()
+    session.add_all(
+        ArtifactFile(
+            job_id=job.id,
+            project_id=job.project_id,
+            path=file.path,
+            key=file.key,
+            num_bytes=file.num_bytes,
+            sha256=file.sha256,
+        )
+        for file in publication.files
+    )

@@ -1,0 +1,216 @@
+"""What a running attempt writes down: points, events, samples, stages, progress. All fenced, all safe to repeat."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_now
+from core.database.repositories import attempts as attempt_rows
+from core.database.repositories import metrics
+from core.database.repositories.events import EventDraft, append_event
+from core.database.tables.jobs import Job, JobStage
+from core.database.tables.records import JobSample, RewoundPoint
+from core.domain.doctor.findings import Finding
+from core.domain.job_state import Stage
+from core.domain.metric_names import TIMING
+from core.domain.trainer_protocol import MetricPoint, Progress, StageChanged, TrainerEvent
+from core.failpoints import reach
+from core.services.attempts.lifecycle import Claim, fenced
+from core.services.backend import Backend
+from core.services.curves import blocks
+from core.services.ids import new_suffix
+
+MAX_MESSAGE_CHARS = 4096
+DOCTOR = "doctor"
+"""Kind of the events that hold a finding: `rule`, `message`, `advice`, `stage`, `step`, `evidence`."""
+
+
+def record_points(backend: Backend, claim: Claim, points: Sequence[MetricPoint]) -> None:
+    """One point per (stage, split, step) for ever: one that is there already stays as it is."""
+    by_key: dict[metrics.PointKey, MetricPoint] = {
+        (Stage(point.stage), point.split, point.step): point for point in reversed(points)
+    }
+    in_order = dict(reversed(by_key.items()))
+
+    def work(session: Session, job: Job) -> None:
+        known = metrics.existing_keys(session, job.id, in_order)
+        fresh = {key: point for key, point in in_order.items() if key not in known}
+        if not fresh:
+            return
+        rows = []
+        for (stage, split, step), point in fresh.items():
+            job.last_metric_seq += 1
+            rows.append(
+                {
+                    "job_id": job.id,
+                    "stage": stage,
+                    "split": split,
+                    "step": step,
+                    "project_id": job.project_id,
+                    "attempt": claim.attempt,
+                    "seq": job.last_metric_seq,
+                    "epoch": point.epoch,
+                    "values": finite(point.values),
+                }
+            )
+        metrics.insert_points(session, rows)
+        blocks.extend(session, job, fresh.keys())
+        _compare_replayed(session, job, claim, fresh)
+        _show_progress(job, [point for point in fresh.values() if point.split == "train"])
+        reach("points.in_transaction")
+
+    if points:
+        fenced(backend, claim, work)
+        reach("points.committed")
+
+
+def finite(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    """NaN and infinities as null: JSON has none."""
+    return {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
+
+
+def _show_progress(job: Job, points: Sequence[MetricPoint]) -> None:
+    if not points or points[-1].stage != job.stage:
+        return
+    job.step = max(job.step, points[-1].step)
+    speed = points[-1].values.get("tokens_per_second")
+    if speed is not None and math.isfinite(speed):
+        job.tokens_per_second = speed
+
+
+def _compare_replayed(session: Session, job: Job, claim: Claim, fresh: Mapping[metrics.PointKey, MetricPoint]) -> None:
+    """A step computed again after a resume must give the same numbers; say so once per attempt if it does not."""
+    rewound = metrics.take_rewound(session, job.id, fresh.keys())
+    different = [key for key, old in rewound.items() if _differs(old, fresh[key])]
+    if not different:
+        return
+    attempt = attempt_rows.find_attempt(session, job.id, claim.attempt)
+    is_first = attempt.num_divergent_points == 0
+    attempt.num_divergent_points += len(different)
+    if not is_first:
+        return
+    key = min(different, key=lambda key: key[2])
+    stage, split, step = key
+    message = f"After the resume, {stage.value} step {step} ({split}) gave other numbers than before the interruption."
+    data = {
+        "stage": stage,
+        "split": split,
+        "step": step,
+        "before": rewound[key].values,
+        "after": finite(fresh[key].values),
+    }
+    event = EventDraft(kind="resume_divergence", level="warning", message=message, data=data, actor=claim.worker)
+    append_event(session, job, event)
+
+
+def _differs(old: RewoundPoint, new: MetricPoint) -> bool:
+    values = finite(new.values)
+    names = (old.values.keys() | values.keys()) - TIMING
+    return any(old.values.get(name) != values.get(name) for name in names)
+
+
+def record_progress(backend: Backend, claim: Claim, progress: Progress) -> None:
+    """Where the run stands when no metric point says so."""
+
+    def work(session: Session, job: Job) -> None:
+        job.stage = Stage(progress.stage)
+        job.step = progress.step
+        job.total_steps = progress.total_steps
+        if progress.tokens_per_second is not None:
+            job.tokens_per_second = finite({"speed": progress.tokens_per_second})["speed"]
+
+    fenced(backend, claim, work)
+
+
+def stage_changed(backend: Backend, claim: Claim, change: StageChanged, *, reused_from: str | None = None) -> None:
+    """`reused_from` names the job whose output was taken over."""
+    stage = Stage(change.stage)
+    token = new_suffix()
+
+    def work(session: Session, job: Job) -> None:
+        row = attempt_rows.find_stage(session, job.id, stage)
+        if row is None:
+            row = JobStage(
+                job_id=job.id, stage=stage, project_id=job.project_id, status="started", started_at=database_now()
+            )
+            session.add(row)
+        has_ended = change.status != "started"
+        row.status = change.status
+        row.finished_at = database_now() if has_ended else None
+        row.steps = max(change.step, change.total_steps) if has_ended else change.total_steps
+        row.reused_from = reused_from
+        job.stage = stage
+        job.step = change.step
+        job.total_steps = change.total_steps
+        data: dict[str, Any] = {"stage": stage, "status": change.status, "reused_from": reused_from}
+        source = f", taken over from {reused_from}" if reused_from else ""
+        message = f"Stage {stage.value}: {change.status}{source}."
+        event = EventDraft(kind="stage", message=message, data=data, actor=claim.worker, token=token)
+        append_event(session, job, event)
+        reach("stage.in_transaction")
+
+    fenced(backend, claim, work)
+    reach("stage.committed")
+
+
+def record_events(backend: Backend, claim: Claim, events: Sequence[TrainerEvent]) -> None:
+    tokens = [new_suffix() for _ in events]
+
+    def work(session: Session, job: Job) -> None:
+        for token, event in zip(tokens, events, strict=True):
+            draft = EventDraft(
+                kind=event.kind[:255],
+                level=event.level,
+                message=event.message[:MAX_MESSAGE_CHARS],
+                data=event.data,
+                actor=claim.worker,
+                token=token,
+            )
+            append_event(session, job, draft)
+        reach("events.in_transaction")
+
+    if events:
+        fenced(backend, claim, work)
+
+
+def record_findings(backend: Backend, claim: Claim, findings: Sequence[Finding]) -> None:
+    """As events of kind `doctor`: each rule once per job, however often it is attempted."""
+
+    def work(session: Session, job: Job) -> None:
+        for finding in findings:
+            draft = EventDraft(
+                kind=DOCTOR,
+                level=finding.level,
+                message=f"{finding.message} {finding.advice}",
+                data=asdict(finding) | {"evidence": finite(finding.evidence)},
+                actor=claim.worker,
+                token=f"{DOCTOR}:{finding.rule}:{finding.stage}",
+            )
+            append_event(session, job, draft)
+
+    if findings:
+        fenced(backend, claim, work)
+
+
+def record_samples(backend: Backend, claim: Claim, step: int, samples: Sequence[Mapping[str, str]]) -> None:
+    """`samples` hold `prompt`, `reference` and `policy`, in the order of the spec's prompts; newer ones replace."""
+
+    def work(session: Session, job: Job) -> None:
+        for position, sample in enumerate(samples):
+            session.merge(
+                JobSample(
+                    job_id=job.id,
+                    position=position,
+                    project_id=job.project_id,
+                    step=step,
+                    prompt=sample["prompt"],
+                    reference=sample["reference"],
+                    policy=sample["policy"],
+                )
+            )
+        reach("samples.in_transaction")
+
+    fenced(backend, claim, work)

@@ -1,0 +1,39 @@
+"""Equal stages of jobs that run at the same time are built once: the others wait for the one that was first."""
+
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from core.database.repositories import stage_builds
+from core.database.tables.jobs import Job
+from core.domain.job_state import Stage
+from core.services.attempts.lifecycle import Claim, fenced
+from core.services.backend import Backend
+
+
+@dataclass(frozen=True, kw_only=True)
+class Builder:
+    """A running job that builds the same output."""
+
+    job_id: str
+    is_past: bool
+    """It is in a later stage: the output is on its way to the store, or was lost."""
+
+
+def announce(backend: Backend, claim: Claim, stage: Stage, digest: str) -> Builder | None:
+    """The job that builds this output; None: from now on it is this attempt, until it ends or has built it."""
+
+    def work(session: Session, job: Job) -> Builder | None:
+        stage_builds.lock_builds(session, job.project_id)
+        builder = stage_builds.find_builder(session, job.project_id, digest)
+        if builder is not None and builder.id != job.id:
+            return Builder(job_id=builder.id, is_past=_is_past(builder, stage))
+        stage_builds.announce_build(session, job, digest)
+        return None
+
+    return fenced(backend, claim, work)
+
+
+def _is_past(builder: Job, stage: Stage) -> bool:
+    order = list(Stage)
+    return builder.stage is not None and order.index(builder.stage) > order.index(stage)

@@ -1,0 +1,120 @@
+"""What jobs may start from: base models of the models directory, and policies that earlier jobs published."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.base_models.directory import get_base_model, list_base_models
+from core.database.repositories import jobs as job_rows
+from core.database.repositories import objects
+from core.database.tables.jobs import Job
+from core.domain.errors import InvalidRequest
+from core.domain.job_state import FINAL_STATUSES
+from core.services.attempts.lifecycle import StoredTree
+from core.services.backend import Backend
+from core.services.cursors import decode_cursor, encode_cursor
+from core.services.views import BaseModelView, Page
+
+_JOB = "job_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartingPoint:
+    """A base model, or a policy that a job trained."""
+
+    num_parameters: int
+    facts: dict[str, Any]
+    """`name`, `architecture`, `context_length`, `source` and `revision` of the base model at the root."""
+    job_id: str | None = None
+    tree: StoredTree | None = None
+    """Where the tuned policy's files are."""
+
+
+def is_job_reference(name: str) -> bool:
+    return name.startswith(_JOB)
+
+
+def find_folder(backend: Backend, name: str) -> StartingPoint:
+    """A base model of the models directory. Raises what `core.base_models` raises."""
+    model = get_base_model(backend.settings.models_dir, name)
+    facts = {
+        "name": model.name,
+        "architecture": model.architecture,
+        "context_length": model.context_length,
+        "source": model.source,
+        "revision": model.revision,
+        "licence": model.licence,
+    }
+    return StartingPoint(num_parameters=model.num_parameters, facts=facts)
+
+
+def find_policy(session: Session, project_id: str, reference: str) -> StartingPoint:
+    """`job_…` or `job_…@<checkpoint id>`. Raises InvalidRequest when that job has no such policy."""
+    job_id, _, checkpoint_id = reference.partition("@")
+    job = job_rows.lock_job(session, job_id, project_id)
+    if job is None:
+        raise InvalidRequest(f"there is no job {job_id}")
+    if job.status not in FINAL_STATUSES:
+        raise InvalidRequest(f"{job_id} is {job.status.value}; wait until it has finished")
+    if checkpoint_id:
+        checkpoint = objects.find_policy(session, job_id, checkpoint_id)
+        if checkpoint is None:
+            raise InvalidRequest(f"{job_id} has no policy of a checkpoint {checkpoint_id}; it may have been let go")
+        assert checkpoint.policy_prefix is not None
+        assert checkpoint.policy_manifest_sha256 is not None
+        tree = StoredTree(prefix=checkpoint.policy_prefix, manifest_sha256=checkpoint.policy_manifest_sha256)
+    else:
+        artifact = objects.find_artifact(session, job_id)
+        if artifact is None:
+            raise InvalidRequest(f"{job_id} ended as {job.status.value} and published no policy")
+        tree = StoredTree(prefix=artifact.prefix, manifest_sha256=artifact.manifest_sha256)
+    return StartingPoint(
+        num_parameters=int(job.spec["num_parameters"]), facts=job.base_model_facts, job_id=job_id, tree=tree
+    )
+
+
+def list_models(backend: Backend, project_id: str, *, limit: int, cursor: str | None = None) -> Page[BaseModelView]:
+    """Base models by name, then tuned policies, the newest first."""
+    position = decode_cursor(cursor) if cursor else ""
+    views: list[BaseModelView] = []
+    if not position.startswith(_JOB):
+        folders = list_base_models(backend.settings.models_dir)
+        views = [
+            BaseModelView(
+                name=model.name,
+                kind="base",
+                architecture=model.architecture,
+                num_parameters=model.num_parameters,
+                context_length=model.context_length,
+                source=model.source,
+                revision=model.revision,
+                job_id=None,
+            )
+            for model in folders
+            if model.name > position
+        ][: limit + 1]
+    if len(views) <= limit:
+        before = position if position.startswith(_JOB) else None
+        views += _list_policies(backend, project_id, before, limit + 1 - len(views))
+    is_more = len(views) > limit
+    return Page(data=views[:limit], next_cursor=encode_cursor(views[limit - 1].name) if is_more else None)
+
+
+def _list_policies(backend: Backend, project_id: str, before: str | None, limit: int) -> list[BaseModelView]:
+    jobs = backend.database.read(lambda session: objects.list_published_jobs(session, project_id, before, limit))
+    return [_view_policy(job) for job in jobs]
+
+
+def _view_policy(job: Job) -> BaseModelView:
+    facts = job.base_model_facts
+    return BaseModelView(
+        name=job.id,
+        kind="tuned",
+        architecture=facts["architecture"],
+        num_parameters=int(job.spec["num_parameters"]),
+        context_length=facts["context_length"],
+        source=facts["name"],
+        revision=facts["revision"],
+        job_id=job.id,
+    )

@@ -1,0 +1,344 @@
+"""Large files in parts: each is checked against its SHA-256 and kept, so that a broken upload goes on where it stopped.
+
+Parts are objects of the store, so any API process can take the next one. An upload that no part comes to any more is
+let go of by the sweeper, as is a completed one.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_after, database_now
+from core.database.repositories import garbage
+from core.database.repositories import uploads as upload_rows
+from core.database.tables.uploads import Upload, UploadPart, UploadStatus
+from core.datasets.recognition import validate_options
+from core.datasets.result import DatasetRejected, DatasetTooLarge, DatasetUnsupported
+from core.domain.dataset_rows import DatasetKind
+from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound, TooLarge
+from core.services.access import projects
+from core.services.backend import Backend
+from core.services.datasets import datasets
+from core.services.datasets.scratch import scratch_folder
+from core.services.ids import new_id
+from core.services.views import DatasetView, UploadPartView, UploadView
+from core.storage import keys
+
+MIB = 1024**2
+MAX_PART_BYTES = 64 * MIB
+MAX_PARTS = 1000
+MAX_OPEN_UPLOADS = 100
+"""Of one project."""
+KEPT_SECONDS = 24 * 3600.0
+"""After the last part, or after completion."""
+UNNAMED = "data set"
+_USUAL_PARTS = 500
+_MIN_PART_BYTES = 8 * MIB
+_MAX_COLLECTED = 20
+
+
+class UploadNotFound(NotFound):
+    code = "upload-not-found"
+    title = "There is no such upload"
+
+
+class UploadCompleted(Conflict):
+    code = "upload-completed"
+    title = "The upload is a data set already"
+
+
+class UploadIncomplete(Conflict):
+    code = "upload-incomplete"
+    title = "Parts of the upload are missing"
+
+
+class TooManyUploads(Conflict):
+    code = "too-many-uploads"
+    title = "Too many uploads are open"
+
+
+class AnnouncedTooLarge(TooLarge):
+    code = "announced-too-large"
+    title = "The announced file is over the limit"
+
+
+class ChecksumMismatch(InvalidRequest):
+    code = "checksum-mismatch"
+    title = "The bytes are not those that were announced"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewUpload:
+    """What is announced: a file, and what it is to become."""
+
+    num_bytes: int
+    sha256: str | None = None
+    filename: str | None = None
+    name: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    """Fields of `datasets.Upload`: kind, format, columns, on_error."""
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewPart:
+    """A part as it came in, spooled; the file stays the caller's to delete."""
+
+    number: int
+    path: Path
+    num_bytes: int
+    sha256: str
+
+
+def create(backend: Backend, project_id: str, new: NewUpload, *, upload_id: str | None = None) -> UploadView:
+    """Raises AnnouncedTooLarge, TooManyUploads, QuotaExceeded, InvalidRequest for wrong options."""
+    limit = min(backend.settings.max_upload_bytes, MAX_PARTS * MAX_PART_BYTES)
+    if new.num_bytes > limit:
+        raise AnnouncedTooLarge(f"The file has {new.num_bytes:,} bytes; {limit:,} are allowed. Split it.")
+    validate_options(datasets.check_options(_check_fields(new.options, new.filename), backend.settings))
+    chosen = upload_id or new_id("upl")
+
+    def work(session: Session) -> UploadView:
+        known = upload_rows.find_upload(session, project_id, chosen)
+        if known is not None:
+            return _view(session, known)
+        projects.require_room(session, project_id, new.num_bytes)
+        projects.require_room(session, project_id, new.num_bytes)
+        if upload_rows.count_open(session, project_id) >= MAX_OPEN_UPLOADS:
+            raise TooManyUploads(
+                f"{MAX_OPEN_UPLOADS} uploads are open. Complete or delete some; each ends by itself a day after its "
+                "last part."
+            )
+        upload = Upload(
+            id=chosen,
+            project_id=project_id,
+            status=UploadStatus.OPEN,
+            name=new.name,
+            filename=new.filename,
+            num_bytes=new.num_bytes,
+            sha256=new.sha256,
+            options=new.options,
+            user_metadata=new.metadata,
+            expires_at=database_after(KEPT_SECONDS),
+            created_at=database_now(),
+        )
+        session.add(upload)
+        session.flush()
+        session.refresh(upload)
+        return _view(session, upload)
+
+    return backend.database.write(work)
+
+
+def get(backend: Backend, project_id: str, upload_id: str) -> UploadView:
+    return backend.database.read(lambda session: _view(session, _find(session, project_id, upload_id)))
+
+
+def require_open(backend: Backend, project_id: str, upload_id: str) -> None:
+    """To be asked before a part's bytes are taken in. Raises UploadNotFound, UploadCompleted."""
+    backend.database.read(lambda session: _require_open(_find(session, project_id, upload_id)))
+
+
+def put_part(backend: Backend, project_id: str, upload_id: str, part: NewPart) -> UploadPartView:
+    """Keep a part; one of the same number is replaced.
+
+    Raises InvalidRequest where it goes beyond the announced size, UploadNotFound, UploadCompleted.
+    """
+    key = keys.upload_part(project_id, upload_id, part.number, part.sha256)
+    backend.store.put_file(key, part.path, is_final=True)
+    replaced: list[str] = []
+
+    def work(session: Session) -> UploadPartView:
+        replaced.clear()
+        upload = _known(upload_rows.lock_upload(session, project_id, upload_id), upload_id)
+        _require_open(upload)
+        row = upload_rows.find_part(session, upload_id, part.number)
+        others = upload_rows.sum_bytes(session, upload_id) - (row.num_bytes if row else 0)
+        if others + part.num_bytes > upload.num_bytes:
+            raise InvalidRequest(
+                f"With this part the upload would have {others + part.num_bytes:,} bytes; "
+                f"{upload.num_bytes:,} were announced."
+            )
+        if row is None:
+            row = UploadPart(upload_id=upload_id, number=part.number, num_bytes=0, sha256=part.sha256)
+            session.add(row)
+        elif row.sha256 != part.sha256:
+            replaced.append(row.sha256)
+        row.num_bytes, row.sha256 = part.num_bytes, part.sha256
+        upload.expires_at = database_after(KEPT_SECONDS)
+        return UploadPartView(number=part.number, num_bytes=part.num_bytes, sha256=part.sha256)
+
+    try:
+        view = backend.database.write(work)
+    except (NotFound, Conflict, InvalidRequest):
+        if not _is_part_known(backend, upload_id, part):
+            backend.store.delete(key)
+        raise
+    for sha256 in replaced:
+        backend.store.delete(keys.upload_part(project_id, upload_id, part.number, sha256))
+    return view
+
+
+def complete(backend: Backend, project_id: str, upload_id: str, *, is_later: bool = False) -> DatasetView:
+    """Put the parts together and make the data set of them. Called again, it answers the same data set.
+
+    Raises UploadIncomplete, ChecksumMismatch, and what `datasets.create` raises; a refused file's upload is let go of.
+    """
+    upload, parts = backend.database.write(lambda session: _begin_completion(session, project_id, upload_id))
+    dataset_id = upload.dataset_id or ""
+    if upload.status is UploadStatus.COMPLETED:
+        return datasets.get(backend, project_id, dataset_id)
+    take = datasets.create_later if is_later else datasets.create
+    with scratch_folder(backend.settings, "assemble") as folder:
+        path = folder / "file"
+        _assemble(backend, upload, parts, path)
+        file = datasets.Upload(
+            path=path,
+            filename=upload.filename or upload.name or UNNAMED,
+            name=upload.name,
+            metadata=upload.user_metadata,
+            **_upload_options(upload.options),
+        )
+        try:
+            view = take(backend, project_id, file, dataset_id=dataset_id)
+        except (DatasetRejected, DatasetTooLarge, DatasetUnsupported):
+            delete(backend, project_id, upload_id)
+            raise
+    _conclude(backend, project_id, upload_id)
+    return view
+
+
+def delete(backend: Backend, project_id: str, upload_id: str) -> None:
+    def work(session: Session) -> None:
+        upload = _known(upload_rows.lock_upload(session, project_id, upload_id), upload_id)
+        garbage.add_garbage(session, project_id, keys.upload_prefix(project_id, upload_id), "upload deleted")
+        upload_rows.delete_upload(session, upload)
+
+    backend.database.write(work)
+
+
+def let_go_of_expired(backend: Backend) -> int:
+    """Uploads that nobody goes on with, and completed ones whose day is over; returns how many."""
+
+    def work(session: Session) -> int:
+        expired = upload_rows.list_expired(session, _MAX_COLLECTED)
+        for upload in expired:
+            prefix = keys.upload_prefix(upload.project_id, upload.id)
+            garbage.add_garbage(session, upload.project_id, prefix, "upload abandoned")
+            upload_rows.delete_upload(session, upload)
+        return len(expired)
+
+    return backend.database.write(work)
+
+
+def _begin_completion(session: Session, project_id: str, upload_id: str) -> tuple[Upload, list[UploadPart]]:
+    upload = _known(upload_rows.lock_upload(session, project_id, upload_id), upload_id)
+    parts = upload_rows.list_parts(session, upload_id)
+    if upload.status is UploadStatus.OPEN:
+        _require_all(upload, parts)
+        upload.dataset_id = upload.dataset_id or new_id("ds")
+        upload.expires_at = database_after(KEPT_SECONDS)
+    session.flush()
+    session.refresh(upload)
+    return upload, parts
+
+
+def _require_all(upload: Upload, parts: list[UploadPart]) -> None:
+    numbers = {part.number for part in parts}
+    missing = [number for number in range(1, max(numbers, default=1)) if number not in numbers]
+    received = sum(part.num_bytes for part in parts)
+    if missing:
+        shown = ", ".join(map(str, missing[:10])) + (" …" if len(missing) > 10 else "")
+        raise UploadIncomplete(f"These parts are missing: {shown}.")
+    if received < upload.num_bytes:
+        raise UploadIncomplete(
+            f"{received:,} of {upload.num_bytes:,} bytes are there; send the parts from {len(parts) + 1} on."
+        )
+
+
+def _assemble(backend: Backend, upload: Upload, parts: list[UploadPart], path: Path) -> None:
+    whole = hashlib.sha256()
+    with path.open("wb") as file:
+        for part in parts:
+            key = keys.upload_part(upload.project_id, upload.id, part.number, part.sha256)
+            digest = hashlib.sha256()
+            for chunk in backend.store.read(key):
+                digest.update(chunk)
+                whole.update(chunk)
+                file.write(chunk)
+            if digest.hexdigest() != part.sha256:
+                raise ChecksumMismatch(f"Part {part.number} is damaged in the store; send it again.")
+    if upload.sha256 is not None and whole.hexdigest() != upload.sha256:
+        raise ChecksumMismatch(
+            f"The parts together have the SHA-256 {whole.hexdigest()}, but {upload.sha256} was announced. "
+            "Delete the upload and send the file again.",
+            errors=[FieldError("/sha256", "is not that of the parts together")],
+        )
+
+
+def _conclude(backend: Backend, project_id: str, upload_id: str) -> None:
+    def work(session: Session) -> None:
+        upload = upload_rows.lock_upload(session, project_id, upload_id)
+        if upload is not None and upload.status is UploadStatus.OPEN:
+            upload.status = UploadStatus.COMPLETED
+            upload.expires_at = database_after(KEPT_SECONDS)
+            upload_rows.delete_parts(session, upload_id)
+            garbage.add_garbage(session, project_id, keys.upload_prefix(project_id, upload_id), "upload completed")
+
+    backend.database.write(work)
+
+
+def _is_part_known(backend: Backend, upload_id: str, part: NewPart) -> bool:
+    row = backend.database.read(lambda session: upload_rows.find_part(session, upload_id, part.number))
+    return row is not None and row.sha256 == part.sha256
+
+
+def _check_fields(options: dict[str, Any], filename: str | None) -> dict[str, Any]:
+    return {**options, "content_encoding": None, "filename": filename}
+
+
+def _upload_options(options: dict[str, Any]) -> dict[str, Any]:
+    return {**options, "kind": DatasetKind(options["kind"])}
+
+
+def _find(session: Session, project_id: str, upload_id: str) -> Upload:
+    return _known(upload_rows.find_upload(session, project_id, upload_id), upload_id)
+
+
+def _known(upload: Upload | None, upload_id: str) -> Upload:
+    if upload is None:
+        raise UploadNotFound(f"There is no upload {upload_id}; it may have ended a day after its last part.")
+    return upload
+
+
+def _require_open(upload: Upload) -> None:
+    if upload.status is not UploadStatus.OPEN:
+        raise UploadCompleted(f"{upload.id} has become {upload.dataset_id}.")
+
+
+def part_bytes(num_bytes: int) -> int:
+    """What a client does well to send at a time: whole MiB, so that there are a few hundred parts at most."""
+    return min(MAX_PART_BYTES, max(_MIN_PART_BYTES, -(-num_bytes // _USUAL_PARTS // MIB) * MIB))
+
+
+def _view(session: Session, upload: Upload) -> UploadView:
+    parts = upload_rows.list_parts(session, upload.id)
+    is_completed = upload.status is UploadStatus.COMPLETED
+    return UploadView(
+        id=upload.id,
+        status=upload.status.value,
+        name=upload.name,
+        filename=upload.filename,
+        num_bytes=upload.num_bytes,
+        sha256=upload.sha256,
+        num_received_bytes=upload.num_bytes if is_completed else sum(part.num_bytes for part in parts),
+        part_bytes=part_bytes(upload.num_bytes),
+        parts=[UploadPartView(number=part.number, num_bytes=part.num_bytes, sha256=part.sha256) for part in parts],
+        dataset_id=upload.dataset_id if is_completed else None,
+        metadata=upload.user_metadata,
+        expires_at=upload.expires_at,
+        created_at=upload.created_at,
+    )

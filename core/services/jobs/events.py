@@ -1,0 +1,42 @@
+"""What happened to a job, and what its policy says."""
+
+from sqlalchemy.orm import Session
+
+from core.database.repositories import events as event_rows
+from core.database.repositories import samples as sample_rows
+from core.database.tables.jobs import Job
+from core.services.backend import Backend
+from core.services.jobs import jobs
+from core.services.views import EventView, SampleView
+
+MAX_PAGE_EVENTS = 500
+
+
+def list_events(
+    backend: Backend, project_id: str, job_id: str, *, after: int = 0, limit: int = MAX_PAGE_EVENTS
+) -> list[EventView]:
+    """Oldest first."""
+
+    def work(session: Session) -> list[EventView]:
+        return events_of(session, jobs.find(session, project_id, job_id), after=after, limit=limit)
+
+    return backend.database.read(work)
+
+
+def events_of(session: Session, job: Job, *, after: int, limit: int) -> list[EventView]:
+    """As `list_events`, inside a transaction."""
+    return [
+        EventView(seq=row.seq, at=row.at, level=row.level, kind=row.kind, message=row.message, data=row.data)
+        for row in event_rows.list_events(session, job.id, after=after, limit=limit)
+    ]
+
+
+def list_samples(backend: Backend, project_id: str, job_id: str) -> list[SampleView]:
+    def work(session: Session) -> list[SampleView]:
+        jobs.find(session, project_id, job_id)
+        return [
+            SampleView(prompt=row.prompt, reference=row.reference, policy=row.policy, step=row.step)
+            for row in sample_rows.list_samples(session, job_id)
+        ]
+
+    return backend.database.read(work)

@@ -1,0 +1,178 @@
+"""From a request to a queued job: every fault of the request is named, with where it is."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_now
+from core.database.repositories import datasets as dataset_rows
+from core.database.repositories import jobs as job_rows
+from core.database.repositories.events import EventDraft
+from core.database.tables.datasets import Dataset, DatasetStatus
+from core.database.tables.jobs import Job
+from core.domain.dataset_rows import DatasetKind
+from core.domain.errors import DomainError, FieldError, InvalidRequest
+from core.domain.job_spec import JobRequest, JobSpec, resolve_request
+from core.domain.job_state import Desired, JobStatus
+from core.domain.variants import VariantError, get_variant, validate_beta, validate_options
+from core.failpoints import reach
+from core.services.access import projects
+from core.services.backend import Backend
+from core.services.base_models import starting_points
+from core.services.base_models.starting_points import StartingPoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A request whose variant, beta and options are settled."""
+
+    request: JobRequest
+    requested: dict[str, Any]
+    """As sent."""
+    default_beta: float
+    dataset_kind: DatasetKind
+    """What the variant trains on."""
+    folder: StartingPoint | None
+    """The base model, when it is a folder of the models directory."""
+    errors: list[FieldError]
+
+
+def prepare(backend: Backend, request: JobRequest) -> Draft:
+    """What can be checked without the database."""
+    errors: list[FieldError] = []
+    values: dict[str, Any] = {}
+    default_beta, dataset_kind = 0.1, DatasetKind.PREFERENCE
+    try:
+        variant = get_variant(request.variant)
+        default_beta, dataset_kind = variant.default_beta, DatasetKind(variant.data)
+        values["variant_options"] = validate_options(request.variant, request.variant_options)
+    except VariantError as error:
+        errors.append(_field_error(error))
+    if request.beta is not None:
+        try:
+            values["beta"] = validate_beta(request.beta)
+        except VariantError as error:
+            errors.append(_field_error(error))
+    return Draft(
+        request=request.model_copy(update=values),
+        requested=request.model_dump(mode="json", exclude_unset=True),
+        default_beta=default_beta,
+        dataset_kind=dataset_kind,
+        folder=_find_folder(backend, request, errors),
+        errors=errors,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """A request that can be accepted: what it names is there, and its numbers are resolved."""
+
+    spec: JobSpec
+    start: StartingPoint
+    dataset: Dataset
+    sft_dataset_id: str | None
+
+
+def settle(session: Session, project_id: str, draft: Draft) -> Settled:
+    """Check what the database knows. Raises InvalidRequest naming every fault."""
+    request = draft.request
+    errors = list(draft.errors)
+    start = draft.folder or _find_policy(session, project_id, request, errors)
+    kind = draft.dataset_kind
+    dataset = _find_dataset(session, project_id, request.dataset_id, kind, "/dataset_id", errors)
+    sft_dataset_id = None if request.sft == "skip" else request.sft.dataset_id
+    if sft_dataset_id:
+        _find_dataset(session, project_id, sft_dataset_id, DatasetKind.DEMONSTRATION, "/sft/dataset_id", errors)
+    if request.validation_dataset_id:
+        where = "/validation_dataset_id"
+        _find_dataset(session, project_id, request.validation_dataset_id, kind, where, errors)
+    if errors or start is None or dataset is None:
+        raise InvalidRequest(_summary(errors), errors=errors)
+    spec = resolve_request(
+        request,
+        num_parameters=start.num_parameters,
+        num_pairs=dataset.num_accepted,
+        default_beta=draft.default_beta,
+    )
+    return Settled(spec=spec, start=start, dataset=dataset, sft_dataset_id=sft_dataset_id)
+
+
+def insert(session: Session, project_id: str, job_id: str, draft: Draft, source: Job | None = None) -> Job:
+    """Queue the job. Raises QuotaExceeded, InvalidRequest naming every fault."""
+    request = draft.request
+    projects.require_room_for_job(session, project_id)
+    settled = settle(session, project_id, draft)
+    job = Job(
+        id=job_id,
+        project_id=project_id,
+        name=request.name,
+        user_metadata=request.metadata,
+        priority=request.priority,
+        requested=draft.requested,
+        spec=settled.spec.model_dump(mode="json"),
+        dataset_id=settled.dataset.id,
+        sft_dataset_id=settled.sft_dataset_id,
+        validation_dataset_id=request.validation_dataset_id,
+        base_model_facts=settled.start.facts,
+        base_job_id=settled.start.job_id,
+        source_job_id=source.id if source else None,
+        status=JobStatus.QUEUED,
+        desired=Desired.RUN,
+        created_at=database_now(),
+        next_run_at=database_now(),
+    )
+    data = {"source_job_id": source.id} if source else {}
+    job_rows.insert_job(session, job, EventDraft(kind="submitted", message="Queued.", data=data))
+    reach("submit.in_transaction")
+    return job
+
+
+def _find_folder(backend: Backend, request: JobRequest, errors: list[FieldError]) -> StartingPoint | None:
+    if starting_points.is_job_reference(request.base_model):
+        return None
+    try:
+        return starting_points.find_folder(backend, request.base_model)
+    except DomainError as error:
+        if error.kind == "unavailable":
+            raise
+        errors.append(FieldError("/base_model", error.detail))
+        return None
+
+
+def _find_policy(
+    session: Session, project_id: str, request: JobRequest, errors: list[FieldError]
+) -> StartingPoint | None:
+    if not starting_points.is_job_reference(request.base_model):
+        return None
+    try:
+        return starting_points.find_policy(session, project_id, request.base_model)
+    except InvalidRequest as error:
+        errors.append(FieldError("/base_model", error.detail))
+        return None
+
+
+def _find_dataset(
+    session: Session, project_id: str, dataset_id: str, kind: DatasetKind, pointer: str, errors: list[FieldError]
+) -> Dataset | None:
+    dataset = dataset_rows.share_dataset(session, project_id, dataset_id)
+    fault = None
+    if dataset is None:
+        fault = f"there is no data set {dataset_id}"
+    elif dataset.status is not DatasetStatus.READY:
+        fault = f"{dataset_id} is {dataset.status.value}; it must be ready"
+    elif dataset.kind is not kind:
+        fault = f"{dataset_id} is a {dataset.kind.value} data set; this takes a {kind.value} one"
+    if fault:
+        errors.append(FieldError(pointer, fault))
+        return None
+    return dataset
+
+
+def _field_error(error: VariantError) -> FieldError:
+    field, slash, name = error.field.partition("/")
+    return FieldError(f"/{field}{slash}{name.replace('~', '~0').replace('/', '~1')}", error.message)
+
+
+def _summary(errors: list[FieldError]) -> str:
+    return "The job cannot be accepted: " + "; ".join(f"{error.pointer}: {error.detail}" for error in errors)

@@ -1,0 +1,212 @@
+"""The published policy in another format, made on request by the light lane of a worker.
+
+What is made becomes one more file of the artifact; the folder that was published stays as it is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.database.repositories import objects, requests
+from core.database.repositories.events import EventDraft, append_event
+from core.database.tables.exports import ExportRequest
+from core.database.tables.objects import ArtifactFile
+from core.database.tables.requests import LeasedRequest, RequestStatus
+from core.domain.errors import Conflict, InvalidRequest, NotFound
+from core.domain.exports import GGUF_ARCHITECTURES, ExportFormat, export_path
+from core.services.attempts.lifecycle import StoredTree
+from core.services.backend import Backend
+from core.services.ids import new_id
+from core.services.jobs import jobs
+from core.services.requests import requests as light_requests
+from core.services.requests.requests import RequestLease
+from core.storage import keys
+
+MAX_WAITING = 20
+"""Requests of a project that are not done."""
+_POLL_SECONDS = 0.5
+
+
+class ExportNotFound(NotFound):
+    code = "export-not-found"
+    title = "There is no such export"
+
+
+class NothingToExport(Conflict):
+    code = "nothing-to-export"
+    title = "The job has no policy to export"
+
+
+class ExportNotSupported(InvalidRequest):
+    code = "export-not-supported"
+    title = "Policies of this architecture cannot be exported"
+
+
+class TooManyExports(Conflict):
+    code = "too-many-exports"
+    title = "Too many exports are waiting"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportView:
+    id: str
+    job_id: str
+    format: ExportFormat
+    status: RequestStatus
+    path: str | None
+    """Among the files of the artifact, once succeeded."""
+    verification: dict[str, Any] | None
+    error: str | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportClaim:
+    """One request, where the policy is, and where the file goes."""
+
+    lease: RequestLease
+    project_id: str
+    job_id: str
+    format: ExportFormat
+    policy: StoredTree
+    path: str
+    prefix: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedFile:
+    """Stored under the claim's prefix, and read back."""
+
+    key: str
+    num_bytes: int
+    sha256: str
+    verification: Mapping[str, Any]
+
+
+def create(
+    backend: Backend, project_id: str, job_id: str, export_format: ExportFormat, *, export_id: str | None = None
+) -> ExportView:
+    """One that is there already, or on its way, is not made again.
+
+    Raises JobNotFound, NothingToExport, ExportNotSupported, TooManyExports.
+    """
+    chosen = export_id or new_id("export")
+
+    def work(session: Session) -> ExportView:
+        job = jobs.lock(session, project_id, job_id)
+        if objects.find_artifact(session, job_id) is None:
+            raise NothingToExport(f"{job_id} is {job.status.value} and has published no policy.")
+        _require_supported(str(job.base_model_facts["architecture"]))
+        for row in requests.list_requests(session, ExportRequest, job_id):
+            if row.format is export_format and row.status is not RequestStatus.FAILED:
+                return _view(row)
+        row = ExportRequest(id=chosen, job_id=job_id, project_id=project_id, format=export_format, verification={})
+        light_requests.submit(session, row, max_waiting=MAX_WAITING, what="exports", too_many=TooManyExports)
+        return _view(row)
+
+    return backend.database.write(work)
+
+
+def list_exports(backend: Backend, project_id: str, job_id: str) -> list[ExportView]:
+    """Newest first."""
+
+    def work(session: Session) -> list[ExportView]:
+        jobs.find(session, project_id, job_id)
+        return [_view(row) for row in requests.list_requests(session, ExportRequest, job_id)]
+
+    return backend.database.read(work)
+
+
+def get(backend: Backend, project_id: str, job_id: str, export_id: str, *, wait_seconds: float = 0.0) -> ExportView:
+    """Holds the answer until the export has ended, but not longer than `wait_seconds`. Raises ExportNotFound."""
+
+    def work(session: Session) -> ExportView:
+        jobs.find(session, project_id, job_id)
+        row = requests.find_request(session, ExportRequest, job_id, export_id)
+        if row is None:
+            raise ExportNotFound(f"{job_id} has no export {export_id}.")
+        return _view(row)
+
+    return light_requests.await_end(
+        lambda: backend.database.read(work), wait_seconds=wait_seconds, poll_seconds=_POLL_SECONDS
+    )
+
+
+def claim(backend: Backend, lease_seconds: float) -> ExportClaim | None:
+    """The next request."""
+    return light_requests.claim_next(backend, ExportRequest, lease_seconds, partial(_find_inputs, backend))
+
+
+def finish(backend: Backend, claim: ExportClaim, file: ExportedFile) -> None:
+    """The file is one of the artifact from now on."""
+
+    def change(session: Session, row: LeasedRequest) -> None:
+        assert isinstance(row, ExportRequest)
+        job = jobs.lock(session, claim.project_id, claim.job_id)
+        artifact = objects.find_artifact(session, claim.job_id)
+        assert artifact is not None
+        row.prefix, row.verification = claim.prefix, dict(file.verification)
+        artifact.num_files += 1
+        artifact.num_bytes += file.num_bytes
+        session.add(
+            ArtifactFile(
+                job_id=claim.job_id,
+                project_id=claim.project_id,
+                path=claim.path,
+                key=file.key,
+                num_bytes=file.num_bytes,
+                sha256=file.sha256,
+            )
+        )
+        data = {"format": claim.format, "path": claim.path, "num_bytes": file.num_bytes}
+        message = f"The policy was exported as {claim.format.value}: {claim.path}"
+        append_event(session, job, EventDraft(kind="exported", message=message, data=data))
+
+    light_requests.end(backend, claim.lease, RequestStatus.SUCCEEDED, change)
+
+
+def _require_supported(architecture: str) -> None:
+    if architecture not in GGUF_ARCHITECTURES:
+        known = ", ".join(sorted(GGUF_ARCHITECTURES))
+        raise ExportNotSupported(f"Policies of {architecture} are not exported as GGUF; those of {known} are.")
+
+
+def _find_inputs(backend: Backend, row: ExportRequest, lease: RequestLease) -> ExportClaim:
+    """Raises NotFound and Conflict with a sentence for the user."""
+
+    def read(session: Session) -> ExportClaim:
+        jobs.find(session, row.project_id, row.job_id)
+        artifact = objects.find_artifact(session, row.job_id)
+        if artifact is None:
+            raise NothingToExport("The job's policy is gone.")
+        return ExportClaim(
+            lease=lease,
+            project_id=row.project_id,
+            job_id=row.job_id,
+            format=row.format,
+            policy=StoredTree(prefix=artifact.prefix, manifest_sha256=artifact.manifest_sha256),
+            path=export_path(row.job_id, row.format),
+            prefix=keys.export_prefix(row.project_id, row.job_id, artifact.attempt, row.id),
+        )
+
+    return backend.database.read(read)
+
+
+def _view(row: ExportRequest) -> ExportView:
+    is_done = row.status is RequestStatus.SUCCEEDED
+    return ExportView(
+        id=row.id,
+        job_id=row.job_id,
+        format=row.format,
+        status=row.status,
+        path=export_path(row.job_id, row.format) if is_done else None,
+        verification=(row.verification or None) if is_done else None,
+        error=row.error_detail,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+    )

@@ -1,0 +1,182 @@
+"""Implicit rewards on request: `beta * log(policy / reference)` of what a job trained, by the job's own variant.
+
+A request is a row. A lane of a worker that does nothing else claims it, so that it never waits behind training.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.database.repositories import objects, requests
+from core.database.tables.jobs import Job
+from core.database.tables.requests import LeasedRequest, RequestStatus
+from core.database.tables.scores import ScoreRequest
+from core.domain.errors import Conflict, NotFound
+from core.domain.variants import get_variant
+from core.services.attempts.lifecycle import StoredTree
+from core.services.backend import Backend
+from core.services.base_models import starting_points
+from core.services.ids import new_id
+from core.services.jobs import jobs
+from core.services.requests import requests as light_requests
+from core.services.requests.requests import RequestLease
+from core.storage.object_store import ObjectNotFound
+
+MAX_WAITING = 100
+"""Requests of a project that are not done."""
+SUMMARY_FILE = "evaluation.json"
+_POLL_SECONDS = 0.2
+
+
+class ScoresNotFound(NotFound):
+    code = "scores-not-found"
+    title = "There is no such request for scores"
+
+
+class NothingToScoreWith(Conflict):
+    code = "nothing-to-score-with"
+    title = "The job has no policy to score with"
+
+
+class TooManyScoreRequests(Conflict):
+    code = "too-many-score-requests"
+    title = "Too many requests for scores are waiting"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreView:
+    id: str
+    job_id: str
+    status: RequestStatus
+    results: list[dict[str, Any]] | None
+    error: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreClaim:
+    """One request and where its models are."""
+
+    lease: RequestLease
+    spec: dict[str, Any]
+    is_pairs: bool
+    rows: list[dict[str, Any]]
+    policy: StoredTree
+    sft: StoredTree | None
+    base_model_name: str | None
+    base_policy: StoredTree | None
+    submitted_at: datetime
+
+
+def create(
+    backend: Backend, project_id: str, job_id: str, request: dict[str, Any], *, score_id: str | None = None
+) -> ScoreView:
+    """`request` holds `items` or `pairs`. Raises JobNotFound, NothingToScoreWith, TooManyScoreRequests."""
+    chosen = score_id or new_id("score")
+
+    def work(session: Session) -> ScoreView:
+        known = requests.find_request(session, ScoreRequest, job_id, chosen)
+        if known is not None:
+            return _view(known)
+        job = jobs.lock(session, project_id, job_id)
+        if objects.find_artifact(session, job_id) is None:
+            raise NothingToScoreWith(f"{job_id} is {job.status.value} and has published no policy.")
+        row = ScoreRequest(id=chosen, job_id=job_id, project_id=project_id, request=request, results={})
+        light_requests.submit(
+            session, row, max_waiting=MAX_WAITING, what="requests for scores", too_many=TooManyScoreRequests
+        )
+        return _view(row)
+
+    return backend.database.write(work)
+
+
+def get(backend: Backend, project_id: str, job_id: str, score_id: str, *, wait_seconds: float = 0.0) -> ScoreView:
+    """Holds the answer until it is there, but not longer than `wait_seconds`. Raises ScoresNotFound."""
+
+    def work(session: Session) -> ScoreView:
+        jobs.find(session, project_id, job_id)
+        row = requests.find_request(session, ScoreRequest, job_id, score_id)
+        if row is None:
+            raise ScoresNotFound(f"{job_id} has no scores {score_id}.")
+        return _view(row)
+
+    return light_requests.await_end(
+        lambda: backend.database.read(work), wait_seconds=wait_seconds, poll_seconds=_POLL_SECONDS
+    )
+
+
+def claim(backend: Backend, lease_seconds: float) -> ScoreClaim | None:
+    """The next request."""
+    return light_requests.claim_next(backend, ScoreRequest, lease_seconds, partial(_find_inputs, backend))
+
+
+def finish(backend: Backend, claim: ScoreClaim, results: list[dict[str, Any]]) -> None:
+    def change(_session: Session, row: LeasedRequest) -> None:
+        assert isinstance(row, ScoreRequest)
+        row.results = {"results": results}
+
+    light_requests.end(backend, claim.lease, RequestStatus.SUCCEEDED, change)
+
+
+def _find_inputs(backend: Backend, row: ScoreRequest, lease: RequestLease) -> ScoreClaim:
+    """Raises NotFound, InvalidRequest and Conflict with a sentence for the user."""
+
+    def read(session: Session) -> tuple[Job, StoredTree]:
+        job = jobs.find(session, row.project_id, row.job_id)
+        artifact = objects.find_artifact(session, job.id)
+        if artifact is None:
+            raise NothingToScoreWith("The job's policy is gone.")
+        return job, StoredTree(prefix=artifact.prefix, manifest_sha256=artifact.manifest_sha256)
+
+    job, policy = backend.database.read(read)
+    name = str(job.spec["base_model"])
+    base_policy = None
+    if starting_points.is_job_reference(name):
+        base_policy = backend.database.write(
+            lambda session: starting_points.find_policy(session, row.project_id, name).tree
+        )
+    return ScoreClaim(
+        lease=lease,
+        spec=job.spec,
+        is_pairs="pairs" in row.request,
+        rows=row.request.get("pairs") or row.request["items"],
+        policy=policy,
+        sft=_find_sft(backend, job, policy),
+        base_model_name=None if base_policy else name,
+        base_policy=base_policy,
+        submitted_at=job.created_at,
+    )
+
+
+def _find_sft(backend: Backend, job: Job, policy: StoredTree) -> StoredTree | None:
+    """The policy before DPO, where SFT made it and rewards need it."""
+    if job.spec["sft"] == "skip" or not get_variant(job.spec["variant"]).needs_reference:
+        return None
+    try:
+        summary = json.loads(backend.store.get_bytes(policy.prefix + SUMMARY_FILE))
+        digest = str(summary["sft_digest"])
+    except (ObjectNotFound, ValueError, KeyError):
+        digest = ""
+    output = backend.database.read(lambda session: objects.find_stage_output(session, job.project_id, digest))
+    if output is None:
+        raise NothingToScoreWith(
+            "The policy before DPO is not kept (the job that made it was deleted, or sent with reuse: false), and "
+            "rewards are measured against it."
+        )
+    return StoredTree(prefix=output.prefix, manifest_sha256=output.manifest_sha256)
+
+
+def _view(row: ScoreRequest) -> ScoreView:
+    is_done = row.status is RequestStatus.SUCCEEDED
+    return ScoreView(
+        id=row.id,
+        job_id=row.job_id,
+        status=row.status,
+        results=row.results.get("results", []) if is_done else None,
+        error=row.error_detail,
+        created_at=row.created_at,
+    )

@@ -1,0 +1,99 @@
+"""Digests of all that determines a stage's output, so that equal runs can share it, and of a whole run.
+
+Directories, threads and intervals are left out: they change nothing in the output. The kind of device and the
+versions of the libraries are in: the last bits depend on them.
+"""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+import transformers
+
+from core.domain.variants import get_variant
+from core.training.data.encoded import EncodedData
+from core.training.plan import SftPlan, TrainingPlan
+
+ENGINE_VERSION = 2
+"""Raised whenever the same plan would give other numbers."""
+
+
+def versions(plan: TrainingPlan) -> dict[str, str]:
+    """What besides the plan decides the last bits."""
+    return {
+        "engine": str(ENGINE_VERSION),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "device": plan.device.split(":")[0] + (f" x{plan.num_devices}" if plan.num_devices > 1 else ""),
+    }
+
+
+def sft_digest(plan: TrainingPlan) -> str | None:
+    """Of the SFT policy; None when the plan has no SFT."""
+    if plan.sft is None:
+        return None
+    return _digest({"stage": "sft", **_start(plan), "sft": _stage(plan.sft), **_sft_rows(plan)})
+
+
+def reference_digest(plan: TrainingPlan, micro_batch_tokens: int | None = None) -> str | None:
+    """Of the reference log-probabilities; None when the variant needs none.
+
+    Batches are part of it: log-probabilities that were computed in DPO's own micro-batches make the rewards of the
+    first step exactly 0.
+    """
+    if not get_variant(plan.variant).needs_reference:
+        return None
+    return _digest(
+        {
+            "stage": "reference",
+            **_start(plan),
+            "policy": sft_digest(plan),
+            "train": _data(plan.train_data),
+            "validation": _data(plan.validation_data),
+            "batch_size": plan.dpo.batch_size,
+            "micro_batch_tokens": micro_batch_tokens or plan.micro_batch_tokens,
+        }
+    )
+
+
+def run_digest(plan: TrainingPlan) -> str:
+    """Of the numbers of a whole run: a checkpoint belongs to plans with the same one, on any machine."""
+    values = dataclasses.asdict(plan)
+    for name in ("base_model_dir", "work_dir", "resume_from", "reuse", "device", "num_devices", "num_threads"):
+        del values[name]
+    del values["checkpoint_every_steps"]
+    for name in ("train_data", "validation_data", "sft_data"):
+        values[name] = _data(values[name])
+    return _digest({"engine": str(ENGINE_VERSION), **values})
+
+
+def _start(plan: TrainingPlan) -> dict[str, object]:
+    return {
+        "base_model": plan.base_model_digest,
+        "lora": None if plan.lora is None else dataclasses.asdict(plan.lora),
+        "precision": plan.precision,
+        "seed": plan.seed,
+        "micro_batch_tokens": plan.micro_batch_tokens,
+        "versions": versions(plan),
+    }
+
+
+def _stage(stage: SftPlan) -> dict[str, object]:
+    return dataclasses.asdict(stage)
+
+
+def _sft_rows(plan: TrainingPlan) -> dict[str, object]:
+    if plan.sft_data is None:
+        side = "chosen" if get_variant(plan.variant).data == "preference" else "good"
+        return {"rows": _data(plan.train_data), "side": side}
+    return {"rows": _data(plan.sft_data), "side": "only"}
+
+
+def _data(directory: str | None) -> str | None:
+    return None if directory is None else EncodedData.open(Path(directory)).digest
+
+
+def _digest(values: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, allow_nan=False).encode()).hexdigest()

@@ -1,0 +1,100 @@
+"""Writing a run's checkpoints and announcing them."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from core.training.checkpoints.files import OUT_OF_SPACE, Checkpoint, TensorGroups, write_checkpoint
+from core.training.data.order import Cursor
+from core.training.observer import CheckpointRef, JsonValue, Observer, Stage
+from core.training.ranks import ALONE, Ranks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What a stage has to say of itself for a checkpoint. Tensors are the run's own: written before the next step."""
+
+    stage: Stage
+    step: int
+    cursor: Cursor = field(default_factory=Cursor)
+    micro_batch_tokens: int
+    facts: Mapping[str, JsonValue]
+    tensors: TensorGroups
+    policy_dir: Path | None = None
+    save_policy: Callable[[Path], None] | None = None
+    """Writes the policy of the moment as a folder that transformers loads."""
+    whole_policy: Callable[[], AbstractContextManager[None]] = nullcontext
+    """On several devices: inside, the policy's weights are whole, so that they can be saved."""
+
+
+@dataclass(frozen=True)
+class CheckpointWriter:
+    """Whose checkpoints they are and where they go."""
+
+    directory: Path
+    run_digest: str
+    versions: Mapping[str, str]
+    observer: Observer
+    ranks: Ranks = ALONE
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Writes and announces a checkpoint; of several ranks only the leader does.
+
+        Raises:
+            OSError: ENOSPC and the like; nothing is left behind.
+        """
+        with snapshot.whole_policy():
+            if self.ranks.is_leader:
+                self._write(snapshot)
+
+    def _write(self, snapshot: Snapshot) -> None:
+        checkpoint = Checkpoint(
+            stage=snapshot.stage,
+            step=snapshot.step,
+            cursor=snapshot.cursor,
+            run_digest=self.run_digest,
+            versions=self.versions,
+            micro_batch_tokens=snapshot.micro_batch_tokens,
+            facts=snapshot.facts,
+            tensors=snapshot.tensors,
+            policy_dir=snapshot.policy_dir,
+        )
+        directory = write_checkpoint(self.directory, checkpoint)
+        policy_dir = self._save_policy(snapshot, directory.with_name(f"{directory.name}-policy"))
+        self.observer.checkpoint(
+            CheckpointRef(directory=directory, stage=snapshot.stage, step=snapshot.step, policy_dir=policy_dir)
+        )
+
+    def try_to_write(self, snapshot: Snapshot) -> None:
+        """As `write`, but a full disk only costs this checkpoint: training is worth more than one more of them."""
+        try:
+            self.write(snapshot)
+        except OSError as error:
+            if error.errno not in OUT_OF_SPACE:
+                raise
+            self._tell_of_full_disk("the checkpoint", snapshot.step)
+
+    def _save_policy(self, snapshot: Snapshot, directory: Path) -> Path | None:
+        """Where it was saved; the state to resume from is worth more, so a failure costs only these weights."""
+        if snapshot.save_policy is None:
+            return None
+        try:
+            snapshot.save_policy(directory)
+        except (OSError, SafetensorError) as error:  # safetensors tells of a full disk in words of its own
+            if isinstance(error, OSError) and error.errno not in OUT_OF_SPACE:
+                raise
+            self._tell_of_full_disk("the policy", snapshot.step)
+            return None
+        return directory
+
+    def _tell_of_full_disk(self, what: str, step: int) -> None:
+        self.observer.event(
+            "warning",
+            "disk_full",
+            f"The worker's disk is full: {what} at step {step} was left out.",
+            {"free_bytes": shutil.disk_usage(self.directory).free, "step": step},
+        )

@@ -1,0 +1,43 @@
+"""Losses and rewards of the validation rows under the policy of the moment."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+
+from core.training.data.encoded import EncodedData
+from core.training.data.packing import PackedBatch
+from core.training.data.token_budget import TokenBudget
+from core.training.steps.figures import Columns, HostColumns, to_host
+from core.training.steps.reference_pass import row_groups
+
+
+class SplitForward(Protocol):
+    """Of pairs or of unpaired rows."""
+
+    @property
+    def data(self) -> EncodedData: ...
+
+    def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]: ...
+
+    def columns(self, batches: Sequence[PackedBatch]) -> Columns:
+        """Values of all rows of the batches; column 0 is the loss."""
+        ...
+
+
+@torch.no_grad()
+def evaluate_rows(
+    forward: SplitForward, group_size: int, budget: TokenBudget, is_interrupted: Callable[[], bool]
+) -> HostColumns | None:
+    """The columns of all rows of the split; None when interrupted.
+
+    Args:
+        group_size: the rows an objective sees together: those of an optimizer step, so that losses compare.
+        is_interrupted: asked between two groups.
+    """
+    parts: list[Columns] = []
+    for rows in row_groups(len(forward.data), group_size):
+        if is_interrupted():
+            return None
+        parts.append(forward.columns(forward.pack(rows, budget.tokens)))
+    return to_host(parts, range(len(forward.data)))

@@ -1,0 +1,170 @@
+"""Putting low-rank adapters into a model, and getting them out again: as tensors, or merged into the weights.
+
+Legend: r rank, I input features, O output features.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from core.domain.errors import InvalidRequest
+from core.training.kernels.lora_linear import LoraGroup, LoraLinear
+from core.training.model.sharding import state_of
+
+ALL_LINEAR: Literal["all-linear"] = "all-linear"
+_SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Layers of one parent that models apply to one tensor. Where one does not, the results are right but cost more."""
+
+
+class UnsupportedAdapter(InvalidRequest):
+    code = "unsupported-adapter"
+    title = "This LoRA configuration is not supported"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Settings of one adapter."""
+
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    target_modules: Literal["all-linear"] | Sequence[str] = ALL_LINEAR
+
+    @property
+    def scaling(self) -> float:
+        return self.alpha / self.rank
+
+
+def inject(model: PreTrainedModel, config: LoraConfig, seed: int) -> list[nn.Parameter]:
+    """Freezes the model and puts adapters into its linear layers; the outputs stay as they were (B = 0).
+
+    A is drawn on the CPU from `seed`, so that every machine starts with the same adapter.
+
+    Returns:
+        The adapter's parameters, in a stable order: those to train.
+
+    Raises:
+        UnsupportedAdapter: the model has an adapter already, a target matches no linear layer, or is the LM head.
+    """
+    if any(True for _ in adapters(model)):
+        raise UnsupportedAdapter("The model already carries an adapter.")
+    targets = find_targets(model, config.target_modules)
+    model.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for name in targets:
+        layer = LoraLinear(model.get_submodule(name), rank=config.rank, scaling=config.scaling, dropout=config.dropout)
+        bound = 1 / math.sqrt(layer.lora_A.shape[1])  # kaiming_uniform with a = sqrt(5), as the paper's code draws A
+        values = torch.empty(layer.lora_A.shape).uniform_(-bound, bound, generator=generator)
+        with torch.no_grad():
+            layer.lora_A.copy_(values)
+        model.set_submodule(name, layer)
+        layer.train(model.training)
+    _group_siblings(model)
+    return [parameter for _, layer in adapters(model) for parameter in (layer.lora_A, layer.lora_B)]
+
+
+def find_targets(model: PreTrainedModel, target_modules: Literal["all-linear"] | Sequence[str]) -> list[str]:
+    """Names of the layers to adapt, in the model's order.
+
+    Raises:
+        UnsupportedAdapter: a target matches no linear layer, or is the LM head.
+    """
+    head = model.get_output_embeddings()
+    linear = [
+        name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head
+    ]
+    if target_modules == ALL_LINEAR:
+        if not linear:
+            raise UnsupportedAdapter("The base model has no linear layer that an adapter fits on.")
+        return linear
+    head_names = [name for name, module in model.named_modules() if module is head]
+    for target in target_modules:
+        if any(_matches(name, target) for name in head_names):
+            raise UnsupportedAdapter(
+                f'"{target}" is the LM head, which is never adapted here; leave it out of target_modules.'
+            )
+        if not any(_matches(name, target) for name in linear):
+            leaves = sorted({name.rsplit(".", 1)[-1] for name in linear})
+            raise UnsupportedAdapter(
+                f'No linear layer of the base model is named "{target}". There are: {", ".join(leaves)}.'
+            )
+    return [name for name in linear if any(_matches(name, target) for target in target_modules)]
+
+
+def adapters(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
+    """Adapted layers with their names, in the model's order."""
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLinear))
+
+
+def adapter_state(model: nn.Module) -> dict[str, Tensor]:
+    """The adapter's tensors, detached, by layer: `<layer>.lora_A.weight` [r, I] and `<layer>.lora_B.weight` [O, r]."""
+    state = {}
+    for name, layer in adapters(model):
+        state[f"{name}.lora_A.weight"] = layer.lora_A.detach()
+        state[f"{name}.lora_B.weight"] = layer.lora_B.detach()
+    return state
+
+
+def load_adapter_state(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Copies tensors named as `adapter_state` names them into the adapter.
+
+    Raises:
+        UnsupportedAdapter: names or shapes are not exactly those of the adapter.
+    """
+    own = adapter_state(model)
+    if own.keys() != state.keys():
+        raise UnsupportedAdapter("The adapter is not for this model: it adapts other layers.")
+    for name, tensor in own.items():
+        if tensor.shape != state[name].shape:
+            raise UnsupportedAdapter(f"The adapter is not for this model: {name} has another shape.")
+        tensor.copy_(state[name])
+
+
+def merged_state_dict(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The state dict of the plain model, with the adapter (if any) added to the weights; the model is left alone.
+
+    The sum is formed in float32 and rounded once.
+    """
+    layers = dict(adapters(model))
+    merged = {}
+    for name, tensor in state_of(model).items():
+        owner, _, leaf = name.rpartition(".")
+        if owner in layers:  # lora_A, lora_B
+            continue
+        layer = layers.get(owner.removesuffix(".base")) if owner.endswith(".base") else None
+        if layer is None:
+            merged[name] = tensor
+            continue
+        plain_name = f"{owner.removesuffix('.base')}.{leaf}"
+        merged[plain_name] = (tensor.float() + layer.delta()).to(tensor.dtype) if leaf == "weight" else tensor
+    return merged
+
+
+def merge(model: PreTrainedModel) -> None:
+    """Adds the adapter to the weights for good and takes it out; all parameters are trainable again."""
+    for name, layer in list(adapters(model)):
+        with torch.no_grad():
+            layer.base.weight.copy_(layer.base.weight.float() + layer.delta())
+        model.set_submodule(name, layer.base)
+    model.requires_grad_(True)
+
+
+def _group_siblings(model: nn.Module) -> None:
+    for parent, names in itertools.product(list(model.modules()), _SAME_INPUT):
+        layers = [layer for name in names if isinstance(layer := getattr(parent, name, None), LoraLinear)]
+        if len(layers) < 2:
+            continue
+        group = LoraGroup(layers)
+        for layer in layers:
+            layer.join(group)
+
+
+def _matches(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")

@@ -1,0 +1,145 @@
+"""Loading a base model for training, and saving a policy, as transformers' own folders."""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from core.domain.errors import InvalidRequest
+from core.training.kernels import rms_norm
+from core.training.model import adapters, probe
+
+MAX_SHARD_BYTES = 5 * 1000**3
+"""Of a file of weights: larger policies come in several, so that a download that breaks off costs one of them."""
+_FILE_MODE = 0o644
+_DROPOUT_NAMES = ("dropout", "drop", "pdrop")
+_DROPOUT_MEMORY = "preftune_config_dropouts"
+
+
+class UnsupportedModel(InvalidRequest):
+    code = "untrainable-model"
+    title = "The base model cannot be trained"
+
+
+def load_causal_lm(directory: Path | str, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> PreTrainedModel:
+    """A causal LM ready for `core.training.model.logps`: weights in `dtype`, no dropout of any kind, packed attention.
+
+    Reads safetensors only and runs no code from the folder.
+
+    Raises:
+        UnsupportedModel: custom code, quantised weights, no safetensors weights, or not a causal LM.
+    """
+    directory = Path(directory)
+    _refuse_foreign_code(directory)
+    try:
+        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        dropouts = _clear_config_dropouts(config)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            directory,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UnsupportedModel(
+            "The base model cannot be loaded: it needs a config.json of a causal language model known to "
+            "transformers, and its weights as *.safetensors."
+        ) from error
+    _refuse_gaps(report)
+    model.config.use_cache = False
+    setattr(model, _DROPOUT_MEMORY, dropouts)
+    return prepare_model(model.to(device))
+
+
+def prepare_model(model: PreTrainedModel) -> PreTrainedModel:
+    """What `load_causal_lm` does after reading: for a model made in memory. Returns the same model, in eval mode."""
+    _disable_dropout(model)
+    model.eval()
+    rms_norm.replace_norms(model)
+    probe.prepare(model)
+    return model
+
+
+def save_policy(model: PreTrainedModel, directory: Path | str) -> None:
+    """A folder that `AutoModelForCausalLM.from_pretrained` loads; with LoRA, the merged weights.
+
+    The configuration keeps the base model's dropout values. Files are readable by all (0644), which safetensors
+    alone would not give.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    dropouts: dict[str, Any] = getattr(model, _DROPOUT_MEMORY, {})
+    cleared = {name: getattr(model.config, name) for name in dropouts}
+    try:
+        for name, value in dropouts.items():
+            setattr(model.config, name, value)
+        model.config.use_cache = True
+        state = adapters.merged_state_dict(model)
+        model.save_pretrained(directory, state_dict=state, max_shard_size=MAX_SHARD_BYTES)
+    finally:
+        model.config.use_cache = False
+        for name, value in cleared.items():
+            setattr(model.config, name, value)
+    for path in directory.iterdir():
+        if path.is_file():
+            path.chmod(_FILE_MODE)
+
+
+def _refuse_foreign_code(directory: Path) -> None:
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UnsupportedModel("The base model has no readable config.json.") from error
+    if not isinstance(config, dict):
+        raise UnsupportedModel("The base model's config.json is not a JSON object.")
+    if config.get("auto_map"):
+        raise UnsupportedModel(
+            "The base model brings its own code (auto_map in config.json), which is never run here. "
+            "Use a model whose architecture transformers knows."
+        )
+    if config.get("quantization_config"):
+        raise UnsupportedModel(
+            "The base model's weights are quantised (quantization_config in config.json). Use the unquantised weights."
+        )
+
+
+def _refuse_gaps(report: Mapping[str, Collection[Any]]) -> None:
+    """transformers makes up weights that the files lack or have in another shape, and only warns."""
+    gaps = [*report.get("missing_keys", ()), *report.get("mismatched_keys", ())]
+    if gaps:
+        raise UnsupportedModel(
+            f"The base model's files lack {len(gaps)} weights of its architecture, the first being "
+            f"{sorted(str(gap) for gap in gaps)[0]}. Fetch the whole model again."
+        )
+
+
+def _is_dropout(name: str) -> bool:
+    return name.endswith(_DROPOUT_NAMES) or name.endswith(("dropout_rate", "dropout_p", "dropout_prob"))
+
+
+def _clear_config_dropouts(config: Any) -> dict[str, float]:
+    """Sets every dropout of the configuration to 0 and returns what they were.
+
+    Many models read `config.attention_dropout` in their attention function, where no module is left to switch off.
+    """
+    dropouts = {name: value for name, value in vars(config).items() if _is_dropout(name) and isinstance(value, float)}
+    for name in dropouts:
+        setattr(config, name, 0.0)
+    return dropouts
+
+
+def _disable_dropout(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        for name, value in list(vars(module).items()):
+            if isinstance(value, float) and _is_dropout(name):
+                setattr(module, name, 0.0)

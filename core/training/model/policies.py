@@ -1,0 +1,94 @@
+"""The policy between stages and on the disk: base model, SFT policy, artifact."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from core.training.checkpoints.tensor_files import complete_directory
+from core.training.failures import BadStageOutput
+from core.training.model import adapter_files, adapters
+from core.training.model.loading import load_causal_lm, save_policy
+from core.training.plan import LoraPlan, Precision, TrainingPlan
+from core.training.seeding import derive_seed
+
+STAGE_FILE = "stage.json"
+ADAPTER_DIR = "adapter"
+
+DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class PolicySource:
+    """Where a stage's initial policy comes from. Always the disk, so that a reused output starts it with equal bits."""
+
+    sft_dir: Path | None = None
+    """The SFT policy: a whole model, or with LoRA its adapter; None: the base model."""
+
+
+def load_policy(plan: TrainingPlan, source: PolicySource) -> PreTrainedModel:
+    """The model to train, on its device, in eval mode: what is trainable requires gradients."""
+    dtype, device = DTYPES[plan.precision], plan.device
+    if plan.lora is None:
+        return load_causal_lm(source.sft_dir or plan.base_model_dir, dtype=dtype, device=device)
+    model = load_causal_lm(plan.base_model_dir, dtype=dtype, device=device)
+    if source.sft_dir is None:
+        adapters.inject(model, lora_config(plan.lora), derive_seed(plan.seed, "adapter"))
+    else:
+        adapter_files.load_adapter(model, source.sft_dir)
+    return model
+
+
+def enable_adapter_dropout(model: PreTrainedModel) -> None:
+    """For SFT; DPO compares policy and reference without noise."""
+    for _, layer in adapters.adapters(model):
+        layer.train()
+
+
+def trainable_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
+    """By name, tied ones once."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def save_sft_policy(model: PreTrainedModel, plan: TrainingPlan, digest: str, directory: Path) -> None:
+    """The output of the SFT stage: the model in its compute precision, or its adapter."""
+    with complete_directory(directory) as hidden:
+        if plan.lora is None:
+            save_policy(model, hidden)
+        else:
+            adapter_files.save_adapter(model, lora_config(plan.lora), hidden)
+        (hidden / STAGE_FILE).write_text(json.dumps({"stage": "sft", "digest": digest}) + "\n", encoding="utf-8")
+
+
+def check_sft_policy(directory: Path, digest: str) -> None:
+    """Raises BadStageOutput when that is not the output of the SFT stage with this digest."""
+    try:
+        stage = json.loads((directory / STAGE_FILE).read_text(encoding="utf-8"))
+        is_right = stage == {"stage": "sft", "digest": digest}
+    except (OSError, ValueError) as error:
+        raise BadStageOutput("The earlier SFT policy is damaged.") from error
+    if not is_right:
+        raise BadStageOutput("The earlier SFT policy was trained with other settings, data or versions.")
+
+
+def save_artifact(model: PreTrainedModel, plan: TrainingPlan, directory: Path) -> None:
+    """A folder for `AutoModelForCausalLM.from_pretrained`; with LoRA merged, and the adapter beside it."""
+    with complete_directory(directory) as hidden:
+        save_policy(model, hidden)
+        if plan.lora is not None:
+            adapter_files.save_adapter(model, lora_config(plan.lora), hidden / ADAPTER_DIR)
+
+
+def policy_saver(model: PreTrainedModel, plan: TrainingPlan) -> Callable[[Path], None]:
+    """Saves the model as it is at the time, as `save_artifact` does."""
+    return lambda directory: save_artifact(model, plan, directory)
+
+
+def lora_config(plan: LoraPlan) -> adapters.LoraConfig:
+    return adapters.LoraConfig(
+        rank=plan.rank, alpha=plan.alpha, dropout=plan.dropout, target_modules=plan.target_modules
+    )

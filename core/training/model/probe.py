@@ -1,0 +1,176 @@
+"""Finds out, when a model is loaded, how far the engine's short cuts hold for it.
+
+Two pairs that share their prompt are run packed and alone. A model whose packed hidden states differ, or whose code
+does not call the attention interface in every layer, runs one sequence at a time. Logits are compared the same way:
+where hidden state times LM head (with the scale and soft cap its configuration names) does not give the model's own
+logits, these are used.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, PreTrainedModel
+
+from core.training.kernels.attention_plan import Segment
+from core.training.kernels.packed_attention import (
+    PACKED_ATTENTION,
+    AttentionLayout,
+    LayoutNotDelivered,
+    packed_attention,
+)
+from core.training.model.capabilities import Capabilities, HeadTransform, remember, stock_attention
+
+_PROBE_ATTENTION = "preftune_probe"
+_PACKABLE_LAYERS = frozenset({"full_attention", "sliding_attention"})
+_LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
+_FOREIGN_FAILURES = (
+    LayoutNotDelivered,
+    AttributeError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What code of a model that cannot do what is asked of it may raise."""
+
+_TOLERANCES = {torch.float32: 1e-3, torch.float64: 1e-6}
+_COARSE_TOLERANCE = 0.1
+"""Relative error of hidden states in 16 bits; another context changes them by more than that."""
+
+
+@torch.no_grad()
+def prepare(model: PreTrainedModel) -> Capabilities:
+    """Probes the model, remembers the result on it, and leaves it with packed attention where that holds."""
+    stock = str(model.config._attn_implementation)
+    plain = Capabilities(is_packable=False, longest_packable=None, head=None, stock_attention=stock)
+    remember(model, plain)
+    sequences, packed = _probe_rows(model)
+    with stock_attention(model):
+        head = _find_head(model, sequences[0])
+    found = Capabilities(
+        is_packable=_is_packable(model, sequences, packed),
+        longest_packable=_longest_packable(model),
+        head=head,
+        stock_attention=stock,
+    )
+    remember(model, found)
+    if found.is_packable:
+        model.set_attn_implementation(PACKED_ATTENTION)
+    return found
+
+
+@dataclass
+class _PackedRow:
+    input_ids: Tensor
+    position_ids: Tensor
+    layout: AttentionLayout
+    rows: list[list[int]] = field(default_factory=list)
+    """Packed places of each sequence's tokens."""
+
+
+def _probe_rows(model: PreTrainedModel) -> tuple[list[Tensor], _PackedRow]:
+    """Two pairs over distinct tokens: four sequences, and the same as one packed row."""
+    vocabulary = int(model.get_input_embeddings().num_embeddings)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, vocabulary, (48,), generator=generator).to(model.device)
+    sequences, places, positions, segments = [], [], [], []
+    for start, prompt, chosen, end in ((0, 7, 16, 23), (23, 32, 36, 48)):
+        prompt_places = list(range(start, prompt))
+        for first, last in ((prompt, chosen), (chosen, end)):
+            places.append(prompt_places + list(range(first, last)))
+            sequences.append(tokens[places[-1]][None])
+        segments.append(Segment(start=start, end=chosen))
+        segments.append(Segment(start=chosen, end=end, prefix_start=start, prefix_end=prompt))
+        positions += [*range(chosen - start), *range(prompt - start, prompt - start + end - chosen)]
+    return sequences, _PackedRow(
+        input_ids=tokens[None],
+        position_ids=torch.tensor([positions], device=model.device),
+        layout=AttentionLayout(segments=tuple(segments)),
+        rows=places,
+    )
+
+
+def _is_packable(model: PreTrainedModel, sequences: list[Tensor], packed: _PackedRow) -> bool:
+    config = model.config.get_text_config()
+    layer_types = getattr(config, "layer_types", None) or []
+    if not set(layer_types) <= _PACKABLE_LAYERS or getattr(config, "attention_chunk_size", None):
+        return False
+    windows: list[int | None] = []
+    try:
+        hidden = _packed_hidden(model, packed, windows)
+        with stock_attention(model):
+            alone = [model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0] for ids in sequences]
+    except _FOREIGN_FAILURES:
+        return False
+    if len(windows) != config.num_hidden_layers:
+        return False
+    if "sliding_attention" in layer_types and not any(windows):
+        return False
+    return all(_agree(hidden[places], expected) for places, expected in zip(packed.rows, alone, strict=True))
+
+
+def _packed_hidden(model: PreTrainedModel, packed: _PackedRow, windows: list[int | None]) -> Tensor:
+    """[T, H]; notes the sliding window that every layer asks for."""
+
+    def recording_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+        windows.append(kwargs.get("sliding_window"))
+        return packed_attention(*args, **kwargs)
+
+    AttentionInterface.register(_PROBE_ATTENTION, recording_attention)
+    resting = model.config._attn_implementation
+    model.set_attn_implementation(_PROBE_ATTENTION)
+    try:
+        output = model.base_model(
+            input_ids=packed.input_ids,
+            position_ids=packed.position_ids,
+            packed_layout=packed.layout,
+            use_cache=False,
+        )
+    finally:
+        model.set_attn_implementation(resting)
+    hidden: Tensor = output.last_hidden_state
+    return hidden[0]
+
+
+def _longest_packable(model: PreTrainedModel) -> int | None:
+    """Rotary scalings that switch with the longest sequence of a forward pass hold up to the trained length."""
+    config = model.config.get_text_config()
+    scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if scaling.get("rope_type") not in _LENGTH_DEPENDENT_ROPE:
+        return None
+    original = scaling.get("original_max_position_embeddings") or config.max_position_embeddings
+    return int(original)
+
+
+def _find_head(model: PreTrainedModel, input_ids: Tensor) -> HeadTransform | None:
+    layer = model.get_output_embeddings()
+    if not isinstance(getattr(layer, "weight", None), Tensor) or layer.weight.dim() != 2:
+        return None
+    config = model.config.get_text_config()
+    divisor = getattr(config, "logits_scaling", None) or 1.0
+    transform = HeadTransform(
+        scale=float(getattr(config, "logit_scale", None) or 1.0) / float(divisor),
+        softcap=getattr(config, "final_logit_softcapping", None),
+    )
+    try:
+        expected = model(input_ids=input_ids, use_cache=False).logits[0]
+        logits = layer(model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state[0])
+    except _FOREIGN_FAILURES:
+        return None
+    logits = logits.float() * transform.scale
+    if transform.softcap is not None:
+        logits = torch.tanh(logits / transform.softcap) * transform.softcap
+    if logits.shape != expected.shape or not _agree(logits, expected):
+        return None
+    return transform
+
+
+def _agree(actual: Tensor, expected: Tensor) -> bool:
+    """Every row, relative to its own size."""
+    error = (actual.float() - expected.float()).norm(dim=-1)
+    limit = _TOLERANCES.get(expected.dtype, _COARSE_TOLERANCE) * expected.float().norm(dim=-1).clamp_min(1e-6)
+    return bool((error <= limit).all())

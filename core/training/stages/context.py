@@ -1,0 +1,146 @@
+"""What the stages of a run share."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from core.domain.variants import get_variant
+from core.training.checkpoints.digests import run_digest, versions
+from core.training.checkpoints.files import Checkpoint, read_checkpoint
+from core.training.checkpoints.writer import CheckpointWriter
+from core.training.data.encoded import EncodedData
+from core.training.data.order import DataOrder, partners
+from core.training.data.token_budget import MAX_HALVINGS, TokenBudget
+from core.training.failures import BadData, BadPlan
+from core.training.losses.objective import Objective, UnpairedObjective, build_objective, build_unpaired_objective
+from core.training.observer import Observer, Stage
+from core.training.plan import TrainingPlan
+from core.training.ranks import ALONE, Ranks
+
+
+@dataclass
+class RunContext:
+    """The plan, opened."""
+
+    plan: TrainingPlan
+    observer: Observer
+    device: torch.device
+    work_dir: Path
+    train: EncodedData
+    validation: EncodedData | None
+    objective: Objective | UnpairedObjective
+    budget: TokenBudget
+    checkpoints: CheckpointWriter
+    checkpoint: Checkpoint | None
+    """What to resume from, until the stage has taken it."""
+    ranks: Ranks
+
+    def is_past(self, stage: Stage) -> bool:
+        """Whether the run resumes in a later stage."""
+        order = list(Stage)
+        return self.checkpoint is not None and order.index(self.checkpoint.stage) > order.index(stage)
+
+    def take_checkpoint(self, stage: Stage) -> Checkpoint | None:
+        """The checkpoint to resume this stage from, once."""
+        found = self.checkpoint
+        if found is None or found.stage is not stage:
+            return None
+        self.checkpoint = None
+        return found
+
+    def fresh_path(self, name: str) -> Path:
+        """Where an output of that name goes; an older one is removed, by the leader."""
+        path = self.work_dir / name
+        if path.is_dir() and self.ranks.is_leader:
+            shutil.rmtree(path)
+        return path
+
+    def dpo_order(self) -> DataOrder:
+        plan = self.plan.dpo
+        return DataOrder(len(self.train), plan.batch_size, plan.epochs, seed=self.plan.seed, stage=Stage.DPO)
+
+
+def open_run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> RunContext:
+    """Data, checkpoint and process made ready; no model is loaded yet.
+
+    Raises:
+        BadPlan: settings that do not fit together.
+        BadData: rows of another kind, or none.
+        BadCheckpoint: a checkpoint of another run, or a damaged one.
+    """
+    _prepare_process(plan)
+    Path(plan.work_dir).mkdir(parents=True, exist_ok=True)
+    validation = None if plan.validation_data is None else _open_split(plan, plan.validation_data, may_be_empty=True)
+    if plan.dpo.early_stopping is not None and validation is None:
+        raise BadPlan("early_stopping needs validation rows: set validation_fraction or validation_dataset_id.")
+    if plan.sft is None and plan.sft_data is not None:
+        raise BadPlan("There is a demonstration data set, but SFT is skipped.")
+    digest = run_digest(plan)
+    checkpoint = None if plan.resume_from is None else read_checkpoint(Path(plan.resume_from), digest)
+    if checkpoint is not None and checkpoint.versions != versions(plan):
+        observer.event(
+            "warning",
+            "resumed_elsewhere",
+            "The run goes on with other library versions or on another kind of device than before: "
+            "from here on its last bits may differ.",
+            {"before": dict(checkpoint.versions), "now": versions(plan)},
+        )
+    tokens = plan.micro_batch_tokens if checkpoint is None else checkpoint.micro_batch_tokens
+    budget = TokenBudget.resumed(plan.micro_batch_tokens, tokens)
+    if ranks.size > 1:
+        budget.halvings = MAX_HALVINGS  # one rank alone cannot begin anew: the others wait for it
+    return RunContext(
+        plan=plan,
+        observer=observer,
+        device=torch.device(plan.device),
+        work_dir=Path(plan.work_dir),
+        train=_open_split(plan, plan.train_data),
+        validation=validation if validation is not None and len(validation) else None,
+        objective=_build_objective(plan),
+        budget=budget,
+        checkpoints=CheckpointWriter(Path(plan.work_dir) / "checkpoints", digest, versions(plan), observer, ranks),
+        checkpoint=checkpoint,
+        ranks=ranks,
+    )
+
+
+def open_rows(directory: str, kind: str, *, may_be_empty: bool = False) -> EncodedData:
+    """Encoded rows of a kind.
+
+    Raises:
+        BadData: another kind, or no row.
+    """
+    data = EncodedData.open(Path(directory))
+    if data.kind != kind:
+        raise BadData(f"The rows are of kind {data.kind}; this stage takes {kind} rows.")
+    if not len(data) and not may_be_empty:
+        raise BadData("No row is left to train on: all were empty or longer than max_length.")
+    return data
+
+
+def _open_split(plan: TrainingPlan, directory: str, *, may_be_empty: bool = False) -> EncodedData:
+    """Rows of the preference stage; unpaired ones with their partners."""
+    kind = get_variant(plan.variant).data
+    data = open_rows(directory, kind, may_be_empty=may_be_empty)
+    if kind == "preference":
+        return data
+    if len(data) < 2 and not may_be_empty:
+        raise BadData(f"`{plan.variant}` compares each response with another one, and there is only one row.")
+    return data.with_partners(partners(len(data), plan.seed))
+
+
+def _build_objective(plan: TrainingPlan) -> Objective | UnpairedObjective:
+    build = build_objective if get_variant(plan.variant).data == "preference" else build_unpaired_objective
+    return build(plan.variant, plan.beta, plan.variant_options)
+
+
+def _prepare_process(plan: TrainingPlan) -> None:
+    """Threads, and on CUDA only kernels that give the same bits every time."""
+    torch.set_num_threads(plan.num_threads)
+    if plan.device.startswith("cuda"):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -1,0 +1,149 @@
+"""How much memory a training step takes: measured on a few tokens, predicted for many.
+
+What a forward pass keeps for the backward pass grows with the packed tokens; it is counted while a short row runs, so
+that no architecture needs a formula. Head, gradients and optimizer states follow from the parameters.
+
+Legend: T packed tokens, S scored tokens, V vocabulary, H hidden size.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from core.training.kernels.attention_plan import MOST_KEPT_KEYS, Segment
+from core.training.kernels.lm_head import CPU_TILE_BYTES, CUDA_TILE_BYTES, KEPT_BYTES
+from core.training.kernels.packed_attention import AttentionLayout
+from core.training.kernels.varlen_attention import KERNEL_DTYPES
+from core.training.model.capabilities import capabilities_of
+from core.training.steps.optimizer import MasterOptimizer
+
+_PROBE_TOKENS = (32, 96)
+_CUDA_TILE_COPIES = 3
+"""Logits, probabilities and one temporary of a tile. A CPU has the logits only, and the rest of a few rows."""
+_CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCosts:
+    """Bytes of one step, beyond what the process holds before its first one."""
+
+    optimizer_bytes: int
+    """Gradients, and optimizer states that are not written to yet."""
+    token_bytes: float
+    """Kept for every packed token."""
+    layer_token_bytes: float
+    """The same of one layer: a backward pass has as much again for the layer it is in."""
+    boundary_token_bytes: float
+    """Kept for every packed token under activation checkpointing, besides one layer's."""
+    score_bytes: int
+    """Of one query's attention to one key, in all layers: `block_attention` keeps those of short blocks."""
+    scored_token_bytes: int
+    """Kept for every scored token, up to `KEPT_BYTES` in all."""
+    logits_bytes: int
+    """Of one scored token's float32 logits."""
+    tile_bytes: int
+    """Logits are formed in tiles of at most this size."""
+    tile_copies: int
+    """So many of a tile's size are needed."""
+    working_bytes: int
+    """Whatever the tokens: gradients of embedding and head."""
+
+    def step_bytes(self, tokens: int, scored: int, longest: int, *, checkpoints_activations: bool) -> int:
+        """Of a micro-batch of that many packed and scored tokens, in sequences of at most `longest`."""
+        if checkpoints_activations:
+            per_token = self.boundary_token_bytes + 2 * self.layer_token_bytes
+        else:
+            per_token = self.token_bytes + self.layer_token_bytes + self.score_bytes * min(longest, MOST_KEPT_KEYS)
+        head = min(self.scored_token_bytes * scored, KEPT_BYTES)
+        tile = self.tile_copies * min(self.tile_bytes, self.logits_bytes * scored)
+        return int(self.optimizer_bytes + per_token * tokens + head + tile + self.working_bytes)
+
+
+def measure_costs(model: PreTrainedModel, optimizer: MasterOptimizer) -> StepCosts | None:
+    """None for a model that cannot run packed: one sequence at a time, whose length no budget changes."""
+    capabilities = capabilities_of(model)
+    if not capabilities.is_packable or capabilities.head is None:
+        return None
+    short, long = (_kept_bytes(model, num_tokens) for num_tokens in _PROBE_TOKENS)
+    token_bytes = (long - short) / (_PROBE_TOKENS[1] - _PROBE_TOKENS[0])
+    config = model.config.get_text_config()
+    weight = model.get_output_embeddings().weight
+    num_layers = config.num_hidden_layers
+    uses_kernel = weight.is_cuda and weight.dtype in KERNEL_DTYPES
+    head_bytes = weight.numel() * weight.element_size()
+    return StepCosts(
+        optimizer_bytes=optimizer.bytes_to_come(),
+        token_bytes=token_bytes,
+        layer_token_bytes=token_bytes / num_layers,
+        boundary_token_bytes=num_layers * weight.shape[1] * weight.element_size(),
+        score_bytes=0 if uses_kernel else num_layers * config.num_attention_heads * weight.element_size(),
+        scored_token_bytes=weight.shape[0] * weight.element_size() if weight.requires_grad else 0,
+        logits_bytes=4 * weight.shape[0],
+        tile_bytes=CUDA_TILE_BYTES if weight.is_cuda else CPU_TILE_BYTES,
+        tile_copies=_CUDA_TILE_COPIES if weight.is_cuda else 1,
+        working_bytes=2 * head_bytes if weight.requires_grad else 0,
+    )
+
+
+def _kept_bytes(model: PreTrainedModel, num_tokens: int) -> int:
+    """What autograd keeps of a forward pass, parameters left out."""
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    device = model.device
+    segments = tuple(Segment(start=token, end=token + 1) for token in range(num_tokens))  # of one score each
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = model.base_model(
+            input_ids=torch.zeros((1, num_tokens), dtype=torch.int64, device=device),
+            position_ids=torch.zeros((1, num_tokens), dtype=torch.int64, device=device),
+            packed_layout=AttentionLayout(segments=segments),
+            use_cache=False,
+        )
+    del output  # held until here: a storage that was freed would be counted twice under one address, or not at all
+    return sum(kept.values())
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """What this process can still take; None where the operating system does not say."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    found = [free for free in (_free_of_machine(), _free_of_cgroup()) if free is not None]
+    return min(found, default=None)
+
+
+def _free_of_machine() -> int | None:
+    try:
+        facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(facts["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _free_of_cgroup() -> int | None:
+    """Of a container with a limit."""
+    try:
+        limit, used = (int(Path(name).read_text()) for name in _CGROUP_FILES)
+    except (OSError, ValueError):  # no such files, or "max"
+        return None
+    return limit - used
+
+
+def held_bytes(device: torch.device) -> int:
+    """What this process holds now."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

@@ -1,0 +1,113 @@
+"""The micro-batch that fits the memory there is, decided before the first step of a stage.
+
+The planned micro-batch is kept if its predicted step fits. Else it is halved, down to where products lose speed; then
+layers are computed twice (activation checkpointing), which costs a quarter of the speed. The batch of an optimizer
+step stays the same in any case. A resumed run keeps its micro-batches, so that it takes the same steps.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from core.training.activation_checkpointing import checkpoint_activations
+from core.training.data.encoded import EncodedData
+from core.training.failures import HostOutOfMemory
+from core.training.stages.context import RunContext
+from core.training.stages.memory_costs import StepCosts, available_bytes, held_bytes, measure_costs
+from core.training.stages.run import StageRun
+
+FAST_TOKENS = 512
+"""Smaller micro-batches are slower: products have too few rows."""
+_USABLE = 0.9
+_HOPELESS = 1.2
+"""A CPU step predicted at more than this share of the memory would be killed by the system, without a word."""
+_MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowSizes:
+    """Of the rows to train on."""
+
+    longest: int
+    """Packed tokens of the longest row, which no budget can split."""
+    scored_share: float
+    """Scored tokens per packed token."""
+
+    @classmethod
+    def of(cls, data: EncodedData) -> "RowSizes":
+        responses = data.first_lengths + data.second_lengths
+        totals = responses + data.prompt_lengths
+        return cls(longest=int(totals.max()), scored_share=float(np.sum(responses) / np.sum(totals)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroBatchChoice:
+    tokens: int
+    checkpoints_activations: bool
+    step_bytes: int
+    """Predicted."""
+
+
+def choose_micro_batch(
+    costs: StepCosts, rows: RowSizes, wanted: int, available: int, *, may_halve: bool = True
+) -> MicroBatchChoice:
+    """The first that fits: as wanted, halved, with activation checkpointing, halved further; else the smallest."""
+    sizes = [wanted]
+    while may_halve and sizes[-1] > 1 and sizes[-1] > rows.longest:
+        sizes.append(sizes[-1] // 2)
+    fast = [size for size in sizes if size >= FAST_TOKENS] or sizes[:1]
+    tries = [(size, False) for size in fast] + [(size, True) for size in sizes]
+    for size, recomputes in tries:
+        tokens = max(size, rows.longest)
+        needed = costs.step_bytes(
+            tokens, int(tokens * rows.scored_share), rows.longest, checkpoints_activations=recomputes
+        )
+        choice = MicroBatchChoice(tokens=size, checkpoints_activations=recomputes, step_bytes=needed)
+        if needed <= _USABLE * available:
+            break
+    return choice
+
+
+def fit_to_memory(context: RunContext, model: PreTrainedModel, run: StageRun, *, is_resumed: bool) -> None:
+    """Sets the budget, and activation checkpointing, to what fits; says so in an event when the plan had to give way.
+
+    On several devices the plan stays: what the spec says is what each of them takes at once.
+
+    Raises:
+        HostOutOfMemory: on a CPU, when nothing can fit.
+    """
+    if run.ranks.size > 1:
+        return
+    available, costs = available_bytes(context.device), measure_costs(model, run.optimizer)
+    if available is None or costs is None:
+        return
+    before = context.budget.tokens
+    choice = choose_micro_batch(costs, RowSizes.of(run.task.data), before, available, may_halve=not is_resumed)
+    if context.device.type == "cpu" and choice.step_bytes > _HOPELESS * available:
+        raise HostOutOfMemory(
+            f"The machine has too little memory: a step needs {choice.step_bytes // _MIB} MiB more, and "
+            f"{available // _MIB} MiB are available. Use LoRA, the rmsprop optimizer, a smaller base model or a "
+            "shorter max_length.",
+            needed_mib=choice.step_bytes // _MIB,
+            available_mib=available // _MIB,
+        )
+    if choice.checkpoints_activations:
+        checkpoint_activations(model)
+    if choice.tokens == before and not choice.checkpoints_activations:
+        return
+    context.budget.tokens = choice.tokens
+    recomputes = " Layers are computed twice to save memory." if choice.checkpoints_activations else ""
+    context.observer.event(
+        "info",
+        "memory_fitted",
+        f"{choice.tokens} tokens run at once instead of {before}, to fit into memory.{recomputes} "
+        "The batch of an optimizer step stays the same.",
+        {
+            "stage": run.task.stage.value,
+            "micro_batch_tokens": choice.tokens,
+            "checkpoints_activations": choice.checkpoints_activations,
+            "predicted_peak_mib": (held_bytes(context.device) + choice.step_bytes) // _MIB,
+            "available_mib": available // _MIB,
+        },
+    )

@@ -1,0 +1,175 @@
+"""One training stage on its way: what its loop works on, and how that becomes a checkpoint and comes back."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from core.training.checkpoints.files import Checkpoint, copy_exactly
+from core.training.checkpoints.writer import Snapshot
+from core.training.data.encoded import EncodedData
+from core.training.data.order import Cursor, DataOrder
+from core.training.data.packing import PackedBatch
+from core.training.data.token_budget import TokenBudget
+from core.training.failures import BadCheckpoint
+from core.training.observer import JsonValue, Observer, Stage
+from core.training.plan import SftPlan
+from core.training.ranks import ALONE, Ranks
+from core.training.seeding import capture_rng, restore_rng
+from core.training.steps.figures import Columns, Figures, HostColumns, to_host
+from core.training.steps.optimizer import MasterOptimizer
+
+
+class StageTask(Protocol):
+    """What differs between SFT and DPO."""
+
+    stage: Literal[Stage.SFT, Stage.DPO]
+    data: EncodedData
+
+    def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]:
+        """The rows of one step as micro-batches."""
+        ...
+
+    def backward(self, batches: Sequence[PackedBatch]) -> list[Columns]:
+        """Adds the gradient of the step's loss, and returns values of every row; column 0 is its loss."""
+        ...
+
+    def figures(self, host: HostColumns) -> Figures: ...
+
+    def record(self, host: HostColumns) -> None:
+        """Keeps what the task wants to remember of rows."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What `record` kept, for checkpoints; copying into these tensors restores it."""
+        ...
+
+
+class LoopEnd(StrEnum):
+    FINISHED = "finished"
+    SAVED = "saved"
+    """The observer asked to end here and finish with the policy as it is."""
+
+
+@dataclass
+class LoopProgress:
+    """What changes from step to step besides tensors; plain values, so that checkpoints can hold it."""
+
+    step: int = 0
+    """Updates done."""
+    cursor: Cursor = field(default_factory=Cursor)
+    evaluated_step: int = -1
+    evaluation: Figures = field(default_factory=dict)
+    """Of `evaluated_step`."""
+    best: float | None = None
+    """Of the metric of early stopping."""
+    num_without_improvement: int = 0
+    parts_done: int = 0
+    """Of the evaluation stage after the last step: what a resume need not do again."""
+    end: LoopEnd | None = None
+
+    def facts(self) -> dict[str, JsonValue]:
+        return {
+            "evaluated_step": self.evaluated_step,
+            "evaluation": self.evaluation,
+            "best": self.best,
+            "num_without_improvement": self.num_without_improvement,
+            "parts_done": self.parts_done,
+            "end": None if self.end is None else self.end.value,
+        }
+
+    def restore(self, step: int, cursor: Cursor, facts: Mapping[str, Any]) -> None:
+        self.step, self.cursor = step, cursor
+        self.evaluated_step, self.evaluation = facts["evaluated_step"], dict(facts["evaluation"])
+        self.best, self.num_without_improvement = facts["best"], facts["num_without_improvement"]
+        self.parts_done = facts["parts_done"]
+        self.end = None if facts["end"] is None else LoopEnd(facts["end"])
+
+
+@dataclass(kw_only=True)
+class StageRun:
+    """Task, weights, order and progress of one stage."""
+
+    task: StageTask
+    plan: SftPlan
+    optimizer: MasterOptimizer
+    order: DataOrder
+    budget: TokenBudget
+    device: torch.device
+    kept_tensors: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """What checkpoints carry besides: the reference."""
+    kept_facts: Mapping[str, JsonValue] = field(default_factory=dict)
+    """The same, plain values: the samples of the reference."""
+    progress: LoopProgress = field(default_factory=LoopProgress)
+    save_policy: Callable[[Path], None] | None = None
+    """Of `Snapshot`."""
+    whole_policy: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Of `Snapshot`."""
+    sft_dir: Path | None = None
+    """The SFT policy that the stage began with."""
+    ranks: Ranks = ALONE
+
+    def compute_gradients(self, rows: Sequence[int], observer: Observer) -> tuple[HostColumns, int]:
+        """Gradients of one step, its values on the host (the gradient's norm beside them), and the tokens it took."""
+        rng = capture_rng(self.device)
+
+        def compute() -> tuple[HostColumns, int]:
+            restore_rng(rng, self.device)  # a second try draws the same dropout
+            if self.ranks.size > 1:  # each rank its own, which no checkpoint needs to keep
+                torch.manual_seed(self.order.seed_of("dropout", self.progress.step, self.ranks.rank))
+            self.optimizer.clear_gradients()
+            batches = self.task.pack(rows, self.budget.tokens)
+            columns = self.ranks.join_columns(self.task.backward(batches), rows)
+            return to_host(columns, rows, self.optimizer.grad_norm()), sum(batch.num_tokens for batch in batches)
+
+        return self.budget.run(compute, observer, self.task.stage)
+
+    def snapshot(self) -> Snapshot:
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "policy": self.optimizer.whole(self.optimizer.masters),
+            "optimizer": self.optimizer.whole(self.optimizer.state()),
+            "rng": capture_rng(self.device),
+            **self.kept_tensors,
+        }
+        if kept := self.task.state():
+            groups["pairs"] = kept
+        return Snapshot(
+            stage=self.task.stage,
+            step=self.progress.step,
+            cursor=self.progress.cursor,
+            micro_batch_tokens=self.budget.tokens,
+            facts={**self.kept_facts, **self.progress.facts()},
+            tensors=groups,
+            policy_dir=self.sft_dir,
+            save_policy=self.save_policy,
+            whole_policy=self.whole_policy,
+        )
+
+    @torch.no_grad()
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Everything as it was at the checkpoint, the kept tensors included; the kept facts are the pipeline's.
+
+        Raises:
+            BadCheckpoint: something is missing, left over or of another shape.
+        """
+        expected = {"policy", "optimizer", "rng", *self.kept_tensors, *(["pairs"] if self.task.state() else [])}
+        if checkpoint.tensors.keys() != expected:
+            raise BadCheckpoint("The checkpoint holds other parts than this stage does.")
+        groups = {name: dict(tensors) for name, tensors in checkpoint.tensors.items()}
+        copy_exactly(self.optimizer.masters, self.optimizer.own(groups["policy"]), "policy")
+        copy_exactly(self.optimizer.state(), self.optimizer.own(groups["optimizer"]), "optimizer")
+        for name, tensors in self.kept_tensors.items():
+            copy_exactly(tensors, groups[name], name)
+        if "pairs" in groups:
+            copy_exactly(self.task.state(), groups["pairs"], "table of pairs")
+        self.optimizer.num_updates = checkpoint.step
+        self.optimizer.refresh()
+        try:
+            self.progress.restore(checkpoint.step, checkpoint.cursor, checkpoint.facts)
+            restore_rng(groups["rng"], self.device)
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise BadCheckpoint("The checkpoint is damaged. Resume from an older one.") from error

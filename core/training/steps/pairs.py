@@ -1,0 +1,192 @@
+"""The preference stage's step: log-probabilities of pairs, their losses, their gradients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from core.training.data.encoded import EncodedData
+from core.training.data.packing import PackedBatch, pack_step
+from core.training.losses.objective import Objective
+from core.training.losses.values import PairLogps, ResponseLogps
+from core.training.model.logps import pair_logps
+from core.training.observer import Stage
+from core.training.ranks import ALONE, Ranks, Turn
+from core.training.steps.figures import Columns, Figures, HostColumns, PairColumn, Rewards, pair_columns, pair_figures
+from core.training.steps.reference_logps import SplitLogps
+
+
+@dataclass(frozen=True)
+class PairForward:
+    """Log-probabilities of a split's pairs under the policy, beside those of the reference."""
+
+    model: PreTrainedModel
+    data: EncodedData
+    objective: Objective
+    reference: SplitLogps | None
+    """None when the objective needs none."""
+    ranks: Ranks = ALONE
+
+    def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]:
+        return pack_step(self.data, rows, max_tokens, self.model.device, self.ranks.size)
+
+    def policy_logps(self, batch: PackedBatch) -> PairLogps:
+        return pair_logps(
+            self.model,
+            batch,
+            needs_token_weights=self.objective.needs_token_weights,
+            needs_prefix_sums=self.objective.needs_prefix_sums,
+        )
+
+    @torch.no_grad()
+    def all_policy_logps(self, batches: Sequence[PackedBatch]) -> PairLogps:
+        """Of all pairs of the batches, whichever rank computes them; without a graph."""
+        tables = self.ranks.compute(
+            batches,
+            lambda batch: torch.cat(_tensors(self.policy_logps(batch))),
+            lambda batch: len(batch.indices) * (6 if self.objective.needs_token_weights else 4),
+        )
+        return concatenate_pairs([_of_table(table, batch) for table, batch in zip(tables, batches, strict=True)])
+
+    def reference_logps(self, batch: PackedBatch) -> PairLogps | None:
+        return None if self.reference is None else self.reference.of(batch)
+
+    def columns(self, batches: Sequence[PackedBatch]) -> Columns:
+        """Values of all pairs of the batches, which the objective sees together."""
+        policy = self.all_policy_logps(batches)
+        known = [part for part in (self.reference_logps(batch) for batch in batches) if part is not None]
+        reference = concatenate_pairs(known) if known else None
+        rows = [row for batch in batches for row in batch.indices]
+        return pair_columns(rows, policy, reference, self.objective(policy, reference))
+
+    def figures(self, host: HostColumns) -> Figures:
+        return pair_figures(host.values)
+
+    def rewards(self, host: HostColumns) -> Rewards:
+        return Rewards(host.rows, host.values[PairColumn.CHOSEN_REWARD], host.values[PairColumn.REJECTED_REWARD])
+
+
+class DpoTask:
+    """One optimizer step of DPO with any objective: gradients of the mean loss over all pairs of the step."""
+
+    stage: Literal[Stage.SFT, Stage.DPO] = Stage.DPO
+
+    def __init__(self, forward: PairForward) -> None:
+        self._forward = forward
+        self.data = forward.data
+        self.rewards = PairTable(len(forward.data))
+
+    def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]:
+        return self._forward.pack(rows, max_tokens)
+
+    def backward(self, batches: Sequence[PackedBatch]) -> list[Columns]:
+        num_pairs = sum(len(batch.indices) for batch in batches)
+        if self._forward.objective.is_batch_level and len(batches) > 1:
+            return self._backward_together(batches, num_pairs)
+        columns = []
+        for turn in self._forward.ranks.turns(batches):
+            policy, reference = self._forward.policy_logps(turn.batch), self._forward.reference_logps(turn.batch)
+            result = self._forward.objective(policy, reference)
+            turn.backward(result.losses.sum() / num_pairs)
+            columns.append(turn.columns(pair_columns(turn.batch.indices, policy, reference, result)))
+        return columns
+
+    def figures(self, host: HostColumns) -> Figures:
+        return self._forward.figures(host)
+
+    def record(self, host: HostColumns) -> None:
+        self.rewards.record(self._forward.rewards(host))
+
+    def state(self) -> dict[str, Tensor]:
+        return self.rewards.state()
+
+    def _backward_together(self, batches: Sequence[PackedBatch], num_pairs: int) -> list[Columns]:
+        """For objectives whose losses depend on all pairs of the step, when these do not fit into one forward pass.
+
+        A first pass without graph gives all log-probabilities; the objective on them gives the derivative by each;
+        a second pass takes these derivatives through the model. The gradient is exact, for a second forward pass.
+        """
+        policy = self._forward.all_policy_logps(batches)
+        leaves = [policy.chosen.sums.requires_grad_(), policy.rejected.sums.requires_grad_()]
+        references = [self._forward.reference_logps(batch) for batch in batches]
+        known = [part for part in references if part is not None]
+        reference = concatenate_pairs(known) if known else None
+        result = self._forward.objective(policy, reference)
+        chosen_slopes, rejected_slopes = torch.autograd.grad(result.losses.sum() / num_pairs, leaves)
+        rows = [row for batch in batches for row in batch.indices]
+        place = {row: number for number, row in enumerate(rows)}
+        for turn in self._forward.ranks.turns(batches):
+            again = self._forward.policy_logps(turn.batch)
+            places = [place[row] for row in turn.batch.indices]
+            slopes = [part[places] * float(turn.counts) for part in (chosen_slopes, rejected_slopes)]
+            torch.autograd.backward([again.chosen.sums, again.rejected.sums], slopes)
+        whole = Turn(batches[0], counts=self._forward.ranks.is_leader)  # every rank knows all; one tells
+        return [whole.columns(pair_columns(rows, policy, reference, result))]
+
+
+class PairTable:
+    """Rewards of every training pair when it was first and last taken: what became of it."""
+
+    def __init__(self, num_rows: int) -> None:
+        self.first_margins = np.full(num_rows, np.nan, np.float32)
+        """[N] NaN for a pair not taken yet."""
+        self.last_chosen = np.full(num_rows, np.nan, np.float32)
+        self.last_rejected = np.full(num_rows, np.nan, np.float32)
+        self.best_margins = np.full(num_rows, np.nan, np.float32)
+        """[N] the largest that training has seen."""
+
+    def record(self, rewards: Rewards) -> None:
+        rows = np.asarray(rewards.rows)
+        is_new = np.isnan(self.first_margins[rows])
+        self.first_margins[rows[is_new]] = (rewards.chosen - rewards.rejected)[is_new]
+        self.best_margins[rows] = np.fmax(self.best_margins[rows], rewards.chosen - rewards.rejected)
+        self.settle(rewards)
+
+    def settle(self, rewards: Rewards) -> None:
+        """Rewards under the final policy: the last ones, but no part of the way there."""
+        rows = np.asarray(rewards.rows)
+        self.last_chosen[rows], self.last_rejected[rows] = rewards.chosen, rewards.rejected
+
+    def state(self) -> dict[str, Tensor]:
+        """Sharing memory with the table."""
+        return {
+            "first_margins": torch.from_numpy(self.first_margins),
+            "last_chosen": torch.from_numpy(self.last_chosen),
+            "last_rejected": torch.from_numpy(self.last_rejected),
+            "best_margins": torch.from_numpy(self.best_margins),
+        }
+
+
+def concatenate_pairs(parts: Sequence[PairLogps]) -> PairLogps:
+    """Pairs of several micro-batches as one batch."""
+    return PairLogps(_concatenate([part.chosen for part in parts]), _concatenate([part.rejected for part in parts]))
+
+
+def _tensors(pairs: PairLogps) -> list[Tensor]:
+    """The float32 ones, [B] each: an even number of them, chosen and rejected in turn."""
+    columns = [(side.sums, side.prefix_sums, side.log_weights) for side in (pairs.chosen, pairs.rejected)]
+    return [tensor for both in zip(*columns, strict=True) for tensor in both if tensor is not None]
+
+
+def _of_table(table: Tensor, batch: PackedBatch) -> PairLogps:
+    """Back from `_tensors` as one tensor."""
+    tensors = table.view(-1, len(batch.indices)).unbind()
+    sides = []
+    for side, counts in enumerate(batch.num_scored_tokens.chunk(2)):
+        sums, prefix_sums, *weights = tensors[side::2]
+        sides.append(ResponseLogps(sums, counts, prefix_sums, weights[0] if weights else None))
+    return PairLogps(*sides)
+
+
+def _concatenate(parts: Sequence[ResponseLogps]) -> ResponseLogps:
+    weights = [part.log_weights for part in parts if part.log_weights is not None]
+    return ResponseLogps(
+        sums=torch.cat([part.sums for part in parts]),
+        num_tokens=torch.cat([part.num_tokens for part in parts]),
+        prefix_sums=torch.cat([part.prefix_sums for part in parts]),
+        log_weights=torch.cat(weights) if weights else None,
+    )

@@ -1,0 +1,130 @@
+"""The README.md of an artifact."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from worker.artifact.summary_text import baseline_rows, drift_text, interval_text
+
+_LOAD = """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+```"""
+
+
+def model_card(record: Mapping[str, Any]) -> str:
+    """A model card from the contents of `job.json`."""
+    spec = record["spec"]
+    parts = [
+        *_front_matter(record),
+        "",
+        f"# {_cell(spec.get('name') or record['job_id'])}",
+        "",
+        "A preference-tuned policy, made by Preftune.",
+        "",
+        _table("setting", _settings(record)),
+        "",
+        "![Curves of the run](curves.svg)",
+        "",
+        *_evaluation(record),
+        "## Loading",
+        "",
+        _LOAD,
+        "",
+        *_reproduction(record),
+        "`job.json` holds every setting and version, `metrics.jsonl` the curves, `pairs.jsonl` what became of every "
+        "pair; `report.html` shows it all without a server. `sha256sum -c SHA256SUMS` checks the files.",
+        "",
+    ]
+    return "\n".join(parts)
+
+
+def _front_matter(record: Mapping[str, Any]) -> list[str]:
+    base = record["base_model"]
+    front: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["preftune", "dpo", record["spec"]["variant"]],
+    }
+    if base.get("licence"):
+        front["license"] = base["licence"]
+    return ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---"]
+
+
+def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
+    spec, base = record["spec"], record["base_model"]
+    sft = "skipped" if spec["sft"] == "skip" else f"{spec['sft']['epochs']} epochs at {spec['sft']['learning_rate']}"
+    licence = base.get("licence") or "not stated; look at the base model's own page before you share this policy"
+    rows = {
+        "base model": spec["base_model"],
+        "its source": " ".join(str(base[key]) for key in ("source", "revision") if base.get(key)),
+        "its licence, which binds this policy too": licence,
+        "data set": spec["dataset_id"],
+        **{f"SHA-256 of {name}": digest for name, digest in record["dataset_sha256"].items()},
+        "variant": f"{spec['variant']}, beta {spec['beta']}",
+        "SFT": sft,
+        "DPO": f"{spec['dpo']['epochs']} epochs at {spec['dpo']['learning_rate']}",
+        "tuning": "LoRA, merged (the adapter is in adapter/)" if spec.get("lora") else "full fine-tuning",
+        "pairs": spec.get("num_pairs"),
+        "seed": spec.get("seed"),
+    }
+    return {name: value for name, value in rows.items() if value not in (None, "")}
+
+
+def _evaluation(record: Mapping[str, Any]) -> list[str]:
+    summary, parts = record.get("summary") or {}, []
+    held_out = summary.get("held_out")
+    if held_out:
+        parts += [
+            "## Held-out pairs",
+            "",
+            f"{held_out['num_pairs']} pairs that were not trained on. Reward accuracy: the share whose chosen response "
+            f"gets the higher implicit reward, with its 95 % bootstrap interval over pairs.",
+            "",
+            _table("judge", {"this policy": interval_text(held_out["reward_accuracy"]), **baseline_rows(held_out)}),
+            "",
+        ]
+    if record["evaluation"]:
+        parts += [_table("metric at the end", record["evaluation"]), ""]
+    if drift := drift_text(summary.get("drift")):
+        parts += [drift, ""]
+    if checked := summary.get("verification"):
+        parts += [
+            f"Before publishing, the saved files were loaded again: on {checked['num_rows']} rows their token "
+            f"log-probabilities differ from the trained policy's by at most {checked['max_difference']:.2g} nats, "
+            f"{checked['mean_difference']:.2g} on average.",
+            "",
+        ]
+    return parts
+
+
+def _reproduction(record: Mapping[str, Any]) -> list[str]:
+    """The request again; data sets have ids of their own in every service, their digests are in the table."""
+    versions = ", ".join(f"{name} {value}" for name, value in sorted(record["versions"].items()))
+    body = json.dumps(record.get("requested") or {}, indent=1, ensure_ascii=False)
+    return [
+        "## How to make it again",
+        "",
+        f"Upload the data (the digests are above) and post this to `/jobs`, with {_cell(versions)} on "
+        f"{_cell(record['device'])}:",
+        "",
+        "```json",
+        body.replace("```", "` ` `"),
+        "```",
+        "",
+    ]
+
+
+def _table(title: str, rows: Mapping[str, Any]) -> str:
+    lines = [f"| {title} | |", "|---|---|", *(f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items())]
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    """Text that cannot leave its cell or become markup."""
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    for character in "\\`*_[]<>|#":
+        text = text.replace(character, "\\" + character)
+    return " ".join(text.split())

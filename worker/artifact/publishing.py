@@ -1,0 +1,122 @@
+"""Makes the artifact folder whole (records, curves, report, model card, sums), uploads it, and reads it back."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.database.repositories import datasets as dataset_rows
+from core.database.repositories import jobs as job_rows
+from core.database.repositories import samples as sample_rows
+from core.domain.event_kinds import PAIRS_FILE, SUMMARY_FILE
+from core.domain.trainer_protocol import Done, Hello
+from core.failpoints import reach
+from core.services.attempts.lifecycle import Claim, Publication, PublishedFile, StoredTree
+from core.services.backend import Backend
+from core.services.curves import pages
+from core.services.views import MetricPointView
+from core.storage import keys
+from core.storage.trees import check_stored, upload_tree, write_sums
+from worker.artifact.curves_svg import draw_curves
+from worker.artifact.model_card import model_card
+from worker.artifact.report_html import html_report
+from worker.artifact.tensorboard import write_event_files
+
+EVENT_FILES_DIR = "tensorboard"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """What a trainer made, and what it said of itself."""
+
+    done: Done
+    spec: dict[str, Any]
+    hello: Hello | None
+
+
+def publish(backend: Backend, claim: Claim, product: Product, *, check: Callable[[], None]) -> Publication:
+    """Upload everything; the job's row is not touched. Raises StoreUnavailable; publishing again is safe."""
+    directory = Path(product.done.directory)
+    _complete(backend, claim, product, directory)
+    reach("publish.folder_completed")
+    prefix = keys.artifact_prefix(claim.project_id, claim.job_id, claim.attempt)
+    uploaded = upload_tree(backend.store, prefix, directory, between_files=check)
+    # The trainer has loaded and measured this folder: what the store gives back must be the same bytes.
+    check_stored(backend.store, uploaded, between_files=check)
+    reach("publish.uploaded")
+    files = [
+        PublishedFile(path=file.path, key=prefix + file.path, num_bytes=file.num_bytes, sha256=file.sha256)
+        for file in uploaded.files
+    ]
+    return Publication(tree=StoredTree(prefix=prefix, manifest_sha256=uploaded.manifest_sha256), files=files)
+
+
+def _complete(backend: Backend, claim: Claim, product: Product, directory: Path) -> None:
+    record = _record(backend, claim, product) | {"summary": _summary(directory / SUMMARY_FILE)}
+    _write(directory / "job.json", json.dumps(record, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+    points = pages.all_points(backend, claim.project_id, claim.job_id)
+    _write(directory / "metrics.jsonl", "".join(_line(point) for point in points))
+    curves = draw_curves(points)
+    _write(directory / "curves.svg", curves)
+    _write(directory / "report.html", html_report(record, curves, _pairs(directory / PAIRS_FILE)))
+    write_event_files(points, directory / EVENT_FILES_DIR)
+    _write(directory / "README.md", model_card(record))
+    write_sums(directory)
+
+
+def _line(point: MetricPointView) -> str:
+    values = {
+        "stage": point.stage.value,
+        "split": point.split,
+        "step": point.step,
+        "epoch": point.epoch,
+        "values": point.values,
+    }
+    return json.dumps(values) + "\n"
+
+
+def _pairs(path: Path) -> Iterator[dict[str, Any]]:
+    if path.is_file():
+        with path.open(encoding="utf-8") as lines:
+            yield from (json.loads(line) for line in lines)
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    """What the trainer measured besides the curves."""
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return summary
+
+
+def _record(backend: Backend, claim: Claim, product: Product) -> dict[str, Any]:
+    """What the policy was made of and how: enough to make it again."""
+
+    def work(session: Session) -> dict[str, Any]:
+        job = job_rows.find_job(session, claim.project_id, claim.job_id)
+        assert job is not None
+        names = {job.dataset_id, job.sft_dataset_id, job.validation_dataset_id} - {None}
+        found = [dataset_rows.find_dataset(session, claim.project_id, str(name)) for name in sorted(map(str, names))]
+        return {
+            "base_model": job.base_model_facts,
+            "requested": job.requested,
+            "dataset_sha256": {dataset.id: dataset.sha256 for dataset in found if dataset is not None},
+            "samples": [
+                {"prompt": row.prompt, "reference": row.reference, "policy": row.policy, "step": row.step}
+                for row in sample_rows.list_samples(session, claim.job_id)
+            ],
+        }
+
+    return backend.database.read(work) | {
+        "job_id": claim.job_id,
+        "attempt": claim.attempt,
+        "spec": product.spec,
+        "evaluation": product.done.evaluation,
+        "versions": product.hello.versions if product.hello else {},
+        "device": product.hello.device if product.hello else claim.device,
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,106 @@
+"""Listening to one trainer process until it is gone and everything it said is written down."""
+
+import math
+import queue
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core.domain.event_kinds import CHECKPOINT_UNUSABLE
+from core.domain.trainer_protocol import (
+    CheckpointWritten,
+    Done,
+    Failed,
+    Hello,
+    StageOutputWritten,
+    Stopped,
+    TrainerEvent,
+    TrainerMessage,
+)
+from worker.attempt.recorder import Recorder
+from worker.attempt.stopping import Stopper, Wishes
+from worker.attempt.trainer_process import Ended, TrainerProcess
+
+_TICK_SECONDS = 0.1
+
+
+class StrangeDirectory(Exception):
+    """A trainer announced a directory outside its own work directory."""
+
+
+@dataclass(kw_only=True)
+class Conversation:
+    process: TrainerProcess
+    recorder: Recorder
+    stopper: Stopper
+    wishes: Wishes
+    work_dir: Path
+    grace_seconds: float
+    """After its last word a trainer has so long to go."""
+
+    last: Done | Stopped | Failed | None = None
+    hello: Hello | None = None
+    unusable_checkpoint: str | None = None
+    """Why the trainer cannot go on from the checkpoint it was given."""
+    _last_said_at: float = field(default=math.inf, init=False)
+
+    def follow(self) -> Ended:
+        """Raises Fenced, and Interrupted when the time to write down the rest is over."""
+        while True:
+            wish = self.wishes.current()
+            self.stopper.update(wish, is_draining=self.wishes.is_draining)
+            if wish is not None:
+                self.recorder.stop_waiting()
+            self.recorder.write_if_due()
+            if time.monotonic() - self._last_said_at > self.grace_seconds:
+                self.process.kill()
+            item = self._next()
+            if isinstance(item, Ended):
+                self._write_rest()
+                return item
+            if item is not None:
+                self._hear(item)
+
+    def _next(self) -> TrainerMessage | Ended | None:
+        if self.recorder.is_full:
+            time.sleep(_TICK_SECONDS)
+            return None
+        try:
+            return self.process.inbox.get(timeout=_TICK_SECONDS)
+        except queue.Empty:
+            return None
+
+    def _hear(self, message: TrainerMessage) -> None:
+        match message:
+            case Done() | Stopped() | Failed():
+                self.last = message
+                self._last_said_at = time.monotonic()
+                if isinstance(message, Failed):
+                    self.recorder.add(message)
+            case Hello():
+                self.hello = message
+            case TrainerEvent(kind=kind) if kind == CHECKPOINT_UNUSABLE:
+                self.unusable_checkpoint = message.message
+            case CheckpointWritten() | StageOutputWritten():
+                require_inside(self.work_dir, message.directory)
+                if isinstance(message, CheckpointWritten) and message.policy_directory is not None:
+                    require_inside(self.work_dir, message.policy_directory)
+                self.recorder.add(message)
+            case _:
+                self.recorder.add(message)
+
+    def _write_rest(self) -> None:
+        self.recorder.stop_waiting()
+        while not self.recorder.is_empty:
+            self.wishes.check_overdue()
+            self.recorder.write()
+            if not self.recorder.is_empty:
+                time.sleep(_TICK_SECONDS)
+
+
+def require_inside(work_dir: Path, directory: str) -> Path:
+    """The directory, resolved. Raises StrangeDirectory."""
+    path = Path(directory).resolve()
+    if not path.is_relative_to(work_dir) or not path.is_dir():
+        raise StrangeDirectory("The trainer announced a directory that is not its own.")
+    return path

@@ -1,0 +1,91 @@
+"""Fetches what earlier attempts and jobs have stored, verified: checkpoints to resume from, outputs to take over."""
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from core.domain.errors import Unavailable
+from core.failpoints import reach
+from core.services.attempts import checkpoints, lifecycle
+from core.services.attempts.lifecycle import Claim, ResumeFrom, StoredTree
+from core.services.backend import Backend
+from core.storage.trees import TreeDamaged, fetch_tree
+from worker.patience import patiently
+
+_OUTAGE_LEASES = 10
+_MAX_CHECKPOINTS = 1000
+
+_STAGES_WITH_CURVE = ("sft", "dpo")
+
+Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
+
+
+def outage_seconds(backend: Backend) -> float:
+    """How long an attempt waits for a store that is away before it hands the job back: ten minutes by default."""
+    return _OUTAGE_LEASES * backend.settings.lease_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetcher:
+    backend: Backend
+    claim: Claim
+    work_dir: Path
+    check: Callable[[], None]
+    """Called between files and tries; raises when the attempt is to stop."""
+
+    def fetch_resume_point(self) -> tuple[ResumeFrom, Path] | None:
+        """The newest intact checkpoint; damaged ones are set aside. None: start from the beginning."""
+        for _ in range(_MAX_CHECKPOINTS):
+            resume = self._patiently(lambda: lifecycle.begin(self.backend, self.claim))
+            if resume is None:
+                return None
+            try:
+                return resume, self._fetch_patiently(resume.tree, self.work_dir / "resume")
+            except TreeDamaged as damage:
+                self.set_aside(resume, str(damage))
+        raise AssertionError("more damaged checkpoints than a job can have")
+
+    def set_aside(self, resume: ResumeFrom, detail: str) -> None:
+        _log.error("%s: checkpoint %s is damaged: %s", self.claim.job_id, resume.checkpoint_id, detail)
+        self._patiently(
+            lambda: checkpoints.mark_checkpoint_corrupt(self.backend, self.claim, resume.checkpoint_id, detail)
+        )
+
+    def fetch_output(self, stage: str, digest: str) -> tuple[str, Path] | None:
+        """(job that made it, directory) of a finished stage's output; None: compute it."""
+        found = self._patiently(lambda: checkpoints.find_stage_output(self.backend, self.claim, digest))
+        if found is None or (found.job_id == self.claim.job_id and stage in _STAGES_WITH_CURVE):
+            # This attempt has begun before that stage, and so has taken back its curve: it must be drawn again.
+            return None
+        target = self.work_dir / "reuse" / digest
+        try:
+            self._fetch(found.tree, target)
+        except TreeDamaged as damage:
+            _log.error("stage output %s of %s is damaged: %s", digest, found.job_id, damage)
+            self._patiently(lambda: checkpoints.drop_stage_output(self.backend, self.claim, digest))
+            return None
+        except Unavailable as error:  # computing it is better than waiting
+            _log.warning("stage output %s cannot be fetched: %s", digest, error.detail)
+            return None
+        reach("stage_output.fetched")
+        return found.job_id, target
+
+    def fetch_policy(self, tree: StoredTree) -> Path:
+        """A policy that an earlier job published. Raises TreeDamaged."""
+        return self._fetch_patiently(tree, self.work_dir / "base")
+
+    def _fetch_patiently(self, tree: StoredTree, target: Path) -> Path:
+        self._patiently(lambda: self._fetch(tree, target))
+        return target
+
+    def _fetch(self, tree: StoredTree, target: Path) -> None:
+        shutil.rmtree(target, ignore_errors=True)
+        fetch_tree(self.backend.store, tree.prefix, tree.manifest_sha256, target, between_files=self.check)
+
+    def _patiently(self, work: Callable[[], Result]) -> Result:
+        return patiently(work, between_tries=self.check, max_seconds=outage_seconds(self.backend))

@@ -1,0 +1,86 @@
+"""One attempt at a time: claims what is queued, whoever woke us, until nothing is left or the worker drains."""
+
+import logging
+import random
+import socket
+import threading
+from contextlib import suppress
+
+from core.domain.errors import Fenced, Unavailable
+from core.domain.failure_codes import FailureCode
+from core.domain.job_state import AttemptOutcome
+from core.failpoints import reach
+from core.services.attempts import lifecycle
+from core.services.attempts.lifecycle import Claim
+from worker.attempt.supervisor import DISK_FULL_DETAIL, OUT_OF_SPACE, Workplace, run_attempt
+from worker.device import Device
+from worker.patience import MAX_PAUSE_SECONDS
+from worker.scratch import WorkerScratch
+
+_WAIT_SECONDS = 0.2
+
+_log = logging.getLogger(__name__)
+
+
+class Runner:
+    def __init__(self, place: Workplace, device: Device, scratch: WorkerScratch) -> None:
+        self._place = place
+        self._device = device
+        self._scratch = scratch
+        self._slot = threading.Lock()
+        self._worker = place.backend.settings.effective_worker_name
+
+    def run_queued(self) -> None:
+        """Run one job after the other. A second caller waits for its turn, and so takes no second wake-up."""
+        while not self._slot.acquire(timeout=_WAIT_SECONDS):
+            if self._place.drain.is_begun:
+                return
+        try:
+            self._place.beat()
+            while not self._place.drain.is_begun and self._run_next():
+                continue
+        finally:
+            self._slot.release()
+
+    def poll(self) -> None:
+        """Look for jobs now and then, until the worker drains: wake-ups may be lost."""
+        settings = self._place.backend.settings
+        num_failures = 0
+        while not self._place.drain.is_begun:
+            try:
+                self.run_queued()
+                num_failures = 0
+            except Unavailable as error:
+                num_failures += 1
+                _log.warning("cannot look for jobs: %s", error.detail)
+            except Exception:  # noqa: BLE001 - without this thread, a worker without a broker would never work again
+                num_failures += 1
+                _log.exception("unexpected error while looking for jobs")
+            longest = max(MAX_PAUSE_SECONDS, settings.poll_seconds)
+            pause = min(longest, settings.poll_seconds * 2.0 ** min(num_failures, 8))
+            pause *= random.uniform(0.75, 1.25)
+            self._place.beat(rest_seconds=pause)
+            self._place.drain.wait(pause)
+
+    def _run_next(self) -> bool:
+        claim = lifecycle.claim(
+            self._place.backend, worker=self._worker, host=socket.gethostname(), device=self._device.label
+        )
+        if claim is None:
+            return False
+        try:
+            with self._scratch.attempt(claim) as work_dir:
+                reach("attempt.directory_made")
+                run_attempt(self._place, claim, work_dir)
+        except OSError as error:
+            _log.error("no work directory for %s: %s", claim.job_id, error)
+            self._hand_back(claim, error)
+        return True
+
+    def _hand_back(self, claim: Claim, error: OSError) -> None:
+        """Nothing has begun. Unless the database answers, the lease runs out."""
+        is_full = error.errno in OUT_OF_SPACE
+        detail = DISK_FULL_DETAIL if is_full else "The worker cannot make a work directory."
+        code = FailureCode.DISK_FULL if is_full else None
+        with suppress(Fenced, Unavailable):
+            lifecycle.release(self._place.backend, claim, AttemptOutcome.CRASHED, detail, code)

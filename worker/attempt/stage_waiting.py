@@ -1,0 +1,47 @@
+"""Waiting for a stage output that another running job builds."""
+
+import time
+
+from core.domain.job_state import Stage
+from core.domain.trainer_protocol import StageOutputQuery, TrainerEvent
+from core.services.attempts import recording, stage_builds
+from worker.attempt.fetcher import Fetcher, outage_seconds
+
+
+class StageWait:
+    """As long as the builder's attempt lives; once it is in a later stage, as long as an upload may take."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        self._backend = fetcher.backend
+        self._claim = fetcher.claim
+        self._is_given_up = False
+        self._announced: str | None = None
+        """The digest whose waiting was told of."""
+        self._past_since: float | None = None
+
+    def give_up(self) -> None:
+        """The attempt is to stop, or its trainer is gone."""
+        self._is_given_up = True
+
+    def must_wait(self, query: StageOutputQuery) -> bool:
+        """Whether another job builds it. If not, this one has announced that it does."""
+        if self._is_given_up:
+            return False
+        builder = stage_builds.announce(self._backend, self._claim, Stage(query.stage), query.digest)
+        if builder is None:
+            return False
+        if self._announced != query.digest:
+            self._announced, self._past_since = query.digest, None
+            self._tell(query.stage, builder.job_id)
+        if not builder.is_past:
+            self._past_since = None
+            return True
+        self._past_since = self._past_since or time.monotonic()
+        return time.monotonic() - self._past_since < outage_seconds(self._backend)
+
+    def _tell(self, stage: str, job_id: str) -> None:
+        message = f"{job_id} is building the same {stage} stage; waiting for it."
+        event = TrainerEvent(
+            level="info", kind="stage_awaited", message=message, data={"stage": stage, "job_id": job_id}
+        )
+        recording.record_events(self._backend, self._claim, [event])

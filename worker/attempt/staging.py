@@ -1,0 +1,123 @@
+"""Brings what a trainer reads to local disk: base model and rows."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from core.base_models.directory import get_base_model
+from core.domain.errors import InvalidRequest, NotFound
+from core.domain.failure_codes import FailureCode
+from core.failpoints import reach
+from core.services.attempts.inputs import JobInputs, find_inputs
+from core.services.base_models.sharing import SharedModel, fetch_shared, find_shared, is_sharing
+from core.storage.object_store import ObjectNotFound
+from core.storage.trees import TreeDamaged
+from worker.attempt.fetcher import Fetcher, outage_seconds
+from worker.patience import patiently
+
+Result = TypeVar("Result")
+
+_CHUNK_BYTES = 1024 * 1024
+_LOOK_SECONDS = 1.0
+
+
+class StagingFailed(Exception):
+    """The job cannot be staged, here or anywhere. `detail` is for the user."""
+
+    def __init__(self, code: FailureCode, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+class NotOnThisWorker(Exception):
+    """Another worker may have what this one lacks. The text is for the user."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    base_model_dir: Path
+    rows: Path
+    validation_rows: Path | None
+    sft_rows: Path | None
+    submitted_at: datetime
+
+
+def stage_inputs(fetcher: Fetcher) -> Inputs:
+    """Raises StagingFailed, NotOnThisWorker, Unavailable, and what the fetcher's check raises."""
+    try:
+        found = _patiently(fetcher, lambda: find_inputs(fetcher.backend, fetcher.claim))
+    except InvalidRequest as error:
+        raise StagingFailed(FailureCode.BAD_BASE_MODEL, error.detail) from None
+    rows = _rows(fetcher, found.rows_key, "rows.jsonl")
+    expected = fetcher.claim.spec["num_pairs"]
+    if (num_rows := _count_lines(rows)) != expected:
+        detail = f"The stored rows are damaged: {num_rows} instead of {expected}. Upload the data set again."
+        raise StagingFailed(FailureCode.BAD_DATA, detail)
+    return Inputs(
+        base_model_dir=_base_model(fetcher, found),
+        rows=rows,
+        validation_rows=_rows(fetcher, found.validation_rows_key, "validation.jsonl")
+        if found.validation_rows_key
+        else None,
+        sft_rows=_rows(fetcher, found.sft_rows_key, "sft.jsonl") if found.sft_rows_key else None,
+        submitted_at=found.submitted_at,
+    )
+
+
+def _base_model(fetcher: Fetcher, found: JobInputs) -> Path:
+    try:
+        if found.policy is not None:
+            return fetcher.fetch_policy(found.policy)
+        assert found.base_model_name is not None
+        return _folder(fetcher, found.base_model_name)
+    except InvalidRequest as error:
+        raise StagingFailed(FailureCode.BAD_BASE_MODEL, error.detail) from None
+    except TreeDamaged as damage:
+        raise StagingFailed(FailureCode.BAD_BASE_MODEL, f"What the job starts from is damaged: {damage}") from None
+
+
+def _folder(fetcher: Fetcher, name: str) -> Path:
+    """Of this machine's models directory, or else the copy that the API has put into the store."""
+    try:
+        return get_base_model(fetcher.backend.settings.models_dir, name).directory.resolve()
+    except NotFound as error:
+        shared = _wait_for_copy(fetcher, name)
+        if shared is None:
+            raise NotOnThisWorker(error.detail) from None
+        return _patiently(fetcher, lambda: fetch_shared(fetcher.backend, shared, check=fetcher.check))
+
+
+def _wait_for_copy(fetcher: Fetcher, name: str) -> SharedModel | None:
+    """A model that was just put there is perhaps being copied: wait a lease long, if anybody copies at all."""
+    settings = fetcher.backend.settings
+    deadline = time.monotonic() + settings.lease_seconds
+    while True:
+        shared = _patiently(fetcher, lambda: find_shared(fetcher.backend.store, name))
+        if shared is not None or not is_sharing(settings) or time.monotonic() > deadline:
+            return shared
+        fetcher.check()
+        time.sleep(_LOOK_SECONDS)
+
+
+def _rows(fetcher: Fetcher, key: str, name: str) -> Path:
+    target = fetcher.work_dir / name
+    fetcher.check()
+    try:
+        _patiently(fetcher, lambda: fetcher.backend.store.get_file(key, target))
+    except ObjectNotFound:
+        raise StagingFailed(FailureCode.BAD_DATA, "The rows of a data set are missing in the store.") from None
+    reach("staging.rows_fetched")
+    return target
+
+
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as content:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: content.read(_CHUNK_BYTES), b""))
+
+
+def _patiently(fetcher: Fetcher, work: Callable[[], Result]) -> Result:
+    return patiently(work, between_tries=fetcher.check, max_seconds=outage_seconds(fetcher.backend))

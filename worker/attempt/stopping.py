@@ -1,0 +1,128 @@
+"""When and how a trainer is stopped before its end: what is wished, in which mode, and what if it does not listen."""
+
+import signal
+import time
+from enum import StrEnum
+
+from core.domain.errors import Fenced
+from core.domain.job_state import Desired
+from core.domain.trainer_protocol import Stop, StopMode
+from worker.attempt.heartbeat import Heartbeat
+from worker.attempt.trainer_process import TrainerProcess
+from worker.drain import Drain
+from worker.pulse import Beat
+
+
+class StopReason(StrEnum):
+    CANCEL = "cancel"
+    SAVE = "save"
+    """Cancelled by the user, who wants the policy as it is."""
+    PAUSE = "pause"
+    DRAIN = "drain"
+    """This worker is to end."""
+    RUNTIME = "runtime"
+    """`max_runtime_seconds` are over."""
+
+
+_MODES: dict[StopReason, StopMode] = {
+    StopReason.CANCEL: "abandon",
+    StopReason.SAVE: "save",
+    StopReason.PAUSE: "checkpoint",
+    StopReason.DRAIN: "checkpoint",
+    StopReason.RUNTIME: "checkpoint",
+}
+
+
+class Interrupted(Exception):
+    """The attempt is to stop here."""
+
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+class Wishes:
+    """What user and operator want of this attempt by now."""
+
+    def __init__(self, heartbeat: Heartbeat, drain: Drain, beat: Beat) -> None:
+        self._heartbeat = heartbeat
+        self._drain = drain
+        self._beat = beat
+
+    def current(self) -> StopReason | None:
+        """Asked again and again by whatever the attempt does. Raises Fenced once another one holds the job."""
+        self._beat()
+        if self._heartbeat.is_fenced:
+            raise Fenced("Another attempt holds the job.")
+        reply = self._heartbeat.reply
+        if reply is not None and reply.desired is Desired.CANCEL:
+            return StopReason.SAVE if reply.saves_on_cancel else StopReason.CANCEL
+        if self._drain.is_begun:
+            return StopReason.DRAIN
+        if reply is not None and reply.desired is Desired.PAUSE:
+            return StopReason.PAUSE
+        if reply is not None and reply.remaining_runtime_seconds is not None and reply.remaining_runtime_seconds <= 0:
+            return StopReason.RUNTIME
+        return None
+
+    def check(self) -> None:
+        """Raises Interrupted when the attempt is to stop, and Fenced."""
+        reason = self.current()
+        if reason is not None:
+            raise Interrupted(reason)
+
+    def check_overdue(self) -> None:
+        """As `check`, but for the end of an attempt, which a wish to stop does not hurry before its time is over."""
+        if self.current() is StopReason.CANCEL:
+            raise Interrupted(StopReason.CANCEL)
+        if self._drain.is_overdue:
+            raise Interrupted(StopReason.DRAIN)
+
+    @property
+    def is_draining(self) -> bool:
+        return self._drain.is_begun
+
+
+class Stopper:
+    """Asks the trainer to stop; then SIGTERM, then SIGKILL to its group. A later, other wish is passed on."""
+
+    def __init__(self, process: TrainerProcess, grace_seconds: float) -> None:
+        self._process = process
+        self._grace_seconds = grace_seconds
+        self._asked_at = 0.0
+        self._is_terminated = False
+        self._is_hurried = False
+        self.reason: StopReason | None = None
+        """What the trainer was last asked for."""
+        self.has_killed = False
+        self._has_terminated = False
+
+    def update(self, wish: StopReason | None, *, is_draining: bool) -> None:
+        """To be called again and again."""
+        if wish is not None and wish is not self.reason:
+            self._ask(wish)
+        if self.reason is None:
+            return
+        if is_draining and not self._is_hurried:
+            self._is_hurried = True
+            self._asked_at = time.monotonic()
+        waited = time.monotonic() - self._asked_at
+        # Evaluating and saving a policy takes longer than a step.
+        grace = self._grace_seconds * (10 if self.reason is StopReason.SAVE and not is_draining else 1)
+        if waited > grace and not self.has_killed:
+            self.has_killed = True
+            self._process.kill()
+        elif waited > grace / 4 and not self._is_terminated:
+            self._is_terminated = self._has_terminated = True
+            self._process.terminate()
+
+    def has_ended_it(self, returncode: int) -> bool:
+        """Whether it was our signal: a trainer that is still loading its libraries cannot catch SIGTERM yet."""
+        return self.has_killed or (self._has_terminated and returncode == -signal.SIGTERM)
+
+    def _ask(self, wish: StopReason) -> None:
+        if self.reason is None or _MODES[wish] != _MODES[self.reason]:
+            self._asked_at = time.monotonic()
+            self._is_terminated = False
+            self._process.send(Stop(mode=_MODES[wish]))
+        self.reason = wish

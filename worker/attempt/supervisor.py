@@ -1,0 +1,287 @@
+"""One attempt at a job: stage its inputs, run its trainer, write down what that says, publish, end the job.
+
+Everything here is fenced by the attempt number: once another worker holds the job, this one stops its trainer and
+leaves without a trace. Never imports torch.
+"""
+
+import errno
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from core.domain.errors import DomainError, Fenced, Unavailable
+from core.domain.failure_codes import FailureCode
+from core.domain.job_state import FINAL_STATUSES, AttemptOutcome, JobStatus
+from core.domain.trainer_protocol import (
+    ASSIGNMENT_FILE,
+    Assignment,
+    Done,
+    Failed,
+    Hello,
+    StageChanged,
+)
+from core.failpoints import reach
+from core.services.attempts import lifecycle, recording
+from core.services.attempts.lifecycle import Claim, ResumeFrom
+from core.services.backend import Backend
+from core.services.jobs import jobs
+from core.telemetry import tracing
+from worker.artifact.publishing import Product, publish
+from worker.attempt.cgroup_memory import count_out_of_memory_kills, memory_limit_bytes
+from worker.attempt.conversation import Conversation, require_inside
+from worker.attempt.fetcher import Fetcher, outage_seconds
+from worker.attempt.heartbeat import Heartbeat
+from worker.attempt.outcomes import RUNTIME_DETAIL, Fail, GiveBack, Publish, StopHere, TrainerEnd, Verdict, judge
+from worker.attempt.recorder import Recorder
+from worker.attempt.staging import Inputs, NotOnThisWorker, StagingFailed, stage_inputs
+from worker.attempt.stopping import Interrupted, Stopper, StopReason, Wishes
+from worker.attempt.tracking import LiveExport, Target
+from worker.attempt.trainer_process import LaunchPlan, TrainerProcess
+from worker.attempt.uploader import Uploader
+from worker.drain import Drain
+from worker.patience import patiently
+from worker.pulse import Beat
+
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL_DETAIL = "The worker's disk is full. Free some space, or give PREFTUNE_DATA_DIR a larger disk."
+_MAX_STARTS = 20
+"""Trainer processes of one attempt; a second one only from another checkpoint."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """What a worker works with."""
+
+    backend: Backend
+    launch: LaunchPlan
+    device: str
+    """For the trainer: `cpu` or `cuda:<n>`."""
+    drain: Drain
+    targets: Sequence[Target] = ()
+    """Of the live export."""
+    num_devices: int = 1
+    """From that one on."""
+    beat: Beat = field(default_factory=partial(Beat, "training"))
+    """Of the lane that trains."""
+
+
+def run_attempt(place: Workplace, claim: Claim, work_dir: Path) -> None:
+    """From a claim to the end of the attempt. Raises nothing."""
+    _log.info("attempt %d of %s starts", claim.attempt, claim.job_id)
+    facts: dict[str, str | int] = {
+        "job_id": claim.job_id,
+        "project_id": claim.project_id,
+        "attempt": claim.attempt,
+        "worker": claim.worker,
+    }
+    with tracing.span("attempt", **facts), Heartbeat(place.backend, claim) as heartbeat:
+        attempt = _Attempt(place, claim, work_dir, Wishes(heartbeat, place.drain, place.beat))
+        try:
+            attempt.run()
+        except Fenced:
+            _log.warning("attempt %d of %s was replaced; stopped", claim.attempt, claim.job_id)
+        except Interrupted:
+            _log.warning("no time left to end attempt %d of %s; its lease will run out", claim.attempt, claim.job_id)
+        except Exception:  # noqa: BLE001 - the edge of the worker: the next job must get its turn
+            _log.exception("attempt %d of %s: unexpected error; its lease will run out", claim.attempt, claim.job_id)
+        finally:
+            attempt.close()
+            reach("attempt.closed")
+
+
+class _Attempt:
+    def __init__(self, place: Workplace, claim: Claim, work_dir: Path, wishes: Wishes) -> None:
+        self._place = place
+        self._backend = place.backend
+        self._claim = claim
+        self._work_dir = work_dir
+        self._wishes = wishes
+        self._fetcher = Fetcher(backend=place.backend, claim=claim, work_dir=work_dir, check=wishes.check)
+        self._uploader = Uploader(place.backend, claim)
+        self._export = LiveExport(place.targets, claim.job_id)
+        self._spec: dict[str, Any] = claim.spec
+        self._hello: Hello | None = None
+        self._unusable: str | None = None
+
+    def close(self) -> None:
+        self._uploader.close()
+        self._export.close(self._final_status)
+
+    def _final_status(self) -> JobStatus | None:
+        try:
+            status = jobs.get(self._backend, self._claim.project_id, self._claim.job_id).status
+        except DomainError:
+            return None
+        return status if status in FINAL_STATUSES else None
+
+    def run(self) -> None:
+        verdict: Verdict
+        try:
+            verdict = self._train()
+            if isinstance(verdict, Publish):
+                with tracing.span("publishing"):
+                    self._publish(verdict.done)
+                return
+        except Interrupted as interruption:
+            verdict = StopHere(reason=interruption.reason)
+        except StagingFailed as failure:
+            verdict = Fail(code=failure.code, detail=failure.detail)
+        except NotOnThisWorker as lack:
+            verdict = GiveBack(outcome=AttemptOutcome.CRASHED, detail=str(lack))
+        except Unavailable as error:
+            verdict = GiveBack(outcome=AttemptOutcome.OUTAGE, detail=error.detail)
+        except OSError as error:
+            verdict = _judge_os_error(error)
+        except Fenced:
+            raise
+        except Exception:  # noqa: BLE001 - whatever it is, the job is handed back
+            _log.exception("attempt %d of %s: unexpected error", self._claim.attempt, self._claim.job_id)
+            verdict = GiveBack(outcome=AttemptOutcome.CRASHED, detail="The worker met an unexpected error.")
+        self._end(verdict)
+
+    def _train(self) -> Verdict:
+        with tracing.span("staging"):
+            resume = self._fetcher.fetch_resume_point()
+            self._enter("staging")
+            inputs = stage_inputs(self._fetcher)
+        for _ in range(_MAX_STARTS):
+            self._write_assignment(inputs, resume[1] if resume else None)
+            with tracing.span("training"):
+                end = self._run_trainer()
+            if not self._is_worth_another_start(end, resume[0] if resume else None):
+                break
+            resume = self._fetcher.fetch_resume_point()
+        return judge(end)
+
+    def _write_assignment(self, inputs: Inputs, resume_dir: Path | None) -> None:
+        assignment = Assignment(
+            job_id=self._claim.job_id,
+            attempt=self._claim.attempt,
+            spec=self._spec,
+            base_model_dir=str(inputs.base_model_dir),
+            rows=str(inputs.rows),
+            validation_rows=_optional(inputs.validation_rows),
+            sft_rows=_optional(inputs.sft_rows),
+            resume_from=_optional(resume_dir),
+            device=self._place.device,
+            num_devices=self._place.num_devices,
+            num_threads=self._place.launch.num_threads,
+            submitted_at=inputs.submitted_at.isoformat(),
+        )
+        (self._work_dir / ASSIGNMENT_FILE).write_text(assignment.dump(), encoding="utf-8")
+        reach("assignment.written")
+
+    def _run_trainer(self) -> TrainerEnd:
+        num_kills = count_out_of_memory_kills()
+        process = TrainerProcess(self._place.launch, self._work_dir)
+        reach("trainer.started")
+        grace_seconds = self._backend.settings.stop_grace_seconds
+        talk = Conversation(
+            process=process,
+            recorder=Recorder(self._fetcher, self._uploader, self._export, answer=process.send),
+            stopper=Stopper(process, grace_seconds),
+            wishes=self._wishes,
+            work_dir=self._work_dir,
+            grace_seconds=grace_seconds,
+        )
+        try:
+            ended = talk.follow()
+        finally:
+            process.close()
+        reach("trainer.ended")
+        self._hello = talk.hello
+        self._unusable = talk.unusable_checkpoint
+        self._spec = talk.recorder.resolved_spec or self._spec
+        return TrainerEnd(
+            last=talk.last,
+            returncode=ended.returncode,
+            stop_reason=talk.stopper.reason,
+            was_ended=talk.stopper.has_ended_it(ended.returncode),
+            has_spoken_nonsense=ended.has_spoken_nonsense,
+            was_out_of_memory=count_out_of_memory_kills() > num_kills,
+            peak_bytes=ended.peak_bytes,
+            memory_limit_bytes=memory_limit_bytes(),
+        )
+
+    def _is_worth_another_start(self, end: TrainerEnd, resume: ResumeFrom | None) -> bool:
+        """After it could not go on from the checkpoint it was given: from an older one."""
+        if not isinstance(end.last, Failed) or self._unusable is None or resume is None:
+            return False
+        self._fetcher.set_aside(resume, self._unusable)
+        return True
+
+    def _publish(self, done: Done) -> None:
+        """Upload, then commit artifact and end of the job in one transaction."""
+        require_inside(self._work_dir, done.directory)
+        self._uploader.wait(lambda: self._wishes.current() is not None)
+        self._wishes.check_overdue()
+        self._enter("publishing")
+        product = Product(done=done, spec=self._spec, hello=self._hello)
+        publication = patiently(
+            lambda: publish(self._backend, self._claim, product, check=self._wishes.check_overdue),
+            between_tries=self._wishes.check_overdue,
+            max_seconds=outage_seconds(self._backend),
+        )
+        is_cancelled = self._wishes.current() is StopReason.SAVE
+        finish = lifecycle.finish_cancelled if is_cancelled else lifecycle.finish_succeeded
+        self._finally(lambda: finish(self._backend, self._claim, publication))
+        _log.info("attempt %d of %s has published", self._claim.attempt, self._claim.job_id)
+
+    def _end(self, verdict: Verdict) -> None:
+        """Once the checkpoints that are on their way are safe."""
+        _log.info("attempt %d of %s ends: %s", self._claim.attempt, self._claim.job_id, verdict)
+        deadline = time.monotonic() + outage_seconds(self._backend)
+        self._uploader.wait(lambda: self._is_overdue() or time.monotonic() > deadline)
+        backend, claim = self._backend, self._claim
+        match verdict:
+            case StopHere(reason=StopReason.CANCEL | StopReason.SAVE):
+                self._finally(lambda: lifecycle.finish_cancelled(backend, claim))
+            case StopHere(reason=StopReason.PAUSE):
+                self._finally(lambda: lifecycle.finish_paused(backend, claim))
+            case StopHere(reason=StopReason.RUNTIME):
+                code = FailureCode.RUNTIME_EXCEEDED
+                self._finally(lambda: lifecycle.finish_failed(backend, claim, code, RUNTIME_DETAIL))
+            case StopHere():
+                self._finally(lambda: lifecycle.release(backend, claim, AttemptOutcome.DRAINED))
+            case Fail() as failure:
+                self._finally(lambda: lifecycle.finish_failed(backend, claim, failure.code, failure.detail))
+            case GiveBack() as back:
+                self._finally(lambda: lifecycle.release(backend, claim, back.outcome, back.detail, back.code))
+
+    def _is_overdue(self) -> bool:
+        self._wishes.current()
+        return self._place.drain.is_overdue
+
+    def _finally(self, work: Callable[[], object]) -> None:
+        """The last write of the attempt: a database that is away is waited for as long as we may live."""
+
+        def check() -> None:
+            if self._is_overdue():
+                raise Interrupted(StopReason.DRAIN)
+
+        patiently(work, between_tries=check, max_seconds=math.inf)
+
+    def _enter(self, stage: str) -> None:
+        change = StageChanged(stage=stage, status="started")
+        self._patiently(lambda: recording.stage_changed(self._backend, self._claim, change))
+
+    def _patiently(self, work: Callable[[], None]) -> None:
+        patiently(work, between_tries=self._wishes.check_overdue, max_seconds=outage_seconds(self._backend))
+
+
+def _optional(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _judge_os_error(error: OSError) -> Verdict:
+    if error.errno in OUT_OF_SPACE:
+        return GiveBack(outcome=AttemptOutcome.CRASHED, detail=DISK_FULL_DETAIL, code=FailureCode.DISK_FULL)
+    _log.exception("an attempt met an operating-system error")
+    return GiveBack(outcome=AttemptOutcome.CRASHED, detail="The worker met an error of its operating system.")

@@ -1,0 +1,85 @@
+"""Exports, done by the light lane: the policy fetched, converted, read back by llama.cpp, and stored."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from core.services.backend import Backend
+from core.services.requests import exports
+from core.services.requests.exports import ExportClaim, ExportedFile
+from core.services.requests.requests import RequestLease
+from core.storage.object_store import StoreUnavailable
+from core.storage.trees import file_sha256
+from worker.light.lane import Bench, CannotDo
+
+CONVERTER_COMMAND = (sys.executable, "-P", "-m", "worker.processes.gguf_conversion")
+CHECKER_COMMAND = (sys.executable, "-P", "-m", "worker.processes.gguf_check")
+CONVERTER_DIR = "gguf-converter"
+"""In the environment: llama.cpp's converter with the `gguf` it needs, apart from the packages."""
+
+
+def find_converter(setting: Path | None) -> Path | None:
+    """The folder that goes onto the converter's path: as set (a checkout of llama.cpp will do), or as installed."""
+    folder = setting or Path(sys.prefix) / CONVERTER_DIR
+    return folder.resolve() if (folder / "conversion").is_dir() else None
+
+
+class Exporting:
+    """A kind of request."""
+
+    def claim(self, backend: Backend, lease_seconds: float) -> "ExportWork | None":
+        claim = exports.claim(backend, lease_seconds)
+        return None if claim is None else ExportWork(claim)
+
+
+@dataclass(frozen=True)
+class ExportWork:
+    claim: ExportClaim
+
+    @property
+    def lease(self) -> RequestLease:
+        return self.claim.lease
+
+    def do(self, bench: Bench) -> None:
+        converter = find_converter(bench.backend.settings.gguf_converter_dir)
+        if converter is None:
+            raise CannotDo("The worker has no converter to GGUF; its operator can install it (docs/artifacts.md).")
+        task = {
+            "policy_dir": str(bench.fetch(self.claim.policy, "policy")),
+            "format": self.claim.format,
+            "name": self.claim.job_id,
+            "num_threads": bench.num_threads,
+        }
+        (bench.work_dir / "export.json").write_text(json.dumps(task), encoding="utf-8")
+        with _refusals(bench.work_dir):
+            # A checkout has `gguf` in a folder of its own.
+            path = f"{converter}:{converter / 'gguf-py'}"
+            bench.run(CONVERTER_COMMAND, "The conversion to GGUF", {"PYTHONPATH": path})
+        with _refusals(bench.work_dir):
+            bench.run(CHECKER_COMMAND, "Reading the GGUF file back")
+        exports.finish(bench.backend, self.claim, _store(bench, self.claim, bench.work_dir / "policy.gguf"))
+
+
+@contextmanager
+def _refusals(work_dir: Path) -> Iterator[None]:
+    yield
+    if (work_dir / "refused.txt").is_file():
+        raise CannotDo((work_dir / "refused.txt").read_text(encoding="utf-8"))
+
+
+def _store(bench: Bench, claim: ExportClaim, source: Path) -> ExportedFile:
+    """What the store gives back must be the file that llama.cpp has read."""
+    key = claim.prefix + PurePosixPath(claim.path).name
+    sha256 = file_sha256(source)
+    bench.check()
+    bench.backend.store.put_file(key, source)
+    bench.check()
+    back = source.with_name("back.gguf")
+    bench.backend.store.get_file(key, back)
+    if file_sha256(back) != sha256:
+        raise StoreUnavailable("The object store gives back other bytes than it was given.")
+    verification = json.loads((bench.work_dir / "verification.json").read_text(encoding="utf-8"))
+    return ExportedFile(key=key, num_bytes=source.stat().st_size, sha256=sha256, verification=verification)

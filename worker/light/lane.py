@@ -1,0 +1,175 @@
+"""The light lane: a thread of the worker for what must not wait behind training, one request at a time.
+
+It shares nothing with training but the machine: no slot, no queue, no claim. A request that is not done when the lane
+ends is found by another one, or by this one's successor.
+"""
+
+import logging
+import random
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from core.domain.errors import Unavailable
+from core.services.attempts.lifecycle import StoredTree
+from core.services.backend import Backend
+from core.services.requests import requests
+from core.services.requests.requests import RequestLease
+from core.storage.trees import TreeDamaged, fetch_tree
+from worker.attempt.trainer_process import trainer_environment
+from worker.drain import Drain
+from worker.pulse import Beat
+from worker.scratch import WorkerScratch
+
+POLL_SECONDS = 0.5
+MAX_SECONDS = 1800.0
+"""Of one program of a request."""
+_TICK_SECONDS = 0.1
+_KEPT_LOG_CHARS = 2000
+
+_log = logging.getLogger(__name__)
+
+
+class Ending(Exception):
+    """The worker drains, or another lane has the request."""
+
+
+class CannotDo(Exception):
+    """The text is for the user."""
+
+
+class Bench:
+    """What the lane gives to the work on one request: its directory, its lease, its programs."""
+
+    def __init__(self, lane: "LightLane", lease: RequestLease, work_dir: Path) -> None:
+        self.backend = lane.backend
+        self.num_threads = lane.num_threads
+        self.work_dir = work_dir
+        self._drain = lane.drain
+        self._beat = lane.beat
+        self._lease = lease
+        self._renewed_at = time.monotonic()
+
+    def check(self) -> None:
+        """Called again and again: keeps the lease. Raises Ending when it is lost or the worker drains."""
+        self._beat()
+        if self._drain.is_begun:
+            raise Ending
+        lease_seconds = self.backend.settings.lease_seconds
+        if time.monotonic() - self._renewed_at > lease_seconds / 3:
+            if not requests.renew(self.backend, self._lease, lease_seconds):
+                raise Ending
+            self._renewed_at = time.monotonic()
+
+    def fetch(self, tree: StoredTree, name: str) -> Path:
+        """A stored policy as a folder of the work directory. Raises CannotDo, Ending, StoreUnavailable."""
+        target = self.work_dir / name
+        try:
+            fetch_tree(self.backend.store, tree.prefix, tree.manifest_sha256, target, between_files=self.check)
+        except TreeDamaged as damage:
+            raise CannotDo(f"A stored policy is damaged: {damage}") from None
+        return target
+
+    def run(self, command: Sequence[str], what: str, environment: Mapping[str, str] | None = None) -> None:
+        """A program over the work directory, to its end. Raises CannotDo, Ending."""
+        (self.work_dir / "tmp").mkdir(exist_ok=True)
+        log = self.work_dir / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*command, str(self.work_dir)],
+                cwd=self.work_dir,
+                env={**trainer_environment(self.work_dir, self.num_threads), **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+            try:
+                self._wait(process, what)
+            finally:
+                process.kill()
+                process.wait()
+        if process.returncode != 0:
+            _log.error("%s failed: %s", what, log.read_text(errors="replace")[-_KEPT_LOG_CHARS:])
+            raise CannotDo(f"{what} failed; the worker's log says more.")
+
+    def _wait(self, process: "subprocess.Popen[bytes]", what: str) -> None:
+        deadline = time.monotonic() + MAX_SECONDS
+        while process.poll() is None:
+            self.check()
+            if time.monotonic() > deadline:
+                raise CannotDo(f"{what} took more than {MAX_SECONDS:.0f} seconds.")
+            time.sleep(_TICK_SECONDS)
+
+
+class Work(Protocol):
+    """One claimed request."""
+
+    @property
+    def lease(self) -> RequestLease: ...
+
+    def do(self, bench: Bench) -> None:
+        """To its end in the database. Raises CannotDo, Ending, Unavailable."""
+
+
+class Trade(Protocol):
+    """A kind of request."""
+
+    def claim(self, backend: Backend, lease_seconds: float) -> Work | None: ...
+
+
+class LightLane:
+    def __init__(
+        self, backend: Backend, drain: Drain, scratch: WorkerScratch, num_threads: int, trades: Sequence[Trade]
+    ) -> None:
+        """Of several kinds of requests those of the first one come first."""
+        self.backend = backend
+        self.drain = drain
+        self.num_threads = num_threads
+        self.beat = Beat("light")
+        self._scratch = scratch
+        self._trades = trades
+        self._thread = threading.Thread(target=self._run, name="light lane", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self.drain.is_begun:
+            self.beat()
+            try:
+                is_idle = not self._do_next()
+            except Unavailable as error:
+                _log.warning("cannot look for requests: %s", error.detail)
+                is_idle = True
+            except Exception:  # noqa: BLE001 - the edge of the lane: the next request must get its turn
+                _log.exception("a request met an unexpected error; its lease will run out")
+                is_idle = True
+            if is_idle:
+                self.drain.wait(random.uniform(0.75, 1.25) * POLL_SECONDS)
+
+    def _do_next(self) -> bool:
+        work = self._claim()
+        if work is None:
+            return False
+        with self._scratch.directory(work.lease.id) as work_dir:
+            try:
+                work.do(Bench(self, work.lease, work_dir))
+            except CannotDo as reason:
+                requests.fail(self.backend, work.lease, str(reason))
+            except Ending:
+                requests.give_back(self.backend, work.lease)
+        return True
+
+    def _claim(self) -> Work | None:
+        for trade in self._trades:
+            work = trade.claim(self.backend, self.backend.settings.lease_seconds)
+            if work is not None:
+                return work
+        return None

@@ -1,0 +1,72 @@
+"""Requests for scores, done by the light lane: policies fetched, a scoring process, its results recorded."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.base_models.directory import get_base_model
+from core.domain.errors import DomainError, NotFound
+from core.services.backend import Backend
+from core.services.base_models.sharing import fetch_shared, find_shared
+from core.services.requests import scores
+from core.services.requests.requests import RequestLease
+from core.services.requests.scores import ScoreClaim
+from core.storage.trees import TreeDamaged
+from worker.light.lane import Bench, CannotDo
+
+SCORER_COMMAND = (sys.executable, "-P", "-m", "worker.processes.scoring")
+
+
+class Scoring:
+    """A kind of request."""
+
+    def claim(self, backend: Backend, lease_seconds: float) -> "ScoringWork | None":
+        claim = scores.claim(backend, lease_seconds)
+        return None if claim is None else ScoringWork(claim)
+
+
+@dataclass(frozen=True)
+class ScoringWork:
+    claim: ScoreClaim
+
+    @property
+    def lease(self) -> RequestLease:
+        return self.claim.lease
+
+    def do(self, bench: Bench) -> None:
+        claim = self.claim
+        task = {
+            "spec": claim.spec,
+            "base_model_dir": str(_base_model(bench, claim)),
+            "policy_dir": str(bench.fetch(claim.policy, "policy")),
+            "sft_dir": None if claim.sft is None else str(bench.fetch(claim.sft, "sft")),
+            "is_pairs": claim.is_pairs,
+            "rows": claim.rows,
+            "num_threads": bench.num_threads,
+            "submitted_at": claim.submitted_at.isoformat(),
+        }
+        (bench.work_dir / "scoring.json").write_text(json.dumps(task), encoding="utf-8")
+        bench.run(SCORER_COMMAND, "Scoring")
+        results: list[dict[str, Any]] = json.loads((bench.work_dir / "results.json").read_text(encoding="utf-8"))
+        scores.finish(bench.backend, claim, results)
+
+
+def _base_model(bench: Bench, claim: ScoreClaim) -> Path:
+    """Of this machine's models directory, or else the copy that the API has put into the store."""
+    if claim.base_policy is not None:
+        return bench.fetch(claim.base_policy, "base")
+    assert claim.base_model_name is not None
+    try:
+        return get_base_model(bench.backend.settings.models_dir, claim.base_model_name).directory.resolve()
+    except NotFound as error:
+        shared = find_shared(bench.backend.store, claim.base_model_name)
+        if shared is None:
+            raise CannotDo(error.detail) from None
+        try:
+            return fetch_shared(bench.backend, shared, check=bench.check)
+        except TreeDamaged as damage:
+            raise CannotDo(f"The stored base model is damaged: {damage}") from None
+    except DomainError as error:
+        raise CannotDo(error.detail) from None

@@ -1,0 +1,134 @@
+"""`python -m worker.processes.gguf_check <work directory>`: checks that llama.cpp reads an export as its policy.
+
+It must split a text into the same tokens, and give them the policy's log-probabilities. Writes `verification.json`, or
+`refused.txt` with a sentence for the user.
+"""
+
+import json
+import os
+import secrets
+import sys
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xllamacpp
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
+
+from core.domain.exports import ExportFormat
+from worker.processes.gguf_conversion import GGUF_FILE, NICENESS, REFUSAL_FILE, ExportTask, read_task
+
+VERIFICATION_FILE = "verification.json"
+TEXT = (
+    "The trained policy's answers should read as before, word for word.\n\nIn 2026 it costs 1,250.75 (or 3/4 of that): "
+    "isn't it what you've asked for? Ça va très bien, merci. Tokens  with   spaces, x = f(y) + 10;\n\t- and a list."
+)
+MAX_TOKENS = 96
+TOLERANCES = {ExportFormat.GGUF_F16: 0.03, ExportFormat.GGUF_Q8_0: 0.25}
+"""Nats a token, on average: single unlikely tokens differ by more, and a file read wrongly differs by whole nats."""
+MAX_FLOAT32_BYTES = 8 * 1024**3
+"""Of weights: larger policies compute in the precision that they are stored in."""
+_CERTAIN = 1e4
+
+
+class ReadOtherwise(Exception):
+    """llama.cpp reads another policy out of the file. The text is for the user."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    num_tokens: int
+    mean_difference: float
+    """Of a token's log-probability, in nats."""
+    max_difference: float
+    tolerance: float
+    """Of the mean."""
+
+
+class LlamaCpp:
+    """One GGUF file, as llama.cpp serves it."""
+
+    def __init__(self, path: Path, num_threads: int) -> None:
+        params = xllamacpp.CommonParams()
+        params.model.path = str(path)
+        params.n_ctx, params.n_parallel, params.warmup, params.verbosity = 4 * MAX_TOKENS, 1, False, -1
+        params.cpuparams.n_threads = num_threads
+        # It listens on loopback, where others live too.
+        self._key = secrets.token_hex()
+        params.api_keys = [self._key]
+        self._server = xllamacpp.Server(params)
+
+    def tokenize(self, text: str) -> list[int]:
+        content = json.dumps({"content": text, "add_special": False}).encode()
+        headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self._server.listening_address}/tokenize", content, headers)
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+            tokens: list[int] = json.load(answer)["tokens"]
+        return tokens
+
+    def token_logps(self, ids: Sequence[int]) -> NDArray[np.float64]:
+        """[T-1] of each token after the first; NaN where it ends in the middle of a character."""
+        found = []
+        for place in range(1, len(ids)):
+            # The bias makes the next token certain; its log-probability is told as it is without.
+            request = {"prompt": list(ids[:place]), "logit_bias": [[ids[place], _CERTAIN]]}
+            answer = self._server.handle_completions(request | {"n_predict": 1, "n_probs": 1, "temperature": 0.0})
+            told = answer["choices"][0]["logprobs"]
+            found.append(told["content"][0]["logprob"] if told else np.nan)
+        return np.array(found, dtype=np.float64)
+
+
+def policy_token_logps(policy_dir: Path, ids: Sequence[int]) -> NDArray[np.float64]:
+    """[T-1] by transformers alone."""
+    num_bytes = sum(path.stat().st_size for path in policy_dir.glob("*.safetensors"))
+    dtype = torch.float32 if num_bytes <= MAX_FLOAT32_BYTES else "auto"
+    model = AutoModelForCausalLM.from_pretrained(policy_dir, dtype=dtype, local_files_only=True).eval()
+    tokens = torch.tensor([list(ids)])
+    with torch.no_grad():
+        logps = model(input_ids=tokens).logits[0, :-1].float().log_softmax(-1)
+    values: NDArray[np.float64] = logps.gather(-1, tokens[0, 1:, None])[:, 0].double().numpy()
+    return values
+
+
+def check(task: ExportTask, path: Path) -> Verification:
+    """Raises ReadOtherwise."""
+    policy_dir = Path(task.policy_dir)
+    ids = Tokenizer.from_file(str(policy_dir / "tokenizer.json")).encode(TEXT, add_special_tokens=False).ids
+    read = LlamaCpp(path, task.num_threads)
+    if read.tokenize(TEXT) != ids:
+        raise ReadOtherwise("llama.cpp splits text into other tokens than this tokenizer; the file is not published.")
+    ids = ids[:MAX_TOKENS]
+    found = read.token_logps(ids)
+    differences = np.abs(found - policy_token_logps(policy_dir, ids))[~np.isnan(found)]
+    if 2 * differences.size < len(ids):
+        raise ReadOtherwise("llama.cpp gives too few log-probabilities to judge the file by; it is not published.")
+    mean, tolerance = float(differences.mean()), TOLERANCES[task.format]
+    if not mean <= tolerance:  # NaN is no equality
+        raise ReadOtherwise(
+            f"llama.cpp reads other log-probabilities from the file, by {mean:.2g} nats a token; it is not published."
+        )
+    return Verification(
+        num_tokens=differences.size, mean_difference=mean, max_difference=float(differences.max()), tolerance=tolerance
+    )
+
+
+def main(work_dir: Path) -> int:
+    os.nice(NICENESS)
+    task = read_task(work_dir)
+    torch.set_num_threads(task.num_threads)
+    try:
+        verification: dict[str, Any] = asdict(check(task, work_dir / GGUF_FILE))
+        (work_dir / VERIFICATION_FILE).write_text(json.dumps(verification, allow_nan=False), encoding="utf-8")
+    except ReadOtherwise as refusal:
+        (work_dir / REFUSAL_FILE).write_text(str(refusal), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

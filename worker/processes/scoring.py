@@ -1,0 +1,149 @@
+"""The scoring process: `python -m worker.processes.scoring <work directory>`. Loads torch; ends after one request.
+
+Reads `scoring.json` (`ScoringTask`), encodes the texts as training does, and writes `results.json`: one object for each
+item or pair, or `{"error": …}` for one that cannot be scored.
+"""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from core.domain.dataset_rows import DatasetKind
+from core.domain.job_spec import JobSpec
+from core.tokenization.encode_file import encode_file
+from core.tokenization.errors import NothingToEncode
+from core.tokenization.pair_tokenizer import PairTokenizer
+from core.training.data.encoded import EncodedData
+from core.training.losses.objective import build_objective
+from core.training.measures.implicit_rewards import PairScores, score_pairs
+from core.training.model import adapter_files
+from core.training.model.loading import load_causal_lm
+from core.training.model.policies import DTYPES
+
+TASK_FILE, RESULTS_FILE = "scoring.json", "results.json"
+_NICENESS = 5
+"""Training comes first where both want the processor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringTask:
+    """Plain values and local paths."""
+
+    spec: dict[str, Any]
+    base_model_dir: str
+    policy_dir: str
+    sft_dir: str | None
+    """Of the policy before DPO: a model, or with LoRA its adapter; None: the base model."""
+    is_pairs: bool
+    rows: list[dict[str, Any]]
+    """`prompt`, `chosen`, `rejected`, or `prompt`, `response`."""
+    num_threads: int
+    submitted_at: str
+
+
+def main(work_dir: Path) -> int:
+    os.nice(_NICENESS)
+    task = ScoringTask(**json.loads((work_dir / TASK_FILE).read_text(encoding="utf-8")))
+    torch.set_num_threads(task.num_threads)
+    results = score(task, work_dir)
+    (work_dir / RESULTS_FILE).write_text(json.dumps(results, allow_nan=False), encoding="utf-8")
+    return 0
+
+
+def score(task: ScoringTask, work_dir: Path) -> list[dict[str, Any]]:
+    """Raises DomainError where nothing can be scored at all."""
+    spec = JobSpec.model_validate(task.spec)
+    now = datetime.fromisoformat(task.submitted_at).replace(tzinfo=None)
+    tokenizer = PairTokenizer.open(Path(task.base_model_dir), now=now)
+    rows = work_dir / "rows.jsonl"
+    rows.write_text("".join(json.dumps(_pair(n, row)) + "\n" for n, row in enumerate(task.rows, 1)), encoding="utf-8")
+    try:
+        summary = encode_file(
+            rows,
+            tokenizer,
+            work_dir / "encoded",
+            kind=DatasetKind.PREFERENCE,
+            max_length=spec.max_length,
+            num_processes=1,
+        )
+    except NothingToEncode as error:
+        return [{"error": error.detail} for _ in task.rows]
+    data = EncodedData.open(work_dir / "encoded")
+    objective = build_objective(spec.variant, float(spec.beta or 0), spec.variant_options)
+    scores = score_pairs(
+        data, objective, lambda: _load_policy(task, spec), lambda: _load_reference(task, spec), _micro_batch(spec)
+    )
+    results: list[dict[str, Any]] = [{} for _ in task.rows]
+    for aside in summary.set_aside:
+        results[aside.line - 1] = {"error": aside.detail}
+    for index, line in enumerate(data.lines):
+        shown = _pair_result if task.is_pairs else _item_result
+        results[int(line) - 1] = shown(scores, index, data)
+    return results
+
+
+def _pair(line: int, row: dict[str, Any]) -> dict[str, Any]:
+    """A single response is scored as both sides of a pair: every variant's reward is then defined."""
+    chosen = row.get("chosen", row.get("response"))
+    return {"line": line, "prompt": row["prompt"], "chosen": chosen, "rejected": row.get("rejected", chosen)}
+
+
+def _pair_result(scores: PairScores, index: int, _data: EncodedData) -> dict[str, Any]:
+    chosen, rejected = float(scores.chosen_rewards[index]), float(scores.rejected_rewards[index])
+    margin = chosen - rejected
+    return {
+        "chosen_reward": _finite(chosen),
+        "rejected_reward": _finite(rejected),
+        "margin": _finite(margin),
+        "preference_probability": _finite(0.5 * (1.0 + math.tanh(0.5 * margin))),
+    }
+
+
+def _item_result(scores: PairScores, index: int, data: EncodedData) -> dict[str, Any]:
+    return {
+        "reward": _finite(scores.chosen_rewards[index]),
+        "policy_logp": _finite(scores.chosen_logps[index]),
+        "reference_logp": _finite(scores.reference_chosen_logps[index]),
+        "num_tokens": int(data.row(index).first_scored.sum()),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _micro_batch(spec: JobSpec) -> int:
+    return int(spec.micro_batch_tokens) if spec.micro_batch_tokens != "auto" else 2048
+
+
+def _load_policy(task: ScoringTask, spec: JobSpec) -> PreTrainedModel:
+    return load_causal_lm(task.policy_dir, dtype=_dtype(spec))
+
+
+def _load_reference(task: ScoringTask, spec: JobSpec) -> PreTrainedModel:
+    if spec.lora is None or task.sft_dir is None:  # an adapter that was not trained changes nothing
+        return load_causal_lm(task.sft_dir or task.base_model_dir, dtype=_dtype(spec))
+    model = load_causal_lm(task.base_model_dir, dtype=_dtype(spec))
+    adapter_files.load_adapter(model, task.sft_dir)
+    return model
+
+
+def _dtype(spec: JobSpec) -> torch.dtype:
+    return DTYPES["fp32" if spec.precision == "auto" else spec.precision]
+
+
+def _entry(arguments: Sequence[str]) -> int:
+    return main(Path(arguments[1]))
+
+
+if __name__ == "__main__":
+    sys.exit(_entry(sys.argv))

@@ -1,0 +1,203 @@
+"""The trainer process: `python -m worker.processes.trainer <work directory>`. It loads torch.
+
+Reads the assignment, turns rows into token ids and the spec into a plan, runs the engine, and says everything in the
+messages of `core.domain.trainer_protocol`.
+"""
+
+import errno
+import json
+import os
+import platform
+import shutil
+import sys
+import traceback
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+import transformers
+from pydantic import ValidationError
+
+from core.base_models.folder import SIDE_FILES, TOKENIZER_FILE
+from core.datasets.editing import UnknownLines
+from core.domain.errors import DomainError
+from core.domain.event_kinds import CHECKPOINT_UNUSABLE, PAIRS_FILE, SLOW_PRECISION, SUMMARY_FILE
+from core.domain.failure_codes import FailureCode
+from core.domain.job_spec import JobSpec, resolve_staged
+from core.domain.trainer_protocol import (
+    ASSIGNMENT_FILE,
+    Assignment,
+    Done,
+    Failed,
+    Hello,
+    Resolved,
+    StageChanged,
+    StageOutputQuery,
+    Stopped,
+    TrainerEvent,
+)
+from core.tokenization.errors import DamagedRows, EncodingStopped, NothingToEncode
+from core.training.checkpoints.digests import reference_digest, sft_digest
+from core.training.data.encoded import EncodedData
+from core.training.failures import BadCheckpoint, BadStageOutput, TrainingFailure, TrainingStopped
+from core.training.measures.pair_report import untrained_pair
+from core.training.model.precision import faster_precision
+from core.training.pipeline import TrainingResult
+from core.training.plan import ReusePlan, TrainingPlan
+from core.training.run_on_devices import RankLost, run_on_devices
+from worker.processes.trainer.inputs import EncodedInputs, InputEncoder, StoppedWhileStaging, open_tokenizer
+from worker.processes.trainer.observer import LinkObserver, finite
+from worker.processes.trainer.plan import make_plan
+from worker.processes.trainer.supervisor_link import SupervisorLink
+
+_SLOW_PRECISION_MESSAGE = (
+    "This worker's processor has no instructions for bf16, so training takes many times longer than in fp32. "
+    'Set "precision" to "auto" or "fp32".'
+)
+_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+def main(work_dir: Path) -> int:
+    """0 when the run ended as it should, also when it was stopped."""
+    link = SupervisorLink()
+    try:
+        train(link, work_dir)
+        return 0
+    except (StoppedWhileStaging, TrainingStopped):
+        link.send(Stopped())
+        return 0
+    except RankLost:
+        traceback.print_exc()  # no message: a crash, after which the supervisor starts again from a checkpoint
+        return 1
+    except BadCheckpoint as error:
+        link.send(TrainerEvent(level="warning", kind=CHECKPOINT_UNUSABLE, message=error.detail))
+        link.send(Failed(code=error.failure_code, detail=error.detail))
+    except TrainingFailure as error:
+        link.send(Failed(code=error.failure_code, detail=error.detail))
+    except Exception as error:  # noqa: BLE001 - the entry of the process: whatever it is, the supervisor hears of it
+        link.send(explain(error))
+    traceback.print_exc()
+    return 1
+
+
+def train(link: SupervisorLink, work_dir: Path) -> None:
+    assignment = Assignment.load((work_dir / ASSIGNMENT_FILE).read_text(encoding="utf-8"))
+    link.send(Hello(pid=os.getpid(), versions=_versions(), device=_device_name(assignment.device)))
+    tokenizer = open_tokenizer(assignment)
+    spec = JobSpec.model_validate(assignment.spec)
+    encoder = InputEncoder(link=link, assignment=assignment, work_dir=work_dir, tokenizer=tokenizer, spec=spec)
+    inputs = encoder.encode()
+    fast_precision = faster_precision(assignment.device)
+    spec = resolve_staged(
+        spec,
+        num_sft_rows=_count_sft_rows(inputs),
+        num_train_pairs=inputs.train.num_rows,
+        device=assignment.device,
+        fast_precision=fast_precision,
+    )
+    link.send(Resolved(spec=spec.model_dump(mode="json")))
+    if spec.precision != fast_precision and fast_precision == "fp32" and assignment.resume_from is None:
+        link.send(TrainerEvent(level="warning", kind=SLOW_PRECISION, message=_SLOW_PRECISION_MESSAGE))
+    link.send(StageChanged(stage="staging", status="finished"))
+    engine_dir = work_dir / "engine"
+    engine_dir.mkdir(exist_ok=True)
+    plan = make_plan(assignment, spec, inputs, tokenizer, engine_dir)
+    if spec.reuse and plan.resume_from is None:  # a checkpoint already holds what it needs
+        plan = replace(plan, reuse=_find_reusable(link, plan))
+    observer = LinkObserver(
+        link,
+        spec.sample_prompts,
+        tokenizer.decode,
+        complete_policy=partial(_add_tokenizer, Path(assignment.base_model_dir)),
+        shares_outputs=spec.reuse,
+    )
+    result = _run(plan, observer)
+    _complete_artifact(result, Path(assignment.base_model_dir), encoder.too_long)
+    link.send(Done(directory=str(result.policy_dir), evaluation=finite(result.evaluation)))
+
+
+def _count_sft_rows(inputs: EncodedInputs) -> int:
+    """Demonstrations, chosen responses, or the unpaired ones marked good."""
+    if inputs.sft is not None:
+        return inputs.sft.num_rows
+    train = EncodedData.open(inputs.train.directory)
+    return int(train.labels.sum()) if train.kind == "unpaired" else len(train)
+
+
+def _run(plan: TrainingPlan, observer: LinkObserver) -> TrainingResult:
+    try:
+        return run_on_devices(plan, observer)
+    except BadStageOutput as error:
+        observer.event("warning", "reuse_refused", f"{error.detail} It is computed again.", {})
+        return run_on_devices(replace(plan, reuse=ReusePlan()), observer)
+
+
+def _find_reusable(link: SupervisorLink, plan: TrainingPlan) -> ReusePlan:
+    """The outputs of equal stages of earlier jobs."""
+    return ReusePlan(
+        sft_dir=_ask(link, "sft", sft_digest(plan)), reference_dir=_ask(link, "reference", reference_digest(plan))
+    )
+
+
+def _ask(link: SupervisorLink, stage: str, digest: str | None) -> str | None:
+    return None if digest is None else link.ask(StageOutputQuery(stage=stage, digest=digest)).directory
+
+
+def _complete_artifact(result: TrainingResult, base_model_dir: Path, too_long: Iterable[tuple[str, int]]) -> None:
+    """The tokenizer as it was, and what became of every pair."""
+    _add_tokenizer(base_model_dir, result.policy_dir)
+    text = json.dumps(result.summary, indent=1, allow_nan=False)
+    (result.policy_dir / SUMMARY_FILE).write_text(text + "\n", encoding="utf-8")
+    if result.pairs_file is not None:
+        shutil.copyfile(result.pairs_file, result.policy_dir / PAIRS_FILE)
+        with (result.policy_dir / PAIRS_FILE).open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(untrained_pair(split, line)) + "\n" for split, line in too_long)
+
+
+def _add_tokenizer(base_model_dir: Path, policy_dir: Path) -> None:
+    for name in (TOKENIZER_FILE, *SIDE_FILES):
+        source, target = base_model_dir / name, policy_dir / name
+        if source.is_file() and not target.exists():
+            shutil.copyfile(source, target)
+
+
+def explain(error: Exception) -> Failed:
+    """A foreign failure in the words of the closed list."""
+    if isinstance(error, NothingToEncode | DamagedRows | UnknownLines):
+        return Failed(code=FailureCode.BAD_DATA, detail=error.detail)
+    if isinstance(error, EncodingStopped):
+        return Failed(code=FailureCode.HOST_OOM, detail=error.detail)
+    if isinstance(error, DomainError):  # of base model, tokenizer or chat template
+        return Failed(code=FailureCode.BAD_BASE_MODEL, detail=error.detail)
+    if isinstance(error, ValidationError):
+        return Failed(code=FailureCode.BAD_SPEC, detail="The stored settings are not those of this version.")
+    if isinstance(error, MemoryError):
+        return Failed(code=FailureCode.HOST_OOM, detail="The machine has too little memory.")
+    if isinstance(error, OSError) and error.errno in _OUT_OF_SPACE:
+        return Failed(code=FailureCode.DISK_FULL, detail="The worker's disk is full.")
+    kind = type(error).__name__
+    return Failed(code=FailureCode.INTERNAL, detail=f"An unexpected {kind} in the trainer; the worker's log says more.")
+
+
+def _versions() -> dict[str, str]:
+    try:
+        own = version("preftune")
+    except PackageNotFoundError:
+        own = "unknown"
+    return {
+        "preftune": own,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": str(transformers.__version__),
+    }
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or device
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

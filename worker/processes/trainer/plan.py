@@ -1,0 +1,79 @@
+"""A job's spec → the engine's plan."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from core.base_models.directory import base_model_digest, get_base_model
+from core.domain.job_spec import JobSpec, StageSettings
+from core.domain.trainer_protocol import Assignment
+from core.tokenization.pair_tokenizer import PairTokenizer
+from core.training.plan import DpoPlan, EarlyStoppingPlan, LoraPlan, SftPlan, TrainingPlan
+from worker.processes.trainer.inputs import EncodedInputs
+
+
+def make_plan(
+    assignment: Assignment, spec: JobSpec, inputs: EncodedInputs, tokenizer: PairTokenizer, work_dir: Path
+) -> TrainingPlan:
+    """`spec` has no `auto` left."""
+    base_model_dir = Path(assignment.base_model_dir)
+    assert spec.precision != "auto"
+    return TrainingPlan(
+        base_model_dir=str(base_model_dir),
+        base_model_digest=base_model_digest(get_base_model(base_model_dir.parent, base_model_dir.name)),
+        train_data=str(inputs.train.directory),
+        validation_data=str(inputs.validation.directory) if inputs.validation else None,
+        sft_data=str(inputs.sft.directory) if inputs.sft else None,
+        sft=None if spec.sft == "skip" else SftPlan(**_stage(spec.sft)),
+        dpo=DpoPlan(**_stage(spec.dpo), early_stopping=_early_stopping(spec)),
+        variant=spec.variant,
+        beta=_number(spec.beta),
+        variant_options=spec.variant_options,
+        lora=_lora(spec),
+        precision=spec.precision,
+        device=assignment.device,
+        num_devices=assignment.num_devices,
+        num_threads=assignment.num_threads,
+        seed=spec.seed,
+        evaluate_every_steps=int(spec.evaluate_every_steps),
+        checkpoint_every_steps=int(spec.checkpoint_every_steps),
+        micro_batch_tokens=int(spec.micro_batch_tokens),
+        score_train_rows=spec.score_training_pairs,
+        sample_prompts=encode_prompts(tokenizer, spec.sample_prompts),
+        eos_token_ids=tokenizer.eos_ids,
+        work_dir=str(work_dir),
+        resume_from=assignment.resume_from,
+    )
+
+
+def encode_prompts(tokenizer: PairTokenizer, prompts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(tokenizer.encode_prompt(prompt)) for prompt in prompts)
+
+
+def _stage(settings: StageSettings) -> dict[str, Any]:
+    return settings.model_dump(exclude={"dataset_id"})
+
+
+def _early_stopping(spec: JobSpec) -> EarlyStoppingPlan | None:
+    wanted = spec.early_stopping
+    if wanted is None:
+        return None
+    return EarlyStoppingPlan(metric=wanted.metric, patience=wanted.patience, min_delta=wanted.min_delta)
+
+
+def _lora(spec: JobSpec) -> LoraPlan | None:
+    wanted = spec.lora
+    if wanted is None:
+        return None
+    modules = wanted.target_modules
+    return LoraPlan(
+        rank=wanted.rank,
+        alpha=wanted.alpha,
+        dropout=wanted.dropout,
+        target_modules="all-linear" if modules == "all-linear" else tuple(modules),
+    )
+
+
+def _number(value: float | None) -> float:
+    assert value is not None
+    return value
