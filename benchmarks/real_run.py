@@ -1,7 +1,7 @@
 """A whole job on real preference data, through the API of a running service, judged on held-out pairs.
 
     preftune serve                                                    # in another terminal
-    python benchmarks/real_run.py FILE.jsonl --report docs/real-run.md  [--job job_…]  [--url http://127.0.0.1:8000]
+    python benchmarks/real_run.py FILE.jsonl --report docs/evidence/real-run.md  [--job job_…]  [--url http://127.0.0.1:8000]
 
 Trains on the first `--train` lines of FILE (Anthropic-HH transcripts or any other preference layout), validates on the
 `--validation` lines after them, downloads the policy, and prints the held-out reward margin and accuracy, with 95 %

@@ -1,6 +1,6 @@
 """The closed list of codes a data-set report can carry, each with what it does to the row or the file.
 
-A code never changes its meaning; new ones may be added. `docs/datasets.md` shows the same table.
+A code never changes its meaning; new ones may be added. `docs/guide/datasets.md` shows the same table.
 """
 
 from collections.abc import Mapping

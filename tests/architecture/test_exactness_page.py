@@ -1,4 +1,4 @@
-"""Every test that docs/exactness.md names is there."""
+"""Every test that docs/evidence/exactness.md names is there."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def named_tests() -> list[tuple[str, str]]:
     """(file below tests/, function); a bare `::name` belongs to the file named last before it."""
-    page = (ROOT / "docs" / "exactness.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "evidence" / "exactness.md").read_text(encoding="utf-8")
     found, file = [], ""
     for path, name in re.findall(r"`((?:\w+/)*\w+\.py)?(?:::(\w+))?[^`]*`", page):
         file = path or file
@@ -29,5 +29,5 @@ def test_every_test_it_names_exists() -> None:
 
 
 def test_all_pitfalls_are_on_it() -> None:
-    page = (ROOT / "docs" / "exactness.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "evidence" / "exactness.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| (T\d+) \|", page, re.MULTILINE) == [f"T{number}" for number in range(1, 24)]

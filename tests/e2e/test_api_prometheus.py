@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from core.services.attempts import lifecycle, recording
 from core.services.attempts.lifecycle import AttemptOutcome
 
-DASHBOARD = Path(__file__).resolve().parents[2] / "docs" / "grafana" / "preftune.json"
+DASHBOARD = Path(__file__).resolve().parents[2] / "docs" / "operate" / "grafana" / "preftune.json"
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 

@@ -1,4 +1,4 @@
-"""Database and store restored elsewhere, by the commands of docs/operations.md; a paused job goes on from there."""
+"""Database and store restored elsewhere by the commands of docs/operate/operations.md; a paused job resumes there."""
 
 import hashlib
 import re
@@ -29,7 +29,7 @@ from core.services.jobs import jobs
 from core.settings import load_settings
 from core.storage import keys
 
-OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
+OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operate" / "operations.md"
 QUICK = Script()
 SLOW = Script(steps=30, step_seconds=0.1, checkpoint_every=5)
 PAUSED_AT = 6

@@ -46,7 +46,7 @@ class ExportWork:
     def do(self, bench: Bench) -> None:
         converter = find_converter(bench.backend.settings.gguf_converter_dir)
         if converter is None:
-            raise CannotDo("The worker has no converter to GGUF; its operator can install it (docs/artifacts.md).")
+            raise CannotDo("This worker has no GGUF converter; its operator can install it (docs/guide/artifacts.md).")
         task = {
             "policy_dir": str(bench.fetch(self.claim.policy, "policy")),
             "format": self.claim.format,

@@ -1,7 +1,7 @@
 """The rules: each one reads a run's points as they come and says at most once what is wrong.
 
-Thresholds are chosen so that a healthy run is left alone: a rule that cries wolf is worth nothing. docs/doctor.md lists
-them for users.
+Thresholds are chosen so that a healthy run is left alone: a rule that cries wolf is worth nothing.
+`docs/guide/doctor.md` lists them for users.
 """
 
 import math

@@ -6,7 +6,7 @@ Short blocks keep their probabilities for the backward pass; long ones compute t
 in T (the tiling of arXiv:2205.14135, without its online softmax: a block sees all its keys at once).
 
 torch's own kernel gives the same numbers; its backward pass on a CPU takes two to three times as long on the short
-sequences of preference data (`docs/performance.md`).
+sequences of preference data (`docs/evidence/performance.md`).
 
 Legend: T packed tokens, N query heads, K key/value heads, G = N / K, D head size, n queries and m keys of a block.
 """

@@ -1,4 +1,4 @@
-"""`docs/datasets.md` shows every format and every code, as the code has them, and no other."""
+"""`docs/guide/datasets.md` shows every format and every code, as the code has them, and no other."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from core.datasets.layouts.registry import LAYOUTS
 from core.domain.issue_codes import ISSUE_KINDS, Effect, IssueCode
 from core.settings import Settings
 
-PAGE = (Path(__file__).resolve().parents[3] / "docs" / "datasets.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "guide" / "datasets.md").read_text(encoding="utf-8")
 HEADINGS = {
     Effect.FILE_REFUSED: "The file is refused",
     Effect.ROW_REFUSED: "The row is malformed",

@@ -139,9 +139,9 @@ def test_only_the_standard_library_is_imported() -> None:
             assert name.split(".")[0] in sys.stdlib_module_names or name.startswith("core.domain.variant"), name
 
 
-# docs/variants.md
+# docs/guide/variants.md
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "variants.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "guide" / "variants.md"
 
 
 def render_bounds(option: VariantOption) -> str:
