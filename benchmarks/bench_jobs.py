@@ -42,7 +42,7 @@ from core.services.access import projects
 from core.services.attempts import lifecycle
 from core.services.backend import Backend
 from core.services.ids import new_id
-from core.services.jobs import jobs
+from core.services.jobs import jobs, steering
 
 DEFAULT_TIMES = {"lease_seconds": 60.0, "heartbeat_seconds": 5.0, "sweep_seconds": 5.0, "poll_seconds": 30.0}
 CLAIM_RUNS = (
@@ -165,7 +165,7 @@ def stop(grounds: Grounds, times: dict[str, Any], number: int, broker_url: str) 
     world.start()
     job_id = world.submit(LONG, must_succeed=False)
     wait_for_step(world.backend, job_id, "sft", 3 + 7 * number)  # at another moment between two heartbeats
-    jobs.cancel(world.backend, PROJECT, job_id)
+    steering.cancel(world.backend, PROJECT, job_id)
     start = time.monotonic()
     wait_for(lambda: world.status(job_id) == "cancelled", "the job to stop", 60)
     seconds = time.monotonic() - start

@@ -35,7 +35,7 @@ from core.training.measures.implicit_rewards import GROUP_ROWS
 from core.training.model.loading import load_causal_lm
 from core.training.model.logps import pair_logps
 from core.training.steps.reference_pass import row_groups
-from worker.attempt.trainer_process import trainer_environment
+from worker.child_environment import trainer_environment
 from worker.light.scores import SCORER_COMMAND
 
 LEAST_RATIO = 0.8

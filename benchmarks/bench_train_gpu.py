@@ -33,6 +33,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from core.domain import encoded_format
 from core.training.activation_checkpointing import checkpoint_activations
+from core.training.data.columns import to_host
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import pack_pairs
 from core.training.losses.objective import build_objective
@@ -42,7 +43,6 @@ from core.training.model.logps import pair_logps
 from core.training.model.policies import trainable_parameters
 from core.training.plan import DpoPlan
 from core.training.stages.memory_costs import measure_costs
-from core.training.steps.figures import to_host
 from core.training.steps.optimizer import MasterOptimizer
 from core.training.steps.pairs import DpoTask, PairForward
 from core.training.steps.reference_logps import SplitLogps

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from core.domain import encoded_format
+from core.training.data.columns import to_host
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import PackedBatch, pack_pairs
 from core.training.losses.objective import build_objective
@@ -20,7 +21,7 @@ from core.training.model.logps import pair_logps
 from core.training.model.policies import DTYPES, trainable_parameters
 from core.training.model.precision import gemm_flops
 from core.training.plan import DpoPlan
-from core.training.steps.figures import peak_memory_bytes, to_host
+from core.training.steps.figures import peak_memory_bytes
 from core.training.steps.optimizer import MasterOptimizer
 from core.training.steps.pairs import DpoTask, PairForward
 from core.training.steps.reference_logps import SplitLogps

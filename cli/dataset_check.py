@@ -7,7 +7,7 @@ from typing import Any
 from cli.console import fail
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import DomainError
-from core.services.datasets import datasets
+from core.services.datasets import intake
 from core.settings import SettingsError, load_settings
 
 _MODES = ("reject", "skip")
@@ -24,9 +24,9 @@ def check_locally(file: Path, asked: dict[str, Any]) -> dict[str, Any]:
         settings = load_settings()
     except SettingsError as error:
         fail(str(error), code=2)
-    options = datasets.check_options({**asked, "content_encoding": None, "filename": file.name}, settings)
+    options = intake.check_options({**asked, "content_encoding": None, "filename": file.name}, settings)
     with tempfile.TemporaryDirectory(prefix="preftune-check-") as folder:
         try:
-            return datasets.check(settings, file, options, Path(folder)).to_json()
+            return intake.check(settings, file, options, Path(folder)).to_json()
         except DomainError as error:
             fail(error.detail, code=2 if error.kind == "invalid" else 1)

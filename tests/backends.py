@@ -18,7 +18,7 @@ from core.domain.job_state import Stage
 from core.domain.trainer_protocol import MetricPoint
 from core.services.attempts import lifecycle
 from core.services.attempts.checkpoints import NewCheckpoint, commit_checkpoint, commit_policy
-from core.services.attempts.lifecycle import Claim, Publication, PublishedFile, StoredTree
+from core.services.attempts.lifecycle import Claim, Publication, PublishedFile
 from core.services.backend import Backend
 from core.services.curves import pages
 from core.services.jobs import jobs
@@ -27,7 +27,7 @@ from core.services.views import JobView
 from core.settings import Settings
 from core.storage import keys
 from core.storage.local import LocalObjectStore
-from core.storage.trees import upload_tree, write_sums
+from core.storage.trees import StoredTree, upload_tree, write_sums
 
 PROJECT = "default"
 BASE_MODEL = "tiny"

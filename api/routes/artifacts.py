@@ -16,7 +16,8 @@ from api.routes.jobs import JobId
 from api.schemas.artifacts import Artifact, ArtifactFile
 from core.services.backend import Backend
 from core.services.jobs import artifacts
-from core.services.jobs.stored_files import StoredFile, read_file
+from core.services.jobs.stored_files import read_file
+from core.services.views import StoredFile
 
 PRESIGNED_SECONDS = 300
 """For beginning a download; one that has begun goes on."""

@@ -31,7 +31,7 @@ from core.datasets.result import DatasetRejected, DatasetTooLarge, DatasetUnsupp
 from core.domain.errors import DomainError, FieldError
 from core.domain.issue_codes import IssueCode
 from core.services.backend import Backend
-from core.services.datasets import datasets, previews
+from core.services.datasets import datasets, intake, previews
 from core.services.views import DatasetView
 
 UNNAMED = "data set"
@@ -176,13 +176,13 @@ def delete_dataset(dataset_id: DatasetId, backend: BackendDep, caller: CallerDep
 def _create(
     backend: Backend, asked: CreatingRequest, upload: Upload, options: DatasetOptions, *, is_later: bool
 ) -> Response:
-    file = datasets.Upload(
+    file = intake.Upload(
         path=upload.path,
         filename=upload.filename or UNNAMED,
         content_encoding=upload.content_encoding,
         **options.model_dump(),
     )
-    take = datasets.create_later if is_later else datasets.create
+    take = intake.create_later if is_later else intake.create
     return answer_with_dataset(
         backend,
         asked,

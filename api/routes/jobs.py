@@ -14,7 +14,7 @@ from api.schemas.jobs import Job, JobPatch, JobPreview
 from core.database.repositories.jobs import JobFilter
 from core.domain.job_spec import JobRequest
 from core.domain.job_state import JobStatus
-from core.services.jobs import jobs
+from core.services.jobs import jobs, repeats, steering
 from core.services.views import JobChange, JobView
 
 METADATA_PREFIX = "metadata."
@@ -103,7 +103,7 @@ def cancel_job(
     save: Annotated[bool, Query(description="Publish the policy as it is.")] = False,
 ) -> Response:
     """End the job for good, at its next step."""
-    return _changed(jobs.cancel(backend, caller.project_id, job_id, save=save))
+    return _changed(steering.cancel(backend, caller.project_id, job_id, save=save))
 
 
 @router.post(
@@ -114,7 +114,7 @@ def cancel_job(
 )
 def pause_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response:
     """Stop the job behind a checkpoint and free its device."""
-    return _changed(jobs.pause(backend, caller.project_id, job_id))
+    return _changed(steering.pause(backend, caller.project_id, job_id))
 
 
 @router.post(
@@ -125,7 +125,7 @@ def pause_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response
 )
 def resume_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response:
     """Let a paused job go on from its checkpoint."""
-    return _changed(jobs.resume(backend, caller.project_id, job_id))
+    return _changed(steering.resume(backend, caller.project_id, job_id))
 
 
 @router.post(
@@ -143,7 +143,7 @@ def retry_job(
         backend,
         creating(request, caller.project_id, key),
         "job",
-        lambda new_id: _created(jobs.retry(backend, caller.project_id, job_id, new_job_id=new_id)),
+        lambda new_id: _created(repeats.retry(backend, caller.project_id, job_id, new_job_id=new_id)),
     )
 
 

@@ -14,9 +14,9 @@ from api.routes.jobs import JobId
 from api.schemas.base import Page
 from api.schemas.jobs import Job
 from api.schemas.pairs import Flag, Pair, Rerun
-from core.services.jobs import jobs, pair_reports
-from core.services.jobs.jobs import DataChange
+from core.services.jobs import pair_reports, repeats
 from core.services.jobs.pair_reports import PairsQuery
+from core.services.jobs.repeats import DataChange
 
 MAX_PAIRS = 1000
 _MEDIA_TYPES = {"csv": "text/csv", "jsonl": "application/x-ndjson"}
@@ -77,7 +77,7 @@ def rerun_job(
 
     def create(new_id: str | None) -> Created:
         change = DataChange(exclude_lines=body.exclude_lines, swap_lines=body.swap_lines)
-        view = jobs.rerun(backend, caller.project_id, job_id, change, new_job_id=new_id)
+        view = repeats.rerun(backend, caller.project_id, job_id, change, new_job_id=new_id)
         return Created(body=Job.model_validate(view), headers={"Location": f"/jobs/{view.id}"})
 
     return answer_once(backend, creating(request, caller.project_id, key), "job", create)

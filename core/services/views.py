@@ -8,7 +8,6 @@ from typing import Any, Generic, TypeVar
 from core.domain.exports import EXPORT_FOLDER
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import Desired, JobStatus, Stage
-from core.services.jobs.stored_files import StoredFile
 
 Item = TypeVar("Item")
 
@@ -216,6 +215,16 @@ class CheckpointView:
     has_archive: bool
     metrics: dict[str, float | None]
     created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    path: str
+    """Inside its folder, with `/`."""
+    num_bytes: int
+    sha256: str
+    key: str
+    """In the object store; not for users."""
 
 
 @dataclass(frozen=True, kw_only=True)

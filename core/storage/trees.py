@@ -200,3 +200,11 @@ def _read_again(key: str, read: Callable[[], Result]) -> Result:
 def _is_inside(path: str) -> bool:
     parts = PurePosixPath(path).parts
     return bool(parts) and not path.startswith("/") and ".." not in parts and "\0" not in path
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTree:
+    """A folder of objects, described by its `manifest.json`."""
+
+    prefix: str
+    manifest_sha256: str

@@ -20,8 +20,9 @@ from core.training.observer import JsonValue, Observer, Sample, Stage
 from core.training.plan import TrainingPlan
 from core.training.ranks import ALONE, Ranks
 from core.training.stages.context import RunContext, open_run
-from core.training.stages.preference import DpoStage, TrainedPolicy
-from core.training.stages.sft import SavedPolicy, provide_sft_policy
+from core.training.stages.outcome import SavedPolicy, TrainedPolicy
+from core.training.stages.preference import DpoStage
+from core.training.stages.sft import provide_sft_policy
 from core.training.steps.figures import Figures
 
 

@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from core.training.data.columns import Columns
 from core.training.data.packing import PackedBatch
-from core.training.steps.figures import Columns
 
 
 class Turn(NamedTuple):

@@ -15,7 +15,7 @@ from core.services.backend import Backend
 from core.services.curves import pages
 from core.services.curves.blocks import MAX_POINTS_READ
 from core.services.curves.pages import MetricsQuery
-from core.services.jobs import jobs
+from core.services.jobs import repeats
 from core.services.views import MetricPointView
 
 MAX_POINTS = 60
@@ -132,6 +132,6 @@ def test_a_retried_job_takes_the_blocks_of_its_curve_along(backend: Backend) -> 
     learn(backend, held, range(1, 1500))
     checkpoint(backend, held, 1400)
     lifecycle.finish_failed(backend, held, FailureCode.DISK_FULL, "gone")
-    retried = jobs.retry(backend, PROJECT, job_id).id
+    retried = repeats.retry(backend, PROJECT, job_id).id
     assert block_ends(backend, retried) == [end for end in block_ends(backend, job_id) if end <= 1400]
     require_faithful(backend, retried)

@@ -28,7 +28,8 @@ from core.services.attempts import checkpoints, lifecycle, recording
 from core.services.attempts.lifecycle import Claim
 from core.services.backend import Backend
 from core.services.curves import pages
-from core.services.jobs import events, jobs
+from core.services.jobs import events, jobs, steering
+from core.storage import trees
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +75,7 @@ WRITES: list[Callable[[Backend, Claim], Any]] = [
         checkpoints.NewStageOutput(
             stage=Stage.SFT,
             digest="d" * 64,
-            tree=lifecycle.StoredTree(prefix="projects/default/jobs/x/a1/stages/d/", manifest_sha256="1" * 64),
+            tree=trees.StoredTree(prefix="projects/default/jobs/x/a1/stages/d/", manifest_sha256="1" * 64),
             num_bytes=1,
         ),
     ),
@@ -194,9 +195,9 @@ def test_cancel_races_with_finish_and_one_of_them_wins(backend: Backend) -> None
             done = pool.submit(finish)
             barrier.wait()
             try:
-                answer = jobs.cancel(backend, PROJECT, job_id).job
+                answer = steering.cancel(backend, PROJECT, job_id).job
                 assert (answer.status, answer.desired) == (JobStatus.RUNNING, "cancel")
-            except jobs.JobNotCancellable:
+            except steering.JobNotCancellable:
                 pass
             done.result()
         assert status(backend, job_id) == "succeeded"

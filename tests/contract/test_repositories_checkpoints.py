@@ -22,7 +22,7 @@ from core.services.backend import Backend
 from core.services.base_models import starting_points
 from core.services.jobs import checkpoint_policies, events, jobs
 from core.services.operations import garbage_collection
-from core.storage import keys
+from core.storage import keys, trees
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +122,7 @@ def test_a_job_starts_from_the_policy_of_a_checkpoint_and_deleting_takes_all(bac
 def test_stage_outputs_are_taken_over_inside_a_project(backend: Backend) -> None:
     first_id = submit(backend).id
     first = claim(backend)
-    tree = lifecycle.StoredTree(prefix="projects/default/jobs/a/a1/stages/d/", manifest_sha256="1" * 64)
+    tree = trees.StoredTree(prefix="projects/default/jobs/a/a1/stages/d/", manifest_sha256="1" * 64)
     new = checkpoints.NewStageOutput(stage=Stage.SFT, digest="d" * 64, tree=tree, num_bytes=1)
     checkpoints.commit_stage_output(backend, first, new)
     checkpoints.commit_stage_output(backend, first, new)

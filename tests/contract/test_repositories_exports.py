@@ -7,7 +7,7 @@ from sqlalchemy import text
 from core.domain.exports import ExportFormat
 from core.services.attempts import lifecycle
 from core.services.backend import Backend
-from core.services.jobs import artifacts, events, jobs
+from core.services.jobs import artifacts, events, jobs, steering
 from core.services.operations import garbage_collection
 from core.services.requests import exports, requests
 from core.services.requests.exports import ExportedFile
@@ -99,7 +99,7 @@ def test_refusals_and_limits(backend: Backend, job_id: str, monkeypatch: pytest.
     unfinished = submit(backend).id
     with pytest.raises(exports.NothingToExport):
         exports.create(backend, PROJECT, unfinished, Q8_0)
-    jobs.cancel(backend, PROJECT, unfinished)
+    steering.cancel(backend, PROJECT, unfinished)
     other = published(backend, "OddForCausalLM")
     with pytest.raises(exports.ExportNotSupported, match="OddForCausalLM"):
         exports.create(backend, PROJECT, other, Q8_0)

@@ -14,7 +14,7 @@ from core.services.attempts.checkpoints import mark_checkpoint_corrupt
 from core.services.backend import Backend
 from core.services.curves import pages
 from core.services.datasets import datasets
-from core.services.jobs import events, jobs
+from core.services.jobs import events, jobs, repeats, steering
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def bring_to(backend: Backend, target: JobStatus) -> str:
     if target is JobStatus.QUEUED:
         return job_id
     if target is JobStatus.PAUSED:
-        jobs.pause(backend, PROJECT, job_id)
+        steering.pause(backend, PROJECT, job_id)
         return job_id
     held = claim(backend)
     assert held.job_id == job_id
@@ -37,7 +37,7 @@ def bring_to(backend: Backend, target: JobStatus) -> str:
     elif target is JobStatus.FAILED:
         lifecycle.finish_failed(backend, held, FailureCode.BAD_DATA, "Line 3 is empty.")
     elif target is JobStatus.CANCELLED:
-        jobs.cancel(backend, PROJECT, job_id)
+        steering.cancel(backend, PROJECT, job_id)
         lifecycle.finish_cancelled(backend, held)
     return job_id
 
@@ -155,10 +155,10 @@ def test_lists_are_filtered_by_status_and_metadata(backend: Backend) -> None:
 @pytest.mark.parametrize("state", [JobStatus.QUEUED, JobStatus.PAUSED])
 def test_what_does_not_run_is_cancelled_at_once(backend: Backend, state: JobStatus) -> None:
     job_id = bring_to(backend, state)
-    change = jobs.cancel(backend, PROJECT, job_id)
+    change = steering.cancel(backend, PROJECT, job_id)
     assert (change.is_changed, change.job.status) == (True, JobStatus.CANCELLED)
     assert change.job.finished_at is not None
-    assert jobs.cancel(backend, PROJECT, job_id).is_changed is False
+    assert steering.cancel(backend, PROJECT, job_id).is_changed is False
 
 
 def test_a_running_job_hears_of_the_wish_in_its_heartbeat(backend: Backend) -> None:
@@ -166,14 +166,14 @@ def test_a_running_job_hears_of_the_wish_in_its_heartbeat(backend: Backend) -> N
     held = claim(backend)
     assert lifecycle.heartbeat(backend, held).desired is Desired.RUN
 
-    assert jobs.cancel(backend, PROJECT, job_id, save=True).is_changed is True
-    assert jobs.cancel(backend, PROJECT, job_id).is_changed is False
+    assert steering.cancel(backend, PROJECT, job_id, save=True).is_changed is True
+    assert steering.cancel(backend, PROJECT, job_id).is_changed is False
     reply = lifecycle.heartbeat(backend, held)
     assert (reply.desired, reply.saves_on_cancel) == (Desired.CANCEL, True)
-    with pytest.raises(jobs.JobNotPausable):
-        jobs.pause(backend, PROJECT, job_id)
-    with pytest.raises(jobs.JobNotResumable):
-        jobs.resume(backend, PROJECT, job_id)
+    with pytest.raises(steering.JobNotPausable):
+        steering.pause(backend, PROJECT, job_id)
+    with pytest.raises(steering.JobNotResumable):
+        steering.resume(backend, PROJECT, job_id)
 
     lifecycle.finish_cancelled(backend, held, publication(backend, held))
     job = jobs.get(backend, PROJECT, job_id)
@@ -184,23 +184,23 @@ def test_a_running_job_hears_of_the_wish_in_its_heartbeat(backend: Backend) -> N
 def test_pause_and_resume(backend: Backend) -> None:
     job_id = submit(backend).id
     held = claim(backend)
-    assert jobs.pause(backend, PROJECT, job_id).is_changed is True
-    assert jobs.pause(backend, PROJECT, job_id).is_changed is False
+    assert steering.pause(backend, PROJECT, job_id).is_changed is True
+    assert steering.pause(backend, PROJECT, job_id).is_changed is False
     lifecycle.finish_paused(backend, held)
     assert status(backend, job_id) == "paused"
     with pytest.raises(Fenced):
         lifecycle.heartbeat(backend, held)
 
-    assert jobs.resume(backend, PROJECT, job_id).job.status is JobStatus.QUEUED
-    assert jobs.resume(backend, PROJECT, job_id).is_changed is False
+    assert steering.resume(backend, PROJECT, job_id).job.status is JobStatus.QUEUED
+    assert steering.resume(backend, PROJECT, job_id).is_changed is False
     assert claim(backend).attempt == 2
 
 
 def test_a_pause_taken_back_before_the_worker_stopped_queues_the_job(backend: Backend) -> None:
     job_id = submit(backend).id
     held = claim(backend)
-    jobs.pause(backend, PROJECT, job_id)
-    assert jobs.resume(backend, PROJECT, job_id).is_changed is True
+    steering.pause(backend, PROJECT, job_id)
+    assert steering.resume(backend, PROJECT, job_id).is_changed is True
     lifecycle.finish_paused(backend, held)
     assert status(backend, job_id) == "queued"
 
@@ -208,8 +208,8 @@ def test_a_pause_taken_back_before_the_worker_stopped_queues_the_job(backend: Ba
 def test_a_cancel_that_comes_while_pausing_wins(backend: Backend) -> None:
     job_id = submit(backend).id
     held = claim(backend)
-    jobs.pause(backend, PROJECT, job_id)
-    jobs.cancel(backend, PROJECT, job_id)
+    steering.pause(backend, PROJECT, job_id)
+    steering.cancel(backend, PROJECT, job_id)
     lifecycle.finish_paused(backend, held)
     assert status(backend, job_id) == "cancelled"
 
@@ -217,12 +217,12 @@ def test_a_cancel_that_comes_while_pausing_wins(backend: Backend) -> None:
 @pytest.mark.parametrize("state", [JobStatus.SUCCEEDED, JobStatus.FAILED])
 def test_finished_jobs_stay_finished(backend: Backend, state: JobStatus) -> None:
     job_id = bring_to(backend, state)
-    with pytest.raises(jobs.JobNotCancellable):
-        jobs.cancel(backend, PROJECT, job_id)
-    with pytest.raises(jobs.JobNotPausable):
-        jobs.pause(backend, PROJECT, job_id)
-    with pytest.raises(jobs.JobNotResumable):
-        jobs.resume(backend, PROJECT, job_id)
+    with pytest.raises(steering.JobNotCancellable):
+        steering.cancel(backend, PROJECT, job_id)
+    with pytest.raises(steering.JobNotPausable):
+        steering.pause(backend, PROJECT, job_id)
+    with pytest.raises(steering.JobNotResumable):
+        steering.resume(backend, PROJECT, job_id)
     assert status(backend, job_id) == state
 
 
@@ -245,7 +245,7 @@ def test_retry_goes_on_from_the_newest_checkpoint_with_its_curve(backend: Backen
     checkpoint(backend, held, 2)
     lifecycle.finish_failed(backend, held, FailureCode.DISK_FULL, "Free some space.")
 
-    retried = jobs.retry(backend, PROJECT, source_id)
+    retried = repeats.retry(backend, PROJECT, source_id)
     assert retried.id != source_id
     assert (retried.status, retried.source_job_id, retried.name) == (JobStatus.QUEUED, source_id, "mine")
     taken = claim(backend)
@@ -267,7 +267,7 @@ def test_a_retried_job_falls_back_when_the_newest_checkpoint_is_damaged(backend:
     checkpoint(backend, held, 3)
     lifecycle.finish_failed(backend, held, FailureCode.DISK_FULL, "Free some space.")
 
-    jobs.retry(backend, PROJECT, source_id)
+    repeats.retry(backend, PROJECT, source_id)
     taken = claim(backend)
     newest = lifecycle.begin(backend, taken)
     assert newest is not None
@@ -281,8 +281,8 @@ def test_a_retried_job_falls_back_when_the_newest_checkpoint_is_damaged(backend:
 
 def test_only_failed_and_cancelled_jobs_are_retried(backend: Backend) -> None:
     for state in (JobStatus.QUEUED, JobStatus.SUCCEEDED):
-        with pytest.raises(jobs.JobNotRetryable):
-            jobs.retry(backend, PROJECT, bring_to(backend, state))
+        with pytest.raises(repeats.JobNotRetryable):
+            repeats.retry(backend, PROJECT, bring_to(backend, state))
         jobs_left = lifecycle.claim(backend, worker="w", host="h", device="cpu")
         if jobs_left:
             lifecycle.finish_failed(backend, jobs_left, FailureCode.INTERNAL, "done with it")
@@ -295,7 +295,7 @@ def test_a_job_may_start_from_a_policy_and_then_keeps_it(backend: Backend) -> No
     assert tuned.spec["num_parameters"] == 12
     with pytest.raises(jobs.JobNotDeletable):
         jobs.delete(backend, PROJECT, base)
-    jobs.cancel(backend, PROJECT, tuned.id)
+    steering.cancel(backend, PROJECT, tuned.id)
     jobs.delete(backend, PROJECT, base)
     with pytest.raises(InvalidRequest):
         submit(backend, base_model=base)
@@ -320,7 +320,7 @@ def test_a_data_set_is_not_deleted_under_a_live_job(backend: Backend) -> None:
     job_id = submit(backend).id
     with pytest.raises(datasets.DatasetInUse):
         datasets.delete(backend, PROJECT, "ds_1")
-    jobs.cancel(backend, PROJECT, job_id)
+    steering.cancel(backend, PROJECT, job_id)
     datasets.delete(backend, PROJECT, "ds_1")
     assert jobs.get(backend, PROJECT, job_id).spec["dataset_id"] == "ds_1"
     with pytest.raises(InvalidRequest):

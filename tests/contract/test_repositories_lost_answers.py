@@ -20,11 +20,11 @@ from core.domain.job_state import AttemptOutcome, Stage
 from core.domain.trainer_protocol import Progress, StageChanged, TrainerEvent
 from core.services.attempts import checkpoints, lifecycle, recording
 from core.services.attempts.checkpoints import NewStageOutput
-from core.services.attempts.lifecycle import StoredTree
 from core.services.backend import Backend
 from core.services.datasets import datasets
-from core.services.jobs import jobs
+from core.services.jobs import jobs, repeats, steering
 from core.services.operations import sweep
+from core.storage.trees import StoredTree
 
 Result = TypeVar("Result")
 
@@ -69,9 +69,9 @@ def test_a_whole_run(forgetful: Backend) -> None:
         stage=Stage.SFT, digest="4" * 64, tree=StoredTree(prefix="p/", manifest_sha256="5" * 64), num_bytes=1
     )
     checkpoints.commit_stage_output(forgetful, held, output)
-    assert jobs.pause(forgetful, PROJECT, job_id).job.desired.value == "pause"
+    assert steering.pause(forgetful, PROJECT, job_id).job.desired.value == "pause"
     lifecycle.finish_paused(forgetful, held)
-    jobs.resume(forgetful, PROJECT, job_id)
+    steering.resume(forgetful, PROJECT, job_id)
     held = claim(forgetful)
     assert held.attempt == 2
     resumed = lifecycle.begin(forgetful, held)
@@ -120,10 +120,10 @@ def test_a_failure_a_retry_and_the_deletion_of_both(forgetful: Backend) -> None:
     held = claim(forgetful)
     checkpoint(forgetful, held, 1)
     lifecycle.finish_failed(forgetful, held, FailureCode.BAD_DATA, "x")
-    retried = jobs.retry(forgetful, PROJECT, job_id)
+    retried = repeats.retry(forgetful, PROJECT, job_id)
     assert len(rows_of(forgetful, Checkpoint, retried.id)) == 1
     jobs.delete(forgetful, PROJECT, job_id)
-    jobs.cancel(forgetful, PROJECT, retried.id)
+    steering.cancel(forgetful, PROJECT, retried.id)
     jobs.delete(forgetful, PROJECT, retried.id)
     datasets.delete(forgetful, PROJECT, "ds_1")
     with pytest.raises(jobs.JobNotFound):
@@ -133,7 +133,7 @@ def test_a_failure_a_retry_and_the_deletion_of_both(forgetful: Backend) -> None:
 def test_a_cancelled_run_and_a_lease_taken_away(forgetful: Backend) -> None:
     job_id = submit(forgetful).id
     held = claim(forgetful)
-    jobs.cancel(forgetful, PROJECT, job_id, save=True)
+    steering.cancel(forgetful, PROJECT, job_id, save=True)
     lifecycle.finish_cancelled(forgetful, held, publication(forgetful, held))
     assert kinds(forgetful, job_id).count("cancelled") == 1
 

@@ -32,8 +32,8 @@ from core.services.backend import Backend
 from core.services.base_models import starting_points
 from core.services.curves import pages
 from core.services.curves.pages import MetricsQuery
-from core.services.datasets import datasets, processing
-from core.services.jobs import artifacts, checkpoint_policies, jobs, stored_files
+from core.services.datasets import datasets, intake, processing
+from core.services.jobs import artifacts, checkpoint_policies, jobs, repeats, steering, stored_files
 from core.services.operations import garbage_collection, health
 from core.storage import keys
 from core.storage.object_store import ObjectInfo, ObjectNotFound
@@ -41,10 +41,10 @@ from core.storage.object_store import ObjectInfo, ObjectNotFound
 GOOD_ROWS = [{"prompt": f"Question {i}?", "chosen": f"Yes, {i}.", "rejected": f"No {i}!"} for i in range(5)]
 
 
-def upload(folder: Path, rows: list[dict[str, object]], **fields: object) -> datasets.Upload:
+def upload(folder: Path, rows: list[dict[str, object]], **fields: object) -> intake.Upload:
     path = folder / "upload.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return datasets.Upload(path=path, filename="pairs.jsonl", **fields)  # type: ignore[arg-type]
+    return intake.Upload(path=path, filename="pairs.jsonl", **fields)  # type: ignore[arg-type]
 
 
 def objects(backend: Backend) -> list[str]:
@@ -72,7 +72,7 @@ def test_pages_of_a_curve_join_without_gap(backend: Backend) -> None:
 
 def test_a_data_set_is_taken_in_whole(backend: Backend, tmp_path: Path) -> None:
     file = upload(tmp_path, GOOD_ROWS, name="mine", metadata={"k": "v"})
-    made = datasets.create(backend, PROJECT, file)
+    made = intake.create(backend, PROJECT, file)
     assert made.id.startswith("ds_")
     assert (made.status, made.kind, made.format, made.num_rows, made.num_accepted) == (
         "ready",
@@ -97,7 +97,7 @@ def test_a_data_set_is_taken_in_whole(backend: Backend, tmp_path: Path) -> None:
 
 
 def test_a_forged_cursor_is_a_fault_of_the_request(backend: Backend, tmp_path: Path) -> None:
-    made = datasets.create(backend, PROJECT, upload(tmp_path, GOOD_ROWS))
+    made = intake.create(backend, PROJECT, upload(tmp_path, GOOD_ROWS))
     for cursor in ("Mw", "", "a b", "x", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5"):
         if cursor:
             with pytest.raises(InvalidRequest):
@@ -106,7 +106,7 @@ def test_a_forged_cursor_is_a_fault_of_the_request(backend: Backend, tmp_path: P
 
 def test_a_refused_data_set_leaves_nothing_behind(backend: Backend, tmp_path: Path) -> None:
     with pytest.raises(DatasetRejected) as caught:
-        datasets.create(backend, PROJECT, upload(tmp_path, [*GOOD_ROWS, {"prompt": "only"}]))
+        intake.create(backend, PROJECT, upload(tmp_path, [*GOOD_ROWS, {"prompt": "only"}]))
     assert caught.value.code == "dataset-rejected"
     assert any(issue["line"] == 6 for issue in caught.value.context["report"]["issues"])
     assert datasets.list_page(backend, PROJECT).data == []
@@ -115,7 +115,7 @@ def test_a_refused_data_set_leaves_nothing_behind(backend: Backend, tmp_path: Pa
 
 def test_every_issue_of_a_data_set_can_be_read(backend: Backend, tmp_path: Path) -> None:
     file = upload(tmp_path, [*GOOD_ROWS, {"prompt": "only"}], on_error="skip")
-    made = datasets.create(backend, PROJECT, file)
+    made = intake.create(backend, PROJECT, file)
     assert (made.num_accepted, made.num_rejected) == (5, 1)
     page = datasets.list_issues(backend, PROJECT, made.id)
     assert [issue["line"] for issue in page.data if issue["severity"] == "error"] == [6]
@@ -123,16 +123,16 @@ def test_every_issue_of_a_data_set_can_be_read(backend: Backend, tmp_path: Path)
 
 def test_a_repeated_create_answers_the_data_set_that_is_there(backend: Backend, tmp_path: Path) -> None:
     file = upload(tmp_path, GOOD_ROWS)
-    made = datasets.create(backend, PROJECT, file, dataset_id="ds_fixed")
-    assert datasets.create(backend, PROJECT, file, dataset_id="ds_fixed") == made
-    assert datasets.create_later(backend, PROJECT, file, dataset_id="ds_fixed") == made
+    made = intake.create(backend, PROJECT, file, dataset_id="ds_fixed")
+    assert intake.create(backend, PROJECT, file, dataset_id="ds_fixed") == made
+    assert intake.create_later(backend, PROJECT, file, dataset_id="ds_fixed") == made
 
 
 @pytest.mark.parametrize(("rows", "became"), [(GOOD_ROWS, "ready"), ([{"prompt": "only"}], "rejected")])
 def test_a_data_set_may_be_checked_later(
     backend: Backend, tmp_path: Path, rows: list[dict[str, object]], became: str
 ) -> None:
-    made = datasets.create_later(backend, PROJECT, upload(tmp_path, rows))
+    made = intake.create_later(backend, PROJECT, upload(tmp_path, rows))
     assert made.status == "processing"
     with pytest.raises(datasets.DatasetNotReady):
         datasets.list_rows(backend, PROJECT, made.id)
@@ -154,7 +154,7 @@ def test_a_data_set_may_be_checked_later(
 
 
 def test_a_check_whose_process_died_is_taken_over_and_at_last_given_up(backend: Backend, tmp_path: Path) -> None:
-    made = datasets.create_later(backend, PROJECT, upload(tmp_path, GOOD_ROWS))
+    made = intake.create_later(backend, PROJECT, upload(tmp_path, GOOD_ROWS))
     first = processing.take_next(backend, "dead")
     assert first is not None
     for _ in range(processing.MAX_TRIES):
@@ -173,7 +173,7 @@ def test_the_processor_finds_waiting_data_sets(backend: Backend, tmp_path: Path)
     processor = processing.DatasetProcessor(backend)
     processor.start()
     try:
-        made = datasets.create_later(backend, PROJECT, upload(tmp_path, GOOD_ROWS))
+        made = intake.create_later(backend, PROJECT, upload(tmp_path, GOOD_ROWS))
         processor.notify()
         waiting = threading.Event()
         for _ in range(200):
@@ -186,7 +186,7 @@ def test_the_processor_finds_waiting_data_sets(backend: Backend, tmp_path: Path)
 
 
 def test_a_deleted_data_set_frees_its_objects(backend: Backend, tmp_path: Path) -> None:
-    made = datasets.create(backend, PROJECT, upload(tmp_path, GOOD_ROWS))
+    made = intake.create(backend, PROJECT, upload(tmp_path, GOOD_ROWS))
     assert len(objects(backend)) == 3
     datasets.delete(backend, PROJECT, made.id)
     with pytest.raises(datasets.DatasetNotFound):
@@ -207,12 +207,12 @@ def test_pruned_and_deleted_objects_go_and_named_ones_stay(backend: Backend) -> 
     assert len(objects(backend)) == 2
 
     lifecycle.finish_failed(backend, held, FailureCode.INTERNAL, "x")
-    retried = jobs.retry(backend, PROJECT, job_id)
+    retried = repeats.retry(backend, PROJECT, job_id)
     jobs.delete(backend, PROJECT, job_id)
     garbage_collection.collect(backend)
     kept = [key.split("/")[-2] for key in objects(backend)]
     assert kept == ["dpo-00000002", "dpo-00000003"], "the retried job starts there, or one before if that is damaged"
-    jobs.cancel(backend, PROJECT, retried.id)
+    steering.cancel(backend, PROJECT, retried.id)
     jobs.delete(backend, PROJECT, retried.id)
     garbage_collection.collect(backend)
     assert objects(backend) == []
@@ -240,7 +240,7 @@ class AgedStore:
 
 
 def test_orphans_go_after_a_day_and_nothing_else(backend: Backend, tmp_path: Path) -> None:
-    made = datasets.create(backend, PROJECT, upload(tmp_path, GOOD_ROWS))
+    made = intake.create(backend, PROJECT, upload(tmp_path, GOOD_ROWS))
     job_id = submit(backend, dataset_id=made.id).id
     held = claim(backend)
     checkpoint(backend, held, 1)
@@ -423,7 +423,7 @@ def test_missing_things_are_not_found(backend: Backend) -> None:
     job_id = submit(backend).id
     for look in (
         lambda: jobs.get(backend, PROJECT, "job_none"),
-        lambda: jobs.cancel(backend, PROJECT, "job_none"),
+        lambda: steering.cancel(backend, PROJECT, "job_none"),
         lambda: pages.page(backend, PROJECT, "job_none", MetricsQuery()),
         lambda: checkpoint_policies.list_checkpoints(backend, PROJECT, "job_none"),
         lambda: jobs.patch(backend, "another", job_id, {}),

@@ -13,13 +13,13 @@ from core.database.tables.jobs import Job
 from core.domain.job_state import Stage
 from core.services.attempts import lifecycle
 from core.services.attempts.checkpoints import NewStageOutput, commit_stage_output
-from core.services.attempts.lifecycle import StoredTree
 from core.services.backend import Backend
-from core.services.jobs import artifacts, checkpoint_policies, events, jobs, retention
+from core.services.jobs import artifacts, checkpoint_policies, events, jobs, repeats, retention, steering
 from core.services.jobs.artifacts import ArtifactNotFound
 from core.services.operations import garbage_collection
 from core.services.operations.sweep import Sweeper
 from core.storage import keys
+from core.storage.trees import StoredTree
 
 DAY_SECONDS = 86_400
 
@@ -100,8 +100,8 @@ def test_what_somebody_goes_on_from_stays(database: Database, tmp_path: Path) ->
     running = submit(backend, base_model=base).id
     assert retention.apply(backend) == 0
     assert kinds_stored(backend, base) == ALL
-    retried = jobs.retry(backend, PROJECT, jobs.cancel(backend, PROJECT, running).job.id).id
-    jobs.cancel(backend, PROJECT, retried)
+    retried = repeats.retry(backend, PROJECT, steering.cancel(backend, PROJECT, running).job.id).id
+    steering.cancel(backend, PROJECT, retried)
     assert retention.apply(backend) == 2
     assert kinds_stored(backend, base) == set()
 

@@ -28,7 +28,7 @@ from core.services.attempts import lifecycle, recording
 from core.services.attempts.lifecycle import Claim
 from core.services.backend import Backend
 from core.services.curves import pages
-from core.services.jobs import events, jobs
+from core.services.jobs import events, jobs, steering
 from core.services.operations.sweep import expire, list_leases
 
 MAX_EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "5"))
@@ -214,10 +214,10 @@ class JobHistories(RuleBasedStateMachine):
         model = self.models[job_id]
         if model.is_final and model.status is not JobStatus.CANCELLED:
             with pytest.raises(Conflict):
-                jobs.cancel(self.backend, PROJECT, job_id)
+                steering.cancel(self.backend, PROJECT, job_id)
             return
         is_new = model.desired is not Desired.CANCEL
-        assert jobs.cancel(self.backend, PROJECT, job_id).is_changed is is_new
+        assert steering.cancel(self.backend, PROJECT, job_id).is_changed is is_new
         model.desired = Desired.CANCEL
         if model.status in (JobStatus.QUEUED, JobStatus.PAUSED):
             model.end(JobStatus.CANCELLED)
@@ -227,9 +227,9 @@ class JobHistories(RuleBasedStateMachine):
         model = self.models[job_id]
         if model.is_final or model.desired is Desired.CANCEL:
             with pytest.raises(Conflict):
-                jobs.pause(self.backend, PROJECT, job_id)
+                steering.pause(self.backend, PROJECT, job_id)
             return
-        assert jobs.pause(self.backend, PROJECT, job_id).is_changed is (model.desired is Desired.RUN)
+        assert steering.pause(self.backend, PROJECT, job_id).is_changed is (model.desired is Desired.RUN)
         model.desired = Desired.PAUSE
         if model.status is JobStatus.QUEUED:
             model.status = JobStatus.PAUSED
@@ -239,9 +239,9 @@ class JobHistories(RuleBasedStateMachine):
         model = self.models[job_id]
         if model.is_final or model.desired is Desired.CANCEL:
             with pytest.raises(Conflict):
-                jobs.resume(self.backend, PROJECT, job_id)
+                steering.resume(self.backend, PROJECT, job_id)
             return
-        assert jobs.resume(self.backend, PROJECT, job_id).is_changed is (model.desired is Desired.PAUSE)
+        assert steering.resume(self.backend, PROJECT, job_id).is_changed is (model.desired is Desired.PAUSE)
         model.desired = Desired.RUN
         if model.status is JobStatus.PAUSED:
             model.status = JobStatus.QUEUED
@@ -251,7 +251,7 @@ class JobHistories(RuleBasedStateMachine):
         if not self.models[job_id].is_final:
             with pytest.raises(Conflict):
                 jobs.delete(self.backend, PROJECT, job_id)
-            jobs.cancel(self.backend, PROJECT, job_id)
+            steering.cancel(self.backend, PROJECT, job_id)
             model = self.models[job_id]
             model.desired = Desired.CANCEL
             if model.status is not JobStatus.RUNNING:

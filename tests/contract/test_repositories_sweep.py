@@ -28,7 +28,7 @@ from core.domain.failure_codes import FailureCode
 from core.domain.job_state import MAX_CRASHES, AttemptOutcome
 from core.services.attempts import lifecycle
 from core.services.backend import Backend
-from core.services.jobs import jobs
+from core.services.jobs import steering
 from core.services.operations import sweep
 from core.services.operations.sweep import Lease, LeaseWatch, Sweeper, expire, list_leases
 from core.storage.object_store import ObjectInfo
@@ -102,7 +102,7 @@ def test_an_old_lease_is_not_killed_by_a_watcher_that_just_came(backend: Backend
     assert lifecycle.heartbeat(backend, held).desired == "run"
 
 
-@pytest.mark.parametrize(("wish", "became"), [(jobs.cancel, "cancelled"), (jobs.pause, "paused")])
+@pytest.mark.parametrize(("wish", "became"), [(steering.cancel, "cancelled"), (steering.pause, "paused")])
 def test_the_sweeper_fulfils_wishes_of_dead_workers(backend: Backend, wish: Callable[..., Any], became: str) -> None:
     job_id = submit(backend).id
     held = claim(backend)

@@ -10,9 +10,10 @@ from core.database.tables.objects import StageBuild
 from core.domain.job_state import AttemptOutcome, Stage
 from core.domain.trainer_protocol import StageChanged
 from core.services.attempts import checkpoints, lifecycle, recording, stage_builds
-from core.services.attempts.lifecycle import Claim, StoredTree
+from core.services.attempts.lifecycle import Claim
 from core.services.attempts.stage_builds import Builder
 from core.services.backend import Backend
+from core.storage.trees import StoredTree
 
 DIGEST = "d" * 64
 

@@ -12,9 +12,10 @@ from api_server import RunningApi
 from backends import PROJECT, checkpoint_with_policy, claim, point
 
 from core.services.attempts import lifecycle, recording
-from core.services.attempts.lifecycle import Publication, PublishedFile, StoredTree
+from core.services.attempts.lifecycle import Publication, PublishedFile
 from core.services.jobs import events
 from core.storage import keys
+from core.storage.trees import StoredTree
 from preftune import ApiError, Client, DownloadFailed
 
 FILES = {

@@ -11,8 +11,9 @@ from api_server import RunningApi
 from backends import claim
 
 from core.services.attempts import lifecycle
-from core.services.attempts.lifecycle import Publication, PublishedFile, StoredTree
+from core.services.attempts.lifecycle import Publication, PublishedFile
 from core.storage import keys
+from core.storage.trees import StoredTree
 from preftune import ApiError, Client
 
 MARGINS = (0.5, -1.0, None, 2.0, 0.1)

@@ -14,10 +14,11 @@ from relay import Relay
 from servers import S3Server, run_s3
 
 from core.services.attempts import lifecycle
-from core.services.attempts.lifecycle import Publication, PublishedFile, StoredTree
+from core.services.attempts.lifecycle import Publication, PublishedFile
 from core.services.backend import Backend
 from core.storage import keys
 from core.storage.s3 import S3Access, S3ObjectStore
+from core.storage.trees import StoredTree
 from preftune import Client
 
 MIB = 1024 * 1024

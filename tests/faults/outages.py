@@ -21,7 +21,7 @@ from servers import free_port, run_postgresql, run_redis
 from toy_jobs import attempts_of, checkpoints_of, events, wait_for
 from toy_trainer import Script
 
-from core.services.jobs import jobs
+from core.services.jobs import steering
 from core.storage.trees import read_manifest
 
 MAX_ANSWER_SECONDS = 2.5
@@ -228,7 +228,7 @@ def store_faults(grounds: Grounds, seed: int, trainer: Trainer) -> Outcome:
 def damage(world: World, job_id: str, chance: random.Random) -> list[str]:
     """Of the newest checkpoint: flip a byte, delete an object, or cut the manifest; while the job waits."""
     wait_for(lambda: len(checkpoints_of(world.backend, job_id)) >= 2, "two checkpoints", 240)
-    jobs.pause(world.backend, "default", job_id)
+    steering.pause(world.backend, "default", job_id)
     wait_for(lambda: world.status(job_id) in ("paused", "succeeded"), "the job to pause", 240)
     if world.status(job_id) == "succeeded":
         return []
@@ -246,7 +246,7 @@ def damage(world: World, job_id: str, chance: random.Random) -> list[str]:
         store.delete(newest.prefix + files[0].path)
     else:
         store.put_bytes(newest.prefix + "manifest.json", store.get_bytes(newest.prefix + "manifest.json")[:-3])
-    jobs.resume(world.backend, "default", job_id)
+    steering.resume(world.backend, "default", job_id)
     world.wait_for_all("succeeded", seconds=240)
     kinds = [event.kind for event in events(world.backend, job_id)]
     return [] if "checkpoint_corrupt" in kinds else [f"{what}: nobody noticed the damage"]

@@ -14,7 +14,7 @@ from faults.world import COMBINATIONS, FINAL, Api, Options, World
 from toy_jobs import attempts_of, events, view, wait_for
 from toy_trainer import Script
 
-from core.services.jobs import jobs
+from core.services.jobs import steering
 
 NUM_OPERATIONS = 50
 NUM_USERS = 4
@@ -78,7 +78,7 @@ def settle(world: World, chance: random.Random) -> list[str]:
     wait_for(lambda: all(is_settled(view(world.backend, job_id)) for job_id in left), "the wishes to come true", 240)
     for job_id in left:
         if world.status(job_id) == "paused" and chance.random() < 0.7:
-            jobs.resume(world.backend, PROJECT, job_id)
+            steering.resume(world.backend, PROJECT, job_id)
             world.ledger.must_succeed.add(job_id)
     return [] if world.wait_for_all(*FINAL, "paused", seconds=240) else ["jobs that never end"]
 

@@ -32,7 +32,7 @@ from core.database.session import Database, DatabaseUnavailable
 from core.database.tables.records import JobEvent
 from core.services.attempts import lifecycle
 from core.services.backend import Backend
-from core.services.jobs import artifacts, jobs
+from core.services.jobs import artifacts, steering
 from core.services.operations import sweep
 from core.storage.local import LocalObjectStore
 from core.storage.object_store import StoreUnavailable
@@ -73,7 +73,7 @@ def test_metrics_are_visible_within_a_second(backend: Backend) -> None:
         start, first = time.monotonic(), points(backend, job_id)[-1].step
         wait_for(lambda: points(backend, job_id)[-1].step >= first + 5, "five steps more")
         assert time.monotonic() - start < 5 * 0.1 + 1
-        jobs.cancel(backend, PROJECT, job_id)
+        steering.cancel(backend, PROJECT, job_id)
         wait_for_status(backend, job_id, "cancelled")
 
 
@@ -124,7 +124,7 @@ def test_nonsense_from_a_trainer_is_a_crash(backend: Backend) -> None:
         job_id = submit_toy(backend, Script(says_nonsense=True))
         wait_for(lambda: outcomes(backend, job_id)[:1] == ["crashed"], "the first crash")
         assert any("not a message" in message for message in messages(backend, job_id))
-        jobs.cancel(backend, PROJECT, job_id)
+        steering.cancel(backend, PROJECT, job_id)
         wait_for_status(backend, job_id, "cancelled")
 
 
@@ -133,7 +133,7 @@ def test_cancel_stops_the_trainer(backend: Backend) -> None:
         job_id = submit_toy(backend, SLOW)
         wait_for_step(backend, job_id, "sft", 2)
         start = time.monotonic()
-        jobs.cancel(backend, PROJECT, job_id)
+        steering.cancel(backend, PROJECT, job_id)
         wait_for_status(backend, job_id, "cancelled")
         assert time.monotonic() - start < 2  # a heartbeat and a step
     assert view(backend, job_id).artifact is None
@@ -144,7 +144,7 @@ def test_cancel_with_save_publishes_the_policy_as_it_is(backend: Backend) -> Non
         script = replace(SLOW, steps=300)
         job_id = submit_toy(backend, script)
         wait_for_step(backend, job_id, "sft", 3)
-        jobs.cancel(backend, PROJECT, job_id, save=True)
+        steering.cancel(backend, PROJECT, job_id, save=True)
         job = wait_for_status(backend, job_id, "cancelled")
     assert job.artifact is not None
     assert points(backend, job_id)[-1].step < script.steps
@@ -155,7 +155,7 @@ def test_a_trainer_that_does_not_listen_is_killed(backend: Backend) -> None:
     with InProcessWorker(deaf):
         job_id = submit_toy(deaf, replace(SLOW, steps=400, ignores_stop=True))
         wait_for_step(deaf, job_id, "sft", 1)
-        jobs.cancel(deaf, PROJECT, job_id)
+        steering.cancel(deaf, PROJECT, job_id)
         wait_for_status(deaf, job_id, "cancelled")
     assert points(deaf, job_id)[-1].step < 400
 
@@ -173,11 +173,11 @@ def test_pause_and_resume_lose_no_step(backend: Backend) -> None:
     with InProcessWorker(backend):
         job_id = submit_toy(backend, script)
         wait_for_step(backend, job_id, "dpo", 7)
-        jobs.pause(backend, PROJECT, job_id)
+        steering.pause(backend, PROJECT, job_id)
         wait_for_status(backend, job_id, "paused")
         stopped_at = points(backend, job_id)[-1].step
         assert checkpoints_of(backend, job_id)[-1].step == stopped_at
-        jobs.resume(backend, PROJECT, job_id)
+        steering.resume(backend, PROJECT, job_id)
         wait_for_status(backend, job_id, "succeeded", "failed")
     check_succeeded(backend, job_id, script)
     assert attempts_of(backend, job_id)[1].resume_step == stopped_at
@@ -211,7 +211,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(backend: Backend, dam
     with InProcessWorker(backend):
         job_id = submit_toy(backend, HELD)
         wait_for(lambda: 15 in [one.step for one in checkpoints_of(backend, job_id)][1:], "its checkpoint")
-        jobs.pause(backend, PROJECT, job_id)
+        steering.pause(backend, PROJECT, job_id)
         wait_for_status(backend, job_id, "paused")
         older, newest = checkpoints_of(backend, job_id)[-2:]
         if damage == "flip":
@@ -223,7 +223,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(backend: Backend, dam
         else:
             manifest = backend.store.get_bytes(newest.prefix + "manifest.json")
             backend.store.put_bytes(newest.prefix + "manifest.json", manifest[:-5])
-        jobs.resume(backend, PROJECT, job_id)
+        steering.resume(backend, PROJECT, job_id)
         wait_for_status(backend, job_id, "succeeded", "failed")
     check_succeeded(backend, job_id, HELD)
     assert attempts_of(backend, job_id)[1].resume_step == older.step

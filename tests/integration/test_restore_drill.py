@@ -25,7 +25,7 @@ from core.database.migrate import upgrade
 from core.domain.access import Scope
 from core.services.access import api_keys
 from core.services.backend import Backend, open_backend
-from core.services.jobs import jobs
+from core.services.jobs import steering
 from core.settings import load_settings
 from core.storage import keys
 
@@ -108,7 +108,7 @@ def test_a_restored_deployment_goes_on_where_the_other_was(servers: Servers, tmp
             wait_for_status(backend, finished, "succeeded")
             paused = submit_toy(backend, SLOW, reuse=False)
             wait_for_step(backend, paused, "dpo", PAUSED_AT)
-            jobs.pause(backend, "default", paused)
+            steering.pause(backend, "default", paused)
             wait_for_status(backend, paused, "paused")
         assert PAUSED_AT <= view(backend, paused).progress.step < SLOW.steps, "in the middle"
         kept_objects = objects(backend)
@@ -123,7 +123,7 @@ def test_a_restored_deployment_goes_on_where_the_other_was(servers: Servers, tmp
         assert objects(restored) == kept_objects
         assert api_keys.authenticate(restored, token) is not None
         check_succeeded(restored, finished, QUICK)
-        jobs.resume(restored, "default", paused)
+        steering.resume(restored, "default", paused)
         with InProcessWorker(restored):
             wait_for_status(restored, paused, "succeeded", "failed")
         check_succeeded(restored, paused, SLOW)

@@ -7,12 +7,12 @@ from backends import PROJECT, add_dataset, claim, submit
 
 from core.domain.exports import ExportFormat
 from core.services.attempts import lifecycle
-from core.services.attempts.lifecycle import Publication, PublishedFile, StoredTree
+from core.services.attempts.lifecycle import Publication, PublishedFile
 from core.services.backend import Backend
 from core.services.jobs import artifacts
 from core.services.requests import exports
 from core.storage import keys
-from core.storage.trees import upload_tree
+from core.storage.trees import StoredTree, upload_tree
 from worker.drain import Drain
 from worker.light.exports import Exporting
 from worker.light.lane import LightLane

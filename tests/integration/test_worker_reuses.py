@@ -9,7 +9,7 @@ from toy_trainer import Script
 from trained_jobs import FIELDS, add_rows, fetch_artifact, make_rows, run_to_end
 
 from core.services.backend import Backend
-from core.services.jobs import checkpoint_policies, jobs
+from core.services.jobs import checkpoint_policies, steering
 from worker.app import TRAINER_COMMAND
 
 
@@ -97,12 +97,12 @@ def test_a_waiting_job_can_be_cancelled_and_takes_over_from_a_builder_that_ends(
         waiters = [submit_toy(backend, script) for _ in range(2)]
         for waiter in waiters:
             wait_for(lambda job=waiter: has_waited(backend, job), "waiting", 60)  # type: ignore[misc]
-        jobs.cancel(backend, PROJECT, waiters[0])
+        steering.cancel(backend, PROJECT, waiters[0])
         wait_for_status(backend, waiters[0], "cancelled")
         assert not points(backend, waiters[1])
-        jobs.cancel(backend, PROJECT, builder)
+        steering.cancel(backend, PROJECT, builder)
         wait_for_step(backend, waiters[1], "sft", 1)
-        jobs.cancel(backend, PROJECT, waiters[1])
+        steering.cancel(backend, PROJECT, waiters[1])
         for job_id in (builder, waiters[1]):
             wait_for_status(backend, job_id, "cancelled")
 

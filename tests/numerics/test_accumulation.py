@@ -11,6 +11,7 @@ from packed_rows import make_stock_model, stock_token_logps
 from tiny_runs import RecordingObserver, World, random_pairs, run, weights
 
 from core.domain import metric_names as names
+from core.training.data.columns import Columns, HostColumns, to_host
 from core.training.data.encoded import EncodedData
 from core.training.data.order import Cursor, DataOrder
 from core.training.losses.objective import build_objective
@@ -18,7 +19,6 @@ from core.training.model.loading import load_causal_lm
 from core.training.model.policies import trainable_parameters
 from core.training.observer import Stage
 from core.training.plan import LoraPlan, SftPlan, TrainingPlan
-from core.training.steps.figures import Columns, HostColumns, to_host
 from core.training.steps.optimizer import MasterOptimizer
 from core.training.steps.pairs import DpoTask, PairForward
 from core.training.steps.reference_logps import SplitLogps

@@ -25,6 +25,7 @@ from tiny_runs import (
 )
 
 from core.domain import metric_names as names
+from core.training.data.columns import to_host
 from core.training.data.encoded import EncodedData
 from core.training.data.order import Cursor, DataOrder, partners
 from core.training.failures import BadData
@@ -33,7 +34,6 @@ from core.training.model.loading import load_causal_lm
 from core.training.model.policies import trainable_parameters
 from core.training.observer import Stage
 from core.training.plan import DpoPlan, LoraPlan, ReusePlan, SftPlan, TrainingPlan
-from core.training.steps.figures import to_host
 from core.training.steps.optimizer import MasterOptimizer
 from core.training.steps.reference_logps import SplitLogps
 from core.training.steps.unpaired import UnpairedForward, UnpairedTask

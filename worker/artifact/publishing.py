@@ -11,15 +11,15 @@ from sqlalchemy.orm import Session
 from core.database.repositories import datasets as dataset_rows
 from core.database.repositories import jobs as job_rows
 from core.database.repositories import samples as sample_rows
-from core.domain.event_kinds import PAIRS_FILE, SUMMARY_FILE
+from core.domain.artifact_files import PAIRS_FILE, SUMMARY_FILE
 from core.domain.trainer_protocol import Done, Hello
 from core.failpoints import reach
-from core.services.attempts.lifecycle import Claim, Publication, PublishedFile, StoredTree
+from core.services.attempts.lifecycle import Claim, Publication, PublishedFile
 from core.services.backend import Backend
 from core.services.curves import pages
 from core.services.views import MetricPointView
 from core.storage import keys
-from core.storage.trees import check_stored, upload_tree, write_sums
+from core.storage.trees import StoredTree, check_stored, upload_tree, write_sums
 from worker.artifact.curves_svg import draw_curves
 from worker.artifact.model_card import model_card
 from worker.artifact.report_html import html_report

@@ -10,9 +10,9 @@ from typing import TypeVar
 from core.domain.errors import Unavailable
 from core.failpoints import reach
 from core.services.attempts import checkpoints, lifecycle
-from core.services.attempts.lifecycle import Claim, ResumeFrom, StoredTree
+from core.services.attempts.lifecycle import Claim, ResumeFrom
 from core.services.backend import Backend
-from core.storage.trees import TreeDamaged, fetch_tree
+from core.storage.trees import StoredTree, TreeDamaged, fetch_tree
 from worker.patience import patiently
 
 _OUTAGE_LEASES = 10

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from core import failpoints
 from core.domain.trainer_protocol import (
     MAX_LINE_BYTES,
     SupervisorMessage,
@@ -25,23 +24,11 @@ from core.domain.trainer_protocol import (
     decode_trainer_message,
     encode_message,
 )
+from worker.child_environment import trainer_environment
 
 _MAX_WAITING_MESSAGES = 10_000
 """Beyond that the trainer waits: it is far ahead of the database."""
 _MAX_LOG_LINES = 200
-_KEPT_VARIABLES = (
-    failpoints.VARIABLE,
-    "PATH",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "LD_LIBRARY_PATH",
-    "PYTHONPATH",
-    "VIRTUAL_ENV",
-    "TZ",
-)
-_KEPT_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_")
-_UNTRIMMED = str(16 * 1024**3)
 
 _log = logging.getLogger(__name__)
 
@@ -188,27 +175,3 @@ def _peak_bytes(usage: resource.struct_rusage) -> int | None:
     """The kernel starts counting with what this process had when it started the other: only more than that counts."""
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return usage.ru_maxrss * 1024 if usage.ru_maxrss > own else None
-
-
-def trainer_environment(work_dir: Path, num_threads: int) -> dict[str, str]:
-    """Only what a trainer needs of our environment: no key, no URL of database, broker or store."""
-    kept = {
-        name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
-    }
-    temporary = str(work_dir / "tmp")
-    return kept | {
-        "HOME": temporary,
-        "TMPDIR": temporary,
-        "PYTHONUNBUFFERED": "1",
-        "OMP_NUM_THREADS": str(num_threads),
-        "MKL_NUM_THREADS": str(num_threads),
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "TQDM_DISABLE": "1",  # progress bars do not belong into a log
-        # glibc would give big buffers back to the kernel after each step, and fault them in again: a tenth of the time.
-        "MALLOC_MMAP_THRESHOLD_": _UNTRIMMED,
-        "MALLOC_TRIM_THRESHOLD_": _UNTRIMMED,
-        # Without it cuBLAS cannot be deterministic.
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    }

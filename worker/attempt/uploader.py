@@ -18,10 +18,10 @@ from core.domain.trainer_protocol import CheckpointWritten, StageOutputWritten, 
 from core.failpoints import reach
 from core.services.attempts import checkpoints, recording
 from core.services.attempts.checkpoints import NewCheckpoint, NewStageOutput
-from core.services.attempts.lifecycle import Claim, StoredTree
+from core.services.attempts.lifecycle import Claim
 from core.services.backend import Backend
 from core.storage import keys
-from core.storage.trees import UploadedTree, upload_tree, write_sums
+from core.storage.trees import StoredTree, UploadedTree, upload_tree, write_sums
 from worker.patience import pause_seconds
 
 _MAX_WAITING_OUTPUTS = 8

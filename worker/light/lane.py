@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Protocol
 
 from core.domain.errors import Unavailable
-from core.services.attempts.lifecycle import StoredTree
 from core.services.backend import Backend
 from core.services.requests import requests
 from core.services.requests.requests import RequestLease
-from core.storage.trees import TreeDamaged, fetch_tree
-from worker.attempt.trainer_process import trainer_environment
+from core.storage.trees import StoredTree, TreeDamaged, fetch_tree
+from worker.child_environment import trainer_environment
 from worker.drain import Drain
 from worker.pulse import Beat
 from worker.scratch import WorkerScratch

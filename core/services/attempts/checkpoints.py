@@ -16,10 +16,11 @@ from core.database.tables.jobs import Job
 from core.database.tables.objects import Checkpoint, CheckpointStatus, StageOutput
 from core.domain.job_state import Stage
 from core.failpoints import reach
-from core.services.attempts.lifecycle import Claim, StoredTree, fenced
+from core.services.attempts.lifecycle import Claim, fenced
 from core.services.backend import Backend
 from core.services.ids import new_id
 from core.services.jobs.checkpoint_policies import find_best, validation_values
+from core.storage.trees import StoredTree
 
 MIN_KEPT = 2
 """A corrupt newest checkpoint must leave one to fall back to."""

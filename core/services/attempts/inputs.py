@@ -7,10 +7,11 @@ from sqlalchemy.orm import Session
 
 from core.database.repositories import jobs as job_rows
 from core.domain.errors import Fenced
-from core.services.attempts.lifecycle import Claim, StoredTree
+from core.services.attempts.lifecycle import Claim
 from core.services.backend import Backend
 from core.services.base_models import starting_points
 from core.storage import keys
+from core.storage.trees import StoredTree
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from core.failpoints import reach
 from core.services.attempts import requeue
 from core.services.backend import Backend
 from core.services.ids import new_suffix
+from core.storage.trees import StoredTree
 
 Result = TypeVar("Result")
 
@@ -49,14 +50,6 @@ class HeartbeatReply:
     """With `desired` cancel: publish the policy as it is."""
     remaining_runtime_seconds: float | None
     """Until `max_runtime_seconds`; not positive: end the job as `runtime_exceeded`. None: no limit."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredTree:
-    """A folder of objects, described by its `manifest.json`."""
-
-    prefix: str
-    manifest_sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,10 @@ from core.database.repositories import objects
 from core.database.tables.jobs import Job
 from core.domain.errors import InvalidRequest
 from core.domain.job_state import FINAL_STATUSES
-from core.services.attempts.lifecycle import StoredTree
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.views import BaseModelView, Page
+from core.storage.trees import StoredTree
 
 _JOB = "job_"
 

@@ -1,37 +1,22 @@
 """Data sets: taken in whole or refused whole, read in pages, deleted when no live job needs them."""
 
-import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 from sqlalchemy.orm import Session
 
-from core.database.columns import database_now
 from core.database.repositories import datasets as dataset_rows
 from core.database.repositories import garbage
 from core.database.repositories import jobs as job_rows
 from core.database.tables.datasets import Dataset, DatasetStatus
-from core.datasets.check_process import check_in_child
-from core.datasets.options import CheckOptions, Limits
-from core.datasets.recognition import validate_options
-from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult
-from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import Conflict, InvalidRequest, NotFound
-from core.services.access import projects
 from core.services.backend import Backend
 from core.services.cursors import BAD_CURSOR, decode_cursor, decode_offset, encode_cursor
-from core.services.datasets.scratch import flushed_meanwhile, scratch_folder
-from core.services.ids import new_id
 from core.services.views import Content, DatasetView, Page
-from core.settings import Settings
 from core.storage import keys
 from core.storage.object_store import ObjectStore
 
 MAX_PAGE_BYTES = 8 * 1024**2
-_WAITING = "nobody yet"
 
 
 class DatasetNotFound(NotFound):
@@ -47,72 +32,6 @@ class DatasetNotReady(Conflict):
 class DatasetInUse(Conflict):
     code = "dataset-in-use"
     title = "A job still needs the data set"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Upload:
-    """A file as it came in, spooled; nobody writes to it any more, and it stays the caller's to delete."""
-
-    path: Path
-    filename: str
-    name: str | None = None
-    """Default: the file's name."""
-    kind: DatasetKind = DatasetKind.PREFERENCE
-    format: str = "auto"
-    columns: Mapping[str, str] = field(default_factory=dict)
-    on_error: Literal["reject", "skip"] = "reject"
-    content_encoding: str | None = None
-    metadata: dict[str, str] = field(default_factory=dict)
-
-
-def create(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str | None = None) -> DatasetView:
-    """Check the file and keep it. A refused one leaves nothing behind.
-
-    Raises DatasetRejected with the report, DatasetTooLarge, DatasetUnsupported, QuotaExceeded; InvalidRequest for wrong
-    options.
-    With a `dataset_id` chosen before (see `idempotency`), a repeated call answers what is there.
-    """
-    chosen = dataset_id or new_id("ds")
-    known = _find_known(backend, project_id, dataset_id)
-    if known is not None:
-        return known
-    options = check_options(option_fields(upload), backend.settings)
-    validate_options(options)
-    _require_room(backend, project_id, upload.path)
-    with scratch_folder(backend.settings, "check") as folder:
-        with flushed_meanwhile(upload.path, folder / ROWS_FILE):
-            result = check(backend.settings, upload.path, options, folder)
-        if result.refusal is not None:
-            raise result.error()
-        backend.store.put_file(keys.dataset_original(project_id, chosen), upload.path, is_final=True)
-        store_results(backend.store, project_id, chosen, folder)
-
-    def make_row() -> Dataset:
-        row = _new_row(project_id, chosen, upload, sha256=result.sha256, num_bytes=result.num_bytes)
-        fill_row(row, result)
-        return row
-
-    return _insert(backend, project_id, chosen, make_row)
-
-
-def create_later(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str | None = None) -> DatasetView:
-    """Keep the file and answer at once; `DatasetProcessor` checks it. Raises InvalidRequest for wrong options."""
-    chosen = dataset_id or new_id("ds")
-    known = _find_known(backend, project_id, dataset_id)
-    if known is not None:
-        return known
-    validate_options(check_options(option_fields(upload), backend.settings))
-    _require_room(backend, project_id, upload.path)
-    backend.store.put_file(keys.dataset_original(project_id, chosen), upload.path, is_final=True)
-    num_bytes, sha256 = upload.path.stat().st_size, _sha256(upload.path)
-
-    def make_row() -> Dataset:
-        row = _new_row(project_id, chosen, upload, sha256=sha256, num_bytes=num_bytes)
-        row.lease_owner = _WAITING
-        row.lease_expires_at = database_now()
-        return row
-
-    return _insert(backend, project_id, chosen, make_row)
 
 
 def get(backend: Backend, project_id: str, dataset_id: str) -> DatasetView:
@@ -201,57 +120,6 @@ def delete(backend: Backend, project_id: str, dataset_id: str) -> None:
     backend.database.write(work)
 
 
-def check(settings: Settings, source: Path, options: CheckOptions, folder: Path) -> CheckResult:
-    """Judge the file in a child process; rows and issues are left in `folder`."""
-    return check_in_child(
-        source,
-        options,
-        folder,
-        timeout_seconds=settings.check_timeout_seconds,
-        memory_bytes=settings.check_memory_bytes,
-    )
-
-
-def option_fields(upload: Upload) -> dict[str, Any]:
-    """How to check the file, as kept with the row."""
-    return {
-        "kind": upload.kind.value,
-        "format": upload.format,
-        "columns": dict(upload.columns),
-        "on_error": upload.on_error,
-        "content_encoding": upload.content_encoding,
-        "filename": upload.filename,
-    }
-
-
-def check_options(fields: dict[str, Any], settings: Settings) -> CheckOptions:
-    limits = Limits(
-        max_bytes=settings.max_upload_bytes,
-        max_decompressed_bytes=settings.max_decompressed_bytes,
-        max_line_bytes=settings.max_line_bytes,
-        max_rows=settings.max_rows,
-    )
-    return CheckOptions(**{**fields, "kind": DatasetKind(fields["kind"]), "limits": limits})
-
-
-def store_results(store: ObjectStore, project_id: str, dataset_id: str, folder: Path) -> None:
-    store.put_file(keys.dataset_rows(project_id, dataset_id), folder / ROWS_FILE, is_final=True)
-    store.put_file(keys.dataset_issues(project_id, dataset_id), folder / ISSUES_FILE, is_final=True)
-
-
-def fill_row(row: Dataset, result: CheckResult) -> None:
-    """What the check found; the lease ends with it."""
-    row.status = DatasetStatus.READY if result.refusal is None else DatasetStatus.REJECTED
-    row.format = result.format or row.format
-    row.num_rows = result.num_rows
-    row.num_accepted = result.num_accepted
-    row.num_rejected = result.num_rejected
-    row.num_set_aside = result.num_set_aside
-    row.report = dict(result.report)
-    row.lease_owner = None
-    row.lease_expires_at = None
-
-
 def view(row: Dataset) -> DatasetView:
     return DatasetView(
         id=row.id,
@@ -269,50 +137,6 @@ def view(row: Dataset) -> DatasetView:
         metadata=row.user_metadata,
         created_at=row.created_at,
     )
-
-
-def _new_row(project_id: str, dataset_id: str, upload: Upload, *, sha256: str, num_bytes: int) -> Dataset:
-    return Dataset(
-        id=dataset_id,
-        project_id=project_id,
-        name=upload.name or upload.filename,
-        status=DatasetStatus.PROCESSING,
-        kind=upload.kind,
-        format=upload.format,
-        filename=upload.filename,
-        sha256=sha256,
-        num_bytes=num_bytes,
-        report={},
-        options=option_fields(upload),
-        user_metadata=upload.metadata,
-        created_at=database_now(),
-    )
-
-
-def _insert(backend: Backend, project_id: str, dataset_id: str, make_row: Callable[[], Dataset]) -> DatasetView:
-    def work(session: Session) -> DatasetView:
-        row = dataset_rows.find_dataset(session, project_id, dataset_id)
-        if row is None:
-            row = make_row()
-            projects.require_room(session, project_id, row.num_bytes)
-            session.add(row)
-            session.flush()
-        return view(row)
-
-    return backend.database.write(work)
-
-
-def _require_room(backend: Backend, project_id: str, path: Path) -> None:
-    """Before anything is done with the file; asked again when it is recorded."""
-    num_bytes = path.stat().st_size
-    backend.database.write(lambda session: projects.require_room(session, project_id, num_bytes))
-
-
-def _find_known(backend: Backend, project_id: str, dataset_id: str | None) -> DatasetView | None:
-    if dataset_id is None:
-        return None
-    row = backend.database.read(lambda session: dataset_rows.find_dataset(session, project_id, dataset_id))
-    return view(row) if row else None
 
 
 def _read(backend: Backend, project_id: str, dataset_id: str) -> Dataset:
@@ -345,8 +169,3 @@ def _read_lines(
     except orjson.JSONDecodeError:
         raise InvalidRequest(BAD_CURSOR) from None
     return Page(data=data, next_cursor=encode_cursor(str(position)) if is_more else None)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,7 +21,7 @@ from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound, TooLarge
 from core.services.access import projects
 from core.services.backend import Backend
-from core.services.datasets import datasets
+from core.services.datasets import datasets, intake
 from core.services.datasets.scratch import scratch_folder
 from core.services.ids import new_id
 from core.services.views import DatasetView, UploadPartView, UploadView
@@ -98,7 +98,7 @@ def create(backend: Backend, project_id: str, new: NewUpload, *, upload_id: str 
     limit = min(backend.settings.max_upload_bytes, MAX_PARTS * MAX_PART_BYTES)
     if new.num_bytes > limit:
         raise AnnouncedTooLarge(f"The file has {new.num_bytes:,} bytes; {limit:,} are allowed. Split it.")
-    validate_options(datasets.check_options(_check_fields(new.options, new.filename), backend.settings))
+    validate_options(intake.check_options(_check_fields(new.options, new.filename), backend.settings))
     chosen = upload_id or new_id("upl")
 
     def work(session: Session) -> UploadView:
@@ -191,11 +191,11 @@ def complete(backend: Backend, project_id: str, upload_id: str, *, is_later: boo
     dataset_id = upload.dataset_id or ""
     if upload.status is UploadStatus.COMPLETED:
         return datasets.get(backend, project_id, dataset_id)
-    take = datasets.create_later if is_later else datasets.create
+    take = intake.create_later if is_later else intake.create
     with scratch_folder(backend.settings, "assemble") as folder:
         path = folder / "file"
         _assemble(backend, upload, parts, path)
-        file = datasets.Upload(
+        file = intake.Upload(
             path=path,
             filename=upload.filename or upload.name or UNNAMED,
             name=upload.name,

@@ -19,7 +19,7 @@ from core.datasets.result import CheckResult
 from core.domain.errors import DomainError
 from core.domain.issue_codes import IssueCode
 from core.services.backend import Backend
-from core.services.datasets import datasets
+from core.services.datasets import intake
 from core.services.datasets.scratch import scratch_folder
 from core.services.ids import new_suffix
 from core.storage import keys
@@ -134,19 +134,19 @@ def process(backend: Backend, task: Task) -> None:
     if task.num_tries > MAX_TRIES:
         _conclude(backend, task, _GAVE_UP)
         return
-    options = datasets.check_options(task.options, backend.settings)
+    options = intake.check_options(task.options, backend.settings)
     with scratch_folder(backend.settings, "check") as folder:
         source = folder / "original"
         backend.store.get_file(keys.dataset_original(task.project_id, task.id), source)
         outcome = _check(backend, options, source)
         if isinstance(outcome, CheckResult) and outcome.refusal is None:
-            datasets.store_results(backend.store, task.project_id, task.id, folder)
+            intake.store_results(backend.store, task.project_id, task.id, folder)
     _conclude(backend, task, outcome)
 
 
 def _check(backend: Backend, options: CheckOptions, source: Path) -> CheckResult | str:
     try:
-        return datasets.check(backend.settings, source, options, source.parent)
+        return intake.check(backend.settings, source, options, source.parent)
     except DomainError as error:
         if error.kind == "unavailable":
             raise
@@ -159,7 +159,7 @@ def _conclude(backend: Backend, task: Task, outcome: CheckResult | str) -> None:
         if row is None or row.status is not DatasetStatus.PROCESSING or row.lease_owner != task.owner:
             return
         if isinstance(outcome, CheckResult):
-            datasets.fill_row(row, outcome)
+            intake.fill_row(row, outcome)
         else:
             _refuse(row, outcome)
         if not isinstance(outcome, CheckResult) or outcome.refusal is not None:

@@ -6,8 +6,7 @@ from core.database.repositories import objects
 from core.domain.errors import NotFound
 from core.services.backend import Backend
 from core.services.jobs import jobs
-from core.services.jobs.stored_files import StoredFile
-from core.services.views import ArtifactView
+from core.services.views import ArtifactView, StoredFile
 
 
 class ArtifactNotFound(NotFound):

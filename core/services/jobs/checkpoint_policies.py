@@ -13,8 +13,8 @@ from core.domain.errors import NotFound
 from core.domain.job_state import Stage
 from core.services.backend import Backend
 from core.services.jobs import jobs
-from core.services.jobs.stored_files import StoredFile, list_tree
-from core.services.views import CheckpointView
+from core.services.jobs.stored_files import list_tree
+from core.services.views import CheckpointView, StoredFile
 
 
 class CheckpointNotFound(NotFound):

@@ -13,8 +13,8 @@ from core.domain.errors import InvalidRequest, NotFound
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.jobs import artifacts
-from core.services.jobs.stored_files import StoredFile, read_file
-from core.services.views import Page
+from core.services.jobs.stored_files import read_file
+from core.services.views import Page, StoredFile
 
 PAIRS_FILE = "pairs.jsonl"
 FLAGS = ("likely_mislabelled", "never_learned", "already_satisfied", "forgotten", "truncated")

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import structlog
 from sqlalchemy.orm import Session
@@ -11,6 +10,7 @@ from core.database.repositories import jobs as job_rows
 from core.database.repositories.events import EventDraft, append_event
 from core.domain.errors import Unavailable
 from core.services.backend import Backend
+from core.services.views import StoredFile
 from core.storage.object_store import StoreUnavailable
 from core.storage.trees import MANIFEST, MAX_READS, TreeDamaged, read_manifest
 
@@ -20,16 +20,6 @@ _log = structlog.get_logger(__name__)
 class ObjectDamaged(Unavailable):
     code = "object-damaged"
     title = "A stored object is not what was stored"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredFile:
-    path: str
-    """Inside its folder, with `/`."""
-    num_bytes: int
-    sha256: str
-    key: str
-    """In the object store; not for users."""
 
 
 def list_tree(backend: Backend, prefix: str, manifest_sha256: str) -> list[StoredFile]:

@@ -18,13 +18,13 @@ from core.database.tables.objects import ArtifactFile
 from core.database.tables.requests import LeasedRequest, RequestStatus
 from core.domain.errors import Conflict, InvalidRequest, NotFound
 from core.domain.exports import GGUF_ARCHITECTURES, ExportFormat, export_path
-from core.services.attempts.lifecycle import StoredTree
 from core.services.backend import Backend
 from core.services.ids import new_id
 from core.services.jobs import jobs
 from core.services.requests import requests as light_requests
 from core.services.requests.requests import RequestLease
 from core.storage import keys
+from core.storage.trees import StoredTree
 
 MAX_WAITING = 20
 """Requests of a project that are not done."""

@@ -17,7 +17,6 @@ from core.database.tables.requests import LeasedRequest, RequestStatus
 from core.database.tables.scores import ScoreRequest
 from core.domain.errors import Conflict, NotFound
 from core.domain.variants import get_variant
-from core.services.attempts.lifecycle import StoredTree
 from core.services.backend import Backend
 from core.services.base_models import starting_points
 from core.services.ids import new_id
@@ -25,6 +24,7 @@ from core.services.jobs import jobs
 from core.services.requests import requests as light_requests
 from core.services.requests.requests import RequestLease
 from core.storage.object_store import ObjectNotFound
+from core.storage.trees import StoredTree
 
 MAX_WAITING = 100
 """Requests of a project that are not done."""

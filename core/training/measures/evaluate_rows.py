@@ -5,10 +5,10 @@ from typing import Protocol
 
 import torch
 
+from core.training.data.columns import Columns, HostColumns, to_host
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import PackedBatch
 from core.training.data.token_budget import TokenBudget
-from core.training.steps.figures import Columns, HostColumns, to_host
 from core.training.steps.reference_pass import row_groups
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from core.training.data.encoded import EncodedData
 from core.training.observer import JsonValue
 from core.training.seeding import derive_seed
-from core.training.steps.pairs import PairTable
+from core.training.steps.pair_table import PairTable
 from core.training.steps.reference_logps import SplitLogps
 
 NUM_RESAMPLES = 4000

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from core.training.data.columns import HostColumns
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import pack_step
 from core.training.data.token_budget import TokenBudget
 from core.training.losses.objective import Objective
 from core.training.measures.evaluate_rows import evaluate_rows
 from core.training.model.logps import pair_logps
-from core.training.steps.figures import HostColumns, PairColumn
+from core.training.steps.figures import PairColumn
 from core.training.steps.pairs import PairForward
 from core.training.steps.reference_logps import SplitLogps
 from core.training.steps.reference_pass import row_groups

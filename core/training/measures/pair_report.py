@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from core.training.data.encoded import EncodedData
 from core.training.measures import pair_flags
 from core.training.steps.figures import gradient_weights
-from core.training.steps.pairs import PairTable
+from core.training.steps.pair_table import PairTable
 from core.training.steps.reference_logps import SplitLogps
 
 FloatArray = NDArray[np.floating]

@@ -13,11 +13,12 @@ import numpy as np
 
 from core.domain import metric_names as names
 from core.training.checkpoints.writer import CheckpointWriter
+from core.training.data.columns import HostColumns
 from core.training.failures import NonFiniteLoss, TrainingStopped
 from core.training.observer import MetricPoint, Observer, Stage, StopRequest
 from core.training.plan import EarlyStoppingPlan
 from core.training.stages.run import LoopEnd, LoopProgress, StageRun
-from core.training.steps.figures import Figures, HostColumns, peak_memory_bytes
+from core.training.steps.figures import Figures, peak_memory_bytes
 from core.training.steps.schedule import learning_rate_at
 
 MAX_LINES_NAMED = 5

@@ -1,14 +1,13 @@
 """The preference stage with its reference before it and its evaluation after it."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import cast
 
 from torch import Tensor
-from transformers import PreTrainedModel
 
+from core.training.data.columns import HostColumns
 from core.training.data.encoded import EncodedData
 from core.training.data.order import epoch_permutation
 from core.training.losses.objective import UnpairedObjective
@@ -25,32 +24,18 @@ from core.training.seeding import derive_seed, seed_all
 from core.training.stages.context import RunContext
 from core.training.stages.loop import TrainingLoop, Validation
 from core.training.stages.micro_batch import fit_to_memory
+from core.training.stages.outcome import SavedPolicy, TrainedPolicy
 from core.training.stages.reference import fill_reference
 from core.training.stages.run import StageRun
-from core.training.stages.sft import SavedPolicy
-from core.training.steps.figures import Figures, HostColumns
+from core.training.steps.figures import Figures
 from core.training.steps.optimizer import MasterOptimizer
-from core.training.steps.pairs import DpoTask, PairForward, PairTable
+from core.training.steps.pair_table import PairTable
+from core.training.steps.pairs import DpoTask, PairForward
 from core.training.steps.reference_logps import TRAIN, VALIDATION, ReferenceLogps, SplitLogps
 from core.training.steps.reference_pass import ReferencePass
 from core.training.steps.unpaired import UnpairedForward, UnpairedTask
 
 PAIRS_FILE = "pairs.jsonl"
-
-
-@dataclass(frozen=True)
-class TrainedPolicy:
-    """DPO's outcome."""
-
-    model: PreTrainedModel
-    step: int
-    evaluation: Figures
-    samples: tuple[Sample, ...]
-    drawn: tuple[list[int], ...]
-    """One answer to each sample prompt, drawn at temperature 1."""
-    summary: Mapping[str, JsonValue]
-    """What the held-out pairs say of it (`core.training.measures.held_out`)."""
-    pairs_file: Path
 
 
 class DpoStage:

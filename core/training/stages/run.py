@@ -5,48 +5,24 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from core.training.checkpoints.files import Checkpoint, copy_exactly
 from core.training.checkpoints.writer import Snapshot
-from core.training.data.encoded import EncodedData
+from core.training.data.columns import HostColumns, to_host
 from core.training.data.order import Cursor, DataOrder
-from core.training.data.packing import PackedBatch
 from core.training.data.token_budget import TokenBudget
 from core.training.failures import BadCheckpoint
-from core.training.observer import JsonValue, Observer, Stage
+from core.training.observer import JsonValue, Observer
 from core.training.plan import SftPlan
 from core.training.ranks import ALONE, Ranks
 from core.training.seeding import capture_rng, restore_rng
-from core.training.steps.figures import Columns, Figures, HostColumns, to_host
+from core.training.steps.figures import Figures
 from core.training.steps.optimizer import MasterOptimizer
-
-
-class StageTask(Protocol):
-    """What differs between SFT and DPO."""
-
-    stage: Literal[Stage.SFT, Stage.DPO]
-    data: EncodedData
-
-    def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]:
-        """The rows of one step as micro-batches."""
-        ...
-
-    def backward(self, batches: Sequence[PackedBatch]) -> list[Columns]:
-        """Adds the gradient of the step's loss, and returns values of every row; column 0 is its loss."""
-        ...
-
-    def figures(self, host: HostColumns) -> Figures: ...
-
-    def record(self, host: HostColumns) -> None:
-        """Keeps what the task wants to remember of rows."""
-
-    def state(self) -> dict[str, Tensor]:
-        """What `record` kept, for checkpoints; copying into these tensors restores it."""
-        ...
+from core.training.steps.task import StageTask
 
 
 class LoopEnd(StrEnum):

@@ -1,11 +1,9 @@
 """The SFT stage: from the base model to the policy that DPO starts from."""
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from transformers import PreTrainedModel
 
 from core.training.checkpoints.digests import sft_digest
 from core.training.data.encoded import EncodedData
@@ -27,18 +25,10 @@ from core.training.seeding import derive_seed, seed_all
 from core.training.stages.context import RunContext, open_rows
 from core.training.stages.loop import TrainingLoop
 from core.training.stages.micro_batch import fit_to_memory
+from core.training.stages.outcome import SavedPolicy
 from core.training.stages.run import LoopEnd, StageRun
 from core.training.steps.optimizer import MasterOptimizer
 from core.training.steps.sft import SftTask
-
-
-@dataclass(frozen=True)
-class SavedPolicy:
-    """The observer asked to finish with the policy as it is, before DPO began."""
-
-    model: PreTrainedModel
-    stage: Stage
-    step: int
 
 
 def provide_sft_policy(context: RunContext) -> PolicySource | SavedPolicy:

@@ -11,15 +11,14 @@ import math
 import resource
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from core.domain import metric_names as names
+from core.training.data.columns import Columns
 from core.training.losses.values import PairLogps, PairLosses
 
 Figures = dict[str, float | None]
@@ -39,16 +38,6 @@ class PairColumn(IntEnum):
     """Tokens of the chosen response over those of the rejected one."""
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Values of some rows, on the device."""
-
-    rows: tuple[int, ...]
-    """[B] rows of the data set."""
-    values: Tensor
-    """[C, B] float32, detached."""
-
-
 def pair_columns(rows: Sequence[int], policy: PairLogps, reference: PairLogps | None, result: PairLosses) -> Columns:
     """The columns of `PairColumn`."""
     losses = result.losses.detach()
@@ -63,44 +52,6 @@ def pair_columns(rows: Sequence[int], policy: PairLogps, reference: PairLogps | 
         policy.chosen.num_tokens - policy.rejected.num_tokens,
     )
     return Columns(tuple(rows), torch.stack([column.float() for column in values]))
-
-
-@dataclass(frozen=True)
-class HostColumns:
-    """All rows of a step (or of a data set) on the host, in the order asked for."""
-
-    rows: tuple[int, ...]
-    values: NDArray[np.float64]
-    """[C, B]"""
-    extra: NDArray[np.float64]
-    """Scalars that came along."""
-
-
-@dataclass(frozen=True)
-class Rewards:
-    """Implicit rewards of rows; an unpaired row is taken as a pair whose other response has reward 0."""
-
-    rows: tuple[int, ...]
-    """[B]"""
-    chosen: NDArray[np.float64]
-    """[B]"""
-    rejected: NDArray[np.float64]
-    """[B]"""
-
-
-def to_host(parts: Sequence[Columns], order: Sequence[int], *extra: Tensor) -> HostColumns:
-    """One transfer for everything.
-
-    Args:
-        order: the rows of all parts together, as the result shall have them.
-        extra: scalars on the same device.
-    """
-    width = sum(len(part.rows) for part in parts)
-    flat = torch.cat([torch.cat([part.values for part in parts], dim=1).flatten(), *(one.view(1) for one in extra)])
-    numbers = flat.double().cpu().numpy()
-    values = numbers[: len(numbers) - len(extra)].reshape(-1, width)
-    place = {row: position for position, row in enumerate(row for part in parts for row in part.rows)}
-    return HostColumns(tuple(order), values[:, [place[row] for row in order]], numbers[len(numbers) - len(extra) :])
 
 
 def pair_figures(values: NDArray[np.float64]) -> Figures:

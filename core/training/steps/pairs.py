@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from core.training.data.columns import Columns, HostColumns, Rewards
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import PackedBatch, pack_step
 from core.training.losses.objective import Objective
@@ -16,7 +16,8 @@ from core.training.losses.values import PairLogps, ResponseLogps
 from core.training.model.logps import pair_logps
 from core.training.observer import Stage
 from core.training.ranks import ALONE, Ranks, Turn
-from core.training.steps.figures import Columns, Figures, HostColumns, PairColumn, Rewards, pair_columns, pair_figures
+from core.training.steps.figures import Figures, PairColumn, pair_columns, pair_figures
+from core.training.steps.pair_table import PairTable
 from core.training.steps.reference_logps import SplitLogps
 
 
@@ -126,39 +127,6 @@ class DpoTask:
             torch.autograd.backward([again.chosen.sums, again.rejected.sums], slopes)
         whole = Turn(batches[0], counts=self._forward.ranks.is_leader)  # every rank knows all; one tells
         return [whole.columns(pair_columns(rows, policy, reference, result))]
-
-
-class PairTable:
-    """Rewards of every training pair when it was first and last taken: what became of it."""
-
-    def __init__(self, num_rows: int) -> None:
-        self.first_margins = np.full(num_rows, np.nan, np.float32)
-        """[N] NaN for a pair not taken yet."""
-        self.last_chosen = np.full(num_rows, np.nan, np.float32)
-        self.last_rejected = np.full(num_rows, np.nan, np.float32)
-        self.best_margins = np.full(num_rows, np.nan, np.float32)
-        """[N] the largest that training has seen."""
-
-    def record(self, rewards: Rewards) -> None:
-        rows = np.asarray(rewards.rows)
-        is_new = np.isnan(self.first_margins[rows])
-        self.first_margins[rows[is_new]] = (rewards.chosen - rewards.rejected)[is_new]
-        self.best_margins[rows] = np.fmax(self.best_margins[rows], rewards.chosen - rewards.rejected)
-        self.settle(rewards)
-
-    def settle(self, rewards: Rewards) -> None:
-        """Rewards under the final policy: the last ones, but no part of the way there."""
-        rows = np.asarray(rewards.rows)
-        self.last_chosen[rows], self.last_rejected[rows] = rewards.chosen, rewards.rejected
-
-    def state(self) -> dict[str, Tensor]:
-        """Sharing memory with the table."""
-        return {
-            "first_margins": torch.from_numpy(self.first_margins),
-            "last_chosen": torch.from_numpy(self.last_chosen),
-            "last_rejected": torch.from_numpy(self.last_rejected),
-            "best_margins": torch.from_numpy(self.best_margins),
-        }
 
 
 def concatenate_pairs(parts: Sequence[PairLogps]) -> PairLogps:

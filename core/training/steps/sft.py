@@ -13,12 +13,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.domain import metric_names as names
+from core.training.data.columns import Columns, HostColumns
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import PackedBatch, Side, pack_responses, split_micro_batches, spread
 from core.training.model.logps import response_logps
 from core.training.observer import Stage
 from core.training.ranks import ALONE, Ranks
-from core.training.steps.figures import Columns, Figures, HostColumns, finite
+from core.training.steps.figures import Figures, finite
 
 
 class SftTask:

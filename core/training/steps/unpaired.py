@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from core.training.data.columns import Columns, HostColumns, Rewards
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import PackedBatch, pack_step
 from core.training.losses.objective import UnpairedObjective
@@ -21,8 +22,8 @@ from core.training.losses.values import UnpairedLosses
 from core.training.model.logps import response_logps
 from core.training.observer import Stage
 from core.training.ranks import ALONE, Ranks
-from core.training.steps.figures import Columns, Figures, HostColumns, Rewards, UnpairedColumn, unpaired_figures
-from core.training.steps.pairs import PairTable
+from core.training.steps.figures import Figures, UnpairedColumn, unpaired_figures
+from core.training.steps.pair_table import PairTable
 from core.training.steps.reference_logps import SplitLogps
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from core.services.jobs.stored_files import ObjectDamaged, StoredFile, read_file
+from core.services.jobs.stored_files import ObjectDamaged, read_file
+from core.services.views import StoredFile
 from core.storage.object_store import StoreUnavailable
 
 CHUNKS = [b"one", b"two", b"three"]

@@ -10,7 +10,7 @@ from tiny_runs import write_data
 
 from core.training.data.encoded import EncodedData
 from core.training.measures.held_out import describe_held_out
-from core.training.steps.pairs import PairTable
+from core.training.steps.pair_table import PairTable
 from core.training.steps.reference_logps import SplitLogps
 
 

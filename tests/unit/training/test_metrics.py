@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from core.domain import metric_names as names
-from core.training.steps.figures import Columns, PairColumn, gradient_weights, pair_figures, to_host
+from core.training.data.columns import Columns, to_host
+from core.training.steps.figures import PairColumn, gradient_weights, pair_figures
 
 
 def table(chosen: list[float], rejected: list[float], **columns: list[float]) -> np.ndarray:

@@ -23,8 +23,9 @@ from pydantic import ValidationError
 
 from core.base_models.folder import SIDE_FILES, TOKENIZER_FILE
 from core.datasets.editing import UnknownLines
+from core.domain.artifact_files import PAIRS_FILE, SUMMARY_FILE
 from core.domain.errors import DomainError
-from core.domain.event_kinds import CHECKPOINT_UNUSABLE, PAIRS_FILE, SLOW_PRECISION, SUMMARY_FILE
+from core.domain.event_kinds import CHECKPOINT_UNUSABLE, SLOW_PRECISION
 from core.domain.failure_codes import FailureCode
 from core.domain.job_spec import JobSpec, resolve_staged
 from core.domain.trainer_protocol import (

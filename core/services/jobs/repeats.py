@@ -1,0 +1,114 @@
+"""Retry and rerun: a new job from the settings and checkpoints of an ended one."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_now
+from core.database.repositories import jobs as job_rows
+from core.database.repositories import metric_blocks, metrics, objects
+from core.database.tables.jobs import Job
+from core.database.tables.objects import Checkpoint, CheckpointStatus
+from core.domain.errors import Conflict
+from core.domain.job_spec import JobRequest
+from core.domain.job_state import FINAL_STATUSES, JobStatus
+from core.failpoints import reach
+from core.services.backend import Backend
+from core.services.ids import new_id
+from core.services.jobs import submission
+from core.services.jobs.jobs import find, get, lock, submit
+from core.services.jobs.view import view_job
+from core.services.views import JobView
+
+
+class JobNotRetryable(Conflict):
+    code = "job-not-retryable"
+    title = "The job cannot be retried"
+
+
+class JobNotRerunnable(Conflict):
+    code = "job-not-rerunnable"
+    title = "The job cannot be run again yet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataChange:
+    """Lines of the uploaded file."""
+
+    exclude_lines: Collection[int]
+    swap_lines: Collection[int]
+
+
+def retry(backend: Backend, project_id: str, job_id: str, *, new_job_id: str | None = None) -> JobView:
+    """A new job with the same settings that goes on from the newest intact checkpoint. Raises JobNotRetryable."""
+    chosen = new_job_id or new_id("job")
+    requested = backend.database.read(lambda session: find(session, project_id, job_id).requested)
+    draft = submission.prepare(backend, JobRequest.model_validate(requested))
+
+    def work(session: Session) -> JobView:
+        known = job_rows.find_job(session, project_id, chosen)
+        if known is not None:
+            return view_job(session, known)
+        source = lock(session, project_id, job_id)
+        if source.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
+            raise JobNotRetryable(f"The job is {source.status.value}; only failed and cancelled ones can be retried.")
+        job = submission.insert(session, project_id, chosen, draft, source)
+        job.spec = source.spec
+        job.name, job.user_metadata, job.priority = source.name, source.user_metadata, source.priority
+        _inherit(session, job, objects.list_checkpoints(session, source.id))
+        session.flush()
+        reach("retry.in_transaction")
+        return view_job(session, job)
+
+    view = backend.database.write(work)
+    backend.queue.wake()
+    return view
+
+
+def rerun(
+    backend: Backend, project_id: str, job_id: str, change: DataChange, *, new_job_id: str | None = None
+) -> JobView:
+    """The same request again, from the start, with lines left out or turned round besides those it names itself.
+
+    A line that the job swaps and `change` swaps as well is as it was uploaded. Raises JobNotRerunnable.
+    """
+    source = get(backend, project_id, job_id)
+    if source.status not in FINAL_STATUSES:
+        raise JobNotRerunnable(f"The job is {source.status.value}; wait until it has ended, or submit another one.")
+    request = JobRequest.model_validate(source.requested)
+    excluded = {*request.exclude_lines, *change.exclude_lines}
+    swapped = ({*request.swap_lines} ^ {*change.swap_lines}) - excluded
+    values = source.requested | {"exclude_lines": sorted(excluded), "swap_lines": sorted(swapped)}
+    return submit(backend, project_id, JobRequest.model_validate(values), job_id=new_job_id, source_id=job_id)
+
+
+def _inherit(session: Session, job: Job, checkpoints: list[Checkpoint]) -> None:
+    """Let the new job start at another's newest checkpoint, with the curve up to there.
+
+    The older ones come along: should the newest turn out to be damaged, the attempt falls back to them.
+    """
+    newest_at = {(checkpoint.stage, checkpoint.step): checkpoint for checkpoint in reversed(checkpoints)}
+    session.add_all(
+        Checkpoint(
+            id=new_id("ckpt"),
+            job_id=job.id,
+            project_id=job.project_id,
+            attempt=0,
+            stage=checkpoint.stage,
+            step=checkpoint.step,
+            status=CheckpointStatus.COMMITTED,
+            prefix=checkpoint.prefix,
+            manifest_sha256=checkpoint.manifest_sha256,
+            num_bytes=checkpoint.num_bytes,
+            policy_prefix=checkpoint.policy_prefix,
+            policy_manifest_sha256=checkpoint.policy_manifest_sha256,
+            policy_num_bytes=checkpoint.policy_num_bytes,
+            created_at=database_now(),
+        )
+        for checkpoint in newest_at.values()
+    )
+    if checkpoints:
+        point = metrics.ResumePoint(stage=checkpoints[0].stage, step=checkpoints[0].step)
+        metrics.copy_points(session, checkpoints[0].job_id, job, point)
+        metric_blocks.copy_blocks(session, checkpoints[0].job_id, job, point)

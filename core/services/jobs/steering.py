@@ -1,0 +1,108 @@
+"""Cancel, pause and resume: what a user wants of a job that exists."""
+
+from collections.abc import Callable
+
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_now
+from core.database.repositories.events import EventDraft, append_event
+from core.database.repositories.transitions import Move, move
+from core.database.tables.jobs import Job
+from core.domain.errors import Conflict
+from core.domain.job_state import FINAL_STATUSES, Desired, JobStatus
+from core.failpoints import reach
+from core.services.backend import Backend
+from core.services.jobs.jobs import lock
+from core.services.jobs.view import view_job
+from core.services.views import JobChange
+
+
+class JobNotCancellable(Conflict):
+    code = "job-not-cancellable"
+    title = "The job cannot be cancelled"
+
+
+class JobNotPausable(Conflict):
+    code = "job-not-pausable"
+    title = "The job cannot be paused"
+
+
+class JobNotResumable(Conflict):
+    code = "job-not-resumable"
+    title = "The job cannot be resumed"
+
+
+def cancel(backend: Backend, project_id: str, job_id: str, *, save: bool = False) -> JobChange:
+    """End the job; with `save` the policy of a running job is published as it is. Raises JobNotCancellable."""
+
+    def work(session: Session, job: Job) -> bool:
+        if job.status is JobStatus.CANCELLED or (job.status is JobStatus.RUNNING and job.desired is Desired.CANCEL):
+            return False
+        if job.status in FINAL_STATUSES:
+            raise JobNotCancellable(f"The job has {job.status.value} already.")
+        if job.status is JobStatus.RUNNING:
+            job.saves_on_cancel = save
+            _wish(session, job, Desired.CANCEL, "cancel_requested", "The user asked to cancel the job.")
+            return True
+        if save:
+            raise JobNotCancellable(f"The job is {job.status.value}: there is no running policy to save.")
+        move(session, job, Move(to=JobStatus.CANCELLED, event=EventDraft(kind="cancelled", message="Cancelled.")))
+        return True
+
+    return _change(backend, project_id, job_id, work)
+
+
+def pause(backend: Backend, project_id: str, job_id: str) -> JobChange:
+    """Stop behind a checkpoint and give the device back. Raises JobNotPausable."""
+
+    def work(session: Session, job: Job) -> bool:
+        if job.desired is Desired.PAUSE and job.status not in FINAL_STATUSES:
+            return False
+        if job.status in FINAL_STATUSES or job.desired is Desired.CANCEL:
+            state = job.status.value if job.status in FINAL_STATUSES else "being cancelled"
+            raise JobNotPausable(f"The job is {state}.")
+        if job.status is JobStatus.RUNNING:
+            _wish(session, job, Desired.PAUSE, "pause_requested", "The user asked to pause the job.")
+        else:
+            move(session, job, Move(to=JobStatus.PAUSED, event=EventDraft(kind="paused", message="Paused.")))
+        return True
+
+    return _change(backend, project_id, job_id, work)
+
+
+def resume(backend: Backend, project_id: str, job_id: str) -> JobChange:
+    """Queue a paused job again, or take a wish to pause back. Raises JobNotResumable."""
+
+    def work(session: Session, job: Job) -> bool:
+        if job.status in FINAL_STATUSES or job.desired is Desired.CANCEL:
+            state = job.status.value if job.status in FINAL_STATUSES else "being cancelled"
+            raise JobNotResumable(f"The job is {state}.")
+        if job.status is JobStatus.PAUSED:
+            event = EventDraft(kind="resumed", message="Queued again by the user.")
+            values = {"next_run_at": database_now(), "wake_sent_at": None}
+            move(session, job, Move(to=JobStatus.QUEUED, event=event, values=values))
+            return True
+        if job.desired is Desired.RUN:
+            return False
+        _wish(session, job, Desired.RUN, "resume_requested", "The user took the wish to pause back.")
+        return True
+
+    change = _change(backend, project_id, job_id, work)
+    backend.queue.wake()
+    return change
+
+
+def _change(backend: Backend, project_id: str, job_id: str, change: Callable[[Session, Job], bool]) -> JobChange:
+    def work(session: Session) -> JobChange:
+        job = lock(session, project_id, job_id)
+        is_changed = change(session, job)
+        session.flush()
+        reach("change.in_transaction")
+        return JobChange(job=view_job(session, job), is_changed=is_changed)
+
+    return backend.database.write(work)
+
+
+def _wish(session: Session, job: Job, desired: Desired, kind: str, message: str) -> None:
+    job.desired = desired
+    append_event(session, job, EventDraft(kind=kind, message=message))

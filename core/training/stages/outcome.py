@@ -1,0 +1,34 @@
+"""What a training stage hands on: the trained policy, or the one saved before its time."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from core.training.observer import JsonValue, Sample, Stage
+from core.training.steps.figures import Figures
+
+
+@dataclass(frozen=True)
+class TrainedPolicy:
+    """DPO's outcome."""
+
+    model: PreTrainedModel
+    step: int
+    evaluation: Figures
+    samples: tuple[Sample, ...]
+    drawn: tuple[list[int], ...]
+    """One answer to each sample prompt, drawn at temperature 1."""
+    summary: Mapping[str, JsonValue]
+    """What the held-out pairs say of it (`core.training.measures.held_out`)."""
+    pairs_file: Path
+
+
+@dataclass(frozen=True)
+class SavedPolicy:
+    """The observer asked to finish with the policy as it is, before DPO began."""
+
+    model: PreTrainedModel
+    stage: Stage
+    step: int
