@@ -12,6 +12,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,12 @@ from core.domain.errors import DomainError, InvalidRequest, TooLarge, Unavailabl
 EXIT_OUT_OF_MEMORY = 77
 EXIT_BAD_OPTIONS = 78
 EXIT_NO_SPACE = 79
+EXIT_STALLED = 80
 MIN_BYTES_TO_SHARE = 1 << 20
 """Of a file for which a second process pays."""
+SECONDS_FOR_ANY_FILE = 300
+BYTES_PER_SECOND = 100_000
+"""A check that is slower than this (a six-hundredth of what it usually is) hangs."""
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -54,9 +59,11 @@ def check_in_child(
     memory_bytes: int,
     num_workers: int = 2,
 ) -> CheckResult:
-    """`check_file` in a child process that is killed, with its helpers, when `timeout_seconds` have passed.
+    """`check_file` in a child process that is killed, with its helpers, when its time is over.
 
-    `memory_bytes` is what the child and its helpers may hold together; no one of them may pass half of it.
+    It has five minutes and ten seconds for each megabyte of the file, but at most `timeout_seconds`.
+    `memory_bytes` is what the child and its helpers may hold together; no one of them may pass half of it. A check for
+    which that is too little (Parquet in large pages) is made again by one process alone, which may hold all of it.
 
     Raises:
         CheckTimedOut, CheckOutOfMemory: the file is too much for the limits (kind `too_large`).
@@ -64,16 +71,24 @@ def check_in_child(
         InvalidRequest: the options themselves are wrong.
         Unavailable: there is no room for the rows.
     """
+    num_bytes = source.stat().st_size
+    timeout_seconds = min(timeout_seconds, SECONDS_FOR_ANY_FILE + num_bytes / BYTES_PER_SECOND)
     task = {
         "source": str(source.resolve()),
         "output_dir": str(output_dir.resolve()),
         "options": options_to_json(options),
-        "num_workers": num_workers if source.stat().st_size >= MIN_BYTES_TO_SHARE else 1,
+        "num_workers": num_workers if num_bytes >= MIN_BYTES_TO_SHARE else 1,
         "memory_bytes": memory_bytes,
         "cpu_seconds": int(timeout_seconds) + 5,
     }
+    deadline = time.monotonic() + timeout_seconds
     try:
-        return _run_child(task, output_dir, timeout_seconds)
+        try:
+            return _run_child(task, output_dir, timeout_seconds)
+        except CheckOutOfMemory:
+            if task["num_workers"] == 1:
+                raise
+        return _run_child(task | {"num_workers": 1}, output_dir, max(1.0, deadline - time.monotonic()))
     except DomainError:
         for name in (ROWS_FILE, ISSUES_FILE, FINGERPRINTS_FILE):
             (output_dir / name).unlink(missing_ok=True)
@@ -114,7 +129,12 @@ def _read_answer(return_code: int, answer: bytes) -> CheckResult:
     if return_code == EXIT_BAD_OPTIONS:
         raise InvalidRequest(json.loads(answer)["detail"])
     if return_code == EXIT_OUT_OF_MEMORY:
-        raise CheckOutOfMemory("The file needs more memory to check than it may have. Split it into smaller files.")
+        detail = json.loads(answer)["detail"] if answer else ""
+        raise CheckOutOfMemory(
+            detail or "The file needs more memory to check than it may have. Split it into smaller files."
+        )
+    if return_code == EXIT_STALLED:
+        raise CheckTimedOut("The check of the file came to a standstill. Send it again.")
     if return_code == EXIT_NO_SPACE:
         raise Unavailable("The checker has no room to write the rows of the file. Try again later.")
     raise CheckCrashed(
@@ -177,8 +197,11 @@ def main() -> int:
     except InvalidRequest as error:
         json.dump({"detail": error.detail}, sys.stdout)
         return EXIT_BAD_OPTIONS
-    except MemoryError:
+    except MemoryError as error:
+        json.dump({"detail": str(error)}, sys.stdout)
         return EXIT_OUT_OF_MEMORY
+    except TimeoutError:
+        return EXIT_STALLED
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise

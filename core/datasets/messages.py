@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from core.datasets.faults import RowFault, quoted
+from core.datasets.rows.undecoded import Undecoded
 from core.domain.dataset_rows import Message, Text
 from core.domain.issue_codes import IssueCode
 
@@ -37,6 +38,8 @@ _JSON_TYPE_NAMES: Final[Mapping[type, str]] = {
 
 
 def type_name(value: object) -> str:
+    if isinstance(value, Undecoded):
+        return value.what
     return _JSON_TYPE_NAMES.get(type(value), "a value that is not JSON")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from mmap import mmap
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Final, NamedTuple
 
 from core.datasets.faults import FileFault
@@ -19,6 +19,8 @@ from core.datasets.rows.row_processing import BatchResult, RowProcessor
 from core.datasets.sources.batches import Batch, LineBatch
 
 _IN_FLIGHT_PER_WORKER: Final = 2
+_MAX_BATCH_SECONDS: Final = 300
+"""A batch takes a fraction of a second; a worker without an answer after that long waits for something that is gone."""
 _SHARED_BYTES: Final = 5 * MIB
 """For one batch; what is larger goes through a pipe."""
 
@@ -45,7 +47,7 @@ class _Asked(NamedTuple):
     future: Future[_Answer]
 
     def result(self) -> BatchResult:
-        result, num_bytes = self.future.result()
+        result, num_bytes = self.future.result(_MAX_BATCH_SECONDS)
         if num_bytes:
             result.rows = self.memory[:num_bytes]
         return result
@@ -58,7 +60,8 @@ def process_in_order(
 
     Raises:
         FileFault: from `work`.
-        MemoryError: a worker died, which the kernel, or the limit on its memory, does to it.
+        MemoryError: a worker died, which the kernel, or the limit on its memory, does to it; or from `work`.
+        TimeoutError: a worker gives no answer.
     """
     if num_workers <= 1:
         processor = RowProcessor(options, layout_name)
@@ -84,9 +87,10 @@ def process_in_order(
                 yield waiting.popleft().result()
         except BrokenProcessPool:
             raise MemoryError from None
-        finally:
-            for asked in waiting:
-                asked.future.cancel()
+        except BaseException:  # what ends the work ends the workers at once; leaving the pool would wait for them
+            for worker in active_children():
+                worker.kill()
+            raise
     for memory in shared:
         memory.close()
     if broken:

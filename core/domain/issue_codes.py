@@ -36,6 +36,7 @@ class IssueCode(StrEnum):
     NESTED_COMPRESSION = "nested-compression"
     ENCODING_MISMATCH = "encoding-mismatch"
     DAMAGED_FILE = "damaged-file"
+    ENCRYPTED_FILE = "encrypted-file"
     WRONG_ENCODING = "wrong-encoding"
     WRONG_EXTENSION = "wrong-extension"
     INVALID_ARRAY = "invalid-array"
@@ -162,6 +163,7 @@ _UNREADABLE: dict[IssueCode, IssueKind] = {
         "Content-Encoding names another compression than the bytes have", "correct the header, or leave it out"
     ),
     _C.DAMAGED_FILE: _file("the file is cut short or damaged", "make it again, and send it again"),
+    _C.ENCRYPTED_FILE: _file("the file, or a column of it, is encrypted", "write it without encryption", "unsupported"),
     _C.WRONG_EXTENSION: _file("the file is Parquet under the name of a text file", "name it .parquet"),
     _C.WRONG_ENCODING: _file("the file is not UTF-8 text", "save it as UTF-8"),
     _C.INVALID_ARRAY: _file("the JSON array is not well-formed", "correct it at the line named, or write JSONL"),

@@ -41,6 +41,18 @@ def parse_row(text: bytes, limits: Limits) -> dict[str, object]:
     return value
 
 
+def parse_value(text: bytes, limits: Limits) -> object:
+    """Any JSON value, such as a cell holds it, under the same rules as a row. Raises RowFault."""
+    try:
+        value: object = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise explain(text, error, limits) from None
+    num_strings = check_shape({"": value}, limits) - 1
+    if num_strings_in(text) != num_strings and (key := _duplicate_key(text)) is not None:
+        raise RowFault(IssueCode.DUPLICATE_KEY, f"The key {quoted(key)} stands twice in one object.")
+    return value
+
+
 def check_shape(row: dict[str, object], limits: Limits) -> int:
     """The number of strings in the row, keys and values together.
 

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from core.datasets.faults import FileFault
+from core.datasets.faults import FileFault, quoted
 from core.datasets.options import Limits
 from core.datasets.sources.batches import BATCH_BYTES, LineBatch
 from core.domain.issue_codes import IssueCode
@@ -54,10 +54,12 @@ def cut_at_newlines(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
         yield b"".join(waiting)
 
 
-def line_too_long(line: int, limits: Limits) -> FileFault:
+def line_too_long(line: int, limits: Limits, widest_column: str | None = None) -> FileFault:
+    most = f", most of them in {quoted(widest_column)}" if widest_column is not None else ""
     return FileFault(
         IssueCode.LINE_TOO_LONG,
-        f"Line {line} is longer than {limits.max_line_bytes:,} bytes, the limit for one row. Shorten or drop that row.",
+        f"Line {line} is longer than {limits.max_line_bytes:,} bytes, the limit for one row{most}. "
+        "Shorten or drop that row.",
         line=line,
     )
 

@@ -17,6 +17,7 @@ class _Signature(NamedTuple):
 
 
 _ARCHIVE, _BINARY, _COMPRESSED = IssueCode.ARCHIVE, IssueCode.BINARY_FILE, IssueCode.UNSUPPORTED_COMPRESSION
+_ENCRYPTED: Final = IssueCode.ENCRYPTED_FILE
 _SIGNATURES: Final = (
     _Signature(b"PK\x03\x04", _ARCHIVE, "a zip archive (or an Excel or Word file)"),
     _Signature(b"PK\x05\x06", _ARCHIVE, "an empty zip archive"),
@@ -27,6 +28,7 @@ _SIGNATURES: Final = (
     _Signature(b"\xfd7zXZ\x00", _COMPRESSED, "compressed with xz"),
     _Signature(b"\x04\x22\x4d\x18", _COMPRESSED, "compressed with lz4"),
     _Signature(b"\x1f\x9d", _COMPRESSED, "compressed with compress"),
+    _Signature(b"PARE", _ENCRYPTED, "an encrypted Parquet file"),
     _Signature(b"\x89PNG\r\n\x1a\n", _BINARY, "a PNG image"),
     _Signature(b"\xff\xd8\xff", _BINARY, "a JPEG image"),
     _Signature(b"GIF8", _BINARY, "a GIF image"),
@@ -45,6 +47,7 @@ _SIGNATURES: Final = (
 _HINTS: Final = {
     _ARCHIVE: "Unpack it and send the data file itself; one file may be compressed with gzip or zstd",
     _BINARY: "Send JSONL, a JSON array, CSV, TSV or Parquet",
+    _ENCRYPTED: "Write it without encryption",
     _COMPRESSED: "Send it uncompressed, or compressed with gzip or zstd",
 }
 # Protocol 0 has no magic bytes, but begins with an opcode and a module's or class's name; protocols 2 to 5 do.

@@ -5,6 +5,7 @@ from typing import Final
 
 from core.datasets.faults import FileFault
 from core.datasets.options import Limits
+from core.datasets.recognition import KNOWN_FIELDS
 from core.datasets.sources.batches import Batch
 from core.datasets.sources.delimited import find_delimiter, read_table
 from core.datasets.sources.json_array import read_array
@@ -22,6 +23,7 @@ class Source:
         self._file = file
         self._stream = stream
         self._limits = limits
+        self._wanted = {*KNOWN_FIELDS, *columns.values()}
         self._delimiter: str | None = None
         begin = stream.head.lstrip(b" \t\r\n")
         if stream.is_parquet:
@@ -53,4 +55,4 @@ class Source:
             )
         from core.datasets.sources.parquet import read_parquet  # noqa: PLC0415 - see tests/architecture/test_budgets.py
 
-        return read_parquet(self._file.path, self._limits)
+        return read_parquet(self._file.path, self._wanted, self._limits)

@@ -54,6 +54,7 @@ CASES: dict[str, tuple[Content, dict[str, Any]]] = {
     "nested-compression": (gzip.compress(zstandard.compress(jsonl([PAIR]))), {}),
     "encoding-mismatch": (jsonl([PAIR]), {"content_encoding": "gzip"}),
     "damaged-file": (gzip.compress(jsonl(rows(50)))[:-20], {}),
+    "encrypted-file": (b"PARE" + bytes(50), {}),
     "wrong-encoding": (jsonl([PAIR]).decode().encode("utf-16-le"), {}),
     "wrong-extension": (b"PAR1" + bytes(50), {"filename": "pairs.jsonl"}),
     "invalid-array": (json.dumps([PAIR]).encode()[:-1], {}),
