@@ -39,12 +39,12 @@ from api.telemetry import HttpTelemetry
 from api.uploads.form import MAX_OVERHEAD_BYTES
 from api.uploads.receive import UploadDesk
 from api.uploads.spool import SpoolArea
-from core.database.migrate import is_current, upgrade
 from core.domain.errors import Unavailable
 from core.services.backend import Backend, open_backend
 from core.services.base_models.sharing import ModelSharer, is_sharing
 from core.services.datasets.parts import MAX_PART_BYTES
 from core.services.datasets.processing import DatasetProcessor
+from core.services.operations import schema
 from core.services.operations.sweep import Sweeper
 from core.settings import Settings, SettingsError, load_settings
 from core.telemetry import tracing
@@ -174,10 +174,10 @@ def _open(app: FastAPI, stack: ExitStack) -> None:
 def _prepare_database(backend: Backend) -> None:
     """SQLite is ours to migrate; a server's schema is the operator's, with `preftune migrate`."""
     if not backend.database.is_postgresql:
-        upgrade(backend.settings.effective_database_url)
+        schema.upgrade(backend.settings)
         return
     try:
-        if not is_current(backend.database.engine):
+        if not schema.is_current(backend):
             raise SettingsError("The database has not this version's schema; run `preftune migrate` first.")
     except Unavailable:
         log.warning("database_unavailable", meaning="starting all the same; requests get 503 until it answers")

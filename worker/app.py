@@ -15,10 +15,10 @@ from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging
 from celery.worker import state as celery_state
 
-from core.database.migrate import is_current
 from core.domain.errors import Unavailable
 from core.queue.celery_app import QUEUE, make_celery
 from core.services.backend import Backend, open_backend
+from core.services.operations import schema
 from core.services.operations.sweep import Sweeper
 from core.settings import Settings, SettingsError
 from core.telemetry import tracing
@@ -120,7 +120,7 @@ def _drain_on_signals(grace_seconds: float) -> Drain:
 
 def _require_schema(backend: Backend) -> None:
     try:
-        if not is_current(backend.database.engine):
+        if not schema.is_current(backend):
             raise SettingsError("The database's schema is not of this version; run `preftune migrate` first.")
     except Unavailable as error:
         _log.warning("%s The worker starts all the same, and asks again.", error.detail)

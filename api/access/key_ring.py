@@ -10,8 +10,7 @@ from contextlib import suppress
 
 from anyio import to_thread
 
-from core.database.tables.projects import DEFAULT_PROJECT_ID
-from core.domain.access import Scope
+from core.domain.access import DEFAULT_PROJECT_ID, Scope
 from core.domain.errors import Unavailable
 from core.services.access import api_keys
 from core.services.access.api_keys import Grant

@@ -22,8 +22,7 @@ from api.http.problems import (
     fault_of,
     problem_response,
 )
-from core.database.tables.projects import DEFAULT_PROJECT_ID
-from core.domain.access import Scope
+from core.domain.access import DEFAULT_PROJECT_ID, Scope
 from core.domain.errors import Unavailable
 from core.services.access.api_keys import Grant
 

@@ -11,7 +11,7 @@ from api.http.idempotent import Created, answer_once, creating
 from api.http.strict_route import OPEN_QUERY, StrictRoute
 from api.schemas.base import Page
 from api.schemas.jobs import Job, JobPatch, JobPreview
-from core.database.repositories.jobs import JobFilter
+from core.domain.job_queries import JobFilter
 from core.domain.job_spec import JobRequest
 from core.domain.job_state import JobStatus
 from core.services.jobs import jobs, repeats, steering

@@ -5,8 +5,8 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.base import Answer, Id
-from core.database.tables.requests import RequestStatus
 from core.domain.exports import ExportFormat
+from core.domain.request_status import RequestStatus
 
 
 class ExportRequest(BaseModel):

@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+DEFAULT_PROJECT_ID = "default"
+
 
 class Scope(StrEnum):
     """Each includes the ones before it."""

@@ -6,14 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.orm import Session
-
-from core.database.repositories import datasets as dataset_rows
-from core.database.repositories import jobs as job_rows
-from core.database.repositories import samples as sample_rows
 from core.domain.artifact_files import PAIRS_FILE, SUMMARY_FILE
 from core.domain.trainer_protocol import Done, Hello
 from core.failpoints import reach
+from core.services.attempts import publication
 from core.services.attempts.lifecycle import Claim, Publication, PublishedFile
 from core.services.backend import Backend
 from core.services.curves import pages
@@ -93,22 +89,7 @@ def _summary(path: Path) -> dict[str, Any]:
 def _record(backend: Backend, claim: Claim, product: Product) -> dict[str, Any]:
     """What the policy was made of and how: enough to make it again."""
 
-    def work(session: Session) -> dict[str, Any]:
-        job = job_rows.find_job(session, claim.project_id, claim.job_id)
-        assert job is not None
-        names = {job.dataset_id, job.sft_dataset_id, job.validation_dataset_id} - {None}
-        found = [dataset_rows.find_dataset(session, claim.project_id, str(name)) for name in sorted(map(str, names))]
-        return {
-            "base_model": job.base_model_facts,
-            "requested": job.requested,
-            "dataset_sha256": {dataset.id: dataset.sha256 for dataset in found if dataset is not None},
-            "samples": [
-                {"prompt": row.prompt, "reference": row.reference, "policy": row.policy, "step": row.step}
-                for row in sample_rows.list_samples(session, claim.job_id)
-            ],
-        }
-
-    return backend.database.read(work) | {
+    return publication.made_of(backend, claim) | {
         "job_id": claim.job_id,
         "attempt": claim.attempt,
         "spec": product.spec,

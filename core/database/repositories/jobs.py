@@ -1,8 +1,6 @@
 """Job rows: reading, inserting, locking, fencing."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import Row, delete, or_, select, update
 from sqlalchemy.orm import Session, load_only
@@ -12,13 +10,8 @@ from core.database.repositories.events import EventDraft, append_event
 from core.database.schema import JOB_TABLES
 from core.database.tables.jobs import Job, JobStage
 from core.domain.errors import Fenced
+from core.domain.job_queries import CurveHead, JobFilter
 from core.domain.job_state import FINAL_STATUSES, JobStatus
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobFilter:
-    status: JobStatus | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def insert_job(session: Session, job: Job, event: EventDraft) -> None:
@@ -29,14 +22,6 @@ def insert_job(session: Session, job: Job, event: EventDraft) -> None:
 
 def find_job(session: Session, project_id: str, job_id: str) -> Job | None:
     return session.scalar(select(Job).where(Job.id == job_id, Job.project_id == project_id))
-
-
-class CurveHead(NamedTuple):
-    """What a page of a job's curve says of the job."""
-
-    status: JobStatus
-    last_metric_seq: int
-    rewind_seq: int
 
 
 def find_curve_head(session: Session, project_id: str, job_id: str) -> CurveHead | None:

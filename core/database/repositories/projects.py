@@ -2,7 +2,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
-from core.database.tables.projects import DEFAULT_PROJECT_ID, Project
+from core.database.tables.projects import Project
+from core.domain.access import DEFAULT_PROJECT_ID
 
 
 def ensure_default_project(session: Session) -> None:

@@ -6,7 +6,8 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
-from core.database.tables.requests import LeasedRequest, RequestStatus
+from core.database.tables.requests import LeasedRequest
+from core.domain.request_status import RequestStatus
 
 Request = TypeVar("Request", bound=LeasedRequest)
 

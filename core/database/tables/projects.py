@@ -2,8 +2,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.tables.base import Base, Id, ShortText, Time
 
-DEFAULT_PROJECT_ID = "default"
-
 
 class Project(Base):
     """The boundary of everything: rows, object keys, reuse of stages."""

@@ -1,19 +1,11 @@
 """What all requests have in common that the light lane of a worker does: queued, leased, ended."""
 
-from enum import StrEnum
-
 from sqlalchemy import CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import enum_type
 from core.database.tables.base import Id, LongText, Time
-
-
-class RequestStatus(StrEnum):
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
+from core.domain.request_status import RequestStatus
 
 
 class LeasedRequest:

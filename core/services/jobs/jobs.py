@@ -6,9 +6,9 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.database.repositories import jobs as job_rows
-from core.database.repositories.jobs import JobFilter
 from core.database.tables.jobs import Job
 from core.domain.errors import Conflict, NotFound
+from core.domain.job_queries import JobFilter
 from core.domain.job_spec import JobRequest, JobSpec
 from core.domain.job_state import FINAL_STATUSES
 from core.failpoints import reach

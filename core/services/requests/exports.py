@@ -15,9 +15,10 @@ from core.database.repositories import objects, requests
 from core.database.repositories.events import EventDraft, append_event
 from core.database.tables.exports import ExportRequest
 from core.database.tables.objects import ArtifactFile
-from core.database.tables.requests import LeasedRequest, RequestStatus
+from core.database.tables.requests import LeasedRequest
 from core.domain.errors import Conflict, InvalidRequest, NotFound
 from core.domain.exports import GGUF_ARCHITECTURES, ExportFormat, export_path
+from core.domain.request_status import RequestStatus
 from core.services.backend import Backend
 from core.services.ids import new_id
 from core.services.jobs import jobs

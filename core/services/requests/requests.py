@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
 from core.database.repositories import requests
-from core.database.tables.requests import LeasedRequest, RequestStatus
+from core.database.tables.requests import LeasedRequest
 from core.domain.errors import Conflict, InvalidRequest, NotFound
+from core.domain.request_status import RequestStatus
 from core.services.backend import Backend
 from core.services.ids import new_suffix
 

@@ -13,9 +13,10 @@ from sqlalchemy.orm import Session
 
 from core.database.repositories import objects, requests
 from core.database.tables.jobs import Job
-from core.database.tables.requests import LeasedRequest, RequestStatus
+from core.database.tables.requests import LeasedRequest
 from core.database.tables.scores import ScoreRequest
 from core.domain.errors import Conflict, NotFound
+from core.domain.request_status import RequestStatus
 from core.domain.variants import get_variant
 from core.services.backend import Backend
 from core.services.base_models import starting_points

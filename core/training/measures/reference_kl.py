@@ -13,10 +13,11 @@ import torch
 from transformers import PreTrainedModel
 
 from core.domain import metric_names as names
+from core.training.data.encoded import EncodedData
 from core.training.model.capabilities import stock_attention
 from core.training.model.generation import generate
+from core.training.plan import TrainingPlan
 from core.training.seeding import derive_seed
-from core.training.stages.context import RunContext
 from core.training.steps.figures import Figures, finite
 
 NUM_PROMPTS = 8
@@ -30,9 +31,9 @@ Draw = dict[str, Any]
 class SampledKl:
     """Leaves no trace in the run: it draws from generators of its own."""
 
-    def __init__(self, context: RunContext) -> None:
-        self._plan = context.plan
-        data = context.validation
+    def __init__(self, plan: TrainingPlan, data: EncodedData | None) -> None:
+        """`data`: the held-out rows, whose prompts are answered."""
+        self._plan = plan
         rows = [] if data is None else [data.row(index) for index in range(min(len(data), NUM_PROMPTS))]
         self._prompts = [row.prompt.tolist()[-MAX_PROMPT_TOKENS:] for row in rows if len(row.prompt)]
         self.draws: list[Draw] = []

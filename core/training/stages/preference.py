@@ -60,7 +60,7 @@ class DpoStage:
         self._answers: list[list[int]] = []
         self._drawn: list[list[int]] = []
         self._is_finishing = False
-        self._sampled_kl = SampledKl(context)
+        self._sampled_kl = SampledKl(context.plan, context.validation)
         self._run = StageRun(
             task=self._task,
             plan=plan.dpo,

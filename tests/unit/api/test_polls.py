@@ -8,8 +8,8 @@ from typing import cast
 import pytest
 
 from api.live.polls import Polls
-from core.database.repositories.jobs import CurveHead
 from core.domain.errors import Unavailable
+from core.domain.job_queries import CurveHead
 from core.domain.job_state import JobStatus
 from core.services.backend import Backend
 from core.services.curves import pages as metrics

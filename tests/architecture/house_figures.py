@@ -1,0 +1,110 @@
+"""Counts how the code is arranged: files per folder, imports between rooms, cycles, upward imports, lines.
+
+`python tests/architecture/house_figures.py [checkout]` prints the figures. A room is a folder, or a module at
+the root of its package.
+"""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import grimp
+
+PACKAGES = ("api", "worker", "cli", "core", "preftune")
+ENGINE_LAYERS = (
+    ("run_on_devices", "follower"),
+    ("pipeline", "failure_mapping"),
+    ("stages",),
+    ("measures",),
+    ("steps",),
+    ("model",),
+    ("checkpoints",),
+    ("ranks", "lockstep"),
+    ("data",),
+    ("kernels", "losses"),
+    ("plan", "observer", "failures", "seeding"),
+)
+"""The rooms of `core.training` from the top; those of one line do not import each other upwards."""
+_PER_LINE = {room: height for height, rooms in enumerate(ENGINE_LAYERS) for room in rooms}
+
+
+def room_of(module: str, package: str) -> str:
+    """The room of a module inside a package: the first name below it."""
+    return module.removeprefix(f"{package}.").partition(".")[0]
+
+
+def room_imports(graph: grimp.ImportGraph, package: str) -> Counter[tuple[str, str]]:
+    """Number of imports from one room of a package to another."""
+    found: Counter[tuple[str, str]] = Counter()
+    for module in graph.modules:
+        if not module.startswith(f"{package}."):
+            continue
+        for imported in graph.find_modules_directly_imported_by(module):
+            if imported.startswith(f"{package}.") and room_of(imported, package) != room_of(module, package):
+                found[room_of(module, package), room_of(imported, package)] += 1
+    return found
+
+
+def upward_imports(graph: grimp.ImportGraph) -> list[tuple[str, str]]:
+    """Imports of the engine that go from a lower room to a higher one."""
+    found = []
+    for module in sorted(graph.modules):
+        if not module.startswith("core.training."):
+            continue
+        for imported in sorted(graph.find_modules_directly_imported_by(module)):
+            rooms = [_PER_LINE.get(room_of(name, "core.training")) for name in (module, imported)]
+            if imported.startswith("core.training.") and None not in rooms and rooms[1] < rooms[0]:
+                found.append((module, imported))
+    return found
+
+
+def cycles(edges: Counter[tuple[str, str]]) -> list[tuple[str, ...]]:
+    """Groups of rooms that import each other in a circle."""
+    rooms = sorted({room for edge in edges for room in edge})
+    reach = {room: {target for source, target in edges if source == room} for room in rooms}
+    for middle in rooms:
+        for room in rooms:
+            if middle in reach[room]:
+                reach[room] |= reach[middle]
+    groups = {
+        tuple(sorted(other for other in rooms if other in reach[room] and room in reach[other])) for room in rooms
+    }
+    return sorted(group for group in groups if len(group) > 1)
+
+
+def files_per_folder(root: Path) -> list[tuple[int, str]]:
+    """Folders of product code with more than fifteen modules."""
+    folders = Counter(
+        path.parent.relative_to(root).as_posix()
+        for package in ("api", "worker", "cli", "core", "client")
+        for path in (root / package).rglob("*.py")
+        if path.name != "__init__.py"
+    )
+    return sorted(((number, name) for name, number in folders.items() if number > 15), reverse=True)
+
+
+def product_lines(root: Path) -> int:
+    """Lines of product code, comments and docstrings included."""
+    return sum(
+        len(path.read_text(encoding="utf-8").splitlines())
+        for package in ("api", "worker", "cli", "core", "client", "migrations")
+        for path in (root / package).rglob("*.py")
+    )
+
+
+def main(root: Path) -> None:
+    sys.path[:0] = [str(root), str(root / "client")]
+    graph = grimp.build_graph(*PACKAGES, cache_dir=None)
+    lines = [f"product code: {product_lines(root)} lines"]
+    lines += [f"{name}: {number} modules" for number, name in files_per_folder(root)]
+    for package in ("core.training", "core", "worker", "api"):
+        edges = room_imports(graph, package)
+        lines.append(f"{package}: {len(edges)} pairs of rooms joined by an import, circles: {cycles(edges) or 'none'}")
+    lines += [f"upward: {source} imports {target}" for source, target in upward_imports(graph)]
+    edges = room_imports(graph, "core.services")
+    lines.append(f"core.services: {len(edges)} pairs, circles: {cycles(edges) or 'none'}")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve())
