@@ -32,7 +32,6 @@ from torch.utils.checkpoint import checkpoint
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from core.domain import encoded_format
-from core.training.activation_checkpointing import checkpoint_activations
 from core.training.data.columns import to_host
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import pack_pairs
@@ -42,6 +41,7 @@ from core.training.model.loading import prepare_model
 from core.training.model.logps import pair_logps
 from core.training.model.policies import trainable_parameters
 from core.training.plan import DpoPlan
+from core.training.stages.activation_checkpointing import checkpoint_activations
 from core.training.stages.memory_costs import measure_costs
 from core.training.steps.optimizer import MasterOptimizer
 from core.training.steps.pairs import DpoTask, PairForward

@@ -15,9 +15,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from cli.commands.jobs import download_with_progress
 from cli.console import fail, out
 from cli.extras import from_extra
-from cli.job_commands import download_with_progress
 from cli.watch import EXIT_CODES, watch_job
 from preftune import Client, PreftuneError
 

@@ -2,17 +2,8 @@
 
 import typer
 
-from cli import (
-    dataset_commands,
-    demo,
-    doctor,
-    job_commands,
-    key_commands,
-    model_commands,
-    object_commands,
-    project_commands,
-    service_commands,
-)
+from cli import demo
+from cli.commands import datasets, doctor, jobs, keys, models, objects, projects, service
 
 app = typer.Typer(
     name="preftune",
@@ -20,15 +11,15 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-service_commands.register(app)
-job_commands.register(app)
+service.register(app)
+jobs.register(app)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
-app.add_typer(dataset_commands.app, name="datasets")
-app.add_typer(model_commands.app, name="models")
-app.add_typer(key_commands.app, name="keys")
-app.add_typer(object_commands.app, name="objects")
-app.add_typer(project_commands.app, name="projects")
+app.add_typer(datasets.app, name="datasets")
+app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
+app.add_typer(objects.app, name="objects")
+app.add_typer(projects.app, name="projects")
 
 if __name__ == "__main__":
     app()

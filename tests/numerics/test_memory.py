@@ -8,7 +8,6 @@ import torch
 from packed_rows import VOCABULARY, make_model, write_rows
 from tiny_runs import RecordingObserver, World, tree_bytes
 
-from core.training.activation_checkpointing import checkpoint_activations
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import pack_pairs
 from core.training.failures import HostOutOfMemory
@@ -20,6 +19,7 @@ from core.training.model.policies import trainable_parameters
 from core.training.pipeline import run
 from core.training.plan import SftPlan
 from core.training.stages import memory_costs, micro_batch
+from core.training.stages.activation_checkpointing import checkpoint_activations
 from core.training.steps.optimizer import MasterOptimizer
 
 

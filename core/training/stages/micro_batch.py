@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedModel
 
-from core.training.activation_checkpointing import checkpoint_activations
 from core.training.data.encoded import EncodedData
 from core.training.failures import HostOutOfMemory
+from core.training.stages.activation_checkpointing import checkpoint_activations
 from core.training.stages.context import RunContext
 from core.training.stages.memory_costs import StepCosts, available_bytes, held_bytes, measure_costs
 from core.training.stages.run import StageRun
