@@ -1,7 +1,7 @@
 """Loading a base model for training, and saving a policy, as transformers' own folders."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from core.domain.errors import InvalidRequest
 from core.training.kernels import rms_norm
 from core.training.model import adapters, probe
+from core.training.model.config_files import SourceFiles, complete_config, complete_generation_config
 
 MAX_SHARD_BYTES = 5 * 1000**3
 """Of a file of weights: larger policies come in several, so that a download that breaks off costs one of them."""
 _FILE_MODE = 0o644
 _DROPOUT_NAMES = ("dropout", "drop", "pdrop")
 _DROPOUT_MEMORY = "preftune_config_dropouts"
+_SOURCE_MEMORY = "preftune_source_files"
 
 
 class UnsupportedModel(InvalidRequest):
@@ -56,6 +58,7 @@ def load_causal_lm(directory: Path | str, *, dtype: torch.dtype, device: torch.d
     _refuse_gaps(report)
     model.config.use_cache = False
     setattr(model, _DROPOUT_MEMORY, dropouts)
+    setattr(model, _SOURCE_MEMORY, SourceFiles.read(directory))
     return prepare_model(model.to(device))
 
 
@@ -68,11 +71,12 @@ def prepare_model(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def save_policy(model: PreTrainedModel, directory: Path | str) -> None:
+def save_policy(model: PreTrainedModel, directory: Path | str, *, end_ids: Sequence[int] = ()) -> None:
     """A folder that `AutoModelForCausalLM.from_pretrained` loads; with LoRA, the merged weights.
 
-    The configuration keeps the base model's dropout values. Files are readable by all (0644), which safetensors
-    alone would not give.
+    The configuration keeps the base model's dropout values and the names by which other programs read it.
+    `generation_config.json` stops at the base model's end tokens and at every one of `end_ids`, those at which a turn
+    was trained to end. Files are readable by all (0644), which safetensors alone would not give.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -88,9 +92,18 @@ def save_policy(model: PreTrainedModel, directory: Path | str) -> None:
         model.config.use_cache = False
         for name, value in cleared.items():
             setattr(model.config, name, value)
+    source: SourceFiles = getattr(model, _SOURCE_MEMORY, SourceFiles())
+    complete_config(directory, source, model.config, is_tied=_is_tied(model))
+    complete_generation_config(directory, source, tuple(end_ids))
     for path in directory.iterdir():
         if path.is_file():
             path.chmod(_FILE_MODE)
+
+
+def _is_tied(model: PreTrainedModel) -> bool:
+    """Whether head and embeddings are one tensor, whatever the configuration says."""
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is model.get_input_embeddings().weight
 
 
 def _refuse_foreign_code(directory: Path) -> None:

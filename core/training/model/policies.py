@@ -58,7 +58,7 @@ def save_sft_policy(model: PreTrainedModel, plan: TrainingPlan, digest: str, dir
     """The output of the SFT stage: the model in its compute precision, or its adapter."""
     with complete_directory(directory) as hidden:
         if plan.lora is None:
-            save_policy(model, hidden)
+            save_policy(model, hidden, end_ids=plan.eos_token_ids)
         else:
             adapter_files.save_adapter(model, lora_config(plan.lora), hidden)
         (hidden / STAGE_FILE).write_text(json.dumps({"stage": "sft", "digest": digest}) + "\n", encoding="utf-8")
@@ -78,7 +78,7 @@ def check_sft_policy(directory: Path, digest: str) -> None:
 def save_artifact(model: PreTrainedModel, plan: TrainingPlan, directory: Path) -> None:
     """A folder for `AutoModelForCausalLM.from_pretrained`; with LoRA merged, and the adapter beside it."""
     with complete_directory(directory) as hidden:
-        save_policy(model, hidden)
+        save_policy(model, hidden, end_ids=plan.eos_token_ids)
         if plan.lora is not None:
             adapter_files.save_adapter(model, lora_config(plan.lora), hidden / ADAPTER_DIR)
 
