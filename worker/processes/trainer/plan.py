@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from core.base_models.directory import base_model_digest, get_base_model
 from core.domain.job_spec import JobSpec, StageSettings
 from core.domain.trainer_protocol import Assignment
 from core.tokenization.pair_tokenizer import PairTokenizer
-from core.training.plan import DpoPlan, EarlyStoppingPlan, LoraPlan, SftPlan, TrainingPlan
+from core.training.plan import DpoPlan, EarlyStoppingPlan, LoraPlan, OptimizerName, Schedule, SftPlan, TrainingPlan
 from worker.processes.trainer.inputs import EncodedInputs
 
 
@@ -50,8 +50,32 @@ def encode_prompts(tokenizer: PairTokenizer, prompts: Sequence[str]) -> tuple[tu
     return tuple(tuple(tokenizer.encode_prompt(prompt)) for prompt in prompts)
 
 
-def _stage(settings: StageSettings) -> dict[str, Any]:
-    return settings.model_dump(exclude={"dataset_id"})
+class _Stage(TypedDict):
+    """What a stage's settings give its plan; a type checker compares it with the plan's fields."""
+
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    warmup_steps: int
+    schedule: Schedule
+    optimizer: OptimizerName
+    weight_decay: float
+    max_grad_norm: float
+
+
+def _stage(settings: StageSettings) -> _Stage:
+    assert settings.schedule != "auto"
+    assert settings.optimizer != "auto"
+    return {
+        "epochs": int(settings.epochs),
+        "learning_rate": float(settings.learning_rate),
+        "batch_size": int(settings.batch_size),
+        "warmup_steps": int(settings.warmup_steps),
+        "schedule": settings.schedule,
+        "optimizer": settings.optimizer,
+        "weight_decay": float(settings.weight_decay),
+        "max_grad_norm": float(settings.max_grad_norm),
+    }
 
 
 def _early_stopping(spec: JobSpec) -> EarlyStoppingPlan | None:
