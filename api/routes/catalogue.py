@@ -8,7 +8,8 @@ from api.deps import DEFAULT_LIMIT, NEEDS_KEY, BackendDep, CallerDep, Cursor, Li
 from api.docs.openapi import problems
 from api.http.strict_route import StrictRoute
 from api.schemas.catalogue import Models, Variant, Variants
-from core.domain.variant_catalogue import LEGEND, VARIANTS, VariantOption
+from core.domain.variants.catalogue import LEGEND, VARIANTS
+from core.domain.variants.entry import VariantOption
 from core.services.base_models import starting_points
 
 router = APIRouter(tags=["catalogue"], route_class=StrictRoute, dependencies=NEEDS_KEY)

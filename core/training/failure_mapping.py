@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from safetensors import SafetensorError
 
-from core.domain.variants import VariantError
+from core.domain.variants.checks import VariantError
 from core.training.checkpoints.files import OUT_OF_SPACE
 from core.training.data.encoded import BrokenEncodedData
 from core.training.data.packing import NothingToScore

@@ -78,12 +78,14 @@ def test_module_keeps_the_budgets(path: Path) -> None:
     name = str(path.relative_to(ROOT))
     num_lines = len(path.read_text(encoding="utf-8").splitlines())
     if num_lines > MAX_MODULE_LINES:
-        faults.append(f"{name}: {num_lines} lines")
+        faults.append(f"{name}: {num_lines} lines, at most {MAX_MODULE_LINES}: split it by what it does")
     for label, node in functions(path):
         if body_lines(node) > MAX_FUNCTION_LINES and label not in LONG_FUNCTIONS:
-            faults.append(f"{label}: {body_lines(node)} lines")
+            faults.append(
+                f"{label}: {body_lines(node)} lines, at most {MAX_FUNCTION_LINES}: split it, or name it above"
+            )
         if nesting(node) > MAX_NESTING:
-            faults.append(f"{label}: nested {nesting(node)} deep")
+            faults.append(f"{label}: nested {nesting(node)} deep, at most {MAX_NESTING}")
         if required_parameters(node) > MAX_PARAMETERS and label not in MANY_PARAMETERS:
             faults.append(f"{label}: {required_parameters(node)} parameters")
         has_import = any(isinstance(child, ast.Import | ast.ImportFrom) for child in ast.walk(node))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.domain.variant_catalogue import VARIANTS
+from core.domain.variants.catalogue import VARIANTS
 from core.training.losses.objective import build_objective, build_unpaired_objective
 from core.training.losses.values import PairLogps, ResponseLogps
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.domain.variant_catalogue import VARIANTS, VariantOption
-from core.domain.variants import BETA_MAX, BETA_MIN
+from core.domain.variants.catalogue import VARIANTS
+from core.domain.variants.checks import BETA_MAX, BETA_MIN
+from core.domain.variants.entry import VariantOption
 from core.training.losses.objective import build_objective, build_unpaired_objective
 from core.training.losses.reference_free import log1mexp
 from core.training.losses.values import PairLogps, ResponseLogps

@@ -15,7 +15,7 @@ from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import DomainError, FieldError, InvalidRequest
 from core.domain.job_spec import JobRequest, JobSpec, resolve_request
 from core.domain.job_state import Desired, JobStatus
-from core.domain.variants import VariantError, get_variant, validate_beta, validate_options
+from core.domain.variants.checks import VariantError, get_variant, validate_beta, validate_options
 from core.failpoints import reach
 from core.services.access import projects
 from core.services.backend import Backend

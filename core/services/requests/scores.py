@@ -17,7 +17,7 @@ from core.database.tables.requests import LeasedRequest
 from core.database.tables.scores import ScoreRequest
 from core.domain.errors import Conflict, NotFound
 from core.domain.request_status import RequestStatus
-from core.domain.variants import get_variant
+from core.domain.variants.checks import get_variant
 from core.services.backend import Backend
 from core.services.base_models import starting_points
 from core.services.ids import new_id

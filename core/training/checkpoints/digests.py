@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from core.domain.variants import get_variant
+from core.domain.variants.checks import get_variant
 from core.training.data.encoded import EncodedData
 from core.training.plan import SftPlan, TrainingPlan
 

@@ -1,7 +1,7 @@
 """From the name of a variant to the function the training loop calls.
 
 `build_objective` and `build_unpaired_objective` check and bind beta and the options once; the loop never sees them
-again. What users may set stands in `core.domain.variant_catalogue`, the functions in `core.training.losses.registry`.
+again. What users may set stands in `core.domain.variants.catalogue`, the functions in `core.training.losses.registry`.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from core.domain.variants import VariantError, get_variant, validate_beta, validate_options
+from core.domain.variants.checks import VariantError, get_variant, validate_beta, validate_options
 from core.training.losses.registry import PAIR_LOSSES, UNPAIRED_LOSSES, PairLoss, UnpairedLoss
 from core.training.losses.unpaired import kto_kl
 from core.training.losses.values import PairLogps, PairLosses, UnpairedLosses
@@ -87,9 +87,9 @@ def build_objective(variant: str, beta: float, options: Mapping[str, float | str
         variant=variant,
         beta=beta,
         needs_reference=declared.needs_reference,
-        needs_token_weights=variant == "wpo",
-        needs_prefix_sums=variant == "ld_dpo",
-        is_batch_level=variant == "aot",
+        needs_token_weights=declared.needs_token_weights,
+        needs_prefix_sums=declared.needs_prefix_sums,
+        is_batch_level=declared.is_batch_level,
         loss=PAIR_LOSSES[variant](beta, resolved),
     )
 

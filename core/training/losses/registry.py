@@ -9,7 +9,7 @@ from functools import partial
 
 from torch import Tensor
 
-from core.domain.variants import OptionValue
+from core.domain.variants.checks import OptionValue
 from core.training.losses import margin, pointwise, reference_free
 from core.training.losses.divergences import Divergence, alpha_slope, forward_kl_slope, jensen_shannon_slope
 from core.training.losses.pointwise import QuantileMargins

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from core.domain.variants import get_variant
+from core.domain.variants.checks import get_variant
 from core.training.checkpoints.digests import run_digest, versions
 from core.training.checkpoints.files import Checkpoint, read_checkpoint
 from core.training.checkpoints.writer import CheckpointWriter

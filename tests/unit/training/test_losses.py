@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from core.domain.variant_catalogue import VARIANTS
-from core.domain.variants import VariantError
+from core.domain.variants.catalogue import VARIANTS
+from core.domain.variants.checks import VariantError
 from core.training.losses.objective import build_objective, build_unpaired_objective
 from core.training.losses.registry import PAIR_LOSSES, UNPAIRED_LOSSES
 from core.training.losses.values import PairLogps, ResponseLogps

@@ -12,7 +12,7 @@ from core.domain.dataset_rows import DatasetKind
 from core.domain.event_kinds import PAIRS_SET_ASIDE, SHARED_PROMPTS, VALIDATION_SPLIT
 from core.domain.job_spec import JobSpec
 from core.domain.trainer_protocol import Assignment, Progress, TrainerEvent
-from core.domain.variants import get_variant
+from core.domain.variants.checks import get_variant
 from core.tokenization.encode_file import EncodeSummary, encode_file
 from core.tokenization.errors import NothingToEncode
 from core.tokenization.pair_tokenizer import PairTokenizer

@@ -1,56 +1,18 @@
 """Every preference loss of the service: what users may set, with defaults, bounds and papers.
 
-`core.domain.variants` checks what users ask for against this; `core.training.losses.objective` holds the functions
-of the same names, and a test compares the two. Equation numbers stand with the functions.
+`core.domain.variants.checks` compares what users ask for with it; `core.training.losses.registry` maps the same names
+to functions, and a test compares the two. Equation numbers stand with the functions.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+
+from core.domain.variants.entry import Variant, VariantOption
 
 LEGEND = (
     "w = chosen, l = rejected; |y| = scored response tokens; S = Σ log π_θ(y_t), the policy's log-probability of a "
     "response; ρ = S − S_ref, its log-ratio to the reference; S̄ = S/|y|, ρ̄ = ρ/|y|; σ = sigmoid"
 )
 """Read every `formula` with this. Natural logarithms; one loss per pair."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VariantOption:
-    """One setting of a variant. Bounds are inclusive unless said otherwise."""
-
-    description: str
-    default: float | str
-    type: Literal["number", "string"] = "number"
-    min: float | None = None
-    max: float | None = None
-    is_min_exclusive: bool = False
-    is_max_exclusive: bool = False
-    choices: tuple[str, ...] = ()
-    only_with: tuple[str, str] | None = None
-    """(option, value): the setting has an effect only when that option has that value, and is refused otherwise."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """One preference loss."""
-
-    name: str
-    title: str
-    formula: str
-    paper: str
-    """Where it comes from: an arXiv id, or an address where there is none."""
-    year: int
-    choose_when: str
-    """When to choose it: one sentence for people."""
-    default_beta: float
-    needs_reference: bool = True
-    reward: str = "β·ρ"
-    """The implicit reward that is logged for a response."""
-    data: Literal["preference", "unpaired"] = "preference"
-    options: Mapping[str, VariantOption] = field(default_factory=dict)
-    other_names: tuple[str, ...] = ()
-    """What other trainers call it."""
 
 
 def _label_smoothing(default: float, *, is_min_exclusive: bool = False) -> VariantOption:
@@ -148,6 +110,7 @@ _MARGIN = (
         year=2024,
         choose_when="Answers grow longer in training, but what they say first should count as in DPO.",
         default_beta=0.1,
+        needs_prefix_sums=True,
         reward="β·ρ'",
         options={
             "alpha": _weight("α, how much the tokens past the shorter response count; 1 is DPO", default=0.5, max=1.0)
@@ -250,6 +213,7 @@ _MARGIN = (
         year=2024,
         choose_when="The responses were written by another model: pairs the policy itself might write count more.",
         default_beta=0.1,
+        needs_token_weights=True,
     ),
 )
 
@@ -313,6 +277,7 @@ _POINTWISE = (
         year=2024,
         choose_when="Chosen should beat rejected as distributions over the batch, not pair by pair; use large batches.",
         default_beta=0.01,
+        is_batch_level=True,
         options={
             "pairing": VariantOption(
                 type="string",

@@ -6,7 +6,8 @@ An option is honoured or refused. One that a variant would ignore is an error th
 import math
 from collections.abc import Mapping, Sequence
 
-from core.domain.variant_catalogue import VARIANTS, Variant, VariantOption
+from core.domain.variants.catalogue import VARIANTS
+from core.domain.variants.entry import Variant, VariantOption
 
 OptionValue = float | str
 

@@ -1,0 +1,49 @@
+"""What an entry of the catalogue of variants says: the loss, its options with bounds, where it comes from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantOption:
+    """One setting of a variant. Bounds are inclusive unless said otherwise."""
+
+    description: str
+    default: float | str
+    type: Literal["number", "string"] = "number"
+    min: float | None = None
+    max: float | None = None
+    is_min_exclusive: bool = False
+    is_max_exclusive: bool = False
+    choices: tuple[str, ...] = ()
+    only_with: tuple[str, str] | None = None
+    """(option, value): the setting has an effect only when that option has that value, and is refused otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One preference loss."""
+
+    name: str
+    title: str
+    formula: str
+    paper: str
+    """Where it comes from: an arXiv id, or an address where there is none."""
+    year: int
+    choose_when: str
+    """When to choose it: one sentence for people."""
+    default_beta: float
+    needs_reference: bool = True
+    reward: str = "β·ρ"
+    """The implicit reward that is logged for a response."""
+    data: Literal["preference", "unpaired"] = "preference"
+    needs_token_weights: bool = False
+    """The loss weights tokens by how likely the policy's own draws are (`log_collisions`)."""
+    needs_prefix_sums: bool = False
+    """The loss reads sums over the first tokens of a response, up to the shorter response's length."""
+    is_batch_level: bool = False
+    """The loss compares the pairs of a step with each other, so that all of them must be computed before it."""
+    options: Mapping[str, VariantOption] = field(default_factory=dict)
+    other_names: tuple[str, ...] = ()
+    """What other trainers call it."""
