@@ -29,10 +29,12 @@ SIDE_FILES = (
     "chat_template.json",
 )
 """Read where they are there; none is needed."""
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+"""Of models that see images too: never read here, but servers of the published policy need them."""
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 MAX_JSON_BYTES = 64 * 1024**2
 
-_CODE_BEARING = (CONFIG_FILE, "tokenizer_config.json", "generation_config.json")
+_CODE_BEARING = (CONFIG_FILE, "tokenizer_config.json", "generation_config.json", *PROCESSOR_FILES)
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
 
 

