@@ -1,13 +1,13 @@
 """Checks and normalises one file: the whole verdict, in this process."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from core.datasets.accumulation import Accumulation, issue_counts
-from core.datasets.faults import FileFault, Note, RowFault
+from core.datasets.faults import FileFault, Note, RowFault, listed
 from core.datasets.issue_log import IssueLog
 from core.datasets.layouts.layout import SourceRow
 from core.datasets.lint.lint import Lint
@@ -22,7 +22,8 @@ from core.datasets.recognition import (
 )
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult, Refusal, Report, Statistics
 from core.datasets.rows.json_rows import parse_row
-from core.datasets.rows.row_processing import FoundIssue
+from core.datasets.rows.row_processing import FoundIssue, RowProcessor
+from core.datasets.rows.serialised import NOTHING_SERIALISED, SerialisedColumns, deserialise, find_serialised
 from core.datasets.sources.batches import Batch, LineBatch
 from core.datasets.sources.source import Source
 from core.datasets.sources.text import SourceFile, TextStream
@@ -94,13 +95,27 @@ class _Check:
             return
         sample = _sample(first, options.limits)
         layout_name = _DEFAULT_LAYOUTS[options.kind]
+        serialised = NOTHING_SERIALISED
         if sample:
             require_columns(sample, options.columns)
-            layout_name = recognise([rename_columns(row, options.columns) for row in sample], options).name
+            rows = [rename_columns(row, options.columns) for row in sample]
+            serialised = find_serialised(rows, options.limits)
+            layout_name = recognise(_deserialised(rows, serialised, options.limits), options).name
             self._format = layout_name
+            self._note_decoded(serialised)
         work = _with_sketches(chain([first], batches), options.limits.max_near_duplicate_rows)
-        for result in process_in_order(work, options, layout_name, num_workers):
+        for result in process_in_order(work, RowProcessor(options, layout_name, serialised), num_workers):
             self._rows.add(result)
+
+    def _note_decoded(self, serialised: SerialisedColumns) -> None:
+        if serialised.quoted:
+            names = listed(sorted(serialised.quoted))
+            detail = f"The texts of {names} are JSON strings, in quotes and with escapes; what they hold is used."
+            self._note(Note(IssueCode.DECODED_TEXTS, detail))
+
+    def _note(self, note: Note) -> None:
+        self._log.counts[note.code] += 1
+        self._log.add(FoundIssue(None, None, *note))
 
     def _judge_rows(self) -> Refusal | None:
         rows = self._rows
@@ -182,6 +197,15 @@ def _sample(batch: Batch, limits: Limits) -> list[SourceRow]:
         if len(rows) == NUM_SAMPLED_ROWS:
             break
     return rows
+
+
+def _deserialised(rows: list[SourceRow], serialised: SerialisedColumns, limits: Limits) -> list[SourceRow]:
+    """Those of the rows that can be read."""
+    found: list[SourceRow] = []
+    for row in rows:
+        with suppress(RowFault):
+            found.append(deserialise(row, serialised, limits))
+    return found or rows
 
 
 def _values(batch: Batch) -> Iterator[bytes | dict[str, object] | Note]:

@@ -14,7 +14,7 @@ from multiprocessing import active_children, get_context
 from typing import Final, NamedTuple
 
 from core.datasets.faults import FileFault
-from core.datasets.options import MIB, CheckOptions
+from core.datasets.options import MIB
 from core.datasets.rows.row_processing import BatchResult, RowProcessor
 from core.datasets.sources.batches import Batch, LineBatch
 
@@ -53,9 +53,7 @@ class _Asked(NamedTuple):
         return result
 
 
-def process_in_order(
-    work: Iterable[Work], options: CheckOptions, layout_name: str, num_workers: int
-) -> Iterator[BatchResult]:
+def process_in_order(work: Iterable[Work], processor: RowProcessor, num_workers: int) -> Iterator[BatchResult]:
     """Where the work breaks off with a FileFault, what came before is answered first.
 
     Raises:
@@ -64,7 +62,6 @@ def process_in_order(
         TimeoutError: a worker gives no answer.
     """
     if num_workers <= 1:
-        processor = RowProcessor(options, layout_name)
         for batch, with_sketches in work:
             yield processor.process(batch, with_sketches)
         return
@@ -72,7 +69,7 @@ def process_in_order(
     shared = [mmap(-1, _SHARED_BYTES) for _ in range(num_places)]
     # Forked before this process has any thread: the check owns it (`core.datasets.check_process`).
     with ProcessPoolExecutor(
-        num_workers, get_context("fork"), initializer=_start_worker, initargs=(options, layout_name, shared)
+        num_workers, get_context("fork"), initializer=_start_worker, initargs=(processor, shared)
     ) as pool:
         waiting: deque[_Asked] = deque()
         broken: list[FileFault] = []
@@ -115,10 +112,10 @@ _processor: list[RowProcessor] = []
 _shared: list[mmap] = []
 
 
-def _start_worker(options: CheckOptions, layout_name: str, shared: list[mmap]) -> None:
+def _start_worker(processor: RowProcessor, shared: list[mmap]) -> None:
     gc.freeze()
     gc.set_threshold(100_000)  # rows make no cycles; looking for them often is a tenth of the time
-    _processor[:] = [RowProcessor(options, layout_name)]
+    _processor[:] = [processor]
     _shared[:] = shared
 
 

@@ -81,6 +81,7 @@ class IssueCode(StrEnum):
     INVALID_LABEL = "invalid-label"
     TOO_MANY_ANSWERS = "too-many-answers"
     WRONG_CELL_COUNT = "wrong-cell-count"
+    INVALID_CELL = "invalid-cell"
     # A well-formed row that teaches nothing.
     IDENTICAL_PAIR = "identical-pair"
     EMPTY_CHOSEN = "empty-chosen"
@@ -93,6 +94,9 @@ class IssueCode(StrEnum):
     EMPTY_PROMPT = "empty-prompt"
     NEARLY_IDENTICAL_PAIR = "nearly-identical-pair"
     LONG_ROW = "long-row"
+    CELL_MAY_BE_CUT = "cell-may-be-cut"
+    MESSAGES_AS_TEXT = "messages-as-text"
+    DECODED_TEXTS = "decoded-texts"
     TURN_MARKER_IN_RESPONSE = "turn-marker-in-response"
     PROMPT_COLUMN_DIFFERS = "prompt-column-differs"
     TOOLS_IGNORED = "tools-ignored"
@@ -229,6 +233,10 @@ _MALFORMED_ROW: dict[IssueCode, IssueKind] = {
     _C.WRONG_CELL_COUNT: _row(
         "the row has another number of cells than the header", "quote cells that hold delimiters"
     ),
+    _C.INVALID_CELL: _row(
+        "a cell of a column of lists or messages begins as one, but breaks off or cannot be read",
+        "export the data as JSONL or Parquet, not through a spreadsheet",
+    ),
 }
 
 _TEACHES_NOTHING: dict[IssueCode, IssueKind] = {
@@ -250,6 +258,17 @@ _WORTH_KNOWING: dict[IssueCode, IssueKind] = {
     _C.LONG_ROW: _note(
         "the row is longer than most models' training length",
         "shorten it, or raise `max_length`; else the job sets it aside",
+    ),
+    _C.CELL_MAY_BE_CUT: _note(
+        "a cell has 32,767 characters, the most that a spreadsheet keeps", "export the data without a spreadsheet"
+    ),
+    _C.MESSAGES_AS_TEXT: _note(
+        "a text among plain texts is a list of messages, written as JSON or Python writes it; it is kept as text",
+        "nothing, if it is meant; else write messages in all rows",
+    ),
+    _C.DECODED_TEXTS: _note(
+        "the texts of a column were JSON strings, or had the escapes of an export, and were decoded",
+        "compare the preview with your data",
     ),
     _C.TURN_MARKER_IN_RESPONSE: _note(
         "the response holds a further turn marker, such as a second `Assistant:`; it is kept as text",

@@ -16,6 +16,8 @@ from core.domain.dataset_rows import DatasetKind
 
 _NUM_STRINGS: Final = 6
 """Three names, each with its text."""
+_BRACKETS: Final = ("[", "{")
+"""A text that begins so may be messages."""
 
 
 def are_expected(options: CheckOptions, layout_name: str) -> bool:
@@ -32,6 +34,8 @@ def read_plain_pair(line: bytes) -> Contents | None:
         return None
     prompt, chosen, rejected = row.get("prompt"), row.get("chosen"), row.get("rejected")
     if not (type(prompt) is type(chosen) is type(rejected) is str):
+        return None
+    if chosen[:1] in _BRACKETS or rejected[:1] in _BRACKETS or prompt[:1] in _BRACKETS:
         return None
     if not prompt or not chosen or not rejected or prompt.isspace() or chosen.isspace() or rejected.isspace():
         return None

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -17,6 +17,14 @@ from core.datasets.rows.fingerprints import NO_FINGERPRINTS, Fingerprints, take_
 from core.datasets.rows.json_rows import check_shape, parse_row
 from core.datasets.rows.judgement import judge, refuse_nul
 from core.datasets.rows.plain_pairs import are_expected, read_plain_pair
+from core.datasets.rows.serialised import (
+    NOTHING_SERIALISED,
+    SPREADSHEET_CHARS,
+    SerialisedColumns,
+    deserialise,
+    may_be_cut,
+    remarks,
+)
 from core.datasets.rows.tally import Tally
 from core.datasets.sources.batches import Batch, LineBatch, Record
 from core.datasets.sources.json_lines import line_too_long
@@ -26,6 +34,11 @@ from core.domain.issue_codes import ISSUE_KINDS, Effect, IssueCode
 MAX_ISSUES_PER_BATCH = 5_000
 _MAX_NOT_PLAIN = 50
 """Rows of a batch after which the short way is left: to try it in vain costs time."""
+
+_MAY_BE_CUT: Final = Note(
+    IssueCode.CELL_MAY_BE_CUT,
+    f"A cell has {SPREADSHEET_CHARS:,} characters, the most that a spreadsheet keeps: its end may be lost.",
+)
 
 
 class FoundIssue(NamedTuple):
@@ -64,10 +77,13 @@ class _Progress:
 
 
 class RowProcessor:
-    def __init__(self, options: CheckOptions, layout_name: str) -> None:
+    def __init__(
+        self, options: CheckOptions, layout_name: str, serialised: SerialisedColumns = NOTHING_SERIALISED
+    ) -> None:
         self._options = options
         self._layout = LAYOUTS_BY_NAME[layout_name]
-        self._expects_plain_pairs = are_expected(options, layout_name)
+        self._serialised = serialised
+        self._expects_plain_pairs = are_expected(options, layout_name) and not serialised
         self._max_plain_bytes = min(options.limits.max_line_bytes, options.limits.long_row_chars)
         self._used_fields = frozenset(self._layout.fields)
 
@@ -118,6 +134,8 @@ class RowProcessor:
             result.num_rejected += 1
             self._report(result, record.line, fault.note)
             return
+        if isinstance(record.value, dict) and any(map(may_be_cut, record.value.values())):
+            self._report(result, record.line, _MAY_BE_CUT)
         for note in reading.notes:
             result.num_set_aside += ISSUE_KINDS[note.code].effect is Effect.ROW_SET_ASIDE
             self._report(result, record.line, note)
@@ -136,6 +154,7 @@ class RowProcessor:
                 self._report(result, line, fault.note)
                 return False
         notes = judge(example, contents, options.kind, options.limits.long_row_chars)
+        notes += remarks(example[:3], options.limits)
         for note in notes:
             self._report(result, line, note)
         if notes and ISSUE_KINDS[notes[0].code].effect is Effect.ROW_SET_ASIDE:
@@ -157,11 +176,15 @@ class RowProcessor:
         if isinstance(value, bytes):
             if len(value) > limits.max_line_bytes:
                 raise line_too_long(record.line, limits)
-            return rename_columns(parse_row(value, limits), self._options.columns)
+            return self._named(parse_row(value, limits))
         if isinstance(value, Note):
             raise RowFault(*value)
         check_shape(value, limits)
-        return rename_columns(value, self._options.columns)
+        return self._named(value)
+
+    def _named(self, row: SourceRow) -> SourceRow:
+        """Under our names, with what is written as text read."""
+        return deserialise(rename_columns(row, self._options.columns), self._serialised, self._options.limits)
 
     def _refuse_other_layout(self, row: SourceRow, line: int) -> None:
         """A row that is whole in another layout is no malformed row, but another file's: dropping it would be a loss.

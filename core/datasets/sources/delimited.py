@@ -5,8 +5,6 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-import orjson
-
 from core.datasets.faults import FileFault, Note, listed
 from core.datasets.options import Limits
 from core.datasets.recognition import KNOWN_FIELDS
@@ -16,7 +14,6 @@ from core.domain.issue_codes import IssueCode
 
 _DELIMITERS: Final = (",", "\t", ";", "|")
 _NAME = re.compile(r"\w[\w .\-/()]{0,63}")
-_MESSAGES: Final = ("[{", "{")
 
 
 def find_delimiter(head: bytes, columns: Iterable[str]) -> str | None:
@@ -115,20 +112,7 @@ def _row(header: list[str], cells: list[str], line: int, limits: Limits) -> dict
         "".join(cells).encode()
     except UnicodeEncodeError:
         return Note(IssueCode.NOT_UTF8, "The row is not UTF-8. Save the file as UTF-8 (in Excel: 'CSV UTF-8').")
-    return {name: read_cell(cell) for name, cell in zip(header, cells, strict=True)}
-
-
-def read_cell(cell: str) -> object:
-    """A text; or messages, where the cell is JSON of messages."""
-    if not cell.startswith(_MESSAGES) or not ('"role"' in cell or '"from"' in cell):
-        return cell
-    try:
-        value = orjson.loads(cell)
-    except orjson.JSONDecodeError:
-        return cell
-    items = value if isinstance(value, list) else [value]
-    are_messages = all(isinstance(item, dict) and ("role" in item or "from" in item) for item in items)
-    return value if are_messages else cell
+    return dict(zip(header, cells, strict=True))
 
 
 def _broken(line: int, error: csv.Error, limits: Limits) -> FileFault:
