@@ -4,28 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from core.datasets.faults import RowFault, quoted
+from core.datasets.message_fields import read_call_turn, read_fields, says_without_content
+from core.datasets.message_roles import CALL_ROLES, ROLES
 from core.datasets.rows.undecoded import Undecoded
 from core.domain.dataset_rows import Message, Text
 from core.domain.issue_codes import IssueCode
 
 MAX_MESSAGES: Final = 1_000
 
-_ROLES: Final[Mapping[str, str]] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "prompter": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "bot": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
-    "ipython": "tool",
-}
+_PLAIN_KEYS: Final = frozenset(("role", "from", "content", "value"))
 _JSON_TYPE_NAMES: Final[Mapping[type, str]] = {
     type(None): "null",
     bool: "a boolean",
@@ -101,16 +88,31 @@ def read_message(value: object, pointer: str) -> Message:
             f"{pointer} is {type_name(value)}; a message is an object with 'role' and 'content'.",
             pointer,
         )
-    return {"role": _read_role(value, pointer), "content": _read_content(value, pointer)}
+    message: Message = {"role": _read_role(value, pointer), "content": _read_content(value, pointer)}
+    if not _PLAIN_KEYS.issuperset(value):
+        read_fields(value, message, pointer)
+    if message["role"] == "assistant" and _role_as_written(value) in CALL_ROLES:
+        message["tool_calls"] = read_call_turn(message["content"], pointer)
+        message["content"] = ""
+    return message
+
+
+def _role_key(message: Mapping[str, object]) -> str:
+    return "from" if message.get("role") is None and "from" in message else "role"
+
+
+def _role_as_written(message: Mapping[str, object]) -> object:
+    role = message.get(_role_key(message))
+    return role.strip().lower() if isinstance(role, str) else role
 
 
 def _read_role(message: Mapping[str, object], pointer: str) -> str:
-    key = "from" if message.get("role") is None and "from" in message else "role"
+    key = _role_key(message)
     role = message.get(key)
     if not isinstance(role, str):
         found = "has no 'role'" if role is None else f"has {type_name(role)} as its role"
         raise RowFault(IssueCode.UNKNOWN_ROLE, f"The message at {pointer} {found}.", f"{pointer}/{key}")
-    known = _ROLES.get(role) or _ROLES.get(role.strip().lower())
+    known = ROLES.get(role) or ROLES.get(role.strip().lower())
     if known is None:
         raise RowFault(
             IssueCode.UNKNOWN_ROLE,
@@ -127,10 +129,8 @@ def _read_content(message: Mapping[str, object], pointer: str) -> str:
         return content
     if isinstance(content, Sequence):
         return "".join(_read_part(part, f"{pointer}/{key}/{index}") for index, part in enumerate(content))
-    if content is None and (message.get("tool_calls") or message.get("function_call")):
-        raise RowFault(
-            IssueCode.NOT_TEXT, f"The message at {pointer} is a tool call; only text can be trained on.", pointer
-        )
+    if content is None and says_without_content(message):
+        return ""
     if content is None:
         raise RowFault(IssueCode.MISSING_CONTENT, f"The message at {pointer} has no 'content'.", f"{pointer}/content")
     raise RowFault(

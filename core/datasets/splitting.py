@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from core.domain.dataset_rows import Text
+from core.domain.dataset_rows import Message, Text
 
 MAX_SHARED_LINES = 100
 """Lines that are told one by one; all are counted."""
@@ -106,7 +106,12 @@ def _group(line: bytes, seed: int) -> bytes:
 def _level(text: Text) -> str:
     if isinstance(text, str):
         return _level_words(text)
-    return "\x01".join(f"{turn['role']}\x00{_level_words(turn['content'])}" for turn in text)
+    return "\x01".join(map(_level_turn, text))
+
+
+def _level_turn(turn: Message) -> str:
+    calls = orjson.dumps(turn["tool_calls"]).decode() if "tool_calls" in turn else ""
+    return f"{turn['role']}\x00{_level_words(turn['content'])}{calls}"
 
 
 def _level_words(text: str) -> str:

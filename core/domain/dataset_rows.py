@@ -2,10 +2,11 @@
 
 A text is a plain string (trained as it stands) or a list of messages (rendered by the base model's chat template).
 Within one row, prompt and responses are all texts or all messages. `line` is the line of the file as uploaded.
+A key that a row or a message has no use for is left out, never null.
 """
 
 from enum import StrEnum
-from typing import NotRequired, TypedDict, final
+from typing import Any, NotRequired, TypedDict, final
 
 
 class DatasetKind(StrEnum):
@@ -19,17 +20,48 @@ class DatasetKind(StrEnum):
     """prompt, response and a label, desirable or not"""
 
 
+class CalledFunction(TypedDict):
+    name: str
+    arguments: dict[str, Any]
+    """Parsed, also where the file has them as a JSON text."""
+
+
+class ToolCall(TypedDict):
+    id: NotRequired[str]
+    type: str
+    """`function`"""
+    function: CalledFunction
+
+
 class Message(TypedDict):
     role: str
     """`system`, `user`, `assistant` or `tool`"""
     content: str
+    """Empty beside `tool_calls`, where nothing else is said."""
+    reasoning_content: NotRequired[str]
+    """What the assistant thinks before it answers."""
+    tool_calls: NotRequired[list[ToolCall]]
+    tool_call_id: NotRequired[str]
+    """Of a `tool` message: the call that it answers."""
+    name: NotRequired[str]
+    """Of the tool, or of who speaks."""
+    train: NotRequired[bool]
+    """False: an assistant turn that is context only, no loss is taken on it."""
 
 
 Text = str | list[Message]
 
 
+class RowContext(TypedDict, total=False):
+    """What a chat template writes into the prompt beside its messages."""
+
+    tools: list[dict[str, Any]]
+    """Functions that may be called, as `{"type": "function", "function": {"name", "description", "parameters"}}`."""
+    documents: list[dict[str, Any]]
+
+
 @final
-class PreferenceRow(TypedDict):
+class PreferenceRow(RowContext):
     line: int
     prompt: Text
     chosen: Text
@@ -37,14 +69,14 @@ class PreferenceRow(TypedDict):
 
 
 @final
-class DemonstrationRow(TypedDict):
+class DemonstrationRow(RowContext):
     line: int
     prompt: Text
     response: Text
 
 
 @final
-class UnpairedRow(TypedDict):
+class UnpairedRow(RowContext):
     line: int
     prompt: Text
     response: Text

@@ -75,6 +75,9 @@ class IssueCode(StrEnum):
     TOO_MANY_MESSAGES = "too-many-messages"
     MISSING_CONTENT = "missing-content"
     NOT_TEXT = "not-text"
+    NEEDS_MEDIA = "needs-media"
+    INVALID_TOOL_CALL = "invalid-tool-call"
+    MESSAGE_WEIGHT = "message-weight"
     NO_ASSISTANT_REPLY = "no-assistant-reply"
     DIFFERENT_PROMPTS = "different-prompts"
     NO_COMMON_PROMPT = "no-common-prompt"
@@ -90,6 +93,7 @@ class IssueCode(StrEnum):
     TIE = "tie"
     NOTHING_TO_COMPARE = "nothing-to-compare"
     ENDS_ON_USER_TURN = "ends-on-user-turn"
+    NOTHING_TRAINED = "nothing-trained"
     # Worth knowing; the row stays.
     EMPTY_PROMPT = "empty-prompt"
     NEARLY_IDENTICAL_PAIR = "nearly-identical-pair"
@@ -100,6 +104,9 @@ class IssueCode(StrEnum):
     TURN_MARKER_IN_RESPONSE = "turn-marker-in-response"
     PROMPT_COLUMN_DIFFERS = "prompt-column-differs"
     TOOLS_IGNORED = "tools-ignored"
+    EMPTY_TURN = "empty-turn"
+    RENDERED_TEXT = "rendered-text"
+    END_TOKEN_IN_TEXT = "end-token-in-text"
     DUPLICATE_ROW = "duplicate-row"
     NEAR_DUPLICATE_ROW = "near-duplicate-row"
     REVERSED_PAIR = "reversed-pair"
@@ -225,6 +232,14 @@ _MALFORMED_ROW: dict[IssueCode, IssueKind] = {
     _C.TOO_MANY_MESSAGES: _row("a conversation has too many messages", "shorten it"),
     _C.MISSING_CONTENT: _row("a message has no content", "give it a text"),
     _C.NOT_TEXT: _row("a message holds something else than text", "only text can be trained on"),
+    _C.NEEDS_MEDIA: _row(
+        "the row can only be answered with a picture, a video or a sound",
+        "remove the row; only text can be trained on",
+    ),
+    _C.INVALID_TOOL_CALL: _row(
+        "a tool call cannot be read", 'write `{"function": {"name": …, "arguments": {…}}}` with arguments that are JSON'
+    ),
+    _C.MESSAGE_WEIGHT: _row("the weight of a message is neither 0 nor 1", "write 0 (context only) or 1 (trained on)"),
     _C.NO_ASSISTANT_REPLY: _row("there is no reply of the assistant at the end", "end on an assistant turn"),
     _C.DIFFERENT_PROMPTS: _row("chosen and rejected do not answer the same prompt", "pair responses to one prompt"),
     _C.NO_COMMON_PROMPT: _row("without a prompt column, chosen and rejected share no beginning", "add a prompt column"),
@@ -246,6 +261,9 @@ _TEACHES_NOTHING: dict[IssueCode, IssueKind] = {
     _C.EMPTY_RESPONSE: _aside("the response is empty", "nothing, or remove the row"),
     _C.TIE: _aside("the answers are judged equal", "nothing, or remove the row"),
     _C.NOTHING_TO_COMPARE: _aside("the prompt has no two ranked answers", "nothing, or remove the row"),
+    _C.NOTHING_TRAINED: _aside(
+        "every turn of the response has weight 0 or `train: false`", "give the turn to be learnt weight 1"
+    ),
     _C.ENDS_ON_USER_TURN: _aside("one side goes on with, or ends on, a turn of the user", "nothing, or cut that turn"),
 }
 
@@ -277,7 +295,20 @@ _WORTH_KNOWING: dict[IssueCode, IssueKind] = {
     _C.PROMPT_COLUMN_DIFFERS: _note(
         "the prompt column differs from the first turns of the conversations, which are used", "check the export"
     ),
-    _C.TOOLS_IGNORED: _note("tool definitions are not used", "nothing, if it is meant"),
+    _C.TOOLS_IGNORED: _note(
+        "`tools` is no list of functions, so it is not used", "write a list of functions, or leave it out"
+    ),
+    _C.EMPTY_TURN: _note(
+        "a turn of the assistant within the response is empty; it is not trained on", "check the export"
+    ),
+    _C.RENDERED_TEXT: _note(
+        "a text holds the markers of a rendered conversation; it will stand inside another one",
+        "write the turns as messages",
+    ),
+    _C.END_TOKEN_IN_TEXT: _note(
+        "a response ends on an end token that is spelled out; it is taken off",
+        "nothing; the base model's own end follows",
+    ),
     _C.DUPLICATE_ROW: _note("the row repeats an earlier one", "remove one of them"),
     _C.NEAR_DUPLICATE_ROW: _note("the row is nearly the same as an earlier one", "check both"),
     _C.REVERSED_PAIR: _note("the same pair stands in the file the other way round", "keep the right one"),

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from core.domain.dataset_rows import Message
 
@@ -51,7 +51,17 @@ class ControlTokens:
 
     def mask(self, message: Message) -> Message:
         """The message with placeholders for all that could become a control token once rendered."""
-        return {"role": self.mask_text(message["role"]), "content": self.mask_text(message["content"])}
+        if len(message) == 2:
+            return {"role": self.mask_text(message["role"]), "content": self.mask_text(message["content"])}
+        return cast(Message, self.mask_value(message))
+
+    def mask_value(self, value: Any) -> Any:
+        """A JSON value with all its texts masked, keys included."""
+        if isinstance(value, str):
+            return self.mask_text(value)
+        if isinstance(value, dict):
+            return {self.mask_text(key): self.mask_value(item) for key, item in value.items()}
+        return [self.mask_value(item) for item in value] if isinstance(value, list) else value
 
     def mask_text(self, text: str) -> str:
         if not text or not self.ids:

@@ -7,13 +7,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from core.domain.dataset_rows import Message
+from core.domain.dataset_rows import Message, RowContext
 from core.tokenization.chat_template import ChatTemplate
 from core.tokenization.errors import UnencodableRow, UnusableChatTemplate
+from core.tokenization.template_features import NO_CONTEXT
 
 _PROBE = "\ue0047301946825\ue005"
 """An answer that no template treats specially, to see what is written around one."""
 MAX_FRAMES = 8
+_CHANGES_PROMPT = "changes the prompt once it is answered."
 _OPENS_REASONING = re.compile(r"<think(?:ing)?>\s*\Z")
 _CLOSES_REASONING = re.compile(r"</think(?:ing)?>")
 
@@ -51,12 +53,17 @@ class Dialogue:
         self._frames: list[_Frame] = []
         """Those seen so far, so that a row costs one rendering less."""
 
-    def render_prompt(self, prompt: Sequence[Message]) -> str:
-        """What generation starts from. Raises ChatTemplateRefused."""
-        return self._template.render(prompt, add_generation_prompt=True)
+    def render_prompt(self, prompt: Sequence[Message], context: RowContext = NO_CONTEXT) -> str:
+        """What generation starts from. Raises ChatTemplateRefused, UnencodableRow."""
+        self._template.features.require(prompt, context)
+        return self._template.render(prompt, add_generation_prompt=True, context=context)
 
     def split_response(
-        self, prompt: Sequence[Message], rendered_prompt: str, response: Sequence[Message]
+        self,
+        prompt: Sequence[Message],
+        rendered_prompt: str,
+        response: Sequence[Message],
+        context: RowContext = NO_CONTEXT,
     ) -> list[Segment]:
         """The response's segments; whatever follows the end of the last assistant turn is left out.
 
@@ -71,30 +78,58 @@ class Dialogue:
         consumed = ""
         for turn in turns:
             history = [*prompt, *response[:turn]]
-            before = self.render_prompt(history) if turn else rendered_prompt
+            before = self.render_prompt(history, context) if turn else rendered_prompt
             if not before.startswith(consumed):
                 raise self._rewritten(turn)
             if turn:
                 segments.append(Segment(before[len(consumed) :], is_scored=False))
-            answer, has_end = self._answer(history, response[turn], before)
+            answer, has_end = self._answer(history, response[turn], before, context)
             if turn != turns[-1] and not has_end:
                 has_end = True  # the next turn follows as the template has it
-            segments.append(Segment(answer, is_scored=True, needs_end=not has_end))
+            is_scored = _is_scored(response[turn], is_last=turn == turns[-1])
+            segments.append(Segment(answer, is_scored=is_scored, needs_end=not has_end))
             consumed = before + answer
+        if not any(segment.is_scored for segment in segments):
+            raise UnencodableRow("No turn of the response is to be trained on.")
         return segments
 
-    def _answer(self, history: Sequence[Message], message: Message, before: str) -> tuple[str, bool]:
+    def _answer(
+        self, history: Sequence[Message], message: Message, before: str, context: RowContext
+    ) -> tuple[str, bool]:
         """What the assistant writes after `before`, and whether a control token ends it."""
-        after = self._template.render([*history, message], add_generation_prompt=False)
+        if "tool_calls" in message or "reasoning_content" in message:
+            return self._whole_answer(history, message, before, context)
+        after = self._template.render([*history, message], add_generation_prompt=False, context=context)
         for frame in self._frames:
             if answer := self._fit(frame, message["content"], before, after):
                 return answer
-        frame = self._learn_frame(history, before)
+        frame = self._learn_frame(history, before, context)
         for lead in (frame.lead, ""):  # a response that brings its own reasoning has no empty one put before it
             if answer := self._fit(replace(frame, lead=lead), message["content"], before, after):
                 self._frames = [frame, *self._frames][:MAX_FRAMES]
                 return answer
         return self._reasoned_answer(frame, message["content"], before)
+
+    def _whole_answer(
+        self, history: Sequence[Message], message: Message, before: str, context: RowContext
+    ) -> tuple[str, bool]:
+        """An answer with reasoning or calls, of which the template has its own way of writing: all that it adds."""
+        features = self._template.features
+        features.require([message], context)
+        if "reasoning_content" in message and not features.writes("reasoning_content"):
+            return self._answer(history, _with_reasoning_as_text(message, before), before, context)
+        after = self._template.render([*history, message], add_generation_prompt=False, context=context)
+        if not after.startswith(before):
+            raise UnencodableRow(f"The base model's chat template {_CHANGES_PROMPT}")
+        written = after[len(before) :]
+        if missing := _left_out(message, written):
+            raise UnencodableRow(
+                f"The base model's chat template leaves out {missing} of this response, so it cannot be trained on."
+            )
+        last = next((found for found in reversed(list(self._control.finditer(written)))), None)
+        if last is None or written[last.end() :].strip():
+            return written, False
+        return written[: last.end()], True
 
     def _fit(self, frame: _Frame, content: str, before: str, after: str) -> tuple[str, bool] | None:
         start = before + frame.lead
@@ -109,16 +144,16 @@ class Dialogue:
         end = self._control.search(frame.tail)
         return answer + (frame.tail[: end.end()] if end else ""), end is not None
 
-    def _learn_frame(self, history: Sequence[Message], before: str) -> _Frame:
+    def _learn_frame(self, history: Sequence[Message], before: str, context: RowContext) -> _Frame:
         """What the template writes around an answer after this history."""
         probe: Message = {"role": "assistant", "content": _PROBE}
-        after = self._template.render([*history, probe], add_generation_prompt=False)
+        after = self._template.render([*history, probe], add_generation_prompt=False, context=context)
         if _PROBE not in after:
             raise UnusableChatTemplate("The base model's chat template leaves out what the assistant says.")
         head, _, tail = after.partition(_PROBE)
         if head.startswith(before):
             lead = head[len(before) :]
-            if lead.strip() and before == self._template.render(history, add_generation_prompt=False):
+            if lead.strip() and before == self._template.render(history, add_generation_prompt=False, context=context):
                 raise UnusableChatTemplate(
                     "The base model's chat template has no generation prompt: it writes "
                     f"{lead.strip()!r} before an answer, but not when `add_generation_prompt` is set. Add that to its "
@@ -127,7 +162,7 @@ class Dialogue:
             return _Frame(lead=lead, tail=tail)
         if before.startswith(head) and _OPENS_REASONING.fullmatch(before, len(head)):
             return _Frame(lead="", tail=tail)
-        raise UnencodableRow("The base model's chat template changes the prompt once it is answered.")
+        raise UnencodableRow(f"The base model's chat template {_CHANGES_PROMPT}")
 
     def _reasoned_answer(self, frame: _Frame, content: str, before: str) -> tuple[str, bool]:
         """For templates of reasoning models, which open the reasoning in the prompt or leave it out of the history:
@@ -151,6 +186,39 @@ class Dialogue:
             f"The base model's chat template renders message {turn} of the response otherwise once more follows. Put "
             "all but the last answer into the prompt."
         )
+
+
+def _is_scored(message: Message, *, is_last: bool) -> bool:
+    """Not where the row says so, nor a turn that says nothing before more follows: it would teach to end at once."""
+    return message.get("train", True) and (is_last or "tool_calls" in message or bool(message["content"].strip()))
+
+
+def _with_reasoning_as_text(message: Message, before: str) -> Message:
+    """For a template that opens the reasoning in its prompt, and otherwise leaves it to the answer's text.
+
+    Raises:
+        UnencodableRow: the template knows no reasoning.
+    """
+    if not _OPENS_REASONING.search(before):
+        raise UnencodableRow(
+            "The base model's chat template does not write the reasoning of a response (`reasoning_content`), so the "
+            "row would lose it. Use a base model whose template does, or upload the rows without it."
+        )
+    text = f"{message.get('reasoning_content', '').strip()}\n</think>\n\n{message['content'].lstrip()}"
+    changed: Message = {**message, "content": text}
+    del changed["reasoning_content"]
+    return changed
+
+
+def _left_out(message: Message, written: str) -> str | None:
+    """What of an answer is not in the text that a template wrote of it, in words."""
+    if message["content"].strip() not in written:
+        return "the content"
+    if message.get("reasoning_content", "").strip() not in written:
+        return "the reasoning"
+    if any(call["function"]["name"] not in written for call in message.get("tool_calls", ())):
+        return "a tool call"
+    return None
 
 
 def hoist(

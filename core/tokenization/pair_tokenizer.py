@@ -6,8 +6,10 @@ The rules:
   use agree, whatever tokens a joint encoding would have merged across the border.
 - Messages are rendered by the base model's chat template. A plain text prompt is one user message, and its response
   one assistant message, where the base model has a template; without one the text is encoded as it stands.
-- Every assistant turn is scored: its text and the one control token that ends it. Nothing else is: not the prompt, not
-  other roles' turns, not a newline that the template writes after the end.
+- Every assistant turn is scored: its reasoning, text and calls, and the one control token that ends it. Nothing else
+  is: not the prompt, not other roles' turns, not a newline that the template writes after the end, no turn that the row
+  leaves out (`train: false`), and no turn that says nothing.
+- A row is refused where the template does not write something that the row holds: calls, tools, documents, reasoning.
 - No control token comes from the text of a row, only from the template.
 - An empty prompt is one start token, so that the first token of the response has a predecessor.
 """
@@ -17,13 +19,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
-from core.domain.dataset_rows import DemonstrationRow, Message, PreferenceRow, Text, UnpairedRow
+from core.domain.dataset_rows import DemonstrationRow, Message, PreferenceRow, RowContext, Text, UnpairedRow
 from core.tokenization.chat_template import ChatTemplate
 from core.tokenization.control_tokens import ControlTokens
 from core.tokenization.dialogue import Dialogue, Segment, hoist
 from core.tokenization.errors import UnencodableRow, UnusableChatTemplate, UnusableTokenizer
 from core.tokenization.model_files import TokenizerFiles, read_tokenizer_files
+from core.tokenization.template_features import NO_CONTEXT
 from core.tokenization.text_encoder import TextEncoder
 
 RULES_VERSION = 1
@@ -128,7 +132,8 @@ class PairTokenizer:
 
     def encode_preference(self, row: PreferenceRow) -> EncodedPair:
         """Raises UnencodableRow, UnusableChatTemplate."""
-        prompt_ids, (chosen, rejected) = self.encode_split(self.split(row["prompt"], [row["chosen"], row["rejected"]]))
+        split = self.split(row["prompt"], [row["chosen"], row["rejected"]], context_of(row))
+        prompt_ids, (chosen, rejected) = self.encode_split(split)
         return EncodedPair(
             prompt_ids=prompt_ids,
             chosen_ids=chosen.ids,
@@ -139,7 +144,7 @@ class PairTokenizer:
 
     def encode_demonstration(self, row: DemonstrationRow | UnpairedRow) -> EncodedDemonstration:
         """Raises UnencodableRow, UnusableChatTemplate."""
-        prompt_ids, (response,) = self.encode_split(self.split(row["prompt"], [row["response"]]))
+        prompt_ids, (response,) = self.encode_split(self.split(row["prompt"], [row["response"]], context_of(row)))
         return EncodedDemonstration(prompt_ids=prompt_ids, response_ids=response.ids, response_scored=response.scored)
 
     encode_unpaired = encode_demonstration
@@ -160,9 +165,11 @@ class PairTokenizer:
         end = self._encoder.show_token(self._eos_id)
         return "".join(self.show_text(part.text) + (end if part.needs_end else "") for part in segments)
 
-    def split(self, prompt: Text, responses: Sequence[Text]) -> SplitRow:
+    def split(self, prompt: Text, responses: Sequence[Text], context: RowContext = NO_CONTEXT) -> SplitRow:
         """Renders a row and splits it. Raises UnencodableRow, UnusableChatTemplate."""
-        if self._is_raw(prompt) and all(isinstance(response, str) for response in responses):
+        if context:
+            context = self._control.mask_value(context)
+        elif self._is_raw(prompt) and all(isinstance(response, str) for response in responses):
             raw = [[Segment(self._control.mask_text(str(text)), is_scored=True, needs_end=True)] for text in responses]
             return SplitRow(prompt=self._control.mask_text(str(prompt)), responses=raw, is_raw=True)
         dialogue = self._need_dialogue()
@@ -170,8 +177,8 @@ class PairTokenizer:
         asked, answers = hoist(_as_messages(prompt, "user"), messages)
         asked = [self._control.mask(message) for message in asked]
         masked = [[self._control.mask(message) for message in answer] for answer in answers]
-        rendered = dialogue.render_prompt(asked)
-        split = [dialogue.split_response(asked, rendered, answer) for answer in masked]
+        rendered = dialogue.render_prompt(asked, context)
+        split = [dialogue.split_response(asked, rendered, answer, context) for answer in masked]
         return SplitRow(prompt=rendered, responses=split, is_raw=False)
 
     def encode_split(self, split: SplitRow) -> tuple[list[int], list[EncodedResponse]]:
@@ -227,6 +234,13 @@ class PairTokenizer:
             return []
         found = None if segment.needs_end else list(self._control.pattern.finditer(segment.text))[-1]
         return [self._control.ids[found[0]]] if found else []
+
+
+def context_of(row: RowContext) -> RowContext:
+    """Tools and documents of a row, if it has any."""
+    if "tools" not in row and "documents" not in row:
+        return NO_CONTEXT
+    return cast(RowContext, {key: row[key] for key in ("tools", "documents") if key in row})
 
 
 def _as_messages(text: Text, role: str) -> list[Message]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from core.domain.dataset_rows import DemonstrationRow, PreferenceRow, Text, UnpairedRow
-from core.tokenization.pair_tokenizer import PairTokenizer
+from core.tokenization.pair_tokenizer import PairTokenizer, context_of
 
 Row = PreferenceRow | DemonstrationRow | UnpairedRow
 
@@ -35,7 +35,7 @@ class RowPreview:
 def count_tokens(tokenizer: PairTokenizer, row: Row) -> dict[str, int]:
     """By field, and under `row` what `max_length` is compared with. Raises UnencodableRow, UnusableChatTemplate."""
     texts = _responses(row)
-    split = tokenizer.split(row["prompt"], list(texts.values()))
+    split = tokenizer.split(row["prompt"], list(texts.values()), context_of(row))
     prompt_ids, responses = tokenizer.encode_split(split)
     counts = {name: len(encoded.ids) for name, encoded in zip(texts, responses, strict=True)}
     return {"prompt": len(prompt_ids), **counts, "row": len(prompt_ids) + max(counts.values())}
@@ -44,7 +44,7 @@ def count_tokens(tokenizer: PairTokenizer, row: Row) -> dict[str, int]:
 def preview_row(tokenizer: PairTokenizer, row: Row) -> RowPreview:
     """Raises UnencodableRow, UnusableChatTemplate."""
     texts = _responses(row)
-    split = tokenizer.split(row["prompt"], list(texts.values()))
+    split = tokenizer.split(row["prompt"], list(texts.values()), context_of(row))
     prompt_ids, responses = tokenizer.encode_split(split)
     shown = [tokenizer.show_response(segments) for segments in split.responses]
     return RowPreview(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from core.datasets.faults import Note
 from core.domain.dataset_rows import DatasetKind, Text
@@ -20,6 +20,9 @@ class Example(NamedTuple):
     """The rejected response of a pair."""
     label: bool | None = None
     """Of an unpaired response."""
+    tools: list[dict[str, Any]] | None = None
+    """Functions that the prompt may call."""
+    documents: list[dict[str, Any]] | None = None
 
 
 class Reading(NamedTuple):

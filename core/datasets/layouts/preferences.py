@@ -10,6 +10,7 @@ from core.datasets.layouts.pairs import read_pair
 from core.datasets.layouts.prompts import instruction_prompt, question_prompt
 from core.datasets.layouts.transcripts import looks_like_transcript, read_transcripts
 from core.datasets.messages import read_field, read_messages, read_text, type_name
+from core.datasets.rows.context import add_context
 from core.domain.dataset_rows import DatasetKind, Message, Text
 from core.domain.issue_codes import IssueCode
 
@@ -104,10 +105,8 @@ def _read_openai(row: SourceRow) -> Reading:
     prompt = read_messages(read_field(request, "messages"), "/input/messages")
     chosen = _single_output(row, "preferred_output")
     rejected = _single_output(row, "non_preferred_output")
-    notes = (
-        [Note(IssueCode.TOOLS_IGNORED, "'input/tools' is not used.", "/input/tools")] if request.get("tools") else []
-    )
-    return read_pair(prompt, chosen, rejected, notes)
+    reading = read_pair(prompt, chosen, rejected)
+    return add_context({"tools": request.get("tools"), "documents": request.get("documents")}, reading)
 
 
 def _single_output(row: SourceRow, name: str) -> Text:

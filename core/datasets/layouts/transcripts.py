@@ -18,6 +18,7 @@ from core.domain.issue_codes import IssueCode
 _ASSISTANT: Final = "\n\nAssistant:"
 _HUMAN: Final = "\n\nHuman:"
 _TURN = re.compile(r"\n\n(Human|Assistant):")
+_LINE_OF_TURN = re.compile(r"\n(?=(?:Human|Assistant): )")
 _BEGIN = re.compile(r"\s*(Human|Assistant): ")
 _ROLES: Final = {"Human": "user", "Assistant": "assistant"}
 
@@ -27,7 +28,7 @@ def looks_like_transcript(text: str) -> bool:
 
 
 def read_transcripts(row: SourceRow) -> Reading:
-    chosen, rejected = read_string(row, "chosen"), read_string(row, "rejected")
+    chosen, rejected = _parted(read_string(row, "chosen")), _parted(read_string(row, "rejected"))
     for name, text in (("chosen", chosen), ("rejected", rejected)):
         if _ASSISTANT not in text:
             raise RowFault(
@@ -42,6 +43,11 @@ def read_transcripts(row: SourceRow) -> Reading:
     if any(note.code is IssueCode.ENDS_ON_USER_TURN for note in notes):
         return Reading([], notes)
     return Reading([Example(prompt, [_reply(reply)], [_reply(other_reply)])], notes)
+
+
+def _parted(text: str) -> str:
+    """The transcript with an empty line before each turn, where it has line breaks only."""
+    return text if _ASSISTANT in text else _LINE_OF_TURN.sub("\n\n", text)
 
 
 def _prompt_end(chosen: str, rejected: str) -> int:

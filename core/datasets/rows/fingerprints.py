@@ -13,9 +13,10 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from core.datasets.rows.contents import Accepted, Contents
-from core.domain.dataset_rows import Text
+from core.domain.dataset_rows import Message, Text
 
 FINGERPRINT: Final = np.dtype([("line", "<u4"), ("row", "<u4"), ("prompt", "<u8"), ("first", "<u8"), ("second", "<u8")])
 NUM_MINIMA: Final = 16
@@ -50,7 +51,7 @@ def take_fingerprints(accepted: Sequence[Accepted], *, with_sketches: bool) -> F
     if not accepted:
         return NO_FINGERPRINTS
     lines, rows, examples, contents = zip(*accepted, strict=True)
-    prompts, firsts, seconds, _ = zip(*examples, strict=True)
+    prompts, firsts, seconds, *_ = zip(*examples, strict=True)
     records = np.empty(len(accepted), FINGERPRINT)
     records["line"], records["row"] = lines, rows
     records["prompt"], records["first"], records["second"] = _hashes(prompts), _hashes(firsts), _hashes(seconds)
@@ -70,7 +71,13 @@ def _hash_messages(text: Text | None) -> int:
     """0 where there is no second response."""
     if text is None or isinstance(text, str):
         return hash(text) if text else 0
-    return hash(tuple([(message["role"], message["content"]) for message in text]))
+    return hash(
+        tuple([(message["role"], message["content"] if len(message) == 2 else _identity(message)) for message in text])
+    )
+
+
+def _identity(message: Message) -> bytes:
+    return orjson.dumps(message, option=orjson.OPT_SORT_KEYS)
 
 
 def _words(contents: Contents) -> bytes:

@@ -6,7 +6,7 @@ from typing import Final
 from core.datasets.faults import Note, RowFault
 from core.datasets.layouts.layout import Example
 from core.datasets.rows.contents import Contents
-from core.domain.dataset_rows import DatasetKind, Text
+from core.domain.dataset_rows import DatasetKind, Message, Text
 from core.domain.issue_codes import IssueCode
 
 _HEAD_CHARS: Final = 64
@@ -17,21 +17,23 @@ def judge(example: Example, contents: Contents, kind: DatasetKind, long_row_char
     prompt, first, second = contents
     if kind is DatasetKind.PREFERENCE:
         nothing_learnt = _judge_pair(example, first, second)
-    elif _is_blank(_last_words(example.first)):
+    elif _ends_blank(example.first):
         nothing_learnt = Note(IssueCode.EMPTY_RESPONSE, "The response is empty, so the row is set aside.", "/response")
     else:
         nothing_learnt = None
+    turned = [text for text in (example.first, example.second) if type(text) is list and _has_more_to_judge(text)]
+    nothing_learnt = nothing_learnt or _judge_training(turned)
     if nothing_learnt is not None:
         return [nothing_learnt]
-    return _remarks(prompt, first, second, kind, long_row_chars)
+    return [*_remarks(prompt, first, second, kind, long_row_chars), *_empty_turns(turned)]
 
 
 def _judge_pair(example: Example, chosen: str, rejected: str) -> Note | None:
     if example.first == example.second:
         return Note(IssueCode.IDENTICAL_PAIR, "Chosen and rejected are the same, so the row is set aside.", "/rejected")
-    if _is_blank(chosen) or (example.first is not chosen and _is_blank(_last_words(example.first))):
+    if _is_blank(chosen) or (example.first is not chosen and _ends_blank(example.first)):
         return Note(IssueCode.EMPTY_CHOSEN, "The chosen response is empty, so the row is set aside.", "/chosen")
-    if _is_blank(rejected) or (example.second is not rejected and _is_blank(_last_words(example.second or ""))):
+    if _is_blank(rejected) or (example.second is not rejected and _ends_blank(example.second or "")):
         return Note(IssueCode.EMPTY_REJECTED, "The rejected response is empty, so the row is set aside.", "/rejected")
     return None
 
@@ -40,8 +42,42 @@ def _is_blank(text: str) -> bool:
     return not text or text.isspace()
 
 
-def _last_words(text: Text) -> str:
-    return text if isinstance(text, str) else text[-1]["content"]
+def _ends_blank(text: Text) -> bool:
+    return _is_blank(text) if isinstance(text, str) else is_empty_turn(text[-1])
+
+
+def is_empty_turn(message: Message) -> bool:
+    """Does the assistant say nothing, nor call a tool?"""
+    return _is_blank(message["content"]) and "tool_calls" not in message
+
+
+def _has_more_to_judge(response: list[Message]) -> bool:
+    """Than the text of one turn."""
+    return len(response) > 1 or len(response[0]) > 2
+
+
+def _judge_training(responses: list[list[Message]]) -> Note | None:
+    """A response whose turns are all context teaches nothing."""
+    for response in responses:
+        turns = [message for message in response if message["role"] == "assistant"]
+        if turns and not any(message.get("train", True) for message in turns):
+            return Note(
+                IssueCode.NOTHING_TRAINED,
+                "No turn of a response is to be trained on (weight 0, or train: false), so the row is set aside.",
+            )
+    return None
+
+
+def _empty_turns(responses: list[list[Message]]) -> list[Note]:
+    for response in responses:
+        if any(map(_is_empty_answer, response[:-1])):
+            detail = "A turn of the assistant within the response is empty; it is not trained on."
+            return [Note(IssueCode.EMPTY_TURN, detail)]
+    return []
+
+
+def _is_empty_answer(message: Message) -> bool:
+    return message["role"] == "assistant" and is_empty_turn(message)
 
 
 def _remarks(prompt: str, first: str, second: str, kind: DatasetKind, long_row_chars: int) -> list[Note]:

@@ -10,14 +10,17 @@ import orjson
 
 from core.datasets.options import CheckOptions
 from core.datasets.rows.contents import Contents
+from core.datasets.rows.context import PLACEHOLDERS
 from core.datasets.rows.json_rows import num_strings_in
 from core.datasets.rows.judgement import is_nearly_identical
+from core.datasets.rows.rendered import RENDERED_MARKS
 from core.domain.dataset_rows import DatasetKind
 
 _NUM_STRINGS: Final = 6
 """Three names, each with its text."""
 _BRACKETS: Final = ("[", "{")
 """A text that begins so may be messages."""
+_MARKS: Final = (*RENDERED_MARKS, *PLACEHOLDERS)
 
 
 def are_expected(options: CheckOptions, layout_name: str) -> bool:
@@ -26,6 +29,8 @@ def are_expected(options: CheckOptions, layout_name: str) -> bool:
 
 def read_plain_pair(line: bytes) -> Contents | None:
     """Of a line that is within the limits on its length, and escapes no NUL."""
+    if any(map(line.__contains__, _MARKS)):
+        return None
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError:

@@ -13,10 +13,12 @@ from core.datasets.layouts.registry import LAYOUTS_BY_NAME, classify
 from core.datasets.options import CheckOptions
 from core.datasets.recognition import rename_columns
 from core.datasets.rows.contents import Accepted, Contents, contents_of
+from core.datasets.rows.context import add_context, context_fields, refuse_media, refuse_placeholders
 from core.datasets.rows.fingerprints import NO_FINGERPRINTS, Fingerprints, take_fingerprints
 from core.datasets.rows.json_rows import check_shape, parse_row
 from core.datasets.rows.judgement import judge, refuse_nul
 from core.datasets.rows.plain_pairs import are_expected, read_plain_pair
+from core.datasets.rows.rendered import may_be_rendered, reread
 from core.datasets.rows.serialised import (
     NOTHING_SERIALISED,
     SPREADSHEET_CHARS,
@@ -140,21 +142,30 @@ class RowProcessor:
             result.num_set_aside += ISSUE_KINDS[note.code].effect is Effect.ROW_SET_ASIDE
             self._report(result, record.line, note)
         for example in reading.examples:
-            contents = contents_of(example)
-            if self._is_accepted(record.line, example, contents, progress):
-                progress.accepted.append(Accepted(record.line, result.num_source_rows, example, contents))
+            self._take(example, record.line, progress)
 
-    def _is_accepted(self, line: int, example: Example, contents: Contents, progress: _Progress) -> bool:
+    def _take(self, example: Example, line: int, progress: _Progress) -> None:
         options, result = self._options, progress.result
-        if progress.may_hold_nul:
-            try:
+        contents = contents_of(example)
+        try:
+            if may_be_rendered(contents):
+                refuse_placeholders(example)
+                example, notes = reread(example)
+                contents = contents_of(example)
+                for note in notes:
+                    self._report(result, line, note)
+            if progress.may_hold_nul:
                 refuse_nul(contents, options.kind)
-            except RowFault as fault:
-                result.num_rejected += 1
-                self._report(result, line, fault.note)
-                return False
-        notes = judge(example, contents, options.kind, options.limits.long_row_chars)
-        notes += remarks(example[:3], options.limits)
+        except RowFault as fault:
+            result.num_rejected += 1
+            self._report(result, line, fault.note)
+            return
+        if self._is_accepted(line, example, contents, result):
+            progress.accepted.append(Accepted(line, result.num_source_rows, example, contents))
+
+    def _is_accepted(self, line: int, example: Example, contents: Contents, result: BatchResult) -> bool:
+        notes = judge(example, contents, self._options.kind, self._options.limits.long_row_chars)
+        notes += remarks(example[:3], self._options.limits)
         for note in notes:
             self._report(result, line, note)
         if notes and ISSUE_KINDS[notes[0].code].effect is Effect.ROW_SET_ASIDE:
@@ -164,9 +175,12 @@ class RowProcessor:
 
     def _read(self, record: Record, tally: Tally) -> Reading:
         row = self._row(record)
-        tally.note_fields(row, self._used_fields)
+        tally.note_fields(row, self._used_fields | context_fields(row))
+        tally.note_message_keys(row, self._used_fields)
+        if not self._used_fields.issuperset(row):
+            refuse_media(row, self._used_fields)
         try:
-            return self._layout.read(row)
+            return add_context(row, self._layout.read(row))
         except RowFault:
             self._refuse_other_layout(row, record.line)
             raise
@@ -244,4 +258,8 @@ def _dump(line: int, example: Example, kind: DatasetKind) -> bytes:
         row["response"] = example.first
     if kind is DatasetKind.UNPAIRED:
         row["label"] = example.label
+    if example.tools:
+        row["tools"] = example.tools
+    if example.documents:
+        row["documents"] = example.documents
     return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)

@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import sub
-from typing import Final
+from typing import Final, TypeGuard
 
 from core.datasets.layouts.layout import SourceRow
+from core.datasets.message_fields import READ_KEYS
 from core.datasets.result import LengthStatistics, PairStatistics, Statistics
 from core.datasets.rows.contents import Accepted, Contents
 from core.datasets.rows.languages import language_of, script_of
@@ -46,8 +47,17 @@ class Tally:
         """Remember fields that the layout does not read."""
         if used.issuperset(row):
             return
+        self._note(sorted(name[:_MAX_FIELD_NAME_CHARS] for name in row.keys() - used))
+
+    def note_message_keys(self, row: SourceRow, used: frozenset[str]) -> None:
+        """Remember keys of messages that nothing reads, as `messages[].id`."""
+        for name, value in row.items():
+            if type(value) is list and name in used:
+                keys = {key for message in value if _is_message(message) for key in message.keys() - READ_KEYS}
+                self._note(sorted(f"{name}[].{key[:_MAX_FIELD_NAME_CHARS]}" for key in keys))
+
+    def _note(self, names: Sequence[str]) -> None:
         known = self.ignored_fields
-        names = sorted(name[:_MAX_FIELD_NAME_CHARS] for name in row.keys() - used)
         known.update([name for name in names if name in known or len(known) < _MAX_FIELD_NAMES])
 
     def count(self, accepted: Sequence[Accepted], kind: DatasetKind) -> None:
@@ -117,6 +127,10 @@ class Tally:
             longer_wins_share=None if share is None else round(share, 4),
             length_rule_accuracy=None if share is None else round(max(share, 1 - share), 4),
         )
+
+
+def _is_message(value: object) -> TypeGuard[Mapping[str, object]]:
+    return isinstance(value, dict) and not READ_KEYS.issuperset(value) and ("role" in value or "from" in value)
 
 
 def is_refusal(text: str) -> bool:

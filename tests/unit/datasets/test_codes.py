@@ -31,7 +31,7 @@ def nested(depth: int) -> Any:
     return value
 
 
-def hh(chosen: str, rejected: str) -> dict[str, str]:
+def hh(chosen: Any, rejected: Any) -> dict[str, Any]:
     return {"chosen": chosen, "rejected": rejected}
 
 
@@ -95,6 +95,19 @@ CASES: dict[str, tuple[Content, dict[str, Any]]] = {
         [{"prompt": [{"role": "user", "content": [{"type": "image_url"}]}], "chosen": REPLY, "rejected": REPLY}],
         {},
     ),
+    "needs-media": ([PAIR | {"images": ["cup.jpg"]}], {}),
+    "invalid-tool-call": ([hh([*USER, {**REPLY[0], "tool_calls": [{"function": {}}]}], [*USER, *REPLY])], {}),
+    "message-weight": ([{"messages": [*USER, {**REPLY[0], "weight": 0.5}]}], {"kind": "demonstration"}),
+    "nothing-trained": (
+        [PAIR, PAIR | {"chosen": [{**REPLY[0], "weight": 0}], "rejected": REPLY}],
+        {"format": "explicit"},
+    ),
+    "empty-turn": (
+        [{"messages": [*USER, {**REPLY[0], "content": ""}, *USER, *REPLY]}],
+        {"kind": "demonstration"},
+    ),
+    "rendered-text": ([PAIR | {"prompt": "Go on: <|im_start|>user\nHi"}], {}),
+    "end-token-in-text": ([PAIR | {"chosen": "Blue.<|im_end|>"}], {}),
     "no-assistant-reply": ([{"prompt": USER, "chosen": USER, "rejected": REPLY}], {}),
     "different-prompts": ([hh("\n\nHuman: A\n\nAssistant: a", "\n\nHuman: B\n\nAssistant: b")], {}),
     "no-common-prompt": ([hh("one", "two")], {}),
@@ -135,7 +148,7 @@ CASES: dict[str, tuple[Content, dict[str, Any]]] = {
     "tools-ignored": (
         [
             {
-                "input": {"messages": USER, "tools": [{}]},
+                "input": {"messages": USER, "tools": "You may call a calculator."},
                 "preferred_output": REPLY,
                 "non_preferred_output": [{**REPLY[0], "content": "no"}],
             }

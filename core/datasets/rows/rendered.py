@@ -1,0 +1,201 @@
+"""Texts that a chat template has already rendered, read back into the turns that they were made of.
+
+Such a text would stand, markers and all, inside the turn of another template. Where every character of it lies in a
+turn of a known form, it is certain what was meant; anything else is kept as it is and reported.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from core.datasets.faults import Note
+from core.datasets.layouts.layout import Example
+from core.datasets.message_roles import ROLES
+from core.datasets.rows.contents import Contents
+from core.domain.dataset_rows import Message, Text
+from core.domain.issue_codes import IssueCode
+
+RENDERED_MARKS: Final = (b"<|", b"_of_turn>", b"</s>", b"<eos>", b"[INST]", b"Human:", b"\\u003c")
+"""A line of JSON without any of these holds nothing that this module looks for."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How one family of templates writes a turn."""
+
+    turn: re.Pattern[str]
+    """A whole turn, with groups `role` and `text`; white space between turns is part of it."""
+    opening: re.Pattern[str]
+    """An open turn of the assistant at the end, with group `text`: what it says so far."""
+    start: str = ""
+    """May stand once before the first turn."""
+
+
+def _form(head: str, end: str, assistant: str, start: str = "") -> _Form:
+    """`head` and `end` are expressions; `head` has the group `role`."""
+    inside = f"(?P<text>(?:(?!{end}).)*)"
+    opened = head.replace(r"(?P<role>\w+)", assistant)
+    return _Form(
+        turn=re.compile(rf"\s*{head}{inside}{end}", re.DOTALL),
+        opening=re.compile(rf"\s*{opened}(?P<text>.*)\Z", re.DOTALL),
+        start=start,
+    )
+
+
+_FORMS: Final = (
+    _form(r"<\|im_start\|>(?P<role>\w+)\n", r"<\|im_end\|>", "assistant"),
+    _form(
+        r"<\|start_header_id\|>(?P<role>\w+)<\|end_header_id\|>\n\n", r"<\|eot_id\|>", "assistant", "<|begin_of_text|>"
+    ),
+    _form(r"<start_of_turn>(?P<role>\w+)\n", r"<end_of_turn>", "model", "<bos>"),
+    _form(r"<\|(?P<role>system|user|assistant)\|>\n", r"(?:</s>|<\|end\|>)", "assistant", "<s>"),
+)
+_MARKS = re.compile(r"<\|(?:im_start|start_header_id|user|assistant|system)\|>|<start_of_turn>|\[INST\]|<<SYS>>")
+_ENDS: Final = (
+    *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"),
+    *("<end_of_turn>", "<eos>", "</s>"),
+)
+
+
+class Reread(NamedTuple):
+    example: Example
+    notes: list[Note]
+
+
+def may_be_rendered(contents: Contents) -> bool:
+    """Cheap, as nearly no row is."""
+    return any("<" in said or "[INST]" in said or "Human:" in said for said in contents)
+
+
+def reread(example: Example) -> Reread:
+    """The example with rendered texts as turns, and end tokens that are spelled out taken off."""
+    notes: list[Note] = []
+    turned = _read_prompt(example) or example
+    ended = _without_ends(turned)
+    if ended is not turned and turned is example:
+        detail = (
+            "A response ends on an end token that is spelled out; it is taken off, as the base model's own follows."
+        )
+        notes.append(Note(IssueCode.END_TOKEN_IN_TEXT, detail))
+    if where := _still_rendered(ended):
+        detail = (
+            f"'{where}' holds the markers of a rendered conversation, and will stand inside another one. Write the "
+            "turns as messages."
+        )
+        notes.append(Note(IssueCode.RENDERED_TEXT, detail, f"/{where}"))
+    return Reread(ended, notes)
+
+
+def read_turns(text: str) -> tuple[list[Message], str | None] | None:
+    """The turns of a rendered conversation, and the text of an open turn of the assistant at its end (else None).
+
+    None where the text is not wholly made of turns.
+    """
+    return next((found for form in _FORMS if (found := _read_form(form, text))), None)
+
+
+def _read_form(form: _Form, text: str) -> tuple[list[Message], str | None] | None:
+    position = len(form.start) if form.start and text.startswith(form.start) else 0
+    messages: list[Message] = []
+    while found := form.turn.match(text, position):
+        role = ROLES.get(found["role"])
+        if role is None:
+            return None
+        messages.append({"role": role, "content": found["text"].strip()})
+        position = found.end()
+    if not messages:
+        return None
+    if not text[position:].strip():
+        return messages, None
+    opened = form.opening.match(text, position)
+    return (messages, opened["text"]) if opened else None
+
+
+def _contents(text: Text) -> Sequence[str]:
+    return (text,) if isinstance(text, str) else [message["content"] for message in text]
+
+
+def _read_prompt(example: Example) -> Example | None:
+    """The example with the turns of its prompt, where that is one rendered text."""
+    prompt, lead = example.prompt, []
+    if not isinstance(prompt, str):
+        if not prompt or prompt[-1]["role"] != "user" or any(len(message) > 2 for message in prompt):
+            return None
+        lead, prompt = prompt[:-1], prompt[-1]["content"]
+    if not prompt:
+        return _read_whole_text(example)
+    found = read_turns(prompt)
+    if found is None:
+        return None
+    turns, begun = found
+    if begun is None and turns[-1]["role"] == "assistant":
+        return None
+    first = _reply(begun or "", example.first)
+    second = _reply(begun or "", example.second) if example.second is not None else None
+    if first is None or (second is None and example.second is not None):
+        return None
+    return example._replace(prompt=[*lead, *turns], first=first, second=second)
+
+
+def _read_whole_text(example: Example) -> Example | None:
+    """A demonstration that is one text: its turns up to the first reply are the prompt."""
+    if not isinstance(example.first, str) or example.second is not None:
+        return None
+    found = read_turns(example.first)
+    if found is None:
+        return None
+    turns = found[0] + ([{"role": "assistant", "content": found[1].strip()}] if found[1] else [])
+    first = next((place for place, turn in enumerate(turns) if turn["role"] == "assistant"), 0)
+    if first == 0 or turns[-1]["role"] != "assistant":
+        return None
+    return example._replace(prompt=turns[:first], first=turns[first:])
+
+
+def _reply(begun: str, text: Text) -> list[Message] | None:
+    """The response as the assistant's turn; None where it holds turns of its own."""
+    if not isinstance(text, str):
+        return text if not begun else None
+    content = _cut_end(begun + text).strip()
+    return None if _MARKS.search(content) else [{"role": "assistant", "content": content}]
+
+
+def _without_ends(example: Example) -> Example:
+    first = _without_end(example.first)
+    second = _without_end(example.second) if example.second is not None else None
+    if first is example.first and second is example.second:
+        return example
+    return example._replace(first=first, second=second)
+
+
+def _without_end(text: Text) -> Text:
+    if isinstance(text, str) or not text:
+        return _cut_end(text) if isinstance(text, str) else text
+    content = text[-1]["content"]
+    cut = _cut_end(content)
+    return text if cut is content else [*text[:-1], {**text[-1], "content": cut}]
+
+
+def _cut_end(text: str) -> str:
+    """Without the end token that the text ends on; the same text where there is none."""
+    stripped = text.rstrip()
+    end = next((end for end in _ENDS if stripped.endswith(end)), None)
+    is_struck_out = end == "</s>" and "<s>" in text  # HTML
+    return text if end is None or is_struck_out else stripped[: -len(end)].rstrip()
+
+
+def _still_rendered(example: Example) -> str | None:
+    """The field that holds markers yet."""
+    if _is_spoken(example.prompt) or any(map(_MARKS.search, _contents(example.prompt))):
+        return "prompt"
+    names = ("chosen", "rejected") if example.second is not None else ("response",)
+    for name, text in zip(names, (example.first, example.second), strict=False):
+        if text is not None and any(map(_MARKS.search, _contents(text))):
+            return name
+    return None
+
+
+def _is_spoken(prompt: Text) -> bool:
+    """Is it a dialogue of `Human:` and `Assistant:`, up to an open reply?"""
+    spoken = prompt.strip() if isinstance(prompt, str) else ""
+    return spoken.startswith("Human:") and spoken.endswith("\n\nAssistant:")

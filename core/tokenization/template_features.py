@@ -1,0 +1,137 @@
+"""What a chat template writes beside roles and contents: found out by rendering a probe, once for each feature.
+
+A template that leaves out the calls, tools, documents or reasoning of a row would train on half of it; so a row that
+has them is refused where the template does not write them.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from core.domain.dataset_rows import Message, RowContext
+from core.tokenization.errors import ChatTemplateRefused, TemplateTooCostly, UnencodableRow
+
+NO_CONTEXT: Final[RowContext] = {}
+_NAME, _KEY, _VALUE = "preftune_probe", "probe_key", "7301946825"
+_CALL: Final = {
+    "id": "probe1234",  # nine characters, which some templates ask for
+    "type": "function",
+    "function": {"name": _NAME, "arguments": {_KEY: _VALUE}},
+}
+_TOOL: Final = {
+    "type": "function",
+    "function": {
+        "name": _NAME,
+        "description": "A probe.",
+        "parameters": {"type": "object", "properties": {_KEY: {"type": "string", "description": "Any."}}},
+    },
+}
+_QUESTION: Final[Message] = {"role": "user", "content": "1"}
+_ANSWER: Final[Message] = {"role": "assistant", "content": "2"}
+_TITLES: Final = {
+    "tool_calls": "tool calls (`tool_calls`)",
+    "tools": "tool definitions (`tools`)",
+    "documents": "documents (`documents`)",
+    "reasoning_content": "the reasoning of a response (`reasoning_content`)",
+}
+_REMEDIES: Final = {
+    "tools": " or upload the rows without the column",
+    "documents": " or upload the rows without the column",
+}
+
+Render = Callable[[list[dict[str, Any]], RowContext], str]
+
+
+class TemplateFeatures:
+    """What one template writes. Nothing is rendered before a row asks."""
+
+    def __init__(self, render: Render, source: str) -> None:
+        self._render = render
+        self._reasoning_key = _reasoning_key(source)
+        self._known: dict[str, bool] = {}
+        self._are_arguments_text: bool | None = None
+
+    def prepare(self, message: Message) -> dict[str, Any]:
+        """The message as the template reads it: its own name for reasoning, arguments parsed or as text."""
+        prepared: dict[str, Any] = {key: value for key, value in message.items() if key != "train"}
+        if "reasoning_content" in prepared:
+            prepared[self._reasoning_key] = prepared.pop("reasoning_content")
+        if "tool_calls" in prepared and self._takes_arguments_as_text():
+            prepared["tool_calls"] = list(map(_with_text_arguments, prepared["tool_calls"]))
+        return prepared
+
+    def require(self, messages: Iterable[Message], context: RowContext) -> None:
+        """Raises UnencodableRow where the template leaves out what the row holds."""
+        if context.get("tools"):
+            self._require("tools")
+        if context.get("documents"):
+            self._require("documents")
+        if any("tool_calls" in message for message in messages):
+            self._require("tool_calls")
+
+    def writes(self, feature: str) -> bool:
+        """`tool_calls`, `tools`, `documents` or `reasoning_content`."""
+        if feature not in self._known:
+            self._known[feature] = _PROBES[feature](self)
+        return self._known[feature]
+
+    def _require(self, feature: str) -> None:
+        if not self.writes(feature):
+            raise UnencodableRow(
+                f"The base model's chat template does not write {_TITLES[feature]}, so the row would lose them. Use a "
+                f"base model whose template does{_REMEDIES.get(feature, '')}."
+            )
+
+    def _takes_arguments_as_text(self) -> bool:
+        if self._are_arguments_text is None:
+            self._are_arguments_text = not self._writes_call(_CALL) and self._writes_call(_with_text_arguments(_CALL))
+        return self._are_arguments_text
+
+    def _writes_call(self, call: Mapping[str, Any]) -> bool:
+        answer = {"role": "assistant", "content": "", "tool_calls": [call]}
+        rendered = self._try(dict(_QUESTION), answer)
+        # A Python dictionary in the text is a template that expects the arguments as JSON text already; JSON in JSON
+        # one that expects them parsed.
+        is_clean = f"'{_KEY}'" not in rendered and f'\\"{_KEY}' not in rendered
+        return is_clean and all(part in rendered for part in (_NAME, _KEY, _VALUE))
+
+    def _probe_calls(self) -> bool:
+        return self._writes_call(_with_text_arguments(_CALL) if self._takes_arguments_as_text() else _CALL)
+
+    def _probe_tools(self) -> bool:
+        rendered = self._try(dict(_QUESTION), context={"tools": [_TOOL]})
+        return _NAME in rendered and _KEY in rendered
+
+    def _probe_documents(self) -> bool:
+        return _VALUE in self._try(dict(_QUESTION), context={"documents": [{"title": "probe", "text": _VALUE}]})
+
+    def _probe_reasoning(self) -> bool:
+        return _VALUE in self._try(dict(_QUESTION), dict(_ANSWER) | {self._reasoning_key: _VALUE})
+
+    def _try(self, *messages: dict[str, Any], context: RowContext = NO_CONTEXT) -> str:
+        try:
+            return self._render(list(messages), context)
+        except (ChatTemplateRefused, TemplateTooCostly):
+            return ""
+
+
+_PROBES: Final[dict[str, Callable[[TemplateFeatures], bool]]] = {
+    "tool_calls": TemplateFeatures._probe_calls,
+    "tools": TemplateFeatures._probe_tools,
+    "documents": TemplateFeatures._probe_documents,
+    "reasoning_content": TemplateFeatures._probe_reasoning,
+}
+
+
+def _with_text_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    return {**call, "function": {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)}}
+
+
+def _reasoning_key(source: str) -> str:
+    """What the template calls the reasoning of a message."""
+    if "reasoning_content" in source:
+        return "reasoning_content"
+    if "thinking" in source.replace("enable_thinking", ""):
+        return "thinking"
+    return "reasoning" if "reasoning" in source else "reasoning_content"
