@@ -40,6 +40,7 @@ from api.uploads.form import MAX_OVERHEAD_BYTES
 from api.uploads.receive import UploadDesk
 from api.uploads.spool import SpoolArea
 from core.domain.errors import Unavailable
+from core.services.access import api_keys, secret_files
 from core.services.backend import Backend, open_backend
 from core.services.base_models.sharing import ModelSharer, is_sharing
 from core.services.datasets.parts import MAX_PART_BYTES
@@ -61,6 +62,8 @@ TAGS = [
     {"name": "catalogue", "description": "What a job can name."},
     {"name": "health", "description": "Is the service up?"},
 ]
+MIN_KEY_CHARS = 32
+"""A bootstrap key, unless only this machine can try it."""
 MAX_WRITING_UPLOADS = 16
 MAX_CHECKED_UPLOADS = max(4, 2 * (os.cpu_count() or 1))
 
@@ -143,6 +146,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _open(app: FastAPI, stack: ExitStack) -> None:
     settings: Settings = app.state.settings
+    secret_files.make_private(settings)
     backend = open_backend(settings)
     stack.callback(backend.close)
     _prepare_database(backend)
@@ -168,7 +172,19 @@ def _open(app: FastAPI, stack: ExitStack) -> None:
         stack.callback(background.stop)
     app.state.dataset_processor = processor
     if settings.api_key is None:
-        log.warning("no_api_key", meaning="only this machine is served; set PREFTUNE_API_KEY to open the service")
+        _tell_of_keys(backend)
+    elif len(settings.api_key.get_secret_value()) < MIN_KEY_CHARS:
+        log.warning("short_api_key", meaning=f"PREFTUNE_API_KEY has fewer than {MIN_KEY_CHARS} characters")
+
+
+def _tell_of_keys(backend: Backend) -> None:
+    try:
+        if not api_keys.has_key(backend):
+            log.warning("no_api_key", meaning="only this user is served; set PREFTUNE_API_KEY to open the service")
+        elif (warning := api_keys.expiry_warning(backend)) is not None:
+            log.warning("keys_end", meaning=warning)
+    except Unavailable as error:
+        log.warning("keys_unknown", reason=error.detail)
 
 
 def _prepare_database(backend: Backend) -> None:

@@ -2,16 +2,17 @@
 
 import asyncio
 import gc
+import os
 import signal
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.access.middleware import is_loopback
-from api.app import create_app
+from api.access.middleware import CONNECTION, is_loopback
+from api.app import MIN_KEY_CHARS, create_app
 from api.live.stream import ABORT, AT_SHUTDOWN
-from core.settings import Settings, SettingsError
+from core.settings import PRIVATE_UMASK, Settings, SettingsError
 from core.telemetry import tracing
 from core.telemetry.logging import configure_logging
 
@@ -34,7 +35,7 @@ class TimedH11Protocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.app_state = {**self.app_state, ABORT: transport.abort}
+        self.app_state = {**self.app_state, ABORT: transport.abort, CONNECTION: {}}
         self._header_timer = self.loop.call_later(self.header_seconds, self._give_up)
 
     def data_received(self, data: bytes) -> None:
@@ -69,6 +70,7 @@ class TimedH11Protocol(H11Protocol):
 def run(settings: Settings) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code. Raises SettingsError."""
     check_binding(settings)
+    os.umask(PRIVATE_UMASK)
     configure_logging(settings)
     tracing.start(settings, "preftune-api")
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -92,6 +94,12 @@ def check_binding(settings: Settings) -> None:
         raise SettingsError(
             f"PREFTUNE_HOST: {settings.host} can be reached from other machines, which needs a key; "
             "set PREFTUNE_API_KEY, or listen on 127.0.0.1"
+        )
+    key = settings.api_key
+    if key is not None and len(key.get_secret_value()) < MIN_KEY_CHARS and not is_loopback(settings.host):
+        raise SettingsError(
+            f"PREFTUNE_API_KEY: a key that other machines can try needs at least {MIN_KEY_CHARS} characters; "
+            "`openssl rand -hex 32` makes one"
         )
 
 

@@ -20,6 +20,7 @@ from cli.console import fail, out
 from cli.extras import from_extra
 from cli.watch import EXIT_CODES, watch_job
 from preftune import Client, PreftuneError
+from preftune.local_key import find_local_key
 
 BASE_MODEL = "smollm2-135m-instruct"
 EXAMPLES_DIR = Path(__file__).resolve().parents[1] / "examples"
@@ -54,7 +55,7 @@ def demo(
     out.rule("[bold]2  service")
     try:
         service = running_service(data_dir, models_dir) if url is None else nullcontext(url)
-        with service as at, _client(at, url) as client:
+        with service as at, _client(at, url, data_dir) as client:
             out.print(f"running at {at} (API docs: {at}/docs)")
             code = _run(client, data_dir, pulled.directory)
     except PreftuneError as error:
@@ -64,10 +65,10 @@ def demo(
     raise typer.Exit(code)
 
 
-def _client(at: str, given: str | None) -> Client:
+def _client(at: str, given: str | None, data_dir: Path) -> Client:
     """The key of a service that runs already may come from a file, as that of a service does."""
     if given is None:
-        return Client(at)
+        return Client(at, api_key=find_local_key(at, data_dir))
     key = from_extra("core.settings", "load_settings")().api_key
     return Client(at, api_key=key and key.get_secret_value())
 

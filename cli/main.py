@@ -3,7 +3,7 @@
 import typer
 
 from cli import demo
-from cli.commands import datasets, doctor, jobs, keys, models, objects, projects, service
+from cli.commands import dashboard, datasets, doctor, jobs, keys, models, objects, projects, service
 
 app = typer.Typer(
     name="preftune",
@@ -15,6 +15,7 @@ service.register(app)
 jobs.register(app)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
+app.command("open")(dashboard.open_dashboard)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")

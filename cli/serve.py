@@ -22,7 +22,7 @@ from core.database.migrate import upgrade
 from core.domain.errors import Unavailable
 from core.services.backend import Backend, open_backend
 from core.services.operations.sweep import release_leases_of
-from core.settings import FILE_SUFFIX, PREFIX, Settings
+from core.settings import FILE_SUFFIX, PREFIX, PRIVATE_UMASK, Settings
 from core.telemetry.logging import configure_logging
 
 COMMAND = (sys.executable, "-P", "-m", "cli.child")
@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 def run_serve(settings: Settings) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code. Raises SettingsError and DomainError."""
     check_binding(settings)
+    os.umask(PRIVATE_UMASK)
     configure_logging(settings)
     notes = _note_signals()
     lock = DataDirLock.take(settings.data_dir, _LOCK_SECONDS)
@@ -96,6 +97,9 @@ class _Service:
         if not self._is_ready and self._answers():
             self._is_ready = True
             out.print(f"Preftune is ready: {self._url}   (Ctrl-C stops it)", markup=False)
+            if self._settings.api_key is None:
+                where = f"--url {self._url} --data-dir {self._settings.data_dir}"
+                out.print(f"If the dashboard asks for a key: preftune open {where}", markup=False, soft_wrap=True)
         return 0
 
     def _look_after(self, child: Child) -> None:

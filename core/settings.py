@@ -18,6 +18,8 @@ from core import failpoints
 
 PREFIX = "PREFTUNE_"
 FILE_SUFFIX = "_FILE"
+PRIVATE_UMASK = 0o077
+"""Files of the service are for its own user: data, keys and prompts of others stand in them."""
 _MAX_FILE_BYTES = 64 * 1024
 OTHER_VARIABLES = frozenset({"PREFTUNE_URL", failpoints.VARIABLE})
 """Read by the client package and by fault tests, not settings of the service."""
@@ -39,7 +41,9 @@ class Settings(BaseSettings):
     models_dir: Path = Path("models")
     """Base models, a folder each."""
     api_key: SecretStr | None = None
-    """Bootstrap key. Without any key the API serves loopback only."""
+    """Bootstrap key. Without any key the API serves its own user on this machine only."""
+    session_secret: Annotated[SecretStr, Field(min_length=32)] | None = None
+    """Signs the dashboard's sessions; several API processes share one. Default: a file in the data directory."""
 
     database_url: str | None = None
     """Default: SQLite in the data directory."""

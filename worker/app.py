@@ -20,7 +20,7 @@ from core.queue.celery_app import QUEUE, make_celery
 from core.services.backend import Backend, open_backend
 from core.services.operations import schema
 from core.services.operations.sweep import Sweeper
-from core.settings import Settings, SettingsError
+from core.settings import PRIVATE_UMASK, Settings, SettingsError
 from core.telemetry import tracing
 from core.telemetry.logging import configure_logging
 from worker import tasks
@@ -50,6 +50,7 @@ class _ListeningWorker(CeleryWorker):
 
 def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) -> int:
     """Work until SIGTERM or SIGINT; returns the exit code. Raises SettingsError."""
+    os.umask(PRIVATE_UMASK)
     configure_logging(settings)
     tracing.start(settings, "preftune-worker")
     drain = _drain_on_signals(settings.stop_grace_seconds)

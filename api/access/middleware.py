@@ -1,14 +1,17 @@
-"""Who may ask: the holder of a key, a browser signed in with it, or, where there is no key, this machine alone."""
+"""Who may ask: the holder of a key, a browser signed in with it, or, while there never was a key, its own user."""
 
 import ipaddress
+import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from anyio import CapacityLimiter, to_thread
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 
-from api.access.key_ring import KeyRing
+from api.access.key_ring import LOCAL, KeyRing
+from api.access.local_peer import is_vouched
 from api.access.rate_limits import RateLimits
 from api.access.sessions import is_own_origin, session_grant
 from api.http.problems import (
@@ -32,6 +35,12 @@ PUBLIC_PREFIXES = ("/ui/",)
 """The dashboard's own files, and signing in."""
 ADMIN_PATHS = frozenset({"/metrics"})
 """They tell of all projects together."""
+FORWARDING_HEADERS = ("forwarded", "via", "x-real-ip", "true-client-ip", "cf-connecting-ip")
+"""What proxies add, besides all that begins with `x-forwarded-`."""
+CONNECTION = "connection"
+"""Key of `scope["state"]`: what the requests of one connection share."""
+VOUCHED_SECONDS = 10.0
+_MAX_LOOKS = 2
 _SCHEME = "bearer "
 _READING = ("GET", "HEAD")
 _MISSING = Fault(
@@ -46,6 +55,13 @@ _INVALID = Fault(
 )
 
 
+_UNVOUCHED = Fault(
+    kind=API_KEY_MISSING,
+    detail="This service has no API key yet, so without one it serves only programs of its own user on its own machine "
+    "that are connected with no other. Send the key that lies as `local-key` in its data directory as "
+    "`Authorization: Bearer <key>`; `preftune open` signs a browser in with it.",
+    headers={"WWW-Authenticate": 'Bearer realm="preftune"'},
+)
 _FOREIGN_PAGE = Fault(
     kind=FOREIGN_ORIGIN, detail="A signed-in browser may change things from this service's own pages only."
 )
@@ -56,14 +72,16 @@ class Caller:
     """Whose things a request is about, and what it may do with them."""
 
     project_id: str
+    key_id: str | None = None
+    """None: nobody has shown one."""
     scope: Scope = Scope.ADMIN
     max_upload_bytes: int | None = None
     """Of one file; None: as the service has it."""
 
 
-LOCAL_USER = Caller(DEFAULT_PROJECT_ID)
-"""Where there is no key, whoever uses this machine."""
-NOBODY = Caller(DEFAULT_PROJECT_ID, Scope.READ)
+LOCAL_USER = Caller(DEFAULT_PROJECT_ID, LOCAL.key_id)
+"""Where there never was a key, the service's own user on this machine."""
+NOBODY = Caller(DEFAULT_PROJECT_ID, scope=Scope.READ)
 """Who asks for what is public."""
 
 
@@ -79,6 +97,7 @@ class Access:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._limits = RateLimits()
+        self._looks = CapacityLimiter(_MAX_LOOKS)
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -96,16 +115,21 @@ class Access:
 
     async def _judge(self, scope: ASGIScope) -> Caller | Fault:
         ring: KeyRing = scope["app"].state.key_ring
-        if not await ring.has_keys():
-            return self._refusal_without_key(scope) or LOCAL_USER
         headers = Headers(scope=scope)
+        has_keys = await ring.has_keys()
+        if not has_keys:
+            without_key = _refusal_without_key(scope, headers)
+            if without_key is not None:
+                return without_key
+            if await self._is_vouched(scope):
+                return LOCAL_USER
         given = headers.get("authorization", "")
         if given[: len(_SCHEME)].lower() == _SCHEME:
             grant = await ring.grant(given[len(_SCHEME) :].strip().encode("latin-1"))
             refusal = _INVALID
         else:
             grant = await session_grant(ring, headers)
-            refusal = _MISSING
+            refusal = _MISSING if has_keys else _UNVOUCHED
             if grant is not None and scope["method"] not in _READING and not is_own_origin(headers):
                 grant, refusal = None, _FOREIGN_PAGE
         if _is_public(scope["path"]):
@@ -126,19 +150,33 @@ class Access:
         detail = f"{rate} requests a minute are allowed with this key; ask again in {seconds} s."
         return Fault(kind=RATE_LIMITED, detail=detail, headers={"Retry-After": str(seconds)})
 
-    @staticmethod
-    def _refusal_without_key(scope: ASGIScope) -> Fault | None:
-        headers = Headers(scope=scope)
-        host = headers.get("host", "")
-        client = scope.get("client")
-        if not is_loopback(_hostname(host)) or (client is not None and not is_loopback(client[0])):
-            detail = "This service has no API key, so it answers its own machine only. Set PREFTUNE_API_KEY to open it."
-            return Fault(kind=NOT_LOOPBACK, detail=detail)
-        origin = headers.get("origin")
-        if origin is not None and origin.lower() != f"{scope['scheme']}://{host}".lower():
-            detail = "This service has no API key, so pages of other sites may not use it."
-            return Fault(kind=FOREIGN_ORIGIN, detail=detail)
-        return None
+    async def _is_vouched(self, scope: ASGIScope) -> bool:
+        """Looked up once for many requests of a connection: it has one peer."""
+        client, server = scope.get("client"), scope.get("server")
+        if client is None or server is None or server[1] is None:
+            return False
+        shared: dict[str, float] = scope.get("state", {}).get(CONNECTION, {})
+        now = time.monotonic()
+        if now < shared.get("vouched_until", 0.0):
+            return True
+        found = await to_thread.run_sync(is_vouched, tuple(client), tuple(server), limiter=self._looks)
+        if found:
+            shared["vouched_until"] = now + VOUCHED_SECONDS
+        return found
+
+
+def _refusal_without_key(scope: ASGIScope, headers: Headers) -> Fault | None:
+    host = headers.get("host", "")
+    client = scope.get("client")
+    is_forwarded = any(name in FORWARDING_HEADERS or name.startswith("x-forwarded-") for name in headers)
+    if is_forwarded or not is_loopback(_hostname(host)) or (client is not None and not is_loopback(client[0])):
+        detail = "This service has no API key, so it answers its own machine only. Set PREFTUNE_API_KEY to open it."
+        return Fault(kind=NOT_LOOPBACK, detail=detail)
+    origin = headers.get("origin")
+    if origin is not None and origin.lower() != f"{scope['scheme']}://{host}".lower():
+        detail = "This service has no API key, so pages of other sites may not use it."
+        return Fault(kind=FOREIGN_ORIGIN, detail=detail)
+    return None
 
 
 def _is_public(path: str) -> bool:
@@ -146,7 +184,7 @@ def _is_public(path: str) -> bool:
 
 
 def _caller(grant: Grant) -> Caller:
-    return Caller(grant.project_id, grant.scope, grant.max_upload_bytes)
+    return Caller(grant.project_id, grant.key_id, grant.scope, grant.max_upload_bytes)
 
 
 def is_loopback(host: str) -> bool:

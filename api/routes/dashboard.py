@@ -9,7 +9,9 @@ from starlette.responses import RedirectResponse, Response
 
 from api.access import sessions
 from api.access.key_ring import KeyRing
+from api.access.middleware import LOCAL_USER
 from api.dashboard_files import dashboard_files
+from api.deps import CallerDep
 from api.http.problems import API_KEY_INVALID, FOREIGN_ORIGIN, HttpError
 from api.http.strict_route import StrictRoute, is_none_match
 from api.schemas.base import Answer
@@ -42,21 +44,19 @@ def redirect_to_dashboard() -> Response:
 
 
 @router.get("/ui/session")
-async def get_session(request: Request) -> SessionState:
-    ring: KeyRing = request.app.state.key_ring
-    needs_key = await ring.has_keys()
-    is_signed_in = not needs_key or await sessions.session_grant(ring, request.headers) is not None
-    return SessionState(needs_key=needs_key, is_signed_in=is_signed_in)
+async def get_session(request: Request, caller: CallerDep) -> SessionState:
+    needs_key = caller is not LOCAL_USER
+    return SessionState(needs_key=needs_key, is_signed_in=caller.key_id is not None)
 
 
 @router.post("/ui/session")
-async def create_session(body: SignIn, request: Request) -> Response:
+async def create_session(body: SignIn, request: Request, caller: CallerDep) -> Response:
     _refuse_foreign_pages(request)
     ring: KeyRing = request.app.state.key_ring
     response = Response(status_code=204)
-    if not await ring.has_keys():
+    if caller is LOCAL_USER:
         return response
-    grant = await ring.grant(body.api_key.strip().encode())
+    grant = await ring.redeem(body.api_key.strip().encode())
     if grant is None:
         raise HttpError(API_KEY_INVALID, "The service does not know this key.")
     sessions.sign_in(response, sessions.issue(ring, grant), request.headers)

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from preftune.datasets import Datasets
 from preftune.jobs import Jobs
+from preftune.local_key import find_local_key
 from preftune.transport import Transport
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -15,17 +16,15 @@ class Client:
     """A connection to a Preftune service.
 
     `base_url` defaults to the environment's `PREFTUNE_URL`, then to a service on this machine; `api_key` defaults to
-    `PREFTUNE_API_KEY`.
+    `PREFTUNE_API_KEY`, then to the key file of a service on this machine that has no keys.
     """
 
     def __init__(
         self, base_url: str | None = None, *, api_key: str | None = None, timeout_seconds: float = 30.0
     ) -> None:
-        self._transport = Transport(
-            base_url or os.environ.get("PREFTUNE_URL") or DEFAULT_URL,
-            api_key or os.environ.get("PREFTUNE_API_KEY"),
-            timeout_seconds,
-        )
+        url = base_url or os.environ.get("PREFTUNE_URL") or DEFAULT_URL
+        key = api_key or os.environ.get("PREFTUNE_API_KEY") or find_local_key(url)
+        self._transport = Transport(url, key, timeout_seconds)
         self.datasets = Datasets(self._transport)
         self.jobs = Jobs(self._transport)
 

@@ -4,6 +4,7 @@ SQLite: WAL, so that readers never wait; writers take the write lock when they b
 PostgreSQL: psycopg 3, every wait bounded.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def open_engine(database_url: str, *, pool_size: int = 16) -> Engine:
         max_overflow=pool_size,
         pool_timeout=10,
         pool_recycle=1800,
+        hide_parameters=True,
         json_serializer=_dump_json,
         json_deserializer=orjson.loads,
         connect_args={
@@ -80,12 +82,16 @@ def _connect_postgresql(_dialect: Any, _record: ConnectionPoolEntry, arguments: 
 
 def _open_sqlite(url: URL, pool_size: int) -> Engine:
     assert url.database is not None
-    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    path = Path(url.database)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):  # SQLite gives its other files the mode of this one
+        path.touch(mode=0o600, exist_ok=False)
     engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=10,
+        hide_parameters=True,  # they are prompts, names and hashes, and errors go to the log
         json_serializer=_dump_json,
         json_deserializer=orjson.loads,
     )

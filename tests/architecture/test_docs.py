@@ -12,7 +12,8 @@ DOCUMENTS = sorted((ROOT / "docs").rglob("*.md"))
 def test_every_threat_has_a_test_that_exists() -> None:
     text = (ROOT / "docs" / "operate" / "security.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| (S\d+) \|.*\|([^|]+)\|$", text, re.MULTILINE))
-    assert list(rows) == [f"S{number}" for number in range(1, 25)]
+    assert list(rows) == [f"S{number}" for number in range(1, len(rows) + 1)]
+    assert len(rows) >= 26
     written = {
         name
         for path in (ROOT / "tests").rglob("test_*.py")

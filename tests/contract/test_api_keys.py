@@ -50,16 +50,22 @@ def test_nothing_but_the_key_is_the_key(backend: Backend, change: object) -> Non
 
 
 def test_a_key_ends_when_it_is_revoked_or_expires(backend: Backend) -> None:
+    assert not api_keys.has_key(backend)
+    assert api_keys.expiry_warning(backend) is None
     first = api_keys.create(backend, PROJECT, "first", Scope.READ)
     second = api_keys.create(backend, PROJECT, "second", Scope.READ, lifetime_seconds=0.05)
-    assert api_keys.has_live_key(backend)
+    assert api_keys.has_key(backend)
+    assert api_keys.expiry_warning(backend) is None
     revoked = api_keys.revoke(backend, first.key.id)
     assert revoked.revoked_at is not None
     assert api_keys.revoke(backend, first.key.id).revoked_at == revoked.revoked_at
     time.sleep(0.1)
     assert api_keys.authenticate(backend, first.token) is None
     assert api_keys.authenticate(backend, second.token) is None
-    assert not api_keys.has_live_key(backend)
+    assert api_keys.has_key(backend), "the last key's end opens nothing"
+    assert "ends already" in str(api_keys.expiry_warning(backend))
+    api_keys.create(backend, PROJECT, "third", Scope.READ, lifetime_seconds=3600)
+    assert "within a week" in str(api_keys.expiry_warning(backend))
     with pytest.raises(KeyNotLive):
         api_keys.rotate(backend, first.key.id)
     with pytest.raises(KeyNotFound):

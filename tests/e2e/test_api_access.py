@@ -70,8 +70,16 @@ def test_without_a_key_other_addresses_are_not_bound(tmp_path: Path) -> None:
     for host in ("0.0.0.0", "::", "10.0.0.1", "preftune.example"):
         with pytest.raises(SettingsError, match="PREFTUNE_API_KEY"):
             check_binding(Settings(data_dir=tmp_path, host=host))
-        check_binding(Settings(data_dir=tmp_path, host=host, api_key=KEY))  # type: ignore[arg-type]
+        check_binding(Settings(data_dir=tmp_path, host=host, api_key="k" * 32))  # type: ignore[arg-type]
     check_binding(Settings(data_dir=tmp_path, host="localhost"))
+
+
+def test_short_bootstrap_keys_are_refused(tmp_path: Path) -> None:
+    for key in ("a", "k" * 31):
+        short = Settings(data_dir=tmp_path, host="0.0.0.0", api_key=key)  # type: ignore[arg-type]
+        with pytest.raises(SettingsError, match="PREFTUNE_API_KEY.*32 characters"):
+            check_binding(short)
+        check_binding(short.model_copy(update={"host": "127.0.0.1"}))
 
 
 def test_every_answer_carries_its_id_and_is_fit_for_a_browser(api: RunningApi) -> None:

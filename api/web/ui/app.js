@@ -1,6 +1,6 @@
 // The shell: which page the address names, signing in, and word of a lost connection.
 
-import { get, Problem, remove } from "./api.js";
+import { get, post, Problem, remove } from "./api.js";
 import { fill } from "./dom.js";
 import { health } from "./live.js";
 import { errorBox } from "./parts.js";
@@ -106,8 +106,17 @@ signOut.addEventListener("click", async () => {
 });
 addEventListener("hashchange", open);
 
+async function redeemCode() {
+  // The link of `preftune open`: its code works once, and does not stay in the address.
+  const code = /^#sign-in=(pt_once_[0-9a-f_]+)$/.exec(location.hash)?.[1];
+  if (!code) return;
+  history.replaceState(null, "", HOME);
+  await post("/ui/session", { api_key: code });
+}
+
 async function start() {
   try {
+    await redeemCode();
     const session = await get("/ui/session");
     signOut.hidden = !(session.needs_key && session.is_signed_in);
   } catch (error) {

@@ -25,8 +25,15 @@ def is_live(session: Session, key_id: str) -> bool:
     return session.scalar(select(ApiKey.id).where(ApiKey.id == key_id, *_live())) is not None
 
 
-def has_live_key(session: Session) -> bool:
-    return session.scalar(select(ApiKey.id).where(*_live()).limit(1)) is not None
+def has_key(session: Session) -> bool:
+    """Was there ever a key, dead ones too?"""
+    return session.scalar(select(ApiKey.id).limit(1)) is not None
+
+
+def lasts(session: Session, seconds: float) -> bool:
+    """Is there a key that works, and will still do so after these seconds?"""
+    is_long = ApiKey.expires_at.is_(None) | (ApiKey.expires_at > database_after(seconds))
+    return session.scalar(select(ApiKey.id).where(*_live(), is_long).limit(1)) is not None
 
 
 def list_keys(session: Session, project_id: str | None) -> list[ApiKey]:

@@ -26,6 +26,7 @@ from core.services.ids import make_id, new_suffix
 DEFAULT_GRACE_SECONDS = 24 * 3600.0
 MAX_NAME_CHARS = 100
 _TOKEN = re.compile(r"pt_([0-9a-z]{26})_([0-9a-f]{64})")
+WARNED_SECONDS = 7 * 24 * 3600.0
 _USE_NOTED_SECONDS = 60.0
 _PREFIX = "key"
 
@@ -206,8 +207,22 @@ def find_live(backend: Backend, key_id: str) -> Grant | None:
     return backend.database.read(work)
 
 
-def has_live_key(backend: Backend) -> bool:
-    return backend.database.read(access.has_live_key)
+def has_key(backend: Backend) -> bool:
+    """Was a key ever made? One that expired or was revoked does not open the service again. Raises Unavailable."""
+    return backend.database.read(access.has_key)
+
+
+def expiry_warning(backend: Backend) -> str | None:
+    """What to tell the operator when the stored keys have ended, or end within a week. Raises Unavailable."""
+
+    def work(session: Session) -> tuple[bool, bool, bool]:
+        return access.has_key(session), access.lasts(session, 0), access.lasts(session, WARNED_SECONDS)
+
+    has_any, is_live, is_lasting = backend.database.read(work)
+    if is_lasting or not has_any:
+        return None
+    when = "within a week" if is_live else "already"
+    return f"the last API key ends {when}; nobody is served after it: make one with `preftune keys create`"
 
 
 def _store(session: Session, key: ApiKey) -> None:

@@ -133,9 +133,16 @@ def _base_models(backend: Backend) -> Answer:
 
 
 def _keys(backend: Backend) -> Answer:
-    if backend.settings.api_key is not None or api_keys.has_live_key(backend):
+    if backend.settings.api_key is not None:
         return "ok", "requests need a key"
-    return "warning", "there is no key, so the API serves its own machine only; `preftune keys create` makes one"
+    if (warning := api_keys.expiry_warning(backend)) is not None:
+        return "warning", warning
+    if api_keys.has_key(backend):
+        return "ok", "requests need a key"
+    return (
+        "warning",
+        "no key yet: the API serves its own user on this machine only; `preftune keys create` makes one",
+    )
 
 
 def _existing(path: Path) -> Path:

@@ -16,8 +16,9 @@ from core.settings import Settings
 KEY = "pt_0123456789"
 
 
-def ring(key: str = KEY) -> KeyRing:
-    return KeyRing(SimpleNamespace(settings=Settings(api_key=key)))  # type: ignore[arg-type]
+def ring(key: str = KEY, session_secret: str = "s" * 32) -> KeyRing:
+    settings = Settings(api_key=key, session_secret=session_secret)  # type: ignore[arg-type]
+    return KeyRing(SimpleNamespace(settings=settings))  # type: ignore[arg-type]
 
 
 def has(known: KeyRing, token: str) -> bool:
@@ -36,6 +37,7 @@ def test_a_session_is_known_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> No
     assert has(known, token)
     assert has(ring(), token), "another process of the service knows it too"
     assert KEY not in token
+    assert not has(ring(session_secret="t" * 32), token), "whoever knows the database alone makes none"
     monkeypatch.setattr(sessions.time, "time", lambda: 1000.0 + LIFE_SECONDS - 1)
     assert has(known, token)
     monkeypatch.setattr(sessions.time, "time", lambda: 1000.0 + LIFE_SECONDS)

@@ -37,7 +37,7 @@ export function open(main, { setTitle, onSignedIn }) {
       h(
         "p.hint",
         null,
-        "This service needs its API key, the one set as PREFTUNE_API_KEY where it runs. The browser stays signed in for twelve hours.",
+        "This service needs an API key: one made with `preftune keys create`, or the one set as PREFTUNE_API_KEY where it runs. Without either, `preftune open` on its machine opens this page signed in. The browser stays signed in for twelve hours.",
       ),
       h("label", { for: "key" }, "API key"),
       key,

@@ -1,0 +1,78 @@
+"""Secrets of one deployment that lie as private files in its data directory, never in its database."""
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from core.settings import Settings, SettingsError
+
+LOCAL_KEY_FILE = "local-key"
+"""What serves as key while no API key was ever made: whoever can read the file is the service's own user."""
+SESSION_SECRET_FILE = "session-secret"
+_SECRET_BYTES = 32
+_MAX_BYTES = 4096
+
+
+def local_key(settings: Settings) -> str:
+    """The key of this machine's own user, made when there is none. Raises SettingsError."""
+    return read_or_make(settings.data_dir / LOCAL_KEY_FILE, prefix="pt_local_")
+
+
+def session_secret(settings: Settings) -> bytes:
+    """What signs the dashboard's sessions: the setting, or a file made when there is none. Raises SettingsError."""
+    if settings.session_secret is not None:
+        return settings.session_secret.get_secret_value().encode()
+    return read_or_make(settings.data_dir / SESSION_SECRET_FILE).encode()
+
+
+def make_private(settings: Settings) -> None:
+    """The data directory, and the files of a database in it, for the service's own user only. Raises SettingsError."""
+    folder = settings.data_dir
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid == os.geteuid():
+            folder.chmod(0o700)
+        for path in folder.glob("preftune.db*"):
+            if path.stat().st_uid == os.geteuid():
+                path.chmod(0o600)
+    except OSError as error:
+        raise SettingsError(f"PREFTUNE_DATA_DIR: {folder} cannot be used ({error.strerror})") from None
+
+
+def read_or_make(path: Path, *, prefix: str = "") -> str:
+    """The file's one line; of processes that make it at the same time, one wins. Raises SettingsError."""
+    try:
+        if not path.exists():
+            _make(path, prefix + secrets.token_hex(_SECRET_BYTES))
+        return _read(path)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read or made ({error.strerror})") from None
+
+
+def _make(path: Path, text: str) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return  # another process was faster
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> str:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW)) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o077:
+            raise SettingsError(f"{path}: must be a file that only its owner can read (chmod 600)")
+        text = file.read(_MAX_BYTES).strip()
+    if len(text) < 2 * _SECRET_BYTES:
+        raise SettingsError(f"{path}: is cut short; remove it, and a new one is made at the next start")
+    return text
