@@ -77,7 +77,7 @@ def test_without_a_key_other_addresses_are_not_bound(tmp_path: Path) -> None:
 def test_short_bootstrap_keys_are_refused(tmp_path: Path) -> None:
     for key in ("a", "k" * 31):
         short = Settings(data_dir=tmp_path, host="0.0.0.0", api_key=key)  # type: ignore[arg-type]
-        with pytest.raises(SettingsError, match="PREFTUNE_API_KEY.*32 characters"):
+        with pytest.raises(SettingsError, match=r"PREFTUNE_API_KEY.*32 characters"):
             check_binding(short)
         check_binding(short.model_copy(update={"host": "127.0.0.1"}))
 
