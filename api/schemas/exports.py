@@ -24,6 +24,13 @@ class Verification(Answer):
     mean_difference: float = Field(description="Of a token's log-probability, in nats.")
     max_difference: float = Field(description="The largest, in nats.")
     tolerance: float = Field(description="Of the mean, in nats: a file that is further off is not published.")
+    context_length: int | None = Field(
+        default=None,
+        description="Tokens up to which the file is the policy: a sliding window's, which llama.cpp lacks.",
+    )
+    end_token_ids: list[int] | None = Field(
+        default=None, description="Where llama.cpp stops, of the tokens at which the policy does."
+    )
 
 
 class Export(Answer):

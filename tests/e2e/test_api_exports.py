@@ -17,7 +17,14 @@ from core.services.requests.exports import ExportedFile
 from preftune import Client, ExportFailed
 
 CONTENT = b"GGUF" + bytes(range(256)) * 500
-VERIFICATION = {"num_tokens": 60, "mean_difference": 0.001, "max_difference": 0.01, "tolerance": 0.03}
+VERIFICATION = {
+    "num_tokens": 60,
+    "mean_difference": 0.001,
+    "max_difference": 0.01,
+    "tolerance": 0.03,
+    "context_length": 512,
+    "end_token_ids": [2, 0],
+}
 
 
 def published(api: RunningApi, architecture: str) -> str:

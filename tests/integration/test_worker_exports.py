@@ -70,7 +70,7 @@ def test_without_a_converter_or_with_a_damaged_policy_it_fails_and_says_so(
     lost = backend.settings.model_copy(update={"gguf_converter_dir": tmp_path})
     failed = run_lane(dataclasses.replace(backend, settings=lost), job_id)
     assert failed.error is not None
-    assert "no converter" in failed.error
+    assert "no GGUF converter" in failed.error
     weights = next(file for file in artifacts.get(backend, PROJECT, job_id).files if file.path == "model.safetensors")
     backend.store.put_bytes(weights.key, b"other bytes")
     failed = run_lane(backend, job_id)

@@ -27,13 +27,14 @@ from core.training.pipeline import run
 from core.training.plan import LoraPlan
 from worker.light.exports import find_converter
 from worker.processes.gguf_check import ReadOtherwise, check
-from worker.processes.gguf_conversion import ExportTask
+from worker.processes.gguf_conversion import ExportTask, sliding_window_of
 
 LARGEST = {ExportFormat.GGUF_F16: 5e-3, ExportFormat.GGUF_Q8_0: 0.1}
 OTHERS: dict[str, dict[str, Any]] = {
     name: CONFIGS["llama"] | {"sliding_window": CONTEXT_LENGTH, "pad_token_id": 0} | changes
     for name, changes in {"mistral": {"sliding_window": None}, "qwen3": {}, "phi3": {}}.items()
 }
+WINDOW = 64
 CONVERT_ALL = """
 import sys
 from pathlib import Path
@@ -48,9 +49,12 @@ def trained_policy(directory: Path, architecture: str, lora: LoraPlan | None) ->
     return policy_dir
 
 
-def fresh_model(directory: Path, architecture: str, vocab_size: int = 320, seed: int = 0) -> Path:
+def fresh_model(
+    directory: Path, architecture: str, vocab_size: int = 320, seed: int = 0, window: int | None = None
+) -> Path:
     """Weights large enough that two models differ."""
-    config = AutoConfig.for_model(architecture, vocab_size=vocab_size, **OTHERS.get(architecture, CONFIGS["llama"]))
+    values = OTHERS.get(architecture, CONFIGS["llama"]) | ({} if window is None else {"sliding_window": window})
+    config = AutoConfig.for_model(architecture, vocab_size=vocab_size, **values)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -77,6 +81,15 @@ def write_sentence_pieces(directory: Path) -> int:
     return len(values["model"]["vocab"])
 
 
+def rename_ends(policy_dir: Path) -> Path:
+    """Ends of turns that no program knows by their spelling, and another token at the end of a text."""
+    for path in (policy_dir / "tokenizer.json", policy_dir / "chat_template.jinja"):
+        path.write_text(path.read_text().replace("<|im_end|>", "<|fin|>"))
+    config = json.loads((policy_dir / "tokenizer_config.json").read_text()) | {"eos_token": "<|endoftext|>"}
+    (policy_dir / "tokenizer_config.json").write_text(json.dumps(config))
+    return policy_dir
+
+
 def add_task(work_dir: Path, policy_dir: Path, export_format: ExportFormat) -> ExportTask:
     task = ExportTask(policy_dir=str(policy_dir), format=export_format, name="tiny", num_threads=1)
     work_dir.mkdir()
@@ -92,6 +105,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, Export
     lora = LoraPlan(rank=4, alpha=16)
     policies |= {f"{name} lora": trained_policy(folder / f"{name}-lora", name, lora) for name in ("llama", "gpt2")}
     policies |= {name: write_tiny_tokenizer(fresh_model(folder / name, name)) for name in OTHERS}
+    policies |= {
+        f"{name} window": write_tiny_tokenizer(fresh_model(folder / f"{name}-window", name, window=WINDOW))
+        for name in ("mistral", "phi3")
+    }
+    policies["odd ends"] = rename_ends(write_tiny_tokenizer(fresh_model(folder / "odd-ends", "llama")))
     (folder / "pieces").mkdir()
     size = write_sentence_pieces(folder / "pieces")
     policies["sentence pieces"] = fresh_model(folder / "pieces", "llama", size)
@@ -142,6 +160,52 @@ def test_a_file_of_another_policy_is_refused(exported: Any, tmp_path: Path) -> N
     (other / "tokenizer.json").write_text(json.dumps(spaced))
     with pytest.raises(ReadOtherwise, match="other tokens"):
         check(dataclasses.replace(task, policy_dir=str(other)), work_dir / "policy.gguf")
+
+
+@pytest.mark.parametrize("architecture", ["mistral", "phi3"])
+def test_the_context_ends_with_the_window_that_llama_cpp_does_not_have(exported: Any, architecture: str) -> None:
+    task, work_dir = exported[f"{architecture} window", ExportFormat.GGUF_F16]
+    found = check(task, work_dir / "policy.gguf")
+    assert found.context_length == WINDOW
+    assert found.num_tokens < WINDOW, "beyond it, llama.cpp would attend to more"
+    task, work_dir = exported[architecture, ExportFormat.GGUF_F16]
+    assert check(task, work_dir / "policy.gguf").context_length == CONTEXT_LENGTH
+
+
+@pytest.mark.parametrize("architecture", ["mistral", "phi3"])
+def test_a_file_that_claims_more_than_the_window_is_refused(exported: Any, tmp_path: Path, architecture: str) -> None:
+    task, work_dir = exported[architecture, ExportFormat.GGUF_F16]
+    policy = shutil.copytree(task.policy_dir, tmp_path / "policy")
+    config = json.loads((policy / "config.json").read_text()) | {"sliding_window": WINDOW}
+    (policy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ReadOtherwise, match="all 512 tokens where the policy attends to 64"):
+        check(dataclasses.replace(task, policy_dir=str(policy)), work_dir / "policy.gguf")
+
+
+@pytest.mark.parametrize(
+    ("config", "window"),
+    [
+        ({}, None),
+        ({"sliding_window": None}, None),
+        ({"sliding_window": 64}, 64),
+        ({"sliding_window": 64, "use_sliding_window": False}, None),
+        ({"sliding_window": 64, "use_sliding_window": True, "layer_types": ["full_attention"]}, None),
+        ({"sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]}, 64),
+    ],
+)
+def test_whether_a_layer_has_a_window(config: dict[str, Any], window: int | None) -> None:
+    assert sliding_window_of(config) == window
+
+
+def test_llama_cpp_stops_where_turns_were_trained_to_end(exported: Any, tmp_path: Path) -> None:
+    task, work_dir = exported["odd ends", ExportFormat.GGUF_F16]
+    assert check(task, work_dir / "policy.gguf").end_token_ids == [2, 0]
+    task, work_dir = exported["llama", ExportFormat.GGUF_F16]
+    policy = shutil.copytree(task.policy_dir, tmp_path / "policy")
+    template = (policy / "chat_template.jinja").read_text().replace("<|im_end|>", "<|im_start|>")
+    (policy / "chat_template.jinja").write_text(template)
+    with pytest.raises(ReadOtherwise, match="does not stop"):
+        check(dataclasses.replace(task, policy_dir=str(policy)), work_dir / "policy.gguf")
 
 
 def test_the_file_holds_what_its_format_says(exported: Any) -> None:

@@ -1,6 +1,7 @@
 """`python -m worker.processes.gguf_check <work directory>`: checks that llama.cpp reads an export as its policy.
 
-It must split a text into the same tokens, and give them the policy's log-probabilities. Writes `verification.json`, or
+It must split a text into the same tokens, give them the policy's log-probabilities, claim no context beyond a sliding
+window, which llama.cpp does not have, and stop at the token that ends a trained turn. Writes `verification.json`, or
 `refused.txt` with a sentence for the user.
 """
 
@@ -17,12 +18,21 @@ from typing import Any
 import numpy as np
 import torch
 import xllamacpp
+from gguf import GGUFReader
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from core.domain.exports import ExportFormat
-from worker.processes.gguf_conversion import GGUF_FILE, NICENESS, REFUSAL_FILE, ExportTask, read_task
+from core.tokenization.pair_tokenizer import PairTokenizer
+from worker.processes.gguf_conversion import (
+    GGUF_FILE,
+    NICENESS,
+    REFUSAL_FILE,
+    ExportTask,
+    read_task,
+    sliding_window_of,
+)
 
 VERIFICATION_FILE = "verification.json"
 TEXT = (
@@ -49,6 +59,10 @@ class Verification:
     max_difference: float
     tolerance: float
     """Of the mean."""
+    context_length: int
+    """Tokens up to which the file is the policy; with a sliding window, the window's."""
+    end_token_ids: list[int]
+    """Where llama.cpp stops, of the tokens at which the policy does."""
 
 
 class LlamaCpp:
@@ -83,6 +97,11 @@ class LlamaCpp:
             found.append(told["content"][0]["logprob"] if told else np.nan)
         return np.array(found, dtype=np.float64)
 
+    def stops_at(self, ids: Sequence[int], token: int) -> bool:
+        """Whether a generation ends when that token comes."""
+        request = {"prompt": list(ids), "logit_bias": [[token, _CERTAIN]], "n_predict": 2, "temperature": 0.0}
+        return bool(self._server.handle_completions(request)["choices"][0]["finish_reason"] == "stop")
+
 
 def policy_token_logps(policy_dir: Path, ids: Sequence[int]) -> NDArray[np.float64]:
     """[T-1] by transformers alone."""
@@ -100,10 +119,11 @@ def check(task: ExportTask, path: Path) -> Verification:
     """Raises ReadOtherwise."""
     policy_dir = Path(task.policy_dir)
     ids = Tokenizer.from_file(str(policy_dir / "tokenizer.json")).encode(TEXT, add_special_tokens=False).ids
+    context_length = _context_length(policy_dir, path)
     read = LlamaCpp(path, task.num_threads)
     if read.tokenize(TEXT) != ids:
         raise ReadOtherwise("llama.cpp splits text into other tokens than this tokenizer; the file is not published.")
-    ids = ids[:MAX_TOKENS]
+    ids = ids[: min(MAX_TOKENS, context_length)]
     found = read.token_logps(ids)
     differences = np.abs(found - policy_token_logps(policy_dir, ids))[~np.isnan(found)]
     if 2 * differences.size < len(ids):
@@ -114,8 +134,35 @@ def check(task: ExportTask, path: Path) -> Verification:
             f"llama.cpp reads other log-probabilities from the file, by {mean:.2g} nats a token; it is not published."
         )
     return Verification(
-        num_tokens=differences.size, mean_difference=mean, max_difference=float(differences.max()), tolerance=tolerance
+        num_tokens=differences.size,
+        mean_difference=mean,
+        max_difference=float(differences.max()),
+        tolerance=tolerance,
+        context_length=context_length,
+        end_token_ids=_ends(policy_dir, read, ids[:8]),
     )
+
+
+def _context_length(policy_dir: Path, path: Path) -> int:
+    """The file's. Raises ReadOtherwise where it reaches beyond the policy's sliding window."""
+    fields = GGUFReader(path).fields
+    length = int(fields[f"{fields['general.architecture'].contents()}.context_length"].contents())
+    window = sliding_window_of(json.loads((policy_dir / "config.json").read_text(encoding="utf-8")))
+    if window is not None and window < length:
+        raise ReadOtherwise(
+            f"llama.cpp would attend to all {length} tokens where the policy attends to {window}; the file is not "
+            "published."
+        )
+    return length
+
+
+def _ends(policy_dir: Path, read: LlamaCpp, ids: Sequence[int]) -> list[int]:
+    """The policy's end tokens at which llama.cpp stops after `ids`. Raises ReadOtherwise without that of a turn."""
+    wanted = PairTokenizer.open(policy_dir).eos_ids
+    found = [token for token in wanted if read.stops_at(ids, token)]
+    if wanted[0] not in found:
+        raise ReadOtherwise("llama.cpp does not stop at the token that ends a turn; the file is not published.")
+    return found
 
 
 def main(work_dir: Path) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from core.domain.exports import ExportFormat
+from core.tokenization.pair_tokenizer import PairTokenizer
 from worker.processes.gguf_vocabulary import UnknownTokenizer, name_of_steps, write_vocabulary
 
 TASK_FILE, GGUF_FILE, REFUSAL_FILE = "export.json", "policy.gguf", "refused.txt"
@@ -39,6 +40,15 @@ def read_task(work_dir: Path) -> ExportTask:
     return ExportTask(**values | {"format": ExportFormat(values["format"])})
 
 
+def sliding_window_of(config: dict[str, Any]) -> int | None:
+    """Tokens that a token of some layer attends to at most; None where every layer attends to all."""
+    window = config.get("sliding_window")
+    layer_types = config.get("layer_types")
+    if not isinstance(window, int) or config.get("use_sliding_window") is False:
+        return None
+    return None if layer_types and "sliding_attention" not in layer_types else window
+
+
 def convert(task: ExportTask, target: Path) -> None:
     """Raises UnknownTokenizer."""
     conversion, gguf = importlib.import_module("conversion"), importlib.import_module("gguf")
@@ -57,13 +67,44 @@ def _named_as_before(hparams: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_our_vocabulary(model_class: Any) -> Any:
+    def set_vocab(model: Any) -> None:
+        write_vocabulary(model)
+        _name_ends_of_turn(model)
+
+    def set_gguf_parameters(model: Any) -> None:
+        model_class.set_gguf_parameters(model)
+        _keep_within_window(model)
+
     members = {
         "model_arch": model_class.model_arch,
         "known_vocab_base_pre": model_class.get_vocab_base_pre,
         "get_vocab_base_pre": name_of_steps,
-        "set_vocab": write_vocabulary,
+        "set_vocab": set_vocab,
+        "set_gguf_parameters": set_gguf_parameters,
     }
     return type(model_class.__name__, (model_class,), members)
+
+
+def _name_ends_of_turn(model: Any) -> None:
+    """llama.cpp knows by themselves only ends of well-known spellings; besides the one of text it takes two by id."""
+    written = {key: entry.value for part in model.gguf_writer.kv_data for key, entry in part.items()}
+    end_of_text = written.get("tokenizer.ggml.eos_token_id")
+    others = [token for token in PairTokenizer.open(model.dir_model).eos_ids if token != end_of_text]
+    for add, token in zip(
+        (model.gguf_writer.add_eot_token_id, model.gguf_writer.add_eom_token_id), others, strict=False
+    ):
+        add(token)
+
+
+def _keep_within_window(model: Any) -> None:
+    """Ends the file's context with the sliding window, up to which it changes nothing.
+
+    llama.cpp (xllamacpp 2026.10) uses none for the architectures that are exported: the converter writes no window for
+    llama-like ones and qwen2, and that of phi3 is written and not used.
+    """
+    window = sliding_window_of(model.hparams)
+    if window is not None and window < model.hparams["max_position_embeddings"]:
+        model.gguf_writer.add_context_length(window)
 
 
 def main(work_dir: Path) -> int:
