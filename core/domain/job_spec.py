@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from core.domain import presets
 from core.domain.json_numbers import REAL, WHOLE
+from core.domain.released_fields import RELEASED_FIELDS, stored_fields
 
 Auto = Literal["auto"]
 Lines = Annotated[list[Annotated[int, Field(ge=1, le=2**53), WHOLE]], Field(max_length=100_000)]
@@ -172,15 +173,38 @@ class JobSpec(JobRequest):
 
 def resolve_request(request: JobRequest, *, num_parameters: int, num_pairs: int, default_beta: float) -> JobSpec:
     """The spec as far as it is known without a device: learning rates, batch sizes, epochs, optimizer."""
-    is_lora = request.lora is not None
-    values = request.model_dump()
-    if request.sft != "skip":
-        values["sft"] |= presets.fill(values["sft"], presets.sft(num_parameters, num_pairs, is_lora=is_lora))
-    values["dpo"] |= presets.fill(values["dpo"], presets.dpo(num_parameters, num_pairs, is_lora=is_lora))
+    values = request.model_dump() | {"num_parameters": num_parameters, "num_pairs": num_pairs}
+    _fill_stages(values)
     values["beta"] = default_beta if request.beta is None else request.beta
     if request.validation_dataset_id:
         values["validation_fraction"] = 0.0
-    return JobSpec.model_validate(values | {"num_parameters": num_parameters, "num_pairs": num_pairs})
+    return JobSpec.model_validate(values)
+
+
+def stored_form(spec: JobSpec) -> dict[str, Any]:
+    """The JSON that is kept with the job: without later fields at their default, so that older workers read it."""
+    return _stored(spec, spec.model_dump(mode="json"))
+
+
+def accepted_form(spec: JobSpec) -> dict[str, Any]:
+    """As `stored_form`, before a worker has seen the job: later settings that were `auto` are open until staging."""
+    form = stored_form(spec)
+    for name, preset in _presets(spec.model_dump()).items():
+        kind = type(getattr(spec, name)).__name__
+        for key in preset.keys() - RELEASED_FIELDS[kind]:
+            if form[name].get(key) == preset[key]:
+                del form[name][key]
+    return form
+
+
+def _stored(model: BaseModel, dumped: dict[str, Any]) -> dict[str, Any]:
+    fields = type(model).model_fields.items()
+    each = ((name, getattr(model, name), item.get_default(call_default_factory=True)) for name, item in fields)
+    kept = stored_fields(type(model).__name__, each)
+    return {
+        name: _stored(value, dumped[name]) if isinstance(value, BaseModel) else dumped[name]
+        for name, value in kept.items()
+    }
 
 
 def resolve_staged(
@@ -192,6 +216,7 @@ def resolve_staged(
         fast_precision: what this device multiplies fastest; a CPU without bf16 instructions is ten times slower in it.
     """
     values = spec.model_dump()
+    _fill_stages(values)  # a setting that was added after the job was accepted
     if spec.sft != "skip":
         values["sft"]["warmup_steps"] = _warmup(values["sft"], num_sft_rows)
     values["dpo"]["warmup_steps"] = _warmup(values["dpo"], num_train_pairs)
@@ -207,6 +232,19 @@ def resolve_staged(
     if spec.micro_batch_tokens == "auto":
         values["micro_batch_tokens"] = max(spec.max_length * 2, presets.micro_batch_tokens(device))
     return JobSpec.model_validate(values)
+
+
+def _fill_stages(values: dict[str, Any]) -> None:
+    """Numbers of the presets for every `auto` of both stages that has one."""
+    for name, preset in _presets(values).items():
+        values[name] |= presets.fill(values[name], preset)
+
+
+def _presets(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What `auto` means for each stage that the spec has."""
+    size, is_lora = (values["num_parameters"], values["num_pairs"]), values["lora"] is not None
+    stages = {"sft": presets.sft(*size, is_lora=is_lora), "dpo": presets.dpo(*size, is_lora=is_lora)}
+    return {name: preset for name, preset in stages.items() if values[name] != "skip"}
 
 
 def total_steps(stage: dict[str, Any], num_rows: int) -> int:

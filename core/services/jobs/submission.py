@@ -13,7 +13,7 @@ from core.database.tables.datasets import Dataset, DatasetStatus
 from core.database.tables.jobs import Job
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import DomainError, FieldError, InvalidRequest
-from core.domain.job_spec import JobRequest, JobSpec, resolve_request
+from core.domain.job_spec import JobRequest, JobSpec, accepted_form, resolve_request
 from core.domain.job_state import Desired, JobStatus
 from core.domain.variants.checks import VariantError, get_variant, validate_beta, validate_options
 from core.failpoints import reach
@@ -110,7 +110,7 @@ def insert(session: Session, project_id: str, job_id: str, draft: Draft, source:
         user_metadata=request.metadata,
         priority=request.priority,
         requested=draft.requested,
-        spec=settled.spec.model_dump(mode="json"),
+        spec=accepted_form(settled.spec),
         dataset_id=settled.dataset.id,
         sft_dataset_id=settled.sft_dataset_id,
         validation_dataset_id=request.validation_dataset_id,

@@ -1,20 +1,26 @@
 """Digests of all that determines a stage's output, so that equal runs can share it, and of a whole run.
 
 Directories, threads and intervals are left out: they change nothing in the output. The kind of device and the
-versions of the libraries are in: the last bits depend on them.
+versions of the libraries are in: the last bits depend on them. A field that came later than the first release is in
+where its value is not the default (`core.domain.released_fields`): old digests stay what they were.
 """
 
 import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 
+from core.domain.released_fields import stored_fields
 from core.domain.variants.checks import get_variant
 from core.training.data.encoded import EncodedData
-from core.training.plan import SftPlan, TrainingPlan
+from core.training.plan import TrainingPlan
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 ENGINE_VERSION = 2
 """Raised whenever the same plan would give other numbers."""
@@ -34,7 +40,7 @@ def sft_digest(plan: TrainingPlan) -> str | None:
     """Of the SFT policy; None when the plan has no SFT."""
     if plan.sft is None:
         return None
-    return _digest({"stage": "sft", **_start(plan), "sft": _stage(plan.sft), **_sft_rows(plan)})
+    return _digest({"stage": "sft", **_start(plan), "sft": _values(plan.sft), **_sft_rows(plan)})
 
 
 def reference_digest(plan: TrainingPlan, micro_batch_tokens: int | None = None) -> str | None:
@@ -60,7 +66,7 @@ def reference_digest(plan: TrainingPlan, micro_batch_tokens: int | None = None) 
 
 def run_digest(plan: TrainingPlan) -> str:
     """Of the numbers of a whole run: a checkpoint belongs to plans with the same one, on any machine."""
-    values = dataclasses.asdict(plan)
+    values = _values(plan)
     for name in ("base_model_dir", "work_dir", "resume_from", "reuse", "device", "num_devices", "num_threads"):
         del values[name]
     del values["checkpoint_every_steps"]
@@ -72,7 +78,7 @@ def run_digest(plan: TrainingPlan) -> str:
 def _start(plan: TrainingPlan) -> dict[str, object]:
     return {
         "base_model": plan.base_model_digest,
-        "lora": None if plan.lora is None else dataclasses.asdict(plan.lora),
+        "lora": None if plan.lora is None else _values(plan.lora),
         "precision": plan.precision,
         "seed": plan.seed,
         "micro_batch_tokens": plan.micro_batch_tokens,
@@ -80,8 +86,20 @@ def _start(plan: TrainingPlan) -> dict[str, object]:
     }
 
 
-def _stage(stage: SftPlan) -> dict[str, object]:
-    return dataclasses.asdict(stage)
+def _values(plan: "DataclassInstance") -> dict[str, Any]:
+    """The dataclass as plain values, those inside it too; later fields at their default are left out."""
+    fields = ((item.name, _plain(getattr(plan, item.name)), _default(item)) for item in dataclasses.fields(plan))
+    return stored_fields(type(plan).__name__, fields)
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _values(value)
+    return value
+
+
+def _default(item: "dataclasses.Field[Any]") -> object:
+    return item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
 
 
 def _sft_rows(plan: TrainingPlan) -> dict[str, object]:

@@ -25,7 +25,7 @@ from core.domain.artifact_files import PAIRS_FILE, SUMMARY_FILE
 from core.domain.errors import DomainError
 from core.domain.event_kinds import CHECKPOINT_UNUSABLE, SLOW_PRECISION
 from core.domain.failure_codes import FailureCode
-from core.domain.job_spec import JobSpec, resolve_staged
+from core.domain.job_spec import JobSpec, resolve_staged, stored_form
 from core.domain.trainer_protocol import (
     ASSIGNMENT_FILE,
     Assignment,
@@ -98,7 +98,7 @@ def train(link: SupervisorLink, work_dir: Path) -> None:
         device=assignment.device,
         fast_precision=fast_precision,
     )
-    link.send(Resolved(spec=spec.model_dump(mode="json")))
+    link.send(Resolved(spec=stored_form(spec)))
     if spec.precision != fast_precision and fast_precision == "fp32" and assignment.resume_from is None:
         link.send(TrainerEvent(level="warning", kind=SLOW_PRECISION, message=_SLOW_PRECISION_MESSAGE))
     link.send(StageChanged(stage="staging", status="finished"))
