@@ -59,7 +59,7 @@ _FORM_FIELDS: dict[str, Any] = {**_OPTIONS, **_JSON_TEXTS}
 _FILE = {
     "type": "string",
     "format": "binary",
-    "description": "JSONL, a JSON array, CSV, TSV or Parquet; plain, gzip or zstd.",
+    "description": "JSONL, a JSON array, CSV, TSV or Parquet; plain, gzip, zstd, bzip2 or xz.",
 }
 UPLOAD_BODY: dict[str, Any] = {
     "parameters": [

@@ -103,6 +103,8 @@ class _Check:
             layout_name = recognise(_deserialised(rows, serialised, options.limits), options).name
             self._format = layout_name
             self._note_decoded(serialised)
+        for note in self._source.notes:
+            self._note(note)
         work = _with_sketches(chain([first], batches), options.limits.max_near_duplicate_rows)
         for result in process_in_order(work, RowProcessor(options, layout_name, serialised), num_workers):
             self._rows.add(result)
@@ -156,6 +158,12 @@ class _Check:
         for issue in lint.issues(statistics):
             self._log.add(issue)
         self._log.counts.update(lint.totals)
+        if self._rows.tally.may_be_escaped():
+            detail = (
+                "Many texts have a backslash and an n where others have a line break, and none has a line break, as "
+                "PostgreSQL's COPY, mysql --batch and jq's @tsv write them. They are kept as they stand."
+            )
+            self._note(Note(IssueCode.ESCAPES_IN_TEXT, detail))
 
     def _result(self, refusal: Refusal | None, statistics: Statistics) -> CheckResult:
         rows = self._rows

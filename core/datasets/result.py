@@ -53,7 +53,7 @@ class Statistics(TypedDict):
     container: str | None
     """`jsonl`, `json`, `csv`, `tsv` or `parquet`"""
     compression: str | None
-    """`gzip`, `zstd` or null"""
+    """`gzip`, `zstd`, `bzip2`, `xz` or null"""
     encoding: str | None
     num_source_rows: int
     """Rows of the file, before lists and trees are made into pairs."""

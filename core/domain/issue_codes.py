@@ -30,6 +30,7 @@ class IssueCode(StrEnum):
     NO_ROWS = "no-rows"
     BINARY_FILE = "binary-file"
     ARCHIVE = "archive"
+    WORKBOOK = "workbook"
     PICKLE = "pickle"
     GIT_LFS_POINTER = "git-lfs-pointer"
     UNSUPPORTED_COMPRESSION = "unsupported-compression"
@@ -101,6 +102,7 @@ class IssueCode(StrEnum):
     CELL_MAY_BE_CUT = "cell-may-be-cut"
     MESSAGES_AS_TEXT = "messages-as-text"
     DECODED_TEXTS = "decoded-texts"
+    ESCAPES_IN_TEXT = "escapes-in-text"
     TURN_MARKER_IN_RESPONSE = "turn-marker-in-response"
     PROMPT_COLUMN_DIFFERS = "prompt-column-differs"
     TOOLS_IGNORED = "tools-ignored"
@@ -158,6 +160,9 @@ _UNREADABLE: dict[IssueCode, IssueKind] = {
     _C.ARCHIVE: _file(
         "the file is an archive (zip, tar, 7z …)", "unpack it and send the data file itself", "unsupported"
     ),
+    _C.WORKBOOK: _file(
+        "the file is a workbook of Excel or another spreadsheet program", "save the sheet as CSV UTF-8", "unsupported"
+    ),
     _C.PICKLE: _file(
         "the file is a Python pickle, which is never loaded", "save the data as JSONL or Parquet", "unsupported"
     ),
@@ -167,7 +172,7 @@ _UNREADABLE: dict[IssueCode, IssueKind] = {
         "unsupported",
     ),
     _C.UNSUPPORTED_COMPRESSION: _file(
-        "the compression is not gzip or zstd", "send it uncompressed, or with gzip or zstd", "unsupported"
+        "the compression is not gzip, zstd, bzip2 or xz", "send it uncompressed, or with gzip or zstd", "unsupported"
     ),
     _C.NESTED_COMPRESSION: _file("the file is compressed twice", "compress it once, or not at all", "unsupported"),
     _C.ENCODING_MISMATCH: _file(
@@ -287,6 +292,10 @@ _WORTH_KNOWING: dict[IssueCode, IssueKind] = {
     _C.DECODED_TEXTS: _note(
         "the texts of a column were JSON strings, or had the escapes of an export, and were decoded",
         "compare the preview with your data",
+    ),
+    _C.ESCAPES_IN_TEXT: _note(
+        "many texts spell their line breaks as a backslash and an n, and none has a line break",
+        "export with psql -At, or as CSV or JSON, if line breaks are meant",
     ),
     _C.TURN_MARKER_IN_RESPONSE: _note(
         "the response holds a further turn marker, such as a second `Assistant:`; it is kept as text",

@@ -162,6 +162,10 @@ def _hint(text: bytes, message: str) -> str:
         return "this looks like a web page, not like data"
     if lead == b"{'":
         return "this looks like a Python dictionary; write it with json.dumps, which uses double quotes"
+    if text[:1] == b"{" and b'\\\\"' in text:
+        return "backslashes stand twice, as PostgreSQL's COPY writes them; export with psql -At, or COPY … (FORMAT csv)"
+    if text[:1] not in b"{[" and (b"," in text or b"\t" in text or b";" in text):
+        return "each line must be an object; CSV and TSV begin with a line that names the columns (sqlite3 -header)"
     if "end of data" in message or "unexpected end" in message:
         return "the row ends too early: the file is cut off, or the object spread over several lines"
     if _BAD_NUMBER.search(text):

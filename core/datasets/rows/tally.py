@@ -17,6 +17,7 @@ _MAX_FIELD_NAMES: Final = 50
 _MAX_FIELD_NAME_CHARS: Final = 64
 _ALL_SAMPLED_LINES: Final = 1_000
 _SAMPLED_EVERY: Final = 64
+_MIN_ESCAPED_SHARE: Final = 0.01
 _REFUSALS: Final = (
     "i'm sorry, but", "i am sorry, but", "sorry, but i", "i apologize, but", "i can't", "i cannot", "i can not",
     "i'm unable", "i am unable", "i'm not able", "as an ai", "i'm just an ai", "i am just an ai",
@@ -42,6 +43,10 @@ class Tally:
     longer: Counter[str] = field(default_factory=Counter)
     """Which side of a pair is longer: `chosen`, `rejected` or `same`."""
     ignored_fields: Counter[str] = field(default_factory=Counter)
+    num_escaped: int = 0
+    """Rows in which a response has a backslash before an n, as an export that escapes line breaks leaves it."""
+    num_broken: int = 0
+    """Rows in which a response has a line break."""
 
     def note_fields(self, row: SourceRow, used: frozenset[str]) -> None:
         """Remember fields that the layout does not read."""
@@ -69,6 +74,8 @@ class Tally:
         self.chars = {"prompt": Counter(map(len, prompts))}
         for name, texts in zip(names, responses, strict=False):
             self.chars[name] = Counter(map(len, texts))
+            self.num_escaped += sum(["\\n" in text for text in texts])
+            self.num_broken += sum(["\n" in text for text in texts])
             self.refusals[name] = sum([text[:1] in _REFUSAL_INITIALS and is_refusal(text) for text in texts])
         if kind is DatasetKind.PREFERENCE:
             gaps = [(gap > 0) - (gap < 0) for gap in map(sub, map(len, responses[0]), map(len, responses[1]))]
@@ -92,6 +99,13 @@ class Tally:
             self.chars.setdefault(name, Counter()).update(lengths)
         for name in ("turns", "scripts", "languages", "refusals", "labels", "longer", "ignored_fields"):
             getattr(self, name).update(getattr(other, name))
+        self.num_escaped += other.num_escaped
+        self.num_broken += other.num_broken
+
+    def may_be_escaped(self) -> bool:
+        """Many responses spell line breaks out, and none has one."""
+        num_rows = sum(self.chars["prompt"].values()) if self.chars else 0
+        return self.num_broken == 0 and self.num_escaped >= max(2, num_rows * _MIN_ESCAPED_SHARE)
 
     def statistics(self, num_source_rows: int) -> Statistics:
         """All but what describes the file, and what the lint adds."""

@@ -1,7 +1,9 @@
-"""gzip and zstd as bounded streams: no call gives out more than it must, and a bomb is refused while it unfolds."""
+"""gzip, zstd, bzip2 and xz as bounded streams: no call gives out more than it must; a bomb is refused as it unfolds."""
 
+import bz2
+import lzma
 import zlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Final, Protocol
 
 import zstandard
@@ -15,6 +17,8 @@ _MAX_OUTPUT: Final = 256 * 1024
 _ZSTD_INPUT: Final = 1024
 """zstandard gives out all that a piece of input holds, at most 32,768-fold: 32 MiB for a piece of this size."""
 _MAX_WINDOW: Final = 128 * MIB
+_MAX_XZ_MEMORY: Final = 128 * MIB
+"""`xz -9` needs 65 MiB."""
 
 
 class _Decoder(Protocol):
@@ -71,7 +75,32 @@ class _ZstdFrame:
         return self._unused
 
 
-_DECODERS: Final[dict[str, type[_GzipMember] | type[_ZstdFrame]]] = {"gzip": _GzipMember, "zstd": _ZstdFrame}
+class _BlockStream:
+    """One bzip2 or xz stream."""
+
+    def __init__(self, decoder: bz2.BZ2Decompressor | lzma.LZMADecompressor) -> None:
+        self._decoder = decoder
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        yield self._decoder.decompress(data, _MAX_OUTPUT)
+        while not self._decoder.eof and not self._decoder.needs_input:
+            yield self._decoder.decompress(b"", _MAX_OUTPUT)
+
+    @property
+    def is_finished(self) -> bool:
+        return self._decoder.eof
+
+    @property
+    def unused(self) -> bytes:
+        return self._decoder.unused_data
+
+
+_DECODERS: Final[dict[str, Callable[[], _Decoder]]] = {
+    "gzip": _GzipMember,
+    "zstd": _ZstdFrame,
+    "bzip2": lambda: _BlockStream(bz2.BZ2Decompressor()),
+    "xz": lambda: _BlockStream(lzma.LZMADecompressor(lzma.FORMAT_XZ, _MAX_XZ_MEMORY)),
+}
 
 
 def decompress(chunks: Iterable[bytes], compression: str, limits: Limits) -> Iterator[bytes]:
@@ -82,7 +111,7 @@ def decompress(chunks: Iterable[bytes], compression: str, limits: Limits) -> Ite
     """
     try:
         is_complete = yield from _members(chunks, compression, _Meter(limits))
-    except (zlib.error, zstandard.ZstdError):
+    except (zlib.error, zstandard.ZstdError, lzma.LZMAError, OSError, EOFError):  # bz2 raises OSError
         raise FileFault(
             IssueCode.DAMAGED_FILE,
             f"The {compression} file is damaged, or has other bytes after its end. Compress and send it again.",

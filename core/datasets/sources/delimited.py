@@ -3,16 +3,24 @@
 import csv
 import re
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from core.datasets.faults import FileFault, Note, listed
 from core.datasets.options import Limits
 from core.datasets.recognition import KNOWN_FIELDS
 from core.datasets.sources.batches import BATCH_BYTES, BATCH_ROWS, Record, RecordBatch
+from core.datasets.sources.escapes import unescape
 from core.datasets.sources.json_lines import cut_at_newlines, line_too_long
 from core.domain.issue_codes import IssueCode
 
+if TYPE_CHECKING:
+    from _csv import Reader as CsvReader
+
 _DELIMITERS: Final = (",", "\t", ";", "|")
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?')
+"""What Excel puts before the header, to say how cells are parted."""
+_SEPARATOR_CELLS = re.compile(r"sep=.?")
+"""The same, cut at the separator."""
 _NAME = re.compile(r"\w[\w .\-/()]{0,63}")
 
 
@@ -22,28 +30,43 @@ def find_delimiter(head: bytes, columns: Iterable[str]) -> str | None:
     A header with names we know (or that the user maps) is believed; any other must look like names, and the second
     line must have as many cells.
     """
-    lines = head.decode(errors="replace").lstrip("\r\n").splitlines()
-    if not lines:
-        return None
-    known = {*KNOWN_FIELDS, *columns}
-    for delimiter in _DELIMITERS:
-        names = next(csv.reader([lines[0]], delimiter=delimiter), [])
-        if len(names) < 2 or len(set(names)) < len(names) or not all(_NAME.fullmatch(name.strip()) for name in names):
-            continue
-        if known & {name.strip() for name in names}:
-            return delimiter
-        if len(lines) > 1 and len(next(csv.reader([lines[1]], delimiter=delimiter), [])) == len(names):
+    lines = head.decode(errors="replace").lstrip("\r\n").splitlines()[:3]
+    told = _SEPARATOR_LINE.fullmatch(lines[0]) if lines else None
+    if told:
+        lines = lines[1:]
+    for delimiter in [told[1]] if told else _DELIMITERS:
+        if lines and _is_header(lines, delimiter, {*KNOWN_FIELDS, *columns}):
             return delimiter
     return None
 
 
-def read_table(chunks: Iterator[bytes], delimiter: str, limits: Limits) -> Iterator[RecordBatch]:
-    """Raises FileFault for a broken table or a record over the limit. Cells that are not UTF-8 spoil their record."""
+def _is_header(lines: list[str], delimiter: str, known: set[str]) -> bool:
+    cells = next(csv.reader([lines[0]], delimiter=delimiter), [])
+    names = [name.strip() for name in cells if name.strip()]
+    if len(names) < 2 or len(set(names)) < len(names):
+        return False
+    if known & set(names):
+        return True
+    has_as_many = len(lines) > 1 and len(next(csv.reader([lines[1]], delimiter=delimiter), [])) == len(cells)
+    return has_as_many and all(_NAME.fullmatch(name) for name in names)
+
+
+def read_table(
+    chunks: Iterator[bytes], delimiter: str, limits: Limits, *, is_escaped: bool = False
+) -> Iterator[RecordBatch]:
+    """Records in batches; a column without a name gets one by its place.
+
+    `is_escaped`: cells are never in quotes, and have escapes as PostgreSQL's COPY writes them (`escapes`).
+
+    Raises FileFault for a broken table or a record over the limit. Cells that are not UTF-8 spoil their record.
+    """
     records: list[Record] = []
     size = 0
-    for record in _records(chunks, delimiter, limits):
+    for record in _records(_reader(chunks, delimiter, limits, is_escaped), limits):
+        if is_escaped and isinstance(record.value, dict):
+            record = Record(record.line, {name: unescape(str(cell)) for name, cell in record.value.items()})
         records.append(record)
-        size += sum(map(len, record.value.values())) if isinstance(record.value, dict) else 0  # type: ignore[arg-type]
+        size += sum(len(str(cell)) for cell in record.value.values()) if isinstance(record.value, dict) else 0
         if len(records) == BATCH_ROWS or size >= BATCH_BYTES:
             yield RecordBatch(records)
             records, size = [], 0
@@ -51,9 +74,15 @@ def read_table(chunks: Iterator[bytes], delimiter: str, limits: Limits) -> Itera
         yield RecordBatch(records)
 
 
-def _records(chunks: Iterator[bytes], delimiter: str, limits: Limits) -> Iterator[Record]:
+def _reader(chunks: Iterator[bytes], delimiter: str, limits: Limits, is_escaped: bool) -> "CsvReader":
     csv.field_size_limit(limits.max_line_bytes)
-    reader = csv.reader(_lines(chunks, limits), delimiter=delimiter, strict=True)
+    lines = _lines(chunks, limits)
+    if is_escaped:
+        return csv.reader(lines, delimiter=delimiter, strict=True, quoting=csv.QUOTE_NONE)
+    return csv.reader(lines, delimiter=delimiter, strict=True)
+
+
+def _records(reader: "CsvReader", limits: Limits) -> Iterator[Record]:
     header: list[str] | None = None
     while True:
         line = reader.line_num + 1
@@ -63,10 +92,10 @@ def _records(chunks: Iterator[bytes], delimiter: str, limits: Limits) -> Iterato
             raise _broken(line, error, limits) from None
         if cells is None:
             return
-        if not any(cells):
+        if not any(cells) or (header is None and _is_separator_line(cells, line)):
             continue
         if header is None:
-            header = [name.strip() for name in cells]
+            header = _names(cells)
             _require_header(header)
         else:
             yield Record(line, _row(header, cells, line, limits))
@@ -84,6 +113,15 @@ def _lines(chunks: Iterator[bytes], limits: Limits) -> Iterator[str]:
         yield from (text + "\n" for text in lines[:-1])
         if lines[-1]:
             yield lines[-1]
+
+
+def _is_separator_line(cells: list[str], line: int) -> bool:
+    return line == 1 and _SEPARATOR_CELLS.fullmatch("".join(cells)) is not None
+
+
+def _names(cells: list[str]) -> list[str]:
+    """`to_csv` of pandas and R's `write.csv` put the number of the row under an empty name."""
+    return [cell.strip() or f"(column {place}, without a name)" for place, cell in enumerate(cells, 1)]
 
 
 def _require_header(header: list[str]) -> None:
@@ -121,6 +159,7 @@ def _broken(line: int, error: csv.Error, limits: Limits) -> FileFault:
     return FileFault(
         IssueCode.INVALID_TABLE,
         f"The table is broken at the record that begins on line {line}: a quoted cell is not closed, or goes on "
-        "after its closing quote. A quote inside a quoted cell is written twice.",
+        "after its closing quote. A quote inside a quoted cell is written twice, not with a backslash (in Spark: "
+        "option('escape', '\"')).",
         line=line,
     )

@@ -17,8 +17,7 @@ _WHITE_SPACE: Final = b" \t\r\n"
 def read_lines(chunks: Iterator[bytes], head: bytes, limits: Limits) -> Iterator[LineBatch]:
     """Raises FileFault for pretty-printed objects, and for a line over the limit."""
     _refuse_pretty_printed(head)
-    if b"\n" not in head and b"\r" in head.strip(_WHITE_SPACE):  # old Mac line ends; no raw CR is legal inside JSON
-        chunks = (chunk.replace(b"\r", b"\n") for chunk in chunks)
+    chunks = with_line_feeds(chunks, head)
     first_line = 1
     size = max(BATCH_BYTES, limits.max_line_bytes + 1)
     for data in cut_at_newlines(chunks, size):
@@ -27,6 +26,13 @@ def read_lines(chunks: Iterator[bytes], head: bytes, limits: Limits) -> Iterator
         num_lines = int(np.count_nonzero(np.frombuffer(data, np.uint8) == _LINE_FEED))
         yield LineBatch(first_line, num_lines, data)
         first_line += num_lines
+
+
+def with_line_feeds(chunks: Iterator[bytes], head: bytes) -> Iterator[bytes]:
+    """Old Mac line ends made line feeds, where there are no others."""
+    if b"\n" in head or b"\r" not in head.strip(_WHITE_SPACE):
+        return chunks
+    return (chunk.replace(b"\r", b"\n") for chunk in chunks)
 
 
 def cut_at_newlines(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:

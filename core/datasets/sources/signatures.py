@@ -19,13 +19,11 @@ class _Signature(NamedTuple):
 _ARCHIVE, _BINARY, _COMPRESSED = IssueCode.ARCHIVE, IssueCode.BINARY_FILE, IssueCode.UNSUPPORTED_COMPRESSION
 _ENCRYPTED: Final = IssueCode.ENCRYPTED_FILE
 _SIGNATURES: Final = (
-    _Signature(b"PK\x03\x04", _ARCHIVE, "a zip archive (or an Excel or Word file)"),
+    _Signature(b"PK\x03\x04", _ARCHIVE, "a zip archive"),
     _Signature(b"PK\x05\x06", _ARCHIVE, "an empty zip archive"),
     _Signature(b"ustar", _ARCHIVE, "a tar archive", 257),
     _Signature(b"7z\xbc\xaf\x27\x1c", _ARCHIVE, "a 7-Zip archive"),
     _Signature(b"Rar!\x1a\x07", _ARCHIVE, "a RAR archive"),
-    _Signature(b"BZh", _COMPRESSED, "compressed with bzip2"),
-    _Signature(b"\xfd7zXZ\x00", _COMPRESSED, "compressed with xz"),
     _Signature(b"\x04\x22\x4d\x18", _COMPRESSED, "compressed with lz4"),
     _Signature(b"\x1f\x9d", _COMPRESSED, "compressed with compress"),
     _Signature(b"PARE", _ENCRYPTED, "an encrypted Parquet file"),
@@ -44,6 +42,9 @@ _SIGNATURES: Final = (
     _Signature(b"GGUF", _BINARY, "a GGUF model"),
     _Signature(b"\x93NUMPY", _BINARY, "a NumPy array"),
 )
+_OLD_OFFICE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_ZIP: Final = b"PK\x03\x04"
+_WORKBOOK_MARKS: Final = (b"xl/", b"application/vnd.oasis.opendocument.spreadsheet")
 _HINTS: Final = {
     _ARCHIVE: "Unpack it and send the data file itself; one file may be compressed with gzip or zstd",
     _BINARY: "Send JSONL, a JSON array, CSV, TSV or Parquet",
@@ -56,6 +57,8 @@ _BINARY_PICKLE = re.compile(rb"\x80[\x01-\x05]")
 _LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 _ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 
+_BZIP2 = re.compile(rb"BZh[1-9]\x31\x41\x59\x26\x53\x59")
+_XZ_MAGIC: Final = b"\xfd7zXZ\x00"
 GZIP_MAGIC: Final = b"\x1f\x8b"
 ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 PARQUET_MAGIC: Final = b"PAR1"
@@ -64,6 +67,10 @@ PARQUET_MAGIC: Final = b"PAR1"
 def compression_of(head: bytes) -> str | None:
     if head.startswith(GZIP_MAGIC):
         return "gzip"
+    if _BZIP2.match(head):
+        return "bzip2"
+    if head.startswith(_XZ_MAGIC):
+        return "xz"
     if head.startswith(ZSTD_MAGIC) or _ZSTD_SKIPPABLE.match(head):
         return "zstd"
     return None
@@ -71,6 +78,12 @@ def compression_of(head: bytes) -> str | None:
 
 def refuse_foreign(head: bytes) -> None:
     """Raises FileFault for bytes that are surely no data set."""
+    if head.startswith(_OLD_OFFICE) or (head.startswith(_ZIP) and any(mark in head for mark in _WORKBOOK_MARKS)):
+        raise FileFault(
+            IssueCode.WORKBOOK,
+            "The file is a workbook of a spreadsheet program. Save the sheet as CSV UTF-8 (Excel: 'CSV UTF-8') "
+            "and send that. A cell keeps 32,767 characters at most, so export long texts as JSONL instead.",
+        )
     for signature in _SIGNATURES:
         if head.startswith(signature.magic, signature.offset):
             raise FileFault(signature.code, f"The file is {signature.what}. {_HINTS[signature.code]}.")

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from core.datasets.faults import FileFault
-from core.datasets.options import Limits
+from core.datasets.faults import FileFault, Note
+from core.datasets.options import CheckOptions, Limits
 from core.datasets.recognition import KNOWN_FIELDS
 from core.datasets.sources.batches import Batch
 from core.datasets.sources.delimited import find_delimiter, read_table
+from core.datasets.sources.escapes import take_census
 from core.datasets.sources.json_array import read_array
-from core.datasets.sources.json_lines import read_lines
+from core.datasets.sources.json_lines import read_lines, with_line_feeds
 from core.datasets.sources.text import SourceFile, TextStream
 from core.domain.issue_codes import IssueCode
 
@@ -23,6 +24,8 @@ class Source:
         self._file = file
         self._stream = stream
         self._limits = limits
+        self.notes: list[Note] = []
+        """Remarks on the file as a whole, known once its batches are asked for."""
         self._wanted = {*KNOWN_FIELDS, *columns.values()}
         self._delimiter: str | None = None
         begin = stream.head.lstrip(b" \t\r\n")
@@ -44,8 +47,27 @@ class Source:
         if self.container == "json":
             return read_array(chunks, self._limits)
         if self._delimiter:
-            return read_table(chunks, self._delimiter, self._limits)
+            return read_table(
+                with_line_feeds(chunks, self._stream.head), self._delimiter, self._limits, is_escaped=self._is_escaped()
+            )
         return read_lines(chunks, self._stream.head, self._limits)
+
+    def _is_escaped(self) -> bool:
+        """Looks through the whole file, whose bytes alone do not tell: so no row is read by the first rows' example."""
+        if self._delimiter != "\t":
+            return False
+        file = SourceFile(self._file.path, self._limits)
+        try:
+            is_escaped = take_census(TextStream(file, CheckOptions(limits=self._limits)).chunks()).is_escaped
+        finally:
+            file.close()
+        if is_escaped:
+            detail = (
+                "The table is in the text format of PostgreSQL's COPY (or jq's @tsv): every backslash begins an "
+                "escape, and is read as the line break, tab or backslash that it stands for."
+            )
+            self.notes.append(Note(IssueCode.DECODED_TEXTS, detail))
+        return is_escaped
 
     def _parquet(self) -> Iterator[Batch]:
         if self._stream.compression:

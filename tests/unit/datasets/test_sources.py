@@ -1,10 +1,12 @@
 """Every container, compression and encoding: the same rows, on the lines that the user sees."""
 
+import bz2
 import codecs
 import csv
 import gzip
 import io
 import json
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,12 +54,23 @@ SOURCES: dict[str, tuple[Write, str, int]] = {
     "csv": (table, "csv", 2),
     "semicolons": (lambda rows: table(rows, ";"), "csv", 2),
     "tsv": (lambda rows: table(rows, "\t"), "tsv", 2),
+    "old mac csv": (lambda rows: table(rows).replace(b"\r\n", b"\r"), "csv", 2),
+    "unicode text of Excel": (
+        lambda rows: codecs.BOM_UTF16_LE + table(rows, "\t").decode().encode("utf-16-le"),
+        "tsv",
+        2,
+    ),
+    "a line that names the separator": (lambda rows: b"sep=;\r\n" + table(rows, ";"), "csv", 3),
     "parquet": (parquet, "parquet", 1),
 }
 COMPRESSIONS: dict[str | None, Callable[[bytes], bytes]] = {
     None: bytes,
     "gzip": gzip.compress,
     "zstd": zstandard.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "bzip2 in two streams": lambda content: bz2.compress(content[:100]) + bz2.compress(content[100:]),
+    "xz in two streams": lambda content: lzma.compress(content[:100]) + lzma.compress(content[100:]),
     "gzip in two members": lambda content: gzip.compress(content[:100]) + gzip.compress(content[100:]),
     "zstd in two frames": lambda content: zstandard.compress(content[:100]) + zstandard.compress(content[100:]),
 }

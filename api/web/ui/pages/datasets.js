@@ -116,7 +116,7 @@ function uploadCard(signal) {
     h(
       "span.hint",
       null,
-      "JSONL, JSON, CSV, TSV or Parquet; plain, gzip or zstd. It is checked before a job can use it.",
+      "JSONL, JSON, CSV, TSV or Parquet; plain, gzip, zstd, bzip2 or xz. It is checked before a job can use it.",
     ),
     choose,
     input,
