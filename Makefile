@@ -129,4 +129,20 @@ screenshots: venv ## the pictures of the dashboard in docs/screenshots (needs Ch
 MINUTES ?= 60
 .PHONY: test-faults
 test-faults: venv ## kills, zombies and outages by the hundred, in parts: goes on where the last one stopped (MINUTES=60)
-	@PYTHONPATH=tests $(BIN)/python -m faults.volume --minutes $(MINUTES)
+	@PYTHONPATH=tests:tests/support $(BIN)/python -m faults.volume --minutes $(MINUTES)
+
+.PHONY: unit contract numerics e2e
+TIMED = @started=$$(date +%s); $(BIN)/pytest -n 2 --dist loadfile -m "not slow" $(1); code=$$?; \
+	echo "$(@): $$(( $$(date +%s) - started )) s"; exit $$code
+
+unit: venv ## tests without servers: services' rules, data, tokens, losses, documents
+	$(call TIMED,tests/unit tests/architecture)
+
+contract: venv ## every implementation of a protocol: stores, and services on SQLite and PostgreSQL
+	$(call TIMED,tests/contract)
+
+numerics: venv ## what is promised of the numbers
+	$(call TIMED,tests/numerics)
+
+e2e: venv ## real API, worker, servers, browser, kills
+	$(call TIMED,tests/e2e tests/integration tests/faults)

@@ -1,6 +1,7 @@
 """The queue and its faults in figures: claims from a long queue, recovery after a kill, from cancel to stop.
 
-    PYTHONPATH=tests python benchmarks/bench_jobs.py [--queued 10000] [--claims 400] [--rounds 10] [--output FILE]
+    PYTHONPATH=tests:tests/support \
+        python benchmarks/bench_jobs.py [--queued 10000] [--claims 400] [--rounds 10] [--output FILE]
 
 Needs PostgreSQL's programs and Redis or Valkey. Claims run against SQLite and PostgreSQL, both of which wait for the
 disk, with one heartbeat between two of them. Kills and cancels run whole worker processes with a toy trainer that takes

@@ -85,7 +85,7 @@ def shortest_pairs(arguments: argparse.Namespace, target: Path) -> Path:
 
 
 def make_base_model(directory: Path) -> Path:
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "tests" / "support"))
     from tiny_models import write_tiny_tokenizer  # noqa: PLC0415 - only without a model of one's own
 
     torch.manual_seed(0)

@@ -20,7 +20,7 @@ import torch
 import transformers
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 from packed_rows import PROMISED, make_model, make_stock_model, random_rows, stock_sums, write_rows  # noqa: E402
 from tiny_runs import (  # noqa: E402

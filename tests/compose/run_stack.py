@@ -20,7 +20,7 @@ from stack import KEEP_DAYS, PATIENCE_SECONDS, ROOT, Stack, docker, require, say
 
 from preftune import Client, PreftuneError
 
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from tiny_models import make_tiny_model
 

@@ -17,7 +17,7 @@ from tiny_models import make_tiny_model
 
 pytestmark = pytest.mark.slow  # not yet timed on a quiet machine
 
-SCRIPT = Path(__file__).resolve().parents[1] / "tiny_demo.py"
+SCRIPT = Path(__file__).resolve().parents[1] / "support" / "tiny_demo.py"
 PATIENCE_SECONDS = 200
 
 
