@@ -2,6 +2,7 @@
 
     make bench-datasets            # 1 GiB of valid JSONL pairs, then two bombs; the result goes to benchmarks/results/
     python benchmarks/bench_datasets.py [--mib 1024] [--row-chars 1000] [--repeats 3] [--output FILE]
+    python benchmarks/bench_datasets.py --beside FOLDER    # in turn with the API of another checkout, on the same file
 
 Starts the API as a process of its own (SQLite, objects in a folder of this disk), makes a file of distinct pairs of
 English-like sentences, uploads it with `POST /datasets` and waits for the 201, which comes when the original and the
@@ -22,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -95,8 +96,8 @@ class MemoryWatch(threading.Thread):
 
 
 @contextmanager
-def running_api(folder: Path) -> Iterator[tuple[str, int]]:
-    """URL and process id."""
+def running_api(folder: Path, tree: Path | None = None) -> Iterator[tuple[str, int]]:
+    """URL and process id. `tree`: a checkout whose code is run instead of this one's."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -107,8 +108,10 @@ def running_api(folder: Path) -> Iterator[tuple[str, int]]:
         "PREFTUNE_BROKER_URL": "none",
         "PREFTUNE_PORT": str(port),
     }
+    if tree is not None:
+        environment["PYTHONPATH"] = f"{tree}{os.pathsep}{tree / 'client'}"
     command = [sys.executable, "-m", "cli.main", "api"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment, cwd=tree, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:
         wait_until_ready(url)
@@ -148,32 +151,73 @@ def processor_seconds(pid: int) -> float:
     return float(times.user + times.system + times.children_user + times.children_system)
 
 
-def measure_uploads(url: str, pid: int, path: Path, num_rows: int, repeats: int) -> dict[str, Any]:
-    num_bytes = path.stat().st_size
-    upload(url, path.with_name("small.jsonl"))  # what the first request loads is not of this file
-    seconds, processor, growth, check_peaks = [], [], [], []
-    for _ in range(repeats):
-        watch = MemoryWatch(pid)
+class Uploads:
+    """What the uploads to one API took."""
+
+    def __init__(self, url: str, pid: int) -> None:
+        self._url = url
+        self._pid = pid
+        self.seconds: list[float] = []
+        self.processor: list[float] = []
+        self.growth: list[float] = []
+        self.check_peaks: list[float] = []
+
+    def warm_up(self, path: Path) -> None:
+        """What the first request loads is not of the file that is measured."""
+        upload(self._url, path)
+
+    def measure(self, path: Path, num_rows: int) -> None:
+        watch = MemoryWatch(self._pid)
         watch.start()
-        before = processor_seconds(pid)
-        took, response = upload(url, path)
-        processor.append(round(processor_seconds(pid) - before, 1))
+        before = processor_seconds(self._pid)
+        took, response = upload(self._url, path)
+        self.processor.append(round(processor_seconds(self._pid) - before, 1))
         watch.stop()
         if response.status_code != 201 or response.json()["num_accepted"] != num_rows:
             raise SystemExit(f"the upload went wrong: {response.status_code} {response.text[:500]}")
-        httpx.delete(f"{url}/datasets/{response.json()['id']}")
-        seconds.append(took)
-        growth.append(round((watch.peak_bytes - watch.idle_bytes) / MIB, 1))
-        check_peaks.append(round(watch.check_peak_bytes / MIB, 1))
-    return {
-        "num_bytes": num_bytes,
-        "num_rows": num_rows,
-        "megabytes_per_second": round(num_bytes / min(seconds) / 1e6, 1),
-        "all_megabytes_per_second": [round(num_bytes / value / 1e6, 1) for value in seconds],
-        "processor_seconds": processor,
-        "api_growth_mib": max(growth),
-        "check_peak_mib": max(check_peaks),
-    }
+        httpx.delete(f"{self._url}/datasets/{response.json()['id']}")
+        self.seconds.append(took)
+        self.growth.append(round((watch.peak_bytes - watch.idle_bytes) / MIB, 1))
+        self.check_peaks.append(round(watch.check_peak_bytes / MIB, 1))
+
+    def result(self, num_bytes: int, num_rows: int) -> dict[str, Any]:
+        return {
+            "num_bytes": num_bytes,
+            "num_rows": num_rows,
+            "megabytes_per_second": round(num_bytes / min(self.seconds) / 1e6, 1),
+            "all_megabytes_per_second": [round(num_bytes / value / 1e6, 1) for value in self.seconds],
+            "processor_seconds": self.processor,
+            "api_growth_mib": max(self.growth),
+            "check_peak_mib": max(self.check_peaks),
+        }
+
+
+def measure_uploads(folder: Path, num_rows: int, repeats: int, beside: Path | None) -> dict[str, Any]:
+    """This checkout's uploads, and `beside` in turn with them those of another one."""
+    path = folder / "pairs.jsonl"
+    num_bytes = path.stat().st_size
+    with ExitStack() as running:
+        measured = {"uploads": Uploads(*running.enter_context(running_api(folder / "this")))}
+        if beside is not None:
+            measured["beside"] = Uploads(*running.enter_context(running_api(folder / "other", beside)))
+        for uploads in measured.values():
+            uploads.warm_up(folder / "small.jsonl")
+        for number in range(repeats):
+            for uploads in list(measured.values())[:: -1 if number % 2 else 1]:
+                uploads.measure(path, num_rows)
+    found: dict[str, Any] = {name: uploads.result(num_bytes, num_rows) for name, uploads in measured.items()}
+    if beside is not None:
+        found["beside"]["commit"] = commit_of(beside)
+        found["ratios"] = {
+            "seconds": round(min(measured["uploads"].seconds) / min(measured["beside"].seconds), 3),
+            "processor_seconds": round(min(measured["uploads"].processor) / min(measured["beside"].processor), 3),
+        }
+    return found
+
+
+def commit_of(tree: Path) -> str:
+    command = ["git", "-C", str(tree), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def measure_bombs(url: str, folder: Path) -> dict[str, float]:
@@ -214,6 +258,7 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--row-chars", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--beside", type=Path, default=None)
     parser.add_argument("--output", type=Path, default=None)
     arguments = parser.parse_args()
     machine = describe_machine()
@@ -221,8 +266,8 @@ def main() -> None:
         folder = Path(name)
         write_pairs(folder / "small.jsonl", 100_000, arguments.row_chars)
         num_rows = write_pairs(folder / "pairs.jsonl", arguments.mib * MIB, arguments.row_chars)
-        with running_api(folder) as (url, pid):
-            uploads = measure_uploads(url, pid, folder / "pairs.jsonl", num_rows, arguments.repeats)
+        measured = measure_uploads(folder, num_rows, arguments.repeats, arguments.beside)
+        with running_api(folder / "bombs") as (url, _):
             bombs = measure_bombs(url, folder)
     packages = ("numpy", "orjson", "uvicorn", "h11", "zstandard", "preftune")
     result = {
@@ -230,7 +275,8 @@ def main() -> None:
         "machine": machine,
         "versions": {"python": platform.python_version(), **{package: version(package) for package in packages}},
         "goals": GOALS,
-        "uploads": uploads,
+        "commit": commit_of(Path(__file__).resolve().parent),
+        **measured,
         "bomb_seconds": bombs,
     }
     output = arguments.output or RESULTS / f"datasets-{result['date']}.json"

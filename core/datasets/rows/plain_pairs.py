@@ -18,19 +18,31 @@ from core.domain.dataset_rows import DatasetKind
 
 _NUM_STRINGS: Final = 6
 """Three names, each with its text."""
+_SIGNS: Final = (b"<", b">", b"[", b"\\")
 _BRACKETS: Final = ("[", "{")
 """A text that begins so may be messages."""
-_MARKS: Final = (*RENDERED_MARKS, *PLACEHOLDERS)
+MARKS: Final = (*RENDERED_MARKS, *PLACEHOLDERS)
+"""Without any of these, a line holds no text that was rendered, and no place of a picture."""
 
 
 def are_expected(options: CheckOptions, layout_name: str) -> bool:
     return layout_name == "explicit" and options.kind is DatasetKind.PREFERENCE and not options.columns
 
 
-def read_plain_pair(line: bytes) -> Contents | None:
-    """Of a line that is within the limits on its length, and escapes no NUL."""
-    if any(map(line.__contains__, _MARKS)):
-        return None
+def marks_in(data: bytes) -> tuple[bytes, ...]:
+    """Those of the marks that stand somewhere in many lines: looked for at once, as most files have none.
+
+    A single byte is found ten times as fast as several.
+    """
+    absent = [sign for sign in _SIGNS if sign not in data]
+    return tuple([mark for mark in MARKS if not any(sign in mark for sign in absent) and mark in data])
+
+
+def read_plain_pair(line: bytes, marks: tuple[bytes, ...]) -> Contents | None:
+    """Of a line that is within the limits on its length, and escapes no NUL. `marks`: those that it may hold."""
+    for mark in marks:
+        if mark in line:
+            return None
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError:

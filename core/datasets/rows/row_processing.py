@@ -17,7 +17,7 @@ from core.datasets.rows.context import add_context, context_fields, refuse_media
 from core.datasets.rows.fingerprints import NO_FINGERPRINTS, Fingerprints, take_fingerprints
 from core.datasets.rows.json_rows import check_shape, parse_row
 from core.datasets.rows.judgement import judge, refuse_nul
-from core.datasets.rows.plain_pairs import are_expected, read_plain_pair
+from core.datasets.rows.plain_pairs import MARKS, are_expected, marks_in, read_plain_pair
 from core.datasets.rows.rendered import may_be_rendered, reread
 from core.datasets.rows.serialised import (
     NOTHING_SERIALISED,
@@ -76,6 +76,8 @@ class _Progress:
     result: BatchResult = field(default_factory=BatchResult)
     accepted: list[Accepted] = field(default_factory=list)
     num_not_plain: int = 0
+    marks: tuple[bytes, ...] = MARKS
+    """Those that a line of the batch may hold."""
 
 
 class RowProcessor:
@@ -94,6 +96,8 @@ class RowProcessor:
         progress = _Progress(may_hold_nul=_may_hold_nul(batch))
         result = progress.result
         may_be_plain = self._expects_plain_pairs and not progress.may_hold_nul
+        if may_be_plain and isinstance(batch, LineBatch):
+            progress.marks = marks_in(batch.data)
         for record in _records(batch):
             if may_be_plain and self._take_plain_pair(record, progress):
                 continue
@@ -110,7 +114,7 @@ class RowProcessor:
         line = record.value
         if progress.num_not_plain > _MAX_NOT_PLAIN or type(line) is not bytes or len(line) > self._max_plain_bytes:
             return False
-        texts = read_plain_pair(line)
+        texts = read_plain_pair(line, progress.marks)
         if texts is None:
             progress.num_not_plain += 1
             return False

@@ -44,9 +44,9 @@ class Tally:
     """Which side of a pair is longer: `chosen`, `rejected` or `same`."""
     ignored_fields: Counter[str] = field(default_factory=Counter)
     num_escaped: int = 0
-    """Rows in which a response has a backslash before an n, as an export that escapes line breaks leaves it."""
-    num_broken: int = 0
-    """Rows in which a response has a line break."""
+    """Responses that have a backslash before an n, as an export that escapes line breaks leaves it."""
+    has_line_breaks: bool = False
+    """Does any response have one?"""
 
     def note_fields(self, row: SourceRow, used: frozenset[str]) -> None:
         """Remember fields that the layout does not read."""
@@ -74,8 +74,7 @@ class Tally:
         self.chars = {"prompt": Counter(map(len, prompts))}
         for name, texts in zip(names, responses, strict=False):
             self.chars[name] = Counter(map(len, texts))
-            self.num_escaped += sum(["\\n" in text for text in texts])
-            self.num_broken += sum(["\n" in text for text in texts])
+            self._count_line_breaks(texts)
             self.refusals[name] = sum([text[:1] in _REFUSAL_INITIALS and is_refusal(text) for text in texts])
         if kind is DatasetKind.PREFERENCE:
             gaps = [(gap > 0) - (gap < 0) for gap in map(sub, map(len, responses[0]), map(len, responses[1]))]
@@ -87,6 +86,13 @@ class Tally:
         for row in accepted:
             if row.line <= _ALL_SAMPLED_LINES or row.line % _SAMPLED_EVERY == 0:
                 self._guess_language(row.contents)
+
+    def _count_line_breaks(self, texts: Sequence[str]) -> None:
+        """Looked for in all texts at once, as most batches have no escape."""
+        whole = "\0".join(texts)
+        self.has_line_breaks = self.has_line_breaks or "\n" in whole
+        if "\\" in whole and "\\n" in whole:
+            self.num_escaped += sum(["\\n" in text for text in texts])
 
     def _guess_language(self, contents: Contents) -> None:
         text = contents.first if len(contents.first) >= 40 else f"{contents.prompt[-200:]} {contents.first}"
@@ -100,12 +106,12 @@ class Tally:
         for name in ("turns", "scripts", "languages", "refusals", "labels", "longer", "ignored_fields"):
             getattr(self, name).update(getattr(other, name))
         self.num_escaped += other.num_escaped
-        self.num_broken += other.num_broken
+        self.has_line_breaks = self.has_line_breaks or other.has_line_breaks
 
     def may_be_escaped(self) -> bool:
         """Many responses spell line breaks out, and none has one."""
         num_rows = sum(self.chars["prompt"].values()) if self.chars else 0
-        return self.num_broken == 0 and self.num_escaped >= max(2, num_rows * _MIN_ESCAPED_SHARE)
+        return not self.has_line_breaks and self.num_escaped >= max(2, num_rows * _MIN_ESCAPED_SHARE)
 
     def statistics(self, num_source_rows: int) -> Statistics:
         """All but what describes the file, and what the lint adds."""
