@@ -13,9 +13,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from core.training.data.packing import PackedBatch, pack_pairs
 from core.training.model import adapters
 from core.training.model.adapter_files import CONFIG_FILE, WEIGHTS_FILE, load_adapter, save_adapter
-from core.training.model.adapters import LoraConfig, UnsupportedAdapter
+from core.training.model.adapters import LoraConfig
 from core.training.model.loading import save_policy
 from core.training.model.logps import pair_logps
+from core.training.model.targets import UnsupportedAdapter, find_targets
 
 CONFIG = LoraConfig(rank=3, alpha=6.0)
 TOLERANCE = {"rtol": 1e-5, "atol": 3e-5}
@@ -206,7 +207,7 @@ def test_targets_that_cannot_be_adapted_are_refused(targets: list[str], message:
 
 
 def test_all_linear_leaves_out_the_head() -> None:
-    names = adapters.find_targets(make_model("llama", tie_word_embeddings=False), "all-linear")
+    names = find_targets(make_model("llama", tie_word_embeddings=False), "all-linear")
     assert len(names) == 2 * 7
     assert "lm_head" not in names
 

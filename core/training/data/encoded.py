@@ -103,6 +103,11 @@ class EncodedData:
         return len(self._tokens)
 
     @property
+    def largest_token(self) -> int:
+        """The largest token id; reads the whole file once."""
+        return int(self._tokens.max()) if len(self._tokens) else 0
+
+    @property
     def lines(self) -> Int64Array:
         """[N] source lines."""
         return self._rows[:, _COLUMN["line"]]
@@ -130,10 +135,13 @@ class EncodedData:
         return self._span("second_start", "end")
 
     def lengths_of(self, indices: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]:
-        """Tokens of prompt, first and second response of these rows; reads no other row."""
+        """Tokens of prompt, first and second (or the partner's) response of these rows; reads no other row."""
         cells = self._rows[indices]
         starts = (_COLUMN[name] for name in ("prompt_start", "first_start", "second_start", "end"))
         prompt, first, second, end = (cells[:, column] for column in starts)
+        if self._partners is not None:
+            other_start, other_end = self._rows[self._partners[indices]][:, _FIRST_SPAN].T
+            return first - prompt, second - first, other_end - other_start
         return first - prompt, second - first, end - second
 
     def row(self, index: int) -> EncodedRow:

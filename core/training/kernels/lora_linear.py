@@ -46,6 +46,20 @@ class LoraLinear(nn.Module):
         """The frozen weight as [O, I]."""
         return self.weight.t() if self.is_transposed else self.weight
 
+    @property
+    def bias(self) -> Tensor | None:
+        """The frozen bias, as models that ask a linear layer for it read it."""
+        bias: Tensor | None = self.base.bias
+        return bias
+
+    @property
+    def in_features(self) -> int:
+        return int(self.matrix.shape[1])
+
+    @property
+    def out_features(self) -> int:
+        return int(self.matrix.shape[0])
+
     def join(self, group: "LoraGroup") -> None:
         self._group = group
 
@@ -69,16 +83,17 @@ class LoraGroup:
     def __init__(self, layers: Sequence[LoraLinear]) -> None:
         self._layers = layers
         self._input: Tensor | None = None
+        self._version = 0
         self._waiting: dict[LoraLinear, Tensor] = {}
 
     def output(self, layer: LoraLinear, x: Tensor) -> Tensor:
         """The layer's output; those of the others wait until they are asked for with the same tensor object."""
-        if x is self._input and layer in self._waiting:
+        if x is self._input and x._version == self._version and layer in self._waiting:
             output = self._waiting.pop(layer)
         else:
             outputs = self._compute(x)
             self._waiting = dict(zip(self._layers, outputs, strict=True))
-            self._input = x
+            self._input, self._version = x, x._version
             output = self._waiting.pop(layer)
         if not self._waiting:
             self._input = None
@@ -107,9 +122,15 @@ class _LoraFunction(torch.autograd.Function):
         low = torch.mm(rows, stacked.t())
         outputs = []
         for (weight, bias), up, part in zip(frozen, ups, low.chunk(num_layers, dim=1), strict=True):
-            output = torch.mm(rows, weight.t()) if bias is None else torch.addmm(bias, rows, weight.t())
-            output.addmm_(part, up.t(), alpha=scaling)
-            outputs.append(output.view(*x.shape[:-1], output.shape[-1]))
+            # In the final shape from the start: a view that leaves the function could not be changed in place.
+            output = x.new_empty(*x.shape[:-1], weight.shape[0])
+            flat = output.view(rows.shape[0], -1)
+            if bias is None:
+                torch.mm(rows, weight.t(), out=flat)
+            else:
+                torch.addmm(bias, rows, weight.t(), out=flat)
+            flat.addmm_(part, up.t(), alpha=scaling)
+            outputs.append(output)
         ctx.scaling = scaling
         ctx.save_for_backward(rows, stacked, low, *(weight for weight, _ in frozen), *ups)
         return tuple(outputs)

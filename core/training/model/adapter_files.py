@@ -9,12 +9,12 @@ from transformers import PreTrainedModel
 
 from core.training.model.adapters import (
     LoraConfig,
-    UnsupportedAdapter,
     adapter_state,
     adapters,
-    inject,
+    inject_as_saved,
     load_adapter_state,
 )
+from core.training.model.targets import UnsupportedAdapter
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -91,6 +91,6 @@ def load_adapter(model: PreTrainedModel, directory: Path | str) -> LoraConfig:
         dropout=float(document.get("lora_dropout") or 0.0),
         target_modules=sorted(layers),
     )
-    inject(model, config, seed=0)
+    inject_as_saved(model, config, sorted(layers))
     load_adapter_state(model, dict(zip(names, state.values(), strict=True)))
     return config

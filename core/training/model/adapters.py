@@ -12,20 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
-from core.domain.errors import InvalidRequest
 from core.training.kernels.lora_linear import LoraGroup, LoraLinear
 from core.training.model.sharding import state_of
+from core.training.model.targets import ALL_LINEAR, UnsupportedAdapter, find_targets, linear_layers
 
-ALL_LINEAR: Literal["all-linear"] = "all-linear"
 _SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Layers of one parent that models apply to one tensor. Where one does not, the results are right but cost more."""
-
-
-class UnsupportedAdapter(InvalidRequest):
-    code = "unsupported-adapter"
-    title = "This LoRA configuration is not supported"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +44,32 @@ def inject(model: PreTrainedModel, config: LoraConfig, seed: int) -> list[nn.Par
         The adapter's parameters, in a stable order: those to train.
 
     Raises:
-        UnsupportedAdapter: the model has an adapter already, a target matches no linear layer, or is the LM head.
+        UnsupportedAdapter: the model has an adapter already, or a target is none (`find_targets`).
     """
+    _refuse_second(model)
+    return _inject(model, config, find_targets(model, config.target_modules), seed)
+
+
+def inject_as_saved(model: PreTrainedModel, config: LoraConfig, layers: Sequence[str]) -> list[nn.Parameter]:
+    """Like `inject`, into exactly the named layers: those of an adapter that was saved.
+
+    Raises:
+        UnsupportedAdapter: the model has an adapter already, or no such linear layer.
+    """
+    _refuse_second(model)
+    known = linear_layers(model)
+    if missing := sorted(set(layers).difference(known)):
+        raise UnsupportedAdapter(f"The adapter is not for this model, which has no linear layer {missing[0]}.")
+    wanted = set(layers)
+    return _inject(model, config, [name for name in known if name in wanted], seed=0)
+
+
+def _refuse_second(model: PreTrainedModel) -> None:
     if any(True for _ in adapters(model)):
         raise UnsupportedAdapter("The model already carries an adapter.")
-    targets = find_targets(model, config.target_modules)
+
+
+def _inject(model: PreTrainedModel, config: LoraConfig, targets: Sequence[str], seed: int) -> list[nn.Parameter]:
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for name in targets:
@@ -68,34 +82,6 @@ def inject(model: PreTrainedModel, config: LoraConfig, seed: int) -> list[nn.Par
         layer.train(model.training)
     _group_siblings(model)
     return [parameter for _, layer in adapters(model) for parameter in (layer.lora_A, layer.lora_B)]
-
-
-def find_targets(model: PreTrainedModel, target_modules: Literal["all-linear"] | Sequence[str]) -> list[str]:
-    """Names of the layers to adapt, in the model's order.
-
-    Raises:
-        UnsupportedAdapter: a target matches no linear layer, or is the LM head.
-    """
-    head = model.get_output_embeddings()
-    linear = [
-        name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head
-    ]
-    if target_modules == ALL_LINEAR:
-        if not linear:
-            raise UnsupportedAdapter("The base model has no linear layer that an adapter fits on.")
-        return linear
-    head_names = [name for name, module in model.named_modules() if module is head]
-    for target in target_modules:
-        if any(_matches(name, target) for name in head_names):
-            raise UnsupportedAdapter(
-                f'"{target}" is the LM head, which is never adapted here; leave it out of target_modules.'
-            )
-        if not any(_matches(name, target) for name in linear):
-            leaves = sorted({name.rsplit(".", 1)[-1] for name in linear})
-            raise UnsupportedAdapter(
-                f'No linear layer of the base model is named "{target}". There are: {", ".join(leaves)}.'
-            )
-    return [name for name in linear if any(_matches(name, target) for target in target_modules)]
 
 
 def adapters(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
@@ -164,7 +150,3 @@ def _group_siblings(model: nn.Module) -> None:
         group = LoraGroup(layers)
         for layer in layers:
             layer.join(group)
-
-
-def _matches(name: str, target: str) -> bool:
-    return name == target or name.endswith(f".{target}")

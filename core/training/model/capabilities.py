@@ -1,7 +1,7 @@
 """What a loaded model can do for the engine, found out by `core.training.model.probe` when it is loaded."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from torch import nn
@@ -30,6 +30,8 @@ class Capabilities:
     """None: logits come from the model's own forward pass."""
     stock_attention: str
     """transformers' attention for everything but packed rows: generation, one sequence at a time."""
+    has_cache: bool = True
+    """Generation may keep keys and values; else every token computes the whole sequence again."""
 
 
 def capabilities_of(model: nn.Module) -> Capabilities:
@@ -44,11 +46,19 @@ def remember(model: nn.Module, capabilities: Capabilities) -> None:
     setattr(model, _ATTRIBUTE, capabilities)
 
 
-@contextmanager
-def stock_attention(model: PreTrainedModel) -> Iterator[None]:
+def stock_attention(model: PreTrainedModel) -> AbstractContextManager[None]:
     """Inside, the model attends as transformers would; outside, as it was set."""
+    return attention(model, capabilities_of(model).stock_attention)
+
+
+@contextmanager
+def attention(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """Inside, the model attends by the function of that name; outside, as it was set."""
     resting = model.config._attn_implementation
-    model.set_attn_implementation(capabilities_of(model).stock_attention)
+    if resting == name:
+        yield
+        return
+    model.set_attn_implementation(name)
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 import torch
 from transformers import PreTrainedModel
 
-from core.training.model.capabilities import stock_attention
+from core.training.model.capabilities import capabilities_of, stock_attention
 
 
 @torch.no_grad()
@@ -34,9 +34,13 @@ def generate(
     generated: list[int] = []
     inputs = torch.tensor([list(prompt_ids)], device=model.device)
     cache = None
+    has_cache = capabilities_of(model).has_cache
     with stock_attention(model):
         for _ in range(max_new_tokens):
-            output = model(input_ids=inputs, past_key_values=cache, use_cache=True)
+            if has_cache:
+                output = model(input_ids=inputs, past_key_values=cache, use_cache=True)
+            else:
+                output = model(input_ids=inputs, use_cache=False)
             logits = output.logits[0, -1].float().cpu()
             if temperature > 0:
                 token = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))
@@ -47,6 +51,9 @@ def generate(
                 generated.append(token)
             if is_end:
                 break
-            cache = output.past_key_values
-            inputs = torch.tensor([[token]], device=model.device)
+            following = torch.tensor([[token]], device=model.device)
+            if has_cache:
+                cache, inputs = output.past_key_values, following
+            else:
+                inputs = torch.cat((inputs, following), dim=1)
     return generated

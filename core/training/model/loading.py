@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from core.domain.errors import InvalidRequest
 from core.training.kernels import rms_norm
-from core.training.model import adapters, probe
+from core.training.model import adapters, causality, probe, rotary
 from core.training.model.config_files import SourceFiles, complete_config, complete_generation_config
 
 MAX_SHARD_BYTES = 5 * 1000**3
@@ -63,9 +63,15 @@ def load_causal_lm(directory: Path | str, *, dtype: torch.dtype, device: torch.d
 
 
 def prepare_model(model: PreTrainedModel) -> PreTrainedModel:
-    """What `load_causal_lm` does after reading: for a model made in memory. Returns the same model, in eval mode."""
+    """What `load_causal_lm` does after reading: for a model made in memory. Returns the same model, in eval mode.
+
+    Raises:
+        UnsupportedModel: it cannot run on text alone, or a token's prediction depends on later tokens.
+    """
     _disable_dropout(model)
     model.eval()
+    rotary.forget_earlier_lengths(model)
+    _refuse_not_causal(model)
     rms_norm.replace_norms(model)
     probe.prepare(model)
     return model
@@ -98,6 +104,21 @@ def save_policy(model: PreTrainedModel, directory: Path | str, *, end_ids: Seque
     for path in directory.iterdir():
         if path.is_file():
             path.chmod(_FILE_MODE)
+
+
+def _refuse_not_causal(model: PreTrainedModel) -> None:
+    try:
+        is_causal = causality.is_causal(model)
+    except probe.FOREIGN_FAILURES as error:
+        raise UnsupportedModel(
+            f"The base model ({type(model).__name__}) cannot be trained on text alone: it fails on a sequence of token "
+            "ids, or has no gradients. Use a decoder-only language model."
+        ) from error
+    if not is_causal:
+        raise UnsupportedModel(
+            f"The base model ({type(model).__name__}) is no causal language model: what it predicts for a token "
+            "depends on the tokens after it (an encoder such as BERT). Use a decoder-only language model."
+        )
 
 
 def _is_tied(model: PreTrainedModel) -> bool:

@@ -21,11 +21,11 @@ from core.training.kernels.packed_attention import (
     packed_attention,
 )
 from core.training.model.capabilities import Capabilities, HeadTransform, remember, stock_attention
+from core.training.model.rotary import trained_length
 
 _PROBE_ATTENTION = "preftune_probe"
 _PACKABLE_LAYERS = frozenset({"full_attention", "sliding_attention"})
-_LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
-_FOREIGN_FAILURES = (
+FOREIGN_FAILURES = (
     LayoutNotDelivered,
     AttributeError,
     IndexError,
@@ -34,6 +34,7 @@ _FOREIGN_FAILURES = (
     RuntimeError,
     TypeError,
     ValueError,
+    AssertionError,
 )
 """What code of a model that cannot do what is asked of it may raise."""
 
@@ -46,16 +47,19 @@ _COARSE_TOLERANCE = 0.1
 def prepare(model: PreTrainedModel) -> Capabilities:
     """Probes the model, remembers the result on it, and leaves it with packed attention where that holds."""
     stock = str(model.config._attn_implementation)
-    plain = Capabilities(is_packable=False, longest_packable=None, head=None, stock_attention=stock)
+    plain = Capabilities(is_packable=False, longest_packable=None, head=None, stock_attention=stock, has_cache=False)
     remember(model, plain)
     sequences, packed = _probe_rows(model)
     with stock_attention(model):
         head = _find_head(model, sequences[0])
+        has_cache = _has_cache(model, sequences[0])
+    windows: list[int | None] = []
     found = Capabilities(
-        is_packable=_is_packable(model, sequences, packed),
-        longest_packable=_longest_packable(model),
+        is_packable=_is_packable(model, sequences, packed, windows),
+        longest_packable=_longest_packable(model, windows),
         head=head,
         stock_attention=stock,
+        has_cache=has_cache,
     )
     remember(model, found)
     if found.is_packable:
@@ -94,17 +98,19 @@ def _probe_rows(model: PreTrainedModel) -> tuple[list[Tensor], _PackedRow]:
     )
 
 
-def _is_packable(model: PreTrainedModel, sequences: list[Tensor], packed: _PackedRow) -> bool:
+def _is_packable(
+    model: PreTrainedModel, sequences: list[Tensor], packed: _PackedRow, windows: list[int | None]
+) -> bool:
+    """Fills `windows` with the sliding window that every layer asks for."""
     config = model.config.get_text_config()
     layer_types = getattr(config, "layer_types", None) or []
     if not set(layer_types) <= _PACKABLE_LAYERS or getattr(config, "attention_chunk_size", None):
         return False
-    windows: list[int | None] = []
     try:
         hidden = _packed_hidden(model, packed, windows)
         with stock_attention(model):
             alone = [model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0] for ids in sequences]
-    except _FOREIGN_FAILURES:
+    except FOREIGN_FAILURES:
         return False
     if len(windows) != config.num_hidden_layers:
         return False
@@ -136,14 +142,28 @@ def _packed_hidden(model: PreTrainedModel, packed: _PackedRow, windows: list[int
     return hidden[0]
 
 
-def _longest_packable(model: PreTrainedModel) -> int | None:
-    """Rotary scalings that switch with the longest sequence of a forward pass hold up to the trained length."""
+def _longest_packable(model: PreTrainedModel, windows: list[int | None]) -> int | None:
+    """The least length at which something begins that a packed row does not get.
+
+    Rotary scalings switch with the longest sequence of a forward pass; a window that the configuration names and no
+    layer asks for is in the mask alone, which packed rows do without.
+    """
     config = model.config.get_text_config()
-    scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    if scaling.get("rope_type") not in _LENGTH_DEPENDENT_ROPE:
-        return None
-    original = scaling.get("original_max_position_embeddings") or config.max_position_embeddings
-    return int(original)
+    limits = [trained_length(config)]
+    if not any(windows):
+        limits.append(getattr(config, "sliding_window", None))
+    return min((int(limit) for limit in limits if limit), default=None)
+
+
+def _has_cache(model: PreTrainedModel, sequence: Tensor) -> bool:
+    """Whether the last token after a cache of the others gives the logits that it gives after all of them."""
+    try:
+        expected = model(input_ids=sequence, use_cache=False).logits[0, -1:]
+        kept = model(input_ids=sequence[:, :-1], use_cache=True)
+        found = model(input_ids=sequence[:, -1:], past_key_values=kept.past_key_values, use_cache=True)
+    except FOREIGN_FAILURES:
+        return False
+    return kept.past_key_values is not None and _agree(found.logits[0], expected)
 
 
 def _find_head(model: PreTrainedModel, input_ids: Tensor) -> HeadTransform | None:
@@ -159,7 +179,7 @@ def _find_head(model: PreTrainedModel, input_ids: Tensor) -> HeadTransform | Non
     try:
         expected = model(input_ids=input_ids, use_cache=False).logits[0]
         logits = layer(model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state[0])
-    except _FOREIGN_FAILURES:
+    except FOREIGN_FAILURES:
         return None
     logits = logits.float() * transform.scale
     if transform.softcap is not None:

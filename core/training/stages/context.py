@@ -2,8 +2,10 @@
 
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -16,7 +18,7 @@ from core.training.data.order import DataOrder, partners
 from core.training.data.token_budget import MAX_HALVINGS, TokenBudget
 from core.training.failures import BadData, BadPlan
 from core.training.losses.objective import Objective, UnpairedObjective, build_objective, build_unpaired_objective
-from core.training.observer import Observer, Stage
+from core.training.observer import JsonValue, Observer, Stage
 from core.training.plan import TrainingPlan
 from core.training.ranks import ALONE, Ranks
 
@@ -37,6 +39,16 @@ class RunContext:
     checkpoint: Checkpoint | None
     """What to resume from, until the stage has taken it."""
     ranks: Ranks
+    told: set[str] = field(default_factory=set)
+    """Kinds of events that are sent once a run, whatever the number of stages that find the same."""
+
+    def tell_once(
+        self, kind: str, message: str, data: Mapping[str, JsonValue], level: Literal["info", "warning"] = "info"
+    ) -> None:
+        """Sends an event, unless one of its kind was sent."""
+        if kind not in self.told:
+            self.told.add(kind)
+            self.observer.event(level, kind, message, data)
 
     def is_past(self, stage: Stage) -> bool:
         """Whether the run resumes in a later stage."""

@@ -38,7 +38,12 @@ class RowSizes:
     def of(cls, data: EncodedData) -> "RowSizes":
         responses = data.first_lengths + data.second_lengths
         totals = responses + data.prompt_lengths
-        return cls(longest=int(totals.max()), scored_share=float(np.sum(responses) / np.sum(totals)))
+        if data.kind != "unpaired":
+            return cls(longest=int(totals.max()), scored_share=float(np.sum(responses) / np.sum(totals)))
+        # A row's own response and its partner's run apart, each with the prompt.
+        longest = data.prompt_lengths + np.maximum(data.first_lengths, data.second_lengths)
+        share = float(np.sum(responses) / np.sum(totals + data.prompt_lengths))
+        return cls(longest=int(longest.max()), scored_share=share)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,13 +17,14 @@ from core.training.measures.pair_report import SplitReport, write_pair_report
 from core.training.measures.policy_kl import draw_answer
 from core.training.measures.reference_kl import Draw, SampledKl
 from core.training.model.generation import generate
-from core.training.model.policies import PolicySource, load_policy, policy_saver, trainable_parameters
-from core.training.model.sharding import shard, whole_weights
+from core.training.model.policies import PolicySource, policy_saver, trainable_parameters
+from core.training.model.sharding import whole_weights
 from core.training.observer import JsonValue, Sample, Stage
 from core.training.seeding import derive_seed, seed_all
 from core.training.stages.context import RunContext
 from core.training.stages.loop import TrainingLoop, Validation
 from core.training.stages.micro_batch import fit_to_memory
+from core.training.stages.model_checks import load_checked
 from core.training.stages.outcome import SavedPolicy, TrainedPolicy
 from core.training.stages.reference import fill_reference
 from core.training.stages.run import StageRun
@@ -44,7 +45,7 @@ class DpoStage:
     def __init__(self, context: RunContext, source: PolicySource) -> None:
         plan = context.plan
         self._context, self._source = context, source
-        self._model = shard(load_policy(plan, source), context.ranks)
+        self._model = load_checked(context, source, context.train)
         num_validation = None if context.validation is None else len(context.validation)
         self._reference: ReferenceLogps | None = None
         kept: dict[str, dict[str, Tensor]] = {}

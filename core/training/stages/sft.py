@@ -13,18 +13,18 @@ from core.training.model.policies import (
     PolicySource,
     check_sft_policy,
     enable_adapter_dropout,
-    load_policy,
     policy_saver,
     save_sft_policy,
     trainable_parameters,
 )
-from core.training.model.sharding import shard, whole_weights
+from core.training.model.sharding import whole_weights
 from core.training.observer import Stage, StageOutput
 from core.training.plan import SftPlan
 from core.training.seeding import derive_seed, seed_all
 from core.training.stages.context import RunContext, open_rows
 from core.training.stages.loop import TrainingLoop
 from core.training.stages.micro_batch import fit_to_memory
+from core.training.stages.model_checks import load_checked
 from core.training.stages.outcome import SavedPolicy
 from core.training.stages.run import LoopEnd, StageRun
 from core.training.steps.optimizer import MasterOptimizer
@@ -56,7 +56,7 @@ def _train(context: RunContext, stage: SftPlan, digest: str) -> PolicySource | S
     plan, observer = context.plan, context.observer
     data = _demonstrations(context)
     ranks = context.ranks
-    model = shard(load_policy(plan, PolicySource()), ranks)
+    model = load_checked(context, PolicySource(), data)
     enable_adapter_dropout(model)
     run = StageRun(
         task=SftTask(model, data, ranks),

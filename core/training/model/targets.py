@@ -1,0 +1,169 @@
+"""Which layers of a model low-rank adapters go on, and which share of its weights they reach.
+
+A target is a plain linear layer that a row of text passes through. Towers for images, layers whose code does
+something else with the weight, and routers of mixtures of experts are none.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from core.domain.errors import InvalidRequest
+from core.training.kernels.lora_linear import LoraLinear
+from core.training.model.capabilities import stock_attention
+
+ALL_LINEAR: Literal["all-linear"] = "all-linear"
+_NUM_TOKENS = 8
+_TOLERANCE = 0.02
+"""Relative, of a product in 16 bits beside the same in another order."""
+_ROUTER_NAMES = ("router", "gate")
+_EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+
+
+class UnsupportedAdapter(InvalidRequest):
+    code = "unsupported-adapter"
+    title = "This LoRA configuration is not supported"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """How much of a model adapters can reach. Embeddings, LM head, norms and biases are not counted."""
+
+    share: float
+    """Weights of the adapted layers over all."""
+    left_out: tuple[str, ...]
+    """Parameters that no adapter is on, numbers of layers as `*`; the largest first."""
+
+
+def find_targets(model: PreTrainedModel, target_modules: Literal["all-linear"] | Sequence[str]) -> list[str]:
+    """Names of the layers to adapt, in the model's order.
+
+    Raises:
+        UnsupportedAdapter: a target matches no layer that can be adapted, or is the LM head.
+    """
+    linear = _adaptable(model)
+    if not linear:
+        raise UnsupportedAdapter("The base model has no linear layer that an adapter fits on.")
+    if target_modules == ALL_LINEAR:
+        return linear
+    head = model.get_output_embeddings()
+    head_names = [name for name, module in model.named_modules() if module is head]
+    for target in target_modules:
+        if any(_matches(name, target) for name in head_names):
+            raise UnsupportedAdapter(
+                f'"{target}" is the LM head, which is never adapted here; leave it out of target_modules.'
+            )
+        if not any(_matches(name, target) for name in linear):
+            leaves = sorted({name.rsplit(".", 1)[-1] for name in linear})
+            raise UnsupportedAdapter(
+                f'No linear layer of the base model is named "{target}", or text does not pass through it as a plain '
+                f"product (routers, image towers). There are: {', '.join(leaves)}."
+            )
+    return [name for name in linear if any(_matches(name, target) for target in target_modules)]
+
+
+def linear_layers(model: PreTrainedModel) -> list[str]:
+    """Names of all layers of a linear type but the LM head, in the model's order."""
+    head = model.get_output_embeddings()
+    return [
+        name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head
+    ]
+
+
+def coverage(model: PreTrainedModel) -> Coverage:
+    """How much of an adapted model its adapters reach."""
+    tables = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module}
+    adapted = {name for name, module in model.named_modules() if isinstance(module, LoraLinear)}
+    reached, left_out = 0, dict[str, int]()
+    for name, parameter in model.named_parameters():
+        if id(parameter) in tables or parameter.dim() < 2 or parameter.requires_grad:
+            continue
+        if name.removesuffix(".base.weight") in adapted:
+            reached += parameter.numel()
+        else:
+            generic = _generic(name)
+            left_out[generic] = left_out.get(generic, 0) + parameter.numel()
+    names = sorted(left_out, key=lambda name: (-left_out[name], name))
+    return Coverage(share=reached / max(1, reached + sum(left_out.values())), left_out=tuple(names))
+
+
+def num_experts(model: PreTrainedModel) -> int | None:
+    """Experts of a layer; None where the model is no mixture."""
+    config = model.config.get_text_config()
+    counts = [getattr(config, name, None) for name in _EXPERT_COUNTS]
+    return next((count for count in counts if isinstance(count, int) and count > 1), None)
+
+
+def _adaptable(model: PreTrainedModel) -> list[str]:
+    """Linear layers that a row of text passes through, plain, and no routers.
+
+    An expert that no token of the row was sent to counts as passed through when one of the same place was.
+    """
+    names, passed = linear_layers(model), _passed_through(model)
+    experts = num_experts(model)
+    return [
+        name
+        for name in names
+        if _generic(name) in passed
+        and not _is_router(name, model.get_submodule(name), experts)
+        and _is_plain(model.get_submodule(name))
+    ]
+
+
+@torch.no_grad()
+def _passed_through(model: PreTrainedModel) -> set[str]:
+    """Generic names of the layers that are called for a row of text."""
+    called: set[str] = set()
+
+    def note(name: str, *_: object) -> None:
+        called.add(_generic(name))
+
+    handles = [model.get_submodule(name).register_forward_hook(partial(note, name)) for name in linear_layers(model)]
+    vocabulary = int(model.get_input_embeddings().num_embeddings)
+    ids = torch.randint(0, vocabulary, (1, _NUM_TOKENS), generator=torch.Generator().manual_seed(0))
+    try:
+        with stock_attention(model):
+            model(input_ids=ids.to(model.device), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return called
+
+
+@torch.no_grad()
+def _is_plain(module: Any) -> bool:
+    """Whether the layer gives x W^T + b; a subclass may do something else with its weight."""
+    if type(module) in (nn.Linear, Conv1D):
+        return True
+    weight = module.weight
+    x = torch.randn(3, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight)
+    try:
+        found = module(x)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
+        return False
+    expected = nn.functional.linear(x, weight, module.bias)
+    if not isinstance(found, torch.Tensor) or found.shape != expected.shape:
+        return False
+    return bool((found - expected).float().norm() <= _TOLERANCE * expected.float().norm())
+
+
+def _is_router(name: str, module: Any, experts: int | None) -> bool:
+    """Whether the layer gives one number for each expert of a mixture."""
+    if experts is None or module.weight.shape[0] != experts:
+        return False
+    return any(part in _ROUTER_NAMES for part in name.split("."))
+
+
+def _generic(name: str) -> str:
+    return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name)
+
+
+def _matches(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")

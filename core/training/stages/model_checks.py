@@ -1,0 +1,182 @@
+"""Checks of a loaded model against the rows of its stage, once, before the first step.
+
+What cannot be trained is refused here, not hours later; what the engine does more slowly for this model is said.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from core.training.data.encoded import EncodedData
+from core.training.data.packing import PackedBatch, pack_pairs, pack_responses
+from core.training.failures import BadBaseModel, BadData
+from core.training.model.capabilities import capabilities_of, remember
+from core.training.model.logps import token_logps
+from core.training.model.policies import PolicySource, load_policy
+from core.training.model.sharding import shard
+from core.training.model.targets import ALL_LINEAR, coverage, num_experts
+from core.training.stages.context import RunContext
+
+FULL_REACH = 0.95
+"""Share of the weights that adapters reach, from which nothing is said."""
+_LARGEST_DIFFERENCE = {torch.float32: 0.01}
+"""Nats, of any token of the longest row packed and alone. In 16 bits single tokens differ by more."""
+_COARSE_MEAN_DIFFERENCE = 0.1
+"""Nats, mean over tokens, in 16 bits."""
+_POSITION_NAMES = ("wpe", "embed_positions", "position_embeddings", "position_embedding", "positions_embed")
+_MOST_NAMES = 6
+
+
+def load_checked(context: RunContext, source: PolicySource, data: EncodedData) -> PreTrainedModel:
+    """The policy that a stage trains on `data`, checked, and spread over the devices of the run."""
+    model = load_policy(context.plan, source)
+    check_model(context, model, data, context.train, context.validation)
+    return shard(model, context.ranks)
+
+
+def check_model(context: RunContext, model: PreTrainedModel, *splits: EncodedData | None) -> None:
+    """Refuses rows that the model cannot take, and leaves packing to models whose packed rows are right.
+
+    Raises:
+        BadBaseModel: the tokenizer gives ids that the embeddings lack.
+        BadData: a row is longer than the model's table of positions.
+    """
+    given = [data for data in splits if data is not None and len(data)]
+    check_token_ids(model, given, context.plan.sample_prompts)
+    check_lengths(model, given)
+    longest = max(given, key=lambda data: int(_lengths(data).max()))
+    if not packing_holds(model, longest):
+        _run_one_at_a_time(model)
+    _tell(context, model)
+
+
+def check_token_ids(
+    model: PreTrainedModel, splits: list[EncodedData], prompts: tuple[tuple[int, ...], ...] = ()
+) -> None:
+    """Raises BadBaseModel for a token id without a row in the embeddings."""
+    num_rows = int(model.get_input_embeddings().num_embeddings)
+    largest = max([data.largest_token for data in splits] + [max(prompt) for prompt in prompts])
+    if largest >= num_rows:
+        raise BadBaseModel(
+            f"The base model's tokenizer gives the token id {largest}, and its embeddings have {num_rows} rows only. "
+            "Use the tokenizer that belongs to the weights, or resize the embeddings and save the model again."
+        )
+
+
+def check_lengths(model: PreTrainedModel, splits: list[EncodedData]) -> None:
+    """Raises BadData for a row that is longer than a learned table of positions."""
+    limit = learned_positions(model)
+    if limit is None:
+        return
+    for data in splits:
+        lengths = _lengths(data)
+        if int(lengths.max()) > limit:
+            row = int(lengths.argmax())
+            raise BadData(
+                f"Line {int(data.lines[row])} has {int(lengths[row])} tokens, and the base model has positions for "
+                f"{limit}. Set max_length to {limit} at most."
+            )
+
+
+def learned_positions(model: PreTrainedModel) -> int | None:
+    """Tokens that a learned table of positions has room for; None for a model without one."""
+    tables = [
+        (module.num_embeddings - int(getattr(module, "offset", 0)))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] in _POSITION_NAMES
+    ]
+    return min(tables, default=None)
+
+
+@torch.no_grad()
+def packing_holds(model: PreTrainedModel, data: EncodedData) -> bool:
+    """Whether the longest row that would run packed has the log-probabilities it has alone.
+
+    The probe at loading has few tokens: a window, a chunk or a scaling that begins after them shows here.
+    """
+    capabilities = capabilities_of(model)
+    if not capabilities.is_packable:
+        return True
+    lengths = _lengths(data)
+    if capabilities.longest_packable is not None:
+        lengths = np.where(lengths <= capabilities.longest_packable, lengths, 0)
+    row = int(lengths.argmax())
+    if not lengths[row]:
+        return True
+    batch = _pack(data, row, model.device)
+    packed = token_logps(model, batch).values
+    remember(model, replace(capabilities, is_packable=False))
+    try:
+        alone = token_logps(model, batch).values
+    finally:
+        remember(model, capabilities)
+    return _agree(packed, alone, model.dtype)
+
+
+def _agree(packed: Tensor, alone: Tensor, dtype: torch.dtype) -> bool:
+    difference = (packed - alone).abs()
+    if dtype in _LARGEST_DIFFERENCE:
+        return bool(difference.max() <= _LARGEST_DIFFERENCE[dtype])
+    return bool(difference.mean() <= _COARSE_MEAN_DIFFERENCE)
+
+
+def _pack(data: EncodedData, row: int, device: torch.device) -> PackedBatch:
+    if data.kind == "preference":
+        return pack_pairs(data, [row], device)
+    return pack_responses(data, [row], device, side="chosen")
+
+
+def _lengths(data: EncodedData) -> NDArray[np.int64]:
+    """[N] tokens of the longest sequence of every row."""
+    lengths: NDArray[np.int64] = data.prompt_lengths + np.maximum(data.first_lengths, data.second_lengths)
+    return lengths
+
+
+def _run_one_at_a_time(model: PreTrainedModel) -> None:
+    capabilities = replace(capabilities_of(model), is_packable=False)
+    remember(model, capabilities)
+    model.set_attn_implementation(capabilities.stock_attention)
+
+
+def _tell(context: RunContext, model: PreTrainedModel) -> None:
+    capabilities = capabilities_of(model)
+    if not capabilities.is_packable:
+        context.tell_once(
+            "one_at_a_time",
+            "Rows of this base model run one sequence at a time: packed together they would not get the values they "
+            "have alone. Results are right; training is several times slower, and memory is not planned ahead.",
+            {"architecture": type(model).__name__},
+        )
+    if not capabilities.has_cache:
+        context.tell_once(
+            "no_cache",
+            "This base model generates without a cache here: samples take longer.",
+            {"architecture": type(model).__name__},
+        )
+    if num_experts(model) is not None:
+        context.tell_once(
+            "router_loss_left_out",
+            "The base model is a mixture of experts. No loss for balancing its router is added: in preference tuning "
+            "the router follows the loss alone.",
+            {"num_experts": num_experts(model)},
+        )
+    if context.plan.lora is not None and context.plan.lora.target_modules == ALL_LINEAR:
+        _tell_reach(context, model)
+
+
+def _tell_reach(context: RunContext, model: PreTrainedModel) -> None:
+    found = coverage(model)
+    if found.share >= FULL_REACH:
+        return
+    left_out = list(found.left_out[:_MOST_NAMES])
+    context.tell_once(
+        "adapter_reach",
+        f"The adapter reaches {found.share:.0%} of the base model's weights (embeddings and LM head not counted). "
+        f"Left out, the largest first: {', '.join(left_out)}. Train without lora to tune these too.",
+        {"share": round(found.share, 4), "left_out": left_out},
+        level="warning",
+    )
