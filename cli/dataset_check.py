@@ -11,6 +11,7 @@ from core.services.datasets import intake
 from core.settings import SettingsError, load_settings
 
 _MODES = ("reject", "skip")
+_TIES = ("keep", "drop")
 
 
 def check_locally(file: Path, asked: dict[str, Any]) -> dict[str, Any]:
@@ -20,6 +21,8 @@ def check_locally(file: Path, asked: dict[str, Any]) -> dict[str, Any]:
         fail(f"--kind is one of {', '.join(kinds)}", code=2)
     if asked["on_error"] not in _MODES:
         fail(f"--on-error is one of {', '.join(_MODES)}", code=2)
+    if asked["ties"] not in _TIES:
+        fail(f"--ties is one of {', '.join(_TIES)}", code=2)
     try:
         settings = load_settings()
     except SettingsError as error:

@@ -53,7 +53,7 @@ METADATA_FILTER: dict[str, Any] = {
 _OPTIONS = DatasetOptions.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
 _JSON_TEXTS: dict[str, Any] = {
     name: {"type": "string", "contentMediaType": "application/json", "description": _OPTIONS[name]["description"]}
-    for name in ("columns", "metadata")
+    for name in ("columns", "metadata", "values", "ignore")
 }
 _FORM_FIELDS: dict[str, Any] = {**_OPTIONS, **_JSON_TEXTS}
 _FILE = {

@@ -40,6 +40,8 @@ FIELD_OF_REASON = {
     IssueCode.UNKNOWN_FORMAT: "/format",
     IssueCode.UNSUPPORTED_FORMAT: "/format",
     IssueCode.MISSING_COLUMN: "/columns",
+    IssueCode.VERDICT_UNCLEAR: "/values",
+    IssueCode.FIELD_TO_DECIDE: "/columns",
 }
 """What to change when a file is refused; else it is the file."""
 

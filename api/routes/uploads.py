@@ -15,7 +15,7 @@ from api.http.idempotent import Created, answer_once, creating
 from api.http.problems import INVALID_REQUEST, HttpError
 from api.http.strict_route import UNREAD_BODY, StrictRoute
 from api.routes.datasets import Prefer, answer_with_dataset
-from api.schemas.datasets import Dataset, NewUpload, Sha256, Upload, UploadPart
+from api.schemas.datasets import CHECK_OPTIONS, Dataset, NewUpload, Sha256, Upload, UploadPart
 from api.uploads.receive import clean_filename, receive_part
 from core.domain.errors import FieldError
 from core.services.backend import Backend
@@ -50,7 +50,7 @@ def create_upload(
         sha256=body.sha256,
         filename=clean_filename(body.filename),
         name=body.name,
-        options=body.model_dump(mode="json", include={"kind", "format", "columns", "on_error"}),
+        options=body.model_dump(mode="json", include=CHECK_OPTIONS),
         metadata=body.metadata,
     )
 

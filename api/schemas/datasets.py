@@ -1,7 +1,7 @@
 """`/datasets`: what an upload may say about its file, and what is known of a data set."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -29,10 +29,27 @@ class DatasetOptions(Payload):
         max_length=32,
         description='Our names of columns to those in the file, as a JSON object: `{"prompt": "question"}`.',
     )
+    values: dict[ColumnName, Literal["first", "second", "tie"]] = Field(
+        default_factory=dict,
+        max_length=32,
+        description='What verdicts mean, as a JSON object: `{"0": "first", "1": "second", "2": "tie"}`.',
+    )
+    ignore: list[ColumnName] = Field(
+        default_factory=list,
+        max_length=64,
+        description='Columns, and keys of messages, not to count, as a JSON list: `["weight", "messages[].name"]`.',
+    )
+    ties: Literal["keep", "drop"] = Field(
+        "keep", description="Pairs whose own scores are equal: `keep` them with a warning, or `drop` them."
+    )
     on_error: Literal["reject", "skip"] = Field(
         "reject", description="`reject`: a malformed row refuses the file; `skip`: the good rows are kept."
     )
     metadata: Metadata = Field(default_factory=dict, description="Strings of yours, as a JSON object.")
+
+
+CHECK_OPTIONS: Final = {"kind", "format", "columns", "values", "ignore", "ties", "on_error"}
+"""Those that say how to read the file."""
 
 
 class NewUpload(DatasetOptions):

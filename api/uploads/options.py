@@ -10,7 +10,13 @@ from api.http.validation_messages import field_errors
 from api.schemas.datasets import DatasetOptions
 from core.domain.errors import FieldError
 
-JSON_OPTIONS = ("columns", "metadata")
+JSON_OPTIONS = {
+    "columns": 'object, such as {"prompt": "question"}',
+    "metadata": 'object, such as {"owner": "me"}',
+    "values": 'object, such as {"0": "first", "1": "second"}',
+    "ignore": 'list, such as ["weight"]',
+}
+"""Options that are JSON -> what they must be."""
 
 
 def parse_options(texts: dict[str, str]) -> DatasetOptions:
@@ -33,14 +39,15 @@ def _value(name: str, text: str, errors: list[FieldError]) -> Any:
     if fault := text_fault(text):
         errors.append(FieldError(pointer, fault))
     elif name in JSON_OPTIONS:
-        return _json(pointer, text, errors)
+        return _json(name, text, errors)
     return text
 
 
-def _json(pointer: str, text: str, errors: list[FieldError]) -> Any:
+def _json(name: str, text: str, errors: list[FieldError]) -> Any:
     try:
         return parse(text.encode())
     except HttpError as error:
-        inner = error.fault.errors or [FieldError("", 'must be a JSON object, such as {"prompt": "question"}')]
+        inner = error.fault.errors or [FieldError("", f"must be a JSON {JSON_OPTIONS[name]}")]
+        pointer = pointer_part(name)
         errors += [FieldError(pointer + fault.pointer, fault.detail) for fault in inner]
         return None

@@ -15,6 +15,11 @@ from cli.extras import from_extra
 from preftune import ApiError, UploadInterrupted
 
 app = typer.Typer(help="Upload and look at data sets.", no_args_is_help=True)
+Format = Annotated[str, typer.Option(help="Layout of the rows; auto recognises it.")]
+Column = Annotated[list[str] | None, typer.Option(help="Our name of a column and that in the file: prompt=question.")]
+Value = Annotated[list[str] | None, typer.Option(help="What a verdict means: 0=first, 1=second, 2=tie.")]
+Ignore = Annotated[list[str] | None, typer.Option(help="A column, or messages[].key, that is not to count.")]
+Ties = Annotated[str, typer.Option(help="keep or drop: pairs whose own scores are equal.")]
 Url = Annotated[str | None, typer.Option(help="The service; default PREFTUNE_URL or this machine.")]
 
 
@@ -24,13 +29,20 @@ def upload(
     name: Annotated[str | None, typer.Option(help="For people; default the file's name.")] = None,
     kind: Annotated[str, typer.Option(help="preference, demonstration or unpaired.")] = "preference",
     on_error: Annotated[str, typer.Option(help="reject: all or nothing; skip: keep the good rows.")] = "reject",
+    format: Format = "auto",
+    column: Column = None,
+    value: Value = None,
+    ignore: Ignore = None,
+    ties: Ties = "keep",
+    *,
     resume: Annotated[str | None, typer.Option(help="Go on with this upload, which broke off: upl_…")] = None,
     url: Url = None,
 ) -> None:
     """Send a file and print the report; the data set's id comes last. Large files go in parts, which can be resumed."""
+    asked = _reading(format, column, value, ignore, ties) | {"kind": kind, "on_error": on_error}
     with connected(url) as client:
         try:
-            dataset = _upload(client, file, name=name, kind=kind, on_error=on_error, upload_id=resume)
+            dataset = _upload(client, file, name=name, upload_id=resume, **asked)
         except UploadInterrupted as error:
             fail(f"{error}\nTo go on: preftune datasets upload {shlex.quote(str(file))} --resume {error.upload_id}")
         except ApiError as error:
@@ -58,17 +70,18 @@ def _upload(client: Any, file: Path, **options: Any) -> dict[str, Any]:
 def check(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSONL, JSON, CSV, TSV or Parquet.")],
     kind: Annotated[str, typer.Option(help="preference, demonstration or unpaired.")] = "preference",
-    format: Annotated[str, typer.Option(help="Layout of the rows; auto recognises it.")] = "auto",
-    column: Annotated[
-        list[str] | None, typer.Option(help="Our name of a column and that in the file: prompt=question.")
-    ] = None,
+    format: Format = "auto",
+    column: Column = None,
+    value: Value = None,
+    ignore: Ignore = None,
+    ties: Ties = "keep",
     on_error: Annotated[str, typer.Option(help="reject: all or nothing; skip: the good rows count.")] = "reject",
     *,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail the check too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The whole result as one JSON object.")] = False,
 ) -> None:
     """Check a file on this machine, without a service, by the same code. Exit code 0: good; 1: refused; 2: misuse."""
-    asked = {"kind": kind, "format": format, "columns": _columns(column or []), "on_error": on_error}
+    asked = _reading(format, column, value, ignore, ties) | {"kind": kind, "on_error": on_error}
     result = from_extra("cli.dataset_check", "check_locally", "api")(file, asked)
     if as_json:
         print_json(result)
@@ -78,11 +91,24 @@ def check(
     raise typer.Exit(0 if is_good else 1)
 
 
-def _columns(pairs: list[str]) -> dict[str, str]:
-    columns = dict(pair.partition("=")[::2] for pair in pairs)
-    if not all(columns.keys()) or not all(columns.values()):
-        fail("--column takes our name and that in the file, as in --column prompt=question", code=2)
-    return columns
+def _reading(
+    format: str, column: list[str] | None, value: list[str] | None, ignore: list[str] | None, ties: str
+) -> dict[str, Any]:
+    """How to read the file, as the API takes it."""
+    return {
+        "format": format,
+        "columns": _named("--column", "prompt=question", column or []),
+        "values": _named("--value", "0=first", value or []),
+        "ignore": ignore or [],
+        "ties": ties,
+    }
+
+
+def _named(option: str, example: str, pairs: list[str]) -> dict[str, str]:
+    named = dict(pair.partition("=")[::2] for pair in pairs)
+    if not all(named.keys()) or not all(named.values()):
+        fail(f"{option} takes two names, as in {option} {example}", code=2)
+    return named
 
 
 @app.command("list")

@@ -14,6 +14,9 @@ IN_PARTS_FROM_BYTES = 64 * 1024 * 1024
 """Larger files are sent in parts, so that a break costs a part and not the file."""
 
 
+_JSON_OPTIONS = ("columns", "metadata", "values", "ignore")
+
+
 class Datasets:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -31,7 +34,8 @@ class Datasets:
     ) -> dict[str, Any]:
         """Send a file; returns the data set. Raises ApiError `dataset-rejected` with the whole report in `.problem`.
 
-        `options`: further parameters of `POST /datasets`: `format`, `columns` and `metadata` (both dictionaries).
+        `options`: further parameters of `POST /datasets`: `format`, `columns`, `values` and `metadata` (dictionaries),
+        `ignore` (a list of names) and `ties`.
         `on_progress` is told the bytes sent. A large file goes in parts; should that break off, UploadInterrupted
         carries the `upload_id` to call again with: only what is missing is sent then.
         """
@@ -39,7 +43,7 @@ class Datasets:
         params = {"name": name or path.name, "kind": kind, "on_error": on_error, **options}
         if upload_id or path.stat().st_size > IN_PARTS_FROM_BYTES:
             return self._upload_in_parts(path, params, upload_id, on_progress or (lambda num_bytes: None))
-        params |= {key: json.dumps(params[key]) for key in ("columns", "metadata") if key in params}
+        params |= {key: json.dumps(params[key]) for key in _JSON_OPTIONS if key in params}
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
         dataset: dict[str, Any] = self._transport.upload("/datasets", _chunks(path, on_progress), params, headers)
         return dataset

@@ -7,21 +7,23 @@ from pathlib import Path
 from typing import Final
 
 from core.datasets.accumulation import Accumulation, issue_counts
+from core.datasets.column_account import judge_columns
 from core.datasets.faults import FileFault, Note, RowFault, listed
 from core.datasets.issue_log import IssueLog
 from core.datasets.layouts.layout import SourceRow
+from core.datasets.layouts.registry import LAYOUTS_BY_NAME
 from core.datasets.lint.lint import Lint
 from core.datasets.options import CheckOptions, Limits
 from core.datasets.pool import Work, process_in_order
 from core.datasets.recognition import (
     NUM_SAMPLED_ROWS,
     recognise,
-    rename_columns,
     require_columns,
     validate_options,
 )
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult, Refusal, Report, Statistics
 from core.datasets.rows.json_rows import parse_row
+from core.datasets.rows.renaming import leave_out, rename_columns
 from core.datasets.rows.row_processing import FoundIssue, RowProcessor
 from core.datasets.rows.serialised import NOTHING_SERIALISED, SerialisedColumns, deserialise, find_serialised
 from core.datasets.sources.batches import Batch, LineBatch
@@ -98,7 +100,7 @@ class _Check:
         serialised = NOTHING_SERIALISED
         if sample:
             require_columns(sample, options.columns)
-            rows = [rename_columns(row, options.columns) for row in sample]
+            rows = [rename_columns(leave_out(row, options.ignore), options.columns) for row in sample]
             serialised = find_serialised(rows, options.limits)
             layout_name = recognise(_deserialised(rows, serialised, options.limits), options).name
             self._format = layout_name
@@ -115,14 +117,17 @@ class _Check:
             detail = f"The texts of {names} are JSON strings, in quotes and with escapes; what they hold is used."
             self._note(Note(IssueCode.DECODED_TEXTS, detail))
 
-    def _note(self, note: Note) -> None:
+    def _note(self, note: Note, line: int | None = None) -> None:
         self._log.counts[note.code] += 1
-        self._log.add(FoundIssue(None, None, *note))
+        self._log.add(FoundIssue(line, None, *note))
 
     def _judge_rows(self) -> Refusal | None:
         rows = self._rows
         if rows.num_source_rows == 0:
             raise FileFault(IssueCode.NO_ROWS, "The file has no rows.")
+        if self._format is not None:
+            for note, line in judge_columns(rows.tally.account, LAYOUTS_BY_NAME[self._format], self._options):
+                self._note(note, line)
         if rows.num_rejected and (self._options.on_error == "reject" or not rows.num_accepted):
             return Refusal(code="rows-rejected", kind="invalid", detail=self._describe_bad_rows())
         if not rows.num_accepted:

@@ -144,7 +144,7 @@ def _read_answer(return_code: int, answer: bytes) -> CheckResult:
 
 
 def options_to_json(options: CheckOptions) -> dict[str, Any]:
-    return {**asdict(options), "columns": dict(options.columns)}
+    return {**asdict(options), "columns": dict(options.columns), "values": dict(options.values)}
 
 
 def options_from_json(value: dict[str, Any]) -> CheckOptions:

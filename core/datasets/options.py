@@ -1,6 +1,6 @@
 """What a check is asked to do, and the limits it keeps."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -45,6 +45,12 @@ class CheckOptions:
     format: str = "auto"
     columns: Mapping[str, str] = field(default_factory=dict)
     """Our name of a field → its name in the file."""
+    values: Mapping[str, str] = field(default_factory=dict)
+    """A verdict as the file has it → `first`, `second` or `tie`."""
+    ignore: Sequence[str] = ()
+    """Columns, and keys of messages (`messages[].name`), that are not to count, whatever their name."""
+    ties: Literal["keep", "drop"] = "keep"
+    """What becomes of pairs whose own scores are equal."""
     on_error: Literal["reject", "skip"] = "reject"
     content_encoding: str | None = None
     """Of the upload (`gzip`, `zstd`, `identity`); checked against the bytes, which decide."""

@@ -8,12 +8,13 @@ from core.datasets.faults import FileFault, listed, quoted
 from core.datasets.layouts.layout import Layout, SourceRow
 from core.datasets.layouts.registry import LAYOUTS, LAYOUTS_BY_NAME, classify
 from core.datasets.options import CheckOptions
+from core.datasets.rows.renaming import MEANINGS
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import FieldError, InvalidRequest
 from core.domain.issue_codes import IssueCode
 
 NUM_SAMPLED_ROWS: Final = 200
-KNOWN_FIELDS: Final = tuple(sorted({name for layout in LAYOUTS for name in layout.fields}))
+KNOWN_FIELDS: Final = tuple(sorted({name for layout in LAYOUTS for name in layout.roles}))
 _EXPECTED: Final = {
     DatasetKind.PREFERENCE: "prompt, chosen and rejected",
     DatasetKind.DEMONSTRATION: "messages, prompt and completion, or text",
@@ -41,14 +42,12 @@ def validate_options(options: CheckOptions) -> None:
             f"(such as {_EXPECTED[options.kind]}).",
             errors=[FieldError("/columns", f"{quoted(name)} is not a known field") for name in unknown],
         )
-
-
-def rename_columns(row: SourceRow, columns: Mapping[str, str]) -> SourceRow:
-    """The row with the user's names replaced by ours."""
-    if not columns:
-        return row
-    renamed = {name: value for name, value in row.items() if name not in columns.values()}
-    return renamed | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
+    wrong = [value for value in options.values.values() if value not in MEANINGS]
+    if wrong:
+        raise InvalidRequest(
+            f"`values` says what verdicts mean: {', '.join(MEANINGS)}; {listed(wrong)} is none of them.",
+            errors=[FieldError("/values", f"{quoted(value)} is not a meaning") for value in wrong],
+        )
 
 
 def recognise(rows: Sequence[SourceRow], options: CheckOptions) -> Layout:

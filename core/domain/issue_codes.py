@@ -57,6 +57,8 @@ class IssueCode(StrEnum):
     WRONG_COLUMN_NAMES = "wrong-column-names"
     MISSING_COLUMN = "missing-column"
     MIXED_FORMATS = "mixed-formats"
+    VERDICT_UNCLEAR = "verdict-unclear"
+    FIELD_TO_DECIDE = "field-to-decide"
     TOO_MANY_BAD_ROWS = "too-many-bad-rows"
     NO_USABLE_ROW = "no-usable-row"
     # A malformed row.
@@ -83,6 +85,7 @@ class IssueCode(StrEnum):
     DIFFERENT_PROMPTS = "different-prompts"
     NO_COMMON_PROMPT = "no-common-prompt"
     INVALID_LABEL = "invalid-label"
+    SCORES_DISAGREE = "scores-disagree"
     TOO_MANY_ANSWERS = "too-many-answers"
     WRONG_CELL_COUNT = "wrong-cell-count"
     INVALID_CELL = "invalid-cell"
@@ -109,6 +112,9 @@ class IssueCode(StrEnum):
     EMPTY_TURN = "empty-turn"
     RENDERED_TEXT = "rendered-text"
     END_TOKEN_IN_TEXT = "end-token-in-text"
+    MEANINGFUL_FIELD_IGNORED = "meaningful-field-ignored"
+    SCORE_TIE = "score-tie"
+    ONE_VERDICT_ONLY = "one-verdict-only"
     DUPLICATE_ROW = "duplicate-row"
     NEAR_DUPLICATE_ROW = "near-duplicate-row"
     REVERSED_PAIR = "reversed-pair"
@@ -214,6 +220,13 @@ _NOT_THE_DATA_SET: dict[IssueCode, IssueKind] = {
     _C.MIXED_FORMATS: _file(
         "rows of two formats are in one file", "send one file per format; the first row that deviates is named"
     ),
+    _C.VERDICT_UNCLEAR: _file(
+        "the numbers of the verdicts may count from 0 or from 1", "send `values` with what they mean"
+    ),
+    _C.FIELD_TO_DECIDE: _file(
+        "a column that decides which response is better, or what is asked, is not used",
+        "name it with `columns`, or send `ignore` with its name",
+    ),
     _C.TOO_MANY_BAD_ROWS: _file(
         "all of the first 10,000 rows are malformed, so reading stopped", "correct the rows as named"
     ),
@@ -249,6 +262,10 @@ _MALFORMED_ROW: dict[IssueCode, IssueKind] = {
     _C.DIFFERENT_PROMPTS: _row("chosen and rejected do not answer the same prompt", "pair responses to one prompt"),
     _C.NO_COMMON_PROMPT: _row("without a prompt column, chosen and rejected share no beginning", "add a prompt column"),
     _C.INVALID_LABEL: _row("a label, vote, rank or score is not one that is understood", "correct it"),
+    _C.SCORES_DISAGREE: _row(
+        "the file's own score of the rejected response is better than that of the chosen one",
+        "correct the pair, or send `ignore` with the names of the scores",
+    ),
     _C.TOO_MANY_ANSWERS: _row("one prompt has too many answers to compare", "keep fewer answers"),
     _C.WRONG_CELL_COUNT: _row(
         "the row has another number of cells than the header", "quote cells that hold delimiters"
@@ -318,6 +335,15 @@ _WORTH_KNOWING: dict[IssueCode, IssueKind] = {
         "a response ends on an end token that is spelled out; it is taken off",
         "nothing; the base model's own end follows",
     ),
+    _C.MEANINGFUL_FIELD_IGNORED: _note(
+        "a column whose name has a meaning for training is not used",
+        "map it with `columns`, or send `ignore` with its name",
+    ),
+    _C.SCORE_TIE: _note(
+        "the file's own scores of chosen and rejected are equal; the pair is kept",
+        "nothing, or send `ties=drop`",
+    ),
+    _C.ONE_VERDICT_ONLY: _note("all verdicts are for the same answer", "check that the answers were shuffled"),
     _C.DUPLICATE_ROW: _note("the row repeats an earlier one", "remove one of them"),
     _C.NEAR_DUPLICATE_ROW: _note("the row is nearly the same as an earlier one", "check both"),
     _C.REVERSED_PAIR: _note("the same pair stands in the file the other way round", "keep the right one"),

@@ -35,7 +35,7 @@ class Upload(Base):
     sha256: Mapped[Digest | None]
     """Of the whole file, where the client has announced it."""
     options: Mapped[JsonObject]
-    """Of the data set to be: kind, format, columns, on_error."""
+    """Of the data set to be: kind, format, columns, values, ignore, ties, on_error."""
     user_metadata: Mapped[JsonObject] = mapped_column("metadata")
     dataset_id: Mapped[Id | None]
     """Chosen by the first attempt to complete: another attempt finds what that one made."""

@@ -50,13 +50,21 @@ def pair_by_preference(prompt: Text, first: Text, second: Text, preference: floa
 
 def read_number(value: object, pointer: str) -> float:
     """A rank, score or vote; a text that holds a number is read, as CSV has nothing else."""
+    number = finite_number(value)
+    if number is not None:
+        return number
+    shown = quoted(str(value)) if isinstance(value, str | float) else type_name(value)
+    raise RowFault(IssueCode.INVALID_LABEL, f"{pointer} is {shown}; it must be a finite number.", pointer)
+
+
+def finite_number(value: object) -> float | None:
+    """The number, also of a text that holds one; None for anything else, infinities and NaN."""
     number = value
     if isinstance(value, str):
         try:
             number = float(value)
         except ValueError:
-            number = None
+            return None
     if isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number):
         return number
-    shown = quoted(value) if isinstance(value, str) else type_name(value)
-    raise RowFault(IssueCode.INVALID_LABEL, f"{pointer} is {shown}; it must be a number.", pointer)
+    return None

@@ -2,42 +2,22 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from core.datasets.faults import RowFault, quoted
+from core.datasets.faults import Note, RowFault
 from core.datasets.layouts.answers import pair_by_preference, read_number
+from core.datasets.layouts.columns import Role
 from core.datasets.layouts.conversations import split_conversations
 from core.datasets.layouts.layout import Layout, Reading, SourceRow
 from core.datasets.layouts.prompts import instruction_prompt, question_prompt
-from core.datasets.messages import read_field, read_messages, read_text, type_name
+from core.datasets.layouts.verdicts import FIRST, NO_VERDICT, SECOND, TIE, WORDS, read_verdict, verdict_key
+from core.datasets.messages import read_field, read_messages, read_text
 from core.domain.dataset_rows import DatasetKind, Message
 from core.domain.issue_codes import IssueCode
 
-_FIRST, _SECOND, _TIE = 1, -1, 0
-_VERDICTS: Final[Mapping[str, int]] = {
-    "1": _FIRST, "a": _FIRST, "first": _FIRST, "model_a": _FIRST, "response_1": _FIRST,
-    "2": _SECOND, "b": _SECOND, "second": _SECOND, "model_b": _SECOND, "response_2": _SECOND,
-    "0": _TIE, "tie": _TIE, "tie (bothbad)": _TIE, "both": _TIE, "neither": _TIE,
-}  # fmt: skip
-
-
 _ANNOTATOR = re.compile(r"annotator\d{1,3}")
-
-
-def read_verdict(value: object, pointer: str) -> int:
-    """1 or 2, a or b, model_a or model_b, 0 or tie: 1, -1 or 0."""
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        verdict = _VERDICTS.get(str(value).strip().lower())
-        if verdict is not None:
-            return verdict
-    shown = quoted(str(value)) if isinstance(value, str | int | float) else type_name(value)
-    raise RowFault(
-        IssueCode.INVALID_LABEL,
-        f"{pointer} is {shown}; it must be 1 or 2 (which answer is better), or 0 for a tie.",
-        pointer,
-    )
 
 
 def _verdict_field(name: str) -> Callable[[SourceRow], float]:
@@ -49,17 +29,20 @@ def _votes(row: SourceRow) -> float:
     names = sorted(name for name in row if _ANNOTATOR.fullmatch(name))
     votes = Counter(read_verdict(row[name], f"/{name}") for name in names)
     verdict, count = votes.most_common(1)[0]
-    return verdict if 2 * count > len(names) else _TIE
+    return verdict if 2 * count > len(names) else TIE
 
 
 def _index_field(name: str, first: int) -> Callable[[SourceRow], float]:
     """A field that holds the number of the better answer, counted from 0; `first` is what names the first answer."""
 
     def decide(row: SourceRow) -> float:
+        told = row.get(name)
+        if told in WORDS:
+            return read_verdict(told, f"/{name}")
         value = read_number(read_field(row, name), f"/{name}")
         if value not in (0, 1):
             raise RowFault(IssueCode.INVALID_LABEL, f"'{name}' must be 0 or 1.", f"/{name}")
-        return _FIRST if value == first else _SECOND
+        return FIRST if value == first else SECOND
 
     return decide
 
@@ -94,6 +77,10 @@ class _Judged:
     verdict: str
     """The field a row must have to be of this layout."""
     decide: Callable[[SourceRow], float]
+    verdict_role: Role = Role.VERDICT
+    more_verdicts: tuple[str, ...] = ()
+    is_open: bool = False
+    """May the verdict's numbers count from 0 or from 1?"""
 
     def layout(self) -> Layout:
         required = (self.prompt_fields[0], self.first, self.second, self.verdict)
@@ -101,12 +88,21 @@ class _Judged:
             name=self.name,
             kind=DatasetKind.PREFERENCE,
             title=self.title,
-            fields=(*self.prompt_fields, self.first, self.second, self.verdict),
+            columns={
+                **dict.fromkeys(self.prompt_fields, Role.PROMPT),
+                self.first: Role.RESPONSE,
+                self.second: Role.RESPONSE,
+                self.verdict: self.verdict_role,
+                **dict.fromkeys(self.more_verdicts, self.verdict_role),
+            },
+            open_verdicts=(self.verdict,) if self.is_open else (),
             matches=lambda row: all(name in row for name in required),
             read=self.read,
         )
 
     def read(self, row: SourceRow) -> Reading:
+        if self.is_open and self.verdict in row and verdict_key(row[self.verdict]) == NO_VERDICT:
+            return Reading([], [Note(IssueCode.NOTHING_TO_COMPARE, f"'{self.verdict}' is empty: there is no verdict.")])
         first, second = read_text(row, self.first), read_text(row, self.second)
         return pair_by_preference(self.prompt(row), first, second, self.decide(row))
 
@@ -115,26 +111,27 @@ def _read_arena(row: SourceRow) -> Reading:
     first = read_messages(read_field(row, "conversation_a"), "/conversation_a")
     second = read_messages(read_field(row, "conversation_b"), "/conversation_b")
     verdict = read_verdict(read_field(row, "winner"), "/winner")
-    if verdict == _TIE:
+    if verdict == TIE:
         return pair_by_preference(first, "", "", verdict)
-    return split_conversations(first, second) if verdict == _FIRST else split_conversations(second, first)
+    return split_conversations(first, second) if verdict == FIRST else split_conversations(second, first)
 
 
 _TABLES: Final = (
     _Judged(
         name="pandalm", title="two responses with votes (PandaLM: instruction, response1, response2, annotator1 …)",
-        prompt_fields=("instruction", "input", "annotator2", "annotator3"), prompt=instruction_prompt,
+        prompt_fields=("instruction", "input"), prompt=instruction_prompt, more_verdicts=("annotator2", "annotator3"),
         first="response1", second="response2", verdict="annotator1", decide=_votes,
     ),
     _Judged(
         name="llmbar", title="two outputs with a label 1 or 2 (LLMBar: input, output_1, output_2, label)",
         prompt_fields=("input",), prompt=_ask("input"),
-        first="output_1", second="output_2", verdict="label", decide=_verdict_field("label"),
+        first="output_1", second="output_2", verdict="label", decide=_verdict_field("label"), is_open=True,
     ),
     _Judged(
         name="two-responses", title="two responses with a verdict (prompt, response_1, response_2, preference)",
         prompt_fields=("prompt",), prompt=_ask("prompt"),
-        first="response_1", second="response_2", verdict="preference", decide=_verdict_field("preference"),
+        first="response_1", second="response_2", verdict="preference",
+        decide=_verdict_field("preference"), is_open=True,
     ),
     _Judged(
         name="helpsteer", title="two responses with preference_strength, below 0 for the first (HelpSteer2)",
@@ -161,7 +158,7 @@ _TABLES: Final = (
     ),
     _Judged(
         name="webgpt", title="two answers with scores (WebGPT comparisons)",
-        prompt_fields=("question", "score_1"), prompt=_ask_webgpt,
+        prompt_fields=("question",), prompt=_ask_webgpt, verdict_role=Role.SCORE, more_verdicts=("score_1",),
         first="answer_0", second="answer_1", verdict="score_0", decide=_scores,
     ),
 )  # fmt: skip
@@ -172,7 +169,7 @@ JUDGED_LAYOUTS: Final = (
         name="arena",
         kind=DatasetKind.PREFERENCE,
         title="two conversations with a winner (Chatbot Arena, MT-Bench human judgments)",
-        fields=("conversation_a", "conversation_b", "winner"),
+        columns={"conversation_a": Role.RESPONSE, "conversation_b": Role.RESPONSE, "winner": Role.VERDICT},
         matches=lambda row: all(name in row for name in ("conversation_a", "conversation_b", "winner")),
         read=_read_arena,
     ),

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from core.datasets.faults import Note
+from core.datasets.layouts.columns import CONTEXT, PREAMBLE, Role
 from core.domain.dataset_rows import DatasetKind, Text
 
 SourceRow = Mapping[str, object]
@@ -39,9 +41,22 @@ class Layout:
     """As reported in `format`."""
     kind: DatasetKind
     title: str
-    fields: tuple[str, ...]
-    """What a row of this layout uses; the rest is reported as ignored."""
+    columns: Mapping[str, Role]
+    """What a row of this layout uses, and as what; `PREAMBLE` and `CONTEXT` are used by every layout."""
     matches: Callable[[SourceRow], bool]
     """Does the row look like this layout? Cheap, and never raises."""
     read: Callable[[SourceRow], Reading]
     """Raises RowFault."""
+    source: str = ""
+    """Where the layout is documented, or which program writes it."""
+    open_verdicts: tuple[str, ...] = ()
+    """Columns of verdicts whose numbers may count from 0 or from 1: the whole file must tell."""
+
+    @cached_property
+    def roles(self) -> Mapping[str, Role]:
+        return {**CONTEXT, **PREAMBLE, **self.columns}
+
+    @cached_property
+    def fields(self) -> frozenset[str]:
+        """Names that a row of this layout uses; the rest is reported as ignored."""
+        return frozenset((*PREAMBLE, *self.columns))

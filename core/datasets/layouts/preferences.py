@@ -3,6 +3,7 @@
 from typing import Final
 
 from core.datasets.faults import Note, RowFault
+from core.datasets.layouts.columns import Role
 from core.datasets.layouts.conversations import split_conversations
 from core.datasets.layouts.implicit import read_implicit
 from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
@@ -13,6 +14,9 @@ from core.datasets.messages import read_field, read_messages, read_text, type_na
 from core.datasets.rows.context import add_context
 from core.domain.dataset_rows import DatasetKind, Message, Text
 from core.domain.issue_codes import IssueCode
+
+_QUESTIONS: Final = ("question", "query", "input", "trajectory", "problem", "context")
+"""Names of a prompt, the more telling first."""
 
 
 def has(row: SourceRow, *names: str) -> bool:
@@ -36,7 +40,7 @@ def _is_ultrafeedback(row: SourceRow) -> bool:
 
 
 def _is_orca(row: SourceRow) -> bool:
-    return has(row, "chosen", "rejected") and ("question" in row or "input" in row) and "prompt" not in row
+    return has(row, "chosen", "rejected") and "prompt" not in row and any(name in row for name in _QUESTIONS)
 
 
 def _is_transcript(row: SourceRow) -> bool:
@@ -142,7 +146,7 @@ def _read_alpaca(row: SourceRow) -> Reading:
 
 
 def _read_orca(row: SourceRow) -> Reading:
-    prompt = question_prompt(row, "question" if "question" in row else "input")
+    prompt = question_prompt(row, next((name for name in _QUESTIONS if name in row), _QUESTIONS[0]))
     return read_pair(prompt, read_text(row, "chosen"), read_text(row, "rejected"))
 
 
@@ -165,7 +169,7 @@ PREFERENCE_LAYOUTS: Final = (
         name="openai",
         kind=_KIND,
         title="OpenAI and Azure preference rows (input, preferred_output, non_preferred_output)",
-        fields=("input", "preferred_output", "non_preferred_output"),
+        columns={"input": Role.PROMPT, "preferred_output": Role.RESPONSE, "non_preferred_output": Role.RESPONSE},
         matches=lambda row: has(row, "preferred_output", "non_preferred_output"),
         read=_read_openai,
     ),
@@ -173,7 +177,7 @@ PREFERENCE_LAYOUTS: Final = (
         name="turbo-alignment",
         kind=_KIND,
         title="turbo-alignment rows (context, answer_w, answer_l)",
-        fields=("context", "answer_w", "answer_l"),
+        columns={"context": Role.PROMPT, "answer_w": Role.RESPONSE, "answer_l": Role.RESPONSE},
         matches=lambda row: has(row, "context", "answer_w", "answer_l"),
         read=_read_turbo,
     ),
@@ -181,7 +185,7 @@ PREFERENCE_LAYOUTS: Final = (
         name="message-columns",
         kind=_KIND,
         title="two whole conversations (chosen_messages, rejected_messages), as LLaMA-Factory v1 has them",
-        fields=("chosen_messages", "rejected_messages"),
+        columns={"chosen_messages": Role.RESPONSE, "rejected_messages": Role.RESPONSE},
         matches=lambda row: has(row, "chosen_messages", "rejected_messages"),
         read=_read_message_columns,
     ),
@@ -189,7 +193,7 @@ PREFERENCE_LAYOUTS: Final = (
         name="sharegpt-ranking",
         kind=_KIND,
         title="LLaMA-Factory ShareGPT ranking rows (conversations, chosen, rejected)",
-        fields=("conversations", "chosen", "rejected"),
+        columns={"conversations": Role.PROMPT, "chosen": Role.RESPONSE, "rejected": Role.RESPONSE},
         matches=lambda row: has(row, "conversations", "chosen", "rejected"),
         read=_read_sharegpt,
     ),
@@ -197,15 +201,15 @@ PREFERENCE_LAYOUTS: Final = (
         name="colossalchat",
         kind=_KIND,
         title="ColossalChat rows (context, chosen, rejected)",
-        fields=("context", "chosen", "rejected"),
-        matches=lambda row: has(row, "context", "chosen", "rejected"),
+        columns={"context": Role.PROMPT, "chosen": Role.RESPONSE, "rejected": Role.RESPONSE},
+        matches=lambda row: has(row, "chosen", "rejected") and isinstance(row.get("context"), list | dict),
         read=_read_colossalchat,
     ),
     Layout(
         name="alpaca-ranking",
         kind=_KIND,
         title="Alpaca ranking rows (instruction, input, chosen, rejected)",
-        fields=("instruction", "input", "system", "history", "chosen", "rejected"),
+        columns={"instruction": Role.PROMPT, "input": Role.PROMPT, "chosen": Role.RESPONSE, "rejected": Role.RESPONSE},
         matches=lambda row: has(row, "instruction", "chosen", "rejected"),
         read=_read_alpaca,
     ),
@@ -213,7 +217,7 @@ PREFERENCE_LAYOUTS: Final = (
         name="explicit",
         kind=_KIND,
         title="texts in prompt, chosen and rejected",
-        fields=("prompt", "chosen", "rejected"),
+        columns={"prompt": Role.PROMPT, "chosen": Role.RESPONSE, "rejected": Role.RESPONSE},
         matches=_is_explicit,
         read=read_explicit,
     ),
@@ -221,7 +225,7 @@ PREFERENCE_LAYOUTS: Final = (
         name="conversational",
         kind=_KIND,
         title="messages in prompt, chosen and rejected",
-        fields=("prompt", "chosen", "rejected"),
+        columns={"prompt": Role.PROMPT, "chosen": Role.RESPONSE, "rejected": Role.RESPONSE},
         matches=_is_conversational,
         read=read_explicit,
     ),
@@ -229,15 +233,19 @@ PREFERENCE_LAYOUTS: Final = (
         name="ultrafeedback",
         kind=_KIND,
         title="a prompt text, and whole conversations in chosen and rejected (UltraFeedback, Argilla)",
-        fields=("prompt", "chosen", "rejected"),
+        columns={"prompt": Role.PROMPT, "chosen": Role.RESPONSE, "rejected": Role.RESPONSE},
         matches=_is_ultrafeedback,
         read=_read_ultrafeedback,
     ),
     Layout(
         name="orca-pairs",
         kind=_KIND,
-        title="a question with two responses (system, question or input, chosen, rejected)",
-        fields=("system", "question", "input", "chosen", "rejected"),
+        title="a question with two responses (question, query, input, trajectory, problem, context)",
+        columns={
+            **dict.fromkeys(_QUESTIONS, Role.PROMPT),
+            "chosen": Role.RESPONSE,
+            "rejected": Role.RESPONSE,
+        },
         matches=_is_orca,
         read=_read_orca,
     ),
@@ -245,7 +253,7 @@ PREFERENCE_LAYOUTS: Final = (
         name="hh",
         kind=_KIND,
         title="Anthropic-HH transcripts in chosen and rejected",
-        fields=("chosen", "rejected"),
+        columns={"chosen": Role.RESPONSE, "rejected": Role.RESPONSE},
         matches=_is_transcript,
         read=read_transcripts,
     ),
@@ -253,7 +261,7 @@ PREFERENCE_LAYOUTS: Final = (
         name="implicit",
         kind=_KIND,
         title="whole texts in chosen and rejected, which begin with the same prompt",
-        fields=("chosen", "rejected"),
+        columns={"chosen": Role.RESPONSE, "rejected": Role.RESPONSE},
         matches=_is_implicit,
         read=read_implicit,
     ),
@@ -261,7 +269,7 @@ PREFERENCE_LAYOUTS: Final = (
         name="implicit-conversational",
         kind=_KIND,
         title="whole conversations in chosen and rejected, which begin with the same turns",
-        fields=("chosen", "rejected"),
+        columns={"chosen": Role.RESPONSE, "rejected": Role.RESPONSE},
         matches=_is_implicit_conversational,
         read=_read_implicit_conversational,
     ),
@@ -269,7 +277,11 @@ PREFERENCE_LAYOUTS: Final = (
         name="behaviour-evals",
         kind=_KIND,
         title="a question with the answers that match a behaviour or not; the matching one is chosen",
-        fields=("question", "answer_matching_behavior", "answer_not_matching_behavior"),
+        columns={
+            "question": Role.PROMPT,
+            "answer_matching_behavior": Role.RESPONSE,
+            "answer_not_matching_behavior": Role.RESPONSE,
+        },
         matches=lambda row: has(row, "question", "answer_matching_behavior", "answer_not_matching_behavior"),
         read=_read_evals,
     ),

@@ -6,9 +6,10 @@ from typing import Final
 
 from core.datasets.faults import Note, RowFault
 from core.datasets.layouts.answers import MAX_ANSWERS, Answer, pair_by_preference, pairs_by_merit, read_number
-from core.datasets.layouts.judged import read_verdict
+from core.datasets.layouts.columns import Role
 from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
 from core.datasets.layouts.prompts import instruction_prompt, question_prompt
+from core.datasets.layouts.verdicts import read_verdict
 from core.datasets.messages import read_field, read_message, read_string, read_text, type_name
 from core.domain.dataset_rows import DatasetKind, Message, Text
 from core.domain.issue_codes import IssueCode
@@ -165,7 +166,7 @@ RANKED_LAYOUTS: Final = (
         name="message-tree",
         kind=DatasetKind.PREFERENCE,
         title="trees of messages with ranked replies (OpenAssistant)",
-        fields=("prompt",),
+        columns={"prompt": Role.PROMPT},
         matches=_is_tree,
         read=_read_tree,
     ),
@@ -173,12 +174,12 @@ RANKED_LAYOUTS: Final = (
         name="pairwise-list",
         kind=DatasetKind.PREFERENCE,
         title="several predictions with a verdict per pair (FineGrainedRLHF)",
-        fields=(
-            "question",
-            "passages",
-            "preference",
-            *(f"prediction {number}" for number in range(1, MAX_ANSWERS + 1)),
-        ),
+        columns={
+            "question": Role.PROMPT,
+            "passages": Role.PROMPT,
+            "preference": Role.VERDICT,
+            **{f"prediction {number}": Role.RESPONSE for number in range(1, MAX_ANSWERS + 1)},
+        },
         matches=lambda row: all(name in row for name in ("question", "prediction 1", "prediction 2", "preference")),
         read=_read_pairwise,
     ),
@@ -186,7 +187,11 @@ RANKED_LAYOUTS: Final = (
         name="ranked-list",
         kind=DatasetKind.PREFERENCE,
         title="a list of answers with ranks or scores (UltraFeedback, Nectar …)",
-        fields=("system", "instruction", "input", *_PROMPTS, *_LISTS, *_PARALLEL_SCORES, *_PARALLEL_RANKS),
+        columns={
+            **dict.fromkeys(("instruction", "input", *_PROMPTS), Role.PROMPT),
+            **dict.fromkeys(_LISTS, Role.RESPONSE),
+            **dict.fromkeys((*_PARALLEL_SCORES, *_PARALLEL_RANKS), Role.SCORE),
+        },
         matches=_is_ranked_list,
         read=_read_ranked_list,
     ),

@@ -1,4 +1,4 @@
-"""All layouts, in the order in which a row is tried against them: the more telling first."""
+"""All layouts, and which of them a row is of."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -10,8 +10,18 @@ from core.datasets.layouts.ranked import RANKED_LAYOUTS
 from core.datasets.layouts.singles import SINGLE_LAYOUTS
 
 LAYOUTS: Final[tuple[Layout, ...]] = (*PREFERENCE_LAYOUTS, *JUDGED_LAYOUTS, *RANKED_LAYOUTS, *SINGLE_LAYOUTS)
+_TELLING: Final = frozenset(("prompt", "chosen", "rejected"))
+"""Names that are ours: a layout that leaves them out fits worse than one that leaves out others."""
 LAYOUTS_BY_NAME: Final[Mapping[str, Layout]] = {layout.name: layout for layout in LAYOUTS}
 
 
 def classify(row: SourceRow) -> Layout | None:
-    return next((layout for layout in LAYOUTS if layout.matches(row)), None)
+    """The layout that uses most of what the row has; of equals the first."""
+    return max(
+        (layout for layout in LAYOUTS if layout.matches(row)), key=lambda layout: _fit(layout, row), default=None
+    )
+
+
+def _fit(layout: Layout, row: SourceRow) -> int:
+    used = [name for name in row.keys() & layout.columns.keys() if row[name] not in (None, "", [])]
+    return len(used) + 2 * len(_TELLING.intersection(used))

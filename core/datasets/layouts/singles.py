@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from core.datasets.faults import RowFault, quoted
+from core.datasets.layouts.columns import Role
 from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
 from core.datasets.layouts.pairs import require_reply, without_prefix
 from core.datasets.layouts.prompts import instruction_prompt
@@ -111,7 +112,7 @@ SINGLE_LAYOUTS: Final = (
         name="unpaired",
         kind=DatasetKind.UNPAIRED,
         title="one response with a label (prompt, completion, label)",
-        fields=("prompt", "completion", "response", "label"),
+        columns={"prompt": Role.PROMPT, "completion": Role.RESPONSE, "response": Role.RESPONSE, "label": Role.LABEL},
         matches=lambda row: "label" in row and _has_prompt_and_response(row),
         read=_read_unpaired,
     ),
@@ -119,7 +120,7 @@ SINGLE_LAYOUTS: Final = (
         name="unpaired-messages",
         kind=DatasetKind.UNPAIRED,
         title="a conversation with a label (messages, label or kto_tag)",
-        fields=("messages", "label", "kto_tag"),
+        columns={"messages": Role.PROMPT, "label": Role.LABEL, "kto_tag": Role.LABEL},
         matches=lambda row: "messages" in row and ("label" in row or "kto_tag" in row),
         read=_read_labelled_messages,
     ),
@@ -127,7 +128,7 @@ SINGLE_LAYOUTS: Final = (
         name="unpaired-turbo-alignment",
         kind=DatasetKind.UNPAIRED,
         title="turbo-alignment rows (context, answer, is_desirable)",
-        fields=("context", "answer", "is_desirable"),
+        columns={"context": Role.PROMPT, "answer": Role.RESPONSE, "is_desirable": Role.LABEL},
         matches=lambda row: all(name in row for name in ("context", "answer", "is_desirable")),
         read=_read_turbo_kto,
     ),
@@ -135,7 +136,7 @@ SINGLE_LAYOUTS: Final = (
         name="messages",
         kind=DatasetKind.DEMONSTRATION,
         title="conversations (messages)",
-        fields=("messages",),
+        columns={"messages": Role.RESPONSE},
         matches=lambda row: isinstance(row.get("messages"), list),
         read=lambda row: _split_first_reply(_conversation(row, "messages"), "messages"),
     ),
@@ -143,7 +144,7 @@ SINGLE_LAYOUTS: Final = (
         name="sharegpt",
         kind=DatasetKind.DEMONSTRATION,
         title="ShareGPT conversations (conversations)",
-        fields=("conversations",),
+        columns={"conversations": Role.RESPONSE},
         matches=lambda row: isinstance(row.get("conversations"), list),
         read=lambda row: _split_first_reply(_conversation(row, "conversations"), "conversations"),
     ),
@@ -151,7 +152,7 @@ SINGLE_LAYOUTS: Final = (
         name="prompt-completion",
         kind=DatasetKind.DEMONSTRATION,
         title="a prompt and its response (prompt, completion or response)",
-        fields=("prompt", "completion", "response"),
+        columns={"prompt": Role.PROMPT, "completion": Role.RESPONSE, "response": Role.RESPONSE},
         matches=_has_prompt_and_response,
         read=_read_prompt_completion,
     ),
@@ -159,7 +160,13 @@ SINGLE_LAYOUTS: Final = (
         name="alpaca",
         kind=DatasetKind.DEMONSTRATION,
         title="Alpaca rows (instruction, input, output)",
-        fields=("instruction", "input", "system", "history", "output", "response"),
+        columns={
+            "instruction": Role.PROMPT,
+            "input": Role.PROMPT,
+            "context": Role.PROMPT,
+            "output": Role.RESPONSE,
+            "response": Role.RESPONSE,
+        },
         matches=lambda row: "instruction" in row and ("output" in row or "response" in row),
         read=_read_alpaca,
     ),
@@ -167,7 +174,7 @@ SINGLE_LAYOUTS: Final = (
         name="text",
         kind=DatasetKind.DEMONSTRATION,
         title="whole texts without a prompt (text)",
-        fields=("text",),
+        columns={"text": Role.RESPONSE},
         matches=lambda row: isinstance(row.get("text"), str),
         read=lambda row: Reading([Example("", read_string(row, "text"))], []),
     ),

@@ -8,16 +8,18 @@ from typing import Final, NamedTuple
 import orjson
 
 from core.datasets.faults import FileFault, Note, RowFault
+from core.datasets.layouts.columns import Role
 from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
+from core.datasets.layouts.preamble import add_preamble
 from core.datasets.layouts.registry import LAYOUTS_BY_NAME, classify
 from core.datasets.options import CheckOptions
-from core.datasets.recognition import rename_columns
 from core.datasets.rows.contents import Accepted, Contents, contents_of
 from core.datasets.rows.context import add_context, context_fields, refuse_media, refuse_placeholders
 from core.datasets.rows.fingerprints import NO_FINGERPRINTS, Fingerprints, take_fingerprints
 from core.datasets.rows.json_rows import check_shape, parse_row
 from core.datasets.rows.judgement import judge, refuse_nul
 from core.datasets.rows.plain_pairs import MARKS, are_expected, marks_in, read_plain_pair
+from core.datasets.rows.renaming import leave_out, rename_columns, tell_verdicts
 from core.datasets.rows.rendered import may_be_rendered, reread
 from core.datasets.rows.serialised import (
     NOTHING_SERIALISED,
@@ -28,6 +30,7 @@ from core.datasets.rows.serialised import (
     remarks,
 )
 from core.datasets.rows.tally import Tally
+from core.datasets.rows.told_scores import SCORE_NAMES, compare_scores
 from core.datasets.sources.batches import Batch, LineBatch, Record
 from core.datasets.sources.json_lines import line_too_long
 from core.domain.dataset_rows import DatasetKind
@@ -87,9 +90,11 @@ class RowProcessor:
         self._options = options
         self._layout = LAYOUTS_BY_NAME[layout_name]
         self._serialised = serialised
+        self._is_preference = options.kind is DatasetKind.PREFERENCE
         self._expects_plain_pairs = are_expected(options, layout_name) and not serialised
         self._max_plain_bytes = min(options.limits.max_line_bytes, options.limits.long_row_chars)
-        self._used_fields = frozenset(self._layout.fields)
+        self._used_fields = self._layout.fields
+        self._verdicts = tuple(name for name, role in self._layout.columns.items() if role is Role.VERDICT)
 
     def process(self, batch: Batch, with_sketches: bool) -> BatchResult:
         """`with_sketches`: prepare the rows for the search for near-duplicates."""
@@ -179,15 +184,31 @@ class RowProcessor:
 
     def _read(self, record: Record, tally: Tally) -> Reading:
         row = self._row(record)
-        tally.note_fields(row, self._used_fields | context_fields(row))
-        tally.note_message_keys(row, self._used_fields)
+        self._account(row, record.line, tally)
         if not self._used_fields.issuperset(row):
             refuse_media(row, self._used_fields)
         try:
-            return add_context(row, self._layout.read(row))
+            return self._completed(row, self._layout.read(row))
         except RowFault:
             self._refuse_other_layout(row, record.line)
             raise
+
+    def _account(self, row: SourceRow, line: int, tally: Tally) -> None:
+        used = self._used_fields
+        tally.note_message_keys(row, used)
+        if self._verdicts:
+            tally.account.note_verdicts(row, self._verdicts)
+        if not used.issuperset(row):
+            used = used | context_fields(row)
+            tally.note_fields(row, used)
+            tally.account.note_unused(row, line, used | SCORE_NAMES if self._is_preference else used)
+
+    def _completed(self, row: SourceRow, reading: Reading) -> Reading:
+        """With what stands in columns of its own, whatever the layout."""
+        reading = add_context(row, add_preamble(row, reading, self._layout.roles))
+        if self._is_preference and not SCORE_NAMES.isdisjoint(row):
+            return compare_scores(row, reading, self._options.ties)
+        return reading
 
     def _row(self, record: Record) -> SourceRow:
         value, limits = record.value, self._options.limits
@@ -202,7 +223,10 @@ class RowProcessor:
 
     def _named(self, row: SourceRow) -> SourceRow:
         """Under our names, with what is written as text read."""
-        return deserialise(rename_columns(row, self._options.columns), self._serialised, self._options.limits)
+        options = self._options
+        named = rename_columns(leave_out(row, options.ignore), options.columns)
+        found = deserialise(named, self._serialised, options.limits)
+        return tell_verdicts(found, self._verdicts, options.values)
 
     def _refuse_other_layout(self, row: SourceRow, line: int) -> None:
         """A row that is whole in another layout is no malformed row, but another file's: dropping it would be a loss.

@@ -9,6 +9,7 @@ from typing import Final, TypeGuard
 from core.datasets.layouts.layout import SourceRow
 from core.datasets.message_fields import READ_KEYS
 from core.datasets.result import LengthStatistics, PairStatistics, Statistics
+from core.datasets.rows.account import Account
 from core.datasets.rows.contents import Accepted, Contents
 from core.datasets.rows.languages import language_of, script_of
 from core.domain.dataset_rows import DatasetKind
@@ -47,6 +48,7 @@ class Tally:
     """Responses that have a backslash before an n, as an export that escapes line breaks leaves it."""
     has_line_breaks: bool = False
     """Does any response have one?"""
+    account: Account = field(default_factory=Account)
 
     def note_fields(self, row: SourceRow, used: frozenset[str]) -> None:
         """Remember fields that the layout does not read."""
@@ -107,6 +109,7 @@ class Tally:
             getattr(self, name).update(getattr(other, name))
         self.num_escaped += other.num_escaped
         self.has_line_breaks = self.has_line_breaks or other.has_line_breaks
+        self.account.merge(other.account)
 
     def may_be_escaped(self) -> bool:
         """Many responses spell line breaks out, and none has one."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from core.datasets.faults import FileFault, Note
+from core.datasets.layouts.columns import MEANINGFUL_NAMES
 from core.datasets.options import CheckOptions, Limits
 from core.datasets.recognition import KNOWN_FIELDS
 from core.datasets.sources.batches import Batch
@@ -26,7 +27,7 @@ class Source:
         self._limits = limits
         self.notes: list[Note] = []
         """Remarks on the file as a whole, known once its batches are asked for."""
-        self._wanted = {*KNOWN_FIELDS, *columns.values()}
+        self._wanted = {*KNOWN_FIELDS, *MEANINGFUL_NAMES, *columns.values()}
         self._delimiter: str | None = None
         begin = stream.head.lstrip(b" \t\r\n")
         if stream.is_parquet:

@@ -1,7 +1,7 @@
 """Taking an upload in: quota, known files, the check, rows and report in the store."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +40,9 @@ class Upload:
     kind: DatasetKind = DatasetKind.PREFERENCE
     format: str = "auto"
     columns: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
+    ignore: Sequence[str] = ()
+    ties: Literal["keep", "drop"] = "keep"
     on_error: Literal["reject", "skip"] = "reject"
     content_encoding: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
@@ -112,6 +115,9 @@ def option_fields(upload: Upload) -> dict[str, Any]:
         "kind": upload.kind.value,
         "format": upload.format,
         "columns": dict(upload.columns),
+        "values": dict(upload.values),
+        "ignore": list(upload.ignore),
+        "ties": upload.ties,
         "on_error": upload.on_error,
         "content_encoding": upload.content_encoding,
         "filename": upload.filename,

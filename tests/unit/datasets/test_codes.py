@@ -14,6 +14,7 @@ from core.domain.issue_codes import ISSUE_KINDS, Effect, IssueCode
 from .conftest import Check, jsonl
 
 PAIR = {"prompt": "Which colour?", "chosen": "Blue, of course.", "rejected": "No idea."}
+VERDICT = {"prompt": "Which colour?", "response_1": "No idea.", "response_2": "Blue, of course."}
 SMALL = Limits(max_bytes=100_000, max_line_bytes=1_000, max_rows=100, ratio_free_bytes=1_000, max_near_duplicate_rows=5)
 
 
@@ -75,6 +76,8 @@ CASES: dict[str, tuple[Content, dict[str, Any]]] = {
     "wrong-column-names": ([{"Prompt": "a", "Chosen": "b", "Rejected": "c"}], {}),
     "missing-column": ([PAIR], {"columns": {"prompt": "question"}}),
     "mixed-formats": ([PAIR, hh(f"{TURN} a", f"{TURN} b")], {}),
+    "verdict-unclear": ([VERDICT | {"preference": n} for n in (0, 1)], {}),
+    "field-to-decide": ([PAIR | {"winner": n} for n in ("a", "b")], {}),
     "too-many-bad-rows": (b"no\n" * 10_001, {}),
     "no-usable-row": ([{**PAIR, "rejected": PAIR["chosen"]}], {}),
     "invalid-json": (jsonl([PAIR]) + b"{'a': 1}\n", {}),
@@ -113,6 +116,7 @@ CASES: dict[str, tuple[Content, dict[str, Any]]] = {
     "different-prompts": ([hh("\n\nHuman: A\n\nAssistant: a", "\n\nHuman: B\n\nAssistant: b")], {}),
     "no-common-prompt": ([hh("one", "two")], {}),
     "invalid-label": ([{"prompt": "a", "completion": "b", "label": "maybe"}], {"kind": "unpaired"}),
+    "scores-disagree": ([PAIR, PAIR | {"score_chosen": 1, "score_rejected": "2"}], {}),
     "too-many-answers": ([{"prompt": "a", "responses": list("abcdefghijklmnopq"), "scores": list(range(17))}], {}),
     "wrong-cell-count": (b"prompt,chosen,rejected\na,b,c\na,b\n", {}),
     "invalid-cell": ([{**PAIR, "prompt": json.dumps(USER)}, {**PAIR, "prompt": json.dumps(USER)[:-5]}], {}),
@@ -157,6 +161,9 @@ CASES: dict[str, tuple[Content, dict[str, Any]]] = {
         ],
         {},
     ),
+    "meaningful-field-ignored": ([PAIR | {"context": "a"}], {}),
+    "score-tie": ([PAIR | {"score_chosen": 2, "score_rejected": 2.0}], {}),
+    "one-verdict-only": ([VERDICT | {"preference": "b", "prompt": n} for n in "xy"], {}),
     "duplicate-row": ([PAIR, PAIR], {}),
     "near-duplicate-row": (
         [{name: f"{name} {LONG} {end}." for name in PAIR} for end in ("first", "last")],

@@ -97,7 +97,7 @@ CASES: dict[str, tuple[Row, list[Row]]] = {
         },
         [PAIR],
     ),
-    "llmbar": ({"input": ASKED, "output_1": GOOD, "output_2": BAD, "label": 1}, [PAIR]),
+    "llmbar": ({"input": ASKED, "output_1": GOOD, "output_2": BAD, "label": "a"}, [PAIR]),
     "two-responses": ({"prompt": ASKED, "response_1": BAD, "response_2": GOOD, "preference": "b"}, [PAIR]),
     "helpsteer": ({"prompt": ASKED, "response_1": GOOD, "response_2": BAD, "preference_strength": -2}, [PAIR]),
     "helpsteer3": (

@@ -1,0 +1,79 @@
+"""What a column is: declared by each layout for those it reads, and told by its name for those it does not."""
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import lru_cache
+from typing import Final
+
+
+class Role(StrEnum):
+    PROMPT = "prompt"
+    """The question, or a part of it."""
+    RESPONSE = "response"
+    VERDICT = "verdict"
+    """Which of the responses is better."""
+    SCORE = "score"
+    """How good a response is: a rank, a rating, a reward."""
+    SYSTEM = "system"
+    HISTORY = "history"
+    """Earlier turns, before the prompt."""
+    TOOLS = "tools"
+    LABEL = "label"
+    """Is the response desirable?"""
+    WEIGHT = "weight"
+    PROVENANCE = "provenance"
+    """Where the row comes from, and when."""
+
+
+PREAMBLE: Final[Mapping[str, Role]] = {
+    "system": Role.SYSTEM,
+    "system_prompt": Role.SYSTEM,
+    "system_message": Role.SYSTEM,
+    "system_instruction": Role.SYSTEM,
+    "history": Role.HISTORY,
+}
+"""Columns that every layout puts before its prompt, unless it declares them as something else."""
+CONTEXT: Final[Mapping[str, Role]] = {"tools": Role.TOOLS, "functions": Role.TOOLS, "documents": Role.TOOLS}
+"""Columns that every layout gives to the chat template; see `rows.context`."""
+SCORE_PAIRS: Final = (
+    ("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"),
+    ("chosen-rating", "rejected-rating"), ("chosen_rating", "rejected_rating"),
+    ("rating_chosen", "rating_rejected"), ("chosen_reward", "rejected_reward"),
+    ("reward_chosen", "reward_rejected"), ("chosen_avg_rating", "rejected_avg_rating"),
+)  # fmt: skip
+"""Scores of the two sides of a pair, which may contradict it."""
+
+_ROLES: Final[Mapping[Role, str]] = {
+    Role.SYSTEM: "system systemprompt systemmessage systeminstruction",
+    Role.HISTORY: "history chathistory dialoguehistory conversationhistory previousturns",
+    Role.PROMPT: "prompt instruction question query input context passage passages trajectory initialreasonsteps "
+    "prefix documents post article background evidence knowledge problem userprompt usermessage",
+    Role.VERDICT: "preference preferences winner winnermodela winnermodelb winnertie verdict betterresponse "
+    "betterresponseid choice preferred label labels humanpreference overallpreference preferencestrength vote better "
+    "betteranswer tie",
+    Role.LABEL: "ktotag tag issafe isdesirable desirable isgood",
+    Role.RESPONSE: "chosen rejected chosenresponse rejectedresponse chosenmessages rejectedmessages rejectedanswer "
+    "response completion output answerw answerl nonpreferredoutput preferredoutput",
+    Role.SCORE: "score scores rating ratings reward rewards rank ranks ranking rankings margin scorechosen "
+    "scorerejected chosenscore rejectedscore chosenrating rejectedrating",
+    Role.WEIGHT: "weight weights sampleweight lossweight",
+}
+_MEANINGS: Final = {name: role for role, names in _ROLES.items() for name in names.split()}
+_SEPARATORS = re.compile(r"[\s_.\-]+")
+
+
+@lru_cache(4096)
+def meaning_of(name: str) -> Role | None:
+    """What a column of that name is for in most files, however it is spelt; None for a name that says nothing."""
+    return _MEANINGS.get(_SEPARATORS.sub("", name).lower())
+
+
+MEANINGFUL_NAMES: Final = frozenset(
+    (
+        *PREAMBLE, *(name for pair in SCORE_PAIRS for name in pair),
+        "prompt", "instruction", "question", "query", "input", "context", "trajectory", "initial_reason_steps",
+        "preference", "winner", "label", "labels", "choice", "better_response_id", "status",
+    )
+)  # fmt: skip
+"""Names to be read from a file even where no layout uses them."""

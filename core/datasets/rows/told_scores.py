@@ -1,0 +1,38 @@
+"""Scores that a file gives beside a chosen and a rejected response: do they agree with the pair?"""
+
+from typing import Final, Literal
+
+from core.datasets.faults import Note, RowFault
+from core.datasets.layouts.answers import finite_number
+from core.datasets.layouts.columns import SCORE_PAIRS
+from core.datasets.layouts.layout import Reading, SourceRow
+from core.domain.issue_codes import IssueCode
+
+SCORE_NAMES: Final = frozenset((*(name for pair in SCORE_PAIRS for name in pair), "status"))
+
+
+def compare_scores(row: SourceRow, reading: Reading, ties: Literal["keep", "drop"]) -> Reading:
+    """The reading, with a remark where the two scores are equal; set aside where `ties` are to be dropped.
+
+    Raises:
+        RowFault: the rejected response has the better score.
+    """
+    names = next((pair for pair in SCORE_PAIRS if pair[0] in row and pair[1] in row), None)
+    numbers = [finite_number(row[name]) for name in names] if names else []
+    is_tie = str(row.get("status", "")).strip().lower() == "tie"
+    if names and None not in numbers:
+        chosen, rejected = float(numbers[0] or 0), float(numbers[1] or 0)
+        if chosen < rejected:
+            raise RowFault(
+                IssueCode.SCORES_DISAGREE,
+                f"'{names[1]}' is {rejected:g} and '{names[0]}' {chosen:g}: by its own scores the pair is reversed. "
+                f'Correct it, or send ignore=["{names[0]}", "{names[1]}"].',
+                f"/{names[1]}",
+            )
+        is_tie |= chosen == rejected
+    if not is_tie:
+        return reading
+    if ties == "drop":
+        return Reading([], [Note(IssueCode.TIE, "The file's own scores of the two responses are equal.")])
+    detail = "The file's own scores of the two responses are equal; the pair is kept, unless you send ties=drop."
+    return Reading(reading.examples, [*reading.notes, Note(IssueCode.SCORE_TIE, detail)])
