@@ -105,6 +105,8 @@ ACCEPTED = {
 }
 """File -> rows accepted, where the collection leaves it to us, or where the row in question is kept."""
 WARNED = {
+    "ok-special-tokens-in-text.jsonl": "rendered-text",
+    "ok-extra-keys.jsonl": "meaningful-field-ignored",
     "ok-hh-two-assistant-turns.jsonl": "turn-marker-in-response",
     "long-text-400kb-row.jsonl": "long-row",
     "row-identical.jsonl": "identical-pair",
