@@ -76,11 +76,18 @@ endef
 test-exports: venv .venv-exports/.installed ## live export to a real MLflow server, and to W&B's client offline
 	@PYTHONPATH=$(CURDIR) .venv-exports/bin/python -m pytest tests/integration/test_live_export.py
 
+.venv-writers/.installed: tests/integration/requirements-writers.txt $(VENV)/.installed
+	$(beside)
+
+.PHONY: test-writers
+test-writers: venv .venv-writers/.installed ## files as pandas, polars, DuckDB, datasets, Spark, sqlite3, jq and psql write them
+	@PYTHONPATH=$(CURDIR) .venv-writers/bin/python -m pytest tests/integration/test_writers.py
+
 bench-datasets: venv ## 1 GiB of pairs from upload to report, its memory, and bombs; the result goes to benchmarks/results
 	@$(BIN)/python benchmarks/bench_datasets.py
 
 clean: ## remove what was built, but not data and models
-	rm -rf $(VENV) .venv-trl .venv-exports .venv-tools build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-trl .venv-exports .venv-writers .venv-tools build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 .PHONY: secrets test-compose
 secrets: ## random secrets for docker compose, once
