@@ -23,6 +23,7 @@ from api.docs.openapi import UPLOAD_BODY, binary, problems
 from api.http.downloads import Download, file_response
 from api.http.idempotent import Created, CreatingRequest, answer_once, creating
 from api.http.strict_route import RAW_BODY, StrictRoute
+from api.http.template_kwargs import parse_template_kwargs
 from api.schemas.base import Page
 from api.schemas.datasets import Dataset, DatasetOptions, DatasetRow, Issue, TokenStatistics
 from api.uploads.options import parse_options
@@ -55,6 +56,11 @@ BaseModelParam = Annotated[str | None, BASE_MODEL]
 DEFAULT_MAX_LENGTH = 1024
 MaxLengthParam = Annotated[
     int, Query(ge=1, le=2**20, description="The job's `max_length`, in tokens, which rows are compared with.")
+]
+
+TemplateKwargsParam = Annotated[
+    str | None,
+    Query(max_length=4096, description="The job's `chat_template_kwargs`, as a JSON object."),
 ]
 
 router = APIRouter(tags=["datasets"], route_class=StrictRoute, dependencies=NEEDS_KEY)
@@ -127,14 +133,14 @@ def list_rows(
     *,
     base_model: BaseModelParam = None,
     max_length: MaxLengthParam = DEFAULT_MAX_LENGTH,
+    chat_template_kwargs: TemplateKwargsParam = None,
 ) -> Page[DatasetRow]:
     """The rows as jobs will read them, in the order of the file; with `base_model` also as that model sees them."""
     if base_model is None:
         page = datasets.list_rows(backend, caller.project_id, dataset_id, limit=limit, cursor=cursor)
     else:
-        page = previews.preview_rows(
-            backend, caller.project_id, dataset_id, base_model, max_length=max_length, limit=limit, cursor=cursor
-        )
+        seen_by = _seen_by(base_model, max_length, chat_template_kwargs)
+        page = previews.preview_rows(backend, caller.project_id, dataset_id, seen_by, limit=limit, cursor=cursor)
     return Page[DatasetRow].model_validate(page)
 
 
@@ -145,9 +151,11 @@ def get_token_statistics(
     caller: CallerDep,
     base_model: Annotated[str, BASE_MODEL],
     max_length: MaxLengthParam = DEFAULT_MAX_LENGTH,
+    chat_template_kwargs: TemplateKwargsParam = None,
 ) -> TokenStatistics:
-    """How long the rows are in tokens of a base model, and how many a job would set aside as too long."""
-    found = previews.token_statistics(backend, caller.project_id, dataset_id, base_model, max_length=max_length)
+    """How long the rows are in tokens of a base model, and how many a job would set aside, and why."""
+    seen_by = _seen_by(base_model, max_length, chat_template_kwargs)
+    found = previews.token_statistics(backend, caller.project_id, dataset_id, seen_by)
     return TokenStatistics.model_validate(found)
 
 
@@ -173,6 +181,11 @@ def get_content(dataset_id: DatasetId, request: Request, backend: BackendDep, ca
 def delete_dataset(dataset_id: DatasetId, backend: BackendDep, caller: CallerDep) -> None:
     """Delete a data set that no live job uses."""
     datasets.delete(backend, caller.project_id, dataset_id)
+
+
+def _seen_by(base_model: str, max_length: int, template_kwargs: str | None) -> previews.SeenBy:
+    given = parse_template_kwargs(template_kwargs) if template_kwargs else {}
+    return previews.SeenBy(base_model=base_model, max_length=max_length, template_kwargs=given)
 
 
 def _create(

@@ -10,10 +10,12 @@ from api.docs.openapi import METADATA_FILTER, Responses, problems
 from api.http.idempotent import Created, answer_once, creating
 from api.http.strict_route import OPEN_QUERY, StrictRoute
 from api.schemas.base import Page
+from api.schemas.datasets import TokenStatistics
 from api.schemas.jobs import Job, JobPatch, JobPreview
 from core.domain.job_queries import JobFilter
 from core.domain.job_spec import JobRequest
 from core.domain.job_state import JobStatus
+from core.services.datasets import previews
 from core.services.jobs import jobs, repeats, steering
 from core.services.views import JobChange, JobView
 
@@ -44,8 +46,14 @@ def submit_job(
 
 @router.post("/jobs/preview", responses=problems(400, 413, 415, 422, 503))
 def preview_job(body: JobRequest, backend: BackendDep, caller: CallerDep) -> JobPreview:
-    """Check a job and show its resolved numbers, without queuing it."""
-    return JobPreview(spec=jobs.preview(backend, caller.project_id, body).model_dump(mode="json"))
+    """Check a job and show its resolved numbers and what it would set aside, without queuing it."""
+    spec = jobs.preview(backend, caller.project_id, body)
+    seen_by = previews.SeenBy(
+        base_model=spec.base_model, max_length=spec.max_length, template_kwargs=spec.chat_template_kwargs
+    )
+    found = previews.find_token_statistics(backend, caller.project_id, spec.dataset_id, seen_by)
+    rows = TokenStatistics.model_validate(found) if found else None
+    return JobPreview(spec=spec.model_dump(mode="json"), rows=rows)
 
 
 @router.get("/jobs", responses=problems(422, 503), openapi_extra={OPEN_QUERY: [METADATA_PREFIX], **METADATA_FILTER})

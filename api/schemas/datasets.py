@@ -9,6 +9,7 @@ from api.schemas.base import Answer, Id
 from core.domain.dataset_rows import DatasetKind
 from core.domain.job_spec import Metadata, Name, Payload
 from core.domain.json_numbers import WHOLE
+from core.domain.set_aside import SetAsideReason
 
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -116,8 +117,17 @@ class PartialReport(Answer):
 
 
 class Message(Answer):
+    """Of the fields, those that the message has are there."""
+
     role: Literal["system", "user", "assistant", "tool"] = Field(description="Who speaks.")
-    content: str = Field(description="The text.")
+    content: str = Field(description="The text; empty where the message is nothing but calls.")
+    reasoning_content: str = Field("", description="What the assistant thinks before it answers.")
+    tool_calls: list[dict[str, Any]] = Field(
+        default_factory=list, description="Calls: `{id, type, function: {name, arguments}}`, arguments an object."
+    )
+    tool_call_id: str = Field("", description="Of a `tool` message: the call that it answers.")
+    name: str = Field("", description="Of the tool, or of who speaks.")
+    train: bool = Field(True, description="false: the turn is context only, no loss is taken on it.")
 
 
 Text = str | list[Message]
@@ -137,7 +147,9 @@ class RowPreview(Answer):
 
     num_tokens: int | None = Field(description="Of prompt and longest response; null where it cannot be encoded.")
     fits: bool = Field(description="Is it within `max_length`? A job sets a longer row aside, never cuts it.")
-    problem: str | None = Field(description="Why the base model cannot take the row.")
+    fits_context: bool = Field(False, description="Is it within the base model's context length?")
+    set_aside: SetAsideReason | None = Field(None, description="Why a job sets the row aside; null: it is trained on.")
+    problem: str | None = Field(description="In words, why the base model cannot take the row, or learns nothing.")
     texts: dict[str, PreviewedText] = Field(description="By field: `prompt` and the responses.")
 
 
@@ -151,6 +163,12 @@ class TokenLengths(Answer):
     max: int = Field(description="Tokens.")
 
 
+class RowProblem(Answer):
+    detail: str = Field(description="Why the base model cannot take rows.")
+    num_rows: int = Field(description="Of the rows looked at.")
+    line: int = Field(description="The first of them.")
+
+
 class TokenStatistics(Answer):
     """Lengths in tokens of one base model."""
 
@@ -158,8 +176,14 @@ class TokenStatistics(Answer):
     max_length: int = Field(description="As asked for: the job's setting.")
     is_exact: bool = Field(description="All rows were looked at; else 16 stretches of the file, evenly spread.")
     num_rows: int = Field(description="Rows looked at.")
-    num_over_max_length: int = Field(description="Of those, rows that a job sets aside.")
-    num_unencodable: int = Field(description="Of those, rows that the base model cannot take.")
+    num_over_max_length: int = Field(description="Of those, rows that a job sets aside as too long.")
+    context_length: int | None = Field(description="Of the base model, in tokens; null where it names no limit.")
+    num_over_context: int = Field(description="Of the rows looked at, those longer than `context_length`.")
+    num_equal_once_rendered: int = Field(
+        description="Of them, pairs that a job sets aside: chosen and rejected are the same tokens."
+    )
+    num_unencodable: int = Field(description="Of them, rows that a job sets aside: the base model cannot take them.")
+    problems: list[RowProblem] = Field(description="Why it cannot, the most frequent first; at most 5.")
     share_over_max_length: float = Field(description="`num_over_max_length` over `num_rows`.")
     lengths: dict[str, TokenLengths] = Field(
         description="By field; `row` is prompt and longest response, what `max_length` is compared with."
@@ -175,6 +199,8 @@ class DatasetRow(Answer):
     rejected: Text = Field("", description="`preference`: the worse response.")
     response: Text = Field("", description="`demonstration` and `unpaired`: the response.")
     label: bool = Field(False, description="`unpaired`: is the response desirable?")
+    tools: list[dict[str, Any]] = Field(default_factory=list, description="Functions that may be called, if any.")
+    documents: list[dict[str, Any]] = Field(default_factory=list, description="Documents to answer from, if any.")
     preview: RowPreview | None = Field(None, description="With `base_model`: what that model sees.")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.base import Answer, Id
+from api.schemas.datasets import TokenStatistics
 from core.domain.failure_codes import FailureCode
 from core.domain.job_spec import Metadata, Name, Priority
 from core.domain.job_state import Desired, JobStatus, Stage
@@ -86,3 +87,7 @@ class JobPreview(Answer):
     """What a job would be, if it were submitted now."""
 
     spec: dict[str, Any] = Field(description="As `spec` of a job that is queued.")
+    rows: TokenStatistics | None = Field(
+        description="What the base model sees of the data set's rows, as GET /datasets/{id}/tokens says it; null where "
+        "this machine does not have the base model's tokenizer, or cannot use it."
+    )

@@ -1,5 +1,6 @@
 """`preftune datasets …`."""
 
+import json
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -131,6 +132,33 @@ def show(dataset_id: str, url: Url = None) -> None:
     print_json({key: value for key, value in dataset.items() if key != "report"})
     print_report(dataset["report"])
     print_statistics(dataset["report"].get("statistics", {}))
+
+
+@app.command()
+def tokens(
+    dataset_id: str,
+    base_model: Annotated[str, typer.Argument(help="A name from `preftune models list`, or a job.")],
+    max_length: Annotated[int | None, typer.Option(help="The job's max_length; default 1024.")] = None,
+    chat_template_kwargs: Annotated[
+        str | None, typer.Option(help='The job\'s, as JSON: {"enable_thinking": false}')
+    ] = None,
+    url: Url = None,
+) -> None:
+    """How long the rows are in a base model's tokens, and how many a job would set aside, and why, as JSON."""
+    kwargs = _json_object(chat_template_kwargs)
+    with connected(url) as client:
+        found = client.datasets.tokens(dataset_id, base_model, max_length=max_length, chat_template_kwargs=kwargs)
+    print_json(found)
+
+
+def _json_object(text: str | None) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text) if text else None
+    except ValueError:
+        fail('--chat-template-kwargs takes a JSON object, such as {"enable_thinking": false}', code=2)
+    if value is not None and not isinstance(value, dict):
+        fail('--chat-template-kwargs takes a JSON object, such as {"enable_thinking": false}', code=2)
+    return value
 
 
 @app.command()

@@ -94,19 +94,35 @@ class Datasets:
         *,
         base_model: str | None = None,
         max_length: int | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
         limit: int | None = None,
         cursor: str | None = None,
     ) -> dict[str, Any]:
         """A page of the rows as jobs read them; with `base_model` also as that model sees them."""
         page: dict[str, Any] = self._transport.get(
-            f"/datasets/{dataset_id}/rows", base_model=base_model, max_length=max_length, limit=limit, cursor=cursor
+            f"/datasets/{dataset_id}/rows",
+            base_model=base_model,
+            max_length=max_length,
+            chat_template_kwargs=_as_json(chat_template_kwargs),
+            limit=limit,
+            cursor=cursor,
         )
         return page
 
-    def tokens(self, dataset_id: str, base_model: str, *, max_length: int | None = None) -> dict[str, Any]:
-        """How long the rows are in tokens of that base model, and the share over `max_length`."""
+    def tokens(
+        self,
+        dataset_id: str,
+        base_model: str,
+        *,
+        max_length: int | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """How long the rows are in tokens of that base model, and how many a job would set aside, and why."""
         statistics: dict[str, Any] = self._transport.get(
-            f"/datasets/{dataset_id}/tokens", base_model=base_model, max_length=max_length
+            f"/datasets/{dataset_id}/tokens",
+            base_model=base_model,
+            max_length=max_length,
+            chat_template_kwargs=_as_json(chat_template_kwargs),
         )
         return statistics
 
@@ -117,6 +133,10 @@ class Datasets:
 
     def delete(self, dataset_id: str) -> None:
         self._transport.delete(f"/datasets/{dataset_id}")
+
+
+def _as_json(value: dict[str, Any] | None) -> str | None:
+    return json.dumps(value) if value else None
 
 
 def _chunks(path: Path, on_progress: Callable[[int], None] | None) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ CHECKPOINT_UNUSABLE = "checkpoint_unusable"
 SLOW_PRECISION = "slow_precision"
 """bf16 was asked for on a device that computes it slower than fp32."""
 PAIRS_SET_ASIDE = "pairs_set_aside"
-"""Rows that do not fit into `max_length`."""
+"""Rows that are too long, equal once rendered, or not for this base model: how many of each."""
 
 SHARED_PROMPTS = "shared_prompts"
 """Prompts of the validation data set that are trained on."""

@@ -8,7 +8,16 @@ resume on another machine takes the same steps.
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StringConstraints,
+    model_validator,
+)
 
 from core.domain import presets
 from core.domain.json_numbers import REAL, WHOLE
@@ -28,6 +37,9 @@ ValidationMetric = Literal["loss", "rewards/accuracies", "rewards/margins"]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
 MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=32)]
+TemplateValue = StrictBool | StrictInt | StrictFloat | MetadataValue
+TemplateKwargs = Annotated[dict[MetadataKey, TemplateValue], Field(max_length=16)]
+"""Variables of a chat template."""
 SamplePrompt = Annotated[str, StringConstraints(min_length=1, max_length=8192, pattern=r"^[^\x00]*$")]
 
 
@@ -143,6 +155,10 @@ class JobRequest(Payload):
     )
     sample_prompts: Annotated[list[SamplePrompt], Field(max_length=16)] = Field(
         default_factory=list, description="Answered before and after, greedily."
+    )
+    chat_template_kwargs: TemplateKwargs = Field(
+        default_factory=dict,
+        description='Variables of the base model\'s chat template, such as `{"enable_thinking": false}`.',
     )
     exclude_lines: Lines = Field(default_factory=list, description="Lines of the data set that are left out.")
     swap_lines: Lines = Field(default_factory=list, description="Lines whose pair is turned round (or its label).")

@@ -54,7 +54,13 @@ class TokenStatisticsView:
     num_rows: int
     """Looked at."""
     num_over_max_length: int
+    context_length: int | None
+    """Of the base model."""
+    num_over_context: int
+    num_equal_once_rendered: int
     num_unencodable: int
+    problems: list[dict[str, Any]]
+    """Why rows are not encodable: `detail`, `num_rows` and the first `line`, the most frequent first."""
     share_over_max_length: float
     lengths: dict[str, Any]
 

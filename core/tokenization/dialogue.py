@@ -15,6 +15,7 @@ from core.tokenization.template_features import NO_CONTEXT
 _PROBE = "\ue0047301946825\ue005"
 """An answer that no template treats specially, to see what is written around one."""
 MAX_FRAMES = 8
+_REASONING_SWITCHES = ("enable_thinking", "thinking")
 _CHANGES_PROMPT = "changes the prompt once it is answered."
 _OPENS_REASONING = re.compile(r"<think(?:ing)?>\s*\Z")
 _CLOSES_REASONING = re.compile(r"</think(?:ing)?>")
@@ -52,6 +53,7 @@ class Dialogue:
         self._control = control_pattern
         self._frames: list[_Frame] = []
         """Those seen so far, so that a row costs one rendering less."""
+        self._advice: str | None = None
 
     def render_prompt(self, prompt: Sequence[Message], context: RowContext = NO_CONTEXT) -> str:
         """What generation starts from. Raises ChatTemplateRefused, UnencodableRow."""
@@ -162,7 +164,24 @@ class Dialogue:
             return _Frame(lead=lead, tail=tail)
         if before.startswith(head) and _OPENS_REASONING.fullmatch(before, len(head)):
             return _Frame(lead="", tail=tail)
-        raise UnencodableRow(f"The base model's chat template {_CHANGES_PROMPT}")
+        raise UnencodableRow(f"The base model's chat template {_CHANGES_PROMPT}{self._way_out()}")
+
+    def _way_out(self) -> str:
+        """What makes the template take ordinary answers, where it reads a switch for its reasoning; tried out once."""
+        if self._advice is None:
+            self._advice = next(filter(None, map(self._try_switch, _REASONING_SWITCHES)), "")
+        return self._advice
+
+    def _try_switch(self, name: str) -> str:
+        if name not in self._template.variables or name in self._template.kwargs:
+            return ""
+        switched = Dialogue(self._template.with_kwargs({name: False}), self._control)
+        question: list[Message] = [{"role": "user", "content": "1"}]
+        try:
+            switched.split_response(question, switched.render_prompt(question), [{"role": "assistant", "content": "2"}])
+        except (UnencodableRow, UnusableChatTemplate):
+            return ""
+        return f' Send chat_template_kwargs {{"{name}": false}}.'
 
     def _reasoned_answer(self, frame: _Frame, content: str, before: str) -> tuple[str, bool]:
         """For templates of reasoning models, which open the reasoning in the prompt or leave it out of the history:
@@ -176,7 +195,7 @@ class Dialogue:
         if is_opened:
             raise UnencodableRow(
                 "This base model's prompt opens its reasoning (`<think>`), so a response must hold the reasoning, "
-                "`</think>` and then the answer."
+                f"`</think>` and then the answer.{self._way_out()}"
             )
         raise UnencodableRow("The base model's chat template changes the response, so it cannot be trained on.")
 

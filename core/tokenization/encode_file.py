@@ -13,13 +13,16 @@ import subprocess
 import sys
 import time
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from core.domain import encoded_format
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import DomainError
+from core.domain.set_aside import SetAsideReason, describe
 from core.tokenization.encode_part import (
     MAX_SET_ASIDE_KEPT,
     OUTCOME_FILE,
@@ -65,6 +68,8 @@ class EncodeSummary:
     """Rows that are not encoded: too long, or not fit for this base model."""
     set_aside: list[SetAside]
     """The first `MAX_SET_ASIDE_KEPT`."""
+    set_aside_counts: dict[str, int]
+    """All of them, by `SetAsideReason`."""
 
 
 def encode_file(
@@ -76,8 +81,11 @@ def encode_file(
     max_length: int,
     on_progress: RowProgress | None = None,
     num_processes: int | None = None,
+    keeps_equal: bool = False,
 ) -> EncodeSummary:
     """Encodes every row of at most `max_length` tokens into `directory`; a longer one is set aside, never cut.
+
+    So is a pair whose sides are the same tokens, unless `keeps_equal` says that it is only to be scored.
 
     `directory` is made, and holds the finished layout once `meta.json` is in it. `num_processes` defaults to what the
     file's size and this machine's cores are worth.
@@ -93,35 +101,36 @@ def encode_file(
     work = directory / ".parts"
     shutil.rmtree(work, ignore_errors=True)
     try:
-        jobs = _plan(rows, tokenizer, work, kind, max_length, num_processes)
+        whole = PartJob(
+            model_dir=str(tokenizer.model_dir),
+            now=tokenizer.now.isoformat(),
+            template_kwargs=dict(tokenizer.template_kwargs),
+            rows=str(rows),
+            kind=kind.value,
+            max_length=max_length,
+            keeps_equal=keeps_equal,
+            start=0,
+            end=rows.stat().st_size,
+            directory=str(work),
+        )
+        jobs = _split(whole, num_processes)
         outcomes = [encode_part(tokenizer, jobs[0], show)] if len(jobs) == 1 else _encode_in_processes(jobs, show)
         return _join(jobs, outcomes, directory, kind)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _plan(  # the arguments of `encode_file`
-    rows: Path, tokenizer: PairTokenizer, work: Path, kind: DatasetKind, max_length: int, num_processes: int | None
-) -> list[PartJob]:
-    size = rows.stat().st_size
+def _split(whole: PartJob, num_processes: int | None) -> list[PartJob]:
+    """Parts of about the same size, each with a directory of its own."""
+    size = whole.end
     worth = min(len(os.sched_getaffinity(0)), 1 + size // BYTES_PER_PROCESS, MAX_PROCESSES)
     count = max(1, num_processes or worth)
     jobs = []
     for part in range(count):
-        directory = work / str(part)
+        directory = Path(whole.directory) / str(part)
         directory.mkdir(parents=True)
-        jobs.append(
-            PartJob(
-                model_dir=str(tokenizer.model_dir),
-                now=tokenizer.now.isoformat(),
-                rows=str(rows),
-                kind=kind.value,
-                max_length=max_length,
-                start=size * part // count,
-                end=size * (part + 1) // count,
-                directory=str(directory),
-            )
-        )
+        start, end = size * part // count, size * (part + 1) // count
+        jobs.append(replace(whole, start=start, end=end, directory=str(directory)))
     return jobs
 
 
@@ -164,15 +173,20 @@ def _read_outcome(job: PartJob) -> PartOutcome:
         raise EncodingStopped("A process that encodes rows ended early; this machine may be short of memory.") from None
     if "error" in values:
         raise _ERRORS[values["error"]](values["detail"])
-    return PartOutcome(**values | {"set_aside": [SetAside(**row) for row in values["set_aside"]]})
+    return PartOutcome(**values | {"set_aside": [_set_aside(row) for row in values["set_aside"]]})
+
+
+def _set_aside(row: dict[str, Any]) -> SetAside:
+    return SetAside(**row | {"reason": SetAsideReason(row["reason"])})
 
 
 def _join(jobs: list[PartJob], outcomes: list[PartOutcome], directory: Path, kind: DatasetKind) -> EncodeSummary:
     set_aside = [row for outcome in outcomes for row in outcome.set_aside]
     num_set_aside = sum(outcome.num_set_aside for outcome in outcomes)
+    counts = sum((Counter(outcome.set_aside_counts) for outcome in outcomes), Counter())
     num_rows = sum(outcome.num_rows for outcome in outcomes)
     if not num_rows:
-        raise NothingToEncode(_explain_nothing(set_aside, num_set_aside, jobs[0].max_length))
+        raise NothingToEncode(_explain_nothing(set_aside, counts, jobs[0].max_length))
     digest = hashlib.sha256(f"{encoded_format.VERSION}\n{kind.value}\n{num_rows}\n".encode())
     for name in (encoded_format.TOKENS_FILE, encoded_format.SCORED_FILE, encoded_format.ROWS_FILE):
         with (directory / name).open("wb") as target:
@@ -185,6 +199,7 @@ def _join(jobs: list[PartJob], outcomes: list[PartOutcome], directory: Path, kin
         digest=digest.hexdigest(),
         num_set_aside=num_set_aside,
         set_aside=set_aside[:MAX_SET_ASIDE_KEPT],
+        set_aside_counts=dict(counts),
     )
     meta = {
         "version": encoded_format.VERSION,
@@ -219,14 +234,17 @@ def _shift(chunk: bytes, base: int) -> bytes:
     return little_endian("q", table.tolist())
 
 
-def _explain_nothing(set_aside: list[SetAside], num_set_aside: int, max_length: int) -> str:
+def _explain_nothing(set_aside: list[SetAside], counts: Counter[str], max_length: int) -> str:
     if not set_aside:
         return "There is no row to train on."
-    first = next((row for row in set_aside if row.num_tokens is None), None)
-    if first is None:
+    if set(counts) == {SetAsideReason.TOO_LONG}:
         longest = max(row.num_tokens or 0 for row in set_aside)
         return (
-            f"All {num_set_aside} rows are longer than max_length ({max_length} tokens); one has {longest}. Raise "
+            f"All {counts.total()} rows are longer than max_length ({max_length} tokens); one has {longest}. Raise "
             "max_length or shorten the rows."
         )
-    return f"None of the {num_set_aside} rows can be used with this base model. Line {first.line}: {first.detail}"
+    first = next(row for row in set_aside if row.reason != SetAsideReason.TOO_LONG)
+    return (
+        f"None of the {counts.total()} rows can be used with this base model ({describe(counts)}). Line {first.line}: "
+        f"{first.detail}"
+    )

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -17,12 +18,14 @@ from typing import Any, cast
 
 from core.domain import encoded_format
 from core.domain.dataset_rows import DatasetKind, DemonstrationRow, PreferenceRow, UnpairedRow
+from core.domain.set_aside import SetAsideReason
 from core.tokenization.errors import DamagedRows, UnencodableRow, UnusableChatTemplate, UnusableTokenizer
 from core.tokenization.pair_tokenizer import PairTokenizer
 
 OUTCOME_FILE = "outcome.json"
 PROGRESS_FILE = "progress"
 PROGRESS_ROWS = 200
+EQUAL_PAIR = "chosen and rejected are the same tokens once rendered, so there is nothing to prefer"
 MAX_SET_ASIDE_KEPT = 1000
 """Rows set aside that are told one by one; all are counted."""
 
@@ -35,6 +38,7 @@ class SetAside:
     num_tokens: int | None
     """Of prompt and longer response; None where the row could not be encoded at all."""
     detail: str
+    reason: SetAsideReason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,9 @@ class PartJob:
     rows: str
     kind: str
     max_length: int
+    keeps_equal: bool
+    """Keep pairs whose chosen and rejected response are the same tokens."""
+    template_kwargs: dict[str, Any]
     start: int
     """First byte; the part begins with the first line that starts at or after it."""
     end: int
@@ -58,6 +65,8 @@ class PartOutcome:
     num_set_aside: int
     set_aside: list[SetAside]
     """The first `MAX_SET_ASIDE_KEPT`."""
+    set_aside_counts: dict[str, int]
+    """All of them, by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +84,15 @@ class _Columns:
         """Of prompt and longer response: what has to fit."""
         return self.lengths[0] + max(self.lengths[1:])
 
+    @property
+    def is_equal_pair(self) -> bool:
+        """Are both responses the same tokens, and the same of them scored?"""
+        prompt, first, second = self.lengths
+        if first != second:
+            return False
+        middle = prompt + first
+        return self.ids[prompt:middle] == self.ids[middle:] and self.scored[prompt:middle] == self.scored[middle:]
+
 
 def encode_part(tokenizer: PairTokenizer, job: PartJob, on_rows: Callable[[int], None]) -> PartOutcome:
     """Writes the part's three columns into its directory; offsets in `rows.i64` are relative to the part.
@@ -87,7 +105,7 @@ def encode_part(tokenizer: PairTokenizer, job: PartJob, on_rows: Callable[[int],
     with ExitStack() as stack:
         writer = _PartWriter(Path(job.directory), stack)
         for row in _read_rows(Path(job.rows), job.start, job.end, on_rows):
-            outcome = _try_encode(encode, row, job.max_length)
+            outcome = _try_encode(encode, row, job)
             if isinstance(outcome, SetAside):
                 writer.set_aside(outcome)
             else:
@@ -100,6 +118,7 @@ class _PartWriter:
         names = (encoded_format.TOKENS_FILE, encoded_format.SCORED_FILE, encoded_format.ROWS_FILE)
         self._tokens, self._scored, self._rows = (stack.enter_context((directory / n).open("wb")) for n in names)
         self._num_rows = self._num_tokens = self._num_set_aside = 0
+        self._counts: Counter[str] = Counter()
         self._kept: list[SetAside] = []
 
     def write(self, line: int, columns: _Columns) -> None:
@@ -113,6 +132,7 @@ class _PartWriter:
 
     def set_aside(self, row: SetAside) -> None:
         self._num_set_aside += 1
+        self._counts[row.reason] += 1
         if len(self._kept) < MAX_SET_ASIDE_KEPT:
             self._kept.append(row)
 
@@ -122,6 +142,7 @@ class _PartWriter:
             num_tokens=self._num_tokens,
             num_set_aside=self._num_set_aside,
             set_aside=self._kept,
+            set_aside_counts=dict(self._counts),
         )
 
 
@@ -178,21 +199,24 @@ def _encoder(tokenizer: PairTokenizer, kind: DatasetKind) -> Callable[[dict[str,
     return preference if kind is DatasetKind.PREFERENCE else single
 
 
-def _try_encode(
-    encode: Callable[[dict[str, Any]], _Columns], row: dict[str, Any], max_length: int
-) -> _Columns | SetAside:
+def _try_encode(encode: Callable[[dict[str, Any]], _Columns], row: dict[str, Any], job: PartJob) -> _Columns | SetAside:
     try:
         columns = encode(row)
     except UnencodableRow as error:
-        return SetAside(line=row["line"], num_tokens=None, detail=error.detail)
+        reason = SetAsideReason.NOT_ENCODABLE
+        return SetAside(line=row["line"], num_tokens=None, detail=error.detail, reason=reason)
     except (KeyError, TypeError) as error:
         raise DamagedRows(
             f"The stored row of line {row['line']} is not of the kind that the data set says. Upload the file again."
         ) from error
-    if columns.num_tokens <= max_length:
+    if columns.num_tokens > job.max_length:
+        detail = f"{columns.num_tokens} tokens are more than max_length {job.max_length}"
+        reason = SetAsideReason.TOO_LONG
+    elif columns.is_equal_pair and not job.keeps_equal:
+        detail, reason = EQUAL_PAIR, SetAsideReason.EQUAL_ONCE_RENDERED
+    else:
         return columns
-    detail = f"{columns.num_tokens} tokens are more than max_length {max_length}"
-    return SetAside(line=row["line"], num_tokens=columns.num_tokens, detail=detail)
+    return SetAside(line=row["line"], num_tokens=columns.num_tokens, detail=detail, reason=reason)
 
 
 def main() -> None:
@@ -205,7 +229,8 @@ def main() -> None:
         (directory / PROGRESS_FILE).write_text(str(done), encoding="utf-8")
 
     try:
-        tokenizer = PairTokenizer.open(Path(job.model_dir), now=datetime.fromisoformat(job.now))
+        now = datetime.fromisoformat(job.now)
+        tokenizer = PairTokenizer.open(Path(job.model_dir), now=now, template_kwargs=job.template_kwargs)
         outcome = asdict(encode_part(tokenizer, job, on_rows))
     except (DamagedRows, UnusableChatTemplate, UnusableTokenizer) as error:
         outcome = {"error": error.code, "detail": error.detail}

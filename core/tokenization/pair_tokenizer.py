@@ -15,11 +15,12 @@ The rules:
 """
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from core.domain.dataset_rows import DemonstrationRow, Message, PreferenceRow, RowContext, Text, UnpairedRow
 from core.tokenization.chat_template import ChatTemplate
@@ -28,6 +29,7 @@ from core.tokenization.dialogue import Dialogue, Segment, hoist
 from core.tokenization.errors import UnencodableRow, UnusableChatTemplate, UnusableTokenizer
 from core.tokenization.model_files import TokenizerFiles, read_tokenizer_files
 from core.tokenization.template_features import NO_CONTEXT
+from core.tokenization.template_settings import NO_TEMPLATE
 from core.tokenization.text_encoder import TextEncoder
 
 RULES_VERSION = 1
@@ -78,40 +80,49 @@ class SplitRow:
 class PairTokenizer:
     """The tokenizer and chat template of one base model. Not for use by two threads at once."""
 
-    def __init__(self, model_dir: Path, files: TokenizerFiles, now: datetime) -> None:
+    def __init__(
+        self, model_dir: Path, files: TokenizerFiles, now: datetime, template_kwargs: Mapping[str, Any]
+    ) -> None:
         self.model_dir = model_dir
         self.now = now
         """The time that the template sees."""
+        self.template_kwargs = template_kwargs
+        """What the template is given beside messages, such as `enable_thinking`."""
         control = ControlTokens.find(files.tokenizer, files.named_tokens, files.chat_template)
         self._control = control
         self._encoder = TextEncoder(files.tokenizer, control)
         self._dialogue: Dialogue | None = None
         if files.chat_template:
-            template = ChatTemplate(files.chat_template, files.named_tokens, lambda: now)
+            template = ChatTemplate(files.chat_template, files.named_tokens, lambda: now, template_kwargs)
             self._dialogue = Dialogue(template, control.pattern)
+        elif template_kwargs:
+            raise UnusableChatTemplate(NO_TEMPLATE)
         self._bos_id = control.ids.get(files.named_tokens.get("bos_token", ""))
         self._eos_id = _end_of_text(files, control)
         self._start_ids = self._encoder.start_ids
         if not self._start_ids and files.adds_bos and self._bos_id is not None:
             self._start_ids = [self._bos_id]
-        self.digest = _digest(files, now)
+        self.digest = _digest(files, now, template_kwargs)
         """Of all that determines the ids of a row."""
         self.eos_ids: tuple[int, ...] = tuple(dict.fromkeys([*self._ends_of_turn(), self._eos_id, *files.end_ids]))
         """Ids at which a generation is complete; the first one ends an assistant turn."""
 
     @classmethod
-    def open(cls, model_dir: Path, *, now: datetime | None = None) -> "PairTokenizer":
+    def open(
+        cls, model_dir: Path, *, now: datetime | None = None, template_kwargs: Mapping[str, Any] | None = None
+    ) -> "PairTokenizer":
         """The tokenizer of a base model's folder, whose files alone it reads.
 
         `now` is the time that a template sees, by default that of opening (some write the date into every prompt): give
-        a job's own, for the same ids and digest on another day.
+        a job's own, for the same ids and digest on another day. `template_kwargs` are further variables of the
+        template, a job's `chat_template_kwargs`.
 
         Raises:
             UnusableTokenizer, UnusableChatTemplate
         """
         files = read_tokenizer_files(Path(model_dir))
         try:
-            return cls(Path(model_dir), files, now or datetime.now())
+            return cls(Path(model_dir), files, now or datetime.now(), template_kwargs or {})
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise UnusableTokenizer("The base model's tokenizer.json does not describe a tokenizer.") from error
 
@@ -257,6 +268,7 @@ def _end_of_text(files: TokenizerFiles, control: ControlTokens) -> int:
     return ids[0]
 
 
-def _digest(files: TokenizerFiles, now: datetime) -> str:
+def _digest(files: TokenizerFiles, now: datetime, template_kwargs: Mapping[str, Any]) -> str:
     time = now.isoformat() if "strftime_now" in (files.chat_template or "") else ""
-    return hashlib.sha256(f"{RULES_VERSION}\n{files.digest}\n{time}".encode()).hexdigest()
+    given = f"\n{json.dumps(template_kwargs, sort_keys=True)}" if template_kwargs else ""
+    return hashlib.sha256(f"{RULES_VERSION}\n{files.digest}\n{time}{given}".encode()).hexdigest()

@@ -31,14 +31,28 @@ class RowPreview:
         """Of prompt and longest response: what `max_length` is compared with."""
         return len(self.prompt.token_ids) + max(len(response.token_ids) for response in self.responses.values())
 
+    @property
+    def is_equal_pair(self) -> bool:
+        """Are chosen and rejected the same tokens, and the same of them scored?"""
+        responses = [(response.token_ids, response.scored) for response in self.responses.values()]
+        return len(responses) == 2 and responses[0] == responses[1]
 
-def count_tokens(tokenizer: PairTokenizer, row: Row) -> dict[str, int]:
-    """By field, and under `row` what `max_length` is compared with. Raises UnencodableRow, UnusableChatTemplate."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasuredRow:
+    lengths: dict[str, int]
+    """In tokens, by field, and under `row` what `max_length` is compared with."""
+    is_equal_pair: bool
+
+
+def measure_row(tokenizer: PairTokenizer, row: Row) -> MeasuredRow:
+    """Raises UnencodableRow, UnusableChatTemplate."""
     texts = _responses(row)
     split = tokenizer.split(row["prompt"], list(texts.values()), context_of(row))
     prompt_ids, responses = tokenizer.encode_split(split)
     counts = {name: len(encoded.ids) for name, encoded in zip(texts, responses, strict=True)}
-    return {"prompt": len(prompt_ids), **counts, "row": len(prompt_ids) + max(counts.values())}
+    lengths = {"prompt": len(prompt_ids), **counts, "row": len(prompt_ids) + max(counts.values())}
+    return MeasuredRow(lengths=lengths, is_equal_pair=len(responses) == 2 and responses[0] == responses[1])
 
 
 def preview_row(tokenizer: PairTokenizer, row: Row) -> RowPreview:

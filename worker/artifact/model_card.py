@@ -69,6 +69,9 @@ def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
         "DPO": f"{spec['dpo']['epochs']} epochs at {spec['dpo']['learning_rate']}",
         "tuning": "LoRA, merged (the adapter is in adapter/)" if spec.get("lora") else "full fine-tuning",
         "pairs": spec.get("num_pairs"),
+        "given to the chat template (give it the same in use)": json.dumps(spec["chat_template_kwargs"])
+        if spec.get("chat_template_kwargs")
+        else None,
         "seed": spec.get("seed"),
     }
     return {name: value for name, value in rows.items() if value not in (None, "")}

@@ -63,7 +63,7 @@ def score(task: ScoringTask, work_dir: Path) -> list[dict[str, Any]]:
     """Raises DomainError where nothing can be scored at all."""
     spec = JobSpec.model_validate(task.spec)
     now = datetime.fromisoformat(task.submitted_at).replace(tzinfo=None)
-    tokenizer = PairTokenizer.open(Path(task.base_model_dir), now=now)
+    tokenizer = PairTokenizer.open(Path(task.base_model_dir), now=now, template_kwargs=spec.chat_template_kwargs)
     rows = work_dir / "rows.jsonl"
     rows.write_text("".join(json.dumps(_pair(n, row)) + "\n" for n, row in enumerate(task.rows, 1)), encoding="utf-8")
     try:
@@ -74,6 +74,7 @@ def score(task: ScoringTask, work_dir: Path) -> list[dict[str, Any]]:
             kind=DatasetKind.PREFERENCE,
             max_length=spec.max_length,
             num_processes=1,
+            keeps_equal=True,
         )
     except NothingToEncode as error:
         return [{"error": error.detail} for _ in task.rows]

@@ -1,26 +1,24 @@
-"""What a base model will see of a data set: rows as rendered and encoded, and how long they are in tokens."""
+"""What a base model will see of a data set: rows as rendered and encoded, and how many of them a job sets aside."""
 
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from functools import lru_cache
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import orjson
 
-from core.base_models.directory import get_base_model
 from core.datasets.rows.tally import summarise
-from core.domain.errors import DomainError, FieldError, InvalidRequest
+from core.domain.errors import InvalidRequest
+from core.domain.set_aside import SetAsideReason
 from core.services.backend import Backend
-from core.services.base_models import starting_points
 from core.services.datasets import datasets
+from core.services.datasets.tokenizers import OpenedModel, open_tokenizer
 from core.services.views import Page, TokenStatisticsView
 from core.storage import keys
 from core.storage.object_store import ObjectStore
+from core.tokenization.encode_part import EQUAL_PAIR
 from core.tokenization.errors import UnencodableRow
-from core.tokenization.pair_tokenizer import PairTokenizer
-from core.tokenization.preview import PreviewedText, Row, count_tokens, preview_row
+from core.tokenization.preview import PreviewedText, Row, measure_row, preview_row
 
 MAX_TEXT_BYTES = 512 * 1024
 """Of the rows of one page of previews, once there is one."""
@@ -29,78 +27,134 @@ MAX_SHOWN_TOKENS = 4096
 NUM_STRETCHES = 16
 STRETCH_BYTES = 64 * 1024
 """Statistics read so many stretches of the rows; a smaller file is read whole."""
-_MAX_LOADED = 2
+MAX_KEPT = 32
+"""Statistics that are kept of each open tokenizer: the rows of a data set do not change."""
+MAX_PROBLEMS = 5
+"""Different reasons why rows are not encodable that are told."""
 
 
-class _SharedTokenizer:
-    """A tokenizer is for one thread at a time."""
+@dataclass(frozen=True, kw_only=True)
+class SeenBy:
+    """A base model with the settings of a job that decide what it sees."""
 
-    def __init__(self, folder: Path) -> None:
-        self.tokenizer = PairTokenizer.open(folder)
-        self.lock = threading.Lock()
+    base_model: str
+    """As asked for."""
+    max_length: int
+    template_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 def preview_rows(
-    backend: Backend,
-    project_id: str,
-    dataset_id: str,
-    base_model: str,
-    *,
-    max_length: int,
-    limit: int = 20,
-    cursor: str | None = None,
+    backend: Backend, project_id: str, dataset_id: str, seen_by: SeenBy, *, limit: int = 20, cursor: str | None = None
 ) -> Page[dict[str, Any]]:
     """Normalised rows, each with `preview`. Raises InvalidRequest where there is no such base model."""
-    shared = _find_tokenizer(backend, project_id, base_model)
+    opened = open_tokenizer(backend, project_id, seen_by.base_model, seen_by.template_kwargs)
     page = datasets.list_rows(backend, project_id, dataset_id, limit=limit, cursor=cursor, max_bytes=MAX_TEXT_BYTES)
-    with shared.lock:
-        data = [{**row, "preview": _preview(shared.tokenizer, cast(Row, row), max_length)} for row in page.data]
+    with opened.shared.lock:
+        data = [{**row, "preview": _preview(opened, cast(Row, row), seen_by.max_length)} for row in page.data]
     return Page(data=data, next_cursor=page.next_cursor)
 
 
-def token_statistics(
-    backend: Backend, project_id: str, dataset_id: str, base_model: str, *, max_length: int
-) -> TokenStatisticsView:
-    """Lengths in tokens, and the share of rows that a job with `max_length` sets aside."""
-    shared = _find_tokenizer(backend, project_id, base_model)
+def token_statistics(backend: Backend, project_id: str, dataset_id: str, seen_by: SeenBy) -> TokenStatisticsView:
+    """Lengths in tokens, and how many rows a job sets aside. Raises InvalidRequest where there is no such model."""
+    opened = open_tokenizer(backend, project_id, seen_by.base_model, seen_by.template_kwargs)
     datasets.require_ready(backend, project_id, dataset_id)
     key = keys.dataset_rows(project_id, dataset_id)
     num_bytes = backend.store.stat(key).num_bytes
-    lengths: dict[str, Counter[int]] = {}
-    num_rows = num_over = num_unencodable = 0
-    with shared.lock:
-        for row in _sample(backend.store, key, num_bytes):
-            num_rows += 1
-            try:
-                found = count_tokens(shared.tokenizer, row)
-            except UnencodableRow:
-                num_unencodable += 1
-                continue
-            num_over += found["row"] > max_length
-            for name, length in found.items():
-                lengths.setdefault(name, Counter())[length] += 1
-    return TokenStatisticsView(
-        base_model=base_model,
-        max_length=max_length,
-        is_exact=num_bytes <= NUM_STRETCHES * STRETCH_BYTES,
-        num_rows=num_rows,
-        num_over_max_length=num_over,
-        num_unencodable=num_unencodable,
-        share_over_max_length=round(num_over / num_rows, 4) if num_rows else 0.0,
-        lengths={name: dict(summarise(counts)) for name, counts in lengths.items()},
-    )
+    asked = (key, num_bytes, seen_by.max_length)
+    with opened.shared.lock:
+        known = opened.shared.statistics
+        if asked not in known:
+            counts = _Counts(opened, seen_by.max_length)
+            for row in _sample(backend.store, key, num_bytes):
+                counts.add(row)
+            known[asked] = counts.view(seen_by, is_exact=num_bytes <= NUM_STRETCHES * STRETCH_BYTES)
+        known.move_to_end(asked)
+        while len(known) > MAX_KEPT:
+            known.popitem(last=False)
+        found: TokenStatisticsView = known[asked]
+    return replace(found, base_model=seen_by.base_model)
 
 
-def _preview(tokenizer: PairTokenizer, row: Row, max_length: int) -> dict[str, Any]:
+def find_token_statistics(
+    backend: Backend, project_id: str, dataset_id: str, seen_by: SeenBy
+) -> TokenStatisticsView | None:
+    """As `token_statistics`; None where this machine cannot tell, as it lacks the base model or cannot use it."""
     try:
-        preview = preview_row(tokenizer, row)
+        return token_statistics(backend, project_id, dataset_id, seen_by)
+    except InvalidRequest:
+        return None
+
+
+class _Counts:
+    def __init__(self, opened: OpenedModel, max_length: int) -> None:
+        self._opened, self._max_length = opened, max_length
+        self._num_rows = self._num_over_context = 0
+        self._reasons: Counter[SetAsideReason] = Counter()
+        self._problems: dict[str, dict[str, Any]] = {}
+        self._lengths: dict[str, Counter[int]] = {}
+
+    def add(self, row: Row) -> None:
+        self._num_rows += 1
+        try:
+            measured = measure_row(self._opened.shared.tokenizer, row)
+        except UnencodableRow as error:
+            self._reasons[SetAsideReason.NOT_ENCODABLE] += 1
+            self._note(error.detail, row["line"])
+            return
+        num_tokens = measured.lengths["row"]
+        if reason := _reason(num_tokens, self._max_length, is_equal_pair=measured.is_equal_pair):
+            self._reasons[reason] += 1
+        context_length = self._opened.context_length
+        self._num_over_context += context_length is not None and num_tokens > context_length
+        for name, length in measured.lengths.items():
+            self._lengths.setdefault(name, Counter())[length] += 1
+
+    def _note(self, detail: str, line: int) -> None:
+        if detail in self._problems or len(self._problems) < 10 * MAX_PROBLEMS:
+            problem = self._problems.setdefault(detail, {"detail": detail, "num_rows": 0, "line": line})
+            problem["num_rows"] += 1
+
+    def view(self, seen_by: SeenBy, *, is_exact: bool) -> TokenStatisticsView:
+        num_over = self._reasons[SetAsideReason.TOO_LONG]
+        problems = sorted(self._problems.values(), key=lambda problem: (-problem["num_rows"], problem["line"]))
+        return TokenStatisticsView(
+            base_model=seen_by.base_model,
+            max_length=self._max_length,
+            is_exact=is_exact,
+            num_rows=self._num_rows,
+            num_over_max_length=num_over,
+            context_length=self._opened.context_length,
+            num_over_context=self._num_over_context,
+            num_equal_once_rendered=self._reasons[SetAsideReason.EQUAL_ONCE_RENDERED],
+            num_unencodable=self._reasons[SetAsideReason.NOT_ENCODABLE],
+            problems=problems[:MAX_PROBLEMS],
+            share_over_max_length=round(num_over / self._num_rows, 4) if self._num_rows else 0.0,
+            lengths={name: dict(summarise(counts)) for name, counts in self._lengths.items()},
+        )
+
+
+def _reason(num_tokens: int, max_length: int, *, is_equal_pair: bool) -> SetAsideReason | None:
+    """Why a job would set the row aside, as the encoder decides it."""
+    if num_tokens > max_length:
+        return SetAsideReason.TOO_LONG
+    return SetAsideReason.EQUAL_ONCE_RENDERED if is_equal_pair else None
+
+
+def _preview(opened: OpenedModel, row: Row, max_length: int) -> dict[str, Any]:
+    try:
+        preview = preview_row(opened.shared.tokenizer, row)
     except UnencodableRow as error:
-        return {"num_tokens": None, "fits": False, "problem": error.detail, "texts": {}}
+        reason = SetAsideReason.NOT_ENCODABLE
+        return {"num_tokens": None, "fits": False, "set_aside": reason, "problem": error.detail, "texts": {}}
     texts = {"prompt": preview.prompt, **preview.responses}
+    found = _reason(preview.num_tokens, max_length, is_equal_pair=preview.is_equal_pair)
+    is_equal = found is SetAsideReason.EQUAL_ONCE_RENDERED
     return {
         "num_tokens": preview.num_tokens,
         "fits": preview.num_tokens <= max_length,
-        "problem": None,
+        "fits_context": opened.context_length is None or preview.num_tokens <= opened.context_length,
+        "set_aside": found,
+        "problem": f"{EQUAL_PAIR[0].upper()}{EQUAL_PAIR[1:]}." if is_equal else None,
         "texts": {name: _shown(text) for name, text in texts.items()},
     }
 
@@ -126,25 +180,3 @@ def _sample(store: ObjectStore, key: str, num_bytes: int) -> Iterator[Row]:
         lines = b"".join(store.read(key, begin, end)).split(b"\n")
         whole = lines[1:-1] if begin else lines[:-1]
         yield from map(orjson.loads, whole)
-
-
-def _find_tokenizer(backend: Backend, project_id: str, name: str) -> _SharedTokenizer:
-    """Of a base model's folder; a tuned policy has that of the base model at its root."""
-    try:
-        if starting_points.is_job_reference(name):
-            point = backend.database.read(lambda session: starting_points.find_policy(session, project_id, name))
-            name = str(point.facts["name"])
-        folder = get_base_model(backend.settings.models_dir, name).directory
-    except DomainError as error:
-        if error.kind == "unavailable":
-            raise
-        raise InvalidRequest(
-            f"/base_model: {error.detail}", errors=[FieldError("/base_model", error.detail)]
-        ) from error
-    return _load(folder, (folder / "tokenizer.json").stat().st_mtime_ns)
-
-
-@lru_cache(_MAX_LOADED)
-def _load(folder: Path, modified_ns: int) -> _SharedTokenizer:
-    """Kept, as it takes a second to load; `modified_ns` tells a replaced file from the one that is kept."""
-    return _SharedTokenizer(folder)

@@ -1,10 +1,12 @@
 """From a request to a queued job: every fault of the request is named, with where it is."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from core.base_models.directory import get_base_model
 from core.database.columns import database_now
 from core.database.repositories import datasets as dataset_rows
 from core.database.repositories import jobs as job_rows
@@ -12,7 +14,7 @@ from core.database.repositories.events import EventDraft
 from core.database.tables.datasets import Dataset, DatasetStatus
 from core.database.tables.jobs import Job
 from core.domain.dataset_rows import DatasetKind
-from core.domain.errors import DomainError, FieldError, InvalidRequest
+from core.domain.errors import DomainError, FieldError, InvalidRequest, NotFound
 from core.domain.job_spec import JobRequest, JobSpec, accepted_form, resolve_request
 from core.domain.job_state import Desired, JobStatus
 from core.domain.variants.checks import VariantError, get_variant, validate_beta, validate_options
@@ -21,6 +23,7 @@ from core.services.access import projects
 from core.services.backend import Backend
 from core.services.base_models import starting_points
 from core.services.base_models.starting_points import StartingPoint
+from core.tokenization.template_settings import check_template_kwargs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,7 @@ class Draft:
     """What the variant trains on."""
     folder: StartingPoint | None
     """The base model, when it is a folder of the models directory."""
+    models_dir: Path
     errors: list[FieldError]
 
 
@@ -60,6 +64,7 @@ def prepare(backend: Backend, request: JobRequest) -> Draft:
         default_beta=default_beta,
         dataset_kind=dataset_kind,
         folder=_find_folder(backend, request, errors),
+        models_dir=backend.settings.models_dir,
         errors=errors,
     )
 
@@ -87,6 +92,8 @@ def settle(session: Session, project_id: str, draft: Draft) -> Settled:
     if request.validation_dataset_id:
         where = "/validation_dataset_id"
         _find_dataset(session, project_id, request.validation_dataset_id, kind, where, errors)
+    if start is not None and request.chat_template_kwargs:
+        errors += _template_faults(draft.models_dir, str(start.facts["name"]), request.chat_template_kwargs)
     if errors or start is None or dataset is None:
         raise InvalidRequest(_summary(errors), errors=errors)
     spec = resolve_request(
@@ -150,6 +157,17 @@ def _find_policy(
     except InvalidRequest as error:
         errors.append(FieldError("/base_model", error.detail))
         return None
+
+
+def _template_faults(models_dir: Path, base_model: str, template_kwargs: dict[str, Any]) -> list[FieldError]:
+    """What the template of the base model at the root cannot be given; a worker says so where only it has the model."""
+    try:
+        check_template_kwargs(get_base_model(models_dir, base_model).directory, template_kwargs)
+    except NotFound:
+        return []
+    except InvalidRequest as error:
+        return [FieldError("/chat_template_kwargs", error.detail)]
+    return []
 
 
 def _find_dataset(

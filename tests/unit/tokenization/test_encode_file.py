@@ -20,7 +20,7 @@ from core.tokenization.errors import (
 from core.tokenization.pair_tokenizer import PairTokenizer
 from core.training.data.encoded import EncodedData
 
-from .conftest import CHATML, LLAMA_2, byte_level, starting_with, write_folder
+from .conftest import CHATML, LLAMA_2, LLAMA_3, byte_level, starting_with, write_folder
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dogs", "café", "日本", "12", "€"]
 
@@ -135,9 +135,10 @@ def test_rows_that_the_template_refuses_are_set_aside_with_its_reason(tmp_path: 
     folder = write_folder(tmp_path / "m", tokenizer, {"bos_token": "<s>", "eos_token": "</s>"}, LLAMA_2)
     twice = [{"role": "user", "content": "fox"}] * 2
     answer = [{"role": "assistant", "content": "dog"}]
+    other = [{"role": "assistant", "content": "fox"}]
     rows = [
-        {"line": 1, "prompt": twice, "chosen": answer, "rejected": answer},
-        {"line": 2, "prompt": twice[:1], "chosen": answer, "rejected": answer},
+        {"line": 1, "prompt": twice, "chosen": answer, "rejected": other},
+        {"line": 2, "prompt": twice[:1], "chosen": answer, "rejected": other},
     ]
     opened = PairTokenizer.open(folder)
     summary = encode(write_rows(tmp_path / "rows.jsonl", rows), opened, tmp_path / "out")
@@ -146,6 +147,27 @@ def test_rows_that_the_template_refuses_are_set_aside_with_its_reason(tmp_path: 
     assert "must alternate" in summary.set_aside[0].detail
     with pytest.raises(NothingToEncode, match=r"Line 1: .*must alternate"):
         encode(write_rows(tmp_path / "rows.jsonl", rows[:1]), opened, tmp_path / "none")
+
+
+def test_pairs_that_are_equal_once_rendered_are_set_aside(tmp_path: Path) -> None:
+    """The template trims what is said, so that leading line breaks are all that told the two sides apart."""
+    control = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    named = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"}
+    opened = PairTokenizer.open(write_folder(tmp_path / "m", byte_level(control), named, LLAMA_3))
+    rows = [
+        {"line": 1, "prompt": "Say fox", "chosen": "fox", "rejected": "\n\nfox"},
+        {"line": 2, "prompt": "Say fox", "chosen": "fox", "rejected": "dog"},
+        {"line": 3, "prompt": "Say fox " * 90, "chosen": "fox", "rejected": "dog"},
+    ]
+    file = write_rows(tmp_path / "rows.jsonl", rows)
+    summary = encode(file, opened, tmp_path / "out", max_length=64)
+    assert summary.set_aside_counts == {"equal_once_rendered": 1, "too_long": 1}
+    assert [(row.line, row.reason) for row in summary.set_aside] == [(1, "equal_once_rendered"), (3, "too_long")]
+    assert encode(file, opened, tmp_path / "kept", max_length=64, keeps_equal=True).num_rows == 2
+    parts = encode(file, opened, tmp_path / "parts", max_length=64, num_processes=2)
+    assert parts == summary
+    with pytest.raises(NothingToEncode, match=r"1 equal once rendered.* Line 1: chosen and rejected are the same"):
+        encode(write_rows(tmp_path / "rows.jsonl", rows[:1]), opened, tmp_path / "none", max_length=64)
 
 
 def test_set_aside_rows_are_listed_up_to_a_bound(

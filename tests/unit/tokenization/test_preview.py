@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.tokenization.pair_tokenizer import PairTokenizer
-from core.tokenization.preview import count_tokens, preview_row
+from core.tokenization.preview import measure_row, preview_row
 
 from .conftest import BY_NAME
 
@@ -23,7 +23,7 @@ def test_preview_is_what_is_encoded(model_dirs: dict[str, Path], name: str) -> N
     assert (rejected.token_ids, rejected.scored) == (encoded.rejected_ids, encoded.rejected_scored)
     assert len(chosen.tokens) == len(chosen.token_ids)
     counts = {"prompt": len(encoded.prompt_ids), "chosen": len(chosen.token_ids), "rejected": len(rejected.token_ids)}
-    assert count_tokens(tokenizer, ROW) == counts | {"row": preview.num_tokens}
+    assert measure_row(tokenizer, ROW).lengths == counts | {"row": preview.num_tokens}
     assert preview.num_tokens == len(encoded.prompt_ids) + max(len(encoded.chosen_ids), len(encoded.rejected_ids))
 
 

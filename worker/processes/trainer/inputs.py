@@ -1,6 +1,7 @@
 """Rows → token ids: the held-out pairs split off, rows that do not fit set aside and reported."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -11,6 +12,7 @@ from core.datasets.splitting import SplitCounts, find_shared_prompts, split_vali
 from core.domain.dataset_rows import DatasetKind
 from core.domain.event_kinds import PAIRS_SET_ASIDE, SHARED_PROMPTS, VALIDATION_SPLIT
 from core.domain.job_spec import JobSpec
+from core.domain.set_aside import SetAsideReason, describe
 from core.domain.trainer_protocol import Assignment, Progress, TrainerEvent
 from core.domain.variants.checks import get_variant
 from core.tokenization.encode_file import EncodeSummary, encode_file
@@ -55,7 +57,8 @@ class InputEncoder:
         """(split, line) of rows that would have had to be cut; the first of them, where there are many."""
         for name in ("train", "validation"):
             if name in self._set_aside:
-                yield from ((name, row.line) for row in self._set_aside[name].set_aside if row.num_tokens is not None)
+                rows = self._set_aside[name].set_aside
+                yield from ((name, row.line) for row in rows if row.reason is SetAsideReason.TOO_LONG)
 
     def encode(self) -> EncodedInputs:
         """Raises StoppedWhileStaging, and what `core.tokenization` raises."""
@@ -161,10 +164,14 @@ class InputEncoder:
             return
         count = sum(summary.num_set_aside for summary in self._set_aside.values())
         first = next(row for summary in self._set_aside.values() for row in summary.set_aside)
-        message = f"{count} rows are not trained on; the first is line {first.line}: {first.detail}"
-        data = {"count": count} | {
+        counts = sum((Counter(summary.set_aside_counts) for summary in self._set_aside.values()), Counter())
+        message = (
+            f"{count} rows are not trained on ({describe(counts)}); the first is line {first.line}: {first.detail}"
+        )
+        data = {"count": count, "counts": dict(counts)} | {
             name: {
                 "count": summary.num_set_aside,
+                "counts": summary.set_aside_counts,
                 "rows": [asdict(row) for row in summary.set_aside[:MAX_REPORTED_LINES]],
             }
             for name, summary in self._set_aside.items()
@@ -176,4 +183,5 @@ def open_tokenizer(assignment: Assignment) -> PairTokenizer:
     """With the job's own time, for templates that write today's date: equal ids in every attempt."""
     submitted = assignment.submitted_at
     now = datetime.fromisoformat(submitted).replace(tzinfo=None) if submitted else None
-    return PairTokenizer.open(Path(assignment.base_model_dir), now=now)
+    kwargs = JobSpec.model_validate(assignment.spec).chat_template_kwargs
+    return PairTokenizer.open(Path(assignment.base_model_dir), now=now, template_kwargs=kwargs)

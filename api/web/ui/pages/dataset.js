@@ -173,6 +173,7 @@ function rowView(row) {
     "article.row-view",
     { "aria-label": `Line ${row.line}` },
     side(`Line ${row.line}: prompt`, "plain", row.prompt),
+    row.tools ? h("p.hint", null, `Tools: ${row.tools.map((tool) => tool.function?.name).join(", ")}`) : null,
     h("div.two", null, answers),
   );
 }
@@ -184,9 +185,22 @@ function answerTitle(row) {
 
 function side(title, kind, text) {
   const content = Array.isArray(text)
-    ? text.map(({ role, content: words }) => h("div", null, h("span.role", null, role), words))
+    ? text.map(messageView)
     : text || h("span.muted", null, "(empty)");
   return h("div", null, h("span.side-title", null, title), h("div.text", { class: kind }, content));
+}
+
+function messageView({ role, content, reasoning_content: thought, tool_calls: calls, train }) {
+  return h(
+    "div",
+    null,
+    h("span.role", null, train === false ? `${role}, not trained on` : role),
+    thought ? h("div.muted", null, `Reasoning: ${thought}`) : null,
+    content,
+    (calls ?? []).map(({ function: called }) =>
+      h("code", null, `${called.name}(${JSON.stringify(called.arguments)})`),
+    ),
+  );
 }
 
 function statisticsCard({ report, format, sha256 }) {

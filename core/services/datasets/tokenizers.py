@@ -1,0 +1,71 @@
+"""Tokenizers of base models that the API has open, to show people what a model sees of their rows."""
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from core.base_models.directory import get_base_model
+from core.domain.errors import DomainError, FieldError, InvalidRequest
+from core.services.backend import Backend
+from core.services.base_models import starting_points
+from core.tokenization.errors import UnusableChatTemplate
+from core.tokenization.pair_tokenizer import PairTokenizer
+
+_MAX_LOADED = 2
+
+
+class SharedTokenizer:
+    """A tokenizer is for one thread at a time."""
+
+    def __init__(self, folder: Path, template_kwargs: Mapping[str, Any]) -> None:
+        self.tokenizer = PairTokenizer.open(folder, template_kwargs=template_kwargs)
+        self.lock = threading.Lock()
+        self.statistics: OrderedDict[tuple[str, int, int], Any] = OrderedDict()
+        """Those told last, by key and size of the rows and `max_length`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedModel:
+    shared: SharedTokenizer
+    context_length: int | None
+
+
+def open_tokenizer(
+    backend: Backend, project_id: str, name: str, template_kwargs: Mapping[str, Any] | None = None
+) -> OpenedModel:
+    """Of a base model's folder; a tuned policy has that of the base model at its root.
+
+    Raises:
+        InvalidRequest: there is no such base model, or its template cannot be given these variables.
+    """
+    try:
+        if starting_points.is_job_reference(name):
+            point = backend.database.read(lambda session: starting_points.find_policy(session, project_id, name))
+            name = str(point.facts["name"])
+        model = get_base_model(backend.settings.models_dir, name)
+    except DomainError as error:
+        if error.kind == "unavailable":
+            raise
+        raise InvalidRequest(
+            f"/base_model: {error.detail}", errors=[FieldError("/base_model", error.detail)]
+        ) from error
+    modified_ns = (model.directory / "tokenizer.json").stat().st_mtime_ns
+    given = json.dumps(template_kwargs or {}, sort_keys=True)
+    try:
+        shared = _load(model.directory, modified_ns, given)
+    except UnusableChatTemplate as error:
+        if template_kwargs:
+            error.errors = [FieldError("/chat_template_kwargs", error.detail)]
+        raise
+    return OpenedModel(shared=shared, context_length=model.context_length)
+
+
+@lru_cache(_MAX_LOADED)
+def _load(folder: Path, modified_ns: int, template_kwargs: str) -> SharedTokenizer:
+    """Kept, as it takes a second to load; `modified_ns` tells a replaced file from the one that is kept."""
+    return SharedTokenizer(folder, json.loads(template_kwargs))
