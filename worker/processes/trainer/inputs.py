@@ -179,9 +179,8 @@ class InputEncoder:
         self.link.send(TrainerEvent(level="warning", kind=PAIRS_SET_ASIDE, message=message, data=data))
 
 
-def open_tokenizer(assignment: Assignment) -> PairTokenizer:
+def open_tokenizer(assignment: Assignment, spec: JobSpec) -> PairTokenizer:
     """With the job's own time, for templates that write today's date: equal ids in every attempt."""
     submitted = assignment.submitted_at
     now = datetime.fromisoformat(submitted).replace(tzinfo=None) if submitted else None
-    kwargs = JobSpec.model_validate(assignment.spec).chat_template_kwargs
-    return PairTokenizer.open(Path(assignment.base_model_dir), now=now, template_kwargs=kwargs)
+    return PairTokenizer.open(Path(assignment.base_model_dir), now=now, template_kwargs=spec.chat_template_kwargs)
