@@ -86,8 +86,8 @@ def main(work_dir: Path) -> int:
 def train(link: SupervisorLink, work_dir: Path) -> None:
     assignment = Assignment.load((work_dir / ASSIGNMENT_FILE).read_text(encoding="utf-8"))
     link.send(Hello(pid=os.getpid(), versions=_versions(), device=_device_name(assignment.device)))
-    tokenizer = open_tokenizer(assignment, spec)
     spec = JobSpec.model_validate(assignment.spec)
+    tokenizer = open_tokenizer(assignment, spec)
     encoder = InputEncoder(link=link, assignment=assignment, work_dir=work_dir, tokenizer=tokenizer, spec=spec)
     inputs = encoder.encode()
     fast_precision = faster_precision(assignment.device)
