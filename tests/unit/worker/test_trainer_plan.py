@@ -28,6 +28,7 @@ ELSEWHERE = {
     "validation_fraction": "InputEncoder splits the rows",
     "exclude_lines": "InputEncoder edits the rows",
     "swap_lines": "InputEncoder edits the rows",
+    "chat_template_kwargs": "the tokenizer gives them to the chat template",
     "keep_checkpoints": "the services decide which checkpoints stay",
     "keep_best": "the services decide which checkpoints stay",
     "reuse": "the supervisor answers queries for stage outputs, or does not",
