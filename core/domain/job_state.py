@@ -76,10 +76,15 @@ class AttemptOutcome(StrEnum):
     CRASHED = "crashed"
     """The trainer died: counts, until a new checkpoint commits."""
     LOST = "lost"
-    """The lease ran out: counts unless the attempt committed a checkpoint."""
+    """The lease ran out, as the worker vanished: no crash of the job's, but bounded too."""
 
 
 MAX_CRASHES = 3
 """Crashes without a new checkpoint in between, after which a job fails: as `crash_loop`, or by their known cause."""
+MAX_LOSSES = 30
+"""Workers that vanished since the newest checkpoint, after which a job fails as `crash_loop`."""
+MAX_LOSSES_AT_ONE_STEP = 5
+"""Workers in a row that vanished at one and the same step; on `MIN_POISONED_HOSTS` machines it is the job's doing."""
+MIN_POISONED_HOSTS = 3
 MAX_OUTAGES = 100
 """Attempts in a row that an outage ended, after which a job fails as `store_unavailable`: a day or more."""

@@ -2,21 +2,25 @@
 
     projects/<project>/datasets/<dataset>/{original, rows.jsonl, issues.jsonl}
     projects/<project>/uploads/<upload>/<part number>-<sha256>
-    projects/<project>/jobs/<job>/a<attempt>/checkpoints/<stage>-<step>/…
-    projects/<project>/jobs/<job>/a<attempt>/policies/<stage>-<step>/…
-    projects/<project>/jobs/<job>/a<attempt>/artifact/…
-    projects/<project>/jobs/<job>/a<attempt>/stages/<digest>/…
-    projects/<project>/jobs/<job>/a<attempt>/exports/<export>/…
+    projects/<project>/jobs/<job>/a<attempt>-<token>/checkpoints/<stage>-<step>/…
+    projects/<project>/jobs/<job>/a<attempt>-<token>/policies/<stage>-<step>/…
+    projects/<project>/jobs/<job>/a<attempt>-<token>/artifact/…
+    projects/<project>/jobs/<job>/a<attempt>-<token>/stages/<digest>/…
+    projects/<project>/jobs/<job>/a<attempt>-<token>/exports/<export>/…
     base-models/<name>/{current.json, <digest>/…}
 
-The attempt in the key keeps a worker that was replaced from touching what its successor wrote.
+The attempt in the key keeps a worker that was replaced from touching what its successor wrote. The end of its token
+is there because a database that went back to an earlier state gives out numbers again; keys of the first release have
+none.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 ROOT = "projects/"
 MODELS_ROOT = "base-models/"
+_ATTEMPT = re.compile(r"a[0-9]+(-[0-9a-z]+)?")
 _SEVERAL = ("checkpoints", "policies", "stages", "exports")
 """Kinds of which an attempt has several, a folder each."""
 
@@ -46,28 +50,28 @@ def upload_part(project_id: str, upload_id: str, number: int, sha256: str) -> st
     return f"{upload_prefix(project_id, upload_id)}{number:05d}-{sha256}"
 
 
-def attempt_prefix(project_id: str, job_id: str, attempt: int) -> str:
+def attempt_prefix(project_id: str, job_id: str, attempt: int | str) -> str:
     return f"{ROOT}{project_id}/jobs/{job_id}/a{attempt}/"
 
 
-def checkpoint_prefix(project_id: str, job_id: str, attempt: int, stage: str, step: int) -> str:
+def checkpoint_prefix(project_id: str, job_id: str, attempt: int | str, stage: str, step: int) -> str:
     return f"{attempt_prefix(project_id, job_id, attempt)}checkpoints/{stage}-{step:08d}/"
 
 
-def policy_prefix(project_id: str, job_id: str, attempt: int, stage: str, step: int) -> str:
+def policy_prefix(project_id: str, job_id: str, attempt: int | str, stage: str, step: int) -> str:
     """Of the policy at a checkpoint, as users load it."""
     return f"{attempt_prefix(project_id, job_id, attempt)}policies/{stage}-{step:08d}/"
 
 
-def artifact_prefix(project_id: str, job_id: str, attempt: int) -> str:
+def artifact_prefix(project_id: str, job_id: str, attempt: int | str) -> str:
     return attempt_prefix(project_id, job_id, attempt) + "artifact/"
 
 
-def stage_output_prefix(project_id: str, job_id: str, attempt: int, digest: str) -> str:
+def stage_output_prefix(project_id: str, job_id: str, attempt: int | str, digest: str) -> str:
     return f"{attempt_prefix(project_id, job_id, attempt)}stages/{digest}/"
 
 
-def export_prefix(project_id: str, job_id: str, attempt: int, export_id: str) -> str:
+def export_prefix(project_id: str, job_id: str, attempt: int | str, export_id: str) -> str:
     return f"{attempt_prefix(project_id, job_id, attempt)}exports/{export_id}/"
 
 
@@ -106,6 +110,8 @@ class Owner:
     upload_id: str | None = None
     job_id: str | None = None
     attempt: int = 0
+    token: str = ""
+    """The end of the attempt's; empty in keys of the first release."""
 
 
 def owner_of(prefix: str) -> Owner:
@@ -115,8 +121,9 @@ def owner_of(prefix: str) -> Owner:
         return Owner(dataset_id=owner_id)
     if kind == "uploads":
         return Owner(upload_id=owner_id)
-    return Owner(job_id=owner_id, attempt=int(rest[0].removeprefix("a")))
+    number, _, token = rest[0].removeprefix("a").partition("-")
+    return Owner(job_id=owner_id, attempt=int(number), token=token)
 
 
 def _is_attempt(part: str) -> bool:
-    return part.startswith("a") and part[1:].isascii() and part[1:].isdigit()
+    return _ATTEMPT.fullmatch(part) is not None

@@ -74,7 +74,7 @@ def test_the_newest_checkpoints_and_the_best_are_kept(backend: Backend) -> None:
         assert [backend.store.get_bytes(file.key) for file in files if file.path == "model.safetensors"] == [
             b"%d" % item.step
         ]
-    prefix = keys.attempt_prefix(PROJECT, job_id, 1)
+    prefix = keys.attempt_prefix(PROJECT, job_id, held.attempt_name)
     steps = {(key.split("/")[5], key.split("/")[6]) for key in (info.key for info in backend.store.list(prefix))}
     assert steps == {("checkpoints", f"dpo-{step:08d}") for step in (3, 4)} | {
         ("policies", f"dpo-{step:08d}") for step in (2, 3, 4)
@@ -113,10 +113,10 @@ def test_a_job_starts_from_the_policy_of_a_checkpoint_and_deleting_takes_all(bac
         lambda session: starting_points.find_policy(session, PROJECT, f"{job_id}@{checkpoint_id}").tree
     )
     assert tree is not None
-    assert tree.prefix == keys.policy_prefix(PROJECT, job_id, 1, "dpo", 1)
+    assert tree.prefix == keys.policy_prefix(PROJECT, job_id, held.attempt_name, "dpo", 1)
     jobs.delete(backend, PROJECT, job_id)
     garbage_collection.collect(backend)
-    assert list(backend.store.list(keys.attempt_prefix(PROJECT, job_id, 1))) == []
+    assert list(backend.store.list(keys.attempt_prefix(PROJECT, job_id, held.attempt_name))) == []
 
 
 def test_stage_outputs_are_taken_over_inside_a_project(backend: Backend) -> None:

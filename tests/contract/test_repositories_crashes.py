@@ -6,14 +6,18 @@ from backends import (
     add_dataset,
     checkpoint,
     claim,
+    lose,
     make_due,
+    publication,
     status,
     submit,
 )
 
 from core.domain.failure_codes import FailureCode
-from core.domain.job_state import MAX_CRASHES, AttemptOutcome, JobStatus
-from core.services.attempts import lifecycle, requeue
+from core.domain.job_state import MAX_CRASHES, MAX_LOSSES_AT_ONE_STEP, MIN_POISONED_HOSTS, AttemptOutcome, JobStatus
+from core.domain.trainer_protocol import Progress, StageChanged
+from core.services.attempts import lifecycle, recording, requeue
+from core.services.attempts.lifecycle import Claim
 from core.services.backend import Backend
 from core.services.jobs import jobs
 
@@ -90,3 +94,85 @@ def test_a_drained_job_can_be_taken_at_once(backend: Backend) -> None:
     job_id = submit(backend).id
     lifecycle.release(backend, claim(backend), AttemptOutcome.DRAINED)
     assert claim(backend).job_id == job_id
+
+
+def take(backend: Backend, host: str, *, step: int = 0) -> Claim:
+    """A worker takes the next job and comes as far as that step."""
+    held = lifecycle.claim(backend, worker=f"worker on {host}", host=host, device="cpu")
+    assert held is not None
+    if step:
+        recording.stage_changed(backend, held, StageChanged(stage="dpo", status="started"))
+        recording.record_progress(backend, held, Progress(stage="dpo", step=step, total_steps=100))
+    return held
+
+
+def vanish(backend: Backend, host: str, *, step: int = 0) -> str:
+    """One worker takes the job, and is not heard of again; returns what became of it."""
+    make_due(backend)
+    held = take(backend, host, step=step)
+    lose(backend, held)
+    return status(backend, held.job_id)
+
+
+def test_workers_that_vanish_are_no_crashes_of_the_job(backend: Backend) -> None:
+    """Three workers, ten times in a row before a checkpoint: their jobs still end well."""
+    job_ids = [submit(backend).id for _ in range(3)]
+    for number in range(10):
+        make_due(backend)
+        held = [take(backend, f"spot-{worker}", step=number) for worker in range(3)]
+        for each in held:
+            lose(backend, each)
+        assert {status(backend, job_id) for job_id in job_ids} == {"queued"}
+    make_due(backend)
+    for _ in job_ids:
+        last = claim(backend)
+        lifecycle.finish_succeeded(backend, last, publication(backend, last))
+    assert {status(backend, job_id) for job_id in job_ids} == {"succeeded"}
+
+
+def test_vanished_workers_are_bounded(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requeue, "MAX_LOSSES", 4)
+    job_id = submit(backend).id
+    assert [vanish(backend, "spot") for _ in range(4)] == ["queued"] * 3 + ["failed"]
+    error = jobs.get(backend, PROJECT, job_id).error
+    assert error is not None
+    assert error.code is FailureCode.CRASH_LOOP
+    assert "4 workers vanished" in error.detail
+
+
+def test_a_job_that_kills_workers_at_one_step_on_several_machines_does_not_go_on(backend: Backend) -> None:
+    job_id = submit(backend).id
+    became = [
+        vanish(backend, f"host-{number % MIN_POISONED_HOSTS}", step=7) for number in range(MAX_LOSSES_AT_ONE_STEP)
+    ]
+    assert became == ["queued"] * (MAX_LOSSES_AT_ONE_STEP - 1) + ["failed"]
+    error = jobs.get(backend, PROJECT, job_id).error
+    assert error is not None
+    assert "dpo step 7" in error.detail
+    assert "host-0, host-1, host-2" in error.detail
+
+
+def test_one_bad_machine_is_not_the_jobs_fault(backend: Backend) -> None:
+    submit(backend)
+    assert {vanish(backend, "bad", step=7) for _ in range(2 * MAX_LOSSES_AT_ONE_STEP)} == {"queued"}
+
+
+def test_a_trainer_that_dies_counts_whoever_vanished_before(backend: Backend) -> None:
+    job_id = submit(backend).id
+    for number in range(1, MAX_CRASHES + 1):
+        vanish(backend, "spot", step=number)
+        make_due(backend)
+        lifecycle.release(backend, claim(backend), AttemptOutcome.CRASHED)
+    assert status(backend, job_id) == "failed"
+
+
+def test_a_checkpoint_forgives_vanished_workers(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requeue, "MAX_LOSSES", 3)
+    job_id = submit(backend).id
+    for _ in range(4):
+        assert vanish(backend, "spot") == "queued"
+        make_due(backend)
+        held = claim(backend)
+        checkpoint(backend, held, held.attempt)
+        lose(backend, held)
+    assert status(backend, job_id) == "queued"

@@ -245,7 +245,7 @@ def test_orphans_go_after_a_day_and_nothing_else(backend: Backend, tmp_path: Pat
     held = claim(backend)
     checkpoint(backend, held, 1)
     kept = set(objects(backend))
-    under_way = keys.checkpoint_prefix(PROJECT, job_id, held.attempt, "dpo", 9) + "model"
+    under_way = keys.checkpoint_prefix(PROJECT, job_id, held.attempt_name, "dpo", 9) + "model"
     zombies = keys.checkpoint_prefix(PROJECT, job_id, 7, "dpo", 9) + "model"
     refused = keys.dataset_original(PROJECT, "ds_gone")
     for key in (under_way, zombies, refused, "projects/default/unknown"):

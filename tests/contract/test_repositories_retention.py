@@ -36,7 +36,7 @@ def finish(backend: Backend, days_ago: float, **fields: object) -> str:
     held = claim(backend)
     checkpoint(backend, held, 1)
     checkpoint_with_policy(backend, held, 2, {"config.json": b"{}"})
-    prefix = keys.stage_output_prefix(PROJECT, held.job_id, held.attempt, held.job_id)
+    prefix = keys.stage_output_prefix(PROJECT, held.job_id, held.attempt_name, held.job_id)
     backend.store.put_bytes(prefix + "manifest.json", b"{}")
     tree = StoredTree(prefix=prefix, manifest_sha256="2" * 64)
     commit_stage_output(backend, held, NewStageOutput(stage=Stage.SFT, digest=held.job_id, tree=tree, num_bytes=2))

@@ -37,7 +37,7 @@ def test_a_request_is_claimed_once_and_answered(backend: Backend, job_id: str) -
     held = scores.claim(backend, 60)
     assert held is not None
     assert (held.lease.id, held.is_pairs, held.rows, held.base_model_name) == (asked.id, False, ITEMS["items"], "tiny")
-    assert held.policy.prefix == keys.artifact_prefix(PROJECT, job_id, 1)
+    assert held.policy.prefix.startswith(keys.attempt_prefix(PROJECT, job_id, "1-").rstrip("/"))
     assert held.sft is None
     assert scores.claim(backend, 60) is None
     scores.finish(backend, held, [{"reward": 0.5}])

@@ -26,7 +26,7 @@ from core.database.repositories import garbage
 from core.database.repositories import jobs as job_rows
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import MAX_CRASHES, AttemptOutcome
-from core.services.attempts import lifecycle
+from core.services.attempts import lifecycle, requeue
 from core.services.backend import Backend
 from core.services.jobs import steering
 from core.services.operations import sweep
@@ -77,7 +77,7 @@ def test_the_sweeper_gives_a_dead_workers_job_to_the_next(backend: Backend) -> N
     assert status(backend, job_id) == "queued"
     assert time.monotonic() - started >= LEASE_SECONDS
     assert claim(backend).attempt == 2
-    outcome = backend.database.read(lambda session: attempt_rows.find_outcome(session, job_id, 1))
+    outcome = backend.database.read(lambda session: attempt_rows.find_outcome(session, job_id, dead.token))
     assert outcome is AttemptOutcome.LOST
 
 
@@ -111,7 +111,10 @@ def test_the_sweeper_fulfils_wishes_of_dead_workers(backend: Backend, wish: Call
     assert status(backend, job_id) == became
 
 
-def test_a_lost_lease_costs_only_without_a_new_checkpoint(backend: Backend) -> None:
+def test_lost_leases_are_free_with_new_checkpoints_and_bounded_without(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requeue, "MAX_LOSSES", MAX_CRASHES)
     with_progress = submit(backend).id
     for step in range(1, 2 * MAX_CRASHES):
         held = claim(backend)

@@ -30,7 +30,7 @@ FILES = {
 def job_id(api: RunningApi) -> str:
     job = api.submit()
     held = claim(api.backend)
-    prefix = keys.artifact_prefix(held.project_id, held.job_id, held.attempt)
+    prefix = keys.artifact_prefix(held.project_id, held.job_id, held.attempt_name)
     published = []
     for path, content in FILES.items():
         api.backend.store.put_bytes(prefix + path, content)

@@ -42,7 +42,7 @@ PAIRS = [pair(n, margin, *(["never_learned"] if margin == -1.0 else [])) for n, 
 def job_id(api: RunningApi) -> str:
     job = api.submit(dpo={"epochs": 2}, exclude_lines=[9], swap_lines=[4, 5])
     held = claim(api.backend)
-    prefix = keys.artifact_prefix(held.project_id, held.job_id, held.attempt)
+    prefix = keys.artifact_prefix(held.project_id, held.job_id, held.attempt_name)
     content = "".join(json.dumps(item) + "\n" for item in PAIRS).encode()
     api.backend.store.put_bytes(prefix + "pairs.jsonl", content)
     digest = hashlib.sha256(content).hexdigest()

@@ -53,7 +53,7 @@ def job_id(api: RunningApi) -> str:
 
 def publish(backend: Backend) -> None:
     held = claim(backend)
-    prefix = keys.artifact_prefix(held.project_id, held.job_id, held.attempt)
+    prefix = keys.artifact_prefix(held.project_id, held.job_id, held.attempt_name)
     backend.store.put_bytes(prefix + NAME, CONTENT)
     digest = hashlib.sha256(CONTENT).hexdigest()
     file = PublishedFile(path=NAME, key=prefix + NAME, num_bytes=len(CONTENT), sha256=digest)

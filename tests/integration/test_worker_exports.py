@@ -27,7 +27,7 @@ def publish(backend: Backend, folder: Path) -> str:
     add_dataset(backend)
     job_id = submit(backend, sft="skip").id
     held = claim(backend)
-    tree = upload_tree(backend.store, keys.artifact_prefix(PROJECT, job_id, held.attempt), folder)
+    tree = upload_tree(backend.store, keys.artifact_prefix(PROJECT, job_id, held.attempt_name), folder)
     files = [
         PublishedFile(path=file.path, key=tree.prefix + file.path, num_bytes=file.num_bytes, sha256=file.sha256)
         for file in tree.files

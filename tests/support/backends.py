@@ -128,7 +128,7 @@ def point(step: int, loss: float = 0.5, stage: str = "dpo", split: str = "train"
 
 def checkpoint(backend: Backend, claim: Claim, step: int, stage: Stage = Stage.DPO) -> str:
     """A committed checkpoint with one small object; returns its id."""
-    prefix = keys.checkpoint_prefix(claim.project_id, claim.job_id, claim.attempt, stage.value, step)
+    prefix = keys.checkpoint_prefix(claim.project_id, claim.job_id, claim.attempt_name, stage.value, step)
     backend.store.put_bytes(prefix + "manifest.json", b"{}")
     tree = StoredTree(prefix=prefix, manifest_sha256="1" * 64)
     return commit_checkpoint(backend, claim, NewCheckpoint(stage=stage, step=step, tree=tree, num_bytes=2))
@@ -139,7 +139,7 @@ def checkpoint_with_policy(
 ) -> str:
     """A committed checkpoint whose policy is a real tree of these files; returns its id."""
     checkpoint_id = checkpoint(backend, claim, step, stage)
-    prefix = keys.policy_prefix(claim.project_id, claim.job_id, claim.attempt, stage.value, step)
+    prefix = keys.policy_prefix(claim.project_id, claim.job_id, claim.attempt_name, stage.value, step)
     with TemporaryDirectory() as folder:
         for path, content in files.items():
             (Path(folder) / path).parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ def checkpoint_with_policy(
 
 
 def publication(backend: Backend, claim: Claim, names: Sequence[str] = ("model.safetensors",)) -> Publication:
-    prefix = keys.artifact_prefix(claim.project_id, claim.job_id, claim.attempt)
+    prefix = keys.artifact_prefix(claim.project_id, claim.job_id, claim.attempt_name)
     files = []
     for name in names:
         backend.store.put_bytes(prefix + name, b"weights")

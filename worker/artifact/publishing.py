@@ -38,7 +38,7 @@ def publish(backend: Backend, claim: Claim, product: Product, *, check: Callable
     directory = Path(product.done.directory)
     _complete(backend, claim, product, directory)
     reach("publish.folder_completed")
-    prefix = keys.artifact_prefix(claim.project_id, claim.job_id, claim.attempt)
+    prefix = keys.artifact_prefix(claim.project_id, claim.job_id, claim.attempt_name)
     uploaded = upload_tree(backend.store, prefix, directory, between_files=check)
     # The trainer has loaded and measured this folder: what the store gives back must be the same bytes.
     check_stored(backend.store, uploaded, between_files=check)

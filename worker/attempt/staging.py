@@ -10,27 +10,18 @@ from typing import TypeVar
 from core.base_models.directory import get_base_model
 from core.domain.errors import InvalidRequest, NotFound
 from core.domain.failure_codes import FailureCode
-from core.failpoints import reach
 from core.services.attempts.inputs import JobInputs, find_inputs
 from core.services.base_models.sharing import SharedModel, fetch_shared, find_shared, is_sharing
-from core.storage.object_store import ObjectNotFound
 from core.storage.trees import TreeDamaged
+from worker.attempt.failures import StagingFailed
 from worker.attempt.fetcher import Fetcher, outage_seconds
+from worker.attempt.rows import fetch_rows
 from worker.patience import patiently
 
 Result = TypeVar("Result")
 
 _CHUNK_BYTES = 1024 * 1024
 _LOOK_SECONDS = 1.0
-
-
-class StagingFailed(Exception):
-    """The job cannot be staged, here or anywhere. `detail` is for the user."""
-
-    def __init__(self, code: FailureCode, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
 
 
 class NotOnThisWorker(Exception):
@@ -52,7 +43,7 @@ def stage_inputs(fetcher: Fetcher) -> Inputs:
         found = _patiently(fetcher, lambda: find_inputs(fetcher.backend, fetcher.claim))
     except InvalidRequest as error:
         raise StagingFailed(FailureCode.BAD_BASE_MODEL, error.detail) from None
-    rows = _rows(fetcher, found.rows_key, "rows.jsonl")
+    rows = fetch_rows(fetcher, found.rows, "rows.jsonl")
     expected = fetcher.claim.spec["num_pairs"]
     if (num_rows := _count_lines(rows)) != expected:
         detail = f"The stored rows are damaged: {num_rows} instead of {expected}. Upload the data set again."
@@ -60,10 +51,10 @@ def stage_inputs(fetcher: Fetcher) -> Inputs:
     return Inputs(
         base_model_dir=_base_model(fetcher, found),
         rows=rows,
-        validation_rows=_rows(fetcher, found.validation_rows_key, "validation.jsonl")
-        if found.validation_rows_key
+        validation_rows=fetch_rows(fetcher, found.validation_rows, "validation.jsonl")
+        if found.validation_rows
         else None,
-        sft_rows=_rows(fetcher, found.sft_rows_key, "sft.jsonl") if found.sft_rows_key else None,
+        sft_rows=fetch_rows(fetcher, found.sft_rows, "sft.jsonl") if found.sft_rows else None,
         submitted_at=found.submitted_at,
     )
 
@@ -101,17 +92,6 @@ def _wait_for_copy(fetcher: Fetcher, name: str) -> SharedModel | None:
             return shared
         fetcher.check()
         time.sleep(_LOOK_SECONDS)
-
-
-def _rows(fetcher: Fetcher, key: str, name: str) -> Path:
-    target = fetcher.work_dir / name
-    fetcher.check()
-    try:
-        _patiently(fetcher, lambda: fetcher.backend.store.get_file(key, target))
-    except ObjectNotFound:
-        raise StagingFailed(FailureCode.BAD_DATA, "The rows of a data set are missing in the store.") from None
-    reach("staging.rows_fetched")
-    return target
 
 
 def _count_lines(path: Path) -> int:

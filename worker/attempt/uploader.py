@@ -139,7 +139,7 @@ class Uploader:
         if isinstance(item, CheckpointWritten):
             self._upload_checkpoint(item, stage)
             return
-        prefix = keys.stage_output_prefix(claim.project_id, claim.job_id, claim.attempt, item.digest)
+        prefix = keys.stage_output_prefix(claim.project_id, claim.job_id, claim.attempt_name, item.digest)
         uploaded = self._upload_tree(prefix, item.directory)
         checkpoints.commit_stage_output(
             self._backend,
@@ -150,7 +150,7 @@ class Uploader:
     def _upload_checkpoint(self, item: CheckpointWritten, stage: Stage) -> None:
         """What a resume needs comes first, the policy as users load it after it."""
         claim = self._claim
-        prefix = keys.checkpoint_prefix(claim.project_id, claim.job_id, claim.attempt, stage.value, item.step)
+        prefix = keys.checkpoint_prefix(claim.project_id, claim.job_id, claim.attempt_name, stage.value, item.step)
         uploaded = self._upload_tree(prefix, item.directory)
         checkpoint_id = checkpoints.commit_checkpoint(
             self._backend,
@@ -160,7 +160,7 @@ class Uploader:
         if item.policy_directory is None:
             return
         write_sums(Path(item.policy_directory))
-        prefix = keys.policy_prefix(claim.project_id, claim.job_id, claim.attempt, stage.value, item.step)
+        prefix = keys.policy_prefix(claim.project_id, claim.job_id, claim.attempt_name, stage.value, item.step)
         policy = self._upload_tree(prefix, item.policy_directory)
         checkpoints.commit_policy(self._backend, claim, checkpoint_id, _stored(policy), policy.num_bytes)
 

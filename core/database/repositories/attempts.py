@@ -16,13 +16,15 @@ def find_attempt(session: Session, job_id: str, attempt: int) -> Attempt:
     return session.scalars(select(Attempt).where(Attempt.job_id == job_id, Attempt.attempt == attempt)).one()
 
 
-def find_outcome(session: Session, job_id: str, attempt: int) -> AttemptOutcome | None:
-    return session.scalar(select(Attempt.outcome).where(Attempt.job_id == job_id, Attempt.attempt == attempt))
+def find_outcome(session: Session, job_id: str, token: str) -> AttemptOutcome | None:
+    return session.scalar(select(Attempt.outcome).where(Attempt.job_id == job_id, Attempt.claim_token == token))
 
 
-def is_running(session: Session, job_id: str, attempt: int) -> bool:
-    """May this attempt still commit what it uploads?"""
+def is_running(session: Session, job_id: str, attempt: int, token: str) -> bool:
+    """May this attempt still commit what it uploads? `token` is the end of its token, or empty in keys without one."""
     started = select(Attempt.attempt).where(Attempt.job_id == job_id, Attempt.attempt == attempt)
+    if token:
+        started = started.where(Attempt.claim_token.endswith(token, autoescape=True))
     return session.scalar(started.where(Attempt.outcome.is_(None))) is not None
 
 
@@ -32,6 +34,16 @@ def count_newest(session: Session, job_id: str, outcome: AttemptOutcome) -> int:
     others = or_(Attempt.outcome != outcome, Attempt.num_checkpoints > 0)
     last_other = select(func.coalesce(func.max(Attempt.attempt), 0)).where(*mine, others).scalar_subquery()
     return session.scalars(select(func.count()).select_from(Attempt).where(*mine, Attempt.attempt > last_other)).one()
+
+
+def list_lost(session: Session, job_id: str) -> list[Attempt]:
+    """Attempts whose worker vanished since the newest one that committed a checkpoint, the newest first."""
+    with_checkpoint = select(func.coalesce(func.max(Attempt.attempt), 0)).where(
+        Attempt.job_id == job_id, Attempt.num_checkpoints > 0
+    )
+    lost = (Attempt.job_id == job_id, Attempt.outcome == AttemptOutcome.LOST)
+    statement = select(Attempt).where(*lost, Attempt.attempt > with_checkpoint.scalar_subquery())
+    return list(session.scalars(statement.order_by(Attempt.attempt.desc())))
 
 
 def list_attempts(session: Session, job_id: str) -> list[Attempt]:

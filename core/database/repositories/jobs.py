@@ -70,11 +70,15 @@ def list_stages(session: Session, job_ids: Collection[str]) -> list[JobStage]:
     return list(session.scalars(select(JobStage).where(JobStage.job_id.in_(job_ids))))
 
 
-def fence(session: Session, job_id: str, attempt: int, lease_seconds: float) -> Job:
-    """Lock the row for a write of this attempt, and renew its lease. Raises Fenced: stop at once."""
+def fence(session: Session, job_id: str, attempt: int, token: str, lease_seconds: float) -> Job:
+    """Lock the row for a write of this attempt, and renew its lease. Raises Fenced: stop at once.
+
+    The number alone would not do: a database that was put back to an earlier copy, or a replica that was promoted
+    before it had heard of the claim, gives the same number to another worker.
+    """
     statement = (
         update(Job)
-        .where(Job.id == job_id, Job.attempt == attempt, Job.status == JobStatus.RUNNING)
+        .where(Job.id == job_id, Job.attempt == attempt, Job.claim_token == token, Job.status == JobStatus.RUNNING)
         .values(heartbeat_seq=Job.heartbeat_seq + 1, lease_expires_at=database_after(lease_seconds))
         .returning(Job)
         .execution_options(synchronize_session=False, populate_existing=True)

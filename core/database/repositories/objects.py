@@ -5,7 +5,7 @@ from collections.abc import Collection
 from sqlalchemy import case, exists, or_, select
 from sqlalchemy.orm import Session
 
-from core.database.tables.datasets import Dataset
+from core.database.tables.datasets import Dataset, DatasetStatus
 from core.database.tables.exports import ExportRequest
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, CheckpointStatus, StageOutput
@@ -102,6 +102,12 @@ def is_prefix_named(session: Session, prefix: str) -> bool:
     outputs = exists().where(StageOutput.prefix == prefix)
     exports = exists().where(ExportRequest.prefix == prefix)
     return bool(session.scalar(select(or_(checkpoints, policies, artifacts, outputs, exports))))
+
+
+def has_dataset_rows(session: Session, dataset_id: str) -> bool:
+    """Whether the store holds something of it: of a rejected one only the report is kept."""
+    is_kept = (Dataset.id == dataset_id, Dataset.status != DatasetStatus.REJECTED)
+    return bool(session.scalar(select(exists().where(*is_kept))))
 
 
 def is_dataset_kept(session: Session, dataset_id: str) -> bool:

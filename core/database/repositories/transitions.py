@@ -86,7 +86,7 @@ def start(session: Session, job_id: str, claimant: Claimant) -> StartedJob | Non
     job = StartedJob(*row)
     attempt = {"job_id": job.id, "attempt": job.attempt, "project_id": job.project_id}
     place = {"host": claimant.host, "device": claimant.device}
-    session.execute(_INSERT_ATTEMPT, attempt | place | {"worker": claimant.worker})
+    session.execute(_INSERT_ATTEMPT, attempt | place | {"worker": claimant.worker, "claim_token": claimant.token})
     message = f"Attempt {job.attempt} started on {claimant.host} ({claimant.device})."
     event = EventDraft(kind="started", message=message, data=place, actor=claimant.worker)
     add_event(session, job, event, from_status=JobStatus.QUEUED, to_status=JobStatus.RUNNING)

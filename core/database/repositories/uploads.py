@@ -50,5 +50,10 @@ def list_expired(session: Session, limit: int) -> list[Upload]:
     return list(session.scalars(statement.with_for_update(skip_locked=True)))
 
 
+def is_upload_open(session: Session, upload_id: str) -> bool:
+    is_open = (Upload.id == upload_id, Upload.status == UploadStatus.OPEN)
+    return bool(session.scalar(select(exists().where(*is_open))))
+
+
 def is_upload_kept(session: Session, upload_id: str) -> bool:
     return bool(session.scalar(select(exists().where(Upload.id == upload_id))))

@@ -43,6 +43,10 @@ class Dataset(Base):
     num_accepted: Mapped[BigInt] = mapped_column(default=0)
     num_rejected: Mapped[BigInt] = mapped_column(default=0)
     num_set_aside: Mapped[BigInt] = mapped_column(default=0)
+    rows_sha256: Mapped[Digest | None]
+    """Of the normalised rows in the store; none for data sets of the first release."""
+    rows_bytes: Mapped[BigInt | None]
+    issues_sha256: Mapped[Digest | None]
     report: Mapped[JsonObject]
     options: Mapped[JsonObject]
     """How to check it: an interrupted check is repeated with the same."""

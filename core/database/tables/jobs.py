@@ -77,7 +77,8 @@ class Job(Base):
     lease_owner: Mapped[LongText | None]
     lease_expires_at: Mapped[Time | None]
     claim_token: Mapped[Id | None]
-    """Of one call of `claim`: a repeated one finds what it took."""
+    """Of one call of `claim`: a repeated one finds what it took. The other half of the fencing token: a database that
+    went back to an earlier state may give out an attempt number again, but never a token."""
     heartbeat_seq: Mapped[BigInt] = mapped_column(default=0)
     crash_count: Mapped[int] = mapped_column(default=0)
     """Crashes since the newest checkpoint."""
@@ -120,6 +121,11 @@ class Attempt(Base):
     resume_step: Mapped[BigInt | None]
     num_checkpoints: Mapped[int] = mapped_column(default=0)
     num_divergent_points: Mapped[int] = mapped_column(default=0)
+    claim_token: Mapped[Id | None]
+    """None for attempts that a worker of the first release began."""
+    ended_stage: Mapped[Stage | None] = mapped_column(enum_type(Stage, "ended_stage", is_checked=False))
+    ended_step: Mapped[BigInt | None]
+    """How far it had come when it ended without finishing the job."""
 
 
 class JobStage(Base):

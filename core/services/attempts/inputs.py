@@ -2,25 +2,40 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy.orm import Session
 
+from core.database.repositories import datasets as dataset_rows
 from core.database.repositories import jobs as job_rows
 from core.domain.errors import Fenced
 from core.services.attempts.lifecycle import Claim
 from core.services.backend import Backend
 from core.services.base_models import starting_points
 from core.storage import keys
-from core.storage.trees import StoredTree
+from core.storage.trees import StoredTree, TreeFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRows:
+    """Normalised rows of a data set in the store, and what they were made of."""
+
+    key: str
+    file: TreeFile | None
+    """Size and sum of the rows; None for data sets of the first release, which kept none."""
+    original_key: str
+    original: TreeFile
+    options: dict[str, Any]
+    """How the upload was checked: the rows can be made anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobInputs:
-    """Object keys, and the base model: either a name in the models directory, or the files of a tuned policy."""
+    """Rows, and the base model: either a name in the models directory, or the files of a tuned policy."""
 
-    rows_key: str
-    sft_rows_key: str | None
-    validation_rows_key: str | None
+    rows: StoredRows
+    sft_rows: StoredRows | None
+    validation_rows: StoredRows | None
     base_model_name: str | None
     policy: StoredTree | None
     submitted_at: datetime
@@ -38,9 +53,9 @@ def find_inputs(backend: Backend, claim: Claim) -> JobInputs:
         if starting_points.is_job_reference(name):
             policy = starting_points.find_policy(session, claim.project_id, name).tree
         return JobInputs(
-            rows_key=keys.dataset_rows(claim.project_id, job.dataset_id),
-            sft_rows_key=_rows_key(claim.project_id, job.sft_dataset_id),
-            validation_rows_key=_rows_key(claim.project_id, job.validation_dataset_id),
+            rows=_stored_rows(session, claim.project_id, job.dataset_id),
+            sft_rows=_optional_rows(session, claim.project_id, job.sft_dataset_id),
+            validation_rows=_optional_rows(session, claim.project_id, job.validation_dataset_id),
             base_model_name=None if policy else name,
             policy=policy,
             submitted_at=job.created_at,
@@ -49,5 +64,21 @@ def find_inputs(backend: Backend, claim: Claim) -> JobInputs:
     return backend.database.write(work)
 
 
-def _rows_key(project_id: str, dataset_id: str | None) -> str | None:
-    return keys.dataset_rows(project_id, dataset_id) if dataset_id else None
+def _optional_rows(session: Session, project_id: str, dataset_id: str | None) -> StoredRows | None:
+    return _stored_rows(session, project_id, dataset_id) if dataset_id else None
+
+
+def _stored_rows(session: Session, project_id: str, dataset_id: str) -> StoredRows:
+    row = dataset_rows.find_dataset(session, project_id, dataset_id)
+    if row is None:
+        raise Fenced(f"{dataset_id} is gone.")
+    is_known = row.rows_sha256 is not None and row.rows_bytes is not None
+    return StoredRows(
+        key=keys.dataset_rows(project_id, dataset_id),
+        file=TreeFile(path="rows.jsonl", num_bytes=int(row.rows_bytes or 0), sha256=str(row.rows_sha256))
+        if is_known
+        else None,
+        original_key=keys.dataset_original(project_id, dataset_id),
+        original=TreeFile(path="original", num_bytes=row.num_bytes, sha256=row.sha256),
+        options=dict(row.options),
+    )

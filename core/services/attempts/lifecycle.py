@@ -27,6 +27,9 @@ from core.services.backend import Backend
 from core.services.ids import new_suffix
 from core.storage.trees import StoredTree
 
+TOKEN_CHARS = 10
+"""Fifty random bits: the other characters of a token are the time."""
+
 Result = TypeVar("Result")
 
 
@@ -37,10 +40,17 @@ class Claim:
     job_id: str
     project_id: str
     attempt: int
+    token: str
+    """Random: no other claim has it, whatever becomes of the database."""
     spec: dict[str, Any]
     worker: str
     host: str
     device: str
+
+    @property
+    def attempt_name(self) -> str:
+        """Names the attempt in object keys: the number, and enough of the token to tell it from any other's."""
+        return f"{self.attempt}-{self.token[-TOKEN_CHARS:]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +111,7 @@ def claim(backend: Backend, *, worker: str, host: str, device: str) -> Claim | N
         job_id=job.id,
         project_id=job.project_id,
         attempt=job.attempt,
+        token=claimant.token,
         spec=job.spec,
         worker=worker,
         host=host,
@@ -112,7 +123,7 @@ def fenced(backend: Backend, claim: Claim, work: Callable[[Session, Job], Result
     """Run one write of this attempt, which holds the lock on the job's row meanwhile. Raises Fenced."""
     lease_seconds = backend.settings.lease_seconds
     return backend.database.write(
-        lambda session: work(session, job_rows.fence(session, claim.job_id, claim.attempt, lease_seconds))
+        lambda session: work(session, job_rows.fence(session, claim.job_id, claim.attempt, claim.token, lease_seconds))
     )
 
 
@@ -265,7 +276,7 @@ def _finish(backend: Backend, claim: Claim, outcome: AttemptOutcome, work: Calla
     try:
         fenced(backend, claim, work)
     except Fenced:
-        ended = backend.database.read(lambda session: attempt_rows.find_outcome(session, claim.job_id, claim.attempt))
+        ended = backend.database.read(lambda session: attempt_rows.find_outcome(session, claim.job_id, claim.token))
         if ended is not outcome:
             raise
     reach("finish.committed")

@@ -1,5 +1,11 @@
-"""What becomes of a job whose attempt has ended without finishing it: one rule for workers and the sweeper."""
+"""What becomes of a job whose attempt has ended without finishing it: one rule for workers and the sweeper.
 
+Who died decides. A trainer that dies under a worker that lives is a crash of the job's: three without a new checkpoint
+end it. A worker that vanishes (a spot machine, a kill from outside) says little about the job, which is queued again;
+`MAX_LOSSES` bound that. Where workers vanish at one and the same step on several machines, the job is what kills them.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -9,9 +15,18 @@ from core.database.repositories import attempts as attempt_rows
 from core.database.repositories import metrics
 from core.database.repositories.events import EventDraft
 from core.database.repositories.transitions import Move, move
-from core.database.tables.jobs import Job
+from core.database.tables.jobs import Attempt, Job
 from core.domain.failure_codes import TITLES, FailureCode
-from core.domain.job_state import MAX_CRASHES, MAX_OUTAGES, AttemptOutcome, Desired, JobStatus
+from core.domain.job_state import (
+    MAX_CRASHES,
+    MAX_LOSSES,
+    MAX_LOSSES_AT_ONE_STEP,
+    MAX_OUTAGES,
+    MIN_POISONED_HOSTS,
+    AttemptOutcome,
+    Desired,
+    JobStatus,
+)
 from core.failpoints import reach
 from core.settings import Settings
 
@@ -36,14 +51,18 @@ class Return:
 
 
 def give_back(session: Session, settings: Settings, job: Job, what: Return) -> None:
-    """Queue the job again, or end or pause it if the user wants that by now, or if it crashed too often."""
+    """Queue the job again, or end or pause it if the user wants that by now, or if it died too often."""
+    ended = attempt_rows.find_attempt(session, job.id, job.attempt)
+    ended.ended_stage, ended.ended_step = job.stage, job.step
     if job.desired is Desired.CANCEL:
         _stop(session, job, what, JobStatus.CANCELLED)
     elif job.desired is Desired.PAUSE:
         _stop(session, job, what, JobStatus.PAUSED)
     elif what.outcome is AttemptOutcome.OUTAGE:
         _wait_out(session, settings, job, what)
-    elif _is_free(session, job, what.outcome):
+    elif what.outcome is AttemptOutcome.LOST:
+        _replace_worker(session, settings, job, what)
+    elif what.outcome is not AttemptOutcome.CRASHED:
         _queue(session, job, what, 0.0)
     elif job.crash_count + 1 >= MAX_CRASHES:
         _fail(session, job, what)
@@ -67,10 +86,32 @@ def _wait_out(session: Session, settings: Settings, job: Job, what: Return) -> N
         _queue(session, job, what, backoff_seconds(settings, min(max(0, num_outages - 1), MAX_CRASHES)))
 
 
-def _is_free(session: Session, job: Job, outcome: AttemptOutcome) -> bool:
-    if outcome is AttemptOutcome.LOST:
-        return attempt_rows.find_attempt(session, job.id, job.attempt).num_checkpoints > 0
-    return outcome is not AttemptOutcome.CRASHED
+def _replace_worker(session: Session, settings: Settings, job: Job, what: Return) -> None:
+    """Free the first time; then with growing pauses, and not for ever."""
+    mine = attempt_rows.find_attempt(session, job.id, job.attempt)
+    if mine.num_checkpoints > 0:
+        _queue(session, job, what, 0.0)
+        return
+    lost = [mine, *attempt_rows.list_lost(session, job.id)]
+    if _is_poisoned(lost):
+        where = f"{mine.ended_stage.value} step {mine.ended_step}" if mine.ended_stage else ""
+        hosts = ", ".join(sorted({attempt.host for attempt in lost[:MAX_LOSSES_AT_ONE_STEP]}))
+        detail = f"{MAX_LOSSES_AT_ONE_STEP} workers in a row vanished at {where}, on different machines ({hosts})."
+        _end_failed(session, job, what, FailureCode.CRASH_LOOP, detail)
+    elif len(lost) >= MAX_LOSSES:
+        detail = f"{len(lost)} workers vanished before a new checkpoint. Retry the job, with checkpoints more often."
+        _end_failed(session, job, what, FailureCode.CRASH_LOOP, detail)
+    else:
+        pause = backoff_seconds(settings, min(len(lost) - 2, MAX_CRASHES)) if len(lost) > 1 else 0.0
+        _queue(session, job, what, pause)
+
+
+def _is_poisoned(lost: Sequence[Attempt]) -> bool:
+    """The newest losses came at one step of training, and on several machines."""
+    newest = lost[:MAX_LOSSES_AT_ONE_STEP]
+    places = {(attempt.ended_stage, attempt.ended_step) for attempt in newest}
+    is_one_place = len(newest) == MAX_LOSSES_AT_ONE_STEP and len(places) == 1 and bool(newest[0].ended_step)
+    return is_one_place and len({attempt.host for attempt in newest}) >= MIN_POISONED_HOSTS
 
 
 def _stop(session: Session, job: Job, what: Return, to: JobStatus) -> None:

@@ -1,6 +1,5 @@
 """Taking an upload in: quota, known files, the check, rows and report in the store."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
 from core.database.repositories import datasets as dataset_rows
+from core.database.repositories import garbage
 from core.database.tables.datasets import Dataset, DatasetStatus
 from core.datasets.check_process import check_in_child
 from core.datasets.options import CheckOptions, Limits
@@ -24,7 +24,8 @@ from core.services.ids import new_id
 from core.services.views import DatasetView
 from core.settings import Settings
 from core.storage import keys
-from core.storage.object_store import ObjectStore
+from core.storage.object_store import ObjectNotFound, ObjectStore, StoreUnavailable
+from core.storage.trees import file_sha256
 
 _WAITING = "nobody yet"
 
@@ -61,18 +62,19 @@ def create(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str
         return known
     options = check_options(option_fields(upload), backend.settings)
     validate_options(options)
-    _require_room(backend, project_id, upload.path)
+    _make_room(backend, project_id, chosen, upload.path)
     with scratch_folder(backend.settings, "check") as folder:
         with flushed_meanwhile(upload.path, folder / ROWS_FILE):
             result = check(backend.settings, upload.path, options, folder)
         if result.refusal is not None:
             raise result.error()
         backend.store.put_file(keys.dataset_original(project_id, chosen), upload.path, is_final=True)
-        store_results(backend.store, project_id, chosen, folder)
+        _require_stored(backend.store, keys.dataset_original(project_id, chosen), result.num_bytes)
+        stored = store_results(backend.store, project_id, chosen, folder)
 
     def make_row() -> Dataset:
         row = _new_row(project_id, chosen, upload, sha256=result.sha256, num_bytes=result.num_bytes)
-        fill_row(row, result)
+        fill_row(row, result, stored)
         return row
 
     return _insert(backend, project_id, chosen, make_row)
@@ -85,9 +87,10 @@ def create_later(backend: Backend, project_id: str, upload: Upload, *, dataset_i
     if known is not None:
         return known
     validate_options(check_options(option_fields(upload), backend.settings))
-    _require_room(backend, project_id, upload.path)
+    _make_room(backend, project_id, chosen, upload.path)
     backend.store.put_file(keys.dataset_original(project_id, chosen), upload.path, is_final=True)
-    num_bytes, sha256 = upload.path.stat().st_size, _sha256(upload.path)
+    num_bytes, sha256 = upload.path.stat().st_size, file_sha256(upload.path)
+    _require_stored(backend.store, keys.dataset_original(project_id, chosen), num_bytes)
 
     def make_row() -> Dataset:
         row = _new_row(project_id, chosen, upload, sha256=sha256, num_bytes=num_bytes)
@@ -134,13 +137,45 @@ def check_options(fields: dict[str, Any], settings: Settings) -> CheckOptions:
     return CheckOptions(**{**fields, "kind": DatasetKind(fields["kind"]), "limits": limits})
 
 
-def store_results(store: ObjectStore, project_id: str, dataset_id: str, folder: Path) -> None:
-    store.put_file(keys.dataset_rows(project_id, dataset_id), folder / ROWS_FILE, is_final=True)
-    store.put_file(keys.dataset_issues(project_id, dataset_id), folder / ISSUES_FILE, is_final=True)
+@dataclass(frozen=True, kw_only=True)
+class StoredRows:
+    """What the check wrote, as it lies in the store."""
+
+    rows_sha256: str
+    rows_bytes: int
+    issues_sha256: str
 
 
-def fill_row(row: Dataset, result: CheckResult) -> None:
-    """What the check found; the lease ends with it."""
+def store_results(store: ObjectStore, project_id: str, dataset_id: str, folder: Path) -> StoredRows:
+    """Keep rows and issues, and look whether they are there. Raises StoreUnavailable."""
+    rows, issues = folder / ROWS_FILE, folder / ISSUES_FILE
+    for key, path in (
+        (keys.dataset_rows(project_id, dataset_id), rows),
+        (keys.dataset_issues(project_id, dataset_id), issues),
+    ):
+        store.put_file(key, path, is_final=True)
+        _require_stored(store, key, path.stat().st_size)
+    return StoredRows(rows_sha256=file_sha256(rows), rows_bytes=rows.stat().st_size, issues_sha256=file_sha256(issues))
+
+
+def _require_stored(store: ObjectStore, key: str, num_bytes: int) -> None:
+    """Before a row says that the object is there: some stores have said yes and kept nothing."""
+    try:
+        is_whole = store.stat(key).num_bytes == num_bytes
+    except ObjectNotFound:
+        is_whole = False
+    if not is_whole:
+        raise StoreUnavailable("The object store does not hold what it was just given. Send the file again.")
+
+
+def fill_row(row: Dataset, result: CheckResult, stored: StoredRows | None) -> None:
+    """What the check found; the lease ends with it. `stored` is None exactly for a refused file."""
+    if stored is not None:
+        row.rows_sha256, row.rows_bytes, row.issues_sha256 = (
+            stored.rows_sha256,
+            stored.rows_bytes,
+            stored.issues_sha256,
+        )
     row.status = DatasetStatus.READY if result.refusal is None else DatasetStatus.REJECTED
     row.format = result.format or row.format
     row.num_rows = result.num_rows
@@ -183,10 +218,18 @@ def _insert(backend: Backend, project_id: str, dataset_id: str, make_row: Callab
     return backend.database.write(work)
 
 
-def _require_room(backend: Backend, project_id: str, path: Path) -> None:
-    """Before anything is done with the file; asked again when it is recorded."""
+def _make_room(backend: Backend, project_id: str, dataset_id: str, path: Path) -> None:
+    """Before anything is done with the file; asked again when it is recorded.
+
+    A deleted data set that is made again under its id takes its objects back from the collector.
+    """
     num_bytes = path.stat().st_size
-    backend.database.write(lambda session: projects.require_room(session, project_id, num_bytes))
+
+    def work(session: Session) -> None:
+        projects.require_room(session, project_id, num_bytes)
+        garbage.forget_garbage(session, keys.dataset_prefix(project_id, dataset_id))
+
+    backend.database.write(work)
 
 
 def _find_known(backend: Backend, project_id: str, dataset_id: str | None) -> DatasetView | None:
@@ -194,8 +237,3 @@ def _find_known(backend: Backend, project_id: str, dataset_id: str | None) -> Da
         return None
     row = backend.database.read(lambda session: dataset_rows.find_dataset(session, project_id, dataset_id))
     return view(row) if row else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

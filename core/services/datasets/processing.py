@@ -132,16 +132,17 @@ def take_next(backend: Backend, owner: str) -> Task | None:
 def process(backend: Backend, task: Task) -> None:
     """Check the data set and say what came of it, if it is still ours by then."""
     if task.num_tries > MAX_TRIES:
-        _conclude(backend, task, _GAVE_UP)
+        _conclude(backend, task, _GAVE_UP, None)
         return
     options = intake.check_options(task.options, backend.settings)
     with scratch_folder(backend.settings, "check") as folder:
         source = folder / "original"
         backend.store.get_file(keys.dataset_original(task.project_id, task.id), source)
         outcome = _check(backend, options, source)
+        stored = None
         if isinstance(outcome, CheckResult) and outcome.refusal is None:
-            intake.store_results(backend.store, task.project_id, task.id, folder)
-    _conclude(backend, task, outcome)
+            stored = intake.store_results(backend.store, task.project_id, task.id, folder)
+    _conclude(backend, task, outcome, stored)
 
 
 def _check(backend: Backend, options: CheckOptions, source: Path) -> CheckResult | str:
@@ -153,13 +154,13 @@ def _check(backend: Backend, options: CheckOptions, source: Path) -> CheckResult
         return error.detail
 
 
-def _conclude(backend: Backend, task: Task, outcome: CheckResult | str) -> None:
+def _conclude(backend: Backend, task: Task, outcome: CheckResult | str, stored: intake.StoredRows | None) -> None:
     def work(session: Session) -> None:
         row = dataset_rows.lock_dataset(session, task.project_id, task.id)
         if row is None or row.status is not DatasetStatus.PROCESSING or row.lease_owner != task.owner:
             return
         if isinstance(outcome, CheckResult):
-            intake.fill_row(row, outcome)
+            intake.fill_row(row, outcome, stored)
         else:
             _refuse(row, outcome)
         if not isinstance(outcome, CheckResult) or outcome.refusal is not None:

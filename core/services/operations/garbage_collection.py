@@ -1,12 +1,11 @@
 """Objects that no row names go: those a transaction has let go of at once, others after a day."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from sqlalchemy.orm import Session
 
-from core.clock import utc_now
 from core.database.repositories import attempts as attempt_rows
 from core.database.repositories import garbage, objects
 from core.database.repositories import uploads as upload_rows
@@ -35,13 +34,26 @@ def collect(backend: Backend) -> int:
 
 
 def _collect_one(backend: Backend, prefix: str) -> None:
-    is_named = backend.database.read(lambda session: objects.is_prefix_named(session, prefix))
-    if not is_named:
+    if _is_garbage(backend, prefix):
         reach("garbage.judged")
         for info in list(backend.store.list(prefix)):
             backend.store.delete(info.key)
             reach("garbage.object_deleted")
     backend.database.write(lambda session: garbage.forget_garbage(session, prefix))
+
+
+def _is_garbage(backend: Backend, prefix: str) -> bool:
+    """Whether nobody names it by now: a deleted data set may have been made again under its id."""
+
+    def work(session: Session) -> bool:
+        owner = keys.owner_of(prefix) if keys.owning_prefix(prefix + "object") == prefix else keys.Owner()
+        if owner.dataset_id is not None:
+            return not objects.has_dataset_rows(session, owner.dataset_id)
+        if owner.upload_id is not None:
+            return not upload_rows.is_upload_open(session, owner.upload_id)
+        return not objects.is_prefix_named(session, prefix)
+
+    return backend.database.read(work)
 
 
 class OrphanScan:
@@ -55,9 +67,12 @@ class OrphanScan:
         self._listing: Iterator[ObjectInfo] | None = None
         self._num_paused = PAUSE_STEPS
         self._verdicts: dict[str, bool] = {}
+        self._now = datetime.min.replace(tzinfo=UTC)
+        """By the database's clock: one machine's that is days ahead must not make fresh objects old."""
 
     def step(self, backend: Backend) -> int:
         """Look at some objects, or pause between scans; returns how many were deleted."""
+        self._now = backend.database.read(attempt_rows.database_time)
         if self._listing is None:
             self._num_paused += 1
             if self._num_paused <= PAUSE_STEPS:
@@ -75,7 +90,7 @@ class OrphanScan:
 
     def _judge(self, backend: Backend, info: ObjectInfo) -> bool:
         prefix = keys.owning_prefix(info.key)
-        if prefix is None or utc_now() - info.modified_at < self._min_age:
+        if prefix is None or self._now - info.modified_at < self._min_age:
             return False
         if prefix not in self._verdicts:
             self._verdicts = {prefix: is_orphan(backend, prefix)}
@@ -94,7 +109,7 @@ def is_orphan(backend: Backend, prefix: str) -> bool:
             return not objects.is_dataset_kept(session, owner.dataset_id)
         if owner.upload_id is not None:
             return not upload_rows.is_upload_kept(session, owner.upload_id)
-        is_running = attempt_rows.is_running(session, owner.job_id or "", owner.attempt)
+        is_running = attempt_rows.is_running(session, owner.job_id or "", owner.attempt, owner.token)
         return not is_running and not objects.is_prefix_named(session, prefix)
 
     return backend.database.read(work)

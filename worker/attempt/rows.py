@@ -1,0 +1,87 @@
+"""Brings rows of a data set to local disk: those that were recorded, or none.
+
+What the store gives is compared with the size and SHA-256 that the data set's row keeps. Rows that are damaged or gone
+are made anew of the upload, whose digest is known too; they are trained on only where they have the recorded sum.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from core.datasets.result import ROWS_FILE
+from core.domain.errors import DomainError
+from core.domain.event_kinds import ROWS_MADE_ANEW
+from core.domain.failure_codes import FailureCode
+from core.domain.trainer_protocol import TrainerEvent
+from core.failpoints import reach
+from core.services.attempts import recording
+from core.services.attempts.inputs import StoredRows
+from core.services.datasets import intake
+from core.storage.object_store import ObjectNotFound
+from core.storage.trees import TreeDamaged, fetch_file, file_sha256
+from worker.attempt.failures import StagingFailed
+from worker.attempt.fetcher import Fetcher, outage_seconds
+from worker.patience import patiently
+
+Result = TypeVar("Result")
+
+_ADVICE = "Upload the data set again."
+
+_log = structlog.get_logger(__name__)
+
+
+def fetch_rows(fetcher: Fetcher, rows: StoredRows, name: str) -> Path:
+    """The rows in a file of that name in the work directory. Raises StagingFailed, Unavailable."""
+    target = fetcher.work_dir / name
+    fetcher.check()
+    try:
+        _patiently(fetcher, lambda: _fetch(fetcher, rows, target))
+    except ObjectNotFound:
+        raise StagingFailed(FailureCode.BAD_DATA, "The rows of a data set are missing in the store.") from None
+    except TreeDamaged as damage:
+        _log.error("object_damaged", key=rows.key, detail=str(damage))
+        _make_anew(fetcher, rows, target, str(damage))
+    reach("staging.rows_fetched")
+    return target
+
+
+def _fetch(fetcher: Fetcher, rows: StoredRows, target: Path) -> None:
+    if rows.file is None:
+        fetcher.backend.store.get_file(rows.key, target)
+    else:
+        fetch_file(fetcher.backend.store, rows.key, rows.file, target)
+
+
+def _make_anew(fetcher: Fetcher, rows: StoredRows, target: Path, damage: str) -> None:
+    """Check the upload once more, and put its rows back into the store."""
+    assert rows.file is not None
+    folder = fetcher.work_dir / f"anew-{target.stem}"
+    folder.mkdir()
+    original, settings = folder / "original", fetcher.backend.settings
+    try:
+        _patiently(fetcher, lambda: fetch_file(fetcher.backend.store, rows.original_key, rows.original, original))
+        intake.check(settings, original, intake.check_options(rows.options, settings), folder)
+    except TreeDamaged as worse:
+        raise _damaged(damage, f"The upload cannot replace them: {worse}") from None
+    except DomainError as error:
+        if error.kind == "unavailable":
+            raise
+        raise _damaged(damage, f"The upload cannot be checked again: {error.detail}") from None
+    made = folder / ROWS_FILE
+    if not made.is_file() or file_sha256(made) != rows.file.sha256:
+        raise _damaged(damage, "This version makes other rows of the upload.")
+    made.replace(target)
+    _patiently(fetcher, lambda: fetcher.backend.store.put_file(rows.key, target, is_final=True))
+    message = f"Stored rows were damaged ({damage}) They were made anew of the upload, and have the recorded SHA-256."
+    event = TrainerEvent(level="warning", kind=ROWS_MADE_ANEW, message=message, data={"sha256": rows.file.sha256})
+    _patiently(fetcher, lambda: recording.record_events(fetcher.backend, fetcher.claim, [event]))
+
+
+def _damaged(damage: str, why: str) -> StagingFailed:
+    return StagingFailed(FailureCode.BAD_DATA, f"The stored rows of a data set are damaged: {damage} {why} {_ADVICE}")
+
+
+def _patiently(fetcher: Fetcher, work: Callable[[], Result]) -> Result:
+    return patiently(work, between_tries=fetcher.check, max_seconds=outage_seconds(fetcher.backend))
