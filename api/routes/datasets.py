@@ -41,6 +41,7 @@ FIELD_OF_REASON = {
     IssueCode.UNKNOWN_FORMAT: "/format",
     IssueCode.UNSUPPORTED_FORMAT: "/format",
     IssueCode.MISSING_COLUMN: "/columns",
+    IssueCode.NO_PROMPT_COLUMN: "/columns",
     IssueCode.VERDICT_UNCLEAR: "/values",
     IssueCode.FIELD_TO_DECIDE: "/columns",
 }

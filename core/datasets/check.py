@@ -142,8 +142,12 @@ class _Check:
         first = next((issue for issue in self._log.shown() if issue["severity"] == "error"), None)
         verb, lead, them = ("is", "It is", "it") if rows.num_rejected == 1 else ("are", "The first is", "them")
         place = f" {lead} {_describe(first)}" if first else ""
-        remedy = f" Correct {them}, or send on_error=skip to keep the good rows." if rows.num_accepted else ""
+        remedy = f" Correct {them}, or send on_error=skip to keep the good rows." if self._may_skip() else ""
         return f"{rows.num_rejected:,} of {rows.num_rows:,} rows {verb} malformed.{place}{remedy}"
+
+    def _may_skip(self) -> bool:
+        """Are the rows that would be kept read rightly? Where no prompt is found, those are the accidents."""
+        return bool(self._rows.num_accepted) and not self._log.counts[IssueCode.NO_COMMON_PROMPT]
 
     def _refuse(self, fault: FileFault) -> Refusal:
         self._log.counts[fault.code] += 1

@@ -54,7 +54,8 @@ def _values(numbers: set[str], words: tuple[str, str, str]) -> str:
 
 
 def _one_verdict(verdicts: Counter[str]) -> list[tuple[Note, int | None]]:
-    told = {key: count for key, count in verdicts.items() if key != NO_VERDICT and WORDS.get(key) != TIE}
+    known = {key: count for key, count in verdicts.items() if key in WORDS or is_whole(key)}
+    told = {key: count for key, count in known.items() if WORDS.get(key) != TIE}
     if len(told) != 1 or verdicts.total() < 2:
         return []
     ((key, count),) = told.items()

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from core.datasets.faults import FileFault, listed, quoted
+from core.datasets.faults import FileFault, RowFault, listed, quoted
 from core.datasets.layouts.layout import Layout, SourceRow
+from core.datasets.layouts.preferences import prompt_candidates
 from core.datasets.layouts.registry import LAYOUTS, LAYOUTS_BY_NAME, classify
 from core.datasets.options import CheckOptions
 from core.datasets.rows.renaming import MEANINGS
@@ -15,6 +16,7 @@ from core.domain.issue_codes import IssueCode
 
 NUM_SAMPLED_ROWS: Final = 200
 KNOWN_FIELDS: Final = tuple(sorted({name for layout in LAYOUTS for name in layout.roles}))
+_MESSAGE_KEYS: Final = frozenset(("role", "from", "content"))
 _EXPECTED: Final = {
     DatasetKind.PREFERENCE: "prompt, chosen and rejected",
     DatasetKind.DEMONSTRATION: "messages, prompt and completion, or text",
@@ -58,13 +60,15 @@ def recognise(rows: Sequence[SourceRow], options: CheckOptions) -> Layout:
     """
     if options.format != "auto":
         asked = LAYOUTS_BY_NAME[options.format]
-        _require_kind(asked, options.kind)
+        _require_kind(asked, rows, options.kind)
         return asked
+    if len(rows) == 1 and (shape := _shape_of_columns(rows[0])):
+        raise FileFault(IssueCode.UNSUPPORTED_FORMAT, shape)
     votes = Counter(found.name for row in rows if (found := classify(row)))
     if not votes:
         raise _no_layout(rows, options)
     layout = LAYOUTS_BY_NAME[votes.most_common(1)[0][0]]
-    _require_kind(layout, options.kind)
+    _require_kind(layout, rows, options.kind)
     return layout
 
 
@@ -79,13 +83,22 @@ def require_columns(rows: Iterable[SourceRow], columns: Mapping[str, str]) -> No
         )
 
 
-def _require_kind(layout: Layout, kind: DatasetKind) -> None:
+def is_readable(layout: Layout, row: SourceRow) -> bool:
+    try:
+        layout.read(row)
+    except RowFault:
+        return False
+    return True
+
+
+def _require_kind(layout: Layout, rows: Sequence[SourceRow], kind: DatasetKind) -> None:
     if layout.kind is kind:
         return
+    remedy = f"Send it with kind={layout.kind}, or send" if any(is_readable(layout, row) for row in rows) else "Send"
     raise FileFault(
         IssueCode.WRONG_KIND,
         f"This file holds {_KIND_NAMES[layout.kind]} (it is {layout.title}), and was sent as kind={kind}. "
-        f"Send it with kind={layout.kind}, or send a file with {_EXPECTED[kind]}.",
+        f"{remedy} a file with {_EXPECTED[kind]}.",
     )
 
 
@@ -100,6 +113,13 @@ def _no_layout(rows: Sequence[SourceRow], options: CheckOptions) -> FileFault:
             IssueCode.WRONG_COLUMN_NAMES,
             f"Found {listed(misspelt)}, expected {listed(wanted)}: names are compared letter by letter. "
             "Rename them, or map them with `columns`.",
+        )
+    if {"chosen", "rejected"} <= found.keys() and (asked := _prompt_candidates(rows)):
+        return FileFault(
+            IssueCode.NO_PROMPT_COLUMN,
+            f"'chosen' and 'rejected' stand beside {listed(asked)}, and no column has the name of a prompt. "
+            f'If it is {quoted(asked[0])}, send columns={{"prompt": "{asked[0]}"}}; if the prompt is the beginning '
+            "that both texts share, send format=implicit.",
         )
     if {"prompt", "completions", "labels"} <= found.keys():
         return FileFault(
@@ -135,6 +155,25 @@ def _no_layout(rows: Sequence[SourceRow], options: CheckOptions) -> FileFault:
         f"The rows have {listed(list(found)) or 'no fields'}; expected {expected}. "
         "If they are there under other names, map them with `columns`.",
     )
+
+
+def _prompt_candidates(rows: Sequence[SourceRow]) -> list[str]:
+    counts = Counter(name for row in rows for name in prompt_candidates(row))
+    return [name for name, _ in counts.most_common()]
+
+
+def _shape_of_columns(row: SourceRow) -> str | None:
+    """What to write instead, where the file is one object with a list, or an object, per column; else None."""
+    columns = [value for value in row.values() if isinstance(value, list | dict) and value]
+    texts = [value for column in columns for value in (column.values() if isinstance(column, dict) else column)]
+    if len(row) > 1 and len(columns) == len(row) and all(isinstance(text, str) for text in texts):
+        return (
+            "The file is one object with columns. Write one object a line: with pandas, "
+            "to_json(orient='records', lines=True); with datasets, to_json()."
+        )
+    if len(row) == 1 and texts and all(isinstance(item, dict) and _MESSAGE_KEYS.isdisjoint(item) for item in texts):
+        return f"The rows stand inside {quoted(next(iter(row)))}. Send that list alone, or one row a line."
+    return None
 
 
 def _field_names(rows: Iterable[SourceRow]) -> dict[str, None]:

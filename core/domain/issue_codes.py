@@ -57,6 +57,7 @@ class IssueCode(StrEnum):
     WRONG_COLUMN_NAMES = "wrong-column-names"
     MISSING_COLUMN = "missing-column"
     MIXED_FORMATS = "mixed-formats"
+    NO_PROMPT_COLUMN = "no-prompt-column"
     VERDICT_UNCLEAR = "verdict-unclear"
     FIELD_TO_DECIDE = "field-to-decide"
     TOO_MANY_BAD_ROWS = "too-many-bad-rows"
@@ -219,6 +220,10 @@ _NOT_THE_DATA_SET: dict[IssueCode, IssueKind] = {
     _C.MISSING_COLUMN: _file("no row has a column that `columns` names", "correct the mapping"),
     _C.MIXED_FORMATS: _file(
         "rows of two formats are in one file", "send one file per format; the first row that deviates is named"
+    ),
+    _C.NO_PROMPT_COLUMN: _file(
+        "chosen and rejected stand beside other texts, of which none is named as the prompt",
+        "name the prompt with `columns`",
     ),
     _C.VERDICT_UNCLEAR: _file(
         "the numbers of the verdicts may count from 0 or from 1", "send `values` with what they mean"

@@ -13,6 +13,8 @@ class Role(StrEnum):
     RESPONSE = "response"
     VERDICT = "verdict"
     """Which of the responses is better."""
+    VERDICT_PLACE = "turn judged"
+    """Which turn of a conversation the verdict is about."""
     SCORE = "score"
     """How good a response is: a rank, a rating, a reward."""
     SYSTEM = "system"

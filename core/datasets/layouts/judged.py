@@ -3,20 +3,24 @@
 import re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+import orjson
+
 from core.datasets.faults import Note, RowFault
-from core.datasets.layouts.answers import pair_by_preference, read_number
+from core.datasets.layouts.answers import finite_number, pair_by_preference, read_number
 from core.datasets.layouts.columns import Role
 from core.datasets.layouts.conversations import split_conversations
 from core.datasets.layouts.layout import Layout, Reading, SourceRow
 from core.datasets.layouts.prompts import instruction_prompt, question_prompt
 from core.datasets.layouts.verdicts import FIRST, NO_VERDICT, SECOND, TIE, WORDS, read_verdict, verdict_key
 from core.datasets.messages import read_field, read_messages, read_text
-from core.domain.dataset_rows import DatasetKind, Message
+from core.domain.dataset_rows import DatasetKind, Message, Text
 from core.domain.issue_codes import IssueCode
 
+_ARENA_WINNERS: Final = ("winner_model_a", "winner_model_b")
 _ANNOTATOR = re.compile(r"annotator\d{1,3}")
 
 
@@ -60,6 +64,39 @@ def _ask(name: str) -> Callable[[SourceRow], list[Message]]:
     return lambda row: question_prompt(row, name)
 
 
+def _ask_input(row: SourceRow) -> list[Message]:
+    return instruction_prompt(row) if "instruction" in row else question_prompt(row, "input")
+
+
+def _arena_votes(row: SourceRow) -> float:
+    """Three columns of 0 and 1; the tie's may be absent."""
+    first, second = (read_number(read_field(row, name), f"/{name}") for name in _ARENA_WINNERS)
+    if first not in (0, 1) or second not in (0, 1) or first + second > 1:
+        raise RowFault(
+            IssueCode.INVALID_LABEL, "'winner_model_a' and 'winner_model_b' must be 0 or 1.", "/winner_model_a"
+        )
+    return first - second
+
+
+def _ask_arena(row: SourceRow) -> list[Message]:
+    prompt = _only_text(row, "prompt")
+    return [{"role": "user", "content": prompt}]
+
+
+def _only_text(row: SourceRow, name: str) -> str:
+    """The text of a list of one, also where the list is written as JSON; several turns have no common prompt."""
+    value = read_field(row, name)
+    if isinstance(value, str) and value.startswith("["):
+        with suppress(orjson.JSONDecodeError):
+            value = orjson.loads(value)
+    items = value if isinstance(value, list) else [value]
+    if len(items) != 1 or not isinstance(items[0], str):
+        raise RowFault(
+            IssueCode.DIFFERENT_PROMPTS, f"'{name}' has several turns, or none: they share no prompt.", f"/{name}"
+        )
+    return items[0]
+
+
 def _ask_webgpt(row: SourceRow) -> list[Message]:
     question = read_field(row, "question")
     return question_prompt(question, "full_text") if isinstance(question, dict) else question_prompt(row, "question")
@@ -79,6 +116,8 @@ class _Judged:
     decide: Callable[[SourceRow], float]
     verdict_role: Role = Role.VERDICT
     more_verdicts: tuple[str, ...] = ()
+    source: str = ""
+    text: Callable[[SourceRow, str], Text] = read_text
     is_open: bool = False
     """May the verdict's numbers count from 0 or from 1?"""
 
@@ -95,6 +134,7 @@ class _Judged:
                 self.verdict: self.verdict_role,
                 **dict.fromkeys(self.more_verdicts, self.verdict_role),
             },
+            source=self.source,
             open_verdicts=(self.verdict,) if self.is_open else (),
             matches=lambda row: all(name in row for name in required),
             read=self.read,
@@ -103,7 +143,7 @@ class _Judged:
     def read(self, row: SourceRow) -> Reading:
         if self.is_open and self.verdict in row and verdict_key(row[self.verdict]) == NO_VERDICT:
             return Reading([], [Note(IssueCode.NOTHING_TO_COMPARE, f"'{self.verdict}' is empty: there is no verdict.")])
-        first, second = read_text(row, self.first), read_text(row, self.second)
+        first, second = self.text(row, self.first), self.text(row, self.second)
         return pair_by_preference(self.prompt(row), first, second, self.decide(row))
 
 
@@ -111,6 +151,12 @@ def _read_arena(row: SourceRow) -> Reading:
     first = read_messages(read_field(row, "conversation_a"), "/conversation_a")
     second = read_messages(read_field(row, "conversation_b"), "/conversation_b")
     verdict = read_verdict(read_field(row, "winner"), "/winner")
+    turn = finite_number(row.get("turn"))
+    if turn == 1:  # MT-bench: both conversations are whole, but the first replies were judged
+        first, second = first[:2], second[:2]
+    elif turn is not None and turn > 1 and first[: 2 * int(turn) - 1] != second[: 2 * int(turn) - 1]:
+        detail = f"Turn {turn:g} was judged, where the two conversations differ already: there is no common prompt."
+        return Reading([], [Note(IssueCode.NOTHING_TO_COMPARE, detail)])
     if verdict == TIE:
         return pair_by_preference(first, "", "", verdict)
     return split_conversations(first, second) if verdict == FIRST else split_conversations(second, first)
@@ -124,8 +170,29 @@ _TABLES: Final = (
     ),
     _Judged(
         name="llmbar", title="two outputs with a label 1 or 2 (LLMBar: input, output_1, output_2, label)",
-        prompt_fields=("input",), prompt=_ask("input"),
+        prompt_fields=("input", "instruction"), prompt=_ask_input,
         first="output_1", second="output_2", verdict="label", decide=_verdict_field("label"), is_open=True,
+    ),
+    _Judged(
+        name="alpaca-eval", title="two outputs with a preference (instruction, input, output_1, output_2, preference)",
+        prompt_fields=("instruction", "input"), prompt=instruction_prompt, source="AlpacaFarm, AlpacaEval",
+        first="output_1", second="output_2", verdict="preference", decide=_verdict_field("preference"), is_open=True,
+    ),
+    _Judged(
+        name="auto-j", title="two numbered responses with a label (prompt, response 1, response 2, label)",
+        prompt_fields=("prompt",), prompt=_ask("prompt"), source="Auto-J",
+        first="response 1", second="response 2", verdict="label", decide=_verdict_field("label"), is_open=True,
+    ),
+    _Judged(
+        name="judge-bench", title="two lettered responses with a label A>B or B>A (question, response_A, response_B)",
+        prompt_fields=("question",), prompt=_ask("question"), source="JudgeBench",
+        first="response_A", second="response_B", verdict="label", decide=_verdict_field("label"), is_open=True,
+    ),
+    _Judged(
+        name="arena-55k", title="two responses with a column per winner (prompt, response_a, winner_model_a …)",
+        prompt_fields=("prompt",), prompt=_ask_arena, source="lmsys arena-human-preference-55k",
+        first="response_a", second="response_b", verdict="winner_model_a", decide=_arena_votes,
+        more_verdicts=("winner_model_b", "winner_tie"), verdict_role=Role.SCORE, text=_only_text,
     ),
     _Judged(
         name="two-responses", title="two responses with a verdict (prompt, response_1, response_2, preference)",
@@ -169,7 +236,12 @@ JUDGED_LAYOUTS: Final = (
         name="arena",
         kind=DatasetKind.PREFERENCE,
         title="two conversations with a winner (Chatbot Arena, MT-Bench human judgments)",
-        columns={"conversation_a": Role.RESPONSE, "conversation_b": Role.RESPONSE, "winner": Role.VERDICT},
+        columns={
+            "conversation_a": Role.RESPONSE,
+            "conversation_b": Role.RESPONSE,
+            "winner": Role.VERDICT,
+            "turn": Role.VERDICT_PLACE,
+        },
         matches=lambda row: all(name in row for name in ("conversation_a", "conversation_b", "winner")),
         read=_read_arena,
     ),

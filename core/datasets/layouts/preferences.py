@@ -3,7 +3,7 @@
 from typing import Final
 
 from core.datasets.faults import Note, RowFault
-from core.datasets.layouts.columns import Role
+from core.datasets.layouts.columns import PREAMBLE, Role
 from core.datasets.layouts.conversations import split_conversations
 from core.datasets.layouts.implicit import read_implicit
 from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
@@ -15,8 +15,27 @@ from core.datasets.rows.context import add_context
 from core.domain.dataset_rows import DatasetKind, Message, Text
 from core.domain.issue_codes import IssueCode
 
+_NO_PROMPTS: Final = frozenset(
+    ("source", "dataset", "rationale", "reason", "explanation", "comment", "notes", "reference")
+)
+_MIN_SPACES: Final = 2
 _QUESTIONS: Final = ("question", "query", "input", "trajectory", "problem", "context")
 """Names of a prompt, the more telling first."""
+
+
+def prompt_candidates(row: SourceRow) -> list[str]:
+    """Columns beside chosen and rejected that hold a sentence or messages: one of them may be the prompt."""
+    return [
+        name
+        for name, value in row.items()
+        if name not in ("chosen", "rejected") and name not in _NO_PROMPTS and name not in PREAMBLE and _may_ask(value)
+    ]
+
+
+def _may_ask(value: object) -> bool:
+    if isinstance(value, list):
+        return bool(value) and isinstance(value[0], dict) and not value[0].keys().isdisjoint(("role", "from"))
+    return isinstance(value, str) and value.count(" ") >= _MIN_SPACES
 
 
 def has(row: SourceRow, *names: str) -> bool:
@@ -40,21 +59,26 @@ def _is_ultrafeedback(row: SourceRow) -> bool:
 
 
 def _is_orca(row: SourceRow) -> bool:
-    return has(row, "chosen", "rejected") and "prompt" not in row and any(name in row for name in _QUESTIONS)
+    if "prompt" in row or _has_transcripts(row):
+        return False
+    return has(row, "chosen", "rejected") and any(name in row for name in _QUESTIONS)
 
 
 def _is_transcript(row: SourceRow) -> bool:
+    return "prompt" not in row and _has_transcripts(row)
+
+
+def _has_transcripts(row: SourceRow) -> bool:
     chosen, rejected = row.get("chosen"), row.get("rejected")
     return (
-        "prompt" not in row
-        and isinstance(chosen, str)
+        isinstance(chosen, str)
         and isinstance(rejected, str)
         and (looks_like_transcript(chosen) or looks_like_transcript(rejected))
     )
 
 
 def _is_implicit(row: SourceRow) -> bool:
-    return "prompt" not in row and _sides_are(row, str)
+    return "prompt" not in row and _sides_are(row, str) and not prompt_candidates(row)
 
 
 def _is_implicit_conversational(row: SourceRow) -> bool:
@@ -210,7 +234,7 @@ PREFERENCE_LAYOUTS: Final = (
         kind=_KIND,
         title="Alpaca ranking rows (instruction, input, chosen, rejected)",
         columns={"instruction": Role.PROMPT, "input": Role.PROMPT, "chosen": Role.RESPONSE, "rejected": Role.RESPONSE},
-        matches=lambda row: has(row, "instruction", "chosen", "rejected"),
+        matches=lambda row: has(row, "instruction", "chosen", "rejected") and not _has_transcripts(row),
         read=_read_alpaca,
     ),
     Layout(

@@ -14,7 +14,7 @@ from core.datasets.messages import read_field, read_message, read_string, read_t
 from core.domain.dataset_rows import DatasetKind, Message, Text
 from core.domain.issue_codes import IssueCode
 
-_LISTS: Final = ("responses", "completions", "answers", "candidates")
+_LISTS: Final = ("responses", "completions", "answers", "candidates", "generations")
 _TEXTS: Final = ("response", "completion", "answer", "text", "output", "content")
 _SCORES: Final = ("overall_score", "score", "rating", "reward")
 _PARALLEL_SCORES: Final = ("scores", "ratings", "rewards")

@@ -3,13 +3,22 @@
 from collections.abc import Mapping
 from typing import Final
 
+from core.datasets.layouts.exports import EXPORT_LAYOUTS
 from core.datasets.layouts.judged import JUDGED_LAYOUTS
 from core.datasets.layouts.layout import Layout, SourceRow
+from core.datasets.layouts.paired import PAIRED_LAYOUTS
 from core.datasets.layouts.preferences import PREFERENCE_LAYOUTS
 from core.datasets.layouts.ranked import RANKED_LAYOUTS
 from core.datasets.layouts.singles import SINGLE_LAYOUTS
 
-LAYOUTS: Final[tuple[Layout, ...]] = (*PREFERENCE_LAYOUTS, *JUDGED_LAYOUTS, *RANKED_LAYOUTS, *SINGLE_LAYOUTS)
+LAYOUTS: Final[tuple[Layout, ...]] = (
+    *PAIRED_LAYOUTS,
+    *PREFERENCE_LAYOUTS,
+    *JUDGED_LAYOUTS,
+    *RANKED_LAYOUTS,
+    *EXPORT_LAYOUTS,
+    *SINGLE_LAYOUTS,
+)
 _TELLING: Final = frozenset(("prompt", "chosen", "rejected"))
 """Names that are ours: a layout that leaves them out fits worse than one that leaves out others."""
 LAYOUTS_BY_NAME: Final[Mapping[str, Layout]] = {layout.name: layout for layout in LAYOUTS}

@@ -18,6 +18,10 @@ _LABELS: Final[Mapping[str, bool]] = {
 }  # fmt: skip
 
 
+_LABEL_FIELDS: Final = ("label", "kto_tag", "is_safe", "tag")
+_LABELS_OF: Final = dict.fromkeys(_LABEL_FIELDS, Role.LABEL)
+
+
 def read_label(row: SourceRow, name: str) -> bool:
     value = read_field(row, name)
     if isinstance(value, bool):
@@ -80,15 +84,31 @@ def _has_prompt_and_response(row: SourceRow) -> bool:
 
 def _read_unpaired(row: SourceRow) -> Reading:
     name = _response_field(row)
-    return read_single(read_text(row, "prompt"), read_text(row, name), read_label(row, "label"), name)
+    return read_single(read_text(row, "prompt"), read_text(row, name), _read_label_of(row), name)
 
 
-def _label_field(row: SourceRow) -> str:
-    return "label" if "label" in row else "kto_tag"
+def _label_field(row: SourceRow) -> str | None:
+    return next((name for name in _LABEL_FIELDS if name in row), None)
+
+
+def _read_label_of(row: SourceRow) -> bool:
+    return read_label(row, _label_field(row) or _LABEL_FIELDS[0])
+
+
+def _has_tag(row: SourceRow) -> bool:
+    """Is there a label that says good or bad? `tag` and `label` may be a topic in other files."""
+    name = _label_field(row)
+    return name is not None and (name != "tag" or isinstance(row[name], bool))
 
 
 def _read_labelled_messages(row: SourceRow) -> Reading:
-    return _split_last_reply(_conversation(row, "messages"), read_label(row, _label_field(row)), "messages")
+    name = "messages" if "messages" in row else "conversations"
+    return _split_last_reply(_conversation(row, name), _read_label_of(row), name)
+
+
+def _read_labelled_alpaca(row: SourceRow) -> Reading:
+    name = "output" if "output" in row else "response"
+    return read_single(instruction_prompt(row), read_text(row, name), _read_label_of(row), name)
 
 
 def _read_turbo_kto(row: SourceRow) -> Reading:
@@ -111,18 +131,31 @@ SINGLE_LAYOUTS: Final = (
     Layout(
         name="unpaired",
         kind=DatasetKind.UNPAIRED,
-        title="one response with a label (prompt, completion, label)",
-        columns={"prompt": Role.PROMPT, "completion": Role.RESPONSE, "response": Role.RESPONSE, "label": Role.LABEL},
-        matches=lambda row: "label" in row and _has_prompt_and_response(row),
+        title="one response with a label (prompt, completion or response; label, kto_tag, tag or is_safe)",
+        columns={"prompt": Role.PROMPT, "completion": Role.RESPONSE, "response": Role.RESPONSE, **_LABELS_OF},
+        matches=lambda row: _has_tag(row) and _has_prompt_and_response(row),
         read=_read_unpaired,
     ),
     Layout(
         name="unpaired-messages",
         kind=DatasetKind.UNPAIRED,
-        title="a conversation with a label (messages, label or kto_tag)",
-        columns={"messages": Role.PROMPT, "label": Role.LABEL, "kto_tag": Role.LABEL},
-        matches=lambda row: "messages" in row and ("label" in row or "kto_tag" in row),
+        title="a conversation with a label (messages or conversations; label, kto_tag, tag …)",
+        columns={"messages": Role.RESPONSE, "conversations": Role.RESPONSE, **_LABELS_OF},
+        matches=lambda row: ("messages" in row or isinstance(row.get("conversations"), list)) and _has_tag(row),
         read=_read_labelled_messages,
+    ),
+    Layout(
+        name="unpaired-alpaca",
+        kind=DatasetKind.UNPAIRED,
+        title="Alpaca rows with a label (instruction, input, output; label, kto_tag, tag or is_safe)",
+        columns={
+            **dict.fromkeys(("instruction", "input", "context"), Role.PROMPT),
+            **dict.fromkeys(("output", "response"), Role.RESPONSE),
+            **_LABELS_OF,
+        },
+        matches=lambda row: "instruction" in row and ("output" in row or "response" in row) and _has_tag(row),
+        read=_read_labelled_alpaca,
+        source="LLaMA-Factory (kto_tag)",
     ),
     Layout(
         name="unpaired-turbo-alignment",

@@ -1,7 +1,7 @@
 """Batches of rows → normalised lines, issues, tallies and fingerprints. Runs in as many processes as there are."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -13,6 +13,7 @@ from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
 from core.datasets.layouts.preamble import add_preamble
 from core.datasets.layouts.registry import LAYOUTS_BY_NAME, classify
 from core.datasets.options import CheckOptions
+from core.datasets.recognition import is_readable
 from core.datasets.rows.contents import Accepted, Contents, contents_of
 from core.datasets.rows.context import add_context, context_fields, refuse_media, refuse_placeholders
 from core.datasets.rows.fingerprints import NO_FINGERPRINTS, Fingerprints, take_fingerprints
@@ -37,6 +38,15 @@ from core.domain.dataset_rows import DatasetKind
 from core.domain.issue_codes import ISSUE_KINDS, Effect, IssueCode
 
 MAX_ISSUES_PER_BATCH = 5_000
+_LESS: Final[Mapping[str, tuple[str, ...]]] = {
+    "explicit": ("implicit",),
+    "conversational": ("implicit-conversational",),
+    "ultrafeedback": ("implicit-conversational",),
+    "step-dpo": ("explicit",),
+    "prodigy": ("text",),
+    "doccano": ("text",),
+}
+"""Layout -> what a malformed row of it looks like, with a column missing."""
 _MAX_NOT_PLAIN = 50
 """Rows of a batch after which the short way is left: to try it in vain costs time."""
 
@@ -238,7 +248,7 @@ class RowProcessor:
             other is None
             or other is self._layout
             or _is_same_family(other, self._layout)
-            or not _is_readable(other, row)
+            or not is_readable(other, row)
         ):
             return
         raise FileFault(
@@ -265,17 +275,7 @@ def _may_hold_nul(batch: Batch) -> bool:
 
 
 def _is_same_family(other: Layout, layout: Layout) -> bool:
-    if layout.name == "explicit":
-        return other.name == "implicit"
-    return layout.name in ("conversational", "ultrafeedback") and other.name == "implicit-conversational"
-
-
-def _is_readable(layout: Layout, row: SourceRow) -> bool:
-    try:
-        layout.read(row)
-    except RowFault:
-        return False
-    return True
+    return other.name in _LESS.get(layout.name, ())
 
 
 def _dump(line: int, example: Example, kind: DatasetKind) -> bytes:

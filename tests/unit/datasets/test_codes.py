@@ -76,6 +76,7 @@ CASES: dict[str, tuple[Content, dict[str, Any]]] = {
     "wrong-column-names": ([{"Prompt": "a", "Chosen": "b", "Rejected": "c"}], {}),
     "missing-column": ([PAIR], {"columns": {"prompt": "question"}}),
     "mixed-formats": ([PAIR, hh(f"{TURN} a", f"{TURN} b")], {}),
+    "no-prompt-column": ([{"brief": "Name a colour, please.", "chosen": "Blue it is.", "rejected": "No."}], {}),
     "verdict-unclear": ([VERDICT | {"preference": n} for n in (0, 1)], {}),
     "field-to-decide": ([PAIR | {"winner": n} for n in ("a", "b")], {}),
     "too-many-bad-rows": (b"no\n" * 10_001, {}),

@@ -1,5 +1,6 @@
 """One row of each layout, and what becomes of it. Every layout is here."""
 
+import json
 from typing import Any
 
 import pytest
@@ -152,6 +153,123 @@ CASES: dict[str, tuple[Row, list[Row]]] = {
             ],
         },
         [PAIR, {**PAIR, "rejected": [bot("Green.")]}],
+    ),
+    "rejected-response": ({"messages": [user(ASKED), bot(GOOD)], "rejected_response": BAD}, [PAIR]),
+    "rejected-messages": (
+        {"messages": [user(ASKED), bot(GOOD)], "rejected_messages": [user(ASKED), bot(BAD)]},
+        [PAIR],
+    ),
+    "messages-pair": ({"messages": [user(ASKED)], "chosen": bot(GOOD), "rejected": bot(BAD)}, [PAIR]),
+    "query-response": (
+        {"query": ASKED, "response": GOOD, "rejected_response": BAD, "history": [["a", "b"]], "system": "Be brief."},
+        [{**PAIR, "prompt": [SYSTEM, user("a"), bot("b"), user(ASKED)]}],
+    ),
+    "response-columns": ({"prompt": ASKED, "chosen_response": GOOD, "rejected_response": BAD}, [PAIR]),
+    "output-list": ({"instruction": ASKED, "input": "", "output": [GOOD, BAD]}, [PAIR]),
+    "step-dpo": (
+        {"prompt": ASKED, "initial_reason_steps": "It ", "chosen": "is blue.", "rejected": "has none."},
+        [{**PAIR, "chosen": [bot("It is blue.")], "rejected": [bot("It has none.")]}],
+    ),
+    "style-lists": (
+        {"prompt": ASKED, "chosen": [GOOD, "Blue."], "rejected": [BAD, "None."]},
+        [PAIR, {**PAIR, "chosen": [bot("Blue.")], "rejected": [bot("None.")]}],
+    ),
+    "alpaca-eval": (
+        {"instruction": "Which", "input": "colour?", "output_1": BAD, "output_2": GOOD, "preference": 1.73},
+        [{**PAIR, "prompt": [user("Which\ncolour?")]}],
+    ),
+    "auto-j": ({"prompt": ASKED, "response 1": GOOD, "response 2": BAD, "label": "a"}, [PAIR]),
+    "judge-bench": ({"question": ASKED, "response_A": BAD, "response_B": GOOD, "label": "B>A"}, [PAIR]),
+    "arena-55k": (
+        {
+            "prompt": json.dumps([ASKED]),
+            "response_a": json.dumps([BAD]),
+            "response_b": json.dumps([GOOD]),
+            "winner_model_a": 0,
+            "winner_model_b": 1,
+            "winner_tie": 0,
+        },
+        [PAIR],
+    ),
+    "label-studio": (
+        {
+            "data": {"prompt": ASKED, "answer1": BAD, "answer2": GOOD},
+            "annotations": [{"result": [{"type": "pairwise", "value": {"selected": "right"}}]}],
+        },
+        [PAIR],
+    ),
+    "label-studio-min": ({"prompt": ASKED, "answer1": BAD, "answer2": GOOD, "comparison": "right"}, [PAIR]),
+    "vertex": (
+        {
+            "systemInstruction": {"parts": [{"text": "Be brief."}]},
+            "contents": [{"role": "user", "parts": [{"text": ASKED}]}],
+            "completions": [
+                {"score": 0.0, "completion": {"role": "model", "parts": [{"text": BAD}]}},
+                {"score": 1.0, "completion": {"role": "model", "parts": [{"text": GOOD}]}},
+            ],
+        },
+        [{**PAIR, "prompt": [SYSTEM, user(ASKED)]}],
+    ),
+    "nova": (
+        {
+            "system": [{"text": "Be brief."}],
+            "messages": [
+                {"role": "user", "content": [{"text": ASKED}]},
+                {
+                    "role": "assistant",
+                    "candidates": [
+                        {"content": [{"text": GOOD}], "preferenceLabel": "preferred"},
+                        {"content": [{"text": BAD}], "preferenceLabel": "non-preferred"},
+                    ],
+                },
+            ],
+        },
+        [{**PAIR, "prompt": [SYSTEM, user(ASKED)]}],
+    ),
+    "prodigy": (
+        {
+            "text": ASKED,
+            "options": [{"id": "x", "text": BAD}, {"id": "y", "text": GOOD}],
+            "accept": ["y"],
+            "answer": "accept",
+        },
+        [PAIR],
+    ),
+    "summaries": (
+        {"info": {"post": ASKED}, "summaries": [{"text": BAD}, {"text": GOOD}], "choice": 1},
+        [PAIR],
+    ),
+    "stack-exchange": (
+        {"question": ASKED, "answers": [{"text": BAD, "pm_score": 1}, {"text": GOOD, "pm_score": 4}]},
+        [PAIR],
+    ),
+    "open-webui": (
+        {
+            "data": {"rating": -1},
+            "meta": {"message_id": "m2"},
+            "snapshot": {
+                "chat": {
+                    "chat": {
+                        "history": {
+                            "messages": {
+                                "m1": {"id": "m1", "parentId": None, "role": "user", "content": ASKED},
+                                "m2": {"id": "m2", "parentId": "m1", "role": "assistant", "content": GOOD},
+                            }
+                        }
+                    }
+                }
+            },
+        },
+        [{**SINGLE, "label": False}],
+    ),
+    "langfuse": (
+        {"input": {"messages": [user(ASKED)]}, "output": bot(GOOD), "scores": [{"name": "thumb", "value": 1}]},
+        [{**SINGLE, "label": True}],
+    ),
+    "doccano": ({"text": ASKED, "label": [GOOD]}, [SINGLE]),
+    "unpaired-alpaca": (
+        {"instruction": ASKED, "input": "", "output": GOOD, "kto_tag": False},
+        [{**SINGLE, "label": False}],
     ),
     "unpaired": (
         {"prompt": ASKED, "completion": GOOD, "label": "desirable"},
