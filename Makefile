@@ -83,11 +83,27 @@ test-exports: venv .venv-exports/.installed ## live export to a real MLflow serv
 test-writers: venv .venv-writers/.installed ## files as pandas, polars, DuckDB, datasets, Spark, sqlite3, jq and psql write them
 	@PYTHONPATH=$(CURDIR) .venv-writers/bin/python -m pytest tests/integration/test_writers.py
 
+# Environments of programs that load policies; all packages are pinned, so that none brings another torch.
+LOADERS := transformers-4.46 transformers-4.57 transformers-newest mlx vllm
+.venv-loaders/%/.installed: tests/loaders/requirements-%.txt $(VENV)/.installed
+	@echo "installing into $(@D) …"
+	@test -x $(@D)/bin/python || $(BIN)/python -m venv $(@D)
+	@$(@D)/bin/python -c 'import pathlib, site, sys; pathlib.Path(site.getsitepackages()[0], "service.pth").write_text(sys.argv[1])' \
+		"$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')"
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@test $* != vllm || VLLM_VERSION_OVERRIDE=0.33.0 VLLM_TARGET_DEVICE=empty $(@D)/bin/python -m pip install --quiet \
+		--disable-pip-version-check --no-deps --no-build-isolation --no-binary vllm vllm==0.33.0
+	@touch $@
+
+.PHONY: loaders
+loaders: venv $(LOADERS:%=.venv-loaders/%/.installed) ## docs/guide/loaders.md: what other programs read in published policies (half an hour)
+	@PYTHONPATH=tests:tests/support $(BIN)/python -m loaders.matrix
+
 bench-datasets: venv ## 1 GiB of pairs from upload to report, its memory, and bombs; the result goes to benchmarks/results
 	@$(BIN)/python benchmarks/bench_datasets.py
 
 clean: ## remove what was built, but not data and models
-	rm -rf $(VENV) .venv-trl .venv-exports .venv-writers .venv-tools build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-trl .venv-exports .venv-writers .venv-tools .venv-loaders build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 .PHONY: secrets test-compose
 secrets: ## random secrets for docker compose, once

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
-from tiny_models import CHATML, START, make_tiny_model, write_tiny_tokenizer
-from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
+from tiny_models import CHATML, LLAMA_2_TEMPLATE, START, make_tiny_model, write_llama_2_tokenizer, write_tiny_tokenizer
 from transformers import AutoTokenizer
 
 from core.base_models.errors import RemoteCodeRefused
@@ -21,34 +20,7 @@ from core.training.model.loading import load_causal_lm
 from core.training.model.policies import ADAPTER_DIR
 from worker.processes.trainer.policy_folder import PolicyFolder
 
-TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}{% if m['role'] == 'assistant' %}"
-    "{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
-)
 MESSAGES = [{"role": "user", "content": "How do I keep the house style?"}]
-NAMED = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-
-
-def write_llama_2_tokenizer(directory: Path, **config: object) -> None:
-    """A tokenizer.json as converted from SentencePiece: a normaliser puts a space before the first word."""
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(
-        ["user: how do I keep the house style? user how assistant: say what to do"] * 3, trainer
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
-    )
-    document = json.loads(tokenizer.to_str())
-    document["added_tokens"] = document["added_tokens"][:3]  # bytes are no control tokens
-    (directory / "tokenizer.json").write_text(json.dumps(document))
-    (directory / "tokenizer_config.json").write_text(json.dumps(NAMED | config))
-    (directory / "chat_template.jinja").write_text(TEMPLATE)
 
 
 def complete(base: Path, policy: Path, *, name: str = "tiny") -> dict[str, Any]:
@@ -93,7 +65,7 @@ def test_a_class_that_transformers_4_does_not_know_is_not_published(base: Path, 
     assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert "extra_special_tokens" not in config, "a list there stops transformers 4"
     assert config["additional_special_tokens"] == ["<unk>"]
-    assert config["chat_template"] == TEMPLATE, "where transformers 4.46 looks for it"
+    assert config["chat_template"] == LLAMA_2_TEMPLATE, "where transformers 4.46 looks for it"
     assert prompt_ids(tmp_path / "policy") == trained_ids(base)
 
 
