@@ -204,6 +204,19 @@ class DatasetRow(Answer):
     preview: RowPreview | None = Field(None, description="With `base_model`: what that model sees.")
 
 
+class Rereading(Answer):
+    """How the file of a data set is read today, where the stored rows are of an earlier version and differ."""
+
+    reader_version: int = Field(description="Of the reading that the rows were compared with.")
+    is_refused: bool = Field(description="The file would be refused today, so nothing was compared.")
+    detail: str = Field(description="In words, and what to do.")
+    num_changed: int = Field(description="Lines of the file that would have other rows.")
+    num_added: int = Field(description="Lines that would have rows, and have none.")
+    num_removed: int = Field(description="Lines that would have none.")
+    first_line: int | None = Field(description="The first of them.")
+    dropped: dict[str, int] = Field(description="What the stored rows lack, by key: in so many lines.")
+
+
 class Dataset(Answer):
     """A data set. `num_rows = num_accepted + num_rejected + num_set_aside`."""
 
@@ -222,4 +235,7 @@ class Dataset(Answer):
     num_set_aside: int = Field(description="Well-formed rows that teach nothing, such as chosen = rejected.")
     report: PartialReport = Field(description="What was found in the file.")
     metadata: dict[str, str] = Field(description="Strings of yours.")
+    rereading: Rereading | None = Field(
+        description="Where an earlier version took the file in and it is read otherwise today: how; else null."
+    )
     created_at: datetime = Field(description="RFC 3339, UTC.")

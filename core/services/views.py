@@ -43,6 +43,8 @@ class DatasetView:
     num_set_aside: int
     report: dict[str, Any]
     metadata: dict[str, str]
+    rereading: dict[str, Any] | None
+    """Where a newer version reads the file otherwise than the stored rows are: how."""
     created_at: datetime
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
@@ -30,6 +30,13 @@ def list_datasets(session: Session, project_id: str, *, before: str | None, limi
     if before is not None:
         statement = statement.where(Dataset.id < before)
     return list(session.scalars(statement.order_by(Dataset.id.desc()).limit(limit)))
+
+
+def find_outdated(session: Session, reader_version: int) -> Dataset | None:
+    """The newest ready one whose rows were made, and last compared, by an older reading."""
+    is_older = or_(Dataset.reader_version.is_(None), Dataset.reader_version < reader_version)
+    statement = select(Dataset).where(Dataset.status == DatasetStatus.READY, is_older)
+    return session.scalar(statement.order_by(Dataset.id.desc()).limit(1))
 
 
 def delete_dataset(session: Session, dataset: Dataset) -> None:

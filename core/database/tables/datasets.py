@@ -54,4 +54,8 @@ class Dataset(Base):
     num_tries: Mapped[int] = mapped_column(default=0)
     lease_owner: Mapped[LongText | None]
     lease_expires_at: Mapped[Time | None]
+    reader_version: Mapped[int | None]
+    """Of the reading that made the rows, or that they were compared with; none: the first release's."""
+    rereading: Mapped[JsonObject | None]
+    """What a newer reading makes of the file, where that is not the stored rows."""
     created_at: Mapped[Time]

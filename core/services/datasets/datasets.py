@@ -135,6 +135,7 @@ def view(row: Dataset) -> DatasetView:
         num_set_aside=row.num_set_aside,
         report=row.report,
         metadata=row.user_metadata,
+        rereading=row.rereading,
         created_at=row.created_at,
     )
 

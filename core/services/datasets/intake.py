@@ -13,6 +13,7 @@ from core.database.repositories import garbage
 from core.database.tables.datasets import Dataset, DatasetStatus
 from core.datasets.check_process import check_in_child
 from core.datasets.options import CheckOptions, Limits
+from core.datasets.reading import READER_VERSION
 from core.datasets.recognition import validate_options
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult
 from core.domain.dataset_rows import DatasetKind
@@ -183,6 +184,7 @@ def fill_row(row: Dataset, result: CheckResult, stored: StoredRows | None) -> No
     row.num_rejected = result.num_rejected
     row.num_set_aside = result.num_set_aside
     row.report = dict(result.report)
+    row.reader_version = READER_VERSION
     row.lease_owner = None
     row.lease_expires_at = None
 

@@ -20,6 +20,7 @@ from core.domain.errors import DomainError
 from core.domain.issue_codes import IssueCode
 from core.services.backend import Backend
 from core.services.datasets import intake
+from core.services.datasets.rereading import reread_next
 from core.services.datasets.scratch import scratch_folder
 from core.services.ids import new_suffix
 from core.storage import keys
@@ -40,6 +41,7 @@ class DatasetProcessor:
         self._wake = threading.Condition()
         self._is_stopping = False
         self._active: set[str] = set()
+        self._rereading = threading.Lock()
         self._threads = [
             threading.Thread(target=self._work, name=f"data set check {i}", daemon=True) for i in range(NUM_THREADS)
         ]
@@ -75,6 +77,7 @@ class DatasetProcessor:
     def _process_one(self) -> bool:
         taken = take_next(self._backend, self._owner)
         if taken is None:
+            self._reread_one()
             return False
         self._active.add(taken.id)
         try:
@@ -82,6 +85,14 @@ class DatasetProcessor:
         finally:
             self._active.discard(taken.id)
         return True
+
+    def _reread_one(self) -> None:
+        """Between uploads: what an older version took in is compared with its file, one at a time."""
+        if self._rereading.acquire(blocking=False):
+            try:
+                reread_next(self._backend)
+            finally:
+                self._rereading.release()
 
     def _renew(self) -> None:
         while not self._is_stopping:

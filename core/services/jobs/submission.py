@@ -129,10 +129,18 @@ def insert(session: Session, project_id: str, job_id: str, draft: Draft, source:
         created_at=database_now(),
         next_run_at=database_now(),
     )
-    data = {"source_job_id": source.id} if source else {}
-    job_rows.insert_job(session, job, EventDraft(kind="submitted", message="Queued.", data=data))
+    job_rows.insert_job(session, job, _submitted(settled.dataset, source))
     reach("submit.in_transaction")
     return job
+
+
+def _submitted(dataset: Dataset, source: Job | None) -> EventDraft:
+    """A data set that is read otherwise today is trained on as it was read, and the job says so."""
+    data = {"source_job_id": source.id} if source else {}
+    if dataset.rereading is None:
+        return EventDraft(kind="submitted", message="Queued.", data=data)
+    message = f"Queued. {dataset.id}: {dataset.rereading['detail']}"
+    return EventDraft(kind="submitted", message=message, level="warning", data=data)
 
 
 def _find_folder(backend: Backend, request: JobRequest, errors: list[FieldError]) -> StartingPoint | None:

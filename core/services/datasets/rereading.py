@@ -1,0 +1,96 @@
+"""Data sets that an older version of the reading took in: their file is read again, to say what their rows lack.
+
+The rows stay as they are: jobs that use them are repeated with the same. A data set whose file gives other rows today
+is marked, and sending the file again makes a new one.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.database.repositories import datasets as dataset_rows
+from core.database.tables.datasets import DatasetStatus
+from core.datasets.reading import READER_VERSION, Difference, compare_rows
+from core.datasets.result import ROWS_FILE
+from core.domain.errors import DomainError
+from core.services.backend import Backend
+from core.services.datasets import intake
+from core.services.datasets.scratch import scratch_folder
+from core.storage import keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outdated:
+    id: str
+    project_id: str
+    options: dict[str, Any]
+    num_accepted: int
+
+
+def reread_next(backend: Backend) -> str | None:
+    """Compare the newest data set of an older reading with its file; its id, or None where there is none.
+
+    Raises Unavailable. A data set that two processes compare at once gets the same mark from both.
+    """
+    found = backend.database.read(_find)
+    if found is None:
+        return None
+    mark = _compare(backend, found)
+
+    def work(session: Session) -> None:
+        row = dataset_rows.lock_dataset(session, found.project_id, found.id)
+        if row is not None and row.status is DatasetStatus.READY:
+            row.reader_version = READER_VERSION
+            row.rereading = mark
+
+    backend.database.write(work)
+    return found.id
+
+
+def _find(session: Session) -> _Outdated | None:
+    row = dataset_rows.find_outdated(session, READER_VERSION)
+    if row is None:
+        return None
+    return _Outdated(id=row.id, project_id=row.project_id, options=dict(row.options), num_accepted=row.num_accepted)
+
+
+def _compare(backend: Backend, outdated: _Outdated) -> dict[str, Any] | None:
+    """What the stored rows are not any more; None where the file gives the same ones today."""
+    with scratch_folder(backend.settings, "reread") as folder:
+        source, stored = folder / "original", folder / "stored.jsonl"
+        try:
+            backend.store.get_file(keys.dataset_original(outdated.project_id, outdated.id), source)
+            backend.store.get_file(keys.dataset_rows(outdated.project_id, outdated.id), stored)
+            result = intake.check(
+                backend.settings, source, intake.check_options(outdated.options, backend.settings), folder
+            )
+        except DomainError as error:
+            if error.kind == "unavailable":
+                raise
+            return _mark(Difference(), f"The file cannot be read any more: {error.detail}", is_refused=True)
+        if result.refusal is not None:
+            detail = f"The file would be refused today: {result.refusal.detail}"
+            return _mark(Difference(), detail, is_refused=True)
+        found = compare_rows(stored, folder / ROWS_FILE)
+    return None if found.is_none else _mark(found, _describe(found), is_refused=False)
+
+
+def _mark(found: Difference, detail: str, *, is_refused: bool) -> dict[str, Any]:
+    return {"reader_version": READER_VERSION, "is_refused": is_refused, "detail": detail, **found.to_json()}
+
+
+def _describe(found: Difference) -> str:
+    """What to know before training on the stored rows."""
+    counts = {
+        "would have other rows": found.num_changed,
+        "would have rows and have none": found.num_added,
+        "would have none": found.num_removed,
+    }
+    parts = [f"{count:,} lines {what}" for what, count in counts.items() if count]
+    lacks = ", ".join(f"{name} ({count:,})" for name, count in found.dropped.items())
+    return (
+        f"An earlier version read this file; today {', '.join(parts)}, the first is line {found.first_line}."
+        + (f" The stored rows lack {lacks}." if lacks else "")
+        + " To train on the file as it is read today, send it again."
+    )
