@@ -12,6 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from api.access.middleware import CONNECTION, is_loopback
 from api.app import MIN_KEY_CHARS, create_app
 from api.live.stream import ABORT, AT_SHUTDOWN
+from core import private_memory
 from core.settings import PRIVATE_UMASK, Settings, SettingsError
 from core.telemetry import tracing
 from core.telemetry.logging import configure_logging
@@ -72,6 +73,7 @@ def run(settings: Settings) -> int:
     check_binding(settings)
     os.umask(PRIVATE_UMASK)
     configure_logging(settings)
+    private_memory.forbid_reading()
     tracing.start(settings, "preftune-api")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)

@@ -7,9 +7,13 @@ folder=$1
 cd "$(dirname "$0")/.."
 mkdir -p "$folder"
 chmod 700 "$folder"
-trap 'docker compose up -d --wait >/dev/null' EXIT
+running=$(docker compose ps --services --status running)
+# What was up is brought up again, and nothing else: a stack that is down on purpose stays down.
+if [ -n "$running" ]; then trap 'docker compose up -d --wait $running >/dev/null' EXIT; else trap 'docker compose stop postgres store >/dev/null' EXIT; fi
 
-docker compose stop $(docker compose ps --services | grep -vx -e postgres -e store)
+busy=$(echo "$running" | grep -vx -e postgres -e store || true)
+[ -z "$busy" ] || docker compose stop $busy # without names it would stop everything
+docker compose up -d --wait postgres
 docker compose exec -T postgres pg_dump -U preftune -Fc preftune > "$folder/database.dump"
 docker compose stop store
 docker compose run --rm --no-deps -T --entrypoint tar store -C /data -cf - . > "$folder/objects.tar"

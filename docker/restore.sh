@@ -15,4 +15,5 @@ docker compose exec -T postgres pg_restore -U preftune -d preftune --no-owner --
 docker compose run --rm --no-deps -T --entrypoint tar store -C /data -xpf - < "$folder/objects.tar"
 docker compose run --rm --no-deps -T --entrypoint tar models -C /var/lib/preftune/models -xpf - < "$folder/models.tar"
 docker compose up -d --wait
+echo "API keys that were revoked after the backup are live again: preftune keys list, and revoke them."
 echo "restored from $folder"

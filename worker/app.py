@@ -15,6 +15,7 @@ from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging
 from celery.worker import state as celery_state
 
+from core import private_memory
 from core.domain.errors import Unavailable
 from core.queue.celery_app import QUEUE, make_celery
 from core.services.backend import Backend, open_backend
@@ -52,6 +53,7 @@ def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) ->
     """Work until SIGTERM or SIGINT; returns the exit code. Raises SettingsError."""
     os.umask(PRIVATE_UMASK)
     configure_logging(settings)
+    private_memory.forbid_reading()
     tracing.start(settings, "preftune-worker")
     drain = _drain_on_signals(settings.stop_grace_seconds)
     targets = targets_of(settings)

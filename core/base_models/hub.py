@@ -167,8 +167,12 @@ def _continue(
         is_continued = answer.status_code == 206
         if there and not is_continued:
             on_bytes(-there)
+        left = file.num_bytes - (there if is_continued else 0)
         with path.open("ab" if is_continued else "wb") as target:
             for chunk in answer.iter_bytes(1024**2):
+                left -= len(chunk)
+                if left < 0:
+                    raise ChecksumMismatch(f"{file.name} is longer than the {file.num_bytes:,} bytes announced for it.")
                 target.write(chunk)
                 on_bytes(len(chunk))
     if path.stat().st_size < file.num_bytes:

@@ -1,5 +1,9 @@
 """Bringing a database to this version's schema, once, however many processes start at the same time."""
 
+import os
+import sqlite3
+from collections.abc import Collection
+from contextlib import closing
 from pathlib import Path
 
 from alembic import command
@@ -32,6 +36,7 @@ def upgrade(database_url: str) -> None:
     try:
         with engine.execution_options(**{WRITES: True}).begin() as connection:
             _lock(connection)
+            _copy_before(connection)
             config = _config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
@@ -54,6 +59,29 @@ def is_current(engine: Engine) -> bool:
     except DBAPIError as error:
         raise DatabaseUnavailable("The database does not answer.") from error
     return set(heads) == set(ScriptDirectory.from_config(_config()).get_heads())
+
+
+def _copy_before(connection: Connection) -> None:
+    """Keep a SQLite file as it was beside it, `<file>.before-<revision>`: there is no other way back."""
+    path = connection.engine.url.database
+    heads = MigrationContext.configure(connection).get_current_heads()
+    if connection.dialect.name != "sqlite" or not path or not heads or not _is_behind(heads):
+        return
+    target = Path(f"{path}.before-{'-'.join(sorted(heads))}")
+    if target.exists():
+        return
+    unfinished = target.with_name(target.name + ".tmp")
+    unfinished.unlink(missing_ok=True)
+    os.close(os.open(unfinished, os.O_CREAT | os.O_WRONLY, 0o600))
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(unfinished)) as copy:
+        source.backup(copy)
+    unfinished.rename(target)
+
+
+def _is_behind(heads: Collection[str]) -> bool:
+    script = ScriptDirectory.from_config(_config())
+    known = {revision.revision for revision in script.walk_revisions()}
+    return set(heads) <= known and set(heads) != set(script.get_heads())
 
 
 def _config() -> Config:

@@ -152,7 +152,7 @@ def test_a_damaged_store_never_looks_like_a_whole_file(api: RunningApi, job_id: 
         assert (short.status_code, short.json()["code"]) == (503, "object-damaged")
         weights.unlink()
         missing = api.http.get(url_of(listed, "model.safetensors"))
-        assert (missing.status_code, missing.json()["code"]) == (404, "object-not-found")
+        assert (missing.status_code, missing.json()["code"]) == (503, "object-missing")
     finally:
         weights.write_bytes(whole)
 

@@ -11,7 +11,7 @@ from core.database.repositories.events import EventDraft, append_event
 from core.domain.errors import Unavailable
 from core.services.backend import Backend
 from core.services.views import StoredFile
-from core.storage.object_store import StoreUnavailable
+from core.storage.object_store import ObjectNotFound, StoreUnavailable
 from core.storage.trees import MANIFEST, MAX_READS, TreeDamaged, read_manifest
 
 _log = structlog.get_logger(__name__)
@@ -20,6 +20,11 @@ _log = structlog.get_logger(__name__)
 class ObjectDamaged(Unavailable):
     code = "object-damaged"
     title = "A stored object is not what was stored"
+
+
+class ObjectMissing(Unavailable):
+    code = "object-missing"
+    title = "A stored object is gone"
 
 
 def list_tree(backend: Backend, prefix: str, manifest_sha256: str) -> list[StoredFile]:
@@ -38,14 +43,19 @@ def list_tree(backend: Backend, prefix: str, manifest_sha256: str) -> list[Store
 def read_file(
     backend: Backend, job_id: str, file: StoredFile, start: int = 0, end: int | None = None
 ) -> Iterator[bytes]:
-    """Chunks of the bytes [start, end). Raises ObjectNotFound before the first.
+    """Chunks of the bytes [start, end). Raises ObjectMissing before the first; the job's events tell of it too.
 
     Of a whole file the last chunk is held back until the digest is known to be right. Where it is not, the store is
     asked again: a file of one chunk, which is not given out yet, is taken from the read that is right. Raises
     StoreUnavailable where other bytes may have been given out, and ObjectDamaged where no read is right; the job's
     events tell of it. A part of a file cannot be judged: whoever puts parts together checks the sum.
     """
-    chunks = backend.store.read(file.key, start, end)
+    try:
+        chunks = backend.store.read(file.key, start, end)
+    except ObjectNotFound:  # a 404 would say that it never was
+        _tell_of_damage(backend, job_id, file, "is missing in the object store.")
+        detail = f"{file.path} is gone from the store; restore it from a backup, or run the job again."
+        raise ObjectMissing(detail) from None
     if start > 0 or (end is not None and end < file.num_bytes):
         return chunks
     return _verified(backend, job_id, file, chunks)
@@ -65,7 +75,12 @@ def _verified(backend: Backend, job_id: str, file: StoredFile, chunks: Iterator[
         is_kept = not has_begun and held is not None and len(held) == file.num_bytes
         held = _read_again(backend, file, keeps=is_kept)
         if held is None:
-            _tell_of_damage(backend, job_id, file)
+            _tell_of_damage(
+                backend,
+                job_id,
+                file,
+                "is damaged in the object store: its bytes have not the SHA-256 that was recorded.",
+            )
             raise ObjectDamaged(f"{file.path} is damaged in the store; restore it from a backup, or run the job again.")
         if not is_kept:
             raise StoreUnavailable(f"{file.path} came changed from the object store; ask for it again.")
@@ -88,10 +103,10 @@ def _read_again(backend: Backend, file: StoredFile, *, keeps: bool) -> bytes | N
     return None
 
 
-def _tell_of_damage(backend: Backend, job_id: str, file: StoredFile) -> None:
+def _tell_of_damage(backend: Backend, job_id: str, file: StoredFile, what: str) -> None:
     """Once for each file, among the job's events."""
     _log.error("object_damaged", key=file.key)
-    message = f"{file.path} is damaged in the object store: its bytes have not the SHA-256 that was recorded."
+    message = f"{file.path} {what}"
     token = hashlib.sha256(file.key.encode()).hexdigest()[:26]
     event = EventDraft(
         kind="object_damaged",

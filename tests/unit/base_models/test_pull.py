@@ -176,6 +176,15 @@ def test_broken_transfer_goes_on(tmp_path: Path, fake_hub: FakeHub, cuts: list[i
     assert counted[-1].done_bytes == counted[-1].total_bytes
 
 
+def test_a_file_longer_than_announced_is_not_read_to_its_end(tmp_path: Path, fake_hub: FakeHub) -> None:
+    fake_hub.served["config.json"] = FILES["config.json"] + b"x" * 50_000_000
+    counted: list[PullProgress] = []
+    with pytest.raises(ChecksumMismatch, match=r"config\.json is longer than"):
+        pull(SPEC, tmp_path, counted.append)
+    assert max(step.done_bytes for step in counted) < 5_000_000
+    assert is_clean(tmp_path)
+
+
 def test_transfer_that_keeps_breaking_is_given_up(tmp_path: Path, fake_hub: FakeHub) -> None:
     fake_hub.cut_after = [0] * 100
     with pytest.raises(SourceUnavailable, match=r"config\.json broke off"):

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from core.services.jobs.stored_files import ObjectDamaged, read_file
+from core.services.jobs.stored_files import ObjectDamaged, ObjectMissing, read_file
 from core.services.views import StoredFile
-from core.storage.object_store import StoreUnavailable
+from core.storage.object_store import ObjectNotFound, StoreUnavailable
 
 CHUNKS = [b"one", b"two", b"three"]
 
@@ -64,3 +64,14 @@ def test_a_file_that_came_too_short_is_not_gathered_in_memory() -> None:
     with pytest.raises(StoreUnavailable):
         list(open_file(FlippingStore([b"small"], 1, wrong=b"s"), told))
     assert told == []
+
+
+def test_a_missing_object_is_told_of() -> None:
+    class LosingStore(FlippingStore):
+        def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+            raise ObjectNotFound(key)
+
+    told: list[Any] = []
+    with pytest.raises(ObjectMissing, match="restore it from a backup"):
+        open_file(LosingStore([b"small"], 0), told)
+    assert len(told) == 1
