@@ -50,6 +50,10 @@ format: venv ## put the code into shape
 bench-metrics: venv ## live curves under load: pollers, streams, a long job, ingestion (MLFLOW=<path of its command>: beside it)
 	@$(BIN)/python benchmarks/bench_metrics.py $(if $(MLFLOW),--mlflow $(MLFLOW)) --out benchmarks/results/metrics-$(shell date +%F).json
 
+.PHONY: test-architectures
+test-architectures: venv ## every causal type of transformers, tiny, beside plain transformers; writes docs/evidence/architectures.md
+	@$(BIN)/python benchmarks/architectures/sweep.py
+
 .PHONY: test-parity
 test-parity: venv .venv-trl/.installed ## thirty steps beside TRL for every loss that both have; adapters beside peft
 	@.venv-trl/bin/python -m pytest tests/numerics/test_trl_parity.py tests/numerics/test_lora.py

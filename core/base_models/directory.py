@@ -35,6 +35,7 @@ class BaseModel:
     architecture: str
     num_parameters: int
     context_length: int | None
+    has_position_table: bool
     vocab_size: int | None
     has_chat_template: bool
     licence: str | None
@@ -156,6 +157,7 @@ def _read_stamped(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> Base
         architecture=facts.architecture,
         num_parameters=facts.num_parameters,
         context_length=facts.context_length,
+        has_position_table=facts.has_position_table,
         vocab_size=facts.vocab_size,
         has_chat_template=facts.has_chat_template,
         licence=(pulled.licence if pulled else None) or facts.licence,

@@ -14,7 +14,8 @@ from core.base_models.errors import (
     SymlinkRefused,
     UnsupportedBaseModel,
 )
-from core.base_models.safetensors_header import read_weights
+from core.base_models.safetensors_header import WeightSummary, read_weights
+from core.domain.stored_weights import find_quantised, has_position_table
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -46,6 +47,8 @@ class FolderFacts:
     num_parameters: int
     context_length: int | None
     """In tokens; None where the config does not say."""
+    has_position_table: bool
+    """Positions are learned: there are none beyond the context length."""
     vocab_size: int | None
     has_chat_template: bool
     licence: str | None
@@ -64,6 +67,8 @@ def inspect(folder: Path) -> FolderFacts:
     _refuse_pickles(folder)
     config = _read_config(folder)
     weights = _weight_files(folder)
+    summaries = [read_weights(folder / name) for name in weights]
+    _refuse_quantised(folder, summaries)
     if not (folder / TOKENIZER_FILE).is_file():
         raise IncompleteBaseModel(
             f"`{folder.name}` has no {TOKENIZER_FILE}. Make one with transformers: "
@@ -73,8 +78,9 @@ def inspect(folder: Path) -> FolderFacts:
     text_config = config["text_config"] if isinstance(config.get("text_config"), dict) else config
     return FolderFacts(
         architecture=_architecture(config),
-        num_parameters=_count_parameters(folder, weights),
+        num_parameters=sum(summary.num_parameters for summary in summaries),
         context_length=next((v for k in _CONTEXT_KEYS if isinstance(v := text_config.get(k), int)), None),
+        has_position_table=any(has_position_table(summary.tensors) for summary in summaries),
         vocab_size=size if isinstance(size := text_config.get("vocab_size"), int) else None,
         has_chat_template=_has_chat_template(folder),
         licence=_licence(folder),
@@ -127,7 +133,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / CONFIG_FILE)
     if config.get("is_encoder_decoder"):
         raise UnsupportedBaseModel(f"`{folder.name}` is an encoder-decoder; only causal language models can be tuned.")
-    if config.get("quantization_config"):
+    nested = [value for value in config.values() if isinstance(value, dict)]
+    if any(part.get(name) for part in (config, *nested) for name in ("quantization_config", "compression_config")):
         raise UnsupportedBaseModel(
             f"`{folder.name}` holds quantised weights, which cannot be trained. Use the original weights."
         )
@@ -163,8 +170,13 @@ def _architecture(config: dict[str, Any]) -> str:
     return name
 
 
-def _count_parameters(folder: Path, weights: list[str]) -> int:
-    return sum(read_weights(folder / name).num_parameters for name in weights)
+def _refuse_quantised(folder: Path, summaries: list[WeightSummary]) -> None:
+    for summary in summaries:
+        if name := find_quantised(summary.types):
+            raise UnsupportedBaseModel(
+                f"`{folder.name}` holds quantised weights ({name} is {summary.types[name]}), which cannot be trained. "
+                "Use the original weights."
+            )
 
 
 def _has_chat_template(folder: Path) -> bool:

@@ -5,11 +5,13 @@ Layout: 8 bytes little-endian length N, N bytes JSON `{name: {dtype, shape, data
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.base_models.errors import DamagedBaseModel
+from core.domain.stored_weights import FLOATING_TYPES
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
@@ -18,7 +20,6 @@ _BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8,
     "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
 }  # fmt: skip
-_TRAINABLE = {"F64", "F32", "F16", "BF16"}
 _BUFFERS = (".inv_freq", ".masked_bias")
 """Buffers that older checkpoints stored beside the parameters."""
 
@@ -27,6 +28,8 @@ _BUFFERS = (".inv_freq", ".masked_bias")
 class WeightSummary:
     num_parameters: int
     tensors: frozenset[str]
+    types: Mapping[str, str]
+    """Of every tensor, as safetensors names them."""
 
 
 def read_weights(path: Path) -> WeightSummary:
@@ -43,7 +46,8 @@ def read_weights(path: Path) -> WeightSummary:
         raise _damaged(path, "its header describes no tensors") from None
     if end != data_bytes:
         raise _damaged(path, f"it holds {data_bytes} bytes of tensors, its header says {end}")
-    return WeightSummary(num_parameters=num_parameters, tensors=frozenset(header))
+    types = {name: str(tensor["dtype"]) for name, tensor in header.items()}
+    return WeightSummary(num_parameters=num_parameters, tensors=frozenset(header), types=types)
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
@@ -69,7 +73,7 @@ def _measure(header: dict[str, Any]) -> tuple[int, int]:
         if stop - start != count * _BITS[tensor["dtype"]] // 8:
             raise ValueError(name)
         end = max(end, stop)
-        if tensor["dtype"] in _TRAINABLE and not name.endswith(_BUFFERS):
+        if tensor["dtype"] in FLOATING_TYPES and not name.endswith(_BUFFERS):
             num_parameters += count
     return num_parameters, end
 

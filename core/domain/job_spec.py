@@ -26,6 +26,8 @@ from core.domain.released_fields import RELEASED_FIELDS, stored_fields
 Auto = Literal["auto"]
 Lines = Annotated[list[Annotated[int, Field(ge=1, le=2**53), WHOLE]], Field(max_length=100_000)]
 """Lines of an uploaded file."""
+MIN_MAX_LENGTH, DEFAULT_MAX_LENGTH = 8, 1024
+"""Tokens."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
 PositiveInt = Annotated[int, Field(ge=1, le=10_000_000), WHOLE]
 Priority = Annotated[int, Field(ge=-100, le=100), WHOLE]
@@ -129,8 +131,11 @@ class JobRequest(Payload):
     sft: SftSettings | Literal["skip"] = Field(default_factory=SftSettings, description='Settings, or "skip".')
     dpo: DpoSettings = Field(default_factory=DpoSettings, description="Settings of the preference stage.")
     lora: LoraSettings | None = Field(None, description="null: full fine-tuning.")
-    max_length: Annotated[int, Field(ge=8, le=1_048_576), WHOLE] = Field(
-        1024, description="Tokens of prompt and response together; longer pairs are set aside and reported."
+    max_length: Annotated[int, Field(ge=MIN_MAX_LENGTH, le=1_048_576), WHOLE] = Field(
+        DEFAULT_MAX_LENGTH,
+        description="Tokens of prompt and response together; longer pairs are set aside and reported. Not given: the "
+        "base model's context length where that is smaller. Given and larger: refused for a model with learned "
+        "positions; for one with rotary positions the job trains, and warns with the number of rows beyond.",
     )
     precision: Precision | Auto = Field("auto", description="Type of the compute weights.")
     seed: Annotated[int, Field(ge=0, lt=2**63), WHOLE] = Field(0, description="Seed of every random choice.")
@@ -187,11 +192,19 @@ class JobSpec(JobRequest):
     micro_batch_tokens: PositiveInt | Auto = Field("auto", description="Tokens of one forward pass at most.")
 
 
-def resolve_request(request: JobRequest, *, num_parameters: int, num_pairs: int, default_beta: float) -> JobSpec:
-    """The spec as far as it is known without a device: learning rates, batch sizes, epochs, optimizer."""
+def resolve_request(
+    request: JobRequest, *, num_parameters: int, num_pairs: int, default_beta: float, context_length: int | None = None
+) -> JobSpec:
+    """The spec as far as it is known without a device: learning rates, batch sizes, epochs, optimizer, length.
+
+    Args:
+        context_length: of the base model, in tokens; None where it names none.
+    """
     values = request.model_dump() | {"num_parameters": num_parameters, "num_pairs": num_pairs}
     _fill_stages(values)
     values["beta"] = default_beta if request.beta is None else request.beta
+    if context_length is not None and "max_length" not in request.model_fields_set:
+        values["max_length"] = max(MIN_MAX_LENGTH, min(DEFAULT_MAX_LENGTH, context_length))
     if request.validation_dataset_id:
         values["validation_fraction"] = 0.0
     return JobSpec.model_validate(values)

@@ -1,11 +1,13 @@
 """Kinds of architectures that the engine's short cuts do not fit: each is right, or refused by name."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from packed_rows import VOCABULARY, Row, make_model, make_stock_model, stock_sums, write_rows
+from safetensors.torch import load_file, save_file
 from tiny_runs import RecordingObserver, World
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -15,7 +17,7 @@ from core.training.failures import BadBaseModel, BadData
 from core.training.model import adapters
 from core.training.model.capabilities import capabilities_of
 from core.training.model.generation import generate
-from core.training.model.loading import UnsupportedModel, prepare_model, save_policy
+from core.training.model.loading import UnsupportedModel, load_causal_lm, prepare_model, save_policy
 from core.training.model.logps import pair_logps
 from core.training.model.targets import UnsupportedAdapter, coverage, find_targets
 from core.training.pipeline import run
@@ -247,3 +249,32 @@ def test_a_whole_run_says_what_is_otherwise_once(
     found = [kind for _, kind in observer.events]
     assert found[: len(events)] == events
     assert len(found) == len(set(found))
+
+
+@pytest.mark.parametrize("key", ["compression_config", None])
+def test_weights_quantised_in_disguise_are_refused(key: str | None, tmp_path: Path) -> None:
+    save_policy(prepare_model(make("llama")), tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    weights |= {name: weights[name].to(torch.float8_e4m3fn), f"{name}_scale": torch.ones(1)}
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    if key:
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {key: {"quant_method": "compressed-tensors"}}))
+    with pytest.raises(UnsupportedModel, match="quantised"):
+        load_causal_lm(tmp_path, dtype=torch.float32)
+
+
+def test_a_padding_id_without_a_row_is_refused(tmp_path: Path) -> None:
+    save_policy(prepare_model(make("llama")), tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pad_token_id": VOCABULARY}))
+    with pytest.raises(UnsupportedModel, match="pad_token_id"):
+        load_causal_lm(tmp_path, dtype=torch.float32)
+
+
+def test_rows_beyond_the_context_are_counted(tmp_path: Path) -> None:
+    world, observer = World.make(tmp_path), RecordingObserver()
+    save_policy(prepare_model(make("llama", max_position_embeddings=16)), tmp_path / "short")
+    run(world.plan("run", base_model_dir=str(tmp_path / "short")), observer)
+    assert ("warning", "rows_beyond_context") in observer.events

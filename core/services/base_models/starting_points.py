@@ -25,7 +25,8 @@ class StartingPoint:
 
     num_parameters: int
     facts: dict[str, Any]
-    """`name`, `architecture`, `context_length`, `source` and `revision` of the base model at the root."""
+    """`name`, `architecture`, `context_length`, `has_position_table`, `source` and `revision` of the base model at the
+    root; jobs of earlier versions lack `has_position_table`."""
     job_id: str | None = None
     tree: StoredTree | None = None
     """Where the tuned policy's files are."""
@@ -42,6 +43,7 @@ def find_folder(backend: Backend, name: str) -> StartingPoint:
         "name": model.name,
         "architecture": model.architecture,
         "context_length": model.context_length,
+        "has_position_table": model.has_position_table,
         "source": model.source,
         "revision": model.revision,
         "licence": model.licence,

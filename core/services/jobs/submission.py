@@ -94,6 +94,8 @@ def settle(session: Session, project_id: str, draft: Draft) -> Settled:
         _find_dataset(session, project_id, request.validation_dataset_id, kind, where, errors)
     if start is not None and request.chat_template_kwargs:
         errors += _template_faults(draft.models_dir, str(start.facts["name"]), request.chat_template_kwargs)
+    if start is not None:
+        check_length(request, start, errors)
     if errors or start is None or dataset is None:
         raise InvalidRequest(_summary(errors), errors=errors)
     spec = resolve_request(
@@ -101,6 +103,7 @@ def settle(session: Session, project_id: str, draft: Draft) -> Settled:
         num_parameters=start.num_parameters,
         num_pairs=dataset.num_accepted,
         default_beta=draft.default_beta,
+        context_length=start.facts.get("context_length"),
     )
     return Settled(spec=spec, start=start, dataset=dataset, sft_dataset_id=sft_dataset_id)
 
@@ -141,6 +144,19 @@ def _submitted(dataset: Dataset, source: Job | None) -> EventDraft:
         return EventDraft(kind="submitted", message="Queued.", data=data)
     message = f"Queued. {dataset.id}: {dataset.rereading['detail']}"
     return EventDraft(kind="submitted", message=message, level="warning", data=data)
+
+
+def check_length(request: JobRequest, start: StartingPoint, errors: list[FieldError]) -> None:
+    """Refuses a length that a learned table of positions has no room for."""
+    limit = start.facts.get("context_length")
+    if limit is None or not start.facts.get("has_position_table") or "max_length" not in request.model_fields_set:
+        return
+    if request.max_length > limit:
+        fault = (
+            f"{request.max_length} tokens are more than the {limit} positions that the base model has learned; give "
+            f"at most {limit}, or leave it out"
+        )
+        errors.append(FieldError("/max_length", fault))
 
 
 def _find_folder(backend: Backend, request: JobRequest, errors: list[FieldError]) -> StartingPoint | None:

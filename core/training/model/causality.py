@@ -56,7 +56,7 @@ def _embedding_hook(model: PreTrainedModel, leaves: list[Tensor]) -> Any:
 
     def detach(module: nn.Module, args: object, output: Tensor) -> Tensor:
         leaves.append(output.detach().requires_grad_())
-        return leaves[-1]
+        return leaves[-1].clone()  # models may scale it in place
 
     register: Callable[..., Any] = model.get_input_embeddings().register_forward_hook
     return register(detach)

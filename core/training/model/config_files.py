@@ -151,11 +151,12 @@ def _readable_alike(
 
 
 def _reads_as(document: Mapping[str, Any], saved: Mapping[str, Any], config_class: type[PretrainedConfig]) -> bool:
+    decode = config_class._decode_special_floats  # infinity stands as {"__float__": "Infinity"} in the file
     try:
-        found = config_class.from_dict(copy.deepcopy(dict(document))).to_dict()
+        found = config_class.from_dict(decode(copy.deepcopy(dict(document)))).to_dict()
     except (KeyError, TypeError, ValueError):
         return False
-    expected = config_class.from_dict(copy.deepcopy(dict(saved))).to_dict()
+    expected = config_class.from_dict(decode(copy.deepcopy(dict(saved)))).to_dict()
     return _contains(found, expected)
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from core.domain.errors import InvalidRequest
+from core.domain.stored_weights import find_quantised
 from core.training.kernels import rms_norm
 from core.training.model import adapters, causality, probe, rotary
 from core.training.model.config_files import SourceFiles, complete_config, complete_generation_config
@@ -38,6 +39,7 @@ def load_causal_lm(directory: Path | str, *, dtype: torch.dtype, device: torch.d
     """
     directory = Path(directory)
     _refuse_foreign_code(directory)
+    _refuse_quantised(directory)
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         dropouts = _clear_config_dropouts(config)
@@ -50,6 +52,11 @@ def load_causal_lm(directory: Path | str, *, dtype: torch.dtype, device: torch.d
             trust_remote_code=False,
             output_loading_info=True,
         )
+    except AssertionError as error:  # of torch's embedding, for a padding id it has no row for
+        raise UnsupportedModel(
+            "The base model cannot be built: pad_token_id in its config.json is no row of its embeddings. Set it to "
+            "the id of a token, or to null."
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UnsupportedModel(
             "The base model cannot be loaded: it needs a config.json of a causal language model known to "
@@ -139,7 +146,8 @@ def _refuse_foreign_code(directory: Path) -> None:
             "The base model brings its own code (auto_map in config.json), which is never run here. "
             "Use a model whose architecture transformers knows."
         )
-    if config.get("quantization_config"):
+    nested = [value for value in config.values() if isinstance(value, dict)]
+    if any(part.get(name) for part in (config, *nested) for name in ("quantization_config", "compression_config")):
         raise UnsupportedModel(
             "The base model's weights are quantised (quantization_config in config.json). Use the unquantised weights."
         )
@@ -152,6 +160,21 @@ def _refuse_gaps(report: Mapping[str, Collection[Any]]) -> None:
         raise UnsupportedModel(
             f"The base model's files lack {len(gaps)} weights of its architecture, the first being "
             f"{sorted(str(gap) for gap in gaps)[0]}. Fetch the whole model again."
+        )
+
+
+def _refuse_quantised(directory: Path) -> None:
+    """Quantised weights whose configuration does not say so would be read as they are, without their scales."""
+    types: dict[str, str] = {}
+    try:
+        for path in sorted(directory.glob("*.safetensors")):
+            with safe_open(path, framework="pt") as file:
+                types |= {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UnsupportedModel("The base model's weights cannot be read. Fetch the whole model again.") from error
+    if name := find_quantised(types):
+        raise UnsupportedModel(
+            f"The base model's weights are quantised ({name} is {types[name]}). Use the unquantised weights."
         )
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -117,24 +117,27 @@ def _adaptable(model: PreTrainedModel) -> list[str]:
     ]
 
 
-@torch.no_grad()
 def _passed_through(model: PreTrainedModel) -> set[str]:
-    """Generic names of the layers that are called for a row of text."""
-    called: set[str] = set()
+    """Generic names of the layers on whose output the logits of a row of text depend, with a gradient."""
+    places: list[str] = []
+    outputs: list[Tensor] = []
 
-    def note(name: str, *_: object) -> None:
-        called.add(_generic(name))
+    def note(name: str, module: nn.Module, args: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.requires_grad:
+            places.append(_generic(name))
+            outputs.append(output)
 
     handles = [model.get_submodule(name).register_forward_hook(partial(note, name)) for name in linear_layers(model)]
     vocabulary = int(model.get_input_embeddings().num_embeddings)
     ids = torch.randint(0, vocabulary, (1, _NUM_TOKENS), generator=torch.Generator().manual_seed(0))
     try:
-        with stock_attention(model):
-            model(input_ids=ids.to(model.device), use_cache=False)
+        with torch.enable_grad(), stock_attention(model):
+            logits = model(input_ids=ids.to(model.device), use_cache=False).logits.float()
     finally:
         for handle in handles:
             handle.remove()
-    return called
+    gradients = torch.autograd.grad(logits.logsumexp(-1).sum(), outputs, allow_unused=True) if outputs else ()
+    return {place for place, gradient in zip(places, gradients, strict=True) if gradient is not None}
 
 
 @torch.no_grad()
@@ -149,7 +152,7 @@ def _is_plain(module: Any) -> bool:
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
         return False
     expected = nn.functional.linear(x, weight, module.bias)
-    if not isinstance(found, torch.Tensor) or found.shape != expected.shape:
+    if not isinstance(found, Tensor) or found.shape != expected.shape:
         return False
     return bool((found - expected).float().norm() <= _TOLERANCE * expected.float().norm())
 

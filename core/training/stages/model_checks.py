@@ -49,9 +49,9 @@ def check_model(context: RunContext, model: PreTrainedModel, *splits: EncodedDat
     check_token_ids(model, given, context.plan.sample_prompts)
     check_lengths(model, given)
     longest = max(given, key=lambda data: int(_lengths(data).max()))
-    if not packing_holds(model, longest):
-        _run_one_at_a_time(model)
+    keep_packing_where_it_holds(model, longest)
     _tell(context, model)
+    _tell_beyond_context(context, model, given)
 
 
 def check_token_ids(
@@ -136,7 +136,10 @@ def _lengths(data: EncodedData) -> NDArray[np.int64]:
     return lengths
 
 
-def _run_one_at_a_time(model: PreTrainedModel) -> None:
+def keep_packing_where_it_holds(model: PreTrainedModel, data: EncodedData) -> None:
+    """Leaves a model whose longest row is not right when packed to run one sequence at a time."""
+    if packing_holds(model, data):
+        return
     capabilities = replace(capabilities_of(model), is_packable=False)
     remember(model, capabilities)
     model.set_attn_implementation(capabilities.stock_attention)
@@ -166,6 +169,21 @@ def _tell(context: RunContext, model: PreTrainedModel) -> None:
         )
     if context.plan.lora is not None and context.plan.lora.target_modules == ALL_LINEAR:
         _tell_reach(context, model)
+
+
+def _tell_beyond_context(context: RunContext, model: PreTrainedModel, splits: list[EncodedData]) -> None:
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit < 1:
+        return
+    num_rows = sum(int((_lengths(data) > limit).sum()) for data in splits)
+    if num_rows:
+        context.tell_once(
+            "rows_beyond_context",
+            f"{num_rows} rows are longer than the {limit} tokens that the base model was trained on: their ends lie "
+            f"at positions it has never seen. Set max_length to {limit} to leave these rows out.",
+            {"num_rows": num_rows, "context_length": limit},
+            level="warning",
+        )
 
 
 def _tell_reach(context: RunContext, model: PreTrainedModel) -> None:

@@ -39,7 +39,7 @@ TENSORS: Tensors = {
     "model.layers.0.attn.bias": ("BOOL", [3, 3]),
 }
 NUM_PARAMETERS = 10 * 4 + 4
-BYTES = {"BF16": 2, "F32": 4, "BOOL": 1}
+BYTES = {"BF16": 2, "F32": 4, "BOOL": 1, "F8_E4M3": 1, "I32": 4, "I8": 1}
 
 
 def write_safetensors(path: Path, tensors: Tensors, fill: bytes = b"\0") -> None:
@@ -324,3 +324,35 @@ def test_header_counts_only_parameters(tmp_path: Path) -> None:
     summary = read_weights(tmp_path / "x.safetensors")
     assert summary.num_parameters == NUM_PARAMETERS
     assert summary.tensors == TENSORS.keys()
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"model.layers.0.mlp.up_proj.weight": ("F8_E4M3", [4, 4])},
+        {"model.layers.0.mlp.up_proj.weight": ("I8", [4, 4])},
+        {"model.layers.0.mlp.up_proj.qweight": ("I32", [4, 4])},
+        {"model.layers.0.mlp.up_proj.weight_scale": ("F32", [1])},
+        {"model.layers.0.mlp.up_proj.weight.absmax": ("F32", [1])},
+    ],
+)
+def test_quantised_weights_in_disguise_are_refused(models_dir: Path, tensors: Tensors) -> None:
+    folder = models_dir / "small"
+    write_safetensors(folder / "model.safetensors", TENSORS | tensors)
+    with pytest.raises(UnsupportedBaseModel, match="quantised weights"):
+        inspect(folder)
+
+
+@pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
+def test_a_nested_quantisation_is_refused(models_dir: Path, key: str) -> None:
+    folder = models_dir / "small"
+    change_config(folder, text_config={key: {"bits": 4}})
+    with pytest.raises(UnsupportedBaseModel, match="quantised"):
+        inspect(folder)
+
+
+def test_a_table_of_positions_is_seen(models_dir: Path) -> None:
+    folder = models_dir / "small"
+    assert not inspect(folder).has_position_table
+    write_safetensors(folder / "model.safetensors", TENSORS | {"transformer.wpe.weight": ("F32", [4, 4])})
+    assert inspect(folder).has_position_table

@@ -177,3 +177,15 @@ def test_one_source_of_validation() -> None:
     with pytest.raises(ValidationError, match="not both"):
         JobRequest.model_validate(LEAST | {"validation_dataset_id": "ds_2", "validation_fraction": 0.1})
     assert accepted({"validation_dataset_id": "ds_2"}).validation_fraction == 0.0
+
+
+@pytest.mark.parametrize(
+    ("body", "context_length", "expected"),
+    [({}, 512, 512), ({}, 4096, 1024), ({}, None, 1024), ({}, 4, 8), ({"max_length": 2048}, 512, 2048)],
+)
+def test_max_length_is_the_context_length_where_none_is_given(
+    body: dict[str, Any], context_length: int | None, expected: int
+) -> None:
+    request = JobRequest.model_validate(LEAST | body)
+    spec = resolve_request(request, num_parameters=1000, num_pairs=10, default_beta=0.1, context_length=context_length)
+    assert spec.max_length == expected

@@ -1,0 +1,39 @@
+"""What the names and types of stored tensors say of a model: quantised weights in disguise, a table of positions.
+
+Read by the service from headers, and by the engine where a folder reaches it otherwise.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+FLOATING_TYPES = frozenset({"F64", "F32", "F16", "BF16"})
+"""Types of safetensors that can be trained."""
+_PLAIN_BUFFERS = frozenset({"BOOL", "I64", "I32", "U8"})
+"""Types of masks, position ids and token types that checkpoints store beside their weights."""
+_QUANTISED = re.compile(
+    r"(^|\.)(weight_packed|weight_scale|weight_scale_inv|weight_scale_2|weight_zero_point|input_scale|qweight|qzeros|g_idx"
+    r"|absmax|quant_map|quant_state\..+|SCB|scales|zeros)$|_proj_(blocks|scales)$"
+)
+"""Names under which quantisation tools keep scales and packed weights."""
+_POSITION_TABLE = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings?|positions_embed)\.weight$")
+
+
+def find_quantised(types: Mapping[str, str]) -> str | None:
+    """The first tensor, by name, that says the weights are quantised; None where none does.
+
+    Args:
+        types: of every stored tensor, as safetensors calls them.
+    """
+    for name in sorted(types):
+        stored = types[name]
+        is_weight = name.endswith((".weight", "_proj"))
+        if stored not in FLOATING_TYPES and (stored not in _PLAIN_BUFFERS or is_weight):
+            return name
+        if _QUANTISED.search(name):
+            return name
+    return None
+
+
+def has_position_table(names: Iterable[str]) -> bool:
+    """Whether positions are learned: a model with such a table has none beyond it."""
+    return any(_POSITION_TABLE.search(name) for name in names)
