@@ -20,7 +20,7 @@ from core.training.model.generation import generate
 from core.training.model.loading import UnsupportedModel, load_causal_lm, save_policy
 from core.training.model.logps import token_logps
 from core.training.model.targets import UnsupportedAdapter, coverage
-from core.training.stages.model_checks import keep_packing_where_it_holds
+from core.training.stages.model_checks import keep_cache_where_it_holds, keep_packing_where_it_holds
 
 MOST_PARAMETERS = 30_000_000
 VALUE_TOLERANCE = 2e-3
@@ -75,6 +75,7 @@ def try_type(model_type: str) -> Outcome:
             return outcome
         data = write_rows(Path(scratch) / "rows", _rows())
         keep_packing_where_it_holds(model, data)
+        keep_cache_where_it_holds(model, data)
         capabilities = capabilities_of(model)
         outcome.is_packed, outcome.has_cache = capabilities.is_packable, capabilities.has_cache
         _compare_values(outcome, model, stock, data)

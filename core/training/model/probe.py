@@ -52,7 +52,7 @@ def prepare(model: PreTrainedModel) -> Capabilities:
     sequences, packed = _probe_rows(model)
     with stock_attention(model):
         head = _find_head(model, sequences[0])
-        has_cache = _has_cache(model, sequences[0])
+        has_cache = cache_holds(model, sequences[0])
     windows: list[int | None] = []
     found = Capabilities(
         is_packable=_is_packable(model, sequences, packed, windows),
@@ -155,7 +155,8 @@ def _longest_packable(model: PreTrainedModel, windows: list[int | None]) -> int 
     return min((int(limit) for limit in limits if limit), default=None)
 
 
-def _has_cache(model: PreTrainedModel, sequence: Tensor) -> bool:
+@torch.no_grad()
+def cache_holds(model: PreTrainedModel, sequence: Tensor) -> bool:
     """Whether the last token after a cache of the others gives the logits that it gives after all of them."""
     try:
         expected = model(input_ids=sequence, use_cache=False).logits[0, -1:]

@@ -14,9 +14,10 @@ from transformers import PreTrainedModel
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import PackedBatch, pack_pairs, pack_responses
 from core.training.failures import BadBaseModel, BadData
-from core.training.model.capabilities import capabilities_of, remember
+from core.training.model.capabilities import capabilities_of, remember, stock_attention
 from core.training.model.logps import token_logps
 from core.training.model.policies import PolicySource, load_policy
+from core.training.model.probe import cache_holds
 from core.training.model.sharding import shard
 from core.training.model.targets import ALL_LINEAR, coverage, num_experts
 from core.training.stages.context import RunContext
@@ -29,6 +30,8 @@ _COARSE_MEAN_DIFFERENCE = 0.1
 """Nats, mean over tokens, in 16 bits."""
 _POSITION_NAMES = ("wpe", "embed_positions", "position_embeddings", "position_embedding", "positions_embed")
 _MOST_NAMES = 6
+_CACHE_TOKENS = 512
+"""Of the longest row: their logits over the whole vocabulary fit into memory."""
 
 
 def load_checked(context: RunContext, source: PolicySource, data: EncodedData) -> PreTrainedModel:
@@ -50,6 +53,7 @@ def check_model(context: RunContext, model: PreTrainedModel, *splits: EncodedDat
     check_lengths(model, given)
     longest = max(given, key=lambda data: int(_lengths(data).max()))
     keep_packing_where_it_holds(model, longest)
+    keep_cache_where_it_holds(model, longest)
     _tell(context, model)
     _tell_beyond_context(context, model, given)
 
@@ -115,6 +119,19 @@ def packing_holds(model: PreTrainedModel, data: EncodedData) -> bool:
     finally:
         remember(model, capabilities)
     return _agree(packed, alone, model.dtype)
+
+
+def keep_cache_where_it_holds(model: PreTrainedModel, data: EncodedData) -> None:
+    """Lets a model generate without a cache where that gives other logits after the longest row."""
+    capabilities = capabilities_of(model)
+    row = data.row(int(_lengths(data).argmax()))
+    longer = max(row.first, row.second, key=len)
+    tokens = np.concatenate((row.prompt, longer))[-_CACHE_TOKENS:].astype(np.int64)
+    if not capabilities.has_cache or len(tokens) < 2:
+        return
+    with stock_attention(model):
+        holds = cache_holds(model, torch.from_numpy(tokens)[None].to(model.device))
+    remember(model, replace(capabilities, has_cache=holds))
 
 
 def _agree(packed: Tensor, alone: Tensor, dtype: torch.dtype) -> bool:
