@@ -47,7 +47,7 @@ def _sides_are(row: SourceRow, *types: type) -> bool:
 
 
 def _is_explicit(row: SourceRow) -> bool:
-    return isinstance(row.get("prompt"), str) and _sides_are(row, str)
+    return isinstance(row.get("prompt"), str) and _sides_are(row, str) and not _is_transcript(row)
 
 
 def _is_conversational(row: SourceRow) -> bool:
@@ -65,7 +65,11 @@ def _is_orca(row: SourceRow) -> bool:
 
 
 def _is_transcript(row: SourceRow) -> bool:
-    return "prompt" not in row and _has_transcripts(row)
+    """Beside a prompt, both sides must be transcripts: one alone may be an answer that quotes."""
+    if "prompt" not in row:
+        return _has_transcripts(row)
+    sides = (row.get("chosen"), row.get("rejected"))
+    return all(isinstance(side, str) and looks_like_transcript(side) for side in sides)
 
 
 def _has_transcripts(row: SourceRow) -> bool:
@@ -277,7 +281,7 @@ PREFERENCE_LAYOUTS: Final = (
         name="hh",
         kind=_KIND,
         title="Anthropic-HH transcripts in chosen and rejected",
-        columns={"chosen": Role.RESPONSE, "rejected": Role.RESPONSE},
+        columns={"prompt": Role.PROMPT, "chosen": Role.RESPONSE, "rejected": Role.RESPONSE},
         matches=_is_transcript,
         read=read_transcripts,
     ),

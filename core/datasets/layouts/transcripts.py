@@ -39,10 +39,19 @@ def read_transcripts(row: SourceRow) -> Reading:
     cut = _prompt_end(chosen, rejected)
     prompt = read_turns(chosen[:cut])
     reply, other_reply = chosen[cut:], rejected[cut:]
-    notes = _remarks(reply, other_reply)
+    notes = [*_remarks(reply, other_reply), *_remark_on_prompt(row, chosen[:cut])]
     if any(note.code is IssueCode.ENDS_ON_USER_TURN for note in notes):
         return Reading([], notes)
     return Reading([Example(prompt, [_reply(reply)], [_reply(other_reply)])], notes)
+
+
+def _remark_on_prompt(row: SourceRow, shared: str) -> list[Note]:
+    """A column `prompt` beside transcripts repeats what they share; another one is remarked on."""
+    prompt = row.get("prompt")
+    if not isinstance(prompt, str) or prompt.strip().removesuffix("Assistant:").strip() in shared:
+        return []
+    detail = "'prompt' is not what the transcripts of 'chosen' and 'rejected' share, which is used."
+    return [Note(IssueCode.PROMPT_COLUMN_DIFFERS, detail, "/prompt")]
 
 
 def _parted(text: str) -> str:
