@@ -36,6 +36,7 @@ COLUMNS: dict[str, list[Any]] = {
     "tools": [[{"type": "function", "function": {"name": "look", "parameters": {}}}]],
 }
 DECOYS: dict[str, list[Any]] = {"id": [7, "x"], "source": ["web"], "created_at": ["2024-01-01"], "lang": ["en"]}
+OPTIONAL = ("system", "input", "instruction", "history", "systemInstruction", "answer", "winner_tie")
 SAYING = {
     "meaningful-field-ignored", "field-to-decide", "prompt-column-differs", "tools-ignored", "no-prompt-column",
     "verdict-unclear", "one-verdict-only", "scores-disagree", "score-tie",
@@ -112,15 +113,9 @@ def test_a_renamed_column_is_never_read_as_another(layout: str, data: st.DataObj
 
 def _is_optional(layout: str, name: str) -> bool:
     """Without it the row is whole in a layout of the same sides: a name that nobody knows says nothing."""
-    return name in (
-        "system",
-        "input",
-        "instruction",
-        "history",
-        "systemInstruction",
-        "answer",
-        "winner_tie",
-    ) or name.startswith(("annotator", "prediction", "score_"))
+    if (layout, name) == ("doccano", "label"):
+        return True
+    return name in OPTIONAL or name.startswith(("annotator", "prediction", "score_"))
 
 
 def shared_files() -> list[Path]:
