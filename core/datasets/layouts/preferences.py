@@ -58,6 +58,11 @@ def _is_ultrafeedback(row: SourceRow) -> bool:
     return isinstance(row.get("prompt"), str) and _sides_are(row, list, dict)
 
 
+def _is_colossalchat(row: SourceRow) -> bool:
+    sides = has(row, "chosen", "rejected") and not _has_transcripts(row)
+    return sides and isinstance(row.get("context"), list | dict)
+
+
 def _is_orca(row: SourceRow) -> bool:
     if "prompt" in row or _has_transcripts(row):
         return False
@@ -230,7 +235,7 @@ PREFERENCE_LAYOUTS: Final = (
         kind=_KIND,
         title="ColossalChat rows (context, chosen, rejected)",
         columns={"context": Role.PROMPT, "chosen": Role.RESPONSE, "rejected": Role.RESPONSE},
-        matches=lambda row: has(row, "chosen", "rejected") and isinstance(row.get("context"), list | dict),
+        matches=_is_colossalchat,
         read=_read_colossalchat,
     ),
     Layout(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Final
 
-from core.datasets.faults import Note, RowFault
+from core.datasets.faults import Note, RowFault, listed
 from core.datasets.layouts.answers import MAX_ANSWERS, Answer, pair_by_preference, pairs_by_merit, read_number
 from core.datasets.layouts.columns import Role
 from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
@@ -42,6 +42,10 @@ def _read_ranked_list(row: SourceRow) -> Reading:
     answers = read_field(row, name)
     if not isinstance(answers, list):
         raise RowFault(IssueCode.WRONG_TYPE, f"'{name}' is {type_name(answers)}; it must be a list.", f"/{name}")
+    asked = [name for name in ("prompt", "instruction", "question", "context") if row.get(name)]
+    if len(asked) > 1:
+        detail = f"{listed(asked)} could all be the prompt. Name the one that is: columns, and ignore for the others."
+        raise RowFault(IssueCode.DIFFERENT_PROMPTS, detail, f"/{asked[1]}")
     prompt_field = _first_in(row, _PROMPTS)
     prompt = question_prompt(row, prompt_field) if prompt_field else instruction_prompt(row)
     merits = _parallel_merits(row, len(answers))

@@ -92,7 +92,11 @@ def _label_field(row: SourceRow) -> str | None:
 
 
 def _read_label_of(row: SourceRow) -> bool:
-    return read_label(row, _label_field(row) or _LABEL_FIELDS[0])
+    label = read_label(row, _label_field(row) or _LABEL_FIELDS[0])
+    other = next((name for name in _LABEL_FIELDS if isinstance(row.get(name), bool) and row[name] is not label), None)
+    if other is not None:
+        raise RowFault(IssueCode.INVALID_LABEL, f"{quoted(other)} and another label of the row disagree.", f"/{other}")
+    return label
 
 
 def _has_tag(row: SourceRow) -> bool:

@@ -60,7 +60,8 @@ def holds(changed: list[dict[str, Any]], before: list[dict[str, Any]], value: An
     """The same pairs (whole ones, where their beginning was the prompt), and the new value in the prompt of each."""
     if len(changed) != len(before):
         return False
-    needle = json.dumps(value)[2:-2] if isinstance(value, str) else "Hello" if "Hello" in json.dumps(value) else "look"
+    words = ("Hello", "Earlier?", "look")
+    needle = value if isinstance(value, str) else next(word for word in words if word in json.dumps(value))
     return all(
         needle[:12] in json.dumps(new) and all(map(str.endswith, _sides(new), _sides(old)))
         for new, old in zip(changed, before, strict=True)
