@@ -18,6 +18,7 @@ from api.http.body_limits import MAX_JSON_BYTES, BodyLimits, BodyPolicy
 from api.http.head import Head
 from api.live.feeds import Feeds
 from api.live.polls import Polls
+from api.live.waiting import Waiters
 from api.middleware import RequestContext
 from api.readiness import ReadinessProbe
 from api.routes import (
@@ -156,6 +157,7 @@ def _open(app: FastAPI, stack: ExitStack) -> None:
     app.state.key_ring = KeyRing(backend)
     app.state.feeds = Feeds(backend)
     app.state.polls = Polls(backend)
+    app.state.waiters = Waiters()
     app.state.readiness = ReadinessProbe(backend)
     app.state.upload_desk = UploadDesk(
         area=area,

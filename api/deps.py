@@ -8,6 +8,7 @@ from fastapi.security import HTTPBearer
 from api.access.middleware import Caller
 from api.live.feeds import Feeds
 from api.live.polls import Polls
+from api.live.waiting import Waiters
 from api.readiness import ReadinessProbe
 from api.uploads.receive import UploadDesk
 from core.services.backend import Backend
@@ -61,12 +62,18 @@ async def get_processor(request: Request) -> DatasetProcessor:
     return processor
 
 
+async def get_waiters(request: Request) -> Waiters:
+    waiters: Waiters = request.app.state.waiters
+    return waiters
+
+
 BackendDep = Annotated[Backend, Depends(get_backend)]
 CallerDep = Annotated[Caller, Depends(get_caller)]
 UploadDeskDep = Annotated[UploadDesk, Depends(get_upload_desk)]
 ReadinessDep = Annotated[ReadinessProbe, Depends(get_readiness)]
 ProcessorDep = Annotated[DatasetProcessor, Depends(get_processor)]
 PollsDep = Annotated[Polls, Depends(get_polls)]
+WaitersDep = Annotated[Waiters, Depends(get_waiters)]
 FeedsDep = Annotated[Feeds, Depends(get_feeds)]
 NEEDS_KEY = [Security(bearer)]
 

@@ -11,7 +11,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.access.middleware import CONNECTION, is_loopback
 from api.app import MIN_KEY_CHARS, create_app
-from api.live.stream import ABORT, AT_SHUTDOWN
+from api.http.downloads import ABORT
+from api.live.stream import AT_SHUTDOWN
 from core import private_memory
 from core.settings import PRIVATE_UMASK, Settings, SettingsError
 from core.telemetry import tracing

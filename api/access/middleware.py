@@ -31,6 +31,8 @@ from core.services.access.api_keys import Grant
 
 PUBLIC_PATHS = frozenset({"/", "/docs", "/docs.css", "/openapi.json", "/health/live", "/health/ready"})
 """Open to those without a key: they tell nothing about jobs and data."""
+LIVENESS_PATH = "/health/live"
+"""Answered without a look at anything."""
 PUBLIC_PREFIXES = ("/ui/",)
 """The dashboard's own files, and signing in."""
 ADMIN_PATHS = frozenset({"/metrics"})
@@ -104,7 +106,7 @@ class Access:
             await self._app(scope, receive, send)
             return
         try:
-            verdict = await self._judge(scope)
+            verdict = NOBODY if scope["path"] == LIVENESS_PATH else await self._judge(scope)
         except Unavailable as error:
             verdict = NOBODY if _is_public(scope["path"]) else fault_of(error)
         if isinstance(verdict, Fault):

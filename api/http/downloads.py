@@ -1,27 +1,58 @@
 """Bytes on their way out: whole files, ranges of them, and folders as tar streams."""
 
+import asyncio
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain, islice
+from itertools import islice
 from urllib.parse import quote
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from api.http.problems import RANGE_NOT_SATISFIABLE, HttpError
 from api.http.strict_route import is_none_match
+from api.threads import Lane, iterate_in
 from core.domain.errors import DomainError
 
 Read = Callable[[int, int | None], Iterator[bytes]]
 """Chunks of the bytes [start, end)."""
+SEND_SECONDS = 30.0
+"""One chunk of at most 1 MiB; a client that needs longer is cut off, and may go on by a range."""
+ABORT = "abort_connection"
+"""Key of `scope["state"]`: drops the connection with all that is not sent yet."""
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 class CutShort(Exception):
     """The store gave fewer bytes than promised: the answer is broken off, never filled up."""
+
+
+class MeteredStream(StreamingResponse):
+    """Chunks read in threads of the store's lane. A client that takes nothing for a while is cut off."""
+
+    def __init__(self, content: Iterable[bytes], status_code: int, headers: Mapping[str, str], media_type: str) -> None:
+        self._chunks = iter(content)
+        super().__init__(iterate_in(Lane.STORE, self._chunks), status_code, headers, media_type)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await send(message)
+            except TimeoutError:
+                scope["state"].get(ABORT, lambda: None)()
+                raise ClientDisconnect from None
+
+        try:
+            await super().__call__(scope, receive, send_in_time)
+        finally:
+            close = getattr(self._chunks, "close", None)
+            if close is not None:
+                close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +87,7 @@ def file_response(request: Request, download: Download) -> Response:
     if wanted:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{download.num_bytes}"
     content = begun(exactly(download.read(start, end), end - start)) if end > start else iter(())
-    return StreamingResponse(content, 206 if wanted else 200, headers, "application/octet-stream")
+    return MeteredStream(content, 206 if wanted else 200, headers, "application/octet-stream")
 
 
 def tar_response(folder: str, members: Sequence[TarMember], modified_at: datetime) -> Response:
@@ -67,12 +98,12 @@ def tar_response(folder: str, members: Sequence[TarMember], modified_at: datetim
         "Content-Length": str(num_bytes + 2 * tarfile.BLOCKSIZE),
         "Content-Disposition": attachment(f"{folder}.tar"),
     }
-    return StreamingResponse(begun(_tar_chunks(heads, members), 2), 200, headers, "application/x-tar")
+    return MeteredStream(begun(_tar_chunks(heads, members), 2), 200, headers, "application/x-tar")
 
 
 def begun(chunks: Iterator[bytes], num_chunks: int = 1) -> Iterator[bytes]:
     """The same chunks, the first ones read: what is missing is found while a status can still be sent."""
-    return chain(list(islice(chunks, num_chunks)), _too_late_for_a_problem(chunks))
+    return _continued(list(islice(chunks, num_chunks)), chunks)
 
 
 def exactly(chunks: Iterator[bytes], num_bytes: int) -> Iterator[bytes]:
@@ -86,8 +117,10 @@ def exactly(chunks: Iterator[bytes], num_bytes: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _too_late_for_a_problem(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _continued(first: list[bytes], chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """It is too late for a problem document: faults break the answer off."""
     try:
+        yield from first
         yield from chunks
     except DomainError as error:
         raise CutShort(error.detail) from error

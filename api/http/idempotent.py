@@ -1,11 +1,13 @@
 """Answers to requests that create: once for each Idempotency-Key."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Self
 
+from anyio import CancelScope, to_thread
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
@@ -67,6 +69,35 @@ def answer_once(
     answer = _create(backend, reservation, prefix, create)
     reach("request.created")
     idempotency.finish(backend, reservation, answer)
+    return _response(answer)
+
+
+async def answer_once_ended(
+    backend: Backend,
+    request: CreatingRequest,
+    prefix: str,
+    create: Callable[[str | None], Created],
+    end: Callable[[Created], Awaitable[Created]],
+) -> Response:
+    """As `answer_once`, where the answer is what `end` makes of what was created, which may take long."""
+    reservation: Reservation | None = None
+    if request.key is not None:
+        wanted = IdempotentRequest(key=request.key, route=request.route, body_sha256=request.body_sha256)
+        begin = partial(idempotency.begin, backend, request.project_id, wanted, lease_seconds=request.lease_seconds)
+        begun = await to_thread.run_sync(begin)
+        if isinstance(begun, Answer):
+            return _response(begun, is_replayed=True)
+        reservation = begun
+    try:
+        chosen = reservation.resource_id(prefix) if reservation else None
+        answer = _answer_of(await end(await to_thread.run_sync(create, chosen)))
+    except BaseException:
+        if reservation is not None:
+            with CancelScope(shield=True), suppress(Unavailable):  # the reservation then ends by itself
+                await to_thread.run_sync(idempotency.abandon, backend, reservation)
+        raise
+    if reservation is not None:
+        await to_thread.run_sync(idempotency.finish, backend, reservation, answer)
     return _response(answer)
 
 

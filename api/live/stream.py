@@ -6,6 +6,7 @@ import time
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from api.http.downloads import ABORT
 from api.live.feeds import Feed, Feeds
 from api.live.frames import HEARTBEAT, PREAMBLE, Frames, end_frame
 from core.domain.errors import NotFound, Unavailable
@@ -22,8 +23,6 @@ _RETRY_SECONDS = 1.0
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 AT_SHUTDOWN = "at_shutdown"
 """Key of `scope["state"]`: what the server calls to end an answer that has no end of its own."""
-ABORT = "abort_connection"
-"""Key of `scope["state"]`: drops the connection with all that is not sent yet."""
 
 
 class EventStream(Response):

@@ -14,6 +14,7 @@ from api.http.downloads import Download, Read, TarMember, file_response, tar_res
 from api.http.strict_route import StrictRoute
 from api.routes.jobs import JobId
 from api.schemas.artifacts import Artifact, ArtifactFile
+from api.threads import Lane, in_lane
 from core.services.backend import Backend
 from core.services.jobs import artifacts
 from core.services.jobs.stored_files import read_file
@@ -47,6 +48,7 @@ def get_artifact(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Artif
     response_class=Response,
     responses=binary("application/x-tar", "One folder, named as the job."),
 )
+@in_lane(Lane.STORE)
 def get_archive(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response:
     """The published folder as a tar stream; exports are downloaded by themselves."""
     view = artifacts.get(backend, caller.project_id, job_id)
@@ -64,6 +66,7 @@ def get_archive(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Respon
         **problems(416),
     },
 )
+@in_lane(Lane.STORE)
 def get_file(
     job_id: JobId,
     path: Annotated[str, Path(description="`path` of a file of the artifact.", max_length=1024)],

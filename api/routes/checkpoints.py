@@ -12,6 +12,7 @@ from api.http.strict_route import StrictRoute
 from api.routes.artifacts import members_of
 from api.routes.jobs import JobId
 from api.schemas.job_records import Checkpoint, Checkpoints
+from api.threads import Lane, in_lane
 from core.services.jobs import checkpoint_policies
 from core.services.views import CheckpointView
 
@@ -32,6 +33,7 @@ def list_checkpoints(job_id: JobId, backend: BackendDep, caller: CallerDep) -> C
     response_class=Response,
     responses=binary("application/x-tar", "One folder, named as job, stage and step."),
 )
+@in_lane(Lane.STORE)
 def get_archive(job_id: JobId, checkpoint_id: CheckpointId, backend: BackendDep, caller: CallerDep) -> Response:
     """The policy at that step as a tar stream: it loads as the artifact does. `SHA256SUMS` is among the files."""
     archive = checkpoint_policies.find_archive(backend, caller.project_id, job_id, checkpoint_id)

@@ -26,6 +26,7 @@ from api.http.strict_route import RAW_BODY, StrictRoute
 from api.http.template_kwargs import parse_template_kwargs
 from api.schemas.base import Page
 from api.schemas.datasets import Dataset, DatasetOptions, DatasetRow, Issue, TokenStatistics
+from api.threads import Lane, in_lane, run_in
 from api.uploads.options import parse_options
 from api.uploads.receive import Upload, receive_upload
 from core.datasets.result import DatasetRejected, DatasetTooLarge, DatasetUnsupported
@@ -116,6 +117,7 @@ def get_dataset(dataset_id: DatasetId, backend: BackendDep, caller: CallerDep) -
 
 
 @router.get("/datasets/{dataset_id}/report", responses=problems(404, 422, 503))
+@in_lane(Lane.STORE)
 def list_issues(
     dataset_id: DatasetId, backend: BackendDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
 ) -> Page[Issue]:
@@ -125,7 +127,7 @@ def list_issues(
 
 
 @router.get("/datasets/{dataset_id}/rows", responses=problems(404, 409, 422, 503), response_model_exclude_unset=True)
-def list_rows(
+async def list_rows(
     dataset_id: DatasetId,
     backend: BackendDep,
     caller: CallerDep,
@@ -137,15 +139,18 @@ def list_rows(
     chat_template_kwargs: TemplateKwargsParam = None,
 ) -> Page[DatasetRow]:
     """The rows as jobs will read them, in the order of the file; with `base_model` also as that model sees them."""
+    asked = (backend, caller.project_id, dataset_id)
     if base_model is None:
-        page = datasets.list_rows(backend, caller.project_id, dataset_id, limit=limit, cursor=cursor)
+        page = await run_in(Lane.STORE, partial(datasets.list_rows, *asked, limit=limit, cursor=cursor))
     else:
         seen_by = _seen_by(base_model, max_length, chat_template_kwargs)
-        page = previews.preview_rows(backend, caller.project_id, dataset_id, seen_by, limit=limit, cursor=cursor)
+        preview = partial(previews.preview_rows, *asked, seen_by, limit=limit, cursor=cursor)
+        page = await run_in(Lane.PREVIEWS, preview)
     return Page[DatasetRow].model_validate(page)
 
 
 @router.get("/datasets/{dataset_id}/tokens", responses=problems(404, 409, 422, 503))
+@in_lane(Lane.PREVIEWS)
 def get_token_statistics(
     dataset_id: DatasetId,
     backend: BackendDep,
@@ -165,6 +170,7 @@ def get_token_statistics(
     response_class=Response,
     responses={**binary("application/octet-stream", "The bytes as uploaded."), **problems(404, 409, 503)},
 )
+@in_lane(Lane.STORE)
 def get_content(dataset_id: DatasetId, request: Request, backend: BackendDep, caller: CallerDep) -> Response:
     """The file as uploaded."""
     content = datasets.content(backend, caller.project_id, dataset_id)
@@ -179,6 +185,7 @@ def get_content(dataset_id: DatasetId, request: Request, backend: BackendDep, ca
 
 
 @router.delete("/datasets/{dataset_id}", status_code=204, responses=problems(404, 409, 503))
+@in_lane(Lane.STORE)
 def delete_dataset(dataset_id: DatasetId, backend: BackendDep, caller: CallerDep) -> None:
     """Delete a data set that no live job uses."""
     datasets.delete(backend, caller.project_id, dataset_id)

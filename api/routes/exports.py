@@ -1,12 +1,13 @@
 """`/jobs/{id}/exports`: the policy in another format."""
 
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
-from api.deps import NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey, Wait
+from api.deps import NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey, Wait, WaitersDep
 from api.docs.openapi import problems
 from api.http.idempotent import Created, answer_once, creating
 from api.http.strict_route import StrictRoute
@@ -52,9 +53,13 @@ def list_exports(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Expor
 
 
 @router.get("/jobs/{job_id}/exports/{export_id}", responses=problems(404, 422, 503))
-def get_export(job_id: JobId, export_id: ExportId, backend: BackendDep, caller: CallerDep, wait: Wait = 0) -> Export:
+async def get_export(
+    job_id: JobId, export_id: ExportId, backend: BackendDep, caller: CallerDep, waiters: WaitersDep, wait: Wait = 0
+) -> Export:
     """One export, and where its file is once it has succeeded."""
-    return _shown(exports.get(backend, caller.project_id, job_id, export_id, wait_seconds=wait))
+    look = partial(exports.get, backend, caller.project_id, job_id, export_id)
+    what = ("export", caller.project_id, job_id, export_id)
+    return _shown(await waiters.until_ended(caller.key_id or "", what, look, wait_seconds=wait))
 
 
 def _shown(view: ExportView) -> Export:

@@ -19,8 +19,8 @@ router = APIRouter(tags=["health"], route_class=StrictRoute)
 
 
 @router.get("/health/live")
-def get_liveness() -> Liveness:
-    """Does the process answer?"""
+async def get_liveness() -> Liveness:
+    """Does the process answer? Whatever else waits: it asks nobody and takes no thread."""
     return Liveness(status="ok")
 
 
@@ -30,9 +30,9 @@ def get_liveness() -> Liveness:
     response_model_exclude_none=True,
     responses=problems(HTTPStatus.SERVICE_UNAVAILABLE),
 )
-def get_readiness(request: Request, caller: CallerDep, readiness: ReadinessDep) -> Readiness | Response:
+async def get_readiness(request: Request, caller: CallerDep, readiness: ReadinessDep) -> Readiness | Response:
     """Do database, store and broker answer? 503 when requests cannot be served. Admins are told all versions."""
-    found = readiness.ask()
+    found = await readiness.ask()
     if found.status != "down":
         is_admin = caller.scope.includes(Scope.ADMIN)
         return Readiness(**asdict(found), versions=installed_versions() if is_admin else None)

@@ -3,17 +3,18 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from api.deps import DEFAULT_LIMIT, NEEDS_KEY, BackendDep, CallerDep, Cursor, IdempotencyKey
 from api.docs.openapi import problems
-from api.http.downloads import attachment
+from api.http.downloads import MeteredStream, attachment
 from api.http.idempotent import Created, answer_once, creating
 from api.http.strict_route import StrictRoute
 from api.routes.jobs import JobId
 from api.schemas.base import Page
 from api.schemas.jobs import Job
 from api.schemas.pairs import Flag, Pair, Rerun
+from api.threads import Lane, in_lane
 from core.services.jobs import pair_reports, repeats
 from core.services.jobs.pair_reports import PairsQuery
 from core.services.jobs.repeats import DataChange
@@ -41,6 +42,7 @@ PairsLimit = Annotated[int, Query(ge=1, le=MAX_PAIRS, description="Pairs of a pa
         **problems(404, 422, 503),
     },
 )
+@in_lane(Lane.STORE)
 def list_pairs(
     job_id: JobId,
     backend: BackendDep,
@@ -60,7 +62,7 @@ def list_pairs(
     pairs = pair_reports.select(backend, caller.project_id, job_id, query)
     content = pair_reports.to_csv(pairs) if format == "csv" else pair_reports.to_jsonl(pairs)
     headers = {"Content-Disposition": attachment(f"{job_id}-pairs.{format}")}
-    return StreamingResponse(content, 200, headers, _MEDIA_TYPES[format])
+    return MeteredStream(content, 200, headers, _MEDIA_TYPES[format])
 
 
 @router.post(

@@ -1,16 +1,21 @@
 """`/jobs/{id}/scores`: the reward model hidden in a policy."""
 
+from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
-from api.deps import MAX_WAIT_SECONDS, NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey, Wait
+from api.access.middleware import Caller
+from api.deps import MAX_WAIT_SECONDS, NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey, Wait, WaitersDep
 from api.docs.openapi import problems
-from api.http.idempotent import Created, answer_once, creating
+from api.http.idempotent import Created, answer_once_ended, creating
 from api.http.strict_route import StrictRoute
+from api.live.waiting import Waiters
 from api.routes.jobs import JobId
 from api.schemas.scores import ScoreRequest, Scores
+from core.services.backend import Backend
 from core.services.requests import scores
 
 router = APIRouter(tags=["artifact"], route_class=StrictRoute, dependencies=NEEDS_KEY)
@@ -25,12 +30,13 @@ ScoreId = Annotated[str, Path(description="Id of a request for scores.", max_len
     response_description="Accepted. `Location` names the request.",
     responses=problems(400, 404, 409, 413, 415, 422, 503),
 )
-def request_scores(
+async def request_scores(
     job_id: JobId,
     body: ScoreRequest,
     request: Request,
     backend: BackendDep,
     caller: CallerDep,
+    waiters: WaitersDep,
     wait: Wait = 0,
     key: IdempotencyKey = None,
 ) -> Response:
@@ -39,16 +45,28 @@ def request_scores(
     def create(score_id: str | None) -> Created:
         rows = body.model_dump(exclude_none=True)
         view = scores.create(backend, caller.project_id, job_id, rows, score_id=score_id)
-        if wait:
-            view = scores.get(backend, caller.project_id, job_id, view.id, wait_seconds=wait)
         headers = {"Location": f"/jobs/{job_id}/scores/{view.id}"}
         return Created(body=Scores.model_validate(view), status=202, headers=headers)
 
+    async def end(created: Created) -> Created:
+        assert isinstance(created.body, Scores)
+        return replace(created, body=await _await(backend, caller, waiters, job_id, created.body.id, wait))
+
     creation = creating(request, caller.project_id, key).with_lease(wait + MAX_WAIT_SECONDS)
-    return answer_once(backend, creation, "score", create)
+    return await answer_once_ended(backend, creation, "score", create, end)
 
 
 @router.get("/jobs/{job_id}/scores/{score_id}", responses=problems(404, 422, 503))
-def get_scores(job_id: JobId, score_id: ScoreId, backend: BackendDep, caller: CallerDep, wait: Wait = 0) -> Scores:
+async def get_scores(
+    job_id: JobId, score_id: ScoreId, backend: BackendDep, caller: CallerDep, waiters: WaitersDep, wait: Wait = 0
+) -> Scores:
     """A request for scores, and the scores once they are there."""
-    return Scores.model_validate(scores.get(backend, caller.project_id, job_id, score_id, wait_seconds=wait))
+    return await _await(backend, caller, waiters, job_id, score_id, wait)
+
+
+async def _await(
+    backend: Backend, caller: Caller, waiters: Waiters, job_id: str, score_id: str, seconds: float
+) -> Scores:
+    look = partial(scores.get, backend, caller.project_id, job_id, score_id)
+    what = ("scores", caller.project_id, job_id, score_id)
+    return Scores.model_validate(await waiters.until_ended(caller.key_id or "", what, look, wait_seconds=seconds))

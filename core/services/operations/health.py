@@ -1,7 +1,8 @@
 """Can this process do its work?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from sqlalchemy import select
@@ -10,28 +11,42 @@ from core.database.columns import database_now
 from core.domain.errors import DomainError
 from core.services.backend import Backend
 
+State = Literal["ok", "down"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Readiness:
     """`degraded`: jobs are accepted and run, only later than with a broker. `down`: neither."""
 
     status: Literal["ok", "degraded", "down"]
-    database: Literal["ok", "down"]
-    store: Literal["ok", "down"]
-    broker: Literal["ok", "down"]
+    database: State
+    store: State
+    broker: State
+
+
+def parts_of(backend: Backend) -> dict[str, Callable[[], State]]:
+    """What the service needs, each with a look at it that may take long."""
+    checks: dict[str, Callable[[], object]] = {
+        "database": lambda: backend.database.read(lambda session: session.scalar(select(database_now()))),
+        "store": lambda: backend.store.check(),
+        "broker": lambda: backend.queue.check(),
+    }
+    return {name: partial(_state, check) for name, check in checks.items()}
 
 
 def check_readiness(backend: Backend) -> Readiness:
-    database = _state(lambda: backend.database.read(lambda session: session.scalar(select(database_now()))))
-    store = _state(backend.store.check)
-    broker = _state(backend.queue.check)
-    status: Literal["ok", "degraded", "down"] = "ok" if broker == "ok" else "degraded"
-    if "down" in (database, store):
+    return summarise({name: look() for name, look in parts_of(backend).items()})
+
+
+def summarise(states: Mapping[str, State]) -> Readiness:
+    """`states` by the names of `parts_of`."""
+    status: Literal["ok", "degraded", "down"] = "ok" if states["broker"] == "ok" else "degraded"
+    if "down" in (states["database"], states["store"]):
         status = "down"
-    return Readiness(status=status, database=database, store=store, broker=broker)
+    return Readiness(status=status, **states)
 
 
-def _state(check: Callable[[], object]) -> Literal["ok", "down"]:
+def _state(check: Callable[[], object]) -> State:
     try:
         check()
     except DomainError:

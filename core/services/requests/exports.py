@@ -29,7 +29,6 @@ from core.storage.trees import StoredTree
 
 MAX_WAITING = 20
 """Requests of a project that are not done."""
-_POLL_SECONDS = 0.5
 
 
 class ExportNotFound(NotFound):
@@ -123,7 +122,7 @@ def list_exports(backend: Backend, project_id: str, job_id: str) -> list[ExportV
     return backend.database.read(work)
 
 
-def get(backend: Backend, project_id: str, job_id: str, export_id: str, *, wait_seconds: float = 0.0) -> ExportView:
+def get(backend: Backend, project_id: str, job_id: str, export_id: str) -> ExportView:
     """Holds the answer until the export has ended, but not longer than `wait_seconds`. Raises ExportNotFound."""
 
     def work(session: Session) -> ExportView:
@@ -133,9 +132,7 @@ def get(backend: Backend, project_id: str, job_id: str, export_id: str, *, wait_
             raise ExportNotFound(f"{job_id} has no export {export_id}.")
         return _view(row)
 
-    return light_requests.await_end(
-        lambda: backend.database.read(work), wait_seconds=wait_seconds, poll_seconds=_POLL_SECONDS
-    )
+    return backend.database.read(work)
 
 
 def claim(backend: Backend, lease_seconds: float) -> ExportClaim | None:

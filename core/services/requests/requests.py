@@ -2,7 +2,6 @@
 latter by the holder of the lease alone.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -30,9 +29,6 @@ class RequestView(Protocol):
     def status(self) -> RequestStatus: ...
 
 
-View = TypeVar("View", bound=RequestView)
-
-
 @dataclass(frozen=True, kw_only=True)
 class RequestLease:
     """One request, held by one lane."""
@@ -53,14 +49,8 @@ def submit(session: Session, row: LeasedRequest, *, max_waiting: int, what: str,
     session.flush()
 
 
-def await_end(look: Callable[[], View], *, wait_seconds: float, poll_seconds: float) -> View:
-    """The request once it has ended, or as it is after `wait_seconds`."""
-    deadline = time.monotonic() + wait_seconds
-    while True:
-        view = look()
-        if view.status not in requests.WAITING or time.monotonic() >= deadline:
-            return view
-        time.sleep(poll_seconds)
+def is_ended(view: RequestView) -> bool:
+    return view.status not in requests.WAITING
 
 
 def claim_next(

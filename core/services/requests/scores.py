@@ -30,7 +30,6 @@ from core.storage.trees import StoredTree
 MAX_WAITING = 100
 """Requests of a project that are not done."""
 SUMMARY_FILE = "evaluation.json"
-_POLL_SECONDS = 0.2
 
 
 class ScoresNotFound(NotFound):
@@ -95,8 +94,8 @@ def create(
     return backend.database.write(work)
 
 
-def get(backend: Backend, project_id: str, job_id: str, score_id: str, *, wait_seconds: float = 0.0) -> ScoreView:
-    """Holds the answer until it is there, but not longer than `wait_seconds`. Raises ScoresNotFound."""
+def get(backend: Backend, project_id: str, job_id: str, score_id: str) -> ScoreView:
+    """Raises ScoresNotFound."""
 
     def work(session: Session) -> ScoreView:
         jobs.find(session, project_id, job_id)
@@ -105,9 +104,7 @@ def get(backend: Backend, project_id: str, job_id: str, score_id: str, *, wait_s
             raise ScoresNotFound(f"{job_id} has no scores {score_id}.")
         return _view(row)
 
-    return light_requests.await_end(
-        lambda: backend.database.read(work), wait_seconds=wait_seconds, poll_seconds=_POLL_SECONDS
-    )
+    return backend.database.read(work)
 
 
 def claim(backend: Backend, lease_seconds: float) -> ScoreClaim | None:

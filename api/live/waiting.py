@@ -1,0 +1,66 @@
+"""Requests that wait for something to end: they hold no thread, and those that wait for the same share its looks."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any, TypeVar
+
+from api.http.problems import RATE_LIMITED, RETRY_AFTER_SECONDS, HttpError
+from api.threads import Lane, run_in
+from core.services.requests.requests import RequestView, is_ended
+
+MAX_WAITING_OF_KEY = 64
+FIRST_POLL_SECONDS = 0.2
+MAX_POLL_SECONDS = 1.0
+
+View = TypeVar("View", bound=RequestView)
+
+
+class Waiters:
+    """All that wait in this process. Lives on the event loop."""
+
+    def __init__(self) -> None:
+        self._num_waiting: Counter[str] = Counter()
+        self._looks: dict[Hashable, asyncio.Task[Any]] = {}
+
+    async def until_ended(self, key_id: str, what: Hashable, look: Callable[[], View], *, wait_seconds: float) -> View:
+        """The thing once it has ended, or as it is after `wait_seconds`. `what` names it.
+
+        Raises HttpError when the key waits for too much already, and what `look` raises.
+        """
+        started = time.monotonic()
+        view = await run_in(Lane.WAITING, look)
+        if is_ended(view) or wait_seconds <= 0:
+            return view
+        self._require_room(key_id)
+        self._num_waiting[key_id] += 1
+        try:
+            while (waited := time.monotonic() - started) < wait_seconds and not is_ended(view):
+                pause = min(max(FIRST_POLL_SECONDS, waited / 10), MAX_POLL_SECONDS)
+                await asyncio.sleep(min(pause, wait_seconds - waited))
+                view = await self._look(what, look)
+        finally:
+            self._num_waiting[key_id] -= 1
+            if not self._num_waiting[key_id]:
+                del self._num_waiting[key_id]
+        return view
+
+    def _require_room(self, key_id: str) -> None:
+        if self._num_waiting[key_id] >= MAX_WAITING_OF_KEY:
+            detail = f"{MAX_WAITING_OF_KEY} requests with this key wait already; ask without `wait`, or later."
+            raise HttpError(RATE_LIMITED, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+    async def _look(self, what: Hashable, look: Callable[[], View]) -> View:
+        """A look that is on its way, or was begun not longer ago than the shortest pause, is good for all."""
+        task: asyncio.Task[View] | None = self._looks.get(what)
+        if task is None:
+            task = self._looks[what] = asyncio.create_task(run_in(Lane.WAITING, look))
+            task.add_done_callback(partial(self._forget, what, time.monotonic()))
+        return await asyncio.shield(task)
+
+    def _forget(self, what: Hashable, began_at: float, task: "asyncio.Task[Any]") -> None:
+        is_failed = task.cancelled() or task.exception() is not None
+        remaining = 0.0 if is_failed else began_at + FIRST_POLL_SECONDS - time.monotonic()
+        task.get_loop().call_later(max(0.0, remaining), self._looks.pop, what, None)

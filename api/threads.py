@@ -1,0 +1,63 @@
+"""Lanes of threads: what waits for the object store or for a tokenizer does not hold the threads of everything else."""
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from enum import Enum, auto
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
+
+Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+
+
+class Lane(Enum):
+    """Endpoints without a lane ask the database only."""
+
+    STORE = auto()
+    PREVIEWS = auto()
+    WAITING = auto()
+    """One look of somebody who waits."""
+
+
+NUM_THREADS = {Lane.STORE: 24, Lane.PREVIEWS: 4, Lane.WAITING: 4}
+"""At a time, in this process."""
+
+
+_limiters: RunVar[dict[Lane, CapacityLimiter]] = RunVar("preftune lanes")
+
+
+def limiter_of(lane: Lane) -> CapacityLimiter:
+    """The lane's limiter in this event loop."""
+    try:
+        known = _limiters.get()
+    except LookupError:
+        known = {}
+        _limiters.set(known)
+    return known.setdefault(lane, CapacityLimiter(NUM_THREADS[lane]))
+
+
+async def run_in(lane: Lane, work: Callable[[], Result]) -> Result:
+    return await to_thread.run_sync(work, limiter=limiter_of(lane))
+
+
+def in_lane(
+    lane: Lane,
+) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Coroutine[Any, Any, Result]]]:
+    """Decorates a plain endpoint: it runs in a thread of the lane."""
+
+    def decorate(endpoint: Callable[Arguments, Result]) -> Callable[Arguments, Coroutine[Any, Any, Result]]:
+        @wraps(endpoint)
+        async def run(*args: Arguments.args, **named: Arguments.kwargs) -> Result:
+            return await run_in(lane, partial(endpoint, *args, **named))
+
+        return run
+
+    return decorate
+
+
+async def iterate_in(lane: Lane, items: Iterator[Result]) -> AsyncIterator[Result]:
+    """The same items, each fetched in a thread of the lane. Items are not None."""
+    while (found := await run_in(lane, lambda: next(items, None))) is not None:
+        yield found
