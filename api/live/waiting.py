@@ -5,17 +5,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from api.http.problems import RATE_LIMITED, RETRY_AFTER_SECONDS, HttpError
 from api.threads import Lane, run_in
-from core.services.requests.requests import RequestView, is_ended
+from core.services.requests.requests import View, is_ended
 
 MAX_WAITING_OF_KEY = 64
 FIRST_POLL_SECONDS = 0.2
 MAX_POLL_SECONDS = 1.0
-
-View = TypeVar("View", bound=RequestView)
 
 
 class Waiters:

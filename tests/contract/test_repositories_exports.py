@@ -46,7 +46,7 @@ def test_what_was_made_is_a_file_of_the_artifact_and_made_once(backend: Backend,
     assert exports.create(backend, PROJECT, job_id, Q8_0).id == asked.id
     held = make(backend)
     assert held.prefix == keys.export_prefix(PROJECT, job_id, 1, asked.id)
-    done = exports.get(backend, PROJECT, job_id, asked.id, wait_seconds=5)
+    done = exports.get(backend, PROJECT, job_id, asked.id)
     assert (done.status, done.path, done.verification) == (
         "succeeded",
         f"exports/{job_id}.q8_0.gguf",

@@ -41,7 +41,7 @@ def test_a_request_is_claimed_once_and_answered(backend: Backend, job_id: str) -
     assert held.sft is None
     assert scores.claim(backend, 60) is None
     scores.finish(backend, held, [{"reward": 0.5}])
-    answer = scores.get(backend, PROJECT, job_id, asked.id, wait_seconds=5)
+    answer = scores.get(backend, PROJECT, job_id, asked.id)
     assert (answer.status, answer.results, answer.error) == ("succeeded", [{"reward": 0.5}], None)
 
 

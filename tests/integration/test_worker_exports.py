@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from backends import PROJECT, add_dataset, claim, submit
+from toy_jobs import await_end
 
 from core.domain.exports import ExportFormat
 from core.services.attempts import lifecycle
@@ -43,7 +44,7 @@ def run_lane(backend: Backend, job_id: str) -> exports.ExportView:
     lane = LightLane(backend, drain, scratch, 1, [Exporting()])
     lane.start()
     try:
-        return exports.get(backend, PROJECT, job_id, asked.id, wait_seconds=SECONDS)
+        return await_end(lambda: exports.get(backend, PROJECT, job_id, asked.id), SECONDS)
     finally:
         drain.begin()
         lane.join()

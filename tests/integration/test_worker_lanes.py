@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 from backends import PROJECT
-from toy_jobs import PATIENCE_SECONDS, WorkerProcess, submit_toy, view, wait_for_status
+from toy_jobs import PATIENCE_SECONDS, WorkerProcess, await_end, submit_toy, view, wait_for_status
 from toy_trainer import Script
 
 from core.services.backend import Backend
@@ -20,7 +20,7 @@ def ask(backend: Backend, job_id: str) -> str:
 
 
 def look(backend: Backend, job_id: str, score_id: str, wait_seconds: float = 0) -> ScoreView:
-    return scores.get(backend, PROJECT, job_id, score_id, wait_seconds=wait_seconds)
+    return await_end(lambda: scores.get(backend, PROJECT, job_id, score_id), wait_seconds)
 
 
 def test_each_lane_leaves_the_others_work(backend: Backend, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from backends import PROJECT, submit
-from toy_jobs import InProcessWorker, submit_toy, view, wait_for_status
+from toy_jobs import InProcessWorker, await_end, submit_toy, view, wait_for_status
 from toy_trainer import Script
 from trained_jobs import FIELDS, add_rows, fetch_artifact, make_rows, run_to_end
 
@@ -24,7 +24,7 @@ SECONDS = 200
 
 def ask(backend: Backend, job_id: str, **request: Any) -> list[dict[str, Any]]:
     asked = scores.create(backend, PROJECT, job_id, request)
-    answer = scores.get(backend, PROJECT, job_id, asked.id, wait_seconds=SECONDS)
+    answer = await_end(lambda: scores.get(backend, PROJECT, job_id, asked.id), SECONDS)
     assert answer.status == "succeeded", answer
     assert answer.results is not None
     return answer.results

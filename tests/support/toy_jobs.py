@@ -21,6 +21,7 @@ from core.database.tables.objects import Checkpoint, CheckpointStatus
 from core.database.tables.records import JobEvent, MetricPoint
 from core.services.backend import Backend
 from core.services.jobs import artifacts, jobs
+from core.services.requests.requests import View, is_ended
 from core.services.views import JobView
 from core.storage import keys
 from core.storage.trees import read_manifest
@@ -54,6 +55,14 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIEN
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.02)
+
+
+def await_end(look: Callable[[], View], seconds: float) -> View:
+    """A request of the light lane once it has ended, or as it is after that time."""
+    deadline = time.monotonic() + seconds
+    while not is_ended(found := look()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
 
 
 def view(backend: Backend, job_id: str) -> JobView:

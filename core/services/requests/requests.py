@@ -29,6 +29,9 @@ class RequestView(Protocol):
     def status(self) -> RequestStatus: ...
 
 
+View = TypeVar("View", bound=RequestView)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RequestLease:
     """One request, held by one lane."""
