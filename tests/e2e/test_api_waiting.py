@@ -71,18 +71,18 @@ def test_waiting_for_scores_takes_no_thread(own: RunningApi) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scores, "get", counted)
-        with readers(own.url, [f"/jobs/{job_id}/scores/{score['id']}?wait=3"] * NUM_READERS) as statuses:
+        with readers(own.url, [f"/jobs/{job_id}/scores/{score['id']}?wait=8"] * NUM_READERS) as statuses:
             slowest = max(seconds_of(own, path) for path in ("/jobs", "/datasets", "/health/live") for _ in range(3))
-            assert slowest < 1.0
+            assert slowest < 4.0
     assert statuses == [200] * NUM_READERS
-    assert len(looks) < 3 * NUM_READERS, "they share their looks"
+    assert len(looks) < 4 * NUM_READERS, "they share their looks"
 
 
 def test_one_key_cannot_wait_for_everything(own: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.live.waiting.MAX_WAITING_OF_KEY", 3)
     job_id = finished_job(own)
     view = own.http.post(f"/jobs/{job_id}/scores", json={"items": [{"prompt": "p", "response": "r"}]}).json()
-    with readers(own.url, [f"/jobs/{job_id}/scores/{view['id']}?wait=1"] * 5) as statuses:
+    with readers(own.url, [f"/jobs/{job_id}/scores/{view['id']}?wait=6"] * 5) as statuses:
         pass
     assert sorted(statuses) == [200, 200, 200, 429, 429]
 
@@ -109,10 +109,10 @@ def test_liveness_answers_while_every_thread_waits(own: RunningApi, monkeypatch:
     with readers(own.url, paths) as statuses:
         try:
             slowest = max(seconds_of(own, path) for path in ("/health/live", "/jobs", "/datasets") for _ in range(3))
-            assert slowest < 1.0
+            assert slowest < 4.0
             started = time.monotonic()
             assert own.http.get("/health/ready").status_code == 503
-            assert time.monotonic() - started < 5.0
+            assert time.monotonic() - started < 8.0
         finally:
             silence.set()
     assert set(statuses[:1]) <= {200, 500, 503}
