@@ -35,6 +35,7 @@ LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), REAL]
 Schedule = Literal["constant", "linear", "cosine"]
 Optimizer = Literal["adamw", "rmsprop"]
 Precision = Literal["bf16", "fp32"]
+ArtifactDtype = Literal["auto", "float32", "bfloat16"]
 ValidationMetric = Literal["loss", "rewards/accuracies", "rewards/margins"]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
 MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
@@ -138,6 +139,12 @@ class JobRequest(Payload):
         "positions; for one with rotary positions the job trains, and warns with the number of rows beyond.",
     )
     precision: Precision | Auto = Field("auto", description="Type of the compute weights.")
+    artifact_dtype: ArtifactDtype = Field(
+        "auto",
+        description="Type of the published weights. auto: the type that was trained in, and float32 with LoRA, whose "
+        "small updates bfloat16 rounds away; bfloat16 is half as large and costs a part of the update, which the job "
+        "tells.",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63), WHOLE] = Field(0, description="Seed of every random choice.")
     validation_fraction: Annotated[float, Field(ge=0, le=0.5), REAL] = Field(
         0.05, description="Share of pairs held out, grouped by prompt."

@@ -5,7 +5,7 @@ resumed from the checkpoint of that boundary ends with the same bytes as one tha
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -13,15 +13,14 @@ import torch
 from core.training.checkpoints.digests import sft_digest
 from core.training.failure_mapping import failures_named
 from core.training.measures.policy_kl import describe_drift, score_answers
-from core.training.measures.saved_policy_check import measure, verify
-from core.training.model.policies import ADAPTER_DIR, PolicySource, load_policy, save_artifact
-from core.training.model.sharding import whole_weights
+from core.training.model.policies import ADAPTER_DIR, PolicySource, load_policy
 from core.training.observer import JsonValue, Observer, Sample, Stage
 from core.training.plan import TrainingPlan
 from core.training.ranks import ALONE, Ranks
 from core.training.stages.context import RunContext, open_run
 from core.training.stages.outcome import SavedPolicy, TrainedPolicy
 from core.training.stages.preference import DpoStage
+from core.training.stages.publication import read_back, save_policy
 from core.training.stages.sft import provide_sft_policy
 from core.training.steps.figures import Figures
 
@@ -43,7 +42,7 @@ class TrainingResult:
     num_validation_pairs: int = 0
     samples: tuple[Sample, ...] = ()
     summary: Mapping[str, JsonValue] = field(default_factory=dict)
-    """`held_out`, `drift`, `verification`: what was measured besides the curves."""
+    """`held_out`, `drift`, `published`, `verification`: what was measured besides the curves."""
     pairs_file: Path | None = None
     """JSON lines: what became of every pair (`core.training.measures.pair_report`)."""
 
@@ -59,27 +58,22 @@ def run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> Trainin
         context = open_run(plan, observer, ranks)
         source = provide_sft_policy(context)
         outcome = source if isinstance(source, SavedPolicy) else DpoStage(context, source).run()
-        result = _save(context, outcome)
-        expected = measure(outcome.model, context.validation or context.train)
+        artifact = save_policy(context, outcome.model)
+        result = _result(context, outcome, artifact.directory)
         answers = None
         if isinstance(outcome, TrainedPolicy):
             answers = score_answers(outcome.model, plan, outcome.drawn)
         if not ranks.is_leader:
             return result
         del outcome  # its memory is needed for what is loaded now
-        summary = dict(result.summary)
-        summary["verification"] = asdict(verify(plan, result.policy_dir, expected))
+        summary = {**result.summary, **read_back(context, artifact)}
         summary["sft_digest"] = sft_digest(plan)  # what rewards are measured against
         if answers is not None and isinstance(source, PolicySource) and (plan.sft is None or source.sft_dir):
             summary["drift"] = describe_drift(load_policy(plan, source), answers)
         return replace(result, summary=summary)
 
 
-def _save(context: RunContext, outcome: TrainedPolicy | SavedPolicy) -> TrainingResult:
-    directory = context.fresh_path("artifact")
-    with whole_weights(outcome.model):
-        if context.ranks.is_leader:
-            save_artifact(outcome.model, context.plan, directory)
+def _result(context: RunContext, outcome: TrainedPolicy | SavedPolicy, directory: Path) -> TrainingResult:
     adapter_dir = None if context.plan.lora is None else directory / ADAPTER_DIR
     if isinstance(outcome, SavedPolicy):
         return TrainingResult(policy_dir=directory, adapter_dir=adapter_dir, stage=outcome.stage, step=outcome.step)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Schedule = Literal["constant", "linear", "cosine"]
 OptimizerName = Literal["adamw", "rmsprop"]
 Precision = Literal["bf16", "fp32"]
+ArtifactDtype = Literal["auto", "float32", "bfloat16"]
 OptionValue = float | str
 
 
@@ -104,6 +105,8 @@ class TrainingPlan:
     lora: LoraPlan | None = None
     precision: Precision = "bf16"
     """Of the compute weights; master weights and optimizer states are float32."""
+    artifact_dtype: ArtifactDtype = "auto"
+    """Of published weights; auto: the one in which nothing of what was trained is rounded away (`policies`)."""
     device: str = "cpu"
     num_devices: int = 1
     """From `device` on, a process each; on a CPU so many processes, which only a test wants."""

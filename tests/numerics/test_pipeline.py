@@ -40,8 +40,9 @@ from core.training.failures import (
     TrainingFailure,
     TrainingStopped,
 )
-from core.training.model import adapter_files, adapters, policies
+from core.training.model import adapter_files, policies
 from core.training.model.loading import load_causal_lm
+from core.training.model.merging import merged_state_dict
 from core.training.observer import Stage
 from core.training.plan import DpoPlan, EarlyStoppingPlan, LoraPlan
 from core.training.steps import pairs as dpo
@@ -96,7 +97,7 @@ def test_lora_trains_the_adapter_and_nothing_else(world: World) -> None:
     assert all(name.endswith(("q_proj.weight", "down_proj.weight")) for name in changed)
     model = load_causal_lm(world.base_model_dir, dtype=torch.float32)
     adapter_files.load_adapter(model, result.adapter_dir)
-    merged = adapters.merged_state_dict(model)
+    merged, _ = merged_state_dict(model)
     assert all(torch.equal(tensor, merged[name]) for name, tensor in after.items())
 
 

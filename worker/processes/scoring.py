@@ -27,7 +27,7 @@ from core.training.losses.objective import build_objective
 from core.training.measures.implicit_rewards import PairScores, score_pairs
 from core.training.model import adapter_files
 from core.training.model.loading import load_causal_lm
-from core.training.model.policies import DTYPES
+from core.training.model.policies import ADAPTER_DIR, DTYPES
 
 TASK_FILE, RESULTS_FILE = "scoring.json", "results.json"
 _NICENESS = 5
@@ -127,7 +127,13 @@ def _micro_batch(spec: JobSpec) -> int:
 
 
 def _load_policy(task: ScoringTask, spec: JobSpec) -> PreTrainedModel:
-    return load_causal_lm(task.policy_dir, dtype=_dtype(spec))
+    """The trained policy itself; with LoRA from its adapter, as training computed it: merged weights are rounded."""
+    adapter_dir = Path(task.policy_dir) / ADAPTER_DIR
+    if spec.lora is None or not adapter_dir.is_dir():
+        return load_causal_lm(task.policy_dir, dtype=_dtype(spec))
+    model = load_causal_lm(task.base_model_dir, dtype=_dtype(spec))
+    adapter_files.load_adapter(model, adapter_dir)
+    return model
 
 
 def _load_reference(task: ScoringTask, spec: JobSpec) -> PreTrainedModel:

@@ -72,8 +72,8 @@ class LoraLinear(nn.Module):
         return self._group.output(self, x)
 
     def delta(self) -> Tensor:
-        """float32 update of the weight, in the weight's own orientation."""
-        delta = self.scaling * (self.lora_B.detach().float() @ self.lora_A.detach().float())
+        """float32 update of the weight, in the weight's own orientation; formed on the host: equal bits everywhere."""
+        delta = self.scaling * (self.lora_B.detach().cpu().float() @ self.lora_A.detach().cpu().float())
         return delta.t() if self.is_transposed else delta
 
 

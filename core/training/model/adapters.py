@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from core.training.kernels.lora_linear import LoraGroup, LoraLinear
-from core.training.model.sharding import state_of
 from core.training.model.targets import ALL_LINEAR, UnsupportedAdapter, find_targets, linear_layers
 
 _SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -113,31 +112,11 @@ def load_adapter_state(model: nn.Module, state: dict[str, Tensor]) -> None:
         tensor.copy_(state[name])
 
 
-def merged_state_dict(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The state dict of the plain model, with the adapter (if any) added to the weights; the model is left alone.
-
-    The sum is formed in float32 and rounded once.
-    """
-    layers = dict(adapters(model))
-    merged = {}
-    for name, tensor in state_of(model).items():
-        owner, _, leaf = name.rpartition(".")
-        if owner in layers:  # lora_A, lora_B
-            continue
-        layer = layers.get(owner.removesuffix(".base")) if owner.endswith(".base") else None
-        if layer is None:
-            merged[name] = tensor
-            continue
-        plain_name = f"{owner.removesuffix('.base')}.{leaf}"
-        merged[plain_name] = (tensor.float() + layer.delta()).to(tensor.dtype) if leaf == "weight" else tensor
-    return merged
-
-
 def merge(model: PreTrainedModel) -> None:
     """Adds the adapter to the weights for good and takes it out; all parameters are trainable again."""
     for name, layer in list(adapters(model)):
         with torch.no_grad():
-            layer.base.weight.copy_(layer.base.weight.float() + layer.delta())
+            layer.base.weight.copy_(layer.base.weight.float() + layer.delta().to(layer.base.weight.device))
         model.set_submodule(name, layer.base)
     model.requires_grad_(True)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PretrainedConfig
 
 CONFIG_FILE = "config.json"
@@ -40,6 +41,16 @@ class SourceFiles:
             config=json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8")),
             generation_config=_read_object(directory / GENERATION_CONFIG_FILE),
         )
+
+
+def state_dtype(directory: Path, dtype: torch.dtype) -> None:
+    """Writes the weights' type into the `config.json` that transformers has just saved with the model's own."""
+    path = directory / CONFIG_FILE
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    for config in (saved, *(value for key, value in saved.items() if key.endswith("_config"))):
+        if isinstance(config, dict) and "dtype" in config:
+            config["dtype"] = str(dtype).removeprefix("torch.")
+    path.write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
 
 
 def complete_config(directory: Path, source: SourceFiles, config: PretrainedConfig, *, is_tied: bool) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -13,8 +14,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from core.domain.errors import InvalidRequest
 from core.domain.stored_weights import find_quantised
 from core.training.kernels import rms_norm
-from core.training.model import adapters, causality, probe, rotary
-from core.training.model.config_files import SourceFiles, complete_config, complete_generation_config
+from core.training.model import causality, merging, probe, rotary
+from core.training.model.config_files import (
+    SourceFiles,
+    complete_config,
+    complete_generation_config,
+    state_dtype,
+)
+from core.training.model.merging import RoundingLoss
 
 MAX_SHARD_BYTES = 5 * 1000**3
 """Of a file of weights: larger policies come in several, so that a download that breaks off costs one of them."""
@@ -84,8 +91,13 @@ def prepare_model(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def save_policy(model: PreTrainedModel, directory: Path | str, *, end_ids: Sequence[int] = ()) -> None:
+def save_policy(
+    model: PreTrainedModel, directory: Path | str, *, end_ids: Sequence[int] = (), dtype: torch.dtype | None = None
+) -> RoundingLoss | None:
     """A folder that `AutoModelForCausalLM.from_pretrained` loads; with LoRA, the merged weights.
+
+    Weights are of type `dtype`, by default the model's own; returns what that cost the adapter's update, if there is
+    one. While it runs, it takes the disk of the folder twice, and memory for one file of weights.
 
     The configuration keeps the base model's dropout values and the names by which other programs read it.
     `generation_config.json` stops at the base model's end tokens and at every one of `end_ids`, those at which a turn
@@ -99,18 +111,23 @@ def save_policy(model: PreTrainedModel, directory: Path | str, *, end_ids: Seque
         for name, value in dropouts.items():
             setattr(model.config, name, value)
         model.config.use_cache = True
-        state = adapters.merged_state_dict(model)
-        model.save_pretrained(directory, state_dict=state, max_shard_size=MAX_SHARD_BYTES)
+        with TemporaryDirectory(dir=directory.parent, prefix=".merging-") as spool:
+            state, loss = merging.merged_state_dict(model, dtype, Path(spool))
+            model.save_pretrained(directory, state_dict=state, max_shard_size=MAX_SHARD_BYTES)
+            del state
     finally:
         model.config.use_cache = False
         for name, value in cleared.items():
             setattr(model.config, name, value)
     source: SourceFiles = getattr(model, _SOURCE_MEMORY, SourceFiles())
+    if dtype is not None:
+        state_dtype(directory, dtype)
     complete_config(directory, source, model.config, is_tied=_is_tied(model))
     complete_generation_config(directory, source, tuple(end_ids))
     for path in directory.iterdir():
         if path.is_file():
             path.chmod(_FILE_MODE)
+    return loss
 
 
 def _refuse_not_causal(model: PreTrainedModel) -> None:

@@ -13,6 +13,7 @@ from core.training.checkpoints.tensor_files import complete_directory
 from core.training.failures import BadStageOutput
 from core.training.model import adapter_files, adapters
 from core.training.model.loading import load_causal_lm, save_policy
+from core.training.model.merging import RoundingLoss, trained_weights, weight_digests
 from core.training.plan import LoraPlan, Precision, TrainingPlan
 from core.training.seeding import derive_seed
 
@@ -20,6 +21,7 @@ STAGE_FILE = "stage.json"
 ADAPTER_DIR = "adapter"
 
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
+_PUBLISHED = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -75,17 +77,44 @@ def check_sft_policy(directory: Path, digest: str) -> None:
         raise BadStageOutput("The earlier SFT policy was trained with other settings, data or versions.")
 
 
-def save_artifact(model: PreTrainedModel, plan: TrainingPlan, directory: Path) -> None:
-    """A folder for `AutoModelForCausalLM.from_pretrained`; with LoRA merged, and the adapter beside it."""
+def published_dtype(plan: TrainingPlan) -> torch.dtype:
+    """The type of published weights: as asked for, else float32 where an adapter is added, else the trained one's."""
+    if plan.artifact_dtype != "auto":
+        return _PUBLISHED[plan.artifact_dtype]
+    return torch.float32 if plan.lora is not None else DTYPES[plan.precision]
+
+
+def save_artifact(model: PreTrainedModel, plan: TrainingPlan, directory: Path) -> RoundingLoss | None:
+    """A folder for `AutoModelForCausalLM.from_pretrained`; with LoRA merged, and the adapter beside it.
+
+    Returns what the published type cost the adapter's update; None without LoRA.
+    """
     with complete_directory(directory) as hidden:
-        save_policy(model, hidden, end_ids=plan.eos_token_ids)
+        dtype = published_dtype(plan)
+        loss = save_policy(model, hidden, end_ids=plan.eos_token_ids, dtype=None if dtype == model.dtype else dtype)
         if plan.lora is not None:
             adapter_files.save_adapter(model, lora_config(plan.lora), hidden / ADAPTER_DIR)
+    return loss
+
+
+def trained_digests(model: PreTrainedModel) -> dict[str, str]:
+    """Digests of what was trained: the adapter's tensors, or without LoRA all weights."""
+    found = dict(adapters.adapter_state(model))
+    return weight_digests((found or {weight.name: weight.base for weight in trained_weights(model)}).items())
+
+
+def load_untrained(plan: TrainingPlan, device: str) -> PreTrainedModel:
+    """The base model with the weights that training began from, computing in float32."""
+    return load_causal_lm(plan.base_model_dir, dtype=DTYPES[plan.precision], device=device).float()
 
 
 def policy_saver(model: PreTrainedModel, plan: TrainingPlan) -> Callable[[Path], None]:
     """Saves the model as it is at the time, as `save_artifact` does."""
-    return lambda directory: save_artifact(model, plan, directory)
+
+    def save(directory: Path) -> None:
+        save_artifact(model, plan, directory)
+
+    return save
 
 
 def lora_config(plan: LoraPlan) -> adapters.LoraConfig:

@@ -31,6 +31,7 @@ def make_plan(
         variant_options=spec.variant_options,
         lora=_lora(spec),
         precision=spec.precision,
+        artifact_dtype=spec.artifact_dtype,
         device=assignment.device,
         num_devices=assignment.num_devices,
         num_threads=assignment.num_threads,

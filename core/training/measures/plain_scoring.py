@@ -1,0 +1,104 @@
+"""A saved policy as its users read it: plain transformers, float32 arithmetic, one unpacked sequence at a time.
+
+Nothing of the engine takes part, so that what the engine does wrongly (a window that packing drops, a mask, a position)
+shows as a difference.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+
+from core.training.data.encoded import EncodedData
+from core.training.model.merging import weight_digests
+
+_HEAD_ROWS = 512
+"""Logits that are turned into log-probabilities at a time."""
+
+
+@dataclass(frozen=True)
+class ScoredSequence:
+    """One prompt with one of its responses."""
+
+    ids: NDArray[np.int32]
+    """[T]"""
+    predictors: NDArray[np.int64]
+    """[S] places whose next token is scored."""
+
+
+def load_plain(directory: Path, device: str) -> PreTrainedModel:
+    """As `AutoModelForCausalLM.from_pretrained` loads it, weights turned to float32; missing ones are not made up.
+
+    Raises:
+        ValueError: the folder lacks weights of its architecture.
+    """
+    model, report = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True
+    )
+    gaps = sorted(str(gap) for kind in ("missing_keys", "mismatched_keys") for gap in report.get(kind, ()))
+    if gaps:
+        raise ValueError(f"the folder lacks weights, the first being {gaps[0]}")
+    found: PreTrainedModel = model.to(device).eval()
+    return found
+
+
+def digests(model: PreTrainedModel) -> dict[str, str]:
+    """Of all of its weights, by name."""
+    return weight_digests(model.state_dict().items())
+
+
+def sequences(data: EncodedData, rows: Sequence[int]) -> Iterator[ScoredSequence]:
+    """All chosen (or only) responses of some rows, then all rejected ones: the order of a packed batch."""
+    sides = (0, 1) if data.kind == "preference" else (0,)
+    for side in sides:
+        for index in rows:
+            row = data.row(index)
+            response = (row.first, row.second)[side]
+            scored = np.flatnonzero((row.first_scored, row.second_scored)[side]) + len(row.prompt)
+            yield ScoredSequence(np.concatenate((row.prompt, response)), scored[scored > 0] - 1)
+
+
+@torch.no_grad()
+def token_logps(model: PreTrainedModel, found: Iterator[ScoredSequence]) -> NDArray[np.float64]:
+    """[S] of all scored tokens, in the order of the sequences."""
+    values = [_score(model, sequence) for sequence in found]
+    return np.concatenate(values)
+
+
+def _score(model: PreTrainedModel, sequence: ScoredSequence) -> NDArray[np.float64]:
+    ids = torch.from_numpy(sequence.ids.astype(np.int64)).to(model.device)
+    logits = model(input_ids=ids[None]).logits[0]
+    places = torch.from_numpy(sequence.predictors).to(model.device)
+    parts = [_logps(logits[piece], ids[piece + 1]) for piece in torch.split(places, _HEAD_ROWS)]
+    values: NDArray[np.float64] = torch.cat(parts).cpu().double().numpy()
+    return values
+
+
+def _logps(logits: Tensor, targets: Tensor) -> Tensor:
+    return logits.float().log_softmax(-1).gather(1, targets[:, None])[:, 0]
+
+
+@torch.no_grad()
+def answer_greedily(model: PreTrainedModel, prompt_ids: Sequence[int], max_new_tokens: int) -> list[int]:
+    """The new tokens by transformers' own `generate`, ended by what the folder's generation_config.json names."""
+    eos = model.generation_config.eos_token_id
+    # Set, not passed: values that a passed one leaves out are taken from the model's own, penalties among them.
+    model.generation_config = GenerationConfig(
+        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=eos, pad_token_id=0
+    )
+    ids = torch.tensor([list(prompt_ids)], device=model.device)
+    answer: list[int] = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids))[0, ids.shape[1] :].tolist()
+    return answer
+
+
+@torch.no_grad()
+def is_tie(model: PreTrainedModel, prefix: Sequence[int], tokens: tuple[int, int], gap: float) -> bool:
+    """Whether two next tokens are within `gap` nats of each other, so that rounding decides between them."""
+    ids = torch.tensor([list(prefix)], device=model.device)
+    logits = model(input_ids=ids).logits[0, -1].float()
+    return abs(float(logits[tokens[0]] - logits[tokens[1]])) <= gap

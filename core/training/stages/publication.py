@@ -1,0 +1,113 @@
+"""The end of a run: the policy saved as it is to be published, and read back before anybody gets it."""
+
+import gc
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from core.domain.event_kinds import NOT_VERIFIED, UPDATE_ROUNDED_AWAY
+from core.training.measures.saved_policy_check import SavedPolicy, Verification, verify
+from core.training.model.merging import RoundingLoss
+from core.training.model.policies import save_artifact, trained_digests
+from core.training.model.sharding import whole_weights
+from core.training.observer import JsonValue
+from core.training.stages.context import RunContext
+from core.training.stages.memory_costs import available_bytes
+
+ROUNDED_AWAY = 0.9
+"""A smaller share of an update that is kept is worth a warning."""
+_FLOAT32_BYTES = 4
+_WORKING_SHARE = 1.25
+"""Of the float32 weights: they and what scoring needs besides."""
+
+
+@dataclass(frozen=True)
+class SavedArtifact:
+    """What was saved of a model that is given up then."""
+
+    directory: Path
+    trained_digests: dict[str, str]
+    rounding: RoundingLoss | None
+    float32_bytes: int
+    """Of all weights."""
+
+
+def save_policy(context: RunContext, model: PreTrainedModel) -> SavedArtifact:
+    """All ranks together; the leader writes."""
+    directory = context.fresh_path("artifact")
+    digests: dict[str, str] = {}
+    rounding = None
+    with whole_weights(model):
+        if context.ranks.is_leader:
+            digests = trained_digests(model)
+            rounding = save_artifact(model, context.plan, directory)
+    num_bytes = _FLOAT32_BYTES * sum(parameter.numel() for parameter in model.parameters())
+    return SavedArtifact(directory, digests, rounding, num_bytes)
+
+
+def read_back(context: RunContext, artifact: SavedArtifact) -> dict[str, JsonValue]:
+    """What was found, for the summary: `verification`, and `published` with LoRA or where pairs are compared.
+
+    The trained model must be gone by now: one model in float32 is in memory at a time.
+
+    Raises:
+        PolicyNotSavedWell: it is not the trained policy.
+    """
+    gc.collect()  # hooks of its optimizer hold it in a circle
+    found: dict[str, JsonValue] = {"published": _published(artifact, None)}
+    device = _device(context, artifact.float32_bytes)
+    if device is None:
+        context.observer.event(
+            "warning",
+            NOT_VERIFIED,
+            "The saved policy was not read back: neither the device nor the machine has the memory for its weights in "
+            f"float32 ({artifact.float32_bytes // 2**20} MiB).",
+            {"float32_bytes": artifact.float32_bytes},
+        )
+    else:
+        data = context.validation or context.train
+        saved = SavedPolicy(context.plan, artifact.directory, artifact.trained_digests, data, device)
+        verification = verify(saved)
+        found["verification"] = {key: value for key, value in asdict(verification).items() if key != "margins"}
+        found["published"] = _published(artifact, verification)
+    _tell_of_rounding(context, artifact.rounding, found["published"])
+    return found
+
+
+def _published(artifact: SavedArtifact, verification: Verification | None) -> dict[str, JsonValue]:
+    weights = artifact.directory.glob("*.safetensors")
+    margins = None if verification is None else verification.margins
+    return {
+        "num_bytes_of_weights": sum(path.stat().st_size for path in weights),
+        "rounding": None if artifact.rounding is None else asdict(artifact.rounding),
+        "margins": None if margins is None else {**asdict(margins), "share_kept": margins.share_kept},
+    }
+
+
+def _device(context: RunContext, float32_bytes: int) -> str | None:
+    """The run's own where there is room, else the CPU; None where there is none."""
+    for device in dict.fromkeys((context.plan.device, "cpu")):
+        available = available_bytes(torch.device(device))
+        if available is None or available >= _WORKING_SHARE * float32_bytes:
+            return device
+    return None
+
+
+def _tell_of_rounding(context: RunContext, loss: RoundingLoss | None, published: JsonValue) -> None:
+    """Once, where the type that was asked for costs a part of what was trained."""
+    if loss is None or loss.share_kept >= ROUNDED_AWAY:
+        return
+    margins = published.get("margins") if isinstance(published, Mapping) else None
+    share = margins.get("share_kept") if isinstance(margins, Mapping) else None
+    held_out = f", and {share:.0%} of the change of the held-out margin" if isinstance(share, float) else ""
+    context.observer.event(
+        "warning",
+        UPDATE_ROUNDED_AWAY,
+        f"Published in {loss.dtype}, as asked for, the policy keeps {loss.share_kept:.0%} of the adapter's update"
+        f"{held_out}: {loss.share_unmoved:.0%} of the weights stay the base model's. "
+        'With "artifact_dtype": "auto" nothing is lost, in twice the size.',
+        asdict(loss),
+    )
