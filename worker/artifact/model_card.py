@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from worker.artifact.summary_text import baseline_rows, drift_text, interval_text
+from worker.artifact.summary_text import baseline_rows, drift_text, interval_text, published_text, verification_text
 
 _LOAD = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -94,13 +94,8 @@ def _evaluation(record: Mapping[str, Any]) -> list[str]:
         parts += [_table("metric at the end", record["evaluation"]), ""]
     if drift := drift_text(summary.get("drift")):
         parts += [drift, ""]
-    if checked := summary.get("verification"):
-        parts += [
-            f"Before publishing, the saved files were loaded again: on {checked['num_rows']} rows their token "
-            f"log-probabilities differ from the trained policy's by at most {checked['max_difference']:.2g} nats, "
-            f"{checked['mean_difference']:.2g} on average.",
-            "",
-        ]
+    for text in (published_text(summary.get("published")), verification_text(summary.get("verification"))):
+        parts += [text, ""] if text else []
     return parts
 
 

@@ -33,3 +33,39 @@ def drift_text(drift: Mapping[str, Any] | None) -> str | None:
         f"KL(policy || policy before DPO) on {drift['num_answers']} of its own answers: {drift['kl']:.3g}{spread} nats "
         f"an answer, {drift['kl_per_token']:.3g} a token."
     )
+
+
+def published_text(published: Mapping[str, Any] | None) -> str | None:
+    """What the published weights are, beside the policy as it was trained."""
+    if not published:
+        return None
+    parts = []
+    if rounding := published.get("rounding"):
+        parts.append(
+            f"The adapter was added in float32 and published in {rounding['dtype']}, which keeps "
+            f"{rounding['share_kept']:.2%} of its update."
+        )
+    if margins := published.get("margins"):
+        parts.append(
+            "Mean log-probability of chosen over rejected responses on the rows read back, by plain transformers in "
+            f"float32: {margins['published']:.4g} as published, {margins['trained']:.4g} as trained, "
+            f"{margins['base']:.4g} for the base model."
+        )
+    return " ".join(parts) or None
+
+
+def verification_text(checked: Mapping[str, Any] | None) -> str | None:
+    """How the saved files were checked; a policy of an earlier version names no tensors."""
+    if not checked:
+        return None
+    text = (
+        f"Before publishing, the saved files were loaded again: on {checked['num_rows']} rows their token "
+        f"log-probabilities differ from the trained policy's by at most {checked['max_difference']:.2g} nats, "
+        f"{checked['mean_difference']:.2g} on average."
+    )
+    if "num_weights_equal" in checked:
+        text += (
+            f" Each of {checked['num_weights_equal']} tensors is exactly what was trained, and a greedy answer of "
+            f"{checked['num_answer_tokens']} tokens is the same."
+        )
+    return text

@@ -137,8 +137,9 @@ def weight_digests(weights: Iterable[tuple[str, Tensor]]) -> dict[str, str]:
 def _digest(tensor: Tensor) -> str:
     found = hashlib.blake2b(str(tuple(tensor.shape)).encode(), digest_size=20)
     for piece in torch.split(tensor.detach().reshape(-1), _CHUNK):
-        values = piece.cpu().float() if piece.is_floating_point() else piece.cpu().long()
-        found.update(values.contiguous().numpy().data)
+        # A copy: what numpy has seen of a tensor that is spread out (FSDP2) could not be given back.
+        dtype = torch.float32 if piece.is_floating_point() else torch.int64
+        found.update(piece.to("cpu", dtype, copy=True).numpy().data)
     return found.hexdigest()
 
 
