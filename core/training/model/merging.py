@@ -113,18 +113,19 @@ def merged_state_dict(
         OSError: ENOSPC and the like.
     """
     state: dict[str, Tensor] = {}
-    made: dict[int, Tensor] = {}
+    made: dict[tuple[int, torch.Size], Tensor] = {}
     meter = RoundingMeter(dtype or model.dtype)
     for weight in trained_weights(model):
-        if weight.update is None and weight.base.data_ptr() in made:  # tied to one that was seen
-            state[weight.name] = made[weight.base.data_ptr()]
+        place = (weight.base.data_ptr(), weight.base.shape)
+        if weight.update is None and place in made:  # tied to one that was seen
+            state[weight.name] = made[place]
             continue
         value = weight.rounded(dtype)
         meter.add(weight, value)
         if value is not weight.base and spool is not None:
             value = _in_file(value, spool / str(len(state)))
-        if weight.update is None:
-            made[weight.base.data_ptr()] = value
+        if weight.update is None and value.numel():
+            made[place] = value
         state[weight.name] = value
     return state, meter.total()
 
