@@ -141,9 +141,11 @@ def verdict(expected: dict[str, Any], policy: dict[str, Any] | None, base: dict[
         return f"refuses{also}: {policy['error'].replace('|', '/')}"
     largest = _largest(policy, expected)
     if largest > TOLERANCE:
-        of_base = None if base is None or "error" in base else _largest(base, expected)
-        also = of_base is not None and abs(of_base - largest) < TOLERANCE
-        return f"**differs by {largest:.2g}**" + (", as for the base model" if also else "")
+        of_base = 0.0 if base is None or "error" in base else _largest(base, expected)
+        if abs(of_base - largest) < TOLERANCE:
+            return f"**differs by {largest:.2g}**, as for the base model"
+        also = f", the base model by {of_base:.2g}" if of_base > TOLERANCE else ""
+        return f"**differs by {largest:.2g}**{also}"
     if policy.get("prompt_ids", expected["prompt_ids"]) != expected["prompt_ids"]:
         return "**other ids**"
     stops = policy.get("stops")

@@ -96,7 +96,7 @@ def read_ctranslate2(policy: Path, request: dict[str, Any]) -> dict[str, Any]:
     import ctranslate2  # noqa: PLC0415
     from ctranslate2.converters import TransformersConverter  # noqa: PLC0415
 
-    target = policy.parent / f"ctranslate2-{os.getpid()}"
+    target = policy.parent / f"ctranslate2-{policy.name}-{os.getpid()}"
     TransformersConverter(str(policy)).convert(str(target))
     generator = ctranslate2.Generator(str(target))
     batch = ctranslate2.StorageView.from_array(np.array([request["ids"]], dtype=np.int32))
