@@ -127,14 +127,14 @@ lock: .venv-tools/.installed ## the images' packages with their hashes, after a 
 
 audit: .venv-tools/.installed ## known vulnerabilities of the images' packages; fails too when one cannot be looked up
 	@.venv-tools/bin/pip-audit --strict --progress-spinner off --require-hashes --disable-pip \
-		-r docker/requirements-worker.txt -r docker/requirements-torch-cuda.txt
+		-r docker/requirements-worker.txt -r docker/requirements-torch-cuda.txt -r requirements-gguf.txt
 
 sbom: .venv-tools/.installed ## what the images hold, as CycloneDX under dist/
 	@mkdir -p dist
 	@.venv-tools/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
 		-o dist/sbom-api.json docker/requirements-api.txt
 	@for device in cpu cuda; do \
-		grep -hv '^--' docker/requirements-worker.txt docker/requirements-torch-$$device.txt \
+		grep -hv '^--' docker/requirements-worker.txt docker/requirements-torch-$$device.txt requirements-gguf.txt \
 		| .venv-tools/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
 		-o dist/sbom-worker-$$device.json - || exit 1; done
 	@ls dist/sbom-*.json
