@@ -1,5 +1,7 @@
 """`preftune serve | api | worker | migrate`: the service itself."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,24 +26,46 @@ def register(app: typer.Typer) -> None:
 def serve(host: Host = None, port: Port = None, data_dir: DataDir = None, models_dir: ModelsDir = None) -> None:
     """API and worker together, restarted when they die, until Ctrl-C."""
     settings = _settings(host=host, port=port, data_dir=data_dir, models_dir=models_dir)
-    raise typer.Exit(from_extra("cli.serve", "run_serve")(settings))
+    with _told():
+        code = from_extra("cli.serve", "run_serve")(settings)
+    raise typer.Exit(code)
 
 
 def api(host: Host = None, port: Port = None, data_dir: DataDir = None, models_dir: ModelsDir = None) -> None:
     """The HTTP API alone."""
     settings = _settings(host=host, port=port, data_dir=data_dir, models_dir=models_dir)
-    raise typer.Exit(from_extra("api.server", "run", "api")(settings))
+    with _told():
+        code = from_extra("api.server", "run", "api")(settings)
+    raise typer.Exit(code)
 
 
 def worker(data_dir: DataDir = None, models_dir: ModelsDir = None) -> None:
     """One worker alone: it takes one job at a time."""
-    raise typer.Exit(from_extra("worker.app", "run")(_settings(data_dir=data_dir, models_dir=models_dir)))
+    settings = _settings(data_dir=data_dir, models_dir=models_dir)
+    with _told():
+        code = from_extra("worker.app", "run")(settings)
+    raise typer.Exit(code)
 
 
 def migrate() -> None:
     """Bring the database to this version's schema; run it once before a new version starts."""
     settings = _settings()
-    from_extra("core.database.migrate", "upgrade", "api")(settings.effective_database_url)
+    with _told():
+        from_extra("core.database.migrate", "upgrade", "api")(settings.effective_database_url)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """A service that cannot start says why in one line."""
+    settings_error = from_extra("core.settings", "SettingsError", "api")
+    domain_error = from_extra("core.domain.errors", "DomainError", "api")
+    try:
+        yield
+    except settings_error as error:
+        fail(str(error), code=2)
+    except domain_error as error:
+        reason = from_extra("core.outages", "reason_of", "api")(error.__cause__) if error.__cause__ else ""
+        fail(f"{error.detail} {reason}".rstrip())
 
 
 def _settings(**overrides: Any) -> Any:

@@ -26,8 +26,14 @@ _SQLITE_PRAGMAS = (
     "PRAGMA foreign_keys=ON",
     "PRAGMA busy_timeout=10000",
 )
-_POSTGRESQL_OPTIONS = (
-    "-c timezone=UTC -c statement_timeout=15000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=30000"
+POSTGRESQL_TIMEOUTS = {
+    "statement_timeout": 15_000,
+    "lock_timeout": 5_000,
+    "idle_in_transaction_session_timeout": 30_000,
+}
+"""Milliseconds, asked for when a connection begins; a pooler may drop them, which the doctor finds."""
+_POSTGRESQL_OPTIONS = " ".join(
+    ["-c timezone=UTC", *(f"-c {name}={milliseconds}" for name, milliseconds in POSTGRESQL_TIMEOUTS.items())]
 )
 
 
@@ -69,6 +75,8 @@ def open_engine(database_url: str, *, pool_size: int = 16) -> Engine:
             "keepalives_interval": 5,
             "keepalives_count": 2,
             "target_session_attrs": "read-write",
+            # Statements that are prepared by themselves fail behind poolers that give each transaction another server.
+            "prepare_threshold": None,
         },
     )
     engine.dialect.use_insertmanyvalues_wo_returning = True  # many rows in one statement, as no pipeline is used

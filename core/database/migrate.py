@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
+from core import outages
 from core.database.engine import WRITES, open_engine
 from core.database.repositories.bookkeeping import SWEEPER_LOCK, ensure_sweeper_lock
 from core.database.repositories.projects import ensure_default_project
@@ -46,6 +47,7 @@ def upgrade(database_url: str) -> None:
             "The database's schema is of a newer version of preftune than this one; install that version."
         ) from None
     except OperationalError as error:
+        outages.note("database", error)
         raise DatabaseUnavailable("The database does not answer; its schema was left as it is.") from error
     finally:
         engine.dispose()

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
+from core import outages
 from core.database.engine import WRITES
 from core.domain.errors import Unavailable
 
@@ -22,6 +23,19 @@ _FIRST_PAUSE_SECONDS = 0.05
 _TRANSIENT_SQLSTATES = ("08", "40001", "40P01", "53300", "55P03", "57P0")
 _FINAL_SQLITE_WORDS = ("no such", "disk is full", "readonly", "malformed", "unable to open")
 
+_REFUSAL_WORDS = (
+    "authentication failed",
+    "no password supplied",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "unsupported startup parameter",
+    "unrecognized configuration parameter",
+    "invalid connection option",
+    "certificate",
+    "ssl is not enabled",
+    "does not support ssl",
+    "ssl error",
+)
 Result = TypeVar("Result")
 
 
@@ -66,9 +80,22 @@ class Database:
                 if not is_outage(error):
                     raise
                 if not remaining or not is_transient(error):
-                    raise DatabaseUnavailable("The database does not answer; try again in a moment.") from error
+                    outages.note("database", error)
+                    raise DatabaseUnavailable(_detail_of(error)) from error
             time.sleep(_FIRST_PAUSE_SECONDS * 2 ** (MAX_TRIES - 1 - remaining) * (0.5 + random.random()))
         raise AssertionError("unreachable")
+
+
+def _detail_of(error: DBAPIError | PoolTimeout) -> str:
+    if is_refusal(error):
+        return "The database refuses this service; its operator finds the reason in the log and by `preftune doctor`."
+    return "The database does not answer; try again in a moment."
+
+
+def is_refusal(error: DBAPIError | PoolTimeout) -> bool:
+    """Will it be the same in a moment: a wrong password, an unknown database, a certificate, a refused parameter?"""
+    text = str(getattr(error, "orig", error)).lower()
+    return any(word in text for word in _REFUSAL_WORDS)
 
 
 def is_outage(error: DBAPIError | PoolTimeout) -> bool:

@@ -5,6 +5,7 @@ A message carries no authority: it may be lost, doubled or forged without harm, 
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from celery import Celery
 
@@ -68,6 +69,14 @@ def make_celery(settings: Settings) -> Celery:
     return app
 
 
+def _verified(url: str) -> str:
+    """A `rediss` URL that checks the server's certificate unless it says otherwise: kombu's default checks nothing."""
+    parts = urlsplit(url)
+    if parts.scheme != "rediss" or "ssl_cert_reqs" in parse_qs(parts.query, keep_blank_values=True):
+        return url
+    return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, "ssl_cert_reqs=required")))))
+
+
 def _broker(url: str, directory: Path) -> dict[str, Any]:
     if url == "files":
         file_broker.register()
@@ -76,6 +85,7 @@ def _broker(url: str, directory: Path) -> dict[str, Any]:
             "broker_transport_options": file_broker.prepare(directory),
         }
     if url.startswith(("redis://", "rediss://")):
+        url = _verified(url)
         # A busy worker takes no message that an idle one could have.
         return {"broker_url": url, "broker_transport_options": _REDIS_OPTIONS, "worker_disable_prefetch": True}
     raise SettingsError("PREFTUNE_BROKER_URL: must be redis://…, files or none")

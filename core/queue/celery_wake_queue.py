@@ -7,6 +7,7 @@ import time
 from celery import Celery
 from kombu import Queue
 
+from core import outages
 from core.domain.errors import Unavailable
 from core.queue.celery_app import QUEUE, WAKE_TASK, make_celery
 from core.queue.wake_queue import NullWakeQueue, WakeQueue
@@ -14,6 +15,8 @@ from core.settings import Settings
 
 _PAUSE_AFTER_FAILURE_SECONDS = 1.0
 _CHECK_SECONDS = 3
+_CHECK_KEY = "check"
+_CHECK_KEY_SECONDS = 60
 
 _log = logging.getLogger(__name__)
 
@@ -48,12 +51,14 @@ class CeleryWakeQueue:
 
     def check(self) -> None:
         """A broker that accepts connections and then says nothing must not hold the caller."""
-        answers: list[bool] = []
-        probe = threading.Thread(target=lambda: answers.append(self._answers()), name="broker check", daemon=True)
+        faults: list[Exception | None] = []
+        probe = threading.Thread(target=lambda: faults.append(self._fault()), name="broker check", daemon=True)
         probe.start()
         probe.join(_CHECK_SECONDS)
-        if answers != [True]:
-            raise BrokerUnavailable("The broker does not answer; queued jobs still start, found by polling.")
+        fault = faults[0] if faults else TimeoutError(f"no answer within {_CHECK_SECONDS} s")
+        if fault is not None:
+            outages.note("broker", fault)
+            raise BrokerUnavailable("The broker does not answer; queued jobs still start, found by polling.") from fault
 
     def _send_all(self) -> None:
         while True:
@@ -67,15 +72,19 @@ class CeleryWakeQueue:
             self._app.send_task(WAKE_TASK, queue=QUEUE, ignore_result=True)
         except Exception as error:  # noqa: BLE001 - drivers of brokers raise what they like, and this thread must live
             # Not sent again: the sweeper asks for it, and idle workers poll.
-            _log.warning("a wake-up was not sent: %s", type(error).__name__)
+            _log.warning("a wake-up was not sent: %s", outages.reason_of(error))
             return False
         return True
 
-    def _answers(self) -> bool:
+    def _fault(self) -> Exception | None:
+        """Why no message could be sent: also a replica or a full server, which answer and take nothing."""
         try:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, timeout=_CHECK_SECONDS)
-                Queue(QUEUE, channel=connection.default_channel).queue_declare(passive=False)
-        except Exception:  # noqa: BLE001 - whatever it is, the broker is not usable
-            return False
-        return True
+                channel = connection.default_channel
+                Queue(QUEUE, channel=channel).queue_declare(passive=False)
+                if hasattr(channel, "client"):  # Redis
+                    channel.client.set(_CHECK_KEY, "1", ex=_CHECK_KEY_SECONDS)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the broker is not usable
+            return error
+        return None

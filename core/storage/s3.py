@@ -4,7 +4,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from core import outages
 from core.storage.object_store import ObjectInfo, ObjectNotFound, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -67,10 +68,21 @@ class S3ObjectStore:
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
             with self._reading():
-                self._client.download_file(self._access.bucket, self._name(key), str(temporary), Config=_TRANSFER)
+                self._fetch(key, temporary)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _fetch(self, key: str, target: Path) -> None:
+        """Small objects by one plain request: stores differ in what a range behind the end of an object means."""
+        answer = self._client.get_object(Bucket=self._access.bucket, Key=self._name(key))
+        with closing(answer["Body"]) as body:
+            if answer["ContentLength"] <= _TRANSFER.multipart_chunksize:
+                with target.open("xb") as file:
+                    for chunk in body.iter_chunks(CHUNK_BYTES):
+                        file.write(chunk)
+                return
+        self._client.download_file(self._access.bucket, self._name(key), str(target), Config=_TRANSFER)
 
     def get_bytes(self, key: str) -> bytes:
         with self._reading():
@@ -237,4 +249,16 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (ClientError, BotoCoreError, Boto3Error) as error:
-        raise StoreUnavailable("The object store does not answer as it should; try again in a moment.") from error
+        outages.note("object store", error)
+        raise StoreUnavailable(_detail_of(error)) from error
+
+
+def _detail_of(error: Exception) -> str:
+    status = (
+        error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) if isinstance(error, ClientError) else 0
+    )
+    if status == 501 or (400 <= status < 500 and status not in (408, 429)):
+        return (
+            "The object store refuses this service; its operator finds the reason in the log and by `preftune doctor`."
+        )
+    return "The object store does not answer as it should; try again in a moment."

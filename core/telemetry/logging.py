@@ -20,6 +20,8 @@ _SECRET_TEXTS: Texts = (
     (re.compile(r"(?i)(x-amz-(?:signature|credential|security-token)=)[^&\s]+"), r"\1***"),
     (re.compile(r"(\b[a-z][a-z0-9+]*://[^\s:/@]*:)[^\s@/]+@"), r"\1***@"),
 )
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+"""What a terminal obeys or hides, line feeds and tabs of tracebacks apart."""
 _MAX_DEPTH = 4
 _MIN_SECRET_CHARS = 8
 """What is shorter is part of ordinary words too."""
@@ -58,6 +60,17 @@ def configure_logging(settings: Settings) -> None:
     root.setLevel(settings.log_level.upper())
 
 
+def clean_text(text: str) -> str:
+    """Without secrets by their look, and without characters that a terminal obeys."""
+    for pattern, replacement in _SECRET_TEXTS:
+        text = pattern.sub(replacement, text)
+    return _CONTROLS.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
+
+
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Secrets by the name of their key or by their look; keys, signatures and passwords in URLs."""
     return _redact(event, _SECRET_TEXTS)
@@ -87,7 +100,7 @@ def _clean(value: Any, texts: Texts, depth: int) -> Any:
     if isinstance(value, str):
         for pattern, replacement in texts:
             value = pattern.sub(replacement, value)
-        return value
+        return _CONTROLS.sub(_escape, value)
     if isinstance(value, dict) and depth < _MAX_DEPTH:
         return {
             key: "***" if _SECRET_KEYS.search(str(key)) else _clean(inner, texts, depth + 1)

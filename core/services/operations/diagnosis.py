@@ -6,24 +6,32 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from sqlalchemy import select
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
 
 from core.base_models.directory import list_base_models, refused_base_models
 from core.clock import utc_now
 from core.database.columns import database_now
+from core.database.engine import POSTGRESQL_TIMEOUTS
 from core.database.migrate import is_current
 from core.domain.errors import DomainError
+from core.outages import reason_of
 from core.services.access import api_keys
 from core.services.backend import Backend
 from core.services.datasets.scratch import scratch_folder
-from core.storage.object_store import ObjectStore
+from core.storage.object_store import ObjectStore, StoreUnavailable
+from core.telemetry.logging import redactor_of
 
 MAX_SKEW_SECONDS = 5.0
 MIN_FREE_BYTES = 10 * 1024**3
 MULTIPART_BYTES = 33 * 1024**2
 """More than goes to S3 in one piece."""
+_REPEATED_STATEMENTS = 7
+"""More than drivers wait for before they prepare one."""
+_NO_LEFTOVERS_SECONDS = 10 * 365 * 24 * 3600.0
+_NEED_SCHEMA = ("keys",)
 _RANGE = (MULTIPART_BYTES // 2 - 7, MULTIPART_BYTES // 2 + 9)
 
 State = Literal["ok", "warning", "failed"]
@@ -50,21 +58,55 @@ def diagnose(backend: Backend) -> Iterator[Finding]:
         ("base models", _base_models),
         ("keys", _keys),
     )
+    is_failed = False
     for name, check in checks:
+        if name in _NEED_SCHEMA and is_failed:
+            continue
         try:
             state, detail = check(backend)
         except DomainError as error:
-            state, detail = "failed", error.detail
+            state, detail = "failed", _told(backend, error)
         except OSError as error:
             state, detail = "failed", f"{error.strerror or type(error).__name__}: {error.filename or ''}".rstrip(": ")
+        is_failed = is_failed or (name == "database" and state == "failed")
         yield Finding(name=name, state=state, detail=detail)
+
+
+def _told(backend: Backend, error: DomainError) -> str:
+    """With the reason, which is for operators: what was said to us, without the secrets that we hold."""
+    if error.__cause__ is None:
+        return error.detail
+    event: dict[str, Any] = {"detail": f"{error.detail.removesuffix('.')}: {reason_of(error.__cause__)}"}
+    redactor_of(backend.settings)(None, "", event)
+    return str(event["detail"])
 
 
 def _database(backend: Backend) -> Answer:
     if not is_current(backend.database.engine):
         return "failed", "the schema is not of this version; run `preftune migrate`"
+    if lost := _lost_timeouts(backend):
+        role = f"ALTER ROLE <user> SET {next(iter(lost))} = {POSTGRESQL_TIMEOUTS[next(iter(lost))]}"
+        return (
+            "warning",
+            f"a pooler drops {', '.join(lost)}: nothing bounds a hung statement; run `{role}` and the like",
+        )
     kind = "PostgreSQL" if backend.database.is_postgresql else "SQLite"
     return "ok", f"{kind}, schema of this version"
+
+
+def _lost_timeouts(backend: Backend) -> list[str]:
+    """The bounds that were asked for and are not in force. Some statements in a row, as a pooler may mix them up."""
+    if not backend.database.is_postgresql:
+        return []
+
+    def work(session: Session) -> list[str]:
+        asked = text("SELECT name, setting FROM pg_settings WHERE name = ANY(:names)")
+        for _ in range(_REPEATED_STATEMENTS):
+            rows = session.execute(asked, {"names": list(POSTGRESQL_TIMEOUTS)}).all()
+        found = {str(row[0]): str(row[1]) for row in rows}
+        return [name for name, value in POSTGRESQL_TIMEOUTS.items() if found.get(name) != str(value)]
+
+    return backend.database.read(work)
 
 
 def _clock(backend: Backend) -> Answer:
@@ -80,15 +122,34 @@ def _clock(backend: Backend) -> Answer:
 
 
 def _store(backend: Backend) -> Answer:
-    """Small and large objects, ranges, a listing, deleting: all that jobs ask of it."""
+    """Large, small and empty objects, ranges, a listing, deleting: all that jobs ask of it."""
     backend.store.check()
     prefix = f"checks/{uuid.uuid4().hex}/"
-    key = prefix + "large"
+    names = ("empty", "large", "small")
     try:
-        fault = _large_object(backend, key, prefix)
+        fault = _files(backend, prefix)
     finally:
-        backend.store.delete(key)
-    return ("failed", fault) if fault else ("ok", f"{MULTIPART_BYTES >> 20} MiB in parts, ranges, listing, deleting")
+        for name in names:
+            backend.store.delete(prefix + name)
+    if fault:
+        return "failed", fault
+    try:
+        backend.store.remove_leftovers(_NO_LEFTOVERS_SECONDS)
+    except StoreUnavailable as error:
+        return "warning", f"unfinished uploads of dead workers cannot be listed or ended: {_told(backend, error)}"
+    return "ok", f"{MULTIPART_BYTES >> 20} MiB in parts, small and empty files, ranges, listing, deleting"
+
+
+def _files(backend: Backend, prefix: str) -> str | None:
+    for name, content in (("small", b"small"), ("empty", b"")):
+        with scratch_folder(backend.settings, "doctor") as folder:
+            sent, back = folder / "sent", folder / "back"
+            sent.write_bytes(content)
+            backend.store.put_file(prefix + name, sent)
+            backend.store.get_file(prefix + name, back)
+            if back.read_bytes() != content:
+                return f"an object of {len(content)} bytes comes back changed"
+    return _large_object(backend, prefix + "large", prefix)
 
 
 def _large_object(backend: Backend, key: str, prefix: str) -> str | None:
@@ -103,7 +164,7 @@ def _large_object(backend: Backend, key: str, prefix: str) -> str | None:
             return "a large object comes back changed"
     if b"".join(store.read(key, *_RANGE)) != content[slice(*_RANGE)]:
         return "a range of an object comes back wrong"
-    if [info.key for info in store.list(prefix)] != [key]:
+    if sorted(info.key for info in store.list(prefix)) != [prefix + name for name in ("empty", "large", "small")]:
         return "a stored object is not listed"
     return None
 

@@ -12,7 +12,7 @@ from core.database.repositories import uploads as upload_rows
 from core.failpoints import reach
 from core.services.backend import Backend
 from core.storage import keys
-from core.storage.object_store import ObjectInfo
+from core.storage.object_store import ObjectInfo, StoreUnavailable
 
 MAX_PREFIXES = 20
 """Prefixes deleted in one pass."""
@@ -77,7 +77,7 @@ class OrphanScan:
             self._num_paused += 1
             if self._num_paused <= PAUSE_STEPS:
                 return 0
-            backend.store.remove_leftovers(self._min_age.total_seconds())
+            self._remove_leftovers(backend)
             self._listing, self._num_paused, self._verdicts = backend.store.list(keys.ROOT), 0, {}
         num_deleted = 0
         for _ in range(MAX_OBJECTS):
@@ -87,6 +87,13 @@ class OrphanScan:
                 break
             num_deleted += self._judge(backend, info)
         return num_deleted
+
+    def _remove_leftovers(self, backend: Backend) -> None:
+        """A store that does not list unfinished uploads still has its orphans looked for."""
+        try:
+            backend.store.remove_leftovers(self._min_age.total_seconds())
+        except StoreUnavailable as error:
+            _log.warning("leftovers_not_listed", reason=error.detail)
 
     def _judge(self, backend: Backend, info: ObjectInfo) -> bool:
         prefix = keys.owning_prefix(info.key)
