@@ -47,7 +47,10 @@ class _Part:
         return "down" if self._known is None or is_silent else self._known
 
     async def _run(self) -> None:
-        self._known = await to_thread.run_sync(self._look, limiter=self._limiter)
+        try:
+            self._known = await to_thread.run_sync(self._look, limiter=self._limiter)
+        except Exception:  # noqa: BLE001 - whatever it is, the part cannot be used
+            self._known = "down"
         self._looked_at = time.monotonic()
 
 

@@ -12,6 +12,7 @@ from api.http.strict_route import OPEN_QUERY, StrictRoute
 from api.schemas.base import Page
 from api.schemas.datasets import TokenStatistics
 from api.schemas.jobs import Job, JobPatch, JobPreview
+from api.threads import Lane, in_lane
 from core.domain.job_queries import JobFilter
 from core.domain.job_spec import JobRequest
 from core.domain.job_state import JobStatus
@@ -45,6 +46,7 @@ def submit_job(
 
 
 @router.post("/jobs/preview", responses=problems(400, 413, 415, 422, 503))
+@in_lane(Lane.PREVIEWS)
 def preview_job(body: JobRequest, backend: BackendDep, caller: CallerDep) -> JobPreview:
     """Check a job and show its resolved numbers and what it would set aside, without queuing it."""
     spec = jobs.preview(backend, caller.project_id, body)

@@ -11,6 +11,7 @@ from api.access.middleware import Caller
 from api.deps import MAX_WAIT_SECONDS, NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey, Wait, WaitersDep
 from api.docs.openapi import problems
 from api.http.idempotent import Created, answer_once_ended, creating
+from api.http.problems import HttpError
 from api.http.strict_route import StrictRoute
 from api.live.waiting import Waiters
 from api.routes.jobs import JobId
@@ -50,7 +51,13 @@ async def request_scores(
 
     async def end(created: Created) -> Created:
         assert isinstance(created.body, Scores)
-        return replace(created, body=await _await(backend, caller, waiters, job_id, created.body.id, wait))
+        if not wait:
+            return created
+        try:
+            scored = await _await(backend, caller, waiters, job_id, created.body.id, wait)
+        except HttpError:  # too many wait with this key; the request is queued all the same
+            return created
+        return replace(created, body=scored)
 
     creation = creating(request, caller.project_id, key).with_lease(wait + MAX_WAIT_SECONDS)
     return await answer_once_ended(backend, creation, "score", create, end)

@@ -103,12 +103,18 @@ def verify_base_model(model: BaseModel) -> str:
     return verify(model.directory, manifest).digest
 
 
+_summed: dict[Path, Manifest] = {}
+"""Sums that a read-only models directory could not keep, by folder; as many as there are folders."""
+
+
 def _current_manifest(folder: Path) -> Manifest:
     manifest = read_manifest(folder)
-    if manifest and is_unchanged(folder, manifest) and _is_complete(folder, manifest):
-        return manifest
+    for known in (manifest, _summed.get(folder)):
+        if known and is_unchanged(folder, known) and _is_complete(folder, known):
+            return known
     fresh = verify(folder, manifest) if manifest and manifest.source != FOLDER_SOURCE else describe(folder)
     keep(folder, fresh)
+    _summed[folder] = fresh
     return fresh
 
 

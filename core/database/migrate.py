@@ -49,6 +49,9 @@ def upgrade(database_url: str) -> None:
     except OperationalError as error:
         outages.note("database", error)
         raise DatabaseUnavailable("The database does not answer; its schema was left as it is.") from error
+    except (sqlite3.Error, OSError) as error:
+        outages.note("database", error)
+        raise DatabaseUnavailable("No copy could be made before the migration; the schema is as it was.") from error
     finally:
         engine.dispose()
 

@@ -142,8 +142,8 @@ class JobRequest(Payload):
     artifact_dtype: ArtifactDtype = Field(
         "auto",
         description="Type of the published weights. auto: the type that was trained in, and float32 with LoRA, whose "
-        "small updates bfloat16 rounds away; bfloat16 is half as large and costs a part of the update, which the job "
-        "tells.",
+        "small updates bfloat16 rounds away; bfloat16 is half as large and costs a part of the update, which a job "
+        "with LoRA tells.",
     )
     seed: Annotated[int, Field(ge=0, lt=2**63), WHOLE] = Field(0, description="Seed of every random choice.")
     validation_fraction: Annotated[float, Field(ge=0, le=0.5), REAL] = Field(

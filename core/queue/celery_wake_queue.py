@@ -15,7 +15,7 @@ from core.settings import Settings
 
 _PAUSE_AFTER_FAILURE_SECONDS = 1.0
 _CHECK_SECONDS = 3
-_CHECK_KEY = "check"
+_CHECK_KEY = "preftune:check"
 _CHECK_KEY_SECONDS = 60
 
 _log = logging.getLogger(__name__)

@@ -65,11 +65,12 @@ def run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> Trainin
             answers = score_answers(outcome.model, plan, outcome.drawn)
         if not ranks.is_leader:
             return result
-        del outcome  # its memory is needed for what is loaded now
+        start = source if isinstance(source, PolicySource) else None
+        del outcome, source  # their memory is needed for what is loaded now
         summary = {**result.summary, **read_back(context, artifact)}
         summary["sft_digest"] = sft_digest(plan)  # what rewards are measured against
-        if answers is not None and isinstance(source, PolicySource) and (plan.sft is None or source.sft_dir):
-            summary["drift"] = describe_drift(load_policy(plan, source), answers)
+        if answers is not None and start is not None and (plan.sft is None or start.sft_dir):
+            summary["drift"] = describe_drift(load_policy(plan, start), answers)
         return replace(result, summary=summary)
 
 

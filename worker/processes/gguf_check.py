@@ -43,7 +43,7 @@ MAX_TOKENS = 96
 TOLERANCES = {ExportFormat.GGUF_F16: 0.03, ExportFormat.GGUF_Q8_0: 0.25}
 """Nats a token, on average: single unlikely tokens differ by more, and a file read wrongly differs by whole nats."""
 MAX_FLOAT32_BYTES = 8 * 1024**3
-"""Of weights: larger policies compute in the precision that they are stored in."""
+"""Of weights: larger policies compute in bfloat16."""
 _CERTAIN = 1e4
 
 
@@ -106,7 +106,7 @@ class LlamaCpp:
 def policy_token_logps(policy_dir: Path, ids: Sequence[int]) -> NDArray[np.float64]:
     """[T-1] by transformers alone."""
     num_bytes = sum(path.stat().st_size for path in policy_dir.glob("*.safetensors"))
-    dtype = torch.float32 if num_bytes <= MAX_FLOAT32_BYTES else "auto"
+    dtype = torch.float32 if num_bytes <= MAX_FLOAT32_BYTES else torch.bfloat16
     model = AutoModelForCausalLM.from_pretrained(policy_dir, dtype=dtype, local_files_only=True).eval()
     tokens = torch.tensor([list(ids)])
     with torch.no_grad():

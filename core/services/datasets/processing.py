@@ -4,6 +4,7 @@ A process that dies leaves a lease that runs out; whichever processor looks next
 """
 
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from core.storage import keys
 
 MAX_TRIES = 3
 NUM_THREADS = 2
+REREAD_PAUSE_SECONDS = 600.0
+"""After a dataset of an earlier reading that could not be compared with its file."""
 _GAVE_UP = "The check was interrupted several times; upload the file again."
 
 _log = structlog.get_logger(__name__)
@@ -42,6 +45,7 @@ class DatasetProcessor:
         self._is_stopping = False
         self._active: set[str] = set()
         self._rereading = threading.Lock()
+        self._reread_at = 0.0
         self._threads = [
             threading.Thread(target=self._work, name=f"data set check {i}", daemon=True) for i in range(NUM_THREADS)
         ]
@@ -88,9 +92,11 @@ class DatasetProcessor:
 
     def _reread_one(self) -> None:
         """Between uploads: what an older version took in is compared with its file, one at a time."""
-        if self._rereading.acquire(blocking=False):
+        if time.monotonic() >= self._reread_at and self._rereading.acquire(blocking=False):
             try:
+                self._reread_at = time.monotonic() + REREAD_PAUSE_SECONDS  # in case it fails
                 reread_next(self._backend)
+                self._reread_at = 0.0
             finally:
                 self._rereading.release()
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from core.database.repositories import datasets as dataset_rows
 from core.database.tables.datasets import DatasetStatus
+from core.datasets.check_process import CheckOutOfMemory, CheckTimedOut
 from core.datasets.reading import READER_VERSION, Difference, compare_rows
 from core.datasets.result import ROWS_FILE
 from core.domain.errors import DomainError
@@ -68,6 +69,8 @@ def _compare(backend: Backend, outdated: _Outdated) -> dict[str, Any] | None:
         except DomainError as error:
             if error.kind == "unavailable":
                 raise
+            if isinstance(error, CheckTimedOut | CheckOutOfMemory):
+                return None  # a busy or small machine says nothing of the file
             return _mark(Difference(), f"The file cannot be read any more: {error.detail}", is_refused=True)
         if result.refusal is not None:
             detail = f"The file would be refused today: {result.refusal.detail}"

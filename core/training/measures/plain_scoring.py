@@ -4,6 +4,7 @@ Nothing of the engine takes part, so that what the engine does wrongly (a window
 shows as a difference.
 """
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from core.training.data.encoded import EncodedData
+from core.training.model import rotary
 from core.training.model.merging import weight_digests
 
 _HEAD_ROWS = 512
@@ -44,6 +46,7 @@ def load_plain(directory: Path, device: str) -> PreTrainedModel:
     if gaps:
         raise ValueError(f"the folder lacks weights, the first being {gaps[0]}")
     found: PreTrainedModel = model.to(device).eval()
+    rotary.forget_earlier_lengths(found)  # each sequence as a model reads it that was loaded for it alone
     return found
 
 
@@ -72,9 +75,13 @@ def token_logps(model: PreTrainedModel, found: Iterator[ScoredSequence]) -> NDAr
 
 def _score(model: PreTrainedModel, sequence: ScoredSequence) -> NDArray[np.float64]:
     ids = torch.from_numpy(sequence.ids.astype(np.int64)).to(model.device)
-    logits = model(input_ids=ids[None]).logits[0]
     places = torch.from_numpy(sequence.predictors).to(model.device)
-    parts = [_logps(logits[piece], ids[piece + 1]) for piece in torch.split(places, _HEAD_ROWS)]
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:  # the head on scored places only
+        logits = model(input_ids=ids[None], logits_to_keep=places).logits[0]
+    else:
+        logits = model(input_ids=ids[None]).logits[0, places]
+    pieces = zip(torch.split(logits, _HEAD_ROWS), torch.split(places, _HEAD_ROWS), strict=True)
+    parts = [_logps(piece, ids[at + 1]) for piece, at in pieces]
     values: NDArray[np.float64] = torch.cat(parts).cpu().double().numpy()
     return values
 

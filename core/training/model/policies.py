@@ -97,15 +97,24 @@ def save_artifact(model: PreTrainedModel, plan: TrainingPlan, directory: Path) -
     return loss
 
 
-def trained_digests(model: PreTrainedModel) -> dict[str, str]:
-    """Digests of what was trained: the adapter's tensors, or without LoRA all weights."""
-    found = dict(adapters.adapter_state(model))
-    return weight_digests((found or {weight.name: weight.base for weight in trained_weights(model)}).items())
+def trained_digests(model: PreTrainedModel, plan: TrainingPlan) -> dict[str, str]:
+    """Digests of what was trained: the adapter's tensors, or without LoRA all weights in the published type."""
+    adapter = dict(adapters.adapter_state(model))
+    if adapter:
+        return weight_digests(adapter.items())
+    dtype = None if published_dtype(plan) == model.dtype else published_dtype(plan)
+    return weight_digests((weight.name, weight.rounded(dtype)) for weight in trained_weights(model))
 
 
 def load_untrained(plan: TrainingPlan, device: str) -> PreTrainedModel:
-    """The base model with the weights that training began from, computing in float32."""
-    return load_causal_lm(plan.base_model_dir, dtype=DTYPES[plan.precision], device=device).float()
+    """The base model with the weights that training began from, computing in float32.
+
+    Weights are those that training rounded; tables that a model computes for itself are float32's own.
+    """
+    model = load_causal_lm(plan.base_model_dir, dtype=torch.float32, device=device)
+    if plan.precision != "fp32":
+        model.load_state_dict(load_causal_lm(plan.base_model_dir, dtype=DTYPES[plan.precision]).state_dict())
+    return model
 
 
 def policy_saver(model: PreTrainedModel, plan: TrainingPlan) -> Callable[[Path], None]:

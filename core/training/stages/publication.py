@@ -16,6 +16,7 @@ from core.training.model.sharding import whole_weights
 from core.training.observer import JsonValue
 from core.training.stages.context import RunContext
 from core.training.stages.memory_costs import available_bytes
+from core.training.stages.model_checks import keep_packing_where_it_holds
 
 ROUNDED_AWAY = 0.9
 """A smaller share of an update that is kept is worth a warning."""
@@ -42,7 +43,7 @@ def save_policy(context: RunContext, model: PreTrainedModel) -> SavedArtifact:
     rounding = None
     with whole_weights(model):
         if context.ranks.is_leader:
-            digests = trained_digests(model)
+            digests = trained_digests(model, context.plan)
             rounding = save_artifact(model, context.plan, directory)
     num_bytes = _FLOAT32_BYTES * sum(parameter.numel() for parameter in model.parameters())
     return SavedArtifact(directory, digests, rounding, num_bytes)
@@ -69,7 +70,14 @@ def read_back(context: RunContext, artifact: SavedArtifact) -> dict[str, JsonVal
         )
     else:
         data = context.validation or context.train
-        saved = SavedPolicy(context.plan, artifact.directory, artifact.trained_digests, data, device)
+        saved = SavedPolicy(
+            context.plan,
+            artifact.directory,
+            artifact.trained_digests,
+            data,
+            device,
+            adjust=lambda model: keep_packing_where_it_holds(model, data),
+        )
         verification = verify(saved)
         found["verification"] = {key: value for key, value in asdict(verification).items() if key != "margins"}
         found["published"] = _published(artifact, verification)
