@@ -132,11 +132,11 @@ def _passed_through(model: PreTrainedModel) -> set[str]:
     ids = torch.randint(0, vocabulary, (1, _NUM_TOKENS), generator=torch.Generator().manual_seed(0))
     try:
         with torch.enable_grad(), stock_attention(model):
-            logits = model(input_ids=ids.to(model.device), use_cache=False).logits.float()
+            value = model(input_ids=ids.to(model.device), use_cache=False).logits.float().logsumexp(-1).sum()
     finally:
         for handle in handles:
             handle.remove()
-    gradients = torch.autograd.grad(logits.logsumexp(-1).sum(), outputs, allow_unused=True) if outputs else ()
+    gradients = torch.autograd.grad(value, outputs, allow_unused=True) if outputs else ()
     return {place for place, gradient in zip(places, gradients, strict=True) if gradient is not None}
 
 
