@@ -266,9 +266,7 @@ def _require_equal_weights(found: dict[str, str], expected: dict[str, str], whos
 
 
 def _require_ends(model: PreTrainedModel, eos_ids: Sequence[int]) -> None:
-    named = model.generation_config.eos_token_id
-    ends = {named} if isinstance(named, int) else set(named or ())
-    if lost := sorted(set(eos_ids) - ends):
+    if lost := sorted(set(eos_ids) - _named_ends(model)):
         raise PolicyNotSavedWell(
             f"The saved policy's generation_config.json does not end at token {lost[0]}, where turns were trained to "
             "end. It is not published."
@@ -293,8 +291,15 @@ def _require_same_answer(model: PreTrainedModel, prompt: Sequence[int], found: l
 
 
 def _engine_answer(model: PreTrainedModel, saved: SavedPolicy) -> list[int]:
+    """Ends where the published folder does: at the base model's end tokens and at those of training."""
     num_tokens = _answer_tokens(model, saved)
-    return generate(model, saved.prompt, num_tokens, saved.plan.eos_token_ids, keeps_end=True) if num_tokens else []
+    ends = {*saved.plan.eos_token_ids, *_named_ends(model)}
+    return generate(model, saved.prompt, num_tokens, ends, keeps_end=True) if num_tokens else []
+
+
+def _named_ends(model: PreTrainedModel) -> set[int]:
+    named = model.generation_config.eos_token_id if model.generation_config is not None else None
+    return {named} if isinstance(named, int) else set(named or ())
 
 
 def _answer_tokens(model: PreTrainedModel, saved: SavedPolicy) -> int:
