@@ -38,14 +38,13 @@ def note(part: str, error: BaseException) -> None:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """Down the causes; of SQLAlchemy's errors the driver's, of a refusal of a store the refusal."""
+    """Down the named causes; of SQLAlchemy's errors the driver's, of a refusal of a store the refusal.
+
+    Not down `__context__`: that is whatever happened to be handled, such as an empty pool of connections.
+    """
     seen = {id(error)}
     while not _answer(error):
-        cause = (
-            getattr(error, "orig", None)
-            or error.__cause__
-            or (None if error.__suppress_context__ else error.__context__)
-        )
+        cause = getattr(error, "orig", None) or error.__cause__
         if not isinstance(cause, BaseException) or id(cause) in seen:
             return error
         seen.add(id(cause))

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers import free_port
+import redis
+from servers import free_port, run_redis
 
 from core.domain.errors import Unavailable
 from core.outages import reason_of
@@ -55,7 +56,22 @@ def fault(tmp_path: Path, url: str) -> str | None:
 @needs_programs
 def test_certificates_are_verified(tls: tuple[int, Path], tmp_path: Path) -> None:
     port, certificate = tls
-    assert fault(tmp_path, f"rediss://localhost:{port}/0"), "of an unknown authority"
+    assert "certificate verify failed" in (fault(tmp_path, f"rediss://localhost:{port}/0") or "").lower()
     assert fault(tmp_path, f"rediss://localhost:{port}/0?ssl_ca_certs={certificate}") is None
     assert fault(tmp_path, f"rediss://localhost:{port}/0?ssl_cert_reqs=none") is None
     assert fault(tmp_path, f"redis://localhost:{port}/0"), "TLS spoken to in clear"
+
+
+@needs_programs
+def test_the_reason_of_a_refusal_is_told(tmp_path: Path) -> None:
+    with run_redis() as server:
+        redis.Redis(port=server.port).config_set("requirepass", "right")
+        told = fault(tmp_path, f"redis://:canary-password@127.0.0.1:{server.port}/0") or ""
+        assert "invalid username-password" in told
+        assert "canary-password" not in told
+        assert "authenticat" in (fault(tmp_path, f"redis://127.0.0.1:{server.port}/0") or "").lower()
+        redis.Redis(port=server.port, password="right").config_set("requirepass", "")
+        assert "out of range" in (fault(tmp_path, f"redis://127.0.0.1:{server.port}/99") or "")
+        redis.Redis(port=server.port).config_set("maxmemory", "1")
+        assert "maxmemory" in (fault(tmp_path, f"redis://127.0.0.1:{server.port}/0") or ""), "answers and takes nothing"
+    assert "refused" in (fault(tmp_path, f"redis://127.0.0.1:{free_port()}/0") or "")
