@@ -179,6 +179,8 @@ class Failed:
     """From the closed list in `core.domain.failure_codes`."""
     detail: str
     """For the user: what happened and what to do. No path, no traceback."""
+    recurs: bool = False
+    """Any attempt would meet it again, whatever the code: the job ends."""
 
 
 TrainerMessage = (

@@ -19,7 +19,7 @@ _FINAL_CODES = frozenset(
         FailureCode.GPU_OOM,
     }
 )
-"""Another try would end the same way. The other codes may be this machine's or this moment's fault."""
+"""Another try would end the same way. The others may be this machine's fault, unless the trainer says it recurs."""
 _MIB = 1024**2
 _CAUSES_OF_MACHINES = frozenset({FailureCode.HOST_OOM, FailureCode.DISK_FULL})
 """Worth another try, perhaps elsewhere; a job that is given up for them says so."""
@@ -88,7 +88,7 @@ def judge(end: TrainerEnd) -> Verdict:
 
 def _judge_failure(failed: Failed) -> Verdict:
     code = _CODES.get(failed.code, FailureCode.INTERNAL)
-    if code in _FINAL_CODES:
+    if code in _FINAL_CODES or failed.recurs:
         return Fail(code=code, detail=failed.detail)
     cause = code if code in _CAUSES_OF_MACHINES else None
     return GiveBack(outcome=AttemptOutcome.CRASHED, detail=failed.detail, code=cause)

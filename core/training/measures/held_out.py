@@ -35,9 +35,8 @@ def describe_held_out(
     baselines = {"longer_wins": _verdicts(data.first_lengths - data.second_lengths)} if is_paired else {}
     if reference is not None and is_paired:
         sums = reference.sums.astype(np.float64)
-        lengths = np.stack((data.first_lengths, data.second_lengths), axis=1)
         baselines["before_dpo_likelihood"] = _verdicts(sums[:, 0] - sums[:, 1])
-        per_token = sums / lengths
+        per_token = sums / _scored_lengths(data)
         baselines["before_dpo_likelihood_per_token"] = _verdicts(per_token[:, 0] - per_token[:, 1])
     generator = np.random.default_rng(derive_seed(seed, "bootstrap"))
     return {
@@ -47,6 +46,12 @@ def describe_held_out(
         "baselines": {name: _with_interval(verdicts, generator) for name, verdicts in baselines.items()},
         "better_than": {name: _with_interval(policy - verdicts, generator) for name, verdicts in baselines.items()},
     }
+
+
+def _scored_lengths(data: EncodedData) -> NDArray[np.int64]:
+    """[N, 2] scored tokens of both responses: what their log-probabilities are sums over."""
+    rows = (data.row(index) for index in range(len(data)))
+    return np.array([(row.first_scored.sum(), row.second_scored.sum()) for row in rows], np.int64).clip(1)
 
 
 def _verdicts(margins: NDArray[np.generic]) -> Verdicts:

@@ -33,11 +33,10 @@ class Answers:
 
 
 def draw_answer(model: PreTrainedModel, plan: TrainingPlan, prompt_index: int) -> list[int]:
-    """One answer at temperature 1, with a fixed seed of its own; with the end token if it ended."""
+    """One answer at temperature 1, with a fixed seed of its own; with the end token that was drawn, if it ended."""
     seed = derive_seed(plan.seed, "answer", prompt_index) % 2**63
     prompt, eos = plan.sample_prompts[prompt_index], plan.eos_token_ids
-    answer = generate(model, prompt, plan.max_new_tokens, eos, temperature=1.0, seed=seed)
-    return [*answer, eos[0]] if eos and len(answer) < plan.max_new_tokens else answer
+    return generate(model, prompt, plan.max_new_tokens, eos, temperature=1.0, seed=seed, keeps_end=True)
 
 
 def score_answers(model: PreTrainedModel, plan: TrainingPlan, drawn: Sequence[Sequence[int]]) -> Answers | None:

@@ -66,3 +66,14 @@ def test_answers_are_drawn_with_fixed_seeds_of_their_own(plan: TrainingPlan) -> 
 def test_without_an_answer_there_is_no_divergence(plan: TrainingPlan) -> None:
     assert score_answers(make_model("llama"), plan, [[], []]) is None
     assert len(responses_in_memory([((1, 2), (3,))])) == 1
+
+
+def test_an_answer_ends_with_the_token_that_was_drawn(plan: TrainingPlan) -> None:
+    """Of several end tokens not the first one for all of them: that would be scored without having been drawn."""
+    model = make_model("llama")
+    long = dataclasses.replace(plan, eos_token_ids=(), max_new_tokens=2)
+    first, second = draw_answer(model, long, 0)
+    assert draw_answer(model, dataclasses.replace(long, eos_token_ids=(first + 1, first)), 0) == [first]
+    ended_late = dataclasses.replace(long, eos_token_ids=(first + 1, second), max_new_tokens=6)
+    if second != first:
+        assert draw_answer(model, ended_late, 0) == [first, second]

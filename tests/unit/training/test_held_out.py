@@ -70,3 +70,15 @@ def test_the_same_seed_gives_the_same_interval(tmp_path: Path) -> None:
     ]
     assert found[0] == found[1]
     assert {interval["value"] for interval in found} == {5 / 7}
+
+
+def test_the_likelihood_per_token_is_that_of_scored_tokens(tmp_path: Path) -> None:
+    """Ten tokens of which five are scored count as five: -6 / 5 is below -4 / 4, though above it over all tokens."""
+    data = EncodedData.open(write_data(tmp_path / "data", [([5, 6], [7] * 10, [8] * 4)]))
+    scored = np.concatenate((np.zeros(2), np.repeat([0, 1], 5), np.ones(4))).astype(np.uint8)
+    data = EncodedData({"kind": data.kind, "digest": ""}, np.asarray(data._tokens), scored, np.asarray(data._rows))
+    rewards = PairTable(1)
+    rewards.last_chosen[:], rewards.last_rejected[:] = 1.0, 0.0
+    sums = np.float32([[-6.0, -4.0]])
+    found: Any = describe_held_out(data, rewards, SplitLogps(sums, sums), 0)
+    assert found["baselines"]["before_dpo_likelihood_per_token"]["value"] == 0.0

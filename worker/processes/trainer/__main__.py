@@ -41,7 +41,7 @@ from core.domain.trainer_protocol import (
 from core.tokenization.errors import DamagedRows, EncodingStopped, NothingToEncode
 from core.training.checkpoints.digests import reference_digest, sft_digest
 from core.training.data.encoded import EncodedData
-from core.training.failures import BadCheckpoint, BadStageOutput, TrainingFailure, TrainingStopped
+from core.training.failures import BadCheckpoint, BadStageOutput, PolicyNotSavedWell, TrainingFailure, TrainingStopped
 from core.training.measures.pair_report import untrained_pair
 from core.training.model.precision import faster_precision
 from core.training.pipeline import TrainingResult
@@ -58,6 +58,8 @@ _SLOW_PRECISION_MESSAGE = (
     'Set "precision" to "auto" or "fp32".'
 )
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_RECURRING = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError)
+"""What the same code raises on the same input; RuntimeError and OSError may be the machine's."""
 
 
 def main(work_dir: Path) -> int:
@@ -69,18 +71,24 @@ def main(work_dir: Path) -> int:
     except (StoppedWhileStaging, TrainingStopped):
         link.send(Stopped())
         return 0
-    except RankLost:
-        traceback.print_exc()  # no message: a crash, after which the supervisor starts again from a checkpoint
-        return 1
-    except BadCheckpoint as error:
-        link.send(TrainerEvent(level="warning", kind=CHECKPOINT_UNUSABLE, message=error.detail))
-        link.send(Failed(code=error.failure_code, detail=error.detail))
-    except TrainingFailure as error:
-        link.send(Failed(code=error.failure_code, detail=error.detail))
     except Exception as error:  # noqa: BLE001 - the entry of the process: whatever it is, the supervisor hears of it
-        link.send(explain(error))
-    traceback.print_exc()
-    return 1
+        traceback.print_exc()  # here, where the exception is the current one: it goes to the worker's log
+        for message in last_words(error):
+            link.send(message)
+        return 1
+
+
+def last_words(error: Exception) -> list[TrainerEvent | Failed]:
+    """What the supervisor is told; nothing for a crash, after which it starts again from a checkpoint."""
+    if isinstance(error, RankLost):
+        return []
+    if isinstance(error, BadCheckpoint):
+        event = TrainerEvent(level="warning", kind=CHECKPOINT_UNUSABLE, message=error.detail)
+        return [event, Failed(code=error.failure_code, detail=error.detail)]
+    if isinstance(error, TrainingFailure):
+        recurs = isinstance(error, PolicyNotSavedWell)
+        return [Failed(code=error.failure_code, detail=error.detail, recurs=recurs)]
+    return [explain(error)]
 
 
 def train(link: SupervisorLink, work_dir: Path) -> None:
@@ -172,8 +180,8 @@ def explain(error: Exception) -> Failed:
         return Failed(code=FailureCode.HOST_OOM, detail="The machine has too little memory.")
     if isinstance(error, OSError) and error.errno in _OUT_OF_SPACE:
         return Failed(code=FailureCode.DISK_FULL, detail="The worker's disk is full.")
-    kind = type(error).__name__
-    return Failed(code=FailureCode.INTERNAL, detail=f"An unexpected {kind} in the trainer; the worker's log says more.")
+    detail = f"An unexpected {type(error).__name__} in the trainer; the worker's log says more."
+    return Failed(code=FailureCode.INTERNAL, detail=detail, recurs=isinstance(error, _RECURRING))
 
 
 def _versions() -> dict[str, str]:
