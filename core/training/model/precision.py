@@ -1,11 +1,19 @@
-"""Which precision a device multiplies faster: CPUs without bfloat16 instructions are several times slower in it."""
+"""Which precision a device multiplies faster, and which one a base model's files need.
 
+CPUs without bfloat16 instructions are several times slower in it. A policy that LoRA tuned is published in float32,
+since bfloat16 would round its update away: what starts from it computes in float32 unless asked otherwise.
+"""
+
+from pathlib import Path
 from time import perf_counter
 
 import torch
+from safetensors import safe_open
 
+from core.training.model.policies import ADAPTER_DIR
 from core.training.plan import Precision
 
+_FINER_THAN_BF16 = frozenset({"F32", "F16", "F64"})
 _SIZE = 256
 _REPEATS = 3
 _WORTHWHILE = 1.3
@@ -20,6 +28,20 @@ def faster_precision(device: torch.device | str) -> Precision:
     if device.type != "cpu":
         return "fp32"
     return "bf16" if gemm_flops(torch.bfloat16) > _WORTHWHILE * gemm_flops(torch.float32) else "fp32"
+
+
+def is_rounded_by_bf16(base_model_dir: Path) -> bool:
+    """Whether its files hold weights that lie between those of bfloat16, by their type."""
+    for path in sorted(base_model_dir.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            if any(file.get_slice(name).get_dtype() in _FINER_THAN_BF16 for name in file.keys()):  # noqa: SIM118
+                return True
+    return False
+
+
+def holds_merged_adapter(base_model_dir: Path) -> bool:
+    """Whether it is a policy whose weights hold an adapter's update that bfloat16 would round away."""
+    return (base_model_dir / ADAPTER_DIR).is_dir() and is_rounded_by_bf16(base_model_dir)
 
 
 def gemm_flops(dtype: torch.dtype, size: int = _SIZE, repeats: int = _REPEATS) -> float:

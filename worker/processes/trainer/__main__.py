@@ -11,7 +11,7 @@ import platform
 import shutil
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from core.datasets.editing import UnknownLines
 from core.domain.artifact_files import PAIRS_FILE, SUMMARY_FILE
 from core.domain.errors import DomainError
-from core.domain.event_kinds import CHECKPOINT_UNUSABLE, SLOW_PRECISION
+from core.domain.event_kinds import BASE_ROUNDED, CHECKPOINT_UNUSABLE, COMPUTES_IN_FP32, SLOW_PRECISION
 from core.domain.failure_codes import FailureCode
 from core.domain.job_spec import JobSpec, resolve_staged, stored_form
 from core.domain.trainer_protocol import (
@@ -43,9 +43,9 @@ from core.training.checkpoints.digests import reference_digest, sft_digest
 from core.training.data.encoded import EncodedData
 from core.training.failures import BadCheckpoint, BadStageOutput, PolicyNotSavedWell, TrainingFailure, TrainingStopped
 from core.training.measures.pair_report import untrained_pair
-from core.training.model.precision import faster_precision
+from core.training.model.precision import faster_precision, holds_merged_adapter, is_rounded_by_bf16
 from core.training.pipeline import TrainingResult
-from core.training.plan import ReusePlan, TrainingPlan
+from core.training.plan import Precision, ReusePlan, TrainingPlan
 from core.training.run_on_devices import RankLost, run_on_devices
 from worker.processes.trainer.inputs import EncodedInputs, InputEncoder, StoppedWhileStaging, open_tokenizer
 from worker.processes.trainer.observer import LinkObserver, finite
@@ -56,6 +56,14 @@ from worker.processes.trainer.supervisor_link import SupervisorLink
 _SLOW_PRECISION_MESSAGE = (
     "This worker's processor has no instructions for bf16, so training takes many times longer than in fp32. "
     'Set "precision" to "auto" or "fp32".'
+)
+_EXACT_MESSAGE = (
+    "The base model is a policy that LoRA tuned; bf16 would round away a part of its update, so this job computes in "
+    'fp32, which is slower on this device. Set "precision" to "bf16" to have the speed at that price.'
+)
+_ROUNDED_MESSAGE = "The base model's weights are finer than bf16 and are rounded to it for this job."
+_UPDATE_LOST_MESSAGE = (
+    ' It is a policy that LoRA tuned, a part of whose update is lost by that. Set "precision" to "fp32" or "auto".'
 )
 _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _RECURRING = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError)
@@ -98,24 +106,27 @@ def train(link: SupervisorLink, work_dir: Path) -> None:
     tokenizer = open_tokenizer(assignment, spec)
     encoder = InputEncoder(link=link, assignment=assignment, work_dir=work_dir, tokenizer=tokenizer, spec=spec)
     inputs = encoder.encode()
+    base_model_dir = Path(assignment.base_model_dir)
     fast_precision = faster_precision(assignment.device)
+    is_exact = spec.precision == "auto" and holds_merged_adapter(base_model_dir)
     spec = resolve_staged(
         spec,
         num_sft_rows=_count_sft_rows(inputs),
         num_train_pairs=inputs.train.num_rows,
         device=assignment.device,
-        fast_precision=fast_precision,
+        fast_precision="fp32" if is_exact else fast_precision,
     )
     link.send(Resolved(spec=stored_form(spec)))
-    if spec.precision != fast_precision and fast_precision == "fp32" and assignment.resume_from is None:
-        link.send(TrainerEvent(level="warning", kind=SLOW_PRECISION, message=_SLOW_PRECISION_MESSAGE))
+    if assignment.resume_from is None:
+        for event in _precision_events(spec, base_model_dir, fast_precision, is_exact=is_exact):
+            link.send(event)
     link.send(StageChanged(stage="staging", status="finished"))
     engine_dir = work_dir / "engine"
     engine_dir.mkdir(exist_ok=True)
     plan = make_plan(assignment, spec, inputs, tokenizer, engine_dir)
     if spec.reuse and plan.resume_from is None:  # a checkpoint already holds what it needs
         plan = replace(plan, reuse=_find_reusable(link, plan))
-    folder = PolicyFolder(Path(assignment.base_model_dir), spec.base_model, tokenizer)
+    folder = PolicyFolder(base_model_dir, spec.base_model, tokenizer)
     observer = LinkObserver(
         link,
         spec.sample_prompts,
@@ -127,6 +138,20 @@ def train(link: SupervisorLink, work_dir: Path) -> None:
     folder.complete(result.policy_dir)
     _complete_artifact(result, encoder.too_long)
     link.send(Done(directory=str(result.policy_dir), evaluation=finite(result.evaluation)))
+
+
+def _precision_events(
+    spec: JobSpec, base_model_dir: Path, fast_precision: Precision, *, is_exact: bool
+) -> Iterator[TrainerEvent]:
+    """What the job's precision costs, in time or in the base model's weights."""
+    if spec.precision == "bf16" and fast_precision == "fp32":
+        yield TrainerEvent(level="warning", kind=SLOW_PRECISION, message=_SLOW_PRECISION_MESSAGE)
+    if is_exact and fast_precision == "bf16":
+        yield TrainerEvent(level="info", kind=COMPUTES_IN_FP32, message=_EXACT_MESSAGE)
+    if spec.precision == "bf16" and is_rounded_by_bf16(base_model_dir):
+        is_tuned = holds_merged_adapter(base_model_dir)
+        message = _ROUNDED_MESSAGE + (_UPDATE_LOST_MESSAGE if is_tuned else "")
+        yield TrainerEvent(level="warning" if is_tuned else "info", kind=BASE_ROUNDED, message=message)
 
 
 def _count_sft_rows(inputs: EncodedInputs) -> int:
