@@ -118,7 +118,7 @@ def train(link: SupervisorLink, work_dir: Path) -> None:
     )
     link.send(Resolved(spec=stored_form(spec)))
     if assignment.resume_from is None:
-        for event in _precision_events(spec, base_model_dir, fast_precision, is_exact=is_exact):
+        for event in precision_events(spec, base_model_dir, fast_precision, is_exact=is_exact):
             link.send(event)
     link.send(StageChanged(stage="staging", status="finished"))
     engine_dir = work_dir / "engine"
@@ -140,7 +140,7 @@ def train(link: SupervisorLink, work_dir: Path) -> None:
     link.send(Done(directory=str(result.policy_dir), evaluation=finite(result.evaluation)))
 
 
-def _precision_events(
+def precision_events(
     spec: JobSpec, base_model_dir: Path, fast_precision: Precision, *, is_exact: bool
 ) -> Iterator[TrainerEvent]:
     """What the job's precision costs, in time or in the base model's weights."""
