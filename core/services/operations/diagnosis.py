@@ -85,11 +85,8 @@ def _database(backend: Backend) -> Answer:
     if not is_current(backend.database.engine):
         return "failed", "the schema is not of this version; run `preftune migrate`"
     if lost := _lost_timeouts(backend):
-        role = f"ALTER ROLE <user> SET {next(iter(lost))} = {POSTGRESQL_TIMEOUTS[next(iter(lost))]}"
-        return (
-            "warning",
-            f"a pooler drops {', '.join(lost)}: nothing bounds a hung statement; run `{role}` and the like",
-        )
+        wanted = "; ".join(f"ALTER ROLE <user> SET {name} = {POSTGRESQL_TIMEOUTS[name]}" for name in lost)
+        return "warning", f"{', '.join(lost)} not in force, as a pooler drops them; run `{wanted}`"
     kind = "PostgreSQL" if backend.database.is_postgresql else "SQLite"
     return "ok", f"{kind}, schema of this version"
 
