@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from core.training.data.order import partners
 from core.training.data.packing import SIDES, pack_pairs, pack_responses, split_micro_batches
 from core.training.failures import BadBaseModel, BadData
-from core.training.model import adapters
+from core.training.model import adapters, merging
 from core.training.model.capabilities import capabilities_of
 from core.training.model.generation import generate
 from core.training.model.loading import UnsupportedModel, load_causal_lm, prepare_model, save_policy
@@ -175,7 +175,7 @@ def test_adapters_train_and_merge(architecture: str, options: dict[str, object],
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in parameters)
     assert not any("router" in name for name, _ in adapters.adapters(model))
     plain = make(architecture, factor=2.0, **options)
-    plain.load_state_dict(adapters.merged_state_dict(model))
+    plain.load_state_dict(merging.merged_state_dict(model)[0])
     with torch.no_grad():
         merged = pair_logps(prepare_model(plain), batch).chosen.sums
     torch.testing.assert_close(adapted.detach(), merged, atol=1e-3, rtol=0)

@@ -31,6 +31,7 @@ def full_plan() -> TrainingPlan:
         beta=0.3,
         variant_options={"normalize": "mean", "weight": 0.5},
         lora=LoraPlan(rank=8, target_modules=("q_proj", "v_proj")),
+        artifact_dtype="bfloat16",
         precision="fp32",
         device="cuda:0",
         num_threads=4,
