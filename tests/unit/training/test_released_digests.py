@@ -7,8 +7,6 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-import torch
-import transformers
 from tiny_runs import write_data
 
 from core.domain.released_fields import RELEASED_FIELDS
@@ -46,8 +44,9 @@ class LaterPlan(TrainingPlan):
 
 @pytest.fixture(autouse=True)
 def same_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "__version__", "T")
-    monkeypatch.setattr(transformers, "__version__", "F")
+    # By name: importing peft puts another module object in transformers' place.
+    monkeypatch.setattr("core.training.checkpoints.digests.torch.__version__", "T")
+    monkeypatch.setattr("core.training.checkpoints.digests.transformers.__version__", "F")
 
 
 @pytest.fixture
