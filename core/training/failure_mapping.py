@@ -1,4 +1,4 @@
-"""Foreign exceptions as the engine's failures: the one place that knows what a lack of memory or disk looks like."""
+"""Mapping of foreign exceptions to the engine's failures, such as lack of memory or of disk space."""
 
 import re
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _OUT_OF_SPACE = ("No space left on device", "Disk quota exceeded")
 
 @contextmanager
 def failures_named(device: torch.device) -> Iterator[None]:
-    """Lets `TrainingFailure` and `TrainingStopped` through, and turns what it knows into them."""
+    """Translate known exceptions into `TrainingFailure`; lets it and `TrainingStopped` through."""
     try:
         yield
     except (BrokenEncodedData, NothingToScore) as error:

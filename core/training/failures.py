@@ -1,4 +1,4 @@
-"""Why a run ended: typed failures, each with a code of the closed list and a sentence for people (no path in it)."""
+"""Reasons why a run ended: typed failures with a code of the closed list and a sentence for users (without paths)."""
 
 from typing import ClassVar
 
@@ -7,7 +7,7 @@ from core.domain.failure_codes import FailureCode
 
 
 class TrainingFailure(DomainError):
-    """A run that cannot go on. `detail` is shown to users; `failure_code` goes into the job."""
+    """Base of failures that end a run. `detail` is shown to users; `failure_code` is stored in the job."""
 
     title = "The run cannot go on"
     failure_code: ClassVar[FailureCode] = FailureCode.INTERNAL
@@ -56,7 +56,7 @@ class DiskFull(TrainingFailure):
 
 
 class BadCheckpoint(TrainingFailure):
-    """A checkpoint that is damaged or of another run. The caller may try an older one."""
+    """Raised for a checkpoint that is damaged or of another run; the caller may try an older one."""
 
     code = "bad-checkpoint"
     title = "The checkpoint cannot be resumed from"
@@ -64,7 +64,7 @@ class BadCheckpoint(TrainingFailure):
 
 
 class BadStageOutput(TrainingFailure):
-    """A stage output given for reuse that is incomplete or of other inputs. Without it the stage is computed."""
+    """Raised for a reused stage output that is incomplete or of other inputs; the stage is then computed."""
 
     code = "bad-stage-output"
     title = "The earlier stage's output cannot be reused"
@@ -72,7 +72,7 @@ class BadStageOutput(TrainingFailure):
 
 
 class PolicyNotSavedWell(TrainingFailure):
-    """The folder that would be published is not the trained policy."""
+    """Raised when the folder that would be published does not hold the trained policy."""
 
     code = "policy-not-saved-well"
     title = "The saved policy is not the trained one"
@@ -80,7 +80,7 @@ class PolicyNotSavedWell(TrainingFailure):
 
 
 class TrainingStopped(Exception):
-    """Not a failure: the observer asked to stop, and the run stopped at a step boundary.
+    """Raised when the observer asked to stop and the run stopped at a step boundary; not a failure.
 
     With `has_checkpoint` a checkpoint of exactly that point was announced, or is the one the run was resumed from.
     """

@@ -22,7 +22,7 @@ def main(folder: Path, rank: int) -> int:
 
 
 def _end_with_leader() -> None:
-    """The leader holds the other end of our standard input."""
+    """End this process when the leader closes the other end of its standard input."""
     pipe = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - for as long as the process lives
     while pipe.read(1):
         continue

@@ -1,4 +1,4 @@
-"""The observer of one rank: the leader's tells and is asked; the others hear from the leader whether to stop."""
+"""The observer of one rank: the leader calls the real observer; the others learn from the leader whether to stop."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
@@ -20,10 +20,10 @@ _REQUESTS: tuple[StopRequest, ...] = get_args(StopRequest)
 
 
 class LockstepObserver:
-    """All ranks get the same answer at the same boundary, whenever the wish reached the leader."""
+    """Gives all ranks the same answer at the same boundary, whenever the request to stop reached the leader."""
 
     def __init__(self, ranks: Ranks, observer: Observer | None) -> None:
-        """`observer` is the leader's; None in the other ranks."""
+        """Wrap `observer`, which is the leader's and None in the other ranks."""
         self._ranks = ranks
         self._observer = observer
 

@@ -1,4 +1,4 @@
-"""What the engine tells its caller while it runs, and the one thing it asks: whether to stop.
+"""Interface through which the engine reports to its caller, and asks whether to stop.
 
 The engine calls these on its own thread between two steps. An implementation hands the message on and returns at
 once (all callbacks together may take 1 % of a step).
@@ -30,7 +30,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointRef:
-    """A complete checkpoint directory. From the moment it is announced the engine never touches it again."""
+    """A complete checkpoint directory; the engine never touches it again once it is announced."""
 
     directory: Path
     stage: Stage
@@ -41,7 +41,7 @@ class CheckpointRef:
 
 @dataclass(frozen=True, kw_only=True)
 class StageOutput:
-    """A finished stage's output directory. The engine goes on reading it; nobody may change or delete it."""
+    """A finished stage's output directory. The engine keeps reading it; nobody may change or delete it."""
 
     directory: Path
     stage: Stage
@@ -60,23 +60,23 @@ class Sample:
 
 
 class Observer(Protocol):
-    """Implemented by the trainer process; tests use a recording one."""
+    """Receiver of the engine's reports; implemented by the trainer process and by a recorder in tests."""
 
     def stage_started(self, stage: Stage, total_steps: int, first_step: int) -> None:
-        """`first_step` steps of `total_steps` were done by an earlier run."""
+        """Report the start of a stage, of which an earlier run did `first_step` of `total_steps` steps."""
 
     def stage_finished(self, stage: Stage) -> None: ...
 
     def stage_skipped(self, stage: Stage, reason: Literal["skipped", "reused"]) -> None:
-        """skipped: the plan has no such stage. reused: an earlier output was taken over."""
+        """Report a stage not run. skipped: the plan has none. reused: an earlier output was taken over."""
 
     def progress(self, stage: Stage, step: int, total_steps: int, tokens_per_second: float | None) -> None:
-        """Where a stage without metric points stands."""
+        """Report the progress of a stage that has no metric points."""
 
     def point(self, point: MetricPoint) -> None: ...
 
     def event(self, level: Level, kind: str, message: str, data: Mapping[str, JsonValue]) -> None:
-        """Something people should know."""
+        """Report an event that users should know."""
 
     def checkpoint(self, ref: CheckpointRef) -> None: ...
 
@@ -85,7 +85,7 @@ class Observer(Protocol):
     def samples(self, step: int, samples: Sequence[Sample]) -> None: ...
 
     def stop_requested(self) -> StopRequest:
-        """Asked at every step boundary, so it must be cheap."""
+        """Return the requested stop, if any. Asked at every step boundary, so it must be cheap."""
 
 
 __all__ = [

@@ -27,7 +27,7 @@ from core.training.steps.figures import Figures
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What a run leaves behind."""
+    """Results that a run leaves behind."""
 
     policy_dir: Path
     """For `AutoModelForCausalLM.from_pretrained`; with LoRA the merged weights. No tokenizer."""
@@ -48,7 +48,7 @@ class TrainingResult:
 
 
 def run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> TrainingResult:
-    """Runs a plan to its end, or from its checkpoint to its end: this rank's part, if there are several.
+    """Run this rank's part of a plan to its end, from its checkpoint if it has one.
 
     Raises:
         TrainingFailure: a typed reason, with a sentence for people.

@@ -1,4 +1,4 @@
-"""A run as plain values: everything the engine needs to know, and nothing it has to ask for.
+"""A run as plain values: all that the engine needs to know.
 
 Frozen dataclasses with a strict JSON form: a plan that was written down is read back equal; an unknown key, or a
 missing one without a default, is an error.
@@ -25,7 +25,7 @@ OptionValue = float | str
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStoppingPlan:
-    """End DPO when a validation metric has not improved for `patience` evaluations."""
+    """Rule that ends DPO when a validation metric has not improved for `patience` evaluations."""
 
     metric: Literal["loss", "rewards/accuracies", "rewards/margins"] = "loss"
     patience: int = 3
@@ -35,7 +35,7 @@ class EarlyStoppingPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class SftPlan:
-    """How one stage optimises. The last, smaller step of an epoch is kept."""
+    """Optimisation settings of one stage. The last, smaller step of an epoch is kept."""
 
     epochs: int
     learning_rate: float
@@ -58,7 +58,7 @@ class SftPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class DpoPlan(SftPlan):
-    """The preference stage."""
+    """Settings of the preference stage."""
 
     early_stopping: EarlyStoppingPlan | None = None
 
@@ -77,7 +77,7 @@ class LoraPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class ReusePlan:
-    """Outputs of finished stages to take over, as an equal earlier run announced them."""
+    """Outputs of finished stages to reuse, as an equal earlier run announced them."""
 
     sft_dir: str | None = None
     reference_dir: str | None = None
@@ -134,12 +134,12 @@ class TrainingPlan:
                 raise BadPlan(f"{name} must be {rule}.")
 
     def to_json(self) -> str:
-        """One JSON object, keys in a fixed order."""
+        """Serialise to one JSON object with keys in a fixed order."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "TrainingPlan":
-        """Raises BadPlan for anything but exactly the fields of a plan, with values of their types."""
+        """Parse a plan; raises BadPlan unless it has exactly the fields of a plan, with values of their types."""
         return from_values(cls, json.loads(text))
 
 
@@ -183,7 +183,7 @@ _T = TypeVar("_T", bound="DataclassInstance")
 
 
 def from_values(cls: type[_T], values: object, where: str = "plan") -> _T:
-    """A dataclass of this module from its JSON form.
+    """Build a dataclass of this module from its JSON form.
 
     Raises:
         BadPlan: unknown or missing keys, or a value of another type than the field's.

@@ -1,4 +1,4 @@
-"""The processes of one run, one per device: who they are, who computes what, and what they tell each other.
+"""The processes of one run, one per device: their work split and their collective operations.
 
 All ranks run the same code on the same plan in lockstep; each computes its share of the micro-batches. What is put
 together is moved bit for bit, and what is added up is added in the same order on every rank, so all of them take the
@@ -18,14 +18,14 @@ from core.training.data.packing import PackedBatch
 
 
 class Turn(NamedTuple):
-    """A micro-batch that a rank computes while the others compute theirs."""
+    """A micro-batch that this rank computes while the other ranks compute theirs."""
 
     batch: PackedBatch
     counts: bool
     """False: another rank's, computed only because every pass needs all ranks; nothing may come of it."""
 
     def backward(self, loss: Tensor) -> None:
-        """Adds the loss's gradient."""
+        """Accumulate the gradient of the loss."""
         (loss if self.counts else loss * 0.0).backward()  # type: ignore[no-untyped-call]
 
     def columns(self, found: Columns) -> Columns:
@@ -34,7 +34,7 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True)
 class Ranks:
-    """Alone, every method does the obvious without a word to anybody."""
+    """Collective operations of a run; with a single rank each does its work without communication."""
 
     rank: int = 0
     size: int = 1
@@ -44,7 +44,7 @@ class Ranks:
         return self.rank == 0
 
     def turns(self, batches: Sequence[PackedBatch]) -> list[Turn]:
-        """This rank's micro-batches: as many as every other rank has."""
+        """Yield this rank's micro-batches, as many as every other rank has."""
         starts = range(0, len(batches), self.size)
         mine = [start + self.rank for start in starts]
         return [Turn(batches[min(index, len(batches) - 1)], index < len(batches)) for index in mine]
@@ -52,7 +52,7 @@ class Ranks:
     def compute(
         self, batches: Sequence[PackedBatch], work: Callable[[PackedBatch], Tensor], size: Callable[[PackedBatch], int]
     ) -> list[Tensor]:
-        """`work` of every micro-batch, done by one rank each and known to all. Without gradients.
+        """Compute `work` of every micro-batch, each on one rank, and share the results. Without gradients.
 
         Args:
             work: gives float32 [size(batch)].
@@ -70,7 +70,7 @@ class Ranks:
         return parts
 
     def join_columns(self, parts: Sequence[Columns], order: Sequence[int]) -> Sequence[Columns]:
-        """Of all ranks, the rows in that order."""
+        """Gather the columns of all ranks, in the rows' order."""
         if self.size == 1:
             return parts
         whole = parts[0].values.new_zeros(len(parts[0].values), len(order))
@@ -80,19 +80,19 @@ class Ranks:
         return [Columns(tuple(order), self.merge(whole))]
 
     def merge(self, tensor: Tensor) -> Tensor:
-        """Puts together, in place, what is 0 on all ranks but one; float32 bit for bit, be it -0, NaN or infinite."""
+        """Merge in place tensors that are 0 on all ranks but one; float32 bit for bit, be it -0, NaN or infinite."""
         if self.size > 1:
             dist.all_reduce(tensor.view(torch.int32) if tensor.dtype == torch.float32 else tensor)
         return tensor
 
     def add(self, tensor: Tensor) -> Tensor:
-        """The sum over all ranks, in place."""
+        """Sum over all ranks, in place."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def from_leader(self, number: int) -> int:
-        """The leader's number."""
+        """Broadcast the leader's number."""
         if self.size == 1:
             return number
         told = torch.tensor([number])
@@ -100,7 +100,7 @@ class Ranks:
         return int(told)
 
     def wait(self) -> None:
-        """For all ranks to come here."""
+        """Wait until all ranks arrive here."""
         self.add(torch.zeros(1))
 
 

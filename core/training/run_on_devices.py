@@ -1,4 +1,4 @@
-"""A run on the devices its plan names: one process for each, which find each other through a file and end together.
+"""A run on the devices its plan names: one process for each, connected through a file, ended together.
 
 This process leads and is rank 0; it starts the others (`python -m core.training.follower`) on the same plan. A follower
 dies when the leader does, at the end of its standard input; a follower that dies ends the leader's run.
@@ -35,14 +35,14 @@ _LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 
 
 class RankLost(TrainingFailure):
-    """The run can go on from its last checkpoint."""
+    """Raised when a rank's process ended; the run can continue from its last checkpoint."""
 
     code = "rank-lost"
     title = "A process of the run ended"
 
 
 def run_on_devices(plan: TrainingPlan, observer: Observer) -> TrainingResult:
-    """`pipeline.run` on `plan.num_devices` devices.
+    """Run `pipeline.run` on `plan.num_devices` devices.
 
     Raises:
         RankLost: another rank's process ended before its time.
@@ -65,7 +65,7 @@ def run_on_devices(plan: TrainingPlan, observer: Observer) -> TrainingResult:
 
 
 def follow(folder: Path, rank: int) -> None:
-    """The part of one other rank."""
+    """Run the part of a rank other than the leader."""
     plan = TrainingPlan.from_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
     ranks = Ranks(rank, plan.num_devices)
     plan = replace(plan, device=_device(plan.device, rank))
@@ -75,7 +75,7 @@ def follow(folder: Path, rank: int) -> None:
 
 @contextmanager
 def membership(folder: Path, ranks: Ranks, device: str) -> Iterator[None]:
-    """In the group of all ranks of one machine."""
+    """Join the process group of all ranks of one machine inside the context."""
     if sys.platform.startswith("linux"):
         for name, interface in _LOOPBACK.items():
             os.environ.setdefault(name, interface)
@@ -96,7 +96,7 @@ def membership(folder: Path, ranks: Ranks, device: str) -> Iterator[None]:
 
 @contextmanager
 def _followers(folder: Path, plan: TrainingPlan) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Ended on the way out, whatever happened."""
+    """Start the processes of the other ranks; all are ended on the way out."""
     command = [sys.executable, "-P", "-m", "core.training.follower", str(folder)]
     processes = [
         subprocess.Popen([*command, str(rank)], stdin=subprocess.PIPE, stdout=2) for rank in range(1, plan.num_devices)
@@ -117,7 +117,7 @@ def _followers(folder: Path, plan: TrainingPlan) -> Iterator[list[subprocess.Pop
 
 
 def _has_failed(process: subprocess.Popen[bytes]) -> bool:
-    """The word of a broken connection may come before that of the death behind it."""
+    """Whether the process failed, waiting briefly: a broken connection may be seen before the death behind it."""
     try:
         return process.wait(_NEWS_SECONDS) != 0
     except subprocess.TimeoutExpired:
@@ -125,7 +125,7 @@ def _has_failed(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _watch(process: subprocess.Popen[bytes]) -> None:
-    """gloo tells of a peer that is gone; NCCL may wait for it, so the group is ended after a while."""
+    """End the group some time after a rank fails: gloo reports a lost peer, NCCL may wait for it."""
     if process.wait() not in (0, -9) and dist.is_initialized():
         threading.Event().wait(_END_SECONDS)
         if dist.is_initialized():
@@ -133,6 +133,6 @@ def _watch(process: subprocess.Popen[bytes]) -> None:
 
 
 def _device(first: str, rank: int) -> str:
-    """`cuda:2` is that of rank 1 when the leader has `cuda:1`."""
+    """Return the device of a rank: `cuda:2` for rank 1 when the leader has `cuda:1`."""
     kind, _, number = first.partition(":")
     return first if kind == "cpu" else f"{kind}:{int(number or 0) + rank}"

@@ -27,7 +27,7 @@ ENGINE_VERSION = 2
 
 
 def versions(plan: TrainingPlan) -> dict[str, str]:
-    """What besides the plan decides the last bits."""
+    """Return the versions that, besides the plan, decide the last bits of a run."""
     return {
         "engine": str(ENGINE_VERSION),
         "torch": torch.__version__,
@@ -37,14 +37,14 @@ def versions(plan: TrainingPlan) -> dict[str, str]:
 
 
 def sft_digest(plan: TrainingPlan) -> str | None:
-    """Of the SFT policy; None when the plan has no SFT."""
+    """Return the digest of the SFT policy, or None when the plan has no SFT."""
     if plan.sft is None:
         return None
     return _digest({"stage": "sft", **_start(plan), "sft": _values(plan.sft), **_sft_rows(plan)})
 
 
 def reference_digest(plan: TrainingPlan, micro_batch_tokens: int | None = None) -> str | None:
-    """Of the reference log-probabilities; None when the variant needs none.
+    """Return the digest of the reference log-probabilities, or None when the variant needs none.
 
     Batches are part of it: log-probabilities that were computed in DPO's own micro-batches make the rewards of the
     first step exactly 0.
@@ -65,7 +65,7 @@ def reference_digest(plan: TrainingPlan, micro_batch_tokens: int | None = None) 
 
 
 def run_digest(plan: TrainingPlan) -> str:
-    """Of the numbers of a whole run: a checkpoint belongs to plans with the same one, on any machine."""
+    """Return the digest of all that decides a run's numbers; a checkpoint belongs to plans with the same digest."""
     values = _values(plan)
     for name in ("base_model_dir", "work_dir", "resume_from", "reuse", "device", "num_devices", "num_threads"):
         del values[name]
@@ -88,7 +88,7 @@ def _start(plan: TrainingPlan) -> dict[str, object]:
 
 
 def _values(plan: "DataclassInstance") -> dict[str, Any]:
-    """The dataclass as plain values, those inside it too; later fields at their default are left out."""
+    """Return the dataclass as plain values, nested ones included; later fields at their default are left out."""
     fields = ((item.name, _plain(getattr(plan, item.name)), _default(item)) for item in dataclasses.fields(plan))
     return stored_fields(type(plan).__name__, fields)
 

@@ -1,4 +1,4 @@
-"""Checkpoints: all a run needs to go on as if it had never stopped, beside its base model and data.
+"""Checkpoint files: all that a run needs to continue exactly, besides its base model and data.
 
     state.json              stage, step, cursor, digest of the run, versions, the loop's facts
     policy.safetensors      float32 master weights of what is trained; the compute weights are their roundings
@@ -61,7 +61,7 @@ class Checkpoint:
 
 
 def write_checkpoint(parent: Path, checkpoint: Checkpoint) -> Path:
-    """A new directory under `parent`.
+    """Write a checkpoint into a new directory under `parent` and return that directory.
 
     Raises:
         OSError: ENOSPC and the like; nothing is left behind.
@@ -89,7 +89,7 @@ def write_checkpoint(parent: Path, checkpoint: Checkpoint) -> Path:
 
 
 def read_checkpoint(directory: Path, run_digest: str) -> Checkpoint:
-    """A checkpoint of the run with that digest.
+    """Read the checkpoint of the run with that digest.
 
     Raises:
         BadCheckpoint: damaged, of another layout version, or of another run.
@@ -117,7 +117,7 @@ def read_checkpoint(directory: Path, run_digest: str) -> Checkpoint:
 
 
 def copy_exactly(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor], what: str) -> None:
-    """Saved tensors into the run's own, in place.
+    """Copy saved tensors into the run's own, in place.
 
     Raises:
         BadCheckpoint: a missing or unexpected name, another shape or type. Nothing is copied then.

@@ -33,11 +33,11 @@ _ALIGNMENT = 8
 
 
 class UnreadableTensors(Exception):
-    """A file that is missing, cut short or not safetensors."""
+    """Raised for a file that is missing, cut short or not safetensors."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """A safetensors file; `complete_directory` flushes it. Names in the order given: equal tensors, equal bytes.
+    """Write a safetensors file in the order given, so that equal tensors give equal bytes; it is not flushed here.
 
     Raises:
         OSError: ENOSPC and the like, as the operating system says it.
@@ -65,7 +65,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, on the CPU.
+    """Read all tensors of a safetensors file into CPU memory.
 
     Raises:
         UnreadableTensors: missing, cut short or not safetensors.
@@ -79,7 +79,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 @contextmanager
 def complete_directory(directory: Path) -> Iterator[Path]:
-    """Yields a hidden directory beside `directory`; renamed to it once everything in it is on the disk.
+    """Yield a hidden directory that is renamed to `directory` once everything in it is on the disk.
 
     Left by an exception, nothing remains.
     """
@@ -99,7 +99,7 @@ def complete_directory(directory: Path) -> Iterator[Path]:
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """The files of a directory in a new one, without a second copy where the file system can."""
+    """Recreate a directory's files in a new one, by hard links where the file system allows it."""
     target.mkdir()
     for path in sorted(source.iterdir()):
         if path.is_dir():

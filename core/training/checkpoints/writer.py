@@ -1,4 +1,4 @@
-"""Writing a run's checkpoints and announcing them."""
+"""Writing of a run's checkpoints, and their announcement to the observer."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from core.training.ranks import ALONE, Ranks
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What a stage has to say of itself for a checkpoint. Tensors are the run's own: written before the next step."""
+    """State that a stage adds to a checkpoint. Its tensors are the run's own: written before the next step."""
 
     stage: Stage
     step: int
@@ -33,7 +33,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class CheckpointWriter:
-    """Whose checkpoints they are and where they go."""
+    """Writes the checkpoints of one run into its directory."""
 
     directory: Path
     run_digest: str
@@ -42,7 +42,7 @@ class CheckpointWriter:
     ranks: Ranks = ALONE
 
     def write(self, snapshot: Snapshot) -> None:
-        """Writes and announces a checkpoint; of several ranks only the leader does.
+        """Write and announce a checkpoint; of several ranks only the leader does.
 
         Raises:
             OSError: ENOSPC and the like; nothing is left behind.
@@ -70,7 +70,7 @@ class CheckpointWriter:
         )
 
     def try_to_write(self, snapshot: Snapshot) -> None:
-        """As `write`, but a full disk only costs this checkpoint: training is worth more than one more of them."""
+        """Write a checkpoint, or skip it with a warning when the disk is full, so that training continues."""
         try:
             self.write(snapshot)
         except OSError as error:
@@ -79,7 +79,7 @@ class CheckpointWriter:
             self._tell_of_full_disk("the checkpoint", snapshot.step)
 
     def _save_policy(self, snapshot: Snapshot, directory: Path) -> Path | None:
-        """Where it was saved; the state to resume from is worth more, so a failure costs only these weights."""
+        """Save the policy and return its directory; a failure only loses these weights, not the checkpoint."""
         if snapshot.save_policy is None:
             return None
         try:

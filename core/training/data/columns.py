@@ -43,7 +43,7 @@ class Rewards:
 
 
 def to_host(parts: Sequence[Columns], order: Sequence[int], *extra: Tensor) -> HostColumns:
-    """One transfer for everything.
+    """Copy all columns to the host in one transfer.
 
     Args:
         order: the rows of all parts together, as the result shall have them.

@@ -24,7 +24,7 @@ class BrokenEncodedData(InvalidRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedRow:
-    """One row as views into the mapped files; lengths in tokens."""
+    """One tokenised row as views into the mapped files; lengths in tokens."""
 
     line: int
     """Line of the source file, from 1."""
@@ -84,11 +84,11 @@ class EncodedData:
         return cls(meta, tokens, scored, rows)
 
     def select(self, indices: Int64Array) -> "EncodedData":
-        """Some of the rows, in the given order."""
+        """Return a view of some of the rows, in the given order."""
         return EncodedData(self._meta, self._tokens, self._scored, self._rows[indices])
 
     def with_partners(self, partners: Int64Array) -> "EncodedData":
-        """The same rows, each with the first response of another row in the place of a second one of its own.
+        """Return the same rows, each with the first response of another row as its second response.
 
         Args:
             partners: [N] whose response.
@@ -104,38 +104,38 @@ class EncodedData:
 
     @property
     def largest_token(self) -> int:
-        """The largest token id; reads the whole file once."""
+        """Return the largest token id; reads the whole file once."""
         return int(self._tokens.max()) if len(self._tokens) else 0
 
     @property
     def lines(self) -> Int64Array:
-        """[N] source lines."""
+        """Line numbers in the source file, [N]."""
         return self._rows[:, _COLUMN["line"]]
 
     @property
     def labels(self) -> Int64Array:
-        """[N] 1 for a desirable unpaired response."""
+        """Labels of unpaired rows, [N]: 1 for a desirable response."""
         return self._rows[:, _COLUMN["label"]]
 
     @property
     def prompt_lengths(self) -> Int64Array:
-        """[N] tokens."""
+        """Tokens of each prompt, [N]."""
         return self._span("prompt_start", "first_start")
 
     @property
     def first_lengths(self) -> Int64Array:
-        """[N] tokens of the chosen (or only) response."""
+        """Tokens of each chosen (or only) response, [N]."""
         return self._span("first_start", "second_start")
 
     @property
     def second_lengths(self) -> Int64Array:
-        """[N] tokens of the rejected (or the partner's) response, 0 where there is none."""
+        """Tokens of each rejected (or partner's) response, [N]; 0 where there is none."""
         if self._partners is not None:
             return self.first_lengths[self._partners]
         return self._span("second_start", "end")
 
     def lengths_of(self, indices: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]:
-        """Tokens of prompt, first and second (or the partner's) response of these rows; reads no other row."""
+        """Return the tokens of prompt, first and second response of these rows; reads no other row."""
         cells = self._rows[indices]
         starts = (_COLUMN[name] for name in ("prompt_start", "first_start", "second_start", "end"))
         prompt, first, second, end = (cells[:, column] for column in starts)
@@ -145,7 +145,7 @@ class EncodedData:
         return first - prompt, second - first, end - second
 
     def row(self, index: int) -> EncodedRow:
-        """Raises IndexError for an index out of [0, N)."""
+        """Return one row; raises IndexError for an index out of [0, N)."""
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         line, prompt, first, second, end, label = (int(cell) for cell in self._rows[index])
@@ -167,7 +167,7 @@ class EncodedData:
 
 
 def _map(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Raises ValueError when the file is not exactly as long as `shape` says."""
+    """Map a file as an array; raises ValueError when it is not exactly as long as `shape` says."""
     expected = int(np.prod(shape)) * dtype.itemsize
     if path.stat().st_size != expected:
         raise ValueError(f"{path.name} is {path.stat().st_size} bytes, expected {expected}")

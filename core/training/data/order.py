@@ -1,4 +1,4 @@
-"""Which rows every optimizer step takes: a permutation per epoch from (seed, stage, epoch), and a cursor into it.
+"""Order of training rows: a permutation per epoch from (seed, stage, epoch), and a cursor into it.
 
 A resumed run continues at its cursor; nothing is skipped over batch by batch. Length plays no part in the order:
 micro-batches group rows of one step only, so the shuffle stays fair.
@@ -18,7 +18,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Cursor:
-    """Where the next step begins."""
+    """Position in the data order where the next step begins."""
 
     epoch: int = 0
     position: int = 0
@@ -26,7 +26,7 @@ class Cursor:
 
 
 def epoch_permutation(num_rows: int, seed: int, stage: Stage, epoch: int) -> Rows:
-    """[N] every row once.
+    """Return every row's index exactly once in the epoch's random order, [N].
 
     Ranks raw 64-bit draws instead of calling numpy's shuffle, whose order may change between versions.
     """
@@ -35,7 +35,7 @@ def epoch_permutation(num_rows: int, seed: int, stage: Stage, epoch: int) -> Row
 
 
 def partners(num_rows: int, seed: int) -> Rows:
-    """[N] for every row another one: all rows are one cycle, so each is the partner of exactly one.
+    """Return another row for every row, [N]; all rows form one cycle, so each is the partner of exactly one.
 
     A single row is its own partner.
     """
@@ -47,7 +47,7 @@ def partners(num_rows: int, seed: int) -> Rows:
 
 
 class DataOrder:
-    """The steps of one stage. The last step of an epoch takes what is left, be it less than `batch_size` rows."""
+    """The rows of each step of one stage; the last step of an epoch may have fewer than `batch_size` rows."""
 
     def __init__(self, num_rows: int, batch_size: int, epochs: int, *, seed: int, stage: Stage) -> None:
         self.num_rows = num_rows
@@ -58,7 +58,7 @@ class DataOrder:
         self._permutation: tuple[int, Rows] | None = None
 
     def seed_of(self, *purpose: str | int) -> int:
-        """A seed of this stage for another purpose than its order."""
+        """Derive a seed of this stage for a purpose other than its order."""
         return derive_seed(self._seed, self._stage.value, *purpose)
 
     @property
@@ -70,19 +70,19 @@ class DataOrder:
         return self.epochs * self.steps_per_epoch
 
     def rows_at(self, cursor: Cursor) -> list[int]:
-        """The rows of the step that begins at the cursor."""
+        """Return the rows of the step that begins at the cursor."""
         permutation = self._epoch(cursor.epoch)
         return [int(row) for row in permutation[cursor.position : cursor.position + self.batch_size]]
 
     def after(self, cursor: Cursor) -> Cursor:
-        """Where the step after that begins."""
+        """Return the cursor of the following step."""
         position = cursor.position + self.batch_size
         if position >= self.num_rows:
             return Cursor(epoch=cursor.epoch + 1)
         return Cursor(epoch=cursor.epoch, position=position)
 
     def epochs_done(self, cursor: Cursor) -> float:
-        """Epochs as the metric points count them: 1.5 is half way through the second."""
+        """Return the epochs done, as metric points count them: 1.5 is half way through the second."""
         return cursor.epoch + cursor.position / self.num_rows
 
     def _epoch(self, epoch: int) -> Rows:

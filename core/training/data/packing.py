@@ -73,12 +73,12 @@ class PackedBatch:
 
     @property
     def num_tokens(self) -> int:
-        """T: tokens the model computes."""
+        """T, the number of tokens that the model computes."""
         return self.layout.num_tokens
 
     @property
     def num_scored(self) -> int:
-        """S"""
+        """S, the number of scored tokens."""
         return sum(self.scored_counts)
 
 
@@ -89,7 +89,7 @@ def split_micro_batches(
     *,
     side: Side | None = None,
 ) -> list[list[int]]:
-    """Rows into as few micro-batches of at most `max_tokens` packed tokens as first-fit-decreasing finds.
+    """Split rows into as few micro-batches of at most `max_tokens` packed tokens as first-fit-decreasing finds.
 
     A row over the budget gets a micro-batch of its own. The same arguments give the same plan; every index occurs
     as often as it was given; within a micro-batch the order is that of `indices`.
@@ -117,7 +117,7 @@ def split_micro_batches(
 
 
 def spread(micro_batches: list[list[int]], num_ranks: int) -> list[list[int]]:
-    """As many micro-batches as all ranks can take in whole turns, if there are rows enough: the longest ones halved."""
+    """Split the largest micro-batches in half until the ranks can share them evenly, if there are rows enough."""
     found = list(micro_batches)
     while len(found) % num_ranks and (longest := max(found, key=len)) and len(longest) > 1:
         place = found.index(longest)
@@ -132,7 +132,7 @@ def pack_step(
     device: torch.device | str,
     num_ranks: int = 1,
 ) -> list[PackedBatch]:
-    """What the preference stage scores of some rows, cut into micro-batches.
+    """Pack the responses that the preference stage scores, cut into micro-batches.
 
     Pairs; of unpaired rows first their own responses, then those of their partners.
     """
@@ -147,7 +147,7 @@ def pack_step(
 
 
 def pack_pairs(data: EncodedData, indices: Sequence[int], device: torch.device | str) -> PackedBatch:
-    """Preference rows as one packed row; the prompt stands once and both responses attend to it, where that pays.
+    """Pack preference rows into one row; where it saves tokens, a prompt is stored once for both responses.
 
     Raises:
         NothingToScore: a response without a scored token that has a predecessor.
@@ -170,7 +170,7 @@ def pack_pairs(data: EncodedData, indices: Sequence[int], device: torch.device |
 def pack_responses(
     data: EncodedData, indices: Sequence[int], device: torch.device | str, side: Side = "only"
 ) -> PackedBatch:
-    """One response of each row, with its prompt: for SFT, demonstrations and scoring.
+    """Pack one response of each row with its prompt: for SFT, demonstrations and scoring.
 
     Raises:
         NothingToScore: a response without a scored token that has a predecessor.
@@ -185,7 +185,7 @@ def pack_responses(
 
 
 def _is_shared(prompts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether prompts of these lengths stand once for both responses."""
+    """Whether prompts of these lengths are stored once for both responses."""
     return prompts >= MIN_PROMPT_TOKENS
 
 
@@ -201,20 +201,20 @@ class _Packer:
         self._scored: tuple[list[_Scored], list[_Scored]] = ([], [])
 
     def add(self, prompt: NDArray[np.int32], response: NDArray[np.int32]) -> int:
-        """A whole sequence as a segment; returns where it starts."""
+        """Append a whole sequence as a segment and return where it starts."""
         start = self._length
         self._push(np.concatenate((prompt, response)), 0)
         self._segments.append(Segment(start=start, end=self._length))
         return start
 
     def add_shared(self, prefix: tuple[int, int], response: NDArray[np.int32]) -> None:
-        """A response that attends to a prompt packed before."""
+        """Append a response that attends to a prompt packed before."""
         start = self._length
         self._push(response, prefix[1] - prefix[0])
         self._segments.append(Segment(start=start, end=self._length, prefix_start=prefix[0], prefix_end=prefix[1]))
 
     def score(self, side: int, index: int, scored: NDArray[np.uint8], prompt_length: int) -> None:
-        """Marks the scored tokens of the segment added last, which ends with a response.
+        """Mark the scored tokens of the segment added last, which ends with a response.
 
         The first token of a response after an empty prompt has no predecessor: no distribution predicts it, so it
         is not scored.
@@ -272,7 +272,7 @@ def _layout(segments: Sequence[Segment], device: torch.device | str) -> Attentio
 
 
 def _to_device(parts: Sequence[NDArray[np.integer]], device: torch.device | str) -> Tensor:
-    """int64 on the device; from pinned memory on CUDA, so that the copy does not make the host wait."""
+    """Copy to an int64 tensor on the device, from pinned memory on CUDA so that the host does not wait."""
     tensor = torch.from_numpy(np.concatenate(parts).astype(np.int64))
     if torch.device(device).type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""How many tokens run at once, and what happens when that was too many."""
+"""Token budget of a forward pass, and its reduction when the device runs out of memory."""
 
 import gc
 from collections.abc import Callable
@@ -16,14 +16,14 @@ _Result = TypeVar("_Result")
 
 @dataclass
 class TokenBudget:
-    """Packed tokens of one forward pass. Halved when the device is out of memory; the effective batch stays."""
+    """Packed tokens per forward pass; halved when the device is out of memory, while the effective batch stays."""
 
     tokens: int
     halvings: int = 0
 
     @classmethod
     def resumed(cls, planned: int, tokens: int) -> "TokenBudget":
-        """As it was at a checkpoint."""
+        """Return the budget as it was at a checkpoint."""
         budget = cls(planned)
         while budget.tokens > tokens:
             budget.tokens //= 2
@@ -31,7 +31,7 @@ class TokenBudget:
         return budget
 
     def run(self, compute: Callable[[], _Result], observer: Observer, stage: Stage) -> _Result:
-        """Calls `compute`, again with half the tokens when memory did not suffice.
+        """Call `compute`, and again with half the tokens whenever the device is out of memory.
 
         Raises:
             torch.OutOfMemoryError: after `MAX_HALVINGS`.

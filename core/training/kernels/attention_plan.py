@@ -1,4 +1,4 @@
-"""How attention over a packed row is cut into blocks of queries, each with just the keys that any of them sees.
+"""Division of attention over a packed row into blocks of queries, each with only the keys that any of them attends to.
 
 Legend: T packed tokens, N query heads, K key/value heads, G = N / K, D head size, n queries and m keys of a block, R
 and M the sums of K G n and K m over all blocks.
@@ -25,7 +25,7 @@ MOST_KEPT_KEYS = KEPT_SCORES // QUERY_ROWS
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """Tokens [start, end) of the packed row; they also see the tokens [prefix_start, prefix_end) before them."""
+    """Tokens [start, end) of the packed row, which also attend to the earlier tokens [prefix_start, prefix_end)."""
 
     start: int
     end: int
@@ -42,7 +42,7 @@ class Segment:
 
 
 class Block:
-    """Queries [start, end) of one segment, or of a segment and the one that shares its beginning, and their keys."""
+    """Queries [start, end) of one segment, or of a segment and the one that shares its prefix, with their keys."""
 
     def __init__(self, start: int, end: int, keys: Sequence[tuple[int, int]], segments: Sequence[Segment]) -> None:
         self.queries = slice(start, end)
@@ -54,11 +54,12 @@ class Block:
         self._bias: Tensor | None = None
 
     def keys(self, device: torch.device) -> Tensor:
-        """[m] places of the keys in the packed row."""
+        """Positions of the keys in the packed row, [m]."""
         return torch.cat([torch.arange(part.start, part.stop, device=device) for part in self.ranges])
 
     def bias(self, window: int | None, device: torch.device) -> Tensor:
-        """[n, c] float32 for the last c keys: 0 where a query sees a key, else -inf. All see the keys before those.
+        """Return the mask of the last c keys, [n, c] float32: 0 where a query attends to a key, else -inf.
+        All queries attend to the keys before those.
 
         Formed once for all layers, unless it is large.
         """
@@ -84,7 +85,7 @@ class Block:
 
 
 class BlockRows:
-    """Moves whole tensors into an order in which each block's rows stand together, and back.
+    """Gathers whole tensors into an order in which each block's rows are contiguous, and scatters them back.
 
     A block takes a dozen operations a layer. On its slices of a packed row, each of them would copy first, and these
     small copies cost a third of the time of attention.
@@ -109,27 +110,27 @@ class BlockRows:
         self._first_copies = num_copies.cumsum(0) - num_copies
 
     def gather_queries(self, tensor: Tensor) -> Tensor:
-        """[T, N, D] to [R, D]."""
+        """Gather query rows: [T, N, D] to [R, D]."""
         return tensor.reshape(-1, tensor.shape[-1]).index_select(0, self._queries)
 
     def gather_keys(self, tensor: Tensor) -> Tensor:
-        """[T, K, D] to [M, D]; a key that several blocks see comes several times."""
+        """Gather key rows: [T, K, D] to [M, D]; a key that several blocks use is repeated."""
         return tensor.reshape(-1, tensor.shape[-1]).index_select(0, self._keys)
 
     def split_queries(self, gathered: Tensor) -> list[Tensor]:
-        """[R, D] to views [K, G n, D], one a block."""
+        """Split gathered queries into one view per block: [R, D] to [K, G n, D] each."""
         return [part.view(self._num_groups, -1, part.shape[-1]) for part in torch.split(gathered, self._query_counts)]
 
     def split_keys(self, gathered: Tensor) -> list[Tensor]:
-        """[M, D] to views [K, m, D], one a block."""
+        """Split gathered keys into one view per block: [M, D] to [K, m, D] each."""
         return [part.view(self._num_groups, -1, part.shape[-1]) for part in torch.split(gathered, self._key_counts)]
 
     def return_queries(self, gathered: Tensor) -> Tensor:
-        """[R, D] to [T, N, D]."""
+        """Scatter query rows back: [R, D] to [T, N, D]."""
         return gathered.index_select(0, self._places).view(-1, self._num_heads, gathered.shape[-1])
 
     def add_up_keys(self, gathered: Tensor) -> Tensor:
-        """[M, D] to [T, K, D]: the sums over a key's copies, of which only the result is rounded."""
+        """Sum key rows over their copies: [M, D] to [T, K, D]; only the sum is rounded."""
         sums = functional.embedding_bag(self._copies, gathered, self._first_copies, mode="sum")
         return sums.view(-1, self._num_groups, gathered.shape[-1])
 
@@ -153,7 +154,7 @@ class BlockPlan:
             position += 1
 
     def rows(self, num_heads: int, num_groups: int, device: torch.device) -> BlockRows:
-        """Formed once for all layers."""
+        """Row order of the blocks, computed once for all layers."""
         heads = (num_heads, num_groups)
         if heads not in self._rows:
             self._rows[heads] = BlockRows(self.blocks, num_heads, num_groups, device)
@@ -166,7 +167,7 @@ def _is_joined(segment: Segment, following: Segment) -> bool:
 
 
 def _cut(segment: Segment, window: int | None) -> list[Block]:
-    """Blocks of nearly equal size; keys that the window hides from all of a block's queries are left out."""
+    """Cut a segment into blocks of nearly equal size, without keys that the window hides from all their queries."""
     count = -(-segment.length // QUERY_ROWS)
     bounds = [segment.start + segment.length * i // count for i in range(count + 1)]
     blocks = []

@@ -23,7 +23,7 @@ from core.training.kernels.attention_plan import Block, BlockPlan, BlockRows
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreOptions:
-    """How scores are formed from query and key."""
+    """Options that decide how scores are computed from query and key."""
 
     scaling: float | None = None
     """None: D ** -0.5."""
@@ -34,7 +34,7 @@ class ScoreOptions:
 
 
 def block_attention(query: Tensor, key: Tensor, value: Tensor, plan: BlockPlan, options: ScoreOptions) -> Tensor:
-    """[T, N, D] and [T, K, D] twice (the values may have a size of their own) to [T, N, D], differentiable."""
+    """Attention of queries [T, N, D] over keys and values [T, K, D] (values may differ in size), differentiable."""
     output: Tensor = _BlockAttention.apply(query, key, value, plan, options)  # type: ignore[no-untyped-call]
     return output
 
@@ -91,7 +91,7 @@ class _BlockAttention(torch.autograd.Function):
 
 
 def _with_shares(grad_output: Tensor, output: Tensor, value: Tensor, rows: BlockRows) -> tuple[Tensor, Tensor]:
-    """Gradients [R, D + 2] and values [M, D + 2], whose products are dp - sum over keys of p * dp: the softmax's slope.
+    """Return gradients [R, D + 2] and values [M, D + 2] whose products are dp - sum over keys of p * dp.
 
     The sum equals that of gradient times output over D. It is taken off inside the product, before its result is
     rounded to the model's dtype: as two columns, the sum rounded to that dtype, and what the rounding took.
@@ -106,7 +106,7 @@ def _with_shares(grad_output: Tensor, output: Tensor, value: Tensor, rows: Block
 
 
 class _Scores:
-    """Scores of one layer, a block at a time, at least in float32."""
+    """Attention scores of one layer, computed a block at a time, at least in float32."""
 
     def __init__(self, query: Tensor, key: Tensor, rows: BlockRows, options: ScoreOptions) -> None:
         self.dtype = torch.promote_types(query.dtype, torch.float32)
@@ -116,11 +116,11 @@ class _Scores:
         self._operands: tuple[list[Tensor], list[Tensor]] | None = None
 
     def keeps(self, block: Block) -> bool:
-        """Whether the forward pass leaves the block's probabilities to the backward pass."""
+        """Whether the forward pass keeps the block's probabilities for the backward pass."""
         return block.is_small and self._options.softcap is None
 
     def probabilities(self, index: int, block: Block) -> Tensor:
-        """[K, G n, m]"""
+        """Return the block's attention probabilities, [K, G n, m]."""
         scores = self._scores(index)
         if self._options.softcap is not None:
             scores = torch.tanh(scores / self._options.softcap) * self._options.softcap
@@ -130,7 +130,7 @@ class _Scores:
         return torch.softmax(scores, dim=-1)
 
     def cap_slopes(self, index: int, block: Block) -> Tensor | None:
-        """[K, G n, m] derivative of the soft cap: 1 - tanh²; None without one."""
+        """Return the derivative of the soft cap, 1 - tanh², [K, G n, m]; None without a cap."""
         softcap = self._options.softcap
         return None if softcap is None else 1 - torch.tanh(self._scores(index) / softcap).square()
 

@@ -26,7 +26,7 @@ KEPT_BYTES = 3 * 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class HeadWeights:
-    """What turns the last hidden state into logits: softcap(scale * (h @ weight.T + bias))."""
+    """Parameters that turn the last hidden state h into logits: softcap(scale * (h @ weight.T + bias))."""
 
     weight: Tensor
     """[V, H]"""
@@ -40,7 +40,7 @@ class HeadWeights:
 def linear_logps(
     hidden: Tensor, targets: Tensor, head: HeadWeights, *, needs_collisions: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """log p(target) under the head, and on request log(sum over the vocabulary of p²).
+    """Compute log p(target) under the head, and on request log(sum over the vocabulary of p²).
 
     Args:
         hidden: [S, H] in the model's dtype.
@@ -122,7 +122,7 @@ class _LinearLogps(torch.autograd.Function):
 
 
 class _Tiles:
-    """Logits a tile of rows at a time; on a CPU, their softmax a few rows of it at a time."""
+    """Logits computed a tile of rows at a time; on a CPU, their softmax a few rows of it at a time."""
 
     def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, plan: _Plan) -> None:
         self._hidden, self._weight, self._bias, self._targets, self._plan = hidden, weight, bias, targets, plan
@@ -137,7 +137,7 @@ class _Tiles:
         return _slices(self._hidden.shape[0], self._tile_rows)
 
     def compute(self, rows: slice, out: Tensor | None) -> Tensor:
-        """Fills `logps[rows]`, and returns D of these rows, [rows, V] in the model's dtype: in `out` if given.
+        """Fill `logps[rows]` and return D of these rows, [rows, V] in the model's dtype: in `out` if given.
 
         Without a need for gradients, what it returns means nothing.
         """
@@ -156,7 +156,7 @@ class _Tiles:
         return out
 
     def _finish(self, rows: slice, logits: Tensor) -> Tensor:
-        """[rows, V] float32 logits to D; fills `logps[rows]`."""
+        """Turn float32 logits [rows, V] into D and fill `logps[rows]`."""
         top, top_index = logits.max(dim=-1, keepdim=True)
         targets = self._targets[rows, None]
         target_logits = logits.gather(1, targets)
@@ -177,7 +177,7 @@ class _Tiles:
         return probabilities
 
     def _logits(self, products: Tensor) -> Tensor:
-        """[rows, V] float32."""
+        """Return the logits of the rows, [rows, V] float32."""
         logits = products.float()
         if self._bias is not None:
             logits = logits + self._bias

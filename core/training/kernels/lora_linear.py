@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 
 class LoraLinear(nn.Module):
-    """A frozen `nn.Linear` or `Conv1D` with an adapter; takes its place in the model under the same name."""
+    """A frozen `nn.Linear` or `Conv1D` with an adapter; it replaces the layer under the same name."""
 
     def __init__(self, base: nn.Linear | Conv1D, *, rank: int, scaling: float, dropout: float) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class LoraLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The frozen weight: some models read a layer's type from it."""
+        """The frozen weight, for models that read a layer's type from it."""
         weight: Tensor = self.base.weight
         return weight
 
@@ -48,7 +48,7 @@ class LoraLinear(nn.Module):
 
     @property
     def bias(self) -> Tensor | None:
-        """The frozen bias, as models that ask a linear layer for it read it."""
+        """The frozen bias, for models that read it from a linear layer."""
         bias: Tensor | None = self.base.bias
         return bias
 
@@ -72,7 +72,7 @@ class LoraLinear(nn.Module):
         return self._group.output(self, x)
 
     def delta(self) -> Tensor:
-        """float32 update of the weight, in the weight's own orientation; formed on the host: equal bits everywhere."""
+        """Return the float32 update of the weight in its orientation, computed on the host: equal bits everywhere."""
         delta = self.scaling * (self.lora_B.detach().cpu().float() @ self.lora_A.detach().cpu().float())
         return delta.t() if self.is_transposed else delta
 
@@ -87,7 +87,7 @@ class LoraGroup:
         self._waiting: dict[LoraLinear, Tensor] = {}
 
     def output(self, layer: LoraLinear, x: Tensor) -> Tensor:
-        """The layer's output; those of the others wait until they are asked for with the same tensor object."""
+        """Return the layer's output; those of the others are kept until requested with the same tensor object."""
         if x is self._input and x._version == self._version and layer in self._waiting:
             output = self._waiting.pop(layer)
         else:
@@ -108,13 +108,13 @@ class LoraGroup:
 
 
 class _LoraFunction(torch.autograd.Function):
-    """All outputs of a group; gradients for x, the A and the B matrices only."""
+    """Computes all outputs of a group; gradients for x, the A and the B matrices only."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, scaling: float, frozen: Sequence[tuple[Tensor, Tensor | None]], *adapter: Tensor
     ) -> tuple[Tensor, ...]:
-        """x [..., I], per layer weight [O, I] and bias [O], then n A and n B matrices; n outputs [..., O]."""
+        """Take x [..., I], n weights [O, I] and biases [O], n A and n B matrices; return n outputs [..., O]."""
         num_layers = len(frozen)
         downs, ups = adapter[:num_layers], adapter[num_layers:]
         rows = x.reshape(-1, x.shape[-1])

@@ -1,4 +1,4 @@
-"""Attention over packed rows: which token sees which, and the function models call for it.
+"""Attention over packed rows: which token attends to which, and the attention function that models call.
 
 A micro-batch is one long row of T tokens without padding, cut into segments. A token sees the tokens before it in its
 own segment, itself, and the segment's prefix: the prompt, where a rejected response shares the chosen one's.

@@ -32,7 +32,7 @@ class LeanRMSNorm(nn.Module):
 
 @torch.no_grad()
 def replace_norms(model: PreTrainedModel) -> int:
-    """Puts `LeanRMSNorm` where a module proves to compute the same to the bit; returns how many.
+    """Put `LeanRMSNorm` where a module provably computes the same bits; return how many were replaced.
 
     On a CPU only: other devices have fused kernels.
     """
@@ -63,7 +63,9 @@ def _lean(norm: nn.Module) -> LeanRMSNorm | None:
 
 
 def _agree(norm: nn.Module, lean: LeanRMSNorm) -> bool:
-    """On random rows of three sizes and a random weight; one of the sizes is small enough for epsilon to count."""
+    """Whether both compute the same bits on random rows of three sizes and a random weight.
+    One of the sizes is small enough for epsilon to count.
+    """
     generator = torch.Generator().manual_seed(0)
     weight = lean.weight
     rows = torch.randn(3, 4, len(weight), generator=generator) * torch.tensor([1e-3, 1.0, 30.0])[:, None, None]
@@ -75,7 +77,7 @@ def _agree(norm: nn.Module, lean: LeanRMSNorm) -> bool:
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        """[..., H]"""
+        """Normalise hidden states [..., H]; the result has the same shape."""
         wide = x.float()
         scales = wide.pow(2).mean(-1, keepdim=True).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, scales, weight)
@@ -84,7 +86,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        """dx = s (w dy - n mean(w dy n)) and dw = sum over tokens of n dy, where n = s x; in float32."""
+        """Return dx = s (w dy - n mean(w dy n)) and dw = sum over tokens of n dy, where n = s x; in float32."""
         x, scales, weight = ctx.saved_tensors
         size = x.shape[-1]
         scales, grads = scales.view(-1, 1), grad_output.reshape(-1, size)

@@ -33,7 +33,7 @@ class _Segment(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class VarlenPlan:
-    """What the kernel needs to know of a layout, on the device."""
+    """Arguments of the kernel for one layout, on the device."""
 
     key_places: Tensor | None
     """[G] int64 packed places of the keys, segment by segment; None where that is 0..T-1."""
@@ -46,7 +46,7 @@ class VarlenPlan:
 
 
 def plan_varlen(segments: Sequence[_Segment], device: torch.device | str) -> VarlenPlan:
-    """The kernel's arguments for segments in order and without gaps."""
+    """Compute the kernel's arguments for segments in order and without gaps."""
     query_lengths = [segment.end - segment.start for segment in segments]
     key_lengths = [s.prefix_end - s.prefix_start + s.end - s.start for s in segments]
     places = None
@@ -63,7 +63,7 @@ def plan_varlen(segments: Sequence[_Segment], device: torch.device | str) -> Var
 
 
 def can_use_varlen(query: Tensor, value: Tensor, softcap: float | None) -> bool:
-    """Whether the kernel computes this: [1, N, T, D] in 16 bits, heads of equal size, no soft cap."""
+    """Whether the kernel supports the inputs: [1, N, T, D] in 16 bits, heads of equal size, no soft cap."""
     head_size = query.shape[-1]
     return (
         query.is_cuda
@@ -78,7 +78,7 @@ def can_use_varlen(query: Tensor, value: Tensor, softcap: float | None) -> bool:
 def varlen_attention(
     query: Tensor, key: Tensor, value: Tensor, plan: VarlenPlan, scaling: float | None, sliding_window: int | None
 ) -> Tensor:
-    """[T, N, D] and [T, K, D] twice to [T, N, D], differentiable."""
+    """Compute attention of queries [T, N, D] over keys and values [T, K, D], differentiable."""
     if plan.key_places is not None:
         key, value = key.index_select(0, plan.key_places), value.index_select(0, plan.key_places)
     # The operator behind scaled_dot_product_attention: its public wrapper, torch.nn.attention.varlen, took other

@@ -18,24 +18,24 @@ _EXPONENT_CAP = 30.0
 
 
 def _tempered_expm1(exponent: Tensor) -> Tensor:
-    """exp(x) - 1, continued by its tangent above the cap."""
+    """Compute exp(x) - 1, continued linearly by its tangent above the cap."""
     # relu, not the difference to the clamped value: two gradients of e^30 would have to cancel there.
     excess = torch.relu(exponent - _EXPONENT_CAP)
     return torch.expm1(exponent.clamp(max=_EXPONENT_CAP)) + math.exp(_EXPONENT_CAP) * excess
 
 
 def forward_kl_slope(log_ratio: Tensor) -> Tensor:
-    """f(u) = -log u, shifted to be 0 at u = 1: 1 - 1/u."""
+    """Slope of the forward KL divergence, f(u) = -log u, shifted to be 0 at u = 1: 1 - 1/u."""
     return -_tempered_expm1(-log_ratio)
 
 
 def jensen_shannon_slope(log_ratio: Tensor) -> Tensor:
-    """log(2u / (1 + u))."""
+    """Slope of the Jensen-Shannon divergence: log(2u / (1 + u))."""
     return math.log(2) + logsigmoid(log_ratio)
 
 
 def alpha_slope(alpha: float) -> Divergence:
-    """(1 - u^-alpha) / alpha, alpha in (0, 1]: towards 0 log u (reverse KL, so DPO), at 1 forward KL."""
+    """Slope of the alpha divergence, (1 - u^-alpha) / alpha, alpha in (0, 1]: 1 is forward KL, near 0 DPO."""
 
     def slope(log_ratio: Tensor) -> Tensor:
         return -_tempered_expm1(-alpha * log_ratio) / alpha

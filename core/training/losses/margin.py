@@ -1,4 +1,4 @@
-"""Losses of the log-ratio margin: how much more than the reference the policy prefers the chosen response.
+"""Losses of the log-ratio margin: how much more the policy prefers the chosen response than the reference does.
 
 Legend: rho = log-ratio of a response; w chosen, l rejected; D = rho_w - rho_l; all [B]; ls = log sigmoid.
 Each function: policy and reference log-probabilities in, one loss per pair and detached rewards beta * rho out.
@@ -16,31 +16,31 @@ from core.training.losses.values import PairLogps, PairLosses
 
 
 def with_rewards(losses: Tensor, rewards: PairScores, beta: float) -> PairLosses:
-    """The losses, and implicit rewards of beta times what is given, detached."""
+    """Attach implicit rewards, beta times the given scores, detached."""
     return PairLosses(losses, beta * rewards.chosen.detach(), beta * rewards.rejected.detach())
 
 
 def smoothed_logistic(logits: Tensor, label_smoothing: float) -> Tensor:
-    """[B] cross-entropy of sigmoid(logits) with the label 1 - label_smoothing (ericmitchell.ai/cdpo.pdf, eq. 3)."""
+    """Cross-entropy of sigmoid(logits) with the label 1 - label_smoothing, [B] (ericmitchell.ai/cdpo.pdf, eq. 3)."""
     return -(1 - label_smoothing) * logsigmoid(logits) - label_smoothing * logsigmoid(-logits)
 
 
 def dpo_loss(policy: PairLogps, reference: PairLogps, *, beta: float, score: Score = sum_score) -> PairLosses:
-    """-ls(beta D). With `mean_score`: length-normalised DPO; with a length-desensitised score: LD-DPO."""
+    """DPO: -ls(beta D). With `mean_score`: length-normalised DPO; with a length-desensitised score: LD-DPO."""
     log_ratio = log_ratios(policy, reference, score)
     losses = -logsigmoid(beta * log_ratio.margin)  # arXiv:2305.18290, eq. 7
     return with_rewards(losses, log_ratio, beta)
 
 
 def cdpo_loss(policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothing: float) -> PairLosses:
-    """-(1 - eps) ls(beta D) - eps ls(-beta D)."""
+    """Conservative DPO: -(1 - eps) ls(beta D) - eps ls(-beta D)."""
     log_ratio = log_ratios(policy, reference)
     losses = smoothed_logistic(beta * log_ratio.margin, label_smoothing)  # ericmitchell.ai/cdpo.pdf, eq. 3
     return with_rewards(losses, log_ratio, beta)
 
 
 def robust_loss(policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothing: float) -> PairLosses:
-    """[-(1 - eps) ls(beta D) + eps ls(-beta D)] / (1 - 2 eps): the unbiased estimate of the loss on clean labels."""
+    """Robust DPO: [-(1 - eps) ls(beta D) + eps ls(-beta D)] / (1 - 2 eps), the unbiased estimate on clean labels."""
     log_ratio = log_ratios(policy, reference)
     logits = beta * log_ratio.margin
     kept, swapped = -logsigmoid(logits), -logsigmoid(-logits)
@@ -50,21 +50,21 @@ def robust_loss(policy: PairLogps, reference: PairLogps, *, beta: float, label_s
 
 
 def ipo_loss(policy: PairLogps, reference: PairLogps, *, beta: float, score: Score) -> PairLosses:
-    """(D - 1/(2 beta))^2. The authors' code sums over tokens; they confirmed that the paper used the mean."""
+    """IPO: (D - 1/(2 beta))^2. The authors' code sums over tokens; they confirmed that the paper used the mean."""
     log_ratio = log_ratios(policy, reference, score)
     losses = (log_ratio.margin - 1 / (2 * beta)) ** 2  # arXiv:2310.12036, eq. 17 (beta is its tau)
     return with_rewards(losses, log_ratio, beta)
 
 
 def hinge_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> PairLosses:
-    """max(0, 1 - beta D)."""
+    """Hinge loss (SLiC): max(0, 1 - beta D)."""
     log_ratio = log_ratios(policy, reference)
     losses = torch.relu(1 - beta * log_ratio.margin)  # arXiv:2309.06657, the hinge-norm loss (beta is its gamma)
     return with_rewards(losses, log_ratio, beta)
 
 
 def r_dpo_loss(policy: PairLogps, reference: PairLogps, *, beta: float, alpha: float) -> PairLosses:
-    """-ls(beta D + alpha (|y_w| - |y_l|)): a longer chosen response has less to learn from."""
+    """R-DPO: -ls(beta D + alpha (|y_w| - |y_l|)); a longer chosen response is trained on less."""
     log_ratio = log_ratios(policy, reference)
     extra_tokens = (policy.chosen.num_tokens - policy.rejected.num_tokens).to(log_ratio.chosen.dtype)
     losses = -logsigmoid(beta * log_ratio.margin + alpha * extra_tokens)  # arXiv:2403.19159, the R-DPO loss
@@ -72,7 +72,7 @@ def r_dpo_loss(policy: PairLogps, reference: PairLogps, *, beta: float, alpha: f
 
 
 def rpo_loss(policy: PairLogps, reference: PairLogps, *, beta: float, alpha: float) -> PairLosses:
-    """-ls(beta D) - alpha S_w / |y_w|.
+    """RPO: -ls(beta D) - alpha S_w / |y_w|.
 
     The likelihood term is one mean per sequence over the scored response tokens: not a mean over the tokens of the
     micro-batch, and no prompt tokens. So it does not depend on how a step is cut into micro-batches.
@@ -84,7 +84,7 @@ def rpo_loss(policy: PairLogps, reference: PairLogps, *, beta: float, alpha: flo
 
 
 def dpop_loss(policy: PairLogps, reference: PairLogps, *, beta: float, penalty: float) -> PairLosses:
-    """-ls(beta (D - penalty max(0, -rho_w))): a chosen response must not fall below the reference."""
+    """DPO-Positive: -ls(beta (D - penalty max(0, -rho_w))); penalises a chosen response below the reference."""
     log_ratio = log_ratios(policy, reference)
     shortfall = torch.relu(-log_ratio.chosen)
     losses = -logsigmoid(beta * (log_ratio.margin - penalty * shortfall))  # arXiv:2402.13228, eq. 3
@@ -92,7 +92,7 @@ def dpop_loss(policy: PairLogps, reference: PairLogps, *, beta: float, penalty: 
 
 
 def exo_loss(policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothing: float) -> PairLosses:
-    """KL(q || p): q = sigmoid(beta D) against the smoothed label p = 1 - eps."""
+    """EXO: KL(q || p), q = sigmoid(beta D) against the smoothed label p = 1 - eps."""
     log_ratio = log_ratios(policy, reference)
     logits = beta * log_ratio.margin
     chosen_term = torch.sigmoid(logits) * (logsigmoid(logits) - math.log1p(-label_smoothing))
@@ -101,7 +101,7 @@ def exo_loss(policy: PairLogps, reference: PairLogps, *, beta: float, label_smoo
 
 
 def discopop_loss(policy: PairLogps, reference: PairLogps, *, beta: float, tau: float) -> PairLosses:
-    """(1 - m)(-ls(u)) + m exp(-u) with u = beta D, m = sigmoid(u / tau), tau in (0, 1]."""
+    """DiscoPOP: (1 - m)(-ls(u)) + m exp(-u) with u = beta D, m = sigmoid(u / tau), tau in (0, 1]."""
     log_ratio = log_ratios(policy, reference)
     logits = beta * log_ratio.margin
     logistic_term = -torch.sigmoid(-logits / tau) * logsigmoid(logits)
@@ -111,7 +111,7 @@ def discopop_loss(policy: PairLogps, reference: PairLogps, *, beta: float, tau: 
 
 
 def f_dpo_loss(policy: PairLogps, reference: PairLogps, *, beta: float, divergence: Divergence) -> PairLosses:
-    """-ls(beta (f'(exp rho_w) - f'(exp rho_l))). Rewards are beta f'(exp rho), up to a constant per prompt."""
+    """f-DPO: -ls(beta (f'(exp rho_w) - f'(exp rho_l))). Rewards are beta f'(exp rho), up to a constant per prompt."""
     log_ratio = log_ratios(policy, reference)
     slopes = PairScores(chosen=divergence(log_ratio.chosen), rejected=divergence(log_ratio.rejected))
     losses = -logsigmoid(beta * slopes.margin)  # arXiv:2309.16240, the f-DPO loss
@@ -119,7 +119,7 @@ def f_dpo_loss(policy: PairLogps, reference: PairLogps, *, beta: float, divergen
 
 
 def wpo_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> PairLosses:
-    """-v_w v_l ls(beta D), v = exp(log_weights): how likely the policy itself is to write the response. No clamp.
+    """WPO: -v_w v_l ls(beta D); v = exp(log_weights), the policy's own likelihood of the response, unclamped.
 
     Raises:
         ValueError: the policy's `log_weights` were not computed.

@@ -1,4 +1,4 @@
-"""From the name of a variant to the function the training loop calls.
+"""Objectives: from the name of a variant to the function that the training loop calls.
 
 `build_objective` and `build_unpaired_objective` check and bind beta and the options once; the loop never sees them
 again. What users may set stands in `core.domain.variants.catalogue`, the functions in `core.training.losses.registry`.
@@ -18,7 +18,7 @@ from core.training.losses.values import PairLogps, PairLosses, UnpairedLosses
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """A preference loss with its beta and options bound, and what it needs of the engine."""
+    """A preference loss with its beta and options bound, and what it requires of the engine."""
 
     variant: str
     beta: float
@@ -35,7 +35,7 @@ class Objective:
     is_unpaired: ClassVar[bool] = False
 
     def __call__(self, policy: PairLogps, reference: PairLogps | None) -> PairLosses:
-        """Losses [B] with their graph, rewards [B] detached.
+        """Return losses [B] with their graph, and rewards [B] detached.
 
         Raises:
             ValueError: the variant needs reference log-probabilities, or token weights, and got none.
@@ -64,16 +64,16 @@ class UnpairedObjective:
     is_unpaired: ClassVar[bool] = True
 
     def kl(self, policy_sums: Tensor, reference_sums: Tensor) -> Tensor:
-        """The scalar z >= 0 from log-probabilities [N] of mismatched rows; detached."""
+        """Return the scalar z >= 0 from log-probabilities [N] of mismatched rows; detached."""
         return kto_kl(policy_sums, reference_sums)
 
     def __call__(self, policy_sums: Tensor, reference_sums: Tensor, labels: Tensor, kl: Tensor) -> UnpairedLosses:
-        """Losses [B] with their graph, rewards [B] detached, from sums [B], labels [B] bool and the step's `kl`."""
+        """Return losses [B] with graph and rewards [B] detached, from sums [B], labels [B] bool and the step's `kl`."""
         return self.loss(policy_sums, reference_sums, labels, kl)
 
 
 def build_objective(variant: str, beta: float, options: Mapping[str, float | str | bool]) -> Objective:
-    """The objective of a variant for preference pairs, with defaults for options not given.
+    """Build the objective of a variant for preference pairs, with defaults for options not given.
 
     Raises:
         VariantError: an unknown variant or option, a value out of range, or a variant for unpaired responses.
@@ -95,7 +95,7 @@ def build_objective(variant: str, beta: float, options: Mapping[str, float | str
 
 
 def build_unpaired_objective(variant: str, beta: float, options: Mapping[str, float | str | bool]) -> UnpairedObjective:
-    """The objective of a variant for single responses marked good or bad.
+    """Build the objective of a variant for single responses marked good or bad.
 
     Raises:
         VariantError: an unknown variant or option, a value out of range, or a variant for preference pairs.

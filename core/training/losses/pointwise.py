@@ -18,7 +18,7 @@ QuantileMargins = Callable[[PairLogps, PairLogps], Tensor]
 
 
 def apo_zero_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> PairLosses:
-    """(1 - sig(beta rho_w)) + sig(beta rho_l)."""
+    """APO-zero: (1 - sig(beta rho_w)) + sig(beta rho_l)."""
     log_ratio = log_ratios(policy, reference)
     # arXiv:2408.06266, eq. 7
     losses = torch.sigmoid(-beta * log_ratio.chosen) + torch.sigmoid(beta * log_ratio.rejected)
@@ -26,7 +26,7 @@ def apo_zero_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> Pa
 
 
 def apo_down_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> PairLosses:
-    """sig(beta rho_w) + (1 - sig(beta (rho_w - rho_l)))."""
+    """APO-down: sig(beta rho_w) + (1 - sig(beta (rho_w - rho_l)))."""
     log_ratio = log_ratios(policy, reference)
     # arXiv:2408.06266, eq. 8
     losses = torch.sigmoid(beta * log_ratio.chosen) + torch.sigmoid(-beta * log_ratio.margin)
@@ -34,7 +34,7 @@ def apo_down_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> Pa
 
 
 def nca_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> PairLosses:
-    """-ls(r_w) - ls(-r_w)/2 - ls(-r_l)/2, r = beta rho."""
+    """NCA: -ls(r_w) - ls(-r_w)/2 - ls(-r_l)/2 with r = beta rho."""
     log_ratio = log_ratios(policy, reference)
     chosen, rejected = beta * log_ratio.chosen, beta * log_ratio.rejected
     # arXiv:2402.05369, the NCA loss with K = 2 and the chosen response as the only positive
@@ -43,7 +43,7 @@ def nca_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> PairLos
 
 
 def bco_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> PairLosses:
-    """-ls(beta rho_w) - ls(-beta rho_l), without the paper's running baseline of rewards (its delta is 0)."""
+    """BCO: -ls(beta rho_w) - ls(-beta rho_l), without the paper's running baseline of rewards (its delta is 0)."""
     log_ratio = log_ratios(policy, reference)
     # arXiv:2404.04656, the BCO loss with delta = 0
     losses = -logsigmoid(beta * log_ratio.chosen) - logsigmoid(-beta * log_ratio.rejected)
@@ -51,7 +51,7 @@ def bco_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> PairLos
 
 
 def sppo_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> PairLosses:
-    """(rho_w - 1/(2 beta))^2 + (rho_l + 1/(2 beta))^2: chosen wins for sure (P = 1), rejected loses."""
+    """SPPO: (rho_w - 1/(2 beta))^2 + (rho_l + 1/(2 beta))^2; chosen wins with P = 1, rejected with P = 0."""
     log_ratio = log_ratios(policy, reference)
     target = 1 / (2 * beta)
     # arXiv:2405.00675, eq. 4.7 with P = 1 and 0, eta = 1 / beta
@@ -67,7 +67,7 @@ def aot_loss(
     label_smoothing: float,
     quantile_margins: QuantileMargins,
 ) -> PairLosses:
-    """-(1 - eps) ls(beta d) - eps ls(-beta d) for the margin d between equal quantiles over the batch.
+    """AOT: -(1 - eps) ls(beta d) - eps ls(-beta d) for the margin d between equal quantiles over the batch.
 
     `losses[i]` is that of the i-th quantile, not of the i-th pair; the rewards stay with their pairs.
     """
@@ -77,13 +77,13 @@ def aot_loss(
 
 
 def paired_quantile_margins(policy: PairLogps, reference: PairLogps) -> Tensor:
-    """[B] quantiles of the policy's margins S_w - S_l less those of the reference's."""
+    """Quantiles of the policy's margins S_w - S_l minus those of the reference's, [B]."""
     ours = pair_scores(policy, sum_score).margin
     theirs = pair_scores(reference, sum_score).margin.detach()
     return ours.sort().values - theirs.sort().values
 
 
 def unpaired_quantile_margins(policy: PairLogps, reference: PairLogps) -> Tensor:
-    """[B] quantiles of the chosen log-ratios less those of the rejected ones."""
+    """Quantiles of the chosen log-ratios minus those of the rejected ones, [B]."""
     log_ratio = log_ratios(policy, reference)
     return log_ratio.chosen.sort().values - log_ratio.rejected.sort().values

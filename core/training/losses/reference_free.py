@@ -20,21 +20,21 @@ _LARGEST_LOGP = -1e-6
 
 
 def reference_free_loss(policy: PairLogps, *, beta: float) -> PairLosses:
-    """-ls(beta (S_w - S_l)): DPO whose reference finds all responses equally likely. Rewards are beta S."""
+    """Reference-free DPO: -ls(beta (S_w - S_l)), as with a uniform reference. Rewards are beta S."""
     scores = pair_scores(policy, sum_score)
     losses = -logsigmoid(beta * scores.margin)  # arXiv:2305.18290, eq. 7 with a uniform reference
     return with_rewards(losses, scores, beta)
 
 
 def simpo_loss(policy: PairLogps, *, beta: float, gamma: float) -> PairLosses:
-    """-ls(beta (Sbar_w - Sbar_l) - gamma). Rewards are beta Sbar."""
+    """SimPO: -ls(beta (Sbar_w - Sbar_l) - gamma). Rewards are beta Sbar."""
     scores = pair_scores(policy, mean_score)
     losses = -logsigmoid(beta * scores.margin - gamma)  # arXiv:2405.14734, eq. 6
     return with_rewards(losses, scores, beta)
 
 
 def orpo_loss(policy: PairLogps, *, beta: float) -> PairLosses:
-    """-Sbar_w - beta ls(log odds_w - log odds_l), odds = p / (1 - p) of p = exp(Sbar). Rewards are beta Sbar."""
+    """ORPO: -Sbar_w - beta ls(log odds_w - log odds_l), odds = p / (1 - p), p = exp(Sbar). Rewards are beta Sbar."""
     scores = pair_scores(policy, mean_score)
     log_odds_ratio = scores.margin - (log1mexp(scores.chosen) - log1mexp(scores.rejected))
     losses = -scores.chosen - beta * logsigmoid(log_odds_ratio)  # arXiv:2403.07691, eqs. 6 and 7 (beta is its lambda)
@@ -42,7 +42,7 @@ def orpo_loss(policy: PairLogps, *, beta: float) -> PairLosses:
 
 
 def cpo_loss(policy: PairLogps, *, beta: float, alpha: float) -> PairLosses:
-    """-ls(beta (S_w - S_l)) - alpha Sbar_w. Rewards are beta S."""
+    """CPO: -ls(beta (S_w - S_l)) - alpha Sbar_w. Rewards are beta S."""
     scores = pair_scores(policy, sum_score)
     # arXiv:2401.08417, eq. 3 and its likelihood term, here per token
     losses = -logsigmoid(beta * scores.margin) - alpha * mean_score(policy.chosen)
@@ -50,7 +50,7 @@ def cpo_loss(policy: PairLogps, *, beta: float, alpha: float) -> PairLosses:
 
 
 def log1mexp(logp: Tensor) -> Tensor:
-    """log(1 - exp(x)) for log-probabilities x <= 0, finite and with a finite gradient up to x = 0.
+    """Compute log(1 - exp(x)) for log-probabilities x <= 0, finite and with a finite gradient up to x = 0.
 
     Two forms, each where it keeps its digits (https://cran.r-project.org/package=Rmpfr, "log1mexp-note"): next to 0
     the difference 1 - exp(x) cancels, far from 0 expm1 is rounded to -1.

@@ -1,4 +1,4 @@
-"""The loss of each variant, waiting for its beta and options.
+"""Registry of the loss functions by variant, to be bound to beta and options.
 
 Option names are the functions' keyword arguments, but where a name chooses a function (a score, a divergence) or is a
 word of Python: those few are translated here.

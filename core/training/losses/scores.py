@@ -29,22 +29,22 @@ class PairScores:
 
     @property
     def margin(self) -> Tensor:
-        """[B] chosen - rejected."""
+        """Chosen score minus rejected score, [B]."""
         return self.chosen - self.rejected
 
 
 def sum_score(response: ResponseLogps) -> Tensor:
-    """[B] S: the log-probability of the whole response."""
+    """Log-probability of the whole response, S [B]."""
     return response.sums
 
 
 def mean_score(response: ResponseLogps) -> Tensor:
-    """[B] S / |y|: the mean log-probability of a scored token."""
+    """Mean log-probability of a scored token, S / |y| [B]."""
     return response.sums / response.num_tokens
 
 
 def length_desensitised_score(alpha: float) -> Score:
-    """S over the length both responses share, plus alpha times the rest (arXiv:2409.06411, LD-DPO)."""
+    """S over the length that both responses share, plus alpha times the rest (arXiv:2409.06411, LD-DPO)."""
 
     def score(response: ResponseLogps) -> Tensor:
         return response.prefix_sums + alpha * (response.sums - response.prefix_sums)
@@ -53,11 +53,11 @@ def length_desensitised_score(alpha: float) -> Score:
 
 
 def pair_scores(logps: PairLogps, score: Score) -> PairScores:
-    """Both responses' scores under one model."""
+    """Score both responses of each pair under one model."""
     return PairScores(chosen=score(logps.chosen), rejected=score(logps.rejected))
 
 
 def log_ratios(policy: PairLogps, reference: PairLogps, score: Score = sum_score) -> PairScores:
-    """policy score - reference score of the same response; no gradient reaches the reference."""
+    """Return policy score - reference score of the same response; no gradient reaches the reference."""
     ours, theirs = pair_scores(policy, score), pair_scores(reference, score)
     return PairScores(ours.chosen - theirs.chosen.detach(), ours.rejected - theirs.rejected.detach())

@@ -13,7 +13,7 @@ from core.training.losses.values import UnpairedLosses
 
 @dataclass(frozen=True, kw_only=True)
 class LabelWeights:
-    """How much good and bad responses count, to balance data with more of one than of the other."""
+    """Weights of good and bad responses, to balance data with more of one than of the other."""
 
     desirable: float
     """lambda_D"""
@@ -22,7 +22,7 @@ class LabelWeights:
 
 
 def kto_kl(policy_sums: Tensor, reference_sums: Tensor) -> Tensor:
-    """z, a scalar without graph: how far the policy has moved, max(0, mean of S - S_ref) over mismatched rows.
+    """KTO's z, a detached scalar: max(0, mean of S - S_ref) over mismatched rows, the policy's divergence.
 
     Args:
         policy_sums: [N] S of response y_j after prompt x_i with j != i, under the policy.
@@ -40,7 +40,7 @@ def kto_losses(
     beta: float,
     label_weights: LabelWeights,
 ) -> UnpairedLosses:
-    """Good: lambda_D (1 - sig(beta (rho - z))); bad: lambda_U (1 - sig(beta (z - rho))). Rewards are beta rho.
+    """KTO. Good: lambda_D (1 - sig(beta (rho - z))); bad: lambda_U (1 - sig(beta (z - rho))). Rewards are beta rho.
 
     Args:
         policy_sums: [B] S under the policy, with graph.

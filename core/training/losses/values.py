@@ -1,4 +1,4 @@
-"""Log-probabilities as they pass from the forward pass to the losses, and what the losses give back.
+"""Log-probabilities as the losses take them, and the values that the losses return.
 
 Legend: B pairs of a micro-batch. Log-probabilities are in nats. Everything is float32 here, whatever the precision
 of the model: bfloat16 tells a sum of 300 nats only to the nearest 2. (float64 is let through for gradient checks.)

@@ -1,4 +1,4 @@
-"""Losses and rewards of the validation rows under the policy of the moment."""
+"""Losses and rewards of the validation rows under the current policy."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -13,7 +13,7 @@ from core.training.steps.reference_pass import row_groups
 
 
 class SplitForward(Protocol):
-    """Of pairs or of unpaired rows."""
+    """Forward pass over a split's pairs or unpaired rows."""
 
     @property
     def data(self) -> EncodedData: ...
@@ -21,7 +21,7 @@ class SplitForward(Protocol):
     def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]: ...
 
     def columns(self, batches: Sequence[PackedBatch]) -> Columns:
-        """Values of all rows of the batches; column 0 is the loss."""
+        """Return the values of all rows of the batches; column 0 is the loss."""
         ...
 
 
@@ -29,7 +29,7 @@ class SplitForward(Protocol):
 def evaluate_rows(
     forward: SplitForward, group_size: int, budget: TokenBudget, is_interrupted: Callable[[], bool]
 ) -> HostColumns | None:
-    """The columns of all rows of the split; None when interrupted.
+    """Evaluate all rows of the split and return their columns; None when interrupted.
 
     Args:
         group_size: the rows an objective sees together: those of an optimizer step, so that losses compare.

@@ -1,4 +1,4 @@
-"""What the held-out pairs say of the policy, with how sure that is, and beside what costs no training.
+"""Held-out results of the policy with their uncertainty, beside baselines that need no training.
 
 Baselines judge the same pairs: the policy before DPO by how likely it finds the responses (the SFT policy, or the base
 model without SFT), as a whole and per token, and the rule that the longer response wins.
@@ -25,7 +25,7 @@ Verdicts = NDArray[np.float64]
 def describe_held_out(
     data: EncodedData, rewards: PairTable, reference: SplitLogps | None, seed: int
 ) -> dict[str, JsonValue]:
-    """Accuracies of policy and baselines with bootstrap intervals, and by how much the policy is better.
+    """Return accuracies of policy and baselines with bootstrap intervals, and the policy's improvement.
 
     Of unpaired rows only the policy's: there is no other response to choose from.
     """
@@ -49,7 +49,7 @@ def describe_held_out(
 
 
 def _scored_lengths(data: EncodedData) -> NDArray[np.int64]:
-    """[N, 2] scored tokens of both responses: what their log-probabilities are sums over."""
+    """Scored tokens of both responses, over which their log-probabilities are summed, [N, 2]."""
     rows = (data.row(index) for index in range(len(data)))
     return np.array([(row.first_scored.sum(), row.second_scored.sum()) for row in rows], np.int64).clip(1)
 
@@ -60,7 +60,7 @@ def _verdicts(margins: NDArray[np.generic]) -> Verdicts:
 
 
 def _with_interval(values: Verdicts, generator: np.random.Generator) -> Mapping[str, JsonValue]:
-    """The mean and its percentile bootstrap interval over pairs.
+    """Return the mean and its percentile bootstrap interval over pairs.
 
     The values are few and repeat, so a resample is a draw of how often each comes.
     """

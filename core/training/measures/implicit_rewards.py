@@ -30,7 +30,7 @@ LoadModel = Callable[[], PreTrainedModel]
 
 @dataclass(frozen=True)
 class PairScores:
-    """Of N pairs: rewards, and log-probabilities of the chosen response."""
+    """Rewards of N pairs, and log-probabilities of their chosen responses."""
 
     chosen_rewards: np.ndarray
     rejected_rewards: np.ndarray
@@ -42,7 +42,7 @@ class PairScores:
 def score_pairs(
     data: EncodedData, objective: Objective, load_policy: LoadModel, load_reference: LoadModel, max_tokens: int
 ) -> PairScores:
-    """`load_reference` is not called for a variant that needs none."""
+    """Score pairs under policy and reference; `load_reference` is not called for a variant that needs none."""
     reference = None
     if objective.needs_reference:
         reference = SplitLogps.unknown(len(data))

@@ -1,4 +1,4 @@
-"""What is remarkable about a pair, judged so that memorisation cannot hide it.
+"""Flags of remarkable pairs, judged so that memorisation cannot hide them.
 
 A model that trains on a pair learns its label, right or wrong: after a few epochs the margins of wrong pairs look like
 those of right ones. So a label is judged only by what the policy thought of the pair *before* it trained on it: the
@@ -30,7 +30,7 @@ SATISFIED_MARGIN = float(np.log(3.0))
 
 
 def mislabelled_scores(margins: Floats, order: NDArray[np.int64]) -> Floats:
-    """[N] standard deviations below the mean of the pairs around it; NaN where the margin is not known.
+    """Standard deviations below the mean of the neighbouring pairs, [N]; NaN where the margin is not known.
 
     Args:
         margins: [N] before the pair was trained on.
@@ -48,6 +48,6 @@ def mislabelled_scores(margins: Floats, order: NDArray[np.int64]) -> Floats:
 
 
 def is_mislabelled(scores: Floats, margins: Floats) -> NDArray[np.bool_]:
-    """[N] far below its neighbours, and in itself on the other side than the label."""
+    """Whether a pair is far below its neighbours and its own margin contradicts the label, [N]."""
     with np.errstate(invalid="ignore"):
         return (scores >= MIN_SCORE) & (margins < 0)

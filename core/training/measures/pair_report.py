@@ -1,4 +1,4 @@
-"""What became of every pair: rewards when it was first and last seen, one JSON line per pair."""
+"""Report of every pair: rewards when it was first and last seen, one JSON line per pair."""
 
 import json
 import math
@@ -31,9 +31,11 @@ class SplitReport:
 
 
 def write_pair_report(path: Path, splits: list[SplitReport]) -> None:
-    """Per pair: `line, split, reference_margin, margin_first, margin_last, chosen_reward, rejected_reward,
-    gradient_weight, length_difference, mislabelled_score, flags` (`core.training.measures.pair_flags`); null where
-    there is no reference or the pair was never seen.
+    """Write one JSON line per pair.
+
+    Keys: `line, split, reference_margin, margin_first, margin_last, chosen_reward, rejected_reward, gradient_weight,
+    length_difference, mislabelled_score, flags` (`core.training.measures.pair_flags`); null where there is no reference
+    or the pair was never seen.
 
     An unpaired row has one reward, its margin is that reward, or for a response marked bad what is opposite to it.
     """
@@ -44,7 +46,7 @@ def write_pair_report(path: Path, splits: list[SplitReport]) -> None:
 
 
 def untrained_pair(split: str, line: int) -> dict[str, object]:
-    """The record of a pair that was set aside because it would have had to be cut."""
+    """Return the record of a pair that was set aside because it would have had to be cut."""
     unknown = dict.fromkeys(
         (
             "reference_margin",
@@ -93,7 +95,7 @@ class _Judgement:
 
 
 def _judge(report: SplitReport, last_margins: FloatArray) -> _Judgement:
-    """A validation pair is never trained on, so that its last margin serves to judge its label."""
+    """Flag a pair; a validation pair is never trained on, so its last margin serves to judge its label."""
     is_trained = report.order is not None
     before = (report.rewards.first_margins if is_trained else last_margins).astype(np.float64)
     order = np.arange(len(before)) if report.order is None else report.order

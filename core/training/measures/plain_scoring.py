@@ -1,4 +1,4 @@
-"""A saved policy as its users read it: plain transformers, float32 arithmetic, one unpacked sequence at a time.
+"""Scoring of a saved policy as its users read it: plain transformers, float32, one unpacked sequence at a time.
 
 Nothing of the engine takes part, so that what the engine does wrongly (a window that packing drops, a mask, a position)
 shows as a difference.
@@ -34,7 +34,7 @@ class ScoredSequence:
 
 
 def load_plain(directory: Path, device: str) -> PreTrainedModel:
-    """As `AutoModelForCausalLM.from_pretrained` loads it, weights turned to float32; missing ones are not made up.
+    """Load as `AutoModelForCausalLM.from_pretrained` does, in float32; missing weights are an error.
 
     Raises:
         ValueError: the folder lacks weights of its architecture.
@@ -51,12 +51,12 @@ def load_plain(directory: Path, device: str) -> PreTrainedModel:
 
 
 def digests(model: PreTrainedModel) -> dict[str, str]:
-    """Of all of its weights, by name."""
+    """Return digests of all of a model's weights, by name."""
     return weight_digests(model.state_dict().items())
 
 
 def sequences(data: EncodedData, rows: Sequence[int]) -> Iterator[ScoredSequence]:
-    """All chosen (or only) responses of some rows, then all rejected ones: the order of a packed batch."""
+    """Yield all chosen (or only) responses of some rows, then all rejected ones: the order of a packed batch."""
     sides = (0, 1) if data.kind == "preference" else (0,)
     for side in sides:
         for index in rows:
@@ -68,7 +68,7 @@ def sequences(data: EncodedData, rows: Sequence[int]) -> Iterator[ScoredSequence
 
 @torch.no_grad()
 def token_logps(model: PreTrainedModel, found: Iterator[ScoredSequence]) -> NDArray[np.float64]:
-    """[S] of all scored tokens, in the order of the sequences."""
+    """Log-probabilities of all scored tokens, in the order of the sequences, [S]."""
     values = [_score(model, sequence) for sequence in found]
     return np.concatenate(values)
 
@@ -92,7 +92,7 @@ def _logps(logits: Tensor, targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def answer_greedily(model: PreTrainedModel, prompt_ids: Sequence[int], max_new_tokens: int) -> list[int]:
-    """The new tokens by transformers' own `generate`, ended by what the folder's generation_config.json names."""
+    """Generate greedily with transformers' own `generate`, ended as the folder's generation_config.json says."""
     eos = model.generation_config.eos_token_id
     # Set, not passed: values that a passed one leaves out are taken from the model's own, penalties among them.
     model.generation_config = GenerationConfig(
@@ -105,7 +105,7 @@ def answer_greedily(model: PreTrainedModel, prompt_ids: Sequence[int], max_new_t
 
 @torch.no_grad()
 def is_tie(model: PreTrainedModel, prefix: Sequence[int], tokens: tuple[int, int], gap: float) -> bool:
-    """Whether two next tokens are within `gap` nats of each other, so that rounding decides between them."""
+    """Whether two given next tokens are within `gap` nats of each other, so that rounding decides between them."""
     ids = torch.tensor([list(prefix)], device=model.device)
     logits = model(input_ids=ids).logits[0, -1].float()
     return abs(float(logits[tokens[0]] - logits[tokens[1]])) <= gap

@@ -1,4 +1,4 @@
-"""How far the policy has moved: its divergence from the reference on answers of its own.
+"""Divergence of the policy from the reference, estimated on answers of the policy's own.
 
 KL(policy || reference) is the mean over answers y drawn from the policy of log p_policy(y) - log p_reference(y): the
 quantity that beta weighs against the reward (arXiv:2305.18290, eq. 3).
@@ -33,14 +33,14 @@ class Answers:
 
 
 def draw_answer(model: PreTrainedModel, plan: TrainingPlan, prompt_index: int) -> list[int]:
-    """One answer at temperature 1, with a fixed seed of its own; with the end token that was drawn, if it ended."""
+    """Draw one answer at temperature 1 with a fixed seed; an end token that was drawn is kept."""
     seed = derive_seed(plan.seed, "answer", prompt_index) % 2**63
     prompt, eos = plan.sample_prompts[prompt_index], plan.eos_token_ids
     return generate(model, prompt, plan.max_new_tokens, eos, temperature=1.0, seed=seed, keeps_end=True)
 
 
 def score_answers(model: PreTrainedModel, plan: TrainingPlan, drawn: Sequence[Sequence[int]]) -> Answers | None:
-    """None without an answer of at least one token."""
+    """Compute the drawn answers' log-probabilities; None without an answer of at least one token."""
     pairs = [(prompt, answer) for prompt, answer in zip(plan.sample_prompts, drawn, strict=True) if answer]
     if not pairs:
         return None
@@ -49,7 +49,7 @@ def score_answers(model: PreTrainedModel, plan: TrainingPlan, drawn: Sequence[Se
 
 
 def describe_drift(reference: PreTrainedModel, answers: Answers) -> dict[str, JsonValue]:
-    """In nats an answer, and in nats a token."""
+    """Return the estimated divergence in nats per answer and per token."""
     ratios = answers.policy_sums - _sums(reference, answers.data)
     num_tokens = int(answers.data.first_lengths.sum())
     spread = float(ratios.std(ddof=1)) / math.sqrt(len(ratios)) if len(ratios) > 1 else None
@@ -62,7 +62,7 @@ def describe_drift(reference: PreTrainedModel, answers: Answers) -> dict[str, Js
 
 
 def responses_in_memory(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> EncodedData:
-    """(prompt, response) token ids, every response token scored."""
+    """Return (prompt, response) token ids as encoded data in which every response token is scored."""
     tokens, rows, start = [], [], 0
     for number, (prompt, response) in enumerate(pairs):
         first, end = start + len(prompt), start + len(prompt) + len(response)
@@ -79,6 +79,6 @@ def responses_in_memory(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) ->
 
 @torch.no_grad()
 def _sums(model: PreTrainedModel, data: EncodedData) -> NDArray[np.float64]:
-    """One answer at a time: there are few."""
+    """Sum the log-probabilities of each answer, one forward pass per answer since there are few."""
     found = [float(response_logps(model, pack_responses(data, [row], model.device)).sums) for row in range(len(data))]
     return np.asarray(found, np.float64)

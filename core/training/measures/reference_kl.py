@@ -1,4 +1,4 @@
-"""How far the policy has moved from the reference, estimated on responses that the reference itself would give.
+"""Divergence of the policy from the reference, estimated on responses drawn from the reference.
 
 KL(reference || policy) = E over responses y of the reference of log reference(y) - log policy(y). The responses are
 drawn once, before the first update, when policy and reference are the same model; later evaluations need no second
@@ -29,10 +29,10 @@ Draw = dict[str, Any]
 
 
 class SampledKl:
-    """Leaves no trace in the run: it draws from generators of its own."""
+    """Estimates the divergence without any effect on the run: it draws from random generators of its own."""
 
     def __init__(self, plan: TrainingPlan, data: EncodedData | None) -> None:
-        """`data`: the held-out rows, whose prompts are answered."""
+        """Take the prompts of `data`, the held-out rows."""
         self._plan = plan
         rows = [] if data is None else [data.row(index) for index in range(min(len(data), NUM_PROMPTS))]
         self._prompts = [row.prompt.tolist()[-MAX_PROMPT_TOKENS:] for row in rows if len(row.prompt)]
@@ -40,7 +40,7 @@ class SampledKl:
         """One for each prompt; kept in checkpoints."""
 
     def draw(self, reference: PreTrainedModel) -> None:
-        """Those that are missing, from the policy before its first update."""
+        """Draw the responses that are missing, from the policy before its first update."""
         for index, prompt in enumerate(self._prompts[len(self.draws) :], len(self.draws)):
             seed = derive_seed(self._plan.seed, "sampled-kl", index)
             response = generate(
@@ -49,7 +49,7 @@ class SampledKl:
             self.draws.append({"tokens": response, "logp": _logp(reference, prompt, response)})
 
     def figures(self, policy: PreTrainedModel) -> Figures:
-        """Empty without prompts."""
+        """Return the estimate as figures, or none without prompts."""
         if not self.draws:
             return {}
         pairs = list(zip(self._prompts, self.draws, strict=True))
@@ -60,7 +60,7 @@ class SampledKl:
 
 @torch.no_grad()
 def _logp(model: PreTrainedModel, prompt: Sequence[int], response: Sequence[int]) -> float:
-    """Sum of log p over the response, in nats."""
+    """Log-probability of the whole response, in nats."""
     inputs = torch.tensor([[*prompt, *response]], device=model.device)
     with stock_attention(model):
         logits = model(input_ids=inputs, use_cache=False).logits[0, len(prompt) - 1 : -1]

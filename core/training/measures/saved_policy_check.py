@@ -1,4 +1,4 @@
-"""Is the saved policy the trained one? Asked before anything is published, of the folder as its users read it.
+"""Check, before publication, that the saved policy is the trained one, read as its users read it.
 
 Weights are compared without any tolerance. With LoRA the base model and the saved adapter, read from their files, must
 give the published weights: round(base + update), tensor by tensor; the saved adapter must be the trained one. Without
@@ -75,7 +75,7 @@ class Margins:
 
     @property
     def share_kept(self) -> float | None:
-        """(published - base) / (trained - base); None where nothing was learnt."""
+        """Share of the trained change of the margin that the published policy keeps; None where nothing was learnt."""
         moved = self.trained - self.base
         return (self.published - self.base) / moved if moved else None
 
@@ -102,7 +102,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class _Readings:
-    """What the published folder must give."""
+    """Values that the published folder must give."""
 
     values: Values
     digests: dict[str, str]
@@ -111,7 +111,7 @@ class _Readings:
 
 @dataclass(frozen=True)
 class _Trained:
-    """What the engine computes from base model, adapter or weights on the disk."""
+    """Values that the engine computes from base model, adapter or weights on the disk."""
 
     base: Values
     exact: Values
@@ -122,7 +122,7 @@ class _Trained:
 
 @dataclass(frozen=True)
 class SavedPolicy:
-    """What is verified: a folder, and what training says of it."""
+    """The folder to verify, and what training says about it."""
 
     plan: TrainingPlan
     directory: Path
@@ -136,7 +136,7 @@ class SavedPolicy:
 
     @property
     def prompt(self) -> tuple[int, ...]:
-        """What is answered: the first sample prompt, else that of a row."""
+        """Prompt to answer: the first sample prompt, else that of a row."""
         if self.plan.sample_prompts:
             return self.plan.sample_prompts[0]
         row = self.data.row(0)
@@ -144,7 +144,7 @@ class SavedPolicy:
 
 
 def verify(saved: SavedPolicy) -> Verification:
-    """Raises PolicyNotSavedWell when it is not the trained policy, naming what differs."""
+    """Check a saved policy; raises PolicyNotSavedWell, naming what differs, when it is not the trained one."""
     rows = _longest_rows(saved.data)
     check_config(Path(saved.plan.base_model_dir), saved.directory)
     trained = _read_trained(saved, rows)
@@ -165,7 +165,7 @@ def verify(saved: SavedPolicy) -> Verification:
 
 
 def tolerance_of(base: Values, trained: Values) -> float:
-    """Nats a token, on average, that a published policy may be away from the trained one.
+    """Mean difference per token, in nats, that is allowed between published and trained policy.
 
     The base model is beyond it wherever training has moved log-probabilities by more than `NOISE`.
     """
@@ -174,7 +174,7 @@ def tolerance_of(base: Values, trained: Values) -> float:
 
 
 def judge(differences: Values, tolerance: float) -> None:
-    """Whether tokens' differences, [S] in nats, are within the limits. Raises PolicyNotSavedWell."""
+    """Check that the tokens' differences, [S] in nats, are within the limits. Raises PolicyNotSavedWell."""
     mean, largest = float(differences.mean()), float(differences.max())
     if not (mean <= tolerance and largest <= MAX_TOLERANCE):  # NaN is no equality
         raise PolicyNotSavedWell(
@@ -184,7 +184,7 @@ def judge(differences: Values, tolerance: float) -> None:
 
 
 def check_config(base_dir: Path, policy_dir: Path) -> None:
-    """A setting of the base model's own that the policy says otherwise. Raises PolicyNotSavedWell."""
+    """Check that no setting of the base model changed in the policy. Raises PolicyNotSavedWell."""
     base, policy = (_settings(directory) for directory in (base_dir, policy_dir))
     for key in sorted(base.keys() & policy.keys() - _FREE_KEYS):
         if base[key] != policy[key]:
@@ -241,7 +241,7 @@ def _round_merged(model: PreTrainedModel, dtype: torch.dtype) -> None:
 
 
 def _check_plain(saved: SavedPolicy, rows: Sequence[int], expected: _Readings, tolerance: float) -> Values:
-    """Token log-probabilities of the folder, once it is found to be what is expected. Raises PolicyNotSavedWell."""
+    """Return token log-probabilities of the folder after checking its contents. Raises PolicyNotSavedWell."""
     try:
         model = plain_scoring.load_plain(saved.directory, saved.device)
     except (OSError, ValueError, RuntimeError) as error:
@@ -291,7 +291,7 @@ def _require_same_answer(model: PreTrainedModel, prompt: Sequence[int], found: l
 
 
 def _engine_answer(model: PreTrainedModel, saved: SavedPolicy) -> list[int]:
-    """Ends where the published folder does: at the base model's end tokens and at those of training."""
+    """Generate with the engine, ended where the published folder ends: base model's end tokens and training's."""
     num_tokens = _answer_tokens(model, saved)
     ends = {*saved.plan.eos_token_ids, *_named_ends(model)}
     return generate(model, saved.prompt, num_tokens, ends, keeps_end=True) if num_tokens else []
@@ -303,7 +303,7 @@ def _named_ends(model: PreTrainedModel) -> set[int]:
 
 
 def _answer_tokens(model: PreTrainedModel, saved: SavedPolicy) -> int:
-    """No more than the model has positions for."""
+    """Number of tokens to generate, at most what the model has positions for."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     room = limit - len(saved.prompt) if isinstance(limit, int) and limit > 0 else _MAX_ANSWER_TOKENS
     return max(0, min(saved.plan.max_new_tokens, _MAX_ANSWER_TOKENS, room))
@@ -311,7 +311,7 @@ def _answer_tokens(model: PreTrainedModel, saved: SavedPolicy) -> int:
 
 @torch.no_grad()
 def _engine_values(model: PreTrainedModel, data: EncodedData, rows: Sequence[int]) -> Values:
-    """All rows packed together, as training packs them."""
+    """Score all rows packed together, as training packs them."""
     if data.kind == "preference":
         batch = pack_pairs(data, rows, model.device)
     else:
@@ -337,7 +337,7 @@ def _row_lengths(data: EncodedData) -> NDArray[np.int64]:
 
 
 def _longest_rows(data: EncodedData) -> list[int]:
-    """The longest row in any case, and the next longest that fit into `MAX_TOKENS`."""
+    """Choose the longest row in any case, and the next longest that fit into `MAX_TOKENS`."""
     order = np.argsort(-_row_lengths(data), kind="stable")[:MAX_ROWS]
     totals = np.cumsum((data.prompt_lengths + data.first_lengths + data.second_lengths)[order])
     return [int(row) for row in order[(totals <= MAX_TOKENS) | (np.arange(len(order)) == 0)]]

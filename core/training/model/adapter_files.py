@@ -41,7 +41,7 @@ _PLAIN_VALUES: dict[str, tuple[object, ...]] = {
 def save_adapter(
     model: PreTrainedModel, config: LoraConfig, directory: Path | str, *, base_model_name: str | None = None
 ) -> None:
-    """Writes the model's adapter so that `peft.PeftModel.from_pretrained(base_model, directory)` loads it."""
+    """Write the model's adapter so that `peft.PeftModel.from_pretrained(base_model, directory)` loads it."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     layers = dict(adapters(model))
@@ -69,7 +69,7 @@ def save_adapter(
 
 
 def load_adapter(model: PreTrainedModel, directory: Path | str) -> LoraConfig:
-    """Puts a saved adapter into a plain model, ready to train on; peft's own folders load too.
+    """Put a saved adapter into a plain model, ready to train; peft's own folders load too.
 
     Raises:
         UnsupportedAdapter: not a plain LoRA adapter (DoRA, PiSSA, rank patterns …), or not for this model.

@@ -1,4 +1,4 @@
-"""Putting low-rank adapters into a model, and getting them out again: as tensors, or merged into the weights.
+"""Low-rank adapters in a model: insertion, extraction as tensors, and merging into the weights.
 
 Legend: r rank, I input features, O output features.
 """
@@ -35,7 +35,7 @@ class LoraConfig:
 
 
 def inject(model: PreTrainedModel, config: LoraConfig, seed: int) -> list[nn.Parameter]:
-    """Freezes the model and puts adapters into its linear layers; the outputs stay as they were (B = 0).
+    """Freeze the model and put adapters into its linear layers; the outputs stay as they were (B = 0).
 
     A is drawn on the CPU from `seed`, so that every machine starts with the same adapter.
 
@@ -50,7 +50,7 @@ def inject(model: PreTrainedModel, config: LoraConfig, seed: int) -> list[nn.Par
 
 
 def inject_as_saved(model: PreTrainedModel, config: LoraConfig, layers: Sequence[str]) -> list[nn.Parameter]:
-    """Like `inject`, into exactly the named layers: those of an adapter that was saved.
+    """Put adapters into exactly the named layers, those of an adapter that was saved.
 
     Raises:
         UnsupportedAdapter: the model has an adapter already, or no such linear layer.
@@ -84,12 +84,12 @@ def _inject(model: PreTrainedModel, config: LoraConfig, targets: Sequence[str], 
 
 
 def adapters(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
-    """Adapted layers with their names, in the model's order."""
+    """Return adapted layers with their names, in the model's order."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLinear))
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
-    """The adapter's tensors, detached, by layer: `<layer>.lora_A.weight` [r, I] and `<layer>.lora_B.weight` [O, r]."""
+    """Return the adapter's tensors, detached: `<layer>.lora_A.weight` [r, I] and `<layer>.lora_B.weight` [O, r]."""
     state = {}
     for name, layer in adapters(model):
         state[f"{name}.lora_A.weight"] = layer.lora_A.detach()
@@ -98,7 +98,7 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_adapter_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Copies tensors named as `adapter_state` names them into the adapter.
+    """Copy tensors named as `adapter_state` names them into the adapter.
 
     Raises:
         UnsupportedAdapter: names or shapes are not exactly those of the adapter.
@@ -113,7 +113,7 @@ def load_adapter_state(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def merge(model: PreTrainedModel) -> None:
-    """Adds the adapter to the weights for good and takes it out; all parameters are trainable again."""
+    """Add the adapter to the weights for good and remove it; all parameters are trainable again."""
     for name, layer in list(adapters(model)):
         with torch.no_grad():
             layer.base.weight.copy_(layer.base.weight.float() + layer.delta().to(layer.base.weight.device))

@@ -1,4 +1,4 @@
-"""What a loaded model can do for the engine, found out by `core.training.model.probe` when it is loaded."""
+"""Capabilities of a loaded model for the engine, determined by `core.training.model.probe` when it is loaded."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -20,7 +20,7 @@ class HeadTransform:
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """Every model has a way; the slowest is one sequence at a time through its own forward pass."""
+    """Fast paths that a model supports; the slowest, one sequence at a time, works for every model."""
 
     is_packable: bool
     """Several sequences in one row give the same hidden states as each alone."""
@@ -35,7 +35,7 @@ class Capabilities:
 
 
 def capabilities_of(model: nn.Module) -> Capabilities:
-    """Raises ValueError for a model that `load_causal_lm` has not prepared."""
+    """Return a model's capabilities; raises ValueError for one that `load_causal_lm` has not prepared."""
     found = getattr(model, _ATTRIBUTE, None)
     if not isinstance(found, Capabilities):
         raise ValueError("The model was not prepared: load it with core.training.model.loading.load_causal_lm.")
@@ -47,13 +47,13 @@ def remember(model: nn.Module, capabilities: Capabilities) -> None:
 
 
 def stock_attention(model: PreTrainedModel) -> AbstractContextManager[None]:
-    """Inside, the model attends as transformers would; outside, as it was set."""
+    """Make the model attend as transformers would inside the context; restored afterwards."""
     return attention(model, capabilities_of(model).stock_attention)
 
 
 @contextmanager
 def attention(model: PreTrainedModel, name: str) -> Iterator[None]:
-    """Inside, the model attends by the function of that name; outside, as it was set."""
+    """Make the model use the attention function of that name inside the context; restored afterwards."""
     resting = model.config._attn_implementation
     if resting == name:
         yield

@@ -1,4 +1,4 @@
-"""Finds out whether a model is a causal language model: no token's prediction depends on a later token.
+"""Test whether a model is a causal language model: no token's prediction depends on a later token.
 
 Encoders (BERT and its kin) load as causal LMs in transformers, and would be trained on losses that see their targets.
 
@@ -37,7 +37,7 @@ def is_causal(model: PreTrainedModel) -> bool:
 
 
 def _embedding_gradients(model: PreTrainedModel, ids: Tensor, generator: torch.Generator) -> Tensor | None:
-    """[T] norms of the gradient of the logits before the last token; None where embeddings are not looked up so."""
+    """Norms of the gradient of the logits before the last token, [T]; None where embeddings are not looked up so."""
     leaves: list[Tensor] = []
     with torch.enable_grad(), _embedding_hook(model, leaves):
         logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
@@ -52,7 +52,7 @@ def _embedding_gradients(model: PreTrainedModel, ids: Tensor, generator: torch.G
 
 
 def _embedding_hook(model: PreTrainedModel, leaves: list[Tensor]) -> Any:
-    """A handle, as a context manager: embeddings become leaves of the graph, collected in `leaves`."""
+    """Return a context manager in which embeddings become leaves of the graph, collected in `leaves`."""
 
     def detach(module: nn.Module, args: object, output: Tensor) -> Tensor:
         leaves.append(output.detach().requires_grad_())

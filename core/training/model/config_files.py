@@ -1,4 +1,4 @@
-"""`config.json` and `generation_config.json` of a saved policy, for whoever reads them: not this transformers alone.
+"""`config.json` and `generation_config.json` of a saved policy, readable by other programs and versions.
 
 transformers 5 writes names of its own (`rope_parameters`, `dtype`) and leaves out the ones that transformers 4, mlx-lm,
 ctranslate2 and others look for. Those find nothing, take a default, and compute another model without a word: a rotary
@@ -28,7 +28,7 @@ _FORMER_NAMES = {"num_local_experts": "num_experts", "n_positions": "n_ctx"}
 
 @dataclass(frozen=True)
 class SourceFiles:
-    """What the folder that a model was loaded from says of it."""
+    """Configuration files of the folder that a model was loaded from."""
 
     config: Mapping[str, Any] = field(default_factory=dict)
     generation_config: bytes | None = None
@@ -36,7 +36,7 @@ class SourceFiles:
 
     @classmethod
     def read(cls, directory: Path) -> "SourceFiles":
-        """The files of a folder whose `config.json` is a JSON object."""
+        """Read the files of a folder whose `config.json` is a JSON object."""
         return cls(
             config=json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8")),
             generation_config=_read_object(directory / GENERATION_CONFIG_FILE),
@@ -44,7 +44,7 @@ class SourceFiles:
 
 
 def state_dtype(directory: Path, dtype: torch.dtype) -> None:
-    """Writes the weights' type into the `config.json` that transformers has just saved with the model's own."""
+    """Write the weights' type into the `config.json` that transformers has just saved with the model's own."""
     path = directory / CONFIG_FILE
     saved = json.loads(path.read_text(encoding="utf-8"))
     for config in (saved, *(value for key, value in saved.items() if key.endswith("_config"))):
@@ -54,7 +54,7 @@ def state_dtype(directory: Path, dtype: torch.dtype) -> None:
 
 
 def complete_config(directory: Path, source: SourceFiles, config: PretrainedConfig, *, is_tied: bool) -> None:
-    """Rewrites the `config.json` that transformers has just saved, so that others read the same model.
+    """Rewrite the `config.json` that transformers has just saved, so that others read the same model.
 
     `config` is the saved model's own, `is_tied` whether its head and its embeddings are one tensor.
     """
@@ -66,7 +66,7 @@ def complete_config(directory: Path, source: SourceFiles, config: PretrainedConf
 
 
 def complete_generation_config(directory: Path, source: SourceFiles, end_ids: tuple[int, ...]) -> None:
-    """Writes a `generation_config.json` that stops at every id in `end_ids` and at the base model's own ones.
+    """Write a `generation_config.json` that stops at every id in `end_ids` and at the base model's own ones.
 
     Where nothing is missing, the file is the base model's, byte for byte; without one there, transformers' own.
     """
@@ -92,7 +92,7 @@ def _read_object(path: Path) -> bytes | None:
 
 
 def published_config(base: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
-    """The base model's keys with the saved ones on top, and former names; configurations inside likewise."""
+    """Return the base model's keys updated by the saved ones, with former names; nested configurations likewise."""
     document = {key: value for key, value in base.items() if key not in _NEVER_KEPT} | dict(saved)
     for key, value in document.items():
         if key.endswith("_config") and isinstance(value, dict):
@@ -109,7 +109,7 @@ def published_config(base: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[
 
 
 def _former_keys(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What older programs call the values that only the new names hold."""
+    """Return the values under the key names that older programs read."""
     former = {old: document[new] for new, old in _FORMER_NAMES.items() if new in document}
     parameters = document.get("rope_parameters")
     if not isinstance(parameters, dict):
@@ -141,7 +141,7 @@ def _former_rope(document: Mapping[str, Any], parameters: Mapping[str, Any]) -> 
 
 
 def _tell_tying(saved: dict[str, Any], *, is_tied: bool) -> None:
-    """The flag as the weights are, wherever a configuration has it."""
+    """Set the flag of tied embeddings to what the weights are, wherever a configuration has it."""
     saved["tie_word_embeddings"] = is_tied
     text = saved.get("text_config")
     if isinstance(text, dict) and "tie_word_embeddings" in text:
@@ -151,7 +151,7 @@ def _tell_tying(saved: dict[str, Any], *, is_tied: bool) -> None:
 def _readable_alike(
     document: dict[str, Any], saved: Mapping[str, Any], config_class: type[PretrainedConfig]
 ) -> dict[str, Any]:
-    """The document without the added keys for which this transformers would read another model than it saved."""
+    """Drop the added keys with which this transformers would read another model than it saved."""
     if _reads_as(document, saved, config_class):
         return document
     kept = dict(saved)
@@ -172,7 +172,7 @@ def _reads_as(document: Mapping[str, Any], saved: Mapping[str, Any], config_clas
 
 
 def _contains(found: Any, expected: Any) -> bool:
-    """Whether all that `expected` says is said in `found`; more keys may be there."""
+    """Whether `found` has all that `expected` has; it may have more keys."""
     if isinstance(found, dict) and isinstance(expected, dict):
         return all(key in found and _contains(found[key], value) for key, value in expected.items())
     return bool(found == expected)

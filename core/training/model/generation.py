@@ -1,4 +1,4 @@
-"""Answers of a model, one token after another: greedily, or drawn with a seed."""
+"""Generation, one token after another: greedy, or sampled with a seed."""
 
 from collections.abc import Collection, Sequence
 
@@ -19,7 +19,7 @@ def generate(
     seed: int = 0,
     keeps_end: bool = False,
 ) -> list[int]:
-    """The new tokens after a prompt, without the end token unless `keeps_end`.
+    """Return the new tokens after a prompt, without the end token unless `keeps_end`.
 
     Args:
         temperature: 0 takes the most likely token, otherwise tokens are drawn from softmax(logits / temperature).

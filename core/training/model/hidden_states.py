@@ -16,7 +16,7 @@ from core.training.model.capabilities import Capabilities, stock_attention
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """Some of a batch's scored tokens, in its order, with what predicts them."""
+    """Some of a batch's scored tokens in its order, with the hidden states that predict them."""
 
     outputs: Tensor
     """[S, H] hidden states if the engine computes the head, else [S, V] logits."""
@@ -25,7 +25,7 @@ class ScoredRows:
 
 
 def scored_rows(model: PreTrainedModel, capabilities: Capabilities, batch: PackedBatch) -> Iterator[ScoredRows]:
-    """The scored tokens of a batch, all at once or one response after another."""
+    """Yield the scored tokens of a batch, all at once or one response after another."""
     limit = capabilities.longest_packable
     if capabilities.is_packable and (limit is None or batch.longest <= limit):
         inputs = {

@@ -1,4 +1,4 @@
-"""Loading a base model for training, and saving a policy, as transformers' own folders."""
+"""Loading of base models for training, and saving of policies, as folders of transformers."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -37,7 +37,7 @@ class UnsupportedModel(InvalidRequest):
 
 
 def load_causal_lm(directory: Path | str, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> PreTrainedModel:
-    """A causal LM ready for `core.training.model.logps`: weights in `dtype`, no dropout of any kind, packed attention.
+    """Load a causal LM ready for `core.training.model.logps`: `dtype`, no dropout of any kind, packed attention.
 
     Reads safetensors only and runs no code from the folder.
 
@@ -77,7 +77,7 @@ def load_causal_lm(directory: Path | str, *, dtype: torch.dtype, device: torch.d
 
 
 def prepare_model(model: PreTrainedModel) -> PreTrainedModel:
-    """What `load_causal_lm` does after reading: for a model made in memory. Returns the same model, in eval mode.
+    """Prepare a model made in memory as `load_causal_lm` does after reading. Returns it in eval mode.
 
     Raises:
         UnsupportedModel: it cannot run on text alone, or a token's prediction depends on later tokens.
@@ -94,7 +94,7 @@ def prepare_model(model: PreTrainedModel) -> PreTrainedModel:
 def save_policy(
     model: PreTrainedModel, directory: Path | str, *, end_ids: Sequence[int] = (), dtype: torch.dtype | None = None
 ) -> RoundingLoss | None:
-    """A folder that `AutoModelForCausalLM.from_pretrained` loads; with LoRA, the merged weights.
+    """Save a folder that `AutoModelForCausalLM.from_pretrained` loads; with LoRA, the merged weights.
 
     Weights are of type `dtype`, by default the model's own; returns what that cost the adapter's update, if there is
     one. While it runs, it takes the disk of the folder twice, and memory for one file of weights.
@@ -171,7 +171,7 @@ def _refuse_foreign_code(directory: Path) -> None:
 
 
 def _refuse_gaps(report: Mapping[str, Collection[Any]]) -> None:
-    """transformers makes up weights that the files lack or have in another shape, and only warns."""
+    """Refuse files that lack weights or hold them in another shape, which transformers would only warn about."""
     gaps = [*report.get("missing_keys", ()), *report.get("mismatched_keys", ())]
     if gaps:
         raise UnsupportedModel(
@@ -181,7 +181,7 @@ def _refuse_gaps(report: Mapping[str, Collection[Any]]) -> None:
 
 
 def _refuse_quantised(directory: Path) -> None:
-    """Quantised weights whose configuration does not say so would be read as they are, without their scales."""
+    """Refuse quantised weights whose configuration does not declare it: they would be read without their scales."""
     types: dict[str, str] = {}
     try:
         for path in sorted(directory.glob("*.safetensors")):
@@ -200,7 +200,7 @@ def _is_dropout(name: str) -> bool:
 
 
 def _clear_config_dropouts(config: Any) -> dict[str, float]:
-    """Sets every dropout of the configuration to 0 and returns what they were.
+    """Set every dropout of the configuration to 0 and return the former values.
 
     Many models read `config.attention_dropout` in their attention function, where no module is left to switch off.
     """

@@ -31,7 +31,7 @@ class TokenLogps:
 
 
 def token_logps(model: PreTrainedModel, batch: PackedBatch, *, needs_token_weights: bool = False) -> TokenLogps:
-    """One forward pass; with a graph if gradients are enabled.
+    """Compute log-probabilities of scored tokens in one forward pass; with a graph if gradients are enabled.
 
     Args:
         model: loaded by `core.training.model.loading.load_causal_lm`.
@@ -45,7 +45,7 @@ def token_logps(model: PreTrainedModel, batch: PackedBatch, *, needs_token_weigh
 
 
 def score_tokens(model: PreTrainedModel, batch: PackedBatch, needs_token_weights: bool) -> tuple[Tensor, Tensor | None]:
-    """`token_logps` as plain tensors."""
+    """Return the result of `token_logps` as plain tensors."""
     capabilities = capabilities_of(model)
     parts = [_score(model, capabilities, rows, needs_token_weights) for rows in scored_rows(model, capabilities, batch)]
     if len(parts) == 1:
@@ -61,18 +61,18 @@ def pair_logps(
     needs_token_weights: bool = False,
     needs_prefix_sums: bool = False,
 ) -> PairLogps:
-    """Both responses of every pair, by one forward pass; with a graph if gradients are enabled."""
+    """Score both responses of every pair in one forward pass; with a graph if gradients are enabled."""
     tokens = token_logps(model, batch, needs_token_weights=needs_token_weights)
     return reduce_pairs(tokens, batch, needs_prefix_sums=needs_prefix_sums)
 
 
 def response_logps(model: PreTrainedModel, batch: PackedBatch, *, needs_token_weights: bool = False) -> ResponseLogps:
-    """The response of every row, by one forward pass; with a graph if gradients are enabled."""
+    """Score the response of every row in one forward pass; with a graph if gradients are enabled."""
     return reduce_responses(token_logps(model, batch, needs_token_weights=needs_token_weights), batch)
 
 
 def reduce_pairs(tokens: TokenLogps, batch: PackedBatch, *, needs_prefix_sums: bool = False) -> PairLogps:
-    """Token log-probabilities, fresh or cached, as the losses take them.
+    """Reduce token log-probabilities, fresh or cached, to the form that the losses take.
 
     Raises:
         ValueError: the batch holds single responses, or the tokens are not this batch's.
@@ -101,7 +101,7 @@ def reduce_pairs(tokens: TokenLogps, batch: PackedBatch, *, needs_prefix_sums: b
 
 
 def reduce_responses(tokens: TokenLogps, batch: PackedBatch) -> ResponseLogps:
-    """Token log-probabilities, fresh or cached, of a batch of single responses.
+    """Reduce token log-probabilities, fresh or cached, of a batch of single responses.
 
     Raises:
         ValueError: the batch holds pairs, or the tokens are not this batch's.
@@ -137,7 +137,7 @@ def _log_weights(tokens: TokenLogps, batch: PackedBatch) -> tuple[Tensor | None,
 
 
 def _mean_log_weights(tokens: TokenLogps, batch: PackedBatch) -> Tensor | None:
-    """[R] detached mean over t of log p_t - log(sum over the vocabulary of p²) (arXiv:2406.11827, eq. 4)."""
+    """Detached mean over t of log p_t - log(sum over the vocabulary of p²), [R] (arXiv:2406.11827, eq. 4)."""
     if tokens.log_collisions is None:
         return None
     padded = _pad(tokens.values.detach() - tokens.log_collisions, batch)
@@ -145,7 +145,7 @@ def _mean_log_weights(tokens: TokenLogps, batch: PackedBatch) -> Tensor | None:
 
 
 def _pad(values: Tensor, batch: PackedBatch) -> Tensor:
-    """[S] to [R, L], zeros after the end: its sums are the same bits on every run, unlike atomic additions."""
+    """Pad [S] to [R, L] with zeros, whose sums are the same bits on every run, unlike atomic additions."""
     if values.shape != batch.targets.shape:
         raise ValueError(f"{values.shape[0]} token log-probabilities for {batch.num_scored} scored tokens")
     longest = max(batch.scored_counts)

@@ -1,4 +1,4 @@
-"""The trained weights as the plain model's: the adapter added in float32, and rounded once to the published type.
+"""Trained weights as the plain model's: the adapter added in float32, rounded once to the published type.
 
 Weights in bfloat16 lie on a grid of three digits. An update under half a step of it is rounded to exactly nothing, so
 what small learning rates have taught is lost as a whole and not as noise. A merged policy is therefore published in
@@ -35,14 +35,14 @@ class TrainedWeight:
     """float32, on the host, in the weight's own orientation; None where no adapter is."""
 
     def rounded(self, dtype: torch.dtype | None = None) -> Tensor:
-        """The trained tensor in a floating type, by default its own; on the host where an adapter was added."""
+        """Return the trained tensor in a floating type, by default its own; on the host where an adapter was added."""
         value = self.base if self.update is None else self.base.detach().cpu().float() + self.update
         return value.to(dtype or self.base.dtype) if value.is_floating_point() else value
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoundingLoss:
-    """What publishing in a type leaves of an adapter's update D to weights W; R = round(W + D) - W."""
+    """Loss by publishing in a type: the adapter's update D to weights W becomes R = round(W + D) - W."""
 
     dtype: str
     """Of the published weights: `float32` or `bfloat16`."""
@@ -55,7 +55,7 @@ class RoundingLoss:
 
 
 class RoundingMeter:
-    """Adds up a `RoundingLoss`, one weight after another."""
+    """Accumulates a `RoundingLoss`, one weight after another."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self._dtype = dtype
@@ -75,7 +75,7 @@ class RoundingMeter:
             self._num_weights += update.numel()
 
     def total(self) -> RoundingLoss | None:
-        """None when no adapter was added to anything."""
+        """Return the loss so far; None when no adapter was added to anything."""
         if not self._num_weights:
             return None
         return RoundingLoss(
@@ -87,7 +87,7 @@ class RoundingMeter:
 
 
 def trained_weights(model: PreTrainedModel) -> Iterator[TrainedWeight]:
-    """The plain model's state, tensor by tensor; the model is left alone."""
+    """Yield the plain model's state, tensor by tensor; the model is not changed."""
     layers = dict(adapters(model))
     for name, tensor in state_of(model).items():
         owner, _, leaf = name.rpartition(".")
@@ -104,7 +104,7 @@ def trained_weights(model: PreTrainedModel) -> Iterator[TrainedWeight]:
 def merged_state_dict(
     model: PreTrainedModel, dtype: torch.dtype | None = None, spool: Path | None = None
 ) -> tuple[dict[str, Tensor], RoundingLoss | None]:
-    """The plain model's state in a floating type, by default each tensor's own, and what rounding cost the adapter.
+    """Return the plain model's state in a floating type, by default each tensor's own, and the rounding loss.
 
     Args:
         spool: an empty directory for the tensors that are made here; None: they stay in memory.
@@ -131,7 +131,7 @@ def merged_state_dict(
 
 
 def weight_digests(weights: Iterable[tuple[str, Tensor]]) -> dict[str, str]:
-    """Digests of tensors by name, the same for equal numbers in whichever floating type."""
+    """Return digests of tensors by name, the same for equal numbers in whichever floating type."""
     return {name: _digest(tensor) for name, tensor in weights}
 
 
@@ -145,7 +145,7 @@ def _digest(tensor: Tensor) -> str:
 
 
 def _in_file(tensor: Tensor, path: Path) -> Tensor:
-    """The tensor mapped from a new file; its room is taken first, since a mapping cannot report a full disk."""
+    """Return the tensor mapped from a new file, preallocated since a mapping cannot report a full disk."""
     if not tensor.numel():
         return tensor
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)

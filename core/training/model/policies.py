@@ -1,4 +1,4 @@
-"""The policy between stages and on the disk: base model, SFT policy, artifact."""
+"""Policies between stages and on the disk: base model, SFT policy, artifact."""
 
 import json
 from collections.abc import Callable
@@ -26,14 +26,14 @@ _PUBLISHED = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class PolicySource:
-    """Where a stage's initial policy comes from. Always the disk, so that a reused output starts it with equal bits."""
+    """Source of a stage's initial policy; always the disk, so that a reused output starts it with equal bits."""
 
     sft_dir: Path | None = None
     """The SFT policy: a whole model, or with LoRA its adapter; None: the base model."""
 
 
 def load_policy(plan: TrainingPlan, source: PolicySource) -> PreTrainedModel:
-    """The model to train, on its device, in eval mode: what is trainable requires gradients."""
+    """Load the model to train on its device, in eval mode; what is trainable requires gradients."""
     dtype, device = DTYPES[plan.precision], plan.device
     if plan.lora is None:
         return load_causal_lm(source.sft_dir or plan.base_model_dir, dtype=dtype, device=device)
@@ -46,18 +46,18 @@ def load_policy(plan: TrainingPlan, source: PolicySource) -> PreTrainedModel:
 
 
 def enable_adapter_dropout(model: PreTrainedModel) -> None:
-    """For SFT; DPO compares policy and reference without noise."""
+    """Enable the adapter's dropout, for SFT only: DPO compares policy and reference without noise."""
     for _, layer in adapters.adapters(model):
         layer.train()
 
 
 def trainable_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
-    """By name, tied ones once."""
+    """Return trainable parameters by name, tied ones once."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def save_sft_policy(model: PreTrainedModel, plan: TrainingPlan, digest: str, directory: Path) -> None:
-    """The output of the SFT stage: the model in its compute precision, or its adapter."""
+    """Save the output of the SFT stage: the model in its compute precision, or its adapter."""
     with complete_directory(directory) as hidden:
         if plan.lora is None:
             save_policy(model, hidden, end_ids=plan.eos_token_ids)
@@ -67,7 +67,7 @@ def save_sft_policy(model: PreTrainedModel, plan: TrainingPlan, digest: str, dir
 
 
 def check_sft_policy(directory: Path, digest: str) -> None:
-    """Raises BadStageOutput when that is not the output of the SFT stage with this digest."""
+    """Check for the output of the SFT stage with this digest. Raises BadStageOutput."""
     try:
         stage = json.loads((directory / STAGE_FILE).read_text(encoding="utf-8"))
         is_right = stage == {"stage": "sft", "digest": digest}
@@ -78,14 +78,14 @@ def check_sft_policy(directory: Path, digest: str) -> None:
 
 
 def published_dtype(plan: TrainingPlan) -> torch.dtype:
-    """The type of published weights: as asked for, else float32 where an adapter is added, else the trained one's."""
+    """Return the type of published weights: as requested, else float32 with an adapter, else the trained one's."""
     if plan.artifact_dtype != "auto":
         return _PUBLISHED[plan.artifact_dtype]
     return torch.float32 if plan.lora is not None else DTYPES[plan.precision]
 
 
 def save_artifact(model: PreTrainedModel, plan: TrainingPlan, directory: Path) -> RoundingLoss | None:
-    """A folder for `AutoModelForCausalLM.from_pretrained`; with LoRA merged, and the adapter beside it.
+    """Save a folder for `AutoModelForCausalLM.from_pretrained`; with LoRA merged, and the adapter beside it.
 
     Returns what the published type cost the adapter's update; None without LoRA.
     """
@@ -98,7 +98,7 @@ def save_artifact(model: PreTrainedModel, plan: TrainingPlan, directory: Path) -
 
 
 def trained_digests(model: PreTrainedModel, plan: TrainingPlan) -> dict[str, str]:
-    """Digests of what was trained: the adapter's tensors, or without LoRA all weights in the published type."""
+    """Return digests of what was trained: the adapter's tensors, or without LoRA all weights as published."""
     adapter = dict(adapters.adapter_state(model))
     if adapter:
         return weight_digests(adapter.items())
@@ -107,7 +107,7 @@ def trained_digests(model: PreTrainedModel, plan: TrainingPlan) -> dict[str, str
 
 
 def load_untrained(plan: TrainingPlan, device: str) -> PreTrainedModel:
-    """The base model with the weights that training began from, computing in float32.
+    """Load the base model with the weights that training began from, computing in float32.
 
     Weights are those that training rounded; tables that a model computes for itself are float32's own.
     """
@@ -118,7 +118,7 @@ def load_untrained(plan: TrainingPlan, device: str) -> PreTrainedModel:
 
 
 def policy_saver(model: PreTrainedModel, plan: TrainingPlan) -> Callable[[Path], None]:
-    """Saves the model as it is at the time, as `save_artifact` does."""
+    """Return a function that saves the current model as `save_artifact` does."""
 
     def save(directory: Path) -> None:
         save_artifact(model, plan, directory)

@@ -1,4 +1,4 @@
-"""Which precision a device multiplies faster, and which one a base model's files need.
+"""Choice of precision: which one a device multiplies faster, and which one a base model's files need.
 
 CPUs without bfloat16 instructions are several times slower in it. A policy that LoRA tuned is published in float32,
 since bfloat16 would round its update away: what starts from it computes in float32 unless asked otherwise.
@@ -21,7 +21,7 @@ _WORTHWHILE = 1.3
 
 
 def faster_precision(device: torch.device | str) -> Precision:
-    """bf16 on CUDA; on a CPU whatever wins a short race of matrix products (a few hundredths of a second)."""
+    """Return bf16 on CUDA, and on a CPU the winner of a short race of matrix products (hundredths of a second)."""
     device = torch.device(device)
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
@@ -31,7 +31,7 @@ def faster_precision(device: torch.device | str) -> Precision:
 
 
 def is_rounded_by_bf16(base_model_dir: Path) -> bool:
-    """Whether its files hold weights that lie between those of bfloat16, by their type."""
+    """Whether the files hold weights that bfloat16 would round, judged by their type."""
     for path in sorted(base_model_dir.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             if any(file.get_slice(name).get_dtype() in _FINER_THAN_BF16 for name in file.keys()):  # noqa: SIM118
@@ -40,12 +40,12 @@ def is_rounded_by_bf16(base_model_dir: Path) -> bool:
 
 
 def holds_merged_adapter(base_model_dir: Path) -> bool:
-    """Whether it is a policy whose weights hold an adapter's update that bfloat16 would round away."""
+    """Whether the files are a policy whose merged update bfloat16 would round away."""
     return (base_model_dir / ADAPTER_DIR).is_dir() and is_rounded_by_bf16(base_model_dir)
 
 
 def gemm_flops(dtype: torch.dtype, size: int = _SIZE, repeats: int = _REPEATS) -> float:
-    """Operations a second of this process's threads in a square product on the CPU; the best of a few."""
+    """Measure operations per second of this process's threads in a square product on the CPU; the best of a few."""
     left, right = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
     torch.mm(left, right)
     best = float("inf")

@@ -1,4 +1,4 @@
-"""Finds out, when a model is loaded, how far the engine's short cuts hold for it.
+"""Probe of a loaded model: whether the engine's fast paths give the model's own results.
 
 Two pairs that share their prompt are run packed and alone. A model whose packed hidden states differ, or whose code
 does not call the attention interface in every layer, runs one sequence at a time. Logits are compared the same way:
@@ -45,7 +45,7 @@ _COARSE_TOLERANCE = 0.1
 
 @torch.no_grad()
 def prepare(model: PreTrainedModel) -> Capabilities:
-    """Probes the model, remembers the result on it, and leaves it with packed attention where that holds."""
+    """Probe the model, record the result on it, and enable packed attention where it is exact."""
     stock = str(model.config._attn_implementation)
     plain = Capabilities(is_packable=False, longest_packable=None, head=None, stock_attention=stock, has_cache=False)
     remember(model, plain)
@@ -77,7 +77,7 @@ class _PackedRow:
 
 
 def _probe_rows(model: PreTrainedModel) -> tuple[list[Tensor], _PackedRow]:
-    """Two pairs over distinct tokens: four sequences, and the same as one packed row."""
+    """Return two pairs over distinct tokens: as four sequences, and as one packed row."""
     vocabulary = int(model.get_input_embeddings().num_embeddings)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, vocabulary, (48,), generator=generator).to(model.device)
@@ -101,7 +101,7 @@ def _probe_rows(model: PreTrainedModel) -> tuple[list[Tensor], _PackedRow]:
 def _is_packable(
     model: PreTrainedModel, sequences: list[Tensor], packed: _PackedRow, windows: list[int | None]
 ) -> bool:
-    """Fills `windows` with the sliding window that every layer asks for."""
+    """Whether packed and separate rows agree; fills `windows` with the sliding window that every layer uses."""
     config = model.config.get_text_config()
     layer_types = getattr(config, "layer_types", None) or []
     if not set(layer_types) <= _PACKABLE_LAYERS or getattr(config, "attention_chunk_size", None):
@@ -120,7 +120,7 @@ def _is_packable(
 
 
 def _packed_hidden(model: PreTrainedModel, packed: _PackedRow, windows: list[int | None]) -> Tensor:
-    """[T, H]; notes the sliding window that every layer asks for."""
+    """Hidden states of the packed row, [T, H]; records the sliding window that every layer uses."""
 
     def recording_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
         windows.append(kwargs.get("sliding_window"))
@@ -143,7 +143,7 @@ def _packed_hidden(model: PreTrainedModel, packed: _PackedRow, windows: list[int
 
 
 def _longest_packable(model: PreTrainedModel, windows: list[int | None]) -> int | None:
-    """The least length at which something begins that a packed row does not get.
+    """Return the least length at which the model computes something that a packed row does not get.
 
     Rotary scalings switch with the longest sequence of a forward pass; a window that the configuration names and no
     layer asks for is in the mask alone, which packed rows do without.
@@ -157,7 +157,7 @@ def _longest_packable(model: PreTrainedModel, windows: list[int | None]) -> int 
 
 @torch.no_grad()
 def cache_holds(model: PreTrainedModel, sequence: Tensor) -> bool:
-    """Whether the last token after a cache of the others gives the logits that it gives after all of them."""
+    """Whether the cache gives the last token the same logits as a full forward pass."""
     try:
         expected = model(input_ids=sequence, use_cache=False).logits[0, -1:]
         kept = model(input_ids=sequence[:, :-1], use_cache=True)
@@ -191,7 +191,7 @@ def _find_head(model: PreTrainedModel, input_ids: Tensor) -> HeadTransform | Non
 
 
 def _agree(actual: Tensor, expected: Tensor) -> bool:
-    """Every row, relative to its own size."""
+    """Whether every row agrees, relative to its own size."""
     error = (actual.float() - expected.float()).norm(dim=-1)
     limit = _TOLERANCES.get(expected.dtype, _COARSE_TOLERANCE) * expected.float().norm(dim=-1).clamp_min(1e-6)
     return bool((error <= limit).all())

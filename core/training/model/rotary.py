@@ -1,4 +1,4 @@
-"""Rotary frequencies that follow the longest sequence (dynamic NTK), made to depend on the sequence at hand alone.
+"""Rotary frequencies that depend on the longest sequence (dynamic NTK), limited to the sequence at hand.
 
 transformers keeps the frequencies of the longest sequence seen and goes back only for one below the trained length, so
 a row's value would depend on what ran before it. Here every forward pass starts from the original frequencies.
@@ -16,21 +16,21 @@ LENGTH_DEPENDENT = frozenset({_DYNAMIC, "longrope"})
 
 
 def forget_earlier_lengths(model: PreTrainedModel) -> None:
-    """Makes every call of a dynamic rotary module start as the first one did; other modules are left alone."""
+    """Make every call of a dynamic rotary module start as the first one did; other modules are left alone."""
     for module in model.modules():
         if list(_dynamic_prefixes(module)):
             module.register_forward_pre_hook(_restore)
 
 
 def rope_settings(config: Any) -> list[dict[str, Any]]:
-    """Rotary settings of a text configuration: one, or one for each type of layer."""
+    """Return the rotary settings of a text configuration: one, or one for each type of layer."""
     found = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     nested = [settings for settings in found.values() if isinstance(settings, dict)]
     return [*nested, found]
 
 
 def trained_length(config: Any) -> int | None:
-    """Tokens up to which frequencies that depend on the length are those of training; None: they never change."""
+    """Tokens up to which length-dependent frequencies are those of training; None if they never change."""
     lengths = []
     for settings in rope_settings(config):
         if settings.get("rope_type") in LENGTH_DEPENDENT:

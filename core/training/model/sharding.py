@@ -1,4 +1,4 @@
-"""A model spread over the devices of a run: FSDP2, torch's `fully_shard`.
+"""Sharding of a model over the devices of a run with FSDP2, torch's `fully_shard`.
 
 Every rank keeps a part of each parameter, of its gradient and of the optimizer's states; a layer's weights are put
 together while it computes. Parts are float32: the master weights themselves. What is put together for computing is
@@ -22,7 +22,7 @@ from core.training.ranks import Ranks
 
 
 def shard(model: PreTrainedModel, ranks: Ranks) -> PreTrainedModel:
-    """Spreads the model out, in place; alone it stays as it is."""
+    """Shard the model in place; on a single device it stays as it is."""
     if ranks.size == 1:
         return model
     dtype = model.dtype
@@ -45,7 +45,7 @@ def shard(model: PreTrainedModel, ranks: Ranks) -> PreTrainedModel:
 
 @contextmanager
 def whole_weights(model: nn.Module) -> Iterator[None]:
-    """Inside, every rank holds all compute weights as plain tensors: for saving. All ranks enter together."""
+    """Gather all compute weights as plain tensors on every rank, for saving. All ranks enter together."""
     modules = _sharded_modules(model)
     for module in modules:
         module.unshard()
@@ -57,7 +57,7 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
-    """`model.state_dict()`, which on a model that is spread out would undo `whole_weights`."""
+    """Return `model.state_dict()`, safe inside `whole_weights` on a sharded model."""
     if not isinstance(model, FSDPModule):
         return model.state_dict()
     state = {}
@@ -70,12 +70,12 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def own_part(tensor: Tensor) -> Tensor:
-    """This rank's rows of a parameter or gradient that is spread out, sharing its memory; any other tensor itself."""
+    """Return this rank's rows of a sharded parameter or gradient, sharing its memory; any other tensor itself."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def cut_rows(whole: Tensor, ranks: Ranks) -> Tensor:
-    """The rows of a whole tensor that this rank keeps: FSDP2 cuts as `torch.chunk` does."""
+    """Return the rows of a whole tensor that this rank keeps: FSDP2 cuts as `torch.chunk` does."""
     if ranks.size == 1:
         return whole
     parts = whole.chunk(ranks.size)
@@ -83,7 +83,7 @@ def cut_rows(whole: Tensor, ranks: Ranks) -> Tensor:
 
 
 def join_rows(part: Tensor, num_rows: int, ranks: Ranks) -> Tensor:
-    """The whole tensor, of which every rank has its rows: in the leader's host memory; the others get no rows."""
+    """Gather the whole tensor from all ranks' rows into the leader's host memory; the others get no rows."""
     if ranks.size == 1:
         return part
     whole = part.new_zeros(num_rows, *part.shape[1:])
@@ -97,7 +97,7 @@ def _sharded_modules(model: nn.Module) -> list[FSDPModule]:
 
 
 def _layers(model: PreTrainedModel) -> list[nn.Module]:
-    """The repeated blocks; without them the model is put together as a whole."""
+    """Return the repeated blocks; without them the model is gathered as a whole."""
     count = model.config.get_text_config().num_hidden_layers
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
     return list(lists[0]) if lists else []

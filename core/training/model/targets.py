@@ -1,4 +1,4 @@
-"""Which layers of a model low-rank adapters go on, and which share of its weights they reach.
+"""Selection of the layers that low-rank adapters are put on, and the share of weights that they reach.
 
 A target is a plain linear layer that a row of text passes through. Towers for images, layers whose code does
 something else with the weight, and routers of mixtures of experts are none.
@@ -43,7 +43,7 @@ class Coverage:
 
 
 def find_targets(model: PreTrainedModel, target_modules: Literal["all-linear"] | Sequence[str]) -> list[str]:
-    """Names of the layers to adapt, in the model's order.
+    """Return names of the layers to adapt, in the model's order.
 
     Raises:
         UnsupportedAdapter: a target matches no layer that can be adapted, or is the LM head.
@@ -70,7 +70,7 @@ def find_targets(model: PreTrainedModel, target_modules: Literal["all-linear"] |
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
-    """Names of all layers of a linear type but the LM head, in the model's order."""
+    """Return names of all layers of a linear type but the LM head, in the model's order."""
     head = model.get_output_embeddings()
     return [
         name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head
@@ -78,7 +78,7 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
 
 
 def coverage(model: PreTrainedModel) -> Coverage:
-    """How much of an adapted model its adapters reach."""
+    """Measure how much of an adapted model its adapters reach."""
     tables = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module}
     adapted = {name for name, module in model.named_modules() if isinstance(module, LoraLinear)}
     reached, left_out = 0, dict[str, int]()
@@ -95,14 +95,14 @@ def coverage(model: PreTrainedModel) -> Coverage:
 
 
 def num_experts(model: PreTrainedModel) -> int | None:
-    """Experts of a layer; None where the model is no mixture."""
+    """Number of experts of a layer; None where the model is no mixture."""
     config = model.config.get_text_config()
     counts = [getattr(config, name, None) for name in _EXPERT_COUNTS]
     return next((count for count in counts if isinstance(count, int) and count > 1), None)
 
 
 def _adaptable(model: PreTrainedModel) -> list[str]:
-    """Linear layers that a row of text passes through, plain, and no routers.
+    """Return the plain linear layers that a row of text passes through, without routers.
 
     An expert that no token of the row was sent to counts as passed through when one of the same place was.
     """
@@ -118,7 +118,7 @@ def _adaptable(model: PreTrainedModel) -> list[str]:
 
 
 def _passed_through(model: PreTrainedModel) -> set[str]:
-    """Generic names of the layers on whose output the logits of a row of text depend, with a gradient."""
+    """Return generic names of the layers on whose output the logits of a row of text depend, with a gradient."""
     places: list[str] = []
     outputs: list[Tensor] = []
 
@@ -142,7 +142,7 @@ def _passed_through(model: PreTrainedModel) -> set[str]:
 
 @torch.no_grad()
 def _is_plain(module: Any) -> bool:
-    """Whether the layer gives x W^T + b; a subclass may do something else with its weight."""
+    """Whether the layer computes x W^T + b; a subclass may do something else with its weight."""
     if type(module) in (nn.Linear, Conv1D):
         return True
     weight = module.weight

@@ -15,7 +15,7 @@ from core.training.model.capabilities import attention
 
 
 def checkpoint_activations(model: PreTrainedModel) -> bool:
-    """Switches it on; False when the model's layers do not offer it.
+    """Enable activation checkpointing; return False when the model's layers do not support it.
 
     transformers asks for training mode. Only the layers themselves are put into it, not what is in them: dropout is
     off in a model that the engine loaded, and adapters have their own switch.
@@ -31,5 +31,5 @@ def checkpoint_activations(model: PreTrainedModel) -> bool:
 
 
 def _same_attention(model: PreTrainedModel) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Contexts of the first computation and of the second, which attends as the first did."""
+    """Return contexts of the first computation and of the recomputation, which attends as the first did."""
     return nullcontext(), attention(model, str(model.config._attn_implementation))

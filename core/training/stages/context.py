@@ -1,4 +1,4 @@
-"""What the stages of a run share."""
+"""State that the stages of a run share."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ from core.training.ranks import ALONE, Ranks
 
 @dataclass
 class RunContext:
-    """The plan, opened."""
+    """An opened plan with its data and checkpoint."""
 
     plan: TrainingPlan
     observer: Observer
@@ -45,7 +45,7 @@ class RunContext:
     def tell_once(
         self, kind: str, message: str, data: Mapping[str, JsonValue], level: Literal["info", "warning"] = "info"
     ) -> None:
-        """Sends an event, unless one of its kind was sent."""
+        """Send an event, unless one of its kind was sent."""
         if kind not in self.told:
             self.told.add(kind)
             self.observer.event(level, kind, message, data)
@@ -56,7 +56,7 @@ class RunContext:
         return self.checkpoint is not None and order.index(self.checkpoint.stage) > order.index(stage)
 
     def take_checkpoint(self, stage: Stage) -> Checkpoint | None:
-        """The checkpoint to resume this stage from, once."""
+        """Return the checkpoint to resume this stage from, once."""
         found = self.checkpoint
         if found is None or found.stage is not stage:
             return None
@@ -64,7 +64,7 @@ class RunContext:
         return found
 
     def fresh_path(self, name: str) -> Path:
-        """Where an output of that name goes; an older one is removed, by the leader."""
+        """Return a new path for an output of that name; the leader removes an older one."""
         path = self.work_dir / name
         if path.is_dir() and self.ranks.is_leader:
             shutil.rmtree(path)
@@ -76,7 +76,7 @@ class RunContext:
 
 
 def open_run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> RunContext:
-    """Data, checkpoint and process made ready; no model is loaded yet.
+    """Open data, checkpoint and process settings of a run; no model is loaded yet.
 
     Raises:
         BadPlan: settings that do not fit together.
@@ -120,7 +120,7 @@ def open_run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> Ru
 
 
 def open_rows(directory: str, kind: str, *, may_be_empty: bool = False) -> EncodedData:
-    """Encoded rows of a kind.
+    """Open encoded rows of a kind.
 
     Raises:
         BadData: another kind, or no row.
@@ -134,7 +134,7 @@ def open_rows(directory: str, kind: str, *, may_be_empty: bool = False) -> Encod
 
 
 def _open_split(plan: TrainingPlan, directory: str, *, may_be_empty: bool = False) -> EncodedData:
-    """Rows of the preference stage; unpaired ones with their partners."""
+    """Open rows of the preference stage; unpaired ones with their partners."""
     kind = get_variant(plan.variant).data
     data = open_rows(directory, kind, may_be_empty=may_be_empty)
     if kind == "preference":
@@ -150,7 +150,7 @@ def _build_objective(plan: TrainingPlan) -> Objective | UnpairedObjective:
 
 
 def _prepare_process(plan: TrainingPlan) -> None:
-    """Threads, and on CUDA only kernels that give the same bits every time."""
+    """Set threads, and on CUDA only kernels that give the same bits every time."""
     torch.set_num_threads(plan.num_threads)
     if plan.device.startswith("cuda"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts

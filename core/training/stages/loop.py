@@ -26,7 +26,7 @@ MAX_LINES_NAMED = 5
 
 @dataclass(frozen=True)
 class Validation:
-    """When and how a stage is evaluated on held-out rows."""
+    """Settings that say when and how a stage is evaluated on held-out rows."""
 
     evaluate: Callable[[], Figures | None]
     """None when a stop broke it off."""
@@ -35,7 +35,7 @@ class Validation:
 
 
 class TrainingLoop:
-    """Runs one stage from where its progress stands to its end."""
+    """Runs one stage from its current progress to its end."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class TrainingLoop:
         self._checkpointed = self._mark() if is_resumed else None
 
     def run(self) -> LoopEnd:
-        """The whole stage.
+        """Run the rest of the stage.
 
         Raises:
             TrainingStopped: the observer asked for it.
@@ -124,14 +124,14 @@ class TrainingLoop:
         )
 
     def _is_evaluation_due(self) -> bool:
-        """At step 0 and every few steps; the last step is left to the evaluation stage."""
+        """Whether to evaluate now: at step 0 and every few steps; the evaluation stage does the last one."""
         progress = self._run.progress
         if self._validation is None or progress.evaluated_step == progress.step or progress.step == self._total_steps:
             return False
         return progress.step % self._validation.every_steps == 0
 
     def evaluate(self) -> bool:
-        """Validation figures of the present step, as a point; False when a stop broke it off."""
+        """Emit validation figures of the current step as a point; False when a stop interrupted it."""
         assert self._validation is not None
         figures = self._validation.evaluate()
         if figures is None:
@@ -157,7 +157,7 @@ class TrainingLoop:
         return True
 
     def honour(self, request: StopRequest) -> bool:
-        """True to end the stage here, with `save`; False when nothing is asked any more.
+        """Carry out a requested stop; True to end the stage here, with `save`, False to continue.
 
         Raises:
             TrainingStopped: with `checkpoint`, after one was written, and with `abandon`.
@@ -176,12 +176,12 @@ class TrainingLoop:
         return True
 
     def _mark(self) -> tuple[int, int, int, LoopEnd | None]:
-        """Tells two states at one step apart."""
+        """Return a value that distinguishes two states at one step."""
         progress = self._run.progress
         return progress.step, progress.evaluated_step, progress.parts_done, progress.end
 
     def _emit(self, split: Literal["train", "validation"], values: Figures) -> None:
-        """A point at the present step."""
+        """Emit a point at the current step."""
         progress = self._run.progress
         self._observer.point(
             MetricPoint(
@@ -195,7 +195,7 @@ class TrainingLoop:
 
 
 def _note_improvement(progress: LoopProgress, plan: EarlyStoppingPlan) -> None:
-    """Compares the evaluation just made with the best before it."""
+    """Compare the latest evaluation with the best before it."""
     value = progress.evaluation[plan.metric]
     sign = -1.0 if names.METRICS[plan.metric].better == "lower" else 1.0
     if value is not None and (progress.best is None or sign * (value - progress.best) > plan.min_delta):

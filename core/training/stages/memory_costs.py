@@ -1,4 +1,4 @@
-"""How much memory a training step takes: measured on a few tokens, predicted for many.
+"""Memory of a training step: measured on a few tokens, predicted for many.
 
 What a forward pass keeps for the backward pass grows with the packed tokens; it is counted while a short row runs, so
 that no architecture needs a formula. Head, gradients and optimizer states follow from the parameters.
@@ -53,7 +53,7 @@ class StepCosts:
     """Whatever the tokens: gradients of embedding and head."""
 
     def step_bytes(self, tokens: int, scored: int, longest: int, *, checkpoints_activations: bool) -> int:
-        """Of a micro-batch of that many packed and scored tokens, in sequences of at most `longest`."""
+        """Predict the bytes of a micro-batch of so many packed and scored tokens in sequences of at most `longest`."""
         if checkpoints_activations:
             per_token = self.boundary_token_bytes + 2 * self.layer_token_bytes
         else:
@@ -64,7 +64,7 @@ class StepCosts:
 
 
 def measure_costs(model: PreTrainedModel, optimizer: MasterOptimizer) -> StepCosts | None:
-    """None for a model that cannot run packed: one sequence at a time, whose length no budget changes."""
+    """Measure a step; None for a model that cannot run packed, whose sequence length no budget changes."""
     capabilities = capabilities_of(model)
     if not capabilities.is_packable or capabilities.head is None:
         return None
@@ -90,7 +90,7 @@ def measure_costs(model: PreTrainedModel, optimizer: MasterOptimizer) -> StepCos
 
 
 def _kept_bytes(model: PreTrainedModel, num_tokens: int) -> int:
-    """What autograd keeps of a forward pass, parameters left out."""
+    """Bytes that autograd keeps of a forward pass, without the parameters."""
     parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -114,7 +114,7 @@ def _kept_bytes(model: PreTrainedModel, num_tokens: int) -> int:
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """What this process can still take; None where the operating system does not say."""
+    """Bytes that this process can still allocate; None where the operating system does not tell."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -131,7 +131,7 @@ def _free_of_machine() -> int | None:
 
 
 def _free_of_cgroup() -> int | None:
-    """Of a container with a limit."""
+    """Bytes left below the memory limit of this process's container."""
     try:
         limit, used = (int(Path(name).read_text()) for name in _CGROUP_FILES)
     except (OSError, ValueError):  # no such files, or "max"
@@ -140,7 +140,7 @@ def _free_of_cgroup() -> int | None:
 
 
 def held_bytes(device: torch.device) -> int:
-    """What this process holds now."""
+    """Bytes that this process holds now."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     try:

@@ -1,4 +1,4 @@
-"""The micro-batch that fits the memory there is, decided before the first step of a stage.
+"""Choice of the micro-batch that fits the available memory, before the first step of a stage.
 
 The planned micro-batch is kept if its predicted step fits. Else it is halved, down to where products lose speed; then
 layers are computed twice (activation checkpointing), which costs a quarter of the speed. The batch of an optimizer
@@ -27,7 +27,7 @@ _MIB = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class RowSizes:
-    """Of the rows to train on."""
+    """Sizes of the rows to train on."""
 
     longest: int
     """Packed tokens of the longest row, which no budget can split."""
@@ -57,7 +57,7 @@ class MicroBatchChoice:
 def choose_micro_batch(
     costs: StepCosts, rows: RowSizes, wanted: int, available: int, *, may_halve: bool = True
 ) -> MicroBatchChoice:
-    """The first that fits: as wanted, halved, with activation checkpointing, halved further; else the smallest."""
+    """Return the first that fits: as requested, halved, with activation checkpointing, halved further; or the least."""
     sizes = [wanted]
     while may_halve and sizes[-1] > 1 and sizes[-1] > rows.longest:
         sizes.append(sizes[-1] // 2)
@@ -75,7 +75,7 @@ def choose_micro_batch(
 
 
 def fit_to_memory(context: RunContext, model: PreTrainedModel, run: StageRun, *, is_resumed: bool) -> None:
-    """Sets the budget, and activation checkpointing, to what fits; says so in an event when the plan had to give way.
+    """Set the budget, and activation checkpointing, to what fits; report a change of the plan in an event.
 
     On several devices the plan stays: what the spec says is what each of them takes at once.
 

@@ -35,14 +35,14 @@ _CACHE_TOKENS = 512
 
 
 def load_checked(context: RunContext, source: PolicySource, data: EncodedData) -> PreTrainedModel:
-    """The policy that a stage trains on `data`, checked, and spread over the devices of the run."""
+    """Load the policy that a stage trains on `data`, check it, and shard it over the devices of the run."""
     model = load_policy(context.plan, source)
     check_model(context, model, data, context.train, context.validation)
     return shard(model, context.ranks)
 
 
 def check_model(context: RunContext, model: PreTrainedModel, *splits: EncodedData | None) -> None:
-    """Refuses rows that the model cannot take, and leaves packing to models whose packed rows are right.
+    """Refuse rows that the model cannot take, and disable packing for models whose packed rows are wrong.
 
     Raises:
         BadBaseModel: the tokenizer gives ids that the embeddings lack.
@@ -61,7 +61,7 @@ def check_model(context: RunContext, model: PreTrainedModel, *splits: EncodedDat
 def check_token_ids(
     model: PreTrainedModel, splits: list[EncodedData], prompts: tuple[tuple[int, ...], ...] = ()
 ) -> None:
-    """Raises BadBaseModel for a token id without a row in the embeddings."""
+    """Refuse a token id without a row in the embeddings. Raises BadBaseModel."""
     num_rows = int(model.get_input_embeddings().num_embeddings)
     largest = max([data.largest_token for data in splits] + [max(prompt) for prompt in prompts])
     if largest >= num_rows:
@@ -72,7 +72,7 @@ def check_token_ids(
 
 
 def check_lengths(model: PreTrainedModel, splits: list[EncodedData]) -> None:
-    """Raises BadData for a row that is longer than a learned table of positions."""
+    """Refuse a row that is longer than a learned table of positions. Raises BadData."""
     limit = learned_positions(model)
     if limit is None:
         return
@@ -87,7 +87,7 @@ def check_lengths(model: PreTrainedModel, splits: list[EncodedData]) -> None:
 
 
 def learned_positions(model: PreTrainedModel) -> int | None:
-    """Tokens that a learned table of positions has room for; None for a model without one."""
+    """Size of a learned table of positions, in tokens; None for a model without one."""
     tables = [
         (module.num_embeddings - int(getattr(module, "offset", 0)))
         for name, module in model.named_modules()
@@ -98,7 +98,7 @@ def learned_positions(model: PreTrainedModel) -> int | None:
 
 @torch.no_grad()
 def packing_holds(model: PreTrainedModel, data: EncodedData) -> bool:
-    """Whether the longest row that would run packed has the log-probabilities it has alone.
+    """Whether the longest packable row has the same log-probabilities packed as alone.
 
     The probe at loading has few tokens: a window, a chunk or a scaling that begins after them shows here.
     """
@@ -122,7 +122,7 @@ def packing_holds(model: PreTrainedModel, data: EncodedData) -> bool:
 
 
 def keep_cache_where_it_holds(model: PreTrainedModel, data: EncodedData) -> None:
-    """Lets a model generate without a cache where that gives other logits after the longest row."""
+    """Disable the generation cache where it gives other logits after the longest row."""
     capabilities = capabilities_of(model)
     row = data.row(int(_lengths(data).argmax()))
     longer = max(row.first, row.second, key=len)
@@ -148,13 +148,13 @@ def _pack(data: EncodedData, row: int, device: torch.device) -> PackedBatch:
 
 
 def _lengths(data: EncodedData) -> NDArray[np.int64]:
-    """[N] tokens of the longest sequence of every row."""
+    """Tokens of the longest sequence of every row, [N]."""
     lengths: NDArray[np.int64] = data.prompt_lengths + np.maximum(data.first_lengths, data.second_lengths)
     return lengths
 
 
 def keep_packing_where_it_holds(model: PreTrainedModel, data: EncodedData) -> None:
-    """Leaves a model whose longest row is not right when packed to run one sequence at a time."""
+    """Run a model one sequence at a time when its longest row is not right when packed."""
     if packing_holds(model, data):
         return
     capabilities = replace(capabilities_of(model), is_packable=False)

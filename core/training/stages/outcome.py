@@ -1,4 +1,4 @@
-"""What a training stage hands on: the trained policy, or the one saved before its time."""
+"""Results of a training stage: the trained policy, or one saved early."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from core.training.steps.figures import Figures
 
 @dataclass(frozen=True)
 class TrainedPolicy:
-    """DPO's outcome."""
+    """Result of the preference stage."""
 
     model: PreTrainedModel
     step: int
@@ -27,7 +27,7 @@ class TrainedPolicy:
 
 @dataclass(frozen=True)
 class SavedPolicy:
-    """The observer asked to finish with the policy as it is, before DPO began."""
+    """Result when the observer asked, before DPO began, to finish with the current policy."""
 
     model: PreTrainedModel
     stage: Stage

@@ -84,7 +84,7 @@ class DpoStage:
         fit_to_memory(context, self._model, self._run, is_resumed=context.checkpoint is not None)
 
     def run(self) -> TrainedPolicy | SavedPolicy:
-        """Reference, DPO, evaluation."""
+        """Run reference, DPO and evaluation."""
         context, observer, plan = self._context, self._context.observer, self._context.plan
         seed_all(derive_seed(plan.seed, Stage.DPO.value))
         checkpoint = context.take_checkpoint(Stage.DPO)
@@ -123,7 +123,7 @@ class DpoStage:
         return PairForward(self._model, data, objective, reference, ranks)
 
     def _provide_reference(self) -> bool:
-        """False when the observer asked to finish with the policy as it is."""
+        """Compute or load the reference; False when the observer asked to finish with the current policy."""
         context = self._context
         if self._reference is None:
             context.observer.stage_skipped(Stage.REFERENCE, "skipped")
@@ -139,7 +139,7 @@ class DpoStage:
         return fill_reference(context, self._reference, reference_pass, self._source)
 
     def _finish(self, loop: TrainingLoop) -> TrainedPolicy:
-        """The evaluation stage: validation pairs and prompts once more, under the final policy.
+        """Run the evaluation stage: validation pairs and prompts once more, under the final policy.
 
         Raises:
             TrainingStopped: the observer asked for it; `save` is what happens anyway.
@@ -171,12 +171,12 @@ class DpoStage:
         )
 
     def _insist(self, loop: TrainingLoop, work: Callable[[], bool]) -> None:
-        """Until it is done. False from `work`: a stop broke it off; that stop is honoured, unless it is `save`."""
+        """Repeat `work` until it is done; a stop that interrupted it is carried out, unless it is `save`."""
         while not work():
             loop.honour(self._context.observer.stop_requested())
 
     def _score_train_rows(self) -> bool:
-        """The training pairs once more, under the final policy; False when a stop broke it off."""
+        """Score the training pairs under the final policy; False when a stop interrupted it."""
         reference = None if self._reference is None else self._reference.train
         forward = self._forward(self._context.train, reference)
         host = self._evaluate_split(forward)
@@ -187,7 +187,7 @@ class DpoStage:
         return True
 
     def _evaluate(self) -> Figures | None:
-        """Validation figures; None when a stop broke it off."""
+        """Return validation figures; None when a stop interrupted it."""
         validation = self._context.validation
         assert validation is not None
         reference = None if self._reference is None else self._reference.validation
@@ -199,7 +199,7 @@ class DpoStage:
         return forward.figures(host) | self._sampled_kl.figures(self._model)
 
     def _evaluate_split(self, forward: PairForward | UnpairedForward) -> HostColumns | None:
-        """All of a split's rows under the policy of the moment; None when a stop broke it off."""
+        """Score all of a split's rows under the current policy; None when a stop interrupted it."""
         group_size, budget = self._context.plan.dpo.batch_size, self._context.budget
 
         def evaluate() -> HostColumns | None:
@@ -208,7 +208,7 @@ class DpoStage:
         return budget.run(evaluate, self._context.observer, Stage.DPO)
 
     def _answer_prompts(self, answers: list[list[int]]) -> bool:
-        """Adds the answers that are missing; False when a stop broke it off."""
+        """Generate the answers that are missing; False when a stop interrupted it."""
         plan = self._context.plan
         for prompt in plan.sample_prompts[len(answers) :]:
             if self._is_interrupted():
@@ -223,7 +223,7 @@ class DpoStage:
         return is_done
 
     def _draw_answers(self) -> bool:
-        """Adds the drawn answers that are missing; False when a stop broke it off."""
+        """Draw the sampled answers that are missing; False when a stop interrupted it."""
         plan = self._context.plan
         for index in range(len(self._drawn), len(plan.sample_prompts)):
             if self._is_interrupted():

@@ -1,4 +1,4 @@
-"""The end of a run: the policy saved as it is to be published, and read back before anybody gets it."""
+"""The end of a run: the policy saved for publication, and read back before anybody gets it."""
 
 import gc
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ _WORKING_SHARE = 1.25
 
 @dataclass(frozen=True)
 class SavedArtifact:
-    """What was saved of a model that is given up then."""
+    """Description of a saved model, kept after the model is freed."""
 
     directory: Path
     trained_digests: dict[str, str]
@@ -37,7 +37,7 @@ class SavedArtifact:
 
 
 def save_policy(context: RunContext, model: PreTrainedModel) -> SavedArtifact:
-    """All ranks together; the leader writes."""
+    """Save the policy; all ranks enter together, the leader writes."""
     directory = context.fresh_path("artifact")
     digests: dict[str, str] = {}
     rounding = None
@@ -50,7 +50,7 @@ def save_policy(context: RunContext, model: PreTrainedModel) -> SavedArtifact:
 
 
 def read_back(context: RunContext, artifact: SavedArtifact) -> dict[str, JsonValue]:
-    """What was found, for the summary: `verification`, and `published` with LoRA or where pairs are compared.
+    """Check the saved policy and return findings for the summary: `verification`, and `published` where measured.
 
     The trained model must be gone by now: one model in float32 is in memory at a time.
 
@@ -96,7 +96,7 @@ def _published(artifact: SavedArtifact, verification: Verification | None) -> di
 
 
 def _device(context: RunContext, float32_bytes: int) -> str | None:
-    """The run's own where there is room, else the CPU; None where there is none."""
+    """Choose the run's own device where there is room, else the CPU; None where there is none."""
     for device in dict.fromkeys((context.plan.device, "cpu")):
         available = available_bytes(torch.device(device))
         if available is None or available >= _WORKING_SHARE * float32_bytes:
@@ -105,7 +105,7 @@ def _device(context: RunContext, float32_bytes: int) -> str | None:
 
 
 def _tell_of_rounding(context: RunContext, loss: RoundingLoss | None, published: JsonValue) -> None:
-    """Once, where the type that was asked for costs a part of what was trained."""
+    """Warn once where the requested type loses a part of what was trained."""
     if loss is None or loss.share_kept >= ROUNDED_AWAY:
         return
     margins = published.get("margins") if isinstance(published, Mapping) else None

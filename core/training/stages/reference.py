@@ -1,4 +1,4 @@
-"""The reference stage: log-probabilities of all pairs under the frozen policy, taken over or computed."""
+"""The reference stage: log-probabilities of all pairs under the frozen policy, reused or computed."""
 
 from pathlib import Path
 from time import perf_counter
@@ -16,7 +16,7 @@ from core.training.steps.reference_pass import ReferencePass
 def fill_reference(
     context: RunContext, reference: ReferenceLogps, reference_pass: ReferencePass, source: PolicySource
 ) -> bool:
-    """Fills `reference`; False when the observer asked to finish with the policy as it is.
+    """Fill `reference`; return False when the observer asked to finish with the current policy.
 
     Raises:
         TrainingStopped: the observer asked for it.
@@ -55,7 +55,7 @@ def _take_over(context: RunContext, reference: ReferenceLogps, digest: str) -> b
 
 
 def _compute(context: RunContext, reference_pass: ReferencePass, source: PolicySource) -> bool:
-    """All groups that are left; False when the observer asked to finish with the policy as it is."""
+    """Compute all remaining groups; False when the observer asked to finish with the current policy."""
     checkpointed = reference_pass.groups_done
     while reference_pass.groups_done < reference_pass.num_groups:
         done = reference_pass.groups_done

@@ -1,4 +1,4 @@
-"""One training stage on its way: what its loop works on, and how that becomes a checkpoint and comes back."""
+"""The state of one training stage: what its loop works on, and its conversion to and from a checkpoint."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -33,7 +33,7 @@ class LoopEnd(StrEnum):
 
 @dataclass
 class LoopProgress:
-    """What changes from step to step besides tensors; plain values, so that checkpoints can hold it."""
+    """State that changes from step to step besides tensors; plain values, so that checkpoints can hold it."""
 
     step: int = 0
     """Updates done."""
@@ -90,7 +90,7 @@ class StageRun:
     ranks: Ranks = ALONE
 
     def compute_gradients(self, rows: Sequence[int], observer: Observer) -> tuple[HostColumns, int]:
-        """Gradients of one step, its values on the host (the gradient's norm beside them), and the tokens it took."""
+        """Compute gradients of one step; return its values on the host, with the gradient's norm, and its tokens."""
         rng = capture_rng(self.device)
 
         def compute() -> tuple[HostColumns, int]:
@@ -127,7 +127,7 @@ class StageRun:
 
     @torch.no_grad()
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Everything as it was at the checkpoint, the kept tensors included; the kept facts are the pipeline's.
+        """Restore everything from the checkpoint, kept tensors included; the kept facts are the pipeline's.
 
         Raises:
             BadCheckpoint: something is missing, left over or of another shape.

@@ -32,7 +32,7 @@ from core.training.steps.sft import SftTask
 
 
 def provide_sft_policy(context: RunContext) -> PolicySource | SavedPolicy:
-    """The policy DPO starts from: trained, reused, kept in a checkpoint, or the base model."""
+    """Return the policy that DPO starts from: trained, reused, kept in a checkpoint, or the base model."""
     plan = context.plan
     if context.is_past(Stage.SFT):
         kept = context.checkpoint.policy_dir if context.checkpoint is not None else None
@@ -91,7 +91,7 @@ def _train(context: RunContext, stage: SftPlan, digest: str) -> PolicySource | S
 
 
 def _demonstrations(context: RunContext) -> EncodedData:
-    """The demonstration data set, or of the rows trained on the chosen responses, or those marked good."""
+    """Return the demonstrations: a data set, else the training rows' chosen responses or those marked good."""
     if context.plan.sft_data is not None:
         return open_rows(context.plan.sft_data, "demonstration")
     if context.train.kind != "unpaired":

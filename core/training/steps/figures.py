@@ -1,4 +1,4 @@
-"""From the values of every pair of a step to the figures of a metric point.
+"""Figures of a metric point, computed from the values of every pair of a step.
 
 Values stay on the device while the micro-batches run and come to the host in one transfer per step, as columns over
 the rows of the step. The figures are formed there in float64, in the order of the rows, so that they do not depend on
@@ -25,7 +25,7 @@ Figures = dict[str, float | None]
 
 
 class PairColumn(IntEnum):
-    """What is kept of every pair."""
+    """Names of the values kept of every pair."""
 
     LOSS = 0
     CHOSEN_REWARD = 1
@@ -39,7 +39,7 @@ class PairColumn(IntEnum):
 
 
 def pair_columns(rows: Sequence[int], policy: PairLogps, reference: PairLogps | None, result: PairLosses) -> Columns:
-    """The columns of `PairColumn`."""
+    """Compute the columns of `PairColumn`."""
     losses = result.losses.detach()
     known = torch.full_like(losses, math.nan) if reference is None else reference.chosen.sums
     values = (
@@ -55,7 +55,7 @@ def pair_columns(rows: Sequence[int], policy: PairLogps, reference: PairLogps | 
 
 
 def pair_figures(values: NDArray[np.float64]) -> Figures:
-    """Averages over all pairs, by the names of `core.domain.metric_names`.
+    """Average over all pairs, by the names of `core.domain.metric_names`.
 
     Args:
         values: [C, B] in the order of `PairColumn`, B at least 1.
@@ -85,7 +85,7 @@ def pair_figures(values: NDArray[np.float64]) -> Figures:
 
 
 def correlation(left: NDArray[np.float64], right: NDArray[np.float64]) -> float | None:
-    """Pearson's, [B] with [B]; None where one of them does not vary, or is not finite."""
+    """Pearson's correlation of [B] with [B]; None where one of them does not vary, or is not finite."""
     if not (np.isfinite(left).all() and np.isfinite(right).all()):
         return None
     left, right = left - left.mean(), right - right.mean()
@@ -94,7 +94,7 @@ def correlation(left: NDArray[np.float64], right: NDArray[np.float64]) -> float 
 
 
 class UnpairedColumn(IntEnum):
-    """What is kept of every unpaired row."""
+    """Names of the values kept of every unpaired row."""
 
     LOSS = 0
     REWARD = 1
@@ -105,7 +105,7 @@ class UnpairedColumn(IntEnum):
 
 
 def unpaired_figures(values: NDArray[np.float64]) -> Figures:
-    """Averages over all responses, and over those marked good (as chosen) and bad (as rejected); None where none is.
+    """Average over all responses, and over those marked good (as chosen) and bad (as rejected); None where none is.
 
     Args:
         values: [C, B] in the order of `UnpairedColumn`, B at least 1.
@@ -136,18 +136,18 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 
 def gradient_weights(margins: NDArray[np.float64]) -> NDArray[np.float64]:
-    """sigmoid(-margin), without overflow (arXiv:2305.18290, section 4)."""
+    """Compute sigmoid(-margin), without overflow (arXiv:2305.18290, section 4)."""
     weights: NDArray[np.float64] = 0.5 * (1.0 - np.tanh(0.5 * margins))
     return weights
 
 
 def finite(figures: dict[str, float]) -> Figures:
-    """Plain floats; what is not finite becomes None, which JSON can say."""
+    """Return plain floats; what is not finite becomes None, which JSON can hold."""
     return {name: float(value) if math.isfinite(value) else None for name, value in figures.items()}
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory held so far: allocated on the GPU, or resident in the process."""
+    """Peak memory so far: allocated on the GPU, or resident in the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

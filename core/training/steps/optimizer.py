@@ -1,4 +1,4 @@
-"""The update: float32 master weights and optimizer states behind compute weights of the model's dtype.
+"""The optimizer update: float32 master weights and optimizer states behind compute weights of the model's dtype.
 
 A bfloat16 weight of size 1 cannot move by less than 2^-8, so updates of 1e-6 would be lost; they add up in the
 masters, and the compute weights are their roundings. Gradients of several micro-batches are summed in float32 too: a
@@ -62,14 +62,14 @@ class MasterOptimizer:
         self._single.clear()
 
     def grad_norm(self) -> Tensor:
-        """Scalar float32 on the device: the global norm of the gradients summed since they were cleared."""
+        """Global norm of the gradients accumulated since they were cleared, a float32 scalar on the device."""
         norms = torch._foreach_norm(self._gradients(), 2, dtype=torch.float32)
         norm = torch.linalg.vector_norm(torch.stack(norms))
         return norm if self._ranks.size == 1 else self._ranks.add(norm.square()).sqrt()
 
     @torch.no_grad()
     def update(self, learning_rate: float, grad_norm: float) -> None:
-        """One step, with the gradients scaled down to `max_grad_norm`; then they are cleared."""
+        """Take one step with the gradients clipped to `max_grad_norm`, then clear them."""
         gradients = self._gradients()
         scale = self._plan.max_grad_norm / (grad_norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_
         self.num_updates += 1
@@ -84,32 +84,33 @@ class MasterOptimizer:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Compute weights from the masters."""
+        """Copy the masters into the compute weights."""
         if self._rounded:
             torch._foreach_copy_(
                 [self._parameters[name] for name in self._rounded], [self.masters[name] for name in self._rounded]
             )
 
     def state(self) -> dict[str, Tensor]:
-        """The moments, named `<moment>/<parameter>`; they are the optimizer's own, not copies."""
+        """Return the moments, named `<moment>/<parameter>`; the optimizer's own tensors, not copies."""
         return {
             f"{moment}/{name}": tensor for moment, tensors in self._moments.items() for name, tensor in tensors.items()
         }
 
     def whole(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """`masters` or `state()` put together from all ranks, for checkpoints."""
+        """Gather `masters` or `state()` from all ranks, for checkpoints."""
         if self._ranks.size == 1:
             return tensors
         rows = {name: len(parameter) for name, parameter in self._parameters.items()}
         return {name: join_rows(part, rows[name.split("/")[-1]], self._ranks) for name, part in tensors.items()}
 
     def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What of whole tensors this rank keeps."""
+        """Return this rank's part of whole tensors."""
         return {name: cut_rows(tensor, self._ranks) for name, tensor in tensors.items()}
 
     def bytes_to_come(self) -> int:
-        """What the first step takes besides, at most: gradients; on a CPU also states, whose zeros take none until
-        written.
+        """Upper bound of what the first step allocates: gradients; on a CPU also states.
+
+        The zeros of new states take no memory on a CPU until they are written.
         """
         coming = list(self.masters.values())
         if not coming[0].is_cuda:
@@ -152,12 +153,12 @@ class MasterOptimizer:
         )  # fmt: skip
 
     def _steps_before(self, tensors: list[Tensor]) -> list[Tensor]:
-        """One step counter a tensor, as the functional updates want them; they count up themselves."""
+        """Return one step counter per tensor, as the functional updates expect; they increment it."""
         counters = torch.full((len(tensors),), float(self.num_updates - 1), device=tensors[0].device)
         return list(counters.unbind())
 
     def _gradients(self) -> list[Tensor]:
-        """In the order of the masters, a single micro-batch's in the model's dtype; zeros where nothing flowed."""
+        """Gradients in the masters' order, a single micro-batch's in the model's dtype; zeros where none flowed."""
         gradients = []
         for name, parameter in self._parameters.items():
             if (num_added := self._num_added.get(name, 0)) > 0:
@@ -187,7 +188,7 @@ class MasterOptimizer:
 
 @dataclass
 class _Portion:
-    """Equal pieces of masters, gradients and moments, each a list of tensors."""
+    """Equal parts of masters, gradients and moments, each a list of tensors."""
 
     masters: list[Tensor]
     gradients: list[Tensor]
@@ -203,7 +204,7 @@ class _Portion:
 
 
 def _pieces(tensor: Tensor, size: int) -> list[Tensor]:
-    """The tensor, or flat views of parts of a large one."""
+    """Return the tensor, or flat views of parts of a large one."""
     return [tensor] if tensor.numel() <= size else list(torch.split(tensor.view(-1), size))
 
 

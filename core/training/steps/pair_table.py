@@ -1,4 +1,4 @@
-"""The figures of every pair over the training run, kept by row for the pair report."""
+"""Figures of every pair over the training run, kept by row for the pair report."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from core.training.data.columns import Rewards
 
 
 class PairTable:
-    """Rewards of every training pair when it was first and last taken: what became of it."""
+    """Rewards of every training pair when it was first and last seen."""
 
     def __init__(self, num_rows: int) -> None:
         self.first_margins = np.full(num_rows, np.nan, np.float32)
@@ -26,12 +26,12 @@ class PairTable:
         self.settle(rewards)
 
     def settle(self, rewards: Rewards) -> None:
-        """Rewards under the final policy: the last ones, but no part of the way there."""
+        """Set the last rewards to those under the final policy."""
         rows = np.asarray(rewards.rows)
         self.last_chosen[rows], self.last_rejected[rows] = rewards.chosen, rewards.rejected
 
     def state(self) -> dict[str, Tensor]:
-        """Sharing memory with the table."""
+        """Return the table as tensors that share its memory."""
         return {
             "first_margins": torch.from_numpy(self.first_margins),
             "last_chosen": torch.from_numpy(self.last_chosen),

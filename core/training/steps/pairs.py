@@ -1,4 +1,4 @@
-"""The preference stage's step: log-probabilities of pairs, their losses, their gradients."""
+"""One step of the preference stage on pairs: log-probabilities, losses, gradients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from core.training.steps.reference_logps import SplitLogps
 
 @dataclass(frozen=True)
 class PairForward:
-    """Log-probabilities of a split's pairs under the policy, beside those of the reference."""
+    """Forward pass over a split's pairs: the policy's log-probabilities beside those of the reference."""
 
     model: PreTrainedModel
     data: EncodedData
@@ -45,7 +45,7 @@ class PairForward:
 
     @torch.no_grad()
     def all_policy_logps(self, batches: Sequence[PackedBatch]) -> PairLogps:
-        """Of all pairs of the batches, whichever rank computes them; without a graph."""
+        """Compute log-probabilities of all pairs of the batches over all ranks, without a graph."""
         tables = self.ranks.compute(
             batches,
             lambda batch: torch.cat(_tensors(self.policy_logps(batch))),
@@ -57,7 +57,7 @@ class PairForward:
         return None if self.reference is None else self.reference.of(batch)
 
     def columns(self, batches: Sequence[PackedBatch]) -> Columns:
-        """Values of all pairs of the batches, which the objective sees together."""
+        """Compute the values of all pairs of the batches, which the objective sees together."""
         policy = self.all_policy_logps(batches)
         known = [part for part in (self.reference_logps(batch) for batch in batches) if part is not None]
         reference = concatenate_pairs(known) if known else None
@@ -106,7 +106,7 @@ class DpoTask:
         return self.rewards.state()
 
     def _backward_together(self, batches: Sequence[PackedBatch], num_pairs: int) -> list[Columns]:
-        """For objectives whose losses depend on all pairs of the step, when these do not fit into one forward pass.
+        """Accumulate gradients for losses that depend on all pairs of a step too large for one forward pass.
 
         A first pass without graph gives all log-probabilities; the objective on them gives the derivative by each;
         a second pass takes these derivatives through the model. The gradient is exact, for a second forward pass.
@@ -130,18 +130,18 @@ class DpoTask:
 
 
 def concatenate_pairs(parts: Sequence[PairLogps]) -> PairLogps:
-    """Pairs of several micro-batches as one batch."""
+    """Concatenate pairs of several micro-batches to one batch."""
     return PairLogps(_concatenate([part.chosen for part in parts]), _concatenate([part.rejected for part in parts]))
 
 
 def _tensors(pairs: PairLogps) -> list[Tensor]:
-    """The float32 ones, [B] each: an even number of them, chosen and rejected in turn."""
+    """Return the float32 tensors, [B] each: an even number of them, chosen and rejected in turn."""
     columns = [(side.sums, side.prefix_sums, side.log_weights) for side in (pairs.chosen, pairs.rejected)]
     return [tensor for both in zip(*columns, strict=True) for tensor in both if tensor is not None]
 
 
 def _of_table(table: Tensor, batch: PackedBatch) -> PairLogps:
-    """Back from `_tensors` as one tensor."""
+    """Rebuild pairs from `_tensors` as one tensor."""
     tensors = table.view(-1, len(batch.indices)).unbind()
     sides = []
     for side, counts in enumerate(batch.num_scored_tokens.chunk(2)):

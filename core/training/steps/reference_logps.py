@@ -1,4 +1,4 @@
-"""The reference of DPO: log-probabilities of every pair under the policy as it was before DPO, computed once.
+"""The reference of DPO: log-probabilities of every pair under the policy before DPO, computed once.
 
 The pass uses the very batches of DPO's first epoch, cut into the same micro-batches: rounding depends on what runs
 together, so this makes the rewards of the first step exactly 0 in float32, and not nearly 0. The result is kept per
@@ -43,11 +43,11 @@ class SplitLogps:
 
     @classmethod
     def unknown(cls, num_rows: int) -> "SplitLogps":
-        """NaN everywhere."""
+        """Return values that are NaN everywhere."""
         return cls(*(np.full((num_rows, 2), np.nan, np.float32) for _ in range(2)))
 
     def of(self, batch: PackedBatch) -> PairLogps:
-        """The pairs of a batch, on its device."""
+        """Return the pairs of a batch, on its device."""
         rows = list(batch.indices)
         stacked = torch.from_numpy(np.stack((self.sums[rows], self.prefix_sums[rows])))
         device = batch.input_ids.device
@@ -63,7 +63,7 @@ class SplitLogps:
         )
 
     def of_responses(self, batch: PackedBatch) -> Tensor:
-        """[B] sums of a batch of single responses, chosen or rejected ones, on its device."""
+        """Sums of a batch of single responses, chosen or rejected ones, on its device, [B]."""
         assert batch.side is not None
         sums = torch.from_numpy(self.sums[list(batch.indices), SIDES.index(batch.side)])
         return sums.to(batch.input_ids.device)
@@ -71,13 +71,13 @@ class SplitLogps:
 
 @dataclass(frozen=True)
 class ReferenceLogps:
-    """Both splits."""
+    """Log-probabilities of training and validation split."""
 
     train: SplitLogps
     validation: SplitLogps | None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Sums without the single tokens, as DPO's checkpoints keep them. They share memory with this object."""
+        """Return sums without the single tokens, as DPO's checkpoints keep them; memory is shared with this object."""
         found = {}
         for name, split in ((TRAIN, self.train), (VALIDATION, self.validation)):
             if split is not None:
@@ -87,7 +87,7 @@ class ReferenceLogps:
 
     @classmethod
     def unknown(cls, num_train: int, num_validation: int | None) -> "ReferenceLogps":
-        """NaN everywhere, to be filled."""
+        """Return values that are NaN everywhere, to be filled."""
         validation = None if num_validation is None else SplitLogps.unknown(num_validation)
         return cls(SplitLogps.unknown(num_train), validation)
 
@@ -97,7 +97,7 @@ class ReferenceLogps:
 
 
 def save_reference(directory: Path, digest: str, tensors: dict[str, Tensor], data_digests: dict[str, str]) -> None:
-    """The stage's output: `tensors` as `ReferencePass.tensors` gives them."""
+    """Save the stage's output: `tensors` as `ReferencePass.tensors` returns them."""
     with complete_directory(directory) as hidden:
         write_tensors(hidden / TENSORS_FILE, tensors)
         meta = {
@@ -111,7 +111,7 @@ def save_reference(directory: Path, digest: str, tensors: dict[str, Tensor], dat
 
 
 def load_reference(directory: Path, digest: str, into: ReferenceLogps) -> None:
-    """The sums of a finished reference stage, filled in.
+    """Load the sums of a finished reference stage.
 
     Raises:
         BadStageOutput: damaged, incomplete, or computed for another policy, other data or other batches.

@@ -1,4 +1,4 @@
-"""Computing the reference's log-probabilities, a group of rows at a time."""
+"""Computation of the reference's log-probabilities, a group of rows at a time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,13 +45,13 @@ class _SplitTokens:
         self.length += len(values)
 
     def joined(self) -> NDArray[np.float32]:
-        """[S]"""
+        """Return all tokens' log-probabilities as one tensor, [S]."""
         self.parts = [np.concatenate(self.parts) if self.parts else np.zeros(0, np.float32)]
         return self.parts[0]
 
 
 class ReferencePass:
-    """Groups are the steps of DPO's first epoch in their order, then the validation rows in theirs."""
+    """Pass over the rows in groups: the steps of DPO's first epoch, then the validation rows, each in their order."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class ReferencePass:
         logps: ReferenceLogps,
         ranks: Ranks = ALONE,
     ) -> None:
-        """`data` by split: `TRAIN`, and `VALIDATION` if there is one."""
+        """Take `data` by split: `TRAIN`, and `VALIDATION` if there is one."""
         self._model = model
         self._order = order
         self._data = data
@@ -81,7 +81,7 @@ class ReferencePass:
 
     @torch.no_grad()
     def run_group(self) -> int:
-        """Computes the next group; returns the tokens it took.
+        """Compute the next group; return the number of tokens it took.
 
         A group that fails leaves nothing behind, so it can be run again. With a smaller budget than before the pass
         starts over: all groups must be cut into micro-batches as DPO's first epoch will be.
@@ -99,7 +99,7 @@ class ReferencePass:
         return sum(batch.num_tokens for batch in batches)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything computed so far: sums, and `<split>.token_logps` [S] with `starts` and `counts` [N, 2] into it."""
+        """Return the sums so far, and `<split>.token_logps` [S] with `starts` and `counts` [N, 2] into it."""
         found = self.logps.tensors()
         for name, tokens in self._tokens.items():
             found[f"{name}.starts"] = torch.from_numpy(tokens.starts)
@@ -108,7 +108,7 @@ class ReferencePass:
         return found
 
     def restore(self, groups_done: int, tensors: dict[str, Tensor]) -> None:
-        """What `tensors` gave after that many groups.
+        """Restore what `tensors` returned after that many groups.
 
         Raises:
             BadCheckpoint: they are not of this pass.
@@ -131,7 +131,7 @@ class ReferencePass:
         return VALIDATION, list(groups[index - num_train_groups])
 
     def _compute(self, batch: PackedBatch) -> Tensor:
-        """[S] token log-probabilities, then sums and prefix sums of all responses."""
+        """Return token log-probabilities [S], then sums and prefix sums of all responses."""
         tokens = token_logps(self._model, batch)
         if not batch.is_pairs:
             sums = reduce_responses(tokens, batch).sums
@@ -152,11 +152,11 @@ class ReferencePass:
 
 
 def _cells(batch: PackedBatch) -> tuple[NDArray[np.integer], ...]:
-    """Where the batch's responses stand in tables [N, 2]."""
+    """Return where the batch's responses are in tables [N, 2]."""
     columns = [0, 1] if batch.side is None else [SIDES.index(batch.side)]
     return np.ix_(batch.indices, columns)
 
 
 def row_groups(num_rows: int, group_size: int) -> list[range]:
-    """The rows of a data set in their order, in groups: how validation rows are batched, here and in evaluation."""
+    """Split the rows of a data set into groups in order, the batches of validation rows here and in evaluation."""
     return [range(start, min(start + group_size, num_rows)) for start in range(0, num_rows, group_size)]

@@ -1,4 +1,4 @@
-"""Learning rate by step, a pure function: nothing to save, nothing to restore."""
+"""Learning rate as a pure function of the step: nothing to save, nothing to restore."""
 
 import math
 
@@ -6,7 +6,7 @@ from core.training.plan import SftPlan
 
 
 def learning_rate_at(plan: SftPlan, step: int, total_steps: int) -> float:
-    """The learning rate of the update numbered `step` (from 1) out of `total_steps`.
+    """Return the learning rate of the update numbered `step` (from 1) out of `total_steps`.
 
     Warm-up is that of the DPO authors' code, LambdaLR min(1, (s + 1) / (w + 1)) with s = step - 1. The decays reach 0
     one step after the last, as transformers' schedules do.

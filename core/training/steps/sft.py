@@ -41,7 +41,7 @@ class SftTask:
         ]
 
     def backward(self, batches: Sequence[PackedBatch]) -> list[Columns]:
-        """Columns: the loss of a row, summed over its tokens, and its number of tokens."""
+        """Accumulate gradients; columns are a row's loss summed over its tokens, and its number of tokens."""
         num_scored = sum(batch.num_scored for batch in batches)
         columns = []
         for turn in self._ranks.turns(batches):
@@ -56,7 +56,7 @@ class SftTask:
         return finite({names.LOSS: losses.sum() / counts.sum()})
 
     def record(self, host: HostColumns) -> None:
-        """Nothing is kept of single rows."""
+        """Do nothing, as no values of single rows are kept."""
 
     def state(self) -> dict[str, Tensor]:
         return {}

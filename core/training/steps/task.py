@@ -1,4 +1,4 @@
-"""What the training loop asks of a stage: forward passes, losses, figures of a step."""
+"""Interface between the training loop and a stage: forward passes, losses, figures of a step."""
 
 from collections.abc import Sequence
 from typing import Literal, Protocol
@@ -13,24 +13,24 @@ from core.training.steps.figures import Figures
 
 
 class StageTask(Protocol):
-    """What differs between SFT and DPO."""
+    """Operations that differ between SFT and DPO."""
 
     stage: Literal[Stage.SFT, Stage.DPO]
     data: EncodedData
 
     def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]:
-        """The rows of one step as micro-batches."""
+        """Pack the rows of one step into micro-batches."""
         ...
 
     def backward(self, batches: Sequence[PackedBatch]) -> list[Columns]:
-        """Adds the gradient of the step's loss, and returns values of every row; column 0 is its loss."""
+        """Accumulate the gradient of the step's loss, and return values of every row; column 0 is its loss."""
         ...
 
     def figures(self, host: HostColumns) -> Figures: ...
 
     def record(self, host: HostColumns) -> None:
-        """Keeps what the task wants to remember of rows."""
+        """Record what the task keeps of single rows."""
 
     def state(self) -> dict[str, Tensor]:
-        """What `record` kept, for checkpoints; copying into these tensors restores it."""
+        """Return the tensors of `record`, for checkpoints; copying into them restores it."""
         ...

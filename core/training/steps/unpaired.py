@@ -1,4 +1,4 @@
-"""The preference stage's step on single responses marked good or bad (KTO, arXiv:2402.01306).
+"""One step of the preference stage on single responses marked good or bad (KTO, arXiv:2402.01306).
 
 The loss of a row needs z, how far the policy has moved from the reference, estimated from responses under prompts they
 do not belong to. Every row has a partner for that, drawn once from the seed: the reference's half is then computed
@@ -29,7 +29,7 @@ from core.training.steps.reference_logps import SplitLogps
 
 @dataclass(frozen=True)
 class UnpairedForward:
-    """Log-probabilities of a split's responses under the policy, beside those of the reference."""
+    """Forward pass over a split's responses: the policy's log-probabilities beside those of the reference."""
 
     model: PreTrainedModel
     data: EncodedData
@@ -39,12 +39,12 @@ class UnpairedForward:
     ranks: Ranks = ALONE
 
     def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]:
-        """The rows' own responses, then their partners'."""
+        """Pack the rows' own responses, then their partners'."""
         return pack_step(self.data, rows, max_tokens, self.model.device, self.ranks.size)
 
     @torch.no_grad()
     def kl(self, batches: Sequence[PackedBatch]) -> Tensor:
-        """Scalar z, from the partners' responses among the batches."""
+        """Return the scalar z from the partners' responses among the batches."""
         others = [batch for batch in batches if batch.side == "rejected"]
         sums = self.ranks.compute(
             others, lambda batch: response_logps(self.model, batch).sums, lambda batch: len(batch.indices)
@@ -52,7 +52,7 @@ class UnpairedForward:
         return self.objective.kl(torch.cat(sums), torch.cat([self.reference.of_responses(batch) for batch in others]))
 
     def losses(self, batch: PackedBatch, kl: Tensor) -> tuple[UnpairedLosses, Columns]:
-        """Of the rows' own responses; the losses with a graph if gradients are enabled."""
+        """Compute losses of the rows' own responses, with a graph if gradients are enabled."""
         labels = torch.from_numpy(self.data.labels[list(batch.indices)] == 1).to(kl.device)
         sums = response_logps(self.model, batch).sums
         result = self.objective(sums, self.reference.of_responses(batch), labels, kl)
@@ -61,7 +61,7 @@ class UnpairedForward:
 
     @torch.no_grad()
     def columns(self, batches: Sequence[PackedBatch]) -> Columns:
-        """Values of all rows of the batches, which share their estimate of z."""
+        """Compute the values of all rows of the batches, which share their estimate of z."""
         kl = self.kl(batches)
         own = own_responses(batches)
         order = [row for batch in own for row in batch.indices]
@@ -78,7 +78,7 @@ class UnpairedForward:
 
 
 class UnpairedTask:
-    """One optimizer step: gradients of the mean loss over all rows of the step."""
+    """One optimizer step on unpaired rows: gradients of the mean loss over all rows of the step."""
 
     stage: Literal[Stage.SFT, Stage.DPO] = Stage.DPO
 
