@@ -1,4 +1,4 @@
-"""Batch results, in order, put together: rows and fingerprints to files, the rest summed."""
+"""Accumulation of batch results in order: rows and fingerprints go to files, the rest is summed."""
 
 from collections import Counter
 from contextlib import ExitStack
@@ -48,7 +48,7 @@ class Accumulation:
         self._files.close()
 
     def add(self, result: BatchResult) -> None:
-        """Raises FileFault where the batch says so, or a limit on rows is passed."""
+        """Add one batch's result. Raises FileFault where the batch has one, or a limit on rows is passed."""
         self._add_issues(result)
         self._add_sketches(result)
         self._rows.write(result.rows)
@@ -74,7 +74,7 @@ class Accumulation:
             self._log.add(issue._replace(row=row))
 
     def _add_sketches(self, result: BatchResult) -> None:
-        """The first rows up to the limit; a batch without sketches ends them."""
+        """Add the sketches of the first rows, up to the limit; a batch without sketches ends them."""
         room = self._limits.max_near_duplicate_rows - self._num_sketched
         sketches = result.fingerprints.sketches[:room]
         if not len(sketches) or self._num_sketched < self.num_accepted:
@@ -102,7 +102,7 @@ class Accumulation:
             )
 
     def accepted_rows(self, kind: DatasetKind) -> AcceptedRows:
-        """To be called after `close`."""
+        """Return the accepted rows as files; call it after `close`."""
         return AcceptedRows(
             kind=kind,
             num_rows=self.num_accepted,

@@ -1,4 +1,4 @@
-"""Checks and normalises one file: the whole verdict, in this process."""
+"""Check and normalisation of one file in this process."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
@@ -42,7 +42,7 @@ _DEFAULT_LAYOUTS: Final = {
 
 
 def check_file(source: Path, options: CheckOptions, output_dir: Path, *, num_workers: int = 1) -> CheckResult:
-    """Read `source` to its end and judge it.
+    """Read `source` to its end and return the verdict on it.
 
     Writes `rows.jsonl` (normalised rows in the order of the file; absent when the file is refused) and `issues.jsonl`
     (every issue) into `output_dir`. Nothing else is left there. The answer depends on the bytes and the options only,
@@ -146,7 +146,7 @@ class _Check:
         return f"{rows.num_rejected:,} of {rows.num_rows:,} rows {verb} malformed.{place}{remedy}"
 
     def _may_skip(self) -> bool:
-        """Are the rows that would be kept read rightly? Where no prompt is found, those are the accidents."""
+        """Whether skipping bad rows is safe: some are accepted, and none lacked a common prompt."""
         return bool(self._rows.num_accepted) and not self._log.counts[IssueCode.NO_COMMON_PROMPT]
 
     def _refuse(self, fault: FileFault) -> Refusal:
@@ -202,7 +202,7 @@ def _describe(issue: RowIssue) -> str:
 
 
 def _sample(batch: Batch, limits: Limits) -> list[SourceRow]:
-    """The first rows of the batch that are objects."""
+    """Return the first rows of the batch that are objects."""
     rows: list[SourceRow] = []
     for value in _values(batch):
         try:
@@ -217,7 +217,7 @@ def _sample(batch: Batch, limits: Limits) -> list[SourceRow]:
 
 
 def _deserialised(rows: list[SourceRow], serialised: SerialisedColumns, limits: Limits) -> list[SourceRow]:
-    """Those of the rows that can be read."""
+    """Return those of the rows that can be read."""
     found: list[SourceRow] = []
     for row in rows:
         with suppress(RowFault):
@@ -233,7 +233,7 @@ def _values(batch: Batch) -> Iterator[bytes | dict[str, object] | Note]:
 
 
 def _with_sketches(batches: Iterable[Batch], max_rows: int) -> Iterator[Work]:
-    """Sketches are wanted until so many rows have gone by; blank lines count, which only ends them earlier."""
+    """Mark batches for sketches until enough rows have passed; blank lines count, which only ends them earlier."""
     num_rows = 0
     for batch in batches:
         yield batch, num_rows < max_rows

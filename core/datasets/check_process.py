@@ -1,4 +1,4 @@
-"""Checks a file in a child process with hard limits on memory, processor time and file size.
+"""Check of a file in a child process with hard limits on memory, processor time and file size.
 
 The parent calls `check_in_child`; `python -m core.datasets.check_process` is the child, which reads its task from
 stdin and answers on stdout. A hostile file that crashes a parser, or eats its memory, costs the child and nothing else.
@@ -59,7 +59,7 @@ def check_in_child(
     memory_bytes: int,
     num_workers: int = 2,
 ) -> CheckResult:
-    """`check_file` in a child process that is killed, with its helpers, when its time is over.
+    """Run `check_file` in a child process that is killed, with its helpers, when its time is over.
 
     It has five minutes and ten seconds for each megabyte of the file, but at most `timeout_seconds`.
     `memory_bytes` is what the child and its helpers may hold together; no one of them may pass half of it. A check for
@@ -152,7 +152,7 @@ def options_from_json(value: dict[str, Any]) -> CheckOptions:
 
 
 def _child_environment() -> dict[str, str]:
-    """No secrets, no current directory on the path, and no thread pools that would only reserve memory."""
+    """Return an environment without secrets, path entry for the current directory, or large thread pools."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
     return kept | {
         "PYTHONPATH": str(_PACKAGE_ROOT),
@@ -170,7 +170,7 @@ def _child_environment() -> dict[str, str]:
 
 
 def _limit_resources(task: dict[str, Any]) -> None:
-    """Each process may hold half of the memory: together they need less, as what one frees another may take."""
+    """Limit each process to half of the memory; together they use less, as one reuses what another freed."""
     memory = task["memory_bytes"] // (2 if task["num_workers"] > 1 else 1)
     limits = [
         (resource.RLIMIT_DATA, memory),

@@ -1,4 +1,4 @@
-"""The verdict over a whole file's columns: is what they mean used, and is what the verdicts mean beyond doubt?"""
+"""Verdict over all columns of a file: whether meaningful ones are used, and whether the verdicts are unambiguous."""
 
 from collections import Counter
 from typing import Final
@@ -17,7 +17,7 @@ _LABEL_KEYS: Final = frozenset(("true", "false", "0", "1", "yes", "no", "good", 
 
 
 def judge_columns(account: Account, layout: Layout, options: CheckOptions) -> list[tuple[Note, int | None]]:
-    """Warnings, each with the line it is first seen on.
+    """Return warnings, each with the line where it is first seen.
 
     Raises:
         FileFault: the verdicts can be read in two ways, or a column that decides who wins, or what is asked, is unused.
@@ -64,7 +64,7 @@ def _one_verdict(verdicts: Counter[str]) -> list[tuple[Note, int | None]]:
 
 
 def _decides(name: str, column: UnusedColumn, layout: Layout) -> bool:
-    """Would the column change which response wins, or what is asked?"""
+    """Whether the column would change which response wins, or what is asked."""
     role, roles = meaning_of(name), layout.roles.values()
     keys = column.values.keys() - {NO_VERDICT}
     if role is Role.VERDICT and layout.kind is DatasetKind.PREFERENCE:

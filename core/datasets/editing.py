@@ -1,4 +1,4 @@
-"""A data set's rows with some left out and some turned round: what users decide after a look at the pairs."""
+"""Edits of a dataset's rows by line: some left out, others swapped, as users decide after a look at the pairs."""
 
 import json
 from collections.abc import Collection
@@ -16,7 +16,7 @@ class UnknownLines(InvalidRequest):
 
 
 def edit_rows(rows: Path, target: Path, *, exclude_lines: Collection[int], swap_lines: Collection[int]) -> int:
-    """Write `rows` without the excluded lines, chosen and rejected swapped (or the label turned) on others.
+    """Write `rows` without the excluded lines, with chosen and rejected (or the label) swapped on others.
 
     Returns how many rows are left. Raises UnknownLines for lines that no row has.
     """

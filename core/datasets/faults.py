@@ -1,4 +1,4 @@
-"""How the parts of the checker say that a row or the file is wrong; caught by the checker, never shown raw."""
+"""Faults of a row or file, raised by parts of the checker and caught by the checker; never shown raw."""
 
 import unicodedata
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from core.domain.issue_codes import IssueCode
 
 
 class Note(NamedTuple):
-    """Something to report about one row."""
+    """A remark to report about one row."""
 
     code: IssueCode
     detail: str
@@ -15,7 +15,7 @@ class Note(NamedTuple):
 
 
 class RowFault(Exception):
-    """The row cannot be used."""
+    """Raised for a row that cannot be used."""
 
     def __init__(self, code: IssueCode, detail: str, pointer: str | None = None) -> None:
         super().__init__(detail)
@@ -23,7 +23,7 @@ class RowFault(Exception):
 
 
 class FileFault(Exception):
-    """The file is refused, whatever `on_error` says."""
+    """Raised for a file that is refused, whatever `on_error` says."""
 
     def __init__(self, code: IssueCode, detail: str, *, line: int | None = None, row: int | None = None) -> None:
         super().__init__(detail)
@@ -34,7 +34,7 @@ class FileFault(Exception):
 
 
 def quoted(text: str, max_chars: int = 40) -> str:
-    """A piece of the user's own file, safe in a terminal, a log and a page: short, and nothing but printable."""
+    """Quote a piece of the user's file safely for a terminal, a log and a page: short and printable."""
     shown = "".join(
         character
         if character.isprintable() and unicodedata.category(character)[0] != "C"

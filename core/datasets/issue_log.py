@@ -1,4 +1,4 @@
-"""All issues go to a file; the first ones, errors before warnings, into the report."""
+"""Log of issues: all go to a file, the first ones, errors before warnings, into the report."""
 
 from collections import Counter
 from pathlib import Path
@@ -25,7 +25,7 @@ class IssueLog:
         self._stream.close()
 
     def add(self, issue: FoundIssue) -> None:
-        """Writes and shows it within the limits; counting is the caller's, as not all that is counted is listed."""
+        """Write and show an issue within the limits; the caller counts, as not all that is counted is listed."""
         severity = ISSUE_KINDS[issue.code].severity
         entry = RowIssue(
             line=issue.line,
@@ -50,5 +50,5 @@ class IssueLog:
 
     @property
     def is_truncated(self) -> bool:
-        """Does the report lack some of the issues counted?"""
+        """Whether the report lacks some of the issues counted."""
         return len(self._errors) + len(self._warnings) < sum(self.counts.values())

@@ -1,4 +1,4 @@
-"""What a message says beside its role and content: calls of tools, reasoning, and whether it is trained on."""
+"""Fields of a message besides role and content: tool calls, reasoning, and whether it is trained on."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -25,7 +25,7 @@ READ_KEYS: Final = frozenset(
 
 
 def read_fields(source: Mapping[str, object], message: Message, pointer: str) -> None:
-    """Adds to `message` what `source` says beside its role and content. Raises RowFault."""
+    """Add to `message` the fields of `source` besides its role and content. Raises RowFault."""
     _refuse_media(source, pointer)
     if message["role"] == "assistant":
         if (reasoning := _read_reasoning(source, pointer)) is not None:
@@ -43,12 +43,12 @@ def read_fields(source: Mapping[str, object], message: Message, pointer: str) ->
 
 
 def says_without_content(source: Mapping[str, object]) -> bool:
-    """May the message do without content?"""
+    """Whether the message may lack content."""
     return bool(source.get("tool_calls") or source.get("function_call"))
 
 
 def read_call_turn(content: str, pointer: str) -> list[ToolCall]:
-    """The calls that the text of a `function_call` turn holds as JSON: one, or a list of them. Raises RowFault."""
+    """Return the calls in the JSON text of a `function_call` turn: one, or a list of them. Raises RowFault."""
     try:
         value = orjson.loads(content)
     except orjson.JSONDecodeError:
@@ -88,7 +88,7 @@ def _read_list(calls: list[object], pointer: str) -> list[ToolCall]:
 
 
 def _read_call(call: object, pointer: str) -> ToolCall:
-    """`{"id", "type", "function": {"name", "arguments"}}`, or the function alone."""
+    """Read `{"id", "type", "function": {"name", "arguments"}}`, or the function alone."""
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(call, dict) or not isinstance(function, dict):
         raise _bad_call("a call is an object with a 'function'", pointer)
@@ -105,7 +105,7 @@ def _read_call(call: object, pointer: str) -> ToolCall:
 
 
 def _read_arguments(value: object, pointer: str) -> dict[str, object]:
-    """An object, or its JSON text, as the OpenAI API has it; null and an empty text are no arguments."""
+    """Read an object, or its JSON text, as the OpenAI API has it; null and an empty text are no arguments."""
     if isinstance(value, str) and value.strip():
         try:
             value = orjson.loads(value)

@@ -1,4 +1,4 @@
-"""The roles of messages, as files call them."""
+"""Roles of messages under the names that files use."""
 
 from collections.abc import Mapping
 from typing import Final

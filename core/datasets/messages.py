@@ -1,4 +1,4 @@
-"""Texts and messages as files have them → the two forms of `dataset_rows.Text`."""
+"""Texts and messages of files, converted to the two forms of `dataset_rows.Text`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -31,7 +31,7 @@ def type_name(value: object) -> str:
 
 
 def read_field(row: Mapping[str, object], name: str) -> object:
-    """The value of a field that must be there and not null."""
+    """Return the value of a field that must be present and not null."""
     value = row.get(name)
     if value is not None:
         return value
@@ -48,7 +48,7 @@ def read_string(row: Mapping[str, object], name: str) -> str:
 
 
 def read_text(row: Mapping[str, object], name: str) -> Text:
-    """A text or messages (a list, or a single one)."""
+    """Read a text or messages (a list, or a single one)."""
     value = read_field(row, name)
     if type(value) is str:
         return value
@@ -141,7 +141,7 @@ def _read_content(message: Mapping[str, object], pointer: str) -> str:
 
 
 def _read_part(part: object, pointer: str) -> str:
-    """One of the typed parts of a content list: `{"type": "text", "text" or "value": …}`."""
+    """Read one of the typed parts of a content list: `{"type": "text", "text" or "value": …}`."""
     if isinstance(part, str):
         return part
     if isinstance(part, dict) and part.get("type", "text") == "text":

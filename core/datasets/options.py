@@ -1,4 +1,4 @@
-"""What a check is asked to do, and the limits it keeps."""
+"""Options of a check, and its limits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

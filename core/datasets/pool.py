@@ -1,4 +1,4 @@
-"""Batches through the row processor, in this process or in several, the results in the order of the batches.
+"""Processing of batches in this process or in several, with results in the order of the batches.
 
 Lines go to helpers, and rows come back, in memory that all of them share: through pipes, copying alone would cost a
 fifth of the time.
@@ -29,7 +29,7 @@ Work = tuple[Batch, bool]
 
 
 class _SharedLines(NamedTuple):
-    """A batch whose data lie in shared memory."""
+    """A batch whose bytes are in shared memory."""
 
     first_line: int
     num_lines: int
@@ -54,7 +54,7 @@ class _Asked(NamedTuple):
 
 
 def process_in_order(work: Iterable[Work], processor: RowProcessor, num_workers: int) -> Iterator[BatchResult]:
-    """Where the work breaks off with a FileFault, what came before is answered first.
+    """Yield results in the order of the batches; those before a FileFault are yielded before it is raised.
 
     Raises:
         FileFault: from `work`.

@@ -1,4 +1,4 @@
-"""The version of the reading: what a file's rows become. Data sets of an older one are compared with the newer."""
+"""Version of the reader, and comparison of rows read by an older version with the same file read today."""
 
 import re
 from collections import Counter
@@ -21,7 +21,7 @@ _KEYS: Final = tuple((name, f'"{name}":'.encode()) for name in _KEPT_SINCE)
 
 @dataclass(kw_only=True)
 class Difference:
-    """Between the stored rows of a data set and those that its file gives today, in lines of the file."""
+    """Difference between a dataset's stored rows and those that its file gives today, in lines of the file."""
 
     num_changed: int = 0
     num_added: int = 0
@@ -39,7 +39,7 @@ class Difference:
 
 
 def compare_rows(stored: Path, today: Path) -> Difference:
-    """Both in the order of the file, as they are written. Memory: the rows of one line."""
+    """Compare rows in the order of the file. Memory: the rows of one line."""
     found, dropped = Difference(), Counter[str]()
     for line, before, after in _side_by_side(stored, today):
         if before == after:
@@ -55,7 +55,7 @@ def compare_rows(stored: Path, today: Path) -> Difference:
 
 
 def _side_by_side(stored: Path, today: Path) -> Iterator[tuple[int, bytes | None, bytes | None]]:
-    """The rows of each line of either; None where one has none."""
+    """Yield the rows of each line of either side; None where a side has none."""
     sides = [_by_line(stored), _by_line(today)]
     heads = [next(side, None) for side in sides]
     while any(heads):

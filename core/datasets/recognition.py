@@ -1,4 +1,4 @@
-"""Which layout a file is written in: by the first rows' fields, or as the user says; and why not, where it is none."""
+"""Recognition of a file's layout, by the fields of its first rows or as the user says, with reasons for a refusal."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ _KIND_NAMES: Final = {
 
 
 def validate_options(options: CheckOptions) -> None:
-    """Raises InvalidRequest for a format or a field of ours that does not exist."""
+    """Check the options; raises InvalidRequest for a format or a target field that does not exist."""
     if options.format != "auto" and options.format not in LAYOUTS_BY_NAME:
         raise InvalidRequest(
             f"There is no format {quoted(options.format)}; leave it out to have it recognised, "
@@ -53,7 +53,7 @@ def validate_options(options: CheckOptions) -> None:
 
 
 def recognise(rows: Sequence[SourceRow], options: CheckOptions) -> Layout:
-    """The layout of most of the sampled rows (renamed already), the earlier one where two tie.
+    """Return the layout of most of the sampled rows (already renamed), the earlier one where two tie.
 
     Raises:
         FileFault: none of the rows is of a layout known, or they are of another kind than asked for.
@@ -73,7 +73,7 @@ def recognise(rows: Sequence[SourceRow], options: CheckOptions) -> Layout:
 
 
 def require_columns(rows: Iterable[SourceRow], columns: Mapping[str, str]) -> None:
-    """Raises FileFault when no sampled row has a column that the mapping names."""
+    """Raise FileFault when no sampled row has a column that the mapping names."""
     found = _field_names(rows)
     missing = [theirs for theirs in columns.values() if theirs not in found]
     if missing and found:
@@ -163,7 +163,7 @@ def _prompt_candidates(rows: Sequence[SourceRow]) -> list[str]:
 
 
 def _shape_of_columns(row: SourceRow) -> str | None:
-    """What to write instead, where the file is one object with a list, or an object, per column; else None."""
+    """Return advice where the file is one object with a list, or an object, per column; else None."""
     columns = [value for value in row.values() if isinstance(value, list | dict) and value]
     texts = [value for column in columns for value in (column.values() if isinstance(column, dict) else column)]
     if len(row) > 1 and len(columns) == len(row) and all(isinstance(text, str) for text in texts):

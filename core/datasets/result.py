@@ -1,4 +1,4 @@
-"""What a check answers."""
+"""Result of a check."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NotRequired, Self, TypedDict
@@ -11,7 +11,7 @@ ISSUES_FILE = "issues.jsonl"
 
 
 class LengthStatistics(TypedDict):
-    """Of one field over the accepted rows, in characters (code points) or turns."""
+    """Lengths of one field over the accepted rows, in characters (code points) or turns."""
 
     min: int
     mean: float
@@ -48,7 +48,7 @@ class RepeatedResponse(TypedDict):
 
 
 class Statistics(TypedDict):
-    """About the accepted rows, but for what describes the file."""
+    """Statistics of the accepted rows and of the file."""
 
     container: str | None
     """`jsonl`, `json`, `csv`, `tsv` or `parquet`"""
@@ -98,7 +98,7 @@ class DatasetUnsupported(UnsupportedMedia):
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """Why a file is refused as a whole."""
+    """Reason for which a file is refused as a whole."""
 
     code: str
     """Of the issue that decided it, or `rows-rejected`."""
@@ -123,7 +123,7 @@ class CheckResult:
     """Set when the verdict is `rejected`."""
 
     def error(self) -> DomainError:
-        """The refusal as an error to raise: 413, 415 or 422 by its kind, with the report as context."""
+        """Return the refusal as an error to raise: 413, 415 or 422 by its kind, with the report as context."""
         if self.refusal is None:
             raise ValueError("the data set was not refused")
         classes: dict[ErrorKind, type[DomainError]] = {

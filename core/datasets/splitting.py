@@ -1,4 +1,4 @@
-"""The validation split: deterministic, grouped by prompt so that no prompt is on both sides."""
+"""Validation split: deterministic, grouped by prompt so that no prompt is on both sides."""
 
 import hashlib
 import unicodedata
@@ -35,7 +35,7 @@ class SharedPrompts:
 
 
 def split_validation(rows: Path, fraction: float, seed: int, train: Path, validation: Path) -> SplitCounts:
-    """Writes each line of `rows` to `train` or `validation`, in their order.
+    """Write each line of `rows` to `train` or `validation`, in their order.
 
     Whole prompts go to validation, in an order drawn from `seed`, until it holds at least `fraction` of the rows.
     Validation stays empty for a fraction of 0; training keeps at least one prompt. Memory: one number per prompt.
@@ -60,7 +60,7 @@ def split_validation(rows: Path, fraction: float, seed: int, train: Path, valida
 
 
 def find_shared_prompts(rows: Path, others: Path) -> SharedPrompts:
-    """Prompts that both files of normalised rows have; equal but for case, white space and Unicode form counts."""
+    """Find prompts that both files have; letter case, white space and Unicode form make no difference."""
     known = {_group(line, 0) for line in _lines(others)}
     found: set[bytes] = set()
     lines: list[int] = []
@@ -94,7 +94,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _group(line: bytes, seed: int) -> bytes:
-    """A digest of the row's prompt; letter case, white space and Unicode form make no other prompt.
+    """Return a digest of the row's prompt; letter case, white space and Unicode form make no difference.
 
     Rows without a prompt have nothing in common: each is a group by its response.
     """

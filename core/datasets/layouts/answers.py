@@ -1,4 +1,4 @@
-"""Several answers to one prompt, judged by rank, score or votes → pairs of a better and a worse one."""
+"""Pairs of a better and a worse answer, made from several answers judged by rank, score or votes."""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Answer(NamedTuple):
 
 
 def pairs_by_merit(prompt: Text, answers: Sequence[Answer]) -> Reading:
-    """Every pair of answers that differ in merit; those that do not are ties, set aside."""
+    """Return every pair of answers that differ in merit; equal ones are ties, set aside."""
     if len(answers) > MAX_ANSWERS:
         raise RowFault(
             IssueCode.TOO_MANY_ANSWERS, f"The row has {len(answers)} answers to one prompt; {MAX_ANSWERS} are allowed."
@@ -40,7 +40,7 @@ def pairs_by_merit(prompt: Text, answers: Sequence[Answer]) -> Reading:
 
 
 def pair_by_preference(prompt: Text, first: Text, second: Text, preference: float) -> Reading:
-    """`preference` above 0: the first is better; below: the second; 0: a tie."""
+    """Order two answers by `preference`: above 0 the first is better, below 0 the second, 0 is a tie."""
     if preference == 0:
         return Reading(
             [], [Note(IssueCode.TIE, "Two answers to the prompt are judged equal, so there is no pair to learn from.")]
@@ -49,7 +49,7 @@ def pair_by_preference(prompt: Text, first: Text, second: Text, preference: floa
 
 
 def read_number(value: object, pointer: str) -> float:
-    """A rank, score or vote; a text that holds a number is read, as CSV has nothing else."""
+    """Read a rank, score or vote; numbers in texts are accepted, since CSV has only texts."""
     number = finite_number(value)
     if number is not None:
         return number
@@ -58,7 +58,7 @@ def read_number(value: object, pointer: str) -> float:
 
 
 def finite_number(value: object) -> float | None:
-    """The number, also of a text that holds one; None for anything else, infinities and NaN."""
+    """Return the number, also of a text that holds one; None for anything else, infinities and NaN."""
     number = value
     if isinstance(value, str):
         try:

@@ -1,4 +1,4 @@
-"""What a column is: declared by each layout for those it reads, and told by its name for those it does not."""
+"""Meaning of columns: declared by each layout for those it reads, guessed by name for the others."""
 
 import re
 from collections.abc import Mapping
@@ -67,7 +67,7 @@ _SEPARATORS = re.compile(r"[\s_.\-]+")
 
 @lru_cache(4096)
 def meaning_of(name: str) -> Role | None:
-    """What a column of that name is for in most files, however it is spelt; None for a name that says nothing."""
+    """Return what a column of that name usually holds, however it is spelt; None for an unknown name."""
     return _MEANINGS.get(_SEPARATORS.sub("", name).lower())
 
 

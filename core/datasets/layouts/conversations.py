@@ -1,4 +1,4 @@
-"""Whole conversations on both sides: the prompt is what they share, back to the turn before a reply."""
+"""Layouts with whole conversations on both sides: their common beginning up to a reply is the prompt."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from core.domain.issue_codes import IssueCode
 
 
 def split_conversations(chosen: list[Message], rejected: list[Message], notes: Sequence[Note] = ()) -> Reading:
-    """Raises RowFault where the two do not answer the same prompt, or one has no reply."""
+    """Split two conversations; raises RowFault where their prompts differ, or one has no reply."""
     shared = _num_shared(chosen, rejected)
     if shared == 0:
         raise RowFault(
@@ -25,7 +25,7 @@ def split_conversations(chosen: list[Message], rejected: list[Message], notes: S
 
 
 def _num_shared(chosen: list[Message], rejected: list[Message]) -> int:
-    """Messages in common, so that both sides keep at least one, and go on with the assistant where they can."""
+    """Count common messages so that both sides keep at least one, and continue with the assistant if possible."""
     longest = min(len(chosen), len(rejected)) - 1
     shared = 0
     while shared < longest and chosen[shared] == rejected[shared]:

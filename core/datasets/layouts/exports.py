@@ -1,4 +1,4 @@
-"""Rows as annotation tools and model services write them: the pair or the label is deep inside."""
+"""Layouts of annotation tools and model services, in which the pair or the label is deeply nested."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -51,7 +51,7 @@ def _read_label_studio(row: SourceRow) -> Reading:
 
 
 def _selected(annotation: Mapping[str, object]) -> object:
-    """`left` or `right` of one annotation; None where it was cancelled, or judges something else."""
+    """Return `left` or `right` of one annotation; None where it was cancelled, or judges something else."""
     results = annotation.get("result")
     if annotation.get("was_cancelled") or not isinstance(results, list):
         return None
@@ -74,7 +74,7 @@ def _read_label_studio_min(row: SourceRow) -> Reading:
 
 
 def _parts(value: object, pointer: str) -> str:
-    """The text of `{"parts": [{"text": …}]}`, or of such a list."""
+    """Return the text of `{"parts": [{"text": …}]}`, or of such a list."""
     parts = value.get("parts", value.get("content")) if isinstance(value, dict) else value
     items = parts if isinstance(parts, list) else [parts]
     texts = [item.get("text") if isinstance(item, dict) else item for item in items]
@@ -218,7 +218,7 @@ def _read_doccano(row: SourceRow) -> Reading:
 
 
 def _with(*names: str) -> dict[str, Role]:
-    """Columns that hold prompt and responses together."""
+    """Declare columns that hold prompt and responses together."""
     return dict.fromkeys(names, Role.RESPONSE)
 
 

@@ -1,4 +1,4 @@
-"""Chosen and rejected as whole texts without a prompt: it is what they share, cut where no word is split."""
+"""Layout of chosen and rejected as whole texts without a prompt: their common beginning, cut between words, is it."""
 
 from typing import Final
 
@@ -25,7 +25,7 @@ def read_implicit(row: SourceRow) -> Reading:
 
 
 def common_prompt_length(chosen: str, rejected: str) -> int:
-    """Characters of the shared prompt: cut before a space that leads a word, or after a line break.
+    """Characters of the shared prompt, cut before a space that leads a word, or after a line break.
 
     A space stays with the word that follows it, as tokenizers have it ("Paris is" + " lovely"); a line break ends the
     prompt. Both responses keep at least one word. 0 where no such cut is left.
@@ -36,7 +36,7 @@ def common_prompt_length(chosen: str, rejected: str) -> int:
 
 
 def _is_boundary(chosen: str, rejected: str, cut: int) -> bool:
-    """May both texts be cut before index `cut`, up to which they are equal?"""
+    """Whether both texts may be cut before index `cut`, up to which they are equal."""
     before = chosen[cut - 1]
     if before == "\n" or before in _CLAUSE_END:
         return True
@@ -49,7 +49,7 @@ def _is_boundary(chosen: str, rejected: str, cut: int) -> bool:
 
 
 def _newline_follows(chosen: str, rejected: str, cut: int) -> bool:
-    """Is there a line break that both share in the white space at `cut`? Then the cut comes after it."""
+    """Whether both texts share a line break in the white space at `cut`; the cut then comes after it."""
     for first, second in zip(chosen[cut:], rejected[cut:], strict=False):
         if first != second or not first.isspace():
             return False
@@ -59,7 +59,10 @@ def _newline_follows(chosen: str, rejected: str, cut: int) -> bool:
 
 
 def common_prefix_length(first: str, second: str) -> int:
-    """By bisection over slices, which compare at memory speed; `os.path.commonprefix` goes a character at a time."""
+    """Find the common prefix by bisection over slices, which compare at memory speed.
+
+    `os.path.commonprefix` goes a character at a time.
+    """
     low, high = 0, min(len(first), len(second))
     if first[:high] == second[:high]:
         return high

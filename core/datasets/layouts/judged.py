@@ -29,7 +29,7 @@ def _verdict_field(name: str) -> Callable[[SourceRow], float]:
 
 
 def _votes(row: SourceRow) -> float:
-    """PandaLM: the majority of `annotator1`, `annotator2`, …; without one, a tie."""
+    """Return PandaLM's majority of `annotator1`, `annotator2`, …; without one, a tie."""
     names = sorted(name for name in row if _ANNOTATOR.fullmatch(name))
     votes = Counter(read_verdict(row[name], f"/{name}") for name in names)
     verdict, count = votes.most_common(1)[0]
@@ -37,7 +37,7 @@ def _votes(row: SourceRow) -> float:
 
 
 def _index_field(name: str, first: int) -> Callable[[SourceRow], float]:
-    """A field that holds the number of the better answer, counted from 0; `first` is what names the first answer."""
+    """Return a reader of a verdict field of 0 and 1, where `first` stands for the first answer."""
 
     def decide(row: SourceRow) -> float:
         told = row.get(name)
@@ -52,7 +52,7 @@ def _index_field(name: str, first: int) -> Callable[[SourceRow], float]:
 
 
 def _negative_prefers_first(name: str) -> Callable[[SourceRow], float]:
-    """HelpSteer: -3 … 3, below 0 where the first is better."""
+    """Read HelpSteer's preference: -3 … 3, below 0 where the first is better."""
     return lambda row: -read_number(read_field(row, name), f"/{name}")
 
 
@@ -69,7 +69,7 @@ def _ask_input(row: SourceRow) -> list[Message]:
 
 
 def _arena_votes(row: SourceRow) -> float:
-    """Three columns of 0 and 1; the tie's may be absent."""
+    """Read three columns of 0 and 1; the tie's may be absent."""
     first, second = (read_number(read_field(row, name), f"/{name}") for name in _ARENA_WINNERS)
     if first not in (0, 1) or second not in (0, 1) or first + second > 1:
         raise RowFault(
@@ -84,7 +84,7 @@ def _ask_arena(row: SourceRow) -> list[Message]:
 
 
 def _only_text(row: SourceRow, name: str) -> str:
-    """The text of a list of one, also where the list is written as JSON; several turns have no common prompt."""
+    """Return the text of a list of one, also where the list is JSON; several turns have no common prompt."""
     value = read_field(row, name)
     if isinstance(value, str) and value.startswith("["):
         with suppress(orjson.JSONDecodeError):

@@ -1,4 +1,4 @@
-"""A layout: one way in which files write down preferences (or demonstrations, or labelled responses)."""
+"""Type of a layout: one way in which files represent preferences, demonstrations, or labelled responses."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Example(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What one row of the file gives: several pairs where it ranks several answers."""
+    """Result of reading one row of the file: several pairs where it ranks several answers."""
 
     examples: Sequence[Example]
     notes: Sequence[Note]
@@ -58,5 +58,5 @@ class Layout:
 
     @cached_property
     def fields(self) -> frozenset[str]:
-        """Names that a row of this layout uses; the rest is reported as ignored."""
+        """Names of the columns that a row of this layout uses; the rest is reported as ignored."""
         return frozenset((*PREAMBLE, *self.columns))

@@ -1,4 +1,4 @@
-"""Pairs whose sides stand in unlike columns: a conversation and a rejected reply, a list of two, parts of a reply."""
+"""Layouts of pairs in unlike columns: a conversation and a rejected reply, a list of two, parts of a reply."""
 
 from typing import Final
 
@@ -20,7 +20,7 @@ def _has(row: SourceRow, *names: str) -> bool:
 
 
 def _read_rejected_response(row: SourceRow) -> Reading:
-    """ms-swift: the last reply of `messages` is the chosen one."""
+    """Read a row of ms-swift: the last reply of `messages` is the chosen one."""
     messages = read_messages(read_field(row, "messages"), "/messages")
     require_reply(messages[-1:], "messages")
     begin = len(messages) - 1
@@ -65,14 +65,14 @@ def _has_two_outputs(row: SourceRow) -> bool:
 
 
 def _read_steps(row: SourceRow) -> Reading:
-    """Step-DPO: both sides go on after the same steps, which begin the reply; their terms cancel in a pair."""
+    """Read a row of Step-DPO: both sides follow the same steps, which begin the reply; their terms cancel."""
     steps = read_string(row, "initial_reason_steps")
     chosen, rejected = (steps + read_string(row, name) for name in ("chosen", "rejected"))
     return read_pair(question_prompt(row, "prompt"), chosen, rejected)
 
 
 def _read_lists(row: SourceRow) -> Reading:
-    """RM-Bench: chosen and rejected in several styles, the same style at the same place."""
+    """Read a row of RM-Bench: chosen and rejected in several styles, the same style at the same place."""
     chosen, rejected = read_field(row, "chosen"), read_field(row, "rejected")
     if not (isinstance(chosen, list) and isinstance(rejected, list) and len(chosen) == len(rejected) > 0):
         raise RowFault(IssueCode.WRONG_TYPE, "'chosen' and 'rejected' must be lists of as many texts.", "/chosen")

@@ -1,4 +1,4 @@
-"""The common last step of all pair layouts: prompt, chosen and rejected, as texts or messages → one example."""
+"""Common last step of all pair layouts: prompt, chosen and rejected, as texts or messages, to one example."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from core.domain.issue_codes import IssueCode
 
 
 def read_pair(prompt: Text, chosen: Text, rejected: Text, notes: Sequence[Note] = ()) -> Reading:
-    """All texts → a text row; else all messages, with a prompt repeated at the head of both responses taken off.
+    """Read texts as a text row; else all as messages, without a prompt repeated at the head of both responses.
 
     Raises:
         RowFault: a response is no reply of the assistant, or the prompt is empty.
@@ -34,7 +34,7 @@ def without_prefix(messages: list[Message], prefix: list[Message]) -> list[Messa
 
 
 def require_reply(messages: list[Message], name: str) -> None:
-    """A response begins and ends with a message of the assistant."""
+    """Require that a response begins and ends with a message of the assistant."""
     if not messages:
         raise RowFault(IssueCode.NO_ASSISTANT_REPLY, f"'{name}' has no message after the prompt.", f"/{name}")
     if messages[-1]["role"] != "assistant":

@@ -1,4 +1,4 @@
-"""What stands before the prompt in columns of its own: the system prompt and earlier turns, in every layout."""
+"""Columns before the prompt, in every layout: the system prompt and earlier turns."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -14,7 +14,7 @@ _SYSTEM_NAMES: Final = tuple(name for name, role in PREAMBLE.items() if role is 
 
 
 def add_preamble(row: SourceRow, reading: Reading, columns: Mapping[str, Role]) -> Reading:
-    """The reading with the row's system prompt and history before each prompt, all of it as messages.
+    """Return the reading with the row's system prompt and history before each prompt, all of it as messages.
 
     `columns`: as the layout declares them; a name that is something else there is left to it. A system prompt or
     history that the prompt begins with already is not repeated. Raises RowFault.
@@ -70,7 +70,7 @@ def _system(row: SourceRow, columns: Mapping[str, Role]) -> list[Message]:
 
 
 def _joined(value: list[object] | dict[str, object], name: str) -> str:
-    """The text of a system prompt in parts (`[{"text": …}]`), or in a message."""
+    """Return the text of a system prompt in parts (`[{"text": …}]`), or in a message."""
     items = value if isinstance(value, list) else [value]
     texts = [item.get("text", item.get("content")) if isinstance(item, dict) else item for item in items]
     if not all(isinstance(text, str) for text in texts):

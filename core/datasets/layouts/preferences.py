@@ -24,7 +24,7 @@ _QUESTIONS: Final = ("question", "query", "input", "trajectory", "problem", "con
 
 
 def prompt_candidates(row: SourceRow) -> list[str]:
-    """Columns beside chosen and rejected that hold a sentence or messages: one of them may be the prompt."""
+    """Return columns beside chosen and rejected with a sentence or messages, of which one may be the prompt."""
     return [
         name
         for name, value in row.items()
@@ -70,7 +70,7 @@ def _is_orca(row: SourceRow) -> bool:
 
 
 def _is_transcript(row: SourceRow) -> bool:
-    """Beside a prompt, both sides must be transcripts: one alone may be an answer that quotes."""
+    """Whether both sides are transcripts, as is required beside a prompt: a single one may be a quotation."""
     if "prompt" not in row:
         return _has_transcripts(row)
     sides = (row.get("chosen"), row.get("rejected"))

@@ -88,7 +88,7 @@ def _text_item(item: object, pointer: str) -> Text:
 
 
 def _read_pairwise(row: SourceRow) -> Reading:
-    """FineGrainedRLHF: `prediction 1` … `prediction 4`, and a verdict per pair in the order 12, 13, 14, 23, 24, 34."""
+    """Read FineGrainedRLHF: `prediction 1` … `prediction 4`, and verdicts in the order 12, 13, 14, 23, 24, 34."""
     names = [name for name in (f"prediction {number}" for number in range(1, MAX_ANSWERS + 1)) if name in row]
     pairs = list(combinations(names, 2))
     verdicts = read_field(row, "preference")
@@ -110,7 +110,7 @@ def _read_pairwise(row: SourceRow) -> Reading:
 
 
 def _question_with_passages(row: SourceRow) -> str:
-    """The question, then the passages it is to be answered from: each a title and its sentences."""
+    """Join the question and the passages to answer it from: each a title and its sentences."""
     question = read_string(row, "question")
     passages = row.get("passages") or []
     if not isinstance(passages, list):
@@ -127,7 +127,7 @@ def _is_tree(row: SourceRow) -> bool:
 
 
 def _read_tree(row: SourceRow) -> Reading:
-    """OpenAssistant: every turn of the user with its ranked replies (0 is best) makes pairs, on the path to it."""
+    """Read an OpenAssistant tree: ranked replies (0 is best) to a user's turn make pairs on the path to it."""
     root = read_field(row, "prompt")
     examples: list[Example] = []
     notes: list[Note] = []

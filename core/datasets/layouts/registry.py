@@ -1,4 +1,4 @@
-"""All layouts, and which of them a row is of."""
+"""Registry of all layouts, and the classification of rows."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -25,7 +25,7 @@ LAYOUTS_BY_NAME: Final[Mapping[str, Layout]] = {layout.name: layout for layout i
 
 
 def classify(row: SourceRow) -> Layout | None:
-    """The layout that uses most of what the row has; of equals the first."""
+    """Return the layout that uses most of the row's columns; of equals the first."""
     return max(
         (layout for layout in LAYOUTS if layout.matches(row)), key=lambda layout: _fit(layout, row), default=None
     )

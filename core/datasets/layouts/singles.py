@@ -44,7 +44,7 @@ def read_single(prompt: Text, response: Text, label: bool | None, response_field
 
 
 def _split_last_reply(messages: list[Message], label: bool | None, name: str) -> Reading:
-    """A whole conversation: its last message is the response, what comes before it the prompt."""
+    """Split a whole conversation: its last message is the response, the earlier ones the prompt."""
     reply = messages[-1:]
     require_reply(reply, name)
     if len(messages) == 1:
@@ -57,8 +57,10 @@ def _split_last_reply(messages: list[Message], label: bool | None, name: str) ->
 
 
 def _split_first_reply(messages: list[Message], name: str) -> Reading:
-    """A whole conversation as one demonstration: every reply of the assistant is trained on, so the response is all
-    from the first reply on, later turns of the user between them."""
+    """Split a whole conversation at its first reply, so that every reply of the assistant is trained on.
+
+    The response is all from the first reply on, with the later turns of the user between them.
+    """
     require_reply(messages[-1:], name)
     first = next((index for index, message in enumerate(messages) if index and message["role"] == "assistant"), 0)
     if first == 0:
@@ -100,7 +102,7 @@ def _read_label_of(row: SourceRow) -> bool:
 
 
 def _has_tag(row: SourceRow) -> bool:
-    """Is there a label that says good or bad? `tag` and `label` may be a topic in other files."""
+    """Whether a label says good or bad; `tag` and `label` may be a topic in other files."""
     name = _label_field(row)
     return name is not None and (name != "tag" or isinstance(row[name], bool))
 

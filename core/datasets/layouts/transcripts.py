@@ -1,4 +1,4 @@
-"""Anthropic-HH transcripts (`\\n\\nHuman: … \\n\\nAssistant: …`): one dialogue on both sides, but for the last reply.
+"""Anthropic-HH transcripts (`\\n\\nHuman: … \\n\\nAssistant: …`): one dialogue on both sides up to the last reply.
 
 The prompt is the part that both sides share, back to the last turn marker of the assistant in it. Taking it from the
 last marker of one side instead, and slicing both sides by its length, shifts the other side's text wherever a reply
@@ -46,7 +46,7 @@ def read_transcripts(row: SourceRow) -> Reading:
 
 
 def _remark_on_prompt(row: SourceRow, shared: str) -> list[Note]:
-    """A column `prompt` beside transcripts repeats what they share; another one is remarked on."""
+    """Remark on a column `prompt` beside transcripts, unless it repeats what they share."""
     prompt = row.get("prompt")
     if not isinstance(prompt, str) or prompt.strip().removesuffix("Assistant:").strip() in shared:
         return []
@@ -55,12 +55,12 @@ def _remark_on_prompt(row: SourceRow, shared: str) -> list[Note]:
 
 
 def _parted(text: str) -> str:
-    """The transcript with an empty line before each turn, where it has line breaks only."""
+    """Return the transcript with an empty line before each turn, where it has line breaks only."""
     return text if _ASSISTANT in text else _LINE_OF_TURN.sub("\n\n", text)
 
 
 def _prompt_end(chosen: str, rejected: str) -> int:
-    """Where the replies begin: after the last `Assistant:` that both sides share."""
+    """Return where the replies begin: after the last `Assistant:` that both sides share."""
     shared = chosen[: common_prefix_length(chosen, rejected)]
     begin = shared.rfind(_ASSISTANT)
     if begin < 0 or not shared[:begin].strip():
@@ -74,7 +74,7 @@ def _prompt_end(chosen: str, rejected: str) -> int:
 
 
 def read_turns(transcript: str) -> list[Message]:
-    """The dialogue up to an open `Assistant:`, as messages.
+    """Read the dialogue up to an open `Assistant:` as messages.
 
     The marker at the very end opens the reply and is no message; a text before the first marker is the user's.
     """
@@ -87,7 +87,7 @@ def read_turns(transcript: str) -> list[Message]:
 
 
 def read_open_transcript(transcript: str) -> list[Message]:
-    """A prompt written as a transcript, with or without the open `Assistant:` at its end."""
+    """Read a prompt written as a transcript, with or without the open `Assistant:` at its end."""
     text = transcript.rstrip()
     return read_turns(text if text.endswith(_ASSISTANT) else text + _ASSISTANT)
 

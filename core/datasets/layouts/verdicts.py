@@ -1,4 +1,4 @@
-"""Verdicts on two answers: the words and numbers that files write, and what they mean."""
+"""Verdicts on two answers: the words and numbers that files use, and their meaning."""
 
 import math
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ _BY_KEY: Final[Mapping[object, int]] = {**WORDS, **_NUMBERS}
 
 
 def verdict_key(value: object) -> str | None:
-    """The form in which equal verdicts are equal: `1`, `1.0` and `"1.0"` are "1". None for what can be no verdict."""
+    """Normalise a verdict: `1`, `1.0` and `"1.0"` become "1". None for what can be no verdict."""
     if value is None:
         return NO_VERDICT
     if isinstance(value, str):
@@ -47,7 +47,7 @@ def is_whole(key: str) -> bool:
 
 
 def read_verdict(value: object, pointer: str) -> int:
-    """1 for the first answer, -1 for the second, 0 for a tie; numbers count from 1. Raises RowFault."""
+    """Return 1 for the first answer, -1 for the second, 0 for a tie; numbers count from 1. Raises RowFault."""
     key = verdict_key(value)
     if key is not None:
         verdict = _BY_KEY.get(key)

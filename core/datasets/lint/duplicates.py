@@ -1,4 +1,4 @@
-"""Exact duplicates, reversed pairs and repeated values over any number of rows, from their fingerprints on disk.
+"""Exact duplicates, reversed pairs and repeated values over any number of rows, found from fingerprints on disk.
 
 The rows are gone through a few times, each time looking at those whose key falls into one part of the key space, so
 that what must be remembered fits into memory however many rows there are and however many are equal.
@@ -27,7 +27,7 @@ _ONE: Final = np.uint64(1)
 
 
 class Repetition(NamedTuple):
-    """A row, and the earlier row it repeats or reverses, by their places among the accepted rows."""
+    """A row and the earlier row it repeats or reverses, by their indices among the accepted rows."""
 
     place: int
     earlier: int
@@ -44,7 +44,7 @@ class PairFindings:
 
 @dataclass(frozen=True, kw_only=True)
 class ValueFindings:
-    """About the values of one field."""
+    """Repeated values of one field."""
 
     num_distinct: int
     most: int
@@ -68,7 +68,7 @@ def _in_part(keys: Keys, part: int, num_parts: int) -> npt.NDArray[np.bool_]:
 
 
 class _Seen:
-    """Keys with the place of their first row and how many rows have them, sorted by key."""
+    """Keys with the index of their first row and how many rows have them, sorted by key."""
 
     def __init__(self) -> None:
         self.keys: Keys = np.empty(0, np.uint64)
@@ -76,7 +76,7 @@ class _Seen:
         self.counts: Places = np.empty(0, np.int64)
 
     def add(self, keys: Keys, places: Places) -> None:
-        """`places` ascend, and are later than all those seen."""
+        """Add keys; `places` ascend, and are later than all those seen."""
         distinct, first, counts = np.unique(keys, return_index=True, return_counts=True)
         at, is_known = self._find(distinct)
         self.counts[at[is_known]] += counts[is_known]
@@ -88,7 +88,7 @@ class _Seen:
         self.counts = np.concatenate((self.counts, counts[new]))[order]
 
     def first_places(self, keys: Keys) -> Places:
-        """-1 for keys not seen."""
+        """Return the index of each key's first row, -1 for unseen keys."""
         at, is_known = self._find(keys)
         found = np.full(len(keys), -1, np.int64)
         found[is_known] = self.places[at[is_known]]
@@ -103,7 +103,7 @@ class _Seen:
 
 
 def pair_keys(rows: Rows) -> Keys:
-    """Equal for equal rows, and different in the last bit alone for a pair and its reverse."""
+    """Return keys that are equal for equal rows, and differ only in the last bit for a pair and its reverse."""
     first, second = rows["first"], rows["second"]
     lesser, greater = np.minimum(first, second), np.maximum(first, second)
     mixed = (rows["prompt"] + lesser * _MIX_FIRST) * _MIX_SECOND ^ greater * _MIX_FIRST
@@ -140,7 +140,7 @@ def find_repeated_pairs(rows: Rows, max_listed: int) -> PairFindings:
 
 
 class _Listed:
-    """Counts all, keeps the earliest `max_listed`."""
+    """Counts all findings and keeps the earliest `max_listed`."""
 
     def __init__(self, max_listed: int) -> None:
         self.total = 0
@@ -180,7 +180,7 @@ def count_values(rows: Rows, name: Literal["prompt", "first", "second"], min_row
 
 
 def _keys_of_part(rows: Rows, part: int, num_parts: int, keys_of: Callable[[Rows], Keys]) -> Keys:
-    """In the order of the rows."""
+    """Return keys in the order of the rows."""
     found = []
     for _, chunk in _chunks(rows):
         keys = keys_of(chunk)
@@ -203,7 +203,7 @@ def _first_place(rows: Rows, name: str, key: np.uint64) -> int:
 
 
 def load_fingerprints(path: str, num_rows: int) -> Rows:
-    """Mapped, not read."""
+    """Map the fingerprints into memory without reading them."""
     if num_rows == 0:
         return np.empty(0, FINGERPRINT)
     return np.memmap(path, FINGERPRINT, "r", shape=(num_rows,))

@@ -1,4 +1,4 @@
-"""What may be wrong with a data set as a whole: duplicates, contradictions, one-sidedness. Warnings only."""
+"""Lint of a dataset as a whole: duplicates, contradictions, one-sidedness. Warnings only."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _MAX_REPEATED_LISTED: Final = 10
 
 @dataclass(frozen=True, kw_only=True)
 class AcceptedRows:
-    """What the lint sees: the normalised rows and their fingerprints, on disk."""
+    """Input of the lint: the normalised rows and their fingerprints, on disk."""
 
     kind: DatasetKind
     num_rows: int
@@ -45,7 +45,7 @@ class Lint:
         """How often each code was found, listed or not."""
 
     def issues(self, statistics: Statistics) -> Iterator[FoundIssue]:
-        """The findings, and their numbers put into `statistics`. Needs at least one row."""
+        """Return the findings and put their numbers into `statistics`. Needs at least one row."""
         yield from self._repetitions(statistics)
         yield from self._repeated_responses(statistics)
         yield from self._one_sidedness(statistics)

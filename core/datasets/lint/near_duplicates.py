@@ -1,4 +1,4 @@
-"""Rows that say nearly the same: candidates by locality-sensitive hashing of sketches, each then compared in full.
+"""Near-duplicate rows: candidates by locality-sensitive hashing of sketches, each then compared in full.
 
 Sketches of 16 minima are cut into 4 bands of 4 (Broder 1997; Indyk and Motwani 1998): two rows whose shingle sets
 have the Jaccard similarity s share a band with probability 1 - (1 - s^4)^4, which is 0.99 at 0.9 and 0.06 at 0.35. A
@@ -31,7 +31,7 @@ _FIELDS: Final = ("prompt", "chosen", "rejected", "response")
 def find_near_duplicates(
     sketches: npt.NDArray[np.uint32], offsets: Sequence[int], rows_file: BinaryIO, is_duplicate: set[int]
 ) -> list[Repetition]:
-    """Each row that nearly repeats an earlier one, once. `offsets` are where the rows begin in `rows_file`.
+    """Return each row that nearly repeats an earlier one, once. `offsets`: where rows begin in `rows_file`.
 
     Rows in `is_duplicate` are left out: they repeat an earlier row exactly.
     """
@@ -45,7 +45,7 @@ def find_near_duplicates(
 
 
 def _candidates(sketches: npt.NDArray[np.uint32]) -> list[Repetition]:
-    """Each row with the earliest ones it shares a band with, by row; without those whose sketches differ too much."""
+    """Pair each row with the earliest ones that share a band, without those whose sketches differ too much."""
     pairs = []
     for begin in range(0, NUM_MINIMA, _BAND):
         halves = np.ascontiguousarray(sketches[:, begin : begin + _BAND]).view(np.uint64)
@@ -66,12 +66,12 @@ def _read_row(file: BinaryIO, offset: int) -> dict[str, str]:
 
 
 def _are_similar(row: dict[str, str], other: dict[str, str]) -> bool:
-    """Every field is: the same long prompt with other answers is no near-duplicate."""
+    """Whether every field is similar: the same long prompt with other answers is no near-duplicate."""
     return all(similarity(text, other[name]) >= _MIN_SIMILARITY for name, text in row.items())
 
 
 def similarity(first: str, second: str) -> float:
-    """The share of word pairs (of letter triples, where there are few words) that both have."""
+    """Share of word pairs (of letter triples, where there are few words) that both texts have."""
     if first == second:
         return 1.0
     shingles, others = _shingles(first), _shingles(second)

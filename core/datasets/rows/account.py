@@ -1,4 +1,4 @@
-"""What a file's columns say that rows alone do not tell: meaningful ones that are not used, and all verdicts."""
+"""Sums over a file's columns: meaningful ones that are not used, and all verdicts."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -27,7 +27,7 @@ class UnusedColumn:
     """Of a column that could be a verdict or a label, by `verdict_key`; `…` for what can be neither."""
 
     def merge(self, other: "UnusedColumn") -> None:
-        """`other` is of later rows."""
+        """Merge the counts of `other`, which is of later rows."""
         self.num_rows += other.num_rows
         self.has_lists |= other.has_lists
         _update(self.values, other.values)
@@ -35,7 +35,7 @@ class UnusedColumn:
 
 @dataclass
 class Account:
-    """Sums over rows; those of batches, merged in order, are the file's."""
+    """Sums over rows; merged over batches in order they are the file's."""
 
     unused: dict[str, UnusedColumn] = field(default_factory=dict)
     """Columns with a meaning by their name, and something in them."""

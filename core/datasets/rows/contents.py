@@ -1,4 +1,4 @@
-"""What an example says, without who says it: the texts that are measured, compared and sketched."""
+"""Contents of an example without its roles: the texts that are measured, compared and sketched."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ def content_of(text: Text) -> str:
 
 
 def _said(message: Message) -> str:
-    """Reasoning, content and calls: all that a model would have to write."""
+    """Join reasoning, content and calls: all that a model would have to write."""
     parts = [message.get("reasoning_content", ""), message["content"]]
     parts += [orjson.dumps(call["function"]).decode() for call in message.get("tool_calls", ())]
     return "\n".join(part for part in parts if part)
@@ -38,7 +38,7 @@ def contents_of(example: Example) -> Contents:
 
 
 class Accepted(NamedTuple):
-    """A row that goes into the data set."""
+    """A row that is accepted into the dataset."""
 
     line: int
     row: int

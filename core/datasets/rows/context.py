@@ -1,4 +1,4 @@
-"""What a row gives a chat template beside messages: tools and documents; and what no text model can be given."""
+"""Tools and documents that a row gives to a chat template, and media that no text model can be given."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -24,7 +24,7 @@ PLACEHOLDERS: Final = (b"<image>", b"<video>", b"<audio>")
 
 
 def refuse_media(row: SourceRow, used: Collection[str]) -> None:
-    """Raises RowFault where a column that the layout does not use holds a picture, a video or a sound."""
+    """Raise RowFault where a column that the layout does not use holds a picture, a video or a sound."""
     for name, value in row.items():
         if value and _is_media_name(name) and name not in used and not isinstance(value, bool | int | float):
             raise RowFault(
@@ -41,7 +41,7 @@ def _is_media_name(name: str) -> bool:
 
 
 def refuse_placeholders(example: Example) -> None:
-    """Raises RowFault where a message of the prompt begins or ends with the place of a picture, such as `<image>`."""
+    """Raise RowFault where a message of the prompt begins or ends with a placeholder such as `<image>`."""
     for content in _contents(example.prompt):
         if "<" in content and (found := _PLACEHOLDER.search(content)):
             raise RowFault(
@@ -53,7 +53,7 @@ def refuse_placeholders(example: Example) -> None:
 
 
 def context_fields(row: SourceRow) -> frozenset[str]:
-    """Those of the row's fields that `add_context` reads."""
+    """Return the names of the row's fields that `add_context` reads."""
     found = CONTEXT_FIELDS & row.keys()
     if "documents" in found and _read_documents(row["documents"]) is None:
         found -= {"documents"}
@@ -61,7 +61,7 @@ def context_fields(row: SourceRow) -> frozenset[str]:
 
 
 def add_context(row: SourceRow, reading: Reading) -> Reading:
-    """The reading with the row's tools and documents in each of its examples. Raises RowFault."""
+    """Return the reading with the row's tools and documents in each of its examples. Raises RowFault."""
     if CONTEXT_FIELDS.isdisjoint(row):
         return reading
     notes = list(reading.notes)
@@ -77,7 +77,7 @@ def add_context(row: SourceRow, reading: Reading) -> Reading:
 
 
 def read_tools(value: object, pointer: str) -> list[dict[str, Any]] | None:
-    """Functions in the form of the OpenAI API; a bare function is wrapped. None where `value` is no list of any.
+    """Read functions in the form of the OpenAI API; a bare one is wrapped. None where `value` has none.
 
     Raises:
         RowFault: an entry of the list is no function.
@@ -118,7 +118,7 @@ def _read_tool(tool: object, pointer: str) -> dict[str, Any]:
 
 
 def _read_documents(value: object) -> list[dict[str, Any]] | None:
-    """As retrieval templates take them; in any other form the column is not this one."""
+    """Read documents in the form of retrieval templates; None for a column in any other form."""
     return value if isinstance(value, list) and value and _are_documents(value) else None
 
 

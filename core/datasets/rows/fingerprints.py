@@ -1,4 +1,4 @@
-"""What is kept of each accepted row to find duplicates: 64-bit hashes, and for the first rows a MinHash sketch.
+"""Fingerprints of accepted rows to find duplicates: 64-bit hashes, and for the first rows a MinHash sketch.
 
 A row's sketch is the minimum of 16 hash functions over its shingles (Broder 1997): the share of equal minima estimates
 the Jaccard similarity of two rows' shingle sets. A shingle is the 16 bytes from the beginning of a word on; where
@@ -36,7 +36,7 @@ _MIX: Final = _RANDOM.integers(1 << 62, 1 << 63, size=3, dtype=np.uint64) | np.u
 
 
 class Fingerprints(NamedTuple):
-    """Of the accepted rows of a batch."""
+    """Fingerprints of the accepted rows of a batch."""
 
     records: npt.NDArray[np.void]
     """FINGERPRINT; `row` still counted from the beginning of the batch."""
@@ -68,7 +68,7 @@ def _hashes(texts: Sequence[Text | None]) -> npt.NDArray[np.uint64]:
 
 
 def _hash_messages(text: Text | None) -> int:
-    """0 where there is no second response."""
+    """Hash messages; the result is 0 where there is no second response."""
     if text is None or isinstance(text, str):
         return hash(text) if text else 0
     return hash(
@@ -85,7 +85,7 @@ def _words(contents: Contents) -> bytes:
 
 
 def sketch(texts: list[bytes]) -> npt.NDArray[np.uint32]:
-    """[len(texts), NUM_MINIMA]"""
+    """Compute MinHash sketches of texts, [len(texts), NUM_MINIMA]."""
     buffer = (_GAP + _GAP.join(texts) + _GAP).translate(_LEVEL)
     lengths = np.fromiter(map(len, texts), np.int64, len(texts)) + len(_GAP)
     starts = len(_GAP) + np.concatenate(([0], np.cumsum(lengths[:-1])))
@@ -101,7 +101,7 @@ def sketch(texts: list[bytes]) -> npt.NDArray[np.uint32]:
 
 
 def _shingle_starts(buffer: bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Positions where a word or an unspaced character begins, and where each text does."""
+    """Return positions where a word or an unspaced character begins, and where each text does."""
     characters = np.frombuffer(buffer, np.uint8)
     is_space = characters == 32
     begins = np.zeros(len(buffer), np.bool_)

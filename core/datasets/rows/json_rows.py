@@ -1,4 +1,4 @@
-"""One JSON value → a row, with what JSON parsers let through or stumble over told apart.
+"""Parsing of one JSON value to a row, stricter than JSON parsers and with precise errors.
 
 orjson refuses NaN, infinities, lone surrogates, bad UTF-8, raw control characters and nesting beyond 1,024; it keeps
 the last of two equal keys, which is checked for here.
@@ -22,7 +22,7 @@ _NESTED: Final = (dict, list)
 
 
 def parse_row(text: bytes, limits: Limits) -> dict[str, object]:
-    """Raises RowFault."""
+    """Parse one line to a row; raises RowFault."""
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -42,7 +42,7 @@ def parse_row(text: bytes, limits: Limits) -> dict[str, object]:
 
 
 def parse_value(text: bytes, limits: Limits) -> object:
-    """Any JSON value, such as a cell holds it, under the same rules as a row. Raises RowFault."""
+    """Parse any JSON value, such as that of a cell, under the same rules as a row. Raises RowFault."""
     try:
         value: object = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -54,7 +54,7 @@ def parse_value(text: bytes, limits: Limits) -> object:
 
 
 def check_shape(row: dict[str, object], limits: Limits) -> int:
-    """The number of strings in the row, keys and values together.
+    """Return the number of strings in the row, keys and values together.
 
     Raises:
         RowFault: an object has too many keys, or the row is nested too deeply.
@@ -100,7 +100,7 @@ def _check_num_keys(num_keys: int, limits: Limits) -> None:
 
 
 def num_strings_in(text: bytes) -> int:
-    """In valid JSON: two quotes each, those that a backslash escapes not counted.
+    """Count strings in valid JSON: two unescaped quotes each.
 
     Backslashes stand in strings only, and are read from the left: without the pairs, one before a quote escapes it.
     More strings than were read mean that of two equal keys one was dropped.
@@ -118,7 +118,7 @@ class _DuplicateKey(Exception):
 
 
 def _duplicate_key(text: bytes) -> str | None:
-    """Its name, for a row that has one."""
+    """Return the name of a key that occurs twice."""
 
     def check(pairs: list[tuple[str, object]]) -> None:
         seen: set[str] = set()
@@ -135,7 +135,7 @@ def _duplicate_key(text: bytes) -> str | None:
 
 
 def explain(text: bytes, error: orjson.JSONDecodeError, limits: Limits) -> RowFault:
-    """What is wrong, in words for the person who made the file; nothing of the text is repeated."""
+    """Describe the fault to the person who made the file; nothing of the text is repeated."""
     try:
         text.decode()
     except UnicodeDecodeError as bad:

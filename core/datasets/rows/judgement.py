@@ -1,4 +1,4 @@
-"""Is a well-formed example worth training on? What only shows once prompt and responses are told apart."""
+"""Judgement of well-formed examples: faults that only show once prompt and responses are separated."""
 
 import unicodedata
 from typing import Final
@@ -13,7 +13,7 @@ _HEAD_CHARS: Final = 64
 
 
 def judge(example: Example, contents: Contents, kind: DatasetKind, long_row_chars: int) -> list[Note]:
-    """Remarks on the example; one whose effect is to set aside comes alone."""
+    """Return remarks on the example; one whose effect is to set the row aside comes alone."""
     prompt, first, second = contents
     if kind is DatasetKind.PREFERENCE:
         nothing_learnt = _judge_pair(example, first, second)
@@ -47,17 +47,17 @@ def _ends_blank(text: Text) -> bool:
 
 
 def is_empty_turn(message: Message) -> bool:
-    """Does the assistant say nothing, nor call a tool?"""
+    """Whether the assistant neither says anything nor calls a tool."""
     return _is_blank(message["content"]) and "tool_calls" not in message
 
 
 def _has_more_to_judge(response: list[Message]) -> bool:
-    """Than the text of one turn."""
+    """Whether the response has several turns, or more than role and content."""
     return len(response) > 1 or len(response[0]) > 2
 
 
 def _judge_training(responses: list[list[Message]]) -> Note | None:
-    """A response whose turns are all context teaches nothing."""
+    """Set aside a response whose turns are all context, as it teaches nothing."""
     for response in responses:
         turns = [message for message in response if message["role"] == "assistant"]
         if turns and not any(message.get("train", True) for message in turns):
@@ -105,7 +105,7 @@ def _remarks(prompt: str, first: str, second: str, kind: DatasetKind, long_row_c
 
 
 def is_nearly_identical(first: str, second: str) -> bool:
-    """Equal once white space, case and Unicode compatibility forms are levelled."""
+    """Whether texts are equal apart from white space, case and Unicode compatibility forms."""
     if first[:1] != second[:1]:
         begins = first[:1] + second[:1]
         if begins.isascii() and begins.isalnum() and begins[0].lower() != begins[-1].lower():
@@ -122,7 +122,7 @@ def _level(text: str) -> str:
 
 
 def refuse_nul(contents: Contents, kind: DatasetKind) -> None:
-    """Raises RowFault where a text holds a NUL character."""
+    """Raise RowFault where a text holds a NUL character."""
     names = ("prompt", "chosen", "rejected") if kind is DatasetKind.PREFERENCE else ("prompt", "response", "response")
     for name, text in zip(names, contents, strict=True):
         if "\0" in text:

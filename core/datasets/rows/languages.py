@@ -1,4 +1,4 @@
-"""Which writing system and language a text is in, at a glance: for a report, not for decisions about rows."""
+"""Quick guess of a text's writing system and language, for reports and not for decisions about rows."""
 
 import re
 from bisect import bisect_right
@@ -50,7 +50,7 @@ _LANGUAGES_OF_WORD: Final[Mapping[str, list[str]]] = {
 
 
 def script_of(text: str) -> str | None:
-    """The script of most letters; None without letters. Japanese is Kana as soon as a fifth of it is."""
+    """Return the script of most letters; None without letters. A fifth of Kana makes it Japanese."""
     sample = text[:SAMPLE_CHARS]
     beyond = [] if sample.isascii() else _BEYOND_LATIN.findall(sample)
     if not beyond:
@@ -64,7 +64,7 @@ def script_of(text: str) -> str | None:
 
 
 def language_of(text: str, script: str | None) -> str:
-    """An ISO 639-1 code, or `unknown`."""
+    """Return an ISO 639-1 code, or `unknown`."""
     sample = text[:SAMPLE_CHARS].lower()
     if script == "Cyrillic":
         return "uk" if any(letter in sample for letter in "іїєґ") else "ru"

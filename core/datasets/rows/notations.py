@@ -32,7 +32,7 @@ _PYTHON_ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "\n": ""}
 
 
 class NotationError(Exception):
-    """The text is no list or object in any of the notations; the message says where it stops being one."""
+    """Raised for a text in none of the notations; the message names the place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class _Token:
 
 
 def parse_notation(text: str, max_depth: int) -> object:
-    """A list or an object.
+    """Parse a list or an object.
 
     Raises:
         NotationError: the text breaks off, is nested too deeply, or is something else.
@@ -76,7 +76,7 @@ class _Parser:
         return token
 
     def _mark(self) -> str:
-        """The bracket or separator that comes next, if one does."""
+        """Consume the next bracket or separator, if there is one."""
         token = self._token()
         return token.text if token.kind == "mark" else ""
 
@@ -125,7 +125,7 @@ class _Parser:
         return re.sub(r"\\(.)", r"\1", inner, flags=re.DOTALL) if self._is_duckdb else unescape_python(inner)
 
     def _items(self, closing: str, depth: int) -> list[object]:
-        """NumPy puts no commas between elements."""
+        """Parse items; NumPy puts no commas between elements."""
         items: list[object] = []
         while self._mark() != closing:
             items.append(self._value(depth + 1))
@@ -156,7 +156,7 @@ class _Parser:
         return self._token().kind == "bare" and bool(following) and following[0].text == "("
 
     def _call(self, depth: int) -> object:
-        """`array([…], dtype=object)`, `np.float64(1.5)`: the first argument. Of another call nothing is understood."""
+        """Parse `array([…], dtype=object)` or `np.float64(1.5)` as its first argument; any other call gives None."""
         name = self._token().text
         self._place += 2
         arguments: list[object] = []
@@ -186,7 +186,7 @@ def _tokens(text: str) -> list[_Token]:
 
 
 def _split_numbers(match: re.Match[str]) -> list[_Token]:
-    """A bare text as it stands; numbers that only white space parts, as NumPy prints them, one by one."""
+    """Split numbers that only white space separates, as NumPy prints them; any other bare text stays whole."""
     kind = match.lastgroup or ""
     if kind != "bare":
         return [_Token(kind, match[0], match.start())]
@@ -201,7 +201,7 @@ def _is_constant(word: str) -> bool:
 
 
 def _is_duckdb(tokens: list[_Token]) -> bool:
-    """Only DuckDB writes bare words; it writes no parenthesis, and no key in double quotes, as broken JSON has them."""
+    """Whether DuckDB wrote it: bare words, no parenthesis, and no quoted keys as broken JSON has them."""
     for token, following in pairwise(tokens):
         if token.text == "(" and token.kind == "mark":
             return False
@@ -211,7 +211,7 @@ def _is_duckdb(tokens: list[_Token]) -> bool:
 
 
 def unescape_python(text: str) -> str:
-    """The inside of a string literal as `repr` writes it. Raises NotationError for half a surrogate pair."""
+    """Unescape a string literal as `repr` writes it. Raises NotationError for half a surrogate pair."""
     plain = _PYTHON_ESCAPE.sub(_unescape, text)
     try:
         return plain if plain.isascii() else plain.encode("utf-16", "surrogatepass").decode("utf-16")

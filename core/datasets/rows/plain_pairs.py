@@ -1,4 +1,4 @@
-"""The short way for the most frequent row: one line that is beyond doubt a pair of texts about which nothing is to say.
+"""Fast path for the most frequent row: a line that is certainly a plain pair of texts without remarks.
 
 What it takes, the long way (`json_rows`, the explicit layout, `judgement`) would accept without a remark, at three
 times the cost. Whatever it is not sure of it leaves to the long way.
@@ -30,7 +30,7 @@ def are_expected(options: CheckOptions, layout_name: str) -> bool:
 
 
 def marks_in(data: bytes) -> tuple[bytes, ...]:
-    """Those of the marks that stand somewhere in many lines: looked for at once, as most files have none.
+    """Return which of the marks occur in many lines, searched at once since most files have none.
 
     A single byte is found ten times as fast as several.
     """
@@ -39,7 +39,7 @@ def marks_in(data: bytes) -> tuple[bytes, ...]:
 
 
 def read_plain_pair(line: bytes, marks: tuple[bytes, ...]) -> Contents | None:
-    """Of a line that is within the limits on its length, and escapes no NUL. `marks`: those that it may hold."""
+    """Read a pair from a line within the length limits and without an escaped NUL; None if it has any of `marks`."""
     for mark in marks:
         if mark in line:
             return None

@@ -1,4 +1,4 @@
-"""A row as the file has it → as the user says to read it: renamed, without what is to be ignored, verdicts told."""
+"""Row under the user's mapping: columns renamed or ignored, verdicts replaced."""
 
 from collections.abc import Collection, Mapping
 from typing import Final
@@ -11,7 +11,7 @@ _IN_MESSAGES: Final = "[]."
 
 
 def rename_columns(row: SourceRow, columns: Mapping[str, str]) -> SourceRow:
-    """The row with the user's names replaced by ours."""
+    """Return the row with the user's names replaced by the layouts' names."""
     if not columns:
         return row
     renamed = {name: value for name, value in row.items() if name not in columns.values()}
@@ -19,7 +19,7 @@ def rename_columns(row: SourceRow, columns: Mapping[str, str]) -> SourceRow:
 
 
 def leave_out(row: SourceRow, ignored: Collection[str]) -> SourceRow:
-    """The row without the columns, and without the keys of messages (`messages[].name`), that are to be ignored."""
+    """Return the row without the columns and keys of messages (`messages[].name`) that are to be ignored."""
     if not ignored:
         return row
     kept = {name: value for name, value in row.items() if name not in ignored}
@@ -31,7 +31,7 @@ def leave_out(row: SourceRow, ignored: Collection[str]) -> SourceRow:
 
 
 def tell_verdicts(row: SourceRow, columns: Collection[str], values: Mapping[str, str]) -> SourceRow:
-    """The row with its verdicts replaced by the words that the user gives them; one without a word stays."""
+    """Return the row with its verdicts replaced by the user's words; an unmapped one stays."""
     if not values:
         return row
     words = {verdict_key(told): word for told, word in values.items()}

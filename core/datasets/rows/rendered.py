@@ -1,4 +1,4 @@
-"""Texts that a chat template has already rendered, read back into the turns that they were made of.
+"""Texts that a chat template has already rendered, parsed back into turns.
 
 Such a text would stand, markers and all, inside the turn of another template. Where every character of it lies in a
 turn of a known form, it is certain what was meant; anything else is kept as it is and reported.
@@ -22,7 +22,7 @@ RENDERED_MARKS: Final = (b"<|", b"_of_turn>", b"</s>", b"<eos>", b"[INST]", b"Hu
 
 @dataclass(frozen=True)
 class _Form:
-    """How one family of templates writes a turn."""
+    """Notation that one family of templates uses for a turn."""
 
     turn: re.Pattern[str]
     """A whole turn, with groups `role` and `text`; white space between turns is part of it."""
@@ -33,7 +33,7 @@ class _Form:
 
 
 def _form(head: str, end: str, assistant: str, start: str = "") -> _Form:
-    """`head` and `end` are expressions; `head` has the group `role`."""
+    """Build a form; `head` and `end` are expressions, `head` has the group `role`."""
     inside = f"(?P<text>(?:(?!{end}).)*)"
     opened = head.replace(r"(?P<role>\w+)", assistant)
     return _Form(
@@ -64,12 +64,12 @@ class Reread(NamedTuple):
 
 
 def may_be_rendered(contents: Contents) -> bool:
-    """Cheap, as nearly no row is."""
+    """Whether the row may hold a rendered text; cheap, since nearly no row does."""
     return any("<" in said or "[INST]" in said or "Human:" in said for said in contents)
 
 
 def reread(example: Example) -> Reread:
-    """The example with rendered texts as turns, and end tokens that are spelled out taken off."""
+    """Return the example with rendered texts as turns, without spelled-out end tokens."""
     notes: list[Note] = []
     turned = _read_prompt(example) or example
     ended = _without_ends(turned)
@@ -88,7 +88,7 @@ def reread(example: Example) -> Reread:
 
 
 def read_turns(text: str) -> tuple[list[Message], str | None] | None:
-    """The turns of a rendered conversation, and the text of an open turn of the assistant at its end (else None).
+    """Return the turns of a rendered conversation, and the text of an open last turn of the assistant or None.
 
     None where the text is not wholly made of turns.
     """
@@ -117,7 +117,7 @@ def _contents(text: Text) -> Sequence[str]:
 
 
 def _read_prompt(example: Example) -> Example | None:
-    """The example with the turns of its prompt, where that is one rendered text."""
+    """Return the example with its prompt as turns, where the prompt is one rendered text."""
     prompt, lead = example.prompt, []
     if not isinstance(prompt, str):
         if not prompt or prompt[-1]["role"] != "user" or any(len(message) > 2 for message in prompt):
@@ -139,7 +139,7 @@ def _read_prompt(example: Example) -> Example | None:
 
 
 def _read_whole_text(example: Example) -> Example | None:
-    """A demonstration that is one text: its turns up to the first reply are the prompt."""
+    """Split a demonstration that is one text: its turns up to the first reply are the prompt."""
     if not isinstance(example.first, str) or example.second is not None:
         return None
     found = read_turns(example.first)
@@ -153,7 +153,7 @@ def _read_whole_text(example: Example) -> Example | None:
 
 
 def _reply(begun: str, text: Text) -> list[Message] | None:
-    """The response as the assistant's turn; None where it holds turns of its own."""
+    """Return the response as the assistant's turn; None where it holds turns of its own."""
     if not isinstance(text, str):
         return text if not begun else None
     content = _cut_end(begun + text).strip()
@@ -177,7 +177,7 @@ def _without_end(text: Text) -> Text:
 
 
 def _cut_end(text: str) -> str:
-    """Without the end token that the text ends on; the same text where there is none."""
+    """Return the text without an end token at its end."""
     stripped = text.rstrip()
     end = next((end for end in _ENDS if stripped.endswith(end)), None)
     is_struck_out = end == "</s>" and "<s>" in text  # HTML
@@ -185,7 +185,7 @@ def _cut_end(text: str) -> str:
 
 
 def _still_rendered(example: Example) -> str | None:
-    """The field that holds markers yet."""
+    """Return the field that still holds markers."""
     if _is_spoken(example.prompt) or any(map(_MARKS.search, _contents(example.prompt))):
         return "prompt"
     names = ("chosen", "rejected") if example.second is not None else ("response",)
@@ -196,6 +196,6 @@ def _still_rendered(example: Example) -> str | None:
 
 
 def _is_spoken(prompt: Text) -> bool:
-    """Is it a dialogue of `Human:` and `Assistant:`, up to an open reply?"""
+    """Whether the text is a dialogue of `Human:` and `Assistant:`, up to an open reply."""
     spoken = prompt.strip() if isinstance(prompt, str) else ""
     return spoken.startswith("Human:") and spoken.endswith("\n\nAssistant:")

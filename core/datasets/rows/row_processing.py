@@ -1,4 +1,4 @@
-"""Batches of rows → normalised lines, issues, tallies and fingerprints. Runs in as many processes as there are."""
+"""Processing of row batches to normalised lines, issues, tallies and fingerprints; runs in several processes."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -107,7 +107,7 @@ class RowProcessor:
         self._verdicts = tuple(name for name, role in self._layout.columns.items() if role is Role.VERDICT)
 
     def process(self, batch: Batch, with_sketches: bool) -> BatchResult:
-        """`with_sketches`: prepare the rows for the search for near-duplicates."""
+        """Process a batch; `with_sketches` prepares its rows for the search for near-duplicates."""
         progress = _Progress(may_hold_nul=_may_hold_nul(batch))
         result = progress.result
         may_be_plain = self._expects_plain_pairs and not progress.may_hold_nul
@@ -214,7 +214,7 @@ class RowProcessor:
             tally.account.note_unused(row, line, used | SCORE_NAMES if self._is_preference else used)
 
     def _completed(self, row: SourceRow, reading: Reading) -> Reading:
-        """With what stands in columns of its own, whatever the layout."""
+        """Return the reading with system prompt, history, tools and documents from columns of their own."""
         reading = add_context(row, add_preamble(row, reading, self._layout.roles))
         if self._is_preference and not SCORE_NAMES.isdisjoint(row):
             return compare_scores(row, reading, self._options.ties)
@@ -232,14 +232,14 @@ class RowProcessor:
         return self._named(value)
 
     def _named(self, row: SourceRow) -> SourceRow:
-        """Under our names, with what is written as text read."""
+        """Return the row under the layouts' names, with serialised cells read."""
         options = self._options
         named = rename_columns(leave_out(row, options.ignore), options.columns)
         found = deserialise(named, self._serialised, options.limits)
         return tell_verdicts(found, self._verdicts, options.values)
 
     def _refuse_other_layout(self, row: SourceRow, line: int) -> None:
-        """A row that is whole in another layout is no malformed row, but another file's: dropping it would be a loss.
+        """Refuse the file for a row that is complete in another layout: skipping it would lose data.
 
         An explicit row whose prompt is missing looks implicit, and is taken for what it is.
         """
@@ -270,7 +270,7 @@ def _records(batch: Batch) -> Iterable[Record]:
 
 
 def _may_hold_nul(batch: Batch) -> bool:
-    """In a line of JSON it is an escape; looked for once, as few files have one."""
+    """Whether lines may hold a NUL, which is an escape in JSON; searched at once, as few files have one."""
     return not isinstance(batch, LineBatch) or b"\\u0000" in batch.data
 
 

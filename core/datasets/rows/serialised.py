@@ -1,4 +1,4 @@
-"""Columns whose cells hold lists, messages or JSON as text: which they are, by a sample, and what their cells mean.
+"""Columns whose cells hold lists, messages or JSON as text: found by a sample, then parsed.
 
 A table has nothing but texts, and exports of databases put JSON into texts as well. Whether `[{"role": …` is a text or
 messages is told by the column, never by one cell: a cell of such a column that does not parse is malformed, and never
@@ -36,7 +36,7 @@ _DOUBLED: Final = '\\\\"'
 
 @dataclass(frozen=True, kw_only=True)
 class SerialisedColumns:
-    """By the names that the fields have for us."""
+    """Serialised columns, under the layouts' names."""
 
     nested: frozenset[str] = frozenset()
     """Texts that are lists or objects."""
@@ -51,7 +51,7 @@ NOTHING_SERIALISED: Final = SerialisedColumns()
 
 
 def find_serialised(rows: Sequence[SourceRow], limits: Limits) -> SerialisedColumns:
-    """The columns of which at least half the sampled cells begin as a list or messages, or all are JSON strings."""
+    """Find columns of which half the sampled cells begin as a list or messages, or all are JSON strings."""
     cells: dict[str, list[object]] = {}
     for row in rows:
         for name, value in row.items():
@@ -62,7 +62,7 @@ def find_serialised(rows: Sequence[SourceRow], limits: Limits) -> SerialisedColu
 
 
 def deserialise(row: SourceRow, columns: SerialisedColumns, limits: Limits) -> SourceRow:
-    """The row with the texts of such columns replaced by what they hold. Raises RowFault."""
+    """Return the row with the texts of such columns replaced by what they hold. Raises RowFault."""
     if not columns:
         return row
     found = dict(row)
@@ -74,7 +74,7 @@ def deserialise(row: SourceRow, columns: SerialisedColumns, limits: Limits) -> S
 
 
 def remarks(texts: Iterable[object], limits: Limits) -> list[Note]:
-    """On the texts of an accepted row: one that is messages, in a column of texts, is trained on with its brackets."""
+    """Remark on texts that are messages in a column of texts: they are trained on with their brackets."""
     found = (text for text in texts if isinstance(text, str) and text[:1] in _BRACKETS)
     if not any(holds_messages(text, limits) for text in found):
         return []
@@ -85,7 +85,7 @@ def remarks(texts: Iterable[object], limits: Limits) -> list[Note]:
 
 
 def holds_messages(text: str, limits: Limits) -> bool:
-    """Is the text messages, written in any of the notations?"""
+    """Whether the text is messages, written in any of the notations."""
     if not (_BEGIN.match(text) and _KEY.search(text)):
         return False
     try:
@@ -95,7 +95,7 @@ def holds_messages(text: str, limits: Limits) -> bool:
 
 
 def may_be_cut(text: object) -> bool:
-    """Is the text exactly as long as the longest that a spreadsheet keeps?"""
+    """Whether the text is exactly as long as the longest that a spreadsheet keeps."""
     if type(text) is not str or not SPREADSHEET_CHARS // 2 <= len(text) <= SPREADSHEET_CHARS:
         return False
     return len(text.encode("utf-16-le")) == 2 * SPREADSHEET_CHARS
@@ -108,7 +108,7 @@ def _are_nested(name: str, values: list[object], limits: Limits) -> bool:
 
 
 def _looks_nested(name: str, value: object, limits: Limits) -> bool:
-    """A cell that was cut, or that no parser takes, counts as well: it begins as messages, and is no text."""
+    """Whether a cell begins as messages or a list, even if it was cut or cannot be parsed."""
     if not isinstance(value, str):
         return isinstance(value, list) and all(holds_messages(text, limits) for text in value)
     return _BEGIN.match(value) is not None and (name in LIST_FIELDS or _KEY.search(value) is not None)
@@ -124,7 +124,7 @@ def _are_messages(value: object) -> bool:
 
 
 def _quoted_columns(cells: dict[str, list[object]]) -> Iterable[str]:
-    """All cells of a column are JSON strings, and either one has an escape, or the other columns are such as well."""
+    """Find columns of JSON strings, if all text columns are such or one of its cells has an escape."""
     texts = {name: [value for value in values if isinstance(value, str)] for name, values in cells.items()}
     found = [
         name
@@ -168,7 +168,7 @@ def _read_quoted(name: str, value: object, limits: Limits) -> object:
 
 
 def _parse(text: str, limits: Limits) -> object:
-    """Raises NotationError, and RowFault for JSON that breaks a rule (a key twice, too deep)."""
+    """Parse a cell; raises NotationError, and RowFault for JSON that breaks a rule (a key twice, too deep)."""
     try:
         encoded = text.encode()
         orjson.loads(encoded)

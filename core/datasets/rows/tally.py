@@ -1,4 +1,4 @@
-"""Counts over accepted rows that add up: each batch makes its own, and the sum is the file's."""
+"""Counts over accepted rows that can be summed: each batch makes its own, and the sum is the file's."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,13 +51,13 @@ class Tally:
     account: Account = field(default_factory=Account)
 
     def note_fields(self, row: SourceRow, used: frozenset[str]) -> None:
-        """Remember fields that the layout does not read."""
+        """Record fields that the layout does not read."""
         if used.issuperset(row):
             return
         self._note(sorted(name[:_MAX_FIELD_NAME_CHARS] for name in row.keys() - used))
 
     def note_message_keys(self, row: SourceRow, used: frozenset[str]) -> None:
-        """Remember keys of messages that nothing reads, as `messages[].id`."""
+        """Record keys of messages that nothing reads, as `messages[].id`."""
         for name, value in row.items():
             if type(value) is list and name in used:
                 keys = {key for message in value if _is_message(message) for key in message.keys() - READ_KEYS}
@@ -68,7 +68,7 @@ class Tally:
         known.update([name for name in names if name in known or len(known) < _MAX_FIELD_NAMES])
 
     def count(self, accepted: Sequence[Accepted], kind: DatasetKind) -> None:
-        """Rows of one batch, under the names that the fields have in this kind of data set."""
+        """Count the rows of one batch, under the field names of this kind of dataset."""
         if not accepted:
             return
         prompts, *responses = zip(*[row.contents for row in accepted], strict=True)
@@ -90,7 +90,7 @@ class Tally:
                 self._guess_language(row.contents)
 
     def _count_line_breaks(self, texts: Sequence[str]) -> None:
-        """Looked for in all texts at once, as most batches have no escape."""
+        """Count line breaks in all texts at once, as most batches have no escape."""
         whole = "\0".join(texts)
         self.has_line_breaks = self.has_line_breaks or "\n" in whole
         if "\\" in whole and "\\n" in whole:
@@ -112,12 +112,12 @@ class Tally:
         self.account.merge(other.account)
 
     def may_be_escaped(self) -> bool:
-        """Many responses spell line breaks out, and none has one."""
+        """Whether many responses spell line breaks out, and none has one."""
         num_rows = sum(self.chars["prompt"].values()) if self.chars else 0
         return not self.has_line_breaks and self.num_escaped >= max(2, num_rows * _MIN_ESCAPED_SHARE)
 
     def statistics(self, num_source_rows: int) -> Statistics:
-        """All but what describes the file, and what the lint adds."""
+        """Return all statistics but those of the file and of the lint."""
         statistics = Statistics(
             container=None,
             compression=None,
@@ -161,7 +161,7 @@ def is_refusal(text: str) -> bool:
 
 
 def summarise(counts: Counter[int]) -> LengthStatistics:
-    """Exact; a percentile is the smallest length that at least that share of the rows does not exceed."""
+    """Summarise lengths exactly; a percentile is the smallest length that at least that share does not exceed."""
     total = sum(counts.values())
     lengths = sorted(counts)
     percentiles = dict(zip((50, 90, 95, 99), _percentiles(counts, lengths, total, (50, 90, 95, 99)), strict=True))

@@ -1,4 +1,4 @@
-"""Scores that a file gives beside a chosen and a rejected response: do they agree with the pair?"""
+"""Comparison of scores that a file gives for chosen and rejected responses with the order of the pair."""
 
 from typing import Final, Literal
 
@@ -12,7 +12,7 @@ SCORE_NAMES: Final = frozenset((*(name for pair in SCORE_PAIRS for name in pair)
 
 
 def compare_scores(row: SourceRow, reading: Reading, ties: Literal["keep", "drop"]) -> Reading:
-    """The reading, with a remark where the two scores are equal; set aside where `ties` are to be dropped.
+    """Check the pair against its scores; equal ones are remarked on, or set aside where `ties` are to be dropped.
 
     Raises:
         RowFault: the rejected response has the better score.

@@ -1,4 +1,4 @@
-"""Values of Arrow columns → JSON values: maps are objects, JSON columns their value, decimals numbers."""
+"""Conversion of Arrow columns to JSON values: maps are objects, JSON columns their value, decimals numbers."""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -31,14 +31,14 @@ def is_json(value_type: pa.DataType) -> bool:
 
 
 def is_plain(value_type: pa.DataType) -> bool:
-    """A leaf whose values are JSON values, or become such without loss of meaning."""
+    """Whether a leaf's values are JSON values, or become such without loss of meaning."""
     if pt.is_dictionary(value_type):
         value_type = value_type.value_type
     return is_json(value_type) or any(check(value_type) for check in _PLAIN)
 
 
 def children(value_type: pa.DataType) -> list[pa.Field] | None:
-    """The fields below a nested type, in the order of their leaves; None for a leaf."""
+    """Return the fields below a nested type, in the order of their leaves; None for a leaf."""
     if pt.is_struct(value_type):
         return list(value_type)
     if pt.is_map(value_type):
@@ -49,14 +49,14 @@ def children(value_type: pa.DataType) -> list[pa.Field] | None:
 
 
 class RowReader:
-    """Record batches of one schema → rows."""
+    """Reader of rows from record batches of one schema."""
 
     def __init__(self, schema: pa.Schema, limits: Limits) -> None:
         self._names: list[str] = schema.names
         self._fixes = [_fix(field.type, field.name, limits) for field in schema]
 
     def read(self, batch: pa.RecordBatch) -> list[Row | Note]:
-        """One entry for each row of the batch: the row, or what is wrong with it."""
+        """Return one entry for each row of the batch: the row, or its fault."""
         try:
             columns = [column.to_pylist() for column in batch.columns]
         except UnicodeDecodeError:
@@ -84,7 +84,7 @@ class RowReader:
 
 
 def _fix(value_type: pa.DataType, column: str, limits: Limits) -> _Fix | None:
-    """What turns `to_pylist`'s values of the type into JSON values; None where they are such already."""
+    """Return a function that turns `to_pylist`'s values of the type into JSON values; None if they are."""
     if is_json(value_type):
         return lambda text: _read_json(text, column, limits)
     if pt.is_dictionary(value_type):

@@ -1,4 +1,4 @@
-"""What sources give: batches of rows, cut by the data alone, so that the verdict does not depend on how it is read."""
+"""Batches of rows from sources, cut by the data alone so that the verdict does not depend on how it is read."""
 
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -18,7 +18,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class LineBatch:
-    """Whole lines, as they stand."""
+    """Batch of whole lines as bytes."""
 
     first_line: int
     num_lines: int

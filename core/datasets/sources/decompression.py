@@ -1,4 +1,4 @@
-"""gzip, zstd, bzip2 and xz as bounded streams: no call gives out more than it must; a bomb is refused as it unfolds."""
+"""Bounded streams of gzip, zstd, bzip2 and xz; a decompression bomb is refused while it unfolds."""
 
 import bz2
 import lzma
@@ -104,7 +104,7 @@ _DECODERS: Final[dict[str, Callable[[], _Decoder]]] = {
 
 
 def decompress(chunks: Iterable[bytes], compression: str, limits: Limits) -> Iterator[bytes]:
-    """The bytes of all members or frames, one after the other.
+    """Yield the bytes of all members or frames, one after the other.
 
     Raises:
         FileFault: over a limit, cut short, damaged, or followed by other bytes.
@@ -124,7 +124,7 @@ def decompress(chunks: Iterable[bytes], compression: str, limits: Limits) -> Ite
 
 
 def _members(chunks: Iterable[bytes], compression: str, meter: "_Meter") -> Generator[bytes, None, bool]:
-    """Returns whether the last member came to its end."""
+    """Decompress members and return whether the last one came to its end."""
     decoder: _Decoder | None = None
     for waiting in _small(chunks):
         meter.add_input(len(waiting))
@@ -146,7 +146,7 @@ def _small(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class _Meter:
-    """Counts what goes in and comes out; input is counted when fed, so the ratio is judged a piece late at most."""
+    """Counts bytes in and out; input is counted when fed, so the ratio is judged at most one piece late."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits

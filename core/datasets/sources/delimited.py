@@ -1,4 +1,4 @@
-"""CSV and TSV with a header: a record may span lines, and is named by the line on which it begins."""
+"""CSV and TSV with a header; a record may span lines, and is named by its first line."""
 
 import csv
 import re
@@ -25,7 +25,7 @@ _NAME = re.compile(r"\w[\w .\-/()]{0,63}")
 
 
 def find_delimiter(head: bytes, columns: Iterable[str]) -> str | None:
-    """The delimiter of a header with at least two distinct names; None where the first line is no header.
+    """Return the delimiter of a header with at least two distinct names; None where the first line is none.
 
     A header with names we know (or that the user maps) is believed; any other must look like names, and the second
     line must have as many cells.
@@ -54,7 +54,7 @@ def _is_header(lines: list[str], delimiter: str, known: set[str]) -> bool:
 def read_table(
     chunks: Iterator[bytes], delimiter: str, limits: Limits, *, is_escaped: bool = False
 ) -> Iterator[RecordBatch]:
-    """Records in batches; a column without a name gets one by its place.
+    """Yield records in batches; a column without a name gets one by its position.
 
     `is_escaped`: cells are never in quotes, and have escapes as PostgreSQL's COPY writes them (`escapes`).
 
@@ -102,7 +102,7 @@ def _records(reader: "CsvReader", limits: Limits) -> Iterator[Record]:
 
 
 def _lines(chunks: Iterator[bytes], limits: Limits) -> Iterator[str]:
-    """Bytes that are not UTF-8 become lone surrogates, so that only their record is spoilt."""
+    """Decode lines; bytes that are not UTF-8 become lone surrogates, so that only their record is damaged."""
     line = 1
     size = max(BATCH_BYTES, limits.max_line_bytes + 1)
     for data in cut_at_newlines(chunks, size):
@@ -120,7 +120,7 @@ def _is_separator_line(cells: list[str], line: int) -> bool:
 
 
 def _names(cells: list[str]) -> list[str]:
-    """`to_csv` of pandas and R's `write.csv` put the number of the row under an empty name."""
+    """Return column names; pandas' `to_csv` and R's `write.csv` put the row number under an empty name."""
     return [cell.strip() or f"(column {place}, without a name)" for place, cell in enumerate(cells, 1)]
 
 

@@ -1,4 +1,4 @@
-"""Tab-separated text without quotes, whose line breaks, tabs and backslashes are escaped with a backslash.
+"""Tab-separated text without quotes, in which line breaks, tabs and backslashes are escaped by a backslash.
 
 PostgreSQL's `COPY … TO` (text format), `mysql --batch` and jq's `@tsv` write it. Its bytes can be those of a table with
 backslashes as well, so it is taken for what it is only where the whole file bears it out: every backslash begins an
@@ -37,7 +37,7 @@ class EscapeCensus:
 
 
 def take_census(chunks: Iterable[bytes]) -> EscapeCensus:
-    """Reads to the end, or to the first backslash or quoted cell that such a file would not have."""
+    """Read to the end, or to the first backslash or quoted cell that such a file would not have."""
     num_doubled, tail = 0, b""
     for chunk in chunks:
         data = tail + chunk
@@ -54,7 +54,7 @@ def take_census(chunks: Iterable[bytes]) -> EscapeCensus:
 
 
 def _count_doubled(data: bytes) -> int | None:
-    """None for what no such file has."""
+    """Count doubled backslashes; None for what no such file has."""
     if _QUOTED_CELL.search(data):
         return None
     if b"\\" not in data:
@@ -67,7 +67,7 @@ def _count_doubled(data: bytes) -> int | None:
 
 
 def unescape(cell: str) -> str | None:
-    """What the cell holds; None where it is null."""
+    """Return the unescaped cell; None where it is null."""
     if "\\" not in cell:
         return cell
     if cell == _NULL:

@@ -1,4 +1,4 @@
-"""One JSON array of objects, cut into its elements while it streams by."""
+"""One JSON array of objects, cut into its elements as a stream."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _WHITE_SPACE: Final = b" \t\r\n"
 
 
 def read_array(chunks: Iterator[bytes], limits: Limits) -> Iterator[RecordBatch]:
-    """Raises FileFault where the array itself is broken; broken elements are rows like any other."""
+    """Yield batches of elements; raises FileFault where the array is broken, while broken elements are rows."""
     records: list[Record] = []
     size = 0
     for record in ArrayCutter(limits).cut(chunks):
@@ -33,7 +33,7 @@ def read_array(chunks: Iterator[bytes], limits: Limits) -> Iterator[RecordBatch]
 
 
 class ArrayCutter:
-    """Keeps the place in the array: what is read of the current element, and how deep it is nested."""
+    """State within the array: the current element's bytes and nesting depth."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits

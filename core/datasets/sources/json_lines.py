@@ -1,4 +1,4 @@
-"""JSON Lines: one object a line. Only line feeds end a line; U+2028 and its kin are text."""
+"""JSON Lines: one object per line. Only line feeds end a line; U+2028 and the like are text."""
 
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -15,7 +15,7 @@ _WHITE_SPACE: Final = b" \t\r\n"
 
 
 def read_lines(chunks: Iterator[bytes], head: bytes, limits: Limits) -> Iterator[LineBatch]:
-    """Raises FileFault for pretty-printed objects, and for a line over the limit."""
+    """Yield batches of lines; raises FileFault for pretty-printed objects, and for a line over the limit."""
     _refuse_pretty_printed(head)
     chunks = with_line_feeds(chunks, head)
     first_line = 1
@@ -29,14 +29,14 @@ def read_lines(chunks: Iterator[bytes], head: bytes, limits: Limits) -> Iterator
 
 
 def with_line_feeds(chunks: Iterator[bytes], head: bytes) -> Iterator[bytes]:
-    """Old Mac line ends made line feeds, where there are no others."""
+    """Replace old Mac line ends by line feeds, where there are no others."""
     if b"\n" in head or b"\r" not in head.strip(_WHITE_SPACE):
         return chunks
     return (chunk.replace(b"\r", b"\n") for chunk in chunks)
 
 
 def cut_at_newlines(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Pieces of at most `size` bytes that end with a line, wherever the chunks end.
+    """Yield pieces of at most `size` bytes that end with a line, wherever the chunks end.
 
     A longer piece holds (the beginning of) one line that is longer than `size`; the caller should stop there.
     """
@@ -71,7 +71,7 @@ def line_too_long(line: int, limits: Limits, widest_column: str | None = None) -
 
 
 def _refuse_pretty_printed(head: bytes) -> None:
-    """One message instead of one per line."""
+    """Refuse a pretty-printed file with one message instead of one per line."""
     first, _, rest = head.lstrip(_WHITE_SPACE).partition(b"\n")
     if first.strip(_WHITE_SPACE) == b"{" and rest.lstrip(_WHITE_SPACE)[:1] == b'"':
         raise FileFault(

@@ -1,4 +1,4 @@
-"""Parquet, read a few rows at a time, whatever the size of its row groups; a row is named by its number, from 1.
+"""Parquet, read a few rows at a time whatever the size of its row groups; rows are numbered from 1.
 
 One column chunk of a row group is never held as a whole: without `pre_buffer`, and with a buffer of its own, a column
 is read page by page. (Either alone changes nothing; measured on 500,000 pairs in one group: 779 MB without, 103 with.)
@@ -35,7 +35,7 @@ _SMALLER_GROUPS: Final = (
 
 
 def read_parquet(path: Path, wanted: Collection[str], limits: Limits) -> Iterator[RecordBatch]:
-    """Batches of rows; `wanted` are the names of columns that layouts know, or that the user maps.
+    """Yield batches of rows; `wanted` are names of columns that layouts know, or that the user maps.
 
     Raises:
         FileFault: the file is damaged, encrypted or over a limit.
@@ -82,7 +82,7 @@ class _ParquetRows:
         self._num_rows = 0
 
     def groups(self) -> Iterator[tuple[list[Row | Note], int]]:
-        """A few rows at a time, with the mean size of one in bytes."""
+        """Yield a few rows at a time, with the mean size of one in bytes."""
         with self._open(_BUFFER_BYTES) as file:
             num_leaves = max(1, file.metadata.num_columns)
             _refuse_encrypted(self._path, file.metadata)
@@ -123,7 +123,7 @@ class _ParquetRows:
 
 
 def _refuse_encrypted(path: Path, metadata: pq.FileMetaData) -> None:
-    """Told by the length of the footer: pyarrow 26 cannot be asked about the columns of such a file."""
+    """Refuse an encrypted file, recognised by its footer's length: pyarrow 26 cannot report its columns."""
     with path.open("rb") as file:
         file.seek(-8, 2)
         footer_bytes = int.from_bytes(file.read(4), "little")

@@ -1,4 +1,4 @@
-"""Which columns of a Parquet file are read, told by its schema and its footer before any value is decoded."""
+"""Choice of the columns of a Parquet file to read, from schema and footer before any value is decoded."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -28,7 +28,7 @@ class Leaf:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadColumns:
-    """What is taken from each row group."""
+    """Columns to read from each row group."""
 
     leaf_paths: list[str]
     """As Parquet names them (`messages.list.element.role`)."""
@@ -39,7 +39,7 @@ class ReadColumns:
 
 
 def choose_columns(file: pq.ParquetFile, wanted: Collection[str]) -> ReadColumns:
-    """All columns whose values are texts, numbers, or lists and objects of them; of bytes and wide ones the wanted.
+    """Choose columns of texts, numbers, lists and objects; of bytes and wide ones only the wanted.
 
     `wanted`: the names that layouts know or the user maps. A name that differs in its final number counts as known.
     """
@@ -66,7 +66,7 @@ def choose_columns(file: pq.ParquetFile, wanted: Collection[str]) -> ReadColumns
 
 
 def _leaves(schema: pa.Schema) -> Iterator[Leaf]:
-    """In the order of the file's columns."""
+    """Return leaves in the order of the file's columns."""
     waiting = [(field.name, field.type) for field in reversed(list(schema))]
     while waiting:
         column, value_type = waiting.pop()
@@ -78,7 +78,7 @@ def _leaves(schema: pa.Schema) -> Iterator[Leaf]:
 
 
 def _holds_variant(value_type: pa.DataType) -> bool:
-    """Parquet's VARIANT comes as a struct of two columns of bytes, and a typed one for what is shredded."""
+    """Whether a column is Parquet's VARIANT: a struct of two columns of bytes, and a typed one if shredded."""
     if pt.is_struct(value_type):
         fields = {field.name: field.type for field in value_type}
         if {"metadata", "value"} <= fields.keys() and is_binary(fields["metadata"]) and is_binary(fields["value"]):
@@ -87,7 +87,7 @@ def _holds_variant(value_type: pa.DataType) -> bool:
 
 
 def _mean_sizes(metadata: pq.FileMetaData) -> list[int]:
-    """Uncompressed bytes per row, by leaf."""
+    """Return uncompressed bytes per row, by leaf."""
     num_groups = min(metadata.num_row_groups, _MAX_GROUPS_LOOKED_AT)
     groups = [metadata.row_group(index) for index in range(num_groups)]
     num_rows = max(1, sum(group.num_rows for group in groups))
@@ -114,7 +114,7 @@ def _stand_in(file: pq.ParquetFile, name: str, leaves: list[Leaf]) -> Undecoded 
 
 
 def _are_null(metadata: pq.FileMetaData, indices: list[int]) -> bool:
-    """Only where the statistics of every row group say so."""
+    """Whether all values are null according to the statistics of every row group."""
     groups = [metadata.row_group(index) for index in range(min(metadata.num_row_groups, _MAX_GROUPS_LOOKED_AT))]
     if len(groups) < metadata.num_row_groups:
         return False

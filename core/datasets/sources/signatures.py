@@ -1,4 +1,4 @@
-"""What a file is by its first bytes: the kinds that are never read, and the compressions that are."""
+"""Signatures of files in their first bytes: the kinds that are refused, and the compressions that are read."""
 
 import re
 from typing import Final, NamedTuple
@@ -77,7 +77,7 @@ def compression_of(head: bytes) -> str | None:
 
 
 def refuse_foreign(head: bytes) -> None:
-    """Raises FileFault for bytes that are surely no data set."""
+    """Raise FileFault for bytes that are certainly no dataset."""
     if head.startswith(_OLD_OFFICE) or (head.startswith(_ZIP) and any(mark in head for mark in _WORKBOOK_MARKS)):
         raise FileFault(
             IssueCode.WORKBOOK,

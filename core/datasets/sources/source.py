@@ -1,4 +1,4 @@
-"""Which container a file is, by its content, and its batches."""
+"""Container of a file, recognised by its content, and its batches."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -19,7 +19,7 @@ _TABLE_NAMES: Final = {"\t": "tsv"}
 
 
 class Source:
-    """The rows of a file, whatever it is: `container` says which."""
+    """Rows of a file; `container` says what it is."""
 
     def __init__(self, file: SourceFile, stream: TextStream, columns: Mapping[str, str], limits: Limits) -> None:
         self._file = file
@@ -41,7 +41,7 @@ class Source:
             self.container = "jsonl"
 
     def batches(self) -> Iterator[Batch]:
-        """To be taken once. Raises FileFault on the way where the file breaks."""
+        """Yield the batches, once. Raises FileFault where the file is broken."""
         if self.container == "parquet":
             return self._parquet()
         chunks = self._stream.chunks()
@@ -54,7 +54,7 @@ class Source:
         return read_lines(chunks, self._stream.head, self._limits)
 
     def _is_escaped(self) -> bool:
-        """Looks through the whole file, whose bytes alone do not tell: so no row is read by the first rows' example."""
+        """Whether tabs and line breaks are escaped; reads the whole file, as its first rows do not tell."""
         if self._delimiter != "\t":
             return False
         file = SourceFile(self._file.path, self._limits)

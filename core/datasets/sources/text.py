@@ -1,4 +1,4 @@
-"""A file as a stream of UTF-8 bytes: hashed as sent, decompressed, checked for foreign kinds, decoded by its mark."""
+"""A file as a stream of UTF-8 bytes: hashed, decompressed, checked for foreign kinds, decoded by its mark (BOM)."""
 
 import codecs
 import hashlib
@@ -25,7 +25,7 @@ _TEXT_SUFFIXES: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt")
 
 
 class SourceFile:
-    """The file as sent, read once from start to end; its digest counts every byte, read for the rows or not."""
+    """The file as sent, read once from start to end; its digest covers every byte, used for rows or not."""
 
     def __init__(self, path: Path, limits: Limits) -> None:
         self.num_bytes = path.stat().st_size
@@ -43,7 +43,7 @@ class SourceFile:
             yield chunk
 
     def sha256(self) -> str:
-        """Reads what is left. Empty for a file over the size limit, which is not read."""
+        """Read the rest and return the digest; empty for a file over the size limit, which is not read."""
         if self.num_bytes > self._limits.max_bytes:
             return ""
         for _ in self.chunks():
@@ -61,7 +61,7 @@ class SourceFile:
 
 
 class TextStream:
-    """The UTF-8 bytes of a source file."""
+    """UTF-8 bytes of a source file."""
 
     def __init__(self, source: SourceFile, options: CheckOptions) -> None:
         source.require_size()
@@ -86,12 +86,12 @@ class TextStream:
         self._chunks = chunks
 
     def chunks(self) -> Iterator[bytes]:
-        """To be taken once."""
+        """Yield the bytes, once."""
         return self._chunks
 
 
 def _peek(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """The first bytes, and the stream with them put back."""
+    """Return the first bytes, and the stream with them put back."""
     taken: list[bytes] = []
     size = 0
     for chunk in chunks:
@@ -126,7 +126,7 @@ def _require_encoding(claimed: str | None, found: str | None) -> None:
 
 
 def _refuse_text_name(filename: str | None) -> None:
-    """A Parquet file sent as JSONL or CSV is most likely the wrong file."""
+    """Refuse a Parquet file sent as JSONL or CSV, most likely the wrong file."""
     if filename is not None and filename.lower().endswith(_TEXT_SUFFIXES):
         raise FileFault(
             IssueCode.WRONG_EXTENSION,
