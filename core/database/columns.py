@@ -21,7 +21,7 @@ Json = JSON().with_variant(JSONB(), "postgresql")
 
 
 class Timestamp(TypeDecorator[datetime]):
-    """An aware UTC time. On SQLite a text of fixed width, on PostgreSQL `timestamptz`."""
+    """An aware UTC time: on SQLite a text of fixed width, on PostgreSQL `timestamptz`."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -46,7 +46,7 @@ class Timestamp(TypeDecorator[datetime]):
 
 
 def enum_type(values: type[EnumT], name: str, *, is_checked: bool = True) -> Enum:
-    """The members' values as text, under a CHECK unless the list is one that grows with features."""
+    """Column type of the members' values as text, under a CHECK unless the list grows with features."""
     return Enum(
         values,
         name=name,
@@ -58,7 +58,7 @@ def enum_type(values: type[EnumT], name: str, *, is_checked: bool = True) -> Enu
 
 
 class database_now(FunctionElement[datetime]):
-    """The database's own time, the only one that leases know."""
+    """The database's own time, the only clock that leases use."""
 
     type = Timestamp()
     inherit_cache = True
@@ -77,7 +77,7 @@ def _postgresql_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> 
 
 
 class database_after(FunctionElement[datetime]):
-    """The database's time plus a number of seconds."""
+    """Return the database's time plus a number of seconds."""
 
     type = Timestamp()
     inherit_cache = True
@@ -96,7 +96,7 @@ def _postgresql_after(element: database_after, compiler: SQLCompiler, **kw: Any)
 
 
 class seconds_since(FunctionElement[float]):
-    """Seconds from a time to the database's now."""
+    """Return the seconds from a time to the database's now."""
 
     type = Double()
     inherit_cache = True
@@ -115,7 +115,7 @@ def _postgresql_since(element: seconds_since, compiler: SQLCompiler, **kw: Any) 
 
 
 class json_text(FunctionElement[str]):
-    """The text under a key of a JSON object; the key may hold any character."""
+    """Return the text under a key of a JSON object; the key may hold any character."""
 
     type = String()
     inherit_cache = True

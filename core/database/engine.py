@@ -38,7 +38,7 @@ _POSTGRESQL_OPTIONS = " ".join(
 
 
 def parse_url(text: str) -> URL:
-    """Raises SettingsError for a URL of another database."""
+    """Parse a URL; raises SettingsError for one of another database."""
     try:
         url = make_url(text)
     except ArgumentError:

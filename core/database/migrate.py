@@ -1,4 +1,4 @@
-"""Bringing a database to this version's schema, once, however many processes start at the same time."""
+"""Migration of a database to this version's schema, once, however many processes start at the same time."""
 
 import os
 import sqlite3
@@ -29,7 +29,7 @@ _LOCK_KEY = 0x70726566
 
 
 def upgrade(database_url: str) -> None:
-    """Make or update the schema. Others that start meanwhile wait, and then find it done.
+    """Create or update the schema. Concurrent callers wait, and then find it done.
 
     Raises SettingsError when the schema is of a newer version, DatabaseUnavailable when there is no database.
     """
@@ -57,7 +57,7 @@ def upgrade(database_url: str) -> None:
 
 
 def is_current(engine: Engine) -> bool:
-    """Does the database have the schema of this version?"""
+    """Whether the database has this version's schema."""
     try:
         with engine.connect() as connection:
             heads = MigrationContext.configure(connection).get_current_heads()
@@ -67,7 +67,7 @@ def is_current(engine: Engine) -> bool:
 
 
 def _copy_before(connection: Connection) -> None:
-    """Keep a SQLite file as it was beside it, `<file>.before-<revision>`: there is no other way back."""
+    """Copy a SQLite file to `<file>.before-<revision>`, the only way back."""
     path = connection.engine.url.database
     heads = MigrationContext.configure(connection).get_current_heads()
     if connection.dialect.name != "sqlite" or not path or not heads or not _is_behind(heads):
@@ -96,7 +96,7 @@ def _config() -> Config:
 
 
 def _lock(connection: Connection) -> None:
-    """On SQLite the transaction itself is the lock."""
+    """Lock out other migrations; on SQLite the transaction itself is the lock."""
     if connection.dialect.name != "postgresql":
         return
     connection.execute(text("SET LOCAL statement_timeout = 0"))

@@ -1,4 +1,4 @@
-"""A connection to PostgreSQL that waits for an answer, but not for ever."""
+"""PostgreSQL connection that waits for an answer, but not for ever."""
 
 import time
 from collections.abc import Generator
@@ -11,7 +11,7 @@ MAX_ANSWER_SECONDS = 20.0
 
 
 class PatientConnection(Connection[Any]):
-    """The driver knows no limit of its own: a server that has gone silent without a word would hold the thread.
+    """Connection with a time limit that the driver lacks: a silent server would block the thread.
 
     A connection that is given up on is closed: whatever was sent on it may or may not have been done.
     """
@@ -20,7 +20,7 @@ class PatientConnection(Connection[Any]):
         return super().wait(self._limited(gen), *options, **named_options)
 
     def _limited(self, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        """The driver's steps; it calls several times a second, also while nothing has arrived."""
+        """Run the driver's steps within the limit; it calls several times a second, even without data."""
         deadline = time.monotonic() + MAX_ANSWER_SECONDS
         try:
             wanted = next(steps)
@@ -35,7 +35,7 @@ class PatientConnection(Connection[Any]):
 
 
 class PatientCursor(Cursor[Any]):
-    """Sends many rows one after the other, and not in a pipeline.
+    """Cursor that sends many rows one after the other, not in a pipeline.
 
     A process frozen inside a pipeline leaves the server between two commands, where none of its limits counts: neither
     that of a statement nor that of an idle transaction. Its locks would stay until the process is gone.

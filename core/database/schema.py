@@ -1,4 +1,4 @@
-"""Every table of the project."""
+"""Schema with every table of the project."""
 
 from typing import Any
 

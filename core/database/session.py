@@ -61,11 +61,11 @@ class Database:
         return self.engine.dialect.name == "postgresql"
 
     def read(self, work: Callable[[Session], Result]) -> Result:
-        """Raises Unavailable when the database stays away, and whatever `work` raises."""
+        """Run `work` and return its value. Raises Unavailable when the database stays away, and what `work` raises."""
         return self._run(self._readers, work)
 
     def write(self, work: Callable[[Session], Result]) -> Result:
-        """As `read`, and commits. `work` may be run again; see the module."""
+        """Run `work` like `read`, and commit. `work` may be run again; see the module."""
         return self._run(self._writers, work)
 
     def close(self) -> None:
@@ -93,18 +93,18 @@ def _detail_of(error: DBAPIError | PoolTimeout) -> str:
 
 
 def is_refusal(error: DBAPIError | PoolTimeout) -> bool:
-    """Will it be the same in a moment: a wrong password, an unknown database, a certificate, a refused parameter?"""
+    """Whether a retry would fail too: a wrong password, an unknown database, a certificate, a refused parameter."""
     text = str(getattr(error, "orig", error)).lower()
     return any(word in text for word in _REFUSAL_WORDS)
 
 
 def is_outage(error: DBAPIError | PoolTimeout) -> bool:
-    """Is it the database's state, not the statement, that failed?"""
+    """Whether the database's state failed, not the statement."""
     return isinstance(error, OperationalError | InterfaceError | PoolTimeout) or is_transient(error)
 
 
 def is_transient(error: DBAPIError | PoolTimeout) -> bool:
-    """Is it worth trying again at once?"""
+    """Whether an immediate retry is worthwhile."""
     if isinstance(error, PoolTimeout):
         return False
     if error.connection_invalidated:

@@ -1,4 +1,4 @@
-"""What the holder of a key may do: the vocabulary."""
+"""Vocabulary of access rights."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ DEFAULT_PROJECT_ID = "default"
 
 
 class Scope(StrEnum):
-    """Each includes the ones before it."""
+    """Scope of a key; each includes the ones before it."""
 
     READ = "read"
     """Look at everything of the project, and download."""

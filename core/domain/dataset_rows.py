@@ -1,4 +1,4 @@
-"""The normalised rows of a data set: what training reads, one JSON object a line of `rows.jsonl`.
+"""Normalised rows of a dataset, as training reads them: one JSON object a line of `rows.jsonl`.
 
 A text is a plain string (trained as it stands) or a list of messages (rendered by the base model's chat template).
 Within one row, prompt and responses are all texts or all messages. `line` is the line of the file as uploaded.
@@ -10,7 +10,7 @@ from typing import Any, NotRequired, TypedDict, final
 
 
 class DatasetKind(StrEnum):
-    """What a data set's rows are."""
+    """Kind of a dataset's rows."""
 
     PREFERENCE = "preference"
     """prompt, chosen, rejected"""
@@ -53,7 +53,7 @@ Text = str | list[Message]
 
 
 class RowContext(TypedDict, total=False):
-    """What a chat template writes into the prompt beside its messages."""
+    """Values that a chat template writes into the prompt beside its messages."""
 
     tools: list[dict[str, Any]]
     """Functions that may be called, as `{"type": "function", "function": {"name", "description", "parameters"}}`."""
@@ -85,7 +85,7 @@ class UnpairedRow(RowContext):
 
 
 class RowIssue(TypedDict):
-    """One thing wrong with, or remarkable about, a row or the file."""
+    """One fault or remark about a row or the file."""
 
     line: int | None
     row: int | None

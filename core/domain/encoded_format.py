@@ -1,4 +1,4 @@
-"""The on-disk layout of tokenised data: written by `core.tokenization`, memory-mapped by `core.training`.
+"""On-disk layout of tokenised data: written by `core.tokenization`, memory-mapped by `core.training`.
 
 A directory with four files, all little-endian, so that opening a million pairs costs no memory:
 

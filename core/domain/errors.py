@@ -1,4 +1,4 @@
-"""The errors of the domain, free of HTTP.
+"""Errors of the domain, free of HTTP.
 
     DomainError
     ├── InvalidRequest        kind "invalid"      what was asked cannot be done as asked
@@ -32,7 +32,7 @@ class FieldError:
 
 
 class DomainError(Exception):
-    """An expected failure, told in words the user can act on."""
+    """An expected failure, described in words the user can act on."""
 
     code: ClassVar[str] = "error"
     title: ClassVar[str] = "Something is wrong"

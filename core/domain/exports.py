@@ -1,10 +1,10 @@
-"""What a policy can be exported as, and which ones."""
+"""Formats that a policy can be exported to, and which policies can be."""
 
 from enum import StrEnum
 
 
 class ExportFormat(StrEnum):
-    """For llama.cpp and what is built on it."""
+    """Formats for llama.cpp and programs built on it."""
 
     GGUF_F16 = "gguf-f16"
     GGUF_Q8_0 = "gguf-q8_0"
@@ -27,5 +27,5 @@ EXPORT_FOLDER = "exports"
 
 
 def export_path(job_id: str, export_format: ExportFormat) -> str:
-    """Among the files of the artifact: `exports/job_….q8_0.gguf`."""
+    """Return the path among the artifact's files: `exports/job_….q8_0.gguf`."""
     return f"{EXPORT_FOLDER}/{job_id}.{export_format.value.removeprefix('gguf-')}.gguf"

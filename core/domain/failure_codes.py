@@ -1,4 +1,4 @@
-"""The closed list of reasons for which a job ends as `failed`, each with the title users see."""
+"""Closed list of reasons for which a job ends as `failed`, each with the title users see."""
 
 from enum import StrEnum
 

@@ -1,4 +1,4 @@
-"""The closed list of codes a data-set report can carry, each with what it does to the row or the file.
+"""Closed list of codes that a dataset report can carry, each with its effect on the row or the file.
 
 A code never changes its meaning; new ones may be added. `docs/guide/datasets.md` shows the same table.
 """
@@ -12,7 +12,7 @@ from core.domain.errors import ErrorKind
 
 
 class Effect(StrEnum):
-    """What an issue does."""
+    """Effect of an issue."""
 
     FILE_REFUSED = "file_refused"
     """The whole file is refused, in both modes of `on_error`."""

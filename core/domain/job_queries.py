@@ -1,4 +1,4 @@
-"""What passes between services and tables: the filter of a list of jobs, the head of a curve."""
+"""Values passed between services and tables: the filter of a list of jobs, the head of a curve."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ class JobFilter:
 
 
 class CurveHead(NamedTuple):
-    """What a page of a job's curve says of the job."""
+    """State of a job that a page of its curve includes."""
 
     status: JobStatus
     last_metric_seq: int

@@ -1,4 +1,4 @@
-"""A job as asked for (`JobRequest`) and as it will be run (`JobSpec`): every setting, with its unit and bounds.
+"""A job as requested (`JobRequest`) and as it will be run (`JobSpec`): every setting, with its unit and bounds.
 
 `resolve_request` fills what depends on the data and the base model when the job is accepted; `resolve_staged` fills
 what depends on the device and on how many pairs fit, when a worker stages it. After that no `auto` is left, and a
@@ -47,7 +47,7 @@ SamplePrompt = Annotated[str, StringConstraints(min_length=1, max_length=8192, p
 
 
 class Payload(BaseModel):
-    """Unknown fields are refused; an explicit null for a field with a default means the default."""
+    """Base of request bodies. Unknown fields are refused; a null for a field with a default means the default."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -64,7 +64,7 @@ class Payload(BaseModel):
 
 
 class StageSettings(Payload):
-    """What SFT and DPO have in common."""
+    """Settings that SFT and DPO share."""
 
     epochs: PositiveInt | Auto = Field("auto", description="Passes over the training rows.")
     learning_rate: LearningRate | Auto = Field("auto", description="Peak learning rate.")
@@ -192,7 +192,7 @@ class JobRequest(Payload):
 
 
 class JobSpec(JobRequest):
-    """A request with numbers in the place of `auto`, and the facts it was resolved from."""
+    """A request with numbers in place of `auto`, and the facts it was resolved from."""
 
     num_parameters: int = Field(description="Of the base model.")
     num_pairs: int = Field(description="Accepted pairs (for `kto` single responses) of the data set.")
@@ -202,7 +202,7 @@ class JobSpec(JobRequest):
 def resolve_request(
     request: JobRequest, *, num_parameters: int, num_pairs: int, default_beta: float, context_length: int | None = None
 ) -> JobSpec:
-    """The spec as far as it is known without a device: learning rates, batch sizes, epochs, optimizer, length.
+    """Resolve what is known without a device: learning rates, batch sizes, epochs, optimizer, length.
 
     Args:
         context_length: of the base model, in tokens; None where it names none.
@@ -218,12 +218,12 @@ def resolve_request(
 
 
 def stored_form(spec: JobSpec) -> dict[str, Any]:
-    """The JSON that is kept with the job: without later fields at their default, so that older workers read it."""
+    """Return the stored JSON, without later fields at their default so that older workers read it."""
     return _stored(spec, spec.model_dump(mode="json"))
 
 
 def accepted_form(spec: JobSpec) -> dict[str, Any]:
-    """As `stored_form`, before a worker has seen the job: later settings that were `auto` are open until staging."""
+    """Return `stored_form` before staging, with later settings left open if they were `auto`."""
     form = stored_form(spec)
     for name, preset in _presets(spec.model_dump()).items():
         kind = type(getattr(spec, name)).__name__
@@ -246,7 +246,7 @@ def _stored(model: BaseModel, dumped: dict[str, Any]) -> dict[str, Any]:
 def resolve_staged(
     spec: JobSpec, *, num_sft_rows: int, num_train_pairs: int, device: str, fast_precision: Precision
 ) -> JobSpec:
-    """The spec with no `auto` left, once the pairs that fit are counted and the device is known.
+    """Resolve the rest, once the pairs that fit are counted and the device is known; no `auto` is left.
 
     Args:
         fast_precision: what this device multiplies fastest; a CPU without bf16 instructions is ten times slower in it.
@@ -271,20 +271,20 @@ def resolve_staged(
 
 
 def _fill_stages(values: dict[str, Any]) -> None:
-    """Numbers of the presets for every `auto` of both stages that has one."""
+    """Fill every `auto` of both stages that has a preset."""
     for name, preset in _presets(values).items():
         values[name] |= presets.fill(values[name], preset)
 
 
 def _presets(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What `auto` means for each stage that the spec has."""
+    """Return the presets for each stage that the spec has."""
     size, is_lora = (values["num_parameters"], values["num_pairs"]), values["lora"] is not None
     stages = {"sft": presets.sft(*size, is_lora=is_lora), "dpo": presets.dpo(*size, is_lora=is_lora)}
     return {name: preset for name, preset in stages.items() if values[name] != "skip"}
 
 
 def total_steps(stage: dict[str, Any], num_rows: int) -> int:
-    """Optimizer steps of a resolved stage; the last, smaller step of an epoch counts."""
+    """Return the optimizer steps of a resolved stage; the last, smaller step of an epoch counts."""
     return int(stage["epochs"]) * math.ceil(num_rows / int(stage["batch_size"]))
 
 

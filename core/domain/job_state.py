@@ -1,4 +1,4 @@
-"""What a job can be, and every move it may make.
+"""States of a job, and every permitted transition.
 
     ┌────────┐ claim  ┌─────────┐ finish ┌───────────┐
     │ queued ├───────►│ running ├───────►│ succeeded │
@@ -30,7 +30,7 @@ class JobStatus(StrEnum):
 
 
 class Desired(StrEnum):
-    """What the user wants of a job; the worker and the sweeper make it so."""
+    """State that the user requests; the worker and the sweeper bring it about."""
 
     RUN = "run"
     PAUSE = "pause"
@@ -63,7 +63,7 @@ class Stage(StrEnum):
 
 
 class AttemptOutcome(StrEnum):
-    """How one attempt at a job ended, and who pays for the next."""
+    """Ways in which an attempt at a job ends, which decide how the next one is counted."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"

@@ -1,4 +1,4 @@
-"""Numbers in requests: a number of JSON, and nothing that could be read as one.
+"""Numbers in requests: JSON numbers only, and nothing that could be read as one.
 
 `true` is no number and neither is `"3"`; `3.0` is a whole one, as JSON Schema has it.
 """

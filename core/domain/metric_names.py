@@ -1,4 +1,4 @@
-"""Names of the metrics the engine emits, as TRL and the DPO authors write them, and what each one says.
+"""Names of the engine's metrics, as TRL and the DPO authors write them, with descriptions.
 
 Every value is an average over all pairs of the optimizer step (or of the validation set), never a mean of means over
 micro-batches. The values of step k are computed before update k: the first DPO point shows the untouched policy.
@@ -36,7 +36,7 @@ PEAK_MEMORY_BYTES = "peak_memory_bytes"
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """What a curve shows."""
+    """Description of a curve."""
 
     name: str
     description: str

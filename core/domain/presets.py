@@ -1,4 +1,4 @@
-"""What `auto` means: defaults from published recipes, by model size, full or LoRA, and amount of data.
+"""Presets for `auto`: defaults from published recipes, by model size, full or LoRA, and amount of data.
 
 Sources: SFT full 2e-5 (Zephyr handbook), 1e-3 at 360M (SmolLM2); LoRA about 10x of full (LoRA Without Regret);
 DPO 5e-7 RMSprop (DPO authors' repository), 1e-6 AdamW (SmolLM2, OLMo-3), LoRA 5e-6..1e-5 (handbook QLoRA);
@@ -13,7 +13,7 @@ MIN_STEPS = 20
 
 
 def sft(num_parameters: int, num_rows: int, *, is_lora: bool) -> dict[str, Any]:
-    """Values for every `auto` of the SFT stage but `warmup_steps`."""
+    """Return values for every `auto` of the SFT stage but `warmup_steps`."""
     full = 1e-4 if num_parameters <= SMALL_MODEL_PARAMETERS else 2e-5
     return {
         "epochs": 1,
@@ -27,7 +27,7 @@ def sft(num_parameters: int, num_rows: int, *, is_lora: bool) -> dict[str, Any]:
 
 
 def dpo(num_parameters: int, num_rows: int, *, is_lora: bool) -> dict[str, Any]:
-    """Values for every `auto` of the DPO stage but `warmup_steps`."""
+    """Return values for every `auto` of the DPO stage but `warmup_steps`."""
     if num_parameters <= SMALL_MODEL_PARAMETERS:
         full = 5e-6
     else:
@@ -44,7 +44,7 @@ def dpo(num_parameters: int, num_rows: int, *, is_lora: bool) -> dict[str, Any]:
 
 
 def fill(stage: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
-    """The preset's values for the keys of `stage` that say `auto`."""
+    """Return the preset's values for the keys of `stage` that are `auto`."""
     return {key: value for key, value in preset.items() if stage[key] == "auto"}
 
 
@@ -53,7 +53,7 @@ def micro_batch_tokens(device: str) -> int:
 
 
 def _batch_size(num_rows: int) -> int:
-    """64, halved until an epoch has at least `MIN_STEPS` steps; never under 4."""
+    """Return 64, halved until an epoch has at least `MIN_STEPS` steps; never under 4."""
     size = 64
     while size > 4 and num_rows / size < MIN_STEPS:
         size //= 2

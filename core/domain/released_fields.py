@@ -1,4 +1,4 @@
-"""Fields that specs and plans had in the first released version; later ones leave no trace while at their default.
+"""Fields of specs and plans in the first released version; later ones leave no trace while at their default.
 
 A digest, and a stored spec, holds every field of this table, and a later field only where its value is not the
 default: so a new field changes no digest of runs that do not use it (an interrupted job keeps its checkpoints and
@@ -35,6 +35,6 @@ RELEASED_FIELDS = {
 
 
 def stored_fields(kind: str, fields: Iterable[tuple[str, object, object]]) -> dict[str, object]:
-    """The values that belong into a digest or a stored spec, of (name, value, default) of each field of a class."""
+    """Return the values for a digest or stored spec, of (name, value, default) of each field of a class."""
     released = RELEASED_FIELDS.get(kind, frozenset())
     return {name: value for name, value, default in fields if name in released or value != default}

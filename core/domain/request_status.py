@@ -1,4 +1,4 @@
-"""The state of a request to a finished job (scores, exports)."""
+"""State of a request to a finished job (scores, exports)."""
 
 from enum import StrEnum
 

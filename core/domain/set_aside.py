@@ -1,4 +1,4 @@
-"""Why a row of a data set is not trained on with one base model."""
+"""Reasons why a row of a dataset is not trained on with one base model."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -21,5 +21,5 @@ _WORDS: Mapping[SetAsideReason, str] = {
 
 
 def describe(counts: Mapping[str, int]) -> str:
-    """Counts by reason in words: `3 too long, 1 equal once rendered`."""
+    """Describe counts by reason in words: `3 too long, 1 equal once rendered`."""
     return ", ".join(f"{counts[reason]:,} {words}" for reason, words in _WORDS.items() if counts.get(reason))

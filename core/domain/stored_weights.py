@@ -1,4 +1,4 @@
-"""What the names and types of stored tensors say of a model: quantised weights in disguise, a table of positions.
+"""Facts about a model from the names and types of stored tensors: hidden quantisation, a table of positions.
 
 Read by the service from headers, and by the engine where a folder reaches it otherwise.
 """
@@ -19,7 +19,7 @@ _POSITION_TABLE = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings?|p
 
 
 def find_quantised(types: Mapping[str, str]) -> str | None:
-    """The first tensor, by name, that says the weights are quantised; None where none does.
+    """Return the first tensor, by name, that shows quantised weights; None where none does.
 
     Args:
         types: of every stored tensor, as safetensors calls them.

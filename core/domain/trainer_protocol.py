@@ -1,4 +1,4 @@
-"""What supervisor and trainer process say to each other: one JSON object a line over pipes.
+"""Messages between supervisor and trainer process: one JSON object per line over pipes.
 
 The supervisor writes `assignment.json` (`Assignment`) into a work directory and starts
 `python -m worker.processes.trainer <work directory>`. The trainer writes messages to its standard output; the
@@ -22,7 +22,7 @@ StopMode = Literal["checkpoint", "save", "abandon"]
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """Everything a trainer needs: plain values and local paths."""
+    """Input of a trainer: plain values and local paths."""
 
     job_id: str
     attempt: int
@@ -60,7 +60,7 @@ class Assignment:
 
 @dataclass(frozen=True, kw_only=True)
 class Hello:
-    """First message: the trainer is up."""
+    """First message, sent when the trainer is up."""
 
     type: ClassVar[str] = "hello"
     pid: int
@@ -79,7 +79,7 @@ class Resolved:
 
 @dataclass(frozen=True, kw_only=True)
 class StageOutputQuery:
-    """Before computing a stage: the digest of all that determines it. Answered by `StageOutputAnswer`."""
+    """Question before a stage, with the digest of its inputs. Answered by `StageOutputAnswer`."""
 
     type: ClassVar[str] = "query"
     stage: str
@@ -108,7 +108,7 @@ class MetricPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where the run stands, when no metric point says so (reference pass, tokenisation, evaluation)."""
+    """Progress of a stage without metric points (reference pass, tokenisation, evaluation)."""
 
     type: ClassVar[str] = "progress"
     stage: str
@@ -119,7 +119,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointWritten:
-    """A complete checkpoint directory, now the supervisor's: it uploads and then deletes it."""
+    """Announcement of a complete checkpoint directory, which the supervisor uploads and then deletes."""
 
     type: ClassVar[str] = "checkpoint"
     directory: str
@@ -131,7 +131,7 @@ class CheckpointWritten:
 
 @dataclass(frozen=True, kw_only=True)
 class StageOutputWritten:
-    """A finished stage's output directory, kept by the trainer for its own later stages; the supervisor uploads it."""
+    """Announcement of a finished stage's directory, kept for later stages; the supervisor uploads it."""
 
     type: ClassVar[str] = "output"
     stage: str
@@ -158,7 +158,7 @@ class SamplesWritten:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """The artifact directory is complete (all but what the supervisor adds: `job.json`, `metrics.jsonl`, sums)."""
+    """The artifact directory is complete, except for what the supervisor adds: `job.json`, `metrics.jsonl`, sums."""
 
     type: ClassVar[str] = "done"
     directory: str
@@ -167,7 +167,7 @@ class Done:
 
 @dataclass(frozen=True, kw_only=True)
 class Stopped:
-    """Stopped on request. Its checkpoint, if one was asked for, was announced before."""
+    """The trainer stopped on request; a requested checkpoint was announced before."""
 
     type: ClassVar[str] = "stopped"
 
@@ -208,7 +208,7 @@ class Stop:
 
 @dataclass(frozen=True, kw_only=True)
 class StageOutputAnswer:
-    """`directory` holds the verified output of an earlier job; null: compute it."""
+    """Answer to a query: `directory` holds an earlier job's verified output; null asks to compute it."""
 
     type: ClassVar[str] = "answer"
     digest: str
@@ -242,13 +242,13 @@ _Message = TypeVar("_Message")
 
 
 def encode_message(message: TrainerMessage | SupervisorMessage) -> bytes:
-    """One line, newline included. Raises ValueError for a NaN or infinity: senders make those null first."""
+    """Encode one line, newline included. Raises ValueError for a NaN or infinity: senders make those null."""
     text = json.dumps({"type": message.type} | asdict(message), ensure_ascii=False, allow_nan=False)
     return text.encode() + b"\n"
 
 
 def decode_trainer_message(line: bytes) -> TrainerMessage:
-    """Raises ValueError for anything that is not one known message."""
+    """Decode a line; raises ValueError for anything that is not one known message."""
     values = _decode(line)
     cls = TRAINER_MESSAGES.get(values.pop("type"))
     if cls is None:
@@ -257,7 +257,7 @@ def decode_trainer_message(line: bytes) -> TrainerMessage:
 
 
 def decode_supervisor_message(line: bytes) -> SupervisorMessage:
-    """Raises ValueError for anything that is not one known message."""
+    """Decode a line; raises ValueError for anything that is not one known message."""
     values = _decode(line)
     cls = SUPERVISOR_MESSAGES.get(values.pop("type"))
     if cls is None:

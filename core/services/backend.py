@@ -1,4 +1,4 @@
-"""What every use case works with: one database, one object store, one queue."""
+"""The backend that every use case works with: one database, one object store, one queue."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ class Backend:
 
 
 def open_backend(settings: Settings) -> Backend:
-    """Connects to nothing yet, but on SQLite makes the file. The schema is `core.database.migrate`'s business."""
+    """Open the backend without connecting; on SQLite creates the file. `core.database.migrate` makes the schema."""
     return Backend(
         settings=settings,
         database=Database(open_engine(settings.effective_database_url)),

@@ -1,4 +1,4 @@
-"""Opaque cursors of lists."""
+"""Opaque cursors of paginated lists."""
 
 import base64
 import binascii
@@ -15,7 +15,7 @@ def encode_cursor(value: str) -> str:
 
 
 def decode_cursor(cursor: str) -> str:
-    """Raises InvalidRequest for a cursor that no list gave out."""
+    """Decode a cursor; raises InvalidRequest for one that no list returned."""
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         text = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
@@ -27,7 +27,7 @@ def decode_cursor(cursor: str) -> str:
 
 
 def decode_offset(cursor: str | None) -> int:
-    """A position in a file, 0 without a cursor. Raises InvalidRequest."""
+    """Decode a position in a file, 0 without a cursor. Raises InvalidRequest."""
     text = decode_cursor(cursor) if cursor else "0"
     if not text.isascii() or not text.isdigit() or len(text) > _MAX_OFFSET_DIGITS:
         raise InvalidRequest(BAD_CURSOR)

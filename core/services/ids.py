@@ -1,4 +1,4 @@
-"""Ids: a prefix that names the kind, and 26 characters that sort by the time they were made."""
+"""Ids: a prefix that names the kind, and 26 characters that sort by creation time."""
 
 import secrets
 import threading
@@ -12,7 +12,7 @@ _last = 0
 
 
 def new_suffix() -> str:
-    """48 bits of milliseconds and 80 random bits. Grows within a process, even inside one millisecond."""
+    """Return 48 bits of milliseconds and 80 random bits; grows within a process, even inside one millisecond."""
     global _last
     with _lock:
         fresh = (time.time_ns() // 1_000_000 << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
@@ -26,5 +26,5 @@ def new_id(prefix: str) -> str:
 
 
 def make_id(prefix: str, suffix: str) -> str:
-    """`ds_…`, `job_…`, `ckpt_…`"""
+    """Make an id of a kind: `ds_…`, `job_…`, `ckpt_…`."""
     return f"{prefix}_{suffix}"

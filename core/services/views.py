@@ -1,4 +1,4 @@
-"""What services answer: plain values with the names of the HTTP contract."""
+"""Return values of services: plain values with the names of the HTTP contract."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -152,7 +152,7 @@ class JobView:
 
 @dataclass(frozen=True, kw_only=True)
 class JobChange:
-    """The answer to cancel, pause and resume: was anything changed, or was it so already?"""
+    """Answer to cancel, pause and resume, with whether anything changed."""
 
     job: JobView
     is_changed: bool
@@ -160,7 +160,7 @@ class JobChange:
 
 @dataclass(frozen=True, kw_only=True)
 class JobHead:
-    """What a poller of many jobs compares: cheap to read."""
+    """State of a job for a poller of many: cheap to read."""
 
     id: str
     status: JobStatus

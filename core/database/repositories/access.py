@@ -1,4 +1,4 @@
-"""Keys, projects and their limits; what a project has taken."""
+"""Rows of keys, projects and their limits, and the use of a project."""
 
 from sqlalchemy import ColumnElement, func, literal, select, update
 from sqlalchemy.orm import Session
@@ -21,23 +21,23 @@ def lock_key(session: Session, key_id: str) -> ApiKey | None:
 
 
 def is_live(session: Session, key_id: str) -> bool:
-    """Neither revoked nor expired, by the database's clock."""
+    """Condition that a key is neither revoked nor expired, by the database's clock."""
     return session.scalar(select(ApiKey.id).where(ApiKey.id == key_id, *_live())) is not None
 
 
 def has_key(session: Session) -> bool:
-    """Was there ever a key, dead ones too?"""
+    """Whether there ever was a key, dead ones included."""
     return session.scalar(select(ApiKey.id).limit(1)) is not None
 
 
 def lasts(session: Session, seconds: float) -> bool:
-    """Is there a key that works, and will still do so after these seconds?"""
+    """Whether a key works now and will still work after these seconds."""
     is_long = ApiKey.expires_at.is_(None) | (ApiKey.expires_at > database_after(seconds))
     return session.scalar(select(ApiKey.id).where(*_live(), is_long).limit(1)) is not None
 
 
 def list_keys(session: Session, project_id: str | None) -> list[ApiKey]:
-    """Oldest first."""
+    """Return keys, oldest first."""
     statement = select(ApiKey).order_by(ApiKey.id)
     if project_id is not None:
         statement = statement.where(ApiKey.project_id == project_id)
@@ -45,7 +45,7 @@ def list_keys(session: Session, project_id: str | None) -> list[ApiKey]:
 
 
 def is_use_unnoted(session: Session, key_id: str, within_seconds: float) -> bool:
-    """Is the last use that was noted further back?"""
+    """Whether the key's last recorded use is older than this."""
     is_old = ApiKey.last_used_at.is_(None) | (ApiKey.last_used_at < database_after(-within_seconds))
     return session.scalar(select(ApiKey.id).where(ApiKey.id == key_id, is_old)) is not None
 
@@ -68,7 +68,7 @@ def find_limits(session: Session, project_id: str) -> ProjectLimits | None:
 
 
 def lock_limits(session: Session, project_id: str) -> ProjectLimits | None:
-    """Whoever takes something under a limit holds this, so that two cannot take the last of it."""
+    """Lock a project's limits, so that two cannot both take the last place under one."""
     return session.get(ProjectLimits, project_id, with_for_update=True, populate_existing=True)
 
 
@@ -80,7 +80,7 @@ def count_jobs(session: Session, project_id: str, status: JobStatus) -> int:
 
 
 def stored_bytes(session: Session, project_id: str) -> int:
-    """Of data sets, artifacts, committed checkpoints and outputs of stages."""
+    """Sum the bytes of datasets, artifacts, committed checkpoints and stage outputs."""
     sums = (
         select(func.sum(Dataset.num_bytes)).where(Dataset.project_id == project_id),
         select(func.sum(Artifact.num_bytes)).where(Artifact.project_id == project_id),

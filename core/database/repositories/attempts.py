@@ -21,7 +21,7 @@ def find_outcome(session: Session, job_id: str, token: str) -> AttemptOutcome | 
 
 
 def is_running(session: Session, job_id: str, attempt: int, token: str) -> bool:
-    """May this attempt still commit what it uploads? `token` is the end of its token, or empty in keys without one."""
+    """Whether the attempt may still commit uploads; `token` is its token's end, empty in keys without one."""
     started = select(Attempt.attempt).where(Attempt.job_id == job_id, Attempt.attempt == attempt)
     if token:
         started = started.where(Attempt.claim_token.endswith(token, autoescape=True))
@@ -29,7 +29,7 @@ def is_running(session: Session, job_id: str, attempt: int, token: str) -> bool:
 
 
 def count_newest(session: Session, job_id: str, outcome: AttemptOutcome) -> int:
-    """How many of the ended attempts, from the newest back, ended so and without a checkpoint."""
+    """Count the newest ended attempts that all ended in this way without a checkpoint."""
     mine = (Attempt.job_id == job_id, Attempt.outcome.is_not(None))
     others = or_(Attempt.outcome != outcome, Attempt.num_checkpoints > 0)
     last_other = select(func.coalesce(func.max(Attempt.attempt), 0)).where(*mine, others).scalar_subquery()
@@ -37,7 +37,7 @@ def count_newest(session: Session, job_id: str, outcome: AttemptOutcome) -> int:
 
 
 def list_lost(session: Session, job_id: str) -> list[Attempt]:
-    """Attempts whose worker vanished since the newest one that committed a checkpoint, the newest first."""
+    """Return attempts with vanished workers since the newest one with a checkpoint, newest first."""
     with_checkpoint = select(func.coalesce(func.max(Attempt.attempt), 0)).where(
         Attempt.job_id == job_id, Attempt.num_checkpoints > 0
     )
@@ -51,13 +51,13 @@ def list_attempts(session: Session, job_id: str) -> list[Attempt]:
 
 
 def runtime_seconds(session: Session, job: Job) -> float:
-    """Over all attempts, the running one included."""
+    """Sum the runtime of all attempts, the running one included."""
     running = func.coalesce(seconds_since(Job.attempt_started_at), 0.0)
     return session.scalars(select(Job.runtime_seconds + running).where(Job.id == job.id)).one()
 
 
 def forget_stages_beyond(session: Session, job_id: str, stage: Stage | None) -> None:
-    """Stages after this one have not been reached; without one, none has."""
+    """Reset the stages after this one to not reached; all stages without one."""
     beyond = _STAGES[_STAGES.index(stage) + 1 :] if stage else _STAGES
     session.execute(delete(JobStage).where(JobStage.job_id == job_id, JobStage.stage.in_(beyond)))
 
@@ -67,7 +67,7 @@ def find_stage(session: Session, job_id: str, stage: Stage) -> JobStage | None:
 
 
 def close_stages(session: Session, job_id: str) -> None:
-    """A job that has ended has no stage under way."""
+    """End the running stages of a job that has ended."""
     under_way = (JobStage.job_id == job_id, JobStage.status == "started")
     statement = update(JobStage).where(*under_way).values(status="finished", finished_at=database_now())
     session.execute(statement.execution_options(synchronize_session=False))

@@ -1,4 +1,4 @@
-"""Idempotency keys and the sweeper's lock."""
+"""Rows of idempotency keys and of the sweeper's lock."""
 
 from sqlalchemy import ColumnElement, delete, or_, select, update
 from sqlalchemy.orm import Session
@@ -15,7 +15,7 @@ def find_key(session: Session, project_id: str, key: str) -> IdempotencyKey | No
 
 
 def is_over(session: Session, row: IdempotencyKey, max_age_seconds: float) -> bool:
-    """Is the row's day over?"""
+    """Condition that the row is older than a day."""
     return bool(session.scalar(select(_over(max_age_seconds)).where(_same(row))))
 
 
@@ -28,7 +28,7 @@ def delete_old_keys(session: Session, max_age_seconds: float) -> None:
 
 
 def take_sweeper_lock(session: Session, name: str, owner: str, seconds: float) -> bool:
-    """Is `owner` the sweeper for the next `seconds`?"""
+    """Take the sweeper's lock for the next `seconds`; return whether `owner` has it."""
     free = or_(SweeperLock.owner == owner, SweeperLock.expires_at < database_now())
     statement = (
         update(SweeperLock)

@@ -19,13 +19,13 @@ def lock_dataset(session: Session, project_id: str, dataset_id: str) -> Dataset 
 
 
 def share_dataset(session: Session, project_id: str, dataset_id: str) -> Dataset | None:
-    """Keep it from being deleted until the transaction ends."""
+    """Protect a dataset from deletion until the transaction ends."""
     statement = select(Dataset).where(Dataset.id == dataset_id, Dataset.project_id == project_id)
     return session.scalar(statement.with_for_update(read=True).execution_options(populate_existing=True))
 
 
 def list_datasets(session: Session, project_id: str, *, before: str | None, limit: int) -> list[Dataset]:
-    """Newest first, those older than the id `before`."""
+    """Return datasets older than the id `before`, newest first."""
     statement = select(Dataset).where(Dataset.project_id == project_id)
     if before is not None:
         statement = statement.where(Dataset.id < before)
@@ -33,7 +33,7 @@ def list_datasets(session: Session, project_id: str, *, before: str | None, limi
 
 
 def find_outdated(session: Session, reader_version: int) -> Dataset | None:
-    """The newest ready one whose rows were made, and last compared, by an older reading."""
+    """Find the newest ready dataset that was read, and last compared, by an older reader."""
     is_older = or_(Dataset.reader_version.is_(None), Dataset.reader_version < reader_version)
     statement = select(Dataset).where(Dataset.status == DatasetStatus.READY, is_older)
     return session.scalar(statement.order_by(Dataset.id.desc()).limit(1))
@@ -50,7 +50,7 @@ def renew_processing(session: Session, owner: str, dataset_ids: Sequence[str], l
 
 
 def take_abandoned(session: Session, owner: str, lease_seconds: float, limit: int) -> list[Dataset]:
-    """Data sets whose checking process is gone, now leased by `owner`."""
+    """Lease to `owner` datasets whose checking process is gone."""
     gone = (Dataset.status == DatasetStatus.PROCESSING, Dataset.lease_expires_at < database_now())
     statement = select(Dataset).where(*gone).order_by(Dataset.id).limit(limit).with_for_update(skip_locked=True)
     datasets = list(session.scalars(statement))

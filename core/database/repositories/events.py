@@ -20,7 +20,7 @@ _INSERT = insert(rows_of(JobEvent)).values(at=database_now())
 
 
 class CountedJob(Protocol):
-    """What an event takes from its job."""
+    """Fields of a job that numbering its events needs."""
 
     @property
     def id(self) -> str: ...
@@ -52,7 +52,7 @@ def append_event(
     from_status: JobStatus | None = None,
     to_status: JobStatus | None = None,
 ) -> None:
-    """The caller's transaction holds the lock on the job's row."""
+    """Append an event; the caller's transaction holds the lock on the job's row."""
     if draft.token is not None and _is_known(session, job.id, draft.token):
         return
     job.last_event_seq += 1
@@ -67,7 +67,7 @@ def add_event(
     from_status: JobStatus | None,
     to_status: JobStatus | None,
 ) -> None:
-    """As `append_event`, for a job whose `last_event_seq` counts the event already."""
+    """Append an event that the job's `last_event_seq` counts already."""
     row = {
         "job_id": job.id,
         "seq": job.last_event_seq,
@@ -91,6 +91,6 @@ def _is_known(session: Session, job_id: str, token: str) -> bool:
 
 
 def list_events(session: Session, job_id: str, *, after: int, limit: int) -> list[JobEvent]:
-    """Oldest first, those with a number over `after`."""
+    """Return events with a number over `after`, oldest first."""
     statement = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after).order_by(JobEvent.seq)
     return list(session.scalars(statement.limit(limit)))

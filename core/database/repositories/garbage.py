@@ -1,4 +1,4 @@
-"""Objects that may go. They are deleted after the rows that named them, never before."""
+"""Rows of objects to delete, which are deleted after the rows that named them, never before."""
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session

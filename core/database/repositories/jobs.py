@@ -31,7 +31,7 @@ def find_curve_head(session: Session, project_id: str, job_id: str) -> CurveHead
 
 
 def lock_job(session: Session, job_id: str, project_id: str | None = None, *, skip_locked: bool = False) -> Job | None:
-    """The row, locked until the transaction ends; None also if another has it locked and that is to be skipped."""
+    """Return the row, locked until the transaction ends; None also where a row locked by another is skipped."""
     statement = select(Job).where(Job.id == job_id)
     if project_id is not None:
         statement = statement.where(Job.project_id == project_id)
@@ -39,7 +39,7 @@ def lock_job(session: Session, job_id: str, project_id: str | None = None, *, sk
 
 
 def list_jobs(session: Session, project_id: str, where: JobFilter, *, before: str | None, limit: int) -> list[Job]:
-    """Newest first, those older than the id `before`."""
+    """Return jobs older than the id `before`, newest first."""
     statement = select(Job).where(Job.project_id == project_id)
     if where.status is not None:
         statement = statement.where(Job.status == where.status)
@@ -51,7 +51,7 @@ def list_jobs(session: Session, project_id: str, where: JobFilter, *, before: st
 
 
 def list_heads(session: Session, job_ids: Collection[str]) -> list[Job]:
-    """Jobs without their large columns."""
+    """Return jobs without their large columns."""
     columns = load_only(
         Job.status,
         Job.desired,
@@ -90,7 +90,7 @@ def fence(session: Session, job_id: str, attempt: int, token: str, lease_seconds
 
 
 def list_leases(session: Session, *, owner: str | None, limit: int) -> Sequence[Row[str, int, int, bool]]:
-    """(job, attempt, heartbeat_seq, has expired) of running jobs; only those of one owner if given."""
+    """Return (job, attempt, heartbeat_seq, has expired) of running jobs; only those of one owner if given."""
     has_expired = (Job.lease_expires_at < database_now()).label("has_expired")
     statement = select(Job.id, Job.attempt, Job.heartbeat_seq, has_expired).where(Job.status == JobStatus.RUNNING)
     if owner is not None:
@@ -99,19 +99,19 @@ def list_leases(session: Session, *, owner: str | None, limit: int) -> Sequence[
 
 
 def find_live_user_of_dataset(session: Session, dataset_id: str) -> str | None:
-    """A job that is not finished and reads the data set."""
+    """Find an unfinished job that reads the dataset."""
     uses = or_(Job.dataset_id == dataset_id, Job.sft_dataset_id == dataset_id, Job.validation_dataset_id == dataset_id)
     return session.scalar(select(Job.id).where(uses, Job.status.not_in(FINAL_STATUSES)).limit(1))
 
 
 def find_live_user_of_job(session: Session, job_id: str) -> str | None:
-    """A job that is not finished and starts from the policy of this one."""
+    """Find an unfinished job that starts from this job's policy."""
     statement = select(Job.id).where(Job.base_job_id == job_id, Job.status.not_in(FINAL_STATUSES))
     return session.scalar(statement.limit(1))
 
 
 def delete_job(session: Session, job_id: str) -> None:
-    """The row and all that hangs on it."""
+    """Delete the row and all that depends on it."""
     session.flush()
     for table in JOB_TABLES:
         session.execute(delete(table).where(table.job_id == job_id).execution_options(synchronize_session=False))

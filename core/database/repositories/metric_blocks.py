@@ -1,4 +1,4 @@
-"""Blocks of curves: see `MetricBlock`."""
+"""Rows of curve blocks, see `MetricBlock`."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,13 +17,13 @@ _COLUMNS = ("stage", "split", "step", "first_step", "last_step", "extremes")
 
 
 def list_blocks(session: Session, job_id: str, where: PointFilter) -> Sequence[BlockRow]:
-    """Those of the series that the filter lets through, each in its order."""
+    """Return the blocks of the series that the filter selects, each in its order."""
     statement = select(*(getattr(MetricBlock, name) for name in _COLUMNS)).where(*_matches(job_id, where))
     return session.execute(statement.order_by(MetricBlock.stage, MetricBlock.split, MetricBlock.step)).all()
 
 
 def newest_block(session: Session, job_id: str, series: Series) -> int:
-    """Its last step; -1 without any."""
+    """Return the last step of the newest block; -1 without any."""
     newest = session.scalar(select(func.max(MetricBlock.step)).where(*_of_series(job_id, series)))
     return -1 if newest is None else newest
 
@@ -33,13 +33,13 @@ def insert_blocks(session: Session, rows: list[dict[str, Any]]) -> None:
 
 
 def delete_from(session: Session, job_id: str, series: Series, step: int) -> None:
-    """The block that this step belongs to, and all later ones."""
+    """Delete the block that this step belongs to, and all later ones."""
     statement = delete(MetricBlock).where(*_of_series(job_id, series), MetricBlock.step >= step)
     session.execute(statement.execution_options(synchronize_session=False))
 
 
 def rewind(session: Session, job_id: str, point: ResumePoint | None) -> None:
-    """Forget the blocks whose steps lie beyond, in part or all; they are made again."""
+    """Delete blocks with steps beyond this one; they are made again."""
     statement = delete(MetricBlock).where(MetricBlock.job_id == job_id, beyond(MetricBlock, point))
     session.execute(statement.execution_options(synchronize_session=False))
 

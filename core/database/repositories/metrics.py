@@ -1,4 +1,4 @@
-"""Metric points: numbered in the order of commits, rewound on resume."""
+"""Rows of metric points, numbered in the order of commits, rewound on resume."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class ResumePoint:
 
 
 def beyond(table: type[MetricPoint | MetricBlock | RewoundPoint], point: ResumePoint | None) -> ColumnElement[bool]:
-    """Points that a run resumed there computes again; all of them for a run from the start."""
+    """Condition for points that a run resumed there computes again; all of them for a run from the start."""
     if point is None:
         return table.step >= 0
     later = _STAGE_ORDER[_STAGE_ORDER.index(point.stage) + 1 :]
@@ -65,7 +65,7 @@ def insert_points(session: Session, rows: list[dict[str, Any]]) -> None:
 
 
 def take_rewound(session: Session, job_id: str, keys: Collection[PointKey]) -> dict[PointKey, RewoundPoint]:
-    """The earlier values of these points, if they were taken back; they are forgotten with this."""
+    """Return and delete the earlier values of these points, if they were rewound."""
     found = {(point.stage, point.split, point.step): point for point in _find(session, RewoundPoint, job_id, keys)}
     for point in found.values():
         session.delete(point)
@@ -73,7 +73,7 @@ def take_rewound(session: Session, job_id: str, keys: Collection[PointKey]) -> d
 
 
 def rewind(session: Session, job: Job, point: ResumePoint | None) -> int:
-    """Take back the points beyond, keeping their values aside, and renumber the rest; returns how many went.
+    """Remove later points, keep their values aside, and renumber the rest; return how many were removed.
 
     The points that stay get numbers over all that were ever given out, so that a reader who holds one of those taken
     back is told by its cursor alone.
@@ -92,7 +92,7 @@ def rewind(session: Session, job: Job, point: ResumePoint | None) -> int:
 
 
 def _renumber(session: Session, job: Job) -> int:
-    """Shift the points that are left beyond every number given out so far; returns the last number.
+    """Number the remaining points above every number given out so far; return the last number.
 
     Without any, one number is passed over: it stands for "the rewind is seen, and nothing is left".
     """
@@ -111,7 +111,7 @@ def forget_rewound(session: Session, job_id: str) -> None:
 
 
 def copy_points(session: Session, source_job_id: str, target: Job, point: ResumePoint) -> None:
-    """Give a retried job the curve up to its checkpoint."""
+    """Copy the curve up to its checkpoint to a retried job."""
     columns = ("job_id", "project_id", "attempt", "seq", "stage", "split", "step", "epoch", "at", "values")
     chosen = select(
         literal(target.id),
@@ -139,7 +139,7 @@ PointRow = Row[int, Stage, str, int, float, Any, dict[str, float | None]]
 
 
 def list_points(session: Session, job_id: str, where: PointFilter, *, limit: int | None) -> list[PointRow]:
-    """In the order of their numbers."""
+    """Return points in the order of their numbers."""
     statement = select(*_POINT).where(*_matches(job_id, where))
     return list(session.execute(statement.order_by(MetricPoint.seq).limit(limit)))
 
@@ -155,7 +155,7 @@ def list_points_at(session: Session, job_id: str, series: Series, steps: Sequenc
 def list_points_between(
     session: Session, job_id: str, series: Series, begin: int, end: int | None, limit: int | None
 ) -> list[PointRow]:
-    """Steps from `begin` up to but not `end`, ascending."""
+    """Return points of steps from `begin` up to but not `end`, ascending."""
     statement = select(*_POINT).where(*_of_series(job_id, series), MetricPoint.step >= begin)
     if end is not None:
         statement = statement.where(MetricPoint.step < end)
@@ -177,7 +177,7 @@ def _matches(job_id: str, where: PointFilter) -> Iterator[ColumnElement[bool]]:
 
 
 def validation_values(session: Session, job_id: str, steps: Collection[tuple[Stage, int]]) -> ValuesByStep:
-    """The validation values at those (stage, step) that were evaluated."""
+    """Return the validation values at those (stage, step) that were evaluated."""
     found = _find(session, MetricPoint, job_id, {(stage, "validation", step) for stage, step in steps})
     return {(point.stage, point.step): point.values for point in found}
 

@@ -15,7 +15,7 @@ _STAGE_ORDER = {stage: position for position, stage in enumerate(Stage)}
 
 
 def list_checkpoints(session: Session, job_id: str) -> list[Checkpoint]:
-    """Committed ones, the furthest along first."""
+    """Return committed checkpoints, the latest step first."""
     order = case(_STAGE_ORDER, value=Checkpoint.stage)
     statement = (
         select(Checkpoint)
@@ -26,7 +26,7 @@ def list_checkpoints(session: Session, job_id: str) -> list[Checkpoint]:
 
 
 def list_policies(session: Session, job_id: str) -> list[Checkpoint]:
-    """Those whose policy is kept, the furthest along first."""
+    """Return checkpoints whose policy is kept, the latest step first."""
     order = case(_STAGE_ORDER, value=Checkpoint.stage)
     statement = (
         select(Checkpoint)
@@ -37,7 +37,7 @@ def list_policies(session: Session, job_id: str) -> list[Checkpoint]:
 
 
 def find_policy(session: Session, job_id: str, checkpoint_id: str) -> Checkpoint | None:
-    """One whose policy is kept."""
+    """Find a checkpoint whose policy is kept."""
     statement = select(Checkpoint).where(
         Checkpoint.id == checkpoint_id, Checkpoint.job_id == job_id, Checkpoint.policy_prefix.is_not(None)
     )
@@ -45,7 +45,7 @@ def find_policy(session: Session, job_id: str, checkpoint_id: str) -> Checkpoint
 
 
 def find_checkpoint(session: Session, job_id: str, checkpoint_id: str) -> Checkpoint | None:
-    """A committed one."""
+    """Find a committed checkpoint."""
     statement = select(Checkpoint).where(
         Checkpoint.id == checkpoint_id,
         Checkpoint.job_id == job_id,
@@ -74,7 +74,7 @@ def list_artifacts(session: Session, job_ids: Collection[str]) -> dict[str, Arti
 
 
 def list_published_jobs(session: Session, project_id: str, before: str | None, limit: int) -> list[Job]:
-    """Jobs with an artifact, newest first."""
+    """Return jobs with an artifact, newest first."""
     statement = select(Job).join(Artifact, Artifact.job_id == Job.id).where(Job.project_id == project_id)
     if before is not None:
         statement = statement.where(Job.id < before)
@@ -95,7 +95,7 @@ def list_stage_outputs_of(session: Session, job_id: str) -> list[StageOutput]:
 
 
 def is_prefix_named(session: Session, prefix: str) -> bool:
-    """Does a committed row name these objects?"""
+    """Whether a committed row names these objects."""
     checkpoints = exists().where(Checkpoint.prefix == prefix, Checkpoint.status == CheckpointStatus.COMMITTED)
     policies = exists().where(Checkpoint.policy_prefix == prefix)
     artifacts = exists().where(Artifact.prefix == prefix)
@@ -105,7 +105,7 @@ def is_prefix_named(session: Session, prefix: str) -> bool:
 
 
 def has_dataset_rows(session: Session, dataset_id: str) -> bool:
-    """Whether the store holds something of it: of a rejected one only the report is kept."""
+    """Whether the store holds objects of the dataset; of a rejected one only the report is kept."""
     is_kept = (Dataset.id == dataset_id, Dataset.status != DatasetStatus.REJECTED)
     return bool(session.scalar(select(exists().where(*is_kept))))
 

@@ -1,4 +1,4 @@
-"""Where queued jobs stand, over all projects, in the order in which `queue` takes them.
+"""Positions of queued jobs over all projects, in the order in which `queue` takes them.
 
 The queue is counted once, between marks at the jobs that are asked for, and never sorted: it may be long, and users
 look often.
@@ -27,7 +27,7 @@ class _Project:
 
 @dataclass(frozen=True)
 class _Marks:
-    """At a job, and before and behind all of its priority."""
+    """Counts of jobs at a job, and before and behind all of its priority."""
 
     at: int
     start: int
@@ -35,7 +35,7 @@ class _Marks:
 
 
 def queue_positions(session: Session, jobs: Sequence[Job]) -> dict[str, int]:
-    """1 for the job that is next, if none that runs ends before; limits of projects and pauses do not count."""
+    """Return positions, 1 for the next job if no running one ends before; limits and pauses do not count."""
     if not jobs:
         return {}
     marks, conditions = _mark(jobs)
@@ -44,7 +44,7 @@ def queue_positions(session: Session, jobs: Sequence[Job]) -> dict[str, int]:
 
 
 def _mark(jobs: Sequence[Job]) -> tuple[dict[str, _Marks], list[ColumnElement[bool]]]:
-    """The marks, and for each which jobs are before it; a condition holds only where none of the earlier ones does."""
+    """Return the marks with conditions for jobs before each; one holds only where no earlier one does."""
     marks: dict[str, _Marks] = {}
     conditions: list[ColumnElement[bool]] = []
     line = sorted(jobs, key=lambda job: (-job.priority, job.id))
@@ -72,7 +72,7 @@ def _count(session: Session, conditions: Sequence[ColumnElement[bool]]) -> dict[
 
 
 def _num_ahead(own: _Project, marks: _Marks, projects: Iterable[_Project]) -> int:
-    """A project's jobs are taken when as many as it has running and before them run: so are those of all others."""
+    """Count other projects' jobs that are taken before: those with as many running and ahead in theirs."""
     turn = own.num_running + own.num_before[marks.at]
     num = 0
     for project in projects:

@@ -1,4 +1,4 @@
-"""The queue of jobs: in which order they are taken, and the claim itself.
+"""The job queue: its order, and the claim itself.
 
 Priority comes first. Within one, the project with the fewest running jobs is next, then the older job. So a job's turn
 is known beforehand: it is behind as many as its project has running and, before it, queued.
@@ -57,14 +57,14 @@ def claim_next(session: Session, claimant: Claimant) -> StartedJob | None:
 
 
 def find_claimed(session: Session, token: str) -> StartedJob | None:
-    """The job that an earlier run of the same claim took."""
+    """Find the job that an earlier run of the same claim took."""
     statement = select(*STARTED).where(Job.status == JobStatus.RUNNING, Job.claim_token == token)
     row = session.execute(statement).one_or_none()
     return None if row is None else StartedJob(*row)
 
 
 def mark_woken(session: Session, *, after_seconds: float, limit: int) -> int:
-    """How many queued jobs that are due need a wake-up now; they count as woken."""
+    """Count due queued jobs that need a wake-up now, and mark them as woken."""
     silent = or_(Job.wake_sent_at.is_(None), Job.wake_sent_at < database_after(-after_seconds))
     due = (Job.status == JobStatus.QUEUED, Job.next_run_at <= database_now(), silent)
     chosen = select(Job.id).where(*due).order_by(Job.priority.desc(), Job.id).limit(limit)
@@ -76,14 +76,14 @@ def mark_woken(session: Session, *, after_seconds: float, limit: int) -> int:
 
 
 def _candidates(session: Session) -> Iterator[Candidate]:
-    """Jobs in the order of the queue."""
+    """Yield jobs in the order of the queue."""
     yield from session.execute(_first_of_projects())
     # Those may all be locked by claims under way. Only then is it worth while to look at the whole queue.
     yield from session.execute(_first_of_all())
 
 
 def _may_run_another(session: Session, project_id: str) -> bool:
-    """Asked under a lock: two workers may have seen the same last place."""
+    """Whether the project may run another job, checked under a lock as two workers may see the last place."""
     limits = access.lock_limits(session, project_id)
     if limits is None or limits.max_running_jobs is None:
         return True
@@ -96,7 +96,7 @@ def _may_run_another(session: Session, project_id: str) -> bool:
 
 @cache
 def _first_of_projects() -> Select[Any]:
-    """Of each project the first that is due: one step in an index per project, however long the queue."""
+    """Return each project's first due job, one index step per project however long the queue."""
     foremost = _JOBS.alias("foremost")
     none_before = literal_column("0", Integer).label("num_before")
     first = select(foremost.c.id, foremost.c.project_id, foremost.c.priority, none_before)
@@ -114,7 +114,7 @@ def _first_of_all() -> Select[Any]:
 
 
 def _first_due(behind: CTE | None = None) -> ScalarSelect[str]:
-    """The id of the first job in the order of the index; `behind` the project of that row."""
+    """Return the id of the first job in index order; `behind` is the project of that row."""
     jobs = _JOBS.alias()
     order = (jobs.c.project_id, jobs.c.priority.desc(), jobs.c.id)
     statement = select(jobs.c.id).where(is_due(jobs)).order_by(*order).limit(literal_column("1"))
@@ -124,7 +124,7 @@ def _first_due(behind: CTE | None = None) -> ScalarSelect[str]:
 
 
 def _in_turn(turns: FromClause, num: int) -> Select[Any]:
-    """Those that their projects may run, in the order of the queue; so many at most."""
+    """Return at most so many jobs that their projects may run, in the order of the queue."""
     running = running_of_projects()
     place = turns.c.num_before + func.coalesce(running.c.num, literal_column("0"))
     limit = _LIMITS.c.max_running_jobs
@@ -142,7 +142,7 @@ def _in_turn(turns: FromClause, num: int) -> Select[Any]:
 
 
 def _turns(*where: ColumnElement[bool]) -> Subquery:
-    """Queued jobs, each with how many its project has before it."""
+    """Select queued jobs, each with how many its project has before it."""
     own_order = (_JOBS.c.priority.desc(), _JOBS.c.id)
     number = func.row_number().over(partition_by=_JOBS.c.project_id, order_by=own_order)
     num_before = (number - 1).label("num_before")
@@ -150,7 +150,7 @@ def _turns(*where: ColumnElement[bool]) -> Subquery:
 
 
 def running_of_projects() -> Subquery:
-    """How many jobs each project runs; those with none are not in it."""
+    """Select how many jobs each project runs; those with none are missing."""
     jobs = _JOBS.alias()
     is_running = jobs.c.status == literal(JobStatus.RUNNING, literal_execute=True)
     num = func.count().label("num")

@@ -1,4 +1,4 @@
-"""Requests of the light lane: queued, leased to one lane at a time, ended by who holds the lease."""
+"""Rows of light-lane requests: queued, leased to one lane at a time, ended by who holds the lease."""
 
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ def find_request(session: Session, table: type[Request], job_id: str, request_id
 
 
 def list_requests(session: Session, table: type[Request], job_id: str) -> list[Request]:
-    """Newest first."""
+    """Return requests, newest first."""
     return list(session.scalars(select(table).where(table.job_id == job_id).order_by(table.id.desc())))
 
 
@@ -29,7 +29,7 @@ def count_waiting(session: Session, table: type[LeasedRequest], project_id: str)
 
 
 def claim_next(session: Session, table: type[Request], token: str, lease_seconds: float) -> Request | None:
-    """The oldest that is queued, or whose lane is gone."""
+    """Claim the oldest request that is queued, or whose lane is gone."""
     is_left = and_(table.status == RequestStatus.RUNNING, table.lease_expires_at < database_now())
     statement = (
         select(table)
@@ -49,5 +49,5 @@ def claim_next(session: Session, table: type[Request], token: str, lease_seconds
 
 
 def find_held(session: Session, table: type[Request], request_id: str, token: str) -> Request | None:
-    """The request, locked, if the lease is still held by that token."""
+    """Return the request, locked, if that token still holds the lease."""
     return session.scalar(select(table).where(table.id == request_id, table.lease_token == token).with_for_update())

@@ -1,4 +1,4 @@
-"""Finished jobs that still keep what may go, by the database's clock."""
+"""Finished jobs with objects that retention may delete, by the database's clock."""
 
 from sqlalchemy import ColumnElement, delete, exists, or_, select
 from sqlalchemy.orm import Session, aliased
@@ -10,13 +10,13 @@ from core.domain.job_state import FINAL_STATUSES
 
 
 def list_with_checkpoints(session: Session, *, finished_seconds_ago: float, limit: int) -> list[str]:
-    """Their ids, those that finished first in front."""
+    """Return ids of jobs with checkpoints, first finished first."""
     is_kept = or_(Checkpoint.status == CheckpointStatus.COMMITTED, Checkpoint.policy_prefix.is_not(None))
     return _list(session, exists().where(Checkpoint.job_id == Job.id, is_kept), finished_seconds_ago, limit)
 
 
 def list_with_outputs(session: Session, *, finished_seconds_ago: float, limit: int) -> list[str]:
-    """As above; outputs are artifacts and outputs of stages."""
+    """Return ids of jobs with artifacts or stage outputs, first finished first."""
     has_output = or_(exists().where(Artifact.job_id == Job.id), exists().where(StageOutput.job_id == Job.id))
     return _list(session, has_output, finished_seconds_ago, limit)
 
@@ -27,7 +27,7 @@ def delete_artifact(session: Session, job_id: str) -> None:
 
 
 def _list(session: Session, condition: ColumnElement[bool], seconds: float, limit: int) -> list[str]:
-    """Those that no live job starts from."""
+    """Return jobs that no live job starts from."""
     user = aliased(Job)
     is_used = exists().where(user.base_job_id == Job.id, user.status.not_in(FINAL_STATUSES))
     is_old = Job.finished_at < database_after(-seconds)

@@ -1,4 +1,4 @@
-"""Which attempt builds which stage output: what an equal job waits for instead of building it as well."""
+"""Rows that say which attempt builds which stage output, so that equal jobs wait for it."""
 
 from sqlalchemy import and_, delete, exists, select
 from sqlalchemy.orm import Session
@@ -13,18 +13,18 @@ _IS_ALIVE = and_(Job.id == StageBuild.job_id, Job.attempt == StageBuild.attempt,
 
 
 def lock_builds(session: Session, project_id: str) -> None:
-    """Until the end of the transaction nobody else announces a build in the project."""
+    """Lock the project's announcements of builds until the end of the transaction."""
     session.execute(select(Project.id).where(Project.id == project_id).with_for_update(key_share=True))
 
 
 def find_builder(session: Session, project_id: str, digest: str) -> Job | None:
-    """The running job whose attempt of now has announced to build it."""
+    """Find the running job whose current attempt announced to build it."""
     mine = (StageBuild.project_id == project_id, StageBuild.digest == digest)
     return session.scalar(select(Job).join(StageBuild, _IS_ALIVE).where(*mine))
 
 
 def announce_build(session: Session, job: Job, digest: str) -> None:
-    """The lock must be held. Announcements of attempts that are over go at the same time."""
+    """Announce a build under the lock; announcements of ended attempts are deleted."""
     is_alive = exists().where(_IS_ALIVE)
     in_project = StageBuild.project_id == job.project_id
     session.execute(delete(StageBuild).where(in_project, ~is_alive).execution_options(synchronize_session=False))

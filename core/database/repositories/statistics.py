@@ -1,4 +1,4 @@
-"""Figures about all jobs, for operators."""
+"""Statistics of all jobs, for operators."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,14 +21,14 @@ def count_jobs(session: Session) -> dict[str, int]:
 
 
 def count_attempts(session: Session) -> dict[str, int]:
-    """Ended ones, by outcome."""
+    """Count ended attempts by outcome."""
     ended = Attempt.outcome.is_not(None)
     rows = session.execute(select(Attempt.outcome, func.count()).where(ended).group_by(Attempt.outcome))
     return {outcome.value: count for outcome, count in rows if outcome is not None}
 
 
 def queue_waits(session: Session, bounds: Sequence[float]) -> list[int]:
-    """Jobs ever started that had waited at most so many seconds, for each bound; then all of them."""
+    """Count started jobs that had waited at most so many seconds, for each bound; then all of them."""
     counts = [func.count().filter(bound >= _WAITED) for bound in bounds]
     row = session.execute(select(*counts, func.count()).where(Job.started_at.is_not(None))).one()
     return list(row)
@@ -45,7 +45,7 @@ def oldest_queued_seconds(session: Session) -> float:
 
 
 def newest_points_of_running(session: Session, limit: int) -> list[Any]:
-    """Rows (job_id, stage, values): the newest train point of each running job."""
+    """Return rows (job_id, stage, values): the newest train point of each running job."""
     newest = (
         select(func.max(MetricPoint.seq))
         .where(MetricPoint.job_id == Job.id, MetricPoint.split == "train")

@@ -1,4 +1,4 @@
-"""The one place that changes a job's status: compare-and-set and its event, in the caller's transaction."""
+"""Changes of a job's status, made here only: compare-and-set and its event in the caller's transaction."""
 
 from dataclasses import dataclass, field
 from functools import cache
@@ -40,7 +40,7 @@ class Move:
 
 @dataclass(frozen=True, kw_only=True)
 class Claimant:
-    """Who asks for a job. `token` is new for each asking, so that a repeated one finds what it took."""
+    """Identity of who claims a job. `token` is new for each claim, so that a repeated one finds what it took."""
 
     worker: str
     host: str
@@ -50,7 +50,7 @@ class Claimant:
 
 
 class StartedJob(NamedTuple):
-    """What a worker needs of a job that it has taken."""
+    """Fields of a taken job that a worker needs."""
 
     id: str
     project_id: str
@@ -73,7 +73,7 @@ def is_due(jobs: FromClause) -> ColumnElement[bool]:
 
 
 def start(session: Session, job_id: str, claimant: Claimant) -> StartedJob | None:
-    """Begin an attempt at the job; None if it does not wait any more, is not due, or another has it locked."""
+    """Begin an attempt at the job; None if it no longer waits, is not due, or another has it locked."""
     values = {
         "job_id": job_id,
         "worker": claimant.worker,
@@ -95,7 +95,7 @@ def start(session: Session, job_id: str, claimant: Claimant) -> StartedJob | Non
 
 @cache
 def _start() -> ReturningUpdate[Any]:
-    """Built once: SQLAlchemy takes longer over that than a database over the statement."""
+    """Return the statement, built once: SQLAlchemy takes longer over that than a database over running it."""
     jobs, waiting = rows_of(Job), rows_of(Job).alias()
     wanted = select(waiting.c.id).where(waiting.c.id == bindparam("job_id"), is_due(waiting))
     values = {

@@ -1,4 +1,4 @@
-"""Uploads and their parts."""
+"""Rows of uploads and their parts."""
 
 from sqlalchemy import delete, exists, func, select
 from sqlalchemy.orm import Session
@@ -22,7 +22,7 @@ def count_open(session: Session, project_id: str) -> int:
 
 
 def list_parts(session: Session, upload_id: str) -> list[UploadPart]:
-    """In their order."""
+    """Return parts in their order."""
     statement = select(UploadPart).where(UploadPart.upload_id == upload_id).order_by(UploadPart.number)
     return list(session.scalars(statement))
 

@@ -7,7 +7,7 @@ from core.domain.access import Scope
 
 
 class ApiKey(Base):
-    """A key that may be used until it expires or is revoked. Of its secret only the hash is known here."""
+    """A key, valid until it expires or is revoked. Only the hash of its secret is stored."""
 
     __tablename__ = "api_keys"
     __table_args__ = (Index(None, "project_id"),)
@@ -25,7 +25,7 @@ class ApiKey(Base):
 
 
 class ProjectLimits(Base):
-    """What one project may take; null, or no row: as much as there is."""
+    """Limits of one project; null, or no row, is unlimited."""
 
     __tablename__ = "project_limits"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""The declarative base: one naming convention, so that migrations can name every constraint."""
+"""Declarative base with one naming convention, so that migrations can name every constraint."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -32,7 +32,7 @@ class Base(DeclarativeBase):
 
 
 def rows_of(entity: type[Base]) -> Table:
-    """The table behind a class: statements on it skip the mapper, which takes longer than a small statement itself."""
+    """Return the table behind a class: statements on it skip the mapper, slower than a small statement itself."""
     table = entity.__table__
     assert isinstance(table, Table)
     return table

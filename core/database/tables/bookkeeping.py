@@ -5,7 +5,7 @@ from core.database.tables.base import Base, Digest, Id, JsonObject, LongText, Sh
 
 
 class IdempotencyKey(Base):
-    """One request that creates, and its answer once there is one."""
+    """A creating request, and its answer once there is one."""
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (
@@ -30,7 +30,7 @@ class IdempotencyKey(Base):
 
 
 class SweeperLock(Base):
-    """The sweeper that is at work."""
+    """Lock of the active sweeper."""
 
     __tablename__ = "sweeper_lock"
 

@@ -1,4 +1,4 @@
-"""Requests for the policy in another format."""
+"""Table of requests for the policy in another format."""
 
 from sqlalchemy import Index
 from sqlalchemy.orm import Mapped, mapped_column

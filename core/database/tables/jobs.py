@@ -11,7 +11,7 @@ _RUNNING = text("status = 'running'")
 
 
 class Job(Base):
-    """One training job. `core.database.repositories.transitions` alone changes `status`."""
+    """One training job; only `core.database.repositories.transitions` changes `status`."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -129,7 +129,7 @@ class Attempt(Base):
 
 
 class JobStage(Base):
-    """Where one stage of one job stands; stages not reached have no row."""
+    """State of one stage of one job; stages not reached have no row."""
 
     __tablename__ = "job_stages"
     __table_args__ = (

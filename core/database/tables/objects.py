@@ -19,7 +19,7 @@ class CheckpointStatus(StrEnum):
 
 
 class Checkpoint(Base):
-    """Resumable state, and the policy of that step as users load it: each goes by its own rule.
+    """Resumable state, and the policy of that step as users load it: each has its own retention.
 
     Without a committed row here, uploaded objects do not exist.
     """
@@ -77,7 +77,7 @@ class ArtifactFile(Base):
 
 
 class StageOutput(Base):
-    """A finished stage's output under the digest of all that determines it."""
+    """A finished stage's output under the digest of all its inputs."""
 
     __tablename__ = "stage_outputs"
     __table_args__ = (Index(None, "prefix"), Index(None, "job_id"))
@@ -95,7 +95,7 @@ class StageOutput(Base):
 
 
 class StageBuild(Base):
-    """An attempt that builds a stage output; without meaning once the attempt is over."""
+    """Announcement that an attempt builds a stage output; void once the attempt is over."""
 
     __tablename__ = "stage_builds"
 

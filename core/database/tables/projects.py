@@ -4,7 +4,7 @@ from core.database.tables.base import Base, Id, ShortText, Time
 
 
 class Project(Base):
-    """The boundary of everything: rows, object keys, reuse of stages."""
+    """A project, the boundary of rows, object keys and reuse of stages."""
 
     __tablename__ = "projects"
 

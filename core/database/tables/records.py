@@ -1,4 +1,4 @@
-"""What running jobs write down: metric points, events, samples."""
+"""Tables of what running jobs record: metric points, events, samples."""
 
 from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
@@ -9,7 +9,7 @@ from core.domain.job_state import JobStatus, Stage
 
 
 class MetricPoint(Base):
-    """One per (job, stage, split, step) for ever; `seq` grows in the order of commits."""
+    """One point per (job, stage, split, step) for ever; `seq` grows in the order of commits."""
 
     __tablename__ = "metric_points"
     __table_args__ = (
@@ -30,7 +30,7 @@ class MetricPoint(Base):
 
 
 class MetricBlock(Base):
-    """Where each curve is lowest and highest within some steps: what a chart of a long run is chosen from.
+    """Lowest and highest values of each curve within some steps, from which charts of long runs are chosen.
 
     The blocks of a curve are written in order, when a later step is there; a curve's points up to its newest block are
     all in blocks.
@@ -67,7 +67,7 @@ class RewoundPoint(Base):
 
 
 class JobEvent(Base):
-    """Append-only: what happened to a job, for people and for the checker of the fault tests."""
+    """Append-only event of a job, for people and for the checker of the fault tests."""
 
     __tablename__ = "job_events"
     __table_args__ = (
@@ -93,7 +93,7 @@ class JobEvent(Base):
 
 
 class JobSample(Base):
-    """An answer to one of the sample prompts, before and after."""
+    """Answer to one of the sample prompts, before and after training."""
 
     __tablename__ = "job_samples"
 

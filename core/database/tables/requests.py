@@ -1,4 +1,4 @@
-"""What all requests have in common that the light lane of a worker does: queued, leased, ended."""
+"""Common columns of requests that a worker's light lane does: queued, leased, ended."""
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
@@ -9,7 +9,7 @@ from core.domain.request_status import RequestStatus
 
 
 class LeasedRequest:
-    """Columns of such a table; its constraints are `leased_request_rules`."""
+    """Columns of a request table; its constraints are `leased_request_rules`."""
 
     id: Mapped[Id] = mapped_column(primary_key=True)
     job_id: Mapped[Id] = mapped_column(ForeignKey("jobs.id"))

@@ -1,4 +1,4 @@
-"""Requests for implicit rewards."""
+"""Table of requests for implicit rewards."""
 
 from sqlalchemy.orm import Mapped
 

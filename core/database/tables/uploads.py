@@ -1,4 +1,4 @@
-"""Uploads in parts, until they are data sets."""
+"""Tables of uploads in parts, until they are datasets."""
 
 from enum import StrEnum
 

@@ -1,4 +1,4 @@
-"""The doctor: hears every metric point of an attempt and says what looks wrong, while the run goes on."""
+"""The doctor: receives every metric point of an attempt and reports what looks wrong, while the run continues."""
 
 from core.domain import metric_names as names
 from core.domain.doctor import rules
@@ -26,7 +26,7 @@ def all_rules() -> list[Rule]:
 
 
 class Doctor:
-    """Points may come twice (a write that was repeated): they are heard once."""
+    """Applies the rules to each point once; points may come twice when a write was repeated."""
 
     def __init__(self, facts: RunFacts) -> None:
         self._facts = facts
@@ -35,7 +35,7 @@ class Doctor:
         self._last: MetricPoint | None = None
 
     def observe(self, point: MetricPoint) -> list[Finding]:
-        """What is new with this point; each rule speaks once."""
+        """Return the new findings of this point; each rule reports once."""
         key = (point.stage, point.split)
         if point.step <= self._heard.get(key, -1):
             return []
@@ -47,7 +47,7 @@ class Doctor:
         return [finding for _, finding in told if finding is not None]
 
     def hear_failure(self, code: str) -> list[Finding]:
-        """The trainer gave up."""
+        """Record that the trainer failed."""
         if code != FailureCode.NON_FINITE_LOSS:
             return []
         last = self._last

@@ -1,4 +1,4 @@
-"""What the doctor says, and what it knows of a run beforehand."""
+"""Findings of the doctor, and the facts of a run that it starts from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ Value = float | None
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that is wrong with a run, said once per job."""
+    """One thing that is wrong with a run, reported once per job."""
 
     rule: str
     level: Level
@@ -41,7 +41,7 @@ class RunFacts:
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> "RunFacts | None":
-        """None before every `auto` is a number."""
+        """Extract the facts of a spec; None before every `auto` is a number."""
         stages = {name: spec.get(name) for name in ("sft", "dpo") if isinstance(spec.get(name), dict)}
         needed = ("epochs", "learning_rate", "warmup_steps")
         if any(not isinstance(stage.get(name), int | float) for stage in stages.values() if stage for name in needed):
@@ -62,6 +62,6 @@ class RunFacts:
 
 
 class Rule(Protocol):
-    """Watches the points of one run with bounded memory. Dropped once it has spoken."""
+    """Watches the points of one run with bounded memory. Dropped once it has reported."""
 
     def observe(self, point: MetricPoint, facts: RunFacts) -> Finding | None: ...

@@ -1,4 +1,4 @@
-"""The rules: each one reads a run's points as they come and says at most once what is wrong.
+"""Rules of the doctor: each reads a run's points as they come and reports at most once.
 
 Thresholds are chosen so that a healthy run is left alone: a rule that cries wolf is worth nothing.
 `docs/guide/doctor.md` lists them for users.
@@ -21,7 +21,7 @@ def is_train(point: MetricPoint, stage: str = "dpo") -> bool:
 
 
 class LearningRateFar:
-    """More than ten times beyond what published recipes use for models of any size, at the start of a stage."""
+    """Learning rate over ten times what published recipes use for models of any size, at the start of a stage."""
 
     name = "learning-rate-far-from-presets"
     factor = 10.0
@@ -58,7 +58,7 @@ class LearningRateFar:
 
 
 class LossStuck:
-    """Past warm-up the loss is still that of an untouched policy."""
+    """Loss past warm-up that is still that of an untrained policy."""
 
     name = "loss-stuck"
     tolerance = 0.003
@@ -87,7 +87,7 @@ class LossStuck:
 
 
 class ZeroGradient:
-    """Several steps in a row have no gradient at all: the rest of the run computes for nothing."""
+    """Several steps in a row without any gradient: the rest of the run would compute for nothing."""
 
     name = "zero-gradient"
     num_steps = 5
@@ -150,7 +150,7 @@ class ChosenCollapse:
 
 
 class KlBlowUp:
-    """What the reference would say has become absurd to the policy."""
+    """Divergence at which the reference's responses have become absurdly unlikely under the policy."""
 
     name = "kl-blow-up"
     most_nats_per_token = 1.0
@@ -172,7 +172,7 @@ class KlBlowUp:
 
 
 class SaturatedAccuracy:
-    """Nearly every pair is ranked right with a wide margin, and much of the run is still to come."""
+    """Nearly every pair is ranked right with a wide margin, while much of the run is still ahead."""
 
     name = "accuracy-saturated"
     least_accuracy = 0.99

@@ -1,4 +1,4 @@
-"""Every preference loss of the service: what users may set, with defaults, bounds and papers.
+"""Catalogue of preference losses: user settings with defaults and bounds, formulas and papers.
 
 `core.domain.variants.checks` compares what users ask for with it; `core.training.losses.registry` maps the same names
 to functions, and a test compares the two. Equation numbers stand with the functions.

@@ -1,4 +1,4 @@
-"""Checks what a user asks of a preference loss: the variant, its beta, its options. Standard library only.
+"""Checks of a requested preference loss: the variant, its beta, its options. Standard library only.
 
 An option is honoured or refused. One that a variant would ignore is an error that names where it would work.
 """
@@ -17,7 +17,7 @@ BETA_MAX = 1000.0
 
 
 class VariantError(ValueError):
-    """A variant, beta or option that cannot be used as asked.
+    """Raised for a variant, beta or option that cannot be used as requested.
 
     `field` is where, as the tail of a JSON pointer: `variant`, `beta` or `variant_options/<name>`.
     `message` is a sentence for the user.
@@ -30,7 +30,7 @@ class VariantError(ValueError):
 
 
 def get_variant(name: object) -> Variant:
-    """The variant of that name.
+    """Return the variant of that name.
 
     Raises:
         VariantError: there is none; the message lists all.
@@ -44,7 +44,7 @@ def get_variant(name: object) -> Variant:
 
 
 def validate_beta(beta: object) -> float:
-    """Beta as a float.
+    """Return beta as a float.
 
     Raises:
         VariantError: not a finite number from `BETA_MIN` to `BETA_MAX`.
@@ -53,7 +53,7 @@ def validate_beta(beta: object) -> float:
 
 
 def validate_options(variant: str, options: Mapping[str, object]) -> dict[str, OptionValue]:
-    """All options that the variant uses, given ones checked and the rest at their defaults.
+    """Return all options of the variant, given ones checked and the rest at their defaults.
 
     Raises:
         VariantError: an unknown variant; an option it does not take, alone or with the others given; a value of the

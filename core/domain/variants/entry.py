@@ -1,4 +1,4 @@
-"""What an entry of the catalogue of variants says: the loss, its options with bounds, where it comes from."""
+"""Entry types of the catalogue: the loss, its options with bounds, its source."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class VariantOption:
-    """One setting of a variant. Bounds are inclusive unless said otherwise."""
+    """One option of a variant. Bounds are inclusive unless said otherwise."""
 
     description: str
     default: float | str
@@ -23,7 +23,7 @@ class VariantOption:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One preference loss."""
+    """A preference loss of the catalogue."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""API keys: made and shown once, kept as a hash, rotated with a time in which both work, revoked.
+"""API keys: shown once at creation, stored as a hash, rotated with a grace time for the old key, revoked.
 
 A key reads `pt_<26 characters: its id>_<64 hexadecimal digits: its secret>`.
 """
@@ -63,7 +63,7 @@ class NewKey:
 
 @dataclass(frozen=True)
 class _Token:
-    """The parts of a key that is being made; fixed before the transaction, which may run twice."""
+    """Parts of a key being created; fixed before the transaction, which may run twice."""
 
     suffix: str
     secret: str
@@ -92,7 +92,7 @@ class _Token:
 
 @dataclass(frozen=True, kw_only=True)
 class Grant:
-    """What a key that was shown allows."""
+    """Rights of a presented key."""
 
     key_id: str
     project_id: str
@@ -105,7 +105,7 @@ class Grant:
 def create(
     backend: Backend, project_id: str, name: str, scope: Scope, *, lifetime_seconds: float | None = None
 ) -> NewKey:
-    """Raises ProjectNotFound, InvalidRequest."""
+    """Create a key. Raises ProjectNotFound, InvalidRequest."""
     if not 0 < len(name) <= MAX_NAME_CHARS or not name.isprintable():
         raise InvalidRequest(f"A key's name has 1 to {MAX_NAME_CHARS} printable characters.")
     if lifetime_seconds is not None and lifetime_seconds <= 0:
@@ -125,12 +125,12 @@ def create(
 
 
 def list_keys(backend: Backend, project_id: str | None = None) -> list[KeyView]:
-    """Oldest first, dead ones too."""
+    """Return the keys, oldest first, dead ones too."""
     return backend.database.read(lambda session: [_view(session, key) for key in access.list_keys(session, project_id)])
 
 
 def rotate(backend: Backend, key_id: str, *, grace_seconds: float = DEFAULT_GRACE_SECONDS) -> NewKey:
-    """A new key like it; the old one works on for the grace time. Raises KeyNotFound, KeyNotLive."""
+    """Create a like key; the old one works during the grace time. Raises KeyNotFound, KeyNotLive."""
     token = _Token.new()
 
     def work(session: Session) -> KeyView:
@@ -150,7 +150,7 @@ def rotate(backend: Backend, key_id: str, *, grace_seconds: float = DEFAULT_GRAC
 
 
 def revoke(backend: Backend, key_id: str) -> KeyView:
-    """Idempotent. Raises KeyNotFound."""
+    """Revoke a key; idempotent. Raises KeyNotFound."""
 
     def work(session: Session) -> KeyView:
         key = _lock(session, key_id)
@@ -164,7 +164,7 @@ def revoke(backend: Backend, key_id: str) -> KeyView:
 
 
 def authenticate(backend: Backend, token: str) -> Grant | None:
-    """What the key allows, or None for one that is unknown, revoked or expired. Raises Unavailable."""
+    """Return the rights of a key, or None for one that is unknown, revoked or expired. Raises Unavailable."""
     parts = _TOKEN.fullmatch(token)
     if parts is None:
         return None
@@ -198,7 +198,7 @@ def grant_of(session: Session, key: ApiKey) -> Grant:
 
 
 def find_live(backend: Backend, key_id: str) -> Grant | None:
-    """What a key allows whose holder has proved before to have it. Raises Unavailable."""
+    """Return the rights of a key whose holder has authenticated before. Raises Unavailable."""
 
     def work(session: Session) -> Grant | None:
         key = access.find_key(session, key_id)
@@ -208,12 +208,12 @@ def find_live(backend: Backend, key_id: str) -> Grant | None:
 
 
 def has_key(backend: Backend) -> bool:
-    """Was a key ever made? One that expired or was revoked does not open the service again. Raises Unavailable."""
+    """Whether a key was ever created; dead ones count, so that the service stays closed. Raises Unavailable."""
     return backend.database.read(access.has_key)
 
 
 def expiry_warning(backend: Backend) -> str | None:
-    """What to tell the operator when the stored keys have ended, or end within a week. Raises Unavailable."""
+    """Return a warning for the operator when all keys have ended or end within a week. Raises Unavailable."""
 
     def work(session: Session) -> tuple[bool, bool, bool]:
         return access.has_key(session), access.lasts(session, 0), access.lasts(session, WARNED_SECONDS)

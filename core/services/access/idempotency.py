@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: a request that creates takes effect once, however often it is sent.
+"""`Idempotency-Key`: a creating request takes effect once, however often it is sent.
 
 `begin` also chooses the id of what will be created. Should the process die between creating and answering, the client's
 next try gets the same id, finds the thing there, and answers it.
@@ -41,7 +41,7 @@ class IdempotentRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Reservation:
-    """The right to answer this key; give it back with `finish` or `abandon`."""
+    """Right to answer the request of a key; release it with `finish` or `abandon`."""
 
     project_id: str
     key: str
@@ -49,7 +49,7 @@ class Reservation:
     resource_suffix: str
 
     def resource_id(self, prefix: str) -> str:
-        """The id to create under, such as `job_…`."""
+        """Id to create under, such as `job_…`."""
         return make_id(prefix, self.resource_suffix)
 
 
@@ -63,7 +63,7 @@ class Answer:
 def begin(
     backend: Backend, project_id: str, request: IdempotentRequest, *, lease_seconds: float = LEASE_SECONDS
 ) -> Reservation | Answer:
-    """The first answer if there is one, else the right to make it.
+    """Return the stored answer if there is one, else a reservation to make it.
 
     Raises IdempotencyKeyInUse while another request holds the key, IdempotencyKeyReused for another request.
     """
@@ -114,7 +114,7 @@ def _take(
 
 
 def finish(backend: Backend, reservation: Reservation, answer: Answer) -> None:
-    """Keep the answer for whoever sends the request again."""
+    """Store the answer for repetitions of the request."""
 
     def work(session: Session) -> None:
         row = bookkeeping.find_key(session, reservation.project_id, reservation.key)
@@ -129,7 +129,7 @@ def finish(backend: Backend, reservation: Reservation, answer: Answer) -> None:
 
 
 def abandon(backend: Backend, reservation: Reservation) -> None:
-    """The request failed on our side: it may be tried again at once, and will create under the same id."""
+    """Release the key after a failure on our side: a retry may run at once, and creates under the same id."""
 
     def work(session: Session) -> None:
         row = bookkeeping.find_key(session, reservation.project_id, reservation.key)
@@ -140,5 +140,5 @@ def abandon(backend: Backend, reservation: Reservation) -> None:
 
 
 def forget_old(backend: Backend) -> None:
-    """Drop keys whose day is over."""
+    """Delete keys older than a day."""
     backend.database.write(lambda session: bookkeeping.delete_old_keys(session, MAX_AGE_SECONDS))

@@ -1,4 +1,4 @@
-"""Projects: everything belongs to one, and what one may take can be limited."""
+"""Projects: every resource belongs to one; its use of resources can be limited."""
 
 import re
 from dataclasses import asdict, dataclass
@@ -33,7 +33,7 @@ class QuotaExceeded(Limited):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """None: as much as there is."""
+    """Limits of a project; None is unlimited."""
 
     max_stored_bytes: int | None = None
     """Data sets, artifacts, checkpoints and outputs of stages together; asked when a data set comes."""
@@ -56,7 +56,7 @@ class ProjectView:
 
 
 def create(backend: Backend, project_id: str) -> None:
-    """Raises InvalidRequest, ProjectExists."""
+    """Create a project. Raises InvalidRequest, ProjectExists."""
     if not _ID.fullmatch(project_id):
         raise InvalidRequest("A project's id is at most 40 of a-z, 0-9 and `-`, and starts with a letter or digit.")
 
@@ -75,7 +75,7 @@ def list_projects(backend: Backend) -> list[ProjectView]:
 
 
 def set_limits(backend: Backend, project_id: str, limits: Limits) -> None:
-    """Replaces all of them. Raises ProjectNotFound, InvalidRequest."""
+    """Replace all limits. Raises ProjectNotFound, InvalidRequest."""
     if any(value is not None and value < 0 for value in asdict(limits).values()) or limits.max_requests_per_minute == 0:
         raise InvalidRequest("Limits are not negative; requests per minute are at least 1.")
 
@@ -90,13 +90,13 @@ def set_limits(backend: Backend, project_id: str, limits: Limits) -> None:
 
 
 def require_project(session: Session, project_id: str) -> None:
-    """Raises ProjectNotFound."""
+    """Check that the project exists; raises ProjectNotFound."""
     if access.find_project(session, project_id) is None:
         raise ProjectNotFound(f"There is no project {project_id}; `preftune projects list` shows all.")
 
 
 def require_room_for_job(session: Session, project_id: str) -> None:
-    """In the transaction that queues it. Raises QuotaExceeded."""
+    """Check the job limit in the transaction that queues one. Raises QuotaExceeded."""
     limits = access.lock_limits(session, project_id)
     if limits is None or limits.max_queued_jobs is None:
         return
@@ -108,7 +108,7 @@ def require_room_for_job(session: Session, project_id: str) -> None:
 
 
 def require_room(session: Session, project_id: str, num_bytes: int) -> None:
-    """For a file of this size, in the transaction that records it. Raises QuotaExceeded."""
+    """Check the storage limit in the transaction that records a file of this size. Raises QuotaExceeded."""
     limits = access.lock_limits(session, project_id)
     if limits is None:
         return

@@ -1,4 +1,4 @@
-"""Secrets of one deployment that lie as private files in its data directory, never in its database."""
+"""Secrets of one deployment, stored as private files in its data directory and never in its database."""
 
 import os
 import secrets
@@ -15,19 +15,19 @@ _MAX_BYTES = 4096
 
 
 def local_key(settings: Settings) -> str:
-    """The key of this machine's own user, made when there is none. Raises SettingsError."""
+    """Return the key of this machine's own user, created if missing. Raises SettingsError."""
     return read_or_make(settings.data_dir / LOCAL_KEY_FILE, prefix="pt_local_")
 
 
 def session_secret(settings: Settings) -> bytes:
-    """What signs the dashboard's sessions: the setting, or a file made when there is none. Raises SettingsError."""
+    """Return the secret that signs dashboard sessions: the setting, or a created file. Raises SettingsError."""
     if settings.session_secret is not None:
         return settings.session_secret.get_secret_value().encode()
     return read_or_make(settings.data_dir / SESSION_SECRET_FILE).encode()
 
 
 def make_private(settings: Settings) -> None:
-    """The data directory, and the files of a database in it, for the service's own user only. Raises SettingsError."""
+    """Restrict the data directory and its database files to the service's own user. Raises SettingsError."""
     folder = settings.data_dir
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def make_private(settings: Settings) -> None:
 
 
 def read_or_make(path: Path, *, prefix: str = "") -> str:
-    """The file's one line; of processes that make it at the same time, one wins. Raises SettingsError."""
+    """Return the file's one line, created if missing; of concurrent creators one wins. Raises SettingsError."""
     try:
         if not path.exists():
             _make(path, prefix + secrets.token_hex(_SECRET_BYTES))

@@ -1,4 +1,4 @@
-"""Codes that sign a browser in once: made on the service's machine from the key that lies there, good for minutes."""
+"""One-time sign-in codes for browsers: made on the service's machine from its local key, valid for minutes."""
 
 import hmac
 import re
@@ -15,7 +15,7 @@ def make(key: str, now: float) -> str:
 
 
 def read(code: str, key: str, now: float) -> tuple[str, int] | None:
-    """The code's number and when it ends (seconds since the epoch); None for one that is not of this key, or over."""
+    """Return the code's number and end (seconds since the epoch); None for a foreign or expired code."""
     parts = _CODE.fullmatch(code)
     if parts is None or not hmac.compare_digest(parts[3], _sign(key, f"{parts[1]}_{parts[2]}")):
         return None

@@ -1,4 +1,4 @@
-"""Checkpoints and outputs of stages: rows that make uploaded objects exist. Fenced.
+"""Checkpoints and stage outputs: rows that make uploaded objects exist. Fenced.
 
 Two rules of letting go: of the state to resume from the newest two stay; of the policies that users load, the newest
 `keep_checkpoints` and the best.
@@ -28,7 +28,7 @@ MIN_KEPT = 2
 
 @dataclass(frozen=True, kw_only=True)
 class NewCheckpoint:
-    """Uploaded whole, its manifest last."""
+    """A completely uploaded checkpoint, its manifest last."""
 
     stage: Stage
     step: int
@@ -38,7 +38,7 @@ class NewCheckpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class NewStageOutput:
-    """Uploaded whole, its manifest last."""
+    """A completely uploaded stage output, its manifest last."""
 
     stage: Stage
     digest: str
@@ -54,7 +54,7 @@ class ReusableOutput:
 
 
 def commit_checkpoint(backend: Backend, claim: Claim, new: NewCheckpoint) -> str:
-    """Make it exist, forgive earlier crashes, and let go of checkpoints over the number kept; returns its id."""
+    """Commit a checkpoint, reset the crash count, delete checkpoints over the number kept; return its id."""
     checkpoint_id = new_id("ckpt")
 
     def work(session: Session, job: Job) -> str:
@@ -92,7 +92,7 @@ def commit_checkpoint(backend: Backend, claim: Claim, new: NewCheckpoint) -> str
 
 
 def commit_policy(backend: Backend, claim: Claim, checkpoint_id: str, tree: StoredTree, num_bytes: int) -> None:
-    """Offer the policy of a committed checkpoint to users, and let go of those over the number kept."""
+    """Publish the policy of a committed checkpoint and delete those over the number kept."""
 
     def work(session: Session, job: Job) -> None:
         checkpoint = objects.find_checkpoint(session, job.id, checkpoint_id)
@@ -109,7 +109,7 @@ def commit_policy(backend: Backend, claim: Claim, checkpoint_id: str, tree: Stor
 
 
 def mark_checkpoint_corrupt(backend: Backend, claim: Claim, checkpoint_id: str, detail: str) -> None:
-    """It failed verification; `begin` will choose an earlier one. `detail` is for the user."""
+    """Mark a checkpoint that failed verification; `begin` chooses an earlier one. `detail` is for the user."""
 
     def work(session: Session, job: Job) -> None:
         checkpoint = objects.find_checkpoint(session, job.id, checkpoint_id)
@@ -128,7 +128,7 @@ def mark_checkpoint_corrupt(backend: Backend, claim: Claim, checkpoint_id: str, 
 
 
 def find_stage_output(backend: Backend, claim: Claim, digest: str) -> ReusableOutput | None:
-    """A finished output of this project with that digest; never when the job was sent with `reuse: false`."""
+    """Return a finished output of this project with that digest; None if the job has `reuse: false`."""
     if not claim.spec.get("reuse", True):
         return None
     row = backend.database.read(lambda session: objects.find_stage_output(session, claim.project_id, digest))
@@ -138,7 +138,7 @@ def find_stage_output(backend: Backend, claim: Claim, digest: str) -> ReusableOu
 
 
 def commit_stage_output(backend: Backend, claim: Claim, new: NewStageOutput) -> None:
-    """Offer it to later jobs of the project. If another job was first, these objects go."""
+    """Commit an output for later jobs of the project. If another job was first, these objects are deleted."""
 
     def work(session: Session, job: Job) -> None:
         stage_builds.forget_build(session, job.project_id, new.digest)
@@ -167,7 +167,7 @@ def commit_stage_output(backend: Backend, claim: Claim, new: NewStageOutput) -> 
 
 
 def drop_stage_output(backend: Backend, claim: Claim, digest: str) -> None:
-    """It failed verification: nobody is to take it over again."""
+    """Delete an output that failed verification, so that no job reuses it."""
 
     def work(session: Session, job: Job) -> None:
         row = objects.find_stage_output(session, job.project_id, digest)
@@ -179,7 +179,7 @@ def drop_stage_output(backend: Backend, claim: Claim, digest: str) -> None:
 
 
 def _prune(session: Session, job: Job) -> None:
-    """Keep the newest to resume from; the others' objects go after their rows say so."""
+    """Keep the newest checkpoints to resume from; the others' objects are deleted after their rows."""
     for checkpoint in objects.list_checkpoints(session, job.id)[MIN_KEPT:]:
         checkpoint.status = CheckpointStatus.DELETED
         garbage.add_garbage(session, job.project_id, checkpoint.prefix, "pruned checkpoint")

@@ -1,4 +1,4 @@
-"""Where a worker finds what a job reads."""
+"""Inputs of a job as a worker finds them."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +18,7 @@ from core.storage.trees import StoredTree, TreeFile
 
 @dataclass(frozen=True, kw_only=True)
 class StoredRows:
-    """Normalised rows of a data set in the store, and what they were made of."""
+    """Normalised rows of a dataset in the store, and their origin."""
 
     key: str
     file: TreeFile | None
@@ -31,7 +31,7 @@ class StoredRows:
 
 @dataclass(frozen=True, kw_only=True)
 class JobInputs:
-    """Rows, and the base model: either a name in the models directory, or the files of a tuned policy."""
+    """Rows of a job, and its base model: a name in the models directory, or the files of a tuned policy."""
 
     rows: StoredRows
     sft_rows: StoredRows | None
@@ -42,7 +42,7 @@ class JobInputs:
 
 
 def find_inputs(backend: Backend, claim: Claim) -> JobInputs:
-    """Raises Fenced when the job is gone, InvalidRequest when the policy that it starts from is."""
+    """Return a job's inputs. Raises Fenced without the job, InvalidRequest without the policy it starts from."""
 
     def work(session: Session) -> JobInputs:
         job = job_rows.find_job(session, claim.project_id, claim.job_id)

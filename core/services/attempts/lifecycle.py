@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """The right to work on a job, for as long as no other attempt takes it."""
+    """Right to work on a job until another attempt takes it."""
 
     job_id: str
     project_id: str
@@ -49,7 +49,7 @@ class Claim:
 
     @property
     def attempt_name(self) -> str:
-        """Names the attempt in object keys: the number, and enough of the token to tell it from any other's."""
+        """Name of the attempt in object keys: its number and enough of its token to be unique."""
         return f"{self.attempt}-{self.token[-TOKEN_CHARS:]}"
 
 
@@ -80,14 +80,14 @@ class PublishedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """An uploaded artifact, not yet anybody's."""
+    """An uploaded artifact that is not committed yet."""
 
     tree: StoredTree
     files: list[PublishedFile]
 
 
 def claim(backend: Backend, *, worker: str, host: str, device: str) -> Claim | None:
-    """The next job that is due, or None."""
+    """Claim the next job that is due; None without one."""
     claimant = Claimant(
         worker=worker,
         host=host,
@@ -120,7 +120,7 @@ def claim(backend: Backend, *, worker: str, host: str, device: str) -> Claim | N
 
 
 def fenced(backend: Backend, claim: Claim, work: Callable[[Session, Job], Result]) -> Result:
-    """Run one write of this attempt, which holds the lock on the job's row meanwhile. Raises Fenced."""
+    """Run one write of this attempt, with the lock on the job's row. Raises Fenced."""
     lease_seconds = backend.settings.lease_seconds
     return backend.database.write(
         lambda session: work(session, job_rows.fence(session, claim.job_id, claim.attempt, claim.token, lease_seconds))
@@ -128,7 +128,7 @@ def fenced(backend: Backend, claim: Claim, work: Callable[[Session, Job], Result
 
 
 def heartbeat(backend: Backend, claim: Claim) -> HeartbeatReply:
-    """Renew the lease and hear what the user wants."""
+    """Renew the lease and return what the user requests."""
 
     def work(session: Session, job: Job) -> HeartbeatReply:
         limit = job.spec.get("max_runtime_seconds")
@@ -144,7 +144,7 @@ def heartbeat(backend: Backend, claim: Claim) -> HeartbeatReply:
 
 
 def record_resolved_spec(backend: Backend, claim: Claim, spec: dict[str, Any]) -> None:
-    """Keep the spec without `auto`: later attempts take the same steps."""
+    """Store the spec without `auto`, so that later attempts take the same steps."""
 
     def work(session: Session, job: Job) -> None:
         job.spec = spec
@@ -154,7 +154,7 @@ def record_resolved_spec(backend: Backend, claim: Claim, spec: dict[str, Any]) -
 
 
 def begin(backend: Backend, claim: Claim) -> ResumeFrom | None:
-    """Choose the newest committed checkpoint, and take back what was recorded beyond it.
+    """Choose the newest committed checkpoint, and delete what was recorded after it.
 
     Called again after `mark_checkpoint_corrupt`, it falls back to an earlier one. None: start from the beginning.
     """
@@ -210,7 +210,7 @@ def finish_succeeded(backend: Backend, claim: Claim, publication: Publication) -
 
 
 def finish_failed(backend: Backend, claim: Claim, code: FailureCode, detail: str) -> None:
-    """`detail` is for the user: what happened and what to do; no path, no traceback."""
+    """End the job as failed; `detail` is for the user: what happened and what to do, no path, no traceback."""
 
     def work(session: Session, job: Job) -> None:
         event = EventDraft(
@@ -223,7 +223,7 @@ def finish_failed(backend: Backend, claim: Claim, code: FailureCode, detail: str
 
 
 def finish_cancelled(backend: Backend, claim: Claim, publication: Publication | None = None) -> None:
-    """The trainer has stopped because the user cancelled; with `save`, its policy is published."""
+    """End the job that the user cancelled; with `save`, its policy is published."""
 
     def work(session: Session, job: Job) -> None:
         if job.desired is not Desired.CANCEL:
@@ -238,7 +238,7 @@ def finish_cancelled(backend: Backend, claim: Claim, publication: Publication | 
 
 
 def finish_paused(backend: Backend, claim: Claim) -> None:
-    """The trainer has stopped behind a checkpoint. What the user wants by now decides what becomes of the job."""
+    """End an attempt that stopped at a checkpoint; the user's latest request decides the job's next state."""
 
     def work(session: Session, job: Job) -> None:
         requeue.give_back(session, backend.settings, job, requeue.Return(AttemptOutcome.PAUSED, claim.worker))
@@ -253,7 +253,7 @@ def release(
     detail: str | None = None,
     code: FailureCode | None = None,
 ) -> JobStatus:
-    """Hand the job back as drained, outage or crashed; returns what became of it.
+    """Return the job to the queue as drained, outage or crashed; return its new state.
 
     A crash costs: back-off, and the third without a new checkpoint ends the job, with `code` if the cause is known.
     `detail` (for the user) says why.
@@ -272,7 +272,7 @@ def release(
 
 
 def _finish(backend: Backend, claim: Claim, outcome: AttemptOutcome, work: Callable[[Session, Job], None]) -> None:
-    """As `fenced`, but a repeated finish is no error: the answer to the first may have been lost."""
+    """Run `fenced`, accepting a repeated finish: the answer to the first may have been lost."""
     try:
         fenced(backend, claim, work)
     except Fenced:

@@ -1,4 +1,4 @@
-"""What the database knows of a policy that is being published."""
+"""Facts in the database about a policy that is being published."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from core.services.backend import Backend
 
 
 def made_of(backend: Backend, claim: Claim) -> dict[str, Any]:
-    """Base model, request, digests of the datasets, and samples: the part of `job.json` that lies in the database."""
+    """Return base model, request, digests of the datasets, and samples: the database's part of `job.json`."""
 
     def work(session: Session) -> dict[str, Any]:
         job = job_rows.find_job(session, claim.project_id, claim.job_id)

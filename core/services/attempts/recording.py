@@ -1,4 +1,4 @@
-"""What a running attempt writes down: points, events, samples, stages, progress. All fenced, all safe to repeat."""
+"""Records of a running attempt: points, events, samples, stages, progress. All fenced, all idempotent."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ DOCTOR = "doctor"
 
 
 def record_points(backend: Backend, claim: Claim, points: Sequence[MetricPoint]) -> None:
-    """One point per (stage, split, step) for ever: one that is there already stays as it is."""
+    """Record one point per (stage, split, step) for ever; an existing one stays as it is."""
     by_key: dict[metrics.PointKey, MetricPoint] = {
         (Stage(point.stage), point.split, point.step): point for point in reversed(points)
     }
@@ -68,7 +68,7 @@ def record_points(backend: Backend, claim: Claim, points: Sequence[MetricPoint])
 
 
 def finite(values: Mapping[str, float | None]) -> dict[str, float | None]:
-    """NaN and infinities as null: JSON has none."""
+    """Replace NaN and infinities by null, since JSON has neither."""
     return {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
 
 
@@ -82,7 +82,7 @@ def _show_progress(job: Job, points: Sequence[MetricPoint]) -> None:
 
 
 def _compare_replayed(session: Session, job: Job, claim: Claim, fresh: Mapping[metrics.PointKey, MetricPoint]) -> None:
-    """A step computed again after a resume must give the same numbers; say so once per attempt if it does not."""
+    """Compare recomputed steps after a resume; differing numbers are reported once per attempt."""
     rewound = metrics.take_rewound(session, job.id, fresh.keys())
     different = [key for key, old in rewound.items() if _differs(old, fresh[key])]
     if not different:
@@ -113,7 +113,7 @@ def _differs(old: RewoundPoint, new: MetricPoint) -> bool:
 
 
 def record_progress(backend: Backend, claim: Claim, progress: Progress) -> None:
-    """Where the run stands when no metric point says so."""
+    """Record the progress of a stage that has no metric point."""
 
     def work(session: Session, job: Job) -> None:
         job.stage = Stage(progress.stage)
@@ -126,7 +126,7 @@ def record_progress(backend: Backend, claim: Claim, progress: Progress) -> None:
 
 
 def stage_changed(backend: Backend, claim: Claim, change: StageChanged, *, reused_from: str | None = None) -> None:
-    """`reused_from` names the job whose output was taken over."""
+    """Record a stage's new state; `reused_from` names the job whose output was reused."""
     stage = Stage(change.stage)
     token = new_suffix()
 
@@ -177,7 +177,7 @@ def record_events(backend: Backend, claim: Claim, events: Sequence[TrainerEvent]
 
 
 def record_findings(backend: Backend, claim: Claim, findings: Sequence[Finding]) -> None:
-    """As events of kind `doctor`: each rule once per job, however often it is attempted."""
+    """Record findings as events of kind `doctor`: each rule once per job, however often it is attempted."""
 
     def work(session: Session, job: Job) -> None:
         for finding in findings:
@@ -196,7 +196,7 @@ def record_findings(backend: Backend, claim: Claim, findings: Sequence[Finding])
 
 
 def record_samples(backend: Backend, claim: Claim, step: int, samples: Sequence[Mapping[str, str]]) -> None:
-    """`samples` hold `prompt`, `reference` and `policy`, in the order of the spec's prompts; newer ones replace."""
+    """Replace the samples: `prompt`, `reference` and `policy`, in the order of the spec's prompts."""
 
     def work(session: Session, job: Job) -> None:
         for position, sample in enumerate(samples):

@@ -1,4 +1,4 @@
-"""What becomes of a job whose attempt has ended without finishing it: one rule for workers and the sweeper.
+"""Rule for jobs whose attempt ended without finishing them, the same for workers and the sweeper.
 
 Who died decides. A trainer that dies under a worker that lives is a crash of the job's: three without a new checkpoint
 end it. A worker that vanishes (a spot machine, a kill from outside) says little about the job, which is queued again;
@@ -41,7 +41,7 @@ _MESSAGES = {
 
 @dataclass(frozen=True)
 class Return:
-    """How the attempt ended, who says so, and what to tell the user."""
+    """End of an attempt: how it ended, who reports it, and the message to the user."""
 
     outcome: AttemptOutcome
     actor: str
@@ -51,7 +51,7 @@ class Return:
 
 
 def give_back(session: Session, settings: Settings, job: Job, what: Return) -> None:
-    """Queue the job again, or end or pause it if the user wants that by now, or if it died too often."""
+    """Queue the job again, or end or pause it if the user requested that or if it died too often."""
     ended = attempt_rows.find_attempt(session, job.id, job.attempt)
     ended.ended_stage, ended.ended_step = job.stage, job.step
     if job.desired is Desired.CANCEL:
@@ -71,12 +71,12 @@ def give_back(session: Session, settings: Settings, job: Job, what: Return) -> N
 
 
 def backoff_seconds(settings: Settings, num_crashes: int) -> float:
-    """30 s, doubled with each crash, at the default lease; scales with the lease."""
+    """Return the delay: 30 s, doubled with each crash, at the default lease; it scales with the lease."""
     return settings.lease_seconds / 2 * float(2**num_crashes)
 
 
 def _wait_out(session: Session, settings: Settings, job: Job, what: Return) -> None:
-    """Free of charge, but not for ever: nobody looks at a queue that only goes round."""
+    """Queue the job again without counting a crash, but only for a bounded time."""
     has_progress = attempt_rows.find_attempt(session, job.id, job.attempt).num_checkpoints > 0
     num_outages = 0 if has_progress else 1 + attempt_rows.count_newest(session, job.id, AttemptOutcome.OUTAGE)
     if num_outages >= MAX_OUTAGES:
@@ -87,7 +87,7 @@ def _wait_out(session: Session, settings: Settings, job: Job, what: Return) -> N
 
 
 def _replace_worker(session: Session, settings: Settings, job: Job, what: Return) -> None:
-    """Free the first time; then with growing pauses, and not for ever."""
+    """Queue the job again, at once the first time, then with growing delays and a bound."""
     mine = attempt_rows.find_attempt(session, job.id, job.attempt)
     if mine.num_checkpoints > 0:
         _queue(session, job, what, 0.0)
@@ -107,7 +107,7 @@ def _replace_worker(session: Session, settings: Settings, job: Job, what: Return
 
 
 def _is_poisoned(lost: Sequence[Attempt]) -> bool:
-    """The newest losses came at one step of training, and on several machines."""
+    """Whether the newest losses occurred at one step of training on several machines."""
     newest = lost[:MAX_LOSSES_AT_ONE_STEP]
     places = {(attempt.ended_stage, attempt.ended_step) for attempt in newest}
     is_one_place = len(newest) == MAX_LOSSES_AT_ONE_STEP and len(places) == 1 and bool(newest[0].ended_step)

@@ -1,4 +1,4 @@
-"""Equal stages of jobs that run at the same time are built once: the others wait for the one that was first."""
+"""Equal stages of concurrent jobs are built once: the others wait for the first one."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Builder:
 
 
 def announce(backend: Backend, claim: Claim, stage: Stage, digest: str) -> Builder | None:
-    """The job that builds this output; None: from now on it is this attempt, until it ends or has built it."""
+    """Return the job that builds this output; None makes this attempt the builder, until it ends or is done."""
 
     def work(session: Session, job: Job) -> Builder | None:
         stage_builds.lock_builds(session, job.project_id)

@@ -31,7 +31,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SharedModel:
-    """A copy in the store."""
+    """A base model's copy in the store."""
 
     name: str
     digest: str
@@ -39,12 +39,12 @@ class SharedModel:
 
 
 def is_sharing(settings: Settings) -> bool:
-    """With objects in a local folder, workers are on the same machine and have the same models directory."""
+    """Whether models are shared; workers beside a local store have the same models directory."""
     return settings.effective_storage_url.startswith("s3://")
 
 
 class ModelSharer:
-    """A background thread that keeps the store's copies up to date until stopped."""
+    """Background thread that keeps the store's copies up to date until stopped."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -83,11 +83,11 @@ class ModelSharer:
 
 
 class _Stopped(Exception):
-    """The process ends."""
+    """Raised when the process ends."""
 
 
 def share(store: ObjectStore, model: BaseModel, digest: str, *, check: Callable[[], None]) -> None:
-    """Copy the model unless the store has this digest of it. Copies of other digests go. Raises StoreUnavailable."""
+    """Copy the model unless the store has this digest; delete copies of other digests. Raises StoreUnavailable."""
     known = find_shared(store, model.name)
     if known is not None and known.digest == digest:
         return
@@ -102,7 +102,7 @@ def share(store: ObjectStore, model: BaseModel, digest: str, *, check: Callable[
 
 
 def find_shared(store: ObjectStore, name: str) -> SharedModel | None:
-    """Raises StoreUnavailable."""
+    """Return the store's copy of a model; raises StoreUnavailable."""
     try:
         values = json.loads(store.get_bytes(keys.base_model_pointer(name)))
         return SharedModel(**values)
@@ -114,7 +114,7 @@ def find_shared(store: ObjectStore, name: str) -> SharedModel | None:
 
 
 def fetch_shared(backend: Backend, model: SharedModel, *, check: Callable[[], None]) -> Path:
-    """The copy as a folder of the data directory, verified; fetched once for all workers of that directory.
+    """Return the verified copy in the data directory, fetched once for all workers of that directory.
 
     Raises TreeDamaged, StoreUnavailable, and what `check` raises.
     """

@@ -1,4 +1,4 @@
-"""What jobs may start from: base models of the models directory, and policies that earlier jobs published."""
+"""Models that jobs may start from: base models of the models directory, and policies of earlier jobs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +37,7 @@ def is_job_reference(name: str) -> bool:
 
 
 def find_folder(backend: Backend, name: str) -> StartingPoint:
-    """A base model of the models directory. Raises what `core.base_models` raises."""
+    """Return a base model of the models directory. Raises what `core.base_models` raises."""
     model = get_base_model(backend.settings.models_dir, name)
     facts = {
         "name": model.name,
@@ -52,7 +52,7 @@ def find_folder(backend: Backend, name: str) -> StartingPoint:
 
 
 def find_policy(session: Session, project_id: str, reference: str) -> StartingPoint:
-    """`job_…` or `job_…@<checkpoint id>`. Raises InvalidRequest when that job has no such policy."""
+    """Find the policy `job_…` or `job_…@<checkpoint id>`. Raises InvalidRequest when there is none."""
     job_id, _, checkpoint_id = reference.partition("@")
     job = job_rows.lock_job(session, job_id, project_id)
     if job is None:
@@ -77,7 +77,7 @@ def find_policy(session: Session, project_id: str, reference: str) -> StartingPo
 
 
 def list_models(backend: Backend, project_id: str, *, limit: int, cursor: str | None = None) -> Page[BaseModelView]:
-    """Base models by name, then tuned policies, the newest first."""
+    """Return base models by name, then tuned policies, the newest first."""
     position = decode_cursor(cursor) if cursor else ""
     views: list[BaseModelView] = []
     if not position.startswith(_JOB):

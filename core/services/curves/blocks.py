@@ -1,4 +1,4 @@
-"""Charts of long runs from blocks of steps: what a curve's extremes are need not be looked up point by point."""
+"""Blocks of steps for charts of long runs, whose extremes need not be searched point by point."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ _MAIN_CURVE = "loss"
 
 
 def extend(session: Session, job: Job, fresh: Collection[PointKey]) -> None:
-    """Make the blocks that new points have made complete."""
+    """Create the blocks that new points completed."""
     for series in {(stage, split) for stage, split, _ in fresh}:
         _extend(session, job, series, [step for stage, split, step in fresh if (stage, split) == series])
 
@@ -69,7 +69,7 @@ def _extremes(points: Sequence[PointRow]) -> dict[str, list[Any]]:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A point of which only those values are known that make it worth showing."""
+    """A point of which only the values that make it worth showing are known."""
 
     stage: Stage
     split: str
@@ -80,7 +80,7 @@ class _Candidate:
 def choose(
     session: Session, job_id: str, where: PointFilter, names: Collection[str], max_points: int
 ) -> list[PointRow] | None:
-    """At most `max_points` points in the order of their numbers; None where there are too few blocks to choose from."""
+    """Choose at most `max_points` points in the order of their numbers; None where there are too few blocks."""
     blocks = [] if where.after else metric_blocks.list_blocks(session, job_id, where)
     if 4 * len(blocks) < max_points:  # a block gives two points, and half of what was asked for draws the curve as well
         return None
@@ -105,7 +105,7 @@ def _series(where: PointFilter) -> list[Series]:
 
 
 def _candidates(series: Series, blocks: Sequence[BlockRow], names: Collection[str]) -> Iterable[_Candidate]:
-    """The ends, every curve's lowest and highest point, and those of the main curve in each block; by their steps."""
+    """Return by step the ends, every curve's lowest and highest point, and the main curve's in each block."""
     if not blocks:
         return []
     values: dict[int, dict[str, float | None]] = {blocks[0].first_step: {}, blocks[-1].last_step: {}}

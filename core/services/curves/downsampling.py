@@ -1,4 +1,4 @@
-"""Fewer points that draw the same curve: ends, extremes, and the extremes of equal parts."""
+"""Downsampling of curves: the ends, the extremes, and the extremes of equal parts are kept."""
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from itertools import chain, islice
@@ -25,7 +25,7 @@ PointT = TypeVar("PointT", bound=Point)
 
 
 def choose_points(points: Sequence[PointT], max_points: int, names: Collection[str] = ()) -> list[PointT]:
-    """At most `max_points` of them, in order. `names` are the curves that matter; none: all."""
+    """Return at most `max_points` points in order. `names` are the curves that matter; none: all."""
     curves = list(names) or sorted({name for point in points for name in point.values})
     columns = {name: _column([point.values.get(name) for point in points]) for name in curves}
     chosen = _choose_positions([(point.stage, point.split) for point in points], columns, max_points)
@@ -37,7 +37,7 @@ def _column(values: list[float | None]) -> NDArray[np.float64]:
 
 
 def _choose_positions(series: Sequence[Hashable], columns: Columns, max_points: int) -> list[int]:
-    """Positions of at most `max_points` points, ascending. `series` says which curve each point belongs to.
+    """Return positions of at most `max_points` points, ascending. `series` is each point's curve.
 
     Each series gets its share. Chosen first are its ends, then each curve's highest and lowest, then the highest and
     lowest of the main curve in equal parts.
@@ -70,7 +70,7 @@ def _choose(group: Positions, budget: int, columns: Columns) -> set[int]:
 
 
 def _extremes(group: Positions, column: NDArray[np.float64]) -> list[int]:
-    """Where the curve is lowest and highest; nowhere if it has no value."""
+    """Return the indices of the curve's lowest and highest value; none if it has no value."""
     values = column[group]
     if np.isnan(values).all():
         return []

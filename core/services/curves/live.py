@@ -1,4 +1,4 @@
-"""What is new of a job since a reader last looked: points, events and where it stands, of one moment."""
+"""Changes of a job since a reader's last look: points, events and state, as of one moment."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ MAX_EVENTS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class LiveCursor:
-    """How far a reader is; 0: it has seen nothing."""
+    """Position of a reader; 0 at the start."""
 
     metric_seq: int = 0
     event_seq: int = 0
@@ -36,7 +36,7 @@ class LiveChanges:
 
 
 def read_changes(backend: Backend, project_id: str, job_id: str, after: LiveCursor) -> LiveChanges:
-    """One page of what lies behind the cursor. Raises JobNotFound."""
+    """Return one page of changes after the cursor. Raises JobNotFound."""
 
     def work(session: Session) -> LiveChanges:
         job = jobs.find(session, project_id, job_id)

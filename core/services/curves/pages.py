@@ -1,4 +1,4 @@
-"""Curves of a job, for pollers."""
+"""Pages of a job's curves, for pollers."""
 
 import csv
 import io
@@ -38,23 +38,23 @@ class MetricsQuery:
 
     @property
     def is_plain(self) -> bool:
-        """All that is new."""
+        """Whether the query asks for all new points without filters."""
         return self.max_points is None and self.stage is None and self.split is None and not self.names
 
 
 def page(backend: Backend, project_id: str, job_id: str, query: MetricsQuery) -> MetricsPage:
-    """Points after `query.after`. A reader that holds points of a rewound attempt gets `reset` and the first page."""
+    """Return points after `query.after`; a reader with points of a rewound attempt gets `reset` and the first page."""
 
     return backend.database.read(lambda session: page_of(session, jobs.find(session, project_id, job_id), query))
 
 
 def json_page(backend: Backend, project_id: str, job_id: str, query: MetricsQuery) -> bytes:
-    """`page` as JSON."""
+    """Return `page` as JSON."""
     return orjson.dumps(page(backend, project_id, job_id, query), option=orjson.OPT_UTC_Z)
 
 
 def look(backend: Backend, recent: RecentPoints, project_id: str, job_id: str) -> CurveHead:
-    """Where a curve stands, after adding its new points to the recent ones. Raises JobNotFound."""
+    """Return the state of a curve after adding its new points to the recent ones. Raises JobNotFound."""
 
     def work(session: Session) -> CurveHead:
         head = job_rows.find_curve_head(session, project_id, job_id)
@@ -73,7 +73,7 @@ def look(backend: Backend, recent: RecentPoints, project_id: str, job_id: str) -
 
 
 def shared_page(recent: RecentPoints, job_id: str, head: CurveHead, query: MetricsQuery) -> bytes | None:
-    """`json_page` of a plain query out of the recent points; None for a reader that is far behind, or ahead."""
+    """Return `json_page` of a plain query from the recent points; None for a reader too far behind, or ahead."""
     reset = 0 < query.after <= head.rewind_seq
     points = recent.between(job_id, max(query.after, head.rewind_seq), head.last_metric_seq)
     if points is None or query.after > head.last_metric_seq:
@@ -92,7 +92,7 @@ def shared_page(recent: RecentPoints, job_id: str, head: CurveHead, query: Metri
 
 
 def page_of(session: Session, job: Job, query: MetricsQuery) -> MetricsPage:
-    """As `page`, inside a transaction."""
+    """Return `page` inside the caller's transaction."""
     reset = 0 < query.after <= job.rewind_seq
     after = 0 if reset else query.after
     where = PointFilter(after=after, stage=query.stage, split=query.split)
@@ -124,7 +124,7 @@ def _thinned(session: Session, job_id: str, where: PointFilter, query: MetricsQu
 def all_points(
     backend: Backend, project_id: str, job_id: str, query: MetricsQuery | None = None
 ) -> list[MetricPointView]:
-    """All points that the query asks for, in pages inside."""
+    """Return all points that the query selects, read in pages."""
     query = query or MetricsQuery()
     points: list[MetricPointView] = []
     while True:
@@ -136,12 +136,12 @@ def all_points(
 
 
 def csv_text(backend: Backend, project_id: str, job_id: str, query: MetricsQuery) -> str:
-    """`all_points` as `to_csv` writes them."""
+    """Return `all_points` as CSV."""
     return to_csv(all_points(backend, project_id, job_id, query))
 
 
 def to_csv(points: Collection[MetricPointView]) -> str:
-    """One row a point; a column for each value that any point has."""
+    """Write one row per point, with a column for each value that any point has."""
     names = sorted({name for point in points for name in point.values})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""The newest points of jobs that are polled, read and encoded once for all who ask.
+"""Cache of the newest points of polled jobs, read and encoded once for all readers.
 
 Many readers of one job ask for the points of the last second, each from its own cursor. A point never changes, and its
 number is given to no other point of the job, even after a rewind; so what was read once can be given to everybody who
@@ -24,7 +24,7 @@ class RecentPoints:
         self._tails: OrderedDict[str, _Tail] = OrderedDict()
 
     def extend(self, job_id: str, first: int, newest: int, load: Callable[[int], Sequence[Numbered]]) -> None:
-        """Have the points up to `newest` at hand.
+        """Load the points up to `newest`.
 
         Args:
             first: the number before the job's first one.
@@ -41,14 +41,14 @@ class RecentPoints:
         tail.extend(newest, load)
 
     def between(self, job_id: str, after: int, newest: int) -> list[Numbered] | None:
-        """All points with after < seq <= newest, in order; None if they are not at hand."""
+        """Return all points with after < seq <= newest in order; None if they are not cached."""
         with self._lock:
             tail = self._tails.get(job_id)
         return None if tail is None else tail.between(after, newest)
 
 
 class _Tail:
-    """Every point of a job with floor < seq <= top."""
+    """All points of a job with floor < seq <= top."""
 
     def __init__(self, floor: int) -> None:
         self._lock = threading.Lock()

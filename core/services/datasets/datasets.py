@@ -1,4 +1,4 @@
-"""Data sets: taken in whole or refused whole, read in pages, deleted when no live job needs them."""
+"""Datasets: accepted or refused whole, read in pages, deleted when no live job needs them."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def get(backend: Backend, project_id: str, dataset_id: str) -> DatasetView:
 
 
 def list_page(backend: Backend, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[DatasetView]:
-    """Newest first."""
+    """Return a page of datasets, newest first."""
     before = decode_cursor(cursor) if cursor else None
     rows = backend.database.read(
         lambda session: dataset_rows.list_datasets(session, project_id, before=before, limit=limit + 1)
@@ -58,14 +58,14 @@ def list_rows(
     cursor: str | None = None,
     max_bytes: int = MAX_PAGE_BYTES,
 ) -> Page[dict[str, Any]]:
-    """Normalised rows in the order of the file; `max_bytes` of them on a page, once there is one."""
+    """Return normalised rows in the order of the file: at most `max_bytes`, but at least one row."""
     require_ready(backend, project_id, dataset_id)
     key = keys.dataset_rows(project_id, dataset_id)
     return _read_lines(backend.store, key, limit, decode_offset(cursor), max_bytes)
 
 
 def require_ready(backend: Backend, project_id: str, dataset_id: str) -> None:
-    """Raises DatasetNotFound, DatasetNotReady."""
+    """Return a dataset that is ready; raises DatasetNotFound, DatasetNotReady."""
     dataset = _read(backend, project_id, dataset_id)
     if dataset.status is not DatasetStatus.READY:
         raise DatasetNotReady(f"{dataset_id} is {dataset.status.value}.")
@@ -74,7 +74,7 @@ def require_ready(backend: Backend, project_id: str, dataset_id: str) -> None:
 def list_issues(
     backend: Backend, project_id: str, dataset_id: str, *, limit: int = 20, cursor: str | None = None
 ) -> Page[dict[str, Any]]:
-    """Every issue; of a refused data set those that its report holds."""
+    """Return every issue; of a refused dataset those that its report holds."""
     dataset = _read(backend, project_id, dataset_id)
     offset = decode_offset(cursor)
     if dataset.status is DatasetStatus.READY:
@@ -87,7 +87,7 @@ def list_issues(
 
 
 def content(backend: Backend, project_id: str, dataset_id: str) -> Content:
-    """The bytes as uploaded. Raises ObjectNotFound before the first chunk when they are gone."""
+    """Return the bytes as uploaded. Raises ObjectNotFound before the first chunk when they are gone."""
     dataset = _read(backend, project_id, dataset_id)
     if dataset.status is DatasetStatus.REJECTED:
         raise DatasetNotReady(f"{dataset_id} was rejected; its bytes were not kept.")
@@ -100,7 +100,7 @@ def content(backend: Backend, project_id: str, dataset_id: str) -> Content:
 
 
 def delete(backend: Backend, project_id: str, dataset_id: str) -> None:
-    """Raises DatasetInUse while a job that is not finished reads it."""
+    """Delete a dataset. Raises DatasetInUse while an unfinished job reads it."""
     was_here = False
 
     def work(session: Session) -> None:
@@ -150,7 +150,7 @@ def _read(backend: Backend, project_id: str, dataset_id: str) -> Dataset:
 def _read_lines(
     store: ObjectStore, key: str, limit: int, offset: int, max_bytes: int = MAX_PAGE_BYTES
 ) -> Page[dict[str, Any]]:
-    """Whole lines from an offset: at most `limit`, and no more than fit in a page once there is one."""
+    """Read whole lines from an offset: at most `limit`, and at most a page of bytes but for the first."""
     lines: list[bytes] = []
     rest, position = b"", offset
     for chunk in store.read(key, offset):

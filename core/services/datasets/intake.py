@@ -1,4 +1,4 @@
-"""Taking an upload in: quota, known files, the check, rows and report in the store."""
+"""Intake of an upload: quota, known files, the check, rows and report in the store."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ _WAITING = "nobody yet"
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """A file as it came in, spooled; nobody writes to it any more, and it stays the caller's to delete."""
+    """A complete spooled file, which stays the caller's to delete."""
 
     path: Path
     filename: str
@@ -51,7 +51,7 @@ class Upload:
 
 
 def create(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str | None = None) -> DatasetView:
-    """Check the file and keep it. A refused one leaves nothing behind.
+    """Check the file and store it. A refused one leaves nothing behind.
 
     Raises DatasetRejected with the report, DatasetTooLarge, DatasetUnsupported, QuotaExceeded; InvalidRequest for wrong
     options.
@@ -82,7 +82,7 @@ def create(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str
 
 
 def create_later(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str | None = None) -> DatasetView:
-    """Keep the file and answer at once; `DatasetProcessor` checks it. Raises InvalidRequest for wrong options."""
+    """Store the file and answer at once; `DatasetProcessor` checks it. Raises InvalidRequest for wrong options."""
     chosen = dataset_id or new_id("ds")
     known = _find_known(backend, project_id, dataset_id)
     if known is not None:
@@ -103,7 +103,7 @@ def create_later(backend: Backend, project_id: str, upload: Upload, *, dataset_i
 
 
 def check(settings: Settings, source: Path, options: CheckOptions, folder: Path) -> CheckResult:
-    """Judge the file in a child process; rows and issues are left in `folder`."""
+    """Check the file in a child process; rows and issues are left in `folder`."""
     return check_in_child(
         source,
         options,
@@ -114,7 +114,7 @@ def check(settings: Settings, source: Path, options: CheckOptions, folder: Path)
 
 
 def option_fields(upload: Upload) -> dict[str, Any]:
-    """How to check the file, as kept with the row."""
+    """Return the options of the check as stored with the row."""
     return {
         "kind": upload.kind.value,
         "format": upload.format,
@@ -140,7 +140,7 @@ def check_options(fields: dict[str, Any], settings: Settings) -> CheckOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredRows:
-    """What the check wrote, as it lies in the store."""
+    """Rows in the store, as the check wrote them."""
 
     rows_sha256: str
     rows_bytes: int
@@ -148,7 +148,7 @@ class StoredRows:
 
 
 def store_results(store: ObjectStore, project_id: str, dataset_id: str, folder: Path) -> StoredRows:
-    """Keep rows and issues, and look whether they are there. Raises StoreUnavailable."""
+    """Store rows and issues, and verify that they are there. Raises StoreUnavailable."""
     rows, issues = folder / ROWS_FILE, folder / ISSUES_FILE
     for key, path in (
         (keys.dataset_rows(project_id, dataset_id), rows),
@@ -160,7 +160,7 @@ def store_results(store: ObjectStore, project_id: str, dataset_id: str, folder: 
 
 
 def _require_stored(store: ObjectStore, key: str, num_bytes: int) -> None:
-    """Before a row says that the object is there: some stores have said yes and kept nothing."""
+    """Verify that the object exists before a row names it: some stores acknowledge and keep nothing."""
     try:
         is_whole = store.stat(key).num_bytes == num_bytes
     except ObjectNotFound:
@@ -170,7 +170,7 @@ def _require_stored(store: ObjectStore, key: str, num_bytes: int) -> None:
 
 
 def fill_row(row: Dataset, result: CheckResult, stored: StoredRows | None) -> None:
-    """What the check found; the lease ends with it. `stored` is None exactly for a refused file."""
+    """Record the result of the check and end its lease. `stored` is None exactly for a refused file."""
     if stored is not None:
         row.rows_sha256, row.rows_bytes, row.issues_sha256 = (
             stored.rows_sha256,
@@ -221,7 +221,7 @@ def _insert(backend: Backend, project_id: str, dataset_id: str, make_row: Callab
 
 
 def _make_room(backend: Backend, project_id: str, dataset_id: str, path: Path) -> None:
-    """Before anything is done with the file; asked again when it is recorded.
+    """Check the quota before any work on the file; it is checked again when the file is recorded.
 
     A deleted data set that is made again under its id takes its objects back from the collector.
     """

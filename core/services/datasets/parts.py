@@ -1,4 +1,4 @@
-"""Large files in parts: each is checked against its SHA-256 and kept, so that a broken upload goes on where it stopped.
+"""Large files in parts: each is checked against its SHA-256 and stored, so that a broken upload can continue.
 
 Parts are objects of the store, so any API process can take the next one. An upload that no part comes to any more is
 let go of by the sweeper, as is a completed one.
@@ -72,7 +72,7 @@ class ChecksumMismatch(InvalidRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class NewUpload:
-    """What is announced: a file, and what it is to become."""
+    """Announcement of a file and of the dataset that it becomes."""
 
     num_bytes: int
     sha256: str | None = None
@@ -85,7 +85,7 @@ class NewUpload:
 
 @dataclass(frozen=True, kw_only=True)
 class NewPart:
-    """A part as it came in, spooled; the file stays the caller's to delete."""
+    """A complete spooled part; the file stays the caller's to delete."""
 
     number: int
     path: Path
@@ -94,7 +94,7 @@ class NewPart:
 
 
 def create(backend: Backend, project_id: str, new: NewUpload, *, upload_id: str | None = None) -> UploadView:
-    """Raises AnnouncedTooLarge, TooManyUploads, QuotaExceeded, InvalidRequest for wrong options."""
+    """Announce an upload. Raises AnnouncedTooLarge, TooManyUploads, QuotaExceeded, InvalidRequest for wrong options."""
     limit = min(backend.settings.max_upload_bytes, MAX_PARTS * MAX_PART_BYTES)
     if new.num_bytes > limit:
         raise AnnouncedTooLarge(f"The file has {new.num_bytes:,} bytes; {limit:,} are allowed. Split it.")
@@ -138,12 +138,12 @@ def get(backend: Backend, project_id: str, upload_id: str) -> UploadView:
 
 
 def require_open(backend: Backend, project_id: str, upload_id: str) -> None:
-    """To be asked before a part's bytes are taken in. Raises UploadNotFound, UploadCompleted."""
+    """Check before a part's bytes are received. Raises UploadNotFound, UploadCompleted."""
     backend.database.read(lambda session: _require_open(_find(session, project_id, upload_id)))
 
 
 def put_part(backend: Backend, project_id: str, upload_id: str, part: NewPart) -> UploadPartView:
-    """Keep a part; one of the same number is replaced.
+    """Store a part; one of the same number is replaced.
 
     Raises InvalidRequest where it goes beyond the announced size, UploadNotFound, UploadCompleted.
     """
@@ -183,7 +183,7 @@ def put_part(backend: Backend, project_id: str, upload_id: str, part: NewPart) -
 
 
 def complete(backend: Backend, project_id: str, upload_id: str, *, is_later: bool = False) -> DatasetView:
-    """Put the parts together and make the data set of them. Called again, it answers the same data set.
+    """Join the parts and create the dataset from them. A repeated call answers the same dataset.
 
     Raises UploadIncomplete, ChecksumMismatch, and what `datasets.create` raises; a refused file's upload is let go of.
     """
@@ -221,7 +221,7 @@ def delete(backend: Backend, project_id: str, upload_id: str) -> None:
 
 
 def let_go_of_expired(backend: Backend) -> int:
-    """Uploads that nobody goes on with, and completed ones whose day is over; returns how many."""
+    """Delete abandoned uploads, and completed ones after a day; return how many."""
 
     def work(session: Session) -> int:
         expired = upload_rows.list_expired(session, _MAX_COLLECTED)
@@ -320,7 +320,7 @@ def _require_open(upload: Upload) -> None:
 
 
 def part_bytes(num_bytes: int) -> int:
-    """What a client does well to send at a time: whole MiB, so that there are a few hundred parts at most."""
+    """Return the recommended part size: whole MiB, so that there are a few hundred parts at most."""
     return min(MAX_PART_BYTES, max(_MIN_PART_BYTES, -(-num_bytes // _USUAL_PARTS // MIB) * MIB))
 
 

@@ -1,4 +1,4 @@
-"""What a base model will see of a data set: rows as rendered and encoded, and how many of them a job sets aside."""
+"""Previews of a dataset for a base model: rows as rendered and encoded, and how many a job would set aside."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ MAX_PROBLEMS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class SeenBy:
-    """A base model with the settings of a job that decide what it sees."""
+    """A base model with the settings of a job that decide how rows are encoded."""
 
     base_model: str
     """As asked for."""
@@ -46,7 +46,7 @@ class SeenBy:
 def preview_rows(
     backend: Backend, project_id: str, dataset_id: str, seen_by: SeenBy, *, limit: int = 20, cursor: str | None = None
 ) -> Page[dict[str, Any]]:
-    """Normalised rows, each with `preview`. Raises InvalidRequest where there is no such base model."""
+    """Return normalised rows, each with `preview`. Raises InvalidRequest for an unknown base model."""
     opened = open_tokenizer(backend, project_id, seen_by.base_model, seen_by.template_kwargs)
     page = datasets.list_rows(backend, project_id, dataset_id, limit=limit, cursor=cursor, max_bytes=MAX_TEXT_BYTES)
     with opened.shared.lock:
@@ -55,7 +55,7 @@ def preview_rows(
 
 
 def token_statistics(backend: Backend, project_id: str, dataset_id: str, seen_by: SeenBy) -> TokenStatisticsView:
-    """Lengths in tokens, and how many rows a job sets aside. Raises InvalidRequest where there is no such model."""
+    """Return lengths in tokens and how many rows a job sets aside. Raises InvalidRequest for a wrong model."""
     opened = open_tokenizer(backend, project_id, seen_by.base_model, seen_by.template_kwargs)
     datasets.require_ready(backend, project_id, dataset_id)
     key = keys.dataset_rows(project_id, dataset_id)
@@ -78,7 +78,7 @@ def token_statistics(backend: Backend, project_id: str, dataset_id: str, seen_by
 def find_token_statistics(
     backend: Backend, project_id: str, dataset_id: str, seen_by: SeenBy
 ) -> TokenStatisticsView | None:
-    """As `token_statistics`; None where this machine cannot tell, as it lacks the base model or cannot use it."""
+    """Return `token_statistics`; None where this machine lacks the base model or cannot use it."""
     try:
         return token_statistics(backend, project_id, dataset_id, seen_by)
     except InvalidRequest:
@@ -134,7 +134,7 @@ class _Counts:
 
 
 def _reason(num_tokens: int, max_length: int, *, is_equal_pair: bool) -> SetAsideReason | None:
-    """Why a job would set the row aside, as the encoder decides it."""
+    """Return why a job would set the row aside, as the encoder decides it."""
     if num_tokens > max_length:
         return SetAsideReason.TOO_LONG
     return SetAsideReason.EQUAL_ONCE_RENDERED if is_equal_pair else None
@@ -170,7 +170,7 @@ def _shown(text: PreviewedText) -> dict[str, Any]:
 
 
 def _sample(store: ObjectStore, key: str, num_bytes: int) -> Iterator[Row]:
-    """All rows of a small file; of a large one those that lie whole in stretches at even distances."""
+    """Return all rows of a small file; of a large one those within stretches at even distances."""
     if num_bytes <= NUM_STRETCHES * STRETCH_BYTES:
         stretches = [(0, num_bytes)]
     else:

@@ -1,4 +1,4 @@
-"""Checks data sets that were taken in with `create_later`: the database is the queue, a lease says who is at it.
+"""Checks of datasets taken in by `create_later`: the database is the queue, a lease names the checker.
 
 A process that dies leaves a lease that runs out; whichever processor looks next takes the data set over.
 """
@@ -36,7 +36,7 @@ _log = structlog.get_logger(__name__)
 
 
 class DatasetProcessor:
-    """A few threads that check waiting data sets, until stopped. One per API process."""
+    """Threads that check waiting datasets, until stopped. One per API process."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -56,12 +56,12 @@ class DatasetProcessor:
             thread.start()
 
     def notify(self) -> None:
-        """Something waits: look now rather than at the next poll."""
+        """Wake a thread to look for waiting datasets before the next poll."""
         with self._wake:
             self._wake.notify_all()
 
     def stop(self, timeout_seconds: float = 5) -> None:
-        """What is under way is left to whoever takes it over."""
+        """Stop the threads; unfinished work is left to another process."""
         with self._wake:
             self._is_stopping = True
             self._wake.notify_all()
@@ -91,7 +91,7 @@ class DatasetProcessor:
         return True
 
     def _reread_one(self) -> None:
-        """Between uploads: what an older version took in is compared with its file, one at a time."""
+        """Compare one dataset of an older version with its file while no upload waits."""
         if time.monotonic() >= self._reread_at and self._rereading.acquire(blocking=False):
             try:
                 self._reread_at = time.monotonic() + REREAD_PAUSE_SECONDS  # in case it fails
@@ -132,7 +132,7 @@ class Task:
 
 
 def take_next(backend: Backend, owner: str) -> Task | None:
-    """Lease a data set that waits, or whose checker is gone."""
+    """Lease a dataset that waits, or whose checker is gone."""
 
     def work(session: Session) -> Task | None:
         rows = dataset_rows.take_abandoned(session, owner, backend.settings.lease_seconds, limit=1)
@@ -147,7 +147,7 @@ def take_next(backend: Backend, owner: str) -> Task | None:
 
 
 def process(backend: Backend, task: Task) -> None:
-    """Check the data set and say what came of it, if it is still ours by then."""
+    """Check the dataset and record the result, if the lease still holds."""
     if task.num_tries > MAX_TRIES:
         _conclude(backend, task, _GAVE_UP, None)
         return
@@ -187,7 +187,7 @@ def _conclude(backend: Backend, task: Task, outcome: CheckResult | str, stored: 
 
 
 def _refuse(row: Dataset, detail: str) -> None:
-    """Without a verdict of the checker."""
+    """Refuse a dataset without a verdict of the checker."""
     code = IssueCode.CHECK_FAILED.value
     issue = {"line": None, "row": None, "severity": "error", "code": code, "detail": detail, "pointer": None}
     row.status = DatasetStatus.REJECTED

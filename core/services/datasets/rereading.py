@@ -1,4 +1,4 @@
-"""Data sets that an older version of the reading took in: their file is read again, to say what their rows lack.
+"""Datasets taken in by an older version of the reader: their file is read again, to report the differences.
 
 The rows stay as they are: jobs that use them are repeated with the same. A data set whose file gives other rows today
 is marked, and sending the file again makes a new one.
@@ -30,7 +30,7 @@ class _Outdated:
 
 
 def reread_next(backend: Backend) -> str | None:
-    """Compare the newest data set of an older reading with its file; its id, or None where there is none.
+    """Compare the newest dataset of an older version with its file; return its id, or None without one.
 
     Raises Unavailable. A data set that two processes compare at once gets the same mark from both.
     """
@@ -57,7 +57,7 @@ def _find(session: Session) -> _Outdated | None:
 
 
 def _compare(backend: Backend, outdated: _Outdated) -> dict[str, Any] | None:
-    """What the stored rows are not any more; None where the file gives the same ones today."""
+    """Return how the stored rows differ from today's; None where the file gives the same ones."""
     with scratch_folder(backend.settings, "reread") as folder:
         source, stored = folder / "original", folder / "stored.jsonl"
         try:
@@ -84,7 +84,7 @@ def _mark(found: Difference, detail: str, *, is_refused: bool) -> dict[str, Any]
 
 
 def _describe(found: Difference) -> str:
-    """What to know before training on the stored rows."""
+    """Describe the differences to a user before training on the stored rows."""
     counts = {
         "would have other rows": found.num_changed,
         "would have rows and have none": found.num_added,

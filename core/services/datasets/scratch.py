@@ -1,4 +1,4 @@
-"""Folders of the scratch directory that last as long as one piece of work."""
+"""Temporary folders of the scratch directory."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ _FLUSH_SECONDS = 0.5
 
 @contextmanager
 def flushed_meanwhile(*paths: Path) -> Iterator[None]:
-    """Has the disk write what the files hold, or come to hold, while the block works.
+    """Flush the files to the disk while the block works.
 
     Else gigabytes wait in memory until the store syncs them, and whoever waits for the answer waits for the disk alone.
     """

@@ -1,4 +1,4 @@
-"""Tokenizers of base models that the API has open, to show people what a model sees of their rows."""
+"""Tokenizers of base models, opened by the API to show how a model sees rows."""
 
 import json
 import threading
@@ -20,7 +20,7 @@ _MAX_LOADED = 2
 
 
 class SharedTokenizer:
-    """A tokenizer is for one thread at a time."""
+    """A tokenizer with its lock, since it serves one thread at a time."""
 
     def __init__(self, folder: Path, template_kwargs: Mapping[str, Any]) -> None:
         self.tokenizer = PairTokenizer.open(folder, template_kwargs=template_kwargs)
@@ -38,7 +38,7 @@ class OpenedModel:
 def open_tokenizer(
     backend: Backend, project_id: str, name: str, template_kwargs: Mapping[str, Any] | None = None
 ) -> OpenedModel:
-    """Of a base model's folder; a tuned policy has that of the base model at its root.
+    """Open the tokenizer of a base model's folder; a tuned policy has that of its base model.
 
     Raises:
         InvalidRequest: there is no such base model, or its template cannot be given these variables.
@@ -67,5 +67,5 @@ def open_tokenizer(
 
 @lru_cache(_MAX_LOADED)
 def _load(folder: Path, modified_ns: int, template_kwargs: str) -> SharedTokenizer:
-    """Kept, as it takes a second to load; `modified_ns` tells a replaced file from the one that is kept."""
+    """Load and cache a tokenizer, which takes a second; `modified_ns` distinguishes a replaced file."""
     return SharedTokenizer(folder, json.loads(template_kwargs))

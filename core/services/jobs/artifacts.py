@@ -1,4 +1,4 @@
-"""What a job published."""
+"""Published artifacts of jobs."""
 
 from sqlalchemy.orm import Session
 
@@ -20,7 +20,7 @@ class ArtifactFileNotFound(NotFound):
 
 
 def get(backend: Backend, project_id: str, job_id: str) -> ArtifactView:
-    """Raises ArtifactNotFound, which says whether there will be one."""
+    """Return the artifact. Raises ArtifactNotFound, which says whether there will be one."""
 
     def work(session: Session) -> ArtifactView:
         job = jobs.find(session, project_id, job_id)
@@ -42,7 +42,7 @@ def get(backend: Backend, project_id: str, job_id: str) -> ArtifactView:
 
 
 def find_file(backend: Backend, project_id: str, job_id: str, path: str) -> StoredFile:
-    """Raises ArtifactNotFound, ArtifactFileNotFound."""
+    """Return a file of the artifact. Raises ArtifactNotFound, ArtifactFileNotFound."""
     for file in get(backend, project_id, job_id).files:
         if file.path == path:
             return file

@@ -1,4 +1,4 @@
-"""The policies of checkpoints, as users see and load them."""
+"""Policies of checkpoints, as users see and load them."""
 
 import math
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class CheckpointNotFound(NotFound):
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyArchive:
-    """One checkpoint's policy."""
+    """Downloadable policy of one checkpoint."""
 
     job_id: str
     name: str
@@ -34,7 +34,7 @@ class PolicyArchive:
 
 
 def list_checkpoints(backend: Backend, project_id: str, job_id: str) -> list[CheckpointView]:
-    """Those of which the policy, the state to resume from or both are kept, the furthest along first."""
+    """Return checkpoints with a policy or a state to resume from, the latest step first."""
 
     def work(session: Session) -> list[CheckpointView]:
         job = jobs.find(session, project_id, job_id)
@@ -51,7 +51,7 @@ def list_checkpoints(backend: Backend, project_id: str, job_id: str) -> list[Che
 
 
 def find_archive(backend: Backend, project_id: str, job_id: str, checkpoint_id: str) -> PolicyArchive:
-    """Raises CheckpointNotFound, ObjectDamaged."""
+    """Return a checkpoint's policy. Raises CheckpointNotFound, ObjectDamaged."""
 
     def work(session: Session) -> Checkpoint | None:
         jobs.find(session, project_id, job_id)
@@ -70,7 +70,7 @@ def validation_values(session: Session, job_id: str, checkpoints: list[Checkpoin
 
 
 def find_best(job: Job, checkpoints: list[Checkpoint], values: metrics.ValuesByStep) -> Checkpoint | None:
-    """The DPO checkpoint with the best value of `keep_best`, else of what early stopping watches, else of the loss."""
+    """Return the DPO checkpoint that is best by `keep_best`, else by early stopping's metric, else by the loss."""
     watched = (job.spec.get("early_stopping") or {}).get("metric", "loss")
     metric = job.spec.get("keep_best") or watched
     sign = 1.0 if metric == "loss" else -1.0

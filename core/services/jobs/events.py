@@ -1,4 +1,4 @@
-"""What happened to a job, and what its policy says."""
+"""Events of a job, and its samples."""
 
 from sqlalchemy.orm import Session
 
@@ -15,7 +15,7 @@ MAX_PAGE_EVENTS = 500
 def list_events(
     backend: Backend, project_id: str, job_id: str, *, after: int = 0, limit: int = MAX_PAGE_EVENTS
 ) -> list[EventView]:
-    """Oldest first."""
+    """Return a page of events, oldest first."""
 
     def work(session: Session) -> list[EventView]:
         return events_of(session, jobs.find(session, project_id, job_id), after=after, limit=limit)
@@ -24,7 +24,7 @@ def list_events(
 
 
 def events_of(session: Session, job: Job, *, after: int, limit: int) -> list[EventView]:
-    """As `list_events`, inside a transaction."""
+    """Return `list_events` inside the caller's transaction."""
     return [
         EventView(seq=row.seq, at=row.at, level=row.level, kind=row.kind, message=row.message, data=row.data)
         for row in event_rows.list_events(session, job.id, after=after, limit=limit)

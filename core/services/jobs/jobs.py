@@ -1,4 +1,4 @@
-"""Jobs as users handle them: submit, look, list, delete."""
+"""Jobs as users handle them: submit, get, list, delete."""
 
 from collections.abc import Collection
 from typing import Any
@@ -53,7 +53,7 @@ def submit(
 
 
 def preview(backend: Backend, project_id: str, request: JobRequest) -> JobSpec:
-    """The spec that `submit` would give the job. Raises InvalidRequest as it would."""
+    """Return the spec that `submit` would give the job. Raises InvalidRequest as it would."""
     draft = submission.prepare(backend, request)
     return backend.database.read(lambda session: submission.settle(session, project_id, draft).spec)
 
@@ -65,7 +65,7 @@ def get(backend: Backend, project_id: str, job_id: str) -> JobView:
 def list_page(
     backend: Backend, project_id: str, where: JobFilter | None = None, *, limit: int = 20, cursor: str | None = None
 ) -> Page[JobView]:
-    """Newest first."""
+    """Return a page of jobs, newest first."""
     before = decode_cursor(cursor) if cursor else None
 
     def work(session: Session) -> Page[JobView]:
@@ -78,13 +78,13 @@ def list_page(
 
 
 def ensure_found(backend: Backend, project_id: str, job_id: str) -> None:
-    """Raises JobNotFound."""
+    """Check that the job exists; raises JobNotFound."""
     if backend.database.read(lambda session: job_rows.find_curve_head(session, project_id, job_id)) is None:
         raise JobNotFound(f"There is no job {job_id}.")
 
 
 def list_heads(backend: Backend, job_ids: Collection[str]) -> dict[str, JobHead]:
-    """Where these jobs stand; those that are gone are absent. For a poller of many."""
+    """Return the states of these jobs, without those that are gone. For a poller of many."""
     rows = backend.database.read(lambda session: job_rows.list_heads(session, job_ids))
     return {
         row.id: JobHead(
@@ -117,7 +117,7 @@ def patch(backend: Backend, project_id: str, job_id: str, changes: dict[str, Any
 
 
 def delete(backend: Backend, project_id: str, job_id: str) -> None:
-    """Forget a finished job, its checkpoints and its artifact. Raises JobNotDeletable."""
+    """Delete a finished job, its checkpoints and its artifact. Raises JobNotDeletable."""
     was_here = False
 
     def work(session: Session) -> None:
@@ -140,7 +140,7 @@ def delete(backend: Backend, project_id: str, job_id: str) -> None:
 
 
 def find(session: Session, project_id: str, job_id: str) -> Job:
-    """Raises JobNotFound."""
+    """Return the job's row; raises JobNotFound."""
     job = job_rows.find_job(session, project_id, job_id)
     if job is None:
         raise JobNotFound(f"There is no job {job_id}.")
@@ -148,7 +148,7 @@ def find(session: Session, project_id: str, job_id: str) -> Job:
 
 
 def lock(session: Session, project_id: str, job_id: str) -> Job:
-    """As `find`, locked until the transaction ends."""
+    """Return the job's row, locked until the transaction ends; raises JobNotFound."""
     job = job_rows.lock_job(session, job_id, project_id)
     if job is None:
         raise JobNotFound(f"There is no job {job_id}.")

@@ -1,4 +1,4 @@
-"""What became of every pair: the artifact's `pairs.jsonl`, sorted, filtered, in pages or as a whole."""
+"""Reports of every pair: the artifact's `pairs.jsonl`, sorted, filtered, in pages or as a whole."""
 
 import csv
 import io
@@ -59,7 +59,7 @@ class PairsQuery:
 
 
 class PairReports:
-    """Parsed reports, a few at a time: they never change."""
+    """Cache of a few parsed reports, which never change."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -84,7 +84,7 @@ _reports = PairReports()
 def page(
     backend: Backend, project_id: str, job_id: str, query: PairsQuery, *, limit: int, cursor: str | None
 ) -> Page[Pair]:
-    """Raises PairsNotFound, TooManyPairs."""
+    """Return a page of pairs. Raises PairsNotFound, TooManyPairs."""
     chosen = select(backend, project_id, job_id, query)
     start = _offset(cursor)
     shown = chosen[start : start + limit]
@@ -93,7 +93,7 @@ def page(
 
 
 def select(backend: Backend, project_id: str, job_id: str, query: PairsQuery) -> Sequence[Pair]:
-    """All that were asked for, in order. Raises PairsNotFound, TooManyPairs."""
+    """Return all selected pairs in order. Raises PairsNotFound, TooManyPairs."""
     pairs = _reports.find(backend, job_id, _find_file(backend, project_id, job_id))
     chosen = [
         pair
@@ -107,7 +107,7 @@ def select(backend: Backend, project_id: str, job_id: str, query: PairsQuery) ->
 
 
 def to_csv(pairs: Sequence[Pair]) -> Iterator[bytes]:
-    """RFC 4180, flags joined by spaces."""
+    """Write pairs as CSV (RFC 4180), flags joined by spaces."""
     yield _csv_rows([COLUMNS])
     for start in range(0, len(pairs), _ROWS_AT_ONCE):
         yield _csv_rows([_cells(pair) for pair in pairs[start : start + _ROWS_AT_ONCE]])

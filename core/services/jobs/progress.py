@@ -1,4 +1,4 @@
-"""How far a job is, and how long it may still take: an estimate from the work that each stage is known to hold."""
+"""Progress of a job and remaining time, estimated from the known work of each stage."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _FIXED_SHARE = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class StageState:
-    """`fraction` of the stage is done; `elapsed_seconds` since it started, or None before that."""
+    """State of a stage: `fraction` done; `elapsed_seconds` since it started, or None before that."""
 
     fraction: float
     elapsed_seconds: float | None
@@ -30,7 +30,7 @@ class Estimate:
 
 
 def stage_weights(spec: Mapping[str, Any]) -> dict[Stage, float]:
-    """Work of each stage in forward passes over one response of every pair."""
+    """Return the work of each stage in forward passes over one response of every pair."""
     sft = spec["sft"]
     dpo_epochs = float(spec["dpo"]["epochs"])
     work = {
@@ -44,7 +44,7 @@ def stage_weights(spec: Mapping[str, Any]) -> dict[Stage, float]:
 
 
 def estimate(spec: Mapping[str, Any], current: Stage | None, states: Mapping[Stage, StageState]) -> Estimate:
-    """Fraction of the whole job, and the time left at the pace of the current stage."""
+    """Return the done fraction of the whole job, and the time left at the pace of the current stage."""
     weights = {
         stage: 0.0 if stage in states and states[stage].is_left_out else weight
         for stage, weight in stage_weights(spec).items()

@@ -34,14 +34,14 @@ class JobNotRerunnable(Conflict):
 
 @dataclass(frozen=True, kw_only=True)
 class DataChange:
-    """Lines of the uploaded file."""
+    """Edits by line of the uploaded file."""
 
     exclude_lines: Collection[int]
     swap_lines: Collection[int]
 
 
 def retry(backend: Backend, project_id: str, job_id: str, *, new_job_id: str | None = None) -> JobView:
-    """A new job with the same settings that goes on from the newest intact checkpoint. Raises JobNotRetryable."""
+    """Create a job with the same settings, from the newest intact checkpoint. Raises JobNotRetryable."""
     chosen = new_job_id or new_id("job")
     requested = backend.database.read(lambda session: find(session, project_id, job_id).requested)
     draft = submission.prepare(backend, JobRequest.model_validate(requested))
@@ -69,7 +69,7 @@ def retry(backend: Backend, project_id: str, job_id: str, *, new_job_id: str | N
 def rerun(
     backend: Backend, project_id: str, job_id: str, change: DataChange, *, new_job_id: str | None = None
 ) -> JobView:
-    """The same request again, from the start, with lines left out or turned round besides those it names itself.
+    """Create a job of the same request, from the start, with more lines left out or swapped.
 
     A line that the job swaps and `change` swaps as well is as it was uploaded. Raises JobNotRerunnable.
     """
@@ -84,7 +84,7 @@ def rerun(
 
 
 def _inherit(session: Session, job: Job, checkpoints: list[Checkpoint]) -> None:
-    """Let the new job start at another's newest checkpoint, with the curve up to there.
+    """Start the new job at another's newest checkpoint, with the curve up to there.
 
     The older ones come along: should the newest turn out to be damaged, the attempt falls back to them.
     """

@@ -1,4 +1,4 @@
-"""How long finished jobs keep what they have in the store: as the operator sets it, for ever unless set.
+"""Retention of finished jobs' objects in the store: as the operator sets it, by default for ever.
 
 The record stays: the job, its curves and its events. Data sets are their owners' to delete.
 """
@@ -36,7 +36,7 @@ class _Rule:
 
 
 class Retention:
-    """A pass of it every so many sweeps."""
+    """Scheduler of retention passes, one every so many sweeps."""
 
     def __init__(self) -> None:
         self._num_paused = PAUSE_STEPS
@@ -49,12 +49,12 @@ class Retention:
 
 
 def apply(backend: Backend) -> int:
-    """Let go of what is older than the settings say; returns of how many jobs."""
+    """Delete what is older than the settings allow; return the number of jobs affected."""
     return sum(_apply(backend, rule) for rule in _rules(backend))
 
 
 def drop_checkpoints(session: Session, job: Job, reason: str) -> None:
-    """State to resume from and loadable policies alike."""
+    """Delete states to resume from and loadable policies."""
     for checkpoint in objects.list_checkpoints(session, job.id):
         checkpoint.status = CheckpointStatus.DELETED
         garbage.add_garbage(session, job.project_id, checkpoint.prefix, reason)
@@ -65,7 +65,7 @@ def drop_checkpoints(session: Session, job: Job, reason: str) -> None:
 
 
 def drop_outputs(session: Session, job: Job, reason: str) -> None:
-    """The artifact, its exports, and what its stages made for later jobs."""
+    """Delete the artifact, its exports, and its stage outputs."""
     artifact = objects.find_artifact(session, job.id)
     if artifact is not None:
         garbage.add_garbage(session, job.project_id, artifact.prefix, reason)

@@ -1,4 +1,4 @@
-"""Cancel, pause and resume: what a user wants of a job that exists."""
+"""Cancel, pause and resume: requests of users to existing jobs."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ class JobNotResumable(Conflict):
 
 
 def cancel(backend: Backend, project_id: str, job_id: str, *, save: bool = False) -> JobChange:
-    """End the job; with `save` the policy of a running job is published as it is. Raises JobNotCancellable."""
+    """End the job; with `save` the current policy of a running job is published. Raises JobNotCancellable."""
 
     def work(session: Session, job: Job) -> bool:
         if job.status is JobStatus.CANCELLED or (job.status is JobStatus.RUNNING and job.desired is Desired.CANCEL):
@@ -53,7 +53,7 @@ def cancel(backend: Backend, project_id: str, job_id: str, *, save: bool = False
 
 
 def pause(backend: Backend, project_id: str, job_id: str) -> JobChange:
-    """Stop behind a checkpoint and give the device back. Raises JobNotPausable."""
+    """Stop at a checkpoint and free the device. Raises JobNotPausable."""
 
     def work(session: Session, job: Job) -> bool:
         if job.desired is Desired.PAUSE and job.status not in FINAL_STATUSES:
@@ -71,7 +71,7 @@ def pause(backend: Backend, project_id: str, job_id: str) -> JobChange:
 
 
 def resume(backend: Backend, project_id: str, job_id: str) -> JobChange:
-    """Queue a paused job again, or take a wish to pause back. Raises JobNotResumable."""
+    """Queue a paused job again, or withdraw a pending pause. Raises JobNotResumable."""
 
     def work(session: Session, job: Job) -> bool:
         if job.status in FINAL_STATUSES or job.desired is Desired.CANCEL:

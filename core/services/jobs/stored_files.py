@@ -1,4 +1,4 @@
-"""Published files on their way to users: what is read whole is checked on the way, and damage is told of."""
+"""Published files for download: complete reads are verified, and damage is reported."""
 
 import hashlib
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ class ObjectMissing(Unavailable):
 
 
 def list_tree(backend: Backend, prefix: str, manifest_sha256: str) -> list[StoredFile]:
-    """The files of a folder that was stored whole. Raises ObjectDamaged, StoreUnavailable."""
+    """Return the files of a stored folder. Raises ObjectDamaged, StoreUnavailable."""
     try:
         files = read_manifest(backend.store, prefix, manifest_sha256)
     except TreeDamaged as damage:
@@ -43,7 +43,7 @@ def list_tree(backend: Backend, prefix: str, manifest_sha256: str) -> list[Store
 def read_file(
     backend: Backend, job_id: str, file: StoredFile, start: int = 0, end: int | None = None
 ) -> Iterator[bytes]:
-    """Chunks of the bytes [start, end). Raises ObjectMissing before the first; the job's events tell of it too.
+    """Yield chunks of the bytes [start, end). Raises ObjectMissing before the first, with an event for the job.
 
     Of a whole file the last chunk is held back until the digest is known to be right. Where it is not, the store is
     asked again: a file of one chunk, which is not given out yet, is taken from the read that is right. Raises
@@ -89,7 +89,7 @@ def _verified(backend: Backend, job_id: str, file: StoredFile, chunks: Iterator[
 
 
 def _read_again(backend: Backend, file: StoredFile, *, keeps: bool) -> bytes | None:
-    """The bytes of another read that are right, or none of them unless `keeps`; None if no read is right."""
+    """Return the file's verified bytes, empty unless `keeps`; None if no further read is right."""
     for _ in range(MAX_READS - 1):
         _log.warning("object_read_again", key=file.key)
         digest = hashlib.sha256()
@@ -104,7 +104,7 @@ def _read_again(backend: Backend, file: StoredFile, *, keeps: bool) -> bytes | N
 
 
 def _tell_of_damage(backend: Backend, job_id: str, file: StoredFile, what: str) -> None:
-    """Once for each file, among the job's events."""
+    """Add an event to the job, once for each file."""
     _log.error("object_damaged", key=file.key)
     message = f"{file.path} {what}"
     token = hashlib.sha256(file.key.encode()).hexdigest()[:26]

@@ -1,4 +1,4 @@
-"""From a request to a queued job: every fault of the request is named, with where it is."""
+"""Submission of a job: from a request to a queued job, with every fault of the request named by its place."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from core.tokenization.template_settings import check_template_kwargs
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A request whose variant, beta and options are settled."""
+    """A request with variant, beta and options settled."""
 
     request: JobRequest
     requested: dict[str, Any]
@@ -43,7 +43,7 @@ class Draft:
 
 
 def prepare(backend: Backend, request: JobRequest) -> Draft:
-    """What can be checked without the database."""
+    """Check what can be checked without the database."""
     errors: list[FieldError] = []
     values: dict[str, Any] = {}
     default_beta, dataset_kind = 0.1, DatasetKind.PREFERENCE
@@ -71,7 +71,7 @@ def prepare(backend: Backend, request: JobRequest) -> Draft:
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """A request that can be accepted: what it names is there, and its numbers are resolved."""
+    """A valid request: all that it names exists, and its numbers are resolved."""
 
     spec: JobSpec
     start: StartingPoint
@@ -80,7 +80,7 @@ class Settled:
 
 
 def settle(session: Session, project_id: str, draft: Draft) -> Settled:
-    """Check what the database knows. Raises InvalidRequest naming every fault."""
+    """Check against the database. Raises InvalidRequest naming every fault."""
     request = draft.request
     errors = list(draft.errors)
     start = draft.folder or _find_policy(session, project_id, request, errors)
@@ -138,7 +138,7 @@ def insert(session: Session, project_id: str, job_id: str, draft: Draft, source:
 
 
 def _submitted(dataset: Dataset, source: Job | None) -> EventDraft:
-    """A data set that is read otherwise today is trained on as it was read, and the job says so."""
+    """Return the job's first event, with a warning for a dataset that today's reader would read differently."""
     data = {"source_job_id": source.id} if source else {}
     if dataset.rereading is None:
         return EventDraft(kind="submitted", message="Queued.", data=data)
@@ -147,7 +147,7 @@ def _submitted(dataset: Dataset, source: Job | None) -> EventDraft:
 
 
 def check_length(request: JobRequest, start: StartingPoint, errors: list[FieldError]) -> None:
-    """Refuses a length that a learned table of positions has no room for."""
+    """Refuse a length beyond a learned table of positions."""
     limit = start.facts.get("context_length")
     if limit is None or not start.facts.get("has_position_table") or "max_length" not in request.model_fields_set:
         return
@@ -184,7 +184,7 @@ def _find_policy(
 
 
 def _template_faults(models_dir: Path, base_model: str, template_kwargs: dict[str, Any]) -> list[FieldError]:
-    """What the template of the base model at the root cannot be given; a worker says so where only it has the model."""
+    """Return faults of rows that the template cannot render; of models only a worker has, the worker tells."""
     try:
         check_template_kwargs(get_base_model(models_dir, base_model).directory, template_kwargs)
     except NotFound:

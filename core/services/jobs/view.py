@@ -1,4 +1,4 @@
-"""Jobs as users see them, from rows."""
+"""Job views, made from rows."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,7 +20,7 @@ _LEFT_OUT = ("reused", "skipped")
 
 
 def view_jobs(session: Session, jobs: Sequence[Job]) -> list[JobView]:
-    """The views of all, with a fixed number of queries."""
+    """Return the views of all jobs with a fixed number of queries."""
     job_ids = [job.id for job in jobs]
     if not job_ids:
         return []

@@ -1,4 +1,4 @@
-"""Everything in the store as a folder, and back: what a backup keeps beside the dump of the database.
+"""Backup of the object store as a folder, beside the dump of the database, and its restoration.
 
 <folder>/objects/<key>      as in a store that is a local directory
 <folder>/SHA256SUMS         written last; `sha256sum -c SHA256SUMS` checks the folder
@@ -17,11 +17,11 @@ OBJECTS = "objects"
 
 
 class CopyRefused(Exception):
-    """Nothing was written. The text is for the operator."""
+    """Raised before anything is written; the text is for the operator."""
 
 
 def save(store: ObjectStore, folder: Path) -> int:
-    """Copy every object; returns how many. Raises CopyRefused, Unavailable."""
+    """Copy every object; return how many. Raises CopyRefused, Unavailable."""
     if folder.exists() and any(folder.iterdir()):
         raise CopyRefused(f"{folder} is not empty")
     target = LocalObjectStore(folder / OBJECTS)
@@ -42,7 +42,7 @@ def save(store: ObjectStore, folder: Path) -> int:
 
 
 def load(store: ObjectStore, folder: Path) -> int:
-    """Put them into a store that holds none; all are checked before the first. Raises CopyRefused, Unavailable."""
+    """Restore objects into an empty store; all are checked before the first. Raises CopyRefused, Unavailable."""
     try:
         lines = (folder / SUMS_FILE).read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Does this deployment work, seen from this machine? For the operator: each finding says what to do."""
+"""Diagnosis of this deployment as seen from this machine; each finding says what to do."""
 
 import os
 import shutil
@@ -48,7 +48,7 @@ Answer = tuple[State, str]
 
 
 def diagnose(backend: Backend) -> Iterator[Finding]:
-    """One finding after the other, as they come. Raises nothing."""
+    """Yield one finding after the other. Raises nothing."""
     checks: tuple[tuple[str, Callable[[Backend], Answer]], ...] = (
         ("database", _database),
         ("clock", _clock),
@@ -73,7 +73,7 @@ def diagnose(backend: Backend) -> Iterator[Finding]:
 
 
 def _told(backend: Backend, error: DomainError) -> str:
-    """With the reason, which is for operators: what was said to us, without the secrets that we hold."""
+    """Return the error's detail with its cause, which is for operators, without the secrets that we hold."""
     if error.__cause__ is None:
         return error.detail
     event: dict[str, Any] = {"detail": f"{error.detail.removesuffix('.')}: {reason_of(error.__cause__)}"}
@@ -92,7 +92,7 @@ def _database(backend: Backend) -> Answer:
 
 
 def _lost_timeouts(backend: Backend) -> list[str]:
-    """The bounds that were asked for and are not in force. Some statements in a row, as a pooler may mix them up."""
+    """Return requested timeouts that are not in force, over several statements as a pooler may mix them up."""
     if not backend.database.is_postgresql:
         return []
 
@@ -107,7 +107,7 @@ def _lost_timeouts(backend: Backend) -> list[str]:
 
 
 def _clock(backend: Backend) -> Answer:
-    """Leases know the database's clock only, so a difference confuses people, not jobs."""
+    """Compare clocks; leases use only the database's, so a difference confuses people, not jobs."""
     before = utc_now()
     there = backend.database.read(lambda session: session.scalar(select(database_now())))
     assert there is not None
@@ -119,7 +119,7 @@ def _clock(backend: Backend) -> Answer:
 
 
 def _store(backend: Backend) -> Answer:
-    """Large, small and empty objects, ranges, a listing, deleting: all that jobs ask of it."""
+    """Test what jobs need of the store: large, small and empty objects, ranges, a listing, deleting."""
     backend.store.check()
     prefix = f"checks/{uuid.uuid4().hex}/"
     names = ("empty", "large", "small")
@@ -204,5 +204,5 @@ def _keys(backend: Backend) -> Answer:
 
 
 def _existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
+    """Return the path, or the nearest existing folder above it."""
     return next(folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists())

@@ -1,4 +1,4 @@
-"""Objects that no row names go: those a transaction has let go of at once, others after a day."""
+"""Garbage collection of objects that no row names: released ones at once, orphans after a day."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 
 def collect(backend: Backend) -> int:
-    """Delete what was let go of; returns how many prefixes."""
+    """Delete released objects; return how many prefixes."""
     prefixes = backend.database.read(lambda session: garbage.list_garbage(session, limit=MAX_PREFIXES))
     for prefix in prefixes:
         _collect_one(backend, prefix)
@@ -43,7 +43,7 @@ def _collect_one(backend: Backend, prefix: str) -> None:
 
 
 def _is_garbage(backend: Backend, prefix: str) -> bool:
-    """Whether nobody names it by now: a deleted data set may have been made again under its id."""
+    """Whether no row names the prefix now: a deleted dataset may have been created again under its id."""
 
     def work(session: Session) -> bool:
         owner = keys.owner_of(prefix) if keys.owning_prefix(prefix + "object") == prefix else keys.Owner()
@@ -57,7 +57,7 @@ def _is_garbage(backend: Backend, prefix: str) -> bool:
 
 
 class OrphanScan:
-    """Walks through the whole store in small steps: what uploads of replaced or dead workers left behind.
+    """Scan of the whole store in small steps for leftovers of uploads by replaced or dead workers.
 
     Objects younger than `min_age` are left alone.
     """
@@ -71,7 +71,7 @@ class OrphanScan:
         """By the database's clock: one machine's that is days ahead must not make fresh objects old."""
 
     def step(self, backend: Backend) -> int:
-        """Look at some objects, or pause between scans; returns how many were deleted."""
+        """Examine some objects, or pause between scans; return how many were deleted."""
         self._now = backend.database.read(attempt_rows.database_time)
         if self._listing is None:
             self._num_paused += 1
@@ -89,7 +89,7 @@ class OrphanScan:
         return num_deleted
 
     def _remove_leftovers(self, backend: Backend) -> None:
-        """A store that does not list unfinished uploads still has its orphans looked for."""
+        """Remove unfinished uploads; a store that cannot list them is still scanned for orphans."""
         try:
             backend.store.remove_leftovers(self._min_age.total_seconds())
         except StoreUnavailable as error:
@@ -108,7 +108,7 @@ class OrphanScan:
 
 
 def is_orphan(backend: Backend, prefix: str) -> bool:
-    """Does no row name it, nor may one that is still being written come to?"""
+    """Whether no row names the object, nor may one that is still being written."""
 
     def work(session: Session) -> bool:
         owner = keys.owner_of(prefix)

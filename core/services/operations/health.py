@@ -1,4 +1,4 @@
-"""Can this process do its work?"""
+"""Health of this process: whether it can do its work."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ State = Literal["ok", "down"]
 
 @dataclass(frozen=True, kw_only=True)
 class Readiness:
-    """`degraded`: jobs are accepted and run, only later than with a broker. `down`: neither."""
+    """State of the service. `degraded`: jobs run, only later than with a broker. `down`: no work possible."""
 
     status: Literal["ok", "degraded", "down"]
     database: State
@@ -25,7 +25,7 @@ class Readiness:
 
 
 def parts_of(backend: Backend) -> dict[str, Callable[[], State]]:
-    """What the service needs, each with a look at it that may take long."""
+    """Return the parts that the service needs, each with a check that may take long."""
     checks: dict[str, Callable[[], object]] = {
         "database": lambda: backend.database.read(lambda session: session.scalar(select(database_now()))),
         "store": lambda: backend.store.check(),
@@ -39,7 +39,7 @@ def check_readiness(backend: Backend) -> Readiness:
 
 
 def summarise(states: Mapping[str, State]) -> Readiness:
-    """`states` by the names of `parts_of`."""
+    """Combine `states`, keyed by the names of `parts_of`."""
     status: Literal["ok", "degraded", "down"] = "ok" if states["broker"] == "ok" else "degraded"
     if "down" in (states["database"], states["store"]):
         status = "down"

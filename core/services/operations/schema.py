@@ -1,4 +1,4 @@
-"""The database's schema, as an operator and a starting process see it."""
+"""Schema of the database, for operators and starting processes."""
 
 from core.database import migrate
 from core.services.backend import Backend

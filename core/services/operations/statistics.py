@@ -1,4 +1,4 @@
-"""How the whole service stands, for its operator's monitoring: counted from the database, from any process alike."""
+"""Statistics of the whole service for its operator's monitoring, counted from the database by any process."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ class Statistics:
 
 
 def read_statistics(backend: Backend) -> Statistics:
-    """Over all projects."""
+    """Count over all projects."""
 
     def work(session: Session) -> Statistics:
         return Statistics(

@@ -1,4 +1,4 @@
-"""What must happen although nobody asks: leases run out, wake-ups are sent again, old keys and objects go.
+"""Periodic upkeep: expired leases, lost wake-ups, old keys and objects.
 
 Every worker and API process runs a `Sweeper`; a row in the database lets one of them work at a time. All of it may be
 done twice without harm: so one that lost the row in the midst of its work goes on to the end of that pass.
@@ -38,7 +38,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """One running attempt, as seen."""
+    """A running attempt as observed."""
 
     job_id: str
     attempt: int
@@ -47,7 +47,7 @@ class Lease:
 
 @dataclass
 class LeaseWatch:
-    """The rule of two observations: a lease is dead only if one process watched it unchanged for its whole length.
+    """Rule of two observations: a lease is dead only if one process saw it unchanged for its whole length.
 
     What counts is time with looks in it: between two of them at most a quarter of a lease. So neither a jump of the
     database's clock nor an outage, after which every lease looks old, kills a live attempt: its worker gets most of a
@@ -59,7 +59,7 @@ class LeaseWatch:
     _last_look: float | None = None
 
     def observe(self, leases: dict[Lease, bool], now: float) -> list[Lease]:
-        """`leases` are all that run, with whether the database says they have expired; `now` is monotonic.
+        """Add an observation of all running leases and whether the database has them expired; `now` is monotonic.
 
         Returns those that are dead.
         """
@@ -77,7 +77,7 @@ class LeaseWatch:
 
 
 class Sweeper:
-    """Sweeps in the background until stopped.
+    """Background thread that sweeps until stopped.
 
     Two threads: the one that watches over leases speaks to the database only, so that a store which says nothing, and
     holds the one that tidies up for minutes, holds up no job.
@@ -107,12 +107,12 @@ class Sweeper:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def sweep(self) -> None:
-        """One pass. Raises Unavailable."""
+        """Run one pass. Raises Unavailable."""
         self.look_after_jobs()
         self._tidy_up_if_chosen()
 
     def look_after_jobs(self) -> None:
-        """Dead leases and lost wake-ups. Raises Unavailable."""
+        """Expire dead leases and repeat lost wake-ups. Raises Unavailable."""
         self._observe()
         self._is_chosen = self._take_lock()
         if self._is_chosen:
@@ -166,7 +166,7 @@ def list_leases(backend: Backend, *, owner: str | None = None) -> dict[Lease, bo
 
 
 def expire(backend: Backend, lease: Lease, *, actor: str = SWEEPER, skip_locked: bool = False) -> bool:
-    """Take the job away from the attempt, if it has not moved since it was seen; returns whether it was.
+    """Take the job from the attempt if it has not changed since observed; return whether it was taken.
 
     A worker that was frozen inside a transaction keeps its row locked, on PostgreSQL for up to half a minute. The
     sweeper skips it and comes again, so that no other lease waits for it.
@@ -190,6 +190,6 @@ def expire(backend: Backend, lease: Lease, *, actor: str = SWEEPER, skip_locked:
 
 
 def release_leases_of(backend: Backend, worker: str) -> int:
-    """The worker process of that name is known to be dead: give its jobs back at once; returns how many."""
+    """Release at once the jobs of a worker process known to be dead; return how many."""
     leases = list_leases(backend, owner=worker)
     return sum(expire(backend, lease, actor="supervisor of local processes") for lease in leases)

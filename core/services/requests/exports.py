@@ -1,4 +1,4 @@
-"""The published policy in another format, made on request by the light lane of a worker.
+"""Exports of a published policy in another format, made on request by the light lane of a worker.
 
 What is made becomes one more file of the artifact; the folder that was published stays as it is.
 """
@@ -67,7 +67,7 @@ class ExportView:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportClaim:
-    """One request, where the policy is, and where the file goes."""
+    """A claimed export: the policy's files and the destination."""
 
     lease: RequestLease
     project_id: str
@@ -80,7 +80,7 @@ class ExportClaim:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedFile:
-    """Stored under the claim's prefix, and read back."""
+    """A file stored under the claim's prefix, and read back."""
 
     key: str
     num_bytes: int
@@ -91,7 +91,7 @@ class ExportedFile:
 def create(
     backend: Backend, project_id: str, job_id: str, export_format: ExportFormat, *, export_id: str | None = None
 ) -> ExportView:
-    """One that is there already, or on its way, is not made again.
+    """Request an export, unless it exists or is pending.
 
     Raises JobNotFound, NothingToExport, ExportNotSupported, TooManyExports.
     """
@@ -113,7 +113,7 @@ def create(
 
 
 def list_exports(backend: Backend, project_id: str, job_id: str) -> list[ExportView]:
-    """Newest first."""
+    """Return the job's exports, newest first."""
 
     def work(session: Session) -> list[ExportView]:
         jobs.find(session, project_id, job_id)
@@ -123,7 +123,7 @@ def list_exports(backend: Backend, project_id: str, job_id: str) -> list[ExportV
 
 
 def get(backend: Backend, project_id: str, job_id: str, export_id: str) -> ExportView:
-    """Holds the answer until the export has ended, but not longer than `wait_seconds`. Raises ExportNotFound."""
+    """Return an export, waiting up to `wait_seconds` for its end. Raises ExportNotFound."""
 
     def work(session: Session) -> ExportView:
         jobs.find(session, project_id, job_id)
@@ -136,12 +136,12 @@ def get(backend: Backend, project_id: str, job_id: str, export_id: str) -> Expor
 
 
 def claim(backend: Backend, lease_seconds: float) -> ExportClaim | None:
-    """The next request."""
+    """Claim the next request; None without one."""
     return light_requests.claim_next(backend, ExportRequest, lease_seconds, partial(_find_inputs, backend))
 
 
 def finish(backend: Backend, claim: ExportClaim, file: ExportedFile) -> None:
-    """The file is one of the artifact from now on."""
+    """Add the file to the artifact."""
 
     def change(session: Session, row: LeasedRequest) -> None:
         assert isinstance(row, ExportRequest)
@@ -175,7 +175,7 @@ def _require_supported(architecture: str) -> None:
 
 
 def _find_inputs(backend: Backend, row: ExportRequest, lease: RequestLease) -> ExportClaim:
-    """Raises NotFound and Conflict with a sentence for the user."""
+    """Return the export's inputs. Raises NotFound and Conflict with a sentence for the user."""
 
     def read(session: Session) -> ExportClaim:
         jobs.find(session, row.project_id, row.job_id)

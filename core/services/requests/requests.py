@@ -1,5 +1,6 @@
-"""Requests that the light lane of a worker does: submitted and waited for; leased, kept, given back and ended, the
-latter by the holder of the lease alone.
+"""Requests done by the light lane of a worker: submitted and waited for; leased, renewed, released and ended.
+
+Only the holder of the lease renews, releases or ends a request.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,7 @@ View = TypeVar("View", bound=RequestView)
 
 @dataclass(frozen=True, kw_only=True)
 class RequestLease:
-    """One request, held by one lane."""
+    """Lease of one request, held by one lane."""
 
     table: Table
     id: str
@@ -42,7 +43,7 @@ class RequestLease:
 
 
 def submit(session: Session, row: LeasedRequest, *, max_waiting: int, what: str, too_many: type[Conflict]) -> None:
-    """Queue a new row, whose own columns are filled in. `what` it is, in the plural. Raises `too_many`."""
+    """Queue a row with its own columns filled in; `what` is its plural name. Raises `too_many`."""
     if requests.count_waiting(session, type(row), row.project_id) >= max_waiting:
         raise too_many(f"{max_waiting} {what} are waiting; try again when some are done.")
     row.status = RequestStatus.QUEUED
@@ -62,7 +63,7 @@ def claim_next(
     lease_seconds: float,
     find_inputs: Callable[[Request, RequestLease], Claimed],
 ) -> Claimed | None:
-    """The next request with its inputs. One that cannot be done at all is ended as failed, and the next looked for."""
+    """Claim the next request with its inputs; one without inputs is failed, and the next looked for."""
     while True:
         token = new_suffix()
         row = backend.database.write(
@@ -81,7 +82,7 @@ def claim_next(
 
 
 def renew(backend: Backend, lease: RequestLease, lease_seconds: float) -> bool:
-    """False: another lane has the request, or its job is gone."""
+    """Renew the lease; False when another lane has the request, or its job is gone."""
 
     def work(session: Session) -> bool:
         row = requests.find_held(session, lease.table, lease.id, lease.token)
@@ -93,7 +94,7 @@ def renew(backend: Backend, lease: RequestLease, lease_seconds: float) -> bool:
 
 
 def fail(backend: Backend, lease: RequestLease, detail: str) -> None:
-    """`detail` is for the user."""
+    """End the request as failed; `detail` is for the user."""
 
     def change(_session: Session, row: LeasedRequest) -> None:
         row.error_detail = detail
@@ -107,7 +108,7 @@ def end(
     status: RequestStatus,
     change: Callable[[Session, LeasedRequest], None],
 ) -> None:
-    """`change` in the same transaction; nothing happens when the lease is lost."""
+    """End the request and make `change` in the same transaction; does nothing when the lease is lost."""
 
     def work(session: Session) -> None:
         row = requests.find_held(session, lease.table, lease.id, lease.token)
@@ -120,7 +121,7 @@ def end(
 
 
 def give_back(backend: Backend, lease: RequestLease) -> None:
-    """This lane ends; another one may begin anew."""
+    """Return the request to the queue because this lane ends."""
 
     def work(session: Session) -> None:
         row = requests.find_held(session, lease.table, lease.id, lease.token)

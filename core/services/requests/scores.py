@@ -1,4 +1,4 @@
-"""Implicit rewards on request: `beta * log(policy / reference)` of what a job trained, by the job's own variant.
+"""Implicit rewards on request: `beta * log(policy / reference)` of a job's policy, by the job's own variant.
 
 A request is a row. A lane of a worker that does nothing else claims it, so that it never waits behind training.
 """
@@ -59,7 +59,7 @@ class ScoreView:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreClaim:
-    """One request and where its models are."""
+    """A claimed request and where its models are."""
 
     lease: RequestLease
     spec: dict[str, Any]
@@ -75,7 +75,7 @@ class ScoreClaim:
 def create(
     backend: Backend, project_id: str, job_id: str, request: dict[str, Any], *, score_id: str | None = None
 ) -> ScoreView:
-    """`request` holds `items` or `pairs`. Raises JobNotFound, NothingToScoreWith, TooManyScoreRequests."""
+    """Request scores of `items` or `pairs`. Raises JobNotFound, NothingToScoreWith, TooManyScoreRequests."""
     chosen = score_id or new_id("score")
 
     def work(session: Session) -> ScoreView:
@@ -95,7 +95,7 @@ def create(
 
 
 def get(backend: Backend, project_id: str, job_id: str, score_id: str) -> ScoreView:
-    """Raises ScoresNotFound."""
+    """Return a request's scores; raises ScoresNotFound."""
 
     def work(session: Session) -> ScoreView:
         jobs.find(session, project_id, job_id)
@@ -108,7 +108,7 @@ def get(backend: Backend, project_id: str, job_id: str, score_id: str) -> ScoreV
 
 
 def claim(backend: Backend, lease_seconds: float) -> ScoreClaim | None:
-    """The next request."""
+    """Claim the next request; None without one."""
     return light_requests.claim_next(backend, ScoreRequest, lease_seconds, partial(_find_inputs, backend))
 
 
@@ -121,7 +121,7 @@ def finish(backend: Backend, claim: ScoreClaim, results: list[dict[str, Any]]) -
 
 
 def _find_inputs(backend: Backend, row: ScoreRequest, lease: RequestLease) -> ScoreClaim:
-    """Raises NotFound, InvalidRequest and Conflict with a sentence for the user."""
+    """Return the models to score with. Raises NotFound, InvalidRequest and Conflict with a sentence for users."""
 
     def read(session: Session) -> tuple[Job, StoredTree]:
         job = jobs.find(session, row.project_id, row.job_id)
@@ -151,7 +151,7 @@ def _find_inputs(backend: Backend, row: ScoreRequest, lease: RequestLease) -> Sc
 
 
 def _find_sft(backend: Backend, job: Job, policy: StoredTree) -> StoredTree | None:
-    """The policy before DPO, where SFT made it and rewards need it."""
+    """Return the policy before DPO, where SFT made it and rewards need it."""
     if job.spec["sft"] == "skip" or not get_variant(job.spec["variant"]).needs_reference:
         return None
     try:
