@@ -1,6 +1,7 @@
 """Who may ask: the holder of a key, a browser signed in with it, or, while there never was a key, its own user."""
 
 import ipaddress
+import re
 import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -37,6 +38,8 @@ PUBLIC_PREFIXES = ("/ui/",)
 """The dashboard's own files, and signing in."""
 ADMIN_PATHS = frozenset({"/metrics"})
 """They tell of all projects together."""
+WRITERS_PATHS = re.compile(r".*/jobs/[^/]+/log/?")
+"""Read by those who may write: what trainings print may quote the data."""
 FORWARDING_HEADERS = ("forwarded", "via", "x-real-ip", "true-client-ip", "cf-connecting-ip")
 """What proxies add, besides all that begins with `x-forwarded-`."""
 CONNECTION = "connection"
@@ -90,7 +93,7 @@ NOBODY = Caller(DEFAULT_PROJECT_ID, scope=Scope.READ)
 def needed_scope(method: str, path: str) -> Scope:
     if path in ADMIN_PATHS:
         return Scope.ADMIN
-    return Scope.READ if method in _READING else Scope.WRITE
+    return Scope.READ if method in _READING and not WRITERS_PATHS.fullmatch(path) else Scope.WRITE
 
 
 class Access:

@@ -1,4 +1,4 @@
-"""What a job writes down: live curves, events, samples."""
+"""What a job writes down: live curves, events, samples, log."""
 
 from typing import Annotated, Literal
 
@@ -6,7 +6,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
 
-from api.deps import NEEDS_KEY, After, BackendDep, CallerDep, FeedsDep, PollsDep
+from api.deps import MAX_SEQ, NEEDS_KEY, After, BackendDep, CallerDep, FeedsDep, PollsDep
 from api.docs.openapi import Responses, problems
 from api.http.downloads import attachment
 from api.http.strict_route import StrictRoute
@@ -17,7 +17,7 @@ from api.schemas.job_records import Events, MetricsPage, Samples
 from core.domain.job_state import Stage
 from core.services.curves import pages
 from core.services.curves.pages import MAX_PAGE_POINTS, MetricsQuery
-from core.services.jobs import events, jobs
+from core.services.jobs import events, jobs, logs
 
 MAX_NAMES_CHARS = 2048
 MAX_EVENTS = 500
@@ -48,6 +48,23 @@ LastEventId = Annotated[
     str | None,
     Header(alias="Last-Event-ID", pattern=ID_PATTERN, description="`id` of the last event read: replay from there."),
 ]
+LOG_END = "Preftune-Log-End"
+"""Header: `after` of the next look."""
+LOG: Responses = {
+    200: {
+        "description": "UTF-8, at most 1 MiB: the tail, with a first line that says what is cut. Each training begins "
+        "with a line of its own.",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+        "headers": {
+            LOG_END: {
+                "description": "Bytes printed so far: `after` of the next look.",
+                "required": True,
+                "schema": {"type": "integer"},
+            }
+        },
+    }
+}
+LogAfter = Annotated[int, Query(ge=0, le=MAX_SEQ, description=f"`{LOG_END}` of the answer before: only what is newer.")]
 STREAM: Responses = {
     200: {"description": "Until the job ends.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
@@ -115,3 +132,14 @@ def list_events(
 def list_samples(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Samples:
     """The sample prompts, answered by the reference and by the policy."""
     return Samples.model_validate({"data": events.list_samples(backend, caller.project_id, job_id)})
+
+
+@router.get("/jobs/{job_id}/log", response_class=Response, responses=LOG)
+def get_log(job_id: JobId, backend: BackendDep, caller: CallerDep, after: LogAfter = 0) -> Response:
+    """What the job's trainings have printed, tracebacks included, without secrets and paths of the machine.
+
+    A line is there seconds after it was printed. It needs the scope `write`.
+    """
+    found = logs.read_log(backend, caller.project_id, job_id, after=after)
+    headers = {LOG_END: str(found.end_bytes), "Cache-Control": "no-store"}
+    return Response(found.text, 200, headers, "text/plain; charset=utf-8")

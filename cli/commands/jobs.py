@@ -19,7 +19,7 @@ jobs_app = typer.Typer(help="Look at jobs and steer them.", no_args_is_help=True
 
 
 def register(app: typer.Typer) -> None:
-    for command in (submit, watch, download, export):
+    for command in (submit, watch, log, download, export):
         app.command()(command)
     app.add_typer(jobs_app, name="jobs")
 
@@ -50,6 +50,17 @@ def watch(job: JobId, url: Url = None) -> None:
     """Show a job live until it ends. Exit code: 0 succeeded, 1 failed, 3 cancelled."""
     with connected(url) as client:
         _follow(client, job)
+
+
+def log(
+    job: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    url: Url = None,
+) -> None:
+    """Print what the job's trainings have printed, tracebacks included: at most the last MiB."""
+    with connected(url) as client:
+        for text in client.jobs.follow_log(job) if follow else (client.jobs.log(job),):
+            out.out(text, end="", highlight=False)
 
 
 def download(

@@ -66,6 +66,23 @@ class Jobs:
         events: Objects = self._transport.get(f"/jobs/{job_id}/events", after=after)["data"]
         return events
 
+    def log(self, job_id: str) -> str:
+        """What the job's trainings have printed: at most the last MiB. Needs a key that may write."""
+        return self._transport.get_text(f"/jobs/{job_id}/log").text
+
+    def follow_log(self, job_id: str, *, poll_seconds: float = 2.0) -> Iterator[str]:
+        """The log in pieces, as it is printed, until the job has ended."""
+        after = 0
+        while True:
+            is_final = self.get(job_id)["status"] in FINAL_STATUSES
+            answer = self._transport.get_text(f"/jobs/{job_id}/log", after=after)
+            if answer.text:
+                yield answer.text
+            after = int(answer.headers["Preftune-Log-End"])
+            if is_final:
+                return
+            time.sleep(poll_seconds)
+
     def samples(self, job_id: str) -> Objects:
         """The sample prompts answered by reference and policy."""
         samples: Objects = self._transport.get(f"/jobs/{job_id}/samples")["data"]

@@ -32,6 +32,11 @@ class Transport:
     def get(self, path: str, **params: Any) -> Any:
         return self._json(self._retrying(lambda: self.http.get(path, params=_given(params))))
 
+    def get_text(self, path: str, **params: Any) -> httpx.Response:
+        """The response, for its text and headers."""
+        headers = {"Accept": "text/plain"}
+        return self._retrying(lambda: self.http.get(path, params=_given(params), headers=headers))
+
     def post(self, path: str, body: dict[str, Any] | None = None, **params: Any) -> Any:
         headers = {"Idempotency-Key": uuid.uuid4().hex}
 

@@ -10,7 +10,7 @@ from core.database.tables.exports import ExportRequest
 from core.database.tables.jobs import Attempt, Job, JobStage
 from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, Garbage, StageBuild, StageOutput
 from core.database.tables.projects import Project
-from core.database.tables.records import JobEvent, JobSample, MetricBlock, MetricPoint, RewoundPoint
+from core.database.tables.records import JobEvent, JobLogPart, JobSample, MetricBlock, MetricPoint, RewoundPoint
 from core.database.tables.scores import ScoreRequest
 from core.database.tables.uploads import Upload, UploadPart
 
@@ -24,6 +24,7 @@ JOB_TABLES: tuple[Any, ...] = (
     MetricPoint,
     JobEvent,
     JobSample,
+    JobLogPart,
     JobStage,
     ArtifactFile,
     Artifact,

@@ -23,7 +23,7 @@ _SECRET_TEXTS: Texts = (
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 """What a terminal obeys or hides, line feeds and tabs of tracebacks apart."""
 _MAX_DEPTH = 4
-_MIN_SECRET_CHARS = 8
+MIN_SECRET_CHARS = 8
 """What is shorter is part of ordinary words too."""
 
 
@@ -80,7 +80,7 @@ def redactor_of(settings: Settings) -> Processor:
     """As `redact`, and what this process itself holds, whatever it looks like and wherever it stands."""
     values = [getattr(settings, name) for name in Settings.model_fields]
     held = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
-    known = "|".join(re.escape(text) for text in held if len(text) >= _MIN_SECRET_CHARS)
+    known = "|".join(re.escape(text) for text in held if len(text) >= MIN_SECRET_CHARS)
     texts = (*_SECRET_TEXTS, (re.compile(known), "***")) if known else _SECRET_TEXTS
 
     def process(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -46,7 +46,8 @@ def submit_toy(backend: Backend, script: Script | None = None, dataset_id: str =
     if not any(backend.store.list(keys.dataset_prefix(PROJECT, dataset_id))):
         add_dataset(backend, dataset_id, num_rows=len(ROWS.splitlines()))
         backend.store.put_bytes(key, ROWS)
-    metadata = {"toy": json.dumps(asdict(script or Script()))}
+    values = asdict(script or Script())
+    metadata = {"toy": json.dumps({name: value for name, value in values.items() if value != asdict(Script())[name]})}
     return submit(backend, dataset_id=dataset_id, metadata=metadata, **fields).id
 
 

@@ -59,6 +59,8 @@ class Script:
     refuse_at: dict[str, int] = field(default_factory=dict)
     """Attempt -> how many of the checkpoints that it is given it cannot use."""
     hangs_at_end: bool = False
+    raises: str = ""
+    """The text of an error that nothing catches, at the start of each attempt."""
     prints: bool = True
     """Something on standard output, as libraries do."""
 
@@ -84,6 +86,8 @@ class ToyTrainer:
         self.link.send(Hello(pid=os.getpid(), versions={"toy": "1"}, device=self.assignment.device))
         if script.prints:
             print("a library's chatter")  # noqa: T201
+        if script.raises:
+            raise RuntimeError(script.raises)
         if script.says_nonsense:
             os.write(1, b"")
             self.link._output.write(b"this is no message\n")

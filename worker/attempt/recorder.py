@@ -30,6 +30,7 @@ from core.services.attempts import recording
 from core.services.attempts.lifecycle import Claim, record_resolved_spec
 from core.services.backend import Backend
 from worker.attempt.fetcher import Fetcher
+from worker.attempt.job_log import JobLog
 from worker.attempt.stage_waiting import StageWait
 from worker.attempt.tracking import LiveExport
 from worker.attempt.uploader import Uploader
@@ -48,6 +49,7 @@ class Recorder:
         self,
         fetcher: Fetcher,
         uploader: Uploader,
+        log: JobLog,
         export: LiveExport,
         *,
         answer: Callable[[StageOutputAnswer], None],
@@ -56,6 +58,7 @@ class Recorder:
         self._claim: Claim = fetcher.claim
         self._fetcher = fetcher
         self._uploader = uploader
+        self._log = log
         self._export = export
         self._answer = answer
         self._waiting: deque[TrainerMessage] = deque()
@@ -76,7 +79,7 @@ class Recorder:
 
     @property
     def is_empty(self) -> bool:
-        return not self._waiting
+        return not self._waiting and self._log.is_empty
 
     def add(self, message: TrainerMessage) -> None:
         if not self._waiting:
@@ -85,15 +88,20 @@ class Recorder:
 
     def write_if_due(self) -> None:
         """Batches for a quarter of a second; what the trainer waits for is written at once."""
+        self._log.write_if_due()
         now = time.monotonic()
         if not self._waiting or now < self._next_try_at:
             return
         is_due = now - self._oldest_at >= BATCH_SECONDS or len(self._waiting) >= MAX_BATCH
         if is_due or isinstance(self._waiting[-1], StageOutputQuery | StageChanged | Resolved):
-            self.write()
+            self._write_messages()
 
     def write(self) -> None:
         """Everything, or as far as the database answers."""
+        self._write_messages()
+        self._log.write()
+
+    def _write_messages(self) -> None:
         try:
             while self._waiting:
                 if not self._write_next():

@@ -31,12 +31,14 @@ from core.services.attempts.lifecycle import Claim, ResumeFrom
 from core.services.backend import Backend
 from core.services.jobs import jobs
 from core.telemetry import tracing
+from core.telemetry.scrubbing import scrubber_for
 from worker.artifact.publishing import Product, publish
 from worker.attempt.cgroup_memory import count_out_of_memory_kills, memory_limit_bytes
 from worker.attempt.conversation import Conversation, require_inside
 from worker.attempt.failures import StagingFailed
 from worker.attempt.fetcher import Fetcher, outage_seconds
 from worker.attempt.heartbeat import Heartbeat
+from worker.attempt.job_log import JobLog
 from worker.attempt.outcomes import RUNTIME_DETAIL, Fail, GiveBack, Publish, StopHere, TrainerEnd, Verdict, judge
 from worker.attempt.recorder import Recorder
 from worker.attempt.staging import Inputs, NotOnThisWorker, stage_inputs
@@ -106,10 +108,12 @@ class _Attempt:
         self._wishes = wishes
         self._fetcher = Fetcher(backend=place.backend, claim=claim, work_dir=work_dir, check=wishes.check)
         self._uploader = Uploader(place.backend, claim)
+        self._log = JobLog(place.backend, claim, scrubber_for(place.backend.settings, work_dir))
         self._export = LiveExport(place.targets, claim.job_id)
         self._spec: dict[str, Any] = claim.spec
         self._hello: Hello | None = None
         self._unusable: str | None = None
+        self._num_starts = 0
 
     def close(self) -> None:
         self._uploader.close()
@@ -139,11 +143,13 @@ class _Attempt:
         except Unavailable as error:
             verdict = GiveBack(outcome=AttemptOutcome.OUTAGE, detail=error.detail)
         except OSError as error:
+            self._log_own_error()
             verdict = _judge_os_error(error)
         except Fenced:
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the job is handed back
             _log.exception("attempt %d of %s: unexpected error", self._claim.attempt, self._claim.job_id)
+            self._log_own_error()
             verdict = GiveBack(outcome=AttemptOutcome.CRASHED, detail="The worker met an unexpected error.")
         self._end(verdict)
 
@@ -181,12 +187,14 @@ class _Attempt:
 
     def _run_trainer(self) -> TrainerEnd:
         num_kills = count_out_of_memory_kills()
-        process = TrainerProcess(self._place.launch, self._work_dir)
+        self._log.begin(f"trainer {self._num_starts + 1}" if self._num_starts else "trainer")
+        self._num_starts += 1
+        process = TrainerProcess(self._place.launch, self._work_dir, self._log.add)
         reach("trainer.started")
         grace_seconds = self._backend.settings.stop_grace_seconds
         talk = Conversation(
             process=process,
-            recorder=Recorder(self._fetcher, self._uploader, self._export, answer=process.send),
+            recorder=Recorder(self._fetcher, self._uploader, self._log, self._export, answer=process.send),
             stopper=Stopper(process, grace_seconds),
             wishes=self._wishes,
             work_dir=self._work_dir,
@@ -255,6 +263,12 @@ class _Attempt:
                 self._finally(lambda: lifecycle.finish_failed(backend, claim, failure.code, failure.detail))
             case GiveBack() as back:
                 self._finally(lambda: lifecycle.release(backend, claim, back.outcome, back.detail, back.code))
+
+    def _log_own_error(self) -> None:
+        """The job's log has what the worker itself met, unless the database is away."""
+        self._log.begin("worker")
+        self._log.add_error()
+        self._log.write()
 
     def _is_overdue(self) -> bool:
         self._wishes.current()

@@ -51,10 +51,12 @@ class LaunchPlan:
 
 
 class TrainerProcess:
-    def __init__(self, plan: LaunchPlan, work_dir: Path) -> None:
+    def __init__(self, plan: LaunchPlan, work_dir: Path, on_line: Callable[[str], None] = lambda line: None) -> None:
+        """`on_line` is given every line of its standard error, by a thread of this class."""
         self.inbox: queue.Queue[TrainerMessage | Ended] = queue.Queue(_MAX_WAITING_MESSAGES)
         self._is_closed = threading.Event()
         self._has_spoken_nonsense = False
+        self._on_line = on_line
         self._log_lines: collections.deque[str] = collections.deque(maxlen=_MAX_LOG_LINES)
         (work_dir / "tmp").mkdir(exist_ok=True)
         self._process = subprocess.Popen(
@@ -161,6 +163,7 @@ class TrainerProcess:
                 text = line.decode(errors="replace").rstrip()
                 self._log_lines.append(text)
                 _log.info("trainer %d: %s", self.pid, text)
+                self._on_line(text)
 
     def _put(self, item: TrainerMessage | Ended) -> None:
         while not self._is_closed.is_set():

@@ -1,4 +1,4 @@
-"""Tables of what running jobs record: metric points, events, samples."""
+"""Tables of what running jobs record: metric points, events, samples, logs."""
 
 from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
@@ -104,3 +104,20 @@ class JobSample(Base):
     prompt: Mapped[LongText]
     reference: Mapped[LongText]
     policy: Mapped[LongText]
+
+
+class JobLogPart(Base):
+    """A piece of what the trainings of a job have printed; the oldest go once the newer ones fill the limit."""
+
+    __tablename__ = "job_log_parts"
+
+    job_id: Mapped[Id] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    start_bytes: Mapped[BigInt] = mapped_column(primary_key=True, autoincrement=False)
+    """What the job had printed before, parts that are gone included."""
+    project_id: Mapped[Id]
+    attempt: Mapped[int]
+    last_write: Mapped[int]
+    """Number, in the attempt, of the last write that is in it: a repeated one finds itself."""
+    num_bytes: Mapped[int]
+    """In UTF-8."""
+    text: Mapped[LongText]

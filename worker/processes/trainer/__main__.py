@@ -205,7 +205,7 @@ def explain(error: Exception) -> Failed:
         return Failed(code=FailureCode.HOST_OOM, detail="The machine has too little memory.")
     if isinstance(error, OSError) and error.errno in _OUT_OF_SPACE:
         return Failed(code=FailureCode.DISK_FULL, detail="The worker's disk is full.")
-    detail = f"An unexpected {type(error).__name__} in the trainer; the worker's log says more."
+    detail = f"An unexpected {type(error).__name__} in the trainer; the job's log (GET /jobs/<id>/log) says more."
     return Failed(code=FailureCode.INTERNAL, detail=detail, recurs=isinstance(error, _RECURRING))
 
 

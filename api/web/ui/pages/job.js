@@ -240,6 +240,7 @@ function linksCard(job) {
       null,
       h("a.button", { href: `${metrics}?format=csv`, download: true }, "Curves as CSV"),
       h("a.button", { href: `#/compare?jobs=${job.id}` }, "Compare …"),
+      h("a.button", { href: path("jobs", job.id, "log"), target: "_blank" }, "Log"),
     ),
     h("code.text", null, `preftune watch ${job.id}`),
   );
