@@ -3,7 +3,7 @@
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from core.training.model.capabilities import capabilities_of
 from core.training.model.generation import generate
 from core.training.model.loading import UnsupportedModel, load_causal_lm, save_policy
 from core.training.model.logps import token_logps
-from core.training.model.targets import UnsupportedAdapter, coverage
+from core.training.model.targets import ALL_EXPERTS, UnsupportedAdapter, coverage, has_expert_targets
 from core.training.stages.model_checks import keep_cache_where_it_holds, keep_packing_where_it_holds
 
 MOST_PARAMETERS = 30_000_000
@@ -186,7 +186,8 @@ def _compare_adapter(outcome: Outcome, base: Path, data: EncodedData, directory:
     model = load_causal_lm(base, dtype=torch.float32)
     keep_packing_where_it_holds(model, data)
     try:
-        parameters = adapters.inject(model, adapters.LoraConfig(rank=2, alpha=4), seed=0)
+        experts: Literal["all-experts"] | tuple[str, ...] = ALL_EXPERTS if has_expert_targets(model) else ()
+        parameters = adapters.inject(model, adapters.LoraConfig(rank=2, alpha=4, target_parameters=experts), seed=0)
     except UnsupportedAdapter as error:
         outcome.reason = error.detail
         return

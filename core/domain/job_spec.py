@@ -103,8 +103,21 @@ class LoraSettings(Payload):
     alpha: Annotated[float, Field(gt=0, le=4096), REAL] = Field(32, description="The update is scaled by alpha / rank.")
     dropout: Annotated[float, Field(ge=0, lt=1), REAL] = Field(0.0, description="Dropout on the adapter's input.")
     target_modules: Literal["all-linear"] | list[Name] = Field(
-        "all-linear", description="Which linear layers; all-linear leaves out the LM head."
+        "all-linear",
+        description="Which linear layers; all-linear leaves out the LM head and, in a mixture of experts, the router "
+        "and experts that are parameters of three dimensions.",
     )
+    target_parameters: Literal["all-experts"] | list[Name] = Field(
+        default_factory=list,
+        description='Which of those experts, as peft names them: "all-experts", or names such as "gate_up_proj" and '
+        '"mlp.experts.down_proj". They take no dropout.',
+    )
+
+    @model_validator(mode="after")
+    def _no_dropout_in_experts(self) -> "LoraSettings":
+        if self.target_parameters and self.dropout:
+            raise ValueError("adapters on experts take no dropout: leave out lora.dropout or lora.target_parameters")
+        return self
 
 
 class EarlyStopping(Payload):

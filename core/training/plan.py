@@ -73,6 +73,8 @@ class LoraPlan:
     dropout: float = 0.0
     """In SFT only: DPO compares policy and reference without noise, as TRL and the DPO authors do."""
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    target_parameters: tuple[str, ...] | Literal["all-experts"] = ()
+    """Of experts that are parameters of three dimensions, as peft names them; they take no dropout."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +164,8 @@ def _checks(plan: TrainingPlan) -> list[tuple[str, bool, str]]:
     if plan.lora is not None:
         checks.append(("lora.rank", plan.lora.rank >= 1, "at least 1"))
         checks.append(("lora.dropout", 0 <= plan.lora.dropout < 1, "in [0, 1)"))
+        both = bool(plan.lora.dropout and plan.lora.target_parameters)
+        checks.append(("lora.dropout", not both, "0 with adapters on experts"))
     return checks
 
 

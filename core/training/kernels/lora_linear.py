@@ -8,7 +8,7 @@ does not need.
 Legend: r rank, I input features, O output features, T tokens, n layers of a group.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -59,6 +59,11 @@ class LoraLinear(nn.Module):
     @property
     def out_features(self) -> int:
         return int(self.matrix.shape[0])
+
+    @property
+    def updates(self) -> Mapping[str, Callable[[], Tensor]]:
+        """What gives the float32 update of each adapted parameter of `base`, by its name there."""
+        return {"weight": self.delta}
 
     def join(self, group: "LoraGroup") -> None:
         self._group = group

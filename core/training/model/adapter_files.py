@@ -7,19 +7,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from core.training.kernels.lora_experts import LoraExperts, is_expert_stack
+from core.training.kernels.lora_linear import LoraLinear
 from core.training.model.adapters import (
     LoraConfig,
     adapter_state,
     adapters,
     inject_as_saved,
     load_adapter_state,
+    wrappers,
 )
-from core.training.model.targets import UnsupportedAdapter
+from core.training.model.targets import UnsupportedAdapter, find_expert_targets
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _FILE_MODE = 0o644
+_EXPERT_LAYERS = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
+"""Names of experts' layers before transformers 5, in whose place peft puts the parameters that hold them now."""
 _PLAIN_VALUES: dict[str, tuple[object, ...]] = {
     "peft_type": ("LORA",),
     "bias": ("none", None),
@@ -31,7 +36,6 @@ _PLAIN_VALUES: dict[str, tuple[object, ...]] = {
     "alpha_pattern": ({}, None),
     "layers_to_transform": (None, []),
     "exclude_modules": (None, []),
-    "target_parameters": (None, []),
     "trainable_token_indices": (None, []),
     "lora_bias": (False, None),
 }
@@ -44,16 +48,16 @@ def save_adapter(
     """Write the model's adapter so that `peft.PeftModel.from_pretrained(base_model, directory)` loads it."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    layers = dict(adapters(model))
-    document = {
+    modules, parameters = _peft_targets(model)
+    document: dict[str, object] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_model_name,
         "r": config.rank,
         "lora_alpha": config.alpha,
-        "lora_dropout": config.dropout,
-        "target_modules": list(layers),
-        "fan_in_fan_out": any(layer.is_transposed for layer in layers.values()),
+        "lora_dropout": 0.0 if parameters else config.dropout,  # peft refuses any beside target_parameters
+        "target_modules": modules,
+        "fan_in_fan_out": any(isinstance(layer, LoraLinear) and layer.is_transposed for _, layer in adapters(model)),
         "bias": "none",
         "init_lora_weights": True,
         "use_rslora": False,
@@ -61,6 +65,8 @@ def save_adapter(
         "modules_to_save": None,
         "inference_mode": True,
     }
+    if parameters:
+        document["target_parameters"] = parameters
     (directory / CONFIG_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     state = {_PREFIX + name: tensor.contiguous().cpu() for name, tensor in adapter_state(model).items()}
     save_file(state, directory / WEIGHTS_FILE, metadata={"format": "pt"})
@@ -84,13 +90,35 @@ def load_adapter(model: PreTrainedModel, directory: Path | str) -> LoraConfig:
         if option in document and document[option] not in accepted:
             raise UnsupportedAdapter(f"The adapter sets {option} to {document[option]!r}, which is not supported.")
     names = [name.removeprefix(_PREFIX) for name in state]
-    layers = {name.rsplit(".lora_", 1)[0] for name in names}
+    parameters = [str(name) for name in document.get("target_parameters") or ()]
+    experts = [name for name in parameters if name.rsplit(".", 1)[-1] != "weight"]
+    stacks = find_expert_targets(model, experts)
+    modules = {name.rsplit(".lora_", 1)[0] for name in names}
     config = LoraConfig(
         rank=int(document["r"]),
         alpha=float(document["lora_alpha"]),
         dropout=float(document.get("lora_dropout") or 0.0),
-        target_modules=sorted(layers),
+        target_modules=sorted(name for name in modules if name.replace(".base_layer", "") not in stacks),
+        target_parameters=tuple(experts),
     )
-    inject_as_saved(model, config, sorted(layers))
+    inject_as_saved(model, config)
     load_adapter_state(model, dict(zip(names, state.values(), strict=True)))
     return config
+
+
+def _peft_targets(model: PreTrainedModel) -> tuple[list[str], list[str]]:
+    """Return `target_modules` and `target_parameters` of an adapted model, for peft.
+
+    In a mixture of experts peft takes a layer named like an expert's, such as a shared expert's or a dense layer's
+    `gate_proj`, for the experts themselves, and loses it without a word. Such a layer is named by its weight.
+    """
+    has_stacks = any(is_expert_stack(module) for module in model.modules())
+    modules, parameters = [], []
+    for name, wrapper in wrappers(model).items():
+        if isinstance(wrapper, LoraExperts):
+            parameters += [f"{name}.{leaf}" for leaf in wrapper.updates]
+        elif has_stacks and name.rsplit(".", 1)[-1] in _EXPERT_LAYERS:
+            parameters.append(f"{name}.weight")
+        else:
+            modules.append(name)
+    return modules, parameters

@@ -5,7 +5,7 @@ Legend: r rank, I input features, O output features.
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,8 +13,19 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from core.training.kernels.lora_experts import ExpertAdapter, LoraExperts
 from core.training.kernels.lora_linear import LoraGroup, LoraLinear
-from core.training.model.targets import ALL_LINEAR, UnsupportedAdapter, find_targets, linear_layers
+from core.training.model.targets import (
+    ALL_EXPERTS,
+    ALL_LINEAR,
+    UnsupportedAdapter,
+    find_expert_targets,
+    find_targets,
+    linear_layers,
+)
+
+Wrapper = LoraLinear | LoraExperts
+"""What stands in the place of an adapted module, `base` inside it."""
 
 _SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Layers of one parent that models apply to one tensor. Where one does not, the results are right but cost more."""
@@ -28,6 +39,7 @@ class LoraConfig:
     alpha: float
     dropout: float = 0.0
     target_modules: Literal["all-linear"] | Sequence[str] = ALL_LINEAR
+    target_parameters: Literal["all-experts"] | Sequence[str] = ()
 
     @property
     def scaling(self) -> float:
@@ -35,7 +47,7 @@ class LoraConfig:
 
 
 def inject(model: PreTrainedModel, config: LoraConfig, seed: int) -> list[nn.Parameter]:
-    """Freeze the model and put adapters into its linear layers; the outputs stay as they were (B = 0).
+    """Freeze the model and put adapters into its linear layers and experts; the outputs stay as they were (B = 0).
 
     A is drawn on the CPU from `seed`, so that every machine starts with the same adapter.
 
@@ -46,21 +58,24 @@ def inject(model: PreTrainedModel, config: LoraConfig, seed: int) -> list[nn.Par
         UnsupportedAdapter: the model has an adapter already, or a target is none (`find_targets`).
     """
     _refuse_second(model)
-    return _inject(model, config, find_targets(model, config.target_modules), seed)
+    layers = find_targets(model, config.target_modules)
+    return _inject(model, config, layers, find_expert_targets(model, config.target_parameters), seed)
 
 
-def inject_as_saved(model: PreTrainedModel, config: LoraConfig, layers: Sequence[str]) -> list[nn.Parameter]:
-    """Put adapters into exactly the named layers, those of an adapter that was saved.
+def inject_as_saved(model: PreTrainedModel, config: LoraConfig) -> list[nn.Parameter]:
+    """Put adapters into exactly the named layers and parameters, those of an adapter that was saved.
 
     Raises:
-        UnsupportedAdapter: the model has an adapter already, or no such linear layer.
+        UnsupportedAdapter: the model has an adapter already, or no such linear layer or parameter.
     """
     _refuse_second(model)
-    known = linear_layers(model)
-    if missing := sorted(set(layers).difference(known)):
+    assert config.target_modules != ALL_LINEAR
+    assert config.target_parameters != ALL_EXPERTS
+    known, wanted = linear_layers(model), set(config.target_modules)
+    if missing := sorted(wanted.difference(known)):
         raise UnsupportedAdapter(f"The adapter is not for this model, which has no linear layer {missing[0]}.")
-    wanted = set(layers)
-    return _inject(model, config, [name for name in known if name in wanted], seed=0)
+    experts = find_expert_targets(model, config.target_parameters)
+    return _inject(model, config, [name for name in known if name in wanted], experts, seed=0)
 
 
 def _refuse_second(model: PreTrainedModel) -> None:
@@ -68,32 +83,54 @@ def _refuse_second(model: PreTrainedModel) -> None:
         raise UnsupportedAdapter("The model already carries an adapter.")
 
 
-def _inject(model: PreTrainedModel, config: LoraConfig, targets: Sequence[str], seed: int) -> list[nn.Parameter]:
+def _inject(
+    model: PreTrainedModel, config: LoraConfig, layers: Sequence[str], experts: Mapping[str, Sequence[str]], seed: int
+) -> list[nn.Parameter]:
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    for name in targets:
+    for name in layers:
         layer = LoraLinear(model.get_submodule(name), rank=config.rank, scaling=config.scaling, dropout=config.dropout)
-        bound = 1 / math.sqrt(layer.lora_A.shape[1])  # kaiming_uniform with a = sqrt(5), as the paper's code draws A
-        values = torch.empty(layer.lora_A.shape).uniform_(-bound, bound, generator=generator)
-        with torch.no_grad():
-            layer.lora_A.copy_(values)
         model.set_submodule(name, layer)
         layer.train(model.training)
+    for name, parameters in experts.items():
+        stack = LoraExperts(model.get_submodule(name), parameters, rank=config.rank, scaling=config.scaling)
+        model.set_submodule(name, stack)
+        stack.train(model.training)
+    placed = [adapter for _, adapter in adapters(model)]
+    for adapter in sorted(placed, key=lambda adapter: isinstance(adapter, ExpertAdapter)):  # experts draw last
+        bound = 1 / math.sqrt(adapter.lora_A.shape[1])  # kaiming_uniform with a = sqrt(5), as the paper's code draws A
+        values = torch.empty(adapter.lora_A.shape).uniform_(-bound, bound, generator=generator)
+        with torch.no_grad():
+            adapter.lora_A.copy_(values)
     _group_siblings(model)
-    return [parameter for _, layer in adapters(model) for parameter in (layer.lora_A, layer.lora_B)]
+    return [parameter for _, adapter in adapters(model) for parameter in (adapter.lora_A, adapter.lora_B)]
 
 
-def adapters(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
-    """Return adapted layers with their names, in the model's order."""
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLinear))
+def adapters(model: nn.Module) -> Iterator[tuple[str, LoraLinear | ExpertAdapter]]:
+    """Return adapters with the names of their modules, in the model's order."""
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLinear | ExpertAdapter))
+
+
+def wrappers(model: nn.Module) -> dict[str, Wrapper]:
+    """Return adapted modules by their names in the plain model, in its order."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear | LoraExperts)}
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return the adapter's tensors, detached: `<layer>.lora_A.weight` [r, I] and `<layer>.lora_B.weight` [O, r]."""
+    """Return the adapter's tensors, detached, as peft names them.
+
+    A layer has `<layer>.lora_A.weight` [r, I] and `<layer>.lora_B.weight` [O, r]. Experts have [E r, I] and [O, r E]
+    under the same names for the last of their adapted parameters, and with `.base_layer` behind the experts' name for
+    the one before it: peft puts one wrapper around the other.
+    """
     state = {}
-    for name, layer in adapters(model):
-        state[f"{name}.lora_A.weight"] = layer.lora_A.detach()
-        state[f"{name}.lora_B.weight"] = layer.lora_B.detach()
+    for name, wrapper in wrappers(model).items():
+        held: list[LoraLinear | ExpertAdapter]
+        held = [wrapper] if isinstance(wrapper, LoraLinear) else [*wrapper.by_parameter.values()]
+        for depth, adapter in enumerate(reversed(held)):
+            key = name + ".base_layer" * depth
+            state[f"{key}.lora_A.weight"] = adapter.lora_A.detach()
+            state[f"{key}.lora_B.weight"] = adapter.lora_B.detach()
     return state
 
 
@@ -114,10 +151,12 @@ def load_adapter_state(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 def merge(model: PreTrainedModel) -> None:
     """Add the adapter to the weights for good and remove it; all parameters are trainable again."""
-    for name, layer in list(adapters(model)):
-        with torch.no_grad():
-            layer.base.weight.copy_(layer.base.weight.float() + layer.delta().to(layer.base.weight.device))
-        model.set_submodule(name, layer.base)
+    for name, wrapper in wrappers(model).items():
+        for parameter, update in wrapper.updates.items():
+            weight = wrapper.base.get_parameter(parameter)
+            with torch.no_grad():
+                weight.copy_(weight.float() + update().to(weight.device))
+        model.set_submodule(name, wrapper.base)
     model.requires_grad_(True)
 
 

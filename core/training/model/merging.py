@@ -10,7 +10,7 @@ written. The product of an adapter's matrices is formed on the host, so that it 
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from core.training.model.adapters import adapters
+from core.training.model.adapters import Wrapper, wrappers
 from core.training.model.sharding import state_of
 
 _CHUNK = 2**24
@@ -88,17 +88,15 @@ class RoundingMeter:
 
 def trained_weights(model: PreTrainedModel) -> Iterator[TrainedWeight]:
     """Yield the plain model's state, tensor by tensor; the model is not changed."""
-    layers = dict(adapters(model))
+    adapted = wrappers(model)
     for name, tensor in state_of(model).items():
-        owner, _, leaf = name.rpartition(".")
-        if owner in layers:  # lora_A, lora_B
-            continue
-        layer = layers.get(owner.removesuffix(".base")) if owner.endswith(".base") else None
-        if layer is None:
+        owner, leaf = _owner(name, adapted)
+        if owner is None:
             yield TrainedWeight(name, tensor)
-        else:
-            update = layer.delta() if leaf == "weight" else None
-            yield TrainedWeight(f"{owner.removesuffix('.base')}.{leaf}", tensor, update)
+        elif leaf.startswith("base."):
+            leaf = leaf.removeprefix("base.")
+            update = adapted[owner].updates.get(leaf)
+            yield TrainedWeight(f"{owner}.{leaf}", tensor, None if update is None else update())
 
 
 def merged_state_dict(
@@ -133,6 +131,16 @@ def merged_state_dict(
 def weight_digests(weights: Iterable[tuple[str, Tensor]]) -> dict[str, str]:
     """Return digests of tensors by name, the same for equal numbers in whichever floating type."""
     return {name: _digest(tensor) for name, tensor in weights}
+
+
+def _owner(name: str, adapted: Mapping[str, Wrapper]) -> tuple[str | None, str]:
+    """Return the adapted module that a tensor of the state is in, and the tensor's name there."""
+    parts = name.split(".")
+    for length in range(1, len(parts)):
+        owner = ".".join(parts[:length])
+        if owner in adapted:
+            return owner, ".".join(parts[length:])
+    return None, name
 
 
 def _digest(tensor: Tensor) -> str:

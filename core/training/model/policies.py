@@ -128,5 +128,9 @@ def policy_saver(model: PreTrainedModel, plan: TrainingPlan) -> Callable[[Path],
 
 def lora_config(plan: LoraPlan) -> adapters.LoraConfig:
     return adapters.LoraConfig(
-        rank=plan.rank, alpha=plan.alpha, dropout=plan.dropout, target_modules=plan.target_modules
+        rank=plan.rank,
+        alpha=plan.alpha,
+        dropout=plan.dropout,
+        target_modules=plan.target_modules,
+        target_parameters=plan.target_parameters,
     )

@@ -1,7 +1,8 @@
 """Selection of the layers that low-rank adapters are put on, and the share of weights that they reach.
 
 A target is a plain linear layer that a row of text passes through. Towers for images, layers whose code does
-something else with the weight, and routers of mixtures of experts are none.
+something else with the weight, and routers of mixtures of experts are none. Experts that are parameters of three
+dimensions are targets of their own (peft's `target_parameters`).
 """
 
 import re
@@ -16,13 +17,16 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from core.domain.errors import InvalidRequest
+from core.training.kernels.lora_experts import LoraExperts, computes_alike, expert_parameters, is_expert_stack
 from core.training.kernels.lora_linear import LoraLinear
 from core.training.model.capabilities import stock_attention
 
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
+ALL_EXPERTS: Literal["all-experts"] = "all-experts"
 _NUM_TOKENS = 8
 _TOLERANCE = 0.02
 """Relative, of a product in 16 bits beside the same in another order."""
+_FLOAT32_TOLERANCE = 1e-4
 _ROUTER_NAMES = ("router", "gate")
 _EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
@@ -69,6 +73,43 @@ def find_targets(model: PreTrainedModel, target_modules: Literal["all-linear"] |
     return [name for name in linear if any(_matches(name, target) for target in target_modules)]
 
 
+def find_expert_targets(
+    model: PreTrainedModel, target_parameters: Literal["all-experts"] | Sequence[str]
+) -> dict[str, list[str]]:
+    """Return names of the parameters to adapt, by the module of experts that holds them, in the model's order.
+
+    Raises:
+        UnsupportedAdapter: a target matches no parameter that can be adapted, or there are no experts of that kind.
+    """
+    if not target_parameters:
+        return {}
+    known = _expert_stacks(model)
+    if not known:
+        raise UnsupportedAdapter(
+            "target_parameters names experts, and this base model has none in parameters of three dimensions that an "
+            "adapter fits on. Leave target_parameters out; target_modules reaches its linear layers."
+        )
+    if target_parameters == ALL_EXPERTS:
+        return known
+    full = [f"{module}.{name}" for module, names in known.items() for name in names]
+    for target in target_parameters:
+        if not any(_matches(name, target) for name in full):
+            leaves = sorted({name.rsplit(".", 1)[-1] for name in full})
+            raise UnsupportedAdapter(
+                f'No parameter of the base model\'s experts is named "{target}". There are: {", ".join(leaves)}.'
+            )
+    chosen = {
+        module: [name for name in names if any(_matches(f"{module}.{name}", target) for target in target_parameters)]
+        for module, names in known.items()
+    }
+    return {module: names for module, names in chosen.items() if names}
+
+
+def has_expert_targets(model: PreTrainedModel) -> bool:
+    """Return whether the model has experts that an adapter fits on and that carry none."""
+    return any(is_expert_stack(module) for name, module in model.named_modules() if not name.endswith(".base"))
+
+
 def linear_layers(model: PreTrainedModel) -> list[str]:
     """Return names of all layers of a linear type but the LM head, in the model's order."""
     head = model.get_output_embeddings()
@@ -80,15 +121,20 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
 def coverage(model: PreTrainedModel) -> Coverage:
     """Measure how much of an adapted model its adapters reach."""
     tables = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module}
-    adapted = {name for name, module in model.named_modules() if isinstance(module, LoraLinear)}
+    adapted = {
+        f"{name}.base.{parameter}"
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLinear | LoraExperts)
+        for parameter in module.updates
+    }
     reached, left_out = 0, dict[str, int]()
     for name, parameter in model.named_parameters():
         if id(parameter) in tables or parameter.dim() < 2 or parameter.requires_grad:
             continue
-        if name.removesuffix(".base.weight") in adapted:
+        if name in adapted:
             reached += parameter.numel()
         else:
-            generic = _generic(name)
+            generic = _generic(name.replace(".base.", "."))
             left_out[generic] = left_out.get(generic, 0) + parameter.numel()
     names = sorted(left_out, key=lambda name: (-left_out[name], name))
     return Coverage(share=reached / max(1, reached + sum(left_out.values())), left_out=tuple(names))
@@ -106,7 +152,8 @@ def _adaptable(model: PreTrainedModel) -> list[str]:
 
     An expert that no token of the row was sent to counts as passed through when one of the same place was.
     """
-    names, passed = linear_layers(model), _passed_through(model)
+    names = linear_layers(model)
+    passed = _passed_through(model, names)
     experts = num_experts(model)
     return [
         name
@@ -117,8 +164,20 @@ def _adaptable(model: PreTrainedModel) -> list[str]:
     ]
 
 
-def _passed_through(model: PreTrainedModel) -> set[str]:
-    """Return generic names of the layers on whose output the logits of a row of text depend, with a gradient."""
+def _expert_stacks(model: PreTrainedModel) -> dict[str, list[str]]:
+    """Return parameters that take adapters, by module: experts of a kind that is known, that a row of text passes through."""
+    stacks = {name: module for name, module in model.named_modules() if is_expert_stack(module)}
+    passed = _passed_through(model, list(stacks))
+    tolerance = _TOLERANCE if model.dtype.itemsize < 4 else _FLOAT32_TOLERANCE
+    return {
+        name: expert_parameters(module)
+        for name, module in stacks.items()
+        if _generic(name) in passed and computes_alike(module, tolerance)
+    }
+
+
+def _passed_through(model: PreTrainedModel, names: Sequence[str]) -> set[str]:
+    """Return generic names of those modules on whose output the logits of a row of text depend, with a gradient."""
     places: list[str] = []
     outputs: list[Tensor] = []
 
@@ -127,7 +186,7 @@ def _passed_through(model: PreTrainedModel) -> set[str]:
             places.append(_generic(name))
             outputs.append(output)
 
-    handles = [model.get_submodule(name).register_forward_hook(partial(note, name)) for name in linear_layers(model)]
+    handles = [model.get_submodule(name).register_forward_hook(partial(note, name)) for name in names]
     vocabulary = int(model.get_input_embeddings().num_embeddings)
     ids = torch.randint(0, vocabulary, (1, _NUM_TOKENS), generator=torch.Generator().manual_seed(0))
     try:

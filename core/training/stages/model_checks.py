@@ -19,7 +19,7 @@ from core.training.model.logps import token_logps
 from core.training.model.policies import PolicySource, load_policy
 from core.training.model.probe import cache_holds
 from core.training.model.sharding import shard
-from core.training.model.targets import ALL_LINEAR, coverage, num_experts
+from core.training.model.targets import ALL_LINEAR, coverage, has_expert_targets, num_experts
 from core.training.stages.context import RunContext
 
 FULL_REACH = 0.95
@@ -184,7 +184,7 @@ def _tell(context: RunContext, model: PreTrainedModel) -> None:
             "the router follows the loss alone.",
             {"num_experts": num_experts(model)},
         )
-    if context.plan.lora is not None and context.plan.lora.target_modules == ALL_LINEAR:
+    if context.plan.lora is not None and context.plan.lora.target_modules == ALL_LINEAR:  # else it was asked for
         _tell_reach(context, model)
 
 
@@ -208,10 +208,13 @@ def _tell_reach(context: RunContext, model: PreTrainedModel) -> None:
     if found.share >= FULL_REACH:
         return
     left_out = list(found.left_out[:_MOST_NAMES])
+    advice = "Train without lora to tune these too."
+    if has_expert_targets(model):
+        advice = 'With "target_parameters": "all-experts" in lora the adapter reaches the experts too.'
     context.tell_once(
         "adapter_reach",
         f"The adapter reaches {found.share:.0%} of the base model's weights (embeddings and LM head not counted). "
-        f"Left out, the largest first: {', '.join(left_out)}. Train without lora to tune these too.",
+        f"Left out, the largest first: {', '.join(left_out)}. {advice}",
         {"share": round(found.share, 4), "left_out": left_out},
         level="warning",
     )

@@ -36,6 +36,10 @@ def told(fields: Any) -> dict[str, str]:
         ({"sft": {"a": 1, "b": 1}}, {"/sft/a": MISSPELT, "/sft/b": MISSPELT}),
         ({"lora": {"target_modules": [1]}}, {"/lora/target_modules/0": "must be a text, not 1"}),
         ({"lora": {"target_modules": 1}}, {"/lora/target_modules": 'must be "all-linear" or a list, not 1'}),
+        (
+            {"lora": {"target_parameters": "all-experts", "dropout": 0.1}},
+            {"/lora": "adapters on experts take no dropout: leave out lora.dropout or lora.target_parameters"},
+        ),
         ({"precision": "fp64"}, {"/precision": 'must be "bf16" or "fp32" or "auto", not "fp64"'}),
         (
             {"variant_options": {"a": [1]}},

@@ -43,6 +43,7 @@ OTHER = {
     "beta": {"beta": 0.7},
     "precision": {"precision": "fp32"},
     "lora.target_modules": {"lora": {"target_modules": ["q_proj"]}},
+    "lora.target_parameters": {"lora": {"target_parameters": ["down_proj"]}},
     "sample_prompts": {"sample_prompts": ["once upon a time"]},
     "sft": {"sft": "skip"},
     "sft.schedule": {"sft": {"schedule": "linear"}},

@@ -90,12 +90,13 @@ def _lora(spec: JobSpec) -> LoraPlan | None:
     wanted = spec.lora
     if wanted is None:
         return None
-    modules = wanted.target_modules
+    modules, parameters = wanted.target_modules, wanted.target_parameters
     return LoraPlan(
         rank=wanted.rank,
         alpha=wanted.alpha,
         dropout=wanted.dropout,
         target_modules="all-linear" if modules == "all-linear" else tuple(modules),
+        target_parameters="all-experts" if parameters == "all-experts" else tuple(parameters),
     )
 
 
