@@ -1,4 +1,4 @@
-"""The application: what is around every request, what is opened at start and closed at the end."""
+"""The application: its middleware, and what is opened at start and closed at the end."""
 
 import os
 from collections.abc import AsyncIterator
@@ -88,7 +88,7 @@ log = structlog.get_logger("api")
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The API as an ASGI application. Raises SettingsError."""
+    """Return the API as an ASGI application. Raises SettingsError."""
     settings = settings or load_settings()
     app = FastAPI(
         title=TITLE,
@@ -125,7 +125,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _telemetry() -> TelemetryConfig:
-    """A span for each request, where traces are on; nothing of it comes from variables of other names than ours."""
+    """Add a span for each request, where traces are on; only our own variables configure it."""
     provider = tracing.installed()
     return TelemetryConfig(
         tracing=provider is not None,
@@ -190,7 +190,7 @@ def _tell_of_keys(backend: Backend) -> None:
 
 
 def _prepare_database(backend: Backend) -> None:
-    """SQLite is ours to migrate; a server's schema is the operator's, with `preftune migrate`."""
+    """Migrate SQLite; a server's schema is the operator's task, with `preftune migrate`."""
     if not backend.database.is_postgresql:
         schema.upgrade(backend.settings)
         return

@@ -1,4 +1,4 @@
-"""The files of the dashboard: what lies under `web/ui`, read once."""
+"""Files of the dashboard below `web/ui`, read once."""
 
 import hashlib
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class WebFile:
 
 @cache
 def dashboard_files() -> dict[str, WebFile]:
-    """By path below `/ui/`."""
+    """Return the files by path below `/ui/`."""
     found: dict[str, WebFile] = {}
     _collect(resources.files("api") / "web" / "ui", "", found)
     return found

@@ -1,4 +1,4 @@
-"""What endpoints ask for. Asynchronous, all of it: a plain function would be a hop to another thread each."""
+"""Dependencies of endpoints, all asynchronous: a plain function would cost a hop to another thread."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Around every request: an id, one line in the log, the last net for exceptions, and security headers.
+"""Outermost middleware: a request id, one log line, the last handler of exceptions, and security headers.
 
 Plain ASGI, so that bodies and answers stream through untouched.
 """
@@ -42,7 +42,7 @@ log = structlog.get_logger("api")
 
 
 class RequestContext:
-    """The outermost layer. No exception leaves it, and no text of one reaches a client."""
+    """Outermost layer. No exception leaves it, and no text of one reaches a client."""
 
     def __init__(self, app: ASGIApp, telemetry: HttpTelemetry) -> None:
         self._app = app
@@ -81,7 +81,7 @@ class RequestContext:
 
 
 class _Answer:
-    """Sends, adding headers, and remembers what was sent."""
+    """Sends with added headers, and records what was sent."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send

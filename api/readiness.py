@@ -1,4 +1,4 @@
-"""The answer to health checks: known, not asked for. Each part is looked at beside, and none can hold the answer."""
+"""Health checks answered from known states: each part is probed in the background, and none can delay the answer."""
 
 import asyncio
 import platform
@@ -20,7 +20,7 @@ SILENT_SECONDS = 10.0
 
 
 class _Part:
-    """What is known of one part. Lives on the event loop; at most one thread looks."""
+    """Known state of one part. Lives on the event loop; at most one thread probes."""
 
     def __init__(self, look: Callable[[], State]) -> None:
         self._look = look
@@ -31,7 +31,7 @@ class _Part:
         self._task: asyncio.Task[None] | None = None
 
     def refresh(self) -> "asyncio.Task[None] | None":
-        """The look that is due or on its way."""
+        """Return the probe that is due or in progress."""
         if self._task is not None and not self._task.done():
             return self._task
         if self._known is not None and time.monotonic() - self._looked_at <= MAX_AGE_SECONDS:
@@ -55,13 +55,13 @@ class _Part:
 
 
 class ReadinessProbe:
-    """Lives on the event loop."""
+    """Probe of all parts. Lives on the event loop."""
 
     def __init__(self, backend: Backend) -> None:
         self._parts = {name: _Part(look) for name, look in parts_of(backend).items()}
 
     async def ask(self) -> Readiness:
-        """Within `ANSWER_SECONDS`, whatever the parts do."""
+        """Answer within `ANSWER_SECONDS`, whatever the parts do."""
         looks = [task for part in self._parts.values() if (task := part.refresh()) is not None]
         if looks:
             await asyncio.wait(looks, timeout=ANSWER_SECONDS)
@@ -70,6 +70,6 @@ class ReadinessProbe:
 
 @cache
 def installed_versions() -> dict[str, str]:
-    """Of every package that this process could load, and of Python."""
+    """Return the versions of Python and of every package that this process could load."""
     found = {distribution.name.lower(): distribution.version for distribution in distributions()}
     return {"python": platform.python_version(), **dict(sorted(found.items()))}

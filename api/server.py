@@ -1,4 +1,4 @@
-"""Serves the API with uvicorn, hardened: bounded connections, bounded waits, no word about the software."""
+"""Serving of the API with uvicorn, hardened: bounded connections, bounded waits, no server banner."""
 
 import asyncio
 import gc
@@ -26,7 +26,7 @@ SHUTDOWN_SECONDS = 10
 
 
 class TimedH11Protocol(H11Protocol):
-    """Closes a connection whose request head does not come: uvicorn itself waits for ever for that.
+    """Closes a connection whose request head does not arrive, for which uvicorn would wait for ever.
 
     Event streams have no end of their own: they are told when the server stops, and may drop a client that takes
     nothing.
@@ -70,7 +70,7 @@ class TimedH11Protocol(H11Protocol):
 
 
 def run(settings: Settings) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit code. Raises SettingsError."""
+    """Serve until SIGINT or SIGTERM; return the exit code. Raises SettingsError."""
     check_binding(settings)
     os.umask(PRIVATE_UMASK)
     configure_logging(settings)
@@ -87,12 +87,12 @@ def run(settings: Settings) -> int:
 
 
 def _end(_number: int, _frame: object) -> None:
-    """Before the server is up, and once more after it has shut down: it raises the signals that it has heard."""
+    """Handle the signals that uvicorn raises again: before the server is up, and after it has shut down."""
     raise SystemExit(0)
 
 
 def check_binding(settings: Settings) -> None:
-    """Raises SettingsError when the API would be open to a network without a key."""
+    """Raise SettingsError when the API would be open to a network without a key."""
     if settings.api_key is None and not is_loopback(settings.host):
         raise SettingsError(
             f"PREFTUNE_HOST: {settings.host} can be reached from other machines, which needs a key; "

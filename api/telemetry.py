@@ -1,4 +1,4 @@
-"""What Prometheus reads: requests as this process counts them, jobs as the database knows them."""
+"""Prometheus metrics: requests as counted by this process, jobs as counted in the database."""
 
 from collections.abc import Iterable, Iterator
 
@@ -22,7 +22,7 @@ log = structlog.get_logger("api")
 
 
 class HttpTelemetry:
-    """Requests by method, address and status. Addresses are those of routes: ids make no new series."""
+    """Counts of requests by method, route and status; ids make no new series."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -45,7 +45,7 @@ class HttpTelemetry:
             self._seconds.labels(method, route).observe(seconds)
 
     def exposition(self, backend: Backend, feeds: Feeds) -> bytes:
-        """Everything, in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         service = CollectorRegistry()
         service.register(_Service(backend, feeds))
         return generate_latest(self.registry) + generate_latest(service)

@@ -1,4 +1,4 @@
-"""Lanes of threads: what waits for the object store or for a tokenizer does not hold the threads of everything else."""
+"""Lanes of threads: waiting for the object store or a tokenizer does not use up the threads of other requests."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from enum import Enum, auto
@@ -13,7 +13,7 @@ Arguments = ParamSpec("Arguments")
 
 
 class Lane(Enum):
-    """Endpoints without a lane ask the database only."""
+    """Lane of an endpoint; those without one use the database only."""
 
     STORE = auto()
     PREVIEWS = auto()
@@ -29,7 +29,7 @@ _limiters: RunVar[dict[Lane, CapacityLimiter]] = RunVar("preftune lanes")
 
 
 def limiter_of(lane: Lane) -> CapacityLimiter:
-    """The lane's limiter in this event loop."""
+    """Return the lane's limiter in this event loop."""
     try:
         known = _limiters.get()
     except LookupError:
@@ -45,7 +45,7 @@ async def run_in(lane: Lane, work: Callable[[], Result]) -> Result:
 def in_lane(
     lane: Lane,
 ) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Coroutine[Any, Any, Result]]]:
-    """Decorates a plain endpoint: it runs in a thread of the lane."""
+    """Decorate a plain endpoint to run in a thread of the lane."""
 
     def decorate(endpoint: Callable[Arguments, Result]) -> Callable[Arguments, Coroutine[Any, Any, Result]]:
         @wraps(endpoint)
@@ -58,6 +58,6 @@ def in_lane(
 
 
 async def iterate_in(lane: Lane, items: Iterator[Result]) -> AsyncIterator[Result]:
-    """The same items, each fetched in a thread of the lane. Items are not None."""
+    """Yield the items, each fetched in a thread of the lane. Items are not None."""
     while (found := await run_in(lane, lambda: next(items, None))) is not None:
         yield found

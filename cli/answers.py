@@ -1,4 +1,4 @@
-"""What a folder with a model answers, loaded and asked as anybody would who has downloaded it."""
+"""Answers of a downloaded model, loaded and asked as any user would."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 @torch.no_grad()
 def answer(folder: Path, conversations: Sequence[Sequence[dict[str, str]]], max_new_tokens: int) -> list[str]:
-    """Greedy answers through the chat template of the folder, in fp32."""
+    """Return greedy answers through the chat template of the folder, in fp32."""
     transformers.logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

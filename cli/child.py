@@ -1,4 +1,4 @@
-"""What `preftune serve` starts: `python -m cli.child api|worker`, which ends when its parent does."""
+"""Child process of `preftune serve`: `python -m cli.child api|worker`, which ends when its parent does."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ def main(kind: str) -> int:
 
 
 def _end_with_parent(grace_seconds: float) -> None:
-    """The parent holds the other end of our standard input for as long as it lives."""
+    """End this process when the parent closes the other end of its standard input."""
     while os.read(0, 4096):  # not sys.stdin: Python's end would wait for its lock
         continue
     os.kill(os.getpid(), signal.SIGTERM)

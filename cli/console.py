@@ -1,4 +1,4 @@
-"""Where the command line writes, and how it fails: one sentence, exit code 1, no traceback."""
+"""Output of the command line, and its failures: one sentence, exit code 1, no traceback."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ def fail(message: str, code: int = 1) -> NoReturn:
 
 @contextmanager
 def connected(url: str | None) -> Iterator[Client]:
-    """A client whose errors become one sentence and exit code 1."""
+    """Yield a client whose errors become one sentence and exit code 1."""
     with Client(url) as client:
         try:
             yield client

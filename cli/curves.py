@@ -1,4 +1,4 @@
-"""Curves in a terminal: braille dots, two by four in a character."""
+"""Curves in a terminal: braille characters of two by four dots."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ Curve = Sequence[tuple[float, float]]
 
 
 def plot(curves: Mapping[str, Curve], width: int, height: int) -> RenderableType:
-    """The curves in one frame of `width` by `height` characters, with the range of y at its side and a legend."""
+    """Draw the curves in `width` by `height` characters, with the range of y at the side and a legend."""
     known = {name: curve for name, curve in curves.items() if curve}
     if not known:
         return Text("no points yet", "dim")

@@ -1,4 +1,4 @@
-"""One service per data directory: a file lock that our children hold too, so that it lasts until the last is gone."""
+"""Lock of a data directory for one service; its children hold the file lock too, until the last is gone."""
 
 import fcntl
 import json
@@ -18,7 +18,7 @@ class DataDirLock:
 
     @classmethod
     def take(cls, data_dir: Path, max_seconds: float) -> Self | None:
-        """Waits for processes of an earlier service that are still ending; None when they do not."""
+        """Wait for processes of an earlier service that are still ending; None when they do not end."""
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(data_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + max_seconds
@@ -36,7 +36,7 @@ class DataDirLock:
         os.close(self.descriptor)
 
     def remember_worker(self, name: str) -> None:
-        """So that a later service knows whose leases nobody holds any more."""
+        """Record the worker's name, so that a later service can release the leases of a dead one."""
         temporary = self._data_dir / f".{_WORKER_FILE}"
         temporary.write_text(json.dumps({"worker": name}), encoding="utf-8")
         temporary.replace(self._data_dir / _WORKER_FILE)

@@ -1,4 +1,4 @@
-"""The check of a data file on this machine. Needs what the API needs; the commands come here through `from_extra`."""
+"""Check of a data file on this machine. Needs what the API needs; imported through `from_extra`."""
 
 import tempfile
 from pathlib import Path
@@ -15,7 +15,7 @@ _TIES = ("keep", "drop")
 
 
 def check_locally(file: Path, asked: dict[str, Any]) -> dict[str, Any]:
-    """The result as plain values. Misuse ends the command with code 2, a file that cannot be checked with 1."""
+    """Return the result as plain values. Misuse exits with code 2, a file that cannot be checked with 1."""
     kinds = [kind.value for kind in DatasetKind]
     if asked["kind"] not in kinds:
         fail(f"--kind is one of {', '.join(kinds)}", code=2)

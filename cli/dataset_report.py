@@ -1,4 +1,4 @@
-"""A data set's report in the terminal. Text of the user's file is shown as text, never as markup or control codes."""
+"""Report of a dataset in the terminal. Text of the user's file is never interpreted as markup or control codes."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ _LENGTH_COLUMNS = ("min", "p50", "p90", "p95", "p99", "max")
 
 
 def print_result(result: dict[str, Any]) -> None:
-    """Of a local check: the issues, what the file is, and the verdict last."""
+    """Print a local check: the issues, what the file is, and the verdict last."""
     print_report(result["report"])
     print_statistics(result["report"]["statistics"])
     rows = f"{result['num_accepted']:,} of {result['num_rows']:,} rows can be trained on"
@@ -30,7 +30,7 @@ def print_result(result: dict[str, Any]) -> None:
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """The first issues with their lines, errors first, and how many there are of each code."""
+    """Print the first issues with their lines, errors first, and their number by code."""
     issues = sorted(report["issues"], key=lambda issue: _PLACES.get(issue["severity"], 2))
     if not issues:
         return
@@ -47,7 +47,7 @@ def print_report(report: dict[str, Any]) -> None:
 
 
 def print_statistics(statistics: dict[str, Any]) -> None:
-    """Lengths by field, and what the lint counted."""
+    """Print lengths by field, and the lint's counts."""
     if not statistics.get("chars"):
         return
     table = Table("characters", *_LENGTH_COLUMNS, box=None)
@@ -77,5 +77,5 @@ def _remarks(statistics: dict[str, Any]) -> list[str]:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """As it is: nothing wrapped, nothing styled."""
+    """Print JSON without wrapping or styling."""
     print(json.dumps(value, indent=2, ensure_ascii=True))  # noqa: T201 - the command's output, for other programs

@@ -1,4 +1,4 @@
-"""`preftune demo`: the whole product once, on this machine, with a real small model and data that show a lesson."""
+"""`preftune demo`: the whole product once on this machine, with a small real model and example data."""
 
 import signal
 import socket
@@ -66,7 +66,7 @@ def demo(
 
 
 def _client(at: str, given: str | None, data_dir: Path) -> Client:
-    """The key of a service that runs already may come from a file, as that of a service does."""
+    """Return a client, with the key file of a running service if it has one."""
     if given is None:
         return Client(at, api_key=find_local_key(at, data_dir))
     key = from_extra("core.settings", "load_settings")().api_key
@@ -103,7 +103,7 @@ def _run(client: Client, data_dir: Path, base_model_dir: Path) -> int:
 
 
 def _show_answers(before_dir: Path, after_dir: Path) -> None:
-    """The base model and the downloaded policy, asked the same."""
+    """Show answers of the base model and the downloaded policy to the same prompts."""
     out.rule("[bold]6  what changed")
     with out.status("asking both models …"):
         answer = from_extra("cli.answers", "answer")
@@ -127,7 +127,7 @@ def _show_figures(client: Client, job: dict[str, Any]) -> None:
 
 @contextmanager
 def running_service(data_dir: Path, models_dir: Path) -> Iterator[str]:
-    """`preftune serve` as a child, ready; ended on the way out, whatever happened."""
+    """Run `preftune serve` as a child process, ready inside the context and ended after it."""
     port = _free_port()
     log_path = data_dir / "service.log"
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ def running_service(data_dir: Path, models_dir: Path) -> Iterator[str]:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """The service ends its children: in peace at the first signal, at once at the second."""
+    """Stop the service, which ends its children: gracefully at the first signal, at once at the second."""
     for _ in range(2):
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

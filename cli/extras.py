@@ -1,4 +1,4 @@
-"""The one lazy door to what a client-only installation lacks: the service and the trainer."""
+"""Lazy import of what a client-only installation lacks: the service and the trainer."""
 
 import importlib
 from typing import Any
@@ -7,7 +7,7 @@ from cli.console import fail
 
 
 def from_extra(module: str, name: str, extra: str = "worker") -> Any:
-    """The attribute `name` of `module`, or a sentence about which extra to install."""
+    """Return the attribute `name` of `module`, or exit with a sentence on which extra to install."""
     try:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:

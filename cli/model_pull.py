@@ -1,4 +1,4 @@
-"""Pulling a base model with a bar to look at."""
+"""Pull of a base model with a progress bar."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from core.base_models.pull import pull
 
 
 def pull_with_progress(model: str, models_dir: Path) -> BaseModel:
-    """Raises the errors of `core.base_models.pull.pull`."""
+    """Pull a model; raises the errors of `core.base_models.pull.pull`."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task(model, total=None)

@@ -1,4 +1,4 @@
-"""A child process that is started again when it dies, ever later if it keeps dying."""
+"""Child process that is restarted when it dies, with growing pauses if it keeps dying."""
 
 import signal
 import subprocess
@@ -26,7 +26,7 @@ class Child:
         """In a row."""
 
     def start_if_due(self) -> bool:
-        """True when it was started now."""
+        """Start the child if it is due; return whether it was started now."""
         if self._process is not None or time.monotonic() < self._starts_again_at:
             return False
         self._process = subprocess.Popen(
@@ -40,7 +40,7 @@ class Child:
         return True
 
     def reap(self) -> int | None:
-        """The exit code of a child that has died since it was last asked; it is to start again after a pause."""
+        """Return the exit code of a newly died child, which is to start again after a pause."""
         code = None if self._process is None else self._process.poll()
         if self._process is None or code is None:
             return None

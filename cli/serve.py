@@ -1,4 +1,4 @@
-"""`preftune serve`: API and worker as child processes, started again when they die, ended together."""
+"""`preftune serve`: API and worker as child processes, restarted when they die, ended together."""
 
 import logging
 import os
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 def run_serve(settings: Settings) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit code. Raises SettingsError and DomainError."""
+    """Serve until SIGINT or SIGTERM; return the exit code. Raises SettingsError and DomainError."""
     check_binding(settings)
     os.umask(PRIVATE_UMASK)
     configure_logging(settings)
@@ -86,7 +86,7 @@ class _Service:
         return code
 
     def _tick(self) -> int:
-        """An exit code other than 0 when there is no sense in going on."""
+        """Run one round; return an exit code other than 0 when there is no point in continuing."""
         self._free_leases()
         for child in self._children:
             child.start_if_due()
@@ -111,7 +111,7 @@ class _Service:
             self._dead_workers.append(self._worker_name)
 
     def _free_leases(self) -> None:
-        """Of workers that are known to be dead: their jobs need not wait for the leases to run out."""
+        """Release the leases of workers known to be dead, so that their jobs need not wait for expiry."""
         while self._dead_workers:
             try:
                 num_freed = release_leases_of(self._backend, self._dead_workers[0])
@@ -123,7 +123,7 @@ class _Service:
             self._dead_workers.pop(0)
 
     def _stop(self) -> None:
-        """SIGTERM to both; at a second signal, or when the time is over, SIGKILL. Trainers end with their worker."""
+        """Send SIGTERM to both; SIGKILL at a second signal or timeout. Trainers end with their worker."""
         num_notes = len(self._notes)
         deadline = time.monotonic() + self._settings.stop_grace_seconds + _EXTRA_SECONDS
         for child in self._children:
@@ -141,7 +141,7 @@ class _Service:
         return _environment(self._settings)
 
     def _worker_environment(self) -> Mapping[str, str]:
-        """A name of its own for each start: the lease of the one before is not this one's."""
+        """Return an environment with a new worker name for each start, so that old leases are not its own."""
         base = self._settings.worker_name or socket.gethostname()
         self._worker_name = f"{base}-{uuid.uuid4().hex[:8]}"
         self._lock.remember_worker(self._worker_name)
@@ -162,7 +162,7 @@ class _Service:
 
 
 def _note_signals() -> list[int]:
-    """The handler only takes a note."""
+    """Install handlers that only record the signal."""
     notes: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _frame: notes.append(received))
@@ -181,7 +181,7 @@ def _fault_of_port(settings: Settings) -> str | None:
 
 
 def _with_defaults(settings: Settings) -> Settings:
-    """A free port for 0; a worker on the same machine may look for jobs often."""
+    """Add defaults: a free port for 0, and frequent polling by a worker on the same machine."""
     values: dict[str, Any] = {}
     if settings.port == 0:
         with socket.socket() as probe:
@@ -193,7 +193,7 @@ def _with_defaults(settings: Settings) -> Settings:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """Ours, and whatever was set by an option or a default of `serve`."""
+    """Return our environment with the options and defaults of `serve`."""
     chosen = {}
     for name in settings.model_fields_set:
         value = getattr(settings, name)

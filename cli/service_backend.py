@@ -1,4 +1,4 @@
-"""The deployment's own database, for commands of its operator: they need its settings, not a running service."""
+"""Database of the deployment for commands of its operator: they need its settings, not a running service."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from cli.extras import from_extra
 
 @contextmanager
 def operating() -> Iterator[Any]:
-    """A backend whose errors become one sentence and an exit code."""
+    """Yield a backend whose errors become one sentence and an exit code."""
     settings_error = from_extra("core.settings", "SettingsError", "api")
     domain_error = from_extra("core.domain.errors", "DomainError", "api")
     try:

@@ -1,4 +1,4 @@
-"""A job in the terminal, live: stages, curves and the doctor's words, until it ends.
+"""Live view of a job in the terminal: stages, curves and the doctor's findings, until it ends.
 
 Survives a service that goes away for a while, and starts its curves over when the service says that an attempt was
 rewound.
@@ -44,7 +44,7 @@ SHOWN_VALUES = (
 
 @dataclass
 class JobView:
-    """What is known of a job: its newest object, its points and its events."""
+    """Known state of a job: its newest object, its points and its events."""
 
     job: dict[str, Any]
     last_seq: int = 0
@@ -88,7 +88,7 @@ class JobView:
 
 
 def watch_job(client: Client, job_id: str, console: Console, *, poll_seconds: float = 1.0) -> dict[str, Any]:
-    """Show the job until it has ended; returns it. Raises ConnectionFailed after ten minutes without an answer."""
+    """Show the job until it has ended; return it. Raises ConnectionFailed after ten minutes without an answer."""
     view = JobView(client.jobs.get(job_id))
     if not console.is_terminal:
         return _watch_plainly(client, view, console, poll_seconds)
@@ -104,7 +104,7 @@ def watch_job(client: Client, job_id: str, console: Console, *, poll_seconds: fl
 
 
 def _watch_plainly(client: Client, view: JobView, console: Console, poll_seconds: float) -> dict[str, Any]:
-    """One line for each event and, at most every few seconds, one for the newest point: for logs and pipes."""
+    """Print one line per event and, every few seconds at most, the newest point: for logs and pipes."""
     shown_at, shown_seq = 0.0, -1
     while True:
         _refresh_patiently(client, view, console, poll_seconds)
@@ -137,8 +137,10 @@ def _refresh_patiently(client: Client, view: JobView, console: Console, poll_sec
 
 
 def render(view: JobView, console: Console) -> RenderableType:
-    """The whole picture: headline, a bar for each stage, the newest values, the doctor's words, and curves in the room
-    that the terminal has left."""
+    """Return the whole view: headline, a bar for each stage, the newest values, the doctor's findings, and curves.
+
+    Curves fill the room that the terminal has left.
+    """
     parts: list[RenderableType] = [_headline(view), _stage_table(view)]
     train = view.latest.get(("dpo", "train")) or view.latest.get(("sft", "train"))
     if train:
@@ -152,7 +154,7 @@ def render(view: JobView, console: Console) -> RenderableType:
 
 
 def _plots(view: JobView, width: int, num_lines: int) -> list[RenderableType]:
-    """The frames that fit into so many lines, as high as they can be."""
+    """Return as many charts as fit into so many lines, as high as possible."""
     stage = "dpo" if ("dpo", "loss") in view.curves else "sft"
     frames = [{name: list(view.curves.get((stage, name), ())) for name in frame} for frame in PLOTS]
     frames = [curves for curves in frames if any(len(curve) > 1 for curve in curves.values())]

@@ -1,4 +1,4 @@
-"""Time, in one place. Leases are judged by the database's clock (`core.database`), never by this one."""
+"""Clock of this process. Leases are judged by the database's clock (`core.database`), never by this one."""
 
 from datetime import UTC, datetime
 

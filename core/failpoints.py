@@ -1,4 +1,4 @@
-"""Named points at which a fault test may strike: nothing happens there unless PREFTUNE_FAILPOINTS is set.
+"""Named points at which a fault test may inject faults; inactive unless PREFTUNE_FAILPOINTS is set.
 
 `PREFTUNE_FAILPOINTS="checkpoint.committed=kill@2;store.written=enospc@1+"`: at the second pass of the one point this
 process is killed, from the first pass of the other on its disk is full. Actions: `kill`, or `kill:<file>` unless that
@@ -21,7 +21,7 @@ _AFTERLIFE_SECONDS = 60
 
 @dataclass
 class Failpoint:
-    """What happens at one point, and at which pass."""
+    """Fault of one point, and at which pass it occurs."""
 
     action: str
     argument: str = ""
@@ -52,7 +52,7 @@ class Failpoint:
                 notes.write(name + "\n")
 
     def _is_first_of_all(self) -> bool:
-        """Of all processes that know the file."""
+        """Whether this process is the first of all that share the file."""
         try:
             if self.argument:
                 os.close(os.open(self.argument, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
@@ -62,7 +62,7 @@ class Failpoint:
 
 
 def parse(text: str) -> dict[str, Failpoint]:
-    """Raises ValueError naming the part that is wrong."""
+    """Parse failpoints; raises ValueError naming the part that is wrong."""
     points = {}
     for part in filter(None, text.split(";")):
         name, _, rest = part.partition("=")
@@ -83,13 +83,13 @@ _points = parse(os.environ.get(VARIABLE, ""))
 
 
 def arm(text: str) -> None:
-    """Replace what the environment has set: for processes that are forked."""
+    """Replace the environment's failpoints, for forked processes."""
     global _points
     _points = parse(text)
 
 
 def reach(name: str) -> None:
-    """The point of that name."""
+    """Trigger the point of that name if it is due."""
     if not _points:
         return
     for known in (name, "*"):

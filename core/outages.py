@@ -1,4 +1,4 @@
-"""The reason for an outage, for operators: what the database, the broker or the store said, in one line."""
+"""Reason of an outage for operators: what the database, the broker or the store answered, in one line."""
 
 import threading
 import time
@@ -18,14 +18,14 @@ _MAX_LOGGED = 64
 
 
 def reason_of(error: BaseException) -> str:
-    """Class, code and text of the innermost error, with secrets taken out: never for clients."""
+    """Return class, code and text of the innermost error without secrets; never for clients."""
     innermost = _innermost(error)
     text = " ".join(clean_text(_text(innermost)).split())
     return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + "…"
 
 
 def note(part: str, error: BaseException) -> None:
-    """One line of the log for each reason; again when it lasts longer than a minute."""
+    """Log each reason once; again when it lasts longer than a minute."""
     key = (part, reason_of(error))
     now = time.monotonic()
     with _lock:
@@ -38,7 +38,7 @@ def note(part: str, error: BaseException) -> None:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """Down the named causes; of SQLAlchemy's errors the driver's, of a refusal of a store the refusal.
+    """Follow the causes; of SQLAlchemy's errors to the driver's, of a store's refusal to the refusal.
 
     Not down `__context__`: that is whatever happened to be handled, such as an empty pool of connections.
     """
@@ -53,7 +53,7 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def _answer(error: BaseException) -> dict[str, object]:
-    """The `Error` part of what a store answered, in the form of botocore."""
+    """Return the `Error` part of a store's answer, in the form of botocore."""
     response = getattr(error, "response", None)
     found = response.get("Error") if isinstance(response, dict) else None
     return found if isinstance(found, dict) else {}

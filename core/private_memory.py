@@ -1,4 +1,4 @@
-"""Keeps the memory and environment of a process from others of the same user, such as the processes it starts."""
+"""Protection of a process's memory and environment from other processes of the same user."""
 
 import ctypes
 import sys
@@ -11,7 +11,7 @@ _log = structlog.get_logger(__name__)
 
 
 def forbid_reading() -> None:
-    """Close `/proc/<pid>/environ`, `mem` and ptrace to processes of the same user; no core dumps either.
+    """Deny `/proc/<pid>/environ`, `mem` and ptrace to processes of the same user, and core dumps.
 
     Linux only; elsewhere nothing happens. What the process starts is not affected: an exec allows reading again.
     """

@@ -1,4 +1,4 @@
-"""Settings: environment variables with the prefix `PREFTUNE_`, or a `.env` file. A wrong one stops the start.
+"""Settings: environment variables with the prefix `PREFTUNE_`, or a `.env` file. A wrong one prevents the start.
 
 An empty one counts as not set, so that a compose file can pass on what may not be there.
 """
@@ -26,7 +26,7 @@ OTHER_VARIABLES = frozenset({"PREFTUNE_URL", failpoints.VARIABLE})
 
 
 class SettingsError(Exception):
-    """Settings that cannot be used; the text names each variable."""
+    """Raised for settings that cannot be used; the text names each variable."""
 
 
 class Settings(BaseSettings):
@@ -132,7 +132,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Settings from environment, `.env`, files and overrides. Raises SettingsError naming what is wrong.
+    """Load settings from environment, `.env`, files and overrides. Raises SettingsError naming the faults.
 
     Any setting may be given as a file that holds its value: `PREFTUNE_<NAME>_FILE`.
     """

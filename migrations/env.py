@@ -1,4 +1,4 @@
-"""What alembic runs: on the connection it is given, else on the database of the settings."""
+"""Alembic's entry point: uses the connection it is given, else the database of the settings."""
 
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from core.settings import load_settings
 
 
 def render_item(kind: str, item: Any, autogen_context: AutogenContext) -> str | Literal[False]:
-    """Our own column types by name, so that migrations read as the tables do."""
+    """Render our own column types by name, so that migrations read as the tables do."""
     if kind == "type" and isinstance(item, Timestamp):
         autogen_context.imports.add("from core.database.columns import Timestamp")
         return "Timestamp()"

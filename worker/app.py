@@ -1,4 +1,4 @@
-"""The worker process: a Celery worker that is woken, a thread that looks by itself, one attempt at a time."""
+"""The worker process: a Celery worker that is woken, a polling thread, one attempt at a time."""
 
 import logging
 import os
@@ -46,11 +46,11 @@ _log = logging.getLogger(__name__)
 
 class _ListeningWorker(CeleryWorker):
     def install_platform_tweaks(self, worker: Any) -> None:
-        """Our own handlers stay: Celery's restart on SIGHUP, and end running tasks on a second SIGINT."""
+        """Keep our own handlers: Celery's restart on SIGHUP, and end tasks on a second SIGINT."""
 
 
 def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) -> int:
-    """Work until SIGTERM or SIGINT; returns the exit code. Raises SettingsError."""
+    """Work until SIGTERM or SIGINT; return the exit code. Raises SettingsError."""
     os.umask(PRIVATE_UMASK)
     configure_logging(settings)
     private_memory.forbid_reading()
@@ -81,7 +81,7 @@ def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) ->
 
 
 def _work(place: Workplace, runner: Runner, scratch: WorkerScratch) -> int:
-    """In the lanes that the settings name, until the drain; returns the exit code."""
+    """Run the lanes that the settings name until the drain; return the exit code."""
     backend, drain, settings = place.backend, place.drain, place.backend.settings
     lanes: list[threading.Thread | LightLane] = []
     beats: list[Beat] = []
@@ -107,7 +107,7 @@ def _work(place: Workplace, runner: Runner, scratch: WorkerScratch) -> int:
 
 
 def _drain_on_signals(grace_seconds: float) -> Drain:
-    """SIGTERM, SIGINT or SIGHUP: drain. A second SIGINT: end at once, and the trainer with us."""
+    """Drain on SIGTERM, SIGINT or SIGHUP; a second SIGINT ends at once, with the trainer."""
     drain = Drain(grace_seconds)
 
     def handle(number: int, _frame: object) -> None:
@@ -151,11 +151,11 @@ def _listen(settings: Settings, runner: Runner, drain: Drain) -> int:
 
 
 def _wait(drain: Drain) -> int:
-    """A signal handler of this thread begins the drain: a wait without end would not be left for it."""
+    """Wait with a timeout, so that a signal handler of this thread can begin the drain."""
     while not drain.is_begun:
         time.sleep(_TICK_SECONDS)
     return 0
 
 
 def _keep_our_logging(**_: Any) -> None:
-    """Celery configures logging unless somebody listens to this signal."""
+    """Listen to the signal without which Celery configures logging."""

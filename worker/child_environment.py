@@ -1,4 +1,4 @@
-"""The environment of the worker's child processes: what they need, and no secret."""
+"""Environment of the worker's child processes: what they need, and no secret."""
 
 import os
 from pathlib import Path
@@ -25,7 +25,7 @@ _UNTRIMMED = str(16 * 1024**3)
 
 
 def trainer_environment(work_dir: Path, num_threads: int) -> dict[str, str]:
-    """Only what a trainer needs of our environment: no key, no URL of database, broker or store."""
+    """Return what a trainer needs of our environment: no key, no URL of database, broker or store."""
     kept = {
         name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
     }

@@ -1,4 +1,4 @@
-"""Which device this worker trains on. Asked of a subprocess: torch is never loaded into the worker itself."""
+"""Choice of the device to train on, asked of a subprocess: torch is never loaded into the worker itself."""
 
 import json
 import os
@@ -33,7 +33,7 @@ CPU = Device(name="cpu", label="CPU")
 
 
 def choose_devices(wanted: str, count: int) -> Device:
-    """As `choose_device`, the first of `count` that train together. Raises SettingsError when there are fewer."""
+    """Return the first of `count` devices that train together. Raises SettingsError when there are fewer."""
     first = choose_device(wanted)
     if count == 1:
         return first
@@ -47,7 +47,7 @@ def choose_devices(wanted: str, count: int) -> Device:
 
 
 def choose_device(wanted: str) -> Device:
-    """`auto`, `cpu`, `cuda` or `cuda:<n>`. Raises SettingsError for one that is not here."""
+    """Return `cpu`, `cuda` or `cuda:<n>` for a setting, `auto` included. Raises SettingsError for a missing one."""
     if wanted == "cpu" or (wanted == "auto" and not any(Path(sign).exists() for sign in _GPU_SIGNS)):
         return CPU
     kind, _, number = wanted.partition(":")
@@ -63,7 +63,7 @@ def choose_device(wanted: str) -> Device:
 
 
 def probe_gpus() -> list[str]:
-    """Names of the CUDA devices that torch can use; none when it cannot be asked."""
+    """Return names of the CUDA devices that torch can use; none when the probe fails."""
     try:
         probe = subprocess.run(
             [sys.executable, "-P", "-c", _PROBE],
@@ -79,7 +79,7 @@ def probe_gpus() -> list[str]:
 
 
 def count_threads(wanted: int) -> int:
-    """CPU threads of a trainer: as set, or every core this process may use."""
+    """Return a trainer's CPU threads: as set, or every core this process may use."""
     if wanted:
         return wanted
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""The wish of the operator that this worker ends: finish the step, write a checkpoint, hand the job back."""
+"""The operator's request that this worker ends: finish the step, write a checkpoint, release the job."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ class Drain:
         self._began_at: float | None = None
 
     def begin(self) -> None:
-        """May be called from a signal handler of a thread that does not wait here; also one that interrupts another."""
+        """Begin the drain; safe in a signal handler of a thread that does not wait here, also nested."""
         if self._began_at is None:
             self._began_at = time.monotonic()
             self._begun.set()
@@ -22,9 +22,9 @@ class Drain:
 
     @property
     def is_overdue(self) -> bool:
-        """Whoever stops us will not wait any longer."""
+        """Whether whoever stops us will not wait any longer."""
         return self._began_at is not None and time.monotonic() - self._began_at > self._grace_seconds
 
     def wait(self, seconds: float) -> bool:
-        """True as soon as it has begun."""
+        """Wait; True as soon as the drain has begun."""
         return self._begun.wait(seconds)

@@ -1,4 +1,4 @@
-"""Waiting out a database or store that is away."""
+"""Retries while a database or store is away."""
 
 import logging
 import random
@@ -18,13 +18,13 @@ _log = logging.getLogger(__name__)
 
 
 def pause_seconds(num_failures: int) -> float:
-    """Full jitter under a limit that doubles from 1 s to 60 s."""
+    """Return a pause with full jitter under a limit that doubles from 1 s to 60 s."""
     limit = min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(num_failures, 16))
     return random.uniform(limit / 4, limit)
 
 
 def patiently(work: Callable[[], Result], *, between_tries: Callable[[], None], max_seconds: float) -> Result:
-    """The result of `work`, tried again while it raises Unavailable; the last one is raised after `max_seconds`.
+    """Retry `work` while it raises Unavailable; the last one is raised after `max_seconds`.
 
     `between_tries` is called several times a second and may raise to give up earlier.
     """

@@ -1,4 +1,4 @@
-"""The age of a file says whether this worker moves; health checks look at it.
+"""Sign of life: the age of a file, which health checks read, shows whether this worker moves.
 
 Each lane beats in its loops. A thread touches the file every second for as long as all lanes have beaten lately: it
 grows old when the whole process stands still, and when a single lane does.
@@ -22,14 +22,14 @@ _log = logging.getLogger(__name__)
 
 
 class Beat:
-    """Of one lane, from whichever of its threads has the work."""
+    """Pulse of one lane, given by whichever of its threads works."""
 
     def __init__(self, name: str = "lane") -> None:
         self.name = name
         self._due_at = time.monotonic() + STALL_SECONDS
 
     def __call__(self, rest_seconds: float = 0.0) -> None:
-        """The lane moves; one of its threads need not beat while it rests for so long."""
+        """Record that the lane moves; its next beat may be that much later."""
         self._due_at = max(self._due_at, time.monotonic() + rest_seconds + STALL_SECONDS)
 
     @property
@@ -38,10 +38,10 @@ class Beat:
 
 
 class Pulse:
-    """Touches the file between `with` and its end, and then removes it. Without a path it does nothing."""
+    """Touches the file inside its context and removes it at the end. Does nothing without a path."""
 
     def __init__(self, path: Path | None, beats: Sequence[Beat]) -> None:
-        """Raises SettingsError for a path that cannot be written to."""
+        """Take a path; raises SettingsError for one that cannot be written."""
         self._path = path
         self._beats = beats
         self._stalled: set[str] = set()
@@ -66,7 +66,7 @@ class Pulse:
             self._path.unlink(missing_ok=True)
 
     def touch(self) -> None:
-        """Unless a lane stands still."""
+        """Touch the file unless a lane stands still."""
         stalled = {beat.name for beat in self._beats if beat.is_missing}
         for name in stalled - self._stalled:
             _log.error("the %s lane has not moved for %.0f s; health checks fail until it does", name, STALL_SECONDS)

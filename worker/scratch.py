@@ -1,4 +1,4 @@
-"""Work directories of attempts, on local disk, gone with the attempt: also with one whose worker was killed."""
+"""Work directories of attempts on local disk, removed with the attempt, also after a killed worker."""
 
 import fcntl
 import logging
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class WorkerScratch:
-    """One worker's part of the scratch space, held by a file lock for as long as the process lives."""
+    """One worker's part of the scratch space, locked as long as the process lives."""
 
     def __init__(self, scratch_dir: Path) -> None:
         self._all = scratch_dir / "workers"
@@ -28,13 +28,13 @@ class WorkerScratch:
 
     @contextmanager
     def attempt(self, claim: Claim) -> Iterator[Path]:
-        """A fresh directory for one attempt, removed afterwards."""
+        """Create a directory for one attempt, removed afterwards."""
         with self.directory(f"{claim.job_id}-a{claim.attempt}") as directory:
             yield directory
 
     @contextmanager
     def directory(self, name: str) -> Iterator[Path]:
-        """A fresh directory for something else than an attempt, removed afterwards."""
+        """Create a directory for other work, removed afterwards."""
         directory = self._mine / name
         directory.mkdir(mode=0o700)
         try:
@@ -49,7 +49,7 @@ class WorkerScratch:
             self._lock = None
 
     def _settle(self) -> tuple[Path, int]:
-        """A directory of our own and its lock. Raises OSError.
+        """Create and lock a directory of our own. Raises OSError.
 
         A worker that starts at the same moment may take it, not yet locked, for a leftover: then another one is made.
         """
@@ -65,7 +65,7 @@ class WorkerScratch:
         raise OSError(f"no work directory under {self._all} could be locked in {_MAX_TRIES} tries")
 
     def _remove_leftovers(self) -> None:
-        """What workers have left that were killed: their locks are free."""
+        """Remove directories of killed workers, whose locks are free."""
         for directory in self._all.iterdir():
             if directory == self._mine:
                 continue
@@ -77,7 +77,7 @@ class WorkerScratch:
 
 
 def _lock(directory: Path) -> int | None:
-    """A descriptor that holds the directory's lock, or None while another process does."""
+    """Return a descriptor that holds the directory's lock, or None while another process does."""
     try:
         descriptor = os.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError:  # removed meanwhile, or no folder of ours

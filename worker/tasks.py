@@ -1,4 +1,4 @@
-"""The one task: somebody says that there may be work. What is claimed, and whether anything is, the database says."""
+"""The Celery task of a wake-up; the database decides whether there is work and what is claimed."""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The keys that requests show: each is asked of the database at most every two seconds, so a revoked one ends then."""
+"""Cache of presented keys: the database is asked at most every two seconds, so a revoked key ends within that time."""
 
 import hashlib
 import hmac
@@ -26,7 +26,7 @@ LOCAL = Grant(key_id="local", project_id=DEFAULT_PROJECT_ID, scope=Scope.ADMIN)
 
 
 class KeyRing:
-    """Opens the files of local secrets. Raises SettingsError."""
+    """Keys of this process; opens the files of local secrets. Raises SettingsError."""
 
     def __init__(self, backend: Backend) -> None:
         key = backend.settings.api_key
@@ -44,7 +44,7 @@ class KeyRing:
         self._asked_at = -MAX_AGE_SECONDS
 
     async def has_keys(self) -> bool:
-        """Is there, or was there ever, a key? Raises Unavailable: unknown is not none."""
+        """Whether there is, or ever was, a key. Raises Unavailable: unknown is not none."""
         if self._bootstrap is not None or self._has_stored:
             return True
         if time.monotonic() - self._asked_at >= MAX_AGE_SECONDS:
@@ -53,7 +53,7 @@ class KeyRing:
         return self._has_stored
 
     async def grant(self, shown: bytes) -> Grant | None:
-        """None: not a key that works. Raises Unavailable."""
+        """Return the rights of a working key, else None. Raises Unavailable."""
         if self._bootstrap is not None and hmac.compare_digest(shown, self._bootstrap):
             return BOOTSTRAP
         if self._local is not None and hmac.compare_digest(shown, self._local):
@@ -61,7 +61,7 @@ class KeyRing:
         return await self._ask(hashlib.sha256(shown).hexdigest(), api_keys.authenticate, shown.decode("latin-1"))
 
     async def grant_of_holder(self, key_id: str) -> Grant | None:
-        """For whoever has proved before to have the key of that id. Raises Unavailable."""
+        """Return the rights of a key whose holder has authenticated before. Raises Unavailable."""
         if key_id == BOOTSTRAP.key_id:
             return BOOTSTRAP if self._bootstrap is not None else None
         if key_id == LOCAL.key_id:
@@ -69,13 +69,13 @@ class KeyRing:
         return await self._ask(key_id, api_keys.find_live, key_id)
 
     def session_secret(self, grant: Grant) -> bytes:
-        """Known to nobody who reads the database alone; another key, or another bootstrap key, makes another one."""
+        """Secret that signs sessions, not derivable from the database; it changes with the (bootstrap) key."""
         parts = (_PURPOSE, grant.key_id, grant.secret_sha256)
         inner = hmac.digest(self._bootstrap or self._local or b"-", " ".join(parts).encode(), "sha256")
         return hmac.digest(self._session_secret, inner, "sha256")
 
     async def redeem(self, shown: bytes) -> Grant | None:
-        """As `grant`; also takes a code that signs in once, in this process. Raises Unavailable."""
+        """Grant like `grant`, and also for a one-time sign-in code, in this process. Raises Unavailable."""
         for key, holder in ((self._bootstrap, BOOTSTRAP.key_id), (self._local, LOCAL.key_id)):
             code = sign_in_codes.read(shown.decode("latin-1"), key.decode(), time.time()) if key else None
             if code is not None:

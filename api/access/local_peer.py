@@ -1,4 +1,4 @@
-"""The process at the other end of a loopback connection: may it use a service that has no key?
+"""Check of the process at the other end of a loopback connection, for a service that has no key.
 
 A proxy on the same machine connects from loopback and may name a loopback `Host`, so neither tells it from its owner's
 shell. The kernel does: it knows the user of the peer's socket, the processes that hold it, and their other sockets.
@@ -32,13 +32,13 @@ class Socket:
 
     @property
     def is_private(self) -> bool:
-        """Does it reach this machine only?"""
+        """Whether the socket reaches this machine only."""
         local, remote = (ipaddress.ip_address(end[0]) for end in (self.local, self.remote))
         return local.is_loopback and (remote.is_loopback or remote.is_unspecified)
 
 
 def is_vouched(client: Endpoint, server: Endpoint) -> bool:
-    """Is the peer `client` of our socket `server` a private process of our own user?"""
+    """Whether the peer `client` of our socket `server` is a private process of our own user."""
     if not sys.platform.startswith("linux"):
         return False
     try:
@@ -54,7 +54,7 @@ def is_vouched(client: Endpoint, server: Endpoint) -> bool:
 
 
 def read_sockets() -> Iterator[Socket]:
-    """All internet sockets of this network namespace that a process still holds."""
+    """Return all internet sockets of this network namespace that a process still holds."""
     for name in _TABLES:
         table = _PROC / "net" / name
         lines = table.read_text().splitlines()[1:] if table.exists() else []
@@ -69,7 +69,7 @@ def _find(sockets: Iterable[Socket], client: Endpoint, server: Endpoint) -> Sock
 
 
 def _holders(inode: int) -> Iterator[set[int]]:
-    """The sockets of each process that holds this one, as far as we may look."""
+    """Return the sockets of each process that holds this one, as far as permitted."""
     for folder in _PROC.iterdir():
         if not folder.name.isdigit():
             continue
@@ -98,14 +98,14 @@ def _target(path: str) -> str:
 
 
 def _endpoint(text: str) -> Endpoint:
-    """An address as the kernel prints it: words of 32 bits in the machine's own order."""
+    """Parse an address as the kernel prints it: words of 32 bits in the machine's own order."""
     address, _, port = text.partition(":")
     words = [int(address[start : start + 8], 16).to_bytes(4, sys.byteorder) for start in range(0, len(address), 8)]
     return _plain(str(ipaddress.ip_address(b"".join(words)))), int(port, 16)
 
 
 def _plain(address: str) -> str:
-    """The same text for one address, however it was written or mapped."""
+    """Return one canonical text for an address, however it was written or mapped."""
     found = ipaddress.ip_address(address)
     mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
     return str(mapped or found)

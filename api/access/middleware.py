@@ -1,4 +1,4 @@
-"""Who may ask: the holder of a key, a browser signed in with it, or, while there never was a key, its own user."""
+"""Authentication: a key, a browser session, or, while there never was a key, the service's own user."""
 
 import ipaddress
 import re
@@ -74,7 +74,7 @@ _FOREIGN_PAGE = Fault(
 
 @dataclass(frozen=True)
 class Caller:
-    """Whose things a request is about, and what it may do with them."""
+    """Project of a request, and its rights."""
 
     project_id: str
     key_id: str | None = None
@@ -97,7 +97,7 @@ def needed_scope(method: str, path: str) -> Scope:
 
 
 class Access:
-    """Refuses before anything of the body is read. What it lets through carries a `Caller` in `scope["state"]`."""
+    """Refuses before any of the body is read; accepted requests carry a `Caller` in `scope["state"]`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -156,7 +156,7 @@ class Access:
         return Fault(kind=RATE_LIMITED, detail=detail, headers={"Retry-After": str(seconds)})
 
     async def _is_vouched(self, scope: ASGIScope) -> bool:
-        """Looked up once for many requests of a connection: it has one peer."""
+        """Whether the peer is vouched for, looked up once per connection."""
         client, server = scope.get("client"), scope.get("server")
         if client is None or server is None or server[1] is None:
             return False
@@ -193,7 +193,7 @@ def _caller(grant: Grant) -> Caller:
 
 
 def is_loopback(host: str) -> bool:
-    """Does the name or address mean this machine, without asking a resolver?"""
+    """Whether the name or address means this machine, without asking a resolver."""
     if host.lower() == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""How often one key may ask: a bucket of tokens for each, in this process."""
+"""Rate limit of a key: a token bucket for each, in this process."""
 
 import math
 import time
@@ -18,14 +18,14 @@ class _Bucket:
 
 
 class RateLimits:
-    """Used on the event loop only."""
+    """Token buckets by key; used on the event loop only."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def seconds_to_wait(self, key_id: str, requests_per_minute: int) -> int:
-        """0, and the request counts; or whole seconds until the next one may come."""
+        """Return 0 and count the request, or the whole seconds until the next one is allowed."""
         rate = requests_per_minute / 60
         size = max(1.0, rate * BURST_SECONDS)
         now = self._clock()

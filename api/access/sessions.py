@@ -1,4 +1,4 @@
-"""Browsers that are signed in: a cookie which proves, for half a day, that its holder has had the key.
+"""Browser sessions: a cookie that proves, for half a day, that its holder has had the key.
 
 The service stores nothing: the cookie is its date of expiry and the key's id, signed with a secret made from the key.
 It does not hold the key, may no more than it, and ends with it. Signing out takes the cookie out of the browser.
@@ -21,7 +21,7 @@ LIFE_SECONDS = 12 * 3600
 
 
 async def session_grant(ring: KeyRing, headers: Headers) -> Grant | None:
-    """What the holder of the request's cookie may do; None without a session that lasts. Raises Unavailable."""
+    """Return the rights of the request's cookie; None without a valid session. Raises Unavailable."""
     token = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
     head, _, signature = token.rpartition(".")
     grant = await ring.grant_of_holder(head.rpartition(".")[2]) if head else None
@@ -43,7 +43,7 @@ def _sign(ring: KeyRing, grant: Grant, head: str) -> str:
 
 
 def is_own_origin(headers: Headers) -> bool:
-    """Does a page of this service ask? Browsers name the asking page's site on all that changes something.
+    """Whether a page of this service sent the request, by the origin that browsers send with changes.
 
     The scheme is left out: behind a proxy that ends TLS the service does not know it.
     """

@@ -1,4 +1,4 @@
-"""The description of the API: problems on every operation, and what FastAPI cannot know of the bodies."""
+"""OpenAPI description: problems on every operation, and details of bodies that FastAPI does not know."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -87,7 +87,7 @@ PART_BODY: dict[str, Any] = {
 
 
 def problems(*statuses: int) -> Responses:
-    """`responses=` of a route that can answer with these problems."""
+    """Return `responses=` of a route that can answer with these problems."""
     content = {MEDIA_TYPE: {"schema": _PROBLEM_SCHEMA}}
     return {status: {"description": _MEANINGS[status], "content": content} for status in statuses}
 
@@ -98,7 +98,7 @@ def binary(media_type: str, description: str) -> Responses:
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, made once."""
+    """Return the OpenAPI document, made once."""
     if app.openapi_schema:
         return app.openapi_schema
     document = get_openapi(
@@ -137,7 +137,7 @@ def _complete(scope: str, operation: dict[str, Any]) -> None:
 
 
 def problem_codes() -> dict[str, tuple[int, str]]:
-    """Every code, with its status and title."""
+    """Return every code, with its status and title."""
     codes = {kind.code: (kind.status.value, kind.title) for kind in HTTP_PROBLEMS}
     for error in _error_classes(DomainError):
         codes[error.code] = (STATUS_OF_KIND[error.kind].value, error.title)

@@ -1,4 +1,4 @@
-"""The description of the API as a page to read: made here from the OpenAPI document, without scripts or a CDN."""
+"""Reference page of the API, made from the OpenAPI document without a CDN."""
 
 import json
 from collections.abc import Iterable
@@ -139,6 +139,6 @@ def _default(schema: Json) -> str:
 
 
 def _text(text: str) -> str:
-    """Escaped, with `code` shown as such."""
+    """Escape text, with `code` shown as such."""
     pieces = escape(text).split("`")
     return "".join(f"<code>{piece}</code>" if index % 2 else piece for index, piece in enumerate(pieces))

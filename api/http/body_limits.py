@@ -1,4 +1,4 @@
-"""How much a request may send, and how slowly: counted while it streams, refused as early as it is known."""
+"""Limits on the size and slowness of request bodies, counted while streaming, refused as early as possible."""
 
 import asyncio
 import time
@@ -51,7 +51,7 @@ class BodyLimits:
 
 
 class _Body:
-    """One request's body on its way in, and the answer on its way out."""
+    """Body of one request while it is received, and its answer while it is sent."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, policy: BodyPolicy) -> None:
         headers = Headers(scope=scope)

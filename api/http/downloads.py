@@ -1,4 +1,4 @@
-"""Bytes on their way out: whole files, ranges of them, and folders as tar streams."""
+"""Downloads: whole files, ranges of them, and folders as tar streams."""
 
 import asyncio
 import re
@@ -28,11 +28,11 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 class CutShort(Exception):
-    """The store gave fewer bytes than promised: the answer is broken off, never filled up."""
+    """Raised when the store gave fewer bytes than promised: the answer is aborted, never padded."""
 
 
 class MeteredStream(StreamingResponse):
-    """Chunks read in threads of the store's lane. A client that takes nothing for a while is cut off."""
+    """Chunks read in threads of the store's lane. A client that reads nothing for a while is disconnected."""
 
     def __init__(self, content: Iterable[bytes], status_code: int, headers: Mapping[str, str], media_type: str) -> None:
         self._chunks = iter(content)
@@ -72,7 +72,7 @@ class TarMember:
 
 
 def file_response(request: Request, download: Download) -> Response:
-    """The file or the range asked for. The ETag is the file's SHA-256, so a range of another file is never mixed in."""
+    """Respond with the file or range. The ETag is the file's SHA-256, so ranges of two versions never mix."""
     etag = f'"{download.sha256}"'
     headers = {
         "ETag": etag,
@@ -91,7 +91,7 @@ def file_response(request: Request, download: Download) -> Response:
 
 
 def tar_response(folder: str, members: Sequence[TarMember], modified_at: datetime) -> Response:
-    """A tar stream of one folder, of known length. The same members give the same bytes."""
+    """Respond with a tar stream of one folder, of known length. The same members give the same bytes."""
     heads = [_tar_head(f"{folder}/{member.path}", member.num_bytes, modified_at) for member in members]
     num_bytes = sum(len(head) + _padded(member.num_bytes) for head, member in zip(heads, members, strict=True))
     headers = {
@@ -102,12 +102,12 @@ def tar_response(folder: str, members: Sequence[TarMember], modified_at: datetim
 
 
 def begun(chunks: Iterator[bytes], num_chunks: int = 1) -> Iterator[bytes]:
-    """The same chunks, the first ones read: what is missing is found while a status can still be sent."""
+    """Return the same chunks with the first ones read, so that a missing object can still set the status."""
     return _continued(list(islice(chunks, num_chunks)), chunks)
 
 
 def exactly(chunks: Iterator[bytes], num_bytes: int) -> Iterator[bytes]:
-    """The same chunks. Raises CutShort when they end before, or go on after, as many bytes as promised."""
+    """Yield the same chunks. Raises CutShort when their bytes are fewer or more than promised."""
     sent = 0
     while sent < num_bytes:
         chunk = next(chunks, b"")
@@ -118,7 +118,7 @@ def exactly(chunks: Iterator[bytes], num_bytes: int) -> Iterator[bytes]:
 
 
 def _continued(first: list[bytes], chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """It is too late for a problem document: faults break the answer off."""
+    """Yield the rest: it is too late for a problem document, so faults abort the answer."""
     try:
         yield from first
         yield from chunks
@@ -132,7 +132,7 @@ def attachment(filename: str) -> str:
 
 
 def _wanted_range(request: Request, etag: str, num_bytes: int) -> tuple[int, int] | None:
-    """[start, end), or None for the whole file: also for several ranges, and for one of another version."""
+    """Return [start, end), or None for the whole file: also for several ranges, or one of another version."""
     header = request.headers.get("range")
     if header is None or request.headers.get("if-range", etag) != etag:
         return None

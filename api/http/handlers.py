@@ -1,4 +1,4 @@
-"""From exceptions to problem documents."""
+"""Handlers that turn exceptions into problem documents."""
 
 from http import HTTPStatus
 from typing import Any
@@ -57,7 +57,7 @@ def _on_invalid(request: Request, error: Exception) -> Response:
 
 
 def _on_framework_error(request: Request, error: Exception) -> Response:
-    """What the framework itself refuses: unknown addresses and methods."""
+    """Handle what the framework itself refuses: unknown addresses and methods."""
     assert isinstance(error, HTTPException)
     path, method = request.url.path, request.method
     if error.status_code == 404:
@@ -73,7 +73,7 @@ def _on_framework_error(request: Request, error: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """Of all routes of this address, not only of the first; those that name it as it is hide those with ids."""
+    """Return the methods of all routes of this address; literal ones hide those with ids."""
     path = request.url.path
     routes = [route for included in request.app.router.routes for route in _routes_of(included)]
     routes = [route for route in routes if getattr(route, "path", None) == path] or routes
@@ -83,5 +83,5 @@ def _allowed_methods(request: Request) -> list[str]:
 
 
 def _routes_of(included: Any) -> list[Any]:
-    """FastAPI keeps a router that was included as one route."""
+    """Return the routes; FastAPI keeps an included router as one route."""
     return list(included.original_router.routes) if hasattr(included, "original_router") else [included]

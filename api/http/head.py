@@ -1,10 +1,10 @@
-"""`HEAD`, for every address that takes `GET`: the same answer without its body."""
+"""`HEAD` for every address that takes `GET`: the same answer without its body."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class _Enough(Exception):
-    """The head is sent; nothing of the body need be made."""
+    """Raised when the head is sent and no body is needed."""
 
 
 class Head:

@@ -1,4 +1,4 @@
-"""Answers to requests that create: once for each Idempotency-Key."""
+"""Idempotent answers to creating requests: once for each Idempotency-Key."""
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,7 +24,7 @@ _NO_BODY = hashlib.sha256(b"").hexdigest()
 
 @dataclass(frozen=True, kw_only=True)
 class Created:
-    """What a creating endpoint answers."""
+    """Answer of a creating endpoint."""
 
     body: BaseModel
     status: int = 201
@@ -33,7 +33,7 @@ class Created:
 
 @dataclass(frozen=True, kw_only=True)
 class CreatingRequest:
-    """One request that creates something, under a key or not."""
+    """A creating request, with or without a key."""
 
     project_id: str
     route: str
@@ -46,7 +46,7 @@ class CreatingRequest:
 
 
 def creating(request: Request, project_id: str, key: str | None, body_sha256: str | None = None) -> CreatingRequest:
-    """`body_sha256`: of what was sent; default: of the JSON body that the route has read."""
+    """Return a dependency; `body_sha256` is the digest of what was sent, by default of the JSON body read."""
     digest = body_sha256 or str(getattr(request.state, "body_sha256", _NO_BODY))
     route = f"{request.method} {request.url.path}"
     return CreatingRequest(project_id=project_id, route=route, key=key, body_sha256=digest)
@@ -55,7 +55,7 @@ def creating(request: Request, project_id: str, key: str | None, body_sha256: st
 def answer_once(
     backend: Backend, request: CreatingRequest, prefix: str, create: Callable[[str | None], Created]
 ) -> Response:
-    """Create, or answer as the first time. `create` is given the id to create under, or None to choose one.
+    """Create, or repeat the first answer. `create` gets the id to create under, or None to choose one.
 
     Only successes are kept: what was refused created nothing, and is judged anew.
     """
@@ -79,7 +79,7 @@ async def answer_once_ended(
     create: Callable[[str | None], Created],
     end: Callable[[Created], Awaitable[Created]],
 ) -> Response:
-    """As `answer_once`, where the answer is what `end` makes of what was created, which may take long."""
+    """Answer like `answer_once`, with what `end` makes, perhaps slowly, of what was created."""
     reservation: Reservation | None = None
     if request.key is not None:
         wanted = IdempotentRequest(key=request.key, route=request.route, body_sha256=request.body_sha256)

@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): every answer of 400 and above, made here and nowhere else.
+"""Problem documents (RFC 9457): every answer of 400 and above is made here and nowhere else.
 
 Errors of the domain carry a kind, which decides the status; what only HTTP can get wrong is a `ProblemKind` below.
 """
@@ -87,7 +87,7 @@ HTTP_PROBLEMS: tuple[ProblemKind, ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One problem, before it knows the request it belongs to."""
+    """One problem, independent of its request."""
 
     kind: ProblemKind
     detail: str
@@ -98,7 +98,7 @@ class Fault:
 
 
 class HttpError(Exception):
-    """A fault that only the HTTP side knows of."""
+    """Raised for a fault that only the HTTP side knows."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ def fault_of(error: DomainError) -> Fault:
 
 
 def type_of(code: str) -> str:
-    """Where a person finds the code explained."""
+    """Return the address at which the code is explained."""
     return f"/docs#problem-{code}"
 
 

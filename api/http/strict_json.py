@@ -1,4 +1,4 @@
-"""JSON bodies, read more strictly than the parser does, with a pointer to whatever is refused.
+"""JSON bodies, parsed more strictly than usual, with a pointer to whatever is refused.
 
 Python's parser takes NaN, infinities, a key that stands twice, and halves of surrogate pairs; the databases behind
 this service take none of them, nor a NUL character.
@@ -25,7 +25,7 @@ class _TooLong(Exception):
 
 
 def parse(body: bytes) -> Any:
-    """The value of a JSON text. Raises HttpError: 400 for what is not JSON, 422 for values that no field can take."""
+    """Parse a JSON text. Raises HttpError: 400 for what is not JSON, 422 for values that no field can take."""
     try:
         value = json.loads(body.decode(), object_pairs_hook=_object, parse_int=_integer)
     except UnicodeDecodeError as error:
@@ -48,14 +48,14 @@ def parse(body: bytes) -> Any:
 
 
 def list_faults(value: Any) -> list[FieldError]:
-    """Numbers and texts that nothing behind this service can hold, each with its pointer."""
+    """Return numbers and texts that the service cannot store, each with its pointer."""
     faults: list[FieldError] = []
     _collect(value, "", 0, faults)
     return faults
 
 
 def text_fault(text: str) -> str | None:
-    """Why this text is refused wherever it stands, or None."""
+    """Return why this text is refused wherever it stands, or None."""
     if "\x00" in text:
         return "must not hold a NUL character (\\u0000)"
     if any("\ud800" <= character <= "\udfff" for character in text):
@@ -64,13 +64,13 @@ def text_fault(text: str) -> str | None:
 
 
 def pointer_part(part: str | int) -> str:
-    """One step of a JSON pointer (RFC 6901), printable whatever the key holds."""
+    """Return one step of a JSON pointer (RFC 6901), printable whatever the key holds."""
     text = str(part).replace("~", "~0").replace("/", "~1")
     return "/" + text.encode("utf-8", "replace").decode().replace("\x00", "\\u0000")
 
 
 def summary(errors: list[FieldError]) -> str:
-    """One sentence for people who read only `detail`."""
+    """Return one sentence for people who read only `detail`."""
     first = errors[0]
     where = f"{first.pointer}: " if first.pointer else ""
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""

@@ -1,4 +1,4 @@
-"""What every route of this API adds to FastAPI's: strict input, and entity tags on JSON answers.
+"""Route class of this API: strict input, and entity tags on JSON answers.
 
 Unknown or repeated query parameters are refused, not ignored; JSON bodies are read by `api.http.strict_json`; a JSON
 `GET` carries an ETag and answers 304 to a matching If-None-Match.
@@ -74,7 +74,7 @@ def with_etag(scope: Scope, response: Response) -> Response:
 
 
 def is_none_match(request: Request, etag: str) -> bool:
-    """Does If-None-Match name this tag? Weak tags count as strong ones, as RFC 9110 wants it for GET."""
+    """Whether If-None-Match names this tag; weak tags count as strong ones, as RFC 9110 defines for GET."""
     given = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
     return etag in given or given == ["*"]
 

@@ -15,7 +15,7 @@ _FORM: TypeAdapter[dict[str, Any]] = TypeAdapter(TemplateKwargs)
 
 
 def parse_template_kwargs(text: str) -> dict[str, Any]:
-    """Raises HttpError naming every fault."""
+    """Parse the parameter; raises HttpError naming every fault."""
     try:
         value = parse(text.encode())
         return _FORM.validate_python(value)

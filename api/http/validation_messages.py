@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a request, told to a newcomer: a JSON pointer and one sentence for each field.
+"""Validation messages: pydantic's errors as a JSON pointer and one plain sentence for each field.
 
 A field that takes one of several types gives one error for each; they are folded into one: `must be a number of at
 most 1, or "auto", not "abc"`.
@@ -78,7 +78,7 @@ _CLOSE = frozenset(
 
 
 def field_errors(errors: Sequence[Any], payload: Any) -> list[FieldError]:
-    """Errors of pydantic about `payload`, folded into one for each field."""
+    """Convert pydantic's errors about `payload` to one for each field."""
     findings = [_finding(error, payload) for error in errors]
     pointers = list(dict.fromkeys(finding.pointer for finding in findings))
     folded = []
@@ -108,7 +108,7 @@ def _finding(error: Any, payload: Any) -> _Finding:
 
 
 def _locate(loc: Sequence[Any], payload: Any, kind: str) -> tuple[str, Any, bool]:
-    """The pointer of a pydantic location, leaving out what names a type of a union instead of a place."""
+    """Return the pointer of a pydantic location, without types of a union."""
     pointer, value, exists = "", payload, True
     for position, part in enumerate(loc):
         is_last = position == len(loc) - 1
@@ -132,7 +132,7 @@ def _sentence(findings: list[_Finding]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value of the user's, short and printable."""
+    """Return a value of the user's, short and printable."""
     text = json.dumps(value, default=str)
     return text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 1] + "…"
 

@@ -1,4 +1,4 @@
-"""One poller for all clients that watch jobs: it asks where those jobs stand, and clients read when something moved.
+"""Feeds of watched jobs: one poller looks for changes, and the clients of a job that changed read them.
 
 Clients hold a cursor and nothing else, so a slow one costs nothing: it reads on from where it is, as one that comes
 back after a break. Those that are equally far (nearly all) share one read and the bytes made of it.
@@ -31,7 +31,7 @@ log = structlog.get_logger("api")
 
 
 class Feed:
-    """One job, as long as somebody watches it. Lives on the event loop."""
+    """Feed of one watched job. Lives on the event loop."""
 
     def __init__(self, backend: Backend, project_id: str, job_id: str, limiter: CapacityLimiter) -> None:
         self.job_id = job_id
@@ -45,7 +45,7 @@ class Feed:
         self._shared: dict[LiveCursor, asyncio.Task[Frames]] = {}
 
     def update(self, head: JobHead | None) -> None:
-        """Tell the watchers if anything is new. None: the job is gone."""
+        """Notify the watchers of news. None: the job was deleted."""
         if head is not None and head == self._head:
             return
         self._head = head
@@ -54,7 +54,7 @@ class Feed:
         self.moved = asyncio.Event()
 
     async def read(self, after: LiveCursor) -> Frames:
-        """What lies behind the cursor. Raises JobNotFound, Unavailable."""
+        """Return the changes after the cursor. Raises JobNotFound, Unavailable."""
         task = self._shared.get(after)
         if task is None or (task.done() and (task.cancelled() or task.exception())):
             task = asyncio.create_task(self._read(after))
@@ -84,7 +84,7 @@ class Feeds:
 
     @contextmanager
     def watch(self, project_id: str, job_id: str) -> Iterator[Feed]:
-        """Raises HttpError when too many watch already."""
+        """Watch a job inside the context; raises HttpError when too many clients watch."""
         if self.num_streams >= MAX_STREAMS:
             raise HttpError(
                 TOO_MANY_STREAMS,
@@ -109,7 +109,7 @@ class Feeds:
             self._poller = asyncio.create_task(self._poll())
 
     async def _poll(self) -> None:
-        """Until nobody watches."""
+        """Poll until nobody watches."""
         while self._feeds:
             watched = list(self._feeds.values())
             job_ids = {feed.job_id for feed in watched}

@@ -1,4 +1,4 @@
-"""Server-sent events of a job, as bytes: the same for every client that is as far.
+"""Server-sent events of a job as bytes, the same for every client at the same position.
 
 `id` is `<metric seq>.<event seq>`: how far a client is that has read the event.
 """
@@ -35,7 +35,7 @@ STATUS_FIELDS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Frames:
-    """One page of changes, ready to be sent."""
+    """One page of changes, encoded for sending."""
 
     cursor: LiveCursor
     has_more: bool
@@ -50,13 +50,13 @@ class Frames:
 
 
 def parse_id(text: str) -> LiveCursor:
-    """The cursor that an `id` (of `ID_PATTERN`) names."""
+    """Parse the cursor that an `id` (of `ID_PATTERN`) names."""
     metric_seq, event_seq = text.split(".")
     return LiveCursor(metric_seq=int(metric_seq), event_seq=int(event_seq))
 
 
 def make_frames(changes: LiveChanges, after: LiveCursor) -> Frames:
-    """In the order: reset, metric, events, status, end."""
+    """Encode changes in the order: reset, metric, events, status, end."""
     reset = b""
     cursor = after
     if changes.reset:
@@ -83,7 +83,7 @@ def make_frames(changes: LiveChanges, after: LiveCursor) -> Frames:
 
 
 def end_frame(cursor: LiveCursor, job_id: str, status: str) -> bytes:
-    """`status`: the job's, or `deleted`."""
+    """Encode the last event; `status` is the job's, or `deleted`."""
     return _frame("end", cursor, {"job_id": job_id, "status": status})
 
 

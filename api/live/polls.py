@@ -1,4 +1,4 @@
-"""Readers that poll curves: those that ask for one job at the same time share one look at the database.
+"""Polled curves: concurrent readers of one job share one query of the database.
 
 Whoever asks waits for a look that began after it asked, so every answer is as new as if it had been read alone. Pages
 are cut on the event loop out of points that are read and encoded once (`core.services.curves.recent_points`).
@@ -30,7 +30,7 @@ class Polls:
         self._limiter = CapacityLimiter(_MAX_READERS)
 
     async def page(self, project_id: str, job_id: str, query: MetricsQuery) -> bytes:
-        """`metrics.page` as JSON. Raises JobNotFound, Unavailable."""
+        """Return `metrics.page` as JSON. Raises JobNotFound, Unavailable."""
         if query.is_plain:
             head = await self._look(project_id, job_id)
             page = pages.shared_page(self._recent, job_id, head, query)
@@ -75,6 +75,6 @@ class _SharedLook:
 
 
 def _heed(task: "asyncio.Task[CurveHead]") -> None:
-    """A failure that no client is left to hear of is no error of the event loop's."""
+    """Consume a failure that no client is left to receive."""
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,4 @@
-"""`text/event-stream` answers: one job, from a cursor on, until it ends or the client goes."""
+"""`text/event-stream` answers: one job, from a cursor on, until it ends or the client disconnects."""
 
 import asyncio
 import time
@@ -54,7 +54,7 @@ class EventStream(Response):
 
 
 class _Writer:
-    """Sends one client what is new, in a measured way."""
+    """Sends the changes to one client, at a limited rate."""
 
     def __init__(self, feed: Feed, after: LiveCursor, send: Send) -> None:
         self._feed = feed
@@ -66,7 +66,7 @@ class _Writer:
         self._status = b""
 
     async def run(self) -> None:
-        """Raises TimeoutError when the client takes nothing."""
+        """Send until the end; raises TimeoutError when the client reads nothing."""
         await self._write(PREAMBLE)
         while True:
             moved = self._feed.moved
@@ -102,7 +102,7 @@ class _Writer:
             self._standing, self._status = frames.standing, frames.status
 
     async def _wait(self, moved: asyncio.Event) -> None:
-        """Until the job moves; with a sign of life meanwhile."""
+        """Wait until the job changes, sending keep-alives."""
         while True:
             try:
                 async with asyncio.timeout(HEARTBEAT_SECONDS):

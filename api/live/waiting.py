@@ -1,4 +1,4 @@
-"""Requests that wait for something to end: they hold no thread, and those that wait for the same share its looks."""
+"""Requests that wait for an end without holding a thread; those that wait for the same share its polls."""
 
 import asyncio
 import time
@@ -17,14 +17,14 @@ MAX_POLL_SECONDS = 1.0
 
 
 class Waiters:
-    """All that wait in this process. Lives on the event loop."""
+    """All waiting requests of this process. Lives on the event loop."""
 
     def __init__(self) -> None:
         self._num_waiting: Counter[str] = Counter()
         self._looks: dict[Hashable, asyncio.Task[Any]] = {}
 
     async def until_ended(self, key_id: str, what: Hashable, look: Callable[[], View], *, wait_seconds: float) -> View:
-        """The thing once it has ended, or as it is after `wait_seconds`. `what` names it.
+        """Return the object once it has ended, or as it is after `wait_seconds`. `what` names it.
 
         Raises HttpError when the key waits for too much already, and what `look` raises.
         """
@@ -51,7 +51,7 @@ class Waiters:
             raise HttpError(RATE_LIMITED, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
     async def _look(self, what: Hashable, look: Callable[[], View]) -> View:
-        """A look that is on its way, or was begun not longer ago than the shortest pause, is good for all."""
+        """Share a look that is in progress, or that began within the shortest pause."""
         task: asyncio.Task[View] | None = self._looks.get(what)
         if task is None:
             task = self._looks[what] = asyncio.create_task(run_in(Lane.WAITING, look))

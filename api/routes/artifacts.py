@@ -28,7 +28,7 @@ router = APIRouter(tags=["artifact"], route_class=StrictRoute, dependencies=NEED
 
 @router.get("/jobs/{job_id}/artifact")
 def get_artifact(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Artifact:
-    """The files of the tuned policy, with sizes and digests."""
+    """List the files of the tuned policy, with sizes and digests."""
     view = artifacts.get(backend, caller.project_id, job_id)
     files = [
         ArtifactFile(path=file.path, num_bytes=file.num_bytes, sha256=file.sha256, url=file_url(job_id, file.path))
@@ -50,7 +50,7 @@ def get_artifact(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Artif
 )
 @in_lane(Lane.STORE)
 def get_archive(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response:
-    """The published folder as a tar stream; exports are downloaded by themselves."""
+    """Download the published folder as a tar stream; exports are downloaded separately."""
     view = artifacts.get(backend, caller.project_id, job_id)
     return tar_response(job_id, members_of(backend, job_id, view.published), view.created_at)
 
@@ -77,7 +77,7 @@ def get_file(
         bool, Query(description="Answer with a presigned address in the store, where the store is S3.")
     ] = False,
 ) -> Response:
-    """One file; `Range` is honoured, so that a download can go on where it broke off.
+    """Download one file; `Range` is supported, so that an interrupted download can continue.
 
     What comes from a presigned address is not checked on its way: compare it with `sha256`.
     """
@@ -99,7 +99,7 @@ def members_of(backend: Backend, job_id: str, files: Sequence[StoredFile]) -> li
 
 
 def _reader(backend: Backend, job_id: str, file: StoredFile) -> Read:
-    """Of one file; read whole it is verified on the way."""
+    """Return a reader of one file; a complete read is verified."""
     return lambda start, end: read_file(backend, job_id, file, start, end)
 
 

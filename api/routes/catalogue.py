@@ -1,4 +1,4 @@
-"""`/variants` and `/models`: what a job can name."""
+"""`/variants` and `/models`: the names that a job can use."""
 
 from dataclasses import asdict
 
@@ -17,7 +17,7 @@ router = APIRouter(tags=["catalogue"], route_class=StrictRoute, dependencies=NEE
 
 @router.get("/variants", responses=problems(422))
 def list_variants() -> Variants:
-    """The preference losses, with their options, bounds and papers."""
+    """List the preference losses, with their options, bounds and papers."""
     data = [
         Variant.model_validate(
             asdict(variant) | {"options": {name: _option(option) for name, option in variant.options.items()}}
@@ -29,7 +29,7 @@ def list_variants() -> Variants:
 
 @router.get("/models", responses=problems(422, 503))
 def list_models(backend: BackendDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Models:
-    """Base models pulled by the operator, and policies tuned here."""
+    """List base models pulled by the operator, and policies tuned here."""
     return Models.model_validate(starting_points.list_models(backend, caller.project_id, limit=limit, cursor=cursor))
 
 

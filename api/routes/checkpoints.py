@@ -1,4 +1,4 @@
-"""`/jobs/{id}/checkpoints`: what is kept on the way, each as a policy that can be loaded."""
+"""`/jobs/{id}/checkpoints`: the kept checkpoints, each with a policy that can be loaded."""
 
 from typing import Annotated
 
@@ -23,7 +23,7 @@ CheckpointId = Annotated[str, Path(description="Id of a checkpoint of the job.",
 
 @router.get("/jobs/{job_id}/checkpoints")
 def list_checkpoints(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Checkpoints:
-    """The checkpoints kept, with their validation values, the furthest along first."""
+    """List the kept checkpoints with their validation values, the latest step first."""
     views = checkpoint_policies.list_checkpoints(backend, caller.project_id, job_id)
     return Checkpoints(data=[_shown(job_id, view) for view in views])
 
@@ -35,7 +35,7 @@ def list_checkpoints(job_id: JobId, backend: BackendDep, caller: CallerDep) -> C
 )
 @in_lane(Lane.STORE)
 def get_archive(job_id: JobId, checkpoint_id: CheckpointId, backend: BackendDep, caller: CallerDep) -> Response:
-    """The policy at that step as a tar stream: it loads as the artifact does. `SHA256SUMS` is among the files."""
+    """Download the policy at that step as a tar stream. It loads as the artifact does; `SHA256SUMS` is included."""
     archive = checkpoint_policies.find_archive(backend, caller.project_id, job_id, checkpoint_id)
     return tar_response(archive.name, members_of(backend, job_id, archive.files), archive.created_at)
 

@@ -1,4 +1,4 @@
-"""The dashboard under `/ui/`: its files, and signing in to it. All it shows, it asks of the API."""
+"""The dashboard under `/ui/`: its files and its sign-in. All data it shows come from the API."""
 
 from typing import Annotated
 

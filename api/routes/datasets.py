@@ -1,4 +1,4 @@
-"""`/datasets`: upload, look, delete."""
+"""`/datasets`: upload, read, delete."""
 
 from collections.abc import Callable
 from functools import partial
@@ -105,14 +105,14 @@ async def create_dataset(
 def list_datasets(
     backend: BackendDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
 ) -> Page[Dataset]:
-    """The data sets, newest first."""
+    """List the datasets, newest first."""
     page = datasets.list_page(backend, caller.project_id, limit=limit, cursor=cursor)
     return Page[Dataset].model_validate(page)
 
 
 @router.get("/datasets/{dataset_id}", responses=problems(404, 503))
 def get_dataset(dataset_id: DatasetId, backend: BackendDep, caller: CallerDep) -> Dataset:
-    """One data set, with the report on its file."""
+    """Return one dataset, with the report on its file."""
     return Dataset.model_validate(datasets.get(backend, caller.project_id, dataset_id))
 
 
@@ -121,7 +121,7 @@ def get_dataset(dataset_id: DatasetId, backend: BackendDep, caller: CallerDep) -
 def list_issues(
     dataset_id: DatasetId, backend: BackendDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
 ) -> Page[Issue]:
-    """Every issue found in the file, in its order."""
+    """List every issue found in the file, in its order."""
     page = datasets.list_issues(backend, caller.project_id, dataset_id, limit=limit, cursor=cursor)
     return Page[Issue].model_validate(page)
 
@@ -138,7 +138,7 @@ async def list_rows(
     max_length: MaxLengthParam = DEFAULT_MAX_LENGTH,
     chat_template_kwargs: TemplateKwargsParam = None,
 ) -> Page[DatasetRow]:
-    """The rows as jobs will read them, in the order of the file; with `base_model` also as that model sees them."""
+    """List the rows as jobs read them, in the order of the file; with `base_model` also as that model sees them."""
     asked = (backend, caller.project_id, dataset_id)
     if base_model is None:
         page = await run_in(Lane.STORE, partial(datasets.list_rows, *asked, limit=limit, cursor=cursor))
@@ -159,7 +159,7 @@ def get_token_statistics(
     max_length: MaxLengthParam = DEFAULT_MAX_LENGTH,
     chat_template_kwargs: TemplateKwargsParam = None,
 ) -> TokenStatistics:
-    """How long the rows are in tokens of a base model, and how many a job would set aside, and why."""
+    """Return the rows' lengths in tokens of a base model, and how many a job would set aside, and why."""
     seen_by = _seen_by(base_model, max_length, chat_template_kwargs)
     found = previews.token_statistics(backend, caller.project_id, dataset_id, seen_by)
     return TokenStatistics.model_validate(found)
@@ -172,7 +172,7 @@ def get_token_statistics(
 )
 @in_lane(Lane.STORE)
 def get_content(dataset_id: DatasetId, request: Request, backend: BackendDep, caller: CallerDep) -> Response:
-    """The file as uploaded."""
+    """Download the file as uploaded."""
     content = datasets.content(backend, caller.project_id, dataset_id)
     download = Download(
         num_bytes=content.num_bytes,
@@ -187,7 +187,7 @@ def get_content(dataset_id: DatasetId, request: Request, backend: BackendDep, ca
 @router.delete("/datasets/{dataset_id}", status_code=204, responses=problems(404, 409, 503))
 @in_lane(Lane.STORE)
 def delete_dataset(dataset_id: DatasetId, backend: BackendDep, caller: CallerDep) -> None:
-    """Delete a data set that no live job uses."""
+    """Delete a dataset that no live job uses."""
     datasets.delete(backend, caller.project_id, dataset_id)
 
 
@@ -217,7 +217,7 @@ def _create(
 def answer_with_dataset(
     backend: Backend, asked: CreatingRequest, make: Callable[[str | None], DatasetView], *, is_later: bool
 ) -> Response:
-    """`make` gets the id to give to the data set, if one is fixed already. A refused file says what to change."""
+    """Answer a creation; `make` gets the dataset's id if fixed. A refused file says what to change."""
 
     def create(dataset_id: str | None) -> Created:
         view = make(dataset_id)
@@ -232,7 +232,7 @@ def answer_with_dataset(
 
 
 def _name_cause(error: DomainError) -> None:
-    """Say what of the request to change for a refused file."""
+    """Name the field of the request to change for a refused file."""
     if not error.errors:
         pointer = FIELD_OF_REASON.get(error.context.get("reason", ""), "/file")
         error.errors = [FieldError(pointer, error.detail)]

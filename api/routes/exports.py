@@ -37,7 +37,7 @@ def request_export(
     caller: CallerDep,
     key: IdempotencyKey = None,
 ) -> Response:
-    """Make the policy a file of another format; it is then listed among the files of the artifact."""
+    """Convert the policy to another format; the file is then listed in the artifact."""
 
     def create(export_id: str | None) -> Created:
         view = exports.create(backend, caller.project_id, job_id, body.format, export_id=export_id)
@@ -48,7 +48,7 @@ def request_export(
 
 @router.get("/jobs/{job_id}/exports", responses=problems(404, 503))
 def list_exports(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Exports:
-    """What was asked for, newest first."""
+    """List the requested exports, newest first."""
     return Exports(data=[_shown(view) for view in exports.list_exports(backend, caller.project_id, job_id)])
 
 
@@ -56,7 +56,7 @@ def list_exports(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Expor
 async def get_export(
     job_id: JobId, export_id: ExportId, backend: BackendDep, caller: CallerDep, waiters: WaitersDep, wait: Wait = 0
 ) -> Export:
-    """One export, and where its file is once it has succeeded."""
+    """Return one export, and the location of its file once it has succeeded."""
     look = partial(exports.get, backend, caller.project_id, job_id, export_id)
     what = ("export", caller.project_id, job_id, export_id)
     return _shown(await waiters.until_ended(caller.key_id or "", what, look, wait_seconds=wait))

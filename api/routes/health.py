@@ -1,4 +1,4 @@
-"""Is the process alive, can it do its work (both open to those without a key), and how does the service stand?"""
+"""Health: liveness and readiness, open to those without a key, and metrics for Prometheus."""
 
 from dataclasses import asdict
 from http import HTTPStatus
@@ -20,7 +20,7 @@ router = APIRouter(tags=["health"], route_class=StrictRoute)
 
 @router.get("/health/live")
 async def get_liveness() -> Liveness:
-    """Does the process answer? Whatever else waits: it asks nobody and takes no thread."""
+    """Report that the process answers. It asks nothing else and takes no thread."""
     return Liveness(status="ok")
 
 
@@ -31,7 +31,7 @@ async def get_liveness() -> Liveness:
     responses=problems(HTTPStatus.SERVICE_UNAVAILABLE),
 )
 async def get_readiness(request: Request, caller: CallerDep, readiness: ReadinessDep) -> Readiness | Response:
-    """Do database, store and broker answer? 503 when requests cannot be served. Admins are told all versions."""
+    """Report whether database, store and broker answer; 503 when requests cannot be served. Admins see versions."""
     found = await readiness.ask()
     if found.status != "down":
         is_admin = caller.scope.includes(Scope.ADMIN)
@@ -53,6 +53,6 @@ async def get_readiness(request: Request, caller: CallerDep, readiness: Readines
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 def get_prometheus_metrics(request: Request, backend: BackendDep, feeds: FeedsDep) -> Response:
-    """The service for Prometheus: jobs by status, waits, steps, lost leases, HTTP requests of this process."""
+    """Return Prometheus metrics: jobs by status, waits, steps, lost leases, this process's HTTP requests."""
     telemetry: HttpTelemetry = request.app.state.telemetry
     return Response(telemetry.exposition(backend, feeds), 200, {"Content-Type": CONTENT_TYPE})

@@ -1,4 +1,4 @@
-"""What a job writes down: live curves, events, samples, log."""
+"""Records of a job: live curves, events, samples, log."""
 
 from typing import Annotated, Literal
 
@@ -87,7 +87,7 @@ async def get_metrics(
     max_points: MaxPointsParam = None,
     format: FormatParam = "json",
 ) -> Response:
-    """Points of the live curves, in the order in which they came; `after` gives only what is new."""
+    """List points of the live curves, in the order in which they came; `after` gives only newer ones."""
     chosen = tuple(name.strip() for name in (names or "").split(",") if name.strip())
     query = MetricsQuery(after=after, stage=stage, split=split, names=chosen, max_points=max_points)
     if format == "json":
@@ -108,7 +108,7 @@ async def stream_job(
     after: StreamCursor = None,
     last_event_id: LastEventId = None,
 ) -> Response:
-    """The job live, as server-sent events: `metric` (an array of points), `status`, `event`, `reset`, `end`."""
+    """Stream the job as server-sent events: `metric` (an array of points), `status`, `event`, `reset`, `end`."""
     await to_thread.run_sync(jobs.ensure_found, backend, caller.project_id, job_id)
     return EventStream(feeds, caller.project_id, job_id, parse_id(last_event_id or after or "0.0"))
 
@@ -121,7 +121,7 @@ def list_events(
     after: After = 0,
     limit: Annotated[int, Query(ge=1, le=MAX_EVENTS, description="Events of a page.")] = MAX_EVENTS,
 ) -> Events:
-    """What happened to the job, for people, oldest first."""
+    """List the job's events, oldest first."""
     found = events.list_events(backend, caller.project_id, job_id, after=after, limit=limit + 1)
     shown = found[:limit]
     last_seq = shown[-1].seq if shown else after
@@ -130,13 +130,13 @@ def list_events(
 
 @router.get("/jobs/{job_id}/samples")
 def list_samples(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Samples:
-    """The sample prompts, answered by the reference and by the policy."""
+    """List the sample prompts, answered by the reference and by the policy."""
     return Samples.model_validate({"data": events.list_samples(backend, caller.project_id, job_id)})
 
 
 @router.get("/jobs/{job_id}/log", response_class=Response, responses=LOG)
 def get_log(job_id: JobId, backend: BackendDep, caller: CallerDep, after: LogAfter = 0) -> Response:
-    """What the job's trainings have printed, tracebacks included, without secrets and paths of the machine.
+    """Return what the job's trainings have printed, tracebacks included, without secrets and paths of the machine.
 
     A line is there seconds after it was printed. It needs the scope `write`.
     """

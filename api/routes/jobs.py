@@ -1,4 +1,4 @@
-"""`/jobs`: submit, look, steer, retry, delete."""
+"""`/jobs`: submit, read, control, retry, delete."""
 
 from typing import Annotated
 
@@ -67,7 +67,7 @@ def list_jobs(
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> Page[Job]:
-    """The jobs, newest first. `?metadata.<key>=<value>` keeps those with that metadata."""
+    """List the jobs, newest first. `?metadata.<key>=<value>` keeps those with that metadata."""
     metadata = {
         name.removeprefix(METADATA_PREFIX): value
         for name, value in request.query_params.items()
@@ -80,7 +80,7 @@ def list_jobs(
 
 @router.get("/jobs/{job_id}", responses=problems(404, 503))
 def get_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Job:
-    """One job: where it stands, how far it is, what it was asked."""
+    """Return one job: its state, progress and settings."""
     return Job.model_validate(jobs.get(backend, caller.project_id, job_id))
 
 
@@ -112,7 +112,7 @@ def cancel_job(
     caller: CallerDep,
     save: Annotated[bool, Query(description="Publish the policy as it is.")] = False,
 ) -> Response:
-    """End the job for good, at its next step."""
+    """Cancel the job for good, at its next step."""
     return _changed(steering.cancel(backend, caller.project_id, job_id, save=save))
 
 
@@ -123,7 +123,7 @@ def cancel_job(
     responses={**STEERED, **STEER_PROBLEMS},
 )
 def pause_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response:
-    """Stop the job behind a checkpoint and free its device."""
+    """Pause the job at a checkpoint and free its device."""
     return _changed(steering.pause(backend, caller.project_id, job_id))
 
 
@@ -134,7 +134,7 @@ def pause_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response
     responses={**STEERED, **STEER_PROBLEMS},
 )
 def resume_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response:
-    """Let a paused job go on from its checkpoint."""
+    """Resume a paused job from its checkpoint."""
     return _changed(steering.resume(backend, caller.project_id, job_id))
 
 
@@ -148,7 +148,7 @@ def resume_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Respons
 def retry_job(
     job_id: JobId, request: Request, backend: BackendDep, caller: CallerDep, key: IdempotencyKey = None
 ) -> Response:
-    """Make a new job that goes on from the newest intact checkpoint of a failed or cancelled one."""
+    """Create a job that continues from the newest intact checkpoint of a failed or cancelled one."""
     return answer_once(
         backend,
         creating(request, caller.project_id, key),

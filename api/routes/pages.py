@@ -1,4 +1,4 @@
-"""For people and for tools: the description of the API, and the same as a page to read."""
+"""The description of the API, for tools and as a page to read."""
 
 from functools import cache
 from importlib import resources

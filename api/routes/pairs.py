@@ -1,4 +1,4 @@
-"""`/jobs/{id}/pairs`: what became of every pair; `/jobs/{id}/rerun`: the job again with some pairs changed."""
+"""`/jobs/{id}/pairs`: the report of every pair; `/jobs/{id}/rerun`: the job again with some pairs changed."""
 
 from typing import Annotated, Literal
 
@@ -54,7 +54,7 @@ def list_pairs(
     limit: PairsLimit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> Page[Pair] | Response:
-    """The pairs of a job that has published, with margins, rewards and flags."""
+    """List the pairs of a job that has published, with margins, rewards and flags."""
     query = PairsQuery(sort=sort, flag=flag, split=split)
     if format == "json":
         found = pair_reports.page(backend, caller.project_id, job_id, query, limit=limit, cursor=cursor)
@@ -75,7 +75,7 @@ def list_pairs(
 def rerun_job(
     job_id: JobId, body: Rerun, request: Request, backend: BackendDep, caller: CallerDep, key: IdempotencyKey = None
 ) -> Response:
-    """The same job again, with pairs left out or turned round besides those of the job itself."""
+    """Create the same job with further pairs left out or swapped."""
 
     def create(new_id: str | None) -> Created:
         change = DataChange(exclude_lines=body.exclude_lines, swap_lines=body.swap_lines)

@@ -1,4 +1,4 @@
-"""`/jobs/{id}/scores`: the reward model hidden in a policy."""
+"""`/jobs/{id}/scores`: implicit rewards of a policy."""
 
 from dataclasses import replace
 from functools import partial
@@ -41,7 +41,7 @@ async def request_scores(
     wait: Wait = 0,
     key: IdempotencyKey = None,
 ) -> Response:
-    """Implicit rewards of any responses, under what the job trained. They do not wait behind training."""
+    """Compute implicit rewards of any responses under the job's policy. Not delayed by training."""
 
     def create(score_id: str | None) -> Created:
         rows = body.model_dump(exclude_none=True)
@@ -67,7 +67,7 @@ async def request_scores(
 async def get_scores(
     job_id: JobId, score_id: ScoreId, backend: BackendDep, caller: CallerDep, waiters: WaitersDep, wait: Wait = 0
 ) -> Scores:
-    """A request for scores, and the scores once they are there."""
+    """Return a request for scores, with the scores once they are computed."""
     return await _await(backend, caller, waiters, job_id, score_id, wait)
 
 

@@ -1,4 +1,4 @@
-"""`/uploads`: large files in parts, resumable; the last step makes the data set."""
+"""`/uploads`: large files in parts, resumable; the last step creates the dataset."""
 
 import base64
 import binascii
@@ -63,7 +63,7 @@ def create_upload(
 
 @router.get("/uploads/{upload_id}", responses=problems(404, 422, 503))
 def get_upload(upload_id: UploadId, backend: BackendDep, caller: CallerDep) -> Upload:
-    """What is here of the file: after a break, send the parts that are not."""
+    """Return which parts have arrived; after an interruption, send the others."""
     return Upload.model_validate(parts.get(backend, caller.project_id, upload_id))
 
 
@@ -82,7 +82,7 @@ async def put_part(
     *,
     sha256: PartSha256 = None,
 ) -> UploadPart:
-    """Send one part, at most 64 MiB. A part sent again replaces the one that is here."""
+    """Send one part, at most 64 MiB. A repeated part replaces the earlier one."""
     announced = sha256 or _announced_digest(request)
     await to_thread.run_sync(parts.require_open, backend, caller.project_id, upload_id, limiter=desk.write_limiter)
     async with receive_part(request, desk, MAX_PART_BYTES) as file:
@@ -120,7 +120,7 @@ async def complete_upload(
     key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Response:
-    """Put the parts together and check the file, as `POST /datasets` does. Sent again, it answers the same data set."""
+    """Join the parts and check the file, as `POST /datasets` does. A repetition answers the same dataset."""
     asked = creating(request, caller.project_id, key).with_lease(backend.settings.check_timeout_seconds)
     is_later = "respond-async" in (prefer or "").lower()
     make = partial(_complete, backend, asked.project_id, upload_id, is_later=is_later)
@@ -132,7 +132,7 @@ async def complete_upload(
 
 @router.delete("/uploads/{upload_id}", status_code=204, responses=problems(404, 422, 503))
 def delete_upload(upload_id: UploadId, backend: BackendDep, caller: CallerDep) -> None:
-    """Let go of the parts. A data set made of them stays."""
+    """Delete the parts. A dataset made of them stays."""
     parts.delete(backend, caller.project_id, upload_id)
 
 
@@ -141,7 +141,7 @@ def _complete(backend: Backend, project_id: str, upload_id: str, _: str | None, 
 
 
 def _announced_digest(request: Request) -> str:
-    """Of the header `Content-Digest`. Raises HttpError without one."""
+    """Return the digest of the header `Content-Digest`. Raises HttpError without one."""
     for member in request.headers.get("content-digest", "").split(","):
         name, _, value = member.strip().partition("=")
         if name.lower() == "sha-256" and value[:1] == value[-1:] == ":":

@@ -1,4 +1,4 @@
-"""What all answers have in common."""
+"""Common bases of all answers."""
 
 from typing import Annotated, Generic, TypeVar
 
@@ -11,7 +11,7 @@ Number = Annotated[float | None, Field(description="Finite, or null where the va
 
 
 class Answer(BaseModel):
-    """Made from the plain values that services answer. Strict JSON: no NaN, no infinity."""
+    """Base of answers, made from services' plain values. Strict JSON: no NaN, no infinity."""
 
     model_config = ConfigDict(from_attributes=True, ser_json_inf_nan="null")
 

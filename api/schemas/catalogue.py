@@ -1,4 +1,4 @@
-"""What jobs can name: preference losses and models."""
+"""Schemas of what jobs can name: preference losses and models."""
 
 from typing import Literal
 
@@ -42,7 +42,7 @@ class Variants(Answer):
 
 
 class Model(Answer):
-    """What a job can start from."""
+    """Model that a job can start from."""
 
     name: str = Field(description="Send it as `base_model`.")
     kind: Literal["base", "tuned"] = Field(description="`base`: put there by the operator; `tuned`: made by a job.")

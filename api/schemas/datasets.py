@@ -1,4 +1,4 @@
-"""`/datasets`: what an upload may say about its file, and what is known of a data set."""
+"""Schemas of `/datasets`: options of an upload, and the description of a dataset."""
 
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
@@ -17,7 +17,7 @@ ISSUE_POINTER = "JSON pointer into the row, such as `/rejected`; null for the ro
 
 
 class DatasetOptions(Payload):
-    """Fields of the form beside `file`, or query parameters with a raw body; all may be left out."""
+    """Form fields beside `file`, or query parameters with a raw body; all may be left out."""
 
     name: Name | None = Field(None, description="For people; default the file's name.")
     kind: DatasetKind = Field(
@@ -54,7 +54,7 @@ CHECK_OPTIONS: Final = {"kind", "format", "columns", "values", "ignore", "ties",
 
 
 class NewUpload(DatasetOptions):
-    """A file that will come in parts, and what it is to become."""
+    """Announcement of a file in parts, and of the dataset it becomes."""
 
     num_bytes: Annotated[int, Field(ge=1, le=2**53), WHOLE] = Field(description="Of the whole file.")
     sha256: Sha256 | None = Field(None, description="Of the whole file; checked when it is complete.")
@@ -68,7 +68,7 @@ class UploadPart(Answer):
 
 
 class Upload(Answer):
-    """A file on its way in. It ends by itself a day after its last part."""
+    """An upload in progress. It expires a day after its last part."""
 
     id: Id
     status: Literal["open", "completed"] = Field(description="`open` takes parts; `completed` is a data set.")
@@ -86,7 +86,7 @@ class Upload(Answer):
 
 
 class Issue(Answer):
-    """One thing wrong with, or remarkable about, a row or the file."""
+    """One fault or remark about a row or the file."""
 
     line: int | None = Field(description="Line of the file, from 1; null for what concerns the whole file.")
     row: int | None = Field(description="Row of the file, from 0; null for what concerns the whole file.")
@@ -108,7 +108,7 @@ class Report(Answer):
 
 
 class PartialReport(Answer):
-    """A report while there is none yet: every member may be absent."""
+    """Report before there is one: every member may be absent."""
 
     counts: dict[str, int] = Field(default_factory=dict, description="Number of issues by code.")
     issues: list[Issue] = Field(default_factory=list, description="The first issues, in the order of the file.")
@@ -117,7 +117,7 @@ class PartialReport(Answer):
 
 
 class Message(Answer):
-    """Of the fields, those that the message has are there."""
+    """One message; fields that it does not have are absent."""
 
     role: Literal["system", "user", "assistant", "tool"] = Field(description="Who speaks.")
     content: str = Field(description="The text; empty where the message is nothing but calls.")
@@ -170,7 +170,7 @@ class RowProblem(Answer):
 
 
 class TokenStatistics(Answer):
-    """Lengths in tokens of one base model."""
+    """Lengths in tokens under one base model."""
 
     base_model: str = Field(description="As asked for.")
     max_length: int = Field(description="As asked for: the job's setting.")
@@ -191,7 +191,7 @@ class TokenStatistics(Answer):
 
 
 class DatasetRow(Answer):
-    """A row as jobs read it. Of the fields, those of the data set's kind are there."""
+    """A row as jobs read it, with the fields of the dataset's kind."""
 
     line: int = Field(description="Line of the file as uploaded, from 1.")
     prompt: Text = Field(description="What is answered; may be empty.")
@@ -205,7 +205,7 @@ class DatasetRow(Answer):
 
 
 class Rereading(Answer):
-    """How the file of a data set is read today, where the stored rows are of an earlier version and differ."""
+    """Differences between the rows stored by an earlier version of the reader and the file as read today."""
 
     reader_version: int = Field(description="Of the reading that the rows were compared with.")
     is_refused: bool = Field(description="The file would be refused today, so nothing was compared.")
@@ -218,7 +218,7 @@ class Rereading(Answer):
 
 
 class Dataset(Answer):
-    """A data set. `num_rows = num_accepted + num_rejected + num_set_aside`."""
+    """A dataset. `num_rows = num_accepted + num_rejected + num_set_aside`."""
 
     id: Id
     name: str = Field(description="For people.")

@@ -1,4 +1,4 @@
-"""`/jobs/{id}/exports`."""
+"""Schemas of `/jobs/{id}/exports`."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from core.domain.request_status import RequestStatus
 
 
 class ExportRequest(BaseModel):
-    """What the policy is wanted as."""
+    """Format to which the policy is converted."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -18,7 +18,7 @@ class ExportRequest(BaseModel):
 
 
 class Verification(Answer):
-    """llama.cpp has read the file: it splits a text into the same tokens, and gives them nearly the same numbers."""
+    """Result of reading the file with llama.cpp: the same tokens of a text, and nearly the same numbers."""
 
     num_tokens: int = Field(description="Tokens compared with the policy.")
     mean_difference: float = Field(description="Of a token's log-probability, in nats.")

@@ -1,4 +1,4 @@
-"""What a job writes down while it runs: metric points, events, samples, checkpoints."""
+"""Schemas of a job's records: metric points, events, samples, checkpoints."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -42,7 +42,7 @@ class Event(Answer):
 
 
 class Events(Answer):
-    """Oldest first."""
+    """Page of events, oldest first."""
 
     data: list[Event] = Field(description="The events of this page.")
     last_seq: int = Field(description="Send it as `after` for what comes next.")
@@ -73,7 +73,7 @@ class Checkpoint(Answer):
 
 
 class Checkpoints(Answer):
-    """Those kept, the furthest along first."""
+    """Kept checkpoints, the latest step first."""
 
     data: list[Checkpoint] = Field(description="All that are kept.")
     next_cursor: None = Field(None, description="All are on one page.")

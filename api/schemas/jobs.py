@@ -1,4 +1,4 @@
-"""`/jobs`: the request is `core.domain.job_spec.JobRequest`; here are its change and its answer."""
+"""Schemas of `/jobs`: changes and answers; the request is `core.domain.job_spec.JobRequest`."""
 
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ STAGE_STATUS = "`pending`, `started`, `finished`, `reused` (taken over from an e
 
 
 class JobPatch(BaseModel):
-    """What can be changed at any time. Fields left out stay; null means the default."""
+    """Fields that can be changed at any time. Fields left out stay; null means the default."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -24,7 +24,7 @@ class JobPatch(BaseModel):
     priority: Priority | None = Field(None, description="Higher runs first; null is 0.")
 
     def changes(self) -> dict[str, Any]:
-        """The fields that were sent, with the default in the place of null."""
+        """Return the fields that were sent, with the default in place of null."""
         values: dict[str, Any] = {"name": self.name, "metadata": self.metadata or {}, "priority": self.priority or 0}
         return {name: value for name, value in values.items() if name in self.model_fields_set}
 
@@ -84,7 +84,7 @@ class Job(Answer):
 
 
 class JobPreview(Answer):
-    """What a job would be, if it were submitted now."""
+    """The job that would result if it were submitted now."""
 
     spec: dict[str, Any] = Field(description="As `spec` of a job that is queued.")
     rows: TokenStatistics | None = Field(

@@ -1,4 +1,4 @@
-"""`/jobs/{id}/pairs` and `/jobs/{id}/rerun`."""
+"""Schemas of `/jobs/{id}/pairs` and `/jobs/{id}/rerun`."""
 
 from typing import Annotated, Literal
 
@@ -27,7 +27,7 @@ class Pair(Answer):
 
 
 class Rerun(BaseModel):
-    """What to change in the data. Both lists name lines of the uploaded file."""
+    """Changes of the data. Both lists name lines of the uploaded file."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -2,7 +2,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class ProblemError(BaseModel):
-    """One fault of what was sent."""
+    """One fault of the request."""
 
     pointer: str = Field(
         description="Where: a JSON pointer (RFC 6901) into the body, such as `/dpo/learning_rate`; "

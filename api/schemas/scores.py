@@ -1,4 +1,4 @@
-"""`/jobs/{id}/scores`."""
+"""Schemas of `/jobs/{id}/scores`."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal

@@ -1,4 +1,4 @@
-"""`multipart/form-data` with one file, read as it comes: the file goes to the disk, the fields stay small."""
+"""Streaming parser of `multipart/form-data` with one file: the file goes to the disk, the fields stay small."""
 
 from dataclasses import dataclass, field
 
@@ -26,7 +26,7 @@ class _Part:
 
 
 class FormReader:
-    """Feed it the body; afterwards it has the fields, in whatever order they came."""
+    """Parser to be fed the body; afterwards it has the fields, in whatever order they came."""
 
     def __init__(self, content_type: str, file: SpooledFile) -> None:
         _, options = parse_options_header(content_type.encode("latin-1"))
@@ -61,14 +61,14 @@ class FormReader:
             raise _malformed() from error
 
     def feed(self, data: bytes) -> None:
-        """Raises HttpError, and what writing the file raises."""
+        """Parse a chunk; raises HttpError, and what writing the file raises."""
         try:
             self._parser.write(data)
         except FormParserError as error:
             raise _malformed() from error
 
     def finish(self) -> None:
-        """Raises HttpError for a form that was cut short, or has no file."""
+        """Check the end; raises HttpError for a form that was cut short, or has no file."""
         if not self._has_ended:
             raise HttpError(MALFORMED_UPLOAD, "The form ends before its last boundary.")
         if not self._has_file:

@@ -1,4 +1,4 @@
-"""The options of an upload, which come as texts of a form or of the query."""
+"""Options of an upload, parsed from texts of a form or of the query."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ JSON_OPTIONS = {
 
 
 def parse_options(texts: dict[str, str]) -> DatasetOptions:
-    """Raises HttpError naming every fault. An empty text counts as left out, as forms send it."""
+    """Parse the options; raises HttpError naming every fault. An empty text counts as absent, as forms send it."""
     errors: list[FieldError] = []
     values: dict[str, Any] = {}
     for name, text in texts.items():

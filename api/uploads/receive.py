@@ -1,4 +1,4 @@
-"""Receives a data file, as a form or as the raw body, onto the disk."""
+"""Reception of a data file, as a form or as the raw body, onto the disk."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ MAX_FILENAME_BYTES = 255
 
 @dataclass(frozen=True, kw_only=True)
 class UploadDesk:
-    """Where uploads of this process go, and how many at a time."""
+    """Spool area of this process's uploads, and their number at a time."""
 
     area: SpoolArea
     max_bytes: int
@@ -39,7 +39,7 @@ class UploadDesk:
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """A received file, which is removed when the block that received it ends."""
+    """A received file, removed when the block that received it ends."""
 
     path: Path
     num_bytes: int
@@ -50,14 +50,14 @@ class Upload:
     """Of the form and of the query together, as texts."""
 
     def fingerprint(self) -> str:
-        """The same for the same file and options, however they were sent."""
+        """Digest of file and options, the same however they were sent."""
         parts = [self.sha256, self.filename, self.content_encoding, sorted(self.options.items())]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 @asynccontextmanager
 async def receive_upload(request: Request, desk: UploadDesk) -> AsyncIterator[Upload]:
-    """The file, until the block ends. Writes on threads, never on the event loop."""
+    """Receive the file for the block; writes on threads, never on the event loop."""
     limiter = desk.write_limiter
     with desk.area.new_file(desk.max_bytes) as file:
         content_type = request.headers.get("content-type", "")
@@ -69,7 +69,7 @@ async def receive_upload(request: Request, desk: UploadDesk) -> AsyncIterator[Up
 
 @asynccontextmanager
 async def receive_part(request: Request, desk: UploadDesk, max_bytes: int) -> AsyncIterator[SpooledFile]:
-    """The raw body as a file, until the block ends."""
+    """Receive the raw body as a file for the block."""
     if _content_encoding(request.headers.get("content-encoding")) is not None:
         raise HttpError(UNSUPPORTED_BODY, "Send the bytes of the file as they are, without Content-Encoding.")
     with desk.area.new_file(max_bytes) as file:
@@ -123,7 +123,7 @@ async def _pump(request: Request, write: Callable[[bytes], None], limiter: Capac
 
 
 def clean_filename(filename: str | None) -> str | None:
-    """The last part of a client's file name, fit to be shown: data, never a path."""
+    """Return the last part of a client's file name, fit to be shown: data, never a path."""
     if filename is None:
         return None
     last = PurePosixPath(unicodedata.normalize("NFC", filename).replace("\\", "/")).name

@@ -1,4 +1,4 @@
-"""Uploads on the disk, between the socket and the check: counted, readable by this user only, and never left behind.
+"""Spooled uploads on the disk, before the check: counted, private to this user, and always removed.
 
 Each process has a folder of its own, held by a file lock. A process that was killed leaves its folder unlocked, and
 the next one to start removes it.
@@ -47,7 +47,7 @@ class SpooledFile:
         return self._digest.hexdigest()
 
     def write(self, data: bytes) -> None:
-        """Raises UploadTooLarge and SpoolFull."""
+        """Write a chunk; raises UploadTooLarge and SpoolFull."""
         self.num_bytes += len(data)
         if self.num_bytes > self._max_bytes:
             raise UploadTooLarge(f"The file may have at most {self._max_bytes:,} bytes; split it.")
@@ -66,7 +66,7 @@ class SpooledFile:
 
 
 class SpoolArea:
-    """The folder of this process below the scratch directory."""
+    """Folder of this process below the scratch directory."""
 
     def __init__(self, folder: Path, lock: BinaryIO) -> None:
         self._folder = folder
@@ -74,7 +74,7 @@ class SpoolArea:
 
     @classmethod
     def open(cls, scratch_dir: Path) -> Self:
-        """Make this process's folder, and remove those whose process is gone."""
+        """Create this process's folder, and remove those whose process is gone."""
         scratch_dir.mkdir(parents=True, exist_ok=True)
         for other in scratch_dir.glob(f"{_PREFIX}*"):
             _remove_if_abandoned(other)
@@ -89,7 +89,7 @@ class SpoolArea:
 
     @contextmanager
     def new_file(self, max_bytes: int) -> Iterator[SpooledFile]:
-        """A file that is gone when the block ends, whatever happens in it."""
+        """Create a file that is removed when the block ends, whatever happens in it."""
         path = self._folder / f"upload-{secrets.token_hex(16)}"
         spooled = SpooledFile(path, max_bytes)
         try:

@@ -1,4 +1,4 @@
-"""`preftune open`: the dashboard in the browser, signed in by a link that works once."""
+"""`preftune open`: the dashboard in the browser, signed in by a one-time link."""
 
 import time
 import webbrowser
@@ -28,7 +28,7 @@ def open_dashboard(
 
 
 def _key(settings: Any) -> str:
-    """The bootstrap key, or the key file of a service without keys."""
+    """Return the bootstrap key, or the key file of a service without keys."""
     if settings.api_key is not None:
         return str(settings.api_key.get_secret_value())
     error_type = from_extra("core.settings", "SettingsError", "api")

@@ -1,4 +1,4 @@
-"""`preftune datasets …`."""
+"""Commands `preftune datasets …`."""
 
 import json
 import shlex
@@ -95,7 +95,7 @@ def check(
 def _reading(
     format: str, column: list[str] | None, value: list[str] | None, ignore: list[str] | None, ties: str
 ) -> dict[str, Any]:
-    """How to read the file, as the API takes it."""
+    """Return the options of reading the file, as the API takes them."""
     return {
         "format": format,
         "columns": _named("--column", "prompt=question", column or []),
@@ -114,7 +114,7 @@ def _named(option: str, example: str, pairs: list[str]) -> dict[str, str]:
 
 @app.command("list")
 def list_datasets(url: Url = None) -> None:
-    """The newest data sets."""
+    """List the newest datasets."""
     with connected(url) as client:
         datasets = client.datasets.list(limit=100)["data"]
     table = Table("id", "name", "kind", "rows", "status", "created", box=None)
@@ -126,7 +126,7 @@ def list_datasets(url: Url = None) -> None:
 
 @app.command()
 def show(dataset_id: str, url: Url = None) -> None:
-    """One data set and its report."""
+    """Show one dataset and its report."""
     with connected(url) as client:
         dataset = client.datasets.get(dataset_id)
     print_json({key: value for key, value in dataset.items() if key != "report"})
@@ -144,7 +144,7 @@ def tokens(
     ] = None,
     url: Url = None,
 ) -> None:
-    """How long the rows are in a base model's tokens, and how many a job would set aside, and why, as JSON."""
+    """Print lengths in a base model's tokens, and how many rows a job would set aside, and why, as JSON."""
     kwargs = _json_object(chat_template_kwargs)
     with connected(url) as client:
         found = client.datasets.tokens(dataset_id, base_model, max_length=max_length, chat_template_kwargs=kwargs)
@@ -163,6 +163,6 @@ def _json_object(text: str | None) -> dict[str, Any] | None:
 
 @app.command()
 def delete(dataset_id: str, url: Url = None) -> None:
-    """Delete a data set that no live job uses."""
+    """Delete a dataset that no live job uses."""
     with connected(url) as client:
         client.datasets.delete(dataset_id)

@@ -1,4 +1,4 @@
-"""`preftune doctor`: looks at the deployment from this machine, with the settings that its services have."""
+"""`preftune doctor`: checks the deployment from this machine, with the settings of its services."""
 
 import typer
 from rich.text import Text

@@ -1,4 +1,4 @@
-"""`preftune submit | watch | download | jobs …`."""
+"""Commands `preftune submit | watch | download | jobs …`."""
 
 import json
 from pathlib import Path
@@ -69,7 +69,7 @@ def download(
     checkpoint: Annotated[str | None, typer.Option(help="The policy at this checkpoint instead.")] = None,
     url: Url = None,
 ) -> None:
-    """Fetch the tuned policy, verified; a broken-off download goes on where it stopped."""
+    """Fetch the tuned policy, verified; an interrupted download continues where it stopped."""
     with connected(url) as client:
         if checkpoint is None:
             folder = download_with_progress(client, job, directory or Path(job))
@@ -84,7 +84,7 @@ def export(
     directory: Annotated[Path, typer.Argument(help="Where the file goes.")] = Path("."),
     url: Url = None,
 ) -> None:
-    """Fetch the tuned policy in another format, for llama.cpp; it is made first unless it is there."""
+    """Fetch the tuned policy in another format, for llama.cpp; it is converted first if needed."""
     with connected(url) as client:
         made = client.jobs.export(job, export_format)
         path = client.jobs.download_export(job, made, directory)
@@ -103,7 +103,7 @@ def download_with_progress(client: Client, job_id: str, directory: Path) -> Path
 def list_jobs(
     status: Annotated[str | None, typer.Option(help="Only jobs of this status.")] = None, url: Url = None
 ) -> None:
-    """The newest jobs."""
+    """List the newest jobs."""
     with connected(url) as client:
         jobs = client.jobs.list(status=status, limit=100)["data"]
     table = Table("id", "name", "status", "stage", "base model", "variant", "created", box=None)
@@ -124,14 +124,14 @@ def list_jobs(
 
 @jobs_app.command()
 def show(job: JobId, url: Url = None) -> None:
-    """One job as JSON."""
+    """Show one job as JSON."""
     with connected(url) as client:
         out.print_json(data=client.jobs.get(job))
 
 
 @jobs_app.command()
 def events(job: JobId, url: Url = None) -> None:
-    """What happened to a job."""
+    """Show the events of a job."""
     with connected(url) as client:
         for event in client.jobs.events(job):
             out.print(f"{event['at']} {event['level']:7} {event['message']}", markup=False, soft_wrap=True)
@@ -145,7 +145,7 @@ def pairs(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
     url: Url = None,
 ) -> None:
-    """What became of the pairs of a job."""
+    """Show the report on the pairs of a job."""
     with connected(url) as client:
         found = client.jobs.pairs(job, flag=flag, sort=sort, limit=limit)["data"]
     names = ("line", "split", "margin_first", "margin_last", "mislabelled_score")
@@ -162,7 +162,7 @@ def score(
     file: Annotated[Path, typer.Argument(help="JSON lines: prompt and response, or prompt, chosen and rejected.")],
     url: Url = None,
 ) -> None:
-    """Implicit rewards under the policy of a job, one JSON line each."""
+    """Compute implicit rewards under the policy of a job, one JSON line each."""
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     is_pairs = bool(rows) and "chosen" in rows[0]
     with connected(url) as client:
@@ -179,14 +179,14 @@ def rerun(
     swap: Annotated[list[int] | None, typer.Option(help="A line to turn round; may be repeated.")] = None,
     url: Url = None,
 ) -> None:
-    """The same job again, with some pairs left out or turned round."""
+    """Create the same job with some pairs left out or swapped."""
     with connected(url) as client:
         out.print(client.jobs.rerun(job, exclude_lines=exclude or (), swap_lines=swap or ())["id"])
 
 
 @jobs_app.command()
 def checkpoints(job: JobId, url: Url = None) -> None:
-    """What is kept of a job on the way, best marked."""
+    """List the kept checkpoints of a job, the best one marked."""
     with connected(url) as client:
         found = client.jobs.checkpoints(job)
     table = Table("id", "stage", "step", "validation loss", "accuracy", "", box=None)
@@ -203,28 +203,28 @@ def cancel(
     save: Annotated[bool, typer.Option("--save", help="Publish the policy as it is.")] = False,
     url: Url = None,
 ) -> None:
-    """Stop a job for good."""
+    """Cancel a job for good."""
     with connected(url) as client:
         _print_status(client.jobs.cancel(job, save=save))
 
 
 @jobs_app.command()
 def pause(job: JobId, url: Url = None) -> None:
-    """Stop a job at its next step, with a checkpoint, and free its device."""
+    """Pause a job at its next step, with a checkpoint, and free its device."""
     with connected(url) as client:
         _print_status(client.jobs.pause(job))
 
 
 @jobs_app.command()
 def resume(job: JobId, url: Url = None) -> None:
-    """Let a paused job go on from its checkpoint."""
+    """Resume a paused job from its checkpoint."""
     with connected(url) as client:
         _print_status(client.jobs.resume(job))
 
 
 @jobs_app.command()
 def retry(job: JobId, url: Url = None) -> None:
-    """A new job from the newest intact checkpoint of an ended one."""
+    """Create a job from the newest intact checkpoint of an ended one."""
     with connected(url) as client:
         out.print(client.jobs.retry(job)["id"])
 

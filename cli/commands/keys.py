@@ -1,4 +1,4 @@
-"""`preftune keys …`: run where the service's settings are, such as in a container of its API."""
+"""Commands `preftune keys …`: run where the service's settings are, such as in a container of its API."""
 
 from typing import Annotated, Any
 
@@ -24,7 +24,7 @@ def create(
     project: Project = "default",
     days: Annotated[float | None, typer.Option(help="How long it works; default: until it is revoked.")] = None,
 ) -> None:
-    """Make a key and print it: this once and never again."""
+    """Create a key and print it, this once only."""
     scopes = [member.value for member in from_extra("core.domain.access", "Scope", "api")]
     if scope not in scopes:
         fail(f"--scope: must be {', '.join(scopes)}")
@@ -37,7 +37,7 @@ def create(
 
 @app.command("list")
 def list_keys(project: Annotated[str | None, typer.Option(help="Only of this project.")] = None) -> None:
-    """All keys, without their secrets."""
+    """List all keys, without their secrets."""
     with operating() as backend:
         keys = from_extra(_KEYS, "list_keys", "api")(backend, project)
     table = Table(
@@ -61,7 +61,7 @@ def rotate(
     key_id: str,
     grace_hours: Annotated[float, typer.Option(min=0, help="How long the old key works on.")] = 24,
 ) -> None:
-    """Make a new key in the place of an old one, and print it."""
+    """Create a new key to replace an old one, and print it."""
     with operating() as backend:
         made = from_extra(_KEYS, "rotate", "api")(backend, key_id, grace_seconds=grace_hours * 3600)
     _show(made)
@@ -70,7 +70,7 @@ def rotate(
 
 @app.command()
 def revoke(key_id: str) -> None:
-    """End a key; it stops working within two seconds."""
+    """Revoke a key; it stops working within two seconds."""
     with operating() as backend:
         from_extra(_KEYS, "revoke", "api")(backend, key_id)
     out.print(f"{key_id} is revoked", markup=False)

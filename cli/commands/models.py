@@ -1,4 +1,4 @@
-"""`preftune models …`."""
+"""Commands `preftune models …`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ Url = Annotated[str | None, typer.Option(help="The service; default PREFTUNE_URL
 
 @app.command("list")
 def list_models(url: Url = None) -> None:
-    """What a job can start from."""
+    """List the models that a job can start from."""
     with connected(url) as client:
         models = client.models()
     table = Table("name", "kind", "architecture", "parameters", "context", "source", box=None)

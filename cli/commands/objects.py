@@ -1,4 +1,4 @@
-"""`preftune objects …`: run where the service's settings are, while API and workers are stopped."""
+"""Commands `preftune objects …`: run where the service's settings are, while API and workers are stopped."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ def save(folder: Folder) -> None:
 
 @app.command()
 def load(folder: Folder) -> None:
-    """Put a saved folder into an empty store, once every file of it has been checked."""
+    """Restore a saved folder into an empty store, once every file of it has been checked."""
     out.print(f"{_run('load', folder)} objects loaded from {folder}", markup=False)
 
 

@@ -1,4 +1,4 @@
-"""`preftune projects …`: run where the service's settings are."""
+"""Commands `preftune projects …`: run where the service's settings are."""
 
 from typing import Annotated
 
@@ -17,7 +17,7 @@ _NONE = "none"
 
 @app.command()
 def create(project: Annotated[str, typer.Argument(help="Its id: a-z, 0-9 and -.")]) -> None:
-    """Make a project; what is in it, only keys of it see."""
+    """Create a project; only its own keys see what it holds."""
     with operating() as backend:
         from_extra(_PROJECTS, "create", "api")(backend, project)
     out.print(project, markup=False)
@@ -25,7 +25,7 @@ def create(project: Annotated[str, typer.Argument(help="Its id: a-z, 0-9 and -."
 
 @app.command("list")
 def list_projects() -> None:
-    """What each has taken, and what it may."""
+    """List projects with their use and limits."""
     with operating() as backend:
         projects = from_extra(_PROJECTS, "list_projects", "api")(backend)
     table = Table("project", "stored", "queued", "running", "upload", "requests/min", box=None)
@@ -51,7 +51,7 @@ def limit(
     running_jobs: Annotated[int | None, typer.Option(help="At a time; more wait.")] = None,
     requests_per_minute: Annotated[int | None, typer.Option(help="With one key.")] = None,
 ) -> None:
-    """Set all limits of a project; one that is left out is none."""
+    """Set all limits of a project; one that is left out is unlimited."""
     limits = from_extra(_PROJECTS, "Limits", "api")(
         max_stored_bytes=stored_bytes,
         max_upload_bytes=upload_bytes,

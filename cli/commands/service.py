@@ -1,4 +1,4 @@
-"""`preftune serve | api | worker | migrate`: the service itself."""
+"""Commands `preftune serve | api | worker | migrate`: the service itself."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(host: Host = None, port: Port = None, data_dir: DataDir = None, models_dir: ModelsDir = None) -> None:
-    """API and worker together, restarted when they die, until Ctrl-C."""
+    """Run API and worker together, restarted when they die, until Ctrl-C."""
     settings = _settings(host=host, port=port, data_dir=data_dir, models_dir=models_dir)
     with _told():
         code = from_extra("cli.serve", "run_serve")(settings)
@@ -32,7 +32,7 @@ def serve(host: Host = None, port: Port = None, data_dir: DataDir = None, models
 
 
 def api(host: Host = None, port: Port = None, data_dir: DataDir = None, models_dir: ModelsDir = None) -> None:
-    """The HTTP API alone."""
+    """Run the HTTP API alone."""
     settings = _settings(host=host, port=port, data_dir=data_dir, models_dir=models_dir)
     with _told():
         code = from_extra("api.server", "run", "api")(settings)
@@ -40,7 +40,7 @@ def api(host: Host = None, port: Port = None, data_dir: DataDir = None, models_d
 
 
 def worker(data_dir: DataDir = None, models_dir: ModelsDir = None) -> None:
-    """One worker alone: it takes one job at a time."""
+    """Run one worker alone: it takes one job at a time."""
     settings = _settings(data_dir=data_dir, models_dir=models_dir)
     with _told():
         code = from_extra("worker.app", "run")(settings)
@@ -48,7 +48,7 @@ def worker(data_dir: DataDir = None, models_dir: ModelsDir = None) -> None:
 
 
 def migrate() -> None:
-    """Bring the database to this version's schema; run it once before a new version starts."""
+    """Update the database to this version's schema; run it once before a new version starts."""
     settings = _settings()
     with _told():
         from_extra("core.database.migrate", "upgrade", "api")(settings.effective_database_url)
@@ -56,7 +56,7 @@ def migrate() -> None:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """A service that cannot start says why in one line."""
+    """Report in one line why a service cannot start."""
     settings_error = from_extra("core.settings", "SettingsError", "api")
     domain_error = from_extra("core.domain.errors", "DomainError", "api")
     try:

@@ -1,4 +1,4 @@
-"""Tar streams of one folder, unpacked as they come and verified by the `SHA256SUMS` among their files."""
+"""Tar streams of one folder, unpacked as they arrive and verified by the `SHA256SUMS` among their files."""
 
 import io
 import tarfile
@@ -33,7 +33,7 @@ def download_archive(transport: Transport, url: str, directory: Path, on_progres
 
 
 class _Stream(io.RawIOBase):
-    """Chunks as a file that tarfile reads from."""
+    """File interface over chunks, for tarfile."""
 
     def __init__(self, chunks: Iterator[bytes], on_progress: Progress) -> None:
         self._chunks = chunks

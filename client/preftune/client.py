@@ -1,4 +1,4 @@
-"""The client: one object per resource, plain JSON objects as the API documents them."""
+"""The client: one attribute per resource, plain JSON objects as the API documents them."""
 
 import os
 from types import TracebackType
@@ -29,17 +29,17 @@ class Client:
         self.jobs = Jobs(self._transport)
 
     def variants(self) -> list[dict[str, Any]]:
-        """The preference losses a job can name."""
+        """Return the preference losses that a job can name."""
         data: list[dict[str, Any]] = self._transport.get("/variants")["data"]
         return data
 
     def models(self) -> list[dict[str, Any]]:
-        """Base models and tuned policies a job can start from."""
+        """Return base models and tuned policies that a job can start from."""
         data: list[dict[str, Any]] = self._transport.get("/models")["data"]
         return data
 
     def health(self) -> dict[str, Any]:
-        """Readiness of database, store and broker."""
+        """Return the readiness of database, store and broker."""
         health: dict[str, Any] = self._transport.get("/health/ready")
         return health
 

@@ -1,4 +1,4 @@
-"""`/datasets`."""
+"""Requests below `/datasets`."""
 
 import hashlib
 import json
@@ -69,7 +69,7 @@ class Datasets:
         return dataset
 
     def _send_parts(self, path: Path, upload: dict[str, Any], on_progress: Callable[[int], None]) -> None:
-        """Those that are not there yet, or not as the file has them."""
+        """Send the parts that are missing or differ from the file."""
         there = {part["number"]: part["sha256"] for part in upload["parts"]}
         with path.open("rb") as file:
             number = 0
@@ -98,7 +98,7 @@ class Datasets:
         limit: int | None = None,
         cursor: str | None = None,
     ) -> dict[str, Any]:
-        """A page of the rows as jobs read them; with `base_model` also as that model sees them."""
+        """Return a page of the rows as jobs read them; with `base_model` also as that model sees them."""
         page: dict[str, Any] = self._transport.get(
             f"/datasets/{dataset_id}/rows",
             base_model=base_model,
@@ -117,7 +117,7 @@ class Datasets:
         max_length: int | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """How long the rows are in tokens of that base model, and how many a job would set aside, and why."""
+        """Return lengths in tokens of that base model, and how many rows a job would set aside, and why."""
         statistics: dict[str, Any] = self._transport.get(
             f"/datasets/{dataset_id}/tokens",
             base_model=base_model,
@@ -127,7 +127,7 @@ class Datasets:
         return statistics
 
     def report(self, dataset_id: str, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
-        """A page of every issue found in the file."""
+        """Return a page of every issue found in the file."""
         page: dict[str, Any] = self._transport.get(f"/datasets/{dataset_id}/report", limit=limit, cursor=cursor)
         return page
 

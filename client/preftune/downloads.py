@@ -1,4 +1,4 @@
-"""Downloads that resume where they stopped and end verified."""
+"""Downloads that resume where they stopped and are verified at the end."""
 
 import hashlib
 import os

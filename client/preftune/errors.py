@@ -1,4 +1,4 @@
-"""What the client raises.
+"""Exceptions of the client.
 
 PreftuneError
 ├── ApiError           the service answered with a problem
@@ -17,7 +17,7 @@ class PreftuneError(Exception):
 
 
 class ApiError(PreftuneError):
-    """A problem document (RFC 9457). `str()` is what to show a person."""
+    """A problem document (RFC 9457). `str()` is the text to show a person."""
 
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
         self.status = status
@@ -37,23 +37,23 @@ class ApiError(PreftuneError):
 
 
 class ConnectionFailed(PreftuneError):
-    """The service could not be reached."""
+    """Raised when the service could not be reached."""
 
 
 class ScoringFailed(PreftuneError):
-    """The service could not compute the scores asked for; `str()` says why."""
+    """Raised when the service could not compute the requested scores; `str()` says why."""
 
 
 class ExportFailed(PreftuneError):
-    """The service could not export the policy; `str()` says why."""
+    """Raised when the service could not export the policy; `str()` says why."""
 
 
 class DownloadFailed(PreftuneError):
-    """A downloaded file has not the size or the SHA-256 that the service promised."""
+    """Raised when a downloaded file does not have the announced size or SHA-256."""
 
 
 class UploadInterrupted(PreftuneError):
-    """Some parts are with the service; call again with `upload_id` to send the rest."""
+    """Raised when only some parts arrived; call again with `upload_id` to send the rest."""
 
     def __init__(self, upload_id: str, cause: PreftuneError) -> None:
         self.upload_id = upload_id

@@ -1,4 +1,4 @@
-"""`/jobs` and what hangs below a job."""
+"""Requests below `/jobs`."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +36,7 @@ class Jobs:
         return page
 
     def cancel(self, job_id: str, *, save: bool = False) -> dict[str, Any]:
-        """Stop the job; with `save` its policy is published as it is."""
+        """Cancel the job; with `save` its current policy is published."""
         job: dict[str, Any] = self._transport.post(f"/jobs/{job_id}/cancel", save="true" if save else None)
         return job
 
@@ -49,7 +49,7 @@ class Jobs:
         return job
 
     def retry(self, job_id: str) -> dict[str, Any]:
-        """A new job from the newest intact checkpoint of a finished one."""
+        """Create a job from the newest intact checkpoint of a finished one."""
         job: dict[str, Any] = self._transport.post(f"/jobs/{job_id}/retry")
         return job
 
@@ -57,12 +57,12 @@ class Jobs:
         self._transport.delete(f"/jobs/{job_id}")
 
     def metrics(self, job_id: str, *, after: int | None = None, **params: Any) -> dict[str, Any]:
-        """A page of metric points: only what came after the sequence number `after`."""
+        """Return a page of metric points after the sequence number `after`."""
         page: dict[str, Any] = self._transport.get(f"/jobs/{job_id}/metrics", after=after, **params)
         return page
 
     def events(self, job_id: str, *, after: int | None = None) -> Objects:
-        """What happened, oldest first, after the sequence number `after`."""
+        """Return events after the sequence number `after`, oldest first."""
         events: Objects = self._transport.get(f"/jobs/{job_id}/events", after=after)["data"]
         return events
 
@@ -84,12 +84,12 @@ class Jobs:
             time.sleep(poll_seconds)
 
     def samples(self, job_id: str) -> Objects:
-        """The sample prompts answered by reference and policy."""
+        """Return the sample prompts answered by reference and policy."""
         samples: Objects = self._transport.get(f"/jobs/{job_id}/samples")["data"]
         return samples
 
     def artifact(self, job_id: str) -> dict[str, Any]:
-        """The files of the tuned policy, with sizes and SHA-256."""
+        """Return the files of the tuned policy, with sizes and SHA-256."""
         artifact: dict[str, Any] = self._transport.get(f"/jobs/{job_id}/artifact")
         return artifact
 
@@ -98,11 +98,11 @@ class Jobs:
         return download_files(self._transport, self.published_files(job_id), Path(directory), on_progress)
 
     def published_files(self, job_id: str) -> Objects:
-        """The files of the tuned policy, without its exports."""
+        """Return the files of the tuned policy, without its exports."""
         return [file for file in self.artifact(job_id)["files"] if not file["path"].startswith(EXPORTS)]
 
     def export(self, job_id: str, format: str, *, timeout_seconds: float = 3600.0) -> dict[str, Any]:
-        """The policy as `gguf-f16` or `gguf-q8_0`: made unless it is there, and waited for.
+        """Return the policy's export as `gguf-f16` or `gguf-q8_0`, requested if needed and waited for.
 
         Raises ExportFailed, TimeoutError.
         """
@@ -117,7 +117,7 @@ class Jobs:
         return answer
 
     def exports(self, job_id: str) -> Objects:
-        """What was asked for, newest first."""
+        """Return the requested exports, newest first."""
         exports: Objects = self._transport.get(f"/jobs/{job_id}/exports")["data"]
         return exports
 
@@ -137,7 +137,7 @@ class Jobs:
     def stream(
         self, job_id: str, *, after: str | None = None, max_lost_seconds: float = 600.0
     ) -> Iterator[StreamEvent]:
-        """What happens to the job, as it happens, until the event `end`. Connects again when the connection is lost.
+        """Yield the job's events live until the event `end`. Reconnects when the connection is lost.
 
         `after`: the `id` of an event read before. On `reset` forget all points: they come again from the first.
         Raises ConnectionFailed after `max_lost_seconds` without an answer.
@@ -145,12 +145,12 @@ class Jobs:
         return follow(self._transport, f"/jobs/{job_id}/stream", after, max_lost_seconds)
 
     def pairs(self, job_id: str, **params: Any) -> dict[str, Any]:
-        """A page of what became of the pairs. `params`: `sort`, `flag`, `split`, `limit`, `cursor`."""
+        """Return a page of the pair report. `params`: `sort`, `flag`, `split`, `limit`, `cursor`."""
         page: dict[str, Any] = self._transport.get(f"/jobs/{job_id}/pairs", **params)
         return page
 
     def all_pairs(self, job_id: str, **params: Any) -> Iterator[dict[str, Any]]:
-        """Every pair asked for, page by page."""
+        """Yield every selected pair, page by page."""
         cursor = None
         while True:
             page = self.pairs(job_id, limit=1000, cursor=cursor, **params)
@@ -162,7 +162,7 @@ class Jobs:
     def rerun(
         self, job_id: str, *, exclude_lines: Sequence[int] = (), swap_lines: Sequence[int] = ()
     ) -> dict[str, Any]:
-        """The job again, with these lines of the data left out or turned round."""
+        """Create the job again, with these lines of the data left out or swapped."""
         body = {"exclude_lines": [*exclude_lines], "swap_lines": [*swap_lines]}
         job: dict[str, Any] = self._transport.post(f"/jobs/{job_id}/rerun", body)
         return job
@@ -170,7 +170,7 @@ class Jobs:
     def score(
         self, job_id: str, *, items: Objects | None = None, pairs: Objects | None = None, timeout_seconds: float = 600.0
     ) -> Objects:
-        """Implicit rewards of `items` (`prompt`, `response`) or `pairs` (`prompt`, `chosen`, `rejected`), in order.
+        """Return implicit rewards of `items` (`prompt`, `response`) or `pairs` (`prompt`, `chosen`, `rejected`).
 
         Raises ScoringFailed, TimeoutError.
         """
@@ -187,7 +187,7 @@ class Jobs:
         return results
 
     def checkpoints(self, job_id: str) -> Objects:
-        """What is kept on the way, with validation values, the furthest along first."""
+        """Return the kept checkpoints with validation values, the latest step first."""
         checkpoints: Objects = self._transport.get(f"/jobs/{job_id}/checkpoints")["data"]
         return checkpoints
 
@@ -204,7 +204,7 @@ class Jobs:
         return download_archive(self._transport, url, Path(directory), on_progress)
 
     def follow_metrics(self, job_id: str, *, poll_seconds: float = 1.0) -> Iterator[dict[str, Any]]:
-        """Points as they come, until the job has ended; starts over after a rewind."""
+        """Yield points as they arrive until the job has ended; starts over after a rewind."""
         after = 0
         while True:
             is_final = self.get(job_id)["status"] in FINAL_STATUSES
@@ -218,7 +218,7 @@ class Jobs:
             time.sleep(poll_seconds)
 
     def wait(self, job_id: str, *, poll_seconds: float = 1.0, timeout_seconds: float | None = None) -> dict[str, Any]:
-        """The job once it has ended. Raises TimeoutError."""
+        """Return the job once it has ended. Raises TimeoutError."""
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while True:
             job = self.get(job_id)

@@ -1,4 +1,4 @@
-"""The key that a service without API keys keeps for its own user, where client and service share a machine."""
+"""Key file of a service without API keys, for its own user on the same machine."""
 
 import ipaddress
 import os
@@ -12,7 +12,7 @@ _MAX_BYTES = 4096
 
 
 def find_local_key(base_url: str, data_dir: Path | None = None) -> str | None:
-    """The key in the service's data directory (default: `PREFTUNE_DATA_DIR`, then `data`); None for other machines.
+    """Return the key in the data directory (default: `PREFTUNE_DATA_DIR`, then `data`); None for remote services.
 
     Read only if it is private to this user.
     """

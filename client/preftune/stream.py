@@ -1,4 +1,4 @@
-"""Server-sent events of a job: read as they come, and taken up again where a lost connection left off."""
+"""Server-sent events of a job, continued where a lost connection left off."""
 
 import json
 import time
@@ -32,7 +32,7 @@ class _Lost(Exception):
 
 
 def follow(transport: Transport, path: str, after: str | None, max_lost_seconds: float) -> Iterator[StreamEvent]:
-    """Until the event `end`. Raises ApiError, and ConnectionFailed once nothing was heard for so long."""
+    """Yield events until `end`. Raises ApiError, and ConnectionFailed after too long without any."""
     heard_at = time.monotonic()
     num_failures, is_over = 0, False
     while True:
@@ -66,7 +66,7 @@ def _connect(transport: Transport, path: str, after: str | None) -> Iterator[Str
 
 
 def parse(chunks: Iterable[bytes]) -> Iterator[StreamEvent]:
-    """Events from the bytes of the stream; comments and what is cut short are left out."""
+    """Parse events from the bytes of the stream; comments and incomplete events are left out."""
     fields: dict[str, str] = {}
     for line in _lines(chunks):
         if not line:
@@ -80,7 +80,7 @@ def parse(chunks: Iterable[bytes]) -> Iterator[StreamEvent]:
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Split at line feeds only: data may hold whatever else Python takes for the end of a line."""
+    """Split at line feeds only: data may hold other characters that Python takes for line ends."""
     rest: list[bytes] = []
     for chunk in chunks:
         *whole, last = chunk.split(b"\n")

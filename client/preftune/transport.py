@@ -1,4 +1,4 @@
-"""One HTTP request, tried again within bounds when that is safe."""
+"""HTTP requests, retried within bounds when that is safe."""
 
 import time
 import uuid
@@ -17,7 +17,7 @@ CONFLICT_IN_FLIGHT = "idempotency-key-in-use"
 
 
 class Transport:
-    """Speaks JSON with the service. GETs, PUTs, and POSTs under an idempotency key, are retried; nothing else is."""
+    """JSON requests to the service. GETs, PUTs, and POSTs with an idempotency key are retried, nothing else."""
 
     def __init__(self, base_url: str, api_key: str | None, timeout_seconds: float) -> None:
         headers = {"User-Agent": "preftune-python", "Accept": "application/json"}
@@ -46,12 +46,12 @@ class Transport:
         return self._json(self._retrying(send))
 
     def post_and_wait(self, path: str) -> Any:
-        """For work that may take minutes: the answer is waited for."""
+        """Post and wait for an answer that may take minutes."""
         headers = {"Idempotency-Key": uuid.uuid4().hex}
         return self._json(self._retrying(lambda: self.http.post(path, headers=headers, timeout=None)))
 
     def put(self, path: str, content: bytes, **params: Any) -> Any:
-        """Tried again like a GET: the same bytes take effect once."""
+        """Put with retries like a GET: the same bytes take effect once."""
         return self._json(self._retrying(lambda: self.http.put(path, content=content, params=_given(params))))
 
     def patch(self, path: str, body: dict[str, Any]) -> Any:
@@ -61,7 +61,7 @@ class Transport:
         self._retrying(lambda: self.http.delete(path))
 
     def upload(self, path: str, content: Any, params: dict[str, Any], headers: dict[str, str]) -> Any:
-        """One attempt: the content is a stream."""
+        """Send streamed content in a single attempt."""
         response = self._retrying(
             lambda: self.http.post(path, content=content, params=_given(params), headers=headers, timeout=None),
             attempts=1,
@@ -95,7 +95,7 @@ class Transport:
 
 
 def problem_of(response: httpx.Response) -> ApiError | None:
-    """The error that a read response stands for, or None for a success."""
+    """Return the error of a response, or None for a success."""
     if response.status_code < 400:
         return None
     try:
@@ -106,7 +106,7 @@ def problem_of(response: httpx.Response) -> ApiError | None:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """What the service asks for, within bounds."""
+    """Return the pause that the service asks for, within bounds."""
     text = response.headers.get("Retry-After", "")
     return min(float(text), MAX_RETRY_AFTER_SECONDS) if text.isdecimal() else None
 

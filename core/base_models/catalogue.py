@@ -1,4 +1,4 @@
-"""What can be pulled: models known by name, and any pinned commit of the hub."""
+"""Catalogue of models that can be pulled: those known by name, and any pinned commit of the hub."""
 
 import re
 from dataclasses import dataclass, field
@@ -89,7 +89,7 @@ CATALOGUE = {
 
 
 def plan_pull(spec: str) -> PullPlan:
-    """The plan for a catalogue name or `<organisation>/<name>@<commit>`.
+    """Return the plan for a catalogue name or `<organisation>/<name>@<commit>`.
 
     Raises:
         InvalidModelSpec: it is neither.

@@ -14,7 +14,7 @@ from transformers.utils.quantization_config import GgufConfig
 
 
 def convert(gguf: Path, folder: Path, *, context_length: int, split_digits: bool) -> None:
-    """Dequantises the weights once and saves them with config, tokenizer and chat template."""
+    """Dequantise the weights once and save them with config, tokenizer and chat template."""
     # Without `dequantize` the model stays marked as quantised, and cannot be saved or trained.
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent,
@@ -36,7 +36,7 @@ def convert(gguf: Path, folder: Path, *, context_length: int, split_digits: bool
 
 
 def _name_plain_class(path: Path) -> None:
-    """The class as every release of transformers knows it, and nothing of this conversion's machine."""
+    """Write the class name that every release of transformers knows, and nothing of this machine."""
     config = json.loads(path.read_text(encoding="utf-8"))
     kept = {key: value for key, value in config.items() if key.endswith("_token") or key == "model_max_length"}
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False} | kept

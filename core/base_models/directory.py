@@ -1,4 +1,4 @@
-"""The models directory: every base model is a folder of it, and its name is the folder's."""
+"""The models directory: every base model is a folder in it, named as the model."""
 
 import re
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _RESERVED = ("job_", "ds_")
 
 @dataclass(frozen=True, kw_only=True)
 class BaseModel:
-    """A base model that is there and may be used."""
+    """A usable base model."""
 
     name: str
     directory: Path
@@ -43,7 +43,7 @@ class BaseModel:
 
 
 def check_name(name: str) -> str:
-    """Raises InvalidModelName for anything that is not a plain name."""
+    """Check a name; raises InvalidModelName for anything that is not a plain name."""
     if len(name) > MAX_NAME_LENGTH or not _NAME.fullmatch(name) or name.startswith(_RESERVED):
         raise InvalidModelName(
             f"A base model's name is at most {MAX_NAME_LENGTH} of a-z, 0-9, `.`, `_` and `-`, starts with a letter or "
@@ -53,7 +53,7 @@ def check_name(name: str) -> str:
 
 
 def list_base_models(models_dir: Path) -> list[BaseModel]:
-    """All usable base models by name; `refused_base_models` tells of the others."""
+    """Return all usable base models by name; `refused_base_models` returns the others."""
     found = []
     for folder in _folders(models_dir):
         outcome = _try_read(folder)
@@ -63,13 +63,13 @@ def list_base_models(models_dir: Path) -> list[BaseModel]:
 
 
 def refused_base_models(models_dir: Path) -> dict[str, DomainError]:
-    """Folders of the models directory that cannot be used, with the reason for the operator."""
+    """Return folders that cannot be used, with the reason for the operator."""
     outcomes = {folder.name: _try_read(folder) for folder in _folders(models_dir)}
     return {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, DomainError)}
 
 
 def get_base_model(models_dir: Path, name: str) -> BaseModel:
-    """The base model of that name.
+    """Return the base model of that name.
 
     Raises:
         InvalidModelName: not a name.
@@ -85,7 +85,7 @@ def get_base_model(models_dir: Path, name: str) -> BaseModel:
 
 
 def base_model_digest(model: BaseModel) -> str:
-    """A digest of all files that determine training, from sums kept with the model.
+    """Return a digest of all files that determine training, from sums kept with the model.
 
     Files are read again only when a size or time of change differs from what was written down.
 
@@ -96,7 +96,7 @@ def base_model_digest(model: BaseModel) -> str:
 
 
 def verify_base_model(model: BaseModel) -> str:
-    """The digest, after reading every file, whatever sizes and times say. Raises as `base_model_digest`."""
+    """Return the digest after reading every file. Raises as `base_model_digest`."""
     manifest = read_manifest(model.directory)
     if manifest is None or manifest.source == FOLDER_SOURCE:
         return describe(model.directory).digest
@@ -143,7 +143,7 @@ def _read(folder: Path) -> BaseModel:
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Changes whenever a file of the folder does."""
+    """Return a value that changes whenever a file of the folder does."""
     return tuple(
         (str(path.relative_to(folder)), (stat := path.lstat()).st_size, stat.st_mtime_ns)
         for path in sorted(folder.rglob("*"))

@@ -1,4 +1,4 @@
-"""What can be wrong with a base model. Messages name the model and its files, never where they lie on the disk."""
+"""Errors of base models. Messages name the model and its files, never their paths on the disk."""
 
 from core.domain.errors import Conflict, InvalidRequest, NotFound, Unavailable
 

@@ -1,4 +1,4 @@
-"""Looks at one folder of a base model: refuses what must not be loaded, and derives what users are told of it."""
+"""Inspection of a base model's folder: refuses what must not be loaded, and derives its description."""
 
 import json
 import re
@@ -41,7 +41,7 @@ _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequenc
 
 @dataclass(frozen=True, kw_only=True)
 class FolderFacts:
-    """What a folder says of itself."""
+    """Facts found in a folder."""
 
     architecture: str
     num_parameters: int
@@ -57,7 +57,7 @@ class FolderFacts:
 
 
 def inspect(folder: Path) -> FolderFacts:
-    """Checks a folder and describes it; reads JSON files and safetensors headers, never tensors.
+    """Check a folder and describe it; reads JSON files and safetensors headers, never tensors.
 
     Raises:
         PickleRefused, RemoteCodeRefused, SymlinkRefused, UnsupportedBaseModel: it must not or cannot be loaded.
@@ -89,7 +89,7 @@ def inspect(folder: Path) -> FolderFacts:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a base model's folder. Raises DamagedBaseModel."""
+    """Read a JSON object of a base model's folder. Raises DamagedBaseModel."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise DamagedBaseModel(f"{path.name} is larger than {MAX_JSON_BYTES // 1024**2} MiB.")
@@ -102,7 +102,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def refuse_links(folder: Path) -> None:
-    """Raises SymlinkRefused when the folder, or anything in it, leads out of it."""
+    """Raise SymlinkRefused when the folder, or anything in it, links out of it."""
     inside = folder.parent.resolve() / folder.name
     for path in (folder, *folder.rglob("*")):
         if path.is_symlink() and not path.resolve().is_relative_to(inside):
@@ -154,7 +154,7 @@ def _weight_files(folder: Path) -> list[str]:
 
 
 def shard_names(index: dict[str, Any]) -> list[str]:
-    """The weight files that an index names, sorted. Raises DamagedBaseModel."""
+    """Return the weight files that an index names, sorted. Raises DamagedBaseModel."""
     weight_map = index.get("weight_map")
     names = sorted(set(weight_map.values())) if isinstance(weight_map, dict) else []
     if not names or not all(re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names):

@@ -1,4 +1,4 @@
-"""Downloads one commit of a hub repository over plain HTTPS: only the files training needs, every one checked.
+"""Download of one commit of a hub repository over HTTPS: only files that training needs, every one verified.
 
 `HF_ENDPOINT` (a mirror) and `HF_TOKEN` (gated models) are read as the hub's own tools read them.
 """
@@ -43,7 +43,7 @@ _OTHER_FILES = (*PROCESSOR_FILES, "README.md", "LICENSE", "LICENSE.txt")
 
 
 class _Interrupted(Exception):
-    """A transfer broke off; what came so far stays."""
+    """Raised when a transfer broke off; received bytes stay."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class _HubFile:
 
 
 def download(source: HubSource, folder: Path, progress: ProgressCallback) -> None:
-    """Fetches the commit's model files into `folder`.
+    """Fetch the commit's model files into `folder`.
 
     Raises:
         SourceUnavailable: the hub does not answer, or answers with an error.
@@ -154,7 +154,7 @@ def _fetch(
 def _continue(
     client: httpx.Client, source: HubSource, file: _HubFile, path: Path, on_bytes: Callable[[int], None]
 ) -> None:
-    """Appends what is missing. A server that ignores the range starts the file anew."""
+    """Append the missing bytes. A server that ignores the range starts the file anew."""
     there = path.stat().st_size if path.exists() else 0
     if there >= file.num_bytes:
         return

@@ -1,4 +1,4 @@
-"""`preftune.json` in a base model's folder: where it came from, and the sums of its files.
+"""`preftune.json` in a base model's folder: its source, and the sums of its files.
 
 The digest of a base model is a hash over the sums of all files that determine training. It is computed once and kept
 here with sizes and times of change, so that asking for it again costs one `stat` a file.
@@ -57,7 +57,7 @@ class Manifest:
 
 
 def describe(folder: Path, *, source: str = FOLDER_SOURCE, revision: str | None = None) -> Manifest:
-    """Inspects a folder and sums its files. Raises what `inspect` raises."""
+    """Inspect a folder and sum its files. Raises what `inspect` raises."""
     facts = inspect(folder)
     return _build(folder, facts, source, revision)
 
@@ -79,7 +79,7 @@ def _build(folder: Path, facts: FolderFacts, source: str, revision: str | None) 
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest as written, unverified; None where there is none. Raises DamagedBaseModel."""
+    """Return the manifest as written, unverified; None without one. Raises DamagedBaseModel."""
     path = folder / MANIFEST_FILE
     if not path.is_file():
         return None
@@ -94,7 +94,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Replaces the manifest, whole or not at all."""
+    """Replace the manifest atomically."""
     text = json.dumps({"version": VERSION} | asdict(manifest) | {"digest": manifest.digest}, indent=2)
     temporary = folder / f".{MANIFEST_FILE}.{os.getpid()}"
     temporary.write_text(text + "\n", encoding="utf-8")
@@ -102,7 +102,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def is_unchanged(folder: Path, manifest: Manifest) -> bool:
-    """Whether every file still has the size and the time of change that were written down."""
+    """Whether every file still has the recorded size and modification time."""
     try:
         stats = {name: (folder / name).stat() for name in manifest.files}
     except OSError:
@@ -114,7 +114,7 @@ def is_unchanged(folder: Path, manifest: Manifest) -> bool:
 
 
 def verify(folder: Path, manifest: Manifest) -> Manifest:
-    """The manifest with fresh times of change, after reading every file.
+    """Return the manifest with current modification times, after reading every file.
 
     Raises:
         IncompleteBaseModel, DamagedBaseModel: a file is missing or differs from what was pulled.
@@ -144,6 +144,6 @@ def sum_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> FileS
 
 
 def keep(folder: Path, manifest: Manifest) -> None:
-    """Writes the manifest where that is possible: a read-only models directory only costs summing again."""
+    """Write the manifest where possible: a read-only models directory only costs summing again."""
     with contextlib.suppress(OSError):
         write_manifest(folder, manifest)

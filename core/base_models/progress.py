@@ -1,4 +1,4 @@
-"""What a pull tells while it runs."""
+"""Progress reports of a pull."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,4 +22,4 @@ ProgressCallback = Callable[[PullProgress], None]
 
 
 def ignore_progress(progress: PullProgress) -> None:
-    """For callers that show nothing."""
+    """Discard progress reports."""

@@ -1,4 +1,4 @@
-"""Pulls a base model into the models directory: whole or not at all, once however many ask at the same time."""
+"""Pull of a base model into the models directory: atomic, and once for all concurrent callers."""
 
 import fcntl
 import os
@@ -25,7 +25,7 @@ _TEMPORARY = ".pulling-"
 
 
 def pull(spec: str, models_dir: Path, progress: ProgressCallback = ignore_progress) -> BaseModel:
-    """Fetches a base model, unless it is there, and returns it.
+    """Fetch a base model, unless it is there, and return it.
 
     `spec` is a name of the catalogue or `<organisation>/<name>@<commit>` of the hub.
 
@@ -79,7 +79,7 @@ def _fetch(plan: PullPlan, models_dir: Path, progress: ProgressCallback) -> None
 
 
 def _fetch_from_best(plan: PullPlan, folder: Path, work: Path, progress: ProgressCallback) -> tuple[str, str]:
-    """Fills the folder; returns source and revision."""
+    """Fill the folder; return source and revision."""
     try:
         hub.download(plan.hub, folder, progress)
         return plan.hub.label, plan.hub.revision
@@ -95,7 +95,7 @@ def _fetch_from_best(plan: PullPlan, folder: Path, work: Path, progress: Progres
 
 
 def _make_durable(folder: Path) -> None:
-    """Readable for the service's users whoever pulled, and on the disk before the folder gets its name."""
+    """Make files readable for the service's users, and flush them before the folder gets its name."""
     folder.chmod(0o755)
     for path in folder.iterdir():
         path.chmod(0o644)
@@ -105,7 +105,7 @@ def _make_durable(folder: Path) -> None:
 
 @contextmanager
 def _alone(models_dir: Path, name: str, progress: ProgressCallback) -> Iterator[None]:
-    """Holds the model's lock file: it is freed when this process ends, however it ends."""
+    """Hold the model's lock file, which is freed when this process ends, however it ends."""
     with (models_dir / f".lock-{name}").open("w") as lock:
         _wait_for(lock, name, progress)
         yield

@@ -1,4 +1,4 @@
-"""Reads the header of a safetensors file: enough to count parameters and to tell a damaged file, without torch.
+"""Reader of a safetensors file's header, to count parameters and detect damage without torch.
 
 Layout: 8 bytes little-endian length N, N bytes JSON `{name: {dtype, shape, data_offsets}}`, then the tensors' bytes.
 """
@@ -33,7 +33,7 @@ class WeightSummary:
 
 
 def read_weights(path: Path) -> WeightSummary:
-    """Counts the floating-point parameters of one file.
+    """Count the floating-point parameters of one file.
 
     Raises:
         DamagedBaseModel: the header is not one, or the file is shorter or longer than its header says.

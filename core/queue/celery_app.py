@@ -1,4 +1,4 @@
-"""The Celery application, for those who send wake-ups and for workers. Every setting here has its reason.
+"""Celery application of senders of wake-ups and of workers; every setting has its reason.
 
 A message carries no authority: it may be lost, doubled or forged without harm, because workers claim by SQL.
 """
@@ -61,7 +61,7 @@ _CONFIGURATION = {
 
 
 def make_celery(settings: Settings) -> Celery:
-    """Raises SettingsError for a broker of another kind (`none` has no Celery application at all)."""
+    """Make the application; raises SettingsError for an unknown broker (`none` has no application)."""
     url = settings.effective_broker_url
     app = Celery("preftune", set_as_current=False)
     app.conf.update(_CONFIGURATION)
@@ -70,7 +70,7 @@ def make_celery(settings: Settings) -> Celery:
 
 
 def _verified(url: str) -> str:
-    """A `rediss` URL that checks the server's certificate unless it says otherwise: kombu's default checks nothing."""
+    """Return a `rediss` URL that checks the server's certificate by default: kombu's default checks nothing."""
     parts = urlsplit(url)
     if parts.scheme != "rediss" or "ssl_cert_reqs" in parse_qs(parts.query, keep_blank_values=True):
         return url

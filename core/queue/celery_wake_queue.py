@@ -1,4 +1,4 @@
-"""The sending side of the queue: wake-ups leave by one background thread, so that no request waits for a broker."""
+"""Sender of wake-ups: one background thread sends them, so that no request waits for a broker."""
 
 import logging
 import threading
@@ -27,14 +27,14 @@ class BrokerUnavailable(Unavailable):
 
 
 def open_queue(settings: Settings) -> WakeQueue:
-    """Raises SettingsError for a broker of another kind. The broker need not be up."""
+    """Open the queue; raises SettingsError for an unknown broker. The broker need not be up."""
     if settings.effective_broker_url == "none":
         return NullWakeQueue()
     return CeleryWakeQueue(make_celery(settings))
 
 
 class CeleryWakeQueue:
-    """At most one wake-up waits: one more would ask for the same."""
+    """Queue in which at most one wake-up waits: another would ask for the same."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -50,7 +50,7 @@ class CeleryWakeQueue:
                 self._sender.start()
 
     def check(self) -> None:
-        """A broker that accepts connections and then says nothing must not hold the caller."""
+        """Check the broker without blocking on one that accepts connections and never answers."""
         faults: list[Exception | None] = []
         probe = threading.Thread(target=lambda: faults.append(self._fault()), name="broker check", daemon=True)
         probe.start()
@@ -77,7 +77,7 @@ class CeleryWakeQueue:
         return True
 
     def _fault(self) -> Exception | None:
-        """Why no message could be sent: also a replica or a full server, which answer and take nothing."""
+        """Return why no message could be sent, also by a replica or a full server, which answer but store nothing."""
         try:
             with self._app.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=1, timeout=_CHECK_SECONDS)

@@ -1,4 +1,4 @@
-"""A message broker in a directory, for deployments without a server: a kombu transport.
+"""Message broker in a directory, for deployments without a server: a kombu transport.
 
 Kombu's own `filesystem` transport writes messages in place, so that readers see torn ones, and one of those ends a
 whole Celery worker. Here a message is written aside, synced and renamed in; a reader takes it by renaming it, which
@@ -36,14 +36,14 @@ def register() -> None:
 
 
 def prepare(directory: Path) -> dict[str, Any]:
-    """The transport options of a broker in this directory, which is made if need be."""
+    """Return the transport options of a broker in this directory, which is created if needed."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     _remove_unfinished(directory)
     return {"directory": str(directory.resolve()), "polling_interval": 0.2, "max_waiting": _MAX_WAITING}
 
 
 def _remove_unfinished(directory: Path) -> None:
-    """What producers and consumers that were killed have left."""
+    """Remove the remains of killed producers and consumers."""
     limit = time.time() - _STALE_SECONDS
     for path in directory.iterdir():
         try:
@@ -128,7 +128,7 @@ class Transport(virtual.Transport):
     implements = virtual.Transport.implements.extend(asynchronous=False, exchange_type=frozenset(["direct"]))
 
     def drain_events(self, connection: Any, timeout: float | None = None, **_: Any) -> None:
-        """As asked, but for half a second at most: between two calls a worker sees that it is to stop."""
+        """Wait as requested, but at most half a second: between two calls a worker sees a stop."""
         super().drain_events(connection, timeout=min(timeout, _MAX_DRAIN_SECONDS) if timeout else timeout)
 
     def driver_version(self) -> str:
@@ -136,7 +136,7 @@ class Transport(virtual.Transport):
 
 
 def _decode(content: bytes) -> dict[str, Any] | None:
-    """The message, or None for what was torn or never one of ours."""
+    """Return the message, or None for a partial or foreign file."""
     try:
         payload = json.loads(content)
     except (ValueError, RecursionError):

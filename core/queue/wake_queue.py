@@ -1,4 +1,4 @@
-"""The queue as the rest of the project sees it: a way to wake idle workers, with no authority.
+"""Interface of the queue: a way to wake idle workers, with no authority.
 
 A wake-up may be lost, doubled, delayed or forged without harm: workers claim by SQL, idle ones also poll, and the
 sweeper sends again.
@@ -12,11 +12,11 @@ class WakeQueue(Protocol):
         """Ask some idle worker to look for a queued job. Returns at once and never raises."""
 
     def check(self) -> None:
-        """Raises Unavailable when the broker does not answer within a few seconds."""
+        """Check the broker; raises Unavailable when it does not answer within a few seconds."""
 
 
 class NullWakeQueue:
-    """Wakes nobody: workers find jobs by polling."""
+    """Queue without a broker: workers find jobs by polling."""
 
     def wake(self) -> None:
         return

@@ -1,4 +1,4 @@
-"""The layout of object keys. Server-made ids are the only parts that vary, but for paths inside an artifact.
+"""Layout of object keys. Only server-made ids vary in them, and paths inside an artifact.
 
     projects/<project>/datasets/<dataset>/{original, rows.jsonl, issues.jsonl}
     projects/<project>/uploads/<upload>/<part number>-<sha256>
@@ -46,7 +46,7 @@ def upload_prefix(project_id: str, upload_id: str) -> str:
 
 
 def upload_part(project_id: str, upload_id: str, number: int, sha256: str) -> str:
-    """The digest in the key keeps two that send the same part at once from touching each other's bytes."""
+    """Key of an upload's part; its digest keeps concurrent writers of one part apart."""
     return f"{upload_prefix(project_id, upload_id)}{number:05d}-{sha256}"
 
 
@@ -59,7 +59,7 @@ def checkpoint_prefix(project_id: str, job_id: str, attempt: int | str, stage: s
 
 
 def policy_prefix(project_id: str, job_id: str, attempt: int | str, stage: str, step: int) -> str:
-    """Of the policy at a checkpoint, as users load it."""
+    """Prefix of the policy at a checkpoint, as users load it."""
     return f"{attempt_prefix(project_id, job_id, attempt)}policies/{stage}-{step:08d}/"
 
 
@@ -80,7 +80,7 @@ def base_model_folder(name: str) -> str:
 
 
 def base_model_pointer(name: str) -> str:
-    """Says which digest is the current one."""
+    """Key of the object that names a base model's current digest."""
     return base_model_folder(name) + "current.json"
 
 
@@ -89,7 +89,7 @@ def base_model_prefix(name: str, digest: str) -> str:
 
 
 def owning_prefix(key: str) -> str | None:
-    """The prefix that a row names for this object, or None for a key of another layout."""
+    """Return the prefix that a row names for this object, or None for a key of another layout."""
     match PurePosixPath(key).parts:
         case ("projects", _, "datasets" | "uploads", _, _):
             num_parts = 4
@@ -104,7 +104,7 @@ def owning_prefix(key: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """Whose objects lie under a prefix: a data set's, an upload's, or an attempt's at a job."""
+    """Owner of the objects under a prefix: a dataset, an upload, or an attempt at a job."""
 
     dataset_id: str | None = None
     upload_id: str | None = None
@@ -115,7 +115,7 @@ class Owner:
 
 
 def owner_of(prefix: str) -> Owner:
-    """Of a prefix that `owning_prefix` gave."""
+    """Return the owner of a prefix that `owning_prefix` returned."""
     _, _, kind, owner_id, *rest = PurePosixPath(prefix).parts
     if kind == "datasets":
         return Owner(dataset_id=owner_id)

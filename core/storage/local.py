@@ -1,4 +1,4 @@
-"""The object store in a local directory: what `put` has answered for survives a power cut, and nothing is ever torn.
+"""Object store in a local directory: acknowledged writes survive a power cut, and no object is ever partial.
 
 An object is written beside the tree, synced, and renamed into place. Symbolic links are never followed out of the root.
 """
@@ -99,7 +99,7 @@ class LocalObjectStore:
                 probe.unlink(missing_ok=True)
 
     def remove_leftovers(self, older_than_seconds: float) -> None:
-        """Delete what interrupted writes have left behind."""
+        """Delete the remains of interrupted writes."""
         limit = time.time() - older_than_seconds
         with _translated():
             for path in (self._root / _TEMPORARY).iterdir():
@@ -123,7 +123,7 @@ class LocalObjectStore:
                 temporary.unlink(missing_ok=True)
 
     def _link(self, key: str, source: Path) -> bool:
-        """Whether the object could be made a second name of the file; not so across file systems."""
+        """Whether the object could be hard-linked to the file, which fails across file systems."""
         path = self._path(key)
         temporary = self._root / _TEMPORARY / uuid.uuid4().hex
         try:
@@ -188,7 +188,7 @@ class LocalObjectStore:
         return os.fdopen(descriptor, "rb")
 
     def _path(self, key: str) -> Path:
-        """Keys come from our own code: a bad one is a mistake of ours, not of a user."""
+        """Return the path of a key; a bad key is a mistake of our own code, not of a user."""
         for part in key.split("/"):
             if part in ("", ".", "..", _TEMPORARY) or "\0" in part or len(part.encode()) > _MAX_PART_BYTES:
                 raise ValueError(f"not an object key: {key!r}")

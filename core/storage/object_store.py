@@ -1,4 +1,4 @@
-"""The object store as the rest of the project sees it: immutable objects under keys with `/` between their parts.
+"""Interface of the object store: immutable objects under keys with `/` between their parts.
 
 Keys come from `core.storage.keys` only. A missing key is always `ObjectNotFound`; whatever else a store cannot do is
 `StoreUnavailable`. Correctness never rests on conditional writes: keys carry the attempt, the database row decides.
@@ -33,38 +33,38 @@ class ObjectInfo:
 
 class ObjectStore(Protocol):
     def put_file(self, key: str, source: Path, *, is_final: bool = False) -> None:
-        """Store the file whole or not at all; replaces an object of that key.
+        """Store the file atomically; replaces an object of that key.
 
         `is_final`: nobody writes to `source` any more, so a store on its file system may share its bytes instead of
         copying them. Deleting it stays allowed.
         """
 
     def put_bytes(self, key: str, data: bytes) -> None:
-        """Store a small object whole or not at all."""
+        """Store a small object atomically."""
 
     def get_file(self, key: str, target: Path) -> None:
         """Fetch into `target`, which exists afterwards whole or not at all. Raises ObjectNotFound."""
 
     def get_bytes(self, key: str) -> bytes:
-        """Raises ObjectNotFound."""
+        """Return a small object's bytes; raises ObjectNotFound."""
 
     def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        """Chunks of the bytes [start, end). Raises ObjectNotFound before the first chunk."""
+        """Yield chunks of the bytes [start, end). Raises ObjectNotFound before the first chunk."""
 
     def stat(self, key: str) -> ObjectInfo:
-        """Raises ObjectNotFound."""
+        """Return an object's facts; raises ObjectNotFound."""
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """All objects whose key starts with `prefix` (which ends in `/`); those of one folder come together."""
+        """Yield all objects whose key starts with `prefix` (which ends in `/`), grouped by folder."""
 
     def delete(self, key: str) -> None:
-        """Idempotent."""
+        """Delete an object; a missing one is no error."""
 
     def download_url(self, key: str, *, filename: str, seconds: int) -> str | None:
-        """A presigned URL that downloads as `filename`, or None where the store has no such thing."""
+        """Return a presigned URL that downloads as `filename`, or None where the store has none."""
 
     def remove_leftovers(self, older_than_seconds: float) -> None:
-        """Let go of what interrupted writes have left; no object of a key is among it."""
+        """Delete the remains of interrupted writes, never a stored object."""
 
     def check(self) -> None:
-        """Raises StoreUnavailable when objects cannot be written and read."""
+        """Write and read a test object; raises StoreUnavailable when that fails."""

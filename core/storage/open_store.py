@@ -1,4 +1,4 @@
-"""The object store that the settings name."""
+"""Choice of the object store by the settings."""
 
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -10,7 +10,7 @@ from core.storage.s3 import S3Access, S3ObjectStore
 
 
 def open_store(settings: Settings) -> ObjectStore:
-    """Raises SettingsError for a URL of another kind, and StoreUnavailable where a local directory cannot be made.
+    """Open the store. Raises SettingsError for an unknown URL, StoreUnavailable for an unusable directory.
 
     An S3 store is not asked for anything yet: a service may start before its store does.
     """

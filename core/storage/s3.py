@@ -1,4 +1,4 @@
-"""The object store in any S3-compatible service, by path-style requests."""
+"""Object store in any S3-compatible service, by path-style requests."""
 
 import sys
 import threading
@@ -74,7 +74,7 @@ class S3ObjectStore:
             temporary.unlink(missing_ok=True)
 
     def _fetch(self, key: str, target: Path) -> None:
-        """Small objects by one plain request: stores differ in what a range behind the end of an object means."""
+        """Fetch by one plain request if small: stores differ in ranges behind the end of an object."""
         answer = self._client.get_object(Bucket=self._access.bucket, Key=self._name(key))
         with closing(answer["Body"]) as body:
             if answer["ContentLength"] <= _TRANSFER.multipart_chunksize:
@@ -197,7 +197,7 @@ class S3ObjectStore:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """As `_translated`, and a missing key is ObjectNotFound. A missing bucket is not: nothing was lost in it."""
+        """Translate errors, a missing key to ObjectNotFound; a missing bucket is an outage, as no object was lost."""
         with _translated():
             try:
                 yield

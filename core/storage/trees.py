@@ -1,4 +1,4 @@
-"""Folders of objects: uploaded with their manifest last, fetched only as a whole and only undamaged.
+"""Folders of objects: uploaded with their manifest last, fetched only complete and verified.
 
 `manifest.json` beside the files holds `{"version": 1, "files": [{"path", "num_bytes", "sha256"}]}`, paths with `/`.
 Whoever records a tree keeps the SHA-256 of that manifest, and so of everything in it.
@@ -31,11 +31,11 @@ _log = structlog.get_logger(__name__)
 
 
 class TreeDamaged(Exception):
-    """The objects are not what was recorded. The text is for the user."""
+    """Raised for objects that are not what was recorded. The text is for the user."""
 
 
 class _OtherBytes(TreeDamaged):
-    """An object is there, but one read of it gave other bytes than were recorded."""
+    """Raised for one read of an object that gave other bytes than were recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ def file_sha256(path: Path) -> str:
 
 
 def describe(directory: Path) -> list[TreeFile]:
-    """Every regular file below, in the order of their paths. Links are refused: a tree holds only its own bytes."""
+    """Describe every regular file below, ordered by path. Links are refused: a tree holds only its own bytes."""
     files = []
     for path in sorted(directory.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
@@ -81,7 +81,7 @@ def describe(directory: Path) -> list[TreeFile]:
 
 
 def write_sums(directory: Path) -> None:
-    """`SHA256SUMS` over every other file below; one of an earlier try is replaced."""
+    """Write `SHA256SUMS` over every other file below, replacing an earlier one."""
     (directory / SUMS_FILE).unlink(missing_ok=True)
     sums = [f"{file.sha256}  {file.path}\n" for file in describe(directory)]
     (directory / SUMS_FILE).write_text("".join(sums), encoding="utf-8")
@@ -90,7 +90,7 @@ def write_sums(directory: Path) -> None:
 def upload_tree(
     store: ObjectStore, prefix: str, directory: Path, *, between_files: Callable[[], None] = _nothing
 ) -> UploadedTree:
-    """Store every file, check its size, and store the manifest last. `between_files` may raise to give up.
+    """Store every file, check its size, and store the manifest last. `between_files` may raise to abort.
 
     Raises StoreUnavailable; uploading again is safe.
     """
@@ -109,7 +109,7 @@ def upload_tree(
 
 
 def check_stored(store: ObjectStore, tree: UploadedTree, *, between_files: Callable[[], None] = _nothing) -> None:
-    """Read every file back. Raises StoreUnavailable where the store gives other bytes than it was given."""
+    """Read every file back. Raises StoreUnavailable where the bytes differ."""
     for file in tree.files:
         between_files()
         try:
@@ -129,7 +129,7 @@ def _check_stored_file(store: ObjectStore, prefix: str, file: TreeFile) -> None:
 
 
 def read_manifest(store: ObjectStore, prefix: str, manifest_sha256: str) -> list[TreeFile]:
-    """What the tree holds. Raises TreeDamaged and StoreUnavailable."""
+    """Return the manifest of the tree. Raises TreeDamaged and StoreUnavailable."""
     try:
         content = _read_again(prefix + MANIFEST, partial(_read_manifest_bytes, store, prefix, manifest_sha256))
     except ObjectNotFound:
@@ -188,7 +188,7 @@ def _fetch_once(store: ObjectStore, key: str, file: TreeFile, target: Path) -> N
 
 
 def _read_again(key: str, read: Callable[[], Result]) -> Result:
-    """The result of `read`, up to `MAX_READS` times while it raises _OtherBytes; the last one is raised."""
+    """Repeat `read` up to `MAX_READS` times while it raises _OtherBytes; the last one is raised."""
     for _ in range(MAX_READS - 1):
         try:
             return read()

@@ -1,4 +1,4 @@
-"""Logs: structlog for our own lines and those of libraries alike, to standard error, with secrets taken out."""
+"""Logs of our own code and of libraries by structlog, to standard error, without secrets."""
 
 import logging
 import re
@@ -28,7 +28,7 @@ MIN_SECRET_CHARS = 8
 
 
 def configure_logging(settings: Settings) -> None:
-    """Call once, when a process starts."""
+    """Configure logging, once when a process starts."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -61,7 +61,7 @@ def configure_logging(settings: Settings) -> None:
 
 
 def clean_text(text: str) -> str:
-    """Without secrets by their look, and without characters that a terminal obeys."""
+    """Return the text without recognisable secrets and without terminal control characters."""
     for pattern, replacement in _SECRET_TEXTS:
         text = pattern.sub(replacement, text)
     return _CONTROLS.sub(_escape, text)
@@ -72,12 +72,12 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Secrets by the name of their key or by their look; keys, signatures and passwords in URLs."""
+    """Remove secrets, recognised by key name or form; also keys, signatures and passwords in URLs."""
     return _redact(event, _SECRET_TEXTS)
 
 
 def redactor_of(settings: Settings) -> Processor:
-    """As `redact`, and what this process itself holds, whatever it looks like and wherever it stands."""
+    """Return a processor that does `redact` and removes the secrets that this process itself holds."""
     values = [getattr(settings, name) for name in Settings.model_fields]
     held = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
     known = "|".join(re.escape(text) for text in held if len(text) >= MIN_SECRET_CHARS)

@@ -1,4 +1,4 @@
-"""OpenTelemetry traces of requests and attempts: off unless PREFTUNE_OTLP_ENDPOINT says where they go.
+"""OpenTelemetry traces of requests and attempts; off unless PREFTUNE_OTLP_ENDPOINT is set.
 
 Its SDK comes with the extra `otel`; without it, or without the setting, spans cost next to nothing and go nowhere.
 """
@@ -26,7 +26,7 @@ _NOWHERE = NoOpTracerProvider()
 
 
 def start(settings: Settings, service: str) -> None:
-    """Call once, when a process starts. What is under way at its end is still sent. Raises SettingsError."""
+    """Start tracing, once when a process starts; open spans are sent at its end. Raises SettingsError."""
     if settings.otlp_endpoint is None:
         return
     try:
@@ -39,7 +39,7 @@ def start(settings: Settings, service: str) -> None:
 
 
 def install(provider: TracerProvider | None) -> None:
-    """Let spans go there; None: nowhere."""
+    """Send spans to this provider; None disables tracing."""
     _installed.provider = provider
 
 
@@ -49,7 +49,7 @@ def installed() -> TracerProvider | None:
 
 @contextmanager
 def span(name: str, **attributes: str | int) -> Iterator[Span]:
-    """What happens inside is one span; an exception that leaves it marks it as failed."""
+    """Record the block as one span; an exception that leaves it marks it as failed."""
     tracer = (_installed.provider or _NOWHERE).get_tracer("preftune")
     named = {PREFIX + key: value for key, value in attributes.items()}
     with tracer.start_as_current_span(name, attributes=named) as current:

@@ -1,4 +1,4 @@
-"""Where spans are kept until they are sent: loaded only where traces are on, since it needs the extra `otel`."""
+"""Buffering and sending of spans: loaded only where traces are on, since it needs the extra `otel`."""
 
 from importlib.metadata import version
 
@@ -13,7 +13,7 @@ _QUERY = "url.query"
 
 
 class WithoutQuery(SpanProcessor):
-    """A query may hold what a user typed: like the log, traces do without."""
+    """Removes the query of URLs, which may hold user input; the log has none either."""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         if span.attributes and _QUERY in span.attributes:
@@ -21,7 +21,7 @@ class WithoutQuery(SpanProcessor):
 
 
 def open_provider(endpoint: str, service: str) -> TracerProvider:
-    """Sends in batches, from a thread of its own; more than its queue holds is dropped, and nobody waits for it."""
+    """Open a provider that sends batches from its own thread; spans over its queue's size are dropped."""
     resource = Resource.create({"service.name": service, "service.version": version("preftune")})
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(WithoutQuery())

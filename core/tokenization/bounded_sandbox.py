@@ -1,4 +1,4 @@
-"""Jinja2's sandbox with a bound on work: a template that loops or grows without end is stopped, not waited for.
+"""Jinja2 sandbox with a bound on work: a template that loops or grows without end is stopped.
 
 The sandbox keeps a template from Python's internals, but lets it compute as long as it likes. Here every loop, call and
 operator draws on a budget, and no string grows past a limit. Only operators put templates into the models directory,
@@ -38,7 +38,7 @@ _WIDE_FORMAT = re.compile(r"\d{5}|\*")
 
 
 class Budget:
-    """What one rendering may still spend."""
+    """Remaining budget of one rendering."""
 
     def __init__(self) -> None:
         self._steps = MAX_STEPS
@@ -58,7 +58,7 @@ class Budget:
             self.spend(MAX_STEPS + 1)
 
     def check(self, value: Any) -> Any:
-        """The value, unless it is a text or number too large."""
+        """Return the value; raises for a text or number that is too large."""
         if isinstance(value, str | list):
             self.refuse_if(len(value) > MAX_STRING)
         elif isinstance(value, int):
@@ -67,7 +67,7 @@ class Budget:
 
 
 class BoundedSandbox(ImmutableSandboxedEnvironment):
-    """The environment that transformers renders chat templates in, with a budget. One rendering at a time."""
+    """The environment in which transformers renders chat templates, with a budget. One rendering at a time."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
@@ -90,13 +90,13 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         }
 
     def compile_bounded(self, source: str) -> jinja2.Template:
-        """A template whose loops and concatenations draw on the budget. Raises jinja2.TemplateError."""
+        """Compile a template whose loops and concatenations use the budget. Raises jinja2.TemplateError."""
         tree = _Instrument().visit(self.parse(source))
         tree.set_environment(self)
         return jinja2.Template.from_code(self, self.compile(tree), self.make_globals(None))
 
     def render_bounded(self, template: jinja2.Template, variables: Mapping[str, Any]) -> str:
-        """Raises TemplateTooCostly, and whatever the template raises."""
+        """Render; raises TemplateTooCostly, and whatever the template raises."""
         self.budget = Budget()
         pieces, length = [], 0
         for piece in template.generate(**variables):
@@ -129,7 +129,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         return self.budget.check(value)
 
     def _bound_rounds(self, iterable: Iterable[Any]) -> Iterable[Any]:
-        """The same rounds, paid for before the first one."""
+        """Return the rounds of a loop, charged before the first one."""
         rounds = iterable if isinstance(iterable, Sized) else list(itertools.islice(iterable, MAX_STEPS + 1))
         self.budget.spend(1 + len(rounds))
         return rounds
@@ -155,7 +155,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         return limited
 
     def _refuse_growth(self, name: str, text: str, args: tuple[Any, ...]) -> None:
-        """Refuses a text method whose result would be too large, before it is made."""
+        """Refuse a text method whose result would be too large, before it is made."""
         self.budget.refuse_if(any(isinstance(value, int) and abs(value) > MAX_NUMBER for value in args))
         length = 0
         if name == "replace" and len(args) >= 2:
@@ -169,7 +169,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
 
 
 class _Instrument(NodeTransformer):
-    """Routes loops, `~` and assignments through the sandbox's budget."""
+    """Rewrites loops, `~` and assignments to use the sandbox's budget."""
 
     def visit_For(self, node: nodes.For) -> nodes.For:
         self.generic_visit(node)
@@ -191,7 +191,7 @@ def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
 
 
 class _Generation(Extension):
-    """`{% generation %}…{% endgeneration %}` marks answers for trainers; it renders as its content."""
+    """Parses `{% generation %}…{% endgeneration %}`, which marks answers for trainers, as its content."""
 
     tags = {"generation"}  # noqa: RUF012 (the base class's own form)
 
@@ -201,7 +201,7 @@ class _Generation(Extension):
 
 
 class _Namespace(Namespace):
-    """Takes no underscored names, which could reach the class's own attributes."""
+    """Namespace without underscored names, which could reach the class's own attributes."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:
         self, *rest = args

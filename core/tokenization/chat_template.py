@@ -1,4 +1,4 @@
-"""A base model's chat template: messages → the text a model is given, as transformers renders it."""
+"""Chat template of a base model: from messages to the model's input text, as transformers renders it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -63,7 +63,7 @@ class ChatTemplate:
 
     @property
     def _free_variables(self) -> frozenset[str]:
-        """Those that a setting may give."""
+        """Variables that a setting may give."""
         return self.variables - RESERVED_VARIABLES - self._tokens.keys() - self._environment.globals.keys()
 
     def _require_known_variables(self) -> None:
@@ -78,7 +78,7 @@ class ChatTemplate:
     def render(
         self, messages: Sequence[Message], *, add_generation_prompt: bool, context: RowContext = NO_CONTEXT
     ) -> str:
-        """The conversation as text; with a generation prompt it ends where an answer starts.
+        """Return the conversation as text; with a generation prompt it ends where an answer starts.
 
         Raises:
             ChatTemplateRefused: the template fails on these messages, or says itself that it cannot take them.

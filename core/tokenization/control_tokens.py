@@ -1,4 +1,4 @@
-"""Keeps control tokens apart from text that looks like them.
+"""Separation of control tokens from text that looks like them.
 
 A control token (end of turn, start of text, a role's header) may come from the chat template only, never from what a
 user wrote. So the tokenizer is loaded with its control tokens renamed to secrets of this process: text cannot contain
@@ -22,7 +22,7 @@ _DELIMITER = re.compile(r"<\|.+\|>|<｜.+｜>|\[/?[A-Z_]+\]|</?[a-z_]*turn[a-z_]
 
 @dataclass(frozen=True)
 class ControlTokens:
-    """The control tokens of one tokenizer, with this process's names for them."""
+    """The control tokens of one tokenizer, with this process's secret names for them."""
 
     ids: Mapping[str, int]
     """Token id by the token's own text."""
@@ -31,7 +31,7 @@ class ControlTokens:
 
     @classmethod
     def find(cls, tokenizer: Mapping[str, Any], named: Mapping[str, str], template: str | None) -> "ControlTokens":
-        """Those of a parsed `tokenizer.json`: declared special, named by the configuration, or the template's own."""
+        """Find tokens of a parsed `tokenizer.json`: special, named by the configuration, or in the template."""
         added = {token["content"]: token for token in tokenizer.get("added_tokens", ())}
         ids = {
             text: int(token["id"])
@@ -50,13 +50,13 @@ class ControlTokens:
         return f"\ue000{self.nonce}{self._order[text]:06d}\ue001"
 
     def mask(self, message: Message) -> Message:
-        """The message with placeholders for all that could become a control token once rendered."""
+        """Return the message with placeholders for all that could become a control token once rendered."""
         if len(message) == 2:
             return {"role": self.mask_text(message["role"]), "content": self.mask_text(message["content"])}
         return cast(Message, self.mask_value(message))
 
     def mask_value(self, value: Any) -> Any:
-        """A JSON value with all its texts masked, keys included."""
+        """Return a JSON value with all its texts masked, keys included."""
         if isinstance(value, str):
             return self.mask_text(value)
         if isinstance(value, dict):
@@ -75,11 +75,11 @@ class ControlTokens:
         return masked
 
     def unmask(self, text: str) -> str:
-        """Rendered text as a person would see it."""
+        """Return rendered text as a person would see it."""
         return self._placeholders.sub(lambda match: self._names[int(match[1])], text) if "\ue002" in text else text
 
     def rewrite(self, rendered: str) -> tuple[str, list[int]]:
-        """Rendered text ready for the renamed tokenizer, and the ids of the control tokens it holds."""
+        """Return rendered text for the renamed tokenizer, and the ids of the control tokens it holds."""
         found: list[int] = []
 
         def rename(match: re.Match[str]) -> str:
@@ -95,7 +95,7 @@ class ControlTokens:
 
     @cached_property
     def _names(self) -> list[str]:
-        """Text of each placeholder; the last one stands for nothing and only keeps neighbours apart."""
+        """Text of each placeholder; the last one is empty and only separates neighbours."""
         return [*self.ids, ""]
 
     @cached_property
@@ -123,7 +123,7 @@ class ControlTokens:
 
 
 def rename_control_tokens(tokenizer: dict[str, Any], control: ControlTokens) -> None:
-    """Gives the control tokens of a parsed `tokenizer.json` their secret names, in place; ids stay."""
+    """Give the control tokens of a parsed `tokenizer.json` their secret names, in place; ids stay."""
     secret = {text: control.secret(text) for text in control.ids}
     added = tokenizer.setdefault("added_tokens", [])
     known = {token["content"] for token in added}

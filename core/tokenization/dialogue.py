@@ -1,4 +1,4 @@
-"""Where the prompt of a rendered conversation ends, and which parts of the response are the assistant's.
+"""Division of a rendered conversation: where the prompt ends, and which parts of the response are the assistant's.
 
 All text here is rendered from masked messages (`ControlTokens.mask`): every control token in it is the template's.
 """
@@ -34,7 +34,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class _Frame:
-    """What a template writes around an answer."""
+    """Text that a template writes around an answer."""
 
     lead: str
     """Between the generation prompt and the answer."""
@@ -56,7 +56,7 @@ class Dialogue:
         self._advice: str | None = None
 
     def render_prompt(self, prompt: Sequence[Message], context: RowContext = NO_CONTEXT) -> str:
-        """What generation starts from. Raises ChatTemplateRefused, UnencodableRow."""
+        """Return the text that generation starts from. Raises ChatTemplateRefused, UnencodableRow."""
         self._template.features.require(prompt, context)
         return self._template.render(prompt, add_generation_prompt=True, context=context)
 
@@ -67,7 +67,7 @@ class Dialogue:
         response: Sequence[Message],
         context: RowContext = NO_CONTEXT,
     ) -> list[Segment]:
-        """The response's segments; whatever follows the end of the last assistant turn is left out.
+        """Return the response's segments, without what follows the end of the last assistant turn.
 
         Raises:
             ChatTemplateRefused, UnencodableRow: the template cannot take this row.
@@ -98,7 +98,7 @@ class Dialogue:
     def _answer(
         self, history: Sequence[Message], message: Message, before: str, context: RowContext
     ) -> tuple[str, bool]:
-        """What the assistant writes after `before`, and whether a control token ends it."""
+        """Return what the assistant writes after `before`, and whether a control token ends it."""
         if "tool_calls" in message or "reasoning_content" in message:
             return self._whole_answer(history, message, before, context)
         after = self._template.render([*history, message], add_generation_prompt=False, context=context)
@@ -115,7 +115,7 @@ class Dialogue:
     def _whole_answer(
         self, history: Sequence[Message], message: Message, before: str, context: RowContext
     ) -> tuple[str, bool]:
-        """An answer with reasoning or calls, of which the template has its own way of writing: all that it adds."""
+        """Return all that the template adds for an answer with reasoning or calls."""
         features = self._template.features
         features.require([message], context)
         if "reasoning_content" in message and not features.writes("reasoning_content"):
@@ -147,7 +147,7 @@ class Dialogue:
         return answer + (frame.tail[: end.end()] if end else ""), end is not None
 
     def _learn_frame(self, history: Sequence[Message], before: str, context: RowContext) -> _Frame:
-        """What the template writes around an answer after this history."""
+        """Find what the template writes around an answer after this history."""
         probe: Message = {"role": "assistant", "content": _PROBE}
         after = self._template.render([*history, probe], add_generation_prompt=False, context=context)
         if _PROBE not in after:
@@ -167,7 +167,7 @@ class Dialogue:
         raise UnencodableRow(f"The base model's chat template {_CHANGES_PROMPT}{self._way_out()}")
 
     def _way_out(self) -> str:
-        """What makes the template take ordinary answers, where it reads a switch for its reasoning; tried out once."""
+        """Find, by one trial, settings with which a template with a reasoning switch takes ordinary answers."""
         if self._advice is None:
             self._advice = next(filter(None, map(self._try_switch, _REASONING_SWITCHES)), "")
         return self._advice
@@ -184,8 +184,10 @@ class Dialogue:
         return f' Send chat_template_kwargs {{"{name}": false}}.'
 
     def _reasoned_answer(self, frame: _Frame, content: str, before: str) -> tuple[str, bool]:
-        """For templates of reasoning models, which open the reasoning in the prompt or leave it out of the history:
-        the answer as it stands, ended as any other."""
+        """Return the answer for a template of a reasoning model as written, ended like any other.
+
+        Such templates open the reasoning in the prompt or leave it out of the history.
+        """
         is_opened = _OPENS_REASONING.search(before) is not None
         content = content.strip()
         if is_opened:
@@ -208,12 +210,12 @@ class Dialogue:
 
 
 def _is_scored(message: Message, *, is_last: bool) -> bool:
-    """Not where the row says so, nor a turn that says nothing before more follows: it would teach to end at once."""
+    """Whether a turn is scored: not if the row excludes it, nor an empty turn before more turns."""
     return message.get("train", True) and (is_last or "tool_calls" in message or bool(message["content"].strip()))
 
 
 def _with_reasoning_as_text(message: Message, before: str) -> Message:
-    """For a template that opens the reasoning in its prompt, and otherwise leaves it to the answer's text.
+    """Return messages for a template that opens the reasoning in its prompt and leaves its text to the answer.
 
     Raises:
         UnencodableRow: the template knows no reasoning.
@@ -230,7 +232,7 @@ def _with_reasoning_as_text(message: Message, before: str) -> Message:
 
 
 def _left_out(message: Message, written: str) -> str | None:
-    """What of an answer is not in the text that a template wrote of it, in words."""
+    """Describe what of an answer is missing in the template's text."""
     if message["content"].strip() not in written:
         return "the content"
     if message.get("reasoning_content", "").strip() not in written:
@@ -243,7 +245,7 @@ def _left_out(message: Message, written: str) -> str | None:
 def hoist(
     prompt: Sequence[Message], responses: Sequence[Sequence[Message]]
 ) -> tuple[list[Message], list[list[Message]]]:
-    """Moves messages that open every response and are not the assistant's to the prompt's end.
+    """Move other messages at the start of every response to the prompt's end.
 
     A conversation to be learned as a whole has an empty prompt; its system and first user messages are the prompt.
     """

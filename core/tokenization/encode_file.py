@@ -1,4 +1,4 @@
-"""A data set's `rows.jsonl` → the encoded layout (`core.domain.encoded_format`), with flat memory and on all cores.
+"""Encoding of a dataset's `rows.jsonl` (`core.domain.encoded_format`) with constant memory and on all cores.
 
 Small files are encoded here. A large one is cut into byte ranges, one process each; their parts are joined in order, so
 that the result does not depend on how many there were.
@@ -83,7 +83,7 @@ def encode_file(
     num_processes: int | None = None,
     keeps_equal: bool = False,
 ) -> EncodeSummary:
-    """Encodes every row of at most `max_length` tokens into `directory`; a longer one is set aside, never cut.
+    """Encode every row of at most `max_length` tokens into `directory`; a longer one is set aside, never cut.
 
     So is a pair whose sides are the same tokens, unless `keeps_equal` says that it is only to be scored.
 
@@ -121,7 +121,7 @@ def encode_file(
 
 
 def _split(whole: PartJob, num_processes: int | None) -> list[PartJob]:
-    """Parts of about the same size, each with a directory of its own."""
+    """Split into parts of about the same size, each with a directory of its own."""
     size = whole.end
     worth = min(len(os.sched_getaffinity(0)), 1 + size // BYTES_PER_PROCESS, MAX_PROCESSES)
     count = max(1, num_processes or worth)
@@ -213,7 +213,7 @@ def _join(jobs: list[PartJob], outcomes: list[PartOutcome], directory: Path, kin
 
 
 def _chunks(jobs: list[PartJob], outcomes: list[PartOutcome], name: str) -> Iterator[bytes]:
-    """A column of all parts; offsets into the tokens made those of the whole."""
+    """Yield a column of all parts, with offsets into the tokens made those of the whole."""
     base = 0
     row_bytes = 8 * len(encoded_format.COLUMNS)
     for job, outcome in zip(jobs, outcomes, strict=True):

@@ -1,4 +1,4 @@
-"""One byte range of `rows.jsonl` → the columns of the encoded layout, in files of its own.
+"""Encoding of one byte range of `rows.jsonl` to the columns of the encoded layout, in files of its own.
 
 Also a program, `python -m core.tokenization.encode_part <job.json>`: many of them share a large file's work. It needs
 no torch, and ends when whoever started it does.
@@ -81,12 +81,12 @@ class _Columns:
 
     @property
     def num_tokens(self) -> int:
-        """Of prompt and longer response: what has to fit."""
+        """Tokens of prompt and longer response, which must fit."""
         return self.lengths[0] + max(self.lengths[1:])
 
     @property
     def is_equal_pair(self) -> bool:
-        """Are both responses the same tokens, and the same of them scored?"""
+        """Whether both responses have the same tokens and the same scored ones."""
         prompt, first, second = self.lengths
         if first != second:
             return False
@@ -95,7 +95,7 @@ class _Columns:
 
 
 def encode_part(tokenizer: PairTokenizer, job: PartJob, on_rows: Callable[[int], None]) -> PartOutcome:
-    """Writes the part's three columns into its directory; offsets in `rows.i64` are relative to the part.
+    """Write the part's three columns into its directory; offsets in `rows.i64` are relative to the part.
 
     Raises:
         DamagedRows: a line is not a row of that kind.

@@ -1,4 +1,4 @@
-"""Why a row, or every row, cannot be turned into token ids."""
+"""Errors of rows, or of all rows, that cannot be turned into token ids."""
 
 from core.domain.errors import InvalidRequest, Unavailable
 
@@ -9,7 +9,7 @@ class UnusableTokenizer(InvalidRequest):
 
 
 class UnusableChatTemplate(InvalidRequest):
-    """The template itself is at fault, whatever the row."""
+    """Raised for a template that is faulty whatever the row."""
 
     code = "unusable-chat-template"
     title = "The base model's chat template cannot be used"
@@ -21,7 +21,7 @@ class TemplateTooCostly(UnusableChatTemplate):
 
 
 class UnencodableRow(InvalidRequest):
-    """One row does not fit this base model; others may."""
+    """Raised for one row that does not fit this base model; others may."""
 
     code = "row-not-encodable"
     title = "The row does not fit the base model"

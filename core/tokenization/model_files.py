@@ -1,4 +1,4 @@
-"""What a base model's folder says about its tokenizer, read as transformers reads it."""
+"""Tokenizer files of a base model's folder, read as transformers reads them."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ class TokenizerFiles:
 
 
 def read_tokenizer_files(model_dir: Path) -> TokenizerFiles:
-    """Raises UnusableTokenizer when a file is missing or not what it should be."""
+    """Read the files; raises UnusableTokenizer when one is missing or not what it should be."""
     raw = _read(model_dir / "tokenizer.json")
     if raw is None:
         raise UnusableTokenizer("The base model has no tokenizer.json.")
@@ -65,14 +65,14 @@ def _object(raw: bytes | None, name: str) -> dict[str, Any]:
 
 
 def _content(value: object) -> str | None:
-    """A named token is written as its text, or as an object with `content`."""
+    """Return a named token's text, which may be in an object's `content`."""
     if isinstance(value, dict):
         value = value.get("content")
     return value if isinstance(value, str) else None
 
 
 def _chat_template(model_dir: Path, config: dict[str, Any]) -> str | None:
-    """A file of its own wins over the configuration; of several named templates `default` is meant."""
+    """Return the template: a file of its own has precedence; of several named ones `default` is used."""
     if (raw := _read(model_dir / "chat_template.jinja")) is not None:
         return raw.decode("utf-8", errors="replace")
     side = _object(_read(model_dir / "chat_template.json"), "chat_template.json")

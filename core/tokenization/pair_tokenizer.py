@@ -1,5 +1,4 @@
-"""Rows of a data set → token ids and which of them are scored; the one place that decides it, for training,
-generation and preview alike.
+"""Encoding of dataset rows to token ids and scored tokens, the same for training, generation and preview.
 
 The rules:
 - The prompt is encoded by itself, exactly as generation sees it; the response's tokens are appended. So training and
@@ -38,7 +37,7 @@ RULES_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedResponse:
-    """R tokens that follow a prompt."""
+    """R response tokens that follow a prompt."""
 
     ids: list[int]
     """[R]"""
@@ -58,7 +57,7 @@ class EncodedPair:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedDemonstration:
-    """Also an unpaired row: its label is the row's."""
+    """An encoded demonstration or unpaired row; the label is the row's."""
 
     prompt_ids: list[int]
     """[P], at least one"""
@@ -111,7 +110,7 @@ class PairTokenizer:
     def open(
         cls, model_dir: Path, *, now: datetime | None = None, template_kwargs: Mapping[str, Any] | None = None
     ) -> "PairTokenizer":
-        """The tokenizer of a base model's folder, whose files alone it reads.
+        """Open the tokenizer of a base model's folder, whose files alone it reads.
 
         `now` is the time that a template sees, by default that of opening (some write the date into every prompt): give
         a job's own, for the same ids and digest on another day. `template_kwargs` are further variables of the
@@ -135,14 +134,14 @@ class PairTokenizer:
         return self._encoder.vocab_size
 
     def encode_prompt(self, prompt: Text) -> list[int]:
-        """[P] ids that generation starts from. Raises UnencodableRow, UnusableChatTemplate."""
+        """Return ids [P] that generation starts from. Raises UnencodableRow, UnusableChatTemplate."""
         if self._is_raw(prompt):
             return self._encode_prompt(str(prompt), is_raw=True)
         messages = [self._control.mask(message) for message in _as_messages(prompt, "user")]
         return self._encode_prompt(self._need_dialogue().render_prompt(messages), is_raw=False)
 
     def encode_preference(self, row: PreferenceRow) -> EncodedPair:
-        """Raises UnencodableRow, UnusableChatTemplate."""
+        """Encode a preference row; raises UnencodableRow, UnusableChatTemplate."""
         split = self.split(row["prompt"], [row["chosen"], row["rejected"]], context_of(row))
         prompt_ids, (chosen, rejected) = self.encode_split(split)
         return EncodedPair(
@@ -154,22 +153,22 @@ class PairTokenizer:
         )
 
     def encode_demonstration(self, row: DemonstrationRow | UnpairedRow) -> EncodedDemonstration:
-        """Raises UnencodableRow, UnusableChatTemplate."""
+        """Encode a row with one response; raises UnencodableRow, UnusableChatTemplate."""
         prompt_ids, (response,) = self.encode_split(self.split(row["prompt"], [row["response"]], context_of(row)))
         return EncodedDemonstration(prompt_ids=prompt_ids, response_ids=response.ids, response_scored=response.scored)
 
     encode_unpaired = encode_demonstration
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of a generation: control tokens left out."""
+        """Return the text of a generation without control tokens."""
         return self._encoder.decode(list(ids))
 
     def show_tokens(self, ids: Sequence[int]) -> list[str]:
-        """Each token as a person reads it, control tokens by their names."""
+        """Return each token as a person reads it, control tokens by their names."""
         return [self._encoder.show_token(token) for token in ids]
 
     def show_text(self, rendered: str) -> str:
-        """Rendered text as a person reads it."""
+        """Return rendered text as a person reads it."""
         return self._control.unmask(rendered)
 
     def show_response(self, segments: Sequence[Segment]) -> str:
@@ -177,7 +176,7 @@ class PairTokenizer:
         return "".join(self.show_text(part.text) + (end if part.needs_end else "") for part in segments)
 
     def split(self, prompt: Text, responses: Sequence[Text], context: RowContext = NO_CONTEXT) -> SplitRow:
-        """Renders a row and splits it. Raises UnencodableRow, UnusableChatTemplate."""
+        """Render a row and split it. Raises UnencodableRow, UnusableChatTemplate."""
         if context:
             context = self._control.mask_value(context)
         elif self._is_raw(prompt) and all(isinstance(response, str) for response in responses):
@@ -193,7 +192,7 @@ class PairTokenizer:
         return SplitRow(prompt=rendered, responses=split, is_raw=False)
 
     def encode_split(self, split: SplitRow) -> tuple[list[int], list[EncodedResponse]]:
-        """Ids of the prompt, and of each response that follows it. Raises UnencodableRow, UnusableChatTemplate."""
+        """Return ids of the prompt and of each response. Raises UnencodableRow, UnusableChatTemplate."""
         prompt_ids = self._encode_prompt(split.prompt, is_raw=split.is_raw)
         return prompt_ids, [self._encode_response(prompt_ids, split, segments) for segments in split.responses]
 
@@ -233,7 +232,7 @@ class PairTokenizer:
         return EncodedResponse(ids=ids, scored=scored)
 
     def _ends_of_turn(self) -> list[int]:
-        """The control token with which the template ends an answer, if it does."""
+        """Return the control token with which the template ends an answer, if it does."""
         if self._dialogue is None:
             return []
         question: Message = {"role": "user", "content": "1"}
@@ -248,7 +247,7 @@ class PairTokenizer:
 
 
 def context_of(row: RowContext) -> RowContext:
-    """Tools and documents of a row, if it has any."""
+    """Return tools and documents of a row, if it has any."""
     if "tools" not in row and "documents" not in row:
         return NO_CONTEXT
     return cast(RowContext, {key: row[key] for key in ("tools", "documents") if key in row})

@@ -1,4 +1,4 @@
-"""How a row will look to a base model: for people who check their data before they train on it."""
+"""Preview of rows as a base model sees them, for people who check their data before training."""
 
 from dataclasses import dataclass
 
@@ -21,19 +21,19 @@ class PreviewedText:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowPreview:
-    """`chosen` and `rejected` of a preference row, `response` of any other; each follows the same prompt."""
+    """Preview of a row: `chosen` and `rejected` of a preference row, else `response`, after the same prompt."""
 
     prompt: PreviewedText
     responses: dict[str, PreviewedText]
 
     @property
     def num_tokens(self) -> int:
-        """Of prompt and longest response: what `max_length` is compared with."""
+        """Tokens of prompt and longest response, compared with `max_length`."""
         return len(self.prompt.token_ids) + max(len(response.token_ids) for response in self.responses.values())
 
     @property
     def is_equal_pair(self) -> bool:
-        """Are chosen and rejected the same tokens, and the same of them scored?"""
+        """Whether chosen and rejected have the same tokens and the same scored ones."""
         responses = [(response.token_ids, response.scored) for response in self.responses.values()]
         return len(responses) == 2 and responses[0] == responses[1]
 
@@ -46,7 +46,7 @@ class MeasuredRow:
 
 
 def measure_row(tokenizer: PairTokenizer, row: Row) -> MeasuredRow:
-    """Raises UnencodableRow, UnusableChatTemplate."""
+    """Measure a row in tokens; raises UnencodableRow, UnusableChatTemplate."""
     texts = _responses(row)
     split = tokenizer.split(row["prompt"], list(texts.values()), context_of(row))
     prompt_ids, responses = tokenizer.encode_split(split)
@@ -56,7 +56,7 @@ def measure_row(tokenizer: PairTokenizer, row: Row) -> MeasuredRow:
 
 
 def preview_row(tokenizer: PairTokenizer, row: Row) -> RowPreview:
-    """Raises UnencodableRow, UnusableChatTemplate."""
+    """Render and encode a row; raises UnencodableRow, UnusableChatTemplate."""
     texts = _responses(row)
     split = tokenizer.split(row["prompt"], list(texts.values()), context_of(row))
     prompt_ids, responses = tokenizer.encode_split(split)
@@ -81,7 +81,7 @@ def preview_row(tokenizer: PairTokenizer, row: Row) -> RowPreview:
 
 
 def _responses(row: Row) -> dict[str, Text]:
-    """By field."""
+    """Return the responses by field."""
     if "chosen" in row:
         return {"chosen": row["chosen"], "rejected": row["rejected"]}
     return {"response": row["response"]}

@@ -1,4 +1,4 @@
-"""What a chat template writes beside roles and contents: found out by rendering a probe, once for each feature.
+"""Features of a chat template beside roles and contents, found by rendering one probe each.
 
 A template that leaves out the calls, tools, documents or reasoning of a row would train on half of it; so a row that
 has them is refused where the template does not write them.
@@ -43,7 +43,7 @@ Render = Callable[[list[dict[str, Any]], RowContext], str]
 
 
 class TemplateFeatures:
-    """What one template writes. Nothing is rendered before a row asks."""
+    """Features of one template. Nothing is rendered before a row needs it."""
 
     def __init__(self, render: Render, source: str) -> None:
         self._render = render
@@ -52,7 +52,7 @@ class TemplateFeatures:
         self._are_arguments_text: bool | None = None
 
     def prepare(self, message: Message) -> dict[str, Any]:
-        """The message as the template reads it: its own name for reasoning, arguments parsed or as text."""
+        """Return the message as the template reads it: its name for reasoning, arguments parsed or as text."""
         prepared: dict[str, Any] = {key: value for key, value in message.items() if key != "train"}
         if "reasoning_content" in prepared:
             prepared[self._reasoning_key] = prepared.pop("reasoning_content")
@@ -61,7 +61,7 @@ class TemplateFeatures:
         return prepared
 
     def require(self, messages: Iterable[Message], context: RowContext) -> None:
-        """Raises UnencodableRow where the template leaves out what the row holds."""
+        """Raise UnencodableRow where the template leaves out what the row holds."""
         if context.get("tools"):
             self._require("tools")
         if context.get("documents"):
@@ -70,7 +70,7 @@ class TemplateFeatures:
             self._require("tool_calls")
 
     def writes(self, feature: str) -> bool:
-        """`tool_calls`, `tools`, `documents` or `reasoning_content`."""
+        """Whether the template writes `tool_calls`, `tools`, `documents` or `reasoning_content`."""
         if feature not in self._known:
             self._known[feature] = _PROBES[feature](self)
         return self._known[feature]
@@ -129,7 +129,7 @@ def _with_text_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reasoning_key(source: str) -> str:
-    """What the template calls the reasoning of a message."""
+    """Return the template's key for the reasoning of a message."""
     if "reasoning_content" in source:
         return "reasoning_content"
     if "thinking" in source.replace("enable_thinking", ""):

@@ -1,4 +1,4 @@
-"""A job's `chat_template_kwargs` against the base model's template, without loading its tokenizer."""
+"""Check of a job's `chat_template_kwargs` against the template, without loading the tokenizer."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -13,7 +13,7 @@ NO_TEMPLATE = "`chat_template_kwargs` is given, but the base model has no chat t
 
 
 def check_template_kwargs(model_dir: Path, kwargs: Mapping[str, Any]) -> None:
-    """Raises UnusableChatTemplate where the template reads no variable of a name, UnusableTokenizer."""
+    """Raise UnusableChatTemplate for names that the template does not read; may raise UnusableTokenizer."""
     files = read_tokenizer_files(model_dir)
     if not files.chat_template:
         raise UnusableChatTemplate(NO_TEMPLATE)

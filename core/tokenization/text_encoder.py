@@ -1,4 +1,4 @@
-"""Rendered text → token ids, with the `tokenizers` library alone."""
+"""Encoding of rendered text to token ids, with the `tokenizers` library alone."""
 
 import itertools
 import json
@@ -42,15 +42,15 @@ class TextEncoder:
 
     @property
     def start_ids(self) -> list[int]:
-        """Control tokens that the tokenizer puts before plain text, such as a start of text."""
+        """Ids of control tokens that the tokenizer puts before plain text, such as a start of text."""
         return [self._control.ids[text] for text in self._start_tokens if text in self._control.ids]
 
     def encode(self, rendered: str) -> list[int]:
-        """Ids of rendered text that starts a sequence. Raises ControlTokenInText."""
+        """Return ids of rendered text that starts a sequence. Raises ControlTokenInText."""
         return self._encode(self._fresh, *self._control.rewrite(rendered))
 
     def encode_after(self, previous_id: int, rendered: str) -> list[int]:
-        """Ids of rendered text that follows a token already there. Raises ControlTokenInText."""
+        """Return ids of rendered text that follows another token. Raises ControlTokenInText."""
         text, control_ids = self._control.rewrite(rendered)
         if previous_id in self._names:  # encoded together with it: such a token may take the space that follows it
             secret = self._control.secret(self._names[previous_id])
@@ -58,11 +58,11 @@ class TextEncoder:
         return self._encode(self._continued, text, control_ids)
 
     def decode(self, ids: list[int]) -> str:
-        """Text without control tokens."""
+        """Return text without control tokens."""
         return self._fresh.decode([token for token in ids if token not in self._names], skip_special_tokens=False)
 
     def show_token(self, token_id: int) -> str:
-        """One token as a person reads it; a part of a character shows as `�`."""
+        """Return one token as a person reads it; a part of a character shows as `�`."""
         if token_id in self._names:
             return self._names[token_id]
         if self._is_byte_level:
@@ -87,7 +87,7 @@ def _load(tokenizer: dict[str, Any]) -> Tokenizer:
 
 
 def _without_prefix(tokenizer: dict[str, Any]) -> dict[str, Any]:
-    """The same tokenizer without what it puts before the first word."""
+    """Return the tokenizer without the prefix before the first word."""
     parts = {key: deepcopy(tokenizer.get(key)) for key in ("normalizer", "pre_tokenizer")}
     for part in parts.values():
         for step in _steps(part):
@@ -121,7 +121,7 @@ def _start_tokens(post_processor: dict[str, Any] | None) -> list[str]:
 
 
 def _unknown_ids(loaded: Tokenizer, tokenizer: dict[str, Any]) -> frozenset[int]:
-    """The id for characters outside the vocabulary: text may give it."""
+    """Return the id for characters outside the vocabulary, which text may produce."""
     model = tokenizer["model"]
     token = model.get("unk_token")
     unknown = loaded.token_to_id(token) if token else model.get("unk_id")

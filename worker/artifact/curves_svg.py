@@ -27,7 +27,7 @@ class Panel:
 
 
 def draw_curves(points: Sequence[MetricPointView]) -> str:
-    """Losses, rewards, margins and accuracies that were measured; panels without a point are left out."""
+    """Draw losses, rewards, margins and accuracies that were measured; empty panels are left out."""
     panels = [panel for panel in _panels(points) if panel.lines]
     columns = 2
     rows = max(1, -(-len(panels) // columns))

@@ -1,4 +1,4 @@
-"""The README.md of an artifact."""
+"""Model card, the README.md of an artifact."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 
 
 def model_card(record: Mapping[str, Any]) -> str:
-    """A model card from the contents of `job.json`."""
+    """Return a model card from the contents of `job.json`."""
     spec = record["spec"]
     parts = [
         *_front_matter(record),
@@ -100,7 +100,7 @@ def _evaluation(record: Mapping[str, Any]) -> list[str]:
 
 
 def _adapter(record: Mapping[str, Any]) -> list[str]:
-    """Says where the base model of the adapter is to be had."""
+    """Describe where to get the base model of the adapter."""
     spec, base = record["spec"], record["base_model"]
     if not spec.get("lora"):
         return []
@@ -121,7 +121,7 @@ def _adapter(record: Mapping[str, Any]) -> list[str]:
 
 
 def _reproduction(record: Mapping[str, Any]) -> list[str]:
-    """The request again; data sets have ids of their own in every service, their digests are in the table."""
+    """Return the request; datasets have other ids in every service, their digests are in the table."""
     versions = ", ".join(f"{name} {value}" for name, value in sorted(record["versions"].items()))
     body = json.dumps(record.get("requested") or {}, indent=1, ensure_ascii=False)
     return [
@@ -143,7 +143,7 @@ def _table(title: str, rows: Mapping[str, Any]) -> str:
 
 
 def _cell(value: object) -> str:
-    """Text that cannot leave its cell or become markup."""
+    """Escape text so that it cannot leave its cell or become markup."""
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     for character in "\\`*_[]<>|#":
         text = text.replace(character, "\\" + character)

@@ -1,4 +1,4 @@
-"""Makes the artifact folder whole (records, curves, report, model card, sums), uploads it, and reads it back."""
+"""Publication of an artifact folder: records, curves, report, model card, sums; uploaded and read back."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ EVENT_FILES_DIR = "tensorboard"
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """What a trainer made, and what it said of itself."""
+    """Output of a trainer, with its summary."""
 
     done: Done
     spec: dict[str, Any]
@@ -34,7 +34,7 @@ class Product:
 
 
 def publish(backend: Backend, claim: Claim, product: Product, *, check: Callable[[], None]) -> Publication:
-    """Upload everything; the job's row is not touched. Raises StoreUnavailable; publishing again is safe."""
+    """Upload everything without touching the job's row. Raises StoreUnavailable; may be repeated."""
     directory = Path(product.done.directory)
     _complete(backend, claim, product, directory)
     reach("publish.folder_completed")
@@ -81,13 +81,13 @@ def _pairs(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _summary(path: Path) -> dict[str, Any]:
-    """What the trainer measured besides the curves."""
+    """Return the trainer's measurements besides the curves."""
     summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return summary
 
 
 def _record(backend: Backend, claim: Claim, product: Product) -> dict[str, Any]:
-    """What the policy was made of and how: enough to make it again."""
+    """Return all that is needed to reproduce the policy."""
 
     return publication.made_of(backend, claim) | {
         "job_id": claim.job_id,

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that opens without a server and loads nothing."""
+"""Report of a run: one HTML file that opens without a server and loads nothing."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ _FLAGS = {
 
 
 def html_report(record: Mapping[str, Any], curves: str, pairs: Iterable[Mapping[str, Any]]) -> str:
-    """`record`: the contents of `job.json`; `curves`: an SVG picture; `pairs`: the lines of `pairs.jsonl`."""
+    """Return the report. `record` is `job.json`'s contents, `curves` an SVG picture, `pairs` `pairs.jsonl`'s lines."""
     spec = record["spec"]
     title = escape(str(spec.get("name") or record["job_id"]))
     parts = [

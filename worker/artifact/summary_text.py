@@ -1,4 +1,4 @@
-"""Figures of a run's summary as people read them, for model card and report."""
+"""Figures of a run's summary as text, for model card and report."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ def interval_text(interval: Mapping[str, float]) -> str:
 
 
 def baseline_rows(held_out: Mapping[str, Any]) -> dict[str, str]:
-    """What each baseline scores, and by how much the policy is better."""
+    """Return each baseline's score, and by how much the policy is better."""
     rows = {}
     for name, label in _BASELINES.items():
         if name in held_out["baselines"]:
@@ -36,7 +36,7 @@ def drift_text(drift: Mapping[str, Any] | None) -> str | None:
 
 
 def published_text(published: Mapping[str, Any] | None) -> str | None:
-    """What the published weights are, beside the policy as it was trained."""
+    """Describe the published weights beside the policy as it was trained."""
     if not published:
         return None
     parts = []
@@ -55,7 +55,7 @@ def published_text(published: Mapping[str, Any] | None) -> str | None:
 
 
 def verification_text(checked: Mapping[str, Any] | None) -> str | None:
-    """How the saved files were checked; a policy of an earlier version names no tensors."""
+    """Describe how the saved files were checked; a policy of an earlier version names no tensors."""
     if not checked:
         return None
     text = (

@@ -1,4 +1,4 @@
-"""Curves as TensorBoard reads them: `tensorboard --logdir <artifact>/tensorboard`.
+"""Curves as TensorBoard event files: `tensorboard --logdir <artifact>/tensorboard`.
 
 One run for each stage and split, with the metric names as tags. The format is small and does not change: records of a
 length and a body with their checksums, each body an `Event` message of protocol buffers. Written here, because the
@@ -21,7 +21,7 @@ _VERSION = b"brain.Event:2"
 
 
 def write_event_files(points: Iterable[MetricPointView], directory: Path) -> None:
-    """Files of an earlier try are replaced."""
+    """Write the event files, replacing those of an earlier try."""
     runs: dict[str, list[MetricPointView]] = {}
     for point in points:
         runs.setdefault(f"{point.stage.value}-{point.split}", []).append(point)
@@ -37,7 +37,7 @@ def _file(run: Sequence[MetricPointView]) -> bytes:
 
 
 def event(wall_time: float, step: int, values: dict[str, float | None]) -> bytes:
-    """An `Event` message with a scalar for each value; null becomes NaN."""
+    """Encode an `Event` message with a scalar for each value; null becomes NaN."""
     summary = b"".join(
         _bytes_field(1, _bytes_field(1, tag.encode()) + b"\x15" + struct.pack("<f", _finite(value)))
         for tag, value in values.items()
@@ -46,13 +46,13 @@ def event(wall_time: float, step: int, values: dict[str, float | None]) -> bytes
 
 
 def record(body: bytes) -> bytes:
-    """As in a TFRecord file."""
+    """Frame data as a TFRecord with length and checksums."""
     length = struct.pack("<Q", len(body))
     return length + struct.pack("<I", masked_crc(length)) + body + struct.pack("<I", masked_crc(body))
 
 
 def masked_crc(data: bytes) -> int:
-    """CRC-32C (RFC 3720, B.4), rotated and shifted as TFRecord wants it."""
+    """CRC-32C (RFC 3720, B.4), rotated and shifted as TFRecord requires."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = _TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
@@ -87,7 +87,7 @@ def _varint(value: int) -> bytes:
 
 
 def _finite(value: float | None) -> float:
-    """Within float32, which the format has."""
+    """Limit a value to the range of float32, which the format uses."""
     if value is None:
         return math.nan
     return max(-3.4e38, min(3.4e38, value))

@@ -1,4 +1,4 @@
-"""What the kernel says of the memory of our control group (version 2)."""
+"""Memory figures of our control group (version 2)."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ _OWN = Path("/proc/self/cgroup")
 
 
 def count_out_of_memory_kills() -> int:
-    """Of processes of the group so far; 0 where there is no group to ask."""
+    """Count processes of the group killed so far for lack of memory; 0 without a readable group."""
     try:
         lines = (_group() / "memory.events").read_text().splitlines()
     except (OSError, IndexError):
@@ -17,7 +17,7 @@ def count_out_of_memory_kills() -> int:
 
 
 def memory_limit_bytes() -> int | None:
-    """The lowest one of the group and those around it; None where there is none, or no group to ask."""
+    """Return the lowest limit of the group and its ancestors; None without any."""
     try:
         group = _group()
     except (OSError, IndexError):

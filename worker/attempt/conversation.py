@@ -1,4 +1,4 @@
-"""Listening to one trainer process until it is gone and everything it said is written down."""
+"""Dialogue with one trainer process, until it is gone and all its messages are recorded."""
 
 import math
 import queue
@@ -25,7 +25,7 @@ _TICK_SECONDS = 0.1
 
 
 class StrangeDirectory(Exception):
-    """A trainer announced a directory outside its own work directory."""
+    """Raised when a trainer announced a directory outside its own work directory."""
 
 
 @dataclass(kw_only=True)
@@ -45,7 +45,7 @@ class Conversation:
     _last_said_at: float = field(default=math.inf, init=False)
 
     def follow(self) -> Ended:
-        """Raises Fenced, and Interrupted when the time to write down the rest is over."""
+        """Run the dialogue. Raises Fenced, and Interrupted when the time to record the rest is over."""
         while True:
             wish = self.wishes.current()
             self.stopper.update(wish, is_draining=self.wishes.is_draining)
@@ -99,7 +99,7 @@ class Conversation:
 
 
 def require_inside(work_dir: Path, directory: str) -> Path:
-    """The directory, resolved. Raises StrangeDirectory."""
+    """Return the directory, resolved. Raises StrangeDirectory."""
     path = Path(directory).resolve()
     if not path.is_relative_to(work_dir) or not path.is_dir():
         raise StrangeDirectory("The trainer announced a directory that is not its own.")

@@ -1,10 +1,10 @@
-"""Why an attempt cannot begin."""
+"""Failures to begin an attempt."""
 
 from core.domain.failure_codes import FailureCode
 
 
 class StagingFailed(Exception):
-    """The job cannot be staged, here or anywhere. `detail` is for the user."""
+    """Raised for a job that cannot be staged anywhere. `detail` is for the user."""
 
     def __init__(self, code: FailureCode, detail: str) -> None:
         super().__init__(detail)

@@ -1,4 +1,4 @@
-"""Fetches what earlier attempts and jobs have stored, verified: checkpoints to resume from, outputs to take over."""
+"""Verified download of stored results: checkpoints to resume from, stage outputs to reuse."""
 
 import logging
 import shutil
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 def outage_seconds(backend: Backend) -> float:
-    """How long an attempt waits for a store that is away before it hands the job back: ten minutes by default."""
+    """Return how long an attempt waits for the store before releasing the job: ten minutes by default."""
     return _OUTAGE_LEASES * backend.settings.lease_seconds
 
 
@@ -39,7 +39,7 @@ class Fetcher:
     """Called between files and tries; raises when the attempt is to stop."""
 
     def fetch_resume_point(self) -> tuple[ResumeFrom, Path] | None:
-        """The newest intact checkpoint; damaged ones are set aside. None: start from the beginning."""
+        """Fetch the newest intact checkpoint and mark damaged ones. None: start from the beginning."""
         for _ in range(_MAX_CHECKPOINTS):
             resume = self._patiently(lambda: lifecycle.begin(self.backend, self.claim))
             if resume is None:
@@ -57,7 +57,7 @@ class Fetcher:
         )
 
     def fetch_output(self, stage: str, digest: str) -> tuple[str, Path] | None:
-        """(job that made it, directory) of a finished stage's output; None: compute it."""
+        """Fetch a finished stage's output as (job that made it, directory); None: compute it."""
         found = self._patiently(lambda: checkpoints.find_stage_output(self.backend, self.claim, digest))
         if found is None or (found.job_id == self.claim.job_id and stage in _STAGES_WITH_CURVE):
             # This attempt has begun before that stage, and so has taken back its curve: it must be drawn again.
@@ -76,7 +76,7 @@ class Fetcher:
         return found.job_id, target
 
     def fetch_policy(self, tree: StoredTree) -> Path:
-        """A policy that an earlier job published. Raises TreeDamaged."""
+        """Fetch a policy that an earlier job published. Raises TreeDamaged."""
         return self._fetch_patiently(tree, self.work_dir / "base")
 
     def _fetch_patiently(self, tree: StoredTree, target: Path) -> Path:

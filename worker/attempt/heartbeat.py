@@ -1,4 +1,4 @@
-"""Keeps an attempt's lease alive from a thread of its own, and hears what the user wants."""
+"""Thread that renews an attempt's lease and receives the user's requests."""
 
 import logging
 import threading
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """Beats between `with` and its end. A database that is away is asked again at the next beat."""
+    """Renews the lease inside its context. A failing database is tried again at the next beat."""
 
     def __init__(self, backend: Backend, claim: Claim) -> None:
         self._backend = backend

@@ -1,4 +1,4 @@
-"""What becomes of an attempt once its trainer has ended: one rule for every way in which it can."""
+"""Outcome of an attempt, by how its trainer ended."""
 
 import signal
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ _CAUSES_OF_MACHINES = frozenset({FailureCode.HOST_OOM, FailureCode.DISK_FULL})
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerEnd:
-    """How a trainer process ended."""
+    """End of a trainer process."""
 
     last: Done | Stopped | Failed | None
     """Its last word, if it had one."""

@@ -1,4 +1,4 @@
-"""Writes down what the trainer says, in its order and in small batches; waits while the database is away.
+"""Recorder of the trainer's messages, in order and in small batches; waits while the database is away.
 
 The order is what makes resuming exact: a checkpoint is offered for upload only after every metric point before it is
 written, so that no point between two attempts is missing.
@@ -87,7 +87,7 @@ class Recorder:
         self._waiting.append(message)
 
     def write_if_due(self) -> None:
-        """Batches for a quarter of a second; what the trainer waits for is written at once."""
+        """Write batches every quarter of a second, and at once what the trainer waits for."""
         self._log.write_if_due()
         now = time.monotonic()
         if not self._waiting or now < self._next_try_at:
@@ -97,7 +97,7 @@ class Recorder:
             self._write_messages()
 
     def write(self) -> None:
-        """Everything, or as far as the database answers."""
+        """Write everything, or as far as the database answers."""
         self._write_messages()
         self._log.write()
 
@@ -113,11 +113,11 @@ class Recorder:
             self._num_failures += 1
 
     def stop_waiting(self) -> None:
-        """For what other jobs build: the trainer is to stop, or gone."""
+        """Stop waiting for other jobs' builds: the trainer is to stop, or gone."""
         self._stage_wait.give_up()
 
     def _write_next(self) -> bool:
-        """One message, or a run of messages of one type. They leave the queue once written.
+        """Write one message, or a run of messages of one type. They leave the queue once written.
 
         False: the next one is a question that cannot be answered yet.
         """
@@ -187,7 +187,7 @@ class Recorder:
         recording.stage_changed(self._backend, self._claim, change, reused_from=reused_from)
 
     def _reply(self, query: StageOutputQuery) -> bool:
-        """False while another job builds what is asked for."""
+        """Answer a query; False while another job builds what is requested."""
         found = self._fetcher.fetch_output(query.stage, query.digest)
         if found is None and self._stage_wait.must_wait(query):
             return False

@@ -1,4 +1,4 @@
-"""Brings rows of a data set to local disk: those that were recorded, or none.
+"""Download of a dataset's rows to local disk, exactly as recorded.
 
 What the store gives is compared with the size and SHA-256 that the data set's row keeps. Rows that are damaged or gone
 are made anew of the upload, whose digest is known too; they are trained on only where they have the recorded sum.
@@ -33,7 +33,7 @@ _log = structlog.get_logger(__name__)
 
 
 def fetch_rows(fetcher: Fetcher, rows: StoredRows, name: str) -> Path:
-    """The rows in a file of that name in the work directory. Raises StagingFailed, Unavailable."""
+    """Fetch the rows to a file of that name in the work directory. Raises StagingFailed, Unavailable."""
     target = fetcher.work_dir / name
     fetcher.check()
     try:
@@ -55,7 +55,7 @@ def _fetch(fetcher: Fetcher, rows: StoredRows, target: Path) -> None:
 
 
 def _make_anew(fetcher: Fetcher, rows: StoredRows, target: Path, damage: str) -> None:
-    """Check the upload once more, and put its rows back into the store."""
+    """Check the upload again, and restore its rows in the store."""
     assert rows.file is not None
     folder = fetcher.work_dir / f"anew-{target.stem}"
     folder.mkdir()

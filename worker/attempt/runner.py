@@ -1,4 +1,4 @@
-"""One attempt at a time: claims what is queued, whoever woke us, until nothing is left or the worker drains."""
+"""Runner of one attempt at a time: claims queued jobs until none is left or the worker drains."""
 
 import logging
 import random
@@ -43,7 +43,7 @@ class Runner:
             self._slot.release()
 
     def poll(self) -> None:
-        """Look for jobs now and then, until the worker drains: wake-ups may be lost."""
+        """Look for jobs periodically until the worker drains: wake-ups may be lost."""
         settings = self._place.backend.settings
         num_failures = 0
         while not self._place.drain.is_begun:
@@ -78,7 +78,7 @@ class Runner:
         return True
 
     def _hand_back(self, claim: Claim, error: OSError) -> None:
-        """Nothing has begun. Unless the database answers, the lease runs out."""
+        """Release a job before anything began. Unless the database answers, the lease expires."""
         is_full = error.errno in OUT_OF_SPACE
         detail = DISK_FULL_DETAIL if is_full else "The worker cannot make a work directory."
         code = FailureCode.DISK_FULL if is_full else None

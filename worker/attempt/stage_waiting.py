@@ -9,7 +9,7 @@ from worker.attempt.fetcher import Fetcher, outage_seconds
 
 
 class StageWait:
-    """As long as the builder's attempt lives; once it is in a later stage, as long as an upload may take."""
+    """Wait as long as the builder's attempt lives, or for an upload's time once it is in a later stage."""
 
     def __init__(self, fetcher: Fetcher) -> None:
         self._backend = fetcher.backend
@@ -20,11 +20,11 @@ class StageWait:
         self._past_since: float | None = None
 
     def give_up(self) -> None:
-        """The attempt is to stop, or its trainer is gone."""
+        """Stop waiting: the attempt is to stop, or its trainer is gone."""
         self._is_given_up = True
 
     def must_wait(self, query: StageOutputQuery) -> bool:
-        """Whether another job builds it. If not, this one has announced that it does."""
+        """Whether another job builds it; if not, this attempt has announced that it does."""
         if self._is_given_up:
             return False
         builder = stage_builds.announce(self._backend, self._claim, Stage(query.stage), query.digest)

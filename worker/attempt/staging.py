@@ -1,4 +1,4 @@
-"""Brings what a trainer reads to local disk: base model and rows."""
+"""Download of a trainer's inputs to local disk: base model and rows."""
 
 import time
 from collections.abc import Callable
@@ -25,7 +25,7 @@ _LOOK_SECONDS = 1.0
 
 
 class NotOnThisWorker(Exception):
-    """Another worker may have what this one lacks. The text is for the user."""
+    """Raised where another worker may have what this one lacks. The text is for the user."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Inputs:
 
 
 def stage_inputs(fetcher: Fetcher) -> Inputs:
-    """Raises StagingFailed, NotOnThisWorker, Unavailable, and what the fetcher's check raises."""
+    """Stage the inputs. Raises StagingFailed, NotOnThisWorker, Unavailable, and what the fetcher's check raises."""
     try:
         found = _patiently(fetcher, lambda: find_inputs(fetcher.backend, fetcher.claim))
     except InvalidRequest as error:
@@ -72,7 +72,7 @@ def _base_model(fetcher: Fetcher, found: JobInputs) -> Path:
 
 
 def _folder(fetcher: Fetcher, name: str) -> Path:
-    """Of this machine's models directory, or else the copy that the API has put into the store."""
+    """Return the model in this machine's models directory, or else the API's copy from the store."""
     try:
         return get_base_model(fetcher.backend.settings.models_dir, name).directory.resolve()
     except NotFound as error:
@@ -83,7 +83,7 @@ def _folder(fetcher: Fetcher, name: str) -> Path:
 
 
 def _wait_for_copy(fetcher: Fetcher, name: str) -> SharedModel | None:
-    """A model that was just put there is perhaps being copied: wait a lease long, if anybody copies at all."""
+    """Wait for a lease's time, if copies are made at all: a new model may be being copied."""
     settings = fetcher.backend.settings
     deadline = time.monotonic() + settings.lease_seconds
     while True:

@@ -1,4 +1,4 @@
-"""When and how a trainer is stopped before its end: what is wished, in which mode, and what if it does not listen."""
+"""Stopping of a trainer before its end: what is requested, in which mode, and escalation when it does not react."""
 
 import signal
 import time
@@ -34,7 +34,7 @@ _MODES: dict[StopReason, StopMode] = {
 
 
 class Interrupted(Exception):
-    """The attempt is to stop here."""
+    """Raised when the attempt is to stop here."""
 
     def __init__(self, reason: StopReason) -> None:
         super().__init__(reason.value)
@@ -42,7 +42,7 @@ class Interrupted(Exception):
 
 
 class Wishes:
-    """What user and operator want of this attempt by now."""
+    """Current requests of user and operator for this attempt."""
 
     def __init__(self, heartbeat: Heartbeat, drain: Drain, beat: Beat) -> None:
         self._heartbeat = heartbeat
@@ -50,7 +50,7 @@ class Wishes:
         self._beat = beat
 
     def current(self) -> StopReason | None:
-        """Asked again and again by whatever the attempt does. Raises Fenced once another one holds the job."""
+        """Return the current request; called repeatedly. Raises Fenced once another attempt holds the job."""
         self._beat()
         if self._heartbeat.is_fenced:
             raise Fenced("Another attempt holds the job.")
@@ -66,13 +66,13 @@ class Wishes:
         return None
 
     def check(self) -> None:
-        """Raises Interrupted when the attempt is to stop, and Fenced."""
+        """Raise Interrupted when the attempt is to stop, and Fenced."""
         reason = self.current()
         if reason is not None:
             raise Interrupted(reason)
 
     def check_overdue(self) -> None:
-        """As `check`, but for the end of an attempt, which a wish to stop does not hurry before its time is over."""
+        """Raise like `check` at the end of an attempt, which a stop request does not hurry before its deadline."""
         if self.current() is StopReason.CANCEL:
             raise Interrupted(StopReason.CANCEL)
         if self._drain.is_overdue:
@@ -84,7 +84,7 @@ class Wishes:
 
 
 class Stopper:
-    """Asks the trainer to stop; then SIGTERM, then SIGKILL to its group. A later, other wish is passed on."""
+    """Asks the trainer to stop; then SIGTERM, then SIGKILL to its group. A later, different request is passed on."""
 
     def __init__(self, process: TrainerProcess, grace_seconds: float) -> None:
         self._process = process
@@ -98,7 +98,7 @@ class Stopper:
         self._has_terminated = False
 
     def update(self, wish: StopReason | None, *, is_draining: bool) -> None:
-        """To be called again and again."""
+        """Send what is due; to be called repeatedly."""
         if wish is not None and wish is not self.reason:
             self._ask(wish)
         if self.reason is None:
@@ -117,7 +117,7 @@ class Stopper:
             self._process.terminate()
 
     def has_ended_it(self, returncode: int) -> bool:
-        """Whether it was our signal: a trainer that is still loading its libraries cannot catch SIGTERM yet."""
+        """Whether our signal ended it: a trainer that is loading libraries cannot catch SIGTERM yet."""
         return self.has_killed or (self._has_terminated and returncode == -signal.SIGTERM)
 
     def _ask(self, wish: StopReason) -> None:

@@ -1,4 +1,4 @@
-"""One attempt at a job: stage its inputs, run its trainer, write down what that says, publish, end the job.
+"""One attempt at a job: stage its inputs, run its trainer, record its messages, publish, end the job.
 
 Everything here is fenced by the attempt number: once another worker holds the job, this one stops its trainer and
 leaves without a trace. Never imports torch.
@@ -60,7 +60,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Workplace:
-    """What a worker works with."""
+    """Resources of a worker."""
 
     backend: Backend
     launch: LaunchPlan
@@ -76,7 +76,7 @@ class Workplace:
 
 
 def run_attempt(place: Workplace, claim: Claim, work_dir: Path) -> None:
-    """From a claim to the end of the attempt. Raises nothing."""
+    """Run one claimed attempt to its end. Raises nothing."""
     _log.info("attempt %d of %s starts", claim.attempt, claim.job_id)
     facts: dict[str, str | int] = {
         "job_id": claim.job_id,
@@ -220,7 +220,7 @@ class _Attempt:
         )
 
     def _is_worth_another_start(self, end: TrainerEnd, resume: ResumeFrom | None) -> bool:
-        """After it could not go on from the checkpoint it was given: from an older one."""
+        """Whether to start again from an older checkpoint, after the given one could not be used."""
         if not isinstance(end.last, Failed) or self._unusable is None or resume is None:
             return False
         self._fetcher.set_aside(resume, self._unusable)
@@ -244,7 +244,7 @@ class _Attempt:
         _log.info("attempt %d of %s has published", self._claim.attempt, self._claim.job_id)
 
     def _end(self, verdict: Verdict) -> None:
-        """Once the checkpoints that are on their way are safe."""
+        """End the attempt once the pending checkpoints are safe."""
         _log.info("attempt %d of %s ends: %s", self._claim.attempt, self._claim.job_id, verdict)
         deadline = time.monotonic() + outage_seconds(self._backend)
         self._uploader.wait(lambda: self._is_overdue() or time.monotonic() > deadline)
@@ -275,7 +275,7 @@ class _Attempt:
         return self._place.drain.is_overdue
 
     def _finally(self, work: Callable[[], object]) -> None:
-        """The last write of the attempt: a database that is away is waited for as long as we may live."""
+        """Make the attempt's last write, waiting for the database as long as this process may live."""
 
         def check() -> None:
             if self._is_overdue():

@@ -1,4 +1,4 @@
-"""Curves shown where people already look: each point also goes to a tracking server, through that server's own client.
+"""Export of curves to tracking servers: each point is also sent through the server's own client.
 
 A child process per target holds the client, so that one which hangs, crashes or eats memory costs the export and
 nothing else. Handing a point over never waits: what a target is too slow for is dropped, the oldest first.
@@ -41,7 +41,7 @@ class Target:
 
 
 def targets_of(settings: Settings) -> list[Target]:
-    """Raises SettingsError where a client is not installed."""
+    """Return the targets; raises SettingsError where a client is not installed."""
     found = []
     if settings.mlflow_tracking_uri:
         options = {"tracking_uri": settings.mlflow_tracking_uri, "experiment": settings.mlflow_experiment}
@@ -58,7 +58,7 @@ def targets_of(settings: Settings) -> list[Target]:
 
 
 class LiveExport:
-    """Of one attempt. Its processes start with the first points, once the spec is resolved."""
+    """Export of one attempt. Its processes start with the first points, once the spec is resolved."""
 
     def __init__(self, targets: Sequence[Target], job_id: str) -> None:
         self._targets = targets
@@ -83,7 +83,7 @@ class LiveExport:
         return bool(self._targets)
 
     def close(self, find_status: Callable[[], JobStatus | None]) -> None:
-        """`find_status`: how the job ended, if it did. Waits for all targets together, but not long."""
+        """End the export. `find_status`: how the job ended, if it did. Waits for all targets together, but not long."""
         if not self._lines:
             return
         deadline = time.monotonic() + CLOSE_SECONDS
@@ -106,7 +106,7 @@ def _encode(point: MetricPoint, now_milliseconds: int) -> dict[str, Any]:
 
 
 class _Line:
-    """To one target: a queue with a bound, and a thread that writes it to the target's process."""
+    """Connection to one target: a bounded queue, and a thread that writes it to the target's process."""
 
     def __init__(self, target: Target, job_id: str, spec: dict[str, Any]) -> None:
         self._name = target.client
@@ -169,7 +169,7 @@ class _Line:
             _log.warning("%s: the export to %s broke off; the job goes on without it", self._job_id, self._name)
 
     def _take(self) -> list[dict[str, Any]]:
-        """Empty: the end is reached."""
+        """Take from the queue; empty at the end."""
         with self._has_news:
             self._has_news.wait_for(lambda: self._waiting or self._is_ending)
             return [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
@@ -180,5 +180,5 @@ class _Line:
 
 
 def _environment() -> dict[str, str]:
-    """The clients find their keys in variables of their own; ours stay here."""
+    """Return the clients' environment: their keys in variables of their own, ours left out."""
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}

@@ -1,4 +1,4 @@
-"""The trainer process of one attempt, and what it says: messages in order, then how it ended.
+"""The trainer process of one attempt: its messages in order, then how it ended.
 
 It runs in a session of its own, so that the whole group can be killed, and with an environment that holds no secret.
 """
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """The process is gone, and all of its group."""
+    """Message that the process and all of its group are gone."""
 
     returncode: int
     has_spoken_nonsense: bool
@@ -85,11 +85,11 @@ class TrainerProcess:
 
     @property
     def log_tail(self) -> str:
-        """The last lines of its standard error: for our log, never for users."""
+        """Return the last lines of its standard error, for our log and never for users."""
         return "\n".join(self._log_lines)
 
     def send(self, message: SupervisorMessage) -> None:
-        """A trainer that has gone meanwhile does not hear it."""
+        """Send a message; one to a trainer that has gone is dropped."""
         stdin = self._process.stdin
         assert stdin is not None
         with self._write_lock, suppress(OSError, ValueError):
@@ -100,7 +100,7 @@ class TrainerProcess:
         self._signal(os.kill, signal.SIGTERM)
 
     def kill(self) -> None:
-        """The whole group, at once."""
+        """Kill the whole group at once."""
         self._signal(os.killpg, signal.SIGKILL)
 
     def _signal(self, send: Callable[[int, int], None], number: signal.Signals) -> None:
@@ -111,7 +111,7 @@ class TrainerProcess:
                     send(self._process.pid, number)
 
     def close(self) -> None:
-        """Leave nothing behind; idempotent."""
+        """Kill and clean up; idempotent."""
         self.kill()
         self._is_closed.set()
         self._watcher.join()
@@ -175,6 +175,6 @@ class TrainerProcess:
 
 
 def _peak_bytes(usage: resource.struct_rusage) -> int | None:
-    """The kernel starts counting with what this process had when it started the other: only more than that counts."""
+    """Return the child's peak memory: the kernel starts counting at this process's own size."""
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return usage.ru_maxrss * 1024 if usage.ru_maxrss > own else None

@@ -1,4 +1,4 @@
-"""Uploads of one attempt, by one background thread: the trainer never waits for the store.
+"""Uploads of one attempt by one background thread, so that the trainer never waits for the store.
 
 Checkpoints are not queued: while one is on its way the newest other one waits, and replaces an older one that waits.
 An object exists once its row is committed, which the fence allows only to the attempt that holds the job.
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Abandoned(Exception):
-    """Nobody wants this upload any more."""
+    """Raised to abandon an upload that is no longer needed."""
 
 
 class Uploader:
@@ -47,7 +47,7 @@ class Uploader:
         self._thread.start()
 
     def offer_checkpoint(self, message: CheckpointWritten) -> None:
-        """Takes the directory over: it is deleted once uploaded, or once a newer one has replaced it."""
+        """Take over the directory: it is deleted once uploaded, or once a newer one has replaced it."""
         with self._changed:
             replaced, self._checkpoint = self._checkpoint, message
             self._changed.notify_all()
@@ -62,7 +62,7 @@ class Uploader:
             self._changed.notify_all()
 
     def wait(self, is_over: Callable[[], bool]) -> bool:
-        """Until everything offered is safe; False when `is_over` said so first."""
+        """Wait until everything offered is safe; False when `is_over` became true first."""
         while True:
             with self._changed:
                 if not self._is_busy and self._next_is_nothing():
@@ -72,7 +72,7 @@ class Uploader:
                 self._changed.wait(0.1)
 
     def close(self) -> None:
-        """Give up what is not done."""
+        """Abandon unfinished uploads."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -148,7 +148,7 @@ class Uploader:
         )
 
     def _upload_checkpoint(self, item: CheckpointWritten, stage: Stage) -> None:
-        """What a resume needs comes first, the policy as users load it after it."""
+        """Upload what a resume needs first, then the policy as users load it."""
         claim = self._claim
         prefix = keys.checkpoint_prefix(claim.project_id, claim.job_id, claim.attempt_name, stage.value, item.step)
         uploaded = self._upload_tree(prefix, item.directory)

@@ -1,4 +1,4 @@
-"""Exports, done by the light lane: the policy fetched, converted, read back by llama.cpp, and stored."""
+"""Exports in the light lane: the policy is fetched, converted, read back by llama.cpp, and stored."""
 
 import json
 import sys
@@ -22,13 +22,13 @@ CONVERTER_DIR = "gguf-converter"
 
 
 def find_converter(setting: Path | None) -> Path | None:
-    """The folder that goes onto the converter's path: as set (a checkout of llama.cpp will do), or as installed."""
+    """Return the folder for the converter's path: as set (a checkout of llama.cpp will do), or as installed."""
     folder = setting or Path(sys.prefix) / CONVERTER_DIR
     return folder.resolve() if (folder / "conversion").is_dir() else None
 
 
 class Exporting:
-    """A kind of request."""
+    """Requests for exports."""
 
     def claim(self, backend: Backend, lease_seconds: float) -> "ExportWork | None":
         claim = exports.claim(backend, lease_seconds)
@@ -71,7 +71,7 @@ def _refusals(work_dir: Path) -> Iterator[None]:
 
 
 def _store(bench: Bench, claim: ExportClaim, source: Path) -> ExportedFile:
-    """What the store gives back must be the file that llama.cpp has read."""
+    """Store the file and check that the store returns what llama.cpp has read."""
     key = claim.prefix + PurePosixPath(claim.path).name
     sha256 = file_sha256(source)
     bench.check()

@@ -1,4 +1,4 @@
-"""The light lane: a thread of the worker for what must not wait behind training, one request at a time.
+"""The light lane: a worker thread for requests that must not wait behind training, one at a time.
 
 It shares nothing with training but the machine: no slot, no queue, no claim. A request that is not done when the lane
 ends is found by another one, or by this one's successor.
@@ -33,15 +33,15 @@ _log = logging.getLogger(__name__)
 
 
 class Ending(Exception):
-    """The worker drains, or another lane has the request."""
+    """Raised when the worker drains, or another lane has the request."""
 
 
 class CannotDo(Exception):
-    """The text is for the user."""
+    """Raised for a request that cannot be done. The text is for the user."""
 
 
 class Bench:
-    """What the lane gives to the work on one request: its directory, its lease, its programs."""
+    """Resources of the lane for one request: its directory, its lease, its programs."""
 
     def __init__(self, lane: "LightLane", lease: RequestLease, work_dir: Path) -> None:
         self.backend = lane.backend
@@ -53,7 +53,7 @@ class Bench:
         self._renewed_at = time.monotonic()
 
     def check(self) -> None:
-        """Called again and again: keeps the lease. Raises Ending when it is lost or the worker drains."""
+        """Renew the lease; called repeatedly. Raises Ending when it is lost or the worker drains."""
         self._beat()
         if self._drain.is_begun:
             raise Ending
@@ -64,7 +64,7 @@ class Bench:
             self._renewed_at = time.monotonic()
 
     def fetch(self, tree: StoredTree, name: str) -> Path:
-        """A stored policy as a folder of the work directory. Raises CannotDo, Ending, StoreUnavailable."""
+        """Fetch a stored policy as a folder of the work directory. Raises CannotDo, Ending, StoreUnavailable."""
         target = self.work_dir / name
         try:
             fetch_tree(self.backend.store, tree.prefix, tree.manifest_sha256, target, between_files=self.check)
@@ -73,7 +73,7 @@ class Bench:
         return target
 
     def run(self, command: Sequence[str], what: str, environment: Mapping[str, str] | None = None) -> None:
-        """A program over the work directory, to its end. Raises CannotDo, Ending."""
+        """Run a program over the work directory to its end. Raises CannotDo, Ending."""
         (self.work_dir / "tmp").mkdir(exist_ok=True)
         log = self.work_dir / "log"
         with log.open("wb") as output:
@@ -111,11 +111,11 @@ class Work(Protocol):
     def lease(self) -> RequestLease: ...
 
     def do(self, bench: Bench) -> None:
-        """To its end in the database. Raises CannotDo, Ending, Unavailable."""
+        """Do the request and record its end in the database. Raises CannotDo, Ending, Unavailable."""
 
 
 class Trade(Protocol):
-    """A kind of request."""
+    """Interface of a kind of request."""
 
     def claim(self, backend: Backend, lease_seconds: float) -> Work | None: ...
 
@@ -124,7 +124,7 @@ class LightLane:
     def __init__(
         self, backend: Backend, drain: Drain, scratch: WorkerScratch, num_threads: int, trades: Sequence[Trade]
     ) -> None:
-        """Of several kinds of requests those of the first one come first."""
+        """Take kinds of requests; those of the first kind come first."""
         self.backend = backend
         self.drain = drain
         self.num_threads = num_threads

@@ -1,4 +1,4 @@
-"""Requests for scores, done by the light lane: policies fetched, a scoring process, its results recorded."""
+"""Requests for scores in the light lane: policies are fetched, a process scores, its results are recorded."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ SCORER_COMMAND = (sys.executable, "-P", "-m", "worker.processes.scoring")
 
 
 class Scoring:
-    """A kind of request."""
+    """Requests for scores."""
 
     def claim(self, backend: Backend, lease_seconds: float) -> "ScoringWork | None":
         claim = scores.claim(backend, lease_seconds)
@@ -54,7 +54,7 @@ class ScoringWork:
 
 
 def _base_model(bench: Bench, claim: ScoreClaim) -> Path:
-    """Of this machine's models directory, or else the copy that the API has put into the store."""
+    """Return the model in this machine's models directory, or else the API's copy from the store."""
     if claim.base_policy is not None:
         return bench.fetch(claim.base_policy, "base")
     assert claim.base_model_name is not None

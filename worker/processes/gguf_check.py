@@ -1,4 +1,4 @@
-"""`python -m worker.processes.gguf_check <work directory>`: checks that llama.cpp reads an export as its policy.
+"""Check that llama.cpp reads an export as its policy: `python -m worker.processes.gguf_check <work directory>`.
 
 It must split a text into the same tokens, give them the policy's log-probabilities, claim no context beyond a sliding
 window, which llama.cpp does not have, and stop at the token that ends a trained turn. Writes `verification.json`, or
@@ -48,7 +48,7 @@ _CERTAIN = 1e4
 
 
 class ReadOtherwise(Exception):
-    """llama.cpp reads another policy out of the file. The text is for the user."""
+    """Raised when llama.cpp reads another policy from the file. The text is for the user."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class LlamaCpp:
         return tokens
 
     def token_logps(self, ids: Sequence[int]) -> NDArray[np.float64]:
-        """[T-1] of each token after the first; NaN where it ends in the middle of a character."""
+        """Return log-probabilities of each token after the first, [T-1]; NaN in the middle of a character."""
         found = []
         for place in range(1, len(ids)):
             # The bias makes the next token certain; its log-probability is told as it is without.
@@ -98,13 +98,13 @@ class LlamaCpp:
         return np.array(found, dtype=np.float64)
 
     def stops_at(self, ids: Sequence[int], token: int) -> bool:
-        """Whether a generation ends when that token comes."""
+        """Whether a generation ends at that token."""
         request = {"prompt": list(ids), "logit_bias": [[token, _CERTAIN]], "n_predict": 2, "temperature": 0.0}
         return bool(self._server.handle_completions(request)["choices"][0]["finish_reason"] == "stop")
 
 
 def policy_token_logps(policy_dir: Path, ids: Sequence[int]) -> NDArray[np.float64]:
-    """[T-1] by transformers alone."""
+    """Return log-probabilities by transformers alone, [T-1]."""
     num_bytes = sum(path.stat().st_size for path in policy_dir.glob("*.safetensors"))
     dtype = torch.float32 if num_bytes <= MAX_FLOAT32_BYTES else torch.bfloat16
     model = AutoModelForCausalLM.from_pretrained(policy_dir, dtype=dtype, local_files_only=True).eval()
@@ -116,7 +116,7 @@ def policy_token_logps(policy_dir: Path, ids: Sequence[int]) -> NDArray[np.float
 
 
 def check(task: ExportTask, path: Path) -> Verification:
-    """Raises ReadOtherwise."""
+    """Compare the file with the policy; raises ReadOtherwise."""
     policy_dir = Path(task.policy_dir)
     ids = Tokenizer.from_file(str(policy_dir / "tokenizer.json")).encode(TEXT, add_special_tokens=False).ids
     context_length = _context_length(policy_dir, path)
@@ -144,7 +144,7 @@ def check(task: ExportTask, path: Path) -> Verification:
 
 
 def _context_length(policy_dir: Path, path: Path) -> int:
-    """The file's. Raises ReadOtherwise where it reaches beyond the policy's sliding window."""
+    """Return the file's context length. Raises ReadOtherwise where it exceeds the policy's sliding window."""
     fields = GGUFReader(path).fields
     length = int(fields[f"{fields['general.architecture'].contents()}.context_length"].contents())
     window = sliding_window_of(json.loads((policy_dir / "config.json").read_text(encoding="utf-8")))
@@ -157,7 +157,7 @@ def _context_length(policy_dir: Path, path: Path) -> int:
 
 
 def _ends(policy_dir: Path, read: LlamaCpp, ids: Sequence[int]) -> list[int]:
-    """The policy's end tokens at which llama.cpp stops after `ids`. Raises ReadOtherwise without that of a turn."""
+    """Return end tokens at which llama.cpp stops after `ids`. Raises ReadOtherwise without that of a turn."""
     wanted = PairTokenizer.open(policy_dir).eos_ids
     found = [token for token in wanted if read.stops_at(ids, token)]
     if wanted[0] not in found:

@@ -1,4 +1,4 @@
-"""`python -m worker.processes.gguf_conversion <work directory>`: a policy as a GGUF file, by llama.cpp's own converter.
+"""Conversion of a policy to GGUF by llama.cpp's converter: `python -m worker.processes.gguf_conversion <directory>`.
 
 Runs with the converter's folder on its path: the converter brings a `gguf` of its own, newer than the package's. Reads
 `export.json` (`ExportTask`), and writes `policy.gguf`, or `refused.txt` with a sentence for the user.
@@ -26,7 +26,7 @@ _FILE_TYPES = {ExportFormat.GGUF_F16: "MOSTLY_F16", ExportFormat.GGUF_Q8_0: "MOS
 
 @dataclass(frozen=True, kw_only=True)
 class ExportTask:
-    """Plain values and local paths."""
+    """Task of the conversion process: plain values and local paths."""
 
     policy_dir: str
     format: ExportFormat
@@ -41,7 +41,7 @@ def read_task(work_dir: Path) -> ExportTask:
 
 
 def sliding_window_of(config: dict[str, Any]) -> int | None:
-    """Tokens that a token of some layer attends to at most; None where every layer attends to all."""
+    """Return the tokens that a token of some layer attends to at most; None where every layer attends to all."""
     window = config.get("sliding_window")
     layer_types = config.get("layer_types")
     if not isinstance(window, int) or config.get("use_sliding_window") is False:
@@ -50,7 +50,7 @@ def sliding_window_of(config: dict[str, Any]) -> int | None:
 
 
 def convert(task: ExportTask, target: Path) -> None:
-    """Raises UnknownTokenizer."""
+    """Convert the policy; raises UnknownTokenizer."""
     conversion, gguf = importlib.import_module("conversion"), importlib.import_module("gguf")
     policy_dir = Path(task.policy_dir)
     hparams = _named_as_before(conversion.ModelBase.load_hparams(policy_dir, False))
@@ -62,7 +62,7 @@ def convert(task: ExportTask, target: Path) -> None:
 
 
 def _named_as_before(hparams: dict[str, Any]) -> dict[str, Any]:
-    """The converter asks for `n_ctx`, which newer configurations of GPT-2 do not repeat."""
+    """Add `n_ctx` for the converter, which newer configurations of GPT-2 do not repeat."""
     return {"n_ctx": hparams["n_positions"], **hparams} if "n_positions" in hparams else hparams
 
 
@@ -86,7 +86,7 @@ def _with_our_vocabulary(model_class: Any) -> Any:
 
 
 def _name_ends_of_turn(model: Any) -> None:
-    """llama.cpp knows by themselves only ends of well-known spellings; besides the one of text it takes two by id."""
+    """Name end tokens by id: llama.cpp recognises only well-known spellings, and takes two by id."""
     written = {key: entry.value for part in model.gguf_writer.kv_data for key, entry in part.items()}
     end_of_text = written.get("tokenizer.ggml.eos_token_id")
     others = [token for token in PairTokenizer.open(model.dir_model).eos_ids if token != end_of_text]
@@ -97,7 +97,7 @@ def _name_ends_of_turn(model: Any) -> None:
 
 
 def _keep_within_window(model: Any) -> None:
-    """Ends the file's context with the sliding window, up to which it changes nothing.
+    """Limit the file's context to the sliding window, up to which it changes nothing.
 
     llama.cpp (xllamacpp 2026.10) uses none for the architectures that are exported: the converter writes no window for
     llama-like ones and qwen2, and that of phi3 is written and not used.

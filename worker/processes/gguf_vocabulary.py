@@ -1,4 +1,4 @@
-"""The vocabulary of a GGUF file, out of `tokenizer.json` alone.
+"""Vocabulary of a GGUF file, from `tokenizer.json` alone.
 
 llama.cpp's converter asks for SentencePiece's own file, which policies do not have, or knows a byte-level tokenizer by
 the ids it gives to one text, which no tokenizer with a vocabulary of its own matches. What it needs is in
@@ -15,11 +15,11 @@ _BYTE_TOKENS = frozenset(f"<0x{byte:02X}>" for byte in range(256))
 
 
 class UnknownTokenizer(Exception):
-    """llama.cpp would split text otherwise. The text is for the user."""
+    """Raised when llama.cpp would split text differently. The text is for the user."""
 
 
 def write_vocabulary(model: Any) -> None:
-    """In the place of the converter's `set_vocab`; `model` is one of its models. Raises UnknownTokenizer."""
+    """Replace the converter's `set_vocab`; `model` is one of its models. Raises UnknownTokenizer."""
     tokenizer = _read_tokenizer(model)
     if tokenizer["model"].get("type") != "BPE":
         raise UnknownTokenizer("Only byte-pair tokenizers can be exported as GGUF.")
@@ -30,7 +30,7 @@ def write_vocabulary(model: Any) -> None:
 
 
 def name_of_steps(model: Any, tokenizer: Any) -> str:
-    """In the place of the converter's `get_vocab_base_pre`: first by known ids, then by the steps themselves."""
+    """Replace the converter's `get_vocab_base_pre`: by known ids first, then by the steps themselves."""
     try:
         return str(type(model).known_vocab_base_pre(model, tokenizer))
     except NotImplementedError:
@@ -38,7 +38,7 @@ def name_of_steps(model: Any, tokenizer: Any) -> str:
 
 
 def _read_tokenizer(model: Any) -> dict[str, Any]:
-    """As training reads it; transformers replaces some steps by those that the architecture usually has."""
+    """Read the tokenizer as training does; transformers replaces some steps by the architecture's usual ones."""
     values: dict[str, Any] = json.loads((model.dir_model / "tokenizer.json").read_text(encoding="utf-8"))
     return values
 
@@ -57,7 +57,7 @@ def _known_steps(tokenizer: Mapping[str, Any]) -> str:
 
 
 def _write_sentence_pieces(model: Any, tokenizer: Mapping[str, Any]) -> None:
-    """What SentencePiece calls scores is the order of merges."""
+    """Write pieces with the order of merges as SentencePiece's scores."""
     gguf = importlib.import_module("gguf")
     scores = {"".join(_parts(merge)): -float(rank) for rank, merge in enumerate(tokenizer["model"]["merges"])}
     texts = {index: text for text, index in tokenizer["model"]["vocab"].items()}
@@ -93,7 +93,7 @@ def _kind(kinds: Any, text: str, added: Mapping[str, Any] | None, *, is_known: b
 
 
 def _adds_space(tokenizer: Mapping[str, Any]) -> bool:
-    """Before the first word: by a normaliser, or by the Metaspace step."""
+    """Whether a space is added before the first word, by a normaliser or by the Metaspace step."""
     normalizer = tokenizer.get("normalizer") or {}
     prepends = [step.get("prepend") for step in normalizer.get("normalizers", [normalizer])]
     before = tokenizer.get("pre_tokenizer") or {}

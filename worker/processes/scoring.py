@@ -1,4 +1,4 @@
-"""The scoring process: `python -m worker.processes.scoring <work directory>`. Loads torch; ends after one request.
+"""Scoring process: `python -m worker.processes.scoring <work directory>`. Loads torch; ends after one request.
 
 Reads `scoring.json` (`ScoringTask`), encodes the texts as training does, and writes `results.json`: one object for each
 item or pair, or `{"error": …}` for one that cannot be scored.
@@ -36,7 +36,7 @@ _NICENESS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringTask:
-    """Plain values and local paths."""
+    """Task of the scoring process: plain values and local paths."""
 
     spec: dict[str, Any]
     base_model_dir: str
@@ -60,7 +60,7 @@ def main(work_dir: Path) -> int:
 
 
 def score(task: ScoringTask, work_dir: Path) -> list[dict[str, Any]]:
-    """Raises DomainError where nothing can be scored at all."""
+    """Score the items; raises DomainError where nothing can be scored at all."""
     spec = JobSpec.model_validate(task.spec)
     now = datetime.fromisoformat(task.submitted_at).replace(tzinfo=None)
     tokenizer = PairTokenizer.open(Path(task.base_model_dir), now=now, template_kwargs=spec.chat_template_kwargs)
@@ -93,7 +93,7 @@ def score(task: ScoringTask, work_dir: Path) -> list[dict[str, Any]]:
 
 
 def _pair(line: int, row: dict[str, Any]) -> dict[str, Any]:
-    """A single response is scored as both sides of a pair: every variant's reward is then defined."""
+    """Return a single response as both sides of a pair, so that every variant's reward is defined."""
     chosen = row.get("chosen", row.get("response"))
     return {"line": line, "prompt": row["prompt"], "chosen": chosen, "rejected": row.get("rejected", chosen)}
 
@@ -127,7 +127,7 @@ def _micro_batch(spec: JobSpec) -> int:
 
 
 def _load_policy(task: ScoringTask, spec: JobSpec) -> PreTrainedModel:
-    """The trained policy itself; with LoRA from its adapter, as training computed it: merged weights are rounded."""
+    """Load the trained policy; with LoRA from its adapter, since merged weights are rounded."""
     adapter_dir = Path(task.policy_dir) / ADAPTER_DIR
     if spec.lora is None or not adapter_dir.is_dir():
         return load_causal_lm(task.policy_dir, dtype=_dtype(spec))

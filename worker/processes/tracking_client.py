@@ -1,4 +1,4 @@
-"""The process that holds the client of one tracking server: reads lines from stdin, ends with them.
+"""Process with the client of one tracking server: reads lines from stdin and ends with them.
 
 `{"client", "options", "job_id", "spec"}` comes first, then `{"points": […]}` as they come, at last `{"status": …}`.
 Started by `worker.attempt.tracking`, which kills it when the time is over: here a server that is away is waited for.
@@ -30,11 +30,11 @@ class Sink(Protocol):
     def write(self, points: list[Point]) -> None: ...
 
     def close(self, status: str | None) -> None:
-        """`status`: how the job ended; None: its attempt did, and the job goes on."""
+        """End the run. `status`: how the job ended; None: its attempt did, and the job continues."""
 
 
 class MlflowSink:
-    """One run for each job, found again by its tag; metrics are named `<stage>/<split>/<name>`."""
+    """One MLflow run for each job, found again by its tag; metrics are `<stage>/<split>/<name>`."""
 
     def __init__(self, options: dict[str, str]) -> None:
         self._entities = importlib.import_module("mlflow.entities")
@@ -70,8 +70,10 @@ class MlflowSink:
 
 
 class WandbSink:
-    """One run for each job, its id that of the job. Steps are values of their own, `<stage>/step`: W&B's may not go
-    back, and those of a resumed job do."""
+    """One Weights & Biases run for each job, with the job's id.
+
+    Steps are values of their own, `<stage>/step`: W&B's own may not go back, and those of a resumed job do.
+    """
 
     def __init__(self, options: dict[str, str]) -> None:
         self._wandb = importlib.import_module("wandb")
@@ -101,7 +103,7 @@ SINKS: dict[str, Callable[[dict[str, str]], Sink]] = {"mlflow": MlflowSink, "wan
 
 
 def flatten(spec: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """`{"dpo": {"epochs": 1}}` → `dpo.epochs`, `1`."""
+    """Flatten nested settings: `{"dpo": {"epochs": 1}}` becomes `dpo.epochs`, `1`."""
     for name, value in spec.items():
         if isinstance(value, dict):
             yield from flatten(value, f"{prefix}{name}.")
@@ -110,7 +112,7 @@ def flatten(spec: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
 
 
 def persist(work: Callable[[], None]) -> None:
-    """Until it works, or the worker is gone, which bounds the time and what waits for it."""
+    """Retry until it works or the worker is gone, which bounds time and queue."""
     pause = 0.5
     while os.getppid() == _WORKER:
         try:

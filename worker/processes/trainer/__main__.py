@@ -71,7 +71,7 @@ _RECURRING = (ArithmeticError, AssertionError, AttributeError, LookupError, Name
 
 
 def main(work_dir: Path) -> int:
-    """0 when the run ended as it should, also when it was stopped."""
+    """Run the trainer; return 0 when the run ended as it should, also when it was stopped."""
     link = SupervisorLink()
     try:
         train(link, work_dir)
@@ -87,7 +87,7 @@ def main(work_dir: Path) -> int:
 
 
 def last_words(error: Exception) -> list[TrainerEvent | Failed]:
-    """What the supervisor is told; nothing for a crash, after which it starts again from a checkpoint."""
+    """Return the last message to the supervisor; none for a crash, after which a checkpoint is resumed."""
     if isinstance(error, RankLost):
         return []
     if isinstance(error, BadCheckpoint):
@@ -143,7 +143,7 @@ def train(link: SupervisorLink, work_dir: Path) -> None:
 def precision_events(
     spec: JobSpec, base_model_dir: Path, fast_precision: Precision, *, is_exact: bool
 ) -> Iterator[TrainerEvent]:
-    """What the job's precision costs, in time or in the base model's weights."""
+    """Describe the cost of the job's precision, in time or in the base model's weights."""
     if spec.precision == "bf16" and fast_precision == "fp32":
         yield TrainerEvent(level="warning", kind=SLOW_PRECISION, message=_SLOW_PRECISION_MESSAGE)
     if is_exact and fast_precision == "bf16":
@@ -155,7 +155,7 @@ def precision_events(
 
 
 def _count_sft_rows(inputs: EncodedInputs) -> int:
-    """Demonstrations, chosen responses, or the unpaired ones marked good."""
+    """Count demonstrations, chosen responses, or the unpaired ones marked good."""
     if inputs.sft is not None:
         return inputs.sft.num_rows
     train = EncodedData.open(inputs.train.directory)
@@ -171,7 +171,7 @@ def _run(plan: TrainingPlan, observer: LinkObserver) -> TrainingResult:
 
 
 def _find_reusable(link: SupervisorLink, plan: TrainingPlan) -> ReusePlan:
-    """The outputs of equal stages of earlier jobs."""
+    """Find outputs of equal stages of earlier jobs."""
     return ReusePlan(
         sft_dir=_ask(link, "sft", sft_digest(plan)), reference_dir=_ask(link, "reference", reference_digest(plan))
     )
@@ -182,7 +182,7 @@ def _ask(link: SupervisorLink, stage: str, digest: str | None) -> str | None:
 
 
 def _complete_artifact(result: TrainingResult, too_long: Iterable[tuple[str, int]]) -> None:
-    """Adds what was measured, and what became of every pair."""
+    """Add the measurements and the pair report."""
     text = json.dumps(result.summary, indent=1, allow_nan=False)
     (result.policy_dir / SUMMARY_FILE).write_text(text + "\n", encoding="utf-8")
     if result.pairs_file is not None:
@@ -192,7 +192,7 @@ def _complete_artifact(result: TrainingResult, too_long: Iterable[tuple[str, int
 
 
 def explain(error: Exception) -> Failed:
-    """A foreign failure in the words of the closed list."""
+    """Translate a foreign failure to the closed list of codes."""
     if isinstance(error, NothingToEncode | DamagedRows | UnknownLines):
         return Failed(code=FailureCode.BAD_DATA, detail=error.detail)
     if isinstance(error, EncodingStopped):

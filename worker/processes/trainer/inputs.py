@@ -1,4 +1,4 @@
-"""Rows → token ids: the held-out pairs split off, rows that do not fit set aside and reported."""
+"""Encoding of rows to token ids: held-out pairs split off, unsuitable rows set aside and reported."""
 
 import time
 from collections import Counter
@@ -25,7 +25,7 @@ _PROGRESS_SECONDS = 0.5
 
 
 class StoppedWhileStaging(Exception):
-    """The supervisor asked to stop before training began."""
+    """Raised when the supervisor asked to stop before training began."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +54,14 @@ class InputEncoder:
 
     @property
     def too_long(self) -> Iterator[tuple[str, int]]:
-        """(split, line) of rows that would have had to be cut; the first of them, where there are many."""
+        """Return (split, line) of rows that would have had to be cut; only the first ones of many."""
         for name in ("train", "validation"):
             if name in self._set_aside:
                 rows = self._set_aside[name].set_aside
                 yield from ((name, row.line) for row in rows if row.reason is SetAsideReason.TOO_LONG)
 
     def encode(self) -> EncodedInputs:
-        """Raises StoppedWhileStaging, and what `core.tokenization` raises."""
+        """Encode all inputs. Raises StoppedWhileStaging, and what `core.tokenization` raises."""
         assignment = self.assignment
         train_rows, validation_rows = self._split()
         train = self._encode("train", train_rows, self._kind)
@@ -93,7 +93,7 @@ class InputEncoder:
         return train, validation
 
     def _record_split(self, counts: SplitCounts) -> None:
-        """The split follows from rows, fraction and seed; the event says what came of it."""
+        """Report the split, which is determined by rows, fraction and seed, in an event."""
         message = (
             f"{counts.num_validation} of {counts.num_train + counts.num_validation} rows are held out for validation: "
             f"{counts.num_validation_prompts} whole prompts, none of which is trained on."
@@ -102,7 +102,7 @@ class InputEncoder:
         self._tell_once(TrainerEvent(level="info", kind=VALIDATION_SPLIT, message=message, data=data))
 
     def _edited_rows(self) -> Path:
-        """Without the lines that were left out, others turned round. Raises UnknownLines, NothingToEncode."""
+        """Return rows with lines left out or swapped. Raises UnknownLines, NothingToEncode."""
         rows, spec = Path(self.assignment.rows), self.spec
         if not (spec.exclude_lines or spec.swap_lines):
             return rows
@@ -123,7 +123,7 @@ class InputEncoder:
             self._tell_once(event)
 
     def _tell_once(self, event: TrainerEvent) -> None:
-        """Not again by an attempt that goes on where another stopped."""
+        """Send an event, but not again in an attempt that resumes another."""
         if self.assignment.resume_from is None:
             self.link.send(event)
 
@@ -159,7 +159,7 @@ class InputEncoder:
             self.link.send(Progress(stage="staging", step=num_done, total_steps=self.spec.num_pairs))
 
     def _report_set_aside(self) -> None:
-        """One event for all splits, its lists bounded."""
+        """Send one event for all splits with bounded lists."""
         if not self._set_aside:
             return
         count = sum(summary.num_set_aside for summary in self._set_aside.values())
@@ -180,7 +180,7 @@ class InputEncoder:
 
 
 def open_tokenizer(assignment: Assignment, spec: JobSpec) -> PairTokenizer:
-    """With the job's own time, for templates that write today's date: equal ids in every attempt."""
+    """Open the tokenizer with the job's own time, so that templates with a date give equal ids in every attempt."""
     submitted = assignment.submitted_at
     now = datetime.fromisoformat(submitted).replace(tzinfo=None) if submitted else None
     return PairTokenizer.open(Path(assignment.base_model_dir), now=now, template_kwargs=spec.chat_template_kwargs)

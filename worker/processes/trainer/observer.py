@@ -1,4 +1,4 @@
-"""What the engine tells, as messages to the supervisor."""
+"""Observer that forwards the engine's reports to the supervisor as messages."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ class LinkObserver:
         complete_policy: Callable[[Path], None],
         shares_outputs: bool,
     ) -> None:
-        """`complete_policy` adds to saved weights what else a folder needs."""
+        """Take the link; `complete_policy` adds to saved weights what else a folder needs."""
         self._link = link
         self._complete_policy = complete_policy
         self._shares_outputs = shares_outputs
@@ -96,5 +96,5 @@ class LinkObserver:
 
 
 def finite(values: Mapping[str, float | None]) -> dict[str, float | None]:
-    """NaN and infinities as null: messages are strict JSON."""
+    """Replace NaN and infinities by null: messages are strict JSON."""
     return {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}

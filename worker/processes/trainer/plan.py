@@ -1,4 +1,4 @@
-"""A job's spec → the engine's plan."""
+"""Mapping of a job's spec to the engine's plan."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from worker.processes.trainer.inputs import EncodedInputs
 def make_plan(
     assignment: Assignment, spec: JobSpec, inputs: EncodedInputs, tokenizer: PairTokenizer, work_dir: Path
 ) -> TrainingPlan:
-    """`spec` has no `auto` left."""
+    """Return the plan of a `spec` that has no `auto` left."""
     base_model_dir = Path(assignment.base_model_dir)
     assert spec.precision != "auto"
     return TrainingPlan(
@@ -52,7 +52,7 @@ def encode_prompts(tokenizer: PairTokenizer, prompts: Sequence[str]) -> tuple[tu
 
 
 class _Stage(TypedDict):
-    """What a stage's settings give its plan; a type checker compares it with the plan's fields."""
+    """Plan values of a stage's settings; a type checker compares it with the plan's fields."""
 
     epochs: int
     learning_rate: float

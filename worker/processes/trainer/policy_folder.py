@@ -1,4 +1,4 @@
-"""What makes saved weights a folder that others load: tokenizer, processor files, and the name of the adapter's base.
+"""Completion of saved weights to a loadable folder: tokenizer, processor files, name of the adapter's base.
 
 The one place that completes a policy: the artifact and checkpoints' policies alike. Its `config.json` and
 `generation_config.json` are the engine's (`core.training.model.config_files`).
@@ -30,7 +30,7 @@ class PolicyFolder:
     tokenizer: PairTokenizer
 
     def complete(self, directory: Path) -> None:
-        """Adds what a saved policy lacks; files that are there already stay."""
+        """Add what a saved policy lacks; existing files stay."""
         for name in (TOKENIZER_FILE, *SIDE_FILES, *PROCESSOR_FILES):
             source, target = self.base_model_dir / name, directory / name
             if source.is_file() and not target.exists():
@@ -47,7 +47,7 @@ class PolicyFolder:
 
     @cached_property
     def _base_of_adapter(self) -> dict[str, str | None]:
-        """Where peft finds the base model: on the hub, or else under the name that the job gives it."""
+        """Return where peft finds the base model: on the hub, or under the name that the job gives it."""
         base = get_base_model(self.base_model_dir.parent, self.base_model_dir.name)
         if base.source.startswith(_HUB):
             return {"base_model_name_or_path": base.source.removeprefix(_HUB), "revision": base.revision}

@@ -27,7 +27,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class SupervisorLink:
-    """Messages out, wishes and answers in."""
+    """Sends messages, receives requests and answers."""
 
     def __init__(self) -> None:
         self.stop_mode: StopMode | None = None
@@ -46,7 +46,7 @@ class SupervisorLink:
         reach("trainer.message_sent")
 
     def ask(self, query: StageOutputQuery) -> StageOutputAnswer:
-        """Where the finished output of an equal stage is. Waits; the supervisor's death ends that too."""
+        """Ask for an equal stage's finished output and wait; the supervisor's death ends the wait."""
         self.send(query)
         return self._answers.get()
 
@@ -68,7 +68,7 @@ class SupervisorLink:
 
 
 def _take_standard_output() -> BinaryIO:
-    """Standard output is the supervisor's alone; what libraries print goes to the log."""
+    """Reserve standard output for the supervisor; what libraries print goes to the log."""
     sys.stdout.flush()
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -76,7 +76,7 @@ def _take_standard_output() -> BinaryIO:
 
 
 def _die_with_parent() -> None:
-    """Where the kernel offers it: at once, even while this process holds Python's lock for long."""
+    """Ask the kernel to kill this process with its parent, even while Python's lock is held."""
     if not sys.platform.startswith("linux"):
         return
     # A parent that died before this line has closed our standard input, which is noticed all the same.

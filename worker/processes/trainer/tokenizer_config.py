@@ -1,4 +1,4 @@
-"""The `tokenizer_config.json` of a published policy: with it, loaders give the ids that training used.
+"""`tokenizer_config.json` of a published policy, with which loaders give the ids that training used.
 
 `tokenizer.json` alone decides how training splits text. Programs that load by transformers go by `tokenizer_class`
 first: a class may put its own steps in the place of the file's (LlamaTokenizer in transformers 5), add a start token
@@ -28,7 +28,7 @@ _TEXT = "Hi there, how are you?  It's 2026: f(x) = 1,250.75;\n\n\tÇa va très b
 
 
 def published_tokenizer_config(model_dir: Path, tokenizer: PairTokenizer) -> bytes:
-    """The file to publish: the base model's own bytes where every loader gives the ids of training."""
+    """Return the file to publish: the base model's own bytes where every loader gives training's ids."""
     path = model_dir / TOKENIZER_CONFIG_FILE
     raw = path.read_bytes() if path.is_file() else b"{}"
     own: dict[str, Any] = json.loads(raw)
@@ -41,7 +41,7 @@ def published_tokenizer_config(model_dir: Path, tokenizer: PairTokenizer) -> byt
 
 
 def _readable_by_transformers_4(model_dir: Path, own: dict[str, Any]) -> dict[str, Any]:
-    """With what versions from 4.46 on need: the chat template and the named tokens inside, and no list of tokens."""
+    """Add what versions from 4.46 on need: template and named tokens inline, and no list of tokens."""
     files = read_tokenizer_files(model_dir)
     config = {**files.named_tokens, **own}
     if files.chat_template is not None and not config.get("chat_template"):
@@ -54,7 +54,7 @@ def _readable_by_transformers_4(model_dir: Path, own: dict[str, Any]) -> dict[st
 
 
 def _expected_ids(tokenizer: PairTokenizer) -> list[tuple[str, bool, list[int]]]:
-    """(text, whether the loader adds its special tokens, ids of training): rendered prompts, or else plain text."""
+    """Return (text, whether special tokens are added, ids of training) of rendered prompts or plain text."""
     if not tokenizer.has_chat_template:
         return [(_TEXT, True, tokenizer.encode_prompt(_TEXT))]
     question: Message = {"role": "user", "content": _TEXT}
@@ -71,7 +71,7 @@ def _expected_ids(tokenizer: PairTokenizer) -> list[tuple[str, bool, list[int]]]
 
 
 def _gives(model_dir: Path, config: dict[str, Any], expected: list[tuple[str, bool, list[int]]]) -> bool:
-    """Whether the transformers of this process reads those ids with that configuration."""
+    """Whether this process's transformers reads those ids with that configuration."""
     with tempfile.TemporaryDirectory(prefix="preftune-tokenizer-") as name:
         folder = Path(name)
         for file in (CONFIG_FILE, TOKENIZER_FILE, *SIDE_FILES):
