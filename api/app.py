@@ -35,8 +35,10 @@ from api.routes import (
     pairs,
     scores,
     uploads,
+    usage,
 )
 from api.telemetry import HttpTelemetry
+from api.uploads.arrival import DiskBudget
 from api.uploads.form import MAX_OVERHEAD_BYTES
 from api.uploads.receive import UploadDesk
 from api.uploads.spool import SpoolArea
@@ -61,6 +63,7 @@ TAGS = [
     {"name": "jobs", "description": "Training jobs, their live curves and events."},
     {"name": "artifact", "description": "What comes out: the tuned policy."},
     {"name": "catalogue", "description": "What a job can name."},
+    {"name": "access", "description": "Keys, limits, and who did what."},
     {"name": "health", "description": "Is the service up?"},
 ]
 MIN_KEY_CHARS = 32
@@ -82,6 +85,7 @@ ROUTES = (
     health,
     pages,
     dashboard,
+    usage,
 )
 
 log = structlog.get_logger("api")
@@ -161,6 +165,7 @@ def _open(app: FastAPI, stack: ExitStack) -> None:
     app.state.readiness = ReadinessProbe(backend)
     app.state.upload_desk = UploadDesk(
         area=area,
+        budget=DiskBudget(settings),
         max_bytes=settings.max_upload_bytes,
         write_limiter=CapacityLimiter(MAX_WRITING_UPLOADS),
         check_limiter=CapacityLimiter(MAX_CHECKED_UPLOADS),

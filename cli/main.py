@@ -3,7 +3,7 @@
 import typer
 
 from cli import demo
-from cli.commands import dashboard, datasets, doctor, jobs, keys, models, objects, projects, service
+from cli.commands import access, dashboard, datasets, doctor, jobs, keys, models, objects, projects, service
 
 app = typer.Typer(
     name="preftune",
@@ -13,6 +13,7 @@ app = typer.Typer(
 )
 service.register(app)
 jobs.register(app)
+access.register(app)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.command("open")(dashboard.open_dashboard)

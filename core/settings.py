@@ -97,6 +97,8 @@ class Settings(BaseSettings):
     check_memory_bytes: Annotated[int, Field(gt=0)] = 512 * 1024**2
     """What the processes that check an upload may hold together."""
 
+    disk_reserve_bytes: Annotated[int, Field(ge=0)] = 1024**3
+    """Free space below which no upload and no job is taken in any more, while running jobs may end."""
     keep_checkpoints_days: Annotated[float, Field(ge=0, le=36_500)] | None = None
     """After a job's end its checkpoints go, which ends retries from them; default: never."""
     keep_artifacts_days: Annotated[float, Field(ge=0, le=36_500)] | None = None

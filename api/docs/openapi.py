@@ -30,6 +30,7 @@ _MEANINGS = {
     429: "Too many requests with this key, or the project has taken what it may; `Retry-After` says when to try again.",
     500: "Something went wrong in the service.",
     503: "Database or store do not answer just now; `Retry-After` says when to try again.",
+    507: "The service's disk is down to its reserve: `detail` says what its operator can do.",
 }
 _EVERYWHERE = (401, 403, 422, 429, 500)
 _NOT_OURS = ("HTTPValidationError", "ValidationError")

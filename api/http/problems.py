@@ -30,6 +30,7 @@ STATUS_OF_KIND: dict[ErrorKind, HTTPStatus] = {
     "unsupported": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "forbidden": HTTPStatus.FORBIDDEN,
     "limited": HTTPStatus.TOO_MANY_REQUESTS,
+    "full": HTTPStatus.INSUFFICIENT_STORAGE,
     "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "fenced": HTTPStatus.CONFLICT,
 }

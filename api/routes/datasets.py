@@ -27,6 +27,7 @@ from api.http.template_kwargs import parse_template_kwargs
 from api.schemas.base import Page
 from api.schemas.datasets import Dataset, DatasetOptions, DatasetRow, Issue, TokenStatistics
 from api.threads import Lane, in_lane, run_in
+from api.uploads.arrival import arriving
 from api.uploads.options import parse_options
 from api.uploads.receive import Upload, receive_upload
 from core.datasets.result import DatasetRejected, DatasetTooLarge, DatasetUnsupported
@@ -75,7 +76,7 @@ router = APIRouter(tags=["datasets"], route_class=StrictRoute, dependencies=NEED
     response_description="Checked and kept. `Location` names it.",
     responses={
         202: {"model": Dataset, "description": "Kept, and being checked: poll it."},
-        **problems(400, 408, 409, 413, 415, 422, 503),
+        **problems(400, 408, 409, 413, 415, 422, 503, 507),
     },
     openapi_extra={RAW_BODY: True, **UPLOAD_BODY},
 )
@@ -89,13 +90,17 @@ async def create_dataset(
     prefer: Prefer = None,
 ) -> Response:
     """Upload a file of preference pairs: as a form, or as the raw body with the options as query parameters."""
-    async with receive_upload(request, desk.limited(caller.max_upload_bytes)) as upload:
+    desk = desk.limited(caller.max_upload_bytes)
+    async with (
+        arriving(request, backend, caller.project_id, desk.budget, desk.write_limiter) as arrival,
+        receive_upload(request, desk, arrival.watch) as upload,
+    ):
         options = parse_options(upload.options)
         asked = creating(request, caller.project_id, key, upload.fingerprint())
         # A process that dies while it checks keeps the key for as long as a check may take.
         asked = asked.with_lease(backend.settings.check_timeout_seconds)
         is_later = "respond-async" in (prefer or "").lower()
-        work = partial(_create, backend, asked, upload, options, is_later=is_later)
+        work = partial(_create, backend, asked, upload, options, held_as=arrival.held_as, is_later=is_later)
         response = await to_thread.run_sync(work, limiter=desk.check_limiter)
     processor.notify()
     return response
@@ -197,12 +202,19 @@ def _seen_by(base_model: str, max_length: int, template_kwargs: str | None) -> p
 
 
 def _create(
-    backend: Backend, asked: CreatingRequest, upload: Upload, options: DatasetOptions, *, is_later: bool
+    backend: Backend,
+    asked: CreatingRequest,
+    upload: Upload,
+    options: DatasetOptions,
+    *,
+    held_as: str,
+    is_later: bool,
 ) -> Response:
     file = intake.Upload(
         path=upload.path,
         filename=upload.filename or UNNAMED,
         content_encoding=upload.content_encoding,
+        held_as=held_as,
         **options.model_dump(),
     )
     take = intake.create_later if is_later else intake.create

@@ -31,7 +31,7 @@ router = APIRouter(tags=["jobs"], route_class=StrictRoute, dependencies=NEEDS_KE
     status_code=201,
     response_model=Job,
     response_description="Queued. `Location` names the job.",
-    responses=problems(400, 409, 413, 415, 422, 503),
+    responses=problems(400, 409, 413, 415, 422, 503, 507),
 )
 def submit_job(
     body: JobRequest, request: Request, backend: BackendDep, caller: CallerDep, key: IdempotencyKey = None
@@ -143,7 +143,7 @@ def resume_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Respons
     status_code=201,
     response_model=Job,
     response_description="A new job. `Location` names it.",
-    responses=problems(404, 409, 422, 503),
+    responses=problems(404, 409, 413, 422, 503, 507),
 )
 def retry_job(
     job_id: JobId, request: Request, backend: BackendDep, caller: CallerDep, key: IdempotencyKey = None

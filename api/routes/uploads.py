@@ -39,7 +39,7 @@ router = APIRouter(tags=["datasets"], route_class=StrictRoute, dependencies=NEED
     status_code=201,
     response_model=Upload,
     response_description="Open. `Location` names it.",
-    responses=problems(400, 409, 413, 415, 422, 503),
+    responses=problems(400, 409, 413, 415, 422, 503, 507),
 )
 def create_upload(
     body: NewUpload, request: Request, backend: BackendDep, caller: CallerDep, key: IdempotencyKey = None
@@ -69,7 +69,7 @@ def get_upload(upload_id: UploadId, backend: BackendDep, caller: CallerDep) -> U
 
 @router.put(
     "/uploads/{upload_id}/parts/{number}",
-    responses=problems(400, 404, 408, 409, 413, 415, 422, 503),
+    responses=problems(400, 404, 408, 409, 413, 415, 422, 503, 507),
     openapi_extra={UNREAD_BODY: True, **PART_BODY},
 )
 async def put_part(
@@ -106,7 +106,7 @@ async def put_part(
     response_description="Checked and kept. `Location` names the data set.",
     responses={
         202: {"model": Dataset, "description": "Kept, and being checked: poll it."},
-        **problems(404, 409, 413, 415, 422, 503),
+        **problems(404, 409, 413, 415, 422, 503, 507),
     },
 )
 async def complete_upload(

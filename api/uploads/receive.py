@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from api.http.problems import INVALID_REQUEST, UNSUPPORTED_BODY, HttpError
 from api.http.strict_json import pointer_part
+from api.uploads.arrival import DiskBudget, disk_room
 from api.uploads.form import FormReader
 from api.uploads.spool import SpoolArea, SpooledFile
 from core.domain.errors import FieldError
@@ -27,6 +28,7 @@ class UploadDesk:
     """Spool area of this process's uploads, and their number at a time."""
 
     area: SpoolArea
+    budget: DiskBudget
     max_bytes: int
     write_limiter: CapacityLimiter
     """Threads that write to the disk."""
@@ -56,10 +58,12 @@ class Upload:
 
 
 @asynccontextmanager
-async def receive_upload(request: Request, desk: UploadDesk) -> AsyncIterator[Upload]:
-    """Receive the file for the block; writes on threads, never on the event loop."""
+async def receive_upload(
+    request: Request, desk: UploadDesk, watch: Callable[[int], None] | None = None
+) -> AsyncIterator[Upload]:
+    """The file, until the block ends. Writes on threads, never on the event loop; `watch` is asked before each."""
     limiter = desk.write_limiter
-    with desk.area.new_file(desk.max_bytes) as file:
+    with desk.area.new_file(desk.max_bytes, watch) as file:
         content_type = request.headers.get("content-type", "")
         if content_type.lower().startswith("multipart/"):
             yield await _receive_form(request, content_type, file, limiter)
@@ -72,9 +76,10 @@ async def receive_part(request: Request, desk: UploadDesk, max_bytes: int) -> As
     """Receive the raw body as a file for the block."""
     if _content_encoding(request.headers.get("content-encoding")) is not None:
         raise HttpError(UNSUPPORTED_BODY, "Send the bytes of the file as they are, without Content-Encoding.")
-    with desk.area.new_file(max_bytes) as file:
-        await _pump(request, file.write, desk.write_limiter)
-        yield file
+    async with disk_room(request, desk.budget, desk.write_limiter) as watch:
+        with desk.area.new_file(max_bytes, watch) as file:
+            await _pump(request, file.write, desk.write_limiter)
+            yield file
 
 
 async def _receive_form(request: Request, content_type: str, file: SpooledFile, limiter: CapacityLimiter) -> Upload:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -34,10 +34,11 @@ class SpoolFull(Unavailable):
 class SpooledFile:
     """A file being received. `write` counts, hashes and keeps the limit."""
 
-    def __init__(self, path: Path, max_bytes: int) -> None:
+    def __init__(self, path: Path, max_bytes: int, watch: Callable[[int], None] | None = None) -> None:
         self.path = path
         self.num_bytes = 0
         self._max_bytes = max_bytes
+        self._watch = watch
         self._digest = hashlib.sha256()
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._file: BinaryIO = os.fdopen(descriptor, "wb", buffering=0)
@@ -47,10 +48,12 @@ class SpooledFile:
         return self._digest.hexdigest()
 
     def write(self, data: bytes) -> None:
-        """Write a chunk; raises UploadTooLarge and SpoolFull."""
+        """Raises UploadTooLarge, SpoolFull, and what `watch` raises when told the number of bytes to be."""
         self.num_bytes += len(data)
         if self.num_bytes > self._max_bytes:
             raise UploadTooLarge(f"The file may have at most {self._max_bytes:,} bytes; split it.")
+        if self._watch is not None:
+            self._watch(self.num_bytes)
         self._digest.update(data)
         rest = memoryview(data)
         try:
@@ -88,10 +91,10 @@ class SpoolArea:
         return cls(folder, lock)
 
     @contextmanager
-    def new_file(self, max_bytes: int) -> Iterator[SpooledFile]:
-        """Create a file that is removed when the block ends, whatever happens in it."""
+    def new_file(self, max_bytes: int, watch: Callable[[int], None] | None = None) -> Iterator[SpooledFile]:
+        """A file that is gone when the block ends, whatever happens in it; `watch` is asked before each write."""
         path = self._folder / f"upload-{secrets.token_hex(16)}"
-        spooled = SpooledFile(path, max_bytes)
+        spooled = SpooledFile(path, max_bytes, watch)
         try:
             yield spooled
         finally:

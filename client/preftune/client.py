@@ -43,6 +43,11 @@ class Client:
         health: dict[str, Any] = self._transport.get("/health/ready")
         return health
 
+    def usage(self) -> dict[str, Any]:
+        """What the project stores, by what takes it, and what it may."""
+        usage: dict[str, Any] = self._transport.get("/usage")
+        return usage
+
     def close(self) -> None:
         self._transport.close()
 

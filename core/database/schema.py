@@ -12,7 +12,7 @@ from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, Gar
 from core.database.tables.projects import Project
 from core.database.tables.records import JobEvent, JobLogPart, JobSample, MetricBlock, MetricPoint, RewoundPoint
 from core.database.tables.scores import ScoreRequest
-from core.database.tables.uploads import Upload, UploadPart
+from core.database.tables.uploads import Arrival, Upload, UploadPart
 
 metadata = Base.metadata
 
@@ -33,6 +33,6 @@ JOB_TABLES: tuple[Any, ...] = (
 )
 """Tables with rows of a job, in the order in which they can be emptied."""
 TABLES = (
-    Project, ProjectLimits, ApiKey, Dataset, Upload, UploadPart, Job, *JOB_TABLES, StageOutput, StageBuild, Garbage,
-    IdempotencyKey, SweeperLock,
+    Project, ProjectLimits, ApiKey, Dataset, Upload, UploadPart, Arrival, Job, *JOB_TABLES, StageOutput, StageBuild,
+    Garbage, IdempotencyKey, SweeperLock,
 )  # fmt: skip

@@ -8,6 +8,7 @@
     ├── UnsupportedMedia      kind "unsupported"  bytes of a kind that is never read
     ├── Forbidden             kind "forbidden"
     ├── Limited               kind "limited"      the project has taken what it may
+    ├── OutOfSpace            kind "full"         the service's disk has no room for it; trying again does not help
     ├── Unavailable           kind "unavailable"  a store, database or broker does not answer; try again
     └── Fenced                kind "fenced"       another attempt has taken the job over
 
@@ -19,7 +20,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 ErrorKind = Literal[
-    "invalid", "not_found", "conflict", "too_large", "unsupported", "forbidden", "limited", "unavailable", "fenced"
+    "invalid",
+    "not_found",
+    "conflict",
+    "too_large",
+    "unsupported",
+    "forbidden",
+    "limited",
+    "full",
+    "unavailable",
+    "fenced",
 ]
 
 
@@ -86,6 +96,12 @@ class Limited(DomainError):
     code = "limited"
     title = "Over what the project may take"
     kind = "limited"
+
+
+class OutOfSpace(DomainError):
+    code = "out-of-space"
+    title = "The service has no room"
+    kind = "full"
 
 
 class Unavailable(DomainError):

@@ -15,7 +15,8 @@ from core.domain.errors import InvalidRequest
 from core.domain.job_state import JobStatus
 from core.services.access import api_keys, projects
 from core.services.access.api_keys import KeyNotFound, KeyNotLive
-from core.services.access.projects import Limits, ProjectExists, ProjectNotFound, QuotaExceeded
+from core.services.access.projects import Limits, ProjectExists, ProjectNotFound
+from core.services.access.quotas import QuotaExceeded
 from core.services.attempts import lifecycle
 from core.services.backend import Backend
 

@@ -10,6 +10,9 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from core.database.migrate import upgrade
+from core.services.access import projects
+from core.services.backend import open_backend
+from core.settings import load_settings
 from worker import device
 
 
@@ -61,6 +64,7 @@ def test_a_good_deployment(environment: Callable[..., None], s3: S3Server) -> No
         "broker": "ok",
         "base-models": "ok",
         "keys": "ok",
+        "quotas": "ok",
         "device": "ok",
     }
     assert "33 MiB in parts" in found["store"][1]
@@ -117,3 +121,22 @@ def test_what_is_odd_is_a_warning(environment: Callable[..., None], tmp_path: Pa
 def test_wrong_settings_stop_it(environment: Callable[..., None]) -> None:
     environment(BROKER_URL="amqp://x")
     assert CliRunner().invoke(app, ["doctor"]).exit_code == 2
+
+
+def test_full_and_boundless_projects_and_a_reached_reserve_are_named(environment: Callable[..., None]) -> None:
+    environment()
+    backend = open_backend(load_settings())
+    projects.set_limits(backend, "default", projects.Limits(max_stored_bytes=0))
+    _, found = findings()
+    assert found["quotas"] == ["warning", "default stores 0 of 0 bytes"]
+    projects.set_limits(backend, "default", projects.Limits(max_stored_bytes=10))
+    projects.create(backend, "vision")
+    _, found = findings()
+    assert found["quotas"][0] == "warning"
+    assert "no bound on what vision may store" in found["quotas"][1]
+    backend.close()
+    environment(DISK_RESERVE_BYTES=str(2**62))
+    code, found = findings()
+    assert found["disk"][0] == "failed"
+    assert "no upload and no job is taken in" in found["disk"][1]
+    assert code == 1

@@ -1,13 +1,11 @@
-"""Rows of keys, projects and their limits, and the use of a project."""
+"""Rows of keys, projects and their limits."""
 
 from sqlalchemy import ColumnElement, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
 from core.database.tables.access import ApiKey, ProjectLimits
-from core.database.tables.datasets import Dataset
 from core.database.tables.jobs import Job
-from core.database.tables.objects import Artifact, Checkpoint, CheckpointStatus, StageOutput
 from core.database.tables.projects import Project
 from core.domain.job_state import JobStatus
 
@@ -77,19 +75,6 @@ def count_jobs(session: Session, project_id: str, status: JobStatus) -> int:
     is_counted = Job.status == literal(status, literal_execute=True)
     statement = select(func.count()).select_from(Job).where(Job.project_id == project_id, is_counted)
     return session.scalar(statement) or 0
-
-
-def stored_bytes(session: Session, project_id: str) -> int:
-    """Sum the bytes of datasets, artifacts, committed checkpoints and stage outputs."""
-    sums = (
-        select(func.sum(Dataset.num_bytes)).where(Dataset.project_id == project_id),
-        select(func.sum(Artifact.num_bytes)).where(Artifact.project_id == project_id),
-        select(func.sum(Checkpoint.num_bytes)).where(
-            Checkpoint.project_id == project_id, Checkpoint.status == CheckpointStatus.COMMITTED
-        ),
-        select(func.sum(StageOutput.num_bytes)).where(StageOutput.project_id == project_id),
-    )
-    return sum(int(session.scalar(statement) or 0) for statement in sums)
 
 
 def _live() -> tuple[ColumnElement[bool], ...]:

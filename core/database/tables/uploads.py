@@ -52,3 +52,15 @@ class UploadPart(Base):
     """From 1; the file is its parts in this order."""
     num_bytes: Mapped[BigInt]
     sha256: Mapped[Digest]
+
+
+class Arrival(Base):
+    """Quota reserved for a body that is being received; ends with it, or when its process is silent for too long."""
+
+    __tablename__ = "arrivals"
+    __table_args__ = (Index(None, "project_id"),)
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"))
+    num_bytes: Mapped[BigInt]
+    expires_at: Mapped[Time]

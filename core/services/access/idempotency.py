@@ -113,6 +113,16 @@ def _take(
     return Reservation(project_id=row.project_id, key=row.key, token=token, resource_suffix=row.resource_suffix)
 
 
+def is_answered(backend: Backend, project_id: str, key: str) -> bool:
+    """Tell whether a request under this key has been answered, so that the same one takes nothing more."""
+
+    def work(session: Session) -> bool:
+        row = bookkeeping.find_key(session, project_id, key)
+        return row is not None and row.response_status is not None
+
+    return backend.database.write(work)
+
+
 def finish(backend: Backend, reservation: Reservation, answer: Answer) -> None:
     """Store the answer for repetitions of the request."""
 

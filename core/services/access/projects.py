@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
-from core.database.repositories import access
+from core.database.repositories import access, usage
 from core.database.tables.access import ProjectLimits
 from core.database.tables.projects import Project
-from core.domain.errors import Conflict, InvalidRequest, Limited, NotFound
+from core.domain.errors import Conflict, InvalidRequest, NotFound
 from core.domain.job_state import JobStatus
 from core.services.backend import Backend
 
@@ -26,17 +26,12 @@ class ProjectExists(Conflict):
     title = "There is such a project already"
 
 
-class QuotaExceeded(Limited):
-    code = "quota-exceeded"
-    title = "The project has taken what it may"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """Limits of a project; None is unlimited."""
 
     max_stored_bytes: int | None = None
-    """Data sets, artifacts, checkpoints and outputs of stages together; asked when a data set comes."""
+    """Of all that is stored, announced and arriving together; asked when an upload or a job comes."""
     max_upload_bytes: int | None = None
     """Of one file."""
     max_queued_jobs: int | None = None
@@ -95,46 +90,15 @@ def require_project(session: Session, project_id: str) -> None:
         raise ProjectNotFound(f"There is no project {project_id}; `preftune projects list` shows all.")
 
 
-def require_room_for_job(session: Session, project_id: str) -> None:
-    """Check the job limit in the transaction that queues one. Raises QuotaExceeded."""
-    limits = access.lock_limits(session, project_id)
-    if limits is None or limits.max_queued_jobs is None:
-        return
-    if access.count_jobs(session, project_id, JobStatus.QUEUED) >= limits.max_queued_jobs:
-        raise QuotaExceeded(
-            f"The project has {limits.max_queued_jobs} queued jobs, which is all it may have; wait for one to start.",
-            quota="max_queued_jobs",
-        )
-
-
-def require_room(session: Session, project_id: str, num_bytes: int) -> None:
-    """Check the storage limit in the transaction that records a file of this size. Raises QuotaExceeded."""
-    limits = access.lock_limits(session, project_id)
-    if limits is None:
-        return
-    if limits.max_upload_bytes is not None and num_bytes > limits.max_upload_bytes:
-        raise QuotaExceeded(
-            f"The file has {num_bytes:,} bytes; a file of this project may have {limits.max_upload_bytes:,}.",
-            quota="max_upload_bytes",
-        )
-    if limits.max_stored_bytes is None:
-        return
-    taken = access.stored_bytes(session, project_id)
-    if taken + num_bytes > limits.max_stored_bytes:
-        raise QuotaExceeded(
-            f"The project stores {taken:,} of {limits.max_stored_bytes:,} bytes; {num_bytes:,} more are too many. "
-            "Delete data sets or jobs.",
-            quota="max_stored_bytes",
-        )
+def limits_of(row: ProjectLimits | None) -> Limits:
+    return Limits(**{name: getattr(row, name) for name in Limits.__dataclass_fields__}) if row else Limits()
 
 
 def _view(session: Session, project_id: str) -> ProjectView:
-    row = access.find_limits(session, project_id)
-    names = Limits.__dataclass_fields__
     return ProjectView(
         id=project_id,
-        limits=Limits(**{name: getattr(row, name) for name in names}) if row else Limits(),
-        stored_bytes=access.stored_bytes(session, project_id),
+        limits=limits_of(access.find_limits(session, project_id)),
+        stored_bytes=sum(usage.bytes_by_kind(session, project_id).values()),
         num_queued=access.count_jobs(session, project_id, JobStatus.QUEUED),
         num_running=access.count_jobs(session, project_id, JobStatus.RUNNING),
     )

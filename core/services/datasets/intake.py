@@ -17,7 +17,7 @@ from core.datasets.reading import READER_VERSION
 from core.datasets.recognition import validate_options
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult
 from core.domain.dataset_rows import DatasetKind
-from core.services.access import projects
+from core.services.access import quotas
 from core.services.backend import Backend
 from core.services.datasets.datasets import view
 from core.services.datasets.scratch import flushed_meanwhile, scratch_folder
@@ -48,6 +48,8 @@ class Upload:
     on_error: Literal["reject", "skip"] = "reject"
     content_encoding: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    held_as: str | None = None
+    """The arrival or announced upload that has taken its room already."""
 
 
 def create(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str | None = None) -> DatasetView:
@@ -63,7 +65,7 @@ def create(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str
         return known
     options = check_options(option_fields(upload), backend.settings)
     validate_options(options)
-    _make_room(backend, project_id, chosen, upload.path)
+    _make_room(backend, project_id, chosen, upload)
     with scratch_folder(backend.settings, "check") as folder:
         with flushed_meanwhile(upload.path, folder / ROWS_FILE):
             result = check(backend.settings, upload.path, options, folder)
@@ -78,7 +80,7 @@ def create(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str
         fill_row(row, result, stored)
         return row
 
-    return _insert(backend, project_id, chosen, make_row)
+    return _insert(backend, project_id, chosen, make_row, upload.held_as)
 
 
 def create_later(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str | None = None) -> DatasetView:
@@ -88,7 +90,7 @@ def create_later(backend: Backend, project_id: str, upload: Upload, *, dataset_i
     if known is not None:
         return known
     validate_options(check_options(option_fields(upload), backend.settings))
-    _make_room(backend, project_id, chosen, upload.path)
+    _make_room(backend, project_id, chosen, upload)
     backend.store.put_file(keys.dataset_original(project_id, chosen), upload.path, is_final=True)
     num_bytes, sha256 = upload.path.stat().st_size, file_sha256(upload.path)
     _require_stored(backend.store, keys.dataset_original(project_id, chosen), num_bytes)
@@ -99,7 +101,7 @@ def create_later(backend: Backend, project_id: str, upload: Upload, *, dataset_i
         row.lease_expires_at = database_now()
         return row
 
-    return _insert(backend, project_id, chosen, make_row)
+    return _insert(backend, project_id, chosen, make_row, upload.held_as)
 
 
 def check(settings: Settings, source: Path, options: CheckOptions, folder: Path) -> CheckResult:
@@ -207,12 +209,15 @@ def _new_row(project_id: str, dataset_id: str, upload: Upload, *, sha256: str, n
     )
 
 
-def _insert(backend: Backend, project_id: str, dataset_id: str, make_row: Callable[[], Dataset]) -> DatasetView:
+def _insert(
+    backend: Backend, project_id: str, dataset_id: str, make_row: Callable[[], Dataset], held_as: str | None
+) -> DatasetView:
     def work(session: Session) -> DatasetView:
         row = dataset_rows.find_dataset(session, project_id, dataset_id)
         if row is None:
             row = make_row()
-            projects.require_room(session, project_id, row.num_bytes)
+            quotas.require_room(session, project_id, row.num_bytes, held_as=held_as)
+            quotas.forget_arrival(session, held_as)
             session.add(row)
             session.flush()
         return view(row)
@@ -220,15 +225,15 @@ def _insert(backend: Backend, project_id: str, dataset_id: str, make_row: Callab
     return backend.database.write(work)
 
 
-def _make_room(backend: Backend, project_id: str, dataset_id: str, path: Path) -> None:
+def _make_room(backend: Backend, project_id: str, dataset_id: str, upload: Upload) -> None:
     """Check the quota before any work on the file; it is checked again when the file is recorded.
 
     A deleted data set that is made again under its id takes its objects back from the collector.
     """
-    num_bytes = path.stat().st_size
+    num_bytes = upload.path.stat().st_size
 
     def work(session: Session) -> None:
-        projects.require_room(session, project_id, num_bytes)
+        quotas.require_room(session, project_id, num_bytes, held_as=upload.held_as)
         garbage.forget_garbage(session, keys.dataset_prefix(project_id, dataset_id))
 
     backend.database.write(work)

@@ -19,7 +19,8 @@ from core.datasets.recognition import validate_options
 from core.datasets.result import DatasetRejected, DatasetTooLarge, DatasetUnsupported
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound, TooLarge
-from core.services.access import projects
+from core.services.access import quotas
+from core.services.access.disk_reserve import require_disk
 from core.services.backend import Backend
 from core.services.datasets import datasets, intake
 from core.services.datasets.scratch import scratch_folder
@@ -94,19 +95,19 @@ class NewPart:
 
 
 def create(backend: Backend, project_id: str, new: NewUpload, *, upload_id: str | None = None) -> UploadView:
-    """Announce an upload. Raises AnnouncedTooLarge, TooManyUploads, QuotaExceeded, InvalidRequest for wrong options."""
+    """Announce an upload. Raises AnnouncedTooLarge, TooManyUploads, InvalidRequest, and what `quotas` raise."""
     limit = min(backend.settings.max_upload_bytes, MAX_PARTS * MAX_PART_BYTES)
     if new.num_bytes > limit:
         raise AnnouncedTooLarge(f"The file has {new.num_bytes:,} bytes; {limit:,} are allowed. Split it.")
     validate_options(intake.check_options(_check_fields(new.options, new.filename), backend.settings))
+    require_disk(backend.settings, new.num_bytes, "the announced file")
     chosen = upload_id or new_id("upl")
 
     def work(session: Session) -> UploadView:
         known = upload_rows.find_upload(session, project_id, chosen)
         if known is not None:
             return _view(session, known)
-        projects.require_room(session, project_id, new.num_bytes)
-        projects.require_room(session, project_id, new.num_bytes)
+        quotas.require_room(session, project_id, new.num_bytes)
         if upload_rows.count_open(session, project_id) >= MAX_OPEN_UPLOADS:
             raise TooManyUploads(
                 f"{MAX_OPEN_UPLOADS} uploads are open. Complete or delete some; each ends by itself a day after its "
@@ -191,6 +192,7 @@ def complete(backend: Backend, project_id: str, upload_id: str, *, is_later: boo
     dataset_id = upload.dataset_id or ""
     if upload.status is UploadStatus.COMPLETED:
         return datasets.get(backend, project_id, dataset_id)
+    require_disk(backend.settings, upload.num_bytes, "putting the parts together")
     take = intake.create_later if is_later else intake.create
     with scratch_folder(backend.settings, "assemble") as folder:
         path = folder / "file"
@@ -200,6 +202,7 @@ def complete(backend: Backend, project_id: str, upload_id: str, *, is_later: boo
             filename=upload.filename or upload.name or UNNAMED,
             name=upload.name,
             metadata=upload.user_metadata,
+            held_as=upload.id,
             **_upload_options(upload.options),
         )
         try:

@@ -12,6 +12,7 @@ from core.domain.job_queries import JobFilter
 from core.domain.job_spec import JobRequest, JobSpec
 from core.domain.job_state import FINAL_STATUSES
 from core.failpoints import reach
+from core.services.access.disk_reserve import require_disk
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import new_id
@@ -33,11 +34,12 @@ class JobNotDeletable(Conflict):
 def submit(
     backend: Backend, project_id: str, request: JobRequest, *, job_id: str | None = None, source_id: str | None = None
 ) -> JobView:
-    """Queue a job. Raises InvalidRequest with one error per faulty field.
+    """Queue a job. Raises InvalidRequest with one error per faulty field, and what quotas and the disk reserve raise.
 
     With a `job_id` chosen before (see `idempotency`), a repeated call answers the job that is there. `source_id`: the
     job that this one repeats.
     """
+    require_disk(backend.settings, 0, "a new job")
     chosen = job_id or new_id("job")
     draft = submission.prepare(backend, request)
 

@@ -14,6 +14,7 @@ from core.domain.errors import Conflict
 from core.domain.job_spec import JobRequest
 from core.domain.job_state import FINAL_STATUSES, JobStatus
 from core.failpoints import reach
+from core.services.access.disk_reserve import require_disk
 from core.services.backend import Backend
 from core.services.ids import new_id
 from core.services.jobs import submission
@@ -42,6 +43,7 @@ class DataChange:
 
 def retry(backend: Backend, project_id: str, job_id: str, *, new_job_id: str | None = None) -> JobView:
     """Create a job with the same settings, from the newest intact checkpoint. Raises JobNotRetryable."""
+    require_disk(backend.settings, 0, "a new job")
     chosen = new_job_id or new_id("job")
     requested = backend.database.read(lambda session: find(session, project_id, job_id).requested)
     draft = submission.prepare(backend, JobRequest.model_validate(requested))

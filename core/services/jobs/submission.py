@@ -19,7 +19,7 @@ from core.domain.job_spec import JobRequest, JobSpec, accepted_form, resolve_req
 from core.domain.job_state import Desired, JobStatus
 from core.domain.variants.checks import VariantError, get_variant, validate_beta, validate_options
 from core.failpoints import reach
-from core.services.access import projects
+from core.services.access import quotas
 from core.services.backend import Backend
 from core.services.base_models import starting_points
 from core.services.base_models.starting_points import StartingPoint
@@ -109,9 +109,9 @@ def settle(session: Session, project_id: str, draft: Draft) -> Settled:
 
 
 def insert(session: Session, project_id: str, job_id: str, draft: Draft, source: Job | None = None) -> Job:
-    """Queue the job. Raises QuotaExceeded, InvalidRequest naming every fault."""
+    """Queue the job. Raises QuotaExceeded, StorageQuotaExceeded, InvalidRequest naming every fault."""
     request = draft.request
-    projects.require_room_for_job(session, project_id)
+    quotas.require_room_for_job(session, project_id)
     settled = settle(session, project_id, draft)
     job = Job(
         id=job_id,

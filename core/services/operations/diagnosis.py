@@ -18,7 +18,8 @@ from core.database.engine import POSTGRESQL_TIMEOUTS
 from core.database.migrate import is_current
 from core.domain.errors import DomainError
 from core.outages import reason_of
-from core.services.access import api_keys
+from core.services.access import api_keys, projects
+from core.services.access.disk_reserve import room_of
 from core.services.backend import Backend
 from core.services.datasets.scratch import scratch_folder
 from core.storage.object_store import ObjectStore, StoreUnavailable
@@ -31,7 +32,9 @@ MULTIPART_BYTES = 33 * 1024**2
 _REPEATED_STATEMENTS = 7
 """More than drivers wait for before they prepare one."""
 _NO_LEFTOVERS_SECONDS = 10 * 365 * 24 * 3600.0
-_NEED_SCHEMA = ("keys",)
+_NEED_SCHEMA = ("keys", "quotas")
+_NEARLY_FULL = 0.9
+_MAX_NAMED = 5
 _RANGE = (MULTIPART_BYTES // 2 - 7, MULTIPART_BYTES // 2 + 9)
 
 State = Literal["ok", "warning", "failed"]
@@ -57,6 +60,7 @@ def diagnose(backend: Backend) -> Iterator[Finding]:
         ("disk", _disk),
         ("base models", _base_models),
         ("keys", _keys),
+        ("quotas", _quotas),
     )
     is_failed = False
     for name, check in checks:
@@ -175,6 +179,13 @@ def _disk(backend: Backend) -> Answer:
     settings = backend.settings
     rooms = {path: shutil.disk_usage(_existing(path)).free for path in (settings.data_dir, settings.models_dir)}
     detail = ", ".join(f"{path}: {free / 1e9:,.0f} GB free" for path, free in rooms.items())
+    reached = [room for room in room_of(settings) if room.is_reached]
+    if reached:
+        what = " and ".join(room.what for room in reached)
+        return (
+            "failed",
+            f"{detail}; below the reserve for {what}: no upload and no job is taken in, running ones may end",
+        )
     if min(rooms.values()) < MIN_FREE_BYTES:
         return "warning", f"{detail}; a job may need more"
     return "ok", detail
@@ -201,6 +212,22 @@ def _keys(backend: Backend) -> Answer:
         "warning",
         "no key yet: the API serves its own user on this machine only; `preftune keys create` makes one",
     )
+
+
+def _quotas(backend: Backend) -> Answer:
+    found = projects.list_projects(backend)
+    full = [
+        f"{project.id} stores {project.stored_bytes:,} of {most:,} bytes"
+        for project in found
+        if (most := project.limits.max_stored_bytes) is not None and project.stored_bytes >= _NEARLY_FULL * most
+    ]
+    if full:
+        return "warning", "; ".join(full[:_MAX_NAMED])
+    free = [project.id for project in found if project.limits.max_stored_bytes is None]
+    if len(found) > 1 and free:
+        named = ", ".join(free[:_MAX_NAMED])
+        return "warning", f"no bound on what {named} may store; `preftune projects limit <project> --stored-bytes <n>`"
+    return "ok", f"{sum(project.stored_bytes for project in found):,} bytes stored"
 
 
 def _existing(path: Path) -> Path:

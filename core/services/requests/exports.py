@@ -19,6 +19,7 @@ from core.database.tables.requests import LeasedRequest
 from core.domain.errors import Conflict, InvalidRequest, NotFound
 from core.domain.exports import GGUF_ARCHITECTURES, ExportFormat, export_path
 from core.domain.request_status import RequestStatus
+from core.services.access import quotas
 from core.services.backend import Backend
 from core.services.ids import new_id
 from core.services.jobs import jobs
@@ -93,7 +94,7 @@ def create(
 ) -> ExportView:
     """Request an export, unless it exists or is pending.
 
-    Raises JobNotFound, NothingToExport, ExportNotSupported, TooManyExports.
+    Raises JobNotFound, NothingToExport, ExportNotSupported, TooManyExports, StorageQuotaExceeded.
     """
     chosen = export_id or new_id("export")
 
@@ -105,6 +106,7 @@ def create(
         for row in requests.list_requests(session, ExportRequest, job_id):
             if row.format is export_format and row.status is not RequestStatus.FAILED:
                 return _view(row)
+        quotas.require_room_for_export(session, project_id)
         row = ExportRequest(id=chosen, job_id=job_id, project_id=project_id, format=export_format, verification={})
         light_requests.submit(session, row, max_waiting=MAX_WAITING, what="exports", too_many=TooManyExports)
         return _view(row)
