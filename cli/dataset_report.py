@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from cli.console import out
+from cli.console import err, out
 
 MAX_ISSUES_SHOWN = 20
 _PLACES = {"error": 0, "warning": 1}
@@ -44,6 +44,26 @@ def print_report(report: dict[str, Any]) -> None:
     if hidden > 0:
         counts = ", ".join(f"{code} {count:,}" for code, count in report["counts"].items())
         out.print(f"… and {hidden:,} more; in all: {counts}", markup=False)
+
+
+def print_data_warnings(preview: dict[str, Any]) -> bool:
+    """What `POST /jobs/preview` says of the data, on stderr; false where there is nothing to say."""
+    lines = [f"{warning['dataset_id']}: {warning['detail']}" for warning in preview["warnings"]]
+    lines += _set_aside(preview["rows"]) if preview["rows"] else []
+    for line in lines:
+        err.print(Text("warning: ", "yellow") + Text(line), soft_wrap=True)
+    return bool(lines)
+
+
+def _set_aside(rows: dict[str, Any]) -> list[str]:
+    """What the base model cannot use of the rows."""
+    found = [
+        (rows["num_over_max_length"], f"they have more than {rows['max_length']:,} tokens"),
+        (rows["num_equal_once_rendered"], "chosen and rejected are the same tokens once rendered"),
+        *((problem["num_rows"], problem["detail"]) for problem in rows["problems"]),
+    ]
+    place = "rows" if rows["is_exact"] else "rows looked at"
+    return [f"{number:,} of {rows['num_rows']:,} {place} would be set aside: {why}" for number, why in found if number]
 
 
 def print_statistics(statistics: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from api.docs.openapi import METADATA_FILTER, Responses, problems
 from api.http.idempotent import Created, answer_once, creating
 from api.http.strict_route import OPEN_QUERY, StrictRoute
 from api.schemas.base import Page
-from api.schemas.datasets import TokenStatistics
+from api.schemas.datasets import DatasetWarning, TokenStatistics
 from api.schemas.jobs import Job, JobPatch, JobPreview
 from api.threads import Lane, in_lane
 from core.domain.job_queries import JobFilter
@@ -49,13 +49,15 @@ def submit_job(
 @in_lane(Lane.PREVIEWS)
 def preview_job(body: JobRequest, backend: BackendDep, caller: CallerDep) -> JobPreview:
     """Check a job and show its resolved numbers and what it would set aside, without queuing it."""
-    spec = jobs.preview(backend, caller.project_id, body)
+    previewed = jobs.preview(backend, caller.project_id, body)
+    spec = previewed.spec
     seen_by = previews.SeenBy(
         base_model=spec.base_model, max_length=spec.max_length, template_kwargs=spec.chat_template_kwargs
     )
     found = previews.find_token_statistics(backend, caller.project_id, spec.dataset_id, seen_by)
     rows = TokenStatistics.model_validate(found) if found else None
-    return JobPreview(spec=spec.model_dump(mode="json"), rows=rows)
+    warnings = [DatasetWarning.model_validate(warning) for warning in previewed.warnings]
+    return JobPreview(spec=spec.model_dump(mode="json"), rows=rows, warnings=warnings)
 
 
 @router.get("/jobs", responses=problems(422, 503), openapi_extra={OPEN_QUERY: [METADATA_PREFIX], **METADATA_FILTER})

@@ -217,6 +217,18 @@ class Rereading(Answer):
     dropped: dict[str, int] = Field(description="What the stored rows lack, by key: in so many lines.")
 
 
+class DatasetWarning(Answer):
+    """What to know before a job trains on a data set."""
+
+    dataset_id: Id
+    code: str = Field(
+        description="A code of the report, or `read-otherwise` (an earlier version took the file in, and it is read "
+        "otherwise today), `not-compared` (that is not known yet) or `rows-left-out` (malformed rows were skipped)."
+    )
+    detail: str = Field(description="What it is, in words.")
+    num_found: int = Field(description="How many times.")
+
+
 class Dataset(Answer):
     """A dataset. `num_rows = num_accepted + num_rejected + num_set_aside`."""
 
@@ -237,5 +249,8 @@ class Dataset(Answer):
     metadata: dict[str, str] = Field(description="Strings of yours.")
     rereading: Rereading | None = Field(
         description="Where an earlier version took the file in and it is read otherwise today: how; else null."
+    )
+    warnings: list[DatasetWarning] = Field(
+        description="What to know before a job trains on it; the report has the rest."
     )
     created_at: datetime = Field(description="RFC 3339, UTC.")

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.base import Answer, Id
-from api.schemas.datasets import TokenStatistics
+from api.schemas.datasets import DatasetWarning, TokenStatistics
 from core.domain.failure_codes import FailureCode
 from core.domain.job_spec import Metadata, Name, Priority
 from core.domain.job_state import Desired, JobStatus, Stage
@@ -91,3 +91,4 @@ class JobPreview(Answer):
         description="What the base model sees of the data set's rows, as GET /datasets/{id}/tokens says it; null where "
         "this machine does not have the base model's tokenizer, or cannot use it."
     )
+    warnings: list[DatasetWarning] = Field(description="What to know of the data sets that the job would train on.")

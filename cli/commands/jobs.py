@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.console import connected, err, fail, out
+from cli.dataset_report import print_data_warnings
 from cli.watch import EXIT_CODES, watch_job
 from preftune import Client
 
@@ -33,13 +34,17 @@ def submit(
     settings: Annotated[
         str | None, typer.Option(help='More fields of POST /jobs as JSON: {"dpo": {"epochs": 2}}')
     ] = None,
+    strict: Annotated[bool, typer.Option(help="Do not post the job where its data has warnings.")] = False,
     follow: Annotated[bool, typer.Option("--watch", help="Show the job until it ends.")] = False,
     url: Url = None,
 ) -> None:
-    """Post a job and print its id."""
+    """Post a job and print its id; what is to be known of its data goes to stderr first."""
     body = _settings_object(settings) | {"variant": variant, "beta": beta, "name": name}
     given = {key: value for key, value in body.items() if value is not None}
     with connected(url) as client:
+        has_warnings = print_data_warnings(client.jobs.preview(base_model=base_model, dataset_id=dataset_id, **given))
+        if strict and has_warnings:
+            fail("not posted: the data has warnings, and --strict was given")
         job = client.jobs.submit(base_model=base_model, dataset_id=dataset_id, **given)
         out.print(job["id"])
         if follow:

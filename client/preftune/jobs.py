@@ -27,6 +27,12 @@ class Jobs:
         job: dict[str, Any] = self._transport.post("/jobs", body)
         return job
 
+    def preview(self, *, base_model: str, dataset_id: str, **settings: Any) -> dict[str, Any]:
+        """What `submit` would queue: `spec`, what the base model sees of the `rows`, and `warnings` of the data."""
+        body = {"base_model": base_model, "dataset_id": dataset_id, **settings}
+        preview: dict[str, Any] = self._transport.post("/jobs/preview", body)
+        return preview
+
     def get(self, job_id: str) -> dict[str, Any]:
         job: dict[str, Any] = self._transport.get(f"/jobs/{job_id}")
         return job

@@ -16,7 +16,7 @@ READER_VERSION: Final = 2
 """
 _LINE = re.compile(rb'\{"line":\s*(\d+)')
 _KEPT_SINCE: Final = ("tool_calls", "reasoning_content", "train", "tool_call_id", "tools", "documents")
-_KEYS: Final = tuple((name, f'"{name}":'.encode()) for name in _KEPT_SINCE)
+_KEYS: Final = (("system", b'"role":"system"'), *((name, f'"{name}":'.encode()) for name in _KEPT_SINCE))
 
 
 @dataclass(kw_only=True)

@@ -29,6 +29,18 @@ class Content:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DatasetWarning:
+    """What to know before a job trains on a data set."""
+
+    dataset_id: str
+    code: str
+    """Of the report's codes, or one of `core.services.data_warnings`."""
+    detail: str
+    num_found: int
+    """How many times."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetView:
     id: str
     name: str
@@ -45,6 +57,8 @@ class DatasetView:
     metadata: dict[str, str]
     rereading: dict[str, Any] | None
     """Where a newer version reads the file otherwise than the stored rows are: how."""
+    warnings: list[DatasetWarning]
+    """What to know before a job trains on it; the report has the rest."""
     created_at: datetime
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from core.database.columns import database_now
 from core.database.session import Database
 from core.database.tables.datasets import Dataset, DatasetStatus
+from core.datasets.reading import READER_VERSION
 from core.domain.dataset_rows import DatasetKind
 from core.domain.job_spec import JobRequest
 from core.domain.job_state import Stage
@@ -94,6 +95,7 @@ def add_dataset(
         report={},
         options={},
         user_metadata={},
+        reader_version=READER_VERSION,
         created_at=database_now(),
     )
     backend.database.write(lambda session: session.add(with_rows))

@@ -3,12 +3,10 @@
 The data is made by that commit's own code, out of the repository's history; without the history there is no test.
 """
 
-import io
 import json
 import os
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,8 +28,6 @@ from core.storage import keys
 from worker.attempt.fetcher import Fetcher
 from worker.attempt.rows import fetch_rows
 
-ROOT = Path(__file__).resolve().parents[2]
-RELEASE = "7b06ab9"
 PEER = Path(__file__).with_name("released_peer.py")
 
 
@@ -59,22 +55,6 @@ class Peer:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(30)
-
-
-@pytest.fixture(scope="session")
-def released_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = subprocess.run(["git", "archive", RELEASE], cwd=ROOT, capture_output=True)
-    if found.returncode:
-        pytest.skip(f"the history with {RELEASE} is not here")
-    folder = tmp_path_factory.mktemp("release")
-    with tarfile.open(fileobj=io.BytesIO(found.stdout)) as archive:
-        archive.extractall(folder, filter="data")
-    return folder
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'preftune.db'}"
 
 
 @pytest.fixture

@@ -12,13 +12,14 @@ import structlog
 
 from core.datasets.result import ROWS_FILE
 from core.domain.errors import DomainError
-from core.domain.event_kinds import ROWS_MADE_ANEW
+from core.domain.event_kinds import ROWS_MADE_ANEW, ROWS_READ_OTHERWISE
 from core.domain.failure_codes import FailureCode
 from core.domain.trainer_protocol import TrainerEvent
 from core.failpoints import reach
 from core.services.attempts import recording
 from core.services.attempts.inputs import StoredRows
 from core.services.datasets import intake
+from core.services.datasets.rereading import reread
 from core.storage.object_store import ObjectNotFound
 from core.storage.trees import TreeDamaged, fetch_file, file_sha256
 from worker.attempt.failures import StagingFailed
@@ -36,6 +37,7 @@ def fetch_rows(fetcher: Fetcher, rows: StoredRows, name: str) -> Path:
     """Fetch the rows to a file of that name in the work directory. Raises StagingFailed, Unavailable."""
     target = fetcher.work_dir / name
     fetcher.check()
+    _tell_other_reading(fetcher, rows.dataset_id)
     try:
         _patiently(fetcher, lambda: _fetch(fetcher, rows, target))
     except ObjectNotFound:
@@ -45,6 +47,19 @@ def fetch_rows(fetcher: Fetcher, rows: StoredRows, name: str) -> Path:
         _make_anew(fetcher, rows, target, str(damage))
     reach("staging.rows_fetched")
     return target
+
+
+def _tell_other_reading(fetcher: Fetcher, dataset_id: str) -> None:
+    """Nothing is trained on rows of an earlier version before they were compared with their file."""
+    backend, claim = fetcher.backend, fetcher.claim
+    mark = _patiently(fetcher, lambda: reread(backend, claim.project_id, dataset_id))
+    if mark is None:
+        return
+    message = f"{dataset_id}: {mark['detail']}"
+    event = TrainerEvent(
+        level="warning", kind=ROWS_READ_OTHERWISE, message=message, data={"dataset_id": dataset_id, **mark}
+    )
+    _patiently(fetcher, lambda: recording.record_events(backend, claim, [event]))
 
 
 def _fetch(fetcher: Fetcher, rows: StoredRows, target: Path) -> None:

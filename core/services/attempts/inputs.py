@@ -20,6 +20,7 @@ from core.storage.trees import StoredTree, TreeFile
 class StoredRows:
     """Normalised rows of a dataset in the store, and their origin."""
 
+    dataset_id: str
     key: str
     file: TreeFile | None
     """Size and sum of the rows; None for data sets of the first release, which kept none."""
@@ -74,6 +75,7 @@ def _stored_rows(session: Session, project_id: str, dataset_id: str) -> StoredRo
         raise Fenced(f"{dataset_id} is gone.")
     is_known = row.rows_sha256 is not None and row.rows_bytes is not None
     return StoredRows(
+        dataset_id=dataset_id,
         key=keys.dataset_rows(project_id, dataset_id),
         file=TreeFile(path="rows.jsonl", num_bytes=int(row.rows_bytes or 0), sha256=str(row.rows_sha256))
         if is_known

@@ -12,6 +12,7 @@ from core.database.tables.datasets import Dataset, DatasetStatus
 from core.domain.errors import Conflict, InvalidRequest, NotFound
 from core.services.backend import Backend
 from core.services.cursors import BAD_CURSOR, decode_cursor, decode_offset, encode_cursor
+from core.services.data_warnings import warnings_of
 from core.services.views import Content, DatasetView, Page
 from core.storage import keys
 from core.storage.object_store import ObjectStore
@@ -136,6 +137,7 @@ def view(row: Dataset) -> DatasetView:
         report=row.report,
         metadata=row.user_metadata,
         rereading=row.rereading,
+        warnings=warnings_of(row),
         created_at=row.created_at,
     )
 

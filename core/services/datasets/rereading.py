@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.database.repositories import datasets as dataset_rows
-from core.database.tables.datasets import DatasetStatus
+from core.database.tables.datasets import Dataset, DatasetStatus
 from core.datasets.check_process import CheckOutOfMemory, CheckTimedOut
 from core.datasets.reading import READER_VERSION, Difference, compare_rows
 from core.datasets.result import ROWS_FILE
@@ -20,13 +20,15 @@ from core.services.datasets import intake
 from core.services.datasets.scratch import scratch_folder
 from core.storage import keys
 
+_EARLIER = "An earlier version read this file"
+_SEND_AGAIN = "To train on the file as it is read today, send it again."
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Outdated:
     id: str
     project_id: str
     options: dict[str, Any]
-    num_accepted: int
 
 
 def reread_next(backend: Backend) -> str | None:
@@ -34,11 +36,37 @@ def reread_next(backend: Backend) -> str | None:
 
     Raises Unavailable. A data set that two processes compare at once gets the same mark from both.
     """
-    found = backend.database.read(_find)
+    found = backend.database.read(lambda session: _outdated(dataset_rows.find_outdated(session, READER_VERSION)))
     if found is None:
         return None
-    mark = _compare(backend, found)
+    _record(backend, found, _compare(backend, found))
+    return found.id
 
+
+def reread(backend: Backend, project_id: str, dataset_id: str) -> dict[str, Any] | None:
+    """The mark of a data set, which is compared with its file first where an older version read it.
+
+    Raises Unavailable. None: the rows are those that its file gives today, or the data set is gone.
+    """
+
+    def find(session: Session) -> tuple[_Outdated | None, dict[str, Any] | None]:
+        row = dataset_rows.find_dataset(session, project_id, dataset_id)
+        is_old = row is not None and (row.reader_version or 0) < READER_VERSION
+        return _outdated(row) if is_old else None, row.rereading if row else None
+
+    found, mark = backend.database.read(find)
+    if found is None:
+        return mark
+    mark = _compare(backend, found)
+    _record(backend, found, mark)
+    return mark
+
+
+def _outdated(row: Dataset | None) -> _Outdated | None:
+    return None if row is None else _Outdated(id=row.id, project_id=row.project_id, options=dict(row.options))
+
+
+def _record(backend: Backend, found: _Outdated, mark: dict[str, Any] | None) -> None:
     def work(session: Session) -> None:
         row = dataset_rows.lock_dataset(session, found.project_id, found.id)
         if row is not None and row.status is DatasetStatus.READY:
@@ -46,14 +74,6 @@ def reread_next(backend: Backend) -> str | None:
             row.rereading = mark
 
     backend.database.write(work)
-    return found.id
-
-
-def _find(session: Session) -> _Outdated | None:
-    row = dataset_rows.find_outdated(session, READER_VERSION)
-    if row is None:
-        return None
-    return _Outdated(id=row.id, project_id=row.project_id, options=dict(row.options), num_accepted=row.num_accepted)
 
 
 def _compare(backend: Backend, outdated: _Outdated) -> dict[str, Any] | None:
@@ -70,10 +90,16 @@ def _compare(backend: Backend, outdated: _Outdated) -> dict[str, Any] | None:
             if error.kind == "unavailable":
                 raise
             if isinstance(error, CheckTimedOut | CheckOutOfMemory):
-                return None  # a busy or small machine says nothing of the file
-            return _mark(Difference(), f"The file cannot be read any more: {error.detail}", is_refused=True)
+                # A busy or small machine says nothing of the file, and that is said.
+                detail = f"{_EARLIER}, and could not be compared with it: {error.detail} {_SEND_AGAIN}"
+                return _mark(Difference(), detail, is_refused=False)
+            detail = f"{_EARLIER}; the file cannot be read any more: {error.detail}"
+            return _mark(Difference(), detail, is_refused=True)
         if result.refusal is not None:
-            detail = f"The file would be refused today: {result.refusal.detail}"
+            detail = (
+                f"{_EARLIER}; today the file would be refused: {result.refusal.detail} Training uses the rows as they "
+                "were read then. Send the file again with what this asks for."
+            )
             return _mark(Difference(), detail, is_refused=True)
         found = compare_rows(stored, folder / ROWS_FILE)
     return None if found.is_none else _mark(found, _describe(found), is_refused=False)
@@ -93,7 +119,7 @@ def _describe(found: Difference) -> str:
     parts = [f"{count:,} lines {what}" for what, count in counts.items() if count]
     lacks = ", ".join(f"{name} ({count:,})" for name, count in found.dropped.items())
     return (
-        f"An earlier version read this file; today {', '.join(parts)}, the first is line {found.first_line}."
+        f"{_EARLIER}; today {', '.join(parts)}, the first is line {found.first_line}."
         + (f" The stored rows lack {lacks}." if lacks else "")
-        + " To train on the file as it is read today, send it again."
+        + f" {_SEND_AGAIN}"
     )

@@ -1,6 +1,7 @@
 """Jobs as users handle them: submit, get, list, delete."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -18,7 +19,7 @@ from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import new_id
 from core.services.jobs import retention, submission
 from core.services.jobs.view import view_job, view_jobs
-from core.services.views import JobHead, JobView, Page
+from core.services.views import DatasetWarning, JobHead, JobView, Page
 
 
 class JobNotFound(NotFound):
@@ -54,10 +55,23 @@ def submit(
     return view
 
 
-def preview(backend: Backend, project_id: str, request: JobRequest) -> JobSpec:
-    """Return the spec that `submit` would give the job. Raises InvalidRequest as it would."""
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What `submit` would make of a request."""
+
+    spec: JobSpec
+    warnings: list[DatasetWarning]
+
+
+def preview(backend: Backend, project_id: str, request: JobRequest) -> Preview:
+    """Return what `submit` would queue. Raises InvalidRequest as it would."""
     draft = submission.prepare(backend, request)
-    return backend.database.read(lambda session: submission.settle(session, project_id, draft).spec)
+
+    def work(session: Session) -> Preview:
+        settled = submission.settle(session, project_id, draft)
+        return Preview(spec=settled.spec, warnings=settled.warnings)
+
+    return backend.database.read(work)
 
 
 def get(backend: Backend, project_id: str, job_id: str) -> JobView:

@@ -1,5 +1,6 @@
 """Submission of a job: from a request to a queued job, with every fault of the request named by its place."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,11 @@ from core.services.access import quotas
 from core.services.backend import Backend
 from core.services.base_models import starting_points
 from core.services.base_models.starting_points import StartingPoint
+from core.services.data_warnings import as_data, told, warnings_of
+from core.services.views import DatasetWarning
 from core.tokenization.template_settings import check_template_kwargs
+
+MAX_MESSAGE_CHARS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +82,8 @@ class Settled:
     start: StartingPoint
     dataset: Dataset
     sft_dataset_id: str | None
+    warnings: list[DatasetWarning]
+    """Of all its data sets."""
 
 
 def settle(session: Session, project_id: str, draft: Draft) -> Settled:
@@ -87,11 +94,13 @@ def settle(session: Session, project_id: str, draft: Draft) -> Settled:
     kind = draft.dataset_kind
     dataset = _find_dataset(session, project_id, request.dataset_id, kind, "/dataset_id", errors)
     sft_dataset_id = None if request.sft == "skip" else request.sft.dataset_id
+    used = [dataset]
     if sft_dataset_id:
-        _find_dataset(session, project_id, sft_dataset_id, DatasetKind.DEMONSTRATION, "/sft/dataset_id", errors)
+        where = "/sft/dataset_id"
+        used.append(_find_dataset(session, project_id, sft_dataset_id, DatasetKind.DEMONSTRATION, where, errors))
     if request.validation_dataset_id:
         where = "/validation_dataset_id"
-        _find_dataset(session, project_id, request.validation_dataset_id, kind, where, errors)
+        used.append(_find_dataset(session, project_id, request.validation_dataset_id, kind, where, errors))
     if start is not None and request.chat_template_kwargs:
         errors += _template_faults(draft.models_dir, str(start.facts["name"]), request.chat_template_kwargs)
     if start is not None:
@@ -105,7 +114,8 @@ def settle(session: Session, project_id: str, draft: Draft) -> Settled:
         default_beta=draft.default_beta,
         context_length=start.facts.get("context_length"),
     )
-    return Settled(spec=spec, start=start, dataset=dataset, sft_dataset_id=sft_dataset_id)
+    warnings = [warning for found in dict.fromkeys(used) if found is not None for warning in warnings_of(found)]
+    return Settled(spec=spec, start=start, dataset=dataset, sft_dataset_id=sft_dataset_id, warnings=warnings)
 
 
 def insert(session: Session, project_id: str, job_id: str, draft: Draft, source: Job | None = None) -> Job:
@@ -132,17 +142,17 @@ def insert(session: Session, project_id: str, job_id: str, draft: Draft, source:
         created_at=database_now(),
         next_run_at=database_now(),
     )
-    job_rows.insert_job(session, job, _submitted(settled.dataset, source))
+    job_rows.insert_job(session, job, _submitted(settled.warnings, source))
     reach("submit.in_transaction")
     return job
 
 
-def _submitted(dataset: Dataset, source: Job | None) -> EventDraft:
-    """Return the job's first event, with a warning for a dataset that today's reader would read differently."""
-    data = {"source_job_id": source.id} if source else {}
-    if dataset.rereading is None:
+def _submitted(warnings: Sequence[DatasetWarning], source: Job | None) -> EventDraft:
+    """Return the job's first event, which has the warnings of its datasets."""
+    data: dict[str, Any] = {**({"source_job_id": source.id} if source else {}), **as_data(warnings)}
+    if not warnings:
         return EventDraft(kind="submitted", message="Queued.", data=data)
-    message = f"Queued. {dataset.id}: {dataset.rereading['detail']}"
+    message = f"Queued. {told(warnings)}"[:MAX_MESSAGE_CHARS]
     return EventDraft(kind="submitted", message=message, level="warning", data=data)
 
 

@@ -1,6 +1,7 @@
 // One data set: the verdict, the report, the rows as jobs read them.
 
 import { get, path, remove } from "../api.js";
+import { warningsNotice } from "../data_warnings.js";
 import { fill, h, icon, Region } from "../dom.js";
 import { bytes, count, date, percent } from "../format.js";
 import { poll } from "../live.js";
@@ -100,6 +101,7 @@ function showChecked(body, dataset, address, signal) {
   fill(
     body,
     verdict(dataset),
+    warningsNotice(dataset.warnings),
     h("div.columns", null, h("div.stack", null, issuesCard(dataset, address, signal), rows), statisticsCard(dataset)),
   );
 }

@@ -1,6 +1,7 @@
 // All data sets, and the way to upload one.
 
 import { get, path, upload } from "../api.js";
+import { warningsText } from "../data_warnings.js";
 import { fill, h, icon, KeyedRows, Region } from "../dom.js";
 import { ago, bytes, count, percent } from "../format.js";
 import { poll } from "../live.js";
@@ -86,17 +87,19 @@ function makeRow(dataset) {
   );
   const update = (now) => {
     status.show(now.status);
-    rows.show({ accepted: now.num_accepted, rejected: now.num_rejected, aside: now.num_set_aside, status: now.status });
+    rows.show({ accepted: now.num_accepted, rejected: now.num_rejected, aside: now.num_set_aside, warnings: warningsText(now.warnings), status: now.status });
     created.show(ago(now.created_at));
   };
   return { element, update };
 }
 
-function rowsView({ accepted, rejected, aside, status }) {
+function rowsView({ accepted, rejected, aside, warnings, status }) {
   if (status === "processing") return h("span.muted", null, "being checked");
-  const notes = [rejected ? `${count(rejected)} malformed` : null, aside ? `${count(aside)} set aside` : null].filter(
-    Boolean,
-  );
+  const notes = [
+    rejected ? `${count(rejected)} malformed` : null,
+    aside ? `${count(aside)} set aside` : null,
+    warnings,
+  ].filter(Boolean);
   return [`${count(accepted)} usable`, notes.length ? h("div.hint", null, notes.join(", ")) : null];
 }
 

@@ -1,6 +1,7 @@
 // A new job: what beta and the variants mean, and what the settings will be, before anything is queued.
 
 import { get, listAll, path, post } from "../api.js";
+import { beforeTheJob } from "../data_warnings.js";
 import { fill, h } from "../dom.js";
 import { count, parameters, plural } from "../format.js";
 import { BETA_TEXT, variantCard } from "../explain.js";
@@ -80,9 +81,9 @@ function build({ models, variants, ready, demonstrations, given, signal }) {
     const request = form.request();
     fill(explanation, variantCard(form.variant, request.beta ?? form.variant.default_beta, variants.legend));
     try {
-      const { spec } = await post("/jobs/preview", request, { signal: AbortSignal.any([asked.signal, signal]) });
+      const { spec, rows, warnings } = await post("/jobs/preview", request, { signal: AbortSignal.any([asked.signal, signal]) });
       form.showFaults([]);
-      fill(resolved, resolvedCard(spec, request, form.variant));
+      fill(resolved, beforeTheJob(warnings, rows), resolvedCard(spec, request, form.variant));
       submit.disabled = false;
     } catch (error) {
       if (error.name === "AbortError") return;
