@@ -20,6 +20,10 @@ from api.live.feeds import Feeds
 from api.live.polls import Polls
 from api.live.waiting import Waiters
 from api.middleware import RequestContext
+from api.openai.routes import files as openai_files
+from api.openai.routes import fine_tuning as openai_fine_tuning
+from api.openai.routes import models as openai_models
+from api.openai.routes import uploads as openai_uploads
 from api.readiness import ReadinessProbe
 from api.routes import (
     artifacts,
@@ -86,6 +90,10 @@ ROUTES = (
     pages,
     dashboard,
     usage,
+    openai_files,
+    openai_uploads,
+    openai_fine_tuning,
+    openai_models,
 )
 
 log = structlog.get_logger("api")
@@ -114,10 +122,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     max_upload_bytes = settings.max_upload_bytes + MAX_OVERHEAD_BYTES
 
     def policy_of(scope: Scope) -> BodyPolicy:
-        if scope["method"] == "POST" and scope["path"] == "/datasets":
+        if scope["method"] == "POST" and scope["path"] in ("/datasets", "/v1/files"):
             return BodyPolicy(max_bytes=max_upload_bytes)
         if scope["method"] == "PUT" and scope["path"].startswith(uploads.PATH):
             return BodyPolicy(max_bytes=MAX_PART_BYTES)
+        if scope["path"].startswith(openai_uploads.PATH) and scope["path"].endswith("/parts"):
+            return BodyPolicy(max_bytes=MAX_PART_BYTES + MAX_OVERHEAD_BYTES)
         return BodyPolicy(max_bytes=MAX_JSON_BYTES)
 
     # The last one added is the outermost.

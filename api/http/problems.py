@@ -1,5 +1,7 @@
 """Problem documents (RFC 9457): every answer of 400 and above is made here and nowhere else.
 
+Under `/v1` they have OpenAI's form.
+
 Errors of the domain carry a kind, which decides the status; what only HTTP can get wrong is a `ProblemKind` below.
 """
 
@@ -13,6 +15,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Scope
 
+from api.http.openai_errors import is_openai_path, openai_document, openai_headers, openai_status
 from core.domain.errors import DomainError, ErrorKind, FieldError
 
 MEDIA_TYPE = "application/problem+json"
@@ -133,6 +136,8 @@ def type_of(code: str) -> str:
 
 def problem_response(scope: Scope, fault: Fault) -> Response:
     connection = HTTPConnection(scope)
+    if is_openai_path(connection.url.path):
+        return _openai_response(connection, fault)
     document: dict[str, Any] = {
         "type": type_of(fault.kind.code),
         "title": fault.kind.title,
@@ -147,3 +152,11 @@ def problem_response(scope: Scope, fault: Fault) -> Response:
     document = {**document, **{name: value for name, value in fault.context.items() if name not in document}}
     headers = {"Cache-Control": "no-store", **fault.headers}
     return Response(orjson.dumps(document), fault.kind.status.value, headers, MEDIA_TYPE)
+
+
+def _openai_response(connection: HTTPConnection, fault: Fault) -> Response:
+    kind, request_id = fault.kind, getattr(connection.state, "request_id", None)
+    status = openai_status(kind.status.value)
+    document = openai_document(status, kind.code, fault.detail, fault.errors[:MAX_ERRORS], request_id)
+    headers = {"Cache-Control": "no-store", **openai_headers(status, kind.code), **fault.headers}
+    return Response(orjson.dumps(document), status, headers, "application/json")

@@ -30,7 +30,7 @@ class _Part:
 class FormReader:
     """Parser to be fed the body; afterwards it has the fields, in whatever order they came."""
 
-    def __init__(self, content_type: str, file: SpooledFile) -> None:
+    def __init__(self, content_type: str, file: SpooledFile, file_field: str = FILE_FIELD) -> None:
         _, options = parse_options_header(content_type.encode("latin-1"))
         boundary = options.get(b"boundary")
         if not boundary:
@@ -39,6 +39,7 @@ class FormReader:
         self.filename: str | None = None
         self.file_headers: dict[str, str] = {}
         self._file = file
+        self._file_field = file_field
         self._has_file = False
         self._has_ended = False
         self._num_parts = 0
@@ -74,7 +75,7 @@ class FormReader:
         if not self._has_ended:
             raise HttpError(MALFORMED_UPLOAD, "The form ends before its last boundary.")
         if not self._has_file:
-            raise _refused(FILE_FIELD, "is needed and was not given: the data file itself")
+            raise _refused(self._file_field, "is needed and was not given: the data file itself")
 
     def _begin_part(self) -> None:
         self._num_parts += 1
@@ -100,11 +101,11 @@ class FormReader:
         if b"name" not in options:
             raise HttpError(MALFORMED_UPLOAD, "A part of the form has no name.")
         self._part.name = options[b"name"].decode("utf-8", "replace")
-        if self._part.name in self.fields or (self._part.name == FILE_FIELD and self._has_file):
+        if self._part.name in self.fields or (self._part.name == self._file_field and self._has_file):
             raise _refused(self._part.name, "is given more than once")
-        self._part.is_file = self._part.name == FILE_FIELD
+        self._part.is_file = self._part.name == self._file_field
         if b"filename" in options and not self._part.is_file:
-            raise _refused(self._part.name, f"is a file; the file goes into the field `{FILE_FIELD}`")
+            raise _refused(self._part.name, f"is a file; the file goes into the field `{self._file_field}`")
         if self._part.is_file:
             self._has_file = True
             self.file_headers = self._part.headers

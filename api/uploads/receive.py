@@ -15,7 +15,7 @@ from starlette.requests import Request
 from api.http.problems import INVALID_REQUEST, UNSUPPORTED_BODY, HttpError
 from api.http.strict_json import pointer_part
 from api.uploads.arrival import DiskBudget, disk_room
-from api.uploads.form import FormReader
+from api.uploads.form import FILE_FIELD, FormReader
 from api.uploads.spool import SpoolArea, SpooledFile
 from core.domain.errors import FieldError
 
@@ -59,14 +59,14 @@ class Upload:
 
 @asynccontextmanager
 async def receive_upload(
-    request: Request, desk: UploadDesk, watch: Callable[[int], None] | None = None
+    request: Request, desk: UploadDesk, watch: Callable[[int], None] | None = None, *, file_field: str = FILE_FIELD
 ) -> AsyncIterator[Upload]:
     """The file, until the block ends. Writes on threads, never on the event loop; `watch` is asked before each."""
     limiter = desk.write_limiter
     with desk.area.new_file(desk.max_bytes, watch) as file:
         content_type = request.headers.get("content-type", "")
         if content_type.lower().startswith("multipart/"):
-            yield await _receive_form(request, content_type, file, limiter)
+            yield await _receive_form(request, file, limiter, file_field)
         else:
             yield await _receive_raw(request, file, limiter)
 
@@ -82,12 +82,13 @@ async def receive_part(request: Request, desk: UploadDesk, max_bytes: int) -> As
             yield file
 
 
-async def _receive_form(request: Request, content_type: str, file: SpooledFile, limiter: CapacityLimiter) -> Upload:
+async def _receive_form(request: Request, file: SpooledFile, limiter: CapacityLimiter, file_field: str) -> Upload:
+    content_type = request.headers.get("content-type", "")
     if not content_type.lower().startswith("multipart/form-data"):
         raise HttpError(UNSUPPORTED_BODY, "Of multipart bodies only multipart/form-data is read.")
     if _content_encoding(request.headers.get("content-encoding")) is not None:
         raise HttpError(UNSUPPORTED_BODY, "Compress the file inside the form, not the form.")
-    reader = FormReader(content_type, file)
+    reader = FormReader(content_type, file, file_field)
     await _pump(request, reader.feed, limiter)
     reader.finish()
     query = dict(request.query_params)

@@ -131,7 +131,7 @@ class EarlyStopping(Payload):
 class JobRequest(Payload):
     """The body of `POST /jobs`; `base_model` and `dataset_id` are enough."""
 
-    base_model: Name = Field(description="A name from GET /models, or job_… / job_…@<checkpoint id>.")
+    base_model: Name = Field(description="A name from GET /models, or a policy: job_…, job_…@<checkpoint id> or ft:…")
     dataset_id: Name = Field(
         description="A ready data set of the kind that the variant trains on: preference, for `kto` unpaired."
     )

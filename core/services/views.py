@@ -162,6 +162,8 @@ class JobView:
     priority: int
     source_job_id: str | None
     """The job that this one retries."""
+    base_model_name: str
+    """Of the base model at the root, also where the job started from a policy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,3 +276,5 @@ class BaseModelView:
     source: str | None
     revision: str | None
     job_id: str | None
+    job_name: str | None = None
+    published_at: datetime | None = None

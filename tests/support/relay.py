@@ -8,7 +8,10 @@ from urllib.parse import urlsplit
 
 
 class Relay:
-    def __init__(self, target_url: str) -> None:
+    """Loses the first `answers_to_lose` answers: the connection is cut when the server has written one."""
+
+    def __init__(self, target_url: str, answers_to_lose: int = 0) -> None:
+        self.answers_to_lose = answers_to_lose
         target = urlsplit(target_url)
         self._target = (target.hostname, target.port)
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -46,14 +49,20 @@ class Relay:
                 far = socket.create_connection(self._target)
                 self.num_connections += 1
                 self._open += [near, far]
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+                for source, sink, is_answer in ((near, far, False), (far, near, True)):
+                    threading.Thread(target=self._pump, args=(source, sink, is_answer), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, is_answer: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if is_answer and self.answers_to_lose:
+                    self.answers_to_lose -= 1
+                    break
+                sink.sendall(data)
+        _close(source, sink)
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65536):
-            sink.sendall(data)
+def _close(source: socket.socket, sink: socket.socket) -> None:
     for end in (source, sink):
         with suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)

@@ -32,6 +32,14 @@ def list_datasets(session: Session, project_id: str, *, before: str | None, limi
     return list(session.scalars(statement.order_by(Dataset.id.desc()).limit(limit)))
 
 
+def list_oldest_first(session: Session, project_id: str, *, after: str | None, limit: int) -> list[Dataset]:
+    """Those newer than the id `after`."""
+    statement = select(Dataset).where(Dataset.project_id == project_id)
+    if after is not None:
+        statement = statement.where(Dataset.id > after)
+    return list(session.scalars(statement.order_by(Dataset.id).limit(limit)))
+
+
 def find_outdated(session: Session, reader_version: int) -> Dataset | None:
     """Find the newest ready dataset that was read, and last compared, by an older reader."""
     is_older = or_(Dataset.reader_version.is_(None), Dataset.reader_version < reader_version)

@@ -94,3 +94,9 @@ def list_events(session: Session, job_id: str, *, after: int, limit: int) -> lis
     """Return events with a number over `after`, oldest first."""
     statement = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after).order_by(JobEvent.seq)
     return list(session.scalars(statement.limit(limit)))
+
+
+def list_before(session: Session, job_id: str, seq: int, *, limit: int) -> list[JobEvent]:
+    """Newest first, those with a number under `seq`."""
+    statement = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq < seq).order_by(JobEvent.seq.desc())
+    return list(session.scalars(statement.limit(limit)))

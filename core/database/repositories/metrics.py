@@ -144,6 +144,12 @@ def list_points(session: Session, job_id: str, where: PointFilter, *, limit: int
     return list(session.execute(statement.order_by(MetricPoint.seq).limit(limit)))
 
 
+def list_before(session: Session, job_id: str, seq: int, *, limit: int) -> list[PointRow]:
+    """Newest first, those with a number under `seq`."""
+    statement = select(*_POINT).where(MetricPoint.job_id == job_id, MetricPoint.seq < seq)
+    return list(session.execute(statement.order_by(MetricPoint.seq.desc()).limit(limit)))
+
+
 def list_points_at(session: Session, job_id: str, series: Series, steps: Sequence[int]) -> list[PointRow]:
     found: list[PointRow] = []
     for start in range(0, len(steps), _MAX_KEYS):

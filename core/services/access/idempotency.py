@@ -123,6 +123,26 @@ def is_answered(backend: Backend, project_id: str, key: str) -> bool:
     return backend.database.write(work)
 
 
+def clear_answered(backend: Backend, project_id: str, key: str, *, older_than_seconds: float = 0.0) -> bool:
+    """Forget the answer under a key, so that it can be used for a new request.
+
+    Returns whether the key is free now; it is not while a request holds it.
+    """
+
+    def work(session: Session) -> bool:
+        row = bookkeeping.find_key(session, project_id, key)
+        if row is None:
+            return True
+        is_held = row.response_status is None and not bookkeeping.is_lease_over(session, row)
+        is_fresh = older_than_seconds > 0 and not bookkeeping.is_over(session, row, older_than_seconds)
+        if is_held or is_fresh:
+            return False
+        session.delete(row)
+        return True
+
+    return backend.database.write(work)
+
+
 def finish(backend: Backend, reservation: Reservation, answer: Answer) -> None:
     """Store the answer for repetitions of the request."""
 

@@ -10,7 +10,8 @@ from core.database.repositories import jobs as job_rows
 from core.database.repositories import objects
 from core.database.tables.jobs import Job
 from core.domain.errors import InvalidRequest
-from core.domain.job_state import FINAL_STATUSES
+from core.domain.job_state import FINAL_STATUSES, Stage
+from core.domain.policy_names import PREFIX, parse_policy_name
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.views import BaseModelView, Page
@@ -33,7 +34,8 @@ class StartingPoint:
 
 
 def is_job_reference(name: str) -> bool:
-    return name.startswith(_JOB)
+    """Tell whether the name means a tuned policy: `job_…`, `job_…@<checkpoint id>` or `ft:…`."""
+    return name.startswith((_JOB, PREFIX))
 
 
 def find_folder(backend: Backend, name: str) -> StartingPoint:
@@ -52,8 +54,8 @@ def find_folder(backend: Backend, name: str) -> StartingPoint:
 
 
 def find_policy(session: Session, project_id: str, reference: str) -> StartingPoint:
-    """Find the policy `job_…` or `job_…@<checkpoint id>`. Raises InvalidRequest when there is none."""
-    job_id, _, checkpoint_id = reference.partition("@")
+    """Find the policy that `is_job_reference` names. Raises InvalidRequest when that job has no such policy."""
+    job_id, checkpoint_id = _parts(session, project_id, reference)
     job = job_rows.lock_job(session, job_id, project_id)
     if job is None:
         raise InvalidRequest(f"there is no job {job_id}")
@@ -74,6 +76,29 @@ def find_policy(session: Session, project_id: str, reference: str) -> StartingPo
     return StartingPoint(
         num_parameters=int(job.spec["num_parameters"]), facts=job.base_model_facts, job_id=job_id, tree=tree
     )
+
+
+def _parts(session: Session, project_id: str, reference: str) -> tuple[str, str]:
+    """Return the ids of job and checkpoint (or "") that a reference names. Raises InvalidRequest."""
+    if not reference.startswith(PREFIX):
+        job_id, _, checkpoint_id = reference.partition("@")
+        return job_id, checkpoint_id
+    named = parse_policy_name(reference)
+    if named is None:
+        raise InvalidRequest(f"{reference} is not a policy's name; they are ft:<base>:<project>:<suffix>:<id>")
+    if named.step is None:
+        return named.job_id, ""
+    if job_rows.find_job(session, project_id, named.job_id) is None:
+        raise InvalidRequest(f"there is no job {named.job_id}")
+    for checkpoint in objects.list_policies(session, named.job_id):
+        if checkpoint.stage is Stage.DPO and checkpoint.step == named.step:
+            return named.job_id, checkpoint.id
+    raise InvalidRequest(f"{named.job_id} keeps no policy of step {named.step}; it may have been let go")
+
+
+def require_policy(backend: Backend, project_id: str, reference: str) -> str:
+    """Return the id of the job whose policy a reference names. Raises InvalidRequest where it is not there."""
+    return backend.database.write(lambda session: find_policy(session, project_id, reference).job_id or "")
 
 
 def list_models(backend: Backend, project_id: str, *, limit: int, cursor: str | None = None) -> Page[BaseModelView]:
@@ -119,4 +144,6 @@ def _view_policy(job: Job) -> BaseModelView:
         source=facts["name"],
         revision=facts["revision"],
         job_id=job.id,
+        job_name=job.name,
+        published_at=job.finished_at,
     )

@@ -63,7 +63,7 @@ def look(backend: Backend, recent: RecentPoints, project_id: str, job_id: str) -
 
         def load(after: int) -> list[Numbered]:
             rows = metric_rows.list_points(session, job_id, PointFilter(after=after), limit=MAX_POINTS + 1)
-            return [(row.seq, orjson.dumps(_view(row, ()), option=orjson.OPT_UTC_Z)) for row in rows]
+            return [(row.seq, orjson.dumps(view_point(row, ()), option=orjson.OPT_UTC_Z)) for row in rows]
 
         # What is left of a curve after a rewind has numbers beyond the rewind's.
         recent.extend(job_id, head.rewind_seq, head.last_metric_seq, load)
@@ -106,7 +106,7 @@ def page_of(session: Session, job: Job, query: MetricsQuery) -> MetricsPage:
     return MetricsPage(
         job_id=job.id,
         status=job.status,
-        points=[_view(row, query.names) for row in shown],
+        points=[view_point(row, query.names) for row in shown],
         last_seq=shown[-1].seq if has_more else max(job.last_metric_seq, after),
         has_more=has_more,
         reset=reset,
@@ -153,7 +153,7 @@ def to_csv(points: Collection[MetricPointView]) -> str:
     return text.getvalue()
 
 
-def _view(row: PointRow, names: Collection[str]) -> MetricPointView:
+def view_point(row: PointRow, names: Collection[str] = ()) -> MetricPointView:
     values = {name: row.values[name] for name in names if name in row.values} if names else row.values
     return MetricPointView(
         seq=row.seq, stage=row.stage, split=row.split, step=row.step, epoch=row.epoch, at=row.at, values=values

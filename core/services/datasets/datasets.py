@@ -50,6 +50,14 @@ def list_page(backend: Backend, project_id: str, *, limit: int = 20, cursor: str
     return Page(data=[view(row) for row in shown], next_cursor=encode_cursor(shown[-1].id) if is_more else None)
 
 
+def list_oldest_first(backend: Backend, project_id: str, *, limit: int, after: str | None) -> list[DatasetView]:
+    """Those that were made after the dataset `after`."""
+    rows = backend.database.read(
+        lambda session: dataset_rows.list_oldest_first(session, project_id, after=after, limit=limit)
+    )
+    return [view(row) for row in rows]
+
+
 def list_rows(
     backend: Backend,
     project_id: str,

@@ -1,7 +1,7 @@
 """Intake of an upload: quota, known files, the check, rows and report in the store."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from core.datasets.reading import READER_VERSION
 from core.datasets.recognition import validate_options
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult
 from core.domain.dataset_rows import DatasetKind
+from core.domain.issue_codes import IssueCode
 from core.services.access import quotas
 from core.services.backend import Backend
 from core.services.datasets.datasets import view
@@ -40,6 +41,8 @@ class Upload:
     name: str | None = None
     """Default: the file's name."""
     kind: DatasetKind = DatasetKind.PREFERENCE
+    is_kind_open: bool = False
+    """The file itself decides; `kind` is tried first."""
     format: str = "auto"
     columns: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, str] = field(default_factory=dict)
@@ -68,7 +71,8 @@ def create(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str
     _make_room(backend, project_id, chosen, upload)
     with scratch_folder(backend.settings, "check") as folder:
         with flushed_meanwhile(upload.path, folder / ROWS_FILE):
-            result = check(backend.settings, upload.path, options, folder)
+            judge = check_any_kind if upload.is_kind_open else check
+            result = judge(backend.settings, upload.path, options, folder)
         if result.refusal is not None:
             raise result.error()
         backend.store.put_file(keys.dataset_original(project_id, chosen), upload.path, is_final=True)
@@ -115,10 +119,28 @@ def check(settings: Settings, source: Path, options: CheckOptions, folder: Path)
     )
 
 
+def check_any_kind(settings: Settings, source: Path, options: CheckOptions, folder: Path) -> CheckResult:
+    """Judge a file whose kind is open: as the first kind that it is not refused as another of."""
+    first = check(settings, source, options, folder)
+    if not _is_of_another_kind(first):
+        return first
+    for kind in DatasetKind:
+        if kind is not options.kind:
+            result = check(settings, source, replace(options, kind=kind), folder)
+            if not _is_of_another_kind(result):
+                return result
+    return first
+
+
+def _is_of_another_kind(result: CheckResult) -> bool:
+    return result.refusal is not None and result.refusal.code == IssueCode.WRONG_KIND
+
+
 def option_fields(upload: Upload) -> dict[str, Any]:
     """Return the options of the check as stored with the row."""
     return {
         "kind": upload.kind.value,
+        **({"is_kind_open": True} if upload.is_kind_open else {}),
         "format": upload.format,
         "columns": dict(upload.columns),
         "values": dict(upload.values),
@@ -137,7 +159,8 @@ def check_options(fields: dict[str, Any], settings: Settings) -> CheckOptions:
         max_line_bytes=settings.max_line_bytes,
         max_rows=settings.max_rows,
     )
-    return CheckOptions(**{**fields, "kind": DatasetKind(fields["kind"]), "limits": limits})
+    given = {name: value for name, value in fields.items() if name != "is_kind_open"}
+    return CheckOptions(**{**given, "kind": DatasetKind(fields["kind"]), "limits": limits})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +203,10 @@ def fill_row(row: Dataset, result: CheckResult, stored: StoredRows | None) -> No
             stored.issues_sha256,
         )
     row.status = DatasetStatus.READY if result.refusal is None else DatasetStatus.REJECTED
+    row.kind = result.kind
+    # Settled: rows that are made anew, or compared, are read as the same kind.
+    row.options = {name: value for name, value in row.options.items() if name != "is_kind_open"}
+    row.options["kind"] = result.kind.value
     row.format = result.format or row.format
     row.num_rows = result.num_rows
     row.num_accepted = result.num_accepted

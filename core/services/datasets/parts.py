@@ -5,6 +5,7 @@ let go of by the sweeper, as is a completed one.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,8 +155,7 @@ def put_part(backend: Backend, project_id: str, upload_id: str, part: NewPart) -
 
     def work(session: Session) -> UploadPartView:
         replaced.clear()
-        upload = _known(upload_rows.lock_upload(session, project_id, upload_id), upload_id)
-        _require_open(upload)
+        upload = lock_open(session, project_id, upload_id)
         row = upload_rows.find_part(session, upload_id, part.number)
         others = upload_rows.sum_bytes(session, upload_id) - (row.num_bytes if row else 0)
         if others + part.num_bytes > upload.num_bytes:
@@ -183,12 +183,24 @@ def put_part(backend: Backend, project_id: str, upload_id: str, part: NewPart) -
     return view
 
 
-def complete(backend: Backend, project_id: str, upload_id: str, *, is_later: bool = False) -> DatasetView:
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """How the parts make the file, where the client says so."""
+
+    numbers: Sequence[int]
+    """Of the parts, in the order of the file; all others are let go of."""
+    md5: str | None = None
+    """Of the whole file, hexadecimal."""
+
+
+def complete(
+    backend: Backend, project_id: str, upload_id: str, *, is_later: bool = False, assembly: Assembly | None = None
+) -> DatasetView:
     """Join the parts and create the dataset from them. A repeated call answers the same dataset.
 
     Raises UploadIncomplete, ChecksumMismatch, and what `datasets.create` raises; a refused file's upload is let go of.
     """
-    upload, parts = backend.database.write(lambda session: _begin_completion(session, project_id, upload_id))
+    upload, parts = backend.database.write(lambda session: _begin_completion(session, project_id, upload_id, assembly))
     dataset_id = upload.dataset_id or ""
     if upload.status is UploadStatus.COMPLETED:
         return datasets.get(backend, project_id, dataset_id)
@@ -196,7 +208,7 @@ def complete(backend: Backend, project_id: str, upload_id: str, *, is_later: boo
     take = intake.create_later if is_later else intake.create
     with scratch_folder(backend.settings, "assemble") as folder:
         path = folder / "file"
-        _assemble(backend, upload, parts, path)
+        _assemble(backend, upload, parts, path, assembly.md5 if assembly else None)
         file = intake.Upload(
             path=path,
             filename=upload.filename or upload.name or UNNAMED,
@@ -237,16 +249,32 @@ def let_go_of_expired(backend: Backend) -> int:
     return backend.database.write(work)
 
 
-def _begin_completion(session: Session, project_id: str, upload_id: str) -> tuple[Upload, list[UploadPart]]:
+def _begin_completion(
+    session: Session, project_id: str, upload_id: str, assembly: Assembly | None
+) -> tuple[Upload, list[UploadPart]]:
     upload = _known(upload_rows.lock_upload(session, project_id, upload_id), upload_id)
     parts = upload_rows.list_parts(session, upload_id)
     if upload.status is UploadStatus.OPEN:
-        _require_all(upload, parts)
+        if assembly is None:
+            _require_all(upload, parts)
+        else:
+            parts = _chosen(upload, parts, assembly.numbers)
         upload.dataset_id = upload.dataset_id or new_id("ds")
         upload.expires_at = database_after(KEPT_SECONDS)
     session.flush()
     session.refresh(upload)
     return upload, parts
+
+
+def _chosen(upload: Upload, parts: list[UploadPart], numbers: Sequence[int]) -> list[UploadPart]:
+    sent = {part.number: part for part in parts if part.num_bytes}
+    if not sent.keys() >= {*numbers} or len({*numbers}) < len(numbers):
+        raise UploadIncomplete("Each part is to be named once, and must have been sent.")
+    chosen = [sent[number] for number in numbers]
+    received = sum(part.num_bytes for part in chosen)
+    if received != upload.num_bytes:
+        raise UploadIncomplete(f"The parts named have {received:,} bytes; {upload.num_bytes:,} were announced.")
+    return chosen
 
 
 def _require_all(upload: Upload, parts: list[UploadPart]) -> None:
@@ -262,8 +290,8 @@ def _require_all(upload: Upload, parts: list[UploadPart]) -> None:
         )
 
 
-def _assemble(backend: Backend, upload: Upload, parts: list[UploadPart], path: Path) -> None:
-    whole = hashlib.sha256()
+def _assemble(backend: Backend, upload: Upload, parts: list[UploadPart], path: Path, md5: str | None) -> None:
+    whole, whole_md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     with path.open("wb") as file:
         for part in parts:
             key = keys.upload_part(upload.project_id, upload.id, part.number, part.sha256)
@@ -271,6 +299,8 @@ def _assemble(backend: Backend, upload: Upload, parts: list[UploadPart], path: P
             for chunk in backend.store.read(key):
                 digest.update(chunk)
                 whole.update(chunk)
+                if md5 is not None:
+                    whole_md5.update(chunk)
                 file.write(chunk)
             if digest.hexdigest() != part.sha256:
                 raise ChecksumMismatch(f"Part {part.number} is damaged in the store; send it again.")
@@ -279,6 +309,11 @@ def _assemble(backend: Backend, upload: Upload, parts: list[UploadPart], path: P
             f"The parts together have the SHA-256 {whole.hexdigest()}, but {upload.sha256} was announced. "
             "Delete the upload and send the file again.",
             errors=[FieldError("/sha256", "is not that of the parts together")],
+        )
+    if md5 is not None and whole_md5.hexdigest() != md5.lower():
+        raise ChecksumMismatch(
+            f"The parts together have the MD5 {whole_md5.hexdigest()}, but {md5} was announced. Send the file again.",
+            errors=[FieldError("/md5", "is not that of the parts together")],
         )
 
 
@@ -320,6 +355,13 @@ def _known(upload: Upload | None, upload_id: str) -> Upload:
 def _require_open(upload: Upload) -> None:
     if upload.status is not UploadStatus.OPEN:
         raise UploadCompleted(f"{upload.id} has become {upload.dataset_id}.")
+
+
+def lock_open(session: Session, project_id: str, upload_id: str) -> Upload:
+    """Lock the row of an upload that takes parts. Raises UploadNotFound, UploadCompleted."""
+    upload = _known(upload_rows.lock_upload(session, project_id, upload_id), upload_id)
+    _require_open(upload)
+    return upload
 
 
 def part_bytes(num_bytes: int) -> int:

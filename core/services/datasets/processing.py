@@ -155,16 +155,17 @@ def process(backend: Backend, task: Task) -> None:
     with scratch_folder(backend.settings, "check") as folder:
         source = folder / "original"
         backend.store.get_file(keys.dataset_original(task.project_id, task.id), source)
-        outcome = _check(backend, options, source)
+        outcome = _check(backend, options, source, is_kind_open=bool(task.options.get("is_kind_open")))
         stored = None
         if isinstance(outcome, CheckResult) and outcome.refusal is None:
             stored = intake.store_results(backend.store, task.project_id, task.id, folder)
     _conclude(backend, task, outcome, stored)
 
 
-def _check(backend: Backend, options: CheckOptions, source: Path) -> CheckResult | str:
+def _check(backend: Backend, options: CheckOptions, source: Path, *, is_kind_open: bool) -> CheckResult | str:
+    judge = intake.check_any_kind if is_kind_open else intake.check
     try:
-        return intake.check(backend.settings, source, options, source.parent)
+        return judge(backend.settings, source, options, source.parent)
     except DomainError as error:
         if error.kind == "unavailable":
             raise

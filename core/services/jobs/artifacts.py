@@ -2,16 +2,24 @@
 
 from sqlalchemy.orm import Session
 
+from core.database.repositories import jobs as job_rows
 from core.database.repositories import objects
-from core.domain.errors import NotFound
+from core.database.repositories.events import EventDraft, append_event
+from core.domain.errors import Conflict, NotFound
+from core.domain.job_state import FINAL_STATUSES
 from core.services.backend import Backend
-from core.services.jobs import jobs
+from core.services.jobs import jobs, retention
 from core.services.views import ArtifactView, StoredFile
 
 
 class ArtifactNotFound(NotFound):
     code = "artifact-not-found"
     title = "The job has published nothing"
+
+
+class ArtifactNotDeletable(Conflict):
+    code = "artifact-not-deletable"
+    title = "What the job published is still needed"
 
 
 class ArtifactFileNotFound(NotFound):
@@ -39,6 +47,28 @@ def get(backend: Backend, project_id: str, job_id: str) -> ArtifactView:
         )
 
     return backend.database.read(work)
+
+
+def delete(backend: Backend, project_id: str, job_id: str) -> None:
+    """Delete what the job published and the policies of its checkpoints; job, curves and events stay.
+
+    Raises ArtifactNotDeletable while the job or one that starts from it has not finished.
+    """
+
+    def work(session: Session) -> None:
+        job = jobs.lock(session, project_id, job_id)
+        if job.status not in FINAL_STATUSES:
+            raise ArtifactNotDeletable(f"{job_id} is {job.status.value}; cancel it first.")
+        user = job_rows.find_live_user_of_job(session, job_id)
+        if user is not None:
+            raise ArtifactNotDeletable(f"{user} starts from its policy and has not finished.")
+        retention.drop_checkpoints(session, job, "policy deleted")
+        retention.drop_outputs(session, job, "policy deleted")
+        # By its token once, should the commit be repeated.
+        event = EventDraft(kind="policy_deleted", message="The policy was deleted by the user.", token="policy deleted")
+        append_event(session, job, event)
+
+    backend.database.write(work)
 
 
 def find_file(backend: Backend, project_id: str, job_id: str, path: str) -> StoredFile:

@@ -5,6 +5,7 @@ from sqlalchemy.orm import Session
 from core.database.repositories import events as event_rows
 from core.database.repositories import samples as sample_rows
 from core.database.tables.jobs import Job
+from core.database.tables.records import JobEvent
 from core.services.backend import Backend
 from core.services.jobs import jobs
 from core.services.views import EventView, SampleView
@@ -25,10 +26,11 @@ def list_events(
 
 def events_of(session: Session, job: Job, *, after: int, limit: int) -> list[EventView]:
     """Return `list_events` inside the caller's transaction."""
-    return [
-        EventView(seq=row.seq, at=row.at, level=row.level, kind=row.kind, message=row.message, data=row.data)
-        for row in event_rows.list_events(session, job.id, after=after, limit=limit)
-    ]
+    return [view_event(row) for row in event_rows.list_events(session, job.id, after=after, limit=limit)]
+
+
+def view_event(row: JobEvent) -> EventView:
+    return EventView(seq=row.seq, at=row.at, level=row.level, kind=row.kind, message=row.message, data=row.data)
 
 
 def list_samples(backend: Backend, project_id: str, job_id: str) -> list[SampleView]:

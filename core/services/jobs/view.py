@@ -63,6 +63,7 @@ def _view(
         metadata=job.user_metadata,
         priority=job.priority,
         source_job_id=job.source_job_id,
+        base_model_name=str(job.base_model_facts["name"]),
     )
 
 

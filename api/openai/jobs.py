@@ -1,0 +1,152 @@
+"""Jobs, their events and checkpoints in the shapes of OpenAI's fine-tuning API."""
+
+import time
+from typing import Any
+
+from api.openai.files import result_files, seconds
+from api.openai.objects import Checkpoint, Event, Job, JobError
+from core.domain.job_state import JobStatus, Stage
+from core.domain.policy_names import policy_name
+from core.services.curves.activity import Activity, Bounds
+from core.services.views import CheckpointView, EventView, JobView, MetricPointView
+
+CREATED_MESSAGE = "New fine-tuned model created: "
+"""Scripts split an event's message at `": "` to learn the name."""
+COMPLETED_MESSAGE = "The job has successfully completed"
+_EVENT_PREFIX = "ftevent-"
+_LEVELS = {"info": "info", "warning": "warn", "error": "error"}
+_NAMES = {
+    ("train", "loss"): "train_loss",
+    ("validation", "loss"): "valid_loss",
+    ("train", "rewards/accuracies"): "train_reward_accuracy",
+    ("validation", "rewards/accuracies"): "valid_reward_accuracy",
+    ("train", "rewards/margins"): "train_reward_margin",
+    ("validation", "rewards/margins"): "valid_reward_margin",
+}
+_CHECKPOINT_METRICS = {
+    "loss": ("valid_loss", "full_valid_loss"),
+    "rewards/accuracies": ("valid_reward_accuracy", "reward_accuracy"),
+    "rewards/margins": ("valid_reward_margin", "reward_margin"),
+}
+
+
+def name_of_policy(project_id: str, job: JobView, *, step: int | None = None) -> str:
+    return policy_name(job.base_model_name, project_id, job.name, job.id, step=step)
+
+
+def show_job(project_id: str, job: JobView) -> Job:
+    spec = job.spec
+    eta = job.progress.eta_seconds
+    finish = None if eta is None or job.started_at is None else int(time.time() + eta)
+    hyperparameters = {
+        "beta": spec["beta"],
+        "n_epochs": spec["dpo"]["epochs"],
+        "batch_size": spec["dpo"]["batch_size"],
+        "learning_rate": spec["dpo"]["learning_rate"],
+    }
+    if (job.requested.get("dpo") or {}).get("learning_rate", "auto") == "auto":
+        hyperparameters["learning_rate_multiplier"] = "auto"
+    return Job(
+        id=job.id,
+        created_at=seconds(job.created_at),
+        finished_at=seconds(job.finished_at) if job.finished_at else None,
+        model=str(spec["base_model"]),
+        fine_tuned_model=name_of_policy(project_id, job) if job.artifact else None,
+        organization_id=project_id,
+        training_file=str(spec["dataset_id"]),
+        validation_file=spec["validation_dataset_id"],
+        status=job.status.value,
+        error=JobError(code=job.error.code.value, message=job.error.detail or job.error.title, param=None)
+        if job.error
+        else None,
+        estimated_finish=finish,
+        trained_tokens=None,
+        result_files=result_files(job),
+        seed=spec["seed"],
+        hyperparameters={},
+        method={"type": "dpo", "dpo": {"hyperparameters": hyperparameters}},
+        metadata=job.metadata,
+        user_provided_suffix=job.name,
+        spec=spec,
+        stage=job.stage.value if job.stage else None,
+        progress=job.progress.fraction,
+    )
+
+
+def show_event(project_id: str, job: JobView, entry: Activity) -> list[Event]:
+    """Return the entry as events, the newest first: what succeeded is told in OpenAI's own two sentences."""
+    if isinstance(entry.what, MetricPointView):
+        return [_metrics_event(job, entry, entry.what)]
+    event = entry.what
+    if event.kind != JobStatus.SUCCEEDED.value:
+        return [_message(job, entry, event, event.message)]
+    name = name_of_policy(project_id, job)
+    created = _message(job, entry, event, CREATED_MESSAGE + name)
+    completed = _message(job, entry, event, COMPLETED_MESSAGE).model_copy(update={"id": f"{created.id}-done"})
+    return [completed, created]
+
+
+def bounds_of_event(job_id: str, event_id: str) -> Bounds | None:
+    """Return what lies behind the event of this id; None for an id that no event of the job has."""
+    head, _, numbers = event_id.removesuffix("-done").rpartition(".")
+    seqs = numbers.split("-")
+    if head != _EVENT_PREFIX + job_id.removeprefix("job_") or len(seqs) != 2:
+        return None
+    if not all(seq.isascii() and seq.isdigit() and len(seq) < 18 for seq in seqs):
+        return None
+    return Bounds(int(seqs[0]), int(seqs[1]))
+
+
+def show_checkpoint(project_id: str, job: JobView, checkpoint: CheckpointView) -> Checkpoint:
+    metrics: dict[str, float | None] = {"step": float(checkpoint.step)}
+    for name, value in checkpoint.metrics.items():
+        for shown in _CHECKPOINT_METRICS.get(name, ()):
+            metrics[shown] = value
+    return Checkpoint(
+        id=checkpoint.id,
+        created_at=seconds(checkpoint.created_at),
+        fine_tuned_model_checkpoint=name_of_policy(project_id, job, step=checkpoint.step),
+        fine_tuning_job_id=job.id,
+        step_number=checkpoint.step,
+        metrics=metrics,
+    )
+
+
+def has_shown_policy(checkpoint: CheckpointView) -> bool:
+    return checkpoint.has_archive and checkpoint.stage is Stage.DPO
+
+
+def _metrics_event(job: JobView, entry: Activity, point: MetricPointView) -> Event:
+    total = next((stage.steps for stage in job.stages if stage.name is point.stage), 0)
+    if job.progress.stage is point.stage:
+        total = job.progress.total_steps or total
+    values = {_NAMES[point.split, name]: value for name, value in point.values.items() if (point.split, name) in _NAMES}
+    word = "training" if point.split == "train" else "validation"
+    loss = point.values.get("loss")
+    message = f"Step {point.step}/{max(total, point.step)}: {word} loss={'' if loss is None else f'{loss:.4g}'}"
+    if point.stage is not Stage.DPO:
+        message += f" ({point.stage.value})"
+    data: dict[str, Any] = {"step": point.step, "total_steps": max(total, point.step), "stage": point.stage.value}
+    return Event(
+        id=_event_id(job, entry),
+        created_at=seconds(point.at),
+        level="info",
+        message=message,
+        type="metrics",
+        data=data | values,
+    )
+
+
+def _message(job: JobView, entry: Activity, event: EventView, message: str) -> Event:
+    return Event(
+        id=_event_id(job, entry),
+        created_at=seconds(event.at),
+        level=_LEVELS[event.level],
+        message=message,
+        type="message",
+        data={"kind": event.kind, **event.data},
+    )
+
+
+def _event_id(job: JobView, entry: Activity) -> str:
+    return f"{_EVENT_PREFIX}{job.id.removeprefix('job_')}.{entry.rest.event_seq}-{entry.rest.metric_seq}"

@@ -1,0 +1,172 @@
+"""From OpenAI's body of a fine-tuning job to a job of this service; nothing that was asked for is dropped."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from api.http.validation_messages import field_errors
+from core.domain.errors import FieldError, InvalidRequest
+from core.domain.job_spec import Auto, JobRequest, Metadata, Name, Payload, PositiveInt
+from core.domain.json_numbers import REAL, WHOLE
+
+Multiplier = Annotated[float, Field(gt=0, le=1000), REAL] | Auto
+_OWN_NAMES = {
+    "base_model": "model",
+    "dataset_id": "training_file",
+    "validation_dataset_id": "validation_file",
+    "name": "suffix",
+}
+"""Fields of a job that OpenAI has another name for."""
+_HYPERPARAMETERS = {"beta": "beta", "n_epochs": "dpo/epochs", "batch_size": "dpo/batch_size"}
+_RATE = "dpo/learning_rate"
+
+
+class DpoHyperparameters(Payload):
+    beta: Annotated[float, Field(gt=0, le=1000), REAL] | Auto = "auto"
+    n_epochs: PositiveInt | Auto = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=65536), WHOLE] | Auto = "auto"
+    learning_rate_multiplier: Multiplier = "auto"
+
+
+class DpoMethod(Payload):
+    hyperparameters: DpoHyperparameters = Field(default_factory=DpoHyperparameters)
+
+
+class Method(Payload):
+    type: Literal["dpo", "supervised", "reinforcement"]
+    dpo: DpoMethod = Field(default_factory=DpoMethod)
+    supervised: dict[str, Any] | None = None
+    reinforcement: dict[str, Any] | None = None
+
+
+class FineTuningRequest(BaseModel):
+    """The body of `POST /v1/fine_tuning/jobs`. Fields of `POST /jobs` come beside these, as `extra_body` sends them."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    model: Name
+    training_file: Name
+    validation_file: Name | None = None
+    method: Method | None = None
+    hyperparameters: dict[str, Any] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63), WHOLE] | None = None
+    suffix: Annotated[str, StringConstraints(max_length=64)] | None = None
+    metadata: Metadata | None = None
+    integrations: list[dict[str, Any]] | None = None
+
+
+def job_fields(body: FineTuningRequest, wandb_project: str | None) -> dict[str, Any]:
+    """Return the fields of the job that was asked for; a multiplier of the learning rate is not among them.
+
+    Args:
+        wandb_project: where workers send the curves of all jobs to, if the operator has set it.
+
+    Raises:
+        InvalidRequest: something cannot be honoured; each error points into the body.
+    """
+    errors = [*_refused(body), *_refused_integrations(body.integrations or [], wandb_project)]
+    fields: dict[str, Any] = {
+        "base_model": body.model,
+        "dataset_id": body.training_file,
+        "sft": "skip",
+        "validation_dataset_id": body.validation_file,
+        "name": body.suffix or None,
+        **({} if body.seed is None else {"seed": body.seed}),
+        **({} if body.metadata is None else {"metadata": body.metadata}),
+        **(body.model_extra or {}),
+    }
+    hyperparameters = body.method.dpo.hyperparameters if body.method else DpoHyperparameters()
+    for name, place in _HYPERPARAMETERS.items():
+        value = getattr(hyperparameters, name)
+        if value != "auto":
+            _put(fields, place, value, f"/method/dpo/hyperparameters/{name}", errors)
+    if errors:
+        raise _refusal(errors)
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def multiplier_of(body: FineTuningRequest) -> float | None:
+    value = body.method.dpo.hyperparameters.learning_rate_multiplier if body.method else "auto"
+    return None if value == "auto" else value
+
+
+def with_learning_rate(fields: dict[str, Any], learning_rate: float) -> dict[str, Any]:
+    """Raises InvalidRequest where the body names a learning rate, too."""
+    fields, errors = dict(fields), list[FieldError]()
+    _put(fields, _RATE, learning_rate, "/method/dpo/hyperparameters/learning_rate_multiplier", errors)
+    if errors:
+        raise _refusal(errors)
+    return fields
+
+
+def job_request(fields: dict[str, Any]) -> JobRequest:
+    """Raises InvalidRequest, with the names of OpenAI's body."""
+    try:
+        return JobRequest.model_validate(fields)
+    except ValidationError as error:
+        raise renamed(field_errors(error.errors(include_url=False), fields)) from error
+
+
+def renamed(errors: Iterable[FieldError]) -> InvalidRequest:
+    """Return the errors of a job's fields, pointing into OpenAI's body."""
+    return _refusal([FieldError(_own_pointer(error.pointer), error.detail) for error in errors])
+
+
+def _own_pointer(pointer: str) -> str:
+    for ours, theirs in _OWN_NAMES.items():
+        if pointer == f"/{ours}":
+            return f"/{theirs}"
+    for name, place in {**_HYPERPARAMETERS, "learning_rate_multiplier": _RATE}.items():
+        if pointer == f"/{place}":
+            return f"/method/dpo/hyperparameters/{name}"
+    return pointer
+
+
+def _refused(body: FineTuningRequest) -> Iterable[FieldError]:
+    """What this service cannot honour."""
+    kind = body.method.type if body.method else "supervised"
+    if kind == "supervised":
+        detail = (
+            "supervised jobs are not served under /v1 yet: send the method dpo with a file of preference pairs"
+            if body.method
+            else 'names no method, which OpenAI takes for supervised; send {"type": "dpo"}'
+        )
+        yield FieldError("/method/type" if body.method else "/method", detail)
+    if kind == "reinforcement":
+        yield FieldError("/method/type", "reinforcement is not a method of this service; it takes dpo")
+    if body.hyperparameters:
+        yield FieldError("/hyperparameters", "belongs to supervised jobs; send method.dpo.hyperparameters")
+    known = JobRequest.model_fields.keys() - _OWN_NAMES.keys()
+    for name in body.model_extra or {}:
+        if name not in known:
+            hint = f"; its name here is `{_OWN_NAMES[name]}`" if name in _OWN_NAMES else "; check its spelling"
+            yield FieldError(f"/{name.replace('~', '~0').replace('/', '~1')}", f"is not a field that this takes{hint}")
+
+
+def _refused_integrations(integrations: list[dict[str, Any]], wandb_project: str | None) -> Iterable[FieldError]:
+    """Workers send the curves of all jobs to one W&B project, or to none: any other wish cannot be honoured."""
+    for position, integration in enumerate(integrations):
+        wished = integration.get("wandb")
+        project = wished.get("project") if isinstance(wished, dict) else None
+        if integration.get("type") == "wandb" and project == wandb_project and project is not None:
+            continue
+        where = "none is set" if wandb_project is None else f"it is {wandb_project}"
+        detail = f"cannot be honoured: PREFTUNE_WANDB_PROJECT says where the curves of all jobs go to, and {where}"
+        yield FieldError(f"/integrations/{position}", detail)
+
+
+def _put(fields: dict[str, Any], place: str, value: object, pointer: str, errors: list[FieldError]) -> None:
+    stage, _, name = place.rpartition("/")
+    target = fields
+    if stage:
+        given = fields.get(stage)
+        target = fields[stage] = dict(given) if isinstance(given, dict) else {}
+    if target.get(name, "auto") != "auto":
+        errors.append(FieldError(pointer, f"and `{place.replace('/', '.')}` say the same thing; keep one of the two"))
+    target[name] = value
+
+
+def _refusal(errors: list[FieldError]) -> InvalidRequest:
+    summary = "; ".join(f"{error.pointer[1:].replace('/', '.')}: {error.detail}" for error in errors)
+    return InvalidRequest(f"The job cannot be accepted: {summary}", errors=errors)

@@ -1,0 +1,177 @@
+"""`/v1/fine_tuning/jobs`: the jobs of this service, as OpenAI's clients drive them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
+
+from api.access.middleware import Caller
+from api.deps import MAX_LIMIT, NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey
+from api.http.idempotent import Created, creating
+from api.http.problems import INVALID_REQUEST, HttpError
+from api.http.strict_route import OPEN_QUERY, StrictRoute
+from api.openai.intent import answer_intent
+from api.openai.jobs import bounds_of_event, has_shown_policy, show_checkpoint, show_event, show_job
+from api.openai.objects import Checkpoint, Event, Job, ListPage
+from api.openai.requests import (
+    FineTuningRequest,
+    job_fields,
+    job_request,
+    multiplier_of,
+    renamed,
+    with_learning_rate,
+)
+from api.openai.routes.files import until_checked
+from core.domain.errors import Conflict, FieldError, InvalidRequest
+from core.domain.job_queries import JobFilter
+from core.services.backend import Backend
+from core.services.cursors import encode_cursor
+from core.services.curves import activity
+from core.services.datasets import datasets
+from core.services.jobs import checkpoint_policies, jobs, steering
+from core.services.views import JobChange, JobView
+
+METADATA_PREFIX = "metadata["
+JobId = Annotated[str, Path(description="Id of a job.", max_length=64)]
+After = Annotated[str | None, Query(max_length=128, description="The last id of the page before.")]
+PageLimit = Annotated[int, Query(ge=1, le=10_000, description=f"Items of a page; {MAX_LIMIT} at most are answered.")]
+
+router = APIRouter(route_class=StrictRoute, dependencies=NEEDS_KEY, include_in_schema=False)
+
+
+class FileNotProcessed(Conflict):
+    code = "file-not-processed"
+    title = "The file is still being checked"
+
+
+@router.post("/v1/fine_tuning/jobs", response_model=Job)
+async def create_job(
+    body: FineTuningRequest,
+    request: Request,
+    backend: BackendDep,
+    caller: CallerDep,
+    key: IdempotencyKey = None,
+) -> Response:
+    """Queue a job that starts from `model`. What cannot be honoured is refused, by its name in the body."""
+    fields = job_fields(body, backend.settings.wandb_project)
+    await _require_processed(backend, caller.project_id, body)
+
+    def create(job_id: str | None) -> Created:
+        view = _submit(backend, caller.project_id, fields, multiplier_of(body), job_id)
+        return Created(body=show_job(caller.project_id, view), status=200)
+
+    asked = creating(request, caller.project_id, key)
+    work = partial(answer_intent, backend, request, caller, asked, "job", create)
+    return await to_thread.run_sync(work)
+
+
+@router.get("/v1/fine_tuning/jobs", openapi_extra={OPEN_QUERY: [METADATA_PREFIX]})
+def list_jobs(
+    request: Request,
+    backend: BackendDep,
+    caller: CallerDep,
+    limit: PageLimit = 20,
+    after: After = None,
+    metadata: Annotated[str | None, Query(max_length=8, description="`null`: all jobs.")] = None,
+) -> ListPage[Job]:
+    """The jobs, newest first. `metadata[<key>]=<value>` keeps those with that metadata."""
+    if metadata not in (None, "null", ""):
+        raise _bad_query("metadata", "is given as metadata[<key>]=<value>, or as `null`")
+    wanted = {
+        name.removeprefix(METADATA_PREFIX).removesuffix("]"): value
+        for name, value in request.query_params.items()
+        if name.startswith(METADATA_PREFIX)
+    }
+    cursor = encode_cursor(after) if after else None
+    page = jobs.list_page(
+        backend, caller.project_id, JobFilter(metadata=wanted), limit=min(limit, MAX_LIMIT), cursor=cursor
+    )
+    shown = [show_job(caller.project_id, view) for view in page.data]
+    return ListPage[Job].of(shown, has_more=page.next_cursor is not None)
+
+
+@router.get("/v1/fine_tuning/jobs/{job_id}")
+def get_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Job:
+    """One job."""
+    return show_job(caller.project_id, jobs.get(backend, caller.project_id, job_id))
+
+
+@router.post("/v1/fine_tuning/jobs/{job_id}/cancel")
+def cancel_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Job:
+    """End the job for good."""
+    return _steered(backend, caller, job_id, steering.cancel)
+
+
+@router.post("/v1/fine_tuning/jobs/{job_id}/pause")
+def pause_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Job:
+    """Stop the job behind a checkpoint."""
+    return _steered(backend, caller, job_id, steering.pause)
+
+
+@router.post("/v1/fine_tuning/jobs/{job_id}/resume")
+def resume_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Job:
+    """Let a paused job go on."""
+    return _steered(backend, caller, job_id, steering.resume)
+
+
+@router.get("/v1/fine_tuning/jobs/{job_id}/events")
+def list_events(
+    job_id: JobId, backend: BackendDep, caller: CallerDep, limit: PageLimit = 20, after: After = None
+) -> ListPage[Event]:
+    """What happened, and the points of the curves, newest first."""
+    before = bounds_of_event(job_id, after) if after else None
+    if after and before is None:
+        raise _bad_query("after", "is not the id of an event of this job")
+    found = activity.list_newest(backend, caller.project_id, job_id, before=before, limit=min(limit, MAX_LIMIT))
+    shown = [event for entry in found.entries for event in show_event(caller.project_id, found.job, entry)]
+    return ListPage[Event].of(shown, has_more=found.has_more)
+
+
+@router.get("/v1/fine_tuning/jobs/{job_id}/checkpoints")
+def list_checkpoints(
+    job_id: JobId, backend: BackendDep, caller: CallerDep, limit: PageLimit = 10, after: After = None
+) -> ListPage[Checkpoint]:
+    """The checkpoints whose policy is kept, the furthest along first; each can be trained from, by its name."""
+    job = jobs.get(backend, caller.project_id, job_id)
+    views = checkpoint_policies.list_checkpoints(backend, caller.project_id, job_id)
+    kept = [show_checkpoint(caller.project_id, job, view) for view in views if has_shown_policy(view)]
+    ids = [checkpoint.id for checkpoint in kept]
+    if after and after not in ids:
+        raise _bad_query("after", "is not the id of a checkpoint that this job keeps")
+    start = ids.index(after) + 1 if after else 0
+    return ListPage[Checkpoint].of(kept[start : start + limit], has_more=len(kept) > start + limit)
+
+
+async def _require_processed(backend: Backend, project_id: str, body: FineTuningRequest) -> None:
+    """Scripts start a job as soon as the upload is answered: wait for the check. Raises FileNotProcessed."""
+    for file_id in filter(None, (body.training_file, body.validation_file)):
+        try:
+            view = await until_checked(backend, project_id, file_id)
+        except datasets.DatasetNotFound:
+            continue  # told with all that is wrong
+        if view.status == "processing":
+            raise FileNotProcessed(f"{file_id} is still being checked; try again when its status is processed.")
+
+
+def _submit(
+    backend: Backend, project_id: str, fields: dict[str, Any], multiplier: float | None, job_id: str | None
+) -> JobView:
+    try:
+        if multiplier is not None:
+            preset = jobs.preview(backend, project_id, job_request(fields)).dpo.learning_rate
+            assert preset != "auto"
+            fields = with_learning_rate(fields, preset * multiplier)
+        return jobs.submit(backend, project_id, job_request(fields), job_id=job_id)
+    except InvalidRequest as error:
+        raise renamed(error.errors) if error.errors else error from error
+
+
+def _steered(backend: Backend, caller: Caller, job_id: str, steer: Callable[[Backend, str, str], JobChange]) -> Job:
+    return show_job(caller.project_id, steer(backend, caller.project_id, job_id).job)
+
+
+def _bad_query(name: str, why: str) -> HttpError:
+    return HttpError(INVALID_REQUEST, f"{name} {why}", errors=[FieldError(f"/{name}", why)])

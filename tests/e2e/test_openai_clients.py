@@ -1,0 +1,63 @@
+"""OpenAI's own clients, unmodified, each in an environment of its own (`make openai-clients`), drive `/v1`."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from api_server import RunningApi, serve
+from backends import BASE_MODEL, checkpoint_with_policy, claim, publication
+from played_jobs import learn
+from relay import Relay
+
+from core.services.attempts import lifecycle
+
+ROOT = Path(__file__).resolve().parents[2]
+SESSION = ROOT / "tests" / "support" / "openai_session.py"
+CLIENTS = ("1.109.1", "2.54.0", "3.57.0")
+KEY = "pt_openai_clients_0123456789abcdef"
+LOST_ANSWERS = 3
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApi]:
+    with serve(Path(tmp_path_factory.mktemp("openai")), api_key=KEY) as running:
+        running.http.headers["Authorization"] = f"Bearer {KEY}"
+        yield running
+
+
+@pytest.mark.parametrize("version", CLIENTS)
+def test_an_unmodified_client_drives_a_job_from_file_to_policy(api: RunningApi, version: str, tmp_path: Path) -> None:
+    python = ROOT / ".venv" / "openai" / version / "bin" / "python"
+    if not python.exists():
+        pytest.skip("no environment with this client; `make openai-clients` makes it")
+
+    def run(phase: str, url: str = api.url) -> None:
+        command = [python, SESSION, phase, url, BASE_MODEL, tmp_path / "state.json"]
+        environment = os.environ | {"OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+
+    run("before")
+    held = claim(api.backend)
+    lifecycle.begin(api.backend, held)
+    learn(api, held, range(1, 7))
+    checkpoint_with_policy(api.backend, held, 3, {"config.json": b"{}"})
+    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
+    run("after")
+    before = num_lost(api)
+    with Relay(api.url, answers_to_lose=LOST_ANSWERS) as relay:
+        run("lost", relay.url)
+        assert relay.num_connections == LOST_ANSWERS + 1
+    assert num_lost(api) == before + 1
+    cancel_all(api)
+
+
+def num_lost(api: RunningApi) -> int:
+    return len(api.http.get("/jobs", params={"metadata.answers": "lost", "limit": 100}).json()["data"])
+
+
+def cancel_all(api: RunningApi) -> None:
+    for job in api.http.get("/jobs", params={"status": "queued", "limit": 100}).json()["data"]:
+        api.http.post(f"/jobs/{job['id']}/cancel")

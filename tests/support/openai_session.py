@@ -1,0 +1,170 @@
+"""What a customer's script does with OpenAI's own client; run by the Python of an environment that has one.
+
+`python openai_session.py before|lost|after <url> <model> <state.json>`: `before` ends with a queued job, `after` looks
+at what a finished one left, `lost` sends a job whose answers do not arrive. An assertion that fails ends it.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import openai
+from openai import OpenAI
+
+
+def pair(number: int) -> dict[str, Any]:
+    """A row of OpenAI's documented preference layout."""
+    return {
+        "input": {
+            "messages": [{"role": "user", "content": f"What is {number} plus one?"}],
+            "tools": [],
+            "parallel_tool_calls": True,
+        },
+        "preferred_output": [{"role": "assistant", "content": f"It is {number + 1}."}],
+        "non_preferred_output": [{"role": "assistant", "content": f"I guess {number}."}],
+    }
+
+
+def lines(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+PAIRS = lines([pair(number) for number in range(12)])
+CHATS = lines([
+    {"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}]} for n in range(3)
+])  # fmt: skip
+DPO: Any = {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "n_epochs": 2, "learning_rate_multiplier": 2}}}
+
+
+def files(client: OpenAI) -> str:
+    file = client.files.create(file=("pairs.jsonl", PAIRS), purpose="fine-tune")
+    file = client.files.wait_for_processing(file.id)
+    assert (file.status, file.bytes, file.filename) == ("processed", len(PAIRS), "pairs.jsonl"), file
+    assert client.files.content(file.id).read() == PAIRS
+    chats = client.files.create(file=("chats.jsonl", CHATS), purpose="fine-tune")
+    assert (chats.status, getattr(chats, "kind", None)) == ("processed", "demonstration"), chats
+    assert "fewer than 10" in getattr(chats, "warnings", [""])[-1]
+    bad = client.files.create(file=("bad.jsonl", PAIRS + b"not json\n"), purpose="fine-tune")
+    assert bad.status == "error"
+    assert "Line 13" in str(bad.status_details), bad
+    assert f"/datasets/{bad.id}/report" in str(bad.status_details)
+    newest = [item.id for item in client.files.list(limit=2)]
+    assert newest[:3] == [bad.id, chats.id, file.id]
+    assert [item.id for item in client.files.list(limit=2, order="asc")][-3:] == newest[:3][::-1]
+    assert client.files.delete(bad.id).deleted
+    assert refusal(lambda: client.files.retrieve(bad.id)) == (404, "dataset_not_found")
+    return file.id
+
+
+def uploads(client: OpenAI) -> None:
+    new: Any = {"bytes": len(PAIRS), "filename": "p.jsonl", "mime_type": "application/jsonl", "purpose": "fine-tune"}
+    upload = client.uploads.create(**new)
+    second = client.uploads.parts.create(upload.id, data=PAIRS[100:])
+    first = client.uploads.parts.create(upload.id, data=PAIRS[:100])
+    wrong = hashlib.md5(b"x").hexdigest()
+    ids = [first.id, second.id]
+    assert refusal(lambda: client.uploads.complete(upload.id, part_ids=ids, md5=wrong)) == (400, "checksum_mismatch")
+    done = client.uploads.complete(upload.id, part_ids=ids, md5=hashlib.md5(PAIRS).hexdigest())
+    assert done.status == "completed"
+    assert done.file is not None
+    assert client.files.content(done.file.id).read() == PAIRS
+    assert client.uploads.cancel(client.uploads.create(**new).id).status == "cancelled"
+    chunked = client.uploads.upload_file_chunked(file=PAIRS, part_size=1000, **new)
+    assert chunked.file is not None
+    assert client.files.content(chunked.file.id).read() == PAIRS
+
+
+def refusal(call: Any) -> tuple[int, str]:
+    """Of a call that must be refused; every refusal says what, where and why."""
+    try:
+        call()
+    except openai.APIStatusError as error:
+        assert error.code, error
+        assert error.param, error
+        assert error.message, error
+        assert error.request_id, error
+        return error.status_code, error.code
+    raise AssertionError("the call was not refused")
+
+
+def before(client: OpenAI, model: str) -> dict[str, str]:
+    file_id = files(client)
+    uploads(client)
+    create = client.fine_tuning.jobs.create
+    cancelled = create(model=model, training_file=file_id, method=DPO, suffix="gone", metadata={"team": "a"})
+    assert client.fine_tuning.jobs.pause(cancelled.id).status == "paused"
+    assert client.fine_tuning.jobs.resume(cancelled.id).status == "queued"
+    assert client.fine_tuning.jobs.cancel(cancelled.id).status == "cancelled"
+    assert refusal(lambda: client.fine_tuning.jobs.resume(cancelled.id)) == (409, "job_not_resumable")
+    found = client.fine_tuning.jobs.list(limit=1, extra_query={"metadata[team]": "a"})
+    assert [job.id for job in found][:1] == [cancelled.id]
+    assert refusal(lambda: client.fine_tuning.jobs.retrieve("job_none")) == (404, "job_not_found")
+    assert refusal(lambda: create(model="none", training_file=file_id, method=DPO)) == (400, "model_not_found")
+    assert refusal(lambda: create(model=model, training_file="none", method=DPO)) == (400, "invalid_training_file")
+    supervised: Any = {"type": "reinforcement"}
+    assert refusal(lambda: create(model=model, training_file=file_id, method=supervised)) == (400, "invalid_request")
+    unknown = {"bogus": 1}
+    assert refusal(lambda: create(model=model, training_file=file_id, method=DPO, extra_body=unknown))[0] == 400
+    assert refusal(lambda: client.models.retrieve("Some/Model")) == (404, "model_not_found")
+    assert refusal(lambda: client.embeddings.create(model="x", input="y")) == (404, "route_not_found")
+    job = create(
+        model=model, training_file=file_id, method=DPO, suffix="mine", seed=7, extra_body={"lora": {"rank": 4}}
+    )
+    spec = getattr(job, "spec", {})
+    assert (spec["beta"], spec["seed"], spec["sft"], spec["lora"]["rank"]) == (0.2, 7, "skip", 4)
+    plain = create(model=model, training_file=file_id, method={"type": "dpo"}, extra_body={"lora": {"rank": 4}})
+    preset = getattr(plain, "spec", {})["dpo"]["learning_rate"]
+    assert (spec["dpo"]["epochs"], spec["dpo"]["learning_rate"]) == (2, 2 * preset)
+    client.fine_tuning.jobs.cancel(plain.id)
+    return {"job_id": job.id, "file_id": file_id}
+
+
+def lost(client: OpenAI, model: str, state: dict[str, str]) -> None:
+    patient = client.with_options(max_retries=3)
+    job = patient.fine_tuning.jobs.create(
+        model=model, training_file=state["file_id"], method=DPO, metadata={"answers": "lost"}
+    )
+    assert job.status == "queued"
+
+
+def after(client: OpenAI, model: str, state: dict[str, str]) -> None:
+    job = client.fine_tuning.jobs.retrieve(state["job_id"])
+    assert job.status == "succeeded"
+    name = str(job.fine_tuned_model)
+    assert name.startswith(f"ft:{model}:default:mine:"), name
+    events = list(client.fine_tuning.jobs.list_events(job.id, limit=3))
+    messages = [event.message for event in events]
+    assert len({event.id for event in events}) == len(events)
+    assert messages[0] == "The job has successfully completed"
+    assert messages[1].split(": ")[1] == name
+    assert messages[-1] == "Queued."
+    assert [event.data for event in events if event.type == "metrics"][0]["step"] == 6  # type: ignore[index]
+    checkpoints = list(client.fine_tuning.jobs.checkpoints.list(job.id))
+    assert [item.fine_tuned_model_checkpoint for item in checkpoints] == [f"{name}:ckpt-step-3"]
+    table = client.files.content(job.result_files[0]).read().decode().splitlines()
+    assert table[0].startswith("step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy,")
+    assert [row.split(",")[0] for row in table[1:]] == [str(step) for step in range(1, 7)]
+    assert all(float(cell or "0") is not None for row in table[1:] for cell in row.split(","))
+    assert client.files.retrieve(job.result_files[0]).purpose == "fine-tune-results"
+    assert job.result_files[0] in [item.id for item in client.files.list(purpose="fine-tune-results")]
+    assert name in [item.id for item in client.models.list()]
+    assert client.models.retrieve(f"{name}:ckpt-step-3").id == f"{name}:ckpt-step-3"
+    following = client.fine_tuning.jobs.create(
+        model=f"{name}:ckpt-step-3", training_file=state["file_id"], method={"type": "dpo"}
+    )
+    assert refusal(lambda: client.models.delete(name)) == (409, "artifact_not_deletable")
+    client.fine_tuning.jobs.cancel(following.id)
+    assert client.models.delete(name).deleted
+    assert client.fine_tuning.jobs.retrieve(job.id).status == "succeeded"
+    assert refusal(lambda: client.models.retrieve(name)) == (404, "model_not_found")
+
+
+if __name__ == "__main__":
+    phase, url, model_name, state_path = sys.argv[1:]
+    connected = OpenAI(base_url=f"{url}/v1")
+    if phase == "before":
+        Path(state_path).write_text(json.dumps(before(connected, model_name)), encoding="utf-8")
+    else:
+        {"lost": lost, "after": after}[phase](connected, model_name, json.loads(Path(state_path).read_text(encoding="utf-8")))
