@@ -34,8 +34,17 @@ demo: venv ## the main job, start to finish: base model, service, data, SFT, DPO
 serve: venv ## the service (API and worker) on this machine, until Ctrl-C
 	@$(BIN)/preftune serve --data-dir $(DATA_DIR) --models-dir $(MODELS_DIR)
 
-test: venv lint types ## all set-up and all tests but the heavy runs
+test: venv openai-clients lint types ## all set-up and all tests but the heavy runs
 	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+
+OPENAI_CLIENTS := 1.109.1 2.54.0 3.57.0
+.PHONY: openai-clients
+openai-clients: $(OPENAI_CLIENTS:%=$(VENV)/openai/%/.installed) ## OpenAI's own clients, each in an environment of its own, for the tests of /v1
+
+$(VENV)/openai/%/.installed: $(VENV)/.installed
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check openai==$*
+	@touch $@
 
 lint: venv
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache >/dev/null || { $(BIN)/lint-imports; exit 1; }

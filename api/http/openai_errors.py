@@ -16,6 +16,7 @@ _CODES = {
     "api-key-invalid": "invalid_api_key",
     "rate-limited": "rate_limit_exceeded",
     "quota-exceeded": "exceeded_quota",
+    "storage-quota-exceeded": "exceeded_quota",
 }
 """Ours -> OpenAI's, where user code is known to compare them; all others are ours with `_`."""
 _CODES_OF_PARAMS: dict[tuple[str, str | None], str] = {
@@ -58,9 +59,9 @@ def openai_document(
 
 
 def openai_headers(status: int, code: str) -> dict[str, str]:
-    if status == 409 and code not in _PASSING_CONFLICTS:
-        return {RETRY_HEADER: "false"}
-    return {}
+    """Return the header that keeps the clients from repeating what they would repeat in vain."""
+    is_lasting = status == 507 or (status == 409 and code not in _PASSING_CONFLICTS)
+    return {RETRY_HEADER: "false"} if is_lasting else {}
 
 
 def _param(errors: Sequence[FieldError]) -> str | None:

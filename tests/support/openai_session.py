@@ -80,13 +80,15 @@ def refusal(call: Any) -> tuple[int, str]:
     """Of a call that must be refused; every refusal says what, where and why."""
     try:
         call()
-    except openai.APIStatusError as error:
-        assert error.code, error
-        assert error.param, error
-        assert error.message, error
-        assert error.request_id, error
-        return error.status_code, error.code
-    raise AssertionError("the call was not refused")
+    except openai.APIStatusError as refused:
+        error = refused
+    else:
+        raise AssertionError("the call was not refused")
+    assert error.code, error
+    assert error.param, error
+    assert error.message, error
+    assert error.request_id, error
+    return error.status_code, error.code
 
 
 def before(client: OpenAI, model: str) -> dict[str, str]:
@@ -140,7 +142,7 @@ def after(client: OpenAI, model: str, state: dict[str, str]) -> None:
     assert messages[0] == "The job has successfully completed"
     assert messages[1].split(": ")[1] == name
     assert messages[-1] == "Queued."
-    assert [event.data for event in events if event.type == "metrics"][0]["step"] == 6  # type: ignore[index]
+    assert next(event.data for event in events if event.type == "metrics")["step"] == 6  # type: ignore[index]
     checkpoints = list(client.fine_tuning.jobs.checkpoints.list(job.id))
     assert [item.fine_tuned_model_checkpoint for item in checkpoints] == [f"{name}:ckpt-step-3"]
     table = client.files.content(job.result_files[0]).read().decode().splitlines()
@@ -167,4 +169,6 @@ if __name__ == "__main__":
     if phase == "before":
         Path(state_path).write_text(json.dumps(before(connected, model_name)), encoding="utf-8")
     else:
-        {"lost": lost, "after": after}[phase](connected, model_name, json.loads(Path(state_path).read_text(encoding="utf-8")))
+        {"lost": lost, "after": after}[phase](
+            connected, model_name, json.loads(Path(state_path).read_text(encoding="utf-8"))
+        )

@@ -17,6 +17,7 @@ from api.openai.files import file_of_dataset, file_of_results, job_of_results, r
 from api.openai.intent import answer_intent
 from api.openai.objects import Deleted, File, ListPage
 from api.threads import Lane, run_in
+from api.uploads.arrival import arriving
 from api.uploads.receive import receive_upload
 from core.domain.errors import Conflict, FieldError
 from core.services.backend import Backend
@@ -54,13 +55,18 @@ async def create_file(
     key: IdempotencyKey = None,
 ) -> Response:
     """Take a file in; its kind and layout are recognised by what is in it."""
-    async with receive_upload(request, desk.limited(caller.max_upload_bytes)) as received:
+    desk = desk.limited(caller.max_upload_bytes)
+    async with (
+        arriving(request, backend, caller.project_id, desk.budget, desk.write_limiter) as arrival,
+        receive_upload(request, desk, arrival.watch) as received,
+    ):
         _check_fields(received.options)
         upload = intake.Upload(
             path=received.path,
             filename=received.filename or "file",
             content_encoding=received.content_encoding,
             is_kind_open=True,
+            held_as=arrival.held_as,
         )
         asked = creating(request, caller.project_id, key, received.fingerprint())
 

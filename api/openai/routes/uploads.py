@@ -17,6 +17,7 @@ from api.openai.files import file_of_dataset, seconds
 from api.openai.intent import answer_intent, is_sent_again
 from api.openai.objects import File, Upload, UploadPart
 from api.openai.routes.files import check_purpose, until_checked
+from api.uploads.arrival import disk_room
 from api.uploads.receive import clean_filename, receive_upload
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import FieldError
@@ -77,7 +78,10 @@ async def add_part(
     """Take one part, at most 64 MiB, as the field `data` of a form."""
     limited = desk.limited(parts.MAX_PART_BYTES)
     await to_thread.run_sync(parts.require_open, backend, caller.project_id, upload_id, limiter=desk.write_limiter)
-    async with receive_upload(request, limited, file_field="data") as received:
+    async with (
+        disk_room(request, desk.budget, desk.write_limiter) as watch,
+        receive_upload(request, limited, watch, file_field="data") as received,
+    ):
         if received.num_bytes == 0:
             raise _refused("data", "has no bytes")
 
@@ -106,6 +110,7 @@ async def complete_upload(
     processor: ProcessorDep,
 ) -> Upload:
     """Put the parts together, in the order of `part_ids`. Sent again, it answers the same file."""
+    await to_thread.run_sync(parts.get, backend, caller.project_id, upload_id)
     numbers = [_number(upload_id, part_id, position) for position, part_id in enumerate(body.part_ids)]
     assembly = parts.Assembly(numbers=numbers, md5=body.md5)
     work = partial(parts.complete, backend, caller.project_id, upload_id, is_later=True, assembly=assembly)

@@ -1,0 +1,80 @@
+"""Every address under `/v1` asks for a key, keeps to its project, and fails in OpenAI's form."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from api_server import RunningApi, pairs, serve
+from backends import BASE_MODEL
+
+from api.openai.routes import files, fine_tuning, models, uploads
+from core.domain.access import Scope
+from core.services.access import api_keys, projects
+
+KEY = "pt_openai_access_0123456789abcdef"
+ROUTES = sorted(
+    (method, route.path)  # type: ignore[attr-defined]
+    for routes in (files, uploads, fine_tuning, models)
+    for route in routes.router.routes
+    for method in route.methods  # type: ignore[attr-defined]
+)
+BODIES = {
+    "/v1/fine_tuning/jobs": {"model": BASE_MODEL, "training_file": "ds_1", "method": {"type": "dpo"}},
+    "/v1/uploads": {"bytes": 10, "filename": "p.jsonl", "mime_type": "a/b", "purpose": "fine-tune"},
+    "/v1/uploads/{upload_id}/complete": {"part_ids": ["part_1_1"]},
+}
+FORMS = {"/v1/files": "file", "/v1/uploads/{upload_id}/parts": "data"}
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApi]:
+    with serve(Path(tmp_path_factory.mktemp("openai")), api_key=KEY) as running:
+        projects.create(running.backend, "other")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def ids(api: RunningApi) -> dict[str, str]:
+    api.http.headers["Authorization"] = f"Bearer {KEY}"
+    made = api.finish_job()
+    upload = api.http.post("/v1/uploads", json=BODIES["/v1/uploads"]).json()["id"]
+    name = api.http.get(f"/v1/fine_tuning/jobs/{made['job_id']}").json()["fine_tuned_model"]
+    del api.http.headers["Authorization"]
+    return made | {"upload_id": upload, "file_id": "ds_1", "model": name}
+
+
+def ask(api: RunningApi, method: str, path: str, ids: dict[str, str], token: str | None) -> httpx.Response:
+    url = re.sub(r"{(\w+)(:path)?}", lambda found: ids[found[1]], path)
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    if path in FORMS and method == "POST":
+        form = {"purpose": "fine-tune"} if path == "/v1/files" else {}
+        return api.http.post(url, headers=headers, data=form, files={FORMS[path]: ("p.jsonl", pairs())})
+    return api.http.request(method, url, headers=headers, json=BODIES.get(path) if method == "POST" else None)
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_every_address_asks_for_a_key_of_its_scope(
+    api: RunningApi, ids: dict[str, str], method: str, path: str
+) -> None:
+    for token in (None, "pt_wrong"):
+        refused = ask(api, method, path, ids, token)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
+        assert refused.headers["x-request-id"]
+    reader = api_keys.create(api.backend, "default", "reader", Scope.READ).token
+    reading = ask(api, method, path, ids, reader)
+    if method == "GET":
+        assert reading.status_code == 200 or path == "/v1/files/{file_id}/content", reading.text
+    else:
+        assert (reading.status_code, reading.json()["error"]["code"]) == (403, "scope_missing")
+        assert reading.json()["error"]["type"] == "permission_error"
+
+
+@pytest.mark.parametrize(("method", "path"), [route for route in ROUTES if "{" in route[1]])
+def test_things_of_another_project_are_not_there(api: RunningApi, ids: dict[str, str], method: str, path: str) -> None:
+    other = api_keys.create(api.backend, "other", "other", Scope.ADMIN).token
+    refused = ask(api, method, path, ids, other)
+    never = ask(api, method, path, dict.fromkeys(ids, "x_1") | {"model": "ft:a:b:c:d", "job_id": "job_x"}, other)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, never.json()["error"]["code"]), refused.text
+    assert set(refused.json()["error"]) >= {"message", "type", "param", "code"}
