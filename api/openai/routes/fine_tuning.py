@@ -161,7 +161,7 @@ def _submit(
 ) -> JobView:
     try:
         if multiplier is not None:
-            preset = jobs.preview(backend, project_id, job_request(fields)).dpo.learning_rate
+            preset = jobs.preview(backend, project_id, job_request(fields)).spec.dpo.learning_rate
             assert preset != "auto"
             fields = with_learning_rate(fields, preset * multiplier)
         return jobs.submit(backend, project_id, job_request(fields), job_id=job_id)

@@ -165,7 +165,7 @@ def _adaptable(model: PreTrainedModel) -> list[str]:
 
 
 def _expert_stacks(model: PreTrainedModel) -> dict[str, list[str]]:
-    """Return parameters that take adapters, by module: experts of a kind that is known, that a row of text passes through."""
+    """Return parameters that take adapters, by module: experts of a known kind that a row of text passes through."""
     stacks = {name: module for name, module in model.named_modules() if is_expert_stack(module)}
     passed = _passed_through(model, list(stacks))
     tolerance = _TOLERANCE if model.dtype.itemsize < 4 else _FLOAT32_TOLERANCE
