@@ -4,11 +4,12 @@ from collections import Counter
 from typing import Final
 
 from core.datasets.faults import FileFault, Note, quoted
-from core.datasets.layouts.columns import Role, meaning_of
+from core.datasets.layouts.columns import Role, meaning_in_message, meaning_of
 from core.datasets.layouts.layout import Layout
 from core.datasets.layouts.verdicts import NO_VERDICT, TIE, WORDS, is_whole
 from core.datasets.options import CheckOptions
 from core.datasets.rows.account import Account, UnusedColumn
+from core.datasets.rows.renaming import IN_MESSAGES
 from core.domain.dataset_rows import DatasetKind
 from core.domain.issue_codes import IssueCode
 
@@ -26,7 +27,7 @@ def judge_columns(account: Account, layout: Layout, options: CheckOptions) -> li
         _require_clear(account.verdicts, layout)
     notes: list[tuple[Note, int | None]] = _one_verdict(account.verdicts)
     for name, column in sorted(account.unused.items()):
-        if _decides(name, column, layout):
+        if IN_MESSAGES not in name and _decides(name, column, layout):
             raise FileFault(IssueCode.FIELD_TO_DECIDE, _decision(name, column, layout), line=column.line)
         notes.append((Note(IssueCode.MEANINGFUL_FIELD_IGNORED, _remark(name, column), None), column.line))
     return notes
@@ -56,7 +57,8 @@ def _values(numbers: set[str], words: tuple[str, str, str]) -> str:
 def _one_verdict(verdicts: Counter[str]) -> list[tuple[Note, int | None]]:
     known = {key: count for key, count in verdicts.items() if key in WORDS or is_whole(key)}
     told = {key: count for key, count in known.items() if WORDS.get(key) != TIE}
-    if len(told) != 1 or verdicts.total() < 2:
+    num_empty = verdicts[NO_VERDICT]
+    if len(told) != 1 or verdicts.total() < 2 or sum(known.values()) + num_empty < verdicts.total():
         return []
     ((key, count),) = told.items()
     detail = f"All {count:,} verdicts are {quoted(key)}: the same answer is better in every row."
@@ -84,15 +86,22 @@ def _decision(name: str, column: UnusedColumn, layout: Layout) -> str:
         Role.RESPONSE: "holds a rejected response",
     }.get(role or Role.PROVENANCE, "seems to say which response is the good one")
     return (
-        f"{column.num_rows:,} rows have {quoted(name)} (the first is {column.example}), which {why}, and is not used: "
+        f"{_rows(column)} {quoted(name)} (the first is {column.example}), which {why}, and is not used: "
         f"the file is read as {quoted(layout.name)}. Name what the columns are with `columns`, or, if it is not to "
         f'count, send ignore=["{name}"].'
     )
 
 
 def _remark(name: str, column: UnusedColumn) -> str:
-    role = meaning_of(name)
+    of_messages, _, key = name.partition(IN_MESSAGES)
+    role = meaning_in_message(key) if key else meaning_of(name)
+    what = f"a {role}" if role else f"another text than the content of '{of_messages}'"
+    way_out = "Send" if key else "Map it with `columns`, or send"
     return (
-        f"{quoted(name)} seems to be a {role} and is not used; {column.num_rows:,} rows have it, the first "
-        f'{column.example}. Map it with `columns`, or send ignore=["{name}"] if it is not to count.'
+        f"{quoted(name)} seems to be {what} and is not used; {_rows(column)} it, the first {column.example}. "
+        f'{way_out} ignore=["{name}"] if it is not to count.'
     )
+
+
+def _rows(column: UnusedColumn) -> str:
+    return "1 row has" if column.num_rows == 1 else f"{column.num_rows:,} rows have"

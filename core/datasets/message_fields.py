@@ -6,6 +6,7 @@ from typing import Final
 import orjson
 
 from core.datasets.faults import RowFault, quoted
+from core.datasets.message_roles import ROLES
 from core.domain.dataset_rows import Message, ToolCall
 from core.domain.issue_codes import IssueCode
 
@@ -22,6 +23,20 @@ READ_KEYS: Final = frozenset(
     )
 )
 """Every key of a message that is read, or refused."""
+
+_OF_ASSISTANT: Final = frozenset((*_REASONING_KEYS, "function_call"))
+"""Keys that are read in messages of the assistant only."""
+
+
+def unread_keys(message: Mapping[str, object]) -> list[str]:
+    """Keys of a message that have something in them, and of which nothing is used."""
+    unread = [key for key in message if key not in READ_KEYS]
+    if message.get("content") is not None and message.get("value", message["content"]) != message["content"]:
+        unread.append("value")
+    role = message.get("role", message.get("from"))
+    if isinstance(role, str) and ROLES.get(role.strip().lower()) != "assistant":
+        unread += [key for key in message if key in _OF_ASSISTANT or (key in _TRAIN_KEYS and message[key])]
+    return [key for key in unread if message[key] not in (None, "", [], {})]
 
 
 def read_fields(source: Mapping[str, object], message: Message, pointer: str) -> None:

@@ -210,7 +210,10 @@ class Dialogue:
 
 
 def _is_scored(message: Message, *, is_last: bool) -> bool:
-    """Whether a turn is scored: not if the row excludes it, nor an empty turn before more turns."""
+    """Whether a loss is taken on the turn: unless the row says not, or it says nothing and more follows.
+
+    An empty turn that is scored would teach to end at once; rows that an earlier version read do not mark it.
+    """
     return message.get("train", True) and (is_last or "tool_calls" in message or bool(message["content"].strip()))
 
 

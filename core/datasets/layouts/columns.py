@@ -62,6 +62,15 @@ _ROLES: Final[Mapping[Role, str]] = {
     Role.WEIGHT: "weight weights sampleweight lossweight",
 }
 _MEANINGS: Final = {name: role for role, names in _ROLES.items() for name in names.split()}
+_MESSAGE_ROLES: Final[Mapping[Role, str]] = {
+    Role.WEIGHT: "lossmask mask masked ismasked trainable istrained learn loss train training lossweight",
+    Role.RESPONSE: "thought thoughts reasoningdetails thinkingblocks reasoning reasoningcontent thinking refusal "
+    "candidates alternatives",
+    Role.TOOLS: "functions function functioncall tools toolcalls",
+    Role.PROMPT: "attachments files documents citations",
+}
+"""What keys of messages are for, beside those that columns have as well."""
+_OF_MESSAGES: Final = _MEANINGS | {name: role for role, names in _MESSAGE_ROLES.items() for name in names.split()}
 _SEPARATORS = re.compile(r"[\s_.\-]+")
 
 
@@ -69,6 +78,12 @@ _SEPARATORS = re.compile(r"[\s_.\-]+")
 def meaning_of(name: str) -> Role | None:
     """Return what a column of that name usually holds, however it is spelt; None for an unknown name."""
     return _MEANINGS.get(_SEPARATORS.sub("", name).lower())
+
+
+@lru_cache(4096)
+def meaning_in_message(key: str) -> Role | None:
+    """What a key of a message is for, beside its role and content; None for a key that says nothing."""
+    return _OF_MESSAGES.get(_SEPARATORS.sub("", key).lower())
 
 
 MEANINGFUL_NAMES: Final = frozenset(

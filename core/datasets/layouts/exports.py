@@ -6,7 +6,7 @@ from typing import Final
 from core.datasets.faults import Note, RowFault
 from core.datasets.layouts.answers import Answer, finite_number, pair_by_preference, pairs_by_merit
 from core.datasets.layouts.columns import Role
-from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
+from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow, first_filled
 from core.datasets.layouts.pairs import read_pair
 from core.datasets.layouts.prompts import question_prompt
 from core.datasets.layouts.verdicts import read_verdict
@@ -17,6 +17,7 @@ from core.domain.issue_codes import IssueCode
 _KIND: Final = DatasetKind.PREFERENCE
 _MAX_TURNS: Final = 1_000
 _ANSWER_PAIRS: Final = (("answer1", "answer2"), ("answer_1", "answer_2"), ("response1", "response2"))
+_PRODIGY_PROMPTS: Final = ("prompt", "text")
 _MIN_VERDICTS: Final = ("comparison", "pairwise", "choice", "preference", "label", "verdict")
 
 
@@ -68,7 +69,7 @@ def _is_label_studio_min(row: SourceRow) -> bool:
 
 def _read_label_studio_min(row: SourceRow) -> Reading:
     first, second = _answers_in(row) or _ANSWER_PAIRS[0]
-    name = next((name for name in _MIN_VERDICTS if name in row), _MIN_VERDICTS[0])
+    name = first_filled(row, _MIN_VERDICTS) or _MIN_VERDICTS[0]
     verdict = read_verdict(read_field(row, name), f"/{name}")
     return pair_by_preference(question_prompt(row, "prompt"), read_text(row, first), read_text(row, second), verdict)
 
@@ -89,8 +90,8 @@ def _turns(value: object, pointer: str) -> list[Message]:
     found = []
     for index, item in enumerate(value):
         place = f"{pointer}/{index}"
-        role = item.get("role", "user") if isinstance(item, dict) else None
-        found.append(read_message({"role": role, "content": _parts(item, place)}, place))
+        said = item if isinstance(item, dict) else {}
+        found.append(read_message({**said, "role": said.get("role", "user"), "content": _parts(item, place)}, place))
     return found
 
 
@@ -138,7 +139,7 @@ def _read_prodigy(row: SourceRow) -> Reading:
     if not isinstance(options, list) or not all(isinstance(option, dict) for option in options):
         raise RowFault(IssueCode.WRONG_TYPE, "'options' must be a list of objects with 'id' and 'text'.", "/options")
     answers = [Answer(read_string(option, "text"), float(option.get("id") in accepted)) for option in options]
-    return pairs_by_merit(question_prompt(row, "prompt" if "prompt" in row else "text"), answers)
+    return pairs_by_merit(question_prompt(row, first_filled(row, _PRODIGY_PROMPTS) or _PRODIGY_PROMPTS[-1]), answers)
 
 
 def _read_summaries(row: SourceRow) -> Reading:
@@ -241,6 +242,7 @@ EXPORT_LAYOUTS: Final = (
             **_with(*(name for pair in _ANSWER_PAIRS for name in pair)),
             **dict.fromkeys(_MIN_VERDICTS, Role.VERDICT),
         },
+        one_of=(_MIN_VERDICTS, *zip(*_ANSWER_PAIRS, strict=True)),
         matches=_is_label_studio_min,
         read=_read_label_studio_min,
         source="Label Studio, JSON-MIN",
@@ -256,6 +258,7 @@ EXPORT_LAYOUTS: Final = (
             "contents": Role.PROMPT,
             "completions": Role.RESPONSE,
         },
+        one_of=(("systemInstruction", "system_instruction"),),
         matches=lambda row: isinstance(row.get("contents"), list) and isinstance(row.get("completions"), list),
         read=_read_vertex,
         source="Vertex AI preference tuning",
@@ -280,6 +283,7 @@ EXPORT_LAYOUTS: Final = (
             "accept": Role.VERDICT,
             "answer": Role.VERDICT,
         },
+        one_of=(_PRODIGY_PROMPTS,),
         matches=lambda row: isinstance(row.get("options"), list) and "accept" in row,
         read=_read_prodigy,
         source="Prodigy, choice interface",

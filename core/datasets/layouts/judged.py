@@ -14,7 +14,7 @@ from core.datasets.layouts.answers import finite_number, pair_by_preference, rea
 from core.datasets.layouts.columns import Role
 from core.datasets.layouts.conversations import split_conversations
 from core.datasets.layouts.layout import Layout, Reading, SourceRow
-from core.datasets.layouts.prompts import instruction_prompt, question_prompt
+from core.datasets.layouts.prompts import EXTRAS, INSTRUCTION, instruction_prompt, question_prompt
 from core.datasets.layouts.verdicts import FIRST, NO_VERDICT, SECOND, TIE, WORDS, read_verdict, verdict_key
 from core.datasets.messages import read_field, read_messages, read_text
 from core.domain.dataset_rows import DatasetKind, Message, Text
@@ -116,6 +116,7 @@ class _Judged:
     decide: Callable[[SourceRow], float]
     verdict_role: Role = Role.VERDICT
     more_verdicts: tuple[str, ...] = ()
+    one_of: tuple[tuple[str, ...], ...] = ()
     source: str = ""
     text: Callable[[SourceRow, str], Text] = read_text
     is_open: bool = False
@@ -135,6 +136,7 @@ class _Judged:
                 **dict.fromkeys(self.more_verdicts, self.verdict_role),
             },
             source=self.source,
+            one_of=self.one_of,
             open_verdicts=(self.verdict,) if self.is_open else (),
             matches=lambda row: all(name in row for name in required),
             read=self.read,
@@ -165,17 +167,18 @@ def _read_arena(row: SourceRow) -> Reading:
 _TABLES: Final = (
     _Judged(
         name="pandalm", title="two responses with votes (PandaLM: instruction, response1, response2, annotator1 …)",
-        prompt_fields=("instruction", "input"), prompt=instruction_prompt, more_verdicts=("annotator2", "annotator3"),
-        first="response1", second="response2", verdict="annotator1", decide=_votes,
+        prompt_fields=tuple(INSTRUCTION), prompt=instruction_prompt, one_of=(EXTRAS,),
+        first="response1", second="response2", verdict="annotator1", more_verdicts=("annotator2", "annotator3"),
+        decide=_votes,
     ),
     _Judged(
         name="llmbar", title="two outputs with a label 1 or 2 (LLMBar: input, output_1, output_2, label)",
-        prompt_fields=("input", "instruction"), prompt=_ask_input,
+        prompt_fields=("input", "instruction", "context"), prompt=_ask_input, one_of=(EXTRAS,),
         first="output_1", second="output_2", verdict="label", decide=_verdict_field("label"), is_open=True,
     ),
     _Judged(
         name="alpaca-eval", title="two outputs with a preference (instruction, input, output_1, output_2, preference)",
-        prompt_fields=("instruction", "input"), prompt=instruction_prompt, source="AlpacaFarm, AlpacaEval",
+        prompt_fields=tuple(INSTRUCTION), prompt=instruction_prompt, one_of=(EXTRAS,), source="AlpacaFarm, AlpacaEval",
         first="output_1", second="output_2", verdict="preference", decide=_verdict_field("preference"), is_open=True,
     ),
     _Judged(

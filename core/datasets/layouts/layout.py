@@ -49,6 +49,8 @@ class Layout:
     """Raises RowFault."""
     source: str = ""
     """Where the layout is documented, or which program writes it."""
+    one_of: tuple[tuple[str, ...], ...] = ()
+    """Groups of columns of which a row uses the first that has something in it; see `passed_over`."""
     open_verdicts: tuple[str, ...] = ()
     """Columns of verdicts whose numbers may count from 0 or from 1: the whole file must tell."""
 
@@ -60,3 +62,33 @@ class Layout:
     def fields(self) -> frozenset[str]:
         """Names of the columns that a row of this layout uses; the rest is reported as ignored."""
         return frozenset((*PREAMBLE, *self.columns))
+
+    @cached_property
+    def choices(self) -> tuple[tuple[str, ...], ...]:
+        """`one_of`, and the system prompts and tools that every layout reads."""
+        systems = tuple(name for name in PREAMBLE if self.roles[name] is Role.SYSTEM)
+        return (*self.one_of, systems, ("tools", "functions"))
+
+    @cached_property
+    def chosen_from(self) -> frozenset[str]:
+        """All columns of `choices`."""
+        return frozenset(name for group in self.choices for name in group)
+
+    def passed_over(self, row: SourceRow) -> frozenset[str]:
+        """Columns that the row has, but that the layout does not use, as another one of their group comes first."""
+        found: list[str] = []
+        for group in self.choices:
+            filled = [name for name in group if is_filled(row.get(name))]
+            found += [name for name in filled[1:] if row[name] != row[filled[0]]]
+        return frozenset(found)
+
+
+def is_filled(value: object) -> bool:
+    """Has a field anything in it? An empty cell of a table is an empty text."""
+    return value is not None and value != "" and value != [] and value != {}
+
+
+def first_filled(row: SourceRow, names: Sequence[str]) -> str | None:
+    """The first of the names with something in it, else the first that is there at all; None where none is."""
+    there = [name for name in names if name in row]
+    return next((name for name in there if is_filled(row[name])), there[0] if there else None)

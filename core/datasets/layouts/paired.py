@@ -7,7 +7,7 @@ from core.datasets.layouts.columns import Role
 from core.datasets.layouts.conversations import split_conversations
 from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
 from core.datasets.layouts.pairs import read_pair, require_reply
-from core.datasets.layouts.prompts import instruction_prompt, question_prompt
+from core.datasets.layouts.prompts import EXTRAS, INSTRUCTION, instruction_prompt, question_prompt
 from core.datasets.messages import read_field, read_messages, read_string, read_text
 from core.domain.dataset_rows import DatasetKind
 from core.domain.issue_codes import IssueCode
@@ -140,7 +140,8 @@ PAIRED_LAYOUTS: Final = (
         name="output-list",
         kind=_KIND,
         title="Alpaca rows with two outputs, the better one first (instruction, input, output)",
-        columns={"instruction": Role.PROMPT, "input": Role.PROMPT, "output": Role.RESPONSE},
+        columns={**INSTRUCTION, "output": Role.RESPONSE},
+        one_of=(EXTRAS,),
         matches=_has_two_outputs,
         read=_read_output_list,
         source="LLaMA-Factory until 2024",

@@ -6,9 +6,9 @@ from core.datasets.faults import Note, RowFault
 from core.datasets.layouts.columns import PREAMBLE, Role
 from core.datasets.layouts.conversations import split_conversations
 from core.datasets.layouts.implicit import read_implicit
-from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
+from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow, first_filled
 from core.datasets.layouts.pairs import read_pair
-from core.datasets.layouts.prompts import instruction_prompt, question_prompt
+from core.datasets.layouts.prompts import EXTRAS, INSTRUCTION, instruction_prompt, question_prompt
 from core.datasets.layouts.transcripts import looks_like_transcript, read_transcripts
 from core.datasets.messages import read_field, read_messages, read_text, type_name
 from core.datasets.rows.context import add_context
@@ -179,7 +179,7 @@ def _read_alpaca(row: SourceRow) -> Reading:
 
 
 def _read_orca(row: SourceRow) -> Reading:
-    prompt = question_prompt(row, next((name for name in _QUESTIONS if name in row), _QUESTIONS[0]))
+    prompt = question_prompt(row, first_filled(row, _QUESTIONS) or _QUESTIONS[0])
     return read_pair(prompt, read_text(row, "chosen"), read_text(row, "rejected"))
 
 
@@ -242,7 +242,8 @@ PREFERENCE_LAYOUTS: Final = (
         name="alpaca-ranking",
         kind=_KIND,
         title="Alpaca ranking rows (instruction, input, chosen, rejected)",
-        columns={"instruction": Role.PROMPT, "input": Role.PROMPT, "chosen": Role.RESPONSE, "rejected": Role.RESPONSE},
+        columns={**INSTRUCTION, "chosen": Role.RESPONSE, "rejected": Role.RESPONSE},
+        one_of=(EXTRAS,),
         matches=lambda row: has(row, "instruction", "chosen", "rejected") and not _has_transcripts(row),
         read=_read_alpaca,
     ),
@@ -279,6 +280,7 @@ PREFERENCE_LAYOUTS: Final = (
             "chosen": Role.RESPONSE,
             "rejected": Role.RESPONSE,
         },
+        one_of=(_QUESTIONS,),
         matches=_is_orca,
         read=_read_orca,
     ),

@@ -7,8 +7,8 @@ from typing import Final
 from core.datasets.faults import Note, RowFault, listed
 from core.datasets.layouts.answers import MAX_ANSWERS, Answer, pair_by_preference, pairs_by_merit, read_number
 from core.datasets.layouts.columns import Role
-from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
-from core.datasets.layouts.prompts import instruction_prompt, question_prompt
+from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow, first_filled, is_filled
+from core.datasets.layouts.prompts import EXTRAS, instruction_prompt, question_prompt
 from core.datasets.layouts.verdicts import read_verdict
 from core.datasets.messages import read_field, read_message, read_string, read_text, type_name
 from core.domain.dataset_rows import DatasetKind, Message, Text
@@ -19,7 +19,7 @@ _TEXTS: Final = ("response", "completion", "answer", "text", "output", "content"
 _SCORES: Final = ("overall_score", "score", "rating", "reward")
 _PARALLEL_SCORES: Final = ("scores", "ratings", "rewards")
 _PARALLEL_RANKS: Final = ("ranks", "rankings", "ranking")
-_PROMPTS: Final = ("prompt", "context", "question")
+_ASKING: Final = ("prompt", "instruction", "question", "context", "input")
 
 
 def _first_in(row: SourceRow, names: Sequence[str]) -> str | None:
@@ -27,9 +27,9 @@ def _first_in(row: SourceRow, names: Sequence[str]) -> str | None:
 
 
 def _is_ranked_list(row: SourceRow) -> bool:
-    name = _first_in(row, _LISTS)
+    name = first_filled(row, _LISTS)
     answers = row.get(name) if name else None
-    if not isinstance(answers, list) or not answers or _first_in(row, (*_PROMPTS, "instruction")) is None:
+    if not isinstance(answers, list) or not answers or _first_in(row, _ASKING) is None:
         return False
     if _first_in(row, (*_PARALLEL_SCORES, *_PARALLEL_RANKS)):
         return isinstance(answers[0], str)
@@ -38,16 +38,18 @@ def _is_ranked_list(row: SourceRow) -> bool:
 
 
 def _read_ranked_list(row: SourceRow) -> Reading:
-    name = _first_in(row, _LISTS) or _LISTS[0]
+    name = first_filled(row, _LISTS) or _LISTS[0]
     answers = read_field(row, name)
     if not isinstance(answers, list):
         raise RowFault(IssueCode.WRONG_TYPE, f"'{name}' is {type_name(answers)}; it must be a list.", f"/{name}")
-    asked = [name for name in ("prompt", "instruction", "question", "context") if row.get(name)]
+    asked = [name for name in _ASKING if is_filled(row.get(name))]
+    if "instruction" in asked:
+        asked = [name for name in asked if name not in EXTRAS]
     if len(asked) > 1:
         detail = f"{listed(asked)} could all be the prompt. Name the one that is: columns, and ignore for the others."
         raise RowFault(IssueCode.DIFFERENT_PROMPTS, detail, f"/{asked[1]}")
-    prompt_field = _first_in(row, _PROMPTS)
-    prompt = question_prompt(row, prompt_field) if prompt_field else instruction_prompt(row)
+    ask = asked[0] if asked else first_filled(row, _ASKING) or _ASKING[0]
+    prompt = instruction_prompt(row) if ask == "instruction" else question_prompt(row, ask)
     merits = _parallel_merits(row, len(answers))
     if merits is None:
         return pairs_by_merit(prompt, [_answer(item, f"/{name}/{index}") for index, item in enumerate(answers)])
@@ -56,9 +58,21 @@ def _read_ranked_list(row: SourceRow) -> Reading:
 
 
 def _parallel_merits(row: SourceRow, num_answers: int) -> list[float] | None:
-    name = _first_in(row, (*_PARALLEL_SCORES, *_PARALLEL_RANKS))
-    if name is None:
+    names = [name for group in (_PARALLEL_SCORES, _PARALLEL_RANKS) if (name := first_filled(row, group))]
+    if not names:
         return None
+    merits = [_merits_in(row, name, num_answers) for name in names]
+    if len(merits) > 1 and _contradict(*merits):
+        raise RowFault(
+            IssueCode.SCORES_DISAGREE,
+            f"By '{names[0]}' one answer is better, by '{names[1]}' (1 is the best) the other. "
+            f'Send ignore=["{names[0]}"] or ignore=["{names[1]}"].',
+            f"/{names[1]}",
+        )
+    return merits[0]
+
+
+def _merits_in(row: SourceRow, name: str, num_answers: int) -> list[float]:
     values = row[name]
     if not isinstance(values, list) or len(values) != num_answers:
         raise RowFault(
@@ -66,6 +80,12 @@ def _parallel_merits(row: SourceRow, num_answers: int) -> list[float] | None:
         )
     sign = -1 if name in _PARALLEL_RANKS else 1
     return [sign * read_number(value, f"/{name}/{index}") for index, value in enumerate(values)]
+
+
+def _contradict(scores: list[float], ranks: list[float]) -> bool:
+    """Is an answer better than another by one list, and worse by the other?"""
+    pairs = combinations(range(len(scores)), 2)
+    return any((scores[one] - scores[two]) * (ranks[one] - ranks[two]) < 0 for one, two in pairs)
 
 
 def _answer(item: object, pointer: str) -> Answer:
@@ -149,7 +169,7 @@ def _read_tree(row: SourceRow) -> Reading:
 def _read_node(node: object, pointer: str) -> tuple[Message, list[object]]:
     if not isinstance(node, dict):
         raise RowFault(IssueCode.WRONG_TYPE, f"{pointer} is {type_name(node)}; it must be a message.", pointer)
-    message = read_message({"role": node.get("role"), "content": node.get("text")}, pointer)
+    message = read_message({**node, "content": node.get("text")}, pointer)
     replies = node.get("replies") or []
     if not isinstance(replies, list):
         raise RowFault(IssueCode.WRONG_TYPE, f"{pointer}/replies must be a list.", f"{pointer}/replies")
@@ -192,10 +212,11 @@ RANKED_LAYOUTS: Final = (
         kind=DatasetKind.PREFERENCE,
         title="a list of answers with ranks or scores (UltraFeedback, Nectar …)",
         columns={
-            **dict.fromkeys(("instruction", "input", *_PROMPTS), Role.PROMPT),
+            **dict.fromkeys(_ASKING, Role.PROMPT),
             **dict.fromkeys(_LISTS, Role.RESPONSE),
             **dict.fromkeys((*_PARALLEL_SCORES, *_PARALLEL_RANKS), Role.SCORE),
         },
+        one_of=(_LISTS, _PARALLEL_SCORES, _PARALLEL_RANKS, EXTRAS),
         matches=_is_ranked_list,
         read=_read_ranked_list,
     ),

@@ -5,9 +5,9 @@ from typing import Final
 
 from core.datasets.faults import RowFault, quoted
 from core.datasets.layouts.columns import Role
-from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
+from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow, first_filled
 from core.datasets.layouts.pairs import require_reply, without_prefix
-from core.datasets.layouts.prompts import instruction_prompt
+from core.datasets.layouts.prompts import EXTRAS, INSTRUCTION, instruction_prompt
 from core.datasets.messages import as_messages, read_field, read_messages, read_string, read_text, type_name
 from core.domain.dataset_rows import DatasetKind, Message, Text
 from core.domain.issue_codes import IssueCode
@@ -22,12 +22,23 @@ _LABEL_FIELDS: Final = ("label", "kto_tag", "is_safe", "tag")
 _LABELS_OF: Final = dict.fromkeys(_LABEL_FIELDS, Role.LABEL)
 
 
-def read_label(row: SourceRow, name: str) -> bool:
-    value = read_field(row, name)
+def label_of(value: object) -> bool | None:
+    """True for desirable, False for undesirable; None for what is no label."""
     if isinstance(value, bool):
         return value
-    if isinstance(value, str | int) and str(value).strip().lower() in _LABELS:
-        return _LABELS[str(value).strip().lower()]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str | int):
+        key = str(value).strip().lower()
+        return _LABELS.get(key.removesuffix(".0"))
+    return None
+
+
+def read_label(row: SourceRow, name: str) -> bool:
+    value = read_field(row, name)
+    label = label_of(value)
+    if label is not None:
+        return label
     shown = quoted(value) if isinstance(value, str) else type_name(value)
     raise RowFault(
         IssueCode.INVALID_LABEL, f"'{name}' is {shown}; it must be true (desirable) or false (undesirable).", f"/{name}"
@@ -76,8 +87,13 @@ def _conversation(row: SourceRow, name: str) -> list[Message]:
     return read_messages(read_field(row, name), f"/{name}")
 
 
+_RESPONSES: Final = ("completion", "response")
+_OUTPUTS: Final = ("output", "response")
+_CONVERSATIONS: Final = ("messages", "conversations")
+
+
 def _response_field(row: SourceRow) -> str:
-    return "completion" if "completion" in row else "response"
+    return first_filled(row, _RESPONSES) or _RESPONSES[-1]
 
 
 def _has_prompt_and_response(row: SourceRow) -> bool:
@@ -90,12 +106,12 @@ def _read_unpaired(row: SourceRow) -> Reading:
 
 
 def _label_field(row: SourceRow) -> str | None:
-    return next((name for name in _LABEL_FIELDS if name in row), None)
+    return first_filled(row, _LABEL_FIELDS)
 
 
 def _read_label_of(row: SourceRow) -> bool:
     label = read_label(row, _label_field(row) or _LABEL_FIELDS[0])
-    other = next((name for name in _LABEL_FIELDS if isinstance(row.get(name), bool) and row[name] is not label), None)
+    other = next((name for name in _LABEL_FIELDS if label_of(row.get(name)) is (not label)), None)
     if other is not None:
         raise RowFault(IssueCode.INVALID_LABEL, f"{quoted(other)} and another label of the row disagree.", f"/{other}")
     return label
@@ -108,12 +124,12 @@ def _has_tag(row: SourceRow) -> bool:
 
 
 def _read_labelled_messages(row: SourceRow) -> Reading:
-    name = "messages" if "messages" in row else "conversations"
+    name = first_filled(row, _CONVERSATIONS) or _CONVERSATIONS[0]
     return _split_last_reply(_conversation(row, name), _read_label_of(row), name)
 
 
 def _read_labelled_alpaca(row: SourceRow) -> Reading:
-    name = "output" if "output" in row else "response"
+    name = first_filled(row, _OUTPUTS) or _OUTPUTS[0]
     return read_single(instruction_prompt(row), read_text(row, name), _read_label_of(row), name)
 
 
@@ -129,7 +145,7 @@ def _read_prompt_completion(row: SourceRow) -> Reading:
 
 
 def _read_alpaca(row: SourceRow) -> Reading:
-    name = "output" if "output" in row else "response"
+    name = first_filled(row, _OUTPUTS) or _OUTPUTS[0]
     return read_single(instruction_prompt(row), read_text(row, name), None, name)
 
 
@@ -139,6 +155,7 @@ SINGLE_LAYOUTS: Final = (
         kind=DatasetKind.UNPAIRED,
         title="one response with a label (prompt, completion or response; label, kto_tag, tag or is_safe)",
         columns={"prompt": Role.PROMPT, "completion": Role.RESPONSE, "response": Role.RESPONSE, **_LABELS_OF},
+        one_of=(_RESPONSES, _LABEL_FIELDS),
         matches=lambda row: _has_tag(row) and _has_prompt_and_response(row),
         read=_read_unpaired,
     ),
@@ -147,6 +164,7 @@ SINGLE_LAYOUTS: Final = (
         kind=DatasetKind.UNPAIRED,
         title="a conversation with a label (messages or conversations; label, kto_tag, tag …)",
         columns={"messages": Role.RESPONSE, "conversations": Role.RESPONSE, **_LABELS_OF},
+        one_of=(_CONVERSATIONS, _LABEL_FIELDS),
         matches=lambda row: ("messages" in row or isinstance(row.get("conversations"), list)) and _has_tag(row),
         read=_read_labelled_messages,
     ),
@@ -155,10 +173,11 @@ SINGLE_LAYOUTS: Final = (
         kind=DatasetKind.UNPAIRED,
         title="Alpaca rows with a label (instruction, input, output; label, kto_tag, tag or is_safe)",
         columns={
-            **dict.fromkeys(("instruction", "input", "context"), Role.PROMPT),
-            **dict.fromkeys(("output", "response"), Role.RESPONSE),
+            **INSTRUCTION,
+            **dict.fromkeys(_OUTPUTS, Role.RESPONSE),
             **_LABELS_OF,
         },
+        one_of=(EXTRAS, _OUTPUTS, _LABEL_FIELDS),
         matches=lambda row: "instruction" in row and ("output" in row or "response" in row) and _has_tag(row),
         read=_read_labelled_alpaca,
         source="LLaMA-Factory (kto_tag)",
@@ -192,6 +211,7 @@ SINGLE_LAYOUTS: Final = (
         kind=DatasetKind.DEMONSTRATION,
         title="a prompt and its response (prompt, completion or response)",
         columns={"prompt": Role.PROMPT, "completion": Role.RESPONSE, "response": Role.RESPONSE},
+        one_of=(_RESPONSES,),
         matches=_has_prompt_and_response,
         read=_read_prompt_completion,
     ),
@@ -199,13 +219,8 @@ SINGLE_LAYOUTS: Final = (
         name="alpaca",
         kind=DatasetKind.DEMONSTRATION,
         title="Alpaca rows (instruction, input, output)",
-        columns={
-            "instruction": Role.PROMPT,
-            "input": Role.PROMPT,
-            "context": Role.PROMPT,
-            "output": Role.RESPONSE,
-            "response": Role.RESPONSE,
-        },
+        columns={**INSTRUCTION, **dict.fromkeys(_OUTPUTS, Role.RESPONSE)},
+        one_of=(EXTRAS, _OUTPUTS),
         matches=lambda row: "instruction" in row and ("output" in row or "response" in row),
         read=_read_alpaca,
     ),

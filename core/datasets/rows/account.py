@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from core.datasets.faults import quoted
-from core.datasets.layouts.columns import Role, meaning_of
+from core.datasets.layouts.columns import Role, meaning_in_message, meaning_of
 from core.datasets.layouts.layout import SourceRow
 from core.datasets.layouts.verdicts import verdict_key
 
@@ -46,15 +46,25 @@ class Account:
         for name, value in row.items():
             if name in used or value in (None, "", [], {}) or (role := meaning_of(name)) is None:
                 continue
-            known = self.unused.get(name)
-            if known is None:
-                if len(self.unused) >= _MAX_COLUMNS:
-                    continue
-                known = self.unused[name] = UnusedColumn(0, line, _shown(value))
-            known.num_rows += 1
-            known.has_lists |= isinstance(value, list | dict)
-            if role in (Role.VERDICT, Role.LABEL):
+            known = self._note(name, value, line)
+            if known and role in (Role.VERDICT, Role.LABEL):
                 _update(known.values, {_key(value): 1})
+
+    def _note(self, name: str, value: object, line: int) -> UnusedColumn | None:
+        known = self.unused.get(name)
+        if known is None:
+            if len(self.unused) >= _MAX_COLUMNS:
+                return None
+            known = self.unused[name] = UnusedColumn(0, line, _shown(value))
+        known.num_rows += 1
+        known.has_lists |= isinstance(value, list | dict)
+        return known
+
+    def note_message_keys(self, name: str, keys: Mapping[str, object], line: int) -> None:
+        """Keys of the messages of one column that nothing reads, with an example each."""
+        for key, value in keys.items():
+            if key == "value" or meaning_in_message(key) is not None:
+                self._note(f"{name}[].{key}", value, line)
 
     def note_verdicts(self, row: SourceRow, columns: Collection[str]) -> None:
         for name in columns:

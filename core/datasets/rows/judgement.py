@@ -76,6 +76,26 @@ def _empty_turns(responses: list[list[Message]]) -> list[Note]:
     return []
 
 
+def without_empty_turns(example: Example) -> Example:
+    """The example with the assistant's empty turns, but for the last one of each response, not to be trained on."""
+    return example._replace(
+        first=_with_context_turns(example.first),
+        second=None if example.second is None else _with_context_turns(example.second),
+    )
+
+
+def _with_context_turns(response: Text) -> Text:
+    if isinstance(response, str):
+        return response
+    *turns, last = response
+    return [*map(_as_context, turns), last]
+
+
+def _as_context(turn: Message) -> Message:
+    """An empty answer as a turn that is not trained on; any other turn as it is."""
+    return {**turn, "train": False} if _is_empty_answer(turn) else turn
+
+
 def _is_empty_answer(message: Message) -> bool:
     return message["role"] == "assistant" and is_empty_turn(message)
 

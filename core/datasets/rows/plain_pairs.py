@@ -18,7 +18,7 @@ from core.domain.dataset_rows import DatasetKind
 
 _NUM_STRINGS: Final = 6
 """Three names, each with its text."""
-_SIGNS: Final = (b"<", b">", b"[", b"\\")
+_SIGNS: Final = (b"<", b">", b"[", b"\\", b"#")
 _BRACKETS: Final = ("[", "{")
 """A text that begins so may be messages."""
 MARKS: Final = (*RENDERED_MARKS, *PLACEHOLDERS)

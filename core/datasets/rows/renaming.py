@@ -7,7 +7,8 @@ from core.datasets.layouts.layout import SourceRow
 from core.datasets.layouts.verdicts import verdict_key
 
 MEANINGS: Final = ("first", "second", "tie")
-_IN_MESSAGES: Final = "[]."
+IN_MESSAGES: Final = "[]."
+"""Stands between a column and a key of its messages."""
 
 
 def rename_columns(row: SourceRow, columns: Mapping[str, str]) -> SourceRow:
@@ -24,10 +25,24 @@ def leave_out(row: SourceRow, ignored: Collection[str]) -> SourceRow:
         return row
     kept = {name: value for name, value in row.items() if name not in ignored}
     for path in ignored:
-        name, is_path, key = path.partition(_IN_MESSAGES)
-        if is_path and isinstance(items := kept.get(name), list):
-            kept[name] = [_without(item, key) if isinstance(item, dict) else item for item in items]
+        name, is_path, key = path.partition(IN_MESSAGES)
+        if is_path:
+            _leave_out_of(kept, name, key)
     return kept
+
+
+def _leave_out_of(row: dict[str, object], name: str, key: str) -> None:
+    """Takes a key out of the messages of a column: a list of them, a single one, or an object's `messages`."""
+    outer, _, inner = name.rpartition(".")
+    if outer and isinstance(within := row.get(outer), dict):
+        row[outer] = within = dict(within)
+        return _leave_out_of(within, inner, key)
+    value = row.get(name)
+    if isinstance(value, list):
+        row[name] = [_without(item, key) if isinstance(item, dict) else item for item in value]
+    elif isinstance(value, dict):
+        row[name] = _without(value, key)
+    return None
 
 
 def tell_verdicts(row: SourceRow, columns: Collection[str], values: Mapping[str, str]) -> SourceRow:

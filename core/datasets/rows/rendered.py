@@ -16,7 +16,10 @@ from core.datasets.rows.contents import Contents
 from core.domain.dataset_rows import Message, Text
 from core.domain.issue_codes import IssueCode
 
-RENDERED_MARKS: Final = (b"<|", b"_of_turn>", b"</s>", b"<eos>", b"[INST]", b"Human:", b"\\u003c")
+RENDERED_MARKS: Final = (
+    *(b"<|", b"_of_turn>", b"</s>", b"<eos>", b"[INST]", b"\\u003c", b"<extra_id_", "<｜".encode(), b"<\\uff5c"),
+    *(b"Assistant:", b"ASSISTANT:", b"### Response"),
+)
 """A line of JSON without any of these holds nothing that this module looks for."""
 
 
@@ -51,10 +54,17 @@ _FORMS: Final = (
     _form(r"<start_of_turn>(?P<role>\w+)\n", r"<end_of_turn>", "model", "<bos>"),
     _form(r"<\|(?P<role>system|user|assistant)\|>\n", r"(?:</s>|<\|end\|>)", "assistant", "<s>"),
 )
-_MARKS = re.compile(r"<\|(?:im_start|start_header_id|user|assistant|system)\|>|<start_of_turn>|\[INST\]|<<SYS>>")
+_MARKS = re.compile(
+    r"<\|(?:im_start|start_header_id|user|assistant|system|prompter|START_OF_TURN_TOKEN)\|>|<start_of_turn>|\[INST\]"
+    r"|<<SYS>>|<\|start\|>(?:system|user|assistant)|<｜(?:User|Assistant)｜>|<extra_id_[01]>(?:System|User|Assistant)"
+)
+_TEXT_MARKS: Final = ("<", "[INST]", "Assistant:", "ASSISTANT:", "### Response")
+_NEMO_TURN = re.compile(r"(?:\A|\n)<extra_id_[01]>(System|User|Assistant)(?:\n|\Z)")
+_OPEN_TURN = re.compile(r"(?:\A|\s)(?:### )?(?:Assistant|ASSISTANT|Response)(?: \(.*\))?:\s*\Z")
+_ASKING_TURN = re.compile(r"(?:\A|\n|\s\s)(?:### )?(?:Human|User|USER|Instruction):|(?:\A|\. )USER:")
 _ENDS: Final = (
     *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"),
-    *("<end_of_turn>", "<eos>", "</s>"),
+    *("<end_of_turn>", "<eos>", "</s>", "<｜end▁of▁sentence｜>", "<extra_id_1>"),
 )
 
 
@@ -65,7 +75,8 @@ class Reread(NamedTuple):
 
 def may_be_rendered(contents: Contents) -> bool:
     """Whether the row may hold a rendered text; cheap, since nearly no row does."""
-    return any("<" in said or "[INST]" in said or "Human:" in said for said in contents)
+    said = "\0".join(contents)
+    return any(mark in said for mark in _TEXT_MARKS)
 
 
 def reread(example: Example) -> Reread:
@@ -92,7 +103,23 @@ def read_turns(text: str) -> tuple[list[Message], str | None] | None:
 
     None where the text is not wholly made of turns.
     """
-    return next((found for form in _FORMS if (found := _read_form(form, text))), None)
+    return _read_nemo(text) or next((found for form in _FORMS if (found := _read_form(form, text))), None)
+
+
+def _read_nemo(text: str) -> tuple[list[Message], str | None] | None:
+    """NeMo-Aligner and HelpSteer2: the user's first turn may have no marker, and no turn has an end of its own."""
+    opening, *pieces = _NEMO_TURN.split(text.rstrip().removesuffix("<extra_id_1>"))
+    if not pieces:
+        return None
+    turns: list[Message] = [{"role": "user", "content": opening.strip()}] if opening.strip() else []
+    turns += [
+        {"role": ROLES[role.lower()], "content": said.strip()}
+        for role, said in zip(pieces[::2], pieces[1::2], strict=True)
+    ]
+    if any("<extra_id_" in turn["content"] for turn in turns):
+        return None
+    is_open = turns[-1]["role"] == "assistant" and len(turns) > 1
+    return (turns[:-1], pieces[-1]) if is_open else (turns, None)
 
 
 def _read_form(form: _Form, text: str) -> tuple[list[Message], str | None] | None:
@@ -186,7 +213,8 @@ def _cut_end(text: str) -> str:
 
 def _still_rendered(example: Example) -> str | None:
     """Return the field that still holds markers."""
-    if _is_spoken(example.prompt) or any(map(_MARKS.search, _contents(example.prompt))):
+    asked = _contents(example.prompt)
+    if (asked and _is_spoken(asked[-1])) or any(map(_MARKS.search, asked)):
         return "prompt"
     names = ("chosen", "rejected") if example.second is not None else ("response",)
     for name, text in zip(names, (example.first, example.second), strict=False):
@@ -195,7 +223,6 @@ def _still_rendered(example: Example) -> str | None:
     return None
 
 
-def _is_spoken(prompt: Text) -> bool:
-    """Whether the text is a dialogue of `Human:` and `Assistant:`, up to an open reply."""
-    spoken = prompt.strip() if isinstance(prompt, str) else ""
-    return spoken.startswith("Human:") and spoken.endswith("\n\nAssistant:")
+def _is_spoken(prompt: str) -> bool:
+    """Whether the text is a dialogue of named speakers (`Human:`, `USER:`, `### Instruction:`), up to an open reply."""
+    return _OPEN_TURN.search(prompt) is not None and _ASKING_TURN.search(prompt) is not None

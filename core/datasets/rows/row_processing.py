@@ -18,7 +18,7 @@ from core.datasets.rows.contents import Accepted, Contents, contents_of
 from core.datasets.rows.context import add_context, context_fields, refuse_media, refuse_placeholders
 from core.datasets.rows.fingerprints import NO_FINGERPRINTS, Fingerprints, take_fingerprints
 from core.datasets.rows.json_rows import check_shape, parse_row
-from core.datasets.rows.judgement import judge, refuse_nul
+from core.datasets.rows.judgement import judge, refuse_nul, without_empty_turns
 from core.datasets.rows.plain_pairs import MARKS, are_expected, marks_in, read_plain_pair
 from core.datasets.rows.renaming import leave_out, rename_columns, tell_verdicts
 from core.datasets.rows.rendered import may_be_rendered, reread
@@ -179,18 +179,21 @@ class RowProcessor:
             result.num_rejected += 1
             self._report(result, line, fault.note)
             return
-        if self._is_accepted(line, example, contents, result):
-            progress.accepted.append(Accepted(line, result.num_source_rows, example, contents))
+        judged = self._judged(line, example, contents, result)
+        if judged is not None:
+            progress.accepted.append(Accepted(line, result.num_source_rows, judged, contents))
 
-    def _is_accepted(self, line: int, example: Example, contents: Contents, result: BatchResult) -> bool:
+    def _judged(self, line: int, example: Example, contents: Contents, result: BatchResult) -> Example | None:
+        """The example as it is kept, with its remarks reported; None where it is set aside."""
         notes = judge(example, contents, self._options.kind, self._options.limits.long_row_chars)
         notes += remarks(example[:3], self._options.limits)
         for note in notes:
             self._report(result, line, note)
         if notes and ISSUE_KINDS[notes[0].code].effect is Effect.ROW_SET_ASIDE:
             result.num_set_aside += 1
-            return False
-        return True
+            return None
+        has_empty_turn = any(note.code is IssueCode.EMPTY_TURN for note in notes)
+        return without_empty_turns(example) if has_empty_turn else example
 
     def _read(self, record: Record, tally: Tally) -> Reading:
         row = self._row(record)
@@ -205,13 +208,18 @@ class RowProcessor:
 
     def _account(self, row: SourceRow, line: int, tally: Tally) -> None:
         used = self._used_fields
-        tally.note_message_keys(row, used)
+        tally.note_message_keys(row, line, used)
         if self._verdicts:
             tally.account.note_verdicts(row, self._verdicts)
-        if not used.issuperset(row):
-            used = used | context_fields(row)
+        passed_over = self._passed_over(row)
+        if passed_over or not used.issuperset(row):
+            used = (used | context_fields(row)) - passed_over
             tally.note_fields(row, used)
             tally.account.note_unused(row, line, used | SCORE_NAMES if self._is_preference else used)
+
+    def _passed_over(self, row: SourceRow) -> frozenset[str]:
+        layout = self._layout
+        return layout.passed_over(row) if len(layout.chosen_from & row.keys()) > 1 else frozenset()
 
     def _completed(self, row: SourceRow, reading: Reading) -> Reading:
         """Return the reading with system prompt, history, tools and documents from columns of their own."""

@@ -7,7 +7,7 @@ from operator import sub
 from typing import Final, TypeGuard
 
 from core.datasets.layouts.layout import SourceRow
-from core.datasets.message_fields import READ_KEYS
+from core.datasets.message_fields import unread_keys
 from core.datasets.result import LengthStatistics, PairStatistics, Statistics
 from core.datasets.rows.account import Account
 from core.datasets.rows.contents import Accepted, Contents
@@ -16,6 +16,7 @@ from core.domain.dataset_rows import DatasetKind
 
 _MAX_FIELD_NAMES: Final = 50
 _MAX_FIELD_NAME_CHARS: Final = 64
+_NESTED: Final = (list, dict)
 _ALL_SAMPLED_LINES: Final = 1_000
 _SAMPLED_EVERY: Final = 64
 _MIN_ESCAPED_SHARE: Final = 0.01
@@ -56,12 +57,22 @@ class Tally:
             return
         self._note(sorted(name[:_MAX_FIELD_NAME_CHARS] for name in row.keys() - used))
 
-    def note_message_keys(self, row: SourceRow, used: frozenset[str]) -> None:
+    def note_message_keys(self, row: SourceRow, line: int, used: frozenset[str]) -> None:
         """Record keys of messages that nothing reads, as `messages[].id`."""
         for name, value in row.items():
-            if type(value) is list and name in used:
-                keys = {key for message in value if _is_message(message) for key in message.keys() - READ_KEYS}
-                self._note(sorted(f"{name}[].{key[:_MAX_FIELD_NAME_CHARS]}" for key in keys))
+            if type(value) in _NESTED and name in used:
+                self._note_messages(name, value, line)
+
+    def _note_messages(self, name: str, value: object, line: int) -> None:
+        if isinstance(value, dict) and isinstance(value.get("messages"), list):
+            name, value = f"{name}.messages", value["messages"]
+        found: dict[str, object] = {}
+        for message in value if isinstance(value, list) else (value,):
+            if _says_more(message):
+                found |= {key: message[key] for key in unread_keys(message)}
+        if found:
+            self._note(sorted(f"{name}[].{key[:_MAX_FIELD_NAME_CHARS]}" for key in found))
+            self.account.note_message_keys(name, found, line)
 
     def _note(self, names: Sequence[str]) -> None:
         known = self.ignored_fields
@@ -152,8 +163,9 @@ class Tally:
         )
 
 
-def _is_message(value: object) -> TypeGuard[Mapping[str, object]]:
-    return isinstance(value, dict) and not READ_KEYS.issuperset(value) and ("role" in value or "from" in value)
+def _says_more(value: object) -> TypeGuard[Mapping[str, object]]:
+    """Is it a message that has more than a role and a content?"""
+    return type(value) is dict and len(value) > 2 and ("role" in value or "from" in value)
 
 
 def is_refusal(text: str) -> bool:

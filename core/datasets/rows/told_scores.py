@@ -17,11 +17,13 @@ def compare_scores(row: SourceRow, reading: Reading, ties: Literal["keep", "drop
     Raises:
         RowFault: the rejected response has the better score.
     """
-    names = next((pair for pair in SCORE_PAIRS if pair[0] in row and pair[1] in row), None)
-    numbers = [finite_number(row[name]) for name in names] if names else []
     is_tie = str(row.get("status", "")).strip().lower() == "tie"
-    if names and None not in numbers:
-        chosen, rejected = float(numbers[0] or 0), float(numbers[1] or 0)
+    for names in SCORE_PAIRS:
+        if names[0] not in row or names[1] not in row:
+            continue
+        chosen, rejected = (finite_number(row[name]) for name in names)
+        if chosen is None or rejected is None:
+            continue
         if chosen < rejected:
             raise RowFault(
                 IssueCode.SCORES_DISAGREE,

@@ -108,7 +108,7 @@ def test_a_meaningful_column_that_is_not_used_is_named(check: Check, name: str) 
     checked = check([PAIR, {**PAIR, "prompt": "Another?", name: "something"}])
     (issue,) = [issue for issue in checked.issues if issue["code"] == "meaningful-field-ignored"]
     assert f"'{name}'" in issue["detail"]
-    assert "1 rows" in issue["detail"]
+    assert "1 row has" in issue["detail"]
     assert issue["line"] == 2
     assert [row["prompt"] for row in checked.rows] == [ASKED, "Another?"]
     assert not check([PAIR, {**PAIR, "prompt": "Another?", name: "something"}], ignore=[name]).codes

@@ -14,11 +14,13 @@ LLAMA_3 = (
     "<|start_header_id|>user<|end_header_id|>\n\nHow long?\nIn minutes.<|eot_id|>"
 )
 GEMMA = "<bos><start_of_turn>user\nHow long?\nIn minutes.<end_of_turn>\n"
+NEMO = "<extra_id_0>System\nYou are a guide.\n<extra_id_1>User\nHow long?\nIn minutes.\n"
 ZEPHYR = "<|system|>\nYou are a guide.</s>\n<|user|>\nHow long?\nIn minutes.</s>\n"
 FORMS = [
     (CHATML, "<|im_start|>assistant\n", "<|im_end|>", [SYSTEM, USER]),
     (LLAMA_3, "<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>", [SYSTEM, USER]),
     (GEMMA, "<start_of_turn>model\n", "<end_of_turn>\n", [USER]),
+    (NEMO, "<extra_id_1>Assistant\n", "\n<extra_id_1>", [SYSTEM, USER]),
     (ZEPHYR, "<|assistant|>\n", "</s>", [SYSTEM, USER]),
 ]
 
@@ -58,12 +60,31 @@ def test_whole_conversations_are_split_at_the_reply(
         CHATML + "<|im_start|>narrator\nNight falls.<|im_end|>\n<|im_start|>assistant\n",
         "<s>[INST] How long? [/INST]",
         "\n\nHuman: How long?\n\nAssistant:",
+        "User: How long?\nAssistant:",
+        "A chat. USER: How long? ASSISTANT:",
+        "### Human: How long?\n### Assistant:",
+        "Below is a task.\n\n### Instruction:\nHow long?\n\n### Response:\n",
+        "<|prompter|>How long?<|endoftext|><|assistant|>",
+        "<｜User｜>How long?<｜Assistant｜>",
+        "<extra_id_1>User\nHow long?\n<extra_id_1>Assistant\n<extra_id_2>quality:4",
     ],
 )
 def test_a_text_that_is_not_wholly_turns_is_kept_and_reported(check: Check, prompt: str) -> None:
     checked = check([{"prompt": prompt, "chosen": "Two minutes.", "rejected": "Twenty."}])
     assert checked.rows[0]["prompt"] == prompt
     assert checked.codes == {"rendered-text": 1}
+
+
+def test_turns_of_which_the_first_has_no_marker(check: Check) -> None:
+    prompt = "Hello.\n<extra_id_1>Assistant\nYes?\n<extra_id_1>User\nHow long?\nIn minutes."
+    checked = check([{"prompt": prompt, "chosen": "Two minutes.", "rejected": "Twenty."}])
+    assert checked.rows[0]["prompt"] == [{"role": "user", "content": "Hello."}, *reply("Yes?"), USER]
+    assert not checked.codes
+
+
+@pytest.mark.parametrize("prompt", ["Write a response:", "Who is the assistant: a person?", "### Response times"])
+def test_words_that_look_like_speakers_are_not_reported(check: Check, prompt: str) -> None:
+    assert not check([{"prompt": prompt, "chosen": "Two minutes.", "rejected": "Twenty."}]).codes
 
 
 def test_markers_in_a_response_are_reported(check: Check) -> None:
