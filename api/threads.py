@@ -22,7 +22,7 @@ class Lane(Enum):
 
 
 NUM_THREADS = {Lane.STORE: 24, Lane.PREVIEWS: 4, Lane.WAITING: 4}
-"""At a time, in this process."""
+"""Number of threads of a lane in this process."""
 
 
 _limiters: RunVar[dict[Lane, CapacityLimiter]] = RunVar("preftune lanes")

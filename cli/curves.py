@@ -10,7 +10,7 @@ from rich.text import Text
 COLOURS = ("cyan", "green", "red", "yellow")
 _BLANK = 0x2800
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
-"""By row and column within a character."""
+"""Bits of the dots by row and column within a character."""
 
 Curve = Sequence[tuple[float, float]]
 """(x, y), x ascending."""

@@ -27,9 +27,9 @@ from core.telemetry.logging import configure_logging
 
 COMMAND = (sys.executable, "-P", "-m", "cli.child")
 POLL_SECONDS = 1.0
-"""Of a worker on the same machine, unless set."""
+"""Interval of a worker on the same machine, unless set."""
 MAX_QUICK_DEATHS = 5
-"""Of a child that has never been up; then the service gives up, because something is wrong with it."""
+"""Deaths of a child that was never up, after which the service gives up: something is wrong with it."""
 _LOCK_SECONDS = 15
 _TICK_SECONDS = 0.1
 _EXTRA_SECONDS = 15

@@ -27,7 +27,7 @@ class Failpoint:
     argument: str = ""
     first: int = 1
     is_lasting: bool = False
-    """At every later pass too."""
+    """Whether it also occurs at every later pass."""
     num_passes: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     """`file:///…` or `s3://bucket/prefix`. Default: a folder in the data directory."""
     s3_endpoint_url: str | None = None
     s3_public_endpoint_url: str | None = None
-    """As clients reach the store, where that differs: presigned addresses name it."""
+    """Address at which clients reach the store, where that differs: presigned addresses name it."""
     s3_access_key_id: SecretStr | None = None
     s3_secret_access_key: SecretStr | None = None
     s3_region: str = "us-east-1"

@@ -26,7 +26,7 @@ class Device:
     label: str
     """For people."""
     count: int = 1
-    """So many of them, from that one on."""
+    """Number of devices, from that one on."""
 
 
 CPU = Device(name="cpu", label="CPU")

@@ -37,7 +37,7 @@ class KeyRing:
         self._limiter = CapacityLimiter(_MAX_QUESTIONS)
         self._lock = threading.Lock()
         self._grants: OrderedDict[str, tuple[float, Grant | None]] = OrderedDict()
-        """By the hash of what was shown, also of what is no key; and by id."""
+        """Rights by the hash of what was presented, also of what is no key; and by id."""
         self._redeemed: dict[str, int] = {}
         """Codes that have signed somebody in, until they end."""
         self._has_stored = False

@@ -81,7 +81,7 @@ class Caller:
     """None: nobody has shown one."""
     scope: Scope = Scope.ADMIN
     max_upload_bytes: int | None = None
-    """Of one file; None: as the service has it."""
+    """Limit of one file; None: the service's."""
 
 
 LOCAL_USER = Caller(DEFAULT_PROJECT_ID, LOCAL.key_id)

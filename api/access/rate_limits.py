@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 MAX_KEPT = 4096
 BURST_SECONDS = 10.0
-"""So much of the rate may come at once."""
+"""Seconds' worth of the rate that may come at once."""
 
 
 @dataclass

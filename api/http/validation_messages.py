@@ -32,7 +32,7 @@ _PATTERNS: dict[str, str] = {
     "^[^": "hold no control characters",
     "^[\\": "be made of printable ASCII characters, without spaces",
 }
-"""By how they begin: those of names and texts exclude characters, those of keys list them."""
+"""Messages by the beginning of the pattern: those of names and texts exclude characters, those of keys list them."""
 _EXPECTED: dict[str, Callable[[Context], str]] = {
     "missing": lambda _: "be given",
     "string_type": lambda _: "be a text",

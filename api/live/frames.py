@@ -30,7 +30,7 @@ STATUS_FIELDS = (
     "started_at",
     "finished_at",
 )
-"""Of the job; named as in `GET /jobs/{id}`."""
+"""Fields of the job, named as in `GET /jobs/{id}`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ FILE_FIELD = "file"
 MAX_FIELD_BYTES = 64 * 1024
 MAX_PARTS = 32
 MAX_OVERHEAD_BYTES = 4 * 1024 * 1024
-"""Of a whole form beside its file: fields, headers and boundaries at their limits."""
+"""Limit of a form beside its file: fields, headers and boundaries at their limits."""
 MAX_FORM_FRAME_BYTES = 4096
-"""Of an ordinary form beside its file, so that a file that just fits is not refused for its frame."""
+"""Size of an ordinary form beside its file, so that a file that just fits is not refused for its frame."""
 
 
 @dataclass

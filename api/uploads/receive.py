@@ -49,7 +49,7 @@ class Upload:
     filename: str | None
     content_encoding: str | None
     options: dict[str, str]
-    """Of the form and of the query together, as texts."""
+    """Options of the form and of the query together, as texts."""
 
     def fingerprint(self) -> str:
         """Digest of file and options, the same however they were sent."""

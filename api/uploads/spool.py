@@ -48,7 +48,7 @@ class SpooledFile:
         return self._digest.hexdigest()
 
     def write(self, data: bytes) -> None:
-        """Raises UploadTooLarge, SpoolFull, and what `watch` raises when told the number of bytes to be."""
+        """Write a chunk. Raises UploadTooLarge, SpoolFull, and what `watch` raises for the new number of bytes."""
         self.num_bytes += len(data)
         if self.num_bytes > self._max_bytes:
             raise UploadTooLarge(f"The file may have at most {self._max_bytes:,} bytes; split it.")

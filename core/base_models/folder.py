@@ -31,7 +31,7 @@ SIDE_FILES = (
 )
 """Read where they are there; none is needed."""
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
-"""Of models that see images too: never read here, but servers of the published policy need them."""
+"""Files of models that take images too: never read here, but servers of the published policy need them."""
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 MAX_JSON_BYTES = 64 * 1024**2
 

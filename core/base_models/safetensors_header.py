@@ -29,7 +29,7 @@ class WeightSummary:
     num_parameters: int
     tensors: frozenset[str]
     types: Mapping[str, str]
-    """Of every tensor, as safetensors names them."""
+    """Types of all tensors, as safetensors names them."""
 
 
 def read_weights(path: Path) -> WeightSummary:

@@ -25,7 +25,7 @@ from core.settings import SettingsError
 _MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 """Beside `core`, in the repository and where the package is installed."""
 _LOCK_KEY = 0x70726566
-"""Of PostgreSQL's advisory lock: "pref"."""
+"""Key of PostgreSQL's advisory lock: "pref"."""
 
 
 def upgrade(database_url: str) -> None:

@@ -38,7 +38,7 @@ _DEFAULT_LAYOUTS: Final = {
     DatasetKind.DEMONSTRATION: "prompt-completion",
     DatasetKind.UNPAIRED: "unpaired",
 }
-"""To name what is wrong with each row, where no row is an object to recognise a layout by."""
+"""Layouts that name what is wrong with each row, where no row is an object to recognise a layout by."""
 
 
 def check_file(source: Path, options: CheckOptions, output_dir: Path, *, num_workers: int = 1) -> CheckResult:

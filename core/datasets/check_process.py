@@ -28,7 +28,7 @@ EXIT_BAD_OPTIONS = 78
 EXIT_NO_SPACE = 79
 EXIT_STALLED = 80
 MIN_BYTES_TO_SHARE = 1 << 20
-"""Of a file for which a second process pays."""
+"""Size of a file for which a second process is worth its start."""
 SECONDS_FOR_ANY_FILE = 300
 BYTES_PER_SECOND = 100_000
 """A check that is slower than this (a six-hundredth of what it usually is) hangs."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 CALL_ROLES: Final = frozenset(("function_call", "tool_call", "tool_calls"))
-"""Of turns that are nothing but calls of tools (ShareGPT and ms-swift): turns of the assistant."""
+"""Roles of turns that are nothing but calls of tools (ShareGPT and ms-swift): turns of the assistant."""
 ROLES: Final[Mapping[str, str]] = {
     "system": "system",
     "developer": "system",

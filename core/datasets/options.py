@@ -13,22 +13,22 @@ GIB = 1 << 30
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     max_bytes: int = 4 * GIB
-    """Of the file as sent."""
+    """Size of the file as sent."""
     max_decompressed_bytes: int = 16 * GIB
     max_ratio: int = 100
     """Decompressed over compressed bytes, once `ratio_free_bytes` have come out."""
     ratio_free_bytes: int = MIB
     max_line_bytes: int = MIB
-    """Of one row: a line, an array element, a table row. Two 400 kB responses still fit; models see far less."""
+    """Size of one row: a line, an array element, a table row. Two 400 kB responses fit; models see far less."""
     max_rows: int = 10_000_000
     max_depth: int = 64
     """A tree of 30 turns nests 60 deep."""
     max_keys: int = 256
-    """Of one object."""
+    """Keys of one object."""
     max_messages: int = 1_000
-    """Of one conversation."""
+    """Messages of one conversation."""
     max_answers: int = 16
-    """Of one prompt: 16 ranked answers already make 120 pairs."""
+    """Answers to one prompt: 16 ranked answers already make 120 pairs."""
     max_issues: int = 100_000
     """Written to the file of all issues; counts stay exact beyond."""
     max_report_errors: int = 1_000
@@ -53,7 +53,7 @@ class CheckOptions:
     """What becomes of pairs whose own scores are equal."""
     on_error: Literal["reject", "skip"] = "reject"
     content_encoding: str | None = None
-    """Of the upload (`gzip`, `zstd`, `identity`); checked against the bytes, which decide."""
+    """Encoding of the upload (`gzip`, `zstd`, `identity`); checked against the bytes, which decide."""
     filename: str | None = None
-    """As the client names it, if at all: only compared with the content, never used as a path."""
+    """Name that the client gives, if any: only compared with the content, never used as a path."""
     limits: Limits = field(default_factory=Limits)

@@ -39,7 +39,7 @@ class _SharedLines(NamedTuple):
 class _Answer(NamedTuple):
     result: BatchResult
     num_shared_bytes: int
-    """Of rows in shared memory instead of in the result."""
+    """Bytes of rows in shared memory instead of in the result."""
 
 
 class _Asked(NamedTuple):

@@ -27,9 +27,9 @@ class PairStatistics(TypedDict):
     rejected_longer: int
     same_length: int
     longer_wins_share: float | None
-    """Of the pairs that differ in length, how often the longer response is the chosen one."""
+    """Share of the pairs that differ in length whose longer response is the chosen one."""
     length_rule_accuracy: float | None
-    """Of the better of the two rules "the longer wins" and "the shorter wins"."""
+    """Accuracy of the better of the two rules "the longer wins" and "the shorter wins"."""
 
 
 class DuplicateStatistics(TypedDict):
@@ -59,7 +59,7 @@ class Statistics(TypedDict):
     """Rows of the file, before lists and trees are made into pairs."""
     ignored_fields: list[str]
     chars: dict[str, LengthStatistics]
-    """By field: `prompt`, `chosen`, `rejected`, `response`."""
+    """Lengths by field: `prompt`, `chosen`, `rejected`, `response`."""
     turns: LengthStatistics | None
     """Messages per prompt; null for plain texts."""
     scripts: dict[str, float]
@@ -71,7 +71,7 @@ class Statistics(TypedDict):
     duplicates: NotRequired[DuplicateStatistics]
     repeated_responses: NotRequired[list[RepeatedResponse]]
     refusal_shares: NotRequired[dict[str, float]]
-    """By field: share of responses that begin as a refusal does."""
+    """Share of responses by field that begin as a refusal does."""
 
 
 class Report(TypedDict):
@@ -101,7 +101,7 @@ class Refusal:
     """Reason for which a file is refused as a whole."""
 
     code: str
-    """Of the issue that decided it, or `rows-rejected`."""
+    """Code of the issue that decided it, or `rows-rejected`."""
     kind: ErrorKind
     detail: str
 
@@ -112,7 +112,7 @@ class CheckResult:
     kind: DatasetKind
     format: str | None
     sha256: str
-    """Of the file as sent, also where reading stopped early."""
+    """Digest of the file as sent, also where reading stopped early."""
     num_bytes: int
     num_rows: int
     num_accepted: int

@@ -21,7 +21,7 @@ class SplitCounts:
     num_validation: int
     num_validation_prompts: int
     validation_lines: list[int]
-    """Of the file as uploaded: the first `MAX_SHARED_LINES`."""
+    """Lines of the file as uploaded: the first `MAX_SHARED_LINES`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class SharedPrompts:
     num_rows: int
     """Rows of the first file with one of them."""
     lines: list[int]
-    """Of that file as uploaded: the first `MAX_SHARED_LINES`."""
+    """Lines of that file as uploaded: the first `MAX_SHARED_LINES`."""
 
 
 def split_validation(rows: Path, fraction: float, seed: int, train: Path, validation: Path) -> SplitCounts:

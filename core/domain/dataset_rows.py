@@ -42,9 +42,9 @@ class Message(TypedDict):
     """What the assistant thinks before it answers."""
     tool_calls: NotRequired[list[ToolCall]]
     tool_call_id: NotRequired[str]
-    """Of a `tool` message: the call that it answers."""
+    """Call that a `tool` message answers."""
     name: NotRequired[str]
-    """Of the tool, or of who speaks."""
+    """Name of the tool, or of the speaker."""
     train: NotRequired[bool]
     """False: an assistant turn that is context only, no loss is taken on it."""
 

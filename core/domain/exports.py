@@ -23,7 +23,7 @@ GGUF_ARCHITECTURES = frozenset(
 )
 """Those whose export llama.cpp has been shown to read as it was written (tests/numerics/test_gguf.py)."""
 EXPORT_FOLDER = "exports"
-"""Of an artifact: what was made of it on request lies below, and is no part of the folder that was published."""
+"""Folder of an artifact for what was made on request, which is no part of the published folder."""
 
 
 def export_path(job_id: str, export_format: ExportFormat) -> str:

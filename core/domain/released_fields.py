@@ -31,7 +31,7 @@ RELEASED_FIELDS = {
         "priority max_runtime_seconds num_parameters num_pairs micro_batch_tokens",
     }.items()
 }
-"""By class; every field of a class that is not in the table is a later one."""
+"""Fields by class; every field of a class that is not in the table is a later one."""
 
 
 def stored_fields(kind: str, fields: Iterable[tuple[str, object, object]]) -> dict[str, object]:

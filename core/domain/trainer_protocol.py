@@ -41,7 +41,7 @@ class Assignment:
     """Finished stage outputs to take over: digest -> verified directory."""
     device: str = "cpu"
     num_devices: int = 1
-    """From `device` on, one process each, all started by the trainer."""
+    """Number of devices from `device` on, one process each, all started by the trainer."""
     num_threads: int = 1
     submitted_at: str | None = None
     """RFC 3339: the time that chat templates see, the same in every attempt."""
@@ -176,7 +176,7 @@ class Stopped:
 class Failed:
     type: ClassVar[str] = "failed"
     code: str
-    """From the closed list in `core.domain.failure_codes`."""
+    """One of the closed list in `core.domain.failure_codes`."""
     detail: str
     """For the user: what happened and what to do. No path, no traceback."""
     recurs: bool = False

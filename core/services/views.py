@@ -34,7 +34,7 @@ class DatasetWarning:
 
     dataset_id: str
     code: str
-    """Of the report's codes, or one of `core.services.data_warnings`."""
+    """One of the report's codes, or one of `core.services.data_warnings`."""
     detail: str
     num_found: int
     """How many times."""
@@ -71,7 +71,7 @@ class TokenStatisticsView:
     """Looked at."""
     num_over_max_length: int
     context_length: int | None
-    """Of the base model."""
+    """Context length of the base model."""
     num_over_context: int
     num_equal_once_rendered: int
     num_unencodable: int
@@ -122,7 +122,7 @@ class ProgressView:
     step: int
     total_steps: int
     fraction: float
-    """Of the whole job, 0 to 1."""
+    """Fraction of the whole job, 0 to 1."""
     eta_seconds: float | None
     tokens_per_second: float | None
 

@@ -23,7 +23,7 @@ SUMS_FILE = "SHA256SUMS"
 _VERSION = 1
 _CHUNK_BYTES = 4 * 1024 * 1024
 MAX_READS = 3
-"""Of an object that comes as other bytes than were stored: what was damaged only on the way comes right again."""
+"""Reads of an object whose bytes differ from those stored: what was damaged only on the way comes right again."""
 
 Result = TypeVar("Result")
 

@@ -103,7 +103,7 @@ class KeyBlock:
         self._num_left = 0
 
     def holds(self, line: str) -> bool:
-        """To be asked for every line in turn; the lines that begin and end the block belong to it."""
+        """Whether the block holds this line, to be asked for every line in turn; its first and last line belong to it."""
         is_inside = self._num_left > 0
         self._num_left = max(0, self._num_left - 1)
         if "PRIVATE KEY" in line and "-----" in line:

@@ -13,7 +13,7 @@ from opentelemetry.trace import NoOpTracerProvider, Span, TracerProvider
 from core.settings import Settings, SettingsError
 
 PREFIX = "preftune."
-"""Of our own attributes, which are ids and words, never what users wrote."""
+"""Prefix of our own attributes, which are ids and words, never what users wrote."""
 
 
 @dataclass

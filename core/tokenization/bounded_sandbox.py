@@ -30,7 +30,7 @@ MAX_SECONDS = 5.0
 MAX_STRING = 16 * 1024**2
 """Characters of any string a template makes, its output included."""
 MAX_NUMBER = 10**6
-"""Of numbers that a template passes to calls and filters: widths and counts."""
+"""Limit of numbers that a template passes to calls and filters: widths and counts."""
 
 _GROWING_FILTERS = ("center", "format", "indent", "wordwrap", "urlize", "xmlattr", "batch", "slice", "replace", "join")
 _FORMATS = ("format", "format_map")

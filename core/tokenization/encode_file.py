@@ -63,7 +63,7 @@ class EncodeSummary:
     num_rows: int
     num_tokens: int
     digest: str
-    """Of the encoded content: kind, tokens, scored flags, rows."""
+    """Digest of the encoded content: kind, tokens, scored flags, rows."""
     num_set_aside: int
     """Rows that are not encoded: too long, or not fit for this base model."""
     set_aside: list[SetAside]

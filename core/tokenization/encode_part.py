@@ -36,7 +36,7 @@ class SetAside:
 
     line: int
     num_tokens: int | None
-    """Of prompt and longer response; None where the row could not be encoded at all."""
+    """Tokens of prompt and longer response; None where the row could not be encoded at all."""
     detail: str
     reason: SetAsideReason
 

@@ -23,7 +23,7 @@ class TokenizerFiles:
     end_ids: tuple[int, ...]
     """Token ids at which the model's own configuration stops generating."""
     digest: str
-    """Of all that determines how text becomes token ids."""
+    """Digest of all that determines how text becomes token ids."""
 
 
 def read_tokenizer_files(model_dir: Path) -> TokenizerFiles:

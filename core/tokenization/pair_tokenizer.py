@@ -102,7 +102,7 @@ class PairTokenizer:
         if not self._start_ids and files.adds_bos and self._bos_id is not None:
             self._start_ids = [self._bos_id]
         self.digest = _digest(files, now, template_kwargs)
-        """Of all that determines the ids of a row."""
+        """Digest of all that determines the ids of a row."""
         self.eos_ids: tuple[int, ...] = tuple(dict.fromkeys([*self._ends_of_turn(), self._eos_id, *files.end_ids]))
         """Ids at which a generation is complete; the first one ends an assistant turn."""
 

@@ -11,7 +11,7 @@ Row = PreferenceRow | DemonstrationRow | UnpairedRow
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreviewedText:
     text: str
-    """As rendered, control tokens and all."""
+    """Text as rendered, control tokens included."""
     token_ids: list[int]
     tokens: list[str]
     """Each token as text; a token that holds a part of a character shows as `�`."""

@@ -46,7 +46,7 @@ class StageOutput:
     directory: Path
     stage: Stage
     digest: str
-    """Of all that determines the output (`core.training.checkpoints.digests`)."""
+    """Digest of all that determines the output (`core.training.checkpoints.digests`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class Sample:
 
     prompt_index: int
     reference: tuple[int, ...]
-    """Of the policy before DPO."""
+    """Answer of the policy before DPO."""
     policy: tuple[int, ...]
 
 

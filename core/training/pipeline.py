@@ -32,13 +32,13 @@ class TrainingResult:
     policy_dir: Path
     """For `AutoModelForCausalLM.from_pretrained`; with LoRA the merged weights. No tokenizer."""
     adapter_dir: Path | None
-    """With LoRA the adapter, in peft's format, inside `policy_dir`."""
+    """Folder of the LoRA adapter, in peft's format, inside `policy_dir`."""
     stage: Stage
     """The stage whose policy it is: dpo, or an earlier one when the observer asked to save before that."""
     step: int
     """Updates of that stage."""
     evaluation: Figures = field(default_factory=dict)
-    """Of all validation pairs under the final policy; empty without validation pairs."""
+    """Figures of all validation pairs under the final policy; empty without validation pairs."""
     num_validation_pairs: int = 0
     samples: tuple[Sample, ...] = ()
     summary: Mapping[str, JsonValue] = field(default_factory=dict)

@@ -74,7 +74,7 @@ class LoraPlan:
     """In SFT only: DPO compares policy and reference without noise, as TRL and the DPO authors do."""
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     target_parameters: tuple[str, ...] | Literal["all-experts"] = ()
-    """Of experts that are parameters of three dimensions, as peft names them; they take no dropout."""
+    """Names in peft of experts that are parameters of three dimensions; they take no dropout."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,12 +106,12 @@ class TrainingPlan:
     variant_options: Mapping[str, OptionValue] = field(default_factory=dict)
     lora: LoraPlan | None = None
     precision: Precision = "bf16"
-    """Of the compute weights; master weights and optimizer states are float32."""
+    """Precision of the compute weights; master weights and optimizer states are float32."""
     artifact_dtype: ArtifactDtype = "auto"
-    """Of published weights; auto: the one in which nothing of what was trained is rounded away (`policies`)."""
+    """Type of published weights; auto: the one that rounds nothing of what was trained (`policies`)."""
     device: str = "cpu"
     num_devices: int = 1
-    """From `device` on, a process each; on a CPU so many processes, which only a test wants."""
+    """Number of devices from `device` on, a process each; on a CPU so many processes, which only tests use."""
     num_threads: int = 1
     seed: int = 0
     evaluate_every_steps: int = 100

@@ -28,7 +28,7 @@ from core.training.ranks import Ranks
 MEETING_FILE = "meeting"
 PLAN_FILE = "plan.json"
 _TIMEOUT = timedelta(minutes=30)
-"""Of one exchange: the others wait while the leader writes a checkpoint."""
+"""Time limit of one exchange: the others wait while the leader writes a checkpoint."""
 _END_SECONDS = 60
 _NEWS_SECONDS = 5
 _LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}

@@ -10,7 +10,7 @@ from core.services.views import MetricPointView
 PANEL_WIDTH, PANEL_HEIGHT, GAP = 360, 220, 20
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 28, 26
 MAX_POINTS = 400
-"""Of one line; more would only make the file larger."""
+"""Points of one line; more would only make the file larger."""
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626")
 
 

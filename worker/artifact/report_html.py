@@ -8,7 +8,7 @@ from typing import Any
 from worker.artifact.summary_text import baseline_rows, drift_text, interval_text
 
 MAX_PAIRS = 20
-"""Of each flag."""
+"""Pairs shown for each flag."""
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#111827}
 h1,h2{line-height:1.2}table{border-collapse:collapse;margin:1rem 0}

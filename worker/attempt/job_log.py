@@ -61,17 +61,17 @@ class JobLog:
                 self._num_dropped += 1
 
     def add_error(self) -> None:
-        """The traceback of the exception that is being handled: the worker's own, where no trainer could print it."""
+        """Add the traceback of the exception being handled: the worker's own, where no trainer could print it."""
         for line in traceback.format_exc().splitlines():
             self.add(line)
 
     def write_if_due(self) -> None:
-        """Raises Fenced."""
+        """Write what is due. Raises Fenced."""
         if not self.is_empty and time.monotonic() >= self._due_at:
             self.write()
 
     def write(self) -> None:
-        """What was added so far, as much as one write takes, or nothing while the database is away. Raises Fenced."""
+        """Write what was added, as much as one write takes; nothing while the database is away. Raises Fenced."""
         self._pending = self._pending or self._take()
         if self._pending is None:
             return

@@ -35,14 +35,14 @@ class TrainerEnd:
     stop_reason: StopReason | None = None
     """What it was asked to stop for."""
     was_ended: bool = False
-    """By a signal of the supervisor, because it did not stop."""
+    """Whether a signal of the supervisor ended it, because it did not stop."""
     has_spoken_nonsense: bool = False
     was_out_of_memory: bool = False
     """The kernel killed a process of our control group for memory meanwhile."""
     peak_bytes: int | None = None
     """Most memory that the trainer had at once, where it is known."""
     memory_limit_bytes: int | None = None
-    """Of our control group, where it has one."""
+    """Limit of our control group, where it has one."""
 
 
 @dataclass(frozen=True, kw_only=True)

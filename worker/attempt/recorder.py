@@ -41,7 +41,7 @@ _WAIT_SECONDS = 0.5
 """Between two looks at a stage output that another job builds."""
 MAX_BATCH = 500
 MAX_WAITING = 20_000
-"""With more than that unwritten, the recorder takes no more, and in the end the trainer waits."""
+"""Unwritten messages beyond which the recorder takes no more, and in the end the trainer waits."""
 
 
 class Recorder:

@@ -68,11 +68,11 @@ class Workplace:
     """For the trainer: `cpu` or `cuda:<n>`."""
     drain: Drain
     targets: Sequence[Target] = ()
-    """Of the live export."""
+    """Targets of the live export."""
     num_devices: int = 1
-    """From that one on."""
+    """Number of devices, from `device` on."""
     beat: Beat = field(default_factory=partial(Beat, "training"))
-    """Of the lane that trains."""
+    """Pulse of the lane that trains."""
 
 
 def run_attempt(place: Workplace, claim: Claim, work_dir: Path) -> None:

@@ -25,7 +25,7 @@ from worker.scratch import WorkerScratch
 
 POLL_SECONDS = 0.5
 MAX_SECONDS = 1800.0
-"""Of one program of a request."""
+"""Time limit of one program of a request."""
 _TICK_SECONDS = 0.1
 _KEPT_LOG_CHARS = 2000
 

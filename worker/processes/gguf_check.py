@@ -43,7 +43,7 @@ MAX_TOKENS = 96
 TOLERANCES = {ExportFormat.GGUF_F16: 0.03, ExportFormat.GGUF_Q8_0: 0.25}
 """Nats a token, on average: single unlikely tokens differ by more, and a file read wrongly differs by whole nats."""
 MAX_FLOAT32_BYTES = 8 * 1024**3
-"""Of weights: larger policies compute in bfloat16."""
+"""Size of weights beyond which policies compute in bfloat16."""
 _CERTAIN = 1e4
 
 
@@ -55,10 +55,10 @@ class ReadOtherwise(Exception):
 class Verification:
     num_tokens: int
     mean_difference: float
-    """Of a token's log-probability, in nats."""
+    """Mean difference of a token's log-probability, in nats."""
     max_difference: float
     tolerance: float
-    """Of the mean."""
+    """Permitted mean difference."""
     context_length: int
     """Tokens up to which the file is the policy; with a sliding window, the window's."""
     end_token_ids: list[int]

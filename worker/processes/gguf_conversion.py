@@ -31,7 +31,7 @@ class ExportTask:
     policy_dir: str
     format: ExportFormat
     name: str
-    """Of the model, as programs show it."""
+    """Name of the model, as programs show it."""
     num_threads: int
 
 

@@ -42,7 +42,7 @@ class ScoringTask:
     base_model_dir: str
     policy_dir: str
     sft_dir: str | None
-    """Of the policy before DPO: a model, or with LoRA its adapter; None: the base model."""
+    """Policy before DPO: a model, or with LoRA its adapter; None: the base model."""
     is_pairs: bool
     rows: list[dict[str, Any]]
     """`prompt`, `chosen`, `rejected`, or `prompt`, `response`."""

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Protocol
 
 MAX_METRICS = 1000
-"""Of one request to MLflow, by its own limit."""
+"""Metrics in one request to MLflow, by its own limit."""
 _MAX_PARAM_CHARS = 500
 _MAX_PAUSE_SECONDS = 30.0
 _WORKER = os.getppid()

@@ -36,7 +36,7 @@ from core.domain.job_state import JobStatus
 from core.failpoints import reach
 
 _NUM_HEADS = 8
-"""Of projects that a claim tries first, while others take them before it."""
+"""Number of projects that a claim tries first, while others take them before it."""
 _MAX_CANDIDATES = 64
 """That it tries after those."""
 _JOBS, _LIMITS = rows_of(Job), rows_of(ProjectLimits)

@@ -33,7 +33,7 @@ class Move:
     to: JobStatus
     event: EventDraft
     outcome: AttemptOutcome | None = None
-    """Of the attempt that ends; given exactly when the job stops running."""
+    """Outcome of the attempt that ends; given exactly when the job stops running."""
     values: dict[str, Any] = field(default_factory=dict)
     """Further columns of the job."""
 

@@ -33,18 +33,18 @@ class Dataset(Base):
     status: Mapped[DatasetStatus] = mapped_column(enum_type(DatasetStatus, "status"))
     kind: Mapped[DatasetKind] = mapped_column(enum_type(DatasetKind, "kind"))
     format: Mapped[ShortText]
-    """As detected; `auto` while processing."""
+    """Detected format; `auto` while processing."""
     filename: Mapped[ShortText]
-    """Of the upload: data, never a path."""
+    """Name of the upload: data, never a path."""
     sha256: Mapped[Digest]
-    """Of the bytes as uploaded."""
+    """Digest of the bytes as uploaded."""
     num_bytes: Mapped[BigInt]
     num_rows: Mapped[BigInt] = mapped_column(default=0)
     num_accepted: Mapped[BigInt] = mapped_column(default=0)
     num_rejected: Mapped[BigInt] = mapped_column(default=0)
     num_set_aside: Mapped[BigInt] = mapped_column(default=0)
     rows_sha256: Mapped[Digest | None]
-    """Of the normalised rows in the store; none for data sets of the first release."""
+    """Digest of the normalised rows in the store; none for datasets of the first release."""
     rows_bytes: Mapped[BigInt | None]
     issues_sha256: Mapped[Digest | None]
     report: Mapped[JsonObject]
@@ -55,7 +55,7 @@ class Dataset(Base):
     lease_owner: Mapped[LongText | None]
     lease_expires_at: Mapped[Time | None]
     reader_version: Mapped[int | None]
-    """Of the reading that made the rows, or that they were compared with; none: the first release's."""
+    """Version of the reader that made the rows or compared them; none: the first release's."""
     rereading: Mapped[JsonObject | None]
     """What a newer reading makes of the file, where that is not the stored rows."""
     created_at: Mapped[Time]

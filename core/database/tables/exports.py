@@ -15,6 +15,6 @@ class ExportRequest(LeasedRequest, Base):
 
     format: Mapped[ExportFormat] = mapped_column(enum_type(ExportFormat, "format", is_checked=False))
     prefix: Mapped[LongText | None]
-    """Of the file in the store, once succeeded."""
+    """Prefix of the file in the store, once succeeded."""
     verification: Mapped[JsonObject]
     """How it was read back, once succeeded; may be empty."""

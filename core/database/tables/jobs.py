@@ -47,7 +47,7 @@ class Job(Base):
     user_metadata: Mapped[JsonObject] = mapped_column("metadata")
     priority: Mapped[int]
     requested: Mapped[JsonObject]
-    """As sent."""
+    """Request as sent."""
     spec: Mapped[JsonObject]
     """Resolved as far as known: on acceptance, and again when staged."""
     dataset_id: Mapped[Id]
@@ -55,7 +55,7 @@ class Job(Base):
     sft_dataset_id: Mapped[Id | None]
     validation_dataset_id: Mapped[Id | None]
     base_model_facts: Mapped[JsonObject]
-    """Of the base model at the root: `name`, `architecture`, `context_length`, `source`, `revision`."""
+    """Facts of the base model at the root: `name`, `architecture`, `context_length`, `source`, `revision`."""
     base_job_id: Mapped[Id | None]
     """The job whose policy is the base model, when it is one's."""
     source_job_id: Mapped[Id | None]
@@ -77,13 +77,13 @@ class Job(Base):
     lease_owner: Mapped[LongText | None]
     lease_expires_at: Mapped[Time | None]
     claim_token: Mapped[Id | None]
-    """Of one call of `claim`: a repeated one finds what it took. The other half of the fencing token: a database that
+    """Token of one `claim`: a repeated one finds what it took. The other half of the fencing token: a database that
     went back to an earlier state may give out an attempt number again, but never a token."""
     heartbeat_seq: Mapped[BigInt] = mapped_column(default=0)
     crash_count: Mapped[int] = mapped_column(default=0)
     """Crashes since the newest checkpoint."""
     runtime_seconds: Mapped[Number] = mapped_column(default=0.0)
-    """Of all ended attempts."""
+    """Sum over all ended attempts."""
     next_run_at: Mapped[Time]
     wake_sent_at: Mapped[Time | None]
 

@@ -47,7 +47,7 @@ class MetricBlock(Base):
     project_id: Mapped[Id]
     first_step: Mapped[BigInt]
     last_step: Mapped[BigInt]
-    """Of its points."""
+    """Last step of its points."""
     extremes: Mapped[JsonObject]
     """Name → lowest value, its step, highest value, its step."""
 
@@ -89,7 +89,7 @@ class JobEvent(Base):
     from_status: Mapped[JobStatus | None] = mapped_column(enum_type(JobStatus, "from_status"))
     to_status: Mapped[JobStatus | None] = mapped_column(enum_type(JobStatus, "to_status"))
     token: Mapped[Id | None]
-    """Of events that come from a trainer: a repeated write finds them."""
+    """Token of an event that comes from a trainer: a repeated write finds it."""
 
 
 class JobSample(Base):

@@ -29,13 +29,13 @@ class Upload(Base):
     status: Mapped[UploadStatus] = mapped_column(enum_type(UploadStatus, "status"))
     name: Mapped[ShortText | None]
     filename: Mapped[ShortText | None]
-    """As the client says: data, never a path."""
+    """Name that the client gives: data, never a path."""
     num_bytes: Mapped[BigInt]
-    """Of the whole file, as announced."""
+    """Size of the whole file, as announced."""
     sha256: Mapped[Digest | None]
-    """Of the whole file, where the client has announced it."""
+    """Digest of the whole file, where the client has announced it."""
     options: Mapped[JsonObject]
-    """Of the data set to be: kind, format, columns, values, ignore, ties, on_error."""
+    """Options of the future dataset: kind, format, columns, values, ignore, ties, on_error."""
     user_metadata: Mapped[JsonObject] = mapped_column("metadata")
     dataset_id: Mapped[Id | None]
     """Chosen by the first attempt to complete: another attempt finds what that one made."""
@@ -49,7 +49,7 @@ class UploadPart(Base):
 
     upload_id: Mapped[Id] = mapped_column(ForeignKey("uploads.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
-    """From 1; the file is its parts in this order."""
+    """Number of the part, from 1; the file is its parts in this order."""
     num_bytes: Mapped[BigInt]
     sha256: Mapped[Digest]
 

@@ -21,7 +21,7 @@ class Example(NamedTuple):
     second: Text | None = None
     """The rejected response of a pair."""
     label: bool | None = None
-    """Of an unpaired response."""
+    """Label of an unpaired response."""
     tools: list[dict[str, Any]] | None = None
     """Functions that the prompt may call."""
     documents: list[dict[str, Any]] | None = None
@@ -38,7 +38,7 @@ class Reading(NamedTuple):
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     name: str
-    """As reported in `format`."""
+    """Name as reported in `format`."""
     kind: DatasetKind
     title: str
     columns: Mapping[str, Role]
@@ -46,7 +46,7 @@ class Layout:
     matches: Callable[[SourceRow], bool]
     """Does the row look like this layout? Cheap, and never raises."""
     read: Callable[[SourceRow], Reading]
-    """Raises RowFault."""
+    """Reader of a row; raises RowFault."""
     source: str = ""
     """Where the layout is documented, or which program writes it."""
     one_of: tuple[tuple[str, ...], ...] = ()

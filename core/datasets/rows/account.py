@@ -20,11 +20,11 @@ _OTHERS: Final = "…"
 class UnusedColumn:
     num_rows: int
     line: int
-    """Of the first row that has it."""
+    """Line of the first row that has it."""
     example: str
     has_lists: bool = False
     values: Counter[str] = field(default_factory=Counter)
-    """Of a column that could be a verdict or a label, by `verdict_key`; `…` for what can be neither."""
+    """Counts of a column that could be a verdict or a label, by `verdict_key`; `…` for what can be neither."""
 
     def merge(self, other: "UnusedColumn") -> None:
         """Merge the counts of `other`, which is of later rows."""
@@ -40,7 +40,7 @@ class Account:
     unused: dict[str, UnusedColumn] = field(default_factory=dict)
     """Columns with a meaning by their name, and something in them."""
     verdicts: Counter[str] = field(default_factory=Counter)
-    """Of the layout's columns of verdicts, by `verdict_key`."""
+    """Counts of the layout's columns of verdicts, by `verdict_key`."""
 
     def note_unused(self, row: SourceRow, line: int, used: Collection[str]) -> None:
         for name, value in row.items():

@@ -42,6 +42,6 @@ class Accepted(NamedTuple):
 
     line: int
     row: int
-    """Of the file's rows, counted from the beginning of the batch."""
+    """Index among the file's rows, counted from the beginning of the batch."""
     example: Example
     contents: Contents

@@ -21,10 +21,10 @@ from core.domain.dataset_rows import Message, Text
 FINGERPRINT: Final = np.dtype([("line", "<u4"), ("row", "<u4"), ("prompt", "<u8"), ("first", "<u8"), ("second", "<u8")])
 NUM_MINIMA: Final = 16
 _MAX_CHARS: Final = 2_000
-"""Of each text that goes into a sketch."""
+"""Characters of each text that go into a sketch."""
 _SHINGLE_BYTES: Final = 16
 _SKETCHED_AT_ONCE: Final = 200
-"""So that what is computed stays in the processor's cache."""
+"""Texts sketched at once, few enough for the processor's cache."""
 _GAP: Final = b" " * _SHINGLE_BYTES
 # Upper case to lower; white space and punctuation to a space; bytes of non-ASCII characters as they are.
 _LEVEL: Final = bytes(

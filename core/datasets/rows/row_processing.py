@@ -76,7 +76,7 @@ class BatchResult:
     num_set_aside: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     issues: list[FoundIssue] = field(default_factory=list)
-    """At most MAX_ISSUES_PER_BATCH; `counts` has them all."""
+    """Issues, at most MAX_ISSUES_PER_BATCH; `counts` has them all."""
     tally: Tally = field(default_factory=Tally)
     fingerprints: Fingerprints = NO_FINGERPRINTS
     fault: FoundIssue | None = None

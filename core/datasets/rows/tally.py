@@ -38,7 +38,7 @@ class Tally:
     """Field → length → rows."""
     turns: Counter[int] = field(default_factory=Counter)
     scripts: Counter[str] = field(default_factory=Counter)
-    """Of the sampled rows, as `languages`."""
+    """Scripts of the sampled rows, as `languages`."""
     languages: Counter[str] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)

@@ -41,11 +41,11 @@ class ArrayCutter:
         self._position = 0
         """Everything before is scanned."""
         self._begin = 0
-        """Of the current element, in the buffer."""
+        """Start of the current element in the buffer."""
         self._depth = 0
         """0 before the array, 1 between its elements' values."""
         self._line = 1
-        """Of `_begin`."""
+        """Line of `_begin`."""
         self._num_elements = 0
         self._is_over = False
 

@@ -23,7 +23,7 @@ from core.domain.issue_codes import IssueCode
 _READ_ROWS: Final = 64
 """Rows decoded at once, at most: a dictionary page lets few bytes stand for many long texts."""
 _READ_BYTES: Final = 4 * MIB
-"""Of the rows decoded at once, as far as their mean size foretells."""
+"""Bytes of the rows decoded at once, as far as their mean size predicts."""
 _BUFFER_BYTES: Final = MIB
 _ALL_BUFFERS_BYTES: Final = 16 * MIB
 _FOOTER_SIGNATURE_BYTES: Final = 28

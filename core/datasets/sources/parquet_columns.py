@@ -22,7 +22,7 @@ _AS_TEXT: Final = "write it as text or JSON"
 @dataclass(frozen=True, kw_only=True)
 class Leaf:
     column: str
-    """Of the table, at the top."""
+    """Top-level column of the table."""
     type: pa.DataType
 
 
@@ -31,11 +31,11 @@ class ReadColumns:
     """Columns to read from each row group."""
 
     leaf_paths: list[str]
-    """As Parquet names them (`messages.list.element.role`)."""
+    """Paths as Parquet names them (`messages.list.element.role`)."""
     undecoded: dict[str, Undecoded | None]
     """Columns that are not read, with what stands in each row instead; None where every value is null."""
     row_bytes: int
-    """Of the columns that are read: the mean size of a row, uncompressed."""
+    """Mean size of a row in the columns that are read, uncompressed."""
 
 
 def choose_columns(file: pq.ParquetFile, wanted: Collection[str]) -> ReadColumns:

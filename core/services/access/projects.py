@@ -31,14 +31,14 @@ class Limits:
     """Limits of a project; None is unlimited."""
 
     max_stored_bytes: int | None = None
-    """Of all that is stored, announced and arriving together; asked when an upload or a job comes."""
+    """Limit of all that is stored, announced and arriving together; asked when an upload or a job comes."""
     max_upload_bytes: int | None = None
-    """Of one file."""
+    """Limit of one file."""
     max_queued_jobs: int | None = None
     max_running_jobs: int | None = None
     """More wait in the queue."""
     max_requests_per_minute: int | None = None
-    """Of one key, in each API process."""
+    """Limit of one key, in each API process."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,7 +52,7 @@ class UsageView:
     num_queued: int
     num_running: int
     room: list[Room]
-    """Of this process's disks."""
+    """Free space of this process's disks."""
 
 
 def get_usage(backend: Backend, project_id: str) -> UsageView:

@@ -57,9 +57,9 @@ class Claim:
 class HeartbeatReply:
     desired: Desired
     saves_on_cancel: bool
-    """With `desired` cancel: publish the policy as it is."""
+    """Whether to publish the current policy when `desired` is cancel."""
     remaining_runtime_seconds: float | None
-    """Until `max_runtime_seconds`; not positive: end the job as `runtime_exceeded`. None: no limit."""
+    """Time left until `max_runtime_seconds`; not positive: end the job as `runtime_exceeded`. None: no limit."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from core.domain.job_state import Stage
 from core.services.curves.downsampling import choose_points
 
 MAX_POINTS_READ = 32 * BLOCK_STEPS
-"""At one write: the blocks of a run that has none yet are made over several."""
+"""Points read at one write: the blocks of a run that has none yet are made over several."""
 _SPLITS = ("train", "validation")
 _MAIN_CURVE = "loss"
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 MAX_JOBS = 64
 MAX_POINTS = 2000
-"""Of one job; a reader further behind reads by itself."""
+"""Points cached of one job; a reader further behind reads by itself."""
 
 Numbered = tuple[int, bytes]
 """`seq` of a point, and the point as JSON."""

@@ -33,7 +33,7 @@ MIB = 1024**2
 MAX_PART_BYTES = 64 * MIB
 MAX_PARTS = 1000
 MAX_OPEN_UPLOADS = 100
-"""Of one project."""
+"""Limit for one project."""
 KEPT_SECONDS = 24 * 3600.0
 """After the last part, or after completion."""
 UNNAMED = "data set"

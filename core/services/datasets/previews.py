@@ -21,9 +21,9 @@ from core.tokenization.errors import UnencodableRow
 from core.tokenization.preview import PreviewedText, Row, measure_row, preview_row
 
 MAX_TEXT_BYTES = 512 * 1024
-"""Of the rows of one page of previews, once there is one."""
+"""Size of the rows of one page of previews, once there is one."""
 MAX_SHOWN_TOKENS = 4096
-"""Of one text."""
+"""Tokens shown of one text."""
 NUM_STRETCHES = 16
 STRETCH_BYTES = 64 * 1024
 """Statistics read so many stretches of the rows; a smaller file is read whole."""
@@ -38,7 +38,7 @@ class SeenBy:
     """A base model with the settings of a job that decide how rows are encoded."""
 
     base_model: str
-    """As asked for."""
+    """Name as requested."""
     max_length: int
     template_kwargs: dict[str, Any] = field(default_factory=dict)
 

@@ -28,7 +28,7 @@ class PolicyArchive:
 
     job_id: str
     name: str
-    """Of the folder."""
+    """Name of the folder."""
     files: list[StoredFile]
     created_at: datetime
 

@@ -16,7 +16,7 @@ _NOTICE_BYTES = 256
 @dataclass(frozen=True, kw_only=True)
 class JobLog:
     text: str
-    """At most `MAX_LOG_BYTES` in UTF-8; begins with a line that says what was cut, if anything was."""
+    """Text of at most `MAX_LOG_BYTES` in UTF-8; begins with a line that says what was cut, if anything was."""
     end_bytes: int
     """What the job had printed by then: `after` of the next look."""
 

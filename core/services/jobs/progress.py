@@ -10,7 +10,7 @@ _FORWARD = 1.0
 _TRAIN = 3.0
 """Forward and backward, in forward passes."""
 _FIXED_SHARE = 0.02
-"""Of the training work, for staging and for publishing."""
+"""Share of the training work, for staging and for publishing."""
 
 
 @dataclass(frozen=True, kw_only=True)

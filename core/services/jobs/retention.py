@@ -19,7 +19,7 @@ from core.database.tables.objects import CheckpointStatus
 from core.services.backend import Backend
 
 MAX_JOBS = 20
-"""Of each kind, in one pass."""
+"""Jobs of each kind in one pass."""
 PAUSE_STEPS = 12
 """Between two passes: a minute at the default sweep interval."""
 _DAY_SECONDS = 86_400

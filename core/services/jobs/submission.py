@@ -37,7 +37,7 @@ class Draft:
 
     request: JobRequest
     requested: dict[str, Any]
-    """As sent."""
+    """Request as sent."""
     default_beta: float
     dataset_kind: DatasetKind
     """What the variant trains on."""
@@ -83,7 +83,7 @@ class Settled:
     dataset: Dataset
     sft_dataset_id: str | None
     warnings: list[DatasetWarning]
-    """Of all its data sets."""
+    """Warnings of all its datasets."""
 
 
 def settle(session: Session, project_id: str, draft: Draft) -> Settled:

@@ -68,7 +68,7 @@ class OrphanScan:
         self._num_paused = PAUSE_STEPS
         self._verdicts: dict[str, bool] = {}
         self._now = datetime.min.replace(tzinfo=UTC)
-        """By the database's clock: one machine's that is days ahead must not make fresh objects old."""
+        """Time of the database's clock: one machine's that is days ahead must not make fresh objects old."""
 
     def step(self, backend: Backend) -> int:
         """Examine some objects, or pause between scans; return how many were deleted."""

@@ -29,7 +29,7 @@ MAX_LEASES = 10_000
 MAX_WAKES = 16
 """A wake-up that finds work makes its worker go on by itself, so a few are enough for any queue."""
 _LOOKS_PER_LEASE = 4
-"""So many at least, before it is taken for dead."""
+"""Minimum number of looks before a lease is taken for dead."""
 _LOCK_PASSES = 3
 """The lock outlives so many missed passes."""
 

@@ -48,14 +48,14 @@ class Checkpoint:
     step: int
     cursor: Cursor
     run_digest: str
-    """Of the plan (`core.training.checkpoints.digests.run_digest`)."""
+    """Digest of the plan (`core.training.checkpoints.digests.run_digest`)."""
     versions: Mapping[str, str]
     micro_batch_tokens: int
     """Less than the plan's after an out-of-memory."""
     facts: Mapping[str, JsonValue] = field(default_factory=dict)
     """What else the stage keeps, as plain values."""
     tensors: TensorGroups = field(default_factory=dict)
-    """By file, then by name."""
+    """Tensors by file, then by name."""
     policy_dir: Path | None = None
     """The SFT policy, once there is one."""
 

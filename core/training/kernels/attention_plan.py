@@ -20,7 +20,7 @@ KEPT_SCORES = 2**16
 """Up to this many scores a head, a block's probabilities are kept for the backward pass."""
 
 MOST_KEPT_KEYS = KEPT_SCORES // QUERY_ROWS
-"""So about this many scores are kept of a token and head, but of a short response after a long prompt."""
+"""Number of scores kept of a token and head, except of a short response after a long prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ _FREE_KEYS = frozenset(
         "use_cache",
     }
 )
-"""Of a configuration: what a policy may say otherwise than its base model."""
+"""Keys of a configuration in which a policy may differ from its base model."""
 
 Values = NDArray[np.float64]
 """[S] token log-probabilities, chosen responses first."""
@@ -89,13 +89,13 @@ class Verification:
     """Tensors that are exactly what they must be: all."""
     mean_difference: float
     max_difference: float
-    """Of tokens' log-probabilities between the trained and the published policy, in nats, rounding included."""
+    """Difference of tokens' log-probabilities between the trained and the published policy, in nats, with rounding."""
     mean_change: float
-    """Of the same between the base model and the trained policy."""
+    """Mean difference between the base model and the trained policy."""
     tolerance: float
-    """Of the mean difference, apart from rounding that was asked for."""
+    """Permitted mean difference, apart from rounding that was asked for."""
     num_answer_tokens: int
-    """Of the greedy answer that both gave."""
+    """Tokens of the greedy answer that both gave."""
     margins: Margins | None
     """None for unpaired responses."""
 

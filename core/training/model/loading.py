@@ -24,7 +24,7 @@ from core.training.model.config_files import (
 from core.training.model.merging import RoundingLoss
 
 MAX_SHARD_BYTES = 5 * 1000**3
-"""Of a file of weights: larger policies come in several, so that a download that breaks off costs one of them."""
+"""Size of a file of weights: larger policies come in several, so that a broken download costs one of them."""
 _FILE_MODE = 0o644
 _DROPOUT_NAMES = ("dropout", "drop", "pdrop")
 _DROPOUT_MEMORY = "preftune_config_dropouts"

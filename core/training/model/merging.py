@@ -45,7 +45,7 @@ class RoundingLoss:
     """Loss by publishing in a type: the adapter's update D to weights W becomes R = round(W + D) - W."""
 
     dtype: str
-    """Of the published weights: `float32` or `bfloat16`."""
+    """Type of the published weights: `float32` or `bfloat16`."""
     num_weights: int
     """That the adapter changes."""
     share_kept: float

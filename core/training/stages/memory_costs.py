@@ -40,15 +40,15 @@ class StepCosts:
     boundary_token_bytes: float
     """Kept for every packed token under activation checkpointing, besides one layer's."""
     score_bytes: int
-    """Of one query's attention to one key, in all layers: `block_attention` keeps those of short blocks."""
+    """Bytes of one query's attention to one key, in all layers: `block_attention` keeps those of short blocks."""
     scored_token_bytes: int
     """Kept for every scored token, up to `KEPT_BYTES` in all."""
     logits_bytes: int
-    """Of one scored token's float32 logits."""
+    """Bytes of one scored token's float32 logits."""
     tile_bytes: int
     """Logits are formed in tiles of at most this size."""
     tile_copies: int
-    """So many of a tile's size are needed."""
+    """Number of buffers of a tile's size."""
     working_bytes: int
     """Whatever the tokens: gradients of embedding and head."""
 

@@ -31,7 +31,7 @@ _COARSE_MEAN_DIFFERENCE = 0.1
 _POSITION_NAMES = ("wpe", "embed_positions", "position_embeddings", "position_embedding", "positions_embed")
 _MOST_NAMES = 6
 _CACHE_TOKENS = 512
-"""Of the longest row: their logits over the whole vocabulary fit into memory."""
+"""Tokens of the longest row whose logits over the whole vocabulary fit into memory."""
 
 
 def load_checked(context: RunContext, source: PolicySource, data: EncodedData) -> PreTrainedModel:

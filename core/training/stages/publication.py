@@ -22,7 +22,7 @@ ROUNDED_AWAY = 0.9
 """A smaller share of an update that is kept is worth a warning."""
 _FLOAT32_BYTES = 4
 _WORKING_SHARE = 1.25
-"""Of the float32 weights: they and what scoring needs besides."""
+"""Memory as a multiple of the float32 weights: they and what scoring needs besides."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class SavedArtifact:
     trained_digests: dict[str, str]
     rounding: RoundingLoss | None
     float32_bytes: int
-    """Of all weights."""
+    """Size of all weights in float32."""
 
 
 def save_policy(context: RunContext, model: PreTrainedModel) -> SavedArtifact:

@@ -40,12 +40,12 @@ class LoopProgress:
     cursor: Cursor = field(default_factory=Cursor)
     evaluated_step: int = -1
     evaluation: Figures = field(default_factory=dict)
-    """Of `evaluated_step`."""
+    """Figures at `evaluated_step`."""
     best: float | None = None
-    """Of the metric of early stopping."""
+    """Best value of early stopping's metric."""
     num_without_improvement: int = 0
     parts_done: int = 0
-    """Of the evaluation stage after the last step: what a resume need not do again."""
+    """Parts of the evaluation stage after the last step that a resume need not do again."""
     end: LoopEnd | None = None
 
     def facts(self) -> dict[str, JsonValue]:
@@ -82,9 +82,9 @@ class StageRun:
     """The same, plain values: the samples of the reference."""
     progress: LoopProgress = field(default_factory=LoopProgress)
     save_policy: Callable[[Path], None] | None = None
-    """Of `Snapshot`."""
+    """Function for `Snapshot`."""
     whole_policy: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Of `Snapshot`."""
+    """Value for `Snapshot`."""
     sft_dir: Path | None = None
     """The SFT policy that the stage began with."""
     ranks: Ranks = ALONE

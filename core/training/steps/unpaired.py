@@ -33,7 +33,7 @@ class UnpairedForward:
 
     model: PreTrainedModel
     data: EncodedData
-    """With partners."""
+    """Rows with partners."""
     objective: UnpairedObjective
     reference: SplitLogps
     ranks: Ranks = ALONE

@@ -26,7 +26,7 @@ class PolicyFolder:
 
     base_model_dir: Path
     base_model: str
-    """As the job names it: a folder of the models directory, or a policy (`job_…`)."""
+    """Name in the job: a folder of the models directory, or a policy (`job_…`)."""
     tokenizer: PairTokenizer
 
     def complete(self, directory: Path) -> None:
