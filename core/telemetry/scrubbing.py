@@ -103,7 +103,7 @@ class KeyBlock:
         self._num_left = 0
 
     def holds(self, line: str) -> bool:
-        """Whether the block holds this line, to be asked for every line in turn; its first and last line belong to it."""
+        """Whether the block holds this line, its first and last one included; to be asked for every line in turn."""
         is_inside = self._num_left > 0
         self._num_left = max(0, self._num_left - 1)
         if "PRIVATE KEY" in line and "-----" in line:
