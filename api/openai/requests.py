@@ -1,4 +1,4 @@
-"""From OpenAI's body of a fine-tuning job to a job of this service; nothing that was asked for is dropped."""
+"""Translation of OpenAI's body of a fine-tuning job to a request of this service; nothing is dropped silently."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
@@ -92,7 +92,7 @@ def multiplier_of(body: FineTuningRequest) -> float | None:
 
 
 def with_learning_rate(fields: dict[str, Any], learning_rate: float) -> dict[str, Any]:
-    """Raises InvalidRequest where the body names a learning rate, too."""
+    """Add a learning rate; raises InvalidRequest where the body names one, too."""
     fields, errors = dict(fields), list[FieldError]()
     _put(fields, _RATE, learning_rate, "/method/dpo/hyperparameters/learning_rate_multiplier", errors)
     if errors:
@@ -101,7 +101,7 @@ def with_learning_rate(fields: dict[str, Any], learning_rate: float) -> dict[str
 
 
 def job_request(fields: dict[str, Any]) -> JobRequest:
-    """Raises InvalidRequest, with the names of OpenAI's body."""
+    """Return the job's request; raises InvalidRequest, with the names of OpenAI's body."""
     try:
         return JobRequest.model_validate(fields)
     except ValidationError as error:

@@ -163,7 +163,7 @@ class JobView:
     source_job_id: str | None
     """The job that this one retries."""
     base_model_name: str
-    """Of the base model at the root, also where the job started from a policy."""
+    """Name of the base model at the root, also where the job started from a policy."""
 
 
 @dataclass(frozen=True, kw_only=True)

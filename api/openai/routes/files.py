@@ -156,7 +156,7 @@ async def until_checked(backend: Backend, project_id: str, dataset_id: str) -> D
 
 
 def check_purpose(purpose: str) -> None:
-    """Raises HttpError for another purpose than fine-tuning."""
+    """Check the purpose; raises HttpError for another one than fine-tuning."""
     if purpose not in _PURPOSES:
         raise _refused("purpose", "must be `fine-tune`: this service takes data for fine-tuning only")
 

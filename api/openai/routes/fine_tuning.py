@@ -95,7 +95,7 @@ def list_jobs(
 
 @router.get("/v1/fine_tuning/jobs/{job_id}")
 def get_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Job:
-    """One job."""
+    """Return one fine-tuning job."""
     return show_job(caller.project_id, jobs.get(backend, caller.project_id, job_id))
 
 

@@ -188,9 +188,9 @@ class Assembly:
     """How the parts make the file, where the client says so."""
 
     numbers: Sequence[int]
-    """Of the parts, in the order of the file; all others are let go of."""
+    """Numbers of the parts, in the order of the file; all others are deleted."""
     md5: str | None = None
-    """Of the whole file, hexadecimal."""
+    """MD5 of the whole file, hexadecimal."""
 
 
 def complete(
