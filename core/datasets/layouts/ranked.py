@@ -83,7 +83,7 @@ def _merits_in(row: SourceRow, name: str, num_answers: int) -> list[float]:
 
 
 def _contradict(scores: list[float], ranks: list[float]) -> bool:
-    """Is an answer better than another by one list, and worse by the other?"""
+    """Whether an answer is better than another by one list, and worse by the other."""
     pairs = combinations(range(len(scores)), 2)
     return any((scores[one] - scores[two]) * (ranks[one] - ranks[two]) < 0 for one, two in pairs)
 

@@ -164,7 +164,7 @@ class Tally:
 
 
 def _says_more(value: object) -> TypeGuard[Mapping[str, object]]:
-    """Is it a message that has more than a role and a content?"""
+    """Whether it is a message that has more than a role and a content."""
     return type(value) is dict and len(value) > 2 and ("role" in value or "from" in value)
 
 
