@@ -33,6 +33,7 @@ from worker.device import CPU, choose_devices, count_threads
 from worker.drain import Drain
 from worker.light.exports import Exporting
 from worker.light.lane import LightLane
+from worker.light.republishing import Republishing
 from worker.light.scores import Scoring
 from worker.pulse import Beat, Pulse
 from worker.scratch import WorkerScratch
@@ -89,7 +90,7 @@ def _work(place: Workplace, runner: Runner, scratch: WorkerScratch) -> int:
         lanes.append(threading.Thread(target=runner.poll, name="poller"))
         beats.append(place.beat)
     if settings.worker_lanes != "training":
-        light = LightLane(backend, drain, scratch, place.launch.num_threads, (Scoring(), Exporting()))
+        light = LightLane(backend, drain, scratch, place.launch.num_threads, (Scoring(), Exporting(), Republishing()))
         lanes.append(light)
         beats.append(light.beat)
     sweeper = Sweeper(backend)

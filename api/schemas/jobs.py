@@ -56,6 +56,14 @@ class JobError(Answer):
 class ArtifactSummary(Answer):
     num_files: int = Field(description="Files of the published policy.")
     num_bytes: int = Field(description="Their bytes together.")
+    weights_dtype: str | None = Field(
+        default=None, description="Type of the published weights, `float32` or `bfloat16`; null for the first minute."
+    )
+    merged_in_bf16: bool = Field(
+        default=False,
+        description="An earlier version merged the adapter in bf16, which lost a part of its update; "
+        "`POST /jobs/{id}/republish` merges it again.",
+    )
 
 
 class Job(Answer):

@@ -77,10 +77,17 @@ def download(
     """Fetch the tuned policy, verified; an interrupted download continues where it stopped."""
     with connected(url) as client:
         if checkpoint is None:
+            _warn_of_old_merge(client.jobs.get(job))
             folder = download_with_progress(client, job, directory or Path(job))
         else:
             folder = client.jobs.download_checkpoint(job, checkpoint, directory or Path(f"{job}-{checkpoint}"))
     out.print(str(folder), markup=False, soft_wrap=True)
+
+
+def _warn_of_old_merge(job: dict[str, Any]) -> None:
+    if (job["artifact"] or {}).get("merged_in_bf16"):
+        text = "An earlier version merged this policy in bf16 and lost a part of its update:"
+        err.print(f"{text} preftune jobs republish {job['id']}", markup=False, style="yellow")
 
 
 def export(
@@ -232,6 +239,14 @@ def retry(job: JobId, url: Url = None) -> None:
     """Create a job from the newest intact checkpoint of an ended one."""
     with connected(url) as client:
         out.print(client.jobs.retry(job)["id"])
+
+
+@jobs_app.command()
+def republish(job: JobId, url: Url = None) -> None:
+    """Merge a policy that an earlier version merged in bf16 again, in float32, in the old artifact's place."""
+    with connected(url) as client:
+        outcome = client.jobs.republish(job)["outcome"]
+    out.print(f"manifest {outcome['manifest_sha256']}, before {outcome['manifest_sha256_before']}", markup=False)
 
 
 def _print_status(job: dict[str, Any]) -> None:

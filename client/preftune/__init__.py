@@ -17,6 +17,7 @@ from preftune.errors import (
     DownloadFailed,
     ExportFailed,
     PreftuneError,
+    RepublishFailed,
     ScoringFailed,
     UploadInterrupted,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "DownloadFailed",
     "ExportFailed",
     "PreftuneError",
+    "RepublishFailed",
     "ScoringFailed",
     "StreamEvent",
     "UploadInterrupted",

@@ -48,6 +48,10 @@ class ExportFailed(PreftuneError):
     """Raised when the service could not export the policy; `str()` says why."""
 
 
+class RepublishFailed(PreftuneError):
+    """The service could not publish the policy again; `str()` says why."""
+
+
 class DownloadFailed(PreftuneError):
     """Raised when a downloaded file does not have the announced size or SHA-256."""
 

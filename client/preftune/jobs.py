@@ -7,7 +7,7 @@ from typing import Any
 
 from preftune.archives import download_archive
 from preftune.downloads import download_files
-from preftune.errors import ExportFailed, ScoringFailed
+from preftune.errors import ExportFailed, RepublishFailed, ScoringFailed
 from preftune.stream import StreamEvent, follow
 from preftune.transport import Transport
 
@@ -113,13 +113,29 @@ class Jobs:
         Raises ExportFailed, TimeoutError.
         """
         answer: dict[str, Any] = self._transport.post(f"/jobs/{job_id}/exports", {"format": format})
+        answer = self._await(answer, f"/jobs/{job_id}/exports/{answer['id']}", "export", timeout_seconds)
+        if answer["status"] == "failed":
+            raise ExportFailed(answer["error"])
+        return answer
+
+    def republish(self, job_id: str, *, timeout_seconds: float = 3600.0) -> dict[str, Any]:
+        """Merge a policy that an earlier version merged in bf16 again, in float32, and wait for it.
+
+        Raises RepublishFailed, TimeoutError.
+        """
+        answer: dict[str, Any] = self._transport.post(f"/jobs/{job_id}/republish")
+        answer = self._await(answer, f"/jobs/{job_id}/republish/{answer['id']}", "republication", timeout_seconds)
+        if answer["status"] == "failed":
+            raise RepublishFailed(answer["error"])
+        return answer
+
+    def _await(self, answer: dict[str, Any], path: str, what: str, timeout_seconds: float) -> dict[str, Any]:
+        """The request once it has ended. Raises TimeoutError."""
         deadline = time.monotonic() + timeout_seconds
         while answer["status"] in ("queued", "running"):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"export {answer['id']} is still {answer['status']}")
-            answer = self._transport.get(f"/jobs/{job_id}/exports/{answer['id']}", wait=15)
-        if answer["status"] == "failed":
-            raise ExportFailed(answer["error"])
+                raise TimeoutError(f"{what} {answer['id']} is still {answer['status']}")
+            answer = self._transport.get(path, wait=15)
         return answer
 
     def exports(self, job_id: str) -> Objects:
@@ -182,11 +198,7 @@ class Jobs:
         """
         body = {name: rows for name, rows in (("items", items), ("pairs", pairs)) if rows is not None}
         answer = self._transport.post(f"/jobs/{job_id}/scores", body)
-        deadline = time.monotonic() + timeout_seconds
-        while answer["status"] in ("queued", "running"):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"scores {answer['id']} are still {answer['status']}")
-            answer = self._transport.get(f"/jobs/{job_id}/scores/{answer['id']}", wait=15)
+        answer = self._await(answer, f"/jobs/{job_id}/scores/{answer['id']}", "request for scores", timeout_seconds)
         if answer["status"] == "failed":
             raise ScoringFailed(answer["error"])
         results: Objects = answer["results"]

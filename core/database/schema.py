@@ -11,6 +11,7 @@ from core.database.tables.jobs import Attempt, Job, JobStage
 from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, Garbage, StageBuild, StageOutput
 from core.database.tables.projects import Project
 from core.database.tables.records import JobEvent, JobLogPart, JobSample, MetricBlock, MetricPoint, RewoundPoint
+from core.database.tables.republications import RepublishRequest
 from core.database.tables.scores import ScoreRequest
 from core.database.tables.uploads import Arrival, Upload, UploadPart
 
@@ -19,6 +20,7 @@ metadata = Base.metadata
 JOB_TABLES: tuple[Any, ...] = (
     ScoreRequest,
     ExportRequest,
+    RepublishRequest,
     RewoundPoint,
     MetricBlock,
     MetricPoint,

@@ -138,6 +138,8 @@ class JobErrorView:
 class ArtifactSummary:
     num_files: int
     num_bytes: int
+    weights_dtype: str | None
+    merged_in_bf16: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,12 @@ from servers import free_port
 
 from api.app import create_app
 from api.docs.openapi import describe
+from core.database.columns import database_now
+from core.database.tables.republications import RepublishRequest
 from core.domain.access import Scope
+from core.domain.request_status import RequestStatus
 from core.services.access import api_keys, projects
-from core.services.backend import open_backend
+from core.services.backend import Backend, open_backend
 from core.settings import Settings, load_settings
 from preftune import Client
 
@@ -102,8 +105,25 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         scores = api.http.post(f"/jobs/{house.ids['job_id']}/scores", json=BODIES["POST /jobs/{job_id}/scores"])
         export = api.http.post(f"/jobs/{house.ids['job_id']}/exports", json=BODIES["POST /jobs/{job_id}/exports"])
         house.ids |= {"score_id": scores.json()["id"], "export_id": export.json()["id"]}
+        house.ids["republication_id"] = add_republication(backend, house.ids["job_id"])
         del api.http.headers["Authorization"]
         yield house
+
+
+def add_republication(backend: Backend, job_id: str) -> str:
+    """A request that has failed, as of a policy that an earlier version published."""
+    row = RepublishRequest(
+        id="republish_1",
+        job_id=job_id,
+        project_id="default",
+        status=RequestStatus.FAILED,
+        error_detail="It failed.",
+        outcome={},
+        created_at=database_now(),
+        finished_at=database_now(),
+    )
+    backend.database.write(lambda session: session.add(row))
+    return "republish_1"
 
 
 def upload_dataset(api: RunningApi) -> str:

@@ -22,6 +22,7 @@ from worker.artifact.report_html import html_report
 from worker.artifact.tensorboard import write_event_files
 
 EVENT_FILES_DIR = "tensorboard"
+CURVES_FILE = "curves.svg"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +53,18 @@ def publish(backend: Backend, claim: Claim, product: Product, *, check: Callable
 
 def _complete(backend: Backend, claim: Claim, product: Product, directory: Path) -> None:
     record = _record(backend, claim, product) | {"summary": _summary(directory / SUMMARY_FILE)}
-    _write(directory / "job.json", json.dumps(record, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
     points = pages.all_points(backend, claim.project_id, claim.job_id)
     _write(directory / "metrics.jsonl", "".join(_line(point) for point in points))
-    curves = draw_curves(points)
-    _write(directory / "curves.svg", curves)
-    _write(directory / "report.html", html_report(record, curves, _pairs(directory / PAIRS_FILE)))
+    _write(directory / CURVES_FILE, draw_curves(points))
     write_event_files(points, directory / EVENT_FILES_DIR)
+    complete_records(directory, record)
+
+
+def complete_records(directory: Path, record: dict[str, Any]) -> None:
+    """Write `job.json` and what people read of it, card and report; then the sums of all files."""
+    _write(directory / "job.json", json.dumps(record, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+    curves = (directory / CURVES_FILE).read_text(encoding="utf-8")
+    _write(directory / "report.html", html_report(record, curves, _pairs(directory / PAIRS_FILE)))
     _write(directory / "README.md", model_card(record))
     write_sums(directory)
 

@@ -54,17 +54,18 @@ class ExportWork:
             "num_threads": bench.num_threads,
         }
         (bench.work_dir / "export.json").write_text(json.dumps(task), encoding="utf-8")
-        with _refusals(bench.work_dir):
+        with refusals(bench.work_dir):
             # A checkout has `gguf` in a folder of its own.
             path = f"{converter}:{converter / 'gguf-py'}"
             bench.run(CONVERTER_COMMAND, "The conversion to GGUF", {"PYTHONPATH": path})
-        with _refusals(bench.work_dir):
+        with refusals(bench.work_dir):
             bench.run(CHECKER_COMMAND, "Reading the GGUF file back")
         exports.finish(bench.backend, self.claim, _store(bench, self.claim, bench.work_dir / "policy.gguf"))
 
 
 @contextmanager
-def _refusals(work_dir: Path) -> Iterator[None]:
+def refusals(work_dir: Path) -> Iterator[None]:
+    """Raise CannotDo with the sentence that a program left, if it left one."""
     yield
     if (work_dir / "refused.txt").is_file():
         raise CannotDo((work_dir / "refused.txt").read_text(encoding="utf-8"))

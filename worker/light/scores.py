@@ -13,7 +13,7 @@ from core.services.base_models.sharing import fetch_shared, find_shared
 from core.services.requests import scores
 from core.services.requests.requests import RequestLease
 from core.services.requests.scores import ScoreClaim
-from core.storage.trees import TreeDamaged
+from core.storage.trees import StoredTree, TreeDamaged
 from worker.light.lane import Bench, CannotDo
 
 SCORER_COMMAND = (sys.executable, "-P", "-m", "worker.processes.scoring")
@@ -39,7 +39,7 @@ class ScoringWork:
         claim = self.claim
         task = {
             "spec": claim.spec,
-            "base_model_dir": str(_base_model(bench, claim)),
+            "base_model_dir": str(find_base_model(bench, claim.base_model_name, claim.base_policy)),
             "policy_dir": str(bench.fetch(claim.policy, "policy")),
             "sft_dir": None if claim.sft is None else str(bench.fetch(claim.sft, "sft")),
             "is_pairs": claim.is_pairs,
@@ -53,15 +53,18 @@ class ScoringWork:
         scores.finish(bench.backend, claim, results)
 
 
-def _base_model(bench: Bench, claim: ScoreClaim) -> Path:
-    """Return the model in this machine's models directory, or else the API's copy from the store."""
-    if claim.base_policy is not None:
-        return bench.fetch(claim.base_policy, "base")
-    assert claim.base_model_name is not None
+def find_base_model(bench: Bench, name: str | None, policy: StoredTree | None) -> Path:
+    """Return the folder of a policy, or of this machine's models directory, or the copy that the API has stored.
+
+    Raises CannotDo, Ending, StoreUnavailable.
+    """
+    if policy is not None:
+        return bench.fetch(policy, "base")
+    assert name is not None
     try:
-        return get_base_model(bench.backend.settings.models_dir, claim.base_model_name).directory.resolve()
+        return get_base_model(bench.backend.settings.models_dir, name).directory.resolve()
     except NotFound as error:
-        shared = find_shared(bench.backend.store, claim.base_model_name)
+        shared = find_shared(bench.backend.store, name)
         if shared is None:
             raise CannotDo(error.detail) from None
         try:

@@ -73,6 +73,17 @@ def list_artifacts(session: Session, job_ids: Collection[str]) -> dict[str, Arti
     return {artifact.job_id: artifact for artifact in rows}
 
 
+def list_unread_artifacts(session: Session, limit: int) -> list[Artifact]:
+    """Return artifacts whose type of weights is not known yet."""
+    return list(session.scalars(select(Artifact).where(Artifact.weights_dtype.is_(None)).limit(limit)))
+
+
+def find_weights_key(session: Session, job_id: str) -> str | None:
+    """Return the key of a file with published weights."""
+    is_weights = (ArtifactFile.path.like("model%.safetensors"), ArtifactFile.job_id == job_id)
+    return session.scalar(select(ArtifactFile.key).where(*is_weights).order_by(ArtifactFile.path).limit(1))
+
+
 def list_published_jobs(session: Session, project_id: str, before: str | None, limit: int) -> list[Job]:
     """Return jobs with an artifact, newest first."""
     statement = select(Job).join(Artifact, Artifact.job_id == Job.id).where(Job.project_id == project_id)

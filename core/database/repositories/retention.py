@@ -22,8 +22,13 @@ def list_with_outputs(session: Session, *, finished_seconds_ago: float, limit: i
 
 
 def delete_artifact(session: Session, job_id: str) -> None:
-    for table in (ArtifactFile, Artifact):
-        session.execute(delete(table).where(table.job_id == job_id))
+    delete_artifact_files(session, job_id)
+    session.execute(delete(Artifact).where(Artifact.job_id == job_id))
+
+
+def delete_artifact_files(session: Session, job_id: str) -> None:
+    """Delete the rows of its files, exports included; the artifact's own row stays."""
+    session.execute(delete(ArtifactFile).where(ArtifactFile.job_id == job_id))
 
 
 def _list(session: Session, condition: ColumnElement[bool], seconds: float, limit: int) -> list[str]:

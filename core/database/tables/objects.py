@@ -2,12 +2,14 @@
 
 from enum import StrEnum
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import enum_type
 from core.database.tables.base import Base, BigInt, Digest, Id, LongText, ShortText, Time
 from core.domain.job_state import Stage
+
+_UNREAD = text("weights_dtype IS NULL")
 
 
 class CheckpointStatus(StrEnum):
@@ -52,7 +54,10 @@ class Artifact(Base):
     """The published output of a job: at most one."""
 
     __tablename__ = "artifacts"
-    __table_args__ = (Index(None, "prefix"),)
+    __table_args__ = (
+        Index(None, "prefix"),
+        Index("ix_artifacts_unread", "job_id", sqlite_where=_UNREAD, postgresql_where=_UNREAD),
+    )
 
     job_id: Mapped[Id] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     project_id: Mapped[Id]
@@ -62,6 +67,8 @@ class Artifact(Base):
     num_files: Mapped[int]
     num_bytes: Mapped[BigInt]
     created_at: Mapped[Time]
+    weights_dtype: Mapped[ShortText | None]
+    """`float32`, `bfloat16`, … or `unknown`; null until the sweeper has read it from the file."""
 
 
 class ArtifactFile(Base):

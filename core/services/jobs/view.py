@@ -14,6 +14,7 @@ from core.database.tables.objects import Artifact
 from core.domain.failure_codes import TITLES
 from core.domain.job_state import JobStatus, Stage
 from core.services.jobs.progress import StageState, estimate
+from core.services.jobs.weights import is_merged_in_bf16
 from core.services.views import ArtifactSummary, JobErrorView, JobView, ProgressView, StageView
 
 _LEFT_OUT = ("reused", "skipped")
@@ -59,11 +60,20 @@ def _view(
         queue_position=position,
         stages=[_view_stage(stage, stages.get(stage)) for stage in Stage],
         error=error,
-        artifact=ArtifactSummary(num_files=artifact.num_files, num_bytes=artifact.num_bytes) if artifact else None,
+        artifact=_summarise(job, artifact) if artifact else None,
         metadata=job.user_metadata,
         priority=job.priority,
         source_job_id=job.source_job_id,
         base_model_name=str(job.base_model_facts["name"]),
+    )
+
+
+def _summarise(job: Job, artifact: Artifact) -> ArtifactSummary:
+    return ArtifactSummary(
+        num_files=artifact.num_files,
+        num_bytes=artifact.num_bytes,
+        weights_dtype=artifact.weights_dtype,
+        merged_in_bf16=is_merged_in_bf16(job.spec, artifact.weights_dtype),
     )
 
 

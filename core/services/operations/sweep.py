@@ -22,7 +22,7 @@ from core.services.attempts import requeue
 from core.services.backend import Backend
 from core.services.datasets import parts
 from core.services.ids import new_suffix
-from core.services.jobs import retention
+from core.services.jobs import retention, weights
 from core.services.operations import garbage_collection
 
 MAX_LEASES = 10_000
@@ -125,6 +125,7 @@ class Sweeper:
         parts.let_go_of_expired(self._backend)
         quotas.let_go_of_silent(self._backend)
         self._retention.step(self._backend)
+        weights.read_types(self._backend)
         garbage_collection.collect(self._backend)
         self._orphans.step(self._backend)
 

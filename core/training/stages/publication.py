@@ -58,7 +58,7 @@ def read_back(context: RunContext, artifact: SavedArtifact) -> dict[str, JsonVal
         PolicyNotSavedWell: it is not the trained policy.
     """
     gc.collect()  # hooks of its optimizer hold it in a circle
-    found: dict[str, JsonValue] = {"published": _published(artifact, None)}
+    found: dict[str, JsonValue] = {"published": published_facts(artifact, None)}
     device = _device(context, artifact.float32_bytes)
     if device is None:
         context.observer.event(
@@ -79,13 +79,19 @@ def read_back(context: RunContext, artifact: SavedArtifact) -> dict[str, JsonVal
             adjust=lambda model: keep_packing_where_it_holds(model, data),
         )
         verification = verify(saved)
-        found["verification"] = {key: value for key, value in asdict(verification).items() if key != "margins"}
-        found["published"] = _published(artifact, verification)
+        found["verification"] = verification_facts(verification)
+        found["published"] = published_facts(artifact, verification)
     _tell_of_rounding(context, artifact.rounding, found["published"])
     return found
 
 
-def _published(artifact: SavedArtifact, verification: Verification | None) -> dict[str, JsonValue]:
+def verification_facts(verification: Verification) -> dict[str, JsonValue]:
+    """Return how the saved policy was checked, for the summary; margins are among the published facts."""
+    return {key: value for key, value in asdict(verification).items() if key != "margins"}
+
+
+def published_facts(artifact: SavedArtifact, verification: Verification | None) -> dict[str, JsonValue]:
+    """Return size, rounding and margins of what is published, for the summary."""
     weights = artifact.directory.glob("*.safetensors")
     margins = None if verification is None else verification.margins
     return {

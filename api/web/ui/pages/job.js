@@ -45,9 +45,10 @@ class JobPage {
     this.title = new Region("div", null, titleView);
     this.actions = new Region("div", { class: "actions" }, () => jobActions(this.job, (job) => this.take(job)));
     this.status = new Region("section", { class: "card", "aria-label": "Progress" }, progressView);
-    this.trouble = new Region("div", null, ({ error }) =>
-      error ? notice("error", h("strong", null, error.title), h("p", null, error.detail)) : [],
-    );
+    this.trouble = new Region("div", null, ({ id, error, isRounded }) => {
+      if (error) return notice("error", h("strong", null, error.title), h("p", null, error.detail));
+      return isRounded ? notice("warning", h("strong", null, "Merged in bf16"), h("p", null, mergedText(id))) : [];
+    });
     this.settings = new Region("div", null, settingsCard);
     this.tiles = new Region("div", { class: "tiles" }, tilesView);
     this.noCurves = h(
@@ -96,7 +97,7 @@ class JobPage {
       started: job.started_at,
       finished: job.finished_at,
     });
-    this.trouble.show({ error: job.error });
+    this.trouble.show({ id: job.id, error: job.error, isRounded: job.artifact?.merged_in_bf16 });
     this.settings.show({ spec: job.spec, requested: job.requested });
     this.files.note(job.artifact);
   }
@@ -171,6 +172,13 @@ class JobPage {
       Promise.all([this.samples.refresh(), this.files.refresh()]).catch(this.fail);
     }, 300);
   }
+}
+
+function mergedText(id) {
+  return (
+    "An earlier version merged this policy's adapter in bf16, which lost a part of its update. " +
+    `preftune jobs republish ${id} merges it again in float32, in the artifact's place.`
+  );
 }
 
 function titleView(job) {

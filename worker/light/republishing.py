@@ -1,0 +1,68 @@
+"""Republications, done by the light lane: base model and artifact fetched, merged again, verified, and stored."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.services.backend import Backend
+from core.services.requests import republications
+from core.services.requests.republications import NothingToRepublish, RepublicationClaim
+from core.services.requests.requests import RequestLease
+from core.storage.trees import check_stored, upload_tree
+from worker.artifact.publishing import complete_records
+from worker.light.exports import refusals
+from worker.light.lane import Bench, CannotDo
+from worker.light.scores import find_base_model
+
+COMMAND = (sys.executable, "-P", "-m", "worker.processes.republication")
+
+
+class Republishing:
+    """A kind of request."""
+
+    def claim(self, backend: Backend, lease_seconds: float) -> "RepublishingWork | None":
+        claim = republications.claim(backend, lease_seconds)
+        return None if claim is None else RepublishingWork(claim)
+
+
+@dataclass(frozen=True)
+class RepublishingWork:
+    claim: RepublicationClaim
+
+    @property
+    def lease(self) -> RequestLease:
+        return self.claim.lease
+
+    def do(self, bench: Bench) -> None:
+        """Merge, verify and store. Raises CannotDo, Ending, Unavailable."""
+        claim = self.claim
+        task = {
+            "spec": claim.spec,
+            "base_model_dir": str(find_base_model(bench, claim.base_model_name, claim.base_policy)),
+            "artifact_dir": str(bench.fetch(claim.policy, "old")),
+            "rows": claim.rows,
+            "num_threads": bench.num_threads,
+            "submitted_at": claim.submitted_at.isoformat(),
+        }
+        (bench.work_dir / "republish.json").write_text(json.dumps(task), encoding="utf-8")
+        with refusals(bench.work_dir):
+            bench.run(COMMAND, "Merging the adapter again")
+        facts: dict[str, Any] = json.loads((bench.work_dir / "verification.json").read_text(encoding="utf-8"))
+        directory = bench.work_dir / "policy"
+        _update_records(directory, facts)
+        uploaded = upload_tree(bench.backend.store, claim.prefix, directory, between_files=bench.check)
+        check_stored(bench.backend.store, uploaded, between_files=bench.check)
+        try:
+            republications.finish(bench.backend, claim, uploaded, facts["verification"])
+        except NothingToRepublish as error:
+            raise CannotDo(error.detail) from None
+
+
+def _update_records(directory: Path, facts: dict[str, Any]) -> None:
+    """Make card and report say what is published now."""
+    path = directory / "job.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["summary"] = (record.get("summary") or {}) | facts
+    complete_records(directory, record)
