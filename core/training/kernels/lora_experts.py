@@ -127,7 +127,7 @@ def expert_parameters(module: nn.Module) -> list[str]:
 
 @torch.no_grad()
 def computes_alike(experts: Any, tolerance: float) -> bool:
-    """Tell whether experts give on random values what they give inside `LoraExperts`, relative to their size."""
+    """Return whether experts give on random values what `LoraExperts` gives, relative to the values' size."""
     weight = experts.down_proj
     size = weight.shape[2] if experts.is_transposed else weight.shape[1]
     generator = torch.Generator().manual_seed(0)
