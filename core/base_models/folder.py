@@ -36,6 +36,29 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 MAX_JSON_BYTES = 64 * 1024**2
 
 _CODE_BEARING = (CONFIG_FILE, "tokenizer_config.json", "generation_config.json", *PROCESSOR_FILES)
+_ENCODERS = frozenset(
+    {
+        "bert",
+        "bert-generation",
+        "big_bird",
+        "camembert",
+        "data2vec-text",
+        "electra",
+        "ernie",
+        "megatron-bert",
+        "reformer",
+        "rembert",
+        "roberta",
+        "roberta-prelayernorm",
+        "roc_bert",
+        "roformer",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    }
+)
+"""Model types that see later tokens unless their configuration sets `is_decoder`."""
+_NEVER_CAUSAL = frozenset({"cpmant", "xlnet"})
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "seq_length")
 
 
@@ -133,12 +156,27 @@ def _read_config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / CONFIG_FILE)
     if config.get("is_encoder_decoder"):
         raise UnsupportedBaseModel(f"`{folder.name}` is an encoder-decoder; only causal language models can be tuned.")
+    if _sees_later_tokens(config):
+        raise UnsupportedBaseModel(
+            f"`{folder.name}` is no causal language model ({_architecture(config)}): what it predicts for a token "
+            "depends on the tokens after it. Use a decoder-only language model."
+        )
     nested = [value for value in config.values() if isinstance(value, dict)]
     if any(part.get(name) for part in (config, *nested) for name in ("quantization_config", "compression_config")):
         raise UnsupportedBaseModel(
             f"`{folder.name}` holds quantised weights, which cannot be trained. Use the original weights."
         )
     return config
+
+
+def _sees_later_tokens(config: dict[str, Any]) -> bool:
+    """Return whether the configuration alone shows an encoder; the others are found when they are loaded."""
+    model_type = config.get("model_type")
+    if config.get("is_decoder"):
+        return False
+    if model_type == "xlm":
+        return not config.get("causal")
+    return model_type in _ENCODERS | _NEVER_CAUSAL or _architecture(config).endswith("ForMaskedLM")
 
 
 def _weight_files(folder: Path) -> list[str]:

@@ -3,11 +3,12 @@
 import csv
 import io
 import json
+import struct
 from typing import Any
 
 import pytest
 from api_server import RunningApi, pointers
-from backends import BASE_MODEL, PROJECT, checkpoint, claim, point, publication
+from backends import BASE_MODEL, PROJECT, checkpoint, claim, make_base_model, point, publication
 
 from core.domain.dataset_rows import DatasetKind
 from core.domain.failure_codes import FailureCode
@@ -218,6 +219,37 @@ def test_bad_jobs_are_refused_naming_the_field(api: RunningApi, fields: dict[str
     for fault in response.json()["errors"]:
         assert "Input should" not in fault["detail"]
         assert "literal" not in fault["detail"]
+    assert api.http.get("/jobs").json() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "no causal language model"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantised weights"),
+        ({"text_config": {"compression_config": {"format": "pack"}}}, "quantised weights"),
+        ("F8_E4M3", "quantised weights"),
+    ],
+    ids=str,
+)
+def test_untrainable_base_models_are_refused_before_they_wait(
+    api: RunningApi, change: dict[str, Any] | str, reason: str
+) -> None:
+    """Named by preview and submission alike, where the configuration or the weights' header tells."""
+    folder = api.settings.models_dir / "untrainable"
+    make_base_model(folder)
+    if isinstance(change, dict):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | change))
+    else:
+        header = json.dumps({"w.weight": {"dtype": change, "shape": [48], "data_offsets": [0, 48]}}).encode()
+        (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(48))
+    before = api.http.get("/jobs").json()
+    body = {"base_model": "untrainable", "dataset_id": api.dataset_id()}
+    for path in ("/jobs/preview", "/jobs"):
+        response = api.http.post(path, json=body)
+        assert (response.status_code, pointers(response)) == (422, ["/base_model"]), response.text
+        assert reason in response.json()["errors"][0]["detail"]
     assert api.http.get("/jobs").json() == before
 
 

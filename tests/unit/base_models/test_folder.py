@@ -343,6 +343,30 @@ def test_quantised_weights_in_disguise_are_refused(models_dir: Path, tensors: Te
         inspect(folder)
 
 
+@pytest.mark.parametrize(
+    ("values", "is_refused"),
+    [
+        ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, True),
+        ({"model_type": "xlm-roberta", "architectures": ["XLMRobertaForCausalLM"], "is_decoder": False}, True),
+        ({"model_type": "modernbert", "architectures": ["ModernBertForMaskedLM"]}, True),
+        ({"model_type": "xlnet", "architectures": ["XLNetLMHeadModel"]}, True),
+        ({"model_type": "xlm", "architectures": ["XLMWithLMHeadModel"]}, True),
+        ({"model_type": "xlm", "architectures": ["XLMWithLMHeadModel"], "causal": True}, False),
+        ({"model_type": "roberta", "architectures": ["RobertaForCausalLM"], "is_decoder": True}, False),
+    ],
+)
+def test_encoders_are_refused_by_their_configuration(
+    models_dir: Path, values: dict[str, object], is_refused: bool
+) -> None:
+    folder = models_dir / "small"
+    change_config(folder, **values)
+    if not is_refused:
+        assert inspect(folder).architecture
+        return
+    with pytest.raises(UnsupportedBaseModel, match="no causal language model"):
+        inspect(folder)
+
+
 @pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
 def test_a_nested_quantisation_is_refused(models_dir: Path, key: str) -> None:
     folder = models_dir / "small"
