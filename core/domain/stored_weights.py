@@ -15,7 +15,9 @@ _QUANTISED = re.compile(
     r"|absmax|quant_map|quant_state\..+|SCB|scales|zeros)$|_proj_(blocks|scales)$"
 )
 """Names under which quantisation tools keep scales and packed weights."""
-_POSITION_TABLE = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings?|positions_embed)\.weight$")
+_POSITION_TABLE = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings?|positions_embed)$")
+_OTHER_INPUT = re.compile(r"(^|[._])(vision|visual|image|video|audio|speech)([._]|$)")
+"""Parts of a model that see no text."""
 
 
 def find_quantised(types: Mapping[str, str]) -> str | None:
@@ -36,4 +38,9 @@ def find_quantised(types: Mapping[str, str]) -> str | None:
 
 def has_position_table(names: Iterable[str]) -> bool:
     """Whether positions are learned: a model with such a table has none beyond it."""
-    return any(_POSITION_TABLE.search(name) for name in names)
+    return any(is_position_table(name.removesuffix(".weight")) for name in names if name.endswith(".weight"))
+
+
+def is_position_table(name: str) -> bool:
+    """Return whether a module of that name is a table of text positions; those of image patches are none."""
+    return bool(_POSITION_TABLE.search(name)) and not _OTHER_INPUT.search(name)

@@ -181,7 +181,8 @@ def test_adapters_train_and_merge(architecture: str, options: dict[str, object],
     torch.testing.assert_close(adapted.detach(), merged, atol=1e-3, rtol=0)
 
 
-def test_adapters_leave_out_what_text_does_not_pass_through() -> None:
+def multimodal() -> PreTrainedModel:
+    """Gemma 3 with a tower for images of four patches."""
     text = AutoConfig.for_model("gemma3_text", **(SIZES | {"head_dim": 8, "sliding_window": 60}))
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = AutoConfig.for_model(
@@ -194,7 +195,38 @@ def test_adapters_leave_out_what_text_does_not_pass_through() -> None:
         eoi_token_index=9,
         eos_token_id=1,
     )
-    model = prepare_model(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def test_rows_are_not_held_against_the_patches_of_an_image(tmp_path: Path) -> None:
+    world, observer = World.make(tmp_path), RecordingObserver()
+    save_policy(prepare_model(multimodal()), tmp_path / "other")
+    result = run(world.plan("run", base_model_dir=str(tmp_path / "other"), sft=None), observer)
+    assert result.summary["verification"]["longest"] > 4
+    assert observer.events == []
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        DYNAMIC,
+        {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0},
+        {"rope_type": "yarn", "factor": 2.0, "rope_theta": 10000.0, "original_max_position_embeddings": 128},
+        {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_theta": 5e5}
+        | {"original_max_position_embeddings": 64},
+    ],
+    ids=lambda rope: str(rope["rope_type"]),
+)
+def test_scaled_rotary_positions_pass_verification(rope: dict[str, object], tmp_path: Path) -> None:
+    """Of a base model that transformers 5 saved: the policy names the scaling as transformers 4 did besides."""
+    world = World.make(tmp_path)
+    make("llama", rope_parameters=rope).save_pretrained(tmp_path / "other")
+    result = run(world.plan("run", base_model_dir=str(tmp_path / "other"), sft=None), RecordingObserver())
+    assert result.summary["verification"]["num_rows"] == 5
+
+
+def test_adapters_leave_out_what_text_does_not_pass_through() -> None:
+    model = prepare_model(multimodal())
     names = find_targets(model, ["q_proj"])
     assert len(names) == 2
     assert not any("vision" in name for name in names)

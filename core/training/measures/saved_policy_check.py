@@ -197,7 +197,18 @@ def check_config(base_dir: Path, policy_dir: Path) -> None:
 def _settings(directory: Path) -> dict[str, object]:
     config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     found: dict[str, object] = config.get_text_config().to_dict()
+    rope = found.get("rope_parameters")
+    if isinstance(rope, dict):
+        found["rope_parameters"] = _without_former_name(rope)
     return found
+
+
+def _without_former_name(rope: dict[str, object]) -> dict[str, object]:
+    """Drop the name that transformers 4 gave `rope_type`, which a saved policy says beside it."""
+    kept = {key: _without_former_name(value) if isinstance(value, dict) else value for key, value in rope.items()}
+    if "rope_type" in kept and kept.get("type") == kept["rope_type"]:
+        del kept["type"]
+    return kept
 
 
 def _read_trained(saved: SavedPolicy, rows: Sequence[int]) -> _Trained:

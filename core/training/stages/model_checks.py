@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from core.domain.stored_weights import is_position_table
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import PackedBatch, pack_pairs, pack_responses
 from core.training.failures import BadBaseModel, BadData
@@ -28,7 +29,6 @@ _LARGEST_DIFFERENCE = {torch.float32: 0.01}
 """Nats, of any token of the longest row packed and alone. In 16 bits single tokens differ by more."""
 _COARSE_MEAN_DIFFERENCE = 0.1
 """Nats, mean over tokens, in 16 bits."""
-_POSITION_NAMES = ("wpe", "embed_positions", "position_embeddings", "position_embedding", "positions_embed")
 _MOST_NAMES = 6
 _CACHE_TOKENS = 512
 """Tokens of the longest row whose logits over the whole vocabulary fit into memory."""
@@ -91,7 +91,7 @@ def learned_positions(model: PreTrainedModel) -> int | None:
     tables = [
         (module.num_embeddings - int(getattr(module, "offset", 0)))
         for name, module in model.named_modules()
-        if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] in _POSITION_NAMES
+        if isinstance(module, nn.Embedding) and is_position_table(name)
     ]
     return min(tables, default=None)
 

@@ -378,5 +378,11 @@ def test_a_nested_quantisation_is_refused(models_dir: Path, key: str) -> None:
 def test_a_table_of_positions_is_seen(models_dir: Path) -> None:
     folder = models_dir / "small"
     assert not inspect(folder).has_position_table
-    write_safetensors(folder / "model.safetensors", TENSORS | {"transformer.wpe.weight": ("F32", [4, 4])})
+    patches: Tensors = {
+        "vision_tower.vision_model.embeddings.position_embedding.weight": ("F32", [4, 4]),
+        "model.audio_tower.embed_positions.weight": ("F32", [4, 4]),
+    }
+    write_safetensors(folder / "model.safetensors", TENSORS | patches)
+    assert not inspect(folder).has_position_table, "of images and sound"
+    write_safetensors(folder / "model.safetensors", TENSORS | patches | {"transformer.wpe.weight": ("F32", [4, 4])})
     assert inspect(folder).has_position_table
