@@ -167,6 +167,11 @@ MINUTES ?= 60
 test-faults: venv ## kills, zombies and outages by the hundred, in parts: goes on where the last one stopped (MINUTES=60)
 	@PYTHONPATH=tests:tests/support $(BIN)/python -m faults.volume --minutes $(MINUTES)
 
+.PHONY: test-failover
+test-failover: venv ## a database put back, a lagging replica promoted, under live workers: 50 times each (ten minutes)
+	@PYTHONPATH=tests:tests/support $(BIN)/python -m faults.volume put-back-sqlite put-back-postgresql promoted-replica \
+		--minutes 15
+
 .PHONY: unit contract numerics e2e
 TIMED = @started=$$(date +%s); $(BIN)/pytest -n 2 --dist loadfile -m "not slow" $(1); code=$$?; \
 	echo "$(@): $$(( $$(date +%s) - started )) s"; exit $$code

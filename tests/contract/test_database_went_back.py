@@ -4,17 +4,19 @@ import shutil
 from pathlib import Path
 
 import pytest
-from backends import PROJECT, add_dataset, checkpoint, claim, make_backend, publication, submit
+from backends import PROJECT, add_dataset, checkpoint, claim, make_backend, make_due, point, publication, submit
 from sqlalchemy import text
+from toy_jobs import points
 
 from core.database.engine import open_engine
 from core.database.migrate import upgrade
 from core.database.session import Database
 from core.domain.errors import Fenced
-from core.services.attempts import lifecycle
+from core.services.attempts import lifecycle, recording
 from core.services.backend import Backend
 from core.services.jobs import jobs
 from core.services.operations import garbage_collection
+from core.services.operations.sweep import expire, list_leases
 from core.storage import keys
 
 NUM_RUNS = 50
@@ -72,6 +74,32 @@ def test_a_database_that_went_back_fences_the_old_worker(world: GoingBack) -> No
     lifecycle.finish_succeeded(world.backend, new, published)
     with pytest.raises(Fenced):  # not taken for a repeated answer to its own finish
         lifecycle.finish_succeeded(world.backend, old, publication(world.backend, old))
+
+
+def test_a_worker_whose_points_are_gone_ends_its_attempt(world: GoingBack) -> None:
+    add_dataset(world.backend)
+    job_id = submit(world.backend).id
+    held = claim(world.backend, "lives on")
+    lifecycle.begin(world.backend, held)
+    recording.record_points(world.backend, held, [point(1)])
+    world.keep()
+    lifecycle.heartbeat(world.backend, held)
+    recording.record_points(world.backend, held, [point(2)])
+    world.put_back()
+    for write in (
+        lambda: lifecycle.heartbeat(world.backend, held),
+        lambda: recording.record_points(world.backend, held, [point(3)]),
+        lambda: lifecycle.finish_succeeded(world.backend, held, publication(world.backend, held)),
+    ):
+        with pytest.raises(Fenced, match="went back"):
+            write()
+    (lease,) = list_leases(world.backend)
+    assert expire(world.backend, lease)
+    make_due(world.backend)
+    after = claim(world.backend, "next")
+    lifecycle.begin(world.backend, after)
+    recording.record_points(world.backend, after, [point(step) for step in (1, 2, 3)])
+    assert [one.step for one in points(world.backend, job_id)] == [1, 2, 3]
 
 
 def test_no_publication_is_double_however_often_the_database_goes_back(world: GoingBack) -> None:

@@ -156,14 +156,14 @@ def job_stages(backend: Backend, job_id: str) -> list[JobStage]:
 
 def _objects(backend: Backend) -> Found:
     collect_everything(backend)
-    for prefix, sum_ in _named_trees(backend):
+    for prefix, sum_ in named_trees(backend):
         try:
             files = read_manifest(backend.store, prefix, sum_)
         except TreeDamaged as damage:
             yield f"{prefix}: {damage}"
             continue
         yield from _damaged(backend, prefix, files)
-    named = {prefix for prefix, _ in _named_trees(backend)}
+    named = {prefix for prefix, _ in named_trees(backend)}
     for info in backend.store.list(keys.ROOT):
         prefix = keys.owning_prefix(info.key)
         if prefix is not None and "/jobs/" in prefix and prefix not in named:
@@ -181,7 +181,8 @@ def _damaged(backend: Backend, prefix: str, files: list[TreeFile]) -> Found:
             yield f"{prefix}{file.path} is damaged"
 
 
-def _named_trees(backend: Backend) -> list[tuple[str, str]]:
+def named_trees(backend: Backend) -> list[tuple[str, str]]:
+    """(prefix, digest of the manifest) of everything that rows name."""
     kept = Checkpoint.status == CheckpointStatus.COMMITTED
     has_policy = Checkpoint.policy_prefix.is_not(None)
     statements = (

@@ -64,7 +64,7 @@ class Grounds:
     def postgresql(self) -> PostgresServer:
         with self._lock:
             if self._postgresql is None:
-                server = self._stack.enter_context(run_postgresql(max_connections="400"))
+                server = self._stack.enter_context(run_postgresql(max_connections="400", wal_keep_size="512MB"))
                 self.migrate(server.create_database("template_faults"))
                 database = Database(open_engine(server.url("template_faults")))
                 audit.install(database)

@@ -107,14 +107,16 @@ def database_outage(grounds: Grounds, seed: int, trainer: Trainer) -> Outcome:
         grounds.migrate(server.create_database("run"))
         options = Options("postgresql", COMBINATIONS[seed % 4][1], trainer)
         options.database_url = f"postgresql://postgres@127.0.0.1:{proxy.port}/run"
-        world = _OwnServerWorld(grounds, options, server.url("run"))
+        world = OwnServerWorld(grounds, options, server.url("run"))
         audit.install(world.backend.database)
         violations = suffer(world, proxy, server, (kind, seconds), chance)
         violations += world.finish()
     return Outcome(seed, kind, 1, violations, {"outage_seconds": [round(seconds, 1)]})
 
 
-class _OwnServerWorld(World):
+class OwnServerWorld(World):
+    """Its database lies on a server of its own, which has the schema."""
+
     def __init__(self, grounds: Grounds, options: Options, url: str) -> None:
         self._url = url
         super().__init__(grounds, options)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from faults.api_kills import REQUESTS
 from faults.disks import DISKS
+from faults.going_back import PROMOTED, PUT_BACK_POSTGRESQL, PUT_BACK_SQLITE
 from faults.kills import FAILPOINTS, KILLS, settings_of
 from faults.outages import BROKER, DATABASE, STORE
 from faults.outcome import Row
@@ -26,6 +27,9 @@ _ALL = (
     DISKS,
     STORMS,
     DRAINS,
+    PUT_BACK_SQLITE,
+    PUT_BACK_POSTGRESQL,
+    PROMOTED,
     KILLS.with_trainer(REAL, REAL_GOAL),
     replace(FAILPOINTS.with_trainer(REAL, len(settings_of(REAL))), num_settings=len(settings_of(REAL))),
     ZOMBIES.with_trainer(REAL, REAL_GOAL),
@@ -37,5 +41,6 @@ _ALL = (
     STORMS.with_trainer(REAL, REAL_OPERATIONS),
     DRAINS.with_trainer(REAL, REAL_GOAL),
 )
-"""All but `requests` also with the real trainer: no trainer runs there."""
+"""All but `requests` also with the real trainer: no trainer runs there; nor where the database goes back, which is no
+matter of trainers."""
 ROWS: dict[str, Row] = {row.name: row for row in _ALL}

@@ -181,7 +181,16 @@ class World:
         self.ledger.scripts[job_id] = script
         if must_succeed:
             self.ledger.must_succeed.add(job_id)
+        self.follow(job_id)
+
+    def follow(self, job_id: str) -> None:
         self._readers.append(CurveReader(self, job_id))
+
+    def forget_readers(self) -> None:
+        """What they hold is of a database that is no more."""
+        for reader in self._readers:
+            reader.finish()
+        self._readers.clear()
 
     def let_run(self, seconds: float) -> None:
         """For so long on the toy's scale of time."""

@@ -42,10 +42,15 @@ class PostgresServer:
 
     def start(self) -> None:
         options = ["-D", str(self.work / "data"), "-w", "-t", str(START_SECONDS), "-l", str(self.work / "log")]
-        _as_server_user([str(self.folder / "pg_ctl"), *options, "-o", f"-p {self.port} {self.settings}", "start"])
+        as_server_user([str(self.folder / "pg_ctl"), *options, "-o", f"-p {self.port} {self.settings}", "start"])
 
     def stop(self, mode: str = "immediate") -> None:
-        _as_server_user([str(self.folder / "pg_ctl"), "-D", str(self.work / "data"), "-w", "-m", mode, "stop"])
+        as_server_user([str(self.folder / "pg_ctl"), "-D", str(self.work / "data"), "-w", "-m", mode, "stop"])
+
+    def kill(self) -> None:
+        """Stop at once, unless it has ended already."""
+        if (self.work / "data" / "postmaster.pid").exists():
+            self.stop()
 
     def url(self, database: str) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
@@ -128,7 +133,7 @@ def run_postgresql(**settings: str) -> Iterator[PostgresServer]:
         if os.geteuid() == 0:
             shutil.chown(work, "postgres")
         data = work / "data"
-        _as_server_user([str(folder / "initdb"), "-N", "-A", "trust", "-U", "postgres", "-D", str(data)])
+        as_server_user([str(folder / "initdb"), "-N", "-A", "trust", "-U", "postgres", "-D", str(data)])
         options = " ".join(f"-c {name}={value!r}" for name, value in (_SETTINGS | settings).items())
         server = PostgresServer(port=free_port(), folder=folder, work=work, settings=options)
         server.start()
@@ -261,7 +266,7 @@ def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     pytest.fail(f"{process.args} does not listen on {port}")
 
 
-def _as_server_user(command: list[str]) -> None:
+def as_server_user(command: list[str]) -> None:
     """PostgreSQL refuses to run as root."""
     if os.geteuid() == 0:
         quoted = " ".join("'" + part.replace("'", "'\\''") + "'" for part in command)

@@ -4,8 +4,9 @@ Everything but `claim` raises Fenced once another attempt holds the job: the cal
 """
 
 import itertools
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
@@ -33,6 +34,22 @@ TOKEN_CHARS = 10
 Result = TypeVar("Result")
 
 
+class LastWrite:
+    """The number of the newest write of an attempt that is known to be committed; threads share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._number = 0
+
+    @property
+    def number(self) -> int:
+        return self._number
+
+    def has_committed(self, number: int) -> None:
+        with self._lock:
+            self._number = max(self._number, number)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """Right to work on a job until another attempt takes it."""
@@ -46,6 +63,7 @@ class Claim:
     worker: str
     host: str
     device: str
+    last_write: LastWrite = field(default_factory=LastWrite, compare=False, repr=False)
 
     @property
     def attempt_name(self) -> str:
@@ -120,11 +138,25 @@ def claim(backend: Backend, *, worker: str, host: str, device: str) -> Claim | N
 
 
 def fenced(backend: Backend, claim: Claim, work: Callable[[Session, Job], Result]) -> Result:
-    """Run one write of this attempt, with the lock on the job's row. Raises Fenced."""
+    """Run one write of this attempt, with the lock on the job's row. Raises Fenced.
+
+    Each write raises the row's number. One that is not above what this attempt has committed before belongs to a
+    database that went back in time: points and checkpoints that the worker takes for recorded are gone, so the attempt
+    ends, and the next one computes them again.
+    """
     lease_seconds = backend.settings.lease_seconds
-    return backend.database.write(
-        lambda session: work(session, job_rows.fence(session, claim.job_id, claim.attempt, claim.token, lease_seconds))
-    )
+    known = claim.last_write.number
+
+    def numbered(session: Session) -> tuple[Result, int]:
+        job = job_rows.fence(session, claim.job_id, claim.attempt, claim.token, lease_seconds)
+        number = job.heartbeat_seq
+        if number <= known:
+            raise Fenced(f"The database went back to an earlier state than attempt {claim.attempt} has written.")
+        return work(session, job), number
+
+    result, number = backend.database.write(numbered)
+    claim.last_write.has_committed(number)
+    return result
 
 
 def heartbeat(backend: Backend, claim: Claim) -> HeartbeatReply:
