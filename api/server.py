@@ -13,7 +13,7 @@ from api.access.middleware import CONNECTION, is_loopback
 from api.app import MIN_KEY_CHARS, create_app
 from api.http.downloads import ABORT
 from api.live.stream import AT_SHUTDOWN
-from core import private_memory
+from core import confinement, private_memory
 from core.settings import PRIVATE_UMASK, Settings, SettingsError
 from core.telemetry import tracing
 from core.telemetry.logging import configure_logging
@@ -75,6 +75,7 @@ def run(settings: Settings) -> int:
     os.umask(PRIVATE_UMASK)
     configure_logging(settings)
     private_memory.forbid_reading()
+    confinement.start(is_wanted=settings.confine_children)
     tracing.start(settings, "preftune-api")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)

@@ -18,6 +18,7 @@ from api.server import check_binding
 from cli.console import err, out
 from cli.data_lock import DataDirLock
 from cli.processes import Child
+from core import private_memory
 from core.database.migrate import upgrade
 from core.domain.errors import Unavailable
 from core.services.backend import Backend, open_backend
@@ -42,6 +43,7 @@ def run_serve(settings: Settings) -> int:
     check_binding(settings)
     os.umask(PRIVATE_UMASK)
     configure_logging(settings)
+    private_memory.forbid_reading()
     notes = _note_signals()
     lock = DataDirLock.take(settings.data_dir, _LOCK_SECONDS)
     if lock is None:

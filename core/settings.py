@@ -82,6 +82,8 @@ class Settings(BaseSettings):
     """llama.cpp's converter, or a checkout of llama.cpp; default: `gguf-converter` in the worker's environment."""
     num_threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of a trainer; 0: all cores."""
+    confine_children: bool = True
+    """Trainers, scorers, converters and the check of uploads reach their own folder only, where there is Landlock."""
 
     mlflow_tracking_uri: str | None = None
     """Workers send their curves to this MLflow server as they come; its client finds its keys by itself."""

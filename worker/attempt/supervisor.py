@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from core.confinement import Bounds
 from core.domain.errors import DomainError, Fenced, Unavailable
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import FINAL_STATUSES, AttemptOutcome, JobStatus
@@ -161,7 +162,7 @@ class _Attempt:
         for _ in range(_MAX_STARTS):
             self._write_assignment(inputs, resume[1] if resume else None)
             with tracing.span("training"):
-                end = self._run_trainer()
+                end = self._run_trainer(inputs)
             if not self._is_worth_another_start(end, resume[0] if resume else None):
                 break
             resume = self._fetcher.fetch_resume_point()
@@ -185,11 +186,12 @@ class _Attempt:
         (self._work_dir / ASSIGNMENT_FILE).write_text(assignment.dump(), encoding="utf-8")
         reach("assignment.written")
 
-    def _run_trainer(self) -> TrainerEnd:
+    def _run_trainer(self, inputs: Inputs) -> TrainerEnd:
         num_kills = count_out_of_memory_kills()
         self._log.begin(f"trainer {self._num_starts + 1}" if self._num_starts else "trainer")
         self._num_starts += 1
-        process = TrainerProcess(self._place.launch, self._work_dir, self._log.add)
+        bounds = Bounds(writes=[self._work_dir], reads=[inputs.base_model_dir], allows_tcp=self._place.num_devices > 1)
+        process = TrainerProcess(self._place.launch, self._work_dir, self._log.add, bounds)
         reach("trainer.started")
         grace_seconds = self._backend.settings.stop_grace_seconds
         talk = Conversation(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from core.confinement import Bounds, confined
 from core.domain.trainer_protocol import (
     MAX_LINE_BYTES,
     SupervisorMessage,
@@ -51,8 +52,17 @@ class LaunchPlan:
 
 
 class TrainerProcess:
-    def __init__(self, plan: LaunchPlan, work_dir: Path, on_line: Callable[[str], None] = lambda line: None) -> None:
-        """`on_line` is given every line of its standard error, by a thread of this class."""
+    def __init__(
+        self,
+        plan: LaunchPlan,
+        work_dir: Path,
+        on_line: Callable[[str], None] = lambda line: None,
+        bounds: Bounds | None = None,
+    ) -> None:
+        """`on_line` is given every line of its standard error, by a thread of this class.
+
+        Without `bounds` it reaches its work directory only.
+        """
         self.inbox: queue.Queue[TrainerMessage | Ended] = queue.Queue(_MAX_WAITING_MESSAGES)
         self._is_closed = threading.Event()
         self._has_spoken_nonsense = False
@@ -60,7 +70,7 @@ class TrainerProcess:
         self._log_lines: collections.deque[str] = collections.deque(maxlen=_MAX_LOG_LINES)
         (work_dir / "tmp").mkdir(exist_ok=True)
         self._process = subprocess.Popen(
-            [*plan.command, str(work_dir)],
+            confined([*plan.command, str(work_dir)], bounds or Bounds(writes=[work_dir])),
             cwd=work_dir,
             env=trainer_environment(work_dir, plan.num_threads),
             stdin=subprocess.PIPE,

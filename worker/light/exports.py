@@ -57,9 +57,10 @@ class ExportWork:
         with refusals(bench.work_dir):
             # A checkout has `gguf` in a folder of its own.
             path = f"{converter}:{converter / 'gguf-py'}"
-            bench.run(CONVERTER_COMMAND, "The conversion to GGUF", {"PYTHONPATH": path})
+            bench.run(CONVERTER_COMMAND, "The conversion to GGUF", {"PYTHONPATH": path}, reads=[converter])
         with refusals(bench.work_dir):
-            bench.run(CHECKER_COMMAND, "Reading the GGUF file back")
+            # llama.cpp's server listens on loopback, even for one that calls it directly.
+            bench.run(CHECKER_COMMAND, "Reading the GGUF file back", allows_tcp=True)
         exports.finish(bench.backend, self.claim, _store(bench, self.claim, bench.work_dir / "policy.gguf"))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from core.confinement import Bounds, confined
 from core.domain.errors import Unavailable
 from core.services.backend import Backend
 from core.services.requests import requests
@@ -72,13 +73,22 @@ class Bench:
             raise CannotDo(f"A stored policy is damaged: {damage}") from None
         return target
 
-    def run(self, command: Sequence[str], what: str, environment: Mapping[str, str] | None = None) -> None:
-        """Run a program over the work directory to its end. Raises CannotDo, Ending."""
+    def run(
+        self,
+        command: Sequence[str],
+        what: str,
+        environment: Mapping[str, str] | None = None,
+        reads: Sequence[Path] = (),
+        *,
+        allows_tcp: bool = False,
+    ) -> None:
+        """Run a program over the work directory, and what else it reads, to its end. Raises CannotDo, Ending."""
         (self.work_dir / "tmp").mkdir(exist_ok=True)
         log = self.work_dir / "log"
+        bounds = Bounds(writes=[self.work_dir], reads=reads, allows_tcp=allows_tcp)
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*command, str(self.work_dir)],
+                confined([*command, str(self.work_dir)], bounds),
                 cwd=self.work_dir,
                 env={**trainer_environment(self.work_dir, self.num_threads), **(environment or {})},
                 stdin=subprocess.DEVNULL,

@@ -37,9 +37,10 @@ class ScoringWork:
 
     def do(self, bench: Bench) -> None:
         claim = self.claim
+        base_model_dir = find_base_model(bench, claim.base_model_name, claim.base_policy)
         task = {
             "spec": claim.spec,
-            "base_model_dir": str(find_base_model(bench, claim.base_model_name, claim.base_policy)),
+            "base_model_dir": str(base_model_dir),
             "policy_dir": str(bench.fetch(claim.policy, "policy")),
             "sft_dir": None if claim.sft is None else str(bench.fetch(claim.sft, "sft")),
             "is_pairs": claim.is_pairs,
@@ -48,7 +49,7 @@ class ScoringWork:
             "submitted_at": claim.submitted_at.isoformat(),
         }
         (bench.work_dir / "scoring.json").write_text(json.dumps(task), encoding="utf-8")
-        bench.run(SCORER_COMMAND, "Scoring")
+        bench.run(SCORER_COMMAND, "Scoring", reads=[base_model_dir])
         results: list[dict[str, Any]] = json.loads((bench.work_dir / "results.json").read_text(encoding="utf-8"))
         scores.finish(bench.backend, claim, results)
 
