@@ -8,10 +8,12 @@ import random
 import shutil
 import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import psycopg
 from faults.checker import named_trees
@@ -29,9 +31,11 @@ from toy_trainer import Script
 
 from core.database.engine import open_engine
 from core.database.session import Database
+from core.domain.errors import Unavailable
 from core.storage import keys
 
 NUM_RUNS = 50
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,35 +62,47 @@ def go_back(world: World, chance: random.Random, how: GoingBack) -> tuple[int, l
     own = {} if how.zombie_url is None else {"database_url": how.zombie_url}
     zombie = world.start(worker_name="zombie", **own)
     if not is_before_claim:
-        wait_for(lambda: holder_of(world, job_id), "the worker to have the job", 240)
+        wait_for(lambda: ask(lambda: holder_of(world, job_id)), "the worker to have the job", 240)
         world.let_run(chance.uniform(0, 1.2))
         how.keep()
     else:
-        wait_for(lambda: attempts_of(world.backend, job_id), "the worker to have the job", 240)
+        wait_for(lambda: ask(lambda: attempts_of(world.backend, job_id)), "the worker to have the job", 240)
     world.let_run(chance.uniform(0.1, 1.5))
     trainers = children_of(zombie.pid)
     if chance.random() < 0.5:
         freeze(world, zombie)
         for pid in trainers if chance.random() < 0.5 else ():
             signal_if_there(pid, signal.SIGSTOP)
-    lost = attempts_of(world.backend, job_id)[-1].claim_token
-    world.forget_readers()
+    lost = ask(lambda: attempts_of(world.backend, job_id))[-1].claim_token
+    ask(world.forget_readers)
     how.put_back()
-    has_gone_back = world.status(job_id) not in FINAL
+    has_gone_back = ask(lambda: world.status(job_id)) not in FINAL
     world.follow(job_id)
     world.start(worker_name="successor")
-    wait_for(lambda: world.status(job_id) in FINAL or is_taken_again(world, job_id, lost), "the next attempt", 240)
+    wait_for(lambda: ask(lambda: is_over_or_taken_again(world, job_id, lost)), "the next attempt", 240)
     world.let_run(chance.uniform(0, 1))
     for pid in (zombie.pid, *trainers):
         signal_if_there(pid, signal.SIGCONT)
-    world.wait_for_all("succeeded", seconds=240)
+    ask(lambda: world.wait_for_all("succeeded", seconds=240))
     violations = late_writes(world, job_id, ("zombie", "successor")) + foreign_trees(world, job_id)
     return int(has_gone_back), violations
 
 
-def is_taken_again(world: World, job_id: str, lost: str | None) -> bool:
+def ask(look: Callable[[], T]) -> T:
+    """Again while the database is away, or a busy machine keeps it from answering in time."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return look()
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def is_over_or_taken_again(world: World, job_id: str, lost: str | None) -> bool:
     attempts = attempts_of(world.backend, job_id)
-    return bool(attempts) and attempts[-1].claim_token != lost
+    return world.status(job_id) in FINAL or (bool(attempts) and attempts[-1].claim_token != lost)
 
 
 def foreign_trees(world: World, job_id: str) -> list[str]:
