@@ -38,9 +38,10 @@ class RepublishingWork:
     def do(self, bench: Bench) -> None:
         """Merge, verify and store. Raises CannotDo, Ending, Unavailable."""
         claim = self.claim
+        base_model_dir = find_base_model(bench, claim.base_model_name, claim.base_policy)
         task = {
             "spec": claim.spec,
-            "base_model_dir": str(find_base_model(bench, claim.base_model_name, claim.base_policy)),
+            "base_model_dir": str(base_model_dir),
             "artifact_dir": str(bench.fetch(claim.policy, "old")),
             "rows": claim.rows,
             "num_threads": bench.num_threads,
@@ -48,7 +49,7 @@ class RepublishingWork:
         }
         (bench.work_dir / "republish.json").write_text(json.dumps(task), encoding="utf-8")
         with refusals(bench.work_dir):
-            bench.run(COMMAND, "Merging the adapter again")
+            bench.run(COMMAND, "Merging the adapter again", reads=[base_model_dir])
         facts: dict[str, Any] = json.loads((bench.work_dir / "verification.json").read_text(encoding="utf-8"))
         directory = bench.work_dir / "policy"
         _update_records(directory, facts)
