@@ -38,7 +38,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def version() -> int:
-    """Of Landlock in this kernel; 0: none, or forbidden."""
+    """Landlock's version in this kernel; 0: none, or forbidden."""
     if not sys.platform.startswith("linux"):
         return 0
     return max(0, int(_libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(_ASK_VERSION))))

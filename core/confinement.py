@@ -87,7 +87,7 @@ def confined(command: Sequence[str], bounds: Bounds) -> list[str]:
 
 
 def _script_folder(command: Sequence[str]) -> list[str]:
-    """Of a program that is named by its file."""
+    """The folder of a program that is named by its file."""
     return [str(Path(word).resolve().parent) for word in command[1:2] if word.endswith(".py") and Path(word).is_file()]
 
 
