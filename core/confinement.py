@@ -36,7 +36,7 @@ _SYSTEM_FILES = (
     "os-release",
     "mime.types",
 )
-"""Of /etc, which may hold secrets of other services too."""
+"""Files of /etc, which may hold secrets of other services too."""
 _DEVICES = "/dev"
 _log = structlog.get_logger(__name__)
 _is_off = threading.Event()

@@ -19,7 +19,7 @@ CONVERT_SECONDS = 1800
 POLL_SECONDS = 0.2
 _CHUNK_BYTES = 4 * 1024**2
 _KEPT_VARIABLES = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
-"""Of the environment, for the conversion: no secret."""
+"""What the conversion keeps of the environment: no secret."""
 
 
 def download_and_convert(source: PackageSource, folder: Path, scratch: Path, progress: ProgressCallback) -> None:
