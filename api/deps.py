@@ -80,9 +80,9 @@ NEEDS_KEY = [Security(bearer)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Items of a page.")]
 Cursor = Annotated[
     str | None,
-    Query(max_length=MAX_CURSOR_CHARS, description="`next_cursor` of the page before; none: the first page."),
+    Query(max_length=MAX_CURSOR_CHARS, description="`next_cursor` of the previous page; without it, the first page."),
 ]
-After = Annotated[int, Query(ge=0, le=MAX_SEQ, description="`last_seq` of the page before: only what is newer.")]
+After = Annotated[int, Query(ge=0, le=MAX_SEQ, description="`last_seq` of the previous page: only newer items.")]
 Wait = Annotated[
     float,
     Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to hold the answer, unless what was asked for is done."),

@@ -41,7 +41,7 @@ def demo(
     data_dir: Annotated[Path, typer.Option(help="Where the demo keeps its service's data.")] = Path("data/demo"),
     models_dir: Annotated[Path, typer.Option(help="Where base models are kept.")] = Path("models"),
     url: Annotated[
-        str | None, typer.Option(help="A service that runs already, with these base models; default: one is started.")
+        str | None, typer.Option(help="A running service with these base models; default: one is started.")
     ] = None,
 ) -> None:
     """Fetch a base model, start the service, tune the model on example pairs, and show what changed."""
@@ -61,7 +61,7 @@ def demo(
     except PreftuneError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        fail("stopped; nothing is left running" if url is None else "not watched any more; the job goes on", code=130)
+        fail("stopped; nothing is left running" if url is None else "no longer watched; the job continues", code=130)
     raise typer.Exit(code)
 
 

@@ -108,7 +108,7 @@ class _Service:
         code = child.reap()
         if code is None:
             return
-        _log.warning("the %s ended with %d and is started again", child.name, code)
+        _log.warning("the %s ended with %d and is restarted", child.name, code)
         if child.name == "worker" and self._worker_name is not None:
             self._dead_workers.append(self._worker_name)
 

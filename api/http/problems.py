@@ -54,8 +54,8 @@ SCOPE_MISSING = ProblemKind(HTTPStatus.FORBIDDEN, "scope-missing", "The API key 
 RATE_LIMITED = ProblemKind(HTTPStatus.TOO_MANY_REQUESTS, "rate-limited", "Too many requests with this API key")
 NOT_LOOPBACK = ProblemKind(HTTPStatus.FORBIDDEN, "not-loopback", "Without an API key only this machine is served")
 FOREIGN_ORIGIN = ProblemKind(HTTPStatus.FORBIDDEN, "foreign-origin", "The request comes from another site")
-ROUTE_NOT_FOUND = ProblemKind(HTTPStatus.NOT_FOUND, "route-not-found", "There is no such address")
-METHOD_NOT_ALLOWED = ProblemKind(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", "Not a method of this address")
+ROUTE_NOT_FOUND = ProblemKind(HTTPStatus.NOT_FOUND, "route-not-found", "Not found")
+METHOD_NOT_ALLOWED = ProblemKind(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed")
 BODY_TOO_SLOW = ProblemKind(HTTPStatus.REQUEST_TIMEOUT, "body-too-slow", "The body came too slowly")
 BODY_TOO_LARGE = ProblemKind(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", "The body is over the limit")
 UNSUPPORTED_BODY = ProblemKind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-body", "The body is of another type")
@@ -64,7 +64,7 @@ RANGE_NOT_SATISFIABLE = ProblemKind(
 )
 INVALID_REQUEST = ProblemKind(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The request is not valid")
 TOO_MANY_STREAMS = ProblemKind(HTTPStatus.SERVICE_UNAVAILABLE, "too-many-streams", "Too many streams are open")
-NOT_READY = ProblemKind(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", "The service cannot do its work just now")
+NOT_READY = ProblemKind(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", "The service is unavailable")
 INTERNAL_ERROR = ProblemKind(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", "Something went wrong in the service")
 
 HTTP_PROBLEMS: tuple[ProblemKind, ...] = (

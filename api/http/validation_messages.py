@@ -98,9 +98,9 @@ def _finding(error: Any, payload: Any) -> _Finding:
     if kind == "value_error":
         return _Finding(pointer, "", given, sentence=str(context.get("error", "is not valid")))
     if kind == "missing":
-        return _Finding(pointer, "", None, sentence="is needed and was not given")
+        return _Finding(pointer, "", None, sentence="is required")
     if kind == "extra_forbidden":
-        return _Finding(pointer, "", given, sentence="is not a field that this takes; check its spelling")
+        return _Finding(pointer, "", given, sentence="is an unknown field; check its spelling")
     if kind == "string_too_short":
         return _Finding(pointer, "not be empty", given, is_close=True, sentence="must not be empty")
     expected = _EXPECTED[kind](context) if kind in _EXPECTED else "be valid: " + str(error["msg"]).lower()

@@ -141,7 +141,7 @@ def _refused(body: FineTuningRequest) -> Iterable[FieldError]:
     for name in body.model_extra or {}:
         if name not in known:
             hint = f"; its name here is `{_OWN_NAMES[name]}`" if name in _OWN_NAMES else "; check its spelling"
-            yield FieldError(f"/{name.replace('~', '~0').replace('/', '~1')}", f"is not a field that this takes{hint}")
+            yield FieldError(f"/{name.replace('~', '~0').replace('/', '~1')}", f"is an unknown field{hint}")
 
 
 def _refused_integrations(integrations: list[dict[str, Any]], wandb_project: str | None) -> Iterable[FieldError]:

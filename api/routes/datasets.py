@@ -37,7 +37,7 @@ from core.services.backend import Backend
 from core.services.datasets import datasets, intake, previews
 from core.services.views import DatasetView
 
-UNNAMED = "data set"
+UNNAMED = "dataset"
 FIELD_OF_REASON = {
     IssueCode.WRONG_KIND: "/kind",
     IssueCode.UNKNOWN_FORMAT: "/format",
@@ -49,7 +49,7 @@ FIELD_OF_REASON = {
 }
 """What to change when a file is refused; else it is the file."""
 
-DatasetId = Annotated[str, Path(description="Id of a data set.", max_length=64)]
+DatasetId = Annotated[str, Path(description="Id of a dataset.", max_length=64)]
 Prefer = Annotated[str | None, Header(description="`respond-async`: answer 202 at once; poll until it is `ready`.")]
 
 BASE_MODEL = Query(
@@ -73,9 +73,9 @@ router = APIRouter(tags=["datasets"], route_class=StrictRoute, dependencies=NEED
     "/datasets",
     status_code=201,
     response_model=Dataset,
-    response_description="Checked and kept. `Location` names it.",
+    response_description="Checked and stored. `Location` names it.",
     responses={
-        202: {"model": Dataset, "description": "Kept, and being checked: poll it."},
+        202: {"model": Dataset, "description": "Stored, and being checked: poll it."},
         **problems(400, 408, 409, 413, 415, 422, 503, 507),
     },
     openapi_extra={RAW_BODY: True, **UPLOAD_BODY},

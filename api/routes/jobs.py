@@ -98,21 +98,21 @@ def delete_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> None:
     jobs.delete(backend, caller.project_id, job_id)
 
 
-STEERED: Responses = {202: {"model": Job, "description": "It will be so at the next step."}}
+STEERED: Responses = {202: {"model": Job, "description": "Accepted; takes effect at the next step boundary."}}
 STEER_PROBLEMS = problems(404, 409, 422, 503)
 
 
 @router.post(
     "/jobs/{job_id}/cancel",
     response_model=Job,
-    response_description="It is so already.",
+    response_description="Already in that state.",
     responses={**STEERED, **STEER_PROBLEMS},
 )
 def cancel_job(
     job_id: JobId,
     backend: BackendDep,
     caller: CallerDep,
-    save: Annotated[bool, Query(description="Publish the policy as it is.")] = False,
+    save: Annotated[bool, Query(description="Publish the current policy.")] = False,
 ) -> Response:
     """Cancel the job for good, at its next step."""
     return _changed(steering.cancel(backend, caller.project_id, job_id, save=save))
@@ -121,7 +121,7 @@ def cancel_job(
 @router.post(
     "/jobs/{job_id}/pause",
     response_model=Job,
-    response_description="It is so already.",
+    response_description="Already in that state.",
     responses={**STEERED, **STEER_PROBLEMS},
 )
 def pause_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response:
@@ -132,7 +132,7 @@ def pause_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response
 @router.post(
     "/jobs/{job_id}/resume",
     response_model=Job,
-    response_description="It is so already.",
+    response_description="Already in that state.",
     responses={**STEERED, **STEER_PROBLEMS},
 )
 def resume_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response:

@@ -103,9 +103,9 @@ async def put_part(
     "/uploads/{upload_id}/complete",
     status_code=201,
     response_model=Dataset,
-    response_description="Checked and kept. `Location` names the data set.",
+    response_description="Checked and stored. `Location` names the dataset.",
     responses={
-        202: {"model": Dataset, "description": "Kept, and being checked: poll it."},
+        202: {"model": Dataset, "description": "Stored, and being checked: poll it."},
         **problems(404, 409, 413, 415, 422, 503, 507),
     },
 )
@@ -149,5 +149,5 @@ def _announced_digest(request: Request) -> str:
                 return base64.b64decode(value[1:-1], validate=True).hex()
             except (binascii.Error, ValueError):
                 break
-    error = FieldError("/sha256", "is needed and was not given: the SHA-256 of the part, hexadecimal")
+    error = FieldError("/sha256", "is required: the SHA-256 of the part, hexadecimal")
     raise HttpError(INVALID_REQUEST, f"{error.pointer}: {error.detail}", errors=[error])

@@ -32,7 +32,7 @@ class Variant(Answer):
     year: int = Field(description="Of the paper.")
     choose_when: str = Field(description="When to choose it.")
     reward: str = Field(description="The implicit reward that metrics show.")
-    data: Literal["preference", "unpaired"] = Field(description="Kind of data set it trains on.")
+    data: Literal["preference", "unpaired"] = Field(description="Kind of dataset it trains on.")
     other_names: list[str] = Field(description="What other trainers call it.")
 
 

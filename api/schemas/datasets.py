@@ -19,7 +19,7 @@ ISSUE_POINTER = "JSON pointer into the row, such as `/rejected`; null for the ro
 class DatasetOptions(Payload):
     """Form fields beside `file`, or query parameters with a raw body; all may be left out."""
 
-    name: Name | None = Field(None, description="For people; default the file's name.")
+    name: Name | None = Field(None, description="A name to recognise it by; default: the file's name.")
     kind: DatasetKind = Field(
         DatasetKind.PREFERENCE,
         description="What the rows are; a file of another kind is refused, naming the value to send.",
@@ -28,7 +28,7 @@ class DatasetOptions(Payload):
     columns: dict[ColumnName, ColumnName] = Field(
         default_factory=dict,
         max_length=32,
-        description='Our names of columns to those in the file, as a JSON object: `{"prompt": "question"}`.',
+        description='Columns of the file by role, as a JSON object: `{"prompt": "question"}`.',
     )
     values: dict[ColumnName, Literal["first", "second", "tie"]] = Field(
         default_factory=dict,
@@ -71,8 +71,8 @@ class Upload(Answer):
     """An upload in progress. It expires a day after its last part."""
 
     id: Id
-    status: Literal["open", "completed"] = Field(description="`open` takes parts; `completed` is a data set.")
-    name: str | None = Field(description="Of the data set to be, for people.")
+    status: Literal["open", "completed"] = Field(description="`open` takes parts; `completed` is a dataset.")
+    name: str | None = Field(description="Of the dataset to be, for people.")
     filename: str | None = Field(description="The file's name.")
     num_bytes: int = Field(description="Of the whole file, as announced.")
     sha256: str | None = Field(description="Of the whole file, where announced.")
@@ -81,7 +81,7 @@ class Upload(Answer):
     parts: list[UploadPart] = Field(description="What is here, by number: send the rest.")
     dataset_id: str | None = Field(description="Once completed.")
     metadata: dict[str, str] = Field(description="Strings of yours.")
-    expires_at: datetime = Field(description="When it is let go of unless a further part comes. RFC 3339, UTC.")
+    expires_at: datetime = Field(description="When it is deleted unless a further part arrives. RFC 3339, UTC.")
     created_at: datetime = Field(description="RFC 3339, UTC.")
 
 
@@ -218,7 +218,7 @@ class Rereading(Answer):
 
 
 class DatasetWarning(Answer):
-    """What to know before a job trains on a data set."""
+    """What to know before a job trains on a dataset."""
 
     dataset_id: Id
     code: str = Field(
@@ -233,7 +233,7 @@ class Dataset(Answer):
     """A dataset. `num_rows = num_accepted + num_rejected + num_set_aside`."""
 
     id: Id
-    name: str = Field(description="For people.")
+    name: str = Field(description="A name to recognise it by.")
     status: Literal["processing", "ready", "rejected"] = Field(
         description="`processing`: being checked; `ready`: jobs can use it; `rejected`: only the report is kept."
     )

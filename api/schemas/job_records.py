@@ -29,7 +29,7 @@ class MetricsPage(Answer):
     points: list[MetricPoint] = Field(description="The points of this page.")
     last_seq: int = Field(description="Send it as `after` for what comes next.")
     has_more: bool = Field(description="Are there more points already?")
-    reset: bool = Field(description="Points were taken back: discard all; this page starts at the first point.")
+    reset: bool = Field(description="Points were removed: discard all; this page starts at the first point.")
 
 
 class Event(Answer):
@@ -37,7 +37,7 @@ class Event(Answer):
     at: datetime = Field(description="RFC 3339, UTC.")
     level: Literal["info", "warning", "error"] = Field(description="How much it matters.")
     kind: str = Field(description="For programs.")
-    message: str = Field(description="For people.")
+    message: str = Field(description="One sentence for the user.")
     data: dict[str, Any] = Field(description="What the message is about, by name.")
 
 
@@ -66,7 +66,7 @@ class Checkpoint(Answer):
     step: int = Field(description="Optimizer step within the stage.")
     num_bytes: int = Field(description="Bytes of its policy's files together (of its state, where there is no policy).")
     is_best: bool = Field(description="Is it the best of those kept, by the job's `keep_best`?")
-    is_resumable: bool = Field(description="Is the state kept from which training can go on?")
+    is_resumable: bool = Field(description="Whether the state is kept from which training can be resumed.")
     archive_url: str | None = Field(description="The policy at this step as a tar stream; null where it is not kept.")
     metrics: dict[str, float | None] = Field(description="Validation values at this step; empty if not evaluated.")
     created_at: datetime = Field(description="RFC 3339, UTC.")

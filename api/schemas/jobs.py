@@ -11,7 +11,7 @@ from core.domain.failure_codes import FailureCode
 from core.domain.job_spec import Metadata, Name, Priority
 from core.domain.job_state import Desired, JobStatus, Stage
 
-STAGE_STATUS = "`pending`, `started`, `finished`, `reused` (taken over from an earlier job) or `skipped`."
+STAGE_STATUS = "`pending`, `started`, `finished`, `reused` (from an earlier job) or `skipped`."
 
 
 class JobPatch(BaseModel):
@@ -19,7 +19,7 @@ class JobPatch(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    name: Name | None = Field(None, description="For people; null removes it.")
+    name: Name | None = Field(None, description="A name to recognise it by; null removes it.")
     metadata: Metadata | None = Field(None, description="Replaces all of it; null empties it.")
     priority: Priority | None = Field(None, description="Higher runs first; null is 0.")
 
@@ -44,7 +44,7 @@ class JobStage(Answer):
     started_at: datetime | None = Field(description="RFC 3339, UTC; null before.")
     finished_at: datetime | None = Field(description="RFC 3339, UTC; null before.")
     steps: int = Field(description="Steps done.")
-    reused_from: str | None = Field(description="The job whose output was taken over; else null.")
+    reused_from: str | None = Field(description="The job whose output was reused; else null.")
 
 
 class JobError(Answer):
@@ -68,16 +68,16 @@ class ArtifactSummary(Answer):
 
 class Job(Answer):
     id: Id
-    name: str | None = Field(description="For people.")
+    name: str | None = Field(description="A name to recognise it by.")
     status: JobStatus = Field(description="Where the job is; `succeeded`, `failed` and `cancelled` are final.")
-    desired: Desired = Field(description="What was asked of it last; a running job follows at its next step.")
+    desired: Desired = Field(description="What was requested last; a running job follows at its next step.")
     stage: Stage | None = Field(description="The stage that runs or ran last; null before the first.")
-    spec: dict[str, Any] = Field(description="The settings with numbers in the place of `auto`, as far as known.")
+    spec: dict[str, Any] = Field(description="The settings with numbers in place of `auto`, as far as known.")
     requested: dict[str, Any] = Field(description="The settings as sent.")
     created_at: datetime = Field(description="RFC 3339, UTC.")
     started_at: datetime | None = Field(description="First start, RFC 3339, UTC; null before.")
     finished_at: datetime | None = Field(description="RFC 3339, UTC; null before.")
-    attempt: int = Field(description="How many times a worker has taken it up.")
+    attempt: int = Field(description="Number of attempts.")
     progress: Progress = Field(description="How far it is.")
     queue_position: int | None = Field(
         description="1 is next; null when not queued. Within a priority, the project with the fewest running jobs goes "
@@ -96,7 +96,7 @@ class JobPreview(Answer):
 
     spec: dict[str, Any] = Field(description="As `spec` of a job that is queued.")
     rows: TokenStatistics | None = Field(
-        description="What the base model sees of the data set's rows, as GET /datasets/{id}/tokens says it; null where "
+        description="What the base model sees of the dataset's rows, as GET /datasets/{id}/tokens says it; null where "
         "this machine does not have the base model's tokenizer, or cannot use it."
     )
-    warnings: list[DatasetWarning] = Field(description="What to know of the data sets that the job would train on.")
+    warnings: list[DatasetWarning] = Field(description="What to know of the datasets that the job would train on.")

@@ -32,4 +32,4 @@ class Rerun(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     exclude_lines: Annotated[Lines, Field(default_factory=list, description="Pairs to leave out.")]
-    swap_lines: Annotated[Lines, Field(default_factory=list, description="Pairs to turn round.")]
+    swap_lines: Annotated[Lines, Field(default_factory=list, description="Pairs to swap: chosen becomes rejected.")]

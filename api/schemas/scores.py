@@ -17,21 +17,21 @@ class _Strict(BaseModel):
 
 class ScoredMessage(_Strict):
     role: Literal["system", "user", "assistant", "tool"] = Field(description="Who speaks.")
-    content: Content = Field(description="What is said.")
+    content: Content = Field(description="The text.")
 
 
 Text = Content | Annotated[list[ScoredMessage], Field(max_length=1000)]
 
 
 class ScoreItem(_Strict):
-    prompt: Text = Field(description="As in a data set: a string, or messages.")
-    response: Text = Field(description="As in a data set: a string, or messages.")
+    prompt: Text = Field(description="As in a dataset: a string, or messages.")
+    response: Text = Field(description="As in a dataset: a string, or messages.")
 
 
 class ScorePair(_Strict):
-    prompt: Text = Field(description="As in a data set: a string, or messages.")
-    chosen: Text = Field(description="The response that is to win.")
-    rejected: Text = Field(description="The response that is to lose.")
+    prompt: Text = Field(description="As in a dataset: a string, or messages.")
+    chosen: Text = Field(description="The preferred response.")
+    rejected: Text = Field(description="The other response.")
 
 
 class ScoreRequest(_Strict):

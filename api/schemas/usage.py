@@ -8,7 +8,7 @@ from api.schemas.base import Answer, Id
 class StoredBytes(Answer):
     """What the project's bytes are."""
 
-    datasets: int = Field(description="Bytes of data sets, as uploaded and as normalised rows.")
+    datasets: int = Field(description="Bytes of datasets, as uploaded and as normalised rows.")
     uploads: int = Field(description="Bytes that open uploads have announced.")
     arriving: int = Field(description="Bytes of bodies that are being received.")
     checkpoints: int = Field(description="Bytes of resumable states.")
@@ -42,7 +42,7 @@ class Usage(Answer):
     project_id: Id
     stored_bytes: int = Field(description="Bytes of everything together, as the quota counts them.")
     stored: StoredBytes = Field(description="The same by what takes them.")
-    largest: list[LargeThing] = Field(description="At most five data sets, open uploads and jobs, the largest first.")
+    largest: list[LargeThing] = Field(description="At most five datasets, open uploads and jobs, the largest first.")
     limits: Limits = Field(description="What the project may take.")
     num_queued: int = Field(description="Jobs that wait.")
     num_running: int = Field(description="Jobs that run.")

@@ -75,7 +75,7 @@ class FormReader:
         if not self._has_ended:
             raise HttpError(MALFORMED_UPLOAD, "The form ends before its last boundary.")
         if not self._has_file:
-            raise _refused(self._file_field, "is needed and was not given: the data file itself")
+            raise _refused(self._file_field, "is required: the data file itself")
 
     def _begin_part(self) -> None:
         self._num_parts += 1

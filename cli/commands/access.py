@@ -10,7 +10,7 @@ from rich.text import Text
 from cli.console import connected, out
 
 Url = Annotated[str | None, typer.Option(help="The service; default PREFTUNE_URL or this machine.")]
-AsJson = Annotated[bool, typer.Option("--json", help="As the API answers.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
 
 
 def register(app: typer.Typer) -> None:

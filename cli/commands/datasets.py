@@ -15,11 +15,13 @@ from cli.dataset_report import print_json, print_report, print_result, print_sta
 from cli.extras import from_extra
 from preftune import ApiError, UploadInterrupted
 
-app = typer.Typer(help="Upload and look at data sets.", no_args_is_help=True)
+app = typer.Typer(help="Upload and inspect datasets.", no_args_is_help=True)
 Format = Annotated[str, typer.Option(help="Layout of the rows; auto recognises it.")]
-Column = Annotated[list[str] | None, typer.Option(help="Our name of a column and that in the file: prompt=question.")]
+Column = Annotated[
+    list[str] | None, typer.Option(help="Maps a column of the file: prompt=question reads the prompt from question.")
+]
 Value = Annotated[list[str] | None, typer.Option(help="What a verdict means: 0=first, 1=second, 2=tie.")]
-Ignore = Annotated[list[str] | None, typer.Option(help="A column, or messages[].key, that is not to count.")]
+Ignore = Annotated[list[str] | None, typer.Option(help="A column, or messages[].key, to ignore.")]
 Ties = Annotated[str, typer.Option(help="keep or drop: pairs whose own scores are equal.")]
 Url = Annotated[str | None, typer.Option(help="The service; default PREFTUNE_URL or this machine.")]
 
@@ -27,7 +29,7 @@ Url = Annotated[str | None, typer.Option(help="The service; default PREFTUNE_URL
 @app.command()
 def upload(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSONL, JSON, CSV, TSV or Parquet.")],
-    name: Annotated[str | None, typer.Option(help="For people; default the file's name.")] = None,
+    name: Annotated[str | None, typer.Option(help="A name to recognise it by; default: the file's name.")] = None,
     kind: Annotated[str, typer.Option(help="preference, demonstration or unpaired.")] = "preference",
     on_error: Annotated[str, typer.Option(help="reject: all or nothing; skip: keep the good rows.")] = "reject",
     format: Format = "auto",
@@ -36,16 +38,16 @@ def upload(
     ignore: Ignore = None,
     ties: Ties = "keep",
     *,
-    resume: Annotated[str | None, typer.Option(help="Go on with this upload, which broke off: upl_…")] = None,
+    resume: Annotated[str | None, typer.Option(help="Continue this interrupted upload: upl_…")] = None,
     url: Url = None,
 ) -> None:
-    """Send a file and print the report; the data set's id comes last. Large files go in parts, which can be resumed."""
+    """Send a file and print the report; the dataset's id comes last. Large files go in parts, which can be resumed."""
     asked = _reading(format, column, value, ignore, ties) | {"kind": kind, "on_error": on_error}
     with connected(url) as client:
         try:
             dataset = _upload(client, file, name=name, upload_id=resume, **asked)
         except UploadInterrupted as error:
-            fail(f"{error}\nTo go on: preftune datasets upload {shlex.quote(str(file))} --resume {error.upload_id}")
+            fail(f"{error}\nTo continue: preftune datasets upload {shlex.quote(str(file))} --resume {error.upload_id}")
         except ApiError as error:
             if "report" not in error.problem:
                 raise
@@ -81,7 +83,7 @@ def check(
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail the check too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The whole result as one JSON object.")] = False,
 ) -> None:
-    """Check a file on this machine, without a service, by the same code. Exit code 0: good; 1: refused; 2: misuse."""
+    """Check a file on this machine, without a service. Exit code 0 accepted, 1 rejected, 2 wrong usage."""
     asked = _reading(format, column, value, ignore, ties) | {"kind": kind, "on_error": on_error}
     result = from_extra("cli.dataset_check", "check_locally", "api")(file, asked)
     if as_json:

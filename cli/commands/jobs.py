@@ -16,7 +16,7 @@ from preftune import Client
 
 Url = Annotated[str | None, typer.Option(help="The service; default PREFTUNE_URL or this machine.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB")]
-jobs_app = typer.Typer(help="Look at jobs and steer them.", no_args_is_help=True)
+jobs_app = typer.Typer(help="List, inspect and control jobs.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -29,8 +29,10 @@ def submit(
     base_model: Annotated[str, typer.Argument(metavar="BASE_MODEL", help="A name from `preftune models list`.")],
     dataset_id: Annotated[str, typer.Argument(metavar="DATASET", help="An id from `preftune datasets list`.")],
     variant: Annotated[str | None, typer.Option(help="The preference loss; default dpo.")] = None,
-    beta: Annotated[float | None, typer.Option(help="Pull to the reference; default the variant's.")] = None,
-    name: Annotated[str | None, typer.Option(help="For people.")] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="How strongly training stays close to the reference; default: the variant's.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="A name to recognise it by.")] = None,
     settings: Annotated[
         str | None, typer.Option(help='More fields of POST /jobs as JSON: {"dpo": {"epochs": 2}}')
     ] = None,
@@ -59,7 +61,7 @@ def watch(job: JobId, url: Url = None) -> None:
 
 def log(
     job: JobId,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job has ended.")] = False,
     url: Url = None,
 ) -> None:
     """Print what the job's trainings have printed, tracebacks included: at most the last MiB."""
@@ -71,7 +73,7 @@ def log(
 def download(
     job: JobId,
     directory: Annotated[Path | None, typer.Argument(help="Default: a folder of the job's id.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="The policy at this checkpoint instead.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Fetch the policy at this checkpoint instead.")] = None,
     url: Url = None,
 ) -> None:
     """Fetch the tuned policy, verified; an interrupted download continues where it stopped."""
@@ -93,7 +95,7 @@ def _warn_of_old_merge(job: dict[str, Any]) -> None:
 def export(
     job: JobId,
     export_format: Annotated[str, typer.Argument(metavar="FORMAT", help="gguf-f16 or gguf-q8_0.")],
-    directory: Annotated[Path, typer.Argument(help="Where the file goes.")] = Path("."),
+    directory: Annotated[Path, typer.Argument(help="Folder for the file.")] = Path("."),
     url: Url = None,
 ) -> None:
     """Fetch the tuned policy in another format, for llama.cpp; it is converted first if needed."""
@@ -188,7 +190,7 @@ def score(
 def rerun(
     job: JobId,
     exclude: Annotated[list[int] | None, typer.Option(help="A line of the file to leave out; may be repeated.")] = None,
-    swap: Annotated[list[int] | None, typer.Option(help="A line to turn round; may be repeated.")] = None,
+    swap: Annotated[list[int] | None, typer.Option(help="A line whose pair is swapped; may be repeated.")] = None,
     url: Url = None,
 ) -> None:
     """Create the same job with some pairs left out or swapped."""
@@ -212,7 +214,7 @@ def checkpoints(job: JobId, url: Url = None) -> None:
 @jobs_app.command()
 def cancel(
     job: JobId,
-    save: Annotated[bool, typer.Option("--save", help="Publish the policy as it is.")] = False,
+    save: Annotated[bool, typer.Option("--save", help="Publish the current policy.")] = False,
     url: Url = None,
 ) -> None:
     """Cancel a job for good."""

@@ -14,15 +14,15 @@ app = typer.Typer(help="API keys of this deployment.", no_args_is_help=True)
 SECONDS_OF_DAY = 24 * 3600.0
 _KEYS = "core.services.access.api_keys"
 
-Project = Annotated[str, typer.Option(help="Whose things the key opens.")]
+Project = Annotated[str, typer.Option(help="Project that the key gives access to.")]
 
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="For people: who or what will hold it.")],
+    name: Annotated[str, typer.Argument(help="A name to recognise it by: who or what will hold the key.")],
     scope: Annotated[str, typer.Option(help="read, write or admin; each includes the ones before.")] = "write",
     project: Project = "default",
-    days: Annotated[float | None, typer.Option(help="How long it works; default: until it is revoked.")] = None,
+    days: Annotated[float | None, typer.Option(help="How long the key works; default: until it is revoked.")] = None,
 ) -> None:
     """Create a key and print it, this once only."""
     scopes = [member.value for member in from_extra("core.domain.access", "Scope", "api")]
@@ -36,7 +36,7 @@ def create(
 
 
 @app.command("list")
-def list_keys(project: Annotated[str | None, typer.Option(help="Only of this project.")] = None) -> None:
+def list_keys(project: Annotated[str | None, typer.Option(help="Only keys of this project.")] = None) -> None:
     """List all keys, without their secrets."""
     with operating() as backend:
         keys = from_extra(_KEYS, "list_keys", "api")(backend, project)

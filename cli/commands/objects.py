@@ -12,7 +12,7 @@ from cli.service_backend import operating
 
 app = typer.Typer(help="The object store as a folder, for backups.", no_args_is_help=True)
 _COPIES = "core.services.operations.backup"
-Folder = Annotated[Path, typer.Argument(help="Where the copy lies.")]
+Folder = Annotated[Path, typer.Argument(help="Folder of the copy.")]
 
 
 @app.command()

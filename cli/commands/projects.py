@@ -45,11 +45,11 @@ def list_projects() -> None:
 @app.command()
 def limit(
     project: str,
-    stored_bytes: Annotated[int | None, typer.Option(help="Data sets, policies and checkpoints together.")] = None,
-    upload_bytes: Annotated[int | None, typer.Option(help="Of one file.")] = None,
-    queued_jobs: Annotated[int | None, typer.Option(help="Waiting at a time; more are refused.")] = None,
-    running_jobs: Annotated[int | None, typer.Option(help="At a time; more wait.")] = None,
-    requests_per_minute: Annotated[int | None, typer.Option(help="With one key.")] = None,
+    stored_bytes: Annotated[int | None, typer.Option(help="Datasets, policies and checkpoints together.")] = None,
+    upload_bytes: Annotated[int | None, typer.Option(help="Size of one file.")] = None,
+    queued_jobs: Annotated[int | None, typer.Option(help="Jobs waiting at a time; more are refused.")] = None,
+    running_jobs: Annotated[int | None, typer.Option(help="Jobs running at a time; more wait.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(help="Requests with one key.")] = None,
 ) -> None:
     """Set all limits of a project; one that is left out is unlimited."""
     limits = from_extra(_PROJECTS, "Limits", "api")(

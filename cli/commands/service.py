@@ -13,7 +13,7 @@ from cli.extras import from_extra
 Host = Annotated[str | None, typer.Option(help="Address to listen on; without a key only loopback.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")]
 DataDir = Annotated[Path | None, typer.Option(help="Database, objects, queue and scratch space.")]
-ModelsDir = Annotated[Path | None, typer.Option(help="Base models, a folder each.")]
+ModelsDir = Annotated[Path | None, typer.Option(help="Folder of base models, with one folder each.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -32,7 +32,7 @@ class Datasets:
         upload_id: str | None = None,
         **options: Any,
     ) -> dict[str, Any]:
-        """Send a file; returns the data set. Raises ApiError `dataset-rejected` with the whole report in `.problem`.
+        """Send a file; returns the dataset. Raises ApiError `dataset-rejected` with the whole report in `.problem`.
 
         `options`: further parameters of `POST /datasets`: `format`, `columns`, `values` and `metadata` (dictionaries),
         `ignore` (a list of names) and `ties`.

@@ -52,7 +52,7 @@ def _fetch(transport: Transport, file: dict[str, Any], target: Path, on_progress
         if start >= file["num_bytes"]:
             break
     else:
-        raise ConnectionFailed(f"{file['path']}: the connection broke off {MAX_ATTEMPTS} times; call again to go on")
+        raise ConnectionFailed(f"{file['path']}: the connection broke off {MAX_ATTEMPTS} times; call again to continue")
     if file["num_bytes"] == 0:
         partial.touch()
     if sha256_of(partial) != file["sha256"]:

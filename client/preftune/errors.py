@@ -61,4 +61,4 @@ class UploadInterrupted(PreftuneError):
 
     def __init__(self, upload_id: str, cause: PreftuneError) -> None:
         self.upload_id = upload_id
-        super().__init__(f"{cause}\nThe parts that got through are kept for a day; go on with upload {upload_id}.")
+        super().__init__(f"{cause}\nThe parts that arrived are kept for a day; continue with upload {upload_id}.")

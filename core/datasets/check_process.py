@@ -135,7 +135,7 @@ def _read_answer(return_code: int, answer: bytes) -> CheckResult:
             detail or "The file needs more memory to check than it may have. Split it into smaller files."
         )
     if return_code == EXIT_STALLED:
-        raise CheckTimedOut("The check of the file came to a standstill. Send it again.")
+        raise CheckTimedOut("The check of the file stopped making progress. Send it again.")
     if return_code == EXIT_NO_SPACE:
         raise Unavailable("The checker has no room to write the rows of the file. Try again later.")
     raise CheckCrashed(

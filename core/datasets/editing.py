@@ -12,7 +12,7 @@ _MAX_NAMED = 10
 
 class UnknownLines(InvalidRequest):
     code = "unknown-lines"
-    title = "The data set has no such lines"
+    title = "The dataset has no such lines"
 
 
 def edit_rows(rows: Path, target: Path, *, exclude_lines: Collection[int], swap_lines: Collection[int]) -> int:

@@ -83,17 +83,17 @@ class Report(TypedDict):
 
 class DatasetRejected(InvalidRequest):
     code = "dataset-rejected"
-    title = "The data set is rejected"
+    title = "The dataset is rejected"
 
 
 class DatasetTooLarge(TooLarge):
     code = "dataset-too-large"
-    title = "The data set is over a limit"
+    title = "The dataset is over a limit"
 
 
 class DatasetUnsupported(UnsupportedMedia):
     code = "dataset-unsupported"
-    title = "Not a data-set file"
+    title = "Not a dataset file"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ class CheckResult:
     def error(self) -> DomainError:
         """Return the refusal as an error to raise: 413, 415 or 422 by its kind, with the report as context."""
         if self.refusal is None:
-            raise ValueError("the data set was not refused")
+            raise ValueError("the dataset was not refused")
         classes: dict[ErrorKind, type[DomainError]] = {
             "too_large": DatasetTooLarge,
             "unsupported": DatasetUnsupported,

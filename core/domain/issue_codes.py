@@ -50,7 +50,7 @@ class IssueCode(StrEnum):
     COMPRESSION_RATIO = "compression-ratio"
     LINE_TOO_LONG = "line-too-long"
     TOO_MANY_ROWS = "too-many-rows"
-    # Readable, but not a data set of the kind asked for.
+    # Readable, but not a dataset of the kind asked for.
     UNKNOWN_FORMAT = "unknown-format"
     UNSUPPORTED_FORMAT = "unsupported-format"
     WRONG_KIND = "wrong-kind"
@@ -215,7 +215,7 @@ _NOT_THE_DATA_SET: dict[IssueCode, IssueKind] = {
     _C.UNSUPPORTED_FORMAT: _file(
         "the format is known, but cannot be trained on here", "see the message for what it lacks"
     ),
-    _C.WRONG_KIND: _file("the file is a data set of another kind", "send `kind` with the value named"),
+    _C.WRONG_KIND: _file("the file is a dataset of another kind", "send `kind` with the value named"),
     _C.WRONG_COLUMN_NAMES: _file("the column names differ only in case or spelling", "rename them, or use `columns`"),
     _C.MISSING_COLUMN: _file("no row has a column that `columns` names", "correct the mapping"),
     _C.MIXED_FORMATS: _file(
@@ -351,7 +351,7 @@ _WORTH_KNOWING: dict[IssueCode, IssueKind] = {
     _C.ONE_VERDICT_ONLY: _note("all verdicts are for the same answer", "check that the answers were shuffled"),
     _C.DUPLICATE_ROW: _note("the row repeats an earlier one", "remove one of them"),
     _C.NEAR_DUPLICATE_ROW: _note("the row is nearly the same as an earlier one", "check both"),
-    _C.REVERSED_PAIR: _note("the same pair stands in the file the other way round", "keep the right one"),
+    _C.REVERSED_PAIR: _note("the same pair occurs in the file swapped", "keep the right one"),
     _C.LENGTH_BIAS: _note(
         "choosing the longer response is right nearly always, or nearly never",
         "use a length-desensitised variant, or balance the data",

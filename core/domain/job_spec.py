@@ -85,10 +85,10 @@ class StageSettings(Payload):
 
 
 class SftSettings(StageSettings):
-    """Supervised fine-tuning before DPO: on the chosen responses, or on a demonstration data set."""
+    """Supervised fine-tuning before DPO: on the chosen responses, or on a demonstration dataset."""
 
     dataset_id: Name | None = Field(
-        None, description="A demonstration data set; null: the chosen responses, or those marked good."
+        None, description="A demonstration dataset; null: the chosen responses, or those marked good."
     )
 
 
@@ -133,11 +133,11 @@ class JobRequest(Payload):
 
     base_model: Name = Field(description="A name from GET /models, or a policy: job_…, job_…@<checkpoint id> or ft:…")
     dataset_id: Name = Field(
-        description="A ready data set of the kind that the variant trains on: preference, for `kto` unpaired."
+        description="A ready dataset of the kind that the variant trains on: preference, for `kto` unpaired."
     )
     variant: Name = Field("dpo", description="A name from GET /variants.")
     beta: Annotated[float, Field(gt=0, le=1000), REAL] | None = Field(
-        None, description="Strength of the pull to the reference; null: the variant's default."
+        None, description="How strongly training stays close to the reference model; null: the variant's default."
     )
     variant_options: dict[Name, float | bool | str] = Field(
         default_factory=dict, description="Only what the variant takes; anything else is refused."
@@ -162,7 +162,7 @@ class JobRequest(Payload):
     validation_fraction: Annotated[float, Field(ge=0, le=0.5), REAL] = Field(
         0.05, description="Share of pairs held out, grouped by prompt."
     )
-    validation_dataset_id: Name | None = Field(None, description="Held-out pairs of their own data set instead.")
+    validation_dataset_id: Name | None = Field(None, description="Held-out pairs of their own dataset instead.")
     evaluate_every_steps: PositiveInt | Auto = Field("auto", description="Validation interval of DPO, in steps.")
     checkpoint_every_steps: PositiveInt | Auto = Field("auto", description="Checkpoint interval, in steps.")
     keep_checkpoints: Annotated[int, Field(ge=2, le=100), WHOLE] = Field(
@@ -185,12 +185,12 @@ class JobRequest(Payload):
         default_factory=dict,
         description='Variables of the base model\'s chat template, such as `{"enable_thinking": false}`.',
     )
-    exclude_lines: Lines = Field(default_factory=list, description="Lines of the data set that are left out.")
-    swap_lines: Lines = Field(default_factory=list, description="Lines whose pair is turned round (or its label).")
+    exclude_lines: Lines = Field(default_factory=list, description="Lines of the dataset that are left out.")
+    swap_lines: Lines = Field(default_factory=list, description="Lines whose pair (or label) is swapped.")
     reuse: bool = Field(
         True, strict=True, description="Take over finished stages of earlier jobs with the same inputs."
     )
-    name: Name | None = Field(None, description="For people.")
+    name: Name | None = Field(None, description="A name to recognise it by.")
     metadata: Metadata = Field(default_factory=dict, description="Strings of yours, searchable.")
     priority: Priority = Field(0, description="Higher runs first.")
     max_runtime_seconds: PositiveInt | None = Field(None, description="Over all attempts; null: no limit.")
@@ -208,7 +208,7 @@ class JobSpec(JobRequest):
     """A request with numbers in place of `auto`, and the facts it was resolved from."""
 
     num_parameters: int = Field(description="Of the base model.")
-    num_pairs: int = Field(description="Accepted pairs (for `kto` single responses) of the data set.")
+    num_pairs: int = Field(description="Accepted pairs (for `kto` single responses) of the dataset.")
     micro_batch_tokens: PositiveInt | Auto = Field("auto", description="Tokens of one forward pass at most.")
 
 

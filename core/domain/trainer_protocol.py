@@ -32,9 +32,9 @@ class Assignment:
     rows: str
     """Normalised training rows (`rows.jsonl`)."""
     validation_rows: str | None = None
-    """Rows of a separate validation data set; without it `validation_fraction` of `rows` is held out."""
+    """Rows of a separate validation dataset; without it `validation_fraction` of `rows` is held out."""
     sft_rows: str | None = None
-    """Rows of a separate SFT data set; without it SFT runs on the chosen responses."""
+    """Rows of a separate SFT dataset; without it SFT runs on the chosen responses."""
     resume_from: str | None = None
     """A verified checkpoint directory."""
     reuse: dict[str, str] = field(default_factory=dict)

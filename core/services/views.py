@@ -30,7 +30,7 @@ class Content:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetWarning:
-    """What to know before a job trains on a data set."""
+    """What to know before a job trains on a dataset."""
 
     dataset_id: str
     code: str

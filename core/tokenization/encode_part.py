@@ -175,7 +175,7 @@ def _parse(line: bytes) -> dict[str, Any]:
     except ValueError:
         row = None
     if not isinstance(row, dict) or not isinstance(row.get("line"), int):
-        raise DamagedRows("The stored rows of the data set are damaged: a line is not a row. Upload the file again.")
+        raise DamagedRows("The stored rows of the dataset are damaged: a line is not a row. Upload the file again.")
     return row
 
 
@@ -207,7 +207,7 @@ def _try_encode(encode: Callable[[dict[str, Any]], _Columns], row: dict[str, Any
         return SetAside(line=row["line"], num_tokens=None, detail=error.detail, reason=reason)
     except (KeyError, TypeError) as error:
         raise DamagedRows(
-            f"The stored row of line {row['line']} is not of the kind that the data set says. Upload the file again."
+            f"The stored row of line {row['line']} is not of the kind that the dataset says. Upload the file again."
         ) from error
     if columns.num_tokens > job.max_length:
         detail = f"{columns.num_tokens} tokens are more than max_length {job.max_length}"

@@ -9,7 +9,7 @@ from core.domain.failure_codes import FailureCode
 class TrainingFailure(DomainError):
     """Base of failures that end a run. `detail` is shown to users; `failure_code` is stored in the job."""
 
-    title = "The run cannot go on"
+    title = "The run cannot continue"
     failure_code: ClassVar[FailureCode] = FailureCode.INTERNAL
 
 

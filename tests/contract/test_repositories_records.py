@@ -1,4 +1,4 @@
-"""Curves, data sets, idempotency keys, garbage and base models, on both databases."""
+"""Curves, datasets, idempotency keys, garbage and base models, on both databases."""
 
 import json
 import threading

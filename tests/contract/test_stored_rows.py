@@ -67,7 +67,7 @@ def test_rows_that_cannot_be_made_anew_end_the_job(
 ) -> None:
     change(backend, keys.dataset_rows(PROJECT, dataset_id))
     change(backend, keys.dataset_original(PROJECT, dataset_id))
-    with pytest.raises(StagingFailed, match="Upload the data set again") as caught:
+    with pytest.raises(StagingFailed, match="Upload the dataset again") as caught:
         fetch(backend, held, tmp_path / "work")
     assert caught.value.code is FailureCode.BAD_DATA
 

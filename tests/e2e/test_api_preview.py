@@ -1,4 +1,4 @@
-"""What a base model will see of a data set: rendered rows, token ids, lengths; and every issue in pages."""
+"""What a base model will see of a dataset: rendered rows, token ids, lengths; and every issue in pages."""
 
 import json
 from collections.abc import Iterator

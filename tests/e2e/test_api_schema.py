@@ -37,7 +37,7 @@ enabled = false
 
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningApi, Path]]:
-    """With jobs in several states, a data set, an upload, scores; and the file of two projects' keys."""
+    """With jobs in several states, a dataset, an upload, scores; and the file of two projects' keys."""
     usual = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     folder = Path(tmp_path_factory.mktemp("schema"))

@@ -71,7 +71,7 @@ def upload(page: Page, path: Path) -> None:
     page.get_by_role("link", name="Upload data").click()
     page.locator("#file").set_input_files(path)
     page.get_by_role("button", name="Upload").click()
-    expect(page.get_by_text("Jobs can use it")).to_be_visible(timeout=LONG_MS)
+    expect(page.get_by_text("Ready to use")).to_be_visible(timeout=LONG_MS)
     expect(page.get_by_text(f"{NUM_ROWS} rows read: {NUM_ROWS} usable")).to_be_visible()
     expect(page.locator(".row-view").first.locator(".chosen")).to_have_text("Good answer 0.")
 
@@ -117,7 +117,7 @@ def check_curves_move(page: Page) -> None:
 def check_pause_and_resume(page: Page) -> None:
     page.get_by_role("button", name="Pause").click()
     expect(badge(page)).to_have_text("paused", timeout=LONG_MS)
-    expect(page.get_by_text("Paused behind a checkpoint")).to_be_visible()
+    expect(page.get_by_text("Paused at a checkpoint")).to_be_visible()
     step = page.locator(".tile", has_text="DPO step").locator(".value")
     paused_at = int(step.inner_text())
     page.get_by_role("button", name="Resume").click()

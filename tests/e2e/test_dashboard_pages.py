@@ -140,7 +140,7 @@ def test_hostile_names_are_shown_as_text(browser: Browser, api: RunningApi, tmp_
         page.locator("#file").set_input_files(path)
         page.get_by_label("Name").fill(HOSTILE)
         page.get_by_role("button", name="Upload").click()
-        expect(page.get_by_text("Jobs can use it")).to_be_visible()
+        expect(page.get_by_text("Ready to use")).to_be_visible()
         expect(page.get_by_role("heading", level=1)).to_contain_text(HOSTILE)
         expect(page.locator(".row-view .chosen")).to_have_text(f"yes {HOSTILE}")
         dataset_id = page.url.rpartition("/")[2]
@@ -197,7 +197,7 @@ def test_a_refused_file_says_what_to_mend(browser: Browser, api: RunningApi, tmp
         expect(table.get_by_role("row", name="invalid-json")).to_contain_text("4")
         page.get_by_role("button", name="Delete").click()
         page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-        expect(page.get_by_role("heading", name="Data sets", exact=True)).to_be_visible()
+        expect(page.get_by_role("heading", name="Datasets", exact=True)).to_be_visible()
         watched.check()
 
 
@@ -345,9 +345,9 @@ def test_signing_in(browser: Browser, keyed: RunningApi, tmp_path: Path) -> None
         page.get_by_role("link", name="Upload data").click()
         page.locator("#file").set_input_files(path)
         page.get_by_role("button", name="Upload").click()
-        expect(page.get_by_text("Jobs can use it")).to_be_visible()
+        expect(page.get_by_text("Ready to use")).to_be_visible()
         page.reload()
-        expect(page.get_by_text("Jobs can use it")).to_be_visible()
+        expect(page.get_by_text("Ready to use")).to_be_visible()
         page.get_by_role("button", name="Sign out").click()
         expect(page.get_by_label("API key")).to_be_visible()
         assert keyed_complaints(watched) == []

@@ -1,4 +1,4 @@
-"""Warnings of a data set are seen where they matter: at upload, on its page, before a job starts, and in the job."""
+"""Warnings of a dataset are seen where they matter: at upload, on its page, before a job starts, and in the job."""
 
 import json
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ def test_the_dashboard_shows_them_before_a_job_starts(browser: Browser, api: Run
         page.goto("/ui/#/datasets")
         page.locator("#file").set_input_files(path)
         page.get_by_role("button", name="Upload").click()
-        expect(page.get_by_text("Jobs can use it")).to_be_visible()
+        expect(page.get_by_text("Ready to use")).to_be_visible()
         expect(notice(page, "Before you train on it")).to_contain_text("'context' seems to be")
         expect(notice(page, "Before you train on it")).to_contain_text("meaningful-field-ignored")
         page.get_by_role("link", name="Use in a job").click()
@@ -73,7 +73,7 @@ def test_a_good_data_set_has_no_notice(browser: Browser, api: RunningApi) -> Non
     with open_page(browser, api.url) as watched:
         page = watched.page
         page.goto(f"/ui/#/datasets/{dataset['id']}")
-        expect(page.get_by_text("Jobs can use it")).to_be_visible()
+        expect(page.get_by_text("Ready to use")).to_be_visible()
         expect(notice(page, "Before you train on it")).to_have_count(0)
         page.goto(f"/ui/#/new?dataset_id={dataset['id']}")
         expect(page.get_by_role("heading", name="What the job will do")).to_be_visible()

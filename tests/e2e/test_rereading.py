@@ -1,4 +1,4 @@
-"""A data set that the first release took in is compared with its file, and marked with what its rows lack."""
+"""A dataset that the first release took in is compared with its file, and marked with what its rows lack."""
 
 import json
 from collections.abc import Iterator
@@ -81,7 +81,7 @@ def reread_all(api: RunningApi) -> list[str]:
     done: list[str] = []
     while found := reread_next(api.backend):
         done.append(found)
-        assert len(done) < 10, "each data set is compared once"
+        assert len(done) < 10, "each dataset is compared once"
     return done
 
 

@@ -49,7 +49,7 @@ class Trainer(Protocol):
     database_size: ClassVar[str]
     """Of a disk that holds a job of it in SQLite, until it is filled with other things."""
     rows: ClassVar[bytes]
-    """Of the data set, JSON lines."""
+    """Of the dataset, JSON lines."""
 
     def make_base_model(self, grounds: "Grounds", folder: Path) -> None: ...
 

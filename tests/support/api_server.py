@@ -38,7 +38,7 @@ class RunningApi:
     feeds: Feeds
 
     def dataset_id(self, dataset_id: str = "ds_1", kind: DatasetKind = DatasetKind.PREFERENCE) -> str:
-        """A ready data set, made without an upload unless it is there."""
+        """A ready dataset, made without an upload unless it is there."""
         try:
             return datasets.get(self.backend, PROJECT, dataset_id).id
         except datasets.DatasetNotFound:

@@ -79,7 +79,7 @@ def set_architecture(settings: Settings, name: str) -> None:
 def add_dataset(
     backend: Backend, dataset_id: str = "ds_1", kind: DatasetKind = DatasetKind.PREFERENCE, num_rows: int = 100
 ) -> str:
-    """A ready data set, without the file that it would come from."""
+    """A ready dataset, without the file that it would come from."""
     with_rows = Dataset(
         id=dataset_id,
         project_id=PROJECT,

@@ -28,7 +28,7 @@ class Peer:
         self._claims: list[Any] = []
 
     def make(self) -> dict[str, str]:
-        """One data set, and jobs in every state; those that ran have a checkpoint and its policy."""
+        """One dataset, and jobs in every state; those that ran have a checkpoint and its policy."""
         path = self._folder / "pairs.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
         made = datasets.create(self._backend, PROJECT, datasets.Upload(path=path, filename="pairs.jsonl"))

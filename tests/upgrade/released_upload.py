@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 """Runs on the code of the first release (7b06ab9), never on this tree's: takes files in as it did.
 
-`python released_upload.py <folder> <database url> <file>…`; a JSON object of data set ids by file name on stdout.
+`python released_upload.py <folder> <database url> <file>…`; a JSON object of dataset ids by file name on stdout.
 """
 
 import json

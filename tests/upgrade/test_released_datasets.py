@@ -1,4 +1,4 @@
-"""Data sets that the first release (7b06ab9) took in, with rows that its own code wrote, under this version.
+"""Datasets that the first release (7b06ab9) took in, with rows that its own code wrote, under this version.
 
 No job trains on such rows before they were compared with what their file gives today, and the job says what they lack.
 """
@@ -47,7 +47,7 @@ FILES: dict[str, list[dict[str, Any]]] = {
 
 @pytest.fixture
 def released(released_code: Path, tmp_path: Path, url: str) -> tuple[Backend, dict[str, str]]:
-    """This version on the data of the release, and its data sets by name."""
+    """This version on the data of the release, and its datasets by name."""
     paths = []
     for name, rows in FILES.items():
         paths.append(tmp_path / f"{name}.jsonl")

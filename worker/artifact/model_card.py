@@ -62,7 +62,7 @@ def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
         "base model": spec["base_model"],
         "its source": " ".join(str(base[key]) for key in ("source", "revision") if base.get(key)),
         "its licence, which binds this policy too": licence,
-        "data set": spec["dataset_id"],
+        "dataset": spec["dataset_id"],
         **{f"SHA-256 of {name}": digest for name, digest in record["dataset_sha256"].items()},
         "variant": f"{spec['variant']}, beta {spec['beta']}",
         "SFT": sft,

@@ -50,7 +50,7 @@ def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "job": record["job_id"],
         "base model": spec["base_model"],
-        "data set": spec["dataset_id"],
+        "dataset": spec["dataset_id"],
         "variant": f"{spec['variant']}, beta {spec['beta']}",
         "pairs": spec.get("num_pairs"),
         "device": record["device"],

@@ -43,7 +43,7 @@ class Heartbeat:
                 self.is_fenced = not self._is_over.is_set()
                 return
             except DomainError as error:
-                _log.warning("heartbeat of %s not heard: %s", self._claim.job_id, error.detail)
+                _log.warning("heartbeat of %s failed: %s", self._claim.job_id, error.detail)
             except Exception:  # noqa: BLE001 - a beat that fails must not be the last one
                 _log.exception("heartbeat of %s: unexpected error", self._claim.job_id)
             if self._is_over.wait(self._backend.settings.heartbeat_seconds):

@@ -1,6 +1,6 @@
 """Download of a dataset's rows to local disk, exactly as recorded.
 
-What the store gives is compared with the size and SHA-256 that the data set's row keeps. Rows that are damaged or gone
+What the store gives is compared with the size and SHA-256 that the dataset's row keeps. Rows that are damaged or gone
 are made anew of the upload, whose digest is known too; they are trained on only where they have the recorded sum.
 """
 
@@ -28,7 +28,7 @@ from worker.patience import patiently
 
 Result = TypeVar("Result")
 
-_ADVICE = "Upload the data set again."
+_ADVICE = "Upload the dataset again."
 
 _log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ def fetch_rows(fetcher: Fetcher, rows: StoredRows, name: str) -> Path:
     try:
         _patiently(fetcher, lambda: _fetch(fetcher, rows, target))
     except ObjectNotFound:
-        raise StagingFailed(FailureCode.BAD_DATA, "The rows of a data set are missing in the store.") from None
+        raise StagingFailed(FailureCode.BAD_DATA, "The rows of a dataset are missing in the store.") from None
     except TreeDamaged as damage:
         _log.error("object_damaged", key=rows.key, detail=str(damage))
         _make_anew(fetcher, rows, target, str(damage))
@@ -89,13 +89,15 @@ def _make_anew(fetcher: Fetcher, rows: StoredRows, target: Path, damage: str) ->
         raise _damaged(damage, "This version makes other rows of the upload.")
     made.replace(target)
     _patiently(fetcher, lambda: fetcher.backend.store.put_file(rows.key, target, is_final=True))
-    message = f"Stored rows were damaged ({damage}) They were made anew of the upload, and have the recorded SHA-256."
+    message = (
+        f"Stored rows were damaged ({damage}) They were made again from the upload, and have the recorded SHA-256."
+    )
     event = TrainerEvent(level="warning", kind=ROWS_MADE_ANEW, message=message, data={"sha256": rows.file.sha256})
     _patiently(fetcher, lambda: recording.record_events(fetcher.backend, fetcher.claim, [event]))
 
 
 def _damaged(damage: str, why: str) -> StagingFailed:
-    return StagingFailed(FailureCode.BAD_DATA, f"The stored rows of a data set are damaged: {damage} {why} {_ADVICE}")
+    return StagingFailed(FailureCode.BAD_DATA, f"The stored rows of a dataset are damaged: {damage} {why} {_ADVICE}")
 
 
 def _patiently(fetcher: Fetcher, work: Callable[[], Result]) -> Result:

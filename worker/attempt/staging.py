@@ -46,7 +46,7 @@ def stage_inputs(fetcher: Fetcher) -> Inputs:
     rows = fetch_rows(fetcher, found.rows, "rows.jsonl")
     expected = fetcher.claim.spec["num_pairs"]
     if (num_rows := _count_lines(rows)) != expected:
-        detail = f"The stored rows are damaged: {num_rows} instead of {expected}. Upload the data set again."
+        detail = f"The stored rows are damaged: {num_rows} instead of {expected}. Upload the dataset again."
         raise StagingFailed(FailureCode.BAD_DATA, detail)
     return Inputs(
         base_model_dir=_base_model(fetcher, found),

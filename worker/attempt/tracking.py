@@ -166,7 +166,7 @@ class _Line:
                 self._send(stdin, {"status": self._status.value if self._status else None})
         except OSError:
             self._is_gone = True
-            _log.warning("%s: the export to %s broke off; the job goes on without it", self._job_id, self._name)
+            _log.warning("%s: the export to %s failed; the job continues without it", self._job_id, self._name)
 
     def _take(self) -> list[dict[str, Any]]:
         """Take from the queue; empty at the end."""

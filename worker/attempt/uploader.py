@@ -176,7 +176,7 @@ class Uploader:
         if self._has_told_of_outage:
             return
         self._has_told_of_outage = True
-        message = f"A checkpoint cannot be stored just now, training goes on: {error.detail}"
+        message = f"A checkpoint cannot be stored now; training continues: {error.detail}"
         event = TrainerEvent(level="warning", kind="upload_delayed", message=message)
         try:
             recording.record_events(self._backend, self._claim, [event])

@@ -163,12 +163,12 @@ def check_purpose(purpose: str) -> None:
 
 def _check_fields(fields: dict[str, str]) -> None:
     if "purpose" not in fields:
-        raise _refused("purpose", "is needed and was not given; send `fine-tune`")
+        raise _refused("purpose", "is required; send `fine-tune`")
     check_purpose(fields["purpose"])
     for name in fields.keys() - {"purpose"}:
         if name.startswith("expires_after"):
             raise _refused("expires_after", "is not served: files stay until they are deleted")
-        raise _refused(name, "is not a field that this takes")
+        raise _refused(name, "is an unknown field")
 
 
 def _refused(name: str, why: str) -> HttpError:

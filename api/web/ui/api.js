@@ -76,7 +76,7 @@ export async function send(method, address, { headers = {}, body, signal } = {})
   throw await problemOf(response);
 }
 
-/** Upload a file as a form, telling how far it is. Returns the data set. */
+/** Upload a file as a form, telling how far it is. Returns the dataset. */
 export function upload(file, fields, { signal, onProgress }) {
   const form = new FormData();
   for (const [name, value] of Object.entries(fields)) form.append(name, value);

@@ -16,8 +16,8 @@ import * as signIn from "./pages/sign_in.js";
 const ROUTES = [
   [/^\/jobs$/, jobs, "Jobs"],
   [/^\/jobs\/([^/]+)$/, job, "Job"],
-  [/^\/datasets$/, datasets, "Data sets"],
-  [/^\/datasets\/([^/]+)$/, dataset, "Data set"],
+  [/^\/datasets$/, datasets, "Datasets"],
+  [/^\/datasets\/([^/]+)$/, dataset, "Dataset"],
   [/^\/new$/, newJob, "New job"],
   [/^\/compare$/, compare, "Compare"],
 ];

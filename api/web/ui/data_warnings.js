@@ -1,4 +1,4 @@
-// What to know of a data set before a job trains on it: its warnings, and what a base model cannot use of its rows.
+// What to know of a dataset before a job trains on it: its warnings, and what a base model cannot use of its rows.
 
 import { h } from "./dom.js";
 import { count, plural } from "./format.js";
@@ -10,7 +10,7 @@ export function warningsNotice(warnings, title = "Before you train on it") {
   return notice("warning", h("strong", null, title), list(warnings));
 }
 
-/** For the form of a job: the warnings of its data sets, and how many rows the base model has no use for. */
+/** For the form of a job: the warnings of its datasets, and how many rows the base model has no use for. */
 export function beforeTheJob(warnings, rows) {
   const aside = rows ? rowRemarks(rows) : [];
   if (!warnings.length && !aside.length) return null;

@@ -26,7 +26,7 @@ export function variantCard(variant, beta, legend) {
       ["Default beta", String(variant.default_beta)],
       ["Paper", paperLink(variant)],
     ]),
-    h("details", null, h("summary", null, "Letters of the formula"), h("p.hint", null, legend)),
+    h("details", null, h("summary", null, "Notation"), h("p.hint", null, legend)),
   );
 }
 
@@ -37,13 +37,13 @@ function betaMeaning({ formula }, beta) {
     return h(
       "p.hint",
       null,
-      `At beta ${beta} a pair counts little (gradient weight 0.1) once the chosen response has gained ${nats} nats on the rejected one.`,
+      `At beta ${beta}, a pair stops contributing much (gradient weight 0.1) once its log-ratio margin reaches ${nats} nats.`,
     );
   if (formula.startsWith(SIGMOID_OF_MEAN))
     return h(
       "p.hint",
       null,
-      `At beta ${beta} a pair counts little (gradient weight 0.1) once the chosen response has gained ${nats} nats per token on the rejected one.`,
+      `At beta ${beta}, a pair stops contributing much (gradient weight 0.1) once its margin per token reaches ${nats} nats.`,
     );
   return null;
 }

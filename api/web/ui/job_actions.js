@@ -14,7 +14,7 @@ export function jobActions(job, onChanged) {
   if (job.status === "failed" || job.status === "cancelled") actions.push(retryButton(job));
   actions.push(h("a.button", { href: `#/new?from=${job.id}`, "data-focus": "copy" }, "New job like this"));
   if (job.status === "succeeded")
-    actions.push(h("a.button", { href: `#/new?base_model=${job.id}`, "data-focus": "further" }, "Tune further"));
+    actions.push(h("a.button", { href: `#/new?base_model=${job.id}`, "data-focus": "further" }, "Continue from this model"));
   if (!isLive && job.status !== "paused") actions.push(deleteButton(job));
   return actions;
 }
@@ -44,14 +44,14 @@ function cancelButton(job, onChanged) {
 function retryButton(job) {
   return button("Retry", "retry", "primary", async () => {
     const made = await post(path("jobs", job.id, "retry"), undefined, { creates: true });
-    toast("A new job goes on from the newest checkpoint.");
+    toast("A new job continues from the newest checkpoint.");
     location.hash = `#${path("jobs", made.id)}`;
   });
 }
 
 function deleteButton(job) {
   return button("Delete", "trash", "danger", async () => {
-    const text = `“${job.name ?? job.id}” goes with its curves, checkpoints and policy. This cannot be undone.`;
+    const text = `This deletes “${job.name ?? job.id}” with its curves, checkpoints and model. This cannot be undone.`;
     if (!(await ask("Delete this job?", text, [{ value: "yes", label: "Delete", kind: "danger" }]))) return;
     await remove(path("jobs", job.id));
     toast("Deleted.");

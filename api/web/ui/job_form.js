@@ -61,7 +61,7 @@ export class JobForm {
       "/variant",
       "Variant",
       variants.map(({ name, title }) => [name, `${name} · ${title}`]),
-      "The preference loss. Its explanation is beside the form.",
+      "Training objective. Its description is shown with the form.",
     );
     this.#fields.get("/variant").control.addEventListener("change", () => this.#fillOptions({}));
     const lora = [
@@ -90,7 +90,7 @@ export class JobForm {
           null,
           this.#select("/dataset_id", "Preference pairs", datasets),
           this.#select("/base_model", "Base model", models),
-          this.#text("/name", "Name", "for people, optional"),
+          this.#text("/name", "Name", "optional; shown in lists"),
         ),
       ),
       card(
@@ -109,7 +109,7 @@ export class JobForm {
             "/sft",
             "Supervised fine-tuning first",
             sftKinds,
-            "DPO works best from a policy that could have written the chosen responses.",
+            "DPO works best if the model can already produce answers like the chosen ones.",
           ),
           sftData,
         ),
@@ -156,7 +156,7 @@ export class JobForm {
 
   #more() {
     return [
-      this.#number("/max_length", "Longest pair, tokens", "1024", "Longer ones are set aside and reported."),
+      this.#number("/max_length", "Longest pair, tokens", "1024", "Longer pairs are skipped and listed in the report."),
       this.#number("/validation_fraction", "Held-out share", "0.05"),
       this.#number("/evaluate_every_steps", "Evaluate every … steps", AUTO),
       this.#number("/checkpoint_every_steps", "Checkpoint every … steps", AUTO),
@@ -167,7 +167,7 @@ export class JobForm {
         ["bf16", "bf16"],
         ["fp32", "fp32"],
       ]),
-      this.#number("/max_runtime_seconds", "Longest run, seconds", "no limit"),
+      this.#number("/max_runtime_seconds", "Time limit, seconds", "no limit"),
     ];
   }
 

@@ -169,7 +169,7 @@ export function settingsCard({ spec, requested }) {
   groups[0][1] = plain;
   return card(
     "Settings",
-    h("p.hint", null, "As resolved. A dot marks what was asked for; the rest are defaults and presets."),
+    h("p.hint", null, "Effective settings. A dot marks those that you set; all others are defaults."),
     groups.map(([title, values, asked], index) =>
       h(
         "details",

@@ -1,4 +1,4 @@
-"""Data set rows."""
+"""Dataset rows."""
 
 from collections.abc import Sequence
 

@@ -13,7 +13,7 @@ class UploadStatus(StrEnum):
     OPEN = "open"
     """Takes parts."""
     COMPLETED = "completed"
-    """Became a data set; its parts are gone, or going."""
+    """Became a dataset; its parts are gone, or going."""
 
 
 class Upload(Base):

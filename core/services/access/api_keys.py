@@ -222,7 +222,7 @@ def expiry_warning(backend: Backend) -> str | None:
     if is_lasting or not has_any:
         return None
     when = "within a week" if is_live else "already"
-    return f"the last API key ends {when}; nobody is served after it: make one with `preftune keys create`"
+    return f"the last API key ends {when}; no request is served after it: create one with `preftune keys create`"
 
 
 def _store(session: Session, key: ApiKey) -> None:

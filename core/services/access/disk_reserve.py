@@ -47,8 +47,8 @@ def require_disk(settings: Settings, num_bytes: int, what: str) -> None:
             continue
         raise DiskReserveReached(
             f"There is no room for {what}: the disk of the service's {room.what} has {room.free_bytes:,} bytes free, "
-            f"of which {room.reserve_bytes:,} are a reserve (PREFTUNE_DISK_RESERVE_BYTES). Running jobs go on. Delete "
-            "data sets or finished jobs, which gives room back within a minute, or ask the operator for space.",
+            f"of which {room.reserve_bytes:,} are a reserve (PREFTUNE_DISK_RESERVE_BYTES). Running jobs continue. "
+            "Delete datasets or finished jobs, which gives room back within a minute, or ask the operator for space.",
             free_bytes=room.free_bytes,
             reserve_bytes=room.reserve_bytes,
             disk=room.what,

@@ -1,6 +1,6 @@
 """Quotas of a project: checked before a body is read, and in the transaction that takes.
 
-Counted are data sets with their normalised rows, announced and arriving uploads, and all that jobs make: checkpoints,
+Counted are datasets with their normalised rows, announced and arriving uploads, and all that jobs make: checkpoints,
 policies, artifacts with their exports, outputs of stages. A running job is never stopped: what it makes counts once it
 is there, and the next job is refused until something is deleted.
 """
@@ -27,7 +27,7 @@ ARRIVAL_STEP_BYTES = 64 * 1024**2
 
 class QuotaExceeded(Limited):
     code = "quota-exceeded"
-    title = "The project has taken what it may"
+    title = "The project has reached a limit"
 
 
 class StorageQuotaExceeded(TooLarge):

@@ -78,7 +78,7 @@ def commit_checkpoint(backend: Backend, claim: Claim, new: NewCheckpoint) -> str
         )
         job.crash_count = 0
         attempt_rows.find_attempt(session, job.id, claim.attempt).num_checkpoints += 1
-        message = f"Checkpoint of {new.stage.value} step {new.step} is safe."
+        message = f"Checkpoint saved ({new.stage.value} step {new.step})."
         data = {"checkpoint_id": checkpoint_id, "stage": new.stage, "step": new.step, "num_bytes": new.num_bytes}
         append_event(session, job, EventDraft(kind="checkpoint", message=message, data=data, actor=claim.worker))
         session.flush()
@@ -118,7 +118,7 @@ def mark_checkpoint_corrupt(backend: Backend, claim: Claim, checkpoint_id: str, 
         checkpoint.status = CheckpointStatus.CORRUPT
         garbage.add_garbage(session, job.project_id, checkpoint.prefix, "corrupt checkpoint")
         where = f"{checkpoint.stage.value} step {checkpoint.step}"
-        message = f"The checkpoint of {where} is damaged and was set aside: {detail}"
+        message = f"The checkpoint of {where} is damaged and is not used: {detail}"
         data = {"checkpoint_id": checkpoint_id, "stage": checkpoint.stage, "step": checkpoint.step}
         event = EventDraft(kind="checkpoint_corrupt", level="warning", message=message, data=data, actor=claim.worker)
         append_event(session, job, event)

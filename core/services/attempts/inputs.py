@@ -23,7 +23,7 @@ class StoredRows:
     dataset_id: str
     key: str
     file: TreeFile | None
-    """Size and sum of the rows; None for data sets of the first release, which kept none."""
+    """Size and sum of the rows; None for datasets of the first release, which kept none."""
     original_key: str
     original: TreeFile
     options: dict[str, Any]

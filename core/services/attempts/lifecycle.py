@@ -235,7 +235,7 @@ def finish_succeeded(backend: Backend, claim: Claim, publication: Publication) -
 
     def work(session: Session, job: Job) -> None:
         _insert_artifact(session, job, publication)
-        event = EventDraft(kind="succeeded", message="The job is done.", actor=claim.worker)
+        event = EventDraft(kind="succeeded", message="Job succeeded.", actor=claim.worker)
         _end(session, job, Move(to=JobStatus.SUCCEEDED, event=event, outcome=AttemptOutcome.SUCCEEDED))
 
     _finish(backend, claim, AttemptOutcome.SUCCEEDED, work)

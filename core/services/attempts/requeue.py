@@ -31,11 +31,11 @@ from core.failpoints import reach
 from core.settings import Settings
 
 _MESSAGES = {
-    AttemptOutcome.PAUSED: "The attempt stopped behind a checkpoint.",
+    AttemptOutcome.PAUSED: "The attempt stopped at a checkpoint.",
     AttemptOutcome.DRAINED: "The worker was stopped and handed the job back.",
     AttemptOutcome.OUTAGE: "Database or object store stayed away; the worker handed the job back.",
     AttemptOutcome.CRASHED: "The trainer died.",
-    AttemptOutcome.LOST: "The worker was not heard of any more.",
+    AttemptOutcome.LOST: "The worker stopped responding.",
 }
 
 

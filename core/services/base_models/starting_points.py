@@ -64,7 +64,7 @@ def find_policy(session: Session, project_id: str, reference: str) -> StartingPo
     if checkpoint_id:
         checkpoint = objects.find_policy(session, job_id, checkpoint_id)
         if checkpoint is None:
-            raise InvalidRequest(f"{job_id} has no policy of a checkpoint {checkpoint_id}; it may have been let go")
+            raise InvalidRequest(f"{job_id} has no policy of a checkpoint {checkpoint_id}; it may have been deleted")
         assert checkpoint.policy_prefix is not None
         assert checkpoint.policy_manifest_sha256 is not None
         tree = StoredTree(prefix=checkpoint.policy_prefix, manifest_sha256=checkpoint.policy_manifest_sha256)
@@ -93,7 +93,7 @@ def _parts(session: Session, project_id: str, reference: str) -> tuple[str, str]
     for checkpoint in objects.list_policies(session, named.job_id):
         if checkpoint.stage is Stage.DPO and checkpoint.step == named.step:
             return named.job_id, checkpoint.id
-    raise InvalidRequest(f"{named.job_id} keeps no policy of step {named.step}; it may have been let go")
+    raise InvalidRequest(f"{named.job_id} keeps no policy of step {named.step}; it may have been deleted")
 
 
 def require_policy(backend: Backend, project_id: str, reference: str) -> str:

@@ -22,17 +22,17 @@ MAX_PAGE_BYTES = 8 * 1024**2
 
 class DatasetNotFound(NotFound):
     code = "dataset-not-found"
-    title = "There is no such data set"
+    title = "There is no such dataset"
 
 
 class DatasetNotReady(Conflict):
     code = "dataset-not-ready"
-    title = "The data set is not ready"
+    title = "The dataset is not ready"
 
 
 class DatasetInUse(Conflict):
     code = "dataset-in-use"
-    title = "A job still needs the data set"
+    title = "A job still needs the dataset"
 
 
 def get(backend: Backend, project_id: str, dataset_id: str) -> DatasetView:
@@ -118,12 +118,12 @@ def delete(backend: Backend, project_id: str, dataset_id: str) -> None:
         if dataset is None and was_here:
             return  # the answer to the commit was lost
         if dataset is None:
-            raise DatasetNotFound(f"There is no data set {dataset_id}.")
+            raise DatasetNotFound(f"There is no dataset {dataset_id}.")
         was_here = True
         user = job_rows.find_live_user_of_dataset(session, dataset_id)
         if user is not None:
             raise DatasetInUse(f"{user} has not finished; cancel it first.")
-        garbage.add_garbage(session, project_id, keys.dataset_prefix(project_id, dataset_id), "data set deleted")
+        garbage.add_garbage(session, project_id, keys.dataset_prefix(project_id, dataset_id), "dataset deleted")
         dataset_rows.delete_dataset(session, dataset)
 
     backend.database.write(work)
@@ -153,7 +153,7 @@ def view(row: Dataset) -> DatasetView:
 def _read(backend: Backend, project_id: str, dataset_id: str) -> Dataset:
     row = backend.database.read(lambda session: dataset_rows.find_dataset(session, project_id, dataset_id))
     if row is None:
-        raise DatasetNotFound(f"There is no data set {dataset_id}.")
+        raise DatasetNotFound(f"There is no dataset {dataset_id}.")
     return row
 
 

@@ -255,7 +255,7 @@ def _insert(
 def _make_room(backend: Backend, project_id: str, dataset_id: str, upload: Upload) -> None:
     """Check the quota before any work on the file; it is checked again when the file is recorded.
 
-    A deleted data set that is made again under its id takes its objects back from the collector.
+    A deleted dataset that is made again under its id takes its objects back from the collector.
     """
     num_bytes = upload.path.stat().st_size
 

@@ -36,7 +36,7 @@ MAX_OPEN_UPLOADS = 100
 """Limit for one project."""
 KEPT_SECONDS = 24 * 3600.0
 """After the last part, or after completion."""
-UNNAMED = "data set"
+UNNAMED = "dataset"
 _USUAL_PARTS = 500
 _MIN_PART_BYTES = 8 * MIB
 _MAX_COLLECTED = 20
@@ -49,7 +49,7 @@ class UploadNotFound(NotFound):
 
 class UploadCompleted(Conflict):
     code = "upload-completed"
-    title = "The upload is a data set already"
+    title = "The upload is a dataset already"
 
 
 class UploadIncomplete(Conflict):

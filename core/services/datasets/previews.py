@@ -28,7 +28,7 @@ NUM_STRETCHES = 16
 STRETCH_BYTES = 64 * 1024
 """Statistics read so many stretches of the rows; a smaller file is read whole."""
 MAX_KEPT = 32
-"""Statistics that are kept of each open tokenizer: the rows of a data set do not change."""
+"""Statistics that are kept of each open tokenizer: the rows of a dataset do not change."""
 MAX_PROBLEMS = 5
 """Different reasons why rows are not encodable that are told."""
 

@@ -1,6 +1,6 @@
 """Checks of datasets taken in by `create_later`: the database is the queue, a lease names the checker.
 
-A process that dies leaves a lease that runs out; whichever processor looks next takes the data set over.
+A process that dies leaves a lease that runs out; whichever processor looks next takes the dataset over.
 """
 
 import threading
@@ -47,9 +47,9 @@ class DatasetProcessor:
         self._rereading = threading.Lock()
         self._reread_at = 0.0
         self._threads = [
-            threading.Thread(target=self._work, name=f"data set check {i}", daemon=True) for i in range(NUM_THREADS)
+            threading.Thread(target=self._work, name=f"dataset check {i}", daemon=True) for i in range(NUM_THREADS)
         ]
-        self._threads.append(threading.Thread(target=self._renew, name="data set leases", daemon=True))
+        self._threads.append(threading.Thread(target=self._renew, name="dataset leases", daemon=True))
 
     def start(self) -> None:
         for thread in self._threads:
@@ -72,7 +72,7 @@ class DatasetProcessor:
         while not self._is_stopping:
             try:
                 has_worked = self._process_one()
-            except Exception as error:  # noqa: BLE001 - the thread must outlive every single data set
+            except Exception as error:  # noqa: BLE001 - the thread must outlive every single dataset
                 _log.warning("data_set_check_failed", error=type(error).__name__)
                 has_worked = False
             if not has_worked:

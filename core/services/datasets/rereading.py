@@ -1,6 +1,6 @@
 """Datasets taken in by an older version of the reader: their file is read again, to report the differences.
 
-The rows stay as they are: jobs that use them are repeated with the same. A data set whose file gives other rows today
+The rows stay as they are: jobs that use them are repeated with the same. A dataset whose file gives other rows today
 is marked, and sending the file again makes a new one.
 """
 
@@ -34,7 +34,7 @@ class _Outdated:
 def reread_next(backend: Backend) -> str | None:
     """Compare the newest dataset of an older version with its file; return its id, or None without one.
 
-    Raises Unavailable. A data set that two processes compare at once gets the same mark from both.
+    Raises Unavailable. A dataset that two processes compare at once gets the same mark from both.
     """
     found = backend.database.read(lambda session: _outdated(dataset_rows.find_outdated(session, READER_VERSION)))
     if found is None:
@@ -44,9 +44,9 @@ def reread_next(backend: Backend) -> str | None:
 
 
 def reread(backend: Backend, project_id: str, dataset_id: str) -> dict[str, Any] | None:
-    """The mark of a data set, which is compared with its file first where an older version read it.
+    """The mark of a dataset, which is compared with its file first where an older version read it.
 
-    Raises Unavailable. None: the rows are those that its file gives today, or the data set is gone.
+    Raises Unavailable. None: the rows are those that its file gives today, or the dataset is gone.
     """
 
     def find(session: Session) -> tuple[_Outdated | None, dict[str, Any] | None]:

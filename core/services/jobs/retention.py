@@ -1,6 +1,6 @@
 """Retention of finished jobs' objects in the store: as the operator sets it, by default for ever.
 
-The record stays: the job, its curves and its events. Data sets are their owners' to delete.
+The record stays: the job, its curves and its events. Datasets are their owners' to delete.
 """
 
 from collections.abc import Callable

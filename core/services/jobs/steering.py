@@ -84,7 +84,7 @@ def resume(backend: Backend, project_id: str, job_id: str) -> JobChange:
             return True
         if job.desired is Desired.RUN:
             return False
-        _wish(session, job, Desired.RUN, "resume_requested", "The user took the wish to pause back.")
+        _wish(session, job, Desired.RUN, "resume_requested", "The user withdrew the request to pause.")
         return True
 
     change = _change(backend, project_id, job_id, work)

@@ -83,7 +83,7 @@ def _verified(backend: Backend, job_id: str, file: StoredFile, chunks: Iterator[
             )
             raise ObjectDamaged(f"{file.path} is damaged in the store; restore it from a backup, or run the job again.")
         if not is_kept:
-            raise StoreUnavailable(f"{file.path} came changed from the object store; ask for it again.")
+            raise StoreUnavailable(f"{file.path} was read with other bytes than stored; request it again.")
     if held is not None:
         yield held
 

@@ -210,11 +210,11 @@ def _find_dataset(
     dataset = dataset_rows.share_dataset(session, project_id, dataset_id)
     fault = None
     if dataset is None:
-        fault = f"there is no data set {dataset_id}"
+        fault = f"there is no dataset {dataset_id}"
     elif dataset.status is not DatasetStatus.READY:
         fault = f"{dataset_id} is {dataset.status.value}; it must be ready"
     elif dataset.kind is not kind:
-        fault = f"{dataset_id} is a {dataset.kind.value} data set; this takes a {kind.value} one"
+        fault = f"{dataset_id} is a {dataset.kind.value} dataset; this takes a {kind.value} one"
     if fault:
         errors.append(FieldError(pointer, fault))
         return None

@@ -14,14 +14,14 @@ class Columns:
     """Values of some rows, on the device."""
 
     rows: tuple[int, ...]
-    """[B] rows of the data set."""
+    """[B] rows of the dataset."""
     values: Tensor
     """[C, B] float32, detached."""
 
 
 @dataclass(frozen=True)
 class HostColumns:
-    """All rows of a step (or of a data set) on the host, in the order asked for."""
+    """All rows of a step (or of a dataset) on the host, in the order asked for."""
 
     rows: tuple[int, ...]
     values: NDArray[np.float64]

@@ -75,11 +75,11 @@ class EncodedData:
             scored = _map(directory / encoded_format.SCORED_FILE, np.dtype("u1"), (num_tokens,))
             rows = _map(directory / encoded_format.ROWS_FILE, np.dtype("<i8"), (num_rows, len(_COLUMN)))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BrokenEncodedData("The tokenised rows cannot be read; tokenise the data set again.") from error
+            raise BrokenEncodedData("The tokenised rows cannot be read; tokenise the dataset again.") from error
         if meta.get("version") != encoded_format.VERSION:
             raise BrokenEncodedData(
                 f"The tokenised rows are of layout version {meta.get('version')}, this engine reads "
-                f"{encoded_format.VERSION}; tokenise the data set again."
+                f"{encoded_format.VERSION}; tokenise the dataset again."
             )
         return cls(meta, tokens, scored, rows)
 

@@ -33,14 +33,14 @@ class NothingToScore(InvalidRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class PackedBatch:
-    """Rows of a data set as one packed row of tokens.
+    """Rows of a dataset as one packed row of tokens.
 
     Responses are numbered: a batch of pairs has the B chosen responses first, then the B rejected ones. Scored tokens
     stand in the order of the responses, and within a response in the order of the text.
     """
 
     indices: tuple[int, ...]
-    """[B] rows of the data set, in the order of the results."""
+    """[B] rows of the dataset, in the order of the results."""
     side: Side | None
     """The response of each row that is packed; None for pairs."""
     input_ids: Tensor

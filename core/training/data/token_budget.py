@@ -55,7 +55,7 @@ class TokenBudget:
         observer.event(
             "warning",
             "oom_degraded",
-            f"The device ran out of memory with {before} tokens at once; going on with {self.tokens}. "
+            f"The device ran out of memory with {before} tokens at once; continuing with {self.tokens}. "
             "The batch of an optimizer step stays the same.",
             {"stage": stage.value, "micro_batch_tokens": self.tokens},
         )

@@ -89,7 +89,7 @@ def open_run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> Ru
     if plan.dpo.early_stopping is not None and validation is None:
         raise BadPlan("early_stopping needs validation rows: set validation_fraction or validation_dataset_id.")
     if plan.sft is None and plan.sft_data is not None:
-        raise BadPlan("There is a demonstration data set, but SFT is skipped.")
+        raise BadPlan("There is a demonstration dataset, but SFT is skipped.")
     digest = run_digest(plan)
     checkpoint = None if plan.resume_from is None else read_checkpoint(Path(plan.resume_from), digest)
     if checkpoint is not None and checkpoint.versions != versions(plan):

@@ -91,7 +91,7 @@ def _train(context: RunContext, stage: SftPlan, digest: str) -> PolicySource | S
 
 
 def _demonstrations(context: RunContext) -> EncodedData:
-    """Return the demonstrations: a data set, else the training rows' chosen responses or those marked good."""
+    """Return the demonstrations: a dataset, else the training rows' chosen responses or those marked good."""
     if context.plan.sft_data is not None:
         return open_rows(context.plan.sft_data, "demonstration")
     if context.train.kind != "unpaired":

@@ -158,5 +158,5 @@ def _cells(batch: PackedBatch) -> tuple[NDArray[np.integer], ...]:
 
 
 def row_groups(num_rows: int, group_size: int) -> list[range]:
-    """Split the rows of a data set into groups in order, the batches of validation rows here and in evaluation."""
+    """Split the rows of a dataset into groups in order, the batches of validation rows here and in evaluation."""
     return [range(start, min(start + group_size, num_rows)) for start in range(0, num_rows, group_size)]

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from api.http.validation_messages import field_errors, shown
 from core.domain.job_spec import JobRequest
 
-MISSPELT = "is not a field that this takes; check its spelling"
+MISSPELT = "is an unknown field; check its spelling"
 LEAST = {"base_model": "m", "dataset_id": "d"}
 
 
@@ -75,8 +75,8 @@ def test_what_is_missing_is_named() -> None:
         JobRequest.model_validate({})
     errors = field_errors(caught.value.errors(), {})
     assert [(error.pointer, error.detail) for error in errors] == [
-        ("/base_model", "is needed and was not given"),
-        ("/dataset_id", "is needed and was not given"),
+        ("/base_model", "is required"),
+        ("/dataset_id", "is required"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a job holds out, and what it says of it: whole prompts, recorded; prompts of both data sets, warned of."""
+"""What a job holds out, and what it says of it: whole prompts, recorded; prompts of both datasets, warned of."""
 
 import json
 from pathlib import Path

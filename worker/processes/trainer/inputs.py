@@ -115,7 +115,7 @@ class InputEncoder:
         shared = find_shared_prompts(rows, validation)
         if shared.num_prompts:
             message = (
-                f"{shared.num_prompts} prompts of the validation data set are trained on too ({shared.num_rows} rows, "
+                f"{shared.num_prompts} prompts of the validation dataset are trained on too ({shared.num_rows} rows, "
                 f"the first on line {shared.lines[0]}): what is measured on them is no held-out result. Remove those "
                 "rows from one of the two files."
             )

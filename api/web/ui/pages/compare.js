@@ -109,7 +109,7 @@ async function showPlot(body, jobs, signal, fail) {
   for (const control of [which, axis, split]) control.addEventListener("change", rebuild);
   fill(
     body,
-    card(null, h("div.two", null, field("Curve", which), field("Along", axis), field("Of", split)), holder),
+    card(null, h("div.two", null, field("Curve", which), field("X axis", axis), field("Split", split)), holder),
     differences(jobs),
   );
   const refresh = async () => {

@@ -1,4 +1,4 @@
-// One data set: the verdict, the report, the rows as jobs read them.
+// One dataset: the verdict, the report, the rows as jobs read them.
 
 import { get, path, remove } from "../api.js";
 import { warningsNotice } from "../data_warnings.js";
@@ -29,7 +29,7 @@ export async function open(main, context) {
   const [datasetId] = context.parameters;
   const { signal, setTitle, fail } = context;
   const address = path("datasets", datasetId);
-  main.append(loading("data set"));
+  main.append(loading("dataset"));
   let dataset = await get(address, { signal });
   setTitle(dataset.name);
   const title = new Region("div", { class: "title-row" }, () => titleView(dataset, address));
@@ -82,8 +82,8 @@ function deleteButton(dataset, address) {
     act(button, async () => {
       if (
         !(await ask(
-          "Delete this data set?",
-          `“${dataset.name}” and its report go. Jobs that have finished keep what they made.`,
+          "Delete this dataset?",
+          `This deletes “${dataset.name}” and its report. Finished jobs keep their results.`,
           [{ value: "yes", label: "Delete", kind: "danger" }],
         ))
       )
@@ -113,18 +113,18 @@ function verdict({ status, num_rows: all, num_accepted: accepted, num_rejected: 
     aside ? `${count(aside)} set aside, since they teach nothing` : null,
   ];
   const text = `${parts.filter(Boolean).join(", ")}.`;
-  if (status === "ready") return notice("check", h("strong", null, "Jobs can use it"), h("p", null, text));
+  if (status === "ready") return notice("check", h("strong", null, "Ready to use"), h("p", null, text));
   return notice(
     "error",
     h("strong", null, "The file was refused"),
     h("p", null, text),
-    h("p", null, "Mend the lines below and upload it again, or upload it with “A malformed row: leave the row out”."),
+    h("p", null, "Fix the lines below and upload the file again, or upload it with “If a row is invalid: skip the row”."),
   );
 }
 
 function issuesCard(dataset, address, signal) {
   const counts = Object.entries(dataset.report.counts ?? {}).sort(([, a], [, b]) => b - a);
-  if (!counts.length) return card("Report", h("p.muted", null, "Nothing wrong or remarkable was found."));
+  if (!counts.length) return card("Report", h("p.muted", null, "No problems found."));
   const body = h("tbody");
   const more = moreButton(
     (cursor) => get(`${address}/report`, { query: { limit: PAGE_ISSUES, cursor }, signal }),

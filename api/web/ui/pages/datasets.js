@@ -1,4 +1,4 @@
-// All data sets, and the way to upload one.
+// All datasets, and the way to upload one.
 
 import { get, path, upload } from "../api.js";
 import { warningsText } from "../data_warnings.js";
@@ -11,9 +11,9 @@ const POLL_MS = 3000;
 const PAGE = 20;
 
 export async function open(main, { signal, fail }) {
-  const content = h("div", null, loading("data sets"));
+  const content = h("div", null, loading("datasets"));
   main.append(
-    h("div.title-row", null, h("h1", { tabindex: "-1" }, "Data sets")),
+    h("div.title-row", null, h("h1", { tabindex: "-1" }, "Datasets")),
     h("div.stack", null, uploadCard(signal), content),
   );
   const body = h("tbody");
@@ -38,13 +38,13 @@ export async function open(main, { signal, fail }) {
       fill(
         content,
         empty(
-          "No data sets yet",
+          "No datasets yet",
           "Preference pairs as JSONL, a JSON array, CSV, TSV or Parquet, plain or compressed. Each row holds a prompt, a better and a worse response; most published layouts are recognised.",
         ),
       );
     else if (!table.isConnected) fill(content, table, more.element);
     if (isFirst && page.next_cursor) {
-      const button = h("button", { type: "button" }, "Show older data sets");
+      const button = h("button", { type: "button" }, "Show older datasets");
       button.addEventListener("click", () => act(button, () => more.start(page.next_cursor)));
       fill(more.element, button);
     }
@@ -131,8 +131,8 @@ function uploadCard(signal) {
     ["unpaired", "Unpaired, marked good or bad (for KTO)"],
   ]);
   const onError = select("ds-on-error", [
-    ["reject", "Refuse the file, naming every row"],
-    ["skip", "Leave the row out"],
+    ["reject", "Reject the file and list every error"],
+    ["skip", "Skip the row"],
   ]);
   const start = h("button.primary", { type: "submit", disabled: true }, icon("upload"), "Upload");
   const outcome = h("div", { "aria-live": "polite" });
@@ -153,14 +153,14 @@ function uploadCard(signal) {
   };
   return h(
     "form.card",
-    { onsubmit: submit, "aria-label": "Upload a data set" },
+    { onsubmit: submit, "aria-label": "Upload a dataset" },
     drop,
     h(
       "div.two",
       null,
       field("Name", "ds-name", name),
-      field("What the rows are", "ds-kind", kind),
-      field("A malformed row", "ds-on-error", onError),
+      field("Type of data", "ds-kind", kind),
+      field("If a row is invalid", "ds-on-error", onError),
     ),
     outcome,
     h("div.actions", null, start),

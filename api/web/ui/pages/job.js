@@ -198,9 +198,9 @@ function progressView({ status, stage, progress, stages, place, started, finishe
   let note = "";
   if (status === "queued")
     note =
-      place === null ? "Waiting for a worker." : `Place ${place} in the queue; the next free worker takes place 1.`;
+      place === null ? "Waiting for a worker." : `Place ${place} in the queue.`;
   else if (FINAL.has(status)) note = started ? `Took ${between(started, finished)}.` : "It never started.";
-  else if (status === "paused") note = "Paused behind a checkpoint; no device is held. Resume goes on from there.";
+  else if (status === "paused") note = "Paused at a checkpoint; the device is free. Resume to continue from there.";
   else if (progress.eta_seconds !== null) note = `About ${duration(progress.eta_seconds)} left.`;
   else note = "Estimating the time left …";
   const speed = progress.tokens_per_second === null ? "" : `${count(Math.round(progress.tokens_per_second))} tokens/s`;
@@ -241,7 +241,7 @@ function tilesView({ train, validation }) {
 function linksCard(job) {
   const metrics = path("jobs", job.id, "metrics");
   return card(
-    "Elsewhere",
+    "Export and command line",
     h("p.hint", null, "The same numbers for programs and for the terminal."),
     h(
       "div.actions",

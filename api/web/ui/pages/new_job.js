@@ -91,7 +91,7 @@ function build({ models, variants, ready, demonstrations, given, signal }) {
       fill(
         resolved,
         error.errors?.length && !unplaced.length
-          ? card("What the job will do", h("p.error-text", null, "Mend the marked fields first."))
+          ? card("What the job will do", h("p.error-text", null, "Fix the highlighted fields first."))
           : errorBox(error),
       );
       submit.disabled = true;
@@ -127,7 +127,7 @@ function build({ models, variants, ready, demonstrations, given, signal }) {
         "div.actions",
         null,
         submit,
-        h("span.hint", null, "It waits for a free worker; you can pause or cancel it at any time."),
+        h("span.hint", null, "Starts as soon as a worker is free. You can pause or cancel it at any time."),
       ),
     ),
     h(
