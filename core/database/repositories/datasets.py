@@ -1,4 +1,4 @@
-"""Dataset rows."""
+"""Rows of datasets in the database."""
 
 from collections.abc import Sequence
 
