@@ -54,7 +54,7 @@ def test_a_long_file_that_came_wrong_once_breaks_off_and_is_not_called_damaged(n
     store, told = FlippingStore(CHUNKS, num_wrong), []
     chunks = open_file(store, told)
     assert [next(chunks), next(chunks)] == [b"\0\0\0", b"two"]
-    with pytest.raises(StoreUnavailable, match="ask for it again"):
+    with pytest.raises(StoreUnavailable, match="request it again"):
         next(chunks)
     assert (store.num_reads, told) == (num_wrong + 1, [])
 
