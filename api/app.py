@@ -13,6 +13,7 @@ from starlette.types import Scope
 
 from api.access.key_ring import KeyRing
 from api.access.middleware import Access
+from api.access.proxies import TrustedProxies, parse_networks
 from api.http import handlers
 from api.http.body_limits import MAX_JSON_BYTES, BodyLimits, BodyPolicy
 from api.http.head import Head
@@ -27,6 +28,7 @@ from api.openai.routes import uploads as openai_uploads
 from api.readiness import ReadinessProbe
 from api.routes import (
     artifacts,
+    audit,
     catalogue,
     checkpoints,
     dashboard,
@@ -92,6 +94,7 @@ ROUTES = (
     pages,
     dashboard,
     usage,
+    audit,
     openai_files,
     openai_uploads,
     openai_fine_tuning,
@@ -137,6 +140,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Head)
     app.add_middleware(BodyLimits, policy_of=policy_of)
     app.add_middleware(RequestContext, telemetry=telemetry)
+    app.add_middleware(TrustedProxies, networks=parse_networks(settings.trusted_proxies))
     return app
 
 

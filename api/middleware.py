@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.access.middleware import Caller
 from api.http.downloads import CutShort
 from api.http.problems import INTERNAL_ERROR, Fault, problem_response
 from api.telemetry import HttpTelemetry
@@ -124,4 +125,14 @@ def _log_access(scope: Scope, answer: _Answer, seconds: float) -> None:
         num_bytes=answer.num_bytes,
         milliseconds=round(seconds * 1000, 1),
         client=client[0] if client else None,
+        **_caller(scope),
     )
+
+
+def _caller(scope: Scope) -> dict[str, str]:
+    """Return who asked, as far as it is known: never a key, only its id."""
+    caller: Caller | None = scope.get("state", {}).get("caller")
+    if caller is None or caller.key_id is None:
+        return {}
+    user = {} if caller.user is None else {"user": caller.user}
+    return {"key_id": caller.key_id, "project_id": caller.project_id, **user}

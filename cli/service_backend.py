@@ -23,7 +23,9 @@ def operating() -> Iterator[Any]:
     try:
         if not from_extra("core.database.migrate", "is_current", "api")(backend.database.engine):
             fail("the database has not this version's schema; start the service once, or run `preftune migrate`")
-        yield backend
+        audit = "core.services.access.audit"
+        with from_extra(audit, "acting", "api")(from_extra(audit, "operator_here", "api")()):
+            yield backend
     except domain_error as error:
         fail(error.detail)
     finally:

@@ -99,6 +99,11 @@ class Settings(BaseSettings):
     check_memory_bytes: Annotated[int, Field(gt=0)] = 512 * 1024**2
     """What the processes that check an upload may hold together."""
 
+    audit_days: Annotated[float, Field(ge=1, le=36_500)] = 365
+    """How long audit events are kept."""
+    trusted_proxies: str = ""
+    """Addresses and networks, separated by commas, whose `X-Forwarded-For`, `-Proto` and `-Host` are believed."""
+
     disk_reserve_bytes: Annotated[int, Field(ge=0)] = 1024**3
     """Free space below which no upload and no job is taken in any more, while running jobs may end."""
     keep_checkpoints_days: Annotated[float, Field(ge=0, le=36_500)] | None = None

@@ -19,9 +19,9 @@ MAX_KEPT = 4096
 _MAX_QUESTIONS = 8
 """Looks at the database at a time: keys do not wait for threads that do something else."""
 _PURPOSE = "preftune dashboard session 3"
-BOOTSTRAP = Grant(key_id="bootstrap", project_id=DEFAULT_PROJECT_ID, scope=Scope.ADMIN)
+BOOTSTRAP = Grant(key_id="bootstrap", project_id=DEFAULT_PROJECT_ID, scope=Scope.OPERATOR)
 """What `PREFTUNE_API_KEY` allows."""
-LOCAL = Grant(key_id="local", project_id=DEFAULT_PROJECT_ID, scope=Scope.ADMIN)
+LOCAL = Grant(key_id="local", project_id=DEFAULT_PROJECT_ID, scope=Scope.OPERATOR)
 """What the key file in the data directory allows, as long as no key was ever made."""
 
 

@@ -4,8 +4,10 @@ import ipaddress
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urlsplit
 
+import structlog
 from anyio import CapacityLimiter, to_thread
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Send
@@ -28,7 +30,11 @@ from api.http.problems import (
 )
 from core.domain.access import DEFAULT_PROJECT_ID, Scope
 from core.domain.errors import Unavailable
+from core.services.access import audit
 from core.services.access.api_keys import Grant
+from core.services.access.audit import Actor
+
+log = structlog.get_logger("api")
 
 PUBLIC_PATHS = frozenset({"/", "/docs", "/docs.css", "/openapi.json", "/health/live", "/health/ready"})
 """Open to those without a key: they tell nothing about jobs and data."""
@@ -36,8 +42,10 @@ LIVENESS_PATH = "/health/live"
 """Answered without a look at anything."""
 PUBLIC_PREFIXES = ("/ui/",)
 """The dashboard's own files, and signing in."""
-ADMIN_PATHS = frozenset({"/metrics"})
+OPERATOR_PATHS = frozenset({"/metrics"})
 """They tell of all projects together."""
+ADMIN_PATHS = ("/keys", "/audit")
+"""With all below them."""
 WRITERS_PATHS = re.compile(r".*/jobs/[^/]+/log/?")
 """Read by those who may write: what trainings print may quote the data."""
 FORWARDING_HEADERS = ("forwarded", "via", "x-real-ip", "true-client-ip", "cf-connecting-ip")
@@ -45,6 +53,7 @@ FORWARDING_HEADERS = ("forwarded", "via", "x-real-ip", "true-client-ip", "cf-con
 CONNECTION = "connection"
 """Key of `scope["state"]`: what the requests of one connection share."""
 VOUCHED_SECONDS = 10.0
+NOTED_REFUSALS_PER_MINUTE = 6
 _MAX_LOOKS = 2
 _SCHEME = "bearer "
 _READING = ("GET", "HEAD")
@@ -79,9 +88,15 @@ class Caller:
     project_id: str
     key_id: str | None = None
     """None: nobody has shown one."""
-    scope: Scope = Scope.ADMIN
+    scope: Scope = Scope.OPERATOR
     max_upload_bytes: int | None = None
-    """Limit of one file; None: the service's."""
+    """Of one file; None: as the service has it."""
+    user: str | None = None
+    """Name that a trusted proxy vouches for."""
+
+    @property
+    def name(self) -> str:
+        return self.user or self.key_id or "nobody"
 
 
 LOCAL_USER = Caller(DEFAULT_PROJECT_ID, LOCAL.key_id)
@@ -91,7 +106,9 @@ NOBODY = Caller(DEFAULT_PROJECT_ID, scope=Scope.READ)
 
 
 def needed_scope(method: str, path: str) -> Scope:
-    if path in ADMIN_PATHS:
+    if path in OPERATOR_PATHS:
+        return Scope.OPERATOR
+    if path.startswith(ADMIN_PATHS):
         return Scope.ADMIN
     return Scope.READ if method in _READING and not WRITERS_PATHS.fullmatch(path) else Scope.WRITE
 
@@ -102,6 +119,7 @@ class Access:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._limits = RateLimits()
+        self._noted = RateLimits()
         self._looks = CapacityLimiter(_MAX_LOOKS)
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
@@ -116,7 +134,8 @@ class Access:
             await problem_response(scope, verdict)(scope, receive, send)
             return
         scope.setdefault("state", {})["caller"] = verdict
-        await self._app(scope, receive, send)
+        with audit.acting(actor_of(scope, verdict)):
+            await self._app(scope, receive, send)
 
     async def _judge(self, scope: ASGIScope) -> Caller | Fault:
         ring: KeyRing = scope["app"].state.key_ring
@@ -141,7 +160,29 @@ class Access:
             return _caller(grant) if grant else NOBODY
         if grant is None:
             return refusal
-        return self._refusal_of(grant, needed_scope(scope["method"], scope["path"])) or _caller(grant)
+        needed = needed_scope(scope["method"], scope["path"])
+        if not grant.scope.includes(needed):
+            await self._note_refusal(scope, grant)
+        return self._refusal_of(grant, needed) or _caller(grant)
+
+    async def _note_refusal(self, scope: ASGIScope, grant: Grant) -> None:
+        """Write what a known key was refused into the audit trail, a few times a minute for each."""
+        if self._noted.seconds_to_wait(grant.key_id, NOTED_REFUSALS_PER_MINUTE):
+            return
+        what = f"{scope['method']} {scope['path']}"
+        work = partial(
+            audit.record,
+            scope["app"].state.backend,
+            actor_of(scope, _caller(grant)),
+            grant.project_id,
+            "access.refused",
+            what,
+            audit.REFUSED,
+        )
+        try:
+            await to_thread.run_sync(work, limiter=self._looks)
+        except Unavailable as error:
+            log.warning("refusal_not_recorded", key_id=grant.key_id, what=what, reason=error.detail)
 
     def _refusal_of(self, grant: Grant, needed: Scope) -> Fault | None:
         if not grant.scope.includes(needed):
@@ -182,6 +223,16 @@ def _refusal_without_key(scope: ASGIScope, headers: Headers) -> Fault | None:
         detail = "This service has no API key, so pages of other sites may not use it."
         return Fault(kind=FOREIGN_ORIGIN, detail=detail)
     return None
+
+
+def actor_of(scope: ASGIScope, caller: Caller) -> Actor:
+    client = scope.get("client")
+    return Actor(
+        name=caller.name,
+        key_id=caller.key_id,
+        address=client[0] if client else None,
+        request_id=scope.get("state", {}).get("request_id"),
+    )
 
 
 def _is_public(path: str) -> bool:

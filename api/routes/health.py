@@ -34,8 +34,8 @@ async def get_readiness(request: Request, caller: CallerDep, readiness: Readines
     """Report whether database, store and broker answer; 503 when requests cannot be served. Admins see versions."""
     found = await readiness.ask()
     if found.status != "down":
-        is_admin = caller.scope.includes(Scope.ADMIN)
-        return Readiness(**asdict(found), versions=installed_versions() if is_admin else None)
+        is_operator = caller.scope.includes(Scope.OPERATOR)
+        return Readiness(**asdict(found), versions=installed_versions() if is_operator else None)
     down = ", ".join(name for name, state in asdict(found).items() if state == "down" and name != "status")
     fault = Fault(
         kind=NOT_READY,

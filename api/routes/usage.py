@@ -17,6 +17,6 @@ def get_usage(backend: BackendDep, caller: CallerDep) -> Usage:
     """What the project stores, by what takes it, and its limits. Operators are told the service's disks."""
     found = quotas.get_usage(backend, caller.project_id)
     usage = Usage.model_validate(found)
-    if caller.scope.includes(Scope.ADMIN):
+    if caller.scope.includes(Scope.OPERATOR):
         usage.disks = [Disk.model_validate(room) for room in found.room]
     return usage

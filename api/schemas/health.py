@@ -15,5 +15,5 @@ class Readiness(Answer):
     store: Literal["ok", "down"] = Field(description="The object store.")
     broker: Literal["ok", "down"] = Field(description="Wakes idle workers.")
     versions: dict[str, str] | None = Field(
-        None, description="Of Python and every installed package; for keys of scope `admin` only, absent for others."
+        None, description="Of Python and every installed package; for keys of scope `operator` only, absent for others."
     )

@@ -20,7 +20,7 @@ Project = Annotated[str, typer.Option(help="Project that the key gives access to
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="A name to recognise it by: who or what will hold the key.")],
-    scope: Annotated[str, typer.Option(help="read, write or admin; each includes the ones before.")] = "write",
+    scope: Annotated[str, typer.Option(help="read, write, admin, operator; each includes those before.")] = "write",
     project: Project = "default",
     days: Annotated[float | None, typer.Option(help="How long the key works; default: until it is revoked.")] = None,
 ) -> None:

@@ -48,6 +48,18 @@ class Client:
         usage: dict[str, Any] = self._transport.get("/usage")
         return usage
 
+    def audit(self, *, limit: int = 100, **where: Any) -> list[dict[str, Any]]:
+        """Who did what, newest first: at most `limit` events that match `where`, named as in `GET /audit`."""
+        found: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while len(found) < limit:
+            page = self._transport.get("/audit", limit=min(limit - len(found), 100), cursor=cursor, **where)
+            found += page["data"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+        return found
+
     def close(self) -> None:
         self._transport.close()
 

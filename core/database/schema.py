@@ -3,6 +3,7 @@
 from typing import Any
 
 from core.database.tables.access import ApiKey, ProjectLimits
+from core.database.tables.audit import AuditEvent, EndedSession
 from core.database.tables.base import Base
 from core.database.tables.bookkeeping import IdempotencyKey, SweeperLock
 from core.database.tables.datasets import Dataset
@@ -36,5 +37,5 @@ JOB_TABLES: tuple[Any, ...] = (
 """Tables with rows of a job, in the order in which they can be emptied."""
 TABLES = (
     Project, ProjectLimits, ApiKey, Dataset, Upload, UploadPart, Arrival, Job, *JOB_TABLES, StageOutput, StageBuild,
-    Garbage, IdempotencyKey, SweeperLock,
+    Garbage, IdempotencyKey, SweeperLock, AuditEvent, EndedSession,
 )  # fmt: skip

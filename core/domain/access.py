@@ -13,7 +13,9 @@ class Scope(StrEnum):
     WRITE = "write"
     """Upload, submit, steer, delete."""
     ADMIN = "admin"
-    """And see what concerns the deployment."""
+    """And make and end the project's keys, and read its audit trail."""
+    OPERATOR = "operator"
+    """And what concerns the deployment: other projects' keys and audit trails, metrics, versions, disks."""
 
     def includes(self, other: "Scope") -> bool:
         order = list(Scope)

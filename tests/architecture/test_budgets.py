@@ -23,6 +23,8 @@ MANY_PARAMETERS: dict[str, str] = {
     "api/routes/job_records.py:get_metrics": "FastAPI declares query parameters so",
     "api/routes/pairs.py:list_pairs": "FastAPI declares query parameters so",
     "api/routes/scores.py:request_scores": "FastAPI declares query parameters so",
+    "api/routes/audit.py:list_audit_events": "FastAPI declares query parameters so",
+    "cli/commands/access.py:audit": "typer declares options so",
     "cli/commands/datasets.py:check": "typer declares options so",
     "cli/commands/datasets.py:upload": "typer declares options so",
     "cli/commands/jobs.py:submit": "typer declares options so",

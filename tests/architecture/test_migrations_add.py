@@ -8,7 +8,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MIGRATIONS = sorted((ROOT / "migrations" / "versions").glob("*.py"))
 ADDING = {"create_table", "create_index", "add_column", "f"}
-EXCEPTIONS: dict[str, str] = {}
+EXCEPTIONS: dict[str, str] = {
+    "0015_audit.py: execute": "triggers of a table that the version before does not have",
+    "0015_audit.py: get_bind": "asked for the name of the database only",
+}
 """`file: operation` -> why no process of the version before can notice."""
 
 

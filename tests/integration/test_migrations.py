@@ -29,7 +29,10 @@ from core.database.schema import metadata
 from core.database.session import Database, DatabaseUnavailable
 from core.settings import SettingsError
 
-SQLITE_SCHEMA = "SELECT type, name, sql FROM sqlite_master WHERE name <> 'alembic_version' AND sql IS NOT NULL"
+SQLITE_SCHEMA = (
+    "SELECT type, name, sql FROM sqlite_master "
+    "WHERE name <> 'alembic_version' AND sql IS NOT NULL AND type <> 'trigger'"
+)
 POSTGRESQL_SCHEMA = (
     """SELECT table_name, column_name, data_type, is_nullable, character_maximum_length, column_default
        FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'""",

@@ -1,10 +1,10 @@
 """Rows of keys, projects and their limits."""
 
-from sqlalchemy import ColumnElement, func, literal, select, update
+from sqlalchemy import ColumnElement, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
-from core.database.tables.access import ApiKey, ProjectLimits
+from core.database.tables.access import ApiKey, ProjectLimits, StoredScope
 from core.database.tables.jobs import Job
 from core.database.tables.projects import Project
 from core.domain.job_state import JobStatus
@@ -40,6 +40,26 @@ def list_keys(session: Session, project_id: str | None) -> list[ApiKey]:
     if project_id is not None:
         statement = statement.where(ApiKey.project_id == project_id)
     return list(session.scalars(statement))
+
+
+def list_keys_before(
+    session: Session, project_id: str | None, *, with_operators: bool, before: str | None, limit: int
+) -> list[ApiKey]:
+    """Return keys older than the id `before`, newest first."""
+    statement = select(ApiKey).order_by(ApiKey.id.desc()).limit(limit)
+    if project_id is not None:
+        statement = statement.where(ApiKey.project_id == project_id)
+    if not with_operators:
+        statement = statement.where(or_(ApiKey.stored_scope != StoredScope.ADMIN, ApiKey.is_operator.is_(False)))
+    if before is not None:
+        statement = statement.where(ApiKey.id < before)
+    return list(session.scalars(statement))
+
+
+def expire_within(session: Session, key_id: str, seconds: float) -> None:
+    """Let a key end after the seconds, unless it ends before."""
+    is_later = ApiKey.expires_at.is_(None) | (ApiKey.expires_at > database_after(seconds))
+    session.execute(update(ApiKey).where(ApiKey.id == key_id, is_later).values(expires_at=database_after(seconds)))
 
 
 def is_use_unnoted(session: Session, key_id: str, within_seconds: float) -> bool:

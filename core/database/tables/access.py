@@ -1,9 +1,19 @@
+from enum import StrEnum
+
 from sqlalchemy import CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import enum_type
 from core.database.tables.base import Base, BigInt, Digest, Id, ShortText, Time
 from core.domain.access import Scope
+
+
+class StoredScope(StrEnum):
+    """Scope as the column has it, whose list is fixed."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
 
 
 class ApiKey(Base):
@@ -15,13 +25,25 @@ class ApiKey(Base):
     id: Mapped[Id] = mapped_column(primary_key=True)
     project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[ShortText]
-    scope: Mapped[Scope] = mapped_column(enum_type(Scope, "scope"))
+    stored_scope: Mapped[StoredScope] = mapped_column("scope", enum_type(StoredScope, "scope"))
+    is_operator: Mapped[bool | None]
+    """Null: made before operators were told from admins, so that an admin is both."""
     secret_sha256: Mapped[Digest]
     """The secret has 256 random bits: nothing slower than SHA-256 is needed."""
     created_at: Mapped[Time]
     expires_at: Mapped[Time | None]
     revoked_at: Mapped[Time | None]
     last_used_at: Mapped[Time | None]
+
+    @property
+    def scope(self) -> Scope:
+        if self.stored_scope is StoredScope.ADMIN and self.is_operator is not False:
+            return Scope.OPERATOR
+        return Scope(self.stored_scope.value)
+
+    def set_scope(self, scope: Scope) -> None:
+        self.is_operator = scope is Scope.OPERATOR
+        self.stored_scope = StoredScope.ADMIN if self.is_operator else StoredScope(scope.value)
 
 
 class ProjectLimits(Base):

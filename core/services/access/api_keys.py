@@ -18,10 +18,13 @@ from core.database.columns import database_after, database_now
 from core.database.repositories import access
 from core.database.tables.access import ApiKey
 from core.domain.access import Scope
-from core.domain.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from core.domain.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unavailable
+from core.services.access import audit
 from core.services.access.projects import require_project
 from core.services.backend import Backend
+from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import make_id, new_suffix
+from core.services.views import Page
 
 DEFAULT_GRACE_SECONDS = 24 * 3600.0
 MAX_NAME_CHARS = 100
@@ -34,6 +37,11 @@ _PREFIX = "key"
 class KeyNotFound(NotFound):
     code = "key-not-found"
     title = "There is no such key"
+
+
+class KeyOutOfReach(Forbidden):
+    code = "key-out-of-reach"
+    title = "Such a key cannot be made with this one"
 
 
 class KeyNotLive(Conflict):
@@ -69,8 +77,8 @@ class _Token:
     secret: str
 
     @classmethod
-    def new(cls) -> Self:
-        return cls(new_suffix(), secrets.token_hex(32))
+    def new(cls, suffix: str | None = None) -> Self:
+        return cls(suffix or new_suffix(), secrets.token_hex(32))
 
     @property
     def key_id(self) -> str:
@@ -80,14 +88,15 @@ class _Token:
         return f"pt_{self.suffix}_{self.secret}"
 
     def row(self, project_id: str, name: str, scope: Scope) -> ApiKey:
-        return ApiKey(
+        key = ApiKey(
             id=self.key_id,
             project_id=project_id,
             name=name,
-            scope=scope,
             secret_sha256=_hash(self.secret),
             created_at=database_now(),
         )
+        key.set_scope(scope)
+        return key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +111,45 @@ class Grant:
     secret_sha256: str = field(default="", repr=False)
 
 
+@dataclass(frozen=True, kw_only=True)
+class KeyReach:
+    """Keys that somebody may see, make and end: an admin's are those of one project, without its operators."""
+
+    project_id: str | None = None
+    with_operators: bool = True
+
+    def includes(self, key: ApiKey) -> bool:
+        is_ours = self.project_id in (None, key.project_id)
+        return is_ours and (self.with_operators or key.scope is not Scope.OPERATOR)
+
+    def require(self, project_id: str, scope: Scope) -> None:
+        """Check that such a key may be made. Raises KeyOutOfReach."""
+        if self.project_id not in (None, project_id):
+            raise KeyOutOfReach(f"With this key, keys are made for the project {self.project_id} only.")
+        if scope is Scope.OPERATOR and not self.with_operators:
+            raise KeyOutOfReach("Only an operator makes keys of the scope operator.")
+
+
+EVERYWHERE = KeyReach()
+
+
 def create(
-    backend: Backend, project_id: str, name: str, scope: Scope, *, lifetime_seconds: float | None = None
+    backend: Backend,
+    project_id: str,
+    name: str,
+    scope: Scope,
+    *,
+    lifetime_seconds: float | None = None,
+    reach: KeyReach = EVERYWHERE,
+    key_suffix: str | None = None,
 ) -> NewKey:
-    """Create a key. Raises ProjectNotFound, InvalidRequest."""
+    """Create a key; `key_suffix` fixes its id before. Raises ProjectNotFound, InvalidRequest, KeyOutOfReach."""
+    reach.require(project_id, scope)
     if not 0 < len(name) <= MAX_NAME_CHARS or not name.isprintable():
         raise InvalidRequest(f"A key's name has 1 to {MAX_NAME_CHARS} printable characters.")
     if lifetime_seconds is not None and lifetime_seconds <= 0:
         raise InvalidRequest("A key lives for a positive time.")
-    token = _Token.new()
+    token = _Token.new(key_suffix)
 
     def work(session: Session) -> KeyView:
         require_project(session, project_id)
@@ -119,6 +158,7 @@ def create(
             key = token.row(project_id, name, scope)
             key.expires_at = database_after(lifetime_seconds) if lifetime_seconds else None
             _store(session, key)
+            audit.note(session, project_id, "key.create", key.id, scope=scope.value, name=name)
         return _view(session, key)
 
     return NewKey(key=backend.database.write(work), token=str(token))
@@ -129,12 +169,41 @@ def list_keys(backend: Backend, project_id: str | None = None) -> list[KeyView]:
     return backend.database.read(lambda session: [_view(session, key) for key in access.list_keys(session, project_id)])
 
 
-def rotate(backend: Backend, key_id: str, *, grace_seconds: float = DEFAULT_GRACE_SECONDS) -> NewKey:
+def list_page(backend: Backend, reach: KeyReach, *, limit: int = 20, cursor: str | None = None) -> Page[KeyView]:
+    """Return the keys within reach, newest first, dead ones too."""
+    before = decode_cursor(cursor) if cursor else None
+
+    def work(session: Session) -> Page[KeyView]:
+        rows = access.list_keys_before(
+            session, reach.project_id, with_operators=reach.with_operators, before=before, limit=limit + 1
+        )
+        shown = rows[:limit]
+        next_cursor = encode_cursor(shown[-1].id) if len(rows) > limit else None
+        return Page(data=[_view(session, row) for row in shown], next_cursor=next_cursor)
+
+    return backend.database.read(work)
+
+
+def get(backend: Backend, key_id: str, reach: KeyReach = EVERYWHERE) -> KeyView:
+    """Return the key. Raises KeyNotFound."""
+    return backend.database.read(
+        lambda session: _view(session, _within(reach, access.find_key(session, key_id), key_id))
+    )
+
+
+def rotate(
+    backend: Backend,
+    key_id: str,
+    *,
+    grace_seconds: float = DEFAULT_GRACE_SECONDS,
+    reach: KeyReach = EVERYWHERE,
+    key_suffix: str | None = None,
+) -> NewKey:
     """Create a like key; the old one works during the grace time. Raises KeyNotFound, KeyNotLive."""
-    token = _Token.new()
+    token = _Token.new(key_suffix)
 
     def work(session: Session) -> KeyView:
-        old = _lock(session, key_id)
+        old = _lock(session, key_id, reach)
         key = access.find_key(session, token.key_id)
         if key is not None:
             return _view(session, key)
@@ -142,21 +211,23 @@ def rotate(backend: Backend, key_id: str, *, grace_seconds: float = DEFAULT_GRAC
             raise KeyNotLive(f"{key_id} is revoked or expired; create a new key.")
         key = token.row(old.project_id, old.name, old.scope)
         key.expires_at = old.expires_at
-        old.expires_at = database_after(max(0.0, grace_seconds))
         _store(session, key)
+        access.expire_within(session, key_id, max(0.0, grace_seconds))
+        audit.note(session, key.project_id, "key.rotate", key_id, new_key_id=key.id)
         return _view(session, key)
 
     return NewKey(key=backend.database.write(work), token=str(token))
 
 
-def revoke(backend: Backend, key_id: str) -> KeyView:
+def revoke(backend: Backend, key_id: str, reach: KeyReach = EVERYWHERE) -> KeyView:
     """Revoke a key; idempotent. Raises KeyNotFound."""
 
     def work(session: Session) -> KeyView:
-        key = _lock(session, key_id)
+        key = _lock(session, key_id, reach)
         if key.revoked_at is None:
             key.revoked_at = database_now()
             session.flush()
+            audit.note(session, key.project_id, "key.revoke", key_id)
             session.refresh(key)
         return _view(session, key)
 
@@ -231,9 +302,12 @@ def _store(session: Session, key: ApiKey) -> None:
     session.refresh(key)  # the database's times
 
 
-def _lock(session: Session, key_id: str) -> ApiKey:
-    key = access.lock_key(session, key_id)
-    if key is None:
+def _lock(session: Session, key_id: str, reach: KeyReach) -> ApiKey:
+    return _within(reach, access.lock_key(session, key_id), key_id)
+
+
+def _within(reach: KeyReach, key: ApiKey | None, key_id: str) -> ApiKey:
+    if key is None or not reach.includes(key):
         raise KeyNotFound(f"There is no key {key_id}; `preftune keys list` shows all.")
     return key
 

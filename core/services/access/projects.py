@@ -11,6 +11,7 @@ from core.database.tables.access import ProjectLimits
 from core.database.tables.projects import Project
 from core.domain.errors import Conflict, InvalidRequest, NotFound
 from core.domain.job_state import JobStatus
+from core.services.access import audit
 from core.services.backend import Backend
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
@@ -59,6 +60,7 @@ def create(backend: Backend, project_id: str) -> None:
         if access.find_project(session, project_id) is not None:
             raise ProjectExists(f"There is a project {project_id} already.")
         session.add(Project(id=project_id, name=project_id, created_at=database_now()))
+        audit.note(session, project_id, "project.create", project_id)
 
     backend.database.write(work)
 
@@ -80,6 +82,7 @@ def set_limits(backend: Backend, project_id: str, limits: Limits) -> None:
         for name, value in asdict(limits).items():
             setattr(row, name, value)
         session.add(row)
+        audit.note(session, project_id, "project.limit", project_id, **asdict(limits))
 
     backend.database.write(work)
 

@@ -10,6 +10,7 @@ from core.database.repositories import garbage
 from core.database.repositories import jobs as job_rows
 from core.database.tables.datasets import Dataset, DatasetStatus
 from core.domain.errors import Conflict, InvalidRequest, NotFound
+from core.services.access import audit
 from core.services.backend import Backend
 from core.services.cursors import BAD_CURSOR, decode_cursor, decode_offset, encode_cursor
 from core.services.data_warnings import warnings_of
@@ -125,6 +126,7 @@ def delete(backend: Backend, project_id: str, dataset_id: str) -> None:
             raise DatasetInUse(f"{user} has not finished; cancel it first.")
         garbage.add_garbage(session, project_id, keys.dataset_prefix(project_id, dataset_id), "dataset deleted")
         dataset_rows.delete_dataset(session, dataset)
+        audit.note(session, project_id, "dataset.delete", dataset_id)
 
     backend.database.write(work)
 

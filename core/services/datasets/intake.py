@@ -18,7 +18,7 @@ from core.datasets.recognition import validate_options
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult
 from core.domain.dataset_rows import DatasetKind
 from core.domain.issue_codes import IssueCode
-from core.services.access import quotas
+from core.services.access import audit, quotas
 from core.services.backend import Backend
 from core.services.datasets.datasets import view
 from core.services.datasets.scratch import flushed_meanwhile, scratch_folder
@@ -247,6 +247,7 @@ def _insert(
             quotas.forget_arrival(session, held_as)
             session.add(row)
             session.flush()
+            audit.note(session, project_id, "dataset.create", dataset_id, num_bytes=row.num_bytes, sha256=row.sha256)
         return view(row)
 
     return backend.database.write(work)

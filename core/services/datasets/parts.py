@@ -20,7 +20,7 @@ from core.datasets.recognition import validate_options
 from core.datasets.result import DatasetRejected, DatasetTooLarge, DatasetUnsupported
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound, TooLarge
-from core.services.access import quotas
+from core.services.access import audit, quotas
 from core.services.access.disk_reserve import require_disk
 from core.services.backend import Backend
 from core.services.datasets import datasets, intake
@@ -130,6 +130,7 @@ def create(backend: Backend, project_id: str, new: NewUpload, *, upload_id: str 
         session.add(upload)
         session.flush()
         session.refresh(upload)
+        audit.note(session, project_id, "upload.create", chosen, num_bytes=new.num_bytes)
         return _view(session, upload)
 
     return backend.database.write(work)
@@ -231,6 +232,7 @@ def delete(backend: Backend, project_id: str, upload_id: str) -> None:
         upload = _known(upload_rows.lock_upload(session, project_id, upload_id), upload_id)
         garbage.add_garbage(session, project_id, keys.upload_prefix(project_id, upload_id), "upload deleted")
         upload_rows.delete_upload(session, upload)
+        audit.note(session, project_id, "upload.delete", upload_id)
 
     backend.database.write(work)
 

@@ -13,6 +13,7 @@ from core.domain.job_queries import JobFilter
 from core.domain.job_spec import JobRequest, JobSpec
 from core.domain.job_state import FINAL_STATUSES
 from core.failpoints import reach
+from core.services.access import audit
 from core.services.access.disk_reserve import require_disk
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
@@ -47,7 +48,11 @@ def submit(
     def work(session: Session) -> JobView:
         known = job_rows.find_job(session, project_id, chosen)
         source = find(session, project_id, source_id) if source_id else None
-        return view_job(session, known or submission.insert(session, project_id, chosen, draft, source))
+        if known is not None:
+            return view_job(session, known)
+        job = submission.insert(session, project_id, chosen, draft, source)
+        audit.note(session, project_id, "job.submit", chosen, source_job_id=source_id)
+        return view_job(session, job)
 
     view = backend.database.write(work)
     reach("submit.committed")
@@ -127,6 +132,7 @@ def patch(backend: Backend, project_id: str, job_id: str, changes: dict[str, Any
         job.user_metadata = changes.get("metadata", job.user_metadata)
         job.priority = changes.get("priority", job.priority)
         session.flush()
+        audit.note(session, project_id, "job.patch", job_id, changed=sorted(changes))
         return view_job(session, job)
 
     return backend.database.write(work)
@@ -150,6 +156,7 @@ def delete(backend: Backend, project_id: str, job_id: str) -> None:
         retention.drop_checkpoints(session, job, "job deleted")
         retention.drop_outputs(session, job, "job deleted")
         job_rows.delete_job(session, job_id)
+        audit.note(session, project_id, "job.delete", job_id)
         reach("delete.in_transaction")
 
     backend.database.write(work)

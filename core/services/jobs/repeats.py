@@ -14,6 +14,7 @@ from core.domain.errors import Conflict
 from core.domain.job_spec import JobRequest
 from core.domain.job_state import FINAL_STATUSES, JobStatus
 from core.failpoints import reach
+from core.services.access import audit
 from core.services.access.disk_reserve import require_disk
 from core.services.backend import Backend
 from core.services.ids import new_id
@@ -60,6 +61,7 @@ def retry(backend: Backend, project_id: str, job_id: str, *, new_job_id: str | N
         job.name, job.user_metadata, job.priority = source.name, source.user_metadata, source.priority
         _inherit(session, job, objects.list_checkpoints(session, source.id))
         session.flush()
+        audit.note(session, project_id, "job.retry", chosen, source_job_id=job_id)
         reach("retry.in_transaction")
         return view_job(session, job)
 

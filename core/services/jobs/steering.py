@@ -11,6 +11,7 @@ from core.database.tables.jobs import Job
 from core.domain.errors import Conflict
 from core.domain.job_state import FINAL_STATUSES, Desired, JobStatus
 from core.failpoints import reach
+from core.services.access import audit
 from core.services.backend import Backend
 from core.services.jobs.jobs import lock
 from core.services.jobs.view import view_job
@@ -49,7 +50,7 @@ def cancel(backend: Backend, project_id: str, job_id: str, *, save: bool = False
         move(session, job, Move(to=JobStatus.CANCELLED, event=EventDraft(kind="cancelled", message="Cancelled.")))
         return True
 
-    return _change(backend, project_id, job_id, work)
+    return _change(backend, project_id, job_id, "job.cancel", work)
 
 
 def pause(backend: Backend, project_id: str, job_id: str) -> JobChange:
@@ -67,7 +68,7 @@ def pause(backend: Backend, project_id: str, job_id: str) -> JobChange:
             move(session, job, Move(to=JobStatus.PAUSED, event=EventDraft(kind="paused", message="Paused.")))
         return True
 
-    return _change(backend, project_id, job_id, work)
+    return _change(backend, project_id, job_id, "job.pause", work)
 
 
 def resume(backend: Backend, project_id: str, job_id: str) -> JobChange:
@@ -87,15 +88,19 @@ def resume(backend: Backend, project_id: str, job_id: str) -> JobChange:
         _wish(session, job, Desired.RUN, "resume_requested", "The user withdrew the request to pause.")
         return True
 
-    change = _change(backend, project_id, job_id, work)
+    change = _change(backend, project_id, job_id, "job.resume", work)
     backend.queue.wake()
     return change
 
 
-def _change(backend: Backend, project_id: str, job_id: str, change: Callable[[Session, Job], bool]) -> JobChange:
+def _change(
+    backend: Backend, project_id: str, job_id: str, action: str, change: Callable[[Session, Job], bool]
+) -> JobChange:
     def work(session: Session) -> JobChange:
         job = lock(session, project_id, job_id)
         is_changed = change(session, job)
+        if is_changed:
+            audit.note(session, project_id, action, job_id)
         session.flush()
         reach("change.in_transaction")
         return JobChange(job=view_job(session, job), is_changed=is_changed)

@@ -19,7 +19,7 @@ from core.database.tables.requests import LeasedRequest
 from core.domain.errors import Conflict, InvalidRequest, NotFound
 from core.domain.exports import GGUF_ARCHITECTURES, ExportFormat, export_path
 from core.domain.request_status import RequestStatus
-from core.services.access import quotas
+from core.services.access import audit, quotas
 from core.services.backend import Backend
 from core.services.ids import new_id
 from core.services.jobs import jobs
@@ -109,6 +109,7 @@ def create(
         quotas.require_room_for_export(session, project_id)
         row = ExportRequest(id=chosen, job_id=job_id, project_id=project_id, format=export_format, verification={})
         light_requests.submit(session, row, max_waiting=MAX_WAITING, what="exports", too_many=TooManyExports)
+        audit.note(session, project_id, "export.create", chosen, job_id=job_id, format=export_format.value)
         return _view(row)
 
     return backend.database.write(work)

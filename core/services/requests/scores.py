@@ -18,6 +18,7 @@ from core.database.tables.scores import ScoreRequest
 from core.domain.errors import Conflict, NotFound
 from core.domain.request_status import RequestStatus
 from core.domain.variants.checks import get_variant
+from core.services.access import audit
 from core.services.backend import Backend
 from core.services.base_models import starting_points
 from core.services.ids import new_id
@@ -89,6 +90,7 @@ def create(
         light_requests.submit(
             session, row, max_waiting=MAX_WAITING, what="requests for scores", too_many=TooManyScoreRequests
         )
+        audit.note(session, project_id, "score.create", chosen, job_id=job_id)
         return _view(row)
 
     return backend.database.write(work)
