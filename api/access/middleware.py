@@ -45,7 +45,7 @@ PUBLIC_PREFIXES = ("/ui/",)
 OPERATOR_PATHS = frozenset({"/metrics"})
 """They tell of all projects together."""
 ADMIN_PATHS = ("/keys", "/audit")
-"""With all below them."""
+"""Paths that need the scope `admin`, with all below them."""
 WRITERS_PATHS = re.compile(r".*/jobs/[^/]+/log/?")
 """Read by those who may write: what trainings print may quote the data."""
 FORWARDING_HEADERS = ("forwarded", "via", "x-real-ip", "true-client-ip", "cf-connecting-ip")
@@ -90,7 +90,7 @@ class Caller:
     """None: nobody has shown one."""
     scope: Scope = Scope.OPERATOR
     max_upload_bytes: int | None = None
-    """Of one file; None: as the service has it."""
+    """Limit of one file; None: the service's."""
     user: str | None = None
     """Name that a trusted proxy vouches for."""
 
