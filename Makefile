@@ -43,7 +43,7 @@ openai-clients: $(OPENAI_CLIENTS:%=$(VENV)/openai/%/.installed) ## OpenAI's own 
 
 $(VENV)/openai/%/.installed: $(VENV)/.installed
 	@$(PYTHON) -m venv $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check openai==$*
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check openai==$* standardwebhooks==1.1.0 svix==2.9.1
 	@touch $@
 
 lint: venv

@@ -25,6 +25,7 @@ from api.openai.routes import files as openai_files
 from api.openai.routes import fine_tuning as openai_fine_tuning
 from api.openai.routes import models as openai_models
 from api.openai.routes import uploads as openai_uploads
+from api.openai.routes import webhooks as openai_webhooks
 from api.readiness import ReadinessProbe
 from api.routes import (
     artifacts,
@@ -43,6 +44,7 @@ from api.routes import (
     scores,
     uploads,
     usage,
+    webhooks,
 )
 from api.telemetry import HttpTelemetry
 from api.uploads.arrival import DiskBudget
@@ -57,6 +59,7 @@ from core.services.datasets.parts import MAX_PART_BYTES
 from core.services.datasets.processing import DatasetProcessor
 from core.services.operations import schema
 from core.services.operations.sweep import Sweeper
+from core.services.webhooks.delivery import WebhookDeliverer
 from core.settings import Settings, SettingsError, load_settings
 from core.telemetry import tracing
 
@@ -69,6 +72,7 @@ TAGS = [
     {"name": "datasets", "description": "Files of preference pairs, checked and normalised."},
     {"name": "jobs", "description": "Training jobs, their live curves and events."},
     {"name": "artifact", "description": "What comes out: the tuned policy."},
+    {"name": "webhooks", "description": "Who is told when jobs end."},
     {"name": "catalogue", "description": "What a job can name."},
     {"name": "access", "description": "Keys, limits, and who did what."},
     {"name": "health", "description": "Is the service up?"},
@@ -99,6 +103,8 @@ ROUTES = (
     openai_uploads,
     openai_fine_tuning,
     openai_models,
+    webhooks,
+    openai_webhooks,
 )
 
 log = structlog.get_logger("api")
@@ -186,8 +192,12 @@ def _open(app: FastAPI, stack: ExitStack) -> None:
         write_limiter=CapacityLimiter(MAX_WRITING_UPLOADS),
         check_limiter=CapacityLimiter(MAX_CHECKED_UPLOADS),
     )
-    processor = DatasetProcessor(backend)
-    backgrounds: list[Sweeper | DatasetProcessor | ModelSharer] = [Sweeper(backend), processor]
+    processor, deliverer = DatasetProcessor(backend), WebhookDeliverer(backend)
+    backgrounds: list[Sweeper | DatasetProcessor | ModelSharer | WebhookDeliverer] = [
+        Sweeper(backend),
+        processor,
+        deliverer,
+    ]
     if is_sharing(settings):
         backgrounds.append(ModelSharer(backend))
     for background in backgrounds:

@@ -104,6 +104,10 @@ class Settings(BaseSettings):
     trusted_proxies: str = ""
     """Addresses and networks, separated by commas, whose `X-Forwarded-For`, `-Proto` and `-Host` are believed."""
 
+    webhook_allowed_hosts: str = ""
+    """Hosts, addresses and networks inside the operator's own network that webhooks may go to, with commas:
+    `receiver.internal,10.0.4.0/24`; `http://` is for these only."""
+
     disk_reserve_bytes: Annotated[int, Field(ge=0)] = 1024**3
     """Free space below which no upload and no job is taken in any more, while running jobs may end."""
     keep_checkpoints_days: Annotated[float, Field(ge=0, le=36_500)] | None = None

@@ -62,6 +62,7 @@ UNSUPPORTED_BODY = ProblemKind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-b
 RANGE_NOT_SATISFIABLE = ProblemKind(
     HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "range-not-satisfiable", "The range lies outside the file"
 )
+NO_ANSWER = ProblemKind(HTTPStatus.FAILED_DEPENDENCY, "webhook-no-answer", "The receiver of the webhook did not answer")
 INVALID_REQUEST = ProblemKind(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The request is not valid")
 TOO_MANY_STREAMS = ProblemKind(HTTPStatus.SERVICE_UNAVAILABLE, "too-many-streams", "Too many streams are open")
 NOT_READY = ProblemKind(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", "The service is unavailable")
@@ -83,6 +84,7 @@ HTTP_PROBLEMS: tuple[ProblemKind, ...] = (
     UNSUPPORTED_BODY,
     RANGE_NOT_SATISFIABLE,
     INVALID_REQUEST,
+    NO_ANSWER,
     TOO_MANY_STREAMS,
     NOT_READY,
     INTERNAL_ERROR,

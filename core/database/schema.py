@@ -15,6 +15,7 @@ from core.database.tables.records import JobEvent, JobLogPart, JobSample, Metric
 from core.database.tables.republications import RepublishRequest
 from core.database.tables.scores import ScoreRequest
 from core.database.tables.uploads import Arrival, Upload, UploadPart
+from core.database.tables.webhooks import WebhookDelivery, WebhookEndpoint
 
 metadata = Base.metadata
 
@@ -37,5 +38,5 @@ JOB_TABLES: tuple[Any, ...] = (
 """Tables with rows of a job, in the order in which they can be emptied."""
 TABLES = (
     Project, ProjectLimits, ApiKey, Dataset, Upload, UploadPart, Arrival, Job, *JOB_TABLES, StageOutput, StageBuild,
-    Garbage, IdempotencyKey, SweeperLock, AuditEvent, EndedSession,
+    Garbage, IdempotencyKey, SweeperLock, AuditEvent, EndedSession, WebhookEndpoint, WebhookDelivery,
 )  # fmt: skip

@@ -1,14 +1,18 @@
 """OpenAI's own clients, unmodified, each in an environment of its own (`make openai-clients`), drive `/v1`."""
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from api_server import RunningApi, serve
 from backends import BASE_MODEL, checkpoint_with_policy, claim, publication
 from played_jobs import learn
+from receiver import receive
 from relay import Relay
 
 from core.services.attempts import lifecycle
@@ -22,33 +26,52 @@ LOST_ANSWERS = 3
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApi]:
-    with serve(Path(tmp_path_factory.mktemp("openai")), api_key=KEY) as running:
+    folder = Path(tmp_path_factory.mktemp("openai"))
+    with serve(folder, api_key=KEY, webhook_allowed_hosts="127.0.0.1", sweep_seconds=0.2) as running:
         running.http.headers["Authorization"] = f"Bearer {KEY}"
         yield running
 
 
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as opened:
+        yield opened
+
+
 @pytest.mark.parametrize("version", CLIENTS)
-def test_an_unmodified_client_drives_a_job_from_file_to_policy(api: RunningApi, version: str, tmp_path: Path) -> None:
+def test_an_unmodified_client_drives_a_job_from_file_to_policy(
+    api: RunningApi, version: str, tmp_path: Path, stack: ExitStack
+) -> None:
     python = ROOT / ".venv" / "openai" / version / "bin" / "python"
     if not python.exists():
         pytest.skip("no environment with this client; `make openai-clients` makes it")
 
-    def run(phase: str, url: str = api.url) -> None:
-        command = [python, SESSION, phase, url, BASE_MODEL, tmp_path / "state.json"]
+    def run(phase: str, state: dict[str, Any] | None = None, url: str = api.url) -> None:
+        path = tmp_path / ("state.json" if state is None else f"{phase}.json")
+        if state is not None:
+            path.write_text(json.dumps(state), encoding="utf-8")
+        command = [python, SESSION, phase, url, BASE_MODEL, path]
         environment = os.environ | {"OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
 
     run("before")
+    receiver = stack.enter_context(receive())
+    made = api.http.post("/webhooks", json={"url": receiver.url, "event_types": ["fine_tuning.job.succeeded"]}).json()
     held = claim(api.backend)
     lifecycle.begin(api.backend, held)
     learn(api, held, range(1, 7))
     checkpoint_with_policy(api.backend, held, 3, {"config.json": b"{}"})
     lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
     run("after")
+    came = receiver.wait_for(bool)[0]
+    told = {"headers": came.headers, "body": came.body.decode(), "secret": made["signing_secret"]}
+    run("unwrap", told | {"job_id": held.job_id})
+    if version.startswith("3."):
+        run("endpoints", {"url": receiver.url})
     before = num_lost(api)
     with Relay(api.url, answers_to_lose=LOST_ANSWERS) as relay:
-        run("lost", relay.url)
+        run("lost", url=relay.url)
         assert relay.num_connections == LOST_ANSWERS + 1
     assert num_lost(api) == before + 1
     cancel_all(api)

@@ -1,7 +1,8 @@
 """What a customer's script does with OpenAI's own client; run by the Python of an environment that has one.
 
-`python openai_session.py before|lost|after <url> <model> <state.json>`: `before` ends with a queued job, `after` looks
-at what a finished one left, `lost` sends a job whose answers do not arrive. An assertion that fails ends it.
+`python openai_session.py before|lost|after|unwrap <url> <model> <state.json>`: `before` ends with a queued job, `after`
+looks at what a finished one left, `lost` sends a job whose answers do not arrive, `unwrap` checks a webhook that came.
+An assertion that fails ends it.
 """
 
 import hashlib
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import standardwebhooks
+import svix.webhooks
 from openai import OpenAI
 
 
@@ -163,12 +166,42 @@ def after(client: OpenAI, model: str, state: dict[str, str]) -> None:
     assert refusal(lambda: client.models.retrieve(name)) == (404, "model_not_found")
 
 
+def unwrap(client: OpenAI, model: str, state: dict[str, Any]) -> None:
+    headers, body, secret = state["headers"], state["body"], state["secret"]
+    event = client.webhooks.unwrap(body, headers, secret=secret)
+    assert (event.type, event.data.id) == ("fine_tuning.job.succeeded", state["job_id"]), event
+    assert event.id == headers["webhook-id"]
+    for check in (standardwebhooks.Webhook(secret), svix.webhooks.Webhook(secret)):
+        check.verify(body, headers)  # raises for what is not signed
+    try:
+        client.webhooks.unwrap(body.replace("succeeded", "failed"), headers, secret=secret)
+    except openai.InvalidWebhookSignatureError:
+        return
+    raise AssertionError("a forged event was taken")
+
+
+def endpoints(client: OpenAI, model: str, state: dict[str, Any]) -> None:
+    """Drive `webhooks.create` and what goes with it, which clients of version 3 have."""
+    made = client.webhooks.create(name="mine", url=state["url"], event_types=["fine_tuning.job.succeeded"])
+    assert made.signing_secret.startswith("whsec_")
+    assert client.webhooks.retrieve(made.id).name == "mine"
+    assert client.webhooks.update(made.id, name="ours").name == "ours"
+    assert next(item.id for item in client.webhooks.list()) == made.id
+    assert client.webhooks.test(made.id, event_type="fine_tuning.job.succeeded").status_code == 200
+    rotated = client.webhooks.rotate_secret(made.id, keep_old_secret_active_for_24_hours=True)
+    assert rotated.signing_secret != made.signing_secret
+    assert client.webhooks.delete(made.id).deleted
+    assert refusal(lambda: client.webhooks.retrieve(made.id)) == (404, "webhook_not_found")
+    private = {"name": "x", "url": "https://10.0.0.1/", "event_types": ["fine_tuning.job.failed"]}
+    assert refusal(lambda: client.webhooks.create(**private)) == (400, "webhook_address_refused")
+
+
 if __name__ == "__main__":
     phase, url, model_name, state_path = sys.argv[1:]
     connected = OpenAI(base_url=f"{url}/v1")
     if phase == "before":
         Path(state_path).write_text(json.dumps(before(connected, model_name)), encoding="utf-8")
     else:
-        {"lost": lost, "after": after}[phase](
+        {"lost": lost, "after": after, "unwrap": unwrap, "endpoints": endpoints}[phase](
             connected, model_name, json.loads(Path(state_path).read_text(encoding="utf-8"))
         )

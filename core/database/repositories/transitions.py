@@ -9,11 +9,13 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from core.database.columns import database_after, database_now, seconds_since
+from core.database.repositories import webhooks
 from core.database.repositories.events import EventDraft, add_event
 from core.database.tables.base import rows_of
 from core.database.tables.jobs import Attempt, Job
 from core.domain.errors import Conflict
 from core.domain.job_state import ALLOWED_TRANSITIONS, FINAL_STATUSES, AttemptOutcome, Desired, JobStatus
+from core.domain.webhook_events import EVENT_TYPES
 
 _INSERT_ATTEMPT = insert(rows_of(Attempt)).values(started_at=database_now())
 _WISH_OF: dict[JobStatus, Desired] = {
@@ -138,6 +140,8 @@ def move(session: Session, job: Job, what: Move) -> None:
     if session.scalar(statement) is None:
         raise IllegalMove("The job has changed meanwhile; look at it again.")
     add_event(session, job, what.event, from_status=source, to_status=what.to)
+    if what.to in EVENT_TYPES:
+        webhooks.enqueue(session, job, EVENT_TYPES[what.to])
 
 
 def _end_attempt(session: Session, job: Job, outcome: AttemptOutcome) -> None:
