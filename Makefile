@@ -92,6 +92,10 @@ test-exports: venv .venv-exports/.installed ## live export to a real MLflow serv
 .venv-writers/.installed: tests/integration/requirements-writers.txt $(VENV)/.installed
 	$(beside)
 
+.PHONY: test-webhooks
+test-webhooks: venv ## 1,000 finished jobs, a receiver that fails half the time, 20 kills of the API: every event arrives
+	@$(BIN)/pytest tests/e2e/test_webhook_kills.py
+
 .PHONY: test-writers
 test-writers: venv .venv-writers/.installed ## files as pandas, polars, DuckDB, datasets, Spark, sqlite3, jq and psql write them
 	@PYTHONPATH=$(CURDIR) .venv-writers/bin/python -m pytest tests/integration/test_writers.py

@@ -36,6 +36,10 @@ BODIES: dict[str, Any] = {
     "POST /jobs/{job_id}/rerun": {"exclude_lines": [1]},
     "POST /jobs/{job_id}/exports": {"format": "gguf-f16"},
     "POST /jobs/{job_id}/scores": {"items": [{"prompt": "Why?", "response": "So."}]},
+    "POST /webhooks": {"url": "http://127.0.0.1:9/hook", "event_types": ["fine_tuning.job.failed"]},
+    "PATCH /webhooks/{webhook_id}": {"name": "x"},
+    "POST /webhooks/{webhook_id}/ping": {},
+    "POST /webhooks/{webhook_id}/rotate": {},
     "POST /uploads": {"num_bytes": 10, "filename": "pairs.jsonl"},
 }
 CONTENTS = {"POST /datasets": pairs(), "PUT /uploads/{upload_id}/parts/{number}": b"0123456789"}
@@ -84,7 +88,7 @@ class House:
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with serve(Path(tmp_path_factory.mktemp("house")), api_key=KEY) as api:
+    with serve(Path(tmp_path_factory.mktemp("house")), api_key=KEY, webhook_allowed_hosts="127.0.0.1") as api:
         backend = api.backend
         projects.create(backend, OTHER)
         made = {scope.value: api_keys.create(backend, "default", scope.value, scope) for scope in Scope}
@@ -106,6 +110,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         export = api.http.post(f"/jobs/{house.ids['job_id']}/exports", json=BODIES["POST /jobs/{job_id}/exports"])
         house.ids |= {"score_id": scores.json()["id"], "export_id": export.json()["id"]}
         house.ids["republication_id"] = add_republication(backend, house.ids["job_id"])
+        house.ids["webhook_id"] = api.http.post("/webhooks", json=BODIES["POST /webhooks"]).json()["webhook"]["id"]
         del api.http.headers["Authorization"]
         yield house
 

@@ -9,20 +9,28 @@ import pytest
 from api_server import RunningApi, pairs, serve
 from backends import BASE_MODEL
 
-from api.openai.routes import files, fine_tuning, models, uploads
+from api.openai.routes import files, fine_tuning, models, uploads, webhooks
 from core.domain.access import Scope
 from core.services.access import api_keys, projects
 
 KEY = "pt_openai_access_0123456789abcdef"
 ROUTES = sorted(
     (method, route.path)  # type: ignore[attr-defined]
-    for routes in (files, uploads, fine_tuning, models)
+    for routes in (files, uploads, fine_tuning, models, webhooks)
     for route in routes.router.routes
     for method in route.methods  # type: ignore[attr-defined]
 )
 BODIES = {
     "/v1/fine_tuning/jobs": {"model": BASE_MODEL, "training_file": "ds_1", "method": {"type": "dpo"}},
     "/v1/uploads": {"bytes": 10, "filename": "p.jsonl", "mime_type": "a/b", "purpose": "fine-tune"},
+    "/v1/webhook_endpoints": {
+        "name": "w",
+        "url": "http://127.0.0.1:9/hook",
+        "event_types": ["fine_tuning.job.failed"],
+    },
+    "/v1/webhook_endpoints/{webhook_id}": {"name": "v"},
+    "/v1/webhook_endpoints/{webhook_id}/test": {"event_type": "fine_tuning.job.failed"},
+    "/v1/webhook_endpoints/{webhook_id}/rotate_secret": {},
     "/v1/uploads/{upload_id}/complete": {"part_ids": ["part_1_1"]},
 }
 FORMS = {"/v1/files": "file", "/v1/uploads/{upload_id}/parts": "data"}
@@ -30,7 +38,7 @@ FORMS = {"/v1/files": "file", "/v1/uploads/{upload_id}/parts": "data"}
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApi]:
-    with serve(Path(tmp_path_factory.mktemp("openai")), api_key=KEY) as running:
+    with serve(Path(tmp_path_factory.mktemp("openai")), api_key=KEY, webhook_allowed_hosts="127.0.0.1") as running:
         projects.create(running.backend, "other")
         yield running
 
@@ -41,8 +49,9 @@ def ids(api: RunningApi) -> dict[str, str]:
     made = api.finish_job()
     upload = api.http.post("/v1/uploads", json=BODIES["/v1/uploads"]).json()["id"]
     name = api.http.get(f"/v1/fine_tuning/jobs/{made['job_id']}").json()["fine_tuned_model"]
+    webhook = api.http.post("/v1/webhook_endpoints", json=BODIES["/v1/webhook_endpoints"]).json()["id"]
     del api.http.headers["Authorization"]
-    return made | {"upload_id": upload, "file_id": "ds_1", "model": name}
+    return made | {"webhook_id": webhook} | {"upload_id": upload, "file_id": "ds_1", "model": name}
 
 
 def ask(api: RunningApi, method: str, path: str, ids: dict[str, str], token: str | None) -> httpx.Response:

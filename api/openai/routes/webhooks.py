@@ -106,7 +106,7 @@ def list_endpoints(
 
 @router.get("/v1/webhook_endpoints/{webhook_id}")
 def get_endpoint(webhook_id: WebhookId, backend: BackendDep, caller: CallerDep) -> Endpoint:
-    """One webhook."""
+    """Get one webhook."""
     return _shown(endpoints.get(backend, caller.project_id, webhook_id))
 
 

@@ -23,7 +23,7 @@ class WebhookEndpoint(Base):
     generation: Mapped[int] = mapped_column(default=1)
     """Counts the secrets. They are derived from a secret of the service, and are not here."""
     previous_until: Mapped[Time | None]
-    """Until then the secret before signs, too."""
+    """End of the time in which the previous secret signs, too."""
     disabled_reason: Mapped[LongText | None]
     """None: events go to it."""
     num_failures: Mapped[int] = mapped_column(default=0)
@@ -46,7 +46,7 @@ class WebhookDelivery(Base):
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)
-    """Of the event, for this endpoint."""
+    """Id of the event for this endpoint."""
     project_id: Mapped[Id]
     endpoint_id: Mapped[Id]
     job_id: Mapped[Id]

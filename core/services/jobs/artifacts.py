@@ -7,6 +7,7 @@ from core.database.repositories import objects
 from core.database.repositories.events import EventDraft, append_event
 from core.domain.errors import Conflict, NotFound
 from core.domain.job_state import FINAL_STATUSES
+from core.services.access import audit
 from core.services.backend import Backend
 from core.services.jobs import jobs, retention
 from core.services.views import ArtifactView, StoredFile
@@ -67,6 +68,7 @@ def delete(backend: Backend, project_id: str, job_id: str) -> None:
         # By its token once, should the commit be repeated.
         event = EventDraft(kind="policy_deleted", message="The policy was deleted by the user.", token="policy deleted")
         append_event(session, job, event)
+        audit.note(session, project_id, "artifact.delete", job_id)
 
     backend.database.write(work)
 

@@ -30,12 +30,12 @@ class Target:
 
     scheme: str
     host: str
-    """As in the URL; the certificate is for it."""
+    """Host name in the URL, which the certificate is for."""
     port: int
     address: str
-    """To connect to."""
+    """Address to connect to."""
     path: str
-    """With the query."""
+    """Path with the query."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class AllowedHosts:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises SettingsError for a network that has host bits set."""
+        """Parse the setting. Raises SettingsError for a network that has host bits set."""
         names, networks = set(), []
         for part in filter(None, (part.strip().lower() for part in text.split(","))):
             try:

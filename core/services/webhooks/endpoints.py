@@ -15,6 +15,7 @@ from core.database.repositories import webhooks as webhook_rows
 from core.database.tables.webhooks import WebhookDelivery, WebhookEndpoint
 from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound
 from core.domain.webhook_events import EVENT_TYPES, SECRET_PREFIX
+from core.services.access import audit
 from core.services.access.secret_files import session_secret
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
@@ -25,7 +26,7 @@ from core.services.webhooks.addresses import AllowedHosts
 from core.settings import Settings
 
 MAX_ENDPOINTS = 20
-"""Of one project."""
+"""Limit of one project."""
 GRACE_SECONDS = 24 * 3600.0
 """A secret that was rotated with grace signs for so long beside the new one."""
 TYPES = tuple(EVENT_TYPES.values())
@@ -116,6 +117,7 @@ def create(
             session.add(row)
             session.flush()
             session.refresh(row)
+            audit.note(session, project_id, "webhook.create", chosen, url=url)
         return NewSecret(endpoint=_view(backend.settings, row), secret=_secret(backend.settings, row, row.generation))
 
     return backend.database.write(work)
@@ -155,6 +157,7 @@ def patch(backend: Backend, project_id: str, endpoint_id: str, changes: dict[str
             row.disabled_reason = None if changes["is_enabled"] else row.disabled_reason or DISABLED_BY_USER
         if changes:
             row.num_failures, row.paused_until, row.updated_at = 0, None, database_now()
+            audit.note(session, project_id, "webhook.patch", endpoint_id, changed=sorted(changes))
         session.flush()
         session.refresh(row)
         return _view(backend.settings, row)
@@ -170,6 +173,7 @@ def rotate(backend: Backend, project_id: str, endpoint_id: str, *, keeps_previou
         row.generation += 1
         row.previous_until = database_after(GRACE_SECONDS) if keeps_previous else None
         row.updated_at = database_now()
+        audit.note(session, project_id, "webhook.rotate", endpoint_id)
         session.flush()
         session.refresh(row)
         return NewSecret(endpoint=_view(backend.settings, row), secret=_secret(backend.settings, row, row.generation))
@@ -183,6 +187,7 @@ def delete(backend: Backend, project_id: str, endpoint_id: str) -> None:
     def work(session: Session) -> None:
         _lock(session, project_id, endpoint_id)
         webhook_rows.delete_endpoint(session, endpoint_id)
+        audit.note(session, project_id, "webhook.delete", endpoint_id)
 
     backend.database.write(work)
 
@@ -249,7 +254,7 @@ def _check_url(settings: Settings, url: str) -> None:
 
 
 def find(session: Session, project_id: str, endpoint_id: str) -> WebhookEndpoint:
-    """Raises WebhookNotFound."""
+    """Find an endpoint of the project. Raises WebhookNotFound."""
     row = webhook_rows.find_endpoint(session, project_id, endpoint_id)
     if row is None:
         raise WebhookNotFound(f"There is no webhook {endpoint_id}.")
