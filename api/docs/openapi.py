@@ -60,7 +60,7 @@ _FORM_FIELDS: dict[str, Any] = {**_OPTIONS, **_JSON_TEXTS}
 _FILE = {
     "type": "string",
     "format": "binary",
-    "description": "JSONL, a JSON array, CSV, TSV or Parquet; plain, gzip, zstd, bzip2 or xz.",
+    "description": "JSONL, a JSON array, CSV, TSV, Parquet, Arrow or a tar of a saved dataset; compressed or not.",
 }
 UPLOAD_BODY: dict[str, Any] = {
     "parameters": [

@@ -22,6 +22,7 @@ Read = Callable[[int, int | None], Iterator[bytes]]
 """Chunks of the bytes [start, end)."""
 SEND_SECONDS = 30.0
 """One chunk of at most 1 MiB; a client that needs longer is cut off, and may go on by a range."""
+MAX_CHUNK_BYTES = 1024 * 1024
 ABORT = "abort_connection"
 """Key of `scope["state"]`: drops the connection with all that is not sent yet."""
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
@@ -101,6 +102,18 @@ def tar_response(folder: str, members: Sequence[TarMember], modified_at: datetim
     return MeteredStream(begun(_tar_chunks(heads, members), 2), 200, headers, "application/x-tar")
 
 
+def tar_stream_response(folder: str, files: Iterator[tuple[str, bytes]], modified_at: datetime) -> Response:
+    """Respond with a tar stream of one folder whose files are made on the way, so that its length is not known."""
+    headers = {"Content-Disposition": attachment(f"{folder}.tar")}
+    return MeteredStream(begun(_made_tar(folder, files, modified_at)), 200, headers, "application/x-tar")
+
+
+def stream_response(filename: str, chunks: Iterator[bytes], media_type: str) -> Response:
+    """Respond with bytes that are made on the way, so that their length is not known."""
+    headers = {"Content-Disposition": attachment(filename)}
+    return MeteredStream(begun(_small(chunks)), 200, headers, media_type)
+
+
 def begun(chunks: Iterator[bytes], num_chunks: int = 1) -> Iterator[bytes]:
     """Return the same chunks with the first ones read, so that a missing object can still set the status."""
     return _continued(list(islice(chunks, num_chunks)), chunks)
@@ -158,6 +171,18 @@ def _tar_head(name: str, num_bytes: int, modified_at: datetime) -> bytes:
     info.mtime = int(modified_at.timestamp())
     info.mode = 0o644
     return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def _made_tar(folder: str, files: Iterator[tuple[str, bytes]], modified_at: datetime) -> Iterator[bytes]:
+    for path, content in files:
+        yield _tar_head(f"{folder}/{path}", len(content), modified_at)
+        yield from _small(iter((content + b"\0" * (_padded(len(content)) - len(content)),)))
+    yield b"\0" * (2 * tarfile.BLOCKSIZE)
+
+
+def _small(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield from (chunk[begin : begin + MAX_CHUNK_BYTES] for begin in range(0, len(chunk), MAX_CHUNK_BYTES))
 
 
 def _padded(num_bytes: int) -> int:

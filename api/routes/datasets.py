@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Header, Path, Query, Request
@@ -20,7 +20,7 @@ from api.deps import (
     UploadDeskDep,
 )
 from api.docs.openapi import UPLOAD_BODY, binary, problems
-from api.http.downloads import Download, file_response
+from api.http.downloads import Download, file_response, stream_response, tar_stream_response
 from api.http.idempotent import Created, CreatingRequest, answer_once, creating
 from api.http.strict_route import RAW_BODY, StrictRoute
 from api.http.template_kwargs import parse_template_kwargs
@@ -34,7 +34,7 @@ from core.datasets.result import DatasetRejected, DatasetTooLarge, DatasetUnsupp
 from core.domain.errors import DomainError, FieldError
 from core.domain.issue_codes import IssueCode
 from core.services.backend import Backend
-from core.services.datasets import datasets, intake, previews
+from core.services.datasets import contents, datasets, intake, previews
 from core.services.views import DatasetView
 
 UNNAMED = "dataset"
@@ -46,6 +46,7 @@ FIELD_OF_REASON = {
     IssueCode.NO_PROMPT_COLUMN: "/columns",
     IssueCode.VERDICT_UNCLEAR: "/values",
     IssueCode.FIELD_TO_DECIDE: "/columns",
+    IssueCode.SPLIT_TO_CHOOSE: "/split",
 }
 """What to change when a file is refused; else it is the file."""
 
@@ -61,6 +62,9 @@ MaxLengthParam = Annotated[
     int, Query(ge=1, le=2**20, description="The job's `max_length`, in tokens, which rows are compared with.")
 ]
 
+CONTENT_FORMAT = Query(
+    description="`original`: the file as uploaded. `parquet`: the rows. `hf`: a tar of a folder for `load_from_disk`."
+)
 TemplateKwargsParam = Annotated[
     str | None,
     Query(max_length=4096, description="The job's `chat_template_kwargs`, as a JSON object."),
@@ -173,12 +177,26 @@ def get_token_statistics(
 @router.get(
     "/datasets/{dataset_id}/content",
     response_class=Response,
-    responses={**binary("application/octet-stream", "The bytes as uploaded."), **problems(404, 409, 503)},
+    responses={
+        **binary("application/octet-stream", "The bytes as uploaded, or the rows as asked for."),
+        **problems(404, 409, 422, 503),
+    },
 )
 @in_lane(Lane.STORE)
-def get_content(dataset_id: DatasetId, request: Request, backend: BackendDep, caller: CallerDep) -> Response:
-    """Download the file as uploaded."""
-    content = datasets.content(backend, caller.project_id, dataset_id)
+def get_content(
+    dataset_id: DatasetId,
+    request: Request,
+    backend: BackendDep,
+    caller: CallerDep,
+    format: Annotated[Literal["original", "parquet", "hf"], CONTENT_FORMAT] = "original",
+) -> Response:
+    """Download the file as uploaded, or the rows as jobs read them, as Hugging Face's datasets opens them."""
+    if format != "original":
+        rows = contents.open_rows(backend, caller.project_id, dataset_id)
+        if format == "parquet":
+            return stream_response(f"{dataset_id}.parquet", contents.parquet(rows), "application/vnd.apache.parquet")
+        return tar_stream_response(dataset_id, contents.folder(rows), rows.created_at)
+    content = contents.original(backend, caller.project_id, dataset_id)
     download = Download(
         num_bytes=content.num_bytes,
         sha256=content.sha256,

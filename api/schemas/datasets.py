@@ -43,13 +43,16 @@ class DatasetOptions(Payload):
     ties: Literal["keep", "drop"] = Field(
         "keep", description="Pairs whose own scores are equal: `keep` them with a warning, or `drop` them."
     )
+    split: Name | None = Field(
+        None, description="Which dataset of a tar of a saved `DatasetDict`; needed where it has several."
+    )
     on_error: Literal["reject", "skip"] = Field(
         "reject", description="`reject`: a malformed row refuses the file; `skip`: the good rows are kept."
     )
     metadata: Metadata = Field(default_factory=dict, description="Strings of yours, as a JSON object.")
 
 
-CHECK_OPTIONS: Final = {"kind", "format", "columns", "values", "ignore", "ties", "on_error"}
+CHECK_OPTIONS: Final = {"kind", "format", "columns", "values", "ignore", "ties", "split", "on_error"}
 """Those that say how to read the file."""
 
 

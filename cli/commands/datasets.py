@@ -2,6 +2,8 @@
 
 import json
 import shlex
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,12 +25,13 @@ Column = Annotated[
 Value = Annotated[list[str] | None, typer.Option(help="What a verdict means: 0=first, 1=second, 2=tie.")]
 Ignore = Annotated[list[str] | None, typer.Option(help="A column, or messages[].key, to ignore.")]
 Ties = Annotated[str, typer.Option(help="keep or drop: pairs whose own scores are equal.")]
+Split = Annotated[str | None, typer.Option(help="Which dataset of a tar of a saved DatasetDict.")]
 Url = Annotated[str | None, typer.Option(help="The service; default PREFTUNE_URL or this machine.")]
 
 
 @app.command()
 def upload(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSONL, JSON, CSV, TSV or Parquet.")],
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSONL, JSON, CSV, TSV, Parquet or Arrow.")],
     name: Annotated[str | None, typer.Option(help="A name to recognise it by; default: the file's name.")] = None,
     kind: Annotated[str, typer.Option(help="preference, demonstration or unpaired.")] = "preference",
     on_error: Annotated[str, typer.Option(help="reject: all or nothing; skip: keep the good rows.")] = "reject",
@@ -37,23 +40,75 @@ def upload(
     value: Value = None,
     ignore: Ignore = None,
     ties: Ties = "keep",
+    split: Split = None,
     *,
     resume: Annotated[str | None, typer.Option(help="Continue this interrupted upload: upl_…")] = None,
     url: Url = None,
 ) -> None:
     """Send a file and print the report; the dataset's id comes last. Large files go in parts, which can be resumed."""
-    asked = _reading(format, column, value, ignore, ties) | {"kind": kind, "on_error": on_error}
+    asked = _reading(format, column, value, ignore, ties, split) | {"kind": kind, "on_error": on_error}
     with connected(url) as client:
         try:
-            dataset = _upload(client, file, name=name, upload_id=resume, **asked)
+            dataset = _reported(lambda: _upload(client, file, name=name, upload_id=resume, **asked))
         except UploadInterrupted as error:
             fail(f"{error}\nTo continue: preftune datasets upload {shlex.quote(str(file))} --resume {error.upload_id}")
-        except ApiError as error:
-            if "report" not in error.problem:
-                raise
-            print_report(error.problem["report"])
-            err.print(error.detail, style="red", markup=False)
-            raise typer.Exit(1) from None
+    _print_uploaded(dataset)
+
+
+@app.command()
+def pull(
+    source: Annotated[str, typer.Argument(help="<organisation>/<name>@<commit> of the hub, or a folder like one.")],
+    config: Annotated[str | None, typer.Option(help="Configuration of the repository, where it has several.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split, where it has several.")] = None,
+    name: Annotated[str | None, typer.Option(help="A name to recognise it by; default: its source.")] = None,
+    kind: Annotated[str, typer.Option(help="preference, demonstration or unpaired.")] = "preference",
+    on_error: Annotated[str, typer.Option(help="reject: all or nothing; skip: keep the good rows.")] = "reject",
+    *,
+    format: Format = "auto",
+    column: Column = None,
+    value: Value = None,
+    ignore: Ignore = None,
+    ties: Ties = "keep",
+    url: Url = None,
+) -> None:
+    """Load a dataset of the Hugging Face hub through its datasets library on this machine, and upload it."""
+    asked = _reading(format, column, value, ignore, ties, None) | {"kind": kind, "on_error": on_error}
+    with tempfile.TemporaryDirectory(prefix="preftune-pull-") as folder:
+        pulled = from_extra("cli.dataset_pull", "pull", "hub")(source, config, split, Path(folder))
+        with connected(url) as client:
+            dataset = _reported(
+                lambda: _upload(client, pulled.path, name=name or pulled.name, metadata=pulled.metadata, **asked)
+            )
+    _print_uploaded(dataset)
+
+
+@app.command()
+def download(
+    dataset_id: str,
+    file: Annotated[Path, typer.Argument(help="Where to write it.")],
+    format: Annotated[
+        str, typer.Option(help="original, parquet, or hf: a tar for datasets.load_from_disk.")
+    ] = "original",
+    url: Url = None,
+) -> None:
+    """Fetch the file as uploaded, or the rows as jobs read them."""
+    with connected(url) as client:
+        out.print(str(client.datasets.download(dataset_id, file, format=format)), markup=False, soft_wrap=True)
+
+
+def _reported(send: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the dataset; prints the report of a refused file and exits."""
+    try:
+        return send()
+    except ApiError as error:
+        if "report" not in error.problem:
+            raise
+        print_report(error.problem["report"])
+        err.print(error.detail, style="red", markup=False)
+        raise typer.Exit(1) from None
+
+
+def _print_uploaded(dataset: dict[str, Any]) -> None:
     print_report(dataset["report"])
     out.print(f"{dataset['num_accepted']} of {dataset['num_rows']} rows accepted, format {dataset['format']}")
     out.print(dataset["id"])
@@ -71,20 +126,21 @@ def _upload(client: Any, file: Path, **options: Any) -> dict[str, Any]:
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSONL, JSON, CSV, TSV or Parquet.")],
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSONL, JSON, CSV, TSV, Parquet or Arrow.")],
     kind: Annotated[str, typer.Option(help="preference, demonstration or unpaired.")] = "preference",
     format: Format = "auto",
     column: Column = None,
     value: Value = None,
     ignore: Ignore = None,
     ties: Ties = "keep",
+    split: Split = None,
     on_error: Annotated[str, typer.Option(help="reject: all or nothing; skip: the good rows count.")] = "reject",
     *,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail the check too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The whole result as one JSON object.")] = False,
 ) -> None:
-    """Check a file on this machine, without a service. Exit code 0 accepted, 1 rejected, 2 wrong usage."""
-    asked = _reading(format, column, value, ignore, ties) | {"kind": kind, "on_error": on_error}
+    """Check a file on this machine, without a service, by the same code. Exit code 0: good; 1: refused; 2: misuse."""
+    asked = _reading(format, column, value, ignore, ties, split) | {"kind": kind, "on_error": on_error}
     result = from_extra("cli.dataset_check", "check_locally", "api")(file, asked)
     if as_json:
         print_json(result)
@@ -95,7 +151,12 @@ def check(
 
 
 def _reading(
-    format: str, column: list[str] | None, value: list[str] | None, ignore: list[str] | None, ties: str
+    format: str,
+    column: list[str] | None,
+    value: list[str] | None,
+    ignore: list[str] | None,
+    ties: str,
+    split: str | None,
 ) -> dict[str, Any]:
     """Return the options of reading the file, as the API takes them."""
     return {
@@ -104,6 +165,7 @@ def _reading(
         "values": _named("--value", "0=first", value or []),
         "ignore": ignore or [],
         "ties": ties,
+        "split": split,
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from preftune.errors import ApiError, PreftuneError, UploadInterrupted
+from preftune.errors import ApiError, DownloadFailed, PreftuneError, UploadInterrupted
 from preftune.transport import Transport
 
 CHUNK_BYTES = 1024 * 1024
@@ -35,12 +35,13 @@ class Datasets:
         """Send a file; returns the dataset. Raises ApiError `dataset-rejected` with the whole report in `.problem`.
 
         `options`: further parameters of `POST /datasets`: `format`, `columns`, `values` and `metadata` (dictionaries),
-        `ignore` (a list of names) and `ties`.
+        `ignore` (a list of names), `ties`, and `split` of a saved `DatasetDict`.
         `on_progress` is told the bytes sent. A large file goes in parts; should that break off, UploadInterrupted
         carries the `upload_id` to call again with: only what is missing is sent then.
         """
         path = Path(path)
         params = {"name": name or path.name, "kind": kind, "on_error": on_error, **options}
+        params = {key: value for key, value in params.items() if value is not None}
         if upload_id or path.stat().st_size > IN_PARTS_FROM_BYTES:
             return self._upload_in_parts(path, params, upload_id, on_progress or (lambda num_bytes: None))
         params |= {key: json.dumps(params[key]) for key in _JSON_OPTIONS if key in params}
@@ -130,6 +131,25 @@ class Datasets:
         """Return a page of every issue found in the file."""
         page: dict[str, Any] = self._transport.get(f"/datasets/{dataset_id}/report", limit=limit, cursor=cursor)
         return page
+
+    def download(self, dataset_id: str, path: str | Path, *, format: str = "original") -> Path:
+        """Write the file as uploaded, or with `parquet` or `hf` the rows as jobs read them; returns the path.
+
+        `hf` is a tar of one folder, which `datasets.load_from_disk` opens once it is unpacked. The uploaded file is
+        verified by its SHA-256.
+        """
+        path = Path(path)
+        expected = self.get(dataset_id)["sha256"] if format == "original" else None
+        digest = hashlib.sha256()
+        partial = path.with_name(f".{path.name}.part")
+        with partial.open("wb") as file:
+            for chunk in self._transport.download(f"/datasets/{dataset_id}/content", format=format):
+                digest.update(chunk)
+                file.write(chunk)
+        if expected not in (None, digest.hexdigest()):
+            partial.unlink()
+            raise DownloadFailed("the file arrived damaged; call again")
+        return partial.replace(path)
 
     def delete(self, dataset_id: str) -> None:
         self._transport.delete(f"/datasets/{dataset_id}")

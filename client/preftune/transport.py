@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -67,6 +67,18 @@ class Transport:
             attempts=1,
         )
         return self._json(response)
+
+    def download(self, path: str, **params: Any) -> Iterator[bytes]:
+        """Yield the bytes of an answer. Raises ConnectionFailed where they break off."""
+        try:
+            with self.http.stream("GET", path, params=_given(params), timeout=60) as response:
+                if response.status_code >= 400:
+                    response.read()
+                if (problem := problem_of(response)) is not None:
+                    raise problem
+                yield from response.iter_bytes()
+        except httpx.TransportError as error:
+            raise ConnectionFailed(f"the connection broke off ({type(error).__name__}); call again") from error
 
     def _retrying(self, send: Callable[[], httpx.Response], attempts: int = MAX_ATTEMPTS) -> httpx.Response:
         failure: Exception | None = None

@@ -33,6 +33,7 @@ from core.domain.dataset_rows import DatasetKind, RowIssue
 from core.domain.issue_codes import ISSUE_KINDS, IssueCode
 
 FINGERPRINTS_FILE: Final = ".fingerprints"
+UNPACKED_FILE: Final = ".unpacked"
 _DEFAULT_LAYOUTS: Final = {
     DatasetKind.PREFERENCE: "explicit",
     DatasetKind.DEMONSTRATION: "prompt-completion",
@@ -63,6 +64,8 @@ class _Check:
         self._rows_path = output_dir / ROWS_FILE
         fingerprints_path = output_dir / FINGERPRINTS_FILE
         cleanup.callback(fingerprints_path.unlink, missing_ok=True)
+        self._unpacked = output_dir / UNPACKED_FILE
+        cleanup.callback(self._unpacked.unlink, missing_ok=True)
         self._file = SourceFile(source, options.limits)
         cleanup.callback(self._file.close)
         self._log = IssueLog(output_dir / ISSUES_FILE, options.limits)
@@ -90,7 +93,7 @@ class _Check:
     def _read(self, num_workers: int) -> None:
         options = self._options
         self._stream = TextStream(self._file, options)
-        self._source = Source(self._file, self._stream, options.columns, options.limits)
+        self._source = Source(self._file, self._stream, options, self._unpacked)
         batches = self._source.batches()
         first = next(batches, None)
         if first is None:
@@ -158,7 +161,7 @@ class _Check:
         statistics = self._rows.tally.statistics(self._rows.num_source_rows)
         statistics["container"] = self._source.container if self._source else None
         statistics["compression"] = self._stream.compression if self._stream else None
-        is_text = self._stream is not None and not self._stream.is_parquet
+        is_text = self._stream is not None and self._stream.container is None
         statistics["encoding"] = self._stream.encoding if self._stream and is_text else None
         return statistics
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from core.confinement import Bounds, confined
-from core.datasets.check import FINGERPRINTS_FILE, check_file
+from core.datasets.check import FINGERPRINTS_FILE, UNPACKED_FILE, check_file
 from core.datasets.options import CheckOptions, Limits
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult
 from core.domain.dataset_rows import DatasetKind
@@ -91,7 +91,7 @@ def check_in_child(
                 raise
         return _run_child(task | {"num_workers": 1}, source, output_dir, max(1.0, deadline - time.monotonic()))
     except DomainError:
-        for name in (ROWS_FILE, ISSUES_FILE, FINGERPRINTS_FILE):
+        for name in (ROWS_FILE, ISSUES_FILE, FINGERPRINTS_FILE, UNPACKED_FILE):
             (output_dir / name).unlink(missing_ok=True)
         raise
 

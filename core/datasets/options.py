@@ -51,6 +51,8 @@ class CheckOptions:
     """Columns, and keys of messages (`messages[].name`), that are not to count, whatever their name."""
     ties: Literal["keep", "drop"] = "keep"
     """What becomes of pairs whose own scores are equal."""
+    split: str | None = None
+    """Which dataset of a tar that has several."""
     on_error: Literal["reject", "skip"] = "reject"
     content_encoding: str | None = None
     """Encoding of the upload (`gzip`, `zstd`, `identity`); checked against the bytes, which decide."""

@@ -51,7 +51,7 @@ class Statistics(TypedDict):
     """Statistics of the accepted rows and of the file."""
 
     container: str | None
-    """`jsonl`, `json`, `csv`, `tsv` or `parquet`"""
+    """`jsonl`, `json`, `csv`, `tsv`, `parquet`, `arrow` or `datasets`"""
     compression: str | None
     """`gzip`, `zstd`, `bzip2`, `xz` or null"""
     encoding: str | None

@@ -60,6 +60,7 @@ class IssueCode(StrEnum):
     NO_PROMPT_COLUMN = "no-prompt-column"
     VERDICT_UNCLEAR = "verdict-unclear"
     FIELD_TO_DECIDE = "field-to-decide"
+    SPLIT_TO_CHOOSE = "split-to-choose"
     TOO_MANY_BAD_ROWS = "too-many-bad-rows"
     NO_USABLE_ROW = "no-usable-row"
     # A malformed row.
@@ -161,11 +162,13 @@ _UNREADABLE: dict[IssueCode, IssueKind] = {
     _C.NO_ROWS: _file("the file has no rows", "check that the export finished, and send it again"),
     _C.BINARY_FILE: _file(
         "the bytes are those of an image, a program, a database …",
-        "send JSONL, JSON, CSV, TSV or Parquet",
+        "send JSONL, JSON, CSV, TSV, Parquet or Arrow",
         "unsupported",
     ),
     _C.ARCHIVE: _file(
-        "the file is an archive (zip, tar, 7z …)", "unpack it and send the data file itself", "unsupported"
+        "the file is an archive (zip, 7z, a tar that is no saved dataset …)",
+        "unpack it and send the data file itself",
+        "unsupported",
     ),
     _C.WORKBOOK: _file(
         "the file is a workbook of Excel or another spreadsheet program", "save the sheet as CSV UTF-8", "unsupported"
@@ -187,7 +190,7 @@ _UNREADABLE: dict[IssueCode, IssueKind] = {
     ),
     _C.DAMAGED_FILE: _file("the file is cut short or damaged", "make it again, and send it again"),
     _C.ENCRYPTED_FILE: _file("the file, or a column of it, is encrypted", "write it without encryption", "unsupported"),
-    _C.WRONG_EXTENSION: _file("the file is Parquet under the name of a text file", "name it .parquet"),
+    _C.WRONG_EXTENSION: _file("the file is Parquet or Arrow under the name of a text file", "name it as what it is"),
     _C.WRONG_ENCODING: _file("the file is not UTF-8 text", "save it as UTF-8"),
     _C.INVALID_ARRAY: _file("the JSON array is not well-formed", "correct it at the line named, or write JSONL"),
     _C.PRETTY_PRINTED: _file(
@@ -197,7 +200,7 @@ _UNREADABLE: dict[IssueCode, IssueKind] = {
         "the check could not be brought to its end: over its time or memory, or interrupted several times",
         "split the file, or send it again",
     ),
-    _C.INVALID_TABLE: _file("the CSV, TSV or Parquet table cannot be read", "export it again"),
+    _C.INVALID_TABLE: _file("the CSV, TSV, Parquet or Arrow table cannot be read", "export it again"),
 }
 
 _OVER_A_LIMIT: dict[IssueCode, IssueKind] = {
@@ -231,6 +234,10 @@ _NOT_THE_DATA_SET: dict[IssueCode, IssueKind] = {
     _C.FIELD_TO_DECIDE: _file(
         "a column that decides which response is better, or what is asked, is not used",
         "name it with `columns`, or send `ignore` with its name",
+    ),
+    _C.SPLIT_TO_CHOOSE: _file(
+        "the file holds several splits and `split` names none of them, or it has no splits at all",
+        "send `split` with one of the names, or leave it out",
     ),
     _C.TOO_MANY_BAD_ROWS: _file(
         "all of the first 10,000 rows are malformed, so reading stopped", "correct the rows as named"

@@ -32,7 +32,8 @@ MANY_PARAMETERS: dict[str, str] = {
 }
 """`path:function` -> why it may take more; keyword-only parameters with defaults do not count."""
 LOCAL_IMPORTS: dict[str, str] = {
-    "core/datasets/sources/source.py": "pyarrow is a third of a check's start-up, and only Parquet files need it",
+    "core/datasets/sources/source.py": "pyarrow is a third of a check's start-up, and Parquet and Arrow alone need it",
+    "core/services/datasets/contents.py": "pyarrow would be loaded by every API process, for exports that few ask for",
 }
 """`path` -> why it imports inside a function."""
 

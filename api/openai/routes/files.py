@@ -24,7 +24,7 @@ from core.services.backend import Backend
 from core.services.cursors import encode_cursor
 from core.services.curves import pages
 from core.services.curves.pages import MetricsQuery
-from core.services.datasets import datasets, intake
+from core.services.datasets import contents, datasets, intake
 from core.services.jobs import jobs
 from core.services.views import DatasetView, JobView
 
@@ -120,7 +120,7 @@ async def get_content(file_id: FileId, request: Request, backend: BackendDep, ca
     """The bytes as uploaded, or the curve of a job as CSV."""
     job_id = job_of_results(file_id)
     if job_id is None:
-        content = await run_in(Lane.STORE, partial(datasets.content, backend, caller.project_id, file_id))
+        content = await run_in(Lane.STORE, partial(contents.original, backend, caller.project_id, file_id))
         download = Download(
             num_bytes=content.num_bytes,
             sha256=content.sha256,

@@ -7,9 +7,10 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.types as pt
 
-from core.datasets.faults import Note, RowFault, quoted
-from core.datasets.options import Limits
+from core.datasets.faults import FileFault, Note, RowFault, listed, quoted
+from core.datasets.options import MIB, Limits
 from core.datasets.rows.json_rows import parse_value
+from core.datasets.sources.json_lines import line_too_long
 from core.domain.issue_codes import IssueCode
 
 Row = dict[str, object]
@@ -46,6 +47,63 @@ def children(value_type: pa.DataType) -> list[pa.Field] | None:
     if any(check(value_type) for check in _LISTS):
         return [value_type.value_field]
     return None
+
+
+class BatchMeter:
+    """Limits of what is decoded of a file: bytes in all, their ratio to those of the file, and bytes of a row."""
+
+    def __init__(self, num_bytes_in: int, limits: Limits) -> None:
+        self._num_bytes_in = num_bytes_in
+        self._limits = limits
+        self._num_bytes_out = 0
+        self._num_rows = 0
+
+    def count(self, batch: pa.RecordBatch) -> None:
+        """Add a batch of rows. Raises FileFault where they are over a limit."""
+        limits = self._limits
+        self._num_bytes_out += batch.nbytes
+        _require_ratio(self._num_bytes_in, self._num_bytes_out, limits)
+        if self._num_rows + batch.num_rows > limits.max_rows:
+            raise FileFault(
+                IssueCode.TOO_MANY_ROWS, f"The file has more than {limits.max_rows:,} rows, the limit. Split it."
+            )
+        if batch.nbytes > limits.max_line_bytes:
+            self._require_short_rows(batch)
+        self._num_rows += batch.num_rows
+
+    def _require_short_rows(self, batch: pa.RecordBatch) -> None:
+        for index in range(batch.num_rows):
+            row = batch.slice(index, 1)
+            if row.nbytes > self._limits.max_line_bytes:
+                widest = max(zip(row.schema.names, row.columns, strict=True), key=lambda column: column[1].nbytes)
+                raise line_too_long(self._num_rows + index + 1, self._limits, widest[0])
+
+
+def require_distinct_names(names: list[str]) -> None:
+    """Raise FileFault where a column's name stands twice."""
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise FileFault(
+            IssueCode.INVALID_TABLE, f"The table has {listed(doubled)} more than once. Name each column once."
+        )
+
+
+def _require_ratio(num_bytes_in: int, num_bytes_out: int, limits: Limits) -> None:
+    if num_bytes_out > limits.max_decompressed_bytes:
+        raise decompressed_too_large(limits)
+    if num_bytes_out > limits.ratio_free_bytes and num_bytes_out > limits.max_ratio * num_bytes_in:
+        raise FileFault(
+            IssueCode.COMPRESSION_RATIO,
+            f"The file grows more than {limits.max_ratio}-fold when read, as a decompression bomb does. "
+            "Send the rows as JSONL if they are real.",
+        )
+
+
+def decompressed_too_large(limits: Limits) -> FileFault:
+    return FileFault(
+        IssueCode.DECOMPRESSED_TOO_LARGE,
+        f"The file is larger than {limits.max_decompressed_bytes // MIB:,} MiB once decompressed. Split it.",
+    )
 
 
 class RowReader:

@@ -1,5 +1,6 @@
 """Batches of rows from sources, cut by the data alone so that the verdict does not depend on how it is read."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -31,3 +32,17 @@ class RecordBatch:
 
 
 Batch = LineBatch | RecordBatch
+
+
+def in_batches(rows: Iterable[tuple[int, dict[str, object] | Note, int]]) -> Iterator[RecordBatch]:
+    """Yield the rows in batches; each comes with its line and its size in bytes."""
+    records: list[Record] = []
+    size = 0
+    for line, row, num_bytes in rows:
+        records.append(Record(line, row))
+        size += num_bytes
+        if len(records) == BATCH_ROWS or size >= BATCH_BYTES:
+            yield RecordBatch(records)
+            records, size = [], 0
+    if records:
+        yield RecordBatch(records)

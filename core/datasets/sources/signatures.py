@@ -1,7 +1,7 @@
 """Signatures of files in their first bytes: the kinds that are refused, and the compressions that are read."""
 
 import re
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from core.datasets.faults import FileFault
 from core.domain.issue_codes import IssueCode
@@ -21,7 +21,6 @@ _ENCRYPTED: Final = IssueCode.ENCRYPTED_FILE
 _SIGNATURES: Final = (
     _Signature(b"PK\x03\x04", _ARCHIVE, "a zip archive"),
     _Signature(b"PK\x05\x06", _ARCHIVE, "an empty zip archive"),
-    _Signature(b"ustar", _ARCHIVE, "a tar archive", 257),
     _Signature(b"7z\xbc\xaf\x27\x1c", _ARCHIVE, "a 7-Zip archive"),
     _Signature(b"Rar!\x1a\x07", _ARCHIVE, "a RAR archive"),
     _Signature(b"\x04\x22\x4d\x18", _COMPRESSED, "compressed with lz4"),
@@ -35,8 +34,6 @@ _SIGNATURES: Final = (
     _Signature(b"MZ\x90\x00", _BINARY, "a program"),
     _Signature(b"SQLite format 3\x00", _BINARY, "an SQLite database"),
     _Signature(b"\x89HDF\r\n\x1a\n", _BINARY, "an HDF5 file"),
-    _Signature(b"ARROW1", _BINARY, "an Arrow file"),
-    _Signature(b"\xff\xff\xff\xff", _BINARY, "an Arrow stream"),
     _Signature(b"ORC", _BINARY, "an ORC file"),
     _Signature(b"Obj\x01", _BINARY, "an Avro file"),
     _Signature(b"GGUF", _BINARY, "a GGUF model"),
@@ -47,7 +44,7 @@ _ZIP: Final = b"PK\x03\x04"
 _WORKBOOK_MARKS: Final = (b"xl/", b"application/vnd.oasis.opendocument.spreadsheet")
 _HINTS: Final = {
     _ARCHIVE: "Unpack it and send the data file itself; one file may be compressed with gzip or zstd",
-    _BINARY: "Send JSONL, a JSON array, CSV, TSV or Parquet",
+    _BINARY: "Send JSONL, a JSON array, CSV, TSV, Parquet or Arrow",
     _ENCRYPTED: "Write it without encryption",
     _COMPRESSED: "Send it uncompressed, or compressed with gzip or zstd",
 }
@@ -62,6 +59,22 @@ _XZ_MAGIC: Final = b"\xfd7zXZ\x00"
 GZIP_MAGIC: Final = b"\x1f\x8b"
 ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 PARQUET_MAGIC: Final = b"PAR1"
+
+
+ARROW_FILE_MAGIC: Final = b"ARROW1"
+_ARROW_STREAM_MAGIC: Final = b"\xff\xff\xff\xff"
+_TAR_MAGIC: Final = b"ustar"
+_TAR_MAGIC_OFFSET: Final = 257
+Container = Literal["parquet", "arrow", "tar"]
+
+
+def container_of(head: bytes) -> Container | None:
+    """Return which of the containers that are no text the file is."""
+    if head.startswith(PARQUET_MAGIC):
+        return "parquet"
+    if head.startswith((ARROW_FILE_MAGIC, _ARROW_STREAM_MAGIC)):
+        return "arrow"
+    return "tar" if head.startswith(_TAR_MAGIC, _TAR_MAGIC_OFFSET) else None
 
 
 def compression_of(head: bytes) -> str | None:

@@ -1,37 +1,46 @@
 """Container of a file, recognised by its content, and its batches."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
-from core.datasets.faults import FileFault, Note
+from core.datasets.faults import FileFault, Note, quoted
 from core.datasets.layouts.columns import MEANINGFUL_NAMES
-from core.datasets.options import CheckOptions, Limits
+from core.datasets.options import CheckOptions
 from core.datasets.recognition import KNOWN_FIELDS
 from core.datasets.sources.batches import Batch
 from core.datasets.sources.delimited import find_delimiter, read_table
 from core.datasets.sources.escapes import take_census
 from core.datasets.sources.json_array import read_array
 from core.datasets.sources.json_lines import read_lines, with_line_feeds
+from core.datasets.sources.saved_folder import find_parts
 from core.datasets.sources.text import SourceFile, TextStream
 from core.domain.issue_codes import IssueCode
 
+_SAVED: Final = "datasets"
+"""A tar of a folder of Hugging Face's datasets."""
+_BINARY_NAMES: Final = {"tar": _SAVED}
 _TABLE_NAMES: Final = {"\t": "tsv"}
 
 
 class Source:
     """Rows of a file; `container` says what it is."""
 
-    def __init__(self, file: SourceFile, stream: TextStream, columns: Mapping[str, str], limits: Limits) -> None:
+    def __init__(self, file: SourceFile, stream: TextStream, options: CheckOptions, unpacked: Path) -> None:
+        """`unpacked`: a file that may be made of a compressed tar; the caller removes it."""
+        columns = options.columns
         self._file = file
         self._stream = stream
-        self._limits = limits
+        self._limits = options.limits
+        self._split = options.split
+        self._unpacked = unpacked
         self.notes: list[Note] = []
         """Remarks on the file as a whole, known once its batches are asked for."""
         self._wanted = {*KNOWN_FIELDS, *MEANINGFUL_NAMES, *columns.values()}
         self._delimiter: str | None = None
         begin = stream.head.lstrip(b" \t\r\n")
-        if stream.is_parquet:
-            self.container = "parquet"
+        if stream.container is not None:
+            self.container: str = _BINARY_NAMES.get(stream.container, stream.container)
         elif begin[:1] == b"[":
             self.container = "json"
         elif begin[:1] != b"{" and (delimiter := find_delimiter(stream.head, columns.values())):
@@ -42,8 +51,13 @@ class Source:
 
     def batches(self) -> Iterator[Batch]:
         """Yield the batches, once. Raises FileFault where the file is broken."""
-        if self.container == "parquet":
-            return self._parquet()
+        if self._split is not None and self.container != _SAVED:
+            raise FileFault(
+                IssueCode.SPLIT_TO_CHOOSE,
+                f"The file is {self.container}, which has no splits, and split is {quoted(self._split)}. Leave it out.",
+            )
+        if self._stream.container is not None:
+            return self._binary()
         chunks = self._stream.chunks()
         if self.container == "json":
             return read_array(chunks, self._limits)
@@ -70,12 +84,27 @@ class Source:
             self.notes.append(Note(IssueCode.DECODED_TEXTS, detail))
         return is_escaped
 
-    def _parquet(self) -> Iterator[Batch]:
-        if self._stream.compression:
+    def _binary(self) -> Iterator[Batch]:
+        if self._stream.compression and self.container != _SAVED:
             raise FileFault(
                 IssueCode.NESTED_COMPRESSION,
-                "This is a Parquet file inside another compression. Parquet is compressed already; send it as it is.",
+                f"This is a {self.container.capitalize()} file inside another compression. Send it as it is.",
             )
-        from core.datasets.sources.parquet import read_parquet  # noqa: PLC0415 - see tests/architecture/test_budgets.py
+        if self.container == "parquet":
+            from core.datasets.sources.parquet import read_parquet  # noqa: PLC0415 - see LOCAL_IMPORTS of test_budgets.py
 
-        return read_parquet(self._file.path, self._wanted, self._limits)
+            return read_parquet(self._file.path, self._wanted, self._limits)
+        path = self._file.path
+        if self._stream.compression:
+            self._unpack()
+            path = self._unpacked
+        parts = find_parts(path, self._split) if self.container == _SAVED else None
+        from core.datasets.sources.arrow_files import read_arrow  # noqa: PLC0415 - see LOCAL_IMPORTS of test_budgets.py
+
+        return read_arrow(path, parts, self._wanted, self._limits)
+
+    def _unpack(self) -> None:
+        """Decompress into a file beside the rows, since Arrow is read where it lies; limited as any decompression."""
+        with self._unpacked.open("wb") as file:
+            for chunk in self._stream.chunks():
+                file.write(chunk)

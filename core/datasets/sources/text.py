@@ -10,7 +10,7 @@ from typing import Final
 from core.datasets.faults import FileFault, quoted
 from core.datasets.options import CheckOptions, Limits
 from core.datasets.sources.decompression import decompress
-from core.datasets.sources.signatures import HEAD_BYTES, PARQUET_MAGIC, compression_of, refuse_foreign
+from core.datasets.sources.signatures import HEAD_BYTES, compression_of, container_of, refuse_foreign
 from core.domain.issue_codes import IssueCode
 
 _CHUNK_BYTES: Final = 64 * 1024
@@ -75,10 +75,10 @@ class TextStream:
                     IssueCode.NESTED_COMPRESSION, "The file is compressed twice. Compress it once, or not at all."
                 )
         refuse_foreign(head)
-        self.is_parquet = head.startswith(PARQUET_MAGIC)
-        if self.is_parquet:
-            _refuse_text_name(options.filename)
-        self.encoding, mark = _encoding_of(head)
+        self.container = container_of(head)
+        if self.container is not None and self.container != "tar":
+            _refuse_text_name(options.filename, self.container)
+        self.encoding, mark = _encoding_of(head) if self.container is None else ("utf-8", b"")
         chunks = _skip(chunks, len(mark))
         self.head = head[len(mark) :]
         if self.encoding != "utf-8":
@@ -125,13 +125,13 @@ def _require_encoding(claimed: str | None, found: str | None) -> None:
         )
 
 
-def _refuse_text_name(filename: str | None) -> None:
-    """Refuse a Parquet file sent as JSONL or CSV, most likely the wrong file."""
+def _refuse_text_name(filename: str | None, container: str) -> None:
+    """Refuse a Parquet or Arrow file sent as JSONL or CSV, most likely the wrong file."""
     if filename is not None and filename.lower().endswith(_TEXT_SUFFIXES):
         raise FileFault(
             IssueCode.WRONG_EXTENSION,
-            f"This is a Parquet file, not text, though it is named {quoted(filename)}. Send the text file, or name it "
-            ".parquet.",
+            f"The file is {container.capitalize()}, not text, though it is named {quoted(filename)}. Send the text "
+            f"file, or name it .{container}.",
         )
 
 

@@ -14,7 +14,7 @@ from core.services.access import audit
 from core.services.backend import Backend
 from core.services.cursors import BAD_CURSOR, decode_cursor, decode_offset, encode_cursor
 from core.services.data_warnings import warnings_of
-from core.services.views import Content, DatasetView, Page
+from core.services.views import DatasetView, Page
 from core.storage import keys
 from core.storage.object_store import ObjectStore
 
@@ -37,7 +37,7 @@ class DatasetInUse(Conflict):
 
 
 def get(backend: Backend, project_id: str, dataset_id: str) -> DatasetView:
-    return view(_read(backend, project_id, dataset_id))
+    return view(find(backend, project_id, dataset_id))
 
 
 def list_page(backend: Backend, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[DatasetView]:
@@ -76,7 +76,7 @@ def list_rows(
 
 def require_ready(backend: Backend, project_id: str, dataset_id: str) -> None:
     """Return a dataset that is ready; raises DatasetNotFound, DatasetNotReady."""
-    dataset = _read(backend, project_id, dataset_id)
+    dataset = find(backend, project_id, dataset_id)
     if dataset.status is not DatasetStatus.READY:
         raise DatasetNotReady(f"{dataset_id} is {dataset.status.value}.")
 
@@ -85,7 +85,7 @@ def list_issues(
     backend: Backend, project_id: str, dataset_id: str, *, limit: int = 20, cursor: str | None = None
 ) -> Page[dict[str, Any]]:
     """Return every issue; of a refused dataset those that its report holds."""
-    dataset = _read(backend, project_id, dataset_id)
+    dataset = find(backend, project_id, dataset_id)
     offset = decode_offset(cursor)
     if dataset.status is DatasetStatus.READY:
         return _read_lines(backend.store, keys.dataset_issues(project_id, dataset_id), limit, offset)
@@ -93,19 +93,6 @@ def list_issues(
     is_more = offset + limit < len(issues)
     return Page(
         data=issues[offset : offset + limit], next_cursor=encode_cursor(str(offset + limit)) if is_more else None
-    )
-
-
-def content(backend: Backend, project_id: str, dataset_id: str) -> Content:
-    """Return the bytes as uploaded. Raises ObjectNotFound before the first chunk when they are gone."""
-    dataset = _read(backend, project_id, dataset_id)
-    if dataset.status is DatasetStatus.REJECTED:
-        raise DatasetNotReady(f"{dataset_id} was rejected; its bytes were not kept.")
-    return Content(
-        num_bytes=dataset.num_bytes,
-        sha256=dataset.sha256,
-        filename=dataset.filename,
-        chunks=backend.store.read(keys.dataset_original(project_id, dataset_id)),
     )
 
 
@@ -152,7 +139,7 @@ def view(row: Dataset) -> DatasetView:
     )
 
 
-def _read(backend: Backend, project_id: str, dataset_id: str) -> Dataset:
+def find(backend: Backend, project_id: str, dataset_id: str) -> Dataset:
     row = backend.database.read(lambda session: dataset_rows.find_dataset(session, project_id, dataset_id))
     if row is None:
         raise DatasetNotFound(f"There is no dataset {dataset_id}.")

@@ -48,6 +48,7 @@ class Upload:
     values: Mapping[str, str] = field(default_factory=dict)
     ignore: Sequence[str] = ()
     ties: Literal["keep", "drop"] = "keep"
+    split: str | None = None
     on_error: Literal["reject", "skip"] = "reject"
     content_encoding: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
@@ -146,6 +147,7 @@ def option_fields(upload: Upload) -> dict[str, Any]:
         "values": dict(upload.values),
         "ignore": list(upload.ignore),
         "ties": upload.ties,
+        "split": upload.split,
         "on_error": upload.on_error,
         "content_encoding": upload.content_encoding,
         "filename": upload.filename,

@@ -81,7 +81,7 @@ class NewUpload:
     filename: str | None = None
     name: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
-    """Fields of `datasets.Upload`: kind, format, columns, values, ignore, ties, on_error."""
+    """Fields of `datasets.Upload`: kind, format, columns, values, ignore, ties, split, on_error."""
     metadata: dict[str, str] = field(default_factory=dict)
 
 

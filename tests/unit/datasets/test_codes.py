@@ -79,6 +79,7 @@ CASES: dict[str, tuple[Content, dict[str, Any]]] = {
     "no-prompt-column": ([{"brief": "Name a colour, please.", "chosen": "Blue it is.", "rejected": "No."}], {}),
     "verdict-unclear": ([VERDICT | {"preference": n} for n in (0, 1)], {}),
     "field-to-decide": ([PAIR | {"winner": n} for n in ("a", "b")], {}),
+    "split-to-choose": ([PAIR], {"split": "train"}),
     "too-many-bad-rows": (b"no\n" * 10_001, {}),
     "no-usable-row": ([{**PAIR, "rejected": PAIR["chosen"]}], {}),
     "invalid-json": (jsonl([PAIR]) + b"{'a': 1}\n", {}),

@@ -39,7 +39,7 @@ export async function open(main, { signal, fail }) {
         content,
         empty(
           "No datasets yet",
-          "Preference pairs as JSONL, a JSON array, CSV, TSV or Parquet, plain or compressed. Each row holds a prompt, a better and a worse response; most published layouts are recognised.",
+          "Preference pairs as JSONL, a JSON array, CSV, TSV, Parquet or Arrow, plain or compressed. Each row holds a prompt, a better and a worse response; most published layouts are recognised.",
         ),
       );
     else if (!table.isConnected) fill(content, table, more.element);
@@ -107,7 +107,7 @@ function uploadCard(signal) {
   const input = h("input.hidden", {
     type: "file",
     id: "file",
-    accept: ".jsonl,.json,.csv,.tsv,.parquet,.gz,.zst,.ndjson",
+    accept: ".jsonl,.json,.csv,.tsv,.parquet,.arrow,.tar,.gz,.zst,.ndjson",
   });
   const chosen = h("strong", null, "Drop a file here, or choose one");
   const choose = h("button", { type: "button", onclick: () => input.click() }, "Choose a file");
@@ -119,7 +119,7 @@ function uploadCard(signal) {
     h(
       "span.hint",
       null,
-      "JSONL, JSON, CSV, TSV or Parquet; plain, gzip, zstd, bzip2 or xz. It is checked before a job can use it.",
+      "JSONL, JSON, CSV, TSV, Parquet or Arrow; plain, gzip, zstd, bzip2 or xz. It is checked before a job can use it.",
     ),
     choose,
     input,
