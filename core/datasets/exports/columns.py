@@ -13,7 +13,7 @@ import orjson
 import pyarrow as pa
 
 BATCH_BYTES: Final = 2 * 1024 * 1024
-"""Of rows as JSON that are made into one record batch."""
+"""JSON of the rows that are made into one record batch, at most."""
 _SIDES: Final = ("prompt", "chosen", "rejected", "response")
 _BEGIN = re.compile(rb'"(prompt|chosen|rejected|response)":(\[|")')
 _AS_JSON: Final = ("tools", "documents")

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from core.datasets.exports.columns import BATCH_BYTES, RowTypes, to_batches
 
 SHARD_BYTES: Final = 8 * 1024 * 1024
-"""Of rows in Arrow, in one row group or shard."""
+"""Size in Arrow from which a row group or shard is full."""
 
 
 @dataclass(frozen=True, kw_only=True)
