@@ -126,6 +126,11 @@ class EarlyStopping(Payload):
     metric: ValidationMetric = Field("loss", description="Validation metric.")
     patience: PositiveInt = Field(3, description="Evaluations without improvement before DPO ends.")
     min_delta: Annotated[float, Field(ge=0), REAL] = Field(0.0, description="Smaller changes do not count.")
+    restore_best: StrictBool | Auto = Field(
+        "auto",
+        description="Publish the policy of the best evaluation, of step 0 or the last one too; false: the last policy. "
+        "auto: true, but for jobs that an earlier version has staged.",
+    )
 
 
 class JobRequest(Payload):
@@ -222,6 +227,8 @@ def resolve_request(
     """
     values = request.model_dump() | {"num_parameters": num_parameters, "num_pairs": num_pairs}
     _fill_stages(values)
+    if values["early_stopping"] and values["early_stopping"]["restore_best"] == "auto":
+        values["early_stopping"]["restore_best"] = True
     values["beta"] = default_beta if request.beta is None else request.beta
     if context_length is not None and "max_length" not in request.model_fields_set:
         values["max_length"] = max(MIN_MAX_LENGTH, min(DEFAULT_MAX_LENGTH, context_length))
@@ -243,6 +250,8 @@ def accepted_form(spec: JobSpec) -> dict[str, Any]:
         for key in preset.keys() - RELEASED_FIELDS[kind]:
             if form[name].get(key) == preset[key]:
                 del form[name][key]
+    if form["early_stopping"] and form["early_stopping"].get("restore_best") is True:
+        del form["early_stopping"]["restore_best"]
     return form
 
 
@@ -266,6 +275,8 @@ def resolve_staged(
     """
     values = spec.model_dump()
     _fill_stages(values)  # a setting that was added after the job was accepted
+    if values["early_stopping"] and values["early_stopping"]["restore_best"] == "auto":
+        values["early_stopping"]["restore_best"] = spec.micro_batch_tokens == "auto"
     if spec.sft != "skip":
         values["sft"]["warmup_steps"] = _warmup(values["sft"], num_sft_rows)
     values["dpo"]["warmup_steps"] = _warmup(values["dpo"], num_train_pairs)

@@ -31,6 +31,8 @@ class EarlyStoppingPlan:
     patience: int = 3
     min_delta: float = 0.0
     """Smaller changes do not count."""
+    restore_best: bool = False
+    """End with the policy of the best evaluation instead of the last one."""
 
 
 @dataclass(frozen=True, kw_only=True)

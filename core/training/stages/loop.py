@@ -140,8 +140,18 @@ class TrainingLoop:
         progress.evaluated_step, progress.evaluation = progress.step, figures
         if self._validation.early_stopping is not None:
             _note_improvement(progress, self._validation.early_stopping)
+            self._keep_if_best(self._validation.early_stopping)
         self._emit("validation", figures)
         return True
+
+    def _keep_if_best(self, plan: EarlyStoppingPlan) -> None:
+        progress = self._run.progress
+        value = progress.evaluation[plan.metric]
+        if self._run.best is None or value is None or not np.isfinite(value):
+            return
+        if progress.best_value is None or _gain(plan, value, progress.best_value) > 0:
+            self._run.best.keep()
+            progress.best_step, progress.best_value = progress.step, value
 
     def _has_stopped_improving(self) -> bool:
         plan = self._validation.early_stopping if self._validation is not None else None
@@ -175,10 +185,10 @@ class TrainingLoop:
             raise TrainingStopped(has_checkpoint=True)
         return True
 
-    def _mark(self) -> tuple[int, int, int, LoopEnd | None]:
+    def _mark(self) -> tuple[int, int, int, bool, LoopEnd | None]:
         """Return a value that distinguishes two states at one step."""
         progress = self._run.progress
-        return progress.step, progress.evaluated_step, progress.parts_done, progress.end
+        return progress.step, progress.evaluated_step, progress.parts_done, progress.is_best_restored, progress.end
 
     def _emit(self, split: Literal["train", "validation"], values: Figures) -> None:
         """Emit a point at the current step."""
@@ -197,8 +207,13 @@ class TrainingLoop:
 def _note_improvement(progress: LoopProgress, plan: EarlyStoppingPlan) -> None:
     """Compare the latest evaluation with the best before it."""
     value = progress.evaluation[plan.metric]
-    sign = -1.0 if names.METRICS[plan.metric].better == "lower" else 1.0
-    if value is not None and (progress.best is None or sign * (value - progress.best) > plan.min_delta):
+    if value is not None and (progress.best is None or _gain(plan, value, progress.best) > plan.min_delta):
         progress.best, progress.num_without_improvement = value, 0
     else:
         progress.num_without_improvement += 1
+
+
+def _gain(plan: EarlyStoppingPlan, value: float, before: float) -> float:
+    """Return by how much a value of the watched metric is better than an earlier one."""
+    sign = -1.0 if names.METRICS[plan.metric].better == "lower" else 1.0
+    return sign * (value - before)

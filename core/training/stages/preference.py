@@ -7,6 +7,7 @@ from typing import cast
 
 from torch import Tensor
 
+from core.domain.event_kinds import BEST_RESTORED
 from core.training.data.columns import HostColumns
 from core.training.data.encoded import EncodedData
 from core.training.data.order import epoch_permutation
@@ -21,13 +22,14 @@ from core.training.model.policies import PolicySource, policy_saver, trainable_p
 from core.training.model.sharding import whole_weights
 from core.training.observer import JsonValue, Sample, Stage
 from core.training.seeding import derive_seed, seed_all
+from core.training.stages.best_weights import BestWeights
 from core.training.stages.context import RunContext
 from core.training.stages.loop import TrainingLoop, Validation
 from core.training.stages.micro_batch import fit_to_memory
 from core.training.stages.model_checks import load_checked
 from core.training.stages.outcome import SavedPolicy, TrainedPolicy
 from core.training.stages.reference import fill_reference
-from core.training.stages.run import StageRun
+from core.training.stages.run import LoopEnd, StageRun
 from core.training.steps.figures import Figures
 from core.training.steps.optimizer import MasterOptimizer
 from core.training.steps.pair_table import PairTable
@@ -54,8 +56,7 @@ class DpoStage:
             kept["reference"] = self._reference.tensors()
         self._validation_rewards = PairTable(num_validation or 0)
         kept["validation_pairs"] = self._validation_rewards.state()
-        train_reference = None if self._reference is None else self._reference.train
-        forward = self._forward(context.train, train_reference)
+        forward = self._forward(context.train, None if self._reference is None else self._reference.train)
         self._task = DpoTask(forward) if isinstance(forward, PairForward) else UnpairedTask(forward)
         self._reference_samples: list[list[int]] = []
         self._answers: list[list[int]] = []
@@ -81,6 +82,7 @@ class DpoStage:
             sft_dir=source.sft_dir,
             ranks=context.ranks,
         )
+        self._run.best = self._best_weights()
         fit_to_memory(context, self._model, self._run, is_resumed=context.checkpoint is not None)
 
     def run(self) -> TrainedPolicy | SavedPolicy:
@@ -114,6 +116,14 @@ class DpoStage:
         loop.run()
         observer.stage_finished(Stage.DPO)
         return self._finish(loop)
+
+    def _best_weights(self) -> BestWeights | None:
+        """Return where the best weights are kept, if early stopping publishes them."""
+        context, stopping = self._context, self._context.plan.dpo.early_stopping
+        if stopping is None or not stopping.restore_best or context.validation is None:
+            return None
+        path = context.work_dir / f"best-{context.ranks.rank}.safetensors"
+        return BestWeights(path, self._run.optimizer)
 
     def _forward(self, data: EncodedData, reference: SplitLogps | None) -> PairForward | UnpairedForward:
         objective, ranks = self._context.objective, self._context.ranks
@@ -149,6 +159,8 @@ class DpoStage:
         observer.stage_started(Stage.EVALUATION, 1, 0)
         if self._context.validation is not None and progress.evaluated_step != progress.step:
             self._insist(loop, loop.evaluate)
+        if progress.end is LoopEnd.FINISHED and progress.needs_best:
+            self._insist(loop, self._restore_best)
         if self._context.plan.score_train_rows and not progress.parts_done:
             self._insist(loop, self._score_train_rows)
         self._insist(loop, self._answer_again)
@@ -157,18 +169,43 @@ class DpoStage:
             Sample(prompt_index=index, reference=tuple(reference), policy=tuple(policy))
             for index, (reference, policy) in enumerate(zip(self._reference_samples, self._answers, strict=True))
         )
-        observer.samples(progress.step, samples)
+        step = progress.best_step if progress.is_best_restored and progress.best_step is not None else progress.step
+        observer.samples(step, samples)
         observer.progress(Stage.EVALUATION, 1, 1, None)
         observer.stage_finished(Stage.EVALUATION)
         return TrainedPolicy(
             self._model,
-            progress.step,
+            step,
             progress.evaluation,
             samples,
             drawn=tuple(self._drawn),
             summary=self._summarise(),
             pairs_file=self._report(),
         )
+
+    def _restore_best(self) -> bool:
+        """Go back to the weights of the best evaluation; False when a stop broke it off."""
+        progress, stopping = self._run.progress, self._context.plan.dpo.early_stopping
+        assert self._run.best is not None
+        assert stopping is not None
+        self._run.best.restore()
+        figures = self._evaluate()  # the rewards of held-out pairs are to be those of these weights
+        if figures is None:
+            return False
+        progress.evaluation, progress.is_best_restored = figures, True
+        self._context.observer.event(
+            "info",
+            BEST_RESTORED,
+            f"The policy of step {progress.best_step} is published, the best of all evaluations by {stopping.metric} "
+            f"({progress.best_value:.4g}); training went on to step {progress.step}.",
+            {
+                "metric": stopping.metric,
+                "value": progress.best_value,
+                "step": progress.best_step,
+                "last_step": progress.step,
+            },
+        )
+        return True
 
     def _insist(self, loop: TrainingLoop, work: Callable[[], bool]) -> None:
         """Repeat `work` until it is done; a stop that interrupted it is carried out, unless it is `save`."""

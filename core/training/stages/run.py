@@ -20,6 +20,7 @@ from core.training.observer import JsonValue, Observer
 from core.training.plan import SftPlan
 from core.training.ranks import ALONE, Ranks
 from core.training.seeding import capture_rng, restore_rng
+from core.training.stages.best_weights import BestWeights
 from core.training.steps.figures import Figures
 from core.training.steps.optimizer import MasterOptimizer
 from core.training.steps.task import StageTask
@@ -44,9 +45,20 @@ class LoopProgress:
     best: float | None = None
     """Best value of early stopping's metric."""
     num_without_improvement: int = 0
+    best_step: int | None = None
+    """Step of the best evaluation, whose weights are kept; None: none is, or they are not asked for."""
+    best_value: float | None = None
+    """Value of the metric of early stopping at that step."""
+    is_best_restored: bool = False
+    """Whether the weights are those of `best_step` again."""
     parts_done: int = 0
     """Parts of the evaluation stage after the last step that a resume need not do again."""
     end: LoopEnd | None = None
+
+    @property
+    def needs_best(self) -> bool:
+        """Whether a checkpoint must hold the best weights beside the current ones."""
+        return self.best_step not in (None, self.step) and not self.is_best_restored
 
     def facts(self) -> dict[str, JsonValue]:
         return {
@@ -54,6 +66,9 @@ class LoopProgress:
             "evaluation": self.evaluation,
             "best": self.best,
             "num_without_improvement": self.num_without_improvement,
+            "best_step": self.best_step,
+            "best_value": self.best_value,
+            "is_best_restored": self.is_best_restored,
             "parts_done": self.parts_done,
             "end": None if self.end is None else self.end.value,
         }
@@ -62,6 +77,8 @@ class LoopProgress:
         self.step, self.cursor = step, cursor
         self.evaluated_step, self.evaluation = facts["evaluated_step"], dict(facts["evaluation"])
         self.best, self.num_without_improvement = facts["best"], facts["num_without_improvement"]
+        self.best_step, self.best_value = facts.get("best_step"), facts.get("best_value")
+        self.is_best_restored = facts.get("is_best_restored", False)
         self.parts_done = facts["parts_done"]
         self.end = None if facts["end"] is None else LoopEnd(facts["end"])
 
@@ -87,6 +104,8 @@ class StageRun:
     """Value for `Snapshot`."""
     sft_dir: Path | None = None
     """The SFT policy that the stage began with."""
+    best: BestWeights | None = None
+    """None: the last policy is the result."""
     ranks: Ranks = ALONE
 
     def compute_gradients(self, rows: Sequence[int], observer: Observer) -> tuple[HostColumns, int]:
@@ -113,6 +132,8 @@ class StageRun:
         }
         if kept := self.task.state():
             groups["pairs"] = kept
+        if self.best is not None and self.progress.needs_best:
+            groups["best"] = self.optimizer.whole(self.best.read())
         return Snapshot(
             stage=self.task.stage,
             step=self.progress.step,
@@ -133,7 +154,7 @@ class StageRun:
             BadCheckpoint: something is missing, left over or of another shape.
         """
         expected = {"policy", "optimizer", "rng", *self.kept_tensors, *(["pairs"] if self.task.state() else [])}
-        if checkpoint.tensors.keys() != expected:
+        if checkpoint.tensors.keys() - {"best"} != expected:
             raise BadCheckpoint("The checkpoint holds other parts than this stage does.")
         groups = {name: dict(tensors) for name, tensors in checkpoint.tensors.items()}
         copy_exactly(self.optimizer.masters, self.optimizer.own(groups["policy"]), "policy")
@@ -149,3 +170,14 @@ class StageRun:
             restore_rng(groups["rng"], self.device)
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise BadCheckpoint("The checkpoint is damaged. Resume from an older one.") from error
+        self._restore_best(groups.get("best"))
+
+    def _restore_best(self, kept: dict[str, Tensor] | None) -> None:
+        if self.best is None or self.progress.best_step is None:
+            return
+        if self.progress.needs_best != (kept is not None):
+            raise BadCheckpoint("The checkpoint lacks the weights of the best evaluation.")
+        if kept is None:
+            self.best.keep()
+        else:
+            self.best.take(kept)

@@ -9,7 +9,16 @@ import pytest
 from pydantic import ValidationError
 
 from api.http.validation_messages import field_errors
-from core.domain.job_spec import JobRequest, JobSpec, Precision, resolve_request, resolve_staged, total_steps
+from core.domain.job_spec import (
+    JobRequest,
+    JobSpec,
+    Precision,
+    accepted_form,
+    resolve_request,
+    resolve_staged,
+    stored_form,
+    total_steps,
+)
 
 LEAST = {"base_model": "smollm2-135m-instruct", "dataset_id": "ds_1"}
 
@@ -62,7 +71,7 @@ BOOLEANS = sorted({*leaves({"boolean"}, SCHEMA)})
 
 def test_all_kinds_of_fields_were_found() -> None:
     assert {("beta",), ("dpo", "epochs"), ("sft", "learning_rate"), ("lora", "rank"), ("swap_lines", "0")} <= {*NUMBERS}
-    assert {("reuse",), ("score_training_pairs",)} == {*BOOLEANS}
+    assert {("reuse",), ("score_training_pairs",), ("early_stopping", "restore_best")} == {*BOOLEANS}
 
 
 @pytest.mark.parametrize("path", NUMBERS, ids=".".join)
@@ -191,3 +200,25 @@ def test_max_length_is_the_context_length_where_none_is_given(
     request = JobRequest.model_validate(LEAST | body)
     spec = resolve_request(request, num_parameters=1000, num_pairs=10, default_beta=0.1, context_length=context_length)
     assert spec.max_length == expected
+
+
+def test_the_best_policy_is_restored_unless_an_earlier_version_has_staged_the_job() -> None:
+    spec = accepted({"early_stopping": {}})
+    assert spec.early_stopping is not None
+    assert spec.early_stopping.restore_best is True
+    stored = accepted_form(spec)
+    assert stored["early_stopping"] == {"metric": "loss", "patience": 3, "min_delta": 0.0}, "older workers read it"
+    queued = restage(stored)
+    assert queued["early_stopping"]["restore_best"] is True
+    staged_before = stored_form(staged({"early_stopping": {}}))
+    del staged_before["early_stopping"]["restore_best"]
+    assert restage(staged_before)["early_stopping"]["restore_best"] is False
+    asked = accepted_form(accepted({"early_stopping": {"restore_best": False}}))
+    assert restage(asked)["early_stopping"]["restore_best"] is False
+
+
+def restage(stored: dict[str, Any]) -> dict[str, Any]:
+    """The spec as a worker resolves what is stored."""
+    spec = JobSpec.model_validate(stored)
+    again = resolve_staged(spec, num_sft_rows=900, num_train_pairs=900, device="cpu", fast_precision="fp32")
+    return again.model_dump()

@@ -83,7 +83,10 @@ def _early_stopping(spec: JobSpec) -> EarlyStoppingPlan | None:
     wanted = spec.early_stopping
     if wanted is None:
         return None
-    return EarlyStoppingPlan(metric=wanted.metric, patience=wanted.patience, min_delta=wanted.min_delta)
+    assert wanted.restore_best != "auto"
+    return EarlyStoppingPlan(
+        metric=wanted.metric, patience=wanted.patience, min_delta=wanted.min_delta, restore_best=wanted.restore_best
+    )
 
 
 def _lora(spec: JobSpec) -> LoraPlan | None:

@@ -1,0 +1,43 @@
+"""The weights of a stage's best evaluation, kept on local disk until the stage ends."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from core.training.checkpoints.files import copy_exactly
+from core.training.checkpoints.tensor_files import read_tensors, write_tensors
+from core.training.steps.optimizer import MasterOptimizer
+
+
+@dataclass(frozen=True)
+class BestWeights:
+    """A file of this rank's float32 masters; the newest one replaces the one before."""
+
+    path: Path
+    optimizer: MasterOptimizer
+
+    def keep(self) -> None:
+        """Keep the weights of the moment. Raises OSError: ENOSPC and the like."""
+        self._write(self.optimizer.masters)
+
+    def take(self, whole: dict[str, Tensor]) -> None:
+        """Keep what a checkpoint has. Raises OSError."""
+        self._write(self.optimizer.own(whole))
+
+    def read(self) -> dict[str, Tensor]:
+        """Return this rank's part of the kept weights, on the device of the masters."""
+        masters = self.optimizer.masters
+        return {name: tensor.to(masters[name].device) for name, tensor in read_tensors(self.path).items()}
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Make the kept weights those of the model."""
+        copy_exactly(self.optimizer.masters, self.read(), "best policy")
+        self.optimizer.refresh()
+
+    def _write(self, tensors: dict[str, Tensor]) -> None:
+        hidden = self.path.with_suffix(".new")
+        write_tensors(hidden, tensors)
+        hidden.replace(self.path)
