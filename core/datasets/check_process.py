@@ -21,12 +21,12 @@ from core.confinement import Bounds, confined
 from core.datasets.check import FINGERPRINTS_FILE, UNPACKED_FILE, check_file
 from core.datasets.options import CheckOptions, Limits
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult
+from core.disk_space import EXIT_OUT_OF_SPACE, is_out_of_space
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import DomainError, InvalidRequest, TooLarge, Unavailable
 
 EXIT_OUT_OF_MEMORY = 77
 EXIT_BAD_OPTIONS = 78
-EXIT_NO_SPACE = 79
 EXIT_STALLED = 80
 MIN_BYTES_TO_SHARE = 1 << 20
 """Size of a file for which a second process is worth its start."""
@@ -136,7 +136,7 @@ def _read_answer(return_code: int, answer: bytes) -> CheckResult:
         )
     if return_code == EXIT_STALLED:
         raise CheckTimedOut("The check of the file stopped making progress. Send it again.")
-    if return_code == EXIT_NO_SPACE:
+    if return_code == EXIT_OUT_OF_SPACE:
         raise Unavailable("The checker has no room to write the rows of the file. Try again later.")
     raise CheckCrashed(
         "The file made the check stop unexpectedly: it is damaged, or made to do harm. Export it again, as JSONL.",
@@ -204,9 +204,9 @@ def main() -> int:
     except TimeoutError:
         return EXIT_STALLED
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno != errno.EFBIG and not is_out_of_space(error):
             raise
-        return EXIT_NO_SPACE
+        return EXIT_OUT_OF_SPACE
     json.dump(result.to_json(), sys.stdout, allow_nan=False)
     return 0
 

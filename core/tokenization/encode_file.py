@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from core.disk_space import EXIT_OUT_OF_SPACE, NoRoom
 from core.domain import encoded_format
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import DomainError
@@ -155,6 +156,8 @@ def _encode_in_processes(jobs: list[PartJob], on_progress: RowProgress) -> list[
         for process in processes:
             process.kill()
             process.wait()
+    if any(process.returncode == EXIT_OUT_OF_SPACE for process in processes):
+        raise NoRoom("the tokenised rows")
     outcomes = [_read_outcome(job) for job in jobs]
     on_progress(sum(_done_rows(job) for job in jobs))
     return outcomes

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
+from core.disk_space import EXIT_OUT_OF_SPACE, is_out_of_space
 from core.domain import encoded_format
 from core.domain.dataset_rows import DatasetKind, DemonstrationRow, PreferenceRow, UnpairedRow
 from core.domain.set_aside import SetAsideReason
@@ -232,9 +233,16 @@ def main() -> None:
         now = datetime.fromisoformat(job.now)
         tokenizer = PairTokenizer.open(Path(job.model_dir), now=now, template_kwargs=job.template_kwargs)
         outcome = asdict(encode_part(tokenizer, job, on_rows))
+    except OSError as error:
+        if is_out_of_space(error):
+            sys.exit(EXIT_OUT_OF_SPACE)
+        raise
     except (DamagedRows, UnusableChatTemplate, UnusableTokenizer) as error:
         outcome = {"error": error.code, "detail": error.detail}
-    (directory / OUTCOME_FILE).write_text(json.dumps(outcome), encoding="utf-8")
+    try:
+        (directory / OUTCOME_FILE).write_text(json.dumps(outcome), encoding="utf-8")
+    except OSError as error:
+        sys.exit(EXIT_OUT_OF_SPACE if is_out_of_space(error) else 1)
 
 
 if __name__ == "__main__":

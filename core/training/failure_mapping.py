@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import torch
 from safetensors import SafetensorError
 
+from core.disk_space import GOES_ON, full_disk_detail, is_out_of_space, purpose_of
 from core.domain.variants.checks import VariantError
-from core.training.checkpoints.files import OUT_OF_SPACE
 from core.training.data.encoded import BrokenEncodedData
 from core.training.data.packing import NothingToScore
 from core.training.failures import BadBaseModel, BadData, BadPlan, DiskFull, GpuOutOfMemory, HostOutOfMemory
@@ -19,7 +19,6 @@ from core.training.stages.memory_costs import available_bytes, held_bytes
 _MIB = 2**20
 _UNITS = {"KiB": 2**10, "MiB": _MIB, "GiB": 2**30}
 _OUT_OF_HOST_MEMORY = ("can't allocate memory", "not enough memory")
-_OUT_OF_SPACE = ("No space left on device", "Disk quota exceeded")
 
 
 @contextmanager
@@ -39,15 +38,13 @@ def failures_named(device: torch.device) -> Iterator[None]:
         raise _gpu_out_of_memory(str(error), device) from error
     except MemoryError as error:
         raise _host_out_of_memory() from error
-    except OSError as error:
-        if error.errno in OUT_OF_SPACE:
-            raise _disk_full() from error
-        raise
-    except SafetensorError as error:
-        if any(text in str(error) for text in _OUT_OF_SPACE):
-            raise _disk_full() from error
+    except (OSError, SafetensorError) as error:
+        if is_out_of_space(error):
+            raise _disk_full(error) from error
         raise
     except RuntimeError as error:
+        if is_out_of_space(error):
+            raise _disk_full(error) from error
         if any(text in str(error) for text in _OUT_OF_HOST_MEMORY):
             raise _host_out_of_memory() from error
         raise
@@ -87,5 +84,5 @@ def _host_out_of_memory() -> HostOutOfMemory:
     )
 
 
-def _disk_full() -> DiskFull:
-    return DiskFull("The worker's disk is full. Free some space, or let another worker take the job.")
+def _disk_full(error: BaseException) -> DiskFull:
+    return DiskFull(full_disk_detail(purpose_of(error), GOES_ON))

@@ -6,13 +6,14 @@ import socket
 import threading
 from contextlib import suppress
 
+from core.disk_space import GOES_ON, full_disk_detail, is_out_of_space
 from core.domain.errors import Fenced, Unavailable
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import AttemptOutcome
 from core.failpoints import reach
 from core.services.attempts import lifecycle
 from core.services.attempts.lifecycle import Claim
-from worker.attempt.supervisor import DISK_FULL_DETAIL, OUT_OF_SPACE, Workplace, run_attempt
+from worker.attempt.supervisor import Workplace, run_attempt
 from worker.device import Device
 from worker.patience import MAX_PAUSE_SECONDS
 from worker.scratch import WorkerScratch
@@ -79,8 +80,8 @@ class Runner:
 
     def _hand_back(self, claim: Claim, error: OSError) -> None:
         """Release a job before anything began. Unless the database answers, the lease expires."""
-        is_full = error.errno in OUT_OF_SPACE
-        detail = DISK_FULL_DETAIL if is_full else "The worker cannot make a work directory."
-        code = FailureCode.DISK_FULL if is_full else None
+        detail, code = "The worker cannot make a work directory.", None
+        if is_out_of_space(error):
+            detail, code = full_disk_detail("the directory of an attempt", GOES_ON), FailureCode.DISK_FULL
         with suppress(Fenced, Unavailable):
             lifecycle.release(self._place.backend, claim, AttemptOutcome.CRASHED, detail, code)

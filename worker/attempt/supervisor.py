@@ -4,7 +4,6 @@ Everything here is fenced by the attempt number: once another worker holds the j
 leaves without a trace. Never imports torch.
 """
 
-import errno
 import logging
 import math
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from core.confinement import Bounds
+from core.disk_space import GOES_ON, full_disk_detail, is_out_of_space, purpose_of, room_for
 from core.domain.errors import DomainError, Fenced, Unavailable
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import FINAL_STATUSES, AttemptOutcome, JobStatus
@@ -28,7 +28,7 @@ from core.domain.trainer_protocol import (
 )
 from core.failpoints import reach
 from core.services.attempts import lifecycle, recording
-from core.services.attempts.lifecycle import Claim, ResumeFrom
+from core.services.attempts.lifecycle import Claim, Publication, ResumeFrom
 from core.services.backend import Backend
 from core.services.jobs import jobs
 from core.telemetry import tracing
@@ -51,8 +51,6 @@ from worker.drain import Drain
 from worker.patience import patiently
 from worker.pulse import Beat
 
-OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
-DISK_FULL_DETAIL = "The worker's disk is full. Free some space, or give PREFTUNE_DATA_DIR a larger disk."
 _MAX_STARTS = 20
 """Trainer processes of one attempt; a second one only from another checkpoint."""
 
@@ -156,9 +154,11 @@ class _Attempt:
 
     def _train(self) -> Verdict:
         with tracing.span("staging"):
-            resume = self._fetcher.fetch_resume_point()
+            with room_for("the checkpoint to go on from"):
+                resume = self._fetcher.fetch_resume_point()
             self._enter("staging")
-            inputs = stage_inputs(self._fetcher)
+            with room_for("the base model and the rows of the data set"):
+                inputs = stage_inputs(self._fetcher)
         for _ in range(_MAX_STARTS):
             self._write_assignment(inputs, resume[1] if resume else None)
             with tracing.span("training"):
@@ -236,7 +236,7 @@ class _Attempt:
         self._enter("publishing")
         product = Product(done=done, spec=self._spec, hello=self._hello)
         publication = patiently(
-            lambda: publish(self._backend, self._claim, product, check=self._wishes.check_overdue),
+            lambda: self._publish_once(product),
             between_tries=self._wishes.check_overdue,
             max_seconds=outage_seconds(self._backend),
         )
@@ -244,6 +244,10 @@ class _Attempt:
         finish = lifecycle.finish_cancelled if is_cancelled else lifecycle.finish_succeeded
         self._finally(lambda: finish(self._backend, self._claim, publication))
         _log.info("attempt %d of %s has published", self._claim.attempt, self._claim.job_id)
+
+    def _publish_once(self, product: Product) -> Publication:
+        with room_for("the files of the artifact"):
+            return publish(self._backend, self._claim, product, check=self._wishes.check_overdue)
 
     def _end(self, verdict: Verdict) -> None:
         """End the attempt once the pending checkpoints are safe."""
@@ -298,7 +302,8 @@ def _optional(path: Path | None) -> str | None:
 
 
 def _judge_os_error(error: OSError) -> Verdict:
-    if error.errno in OUT_OF_SPACE:
-        return GiveBack(outcome=AttemptOutcome.CRASHED, detail=DISK_FULL_DETAIL, code=FailureCode.DISK_FULL)
+    if is_out_of_space(error):
+        detail = full_disk_detail(purpose_of(error) or "the files of this attempt", GOES_ON)
+        return GiveBack(outcome=AttemptOutcome.CRASHED, detail=detail, code=FailureCode.DISK_FULL)
     _log.exception("an attempt met an operating-system error")
     return GiveBack(outcome=AttemptOutcome.CRASHED, detail="The worker met an error of its operating system.")

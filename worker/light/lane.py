@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from core.confinement import Bounds, confined
+from core.disk_space import full_disk_detail, is_full, is_out_of_space
 from core.domain.errors import Unavailable
 from core.services.backend import Backend
 from core.services.requests import requests
@@ -102,7 +103,10 @@ class Bench:
                 process.kill()
                 process.wait()
         if process.returncode != 0:
-            _log.error("%s failed: %s", what, log.read_text(errors="replace")[-_KEPT_LOG_CHARS:])
+            text = log.read_text(errors="replace")[-_KEPT_LOG_CHARS:]
+            _log.error("%s failed: %s", what, text)
+            if is_full(self.work_dir, text):
+                raise CannotDo(_no_room())
             raise CannotDo(f"{what} failed; the worker's log says more.")
 
     def _wait(self, process: "subprocess.Popen[bytes]", what: str) -> None:
@@ -112,6 +116,10 @@ class Bench:
             if time.monotonic() > deadline:
                 raise CannotDo(f"{what} took more than {MAX_SECONDS:.0f} seconds.")
             time.sleep(_TICK_SECONDS)
+
+
+def _no_room() -> str:
+    return full_disk_detail("the files of this request", "then ask again")
 
 
 class Work(Protocol):
@@ -174,6 +182,11 @@ class LightLane:
                 requests.fail(self.backend, work.lease, str(reason))
             except Ending:
                 requests.give_back(self.backend, work.lease)
+            except OSError as error:
+                if not is_out_of_space(error):
+                    raise
+                _log.error("no room for request %s: %s", work.lease.id, error)
+                requests.fail(self.backend, work.lease, _no_room())
         return True
 
     def _claim(self) -> Work | None:

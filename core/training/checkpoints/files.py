@@ -12,7 +12,6 @@ Only files that the stage has exist. safetensors and JSON only; a directory appe
 never written to again.
 """
 
-import errno
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from secrets import token_hex
 
 from torch import Tensor
 
+from core.disk_space import room_for
 from core.training.checkpoints.tensor_files import (
     UnreadableTensors,
     complete_directory,
@@ -35,7 +35,6 @@ from core.training.observer import JsonValue, Stage
 VERSION = 1
 STATE_FILE = "state.json"
 POLICY_DIR = "policy"
-OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 TensorGroups = Mapping[str, Mapping[str, Tensor]]
 
@@ -78,7 +77,7 @@ def write_checkpoint(parent: Path, checkpoint: Checkpoint) -> Path:
         "facts": checkpoint.facts,
         "files": sorted(checkpoint.tensors),
     }
-    with complete_directory(directory) as hidden:
+    with room_for("a checkpoint"), complete_directory(directory) as hidden:
         for group, tensors in checkpoint.tensors.items():
             write_tensors(hidden / f"{group}.safetensors", tensors)
         if checkpoint.policy_dir is not None:

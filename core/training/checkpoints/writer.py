@@ -8,7 +8,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from core.training.checkpoints.files import OUT_OF_SPACE, Checkpoint, TensorGroups, write_checkpoint
+from core.disk_space import is_out_of_space
+from core.training.checkpoints.files import Checkpoint, TensorGroups, write_checkpoint
 from core.training.data.order import Cursor
 from core.training.observer import CheckpointRef, JsonValue, Observer, Stage
 from core.training.ranks import ALONE, Ranks
@@ -74,7 +75,7 @@ class CheckpointWriter:
         try:
             self.write(snapshot)
         except OSError as error:
-            if error.errno not in OUT_OF_SPACE:
+            if not is_out_of_space(error):
                 raise
             self._tell_of_full_disk("the checkpoint", snapshot.step)
 
@@ -85,7 +86,7 @@ class CheckpointWriter:
         try:
             snapshot.save_policy(directory)
         except (OSError, SafetensorError) as error:  # safetensors tells of a full disk in words of its own
-            if isinstance(error, OSError) and error.errno not in OUT_OF_SPACE:
+            if not is_out_of_space(error):
                 raise
             self._tell_of_full_disk("the policy", snapshot.step)
             return None

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from core.disk_space import room_for
 from core.training.data.encoded import EncodedData
 from core.training.measures import pair_flags
 from core.training.steps.figures import gradient_weights
@@ -39,7 +40,7 @@ def write_pair_report(path: Path, splits: list[SplitReport]) -> None:
 
     An unpaired row has one reward, its margin is that reward, or for a response marked bad what is opposite to it.
     """
-    with path.open("w", encoding="utf-8") as file:
+    with room_for("the pair report"), path.open("w", encoding="utf-8") as file:
         for split in splits:
             for record in _records(split):
                 file.write(json.dumps(record, allow_nan=False) + "\n")

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from core.disk_space import room_for
 from core.training.checkpoints.tensor_files import complete_directory
 from core.training.failures import BadStageOutput
 from core.training.model import adapter_files, adapters
@@ -58,7 +59,7 @@ def trainable_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
 
 def save_sft_policy(model: PreTrainedModel, plan: TrainingPlan, digest: str, directory: Path) -> None:
     """Save the output of the SFT stage: the model in its compute precision, or its adapter."""
-    with complete_directory(directory) as hidden:
+    with room_for("the SFT policy"), complete_directory(directory) as hidden:
         if plan.lora is None:
             save_policy(model, hidden, end_ids=plan.eos_token_ids)
         else:
@@ -89,7 +90,7 @@ def save_artifact(model: PreTrainedModel, plan: TrainingPlan, directory: Path) -
 
     Returns what the published type cost the adapter's update; None without LoRA.
     """
-    with complete_directory(directory) as hidden:
+    with room_for("the tuned policy"), complete_directory(directory) as hidden:
         dtype = published_dtype(plan)
         loss = save_policy(model, hidden, end_ids=plan.eos_token_ids, dtype=None if dtype == model.dtype else dtype)
         if plan.lora is not None:

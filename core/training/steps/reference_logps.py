@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from core.disk_space import room_for
 from core.training.checkpoints.tensor_files import UnreadableTensors, complete_directory, read_tensors, write_tensors
 from core.training.data.packing import SIDES, PackedBatch
 from core.training.failures import BadStageOutput
@@ -98,7 +99,7 @@ class ReferenceLogps:
 
 def save_reference(directory: Path, digest: str, tensors: dict[str, Tensor], data_digests: dict[str, str]) -> None:
     """Save the stage's output: `tensors` as `ReferencePass.tensors` returns them."""
-    with complete_directory(directory) as hidden:
+    with room_for("the reference's log-probabilities"), complete_directory(directory) as hidden:
         write_tensors(hidden / TENSORS_FILE, tensors)
         meta = {
             "version": VERSION,

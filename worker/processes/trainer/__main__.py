@@ -4,7 +4,6 @@ Reads the assignment, turns rows into token ids and the spec into a plan, runs t
 messages of `core.domain.trainer_protocol`.
 """
 
-import errno
 import json
 import os
 import platform
@@ -21,6 +20,7 @@ import transformers
 from pydantic import ValidationError
 
 from core.datasets.editing import UnknownLines
+from core.disk_space import GOES_ON, full_disk_detail, is_out_of_space, purpose_of, room_for
 from core.domain.artifact_files import PAIRS_FILE, SUMMARY_FILE
 from core.domain.errors import DomainError
 from core.domain.event_kinds import BASE_ROUNDED, CHECKPOINT_UNUSABLE, COMPUTES_IN_FP32, SLOW_PRECISION
@@ -65,7 +65,6 @@ _ROUNDED_MESSAGE = "The base model's weights are finer than bf16 and are rounded
 _UPDATE_LOST_MESSAGE = (
     ' It is a policy that LoRA tuned, a part of whose update is lost by that. Set "precision" to "fp32" or "auto".'
 )
-_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _RECURRING = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError)
 """What the same code raises on the same input; RuntimeError and OSError may be the machine's."""
 
@@ -105,7 +104,8 @@ def train(link: SupervisorLink, work_dir: Path) -> None:
     spec = JobSpec.model_validate(assignment.spec)
     tokenizer = open_tokenizer(assignment, spec)
     encoder = InputEncoder(link=link, assignment=assignment, work_dir=work_dir, tokenizer=tokenizer, spec=spec)
-    inputs = encoder.encode()
+    with room_for("the tokenised rows"):
+        inputs = encoder.encode()
     base_model_dir = Path(assignment.base_model_dir)
     fast_precision = faster_precision(assignment.device)
     is_exact = spec.precision == "auto" and holds_merged_adapter(base_model_dir)
@@ -135,8 +135,9 @@ def train(link: SupervisorLink, work_dir: Path) -> None:
         shares_outputs=spec.reuse,
     )
     result = _run(plan, observer)
-    folder.complete(result.policy_dir)
-    _complete_artifact(result, encoder.too_long)
+    with room_for("the files beside the tuned policy"):
+        folder.complete(result.policy_dir)
+        _complete_artifact(result, encoder.too_long)
     link.send(Done(directory=str(result.policy_dir), evaluation=finite(result.evaluation)))
 
 
@@ -193,6 +194,9 @@ def _complete_artifact(result: TrainingResult, too_long: Iterable[tuple[str, int
 
 def explain(error: Exception) -> Failed:
     """Translate a foreign failure to the closed list of codes."""
+    if is_out_of_space(error):
+        detail = full_disk_detail(purpose_of(error), GOES_ON)
+        return Failed(code=FailureCode.DISK_FULL, detail=detail)
     if isinstance(error, NothingToEncode | DamagedRows | UnknownLines):
         return Failed(code=FailureCode.BAD_DATA, detail=error.detail)
     if isinstance(error, EncodingStopped):
@@ -203,8 +207,6 @@ def explain(error: Exception) -> Failed:
         return Failed(code=FailureCode.BAD_SPEC, detail="The stored settings are not those of this version.")
     if isinstance(error, MemoryError):
         return Failed(code=FailureCode.HOST_OOM, detail="The machine has too little memory.")
-    if isinstance(error, OSError) and error.errno in _OUT_OF_SPACE:
-        return Failed(code=FailureCode.DISK_FULL, detail="The worker's disk is full.")
     detail = f"An unexpected {type(error).__name__} in the trainer; the job's log (GET /jobs/<id>/log) says more."
     return Failed(code=FailureCode.INTERNAL, detail=detail, recurs=isinstance(error, _RECURRING))
 
