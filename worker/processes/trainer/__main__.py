@@ -104,8 +104,7 @@ def train(link: SupervisorLink, work_dir: Path) -> None:
     spec = JobSpec.model_validate(assignment.spec)
     tokenizer = open_tokenizer(assignment, spec)
     encoder = InputEncoder(link=link, assignment=assignment, work_dir=work_dir, tokenizer=tokenizer, spec=spec)
-    with room_for("the tokenised rows"):
-        inputs = encoder.encode()
+    inputs = encoder.encode()
     base_model_dir = Path(assignment.base_model_dir)
     fast_precision = faster_precision(assignment.device)
     is_exact = spec.precision == "auto" and holds_merged_adapter(base_model_dir)

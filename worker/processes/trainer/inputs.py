@@ -9,6 +9,7 @@ from pathlib import Path
 
 from core.datasets.editing import edit_rows
 from core.datasets.splitting import SplitCounts, find_shared_prompts, split_validation
+from core.disk_space import room_for
 from core.domain.dataset_rows import DatasetKind
 from core.domain.event_kinds import PAIRS_SET_ASIDE, SHARED_PROMPTS, VALIDATION_SPLIT
 from core.domain.job_spec import JobSpec
@@ -60,6 +61,7 @@ class InputEncoder:
                 rows = self._set_aside[name].set_aside
                 yield from ((name, row.line) for row in rows if row.reason is SetAsideReason.TOO_LONG)
 
+    @room_for("the tokenised rows")
     def encode(self) -> EncodedInputs:
         """Encode all inputs. Raises StoppedWhileStaging, and what `core.tokenization` raises."""
         assignment = self.assignment
