@@ -88,6 +88,11 @@ def _jobs(found: Statistics) -> Iterator[Metric]:
         sum_value=found.sum_of_waits_seconds,
     )
     yield GaugeMetricFamily(
+        "preftune_objects_missing",
+        "Stored objects found missing or damaged.",
+        value=found.num_lost_objects,
+    )
+    yield GaugeMetricFamily(
         "preftune_oldest_queued_seconds", "Age of the oldest queued job.", value=found.oldest_queued_seconds
     )
 

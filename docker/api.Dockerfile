@@ -1,5 +1,5 @@
 # The HTTP API and the migrations: no torch in here. The locked packages are those of Python 3.11.
-ARG PYTHON=python:3.11-slim
+ARG PYTHON=python:3.11-slim@sha256:9c900dea9e8fb7e16277c179b555cc72d29a352dbc33cff48ad5a0412fd5bfc7
 FROM ${PYTHON} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src

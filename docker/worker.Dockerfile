@@ -1,5 +1,5 @@
 # A worker. DEVICE=cpu installs the CPU build of torch, DEVICE=cuda the one with CUDA; both locked for Python 3.11.
-ARG PYTHON=python:3.11-slim
+ARG PYTHON=python:3.11-slim@sha256:9c900dea9e8fb7e16277c179b555cc72d29a352dbc33cff48ad5a0412fd5bfc7
 FROM ${PYTHON} AS build
 ARG DEVICE=cpu
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore

@@ -17,6 +17,7 @@ from starlette.types import Scope
 
 from api.http.openai_errors import is_openai_path, openai_document, openai_headers, openai_status
 from core.domain.errors import DomainError, ErrorKind, FieldError
+from core.storage.object_store import ObjectMissing, ObjectNotFound
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
@@ -119,6 +120,8 @@ class HttpError(Exception):
 
 
 def fault_of(error: DomainError) -> Fault:
+    if isinstance(error, ObjectNotFound):  # a 404 would say that it never was
+        error = ObjectMissing("What the service stored is gone from the store; restore it from a backup.")
     status = STATUS_OF_KIND[error.kind]
     seconds = RETRY_AFTER.get(status)
     headers = {} if seconds is None else {"Retry-After": str(seconds)}

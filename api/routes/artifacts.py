@@ -17,7 +17,7 @@ from api.schemas.artifacts import Artifact, ArtifactFile
 from api.threads import Lane, in_lane
 from core.services.backend import Backend
 from core.services.jobs import artifacts
-from core.services.jobs.stored_files import read_file
+from core.services.jobs.stored_files import read_file, require_present
 from core.services.views import StoredFile
 
 PRESIGNED_SECONDS = 300
@@ -83,6 +83,8 @@ def get_file(
     """
     file = artifacts.find_file(backend, caller.project_id, job_id, path)
     filename = PurePosixPath(file.path).name
+    if redirect:  # the store would answer 404 by itself, and nobody here would hear of it
+        require_present(backend, job_id, file)
     if redirect and (url := backend.store.download_url(file.key, filename=filename, seconds=PRESIGNED_SECONDS)):
         return RedirectResponse(url, 307, {"Cache-Control": "no-store"})
     download = Download(

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from core import outages
 from core.database.engine import WRITES, open_engine
 from core.database.repositories.bookkeeping import SWEEPER_LOCK, ensure_sweeper_lock
+from core.database.repositories.object_checks import ensure_state
 from core.database.repositories.projects import ensure_default_project
 from core.database.session import DatabaseUnavailable
 from core.settings import SettingsError
@@ -111,3 +112,4 @@ def _seed(connection: Connection) -> None:
     with Session(connection, join_transaction_mode="create_savepoint") as session, session.begin():
         ensure_default_project(session)
         ensure_sweeper_lock(session, SWEEPER_LOCK)
+        ensure_state(session)

@@ -5,7 +5,7 @@ from typing import Any
 from core.database.tables.access import ApiKey, ProjectLimits
 from core.database.tables.audit import AuditEvent, EndedSession
 from core.database.tables.base import Base
-from core.database.tables.bookkeeping import IdempotencyKey, SweeperLock
+from core.database.tables.bookkeeping import IdempotencyKey, LostObject, ObjectCheck, SweeperLock
 from core.database.tables.datasets import Dataset
 from core.database.tables.exports import ExportRequest
 from core.database.tables.jobs import Attempt, Job, JobStage
@@ -38,5 +38,6 @@ JOB_TABLES: tuple[Any, ...] = (
 """Tables with rows of a job, in the order in which they can be emptied."""
 TABLES = (
     Project, ProjectLimits, ApiKey, Dataset, Upload, UploadPart, Arrival, Job, *JOB_TABLES, StageOutput, StageBuild,
-    Garbage, IdempotencyKey, SweeperLock, AuditEvent, EndedSession, WebhookEndpoint, WebhookDelivery,
+    Garbage, IdempotencyKey, SweeperLock, ObjectCheck, LostObject, AuditEvent, EndedSession, WebhookEndpoint,
+    WebhookDelivery,
 )  # fmt: skip

@@ -10,12 +10,23 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+import structlog
+
 from core.domain.errors import NotFound, Unavailable
+
+_log = structlog.get_logger(__name__)
 
 
 class ObjectNotFound(NotFound):
     code = "object-not-found"
     title = "The stored object is missing"
+
+
+class ObjectMissing(Unavailable):
+    """A row names the object, and the store does not have it: a 404 would say that it never was."""
+
+    code = "object-missing"
+    title = "A stored object is gone"
 
 
 class StoreUnavailable(Unavailable):
@@ -68,3 +79,12 @@ class ObjectStore(Protocol):
 
     def check(self) -> None:
         """Write and read a test object; raises StoreUnavailable when that fails."""
+
+
+def read_stored(store: ObjectStore, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+    """Yield the bytes [start, end) of an object that a row names. Raises ObjectMissing before the first chunk."""
+    try:
+        return store.read(key, start, end)
+    except ObjectNotFound:
+        _log.error("object_missing", key=key)
+        raise ObjectMissing("What the service stored is gone from the store; restore it from a backup.") from None

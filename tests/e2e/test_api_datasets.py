@@ -9,8 +9,11 @@ import httpx
 import pytest
 import zstandard
 from api_server import RunningApi, pairs, pointers
+from backends import PROJECT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from core.storage import keys
 
 PAIRS = pairs()
 
@@ -71,6 +74,18 @@ def test_async_upload_is_polled_until_ready(api: RunningApi) -> None:
     while (dataset := api.http.get(response.headers["location"]).json())["status"] == "processing":
         assert time.monotonic() < deadline
     assert (dataset["status"], dataset["num_accepted"]) == ("ready", 3)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("content", "original"), ("rows", "rows.jsonl"), ("report", "issues.jsonl")]
+)
+def test_bytes_that_the_store_has_lost_are_no_404(api: RunningApi, path: str, name: str) -> None:
+    dataset_id = api.http.post("/datasets", content=PAIRS).json()["id"]
+    lost = api.settings.data_dir / "objects" / keys.dataset_prefix(PROJECT, dataset_id) / name
+    lost.unlink()
+    answer = api.http.get(f"/datasets/{dataset_id}/{path}")
+    assert (answer.status_code, answer.json()["code"]) == (503, "object-missing")
+    assert "restore it from a backup" in answer.json()["detail"]
 
 
 def test_rows_and_content(api: RunningApi, uploaded: dict[str, object]) -> None:

@@ -84,6 +84,20 @@ def test_a_redirect_leads_to_the_bytes_in_the_store_for_a_short_time(
     assert missing.status_code == 404
 
 
+def test_no_address_leads_to_an_object_that_is_gone(api: RunningApi, job_id: str) -> None:
+    (file,) = api.http.get(f"/jobs/{job_id}/artifact").json()["files"]
+    (key,) = (info.key for info in api.backend.store.list(keys.ROOT) if info.key.endswith(NAME))
+    content = api.backend.store.get_bytes(key)
+    api.backend.store.delete(key)
+    try:
+        answer = api.http.get(file["url"], params={"redirect": "true"})
+    finally:
+        api.backend.store.put_bytes(key, content)
+    assert (answer.status_code, answer.json()["code"]) == (503, "object-missing")
+    kinds = [event["kind"] for event in api.http.get(f"/jobs/{job_id}/events").json()["data"]]
+    assert kinds.count("object_damaged") == 1
+
+
 def test_a_download_cut_off_five_times_ends_byte_identical(api: RunningApi, job_id: str, tmp_path: Path) -> None:
     with Relay(api.url) as relay, Client(relay.url) as client:
         num_cuts = 0

@@ -37,3 +37,35 @@ class SweeperLock(Base):
     name: Mapped[Id] = mapped_column(primary_key=True)
     owner: Mapped[LongText]
     expires_at: Mapped[Time]
+
+
+class ObjectCheck(Base):
+    """State of the slow check of stored objects; one row, for all processes."""
+
+    __tablename__ = "object_checks"
+
+    name: Mapped[Id] = mapped_column(primary_key=True)
+    cursor: Mapped[LongText]
+    """Kind and id of the last thing looked at; empty before the first."""
+    next_at: Mapped[Time]
+    """Time before which nobody looks at the next thing."""
+    began_at: Mapped[Time]
+    ended_at: Mapped[Time | None]
+    """End of the last whole pass; none before it."""
+
+
+class LostObject(Base):
+    """An object that a row names and the store does not have, or has with another size or content."""
+
+    __tablename__ = "lost_objects"
+    __table_args__ = (Index(None, "owner_id"),)
+
+    key: Mapped[LongText] = mapped_column(primary_key=True)
+    project_id: Mapped[Id]
+    owner_id: Mapped[Id]
+    """The job's, or the dataset's."""
+    what: Mapped[ShortText]
+    """`missing` or `damaged`."""
+    found_at: Mapped[Time]
+    seen_at: Mapped[Time]
+    """Time of the last look."""

@@ -12,7 +12,7 @@ from core.services.backend import Backend
 from core.services.datasets.datasets import DatasetNotReady, find, require_ready
 from core.services.views import Content
 from core.storage import keys
-from core.storage.object_store import ObjectStore
+from core.storage.object_store import ObjectStore, read_stored
 
 
 class DatasetMixed(Conflict):
@@ -37,7 +37,7 @@ class Rows:
 
 
 def original(backend: Backend, project_id: str, dataset_id: str) -> Content:
-    """Return the bytes as uploaded. Raises ObjectNotFound before the first chunk when they are gone."""
+    """Return the bytes as uploaded. Raises ObjectMissing before the first chunk when they are gone."""
     dataset = find(backend, project_id, dataset_id)
     if dataset.status is DatasetStatus.REJECTED:
         raise DatasetNotReady(f"{dataset_id} was rejected; its bytes were not kept.")
@@ -45,7 +45,7 @@ def original(backend: Backend, project_id: str, dataset_id: str) -> Content:
         num_bytes=dataset.num_bytes,
         sha256=dataset.sha256,
         filename=dataset.filename,
-        chunks=backend.store.read(keys.dataset_original(project_id, dataset_id)),
+        chunks=read_stored(backend.store, keys.dataset_original(project_id, dataset_id)),
     )
 
 
@@ -84,7 +84,7 @@ def folder(rows: Rows) -> Iterator[tuple[str, bytes]]:
 
 def _lines(store: ObjectStore, key: str) -> Iterator[bytes]:
     rest: list[bytes] = []
-    for chunk in store.read(key):
+    for chunk in read_stored(store, key):
         first, *more = chunk.split(b"\n")
         rest.append(first)
         if more:

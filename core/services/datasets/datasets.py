@@ -16,7 +16,7 @@ from core.services.cursors import BAD_CURSOR, decode_cursor, decode_offset, enco
 from core.services.data_warnings import warnings_of
 from core.services.views import DatasetView, Page
 from core.storage import keys
-from core.storage.object_store import ObjectStore
+from core.storage.object_store import ObjectStore, read_stored
 
 MAX_PAGE_BYTES = 8 * 1024**2
 
@@ -152,7 +152,7 @@ def _read_lines(
     """Read whole lines from an offset: at most `limit`, and at most a page of bytes but for the first."""
     lines: list[bytes] = []
     rest, position = b"", offset
-    for chunk in store.read(key, offset):
+    for chunk in read_stored(store, key, offset):
         *whole, rest = (rest + chunk).split(b"\n")
         lines += whole
         if len(lines) > limit or sum(map(len, lines)) > max_bytes:

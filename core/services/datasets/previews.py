@@ -15,7 +15,7 @@ from core.services.datasets import datasets
 from core.services.datasets.tokenizers import OpenedModel, open_tokenizer
 from core.services.views import Page, TokenStatisticsView
 from core.storage import keys
-from core.storage.object_store import ObjectStore
+from core.storage.object_store import ObjectStore, read_stored
 from core.tokenization.encode_part import EQUAL_PAIR
 from core.tokenization.errors import UnencodableRow
 from core.tokenization.preview import PreviewedText, Row, measure_row, preview_row
@@ -177,6 +177,6 @@ def _sample(store: ObjectStore, key: str, num_bytes: int) -> Iterator[Row]:
         step = (num_bytes - STRETCH_BYTES) // (NUM_STRETCHES - 1)
         stretches = [(index * step, index * step + STRETCH_BYTES) for index in range(NUM_STRETCHES)]
     for begin, end in stretches:
-        lines = b"".join(store.read(key, begin, end)).split(b"\n")
+        lines = b"".join(read_stored(store, key, begin, end)).split(b"\n")
         whole = lines[1:-1] if begin else lines[:-1]
         yield from map(orjson.loads, whole)

@@ -11,7 +11,7 @@ from core.database.repositories.events import EventDraft, append_event
 from core.domain.errors import Unavailable
 from core.services.backend import Backend
 from core.services.views import StoredFile
-from core.storage.object_store import ObjectNotFound, StoreUnavailable
+from core.storage.object_store import ObjectMissing, ObjectNotFound, StoreUnavailable
 from core.storage.trees import MANIFEST, MAX_READS, TreeDamaged, read_manifest
 
 _log = structlog.get_logger(__name__)
@@ -20,11 +20,6 @@ _log = structlog.get_logger(__name__)
 class ObjectDamaged(Unavailable):
     code = "object-damaged"
     title = "A stored object is not what was stored"
-
-
-class ObjectMissing(Unavailable):
-    code = "object-missing"
-    title = "A stored object is gone"
 
 
 def list_tree(backend: Backend, prefix: str, manifest_sha256: str) -> list[StoredFile]:
@@ -52,10 +47,8 @@ def read_file(
     """
     try:
         chunks = backend.store.read(file.key, start, end)
-    except ObjectNotFound:  # a 404 would say that it never was
-        _tell_of_damage(backend, job_id, file, "is missing in the object store.")
-        detail = f"{file.path} is gone from the store; restore it from a backup, or run the job again."
-        raise ObjectMissing(detail) from None
+    except ObjectNotFound:
+        raise _missing(backend, job_id, file) from None
     if start > 0 or (end is not None and end < file.num_bytes):
         return chunks
     return _verified(backend, job_id, file, chunks)
@@ -75,7 +68,7 @@ def _verified(backend: Backend, job_id: str, file: StoredFile, chunks: Iterator[
         is_kept = not has_begun and held is not None and len(held) == file.num_bytes
         held = _read_again(backend, file, keeps=is_kept)
         if held is None:
-            _tell_of_damage(
+            tell_of_damage(
                 backend,
                 job_id,
                 file,
@@ -103,7 +96,20 @@ def _read_again(backend: Backend, file: StoredFile, *, keeps: bool) -> bytes | N
     return None
 
 
-def _tell_of_damage(backend: Backend, job_id: str, file: StoredFile, what: str) -> None:
+def require_present(backend: Backend, job_id: str, file: StoredFile) -> None:
+    """Raise ObjectMissing, with an event for the job, when the store has not the object."""
+    try:
+        backend.store.stat(file.key)
+    except ObjectNotFound:
+        raise _missing(backend, job_id, file) from None
+
+
+def _missing(backend: Backend, job_id: str, file: StoredFile) -> ObjectMissing:
+    tell_of_damage(backend, job_id, file, "is missing in the object store.")
+    return ObjectMissing(f"{file.path} is gone from the store; restore it from a backup, or run the job again.")
+
+
+def tell_of_damage(backend: Backend, job_id: str, file: StoredFile, what: str, *, actor: str = "api") -> None:
     """Add an event to the job, once for each file."""
     _log.error("object_damaged", key=file.key)
     message = f"{file.path} {what}"
@@ -113,7 +119,7 @@ def _tell_of_damage(backend: Backend, job_id: str, file: StoredFile, what: str) 
         level="error",
         message=message,
         data={"path": file.path, "sha256": file.sha256},
-        actor="api",
+        actor=actor,
         token=token,
     )
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from core.database.repositories import object_checks
 from core.database.repositories import statistics as rows
 from core.domain import metric_names as names
 from core.services.backend import Backend
@@ -29,6 +30,8 @@ class Statistics:
     """Started jobs that waited at most `WAIT_BOUNDS_SECONDS[i]`; last, all started jobs."""
     sum_of_waits_seconds: float
     oldest_queued_seconds: float
+    num_lost_objects: int
+    """Objects that rows name and the store has lost, as far as the slow check has looked."""
     running: list[RunningJob]
 
 
@@ -41,6 +44,7 @@ def read_statistics(backend: Backend) -> Statistics:
             attempts_by_outcome=rows.count_attempts(session),
             waits=rows.queue_waits(session, WAIT_BOUNDS_SECONDS),
             sum_of_waits_seconds=rows.sum_of_queue_waits(session),
+            num_lost_objects=object_checks.count_lost(session),
             oldest_queued_seconds=rows.oldest_queued_seconds(session),
             running=[
                 _running(job_id, stage.value, values)

@@ -23,7 +23,7 @@ from core.services.backend import Backend
 from core.services.datasets import parts
 from core.services.ids import new_suffix
 from core.services.jobs import retention, weights
-from core.services.operations import garbage_collection
+from core.services.operations import garbage_collection, object_checks
 
 MAX_LEASES = 10_000
 MAX_WAKES = 16
@@ -129,6 +129,7 @@ class Sweeper:
         weights.read_types(self._backend)
         garbage_collection.collect(self._backend)
         self._orphans.step(self._backend)
+        object_checks.step(self._backend)
 
     def _repeat(self, work: Callable[[], None]) -> None:
         seconds = self._backend.settings.sweep_seconds
