@@ -176,6 +176,10 @@ test-failover: venv ## a database put back, a lagging replica promoted, under li
 	@PYTHONPATH=tests:tests/support $(BIN)/python -m faults.volume put-back-sqlite put-back-postgresql promoted-replica \
 		--minutes 15
 
+.PHONY: test-upgrade
+test-upgrade: venv ## data and jobs of every released version, on SQLite and on PostgreSQL with S3, with real training (minutes)
+	@PYTHONPATH=$(CURDIR) $(BIN)/pytest -n 0 tests/upgrade
+
 .PHONY: unit contract numerics e2e
 TIMED = @started=$$(date +%s); $(BIN)/pytest -n 2 --dist loadfile -m "not slow" $(1); code=$$?; \
 	echo "$(@): $$(( $$(date +%s) - started )) s"; exit $$code

@@ -99,7 +99,7 @@ def event_kinds(client: httpx.Client, job_id: str) -> list[str]:
 
 
 def stages(client: httpx.Client, job_id: str) -> dict[str, str]:
-    return {stage["stage"]: stage["status"] for stage in job(client, job_id)["stages"]}
+    return {stage["name"]: stage["status"] for stage in job(client, job_id)["stages"]}
 
 
 def test_every_job_of_the_first_release_ends_trained(released_code: Path, deployment: Deployment) -> None:
