@@ -1,13 +1,16 @@
 """Check and normalisation of one file in this process."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import chain, islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from core.datasets.accumulation import Accumulation, issue_counts
-from core.datasets.column_account import judge_columns
+from core.datasets.advice.advice import Advice
+from core.datasets.advice.suggestions import MAX_ADVICE
+from core.datasets.advice.trial import Trial
+from core.datasets.column_account import example_values, judge_columns
 from core.datasets.faults import FileFault, Note, RowFault, listed
 from core.datasets.issue_log import IssueLog
 from core.datasets.layouts.layout import SourceRow
@@ -15,18 +18,13 @@ from core.datasets.layouts.registry import LAYOUTS_BY_NAME
 from core.datasets.lint.lint import Lint
 from core.datasets.options import CheckOptions, Limits
 from core.datasets.pool import Work, process_in_order
-from core.datasets.recognition import (
-    NUM_SAMPLED_ROWS,
-    recognise,
-    require_columns,
-    validate_options,
-)
+from core.datasets.recognition import NUM_SAMPLED_ROWS, validate_options
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult, Refusal, Report, Statistics
 from core.datasets.rows.json_rows import parse_row
-from core.datasets.rows.renaming import leave_out, rename_columns
-from core.datasets.rows.row_processing import FoundIssue, RowProcessor
-from core.datasets.rows.serialised import NOTHING_SERIALISED, SerialisedColumns, deserialise, find_serialised
-from core.datasets.sources.batches import Batch, LineBatch
+from core.datasets.rows.row_processing import FoundIssue, RowProcessor, records_of
+from core.datasets.rows.serialised import NOTHING_SERIALISED, SerialisedColumns
+from core.datasets.settled import settle
+from core.datasets.sources.batches import Batch, LineBatch, Record
 from core.datasets.sources.source import Source
 from core.datasets.sources.text import SourceFile, TextStream
 from core.domain.dataset_rows import DatasetKind, RowIssue
@@ -34,6 +32,7 @@ from core.domain.issue_codes import ISSUE_KINDS, IssueCode
 
 FINGERPRINTS_FILE: Final = ".fingerprints"
 UNPACKED_FILE: Final = ".unpacked"
+_DOUBTFUL: Final = (IssueCode.NO_COMMON_PROMPT, IssueCode.INVALID_LABEL, IssueCode.DIFFERENT_PROMPTS)
 _DEFAULT_LAYOUTS: Final = {
     DatasetKind.PREFERENCE: "explicit",
     DatasetKind.DEMONSTRATION: "prompt-completion",
@@ -75,6 +74,7 @@ class _Check:
         self._format: str | None = None
         self._source: Source | None = None
         self._stream: TextStream | None = None
+        self._trial: Trial | None = None
 
     def run(self, num_workers: int) -> CheckResult:
         try:
@@ -102,16 +102,14 @@ class _Check:
         layout_name = _DEFAULT_LAYOUTS[options.kind]
         serialised = NOTHING_SERIALISED
         if sample:
-            require_columns(sample, options.columns)
-            rows = [rename_columns(leave_out(row, options.ignore), options.columns) for row in sample]
-            serialised = find_serialised(rows, options.limits)
-            layout_name = recognise(_deserialised(rows, serialised, options.limits), options).name
-            self._format = layout_name
+            self._trial = Trial(_first_records(first), sample, options)
+            self._options, layout, serialised = settle(sample, options)
+            self._format = layout_name = layout.name
             self._note_decoded(serialised)
         for note in self._source.notes:
             self._note(note)
         work = _with_sketches(chain([first], batches), options.limits.max_near_duplicate_rows)
-        for result in process_in_order(work, RowProcessor(options, layout_name, serialised), num_workers):
+        for result in process_in_order(work, RowProcessor(self._options, layout_name, serialised), num_workers):
             self._rows.add(result)
 
     def _note_decoded(self, serialised: SerialisedColumns) -> None:
@@ -132,7 +130,7 @@ class _Check:
             for note, line in judge_columns(rows.tally.account, LAYOUTS_BY_NAME[self._format], self._options):
                 self._note(note, line)
         if rows.num_rejected and (self._options.on_error == "reject" or not rows.num_accepted):
-            return Refusal(code="rows-rejected", kind="invalid", detail=self._describe_bad_rows())
+            return self._refuse_bad_rows()
         if not rows.num_accepted:
             raise FileFault(
                 IssueCode.NO_USABLE_ROW,
@@ -140,22 +138,43 @@ class _Check:
             )
         return None
 
+    def _refuse_bad_rows(self) -> Refusal:
+        account = self._rows.tally.account
+        advice = list(account.advice.values())
+        if self._log.counts[IssueCode.INVALID_LABEL] and account.verdicts:
+            advice += example_values(account.verdicts)
+        advice = self._followable(advice)
+        if self._may_skip():
+            advice.append(Advice({"on_error": "skip"}, "To keep the good rows only"))
+        detail = " ".join([self._describe_bad_rows(), *(one.sentence for one in advice)])
+        return Refusal(code="rows-rejected", kind="invalid", detail=detail, advice=_changes(advice))
+
     def _describe_bad_rows(self) -> str:
         rows = self._rows
         first = next((issue for issue in self._log.shown() if issue["severity"] == "error"), None)
-        verb, lead, them = ("is", "It is", "it") if rows.num_rejected == 1 else ("are", "The first is", "them")
+        verb, lead = ("is", "It is") if rows.num_rejected == 1 else ("are", "The first is")
         place = f" {lead} {_describe(first)}" if first else ""
-        remedy = f" Correct {them}, or send on_error=skip to keep the good rows." if self._may_skip() else ""
-        return f"{rows.num_rejected:,} of {rows.num_rows:,} rows {verb} malformed.{place}{remedy}"
+        return f"{rows.num_rejected:,} of {rows.num_rows:,} rows {verb} malformed.{place}"
 
     def _may_skip(self) -> bool:
-        """Whether skipping bad rows is safe: some are accepted, and none lacked a common prompt."""
-        return bool(self._rows.num_accepted) and not self._log.counts[IssueCode.NO_COMMON_PROMPT]
+        """Whether the rows that would be kept are read rightly: they are most, and the others are no sign against it.
+
+        Where a prompt or the meaning of a verdict is not found in some rows, those that are read may be the accidents.
+        """
+        rows, counts = self._rows, self._log.counts
+        return rows.num_accepted >= rows.num_rejected and not any(counts[code] for code in _DOUBTFUL)
+
+    def _followable(self, advice: Sequence[Advice]) -> list[Advice]:
+        """Return those of the uploads that would work, by the file's first rows."""
+        return self._trial.followable(advice)[:MAX_ADVICE] if advice and self._trial is not None else []
 
     def _refuse(self, fault: FileFault) -> Refusal:
         self._log.counts[fault.code] += 1
-        self._log.add(FoundIssue(fault.line, fault.row, fault.code, fault.detail, None))
-        return Refusal(code=fault.code.value, kind=ISSUE_KINDS[fault.code].error_kind, detail=fault.detail)
+        advice = self._followable(fault.advice)
+        detail = " ".join([fault.detail, *(one.sentence for one in advice)])
+        self._log.add(FoundIssue(fault.line, fault.row, fault.code, detail, None))
+        kind = ISSUE_KINDS[fault.code].error_kind
+        return Refusal(code=fault.code.value, kind=kind, detail=detail, advice=_changes(advice))
 
     def _statistics(self) -> Statistics:
         statistics = self._rows.tally.statistics(self._rows.num_source_rows)
@@ -219,13 +238,12 @@ def _sample(batch: Batch, limits: Limits) -> list[SourceRow]:
     return rows
 
 
-def _deserialised(rows: list[SourceRow], serialised: SerialisedColumns, limits: Limits) -> list[SourceRow]:
-    """Return those of the rows that can be read."""
-    found: list[SourceRow] = []
-    for row in rows:
-        with suppress(RowFault):
-            found.append(deserialise(row, serialised, limits))
-    return found or rows
+def _first_records(batch: Batch) -> list[Record]:
+    return list(islice(records_of(batch), NUM_SAMPLED_ROWS))
+
+
+def _changes(advice: Sequence[Advice]) -> tuple[Mapping[str, Any], ...]:
+    return tuple(one.change for one in advice if not one.is_example)
 
 
 def _values(batch: Batch) -> Iterator[bytes | dict[str, object] | Note]:

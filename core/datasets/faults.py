@@ -1,8 +1,10 @@
 """Faults of a row or file, raised by parts of the checker and caught by the checker; never shown raw."""
 
 import unicodedata
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from core.datasets.advice.advice import Advice
 from core.domain.issue_codes import IssueCode
 
 
@@ -17,16 +19,30 @@ class Note(NamedTuple):
 class RowFault(Exception):
     """Raised for a row that cannot be used."""
 
-    def __init__(self, code: IssueCode, detail: str, pointer: str | None = None) -> None:
+    def __init__(
+        self, code: IssueCode, detail: str, pointer: str | None = None, *, advice: Sequence[Advice] = ()
+    ) -> None:
         super().__init__(detail)
         self.note = Note(code, detail, pointer)
+        self.advice = advice
+        """Uploads that would take the row, not tried yet."""
 
 
 class FileFault(Exception):
     """Raised for a file that is refused, whatever `on_error` says."""
 
-    def __init__(self, code: IssueCode, detail: str, *, line: int | None = None, row: int | None = None) -> None:
+    def __init__(
+        self,
+        code: IssueCode,
+        detail: str,
+        *,
+        line: int | None = None,
+        row: int | None = None,
+        advice: Sequence[Advice] = (),
+    ) -> None:
         super().__init__(detail)
+        self.advice = advice
+        """Uploads that would work, not tried yet."""
         self.code = code
         self.detail = detail
         self.line = line

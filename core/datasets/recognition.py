@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from core.datasets.advice.advice import Advice
+from core.datasets.advice.suggestions import MAX_ADVICE, suggest
 from core.datasets.faults import FileFault, RowFault, listed, quoted
 from core.datasets.layouts.layout import Layout, SourceRow
 from core.datasets.layouts.preferences import prompt_candidates
@@ -94,11 +96,12 @@ def is_readable(layout: Layout, row: SourceRow) -> bool:
 def _require_kind(layout: Layout, rows: Sequence[SourceRow], kind: DatasetKind) -> None:
     if layout.kind is kind:
         return
-    remedy = f"Send it with kind={layout.kind}, or send" if any(is_readable(layout, row) for row in rows) else "Send"
+    advice = [Advice({"kind": layout.kind.value}), *suggest(rows, kind)]
     raise FileFault(
         IssueCode.WRONG_KIND,
-        f"This file holds {_KIND_NAMES[layout.kind]} (it is {layout.title}), and was sent as kind={kind}. "
-        f"{remedy} a file with {_EXPECTED[kind]}.",
+        f"This file holds {_KIND_NAMES[layout.kind]} (it is {layout.title}), and was sent as the kind {quoted(kind)}, "
+        f"of which a file has {_EXPECTED[kind]}.",
+        advice=advice,
     )
 
 
@@ -111,15 +114,20 @@ def _no_layout(rows: Sequence[SourceRow], options: CheckOptions) -> FileFault:
         wanted = [name.strip().lower() for name in misspelt]
         return FileFault(
             IssueCode.WRONG_COLUMN_NAMES,
-            f"Found {listed(misspelt)}, expected {listed(wanted)}: names are compared letter by letter. "
-            "Rename them, or map them with `columns`.",
+            f"Found {listed(misspelt)}, expected {listed(wanted)}: names are compared letter by letter.",
+            advice=[Advice({"columns": {**options.columns, **dict(zip(wanted, misspelt, strict=True))}})],
         )
-    if {"chosen", "rejected"} <= found.keys() and (asked := _prompt_candidates(rows)):
+    if {"chosen", "rejected"} <= found.keys() and "prompt" not in found and (asked := _prompt_candidates(rows)):
         return FileFault(
             IssueCode.NO_PROMPT_COLUMN,
-            f"'chosen' and 'rejected' stand beside {listed(asked)}, and no column has the name of a prompt. "
-            f'If it is {quoted(asked[0])}, send columns={{"prompt": "{asked[0]}"}}; if the prompt is the beginning '
-            "that both texts share, send format=implicit.",
+            f"'chosen' and 'rejected' stand beside {listed(asked)}, and no column has the name of a prompt.",
+            advice=[
+                *(
+                    Advice({"columns": {**options.columns, "prompt": name}}, f"If {quoted(name)} is the prompt")
+                    for name in asked[:MAX_ADVICE]
+                ),
+                Advice({"format": "implicit"}, "If the prompt is the beginning that both texts share"),
+            ],
         )
     if {"prompt", "completions", "labels"} <= found.keys():
         return FileFault(
@@ -142,8 +150,9 @@ def _no_layout(rows: Sequence[SourceRow], options: CheckOptions) -> FileFault:
     }:
         return FileFault(
             IssueCode.WRONG_KIND,
-            f"This looks like an SFT file: its rows have {listed(list(found))}, and no rejected response. "
+            f"The rows have {listed(list(found))}, and no rejected response beside the other, as a file for SFT. "
             "Preference training needs chosen and rejected.",
+            advice=[*suggest(rows, options.kind), Advice({"kind": DatasetKind.DEMONSTRATION.value}, "For SFT")],
         )
     if set(found) <= {"prompt", "text", "question", "instruction", "id"} and found:
         return FileFault(
@@ -154,6 +163,7 @@ def _no_layout(rows: Sequence[SourceRow], options: CheckOptions) -> FileFault:
         IssueCode.UNKNOWN_FORMAT,
         f"The rows have {listed(list(found)) or 'no fields'}; expected {expected}. "
         "If they are there under other names, map them with `columns`.",
+        advice=suggest(rows, options.kind),
     )
 
 

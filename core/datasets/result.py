@@ -1,5 +1,6 @@
 """Result of a check."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NotRequired, Self, TypedDict
 
@@ -104,6 +105,8 @@ class Refusal:
     """Code of the issue that decided it, or `rows-rejected`."""
     kind: ErrorKind
     detail: str
+    advice: tuple[Mapping[str, Any], ...] = ()
+    """Options that the detail names, each tried on the file's first rows: the file would be accepted with them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +146,6 @@ class CheckResult:
             **{
                 **value,
                 "kind": DatasetKind(value["kind"]),
-                "refusal": Refusal(**refusal) if refusal else None,
+                "refusal": Refusal(**{**refusal, "advice": tuple(refusal.get("advice", ()))}) if refusal else None,
             }
         )

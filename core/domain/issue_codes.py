@@ -61,6 +61,7 @@ class IssueCode(StrEnum):
     VERDICT_UNCLEAR = "verdict-unclear"
     FIELD_TO_DECIDE = "field-to-decide"
     SPLIT_TO_CHOOSE = "split-to-choose"
+    VERDICT_AS_RESPONSE = "verdict-as-response"
     TOO_MANY_BAD_ROWS = "too-many-bad-rows"
     NO_USABLE_ROW = "no-usable-row"
     # A malformed row.
@@ -238,6 +239,10 @@ _NOT_THE_DATA_SET: dict[IssueCode, IssueKind] = {
     _C.SPLIT_TO_CHOOSE: _file(
         "the file holds several splits and `split` names none of them, or it has no splits at all",
         "send `split` with one of the names, or leave it out",
+    ),
+    _C.VERDICT_AS_RESPONSE: _file(
+        "chosen and rejected are names of answers, such as A and B, that stand in other columns",
+        "name the answers and the verdict with `columns`",
     ),
     _C.TOO_MANY_BAD_ROWS: _file(
         "all of the first 10,000 rows are malformed, so reading stopped", "correct the rows as named"

@@ -62,6 +62,17 @@ _ROLES: Final[Mapping[Role, str]] = {
     Role.WEIGHT: "weight weights sampleweight lossweight",
 }
 _MEANINGS: Final = {name: role for role, names in _ROLES.items() for name in names.split()}
+_SAID: Final = "responses?|answers?|completions?|outputs?|texts?|messages?|reply|replies|contents?|solutions?|summary"
+_SIDES: Final = "chosen|rejected|preferred|nonpreferred|dispreferred|accepted|winning|losing|good|bad|better|worse"
+_SIDE = re.compile(rf"(?:{_SIDES})(?:{_SAID})|(?:{_SAID})(?:{_SIDES})")
+NEGATIVE: Final = re.compile(
+    r"reject|dispref|non_?pref|unpref|loser|losing|\bbad(?![a-z])|worse|worst|negative", re.IGNORECASE
+)
+"""In the name of a column of worse responses."""
+POSITIVE: Final = re.compile(
+    r"chosen|prefer|accepted|winner|winning|\bgood(?![a-z])|better|best|positive", re.IGNORECASE
+)
+"""In the name of a column of better responses."""
 _MESSAGE_ROLES: Final[Mapping[Role, str]] = {
     Role.WEIGHT: "lossmask mask masked ismasked trainable istrained learn loss train training lossweight",
     Role.RESPONSE: "thought thoughts reasoningdetails thinkingblocks reasoning reasoningcontent thinking refusal "
@@ -77,7 +88,8 @@ _SEPARATORS = re.compile(r"[\s_.\-]+")
 @lru_cache(4096)
 def meaning_of(name: str) -> Role | None:
     """Return what a column of that name usually holds, however it is spelt; None for an unknown name."""
-    return _MEANINGS.get(_SEPARATORS.sub("", name).lower())
+    squeezed = _SEPARATORS.sub("", name).lower()
+    return _MEANINGS.get(squeezed) or (Role.RESPONSE if _SIDE.fullmatch(squeezed) else None)
 
 
 @lru_cache(4096)

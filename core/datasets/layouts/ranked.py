@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Final
 
-from core.datasets.faults import Note, RowFault, listed
+from core.datasets.advice.advice import Advice
+from core.datasets.faults import Note, RowFault, listed, quoted
 from core.datasets.layouts.answers import MAX_ANSWERS, Answer, pair_by_preference, pairs_by_merit, read_number
 from core.datasets.layouts.columns import Role
 from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow, first_filled, is_filled
@@ -46,8 +47,15 @@ def _read_ranked_list(row: SourceRow) -> Reading:
     if "instruction" in asked:
         asked = [name for name in asked if name not in EXTRAS]
     if len(asked) > 1:
-        detail = f"{listed(asked)} could all be the prompt. Name the one that is: columns, and ignore for the others."
-        raise RowFault(IssueCode.DIFFERENT_PROMPTS, detail, f"/{asked[1]}")
+        raise RowFault(
+            IssueCode.DIFFERENT_PROMPTS,
+            f"{listed(asked)} could all be the prompt.",
+            f"/{asked[1]}",
+            advice=[
+                Advice({"ignore": [other for other in asked if other != name]}, f"If {quoted(name)} is the prompt")
+                for name in asked
+            ],
+        )
     ask = asked[0] if asked else first_filled(row, _ASKING) or _ASKING[0]
     prompt = instruction_prompt(row) if ask == "instruction" else question_prompt(row, ask)
     merits = _parallel_merits(row, len(answers))
@@ -65,9 +73,9 @@ def _parallel_merits(row: SourceRow, num_answers: int) -> list[float] | None:
     if len(merits) > 1 and _contradict(*merits):
         raise RowFault(
             IssueCode.SCORES_DISAGREE,
-            f"By '{names[0]}' one answer is better, by '{names[1]}' (1 is the best) the other. "
-            f'Send ignore=["{names[0]}"] or ignore=["{names[1]}"].',
+            f"By '{names[0]}' one answer is better, by '{names[1]}' (1 is the best) the other.",
             f"/{names[1]}",
+            advice=[Advice({"ignore": [name]}, f"If '{name}' is not to count") for name in names],
         )
     return merits[0]
 

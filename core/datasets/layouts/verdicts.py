@@ -42,6 +42,12 @@ def verdict_key(value: object) -> str | None:
     return None
 
 
+def names_an_answer(value: object) -> bool:
+    """Whether the value is a letter, number or word for one of two answers: A, 2, left, tie."""
+    key = verdict_key(value)
+    return key is not None and key in _BY_KEY
+
+
 def is_whole(key: str) -> bool:
     return key.isdecimal()
 
@@ -59,8 +65,8 @@ def read_verdict(value: object, pointer: str) -> int:
     shown = quoted(str(value)) if isinstance(value, str | int | float) else type_name(value)
     raise RowFault(
         IssueCode.INVALID_LABEL,
-        f"{pointer} is {shown}; it must be 1 or 2 (which answer is better), or 0 for a tie. For other words, send "
-        '`values`, such as {"yes": "first", "no": "second"}.',
+        f"{pointer} is {shown}; it must be 1 or 2 (which answer is better), or 0 for a tie. What other words mean is "
+        "said with `values`.",
         pointer,
     )
 

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 import orjson
 
+from core.datasets.advice.suggestions import counterparts
 from core.datasets.faults import FileFault, Note, RowFault
 from core.datasets.layouts.columns import Role
 from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
@@ -104,6 +105,10 @@ class RowProcessor:
         self._expects_plain_pairs = are_expected(options, layout_name) and not serialised
         self._max_plain_bytes = min(options.limits.max_line_bytes, options.limits.long_row_chars)
         self._used_fields = self._layout.fields
+        columns, ignored = options.columns, options.ignore
+        self._are_numbered = bool(counterparts([columns.get("chosen", ""), columns.get("rejected", "")]))
+        self._replaced = [ours for ours in columns if ours not in columns.values() and ours not in ignored]
+        self._sides = tuple(name for name, role in self._layout.columns.items() if role is Role.RESPONSE)
         self._verdicts = tuple(name for name, role in self._layout.columns.items() if role is Role.VERDICT)
 
     def process(self, batch: Batch, with_sketches: bool) -> BatchResult:
@@ -113,7 +118,7 @@ class RowProcessor:
         may_be_plain = self._expects_plain_pairs and not progress.may_hold_nul
         if may_be_plain and isinstance(batch, LineBatch):
             progress.marks = marks_in(batch.data)
-        for record in _records(batch):
+        for record in records_of(batch):
             if may_be_plain and self._take_plain_pair(record, progress):
                 continue
             try:
@@ -153,6 +158,7 @@ class RowProcessor:
             reading = self._read(record, result.tally)
         except RowFault as fault:
             result.num_rejected += 1
+            result.tally.account.note_advice(fault.advice)
             self._report(result, record.line, fault.note)
             return
         if isinstance(record.value, dict) and any(map(may_be_cut, record.value.values())):
@@ -196,7 +202,11 @@ class RowProcessor:
         return without_empty_turns(example) if has_empty_turn else example
 
     def _read(self, record: Record, tally: Tally) -> Reading:
-        row = self._row(record)
+        raw = self._row(record)
+        row = self._named(raw)
+        for name in self._replaced:
+            if name in raw:
+                tally.account.note_replaced(name, raw[name], record.line)
         self._account(row, record.line, tally)
         if not self._used_fields.issuperset(row):
             refuse_media(row, self._used_fields)
@@ -209,13 +219,16 @@ class RowProcessor:
     def _account(self, row: SourceRow, line: int, tally: Tally) -> None:
         used = self._used_fields
         tally.note_message_keys(row, line, used)
+        if self._is_preference and len(row) > 3:
+            tally.account.note_named_sides(row, line, self._sides)
         if self._verdicts:
             tally.account.note_verdicts(row, self._verdicts)
         passed_over = self._passed_over(row)
         if passed_over or not used.issuperset(row):
             used = (used | context_fields(row)) - passed_over
             tally.note_fields(row, used)
-            tally.account.note_unused(row, line, used | SCORE_NAMES if self._is_preference else used)
+            told = used | SCORE_NAMES if self._is_preference else used
+            tally.account.note_unused(row, line, told, are_numbered=self._are_numbered)
 
     def _passed_over(self, row: SourceRow) -> frozenset[str]:
         layout = self._layout
@@ -233,11 +246,11 @@ class RowProcessor:
         if isinstance(value, bytes):
             if len(value) > limits.max_line_bytes:
                 raise line_too_long(record.line, limits)
-            return self._named(parse_row(value, limits))
+            return parse_row(value, limits)
         if isinstance(value, Note):
             raise RowFault(*value)
         check_shape(value, limits)
-        return self._named(value)
+        return value
 
     def _named(self, row: SourceRow) -> SourceRow:
         """Return the row under the layouts' names, with serialised cells read."""
@@ -270,7 +283,7 @@ class RowProcessor:
             result.issues.append(FoundIssue(line, result.num_source_rows, *note))
 
 
-def _records(batch: Batch) -> Iterable[Record]:
+def records_of(batch: Batch) -> Iterable[Record]:
     if not isinstance(batch, LineBatch):
         return batch.records
     lines = enumerate(batch.data.split(b"\n"), batch.first_line)

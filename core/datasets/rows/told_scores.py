@@ -2,6 +2,7 @@
 
 from typing import Final, Literal
 
+from core.datasets.advice.advice import Advice
 from core.datasets.faults import Note, RowFault
 from core.datasets.layouts.answers import finite_number
 from core.datasets.layouts.columns import SCORE_PAIRS
@@ -27,9 +28,9 @@ def compare_scores(row: SourceRow, reading: Reading, ties: Literal["keep", "drop
         if chosen < rejected:
             raise RowFault(
                 IssueCode.SCORES_DISAGREE,
-                f"'{names[1]}' is {rejected:g} and '{names[0]}' {chosen:g}: by its own scores the pair is reversed. "
-                f'Correct it, or send ignore=["{names[0]}", "{names[1]}"].',
+                f"'{names[1]}' is {rejected:g} and '{names[0]}' {chosen:g}: by its own scores the pair is reversed.",
                 f"/{names[1]}",
+                advice=[Advice({"ignore": list(names)}, "If the scores are not to count")],
             )
         is_tie |= chosen == rejected
     if not is_tie:

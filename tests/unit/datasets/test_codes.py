@@ -80,6 +80,10 @@ CASES: dict[str, tuple[Content, dict[str, Any]]] = {
     "verdict-unclear": ([VERDICT | {"preference": n} for n in (0, 1)], {}),
     "field-to-decide": ([PAIR | {"winner": n} for n in ("a", "b")], {}),
     "split-to-choose": ([PAIR], {"split": "train"}),
+    "verdict-as-response": (
+        [{"prompt": "Why?", "chosen": "A", "rejected": "B", "answer_a": "Because.", "answer_b": "No."}],
+        {},
+    ),
     "too-many-bad-rows": (b"no\n" * 10_001, {}),
     "no-usable-row": ([{**PAIR, "rejected": PAIR["chosen"]}], {}),
     "invalid-json": (jsonl([PAIR]) + b"{'a': 1}\n", {}),

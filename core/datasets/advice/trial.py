@@ -1,0 +1,56 @@
+"""Whether an upload would work, tried on a file's first rows."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from core.datasets.advice.advice import Advice
+from core.datasets.column_account import judge_columns
+from core.datasets.faults import FileFault
+from core.datasets.layouts.layout import SourceRow
+from core.datasets.options import CheckOptions
+from core.datasets.rows.row_processing import BatchResult, RowProcessor
+from core.datasets.settled import settle
+from core.datasets.sources.batches import Record, RecordBatch
+
+_MAX_CHARS: Final = 300
+"""Of a sentence; names of columns may be of any length."""
+
+
+class Trial:
+    def __init__(self, records: list[Record], sample: Sequence[SourceRow], options: CheckOptions) -> None:
+        """`records`: the file's first rows, as they are read; `sample`: those of them that are objects."""
+        self._batch = RecordBatch(records)
+        self._sample = sample
+        self._options = options
+
+    def followable(self, advice: Iterable[Advice]) -> list[Advice]:
+        """Return the advice that works, with `on_error=skip` added where the file needs that as well."""
+        found: list[Advice] = []
+        for one in (each.beside(self._options) for each in advice):
+            if len(one.sentence) > _MAX_CHARS:
+                continue
+            for way in (one, one.with_skipping()):
+                if self.accepts(way.applied_to(self._options)):
+                    found.append(way)
+                    break
+        return found
+
+    def accepts(self, options: CheckOptions) -> bool:
+        """Whether the first rows would be accepted; skipping may drop less than half of them."""
+        result = self._process(options)
+        if result is None or result.fault is not None or not result.num_accepted:
+            return False
+        if options.on_error == "skip":
+            return result.num_rejected < result.num_accepted
+        return result.num_rejected == 0
+
+    def _process(self, options: CheckOptions) -> BatchResult | None:
+        """Return the result of all rows; None where the file would be refused."""
+        try:
+            settled = settle(self._sample, options)
+            processor = RowProcessor(settled.options, settled.layout.name, settled.serialised)
+            result = processor.process(self._batch, with_sketches=False)
+            judge_columns(result.tally.account, settled.layout, settled.options)
+        except FileFault:
+            return None
+        return result
