@@ -251,7 +251,7 @@ def test_a_page_too_large_for_the_memory_says_so(tmp_path: Path) -> None:
     table = large_table(40_000, 1_400)
     pq.write_table(table, path, data_page_size=1 << 30, write_batch_size=1 << 20, use_dictionary=False)
     with pytest.raises(CheckOutOfMemory, match="smaller pages and row groups"):
-        check_in_child(path, CheckOptions(), tmp_path, timeout_seconds=60, memory_bytes=170_000_000)
+        check_in_child(path, CheckOptions(), tmp_path, timeout_seconds=60, memory_bytes=190_000_000)
     result = check_in_child(path, CheckOptions(), tmp_path, timeout_seconds=60, memory_bytes=400_000_000)
     assert result.num_accepted == 40_000
 
