@@ -21,7 +21,7 @@ _DECIDING = (Role.VERDICT, Role.SCORE)
 
 class Settled(NamedTuple):
     options: CheckOptions
-    """As sent, or without a mapping that says what the file's own layout says."""
+    """Options as sent, or without a mapping that says what the file's own layout says."""
     layout: Layout
     serialised: SerialisedColumns
 

@@ -13,7 +13,7 @@ from core.datasets.settled import settle
 from core.datasets.sources.batches import Record, RecordBatch
 
 _MAX_CHARS: Final = 300
-"""Of a sentence; names of columns may be of any length."""
+"""Limit of one sentence; names of columns may be of any length."""
 
 
 class Trial:
