@@ -214,7 +214,7 @@ def _find_dataset(
     elif dataset.status is not DatasetStatus.READY:
         fault = f"{dataset_id} is {dataset.status.value}; it must be ready"
     elif dataset.kind is not kind:
-        fault = f"{dataset_id} is a {dataset.kind.value} dataset; this takes a {kind.value} one"
+        fault = f"{dataset_id} is a dataset of kind {dataset.kind.value}; this needs one of kind {kind.value}"
     if fault:
         errors.append(FieldError(pointer, fault))
         return None
