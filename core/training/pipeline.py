@@ -19,7 +19,7 @@ from core.training.plan import TrainingPlan
 from core.training.ranks import ALONE, Ranks
 from core.training.stages.context import RunContext, open_run
 from core.training.stages.outcome import SavedPolicy, TrainedPolicy
-from core.training.stages.preference import DpoStage
+from core.training.stages.preference import PreferenceStage
 from core.training.stages.publication import read_back, save_policy
 from core.training.stages.sft import provide_sft_policy
 from core.training.steps.figures import Figures
@@ -57,7 +57,7 @@ def run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> Trainin
     with failures_named(torch.device(plan.device)):
         context = open_run(plan, observer, ranks)
         source = provide_sft_policy(context)
-        outcome = source if isinstance(source, SavedPolicy) else DpoStage(context, source).run()
+        outcome = source if isinstance(source, SavedPolicy) else PreferenceStage(context, source).run()
         artifact = save_policy(context, outcome.model)
         result = _result(context, outcome, artifact.directory)
         answers = None

@@ -1,28 +1,13 @@
 """Losses and rewards of the validation rows under the current policy."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 
 from core.training.data.columns import Columns, HostColumns, to_host
-from core.training.data.encoded import EncodedData
-from core.training.data.packing import PackedBatch
 from core.training.data.token_budget import TokenBudget
 from core.training.steps.reference_pass import row_groups
-
-
-class SplitForward(Protocol):
-    """Forward pass over a split's pairs or unpaired rows."""
-
-    @property
-    def data(self) -> EncodedData: ...
-
-    def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]: ...
-
-    def columns(self, batches: Sequence[PackedBatch]) -> Columns:
-        """Return the values of all rows of the batches; column 0 is the loss."""
-        ...
+from core.training.steps.task import SplitForward
 
 
 @torch.no_grad()

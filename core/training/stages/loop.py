@@ -6,18 +6,20 @@ the resumed run does it first. One transfer to the host carries all values of a 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Literal
 
 import numpy as np
 
 from core.domain import metric_names as names
-from core.training.checkpoints.writer import CheckpointWriter
+from core.training.checkpoints.writer import CheckpointWriter, Snapshot
 from core.training.data.columns import HostColumns
-from core.training.failures import NonFiniteLoss, TrainingStopped
-from core.training.observer import MetricPoint, Observer, Stage, StopRequest
+from core.training.failures import NonFiniteLoss
+from core.training.observer import MetricPoint, Observer, Stage
 from core.training.plan import EarlyStoppingPlan
 from core.training.stages.run import LoopEnd, LoopProgress, StageRun
+from core.training.stages.stopping import carry_out
 from core.training.steps.figures import Figures, peak_memory_bytes
 from core.training.steps.schedule import learning_rate_at
 
@@ -72,18 +74,15 @@ class TrainingLoop:
     def _is_over_at_boundary(self) -> bool:
         progress = self._run.progress
         while self._is_evaluation_due():
-            if (request := self._observer.stop_requested()) != "none":
-                return self.honour(request)
+            if self.stop_if_requested():
+                return True
             self.evaluate()
         if progress.step == self._total_steps or self._has_stopped_improving():
             progress.end = LoopEnd.FINISHED
         is_due = progress.step > 0 and progress.step % self._checkpoint_every_steps == 0
-        if (is_due or progress.end is not None) and self._checkpointed != self._mark():
-            self._checkpoints.try_to_write(self._run.snapshot())
-            self._checkpointed = self._mark()
-        if (request := self._observer.stop_requested()) != "none":
-            return self.honour(request)
-        return progress.end is not None
+        if is_due or progress.end is not None:
+            self._write_checkpoint(self._checkpoints.try_to_write)
+        return self.stop_if_requested() or progress.end is not None
 
     def _step(self) -> None:
         started = perf_counter()
@@ -166,24 +165,24 @@ class TrainingLoop:
         )
         return True
 
-    def honour(self, request: StopRequest) -> bool:
-        """Carry out a requested stop; True to end the stage here, with `save`, False to continue.
+    def stop_if_requested(self) -> bool:
+        """Carry out the requested stop, if any; True when it ends the stage here (`save`).
 
         Raises:
             TrainingStopped: with `checkpoint`, after one was written, and with `abandon`.
         """
-        if request == "none":
+        write = partial(self._write_checkpoint, self._checkpoints.write)
+        if not carry_out(self._observer, write):
             return False
-        if request == "abandon":
-            raise TrainingStopped(has_checkpoint=False)
-        if request == "save":
-            self._run.progress.end = self._run.progress.end or LoopEnd.SAVED
-        if self._checkpointed != self._mark():
-            self._checkpoints.write(self._run.snapshot())
-            self._checkpointed = self._mark()
-        if request == "checkpoint":
-            raise TrainingStopped(has_checkpoint=True)
+        self._run.progress.end = self._run.progress.end or LoopEnd.SAVED
+        write()
         return True
+
+    def _write_checkpoint(self, write: Callable[[Snapshot], object]) -> None:
+        """Write a checkpoint, unless the newest one holds this state."""
+        if self._checkpointed != self._mark():
+            write(self._run.snapshot())
+            self._checkpointed = self._mark()
 
     def _mark(self) -> tuple[int, int, int, bool, LoopEnd | None]:
         """Return a value that distinguishes two states at one step."""

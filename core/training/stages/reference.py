@@ -5,10 +5,11 @@ from time import perf_counter
 
 from core.training.checkpoints.digests import reference_digest
 from core.training.checkpoints.writer import Snapshot
-from core.training.failures import BadStageOutput, NonFiniteLoss, TrainingStopped
+from core.training.failures import BadStageOutput, NonFiniteLoss
 from core.training.model.policies import PolicySource
-from core.training.observer import Stage, StageOutput, StopRequest
+from core.training.observer import Stage, StageOutput
 from core.training.stages.context import RunContext
+from core.training.stages.stopping import carry_out
 from core.training.steps.reference_logps import TRAIN, VALIDATION, ReferenceLogps, load_reference, save_reference
 from core.training.steps.reference_pass import ReferencePass
 
@@ -62,21 +63,13 @@ def _compute(context: RunContext, reference_pass: ReferencePass, source: PolicyS
         if done % context.plan.checkpoint_every_steps == 0 and done > checkpointed:
             context.checkpoints.try_to_write(_snapshot(context, reference_pass, source))
             checkpointed = done
-        if (request := context.observer.stop_requested()) != "none":
-            return _honour(context, request, _snapshot(context, reference_pass, source))
+        if carry_out(context.observer, lambda: context.checkpoints.write(_snapshot(context, reference_pass, source))):
+            return False
         started = perf_counter()
         num_tokens = context.budget.run(reference_pass.run_group, context.observer, Stage.REFERENCE)
         speed = num_tokens / (perf_counter() - started)
         context.observer.progress(Stage.REFERENCE, reference_pass.groups_done, reference_pass.num_groups, speed)
     return True
-
-
-def _honour(context: RunContext, request: StopRequest, snapshot: Snapshot) -> bool:
-    if request == "save":
-        return False
-    if request == "checkpoint":
-        context.checkpoints.write(snapshot)
-    raise TrainingStopped(has_checkpoint=request == "checkpoint")
 
 
 def _snapshot(context: RunContext, reference_pass: ReferencePass, source: PolicySource) -> Snapshot:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -83,6 +83,14 @@ class LoopProgress:
         self.end = None if facts["end"] is None else LoopEnd(facts["end"])
 
 
+class KeptState(Protocol):
+    """Plain values that the checkpoints of a stage carry besides its progress."""
+
+    def facts(self) -> dict[str, JsonValue]: ...
+
+    def restore(self, facts: Mapping[str, Any]) -> None: ...
+
+
 @dataclass(kw_only=True)
 class StageRun:
     """Task, weights, order and progress of one stage."""
@@ -95,8 +103,8 @@ class StageRun:
     device: torch.device
     kept_tensors: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     """What checkpoints carry besides: the reference."""
-    kept_facts: Mapping[str, JsonValue] = field(default_factory=dict)
-    """The same, plain values: the samples of the reference."""
+    kept_state: KeptState | None = None
+    """The same, plain values: the results of evaluations."""
     progress: LoopProgress = field(default_factory=LoopProgress)
     save_policy: Callable[[Path], None] | None = None
     """Function for `Snapshot`."""
@@ -139,7 +147,7 @@ class StageRun:
             step=self.progress.step,
             cursor=self.progress.cursor,
             micro_batch_tokens=self.budget.tokens,
-            facts={**self.kept_facts, **self.progress.facts()},
+            facts={**(self.kept_state.facts() if self.kept_state else {}), **self.progress.facts()},
             tensors=groups,
             policy_dir=self.sft_dir,
             save_policy=self.save_policy,
@@ -148,7 +156,7 @@ class StageRun:
 
     @torch.no_grad()
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Restore everything from the checkpoint, kept tensors included; the kept facts are the pipeline's.
+        """Restore everything from the checkpoint, what is kept besides included.
 
         Raises:
             BadCheckpoint: something is missing, left over or of another shape.
@@ -167,6 +175,8 @@ class StageRun:
         self.optimizer.refresh()
         try:
             self.progress.restore(checkpoint.step, checkpoint.cursor, checkpoint.facts)
+            if self.kept_state is not None:
+                self.kept_state.restore(checkpoint.facts)
             restore_rng(groups["rng"], self.device)
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise BadCheckpoint("The checkpoint is damaged. Resume from an older one.") from error

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,11 +13,10 @@ from core.training.data.packing import PackedBatch, pack_step
 from core.training.losses.objective import Objective
 from core.training.losses.values import PairLogps, ResponseLogps
 from core.training.model.logps import pair_logps
-from core.training.observer import Stage
 from core.training.ranks import ALONE, Ranks, Turn
 from core.training.steps.figures import Figures, PairColumn, pair_columns, pair_figures
-from core.training.steps.pair_table import PairTable
 from core.training.steps.reference_logps import SplitLogps
+from core.training.steps.task import PreferenceTask
 
 
 @dataclass(frozen=True)
@@ -71,18 +69,8 @@ class PairForward:
         return Rewards(host.rows, host.values[PairColumn.CHOSEN_REWARD], host.values[PairColumn.REJECTED_REWARD])
 
 
-class DpoTask:
+class DpoTask(PreferenceTask[PairForward]):
     """One optimizer step of DPO with any objective: gradients of the mean loss over all pairs of the step."""
-
-    stage: Literal[Stage.SFT, Stage.DPO] = Stage.DPO
-
-    def __init__(self, forward: PairForward) -> None:
-        self._forward = forward
-        self.data = forward.data
-        self.rewards = PairTable(len(forward.data))
-
-    def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]:
-        return self._forward.pack(rows, max_tokens)
 
     def backward(self, batches: Sequence[PackedBatch]) -> list[Columns]:
         num_pairs = sum(len(batch.indices) for batch in batches)
@@ -95,15 +83,6 @@ class DpoTask:
             turn.backward(result.losses.sum() / num_pairs)
             columns.append(turn.columns(pair_columns(turn.batch.indices, policy, reference, result)))
         return columns
-
-    def figures(self, host: HostColumns) -> Figures:
-        return self._forward.figures(host)
-
-    def record(self, host: HostColumns) -> None:
-        self.rewards.record(self._forward.rewards(host))
-
-    def state(self) -> dict[str, Tensor]:
-        return self.rewards.state()
 
     def _backward_together(self, batches: Sequence[PackedBatch], num_pairs: int) -> list[Columns]:
         """Accumulate gradients for losses that depend on all pairs of a step too large for one forward pass.

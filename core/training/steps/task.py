@@ -1,15 +1,17 @@
-"""Interface between the training loop and a stage: forward passes, losses, figures of a step."""
+"""Interfaces between the stages and their steps: forward passes, losses, figures of a step."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Generic, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
-from core.training.data.columns import Columns, HostColumns
+from core.training.data.columns import Columns, HostColumns, Rewards
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import PackedBatch
 from core.training.observer import Stage
 from core.training.steps.figures import Figures
+from core.training.steps.pair_table import PairTable
+from core.training.steps.reference_logps import SplitLogps
 
 
 class StageTask(Protocol):
@@ -34,3 +36,49 @@ class StageTask(Protocol):
     def state(self) -> dict[str, Tensor]:
         """Return the tensors of `record`, for checkpoints; copying into them restores it."""
         ...
+
+
+class SplitForward(Protocol):
+    """Forward pass over a split's pairs or unpaired rows."""
+
+    @property
+    def data(self) -> EncodedData: ...
+
+    @property
+    def reference(self) -> SplitLogps | None: ...
+
+    def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]: ...
+
+    def columns(self, batches: Sequence[PackedBatch]) -> Columns:
+        """Return the values of all rows of the batches; column 0 is the loss."""
+        ...
+
+    def figures(self, host: HostColumns) -> Figures: ...
+
+    def rewards(self, host: HostColumns) -> Rewards: ...
+
+
+ForwardT = TypeVar("ForwardT", bound=SplitForward)
+
+
+class PreferenceTask(Generic[ForwardT]):
+    """What all tasks of the preference stage share; they differ in how they go backward."""
+
+    stage: Literal[Stage.SFT, Stage.DPO] = Stage.DPO
+
+    def __init__(self, forward: ForwardT) -> None:
+        self._forward = forward
+        self.data = forward.data
+        self.rewards = PairTable(len(forward.data))
+
+    def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]:
+        return self._forward.pack(rows, max_tokens)
+
+    def figures(self, host: HostColumns) -> Figures:
+        return self._forward.figures(host)
+
+    def record(self, host: HostColumns) -> None:
+        self.rewards.record(self._forward.rewards(host))
+
+    def state(self) -> dict[str, Tensor]:
+        return self.rewards.state()

@@ -7,7 +7,6 @@ once, as for pairs, and serves all epochs. z is that of the whole optimizer step
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -20,11 +19,10 @@ from core.training.data.packing import PackedBatch, pack_step
 from core.training.losses.objective import UnpairedObjective
 from core.training.losses.values import UnpairedLosses
 from core.training.model.logps import response_logps
-from core.training.observer import Stage
 from core.training.ranks import ALONE, Ranks
 from core.training.steps.figures import Figures, UnpairedColumn, unpaired_figures
-from core.training.steps.pair_table import PairTable
 from core.training.steps.reference_logps import SplitLogps
+from core.training.steps.task import PreferenceTask
 
 
 @dataclass(frozen=True)
@@ -77,18 +75,8 @@ class UnpairedForward:
         return Rewards(host.rows, np.where(is_good, rewards, 0.0), np.where(is_good, 0.0, rewards))
 
 
-class UnpairedTask:
+class UnpairedTask(PreferenceTask[UnpairedForward]):
     """One optimizer step on unpaired rows: gradients of the mean loss over all rows of the step."""
-
-    stage: Literal[Stage.SFT, Stage.DPO] = Stage.DPO
-
-    def __init__(self, forward: UnpairedForward) -> None:
-        self._forward = forward
-        self.data = forward.data
-        self.rewards = PairTable(len(forward.data))
-
-    def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]:
-        return self._forward.pack(rows, max_tokens)
 
     def backward(self, batches: Sequence[PackedBatch]) -> list[Columns]:
         kl = self._forward.kl(batches)
@@ -100,15 +88,6 @@ class UnpairedTask:
             turn.backward(result.losses.sum() / num_rows)
             parts.append(turn.columns(columns))
         return parts
-
-    def figures(self, host: HostColumns) -> Figures:
-        return self._forward.figures(host)
-
-    def record(self, host: HostColumns) -> None:
-        self.rewards.record(self._forward.rewards(host))
-
-    def state(self) -> dict[str, Tensor]:
-        return self.rewards.state()
 
 
 def own_responses(batches: Sequence[PackedBatch]) -> list[PackedBatch]:
