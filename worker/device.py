@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.control_groups import num_cores
 from core.settings import SettingsError
 
 _PROBE_SECONDS = 120
@@ -83,12 +84,4 @@ def count_threads(wanted: int) -> int:
     if wanted:
         return wanted
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(available, _cgroup_cores() or available))
-
-
-def _cgroup_cores() -> int | None:
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return None if quota == "max" else max(1, round(int(quota) / int(period)))
-    except (OSError, ValueError):
-        return None
+    return max(1, min(available, num_cores() or available))

@@ -17,6 +17,7 @@ from api.http.problems import RANGE_NOT_SATISFIABLE, HttpError
 from api.http.strict_route import is_none_match
 from api.threads import Lane, iterate_in
 from core.domain.errors import DomainError
+from core.services.views import Content
 
 Read = Callable[[int, int | None], Iterator[bytes]]
 """Chunks of the bytes [start, end)."""
@@ -89,6 +90,18 @@ def file_response(request: Request, download: Download) -> Response:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{download.num_bytes}"
     content = begun(exactly(download.read(start, end), end - start)) if end > start else iter(())
     return MeteredStream(content, 206 if wanted else 200, headers, "application/octet-stream")
+
+
+def content_response(request: Request, content: Content) -> Response:
+    """Respond with a stream that can be read once, from its beginning."""
+    download = Download(
+        num_bytes=content.num_bytes,
+        sha256=content.sha256,
+        filename=content.filename,
+        read=lambda start, end: content.chunks,
+        takes_ranges=False,
+    )
+    return file_response(request, download)
 
 
 def tar_response(folder: str, members: Sequence[TarMember], modified_at: datetime) -> Response:

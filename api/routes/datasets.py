@@ -20,7 +20,7 @@ from api.deps import (
     UploadDeskDep,
 )
 from api.docs.openapi import UPLOAD_BODY, binary, problems
-from api.http.downloads import Download, file_response, stream_response, tar_stream_response
+from api.http.downloads import content_response, stream_response, tar_stream_response
 from api.http.idempotent import Created, CreatingRequest, answer_once, creating
 from api.http.strict_route import RAW_BODY, StrictRoute
 from api.http.template_kwargs import parse_template_kwargs
@@ -196,15 +196,7 @@ def get_content(
         if format == "parquet":
             return stream_response(f"{dataset_id}.parquet", contents.parquet(rows), "application/vnd.apache.parquet")
         return tar_stream_response(dataset_id, contents.folder(rows), rows.created_at)
-    content = contents.original(backend, caller.project_id, dataset_id)
-    download = Download(
-        num_bytes=content.num_bytes,
-        sha256=content.sha256,
-        filename=content.filename,
-        read=lambda start, end: content.chunks,
-        takes_ranges=False,
-    )
-    return file_response(request, download)
+    return content_response(request, contents.original(backend, caller.project_id, dataset_id))
 
 
 @router.delete("/datasets/{dataset_id}", status_code=204, responses=problems(404, 409, 503))

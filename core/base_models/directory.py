@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from core.base_models.errors import BaseModelNotFound, InvalidModelName
-from core.base_models.folder import inspect, refuse_links
+from core.base_models.folder import ModelFacts, inspect, refuse_links
 from core.base_models.manifest import (
     FOLDER_SOURCE,
     Manifest,
@@ -25,20 +25,13 @@ _RESERVED = ("job_", "ds_")
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseModel:
+class BaseModel(ModelFacts):
     """A usable base model."""
 
     name: str
     directory: Path
     source: str
     revision: str | None
-    architecture: str
-    num_parameters: int
-    context_length: int | None
-    has_position_table: bool
-    vocab_size: int | None
-    has_chat_template: bool
-    licence: str | None
     pulled_at: str | None
 
 

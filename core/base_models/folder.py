@@ -63,8 +63,8 @@ _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequenc
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderFacts:
-    """Facts found in a folder."""
+class ModelFacts:
+    """Facts about a model that its files tell."""
 
     architecture: str
     num_parameters: int
@@ -75,6 +75,12 @@ class FolderFacts:
     vocab_size: int | None
     has_chat_template: bool
     licence: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderFacts(ModelFacts):
+    """Facts found in a folder."""
+
     files: tuple[str, ...]
     """Names of all files that determine training, sorted."""
 

@@ -40,7 +40,9 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckOptions:
+class ReadingOptions:
+    """Settings of an upload that say how its file is to be read."""
+
     kind: DatasetKind = DatasetKind.PREFERENCE
     format: str = "auto"
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -56,6 +58,12 @@ class CheckOptions:
     on_error: Literal["reject", "skip"] = "reject"
     content_encoding: str | None = None
     """Encoding of the upload (`gzip`, `zstd`, `identity`); checked against the bytes, which decide."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(ReadingOptions):
+    """Settings and limits of one check."""
+
     filename: str | None = None
     """Name that the client gives, if any: only compared with the content, never used as a path."""
     limits: Limits = field(default_factory=Limits)

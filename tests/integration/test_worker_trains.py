@@ -116,7 +116,9 @@ def test_kto_on_single_responses(backend: Backend, tmp_path: Any) -> None:
     ]
     add_rows(backend, rows, kind=DatasetKind.UNPAIRED)
     add_rows(backend, make_rows(), "ds_pairs")
-    with pytest.raises(InvalidRequest, match="ds_pairs is a dataset of kind preference; this needs one of kind unpaired"):
+    with pytest.raises(
+        InvalidRequest, match="ds_pairs is a dataset of kind preference; this needs one of kind unpaired"
+    ):
         submit(backend, **FIELDS, variant="kto", dataset_id="ds_pairs")
     with InProcessWorker(backend, TRAINER_COMMAND):
         job_id = submit(backend, **FIELDS, variant="kto", variant_options={"undesirable_weight": 2}).id

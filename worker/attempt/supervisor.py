@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from core.confinement import Bounds
+from core.control_groups import count_out_of_memory_kills, memory_limit_bytes
 from core.disk_space import GOES_ON, full_disk_detail, is_out_of_space, purpose_of, room_for
 from core.domain.errors import DomainError, Fenced, Unavailable
 from core.domain.failure_codes import FailureCode
@@ -34,7 +35,6 @@ from core.services.jobs import jobs
 from core.telemetry import tracing
 from core.telemetry.scrubbing import scrubber_for
 from worker.artifact.publishing import Product, publish
-from worker.attempt.cgroup_memory import count_out_of_memory_kills, memory_limit_bytes
 from worker.attempt.conversation import Conversation, require_inside
 from worker.attempt.failures import StagingFailed
 from worker.attempt.fetcher import Fetcher, outage_seconds

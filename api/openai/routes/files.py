@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from api.deps import MAX_LIMIT, NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey, ProcessorDep, UploadDeskDep
-from api.http.downloads import Download, attachment, file_response
+from api.http.downloads import attachment, content_response
 from api.http.idempotent import Created, creating
 from api.http.problems import INVALID_REQUEST, HttpError
 from api.http.strict_route import RAW_BODY, StrictRoute
@@ -121,14 +121,7 @@ async def get_content(file_id: FileId, request: Request, backend: BackendDep, ca
     job_id = job_of_results(file_id)
     if job_id is None:
         content = await run_in(Lane.STORE, partial(contents.original, backend, caller.project_id, file_id))
-        download = Download(
-            num_bytes=content.num_bytes,
-            sha256=content.sha256,
-            filename=content.filename,
-            read=lambda start, end: content.chunks,
-            takes_ranges=False,
-        )
-        return file_response(request, download)
+        return content_response(request, content)
     await to_thread.run_sync(_finished, backend, caller.project_id, job_id)
     text = await to_thread.run_sync(_results, backend, caller.project_id, job_id)
     return Response(text, 200, {"Content-Disposition": attachment(f"{job_id}.csv")}, "text/csv")

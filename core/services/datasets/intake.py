@@ -1,9 +1,9 @@
 """Intake of an upload: quota, known files, the check, rows and report in the store."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -12,7 +12,7 @@ from core.database.repositories import datasets as dataset_rows
 from core.database.repositories import garbage
 from core.database.tables.datasets import Dataset, DatasetStatus
 from core.datasets.check_process import check_in_child
-from core.datasets.options import CheckOptions, Limits
+from core.datasets.options import CheckOptions, Limits, ReadingOptions
 from core.datasets.reading import READER_VERSION
 from core.datasets.recognition import validate_options
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult
@@ -33,24 +33,15 @@ _WAITING = "nobody yet"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upload:
+class Upload(ReadingOptions):
     """A complete spooled file, which stays the caller's to delete."""
 
     path: Path
     filename: str
     name: str | None = None
     """Default: the file's name."""
-    kind: DatasetKind = DatasetKind.PREFERENCE
     is_kind_open: bool = False
     """The file itself decides; `kind` is tried first."""
-    format: str = "auto"
-    columns: Mapping[str, str] = field(default_factory=dict)
-    values: Mapping[str, str] = field(default_factory=dict)
-    ignore: Sequence[str] = ()
-    ties: Literal["keep", "drop"] = "keep"
-    split: str | None = None
-    on_error: Literal["reject", "skip"] = "reject"
-    content_encoding: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     held_as: str | None = None
     """The arrival or announced upload that has taken its room already."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from core.domain.artifact_files import PAIR_COLUMNS, PAIRS_FILE
 from core.domain.errors import InvalidRequest, NotFound
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
@@ -16,22 +17,8 @@ from core.services.jobs import artifacts
 from core.services.jobs.stored_files import read_file
 from core.services.views import Page, StoredFile
 
-PAIRS_FILE = "pairs.jsonl"
 FLAGS = ("likely_mislabelled", "never_learned", "already_satisfied", "forgotten", "truncated")
 SORT_KEYS = ("line", "margin", "reference_margin", "margin_first", "gradient_weight", "mislabelled_score")
-COLUMNS = (
-    "line",
-    "split",
-    "reference_margin",
-    "margin_first",
-    "margin_last",
-    "chosen_reward",
-    "rejected_reward",
-    "gradient_weight",
-    "length_difference",
-    "mislabelled_score",
-    "flags",
-)
 MAX_BYTES = 256 * 1024**2
 """A longer report is not sorted and filtered here; it can be downloaded with the artifact."""
 _MAX_CACHED_BYTES = 64 * 1024**2
@@ -108,7 +95,7 @@ def select(backend: Backend, project_id: str, job_id: str, query: PairsQuery) ->
 
 def to_csv(pairs: Sequence[Pair]) -> Iterator[bytes]:
     """Write pairs as CSV (RFC 4180), flags joined by spaces."""
-    yield _csv_rows([COLUMNS])
+    yield _csv_rows([PAIR_COLUMNS])
     for start in range(0, len(pairs), _ROWS_AT_ONCE):
         yield _csv_rows([_cells(pair) for pair in pairs[start : start + _ROWS_AT_ONCE]])
 
@@ -145,7 +132,7 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _cells(pair: Pair) -> list[Any]:
-    return [" ".join(pair["flags"]) if name == "flags" else pair.get(name) for name in COLUMNS]
+    return [" ".join(pair["flags"]) if name == "flags" else pair.get(name) for name in PAIR_COLUMNS]
 
 
 def _csv_rows(rows: Sequence[Sequence[Any]]) -> bytes:

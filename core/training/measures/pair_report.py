@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.disk_space import room_for
+from core.domain.artifact_files import PAIR_VALUES
 from core.training.data.encoded import EncodedData
 from core.training.measures import pair_flags
 from core.training.steps.figures import gradient_weights
@@ -34,9 +35,8 @@ class SplitReport:
 def write_pair_report(path: Path, splits: list[SplitReport]) -> None:
     """Write one JSON line per pair.
 
-    Keys: `line, split, reference_margin, margin_first, margin_last, chosen_reward, rejected_reward, gradient_weight,
-    length_difference, mislabelled_score, flags` (`core.training.measures.pair_flags`); null where there is no reference
-    or the pair was never seen.
+    Its keys are `core.domain.artifact_files.PAIR_COLUMNS`, its flags those of `core.training.measures.pair_flags`. A
+    value is null where there is no reference or the pair was never seen.
 
     An unpaired row has one reward, its margin is that reward, or for a response marked bad what is opposite to it.
     """
@@ -48,19 +48,7 @@ def write_pair_report(path: Path, splits: list[SplitReport]) -> None:
 
 def untrained_pair(split: str, line: int) -> dict[str, object]:
     """Return the record of a pair that was set aside because it would have had to be cut."""
-    unknown = dict.fromkeys(
-        (
-            "reference_margin",
-            "margin_first",
-            "margin_last",
-            "chosen_reward",
-            "rejected_reward",
-            "gradient_weight",
-            "length_difference",
-            "mislabelled_score",
-        )
-    )
-    return {"line": line, "split": split, **unknown, "flags": [pair_flags.TRUNCATED]}
+    return {"line": line, "split": split, **dict.fromkeys(PAIR_VALUES), "flags": [pair_flags.TRUNCATED]}
 
 
 def _records(report: SplitReport) -> Iterator[dict[str, object]]:

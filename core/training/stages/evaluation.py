@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from core.domain.artifact_files import PAIRS_FILE
 from core.domain.event_kinds import BEST_RESTORED
 from core.training.data.columns import HostColumns
 from core.training.data.order import epoch_permutation
@@ -28,8 +29,6 @@ from core.training.stages.stopping import is_interrupted
 from core.training.steps.figures import Figures
 from core.training.steps.pair_table import PairTable
 from core.training.steps.task import SplitForward
-
-PAIRS_FILE = "pairs.jsonl"
 
 
 @dataclass

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from core.control_groups import free_memory_bytes
 from core.training.kernels.attention_plan import MOST_KEPT_KEYS, Segment
 from core.training.kernels.lm_head import CPU_TILE_BYTES, CUDA_TILE_BYTES, KEPT_BYTES
 from core.training.kernels.packed_attention import AttentionLayout
@@ -24,7 +25,6 @@ from core.training.steps.optimizer import MasterOptimizer
 _PROBE_TOKENS = (32, 96)
 _CUDA_TILE_COPIES = 3
 """Logits, probabilities and one temporary of a tile. A CPU has the logits only, and the rest of a few rows."""
-_CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ def available_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    found = [free for free in (_free_of_machine(), _free_of_cgroup()) if free is not None]
+    found = [free for free in (_free_of_machine(), free_memory_bytes()) if free is not None]
     return min(found, default=None)
 
 
@@ -128,15 +128,6 @@ def _free_of_machine() -> int | None:
         return int(facts["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
-
-
-def _free_of_cgroup() -> int | None:
-    """Bytes left below the memory limit of this process's container."""
-    try:
-        limit, used = (int(Path(name).read_text()) for name in _CGROUP_FILES)
-    except (OSError, ValueError):  # no such files, or "max"
-        return None
-    return limit - used
 
 
 def held_bytes(device: torch.device) -> int:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from core import control_groups
+from core.control_groups import count_out_of_memory_kills, free_memory_bytes, memory_limit_bytes, num_cores
 from core.domain.failure_codes import FailureCode
-from worker.attempt import cgroup_memory
-from worker.attempt.cgroup_memory import count_out_of_memory_kills, memory_limit_bytes
 from worker.attempt.outcomes import GiveBack, TrainerEnd, judge
 
 MIB = 1024**2
@@ -18,8 +18,8 @@ def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Ours, two levels below the root of all control groups."""
     own = tmp_path / "own"
     own.write_text("0::/outer/inner\n")
-    monkeypatch.setattr(cgroup_memory, "_ROOT", tmp_path / "root")
-    monkeypatch.setattr(cgroup_memory, "_OWN", own)
+    monkeypatch.setattr(control_groups, "_ROOT", tmp_path / "root")
+    monkeypatch.setattr(control_groups, "_OWN", own)
     folder = tmp_path / "root" / "outer" / "inner"
     folder.mkdir(parents=True)
     return folder
@@ -35,6 +35,25 @@ def test_the_lowest_limit_counts(group: Path, inner: str | None, outer: str | No
             (folder / "memory.max").write_text(f"{limit}\n")
     (group.parent.parent.parent / "memory.max").write_text("1\n")  # outside of all groups
     assert memory_limit_bytes() == expected
+
+
+def test_what_is_free_is_below_the_nearest_limit(group: Path) -> None:
+    assert free_memory_bytes() is None
+    for folder, limit, used in ((group, "max", 100), (group.parent, "1000", 300), (group.parent.parent, "5000", 4900)):
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text(f"{used}\n")
+    assert free_memory_bytes() == 100
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "expected"),
+    [("max 100000", "max 100000", None), ("max 100000", "250000 100000", 2), ("50000 100000", "400000 100000", 1)],
+)
+def test_the_lowest_quota_of_cores_counts(group: Path, inner: str, outer: str, expected: int | None) -> None:
+    assert num_cores() is None
+    (group / "cpu.max").write_text(inner + "\n")
+    (group.parent / "cpu.max").write_text(outer + "\n")
+    assert num_cores() == expected
 
 
 def test_kills_for_memory_are_counted(group: Path) -> None:
