@@ -4,7 +4,6 @@ from functools import partial
 
 from torch import Tensor
 
-from core.training.data.encoded import EncodedData
 from core.training.measures.reference_kl import SampledKl
 from core.training.model.policies import PolicySource, policy_saver, trainable_parameters
 from core.training.model.sharding import whole_weights
@@ -23,7 +22,7 @@ from core.training.steps.forward import preference_task, split_forward
 from core.training.steps.optimizer import MasterOptimizer
 from core.training.steps.pair_table import PairTable
 from core.training.steps.pairs import PairForward
-from core.training.steps.reference_logps import TRAIN, VALIDATION, ReferenceLogps, SplitLogps
+from core.training.steps.reference_logps import TRAIN, VALIDATION, ReferenceLogps
 from core.training.steps.reference_pass import ReferencePass
 from core.training.steps.unpaired import UnpairedForward
 
@@ -43,11 +42,7 @@ class PreferenceStage:
             kept["reference"] = self._reference.tensors()
         state = EvaluationState(PairTable(num_validation or 0), SampledKl(plan, context.validation))
         kept["validation_pairs"] = state.tensors()
-        train = self._forward(context.train, None if self._reference is None else self._reference.train)
-        validation = None
-        if context.validation is not None:
-            reference = None if self._reference is None else self._reference.validation
-            validation = self._forward(context.validation, reference)
+        train, validation = self._forwards()
         task = preference_task(train)
         self._run = StageRun(
             task=task,
@@ -111,8 +106,14 @@ class PreferenceStage:
         path = context.work_dir / f"best-{context.ranks.rank}.safetensors"
         return BestWeights(path, self._run.optimizer)
 
-    def _forward(self, data: EncodedData, reference: SplitLogps | None) -> PairForward | UnpairedForward:
-        return split_forward(self._model, data, self._context.objective, reference, self._context.ranks)
+    def _forwards(self) -> tuple[PairForward | UnpairedForward, PairForward | UnpairedForward | None]:
+        """Return the forward passes over the training and the validation rows."""
+        context, reference = self._context, self._reference
+        over = partial(split_forward, self._model, objective=context.objective, ranks=context.ranks)
+        train = over(context.train, reference=None if reference is None else reference.train)
+        if context.validation is None:
+            return train, None
+        return train, over(context.validation, reference=None if reference is None else reference.validation)
 
     def _provide_reference(self) -> bool:
         """Compute or load the reference; False when the observer asked to finish with the current policy."""
