@@ -63,6 +63,13 @@ def read_text(row: Mapping[str, object], name: str) -> Text:
     )
 
 
+def read_object(row: Mapping[str, object], name: str) -> Mapping[str, object]:
+    value = read_field(row, name)
+    if not isinstance(value, dict):
+        raise RowFault(IssueCode.WRONG_TYPE, f"'{name}' is {type_name(value)}; it must be an object.", f"/{name}")
+    return value
+
+
 def read_messages(value: object, pointer: str) -> list[Message]:
     if isinstance(value, dict):
         return [read_message(value, pointer)]

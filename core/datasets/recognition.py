@@ -10,6 +10,7 @@ from core.datasets.faults import FileFault, RowFault, listed, quoted
 from core.datasets.layouts.layout import Layout, SourceRow
 from core.datasets.layouts.preferences import prompt_candidates
 from core.datasets.layouts.registry import LAYOUTS, LAYOUTS_BY_NAME, classify
+from core.datasets.layouts.unreadable import find_unreadable
 from core.datasets.options import CheckOptions
 from core.datasets.rows.renaming import MEANINGS
 from core.domain.dataset_rows import DatasetKind
@@ -129,18 +130,8 @@ def _no_layout(rows: Sequence[SourceRow], options: CheckOptions) -> FileFault:
                 Advice({"format": "implicit"}, "If the prompt is the beginning that both texts share"),
             ],
         )
-    if {"prompt", "completions", "labels"} <= found.keys():
-        return FileFault(
-            IssueCode.UNSUPPORTED_FORMAT,
-            "These are stepwise labels (prompt, completions, labels), made for process reward models. "
-            f"Preference training needs whole responses: {_EXPECTED[DatasetKind.PREFERENCE]}.",
-        )
-    if "message_id" in found and "parent_id" in found:
-        return FileFault(
-            IssueCode.UNSUPPORTED_FORMAT,
-            "These are single messages of OpenAssistant trees. Send the export of whole trees (one tree a line), "
-            "which has the ranked replies of one prompt together.",
-        )
+    if known := find_unreadable(found):
+        return FileFault(IssueCode.UNSUPPORTED_FORMAT, known)
     if options.kind is DatasetKind.PREFERENCE and found.keys() & {
         "chosen",
         "completion",
@@ -181,7 +172,12 @@ def _shape_of_columns(row: SourceRow) -> str | None:
             "The file is one object with columns. Write one object a line: with pandas, "
             "to_json(orient='records', lines=True); with datasets, to_json()."
         )
-    if len(row) == 1 and texts and all(isinstance(item, dict) and _MESSAGE_KEYS.isdisjoint(item) for item in texts):
+    if (
+        len(row) == 1
+        and texts
+        and classify(row) is None
+        and all(isinstance(item, dict) and _MESSAGE_KEYS.isdisjoint(item) for item in texts)
+    ):
         return f"The rows stand inside {quoted(next(iter(row)))}. Send that list alone, or one row a line."
     return None
 

@@ -231,7 +231,7 @@ EXPORT_LAYOUTS: Final = (
         columns={"data": Role.RESPONSE, "annotations": Role.VERDICT},
         matches=_is_label_studio,
         read=_read_label_studio,
-        source="Label Studio, JSON",
+        source="HumanSignal/label-studio, docs/source/guide/export.md at cf0269e (JSON)",
     ),
     Layout(
         name="label-studio-min",
@@ -245,7 +245,7 @@ EXPORT_LAYOUTS: Final = (
         one_of=(_MIN_VERDICTS, *zip(*_ANSWER_PAIRS, strict=True)),
         matches=_is_label_studio_min,
         read=_read_label_studio_min,
-        source="Label Studio, JSON-MIN",
+        source="HumanSignal/label-studio, docs/source/guide/export.md at cf0269e (JSON-MIN)",
         open_verdicts=_MIN_VERDICTS,
     ),
     Layout(
@@ -295,7 +295,7 @@ EXPORT_LAYOUTS: Final = (
         columns={"info": Role.PROMPT, "summaries": Role.RESPONSE, "choice": Role.VERDICT},
         matches=lambda row: all(name in row for name in ("info", "summaries", "choice")),
         read=_read_summaries,
-        source="OpenAI summarize-from-feedback",
+        source="openai/summarize-from-feedback, README.md at 6b75b4f",
     ),
     Layout(
         name="stack-exchange",
@@ -313,7 +313,7 @@ EXPORT_LAYOUTS: Final = (
         columns={"data": Role.LABEL, "meta": Role.LABEL, "snapshot": Role.RESPONSE},
         matches=lambda row: all(name in row for name in ("data", "meta", "snapshot")),
         read=_read_open_webui,
-        source="Open WebUI, feedback export",
+        source="open-webui/open-webui, backend/open_webui/models/feedbacks.py at 83cbec6 (feedback export)",
     ),
     Layout(
         name="langfuse",
@@ -331,7 +331,7 @@ EXPORT_LAYOUTS: Final = (
         columns={"text": Role.PROMPT, "label": Role.RESPONSE},
         matches=lambda row: isinstance(row.get("text"), str) and isinstance(row.get("label"), list),
         read=_read_doccano,
-        source="doccano, JSONL of a sequence-to-sequence project",
+        source="doccano/doccano, docs/tutorial.md at 48c132e (JSONL of a sequence-to-sequence project)",
     ),
 )
 

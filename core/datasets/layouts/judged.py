@@ -170,25 +170,34 @@ _TABLES: Final = (
         prompt_fields=tuple(INSTRUCTION), prompt=instruction_prompt, one_of=(EXTRAS,),
         first="response1", second="response2", verdict="annotator1", more_verdicts=("annotator2", "annotator3"),
         decide=_votes,
+        source="WeOpenML/PandaLM, README.md at 5c0a029",
     ),
     _Judged(
         name="llmbar", title="two outputs with a label 1 or 2 (LLMBar: input, output_1, output_2, label)",
         prompt_fields=("input", "instruction", "context"), prompt=_ask_input, one_of=(EXTRAS,),
         first="output_1", second="output_2", verdict="label", decide=_verdict_field("label"), is_open=True,
+        source="princeton-nlp/LLMBar, README.md at df24d11",
+    ),
+    _Judged(
+        name="two-outputs", title="an instruction, two outputs and a label (instruction, output_1, output_2, label)",
+        prompt_fields=tuple(INSTRUCTION), prompt=instruction_prompt, one_of=(EXTRAS,),
+        source="NCSOFT/offsetbias", first="output_1", second="output_2", verdict="label",
+        decide=_verdict_field("label"), is_open=True,
     ),
     _Judged(
         name="alpaca-eval", title="two outputs with a preference (instruction, input, output_1, output_2, preference)",
-        prompt_fields=tuple(INSTRUCTION), prompt=instruction_prompt, one_of=(EXTRAS,), source="AlpacaFarm, AlpacaEval",
+        prompt_fields=tuple(INSTRUCTION), prompt=instruction_prompt, one_of=(EXTRAS,),
+        source="tatsu-lab/alpaca_eval, README.md at a023f53; AlpacaFarm",
         first="output_1", second="output_2", verdict="preference", decide=_verdict_field("preference"), is_open=True,
     ),
     _Judged(
         name="auto-j", title="two numbered responses with a label (prompt, response 1, response 2, label)",
-        prompt_fields=("prompt",), prompt=_ask("prompt"), source="Auto-J",
+        prompt_fields=("prompt",), prompt=_ask("prompt"), source="GAIR-NLP/auto-j, README.md at 2ae17a3",
         first="response 1", second="response 2", verdict="label", decide=_verdict_field("label"), is_open=True,
     ),
     _Judged(
         name="judge-bench", title="two lettered responses with a label A>B or B>A (question, response_A, response_B)",
-        prompt_fields=("question",), prompt=_ask("question"), source="JudgeBench",
+        prompt_fields=("question",), prompt=_ask("question"), source="ScalerLab/JudgeBench, README.md at 12a499c",
         first="response_A", second="response_B", verdict="label", decide=_verdict_field("label"), is_open=True,
     ),
     _Judged(

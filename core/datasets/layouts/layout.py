@@ -51,6 +51,8 @@ class Layout:
     """Where the layout is documented, or which program writes it."""
     one_of: tuple[tuple[str, ...], ...] = ()
     """Groups of columns of which a row uses the first that has something in it; see `passed_over`."""
+    message_keys: frozenset[str] = frozenset()
+    """Keys that it reads of the messages of a column, as `messages[].score`, beside those that every layout reads."""
     open_verdicts: tuple[str, ...] = ()
     """Columns of verdicts whose numbers may count from 0 or from 1: the whole file must tell."""
 

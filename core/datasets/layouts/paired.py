@@ -6,7 +6,7 @@ from core.datasets.faults import RowFault
 from core.datasets.layouts.columns import Role
 from core.datasets.layouts.conversations import split_conversations
 from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
-from core.datasets.layouts.pairs import read_pair, require_reply
+from core.datasets.layouts.pairs import read_pair, split_reply
 from core.datasets.layouts.prompts import EXTRAS, INSTRUCTION, instruction_prompt, question_prompt
 from core.datasets.messages import read_field, read_messages, read_string, read_text
 from core.domain.dataset_rows import DatasetKind
@@ -21,12 +21,8 @@ def _has(row: SourceRow, *names: str) -> bool:
 
 def _read_rejected_response(row: SourceRow) -> Reading:
     """Read a row of ms-swift: the last reply of `messages` is the chosen one."""
-    messages = read_messages(read_field(row, "messages"), "/messages")
-    require_reply(messages[-1:], "messages")
-    begin = len(messages) - 1
-    while begin > 1 and messages[begin - 1]["role"] in ("assistant", "tool"):
-        begin -= 1
-    return read_pair(messages[:begin], messages[begin:], read_text(row, "rejected_response"))
+    prompt, reply = split_reply(read_messages(read_field(row, "messages"), "/messages"), "messages")
+    return read_pair(prompt, reply, read_text(row, "rejected_response"))
 
 
 def _read_rejected_messages(row: SourceRow) -> Reading:
@@ -98,7 +94,7 @@ PAIRED_LAYOUTS: Final = (
         columns={"messages": Role.PROMPT, "rejected_response": Role.RESPONSE},
         matches=lambda row: isinstance(row.get("messages"), list) and "rejected_response" in row,
         read=_read_rejected_response,
-        source="ms-swift 3 (DPO, ORPO, RM)",
+        source="modelscope/ms-swift, docs/source_en/Customization/Custom-dataset.md at 3aef58b (DPO, ORPO, RM)",
     ),
     Layout(
         name="rejected-messages",
@@ -107,7 +103,7 @@ PAIRED_LAYOUTS: Final = (
         columns={"messages": Role.RESPONSE, "rejected_messages": Role.RESPONSE},
         matches=lambda row: isinstance(row.get("messages"), list) and "rejected_messages" in row,
         read=_read_rejected_messages,
-        source="ms-swift 3",
+        source="modelscope/ms-swift, docs/source_en/Customization/Custom-dataset.md at 3aef58b",
     ),
     Layout(
         name="messages-pair",
@@ -116,7 +112,7 @@ PAIRED_LAYOUTS: Final = (
         columns={"messages": Role.PROMPT, "chosen": Role.RESPONSE, "rejected": Role.RESPONSE},
         matches=lambda row: isinstance(row.get("messages"), list) and _has(row, "chosen", "rejected"),
         read=_read_messages_pair,
-        source="axolotl (chat_template.default)",
+        source="axolotl-ai-cloud/axolotl, docs/rlhf.qmd at c1743a4 (chat_template.default)",
     ),
     Layout(
         name="query-response",
@@ -125,7 +121,7 @@ PAIRED_LAYOUTS: Final = (
         columns={"query": Role.PROMPT, "response": Role.RESPONSE, "rejected_response": Role.RESPONSE},
         matches=lambda row: _has(row, "query", "response", "rejected_response"),
         read=_read_query,
-        source="ms-swift 2 and 3",
+        source="modelscope/ms-swift, docs/source_en/Customization/Custom-dataset.md at 3aef58b (query, response)",
     ),
     Layout(
         name="response-columns",
@@ -134,7 +130,7 @@ PAIRED_LAYOUTS: Final = (
         columns={"prompt": Role.PROMPT, "chosen_response": Role.RESPONSE, "rejected_response": Role.RESPONSE},
         matches=lambda row: _has(row, "prompt", "chosen_response", "rejected_response"),
         read=_read_response_columns,
-        source="NeMo-Aligner",
+        source="NVIDIA/NeMo-Aligner, docs/user-guide/dpo.rst at a507bfa; NeMo RL 0.2; H2O LLM Studio",
     ),
     Layout(
         name="output-list",
@@ -144,7 +140,7 @@ PAIRED_LAYOUTS: Final = (
         one_of=(EXTRAS,),
         matches=_has_two_outputs,
         read=_read_output_list,
-        source="LLaMA-Factory until 2024",
+        source="hiyouga/LLaMA-Factory, data/README.md, versions until 2024",
     ),
     Layout(
         name="step-dpo",
@@ -156,7 +152,7 @@ PAIRED_LAYOUTS: Final = (
         },
         matches=lambda row: _has(row, "prompt", "initial_reason_steps", "chosen", "rejected"),
         read=_read_steps,
-        source="Math-Step-DPO-10K",
+        source="dvlab-research/Step-DPO, README.md at 15d4c99 (Math-Step-DPO-10K)",
     ),
     Layout(
         name="style-lists",
@@ -165,6 +161,6 @@ PAIRED_LAYOUTS: Final = (
         columns={"prompt": Role.PROMPT, "chosen": Role.RESPONSE, "rejected": Role.RESPONSE},
         matches=_are_text_lists,
         read=_read_lists,
-        source="RM-Bench",
+        source="THU-KEG/RM-Bench, README.md at 2119ec5",
     ),
 )

@@ -33,6 +33,15 @@ def without_prefix(messages: list[Message], prefix: list[Message]) -> list[Messa
     return messages
 
 
+def split_reply(messages: list[Message], name: str) -> tuple[list[Message], list[Message]]:
+    """Split a whole conversation before its last reply and the calls of tools that lead to it. Raises RowFault."""
+    require_reply(messages[-1:], name)
+    begin = len(messages) - 1
+    while begin > 1 and messages[begin - 1]["role"] in ("assistant", "tool"):
+        begin -= 1
+    return messages[:begin], messages[begin:]
+
+
 def require_reply(messages: list[Message], name: str) -> None:
     """Require that a response begins and ends with a message of the assistant."""
     if not messages:

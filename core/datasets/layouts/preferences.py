@@ -213,6 +213,7 @@ PREFERENCE_LAYOUTS: Final = (
         columns={"context": Role.PROMPT, "answer_w": Role.RESPONSE, "answer_l": Role.RESPONSE},
         matches=lambda row: has(row, "context", "answer_w", "answer_l"),
         read=_read_turbo,
+        source="turbo-llm/turbo-alignment, README.md at 45c01db",
     ),
     Layout(
         name="message-columns",
@@ -221,6 +222,7 @@ PREFERENCE_LAYOUTS: Final = (
         columns={"chosen_messages": Role.RESPONSE, "rejected_messages": Role.RESPONSE},
         matches=lambda row: has(row, "chosen_messages", "rejected_messages"),
         read=_read_message_columns,
+        source="hiyouga/LLaMA-Factory, data/README.md at 2ad9871",
     ),
     Layout(
         name="sharegpt-ranking",
@@ -229,6 +231,7 @@ PREFERENCE_LAYOUTS: Final = (
         columns={"conversations": Role.PROMPT, "chosen": Role.RESPONSE, "rejected": Role.RESPONSE},
         matches=lambda row: has(row, "conversations", "chosen", "rejected"),
         read=_read_sharegpt,
+        source="hiyouga/LLaMA-Factory, data/README.md at 2ad9871",
     ),
     Layout(
         name="colossalchat",
@@ -237,6 +240,7 @@ PREFERENCE_LAYOUTS: Final = (
         columns={"context": Role.PROMPT, "chosen": Role.RESPONSE, "rejected": Role.RESPONSE},
         matches=_is_colossalchat,
         read=_read_colossalchat,
+        source="hpcaitech/ColossalAI, applications/ColossalChat/examples/README.md at 8806efd",
     ),
     Layout(
         name="alpaca-ranking",
@@ -246,6 +250,7 @@ PREFERENCE_LAYOUTS: Final = (
         one_of=(EXTRAS,),
         matches=lambda row: has(row, "instruction", "chosen", "rejected") and not _has_transcripts(row),
         read=_read_alpaca,
+        source="hiyouga/LLaMA-Factory, data/README.md at 2ad9871",
     ),
     Layout(
         name="explicit",

@@ -8,7 +8,9 @@ from core.datasets.layouts.judged import JUDGED_LAYOUTS
 from core.datasets.layouts.layout import Layout, SourceRow
 from core.datasets.layouts.paired import PAIRED_LAYOUTS
 from core.datasets.layouts.preferences import PREFERENCE_LAYOUTS
+from core.datasets.layouts.published import PUBLISHED_LAYOUTS
 from core.datasets.layouts.ranked import RANKED_LAYOUTS
+from core.datasets.layouts.rated import RATED_LAYOUTS
 from core.datasets.layouts.singles import SINGLE_LAYOUTS
 
 LAYOUTS: Final[tuple[Layout, ...]] = (
@@ -17,6 +19,8 @@ LAYOUTS: Final[tuple[Layout, ...]] = (
     *JUDGED_LAYOUTS,
     *RANKED_LAYOUTS,
     *EXPORT_LAYOUTS,
+    *PUBLISHED_LAYOUTS,
+    *RATED_LAYOUTS,
     *SINGLE_LAYOUTS,
 )
 _TELLING: Final = frozenset(("prompt", "chosen", "rejected"))

@@ -18,7 +18,7 @@ _LABELS: Final[Mapping[str, bool]] = {
 }  # fmt: skip
 
 
-_LABEL_FIELDS: Final = ("label", "kto_tag", "is_safe", "tag")
+_LABEL_FIELDS: Final = ("label", "kto_tag", "is_safe", "tag", "feedback")
 _LABELS_OF: Final = dict.fromkeys(_LABEL_FIELDS, Role.LABEL)
 
 
@@ -67,7 +67,7 @@ def _split_last_reply(messages: list[Message], label: bool | None, name: str) ->
     return Reading([Example(messages[:-1], reply, None, label)], [])
 
 
-def _split_first_reply(messages: list[Message], name: str) -> Reading:
+def split_first_reply(messages: list[Message], name: str) -> Reading:
     """Split a whole conversation at its first reply, so that every reply of the assistant is trained on.
 
     The response is all from the first reply on, with the later turns of the user between them.
@@ -118,9 +118,9 @@ def _read_label_of(row: SourceRow) -> bool:
 
 
 def _has_tag(row: SourceRow) -> bool:
-    """Whether a label says good or bad; `tag` and `label` may be a topic in other files."""
+    """Whether a label says good or bad; `tag` may be a topic, and `feedback` a text, in other files."""
     name = _label_field(row)
-    return name is not None and (name != "tag" or isinstance(row[name], bool))
+    return name is not None and (name not in ("tag", "feedback") or isinstance(row[name], bool))
 
 
 def _read_labelled_messages(row: SourceRow) -> Reading:
@@ -180,7 +180,7 @@ SINGLE_LAYOUTS: Final = (
         one_of=(EXTRAS, _OUTPUTS, _LABEL_FIELDS),
         matches=lambda row: "instruction" in row and ("output" in row or "response" in row) and _has_tag(row),
         read=_read_labelled_alpaca,
-        source="LLaMA-Factory (kto_tag)",
+        source="hiyouga/LLaMA-Factory, data/README.md at 2ad9871 (kto_tag)",
     ),
     Layout(
         name="unpaired-turbo-alignment",
@@ -189,6 +189,7 @@ SINGLE_LAYOUTS: Final = (
         columns={"context": Role.PROMPT, "answer": Role.RESPONSE, "is_desirable": Role.LABEL},
         matches=lambda row: all(name in row for name in ("context", "answer", "is_desirable")),
         read=_read_turbo_kto,
+        source="turbo-llm/turbo-alignment, README.md at 45c01db",
     ),
     Layout(
         name="messages",
@@ -196,7 +197,7 @@ SINGLE_LAYOUTS: Final = (
         title="conversations (messages)",
         columns={"messages": Role.RESPONSE},
         matches=lambda row: isinstance(row.get("messages"), list),
-        read=lambda row: _split_first_reply(_conversation(row, "messages"), "messages"),
+        read=lambda row: split_first_reply(_conversation(row, "messages"), "messages"),
     ),
     Layout(
         name="sharegpt",
@@ -204,7 +205,7 @@ SINGLE_LAYOUTS: Final = (
         title="ShareGPT conversations (conversations)",
         columns={"conversations": Role.RESPONSE},
         matches=lambda row: isinstance(row.get("conversations"), list),
-        read=lambda row: _split_first_reply(_conversation(row, "conversations"), "conversations"),
+        read=lambda row: split_first_reply(_conversation(row, "conversations"), "conversations"),
     ),
     Layout(
         name="prompt-completion",

@@ -46,6 +46,7 @@ _LESS: Final[Mapping[str, tuple[str, ...]]] = {
     "step-dpo": ("explicit",),
     "prodigy": ("text",),
     "doccano": ("text",),
+    "input-output-label": ("input-output",),
 }
 """Layout -> what a malformed row of it looks like, with a column missing."""
 _MAX_NOT_PLAIN = 50
@@ -218,7 +219,7 @@ class RowProcessor:
 
     def _account(self, row: SourceRow, line: int, tally: Tally) -> None:
         used = self._used_fields
-        tally.note_message_keys(row, line, used)
+        tally.note_message_keys(row, line, self._layout)
         if self._is_preference and len(row) > 3:
             tally.account.note_named_sides(row, line, self._sides)
         if self._verdicts:

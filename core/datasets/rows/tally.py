@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from operator import sub
 from typing import Final, TypeGuard
 
-from core.datasets.layouts.layout import SourceRow
+from core.datasets.layouts.layout import Layout, SourceRow
 from core.datasets.message_fields import unread_keys
 from core.datasets.result import LengthStatistics, PairStatistics, Statistics
 from core.datasets.rows.account import Account
@@ -57,19 +57,19 @@ class Tally:
             return
         self._note(sorted(name[:_MAX_FIELD_NAME_CHARS] for name in row.keys() - used))
 
-    def note_message_keys(self, row: SourceRow, line: int, used: frozenset[str]) -> None:
+    def note_message_keys(self, row: SourceRow, line: int, layout: Layout) -> None:
         """Record keys of messages that nothing reads, as `messages[].id`."""
         for name, value in row.items():
-            if type(value) in _NESTED and name in used:
-                self._note_messages(name, value, line)
+            if type(value) in _NESTED and name in layout.fields:
+                self._note_messages(name, value, line, layout.message_keys)
 
-    def _note_messages(self, name: str, value: object, line: int) -> None:
+    def _note_messages(self, name: str, value: object, line: int, read: frozenset[str]) -> None:
         if isinstance(value, dict) and isinstance(value.get("messages"), list):
             name, value = f"{name}.messages", value["messages"]
         found: dict[str, object] = {}
         for message in value if isinstance(value, list) else (value,):
             if _says_more(message):
-                found |= {key: message[key] for key in unread_keys(message)}
+                found |= {key: message[key] for key in unread_keys(message) if f"{name}[].{key}" not in read}
         if found:
             self._note(sorted(f"{name}[].{key[:_MAX_FIELD_NAME_CHARS]}" for key in found))
             self.account.note_message_keys(name, found, line)

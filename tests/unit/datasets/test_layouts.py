@@ -267,6 +267,125 @@ CASES: dict[str, tuple[Row, list[Row]]] = {
         [{**SINGLE, "label": True}],
     ),
     "doccano": ({"text": ASKED, "label": [GOOD]}, [SINGLE]),
+    "two-outputs": ({"instruction": ASKED, "output_1": BAD, "output_2": GOOD, "label": "b"}, [PAIR]),
+    "conversation-columns": (
+        {"chosen_conversations": [user(ASKED), bot(GOOD)], "rejected_conversations": [user(ASKED), bot(BAD)]},
+        [PAIR],
+    ),
+    "nested-conversations": (
+        {
+            "chosen": {"system": "Be brief.", "tools": [""], "messages": [user(ASKED), bot(GOOD)]},
+            "rejected": {"system": "Be brief.", "tools": [""], "messages": [user(ASKED), bot(BAD)]},
+        },
+        [{**PAIR, "prompt": [SYSTEM, user(ASKED)]}],
+    ),
+    "rejected-message": (
+        {"messages": [user(ASKED), bot(GOOD)], "rejected_message": bot(BAD), "split": "train"},
+        [PAIR],
+    ),
+    "rejected-answer": ({"instruction": ASKED, "output": GOOD, "rejected_answer": BAD}, [PAIR]),
+    "sorted-responses": (
+        {"src": ["Hi", ASKED], "tgt": ["Hello"], "response": [BAD, GOOD], "sort": [0, 1]},
+        [{**PAIR, "prompt": [user("Hi"), bot("Hello"), user(ASKED)]}],
+    ),
+    "preference-collection": (
+        {
+            "orig_instruction": ASKED,
+            "orig_response_A": BAD,
+            "orig_response_B": GOOD,
+            "orig_preference": "B",
+            "orig_score_A": "1",
+            "orig_score_B": "5",
+            "instruction": "###Task: judge",
+            "output": "[RESULT] B",
+        },
+        [PAIR],
+    ),
+    "judge-lm": (
+        {"question_body": ASKED, "answer1_body": BAD, "answer2_body": GOOD, "score": [2.0, 9], "text": "2 9"},
+        [PAIR],
+    ),
+    "reward-bench-2": (
+        {"prompt": ASKED, "chosen": [GOOD], "rejected": [BAD, "Red."], "num_correct": 1},
+        [PAIR, {**PAIR, "rejected": [bot("Red.")]}],
+    ),
+    "rmb": (
+        {"conversation_input": [user(ASKED)], "bon_best": {"answer": GOOD}, "loser_list": [{"answer": BAD}]},
+        [PAIR],
+    ),
+    "human-preference": ({"prompt": ASKED, "response_1": BAD, "response_2": GOOD, "winner": "model_b"}, [PAIR]),
+    "stack-exchange-paired": ({"question": ASKED, "response_j": GOOD, "response_k": BAD}, [PAIR]),
+    "positive-negative": ({"prompt": ASKED, "pos_resp": GOOD, "neg_resp": BAD}, [PAIR]),
+    "unified-feedback": (
+        {
+            "conv_A": [user(ASKED), bot(BAD)],
+            "conv_B": [user(ASKED), bot(GOOD)],
+            "conv_A_rating": 1.0,
+            "conv_B_rating": 4,
+        },
+        [PAIR],
+    ),
+    "named-winner": (
+        {
+            "conversation_a": [user(ASKED), bot(BAD)],
+            "conversation_b": [user(ASKED), bot(GOOD)],
+            "model_a_name": "m",
+            "model_b_name": "n",
+            "chosen_model_name": "n",
+            "both_equal": False,
+        },
+        [PAIR],
+    ),
+    "search-arena": (
+        {"messages_a": [user(ASKED), bot(GOOD)], "messages_b": [user(ASKED), bot(BAD)], "winner": "model_a", "turn": 1},
+        [PAIR],
+    ),
+    "prism": (
+        {
+            "conversation_history": [
+                {"turn": 0, "role": "user", "content": ASKED},
+                {"turn": 0, "role": "model", "content": BAD, "if_chosen": False, "score": 9},
+                {"turn": 0, "role": "model", "content": GOOD, "if_chosen": True, "score": 90},
+                {"turn": 1, "role": "user", "content": "Sure?"},
+                {"turn": 1, "role": "model", "content": "Yes.", "if_chosen": True, "score": 70},
+                {"turn": 1, "role": "model", "content": "No.", "if_chosen": False, "score": 30},
+            ]
+        },
+        [
+            PAIR,
+            {"prompt": [user(ASKED), bot(GOOD), user("Sure?")], "chosen": [bot("Yes.")], "rejected": [bot("No.")]},
+        ],
+    ),
+    "chat-ui": (
+        {
+            "messages": [
+                {"from": "user", "content": ASKED},
+                {"from": "assistant", "content": GOOD, "score": 1},
+                {"from": "user", "content": "Sure?"},
+                {"from": "assistant", "content": "No.", "score": -1},
+            ]
+        },
+        [
+            {**SINGLE, "label": True},
+            {"prompt": [user(ASKED), bot(GOOD), user("Sure?")], "response": [bot("No.")], "label": False},
+        ],
+    ),
+    "gpt4all": (
+        {"conversation": [user(ASKED), {**bot(GOOD), "rating": "negative"}]},
+        [{**SINGLE, "label": False}],
+    ),
+    "xtuner": (
+        {
+            "conversation": [
+                {"system": "Be brief.", "input": ASKED, "output": GOOD},
+                {"input": "Sure?", "output": "Yes."},
+            ]
+        },
+        [{"prompt": [SYSTEM, user(ASKED)], "response": [bot(GOOD), user("Sure?"), bot("Yes.")]}],
+    ),
+    "input-output": ({"input": ASKED, "output": GOOD}, [SINGLE]),
+    "input-output-label": ({"input": ASKED, "output": GOOD, "label": 0}, [{**SINGLE, "label": False}]),
+    "source-target": ({"src": ASKED, "tgt": GOOD}, [SINGLE]),
     "unpaired-alpaca": (
         {"instruction": ASKED, "input": "", "output": GOOD, "kto_tag": False},
         [{**SINGLE, "label": False}],
