@@ -26,6 +26,8 @@ _CODES_OF_PARAMS: dict[tuple[str, str | None], str] = {
 }
 _TYPES = {401: "invalid_request_error", 403: "permission_error", 429: "rate_limit_error"}
 _PARAMS = {401: "Authorization", 403: "Authorization", 404: "path", 405: "path", 429: "Authorization"}
+IN_USE_SECONDS = "30"
+"""Half of the time for which a request whose process died holds its key."""
 _PASSING_CONFLICTS = frozenset({"idempotency-key-in-use", "file-not-processed"})
 """Conflicts that time settles."""
 
@@ -60,6 +62,8 @@ def openai_document(
 
 def openai_headers(status: int, code: str) -> dict[str, str]:
     """Return the header that keeps the clients from repeating what they would repeat in vain."""
+    if code == "idempotency-key-in-use":
+        return {"Retry-After": IN_USE_SECONDS}  # the clients wait so long, and then get the first answer
     is_lasting = status == 507 or (status == 409 and code not in _PASSING_CONFLICTS)
     return {RETRY_HEADER: "false"} if is_lasting else {}
 

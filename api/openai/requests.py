@@ -135,6 +135,9 @@ def _refused(body: FineTuningRequest) -> Iterable[FieldError]:
         yield FieldError("/method/type" if body.method else "/method", detail)
     if kind == "reinforcement":
         yield FieldError("/method/type", "reinforcement is not a method of this service; it takes dpo")
+    for other in ("supervised", "reinforcement"):
+        if kind == "dpo" and getattr(body.method, other) is not None:
+            yield FieldError(f"/method/{other}", "belongs to another method than dpo")
     if body.hyperparameters:
         yield FieldError("/hyperparameters", "belongs to supervised jobs; send method.dpo.hyperparameters")
     known = JobRequest.model_fields.keys() - _OWN_NAMES.keys()
@@ -161,7 +164,9 @@ def _put(fields: dict[str, Any], place: str, value: object, pointer: str, errors
     target = fields
     if stage:
         given = fields.get(stage)
-        target = fields[stage] = dict(given) if isinstance(given, dict) else {}
+        if given is not None and not isinstance(given, dict):
+            return  # refused with all else that is wrong of the job's own fields
+        target = fields[stage] = dict(given or {})
     if target.get(name, "auto") != "auto":
         errors.append(FieldError(pointer, f"and `{place.replace('/', '.')}` say the same thing; keep one of the two"))
     target[name] = value

@@ -38,7 +38,7 @@ router = APIRouter(tags=["webhooks"], route_class=StrictRoute, dependencies=NEED
     response_description="Events of the project's jobs go to it. `Location` names it.",
     responses=problems(400, 409, 413, 415, 422, 503),
 )
-@in_lane(Lane.STORE)
+@in_lane(Lane.WEBHOOKS)
 def create_webhook(
     body: NewWebhook, request: Request, backend: BackendDep, caller: CallerDep, key: IdempotencyKey = None
 ) -> Response:
@@ -81,7 +81,7 @@ def get_webhook(webhook_id: WebhookId, backend: BackendDep, caller: CallerDep) -
 
 
 @router.patch("/webhooks/{webhook_id}", responses=problems(400, 404, 413, 415, 422, 503))
-@in_lane(Lane.STORE)
+@in_lane(Lane.WEBHOOKS)
 def patch_webhook(webhook_id: WebhookId, body: WebhookPatch, backend: BackendDep, caller: CallerDep) -> Webhook:
     """Change a webhook. One that is enabled again gets the events that wait for it."""
     changes = body.model_dump(exclude_none=True)
@@ -95,7 +95,7 @@ def delete_webhook(webhook_id: WebhookId, backend: BackendDep, caller: CallerDep
 
 
 @router.post("/webhooks/{webhook_id}/ping", responses=problems(400, 404, 413, 415, 422, 503))
-@in_lane(Lane.WAITING)
+@in_lane(Lane.WEBHOOKS)
 def ping_webhook(webhook_id: WebhookId, body: Ping, backend: BackendDep, caller: CallerDep) -> PingResult:
     """Send a sample event now, and say how it was taken."""
     outcome = delivery.ping(backend, caller.project_id, webhook_id, body.event_type)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 PREFIX = "ft:"
 _CHECKPOINT = re.compile(r":ckpt-step-(\d{1,12})$")
+_MAX_PART_CHARS = 48
+"""A whole name fits where the name of a base model does."""
 _NOT_IN_A_PART = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -23,7 +25,7 @@ class PolicyName:
 
 def policy_name(base_model: str, project_id: str, suffix: str | None, job_id: str, *, step: int | None = None) -> str:
     """Return the name of a job's policy, or of one of its checkpoints; no part of it holds `:` or `/`."""
-    parts = [_NOT_IN_A_PART.sub("-", part) for part in (base_model, project_id, suffix or "")]
+    parts = [_NOT_IN_A_PART.sub("-", part)[:_MAX_PART_CHARS] for part in (base_model, project_id, suffix or "")]
     name = PREFIX + ":".join([*parts, job_id.removeprefix("job_")])
     return name if step is None else f"{name}:ckpt-step-{step}"
 

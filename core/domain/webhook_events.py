@@ -14,6 +14,8 @@ EVENT_TYPES: dict[JobStatus, str] = {
 }
 """The status that a job moves to -> the type of the event; OpenAI has the first three."""
 SECRET_PREFIX = "whsec_"
+DISABLED_BY_USER = "disabled by its owner"
+"""Reason of an endpoint for which no events are kept."""
 MAX_AGE_SECONDS = 24 * 3600.0
 """After so long without a success a delivery is given up and its endpoint disabled."""
 _DELAYS = (5, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600)

@@ -74,6 +74,12 @@ def uploads(client: OpenAI) -> None:
     assert done.file is not None
     assert client.files.content(done.file.id).read() == PAIRS
     assert client.uploads.cancel(client.uploads.create(**new).id).status == "cancelled"
+    lost = client.uploads.create(**new)
+    kept = client.uploads.parts.create(lost.id, data=PAIRS[:100])
+    rest = client.uploads.parts.create(lost.id, data=PAIRS[100:])
+    again = {"x-stainless-retry-count": "1"}  # as when the first answer did not arrive
+    assert client.uploads.parts.create(lost.id, data=PAIRS[:100], extra_headers=again).id == kept.id
+    assert client.uploads.complete(lost.id, part_ids=[kept.id, rest.id]).status == "completed"
     chunked = client.uploads.upload_file_chunked(file=PAIRS, part_size=1000, **new)
     assert chunked.file is not None
     assert client.files.content(chunked.file.id).read() == PAIRS
@@ -156,6 +162,7 @@ def after(client: OpenAI, model: str, state: dict[str, str]) -> None:
     assert job.result_files[0] in [item.id for item in client.files.list(purpose="fine-tune-results")]
     assert name in [item.id for item in client.models.list()]
     assert client.models.retrieve(f"{name}:ckpt-step-3").id == f"{name}:ckpt-step-3"
+    assert refusal(lambda: client.models.delete(f"{name}:ckpt-step-3")) == (409, "checkpoint_not_deletable")
     following = client.fine_tuning.jobs.create(
         model=f"{name}:ckpt-step-3", training_file=state["file_id"], method={"type": "dpo"}
     )

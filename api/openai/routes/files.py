@@ -171,9 +171,15 @@ def _refused(name: str, why: str) -> HttpError:
 def _list_results(backend: Backend, project_id: str, after: str | None, limit: int) -> ListPage[File]:
     job_id = job_of_results(after) if after else None
     cursor = encode_cursor(job_id) if job_id else None
-    page = jobs.list_page(backend, project_id, limit=limit, cursor=cursor)
-    files = [file_of_results(job, len(_results(backend, project_id, job.id))) for job in page.data if result_files(job)]
-    return ListPage[File].of(files, has_more=page.next_cursor is not None)
+    finished: list[JobView] = []
+    while True:  # clients take an empty page for the last one
+        page = jobs.list_page(backend, project_id, limit=MAX_LIMIT, cursor=cursor)
+        finished += [job for job in page.data if result_files(job)]
+        cursor = page.next_cursor
+        if cursor is None or len(finished) > limit:
+            break
+    files = [file_of_results(job, len(_results(backend, project_id, job.id))) for job in finished[:limit]]
+    return ListPage[File].of(files, has_more=len(finished) > limit)
 
 
 def _finished(backend: Backend, project_id: str, job_id: str) -> JobView:

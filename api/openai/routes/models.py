@@ -9,7 +9,7 @@ from api.http.strict_route import StrictRoute
 from api.openai.files import seconds
 from api.openai.objects import Deleted, ListPage, Model
 from core.domain.errors import Conflict, InvalidRequest, NotFound
-from core.domain.policy_names import policy_name
+from core.domain.policy_names import parse_policy_name, policy_name
 from core.services.backend import Backend
 from core.services.base_models import starting_points
 from core.services.jobs import artifacts, jobs
@@ -29,6 +29,11 @@ class ModelNotFound(NotFound):
 class BaseModelNotDeletable(Conflict):
     code = "base-model-not-deletable"
     title = "A base model belongs to the operator"
+
+
+class CheckpointNotDeletable(Conflict):
+    code = "checkpoint-not-deletable"
+    title = "A checkpoint is not deleted by itself"
 
 
 @router.get("/v1/models")
@@ -55,6 +60,9 @@ def delete_model(model: ModelName, backend: BackendDep, caller: CallerDep) -> De
     """Delete what a job published and its checkpoints; the job, its curves and events stay."""
     if not starting_points.is_job_reference(model):
         raise BaseModelNotDeletable("Base models are the operator's; only tuned policies can be deleted.")
+    named = parse_policy_name(model)
+    if "@" in model or (named is not None and named.step is not None):
+        raise CheckpointNotDeletable("Checkpoints go with the policy of their job; delete that.")
     job = _job(backend, caller.project_id, model)
     artifacts.delete(backend, caller.project_id, job.id)
     return Deleted(id=model, object="model")

@@ -2,12 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 
-from api.deps import MAX_LIMIT, NEEDS_KEY, BackendDep, CallerDep
+from api.deps import MAX_LIMIT, NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey
+from api.http.idempotent import Created, creating
 from api.http.problems import NO_ANSWER, HttpError
 from api.http.strict_route import StrictRoute
 from api.openai.files import seconds
+from api.openai.intent import answer_intent
 from api.openai.objects import Answer, ListPage
 from api.schemas.webhooks import EventTypes, WebhookUrl
 from api.threads import Lane, in_lane
@@ -84,11 +86,28 @@ def list_event_types(caller: CallerDep) -> dict[str, Any]:
 
 
 @router.post("/v1/webhook_endpoints")
-@in_lane(Lane.STORE)
-def create_endpoint(body: NewEndpoint, backend: BackendDep, caller: CallerDep) -> EndpointWithSecret:
+@in_lane(Lane.WEBHOOKS)
+def create_endpoint(
+    body: NewEndpoint, request: Request, backend: BackendDep, caller: CallerDep, key: IdempotencyKey = None
+) -> EndpointWithSecret:
     """Send events of this project's jobs to an address."""
-    made = endpoints.create(backend, caller.project_id, url=body.url, event_types=body.event_types, name=body.name)
-    return _with_secret(made)
+
+    def create(endpoint_id: str | None) -> Created:
+        made = endpoints.create(
+            backend,
+            caller.project_id,
+            url=body.url,
+            event_types=body.event_types,
+            name=body.name,
+            endpoint_id=endpoint_id,
+        )
+        return Created(body=_shown(made.endpoint), status=200)
+
+    # The answer that is kept for repetitions is without the secret.
+    response = answer_intent(backend, request, caller, creating(request, caller.project_id, key), "wh", create)
+    endpoint = Endpoint.model_validate_json(bytes(response.body))
+    secret = endpoints.current_secret(backend, caller.project_id, endpoint.id)
+    return EndpointWithSecret(**endpoint.model_dump(), signing_secret=secret)
 
 
 @router.get("/v1/webhook_endpoints")
@@ -111,7 +130,7 @@ def get_endpoint(webhook_id: WebhookId, backend: BackendDep, caller: CallerDep) 
 
 
 @router.post("/v1/webhook_endpoints/{webhook_id}")
-@in_lane(Lane.STORE)
+@in_lane(Lane.WEBHOOKS)
 def update_endpoint(webhook_id: WebhookId, body: EndpointPatch, backend: BackendDep, caller: CallerDep) -> Endpoint:
     """Change a webhook."""
     return _shown(endpoints.patch(backend, caller.project_id, webhook_id, body.model_dump(exclude_none=True)))
@@ -134,7 +153,7 @@ def rotate_secret(
 
 
 @router.post("/v1/webhook_endpoints/{webhook_id}/test")
-@in_lane(Lane.WAITING)
+@in_lane(Lane.WEBHOOKS)
 def send_sample(webhook_id: WebhookId, body: SampleEvent, backend: BackendDep, caller: CallerDep) -> TestResult:
     """Send a sample event now."""
     outcome = delivery.ping(backend, caller.project_id, webhook_id, body.event_type)

@@ -1,6 +1,6 @@
 """Webhook endpoints and their outbox."""
 
-import hashlib
+import secrets
 from collections.abc import Collection
 from datetime import datetime
 
@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, aliased
 from core.database.columns import database_after, database_now
 from core.database.tables.jobs import Job
 from core.database.tables.webhooks import WebhookDelivery, WebhookEndpoint
+from core.domain.webhook_events import DISABLED_BY_USER
 
 
 def find_endpoint(session: Session, project_id: str, endpoint_id: str) -> WebhookEndpoint | None:
@@ -36,8 +37,12 @@ def count_endpoints(session: Session, project_id: str) -> int:
 
 
 def list_listening(session: Session, project_id: str, event_type: str) -> list[str]:
-    """Return the ids of the project's enabled endpoints that take this type of event."""
-    where = (WebhookEndpoint.project_id == project_id, WebhookEndpoint.disabled_reason.is_(None))
+    """Return the ids of the project's endpoints that take this type of event.
+
+    One that the service has disabled is among them: its events wait for it to be enabled again.
+    """
+    is_wanted = or_(WebhookEndpoint.disabled_reason.is_(None), WebhookEndpoint.disabled_reason != DISABLED_BY_USER)
+    where = (WebhookEndpoint.project_id == project_id, is_wanted)
     rows = session.execute(select(WebhookEndpoint.id, WebhookEndpoint.event_types).where(*where))
     return [endpoint_id for endpoint_id, types in rows if event_type in types]
 
@@ -65,7 +70,7 @@ def enqueue(session: Session, job: Job, event_type: str) -> None:
     for endpoint_id in list_listening(session, job.project_id, event_type):
         session.add(
             WebhookDelivery(
-                id=event_id(endpoint_id, job.id, job.last_event_seq),
+                id=f"evt_{secrets.token_hex(16)}",
                 project_id=job.project_id,
                 endpoint_id=endpoint_id,
                 job_id=job.id,
@@ -78,13 +83,8 @@ def enqueue(session: Session, job: Job, event_type: str) -> None:
         )
 
 
-def event_id(endpoint_id: str, job_id: str, job_seq: int) -> str:
-    """Return the id of an event for an endpoint: the same whenever the same transition is written."""
-    return "evt_" + hashlib.sha256(f"{endpoint_id} {job_id} {job_seq}".encode()).hexdigest()[:40]
-
-
-def list_due(session: Session, limit: int) -> list[Row[str, str]]:
-    """Return (id, endpoint id) of deliveries to be tried now, the longest due first.
+def list_due(session: Session, limit: int, limit_of_endpoint: int) -> list[Row[str, str]]:
+    """Return (id, endpoint id) of deliveries to be tried now, the longest due first, at most so many an endpoint.
 
     Of each job the earliest event of an endpoint goes first; nothing that another process holds is among them.
     """
@@ -101,8 +101,9 @@ def list_due(session: Session, limit: int) -> list[Row[str, str]]:
         WebhookEndpoint.disabled_reason.is_(None),
         or_(WebhookEndpoint.paused_until.is_(None), WebhookEndpoint.paused_until <= database_now()),
     )
-    statement = (
-        select(WebhookDelivery.id, WebhookDelivery.endpoint_id)
+    place = func.row_number().over(partition_by=WebhookDelivery.endpoint_id, order_by=WebhookDelivery.next_try_at)
+    due = (
+        select(WebhookDelivery.id, WebhookDelivery.endpoint_id, WebhookDelivery.next_try_at, place.label("place"))
         .join(WebhookEndpoint, WebhookEndpoint.id == WebhookDelivery.endpoint_id)
         .where(
             WebhookDelivery.delivered_at.is_(None),
@@ -112,16 +113,20 @@ def list_due(session: Session, limit: int) -> list[Row[str, str]]:
             is_first,
             *is_open,
         )
-        .order_by(WebhookDelivery.next_try_at)
-        .limit(limit)
+        .subquery()
     )
-    return list(session.execute(statement))
+    statement = select(due.c.id, due.c.endpoint_id).where(due.c.place <= limit_of_endpoint)
+    return list(session.execute(statement.order_by(due.c.next_try_at).limit(limit)))
 
 
 def lease(session: Session, ids: Collection[str], token: str, seconds: float) -> list[WebhookDelivery]:
     """Take those of these deliveries that nobody else has taken meanwhile."""
     is_free = or_(WebhookDelivery.lease_expires_at.is_(None), WebhookDelivery.lease_expires_at < database_now())
-    is_pending = (WebhookDelivery.delivered_at.is_(None), WebhookDelivery.given_up_at.is_(None))
+    is_pending = (
+        WebhookDelivery.delivered_at.is_(None),
+        WebhookDelivery.given_up_at.is_(None),
+        WebhookDelivery.next_try_at <= database_now(),
+    )
     session.execute(
         update(WebhookDelivery)
         .where(WebhookDelivery.id.in_(ids), is_free, *is_pending)
@@ -139,10 +144,20 @@ def lock_leased(session: Session, delivery_id: str, token: str) -> WebhookDelive
     )
 
 
-def is_too_old(session: Session, delivery: WebhookDelivery, seconds: float) -> bool:
-    """Tell whether the delivery was written longer ago than this, by the database's clock."""
-    is_old = WebhookDelivery.created_at < database_after(-seconds)
-    return bool(session.scalar(select(is_old).where(WebhookDelivery.id == delivery.id)))
+def is_too_old(session: Session, endpoint: WebhookEndpoint, delivery: WebhookDelivery, seconds: float) -> bool:
+    """Tell whether delivery and endpoint have stood as they are for longer than this, by the database's clock."""
+    then = database_after(-seconds)
+    is_old = and_(WebhookDelivery.created_at < then, WebhookEndpoint.updated_at < then)
+    both = select(is_old).join_from(WebhookEndpoint, WebhookDelivery, WebhookDelivery.endpoint_id == endpoint.id)
+    return bool(session.scalar(both.where(WebhookEndpoint.id == endpoint.id, WebhookDelivery.id == delivery.id)))
+
+
+def has_taken_since(session: Session, endpoint: WebhookEndpoint, delivery: WebhookDelivery) -> bool:
+    """Tell whether the endpoint has taken an event since this one was written."""
+    has_taken = WebhookEndpoint.last_success_at > WebhookDelivery.created_at
+    both = select(has_taken).join_from(WebhookEndpoint, WebhookDelivery, WebhookDelivery.endpoint_id == endpoint.id)
+    statement = both.where(WebhookEndpoint.id == endpoint.id, WebhookDelivery.id == delivery.id)
+    return bool(session.scalar(statement))
 
 
 def is_ahead(session: Session, endpoint: WebhookEndpoint) -> bool:

@@ -22,12 +22,15 @@ class WebhookEndpoint(Base):
     event_types: Mapped[list[Any]] = mapped_column(Json)
     generation: Mapped[int] = mapped_column(default=1)
     """Counts the secrets. They are derived from a secret of the service, and are not here."""
+    oldest_generation: Mapped[int] = mapped_column(default=1)
+    """First secret that may sign: those before were ended at once."""
     previous_until: Mapped[Time | None]
-    """End of the time in which the previous secret signs, too."""
+    """End of the time in which previous secrets sign, too."""
     disabled_reason: Mapped[LongText | None]
     """None: events go to it."""
     num_failures: Mapped[int] = mapped_column(default=0)
     """In a row."""
+    last_success_at: Mapped[Time | None]
     paused_until: Mapped[Time | None]
     """After many failures in a row nothing is tried until then."""
     created_at: Mapped[Time]

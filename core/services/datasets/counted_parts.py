@@ -17,8 +17,8 @@ def reserve_number(backend: Backend, project_id: str, upload_id: str, again_sha2
     """Return the number of the next part.
 
     Args:
-        again_sha256: of a part that is sent again since its answer was lost; the newest part keeps its number where it
-            holds these bytes.
+        again_sha256: of a part that is sent again since its answer was lost; a part that holds these bytes keeps its
+            number.
 
     Raises:
         InvalidRequest: the upload has `MAX_PARTS` parts.
@@ -28,8 +28,9 @@ def reserve_number(backend: Backend, project_id: str, upload_id: str, again_sha2
     def work(session: Session) -> int:
         lock_open(session, project_id, upload_id)
         parts = upload_rows.list_parts(session, upload_id)
-        if parts and again_sha256 is not None and parts[-1].sha256 == again_sha256:
-            return parts[-1].number
+        known = [part.number for part in parts if part.sha256 == again_sha256]
+        if known:
+            return known[-1]
         number = parts[-1].number + 1 if parts else 1
         if number > MAX_PARTS:
             raise InvalidRequest(f"An upload has at most {MAX_PARTS} parts; send parts of {MAX_PART_BYTES:,} bytes.")

@@ -5,6 +5,7 @@ address a moment later gains nothing.
 """
 
 import ipaddress
+import re
 import socket
 from dataclasses import dataclass
 from typing import Self
@@ -14,8 +15,12 @@ from core.domain.errors import FieldError, InvalidRequest
 from core.settings import SettingsError
 
 MAX_URL_CHARS = 2048
+MAX_HOST_CHARS = 253
+_HOST = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _EMBEDDING = tuple(ipaddress.ip_network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"))
 """Networks of IPv6 whose addresses lead on to addresses of IPv4."""
+_SPECIAL = tuple(ipaddress.ip_network(text) for text in ("fec0::/10", "::/96", "::ffff:0:0:0/96", "192.0.0.0/24"))
+"""Networks for special purposes that `is_global` of some versions of Python takes for public ones."""
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -93,8 +98,10 @@ def _split(url: str) -> tuple[str, str, int, str]:
     except ValueError:
         raise _refused("is not a URL") from None
     host = (parts.hostname or "").rstrip(".").lower()
-    if parts.scheme not in ("https", "http") or not host or not host.isascii():
-        raise _refused("must be an https URL with a host name in ASCII")
+    if parts.scheme not in ("https", "http") or not host:
+        raise _refused("must be an https URL with a host")
+    if not _is_address(host) and not (_HOST.fullmatch(host) and len(host) <= MAX_HOST_CHARS):
+        raise _refused("must have a host name of letters, digits, `-` and `.`, or an address")
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise _refused("must hold no user, password or fragment")
     if len(url) > MAX_URL_CHARS or any(character <= " " or character == "\x7f" for character in url):
@@ -103,12 +110,19 @@ def _split(url: str) -> tuple[str, str, int, str]:
     return parts.scheme, host, port or (443 if parts.scheme == "https" else 80), path
 
 
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_public(address: IpAddress) -> bool:
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return _is_public(address.ipv4_mapped)
-        if any(address in network for network in _EMBEDDING):
-            return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return _is_public(address.ipv4_mapped)
+    if any(address in network for network in (*_EMBEDDING, *_SPECIAL)):
+        return False
     return address.is_global and not address.is_multicast
 
 

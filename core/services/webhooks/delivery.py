@@ -4,12 +4,14 @@ Any number of API processes may deliver: a lease says who is at an event. A proc
 out, so the event goes out once more; receivers know it by `webhook-id`.
 """
 
+import asyncio
 import json
+import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,11 +32,13 @@ from core.services.ids import new_suffix
 from core.services.webhooks import addresses, endpoints
 from core.services.webhooks.addresses import AllowedHosts
 
-NUM_THREADS = 8
-MAX_OF_ENDPOINT = 4
+NUM_THREADS = 12
+MAX_OF_ENDPOINT = 2
 """Deliveries to one endpoint at a time, so that a slow one does not hold all threads."""
 TRY_SECONDS = 10.0
-"""Without progress; twice as long for a whole try."""
+"""Time without progress after which a try is given up."""
+MAX_TRY_SECONDS = 20.0
+"""Limit of a whole try, but for the resolver's own time."""
 LEASE_SECONDS = 60.0
 KEPT_SECONDS = 7 * 24 * 3600.0
 """For the log of deliveries."""
@@ -52,6 +56,7 @@ class Message:
     """One event on its way, free of the database."""
 
     delivery_id: str
+    endpoint_id: str
     token: str
     url: str
     body: bytes
@@ -80,6 +85,9 @@ class WebhookDeliverer:
         self._wake = threading.Event()
         self._is_stopping = False
         self._tidy_at = 0.0
+        self._lock = threading.Lock()
+        self._busy: Counter[str] = Counter()
+        """Tries that are under way, by endpoint."""
         self._thread = threading.Thread(target=self._work, name="webhooks", daemon=True)
 
     def start(self) -> None:
@@ -91,12 +99,11 @@ class WebhookDeliverer:
         self._thread.join(timeout_seconds)
 
     def deliver_due(self, pool: ThreadPoolExecutor) -> int:
-        """Try what is due once; return how much that was. Raises Unavailable."""
-        messages = self._take()
-        for message, outcome in zip(messages, pool.map(self.send, messages), strict=True):
-            reach("webhook.sent")
-            self._backend.database.write(partial(self._conclude, message=message, outcome=outcome))
-        return len(messages)
+        """Try what is due once, to the end; return how much that was. Raises Unavailable."""
+        tries = self._begin(pool)
+        for each in tries:
+            each.result()
+        return len(tries)
 
     def send(self, message: Message) -> Outcome:
         """Make one try, within a bounded time; what the receiver answers beyond its status is not read."""
@@ -117,44 +124,60 @@ class WebhookDeliverer:
             "webhook-signature": signature(message.secrets, message.delivery_id, timestamp, message.body),
         }
         url = f"{target.scheme}://{host}:{target.port}{target.path}"
-        with httpx.Client(timeout=TRY_SECONDS, follow_redirects=False, trust_env=False) as client:
-            watchdog = threading.Timer(2 * TRY_SECONDS, client.close)
-            watchdog.start()
-            try:
-                request = client.build_request("POST", url, content=message.body, headers=headers)
-                request.extensions["sni_hostname"] = target.host
-                response = client.send(request, stream=True)
-                response.close()
-                return Outcome(status=response.status_code, error=_error_of(response.status_code))
-            except (httpx.HTTPError, RuntimeError, OSError) as error:
-                return Outcome(status=None, error=f"No answer: {type(error).__name__}.")
-            finally:
-                watchdog.cancel()
+        try:
+            status = asyncio.run(_post(url, message.body, headers, target.host))
+        except TimeoutError:
+            return Outcome(status=None, error=f"No answer within {MAX_TRY_SECONDS:g} s.")
+        except (httpx.HTTPError, OSError, ssl.SSLError) as error:
+            return Outcome(status=None, error=f"No answer: {type(error).__name__}.")
+        return Outcome(status=status, error=_error_of(status))
 
     def _work(self) -> None:
         with ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="webhook") as pool:
             while not self._is_stopping:
-                num_tried = 0
+                num_begun = 0
                 try:
-                    num_tried = self.deliver_due(pool)
+                    num_begun = len(self._begin(pool))
                     self._tidy()
                 except Exception as error:  # noqa: BLE001 - the thread must outlive whatever one pass meets
                     _log.warning("webhooks_failed", error=type(error).__name__)
-                if not num_tried:
-                    self._wake.wait(min(2.0, self._backend.settings.sweep_seconds))
+                # A try that ends wakes it: then there is a free thread, and perhaps the next event of its job.
+                self._wake.wait(0.05 if num_begun else min(2.0, self._backend.settings.sweep_seconds))
+                self._wake.clear()
 
-    def _take(self) -> list[Message]:
-        token = new_suffix()
-        due = self._backend.database.read(lambda session: webhook_rows.list_due(session, _CANDIDATES))
-        if not due:
+    def _begin(self, pool: ThreadPoolExecutor) -> "list[Future[None]]":
+        """Take what is due and start a try of each, as far as threads are free."""
+        with self._lock:
+            busy = Counter(self._busy)
+        num_free = NUM_THREADS - busy.total()
+        if num_free <= 0:
             return []
+        due = self._backend.database.read(lambda session: webhook_rows.list_due(session, _CANDIDATES, MAX_OF_ENDPOINT))
         chosen: list[str] = []
-        num_of: Counter[str] = Counter()
         for delivery_id, endpoint_id in due:
-            if num_of[endpoint_id] < MAX_OF_ENDPOINT and len(chosen) < NUM_THREADS:
-                num_of[endpoint_id] += 1
+            if busy[endpoint_id] < MAX_OF_ENDPOINT and len(chosen) < num_free:
+                busy[endpoint_id] += 1
                 chosen.append(delivery_id)
-        return self._backend.database.write(lambda session: self._lease(session, chosen, token))
+        if not chosen:
+            return []
+        token = new_suffix()
+        messages = self._backend.database.write(lambda session: self._lease(session, chosen, token))
+        with self._lock:
+            self._busy.update(message.endpoint_id for message in messages)
+        return [pool.submit(self._try, message) for message in messages]
+
+    def _try(self, message: Message) -> None:
+        """Make one try and write down how it ended; an outage leaves the lease to run out."""
+        try:
+            outcome = self.send(message)
+            reach("webhook.sent")
+            self._backend.database.write(partial(self._conclude, message=message, outcome=outcome))
+        except DomainError as error:
+            _log.warning("webhook_not_concluded", code=error.code)
+        finally:
+            with self._lock:
+                self._busy[message.endpoint_id] -= 1
+            self._wake.set()
 
     def _lease(self, session: Session, chosen: list[str], token: str) -> list[Message]:
         rows = webhook_rows.lease(session, chosen, token, LEASE_SECONDS)
@@ -166,9 +189,17 @@ class WebhookDeliverer:
         """Return what is sent to the endpoint, with the secrets that sign now."""
         has_previous = endpoint.previous_until is not None and webhook_rows.is_ahead(session, endpoint)
         secrets = endpoints.signing_secrets(self._backend.settings, endpoint, has_previous=has_previous)
-        return Message(delivery_id=row.id, token=token, url=endpoint.url, body=body_of(row), secrets=secrets)
+        return Message(
+            delivery_id=row.id,
+            endpoint_id=endpoint.id,
+            token=token,
+            url=endpoint.url,
+            body=body_of(row),
+            secrets=secrets,
+        )
 
     def _conclude(self, session: Session, *, message: Message, outcome: Outcome) -> None:
+        endpoint = webhook_rows.lock_endpoint(session, message.endpoint_id)
         row = webhook_rows.lock_leased(session, message.delivery_id, message.token)
         if row is None:
             return  # the endpoint is gone, or another process has taken the event over
@@ -176,11 +207,11 @@ class WebhookDeliverer:
         row.lease_token = row.lease_expires_at = None
         row.last_status = outcome.status
         row.last_error = outcome.error[:_MAX_ERROR_CHARS] if outcome.error else None
-        endpoint = webhook_rows.lock_endpoint(session, row.endpoint_id)
         if outcome.is_delivered:
             row.delivered_at = database_now()
             if endpoint is not None:
                 endpoint.num_failures, endpoint.paused_until = 0, None
+                endpoint.last_success_at = database_now()
             return
         row.next_try_at = database_after(self._delay(row.num_tries))
         if endpoint is not None:
@@ -192,9 +223,11 @@ class WebhookDeliverer:
         if beyond >= 0:
             pause = min(MAX_PAUSE_SECONDS, self._delay(1) * 2 ** min(beyond, 16))
             endpoint.paused_until = database_after(pause)
-        if not webhook_rows.is_too_old(session, row, MAX_AGE_SECONDS):
+        if not webhook_rows.is_too_old(session, endpoint, row, MAX_AGE_SECONDS):
             return
         row.given_up_at = database_now()
+        if webhook_rows.has_taken_since(session, endpoint, row):
+            return  # it takes others: this event alone is not for it
         endpoint.disabled_reason = f"Nothing was taken for a day. {row.last_error or ''}".strip()
         job = job_rows.lock_job(session, row.job_id)
         if job is not None:
@@ -238,6 +271,16 @@ def ping(backend: Backend, project_id: str, endpoint_id: str, event_type: str) -
         return deliverer.message_of(session, sample, endpoint, "")
 
     return deliverer.send(backend.database.read(work))
+
+
+async def _post(url: str, body: bytes, headers: dict[str, str], host: str) -> int:
+    """Send and return the status. Raises TimeoutError, httpx.HTTPError, OSError."""
+    async with (
+        asyncio.timeout(MAX_TRY_SECONDS),
+        httpx.AsyncClient(timeout=TRY_SECONDS, follow_redirects=False, trust_env=False) as client,
+        client.stream("POST", url, content=body, headers=headers, extensions={"sni_hostname": host}) as response,
+    ):
+        return response.status_code
 
 
 def _host_header(target: addresses.Target) -> str:

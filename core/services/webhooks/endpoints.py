@@ -14,7 +14,7 @@ from core.database.columns import database_after, database_now
 from core.database.repositories import webhooks as webhook_rows
 from core.database.tables.webhooks import WebhookDelivery, WebhookEndpoint
 from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound
-from core.domain.webhook_events import EVENT_TYPES, SECRET_PREFIX
+from core.domain.webhook_events import DISABLED_BY_USER, EVENT_TYPES, SECRET_PREFIX
 from core.services.access import audit
 from core.services.access.secret_files import session_secret
 from core.services.backend import Backend
@@ -29,8 +29,9 @@ MAX_ENDPOINTS = 20
 """Limit of one project."""
 GRACE_SECONDS = 24 * 3600.0
 """A secret that was rotated with grace signs for so long beside the new one."""
+NUM_KEPT = 2
+"""Secrets before the newest one that sign while it is new."""
 TYPES = tuple(EVENT_TYPES.values())
-DISABLED_BY_USER = "disabled by its owner"
 
 
 class WebhookNotFound(NotFound):
@@ -110,6 +111,7 @@ def create(
                 url=url,
                 event_types=list(dict.fromkeys(event_types)),
                 generation=1,
+                oldest_generation=1,
                 num_failures=0,
                 created_at=database_now(),
                 updated_at=database_now(),
@@ -166,12 +168,17 @@ def patch(backend: Backend, project_id: str, endpoint_id: str, changes: dict[str
 
 
 def rotate(backend: Backend, project_id: str, endpoint_id: str, *, keeps_previous: bool) -> NewSecret:
-    """Give the endpoint a new secret; the previous one signs for another day beside it, if asked to."""
+    """Give the endpoint a new secret; if asked to, those before sign for another day beside it.
+
+    Two of them do, so that a rotation that a client repeats does not end the secret which receivers have.
+    """
 
     def work(session: Session) -> NewSecret:
         row = _lock(session, project_id, endpoint_id)
         row.generation += 1
         row.previous_until = database_after(GRACE_SECONDS) if keeps_previous else None
+        if not keeps_previous:
+            row.oldest_generation = row.generation
         row.updated_at = database_now()
         audit.note(session, project_id, "webhook.rotate", endpoint_id)
         session.flush()
@@ -221,8 +228,8 @@ def current_secret(backend: Backend, project_id: str, endpoint_id: str) -> str:
 
 def signing_secrets(settings: Settings, row: WebhookEndpoint, *, has_previous: bool) -> list[str]:
     """Return the secrets that sign now, the newest first."""
-    generations = [row.generation, row.generation - 1] if has_previous else [row.generation]
-    return [_secret(settings, row, generation) for generation in generations if generation > 0]
+    oldest = max(row.oldest_generation, row.generation - NUM_KEPT) if has_previous else row.generation
+    return [_secret(settings, row, generation) for generation in range(row.generation, oldest - 1, -1)]
 
 
 def _secret(settings: Settings, row: WebhookEndpoint, generation: int) -> str:

@@ -55,7 +55,8 @@ def test_what_the_operator_lists_is_taken_also_over_http(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "url",
     ["ftp://example.com/", "https:///x", "https://user:pw@example.com/", "https://example.com/#x", "https://a:99999/",
-     "https://exa mple.com/", "https://例え.jp/", "https://example.com/" + "x" * 2048, "example.com"],
+     "https://exa mple.com/", "https://a..b/", "https://" + "a" * 64 + ".com/", "https://[::1/",
+     "https://例え.jp/", "https://example.com/" + "x" * 2048, "example.com"],
 )  # fmt: skip
 def test_urls_of_another_form_are_refused(url: str) -> None:
     with pytest.raises(AddressRefused):
