@@ -11,9 +11,13 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import Scope
 
+from api.access.authentication import Authenticator
+from api.access.failures import SIGN_IN_OF_ADDRESS, SIGN_IN_OF_ALL, FailureThrottle
+from api.access.identity import identity_headers
 from api.access.key_ring import KeyRing
 from api.access.middleware import Access
 from api.access.proxies import TrustedProxies, parse_networks
+from api.access.shares import Shares
 from api.http import handlers
 from api.http.body_limits import MAX_JSON_BYTES, BodyLimits, BodyPolicy
 from api.http.head import Head
@@ -126,6 +130,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry=_telemetry(),
     )
     app.state.settings = settings
+    app.state.shares = Shares(settings.max_share)
+    app.state.identities = identity_headers(settings)
     telemetry = app.state.telemetry = HttpTelemetry()
     handlers.register(app)
     for routes in ROUTES:
@@ -180,10 +186,12 @@ def _open(app: FastAPI, stack: ExitStack) -> None:
     area = SpoolArea.open(settings.scratch_dir)
     stack.callback(area.close)
     app.state.backend = backend
-    app.state.key_ring = KeyRing(backend)
+    ring = app.state.key_ring = KeyRing(backend)
+    app.state.authenticator = Authenticator(ring, app.state.identities, app.state.telemetry.auth_failures)
+    app.state.sign_ins = FailureThrottle(SIGN_IN_OF_ADDRESS, SIGN_IN_OF_ALL)
     app.state.feeds = Feeds(backend)
     app.state.polls = Polls(backend)
-    app.state.waiters = Waiters()
+    app.state.waiters = Waiters(app.state.shares.waiting)
     app.state.readiness = ReadinessProbe(backend)
     app.state.upload_desk = UploadDesk(
         area=area,
@@ -206,7 +214,7 @@ def _open(app: FastAPI, stack: ExitStack) -> None:
     app.state.dataset_processor = processor
     if settings.api_key is None:
         _tell_of_keys(backend)
-    elif len(settings.api_key.get_secret_value()) < MIN_KEY_CHARS:
+    elif min(map(len, settings.bootstrap_keys)) < MIN_KEY_CHARS:
         log.warning("short_api_key", meaning=f"PREFTUNE_API_KEY has fewer than {MIN_KEY_CHARS} characters")
 
 

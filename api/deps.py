@@ -5,10 +5,11 @@ from typing import Annotated
 from fastapi import Depends, Header, Query, Request, Security
 from fastapi.security import HTTPBearer
 
-from api.access.middleware import Caller
+from api.access.callers import Caller
+from api.access.shares import holder_of
 from api.live.feeds import Feeds
 from api.live.polls import Polls
-from api.live.waiting import Waiters
+from api.live.waiting import HeldWaiters, Waiters
 from api.readiness import ReadinessProbe
 from api.uploads.receive import UploadDesk
 from core.services.backend import Backend
@@ -62,9 +63,9 @@ async def get_processor(request: Request) -> DatasetProcessor:
     return processor
 
 
-async def get_waiters(request: Request) -> Waiters:
+async def get_waiters(request: Request) -> HeldWaiters:
     waiters: Waiters = request.app.state.waiters
-    return waiters
+    return waiters.of(holder_of(request.scope))
 
 
 BackendDep = Annotated[Backend, Depends(get_backend)]
@@ -73,7 +74,7 @@ UploadDeskDep = Annotated[UploadDesk, Depends(get_upload_desk)]
 ReadinessDep = Annotated[ReadinessProbe, Depends(get_readiness)]
 ProcessorDep = Annotated[DatasetProcessor, Depends(get_processor)]
 PollsDep = Annotated[Polls, Depends(get_polls)]
-WaitersDep = Annotated[Waiters, Depends(get_waiters)]
+WaitersDep = Annotated[HeldWaiters, Depends(get_waiters)]
 FeedsDep = Annotated[Feeds, Depends(get_feeds)]
 NEEDS_KEY = [Security(bearer)]
 

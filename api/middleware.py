@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.access.middleware import Caller
+from api.access.callers import Caller
 from api.http.downloads import CutShort
 from api.http.problems import INTERNAL_ERROR, Fault, problem_response
 from api.telemetry import HttpTelemetry

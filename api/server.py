@@ -3,14 +3,17 @@
 import asyncio
 import gc
 import os
+import resource
 import signal
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.access.middleware import CONNECTION, is_loopback
+from api.access.authentication import CONNECTION, is_loopback
+from api.access.proxies import parse_networks
 from api.app import MIN_KEY_CHARS, create_app
+from api.connections import Connections
 from api.http.downloads import ABORT
 from api.live.stream import AT_SHUTDOWN
 from core import confinement, private_memory
@@ -18,10 +21,10 @@ from core.settings import PRIVATE_UMASK, Settings, SettingsError
 from core.telemetry import tracing
 from core.telemetry.logging import configure_logging
 
-MAX_CONNECTIONS = 1000
 MAX_HEADER_BYTES = 32 * 1024
 HEADER_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 30
+MAX_FILES = 8192
 SHUTDOWN_SECONDS = 10
 
 
@@ -33,23 +36,35 @@ class TimedH11Protocol(H11Protocol):
     """
 
     header_seconds = HEADER_SECONDS
+    known: Connections | None = None
+    """Connections of the process, set for each server."""
     _header_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.app_state = {**self.app_state, ABORT: transport.abort, CONNECTION: {}}
         self._header_timer = self.loop.call_later(self.header_seconds, self._give_up)
+        if self.known is not None:
+            self.known.opened(self, self.client[0] if self.client else "")
+
+    @property
+    def is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def close(self) -> None:
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        is_waiting = self.cycle is None or self.cycle.response_complete
-        if not is_waiting:
+        if not self.is_idle:
             self._stop_timer()
         elif self._header_timer is None and self.timeout_keep_alive_task is None:
             self._header_timer = self.loop.call_later(self.header_seconds, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        if self.known is not None:
+            self.known.closed(self)
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -60,7 +75,7 @@ class TimedH11Protocol(H11Protocol):
 
     def _give_up(self) -> None:
         self._header_timer = None
-        if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
+        if self.is_idle and not self.transport.is_closing():
             self.transport.close()
 
     def _stop_timer(self) -> None:
@@ -73,6 +88,7 @@ def run(settings: Settings) -> int:
     """Serve until SIGINT or SIGTERM; return the exit code. Raises SettingsError."""
     check_binding(settings)
     os.umask(PRIVATE_UMASK)
+    _allow_files()
     configure_logging(settings)
     private_memory.forbid_reading()
     confinement.start(is_wanted=settings.confine_children)
@@ -87,6 +103,14 @@ def run(settings: Settings) -> int:
     return 0 if server.started else 1
 
 
+def _allow_files() -> None:
+    """Raise the soft limit of open files: connections and files of the store come to more than the usual 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _end(_number: int, _frame: object) -> None:
     """Handle the signals that uvicorn raises again: before the server is up, and after it has shut down."""
     raise SystemExit(0)
@@ -99,8 +123,8 @@ def check_binding(settings: Settings) -> None:
             f"PREFTUNE_HOST: {settings.host} can be reached from other machines, which needs a key; "
             "set PREFTUNE_API_KEY, or listen on 127.0.0.1"
         )
-    key = settings.api_key
-    if key is not None and len(key.get_secret_value()) < MIN_KEY_CHARS and not is_loopback(settings.host):
+    is_short = any(len(key) < MIN_KEY_CHARS for key in settings.bootstrap_keys)
+    if is_short and not is_loopback(settings.host):
         raise SettingsError(
             f"PREFTUNE_API_KEY: a key that other machines can try needs at least {MIN_KEY_CHARS} characters; "
             "`openssl rand -hex 32` makes one"
@@ -108,18 +132,19 @@ def check_binding(settings: Settings) -> None:
 
 
 def uvicorn_config(settings: Settings) -> uvicorn.Config:
+    known = Connections(settings.max_share, parse_networks(settings.trusted_proxies))
+    protocol = type("BoundedH11Protocol", (TimedH11Protocol,), {"known": known})
     return uvicorn.Config(
         create_app(settings),
         host=settings.host,
         port=settings.port,
-        http=TimedH11Protocol,
+        http=protocol,
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=MAX_CONNECTIONS,
         backlog=512,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

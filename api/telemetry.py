@@ -16,9 +16,28 @@ from core.services.operations.statistics import WAIT_BOUNDS_SECONDS, RunningJob,
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Clients can make up others, and each would be a new series."""
+AUTH_FAILURES = ("key", "key_throttled", "sign_in", "sign_in_throttled", "identity")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 
 log = structlog.get_logger("api")
+
+
+class AuthFailures:
+    """Counter of what was not let in."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._counter = Counter(
+            "preftune_auth_failures",
+            "Requests that were not let in: by a wrong key, at the sign-in, throttled, or by an identity header.",
+            ["kind"],
+            registry=registry,
+        )
+        for kind in AUTH_FAILURES:
+            self._counter.labels(kind)
+
+    def note(self, kind: str) -> None:
+        """Count one; `kind` is one of AUTH_FAILURES."""
+        self._counter.labels(kind).inc()
 
 
 class HttpTelemetry:
@@ -26,6 +45,7 @@ class HttpTelemetry:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.auth_failures = AuthFailures(self.registry)
         labels = ("method", "route")
         self._requests = Counter(
             "preftune_http_requests", "HTTP requests answered.", (*labels, "status"), registry=self.registry

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core import failpoints
+from core.secret_file import MAX_AGE_SECONDS, MAX_FILE_BYTES, SecretFile, without_line_end
 
 PREFIX = "PREFTUNE_"
 FILE_SUFFIX = "_FILE"
 PRIVATE_UMASK = 0o077
 """Files of the service are for its own user: data, keys and prompts of others stand in them."""
-_MAX_FILE_BYTES = 64 * 1024
 OTHER_VARIABLES = frozenset({"PREFTUNE_URL", failpoints.VARIABLE})
 """Read by the client package and by fault tests, not settings of the service."""
 
@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     models_dir: Path = Path("models")
     """Base models, a folder each."""
     api_key: SecretStr | None = None
-    """Bootstrap key. Without any key the API serves its own user on this machine only."""
+    """Bootstrap key; a file may hold one a line, all valid. Without any key only this machine's user is served."""
     session_secret: Annotated[SecretStr, Field(min_length=32)] | None = None
     """Signs the dashboard's sessions; several API processes share one. Default: a file in the data directory."""
 
@@ -108,6 +108,15 @@ class Settings(BaseSettings):
     """Hosts, addresses and networks inside the operator's own network that webhooks may go to, with commas:
     `receiver.internal,10.0.4.0/24`; `http://` is for these only."""
 
+    identity_header: str | None = None
+    """Header in which a trusted proxy names the signed-in user, such as `X-Forwarded-Email`; default: none."""
+    identity_groups_header: str = "X-Forwarded-Groups"
+    identity_roles: str = ""
+    """What users and groups may, the first that matches: `ml-team=default:write, ops=default:operator, *=demo:read`."""
+
+    max_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Part of a process's connections, streams, downloads and waiting requests that one key or address may take."""
+
     disk_reserve_bytes: Annotated[int, Field(ge=0)] = 1024**3
     """Free space below which no upload and no job is taken in any more, while running jobs may end."""
     keep_checkpoints_days: Annotated[float, Field(ge=0, le=36_500)] | None = None
@@ -119,6 +128,42 @@ class Settings(BaseSettings):
     """Where OpenTelemetry traces go, by OTLP over HTTP: `http://collector:4318`; needs the extra `otel`."""
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    _files: dict[str, Path] = PrivateAttr(default_factory=dict)
+    """Settings that came from files, by name."""
+
+    @cached_property
+    def _secret_files(self) -> dict[str, SecretFile]:
+        """Files of secrets, by setting."""
+        values = {name: getattr(self, name) for name in self._files}
+        return {
+            name: SecretFile(
+                self._files[name], value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            )
+            for name, value in values.items()
+        }
+
+    def current(self, name: str, *, max_age_seconds: float = MAX_AGE_SECONDS) -> str | None:
+        """Return a setting as its file has it now, or as it was set; None for one that is not set."""
+        if name in self._secret_files:
+            return self._secret_files[name].read(max_age_seconds=max_age_seconds)
+        value = getattr(self, name)
+        if value is None:
+            return None
+        return _text(value)
+
+    @property
+    def bootstrap_keys(self) -> list[str]:
+        """Bootstrap keys that work now, one for each line of their file; the first is the newest."""
+        return [line.strip() for line in (self.current("api_key") or "").splitlines() if line.strip()]
+
+    def current_database_url(self) -> str | None:
+        """Return the URL with the password that is in force now; None for SQLite in the data directory."""
+        url = self.current("database_url", max_age_seconds=0)
+        if not url:
+            return None
+        password = self.current("database_password", max_age_seconds=0)
+        return _with_password(url, SecretStr(password) if password else None)
 
     @cached_property
     def effective_database_url(self) -> str:
@@ -154,19 +199,22 @@ def load_settings(**overrides: object) -> Settings:
     unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name.upper() not in accepted)
     if unknown:
         raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    values: dict[str, Any] = _from_files() | {name: value for name, value in overrides.items() if value is not None}
+    from_files = _from_files()
+    given = {name: value for name, value in overrides.items() if value is not None}
+    values: dict[str, Any] = {name: text for name, (_, text) in from_files.items()} | given
     try:
         settings = Settings(**values)
     except ValidationError as error:
         lines = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
         raise SettingsError("; ".join(lines)) from None
+    settings._files.update({name: path for name, (path, _) in from_files.items() if name not in given})
     if settings.lease_seconds < 3 * settings.heartbeat_seconds:
         raise SettingsError("PREFTUNE_LEASE_SECONDS: must be at least three times PREFTUNE_HEARTBEAT_SECONDS")
     return settings
 
 
-def _from_files() -> dict[str, str]:
-    values: dict[str, str] = {}
+def _from_files() -> dict[str, tuple[Path, str]]:
+    values: dict[str, tuple[Path, str]] = {}
     for name in Settings.model_fields:
         variable = PREFIX + name.upper()
         path = os.environ.get(variable + FILE_SUFFIX)
@@ -174,19 +222,23 @@ def _from_files() -> dict[str, str]:
             continue
         if os.environ.get(variable):
             raise SettingsError(f"{variable}: set it or {variable}{FILE_SUFFIX}, not both")
-        values[name] = _read(variable + FILE_SUFFIX, Path(path))
+        values[name] = (Path(path), _read(variable + FILE_SUFFIX, Path(path)))
     return values
 
 
 def _read(variable: str, path: Path) -> str:
     try:
         with path.open(encoding="utf-8") as file:
-            text = file.read(_MAX_FILE_BYTES + 1)
+            text = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         raise SettingsError(f"{variable}: {path} cannot be read ({type(error).__name__})") from None
-    if len(text) > _MAX_FILE_BYTES or not text.strip():
+    if len(text) > MAX_FILE_BYTES or not text.strip():
         raise SettingsError(f"{variable}: {path} is {'too large' if text.strip() else 'empty'}")
-    return text.removesuffix("\n").removesuffix("\r")
+    return without_line_end(text)
+
+
+def _text(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
 def _with_password(url: str, password: SecretStr | None) -> str:

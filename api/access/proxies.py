@@ -54,8 +54,9 @@ class TrustedProxies:
         client = scope.get("client")
         peer = _parse(client[0]) if client else None
         is_proxied = peer is not None and self._is_trusted(peer)
-        state = {**scope.get("state", {}), PEER: str(peer) if peer else None, IS_PROXIED: is_proxied}
-        scope = {**scope, "state": state}
+        state = scope.setdefault("state", {})  # the same one: the server looks into it
+        state |= {PEER: str(peer) if peer else None, IS_PROXIED: is_proxied}
+        scope = dict(scope)
         if not is_proxied or peer is None:
             return scope
         headers = Headers(scope=scope)
@@ -83,6 +84,11 @@ class TrustedProxies:
 
     def _is_trusted(self, address: Address) -> bool:
         return any(address in network for network in self._networks)
+
+
+def is_trusted(address: str, networks: tuple[Network, ...]) -> bool:
+    parsed = _parse(address)
+    return parsed is not None and any(parsed in network for network in networks)
 
 
 def _values(headers: Headers, name: str) -> list[str]:

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from api.access.middleware import needed_scope
+from api.access.callers import needed_scope
 from api.http.problems import HTTP_PROBLEMS, MEDIA_TYPE, STATUS_OF_KIND
 from api.schemas.datasets import DatasetOptions
 from api.schemas.problems import Problem

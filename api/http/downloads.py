@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from api.access.shares import holder_of, shares_of
 from api.http.problems import RANGE_NOT_SATISFIABLE, HttpError
 from api.http.strict_route import is_none_match
 from api.threads import Lane, iterate_in
@@ -50,7 +51,8 @@ class MeteredStream(StreamingResponse):
                 raise ClientDisconnect from None
 
         try:
-            await super().__call__(scope, receive, send_in_time)
+            with shares_of(scope).downloads.hold(holder_of(scope)):
+                await super().__call__(scope, receive, send_in_time)
         finally:
             close = getattr(self._chunks, "close", None)
             if close is not None:

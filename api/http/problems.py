@@ -8,7 +8,7 @@ Errors of the domain carry a kind, which decides the status; what only HTTP can 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Self
 
 import orjson
 from starlette.requests import HTTPConnection
@@ -55,6 +55,7 @@ SCOPE_MISSING = ProblemKind(HTTPStatus.FORBIDDEN, "scope-missing", "The API key 
 RATE_LIMITED = ProblemKind(HTTPStatus.TOO_MANY_REQUESTS, "rate-limited", "Too many requests with this API key")
 NOT_LOOPBACK = ProblemKind(HTTPStatus.FORBIDDEN, "not-loopback", "Without an API key only this machine is served")
 FOREIGN_ORIGIN = ProblemKind(HTTPStatus.FORBIDDEN, "foreign-origin", "The request comes from another site")
+IDENTITY_REFUSED = ProblemKind(HTTPStatus.FORBIDDEN, "identity-refused", "The named user is not let in")
 ROUTE_NOT_FOUND = ProblemKind(HTTPStatus.NOT_FOUND, "route-not-found", "Not found")
 METHOD_NOT_ALLOWED = ProblemKind(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed")
 BODY_TOO_SLOW = ProblemKind(HTTPStatus.REQUEST_TIMEOUT, "body-too-slow", "The body came too slowly")
@@ -65,7 +66,11 @@ RANGE_NOT_SATISFIABLE = ProblemKind(
 )
 NO_ANSWER = ProblemKind(HTTPStatus.FAILED_DEPENDENCY, "webhook-no-answer", "The receiver of the webhook did not answer")
 INVALID_REQUEST = ProblemKind(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The request is not valid")
-TOO_MANY_STREAMS = ProblemKind(HTTPStatus.SERVICE_UNAVAILABLE, "too-many-streams", "Too many streams are open")
+TOO_MANY_STREAMS = ProblemKind(HTTPStatus.TOO_MANY_REQUESTS, "too-many-streams", "Too many streams are open")
+TOO_MANY_DOWNLOADS = ProblemKind(HTTPStatus.TOO_MANY_REQUESTS, "too-many-downloads", "Too many downloads are under way")
+TOO_MANY_REQUESTS = ProblemKind(HTTPStatus.TOO_MANY_REQUESTS, "too-many-requests", "Too many requests are in work")
+TOO_MANY_WAITING = ProblemKind(HTTPStatus.TOO_MANY_REQUESTS, "too-many-waiting", "Too many requests wait")
+SIGN_IN_THROTTLED = ProblemKind(HTTPStatus.TOO_MANY_REQUESTS, "sign-in-throttled", "Too many wrong keys")
 NOT_READY = ProblemKind(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", "The service is unavailable")
 INTERNAL_ERROR = ProblemKind(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", "Something went wrong in the service")
 
@@ -78,6 +83,7 @@ HTTP_PROBLEMS: tuple[ProblemKind, ...] = (
     RATE_LIMITED,
     NOT_LOOPBACK,
     FOREIGN_ORIGIN,
+    IDENTITY_REFUSED,
     ROUTE_NOT_FOUND,
     METHOD_NOT_ALLOWED,
     BODY_TOO_SLOW,
@@ -87,6 +93,10 @@ HTTP_PROBLEMS: tuple[ProblemKind, ...] = (
     INVALID_REQUEST,
     NO_ANSWER,
     TOO_MANY_STREAMS,
+    TOO_MANY_DOWNLOADS,
+    TOO_MANY_REQUESTS,
+    TOO_MANY_WAITING,
+    SIGN_IN_THROTTLED,
     NOT_READY,
     INTERNAL_ERROR,
 )
@@ -117,6 +127,10 @@ class HttpError(Exception):
     ) -> None:
         super().__init__(detail)
         self.fault = Fault(kind=kind, detail=detail, errors=errors, headers=headers or {})
+
+    @classmethod
+    def of(cls, fault: Fault) -> Self:
+        return cls(fault.kind, fault.detail, errors=fault.errors, headers=fault.headers)
 
 
 def fault_of(error: DomainError) -> Fault:

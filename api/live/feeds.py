@@ -11,7 +11,6 @@ from contextlib import contextmanager
 import structlog
 from anyio import CapacityLimiter, to_thread
 
-from api.http.problems import RETRY_AFTER_SECONDS, TOO_MANY_STREAMS, HttpError
 from api.live.frames import Frames, make_frames
 from core.domain.errors import Unavailable
 from core.services.backend import Backend
@@ -21,7 +20,6 @@ from core.services.jobs import jobs
 from core.services.views import JobHead
 
 POLL_SECONDS = 0.25
-MAX_STREAMS = 500
 _MAX_READERS = 4
 """Reads of the database at a time, for all streams together."""
 _MAX_SHARED = 16
@@ -84,13 +82,7 @@ class Feeds:
 
     @contextmanager
     def watch(self, project_id: str, job_id: str) -> Iterator[Feed]:
-        """Watch a job inside the context; raises HttpError when too many clients watch."""
-        if self.num_streams >= MAX_STREAMS:
-            raise HttpError(
-                TOO_MANY_STREAMS,
-                f"{MAX_STREAMS} streams are open; poll `/jobs/{{id}}/metrics`, or try again later.",
-                headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-            )
+        """Watch a job inside the context."""
         key = (project_id, job_id)
         feed = self._feeds.get(key)
         if feed is None:

@@ -2,10 +2,14 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from api.access.middleware import STILL_ALLOWED
+from api.access.shares import holder_of, shares_of
 from api.http.downloads import ABORT
 from api.live.feeds import Feed, Feeds
 from api.live.frames import HEARTBEAT, PREAMBLE, Frames, end_frame
@@ -21,6 +25,8 @@ SEND_SECONDS = 30.0
 """A client that takes nothing for so long is cut off; it comes back with Last-Event-ID."""
 _RETRY_SECONDS = 1.0
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+GUARD_SECONDS = 2.0
+"""Time between two looks at whether the client may still listen."""
 AT_SHUTDOWN = "at_shutdown"
 """Key of `scope["state"]`: what the server calls to end an answer that has no end of its own."""
 
@@ -36,20 +42,21 @@ class EventStream(Response):
         self._after = after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._feeds.watch(*self._key) as feed:
+        with shares_of(scope).streams.hold(holder_of(scope)), self._feeds.watch(*self._key) as feed:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             writer = asyncio.create_task(_Writer(feed, self._after, send).run())
             listener = asyncio.create_task(_until_gone(receive))
+            guard = asyncio.create_task(_until_refused(scope["state"].get(STILL_ALLOWED)))
             scope["state"][AT_SHUTDOWN] = listener.cancel
             try:
-                await asyncio.wait((writer, listener), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((writer, listener, guard), return_when=asyncio.FIRST_COMPLETED)
                 if writer.done():
                     writer.result()
             except TimeoutError:
                 scope["state"].get(ABORT, lambda: None)()
                 return
             finally:
-                await _cancel(writer, listener)
+                await _cancel(writer, listener, guard)
             await _finish(send)
 
 
@@ -124,6 +131,16 @@ class _Writer:
 async def _until_gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _until_refused(still_allowed: Callable[[], Awaitable[bool]] | None) -> None:
+    """Wait until the key or session that opened the stream works no more; an outage ends no stream."""
+    while True:
+        await asyncio.sleep(GUARD_SECONDS)
+        if still_allowed is not None:
+            with suppress(Unavailable):
+                if not await still_allowed():
+                    return
 
 
 async def _finish(send: Send) -> None:

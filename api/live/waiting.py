@@ -2,16 +2,15 @@
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from api.http.problems import RATE_LIMITED, RETRY_AFTER_SECONDS, HttpError
+from api.access.shares import Holder, Share
 from api.threads import Lane, run_in
 from core.services.requests.requests import View, is_ended
 
-MAX_WAITING_OF_KEY = 64
 FIRST_POLL_SECONDS = 0.2
 MAX_POLL_SECONDS = 1.0
 
@@ -19,36 +18,25 @@ MAX_POLL_SECONDS = 1.0
 class Waiters:
     """All waiting requests of this process. Lives on the event loop."""
 
-    def __init__(self) -> None:
-        self._num_waiting: Counter[str] = Counter()
+    def __init__(self, share: Share) -> None:
+        self._share = share
         self._looks: dict[Hashable, asyncio.Task[Any]] = {}
 
-    async def until_ended(self, key_id: str, what: Hashable, look: Callable[[], View], *, wait_seconds: float) -> View:
-        """Return the object once it has ended, or as it is after `wait_seconds`. `what` names it.
+    def of(self, holder: Holder) -> "HeldWaiters":
+        return HeldWaiters(self, holder)
 
-        Raises HttpError when the key waits for too much already, and what `look` raises.
-        """
+    async def until_ended(self, holder: Holder, what: Hashable, look: Callable[[], View], wait_seconds: float) -> View:
+        """Wait as `HeldWaiters` says."""
         started = time.monotonic()
         view = await run_in(Lane.WAITING, look)
         if is_ended(view) or wait_seconds <= 0:
             return view
-        self._require_room(key_id)
-        self._num_waiting[key_id] += 1
-        try:
+        with self._share.hold(holder):
             while (waited := time.monotonic() - started) < wait_seconds and not is_ended(view):
                 pause = min(max(FIRST_POLL_SECONDS, waited / 10), MAX_POLL_SECONDS)
                 await asyncio.sleep(min(pause, wait_seconds - waited))
                 view = await self._look(what, look)
-        finally:
-            self._num_waiting[key_id] -= 1
-            if not self._num_waiting[key_id]:
-                del self._num_waiting[key_id]
         return view
-
-    def _require_room(self, key_id: str) -> None:
-        if self._num_waiting[key_id] >= MAX_WAITING_OF_KEY:
-            detail = f"{MAX_WAITING_OF_KEY} requests with this key wait already; ask without `wait`, or later."
-            raise HttpError(RATE_LIMITED, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
     async def _look(self, what: Hashable, look: Callable[[], View]) -> View:
         """Share a look that is in progress, or that began within the shortest pause."""
@@ -62,3 +50,18 @@ class Waiters:
         is_failed = task.cancelled() or task.exception() is not None
         remaining = 0.0 if is_failed else began_at + FIRST_POLL_SECONDS - time.monotonic()
         task.get_loop().call_later(max(0.0, remaining), self._looks.pop, what, None)
+
+
+@dataclass(frozen=True)
+class HeldWaiters:
+    """Waiting requests, for one holder of shares."""
+
+    waiters: Waiters
+    holder: Holder
+
+    async def until_ended(self, what: Hashable, look: Callable[[], View], *, wait_seconds: float) -> View:
+        """Return the object once it has ended, or as it is after `wait_seconds`. `what` names it.
+
+        Raises HttpError when the holder waits for too much already, and what `look` raises.
+        """
+        return await self.waiters.until_ended(self.holder, what, look, wait_seconds)

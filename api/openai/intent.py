@@ -11,7 +11,7 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.access.middleware import Caller
+from api.access.callers import Caller
 from api.http.idempotent import Created, CreatingRequest, answer_once
 from core.services.access import idempotency
 from core.services.backend import Backend

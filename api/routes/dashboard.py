@@ -2,19 +2,26 @@
 
 from typing import Annotated
 
+import structlog
+from anyio import to_thread
 from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from api.access import sessions
+from api.access.authentication import address_of, throttled
+from api.access.callers import LOCAL_USER, NOBODY, actor_of, caller_of
+from api.access.failures import FailureThrottle
 from api.access.key_ring import KeyRing
-from api.access.middleware import LOCAL_USER
 from api.dashboard_files import dashboard_files
-from api.deps import CallerDep
+from api.deps import BackendDep, CallerDep
 from api.http.problems import API_KEY_INVALID, FOREIGN_ORIGIN, HttpError
 from api.http.strict_route import StrictRoute, is_none_match
 from api.schemas.base import Answer
+from api.telemetry import AuthFailures
+from core.services.access import browser_sessions
+from core.services.access.api_keys import Grant
 
 START_PAGE = "index.html"
 PAGE_POLICY = (
@@ -23,6 +30,7 @@ PAGE_POLICY = (
 )
 """No inline script or style, nothing from elsewhere, and no text that is ever read as HTML."""
 
+log = structlog.get_logger("api")
 router = APIRouter(include_in_schema=False, route_class=StrictRoute)
 
 
@@ -52,23 +60,49 @@ async def get_session(request: Request, caller: CallerDep) -> SessionState:
 @router.post("/ui/session")
 async def create_session(body: SignIn, request: Request, caller: CallerDep) -> Response:
     _refuse_foreign_pages(request)
-    ring: KeyRing = request.app.state.key_ring
     response = Response(status_code=204)
     if caller is LOCAL_USER:
         return response
-    grant = await ring.redeem(body.api_key.strip().encode())
-    if grant is None:
-        raise HttpError(API_KEY_INVALID, "The service does not know this key.")
-    sessions.sign_in(response, sessions.issue(ring, grant), request.headers)
+    ring: KeyRing = request.app.state.key_ring
+    grant = await _redeem(request, ring, body.api_key.strip().encode())
+    is_secure = sessions.is_over_https(request.headers, request.scope["scheme"])
+    sessions.sign_in(response, sessions.issue(ring, grant, is_secure=is_secure), is_secure=is_secure)
     return response
 
 
 @router.delete("/ui/session")
-def delete_session(request: Request) -> Response:
+async def delete_session(request: Request, backend: BackendDep) -> Response:
+    """Sign out: the session ends on the server, for every copy of its cookie."""
     _refuse_foreign_pages(request)
+    ring: KeyRing = request.app.state.key_ring
+    found = await sessions.find_session(ring, request.headers, request.scope["scheme"])
+    if found is not None:
+        await to_thread.run_sync(browser_sessions.end, backend, found.grant, found.id, found.seconds)
+        ring.note_session(found.id, is_ended=True)
     response = Response(status_code=204)
     sessions.sign_out(response)
     return response
+
+
+async def _redeem(request: Request, ring: KeyRing, shown: bytes) -> Grant:
+    """Return the rights of the key. Raises HttpError: 401, or 429 for whoever tries too often, right or wrong."""
+    throttle: FailureThrottle = request.app.state.sign_ins
+    failures: AuthFailures = request.app.state.telemetry.auth_failures
+    address = address_of(request.scope)
+    seconds = throttle.seconds_to_wait(address)
+    if seconds:
+        failures.note("sign_in_throttled")
+        log.warning("sign_in_throttled", client=address)
+        raise HttpError.of(throttled(seconds))
+    grant = await ring.redeem(shown)
+    actor = actor_of(request.scope, caller_of(grant) if grant else NOBODY)
+    await to_thread.run_sync(browser_sessions.record_sign_in, request.app.state.backend, actor, grant)
+    if grant is None:
+        failures.note("sign_in")
+        log.warning("sign_in_refused", client=address)
+        raise HttpError(API_KEY_INVALID, "The service does not know this key.")
+    throttle.give_back(address)
+    return grant
 
 
 @router.get("/ui/{path:path}")

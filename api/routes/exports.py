@@ -59,7 +59,7 @@ async def get_export(
     """Return one export, and the location of its file once it has succeeded."""
     look = partial(exports.get, backend, caller.project_id, job_id, export_id)
     what = ("export", caller.project_id, job_id, export_id)
-    return _shown(await waiters.until_ended(caller.key_id or "", what, look, wait_seconds=wait))
+    return _shown(await waiters.until_ended(what, look, wait_seconds=wait))
 
 
 def _shown(view: ExportView) -> Export:

@@ -54,4 +54,4 @@ async def get_republication(
     """One republication, and what has changed once it has succeeded."""
     look = partial(republications.get, backend, caller.project_id, job_id, republication_id)
     what = ("republication", caller.project_id, job_id, republication_id)
-    return Republication.model_validate(await waiters.until_ended(caller.key_id or "", what, look, wait_seconds=wait))
+    return Republication.model_validate(await waiters.until_ended(what, look, wait_seconds=wait))

@@ -7,13 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
-from api.access.middleware import Caller
+from api.access.callers import Caller
 from api.deps import MAX_WAIT_SECONDS, NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey, Wait, WaitersDep
 from api.docs.openapi import problems
 from api.http.idempotent import Created, answer_once_ended, creating
 from api.http.problems import HttpError
 from api.http.strict_route import StrictRoute
-from api.live.waiting import Waiters
+from api.live.waiting import HeldWaiters
 from api.routes.jobs import JobId
 from api.schemas.scores import ScoreRequest, Scores
 from core.services.backend import Backend
@@ -72,8 +72,8 @@ async def get_scores(
 
 
 async def _await(
-    backend: Backend, caller: Caller, waiters: Waiters, job_id: str, score_id: str, seconds: float
+    backend: Backend, caller: Caller, waiters: HeldWaiters, job_id: str, score_id: str, seconds: float
 ) -> Scores:
     look = partial(scores.get, backend, caller.project_id, job_id, score_id)
     what = ("scores", caller.project_id, job_id, score_id)
-    return Scores.model_validate(await waiters.until_ended(caller.key_id or "", what, look, wait_seconds=seconds))
+    return Scores.model_validate(await waiters.until_ended(what, look, wait_seconds=seconds))

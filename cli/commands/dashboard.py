@@ -30,7 +30,7 @@ def open_dashboard(
 def _key(settings: Any) -> str:
     """Return the bootstrap key, or the key file of a service without keys."""
     if settings.api_key is not None:
-        return str(settings.api_key.get_secret_value())
+        return str(settings.bootstrap_keys[0])
     error_type = from_extra("core.settings", "SettingsError", "api")
     try:
         return str(from_extra("core.services.access.secret_files", "local_key", "api")(settings))

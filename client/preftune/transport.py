@@ -11,7 +11,7 @@ from preftune.errors import ApiError, ConnectionFailed
 
 MAX_ATTEMPTS = 4
 RETRY_STATUSES = frozenset({502, 503, 504})
-RATE_LIMITED = "rate-limited"
+RATE_LIMITED = frozenset({"rate-limited", "too-many-requests", "too-many-downloads", "too-many-waiting"})
 MAX_RETRY_AFTER_SECONDS = 60.0
 CONFLICT_IN_FLIGHT = "idempotency-key-in-use"
 
@@ -94,7 +94,7 @@ class Transport:
             failure = problem_of(response)
             if failure is None:
                 return response
-            if failure.code == RATE_LIMITED:
+            if failure.code in RATE_LIMITED:
                 pause = _retry_after(response) or pause
             elif response.status_code not in RETRY_STATUSES and failure.code != CONFLICT_IN_FLIGHT:
                 break

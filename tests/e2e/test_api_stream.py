@@ -172,11 +172,11 @@ def test_a_slow_client_is_dropped_and_holds_up_nobody(
 def test_streams_are_counted_and_too_many_are_told_to_poll(
     api: RunningApi, held: Claim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeds, "MAX_STREAMS", 1)
+    monkeypatch.setattr(api.shares.streams, "most", 1)
     reader = Reader(api.url, held.job_id)
     reader.wait_for(lambda r: r.of("status"))
     refused = api.http.get(f"/jobs/{held.job_id}/stream")
-    assert (refused.status_code, refused.json()["code"]) == (503, "too-many-streams")
+    assert (refused.status_code, refused.json()["code"]) == (429, "too-many-streams")
     assert int(refused.headers["retry-after"]) > 0
     finish(api, held)
     reader.join(10)

@@ -79,7 +79,7 @@ def test_waiting_for_scores_takes_no_thread(own: RunningApi) -> None:
 
 
 def test_one_key_cannot_wait_for_everything(own: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.live.waiting.MAX_WAITING_OF_KEY", 3)
+    monkeypatch.setattr(own.shares.waiting, "most_of_one", 3)
     job_id = finished_job(own)
     view = own.http.post(f"/jobs/{job_id}/scores", json={"items": [{"prompt": "p", "response": "r"}]}).json()
     with readers(own.url, [f"/jobs/{job_id}/scores/{view['id']}?wait=6"] * 5) as statuses:

@@ -10,6 +10,7 @@ from api_server import RunningApi, serve
 
 KEY = "pt_canary_0123456789abcdef"
 COOKIE = "preftune_session"
+SECURE_COOKIE = "__Host-preftune_session"
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,8 @@ def test_the_key_gets_a_cookie_that_no_script_and_no_other_site_can_use(keyed: R
     assert KEY not in response.headers["set-cookie"]
     assert not morsel["secure"]
     https = sign_in(keyed, Origin=keyed.url.replace("http:", "https:"))
-    assert SimpleCookie(https.headers["set-cookie"])[COOKIE]["secure"]
+    morsel = SimpleCookie(https.headers["set-cookie"])[SECURE_COOKIE]
+    assert (morsel["secure"], morsel["path"], morsel["domain"]) == (True, "/", "")
 
 
 def test_a_wrong_key_gets_none(keyed: RunningApi) -> None:

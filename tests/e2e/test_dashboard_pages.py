@@ -114,10 +114,10 @@ def test_a_rewound_attempt_takes_its_points_back(browser: Browser, api: RunningA
 def test_without_a_free_stream_the_page_polls(browser: Browser, api: RunningApi) -> None:
     held = start(api, name="Polled")
     learn(api, held, range(1, 4))
-    refusal = {"status": 503, "code": "too-many-streams", "title": "Too many streams are open", "detail": "Later."}
+    refusal = {"status": 429, "code": "too-many-streams", "title": "Too many streams are open", "detail": "Later."}
     with open_page(browser, api.url) as watched:
         page = watched.page
-        page.route("**/stream", lambda route: route.fulfill(status=503, json=refusal))
+        page.route("**/stream", lambda route: route.fulfill(status=429, json=refusal))
         page.goto(f"/ui/#/jobs/{held.job_id}")
         step = page.locator(".tile", has_text="DPO step").locator(".value")
         expect(step).to_have_text("3")
@@ -125,7 +125,7 @@ def test_without_a_free_stream_the_page_polls(browser: Browser, api: RunningApi)
         expect(step).to_have_text("7")
         finish(api, held)
         expect(badge(page)).to_have_text("succeeded")
-        assert all("503" in text for text in watched.complaints)
+        assert all("429" in text for text in watched.complaints)
 
 
 def test_hostile_names_are_shown_as_text(browser: Browser, api: RunningApi, tmp_path: Path) -> None:

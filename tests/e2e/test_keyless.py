@@ -130,7 +130,7 @@ def test_what_was_forwarded_is_refused(keyless: RunningApi, header: str) -> None
 def test_the_key_file_serves_those_whom_nothing_vouches_for(
     keyless: RunningApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.access.middleware.is_vouched", lambda *_: False)
+    monkeypatch.setattr("api.access.authentication.is_vouched", lambda *_: False)
     with httpx.Client(base_url=keyless.url) as somebody:
         assert somebody.get("/jobs").status_code == 401
         assert somebody.get("/jobs", headers={"Authorization": "Bearer pt_local_0"}).status_code == 401

@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 from backends import BASE_MODEL, PROJECT, add_dataset, checkpoint_with_policy, claim, make_base_model, publication
 
+from api.access.shares import Shares
 from api.live.feeds import Feeds
 from api.server import uvicorn_config
 from core.domain.dataset_rows import DatasetKind
@@ -36,6 +37,7 @@ class RunningApi:
     backend: Backend
     """The server's own, for what only workers do."""
     feeds: Feeds
+    shares: Shares
 
     def dataset_id(self, dataset_id: str = "ds_1", kind: DatasetKind = DatasetKind.PREFERENCE) -> str:
         """A ready dataset, made without an upload unless it is there."""
@@ -77,7 +79,9 @@ def serve(folder: Path, **settings: Any) -> Iterator[RunningApi]:
             headers["Authorization"] = f"Bearer {(made.data_dir / 'local-key').read_text().strip()}"
         with httpx.Client(base_url=url, timeout=30, headers=headers) as http:
             state = config.loaded_app.state
-            yield RunningApi(url=url, http=http, settings=made, backend=state.backend, feeds=state.feeds)
+            yield RunningApi(
+                url=url, http=http, settings=made, backend=state.backend, feeds=state.feeds, shares=state.shares
+            )
     finally:
         server.should_exit = True
         thread.join(START_SECONDS)

@@ -8,7 +8,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from api.access.middleware import Caller
+from api.access.callers import Caller
 from api.deps import MAX_LIMIT, NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey
 from api.http.idempotent import Created, creating
 from api.http.problems import INVALID_REQUEST, HttpError

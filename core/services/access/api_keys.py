@@ -109,6 +109,8 @@ class Grant:
     requests_per_minute: int | None = None
     max_upload_bytes: int | None = None
     secret_sha256: str = field(default="", repr=False)
+    user: str | None = None
+    """Name that a trusted proxy vouches for, instead of a key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,6 +276,24 @@ def find_live(backend: Backend, key_id: str) -> Grant | None:
     def work(session: Session) -> Grant | None:
         key = access.find_key(session, key_id)
         return grant_of(session, key) if key is not None and access.is_live(session, key_id) else None
+
+    return backend.database.read(work)
+
+
+def find_project_grant(backend: Backend, project_id: str) -> Grant | None:
+    """Return what everybody in the project is held to, with the scope read; None for an unknown project."""
+
+    def work(session: Session) -> Grant | None:
+        if access.find_project(session, project_id) is None:
+            return None
+        limits = access.find_limits(session, project_id)
+        return Grant(
+            key_id="",
+            project_id=project_id,
+            scope=Scope.READ,
+            requests_per_minute=limits.max_requests_per_minute if limits else None,
+            max_upload_bytes=limits.max_upload_bytes if limits else None,
+        )
 
     return backend.database.read(work)
 

@@ -3,14 +3,18 @@
 import csv
 import io
 import json
+import math
 import threading
+from array import array
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, overload
+
+import orjson
 
 from core.domain.artifact_files import PAIR_COLUMNS, PAIRS_FILE
-from core.domain.errors import InvalidRequest, NotFound
+from core.domain.errors import InvalidRequest, NotFound, Unavailable
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.jobs import artifacts
@@ -19,9 +23,11 @@ from core.services.views import Page, StoredFile
 
 FLAGS = ("likely_mislabelled", "never_learned", "already_satisfied", "forgotten", "truncated")
 SORT_KEYS = ("line", "margin", "reference_margin", "margin_first", "gradient_weight", "mislabelled_score")
-MAX_BYTES = 256 * 1024**2
+MAX_BYTES = 128 * 1024**2
 """A longer report is not sorted and filtered here; it can be downloaded with the artifact."""
-_MAX_CACHED_BYTES = 64 * 1024**2
+_MAX_TURN_SECONDS = 20.0
+_COLUMN_OF = {"margin": "margin_last"} | {name: name for name in SORT_KEYS if name != "margin"}
+"""Sort keys, and the columns that they mean."""
 _ROWS_AT_ONCE = 1000
 
 Pair = dict[str, Any]
@@ -30,6 +36,11 @@ Pair = dict[str, Any]
 class PairsNotFound(NotFound):
     code = "pairs-not-found"
     title = "The job has no report on its pairs"
+
+
+class PairsBusy(Unavailable):
+    code = "pairs-busy"
+    title = "Reports on pairs are being read"
 
 
 class TooManyPairs(InvalidRequest):
@@ -45,24 +56,100 @@ class PairsQuery:
     split: Literal["train", "validation"] | None = None
 
 
+class ReadReport:
+    """A report as its lines, with the columns that are sorted and filtered by: about twice the file's bytes."""
+
+    def __init__(self, lines: Iterable[bytes]) -> None:
+        self.lines: list[bytes] = []
+        self.columns: dict[str, array[float]] = {name: array("d") for name in _COLUMN_OF.values()}
+        self.flags = array("L")
+        self.is_validation = bytearray()
+        for line in lines:
+            self._add(line)
+
+    def _add(self, line: bytes) -> None:
+        pair = orjson.loads(line)
+        self.lines.append(line)
+        for name, column in self.columns.items():
+            value = pair.get(name)
+            column.append(math.nan if value is None else value)
+        self.flags.append(sum(1 << FLAGS.index(flag) for flag in pair["flags"] if flag in FLAGS))
+        self.is_validation.append(pair["split"] == "validation")
+
+    def select(self, query: PairsQuery) -> "SelectedPairs":
+        """Return what was asked for, in order; pairs without the value come last, as they stand in the file."""
+        bit = 1 << FLAGS.index(query.flag) if query.flag in FLAGS else 0
+        wanted = None if query.split is None else query.split == "validation"
+        chosen = [
+            index
+            for index in range(len(self.lines))
+            if (query.flag is None or self.flags[index] & bit)
+            and (wanted is None or bool(self.is_validation[index]) is wanted)
+        ]
+        values, lines = self.columns[_COLUMN_OF[query.sort.removeprefix("-")]], self.columns["line"]
+        known = [index for index in chosen if not math.isnan(values[index])]
+        known.sort(key=lambda index: (values[index], lines[index]), reverse=query.sort.startswith("-"))
+        return SelectedPairs(self, known + [index for index in chosen if math.isnan(values[index])])
+
+
+class SelectedPairs(Sequence[Pair]):
+    """Pairs of a report, parsed when they are looked at."""
+
+    def __init__(self, report: ReadReport, indices: list[int]) -> None:
+        self._report = report
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, place: int) -> Pair: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Pair]: ...
+
+    def __getitem__(self, place: int | slice) -> Pair | list[Pair]:
+        if isinstance(place, slice):
+            return [orjson.loads(self._report.lines[index]) for index in self._indices[place]]
+        pair: Pair = orjson.loads(self._report.lines[self._indices[place]])
+        return pair
+
+
 class PairReports:
-    """Cache of a few parsed reports, which never change."""
+    """Reports that were read, within a bound; each is read once, however many ask for it, and one at a time."""
 
     def __init__(self) -> None:
+        self._reading = threading.Lock()
         self._lock = threading.Lock()
-        self._cached: OrderedDict[str, tuple[int, list[Pair]]] = OrderedDict()
+        self._cached: OrderedDict[str, tuple[int, ReadReport]] = OrderedDict()
 
-    def find(self, backend: Backend, job_id: str, file: StoredFile) -> list[Pair]:
+    def find(self, backend: Backend, job_id: str, file: StoredFile) -> ReadReport:
+        """Return the report. Raises PairsBusy when others are read for too long."""
+        found = self._known(file.key)
+        if found is not None:
+            return found
+        if not self._reading.acquire(timeout=_MAX_TURN_SECONDS):
+            raise PairsBusy("Other reports are being read; try again in a moment.")
+        try:
+            return self._known(file.key) or self._read(backend, job_id, file)
+        finally:
+            self._reading.release()
+
+    def _known(self, key: str) -> ReadReport | None:
         with self._lock:
-            if file.key in self._cached:
-                self._cached.move_to_end(file.key)
-                return self._cached[file.key][1]
-        pairs = [json.loads(line) for line in _lines(read_file(backend, job_id, file))]
-        with self._lock:
-            self._cached[file.key] = (file.num_bytes, pairs)
-            while len(self._cached) > 1 and sum(size for size, _ in self._cached.values()) > _MAX_CACHED_BYTES:
+            if key not in self._cached:
+                return None
+            self._cached.move_to_end(key)
+            return self._cached[key][1]
+
+    def _read(self, backend: Backend, job_id: str, file: StoredFile) -> ReadReport:
+        with self._lock:  # room is made before: the old ones and the new one together stay within the bound
+            while self._cached and file.num_bytes + sum(size for size, _ in self._cached.values()) > MAX_BYTES:
                 self._cached.popitem(last=False)
-        return pairs
+        report = ReadReport(_lines(read_file(backend, job_id, file)))
+        with self._lock:
+            self._cached[file.key] = (file.num_bytes, report)
+        return report
 
 
 _reports = PairReports()
@@ -81,16 +168,7 @@ def page(
 
 def select(backend: Backend, project_id: str, job_id: str, query: PairsQuery) -> Sequence[Pair]:
     """Return all selected pairs in order. Raises PairsNotFound, TooManyPairs."""
-    pairs = _reports.find(backend, job_id, _find_file(backend, project_id, job_id))
-    chosen = [
-        pair
-        for pair in pairs
-        if (query.flag is None or query.flag in pair["flags"]) and query.split in (None, pair["split"])
-    ]
-    key = {"margin": "margin_last"}.get(query.sort.removeprefix("-"), query.sort.removeprefix("-"))
-    known = [pair for pair in chosen if pair.get(key) is not None]
-    known.sort(key=lambda pair: (pair[key], pair["line"]), reverse=query.sort.startswith("-"))
-    return known + [pair for pair in chosen if pair.get(key) is None]
+    return _reports.find(backend, job_id, _find_file(backend, project_id, job_id)).select(query)
 
 
 def to_csv(pairs: Sequence[Pair]) -> Iterator[bytes]:

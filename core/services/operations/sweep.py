@@ -17,7 +17,7 @@ from core.database.repositories import jobs as job_rows
 from core.database.repositories.events import SWEEPER
 from core.domain.job_state import AttemptOutcome, JobStatus
 from core.failpoints import reach
-from core.services.access import audit, idempotency, quotas
+from core.services.access import audit, browser_sessions, idempotency, quotas
 from core.services.attempts import requeue
 from core.services.backend import Backend
 from core.services.datasets import parts
@@ -125,6 +125,7 @@ class Sweeper:
         parts.let_go_of_expired(self._backend)
         quotas.let_go_of_silent(self._backend)
         audit.forget_old(self._backend)
+        browser_sessions.forget_old(self._backend)
         self._retention.step(self._backend)
         weights.read_types(self._backend)
         garbage_collection.collect(self._backend)

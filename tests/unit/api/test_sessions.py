@@ -22,12 +22,13 @@ def ring(key: str = KEY, session_secret: str = "s" * 32) -> KeyRing:
 
 
 def has(known: KeyRing, token: str) -> bool:
-    return asyncio.run(session_grant(known, Headers({"cookie": f"other=1; {COOKIE}={token}"}))) is not None
+    return asyncio.run(session_grant(known, Headers({"cookie": f"other=1; {COOKIE}={token}"}), "http")) is not None
 
 
 @pytest.fixture(autouse=True)
 def _no_stored_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.access.key_ring.api_keys.find_live", lambda *_: None)
+    monkeypatch.setattr("api.access.key_ring.browser_sessions.is_ended", lambda *_: False)
 
 
 def test_a_session_is_known_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,12 +61,13 @@ def test_nobody_else_makes_one(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     for other in [*forged, issue(ring(KEY + "x"), BOOTSTRAP)]:
         assert not has(known, other), other
-    assert asyncio.run(session_grant(known, Headers({}))) is None
+    assert asyncio.run(session_grant(known, Headers({}), "http")) is None
     stored = Grant(key_id="key_1", project_id="p", scope=Scope.READ, secret_sha256="a" * 64)
     monkeypatch.setattr("api.access.key_ring.api_keys.find_live", lambda *_: stored)
     assert has(ring(), issue(known, stored))
     assert not has(ring(), token.replace("bootstrap", "key_1")), "a session of one key is none of another"
     monkeypatch.setattr("api.access.key_ring.api_keys.find_live", lambda *_: None)
+    monkeypatch.setattr("api.access.key_ring.browser_sessions.is_ended", lambda *_: False)
     assert not has(ring(), issue(known, stored)), "it ends with its key"
 
 

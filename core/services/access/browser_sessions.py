@@ -1,0 +1,37 @@
+"""Sessions of the dashboard on the server's side: signing in and out is recorded, and what was signed out stays so."""
+
+from sqlalchemy.orm import Session
+
+from core.database.repositories import audit as rows
+from core.services.access import audit
+from core.services.access.api_keys import Grant
+from core.services.access.audit import Actor
+from core.services.backend import Backend
+
+
+def end(backend: Backend, grant: Grant, session_id: str, seconds: float) -> None:
+    """Sign a session out, which would last for so many seconds yet; idempotent. Raises Unavailable."""
+
+    def work(session: Session) -> None:
+        rows.end_session(session, session_id, seconds)
+        audit.note(session, grant.project_id, "session.sign_out", session_id[:16])
+
+    backend.database.write(work)
+
+
+def is_ended(backend: Backend, session_id: str) -> bool:
+    """Whether the session was signed out. Raises Unavailable."""
+    return backend.database.read(lambda session: rows.is_session_ended(session, session_id))
+
+
+def record_sign_in(backend: Backend, actor: Actor, grant: Grant | None) -> None:
+    """Record a sign-in, or a refused one. Raises Unavailable."""
+    if grant is None:
+        audit.record(backend, actor, None, "session.sign_in", None, audit.REFUSED)
+    else:
+        audit.record(backend, actor, grant.project_id, "session.sign_in", grant.key_id, audit.DONE)
+
+
+def forget_old(backend: Backend) -> None:
+    """Delete sessions that would have ended by now."""
+    backend.database.write(rows.delete_expired_sessions)
