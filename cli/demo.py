@@ -18,7 +18,7 @@ from rich.text import Text
 from cli.commands.jobs import download_with_progress
 from cli.console import fail, out
 from cli.extras import from_extra
-from cli.watch import EXIT_CODES, watch_job
+from cli.watch import EXIT_CODES, result_texts, watch_job
 from preftune import Client, PreftuneError
 from preftune.local_key import find_local_key
 
@@ -117,12 +117,9 @@ def _show_answers(before_dir: Path, after_dir: Path) -> None:
 
 
 def _show_figures(client: Client, job: dict[str, Any]) -> None:
-    points = client.jobs.metrics(job["id"], stage="dpo", split="validation")["points"]
-    values = points[-1]["values"]
-    out.print(
-        f"held-out reward accuracy {values['rewards/accuracies']:.1%}, mean reward margin "
-        f"{values['rewards/margins']:+.3f} (before DPO both are 0)"
-    )
+    for text in result_texts(client.jobs.get(job["id"])):
+        out.print(text)
+    out.print("Accuracy and margin are 0 before DPO.")
 
 
 @contextmanager

@@ -42,6 +42,9 @@ SHOWN_VALUES = (
 )
 
 
+RESULTS = (("reward_accuracy", "accuracy", ".1%"), ("reward_margin", "margin", "+.3f"), ("loss", "loss", ".4f"))
+
+
 @dataclass
 class JobView:
     """Known state of a job: its newest object, its points and its events."""
@@ -142,15 +145,46 @@ def render(view: JobView, console: Console) -> RenderableType:
     Curves fill the room that the terminal has left.
     """
     parts: list[RenderableType] = [_headline(view), _stage_table(view)]
-    train = view.latest.get(("dpo", "train")) or view.latest.get(("sft", "train"))
-    if train:
-        parts.append(_value_line(train))
-    validation = view.latest.get(("dpo", "validation"))
-    if validation:
-        parts.append(_value_line(validation))
+    results = result_texts(view.job)
+    if results:
+        parts += results
+    else:
+        parts += [_value_line(point) for point in _newest_points(view)]
     parts += [_finding_text(finding) for finding in view.findings]
     num_lines = len(console.render_lines(Group(*parts), pad=False))
     return Group(*parts, *_plots(view, min(PLOT_WIDTH, console.width - 24), console.height - 1 - num_lines))
+
+
+def _newest_points(view: JobView) -> list[dict[str, Any]]:
+    """Return the newest held-out point, which says most, and the newest training batch."""
+    train = view.latest.get(("dpo", "train")) or view.latest.get(("sft", "train"))
+    return [point for point in (view.latest.get(("dpo", "validation")), train) if point]
+
+
+def result_texts(job: dict[str, Any]) -> list[Text]:
+    """Return what an ended job's policy is like: held-out figures with their intervals, training means below."""
+    results = job.get("results") or {}
+    texts, held_out, training = [], results.get("held_out"), results.get("training")
+    if held_out:
+        text = Text(f"held-out, {held_out['num_rows']} rows", "bold")
+        for name, label, form in RESULTS:
+            text.append(f"  {label} ", "dim").append(_figure_text(held_out[name], form))
+        texts.append(text)
+    if training:
+        which = f"epoch {training['epoch']}" if training["is_whole_epoch"] else "epoch 1 as far as it went"
+        text = Text(f"training, mean over {which}", "bold")
+        for name, label, form in RESULTS:
+            if training.get(name) is not None:
+                text.append(f"  {label} ", "dim").append(format(training[name], form))
+        texts.append(text)
+    return texts
+
+
+def _figure_text(figure: dict[str, Any], form: str) -> str:
+    if figure["value"] is None:
+        return "not finite"
+    interval = f" ({figure['low']:{form}} to {figure['high']:{form}})" if figure["low"] is not None else ""
+    return f"{figure['value']:{form}}{interval}"
 
 
 def _plots(view: JobView, width: int, num_lines: int) -> list[RenderableType]:
@@ -199,7 +233,8 @@ def _stage_table(view: JobView) -> Table:
 
 
 def _value_line(point: dict[str, Any]) -> Text:
-    text = Text(f"{point['stage']} {point['split']} step {point['step']}", "bold")
+    what = "batch of" if point["split"] == "train" else "held-out rows at"
+    text = Text(f"{point['stage']} {what} step {point['step']}", "bold")
     for name, label, form in SHOWN_VALUES:
         value = point["values"].get(name)
         if value is not None:
@@ -209,9 +244,9 @@ def _value_line(point: dict[str, Any]) -> Text:
 
 
 def _status_text(view: JobView) -> Text:
-    point = view.latest.get(("dpo", "train")) or view.latest.get(("sft", "train"))
     text = Text(f"{view.job['status']} {view.job['stage'] or ''}".strip() + "  ")
-    return text.append_text(_value_line(point)) if point else text
+    lines = result_texts(view.job) or [_value_line(point) for point in _newest_points(view)[-1:]]
+    return text.append_text(Text("; ").join(lines))
 
 
 def _event_text(event: dict[str, Any]) -> Text:

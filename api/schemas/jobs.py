@@ -66,6 +66,44 @@ class ArtifactSummary(Answer):
     )
 
 
+class Figure(Answer):
+    """A mean over held-out rows with its 95 % interval."""
+
+    value: float | None = Field(description="Null where it is not finite.")
+    low: float | None = Field(description="Lower end; null with a single row.")
+    high: float | None = Field(description="Upper end; null with a single row.")
+
+
+class HeldOutFigures(Answer):
+    """The published policy on all held-out rows."""
+
+    num_rows: int = Field(description="Held-out rows.")
+    loss: Figure = Field(description="The variant's loss.")
+    reward_accuracy: Figure = Field(
+        description="Share whose chosen response gets the higher reward; Wilson's interval."
+    )
+    reward_margin: Figure = Field(description="Reward of chosen over rejected responses.")
+
+
+class TrainingFigures(Answer):
+    """Means over the rows of an epoch, each as the row was when it was trained on: no result of the policy."""
+
+    epoch: int = Field(description="Which epoch, from 1: the last whole one.")
+    is_whole_epoch: bool = Field(description="False: training ended in epoch 1; these are its rows until then.")
+    num_rows: int = Field(description="Rows of it.")
+    loss: float | None = Field(default=None, description="The variant's loss.")
+    reward_accuracy: float | None = Field(default=None, description="As on held-out rows.")
+    reward_margin: float | None = Field(default=None, description="As on held-out rows.")
+
+
+class Results(Answer):
+    """What the job ended with."""
+
+    step: int = Field(description="Step of the preference stage whose policy is published.")
+    held_out: HeldOutFigures | None = Field(description="Null without held-out rows.")
+    training: TrainingFigures | None = Field(description="Null where no step was taken.")
+
+
 class Job(Answer):
     id: Id
     name: str | None = Field(description="A name to recognise it by.")
@@ -86,6 +124,9 @@ class Job(Answer):
     stages: list[JobStage] = Field(description="All stages, in order.")
     error: JobError | None = Field(description="Why it failed; null unless it has.")
     artifact: ArtifactSummary | None = Field(description="What was published; null before.")
+    results: Results | None = Field(
+        default=None, description="Figures of the published policy; null before, and for jobs of version 0.1.0."
+    )
     metadata: dict[str, str] = Field(description="Strings of yours.")
     priority: int = Field(description="Higher runs first.")
     source_job_id: str | None = Field(description="The job that this one retries or runs again; else null.")

@@ -160,6 +160,7 @@ class JobView:
     stages: list[StageView]
     error: JobErrorView | None
     artifact: ArtifactSummary | None
+    results: dict[str, Any] | None
     metadata: dict[str, str]
     priority: int
     source_job_id: str | None

@@ -92,7 +92,7 @@ def test_the_demo_runs_to_before_and_after(terminal: Terminal) -> None:
     assert "305 pairs to learn from, 28 held out" in terminal.screen
     for shown in ("rewards/chosen", "rewards/rejected", "margin", "tokens/s", " left", "before", "after"):
         assert shown in terminal.screen, shown
-    assert re.search(r"held-out reward accuracy \d+\.\d%", terminal.screen)
+    assert re.search(r"held-out, \d+ rows  accuracy \d+\.\d% \(", terminal.screen)
     assert terminal.processes() == []
     assert (terminal.folder / "data" / "policy" / "model.safetensors").is_file()
 

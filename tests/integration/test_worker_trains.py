@@ -39,6 +39,11 @@ def test_a_job_ends_in_a_policy_that_loads(backend: Backend, tmp_path: Any) -> N
     assert sorted(pair["line"] for pair in pairs) == sorted(row["line"] for row in rows)
     assert [pair["line"] for pair in pairs if "truncated" in pair["flags"]] == [99]
     summary = json.loads((folder / "evaluation.json").read_text())
+    results = job.results
+    assert results is not None
+    assert results == summary["results"]
+    assert results["held_out"]["reward_accuracy"]["low"] < results["held_out"]["reward_accuracy"]["high"]
+    assert f"held-out loss ({results['held_out']['num_rows']} rows)" in (folder / "README.md").read_text()
     assert summary["held_out"]["num_pairs"] == sum(
         pair["split"] == "validation" and "truncated" not in pair["flags"] for pair in pairs
     )

@@ -53,6 +53,11 @@ def test_the_best_evaluation_is_published(changes: dict[str, object], world: Wor
     assert result.step == best
     assert result.evaluation["loss"] == losses[best]
     assert observer.answers[-1][0] == best
+    results = result.summary["results"]
+    assert isinstance(results, dict)
+    assert (results["step"], results["held_out"]["num_rows"]) == (best, 5)
+    assert results["held_out"]["loss"]["value"] == pytest.approx(losses[best], rel=1e-6)
+    assert results["training"]["num_rows"] == 11, "a whole epoch, not the last batch of three"
     assert ("info", "best_restored") in observer.events
     kept = next(ref for ref in observer.checkpoints if (ref.stage, ref.step) == (Stage.DPO, best))
     assert kept.policy_dir is not None

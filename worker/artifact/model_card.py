@@ -4,7 +4,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from worker.artifact.summary_text import baseline_rows, drift_text, interval_text, published_text, verification_text
+from worker.artifact.summary_text import (
+    baseline_rows,
+    drift_text,
+    interval_text,
+    published_text,
+    result_rows,
+    verification_text,
+)
 
 _LOAD = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -79,6 +86,8 @@ def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _evaluation(record: Mapping[str, Any]) -> list[str]:
     summary, parts = record.get("summary") or {}, []
+    if results := result_rows(summary.get("results")):
+        parts += ["## Results", "", _table("figure, with its 95 % interval", results), ""]
     held_out = summary.get("held_out")
     if held_out:
         parts += [
@@ -91,7 +100,7 @@ def _evaluation(record: Mapping[str, Any]) -> list[str]:
             "",
         ]
     if record["evaluation"]:
-        parts += [_table("metric at the end", record["evaluation"]), ""]
+        parts += [_table("held-out metric at the end", record["evaluation"]), ""]
     if drift := drift_text(summary.get("drift")):
         parts += [drift, ""]
     for text in (published_text(summary.get("published")), verification_text(summary.get("verification"))):

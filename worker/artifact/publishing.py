@@ -48,7 +48,11 @@ def publish(backend: Backend, claim: Claim, product: Product, *, check: Callable
         PublishedFile(path=file.path, key=prefix + file.path, num_bytes=file.num_bytes, sha256=file.sha256)
         for file in uploaded.files
     ]
-    return Publication(tree=StoredTree(prefix=prefix, manifest_sha256=uploaded.manifest_sha256), files=files)
+    return Publication(
+        tree=StoredTree(prefix=prefix, manifest_sha256=uploaded.manifest_sha256),
+        files=files,
+        results=_summary(directory / SUMMARY_FILE).get("results"),
+    )
 
 
 def _complete(backend: Backend, claim: Claim, product: Product, directory: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from worker.artifact.summary_text import baseline_rows, drift_text, interval_text
+from worker.artifact.summary_text import baseline_rows, drift_text, interval_text, result_rows
 
 MAX_PAIRS = 20
 """Pairs shown for each flag."""
@@ -34,6 +34,7 @@ def html_report(record: Mapping[str, Any], curves: str, pairs: Iterable[Mapping[
         _table(("setting", ""), _settings(record).items()),
         "<h2>Curves</h2>",
         curves,
+        *_results(record.get("summary") or {}),
         *_held_out(record.get("summary") or {}),
         _table(("held-out metric at the end", ""), record["evaluation"].items()) if record["evaluation"] else "",
         *_samples(record.get("samples") or []),
@@ -56,6 +57,12 @@ def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
         "device": record["device"],
         **record["versions"],
     }
+
+
+def _results(summary: Mapping[str, Any]) -> Iterable[str]:
+    if rows := result_rows(summary.get("results")):
+        yield "<h2>Results</h2>"
+        yield _table(("figure, with its 95 % interval", ""), rows.items())
 
 
 def _held_out(summary: Mapping[str, Any]) -> Iterable[str]:

@@ -14,6 +14,32 @@ def interval_text(interval: Mapping[str, float]) -> str:
     return f"{interval['value']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
 
 
+RESULT_NAMES = {"reward_accuracy": "reward accuracy", "reward_margin": "reward margin", "loss": "loss"}
+
+
+def result_rows(results: Mapping[str, Any] | None) -> dict[str, str]:
+    """Held-out figures with their intervals, and training means named as such."""
+    if not results:
+        return {}
+    rows = {}
+    if held_out := results.get("held_out"):
+        for name, label in RESULT_NAMES.items():
+            rows[f"held-out {label} ({held_out['num_rows']} rows)"] = _figure_text(held_out[name])
+    if training := results.get("training"):
+        which = f"epoch {training['epoch']}" if training["is_whole_epoch"] else "the part of epoch 1 that was trained"
+        for name, label in RESULT_NAMES.items():
+            if training.get(name) is not None:
+                rows[f"training {label}, mean over {which}"] = f"{training[name]:.4g}"
+    return rows
+
+
+def _figure_text(figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None:
+        return "not finite"
+    interval = f" ({figure['low']:.4g} to {figure['high']:.4g})" if figure["low"] is not None else ""
+    return f"{figure['value']:.4g}{interval}"
+
+
 def baseline_rows(held_out: Mapping[str, Any]) -> dict[str, str]:
     """Return each baseline's score, and by how much the policy is better."""
     rows = {}

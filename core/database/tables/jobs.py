@@ -92,6 +92,9 @@ class Job(Base):
     total_steps: Mapped[BigInt] = mapped_column(default=0)
     tokens_per_second: Mapped[Number | None]
 
+    results: Mapped[JsonObject | None]
+    """Figures of the published policy: `step`, `held_out`, `training`; null before, and for jobs of version 0.1.0."""
+
     last_metric_seq: Mapped[BigInt] = mapped_column(default=0)
     rewind_seq: Mapped[BigInt] = mapped_column(default=0)
     """Readers of metric points whose cursor is not beyond this one hold points that were taken back."""

@@ -102,6 +102,8 @@ class Publication:
 
     tree: StoredTree
     files: list[PublishedFile]
+    results: dict[str, Any] | None = None
+    """Figures of the policy, for the job."""
 
 
 def claim(backend: Backend, *, worker: str, host: str, device: str) -> Claim | None:
@@ -322,6 +324,7 @@ def _end(session: Session, job: Job, what: Move) -> None:
 
 
 def _insert_artifact(session: Session, job: Job, publication: Publication) -> None:
+    job.results = publication.results
     artifact = Artifact(
         job_id=job.id,
         project_id=job.project_id,

@@ -61,6 +61,7 @@ def _view(
         stages=[_view_stage(stage, stages.get(stage)) for stage in Stage],
         error=error,
         artifact=_summarise(job, artifact) if artifact else None,
+        results=job.results,
         metadata=job.user_metadata,
         priority=job.priority,
         source_job_id=job.source_job_id,

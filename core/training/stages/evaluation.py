@@ -14,6 +14,7 @@ from core.training.data.columns import HostColumns
 from core.training.data.order import epoch_permutation
 from core.training.losses.objective import UnpairedObjective
 from core.training.measures.evaluate_rows import evaluate_rows
+from core.training.measures.final_figures import held_out_figures
 from core.training.measures.held_out import describe_held_out
 from core.training.measures.pair_report import SplitReport, write_pair_report
 from core.training.measures.policy_kl import draw_answer
@@ -43,6 +44,8 @@ class EvaluationState:
     """Greedy answers of the final policy."""
     drawn: list[list[int]] = field(default_factory=list)
     """Answers of the final policy drawn at temperature 1."""
+    held_out: dict[str, JsonValue] = field(default_factory=dict)
+    """Figures of the latest evaluation, with their intervals."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the rewards of validation pairs; copying into these tensors restores them."""
@@ -54,12 +57,14 @@ class EvaluationState:
             "answers": self.answers,
             "drawn": self.drawn,
             "reference_draws": self.sampled_kl.draws,
+            "held_out": self.held_out,
         }
 
     def restore(self, facts: Mapping[str, Any]) -> None:
         self.reference_samples = list(facts["reference_samples"])
         self.answers, self.drawn = list(facts["answers"]), list(facts["drawn"])
         self.sampled_kl.draws = list(facts.get("reference_draws", []))  # none in checkpoints of the first release
+        self.held_out = dict(facts.get("held_out", {}))
 
 
 @dataclass(kw_only=True)
@@ -89,6 +94,8 @@ class Evaluation:
         if host is None:
             return None
         self.state.validation_rewards.record(self.validation.rewards(host))
+        is_paired = not isinstance(self.context.objective, UnpairedObjective)
+        self.state.held_out = held_out_figures(host.values, is_paired=is_paired)
         return self.validation.figures(host) | self.state.sampled_kl.figures(self.model)
 
     def finish(self, loop: TrainingLoop) -> TrainedPolicy:
@@ -122,7 +129,7 @@ class Evaluation:
             progress.evaluation,
             samples,
             drawn=tuple(state.drawn),
-            summary=self._summarise(),
+            summary={**self._summarise(), "results": self._results(step)},
             pairs_file=self._report(),
         )
 
@@ -195,6 +202,11 @@ class Evaluation:
             drawn.append(draw_answer(self.model, plan, index))
             self.progress.parts_done += 1
         return True
+
+    def _results(self, step: int) -> dict[str, JsonValue]:
+        """Return the figures that stand for the run: held-out ones of the policy, training means beside them."""
+        training = self.progress.epoch_means.means()
+        return {"step": step, "held_out": self.state.held_out or None, "training": training or None}
 
     def _summarise(self) -> dict[str, JsonValue]:
         validation = self.validation

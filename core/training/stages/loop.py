@@ -95,11 +95,13 @@ class TrainingLoop:
         run.optimizer.update(learning_rate, grad_norm)
         run.task.record(host)
         progress.step += 1
-        progress.cursor = run.order.after(progress.cursor)
+        epoch, progress.cursor = progress.cursor.epoch, run.order.after(progress.cursor)
+        figures = run.task.figures(host)
+        progress.epoch_means.add(epoch, figures, len(rows), is_last=progress.cursor.epoch > epoch)
         seconds = perf_counter() - started
         self._emit(
             "train",
-            run.task.figures(host)
+            figures
             | {
                 names.GRAD_NORM: grad_norm,
                 names.LEARNING_RATE: learning_rate,

@@ -16,6 +16,7 @@ from core.training.data.columns import HostColumns, to_host
 from core.training.data.order import Cursor, DataOrder
 from core.training.data.token_budget import TokenBudget
 from core.training.failures import BadCheckpoint
+from core.training.measures.final_figures import EpochMeans
 from core.training.observer import JsonValue, Observer
 from core.training.plan import SftPlan
 from core.training.ranks import ALONE, Ranks
@@ -51,6 +52,7 @@ class LoopProgress:
     """Value of the metric of early stopping at that step."""
     is_best_restored: bool = False
     """Whether the weights are those of `best_step` again."""
+    epoch_means: EpochMeans = field(default_factory=EpochMeans)
     parts_done: int = 0
     """Parts of the evaluation stage after the last step that a resume need not do again."""
     end: LoopEnd | None = None
@@ -69,6 +71,7 @@ class LoopProgress:
             "best_step": self.best_step,
             "best_value": self.best_value,
             "is_best_restored": self.is_best_restored,
+            "epoch_means": self.epoch_means.facts(),
             "parts_done": self.parts_done,
             "end": None if self.end is None else self.end.value,
         }
@@ -79,6 +82,7 @@ class LoopProgress:
         self.best, self.num_without_improvement = facts["best"], facts["num_without_improvement"]
         self.best_step, self.best_value = facts.get("best_step"), facts.get("best_value")
         self.is_best_restored = facts.get("is_best_restored", False)
+        self.epoch_means.restore(facts.get("epoch_means", {}))
         self.parts_done = facts["parts_done"]
         self.end = None if facts["end"] is None else LoopEnd(facts["end"])
 

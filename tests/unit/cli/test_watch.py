@@ -63,3 +63,15 @@ def test_the_doctors_words_come_before_curves_that_find_no_room(columns: int, li
 def test_hostile_names_are_text() -> None:
     view = JobView(job(id="[bold red]x[/]\x1b[31m"))
     assert "[bold red]x[/]" in picture(view)
+
+
+def test_an_ended_job_shows_held_out_figures_instead_of_the_last_batch() -> None:
+    figure = {"value": 0.875, "low": 0.53, "high": 0.98}
+    held_out = {"num_rows": 8, "loss": figure | {"low": None}, "reward_accuracy": figure, "reward_margin": figure}
+    training = {"epoch": 2, "is_whole_epoch": True, "num_rows": 99, "loss": 0.25, "reward_accuracy": None}
+    view = JobView(job(status="succeeded", results={"step": 20, "held_out": held_out, "training": training}))
+    view._add(point(20, 0.0123))
+    text = picture(view)
+    assert "held-out, 8 rows  accuracy 87.5% (53.0% to 98.0%)  margin +0.875 (+0.530 to +0.980)  loss 0.8750" in text
+    assert "training, mean over epoch 2  loss 0.2500" in text
+    assert "0.0123" not in text

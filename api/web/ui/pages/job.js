@@ -138,7 +138,11 @@ class JobPage {
     this.curvesHolder.hidden = !hasPoints;
     if (!hasPoints) return;
     this.charts.show(this.curves);
-    this.tiles.show({ train: this.curves.newest, validation: this.curves.last("dpo", "validation") });
+    this.tiles.show({
+      train: this.curves.newest,
+      validation: this.curves.last("dpo", "validation"),
+      results: this.job.results ?? null,
+    });
   }
 
   #addEvent(event) {
@@ -153,6 +157,7 @@ class JobPage {
 
   async #onEnd() {
     await this.#reload();
+    this.#draw();
     this.refreshRecords();
   }
 
@@ -215,12 +220,18 @@ function progressView({ status, stage, progress, stages, place, started, finishe
   ];
 }
 
-function tilesView({ train, validation }) {
+/** Held-out figures first: a single batch says little of a policy. */
+function tilesView({ train, validation, results }) {
   const value = (point, name) => point?.values[name] ?? null;
-  const of = (name, format) => [
-    format(value(train, name)),
-    validation && value(validation, name) !== null ? `validation ${format(value(validation, name))}` : null,
-  ];
+  const of = (name, format) => {
+    const figure = results?.held_out?.[RESULT_OF[name]];
+    if (figure) return [format(figure.value), heldOut(figure, results.held_out.num_rows, format)];
+    const mean = results?.training?.[RESULT_OF[name]] ?? null;
+    if (mean !== null) return [format(mean), `training, mean over epoch ${results.training.epoch}`];
+    const batch = `batch of step ${train.step}: ${format(value(train, name))}`;
+    if (value(validation, name) === null) return [format(value(train, name)), "this batch"];
+    return [format(value(validation, name)), `held-out, step ${validation.step}; ${batch}`];
+  };
   const stage = train?.stage === "dpo" ? "DPO" : "SFT";
   const tiles = [
     [`${stage} step`, [train ? String(train.step) : "–", train ? `epoch ${train.epoch.toFixed(2)}` : null]],
@@ -236,6 +247,13 @@ function tilesView({ train, validation }) {
   return tiles.map(([name, [now, more]]) =>
     h("div.tile", null, h("span.hint", null, name), h("span.value", null, now), h("span.hint", null, more ?? " ")),
   );
+}
+
+const RESULT_OF = { loss: "loss", "rewards/margins": "reward_margin", "rewards/accuracies": "reward_accuracy" };
+
+function heldOut({ low, high }, rows, format) {
+  const interval = low === null ? "" : `, ${format(low)} to ${format(high)}`;
+  return `held-out, ${rows} rows${interval}`;
 }
 
 function linksCard(job) {
