@@ -1,11 +1,11 @@
 """Lock of a data directory for one service; its children hold the file lock too, until the last is gone."""
 
-import fcntl
 import json
 import os
-import time
 from pathlib import Path
 from typing import Self
+
+from core.file_locks import wait_for_lock
 
 _LOCK_FILE = "serve.lock"
 _WORKER_FILE = "serve-worker.json"
@@ -21,16 +21,10 @@ class DataDirLock:
         """Wait for processes of an earlier service that are still ending; None when they do not end."""
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(data_dir / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + max_seconds
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return cls(descriptor, data_dir)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    os.close(descriptor)
-                    return None
-            time.sleep(0.1)
+        if wait_for_lock(descriptor, max_seconds):
+            return cls(descriptor, data_dir)
+        os.close(descriptor)
+        return None
 
     def release(self) -> None:
         os.close(self.descriptor)

@@ -1,6 +1,5 @@
 """Work directories of attempts on local disk, removed with the attempt, also after a killed worker."""
 
-import fcntl
 import logging
 import os
 import shutil
@@ -9,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from core.file_locks import try_to_lock
 from core.services.attempts.lifecycle import Claim
 
 _LOCK_FILE = "lock"
@@ -82,12 +82,10 @@ def _lock(directory: Path) -> int | None:
         descriptor = os.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError:  # removed meanwhile, or no folder of ours
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    if try_to_lock(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _is_there(lock: int, directory: Path) -> bool:

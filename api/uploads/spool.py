@@ -5,7 +5,6 @@ the next one to start removes it.
 """
 
 import errno
-import fcntl
 import hashlib
 import os
 import secrets
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from core.domain.errors import TooLarge, Unavailable
+from core.file_locks import try_to_lock
 
 _LOCK = "lock"
 _PREFIX = "uploads-"
@@ -86,7 +86,7 @@ class SpoolArea:
         unnamed = scratch_dir / f".{folder.name}"
         unnamed.mkdir(mode=0o700)
         lock = (unnamed / _LOCK).open("wb")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try_to_lock(lock.fileno())  # nobody else knows the file yet
         unnamed.rename(folder)
         return cls(folder, lock)
 
@@ -109,9 +109,7 @@ class SpoolArea:
 def _remove_if_abandoned(folder: Path) -> None:
     try:
         with (folder / _LOCK).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+            if try_to_lock(lock.fileno()):
+                shutil.rmtree(folder, ignore_errors=True)
     except FileNotFoundError:
         shutil.rmtree(folder, ignore_errors=True)
-    except BlockingIOError:
-        return

@@ -1,16 +1,13 @@
 """Pull of a base model into the models directory: atomic, and once for all concurrent callers."""
 
-import fcntl
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
 from core.base_models import hub, package
 from core.base_models.catalogue import PullPlan, plan_pull
@@ -18,6 +15,7 @@ from core.base_models.directory import BaseModel, get_base_model
 from core.base_models.errors import BaseModelTaken, ModelsDirectoryUnusable, SourceUnavailable
 from core.base_models.manifest import describe, write_manifest
 from core.base_models.progress import ProgressCallback, PullProgress, ignore_progress
+from core.file_locks import wait_for_lock
 
 WAIT_SECONDS = 3600
 """How long a pull waits for another one of the same model."""
@@ -107,18 +105,7 @@ def _make_durable(folder: Path) -> None:
 def _alone(models_dir: Path, name: str, progress: ProgressCallback) -> Iterator[None]:
     """Hold the model's lock file, which is freed when this process ends, however it ends."""
     with (models_dir / f".lock-{name}").open("w") as lock:
-        _wait_for(lock, name, progress)
+        waiting = PullProgress(phase="waiting", message=f"another process is pulling {name}")
+        if not wait_for_lock(lock.fileno(), WAIT_SECONDS, lambda: progress(waiting)):
+            raise SourceUnavailable(f"Another process has been pulling `{name}` for an hour.")
         yield
-
-
-def _wait_for(lock: IO[str], name: str, progress: ProgressCallback) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise SourceUnavailable(f"Another process has been pulling `{name}` for an hour.") from None
-        progress(PullProgress(phase="waiting", message=f"another process is pulling {name}"))
-        time.sleep(0.2)

@@ -126,14 +126,10 @@ def list_exports(backend: Backend, project_id: str, job_id: str) -> list[ExportV
 
 
 def get(backend: Backend, project_id: str, job_id: str, export_id: str) -> ExportView:
-    """Return an export, waiting up to `wait_seconds` for its end. Raises ExportNotFound."""
+    """Return an export. Raises JobNotFound, ExportNotFound."""
 
     def work(session: Session) -> ExportView:
-        jobs.find(session, project_id, job_id)
-        row = requests.find_request(session, ExportRequest, job_id, export_id)
-        if row is None:
-            raise ExportNotFound(f"{job_id} has no export {export_id}.")
-        return _view(row)
+        return _view(light_requests.find(session, ExportRequest, project_id, job_id, export_id, ExportNotFound))
 
     return backend.database.read(work)
 
@@ -181,16 +177,13 @@ def _find_inputs(backend: Backend, row: ExportRequest, lease: RequestLease) -> E
     """Return the export's inputs. Raises NotFound and Conflict with a sentence for the user."""
 
     def read(session: Session) -> ExportClaim:
-        jobs.find(session, row.project_id, row.job_id)
-        artifact = objects.find_artifact(session, row.job_id)
-        if artifact is None:
-            raise NothingToExport("The job's policy is gone.")
+        _, artifact, policy = light_requests.find_policy(session, row, NothingToExport)
         return ExportClaim(
             lease=lease,
             project_id=row.project_id,
             job_id=row.job_id,
             format=row.format,
-            policy=StoredTree(prefix=artifact.prefix, manifest_sha256=artifact.manifest_sha256),
+            policy=policy,
             path=export_path(row.job_id, row.format),
             prefix=keys.export_prefix(row.project_id, row.job_id, artifact.attempt, row.id),
         )

@@ -26,7 +26,6 @@ from core.domain.errors import Conflict, NotFound
 from core.domain.event_kinds import REPUBLISHED
 from core.domain.request_status import RequestStatus
 from core.services.backend import Backend
-from core.services.base_models import starting_points
 from core.services.ids import new_id
 from core.services.jobs import jobs
 from core.services.jobs.weights import is_merged_in_bf16
@@ -108,11 +107,8 @@ def get(backend: Backend, project_id: str, job_id: str, request_id: str) -> Repu
     """Return a request. Raises RepublicationNotFound."""
 
     def work(session: Session) -> RepublicationView:
-        jobs.find(session, project_id, job_id)
-        row = requests.find_request(session, RepublishRequest, job_id, request_id)
-        if row is None:
-            raise RepublicationNotFound(f"{job_id} has no republication {request_id}.")
-        return _view(row)
+        found = light_requests.find(session, RepublishRequest, project_id, job_id, request_id, RepublicationNotFound)
+        return _view(found)
 
     return backend.database.read(work)
 
@@ -198,24 +194,21 @@ def _drop_exports(session: Session, job: Job) -> int:
 def _find_inputs(backend: Backend, row: RepublishRequest, lease: RequestLease) -> RepublicationClaim:
     """Return what is merged. Raises NotFound, InvalidRequest and Conflict with a sentence for the user."""
 
-    def read(session: Session) -> tuple[Job, Artifact, StoredTree | None, bool]:
+    def read(session: Session) -> tuple[Job, Artifact, bool, str | None, StoredTree | None]:
         job = jobs.lock(session, row.project_id, row.job_id)
         artifact = _require_lossy(session, job)
-        name = str(job.spec["base_model"])
-        is_policy = starting_points.is_job_reference(name)
-        base = starting_points.find_policy(session, row.project_id, name).tree if is_policy else None
         has_rows = dataset_rows.find_dataset(session, row.project_id, job.dataset_id) is not None
-        return job, artifact, base, has_rows
+        return job, artifact, has_rows, *light_requests.find_base(session, job)
 
-    job, artifact, base, has_rows = backend.database.write(read)
+    job, artifact, has_rows, base_model_name, base_policy = backend.database.write(read)
     return RepublicationClaim(
         lease=lease,
         project_id=row.project_id,
         job_id=row.job_id,
         spec=job.spec,
         policy=StoredTree(prefix=artifact.prefix, manifest_sha256=artifact.manifest_sha256),
-        base_model_name=None if base else str(job.spec["base_model"]),
-        base_policy=base,
+        base_model_name=base_model_name,
+        base_policy=base_policy,
         rows=_first_rows(backend, row.project_id, job.dataset_id) if has_rows else [],
         prefix=keys.export_prefix(row.project_id, row.job_id, artifact.attempt, row.id),
         submitted_at=job.created_at,

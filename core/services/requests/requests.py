@@ -11,12 +11,17 @@ from typing import Protocol, TypeVar
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
-from core.database.repositories import requests
+from core.database.repositories import objects, requests
+from core.database.tables.jobs import Job
+from core.database.tables.objects import Artifact
 from core.database.tables.requests import LeasedRequest
 from core.domain.errors import Conflict, InvalidRequest, NotFound
 from core.domain.request_status import RequestStatus
 from core.services.backend import Backend
+from core.services.base_models import starting_points
 from core.services.ids import new_suffix
+from core.services.jobs import jobs
+from core.storage.trees import StoredTree
 
 MAX_TRIES = 3
 
@@ -51,6 +56,34 @@ def submit(session: Session, row: LeasedRequest, *, max_waiting: int, what: str,
     row.created_at = database_now()
     session.add(row)
     session.flush()
+
+
+def find(
+    session: Session, table: type[Request], project_id: str, job_id: str, request_id: str, not_found: type[NotFound]
+) -> Request:
+    """Return a request of a job. Raises JobNotFound, `not_found`."""
+    jobs.find(session, project_id, job_id)
+    row = requests.find_request(session, table, job_id, request_id)
+    if row is None:
+        raise not_found(f"{job_id} has no {request_id}.")
+    return row
+
+
+def find_policy(session: Session, row: LeasedRequest, gone: type[Conflict]) -> tuple[Job, Artifact, StoredTree]:
+    """Return the job of a request, its artifact, and the published folder. Raises JobNotFound, `gone`."""
+    job = jobs.find(session, row.project_id, row.job_id)
+    artifact = objects.find_artifact(session, job.id)
+    if artifact is None:
+        raise gone("The job's policy is gone.")
+    return job, artifact, StoredTree(prefix=artifact.prefix, manifest_sha256=artifact.manifest_sha256)
+
+
+def find_base(session: Session, job: Job) -> tuple[str | None, StoredTree | None]:
+    """Return what a job started from: the name of a base model, or else a policy's folder. Raises InvalidRequest."""
+    name = str(job.spec["base_model"])
+    if not starting_points.is_job_reference(name):
+        return name, None
+    return None, starting_points.find_policy(session, job.project_id, name).tree
 
 
 def is_ended(view: RequestView) -> bool:

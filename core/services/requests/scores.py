@@ -20,7 +20,6 @@ from core.domain.request_status import RequestStatus
 from core.domain.variants.checks import get_variant
 from core.services.access import audit
 from core.services.backend import Backend
-from core.services.base_models import starting_points
 from core.services.ids import new_id
 from core.services.jobs import jobs
 from core.services.requests import requests as light_requests
@@ -97,14 +96,10 @@ def create(
 
 
 def get(backend: Backend, project_id: str, job_id: str, score_id: str) -> ScoreView:
-    """Return a request's scores; raises ScoresNotFound."""
+    """Return a request's scores. Raises JobNotFound, ScoresNotFound."""
 
     def work(session: Session) -> ScoreView:
-        jobs.find(session, project_id, job_id)
-        row = requests.find_request(session, ScoreRequest, job_id, score_id)
-        if row is None:
-            raise ScoresNotFound(f"{job_id} has no scores {score_id}.")
-        return _view(row)
+        return _view(light_requests.find(session, ScoreRequest, project_id, job_id, score_id, ScoresNotFound))
 
     return backend.database.read(work)
 
@@ -125,20 +120,11 @@ def finish(backend: Backend, claim: ScoreClaim, results: list[dict[str, Any]]) -
 def _find_inputs(backend: Backend, row: ScoreRequest, lease: RequestLease) -> ScoreClaim:
     """Return the models to score with. Raises NotFound, InvalidRequest and Conflict with a sentence for users."""
 
-    def read(session: Session) -> tuple[Job, StoredTree]:
-        job = jobs.find(session, row.project_id, row.job_id)
-        artifact = objects.find_artifact(session, job.id)
-        if artifact is None:
-            raise NothingToScoreWith("The job's policy is gone.")
-        return job, StoredTree(prefix=artifact.prefix, manifest_sha256=artifact.manifest_sha256)
+    def read(session: Session) -> tuple[Job, StoredTree, str | None, StoredTree | None]:
+        job, _, policy = light_requests.find_policy(session, row, NothingToScoreWith)
+        return job, policy, *light_requests.find_base(session, job)
 
-    job, policy = backend.database.read(read)
-    name = str(job.spec["base_model"])
-    base_policy = None
-    if starting_points.is_job_reference(name):
-        base_policy = backend.database.write(
-            lambda session: starting_points.find_policy(session, row.project_id, name).tree
-        )
+    job, policy, base_model_name, base_policy = backend.database.write(read)
     return ScoreClaim(
         lease=lease,
         spec=job.spec,
@@ -146,7 +132,7 @@ def _find_inputs(backend: Backend, row: ScoreRequest, lease: RequestLease) -> Sc
         rows=row.request.get("pairs") or row.request["items"],
         policy=policy,
         sft=_find_sft(backend, job, policy),
-        base_model_name=None if base_policy else name,
+        base_model_name=base_model_name,
         base_policy=base_policy,
         submitted_at=job.created_at,
     )
