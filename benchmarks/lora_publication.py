@@ -4,9 +4,10 @@
 
 Base model, trained policy (base model and adapter, by peft) and published folder score the same held-out rows by plain
 transformers in float32, one sequence at a time. `share_kept` is (published - base) / (trained - base) of the mean
-margin S_w - S_l. Beside it what rounding the same sum to bfloat16 would have kept, and whether the base model's weights
-in the policy's place are refused. Memory is the process's largest resident size, up to the end of training and up to
-the end of the run, in a process of its own for each learning rate.
+margin S_w - S_l. Beside it what rounding the same sum to bfloat16, and to the types of GGUF exports (f16, q8_0: all
+weights of two dimensions, block by block as llama.cpp's converter does it), would have kept, and whether the base
+model's weights in the policy's place are refused. Memory is the process's largest resident size, up to the end of
+training and up to the end of the run, in a process of its own for each learning rate.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,8 @@ from typing import Any
 
 import torch
 import transformers
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize, quantize
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -138,7 +141,7 @@ def measure(arguments: argparse.Namespace, learning_rate: float) -> dict[str, An
             "num_held_out": len(data),
             "mean_margin": margins,
             "share_kept": shares,
-            "update_kept_by_rounding_to_bf16": _kept_in_bf16(plan, result.policy_dir),
+            "update_kept_by_rounding": {name: _kept(plan, result.policy_dir, name) for name in ROUNDINGS},
             "base_in_its_place": _verify_base(plan, result.policy_dir, data, Path(folder)),
             "summary": {name: result.summary[name] for name in ("published", "verification")},
             "peak_mib": {"training": observer.trained_mib, "with_saving_and_verification": peak},
@@ -187,9 +190,26 @@ def _margins(plan: TrainingPlan, policy_dir: Path, data: EncodedData) -> dict[st
     found["trained"] = _mean_margin(PeftModel.from_pretrained(base, policy_dir / "adapter"), data)
     del base
     found["published"] = _mean_margin(AutoModelForCausalLM.from_pretrained(policy_dir, dtype=torch.float32), data)
-    rounded = AutoModelForCausalLM.from_pretrained(policy_dir, dtype=torch.bfloat16).float()
-    found["rounded_to_bf16"] = _mean_margin(rounded, data)
+    for name, rounded in ROUNDINGS.items():
+        model = AutoModelForCausalLM.from_pretrained(policy_dir, dtype=torch.float32)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() == 2:
+                    parameter.copy_(rounded(parameter))
+        found[f"rounded_to_{name}"] = _mean_margin(model, data)
     return found
+
+
+def _in_blocks_of_8_bits(weight: torch.Tensor) -> torch.Tensor:
+    values = quantize(weight.detach().float().numpy(), GGMLQuantizationType.Q8_0)
+    return torch.from_numpy(dequantize(values, GGMLQuantizationType.Q8_0))
+
+
+ROUNDINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "bf16": torch.Tensor.bfloat16,
+    "gguf_f16": torch.Tensor.half,
+    "gguf_q8_0": _in_blocks_of_8_bits,
+}
 
 
 @torch.no_grad()
@@ -207,13 +227,16 @@ def _mean_margin(model: PreTrainedModel | PeftModel, data: EncodedData) -> float
     return sum(margins) / len(margins)
 
 
-def _kept_in_bf16(plan: TrainingPlan, policy_dir: Path) -> float:
-    """<round(W + D) - W, D> / <D, D> over all weights."""
+def _kept(plan: TrainingPlan, policy_dir: Path, name: str) -> float:
+    """<round(W + D) - W, D> / <D, D> over all weights of two dimensions."""
+    rounded = ROUNDINGS[name]
     base, published = load_file(Path(plan.base_model_dir) / WEIGHTS), load_file(policy_dir / WEIGHTS)
     kept = whole = 0.0
-    for name, weight in base.items():
-        update = published[name].double() - weight.double()
-        kept += float(((published[name].bfloat16().double() - weight.double()) * update).sum())
+    for weight_name, weight in base.items():
+        if weight.dim() != 2:
+            continue
+        update = published[weight_name].double() - weight.double()
+        kept += float(((rounded(published[weight_name]).double() - weight.double()) * update).sum())
         whole += float(update.square().sum())
     return kept / whole
 

@@ -6,7 +6,7 @@ A configuration takes the small value of every field it has; what some types nee
 import inspect
 from typing import Any
 
-from transformers import AutoConfig, PretrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
 VOCABULARY = 128
 WINDOW = 60
@@ -71,18 +71,47 @@ SMALL: dict[str, Any] = {
 _WINDOWED = {"layer_types": ["sliding_attention", "full_attention"]}
 _RECURRENT = {"layer_types": ["linear_attention", "full_attention"]}
 _CONVOLVED = {"layer_types": ["conv", "full_attention"]}
+_STARTED = {"bos_token_id": 1}
+_SPARSE = {"num_key_value_heads": _HEADS, "index_n_heads": 2, "index_head_dim": 16, "index_topk": 512}
 _LATENT = {"num_key_value_heads": _HEADS}
+_HYBRID = ["linear_attention", "hybrid", "linear_attention", "hybrid"]
 SPECIAL: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("cohere2", "gpt_oss", "olmo3", "exaone4", "gemma2", "gemma3_text"), _WINDOWED),
-    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "qwen4_exp_text", "olmo_hybrid"), _RECURRENT),
+    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid"), _RECURRENT),
+    "qwen4_exp_text": {
+        **_RECURRENT,
+        "indexer_n_heads": 2,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 8,
+        "indexer_budget": 512,
+        "indexer_compress_ratio": 1,
+        "hc_lowrank": 8,
+        "ple_layer_ids": [1],
+        "ple_embed_dim": 16,
+        "ngram_vocab_size_base": 256,
+        "make_ngram_vocab_size_divisible_by": 8,
+        "heads_per_ngram": 2,
+        "split_ngram_parts": 1,
+    },
     **dict.fromkeys(("lfm2", "lfm2_moe", "lfm3"), _CONVOLVED),
     **dict.fromkeys(("deepseek_v2", "deepseek_v3", "glm4_moe_lite", "minicpm3", "youtu", "axk1"), _LATENT),
+    **dict.fromkeys(("axk2", "deepseek_v32", "glm_moe_dsa"), _SPARSE),
     "bamba": {"attn_layer_indices": [1]},
+    "cohere_compass_text": {
+        "layer_types": ["sliding_attention", "full_attention"],
+        "rope_parameters": {name: {"rope_type": "default", "rope_theta": 1e4} for name in _WINDOWED["layer_types"]},
+    },
     "codegen": {"rotary_dim": 8},
     "cwm": {"bos_token_id": 1, "eos_token_id": [1]},
     "dbrx": {
-        "attn_config": {"kv_n_heads": 2},
+        "attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0},
         "ffn_config": {"ffn_hidden_size": _INNER, "moe_num_experts": 4, "moe_top_k": 2},
+    },
+    "dots3_note_text": {
+        **_SPARSE,
+        "head_dim": 16,
+        "num_key_value_heads": _HEADS,
+        "layer_types": ["sliding_attention", "full_attention"],
     },
     "falcon": {"new_decoder_architecture": False, "multi_query": True, "alibi": False},
     "falcon_h1": {"mamba_d_ssm": 64},
@@ -102,7 +131,14 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "use_mamba_kernels": False,
     },
     "llama4_text": {"attention_chunk_size": 32, "moe_layers": [1], "interleave_moe_layer_step": 2},
+    "kimi_linear": {
+        "layer_types": ["linear_attention", "full_attention"],
+        "linear_head_dim": 8,
+        "linear_num_heads": 4,
+        "num_key_value_heads": _HEADS,
+    },
     "longcat_flash": {"num_layers": 1, "expert_ffn_hidden_size": 16, "zero_expert_num": 1, "moe_topk": 2, **_LATENT},
+    **dict.fromkeys(("modernbert-decoder", "mllama", "mllama_text_model", "emu3", "emu3_text_model"), _STARTED),
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1, "expand": 2},
     "nemotron_h": {
         "num_hidden_layers": 3,
@@ -117,8 +153,10 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "roformer": {"is_decoder": True},
     "smollm3": {"no_rope_layers": [1, 0]},
     "xlstm": {"num_blocks": 2},
-    "zamba": {"num_hidden_layers": 3, "layers_block_type": ["mamba", "mamba", "hybrid"], "use_mamba_kernels": False},
-    "zamba2": {"num_hidden_layers": 3, "layers_block_type": ["mamba", "mamba", "hybrid"], "chunk_size": 16},
+    "xmod": {"default_language": "en_XX", "is_decoder": True},
+    "zamba": {"num_hidden_layers": 4, "layers_block_type": _HYBRID, "layer_types": _HYBRID, "use_mamba_kernels": False},
+    "zamba2": {"num_hidden_layers": 4, "layers_block_type": _HYBRID, "layer_types": _HYBRID, "chunk_size": 16},
+    "zaya": {"num_experts_per_tok": 1, "layer_types": ["hybrid", "hybrid"]},
 }
 
 
@@ -128,10 +166,14 @@ def tiny_config(model_type: str) -> PretrainedConfig:
     Raises:
         Exception: whatever the type's configuration raises where no set of small values fits it.
     """
-    config_type = type(AutoConfig.for_model(model_type))
-    special = SPECIAL.get(model_type, {})
+    return _tiny(CONFIG_MAPPING[model_type])
+
+
+def _tiny(config_type: type[PretrainedConfig]) -> PretrainedConfig:
+    """The configuration of one class; those inside it, of text, images and sound, are made small too."""
+    special = SPECIAL.get(config_type.model_type, {})
     fields = _fields(config_type)
-    values = {name: value for name, value in SMALL.items() if name in fields} | special
+    values = {name: value for name, value in SMALL.items() if name in fields} | _tiny_parts(config_type) | special
     if "layer_types" in fields:
         values.setdefault("layer_types", None)
     attempts = [values, _without(values, "head_dim"), _without(values, "layer_types")]
@@ -141,6 +183,16 @@ def tiny_config(model_type: str) -> PretrainedConfig:
         except Exception:  # noqa: BLE001 - a foreign type's own check, of any kind: the next attempt may pass it
             continue
     return config_type(**attempts[-1])
+
+
+def _tiny_parts(config_type: type[PretrainedConfig]) -> dict[str, Any]:
+    parts = {}
+    for name, part_type in config_type.sub_configs.items():
+        if part_type is AutoConfig:  # whatever the default is
+            part_type = type(getattr(config_type(), name, None))
+        if issubclass(part_type, PretrainedConfig) and part_type.model_type:
+            parts[name] = _tiny(part_type)
+    return parts
 
 
 def _fields(config_type: type[PretrainedConfig]) -> set[str]:

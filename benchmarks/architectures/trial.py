@@ -22,7 +22,7 @@ from core.training.model.logps import token_logps
 from core.training.model.targets import ALL_EXPERTS, UnsupportedAdapter, coverage, has_expert_targets
 from core.training.stages.model_checks import keep_cache_where_it_holds, keep_packing_where_it_holds
 
-MOST_PARAMETERS = 30_000_000
+MOST_PARAMETERS = 40_000_000
 VALUE_TOLERANCE = 2e-3
 """Nats a token, float32."""
 GRADIENT_TOLERANCE = 5e-3

@@ -206,6 +206,25 @@ def test_rows_are_not_held_against_the_patches_of_an_image(tmp_path: Path) -> No
     assert observer.events == []
 
 
+def test_text_attends_packed_where_the_whole_keeps_its_own_attention(tmp_path: Path) -> None:
+    """GOT-OCR 2: only its text takes another attention function, and must be given back its own one."""
+    text = AutoConfig.for_model("qwen2", **SIZES)
+    vision = {"hidden_size": 16, "output_channels": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 32, "patch_size": 16, "mlp_dim": 16, "window_size": 2, "global_attn_indexes": [0]}
+    config = AutoConfig.for_model("got_ocr2", text_config=text.to_dict(), vision_config=vision, eos_token_id=1)
+    stock = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    stock.save_pretrained(tmp_path / "base")
+    rows = rows_of((9, 5, 7), (6, 11, 3))
+    data = write_rows(tmp_path / "rows", rows)
+    model = load_causal_lm(tmp_path / "base", dtype=torch.float32)
+    assert packing_holds(model, data)
+    assert capabilities_of(model).is_packable
+    with torch.no_grad():
+        found = pair_logps(model, pack_pairs(data, range(2), "cpu")).chosen.sums
+        torch.testing.assert_close(found, stock_sums(stock, rows, 0), rtol=0, atol=1e-4)
+    assert len(generate(model, [5, 6, 7], 4, [])) == 4
+
+
 @pytest.mark.parametrize(
     "rope",
     [

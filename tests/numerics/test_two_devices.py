@@ -23,8 +23,11 @@ from core.training.run_on_devices import run_on_devices
 TOLERANCE = 1e-5
 COARSE = {"rewards/length_correlation": 1e-3}
 """A quotient of margins that are all but 0 in the first steps."""
-COARSE_IN_BF16 = {"rewards/length_correlation": 0.5, "logps/chosen_fell": 0.25, "rewards/accuracies": 0.25}
-"""The same quotient; and shares of pairs by a sign, which rounding turns over at one of four or five."""
+COARSE_IN_BF16 = {"logps/chosen_fell": 0.25, "rewards/accuracies": 0.25}
+"""Shares of pairs by a sign, which rounding turns over at one of four or five."""
+NO_VALUE_IN_BF16 = frozenset({"rewards/length_correlation"})
+"""The same quotient: margins of the first steps are as small as bf16's rounding, so it may be anything in [-1, 1]. The
+margins that it is made of are compared in both precisions, and it is compared in float32."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,7 @@ def assert_same_run(
     coarse = COARSE if tolerance == TOLERANCE else COARSE_IN_BF16
     for point, other in zip(curves.points, other_curves.points, strict=True):
         assert (point.stage, point.split, point.step) == (other.stage, other.split, other.step)
-        for name in point.values.keys() - TIMING:
+        for name in point.values.keys() - TIMING - (frozenset() if coarse is COARSE else NO_VALUE_IN_BF16):
             np.testing.assert_allclose(
                 np.float64(other.values[name] or 0.0),
                 np.float64(point.values[name] or 0.0),

@@ -46,6 +46,11 @@ def remember(model: nn.Module, capabilities: Capabilities) -> None:
     setattr(model, _ATTRIBUTE, capabilities)
 
 
+def attention_of(model: PreTrainedModel) -> str:
+    """Return the name of the attention function that text uses: that of a whole with towers may be another one."""
+    return str(model.config.get_text_config()._attn_implementation)
+
+
 def stock_attention(model: PreTrainedModel) -> AbstractContextManager[None]:
     """Make the model attend as transformers would inside the context; restored afterwards."""
     return attention(model, capabilities_of(model).stock_attention)
@@ -54,7 +59,7 @@ def stock_attention(model: PreTrainedModel) -> AbstractContextManager[None]:
 @contextmanager
 def attention(model: PreTrainedModel, name: str) -> Iterator[None]:
     """Make the model use the attention function of that name inside the context; restored afterwards."""
-    resting = model.config._attn_implementation
+    resting = attention_of(model)
     if resting == name:
         yield
         return

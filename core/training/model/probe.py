@@ -6,7 +6,7 @@ where hidden state times LM head (with the scale and soft cap its configuration 
 logits, these are used.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,14 @@ from core.training.kernels.packed_attention import (
     LayoutNotDelivered,
     packed_attention,
 )
-from core.training.model.capabilities import Capabilities, HeadTransform, remember, stock_attention
+from core.training.model.capabilities import (
+    Capabilities,
+    HeadTransform,
+    attention,
+    attention_of,
+    remember,
+    stock_attention,
+)
 from core.training.model.rotary import trained_length
 
 _PROBE_ATTENTION = "preftune_probe"
@@ -46,7 +53,7 @@ _COARSE_TOLERANCE = 0.1
 @torch.no_grad()
 def prepare(model: PreTrainedModel) -> Capabilities:
     """Probe the model, record the result on it, and enable packed attention where it is exact."""
-    stock = str(model.config._attn_implementation)
+    stock = attention_of(model)
     plain = Capabilities(is_packable=False, longest_packable=None, head=None, stock_attention=stock, has_cache=False)
     remember(model, plain)
     sequences, packed = _probe_rows(model)
@@ -61,6 +68,8 @@ def prepare(model: PreTrainedModel) -> Capabilities:
         stock_attention=stock,
         has_cache=has_cache,
     )
+    if found.is_packable and head is None and not _delivers_layout(model, packed):
+        found = replace(found, is_packable=False)
     remember(model, found)
     if found.is_packable:
         model.set_attn_implementation(PACKED_ATTENTION)
@@ -127,7 +136,7 @@ def _packed_hidden(model: PreTrainedModel, packed: _PackedRow, windows: list[int
         return packed_attention(*args, **kwargs)
 
     AttentionInterface.register(_PROBE_ATTENTION, recording_attention)
-    resting = model.config._attn_implementation
+    resting = attention_of(model)
     model.set_attn_implementation(_PROBE_ATTENTION)
     try:
         output = model.base_model(
@@ -140,6 +149,21 @@ def _packed_hidden(model: PreTrainedModel, packed: _PackedRow, windows: list[int
         model.set_attn_implementation(resting)
     hidden: Tensor = output.last_hidden_state
     return hidden[0]
+
+
+def _delivers_layout(model: PreTrainedModel, packed: _PackedRow) -> bool:
+    """Return whether the layout of a packed row reaches attention by way of the model's own logits."""
+    try:
+        with attention(model, PACKED_ATTENTION):
+            model(
+                input_ids=packed.input_ids,
+                position_ids=packed.position_ids,
+                packed_layout=packed.layout,
+                use_cache=False,
+            )
+    except FOREIGN_FAILURES:
+        return False
+    return True
 
 
 def _longest_packable(model: PreTrainedModel, windows: list[int | None]) -> int | None:

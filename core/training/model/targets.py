@@ -153,12 +153,13 @@ def _adaptable(model: PreTrainedModel) -> list[str]:
     An expert that no token of the row was sent to counts as passed through when one of the same place was.
     """
     names = linear_layers(model)
-    passed = _passed_through(model, names)
     experts = num_experts(model)
+    place = _generic if experts is not None else str
+    passed = {place(name) for name in _passed_through(model, names)}
     return [
         name
         for name in names
-        if _generic(name) in passed
+        if place(name) in passed
         and not _is_router(name, model.get_submodule(name), experts)
         and _is_plain(model.get_submodule(name))
     ]
@@ -167,7 +168,7 @@ def _adaptable(model: PreTrainedModel) -> list[str]:
 def _expert_stacks(model: PreTrainedModel) -> dict[str, list[str]]:
     """Return parameters that take adapters, by module: experts of a known kind that a row of text passes through."""
     stacks = {name: module for name, module in model.named_modules() if is_expert_stack(module)}
-    passed = _passed_through(model, list(stacks))
+    passed = {_generic(name) for name in _passed_through(model, list(stacks))}
     tolerance = _TOLERANCE if model.dtype.itemsize < 4 else _FLOAT32_TOLERANCE
     return {
         name: expert_parameters(module)
@@ -177,13 +178,13 @@ def _expert_stacks(model: PreTrainedModel) -> dict[str, list[str]]:
 
 
 def _passed_through(model: PreTrainedModel, names: Sequence[str]) -> set[str]:
-    """Return generic names of those modules on whose output the logits of a row of text depend, with a gradient."""
+    """Return those modules on whose output the logits of a row of text depend, with a gradient."""
     places: list[str] = []
     outputs: list[Tensor] = []
 
     def note(name: str, module: nn.Module, args: object, output: object) -> None:
         if isinstance(output, Tensor) and output.requires_grad:
-            places.append(_generic(name))
+            places.append(name)
             outputs.append(output)
 
     handles = [model.get_submodule(name).register_forward_hook(partial(note, name)) for name in names]

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from core.training.model.capabilities import attention
+from core.training.model.capabilities import attention, attention_of
 
 
 def checkpoint_activations(model: PreTrainedModel) -> bool:
@@ -32,4 +32,4 @@ def checkpoint_activations(model: PreTrainedModel) -> bool:
 
 def _same_attention(model: PreTrainedModel) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Return contexts of the first computation and of the recomputation, which attends as the first did."""
-    return nullcontext(), attention(model, str(model.config._attn_implementation))
+    return nullcontext(), attention(model, attention_of(model))
