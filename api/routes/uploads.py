@@ -20,7 +20,8 @@ from api.uploads.receive import clean_filename, receive_part
 from core.domain.errors import FieldError
 from core.services.backend import Backend
 from core.services.datasets import parts
-from core.services.datasets.parts import MAX_PART_BYTES, MAX_PARTS, ChecksumMismatch
+from core.services.datasets.assembly import ChecksumMismatch
+from core.services.datasets.parts import MAX_PART_BYTES, MAX_PARTS
 from core.services.views import DatasetView
 
 PATH = "/uploads/"

@@ -23,6 +23,7 @@ from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 from core.tokenization.errors import TemplateTooCostly
+from core.tokenization.growth import growth, json_size, size_of
 
 MAX_STEPS = 500_000
 """Loop rounds, calls and operators of one rendering; a conversation of 1,000 messages takes some tens of thousands."""
@@ -32,7 +33,10 @@ MAX_STRING = 16 * 1024**2
 MAX_NUMBER = 10**6
 """Limit of numbers that a template passes to calls and filters: widths and counts."""
 
-_GROWING_FILTERS = ("center", "format", "indent", "wordwrap", "urlize", "xmlattr", "batch", "slice", "replace", "join")
+_GROWING_FILTERS = (
+    "center", "format", "indent", "wordwrap", "urlize", "urlencode", "xmlattr", "batch", "slice", "replace", "join",
+    "e", "escape", "forceescape", "string", "pprint",
+)  # fmt: skip
 _FORMATS = ("format", "format_map")
 _WIDE_FORMAT = re.compile(r"\d{5}|\*")
 
@@ -72,12 +76,14 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self, now: Callable[[], datetime]) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
         self.budget = Budget()
+        super().__init__(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols], finalize=self._sized
+        )
         for name in _GROWING_FILTERS:
             self.filters[name] = self._limit(name, self.filters[name])
         self.filters |= {
-            "tojson": _to_json,
+            "tojson": self._to_json,
             "bounded_rounds": self._bound_rounds,
             "bounded_concat": self._concatenate,
             "checked": self._check,
@@ -136,15 +142,31 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
 
     def _concatenate(self, values: list[Any]) -> str:
         self.budget.spend()
-        texts = [str(value) for value in values]
-        self.budget.refuse_if(sum(map(len, texts)) > MAX_STRING)
-        return "".join(texts)
+        self._sized(values)
+        return "".join(map(str, values))
+
+    def _sized(self, value: Any) -> Any:
+        """Return a value that becomes a text; raises for one whose text would be too large."""
+        self.budget.refuse_if(size_of(value, MAX_STRING) > MAX_STRING)
+        return value
+
+    def _to_json(
+        self,
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: int | str | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
+        self.budget.spend()
+        self.budget.refuse_if(json_size(value, MAX_STRING, indent, separators) > MAX_STRING)
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
     def _limit(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def limited(*args: Any, **kwargs: Any) -> Any:
             self.budget.spend()
             values = [value for value in args if not isinstance(value, jinja2.nodes.EvalContext | jinja2.Environment)]
-            text = values[0] if values else ""
+            text = self._sized(values[0]) if values else ""
             if name == "join" and isinstance(text, Sized):
                 self._refuse_growth("join", str(values[1]) if len(values) > 1 else "", (text,))
             elif isinstance(text, str):
@@ -157,15 +179,9 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
     def _refuse_growth(self, name: str, text: str, args: tuple[Any, ...]) -> None:
         """Refuse a text method whose result would be too large, before it is made."""
         self.budget.refuse_if(any(isinstance(value, int) and abs(value) > MAX_NUMBER for value in args))
-        length = 0
-        if name == "replace" and len(args) >= 2:
-            length = text.count(str(args[0])) * len(str(args[1]))
-        elif name == "join" and args and isinstance(args[0], Sized):
-            length = len(text) * len(args[0])
-        elif name in _FORMATS:
+        if name in _FORMATS:
             self.budget.refuse_if(bool(_WIDE_FORMAT.search(text)))
-            length = len(text) * max((len(str(value)) for value in args), default=0) // 2
-        self.budget.refuse_if(length > MAX_STRING)
+        self.budget.refuse_if(growth(name, text, args, MAX_STRING) > MAX_STRING)
 
 
 class _Instrument(NodeTransformer):
@@ -221,13 +237,3 @@ def _refuse_private(name: str) -> None:
 
 def _raise(message: str) -> NoReturn:
     raise jinja2.exceptions.TemplateError(message)
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from backends import (
@@ -32,11 +33,11 @@ from core.services.backend import Backend
 from core.services.base_models import starting_points
 from core.services.curves import pages
 from core.services.curves.pages import MetricsQuery
-from core.services.datasets import datasets, intake, processing
+from core.services.datasets import contents, datasets, intake, processing
 from core.services.jobs import artifacts, checkpoint_policies, jobs, repeats, steering, stored_files
 from core.services.operations import garbage_collection, health
 from core.storage import keys
-from core.storage.object_store import ObjectInfo, ObjectNotFound
+from core.storage.object_store import ObjectInfo, ObjectMissing
 
 GOOD_ROWS = [{"prompt": f"Question {i}?", "chosen": f"Yes, {i}.", "rejected": f"No {i}!"} for i in range(5)]
 
@@ -83,7 +84,7 @@ def test_a_data_set_is_taken_in_whole(backend: Backend, tmp_path: Path) -> None:
     )
     assert (made.name, made.metadata) == ("mine", {"k": "v"})
     assert datasets.get(backend, PROJECT, made.id) == made
-    content = datasets.content(backend, PROJECT, made.id)
+    content = contents.original(backend, PROJECT, made.id)
     assert b"".join(content.chunks) == file.path.read_bytes()
     assert (content.filename, content.num_bytes) == ("pairs.jsonl", file.path.stat().st_size)
 
@@ -259,10 +260,36 @@ def test_orphans_go_after_a_day_and_nothing_else(backend: Backend, tmp_path: Pat
         store=AgedStore(backend),  # type: ignore[arg-type]
         queue=backend.queue,
     )
-    scan = garbage_collection.OrphanScan()
+    scan = garbage_collection.OrphanScan(second_look_seconds=0)
     assert scan.step(aged) == 2
     assert scan.step(aged) == 0, "it pauses between scans"
     assert set(objects(backend)) == kept | {under_way, "projects/default/unknown"}
+
+
+def test_clocks_that_differ_by_days_cost_no_object_of_a_row_to_come(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(garbage_collection, "PAUSE_STEPS", -1)
+    now = [1000.0]
+    monkeypatch.setattr(garbage_collection, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    behind = Backend(
+        settings=backend.settings,
+        database=backend.database,
+        store=AgedStore(backend),  # type: ignore[arg-type]
+        queue=backend.queue,
+    )
+    lost = keys.dataset_original(PROJECT, "ds_gone")
+    backend.store.put_bytes(lost, b"x")
+    scan = garbage_collection.OrphanScan()
+    being_written = keys.dataset_original(PROJECT, "ds_new")
+    backend.store.put_bytes(being_written, b"x")
+    assert scan.step(behind) == 0, "the first look deletes nothing"
+    add_dataset(backend, "ds_new")
+    now[0] += garbage_collection.SECOND_LOOK_SECONDS - 1
+    assert scan.step(behind) == 0, "too soon after the first look"
+    now[0] += 1
+    assert scan.step(behind) == 1
+    assert set(objects(backend)) == {being_written}
 
 
 def request(body: str = "a", key: str = "key") -> IdempotentRequest:
@@ -427,8 +454,8 @@ def test_missing_things_are_not_found(backend: Backend) -> None:
         lambda: pages.page(backend, PROJECT, "job_none", MetricsQuery()),
         lambda: checkpoint_policies.list_checkpoints(backend, PROJECT, "job_none"),
         lambda: jobs.patch(backend, "another", job_id, {}),
-        lambda: b"".join(datasets.content(backend, PROJECT, "ds_1").chunks),
+        lambda: b"".join(contents.original(backend, PROJECT, "ds_1").chunks),
     ):
-        with pytest.raises((NotFound, ObjectNotFound)):
+        with pytest.raises((NotFound, ObjectMissing)):
             look()
     assert status(backend, job_id) == "queued"

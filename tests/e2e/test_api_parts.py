@@ -142,6 +142,42 @@ def test_a_part_sent_again_replaces_the_first(api: RunningApi) -> None:
     assert complete(api, upload).json()["sha256"] == sha256(FILE)
 
 
+def test_parts_stay_as_they_are_while_they_are_put_together(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload = announce(api)
+    for number, content in enumerate(PARTS, 1):
+        put(api, upload, number, content)
+    met: list[Any] = []
+    read = api.backend.store.read
+
+    def meddle(key: str, *bounds: Any) -> Any:
+        if "/uploads/" in key and not met:
+            met.append(put(api, upload, 2, PARTS[0]))
+            met.append(complete(api, upload))
+        return read(key, *bounds)
+
+    monkeypatch.setattr(api.backend.store, "read", meddle)
+    made = complete(api, upload)
+    assert [(one.status_code, one.json()["code"]) for one in met] == [(503, "upload-assembling")] * 2
+    assert all(one.headers["retry-after"] for one in met)
+    assert made.status_code == 201, made.text
+    assert made.json()["sha256"] == sha256(FILE)
+    assert complete(api, upload).json()["id"] == made.json()["id"]
+
+
+def test_a_process_that_dies_while_it_puts_parts_together_leaves_them_to_the_next(
+    api: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = announce(api)
+    for number, content in enumerate(PARTS, 1):
+        put(api, upload, number, content)
+    held = {"assembler": "dead", "assembling_until": utc_now() + timedelta(minutes=2)}
+    api.backend.database.write(lambda session: session.execute(update(Upload).values(held)))
+    assert complete(api, upload).status_code == 503
+    held["assembling_until"] = utc_now() - timedelta(seconds=1)
+    api.backend.database.write(lambda session: session.execute(update(Upload).values(held)))
+    assert complete(api, upload).json()["sha256"] == sha256(FILE)
+
+
 def test_no_more_than_announced_is_kept(api: RunningApi, small: RunningApi) -> None:
     upload = announce(api, 1500)
     put(api, upload, 1, PARTS[0])

@@ -198,7 +198,7 @@ def named_trees(backend: Backend) -> list[tuple[str, str]]:
 
 def collect_everything(backend: Backend) -> None:
     """As the sweeper does, but without its day of patience."""
-    scan = garbage_collection.OrphanScan(min_age=timedelta(0))
+    scan = garbage_collection.OrphanScan(min_age=timedelta(0), second_look_seconds=0)
     for _ in range(1000):
         if not backend.database.read(lambda session: session.scalar(select(Garbage.prefix).limit(1))):
             break

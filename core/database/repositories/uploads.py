@@ -1,10 +1,14 @@
 """Rows of uploads and their parts."""
 
-from sqlalchemy import delete, exists, func, select
+from typing import Any
+
+from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
-from core.database.columns import database_now
+from core.database.columns import database_after, database_now
 from core.database.tables.uploads import Upload, UploadPart, UploadStatus
+
+_NOBODY: dict[str, Any] = {"assembler": None, "assembling_until": None}
 
 
 def find_upload(session: Session, project_id: str, upload_id: str) -> Upload | None:
@@ -25,6 +29,20 @@ def list_parts(session: Session, upload_id: str) -> list[UploadPart]:
     """Return parts in their order."""
     statement = select(UploadPart).where(UploadPart.upload_id == upload_id).order_by(UploadPart.number)
     return list(session.scalars(statement))
+
+
+def is_assembling(session: Session, upload_id: str) -> bool:
+    """Whether some process puts the parts together just now."""
+    is_held = (Upload.id == upload_id, Upload.assembling_until > database_now())
+    return bool(session.scalar(select(exists().where(*is_held))))
+
+
+def hold_assembly(session: Session, upload_id: str, token: str, seconds: float | None) -> bool:
+    """Renew a process's hold on the parts, or end it with None; return whether it still had it."""
+    values = {"assembling_until": database_after(seconds)} if seconds is not None else _NOBODY
+    statement = update(Upload).where(Upload.id == upload_id, Upload.assembler == token).values(values)
+    held = session.scalar(statement.returning(Upload.id).execution_options(synchronize_session=False))
+    return held is not None
 
 
 def find_part(session: Session, upload_id: str, number: int) -> UploadPart | None:

@@ -39,6 +39,9 @@ class Upload(Base):
     user_metadata: Mapped[JsonObject] = mapped_column("metadata")
     dataset_id: Mapped[Id | None]
     """Chosen by the first attempt to complete: another attempt finds what that one made."""
+    assembler: Mapped[Id | None]
+    """Token of the process that puts the parts together; they stay as they are until `assembling_until`."""
+    assembling_until: Mapped[Time | None]
     expires_at: Mapped[Time]
     """Moved on by every part."""
     created_at: Mapped[Time]

@@ -4,7 +4,6 @@ Parts are objects of the store, so any API process can take the next one. An upl
 let go of by the sweeper, as is a completed one.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +18,20 @@ from core.database.tables.uploads import Upload, UploadPart, UploadStatus
 from core.datasets.recognition import validate_options
 from core.datasets.result import DatasetRejected, DatasetTooLarge, DatasetUnsupported
 from core.domain.dataset_rows import DatasetKind
-from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound, TooLarge
+from core.domain.errors import Conflict, InvalidRequest, NotFound, TooLarge
 from core.services.access import audit, quotas
 from core.services.access.disk_reserve import require_disk
 from core.services.backend import Backend
 from core.services.datasets import datasets, intake
+from core.services.datasets.assembly import (
+    ASSEMBLING_SECONDS,
+    UploadAssembling,
+    assemble,
+    hold_parts,
+    require_no_assembly,
+)
 from core.services.datasets.scratch import scratch_folder
-from core.services.ids import new_id
+from core.services.ids import new_id, new_suffix
 from core.services.views import DatasetView, UploadPartView, UploadView
 from core.storage import keys
 
@@ -65,11 +71,6 @@ class TooManyUploads(Conflict):
 class AnnouncedTooLarge(TooLarge):
     code = "announced-too-large"
     title = "The announced file is over the limit"
-
-
-class ChecksumMismatch(InvalidRequest):
-    code = "checksum-mismatch"
-    title = "The bytes are not those that were announced"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +149,7 @@ def require_open(backend: Backend, project_id: str, upload_id: str) -> None:
 def put_part(backend: Backend, project_id: str, upload_id: str, part: NewPart) -> UploadPartView:
     """Store a part; one of the same number is replaced.
 
-    Raises InvalidRequest where it goes beyond the announced size, UploadNotFound, UploadCompleted.
+    Raises InvalidRequest where it goes beyond the announced size, UploadNotFound, UploadCompleted, UploadAssembling.
     """
     key = keys.upload_part(project_id, upload_id, part.number, part.sha256)
     backend.store.put_file(key, part.path, is_final=True)
@@ -157,6 +158,7 @@ def put_part(backend: Backend, project_id: str, upload_id: str, part: NewPart) -
     def work(session: Session) -> UploadPartView:
         replaced.clear()
         upload = lock_open(session, project_id, upload_id)
+        require_no_assembly(session, upload_id)
         row = upload_rows.find_part(session, upload_id, part.number)
         others = upload_rows.sum_bytes(session, upload_id) - (row.num_bytes if row else 0)
         if others + part.num_bytes > upload.num_bytes:
@@ -175,7 +177,7 @@ def put_part(backend: Backend, project_id: str, upload_id: str, part: NewPart) -
 
     try:
         view = backend.database.write(work)
-    except (NotFound, Conflict, InvalidRequest):
+    except (NotFound, Conflict, InvalidRequest, UploadAssembling):
         if not _is_part_known(backend, upload_id, part):
             backend.store.delete(key)
         raise
@@ -199,9 +201,13 @@ def complete(
 ) -> DatasetView:
     """Join the parts and create the dataset from them. A repeated call answers the same dataset.
 
-    Raises UploadIncomplete, ChecksumMismatch, and what `datasets.create` raises; a refused file's upload is let go of.
+    Raises UploadIncomplete, ChecksumMismatch, UploadAssembling where another call is at it, and what `datasets.create`
+    raises; a refused file's upload is let go of.
     """
-    upload, parts = backend.database.write(lambda session: _begin_completion(session, project_id, upload_id, assembly))
+    token = new_suffix()
+    upload, parts = backend.database.write(
+        lambda session: _begin_completion(session, project_id, upload_id, assembly, token)
+    )
     dataset_id = upload.dataset_id or ""
     if upload.status is UploadStatus.COMPLETED:
         return datasets.get(backend, project_id, dataset_id)
@@ -209,7 +215,10 @@ def complete(
     take = intake.create_later if is_later else intake.create
     with scratch_folder(backend.settings, "assemble") as folder:
         path = folder / "file"
-        _assemble(backend, upload, parts, path, assembly.md5 if assembly else None)
+        try:
+            assemble(backend, upload, parts, path, assembly.md5 if assembly else None)
+        finally:
+            hold_parts(backend, upload_id, token, None)
         file = intake.Upload(
             path=path,
             filename=upload.filename or upload.name or UNNAMED,
@@ -252,7 +261,7 @@ def let_go_of_expired(backend: Backend) -> int:
 
 
 def _begin_completion(
-    session: Session, project_id: str, upload_id: str, assembly: Assembly | None
+    session: Session, project_id: str, upload_id: str, assembly: Assembly | None, token: str
 ) -> tuple[Upload, list[UploadPart]]:
     upload = _known(upload_rows.lock_upload(session, project_id, upload_id), upload_id)
     parts = upload_rows.list_parts(session, upload_id)
@@ -261,6 +270,9 @@ def _begin_completion(
             _require_all(upload, parts)
         else:
             parts = _chosen(upload, parts, assembly.numbers)
+        if upload.assembler != token:  # else the answer to the commit was lost
+            require_no_assembly(session, upload_id)
+        upload.assembler, upload.assembling_until = token, database_after(ASSEMBLING_SECONDS)
         upload.dataset_id = upload.dataset_id or new_id("ds")
         upload.expires_at = database_after(KEPT_SECONDS)
     session.flush()
@@ -289,33 +301,6 @@ def _require_all(upload: Upload, parts: list[UploadPart]) -> None:
     if received < upload.num_bytes:
         raise UploadIncomplete(
             f"{received:,} of {upload.num_bytes:,} bytes are there; send the parts from {len(parts) + 1} on."
-        )
-
-
-def _assemble(backend: Backend, upload: Upload, parts: list[UploadPart], path: Path, md5: str | None) -> None:
-    whole, whole_md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    with path.open("wb") as file:
-        for part in parts:
-            key = keys.upload_part(upload.project_id, upload.id, part.number, part.sha256)
-            digest = hashlib.sha256()
-            for chunk in backend.store.read(key):
-                digest.update(chunk)
-                whole.update(chunk)
-                if md5 is not None:
-                    whole_md5.update(chunk)
-                file.write(chunk)
-            if digest.hexdigest() != part.sha256:
-                raise ChecksumMismatch(f"Part {part.number} is damaged in the store; send it again.")
-    if upload.sha256 is not None and whole.hexdigest() != upload.sha256:
-        raise ChecksumMismatch(
-            f"The parts together have the SHA-256 {whole.hexdigest()}, but {upload.sha256} was announced. "
-            "Delete the upload and send the file again.",
-            errors=[FieldError("/sha256", "is not that of the parts together")],
-        )
-    if md5 is not None and whole_md5.hexdigest() != md5.lower():
-        raise ChecksumMismatch(
-            f"The parts together have the MD5 {whole_md5.hexdigest()}, but {md5} was announced. Send the file again.",
-            errors=[FieldError("/md5", "is not that of the parts together")],
         )
 
 

@@ -1,5 +1,6 @@
 """Garbage collection of objects that no row names: released ones at once, orphans after a day."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -19,6 +20,9 @@ MAX_PREFIXES = 20
 MAX_OBJECTS = 500
 """Objects looked at in one step of the scan for orphans."""
 MIN_AGE = timedelta(hours=24)
+SECOND_LOOK_SECONDS = 600.0
+MAX_SUSPECTS = 100_000
+"""Orphans that are remembered for a second look; more wait for the scan after."""
 PAUSE_STEPS = 720
 """Between two scans: an hour at the default sweep interval."""
 
@@ -59,11 +63,18 @@ def _is_garbage(backend: Backend, prefix: str) -> bool:
 class OrphanScan:
     """Scan of the whole store in small steps for leftovers of uploads by replaced or dead workers.
 
-    Objects younger than `min_age` are left alone.
+    Objects younger than `min_age` are left alone. An orphan is deleted when a second look, `second_look_seconds` after
+    the first by this process's own steady clock, finds it still one: the store's clock and the database's may differ,
+    and objects are written before the rows that name them.
     """
 
-    def __init__(self, min_age: timedelta = MIN_AGE) -> None:
+    def __init__(self, min_age: timedelta = MIN_AGE, second_look_seconds: float = SECOND_LOOK_SECONDS) -> None:
         self._min_age = min_age
+        self._second_look_seconds = second_look_seconds
+        self._suspects: dict[str, float] = {}
+        """Orphans of the scan before, each with the time of the first look."""
+        self._found: dict[str, float] = {}
+        """Orphans of this scan."""
         self._listing: Iterator[ObjectInfo] | None = None
         self._num_paused = PAUSE_STEPS
         self._verdicts: dict[str, bool] = {}
@@ -84,6 +95,7 @@ class OrphanScan:
             info = next(self._listing, None)
             if info is None:
                 self._listing = None
+                self._suspects, self._found = self._found, {}
                 break
             num_deleted += self._judge(backend, info)
         return num_deleted
@@ -101,10 +113,17 @@ class OrphanScan:
             return False
         if prefix not in self._verdicts:
             self._verdicts = {prefix: is_orphan(backend, prefix)}
-        if self._verdicts[prefix]:
-            backend.store.delete(info.key)
-            _log.info("orphan_deleted", key=info.key)
-        return self._verdicts[prefix]
+        if not self._verdicts[prefix] or not self._is_second_look(prefix):
+            return False
+        backend.store.delete(info.key)
+        _log.info("orphan_deleted", key=info.key)
+        return True
+
+    def _is_second_look(self, prefix: str) -> bool:
+        now = time.monotonic()
+        if prefix not in self._found and len(self._found) < MAX_SUSPECTS:
+            self._found[prefix] = self._suspects.get(prefix, now)
+        return now - self._found.get(prefix, now) >= self._second_look_seconds
 
 
 def is_orphan(backend: Backend, prefix: str) -> bool:

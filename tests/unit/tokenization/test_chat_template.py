@@ -1,6 +1,7 @@
 """Chat templates: rendered as transformers renders them, bounded, and refused when they cannot be trained on."""
 
 import time
+import tracemalloc
 from datetime import datetime
 from pathlib import Path
 
@@ -133,6 +134,53 @@ def test_bombs_are_stopped(source: str) -> None:
     with pytest.raises((TemplateTooCostly, ChatTemplateRefused)):
         compiled(source).render(MESSAGE, add_generation_prompt=False)
     assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ [[1, 2], [3]] | tojson(indent=99999999) }}",
+        "{{ ['ab' * 99999] * 99999 | tojson }}",
+        "{{ ('a' * 999999) | list | tojson(separators=('x' * 999, ':')) }}",
+        "{{ ('a\n' * 99999) | indent(99999) }}",
+        "{{ ('a\n' * 99999) | indent('x' * 99999) }}",
+        "{{ ('\t' * 99999).expandtabs(99999) }}",
+        "{{ ('a ' * 99999) | wordwrap(1, wrapstring='x' * 99999) }}",
+        "{{ ('&' * 3999999) | forceescape | forceescape | forceescape }}",
+        "{{ ('&' * 3999999) | e }}",
+        "{{ (['ab' * 99999] * 99999) | join }}",
+        "{{ ''.join(['ab' * 99999] * 99999) }}",
+        "{{ ['ab' * 99999] * 99999 }}",
+        "{{ '' ~ (['ab' * 99999] * 99999) }}",
+        "{{ (['ab' * 99999] * 99999) | string }}",
+        "{{ '%s' % ([['ab' * 99999] * 99999]) }}",
+    ],
+)
+def test_sandbox_refuses_growth_before_it(source: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises((TemplateTooCostly, ChatTemplateRefused)):
+            compiled(source).render(MESSAGE, add_generation_prompt=False)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * MAX_STRING
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (
+            "{{ {'a': [1, {'b': '<x>'}]} | tojson(indent=2) }}",
+            '{\n  "a": [\n    1,\n    {\n      "b": "<x>"\n    }\n  ]\n}',
+        ),
+        ("{{ 'a\n\tb' | indent(2) }}", "a\n  \tb"),
+        ("{{ 'a\tb'.expandtabs(4) }}{{ ['x', 1, none] | join('-') }}", "a   bx-1-None"),
+        ("{{ [1, 'a'] }}{{ 'a & b' | e }}{{ 'a b' | urlencode }}", "[1, 'a']a &amp; ba%20b"),
+    ],
+)
+def test_ordinary_filters_work_as_ever(source: str, expected: str) -> None:
+    assert compiled(source).render(MESSAGE, add_generation_prompt=False) == expected
 
 
 def test_long_conversations_stay_within_the_budget() -> None:
