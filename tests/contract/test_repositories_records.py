@@ -426,7 +426,7 @@ def test_artifacts_are_listed_and_read(backend: Backend) -> None:
 def test_data_sets_of_another_kind_are_refused_by_name(backend: Backend) -> None:
     add_dataset(backend)
     add_dataset(backend, "ds_2", DatasetKind.DEMONSTRATION)
-    with pytest.raises(InvalidRequest, match="takes a preference one"):
+    with pytest.raises(InvalidRequest, match="needs one of kind preference"):
         submit(backend, dataset_id="ds_2")
     assert submit(backend, sft={"dataset_id": "ds_2"}).spec["sft"]["dataset_id"] == "ds_2"
 
