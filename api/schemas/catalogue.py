@@ -28,6 +28,10 @@ class Variant(Answer):
     needs_reference: bool = Field(description="Is the policy compared with the frozen reference?")
     options: dict[str, VariantOption] = Field(description="What `variant_options` may hold.")
     default_beta: float = Field(description="Used when `beta` is left out.")
+    learning_rates: tuple[float, float] | None = Field(
+        default=None, description="`auto` of full fine-tuning and LoRA; null: DPO's, by model size."
+    )
+    has_own_sft: bool = Field(default=False, description="Is SFT skipped unless the job has `sft`?")
     paper: str = Field(description="arXiv id, or an address where there is none.")
     year: int = Field(description="Of the paper.")
     choose_when: str = Field(description="When to choose it.")

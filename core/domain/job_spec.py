@@ -22,6 +22,7 @@ from pydantic import (
 from core.domain import presets
 from core.domain.json_numbers import REAL, WHOLE
 from core.domain.released_fields import RELEASED_FIELDS, stored_fields
+from core.domain.variants.checks import get_variant
 
 Auto = Literal["auto"]
 Lines = Annotated[list[Annotated[int, Field(ge=1, le=2**53), WHOLE]], Field(max_length=100_000)]
@@ -147,7 +148,11 @@ class JobRequest(Payload):
     variant_options: dict[Name, float | bool | str] = Field(
         default_factory=dict, description="Only what the variant takes; anything else is refused."
     )
-    sft: SftSettings | Literal["skip"] = Field(default_factory=SftSettings, description='Settings, or "skip".')
+    sft: SftSettings | Literal["skip"] = Field(
+        default_factory=SftSettings,
+        description='Settings, or "skip". Not given: on the chosen responses; skipped for orpo and cpo, whose loss '
+        "has a likelihood term of its own.",
+    )
     dpo: DpoSettings = Field(default_factory=DpoSettings, description="Settings of the preference stage.")
     lora: LoraSettings | None = Field(None, description="null: full fine-tuning.")
     max_length: Annotated[int, Field(ge=MIN_MAX_LENGTH, le=1_048_576), WHOLE] = Field(
@@ -226,6 +231,8 @@ def resolve_request(
         context_length: of the base model, in tokens; None where it names none.
     """
     values = request.model_dump() | {"num_parameters": num_parameters, "num_pairs": num_pairs}
+    if "sft" not in request.model_fields_set and get_variant(request.variant).has_own_sft:
+        values["sft"] = "skip"
     _fill_stages(values)
     if values["early_stopping"] and values["early_stopping"]["restore_best"] == "auto":
         values["early_stopping"]["restore_best"] = True
@@ -303,7 +310,11 @@ def _fill_stages(values: dict[str, Any]) -> None:
 def _presets(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the presets for each stage that the spec has."""
     size, is_lora = (values["num_parameters"], values["num_pairs"]), values["lora"] is not None
-    stages = {"sft": presets.sft(*size, is_lora=is_lora), "dpo": presets.dpo(*size, is_lora=is_lora)}
+    own_rates = get_variant(values["variant"]).learning_rates
+    stages = {
+        "sft": presets.sft(*size, is_lora=is_lora),
+        "dpo": presets.dpo(*size, is_lora=is_lora, own_rates=own_rates),
+    }
     return {name: preset for name, preset in stages.items() if values[name] != "skip"}
 
 

@@ -2,6 +2,8 @@
 
 Sources: SFT full 2e-5 (Zephyr handbook), 1e-3 at 360M (SmolLM2); LoRA about 10x of full (LoRA Without Regret);
 DPO 5e-7 RMSprop (DPO authors' repository), 1e-6 AdamW (SmolLM2, OLMo-3), LoRA 5e-6..1e-5 (handbook QLoRA);
+variants with their own (columns of the catalogue): ORPO and CPO 8e-6, LoRA 8e-5 (arXiv:2403.07691; TRL's example
+scripts of both), SimPO 1e-6 (its authors search 3e-7 to 1e-6 and warn of 1e-5); KTO's and IPO's are DPO's;
 one epoch each; batch 64 pairs (arXiv:2305.18290, App. B), smaller where that would leave fewer than 20 steps.
 """
 
@@ -26,15 +28,22 @@ def sft(num_parameters: int, num_rows: int, *, is_lora: bool) -> dict[str, Any]:
     }
 
 
-def dpo(num_parameters: int, num_rows: int, *, is_lora: bool) -> dict[str, Any]:
-    """Return values for every `auto` of the DPO stage but `warmup_steps`."""
+def dpo(
+    num_parameters: int, num_rows: int, *, is_lora: bool, own_rates: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    """Return values for every `auto` of the DPO stage but `warmup_steps`.
+
+    Args:
+        own_rates: the variant's learning rates for full fine-tuning and LoRA, if it has its own.
+    """
     if num_parameters <= SMALL_MODEL_PARAMETERS:
         full = 5e-6
     else:
         full = 1e-6 if num_parameters <= MEDIUM_MODEL_PARAMETERS else 5e-7
+    rates = own_rates or (full, full * 10)
     return {
         "epochs": 1,
-        "learning_rate": full * 10 if is_lora else full,
+        "learning_rate": rates[is_lora],
         "batch_size": _batch_size(num_rows),
         "schedule": "linear",
         "optimizer": "adamw",

@@ -35,6 +35,7 @@ export class JobForm {
       if (value !== undefined && !["/sft", "/lora"].includes(pointer)) put(body, pointer.slice(1).split("/"), value);
     }
     if (skipsSft) body.sft = "skip";
+    if (this.#value("/sft") === "on") body.sft ??= {};
     if (this.#value("/lora")) body.lora ??= {};
     return body;
   }
@@ -74,7 +75,8 @@ export class JobForm {
     this.#fields.get("/lora").control.addEventListener("change", () => (loraFields.hidden = !this.#value("/lora")));
     this.showLora = () => (loraFields.hidden = !this.#value("/lora"));
     const sftKinds = [
-      ["", "On the chosen responses"],
+      ["", "As the variant needs it (none for ORPO and CPO)"],
+      ["on", "On the chosen responses"],
       ["skip", "Skip: start from the base model"],
     ];
     const sftData = demonstrations.length

@@ -34,6 +34,10 @@ class Variant:
     choose_when: str
     """When to choose it: one sentence for people."""
     default_beta: float
+    learning_rates: tuple[float, float] | None = None
+    """Learning rates of its own for `auto`, full fine-tuning and LoRA; None: those of DPO by model size."""
+    has_own_sft: bool = False
+    """The loss has a likelihood term of the chosen responses, so that `sft` is skipped unless asked for."""
     needs_reference: bool = True
     reward: str = "β·ρ"
     """The implicit reward that is logged for a response."""

@@ -222,3 +222,34 @@ def restage(stored: dict[str, Any]) -> dict[str, Any]:
     spec = JobSpec.model_validate(stored)
     again = resolve_staged(spec, num_sft_rows=900, num_train_pairs=900, device="cpu", fast_precision="fp32")
     return again.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("variant", "lora", "rate", "skips_sft"),
+    [
+        ("dpo", None, 5e-6, False),
+        ("ipo", {}, 5e-5, False),
+        ("kto", None, 5e-6, False),
+        ("simpo", None, 1e-6, False),
+        ("simpo", {}, 1e-5, False),
+        ("orpo", None, 8e-6, True),
+        ("cpo", {}, 8e-5, True),
+    ],
+)
+def test_presets_know_the_variant(variant: str, lora: Any, rate: float, skips_sft: bool) -> None:
+    spec = accepted({"variant": variant, "lora": lora})
+    assert spec.dpo.learning_rate == pytest.approx(rate)
+    assert (spec.sft == "skip") is skips_sft
+
+
+def test_sft_that_is_asked_for_is_done_whatever_the_variant_has() -> None:
+    assert accepted({"variant": "orpo", "sft": {}}).sft != "skip"
+    given = accepted({"variant": "cpo", "dpo": {"learning_rate": 3e-6}})
+    assert (given.sft, given.dpo.learning_rate) == ("skip", 3e-6)
+
+
+def test_what_an_earlier_version_resolved_stays() -> None:
+    stored = accepted_form(accepted({"variant": "dpo"})) | {"variant": "orpo"}
+    again = restage(stored)
+    assert again["dpo"]["learning_rate"] == pytest.approx(5e-6)
+    assert again["sft"]["learning_rate"] == pytest.approx(1e-4)

@@ -34,7 +34,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
     known = presets.dpo
     for kind, names in LATER_NAMES.items():
         monkeypatch.setitem(RELEASED_FIELDS, kind, names)
-    monkeypatch.setattr(presets, "dpo", lambda *args, is_lora: known(*args, is_lora=is_lora) | {"label_noise": 0.25})
+    monkeypatch.setattr(presets, "dpo", lambda *args, **words: known(*args, **words) | {"label_noise": 0.25})
 
 
 def later_spec(stored: dict[str, Any], **dpo: Any) -> LaterSpec:
