@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from core.domain.dataset_rows import Message
 
-_DELIMITER = re.compile(r"<\|.+\|>|<｜.+｜>|\[/?[A-Z_]+\]|</?[a-z_]*turn[a-z_]*>|</?s>")
+_DELIMITER = re.compile(r"<\|.+\|>|<｜.+｜>|\[/?[A-Z_]+\]|</?(?=[a-z_]*turn)[a-z_]++>|</?s>")
 """What an added token that is not declared special must look like to delimit turns, rather than be vocabulary such as
 `<think>` or a run of spaces."""
 

@@ -24,7 +24,9 @@ _CONSTANTS: Final[dict[str, object]] = {
     "None": None, "True": True, "False": False, "np.True_": True, "np.False_": False,
     "nan": float("nan"), "inf": float("inf"), "-inf": float("-inf"),
 }  # fmt: skip
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?")
+_MAX_DIGITS: Final = 4300
+"""Python reads no longer integer."""
 _LEFT_OUT: Final = "..."
 _CLOSING: Final = {"[": "]", "(": ")", "{": "}"}
 _PYTHON_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL)
@@ -116,7 +118,11 @@ class _Parser:
         if not _NUMBER.fullmatch(token.text):
             self._place -= 1
             self._fail()
-        return float(token.text) if set(token.text) & set(".eE") else int(token.text)
+        if set(token.text) & set(".eE"):
+            return float(token.text)
+        if len(token.text) > _MAX_DIGITS:
+            raise NotationError(f"a number has more than {_MAX_DIGITS:,} characters")
+        return int(token.text)
 
     def _text(self, token: _Token) -> str:
         inner = token.text[1:-1]

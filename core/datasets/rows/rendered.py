@@ -60,7 +60,9 @@ _MARKS = re.compile(
 )
 _TEXT_MARKS: Final = ("<", "[INST]", "Assistant:", "ASSISTANT:", "### Response")
 _NEMO_TURN = re.compile(r"(?:\A|\n)<extra_id_[01]>(System|User|Assistant)(?:\n|\Z)")
-_OPEN_TURN = re.compile(r"(?:\A|\s)(?:### )?(?:Assistant|ASSISTANT|Response)(?: \(.*\))?:\s*\Z")
+_OPEN_TURN = re.compile(r"(?:\A|\s)(?:### )?(?:Assistant|ASSISTANT|Response)(?: \(.*\))?:\Z")
+_OPEN_TURN_CHARS: Final = 200
+"""Most characters of an open turn's name: it is searched for in no more of a text, as each `(` of it costs a look."""
 _ASKING_TURN = re.compile(r"(?:\A|\n|\s\s)(?:### )?(?:Human|User|USER|Instruction):|(?:\A|\. )USER:")
 _ENDS: Final = (
     *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"),
@@ -225,4 +227,6 @@ def _still_rendered(example: Example) -> str | None:
 
 def _is_spoken(prompt: str) -> bool:
     """Whether the text is a dialogue of named speakers (`Human:`, `USER:`, `### Instruction:`), up to an open reply."""
-    return _OPEN_TURN.search(prompt) is not None and _ASKING_TURN.search(prompt) is not None
+    said = prompt.rstrip()
+    is_open = _OPEN_TURN.search(said, max(0, len(said) - _OPEN_TURN_CHARS)) is not None
+    return is_open and _ASKING_TURN.search(said) is not None

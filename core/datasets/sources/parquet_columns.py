@@ -15,7 +15,7 @@ from core.datasets.sources.arrow_values import children, is_binary, is_plain
 WIDE_BYTES: Final = 8 * 1024
 """Mean size of a column's value; a wider one is read only where its name is one that a layout knows."""
 _MAX_GROUPS_LOOKED_AT: Final = 100
-_NUMBER = re.compile(r"\d+$")
+_NUMBER = re.compile(r"(?<!\d)\d++$")
 _AS_TEXT: Final = "write it as text or JSON"
 
 
