@@ -1,6 +1,7 @@
 """Migrations only add, so that workers of the version before go on while they run, and after."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,16 @@ def fault(name: str, call: ast.Call) -> str | None:
         if options(column).get("nullable", True) is not True and "server_default" not in options(column):
             return "the version before writes rows without the new column: it must be nullable or have a server default"
     return None
+
+
+def test_migrations_are_one_chain_in_the_order_of_their_names() -> None:
+    """Two that follow the same one leave a database without a next version."""
+    chain = []
+    for path in MIGRATIONS:
+        names = dict(re.findall(r"^(revision|down_revision) = (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE))
+        chain.append((path.name[:4], names["revision"].strip('"'), names["down_revision"].strip('"')))
+    before = ["None", *(number for number, _, _ in chain)]
+    assert chain == [(number, number, previous) for (number, _, _), previous in zip(chain, before, strict=False)]
 
 
 @pytest.mark.parametrize("path", MIGRATIONS, ids=lambda path: path.stem)
