@@ -63,7 +63,6 @@ def _front_matter(record: Mapping[str, Any]) -> list[str]:
 
 def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
     spec, base = record["spec"], record["base_model"]
-    sft = "skipped" if spec["sft"] == "skip" else f"{spec['sft']['epochs']} epochs at {spec['sft']['learning_rate']}"
     licence = base.get("licence") or "not stated; look at the base model's own page before you share this policy"
     rows = {
         "base model": spec["base_model"],
@@ -72,8 +71,8 @@ def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
         "dataset": spec["dataset_id"],
         **{f"SHA-256 of {name}": digest for name, digest in record["dataset_sha256"].items()},
         "variant": f"{spec['variant']}, beta {spec['beta']}",
-        "SFT": sft,
-        "DPO": f"{spec['dpo']['epochs']} epochs at {spec['dpo']['learning_rate']}",
+        "SFT": "skipped" if spec["sft"] == "skip" else stage_settings(spec["sft"]),
+        "DPO": stage_settings(spec["dpo"]),
         "tuning": "LoRA, merged (the adapter is in adapter/)" if spec.get("lora") else "full fine-tuning",
         "pairs": spec.get("num_pairs"),
         "given to the chat template (give it the same in use)": json.dumps(spec["chat_template_kwargs"])
@@ -82,6 +81,11 @@ def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
         "seed": spec.get("seed"),
     }
     return {name: value for name, value in rows.items() if value not in (None, "")}
+
+
+def stage_settings(values: Mapping[str, Any]) -> str:
+    """Return all settings of a stage as text; those without a value are left out."""
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items() if value is not None)
 
 
 def _evaluation(record: Mapping[str, Any]) -> list[str]:

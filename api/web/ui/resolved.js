@@ -31,14 +31,8 @@ export function resolvedCard(spec, request, variant) {
     }
     const asked = typeof request[stage] === "object" ? request[stage] : {};
     const title = stage.toUpperCase();
-    for (const [key, label] of [
-      ["epochs", "epochs"],
-      ["learning_rate", "learning rate"],
-      ["batch_size", "batch"],
-      ["optimizer", "optimizer"],
-      ["schedule", "schedule"],
-    ])
-      add(`${title} ${label}`, values[key], key in asked);
+    for (const [key, value] of Object.entries(values))
+      if (value !== null && typeof value !== "object") add(`${title} ${key.replaceAll("_", " ")}`, value, key in asked);
   }
   add("Precision", spec.precision, request.precision !== undefined);
   add("Micro-batch tokens", spec.micro_batch_tokens, false);
