@@ -18,7 +18,7 @@ class SecretFile:
     def __init__(self, path: Path, text: str) -> None:
         self._path = path
         self._text = text
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the log that is told of a change asks for what to leave out
         self._read_at = time.monotonic()
         self._is_told = False
 

@@ -152,6 +152,11 @@ class Settings(BaseSettings):
             return None
         return _text(value)
 
+    def current_secrets(self) -> list[str]:
+        """Return the texts of all secrets that are in force now, a line each."""
+        names = [name for name in type(self).model_fields if isinstance(getattr(self, name), SecretStr)]
+        return [line.strip() for name in names for line in (self.current(name) or "").splitlines() if line.strip()]
+
     @property
     def bootstrap_keys(self) -> list[str]:
         """Bootstrap keys that work now, one for each line of their file; the first is the newest."""

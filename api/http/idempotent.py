@@ -27,6 +27,8 @@ class Created:
     """Answer of a creating endpoint."""
 
     body: BaseModel
+    kept: BaseModel | None = None
+    """Body for requests that are sent again, where it differs: secrets are not kept."""
     status: int = 201
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -66,10 +68,10 @@ def answer_once(
     if isinstance(reservation, Answer):
         return _response(reservation, is_replayed=True)
     reach("request.reserved")
-    answer = _create(backend, reservation, prefix, create)
+    created = _create(backend, reservation, prefix, create)
     reach("request.created")
-    idempotency.finish(backend, reservation, answer)
-    return _response(answer)
+    idempotency.finish(backend, reservation, _answer_of(replace(created, body=created.kept or created.body)))
+    return _response(_answer_of(created))
 
 
 async def answer_once_ended(
@@ -101,9 +103,11 @@ async def answer_once_ended(
     return _response(answer)
 
 
-def _create(backend: Backend, reservation: Reservation, prefix: str, create: Callable[[str | None], Created]) -> Answer:
+def _create(
+    backend: Backend, reservation: Reservation, prefix: str, create: Callable[[str | None], Created]
+) -> Created:
     try:
-        return _answer_of(create(reservation.resource_id(prefix)))
+        return create(reservation.resource_id(prefix))
     except BaseException:
         with suppress(Unavailable):  # the reservation then ends by itself
             idempotency.abandon(backend, reservation)

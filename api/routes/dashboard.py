@@ -20,6 +20,7 @@ from api.http.problems import API_KEY_INVALID, FOREIGN_ORIGIN, HttpError
 from api.http.strict_route import StrictRoute, is_none_match
 from api.schemas.base import Answer
 from api.telemetry import AuthFailures
+from core.domain.access import Scope
 from core.services.access import browser_sessions
 from core.services.access.api_keys import Grant
 
@@ -43,6 +44,8 @@ class SignIn(BaseModel):
 class SessionState(Answer):
     needs_key: bool
     is_signed_in: bool
+    scope: Scope | None
+    """Scope of whoever is signed in."""
 
 
 @router.get("/")
@@ -54,7 +57,8 @@ def redirect_to_dashboard() -> Response:
 @router.get("/ui/session")
 async def get_session(request: Request, caller: CallerDep) -> SessionState:
     needs_key = caller is not LOCAL_USER
-    return SessionState(needs_key=needs_key, is_signed_in=caller.key_id is not None)
+    is_signed_in = caller.key_id is not None
+    return SessionState(needs_key=needs_key, is_signed_in=is_signed_in, scope=caller.scope if is_signed_in else None)
 
 
 @router.post("/ui/session")

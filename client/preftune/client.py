@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from preftune.datasets import Datasets
 from preftune.jobs import Jobs
+from preftune.keys import Keys
 from preftune.local_key import find_local_key
 from preftune.transport import Transport
 
@@ -27,6 +28,7 @@ class Client:
         self._transport = Transport(url, key, timeout_seconds)
         self.datasets = Datasets(self._transport)
         self.jobs = Jobs(self._transport)
+        self.keys = Keys(self._transport)
 
     def variants(self) -> list[dict[str, Any]]:
         """Return the preference losses that a job can name."""

@@ -4,7 +4,9 @@ SQLite: WAL, so that readers never wait; writers take the write lock when they b
 PostgreSQL: psycopg 3, every wait bounded.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,10 @@ def parse_url(text: str) -> URL:
     raise SettingsError("PREFTUNE_DATABASE_URL: only postgresql://… and sqlite:///<file> are supported")
 
 
-def open_engine(database_url: str, *, pool_size: int = 16) -> Engine:
+def open_engine(
+    database_url: str, *, pool_size: int = 16, current_url: Callable[[], str | None] | None = None
+) -> Engine:
+    """Open an engine; `current_url` is asked for user and password whenever a connection to PostgreSQL is made."""
     url = parse_url(database_url)
     if url.get_backend_name() == "sqlite":
         return _open_sqlite(url, pool_size)
@@ -80,11 +85,22 @@ def open_engine(database_url: str, *, pool_size: int = 16) -> Engine:
         },
     )
     engine.dialect.use_insertmanyvalues_wo_returning = True  # many rows in one statement, as no pipeline is used
-    event.listen(engine, "do_connect", _connect_postgresql)
+    event.listen(engine, "do_connect", partial(_connect_postgresql, current_url))
     return engine
 
 
-def _connect_postgresql(_dialect: Any, _record: ConnectionPoolEntry, arguments: Any, options: Any) -> Any:
+def _connect_postgresql(
+    current_url: Callable[[], str | None] | None,
+    _dialect: Any,
+    _record: ConnectionPoolEntry,
+    arguments: Any,
+    options: dict[str, Any],
+) -> Any:
+    url = current_url() if current_url is not None else None
+    if url is not None:
+        fresh = parse_url(url)
+        found = {"user": fresh.username, "password": fresh.password}
+        options = options | {name: value for name, value in found.items() if value is not None}
     return PatientConnection.connect(*arguments, cursor_factory=PatientCursor, **options)
 
 

@@ -26,7 +26,7 @@ def open_backend(settings: Settings) -> Backend:
     """Open the backend without connecting; on SQLite creates the file. `core.database.migrate` makes the schema."""
     return Backend(
         settings=settings,
-        database=Database(open_engine(settings.effective_database_url)),
+        database=Database(open_engine(settings.effective_database_url, current_url=settings.current_database_url)),
         store=open_store(settings),
         queue=open_queue(settings),
     )

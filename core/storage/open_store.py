@@ -33,5 +33,6 @@ def _access(settings: Settings, bucket: str, prefix: str) -> S3Access:
         public_endpoint_url=settings.s3_public_endpoint_url,
         access_key_id=key_id.get_secret_value() if key_id else None,
         secret_access_key=secret.get_secret_value() if secret else None,
+        read_keys=lambda: (settings.current("s3_access_key_id") or "", settings.current("s3_secret_access_key") or ""),
         region=settings.s3_region,
     )

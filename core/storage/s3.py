@@ -3,7 +3,7 @@
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import boto3
+import botocore.session
 from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
+from botocore.credentials import Credentials, ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core import outages
@@ -42,6 +44,8 @@ class S3Access:
     access_key_id: str | None = None
     """None: the usual AWS chain (environment, instance role)."""
     secret_access_key: str | None = field(default=None, repr=False)
+    read_keys: Callable[[], tuple[str, str]] | None = None
+    """Key id and secret as they are now, asked for each request; None: those above, for good."""
     region: str = "us-east-1"
 
 
@@ -209,11 +213,10 @@ class S3ObjectStore:
 
 def _client(access: S3Access, endpoint_url: str | None) -> "S3Client":
     # A session of its own: the default one is shared by all threads and not safe to create clients in.
-    session = boto3.session.Session(
-        aws_access_key_id=access.access_key_id,
-        aws_secret_access_key=access.secret_access_key,
-        region_name=access.region,
-    )
+    plain = botocore.session.get_session()
+    if access.access_key_id is not None and access.secret_access_key is not None:
+        plain._credentials = _CurrentCredentials(access.access_key_id, access.secret_access_key, access.read_keys)
+    session = boto3.session.Session(botocore_session=plain, region_name=access.region)
     client: S3Client = session.client(
         "s3",
         endpoint_url=endpoint_url,
@@ -230,6 +233,19 @@ def _client(access: S3Access, endpoint_url: str | None) -> "S3Client":
         ),
     )
     return client
+
+
+class _CurrentCredentials(Credentials):  # type: ignore[misc]
+    """Keys that may be replaced while the process runs."""
+
+    def __init__(self, key_id: str, secret: str, read_keys: Callable[[], tuple[str, str]] | None) -> None:
+        super().__init__(key_id, secret)
+        self._read_keys = read_keys
+
+    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        if self._read_keys is not None:
+            self.access_key, self.secret_key = self._read_keys()
+        return ReadOnlyCredentials(self.access_key, self.secret_key, None)
 
 
 def _chunks(body: Any) -> Iterator[bytes]:

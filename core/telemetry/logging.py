@@ -3,11 +3,11 @@
 import logging
 import re
 import sys
+from collections import OrderedDict
 from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
-from pydantic import SecretStr
 from structlog.typing import Processor
 
 from core.settings import Settings
@@ -23,6 +23,7 @@ _SECRET_TEXTS: Texts = (
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 """What a terminal obeys or hides, line feeds and tabs of tracebacks apart."""
 _MAX_DEPTH = 4
+_MAX_SECRETS = 100
 MIN_SECRET_CHARS = 8
 """What is shorter is part of ordinary words too."""
 
@@ -78,12 +79,17 @@ def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
 
 def redactor_of(settings: Settings) -> Processor:
     """Return a processor that does `redact` and removes the secrets that this process itself holds."""
-    values = [getattr(settings, name) for name in Settings.model_fields]
-    held = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
-    known = "|".join(re.escape(text) for text in held if len(text) >= MIN_SECRET_CHARS)
-    texts = (*_SECRET_TEXTS, (re.compile(known), "***")) if known else _SECRET_TEXTS
+    seen: OrderedDict[str, None] = OrderedDict()
+    texts: Texts = _SECRET_TEXTS
 
     def process(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        nonlocal texts
+        fresh = [text for text in settings.current_secrets() if len(text) >= MIN_SECRET_CHARS and text not in seen]
+        if fresh:  # those that were replaced are left out as well: they may work for a while
+            seen.update(dict.fromkeys(fresh))
+            while len(seen) > _MAX_SECRETS:
+                seen.popitem(last=False)
+            texts = (*_SECRET_TEXTS, (re.compile("|".join(map(re.escape, seen))), "***"))
         return _redact(event, texts)
 
     return process

@@ -40,6 +40,8 @@ BODIES: dict[str, Any] = {
     "PATCH /webhooks/{webhook_id}": {"name": "x"},
     "POST /webhooks/{webhook_id}/ping": {},
     "POST /webhooks/{webhook_id}/rotate": {},
+    "POST /keys": {"name": "x", "scope": "read"},
+    "POST /keys/{key_id}/rotate": {},
     "POST /uploads": {"num_bytes": 10, "filename": "pairs.jsonl"},
 }
 CONTENTS = {"POST /datasets": pairs(), "PUT /uploads/{upload_id}/parts/{number}": b"0123456789"}
@@ -108,6 +110,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         house.ids |= {"upload_id": upload.json()["id"], "number": "1"}
         scores = api.http.post(f"/jobs/{house.ids['job_id']}/scores", json=BODIES["POST /jobs/{job_id}/scores"])
         export = api.http.post(f"/jobs/{house.ids['job_id']}/exports", json=BODIES["POST /jobs/{job_id}/exports"])
+        house.ids["key_id"] = made["read"].key.id
         house.ids |= {"score_id": scores.json()["id"], "export_id": export.json()["id"]}
         house.ids["republication_id"] = add_republication(backend, house.ids["job_id"])
         house.ids["webhook_id"] = api.http.post("/webhooks", json=BODIES["POST /webhooks"]).json()["webhook"]["id"]
@@ -219,7 +222,7 @@ def test_a_browser_may_what_its_key_may_and_for_as_long(house: House) -> None:
     own = {"Origin": house.api.url}
     with httpx.Client(base_url=house.api.url, headers=own) as browser:
         assert browser.post("/ui/session", json={"api_key": made.token}).status_code == 204
-        assert browser.get("/ui/session").json() == {"needs_key": True, "is_signed_in": True}
+        assert browser.get("/ui/session").json() == {"needs_key": True, "is_signed_in": True, "scope": "read"}
         assert browser.get("/datasets").status_code == 200
         assert browser.get(f"/jobs/{house.ids['job_id']}").status_code == 404
         assert browser.post("/datasets", content=pairs()).json()["code"] == "scope-missing"

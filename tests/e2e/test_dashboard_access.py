@@ -53,7 +53,7 @@ def test_only_the_dashboards_own_files_are_served(api: RunningApi, path: str) ->
 
 
 def test_without_a_key_nobody_need_sign_in(api: RunningApi) -> None:
-    assert api.http.get("/ui/session").json() == {"needs_key": False, "is_signed_in": True}
+    assert api.http.get("/ui/session").json() == {"needs_key": False, "is_signed_in": True, "scope": "operator"}
     assert api.http.post("/ui/session", json={"api_key": "x"}, headers={"Origin": api.url}).status_code == 204
     assert api.http.get("/ui/", headers={"Host": "preftune.example"}).status_code == 403
 
@@ -81,7 +81,7 @@ def test_a_wrong_key_gets_none(keyed: RunningApi) -> None:
 def test_a_signed_in_browser_may_read_and_from_its_own_pages_write(keyed: RunningApi) -> None:
     cookies = dict(sign_in(keyed).cookies)
     with httpx.Client(base_url=keyed.url, cookies=cookies) as http:
-        assert http.get("/ui/session").json() == {"needs_key": True, "is_signed_in": True}
+        assert http.get("/ui/session").json() == {"needs_key": True, "is_signed_in": True, "scope": "operator"}
         assert http.get("/jobs").status_code == 200
         own = {"Origin": keyed.url}
         assert http.post("/jobs", json={}, headers=own).json()["code"] == "invalid-request"
@@ -102,4 +102,4 @@ def test_a_made_up_cookie_opens_nothing(keyed: RunningApi) -> None:
     for token in ("", "x", f"9999999999.x.{'0' * 64}", KEY):
         response = httpx.get(f"{keyed.url}/jobs", headers={"Cookie": f"{COOKIE}={token}"})
         assert (response.status_code, response.json()["code"]) == (401, "api-key-missing")
-    assert httpx.get(f"{keyed.url}/ui/session").json() == {"needs_key": True, "is_signed_in": False}
+    assert httpx.get(f"{keyed.url}/ui/session").json() == {"needs_key": True, "is_signed_in": False, "scope": None}

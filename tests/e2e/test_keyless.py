@@ -1,38 +1,20 @@
 """A service without keys: its own user's programs are served, whatever stands between it and others is not."""
 
 import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from api_server import RunningApi, pairs, serve
+from nginx_proxy import NGINX, bare, nginx
 
 from core.services.access import api_keys
 from core.services.access.api_keys import Scope
 
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
-NGINX_CONFIGURATION = """
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    server {{ listen 0.0.0.0:{port}; location / {{ proxy_pass {url}; }} }}
-}}
-"""
 ASK = """
 import http.client, socket, sys
 url, address = sys.argv[1:]
@@ -49,37 +31,15 @@ def keyless(tmp_path: Path) -> Iterator[RunningApi]:
         yield running
 
 
-@contextmanager
-def nginx(folder: Path, url: str) -> Iterator[str]:
-    """Debian's, with nothing but `proxy_pass`. Of root, its workers are another user's; else they are our own's."""
-    assert NGINX is not None
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    folder.mkdir(mode=0o755)
-    (folder / "nginx.conf").write_text(NGINX_CONFIGURATION.format(folder=folder, port=port, url=url))
-    command = [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(10)
-
-
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 def test_a_bare_proxy_opens_nothing(keyless: RunningApi, tmp_path: Path) -> None:
-    with nginx(tmp_path / "nginx", keyless.url) as address, httpx.Client(base_url=address) as anybody:
+    with nginx(tmp_path / "nginx", bare(keyless.url)) as address, httpx.Client(base_url=address) as anybody:
         for host in ("tune.example.org", "127.0.0.1", "localhost:8000"):
             answer = anybody.get("/jobs", headers={"Host": host})
             assert (answer.status_code, answer.json()["code"]) == (401, "api-key-missing")
             assert anybody.post("/datasets", content=pairs(), headers={"Host": host}).status_code == 401
         assert anybody.get("/metrics").status_code == 401
-        assert anybody.get("/ui/session").json() == {"needs_key": True, "is_signed_in": False}
+        assert anybody.get("/ui/session").json() == {"needs_key": True, "is_signed_in": False, "scope": None}
         assert anybody.get("/health/live").status_code == 200
     assert keyless.http.get("/jobs").status_code == 200
 
@@ -139,7 +99,7 @@ def test_the_key_file_serves_those_whom_nothing_vouches_for(
         signed_in = somebody.post("/ui/session", json={"api_key": key}, headers={"Origin": keyless.url})
         assert signed_in.status_code == 204
         assert somebody.get("/jobs").status_code == 200
-        assert somebody.get("/ui/session").json() == {"needs_key": True, "is_signed_in": True}
+        assert somebody.get("/ui/session").json() == {"needs_key": True, "is_signed_in": True, "scope": "operator"}
         # The first key that is made ends all that.
         api_keys.create(keyless.backend, "default", "first", Scope.ADMIN)
         monkeypatch.setattr("api.access.key_ring.MAX_AGE_SECONDS", 0.0)

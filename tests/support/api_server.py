@@ -21,7 +21,7 @@ from core.domain.dataset_rows import DatasetKind
 from core.services.attempts import lifecycle
 from core.services.backend import Backend
 from core.services.datasets import datasets
-from core.settings import Settings
+from core.settings import Settings, load_settings
 
 START_SECONDS = 30
 # As in a deployment: structlog by itself draws every local variable of a traceback, which takes it half a minute.
@@ -63,10 +63,11 @@ class RunningApi:
 
 
 @contextmanager
-def serve(folder: Path, **settings: Any) -> Iterator[RunningApi]:
+def serve(folder: Path, *, from_files: bool = False, **settings: Any) -> Iterator[RunningApi]:
     make_base_model(folder / "models" / BASE_MODEL)
     values = {"broker_url": "none", "sweep_seconds": 3600, "host": "127.0.0.1", "port": 0} | settings
-    made = Settings(data_dir=folder / "data", models_dir=folder / "models", **values)
+    make = load_settings if from_files else Settings
+    made = make(data_dir=folder / "data", models_dir=folder / "models", **values)
     config = uvicorn_config(made)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="api under test")

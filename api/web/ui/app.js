@@ -9,6 +9,7 @@ import * as dataset from "./pages/dataset.js";
 import * as datasets from "./pages/datasets.js";
 import * as job from "./pages/job.js";
 import * as jobs from "./pages/jobs.js";
+import * as keys from "./pages/keys.js";
 import * as newJob from "./pages/new_job.js";
 import * as signIn from "./pages/sign_in.js";
 
@@ -20,8 +21,10 @@ const ROUTES = [
   [/^\/datasets\/([^/]+)$/, dataset, "Dataset"],
   [/^\/new$/, newJob, "New job"],
   [/^\/compare$/, compare, "Compare"],
+  [/^\/keys$/, keys, "Keys"],
 ];
 const HOME = "#/jobs";
+const MANAGERS = ["admin", "operator"];
 
 const main = document.getElementById("main");
 const banner = document.getElementById("banner");
@@ -119,6 +122,7 @@ async function start() {
     await redeemCode();
     const session = await get("/ui/session");
     signOut.hidden = !(session.needs_key && session.is_signed_in);
+    document.getElementById("nav-keys").hidden = !MANAGERS.includes(session.scope);
   } catch (error) {
     health.onTrouble(error);
   }

@@ -84,6 +84,10 @@ class _Token:
     def key_id(self) -> str:
         return make_id(_PREFIX, self.suffix)
 
+    @property
+    def secret_sha256(self) -> str:
+        return _hash(self.secret)
+
     def __str__(self) -> str:
         return f"pt_{self.suffix}_{self.secret}"
 
@@ -92,7 +96,7 @@ class _Token:
             id=self.key_id,
             project_id=project_id,
             name=name,
-            secret_sha256=_hash(self.secret),
+            secret_sha256=self.secret_sha256,
             created_at=database_now(),
         )
         key.set_scope(scope)
@@ -161,6 +165,8 @@ def create(
             key.expires_at = database_after(lifetime_seconds) if lifetime_seconds else None
             _store(session, key)
             audit.note(session, project_id, "key.create", key.id, scope=scope.value, name=name)
+        else:
+            key.secret_sha256 = token.secret_sha256  # nobody has seen another one: its answer was never given
         return _view(session, key)
 
     return NewKey(key=backend.database.write(work), token=str(token))
@@ -208,6 +214,7 @@ def rotate(
         old = _lock(session, key_id, reach)
         key = access.find_key(session, token.key_id)
         if key is not None:
+            key.secret_sha256 = token.secret_sha256
             return _view(session, key)
         if not access.is_live(session, key_id):
             raise KeyNotLive(f"{key_id} is revoked or expired; create a new key.")
