@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from core.control_groups import num_cores
 from core.settings import SettingsError
@@ -31,6 +32,21 @@ class Device:
 
 
 CPU = Device(name="cpu", label="CPU")
+
+
+@dataclass
+class PrecisionChoice:
+    """Faster precision of this worker's device, as its first trainer measured it: equal jobs get the same.
+
+    The race on a CPU may end otherwise on a busy day, and the precision of an `auto` is part of what is trained.
+    """
+
+    found: Literal["bf16", "fp32"] | None = None
+
+    def note(self, reported: str | None) -> None:
+        """Keep the first answer."""
+        if self.found is None and reported in ("bf16", "fp32"):
+            self.found = "bf16" if reported == "bf16" else "fp32"
 
 
 def choose_devices(wanted: str, count: int) -> Device:

@@ -43,6 +43,8 @@ class Assignment:
     num_devices: int = 1
     """Number of devices from `device` on, one process each, all started by the trainer."""
     num_threads: int = 1
+    fast_precision: Literal["bf16", "fp32"] | None = None
+    """What an earlier trainer of this worker found to be the device's faster precision; None: none has looked."""
     submitted_at: str | None = None
     """RFC 3339: the time that chat templates see, the same in every attempt."""
 
@@ -67,6 +69,8 @@ class Hello:
     versions: dict[str, str]
     """torch, transformers, preftune, python"""
     device: str
+    fast_precision: str | None = None
+    """What the device multiplies faster, measured or as the assignment says: the worker gives it to later trainers."""
 
 
 @dataclass(frozen=True, kw_only=True)

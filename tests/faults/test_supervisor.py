@@ -387,3 +387,28 @@ def test_the_doctor_explains_a_loss_that_is_no_number(backend: Backend) -> None:
 
 def doctor_events(backend: Backend, job_id: str) -> list[JobEvent]:
     return [event for event in events(backend, job_id) if event.kind == "doctor"]
+
+
+def test_equal_jobs_of_a_worker_compute_in_one_precision(backend: Backend) -> None:
+    """The race between precisions may end otherwise each time; the first trainer's result holds for the worker."""
+    with InProcessWorker(backend):
+        found = []
+        for measured in ("bf16", "fp32"):
+            job_id = submit_toy(backend, Script(measures=measured))
+            wait_for_status(backend, job_id, "succeeded", "failed")
+            found.append(view(backend, job_id).spec["precision"])
+    assert found == ["bf16", "bf16"]
+
+
+def test_a_job_keeps_its_precision_on_another_worker(backend: Backend) -> None:
+    with InProcessWorker(backend):
+        job_id = submit_toy(backend, replace(HELD, measures="bf16"))
+        wait_for_step(backend, job_id, "dpo", 15)
+        steering.pause(backend, PROJECT, job_id)
+        wait_for_status(backend, job_id, "paused")
+    with InProcessWorker(backend) as other:
+        other.place.precision.note("fp32")
+        steering.resume(backend, PROJECT, job_id)
+        wait_for_status(backend, job_id, "succeeded", "failed")
+    assert view(backend, job_id).spec["precision"] == "bf16"
+    assert outcomes(backend, job_id) == ["paused", "succeeded"]

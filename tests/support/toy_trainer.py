@@ -59,6 +59,8 @@ class Script:
     refuse_at: dict[str, int] = field(default_factory=dict)
     """Attempt -> how many of the checkpoints that it is given it cannot use."""
     hangs_at_end: bool = False
+    measures: str = ""
+    """What it finds to be the faster precision, where it has to look; empty: it does not look."""
     raises: str = ""
     """The text of an error that nothing catches, at the start of each attempt."""
     prints: bool = True
@@ -83,7 +85,11 @@ class ToyTrainer:
 
     def run(self) -> None:
         script = self.script
-        self.link.send(Hello(pid=os.getpid(), versions={"toy": "1"}, device=self.assignment.device))
+        precision = self.assignment.fast_precision or script.measures
+        hello = Hello(
+            pid=os.getpid(), versions={"toy": "1"}, device=self.assignment.device, fast_precision=precision or None
+        )
+        self.link.send(hello)
         if script.prints:
             print("a library's chatter")  # noqa: T201
         if script.raises:
@@ -96,7 +102,10 @@ class ToyTrainer:
         if script.fail:
             self.link.send(Failed(**script.fail))
             return
-        self.link.send(Resolved(spec=self.assignment.spec | {"micro_batch_tokens": 4096}))
+        spec = self.assignment.spec | {"micro_batch_tokens": 4096}
+        if precision and spec["precision"] == "auto":
+            spec["precision"] = precision
+        self.link.send(Resolved(spec=spec))
         state = self._start()
         if state is None:
             return

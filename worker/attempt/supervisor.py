@@ -47,6 +47,7 @@ from worker.attempt.stopping import Interrupted, Stopper, StopReason, Wishes
 from worker.attempt.tracking import LiveExport, Target
 from worker.attempt.trainer_process import LaunchPlan, TrainerProcess
 from worker.attempt.uploader import Uploader
+from worker.device import PrecisionChoice
 from worker.drain import Drain
 from worker.patience import patiently
 from worker.pulse import Beat
@@ -68,6 +69,8 @@ class Workplace:
     drain: Drain
     targets: Sequence[Target] = ()
     """Targets of the live export."""
+    precision: PrecisionChoice = field(default_factory=PrecisionChoice)
+    """Decided once, by the first trainer."""
     num_devices: int = 1
     """Number of devices, from `device` on."""
     beat: Beat = field(default_factory=partial(Beat, "training"))
@@ -181,6 +184,7 @@ class _Attempt:
             device=self._place.device,
             num_devices=self._place.num_devices,
             num_threads=self._place.launch.num_threads,
+            fast_precision=self._place.precision.found,
             submitted_at=inputs.submitted_at.isoformat(),
         )
         (self._work_dir / ASSIGNMENT_FILE).write_text(assignment.dump(), encoding="utf-8")
@@ -208,6 +212,7 @@ class _Attempt:
             process.close()
         reach("trainer.ended")
         self._hello = talk.hello
+        self._place.precision.note(talk.hello.fast_precision if talk.hello else None)
         self._unusable = talk.unusable_checkpoint
         self._spec = talk.recorder.resolved_spec or self._spec
         return TrainerEnd(

@@ -100,13 +100,12 @@ def last_words(error: Exception) -> list[TrainerEvent | Failed]:
 
 def train(link: SupervisorLink, work_dir: Path) -> None:
     assignment = Assignment.load((work_dir / ASSIGNMENT_FILE).read_text(encoding="utf-8"))
-    link.send(Hello(pid=os.getpid(), versions=_versions(), device=_device_name(assignment.device)))
+    fast_precision = _introduce(link, assignment)
     spec = JobSpec.model_validate(assignment.spec)
     tokenizer = open_tokenizer(assignment, spec)
     encoder = InputEncoder(link=link, assignment=assignment, work_dir=work_dir, tokenizer=tokenizer, spec=spec)
     inputs = encoder.encode()
     base_model_dir = Path(assignment.base_model_dir)
-    fast_precision = faster_precision(assignment.device)
     is_exact = spec.precision == "auto" and holds_merged_adapter(base_model_dir)
     spec = resolve_staged(
         spec,
@@ -138,6 +137,14 @@ def train(link: SupervisorLink, work_dir: Path) -> None:
         folder.complete(result.policy_dir)
         _complete_artifact(result, encoder.too_long)
     link.send(Done(directory=str(result.policy_dir), evaluation=finite(result.evaluation)))
+
+
+def _introduce(link: SupervisorLink, assignment: Assignment) -> Precision:
+    """Send the first message; return the device's faster precision, measured unless the worker knows it."""
+    fast_precision = assignment.fast_precision or faster_precision(assignment.device)
+    name = _device_name(assignment.device)
+    link.send(Hello(pid=os.getpid(), versions=_versions(), device=name, fast_precision=fast_precision))
+    return fast_precision
 
 
 def precision_events(
