@@ -1,14 +1,17 @@
 """Output of the command line, and its failures: one sentence, exit code 1, no traceback."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, Final, NoReturn
 
 import typer
 from rich.console import Console
 
 from preftune import Client, PreftuneError
 
+TEMPLATE_KWARGS: Final = ("--chat-template-kwargs", '{"enable_thinking": false}')
+"""The option, and an example of its value."""
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -17,6 +20,17 @@ def fail(message: str, code: int = 1) -> NoReturn:
     err.print("error:", style="bold red", end=" ")
     err.print(message, markup=False)
     raise typer.Exit(code)
+
+
+def json_object(option: str, example: str, text: str | None) -> dict[str, Any] | None:
+    """Parse the JSON object that an option was given; exits with code 2 for anything else."""
+    try:
+        value = json.loads(text) if text else None
+    except ValueError:
+        value = ()
+    if value is not None and not isinstance(value, dict):
+        fail(f"{option} takes a JSON object, such as {example}", code=2)
+    return value
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Commands `preftune datasets …`."""
 
-import json
 import shlex
 import tempfile
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from cli.console import connected, err, fail, out
+from cli.console import TEMPLATE_KWARGS, connected, err, fail, json_object, out
 from cli.dataset_report import print_json, print_report, print_result, print_statistics
 from cli.extras import from_extra
 from preftune import ApiError, UploadInterrupted
@@ -43,6 +42,7 @@ def upload(
     split: Split = None,
     *,
     resume: Annotated[str | None, typer.Option(help="Continue this interrupted upload: upl_…")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings make exit code 1; the dataset is kept.")] = False,
     url: Url = None,
 ) -> None:
     """Send a file and print the report; the dataset's id comes last. Large files go in parts, which can be resumed."""
@@ -53,6 +53,8 @@ def upload(
         except UploadInterrupted as error:
             fail(f"{error}\nTo continue: preftune datasets upload {shlex.quote(str(file))} --resume {error.upload_id}")
     _print_uploaded(dataset)
+    if strict and dataset["report"]["counts"]:
+        fail("the dataset is there, but its report has warnings, and --strict was given")
 
 
 @app.command()
@@ -209,20 +211,10 @@ def tokens(
     url: Url = None,
 ) -> None:
     """Print lengths in a base model's tokens, and how many rows a job would set aside, and why, as JSON."""
-    kwargs = _json_object(chat_template_kwargs)
+    kwargs = json_object(*TEMPLATE_KWARGS, chat_template_kwargs)
     with connected(url) as client:
         found = client.datasets.tokens(dataset_id, base_model, max_length=max_length, chat_template_kwargs=kwargs)
     print_json(found)
-
-
-def _json_object(text: str | None) -> dict[str, Any] | None:
-    try:
-        value = json.loads(text) if text else None
-    except ValueError:
-        fail('--chat-template-kwargs takes a JSON object, such as {"enable_thinking": false}', code=2)
-    if value is not None and not isinstance(value, dict):
-        fail('--chat-template-kwargs takes a JSON object, such as {"enable_thinking": false}', code=2)
-    return value
 
 
 @app.command()

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 from rich.text import Text
 
-from cli.console import connected, err, fail, out
+from cli.console import TEMPLATE_KWARGS, connected, err, fail, json_object, out
 from cli.dataset_report import print_data_warnings
 from cli.watch import EXIT_CODES, watch_job
 from preftune import Client
@@ -36,13 +36,19 @@ def submit(
     settings: Annotated[
         str | None, typer.Option(help='More fields of POST /jobs as JSON: {"dpo": {"epochs": 2}}')
     ] = None,
+    chat_template_kwargs: Annotated[
+        str | None, typer.Option(help='Variables of the chat template, as JSON: {"enable_thinking": false}')
+    ] = None,
     strict: Annotated[bool, typer.Option(help="Do not post the job where its data has warnings.")] = False,
     follow: Annotated[bool, typer.Option("--watch", help="Show the job until it ends.")] = False,
     url: Url = None,
 ) -> None:
     """Post a job and print its id; what is to be known of its data goes to stderr first."""
-    body = _settings_object(settings) | {"variant": variant, "beta": beta, "name": name}
-    given = {key: value for key, value in body.items() if value is not None}
+    kwargs = json_object(*TEMPLATE_KWARGS, chat_template_kwargs)
+    own = {"variant": variant, "beta": beta, "name": name, "chat_template_kwargs": kwargs}
+    given = (json_object("--settings", '{"dpo": {"epochs": 2}}', settings) or {}) | {
+        key: value for key, value in own.items() if value is not None
+    }
     with connected(url) as client:
         has_warnings = print_data_warnings(client.jobs.preview(base_model=base_model, dataset_id=dataset_id, **given))
         if strict and has_warnings:
@@ -260,15 +266,3 @@ def _follow(client: Client, job_id: str) -> None:
     if job["error"]:
         err.print(f"{job['error']['title']}: {job['error']['detail']}", markup=False, style="red")
     raise typer.Exit(EXIT_CODES[job["status"]])
-
-
-def _settings_object(text: str | None) -> dict[str, Any]:
-    if text is None:
-        return {}
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        fail(f"--settings is not JSON: {error}", code=2)
-    if not isinstance(values, dict):
-        fail("--settings must be a JSON object", code=2)
-    return values

@@ -21,15 +21,19 @@ class Jobs:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def submit(self, *, base_model: str, dataset_id: str, **settings: Any) -> dict[str, Any]:
+    def submit(
+        self, *, base_model: str, dataset_id: str, chat_template_kwargs: dict[str, Any] | None = None, **settings: Any
+    ) -> dict[str, Any]:
         """Post a job. `settings`: any further field of `POST /jobs`."""
-        body = {"base_model": base_model, "dataset_id": dataset_id, **settings}
+        body = _body(base_model, dataset_id, chat_template_kwargs, settings)
         job: dict[str, Any] = self._transport.post("/jobs", body)
         return job
 
-    def preview(self, *, base_model: str, dataset_id: str, **settings: Any) -> dict[str, Any]:
+    def preview(
+        self, *, base_model: str, dataset_id: str, chat_template_kwargs: dict[str, Any] | None = None, **settings: Any
+    ) -> dict[str, Any]:
         """What `submit` would queue: `spec`, what the base model sees of the `rows`, and `warnings` of the data."""
-        body = {"base_model": base_model, "dataset_id": dataset_id, **settings}
+        body = _body(base_model, dataset_id, chat_template_kwargs, settings)
         preview: dict[str, Any] = self._transport.post("/jobs/preview", body)
         return preview
 
@@ -245,3 +249,11 @@ class Jobs:
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"job {job_id} is still {job['status']}")
             time.sleep(poll_seconds)
+
+
+def _body(
+    base_model: str, dataset_id: str, chat_template_kwargs: dict[str, Any] | None, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the body of a request for a job."""
+    given = {} if chat_template_kwargs is None else {"chat_template_kwargs": chat_template_kwargs}
+    return {"base_model": base_model, "dataset_id": dataset_id, **given, **settings}

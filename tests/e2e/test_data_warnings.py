@@ -14,6 +14,7 @@ from tiny_models import write_tiny_tokenizer
 from typer.testing import CliRunner
 
 from cli.main import app
+from preftune import ApiError, Client
 
 LONG = "word " * 1500
 ROWS = [
@@ -116,6 +117,28 @@ def test_submit_prints_them(api: RunningApi) -> None:
         app, ["submit", BASE_MODEL, upload(api, good_rows())["id"], "--strict", "--url", api.url]
     )
     assert (quiet.exit_code, quiet.stderr) == (0, "")
+
+
+def test_submit_takes_variables_of_the_chat_template(api: RunningApi) -> None:
+    """As an option of its own, and of the client; what is no JSON object is refused before anything is sent."""
+    asked = [BASE_MODEL, upload(api, good_rows())["id"], "--url", api.url, "--chat-template-kwargs"]
+    for wrong in ("{", "[1]"):
+        assert CliRunner().invoke(app, ["submit", *asked, wrong]).exit_code == 2
+    refused = CliRunner().invoke(app, ["submit", *asked, '{"enable_thinking": false}'])
+    assert refused.exit_code == 1
+    assert "enable_thinking" in refused.stderr  # which the tiny model's template does not read
+    with pytest.raises(ApiError, match="enable_thinking"):
+        Client(api.url).jobs.submit(
+            base_model=BASE_MODEL, dataset_id=asked[1], chat_template_kwargs={"enable_thinking": False}
+        )
+
+
+def test_a_strict_upload_fails_by_warnings(api: RunningApi, tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    for rows, code in ((ROWS, 1), (good_rows(), 0)):
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        sent = CliRunner().invoke(app, ["datasets", "upload", str(file), "--strict", "--url", api.url])
+        assert (sent.exit_code, "ds_" in sent.stdout) == (code, True), sent.stderr
 
 
 def good_rows() -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from core.domain.issue_codes import IssueCode
 FIRST: Final = 1
 SECOND: Final = -1
 TIE: Final = 0
+_MAX_NAME_CHARS: Final = 16
 NO_VERDICT: Final = ""
 """The key of a verdict that is null, empty or NaN."""
 
@@ -44,6 +45,8 @@ def verdict_key(value: object) -> str | None:
 
 def names_an_answer(value: object) -> bool:
     """Whether the value is a letter, number or word for one of two answers: A, 2, left, tie."""
+    if isinstance(value, str) and len(value) > _MAX_NAME_CHARS:
+        return False
     key = verdict_key(value)
     return key is not None and key in _BY_KEY
 

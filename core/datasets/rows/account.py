@@ -71,7 +71,9 @@ class Account:
         `sides`: the layout's columns of responses.
         """
         told = [name for name in sides if row.get(name) is not None]
-        if len(told) < 2 or not all(names_an_answer(_last_said(row[name])) for name in told):
+        if len(told) < 2 or not names_an_answer(_last_said(row[told[0]])):
+            return
+        if not all(names_an_answer(_last_said(row[name])) for name in told[1:]):
             return
         others = [name for name, value in row.items() if name not in told and isinstance(value, str) and value.strip()]
         if not counterparts(others[:_MAX_COLUMNS]):

@@ -110,6 +110,8 @@ def read_turns(text: str) -> tuple[list[Message], str | None] | None:
 
 def _read_nemo(text: str) -> tuple[list[Message], str | None] | None:
     """NeMo-Aligner and HelpSteer2: the user's first turn may have no marker, and no turn has an end of its own."""
+    if "<extra_id_" not in text:
+        return None
     opening, *pieces = _NEMO_TURN.split(text.rstrip().removesuffix("<extra_id_1>"))
     if not pieces:
         return None
@@ -228,5 +230,7 @@ def _still_rendered(example: Example) -> str | None:
 def _is_spoken(prompt: str) -> bool:
     """Whether the text is a dialogue of named speakers (`Human:`, `USER:`, `### Instruction:`), up to an open reply."""
     said = prompt.rstrip()
+    if not said.endswith(":"):
+        return False
     is_open = _OPEN_TURN.search(said, max(0, len(said) - _OPEN_TURN_CHARS)) is not None
     return is_open and _ASKING_TURN.search(said) is not None

@@ -233,7 +233,9 @@ class RowProcessor:
 
     def _passed_over(self, row: SourceRow) -> frozenset[str]:
         layout = self._layout
-        return layout.passed_over(row) if len(layout.chosen_from & row.keys()) > 1 else frozenset()
+        if layout.chosen_from.isdisjoint(row) or len(layout.chosen_from & row.keys()) < 2:
+            return frozenset()
+        return layout.passed_over(row)
 
     def _completed(self, row: SourceRow, reading: Reading) -> Reading:
         """Return the reading with system prompt, history, tools and documents from columns of their own."""
