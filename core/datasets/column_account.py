@@ -9,6 +9,7 @@ from core.datasets.advice.suggestions import counterparts, judged_mapping
 from core.datasets.faults import FileFault, Note, listed, quoted
 from core.datasets.layouts.columns import NEGATIVE, Role, meaning_in_message, meaning_of
 from core.datasets.layouts.layout import Layout
+from core.datasets.layouts.singles import LABEL_WORDS
 from core.datasets.layouts.verdicts import NO_VERDICT, TIE, WORDS, is_whole
 from core.datasets.options import CheckOptions
 from core.datasets.rows.account import OTHERS, Account, NamedSides, UnusedColumn
@@ -18,8 +19,9 @@ from core.domain.issue_codes import IssueCode
 
 _VERDICT_NUMBERS: Final = frozenset("012")
 _LETTERS_ARE_MEANT: Final = "If the model is to answer with such a name alone"
+_PHRASES: Final = {Role.SYSTEM: "a system prompt", Role.TOOLS: "tool definitions", Role.HISTORY: "earlier turns"}
 _MAX_EXAMPLE_VALUES: Final = 8
-_LABEL_KEYS: Final = frozenset(("true", "false", "0", "1", "yes", "no", "good", "bad"))
+_LABEL_KEYS: Final = frozenset(LABEL_WORDS) | {"-1"}
 
 
 def judge_columns(account: Account, layout: Layout, options: CheckOptions) -> list[tuple[Note, int | None]]:
@@ -172,14 +174,14 @@ def _theirs(ours: str, options: CheckOptions) -> str:
 
 
 def _remark(name: str, column: UnusedColumn, layout: Layout, options: CheckOptions) -> str:
-    of_messages, _, key = name.partition(IN_MESSAGES)
-    role = meaning_in_message(key) if key else meaning_of(name)
-    what = f"a {role}" if role else f"another text than the content of '{of_messages}'"
+    of_messages, _, key = name.rpartition(IN_MESSAGES)
+    role = meaning_in_message(key) if of_messages else meaning_of(name)
+    what = _PHRASES.get(role, f"a {role}") if role else f"another text than the content of '{of_messages}'"
     way_out = ""
-    if not key and role is Role.PROMPT and layout.name == "explicit" and not options.columns:
+    if not of_messages and role is Role.PROMPT and layout.name == "explicit" and not options.columns:
         columns = json.dumps({"instruction": "prompt", "input": name})
         way_out = f"Send columns={columns} to put it after the prompt. "
-    elif not key and role in (Role.SYSTEM, Role.HISTORY):
+    elif not of_messages and role in (Role.SYSTEM, Role.HISTORY, Role.TOOLS) and role.value not in layout.columns:
         columns = json.dumps({**options.columns, role.value: name})
         way_out = f"Send columns={columns} to use it. "
     return (

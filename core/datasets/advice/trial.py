@@ -6,14 +6,23 @@ from typing import Final
 from core.datasets.advice.advice import Advice
 from core.datasets.column_account import judge_columns
 from core.datasets.faults import FileFault
+from core.datasets.layouts.columns import Role, meaning_of
 from core.datasets.layouts.layout import SourceRow
 from core.datasets.options import CheckOptions
 from core.datasets.rows.row_processing import BatchResult, RowProcessor
 from core.datasets.settled import settle
 from core.datasets.sources.batches import Record, RecordBatch
+from core.domain.dataset_rows import DatasetKind
 
+_JUDGING: Final = (Role.LABEL, Role.VERDICT, Role.SCORE, Role.RESPONSE)
 _MAX_CHARS: Final = 300
 """Limit of one sentence; names of columns may be of any length."""
+
+
+def _drops_judgements(result: BatchResult, options: CheckOptions) -> bool:
+    """Whether another kind is read, which passes over something that says how good the responses are."""
+    roles = {meaning_of(name) for name in result.tally.account.unused}
+    return options.kind is DatasetKind.DEMONSTRATION and not roles.isdisjoint(_JUDGING)
 
 
 class Trial:
@@ -51,6 +60,8 @@ class Trial:
             processor = RowProcessor(settled.options, settled.layout.name, settled.serialised)
             result = processor.process(self._batch, with_sketches=False)
             judge_columns(result.tally.account, settled.layout, settled.options)
+            if options.kind is not self._options.kind and _drops_judgements(result, options):
+                return None
         except FileFault:
             return None
         return result

@@ -45,26 +45,36 @@ SCORE_PAIRS: Final = (
     ("reward_chosen", "reward_rejected"), ("chosen_avg_rating", "rejected_avg_rating"),
 )  # fmt: skip
 """Scores of the two sides of a pair, which may contradict it."""
+RANK_PAIRS: Final = (("chosen_rank", "rejected_rank"), ("rank_chosen", "rank_rejected"))
+"""Ranks of the two sides, of which 1 is the best."""
 
 _ROLES: Final[Mapping[Role, str]] = {
-    Role.SYSTEM: "system systemprompt systemmessage systeminstruction",
+    Role.SYSTEM: "system systemprompt systemmessage systeminstruction sysprompt systemcontent systemtext persona "
+    "developer developerprompt developermessage",
     Role.HISTORY: "history chathistory dialoguehistory conversationhistory previousturns",
     Role.PROMPT: "prompt instruction question query input context passage passages trajectory initialreasonsteps "
-    "prefix documents post article background evidence knowledge problem userprompt usermessage",
+    "prefix documents post article background evidence knowledge problem userprompt usermessage conversation dialogue "
+    "dialog turns previousmessages contextmessages",
+    Role.TOOLS: "availabletools tooldefinitions toolschemas functiondefinitions toolslist apis",
     Role.VERDICT: "preference preferences winner winnermodela winnermodelb winnertie verdict betterresponse "
     "betterresponseid choice preferred label labels humanpreference overallpreference preferencestrength vote better "
-    "betteranswer tie",
-    Role.LABEL: "ktotag tag issafe isdesirable desirable isgood",
+    "betteranswer tie flipped swapped isflipped isswapped isreversed",
+    Role.LABEL: "ktotag tag issafe isdesirable desirable isgood feedback thumb thumbs accepted approved upvoted liked "
+    "helpful iscorrect correct acceptable",
     Role.RESPONSE: "chosen rejected chosenresponse rejectedresponse chosenmessages rejectedmessages rejectedanswer "
     "response completion output answerw answerl nonpreferredoutput preferredoutput",
-    Role.SCORE: "score scores rating ratings reward rewards rank ranks ranking rankings margin scorechosen "
-    "scorerejected chosenscore rejectedscore chosenrating rejectedrating",
+    Role.SCORE: "saferresponseid score scores rating ratings reward rewards rank ranks ranking rankings margin "
+    "scorechosen scorerejected chosenscore rejectedscore chosenrating rejectedrating",
     Role.WEIGHT: "weight weights sampleweight lossweight",
 }
 _MEANINGS: Final = {name: role for role, names in _ROLES.items() for name in names.split()}
 _SAID: Final = "responses?|answers?|completions?|outputs?|texts?|messages?|reply|replies|contents?|solutions?|summary"
 _SIDES: Final = "chosen|rejected|preferred|nonpreferred|dispreferred|accepted|winning|losing|good|bad|better|worse"
 _SIDE = re.compile(rf"(?:{_SIDES})(?:{_SAID})|(?:{_SAID})(?:{_SIDES})")
+_SCORES: Final = "scores?|ratings?|rewards?|ranks?|ranking|quality|grade"
+_SCORED = re.compile(
+    rf"(?:{_SCORES})(?:{_SIDES}|\d|[ab])|(?:{_SIDES}|(?:response|answer|output|model)[ab\d])(?:avg)?(?:{_SCORES})"
+)
 NEGATIVE: Final = re.compile(
     r"reject|dispref|non_?pref|unpref|loser|losing|\bbad(?![a-z])|worse|worst|negative", re.IGNORECASE
 )
@@ -75,8 +85,7 @@ POSITIVE: Final = re.compile(
 """In the name of a column of better responses."""
 _MESSAGE_ROLES: Final[Mapping[Role, str]] = {
     Role.WEIGHT: "lossmask mask masked ismasked trainable istrained learn loss train training lossweight",
-    Role.RESPONSE: "thought thoughts reasoningdetails thinkingblocks reasoning reasoningcontent thinking refusal "
-    "candidates alternatives",
+    Role.RESPONSE: "thought thoughts reasoningdetails thinkingblocks reasoning reasoningcontent thinking refusal",
     Role.TOOLS: "functions function functioncall tools toolcalls",
     Role.PROMPT: "attachments files documents citations",
 }
@@ -89,7 +98,11 @@ _SEPARATORS = re.compile(r"[\s_.\-]+")
 def meaning_of(name: str) -> Role | None:
     """Return what a column of that name usually holds, however it is spelt; None for an unknown name."""
     squeezed = _SEPARATORS.sub("", name).lower()
-    return _MEANINGS.get(squeezed) or (Role.RESPONSE if _SIDE.fullmatch(squeezed) else None)
+    if squeezed in _MEANINGS:
+        return _MEANINGS[squeezed]
+    if _SIDE.fullmatch(squeezed):
+        return Role.RESPONSE
+    return Role.SCORE if _SCORED.fullmatch(squeezed) else None
 
 
 @lru_cache(4096)

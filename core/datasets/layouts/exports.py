@@ -95,6 +95,12 @@ def _turns(value: object, pointer: str) -> list[Message]:
     return found
 
 
+def _reply(value: object, pointer: str) -> list[Message]:
+    """Return an answer in parts as one message, with what else it says."""
+    said = value if isinstance(value, dict) else {}
+    return [read_message({**said, "role": said.get("role", "assistant"), "content": _parts(value, pointer)}, pointer)]
+
+
 def _read_vertex(row: SourceRow) -> Reading:
     system = row.get("systemInstruction") or row.get("system_instruction")
     prompt = _turns(row["contents"], "/contents")
@@ -106,7 +112,7 @@ def _read_vertex(row: SourceRow) -> Reading:
         score = finite_number(item.get("score")) if isinstance(item, dict) else None
         if score is None:
             raise RowFault(IssueCode.INVALID_LABEL, f"Completion {index} has no score.", f"/completions/{index}/score")
-        answers.append(Answer(_parts(item.get("completion"), f"/completions/{index}"), score))
+        answers.append(Answer(_reply(item.get("completion"), f"/completions/{index}"), score))
     return pairs_by_merit(prompt, answers)
 
 
@@ -128,7 +134,7 @@ def _read_nova(row: SourceRow) -> Reading:
         label = item.get("preferenceLabel") if isinstance(item, dict) else None
         if label not in labels:
             raise RowFault(IssueCode.INVALID_LABEL, f"{place} must be 'preferred' or 'non-preferred'.", place)
-        answers.append(Answer(_parts(item, place), labels[label]))
+        answers.append(Answer(_reply(item, place), labels[label]))
     return pairs_by_merit(prompt, answers)
 
 

@@ -189,7 +189,8 @@ def _rank_replies(path: list[Message], replies: list[object], pointer: str) -> R
     for index, reply in enumerate(replies):
         if isinstance(reply, dict) and reply.get("role") == "assistant" and reply.get("rank") is not None:
             place = f"{pointer}/replies/{index}"
-            answers.append(Answer(read_string(reply, "text"), -read_number(reply["rank"], f"{place}/rank")))
+            message, _ = _read_node(reply, place)
+            answers.append(Answer([message], -read_number(reply["rank"], f"{place}/rank")))
     return pairs_by_merit(path, answers) if len(answers) > 1 else Reading([], [])
 
 

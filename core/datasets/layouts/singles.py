@@ -12,9 +12,11 @@ from core.datasets.messages import as_messages, read_field, read_messages, read_
 from core.domain.dataset_rows import DatasetKind, Message, Text
 from core.domain.issue_codes import IssueCode
 
-_LABELS: Final[Mapping[str, bool]] = {
-    "true": True, "1": True, "yes": True, "good": True, "desirable": True, "chosen": True,
-    "false": False, "0": False, "no": False, "bad": False, "undesirable": False, "rejected": False,
+LABEL_WORDS: Final[Mapping[str, bool]] = {
+    **dict.fromkeys(("true", "1", "yes", "good", "desirable", "chosen", "accepted", "positive", "like", "up"), True),
+    **dict.fromkeys(("thumbs_up", "thumbs-up", "thumbs up", "upvote", "correct"), True),
+    **dict.fromkeys(("false", "0", "no", "bad", "undesirable", "rejected", "negative", "dislike", "down"), False),
+    **dict.fromkeys(("thumbs_down", "thumbs-down", "thumbs down", "downvote", "incorrect"), False),
 }  # fmt: skip
 
 
@@ -30,7 +32,7 @@ def label_of(value: object) -> bool | None:
         value = int(value)
     if isinstance(value, str | int):
         key = str(value).strip().lower()
-        return _LABELS.get(key.removesuffix(".0"))
+        return LABEL_WORDS.get(key.removesuffix(".0"))
     return None
 
 

@@ -34,11 +34,13 @@ def verdict_key(value: object) -> str | None:
     """Normalise a verdict: `1`, `1.0` and `"1.0"` become "1". None for what can be no verdict."""
     if value is None:
         return NO_VERDICT
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, str):
         text = value.strip().lower()
         number = _number(text)
         return text if number is None else _number_key(number)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float):
         return _number_key(float(value))
     return None
 

@@ -151,8 +151,6 @@ def _last_said(value: object) -> object:
 
 
 def _key(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
     key = verdict_key(value)
     return OTHERS if key is None or len(key) > 32 else key
 

@@ -1,6 +1,6 @@
 """Row under the user's mapping: columns renamed or ignored, verdicts replaced."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from core.datasets.layouts.layout import SourceRow
@@ -25,24 +25,10 @@ def leave_out(row: SourceRow, ignored: Collection[str]) -> SourceRow:
         return row
     kept = {name: value for name, value in row.items() if name not in ignored}
     for path in ignored:
-        name, is_path, key = path.partition(IN_MESSAGES)
-        if is_path:
-            _leave_out_of(kept, name, key)
+        name, *keys = path.replace("[]", "").split(".")
+        if IN_MESSAGES in path and name in kept:
+            kept[name] = _without(kept[name], keys)
     return kept
-
-
-def _leave_out_of(row: dict[str, object], name: str, key: str) -> None:
-    """Takes a key out of the messages of a column: a list of them, a single one, or an object's `messages`."""
-    outer, _, inner = name.rpartition(".")
-    if outer and isinstance(within := row.get(outer), dict):
-        row[outer] = within = dict(within)
-        return _leave_out_of(within, inner, key)
-    value = row.get(name)
-    if isinstance(value, list):
-        row[name] = [_without(item, key) if isinstance(item, dict) else item for item in value]
-    elif isinstance(value, dict):
-        row[name] = _without(value, key)
-    return None
 
 
 def tell_verdicts(row: SourceRow, columns: Collection[str], values: Mapping[str, str]) -> SourceRow:
@@ -61,5 +47,14 @@ def tell_verdicts(row: SourceRow, columns: Collection[str], values: Mapping[str,
     return found
 
 
-def _without(item: dict[str, object], key: str) -> dict[str, object]:
-    return {name: value for name, value in item.items() if name != key}
+def _without(value: object, keys: Sequence[str]) -> object:
+    """Return the value without what stands at the path, in each element of the lists on the way."""
+    if isinstance(value, list):
+        return [_without(item, keys) for item in value]
+    if isinstance(value, dict) and "replies" in value and keys[0] != "replies":  # a tree
+        value = {**value, "replies": _without(value["replies"], keys)}
+    if not isinstance(value, dict) or keys[0] not in value:
+        return value
+    if len(keys) == 1:
+        return {name: inner for name, inner in value.items() if name != keys[0]}
+    return {**value, keys[0]: _without(value[keys[0]], keys[1:])}

@@ -63,6 +63,7 @@ _NEMO_TURN = re.compile(r"(?:\A|\n)<extra_id_[01]>(System|User|Assistant)(?:\n|\
 _OPEN_TURN = re.compile(r"(?:\A|\s)(?:### )?(?:Assistant|ASSISTANT|Response)(?: \(.*\))?:\Z")
 _OPEN_TURN_CHARS: Final = 200
 """Most characters of an open turn's name: it is searched for in no more of a text, as each `(` of it costs a look."""
+_ANSWERING_TURN = re.compile(r"(?:\A|\n|\s\s)(?:### )?(?:Assistant|ASSISTANT|Response):|\sASSISTANT:")
 _ASKING_TURN = re.compile(r"(?:\A|\n|\s\s)(?:### )?(?:Human|User|USER|Instruction):|(?:\A|\. )USER:")
 _ENDS: Final = (
     *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"),
@@ -221,10 +222,17 @@ def _still_rendered(example: Example) -> str | None:
     if (asked and _is_spoken(asked[-1])) or any(map(_MARKS.search, asked)):
         return "prompt"
     names = ("chosen", "rejected") if example.second is not None else ("response",)
+    if example.prompt == "" and isinstance(example.first, str) and _is_dialogue(example.first):
+        return names[0]
     for name, text in zip(names, (example.first, example.second), strict=False):
         if text is not None and any(map(_MARKS.search, _contents(text))):
             return name
     return None
+
+
+def _is_dialogue(text: str) -> bool:
+    """Whether a whole text is turns of named speakers, all of which would be trained on."""
+    return _ANSWERING_TURN.search(text) is not None and _ASKING_TURN.search(text) is not None
 
 
 def _is_spoken(prompt: str) -> bool:

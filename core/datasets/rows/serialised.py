@@ -57,8 +57,11 @@ def find_serialised(rows: Sequence[SourceRow], limits: Limits) -> SerialisedColu
         for name, value in row.items():
             if value is not None and value != "":
                 cells.setdefault(name, []).append(value)
+    quoted = frozenset(_quoted_columns(cells))
+    for name in quoted:
+        cells[name] = [orjson.loads(str(value)) for value in cells[name]]
     nested = {name for name, values in cells.items() if _are_nested(name, values, limits)}
-    return SerialisedColumns(nested=frozenset(nested), quoted=frozenset(_quoted_columns(cells)))
+    return SerialisedColumns(nested=frozenset(nested), quoted=quoted)
 
 
 def deserialise(row: SourceRow, columns: SerialisedColumns, limits: Limits) -> SourceRow:
@@ -66,10 +69,10 @@ def deserialise(row: SourceRow, columns: SerialisedColumns, limits: Limits) -> S
     if not columns:
         return row
     found = dict(row)
-    for name in columns.nested & row.keys():
-        found[name] = _read_nested(name, row[name], limits)
     for name in columns.quoted & row.keys():
         found[name] = _read_quoted(name, row[name], limits)
+    for name in columns.nested & row.keys():
+        found[name] = _read_nested(name, found[name], limits)
     return found
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import sub
-from typing import Final, TypeGuard
+from typing import Final
 
 from core.datasets.layouts.layout import Layout, SourceRow
 from core.datasets.message_fields import unread_keys
@@ -17,6 +17,9 @@ from core.domain.dataset_rows import DatasetKind
 _MAX_FIELD_NAMES: Final = 50
 _MAX_FIELD_NAME_CHARS: Final = 64
 _NESTED: Final = (list, dict)
+_OF_TREES: Final = frozenset(("rank", "labels"))
+"""Keys of the nodes of a tree that its layout reads, or that say what its ranks say."""
+_NO_MESSAGES: Final = frozenset(("content", "tool_calls", "function_call"))
 _ALL_SAMPLED_LINES: Final = 1_000
 _SAMPLED_EVERY: Final = 64
 _MIN_ESCAPED_SHARE: Final = 0.01
@@ -64,12 +67,21 @@ class Tally:
                 self._note_messages(name, value, line, layout.message_keys)
 
     def _note_messages(self, name: str, value: object, line: int, read: frozenset[str]) -> None:
-        if isinstance(value, dict) and isinstance(value.get("messages"), list):
-            name, value = f"{name}.messages", value["messages"]
+        """Note the keys of the messages in a value, wherever it has them; those of a tree are as of one list."""
         found: dict[str, object] = {}
-        for message in value if isinstance(value, list) else (value,):
-            if _says_more(message):
-                found |= {key: message[key] for key in unread_keys(message) if f"{name}[].{key}" not in read}
+        for item in value if isinstance(value, list) else (value,):
+            if type(item) is not dict:
+                continue
+            if "replies" in item:
+                item = {key: inner for key, inner in item.items() if key not in _OF_TREES}
+            if len(item) > 2 and ("role" in item or "from" in item):
+                found |= {key: item[key] for key in unread_keys(item) if f"{name}[].{key}" not in read}
+            for key, inner in item.items():
+                if key == "replies":
+                    self._note_messages(name, inner, line, read)
+                elif type(inner) in _NESTED and key not in _NO_MESSAGES:
+                    path = f"{name}[].{key}" if isinstance(value, list) else f"{name}.{key}"
+                    self._note_messages(path, inner, line, read)
         if found:
             self._note(sorted(f"{name}[].{key[:_MAX_FIELD_NAME_CHARS]}" for key in found))
             self.account.note_message_keys(name, found, line)
@@ -161,11 +173,6 @@ class Tally:
             longer_wins_share=None if share is None else round(share, 4),
             length_rule_accuracy=None if share is None else round(max(share, 1 - share), 4),
         )
-
-
-def _says_more(value: object) -> TypeGuard[Mapping[str, object]]:
-    """Whether it is a message that has more than a role and a content."""
-    return type(value) is dict and len(value) > 2 and ("role" in value or "from" in value)
 
 
 def is_refusal(text: str) -> bool:

@@ -5,11 +5,11 @@ from typing import Final, Literal
 from core.datasets.advice.advice import Advice
 from core.datasets.faults import Note, RowFault
 from core.datasets.layouts.answers import finite_number
-from core.datasets.layouts.columns import SCORE_PAIRS
+from core.datasets.layouts.columns import RANK_PAIRS, SCORE_PAIRS
 from core.datasets.layouts.layout import Reading, SourceRow
 from core.domain.issue_codes import IssueCode
 
-SCORE_NAMES: Final = frozenset((*(name for pair in SCORE_PAIRS for name in pair), "status"))
+SCORE_NAMES: Final = frozenset((*(name for pair in (*SCORE_PAIRS, *RANK_PAIRS) for name in pair), "status"))
 
 
 def compare_scores(row: SourceRow, reading: Reading, ties: Literal["keep", "drop"]) -> Reading:
@@ -19,13 +19,13 @@ def compare_scores(row: SourceRow, reading: Reading, ties: Literal["keep", "drop
         RowFault: the rejected response has the better score.
     """
     is_tie = str(row.get("status", "")).strip().lower() == "tie"
-    for names in SCORE_PAIRS:
+    for names in (*SCORE_PAIRS, *RANK_PAIRS):
         if names[0] not in row or names[1] not in row:
             continue
         chosen, rejected = (finite_number(row[name]) for name in names)
         if chosen is None or rejected is None:
             continue
-        if chosen < rejected:
+        if chosen > rejected if names in RANK_PAIRS else chosen < rejected:
             raise RowFault(
                 IssueCode.SCORES_DISAGREE,
                 f"'{names[1]}' is {rejected:g} and '{names[0]}' {chosen:g}: by its own scores the pair is reversed.",

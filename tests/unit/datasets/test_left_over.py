@@ -1,5 +1,6 @@
 """What a layout passes over is said: one of several columns for the same thing, and keys of messages."""
 
+import json
 from typing import Any
 
 import pytest
@@ -139,3 +140,69 @@ def test_strengths_of_both_signs_are_no_verdict_for_one_side(check: Check) -> No
         for strength in (-2, 2, 2)
     ]
     assert "one-verdict-only" not in check(rows).codes
+
+
+PAIR = {"prompt": ASKED, **SIDES}
+JUDGED = {"prompt": ASKED, "response_1": GOOD, "response_2": BAD, "preference": "a"}
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        (PAIR | {"persona": "A pirate."}, "persona"),
+        (PAIR | {"sys_prompt": "Be brief."}, "sys_prompt"),
+        (PAIR | {"available_tools": [{"name": "look"}]}, "available_tools"),
+        (PAIR | {"dialogue": "A: hi. B: hello."}, "dialogue"),
+        (PAIR | {"flipped": True}, "flipped"),
+        (JUDGED | {"score_1": 3}, "score_1"),
+        (JUDGED | {"rating_a": 3}, "rating_a"),
+    ],
+)
+def test_names_that_mean_something_are_known_in_many_spellings(check: Check, row: Any, name: str) -> None:
+    assert unused(check([row])) == [name]
+
+
+def test_a_way_of_using_a_column_that_is_left_over_works(check: Check) -> None:
+    """A warning names it, as a refusal does."""
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
+    for name, value in {
+        "persona": "A pirate.",
+        "available_tools": tools,
+        "context": "A book.",
+        "topic_x": None,
+    }.items():
+        row = {**PAIR, name: value}
+        for detail in [issue["detail"] for issue in check([row]).issues]:
+            columns = json.loads(detail.partition("columns=")[2].partition("}")[0] + "}")
+            followed = check([row], columns=columns)
+            assert not followed.codes
+            assert "pirate" in str(followed.rows) or "look" in str(followed.rows) or "A book." in str(followed.rows)
+
+
+@pytest.mark.parametrize("name", ["approved", "accepted", "is_correct", "verdict"])
+@pytest.mark.parametrize("labels", [("thumbs_up", "thumbs_down"), (True, False), ("positive", "negative")])
+def test_labels_beside_a_demonstration_decide(check: Check, name: str, labels: Any) -> None:
+    rows = [{"prompt": f"{ASKED} {label}", "response": GOOD, name: label} for label in labels]
+    refused = check(rows, kind="demonstration")
+    assert refused.codes == {"field-to-decide": 1}
+    assert refused.result.refusal is not None
+    read = check(rows, **refused.result.refusal.advice[0])
+    assert [row["label"] for row in read.rows] == [True, False]
+
+
+def test_ranks_of_the_sides_are_compared_with_the_pair(check: Check) -> None:
+    assert check([PAIR | {"chosen_rank": 2, "rejected_rank": 1}]).codes == {"scores-disagree": 1}
+    assert not check([PAIR | {"chosen_rank": 1, "rejected_rank": 2}]).codes
+
+
+def test_json_in_json_is_read_to_its_end(check: Check) -> None:
+    twice = {name: json.dumps(json.dumps([turn])) for name, turn in
+             {"prompt": user(ASKED), "chosen": bot(GOOD), "rejected": bot(BAD)}.items()}  # fmt: skip
+    checked = check([twice])
+    assert checked.rows[0]["chosen"] == [bot(GOOD)]
+    assert checked.codes == {"decoded-texts": 1}
+
+
+@pytest.mark.parametrize("text", ["### Human: Hi\n### Assistant: Hello", "\n\nHuman: Hi\n\nAssistant: Hello"])
+def test_a_whole_text_of_named_speakers_is_remarked_on(check: Check, text: str) -> None:
+    assert check([{"text": text}], kind="demonstration").codes == {"rendered-text": 1}

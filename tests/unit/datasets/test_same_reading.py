@@ -119,6 +119,54 @@ def _is_optional(layout: str, name: str) -> bool:
     return name in OPTIONAL or name.startswith(("annotator", "prediction", "score_"))
 
 
+KEYS: dict[str, Any] = {"weight": 0, "train": False, "score": 4, "label": "bad", "reasoning_content": "Because.",
+                        "loss_mask": 0, "name": "Ann", "attachments": ["a.pdf"]}  # fmt: skip
+
+
+def message_paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where the messages of a row are."""
+    if isinstance(value, dict) and ("role" in value or "from" in value):
+        return [path]
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [found for key, item in items for found in message_paths(item, (*path, key))]
+
+
+@MANY
+@given(cases(), st.sampled_from(sorted(KEYS)), st.data())
+def test_one_meaningful_key_more_in_a_message_is_used_or_said(layout: str, key: str, data: st.DataObject) -> None:
+    row, kind = json.loads(json.dumps(CASES[layout][0])), LAYOUTS_BY_NAME[layout].kind
+    paths = message_paths(row)
+    if not paths:
+        return
+    before, codes = read([row], kind)
+    message = row
+    for step in data.draw(st.sampled_from(paths)):
+        message = message[step]
+    if key in message or any(name.endswith(f".{key}") for name in LAYOUTS_BY_NAME[layout].message_keys):
+        return
+    message[key] = KEYS[key]
+    changed, told = read([row], kind)
+    is_context = key in ("weight", "train") and message.get("role", message.get("from")) in (
+        "user",
+        "human",
+        "prompter",
+    )
+    assert changed != before or bool((told - codes) & SAYING) or is_context, (layout, key, told)
+
+
+@pytest.mark.parametrize("layout", sorted(CASES))
+def test_each_column_alone_renamed_or_added_in_each_layout(layout: str) -> None:
+    """All of it, not a sample: every layout, every column."""
+    row, kind = CASES[layout][0], LAYOUTS_BY_NAME[layout].kind
+    for name, values in COLUMNS.items():
+        if name not in row:
+            one_more([row, row], kind, name, values[0])
+    before, codes = read([row], kind)
+    for name in row:
+        changed, told = read([{("x_" + key if key == name else key): value for key, value in row.items()}], kind)
+        assert changed in (None, before) or bool((told - codes) & SAYING) or _is_optional(layout, name), name
+
+
 def shared_files() -> list[Path]:
     return sorted([*SHARED.glob("*.jsonl"), *SHARED.glob("trl-zen/*.jsonl")]) if SHARED.is_dir() else []
 
