@@ -18,7 +18,7 @@ _SECRET_TEXTS: Texts = (
     (re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]+"), r"\1***"),
     (re.compile(r"\bpt_[\w-]+"), "pt_***"),
     (re.compile(r"(?i)(x-amz-(?:signature|credential|security-token)=)[^&\s]+"), r"\1***"),
-    (re.compile(r"(\b[a-z][a-z0-9+]*://[^\s:/@]*:)[^\s@/]+@"), r"\1***@"),
+    (re.compile(r"(://[^\s:/@]*:)[^\s@/]+@"), r"\1***@"),
 )
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 """What a terminal obeys or hides, line feeds and tabs of tracebacks apart."""

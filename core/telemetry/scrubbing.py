@@ -13,16 +13,18 @@ from core.settings import Settings
 from core.telemetry.logging import MIN_SECRET_CHARS, clean_text
 
 _SECRET_NAME = re.compile(r"key|token|secret|pass|credential|auth|cookie", re.IGNORECASE)
+# Each begins once in a word and goes over it a fixed number of times, so that the time is linear in the line.
 _PATTERNS = (
     # All of the user's part: it may be a token without a colon, and a password may hold an @.
-    (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/'\"<>]*@", re.IGNORECASE), r"\1***@"),
+    (re.compile(r"(://)[^\s/'\"<>]*@"), r"\1***@"),
     (
-        re.compile(r"([?&][\w-]*(?:key|token|secret|passw|signature|credential)[\w-]*=)[^&\s'\"]+", re.IGNORECASE),
+        re.compile(r"([?&](?=[\w-]*(?:key|token|secret|passw|signature|credential))[\w-]++=)[^&\s'\"]+", re.IGNORECASE),
         r"\1***",
     ),
     (
         re.compile(
-            r"((?:secret|passw(?:or)?d|passphrase|api[_-]?key|access[_-]?key)[\w-]*[\"']?\s*[:=]\s*)[\"']?[^\s\"',;]+",
+            r"((?<![\w-])(?=[\w-]*(?:secret|passw(?:or)?d|passphrase|api[_-]?key|access[_-]?key))[\w-]++"
+            r"[\"']?\s*[:=]\s*)[\"']?[^\s\"',;]+",
             re.IGNORECASE,
         ),
         r"\1***",
@@ -31,16 +33,21 @@ _PATTERNS = (
     (
         re.compile(
             r"\b(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|sk-[\w-]{16,}"
-            r"|xox[a-z]-[\w-]{10,}|A[KS]IA[A-Z0-9]{12,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
+            r"|xox[a-z]-[\w-]{10,}|A[KS]IA[A-Z0-9]{12,})"
         ),
         "***",
     ),
+    (re.compile(r"(?<![\w-])(?=[\w-]*eyJ[\w-]{8})[\w-]++\.[\w-]{8,}+\.[\w-]*+"), "***"),
 )
 _FILE_URL = re.compile(r"\bfile:/+")
 _PATH = re.compile(r"(?:(?<![\w/.>%)\]\\~-])|(?<=-[IL]))(?:~[\w.-]*)?/(?![/\s])[^\s\"'`,:;()<>\[\]{}|*]+")
 """Absolute; a URL's path stands behind its host and is none."""
 _HIDDEN_PATH = "<path>"
 MAX_KEY_LINES = 200
+MAX_CLEANED_CHARS = 8192
+"""Most of a line that is cleaned, as `Scrubber.cut` returns it."""
+_MAX_WORD_CHARS = 4096
+"""Taken off at a cut: the word that goes on may be a secret of which no pattern recognises the first part."""
 
 
 class Scrubber:
@@ -50,11 +57,26 @@ class Scrubber:
         """`roots`: directories that may be told of, and what stands in their place."""
         known = sorted({text for text in secrets if len(text) >= MIN_SECRET_CHARS}, key=len, reverse=True)
         self._secrets = re.compile("|".join(map(re.escape, known))) if known else None
+        self._longest = len(known[0]) if known else 0
         self._roots = sorted(
             ((f"{path}/", label) for path, label in roots.items()), key=lambda item: len(item[0]), reverse=True
         )
 
+    def cut(self, line: str) -> str:
+        """Return as much of the line as is cleaned: up to a place that lies in no word and no known secret."""
+        if len(line) <= MAX_CLEANED_CHARS:
+            return line
+        end = MAX_CLEANED_CHARS
+        words = line[end - _MAX_WORD_CHARS : end].split()
+        if words and not line[end - 1].isspace():
+            end -= len(words[-1])
+        if self._secrets is not None:
+            near = self._secrets.finditer(line, max(0, end - self._longest), end + self._longest)
+            end = min((found.start() for found in near if found.start() < end < found.end()), default=end)
+        return line[:end]
+
     def clean(self, line: str) -> str:
+        """Return the line without secrets and paths, in a time that is linear in its length."""
         if self._secrets is not None:
             line = self._secrets.sub("***", line)
         for pattern, replacement in _PATTERNS:

@@ -47,3 +47,14 @@ def test_the_most_memory_that_a_trainer_had_is_known(tmp_path: Path) -> None:
     assert isinstance(ended, Ended)
     assert ended.peak_bytes is not None
     assert wanted <= ended.peak_bytes < wanted + 256 * 1024**2
+
+
+def test_the_rest_of_an_endless_line_is_left_out_and_told(tmp_path: Path) -> None:
+    """A secret across the place where the line is cut would stand in the next piece without its beginning."""
+    program = "import sys; sys.stderr.write('x' * 65530 + ' canary-of-a-line' + 'y' * 200_000 + '\\nnext\\n')"
+    plan = LaunchPlan(command=(sys.executable, "-c", program), num_threads=1)
+    lines: list[str] = []
+    process = TrainerProcess(plan, tmp_path, lines.append)
+    process.inbox.get(timeout=30)
+    process.close()
+    assert lines == ["x" * 65530 + " canar", "=== 200,012 more bytes of that line are left out ===", "next"]

@@ -103,7 +103,8 @@ class JobLog:
         return line
 
     def _clean(self, line: str) -> str:
-        """Cleaned first, so that no secret is cut in two and its parts left standing."""
-        cleaned = self._scrubber.clean(line)
-        num_cut = len(cleaned) - MAX_LINE_CHARS
-        return cleaned if num_cut <= 0 else f"{cleaned[:MAX_LINE_CHARS]} … {num_cut:,} characters of the line are cut"
+        """Cleaned before it is cut to what is shown, so that no secret is cut in two and its parts left standing."""
+        taken = self._scrubber.cut(line)
+        cleaned = self._scrubber.clean(taken)
+        num_cut = len(line) - len(taken) + max(0, len(cleaned) - MAX_LINE_CHARS)
+        return cleaned if num_cut == 0 else f"{cleaned[:MAX_LINE_CHARS]} … {num_cut:,} characters of the line are cut"

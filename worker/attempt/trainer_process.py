@@ -30,6 +30,7 @@ from worker.child_environment import trainer_environment
 _MAX_WAITING_MESSAGES = 10_000
 """Beyond that the trainer waits: it is far ahead of the database."""
 _MAX_LOG_LINES = 200
+_MAX_LOG_LINE_BYTES = 65536
 
 _log = logging.getLogger(__name__)
 
@@ -169,11 +170,20 @@ class TrainerProcess:
         stderr = self._process.stderr
         assert stderr is not None
         with stderr:
-            while line := stderr.readline(65536):
-                text = line.decode(errors="replace").rstrip()
-                self._log_lines.append(text)
-                _log.info("trainer %d: %s", self.pid, text)
-                self._on_line(text)
+            while line := stderr.readline(_MAX_LOG_LINE_BYTES):
+                self._note_line(line.decode(errors="replace").rstrip())
+                # What stands behind is no line of its own: it may begin within a secret.
+                num_left_out = 0
+                while line and not line.endswith(b"\n"):
+                    line = stderr.readline(_MAX_LOG_LINE_BYTES)
+                    num_left_out += len(line)
+                if num_left_out:
+                    self._note_line(f"=== {num_left_out:,} more bytes of that line are left out ===")
+
+    def _note_line(self, text: str) -> None:
+        self._log_lines.append(text)
+        _log.info("trainer %d: %s", self.pid, text)
+        self._on_line(text)
 
     def _put(self, item: TrainerMessage | Ended) -> None:
         while not self._is_closed.is_set():
