@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Self
 
+from core.durable_files import replace_text
 from core.file_locks import wait_for_lock
 
 _LOCK_FILE = "serve.lock"
@@ -31,9 +32,7 @@ class DataDirLock:
 
     def remember_worker(self, name: str) -> None:
         """Record the worker's name, so that a later service can release the leases of a dead one."""
-        temporary = self._data_dir / f".{_WORKER_FILE}"
-        temporary.write_text(json.dumps({"worker": name}), encoding="utf-8")
-        temporary.replace(self._data_dir / _WORKER_FILE)
+        replace_text(self._data_dir / _WORKER_FILE, json.dumps({"worker": name}))
 
     def last_worker(self) -> str | None:
         try:

@@ -7,13 +7,13 @@ here with sizes and times of change, so that asking for it again costs one `stat
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from core.base_models.errors import DamagedBaseModel, IncompleteBaseModel
 from core.base_models.folder import FolderFacts, inspect, read_json
+from core.durable_files import replace_text
 
 MANIFEST_FILE = "preftune.json"
 VERSION = 1
@@ -96,9 +96,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Replace the manifest atomically."""
     text = json.dumps({"version": VERSION} | asdict(manifest) | {"digest": manifest.digest}, indent=2)
-    temporary = folder / f".{MANIFEST_FILE}.{os.getpid()}"
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(folder / MANIFEST_FILE)
+    replace_text(folder / MANIFEST_FILE, text + "\n")
 
 
 def is_unchanged(folder: Path, manifest: Manifest) -> bool:

@@ -1,6 +1,5 @@
 """Pull of a base model into the models directory: atomic, and once for all concurrent callers."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from core.base_models.directory import BaseModel, get_base_model
 from core.base_models.errors import BaseModelTaken, ModelsDirectoryUnusable, SourceUnavailable
 from core.base_models.manifest import describe, write_manifest
 from core.base_models.progress import ProgressCallback, PullProgress, ignore_progress
+from core.durable_files import flush
 from core.file_locks import wait_for_lock
 
 WAIT_SECONDS = 3600
@@ -97,8 +97,7 @@ def _make_durable(folder: Path) -> None:
     folder.chmod(0o755)
     for path in folder.iterdir():
         path.chmod(0o644)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        flush(path)
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from typing import Any
 from kombu.exceptions import ChannelError
 from kombu.transport import TRANSPORT_ALIASES, virtual
 
+from core.durable_files import new_private_file
+
 SCHEME = "safefs"
 _SUFFIX = ".msg"
 _UNFINISHED = (".tmp", ".taken")
@@ -104,11 +106,8 @@ class Channel(virtual.Channel):
 
     @staticmethod
     def _write(path: Path, content: bytes) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
+        with new_private_file(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(descriptor)
 
     @property
     def _options(self) -> dict[str, Any]:

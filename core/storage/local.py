@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from core.durable_files import flush, new_private_file
 from core.failpoints import reach
 from core.storage.object_store import ObjectInfo, ObjectNotFound, StoreUnavailable
 
@@ -111,11 +112,8 @@ class LocalObjectStore:
         temporary = self._root / _TEMPORARY / uuid.uuid4().hex
         with _translated():
             try:
-                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-                with os.fdopen(descriptor, "wb") as target:
+                with new_private_file(temporary) as target:
                     write(target)
-                    target.flush()
-                    os.fsync(target.fileno())
                 reach("store.written")
                 self._rename(temporary, path)
                 reach("store.renamed")
@@ -153,7 +151,7 @@ class LocalObjectStore:
             except FileNotFoundError:  # a delete has just removed the emptied folder
                 if not remaining:
                     raise
-        _sync_directory(path.parent)
+        flush(path.parent)
 
     def _make_parents(self, directory: Path) -> None:
         missing = []
@@ -162,7 +160,7 @@ class LocalObjectStore:
             directory = directory.parent
         for directory in reversed(missing):
             directory.mkdir(mode=0o700, exist_ok=True)
-            _sync_directory(directory.parent)
+            flush(directory.parent)
 
     def _prune(self, directory: Path) -> None:
         """Remove folders that a delete has emptied."""
@@ -234,14 +232,6 @@ def _chunks(content: BinaryIO, start: int, end: int | None) -> Iterator[bytes]:
             if remaining is not None:
                 remaining -= len(chunk)
             yield chunk
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import secrets
 import stat
 from pathlib import Path
 
+from core.durable_files import new_private_file
 from core.settings import Settings, SettingsError
 
 LOCAL_KEY_FILE = "local-key"
@@ -53,12 +54,9 @@ def read_or_make(path: Path, *, prefix: str = "") -> str:
 def _make(path: Path, text: str) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with new_private_file(temporary) as file:
+            file.write(f"{text}\n".encode())
         try:
             os.link(temporary, path)
         except FileExistsError:

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from core.durable_files import flush, flush_tree
 from core.failpoints import reach
 
 _DTYPE_NAMES = {
@@ -88,10 +89,10 @@ def complete_directory(directory: Path) -> Iterator[Path]:
     hidden.mkdir()
     try:
         yield hidden
-        _flush_tree(hidden)
+        flush_tree(hidden)
         reach("directory.written")
         hidden.rename(directory)
-        _flush_path(directory.parent)
+        flush(directory.parent)
         reach("directory.renamed")
     except BaseException:
         shutil.rmtree(hidden, ignore_errors=True)
@@ -109,20 +110,3 @@ def link_tree(source: Path, target: Path) -> None:
             os.link(path, target / path.name)
         except OSError:
             shutil.copyfile(path, target / path.name)
-
-
-def _flush_tree(directory: Path) -> None:
-    for path in directory.iterdir():
-        if path.is_dir():
-            _flush_tree(path)
-        else:
-            _flush_path(path)
-    _flush_path(directory)
-
-
-def _flush_path(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
