@@ -23,10 +23,17 @@ def pause_seconds(num_failures: int) -> float:
     return random.uniform(limit / 4, limit)
 
 
-def patiently(work: Callable[[], Result], *, between_tries: Callable[[], None], max_seconds: float) -> Result:
+def patiently(
+    work: Callable[[], Result],
+    *,
+    between_tries: Callable[[], None],
+    max_seconds: float,
+    on_failure: Callable[[Unavailable, int], None] | None = None,
+) -> Result:
     """Retry `work` while it raises Unavailable; the last one is raised after `max_seconds`.
 
-    `between_tries` is called several times a second and may raise to give up earlier.
+    `between_tries` is called several times a second and may raise to give up earlier. `on_failure` is given each error
+    and how many there were before it.
     """
     deadline = time.monotonic() + max_seconds
     num_failures = 0
@@ -37,6 +44,8 @@ def patiently(work: Callable[[], Result], *, between_tries: Callable[[], None], 
             if time.monotonic() > deadline:
                 raise
             _log.warning("%s; trying again", error.detail)
+            if on_failure is not None:
+                on_failure(error, num_failures)
         _sleep(pause_seconds(num_failures), between_tries)
         num_failures += 1
 

@@ -15,7 +15,7 @@ from api.access.identity import IdentityHeaders
 from api.access.key_ring import KeyRing
 from api.access.local_peer import is_vouched
 from api.access.proxies import IS_PROXIED
-from api.access.sessions import is_own_origin, session_grant
+from api.access.sessions import foreign_page_detail, is_own_origin, session_grant
 from api.http.problems import (
     API_KEY_INVALID,
     API_KEY_MISSING,
@@ -52,9 +52,6 @@ _UNVOUCHED = Fault(
     "that are connected with no other. Send the key that lies as `local-key` in its data directory as "
     "`Authorization: Bearer <key>`; `preftune open` signs a browser in with it.",
     headers={"WWW-Authenticate": 'Bearer realm="preftune"'},
-)
-_FOREIGN_PAGE = Fault(
-    kind=FOREIGN_ORIGIN, detail="A signed-in browser may change things from this service's own pages only."
 )
 _UNTRUSTED_IDENTITY = Fault(
     kind=IDENTITY_REFUSED,
@@ -98,7 +95,7 @@ class Authenticator:
         if found is None:
             return _MISSING if has_keys else _UNVOUCHED
         if isinstance(found, Grant) and scope["method"] not in READING and not is_own_origin(headers):
-            return _FOREIGN_PAGE
+            return Fault(kind=FOREIGN_ORIGIN, detail=foreign_page_detail(headers))
         return found
 
     async def _holder_of_key(self, scope: ASGIScope, shown: bytes, *, is_counted: bool) -> Grant | Fault:

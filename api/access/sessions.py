@@ -22,6 +22,7 @@ from api.access.key_ring import KeyRing
 from core.services.access.api_keys import Grant
 
 COOKIE = "preftune_session"
+_MAX_SHOWN_CHARS = 200
 SECURE_COOKIE = f"__Host-{COOKIE}"
 LIFE_SECONDS = 12 * 3600
 _SECURE, _PLAIN = "s", "p"
@@ -88,6 +89,15 @@ def is_own_origin(headers: Headers) -> bool:
     except ValueError:
         return False
     return bool(host) and host.lower() == headers.get("host", "").lower()
+
+
+def foreign_page_detail(headers: Headers) -> str:
+    """Return what a browser whose page is another's is told: both names, as a proxy may have changed one of them."""
+    origin, host = (headers.get(name, "none")[:_MAX_SHOWN_CHARS] for name in ("origin", "host"))
+    return (
+        f"Only this service's own pages may do that: the page's origin is {origin}, the request's Host is {host}. A "
+        "proxy in front of the service has to pass on the Host that the browser sends."
+    )
 
 
 def is_over_https(headers: Headers, scheme: str) -> bool:

@@ -122,4 +122,4 @@ def get_web_file(path: Annotated[str, Path(max_length=256)], request: Request) -
 
 def _refuse_foreign_pages(request: Request) -> None:
     if not sessions.is_own_origin(request.headers):
-        raise HttpError(FOREIGN_ORIGIN, "Signing in and out is for the dashboard's own pages.")
+        raise HttpError(FOREIGN_ORIGIN, sessions.foreign_page_detail(request.headers))

@@ -113,8 +113,15 @@ def problem_of(response: httpx.Response) -> ApiError | None:
     try:
         problem = response.json()
     except ValueError:
-        problem = {}
-    return ApiError(response.status_code, problem if isinstance(problem, dict) else {})
+        problem = None
+    if isinstance(problem, dict):
+        return ApiError(response.status_code, problem)
+    server = response.headers.get("server", "no name given")
+    detail = (
+        f"Something between here and the service answered {response.status_code} (server: {server[:80]}): a proxy with "
+        "a limit of its own, or another service at this address."
+    )
+    return ApiError(response.status_code, {"code": "not-from-the-service", "detail": detail})
 
 
 def _retry_after(response: httpx.Response) -> float | None:

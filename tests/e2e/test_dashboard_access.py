@@ -90,7 +90,11 @@ def test_a_signed_in_browser_may_read_and_from_its_own_pages_write(keyed: Runnin
             for method, path in (("POST", "/jobs"), ("DELETE", "/jobs/job_1"), ("PATCH", "/jobs/job_1")):
                 refused = http.request(method, path, headers=headers)
                 assert (refused.status_code, refused.json()["code"]) == (403, "foreign-origin")
-            assert http.post("/ui/session", json={"api_key": KEY}, headers=headers).status_code == 403
+            told = http.post("/ui/session", json={"api_key": KEY}, headers=headers)
+            assert told.status_code == 403
+            assert all(
+                name in told.json()["detail"] for name in (headers.get("Origin", "none"), http.base_url.netloc.decode())
+            )
             assert http.delete("/ui/session", headers=headers).status_code == 403
         # A wrong key beside a good cookie is still a wrong key.
         assert http.get("/jobs", headers={"Authorization": "Bearer x"}).status_code == 401

@@ -2,16 +2,21 @@
 
 import logging
 import shutil
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from core.domain.errors import Unavailable
+from core.domain.event_kinds import WAITING_FOR_STORE
+from core.domain.trainer_protocol import TrainerEvent
 from core.failpoints import reach
-from core.services.attempts import checkpoints, lifecycle
+from core.services.attempts import checkpoints, lifecycle, recording
 from core.services.attempts.lifecycle import Claim, ResumeFrom
 from core.services.backend import Backend
+from core.storage.object_store import StoreUnavailable
 from core.storage.trees import StoredTree, TreeDamaged, fetch_tree
 from worker.patience import patiently
 
@@ -37,6 +42,8 @@ class Fetcher:
     work_dir: Path
     check: Callable[[], None]
     """Called between files and tries; raises when the attempt is to stop."""
+    _has_told: threading.Event = field(default_factory=threading.Event)
+    """Set once the job's events say that the attempt waits for the store."""
 
     def fetch_resume_point(self) -> tuple[ResumeFrom, Path] | None:
         """Fetch the newest intact checkpoint and mark damaged ones. None: start from the beginning."""
@@ -88,4 +95,23 @@ class Fetcher:
         fetch_tree(self.backend.store, tree.prefix, tree.manifest_sha256, target, between_files=self.check)
 
     def _patiently(self, work: Callable[[], Result]) -> Result:
-        return patiently(work, between_tries=self.check, max_seconds=outage_seconds(self.backend))
+        return patiently(
+            work,
+            between_tries=self.check,
+            max_seconds=outage_seconds(self.backend),
+            on_failure=self._tell_of_waiting,
+        )
+
+    def _tell_of_waiting(self, error: Unavailable, num_before: int) -> None:
+        """Add an event at the second failure of the store in a row, once for an attempt."""
+        if not isinstance(error, StoreUnavailable) or num_before < 1 or self._has_told.is_set():
+            return
+        self._has_told.set()
+        minutes = outage_seconds(self.backend) / 60
+        message = (
+            f"Waits for the object store: {error.detail.rstrip('.')}. It is tried again for {minutes:.0f} minutes; the "
+            "worker's log and `preftune doctor` say what it answers."
+        )
+        with suppress(Unavailable):
+            event = TrainerEvent(level="warning", kind=WAITING_FOR_STORE, message=message)
+            recording.record_events(self.backend, self.claim, [event])
