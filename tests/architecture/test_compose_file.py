@@ -49,3 +49,13 @@ def test_every_line_of_the_example_is_read() -> None:
     own = {"COMPOSE_PROFILES"}
     assert {name for name in variables - own if not re.search(rf"\b{name}\b", read)} == set()
     assert {name for name in variables if name.startswith(PREFIX)} <= SETTINGS | OF_COMPOSE
+
+
+def test_models_are_written_only_by_what_pulls_them() -> None:
+    """A trainer that was taken over must not change the base model of every later job."""
+    writers = set()
+    for name, service in SERVICES.items():
+        for volume in service.get("volumes", []):
+            if volume.startswith("models:") and not volume.endswith(":ro"):
+                writers.add(name)
+    assert writers == {"models", "demo"}

@@ -9,16 +9,32 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted((ROOT / "docs").rglob("*.md"))
 
 
+def written_tests() -> set[str]:
+    """Return the names of all tests."""
+    return {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^\s*def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+
+
+def test_every_finding_of_the_review_has_tests_that_exist() -> None:
+    text = (ROOT / "docs" / "evidence" / "security-review.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \|[^|]+\|([^|]+)\|$", text, re.MULTILINE)
+    assert [number for number, _ in rows] == [str(number) for number in range(1, 25)]
+    written = written_tests()
+    for number, tests in rows:
+        named = set(re.findall(r"`(test_\w+)`", tests))
+        assert named, number
+        assert named <= written, (number, named - written)
+
+
 def test_every_threat_has_a_test_that_exists() -> None:
     text = (ROOT / "docs" / "operate" / "security.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| (S\d+) \|.*\|([^|]+)\|$", text, re.MULTILINE))
     assert list(rows) == [f"S{number}" for number in range(1, len(rows) + 1)]
     assert len(rows) >= 26
-    written = {
-        name
-        for path in (ROOT / "tests").rglob("test_*.py")
-        for name in re.findall(r"^\s*def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
-    }
+    written = written_tests()
     for threat, tests in rows.items():
         named = re.findall(r"`(test_\w+)`", tests)
         assert named, threat
