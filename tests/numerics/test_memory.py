@@ -5,15 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from packed_rows import VOCABULARY, make_model, write_rows
+from packed_rows import CONFIGS, VOCABULARY, make_model, write_rows
 from tiny_runs import RecordingObserver, World, tree_bytes
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import pack_pairs
 from core.training.failures import HostOutOfMemory
 from core.training.kernels.attention_plan import MOST_KEPT_KEYS
 from core.training.model import adapters
-from core.training.model.loading import load_causal_lm
+from core.training.model.capabilities import capabilities_of
+from core.training.model.loading import load_causal_lm, prepare_model
 from core.training.model.logps import pair_logps
 from core.training.model.policies import trainable_parameters
 from core.training.pipeline import run
@@ -122,3 +124,38 @@ def test_the_system_says_what_is_free() -> None:
     free, held = memory_costs.available_bytes(torch.device("cpu")), memory_costs.held_bytes(torch.device("cpu"))
     assert free is None or free > 2**20
     assert held == 0 or held > 2**20
+
+
+@pytest.mark.parametrize("architecture", ["bloom", "gpt_neo", "mamba", "llama4_text"])
+def test_sequences_that_run_one_by_one_are_predicted_too(architecture: str, tmp_path: Path) -> None:
+    """With their prompts twice, and with the scores of every pair of tokens where attention keeps them."""
+    rng = np.random.default_rng(0)
+
+    def draw(count: int) -> list[int]:
+        return [int(token) for token in rng.integers(2, VOCABULARY, count)]
+
+    model = make_model(architecture) if architecture in CONFIGS else _make_alone(architecture)
+    data = write_rows(tmp_path, [(draw(90), draw(40), draw(35)) for _ in range(4)])
+    optimizer = MasterOptimizer(dict(model.named_parameters()), SftPlan(epochs=1, learning_rate=1e-3, batch_size=4))
+    costs = memory_costs.measure_costs(model, optimizer)
+    assert costs is not None
+    assert not capabilities_of(model).is_packable
+    packed = micro_batch.RowSizes.of(data)
+    rows = packed.alone(data)
+    batch = pack_pairs(data, range(4), "cpu")
+    assert (packed.longest, rows.longest_sequence, rows.repeats) == (165, 130, pytest.approx(255 / 165))
+    tokens = int(batch.num_tokens * rows.repeats)
+    predicted = (costs.token_bytes + 130 * costs.score_bytes) * tokens + costs.scored_token_bytes * batch.num_scored
+    assert predicted == pytest.approx(kept_bytes(model, batch), rel=0.25)
+
+
+def _make_alone(architecture: str) -> PreTrainedModel:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": VOCABULARY, "max_position_embeddings": 512}
+    special: dict[str, dict[str, object]] = {
+        "gpt_neo": {"num_heads": 4, "num_layers": 2, "attention_types": [[["global", "local"], 1]], "window_size": 60},
+        "llama4_text": {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "attention_chunk_size": 64}
+        | {"intermediate_size": 48, "intermediate_size_mlp": 48, "num_local_experts": 2},
+    }
+    tokens = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": None}
+    config = AutoConfig.for_model(architecture, **(sizes | tokens | special[architecture]))
+    return prepare_model(AutoModelForCausalLM.from_config(config, dtype=torch.float32))

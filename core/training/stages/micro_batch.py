@@ -5,13 +5,14 @@ layers are computed twice (activation checkpointing), which costs a quarter of t
 step stays the same in any case. A resumed run keeps its micro-batches, so that it takes the same steps.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from transformers import PreTrainedModel
 
 from core.training.data.encoded import EncodedData
 from core.training.failures import HostOutOfMemory
+from core.training.model.capabilities import capabilities_of
 from core.training.stages.activation_checkpointing import checkpoint_activations
 from core.training.stages.context import RunContext
 from core.training.stages.memory_costs import StepCosts, available_bytes, held_bytes, measure_costs
@@ -33,6 +34,20 @@ class RowSizes:
     """Packed tokens of the longest row, which no budget can split."""
     scored_share: float
     """Scored tokens per packed token."""
+    repeats: float = 1.0
+    """Tokens that run for each one packed: one by one, both responses of a pair take their prompt with them."""
+    longest_sequence: int | None = None
+    """Prompt and response, where they run one by one; None: as long as the row."""
+
+    def alone(self, data: EncodedData) -> "RowSizes":
+        """Return the sizes of the same rows where sequences run one by one."""
+        sequences = data.prompt_lengths + np.maximum(data.first_lengths, data.second_lengths)
+        longest = int(sequences.max())
+        if data.kind != "preference":
+            return replace(self, longest_sequence=longest)
+        packed = data.prompt_lengths + data.first_lengths + data.second_lengths
+        repeats = float(((packed + data.prompt_lengths) / packed).max())
+        return replace(self, scored_share=self.scored_share / repeats, repeats=repeats, longest_sequence=longest)
 
     @classmethod
     def of(cls, data: EncodedData) -> "RowSizes":
@@ -64,9 +79,12 @@ def choose_micro_batch(
     fast = [size for size in sizes if size >= FAST_TOKENS] or sizes[:1]
     tries = [(size, False) for size in fast] + [(size, True) for size in sizes]
     for size, recomputes in tries:
-        tokens = max(size, rows.longest)
+        tokens = int(max(size, rows.longest) * rows.repeats)
         needed = costs.step_bytes(
-            tokens, int(tokens * rows.scored_share), rows.longest, checkpoints_activations=recomputes
+            tokens,
+            int(tokens * rows.scored_share),
+            rows.longest_sequence or rows.longest,
+            checkpoints_activations=recomputes,
         )
         choice = MicroBatchChoice(tokens=size, checkpoints_activations=recomputes, step_bytes=needed)
         if needed <= _USABLE * available:
@@ -88,7 +106,10 @@ def fit_to_memory(context: RunContext, model: PreTrainedModel, run: StageRun, *,
     if available is None or costs is None:
         return
     before = context.budget.tokens
-    choice = choose_micro_batch(costs, RowSizes.of(run.task.data), before, available, may_halve=not is_resumed)
+    rows = RowSizes.of(run.task.data)
+    if not capabilities_of(model).is_packable:
+        rows = rows.alone(run.task.data)
+    choice = choose_micro_batch(costs, rows, before, available, may_halve=not is_resumed)
     if context.device.type == "cpu" and choice.step_bytes > _HOPELESS * available:
         raise HostOutOfMemory(
             f"The machine has too little memory: a step needs {choice.step_bytes // _MIB} MiB more, and "

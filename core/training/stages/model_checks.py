@@ -168,7 +168,7 @@ def _tell(context: RunContext, model: PreTrainedModel) -> None:
         context.tell_once(
             "one_at_a_time",
             "Rows of this base model run one sequence at a time: packed together they would not get the values they "
-            "have alone. Results are right; training is several times slower, and memory is not planned ahead.",
+            "have alone. Results are right; training is several times slower.",
             {"architecture": type(model).__name__},
         )
     if not capabilities.has_cache:
