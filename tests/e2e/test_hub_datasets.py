@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from api_server import RunningApi, serve
+from browser import open_page
+from playwright.sync_api import Browser, expect
 from typer.testing import CliRunner
 
 from cli.main import app
@@ -122,6 +124,25 @@ def test_a_saved_folder_is_uploaded_and_its_rows_open_again(api: RunningApi, tmp
     assert loaded.remove_columns("line").to_list() == ROWS
     table = datasets.Dataset.from_parquet(str(tmp_path / "parquet"), cache_dir=str(tmp_path / "cache"))
     assert table.remove_columns("line").to_list() == ROWS
+
+
+def test_the_dashboard_asks_for_the_split_of_a_tar(browser: Browser, api: RunningApi, tmp_path: Path) -> None:
+    saved = datasets.DatasetDict(train=datasets.Dataset.from_list(ROWS), test=datasets.Dataset.from_list(ROWS[:1]))
+    saved.save_to_disk(tmp_path / "saved")
+    with tarfile.open(tmp_path / "saved.tar", "w") as tar:
+        tar.add(tmp_path / "saved", arcname="saved")
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+    with open_page(browser, api.url) as watched:
+        page = watched.page
+        page.goto("/ui/#/datasets")
+        split = page.get_by_label("Split of a saved DatasetDict")
+        page.locator("#file").set_input_files(tmp_path / "pairs.jsonl")
+        expect(split).to_be_hidden()
+        page.locator("#file").set_input_files(tmp_path / "saved.tar")
+        split.fill("test")
+        page.get_by_role("button", name="Upload").click()
+        expect(page.get_by_text("1 rows read: 1 usable")).to_be_visible()
+        watched.check()
 
 
 def test_texts_beside_messages_are_no_export(api: RunningApi) -> None:

@@ -134,6 +134,9 @@ function uploadCard(signal) {
     ["reject", "Reject the file and list every error"],
     ["skip", "Skip the row"],
   ]);
+  const split = h("input", { type: "text", id: "ds-split", maxlength: "255", placeholder: "train" });
+  const splitField = field("Split of a saved DatasetDict", "ds-split", split);
+  splitField.hidden = true;
   const start = h("button.primary", { type: "submit", disabled: true }, icon("upload"), "Upload");
   const outcome = h("div", { "aria-live": "polite" });
   let file = null;
@@ -141,6 +144,7 @@ function uploadCard(signal) {
     file = given ?? null;
     fill(chosen, file ? `${file.name} (${bytes(file.size)})` : "Drop a file here, or choose one");
     start.disabled = !file;
+    splitField.hidden = !/\.tar(\.\w+)?$|\.tgz$/i.test(file?.name ?? "");
   };
   input.addEventListener("change", () => take(input.files[0]));
   dropTarget(drop, take);
@@ -149,6 +153,7 @@ function uploadCard(signal) {
     if (!file) return;
     const fields = { kind: kind.value, on_error: onError.value };
     if (name.value.trim()) fields.name = name.value.trim();
+    if (!splitField.hidden && split.value.trim()) fields.split = split.value.trim();
     await send(file, fields, { start, outcome, signal });
   };
   return h(
@@ -161,6 +166,7 @@ function uploadCard(signal) {
       field("Name", "ds-name", name),
       field("Type of data", "ds-kind", kind),
       field("If a row is invalid", "ds-on-error", onError),
+      splitField,
     ),
     outcome,
     h("div.actions", null, start),
