@@ -163,6 +163,7 @@ def measure_preftune(options: argparse.Namespace, folder: Path) -> dict[str, Any
     settings = Settings(data_dir=folder / "data", models_dir=folder / "models", lease_seconds=3600, broker_url="none")
     environment = {"PREFTUNE_DATA_DIR": str(folder / "data"), "PREFTUNE_MODELS_DIR": str(folder / "models")}
     environment |= {"PREFTUNE_PORT": str(port), "PREFTUNE_BROKER_URL": "none", "PREFTUNE_LOG_LEVEL": "warning"}
+    environment["PREFTUNE_MAX_SHARE"] = "1"  # one address stands for all clients
     rng = random.Random(0)
     with (
         process(sys.executable, "-m", "cli.main", "api", **environment),

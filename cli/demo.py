@@ -69,8 +69,8 @@ def _client(at: str, given: str | None, data_dir: Path) -> Client:
     """Return a client, with the key file of a running service if it has one."""
     if given is None:
         return Client(at, api_key=find_local_key(at, data_dir))
-    key = from_extra("core.settings", "load_settings")().api_key
-    return Client(at, api_key=key and key.get_secret_value())
+    keys = from_extra("core.settings", "load_settings")().bootstrap_keys
+    return Client(at, api_key=keys[0] if keys else None)
 
 
 def _run(client: Client, data_dir: Path, base_model_dir: Path) -> int:

@@ -25,6 +25,7 @@ from core.database.tables.requests import LeasedRequest
 from core.domain.errors import Conflict, NotFound
 from core.domain.event_kinds import REPUBLISHED
 from core.domain.request_status import RequestStatus
+from core.services.access import audit
 from core.services.backend import Backend
 from core.services.ids import new_id
 from core.services.jobs import jobs
@@ -98,6 +99,7 @@ def create(backend: Backend, project_id: str, job_id: str, *, request_id: str | 
         light_requests.submit(
             session, row, max_waiting=MAX_WAITING, what="republications", too_many=TooManyRepublications
         )
+        audit.note(session, project_id, "republication.create", chosen, job_id=job_id)
         return _view(row)
 
     return backend.database.write(work)
