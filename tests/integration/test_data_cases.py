@@ -9,15 +9,18 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 import pytest
+from tiny_models import write_tiny_tokenizer
 
 from core.datasets.check import check_file
 from core.datasets.options import CheckOptions
 from core.datasets.result import ROWS_FILE, CheckResult
-from core.domain.dataset_rows import DatasetKind
+from core.domain.dataset_rows import DatasetKind, DemonstrationRow, PreferenceRow
+from core.tokenization.pair_tokenizer import PairTokenizer
+from core.tokenization.preview import preview_row
 
 CASES_FOLDER = Path(__file__).resolve().parents[3] / "shared" / "cases"
 pytestmark = pytest.mark.skipif(not CASES_FOLDER.is_dir(), reason="the collection of cases is not here")
@@ -209,6 +212,27 @@ def test_calls_reasoning_and_weights_are_in_the_rows(tmp_path: Path) -> None:
     )
     called = first("wild-function-call-role/rows.json")
     assert any("tool_calls" in message for row in called for message in row["prompt"])
+
+
+TRIMMING = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] | trim }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_pairs_that_a_template_makes_equal_are_told(tmp_path: Path) -> None:
+    tokenizer = PairTokenizer.open(write_tiny_tokenizer(tmp_path / "trimming", TRIMMING))
+    rows = read("bug-pairs-equal-once-rendered/pairs.jsonl", tmp_path)[1]
+    assert all(preview_row(tokenizer, cast(PreferenceRow, row)).is_equal_pair for row in rows)
+
+
+def test_turns_of_weight_0_are_not_scored(tmp_path: Path) -> None:
+    tokenizer = PairTokenizer.open(write_tiny_tokenizer(tmp_path / "chatml"))
+    row = read("wild-weight-0/rows.jsonl", tmp_path, kind="demonstration")[1][0]
+    shown = preview_row(tokenizer, cast(DemonstrationRow, row)).responses["response"]
+    scored = "".join(token for token, is_scored in zip(shown.tokens, shown.scored, strict=True) if is_scored)
+    assert "Go" not in scored
+    assert "minutes" in scored
 
 
 def test_ties_by_score_are_dropped_on_demand(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import combinations
 from typing import Final
 
@@ -13,11 +14,12 @@ from core.datasets.layouts.verdicts import names_an_answer
 from core.domain.dataset_rows import DatasetKind
 
 MAX_ADVICE: Final = 3
-_COUNTERPARTS: Final = (("1", "2"), ("0", "1"), ("a", "b"), ("A", "B"), ("left", "right"), ("first", "second"))
+_PARTS_THAT_DIFFER: Final = (("1", "2"), ("0", "1"), ("a", "b"), ("A", "B"), ("left", "right"), ("first", "second"))
 _PROMPT_NAME: Final = re.compile(
     r"prompt|question|instruction|query|\bq\b|ask|problem|request|brief|task", re.IGNORECASE
 )
 _MIN_TEXT_CHARS: Final = 2
+_MAX_NAME_CHARS: Final = 64
 _MAX_COLUMNS: Final = 64
 """Columns that are looked at."""
 
@@ -38,6 +40,11 @@ def text_columns(rows: Sequence[SourceRow]) -> list[str]:
 
 def counterparts(names: Sequence[str]) -> list[tuple[str, str]]:
     """Return pairs of names that differ in a number or letter alone: `answer_a` and `answer_b`."""
+    return _counterparts(tuple(name for name in names[:_MAX_COLUMNS] if len(name) <= _MAX_NAME_CHARS))
+
+
+@lru_cache(256)
+def _counterparts(names: tuple[str, ...]) -> list[tuple[str, str]]:
     return [pair for pair in combinations(names, 2) if _are_counterparts(*pair)]
 
 
@@ -93,7 +100,7 @@ def _is_said(value: object) -> bool:
 
 
 def _are_counterparts(first: str, second: str) -> bool:
-    for one, other in _COUNTERPARTS:
+    for one, other in _PARTS_THAT_DIFFER:
         place = first.rfind(one)
         while place >= 0:
             if first[:place] + other + first[place + len(one) :] == second:

@@ -128,13 +128,14 @@ def _read_nova(row: SourceRow) -> Reading:
         raise RowFault(IssueCode.MISSING_FIELD, "The last of 'messages' has no 'candidates'.", "/messages")
     prompt = _turns(messages[:-1], "/messages")
     labels = {"preferred": 1.0, "non-preferred": 0.0}
+    said = {key: value for key, value in messages[-1].items() if key != "candidates"}
     answers = []
     for index, item in enumerate(messages[-1]["candidates"]):
         place = f"/messages/{len(messages) - 1}/candidates/{index}"
         label = item.get("preferenceLabel") if isinstance(item, dict) else None
-        if label not in labels:
+        if not isinstance(label, str) or label not in labels:
             raise RowFault(IssueCode.INVALID_LABEL, f"{place} must be 'preferred' or 'non-preferred'.", place)
-        answers.append(Answer(_reply(item, place), labels[label]))
+        answers.append(Answer(_reply({**said, **item}, place), labels[label]))
     return pairs_by_merit(prompt, answers)
 
 
@@ -151,7 +152,8 @@ def _read_prodigy(row: SourceRow) -> Reading:
 def _read_summaries(row: SourceRow) -> Reading:
     info, summaries = row["info"], row["summaries"]
     choice = finite_number(row.get("choice"))
-    if not isinstance(info, dict) or not isinstance(summaries, list) or len(summaries) != 2 or choice not in (0, 1):
+    are_two = isinstance(summaries, list) and len(summaries) == 2 and all(isinstance(item, dict) for item in summaries)
+    if not isinstance(info, dict) or not isinstance(summaries, list) or not are_two or choice not in (0, 1):
         raise RowFault(IssueCode.INVALID_LABEL, "There must be two 'summaries', and a 'choice' of 0 or 1.", "/choice")
     post = next((name for name in ("post", "article") if info.get(name)), "post")
     title = f"{info['title']}\n\n" if isinstance(info.get("title"), str) and info["title"].strip() else ""

@@ -41,7 +41,7 @@ def _index_field(name: str, first: int) -> Callable[[SourceRow], float]:
 
     def decide(row: SourceRow) -> float:
         told = row.get(name)
-        if told in WORDS:
+        if isinstance(told, str) and told in WORDS:
             return read_verdict(told, f"/{name}")
         value = read_number(read_field(row, name), f"/{name}")
         if value not in (0, 1):

@@ -31,7 +31,8 @@ def _read_rated(name: str, key: str, meanings: Mapping[object, bool]) -> Callabl
         examples: list[Example] = []
         for index, item in enumerate(_items(row, name)):
             message = read_message({k: v for k, v in item.items() if k != key}, f"/{name}/{index}")
-            label = meanings.get(item.get(key))
+            told = item.get(key)
+            label = None if isinstance(told, list | dict) else meanings.get(told)
             if label is not None and message["role"] == "assistant" and path:
                 examples.append(Example(list(path), [message], None, label))
             path.append(message)

@@ -64,7 +64,7 @@ class Tally:
         """Record keys of messages that nothing reads, as `messages[].id`."""
         for name, value in row.items():
             if type(value) in _NESTED and name in layout.fields:
-                self._note_messages(name, value, line, layout.message_keys)
+                self._note_messages(name[:_MAX_FIELD_NAME_CHARS], value, line, layout.message_keys)
 
     def _note_messages(self, name: str, value: object, line: int, read: frozenset[str]) -> None:
         """Note the keys of the messages in a value, wherever it has them; those of a tree are as of one list."""
@@ -80,7 +80,8 @@ class Tally:
                 if key == "replies":
                     self._note_messages(name, inner, line, read)
                 elif type(inner) in _NESTED and key not in _NO_MESSAGES:
-                    path = f"{name}[].{key}" if isinstance(value, list) else f"{name}.{key}"
+                    short = key[:_MAX_FIELD_NAME_CHARS]
+                    path = f"{name}[].{short}" if isinstance(value, list) else f"{name}.{short}"
                     self._note_messages(path, inner, line, read)
         if found:
             self._note(sorted(f"{name}[].{key[:_MAX_FIELD_NAME_CHARS]}" for key in found))

@@ -455,6 +455,27 @@ def test_a_row_of_a_layout_with_a_null_is_malformed_not_read(check: Check, name:
         assert len(checked.rows) in (len(CASES[name][1]), 2 * len(CASES[name][1]))
 
 
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where every value below the row stands."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [found for key, item in items for found in ((*path, key), *places(item, (*path, key)))]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_value_of_another_type_anywhere_in_a_layout_gets_a_verdict(check: Check, name: str) -> None:
+    """Two of each row, so that the layout stays recognised."""
+    row = CASES[name][0]
+    for path in places(row):
+        rows = [row, row]
+        for value in ([1], {"a": 1}, True, None):
+            rows.append(json.loads(json.dumps(row)))
+            holder = rows[-1]
+            for step in path[:-1]:
+                holder = holder[step]
+            holder[path[-1]] = value
+        check(rows, kind=LAYOUTS_BY_NAME[name].kind, format=name, on_error="skip")
+
+
 def test_columns_are_mapped(check: Check) -> None:
     row = {"q": ASKED, "good": GOOD, "bad": BAD, "prompt": "something else"}
     columns = {"prompt": "q", "chosen": "good", "rejected": "bad"}

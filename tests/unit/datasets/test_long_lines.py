@@ -66,3 +66,12 @@ def test_tokens_of_turns() -> None:
     matched = ["<start_of_turn>", "</turn>", "<turn_x>", "<turnturn>"]
     assert all(map(_DELIMITER.fullmatch, matched))
     assert not any(map(_DELIMITER.fullmatch, ["<think>", "<tur>", "turn", "<turn"]))
+
+
+def test_long_names_of_columns_and_keys(check: Check) -> None:
+    """They are compared with each other, and stand in the paths of what is below them."""
+    pair = {"prompt": "Why?", "chosen": "A", "rejected": "B"}
+    timed(lambda: check([pair | {"a" * 300_000: "One text.", "a" * 299_999 + "b": "Another text."}]))
+    below = {f"k{outer}": {f"k{inner}": [] for inner in range(200)} for outer in range(200)}
+    asked = {"role": "user", "content": "Why?", "n" * 400_000: below}
+    timed(lambda: check([{"prompt": [asked], "chosen": "A dog.", "rejected": "Two."}]))
