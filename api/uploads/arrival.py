@@ -59,26 +59,39 @@ class Arrival:
 
 @asynccontextmanager
 async def arriving(
-    request: Request, backend: Backend, project_id: str, budget: DiskBudget, limiter: CapacityLimiter
+    request: Request,
+    backend: Backend,
+    project_id: str,
+    budget: DiskBudget,
+    limiter: CapacityLimiter,
+    *,
+    is_repetition: bool = False,
 ) -> AsyncIterator[Arrival]:
     """Reserve room for the body while it is received. Raises QuotaExceeded, StorageQuotaExceeded, DiskReserveReached.
 
-    A request that was answered before takes nothing, so it is judged by what it says.
+    A request that was answered before takes nothing, so it is judged by what it says; so is one that is told to repeat
+    another, for which there may be no room but the first one's: its quota is decided when the file is recorded.
     """
     body = ArrivingBody(backend, project_id)
-    try:
-        await to_thread.run_sync(body.require, declared_bytes(request), limiter=limiter)
-    except (QuotaExceeded, StorageQuotaExceeded):
-        key = request.headers.get("idempotency-key")
-        asked = partial(idempotency.is_answered, backend, project_id)
-        if key is None or not await to_thread.run_sync(asked, key, limiter=limiter):
-            raise
-        body.stop()
+    most_bytes = _content_length(request)
+    key = request.headers.get("idempotency-key")
+
+    def reserve(take: Callable[[], None]) -> None:
+        try:
+            take()
+        except (QuotaExceeded, StorageQuotaExceeded):
+            is_answered = key is not None and idempotency.is_answered(backend, project_id, key)
+            if not is_answered and not is_repetition:
+                raise
+            body.stop()
+
+    declared = declared_bytes(request)
+    await to_thread.run_sync(reserve, partial(body.require, declared), limiter=limiter)
     try:
         async with disk_room(request, budget, limiter) as watch_disk:
 
             def watch(num_bytes: int) -> None:
-                body.require_step(num_bytes)
+                reserve(partial(body.require_step, num_bytes, most_bytes))
                 watch_disk(num_bytes)
 
             yield Arrival(held_as=body.id, watch=watch)
@@ -108,7 +121,11 @@ def _look_at_times(budget: DiskBudget, number: int, declared: int, looked_at: li
 
 def declared_bytes(request: Request) -> int:
     """Return the size of the file, as far as the head tells: 0 for a body of unknown length."""
-    declared = request.headers.get("content-length", "")
     is_form = request.headers.get("content-type", "").lower().startswith("multipart/")
-    num_bytes = int(declared) if declared.isdigit() else 0
+    num_bytes = _content_length(request) or 0
     return max(0, num_bytes - MAX_FORM_FRAME_BYTES) if is_form else num_bytes
+
+
+def _content_length(request: Request) -> int | None:
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isdigit() else None

@@ -13,6 +13,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ MIN_BYTES_TO_SHARE = 1 << 20
 SECONDS_FOR_ANY_FILE = 300
 BYTES_PER_SECOND = 100_000
 """A check that is slower than this (a six-hundredth of what it usually is) hangs."""
+_LOOK_SECONDS = 2.0
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -59,12 +62,15 @@ def check_in_child(
     timeout_seconds: float,
     memory_bytes: int,
     num_workers: int = 2,
+    while_waiting: Callable[[], None] = lambda: None,
 ) -> CheckResult:
     """Run `check_file` in a child process that is killed, with its helpers, when its time is over.
 
     It has five minutes and ten seconds for each megabyte of the file, but at most `timeout_seconds`.
     `memory_bytes` is what the child and its helpers may hold together; no one of them may pass half of it. A check for
     which that is too little (Parquet in large pages) is made again by one process alone, which may hold all of it.
+
+    `while_waiting` is called every other second; what it raises ends the check and is passed on.
 
     Raises:
         CheckTimedOut, CheckOutOfMemory: the file is too much for the limits (kind `too_large`).
@@ -85,29 +91,38 @@ def check_in_child(
     deadline = time.monotonic() + timeout_seconds
     try:
         try:
-            return _run_child(task, source, output_dir, timeout_seconds)
+            return _run_child(task, source, output_dir, timeout_seconds, while_waiting)
         except CheckOutOfMemory:
             if task["num_workers"] == 1:
                 raise
-        return _run_child(task | {"num_workers": 1}, source, output_dir, max(1.0, deadline - time.monotonic()))
+        left = max(1.0, deadline - time.monotonic())
+        return _run_child(task | {"num_workers": 1}, source, output_dir, left, while_waiting)
     except DomainError:
         for name in (ROWS_FILE, ISSUES_FILE, FINGERPRINTS_FILE, UNPACKED_FILE):
             (output_dir / name).unlink(missing_ok=True)
         raise
 
 
-def _run_child(task: dict[str, Any], source: Path, output_dir: Path, timeout_seconds: float) -> CheckResult:
-    with subprocess.Popen(
-        confined([sys.executable, "-m", "core.datasets.check_process"], Bounds(writes=[output_dir], reads=[source])),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # a traceback could carry the file's text into a log
-        cwd=output_dir,
-        env=_child_environment(),
-        start_new_session=True,
-    ) as process:
+def _run_child(
+    task: dict[str, Any], source: Path, output_dir: Path, timeout_seconds: float, while_waiting: Callable[[], None]
+) -> CheckResult:
+    with (
+        subprocess.Popen(
+            confined(
+                [sys.executable, "-m", "core.datasets.check_process"], Bounds(writes=[output_dir], reads=[source])
+            ),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # a traceback could carry the file's text into a log
+            cwd=output_dir,
+            env=_child_environment(),
+            start_new_session=True,
+        ) as process,
+        ThreadPoolExecutor(1) as pool,
+    ):
         try:
-            answer, _ = process.communicate(json.dumps(task).encode(), timeout=timeout_seconds)
+            asked = pool.submit(process.communicate, json.dumps(task).encode(), timeout=timeout_seconds)
+            answer = _await_answer(asked, while_waiting)
         except subprocess.TimeoutExpired:
             raise _timed_out(timeout_seconds) from None
         finally:
@@ -116,6 +131,14 @@ def _run_child(task: dict[str, Any], source: Path, output_dir: Path, timeout_sec
     if process.returncode == -signal.SIGXCPU:
         raise _timed_out(timeout_seconds)
     return _read_answer(process.returncode, answer)
+
+
+def _await_answer(asked: "Future[tuple[bytes, bytes]]", while_waiting: Callable[[], None]) -> bytes:
+    while True:
+        try:
+            return asked.result(timeout=_LOOK_SECONDS)[0]
+        except TimeoutError:
+            while_waiting()
 
 
 def _timed_out(timeout_seconds: float) -> CheckTimedOut:

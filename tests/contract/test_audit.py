@@ -168,3 +168,14 @@ def test_rotating_lets_no_key_live_longer(backend: Backend) -> None:
     made = api_keys.create(backend, PROJECT, "short", Scope.READ, lifetime_seconds=60).key
     newer = api_keys.rotate(backend, made.id, grace_seconds=DAY).key
     assert api_keys.get(backend, made.id).expires_at == made.expires_at == newer.expires_at
+
+
+def test_an_object_of_any_characters_is_recorded(backend: Backend, actor: Actor) -> None:
+    """A path may hold what PostgreSQL refuses, and line breaks that would forge a line of the trail."""
+    audit.record(
+        backend, actor, PROJECT, "access.refused", "POST /datasets/\0\n\u202e\ud800é " + "\0" * 300, audit.REFUSED
+    )
+    ((_, told),) = events(backend, action="access.refused")
+    assert told is not None
+    assert told.startswith("POST /datasets/\\x00\\n\\u202e\\ud800é \\x00\\x00")
+    assert len(told) == 255

@@ -1,12 +1,17 @@
 """What a project may store: everything counts, and two at once cannot both take the last of it; on both databases."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from backends import PROJECT, add_dataset, checkpoint_with_policy, claim, publication, submit
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
+from core.database.columns import database_after
 from core.database.repositories import usage
+from core.database.tables.uploads import Arrival
 from core.domain.failure_codes import FailureCode
 from core.domain.job_state import JobStatus
 from core.services.access import disk_reserve, projects, quotas
@@ -151,3 +156,40 @@ def test_room_is_that_of_the_nearest_folder(tmp_path: Path, backend: Backend) ->
     rooms = disk_reserve.room_of(backend.settings)
     assert {room.what for room in rooms} == {"data", "objects"}
     assert all(room.free_bytes > 0 for room in rooms)
+
+
+def test_a_body_takes_no_more_than_its_announced_length(backend: Backend) -> None:
+    """The frame of a form makes the file a little longer than what its length promised: no step of 64 MiB for that."""
+    projects.set_limits(backend, PROJECT, Limits(max_stored_bytes=100_000_000))
+    body = ArrivingBody(backend, PROJECT)
+    body.require(10_000_000)
+    body.require_step(10_000_100, 10_004_096)
+    assert stored(backend)["arriving"] == 10_004_096
+    ArrivingBody(backend, PROJECT).require(80_000_000)
+
+
+def expires_within(seconds: float) -> Callable[[Session], bool]:
+    return lambda session: (
+        session.scalar(select(Arrival.id).where(Arrival.expires_at < database_after(seconds))) is not None
+    )
+
+
+def test_room_of_a_body_that_still_comes_does_not_expire(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    projects.set_limits(backend, PROJECT, Limits(max_stored_bytes=100))
+    monkeypatch.setattr(quotas, "ARRIVAL_RENEWAL_SECONDS", 0.0)
+    body = ArrivingBody(backend, PROJECT)
+    body.require(60)
+
+    def set_expiry(seconds: float) -> None:
+        backend.database.write(lambda session: usage.put_arrival(session, PROJECT, body.id, 60, seconds))
+
+    set_expiry(5.0)
+    body.require_step(10)
+    assert backend.database.read(expires_within(60.0)) is False
+    set_expiry(-1.0)
+    body.require_step(20)
+    assert stored(backend)["arriving"] == 60, "taken again while there is room"
+    set_expiry(-1.0)
+    ArrivingBody(backend, PROJECT).require(90)
+    with pytest.raises(StorageQuotaExceeded):
+        body.require_step(30)

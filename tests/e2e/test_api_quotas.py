@@ -80,6 +80,23 @@ def test_a_request_that_was_answered_is_answered_again_in_a_full_project(limited
     projects.set_limits(limited.backend, "default", Limits(max_stored_bytes=MB))
 
 
+def test_a_repetition_of_openais_clients_gets_the_first_answer_in_a_full_project(limited: RunningApi) -> None:
+    """They send no key; the first file takes the room that the repetition would need."""
+    form = {"files": {"file": ("pairs.jsonl", pairs())}, "data": {"purpose": "fine-tune"}}
+    first = limited.http.post("/v1/files", headers={"x-stainless-retry-count": "0"}, **form)
+    assert first.status_code == 200, first.text
+    usage = limited.http.get("/usage").json()
+    projects.set_limits(limited.backend, "default", Limits(max_stored_bytes=usage["stored_bytes"]))
+    again = limited.http.post("/v1/files", headers={"x-stainless-retry-count": "1"}, **form)
+    assert again.status_code == 200, again.text
+    assert (again.status_code, again.json()["id"]) == (200, first.json()["id"])
+    other = {"files": {"file": ("pairs.jsonl", pairs() + pairs())}, "data": {"purpose": "fine-tune"}}
+    for count in ("0", "1"):
+        refused = limited.http.post("/v1/files", headers={"x-stainless-retry-count": count}, **other)
+        assert refused.status_code == 413, "nothing to repeat: judged when it is recorded"
+    projects.set_limits(limited.backend, "default", Limits(max_stored_bytes=MB))
+
+
 def test_usage_says_what_is_taken_by_what(limited: RunningApi) -> None:
     upload = limited.http.post("/uploads", json={"num_bytes": 300_000, "filename": "x.jsonl"}).json()
     usage = limited.http.get("/usage").json()

@@ -11,10 +11,17 @@ from backends import BASE_MODEL
 from sqlalchemy import select
 
 from core.database.tables.datasets import Dataset
+from core.datasets import check_process
 from core.datasets.reading import READER_VERSION
+from core.domain.errors import Fenced
+from core.services.attempts.lifecycle import Claim
 from core.services.datasets.rereading import reread_next
 from core.storage import keys
+from worker.attempt import rows
+from worker.attempt.fetcher import Fetcher
+from worker.attempt.stopping import Interrupted, StopReason
 
+CLAIM = Claim(job_id="job_1", project_id="default", attempt=1, token="t", spec={}, worker="w", host="h", device="cpu")
 CALL = {"type": "function", "function": {"name": "find", "arguments": {"what": "fox"}}}
 USER = {"role": "user", "content": "Find it."}
 ROWS = [
@@ -106,8 +113,8 @@ def test_a_set_of_the_first_release_is_marked_with_what_was_dropped(api: Running
     }
     assert "line 2" in mark["detail"]
     assert "tool_calls (1)" in mark["detail"]
-    rows = api.http.get(f"/datasets/{old}/rows").json()["data"]
-    assert [row["line"] for row in rows] == [1, 2], "the stored rows stay"
+    shown = api.http.get(f"/datasets/{old}/rows").json()["data"]
+    assert [row["line"] for row in shown] == [1, 2], "the stored rows stay"
 
 
 def test_sending_the_file_again_gives_an_unmarked_set(api: RunningApi) -> None:
@@ -148,3 +155,23 @@ def test_a_job_on_a_marked_set_says_so(api: RunningApi, tmp_path: Path) -> None:
     (event,) = api.http.get(f"/jobs/{job['id']}/events").json()["data"]
     assert event["level"] == "warning"
     assert "An earlier version read this file" in event["message"]
+
+
+@pytest.mark.parametrize("reason", [Interrupted(StopReason.CANCEL), Fenced("Another attempt holds the job.")])
+def test_a_job_that_is_to_stop_does_not_wait_for_the_comparison(
+    api: RunningApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reason: Exception
+) -> None:
+    old = upload(api, ROWS)
+    age(api, old)
+    monkeypatch.setattr(check_process, "_LOOK_SECONDS", 0.01)
+    num_looks = 0
+
+    def check() -> None:
+        nonlocal num_looks
+        num_looks += 1
+        raise reason
+
+    fetcher = Fetcher(backend=api.backend, claim=CLAIM, work_dir=tmp_path, check=check)
+    with pytest.raises(type(reason)):
+        rows._tell_other_reading(fetcher, old)
+    assert num_looks == 1

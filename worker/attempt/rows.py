@@ -52,7 +52,7 @@ def fetch_rows(fetcher: Fetcher, rows: StoredRows, name: str) -> Path:
 def _tell_other_reading(fetcher: Fetcher, dataset_id: str) -> None:
     """Nothing is trained on rows of an earlier version before they were compared with their file."""
     backend, claim = fetcher.backend, fetcher.claim
-    mark = _patiently(fetcher, lambda: reread(backend, claim.project_id, dataset_id))
+    mark = _patiently(fetcher, lambda: reread(backend, claim.project_id, dataset_id, fetcher.check))
     if mark is None:
         return
     message = f"{dataset_id}: {mark['detail']}"
@@ -77,11 +77,11 @@ def _make_anew(fetcher: Fetcher, rows: StoredRows, target: Path, damage: str) ->
     original, settings = folder / "original", fetcher.backend.settings
     try:
         _patiently(fetcher, lambda: fetch_file(fetcher.backend.store, rows.original_key, rows.original, original))
-        intake.check(settings, original, intake.check_options(rows.options, settings), folder)
+        intake.check(settings, original, intake.check_options(rows.options, settings), folder, fetcher.check)
     except TreeDamaged as worse:
         raise _damaged(damage, f"The upload cannot replace them: {worse}") from None
     except DomainError as error:
-        if error.kind == "unavailable":
+        if error.kind in ("unavailable", "fenced"):
             raise
         raise _damaged(damage, f"The upload cannot be checked again: {error.detail}") from None
     made = folder / ROWS_FILE

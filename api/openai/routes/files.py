@@ -14,7 +14,7 @@ from api.http.idempotent import Created, creating
 from api.http.problems import INVALID_REQUEST, HttpError
 from api.http.strict_route import RAW_BODY, StrictRoute
 from api.openai.files import file_of_dataset, file_of_results, job_of_results, result_files, results_csv
-from api.openai.intent import answer_intent
+from api.openai.intent import answer_intent, is_sent_again
 from api.openai.objects import Deleted, File, ListPage
 from api.threads import Lane, run_in
 from api.uploads.arrival import arriving
@@ -57,7 +57,14 @@ async def create_file(
     """Take a file in; its kind and layout are recognised by what is in it."""
     desk = desk.limited(caller.max_upload_bytes)
     async with (
-        arriving(request, backend, caller.project_id, desk.budget, desk.write_limiter) as arrival,
+        arriving(
+            request,
+            backend,
+            caller.project_id,
+            desk.budget,
+            desk.write_limiter,
+            is_repetition=is_sent_again(request),
+        ) as arrival,
         receive_upload(request, desk, arrival.watch) as received,
     ):
         _check_fields(received.options)

@@ -76,6 +76,13 @@ def put_arrival(session: Session, project_id: str, arrival_id: str, num_bytes: i
         session.flush()
 
 
+def extend_arrival(session: Session, arrival_id: str, seconds: float) -> bool:
+    """Extend an arrival's life; returns False for one that has expired or is gone."""
+    is_live = (Arrival.id == arrival_id) & (Arrival.expires_at > database_now())
+    statement = update(Arrival).where(is_live).values(expires_at=database_after(seconds)).returning(Arrival.id)
+    return session.scalar(statement) is not None
+
+
 def delete_arrival(session: Session, arrival_id: str) -> None:
     session.execute(delete(Arrival).where(Arrival.id == arrival_id))
 

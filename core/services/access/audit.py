@@ -103,11 +103,17 @@ def note(
         address=actor.address,
         request_id=actor.request_id,
         action=action,
-        object_id=object_id[:_MAX_CHARS] if object_id else None,
+        object_id=_printable(object_id) if object_id else None,
         outcome=outcome,
         detail=detail,
     )
     audit_rows.add_event(session, event)
+
+
+def _printable(text: str) -> str:
+    """Return the text's beginning with control characters and the like spelled out: databases refuse some of them."""
+    told = (char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:_MAX_CHARS])
+    return "".join(told)[:_MAX_CHARS]
 
 
 def record(

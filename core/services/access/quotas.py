@@ -5,6 +5,7 @@ policies, artifacts with their exports, outputs of stages. A running job is neve
 is there, and the next job is refused until something is deleted.
 """
 
+import time
 from dataclasses import asdict, dataclass
 
 from sqlalchemy.orm import Session
@@ -21,6 +22,7 @@ from core.services.ids import new_id
 MAX_LARGEST = 5
 ARRIVAL_SECONDS = 3600.0
 """Without a sign of the process that receives it, room for a body is given back."""
+ARRIVAL_RENEWAL_SECONDS = 600.0
 ARRIVAL_STEP_BYTES = 64 * 1024**2
 """What a body of unknown length takes at a time."""
 
@@ -149,6 +151,7 @@ class ArrivingBody:
         self._project_id = project_id
         self._held_bytes = 0
         self._is_limited = True
+        self._renew_at = 0.0
         self.id = new_id("arr")
 
     def require(self, num_bytes: int) -> None:
@@ -169,15 +172,36 @@ class ArrivingBody:
         require_room(session, self._project_id, num_bytes, held_as=self.id)
         usage.put_arrival(session, self._project_id, self.id, num_bytes, ARRIVAL_SECONDS)
         self._held_bytes = num_bytes
+        self._renew_at = time.monotonic() + ARRIVAL_RENEWAL_SECONDS
 
-    def require_step(self, num_bytes: int) -> None:
-        """Reserve room for a body of unknown length: in steps, so that few chunks ask; by the byte near the end."""
-        if num_bytes <= self._held_bytes or not self._is_limited:
+    def require_step(self, num_bytes: int, most_bytes: int | None = None) -> None:
+        """Reserve room for so many bytes, and keep what is reserved from expiring while the body comes.
+
+        A body of unknown length takes room in steps, so that few chunks ask, and by the byte near the end; one that can
+        have `most_bytes` takes no more than that.
+        """
+        if not self._is_limited:
             return
+        if num_bytes <= self._held_bytes:
+            self._renew_if_due()
+            return
+        step = num_bytes + ARRIVAL_STEP_BYTES
         try:
-            self.require(num_bytes + ARRIVAL_STEP_BYTES)
+            self.require(step if most_bytes is None else max(num_bytes, min(step, most_bytes)))
         except (QuotaExceeded, StorageQuotaExceeded):
             self.require(num_bytes)
+
+    def _renew_if_due(self) -> None:
+        """Extend the reservation. Raises StorageQuotaExceeded where it has expired and others have taken the room."""
+        if time.monotonic() < self._renew_at:
+            return
+
+        def renew(session: Session) -> None:
+            if not usage.extend_arrival(session, self.id, ARRIVAL_SECONDS):
+                self._take(session, self._held_bytes)
+
+        self._backend.database.write(renew)
+        self._renew_at = time.monotonic() + ARRIVAL_RENEWAL_SECONDS
 
     def stop(self) -> None:
         """Reserve nothing more."""

@@ -100,14 +100,24 @@ def create_later(backend: Backend, project_id: str, upload: Upload, *, dataset_i
     return _insert(backend, project_id, chosen, make_row, upload.held_as)
 
 
-def check(settings: Settings, source: Path, options: CheckOptions, folder: Path) -> CheckResult:
-    """Check the file in a child process; rows and issues are left in `folder`."""
+def check(
+    settings: Settings,
+    source: Path,
+    options: CheckOptions,
+    folder: Path,
+    while_waiting: Callable[[], None] = lambda: None,
+) -> CheckResult:
+    """Check the file in a child process; rows and issues are left in `folder`.
+
+    `while_waiting` is called every other second; what it raises ends the check.
+    """
     return check_in_child(
         source,
         options,
         folder,
         timeout_seconds=settings.check_timeout_seconds,
         memory_bytes=settings.check_memory_bytes,
+        while_waiting=while_waiting,
     )
 
 

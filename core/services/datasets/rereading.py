@@ -4,6 +4,7 @@ The rows stay as they are: jobs that use them are repeated with the same. A data
 is marked, and sending the file again makes a new one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,10 +44,13 @@ def reread_next(backend: Backend) -> str | None:
     return found.id
 
 
-def reread(backend: Backend, project_id: str, dataset_id: str) -> dict[str, Any] | None:
+def reread(
+    backend: Backend, project_id: str, dataset_id: str, while_waiting: Callable[[], None] = lambda: None
+) -> dict[str, Any] | None:
     """The mark of a dataset, which is compared with its file first where an older version read it.
 
-    Raises Unavailable. None: the rows are those that its file gives today, or the dataset is gone.
+    `while_waiting` is called every other second of the check; what it raises ends it. Raises Unavailable.
+    None: the rows are those that its file gives today, or the dataset is gone.
     """
 
     def find(session: Session) -> tuple[_Outdated | None, dict[str, Any] | None]:
@@ -57,7 +61,7 @@ def reread(backend: Backend, project_id: str, dataset_id: str) -> dict[str, Any]
     found, mark = backend.database.read(find)
     if found is None:
         return mark
-    mark = _compare(backend, found)
+    mark = _compare(backend, found, while_waiting)
     _record(backend, found, mark)
     return mark
 
@@ -76,18 +80,19 @@ def _record(backend: Backend, found: _Outdated, mark: dict[str, Any] | None) -> 
     backend.database.write(work)
 
 
-def _compare(backend: Backend, outdated: _Outdated) -> dict[str, Any] | None:
+def _compare(
+    backend: Backend, outdated: _Outdated, while_waiting: Callable[[], None] = lambda: None
+) -> dict[str, Any] | None:
     """Return how the stored rows differ from today's; None where the file gives the same ones."""
     with scratch_folder(backend.settings, "reread") as folder:
         source, stored = folder / "original", folder / "stored.jsonl"
         try:
             backend.store.get_file(keys.dataset_original(outdated.project_id, outdated.id), source)
             backend.store.get_file(keys.dataset_rows(outdated.project_id, outdated.id), stored)
-            result = intake.check(
-                backend.settings, source, intake.check_options(outdated.options, backend.settings), folder
-            )
+            options = intake.check_options(outdated.options, backend.settings)
+            result = intake.check(backend.settings, source, options, folder, while_waiting)
         except DomainError as error:
-            if error.kind == "unavailable":
+            if error.kind in ("unavailable", "fenced"):
                 raise
             if isinstance(error, CheckTimedOut | CheckOutOfMemory):
                 # A busy or small machine says nothing of the file, and that is said.

@@ -225,7 +225,7 @@ def _first_rows(backend: Backend, project_id: str, dataset_id: str) -> list[str]
     except ObjectNotFound:
         return []
     whole = content if len(content) < MAX_ROWS_BYTES else content[: content.rfind(b"\n") + 1]
-    return whole.decode().splitlines()
+    return [line for line in whole.decode().split("\n") if line]
 
 
 def _view(row: RepublishRequest) -> RepublicationView:
