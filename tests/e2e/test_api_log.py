@@ -63,6 +63,7 @@ def test_who_may_read_it(tmp_path: Path) -> None:
         "read": (403, "scope-missing"),
         "write": (200, "a line\n"),
         "admin": (200, "a line\n"),
+        "operator": (200, "a line\n"),
         "other": (404, "job-not-found"),
     }
 
