@@ -22,8 +22,9 @@ _CAPABILITIES = (19, 21, 38)
 """Tracing, administration and performance events: with one of them root reads other processes past Landlock."""
 MIN_VERSION = 2
 """The first one would not let anybody rename across folders."""
-_VERSION_OF_TCP = 4
-_VERSION_OF_SCOPES = 6
+VERSION_OF_TRUNCATION = 3
+VERSION_OF_TCP = 4
+VERSION_OF_SCOPES = 6
 EXIT_NOT_CONFINED = 125
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
@@ -50,10 +51,10 @@ def confine(bounds: "dict[str, list[str]]", *, allows_tcp: bool) -> None:
     Root keeps the capabilities that it has now until it executes something.
     """
     found = version()
-    handled = _ALL | (_TRUNCATE if found >= 3 else 0)
-    tcp = _TCP if found >= _VERSION_OF_TCP and not allows_tcp else 0
-    scopes = _SCOPES if found >= _VERSION_OF_SCOPES else 0
-    attributes = struct.pack("=QQQ", handled, tcp, scopes)[: 24 if scopes else 16 if found >= _VERSION_OF_TCP else 8]
+    handled = _ALL | (_TRUNCATE if found >= VERSION_OF_TRUNCATION else 0)
+    tcp = _TCP if found >= VERSION_OF_TCP and not allows_tcp else 0
+    scopes = _SCOPES if found >= VERSION_OF_SCOPES else 0
+    attributes = struct.pack("=QQQ", handled, tcp, scopes)[: 24 if scopes else 16 if found >= VERSION_OF_TCP else 8]
     ruleset = _call(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint(0))
     try:
         for name, access in (("reads", _READ), ("lists", _READ_DIR), ("writes", handled)):

@@ -38,6 +38,11 @@ _SYSTEM_FILES = (
 )
 """Files of /etc, which may hold secrets of other services too."""
 _DEVICES = "/dev"
+_HELD_FROM = (
+    (confined_exec.VERSION_OF_TRUNCATION, "cutting off files that the user may write (held from Linux 6.2 on)"),
+    (confined_exec.VERSION_OF_TCP, "TCP connections (held from Linux 6.7 on)"),
+    (confined_exec.VERSION_OF_SCOPES, "signals to other processes and abstract sockets (held from Linux 6.12 on)"),
+)
 _log = structlog.get_logger(__name__)
 _is_off = threading.Event()
 
@@ -62,6 +67,8 @@ def start(*, is_wanted: bool) -> None:
     _is_off.clear()
     if lack := find_lack():
         _log.warning("children_not_confined", reason=lack)
+    elif gaps := find_gaps():
+        _log.warning("children_confined_in_part", not_held=gaps)
 
 
 def find_lack() -> str | None:
@@ -72,6 +79,12 @@ def find_lack() -> str | None:
     if found:
         return "this kernel's Landlock is too old; Linux 5.19 has what it takes"
     return "no Landlock here: it needs Linux 5.19 with it among its security modules, and seccomp that allows it"
+
+
+def find_gaps() -> list[str]:
+    """What this kernel's Landlock does not hold and a newer one does, in words for an operator."""
+    found = confined_exec.version()
+    return [what for version, what in _HELD_FROM if found < version]
 
 
 def confined(command: Sequence[str], bounds: Bounds) -> list[str]:

@@ -142,3 +142,14 @@ def test_switched_off_or_absent_is_said_and_runs(
     confinement.start(is_wanted=True)
     assert confined(command, Bounds(writes=[])) == command
     assert capsys.readouterr().out.count("children_not_confined") == 2
+
+
+@pytest.mark.parametrize(("version", "num_gaps"), [(2, 3), (3, 2), (4, 1), (5, 1), (6, 0), (7, 0)])
+def test_what_an_older_kernel_does_not_hold_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], version: int, num_gaps: int
+) -> None:
+    monkeypatch.setattr(confinement.confined_exec, "version", lambda: version)
+    confinement.start(is_wanted=True)
+    said = capsys.readouterr().out
+    assert ("children_confined_in_part" in said) == (num_gaps > 0)
+    assert said.count("held from Linux") == num_gaps
