@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, BeforeValidator
 
 from api.deps import DEFAULT_LIMIT, NEEDS_KEY, BackendDep, CallerDep, Cursor, Limit
 from api.docs.openapi import problems
@@ -17,6 +17,16 @@ from core.services.access.audit import AuditFilter
 router = APIRouter(tags=["access"], route_class=StrictRoute, dependencies=NEEDS_KEY)
 
 MAX_CHARS = 255
+
+
+def _refuse_number(value: object) -> object:
+    """A number would be read as seconds since 1970."""
+    if isinstance(value, str) and "-" not in value[1:]:
+        raise ValueError("must be a time as RFC 3339 writes it, such as 2026-01-31T12:00:00Z")
+    return value
+
+
+_Time = Annotated[AwareDatetime, BeforeValidator(_refuse_number)]
 _Filter = Annotated[str | None, Query(max_length=MAX_CHARS)]
 Action = Annotated[_Filter, Query(description="Only this action, such as `job.submit`.")]
 Who = Annotated[_Filter, Query(description="Only acts of this key's id, user or `operator:<user>`.")]
@@ -24,8 +34,8 @@ Key = Annotated[_Filter, Query(description="Only acts with this key.")]
 Object = Annotated[_Filter, Query(description="Only acts on this object.")]
 Outcome = Annotated[_Filter, Query(description="`done` or `refused`.")]
 Project = Annotated[_Filter, Query(description="Only of this project; others than its own are for operators.")]
-Since = Annotated[AwareDatetime | None, Query(description="Not before this time (RFC 3339).")]
-Until = Annotated[AwareDatetime | None, Query(description="Before this time (RFC 3339).")]
+Since = Annotated[_Time | None, Query(description="Not before this time (RFC 3339).")]
+Until = Annotated[_Time | None, Query(description="Before this time (RFC 3339).")]
 
 
 @router.get("/audit", responses=problems(422, 503))

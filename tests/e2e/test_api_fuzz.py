@@ -90,6 +90,9 @@ def ids(api: RunningApi) -> dict[str, str]:
         "checkpoint_id": "ckpt_none",
         "score_id": "score_none",
         "export_id": "export_none",
+        "republication_id": "rep_none",
+        "webhook_id": "wh_none",
+        "key_id": "key_none",
     }
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 import structlog
 from api_server import RunningApi, pairs, serve
+from backends import PROJECT
 
 from core.domain.access import Scope
 from core.services.access import api_keys, projects
+from core.storage import keys
 
 KEY = "pt_canary_0123456789abcdef"
 CONFIG = """
@@ -50,9 +52,11 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningApi
         assert api.http.post(f"/jobs/{finished[0]}/scores", json={"items": [item]}).status_code == 202
         for _ in range(3):
             api.submit()
+        for name, content in (("original", b"x"), ("rows.jsonl", b'{"prompt": "p"}\n'), ("issues.jsonl", b"")):
+            api.backend.store.put_bytes(keys.dataset_prefix(PROJECT, api.dataset_id()) + name, content)
         projects.create(api.backend, "other")
-        keys = {"ours": KEY, "theirs": api_keys.create(api.backend, "other", "theirs", Scope.ADMIN).token}
-        headers = {name: [{"name": "Authorization", "value": f"Bearer {token}"}] for name, token in keys.items()}
+        tokens = {"ours": KEY, "theirs": api_keys.create(api.backend, "other", "theirs", Scope.ADMIN).token}
+        headers = {name: [{"name": "Authorization", "value": f"Bearer {token}"}] for name, token in tokens.items()}
         entries = [{"name": name, "fixedHeaders": fixed} for name, fixed in headers.items()]
         (folder / "keys.json").write_text(json.dumps({"auth": entries}))
         (folder / "schemathesis.toml").write_text(CONFIG.format(keys=folder / "keys.json"))
