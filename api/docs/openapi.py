@@ -93,8 +93,8 @@ def problems(*statuses: int) -> Responses:
     return {status: {"description": _MEANINGS[status], "content": content} for status in statuses}
 
 
-def binary(media_type: str, description: str) -> Responses:
-    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+def binary(description: str, *media_types: str) -> Responses:
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in media_types}
     return {200: {"description": description, "content": content}}
 
 

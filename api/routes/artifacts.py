@@ -46,7 +46,7 @@ def get_artifact(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Artif
 @router.get(
     "/jobs/{job_id}/artifact/archive",
     response_class=Response,
-    responses=binary("application/x-tar", "One folder, named as the job."),
+    responses=binary("One folder, named as the job.", "application/x-tar"),
 )
 @in_lane(Lane.STORE)
 def get_archive(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response:
@@ -59,7 +59,7 @@ def get_archive(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Respon
     "/jobs/{job_id}/artifact/files/{path:path}",
     response_class=Response,
     responses={
-        **binary("application/octet-stream", "The bytes. `ETag` is their SHA-256."),
+        **binary("The bytes. `ETag` is their SHA-256.", "application/octet-stream"),
         206: {"description": "The range asked for."},
         304: {"description": "The client has it already."},
         307: {"description": "With `redirect=true` and an S3 store: where the bytes are, for five minutes."},

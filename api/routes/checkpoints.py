@@ -31,7 +31,7 @@ def list_checkpoints(job_id: JobId, backend: BackendDep, caller: CallerDep) -> C
 @router.get(
     "/jobs/{job_id}/checkpoints/{checkpoint_id}/archive",
     response_class=Response,
-    responses=binary("application/x-tar", "One folder, named as job, stage and step."),
+    responses=binary("One folder, named as job, stage and step.", "application/x-tar"),
 )
 @in_lane(Lane.STORE)
 def get_archive(job_id: JobId, checkpoint_id: CheckpointId, backend: BackendDep, caller: CallerDep) -> Response:

@@ -178,7 +178,12 @@ def get_token_statistics(
     "/datasets/{dataset_id}/content",
     response_class=Response,
     responses={
-        **binary("application/octet-stream", "The bytes as uploaded, or the rows as asked for."),
+        **binary(
+            "The bytes as uploaded, or the rows as asked for.",
+            "application/octet-stream",
+            "application/vnd.apache.parquet",
+            "application/x-tar",
+        ),
         **problems(404, 409, 422, 503),
     },
 )

@@ -52,7 +52,8 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningApi
         assert api.http.post(f"/jobs/{finished[0]}/scores", json={"items": [item]}).status_code == 202
         for _ in range(3):
             api.submit()
-        for name, content in (("original", b"x"), ("rows.jsonl", b'{"prompt": "p"}\n'), ("issues.jsonl", b"")):
+        row = b'{"line": 1, "prompt": "p", "chosen": "c", "rejected": "r"}\n'
+        for name, content in (("original", b"x"), ("rows.jsonl", row), ("issues.jsonl", b"")):
             api.backend.store.put_bytes(keys.dataset_prefix(PROJECT, api.dataset_id()) + name, content)
         projects.create(api.backend, "other")
         tokens = {"ours": KEY, "theirs": api_keys.create(api.backend, "other", "theirs", Scope.ADMIN).token}
