@@ -37,7 +37,7 @@ from core.services.datasets import contents, datasets, intake, processing
 from core.services.jobs import artifacts, checkpoint_policies, jobs, repeats, steering, stored_files
 from core.services.operations import garbage_collection, health
 from core.storage import keys
-from core.storage.object_store import ObjectInfo, ObjectMissing
+from core.storage.object_store import ObjectInfo, ObjectMissing, StoreUnavailable
 
 GOOD_ROWS = [{"prompt": f"Question {i}?", "chosen": f"Yes, {i}.", "rejected": f"No {i}!"} for i in range(5)]
 
@@ -264,6 +264,27 @@ def test_orphans_go_after_a_day_and_nothing_else(backend: Backend, tmp_path: Pat
     assert scan.step(aged) == 2
     assert scan.step(aged) == 0, "it pauses between scans"
     assert set(objects(backend)) == kept | {under_way, "projects/default/unknown"}
+
+
+class UnlistingStore(AgedStore):
+    """A store without ListMultipartUploads, or whose policy refuses it."""
+
+    def remove_leftovers(self, older_than_seconds: float) -> None:
+        raise StoreUnavailable("501 NotImplemented")
+
+
+def test_a_store_that_lists_no_unfinished_uploads_is_scanned_all_the_same(backend: Backend) -> None:
+    lost = keys.dataset_original(PROJECT, "ds_gone")
+    backend.store.put_bytes(lost, b"x")
+    store = UnlistingStore(backend)
+    refusing = Backend(
+        settings=backend.settings,
+        database=backend.database,
+        store=store,  # type: ignore[arg-type]
+        queue=backend.queue,
+    )
+    assert garbage_collection.OrphanScan(second_look_seconds=0).step(refusing) == 1
+    assert objects(backend) == []
 
 
 def test_clocks_that_differ_by_days_cost_no_object_of_a_row_to_come(
