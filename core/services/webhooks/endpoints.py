@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from sqlalchemy.orm import Session
 
@@ -119,7 +120,7 @@ def create(
             session.add(row)
             session.flush()
             session.refresh(row)
-            audit.note(session, project_id, "webhook.create", chosen, url=url)
+            audit.note(session, project_id, "webhook.create", chosen, host=urlsplit(url).hostname)
         return NewSecret(endpoint=_view(backend.settings, row), secret=_secret(backend.settings, row, row.generation))
 
     return backend.database.write(work)
