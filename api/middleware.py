@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access.callers import Caller
-from api.http.downloads import CutShort
+from api.downloads import CutShort
 from api.http.problems import INTERNAL_ERROR, Fault, problem_response
 from api.telemetry import HttpTelemetry
 from core.telemetry import tracing

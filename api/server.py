@@ -14,7 +14,7 @@ from api.access.authentication import CONNECTION, is_loopback
 from api.access.proxies import parse_networks
 from api.app import MIN_KEY_CHARS, create_app
 from api.connections import Connections
-from api.http.downloads import ABORT
+from api.downloads import ABORT
 from api.live.stream import AT_SHUTDOWN
 from core import confinement, private_memory
 from core.settings import PRIVATE_UMASK, Settings, SettingsError

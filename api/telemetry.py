@@ -7,7 +7,6 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.live.feeds import Feeds
 from core.domain.errors import Unavailable
 from core.domain.job_state import AttemptOutcome, JobStatus
 from core.services.backend import Backend
@@ -64,20 +63,20 @@ class HttpTelemetry:
         if not route.endswith("/stream"):
             self._seconds.labels(method, route).observe(seconds)
 
-    def exposition(self, backend: Backend, feeds: Feeds) -> bytes:
+    def exposition(self, backend: Backend, num_streams: int) -> bytes:
         """Return all metrics in Prometheus' text format."""
         service = CollectorRegistry()
-        service.register(_Service(backend, feeds))
+        service.register(_Service(backend, num_streams))
         return generate_latest(self.registry) + generate_latest(service)
 
 
 class _Service(Collector):
-    def __init__(self, backend: Backend, feeds: Feeds) -> None:
+    def __init__(self, backend: Backend, num_streams: int) -> None:
         self._backend = backend
-        self._feeds = feeds
+        self._num_streams = num_streams
 
     def collect(self) -> Iterable[Metric]:
-        yield GaugeMetricFamily("preftune_streams", "Event streams open.", value=self._feeds.num_streams)
+        yield GaugeMetricFamily("preftune_streams", "Event streams open.", value=self._num_streams)
         try:
             statistics = read_statistics(self._backend)
         except Unavailable as error:

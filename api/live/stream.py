@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.access.middleware import STILL_ALLOWED
 from api.access.shares import holder_of, shares_of
-from api.http.downloads import ABORT
+from api.downloads import ABORT
 from api.live.feeds import Feed, Feeds
 from api.live.frames import HEARTBEAT, PREAMBLE, Frames, end_frame
 from core.domain.errors import NotFound, Unavailable

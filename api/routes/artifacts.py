@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from api.deps import NEEDS_KEY, BackendDep, CallerDep
 from api.docs.openapi import binary, problems
-from api.http.downloads import Download, Read, TarMember, file_response, tar_response
+from api.downloads import Download, Read, TarMember, file_response, tar_response
 from api.http.strict_route import StrictRoute
 from api.routes.jobs import JobId
 from api.schemas.artifacts import Artifact, ArtifactFile

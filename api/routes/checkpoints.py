@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from api.deps import NEEDS_KEY, BackendDep, CallerDep
 from api.docs.openapi import binary, problems
-from api.http.downloads import tar_response
+from api.downloads import tar_response
 from api.http.strict_route import StrictRoute
 from api.routes.artifacts import members_of
 from api.routes.jobs import JobId

@@ -20,7 +20,7 @@ from api.deps import (
     UploadDeskDep,
 )
 from api.docs.openapi import UPLOAD_BODY, binary, problems
-from api.http.downloads import content_response, stream_response, tar_stream_response
+from api.downloads import content_response, stream_response, tar_stream_response
 from api.http.idempotent import Created, CreatingRequest, answer_once, creating
 from api.http.strict_route import RAW_BODY, StrictRoute
 from api.http.template_kwargs import parse_template_kwargs

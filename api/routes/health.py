@@ -55,4 +55,4 @@ async def get_readiness(request: Request, caller: CallerDep, readiness: Readines
 def get_prometheus_metrics(request: Request, backend: BackendDep, feeds: FeedsDep) -> Response:
     """Return Prometheus metrics: jobs by status, waits, steps, lost leases, this process's HTTP requests."""
     telemetry: HttpTelemetry = request.app.state.telemetry
-    return Response(telemetry.exposition(backend, feeds), 200, {"Content-Type": CONTENT_TYPE})
+    return Response(telemetry.exposition(backend, feeds.num_streams), 200, {"Content-Type": CONTENT_TYPE})

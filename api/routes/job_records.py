@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from api.deps import MAX_SEQ, NEEDS_KEY, After, BackendDep, CallerDep, FeedsDep, PollsDep
 from api.docs.openapi import Responses, problems
-from api.http.downloads import attachment
+from api.downloads import attachment
 from api.http.strict_route import StrictRoute
 from api.live.frames import ID_PATTERN, parse_id
 from api.live.stream import EventStream

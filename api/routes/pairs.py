@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from api.deps import DEFAULT_LIMIT, NEEDS_KEY, BackendDep, CallerDep, Cursor, IdempotencyKey
 from api.docs.openapi import problems
-from api.http.downloads import MeteredStream, attachment
+from api.downloads import MeteredStream, attachment
 from api.http.idempotent import Created, answer_once, creating
 from api.http.strict_route import StrictRoute
 from api.routes.jobs import JobId

@@ -119,7 +119,7 @@ def test_liveness_answers_while_every_thread_waits(own: RunningApi, monkeypatch:
 
 
 def test_a_download_nobody_reads_is_cut_off(own: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.http.downloads.SEND_SECONDS", 0.3)
+    monkeypatch.setattr("api.downloads.SEND_SECONDS", 0.3)
     dataset_id = own.http.post("/datasets", content=pairs(3) + b"\n" * (12 << 20)).json()["id"]
     address = own.url.removeprefix("http://").split(":")
     closed: list[int] = []

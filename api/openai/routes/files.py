@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from api.deps import MAX_LIMIT, NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey, ProcessorDep, UploadDeskDep
-from api.http.downloads import attachment, content_response
+from api.downloads import attachment, content_response
 from api.http.idempotent import Created, creating
 from api.http.problems import INVALID_REQUEST, HttpError
 from api.http.strict_route import RAW_BODY, StrictRoute

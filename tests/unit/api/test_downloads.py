@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from api.http.downloads import CutShort, Download, TarMember, attachment, begun, exactly, file_response, tar_response
+from api.downloads import CutShort, Download, TarMember, attachment, begun, exactly, file_response, tar_response
 from api.http.problems import HttpError
 from core.storage.object_store import ObjectNotFound, StoreUnavailable
 
