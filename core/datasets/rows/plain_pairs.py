@@ -4,6 +4,7 @@ What it takes, the long way (`json_rows`, the explicit layout, `judgement`) woul
 times the cost. Whatever it is not sure of it leaves to the long way.
 """
 
+import re
 from typing import Final
 
 import orjson
@@ -19,10 +20,12 @@ from core.domain.dataset_rows import DatasetKind
 _NUM_STRINGS: Final = 6
 """Three names, each with its text."""
 _SIGNS: Final = (b"<", b">", b"[", b"\\", b"#")
-_BRACKETS: Final = ("[", "{")
-"""A text that begins so may be messages."""
+_BRACKETS: Final = "[{"
+"""First characters of a text that may be messages."""
 MARKS: Final = (*RENDERED_MARKS, *PLACEHOLDERS)
 """Without any of these, a line holds no text that was rendered, and no place of a picture."""
+_UNSIGNED: Final = tuple(mark for mark in MARKS if not any(sign in mark for sign in _SIGNS))
+_ANY_UNSIGNED: Final = re.compile(b"|".join(map(re.escape, sorted(_UNSIGNED))))
 
 
 def are_expected(options: CheckOptions, layout_name: str) -> bool:
@@ -35,7 +38,10 @@ def marks_in(data: bytes) -> tuple[bytes, ...]:
     A single byte is found ten times as fast as several.
     """
     absent = [sign for sign in _SIGNS if sign not in data]
-    return tuple([mark for mark in MARKS if not any(sign in mark for sign in absent) and mark in data])
+    wanted = [mark for mark in MARKS if mark not in _UNSIGNED and not any(sign in mark for sign in absent)]
+    if _ANY_UNSIGNED.search(data):
+        wanted += _UNSIGNED
+    return tuple([mark for mark in wanted if mark in data])
 
 
 def read_plain_pair(line: bytes, marks: tuple[bytes, ...]) -> Contents | None:
@@ -52,9 +58,9 @@ def read_plain_pair(line: bytes, marks: tuple[bytes, ...]) -> Contents | None:
     prompt, chosen, rejected = row.get("prompt"), row.get("chosen"), row.get("rejected")
     if not (type(prompt) is type(chosen) is type(rejected) is str):
         return None
-    if chosen[:1] in _BRACKETS or rejected[:1] in _BRACKETS or prompt[:1] in _BRACKETS:
-        return None
     if not prompt or not chosen or not rejected or prompt.isspace() or chosen.isspace() or rejected.isspace():
+        return None
+    if chosen[0] in _BRACKETS or rejected[0] in _BRACKETS or prompt[0] in _BRACKETS:
         return None
     if chosen == rejected or is_nearly_identical(chosen, rejected):
         return None
