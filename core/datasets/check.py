@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from core.datasets.accumulation import Accumulation, issue_counts
 from core.datasets.advice.advice import Advice
+from core.datasets.advice.later_rows import LaterRows
 from core.datasets.advice.suggestions import MAX_ADVICE
 from core.datasets.advice.trial import Trial
 from core.datasets.column_account import example_values, judge_columns
@@ -16,6 +17,7 @@ from core.datasets.issue_log import IssueLog
 from core.datasets.layouts.layout import SourceRow
 from core.datasets.layouts.registry import LAYOUTS_BY_NAME
 from core.datasets.lint.lint import Lint
+from core.datasets.lint.missing_words import judge_missing
 from core.datasets.options import CheckOptions, Limits
 from core.datasets.pool import Work, process_in_order
 from core.datasets.recognition import NUM_SAMPLED_ROWS, validate_options
@@ -75,6 +77,7 @@ class _Check:
         self._source: Source | None = None
         self._stream: TextStream | None = None
         self._trial: Trial | None = None
+        self._later = LaterRows()
 
     def run(self, num_workers: int) -> CheckResult:
         try:
@@ -102,14 +105,16 @@ class _Check:
         layout_name = _DEFAULT_LAYOUTS[options.kind]
         serialised = NOTHING_SERIALISED
         if sample:
-            self._trial = Trial(_first_records(first), sample, options)
+            self._trial = Trial(_first_records(first), sample, self._later, options)
             self._options, layout, serialised = settle(sample, options)
             self._format = layout_name = layout.name
             self._note_decoded(serialised)
         for note in self._source.notes:
             self._note(note)
-        work = _with_sketches(chain([first], batches), options.limits.max_near_duplicate_rows)
+        watched = self._later.watch(chain([first], batches))
+        work = _with_sketches(watched, options.limits.max_near_duplicate_rows)
         for result in process_in_order(work, RowProcessor(self._options, layout_name, serialised), num_workers):
+            self._later.advance()
             self._rows.add(result)
 
     def _note_decoded(self, serialised: SerialisedColumns) -> None:
@@ -136,6 +141,8 @@ class _Check:
                 IssueCode.NO_USABLE_ROW,
                 f"No usable row is left: all {rows.num_set_aside:,} rows are set aside, as the report says.",
             )
+        for note, line in judge_missing(rows.tally.missing_words, rows.num_accepted):
+            self._note(note, line)
         return None
 
     def _refuse_bad_rows(self) -> Refusal:
@@ -144,9 +151,11 @@ class _Check:
         if self._log.counts[IssueCode.INVALID_LABEL] and account.verdicts:
             advice += example_values(account.verdicts)
         advice = self._followable(advice)
+        sentences = self._told(advice)
         if self._may_skip():
-            advice.append(Advice({"on_error": "skip"}, "To keep the good rows only"))
-        detail = " ".join([self._describe_bad_rows(), *(one.sentence for one in advice)])
+            advice.append(skipping := Advice({"on_error": "skip"}, "To keep the good rows only"))
+            sentences.append(skipping.sentence)
+        detail = " ".join([self._describe_bad_rows(), *sentences])
         return Refusal(code="rows-rejected", kind="invalid", detail=detail, advice=_changes(advice))
 
     def _describe_bad_rows(self) -> str:
@@ -165,13 +174,18 @@ class _Check:
         return rows.num_accepted >= rows.num_rejected and not any(counts[code] for code in _DOUBTFUL)
 
     def _followable(self, advice: Sequence[Advice]) -> list[Advice]:
-        """Return those of the uploads that would work, by the file's first rows."""
+        """Return those of the uploads that would work, by the rows they are tried on."""
         return self._trial.followable(advice)[:MAX_ADVICE] if advice and self._trial is not None else []
+
+    def _told(self, advice: Sequence[Advice]) -> list[str]:
+        """Return the advice as sentences, with what it was tried on."""
+        scope = self._trial.scope if self._trial is not None and advice else ""
+        return [*(one.sentence for one in advice), *([scope] if scope else [])]
 
     def _refuse(self, fault: FileFault) -> Refusal:
         self._log.counts[fault.code] += 1
         advice = self._followable(fault.advice)
-        detail = " ".join([fault.detail, *(one.sentence for one in advice)])
+        detail = " ".join([fault.detail, *self._told(advice)])
         self._log.add(FoundIssue(fault.line, fault.row, fault.code, detail, None))
         kind = ISSUE_KINDS[fault.code].error_kind
         return Refusal(code=fault.code.value, kind=kind, detail=detail, advice=_changes(advice))

@@ -14,7 +14,8 @@ READER_VERSION: Final = 3
 1: the first release; messages are roles and contents only, texts are never read as turns.
 2: tool calls, reasoning, weights, tools and documents are kept; texts that were rendered already are read as turns.
 3: an empty turn of the assistant within a response has `train: false`; the turns of NeMo-Aligner's markers are read;
-   a mapping that agrees with the file's own layout gives that layout's rows.
+   a mapping that agrees with the file's own layout gives that layout's rows; answers whose rank and score disagree are
+   refused.
 """
 _LINE = re.compile(rb'\{"line":\s*(\d+)')
 _KEPT_SINCE: Final = ("tool_calls", "reasoning_content", "train", "tool_call_id", "tools", "documents")

@@ -7,10 +7,11 @@ from typing import Final
 from core.datasets.advice.advice import Advice
 from core.datasets.advice.suggestions import MAX_ADVICE, suggest
 from core.datasets.faults import FileFault, RowFault, listed, quoted
-from core.datasets.layouts.layout import Layout, SourceRow
+from core.datasets.layouts.columns import Role, meaning_of
+from core.datasets.layouts.layout import Layout, SourceRow, is_filled
 from core.datasets.layouts.preferences import prompt_candidates
 from core.datasets.layouts.registry import LAYOUTS, LAYOUTS_BY_NAME, classify
-from core.datasets.layouts.unreadable import find_unreadable
+from core.datasets.layouts.unreadable import find_many_scores, find_unreadable
 from core.datasets.options import CheckOptions
 from core.datasets.rows.renaming import MEANINGS
 from core.domain.dataset_rows import DatasetKind
@@ -97,13 +98,29 @@ def is_readable(layout: Layout, row: SourceRow) -> bool:
 def _require_kind(layout: Layout, rows: Sequence[SourceRow], kind: DatasetKind) -> None:
     if layout.kind is kind:
         return
+    if kind is DatasetKind.PREFERENCE and (several := find_many_scores(rows)):
+        raise FileFault(IssueCode.UNSUPPORTED_FORMAT, several)
     advice = [Advice({"kind": layout.kind.value}), *suggest(rows, kind)]
-    raise FileFault(
-        IssueCode.WRONG_KIND,
+    detail = (
         f"This file holds {_KIND_NAMES[layout.kind]} (it is {layout.title}), and was sent as the kind {quoted(kind)}, "
-        f"of which a file has {_EXPECTED[kind]}.",
-        advice=advice,
+        f"of which a file has {_EXPECTED[kind]}."
     )
+    if layout.kind is DatasetKind.DEMONSTRATION and (scores := _scores_beside(layout, rows)):
+        detail += (
+            f" {listed(scores)} says how good a response is, and one by itself makes no pair: write two of one prompt "
+            "as chosen and rejected, or send unpaired rows, with a label (true or false) in its place."
+        )
+        when = f"For SFT on every response, whatever {listed(scores)} says"
+        advice.append(Advice({"kind": layout.kind.value, "ignore": scores}, when))
+    raise FileFault(IssueCode.WRONG_KIND, detail, advice=advice)
+
+
+def _scores_beside(layout: Layout, rows: Sequence[SourceRow]) -> list[str]:
+    """Columns of scores that a layout of prompts and responses does not read."""
+    if Role.PROMPT not in layout.columns.values():
+        return []
+    names = {name: None for row in rows for name, value in row.items() if is_filled(value)}
+    return [name for name in names if name not in layout.roles and meaning_of(name) is Role.SCORE][:MAX_ADVICE]
 
 
 def _no_layout(rows: Sequence[SourceRow], options: CheckOptions) -> FileFault:
@@ -130,7 +147,7 @@ def _no_layout(rows: Sequence[SourceRow], options: CheckOptions) -> FileFault:
                 Advice({"format": "implicit"}, "If the prompt is the beginning that both texts share"),
             ],
         )
-    if known := find_unreadable(found):
+    if known := find_unreadable(found) or find_many_scores(rows):
         return FileFault(IssueCode.UNSUPPORTED_FORMAT, known)
     if options.kind is DatasetKind.PREFERENCE and found.keys() & {
         "chosen",

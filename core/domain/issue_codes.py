@@ -116,6 +116,7 @@ class IssueCode(StrEnum):
     RENDERED_TEXT = "rendered-text"
     END_TOKEN_IN_TEXT = "end-token-in-text"
     MEANINGFUL_FIELD_IGNORED = "meaningful-field-ignored"
+    MISSING_VALUE_AS_TEXT = "missing-value-as-text"
     SCORE_TIE = "score-tie"
     ONE_VERDICT_ONLY = "one-verdict-only"
     DUPLICATE_ROW = "duplicate-row"
@@ -355,6 +356,10 @@ _WORTH_KNOWING: dict[IssueCode, IssueKind] = {
     _C.MEANINGFUL_FIELD_IGNORED: _note(
         "a column whose name has a meaning for training is not used",
         "map it with `columns`, or send `ignore` with its name",
+    ),
+    _C.MISSING_VALUE_AS_TEXT: _note(
+        "a whole prompt or response is a word that programs write for a missing value (NaN, NULL, None)",
+        "leave those rows out, or write the cells empty",
     ),
     _C.SCORE_TIE: _note(
         "the file's own scores of chosen and rejected are equal; the pair is kept",

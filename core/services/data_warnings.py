@@ -31,7 +31,9 @@ _MINOR: Final = frozenset(
     )
 )
 """Remarks that change nothing of what is learnt; the report has them."""
-_ONE_BY_ONE: Final = frozenset((IssueCode.MEANINGFUL_FIELD_IGNORED, IssueCode.LENGTH_BIAS))
+_ONE_BY_ONE: Final = frozenset(
+    (IssueCode.MEANINGFUL_FIELD_IGNORED, IssueCode.MISSING_VALUE_AS_TEXT, IssueCode.LENGTH_BIAS)
+)
 
 
 def warnings_of(dataset: Dataset) -> list[DatasetWarning]:

@@ -101,6 +101,7 @@ class Dialogue:
         """Return what the assistant writes after `before`, and whether a control token ends it."""
         if "tool_calls" in message or "reasoning_content" in message:
             return self._whole_answer(history, message, before, context)
+        self._template.features.require([message], NO_CONTEXT)
         after = self._template.render([*history, message], add_generation_prompt=False, context=context)
         for frame in self._frames:
             if answer := self._fit(frame, message["content"], before, after):

@@ -8,7 +8,8 @@ The rules:
 - Every assistant turn is scored: its reasoning, text and calls, and the one control token that ends it. Nothing else
   is: not the prompt, not other roles' turns, not a newline that the template writes after the end, no turn that the row
   leaves out (`train: false`), and no turn that says nothing.
-- A row is refused where the template does not write something that the row holds: calls, tools, documents, reasoning.
+- A row is refused where the template does not write something that the row holds: calls, tools, documents, reasoning,
+  the name of a message (but for one that says its role, or that of a tool whose call stands before it).
 - No control token comes from the text of a row, only from the template.
 - An empty prompt is one start token, so that the first token of the response has a predecessor.
 """

@@ -1,7 +1,7 @@
 """Features of a chat template beside roles and contents, found by rendering one probe each.
 
-A template that leaves out the calls, tools, documents or reasoning of a row would train on half of it; so a row that
-has them is refused where the template does not write them.
+A template that leaves out the calls, tools, documents, reasoning or names of a row would train on half of it; so a row
+that has them is refused where the template does not write them.
 """
 
 import json
@@ -28,15 +28,20 @@ _TOOL: Final = {
 }
 _QUESTION: Final[Message] = {"role": "user", "content": "1"}
 _ANSWER: Final[Message] = {"role": "assistant", "content": "2"}
+_SPEAKER: Final = "probe5081"
+_NAMED: Final = {f"name of {role}": role for role in ("system", "user", "assistant", "tool")}
+"""Features of names, each with the role: a template may write the names of tools alone."""
 _TITLES: Final = {
     "tool_calls": "tool calls (`tool_calls`)",
     "tools": "tool definitions (`tools`)",
     "documents": "documents (`documents`)",
     "reasoning_content": "the reasoning of a response (`reasoning_content`)",
+    **{feature: f"the name of a message of the {role} (`name`)" for feature, role in _NAMED.items()},
 }
 _REMEDIES: Final = {
     "tools": " or upload the rows without the column",
     "documents": " or upload the rows without the column",
+    **dict.fromkeys(_NAMED, ', or upload the rows with ignore=["messages[].name"] (the column as the file calls it)'),
 }
 
 Render = Callable[[list[dict[str, Any]], RowContext], str]
@@ -66,13 +71,21 @@ class TemplateFeatures:
             self._require("tools")
         if context.get("documents"):
             self._require("documents")
-        if any("tool_calls" in message for message in messages):
-            self._require("tool_calls")
+        called: set[str] = set()
+        for message in messages:
+            if len(message) == 2:
+                continue
+            if "tool_calls" in message:
+                self._require("tool_calls")
+                called.update(call["function"]["name"] for call in message["tool_calls"])
+            if "name" in message and message["name"] not in called | {message["role"]}:
+                self._require(f"name of {message['role']}")
 
     def writes(self, feature: str) -> bool:
-        """Whether the template writes `tool_calls`, `tools`, `documents` or `reasoning_content`."""
+        """Whether the template writes `tool_calls`, `tools`, `documents`, `reasoning_content` or a `name of user`."""
         if feature not in self._known:
-            self._known[feature] = _PROBES[feature](self)
+            role = _NAMED.get(feature)
+            self._known[feature] = _PROBES[feature](self) if role is None else self._probe_name(role)
         return self._known[feature]
 
     def _require(self, feature: str) -> None:
@@ -107,6 +120,17 @@ class TemplateFeatures:
 
     def _probe_reasoning(self) -> bool:
         return _VALUE in self._try(dict(_QUESTION), dict(_ANSWER) | {self._reasoning_key: _VALUE})
+
+    def _probe_name(self, role: str) -> bool:
+        messages = [dict(_QUESTION), dict(_ANSWER)]
+        if role == "tool":
+            calls = [_with_text_arguments(_CALL) if self._takes_arguments_as_text() else _CALL]
+            messages = [dict(_QUESTION), dict(_ANSWER) | {"tool_calls": calls}]
+            messages += [{"role": "tool", "content": "3", "tool_call_id": _CALL["id"]}]
+        elif role == "system":
+            messages = [{"role": "system", "content": "0"}, *messages]
+        named = [message | {"name": _SPEAKER} if message["role"] == role else message for message in messages]
+        return _SPEAKER in self._try(*named)
 
     def _try(self, *messages: dict[str, Any], context: RowContext = NO_CONTEXT) -> str:
         try:

@@ -11,7 +11,7 @@ from core.domain.dataset_rows import DatasetKind
 
 @dataclass(frozen=True)
 class Advice:
-    """Options to send the same file with. It is tried on the file's first rows before anyone reads it."""
+    """Options to send the same file with. It is tried on rows of the file before anyone reads it."""
 
     change: Mapping[str, Any]
     """Names of options to the whole of their new values."""

@@ -1,14 +1,16 @@
-"""Whether an upload would work, tried on a file's first rows."""
+"""Whether an upload would work, tried on a file's first rows and on some later ones."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from core.datasets.advice.advice import Advice
+from core.datasets.advice.later_rows import LaterRows
 from core.datasets.column_account import judge_columns
 from core.datasets.faults import FileFault
 from core.datasets.layouts.columns import Role, meaning_of
 from core.datasets.layouts.layout import SourceRow
 from core.datasets.options import CheckOptions
+from core.datasets.recognition import NUM_SAMPLED_ROWS
 from core.datasets.rows.row_processing import BatchResult, RowProcessor
 from core.datasets.settled import settle
 from core.datasets.sources.batches import Record, RecordBatch
@@ -26,11 +28,27 @@ def _drops_judgements(result: BatchResult, options: CheckOptions) -> bool:
 
 
 class Trial:
-    def __init__(self, records: list[Record], sample: Sequence[SourceRow], options: CheckOptions) -> None:
+    def __init__(
+        self, records: list[Record], sample: Sequence[SourceRow], later: LaterRows, options: CheckOptions
+    ) -> None:
         """`records`: the file's first rows, as they are read; `sample`: those of them that are objects."""
-        self._batch = RecordBatch(records)
+        self._first = records
         self._sample = sample
+        self._later = later
         self._options = options
+
+    @property
+    def scope(self) -> str:
+        """On what the uploads were tried, as a sentence; empty where the file may have no more rows than that."""
+        if not self._has_more:
+            return ""
+        num_later = len(self._later.records)
+        later = f" and on {num_later:,} spread over the file" if num_later else ""
+        return f"(Tried on the first {len(self._first):,} rows{later}.)"
+
+    @property
+    def _has_more(self) -> bool:
+        return len(self._first) == NUM_SAMPLED_ROWS
 
     def followable(self, advice: Iterable[Advice]) -> list[Advice]:
         """Return the advice that works, with `on_error=skip` added where the file needs that as well."""
@@ -45,7 +63,7 @@ class Trial:
         return found
 
     def accepts(self, options: CheckOptions) -> bool:
-        """Whether the first rows would be accepted; skipping may drop less than half of them."""
+        """Whether the rows would be accepted; skipping may drop less than half of them."""
         result = self._process(options)
         if result is None or result.fault is not None or not result.num_accepted:
             return False
@@ -58,7 +76,8 @@ class Trial:
         try:
             settled = settle(self._sample, options)
             processor = RowProcessor(settled.options, settled.layout.name, settled.serialised)
-            result = processor.process(self._batch, with_sketches=False)
+            rows = [*self._first, *self._later.records] if self._has_more else self._first
+            result = processor.process(RecordBatch(rows), with_sketches=False)
             judge_columns(result.tally.account, settled.layout, settled.options)
             if options.kind is not self._options.kind and _drops_judgements(result, options):
                 return None

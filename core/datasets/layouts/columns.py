@@ -62,7 +62,7 @@ _ROLES: Final[Mapping[Role, str]] = {
     Role.LABEL: "ktotag tag issafe isdesirable desirable isgood feedback thumb thumbs accepted approved upvoted liked "
     "helpful iscorrect correct acceptable",
     Role.RESPONSE: "chosen rejected chosenresponse rejectedresponse chosenmessages rejectedmessages rejectedanswer "
-    "response completion output answerw answerl nonpreferredoutput preferredoutput",
+    "response completion output candidates generations answerw answerl nonpreferredoutput preferredoutput",
     Role.SCORE: "saferresponseid score scores rating ratings reward rewards rank ranks ranking rankings margin "
     "scorechosen scorerejected chosenscore rejectedscore chosenrating rejectedrating",
     Role.WEIGHT: "weight weights sampleweight lossweight",

@@ -53,6 +53,8 @@ class Layout:
     """Groups of columns of which a row uses the first that has something in it; see `passed_over`."""
     message_keys: frozenset[str] = frozenset()
     """Keys that it reads of the messages of a column, as `messages[].score`, beside those that every layout reads."""
+    unread_in_answers: Callable[[SourceRow], tuple[str, Mapping[str, object]]] | None = None
+    """Name of the row's list of answers, and what they hold that is not read; None where lists hold messages only."""
     open_verdicts: tuple[str, ...] = ()
     """Columns of verdicts whose numbers may count from 0 or from 1: the whole file must tell."""
 

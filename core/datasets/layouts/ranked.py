@@ -1,12 +1,19 @@
 """Layouts with more than two answers to a prompt: ranked or scored lists, pairwise verdicts, trees of messages."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Final
 
 from core.datasets.advice.advice import Advice
 from core.datasets.faults import Note, RowFault, listed, quoted
-from core.datasets.layouts.answers import MAX_ANSWERS, Answer, pair_by_preference, pairs_by_merit, read_number
+from core.datasets.layouts.answers import (
+    MAX_ANSWERS,
+    Answer,
+    finite_number,
+    pair_by_preference,
+    pairs_by_merit,
+    read_number,
+)
 from core.datasets.layouts.columns import Role
 from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow, first_filled, is_filled
 from core.datasets.layouts.prompts import EXTRAS, instruction_prompt, question_prompt
@@ -18,6 +25,8 @@ from core.domain.issue_codes import IssueCode
 _LISTS: Final = ("responses", "completions", "answers", "candidates", "generations")
 _TEXTS: Final = ("response", "completion", "answer", "text", "output", "content")
 _SCORES: Final = ("overall_score", "score", "rating", "reward")
+_RANK: Final = "rank"
+_MERITS: Final = (_RANK, *_SCORES)
 _PARALLEL_SCORES: Final = ("scores", "ratings", "rewards")
 _PARALLEL_RANKS: Final = ("ranks", "rankings", "ranking")
 _ASKING: Final = ("prompt", "instruction", "question", "context", "input")
@@ -35,7 +44,7 @@ def _is_ranked_list(row: SourceRow) -> bool:
     if _first_in(row, (*_PARALLEL_SCORES, *_PARALLEL_RANKS)):
         return isinstance(answers[0], str)
     first = answers[0]
-    return isinstance(first, dict) and _first_in(first, ("rank", *_SCORES)) is not None
+    return isinstance(first, dict) and _first_in(first, _MERITS) is not None
 
 
 def _read_ranked_list(row: SourceRow) -> Reading:
@@ -60,6 +69,7 @@ def _read_ranked_list(row: SourceRow) -> Reading:
     prompt = instruction_prompt(row) if ask == "instruction" else question_prompt(row, ask)
     merits = _parallel_merits(row, len(answers))
     if merits is None:
+        _require_agreement(answers, name)
         return pairs_by_merit(prompt, [_answer(item, f"/{name}/{index}") for index, item in enumerate(answers)])
     texts = [_text_item(item, f"/{name}/{index}") for index, item in enumerate(answers)]
     return pairs_by_merit(prompt, [Answer(text, merit) for text, merit in zip(texts, merits, strict=True)])
@@ -102,11 +112,48 @@ def _answer(item: object, pointer: str) -> Answer:
     text_field = _first_in(item, _TEXTS)
     if text_field is None:
         raise RowFault(IssueCode.MISSING_FIELD, f"The answer at {pointer} has no text ('response').", pointer)
-    score_field = _first_in(item, ("rank", *_SCORES))
+    score_field = _first_in(item, _MERITS)
     if score_field is None:
         raise RowFault(IssueCode.MISSING_FIELD, f"The answer at {pointer} has no 'rank' or 'score'.", pointer)
     merit = read_number(item[score_field], f"{pointer}/{score_field}")
-    return Answer(read_text(item, text_field), -merit if score_field == "rank" else merit)
+    return Answer(read_text(item, text_field), -merit if score_field == _RANK else merit)
+
+
+def _require_agreement(answers: list[object], name: str) -> None:
+    """Refuse answers that one of their numbers says are better, and another one worse."""
+    items = [item for item in answers if isinstance(item, dict)]
+    there = [field for field in _MERITS if all(finite_number(item.get(field)) is not None for item in items)]
+    used, *others = there or [_RANK]
+    merits = {
+        field: [(finite_number(item[field]) or 0) * (-1 if field == _RANK else 1) for item in items] for field in there
+    }
+    for other in others:
+        if _contradict(merits[used], merits[other]):
+            raise RowFault(
+                IssueCode.SCORES_DISAGREE,
+                f"By '{used}' one answer is better, by '{other}' the other (of ranks, the least is the best).",
+                f"/{name}",
+                advice=[
+                    Advice({"ignore": [f"{name}[].{field}"]}, f"If '{field}' is not to count")
+                    for field in (other, used)
+                ],
+            )
+
+
+def _unread_in_answers(row: SourceRow) -> tuple[str, Mapping[str, object]]:
+    """Return the list's name, and what its answers have beside the text and the numbers that are read."""
+    name = first_filled(row, _LISTS) or _LISTS[0]
+    answers = row.get(name)
+    found: dict[str, object] = {}
+    for item in answers if isinstance(answers, list) else ():
+        if isinstance(item, dict) and "role" not in item:
+            text = _first_in(item, _TEXTS)
+            found |= {key: value for key, value in item.items() if key != text and not _is_merit(key, value)}
+    return name, found
+
+
+def _is_merit(key: str, value: object) -> bool:
+    return key in _MERITS and finite_number(value) is not None
 
 
 def _text_item(item: object, pointer: str) -> Text:
@@ -228,5 +275,6 @@ RANKED_LAYOUTS: Final = (
         one_of=(_LISTS, _PARALLEL_SCORES, _PARALLEL_RANKS, EXTRAS),
         matches=_is_ranked_list,
         read=_read_ranked_list,
+        unread_in_answers=_unread_in_answers,
     ),
 )

@@ -1,7 +1,15 @@
 """Layouts that are known and hold no answers to compare, with what to send instead."""
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from typing import Final
+
+from core.datasets.faults import listed, quoted
+from core.datasets.layouts.layout import SourceRow
+
+_ANSWERS: Final = ("candidates", "completions", "responses", "generations")
+_TEXTS: Final = ("text", "response", "completion", "output", "answer", "content")
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z_]\w{0,63}", re.ASCII)
 
 _SHAPES: Final = (
     (
@@ -45,3 +53,24 @@ _SHAPES: Final = (
 def find_unreadable(names: Collection[str]) -> str | None:
     """Return what to say of rows with these columns, where they are of such a layout."""
     return next((text for needed, text in _SHAPES if needed.issubset(names)), None)
+
+
+def find_many_scores(rows: Sequence[SourceRow]) -> str | None:
+    """Return what to say of rows whose answers have an object of `scores` each (mix-instruct), which name no better."""
+    for row in rows:
+        for name in _ANSWERS:
+            answers = row.get(name)
+            first = answers[0] if isinstance(answers, list) and answers else None
+            scores = first.get("scores") if isinstance(first, dict) else None
+            if isinstance(scores, dict) and scores and not set(_TEXTS).isdisjoint(first or ()):
+                return _many_scores(name, [str(score) for score in scores])
+    return None
+
+
+def _many_scores(name: str, scores: list[str]) -> str:
+    plain = next((score for score in scores if _PLAIN_NAME.fullmatch(score)), None)
+    how = f", as jq does: jq -c '.{name}[] |= (.score = .scores.{plain})' FILE" if plain else ""
+    return (
+        f"The answers in {quoted(name)} have an object of scores each ({listed(scores)}), and which of them says what "
+        f"is better is for you to say. Give each answer that number as its 'score'{how}."
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from operator import sub
 from typing import Final
 
-from core.datasets.layouts.layout import Layout, SourceRow
+from core.datasets.layouts.layout import Layout, SourceRow, is_filled
 from core.datasets.message_fields import unread_keys
 from core.datasets.result import LengthStatistics, PairStatistics, Statistics
 from core.datasets.rows.account import Account
@@ -23,6 +23,9 @@ _NO_MESSAGES: Final = frozenset(("content", "tool_calls", "function_call"))
 _ALL_SAMPLED_LINES: Final = 1_000
 _SAMPLED_EVERY: Final = 64
 _MIN_ESCAPED_SHARE: Final = 0.01
+_MISSING: Final = frozenset(("NaN", "nan", "NULL", "None", "<NA>", "NaT"))
+"""Words that pandas, SQL and Python write for a value that is missing."""
+_LONGEST_MISSING: Final = max(map(len, _MISSING))
 _REFUSALS: Final = (
     "i'm sorry, but", "i am sorry, but", "sorry, but i", "i apologize, but", "i can't", "i cannot", "i can not",
     "i'm unable", "i am unable", "i'm not able", "as an ai", "i'm just an ai", "i am just an ai",
@@ -33,6 +36,16 @@ _FIELD_NAMES: Final[Mapping[DatasetKind, tuple[str, ...]]] = {
     DatasetKind.DEMONSTRATION: ("response",),
     DatasetKind.UNPAIRED: ("response",),
 }
+
+
+@dataclass
+class MissingWords:
+    """Texts of one field that are a word for a missing value."""
+
+    num_rows: int
+    line: int
+    """Line of the first one."""
+    word: str
 
 
 @dataclass
@@ -52,6 +65,8 @@ class Tally:
     """Responses that have a backslash before an n, as an export that escapes line breaks leaves it."""
     has_line_breaks: bool = False
     """Does any response have one?"""
+    missing_words: dict[str, MissingWords] = field(default_factory=dict)
+    """Field → rows of which the whole text is such a word."""
     account: Account = field(default_factory=Account)
 
     def note_fields(self, row: SourceRow, used: frozenset[str]) -> None:
@@ -61,10 +76,14 @@ class Tally:
         self._note(sorted(name[:_MAX_FIELD_NAME_CHARS] for name in row.keys() - used))
 
     def note_message_keys(self, row: SourceRow, line: int, layout: Layout) -> None:
-        """Record keys of messages that nothing reads, as `messages[].id`."""
+        """Record keys of messages and answers that nothing reads, as `messages[].id`."""
         for name, value in row.items():
             if type(value) in _NESTED and name in layout.fields:
                 self._note_messages(name[:_MAX_FIELD_NAME_CHARS], value, line, layout.message_keys)
+        if layout.unread_in_answers is not None:
+            name, found = layout.unread_in_answers(row)
+            told = {key: value for key, value in found.items() if is_filled(value) and key != "value"}
+            self.account.note_message_keys(name, told, line)
 
     def _note_messages(self, name: str, value: object, line: int, read: frozenset[str]) -> None:
         """Note the keys of the messages in a value, wherever it has them; those of a tree are as of one list."""
@@ -98,6 +117,8 @@ class Tally:
         prompts, *responses = zip(*[row.contents for row in accepted], strict=True)
         names = _FIELD_NAMES[kind]
         self.chars = {"prompt": Counter(map(len, prompts))}
+        for name, texts in zip(("prompt", *names), (prompts, *responses), strict=False):
+            self._find_missing(name, texts, accepted)
         for name, texts in zip(names, responses, strict=False):
             self.chars[name] = Counter(map(len, texts))
             self._count_line_breaks(texts)
@@ -112,6 +133,11 @@ class Tally:
         for row in accepted:
             if row.line <= _ALL_SAMPLED_LINES or row.line % _SAMPLED_EVERY == 0:
                 self._guess_language(row.contents)
+
+    def _find_missing(self, name: str, texts: Sequence[str], accepted: Sequence[Accepted]) -> None:
+        found = [row for row, text in enumerate(texts) if len(text) <= _LONGEST_MISSING and text in _MISSING]
+        if found:
+            self.missing_words[name] = MissingWords(len(found), accepted[found[0]].line, texts[found[0]])
 
     def _count_line_breaks(self, texts: Sequence[str]) -> None:
         """Count line breaks in all texts at once, as most batches have no escape."""
@@ -131,6 +157,10 @@ class Tally:
             self.chars.setdefault(name, Counter()).update(lengths)
         for name in ("turns", "scripts", "languages", "refusals", "labels", "longer", "ignored_fields"):
             getattr(self, name).update(getattr(other, name))
+        for name, words in other.missing_words.items():
+            known = self.missing_words.setdefault(name, words)
+            if known is not words:
+                known.num_rows += words.num_rows
         self.num_escaped += other.num_escaped
         self.has_line_breaks = self.has_line_breaks or other.has_line_breaks
         self.account.merge(other.account)

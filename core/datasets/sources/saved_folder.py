@@ -5,6 +5,7 @@ Nothing is unpacked: the Arrow data of each member is read where it stands, so n
 
 import json
 import tarfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -13,6 +14,7 @@ from core.datasets.faults import FileFault, listed, quoted
 from core.domain.issue_codes import IssueCode
 
 MAX_MEMBERS: Final = 10_000
+MAX_SHOWN_CHARS: Final = 40
 MAX_JSON_BYTES: Final = 1024 * 1024
 _STATE: Final = "state.json"
 _SPLITS: Final = "dataset_dict.json"
@@ -43,10 +45,15 @@ def find_parts(path: Path, split: str | None) -> list[Part]:
     if split is None and len(found) > 1:
         raise FileFault(
             IssueCode.SPLIT_TO_CHOOSE,
-            f"The folder has the splits {listed(list(found))}. Say which one to take: send split={next(iter(found))}.",
+            f"The folder has the splits {listed(list(found))}. Say which one to take: send split={_shown(found)}.",
         )
     folder = found[split] if split is not None else next(iter(found.values()))
     return [_part(members, folder, name) for name in _data_files(path, members, folder)]
+
+
+def _shown(splits: Iterable[str]) -> str:
+    """Return the first of the names that can be shown as it is."""
+    return next((name for name in splits if name.isprintable() and len(name) <= MAX_SHOWN_CHARS), "NAME")
 
 
 def _members(path: Path) -> dict[PurePosixPath, tarfile.TarInfo]:

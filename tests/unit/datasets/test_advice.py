@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from core.datasets.advice.later_rows import LaterRows
 from core.datasets.check import check_file
 from core.datasets.layouts.registry import LAYOUTS_BY_NAME
 from core.datasets.options import CheckOptions
 from core.datasets.result import CheckResult
+from core.datasets.sources.batches import LineBatch, Record, RecordBatch
 from core.domain.dataset_rows import DatasetKind
 
 from .conftest import Check, Checked, jsonl
@@ -245,3 +247,44 @@ def test_a_fault_in_a_real_file_has_a_way_back_to_its_rows(tmp_path: Path, check
         return
     followed = follow(check, changed, {}, refused)
     assert any(sides(checked.rows) == before for checked in followed)
+
+
+def test_an_upload_that_a_later_row_would_not_take_is_not_named(check: Check) -> None:
+    """The first 200 rows do not show what stands in the middle of the file, or at its end."""
+    rows = [{"q": ASKED, "good": f"{GOOD} {number}", "bad": f"{BAD} {number}"} for number in range(5_000)]
+    told = check(rows).detail
+    assert "columns=" in told
+    assert told.endswith("(Tried on the first 200 rows.)")
+    scored = [{"prompt": row["q"], "chosen": row["good"], "rejected": row["bad"]} for row in rows]
+    scored = [row | {"winner": "ab"[place % 2]} for place, row in enumerate(scored)]
+    whole = check(scored)
+    assert whole.codes == {"field-to-decide": 1}
+    assert "(Tried on the first 200 rows and on 2 spread over the file.)" in whole.detail
+    assert all(checked.is_ready for checked in follow(check, scored, {}, whole))
+    for places in (range(2_300, 2_700), range(4_999, 5_000)):
+        broken = [row | {"chosen": 7} if place in places else row for place, row in enumerate(scored)]
+        found = check(broken).result.refusal
+        assert found is not None
+        assert all(change.get("on_error") == "skip" for change in found.advice), found.advice
+        assert found.advice
+
+
+def test_later_rows_do_not_depend_on_how_far_ahead_batches_are_read() -> None:
+    batches = [LineBatch(number, 1, b'{"n": %d}\n\n' % number) for number in range(100)]
+    apart, ahead = LaterRows(), LaterRows()
+    for _ in apart.watch(batches):
+        apart.advance()
+    for place, _ in enumerate(ahead.watch(batches)):
+        if place >= 9:
+            ahead.advance()
+    for _ in range(9):
+        ahead.advance()
+    lines = [record.line for record in apart.records]
+    assert [record.line for record in ahead.records] == lines
+    assert lines == sorted(lines)
+    assert (lines[0], lines[-1]) == (0, 99)
+    assert len(lines) <= 34
+    long = LaterRows()
+    for _ in long.watch([LineBatch(1, 1, b"x" * 200_000), RecordBatch([Record(2, {"a": [{"b": "x" * 70_000}]})])]):
+        long.advance()
+    assert long.records == []

@@ -168,6 +168,7 @@ CASES: dict[str, tuple[Content, dict[str, Any]]] = {
         {},
     ),
     "meaningful-field-ignored": ([PAIR | {"context": "a"}], {}),
+    "missing-value-as-text": (b"prompt,chosen,rejected\na,b,NaN\nd,e,f\n", {}),
     "score-tie": ([PAIR | {"score_chosen": 2, "score_rejected": 2.0}], {}),
     "one-verdict-only": ([VERDICT | {"preference": "b", "prompt": n} for n in "xy"], {}),
     "duplicate-row": ([PAIR, PAIR], {}),

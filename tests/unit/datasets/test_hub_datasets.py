@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from core.datasets.exports.columns import MixedRows, find_types
 from core.datasets.exports.files import folder_files, parquet_chunks
 from core.datasets.options import Limits
 
-from .conftest import Check
+from .conftest import Check, jsonl
 
 datasets = pytest.importorskip("datasets", reason="the datasets library is not installed: pip install 'preftune[hub]'")
 
@@ -224,3 +225,24 @@ def test_labels_and_documents_are_kept(tmp_path: Path) -> None:
 def test_texts_beside_messages_fit_no_column() -> None:
     with pytest.raises(MixedRows):
         find_types(lines([TEXTS[0], CHATS[0]]))
+
+
+def test_what_is_advised_about_splits_is_accepted(check: Check, tmp_path: Path) -> None:
+    splits = datasets.DatasetDict(
+        train=datasets.Dataset.from_list(TEXTS[:3]), test=datasets.Dataset.from_list(TEXTS[3:4])
+    )
+    both = tarred(saved(tmp_path / "both", splits))
+    named = re.search(r"send split=(\S+)\.$", check(both).detail)
+    assert named is not None
+    assert without_lines(check(both, split=named[1]).rows) == TEXTS[:3]
+    unknown = check(both, split="dev").detail
+    assert "leave it out" not in unknown
+    for name in re.findall(r"'(\w+)'", unknown.partition("it has")[2]):
+        assert check(both, split=name).is_ready
+    one = tarred(saved(tmp_path / "one", datasets.DatasetDict(train=splits["train"])))
+    assert "leave it out" in check(one, split="dev").detail
+    for options in ({"split": "train"}, {}):
+        assert without_lines(check(one, **options).rows) == TEXTS[:3]
+    for content in (jsonl(TEXTS), arrow_stream(TEXTS)):
+        assert check(content, split="train").detail.endswith("Leave it out.")
+        assert without_lines(check(content).rows) == TEXTS

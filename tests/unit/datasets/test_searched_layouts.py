@@ -102,3 +102,64 @@ def test_numbers_of_paddle_that_do_not_fit_are_malformed(check: Check) -> None:
         assert check([{**row, "sort": sort}], format="sorted-responses").codes == {"invalid-label": 1}
     turns = {**row, "src": [ASKED, "And?"], "sort": [1, 0]}
     assert check([turns], format="sorted-responses").codes == {"different-prompts": 1}
+
+
+def with_candidates(scores: dict[str, float], number: int) -> dict[str, Any]:
+    candidates = [
+        {"decoding_method": "top_p", "model": model, "text": f"{text} {number}", "scores": scores | {"bleu": bleu}}
+        for model, text, bleu in (("m1", BAD, 0.1), ("m2", GOOD, 0.4))
+    ]
+    return {"id": number, "instruction": ASKED, "input": f"No {number}", "output": GOOD, "candidates": candidates}
+
+
+def test_the_candidates_of_mix_instruct_are_not_lost(check: Check) -> None:
+    """From the dataset card of llm-blender/mix-instruct."""
+    rows = [with_candidates({"rouge 1": 0.5}, number) for number in range(2)]
+    refused = check(rows)
+    assert refused.codes == {"unsupported-format": 1}
+    assert "jq -c '.candidates[] |= (.score = .scores.bleu)'" in refused.detail
+    assert check(rows, kind="demonstration").codes == {"meaningful-field-ignored": 1}
+    for row in rows:  # as the command does
+        for candidate in row["candidates"]:
+            candidate["score"] = candidate["scores"]["bleu"]
+    followed = check(rows)
+    assert [row["chosen"][0]["content"] for row in followed.rows] == [f"{GOOD} 0", f"{GOOD} 1"]
+    assert followed.codes == {"meaningful-field-ignored": 2}
+
+
+def test_a_score_beside_a_single_response_is_not_lost(check: Check) -> None:
+    rows = [{"instruction": f"{ASKED} {number}", "response": GOOD, "score": number} for number in range(3)]
+    for kind in ("preference", "unpaired"):
+        refused = check(rows, kind=kind).result.refusal
+        assert refused is not None
+        assert refused.advice == ({"kind": "demonstration", "ignore": ["score"]},)
+        assert "makes no pair" in refused.detail
+        assert check(rows, **refused.advice[0]).codes.keys() <= {"repeated-response"}
+    labelled = [{**row, "label": row["score"] > 1} for row in rows]
+    assert [row["label"] for row in check(labelled, kind="unpaired").rows] == [False, False, True]
+
+
+def ranked(*numbers: dict[str, Any]) -> list[dict[str, Any]]:
+    answers = [{"text": text, **fields} for text, fields in zip((GOOD, BAD), numbers, strict=True)]
+    return [{"prompt": ASKED, "responses": answers}]
+
+
+def test_numbers_of_an_answer_are_compared(check: Check) -> None:
+    agreed = check(ranked({"rank": 1, "score": 9}, {"rank": 2, "score": "3.5"}))
+    assert agreed.rows == [PAIR]
+    assert not agreed.codes
+    rows = ranked({"rank": 1, "score": 3}, {"rank": 2, "score": 9})
+    refused = check(rows)
+    assert refused.codes == {"scores-disagree": 1}
+    assert refused.result.refusal is not None
+    by_rank, by_score = (check(rows, **change) for change in refused.result.refusal.advice)
+    assert by_rank.rows == [PAIR]
+    assert by_score.rows == [{**PAIR, "chosen": [OTHER], "rejected": [REPLY]}]
+
+
+def test_other_keys_of_an_answer_that_mean_something_are_named(check: Check) -> None:
+    checked = check(ranked({"rank": 1, "label": True, "model": "m"}, {"rank": 2, "score": "high", "rating": None}))
+    assert checked.rows == [PAIR]
+    named = [issue["detail"] for issue in checked.issues]
+    assert [detail.split(" ")[0] for detail in named] == ["'responses[].label'", "'responses[].score'"]
+    assert not check(ranked({"rank": 1, "label": 1}, {"rank": 2}), ignore=["responses[].label"]).codes

@@ -138,3 +138,23 @@ def test_a_workbook_is_told_how_to_be_sent(check: Check, entry: str) -> None:
     checked = check(stream.getvalue())
     assert checked.codes == {"workbook": 1}
     assert "CSV UTF-8" in checked.detail
+
+
+@pytest.mark.parametrize("word", ["NaN", "NULL", "None", "nan"])
+def test_words_for_missing_values_are_remarked_on(check: Check, word: str) -> None:
+    lines = [f"Ask {number},Yes {number},{word if number % 2 else 'Not at all'}" for number in range(4)]
+    checked = check("\n".join(["prompt,chosen,rejected", *lines]).encode())
+    assert checked.is_ready
+    (remark,) = [issue for issue in checked.issues if issue["code"] == "missing-value-as-text"]
+    assert f"The whole rejected is '{word}'" in remark["detail"]
+    assert "in 2 of 4 rows" in remark["detail"]
+    assert (remark["line"], remark["pointer"]) == (3, "/rejected")
+
+
+@pytest.mark.parametrize("field", ["prompt", "chosen", "rejected"])
+def test_a_file_of_words_for_missing_values_is_refused(check: Check, field: str) -> None:
+    rows = [{"prompt": f"Ask {n}", "chosen": f"Yes {n}", "rejected": f"No {n}"} | {field: "NaN"} for n in range(3)]
+    lines = [",".join(row.values()) for row in rows]
+    refused = check("\n".join(["prompt,chosen,rejected", *lines]).encode())
+    assert refused.codes["no-usable-row"] == 1
+    assert f"the whole {field} is 'NaN'" in refused.detail

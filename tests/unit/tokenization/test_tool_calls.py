@@ -174,3 +174,38 @@ def test_no_text_of_a_call_or_a_tool_becomes_a_control_token(tmp_path: Path) -> 
     assert encoded.chosen_ids.count(end) == encoded.rejected_ids.count(end) == 1
     assert encoded.chosen_ids[-1] == end
     assert shown(tokenizer, row).count("<|im_end|>") == 4
+
+
+NAMES = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}"
+    "{% if message.name and message.role in roles %} {{ message.name }}{% endif %}"
+    "{{ '\n' + message.content }}<|im_end|>{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("role", ["system", "user", "assistant"])
+def test_a_name_that_the_template_does_not_write_refuses_the_row(tmp_path: Path, role: str) -> None:
+    turns = {
+        "system": {"role": "system", "content": "Be brief."},
+        "user": USER,
+        "assistant": {"role": "assistant", "content": "Seven."},
+    }
+    turns[role] = turns[role] | {"name": "Ada"}
+    row = pair([turns["assistant"]], prompt=[turns["system"], turns["user"]])
+    tokenizer = opened(tmp_path / "without", CHATML)
+    with pytest.raises(UnencodableRow, match=rf"name of a message of the {role} .*ignore="):
+        tokenizer.encode_preference(row)  # type: ignore[arg-type]
+    turns[role] = turns[role] | {"name": role}
+    assert tokenizer.encode_preference(pair([turns["assistant"]], prompt=[turns["system"], turns["user"]]))  # type: ignore[arg-type]
+    if role != "assistant":
+        writes = opened(tmp_path / "with", "{% set roles = '" + role + "' %}" + NAMES)
+        assert f"{role} Ada\n" in preview_row(writes, row).prompt.text  # type: ignore[arg-type]
+
+
+def test_the_name_of_a_tool_may_stand_in_its_call_alone(tmp_path: Path) -> None:
+    tokenizer = opened(tmp_path, QWEN_3)
+    result = {"role": "tool", "content": "7", "tool_call_id": "c1", "name": "stock"}
+    assert tokenizer.encode_preference(pair(TEXT, prompt=[USER, calling(), result]))  # type: ignore[arg-type]
+    with pytest.raises(UnencodableRow, match="name of a message of the tool"):
+        tokenizer.encode_preference(pair(TEXT, prompt=[USER, calling(), result | {"name": "price"}]))  # type: ignore[arg-type]
