@@ -243,8 +243,8 @@ def _explain_nothing(set_aside: list[SetAside], counts: Counter[str], max_length
     if set(counts) == {SetAsideReason.TOO_LONG}:
         longest = max(row.num_tokens or 0 for row in set_aside)
         return (
-            f"All {counts.total()} rows are longer than max_length ({max_length} tokens); one has {longest}. Raise "
-            "max_length or shorten the rows."
+            f"All {counts.total()} rows are longer than max_length ({max_length} tokens); one has {longest}. "
+            "Shorten the rows, or raise max_length as far as the base model's context goes."
         )
     first = next(row for row in set_aside if row.reason != SetAsideReason.TOO_LONG)
     return (

@@ -227,7 +227,8 @@ class _Packer:
         if not len(offsets):
             line = self._data.row(index).line
             raise NothingToScore(
-                f"Line {line}: a response has no token to learn from. Remove the line, or raise max_length."
+                f"Line {line}: a response has no token to learn from. Remove the line, or raise max_length as far as "
+                "the base model's context goes."
             )
         predictors = response_start + offsets - 1
         if segment.prefix_length:
