@@ -1,6 +1,7 @@
 """Output of the command line, and its failures: one sentence, exit code 1, no traceback."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn
@@ -12,8 +13,10 @@ from preftune import Client, PreftuneError
 
 TEMPLATE_KWARGS: Final = ("--chat-template-kwargs", '{"enable_thinking": false}')
 """The option, and an example of its value."""
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+PIPED_COLUMNS: Final = 500
+"""Width where no terminal is: what other programs read is neither broken into lines nor cut."""
+out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_COLUMNS)
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPED_COLUMNS)
 
 
 def fail(message: str, code: int = 1) -> NoReturn:

@@ -224,8 +224,13 @@ def test_the_rows_are_those_that_were_written(tmp_path: Path, name: str, write: 
     assert normalised(rows) == SHAPES[shape]
 
 
+def workbook(rows: Rows, path: Path) -> None:
+    pytest.importorskip("openpyxl")
+    frame(rows).to_excel(path)
+
+
 REFUSED: dict[str, tuple[Write, str, str]] = {
-    "workbook.xlsx": (lambda rows, path: frame(rows).to_excel(path), "workbook", "CSV UTF-8"),
+    "workbook.xlsx": (workbook, "workbook", "CSV UTF-8"),
     "spark.csv": (spark(lambda made, folder: made.write.csv(folder, header=True)), "", "option('escape'"),
     "variant.parquet": (duckdb("prompt, chosen::VARIANT AS chosen, rejected"), "rows-rejected", "VARIANT"),
 }

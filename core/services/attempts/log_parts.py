@@ -6,7 +6,6 @@ from core.database.repositories import job_logs
 from core.database.tables.jobs import Job
 from core.database.tables.records import JobLogPart
 from core.domain.job_logs import MAX_LOG_BYTES, SMALL_PART_BYTES
-from core.failpoints import reach
 from core.services.attempts.lifecycle import Claim, fenced
 from core.services.backend import Backend
 
@@ -32,7 +31,6 @@ def append_log(backend: Backend, claim: Claim, number: int, text: str) -> None:
         else:
             session.add(_part(job, claim, start_bytes=end, number=number, text=text))
         job_logs.delete_before(session, job.id, end + num_bytes - MAX_LOG_BYTES)
-        reach("log.in_transaction")
 
     fenced(backend, claim, work)
 

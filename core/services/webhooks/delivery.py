@@ -26,7 +26,6 @@ from core.database.repositories.events import SWEEPER, EventDraft, append_event
 from core.database.tables.webhooks import WebhookDelivery, WebhookEndpoint
 from core.domain.errors import DomainError
 from core.domain.webhook_events import MAX_AGE_SECONDS, delay_seconds, signature
-from core.failpoints import reach
 from core.services.backend import Backend
 from core.services.ids import new_suffix
 from core.services.webhooks import addresses, endpoints
@@ -170,7 +169,6 @@ class WebhookDeliverer:
         """Make one try and write down how it ended; an outage leaves the lease to run out."""
         try:
             outcome = self.send(message)
-            reach("webhook.sent")
             self._backend.database.write(partial(self._conclude, message=message, outcome=outcome))
         except DomainError as error:
             _log.warning("webhook_not_concluded", code=error.code)
