@@ -164,7 +164,7 @@ bench-train: venv .venv-trl/.installed ## DPO side by side with TRL on this CPU 
 
 .PHONY: screenshots
 screenshots: venv ## the pictures of the dashboard in docs/screenshots (needs Chromium; BASE_MODEL=folder)
-	@$(BIN)/python tests/make_screenshots.py $(if $(BASE_MODEL),--base-model $(BASE_MODEL))
+	@PYTHONPATH=.:tests/support $(BIN)/python tests/make_screenshots.py $(if $(BASE_MODEL),--base-model $(BASE_MODEL))
 
 MINUTES ?= 60
 .PHONY: test-faults

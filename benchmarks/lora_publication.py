@@ -248,7 +248,7 @@ def _verify_base(plan: TrainingPlan, policy_dir: Path, data: EncodedData, folder
     save_file(weights, spoilt / WEIGHTS, {"format": "pt"})
     model = load_causal_lm(plan.base_model_dir, dtype=torch.bfloat16)
     adapter_files.load_adapter(model, policy_dir / "adapter")
-    saved = SavedPolicy(plan, spoilt, trained_digests(model), data, "cpu")
+    saved = SavedPolicy(plan, spoilt, trained_digests(model, plan), data, "cpu")
     del model
     try:
         return f"PASSED: {asdict(verify(saved))}"
