@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.panel import Panel
+from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
@@ -33,6 +34,7 @@ SAMPLE_PROMPTS = (
     "How can I fall asleep faster on a long flight?",
 )
 ANSWER_TOKENS = 40
+MAX_COLUMNS = 100
 START_SECONDS = 90
 STOP_SECONDS = 20
 
@@ -45,14 +47,14 @@ def demo(
     ] = None,
 ) -> None:
     """Fetch a base model, start the service, tune the model on example pairs, and show what changed."""
-    out.rule("[bold]1  base model")
+    _heading("1  base model")
     error_type = from_extra("core.domain.errors", "DomainError")
     try:
         pulled = from_extra("cli.model_pull", "pull_with_progress")(BASE_MODEL, models_dir)
     except error_type as error:
         fail(error.detail)
     out.print(f"{pulled.name} from {pulled.source}", markup=False)
-    out.rule("[bold]2  service")
+    _heading("2  service")
     try:
         service = running_service(data_dir, models_dir) if url is None else nullcontext(url)
         with service as at, _client(at, url, data_dir) as client:
@@ -74,11 +76,11 @@ def _client(at: str, given: str | None, data_dir: Path) -> Client:
 
 
 def _run(client: Client, data_dir: Path, base_model_dir: Path) -> int:
-    out.rule("[bold]3  data")
+    _heading("3  data")
     training = client.datasets.upload(TRAINING_FILE)
     held_out = client.datasets.upload(HELD_OUT_FILE)
     out.print(f"{training['num_accepted']} pairs to learn from, {held_out['num_accepted']} held out")
-    out.rule("[bold]4  job")
+    _heading("4  job")
     job = client.jobs.submit(
         base_model=BASE_MODEL,
         dataset_id=training["id"],
@@ -94,7 +96,7 @@ def _run(client: Client, data_dir: Path, base_model_dir: Path) -> int:
         reason = job["error"]["detail"] if job["error"] else "see the events above"
         out.print(Text(f"the job ended as {job['status']}: {reason}", "red"))
         return EXIT_CODES[job["status"]]
-    out.rule("[bold]5  tuned policy")
+    _heading("5  tuned policy")
     folder = download_with_progress(client, job["id"], data_dir / "policy")
     out.print(f"{folder}: loads with AutoModelForCausalLM.from_pretrained", markup=False, soft_wrap=True)
     _show_answers(base_model_dir, folder)
@@ -104,7 +106,7 @@ def _run(client: Client, data_dir: Path, base_model_dir: Path) -> int:
 
 def _show_answers(before_dir: Path, after_dir: Path) -> None:
     """Show answers of the base model and the downloaded policy to the same prompts."""
-    out.rule("[bold]6  what changed")
+    _heading("6  what changed")
     with out.status("asking both models …"):
         answer = from_extra("cli.answers", "answer")
         asked = [[SYSTEM, {"role": "user", "content": prompt}] for prompt in SAMPLE_PROMPTS]
@@ -113,7 +115,7 @@ def _show_answers(before_dir: Path, after_dir: Path) -> None:
         table = Table.grid(padding=(0, 2))
         table.add_row(Text("before", "dim"), Text(old))
         table.add_row(Text("after", "bold green"), Text(new))
-        out.print(Panel(table, title=Text(prompt), title_align="left"))
+        out.print(Panel(table, title=Text(prompt), title_align="left"), width=_width())
 
 
 def _show_figures(client: Client, job: dict[str, Any]) -> None:
@@ -170,3 +172,12 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _heading(text: str) -> None:
+    out.print(Rule(Text(text, style="bold")), width=_width())
+
+
+def _width() -> int:
+    """Return the columns of headings and panels, which would fill a whole line of a file."""
+    return min(out.width, MAX_COLUMNS)

@@ -100,7 +100,7 @@ def _warn_of_old_merge(job: dict[str, Any]) -> None:
 
 def export(
     job: JobId,
-    export_format: Annotated[str, typer.Argument(metavar="FORMAT", help="gguf-f16 or gguf-q8_0.")],
+    export_format: Annotated[str, typer.Argument(metavar="FORMAT", help="gguf-f32, gguf-f16 or gguf-q8_0.")],
     directory: Annotated[Path, typer.Argument(help="Folder for the file.")] = Path("."),
     url: Url = None,
 ) -> None:

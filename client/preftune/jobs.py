@@ -112,7 +112,7 @@ class Jobs:
         return [file for file in self.artifact(job_id)["files"] if not file["path"].startswith(EXPORTS)]
 
     def export(self, job_id: str, format: str, *, timeout_seconds: float = 3600.0) -> dict[str, Any]:
-        """Return the policy's export as `gguf-f16` or `gguf-q8_0`, requested if needed and waited for.
+        """Return the policy's export as `gguf-f32`, `gguf-f16` or `gguf-q8_0`, requested if needed and waited for.
 
         Raises ExportFailed, TimeoutError.
         """

@@ -6,6 +6,8 @@ from enum import StrEnum
 class ExportFormat(StrEnum):
     """Formats for llama.cpp and programs built on it."""
 
+    GGUF_F32 = "gguf-f32"
+    """All that was trained; the others round small updates of LoRA away or bury them in noise."""
     GGUF_F16 = "gguf-f16"
     GGUF_Q8_0 = "gguf-q8_0"
 

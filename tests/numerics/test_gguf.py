@@ -29,7 +29,7 @@ from worker.light.exports import find_converter
 from worker.processes.gguf_check import ReadOtherwise, check
 from worker.processes.gguf_conversion import ExportTask, sliding_window_of
 
-LARGEST = {ExportFormat.GGUF_F16: 5e-3, ExportFormat.GGUF_Q8_0: 0.1}
+LARGEST = {ExportFormat.GGUF_F32: 5e-3, ExportFormat.GGUF_F16: 5e-3, ExportFormat.GGUF_Q8_0: 0.1}
 OTHERS: dict[str, dict[str, Any]] = {
     name: CONFIGS["llama"] | {"sliding_window": CONTEXT_LENGTH, "pad_token_id": 0} | changes
     for name, changes in {"mistral": {"sliding_window": None}, "qwen3": {}, "phi3": {}}.items()
@@ -213,5 +213,6 @@ def test_the_file_holds_what_its_format_says(exported: Any) -> None:
         export_format: (exported["llama", export_format][1] / "policy.gguf").stat().st_size
         for export_format in ExportFormat
     }
+    assert sizes[ExportFormat.GGUF_F32] > 1.7 * sizes[ExportFormat.GGUF_F16]
     assert sizes[ExportFormat.GGUF_Q8_0] < 0.85 * sizes[ExportFormat.GGUF_F16]
     assert np.isfinite(list(sizes.values())).all()

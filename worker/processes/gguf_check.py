@@ -40,7 +40,7 @@ TEXT = (
     "isn't it what you've asked for? Ça va très bien, merci. Tokens  with   spaces, x = f(y) + 10;\n\t- and a list."
 )
 MAX_TOKENS = 96
-TOLERANCES = {ExportFormat.GGUF_F16: 0.03, ExportFormat.GGUF_Q8_0: 0.25}
+TOLERANCES = {ExportFormat.GGUF_F32: 0.03, ExportFormat.GGUF_F16: 0.03, ExportFormat.GGUF_Q8_0: 0.25}
 """Nats a token, on average: single unlikely tokens differ by more, and a file read wrongly differs by whole nats."""
 MAX_FLOAT32_BYTES = 8 * 1024**3
 """Size of weights beyond which policies compute in bfloat16."""

@@ -21,7 +21,11 @@ from worker.processes.gguf_vocabulary import UnknownTokenizer, name_of_steps, wr
 TASK_FILE, GGUF_FILE, REFUSAL_FILE = "export.json", "policy.gguf", "refused.txt"
 NICENESS = 5
 """Training comes first where both want the processor."""
-_FILE_TYPES = {ExportFormat.GGUF_F16: "MOSTLY_F16", ExportFormat.GGUF_Q8_0: "MOSTLY_Q8_0"}
+_FILE_TYPES = {
+    ExportFormat.GGUF_F32: "ALL_F32",
+    ExportFormat.GGUF_F16: "MOSTLY_F16",
+    ExportFormat.GGUF_Q8_0: "MOSTLY_Q8_0",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
