@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from core.domain.errors import Unavailable
-from core.domain.job_state import AttemptOutcome, JobStatus
+from core.domain.jobs.job_state import AttemptOutcome, JobStatus
 from core.services.backend import Backend
 from core.services.operations.statistics import WAIT_BOUNDS_SECONDS, RunningJob, Statistics, read_statistics
 

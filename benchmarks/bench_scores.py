@@ -26,7 +26,7 @@ import transformers
 from workloads import Pair, read_pairs
 
 from core.domain.dataset_rows import DatasetKind
-from core.domain.job_spec import JobRequest, resolve_request
+from core.domain.jobs.job_spec import JobRequest, resolve_request
 from core.tokenization.encode_file import encode_file
 from core.tokenization.pair_tokenizer import PairTokenizer
 from core.training.data.encoded import EncodedData

@@ -12,7 +12,7 @@ from api.http.problems import HTTP_PROBLEMS, MEDIA_TYPE, STATUS_OF_KIND
 from api.schemas.datasets import DatasetOptions
 from api.schemas.problems import Problem
 from core.domain.errors import DomainError
-from core.domain.job_spec import JobRequest, JobSpec
+from core.domain.jobs.job_spec import JobRequest, JobSpec
 
 Responses = dict[int | str, dict[str, Any]]
 _PROBLEM_SCHEMA = {"$ref": "#/components/schemas/Problem"}

@@ -8,7 +8,7 @@ from api.http.problems import INVALID_REQUEST, HttpError
 from api.http.strict_json import parse, summary
 from api.http.validation_messages import field_errors
 from core.domain.errors import FieldError
-from core.domain.job_spec import TemplateKwargs
+from core.domain.jobs.job_spec import TemplateKwargs
 
 POINTER = "/chat_template_kwargs"
 _FORM: TypeAdapter[dict[str, Any]] = TypeAdapter(TemplateKwargs)

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from core.domain.job_state import FINAL_STATUSES
+from core.domain.jobs.job_state import FINAL_STATUSES
 from core.services.curves.live import LiveChanges, LiveCursor
 from core.services.views import JobView
 

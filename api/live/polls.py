@@ -10,7 +10,7 @@ from functools import partial
 
 from anyio import CapacityLimiter, to_thread
 
-from core.domain.job_queries import CurveHead
+from core.domain.jobs.job_queries import CurveHead
 from core.services.backend import Backend
 from core.services.curves import pages
 from core.services.curves.pages import MetricsQuery

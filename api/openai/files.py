@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from api.openai.objects import File
-from core.domain.job_state import FINAL_STATUSES, Stage
+from core.domain.jobs.job_state import FINAL_STATUSES, Stage
 from core.services.views import DatasetView, JobView, MetricPointView
 
 RESULTS_PREFIX = "file-results-"

@@ -5,7 +5,7 @@ from typing import Any
 
 from api.openai.files import result_files, seconds
 from api.openai.objects import Checkpoint, Event, Job, JobError
-from core.domain.job_state import JobStatus, Stage
+from core.domain.jobs.job_state import JobStatus, Stage
 from core.domain.policy_names import policy_name
 from core.services.curves.activity import Activity, Bounds
 from core.services.views import CheckpointView, EventView, JobView, MetricPointView

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from api.http.validation_messages import field_errors
 from core.domain.errors import FieldError, InvalidRequest
-from core.domain.job_spec import Auto, JobRequest, Metadata, Name, Payload, PositiveInt
+from core.domain.jobs.job_spec import Auto, JobRequest, Metadata, Name, Payload, PositiveInt
 from core.domain.json_numbers import REAL, WHOLE
 
 Multiplier = Annotated[float, Field(gt=0, le=1000), REAL] | Auto

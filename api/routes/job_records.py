@@ -14,7 +14,7 @@ from api.live.frames import ID_PATTERN, parse_id
 from api.live.stream import EventStream
 from api.routes.jobs import JobId
 from api.schemas.job_records import Events, MetricsPage, Samples
-from core.domain.job_state import Stage
+from core.domain.jobs.job_state import Stage
 from core.services.curves import pages
 from core.services.curves.pages import MAX_PAGE_POINTS, MetricsQuery
 from core.services.jobs import events, jobs, logs

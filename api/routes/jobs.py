@@ -13,9 +13,9 @@ from api.schemas.base import Page
 from api.schemas.datasets import DatasetWarning, TokenStatistics
 from api.schemas.jobs import Job, JobPatch, JobPreview
 from api.threads import Lane, in_lane
-from core.domain.job_queries import JobFilter
-from core.domain.job_spec import JobRequest
-from core.domain.job_state import JobStatus
+from core.domain.jobs.job_queries import JobFilter
+from core.domain.jobs.job_spec import JobRequest
+from core.domain.jobs.job_state import JobStatus
 from core.services.datasets import previews
 from core.services.jobs import jobs, repeats, steering
 from core.services.views import JobChange, JobView

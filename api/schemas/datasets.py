@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints
 
 from api.schemas.base import Answer, Id
 from core.domain.dataset_rows import DatasetKind
-from core.domain.job_spec import Metadata, Name, Payload
+from core.domain.jobs.job_spec import Metadata, Name, Payload
 from core.domain.json_numbers import WHOLE
 from core.domain.set_aside import SetAsideReason
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from api.schemas.base import Answer, Id
-from core.domain.job_state import JobStatus, Stage
+from core.domain.jobs.job_state import JobStatus, Stage
 
 
 class MetricPoint(Answer):

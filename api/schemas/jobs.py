@@ -1,4 +1,4 @@
-"""Schemas of `/jobs`: changes and answers; the request is `core.domain.job_spec.JobRequest`."""
+"""Schemas of `/jobs`: changes and answers; the request is `core.domain.jobs.job_spec.JobRequest`."""
 
 from datetime import datetime
 from typing import Any
@@ -7,9 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.base import Answer, Id
 from api.schemas.datasets import DatasetWarning, TokenStatistics
-from core.domain.failure_codes import FailureCode
-from core.domain.job_spec import Metadata, Name, Priority
-from core.domain.job_state import Desired, JobStatus, Stage
+from core.domain.jobs.failure_codes import FailureCode
+from core.domain.jobs.job_spec import Metadata, Name, Priority
+from core.domain.jobs.job_state import Desired, JobStatus, Stage
 
 STAGE_STATUS = "`pending`, `started`, `finished`, `reused` (from an earlier job) or `skipped`."
 

@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints
 
 from api.schemas.base import Answer, Id
 from core.domain.access import Scope
-from core.domain.job_spec import Payload
+from core.domain.jobs.job_spec import Payload
 
 KeyName = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 MAX_SECONDS = 10 * 365 * 24 * 3600.0

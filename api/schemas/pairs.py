@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.base import Answer, Number
-from core.domain.job_spec import Lines
+from core.domain.jobs.job_spec import Lines
 
 Flag = Literal["likely_mislabelled", "never_learned", "already_satisfied", "forgotten", "truncated"]
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from api.schemas.base import Answer, Id
-from core.domain.job_spec import Name, Payload
+from core.domain.jobs.job_spec import Name, Payload
 
 WebhookUrl = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 EventTypes = Annotated[list[Name], Field(min_length=1, max_length=16)]

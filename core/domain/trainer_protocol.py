@@ -27,7 +27,7 @@ class Assignment:
     job_id: str
     attempt: int
     spec: dict[str, Any]
-    """The job's spec (`core.domain.job_spec.JobSpec` as JSON)."""
+    """The job's spec (`core.domain.jobs.job_spec.JobSpec` as JSON)."""
     base_model_dir: str
     rows: str
     """Normalised training rows (`rows.jsonl`)."""
@@ -180,7 +180,7 @@ class Stopped:
 class Failed:
     type: ClassVar[str] = "failed"
     code: str
-    """One of the closed list in `core.domain.failure_codes`."""
+    """One of the closed list in `core.domain.jobs.failure_codes`."""
     detail: str
     """For the user: what happened and what to do. No path, no traceback."""
     recurs: bool = False

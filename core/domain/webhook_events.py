@@ -4,7 +4,7 @@ import base64
 import hashlib
 import hmac
 
-from core.domain.job_state import JobStatus
+from core.domain.jobs.job_state import JobStatus
 
 EVENT_TYPES: dict[JobStatus, str] = {
     JobStatus.SUCCEEDED: "fine_tuning.job.succeeded",

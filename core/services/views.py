@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from core.domain.exports import EXPORT_FOLDER
-from core.domain.failure_codes import FailureCode
-from core.domain.job_state import Desired, JobStatus, Stage
+from core.domain.jobs.failure_codes import FailureCode
+from core.domain.jobs.job_state import Desired, JobStatus, Stage
 
 Item = TypeVar("Item")
 

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from core.domain.errors import DomainError
-from core.domain.failure_codes import FailureCode
+from core.domain.jobs.failure_codes import FailureCode
 
 
 class TrainingFailure(DomainError):

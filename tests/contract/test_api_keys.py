@@ -12,7 +12,7 @@ from core.database.tables.access import ApiKey
 from core.database.tables.projects import Project
 from core.domain.access import Scope
 from core.domain.errors import InvalidRequest
-from core.domain.job_state import JobStatus
+from core.domain.jobs.job_state import JobStatus
 from core.services.access import api_keys, projects
 from core.services.access.api_keys import KeyNotFound, KeyNotLive
 from core.services.access.projects import Limits, ProjectExists, ProjectNotFound

@@ -6,8 +6,8 @@ from backends import PROJECT, add_dataset, checkpoint, claim, point, submit
 from sqlalchemy import delete, select
 
 from core.database.tables.records import MetricBlock
-from core.domain.failure_codes import FailureCode
-from core.domain.job_state import AttemptOutcome
+from core.domain.jobs.failure_codes import FailureCode
+from core.domain.jobs.job_state import AttemptOutcome
 from core.domain.trainer_protocol import MetricPoint
 from core.services.attempts import lifecycle, recording
 from core.services.attempts.lifecycle import Claim

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from core.database.columns import database_after
 from core.database.repositories import usage
 from core.database.tables.uploads import Arrival
-from core.domain.failure_codes import FailureCode
-from core.domain.job_state import JobStatus
+from core.domain.jobs.failure_codes import FailureCode
+from core.domain.jobs.job_state import JobStatus
 from core.services.access import disk_reserve, projects, quotas
 from core.services.access.disk_reserve import DiskReserveReached
 from core.services.access.projects import Limits

@@ -21,8 +21,8 @@ from backends import (
 from sqlalchemy import text
 
 from core.domain.errors import Conflict, DomainError, Fenced
-from core.domain.failure_codes import FailureCode
-from core.domain.job_state import AttemptOutcome, JobStatus, Stage
+from core.domain.jobs.failure_codes import FailureCode
+from core.domain.jobs.job_state import AttemptOutcome, JobStatus, Stage
 from core.domain.trainer_protocol import Progress, StageChanged, TrainerEvent
 from core.services.attempts import checkpoints, lifecycle, recording
 from core.services.attempts.lifecycle import Claim

@@ -16,7 +16,7 @@ from backends import (
     submit,
 )
 
-from core.domain.job_state import Stage
+from core.domain.jobs.job_state import Stage
 from core.services.attempts import checkpoints, lifecycle, recording
 from core.services.backend import Backend
 from core.services.base_models import starting_points

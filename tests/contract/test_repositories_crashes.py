@@ -13,8 +13,14 @@ from backends import (
     submit,
 )
 
-from core.domain.failure_codes import FailureCode
-from core.domain.job_state import MAX_CRASHES, MAX_LOSSES_AT_ONE_STEP, MIN_POISONED_HOSTS, AttemptOutcome, JobStatus
+from core.domain.jobs.failure_codes import FailureCode
+from core.domain.jobs.job_state import (
+    MAX_CRASHES,
+    MAX_LOSSES_AT_ONE_STEP,
+    MIN_POISONED_HOSTS,
+    AttemptOutcome,
+    JobStatus,
+)
 from core.domain.trainer_protocol import Progress, StageChanged
 from core.services.attempts import lifecycle, recording, requeue
 from core.services.attempts.lifecycle import Claim

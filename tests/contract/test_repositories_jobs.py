@@ -7,9 +7,9 @@ from core.database.repositories.events import EventDraft
 from core.database.repositories.jobs import lock_job
 from core.database.repositories.transitions import IllegalMove, Move, move
 from core.domain.errors import Fenced, InvalidRequest
-from core.domain.failure_codes import FailureCode
-from core.domain.job_queries import JobFilter
-from core.domain.job_state import ALLOWED_TRANSITIONS, AttemptOutcome, Desired, JobStatus, Stage
+from core.domain.jobs.failure_codes import FailureCode
+from core.domain.jobs.job_queries import JobFilter
+from core.domain.jobs.job_state import ALLOWED_TRANSITIONS, AttemptOutcome, Desired, JobStatus, Stage
 from core.services.attempts import lifecycle, recording
 from core.services.attempts.checkpoints import mark_checkpoint_corrupt
 from core.services.backend import Backend

@@ -6,8 +6,8 @@ from sqlalchemy import func, select
 
 from core.database.tables.records import JobLogPart
 from core.domain.errors import Fenced, NotFound
-from core.domain.job_logs import MAX_LOG_BYTES, MAX_WRITE_BYTES, SMALL_PART_BYTES
-from core.domain.job_state import AttemptOutcome
+from core.domain.jobs.job_logs import MAX_LOG_BYTES, MAX_WRITE_BYTES, SMALL_PART_BYTES
+from core.domain.jobs.job_state import AttemptOutcome
 from core.services.attempts import lifecycle
 from core.services.attempts.log_parts import append_log
 from core.services.backend import Backend

@@ -15,8 +15,8 @@ from core.database.tables.objects import Checkpoint
 from core.database.tables.records import JobEvent
 from core.database.tables.records import MetricPoint as PointRow
 from core.domain.errors import Fenced
-from core.domain.failure_codes import FailureCode
-from core.domain.job_state import AttemptOutcome, Stage
+from core.domain.jobs.failure_codes import FailureCode
+from core.domain.jobs.job_state import AttemptOutcome, Stage
 from core.domain.trainer_protocol import Progress, StageChanged, TrainerEvent
 from core.services.attempts import checkpoints, lifecycle, recording
 from core.services.attempts.checkpoints import NewStageOutput

@@ -19,8 +19,8 @@ from core.database.repositories.positions import queue_positions
 from core.database.schema import JOB_TABLES
 from core.database.tables.access import ProjectLimits
 from core.database.tables.jobs import Job
-from core.domain.failure_codes import FailureCode
-from core.domain.job_state import JobStatus
+from core.domain.jobs.failure_codes import FailureCode
+from core.domain.jobs.job_state import JobStatus
 from core.services.access import projects
 from core.services.access.projects import Limits
 from core.services.attempts import lifecycle

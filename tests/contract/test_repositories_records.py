@@ -25,7 +25,7 @@ from sqlalchemy import text
 from core.datasets.result import DatasetRejected
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import InvalidRequest, NotFound, Unavailable
-from core.domain.failure_codes import FailureCode
+from core.domain.jobs.failure_codes import FailureCode
 from core.services.access import idempotency
 from core.services.access.idempotency import Answer, IdempotentRequest, Reservation
 from core.services.attempts import lifecycle, recording

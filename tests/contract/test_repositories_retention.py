@@ -10,7 +10,7 @@ from sqlalchemy import update
 from core.database.columns import database_after
 from core.database.session import Database
 from core.database.tables.jobs import Job
-from core.domain.job_state import Stage
+from core.domain.jobs.job_state import Stage
 from core.services.attempts import lifecycle
 from core.services.attempts.checkpoints import NewStageOutput, commit_stage_output
 from core.services.backend import Backend

@@ -13,7 +13,7 @@ from backends import (
     submit,
 )
 
-from core.domain.job_state import Stage
+from core.domain.jobs.job_state import Stage
 from core.services.attempts import lifecycle, recording
 from core.services.backend import Backend
 from core.services.curves import pages

@@ -22,8 +22,8 @@ from sqlalchemy import text
 
 from core.database.schema import metadata
 from core.domain.errors import Conflict, Fenced
-from core.domain.failure_codes import FailureCode
-from core.domain.job_state import FINAL_STATUSES, MAX_CRASHES, AttemptOutcome, Desired, JobStatus
+from core.domain.jobs.failure_codes import FailureCode
+from core.domain.jobs.job_state import FINAL_STATUSES, MAX_CRASHES, AttemptOutcome, Desired, JobStatus
 from core.services.attempts import lifecycle, recording
 from core.services.attempts.lifecycle import Claim
 from core.services.backend import Backend

@@ -24,8 +24,8 @@ from sqlalchemy.orm import Session
 from core.database.repositories import attempts as attempt_rows
 from core.database.repositories import garbage
 from core.database.repositories import jobs as job_rows
-from core.domain.failure_codes import FailureCode
-from core.domain.job_state import MAX_CRASHES, AttemptOutcome
+from core.domain.jobs.failure_codes import FailureCode
+from core.domain.jobs.job_state import MAX_CRASHES, AttemptOutcome
 from core.services.attempts import lifecycle, requeue
 from core.services.backend import Backend
 from core.services.jobs import steering

@@ -7,7 +7,7 @@ from backends import add_dataset, claim, submit
 from sqlalchemy import func, select
 
 from core.database.tables.objects import StageBuild
-from core.domain.job_state import AttemptOutcome, Stage
+from core.domain.jobs.job_state import AttemptOutcome, Stage
 from core.domain.trainer_protocol import StageChanged
 from core.services.attempts import checkpoints, lifecycle, recording, stage_builds
 from core.services.attempts.lifecycle import Claim

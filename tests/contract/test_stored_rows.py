@@ -7,7 +7,7 @@ import pytest
 from backends import PROJECT, claim, submit
 
 from core.database.repositories import datasets as dataset_rows
-from core.domain.failure_codes import FailureCode
+from core.domain.jobs.failure_codes import FailureCode
 from core.services.attempts.inputs import find_inputs
 from core.services.attempts.lifecycle import Claim
 from core.services.backend import Backend

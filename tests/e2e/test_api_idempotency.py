@@ -10,7 +10,7 @@ import pytest
 from api_server import RunningApi, pairs, pointers
 from backends import BASE_MODEL, PROJECT, claim
 
-from core.domain.failure_codes import FailureCode
+from core.domain.jobs.failure_codes import FailureCode
 from core.services.access import idempotency
 from core.services.access.idempotency import IdempotentRequest, Reservation
 from core.services.attempts import lifecycle

@@ -11,7 +11,7 @@ from api_server import RunningApi, pointers
 from backends import BASE_MODEL, PROJECT, checkpoint, claim, make_base_model, point, publication
 
 from core.domain.dataset_rows import DatasetKind
-from core.domain.failure_codes import FailureCode
+from core.domain.jobs.failure_codes import FailureCode
 from core.services.attempts import lifecycle, recording
 from core.services.attempts.lifecycle import Claim
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from core.domain.access import Scope
-from core.domain.job_logs import MAX_LOG_BYTES
+from core.domain.jobs.job_logs import MAX_LOG_BYTES
 from core.services.access import api_keys, projects
 from core.services.attempts.log_parts import append_log
 from preftune import Client

@@ -19,7 +19,7 @@ from relay import Relay
 from toy_jobs import wait_for
 
 from core.domain.doctor.findings import Finding
-from core.domain.failure_codes import FailureCode
+from core.domain.jobs.failure_codes import FailureCode
 from core.domain.trainer_protocol import MetricPoint
 from core.services.attempts import lifecycle, recording
 from core.services.attempts.lifecycle import Claim

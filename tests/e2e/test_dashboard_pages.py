@@ -11,7 +11,7 @@ from browser import Theme, Watched, open_page
 from played_jobs import finish, learn, start
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from core.domain.failure_codes import FailureCode
+from core.domain.jobs.failure_codes import FailureCode
 from core.domain.trainer_protocol import TrainerEvent
 from core.services.attempts import lifecycle, recording
 

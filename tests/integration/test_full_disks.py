@@ -26,7 +26,7 @@ from core.datasets.options import CheckOptions
 from core.disk_space import NoRoom, is_out_of_space, purpose_of, room_for
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import Unavailable
-from core.domain.failure_codes import FailureCode
+from core.domain.jobs.failure_codes import FailureCode
 from core.domain.trainer_protocol import Failed
 from core.storage.object_store import StoreUnavailable
 from core.tokenization.encode_file import encode_file

@@ -23,7 +23,7 @@ from backends import point
 from toy_jobs import InProcessWorker, check_succeeded, submit_toy, wait_for, wait_for_status
 from toy_trainer import Script
 
-from core.domain.job_state import JobStatus
+from core.domain.jobs.job_state import JobStatus
 from core.services.backend import Backend
 from core.settings import Settings, SettingsError
 from worker.attempt import tracking

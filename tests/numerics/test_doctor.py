@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from tiny_runs import RecordingObserver, World, random_pairs, run, write_data
 
 from core.domain import metric_names as names
-from core.domain import presets
 from core.domain.doctor.doctor import NON_FINITE, Doctor, all_rules
 from core.domain.doctor.findings import Finding, RunFacts, StageFacts
 from core.domain.doctor.rules import LearningRateFar
+from core.domain.jobs import presets
 from core.domain.trainer_protocol import MetricPoint
 from core.training.failures import NonFiniteLoss
 from core.training.plan import DpoPlan, LoraPlan, SftPlan, TrainingPlan

@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM
 
 from core.domain import metric_names as names
 from core.domain.errors import DomainError
-from core.domain.failure_codes import FailureCode
+from core.domain.jobs.failure_codes import FailureCode
 from core.training.checkpoints import files
 from core.training.failures import (
     BadBaseModel,

@@ -11,7 +11,7 @@ from tiny_runs import RecordingObserver, World
 from trained_jobs import make_rows
 
 from core.domain.dataset_rows import DatasetKind
-from core.domain.job_spec import JobRequest, resolve_request
+from core.domain.jobs.job_spec import JobRequest, resolve_request
 from core.tokenization.encode_file import encode_file
 from core.tokenization.pair_tokenizer import PairTokenizer
 from core.training.observer import Stage

@@ -14,8 +14,8 @@ from core.database.session import Database
 from core.database.tables.datasets import Dataset, DatasetStatus
 from core.datasets.reading import READER_VERSION
 from core.domain.dataset_rows import DatasetKind
-from core.domain.job_spec import JobRequest
-from core.domain.job_state import Stage
+from core.domain.jobs.job_spec import JobRequest
+from core.domain.jobs.job_state import Stage
 from core.domain.trainer_protocol import MetricPoint
 from core.services.attempts import lifecycle
 from core.services.attempts.checkpoints import NewCheckpoint, commit_checkpoint, commit_policy

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.domain.event_kinds import CHECKPOINT_UNUSABLE
+from core.domain.jobs.event_kinds import CHECKPOINT_UNUSABLE
 from core.domain.trainer_protocol import (
     ASSIGNMENT_FILE,
     Assignment,

@@ -17,7 +17,7 @@ from core.database.engine import open_engine
 from core.database.migrate import upgrade
 from core.database.session import Database
 from core.datasets.reading import READER_VERSION
-from core.domain.event_kinds import ROWS_READ_OTHERWISE
+from core.domain.jobs.event_kinds import ROWS_READ_OTHERWISE
 from core.services.attempts.inputs import find_inputs
 from core.services.backend import Backend
 from core.services.data_warnings import NOT_COMPARED, READ_OTHERWISE

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core.domain.event_kinds import CHECKPOINT_UNUSABLE
+from core.domain.jobs.event_kinds import CHECKPOINT_UNUSABLE
 from core.domain.trainer_protocol import (
     CheckpointWritten,
     Done,

@@ -1,6 +1,6 @@
 """Failures to begin an attempt."""
 
-from core.domain.failure_codes import FailureCode
+from core.domain.jobs.failure_codes import FailureCode
 
 
 class StagingFailed(Exception):

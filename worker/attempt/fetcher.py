@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from core.domain.errors import Unavailable
-from core.domain.event_kinds import WAITING_FOR_STORE
+from core.domain.jobs.event_kinds import WAITING_FOR_STORE
 from core.domain.trainer_protocol import TrainerEvent
 from core.failpoints import reach
 from core.services.attempts import checkpoints, lifecycle, recording

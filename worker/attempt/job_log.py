@@ -10,7 +10,7 @@ import traceback
 from collections import deque
 
 from core.domain.errors import Unavailable
-from core.domain.job_logs import MAX_WRITE_BYTES
+from core.domain.jobs.job_logs import MAX_WRITE_BYTES
 from core.services.attempts.lifecycle import Claim
 from core.services.attempts.log_parts import append_log
 from core.services.backend import Backend

@@ -3,8 +3,8 @@
 import signal
 from dataclasses import dataclass
 
-from core.domain.failure_codes import FailureCode
-from core.domain.job_state import AttemptOutcome
+from core.domain.jobs.failure_codes import FailureCode
+from core.domain.jobs.job_state import AttemptOutcome
 from core.domain.trainer_protocol import Done, Failed, Stopped
 from worker.attempt.stopping import StopReason
 

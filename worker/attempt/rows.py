@@ -12,8 +12,8 @@ import structlog
 
 from core.datasets.result import ROWS_FILE
 from core.domain.errors import DomainError
-from core.domain.event_kinds import ROWS_MADE_ANEW, ROWS_READ_OTHERWISE
-from core.domain.failure_codes import FailureCode
+from core.domain.jobs.event_kinds import ROWS_MADE_ANEW, ROWS_READ_OTHERWISE
+from core.domain.jobs.failure_codes import FailureCode
 from core.domain.trainer_protocol import TrainerEvent
 from core.failpoints import reach
 from core.services.attempts import recording

@@ -8,8 +8,8 @@ from contextlib import suppress
 
 from core.disk_space import GOES_ON, full_disk_detail, is_out_of_space
 from core.domain.errors import Fenced, Unavailable
-from core.domain.failure_codes import FailureCode
-from core.domain.job_state import AttemptOutcome
+from core.domain.jobs.failure_codes import FailureCode
+from core.domain.jobs.job_state import AttemptOutcome
 from core.failpoints import reach
 from core.services.attempts import lifecycle
 from core.services.attempts.lifecycle import Claim

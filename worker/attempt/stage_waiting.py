@@ -2,7 +2,7 @@
 
 import time
 
-from core.domain.job_state import Stage
+from core.domain.jobs.job_state import Stage
 from core.domain.trainer_protocol import StageOutputQuery, TrainerEvent
 from core.services.attempts import recording, stage_builds
 from worker.attempt.fetcher import Fetcher, outage_seconds

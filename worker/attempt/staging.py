@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from core.base_models.directory import get_base_model
 from core.domain.errors import InvalidRequest, NotFound
-from core.domain.failure_codes import FailureCode
+from core.domain.jobs.failure_codes import FailureCode
 from core.services.attempts.inputs import JobInputs, find_inputs
 from core.services.base_models.sharing import SharedModel, fetch_shared, find_shared, is_sharing
 from core.storage.trees import TreeDamaged

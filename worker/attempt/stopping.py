@@ -5,7 +5,7 @@ import time
 from enum import StrEnum
 
 from core.domain.errors import Fenced
-from core.domain.job_state import Desired
+from core.domain.jobs.job_state import Desired
 from core.domain.trainer_protocol import Stop, StopMode
 from worker.attempt.heartbeat import Heartbeat
 from worker.attempt.trainer_process import TrainerProcess

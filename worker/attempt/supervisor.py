@@ -17,8 +17,8 @@ from core.confinement import Bounds
 from core.control_groups import count_out_of_memory_kills, memory_limit_bytes
 from core.disk_space import GOES_ON, full_disk_detail, is_out_of_space, purpose_of, room_for
 from core.domain.errors import DomainError, Fenced, Unavailable
-from core.domain.failure_codes import FailureCode
-from core.domain.job_state import FINAL_STATUSES, AttemptOutcome, JobStatus
+from core.domain.jobs.failure_codes import FailureCode
+from core.domain.jobs.job_state import FINAL_STATUSES, AttemptOutcome, JobStatus
 from core.domain.trainer_protocol import (
     ASSIGNMENT_FILE,
     Assignment,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import IO, Any
 
-from core.domain.job_state import JobStatus
+from core.domain.jobs.job_state import JobStatus
 from core.domain.trainer_protocol import MetricPoint
 from core.settings import PREFIX, Settings, SettingsError
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.domain.errors import DomainError, Fenced, Unavailable
-from core.domain.job_state import Stage
+from core.domain.jobs.job_state import Stage
 from core.domain.trainer_protocol import CheckpointWritten, StageOutputWritten, TrainerEvent
 from core.failpoints import reach
 from core.services.attempts import checkpoints, recording

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from core.domain.artifact_files import SUMMARY_FILE
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import DomainError
-from core.domain.job_spec import JobSpec, resolve_staged
+from core.domain.jobs.job_spec import JobSpec, resolve_staged
 from core.domain.trainer_protocol import Assignment
 from core.domain.variants.checks import get_variant
 from core.tokenization.encode_file import encode_file

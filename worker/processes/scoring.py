@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from core.domain.dataset_rows import DatasetKind
-from core.domain.job_spec import JobSpec
+from core.domain.jobs.job_spec import JobSpec
 from core.tokenization.encode_file import encode_file
 from core.tokenization.errors import NothingToEncode
 from core.tokenization.pair_tokenizer import PairTokenizer

@@ -26,7 +26,7 @@ from api.openai.requests import (
 )
 from api.openai.routes.files import until_checked
 from core.domain.errors import Conflict, FieldError, InvalidRequest
-from core.domain.job_queries import JobFilter
+from core.domain.jobs.job_queries import JobFilter
 from core.services.backend import Backend
 from core.services.cursors import encode_cursor
 from core.services.curves import activity

@@ -21,7 +21,7 @@ from api.uploads.arrival import disk_room
 from api.uploads.receive import clean_filename, receive_upload
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import FieldError
-from core.domain.job_spec import Name, Payload
+from core.domain.jobs.job_spec import Name, Payload
 from core.domain.json_numbers import WHOLE
 from core.services.datasets import counted_parts, parts
 from core.services.datasets.parts import MAX_PARTS

@@ -13,7 +13,7 @@ from api.openai.intent import answer_intent
 from api.openai.objects import Answer, ListPage
 from api.schemas.webhooks import EventTypes, WebhookUrl
 from api.threads import Lane, in_lane
-from core.domain.job_spec import Name, Payload
+from core.domain.jobs.job_spec import Name, Payload
 from core.services.cursors import encode_cursor
 from core.services.webhooks import delivery, endpoints
 from core.services.webhooks.endpoints import EndpointView, NewSecret

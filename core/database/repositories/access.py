@@ -7,7 +7,7 @@ from core.database.columns import database_after, database_now
 from core.database.tables.access import ApiKey, ProjectLimits, StoredScope
 from core.database.tables.jobs import Job
 from core.database.tables.projects import Project
-from core.domain.job_state import JobStatus
+from core.domain.jobs.job_state import JobStatus
 
 
 def find_key(session: Session, key_id: str) -> ApiKey | None:

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from core.database.columns import database_now, seconds_since
 from core.database.tables.jobs import Attempt, Job, JobStage
-from core.domain.job_state import AttemptOutcome, Stage
+from core.domain.jobs.job_state import AttemptOutcome, Stage
 
 _STAGES = tuple(Stage)
 

@@ -10,7 +10,7 @@ from core.database.columns import database_now
 from core.database.tables.base import rows_of
 from core.database.tables.jobs import Job
 from core.database.tables.records import JobEvent
-from core.domain.job_state import JobStatus
+from core.domain.jobs.job_state import JobStatus
 
 USER = "user"
 SWEEPER = "sweeper"

@@ -10,8 +10,8 @@ from core.database.repositories.events import EventDraft, append_event
 from core.database.schema import JOB_TABLES
 from core.database.tables.jobs import Job, JobStage
 from core.domain.errors import Fenced
-from core.domain.job_queries import CurveHead, JobFilter
-from core.domain.job_state import FINAL_STATUSES, JobStatus
+from core.domain.jobs.job_queries import CurveHead, JobFilter
+from core.domain.jobs.job_state import FINAL_STATUSES, JobStatus
 
 
 def insert_job(session: Session, job: Job, event: EventDraft) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from core.database.repositories.metrics import PointFilter, ResumePoint, Series, beyond
 from core.database.tables.jobs import Job
 from core.database.tables.records import MetricBlock
-from core.domain.job_state import Stage
+from core.domain.jobs.job_state import Stage
 
 BLOCK_STEPS = 32
 BlockRow = Row[Stage, str, int, int, int, dict[str, list[Any]]]

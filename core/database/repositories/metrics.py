@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from core.database.columns import database_now
 from core.database.tables.jobs import Job
 from core.database.tables.records import MetricBlock, MetricPoint, RewoundPoint
-from core.domain.job_state import Stage
+from core.domain.jobs.job_state import Stage
 
 PointKey = tuple[Stage, str, int]
 """(stage, split, step)"""

@@ -9,7 +9,7 @@ from core.database.tables.datasets import Dataset, DatasetStatus
 from core.database.tables.exports import ExportRequest
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, CheckpointStatus, StageOutput
-from core.domain.job_state import Stage
+from core.domain.jobs.job_state import Stage
 
 _STAGE_ORDER = {stage: position for position, stage in enumerate(Stage)}
 

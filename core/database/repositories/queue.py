@@ -32,7 +32,7 @@ from core.database.repositories.transitions import STARTED, Claimant, StartedJob
 from core.database.tables.access import ProjectLimits
 from core.database.tables.base import rows_of
 from core.database.tables.jobs import Job
-from core.domain.job_state import JobStatus
+from core.domain.jobs.job_state import JobStatus
 from core.failpoints import reach
 
 _NUM_HEADS = 8

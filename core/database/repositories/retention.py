@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session, aliased
 from core.database.columns import database_after
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, CheckpointStatus, StageOutput
-from core.domain.job_state import FINAL_STATUSES
+from core.domain.jobs.job_state import FINAL_STATUSES
 
 
 def list_with_checkpoints(session: Session, *, finished_seconds_ago: float, limit: int) -> list[str]:

@@ -7,7 +7,7 @@ from core.database.columns import database_now
 from core.database.tables.jobs import Job
 from core.database.tables.objects import StageBuild
 from core.database.tables.projects import Project
-from core.domain.job_state import JobStatus
+from core.domain.jobs.job_state import JobStatus
 
 _IS_ALIVE = and_(Job.id == StageBuild.job_id, Job.attempt == StageBuild.attempt, Job.status == JobStatus.RUNNING)
 

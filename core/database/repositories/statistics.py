@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from core.database.columns import seconds_since
 from core.database.tables.jobs import Attempt, Job
 from core.database.tables.records import MetricPoint
-from core.domain.job_state import JobStatus
+from core.domain.jobs.job_state import JobStatus
 
 _WAITED = seconds_since(Job.created_at) - seconds_since(Job.started_at)
 """Seconds from submission to the first claim."""

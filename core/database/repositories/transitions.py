@@ -14,7 +14,7 @@ from core.database.repositories.events import EventDraft, add_event
 from core.database.tables.base import rows_of
 from core.database.tables.jobs import Attempt, Job
 from core.domain.errors import Conflict
-from core.domain.job_state import ALLOWED_TRANSITIONS, FINAL_STATUSES, AttemptOutcome, Desired, JobStatus
+from core.domain.jobs.job_state import ALLOWED_TRANSITIONS, FINAL_STATUSES, AttemptOutcome, Desired, JobStatus
 from core.domain.webhook_events import EVENT_TYPES
 
 _INSERT_ATTEMPT = insert(rows_of(Attempt)).values(started_at=database_now())

@@ -3,8 +3,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import enum_type
 from core.database.tables.base import Base, BigInt, Id, JsonObject, LongText, Number, ShortText, Time
-from core.domain.failure_codes import FailureCode
-from core.domain.job_state import AttemptOutcome, Desired, JobStatus, Stage
+from core.domain.jobs.failure_codes import FailureCode
+from core.domain.jobs.job_state import AttemptOutcome, Desired, JobStatus, Stage
 
 _QUEUED = text("status = 'queued'")
 _RUNNING = text("status = 'running'")

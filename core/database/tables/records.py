@@ -5,7 +5,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import enum_type
 from core.database.tables.base import Base, BigInt, Id, JsonObject, LongText, Number, ShortText, Time
-from core.domain.job_state import JobStatus, Stage
+from core.domain.jobs.job_state import JobStatus, Stage
 
 
 class MetricPoint(Base):

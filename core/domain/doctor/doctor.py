@@ -3,7 +3,7 @@
 from core.domain import metric_names as names
 from core.domain.doctor import rules
 from core.domain.doctor.findings import Finding, Rule, RunFacts
-from core.domain.failure_codes import FailureCode
+from core.domain.jobs.failure_codes import FailureCode
 from core.domain.trainer_protocol import MetricPoint
 
 NON_FINITE = "non-finite-loss"

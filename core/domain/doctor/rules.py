@@ -25,7 +25,7 @@ class LearningRateFar:
 
     name = "learning-rate-far-from-presets"
     factor = 10.0
-    presets: ClassVar = {  # (stage, is_lora): from the largest models' to the smallest's, of core.domain.presets
+    presets: ClassVar = {  # (stage, is_lora): from the largest models' to the smallest's, of core.domain.jobs.presets
         ("sft", False): (2e-5, 1e-4),
         ("sft", True): (2e-4, 2e-4),
         ("dpo", False): (5e-7, 5e-6),

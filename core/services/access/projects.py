@@ -10,7 +10,7 @@ from core.database.repositories import access, usage
 from core.database.tables.access import ProjectLimits
 from core.database.tables.projects import Project
 from core.domain.errors import Conflict, InvalidRequest, NotFound
-from core.domain.job_state import JobStatus
+from core.domain.jobs.job_state import JobStatus
 from core.services.access import audit
 from core.services.backend import Backend
 

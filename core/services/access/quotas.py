@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from core.database.repositories import access, usage
 from core.database.tables.access import ProjectLimits
 from core.domain.errors import Limited, TooLarge
-from core.domain.job_state import JobStatus
+from core.domain.jobs.job_state import JobStatus
 from core.services.access.disk_reserve import Room, room_of
 from core.services.access.projects import Limits, limits_of, require_project
 from core.services.backend import Backend

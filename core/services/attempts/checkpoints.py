@@ -14,7 +14,7 @@ from core.database.repositories import garbage, objects, stage_builds
 from core.database.repositories.events import EventDraft, append_event
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Checkpoint, CheckpointStatus, StageOutput
-from core.domain.job_state import Stage
+from core.domain.jobs.job_state import Stage
 from core.failpoints import reach
 from core.services.attempts.lifecycle import Claim, fenced
 from core.services.backend import Backend

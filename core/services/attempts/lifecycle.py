@@ -20,8 +20,8 @@ from core.database.repositories.transitions import Claimant, Move, StartedJob, m
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint
 from core.domain.errors import Conflict, Fenced
-from core.domain.failure_codes import TITLES, FailureCode
-from core.domain.job_state import AttemptOutcome, Desired, JobStatus, Stage
+from core.domain.jobs.failure_codes import TITLES, FailureCode
+from core.domain.jobs.job_state import AttemptOutcome, Desired, JobStatus, Stage
 from core.failpoints import reach
 from core.services.attempts import requeue
 from core.services.backend import Backend

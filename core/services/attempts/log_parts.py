@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 from core.database.repositories import job_logs
 from core.database.tables.jobs import Job
 from core.database.tables.records import JobLogPart
-from core.domain.job_logs import MAX_LOG_BYTES, SMALL_PART_BYTES
+from core.domain.jobs.job_logs import MAX_LOG_BYTES, SMALL_PART_BYTES
 from core.services.attempts.lifecycle import Claim, fenced
 from core.services.backend import Backend
 

@@ -14,7 +14,7 @@ from core.database.repositories.events import EventDraft, append_event
 from core.database.tables.jobs import Job, JobStage
 from core.database.tables.records import JobSample, RewoundPoint
 from core.domain.doctor.findings import Finding
-from core.domain.job_state import Stage
+from core.domain.jobs.job_state import Stage
 from core.domain.metric_names import TIMING
 from core.domain.trainer_protocol import MetricPoint, Progress, StageChanged, TrainerEvent
 from core.failpoints import reach

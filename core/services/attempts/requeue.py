@@ -16,8 +16,8 @@ from core.database.repositories import metrics
 from core.database.repositories.events import EventDraft
 from core.database.repositories.transitions import Move, move
 from core.database.tables.jobs import Attempt, Job
-from core.domain.failure_codes import TITLES, FailureCode
-from core.domain.job_state import (
+from core.domain.jobs.failure_codes import TITLES, FailureCode
+from core.domain.jobs.job_state import (
     MAX_CRASHES,
     MAX_LOSSES,
     MAX_LOSSES_AT_ONE_STEP,

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from core.database.repositories import stage_builds
 from core.database.tables.jobs import Job
-from core.domain.job_state import Stage
+from core.domain.jobs.job_state import Stage
 from core.services.attempts.lifecycle import Claim, fenced
 from core.services.backend import Backend
 

@@ -10,7 +10,7 @@ from core.database.repositories import jobs as job_rows
 from core.database.repositories import objects
 from core.database.tables.jobs import Job
 from core.domain.errors import InvalidRequest
-from core.domain.job_state import FINAL_STATUSES, Stage
+from core.domain.jobs.job_state import FINAL_STATUSES, Stage
 from core.domain.policy_names import PREFIX, parse_policy_name
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor

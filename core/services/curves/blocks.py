@@ -12,7 +12,7 @@ from core.database.repositories import metrics as metric_rows
 from core.database.repositories.metric_blocks import BLOCK_STEPS, BlockRow
 from core.database.repositories.metrics import PointFilter, PointKey, PointRow, Series
 from core.database.tables.jobs import Job
-from core.domain.job_state import Stage
+from core.domain.jobs.job_state import Stage
 from core.services.curves.downsampling import choose_points
 
 MAX_POINTS_READ = 32 * BLOCK_STEPS

@@ -12,8 +12,8 @@ from core.database.repositories import jobs as job_rows
 from core.database.repositories import metrics as metric_rows
 from core.database.repositories.metrics import PointFilter, PointRow
 from core.database.tables.jobs import Job
-from core.domain.job_queries import CurveHead
-from core.domain.job_state import Stage
+from core.domain.jobs.job_queries import CurveHead
+from core.domain.jobs.job_state import Stage
 from core.services.backend import Backend
 from core.services.curves import blocks
 from core.services.curves.downsampling import choose_points

@@ -10,7 +10,7 @@ from core.database.repositories import metrics, objects
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Checkpoint, CheckpointStatus
 from core.domain.errors import NotFound
-from core.domain.job_state import Stage
+from core.domain.jobs.job_state import Stage
 from core.services.backend import Backend
 from core.services.jobs import jobs
 from core.services.jobs.stored_files import list_tree

@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 from core.database.repositories import jobs as job_rows
 from core.database.tables.jobs import Job
 from core.domain.errors import Conflict, NotFound
-from core.domain.job_queries import JobFilter
-from core.domain.job_spec import JobRequest, JobSpec
-from core.domain.job_state import FINAL_STATUSES
+from core.domain.jobs.job_queries import JobFilter
+from core.domain.jobs.job_spec import JobRequest, JobSpec
+from core.domain.jobs.job_state import FINAL_STATUSES
 from core.failpoints import reach
 from core.services.access import audit
 from core.services.access.disk_reserve import require_disk

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from core.database.repositories import job_logs
 from core.database.tables.records import JobLogPart
-from core.domain.job_logs import MAX_LOG_BYTES
+from core.domain.jobs.job_logs import MAX_LOG_BYTES
 from core.services.backend import Backend
 from core.services.jobs import jobs
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from core.domain.job_state import Stage
+from core.domain.jobs.job_state import Stage
 
 _FORWARD = 1.0
 _TRAIN = 3.0

@@ -11,8 +11,8 @@ from core.database.repositories import metric_blocks, metrics, objects
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Checkpoint, CheckpointStatus
 from core.domain.errors import Conflict
-from core.domain.job_spec import JobRequest
-from core.domain.job_state import FINAL_STATUSES, JobStatus
+from core.domain.jobs.job_spec import JobRequest
+from core.domain.jobs.job_state import FINAL_STATUSES, JobStatus
 from core.failpoints import reach
 from core.services.access import audit
 from core.services.access.disk_reserve import require_disk

@@ -9,7 +9,7 @@ from core.database.repositories.events import EventDraft, append_event
 from core.database.repositories.transitions import Move, move
 from core.database.tables.jobs import Job
 from core.domain.errors import Conflict
-from core.domain.job_state import FINAL_STATUSES, Desired, JobStatus
+from core.domain.jobs.job_state import FINAL_STATUSES, Desired, JobStatus
 from core.failpoints import reach
 from core.services.access import audit
 from core.services.backend import Backend

@@ -16,8 +16,8 @@ from core.database.tables.datasets import Dataset, DatasetStatus
 from core.database.tables.jobs import Job
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import DomainError, FieldError, InvalidRequest, NotFound
-from core.domain.job_spec import JobRequest, JobSpec, accepted_form, resolve_request
-from core.domain.job_state import Desired, JobStatus
+from core.domain.jobs.job_spec import JobRequest, JobSpec, accepted_form, resolve_request
+from core.domain.jobs.job_state import Desired, JobStatus
 from core.domain.variants.checks import VariantError, get_variant, validate_beta, validate_options
 from core.failpoints import reach
 from core.services.access import quotas

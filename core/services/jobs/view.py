@@ -11,8 +11,8 @@ from core.database.repositories import objects
 from core.database.repositories.positions import queue_positions
 from core.database.tables.jobs import Job, JobStage
 from core.database.tables.objects import Artifact
-from core.domain.failure_codes import TITLES
-from core.domain.job_state import JobStatus, Stage
+from core.domain.jobs.failure_codes import TITLES
+from core.domain.jobs.job_state import JobStatus, Stage
 from core.services.jobs.progress import StageState, estimate
 from core.services.jobs.weights import is_merged_in_bf16
 from core.services.views import ArtifactSummary, JobErrorView, JobView, ProgressView, StageView

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from core.database.repositories import jobs as job_rows
 from core.database.repositories import objects
 from core.database.repositories.events import SWEEPER, EventDraft, append_event
-from core.domain.event_kinds import MERGED_IN_BF16
+from core.domain.jobs.event_kinds import MERGED_IN_BF16
 from core.services.backend import Backend
 from core.storage.object_store import ObjectNotFound
 

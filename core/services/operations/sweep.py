@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from core.database.repositories import bookkeeping, queue
 from core.database.repositories import jobs as job_rows
 from core.database.repositories.events import SWEEPER
-from core.domain.job_state import AttemptOutcome, JobStatus
+from core.domain.jobs.job_state import AttemptOutcome, JobStatus
 from core.failpoints import reach
 from core.services.access import audit, browser_sessions, idempotency, quotas
 from core.services.attempts import requeue

@@ -23,7 +23,7 @@ from core.database.tables.objects import Artifact, ArtifactFile
 from core.database.tables.republications import RepublishRequest
 from core.database.tables.requests import LeasedRequest
 from core.domain.errors import Conflict, NotFound
-from core.domain.event_kinds import REPUBLISHED
+from core.domain.jobs.event_kinds import REPUBLISHED
 from core.domain.request_status import RequestStatus
 from core.services.access import audit
 from core.services.backend import Backend

@@ -2,7 +2,7 @@
 
 Directories, threads and intervals are left out: they change nothing in the output. The kind of device and the
 versions of the libraries are in: the last bits depend on them. A field that came later than the first release is in
-where its value is not the default (`core.domain.released_fields`): old digests stay what they were.
+where its value is not the default (`core.domain.jobs.released_fields`): old digests stay what they were.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 
-from core.domain.released_fields import stored_fields
+from core.domain.jobs.released_fields import stored_fields
 from core.domain.variants.checks import get_variant
 from core.training.data.encoded import EncodedData
 from core.training.plan import TrainingPlan

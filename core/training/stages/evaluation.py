@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.domain.artifact_files import PAIRS_FILE
-from core.domain.event_kinds import BEST_RESTORED
+from core.domain.jobs.event_kinds import BEST_RESTORED
 from core.training.data.columns import HostColumns
 from core.training.data.order import epoch_permutation
 from core.training.losses.objective import UnpairedObjective

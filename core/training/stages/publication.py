@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from core.domain.event_kinds import NOT_VERIFIED, UPDATE_ROUNDED_AWAY
+from core.domain.jobs.event_kinds import NOT_VERIFIED, UPDATE_ROUNDED_AWAY
 from core.training.measures.saved_policy_check import SavedPolicy, Verification, verify
 from core.training.model.merging import RoundingLoss
 from core.training.model.policies import save_artifact, trained_digests

@@ -9,8 +9,8 @@ import pytest
 
 from api.live.polls import Polls
 from core.domain.errors import Unavailable
-from core.domain.job_queries import CurveHead
-from core.domain.job_state import JobStatus
+from core.domain.jobs.job_queries import CurveHead
+from core.domain.jobs.job_state import JobStatus
 from core.services.backend import Backend
 from core.services.curves import pages as metrics
 from core.services.curves.pages import MetricsQuery

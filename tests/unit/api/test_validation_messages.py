@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from api.http.validation_messages import field_errors, shown
-from core.domain.job_spec import JobRequest
+from core.domain.jobs.job_spec import JobRequest
 
 MISSPELT = "is an unknown field; check its spelling"
 LEAST = {"base_model": "m", "dataset_id": "d"}

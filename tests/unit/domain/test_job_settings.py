@@ -1,4 +1,4 @@
-"""Every setting of a job, described once in `core.domain.job_spec`, reaches docs, form, preview and model card.
+"""Every setting of a job, described once in `core.domain.jobs.job_spec`, reaches docs, form, preview and model card.
 
 `python tests/unit/domain/test_job_settings.py` writes the page's tables.
 """
@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from core.domain.job_spec import JobRequest, StageSettings
+from core.domain.jobs.job_spec import JobRequest, StageSettings
 from worker.artifact.model_card import stage_settings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -111,12 +111,12 @@ def render() -> str:
 def test_the_page_says_what_the_models_say() -> None:
     written = PAGE.read_text(encoding="utf-8").split(MARK, 1)[1].strip()
     is_current = written == render().strip()
-    assert is_current, f"{PAGE.relative_to(ROOT)} differs from core/domain/job_spec.py; write it anew: {COMMAND}"
+    assert is_current, f"{PAGE.relative_to(ROOT)} differs from core/domain/jobs/job_spec.py; write it anew: {COMMAND}"
 
 
 def test_every_setting_has_a_description() -> None:
     without = [pointer for pointer, field in leaves(JobRequest) if not field.description]
-    assert not without, "give them a description, with the unit, in core/domain/job_spec.py: " + ", ".join(without)
+    assert not without, "give them a description, with the unit, in core/domain/jobs/job_spec.py: " + ", ".join(without)
 
 
 def test_every_setting_is_in_the_form_or_named_as_left_out() -> None:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from api.http.validation_messages import field_errors
-from core.domain.job_spec import (
+from core.domain.jobs.job_spec import (
     JobRequest,
     JobSpec,
     Precision,

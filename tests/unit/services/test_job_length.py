@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from core.domain.errors import FieldError
-from core.domain.job_spec import JobRequest
+from core.domain.jobs.job_spec import JobRequest
 from core.services.base_models.starting_points import StartingPoint
 from core.services.jobs.submission import check_length
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.domain.errors import InvalidRequest
-from core.domain.job_state import Stage
+from core.domain.jobs.job_state import Stage
 from core.services.attempts.requeue import backoff_seconds
 from core.services.cursors import decode_cursor, decode_offset, encode_cursor
 from core.services.ids import new_id, new_suffix

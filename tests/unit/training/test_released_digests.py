@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import write_data
 
-from core.domain.released_fields import RELEASED_FIELDS
+from core.domain.jobs.released_fields import RELEASED_FIELDS
 from core.training.checkpoints import digests
 from core.training.plan import DpoPlan, EarlyStoppingPlan, LoraPlan, SftPlan, TrainingPlan
 

@@ -4,7 +4,7 @@ import struct
 from datetime import UTC, datetime
 from pathlib import Path
 
-from core.domain.job_state import Stage
+from core.domain.jobs.job_state import Stage
 from core.services.views import MetricPointView
 from worker.artifact.tensorboard import FILE_NAME, event, masked_crc, record, write_event_files
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from core.domain.errors import Unavailable
-from core.domain.job_logs import MAX_WRITE_BYTES
+from core.domain.jobs.job_logs import MAX_WRITE_BYTES
 from core.services.attempts.lifecycle import Claim
 from core.telemetry.scrubbing import Scrubber
 from worker.attempt import job_log

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from core.domain.failure_codes import FailureCode
-from core.domain.job_spec import JobSpec
-from core.domain.job_state import AttemptOutcome
+from core.domain.jobs.failure_codes import FailureCode
+from core.domain.jobs.job_spec import JobSpec
+from core.domain.jobs.job_state import AttemptOutcome
 from core.domain.trainer_protocol import ASSIGNMENT_FILE, Failed, decode_trainer_message, encode_message
 from core.training.failures import BadCheckpoint, PolicyNotSavedWell
 from core.training.run_on_devices import RankLost

@@ -7,7 +7,7 @@ import pytest
 
 from core import control_groups
 from core.control_groups import count_out_of_memory_kills, free_memory_bytes, memory_limit_bytes, num_cores
-from core.domain.failure_codes import FailureCode
+from core.domain.jobs.failure_codes import FailureCode
 from worker.attempt.outcomes import GiveBack, TrainerEnd, judge
 
 MIB = 1024**2

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core.domain.job_spec import JobRequest, JobSpec, resolve_request
+from core.domain.jobs.job_spec import JobRequest, JobSpec, resolve_request
 from worker.processes.trainer.__main__ import precision_events
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tiny_models import write_tiny_tokenizer
 
-from core.domain.job_spec import JobRequest, JobSpec, resolve_request
+from core.domain.jobs.job_spec import JobRequest, JobSpec, resolve_request
 from core.domain.trainer_protocol import Assignment, TrainerEvent
 from core.tokenization.pair_tokenizer import PairTokenizer
 from worker.processes.trainer.inputs import EncodedInputs, InputEncoder

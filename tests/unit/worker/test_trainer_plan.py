@@ -13,7 +13,7 @@ import pytest
 from backends import make_base_model
 from tiny_models import write_tiny_tokenizer
 
-from core.domain.job_spec import JobRequest, JobSpec, resolve_request, resolve_staged
+from core.domain.jobs.job_spec import JobRequest, JobSpec, resolve_request, resolve_staged
 from core.domain.trainer_protocol import Assignment
 from core.tokenization.pair_tokenizer import PairTokenizer
 from worker.processes.trainer.inputs import EncodedInputs, EncodedSplit

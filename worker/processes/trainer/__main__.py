@@ -23,9 +23,9 @@ from core.datasets.editing import UnknownLines
 from core.disk_space import GOES_ON, full_disk_detail, is_out_of_space, purpose_of, room_for
 from core.domain.artifact_files import PAIRS_FILE, SUMMARY_FILE
 from core.domain.errors import DomainError
-from core.domain.event_kinds import BASE_ROUNDED, CHECKPOINT_UNUSABLE, COMPUTES_IN_FP32, SLOW_PRECISION
-from core.domain.failure_codes import FailureCode
-from core.domain.job_spec import JobSpec, resolve_staged, stored_form
+from core.domain.jobs.event_kinds import BASE_ROUNDED, CHECKPOINT_UNUSABLE, COMPUTES_IN_FP32, SLOW_PRECISION
+from core.domain.jobs.failure_codes import FailureCode
+from core.domain.jobs.job_spec import JobSpec, resolve_staged, stored_form
 from core.domain.trainer_protocol import (
     ASSIGNMENT_FILE,
     Assignment,

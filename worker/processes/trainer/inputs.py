@@ -11,8 +11,8 @@ from core.datasets.editing import edit_rows
 from core.datasets.splitting import SplitCounts, find_shared_prompts, split_validation
 from core.disk_space import room_for
 from core.domain.dataset_rows import DatasetKind
-from core.domain.event_kinds import PAIRS_SET_ASIDE, SHARED_PROMPTS, VALIDATION_SPLIT
-from core.domain.job_spec import JobSpec
+from core.domain.jobs.event_kinds import PAIRS_SET_ASIDE, SHARED_PROMPTS, VALIDATION_SPLIT
+from core.domain.jobs.job_spec import JobSpec
 from core.domain.set_aside import SetAsideReason, describe
 from core.domain.trainer_protocol import Assignment, Progress, TrainerEvent
 from core.domain.variants.checks import get_variant

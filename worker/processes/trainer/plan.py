@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from core.base_models.directory import base_model_digest, get_base_model
-from core.domain.job_spec import JobSpec, StageSettings
+from core.domain.jobs.job_spec import JobSpec, StageSettings
 from core.domain.trainer_protocol import Assignment
 from core.tokenization.pair_tokenizer import PairTokenizer
 from core.training.plan import DpoPlan, EarlyStoppingPlan, LoraPlan, OptimizerName, Schedule, SftPlan, TrainingPlan

@@ -19,9 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-from core.domain import presets
+from core.domain.jobs import presets
+from core.domain.jobs.released_fields import RELEASED_FIELDS, stored_fields
 from core.domain.json_numbers import REAL, WHOLE
-from core.domain.released_fields import RELEASED_FIELDS, stored_fields
 from core.domain.variants.checks import get_variant
 
 Auto = Literal["auto"]

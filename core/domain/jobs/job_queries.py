@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from core.domain.job_state import JobStatus
+from core.domain.jobs.job_state import JobStatus
 
 
 @dataclass(frozen=True, kw_only=True)
