@@ -21,6 +21,7 @@ from api.access.shares import Shares
 from api.http import handlers
 from api.http.body_limits import MAX_JSON_BYTES, BodyLimits, BodyPolicy
 from api.http.head import Head
+from api.http.root_path import RootPath, check_root_path
 from api.live.feeds import Feeds
 from api.live.polls import Polls
 from api.live.waiting import Waiters
@@ -134,10 +135,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.shares = Shares(settings.max_share)
     app.state.identities = identity_headers(settings)
-    telemetry = app.state.telemetry = HttpTelemetry()
+    app.state.telemetry = HttpTelemetry()
     handlers.register(app)
     for routes in ROUTES:
         app.include_router(routes.router)
+    _add_middleware(app, settings)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """Wrap the routes; the last one added is the outermost. Raises SettingsError."""
     max_upload_bytes = settings.max_upload_bytes + MAX_OVERHEAD_BYTES
 
     def policy_of(scope: Scope) -> BodyPolicy:
@@ -149,13 +156,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             return BodyPolicy(max_bytes=MAX_PART_BYTES + MAX_OVERHEAD_BYTES)
         return BodyPolicy(max_bytes=MAX_JSON_BYTES)
 
-    # The last one added is the outermost.
     app.add_middleware(Access)
     app.add_middleware(Head)
     app.add_middleware(BodyLimits, policy_of=policy_of)
-    app.add_middleware(RequestContext, telemetry=telemetry)
+    app.add_middleware(RequestContext, telemetry=app.state.telemetry)
     app.add_middleware(TrustedProxies, networks=parse_networks(settings.trusted_proxies))
-    return app
+    if settings.root_path:
+        check_root_path(settings.root_path, (route.path for routes in ROUTES for route in routes.router.routes))
+        app.add_middleware(RootPath, root=settings.root_path)
 
 
 def _telemetry() -> TelemetryConfig:

@@ -104,6 +104,9 @@ class Settings(BaseSettings):
     trusted_proxies: str = ""
     """Addresses and networks, separated by commas, whose `X-Forwarded-For`, `-Proto` and `-Host` are believed."""
 
+    root_path: Annotated[str, Field(pattern=r"^((/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+)?$", max_length=200)] = ""
+    """Path under which a proxy publishes the service, such as `/preftune`; empty: it has its host name for itself."""
+
     webhook_allowed_hosts: str = ""
     """Hosts, addresses and networks inside the operator's own network that webhooks may go to, with commas:
     `receiver.internal,10.0.4.0/24`; `http://` is for these only."""

@@ -19,9 +19,11 @@ from starlette.requests import cookie_parser
 from starlette.responses import Response
 
 from api.access.key_ring import KeyRing
+from api.http.root_path import root_path
 from core.services.access.api_keys import Grant
 
 COOKIE = "preftune_session"
+"""Below a root path its words follow, so that two services on one host do not sign each other out."""
 _MAX_SHOWN_CHARS = 200
 SECURE_COOKIE = f"__Host-{COOKIE}"
 LIFE_SECONDS = 12 * 3600
@@ -69,7 +71,8 @@ def _cookie(headers: Headers, scheme: str) -> tuple[str, bytes]:
     """Return what the cookie says, and its signature; empty where it is not under the name it was issued for."""
     cookies = cookie_parser(headers.get("cookie", ""))
     is_https = is_over_https(headers, scheme)
-    name, kind = (SECURE_COOKIE, _SECURE) if SECURE_COOKIE in cookies or is_https else (COOKIE, _PLAIN)
+    plain, secure = _names()
+    name, kind = (secure, _SECURE) if secure in cookies or is_https else (plain, _PLAIN)
     head, _, signature = cookies.get(name, "").rpartition(".")
     is_right = head.isascii() and f".{kind}." in head
     return (head, signature.encode("latin-1", "replace")) if is_right else ("", b"")
@@ -106,10 +109,18 @@ def is_over_https(headers: Headers, scheme: str) -> bool:
 
 
 def sign_in(response: Response, token: str, *, is_secure: bool) -> None:
-    name = SECURE_COOKIE if is_secure else COOKIE
+    plain, secure = _names()
+    name = secure if is_secure else plain
     response.set_cookie(name, token, max_age=LIFE_SECONDS, path="/", httponly=True, samesite="strict", secure=is_secure)
 
 
 def sign_out(response: Response) -> None:
-    for name in (COOKIE, SECURE_COOKIE):
-        response.delete_cookie(name, path="/", httponly=True, samesite="strict", secure=name == SECURE_COOKIE)
+    plain, secure = _names()
+    for name in (plain, secure):
+        response.delete_cookie(name, path="/", httponly=True, samesite="strict", secure=name == secure)
+
+
+def _names() -> tuple[str, str]:
+    """Return the cookie's name over http and over https."""
+    suffix = root_path().replace("/", "_")
+    return COOKIE + suffix, SECURE_COOKIE + suffix

@@ -18,9 +18,9 @@ def render(document: Json) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{escape(info["title"])} API</title><link rel="stylesheet" href="/docs.css"></head><body>'
+        f'<title>{escape(info["title"])} API</title><link rel="stylesheet" href="docs.css"></head><body>'
         f"<header><h1>{escape(info['title'])} API <small>{escape(info['version'])}</small></h1>"
-        f'<p>{_text(info["description"])}</p><p><a href="/openapi.json">openapi.json</a></p></header>'
+        f'<p>{_text(info["description"])}</p><p><a href="openapi.json">openapi.json</a></p></header>'
         f"<nav>{_contents(document)}</nav><main>{''.join(sections)}{_problem_section()}"
         f'<section id="schemas"><h2>Schemas</h2>{"".join(_schema(name, schemas[name]) for name in sorted(schemas))}'
         "</section></main></body></html>"

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from api.http.openai_errors import is_openai_path, openai_document, openai_headers, openai_status
+from api.http.root_path import public_path
 from core.domain.errors import DomainError, ErrorKind, FieldError
 from core.storage.object_store import ObjectMissing, ObjectNotFound
 
@@ -150,7 +151,7 @@ def fault_of(error: DomainError) -> Fault:
 
 def type_of(code: str) -> str:
     """Return the address at which the code is explained."""
-    return f"/docs#problem-{code}"
+    return public_path(f"/docs#problem-{code}")
 
 
 def problem_response(scope: Scope, fault: Fault) -> Response:
@@ -162,7 +163,7 @@ def problem_response(scope: Scope, fault: Fault) -> Response:
         "title": fault.kind.title,
         "status": fault.kind.status.value,
         "detail": fault.detail,
-        "instance": connection.url.path,
+        "instance": public_path(connection.url.path),
         "code": fault.kind.code,
         "request_id": getattr(connection.state, "request_id", None),
     }

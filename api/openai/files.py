@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable
 from datetime import datetime
 
+from api.http.root_path import public_path
 from api.openai.objects import File
 from core.domain.jobs.job_state import FINAL_STATUSES, Stage
 from core.services.views import DatasetView, JobView, MetricPointView
@@ -41,7 +42,7 @@ def seconds(at: datetime) -> int:
 
 def file_of_dataset(view: DatasetView) -> File:
     """Return the dataset as a file; a rejected one says why, with the first bad lines and where the report is."""
-    report_url = f"/datasets/{view.id}/report"
+    report_url = public_path(f"/datasets/{view.id}/report")
     is_known = view.status == "ready"
     return File(
         id=view.id,

@@ -11,6 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from api.deps import NEEDS_KEY, BackendDep, CallerDep
 from api.docs.openapi import binary, problems
 from api.downloads import Download, Read, TarMember, file_response, tar_response
+from api.http.root_path import public_path
 from api.http.strict_route import StrictRoute
 from api.routes.jobs import JobId
 from api.schemas.artifacts import Artifact, ArtifactFile
@@ -37,7 +38,7 @@ def get_artifact(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Artif
     return Artifact(
         job_id=job_id,
         files=files,
-        archive_url=f"/jobs/{job_id}/artifact/archive",
+        archive_url=public_path(f"/jobs/{job_id}/artifact/archive"),
         manifest_sha256=view.manifest_sha256,
         created_at=view.created_at,
     )
@@ -106,4 +107,4 @@ def _reader(backend: Backend, job_id: str, file: StoredFile) -> Read:
 
 
 def file_url(job_id: str, path: str) -> str:
-    return f"/jobs/{job_id}/artifact/files/{quote(path)}"
+    return public_path(f"/jobs/{job_id}/artifact/files/{quote(path)}")

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from api.deps import NEEDS_KEY, BackendDep, CallerDep
 from api.docs.openapi import binary, problems
 from api.downloads import tar_response
+from api.http.root_path import public_path
 from api.http.strict_route import StrictRoute
 from api.routes.artifacts import members_of
 from api.routes.jobs import JobId
@@ -41,7 +42,7 @@ def get_archive(job_id: JobId, checkpoint_id: CheckpointId, backend: BackendDep,
 
 
 def _shown(job_id: str, view: CheckpointView) -> Checkpoint:
-    url = f"/jobs/{job_id}/checkpoints/{view.id}/archive" if view.has_archive else None
+    url = public_path(f"/jobs/{job_id}/checkpoints/{view.id}/archive") if view.has_archive else None
     return Checkpoint(
         id=view.id,
         stage=view.stage,

@@ -47,7 +47,7 @@ def _fetch(transport: Transport, file: dict[str, Any], target: Path, on_progress
     report(on_progress, start)
     for _ in range(MAX_ATTEMPTS):
         if start < file["num_bytes"]:
-            _append(transport, file["url"], partial, on_progress)
+            _append(transport, transport.below_base(file["url"]), partial, on_progress)
         start = partial.stat().st_size if partial.exists() else 0
         if start >= file["num_bytes"]:
             break

@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -25,6 +26,11 @@ class Transport:
             headers["Authorization"] = f"Bearer {api_key}"
         self.base_url = base_url
         self.http = httpx.Client(base_url=base_url, headers=headers, timeout=timeout_seconds)
+
+    def below_base(self, url: str) -> str:
+        """Return an address out of an answer, relative to `base_url`: it repeats the path that `base_url` ends in."""
+        root = urlsplit(self.base_url).path.rstrip("/")
+        return url.removeprefix(root) if url.startswith(f"{root}/") else url
 
     def close(self) -> None:
         self.http.close()

@@ -21,6 +21,9 @@ export class Unreachable extends Error {
   }
 }
 
+/** What lies before every address of the API: empty, or the path under which a proxy publishes the service. */
+export const ROOT = new URL("..", document.baseURI).pathname.replace(/\/$/, "");
+
 export function path(...parts) {
   return `/${parts.map((part) => encodeURIComponent(part)).join("/")}`;
 }
@@ -67,7 +70,7 @@ export async function listAll(address, { signal, pages = 5 } = {}) {
 export async function send(method, address, { headers = {}, body, signal } = {}) {
   let response;
   try {
-    response = await fetch(address, { method, headers, body, signal, credentials: "same-origin" });
+    response = await fetch(ROOT + address, { method, headers, body, signal, credentials: "same-origin" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Unreachable();
@@ -92,7 +95,7 @@ export function upload(file, fields, { signal, onProgress }) {
     request.addEventListener("error", () => reject(new Unreachable()));
     request.addEventListener("abort", () => reject(new DOMException("cancelled", "AbortError")));
     signal?.addEventListener("abort", () => request.abort());
-    request.open("POST", "/datasets");
+    request.open("POST", `${ROOT}/datasets`);
     request.setRequestHeader("Prefer", "respond-async");
     request.setRequestHeader("Idempotency-Key", randomKey());
     request.send(form);

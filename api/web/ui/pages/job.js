@@ -1,6 +1,6 @@
 // One job, live: where it stands, its curves, what it says, what comes out.
 
-import { get, path } from "../api.js";
+import { get, path, ROOT } from "../api.js";
 import { Curves } from "../curves.js";
 import { fill, h, Region } from "../dom.js";
 import { between, count, date, duration, metric, percent, signed } from "../format.js";
@@ -264,9 +264,9 @@ function linksCard(job) {
     h(
       "div.actions",
       null,
-      h("a.button", { href: `${metrics}?format=csv`, download: true }, "Curves as CSV"),
+      h("a.button", { href: `${ROOT}${metrics}?format=csv`, download: true }, "Curves as CSV"),
       h("a.button", { href: `#/compare?jobs=${job.id}` }, "Compare …"),
-      h("a.button", { href: path("jobs", job.id, "log"), target: "_blank" }, "Log"),
+      h("a.button", { href: ROOT + path("jobs", job.id, "log"), target: "_blank" }, "Log"),
     ),
     h("code.text", null, `preftune watch ${job.id}`),
   );
