@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_models import write_tiny_tokenizer
 
-from core.datasets.check import check_file
+from core.datasets.check.check import check_file
 from core.datasets.options import CheckOptions
 from core.datasets.result import ROWS_FILE, CheckResult
 from core.domain.dataset_rows import DatasetKind, DemonstrationRow, PreferenceRow

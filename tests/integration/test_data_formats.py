@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from core.datasets.check import check_file
+from core.datasets.check.check import check_file
 from core.datasets.options import CheckOptions
 from core.datasets.result import ROWS_FILE, CheckResult
 from core.domain.dataset_rows import DatasetKind

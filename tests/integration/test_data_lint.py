@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core.datasets.check import check_file
+from core.datasets.check.check import check_file
 from core.datasets.options import CheckOptions
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult
 from core.datasets.splitting import find_shared_prompts

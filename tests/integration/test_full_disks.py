@@ -21,7 +21,7 @@ from tiny_models import write_tiny_tokenizer
 from tiny_runs import RecordingObserver, World
 from trained_jobs import make_rows
 
-from core.datasets.check_process import check_in_child
+from core.datasets.check.check_process import check_in_child
 from core.datasets.options import CheckOptions
 from core.disk_space import NoRoom, is_out_of_space, purpose_of, room_for
 from core.domain.dataset_rows import DatasetKind

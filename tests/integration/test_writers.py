@@ -20,7 +20,7 @@ import pytest
 from servers import run_postgresql
 from written_pairs import FIELDS, MESSAGES, PLAIN, normalised
 
-from core.datasets.check import check_file
+from core.datasets.check.check import check_file
 from core.datasets.options import CheckOptions
 from core.datasets.result import ROWS_FILE, CheckResult
 from core.domain.dataset_rows import DatasetKind
@@ -260,6 +260,6 @@ def test_one_large_row_group(tmp_path: Path, writer: str) -> None:
         frame(rows).to_parquet(path)
     else:
         polars_frame(rows).write_parquet(path)
-    checks = import_module("core.datasets.check_process")
+    checks = import_module("core.datasets.check.check_process")
     result = checks.check_in_child(path, CheckOptions(), tmp_path, timeout_seconds=600, memory_bytes=512 << 20)
     assert result.num_accepted == len(rows)

@@ -11,7 +11,7 @@ from core.database.columns import database_now
 from core.database.repositories import datasets as dataset_rows
 from core.database.repositories import garbage
 from core.database.tables.datasets import Dataset, DatasetStatus
-from core.datasets.check_process import check_in_child
+from core.datasets.check.check_process import check_in_child
 from core.datasets.options import CheckOptions, Limits, ReadingOptions
 from core.datasets.reading import READER_VERSION
 from core.datasets.recognition import validate_options

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from core.database.repositories import datasets as dataset_rows
 from core.database.tables.datasets import Dataset, DatasetStatus
-from core.datasets.check_process import CheckOutOfMemory, CheckTimedOut
+from core.datasets.check.check_process import CheckOutOfMemory, CheckTimedOut
 from core.datasets.reading import READER_VERSION, Difference, compare_rows
 from core.datasets.result import ROWS_FILE
 from core.domain.errors import DomainError

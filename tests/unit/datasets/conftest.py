@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.datasets.check import check_file
+from core.datasets.check.check import check_file
 from core.datasets.options import CheckOptions
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult
 from core.domain.dataset_rows import DatasetKind

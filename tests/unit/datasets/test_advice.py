@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.datasets.advice.later_rows import LaterRows
-from core.datasets.check import check_file
+from core.datasets.check.check import check_file
 from core.datasets.layouts.registry import LAYOUTS_BY_NAME
 from core.datasets.options import CheckOptions
 from core.datasets.result import CheckResult

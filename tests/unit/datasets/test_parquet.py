@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from core.datasets import check_process
-from core.datasets.check_process import CheckOutOfMemory, CheckTimedOut, check_in_child
+from core.datasets.check.check import check_process
+from core.datasets.check.check_process import CheckOutOfMemory, CheckTimedOut, check_in_child
 from core.datasets.options import CheckOptions, Limits
 from core.datasets.rows.undecoded import Undecoded
 from core.datasets.sources.batches import Record

@@ -12,8 +12,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.datasets import pool
-from core.datasets.check import check_file
+from core.datasets.check.check import check_file, pool
 from core.datasets.layouts.registry import LAYOUTS
 from core.datasets.options import CheckOptions, Limits
 from core.datasets.result import ISSUES_FILE, ROWS_FILE

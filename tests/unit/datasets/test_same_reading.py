@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.datasets.check import check_file
+from core.datasets.check.check import check_file
 from core.datasets.layouts.registry import LAYOUTS_BY_NAME
 from core.datasets.options import CheckOptions
 from core.datasets.result import ROWS_FILE

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from core.datasets.check.issue_log import IssueLog
 from core.datasets.faults import FileFault
-from core.datasets.issue_log import IssueLog
 from core.datasets.lint.lint import AcceptedRows
 from core.datasets.options import Limits
 from core.datasets.rows.fingerprints import NUM_MINIMA

@@ -1,6 +1,6 @@
 """Check of a file in a child process with hard limits on memory, processor time and file size.
 
-The parent calls `check_in_child`; `python -m core.datasets.check_process` is the child, which reads its task from
+The parent calls `check_in_child`; `python -m core.datasets.check.check_process` is the child, which reads its task from
 stdin and answers on stdout. A hostile file that crashes a parser, or eats its memory, costs the child and nothing else.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from core.confinement import Bounds, confined
-from core.datasets.check import FINGERPRINTS_FILE, UNPACKED_FILE, check_file
+from core.datasets.check.check import FINGERPRINTS_FILE, UNPACKED_FILE, check_file
 from core.datasets.options import CheckOptions, Limits
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult
 from core.disk_space import EXIT_OUT_OF_SPACE, is_out_of_space
@@ -36,7 +36,7 @@ SECONDS_FOR_ANY_FILE = 300
 BYTES_PER_SECOND = 100_000
 """A check that is slower than this (a six-hundredth of what it usually is) hangs."""
 _LOOK_SECONDS = 2.0
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+_PACKAGE_ROOT = Path(__file__).resolve().parents[3]
 
 
 class CheckTimedOut(TooLarge):
@@ -109,7 +109,7 @@ def _run_child(
     with (
         subprocess.Popen(
             confined(
-                [sys.executable, "-m", "core.datasets.check_process"], Bounds(writes=[output_dir], reads=[source])
+                [sys.executable, "-m", "core.datasets.check.check_process"], Bounds(writes=[output_dir], reads=[source])
             ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

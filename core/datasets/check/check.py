@@ -6,20 +6,20 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
-from core.datasets.accumulation import Accumulation, issue_counts
 from core.datasets.advice.advice import Advice
 from core.datasets.advice.later_rows import LaterRows
 from core.datasets.advice.suggestions import MAX_ADVICE
 from core.datasets.advice.trial import Trial
+from core.datasets.check.accumulation import Accumulation, issue_counts
+from core.datasets.check.issue_log import IssueLog
+from core.datasets.check.pool import Work, process_in_order
 from core.datasets.column_account import example_values, judge_columns
 from core.datasets.faults import FileFault, Note, RowFault, listed
-from core.datasets.issue_log import IssueLog
 from core.datasets.layouts.layout import SourceRow
 from core.datasets.layouts.registry import LAYOUTS_BY_NAME
 from core.datasets.lint.lint import Lint
 from core.datasets.lint.missing_words import judge_missing
 from core.datasets.options import CheckOptions, Limits
-from core.datasets.pool import Work, process_in_order
 from core.datasets.recognition import NUM_SAMPLED_ROWS, validate_options
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult, Refusal, Report, Statistics
 from core.datasets.rows.json_rows import parse_row
