@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from core.datasets.faults import Note, RowFault, quoted
 from core.datasets.layouts.layout import Example, Reading
 from core.datasets.layouts.pairs import read_pair
-from core.datasets.messages import type_name
+from core.datasets.messages.messages import type_name
 from core.domain.dataset_rows import Text
 from core.domain.issue_codes import IssueCode
 

@@ -10,7 +10,7 @@ from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow, fi
 from core.datasets.layouts.pairs import read_pair
 from core.datasets.layouts.prompts import question_prompt
 from core.datasets.layouts.verdicts import read_verdict
-from core.datasets.messages import read_field, read_message, read_messages, read_string, read_text
+from core.datasets.messages.messages import read_field, read_message, read_messages, read_string, read_text
 from core.domain.dataset_rows import DatasetKind, Message
 from core.domain.issue_codes import IssueCode
 

@@ -4,7 +4,7 @@ from typing import Final
 
 from core.datasets.faults import RowFault
 from core.datasets.layouts.layout import Example, Reading, SourceRow
-from core.datasets.messages import read_string
+from core.datasets.messages.messages import read_string
 from core.domain.issue_codes import IssueCode
 
 # Scripts that write no spaces: a sentence or clause ends at these.

@@ -16,7 +16,7 @@ from core.datasets.layouts.conversations import split_conversations
 from core.datasets.layouts.layout import Layout, Reading, SourceRow
 from core.datasets.layouts.prompts import EXTRAS, INSTRUCTION, instruction_prompt, question_prompt
 from core.datasets.layouts.verdicts import FIRST, NO_VERDICT, SECOND, TIE, WORDS, read_verdict, verdict_key
-from core.datasets.messages import read_field, read_messages, read_text
+from core.datasets.messages.messages import read_field, read_messages, read_text
 from core.domain.dataset_rows import DatasetKind, Message, Text
 from core.domain.issue_codes import IssueCode
 

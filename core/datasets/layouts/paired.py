@@ -8,7 +8,7 @@ from core.datasets.layouts.conversations import split_conversations
 from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
 from core.datasets.layouts.pairs import read_pair, split_reply
 from core.datasets.layouts.prompts import EXTRAS, INSTRUCTION, instruction_prompt, question_prompt
-from core.datasets.messages import read_field, read_messages, read_string, read_text
+from core.datasets.messages.messages import read_field, read_messages, read_string, read_text
 from core.domain.dataset_rows import DatasetKind
 from core.domain.issue_codes import IssueCode
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from core.datasets.faults import Note, RowFault
 from core.datasets.layouts.layout import Example, Reading
-from core.datasets.messages import as_messages
+from core.datasets.messages.messages import as_messages
 from core.domain.dataset_rows import Message, Text
 from core.domain.issue_codes import IssueCode
 

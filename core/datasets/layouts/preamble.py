@@ -6,7 +6,7 @@ from typing import Final
 from core.datasets.faults import Note, RowFault
 from core.datasets.layouts.columns import PREAMBLE, Role
 from core.datasets.layouts.layout import Example, Reading, SourceRow
-from core.datasets.messages import as_messages, read_messages, type_name
+from core.datasets.messages.messages import as_messages, read_messages, type_name
 from core.domain.dataset_rows import Message, Text
 from core.domain.issue_codes import IssueCode
 

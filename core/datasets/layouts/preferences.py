@@ -10,7 +10,7 @@ from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow, fi
 from core.datasets.layouts.pairs import read_pair
 from core.datasets.layouts.prompts import EXTRAS, INSTRUCTION, instruction_prompt, question_prompt
 from core.datasets.layouts.transcripts import looks_like_transcript, read_transcripts
-from core.datasets.messages import read_field, read_messages, read_text, type_name
+from core.datasets.messages.messages import read_field, read_messages, read_text, type_name
 from core.datasets.rows.context import add_context
 from core.domain.dataset_rows import DatasetKind, Message, Text
 from core.domain.issue_codes import IssueCode

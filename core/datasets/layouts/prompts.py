@@ -7,7 +7,7 @@ from core.datasets.faults import RowFault
 from core.datasets.layouts.columns import Role
 from core.datasets.layouts.layout import SourceRow, first_filled, is_filled
 from core.datasets.layouts.transcripts import looks_like_transcript, read_open_transcript
-from core.datasets.messages import as_messages, read_string, read_text, type_name
+from core.datasets.messages.messages import as_messages, read_string, read_text, type_name
 from core.domain.dataset_rows import Message
 from core.domain.issue_codes import IssueCode
 

@@ -21,7 +21,7 @@ from core.datasets.layouts.pairs import read_pair, split_reply
 from core.datasets.layouts.preamble import add_preamble
 from core.datasets.layouts.prompts import EXTRAS, INSTRUCTION, instruction_prompt, question_prompt
 from core.datasets.layouts.verdicts import FIRST, SECOND, TIE, read_verdict
-from core.datasets.messages import read_field, read_message, read_messages, read_object, read_string, read_text
+from core.datasets.messages.messages import read_field, read_message, read_messages, read_object, read_string, read_text
 from core.datasets.rows.context import add_context
 from core.domain.dataset_rows import DatasetKind, Message, Text
 from core.domain.issue_codes import IssueCode

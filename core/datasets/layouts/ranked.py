@@ -18,7 +18,7 @@ from core.datasets.layouts.columns import Role
 from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow, first_filled, is_filled
 from core.datasets.layouts.prompts import EXTRAS, instruction_prompt, question_prompt
 from core.datasets.layouts.verdicts import read_verdict
-from core.datasets.messages import read_field, read_message, read_string, read_text, type_name
+from core.datasets.messages.messages import read_field, read_message, read_string, read_text, type_name
 from core.domain.dataset_rows import DatasetKind, Message, Text
 from core.domain.issue_codes import IssueCode
 

@@ -8,7 +8,7 @@ from core.datasets.layouts.columns import Role
 from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
 from core.datasets.layouts.prompts import question_prompt
 from core.datasets.layouts.singles import label_of, read_label, read_single, split_first_reply
-from core.datasets.messages import read_message, read_text, type_name
+from core.datasets.messages.messages import read_message, read_text, type_name
 from core.domain.dataset_rows import DatasetKind, Message
 from core.domain.issue_codes import IssueCode
 

@@ -8,7 +8,7 @@ from core.datasets.layouts.columns import Role
 from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow, first_filled
 from core.datasets.layouts.pairs import require_reply, without_prefix
 from core.datasets.layouts.prompts import EXTRAS, INSTRUCTION, instruction_prompt
-from core.datasets.messages import as_messages, read_field, read_messages, read_string, read_text, type_name
+from core.datasets.messages.messages import as_messages, read_field, read_messages, read_string, read_text, type_name
 from core.domain.dataset_rows import DatasetKind, Message, Text
 from core.domain.issue_codes import IssueCode
 

@@ -11,7 +11,7 @@ from typing import Final
 from core.datasets.faults import Note, RowFault
 from core.datasets.layouts.implicit import common_prefix_length
 from core.datasets.layouts.layout import Example, Reading, SourceRow
-from core.datasets.messages import read_string
+from core.datasets.messages.messages import read_string
 from core.domain.dataset_rows import Message
 from core.domain.issue_codes import IssueCode
 

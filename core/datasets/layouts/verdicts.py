@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from core.datasets.faults import RowFault, quoted
-from core.datasets.messages import type_name
+from core.datasets.messages.messages import type_name
 from core.domain.issue_codes import IssueCode
 
 FIRST: Final = 1

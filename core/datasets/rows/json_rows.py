@@ -12,7 +12,7 @@ from typing import Final
 import orjson
 
 from core.datasets.faults import RowFault, quoted
-from core.datasets.messages import type_name
+from core.datasets.messages.messages import type_name
 from core.datasets.options import Limits
 from core.domain.issue_codes import IssueCode
 

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from core.datasets.faults import Note
 from core.datasets.layouts.layout import Example
-from core.datasets.message_roles import ROLES
+from core.datasets.messages.roles import ROLES
 from core.datasets.rows.contents import Contents
 from core.domain.dataset_rows import Message, Text
 from core.domain.issue_codes import IssueCode

@@ -7,7 +7,7 @@ from operator import sub
 from typing import Final
 
 from core.datasets.layouts.layout import Layout, SourceRow, is_filled
-from core.datasets.message_fields import unread_keys
+from core.datasets.messages.fields import unread_keys
 from core.datasets.result import LengthStatistics, PairStatistics, Statistics
 from core.datasets.rows.account import Account
 from core.datasets.rows.contents import Accepted, Contents

@@ -11,8 +11,8 @@ from typing import Final
 import pyarrow as pa
 
 from core.datasets.faults import FileFault, Note
+from core.datasets.messages.undecoded import Undecoded
 from core.datasets.options import Limits
-from core.datasets.rows.undecoded import Undecoded
 from core.datasets.sources.arrow_values import (
     BatchMeter,
     Row,

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
-from core.datasets.rows.undecoded import Undecoded
+from core.datasets.messages.undecoded import Undecoded
 from core.datasets.sources.arrow_values import children, is_binary, is_plain
 
 WIDE_BYTES: Final = 8 * 1024

@@ -16,8 +16,8 @@ import pytest
 
 from core.datasets.check.check import check_process
 from core.datasets.check.check_process import CheckOutOfMemory, CheckTimedOut, check_in_child
+from core.datasets.messages.undecoded import Undecoded
 from core.datasets.options import CheckOptions, Limits
-from core.datasets.rows.undecoded import Undecoded
 from core.datasets.sources.batches import Record
 from core.datasets.sources.parquet import read_parquet
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from core.datasets.faults import RowFault, quoted
-from core.datasets.message_fields import read_call_turn, read_fields, says_without_content
-from core.datasets.message_roles import CALL_ROLES, ROLES
-from core.datasets.rows.undecoded import Undecoded
+from core.datasets.messages.fields import read_call_turn, read_fields, says_without_content
+from core.datasets.messages.roles import CALL_ROLES, ROLES
+from core.datasets.messages.undecoded import Undecoded
 from core.domain.dataset_rows import Message, Text
 from core.domain.issue_codes import IssueCode
 

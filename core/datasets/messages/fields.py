@@ -6,7 +6,7 @@ from typing import Final
 import orjson
 
 from core.datasets.faults import RowFault, quoted
-from core.datasets.message_roles import ROLES
+from core.datasets.messages.roles import ROLES
 from core.domain.dataset_rows import Message, ToolCall
 from core.domain.issue_codes import IssueCode
 
