@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from core.datasets.advice.advice import Advice
+from core.datasets.cells.serialised import SerialisedColumns, deserialise, find_serialised
 from core.datasets.faults import FileFault, RowFault, listed, quoted
 from core.datasets.layouts.columns import Role
 from core.datasets.layouts.layout import Example, Layout, SourceRow
@@ -13,7 +14,6 @@ from core.datasets.options import CheckOptions, Limits
 from core.datasets.recognition import recognise, require_columns
 from core.datasets.rows.contents import contents_of
 from core.datasets.rows.renaming import leave_out, rename_columns, tell_verdicts
-from core.datasets.rows.serialised import SerialisedColumns, deserialise, find_serialised
 from core.domain.issue_codes import IssueCode
 
 _DECIDING = (Role.VERDICT, Role.SCORE)

@@ -10,6 +10,8 @@ from core.datasets.advice.advice import Advice
 from core.datasets.advice.later_rows import LaterRows
 from core.datasets.advice.suggestions import MAX_ADVICE
 from core.datasets.advice.trial import Trial
+from core.datasets.cells.json_rows import parse_row
+from core.datasets.cells.serialised import NOTHING_SERIALISED, SerialisedColumns
 from core.datasets.check.accumulation import Accumulation, issue_counts
 from core.datasets.check.issue_log import IssueLog
 from core.datasets.check.pool import Work, process_in_order
@@ -22,9 +24,7 @@ from core.datasets.lint.missing_words import judge_missing
 from core.datasets.options import CheckOptions, Limits
 from core.datasets.recognition import NUM_SAMPLED_ROWS, validate_options
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult, Refusal, Report, Statistics
-from core.datasets.rows.json_rows import parse_row
 from core.datasets.rows.row_processing import FoundIssue, RowProcessor, records_of
-from core.datasets.rows.serialised import NOTHING_SERIALISED, SerialisedColumns
 from core.datasets.settled import settle
 from core.datasets.sources.batches import Batch, LineBatch, Record
 from core.datasets.sources.source import Source

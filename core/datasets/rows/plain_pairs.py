@@ -9,10 +9,10 @@ from typing import Final
 
 import orjson
 
+from core.datasets.cells.json_rows import num_strings_in
 from core.datasets.options import CheckOptions
 from core.datasets.rows.contents import Contents
 from core.datasets.rows.context import PLACEHOLDERS
-from core.datasets.rows.json_rows import num_strings_in
 from core.datasets.rows.judgement import is_nearly_identical
 from core.datasets.rows.rendered import RENDERED_MARKS
 from core.domain.dataset_rows import DatasetKind

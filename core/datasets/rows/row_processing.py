@@ -8,6 +8,15 @@ from typing import Final, NamedTuple
 import orjson
 
 from core.datasets.advice.suggestions import counterparts
+from core.datasets.cells.json_rows import check_shape, parse_row
+from core.datasets.cells.serialised import (
+    NOTHING_SERIALISED,
+    SPREADSHEET_CHARS,
+    SerialisedColumns,
+    deserialise,
+    may_be_cut,
+    remarks,
+)
 from core.datasets.faults import FileFault, Note, RowFault
 from core.datasets.layouts.columns import Role
 from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow
@@ -18,19 +27,10 @@ from core.datasets.recognition import is_readable
 from core.datasets.rows.contents import Accepted, Contents, contents_of
 from core.datasets.rows.context import add_context, context_fields, refuse_media, refuse_placeholders
 from core.datasets.rows.fingerprints import NO_FINGERPRINTS, Fingerprints, take_fingerprints
-from core.datasets.rows.json_rows import check_shape, parse_row
 from core.datasets.rows.judgement import judge, refuse_nul, without_empty_turns
 from core.datasets.rows.plain_pairs import MARKS, are_expected, marks_in, read_plain_pair
 from core.datasets.rows.renaming import leave_out, rename_columns, tell_verdicts
 from core.datasets.rows.rendered import may_be_rendered, reread
-from core.datasets.rows.serialised import (
-    NOTHING_SERIALISED,
-    SPREADSHEET_CHARS,
-    SerialisedColumns,
-    deserialise,
-    may_be_cut,
-    remarks,
-)
 from core.datasets.rows.tally import Tally
 from core.datasets.rows.told_scores import SCORE_NAMES, compare_scores
 from core.datasets.sources.batches import Batch, LineBatch, Record

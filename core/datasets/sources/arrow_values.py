@@ -7,9 +7,9 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.types as pt
 
+from core.datasets.cells.json_rows import parse_value
 from core.datasets.faults import FileFault, Note, RowFault, listed, quoted
 from core.datasets.options import MIB, Limits
-from core.datasets.rows.json_rows import parse_value
 from core.datasets.sources.json_lines import line_too_long
 from core.domain.issue_codes import IssueCode
 

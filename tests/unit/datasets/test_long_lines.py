@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.datasets.rows.notations import NotationError, parse_notation
+from core.datasets.cells.notations import NotationError, parse_notation
 from core.datasets.sources.parquet_columns import _NUMBER
 from core.tokenization.control_tokens import _DELIMITER
 

@@ -12,12 +12,12 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.datasets.cells.json_rows import check_shape, num_strings_in
 from core.datasets.check.check import check_file, pool
 from core.datasets.layouts.registry import LAYOUTS
 from core.datasets.options import CheckOptions, Limits
 from core.datasets.result import ISSUES_FILE, ROWS_FILE
 from core.datasets.rows import row_processing
-from core.datasets.rows.json_rows import check_shape, num_strings_in
 from core.datasets.sources import decompression, text
 from core.domain.dataset_rows import DatasetKind
 from core.domain.issue_codes import IssueCode

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.datasets.rows.notations import NotationError, parse_notation
+from core.datasets.cells.notations import NotationError, parse_notation
 
 from .conftest import Check, jsonl
 

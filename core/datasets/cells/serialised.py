@@ -12,11 +12,11 @@ from typing import Final, TypeGuard
 
 import orjson
 
+from core.datasets.cells.json_rows import parse_value
+from core.datasets.cells.notations import NotationError, parse_notation
 from core.datasets.faults import Note, RowFault, quoted
 from core.datasets.layouts.layout import SourceRow
 from core.datasets.options import Limits
-from core.datasets.rows.json_rows import parse_value
-from core.datasets.rows.notations import NotationError, parse_notation
 from core.domain.issue_codes import IssueCode
 
 LIST_FIELDS: Final = frozenset((
