@@ -11,7 +11,7 @@ from backends import BASE_MODEL
 from sqlalchemy import select
 
 from core.database.tables.datasets import Dataset
-from core.datasets.check.check import check_process
+from core.datasets.check import check_process
 from core.datasets.reading import READER_VERSION
 from core.domain.errors import Fenced
 from core.services.attempts.lifecycle import Claim

@@ -11,7 +11,7 @@ import pytest
 
 from core import confinement
 from core.confinement import Bounds, confined
-from core.datasets.check.check import check_process
+from core.datasets.check import check_process
 from core.datasets.options import CheckOptions
 from worker.attempt.trainer_process import Ended, LaunchPlan, TrainerProcess
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from core.datasets.check.check import check_process
+from core.datasets.check import check_process
 from core.datasets.check.check_process import CheckOutOfMemory, CheckTimedOut, check_in_child
 from core.datasets.messages.undecoded import Undecoded
 from core.datasets.options import CheckOptions, Limits

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.datasets.cells.json_rows import check_shape, num_strings_in
-from core.datasets.check.check import check_file, pool
+from core.datasets.check import pool
+from core.datasets.check.check import check_file
 from core.datasets.layouts.registry import LAYOUTS
 from core.datasets.options import CheckOptions, Limits
 from core.datasets.result import ISSUES_FILE, ROWS_FILE
