@@ -18,8 +18,8 @@ from core.storage import keys
 from core.storage.object_store import StoreUnavailable
 from core.storage.trees import file_sha256
 from worker.attempt.failures import StagingFailed
-from worker.attempt.fetcher import Fetcher
-from worker.attempt.rows import fetch_rows
+from worker.attempt.inputs.fetcher import Fetcher
+from worker.attempt.inputs.rows import fetch_rows
 
 ROWS = [{"prompt": f"p{i}", "chosen": "GOODWORD", "rejected": "bad"} for i in range(24)]
 

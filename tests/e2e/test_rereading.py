@@ -17,8 +17,8 @@ from core.domain.errors import Fenced
 from core.services.attempts.lifecycle import Claim
 from core.services.datasets.rereading import reread_next
 from core.storage import keys
-from worker.attempt import rows
-from worker.attempt.fetcher import Fetcher
+from worker.attempt.inputs import rows
+from worker.attempt.inputs.fetcher import Fetcher
 from worker.attempt.stopping import Interrupted, StopReason
 
 CLAIM = Claim(job_id="job_1", project_id="default", attempt=1, token="t", spec={}, worker="w", host="h", device="cpu")

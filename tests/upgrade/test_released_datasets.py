@@ -23,8 +23,8 @@ from core.services.backend import Backend
 from core.services.data_warnings import NOT_COMPARED, READ_OTHERWISE
 from core.services.datasets import datasets
 from core.services.jobs import events, steering
-from worker.attempt.fetcher import Fetcher
-from worker.attempt.rows import fetch_rows
+from worker.attempt.inputs.fetcher import Fetcher
+from worker.attempt.inputs.rows import fetch_rows
 
 UPLOADER = Path(__file__).with_name("released_upload.py")
 CALL = {"type": "function", "function": {"name": "find", "arguments": {"what": "fox"}}}

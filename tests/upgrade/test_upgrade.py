@@ -25,8 +25,8 @@ from core.services.jobs import checkpoint_policies, repeats, steering
 from core.services.operations import garbage_collection
 from core.services.operations.sweep import expire, list_leases
 from core.storage import keys
-from worker.attempt.fetcher import Fetcher
-from worker.attempt.rows import fetch_rows
+from worker.attempt.inputs.fetcher import Fetcher
+from worker.attempt.inputs.rows import fetch_rows
 
 PEER = Path(__file__).with_name("released_peer.py")
 

@@ -29,9 +29,9 @@ from core.domain.trainer_protocol import (
 from core.services.attempts import recording
 from core.services.attempts.lifecycle import Claim, record_resolved_spec
 from core.services.backend import Backend
-from worker.attempt.fetcher import Fetcher
+from worker.attempt.inputs.fetcher import Fetcher
+from worker.attempt.inputs.stage_waiting import StageWait
 from worker.attempt.job_log import JobLog
-from worker.attempt.stage_waiting import StageWait
 from worker.attempt.tracking import LiveExport
 from worker.attempt.uploader import Uploader
 from worker.patience import pause_seconds

@@ -37,12 +37,12 @@ from core.telemetry.scrubbing import scrubber_for
 from worker.artifact.publishing import Product, publish
 from worker.attempt.conversation import Conversation, require_inside
 from worker.attempt.failures import StagingFailed
-from worker.attempt.fetcher import Fetcher, outage_seconds
 from worker.attempt.heartbeat import Heartbeat
+from worker.attempt.inputs.fetcher import Fetcher, outage_seconds
+from worker.attempt.inputs.staging import Inputs, NotOnThisWorker, stage_inputs
 from worker.attempt.job_log import JobLog
 from worker.attempt.outcomes import RUNTIME_DETAIL, Fail, GiveBack, Publish, StopHere, TrainerEnd, Verdict, judge
 from worker.attempt.recorder import Recorder
-from worker.attempt.staging import Inputs, NotOnThisWorker, stage_inputs
 from worker.attempt.stopping import Interrupted, Stopper, StopReason, Wishes
 from worker.attempt.tracking import LiveExport, Target
 from worker.attempt.trainer_process import LaunchPlan, TrainerProcess

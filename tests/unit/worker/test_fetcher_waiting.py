@@ -13,8 +13,8 @@ from core.services.backend import Backend
 from core.storage.object_store import StoreUnavailable
 from core.storage.trees import TreeDamaged
 from worker import patience
-from worker.attempt import fetcher
-from worker.attempt.fetcher import Fetcher
+from worker.attempt.inputs import fetcher
+from worker.attempt.inputs.fetcher import Fetcher
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import time
 from core.domain.jobs.job_state import Stage
 from core.domain.trainer_protocol import StageOutputQuery, TrainerEvent
 from core.services.attempts import recording, stage_builds
-from worker.attempt.fetcher import Fetcher, outage_seconds
+from worker.attempt.inputs.fetcher import Fetcher, outage_seconds
 
 
 class StageWait:

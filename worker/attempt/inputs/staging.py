@@ -14,8 +14,8 @@ from core.services.attempts.inputs import JobInputs, find_inputs
 from core.services.base_models.sharing import SharedModel, fetch_shared, find_shared, is_sharing
 from core.storage.trees import TreeDamaged
 from worker.attempt.failures import StagingFailed
-from worker.attempt.fetcher import Fetcher, outage_seconds
-from worker.attempt.rows import fetch_rows
+from worker.attempt.inputs.fetcher import Fetcher, outage_seconds
+from worker.attempt.inputs.rows import fetch_rows
 from worker.patience import patiently
 
 Result = TypeVar("Result")

@@ -23,7 +23,7 @@ from core.services.datasets.rereading import reread
 from core.storage.object_store import ObjectNotFound
 from core.storage.trees import TreeDamaged, fetch_file, file_sha256
 from worker.attempt.failures import StagingFailed
-from worker.attempt.fetcher import Fetcher, outage_seconds
+from worker.attempt.inputs.fetcher import Fetcher, outage_seconds
 from worker.patience import patiently
 
 Result = TypeVar("Result")
