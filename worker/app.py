@@ -25,9 +25,9 @@ from core.settings import PRIVATE_UMASK, Settings, SettingsError
 from core.telemetry import tracing
 from core.telemetry.logging import configure_logging
 from worker import tasks
+from worker.attempt.records.tracking import targets_of
 from worker.attempt.runner import Runner
 from worker.attempt.supervisor import Workplace
-from worker.attempt.tracking import targets_of
 from worker.attempt.trainer_process import LaunchPlan
 from worker.device import CPU, choose_devices, count_threads
 from worker.drain import Drain

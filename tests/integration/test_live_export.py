@@ -26,8 +26,8 @@ from toy_trainer import Script
 from core.domain.jobs.job_state import JobStatus
 from core.services.backend import Backend
 from core.settings import Settings, SettingsError
-from worker.attempt import tracking
-from worker.attempt.tracking import LiveExport, Target, targets_of
+from worker.attempt.records import tracking
+from worker.attempt.records.tracking import LiveExport, Target, targets_of
 from worker.processes.tracking_client import flatten
 
 needs_mlflow = pytest.mark.skipif(find_spec("mlflow") is None, reason="mlflow is not installed")

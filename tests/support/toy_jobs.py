@@ -25,9 +25,9 @@ from core.services.requests.requests import View, is_ended
 from core.services.views import JobView
 from core.storage import keys
 from core.storage.trees import read_manifest
+from worker.attempt.records.tracking import Target
 from worker.attempt.runner import Runner
 from worker.attempt.supervisor import Workplace
-from worker.attempt.tracking import Target
 from worker.attempt.trainer_process import LaunchPlan
 from worker.device import CPU
 from worker.drain import Drain

@@ -17,7 +17,7 @@ from core.domain.trainer_protocol import (
     TrainerEvent,
     TrainerMessage,
 )
-from worker.attempt.recorder import Recorder
+from worker.attempt.records.recorder import Recorder
 from worker.attempt.stopping import Stopper, Wishes
 from worker.attempt.trainer_process import Ended, TrainerProcess
 

@@ -40,13 +40,13 @@ from worker.attempt.failures import StagingFailed
 from worker.attempt.heartbeat import Heartbeat
 from worker.attempt.inputs.fetcher import Fetcher, outage_seconds
 from worker.attempt.inputs.staging import Inputs, NotOnThisWorker, stage_inputs
-from worker.attempt.job_log import JobLog
 from worker.attempt.outcomes import RUNTIME_DETAIL, Fail, GiveBack, Publish, StopHere, TrainerEnd, Verdict, judge
-from worker.attempt.recorder import Recorder
+from worker.attempt.records.job_log import JobLog
+from worker.attempt.records.recorder import Recorder
+from worker.attempt.records.tracking import LiveExport, Target
+from worker.attempt.records.uploader import Uploader
 from worker.attempt.stopping import Interrupted, Stopper, StopReason, Wishes
-from worker.attempt.tracking import LiveExport, Target
 from worker.attempt.trainer_process import LaunchPlan, TrainerProcess
-from worker.attempt.uploader import Uploader
 from worker.device import PrecisionChoice
 from worker.drain import Drain
 from worker.patience import patiently

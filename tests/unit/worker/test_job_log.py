@@ -8,8 +8,8 @@ from core.domain.errors import Unavailable
 from core.domain.jobs.job_logs import MAX_WRITE_BYTES
 from core.services.attempts.lifecycle import Claim
 from core.telemetry.scrubbing import Scrubber
-from worker.attempt import job_log
-from worker.attempt.job_log import MAX_LINE_CHARS, JobLog
+from worker.attempt.records import job_log
+from worker.attempt.records.job_log import MAX_LINE_CHARS, JobLog
 
 CLAIM = Claim(
     job_id="job_1", project_id="default", attempt=2, token="t", spec={}, worker="w", host="secret-host", device="cpu"

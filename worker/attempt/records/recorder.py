@@ -31,9 +31,9 @@ from core.services.attempts.lifecycle import Claim, record_resolved_spec
 from core.services.backend import Backend
 from worker.attempt.inputs.fetcher import Fetcher
 from worker.attempt.inputs.stage_waiting import StageWait
-from worker.attempt.job_log import JobLog
-from worker.attempt.tracking import LiveExport
-from worker.attempt.uploader import Uploader
+from worker.attempt.records.job_log import JobLog
+from worker.attempt.records.tracking import LiveExport
+from worker.attempt.records.uploader import Uploader
 from worker.patience import pause_seconds
 
 BATCH_SECONDS = 0.25
