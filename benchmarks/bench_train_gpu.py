@@ -36,7 +36,7 @@ from core.training.data.columns import to_host
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import pack_pairs
 from core.training.losses.objective import build_objective
-from core.training.model import adapters
+from core.training.model.adapters import adapters
 from core.training.model.loading import prepare_model
 from core.training.model.logps import pair_logps
 from core.training.model.policies import trainable_parameters

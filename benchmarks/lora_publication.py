@@ -39,7 +39,7 @@ from core.tokenization.pair_tokenizer import PairTokenizer
 from core.training.data.encoded import EncodedData
 from core.training.failures import PolicyNotSavedWell
 from core.training.measures.saved_policy_check import SavedPolicy, verify
-from core.training.model import adapter_files
+from core.training.model.adapters import adapter_files
 from core.training.model.loading import load_causal_lm
 from core.training.model.policies import trained_digests
 from core.training.observer import JsonValue, Level, MetricPoint, Stage, StageOutput

@@ -14,12 +14,12 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import pack_pairs
-from core.training.model import adapters
+from core.training.model.adapters import adapters
+from core.training.model.adapters.targets import ALL_EXPERTS, UnsupportedAdapter, coverage, has_expert_targets
 from core.training.model.capabilities import capabilities_of
 from core.training.model.generation import generate
 from core.training.model.loading import UnsupportedModel, load_causal_lm, save_policy
 from core.training.model.logps import token_logps
-from core.training.model.targets import ALL_EXPERTS, UnsupportedAdapter, coverage, has_expert_targets
 from core.training.stages.model_checks import keep_cache_where_it_holds, keep_packing_where_it_holds
 
 MOST_PARAMETERS = 40_000_000

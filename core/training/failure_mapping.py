@@ -12,8 +12,8 @@ from core.domain.variants.checks import VariantError
 from core.training.data.encoded import BrokenEncodedData
 from core.training.data.packing import NothingToScore
 from core.training.failures import BadBaseModel, BadData, BadPlan, DiskFull, GpuOutOfMemory, HostOutOfMemory
+from core.training.model.adapters.targets import UnsupportedAdapter
 from core.training.model.loading import UnsupportedModel
-from core.training.model.targets import UnsupportedAdapter
 from core.training.stages.memory_costs import available_bytes, held_bytes
 
 _MIB = 2**20

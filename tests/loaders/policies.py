@@ -13,8 +13,8 @@ from tiny_models import VOCAB_SIZE, write_llama_2_tokenizer, write_tiny_tokenize
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from core.tokenization.pair_tokenizer import PairTokenizer
-from core.training.model.adapter_files import save_adapter
-from core.training.model.adapters import LoraConfig, adapters, inject
+from core.training.model.adapters.adapter_files import save_adapter
+from core.training.model.adapters.adapters import LoraConfig, adapters, inject
 from core.training.model.loading import load_causal_lm, save_policy
 from core.training.model.policies import ADAPTER_DIR
 from worker.processes.trainer.policy_folder import PolicyFolder

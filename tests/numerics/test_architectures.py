@@ -14,12 +14,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from core.training.data.order import partners
 from core.training.data.packing import SIDES, pack_pairs, pack_responses, split_micro_batches
 from core.training.failures import BadBaseModel, BadData
-from core.training.model import adapters, merging
+from core.training.model.adapters import adapters, merging
+from core.training.model.adapters.targets import UnsupportedAdapter, coverage, find_targets
 from core.training.model.capabilities import capabilities_of
 from core.training.model.generation import generate
 from core.training.model.loading import UnsupportedModel, load_causal_lm, prepare_model, save_policy
 from core.training.model.logps import pair_logps
-from core.training.model.targets import UnsupportedAdapter, coverage, find_targets
 from core.training.pipeline import run
 from core.training.plan import LoraPlan
 from core.training.stages.activation_checkpointing import checkpoint_activations

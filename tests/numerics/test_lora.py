@@ -11,12 +11,12 @@ from torch.func import functional_call
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from core.training.data.packing import PackedBatch, pack_pairs
-from core.training.model import adapters
-from core.training.model.adapter_files import CONFIG_FILE, WEIGHTS_FILE, load_adapter, save_adapter
-from core.training.model.adapters import LoraConfig
+from core.training.model.adapters import adapters
+from core.training.model.adapters.adapter_files import CONFIG_FILE, WEIGHTS_FILE, load_adapter, save_adapter
+from core.training.model.adapters.adapters import LoraConfig
+from core.training.model.adapters.targets import UnsupportedAdapter, find_targets
 from core.training.model.loading import save_policy
 from core.training.model.logps import pair_logps
-from core.training.model.targets import UnsupportedAdapter, find_targets
 
 CONFIG = LoraConfig(rank=3, alpha=6.0)
 TOLERANCE = {"rtol": 1e-5, "atol": 3e-5}

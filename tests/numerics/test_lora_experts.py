@@ -17,12 +17,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from core.training.data.packing import pack_pairs
 from core.training.failures import BadPlan
 from core.training.kernels.lora_experts import LoraExperts
-from core.training.model import adapter_files, adapters
-from core.training.model.adapters import LoraConfig, adapter_state
+from core.training.model.adapters import adapter_files, adapters
+from core.training.model.adapters.adapters import LoraConfig, adapter_state
+from core.training.model.adapters.merging import trained_weights
+from core.training.model.adapters.targets import UnsupportedAdapter, coverage
 from core.training.model.loading import load_causal_lm, prepare_model, save_policy
 from core.training.model.logps import token_logps
-from core.training.model.merging import trained_weights
-from core.training.model.targets import UnsupportedAdapter, coverage
 from core.training.pipeline import run
 from core.training.plan import LoraPlan
 

@@ -13,7 +13,7 @@ from core.training.data.encoded import EncodedData
 from core.training.data.packing import pack_pairs
 from core.training.failures import HostOutOfMemory
 from core.training.kernels.attention_plan import MOST_KEPT_KEYS
-from core.training.model import adapters
+from core.training.model.adapters import adapters
 from core.training.model.capabilities import capabilities_of
 from core.training.model.loading import load_causal_lm, prepare_model
 from core.training.model.logps import pair_logps

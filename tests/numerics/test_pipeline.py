@@ -40,9 +40,10 @@ from core.training.failures import (
     TrainingFailure,
     TrainingStopped,
 )
-from core.training.model import adapter_files, policies
+from core.training.model import policies
+from core.training.model.adapters import adapter_files
+from core.training.model.adapters.merging import merged_state_dict
 from core.training.model.loading import load_causal_lm
-from core.training.model.merging import merged_state_dict
 from core.training.observer import Stage
 from core.training.plan import DpoPlan, EarlyStoppingPlan, LoraPlan
 from core.training.steps import pairs as dpo

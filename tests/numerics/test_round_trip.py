@@ -18,7 +18,7 @@ from trained_shapes import SHAPES, make_plan
 from transformers import AutoModelForCausalLM
 
 from core.training.data.encoded import EncodedData
-from core.training.model import adapter_files
+from core.training.model.adapters import adapter_files
 from core.training.model.loading import load_causal_lm
 from core.training.observer import Stage
 from core.training.pipeline import TrainingResult, run

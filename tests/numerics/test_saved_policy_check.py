@@ -23,7 +23,7 @@ from core.training.data.encoded import EncodedData
 from core.training.failures import PolicyNotSavedWell
 from core.training.measures import saved_policy_check
 from core.training.measures.saved_policy_check import SavedPolicy, judge, tolerance_of, verify
-from core.training.model import adapter_files
+from core.training.model.adapters import adapter_files
 from core.training.model.loading import load_causal_lm
 from core.training.model.policies import load_untrained, trained_digests
 from core.training.pipeline import TrainingResult, run

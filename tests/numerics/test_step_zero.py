@@ -12,8 +12,8 @@ from tiny_runs import RecordingObserver, World, random_pairs, run, tree_bytes, u
 from transformers import AutoModelForCausalLM
 
 from core.domain import metric_names as names
-from core.training.model import adapter_files
-from core.training.model import adapters as lora
+from core.training.model.adapters import adapter_files
+from core.training.model.adapters import adapters as lora
 from core.training.model.loading import load_causal_lm
 from core.training.observer import MetricPoint, Stage
 from core.training.plan import LoraPlan, ReusePlan, TrainingPlan

@@ -29,8 +29,8 @@ from core.tokenization.pair_tokenizer import PairTokenizer
 from core.training.data.encoded import EncodedData
 from core.training.failures import PolicyNotSavedWell
 from core.training.measures.saved_policy_check import SavedPolicy, verify
-from core.training.model import adapter_files
-from core.training.model.merging import trained_weights
+from core.training.model.adapters import adapter_files
+from core.training.model.adapters.merging import trained_weights
 from core.training.model.policies import ADAPTER_DIR, load_untrained, save_artifact, trained_digests
 from core.training.plan import TrainingPlan
 from core.training.stages.memory_costs import available_bytes

@@ -25,7 +25,7 @@ from core.tokenization.pair_tokenizer import PairTokenizer
 from core.training.data.encoded import EncodedData
 from core.training.losses.objective import build_objective
 from core.training.measures.implicit_rewards import PairScores, score_pairs
-from core.training.model import adapter_files
+from core.training.model.adapters import adapter_files
 from core.training.model.loading import load_causal_lm
 from core.training.model.policies import ADAPTER_DIR, DTYPES
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from core.training.data.encoded import EncodedData
 from core.training.model import rotary
-from core.training.model.merging import weight_digests
+from core.training.model.adapters.merging import weight_digests
 
 _HEAD_ROWS = 512
 """Logits that are turned into log-probabilities at a time."""

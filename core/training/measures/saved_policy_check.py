@@ -23,11 +23,12 @@ from core.training.data.encoded import EncodedData
 from core.training.data.packing import pack_pairs, pack_responses
 from core.training.failures import PolicyNotSavedWell
 from core.training.measures import plain_scoring
-from core.training.model import adapter_files, adapters, policies
+from core.training.model import policies
+from core.training.model.adapters import adapter_files, adapters
+from core.training.model.adapters.merging import trained_weights, weight_digests
 from core.training.model.generation import generate
 from core.training.model.loading import UnsupportedModel, load_causal_lm
 from core.training.model.logps import token_logps
-from core.training.model.merging import trained_weights, weight_digests
 from core.training.model.policies import ADAPTER_DIR, load_untrained, published_dtype
 from core.training.plan import TrainingPlan
 

@@ -14,14 +14,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from core.domain.errors import InvalidRequest
 from core.domain.stored_weights import find_quantised
 from core.training.kernels import rms_norm
-from core.training.model import causality, merging, probe, rotary
+from core.training.model import causality, probe, rotary
+from core.training.model.adapters import merging
+from core.training.model.adapters.merging import RoundingLoss
 from core.training.model.config_files import (
     SourceFiles,
     complete_config,
     complete_generation_config,
     state_dtype,
 )
-from core.training.model.merging import RoundingLoss
 
 MAX_SHARD_BYTES = 5 * 1000**3
 """Size of a file of weights: larger policies come in several, so that a broken download costs one of them."""

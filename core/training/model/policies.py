@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 from core.disk_space import room_for
 from core.training.checkpoints.tensor_files import complete_directory
 from core.training.failures import BadStageOutput
-from core.training.model import adapter_files, adapters
+from core.training.model.adapters import adapter_files, adapters
+from core.training.model.adapters.merging import RoundingLoss, trained_weights, weight_digests
 from core.training.model.loading import load_causal_lm, save_policy
-from core.training.model.merging import RoundingLoss, trained_weights, weight_digests
 from core.training.plan import LoraPlan, Precision, TrainingPlan
 from core.training.seeding import derive_seed
 

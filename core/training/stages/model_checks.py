@@ -15,12 +15,12 @@ from core.domain.stored_weights import is_position_table
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import PackedBatch, pack_pairs, pack_responses
 from core.training.failures import BadBaseModel, BadData
+from core.training.model.adapters.targets import ALL_LINEAR, coverage, has_expert_targets, num_experts
 from core.training.model.capabilities import capabilities_of, remember, stock_attention
 from core.training.model.logps import token_logps
 from core.training.model.policies import PolicySource, load_policy
 from core.training.model.probe import cache_holds
 from core.training.model.sharding import shard
-from core.training.model.targets import ALL_LINEAR, coverage, has_expert_targets, num_experts
 from core.training.stages.context import RunContext
 
 FULL_REACH = 0.95

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from core.domain.jobs.event_kinds import NOT_VERIFIED, UPDATE_ROUNDED_AWAY
 from core.training.measures.saved_policy_check import SavedPolicy, Verification, verify
-from core.training.model.merging import RoundingLoss
+from core.training.model.adapters.merging import RoundingLoss
 from core.training.model.policies import save_artifact, trained_digests
 from core.training.model.sharding import whole_weights
 from core.training.observer import JsonValue

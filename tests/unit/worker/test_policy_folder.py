@@ -14,8 +14,8 @@ from core.base_models.errors import RemoteCodeRefused
 from core.base_models.folder import PROCESSOR_FILES, inspect
 from core.base_models.manifest import describe, write_manifest
 from core.tokenization.pair_tokenizer import PairTokenizer
-from core.training.model.adapter_files import save_adapter
-from core.training.model.adapters import LoraConfig, inject
+from core.training.model.adapters.adapter_files import save_adapter
+from core.training.model.adapters.adapters import LoraConfig, inject
 from core.training.model.loading import load_causal_lm
 from core.training.model.policies import ADAPTER_DIR
 from worker.processes.trainer.policy_folder import PolicyFolder

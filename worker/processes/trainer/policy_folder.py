@@ -13,7 +13,7 @@ from pathlib import Path
 from core.base_models.directory import get_base_model
 from core.base_models.folder import PROCESSOR_FILES, SIDE_FILES, TOKENIZER_FILE
 from core.tokenization.pair_tokenizer import PairTokenizer
-from core.training.model.adapter_files import CONFIG_FILE as ADAPTER_CONFIG_FILE
+from core.training.model.adapters.adapter_files import CONFIG_FILE as ADAPTER_CONFIG_FILE
 from core.training.model.policies import ADAPTER_DIR
 from worker.processes.trainer.tokenizer_config import TOKENIZER_CONFIG_FILE, published_tokenizer_config
 

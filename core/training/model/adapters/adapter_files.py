@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from core.training.kernels.lora_experts import LoraExperts, is_expert_stack
 from core.training.kernels.lora_linear import LoraLinear
-from core.training.model.adapters import (
+from core.training.model.adapters.adapters import (
     LoraConfig,
     adapter_state,
     adapters,
@@ -17,7 +17,7 @@ from core.training.model.adapters import (
     load_adapter_state,
     wrappers,
 )
-from core.training.model.targets import UnsupportedAdapter, find_expert_targets
+from core.training.model.adapters.targets import UnsupportedAdapter, find_expert_targets
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from core.training.kernels.lora_experts import ExpertAdapter, LoraExperts
 from core.training.kernels.lora_linear import LoraGroup, LoraLinear
-from core.training.model.targets import (
+from core.training.model.adapters.targets import (
     ALL_EXPERTS,
     ALL_LINEAR,
     UnsupportedAdapter,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from core.training.model.adapters import Wrapper, wrappers
+from core.training.model.adapters.adapters import Wrapper, wrappers
 from core.training.model.sharding import state_of
 
 _CHUNK = 2**24
