@@ -41,8 +41,8 @@ from core.training.model.loading import prepare_model
 from core.training.model.logps import pair_logps
 from core.training.model.policies import trainable_parameters
 from core.training.plan import DpoPlan
-from core.training.stages.activation_checkpointing import checkpoint_activations
 from core.training.stages.memory_costs import measure_costs
+from core.training.stages.micro_batch import checkpoint_activations
 from core.training.steps.optimizer import MasterOptimizer
 from core.training.steps.pairs import DpoTask, PairForward
 from core.training.steps.reference_logps import SplitLogps

@@ -22,8 +22,7 @@ from core.training.model.loading import UnsupportedModel, load_causal_lm, prepar
 from core.training.model.logps import pair_logps
 from core.training.pipeline import run
 from core.training.plan import LoraPlan
-from core.training.stages.activation_checkpointing import checkpoint_activations
-from core.training.stages.micro_batch import RowSizes
+from core.training.stages.micro_batch import RowSizes, checkpoint_activations
 from core.training.stages.model_checks import check_lengths, check_token_ids, packing_holds
 
 SIZES = {

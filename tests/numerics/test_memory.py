@@ -21,7 +21,7 @@ from core.training.model.policies import trainable_parameters
 from core.training.pipeline import run
 from core.training.plan import SftPlan
 from core.training.stages import memory_costs, micro_batch
-from core.training.stages.activation_checkpointing import checkpoint_activations
+from core.training.stages.micro_batch import checkpoint_activations
 from core.training.steps.optimizer import MasterOptimizer
 
 

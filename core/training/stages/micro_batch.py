@@ -5,15 +5,19 @@ layers are computed twice (activation checkpointing), which costs a quarter of t
 step stays the same in any case. A resumed run keeps its micro-batches, so that it takes the same steps.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from core.training.data.encoded import EncodedData
 from core.training.failures import HostOutOfMemory
-from core.training.model.capabilities import capabilities_of
-from core.training.stages.activation_checkpointing import checkpoint_activations
+from core.training.model.capabilities import attention, attention_of, capabilities_of
 from core.training.stages.context import RunContext
 from core.training.stages.memory_costs import StepCosts, available_bytes, held_bytes, measure_costs
 from core.training.stages.run import StageRun
@@ -137,3 +141,25 @@ def fit_to_memory(context: RunContext, model: PreTrainedModel, run: StageRun, *,
             "available_mib": available // _MIB,
         },
     )
+
+
+def checkpoint_activations(model: PreTrainedModel) -> bool:
+    """Enable activation checkpointing; return False when the model's layers do not support it.
+
+    Layers keep only their input and are computed again in the backward pass, with the same bits, so that gradients do
+    not change. transformers asks for training mode. Only the layers themselves are put into it, not what is in them: dropout is
+    off in a model that the engine loaded, and adapters have their own switch.
+    """
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for layer in layers:
+        layer.gradient_checkpointing = True
+        layer.training = True
+        layer._gradient_checkpointing_func = partial(
+            checkpoint, use_reentrant=False, context_fn=partial(_same_attention, model)
+        )
+    return bool(layers)
+
+
+def _same_attention(model: PreTrainedModel) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return contexts of the first computation and of the recomputation, which attends as the first did."""
+    return nullcontext(), attention(model, attention_of(model))
