@@ -1,7 +1,8 @@
 """Process with the client of one tracking server: reads lines from stdin and ends with them.
 
 `{"client", "options", "job_id", "spec"}` comes first, then `{"points": […]}` as they come, at last `{"status": …}`.
-Started by `worker.attempt.records.tracking`, which kills it when the time is over: here a server that is away is waited for.
+Started by `worker.attempt.records.tracking`, which kills it when the time is over: here a server
+that is away is waited for.
 """
 
 import importlib

@@ -147,8 +147,8 @@ def checkpoint_activations(model: PreTrainedModel) -> bool:
     """Enable activation checkpointing; return False when the model's layers do not support it.
 
     Layers keep only their input and are computed again in the backward pass, with the same bits, so that gradients do
-    not change. transformers asks for training mode. Only the layers themselves are put into it, not what is in them: dropout is
-    off in a model that the engine loaded, and adapters have their own switch.
+    not change. transformers asks for training mode. Only the layers themselves are put into it, not what is in them:
+    dropout is off in a model that the engine loaded, and adapters have their own switch.
     """
     layers: list[Any] = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     for layer in layers:
