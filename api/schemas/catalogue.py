@@ -28,6 +28,7 @@ class Variant(Answer):
     needs_reference: bool = Field(description="Is the policy compared with the frozen reference?")
     options: dict[str, VariantOption] = Field(description="What `variant_options` may hold.")
     default_beta: float = Field(description="Used when `beta` is left out.")
+    beta_means: str = Field(description="What beta does in this loss.")
     learning_rates: tuple[float, float] | None = Field(
         default=None, description="`auto` of full fine-tuning and LoRA; null: DPO's, by model size."
     )
@@ -56,6 +57,7 @@ class Model(Answer):
     source: str | None = Field(description="Where it was pulled from.")
     revision: str | None = Field(description="Commit or version of the source.")
     job_id: str | None = Field(description="Of a tuned policy: the job that made it.")
+    job_name: str | None = Field(default=None, description="Of a tuned policy: the name of the job that made it.")
 
 
 class Models(Page[Model]):

@@ -78,16 +78,17 @@ def upload(page: Page, path: Path) -> None:
 
 def fill_form(page: Page) -> None:
     page.get_by_role("link", name="Use in a job").click()
-    page.get_by_label("Base model").select_option("tiny-llama")
+    model = page.locator("#f-base_model option", has_text="tiny-llama").inner_text()
+    page.get_by_label("Base model").select_option(label=model)
     page.get_by_label("Name").fill("My first job")
     resolved = page.locator("section", has=page.get_by_role("heading", name="What the job will do"))
     expect(resolved.get_by_role("row", name="Beta")).to_contain_text("0.1 auto")
     expect(page.get_by_text("gradient weight 0.1")).to_contain_text("21.97 nats")
-    for summary in page.locator("form details > summary").all()[:2]:
+    for summary in page.locator("form .card:not([aria-label]) details > summary").all():
         summary.click()
     for selector, value in SETTINGS.items():
         page.locator(selector).fill(value)
-    page.locator("#f-precision").select_option("fp32")
+    page.locator("#f-precision").select_option(label="fp32")
     expect(resolved.get_by_role("row", name="DPO epochs")).to_contain_text("1000")
     expect(resolved).to_contain_text("steps of Direct Preference Optimization on 18 pairs, with 6 pairs held out")
 

@@ -201,42 +201,6 @@ def test_a_refused_file_says_what_to_mend(browser: Browser, api: RunningApi, tmp
         watched.check()
 
 
-def test_faults_of_the_form_stand_at_their_fields(browser: Browser, api: RunningApi) -> None:
-    api.dataset_id()
-    with open_page(browser, api.url) as watched:
-        page = watched.page
-        page.goto("/ui/#/new")
-        start_button = page.get_by_role("button", name="Start the job")
-        beta = page.locator("#f-beta")
-        beta.fill("-1")
-        expect(page.locator("#f-beta-fault")).to_contain_text("must be greater than 0")
-        expect(beta).to_have_attribute("aria-invalid", "true")
-        expect(start_button).to_be_disabled()
-        beta.fill("0.5")
-        expect(page.locator("#f-beta-fault")).to_be_empty()
-        expect(start_button).to_be_enabled()
-        page.get_by_label("Variant").select_option("simpo")
-        expect(page.get_by_role("heading", name="Simple Preference Optimization")).to_be_visible()
-        page.locator("#f-variant_options-gamma").fill("99")
-        expect(page.locator("#f-variant_options-gamma-fault")).to_contain_text("20")
-        page.locator("#f-variant_options-gamma").fill("0.5")
-        page.get_by_label("Train a LoRA adapter").check()
-        page.locator("#f-lora-rank").fill("8")
-        expect(page.get_by_text("through a LoRA adapter of rank 8")).to_be_visible()
-        page.get_by_label("Supervised fine-tuning first").select_option("skip")
-        expect(page.get_by_text("No SFT.")).to_be_visible()
-        start_button.click()
-        expect(badge(page)).to_have_text("queued")
-        job_id = page.url.rpartition("/")[2]
-        requested = api.http.get(f"/jobs/{job_id}").json()["requested"]
-        assert requested == {
-            "base_model": "tiny", "dataset_id": "ds_1", "variant": "simpo", "beta": 0.5,
-            "variant_options": {"gamma": 0.5}, "sft": "skip", "lora": {"rank": 8},
-        }  # fmt: skip
-        assert [text for text in watched.complaints if "422" not in text] == []
-    api.http.post(f"/jobs/{job_id}/cancel")
-
-
 def test_jobs_compared(browser: Browser, api: RunningApi) -> None:
     ids = []
     for beta, slope in ((0.1, 0.1), (0.5, 0.2)):

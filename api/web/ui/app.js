@@ -1,27 +1,20 @@
 // The shell: which page the address names, signing in, and word of a lost connection.
 
-import { get, post, Problem, remove } from "./api.js";
-import { fill } from "./dom.js";
+import { get, post, Problem, remove, Unreachable } from "./api.js";
+import { fill, h } from "./dom.js";
 import { health } from "./live.js";
-import { errorBox } from "./parts.js";
-import * as compare from "./pages/compare.js";
-import * as dataset from "./pages/dataset.js";
-import * as datasets from "./pages/datasets.js";
-import * as job from "./pages/job.js";
-import * as jobs from "./pages/jobs.js";
-import * as keys from "./pages/keys.js";
-import * as newJob from "./pages/new_job.js";
-import * as signIn from "./pages/sign_in.js";
+import { empty, errorBox } from "./parts.js";
 
-// Each page: open(main, context) builds it and returns when it is there; it ends with context.signal.
+// Each page is loaded when it is first opened: open(main, context) builds it and returns when it is there; it ends with
+// context.signal.
 const ROUTES = [
-  [/^\/jobs$/, jobs, "Jobs"],
-  [/^\/jobs\/([^/]+)$/, job, "Job"],
-  [/^\/datasets$/, datasets, "Datasets"],
-  [/^\/datasets\/([^/]+)$/, dataset, "Dataset"],
-  [/^\/new$/, newJob, "New job"],
-  [/^\/compare$/, compare, "Compare"],
-  [/^\/keys$/, keys, "Keys"],
+  [/^\/jobs$/, () => import("./pages/jobs.js"), "Jobs"],
+  [/^\/jobs\/([^/]+)$/, () => import("./pages/job.js"), "Job"],
+  [/^\/datasets$/, () => import("./pages/datasets.js"), "Datasets"],
+  [/^\/datasets\/([^/]+)$/, () => import("./pages/dataset.js"), "Dataset"],
+  [/^\/new$/, () => import("./pages/new_job.js"), "New job"],
+  [/^\/compare$/, () => import("./pages/compare.js"), "Compare"],
+  [/^\/keys$/, () => import("./pages/keys.js"), "Keys"],
 ];
 const HOME = "#/jobs";
 const MANAGERS = ["admin", "operator"];
@@ -38,11 +31,12 @@ async function open() {
   current = new AbortController();
   const { signal } = current;
   const [where, query = ""] = (location.hash || HOME).slice(1).split("?");
-  const found = ROUTES.map(([pattern, page, title]) => ({ match: pattern.exec(where), page, title })).find(
+  const found = ROUTES.map(([pattern, load, title]) => ({ match: pattern.exec(where), load, title })).find(
     ({ match }) => match,
   );
   if (!found) {
-    location.replace(HOME);
+    fill(main, empty("Not found", `There is no page ${where}.`, h("a.button", { href: HOME }, "All jobs")));
+    setTitle("Not found");
     return;
   }
   markCurrent(where);
@@ -56,7 +50,9 @@ async function open() {
     fail: (error) => fail(error, signal),
   };
   try {
-    await found.page.open(fill(main), context);
+    const page = await loaded(found.load);
+    if (signal.aborted) return;
+    await page.open(fill(main), context);
   } catch (error) {
     fail(error, signal);
   }
@@ -65,11 +61,20 @@ async function open() {
   hasOpened = true;
 }
 
-function fail(error, signal) {
+async function loaded(load) {
+  try {
+    return await load();
+  } catch (error) {
+    throw error instanceof TypeError ? new Unreachable() : error;
+  }
+}
+
+async function fail(error, signal) {
   if (signal.aborted || error.name === "AbortError") return;
   if (error instanceof Problem && error.status === 401) {
     current.abort();
     current = new AbortController();
+    const signIn = await import("./pages/sign_in.js");
     signIn.open(fill(main), { setTitle, onSignedIn: start });
     signOut.hidden = true;
     return;

@@ -71,6 +71,10 @@ _MARGIN = (
         year=2023,
         choose_when="DPO overfits labels that all agree: the margin is pulled to 1/(2β), not to infinity.",
         default_beta=0.1,
+        beta_means=(
+            "The margin that training aims at is 1/(2 beta): a small beta asks for a large margin. It is no "
+            "temperature."
+        ),
         reward='β·ρ̄; with normalization "sum": β·ρ',
         options={
             "normalization": VariantOption(
@@ -89,6 +93,7 @@ _MARGIN = (
         year=2023,
         choose_when="Pairs that are ranked right by a margin of 1/β should stop having any effect.",
         default_beta=0.1,
+        beta_means="Pairs stop having an effect at a margin of 1/beta: a small beta asks for a large margin.",
         other_names=("slic", "rso"),
     ),
     Variant(
@@ -99,6 +104,10 @@ _MARGIN = (
         year=2024,
         choose_when="Responses differ much in length, or answers grow longer in training; β is about 50 times DPO's.",
         default_beta=5.0,
+        beta_means=(
+            "How strongly the policy is held to the reference, per token: it compares means over tokens, so that good "
+            "values are about 50 times DPO's."
+        ),
         reward="β·ρ̄",
         other_names=("sigmoid_norm", "dpo_norm"),
     ),
@@ -187,6 +196,9 @@ _MARGIN = (
         year=2023,
         choose_when="Diversity matters: other divergences than DPO's reverse KL trade reward for it differently.",
         default_beta=0.1,
+        beta_means=(
+            "How strongly the policy is held to the reference, in the chosen divergence: a small beta lets it move far."
+        ),
         reward="β·f'(e^ρ)",
         options={
             "divergence": VariantOption(
@@ -244,6 +256,7 @@ _POINTWISE = (
         year=2024,
         choose_when="The chosen responses' likelihood should not fall: absolute rewards are fitted, not only margins.",
         default_beta=0.01,
+        beta_means="Scale of each response's own reward; good values are about a tenth of DPO's.",
         other_names=("nca_pair",),
     ),
     Variant(
@@ -254,6 +267,7 @@ _POINTWISE = (
         year=2024,
         choose_when="Chosen should be good and rejected bad each by itself, as if labelled one at a time.",
         default_beta=0.01,
+        beta_means="Scale of each response's own reward; good values are about a tenth of DPO's.",
         other_names=("bco_pair",),
     ),
     Variant(
@@ -264,6 +278,10 @@ _POINTWISE = (
         year=2024,
         choose_when="Rounds of training on the policy's own ranked samples; its losses are large numbers by design.",
         default_beta=0.001,
+        beta_means=(
+            "Each log-ratio is pulled to 1/(2 beta) for chosen and -1/(2 beta) for rejected responses: 0.001 asks for "
+            "500 nats."
+        ),
         other_names=("sppo_hard",),
     ),
     Variant(
@@ -277,6 +295,7 @@ _POINTWISE = (
         year=2024,
         choose_when="Chosen should beat rejected as distributions over the batch, not pair by pair; use large batches.",
         default_beta=0.01,
+        beta_means="Scale of the sorted differences that are compared; good values are about a tenth of DPO's.",
         is_batch_level=True,
         options={
             "pairing": VariantOption(
@@ -313,6 +332,9 @@ _REFERENCE_FREE = (
         year=2023,
         choose_when="To see what the reference does: DPO with a uniform reference, from the authors' code.",
         default_beta=0.1,
+        beta_means=(
+            "Scale of the log-probabilities' difference. There is no reference: beta holds the policy to nothing."
+        ),
         needs_reference=False,
         reward="β·S",
     ),
@@ -324,6 +346,10 @@ _REFERENCE_FREE = (
         year=2024,
         choose_when="There is no room for a reference, and length bias matters; tune the learning rate with care.",
         default_beta=2.0,
+        beta_means=(
+            "Scale of the difference of mean log-probabilities per token; 2 to 10 are usual. There is no reference: "
+            "beta holds the policy to nothing."
+        ),
         learning_rates=(1e-6, 1e-5),
         needs_reference=False,
         reward="β·S̄",
@@ -337,6 +363,10 @@ _REFERENCE_FREE = (
         year=2024,
         choose_when="One stage instead of SFT and DPO: from a base model, without a reference. β is the paper's λ.",
         default_beta=0.1,
+        beta_means=(
+            "Weight of the odds ratio beside the likelihood of the chosen response, which is the paper's lambda. "
+            "There is no reference."
+        ),
         learning_rates=(8e-6, 8e-5),
         has_own_sft=True,
         needs_reference=False,
@@ -350,6 +380,10 @@ _REFERENCE_FREE = (
         year=2024,
         choose_when="No reference, with a likelihood term that keeps the chosen responses likely (from translation).",
         default_beta=0.1,
+        beta_means=(
+            "Scale of the log-probabilities' difference beside the likelihood of the chosen response. There is no "
+            "reference."
+        ),
         learning_rates=(8e-6, 8e-5),
         has_own_sft=True,
         needs_reference=False,

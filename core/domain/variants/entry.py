@@ -34,6 +34,11 @@ class Variant:
     choose_when: str
     """When to choose it: one sentence for people."""
     default_beta: float
+    beta_means: str = (
+        "How strongly the policy is held to the reference: a small beta (0.01 to 0.05) lets it move far, a large one "
+        "(0.3 to 1) keeps it close. Most published recipes use 0.1."
+    )
+    """What beta does in this loss."""
     learning_rates: tuple[float, float] | None = None
     """Learning rates of its own for `auto`, full fine-tuning and LoRA; None: those of DPO by model size."""
     has_own_sft: bool = False

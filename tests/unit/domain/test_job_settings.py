@@ -1,9 +1,9 @@
 """Every setting of a job, described once in `core.domain.jobs.job_spec`, reaches docs, form, preview and model card.
 
-`python tests/unit/domain/test_job_settings.py` writes the page's tables.
+`python tests/unit/domain/test_job_settings.py` writes the page's tables and the dashboard's form.
 """
 
-import re
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -17,32 +17,13 @@ from worker.artifact.model_card import stage_settings
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "docs" / "guide" / "job-settings.md"
-FORM = ROOT / "api" / "web" / "ui" / "job_form.js"
+FORM = ROOT / "api" / "web" / "ui" / "form" / "settings.js"
 MARK = "-->\n"
 COMMAND = "python tests/unit/domain/test_job_settings.py"
 
-STAGE_DETAILS = ("schedule", "optimizer", "weight_decay", "max_grad_norm")
-"""Settings of both stages whose presets are right for nearly everybody."""
-NOT_IN_THE_FORM = {
-    **{f"/{stage}/{name}": "presets" for stage in ("sft", "dpo") for name in STAGE_DETAILS},
-    "/lora/target_modules": "the default covers all linear layers",
-    "/lora/target_parameters": "only some models have such experts",
-    "/artifact_dtype": "the default loses nothing",
-    "/validation_dataset_id": "rare",
-    "/keep_checkpoints": "rare",
-    "/keep_best": "rare",
-    "/early_stopping/metric": "early stopping is set as JSON",
-    "/early_stopping/patience": "early stopping is set as JSON",
-    "/early_stopping/min_delta": "early stopping is set as JSON",
-    "/early_stopping/restore_best": "early stopping is set as JSON",
-    "/score_training_pairs": "rare",
-    "/chat_template_kwargs": "an object of any names",
-    "/exclude_lines": "set by a rerun from the table of pairs",
-    "/swap_lines": "set by a rerun from the table of pairs",
-    "/reuse": "for tests of the service",
-    "/metadata": "for programs",
-}
-"""Pointer of a setting -> why people set it through the API, the command line or the client only."""
+FORM_HEAD = f"""// Every setting of a job, as core/domain/jobs/job_spec.py describes it. Written by `{COMMAND}`.
+// kind: integer, number, boolean, choice, text, lines, names, texts, map or group; `keywords` are taken as well.
+"""
 
 
 def models_of(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -98,13 +79,10 @@ def render() -> str:
     """The part of the page that is written from the models."""
     lines = ["| Setting | Allowed | Default | Meaning |", "|---|---|---|---|"]
     for pointer, field in leaves(JobRequest):
-        owner: type[BaseModel] = JobRequest
-        *parents, name = pointer.split("/")[1:]
-        for parent in parents:
-            owner = next(models_of(owner.model_fields[parent].annotation))
-        schema = owner.model_json_schema()["properties"][name]
         meaning = (field.description or "").replace("|", "\\|")
-        lines.append(f"| `{'.'.join([*parents, name])}` | {allowed(schema)} | {default_of(field)} | {meaning} |")
+        lines.append(
+            f"| `{pointer[1:].replace('/', '.')}` | {allowed(schema_of(pointer))} | {default_of(field)} | {meaning} |"
+        )
     return "\n".join(lines)
 
 
@@ -119,21 +97,54 @@ def test_every_setting_has_a_description() -> None:
     assert not without, "give them a description, with the unit, in core/domain/jobs/job_spec.py: " + ", ".join(without)
 
 
-def test_every_setting_is_in_the_form_or_named_as_left_out() -> None:
-    """The form writes a stage's fields once, with the stage as a variable, and an option's as the variant has it."""
-    form = FORM.read_text(encoding="utf-8")
+def form_settings() -> Iterator[dict[str, Any]]:
+    """What the dashboard's form needs to know of each setting."""
+    for pointer, field in leaves(JobRequest):
+        schema = schema_of(pointer)
+        parts = [part for part in schema.get("anyOf", [schema]) if part.get("type") != "null"]
+        keywords = [part["const"] for part in parts if "const" in part]
+        main = next((part for part in parts if "const" not in part), parts[0])
+        described: dict[str, Any] = {"pointer": pointer, "kind": kind_of(main)}
+        if "enum" in main:
+            keywords += main["enum"]
+        if keywords:
+            described["keywords"] = keywords
+        if field.is_required():
+            described["required"] = True
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        if not isinstance(default, BaseModel):
+            described["default"] = default
+        yield described | {"description": field.description}
 
-    def is_in_form(pointer: str) -> bool:
-        of_any_stage = re.sub(r"^/(sft|dpo)/", "/${name}/", pointer)
-        return any(mark in form for mark in (f'"{pointer}"', f"`{of_any_stage}`", f"{pointer}/$"))
 
-    pointers = [pointer for pointer, field in leaves(JobRequest) if next(models_of(field.annotation), None) is None]
-    missing = [pointer for pointer in pointers if not is_in_form(pointer) and pointer not in NOT_IN_THE_FORM]
-    assert not missing, (
-        f"add a field to api/web/ui/job_form.js, or name them in NOT_IN_THE_FORM with the reason: {missing}"
-    )
-    stale = [pointer for pointer in NOT_IN_THE_FORM if pointer not in pointers or is_in_form(pointer)]
-    assert not stale, f"they are in the form, or no settings any more; take them out of NOT_IN_THE_FORM: {stale}"
+def schema_of(pointer: str) -> dict[str, Any]:
+    owner: type[BaseModel] = JobRequest
+    *parents, name = pointer.split("/")[1:]
+    for parent in parents:
+        owner = next(models_of(owner.model_fields[parent].annotation))
+    schema: dict[str, Any] = owner.model_json_schema()["properties"][name]
+    return schema
+
+
+def kind_of(schema: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        return "group"
+    if "enum" in schema or "const" in schema:
+        return "choice"
+    if schema["type"] == "array":
+        is_number = schema["items"]["type"] == "integer"
+        return "lines" if is_number else "texts" if schema["items"].get("maxLength", 0) > 255 else "names"
+    return {"string": "text", "object": "map"}.get(schema["type"], str(schema["type"]))
+
+
+def render_form() -> str:
+    lines = (f"  {json.dumps(setting, ensure_ascii=False)}," for setting in form_settings())
+    return f"{FORM_HEAD}export const SETTINGS = [\n" + "\n".join(lines) + "\n];\n"
+
+
+def test_the_form_has_every_setting() -> None:
+    is_current = FORM.read_text(encoding="utf-8") == render_form()
+    assert is_current, f"{FORM.relative_to(ROOT)} differs from core/domain/jobs/job_spec.py; write it anew: {COMMAND}"
 
 
 @pytest.mark.parametrize("name", StageSettings.model_fields)
@@ -145,3 +156,4 @@ def test_the_model_card_names_every_setting_of_a_stage(name: str) -> None:
 if __name__ == "__main__":
     by_hand = PAGE.read_text(encoding="utf-8").split(MARK, 1)[0]
     PAGE.write_text(f"{by_hand}{MARK}\n{render()}\n", encoding="utf-8")
+    FORM.write_text(render_form(), encoding="utf-8")

@@ -1,8 +1,8 @@
 // Two or more jobs in one plot, and where their settings differ.
 
 import { get, listAll, path } from "../api.js";
-import { Chart } from "../chart.js";
-import { align, Curves } from "../curves.js";
+import { Chart } from "../charts/chart.js";
+import { align, Curves } from "../charts/curves.js";
 import { fill, h } from "../dom.js";
 import { metric, percent, setting } from "../format.js";
 import { poll } from "../live.js";
@@ -27,6 +27,8 @@ const AXES = [
   ["epoch", "Epoch"],
   ["seconds", "Seconds since the stage began"],
 ];
+/** Groups of settings that a job has or has not. */
+const SWITCHED = new Set(["sft", "lora", "early_stopping"]);
 const NOT_COMPARED = new Set(["name", "metadata", "priority", "sample_prompts", "reuse"]);
 
 export async function open(main, { query, signal, fail }) {
@@ -186,8 +188,9 @@ function along(point, axis, first) {
 /** All settings in which the jobs differ. */
 function differences(jobs) {
   const flat = jobs.map(({ spec }) => flatten(spec));
+  for (const values of flat) for (const name of SWITCHED) if (values[name] === null) values[name] = "no";
   const names = [...new Set(flat.flatMap((values) => Object.keys(values)))];
-  const differing = names.filter((name) => new Set(flat.map((values) => setting(values[name]))).size > 1);
+  const differing = names.filter((name) => new Set(flat.map((values) => (name in values ? setting(values[name]) : "–"))).size > 1);
   if (jobs.length < 2)
     return card("Settings", h("p.muted", null, "Choose another job to see where their settings differ."));
   if (!differing.length)
@@ -199,7 +202,7 @@ function differences(jobs) {
     "Settings that differ",
     table(
       ["Setting", ...jobs.map((job, index) => [h("span", { class: `c-s${index + 1}` }, "■ "), job.name ?? job.id])],
-      differing.map((name) => tableRow(h("span.muted", null, name), ...flat.map((values) => setting(values[name])))),
+      differing.map((name) => tableRow(h("span.muted", null, name), ...flat.map((values) => (name in values ? setting(values[name]) : "–")))),
     ),
   );
 }
@@ -208,9 +211,10 @@ function flatten(spec, prefix = "") {
   const found = {};
   for (const [name, value] of Object.entries(spec)) {
     if (!prefix && NOT_COMPARED.has(name)) continue;
-    if (value && typeof value === "object" && !Array.isArray(value))
+    if (value && typeof value === "object" && !Array.isArray(value)) {
+      if (!prefix && SWITCHED.has(name)) found[name] = "yes";
       Object.assign(found, flatten(value, `${prefix}${name}.`));
-    else found[prefix + name] = value;
+    } else found[prefix + name] = value === "skip" ? "no" : value;
   }
   return found;
 }

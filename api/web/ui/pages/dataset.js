@@ -1,7 +1,7 @@
 // One dataset: the verdict, the report, the rows as jobs read them.
 
 import { get, path, remove } from "../api.js";
-import { warningsNotice } from "../data_warnings.js";
+import { warningsNotice } from "../form/data_warnings.js";
 import { fill, h, icon, Region } from "../dom.js";
 import { bytes, count, date, percent } from "../format.js";
 import { poll } from "../live.js";

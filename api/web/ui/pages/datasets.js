@@ -1,7 +1,7 @@
 // All datasets, and the way to upload one.
 
 import { get, path, upload } from "../api.js";
-import { warningsText } from "../data_warnings.js";
+import { warningsText } from "../form/data_warnings.js";
 import { fill, h, icon, KeyedRows, Region } from "../dom.js";
 import { ago, bytes, count, percent } from "../format.js";
 import { poll } from "../live.js";

@@ -1,13 +1,13 @@
 // One job, live: where it stands, its curves, what it says, what comes out.
 
 import { get, path, ROOT } from "../api.js";
-import { Curves } from "../curves.js";
+import { Curves } from "../charts/curves.js";
 import { fill, h, Region } from "../dom.js";
 import { between, count, date, duration, metric, percent, signed } from "../format.js";
-import { JobCharts } from "../job_charts.js";
-import { jobActions } from "../job_actions.js";
-import { EventList, SamplesCard, settingsCard, stageList } from "../job_parts.js";
-import { FilesCard } from "../job_files.js";
+import { JobCharts } from "../charts/job_charts.js";
+import { jobActions } from "../job/actions.js";
+import { EventList, SamplesCard, settingsCard, stageList } from "../job/parts.js";
+import { FilesCard } from "../job/files.js";
 import { follow } from "../live.js";
 import { card, copyable, FINAL, jobBadge, loading, notice } from "../parts.js";
 

@@ -1,78 +1,97 @@
 // A new job: what beta and the variants mean, and what the settings will be, before anything is queued.
 
 import { get, listAll, path, post } from "../api.js";
-import { beforeTheJob } from "../data_warnings.js";
 import { fill, h } from "../dom.js";
-import { count, parameters, plural } from "../format.js";
-import { BETA_TEXT, variantCard } from "../explain.js";
-import { JobForm } from "../job_form.js";
-import { act, card, empty, errorBox, loading, toast } from "../parts.js";
-import { resolvedCard } from "../resolved.js";
+import { beforeTheJob } from "../form/data_warnings.js";
+import { variantCard } from "../form/explain.js";
+import { JobForm } from "../form/job_form.js";
+import { resolvedCard } from "../form/resolved.js";
+import { parameters, plural } from "../format.js";
+import { act, card, empty, errorBox, loading, notice, toast } from "../parts.js";
 
 const PREVIEW_MS = 300;
+const KEPT_FURTHER = ["lora", "max_length", "chat_template_kwargs", "precision", "validation_dataset_id"];
+/** Settings of a job that hold for the next one on its model: all but the data and the length of training. */
 
 export async function open(main, { query, signal }) {
   main.append(loading("the form"));
-  const [models, variants, datasets, source] = await Promise.all([
+  const sourceId = query.get("from") ?? query.get("continue");
+  const [models, variants, listed, source] = await Promise.all([
     listAll("/models", { signal }),
     get("/variants", { signal }),
     listAll("/datasets", { signal }),
-    query.get("from") ? get(path("jobs", query.get("from")), { signal }) : null,
+    sourceId ? get(path("jobs", sourceId), { signal }) : null,
   ]);
+  const given = history.state?.draft ?? givenBy(query, source);
+  const datasets = (await withNamed(listed, given, signal)).filter(({ status }) => status === "ready");
   fill(main, h("div.title-row", null, h("h1", { tabindex: "-1" }, "New job")));
-  const ready = datasets.filter(({ status, kind }) => status === "ready" && kind === "preference");
-  if (!models.length) {
-    main.append(
-      empty(
-        "No base model yet",
-        "Jobs start from base models that the operator has pulled: run `preftune models pull smollm2-135m-instruct` where the service runs, or put a model's folder into its models directory.",
-        h("button", { type: "button", onclick: () => location.reload() }, "Look again"),
-      ),
-    );
-    return;
-  }
-  if (!ready.length) {
-    main.append(
-      empty(
-        "No preference pairs yet",
-        "A job learns from a file of preference pairs. Upload one first; its report tells what is in it.",
-        h("a.button.primary", { href: "#/datasets" }, "Upload data"),
-      ),
-    );
-    return;
-  }
-  const given = { ...(source?.requested ?? {}), ...pick(query, ["dataset_id", "base_model"]) };
-  main.append(
-    build({
-      models,
-      variants,
-      ready,
-      demonstrations: datasets.filter(({ status, kind }) => status === "ready" && kind === "demonstration"),
-      given,
-      signal,
-    }),
+  if (!models.length) main.append(noModel());
+  else if (!datasets.some(({ kind }) => kind !== "demonstration")) main.append(noData());
+  else main.append(build({ models, variants, datasets, given, source: query.get("continue") ? source : null, signal }));
+}
+
+function noModel() {
+  return empty(
+    "No base model yet",
+    "Jobs start from base models that the operator has pulled: run `preftune models pull smollm2-135m-instruct` where the service runs, or put a model's folder into its models directory.",
+    h("button", { type: "button", onclick: () => location.reload() }, "Look again"),
   );
 }
 
-function pick(query, names) {
-  return Object.fromEntries(names.filter((name) => query.get(name)).map((name) => [name, query.get(name)]));
+function noData() {
+  return empty(
+    "No preference pairs yet",
+    "A job learns from a file of preference pairs, or of single responses marked good or bad. Upload one first; its report says what is in it.",
+    h("a.button.primary", { href: "#/datasets" }, "Upload data"),
+  );
 }
 
-function build({ models, variants, ready, demonstrations, given, signal }) {
+/** The request that the address asks for: a copy of a job, the next job on its model, or single settings. */
+function givenBy(query, source) {
+  const given = query.get("from") ? { ...source.requested } : {};
+  if (query.get("continue")) {
+    for (const name of KEPT_FURTHER) if (source.requested[name] !== undefined) given[name] = source.requested[name];
+    given.base_model = source.id;
+  }
+  for (const name of ["dataset_id", "base_model", "variant"]) if (query.get(name)) given[name] = query.get(name);
+  for (const name of ["exclude_lines", "swap_lines"])
+    if (query.get(name)) given[name] = query.get(name).split(",").map(Number);
+  return given;
+}
+
+/** The list holds the newest datasets; those that are asked for come along however old they are. */
+async function withNamed(listed, given, signal) {
+  const named = [given.dataset_id, given.validation_dataset_id, given.sft?.dataset_id].filter(Boolean);
+  const missing = named.filter((id) => !listed.some((dataset) => dataset.id === id));
+  const found = await Promise.all(missing.map((id) => get(path("datasets", id), { signal }).catch(() => null)));
+  return [...found.filter(Boolean), ...listed];
+}
+
+const ROW_WORDS = { preference: "pair", unpaired: "single response", demonstration: "demonstration" };
+
+function describe({ id, name, kind, num_accepted: rows }, heldOut) {
+  const text = `${name} · ${plural(rows, ROW_WORDS[kind])}`;
+  return { id, kind, text: id === heldOut ? `${text} · held out` : text };
+}
+
+function modelText({ name, kind, num_parameters: size, job_name: title }) {
+  const label = kind === "tuned" ? `${title ?? name} · tuned here` : name;
+  return `${label} · ${parameters(size)} parameters`;
+}
+
+function build({ models, variants, datasets, given, source, signal }) {
   const explanation = h("div.stack");
   const resolved = h("div.stack", { "aria-live": "polite" });
   const submit = h("button.primary", { type: "submit" }, "Start the job");
   const trouble = h("div");
-  const choices = {
-    models: models.map(({ name, kind, num_parameters: size }) => [
-      name,
-      `${name} · ${parameters(size)} parameters${kind === "tuned" ? ", tuned here" : ""}`,
-    ]),
-    variants: variants.data.filter(({ data }) => data === "preference"),
-    datasets: ready.map(({ id, name, num_accepted: rows }) => [id, `${name} · ${plural(rows, "pair")}`]),
-    demonstrations: demonstrations.map(({ id, name, num_accepted: rows }) => [id, `${name} · ${count(rows)} rows`]),
-  };
-  const form = new JobForm(choices, given);
+  const form = new JobForm(
+    {
+      models: models.map((model) => [model.name, modelText(model)]),
+      variants: variants.data,
+      datasets: datasets.map((dataset) => describe(dataset, given.validation_dataset_id)),
+    },
+    given,
+  );
   let timer = null;
   let asked = new AbortController();
   const preview = async () => {
@@ -80,24 +99,23 @@ function build({ models, variants, ready, demonstrations, given, signal }) {
     asked = new AbortController();
     const request = form.request();
     fill(explanation, variantCard(form.variant, request.beta ?? form.variant.default_beta, variants.legend));
-    try {
-      const { spec, rows, warnings } = await post("/jobs/preview", request, { signal: AbortSignal.any([asked.signal, signal]) });
+    submit.disabled = true;
+    if (!request.dataset_id) {
       form.showFaults([]);
-      fill(resolved, beforeTheJob(warnings, rows), resolvedCard(spec, request, form.variant));
+      fill(resolved, card("What the job will do", h("p.muted", null, "Choose a dataset to see it.")));
+      return;
+    }
+    try {
+      const answer = await post("/jobs/preview", request, { signal: AbortSignal.any([asked.signal, signal]) });
+      form.showFaults([]);
+      fill(resolved, beforeTheJob(answer, request), resolvedCard(answer, request, form.variant));
       submit.disabled = false;
     } catch (error) {
-      if (error.name === "AbortError") return;
-      const unplaced = form.showFaults(error.errors ?? []);
-      fill(
-        resolved,
-        error.errors?.length && !unplaced.length
-          ? card("What the job will do", h("p.error-text", null, "Fix the highlighted fields first."))
-          : errorBox(error),
-      );
-      submit.disabled = true;
+      if (error.name !== "AbortError") showRefusal(form, resolved, error);
     }
   };
   form.onChange = () => {
+    history.replaceState({ draft: form.request() }, "");
     clearTimeout(timer);
     timer = setTimeout(preview, PREVIEW_MS);
   };
@@ -118,27 +136,33 @@ function build({ models, variants, ready, demonstrations, given, signal }) {
   return h(
     "form.columns",
     { onsubmit: send, novalidate: true },
-    h(
-      "div.stack",
-      null,
-      form.element,
-      trouble,
-      h(
-        "div.actions",
-        null,
-        submit,
-        h("span.hint", null, "Starts as soon as a worker is free. You can pause or cancel it at any time."),
-      ),
-    ),
-    h(
-      "div.stack",
-      null,
-      resolved,
-      explanation,
-      card(
-        "What beta does",
-        BETA_TEXT.map((text) => h("p.hint", null, text)),
-      ),
-    ),
+    h("div.stack", null, source ? furtherNotice(source, datasets) : null, remarks(form), form.element, trouble, submitRow(submit)),
+    h("div.stack", null, resolved, explanation),
   );
+}
+
+function submitRow(submit) {
+  const hint = "Starts as soon as a worker is free. You can pause or cancel it at any time.";
+  return h("div.actions", null, submit, h("span.hint", null, hint));
+}
+
+function remarks({ remarks: texts }) {
+  return texts.length ? notice("warning", texts.map((text) => h("p", null, text))) : null;
+}
+
+function furtherNotice(source, datasets) {
+  const held = datasets.find(({ id }) => id === source.requested.validation_dataset_id);
+  return notice(
+    "info",
+    h("strong", null, `Continues from the model of “${source.name ?? source.id}”`),
+    h("p", null, "Choose the dataset that it learns from next. LoRA and length are set as in that job."),
+    held ? h("p", null, `“${held.name}” stays held out.`) : null,
+  );
+}
+
+function showRefusal(form, resolved, error) {
+  const unplaced = form.showFaults(error.errors ?? []);
+  const isPlaced = error.errors?.length && !unplaced.length;
+  const text = h("p.error-text", null, "Fix the highlighted fields first.");
+  fill(resolved, isPlaced ? card("What the job will do", text) : errorBox(error));
 }

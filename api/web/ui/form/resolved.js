@@ -1,12 +1,13 @@
 // What a job will do, in the numbers that the service has resolved.
 
-import { h } from "./dom.js";
-import { count, plural, setting } from "./format.js";
-import { card } from "./parts.js";
+import { h } from "../dom.js";
+import { count, plural, setting } from "../format.js";
+import { card } from "../parts.js";
+import { numUnusable } from "./data_warnings.js";
 
 const LATER = "set by the worker";
 
-export function resolvedCard(spec, request, variant) {
+export function resolvedCard({ spec, rows: seen }, request, variant) {
   const rows = [];
   const add = (name, value, isAsked) =>
     rows.push(
@@ -38,22 +39,27 @@ export function resolvedCard(spec, request, variant) {
   add("Micro-batch tokens", spec.micro_batch_tokens, false);
   return card(
     "What the job will do",
-    h("p", null, summary(spec, variant.title)),
+    h("p", null, summary(spec, variant, seen)),
     h("table.tight.resolved", null, h("tbody", null, rows)),
   );
 }
 
-function summary(spec, title) {
-  const train = Math.round(spec.num_pairs * (1 - spec.validation_fraction));
+function summary(spec, { title, data }, seen) {
+  const one = data === "unpaired" ? "response" : "pair";
+  const usable = spec.num_pairs - (seen?.is_exact ? numUnusable(seen) : 0);
+  const train = Math.round(usable * (1 - spec.validation_fraction));
   const steps = (stage) => stage.epochs * Math.ceil(train / stage.batch_size);
-  const held = spec.num_pairs - train;
+  const held = usable - train;
   const sft =
     spec.sft === "skip"
       ? "No SFT. "
       : spec.sft.dataset_id
         ? "SFT on demonstrations, then "
         : `About ${plural(steps(spec.sft), "step")} of SFT on the chosen responses, then `;
-  const dpo = `about ${plural(steps(spec.dpo), "step")} of ${title} on ${plural(train, "pair")}`;
-  const text = `${sft}${dpo}${held ? `, with ${plural(held, "pair")} held out` : ""}${spec.lora ? `, through a LoRA adapter of rank ${spec.lora.rank}` : `, all ${count(spec.num_parameters)} weights`}.`;
+  const dpo = `about ${plural(steps(spec.dpo), "step")} of ${title} on ${plural(train, one)}`;
+  const weights = spec.lora
+    ? `through a LoRA adapter of rank ${spec.lora.rank}`
+    : `all ${count(spec.num_parameters)} weights`;
+  const text = `${sft}${dpo}${held ? `, with ${plural(held, one)} held out` : ""}, ${weights}.`;
   return text[0].toUpperCase() + text.slice(1);
 }

@@ -1,9 +1,9 @@
 // What a job leaves behind: the policy's files and the checkpoints, to download.
 
-import { get, path, Problem } from "./api.js";
-import { fill, h, icon } from "./dom.js";
-import { bytes, metric, plural } from "./format.js";
-import { card, copyable, table, tableRow } from "./parts.js";
+import { get, path, Problem } from "../api.js";
+import { fill, h, icon } from "../dom.js";
+import { bytes, metric, plural } from "../format.js";
+import { card, copyable, table, tableRow } from "../parts.js";
 
 export class FilesCard {
   #artifact = null;

@@ -1,8 +1,8 @@
 // The charts of a job: what each shows, and how to read it.
 
 import { Chart } from "./chart.js";
-import { h } from "./dom.js";
-import { count, metric, percent, signed } from "./format.js";
+import { h } from "../dom.js";
+import { count, metric, percent, signed } from "../format.js";
 
 const LN2 = Math.log(2);
 

@@ -1,9 +1,9 @@
 // Parts of a job's page: stages, events, samples, settings.
 
-import { get, path } from "./api.js";
-import { fill, h, icon, withCode } from "./dom.js";
-import { between, plural, setting, time } from "./format.js";
-import { bar, card, facts, notice } from "./parts.js";
+import { get, path } from "../api.js";
+import { fill, h, icon, withCode } from "../dom.js";
+import { between, plural, setting, time } from "../format.js";
+import { bar, card, facts, notice } from "../parts.js";
 
 const MAX_EVENTS = 500;
 const STAGE_NAMES = {

@@ -1,8 +1,8 @@
 // One chart: uPlot, with stage bands, a legend that can be read and worked by keyboard, and colours of the page's theme.
 
-import { fill, h } from "./dom.js";
-import { metric } from "./format.js";
-import uPlot from "./vendor/uplot/uplot.js";
+import { fill, h } from "../dom.js";
+import { metric } from "../format.js";
+import uPlot from "../vendor/uplot/uplot.js";
 
 const HEIGHT = 220;
 const CURSORS = uPlot.sync("charts");

@@ -1,8 +1,8 @@
 // What can be done to a job, in each of its states.
 
-import { path, post, remove } from "./api.js";
-import { h, icon } from "./dom.js";
-import { act, ask, toast } from "./parts.js";
+import { path, post, remove } from "../api.js";
+import { h, icon } from "../dom.js";
+import { act, ask, toast } from "../parts.js";
 
 /** Buttons for the job as it is; `onChanged` gets it as it is afterwards. */
 export function jobActions(job, onChanged) {
@@ -14,7 +14,7 @@ export function jobActions(job, onChanged) {
   if (job.status === "failed" || job.status === "cancelled") actions.push(retryButton(job));
   actions.push(h("a.button", { href: `#/new?from=${job.id}`, "data-focus": "copy" }, "New job like this"));
   if (job.status === "succeeded")
-    actions.push(h("a.button", { href: `#/new?base_model=${job.id}`, "data-focus": "further" }, "Continue from this model"));
+    actions.push(h("a.button", { href: `#/new?continue=${job.id}`, "data-focus": "further" }, "Continue from this model"));
   if (!isLive && job.status !== "paused") actions.push(deleteButton(job));
   return actions;
 }
