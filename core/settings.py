@@ -111,6 +111,9 @@ class Settings(BaseSettings):
     """Hosts, addresses and networks inside the operator's own network that webhooks may go to, with commas:
     `receiver.internal,10.0.4.0/24`; `http://` is for these only."""
 
+    openai_base64_results: bool = False
+    """`/v1` sends result files in base64, as OpenAI's own service does: for scripts that decode them untested."""
+
     identity_header: str | None = None
     """Header in which a trusted proxy names the signed-in user, such as `X-Forwarded-Email`; default: none."""
     identity_groups_header: str = "X-Forwarded-Groups"

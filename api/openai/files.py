@@ -52,6 +52,7 @@ def file_of_dataset(view: DatasetView) -> File:
         purpose="fine-tune",
         status=_STATUS[view.status],
         status_details=_status_details(view, report_url),
+        expires_at=None if view.expires_at is None else seconds(view.expires_at),
         kind=view.kind if is_known else None,
         format=view.format if is_known else None,
         num_rows=view.num_rows if is_known else None,

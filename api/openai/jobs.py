@@ -60,17 +60,25 @@ def show_job(project_id: str, job: JobView) -> Job:
         if job.error
         else None,
         estimated_finish=finish,
-        trained_tokens=None,
+        trained_tokens=job.trained_tokens,
         result_files=result_files(job),
         seed=spec["seed"],
         hyperparameters={},
         method={"type": "dpo", "dpo": {"hyperparameters": hyperparameters}},
+        integrations=_integrations(spec.get("tracking")),
         metadata=job.metadata,
         user_provided_suffix=job.name,
         spec=spec,
         stage=job.stage.value if job.stage else None,
         progress=job.progress.fraction,
     )
+
+
+def _integrations(tracking: dict[str, Any] | None) -> list[dict[str, Any]]:
+    if tracking is None or tracking["project"] is None:
+        return []
+    run = {"project": tracking["project"], "name": tracking["run_name"], "entity": None, "tags": tracking["tags"]}
+    return [{"type": "wandb", "wandb": run}]
 
 
 def show_event(project_id: str, job: JobView, entry: Activity) -> list[Event]:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from api.http.validation_messages import field_errors
 from core.domain.errors import FieldError, InvalidRequest
-from core.domain.jobs.job_spec import Auto, JobRequest, Metadata, Name, Payload, PositiveInt
+from core.domain.jobs.job_spec import Auto, JobRequest, Metadata, MetadataKey, Name, Payload, PositiveInt
 from core.domain.json_numbers import REAL, WHOLE
 
 Multiplier = Annotated[float, Field(gt=0, le=1000), REAL] | Auto
@@ -16,6 +16,9 @@ _OWN_NAMES = {
     "dataset_id": "training_file",
     "validation_dataset_id": "validation_file",
     "name": "suffix",
+    "tracking/project": "integrations/0/wandb/project",
+    "tracking/run_name": "integrations/0/wandb/name",
+    "tracking": "integrations/0",
 }
 """Fields of a job that OpenAI has another name for."""
 _HYPERPARAMETERS = {"beta": "beta", "n_epochs": "dpo/epochs", "batch_size": "dpo/batch_size"}
@@ -40,6 +43,20 @@ class Method(Payload):
     reinforcement: dict[str, Any] | None = None
 
 
+class WandbRun(Payload):
+    """Where the curves of the job are to go, and under which name."""
+
+    project: Name
+    name: Name | None = None
+    entity: Name | None = None
+    tags: Annotated[list[MetadataKey], Field(max_length=16)] = Field(default_factory=list)
+
+
+class Integration(Payload):
+    type: Literal["wandb"]
+    wandb: WandbRun
+
+
 class FineTuningRequest(BaseModel):
     """The body of `POST /v1/fine_tuning/jobs`. Fields of `POST /jobs` come beside these, as `extra_body` sends them."""
 
@@ -53,19 +70,16 @@ class FineTuningRequest(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**63), WHOLE] | None = None
     suffix: Annotated[str, StringConstraints(max_length=64)] | None = None
     metadata: Metadata | None = None
-    integrations: list[dict[str, Any]] | None = None
+    integrations: Annotated[list[Integration], Field(max_length=5)] | None = None
 
 
-def job_fields(body: FineTuningRequest, wandb_project: str | None) -> dict[str, Any]:
+def job_fields(body: FineTuningRequest) -> dict[str, Any]:
     """Return the fields of the job that was asked for; a multiplier of the learning rate is not among them.
-
-    Args:
-        wandb_project: where workers send the curves of all jobs to, if the operator has set it.
 
     Raises:
         InvalidRequest: something cannot be honoured; each error points into the body.
     """
-    errors = [*_refused(body), *_refused_integrations(body.integrations or [], wandb_project)]
+    errors = [*_refused(body)]
     fields: dict[str, Any] = {
         "base_model": body.model,
         "dataset_id": body.training_file,
@@ -76,6 +90,7 @@ def job_fields(body: FineTuningRequest, wandb_project: str | None) -> dict[str, 
         **({} if body.metadata is None else {"metadata": body.metadata}),
         **(body.model_extra or {}),
     }
+    _put_tracking(fields, body.integrations or [], errors)
     hyperparameters = body.method.dpo.hyperparameters if body.method else DpoHyperparameters()
     for name, place in _HYPERPARAMETERS.items():
         value = getattr(hyperparameters, name)
@@ -140,23 +155,25 @@ def _refused(body: FineTuningRequest) -> Iterable[FieldError]:
             yield FieldError(f"/method/{other}", "belongs to another method than dpo")
     if body.hyperparameters:
         yield FieldError("/hyperparameters", "belongs to supervised jobs; send method.dpo.hyperparameters")
-    known = JobRequest.model_fields.keys() - _OWN_NAMES.keys()
+    known = JobRequest.model_fields.keys() - _OWN_NAMES.keys() | {"tracking"}
     for name in body.model_extra or {}:
         if name not in known:
             hint = f"; its name here is `{_OWN_NAMES[name]}`" if name in _OWN_NAMES else "; check its spelling"
             yield FieldError(f"/{name.replace('~', '~0').replace('/', '~1')}", f"is an unknown field{hint}")
 
 
-def _refused_integrations(integrations: list[dict[str, Any]], wandb_project: str | None) -> Iterable[FieldError]:
-    """Workers send the curves of all jobs to one W&B project, or to none: any other wish cannot be honoured."""
+def _put_tracking(fields: dict[str, Any], integrations: list[Integration], errors: list[FieldError]) -> None:
+    """Map the one integration that there can be, W&B, to the job's run there."""
     for position, integration in enumerate(integrations):
-        wished = integration.get("wandb")
-        project = wished.get("project") if isinstance(wished, dict) else None
-        if integration.get("type") == "wandb" and project == wandb_project and project is not None:
+        pointer = f"/integrations/{position}"
+        wished = integration.wandb
+        if position or fields.get("tracking") is not None:
+            errors.append(FieldError(pointer, "is one too many: the curves of a job go to one run"))
             continue
-        where = "none is set" if wandb_project is None else f"it is {wandb_project}"
-        detail = f"cannot be honoured: PREFTUNE_WANDB_PROJECT says where the curves of all jobs go to, and {where}"
-        yield FieldError(f"/integrations/{position}", detail)
+        if wished.entity is not None:
+            detail = "cannot be honoured: the account is that of the operator's W&B key; leave it out"
+            errors.append(FieldError(f"{pointer}/wandb/entity", detail))
+        fields["tracking"] = {"project": wished.project, "run_name": wished.name, "tags": wished.tags}
 
 
 def _put(fields: dict[str, Any], place: str, value: object, pointer: str, errors: list[FieldError]) -> None:

@@ -256,4 +256,7 @@ class Dataset(Answer):
     warnings: list[DatasetWarning] = Field(
         description="What to know before a job trains on it; the report has the rest."
     )
+    expires_at: datetime | None = Field(
+        description="When it is deleted, unless a live job still reads it then; null: never. RFC 3339, UTC."
+    )
     created_at: datetime = Field(description="RFC 3339, UTC.")

@@ -127,6 +127,11 @@ class Job(Answer):
     results: Results | None = Field(
         default=None, description="Figures of the published policy; null before, and for jobs of version 0.1.0."
     )
+    trained_tokens: int | None = Field(
+        default=None,
+        description="Tokens that the model computed in all optimizer steps; null before the job has published, and for "
+        "jobs that ended under an earlier version.",
+    )
     metadata: dict[str, str] = Field(description="Strings of yours.")
     priority: int = Field(description="Higher runs first.")
     source_job_id: str | None = Field(description="The job that this one retries or runs again; else null.")

@@ -59,6 +59,8 @@ class DatasetView:
     """Where a newer version reads the file otherwise than the stored rows are: how."""
     warnings: list[DatasetWarning]
     """What to know before a job trains on it; the report has the rest."""
+    expires_at: datetime | None
+    """When it is deleted, unless a live job still reads it then."""
     created_at: datetime
 
 
@@ -161,6 +163,8 @@ class JobView:
     error: JobErrorView | None
     artifact: ArtifactSummary | None
     results: dict[str, Any] | None
+    trained_tokens: int | None
+    """Sum over the optimizer steps; null until the job has succeeded."""
     metadata: dict[str, str]
     priority: int
     source_job_id: str | None

@@ -41,6 +41,17 @@ def test_every_threat_has_a_test_that_exists() -> None:
         assert set(named) <= written, (threat, set(named) - written)
 
 
+def test_every_promise_to_openais_clients_has_a_test_that_exists() -> None:
+    text = (ROOT / "docs" / "evidence" / "openai.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (?!promise)(?!-)(.+) \|(.+)\|$", text, re.MULTILINE)
+    assert len(rows) >= 25
+    written = written_tests()
+    for promise, tests in rows:
+        named = set(re.findall(r"`(test_\w+)`", tests))
+        assert named or "clients" in tests, promise
+        assert named <= written, (promise, named - written)
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_to_files(path: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text(encoding="utf-8"))

@@ -28,7 +28,7 @@ from core.services.backend import Backend
 from core.settings import Settings, SettingsError
 from worker.attempt.records import tracking
 from worker.attempt.records.tracking import LiveExport, Target, targets_of
-from worker.processes.tracking_client import flatten
+from worker.processes.tracking_client import flatten, run_names
 
 needs_mlflow = pytest.mark.skipif(find_spec("mlflow") is None, reason="mlflow is not installed")
 needs_wandb = pytest.mark.skipif(find_spec("wandb") is None, reason="wandb is not installed")
@@ -127,6 +127,12 @@ def test_a_spec_becomes_flat_parameters() -> None:
         "lora": "null",
         "sample_prompts": '["\\u00e9"]',
     }
+
+
+def test_a_run_is_named_as_the_job_asks() -> None:
+    assert run_names("job_1", {"tracking": {"run_name": "mine", "tags": ["a"]}}) == ("mine", ["a"])
+    assert run_names("job_1", {"tracking": {"run_name": None, "tags": []}}) == ("job_1", [])
+    assert run_names("job_1", {}) == ("job_1", [])
 
 
 def free_port() -> int:

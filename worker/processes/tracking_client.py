@@ -51,8 +51,9 @@ class MlflowSink:
             self._run_id = runs[0].info.run_id
             self._client.update_run(self._run_id, status="RUNNING")
             return
-        tags = {"preftune.job_id": job_id}
-        self._run_id = self._client.create_run(experiment_id, tags=tags, run_name=job_id).info.run_id
+        name, words = run_names(job_id, spec)
+        tags = {"preftune.job_id": job_id} | {f"tag.{word}": "true" for word in words}
+        self._run_id = self._client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
         params = [self._entities.Param(name, value[:_MAX_PARAM_CHARS]) for name, value in flatten(spec)]
         self._client.log_batch(self._run_id, params=params[:100])
 
@@ -83,8 +84,9 @@ class WandbSink:
 
     def open(self, job_id: str, spec: dict[str, Any]) -> None:
         settings = self._wandb.Settings(console="off", silent=True, disable_git=True, disable_code=True)
+        name, tags = run_names(job_id, spec)
         self._run = self._wandb.init(
-            project=self._project, id=job_id, name=job_id, resume="allow", config=spec, settings=settings
+            project=self._project, id=job_id, name=name, tags=tags, resume="allow", config=spec, settings=settings
         )
         for stage in ("sft", "dpo"):
             self._run.define_metric(f"{stage}/step")
@@ -101,6 +103,12 @@ class WandbSink:
 
 
 SINKS: dict[str, Callable[[dict[str, str]], Sink]] = {"mlflow": MlflowSink, "wandb": WandbSink}
+
+
+def run_names(job_id: str, spec: dict[str, Any]) -> tuple[str, list[str]]:
+    """Return name and tags of the job's run, as its settings ask for."""
+    tracking = spec.get("tracking") or {}
+    return tracking.get("run_name") or job_id, list(tracking.get("tags", ()))
 
 
 def flatten(spec: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

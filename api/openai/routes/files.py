@@ -1,6 +1,7 @@
 """`/v1/files`: datasets, and the result files of jobs."""
 
 import time
+from base64 import b64encode
 from functools import partial
 from typing import Annotated, Literal
 
@@ -13,11 +14,13 @@ from api.downloads import attachment, content_response
 from api.http.idempotent import Created, creating
 from api.http.problems import INVALID_REQUEST, HttpError
 from api.http.strict_route import RAW_BODY, StrictRoute
+from api.openai.expiry import FORM_FIELDS, expiry_of_form
 from api.openai.files import file_of_dataset, file_of_results, job_of_results, result_files, results_csv
 from api.openai.intent import answer_intent, is_sent_again
 from api.openai.objects import Deleted, File, ListPage
 from api.threads import Lane, run_in
 from api.uploads.arrival import arriving
+from api.uploads.receive import Upload as ReceivedUpload
 from api.uploads.receive import receive_upload
 from core.domain.errors import Conflict, FieldError
 from core.services.backend import Backend
@@ -67,14 +70,7 @@ async def create_file(
         ) as arrival,
         receive_upload(request, desk, arrival.watch) as received,
     ):
-        _check_fields(received.options)
-        upload = intake.Upload(
-            path=received.path,
-            filename=received.filename or "file",
-            content_encoding=received.content_encoding,
-            is_kind_open=True,
-            held_as=arrival.held_as,
-        )
+        upload = _upload(received, arrival.held_as)
         asked = creating(request, caller.project_id, key, received.fingerprint())
 
         def create(dataset_id: str | None) -> Created:
@@ -131,7 +127,8 @@ async def get_content(file_id: FileId, request: Request, backend: BackendDep, ca
         return content_response(request, content)
     await to_thread.run_sync(_finished, backend, caller.project_id, job_id)
     text = await to_thread.run_sync(_results, backend, caller.project_id, job_id)
-    return Response(text, 200, {"Content-Disposition": attachment(f"{job_id}.csv")}, "text/csv")
+    media_type = "text/plain" if backend.settings.openai_base64_results else "text/csv"
+    return Response(text, 200, {"Content-Disposition": attachment(f"{job_id}.csv")}, media_type)
 
 
 @router.delete("/v1/files/{file_id}")
@@ -161,13 +158,24 @@ def check_purpose(purpose: str) -> None:
         raise _refused("purpose", "must be `fine-tune`: this service takes data for fine-tuning only")
 
 
+def _upload(received: ReceivedUpload, held_as: str | None) -> intake.Upload:
+    """Return the file as services take it in; its kind is open. Raises HttpError for fields that are not valid."""
+    _check_fields(received.options)
+    return intake.Upload(
+        path=received.path,
+        filename=received.filename or "file",
+        content_encoding=received.content_encoding,
+        is_kind_open=True,
+        seconds=expiry_of_form(received.options),
+        held_as=held_as,
+    )
+
+
 def _check_fields(fields: dict[str, str]) -> None:
     if "purpose" not in fields:
         raise _refused("purpose", "is required; send `fine-tune`")
     check_purpose(fields["purpose"])
-    for name in fields.keys() - {"purpose"}:
-        if name.startswith("expires_after"):
-            raise _refused("expires_after", "is not served: files stay until they are deleted")
+    for name in fields.keys() - {"purpose", *FORM_FIELDS}:
         raise _refused(name, "is an unknown field")
 
 
@@ -197,7 +205,9 @@ def _finished(backend: Backend, project_id: str, job_id: str) -> JobView:
 
 
 def _results(backend: Backend, project_id: str, job_id: str) -> bytes:
-    return results_csv(pages.all_points(backend, project_id, job_id, MetricsQuery()))
+    """The curve as it is sent: CSV, which scripts written for OpenAI's own service expect in base64."""
+    table = results_csv(pages.all_points(backend, project_id, job_id, MetricsQuery()))
+    return b64encode(table) if backend.settings.openai_base64_results else table
 
 
 def _kept_headers(response: Response) -> list[tuple[str, str]]:

@@ -27,10 +27,11 @@ from api.openai.requests import (
 from api.openai.routes.files import until_checked
 from core.domain.errors import Conflict, FieldError, InvalidRequest
 from core.domain.jobs.job_queries import JobFilter
+from core.domain.jobs.job_spec import JobRequest
 from core.services.backend import Backend
 from core.services.cursors import encode_cursor
 from core.services.curves import activity
-from core.services.datasets import datasets
+from core.services.datasets import datasets, template_fit
 from core.services.jobs import checkpoint_policies, jobs, steering
 from core.services.views import JobChange, JobView
 
@@ -56,7 +57,7 @@ async def create_job(
     key: IdempotencyKey = None,
 ) -> Response:
     """Queue a job that starts from `model`. What cannot be honoured is refused, by its name in the body."""
-    fields = job_fields(body, backend.settings.wandb_project)
+    fields = job_fields(body)
     await _require_processed(backend, caller.project_id, body)
 
     def create(job_id: str | None) -> Created:
@@ -164,9 +165,28 @@ def _submit(
             preset = jobs.preview(backend, project_id, job_request(fields)).spec.dpo.learning_rate
             assert preset != "auto"
             fields = with_learning_rate(fields, preset * multiplier)
-        return jobs.submit(backend, project_id, job_request(fields), job_id=job_id)
+        request = job_request(fields)
+        _require_written_tools(backend, project_id, request)
+        return jobs.submit(backend, project_id, request, job_id=job_id)
     except InvalidRequest as error:
         raise renamed(error.errors) if error.errors else error from error
+
+
+def _require_written_tools(backend: Backend, project_id: str, request: JobRequest) -> None:
+    """Raise InvalidRequest where the base model's template leaves out tools of a file: they would be lost."""
+    sft_id = None if request.sft == "skip" else request.sft.dataset_id
+    named = {
+        "/dataset_id": request.dataset_id,
+        "/validation_dataset_id": request.validation_dataset_id,
+        "/sft/dataset_id": sft_id,
+    }
+    errors = []
+    for pointer, dataset_id in named.items():
+        if dataset_id and datasets.is_ready(backend, project_id, dataset_id):
+            fault = template_fit.tools_fault(backend, project_id, request.base_model, dataset_id)
+            errors += [FieldError(pointer, fault)] if fault else []
+    if errors:
+        raise InvalidRequest("The job cannot be accepted.", errors=errors)
 
 
 def _steered(backend: Backend, caller: Caller, job_id: str, steer: Callable[[Backend, str, str], JobChange]) -> Job:

@@ -2,7 +2,7 @@
 
 import re
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from anyio import to_thread
 from fastapi import APIRouter, Path, Request
@@ -13,6 +13,7 @@ from api.deps import NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey, Processor
 from api.http.idempotent import Created, creating
 from api.http.problems import INVALID_REQUEST, HttpError
 from api.http.strict_route import UNREAD_BODY, StrictRoute
+from api.openai.expiry import ExpiresAfter
 from api.openai.files import file_of_dataset, seconds
 from api.openai.intent import answer_intent, is_sent_again
 from api.openai.objects import File, Upload, UploadPart
@@ -41,7 +42,7 @@ class NewUpload(Payload):
     filename: Name
     mime_type: Name
     purpose: Name
-    expires_after: dict[str, Any] | None = None
+    expires_after: ExpiresAfter | None = None
 
 
 class Completion(Payload):
@@ -60,6 +61,7 @@ def create_upload(
     new = parts.NewUpload(
         num_bytes=body.bytes,
         filename=clean_filename(body.filename),
+        dataset_seconds=body.expires_after.seconds if body.expires_after else None,
         options={"kind": DatasetKind.PREFERENCE.value, "is_kind_open": True},
     )
 

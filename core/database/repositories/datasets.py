@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import delete, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
 from core.database.tables.datasets import Dataset, DatasetStatus
+from core.database.tables.jobs import Job
+from core.domain.jobs.job_state import FINAL_STATUSES
 
 
 def find_dataset(session: Session, project_id: str, dataset_id: str) -> Dataset | None:
@@ -38,6 +40,23 @@ def list_oldest_first(session: Session, project_id: str, *, after: str | None, l
     if after is not None:
         statement = statement.where(Dataset.id > after)
     return list(session.scalars(statement.order_by(Dataset.id).limit(limit)))
+
+
+def list_expired(session: Session, limit: int) -> list[tuple[str, str]]:
+    """Return project and id of datasets whose time is over and that no unfinished job reads, the longest ago first."""
+    readers = (Job.dataset_id, Job.sft_dataset_id, Job.validation_dataset_id)
+    is_read = or_(*(exists().where(column == Dataset.id, Job.status.not_in(FINAL_STATUSES)) for column in readers))
+    statement = select(Dataset.project_id, Dataset.id).where(Dataset.expires_at < database_now(), ~is_read)
+    return [
+        (project_id, dataset_id)
+        for project_id, dataset_id in session.execute(statement.order_by(Dataset.expires_at).limit(limit))
+    ]
+
+
+def is_expired(session: Session, dataset: Dataset) -> bool:
+    """Whether its time is over, by the database's clock."""
+    statement = select(exists().where(Dataset.id == dataset.id, Dataset.expires_at < database_now()))
+    return dataset.expires_at is not None and bool(session.scalar(statement))
 
 
 def find_outdated(session: Session, reader_version: int) -> Dataset | None:

@@ -6,8 +6,10 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Double,
     Row,
     and_,
+    cast,
     delete,
     false,
     func,
@@ -20,10 +22,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from core.database.columns import database_now
+from core.database.columns import database_now, json_text
 from core.database.tables.jobs import Job
 from core.database.tables.records import MetricBlock, MetricPoint, RewoundPoint
 from core.domain.jobs.job_state import Stage
+from core.domain.metric_names import NUM_TOKENS
 
 PointKey = tuple[Stage, str, int]
 """(stage, split, step)"""
@@ -45,6 +48,13 @@ class PointFilter:
 class ResumePoint:
     stage: Stage
     step: int
+
+
+def sum_trained_tokens(session: Session, job_id: str) -> int:
+    """Sum the tokens that the model computed in the job's optimizer steps."""
+    tokens = cast(json_text(MetricPoint.values, NUM_TOKENS), Double)
+    is_trained = (MetricPoint.job_id == job_id, MetricPoint.split == "train")
+    return int(session.scalar(select(func.sum(tokens)).where(*is_trained)) or 0)
 
 
 def beyond(table: type[MetricPoint | MetricBlock | RewoundPoint], point: ResumePoint | None) -> ColumnElement[bool]:

@@ -25,6 +25,7 @@ class Dataset(Base):
         CheckConstraint("status <> 'ready' OR num_accepted > 0", "ready_has_rows"),
         Index(None, "project_id", "id"),
         Index(None, "status", "lease_expires_at"),
+        Index(None, "expires_at"),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)
@@ -58,4 +59,6 @@ class Dataset(Base):
     """Version of the reader that made the rows or compared them; none: the first release's."""
     rereading: Mapped[JsonObject | None]
     """What a newer reading makes of the file, where that is not the stored rows."""
+    expires_at: Mapped[Time | None]
+    """Time from which on no new job may read it; it goes once no live job does. None: it stays."""
     created_at: Mapped[Time]

@@ -95,6 +95,9 @@ class Job(Base):
     results: Mapped[JsonObject | None]
     """Figures of the published policy: `step`, `held_out`, `training`; null before, and for jobs of version 0.1.0."""
 
+    trained_tokens: Mapped[BigInt | None]
+    """Sum over the optimizer steps of a finished job; null before, and for jobs that ended under an earlier version."""
+
     last_metric_seq: Mapped[BigInt] = mapped_column(default=0)
     rewind_seq: Mapped[BigInt] = mapped_column(default=0)
     """Readers of metric points whose cursor is not beyond this one hold points that were taken back."""

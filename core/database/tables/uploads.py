@@ -37,6 +37,8 @@ class Upload(Base):
     options: Mapped[JsonObject]
     """Options of the future dataset: kind, format, columns, values, ignore, ties, on_error."""
     user_metadata: Mapped[JsonObject] = mapped_column("metadata")
+    dataset_seconds: Mapped[BigInt | None]
+    """How long the dataset stays once it is made; none: until it is deleted."""
     dataset_id: Mapped[Id | None]
     """Chosen by the first attempt to complete: another attempt finds what that one made."""
     assembler: Mapped[Id | None]

@@ -134,6 +134,18 @@ class EarlyStopping(Payload):
     )
 
 
+class TrackingSettings(Payload):
+    """The job's run at the tracking server that the operator has set; its curves go there in any case."""
+
+    project: Name | None = Field(
+        None, description="The W&B project that the operator has set; any other is refused. null: not checked."
+    )
+    run_name: Name | None = Field(None, description="Name of the run; null: the job's id.")
+    tags: Annotated[list[MetadataKey], Field(max_length=16)] = Field(
+        default_factory=list, description="Tags of the run."
+    )
+
+
 class JobRequest(Payload):
     """The body of `POST /jobs`; `base_model` and `dataset_id` are enough."""
 
@@ -202,6 +214,9 @@ class JobRequest(Payload):
     )
     name: Name | None = Field(None, description="A name to recognise it by.")
     metadata: Metadata = Field(default_factory=dict, description="Strings of yours, searchable.")
+    tracking: TrackingSettings | None = Field(
+        None, description="Name and tags of the job's run at the operator's tracking server; refused where none is set."
+    )
     priority: Priority = Field(0, description="Higher runs first.")
     max_runtime_seconds: PositiveInt | None = Field(None, description="Over all attempts; null: no limit.")
 

@@ -325,6 +325,7 @@ def _end(session: Session, job: Job, what: Move) -> None:
 
 def _insert_artifact(session: Session, job: Job, publication: Publication) -> None:
     job.results = publication.results
+    job.trained_tokens = metrics.sum_trained_tokens(session, job.id)
     artifact = Artifact(
         job_id=job.id,
         project_id=job.project_id,

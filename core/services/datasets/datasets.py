@@ -1,8 +1,10 @@
 """Datasets: accepted or refused whole, read in pages, deleted when no live job needs them."""
 
+from functools import partial
 from typing import Any
 
 import orjson
+import structlog
 from sqlalchemy.orm import Session
 
 from core.database.repositories import datasets as dataset_rows
@@ -19,6 +21,10 @@ from core.storage import keys
 from core.storage.object_store import ObjectStore, read_stored
 
 MAX_PAGE_BYTES = 8 * 1024**2
+MAX_EXPIRED = 20
+"""Datasets deleted in one pass of the sweeper."""
+
+_log = structlog.get_logger(__name__)
 
 
 class DatasetNotFound(NotFound):
@@ -81,6 +87,12 @@ def require_ready(backend: Backend, project_id: str, dataset_id: str) -> None:
         raise DatasetNotReady(f"{dataset_id} is {dataset.status.value}.")
 
 
+def is_ready(backend: Backend, project_id: str, dataset_id: str) -> bool:
+    """Tell whether there is such a dataset, checked and accepted."""
+    row = backend.database.read(lambda session: dataset_rows.find_dataset(session, project_id, dataset_id))
+    return row is not None and row.status is DatasetStatus.READY
+
+
 def list_issues(
     backend: Backend, project_id: str, dataset_id: str, *, limit: int = 20, cursor: str | None = None
 ) -> Page[dict[str, Any]]:
@@ -118,6 +130,26 @@ def delete(backend: Backend, project_id: str, dataset_id: str) -> None:
     backend.database.write(work)
 
 
+def delete_expired(backend: Backend) -> int:
+    """Delete datasets whose time is over and that no live job reads; return how many."""
+    found = backend.database.read(lambda session: dataset_rows.list_expired(session, MAX_EXPIRED))
+
+    def work(session: Session, project_id: str, dataset_id: str) -> bool:
+        dataset = dataset_rows.lock_dataset(session, project_id, dataset_id)
+        if dataset is None or job_rows.find_live_user_of_dataset(session, dataset_id) is not None:
+            return False
+        garbage.add_garbage(session, project_id, keys.dataset_prefix(project_id, dataset_id), "dataset expired")
+        dataset_rows.delete_dataset(session, dataset)
+        return True
+
+    num_deleted = 0
+    for project_id, dataset_id in found:
+        if backend.database.write(partial(work, project_id=project_id, dataset_id=dataset_id)):
+            num_deleted += 1
+            _log.info("dataset_expired", dataset_id=dataset_id)
+    return num_deleted
+
+
 def view(row: Dataset) -> DatasetView:
     return DatasetView(
         id=row.id,
@@ -135,6 +167,7 @@ def view(row: Dataset) -> DatasetView:
         metadata=row.user_metadata,
         rereading=row.rereading,
         warnings=warnings_of(row),
+        expires_at=row.expires_at,
         created_at=row.created_at,
     )
 

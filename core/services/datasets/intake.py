@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from core.database.columns import database_now
+from core.database.columns import database_after, database_now
 from core.database.repositories import datasets as dataset_rows
 from core.database.repositories import garbage
 from core.database.tables.datasets import Dataset, DatasetStatus
@@ -43,6 +43,8 @@ class Upload(ReadingOptions):
     is_kind_open: bool = False
     """The file itself decides; `kind` is tried first."""
     metadata: dict[str, str] = field(default_factory=dict)
+    seconds: int | None = None
+    """How long the dataset stays; none: until it is deleted."""
     held_as: str | None = None
     """The arrival or announced upload that has taken its room already."""
 
@@ -235,6 +237,7 @@ def _new_row(project_id: str, dataset_id: str, upload: Upload, *, sha256: str, n
         report={},
         options=option_fields(upload),
         user_metadata=upload.metadata,
+        expires_at=None if upload.seconds is None else database_after(upload.seconds),
         created_at=database_now(),
     )
 

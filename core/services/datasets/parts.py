@@ -84,6 +84,8 @@ class NewUpload:
     options: dict[str, Any] = field(default_factory=dict)
     """Fields of `datasets.Upload`: kind, format, columns, values, ignore, ties, split, on_error."""
     metadata: dict[str, str] = field(default_factory=dict)
+    dataset_seconds: int | None = None
+    """How long the dataset stays once it is made; none: until it is deleted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +127,7 @@ def create(backend: Backend, project_id: str, new: NewUpload, *, upload_id: str 
             sha256=new.sha256,
             options=new.options,
             user_metadata=new.metadata,
+            dataset_seconds=new.dataset_seconds,
             expires_at=database_after(KEPT_SECONDS),
             created_at=database_now(),
         )
@@ -224,6 +227,7 @@ def complete(
             filename=upload.filename or upload.name or UNNAMED,
             name=upload.name,
             metadata=upload.user_metadata,
+            seconds=upload.dataset_seconds,
             held_as=upload.id,
             **_upload_options(upload.options),
         )

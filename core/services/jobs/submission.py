@@ -63,6 +63,7 @@ def prepare(backend: Backend, request: JobRequest) -> Draft:
             values["beta"] = validate_beta(request.beta)
         except VariantError as error:
             errors.append(_field_error(error))
+    errors += _tracking_faults(backend, request)
     return Draft(
         request=request.model_copy(update=values),
         requested=request.model_dump(mode="json", exclude_unset=True),
@@ -169,6 +170,24 @@ def check_length(request: JobRequest, start: StartingPoint, errors: list[FieldEr
         errors.append(FieldError("/max_length", fault))
 
 
+def _tracking_faults(backend: Backend, request: JobRequest) -> list[FieldError]:
+    """Workers send the curves of all jobs to the operator's servers, or to none: any other wish cannot be honoured."""
+    wished, settings = request.tracking, backend.settings
+    if wished is None:
+        return []
+    if not (settings.wandb_project or settings.mlflow_tracking_uri):
+        fault = (
+            "cannot be honoured: the service sends no curves anywhere; its operator sets PREFTUNE_WANDB_PROJECT or "
+            "PREFTUNE_MLFLOW_TRACKING_URI"
+        )
+        return [FieldError("/tracking", fault)]
+    if wished.project is not None and wished.project != settings.wandb_project:
+        place = f"to {settings.wandb_project}" if settings.wandb_project else "to no W&B project"
+        fault = f"cannot be honoured: PREFTUNE_WANDB_PROJECT says where the curves of all jobs go, and they go {place}"
+        return [FieldError("/tracking/project", fault)]
+    return []
+
+
 def _find_folder(backend: Backend, request: JobRequest, errors: list[FieldError]) -> StartingPoint | None:
     if starting_points.is_job_reference(request.base_model):
         return None
@@ -211,6 +230,8 @@ def _find_dataset(
     fault = None
     if dataset is None:
         fault = f"there is no dataset {dataset_id}"
+    elif dataset_rows.is_expired(session, dataset):
+        fault = f"{dataset_id} has expired and is about to be deleted; send the file again"
     elif dataset.status is not DatasetStatus.READY:
         fault = f"{dataset_id} is {dataset.status.value}; it must be ready"
     elif dataset.kind is not kind:

@@ -62,6 +62,7 @@ def _view(
         error=error,
         artifact=_summarise(job, artifact) if artifact else None,
         results=job.results,
+        trained_tokens=job.trained_tokens,
         metadata=job.user_metadata,
         priority=job.priority,
         source_job_id=job.source_job_id,

@@ -20,7 +20,7 @@ from core.failpoints import reach
 from core.services.access import audit, browser_sessions, idempotency, quotas
 from core.services.attempts import requeue
 from core.services.backend import Backend
-from core.services.datasets import parts
+from core.services.datasets import datasets, parts
 from core.services.ids import new_suffix
 from core.services.jobs import retention, weights
 from core.services.operations import garbage_collection, object_checks
@@ -123,6 +123,7 @@ class Sweeper:
             return
         idempotency.forget_old(self._backend)
         parts.let_go_of_expired(self._backend)
+        datasets.delete_expired(self._backend)
         quotas.let_go_of_silent(self._backend)
         audit.forget_old(self._backend)
         browser_sessions.forget_old(self._backend)

@@ -54,6 +54,10 @@ export const SETTINGS = [
   {"pointer": "/reuse", "kind": "boolean", "default": true, "description": "Take over finished stages of earlier jobs with the same inputs."},
   {"pointer": "/name", "kind": "text", "default": null, "description": "A name to recognise it by."},
   {"pointer": "/metadata", "kind": "map", "default": {}, "description": "Strings of yours, searchable."},
+  {"pointer": "/tracking", "kind": "group", "default": null, "description": "Name and tags of the job's run at the operator's tracking server; refused where none is set."},
+  {"pointer": "/tracking/project", "kind": "text", "default": null, "description": "The W&B project that the operator has set; any other is refused. null: not checked."},
+  {"pointer": "/tracking/run_name", "kind": "text", "default": null, "description": "Name of the run; null: the job's id."},
+  {"pointer": "/tracking/tags", "kind": "names", "default": [], "description": "Tags of the run."},
   {"pointer": "/priority", "kind": "integer", "default": 0, "description": "Higher runs first."},
   {"pointer": "/max_runtime_seconds", "kind": "integer", "default": null, "description": "Over all attempts; null: no limit."},
 ];
