@@ -3,7 +3,7 @@
 import typer
 
 from cli import demo
-from cli.commands import access, dashboard, datasets, doctor, jobs, keys, models, objects, projects, service
+from cli.commands import access, backups, dashboard, datasets, doctor, jobs, keys, models, objects, projects, service
 
 app = typer.Typer(
     name="preftune",
@@ -14,6 +14,7 @@ app = typer.Typer(
 service.register(app)
 jobs.register(app)
 access.register(app)
+backups.register(app)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.command("open")(dashboard.open_dashboard)

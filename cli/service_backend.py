@@ -9,8 +9,11 @@ from cli.extras import from_extra
 
 
 @contextmanager
-def operating() -> Iterator[Any]:
-    """Yield a backend whose errors become one sentence and an exit code."""
+def operating(*, needs_schema: bool = True) -> Iterator[Any]:
+    """Yield a backend whose errors become one sentence and an exit code.
+
+    `needs_schema`: the database must have this version's schema.
+    """
     settings_error = from_extra("core.settings", "SettingsError", "api")
     domain_error = from_extra("core.domain.errors", "DomainError", "api")
     try:
@@ -21,11 +24,14 @@ def operating() -> Iterator[Any]:
     except domain_error as error:
         fail(error.detail)
     try:
-        if not from_extra("core.database.migrate", "is_current", "api")(backend.database.engine):
+        is_current = from_extra("core.database.migrate", "is_current", "api")
+        if needs_schema and not is_current(backend.database.engine):
             fail("the database has not this version's schema; start the service once, or run `preftune migrate`")
         audit = "core.services.access.audit"
         with from_extra(audit, "acting", "api")(from_extra(audit, "operator_here", "api")()):
             yield backend
+    except settings_error as error:
+        fail(str(error), code=2)
     except domain_error as error:
         fail(error.detail)
     finally:

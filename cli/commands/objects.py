@@ -1,4 +1,4 @@
-"""Commands `preftune objects …`, run where the service's settings are; `save` and `load` while it is stopped."""
+"""Commands `preftune objects …`, run where the service's settings are."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,21 +10,24 @@ from cli.console import fail, out
 from cli.extras import from_extra
 from cli.service_backend import operating
 
-app = typer.Typer(help="The object store as a folder, for backups.", no_args_is_help=True)
-_COPIES = "core.services.operations.backup"
+app = typer.Typer(help="The objects of the store: are they all there?", no_args_is_help=True)
+_COPIES = "core.services.operations.backups.folder_of_first_release"
 Folder = Annotated[Path, typer.Argument(help="Folder of the copy.")]
 
 
 @app.command()
-def save(folder: Folder) -> None:
-    """Copy every object into a new folder, with the SHA-256 of each."""
-    out.print(f"{_run('save', folder)} objects saved to {folder}", markup=False)
-
-
-@app.command()
 def load(folder: Folder) -> None:
-    """Restore a saved folder into an empty store, once every file of it has been checked."""
-    out.print(f"{_run('load', folder)} objects loaded from {folder}", markup=False)
+    """Restore a folder that `preftune objects save` of version 0.1.0 wrote, into an empty store."""
+    load_copy: Callable[[Any, Path], int] = from_extra(_COPIES, "load", "api")
+    refused = from_extra(_COPIES, "CopyRefused", "api")
+    with operating() as backend:
+        try:
+            num_objects = load_copy(backend.store, folder)
+        except refused as error:
+            fail(str(error))
+        except OSError as error:
+            fail(f"{error.filename or folder}: {error.strerror}")
+    out.print(f"{num_objects} objects loaded from {folder}", markup=False)
 
 
 @app.command()
@@ -43,15 +46,3 @@ def check(
     out.print(f"{num_objects:,} objects are named, {num_lost:,} of them lost", markup=False)
     if num_lost:
         raise typer.Exit(1)
-
-
-def _run(name: str, folder: Path) -> int:
-    copy: Callable[[Any, Path], int] = from_extra(_COPIES, name, "api")
-    refused = from_extra(_COPIES, "CopyRefused", "api")
-    with operating() as backend:
-        try:
-            return copy(backend.store, folder)
-        except refused as error:
-            fail(str(error))
-        except OSError as error:
-            fail(f"{error.filename or folder}: {error.strerror}")

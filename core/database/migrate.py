@@ -1,9 +1,10 @@
 """Migration of a database to this version's schema, once, however many processes start at the same time."""
 
+import glob
 import os
 import sqlite3
-from collections.abc import Collection
-from contextlib import closing
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -25,6 +26,9 @@ from core.settings import SettingsError
 
 _MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 """Beside `core`, in the repository and where the package is installed."""
+MAX_COPIES = 3
+"""Copies of a SQLite file before migrations that are kept, the newest."""
+_COPY_SUFFIX = ".before-"
 _LOCK_KEY = 0x70726566
 """Key of PostgreSQL's advisory lock: "pref"."""
 
@@ -36,13 +40,23 @@ def upgrade(database_url: str) -> None:
     """
     engine = open_engine(database_url, pool_size=1)
     try:
-        with engine.execution_options(**{WRITES: True}).begin() as connection:
-            _lock(connection)
+        with told(), engine.execution_options(**{WRITES: True}).begin() as connection:
+            lock(connection)
             _copy_before(connection)
-            config = _config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            _seed(connection)
+            to_revision(connection, "head")
+            seed(connection)
+    except (sqlite3.Error, OSError) as error:
+        outages.note("database", error)
+        raise DatabaseUnavailable("No copy could be made before the migration; the schema is as it was.") from error
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn what a migration may meet into errors for the operator: SettingsError, DatabaseUnavailable."""
+    try:
+        yield
     except CommandError:
         raise SettingsError(
             "The database's schema is of a newer version of preftune than this one; install that version."
@@ -50,11 +64,13 @@ def upgrade(database_url: str) -> None:
     except OperationalError as error:
         outages.note("database", error)
         raise DatabaseUnavailable("The database does not answer; its schema was left as it is.") from error
-    except (sqlite3.Error, OSError) as error:
-        outages.note("database", error)
-        raise DatabaseUnavailable("No copy could be made before the migration; the schema is as it was.") from error
-    finally:
-        engine.dispose()
+
+
+def to_revision(connection: Connection, revision: str) -> None:
+    """Bring the schema up to a revision, in the connection's transaction. Raises CommandError for an unknown one."""
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
 
 
 def is_current(engine: Engine) -> bool:
@@ -73,7 +89,7 @@ def _copy_before(connection: Connection) -> None:
     heads = MigrationContext.configure(connection).get_current_heads()
     if connection.dialect.name != "sqlite" or not path or not heads or not _is_behind(heads):
         return
-    target = Path(f"{path}.before-{'-'.join(sorted(heads))}")
+    target = Path(f"{path}{_COPY_SUFFIX}{'-'.join(sorted(heads))}")
     if target.exists():
         return
     unfinished = target.with_name(target.name + ".tmp")
@@ -82,6 +98,17 @@ def _copy_before(connection: Connection) -> None:
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(unfinished)) as copy:
         source.backup(copy)
     unfinished.rename(target)
+    _forget_old_copies(target)
+
+
+def _forget_old_copies(newest: Path) -> None:
+    stem = newest.name.partition(_COPY_SUFFIX)[0] + _COPY_SUFFIX
+    copies = sorted(
+        (path for path in newest.parent.glob(f"{glob.escape(stem)}*") if path.suffix != ".tmp"),
+        key=lambda path: path.stat().st_mtime,
+    )
+    for path in copies[:-MAX_COPIES]:
+        path.unlink(missing_ok=True)
 
 
 def _is_behind(heads: Collection[str]) -> bool:
@@ -96,7 +123,7 @@ def _config() -> Config:
     return config
 
 
-def _lock(connection: Connection) -> None:
+def lock(connection: Connection) -> None:
     """Lock out other migrations; on SQLite the transaction itself is the lock."""
     if connection.dialect.name != "postgresql":
         return
@@ -108,7 +135,8 @@ def _lock(connection: Connection) -> None:
     connection.execute(text("SET LOCAL lock_timeout = '10s'"))
 
 
-def _seed(connection: Connection) -> None:
+def seed(connection: Connection) -> None:
+    """Insert the rows that every database has."""
     with Session(connection, join_transaction_mode="create_savepoint") as session, session.begin():
         ensure_default_project(session)
         ensure_sweeper_lock(session, SWEEPER_LOCK)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -28,6 +28,13 @@ MAX_READS = 3
 Result = TypeVar("Result")
 
 _log = structlog.get_logger(__name__)
+
+
+class BytesByKey(Protocol):
+    """Whatever gives the bytes of small objects: a store, or a backup of one."""
+
+    def get_bytes(self, key: str) -> bytes:
+        """Return an object's bytes; raises ObjectNotFound."""
 
 
 class TreeDamaged(Exception):
@@ -128,7 +135,7 @@ def _check_stored_file(store: ObjectStore, prefix: str, file: TreeFile) -> None:
         raise _OtherBytes(f"{file.path} has changed.")
 
 
-def read_manifest(store: ObjectStore, prefix: str, manifest_sha256: str) -> list[TreeFile]:
+def read_manifest(store: BytesByKey, prefix: str, manifest_sha256: str) -> list[TreeFile]:
     """Return the manifest of the tree. Raises TreeDamaged and StoreUnavailable."""
     try:
         content = _read_again(prefix + MANIFEST, partial(_read_manifest_bytes, store, prefix, manifest_sha256))
@@ -145,7 +152,7 @@ def read_manifest(store: ObjectStore, prefix: str, manifest_sha256: str) -> list
     return files
 
 
-def _read_manifest_bytes(store: ObjectStore, prefix: str, manifest_sha256: str) -> bytes:
+def _read_manifest_bytes(store: BytesByKey, prefix: str, manifest_sha256: str) -> bytes:
     content = store.get_bytes(prefix + MANIFEST)
     if hashlib.sha256(content).hexdigest() != manifest_sha256:
         raise _OtherBytes("its manifest has changed.")

@@ -1,5 +1,6 @@
 """Migrations make exactly the schema that the tables describe, on both databases, however many start them."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from toy_jobs import (
 from toy_trainer import Script
 
 from core.database import migrate
-from core.database.engine import open_engine
+from core.database.engine import WRITES, open_engine
 from core.database.migrate import is_current, upgrade
 from core.database.schema import metadata
 from core.database.session import Database, DatabaseUnavailable
@@ -177,3 +178,18 @@ def test_old_workers_go_on_under_a_new_schema(
         assert connection.scalar(text("SELECT count(*) FROM jobs WHERE colour IS NULL")) == len(ids)
         assert connection.scalar(text("SELECT min(weight) FROM metric_points")) == 1
     database.close()
+
+
+def test_few_copies_of_a_sqlite_file_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "preftune.db"
+    engine = open_engine(f"sqlite:///{path}")
+    with engine.execution_options(**{WRITES: True}).begin() as connection:
+        migrate.to_revision(connection, "0015")
+    engine.dispose()
+    for day in range(5):
+        old = tmp_path / f"preftune.db.before-000{day}"
+        old.touch()
+        os.utime(old, (day, day))
+    upgrade(f"sqlite:///{path}")
+    kept = {one.name.removeprefix("preftune.db.before-") for one in tmp_path.glob("preftune.db.before-*")}
+    assert kept == {"0003", "0004", "0015"}

@@ -48,6 +48,12 @@ class Return:
     detail: str | None = None
     code: FailureCode | None = None
     """The cause of a crash, where it is known: a job that is given up then fails with it."""
+    message: str | None = None
+    """What to say of the end, where the outcome does not say it."""
+
+    @property
+    def what_happened(self) -> str:
+        return self.message or _MESSAGES[self.outcome]
 
 
 def give_back(session: Session, settings: Settings, job: Job, what: Return) -> None:
@@ -117,7 +123,7 @@ def _is_poisoned(lost: Sequence[Attempt]) -> bool:
 def _stop(session: Session, job: Job, what: Return, to: JobStatus) -> None:
     message = "Cancelled." if to is JobStatus.CANCELLED else "Paused."
     if what.outcome is not AttemptOutcome.PAUSED:
-        message = f"{_MESSAGES[what.outcome]} {message}"
+        message = f"{what.what_happened} {message}"
     event = EventDraft(kind=to.value, message=message, actor=what.actor)
     if to is JobStatus.CANCELLED:
         metrics.forget_rewound(session, job.id)
@@ -126,7 +132,7 @@ def _stop(session: Session, job: Job, what: Return, to: JobStatus) -> None:
 
 
 def _queue(session: Session, job: Job, what: Return, pause_seconds: float, *, is_crash: bool = False) -> None:
-    message = " ".join(part for part in (_MESSAGES[what.outcome], what.detail, "The job is queued again.") if part)
+    message = " ".join(part for part in (what.what_happened, what.detail, "The job is queued again.") if part)
     event = EventDraft(
         kind="requeued",
         level="warning" if is_crash else "info",
@@ -144,7 +150,7 @@ def _queue(session: Session, job: Job, what: Return, pause_seconds: float, *, is
 
 
 def _fail(session: Session, job: Job, what: Return) -> None:
-    detail = f"{job.crash_count + 1} attempts ended without a new checkpoint. {_MESSAGES[what.outcome]}"
+    detail = f"{job.crash_count + 1} attempts ended without a new checkpoint. {what.what_happened}"
     if what.detail:
         detail = f"{detail} {what.detail}"
     job.crash_count += 1

@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from core.base_models.directory import BaseModel, base_model_digest, get_base_model, list_base_models
+from core.database.repositories import backups
 from core.domain.errors import DomainError
 from core.services.backend import Backend
 from core.settings import Settings
@@ -65,7 +66,9 @@ class ModelSharer:
             digest = base_model_digest(model)
             if self._shared.get(model.name) != digest:
                 share(self._backend.store, model, digest, check=self._check)
-                self._shared[model.name] = digest
+                if not self._backend.database.read(backups.is_garbage_held):
+                    delete_others(self._backend.store, model.name, digest)
+                    self._shared[model.name] = digest
 
     def _check(self) -> None:
         if self._stop.is_set():
@@ -87,7 +90,7 @@ class _Stopped(Exception):
 
 
 def share(store: ObjectStore, model: BaseModel, digest: str, *, check: Callable[[], None]) -> None:
-    """Copy the model unless the store has this digest; delete copies of other digests. Raises StoreUnavailable."""
+    """Copy the model unless the store has this digest. Raises StoreUnavailable."""
     known = find_shared(store, model.name)
     if known is not None and known.digest == digest:
         return
@@ -95,8 +98,12 @@ def share(store: ObjectStore, model: BaseModel, digest: str, *, check: Callable[
     pointer = SharedModel(name=model.name, digest=digest, manifest_sha256=tree.manifest_sha256)
     store.put_bytes(keys.base_model_pointer(model.name), json.dumps(asdict(pointer)).encode())
     _log.info("model_shared", model=model.name, digest=digest, num_bytes=tree.num_bytes)
-    kept = (keys.base_model_pointer(model.name), tree.prefix)
-    for info in list(store.list(keys.base_model_folder(model.name))):
+
+
+def delete_others(store: ObjectStore, name: str, digest: str) -> None:
+    """Delete copies of other digests. Raises StoreUnavailable."""
+    kept = (keys.base_model_pointer(name), keys.base_model_prefix(name, digest))
+    for info in list(store.list(keys.base_model_folder(name))):
         if not info.key.startswith(kept):
             store.delete(info.key)
 

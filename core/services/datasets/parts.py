@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
-from core.database.repositories import garbage
+from core.database.repositories import backups, garbage
 from core.database.repositories import uploads as upload_rows
 from core.database.tables.uploads import Upload, UploadPart, UploadStatus
 from core.datasets.recognition import validate_options
@@ -184,7 +184,9 @@ def put_part(backend: Backend, project_id: str, upload_id: str, part: NewPart) -
         if not _is_part_known(backend, upload_id, part):
             backend.store.delete(key)
         raise
-    for sha256 in replaced:
+    # During a backup it stays until the upload is over: the backup's rows may name it.
+    is_held = bool(replaced) and backend.database.read(backups.is_garbage_held)
+    for sha256 in () if is_held else replaced:
         backend.store.delete(keys.upload_part(project_id, upload_id, part.number, sha256))
     return view
 

@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from core.database.repositories import attempts as attempt_rows
-from core.database.repositories import garbage, objects
+from core.database.repositories import backups, garbage, objects
 from core.database.repositories import uploads as upload_rows
 from core.failpoints import reach
 from core.services.backend import Backend
@@ -30,11 +30,18 @@ _log = structlog.get_logger(__name__)
 
 
 def collect(backend: Backend) -> int:
-    """Delete released objects; return how many prefixes."""
+    """Delete released objects, unless a backup is being made; return how many prefixes."""
+    if is_held(backend):
+        return 0
     prefixes = backend.database.read(lambda session: garbage.list_garbage(session, limit=MAX_PREFIXES))
     for prefix in prefixes:
         _collect_one(backend, prefix)
     return len(prefixes)
+
+
+def is_held(backend: Backend) -> bool:
+    """Whether a backup is being made, for which all objects stay."""
+    return backend.database.read(backups.is_garbage_held)
 
 
 def _collect_one(backend: Backend, prefix: str) -> None:
@@ -84,6 +91,8 @@ class OrphanScan:
     def step(self, backend: Backend) -> int:
         """Examine some objects, or pause between scans; return how many were deleted."""
         self._now = backend.database.read(attempt_rows.database_time)
+        if is_held(backend):
+            return 0
         if self._listing is None:
             self._num_paused += 1
             if self._num_paused <= PAUSE_STEPS:

@@ -96,7 +96,7 @@ def _look_and_record(backend: Backend, thing: Thing, *, is_deep: bool) -> Look:
 
 def _look(backend: Backend, thing: Thing, *, is_deep: bool) -> Look:
     look = Look()
-    objects = _objects_of(thing)
+    objects = objects_of(thing)
     for tree in thing.trees:
         try:
             files = read_manifest(backend.store, tree.prefix, tree.manifest_sha256)
@@ -112,7 +112,8 @@ def _look(backend: Backend, thing: Thing, *, is_deep: bool) -> Look:
     return look
 
 
-def _objects_of(thing: Thing) -> list[NamedObject]:
+def objects_of(thing: Thing) -> list[NamedObject]:
+    """Return the objects that are named one by one, with their whole keys."""
     if thing.is_job:
         return list(thing.objects)
     prefix = keys.dataset_prefix(thing.project_id, thing.owner_id)

@@ -8,9 +8,11 @@ from backends import BASE_MODEL, make_backend
 
 from core.base_models.directory import base_model_digest, get_base_model
 from core.database.engine import open_engine
+from core.database.schema import metadata
 from core.database.session import Database
 from core.services.backend import Backend
 from core.services.base_models.sharing import ModelSharer, fetch_shared, find_shared, is_sharing
+from core.services.operations.backups.holding import garbage_held
 from core.settings import Settings
 from core.storage import keys
 from core.storage.trees import TreeDamaged
@@ -18,7 +20,9 @@ from core.storage.trees import TreeDamaged
 
 @pytest.fixture
 def api(tmp_path: Path) -> Backend:
-    return make_backend(tmp_path, Database(open_engine(f"sqlite:///{tmp_path / 'unused.db'}")))
+    engine = open_engine(f"sqlite:///{tmp_path / 'preftune.db'}")
+    metadata.create_all(engine)
+    return make_backend(tmp_path, Database(engine))
 
 
 @pytest.fixture
@@ -60,6 +64,19 @@ def test_a_changed_model_takes_the_place_of_the_old_one(api: Backend, worker: Ba
     assert new.digest != old.digest
     assert not list(api.store.list(keys.base_model_prefix(BASE_MODEL, old.digest)))
     assert (fetch_shared(worker, new, check=nothing) / "tokenizer.json").read_text() == '{"changed": 1}'
+
+
+def test_during_a_backup_the_old_model_stays(api: Backend) -> None:
+    sharer = ModelSharer(api)
+    sharer.share_all()
+    old = find_shared(api.store, BASE_MODEL)
+    assert old is not None
+    (api.settings.models_dir / BASE_MODEL / "tokenizer.json").write_text('{"changed": 1}')
+    with garbage_held(api):
+        sharer.share_all()
+        assert list(api.store.list(keys.base_model_prefix(BASE_MODEL, old.digest)))
+    sharer.share_all()
+    assert not list(api.store.list(keys.base_model_prefix(BASE_MODEL, old.digest)))
 
 
 def test_a_model_that_is_there_is_not_copied_again(api: Backend) -> None:

@@ -1,4 +1,4 @@
-"""Backup of the object store as a folder, beside the dump of the database, and its restoration.
+"""Copy of an object store as version 0.1.0 wrote it, beside a dump of the database; it can still be restored.
 
 <folder>/objects/<key>      as in a store that is a local directory
 <folder>/SHA256SUMS         written last; `sha256sum -c SHA256SUMS` checks the folder
@@ -6,11 +6,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from core.storage import keys
-from core.storage.local import LocalObjectStore
-from core.storage.object_store import ObjectInfo, ObjectNotFound, ObjectStore
+from core.storage.object_store import ObjectInfo, ObjectStore
 from core.storage.trees import SUMS_FILE, file_sha256
 
 OBJECTS = "objects"
@@ -18,27 +16,6 @@ OBJECTS = "objects"
 
 class CopyRefused(Exception):
     """Raised before anything is written; the text is for the operator."""
-
-
-def save(store: ObjectStore, folder: Path) -> int:
-    """Copy every object; return how many. Raises CopyRefused, Unavailable."""
-    if folder.exists() and any(folder.iterdir()):
-        raise CopyRefused(f"{folder} is not empty")
-    target = LocalObjectStore(folder / OBJECTS)
-    lines = []
-    with TemporaryDirectory(dir=folder) as temporary:
-        fetched = Path(temporary) / "object"
-        for info in _all(store):
-            try:
-                store.get_file(info.key, fetched)
-            except ObjectNotFound:  # deleted since it was listed: no row names it
-                continue
-            lines.append(f"{file_sha256(fetched)}  {OBJECTS}/{info.key}\n")
-            target.put_file(info.key, fetched, is_final=True)
-            fetched.unlink()
-    target.remove_leftovers(0)
-    (folder / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
-    return len(lines)
 
 
 def load(store: ObjectStore, folder: Path) -> int:

@@ -1,0 +1,107 @@
+"""Commands `preftune backup` and `preftune restore`, run where the service's settings are."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+from cli.console import err, fail, out
+from cli.data_lock import DataDirLock
+from cli.extras import from_extra
+from cli.service_backend import operating
+
+_BACKUPS = "core.services.operations.backups"
+Folder = Annotated[Path, typer.Argument(help="Folder of backups; an empty one for the first.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(backup)
+    app.command()(restore)
+
+
+def backup(
+    folder: Folder,
+    keep: Annotated[int, typer.Option(min=1, help="Backups that are kept, the newest.")] = 7,
+) -> None:
+    """Back up database, objects and base models while the service runs; what an earlier backup has is not copied.
+
+    Ends with code 1 too if the store had lost objects; the backup then has all others.
+    """
+    back_up: Callable[..., Any] = from_extra(f"{_BACKUPS}.backup", "back_up", "api")
+    copied: Any = None
+
+    def note(progress: Any) -> None:
+        nonlocal copied
+        copied = progress
+        status.update(f"{progress.num_objects:,} objects, {progress.num_copied:,} of them copied", spinner="line")
+
+    with operating() as backend, _told(folder), err.status("copying the database") as status:
+        manifest = back_up(backend, folder, keep=keep, tell=note)
+    new = f"{copied.num_copied:,} of them new ({copied.num_bytes / 1e6:,.1f} MB)" if copied else "none of them new"
+    out.print(f"{manifest.id}: the database and {manifest.num_objects:,} objects, {new}, in {folder}", markup=False)
+    for key in manifest.lost:
+        out.print(f"lost before: {key}", markup=False)
+    if manifest.lost:
+        fail(f"the store had lost {len(manifest.lost)} objects before; `preftune objects check` tells whose they are")
+
+
+def restore(
+    folder: Folder,
+    name: Annotated[str | None, typer.Option("--backup", help="Which one; default: the newest.")] = None,
+    only_verify: Annotated[
+        bool, typer.Option("--verify", help="Read and compare every byte of the backup; restore nothing.")
+    ] = False,
+) -> None:
+    """Restore a backup into an empty database and an empty store, while no service runs on them.
+
+    Jobs that ran go on from their last checkpoint; keys that were revoked since the backup are live again.
+    """
+    choose: Callable[..., Any] = from_extra(f"{_BACKUPS}.restore", "choose", "api")
+    check: Callable[..., Any] = from_extra(f"{_BACKUPS}.restore", "check", "api")
+    put_back: Callable[..., Any] = from_extra(f"{_BACKUPS}.restore", "restore", "api")
+    with _told(folder):
+        repository, manifest = choose(folder, name)
+        if only_verify:
+            _verify(check, repository, manifest)
+            return
+        with operating(needs_schema=False) as backend, _locked(backend.settings.data_dir):
+            put_back(backend, repository, manifest)
+    out.print(f"restored {manifest.id}: the database and {manifest.num_objects:,} objects", markup=False)
+    out.print("API keys that were revoked since are live again: preftune keys list, and revoke them.")
+    for key in manifest.lost:
+        out.print(f"not in the backup, as the store had lost it: {key}", markup=False)
+
+
+def _verify(check: Callable[..., Any], repository: Any, manifest: Any) -> None:
+    columns = (TextColumn("reading"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task("", total=manifest.num_bytes + sum(table.num_bytes for table in manifest.tables))
+        check(repository, manifest, lambda num_bytes: progress.advance(task, num_bytes))
+    out.print(f"{manifest.id} is whole: the database and {manifest.num_objects:,} objects", markup=False)
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Report in one line why there is no backup, or none can be restored."""
+    backup_error = from_extra(f"{_BACKUPS}.repository", "BackupError", "api")
+    try:
+        yield
+    except backup_error as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or folder}: {error.strerror}; earlier backups are as they were")
+
+
+@contextmanager
+def _locked(data_dir: Path) -> Iterator[None]:
+    """Keep `preftune serve` off the data directory meanwhile."""
+    lock = DataDirLock.take(data_dir, 0)
+    if lock is None:
+        fail(f"a service uses {data_dir}; stop it first")
+    try:
+        yield
+    finally:
+        lock.release()
