@@ -14,7 +14,7 @@ from core.database.tables.republications import RepublishRequest
 from core.database.tables.scores import ScoreRequest
 from core.database.tables.uploads import Arrival, Upload, UploadPart, UploadStatus
 from core.database.tables.webhooks import WebhookDelivery
-from core.domain.job_state import JobStatus
+from core.domain.jobs.job_state import JobStatus
 from core.domain.request_status import RequestStatus
 
 _HOLD = "backup:"

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from core.database import snapshots
 from core.database.repositories import backups as rows
-from core.domain.job_state import AttemptOutcome
+from core.domain.jobs.job_state import AttemptOutcome
 from core.services.access import audit
 from core.services.attempts import requeue
 from core.services.backend import Backend
