@@ -34,16 +34,22 @@ demo: venv ## the main job, start to finish: base model, service, data, SFT, DPO
 serve: venv ## the service (API and worker) on this machine, until Ctrl-C
 	@$(BIN)/preftune serve --data-dir $(DATA_DIR) --models-dir $(MODELS_DIR)
 
-test: venv openai-clients lint types ## all set-up and all tests but the heavy runs
-	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+# One process more than cores, since tests wait too; each takes a file at a time, the longest first (tests/conftest.py).
+PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(1 + min(8, os.cpu_count()))')
+PYTEST := $(BIN)/pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "not slow"
+unexport PYTHONDONTWRITEBYTECODE # else every process of every test compiles the service anew
+
+test: venv openai-clients lint ## all set-up and all tests but the heavy runs
+	@$(BIN)/mypy & types=$$!; $(PYTEST); tests=$$?; wait $$types && exit $$tests
 
 OPENAI_CLIENTS := 1.109.1 2.54.0 3.57.0
 .PHONY: openai-clients
 openai-clients: $(OPENAI_CLIENTS:%=$(VENV)/openai/%/.installed) ## OpenAI's own clients, each in an environment of its own, for the tests of /v1
 
 $(VENV)/openai/%/.installed: $(VENV)/.installed
-	@$(PYTHON) -m venv $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check openai==$* standardwebhooks==1.1.0 svix==2.9.1
+	@$(PYTHON) -m venv --without-pip $(@D)
+	@$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --disable-pip-version-check \
+		openai==$* standardwebhooks==1.1.0 svix==2.9.1
 	@touch $@
 
 lint: venv
@@ -193,7 +199,7 @@ test-upgrade: venv ## data and jobs of every released version, on SQLite and on 
 	@PYTHONPATH=$(CURDIR) $(BIN)/pytest -n 0 tests/upgrade
 
 .PHONY: unit contract numerics e2e
-TIMED = @started=$$(date +%s); $(BIN)/pytest -n 2 --dist loadfile -m "not slow" $(1); code=$$?; \
+TIMED = @started=$$(date +%s); $(PYTEST) $(1); code=$$?; \
 	echo "$(@): $$(( $$(date +%s) - started )) s"; exit $$code
 
 unit: venv ## tests without servers: services' rules, data, tokens, losses, documents

@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 import warnings
@@ -35,10 +34,11 @@ from worker.light.exports import Exporting
 from worker.light.lane import LightLane
 from worker.light.republishing import Republishing
 from worker.light.scores import Scoring
+from worker.processes.start import command_of
 from worker.pulse import Beat, Pulse
 from worker.scratch import WorkerScratch
 
-TRAINER_COMMAND = (sys.executable, "-P", "-m", "worker.processes.trainer")
+TRAINER_COMMAND = command_of("trainer")
 
 _TICK_SECONDS = 0.1
 

@@ -1,7 +1,7 @@
 """Messages between supervisor and trainer process: one JSON object per line over pipes.
 
 The supervisor writes `assignment.json` (`Assignment`) into a work directory and starts
-`python -m worker.processes.trainer <work directory>`. The trainer writes messages to its standard output; the
+`python -m worker.processes.start trainer <work directory>`. The trainer writes messages to its standard output; the
 supervisor answers on the trainer's standard input with `Stop`. End of file on that input ends the
 trainer: it must not outlive its supervisor.
 Standard library only: the engine's host process decodes these without pydantic.

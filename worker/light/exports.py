@@ -14,9 +14,10 @@ from core.services.requests.requests import RequestLease
 from core.storage.object_store import StoreUnavailable
 from core.storage.trees import file_sha256
 from worker.light.lane import Bench, CannotDo
+from worker.processes.start import command_of
 
-CONVERTER_COMMAND = (sys.executable, "-P", "-m", "worker.processes.gguf_conversion")
-CHECKER_COMMAND = (sys.executable, "-P", "-m", "worker.processes.gguf_check")
+CONVERTER_COMMAND = command_of("gguf_conversion")
+CHECKER_COMMAND = command_of("gguf_check")
 CONVERTER_DIR = "gguf-converter"
 """In the environment: llama.cpp's converter with the `gguf` it needs, apart from the packages."""
 

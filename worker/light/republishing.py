@@ -1,7 +1,6 @@
 """Republications, done by the light lane: base model and artifact fetched, merged again, verified, and stored."""
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from worker.artifact.publishing import complete_records
 from worker.light.exports import refusals
 from worker.light.lane import Bench, CannotDo
 from worker.light.scores import find_base_model
+from worker.processes.start import command_of
 
-COMMAND = (sys.executable, "-P", "-m", "worker.processes.republication")
+COMMAND = command_of("republication")
 
 
 class Republishing:

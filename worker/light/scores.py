@@ -1,7 +1,6 @@
 """Requests for scores in the light lane: policies are fetched, a process scores, its results are recorded."""
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from core.services.requests.requests import RequestLease
 from core.services.requests.scores import ScoreClaim
 from core.storage.trees import StoredTree, TreeDamaged
 from worker.light.lane import Bench, CannotDo
+from worker.processes.start import command_of
 
-SCORER_COMMAND = (sys.executable, "-P", "-m", "worker.processes.scoring")
+SCORER_COMMAND = command_of("scoring")
 
 
 class Scoring:

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -148,9 +147,5 @@ def _dtype(spec: JobSpec) -> torch.dtype:
     return DTYPES["fp32" if spec.precision == "auto" else spec.precision]
 
 
-def _entry(arguments: Sequence[str]) -> int:
-    return main(Path(arguments[1]))
-
-
 if __name__ == "__main__":
-    sys.exit(_entry(sys.argv))
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,31 @@
+"""Start of the processes that load torch: `python -m worker.processes.start trainer|scoring|… <work directory>`.
+
+The same as `python -m worker.processes.trainer <work directory>`, and faster there by the time of `import_quickly`.
+"""
+
+import sys
+from pathlib import Path
+
+from core.quick_imports import import_quickly
+
+_MODULES = {
+    "trainer": "trainer.__main__",
+    "scoring": "scoring",
+    "republication": "republication",
+    "gguf_conversion": "gguf_conversion",
+    "gguf_check": "gguf_check",
+}
+
+
+def command_of(kind: str) -> tuple[str, ...]:
+    """Return the command that starts this process; the work directory is its last argument."""
+    return (sys.executable, "-P", "-m", "worker.processes.start", kind)
+
+
+def main(kind: str, work_dir: Path) -> int:
+    """Run the process; return its exit code."""
+    return int(import_quickly(f"worker.processes.{_MODULES[kind]}").main(work_dir))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], Path(sys.argv[2])))
