@@ -38,11 +38,18 @@ SHOWN_VALUES = (
     ("rewards/rejected", "rewards/rejected", "+.3f"),
     ("rewards/margins", "margin", "+.3f"),
     ("rewards/accuracies", "accuracy", ".1%"),
+    ("mean_token_accuracy", "token accuracy", ".1%"),
     ("tokens_per_second", "tokens/s", ",.0f"),
 )
 
 
-RESULTS = (("reward_accuracy", "accuracy", ".1%"), ("reward_margin", "margin", "+.3f"), ("loss", "loss", ".4f"))
+RESULTS = (
+    ("reward_accuracy", "accuracy", ".1%"),
+    ("reward_margin", "margin", "+.3f"),
+    ("loss", "loss", ".4f"),
+    ("perplexity", "perplexity", ".4g"),
+    ("token_accuracy", "token accuracy", ".1%"),
+)
 
 
 @dataclass
@@ -157,19 +164,20 @@ def render(view: JobView, console: Console) -> RenderableType:
 
 def _newest_points(view: JobView) -> list[dict[str, Any]]:
     """Return the newest held-out point, which says most, and the newest training batch."""
-    train = view.latest.get(("dpo", "train")) or view.latest.get(("sft", "train"))
-    return [point for point in (view.latest.get(("dpo", "validation")), train) if point]
+    found = [view.latest.get((stage, split)) for split in ("validation", "train") for stage in ("dpo", "sft")]
+    return [point for point in (found[0] or found[1], found[2] or found[3]) if point]
 
 
 def result_texts(job: dict[str, Any]) -> list[Text]:
     """Return what an ended job's policy is like: held-out figures with their intervals, training means below."""
     results = job.get("results") or {}
-    texts, held_out, training = [], results.get("held_out"), results.get("training")
-    if held_out:
-        text = Text(f"held-out, {held_out['num_rows']} rows", "bold")
-        for name, label, form in RESULTS:
-            text.append(f"  {label} ", "dim").append(_figure_text(held_out[name], form))
-        texts.append(text)
+    texts, training = [], results.get("training")
+    for part, title in (("held_out", "held-out, {num_rows} rows"), ("base_model", "base model on them")):
+        if figures := results.get(part):
+            text = Text(title.format(num_rows=figures["num_rows"]), "bold")
+            for name, label, form in (known for known in RESULTS if figures.get(known[0])):
+                text.append(f"  {label} ", "dim").append(_figure_text(figures[name], form))
+            texts.append(text)
     if training:
         which = f"epoch {training['epoch']}" if training["is_whole_epoch"] else "epoch 1 as far as it went"
         text = Text(f"training, mean over {which}", "bold")

@@ -14,7 +14,7 @@ from api.schemas.datasets import DatasetWarning, TokenStatistics
 from api.schemas.jobs import Job, JobPatch, JobPreview
 from api.threads import Lane, in_lane
 from core.domain.jobs.job_queries import JobFilter
-from core.domain.jobs.job_spec import JobRequest
+from core.domain.jobs.job_spec import JobRequest, shown_form
 from core.domain.jobs.job_state import JobStatus
 from core.services.datasets import previews
 from core.services.jobs import jobs, repeats, steering
@@ -36,7 +36,10 @@ router = APIRouter(tags=["jobs"], route_class=StrictRoute, dependencies=NEEDS_KE
 def submit_job(
     body: JobRequest, request: Request, backend: BackendDep, caller: CallerDep, key: IdempotencyKey = None
 ) -> Response:
-    """Queue a training job: SFT on the chosen responses, then DPO. `base_model` and `dataset_id` are enough."""
+    """Queue a training job: SFT on the chosen responses, then DPO; or, as `method` says, SFT alone.
+
+    `base_model` and `dataset_id` are enough.
+    """
     return answer_once(
         backend,
         creating(request, caller.project_id, key),
@@ -57,7 +60,7 @@ def preview_job(body: JobRequest, backend: BackendDep, caller: CallerDep) -> Job
     found = previews.find_token_statistics(backend, caller.project_id, spec.dataset_id, seen_by)
     rows = TokenStatistics.model_validate(found) if found else None
     warnings = [DatasetWarning.model_validate(warning) for warning in previewed.warnings]
-    return JobPreview(spec=spec.model_dump(mode="json"), rows=rows, warnings=warnings)
+    return JobPreview(spec=shown_form(spec), rows=rows, warnings=warnings)
 
 
 @router.get("/jobs", responses=problems(422, 503), openapi_extra={OPEN_QUERY: [METADATA_PREFIX], **METADATA_FILTER})

@@ -53,7 +53,7 @@ class Sample(Answer):
     prompt: str = Field(description="One of the job's sample prompts.")
     reference: str = Field(description="The answer of the frozen reference, greedily.")
     policy: str = Field(description="The answer of the policy at this step, greedily.")
-    step: int = Field(description="Optimizer step of DPO.")
+    step: int = Field(description="Optimizer step of the last training stage.")
 
 
 class Samples(Answer):

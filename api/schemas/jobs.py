@@ -75,14 +75,28 @@ class Figure(Answer):
 
 
 class HeldOutFigures(Answer):
-    """The published policy on all held-out rows."""
+    """The published policy on all held-out rows. What the job's method does not measure is null."""
 
     num_rows: int = Field(description="Held-out rows.")
-    loss: Figure = Field(description="The variant's loss.")
-    reward_accuracy: Figure = Field(
-        description="Share whose chosen response gets the higher reward; Wilson's interval."
+    num_tokens: int | None = Field(default=None, description="Supervised: their response tokens.")
+    loss: Figure = Field(description="The variant's loss; supervised: mean negative log-likelihood a token, in nats.")
+    reward_accuracy: Figure | None = Field(
+        default=None, description="Preference: share whose chosen response gets the higher reward; Wilson's interval."
     )
-    reward_margin: Figure = Field(description="Reward of chosen over rejected responses.")
+    reward_margin: Figure | None = Field(
+        default=None, description="Preference: reward of chosen over rejected responses."
+    )
+    perplexity: Figure | None = Field(default=None, description="Supervised: exp(loss).")
+    token_accuracy: Figure | None = Field(
+        default=None, description="Supervised: share of response tokens that are the likeliest ones where they stand."
+    )
+
+
+class Improvement(Answer):
+    """Improvement of the published policy over the base model, compared row by row."""
+
+    loss: Figure = Field(description="Nats a token by which the loss is lower.")
+    token_accuracy: Figure = Field(description="By which the share is higher.")
 
 
 class TrainingFigures(Answer):
@@ -91,16 +105,21 @@ class TrainingFigures(Answer):
     epoch: int = Field(description="Which epoch, from 1: the last whole one.")
     is_whole_epoch: bool = Field(description="False: training ended in epoch 1; these are its rows until then.")
     num_rows: int = Field(description="Rows of it.")
-    loss: float | None = Field(default=None, description="The variant's loss.")
+    loss: float | None = Field(default=None, description="As on held-out rows.")
     reward_accuracy: float | None = Field(default=None, description="As on held-out rows.")
     reward_margin: float | None = Field(default=None, description="As on held-out rows.")
+    token_accuracy: float | None = Field(default=None, description="As on held-out rows.")
 
 
 class Results(Answer):
     """What the job ended with."""
 
-    step: int = Field(description="Step of the preference stage whose policy is published.")
+    step: int = Field(description="Step of the last training stage whose policy is published.")
     held_out: HeldOutFigures | None = Field(description="Null without held-out rows.")
+    base_model: HeldOutFigures | None = Field(
+        default=None, description="Supervised: the model that training began with, on the same rows."
+    )
+    better_than_base_model: Improvement | None = Field(default=None, description="Supervised: the improvement over it.")
     training: TrainingFigures | None = Field(description="Null where no step was taken.")
 
 
@@ -121,7 +140,7 @@ class Job(Answer):
         description="1 is next; null when not queued. Within a priority, the project with the fewest running jobs goes "
         "first, then the older job."
     )
-    stages: list[JobStage] = Field(description="All stages, in order.")
+    stages: list[JobStage] = Field(description="The stages of the job's method, in order.")
     error: JobError | None = Field(description="Why it failed; null unless it has.")
     artifact: ArtifactSummary | None = Field(description="What was published; null before.")
     results: Results | None = Field(

@@ -1,8 +1,5 @@
 """`preftune doctor`: checks the deployment from this machine, with the settings of its services."""
 
-import itertools
-from typing import Annotated
-
 import typer
 from rich.text import Text
 
@@ -12,13 +9,7 @@ from cli.extras import from_extra
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 
 
-Url = Annotated[
-    str | None,
-    typer.Option(help="The address that clients use, to check the proxy before it: https://tune.example.org"),
-]
-
-
-def doctor(url: Url = None) -> None:
+def doctor() -> None:
     """Check database, store, broker, clock, disk, base models, keys and device; exit code 1 if something fails."""
     settings_error = from_extra("core.settings", "SettingsError", "api")
     try:
@@ -27,12 +18,8 @@ def doctor(url: Url = None) -> None:
     except settings_error as error:
         fail(str(error), code=2)
     num_failed = 0
-    found = from_extra("core.services.operations.diagnosis", "diagnose", "api")(backend)
-    if url is not None:
-        way_in = from_extra("core.services.operations.way_in", "check_way_in", "api")
-        found = itertools.chain(found, way_in(url, settings.max_upload_bytes))
     try:
-        for finding in found:
+        for finding in from_extra("core.services.operations.diagnosis", "diagnose", "api")(backend):
             num_failed += finding.state == "failed"
             _show(finding.name, finding.state, finding.detail)
     finally:

@@ -28,6 +28,9 @@ def register(app: typer.Typer) -> None:
 def submit(
     base_model: Annotated[str, typer.Argument(metavar="BASE_MODEL", help="A name from `preftune models list`.")],
     dataset_id: Annotated[str, typer.Argument(metavar="DATASET", help="An id from `preftune datasets list`.")],
+    method: Annotated[
+        str | None, typer.Option(help="preference (default): SFT, then a preference loss; supervised: SFT alone.")
+    ] = None,
     variant: Annotated[str | None, typer.Option(help="The preference loss; default dpo.")] = None,
     beta: Annotated[
         float | None, typer.Option(help="How strongly training stays close to the reference; default: the variant's.")
@@ -45,7 +48,7 @@ def submit(
 ) -> None:
     """Post a job and print its id; what is to be known of its data goes to stderr first."""
     kwargs = json_object(*TEMPLATE_KWARGS, chat_template_kwargs)
-    own = {"variant": variant, "beta": beta, "name": name, "chat_template_kwargs": kwargs}
+    own = {"method": method, "variant": variant, "beta": beta, "name": name, "chat_template_kwargs": kwargs}
     given = (json_object("--settings", '{"dpo": {"epochs": 2}}', settings) or {}) | {
         key: value for key, value in own.items() if value is not None
     }
@@ -126,7 +129,7 @@ def list_jobs(
     """List the newest jobs."""
     with connected(url) as client:
         jobs = client.jobs.list(status=status, limit=100)["data"]
-    table = Table("id", "name", "status", "stage", "base model", "variant", "created", box=None)
+    table = Table("id", "name", "status", "stage", "base model", "loss", "created", box=None)
     for job in jobs:
         spec = job["spec"]
         cells = (
@@ -135,7 +138,7 @@ def list_jobs(
             job["status"],
             job["stage"],
             spec["base_model"],
-            spec["variant"],
+            spec.get("variant", spec.get("method")),
             job["created_at"],
         )
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))

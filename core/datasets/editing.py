@@ -36,6 +36,25 @@ def edit_rows(rows: Path, target: Path, *, exclude_lines: Collection[int], swap_
     return num_rows
 
 
+def as_demonstrations(rows: Path, target: Path) -> int:
+    """Write what SFT learns from `rows` of any kind: chosen responses, those marked good, or the only ones.
+
+    Returns how many rows that are.
+    """
+    num_rows = 0
+    with rows.open("rb") as source, target.open("wb") as output:
+        for text in source:
+            row = json.loads(text)
+            if not row.pop("label", True):
+                continue
+            if "chosen" in row:
+                row["response"] = row.pop("chosen")
+                del row["rejected"]
+            num_rows += 1
+            output.write(_dump(row))
+    return num_rows
+
+
 def _turned(row: dict[str, Any]) -> dict[str, Any]:
     if "label" in row:
         return row | {"label": not row["label"]}

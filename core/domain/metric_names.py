@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 LOSS = "loss"
+MEAN_TOKEN_ACCURACY = "mean_token_accuracy"
 CHOSEN_REWARDS = "rewards/chosen"
 REJECTED_REWARDS = "rewards/rejected"
 REWARD_MARGINS = "rewards/margins"
@@ -50,6 +51,12 @@ _METRICS = (
         description="SFT: mean negative log-likelihood per response token. DPO: mean preference loss per pair.",
         unit="nats",
         better="lower",
+    ),
+    Metric(
+        name=MEAN_TOKEN_ACCURACY,
+        description="SFT: share of response tokens that are the likeliest ones where they stand.",
+        unit="share",
+        better="higher",
     ),
     Metric(
         name=CHOSEN_REWARDS,

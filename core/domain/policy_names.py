@@ -20,7 +20,7 @@ class PolicyName:
 
     job_id: str
     step: int | None = None
-    """Step of a checkpoint of the preference stage; None: what the job published."""
+    """Step of a checkpoint of the last training stage; None: what the job published."""
 
 
 def policy_name(base_model: str, project_id: str, suffix: str | None, job_id: str, *, step: int | None = None) -> str:

@@ -1,4 +1,4 @@
-"""A whole run: sft ► reference ► dpo ► evaluation, from a plan to a policy.
+"""A whole run, from a plan to a policy: the stages of its method, such as sft ► reference ► dpo ► evaluation.
 
 Everything is local, and everything random is derived from the plan's seed. A run that was stopped at any boundary and
 resumed from the checkpoint of that boundary ends with the same bytes as one that was not.
@@ -10,18 +10,16 @@ from pathlib import Path
 
 import torch
 
-from core.training.checkpoints.digests import sft_digest
 from core.training.failure_mapping import failures_named
 from core.training.measures.policy_kl import describe_drift, score_answers
-from core.training.model.policies import ADAPTER_DIR, PolicySource, load_policy
+from core.training.methods.registry import METHODS
+from core.training.model.policies import ADAPTER_DIR, load_policy
 from core.training.observer import JsonValue, Observer, Sample, Stage
 from core.training.plan import TrainingPlan
 from core.training.ranks import ALONE, Ranks
 from core.training.stages.context import RunContext, open_run
 from core.training.stages.outcome import SavedPolicy, TrainedPolicy
-from core.training.stages.preference import PreferenceStage
 from core.training.stages.publication import read_back, save_policy
-from core.training.stages.sft import provide_sft_policy
 from core.training.steps.figures import Figures
 
 
@@ -34,17 +32,17 @@ class TrainingResult:
     adapter_dir: Path | None
     """Folder of the LoRA adapter, in peft's format, inside `policy_dir`."""
     stage: Stage
-    """The stage whose policy it is: dpo, or an earlier one when the observer asked to save before that."""
+    """The stage whose policy it is: the method's last, or an earlier one when the observer asked to save before."""
     step: int
     """Updates of that stage."""
     evaluation: Figures = field(default_factory=dict)
-    """Figures of all validation pairs under the final policy; empty without validation pairs."""
+    """Figures of all validation rows under the final policy; empty without validation rows."""
     num_validation_pairs: int = 0
     samples: tuple[Sample, ...] = ()
     summary: Mapping[str, JsonValue] = field(default_factory=dict)
     """`held_out`, `drift`, `published`, `verification`: what was measured besides the curves."""
     pairs_file: Path | None = None
-    """JSON lines: what became of every pair (`core.training.measures.pair_report`)."""
+    """JSON lines: what became of every pair (`core.training.measures.pair_report`); None in a method without pairs."""
 
 
 def run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> TrainingResult:
@@ -56,20 +54,18 @@ def run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> Trainin
     """
     with failures_named(torch.device(plan.device)):
         context = open_run(plan, observer, ranks)
-        source = provide_sft_policy(context)
-        outcome = source if isinstance(source, SavedPolicy) else PreferenceStage(context, source).run()
-        artifact = save_policy(context, outcome.model)
-        result = _result(context, outcome, artifact.directory)
+        outcome = METHODS[plan.method](context)
+        policy, start, facts = outcome.policy, outcome.start, outcome.facts
+        artifact = save_policy(context, policy.model)
+        result = _result(context, policy, artifact.directory)
         answers = None
-        if isinstance(outcome, TrainedPolicy):
-            answers = score_answers(outcome.model, plan, outcome.drawn)
+        if isinstance(policy, TrainedPolicy):
+            answers = score_answers(policy.model, plan, policy.drawn)
         if not ranks.is_leader:
             return result
-        start = source if isinstance(source, PolicySource) else None
-        del outcome, source  # their memory is needed for what is loaded now
-        summary = {**result.summary, **read_back(context, artifact)}
-        summary["sft_digest"] = sft_digest(plan)  # what rewards are measured against
-        if answers is not None and start is not None and (plan.sft is None or start.sft_dir):
+        del outcome, policy  # their memory is needed for what is loaded now
+        summary = {**result.summary, **read_back(context, artifact), **facts}
+        if answers is not None and start is not None:
             summary["drift"] = describe_drift(load_policy(plan, start), answers)
         return replace(result, summary=summary)
 
@@ -81,7 +77,7 @@ def _result(context: RunContext, outcome: TrainedPolicy | SavedPolicy, directory
     return TrainingResult(
         policy_dir=directory,
         adapter_dir=adapter_dir,
-        stage=Stage.DPO,
+        stage=outcome.stage,
         step=outcome.step,
         evaluation=outcome.evaluation,
         num_validation_pairs=0 if context.validation is None else len(context.validation),

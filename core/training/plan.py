@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from core.domain.jobs.methods import DEFAULT as DEFAULT_METHOD
+from core.domain.jobs.methods import METHODS, get_method
 from core.training.failures import BadPlan
 
 if TYPE_CHECKING:
@@ -25,9 +27,9 @@ OptionValue = float | str
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStoppingPlan:
-    """Rule that ends DPO when a validation metric has not improved for `patience` evaluations."""
+    """Rule that ends training when a validation metric has not improved for `patience` evaluations."""
 
-    metric: Literal["loss", "rewards/accuracies", "rewards/margins"] = "loss"
+    metric: Literal["loss", "rewards/accuracies", "rewards/margins", "mean_token_accuracy"] = "loss"
     patience: int = 3
     min_delta: float = 0.0
     """Smaller changes do not count."""
@@ -56,13 +58,13 @@ class SftPlan:
     alpha: float = 0.99
     """RMSprop only: smoothing of the squared gradient."""
     epsilon: float = 1e-8
+    early_stopping: EarlyStoppingPlan | None = None
+    """In the last training stage only: the one that is evaluated on held-out rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DpoPlan(SftPlan):
     """Settings of the preference stage."""
-
-    early_stopping: EarlyStoppingPlan | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,20 +91,23 @@ class ReusePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """One run: sft ► reference ► dpo ► evaluation. Directories are local."""
+    """One run: the stages of its method, such as sft ► reference ► dpo ► evaluation. Directories are local."""
 
     base_model_dir: str
     base_model_digest: str = ""
     """What the base model is, for the digests of stage outputs; without it nothing tells two base models apart."""
     train_data: str
-    """Encoded preference pairs (or unpaired responses, for a variant of such)."""
+    """Encoded preference pairs (unpaired responses, for a variant of such; demonstrations in a supervised run)."""
     validation_data: str | None = None
     """Encoded held-out rows of the same kind."""
     sft_data: str | None = None
     """Encoded demonstrations; None: the chosen responses of `train_data`."""
     sft: SftPlan | None
     """None: DPO starts from the base model."""
-    dpo: DpoPlan
+    dpo: DpoPlan | None
+    """None in a supervised run, which has no preference stage."""
+    method: str = DEFAULT_METHOD
+    """One of `core.domain.jobs.methods`."""
     variant: str = "dpo"
     beta: float = 0.1
     variant_options: Mapping[str, OptionValue] = field(default_factory=dict)
@@ -137,6 +142,13 @@ class TrainingPlan:
             if not is_right:
                 raise BadPlan(f"{name} must be {rule}.")
 
+    @property
+    def last_stage(self) -> SftPlan:
+        """Settings of the stage whose policy is published."""
+        stage = getattr(self, get_method(self.method).last.value)
+        assert isinstance(stage, SftPlan)  # checked when the plan was made
+        return stage
+
     def to_json(self) -> str:
         """Serialise to one JSON object with keys in a fixed order."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True, allow_nan=False)
@@ -148,7 +160,17 @@ class TrainingPlan:
 
 
 def _checks(plan: TrainingPlan) -> list[tuple[str, bool, str]]:
+    if plan.method not in METHODS:
+        return [("method", False, f"one of {', '.join(METHODS)}")]
+    stages = {"sft": plan.sft, "dpo": plan.dpo}
+    trained = [stage.value for stage in get_method(plan.method).trained]
     checks = [
+        (trained[-1], stages[trained[-1]] is not None, f"given with the method {plan.method}"),
+        *(
+            (name, stages[name] is None, f"null with the method {plan.method}")
+            for name in stages
+            if name not in trained
+        ),
         ("beta", plan.beta > 0, "above 0"),
         ("device", plan.device == "cpu" or plan.device.startswith("cuda"), '"cpu" or "cuda:<n>"'),
         ("num_devices", plan.num_devices >= 1, "at least 1"),
@@ -160,9 +182,11 @@ def _checks(plan: TrainingPlan) -> list[tuple[str, bool, str]]:
         ("max_new_tokens", plan.max_new_tokens >= 1, "at least 1"),
         ("sample_prompts", all(plan.sample_prompts), "prompts of at least one token"),
     ]
-    for name, stage in (("sft", plan.sft), ("dpo", plan.dpo)):
+    for name, stage in stages.items():
         if stage is not None:
             checks += _stage_checks(name, stage)
+            if name != trained[-1]:
+                checks.append((f"{name}.early_stopping", stage.early_stopping is None, "null but in the last stage"))
     if plan.lora is not None:
         checks.append(("lora.rank", plan.lora.rank >= 1, "at least 1"))
         checks.append(("lora.dropout", 0 <= plan.lora.dropout < 1, "in [0, 1)"))

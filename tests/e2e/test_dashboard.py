@@ -80,7 +80,7 @@ def fill_form(page: Page) -> None:
     page.get_by_role("link", name="Use in a job").click()
     model = page.locator("#f-base_model option", has_text="tiny-llama").inner_text()
     page.get_by_label("Base model").select_option(label=model)
-    page.get_by_label("Name").fill("My first job")
+    page.get_by_label("Name", exact=True).fill("My first job")
     resolved = page.locator("section", has=page.get_by_role("heading", name="What the job will do"))
     expect(resolved.get_by_role("row", name="Beta")).to_contain_text("0.1 auto")
     expect(page.get_by_text("gradient weight 0.1")).to_contain_text("21.97 nats")

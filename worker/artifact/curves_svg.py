@@ -55,7 +55,11 @@ def _panels(points: Sequence[MetricPointView]) -> list[Panel]:
         return Line(label, _thinned(found))
 
     wanted = [
-        Panel("SFT loss (nats a token)", [line("train", "sft", "train", names.LOSS)]),
+        Panel("SFT loss (nats a token)", [line(split, "sft", split, names.LOSS) for split in ("train", "validation")]),
+        Panel(
+            "SFT token accuracy",
+            [line(split, "sft", split, names.MEAN_TOKEN_ACCURACY) for split in ("train", "validation")],
+        ),
         Panel("DPO loss", [line(split, "dpo", split, names.LOSS) for split in ("train", "validation")]),
         Panel(
             "implicit rewards, train",

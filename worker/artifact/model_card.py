@@ -4,12 +4,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from core.domain.jobs.methods import method_of
 from worker.artifact.summary_text import (
     baseline_rows,
     drift_text,
     interval_text,
     published_text,
     result_rows,
+    start_of,
     verification_text,
 )
 
@@ -21,15 +23,19 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 ```"""
 
 
+_PAIRS = ", `pairs.jsonl` what became of every pair"
+
+
 def model_card(record: Mapping[str, Any]) -> str:
     """Return a model card from the contents of `job.json`."""
     spec = record["spec"]
+    has_pairs = method_of(spec).has_rewards
     parts = [
         *_front_matter(record),
         "",
         f"# {_cell(spec.get('name') or record['job_id'])}",
         "",
-        "A preference-tuned policy, made by Preftune.",
+        f"{method_of(spec).product}, made by Preftune.",
         "",
         _table("setting", _settings(record)),
         "",
@@ -42,8 +48,8 @@ def model_card(record: Mapping[str, Any]) -> str:
         "",
         *_adapter(record),
         *_reproduction(record),
-        "`job.json` holds every setting and version, `metrics.jsonl` the curves, `pairs.jsonl` what became of every "
-        "pair; `report.html` shows it all without a server. `sha256sum -c SHA256SUMS` checks the files.",
+        f"`job.json` holds every setting and version, `metrics.jsonl` the curves{_PAIRS if has_pairs else ''}; "
+        "`report.html` shows it all without a server. `sha256sum -c SHA256SUMS` checks the files.",
         "",
     ]
     return "\n".join(parts)
@@ -54,7 +60,7 @@ def _front_matter(record: Mapping[str, Any]) -> list[str]:
     front: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["preftune", "dpo", record["spec"]["variant"]],
+        "tags": ["preftune", *([] if "variant" not in record["spec"] else ["dpo", record["spec"]["variant"]])],
     }
     if base.get("licence"):
         front["license"] = base["licence"]
@@ -70,11 +76,13 @@ def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
         "its licence, which binds this policy too": licence,
         "dataset": spec["dataset_id"],
         **{f"SHA-256 of {name}": digest for name, digest in record["dataset_sha256"].items()},
-        "variant": f"{spec['variant']}, beta {spec['beta']}",
-        "SFT": "skipped" if spec["sft"] == "skip" else stage_settings(spec["sft"]),
-        "DPO": stage_settings(spec["dpo"]),
+        "variant": f"{spec['variant']}, beta {spec['beta']}" if "variant" in spec else None,
+        **{
+            stage.value.upper(): "skipped" if spec[stage.value] == "skip" else stage_settings(spec[stage.value])
+            for stage in method_of(spec).trained
+        },
         "tuning": "LoRA, merged (the adapter is in adapter/)" if spec.get("lora") else "full fine-tuning",
-        "pairs": spec.get("num_pairs"),
+        "pairs" if method_of(spec).has_rewards else "rows": spec.get("num_pairs"),
         "given to the chat template (give it the same in use)": json.dumps(spec["chat_template_kwargs"])
         if spec.get("chat_template_kwargs")
         else None,
@@ -105,7 +113,7 @@ def _evaluation(record: Mapping[str, Any]) -> list[str]:
         ]
     if record["evaluation"]:
         parts += [_table("held-out metric at the end", record["evaluation"]), ""]
-    if drift := drift_text(summary.get("drift")):
+    if drift := drift_text(summary.get("drift"), start_of(record["spec"])):
         parts += [drift, ""]
     for text in (published_text(summary.get("published")), verification_text(summary.get("verification"))):
         parts += [text, ""] if text else []

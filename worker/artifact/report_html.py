@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from worker.artifact.summary_text import baseline_rows, drift_text, interval_text, result_rows
+from core.domain.jobs.methods import method_of
+from worker.artifact.summary_text import baseline_rows, drift_text, interval_text, result_rows, start_of
 
 MAX_PAIRS = 20
 """Pairs shown for each flag."""
@@ -35,9 +36,9 @@ def html_report(record: Mapping[str, Any], curves: str, pairs: Iterable[Mapping[
         "<h2>Curves</h2>",
         curves,
         *_results(record.get("summary") or {}),
-        *_held_out(record.get("summary") or {}),
+        *_held_out(record.get("summary") or {}, start_of(spec)),
         _table(("held-out metric at the end", ""), record["evaluation"].items()) if record["evaluation"] else "",
-        *_samples(record.get("samples") or []),
+        *_samples(record.get("samples") or [], start_of(spec)),
         *_pairs(pairs),
         "<h2>Everything asked for</h2><pre>",
         escape(json.dumps(spec, indent=1, ensure_ascii=False)),
@@ -52,8 +53,8 @@ def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
         "job": record["job_id"],
         "base model": spec["base_model"],
         "dataset": spec["dataset_id"],
-        "variant": f"{spec['variant']}, beta {spec['beta']}",
-        "pairs": spec.get("num_pairs"),
+        **({"variant": f"{spec['variant']}, beta {spec['beta']}"} if "variant" in spec else {}),
+        "pairs" if method_of(spec).has_rewards else "rows": spec.get("num_pairs"),
         "device": record["device"],
         **record["versions"],
     }
@@ -65,21 +66,21 @@ def _results(summary: Mapping[str, Any]) -> Iterable[str]:
         yield _table(("figure, with its 95 % interval", ""), rows.items())
 
 
-def _held_out(summary: Mapping[str, Any]) -> Iterable[str]:
+def _held_out(summary: Mapping[str, Any], start: str) -> Iterable[str]:
     held_out = summary.get("held_out")
     if held_out:
         yield f"<h2>{held_out['num_pairs']} held-out pairs</h2><p>Reward accuracy with its 95 % bootstrap interval.</p>"
         rows = {"this policy": interval_text(held_out["reward_accuracy"]), **baseline_rows(held_out)}
         yield _table(("judge", "share of pairs judged as labelled"), rows.items())
-    if drift := drift_text(summary.get("drift")):
+    if drift := drift_text(summary.get("drift"), start):
         yield f"<p>{escape(drift)}</p>"
 
 
-def _samples(samples: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+def _samples(samples: Sequence[Mapping[str, Any]], start: str) -> Iterable[str]:
     if samples:
         yield "<h2>Before and after</h2>"
         rows = [(item["prompt"], item["reference"], item["policy"]) for item in samples]
-        yield _table(("prompt", "before DPO", "policy"), rows)
+        yield _table(("prompt", start, "policy"), rows)
 
 
 def _pairs(pairs: Iterable[Mapping[str, Any]]) -> Iterable[str]:

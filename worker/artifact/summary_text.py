@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from core.domain.jobs.methods import method_of
+
 _BASELINES = {
     "before_dpo_likelihood": "the policy before DPO: the likelier response",
     "before_dpo_likelihood_per_token": "the policy before DPO: the likelier response, per token",
@@ -14,23 +16,38 @@ def interval_text(interval: Mapping[str, float]) -> str:
     return f"{interval['value']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
 
 
-RESULT_NAMES = {"reward_accuracy": "reward accuracy", "reward_margin": "reward margin", "loss": "loss"}
+RESULT_NAMES = {
+    "reward_accuracy": "reward accuracy",
+    "reward_margin": "reward margin",
+    "loss": "loss",
+    "perplexity": "perplexity",
+    "token_accuracy": "token accuracy",
+}
 
 
 def result_rows(results: Mapping[str, Any] | None) -> dict[str, str]:
     """Held-out figures with their intervals, and training means named as such."""
     if not results:
         return {}
-    rows = {}
+    rows: dict[str, str] = {}
     if held_out := results.get("held_out"):
-        for name, label in RESULT_NAMES.items():
-            rows[f"held-out {label} ({held_out['num_rows']} rows)"] = _figure_text(held_out[name])
+        rows |= _held_out_rows(held_out, "held-out {label} ({num_rows} rows)")
+    if base := results.get("base_model"):
+        rows |= _held_out_rows(base, "the base model's {label} on them")
+    if better := results.get("better_than_base_model"):
+        rows |= _held_out_rows(better, "{label}: better than the base model by")
     if training := results.get("training"):
         which = f"epoch {training['epoch']}" if training["is_whole_epoch"] else "the part of epoch 1 that was trained"
         for name, label in RESULT_NAMES.items():
             if training.get(name) is not None:
                 rows[f"training {label}, mean over {which}"] = f"{training[name]:.4g}"
     return rows
+
+
+def _held_out_rows(figures: Mapping[str, Any], label: str) -> dict[str, str]:
+    known = {name: text for name, text in RESULT_NAMES.items() if figures.get(name)}
+    num_rows = figures.get("num_rows")
+    return {label.format(label=text, num_rows=num_rows): _figure_text(figures[name]) for name, text in known.items()}
 
 
 def _figure_text(figure: Mapping[str, Any]) -> str:
@@ -50,13 +67,20 @@ def baseline_rows(held_out: Mapping[str, Any]) -> dict[str, str]:
     return rows
 
 
-def drift_text(drift: Mapping[str, Any] | None) -> str | None:
+def start_of(spec: Mapping[str, Any]) -> str:
+    """Return what people call the policy that the last training stage began with."""
+    method = method_of(spec)
+    return "base model" if len(method.trained) == 1 else f"policy before {method.last.value.upper()}"
+
+
+def drift_text(drift: Mapping[str, Any] | None, start: str = "policy before DPO") -> str | None:
+    """Describe the divergence from the policy that the last training stage began with."""
     if not drift:
         return None
     error = drift["standard_error"]
     spread = f" ± {error:.3g}" if error is not None else ""
     return (
-        f"KL(policy || policy before DPO) on {drift['num_answers']} of its own answers: {drift['kl']:.3g}{spread} nats "
+        f"KL(policy || {start}) on {drift['num_answers']} of its own answers: {drift['kl']:.3g}{spread} nats "
         f"an answer, {drift['kl_per_token']:.3g} a token."
     )
 

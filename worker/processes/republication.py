@@ -21,8 +21,8 @@ from core.domain.artifact_files import SUMMARY_FILE
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import DomainError
 from core.domain.jobs.job_spec import JobSpec, resolve_staged
+from core.domain.jobs.methods import get_method
 from core.domain.trainer_protocol import Assignment
-from core.domain.variants.checks import get_variant
 from core.tokenization.encode_file import encode_file
 from core.tokenization.errors import NothingToEncode
 from core.tokenization.pair_tokenizer import PairTokenizer
@@ -122,7 +122,7 @@ def _prepare(task: RepublishTask, spec: JobSpec, work_dir: Path) -> tuple[Traini
 
 def _encode(rows: list[str], tokenizer: PairTokenizer, spec: JobSpec, work_dir: Path) -> EncodedSplit:
     """The rows that fit; a stand-in where none is left."""
-    kind = DatasetKind(get_variant(spec.variant).data)
+    kind = get_method(spec.method).encoded_kind_for(spec.variant)
     for name, lines in (("rows", rows), ("stand-in", [_stand_in(kind)])):
         path, directory = work_dir / f"{name}.jsonl", work_dir / f"encoded-{name}"
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from core.domain.jobs.methods import method_of
 from core.domain.trainer_protocol import MetricPoint
 
 Level = Literal["info", "warning", "error"]
@@ -35,19 +36,21 @@ class StageFacts:
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
     beta: float
+    """0 in a job without a preference stage, whose points no rule reads it for."""
     is_lora: bool
     stages: Mapping[str, StageFacts]
-    """`sft` (unless skipped) and `dpo`."""
+    """Those that the job trains, such as `sft` (unless skipped) and `dpo`."""
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> "RunFacts | None":
         """Extract the facts of a spec; None before every `auto` is a number."""
-        stages = {name: spec.get(name) for name in ("sft", "dpo") if isinstance(spec.get(name), dict)}
+        trained = [stage.value for stage in method_of(spec).trained]
+        stages = {name: spec.get(name) for name in trained if isinstance(spec.get(name), dict)}
         needed = ("epochs", "learning_rate", "warmup_steps")
         if any(not isinstance(stage.get(name), int | float) for stage in stages.values() if stage for name in needed):
             return None
         return cls(
-            beta=float(spec["beta"]),
+            beta=float(spec.get("beta") or 0),
             is_lora=spec.get("lora") is not None,
             stages={
                 name: StageFacts(

@@ -20,6 +20,8 @@ from pydantic import (
 )
 
 from core.domain.jobs import presets
+from core.domain.jobs.methods import DEFAULT as DEFAULT_METHOD
+from core.domain.jobs.methods import MethodName, get_method, without_unused
 from core.domain.jobs.released_fields import RELEASED_FIELDS, stored_fields
 from core.domain.json_numbers import REAL, WHOLE
 from core.domain.variants.checks import get_variant
@@ -37,7 +39,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 Optimizer = Literal["adamw", "rmsprop"]
 Precision = Literal["bf16", "fp32"]
 ArtifactDtype = Literal["auto", "float32", "bfloat16"]
-ValidationMetric = Literal["loss", "rewards/accuracies", "rewards/margins"]
+ValidationMetric = Literal["loss", "rewards/accuracies", "rewards/margins", "mean_token_accuracy"]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
 MetadataValue = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=32)]
@@ -86,7 +88,7 @@ class StageSettings(Payload):
 
 
 class SftSettings(StageSettings):
-    """Supervised fine-tuning before DPO: on the chosen responses, or on a demonstration dataset."""
+    """Supervised fine-tuning: a whole supervised job, or before DPO on the chosen responses or on demonstrations."""
 
     dataset_id: Name | None = Field(
         None, description="A demonstration dataset; null: the chosen responses, or those marked good."
@@ -122,10 +124,12 @@ class LoraSettings(Payload):
 
 
 class EarlyStopping(Payload):
-    """End DPO when a validation metric stops improving."""
+    """End training when a validation metric stops improving."""
 
-    metric: ValidationMetric = Field("loss", description="Validation metric.")
-    patience: PositiveInt = Field(3, description="Evaluations without improvement before DPO ends.")
+    metric: ValidationMetric = Field(
+        "loss", description="Validation metric; of rewards in a preference job, of tokens in a supervised one."
+    )
+    patience: PositiveInt = Field(3, description="Evaluations without improvement before training ends.")
     min_delta: Annotated[float, Field(ge=0), REAL] = Field(0.0, description="Smaller changes do not count.")
     restore_best: StrictBool | Auto = Field(
         "auto",
@@ -151,7 +155,13 @@ class JobRequest(Payload):
 
     base_model: Name = Field(description="A name from GET /models, or a policy: job_…, job_…@<checkpoint id> or ft:…")
     dataset_id: Name = Field(
-        description="A ready dataset of the kind that the variant trains on: preference, for `kto` unpaired."
+        description="A ready dataset of the kind that the variant trains on: preference, for `kto` unpaired. A "
+        "supervised job takes every kind: of pairs the chosen responses, of marked responses the good ones."
+    )
+    method: MethodName = Field(
+        DEFAULT_METHOD,
+        description="preference: SFT, then a preference loss. supervised: SFT alone; settings of the preference stage "
+        "(`variant`, `beta`, `variant_options`, `dpo`, `score_training_pairs`) are refused.",
     )
     variant: Name = Field("dpo", description="A name from GET /variants.")
     beta: Annotated[float, Field(gt=0, le=1000), REAL] | None = Field(
@@ -163,7 +173,7 @@ class JobRequest(Payload):
     sft: SftSettings | Literal["skip"] = Field(
         default_factory=SftSettings,
         description='Settings, or "skip". Not given: on the chosen responses; skipped for orpo and cpo, whose loss '
-        "has a likelihood term of its own.",
+        "has a likelihood term of its own. A supervised job has no other stage.",
     )
     dpo: DpoSettings = Field(default_factory=DpoSettings, description="Settings of the preference stage.")
     lora: LoraSettings | None = Field(None, description="null: full fine-tuning.")
@@ -185,7 +195,9 @@ class JobRequest(Payload):
         0.05, description="Share of pairs held out, grouped by prompt."
     )
     validation_dataset_id: Name | None = Field(None, description="Held-out pairs of their own dataset instead.")
-    evaluate_every_steps: PositiveInt | Auto = Field("auto", description="Validation interval of DPO, in steps.")
+    evaluate_every_steps: PositiveInt | Auto = Field(
+        "auto", description="Validation interval of the last training stage, in steps."
+    )
     checkpoint_every_steps: PositiveInt | Auto = Field("auto", description="Checkpoint interval, in steps.")
     keep_checkpoints: Annotated[int, Field(ge=2, le=100), WHOLE] = Field(
         2, description="Of how many of the newest checkpoints the policy is kept, beside the best one's."
@@ -246,12 +258,14 @@ def resolve_request(
         context_length: of the base model, in tokens; None where it names none.
     """
     values = request.model_dump() | {"num_parameters": num_parameters, "num_pairs": num_pairs}
-    if "sft" not in request.model_fields_set and get_variant(request.variant).has_own_sft:
+    method = get_method(request.method)
+    if method.can_skip_sft and "sft" not in request.model_fields_set and get_variant(request.variant).has_own_sft:
         values["sft"] = "skip"
     _fill_stages(values)
     if values["early_stopping"] and values["early_stopping"]["restore_best"] == "auto":
         values["early_stopping"]["restore_best"] = True
-    values["beta"] = default_beta if request.beta is None else request.beta
+    if "beta" not in method.unused and request.beta is None:
+        values["beta"] = default_beta
     if context_length is not None and "max_length" not in request.model_fields_set:
         values["max_length"] = max(MIN_MAX_LENGTH, min(DEFAULT_MAX_LENGTH, context_length))
     if request.validation_dataset_id:
@@ -260,8 +274,16 @@ def resolve_request(
 
 
 def stored_form(spec: JobSpec) -> dict[str, Any]:
-    """Return the stored JSON, without later fields at their default so that older workers read it."""
-    return _stored(spec, spec.model_dump(mode="json"))
+    """Return the stored JSON, without later fields at their default so that older workers read it.
+
+    Settings without a meaning for the job's method are left out.
+    """
+    return without_unused(get_method(spec.method), _stored(spec, spec.model_dump(mode="json")))
+
+
+def shown_form(spec: JobSpec) -> dict[str, Any]:
+    """Return the JSON that people see before a job is queued: every setting that has a meaning for its method."""
+    return without_unused(get_method(spec.method), spec.model_dump(mode="json"))
 
 
 def accepted_form(spec: JobSpec) -> dict[str, Any]:
@@ -299,10 +321,11 @@ def resolve_staged(
     _fill_stages(values)  # a setting that was added after the job was accepted
     if values["early_stopping"] and values["early_stopping"]["restore_best"] == "auto":
         values["early_stopping"]["restore_best"] = spec.micro_batch_tokens == "auto"
-    if spec.sft != "skip":
-        values["sft"]["warmup_steps"] = _warmup(values["sft"], num_sft_rows)
-    values["dpo"]["warmup_steps"] = _warmup(values["dpo"], num_train_pairs)
-    steps = total_steps(values["dpo"], num_train_pairs)
+    num_rows = {"sft": num_sft_rows, "dpo": num_train_pairs}
+    trained = _trained_stages(values)
+    for name in trained:
+        values[name]["warmup_steps"] = _warmup(values[name], num_rows[name])
+    steps = total_steps(values[trained[-1]], num_rows[trained[-1]])
     if spec.precision == "auto":
         values["precision"] = fast_precision
     if spec.evaluate_every_steps == "auto":
@@ -316,8 +339,13 @@ def resolve_staged(
     return JobSpec.model_validate(values)
 
 
+def _trained_stages(values: dict[str, Any]) -> list[str]:
+    """Return the names of the stages that this spec trains, in order."""
+    return [stage.value for stage in get_method(values["method"]).trained if values[stage.value] != "skip"]
+
+
 def _fill_stages(values: dict[str, Any]) -> None:
-    """Fill every `auto` of both stages that has a preset."""
+    """Fill every `auto` of the stages that has a preset."""
     for name, preset in _presets(values).items():
         values[name] |= presets.fill(values[name], preset)
 
@@ -330,7 +358,7 @@ def _presets(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "sft": presets.sft(*size, is_lora=is_lora),
         "dpo": presets.dpo(*size, is_lora=is_lora, own_rates=own_rates),
     }
-    return {name: preset for name, preset in stages.items() if values[name] != "skip"}
+    return {name: stages[name] for name in _trained_stages(values)}
 
 
 def total_steps(stage: dict[str, Any], num_rows: int) -> int:

@@ -10,7 +10,8 @@ from core.database.repositories import jobs as job_rows
 from core.database.repositories import objects
 from core.database.tables.jobs import Job
 from core.domain.errors import InvalidRequest
-from core.domain.jobs.job_state import FINAL_STATUSES, Stage
+from core.domain.jobs.job_state import FINAL_STATUSES
+from core.domain.jobs.methods import method_of
 from core.domain.policy_names import PREFIX, parse_policy_name
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
@@ -88,10 +89,12 @@ def _parts(session: Session, project_id: str, reference: str) -> tuple[str, str]
         raise InvalidRequest(f"{reference} is not a policy's name; they are ft:<base>:<project>:<suffix>:<id>")
     if named.step is None:
         return named.job_id, ""
-    if job_rows.find_job(session, project_id, named.job_id) is None:
+    job = job_rows.find_job(session, project_id, named.job_id)
+    if job is None:
         raise InvalidRequest(f"there is no job {named.job_id}")
+    stage = method_of(job.spec).last
     for checkpoint in objects.list_policies(session, named.job_id):
-        if checkpoint.stage is Stage.DPO and checkpoint.step == named.step:
+        if checkpoint.stage is stage and checkpoint.step == named.step:
             return named.job_id, checkpoint.id
     raise InvalidRequest(f"{named.job_id} keeps no policy of step {named.step}; it may have been deleted")
 

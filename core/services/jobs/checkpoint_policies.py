@@ -11,6 +11,7 @@ from core.database.tables.jobs import Job
 from core.database.tables.objects import Checkpoint, CheckpointStatus
 from core.domain.errors import NotFound
 from core.domain.jobs.job_state import Stage
+from core.domain.jobs.methods import method_of
 from core.services.backend import Backend
 from core.services.jobs import jobs
 from core.services.jobs.stored_files import list_tree
@@ -70,14 +71,14 @@ def validation_values(session: Session, job_id: str, checkpoints: list[Checkpoin
 
 
 def find_best(job: Job, checkpoints: list[Checkpoint], values: metrics.ValuesByStep) -> Checkpoint | None:
-    """Return the DPO checkpoint that is best by `keep_best`, else by early stopping's metric, else by the loss."""
+    """Return the last stage's checkpoint that is best by `keep_best`, early stopping's metric, or the loss."""
     watched = (job.spec.get("early_stopping") or {}).get("metric", "loss")
     metric = job.spec.get("keep_best") or watched
-    sign = 1.0 if metric == "loss" else -1.0
+    sign, stage = 1.0 if metric == "loss" else -1.0, method_of(job.spec).last
 
     def cost(checkpoint: Checkpoint) -> float:
         value = values.get((checkpoint.stage, checkpoint.step), {}).get(metric)
-        return math.inf if value is None or checkpoint.stage is not Stage.DPO else sign * value
+        return math.inf if value is None or checkpoint.stage is not stage else sign * value
 
     best = min(checkpoints, key=cost, default=None)
     return best if best is not None and cost(best) < math.inf else None

@@ -18,6 +18,7 @@ from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import DomainError, FieldError, InvalidRequest, NotFound
 from core.domain.jobs.job_spec import JobRequest, JobSpec, accepted_form, resolve_request
 from core.domain.jobs.job_state import Desired, JobStatus
+from core.domain.jobs.methods import get_method, refused_settings
 from core.domain.variants.checks import VariantError, get_variant, validate_beta, validate_options
 from core.failpoints import reach
 from core.services.access import quotas
@@ -39,8 +40,8 @@ class Draft:
     requested: dict[str, Any]
     """Request as sent."""
     default_beta: float
-    dataset_kind: DatasetKind
-    """What the variant trains on."""
+    dataset_kinds: tuple[DatasetKind, ...]
+    """Kinds of datasets that the method, or its variant, trains on."""
     folder: StartingPoint | None
     """The base model, when it is a folder of the models directory."""
     models_dir: Path
@@ -49,12 +50,13 @@ class Draft:
 
 def prepare(backend: Backend, request: JobRequest) -> Draft:
     """Check what can be checked without the database."""
-    errors: list[FieldError] = []
+    method, requested = get_method(request.method), request.model_dump(mode="json", exclude_unset=True)
+    errors = list(refused_settings(method, requested))
     values: dict[str, Any] = {}
-    default_beta, dataset_kind = 0.1, DatasetKind.PREFERENCE
+    default_beta = 0.1
+    dataset_kinds: tuple[DatasetKind, ...] = (DatasetKind.PREFERENCE,)
     try:
-        variant = get_variant(request.variant)
-        default_beta, dataset_kind = variant.default_beta, DatasetKind(variant.data)
+        default_beta, dataset_kinds = get_variant(request.variant).default_beta, method.kinds_for(request.variant)
         values["variant_options"] = validate_options(request.variant, request.variant_options)
     except VariantError as error:
         errors.append(_field_error(error))
@@ -66,9 +68,9 @@ def prepare(backend: Backend, request: JobRequest) -> Draft:
     errors += _tracking_faults(backend, request)
     return Draft(
         request=request.model_copy(update=values),
-        requested=request.model_dump(mode="json", exclude_unset=True),
+        requested=requested,
         default_beta=default_beta,
-        dataset_kind=dataset_kind,
+        dataset_kinds=dataset_kinds,
         folder=_find_folder(backend, request, errors),
         models_dir=backend.settings.models_dir,
         errors=errors,
@@ -92,16 +94,18 @@ def settle(session: Session, project_id: str, draft: Draft) -> Settled:
     request = draft.request
     errors = list(draft.errors)
     start = draft.folder or _find_policy(session, project_id, request, errors)
-    kind = draft.dataset_kind
-    dataset = _find_dataset(session, project_id, request.dataset_id, kind, "/dataset_id", errors)
+    kinds = draft.dataset_kinds
+    dataset = _find_dataset(session, project_id, request.dataset_id, kinds, "/dataset_id", errors)
     sft_dataset_id = None if request.sft == "skip" else request.sft.dataset_id
     used = [dataset]
     if sft_dataset_id:
         where = "/sft/dataset_id"
-        used.append(_find_dataset(session, project_id, sft_dataset_id, DatasetKind.DEMONSTRATION, where, errors))
+        used.append(_find_dataset(session, project_id, sft_dataset_id, (DatasetKind.DEMONSTRATION,), where, errors))
     if request.validation_dataset_id:
         where = "/validation_dataset_id"
-        used.append(_find_dataset(session, project_id, request.validation_dataset_id, kind, where, errors))
+        used.append(_find_dataset(session, project_id, request.validation_dataset_id, kinds, where, errors))
+    if dataset is not None and dataset.kind is DatasetKind.DEMONSTRATION and request.swap_lines:
+        errors.append(FieldError("/swap_lines", f"rows of {dataset.id} have one response each: nothing can be swapped"))
     if start is not None and request.chat_template_kwargs:
         errors += _template_faults(draft.models_dir, str(start.facts["name"]), request.chat_template_kwargs)
     if start is not None:
@@ -224,7 +228,12 @@ def _template_faults(models_dir: Path, base_model: str, template_kwargs: dict[st
 
 
 def _find_dataset(
-    session: Session, project_id: str, dataset_id: str, kind: DatasetKind, pointer: str, errors: list[FieldError]
+    session: Session,
+    project_id: str,
+    dataset_id: str,
+    kinds: tuple[DatasetKind, ...],
+    pointer: str,
+    errors: list[FieldError],
 ) -> Dataset | None:
     dataset = dataset_rows.share_dataset(session, project_id, dataset_id)
     fault = None
@@ -234,8 +243,9 @@ def _find_dataset(
         fault = f"{dataset_id} has expired and is about to be deleted; send the file again"
     elif dataset.status is not DatasetStatus.READY:
         fault = f"{dataset_id} is {dataset.status.value}; it must be ready"
-    elif dataset.kind is not kind:
-        fault = f"{dataset_id} is a dataset of kind {dataset.kind.value}; this needs one of kind {kind.value}"
+    elif dataset.kind not in kinds:
+        needed = " or ".join(kind.value for kind in kinds)
+        fault = f"{dataset_id} is a dataset of kind {dataset.kind.value}; this needs one of kind {needed}"
     if fault:
         errors.append(FieldError(pointer, fault))
         return None

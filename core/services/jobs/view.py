@@ -13,6 +13,7 @@ from core.database.tables.jobs import Job, JobStage
 from core.database.tables.objects import Artifact
 from core.domain.jobs.failure_codes import TITLES
 from core.domain.jobs.job_state import JobStatus, Stage
+from core.domain.jobs.methods import method_of
 from core.services.jobs.progress import StageState, estimate
 from core.services.jobs.weights import is_merged_in_bf16
 from core.services.views import ArtifactSummary, JobErrorView, JobView, ProgressView, StageView
@@ -58,7 +59,7 @@ def _view(
         attempt=job.attempt,
         progress=_progress(job, stages, now),
         queue_position=position,
-        stages=[_view_stage(stage, stages.get(stage)) for stage in Stage],
+        stages=[_view_stage(stage, stages.get(stage)) for stage in method_of(job.spec).stages],
         error=error,
         artifact=_summarise(job, artifact) if artifact else None,
         results=job.results,

@@ -16,6 +16,7 @@ from core.database.tables.jobs import Job
 from core.database.tables.requests import LeasedRequest
 from core.database.tables.scores import ScoreRequest
 from core.domain.errors import Conflict, NotFound
+from core.domain.jobs.methods import method_of
 from core.domain.request_status import RequestStatus
 from core.domain.variants.checks import get_variant
 from core.services.access import audit
@@ -83,6 +84,8 @@ def create(
         if known is not None:
             return _view(known)
         job = jobs.lock(session, project_id, job_id)
+        if not method_of(job.spec).has_rewards:
+            raise NothingToScoreWith(f"{job_id} is a {job.spec['method']} job, whose policy gives no rewards.")
         if objects.find_artifact(session, job_id) is None:
             raise NothingToScoreWith(f"{job_id} is {job.status.value} and has published no policy.")
         row = ScoreRequest(id=chosen, job_id=job_id, project_id=project_id, request=request, results={})

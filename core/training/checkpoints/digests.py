@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 
+from core.domain.jobs.job_state import Stage
+from core.domain.jobs.methods import get_method
 from core.domain.jobs.released_fields import stored_fields
 from core.domain.variants.checks import get_variant
 from core.training.data.encoded import EncodedData
@@ -37,8 +39,8 @@ def versions(plan: TrainingPlan) -> dict[str, str]:
 
 
 def sft_digest(plan: TrainingPlan) -> str | None:
-    """Return the digest of the SFT policy, or None when the plan has no SFT."""
-    if plan.sft is None:
+    """Return the digest of the SFT policy, or None when no later stage starts from one."""
+    if plan.sft is None or get_method(plan.method).last is Stage.SFT:
         return None
     return _digest({"stage": "sft", **_start(plan), "sft": _values(plan.sft), **_sft_rows(plan)})
 
@@ -49,7 +51,7 @@ def reference_digest(plan: TrainingPlan, micro_batch_tokens: int | None = None) 
     Batches are part of it: log-probabilities that were computed in DPO's own micro-batches make the rewards of the
     first step exactly 0.
     """
-    if not get_variant(plan.variant).needs_reference:
+    if plan.dpo is None or not get_variant(plan.variant).needs_reference:
         return None
     return _digest(
         {

@@ -39,7 +39,7 @@ class HeadWeights:
 
 def linear_logps(
     hidden: Tensor, targets: Tensor, head: HeadWeights, *, needs_collisions: bool = False
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor | None, Tensor]:
     """Compute log p(target) under the head, and on request log(sum over the vocabulary of p²).
 
     Args:
@@ -47,14 +47,15 @@ def linear_logps(
         targets: [S] int64 token ids.
 
     Returns:
-        [S] float32 log-probabilities, differentiable in hidden, weight and bias; [S] float32 detached or None.
+        [S] float32 log-probabilities, differentiable in hidden, weight and bias; [S] float32 detached or None; [S]
+        bool, whether the target is the likeliest token (of equally likely ones, the first).
     """
     needs_grad = torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in (hidden, head.weight, head.bias)
     )
     plan = _Plan(head.scale, head.softcap, needs_collisions, needs_grad)
-    logps, collisions = _LinearLogps.apply(hidden, head.weight, head.bias, targets, plan)  # type: ignore[no-untyped-call]
-    return logps, (collisions if needs_collisions else None)
+    logps, collisions, hits = _LinearLogps.apply(hidden, head.weight, head.bias, targets, plan)  # type: ignore[no-untyped-call]
+    return logps, (collisions if needs_collisions else None), hits
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class _LinearLogps(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, plan: _Plan
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         tiles = _Tiles(hidden, weight, bias, targets, plan)
         trains_head = plan.needs_grad and (weight.requires_grad or (bias is not None and bias.requires_grad))
         keeps = trains_head and hidden.shape[0] * weight.shape[0] * hidden.element_size() <= KEPT_BYTES
@@ -81,12 +82,12 @@ class _LinearLogps(torch.autograd.Function):
                 torch.mm(difference, weight, out=direction[rows])
         ctx.plan = plan
         ctx.save_for_backward(hidden, weight, bias, targets, kept, direction)
-        ctx.mark_non_differentiable(tiles.collisions)
-        return tiles.logps, tiles.collisions
+        ctx.mark_non_differentiable(tiles.collisions, tiles.hits)
+        return tiles.logps, tiles.collisions, tiles.hits
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_logps: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_logps: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, kept, direction = ctx.saved_tensors
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         # D is p - onehot, the negative of d(log p_t)/dz.
@@ -128,6 +129,7 @@ class _Tiles:
         self._hidden, self._weight, self._bias, self._targets, self._plan = hidden, weight, bias, targets, plan
         self.logps = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         self.collisions = torch.empty_like(self.logps if plan.needs_collisions else self.logps[:0])
+        self.hits = torch.empty_like(self.logps, dtype=torch.bool)
         row_bytes = 4 * weight.shape[0]
         tile_bytes = CUDA_TILE_BYTES if hidden.is_cuda else CPU_TILE_BYTES
         self._tile_rows = max(MIN_TILE_ROWS, tile_bytes // row_bytes)
@@ -156,7 +158,7 @@ class _Tiles:
         return out
 
     def _finish(self, rows: slice, logits: Tensor) -> Tensor:
-        """Turn float32 logits [rows, V] into D and fill `logps[rows]`."""
+        """Turn float32 logits [rows, V] into D and fill `logps[rows]` and `hits[rows]`."""
         top, top_index = logits.max(dim=-1, keepdim=True)
         targets = self._targets[rows, None]
         target_logits = logits.gather(1, targets)
@@ -168,6 +170,7 @@ class _Tiles:
         normalisers = top - probabilities.gather(1, top_index).log()
         logps = target_logits - normalisers
         self.logps[rows] = logps[:, 0]
+        self.hits[rows] = (top_index == targets)[:, 0]
         if self._plan.needs_collisions:
             self.collisions[rows] = probabilities.square().sum(-1).log()
         if self._plan.needs_grad:

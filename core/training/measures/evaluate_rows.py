@@ -7,12 +7,12 @@ import torch
 from core.training.data.columns import Columns, HostColumns, to_host
 from core.training.data.token_budget import TokenBudget
 from core.training.steps.reference_pass import row_groups
-from core.training.steps.task import SplitForward
+from core.training.steps.task import RowForward
 
 
 @torch.no_grad()
 def evaluate_rows(
-    forward: SplitForward, group_size: int, budget: TokenBudget, is_interrupted: Callable[[], bool]
+    forward: RowForward, group_size: int, budget: TokenBudget, is_interrupted: Callable[[], bool]
 ) -> HostColumns | None:
     """Evaluate all rows of the split and return their columns; None when interrupted.
 

@@ -21,6 +21,7 @@ AVERAGED = {
     "loss": names.LOSS,
     "reward_accuracy": names.REWARD_ACCURACIES,
     "reward_margin": names.REWARD_MARGINS,
+    "token_accuracy": names.MEAN_TOKEN_ACCURACY,
 }
 """Names in the results, and of the figures in metric points."""
 
@@ -58,18 +59,19 @@ def _held_out_figures(values: Values, *, is_paired: bool) -> dict[str, JsonValue
 
 def _mean(values: Values) -> JsonValue:
     error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
-    return _interval(float(values.mean()) if len(values) else math.nan, error)
+    return interval(float(values.mean()) if len(values) else math.nan, error)
 
 
 def _difference(left: Values, right: Values) -> JsonValue:
     """Difference of two means."""
     if not len(left) or not len(right):
-        return _interval(math.nan, math.nan)
+        return interval(math.nan, math.nan)
     variances = [part.var(ddof=1) / len(part) if len(part) > 1 else math.nan for part in (left, right)]
-    return _interval(float(left.mean() - right.mean()), math.sqrt(sum(variances)))
+    return interval(float(left.mean() - right.mean()), math.sqrt(sum(variances)))
 
 
-def _interval(value: float, error: float) -> JsonValue:
+def interval(value: float, error: float) -> Mapping[str, float | None]:
+    """Return value ± 1.96 standard errors; None for what is not finite."""
     ends = {"value": value, "low": value - Z * error, "high": value + Z * error}
     return {name: end if math.isfinite(end) else None for name, end in ends.items()}
 
@@ -91,8 +93,8 @@ class EpochMeans:
     complete: dict[str, Any] = field(default_factory=dict)
     """The last whole one."""
 
-    def add(self, epoch: int, figures: Figures, num_rows: int, *, is_last: bool) -> None:
-        """Add a step's figures, means over its rows; `is_last`: the epoch ends with it."""
+    def add(self, epoch: int, figures: Figures, num_rows: int, *, weight: float, is_last: bool) -> None:
+        """Add a step's figures, means over its rows or tokens, `weight` of them; `is_last`: the epoch ends with it."""
         if self.current.get("epoch") != epoch + 1:
             self.current = {"epoch": epoch + 1, "num_rows": 0, "sums": {}}
         self.current["num_rows"] += num_rows
@@ -100,7 +102,7 @@ class EpochMeans:
             value = figures.get(metric)
             if value is not None:
                 total, count = self.current["sums"].get(name, (0.0, 0))
-                self.current["sums"][name] = [total + value * num_rows, count + num_rows]
+                self.current["sums"][name] = [total + value * weight, count + weight]
         if is_last:
             self.complete, self.current = self.current, {}
 

@@ -26,6 +26,8 @@ class TokenLogps:
 
     values: Tensor
     """[S] float32 log p of the token given the ones before it."""
+    hits: Tensor
+    """[S] bool: whether it is the likeliest token there."""
     log_collisions: Tensor | None = None
     """[S] float32 detached log(sum over the vocabulary of p²), for WPO's weights."""
 
@@ -44,14 +46,17 @@ def token_logps(model: PreTrainedModel, batch: PackedBatch, *, needs_token_weigh
     return TokenLogps(*score(batch, needs_token_weights))
 
 
-def score_tokens(model: PreTrainedModel, batch: PackedBatch, needs_token_weights: bool) -> tuple[Tensor, Tensor | None]:
+def score_tokens(
+    model: PreTrainedModel, batch: PackedBatch, needs_token_weights: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return the result of `token_logps` as plain tensors."""
     capabilities = capabilities_of(model)
     parts = [_score(model, capabilities, rows, needs_token_weights) for rows in scored_rows(model, capabilities, batch)]
     if len(parts) == 1:
         return parts[0]
-    collisions = [found for _, found in parts if found is not None]
-    return torch.cat([values for values, _ in parts]), torch.cat(collisions) if collisions else None
+    values, hits, collisions = zip(*parts, strict=True)
+    known = [found for found in collisions if found is not None]
+    return torch.cat(values), torch.cat(hits), torch.cat(known) if known else None
 
 
 def pair_logps(
@@ -113,14 +118,19 @@ def reduce_responses(tokens: TokenLogps, batch: PackedBatch) -> ResponseLogps:
     return ResponseLogps(sums, batch.num_scored_tokens, sums, weights)
 
 
+def response_hits(tokens: TokenLogps, batch: PackedBatch) -> Tensor:
+    """Return how many scored tokens of each response are the likeliest ones, [R] float32."""
+    return _pad(tokens.hits.float(), batch).sum(1)
+
+
 def _score(
     model: PreTrainedModel, capabilities: Capabilities, rows: ScoredRows, needs_token_weights: bool
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor, Tensor | None]:
     if capabilities.head is None:
         logps = torch.log_softmax(rows.outputs.float(), dim=-1)
         values = logps.gather(1, rows.targets[:, None])[:, 0]
         collisions = torch.logsumexp(2 * logps.detach(), dim=-1) if needs_token_weights else None
-        return values, collisions
+        return values, rows.outputs.argmax(-1) == rows.targets, collisions
     layer = model.get_output_embeddings()
     head = HeadWeights(
         weight=layer.weight,
@@ -128,7 +138,8 @@ def _score(
         scale=capabilities.head.scale,
         softcap=capabilities.head.softcap,
     )
-    return linear_logps(rows.outputs, rows.targets, head, needs_collisions=needs_token_weights)
+    values, collisions, hits = linear_logps(rows.outputs, rows.targets, head, needs_collisions=needs_token_weights)
+    return values, hits, collisions
 
 
 def _log_weights(tokens: TokenLogps, batch: PackedBatch) -> tuple[Tensor | None, ...]:

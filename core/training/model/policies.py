@@ -1,7 +1,8 @@
 """Policies between stages and on the disk: base model, SFT policy, artifact."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,19 @@ def enable_adapter_dropout(model: PreTrainedModel) -> None:
     """Enable the adapter's dropout, for SFT only: DPO compares policy and reference without noise."""
     for _, layer in adapters.adapters(model):
         layer.train()
+
+
+@contextmanager
+def adapter_dropout_off(model: PreTrainedModel) -> Iterator[None]:
+    """Disable the adapter's dropout inside, for what is measured while it trains; nothing random is drawn."""
+    noisy = [layer for _, layer in adapters.adapters(model) if layer.training]
+    for layer in noisy:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in noisy:
+            layer.train()
 
 
 def trainable_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from core.training.checkpoints.files import copy_exactly
 from core.training.checkpoints.tensor_files import read_tensors, write_tensors
+from core.training.stages.context import RunContext
 from core.training.steps.optimizer import MasterOptimizer
 
 
@@ -41,3 +42,11 @@ class BestWeights:
         hidden = self.path.with_suffix(".new")
         write_tensors(hidden, tensors)
         hidden.replace(self.path)
+
+
+def best_weights(context: RunContext, optimizer: MasterOptimizer) -> BestWeights | None:
+    """Return where the last stage's best weights are kept, if early stopping publishes them."""
+    stopping = context.plan.last_stage.early_stopping
+    if stopping is None or not stopping.restore_best or context.validation is None:
+        return None
+    return BestWeights(context.work_dir / f"best-{context.ranks.rank}.safetensors", optimizer)

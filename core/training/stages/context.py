@@ -9,15 +9,15 @@ from typing import Literal
 
 import torch
 
-from core.domain.variants.checks import get_variant
+from core.domain.dataset_rows import DatasetKind
+from core.domain.jobs.methods import get_method
 from core.training.checkpoints.digests import run_digest, versions
 from core.training.checkpoints.files import Checkpoint, read_checkpoint
 from core.training.checkpoints.writer import CheckpointWriter
 from core.training.data.encoded import EncodedData
-from core.training.data.order import DataOrder, partners
+from core.training.data.order import partners
 from core.training.data.token_budget import MAX_HALVINGS, TokenBudget
 from core.training.failures import BadData, BadPlan
-from core.training.losses.objective import Objective, UnpairedObjective, build_objective, build_unpaired_objective
 from core.training.observer import JsonValue, Observer, Stage
 from core.training.plan import TrainingPlan
 from core.training.ranks import ALONE, Ranks
@@ -33,7 +33,6 @@ class RunContext:
     work_dir: Path
     train: EncodedData
     validation: EncodedData | None
-    objective: Objective | UnpairedObjective
     budget: TokenBudget
     checkpoints: CheckpointWriter
     checkpoint: Checkpoint | None
@@ -70,10 +69,6 @@ class RunContext:
             shutil.rmtree(path)
         return path
 
-    def dpo_order(self) -> DataOrder:
-        plan = self.plan.dpo
-        return DataOrder(len(self.train), plan.batch_size, plan.epochs, seed=self.plan.seed, stage=Stage.DPO)
-
 
 def open_run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> RunContext:
     """Open data, checkpoint and process settings of a run; no model is loaded yet.
@@ -86,7 +81,7 @@ def open_run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> Ru
     _prepare_process(plan)
     Path(plan.work_dir).mkdir(parents=True, exist_ok=True)
     validation = None if plan.validation_data is None else _open_split(plan, plan.validation_data, may_be_empty=True)
-    if plan.dpo.early_stopping is not None and validation is None:
+    if plan.last_stage.early_stopping is not None and validation is None:
         raise BadPlan("early_stopping needs validation rows: set validation_fraction or validation_dataset_id.")
     if plan.sft is None and plan.sft_data is not None:
         raise BadPlan("There is a demonstration dataset, but SFT is skipped.")
@@ -111,7 +106,6 @@ def open_run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> Ru
         work_dir=Path(plan.work_dir),
         train=_open_split(plan, plan.train_data),
         validation=validation if validation is not None and len(validation) else None,
-        objective=_build_objective(plan),
         budget=budget,
         checkpoints=CheckpointWriter(Path(plan.work_dir) / "checkpoints", digest, versions(plan), observer, ranks),
         checkpoint=checkpoint,
@@ -134,19 +128,14 @@ def open_rows(directory: str, kind: str, *, may_be_empty: bool = False) -> Encod
 
 
 def _open_split(plan: TrainingPlan, directory: str, *, may_be_empty: bool = False) -> EncodedData:
-    """Open rows of the preference stage; unpaired ones with their partners."""
-    kind = get_variant(plan.variant).data
+    """Open rows of the last training stage; unpaired ones with their partners."""
+    kind = get_method(plan.method).encoded_kind_for(plan.variant)
     data = open_rows(directory, kind, may_be_empty=may_be_empty)
-    if kind == "preference":
+    if kind is not DatasetKind.UNPAIRED:
         return data
     if len(data) < 2 and not may_be_empty:
         raise BadData(f"`{plan.variant}` compares each response with another one, and there is only one row.")
     return data.with_partners(partners(len(data), plan.seed))
-
-
-def _build_objective(plan: TrainingPlan) -> Objective | UnpairedObjective:
-    build = build_objective if get_variant(plan.variant).data == "preference" else build_unpaired_objective
-    return build(plan.variant, plan.beta, plan.variant_options)
 
 
 def _prepare_process(plan: TrainingPlan) -> None:

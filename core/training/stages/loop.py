@@ -97,7 +97,8 @@ class TrainingLoop:
         progress.step += 1
         epoch, progress.cursor = progress.cursor.epoch, run.order.after(progress.cursor)
         figures = run.task.figures(host)
-        progress.epoch_means.add(epoch, figures, len(rows), is_last=progress.cursor.epoch > epoch)
+        weight, is_last = run.task.weight(host), progress.cursor.epoch > epoch
+        progress.epoch_means.add(epoch, figures, len(rows), weight=weight, is_last=is_last)
         seconds = perf_counter() - started
         self._emit(
             "train",

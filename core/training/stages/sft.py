@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from core.training.checkpoints.digests import sft_digest
 from core.training.data.encoded import EncodedData
@@ -22,6 +23,7 @@ from core.training.observer import Stage, StageOutput
 from core.training.plan import SftPlan
 from core.training.seeding import derive_seed, seed_all
 from core.training.stages.context import RunContext, open_rows
+from core.training.stages.evaluation import EvaluationState
 from core.training.stages.loop import TrainingLoop
 from core.training.stages.micro_batch import fit_to_memory
 from core.training.stages.model_checks import load_checked
@@ -57,18 +59,7 @@ def _train(context: RunContext, stage: SftPlan, digest: str) -> PolicySource | S
     data = _demonstrations(context)
     ranks = context.ranks
     model = load_checked(context, PolicySource(), data)
-    enable_adapter_dropout(model)
-    run = StageRun(
-        task=SftTask(model, data, ranks),
-        plan=stage,
-        optimizer=MasterOptimizer(trainable_parameters(model), stage, ranks),
-        order=DataOrder(len(data), stage.batch_size, stage.epochs, seed=plan.seed, stage=Stage.SFT),
-        budget=context.budget,
-        device=context.device,
-        save_policy=policy_saver(model, plan),
-        whole_policy=partial(whole_weights, model),
-        ranks=ranks,
-    )
+    run = sft_run(context, model, data, stage)
     fit_to_memory(context, model, run, is_resumed=context.checkpoint is not None)
     seed_all(derive_seed(plan.seed, Stage.SFT.value))
     checkpoint = context.take_checkpoint(Stage.SFT)
@@ -88,6 +79,34 @@ def _train(context: RunContext, stage: SftPlan, digest: str) -> PolicySource | S
     observer.stage_output(StageOutput(directory=directory, stage=Stage.SFT, digest=digest))
     observer.stage_finished(Stage.SFT)
     return PolicySource(directory)
+
+
+def sft_run(
+    context: RunContext,
+    model: PreTrainedModel,
+    data: EncodedData,
+    stage: SftPlan,
+    state: EvaluationState | None = None,
+) -> StageRun:
+    """Return the state of SFT at its start, with the adapter's dropout on.
+
+    Args:
+        state: what its evaluations keep, where it is evaluated.
+    """
+    enable_adapter_dropout(model)
+    return StageRun(
+        task=SftTask(model, data, context.ranks),
+        plan=stage,
+        optimizer=MasterOptimizer(trainable_parameters(model), stage, context.ranks),
+        order=DataOrder(len(data), stage.batch_size, stage.epochs, seed=context.plan.seed, stage=Stage.SFT),
+        budget=context.budget,
+        device=context.device,
+        kept_tensors={} if state is None else {"validation_rows": state.tensors()},
+        kept_state=state,
+        save_policy=policy_saver(model, context.plan),
+        whole_policy=partial(whole_weights, model),
+        ranks=context.ranks,
+    )
 
 
 def _demonstrations(context: RunContext) -> EncodedData:

@@ -6,9 +6,13 @@ token but makes the loss grow with length.)
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -16,10 +20,74 @@ from core.domain import metric_names as names
 from core.training.data.columns import Columns, HostColumns
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import PackedBatch, Side, pack_responses, split_micro_batches, spread
-from core.training.model.logps import response_logps
+from core.training.model.logps import reduce_responses, response_hits, token_logps
 from core.training.observer import Stage
 from core.training.ranks import ALONE, Ranks
 from core.training.steps.figures import Figures, finite
+
+
+class SftColumn(IntEnum):
+    """Names of the values kept of every row."""
+
+    LOSS = 0
+    """Summed over its scored tokens."""
+    NUM_TOKENS = 1
+    HITS = 2
+    """Scored tokens that were the likeliest ones."""
+
+
+def sft_figures(values: NDArray[np.float64]) -> Figures:
+    """Average over all scored tokens, by the names of `core.domain.metric_names`.
+
+    Args:
+        values: [C, B] in the order of `SftColumn`, B at least 1.
+    """
+    num_tokens = values[SftColumn.NUM_TOKENS].sum()
+    return finite(
+        {
+            names.LOSS: values[SftColumn.LOSS].sum() / num_tokens,
+            names.MEAN_TOKEN_ACCURACY: values[SftColumn.HITS].sum() / num_tokens,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class SftForward:
+    """Forward pass over a split's responses: the only ones, or the chosen ones of pairs."""
+
+    model: PreTrainedModel
+    data: EncodedData
+    ranks: Ranks = ALONE
+
+    @property
+    def side(self) -> Side:
+        return "chosen" if self.data.kind == "preference" else "only"
+
+    def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]:
+        micro_batches = spread(split_micro_batches(self.data, rows, max_tokens, side=self.side), self.ranks.size)
+        return [
+            pack_responses(self.data, micro_batch, self.model.device, side=self.side) for micro_batch in micro_batches
+        ]
+
+    def values(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """Return each row's log-probability, [B] with a graph, and the values of `SftColumn`, [C, B]."""
+        tokens = token_logps(self.model, batch)
+        logps = reduce_responses(tokens, batch)
+        columns = (-logps.sums.detach(), logps.num_tokens.float(), response_hits(tokens, batch))
+        return logps.sums, torch.stack(columns)
+
+    @torch.no_grad()
+    def columns(self, batches: Sequence[PackedBatch]) -> Columns:
+        """Compute the values of all rows of the batches over all ranks."""
+        width = len(SftColumn)
+        tables = self.ranks.compute(
+            batches, lambda batch: self.values(batch)[1].flatten(), lambda batch: width * len(batch.indices)
+        )
+        rows = tuple(row for batch in batches for row in batch.indices)
+        return Columns(rows, torch.cat([table.view(width, -1) for table in tables], dim=1))
+
+    def figures(self, host: HostColumns) -> Figures:
+        return sft_figures(host.values)
 
 
 class SftTask:
@@ -28,32 +96,28 @@ class SftTask:
     stage: Literal[Stage.SFT, Stage.DPO] = Stage.SFT
 
     def __init__(self, model: PreTrainedModel, data: EncodedData, ranks: Ranks = ALONE) -> None:
-        self._model = model
-        self._ranks = ranks
+        self._forward = SftForward(model, data, ranks)
         self.data = data
-        self._side: Side = "chosen" if data.kind == "preference" else "only"
 
     def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]:
-        micro_batches = split_micro_batches(self.data, rows, max_tokens, side=self._side)
-        micro_batches = spread(micro_batches, self._ranks.size)
-        return [
-            pack_responses(self.data, micro_batch, self._model.device, side=self._side) for micro_batch in micro_batches
-        ]
+        return self._forward.pack(rows, max_tokens)
 
     def backward(self, batches: Sequence[PackedBatch]) -> list[Columns]:
-        """Accumulate gradients; columns are a row's loss summed over its tokens, and its number of tokens."""
+        """Accumulate gradients; columns are those of `SftColumn`."""
         num_scored = sum(batch.num_scored for batch in batches)
         columns = []
-        for turn in self._ranks.turns(batches):
-            logps = response_logps(self._model, turn.batch)
-            turn.backward(-logps.sums.sum() / num_scored)
-            values = torch.stack((-logps.sums.detach(), logps.num_tokens.float()))
+        for turn in self._forward.ranks.turns(batches):
+            sums, values = self._forward.values(turn.batch)
+            turn.backward(-sums.sum() / num_scored)
             columns.append(turn.columns(Columns(turn.batch.indices, values)))
         return columns
 
     def figures(self, host: HostColumns) -> Figures:
-        losses, counts = host.values
-        return finite({names.LOSS: losses.sum() / counts.sum()})
+        return self._forward.figures(host)
+
+    def weight(self, host: HostColumns) -> float:
+        """Return the scored tokens: a figure of a step is a mean over them."""
+        return float(host.values[SftColumn.NUM_TOKENS].sum())
 
     def record(self, host: HostColumns) -> None:
         """Do nothing, as no values of single rows are kept."""

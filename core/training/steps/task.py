@@ -30,6 +30,10 @@ class StageTask(Protocol):
 
     def figures(self, host: HostColumns) -> Figures: ...
 
+    def weight(self, host: HostColumns) -> float:
+        """Return the number of things that the step's figures are means over: rows, or in SFT tokens."""
+        ...
+
     def record(self, host: HostColumns) -> None:
         """Record what the task keeps of single rows."""
 
@@ -38,14 +42,11 @@ class StageTask(Protocol):
         ...
 
 
-class SplitForward(Protocol):
-    """Forward pass over a split's pairs or unpaired rows."""
+class RowForward(Protocol):
+    """Forward pass over a split's rows."""
 
     @property
     def data(self) -> EncodedData: ...
-
-    @property
-    def reference(self) -> SplitLogps | None: ...
 
     def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]: ...
 
@@ -54,6 +55,13 @@ class SplitForward(Protocol):
         ...
 
     def figures(self, host: HostColumns) -> Figures: ...
+
+
+class SplitForward(RowForward, Protocol):
+    """Forward pass over a split's pairs or unpaired rows, which gives rewards."""
+
+    @property
+    def reference(self) -> SplitLogps | None: ...
 
     def rewards(self, host: HostColumns) -> Rewards: ...
 
@@ -76,6 +84,9 @@ class PreferenceTask(Generic[ForwardT]):
 
     def figures(self, host: HostColumns) -> Figures:
         return self._forward.figures(host)
+
+    def weight(self, host: HostColumns) -> float:
+        return float(len(host.rows))
 
     def record(self, host: HostColumns) -> None:
         self.rewards.record(self._forward.rewards(host))

@@ -50,11 +50,11 @@ def test_unpaired_rows_compare_good_with_bad() -> None:
 def test_training_means_weigh_rows_and_come_from_the_last_whole_epoch() -> None:
     means = EpochMeans()
     assert means.means() == {}
-    means.add(0, {"loss": 1.0, "rewards/margins": None}, 4, is_last=False)
+    means.add(0, {"loss": 1.0, "rewards/margins": None}, 4, weight=4, is_last=False)
     assert means.means() == {"epoch": 1, "is_whole_epoch": False, "num_rows": 4, "loss": 1.0}
     again = EpochMeans()
     again.restore(means.facts())
-    again.add(0, {"loss": 0.0, "rewards/margins": 2.0}, 1, is_last=True)
+    again.add(0, {"loss": 0.0, "rewards/margins": 2.0}, 1, weight=1, is_last=True)
     assert again.means() == {"epoch": 1, "is_whole_epoch": True, "num_rows": 5, "loss": 0.8, "reward_margin": 2.0}
-    again.add(1, {"loss": 9.0}, 1, is_last=False)
+    again.add(1, {"loss": 9.0}, 1, weight=1, is_last=False)
     assert again.means()["loss"] == 0.8, "not from a batch of one row"

@@ -44,7 +44,7 @@ def test_values_and_gradients_are_those_of_log_softmax(scale: float, softcap: fl
     weights = HeadWeights(weight=weight, bias=offsets, scale=scale, softcap=softcap)
     leaves = [tensor for tensor in (hidden, weight, offsets) if tensor is not None]
     upstream = torch.linspace(-1, 1, S)
-    actual, _ = linear_logps(hidden, targets, weights)
+    actual, *_ = linear_logps(hidden, targets, weights)
     expected = plain_logps(hidden, targets, weights)
     torch.testing.assert_close(actual, expected)
     for ours, theirs in zip(
@@ -82,7 +82,7 @@ def test_bfloat16_gradients_keep_their_direction() -> None:
     exact = [hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_()]
     logits = exact[0] @ exact[1].t()
     expected = torch.log_softmax(logits, -1).gather(1, targets[:, None])[:, 0]
-    actual, _ = linear_logps(hidden, targets, HeadWeights(weight=weight))
+    actual, *_ = linear_logps(hidden, targets, HeadWeights(weight=weight))
     assert actual.dtype == torch.float32
     torch.testing.assert_close(actual.double(), expected, rtol=0, atol=0.05)
     for ours, theirs in zip(
@@ -97,7 +97,7 @@ def test_bfloat16_gradients_keep_their_direction() -> None:
 def test_no_graph_without_gradients() -> None:
     hidden, weight, _, targets = inputs()
     with torch.no_grad():
-        logps, collisions = linear_logps(hidden, targets, HeadWeights(weight=weight))
+        logps, collisions, _ = linear_logps(hidden, targets, HeadWeights(weight=weight))
     assert not logps.requires_grad
     assert collisions is None
 
@@ -106,7 +106,7 @@ def test_no_graph_without_gradients() -> None:
 def test_collisions_are_the_sum_of_squared_probabilities(enabled: bool) -> None:
     hidden, weight, _, targets = inputs()
     with torch.set_grad_enabled(enabled):
-        _, collisions = linear_logps(hidden, targets, HeadWeights(weight=weight), needs_collisions=True)
+        _, collisions, _ = linear_logps(hidden, targets, HeadWeights(weight=weight), needs_collisions=True)
     assert collisions is not None
     assert not collisions.requires_grad
     expected = (hidden @ weight.t()).softmax(-1).square().sum(-1).log()
@@ -116,7 +116,7 @@ def test_collisions_are_the_sum_of_squared_probabilities(enabled: bool) -> None:
 def test_extreme_logits_stay_finite() -> None:
     hidden = torch.tensor([[1e4], [-1e4]], requires_grad=True)
     weight = torch.tensor([[1.0], [-1.0], [0.0]], requires_grad=True)
-    logps, _ = linear_logps(hidden, torch.tensor([0, 0]), HeadWeights(weight=weight))
+    logps, *_ = linear_logps(hidden, torch.tensor([0, 0]), HeadWeights(weight=weight))
     assert logps.tolist() == [0.0, -2e4]
     gradients = torch.autograd.grad(logps.sum(), [hidden, weight])
     assert all(gradient.isfinite().all() for gradient in gradients)

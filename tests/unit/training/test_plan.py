@@ -55,7 +55,13 @@ def smallest_plan() -> TrainingPlan:
     )
 
 
-@pytest.mark.parametrize("plan", [full_plan(), smallest_plan()], ids=["full", "smallest"])
+def supervised_plan() -> TrainingPlan:
+    return dataclasses.replace(smallest_plan(), method="supervised", sft=full_plan().sft, dpo=None)
+
+
+@pytest.mark.parametrize(
+    "plan", [full_plan(), smallest_plan(), supervised_plan()], ids=["full", "smallest", "supervised"]
+)
 def test_json_round_trip(plan: TrainingPlan) -> None:
     assert TrainingPlan.from_json(plan.to_json()) == plan
 
@@ -66,7 +72,7 @@ def test_every_field_survives_the_round_trip() -> None:
     same = {f.name for f in dataclasses.fields(full) if getattr(full, f.name) == getattr(default, f.name)}
     assert same == {
         "base_model_dir", "train_data", "work_dir", "evaluate_every_steps", "checkpoint_every_steps",
-        "micro_batch_tokens", "max_new_tokens",
+        "micro_batch_tokens", "max_new_tokens", "method",
     }  # fmt: skip
 
 

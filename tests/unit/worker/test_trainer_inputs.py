@@ -9,7 +9,9 @@ from tiny_models import write_tiny_tokenizer
 
 from core.domain.jobs.job_spec import JobRequest, JobSpec, resolve_request
 from core.domain.trainer_protocol import Assignment, TrainerEvent
+from core.tokenization.errors import NothingToEncode
 from core.tokenization.pair_tokenizer import PairTokenizer
+from core.training.data.encoded import EncodedData
 from worker.processes.trainer.inputs import EncodedInputs, InputEncoder
 
 Row = dict[str, Any]
@@ -112,3 +114,27 @@ def test_a_leaked_validation_prompt_is_told_with_its_lines(tmp_path: Path, token
 def test_without_a_leak_nothing_is_told(tmp_path: Path, tokenizer: PairTokenizer) -> None:
     _, link = encode(tmp_path, tokenizer, make_rows(range(50)), make_rows(range(100, 120)))
     assert link.events == []
+
+
+def test_a_supervised_job_sees_the_same_in_every_kind_of_data(tmp_path: Path, tokenizer: PairTokenizer) -> None:
+    """Chosen responses, those marked good, or the only ones: the same tokens, the same rows held out."""
+    pairs = make_rows(range(8), per_prompt=1)
+    good = [{"line": row["line"], "prompt": row["prompt"], "response": row["chosen"]} for row in pairs]
+    bad = {"line": 9, "prompt": "Question 1?", "response": "bad", "label": False}
+    kinds = {"pairs": pairs, "demonstrations": good, "marked": [*(row | {"label": True} for row in good), bad]}
+    digests = set()
+    for name, rows in kinds.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        inputs, _ = encode(folder, tokenizer, rows, method="supervised", validation_fraction=0.25)
+        assert inputs.validation is not None
+        opened = [EncodedData.open(split.directory) for split in (inputs.train, inputs.validation)]
+        assert [(data.kind, len(data)) for data in opened] == [("demonstration", 6), ("demonstration", 2)]
+        digests.add(tuple(data.digest for data in opened))
+    assert len(digests) == 1
+
+
+def test_without_a_good_response_there_is_nothing_to_learn(tmp_path: Path, tokenizer: PairTokenizer) -> None:
+    bad = [{"line": 1, "prompt": "Question?", "response": "bad", "label": False}]
+    with pytest.raises(NothingToEncode, match="No response is marked good"):
+        encode(tmp_path, tokenizer, bad, method="supervised")

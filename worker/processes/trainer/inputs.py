@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from core.datasets.editing import edit_rows
+from core.datasets.editing import as_demonstrations, edit_rows
 from core.datasets.splitting import SplitCounts, find_shared_prompts, split_validation
 from core.disk_space import room_for
 from core.domain.dataset_rows import DatasetKind
 from core.domain.jobs.event_kinds import PAIRS_SET_ASIDE, SHARED_PROMPTS, VALIDATION_SPLIT
 from core.domain.jobs.job_spec import JobSpec
+from core.domain.jobs.methods import get_method
 from core.domain.set_aside import SetAsideReason, describe
 from core.domain.trainer_protocol import Assignment, Progress, TrainerEvent
-from core.domain.variants.checks import get_variant
 from core.tokenization.encode_file import EncodeSummary, encode_file
 from core.tokenization.errors import NothingToEncode
 from core.tokenization.pair_tokenizer import PairTokenizer
@@ -79,12 +79,12 @@ class InputEncoder:
 
     @property
     def _kind(self) -> DatasetKind:
-        return DatasetKind(get_variant(self.spec.variant).data)
+        return get_method(self.spec.method).encoded_kind_for(self.spec.variant)
 
     def _split(self) -> tuple[Path, Path | None]:
-        rows = self._edited_rows()
+        rows = self._demonstrations(self._edited_rows(), "train")
         if self.assignment.validation_rows is not None:
-            validation = Path(self.assignment.validation_rows)
+            validation = self._demonstrations(Path(self.assignment.validation_rows), "validation")
             self._warn_of_shared_prompts(rows, validation)
             return rows, validation
         if not self.spec.validation_fraction:
@@ -112,6 +112,15 @@ class InputEncoder:
         if not edit_rows(rows, edited, exclude_lines=spec.exclude_lines, swap_lines=spec.swap_lines):
             raise NothingToEncode("All rows are left out by exclude_lines.")
         return edited
+
+    def _demonstrations(self, rows: Path, name: str) -> Path:
+        """Return the rows as demonstrations where the method trains on such. Raises NothingToEncode."""
+        if get_method(self.spec.method).encoded_kind is not DatasetKind.DEMONSTRATION:
+            return rows
+        target = self.work_dir / f"{name}-demonstrations.jsonl"
+        if not as_demonstrations(rows, target):
+            raise NothingToEncode("No response is marked good, so there is nothing to learn from.")
+        return target
 
     def _warn_of_shared_prompts(self, rows: Path, validation: Path) -> None:
         shared = find_shared_prompts(rows, validation)

@@ -6,6 +6,8 @@ from typing import TypedDict
 
 from core.base_models.directory import base_model_digest, get_base_model
 from core.domain.jobs.job_spec import JobSpec, StageSettings
+from core.domain.jobs.job_state import Stage
+from core.domain.jobs.methods import get_method
 from core.domain.trainer_protocol import Assignment
 from core.tokenization.pair_tokenizer import PairTokenizer
 from core.training.plan import DpoPlan, EarlyStoppingPlan, LoraPlan, OptimizerName, Schedule, SftPlan, TrainingPlan
@@ -18,16 +20,19 @@ def make_plan(
     """Return the plan of a `spec` that has no `auto` left."""
     base_model_dir = Path(assignment.base_model_dir)
     assert spec.precision != "auto"
+    method = get_method(spec.method)
+    stopping = {method.last: _early_stopping(spec)}
     return TrainingPlan(
         base_model_dir=str(base_model_dir),
         base_model_digest=base_model_digest(get_base_model(base_model_dir.parent, base_model_dir.name)),
         train_data=str(inputs.train.directory),
         validation_data=str(inputs.validation.directory) if inputs.validation else None,
         sft_data=str(inputs.sft.directory) if inputs.sft else None,
-        sft=None if spec.sft == "skip" else SftPlan(**_stage(spec.sft)),
-        dpo=DpoPlan(**_stage(spec.dpo), early_stopping=_early_stopping(spec)),
+        sft=None if spec.sft == "skip" else SftPlan(**_stage(spec.sft), early_stopping=stopping.get(Stage.SFT)),
+        dpo=DpoPlan(**_stage(spec.dpo), early_stopping=stopping.get(Stage.DPO)) if method.has(Stage.DPO) else None,
+        method=spec.method,
         variant=spec.variant,
-        beta=_number(spec.beta),
+        beta=TrainingPlan.beta if spec.beta is None else spec.beta,
         variant_options=spec.variant_options,
         lora=_lora(spec),
         precision=spec.precision,
@@ -101,8 +106,3 @@ def _lora(spec: JobSpec) -> LoraPlan | None:
         target_modules="all-linear" if modules == "all-linear" else tuple(modules),
         target_parameters="all-experts" if parameters == "all-experts" else tuple(parameters),
     )
-
-
-def _number(value: float | None) -> float:
-    assert value is not None
-    return value

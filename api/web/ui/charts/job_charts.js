@@ -31,6 +31,21 @@ const LOSS = {
   ],
 };
 
+const TOKEN_ACCURACY = {
+  title: "Token accuracy",
+  about: "SFT: share of response tokens that are the likeliest ones where they stand.",
+  series: ["train", "validation"].map((split) => ({
+    stage: "sft",
+    split,
+    name: "mean_token_accuracy",
+    label: split === "train" ? "Train" : "Validation",
+    color: "sft",
+    ...(split === "train" ? {} : { dash: true, points: true }),
+  })),
+  range: () => [0, 1.02],
+  format: (value) => percent(value),
+};
+
 const DPO_CHARTS = [
   {
     title: "Implicit rewards",
@@ -136,6 +151,7 @@ export class JobCharts {
     const loss = variant === "dpo" ? { ...LOSS, lines: [{ at: LN2, label: "ln 2", stage: "dpo" }] } : LOSS;
     const make = (spec) => ({ spec, chart: new Chart(spec.series, spec).attach(signal) });
     this.loss = make(loss);
+    this.tokenAccuracy = make(TOKEN_ACCURACY);
     this.dpo = DPO_CHARTS.map(make);
     this.machinery = MACHINERY.map(make);
     const machinery = h(
@@ -155,6 +171,7 @@ export class JobCharts {
         "div.charts",
         null,
         this.loss.chart.element,
+        this.tokenAccuracy.chart.element,
         this.dpo.map(({ chart }) => chart.element),
       ),
       machinery,
@@ -169,6 +186,7 @@ export class JobCharts {
     const bands = curves.bands();
     const dpo = bands.filter(({ stage }) => stage === "dpo");
     this.#draw(this.loss, curves, bands);
+    this.#draw(this.tokenAccuracy, curves, bands.filter(({ stage }) => stage === "sft"));
     for (const item of this.dpo) this.#draw(item, curves, dpo);
     if (this.folded.open) for (const item of this.machinery) this.#draw(item, curves, bands);
   }

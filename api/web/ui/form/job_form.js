@@ -13,6 +13,11 @@ const SFT_CHOICES = [
   ["skip", "No: start from the base model"],
 ];
 
+const OF_PREFERENCE = ["/variant", "/beta", "/variant_options/", "/dpo/", "/sft/dataset_id", "/score_training_pairs"];
+/** Settings without a meaning for a supervised job. */
+
+const hasNoMeaning = (pointer) => pointer === "/sft" || OF_PREFERENCE.some((start) => pointer.startsWith(start));
+
 /** Fields by JSON pointer. An empty field is left out of the request, so that the service's default holds. */
 export class JobForm {
   #fields = new Map();
@@ -26,6 +31,8 @@ export class JobForm {
     /** What could not be taken as given. */
     this.remarks = [];
     this.#build();
+    if (given.method) this.#fields.get("/method").write(given.method);
+    this.#methodChanged();
     this.#offerVariants(given.variant);
     this.#take(given);
     this.#variantChanged(given.variant_options ?? {});
@@ -38,15 +45,19 @@ export class JobForm {
     return this.choices.variants.find((variant) => variant.name === name) ?? this.choices.variants[0];
   }
 
+  get isSupervised() {
+    return this.#read("/method") === "supervised";
+  }
+
   /** The body of `POST /jobs`. */
   request() {
     const body = {};
     const isOff = (pointer) => [...this.#switches].some(([name, { isOn }]) => pointer.startsWith(`${name}/`) && !isOn());
     for (const [pointer, { read }] of this.#fields) {
-      const value = isOff(pointer) ? undefined : read();
+      const value = isOff(pointer) || (this.isSupervised && hasNoMeaning(pointer)) ? undefined : read();
       if (value !== undefined && pointer !== "/sft") put(body, pointer.slice(1).split("/"), value);
     }
-    const sft = this.#read("/sft");
+    const sft = this.isSupervised ? null : this.#read("/sft");
     if (sft === "skip") body.sft = "skip";
     else if (sft === "on") body.sft ??= {};
     for (const [pointer, { isOn, isOptional }] of this.#switches) if (isOptional && isOn()) body[pointer.slice(1)] ??= {};
@@ -70,9 +81,8 @@ export class JobForm {
   }
 
   #build() {
-    const { models, datasets } = this.choices;
+    const { models } = this.choices;
     const top = (pointer, more) => this.#add(makeField(BY_POINTER.get(pointer), { label: labelOf(pointer), ...more }));
-    const trained = datasets.filter(({ kind }) => kind !== "demonstration").map(({ id, text }) => [id, text]);
     this.element = h(
       "div.stack",
       null,
@@ -83,8 +93,8 @@ export class JobForm {
           null,
           top("/dataset_id", {
             label: "Dataset",
-            hint: "What the job learns from: preference pairs, or single responses marked good or bad.",
-            options: trained.length === 1 ? trained : [["", "Choose a dataset"], ...trained],
+            hint: "What the job learns from: preference pairs, single responses marked good or bad, or demonstrations for a supervised job.",
+            options: [],
           }),
           top("/base_model", { hint: "Where training starts.", options: models }),
           top("/name", { hint: "Optional; shown in lists." }),
@@ -92,6 +102,7 @@ export class JobForm {
       ),
       card(
         "How",
+        h("div.two", null, top("/method", { hint: "Preference: SFT, then a preference loss. Supervised: SFT alone." })),
         h(
           "div.two",
           null,
@@ -112,7 +123,8 @@ export class JobForm {
       ),
       this.#groups(),
     );
-    this.#switches.set("/sft", { isOn: () => this.#read("/sft") !== "skip", isOptional: false });
+    this.#switches.set("/sft", { isOn: () => this.isSupervised || this.#read("/sft") !== "skip", isOptional: false });
+    this.#fields.get("/method").control.addEventListener("change", () => this.#methodChanged());
     for (const pointer of ["/dataset_id", "/variant"])
       this.#fields.get(pointer).control.addEventListener("change", () => this.#dataOrVariantChanged(pointer));
   }
@@ -181,10 +193,25 @@ export class JobForm {
     return this.#fields.get(pointer).read();
   }
 
+  /** Show what has a meaning for the method, and offer the datasets that it takes. */
+  #methodChanged() {
+    const { isSupervised } = this;
+    for (const [pointer, { element }] of this.#fields) {
+      if (!hasNoMeaning(pointer)) continue;
+      element.hidden = isSupervised;
+      if (pointer.startsWith("/dpo/")) element.closest("details").hidden = isSupervised;
+    }
+    this.#options.hidden = isSupervised || !this.#options.childElementCount;
+    const taken = this.choices.datasets
+      .filter(({ kind }) => isSupervised || kind !== "demonstration")
+      .map(({ id, text }) => [id, text]);
+    this.#fields.get("/dataset_id").offer(taken.length === 1 ? taken : [["", "Choose a dataset"], ...taken]);
+  }
+
   /** Variants for the kind of rows that the dataset has; of all kinds while none is chosen. */
   #offerVariants(wanted = this.#read("/variant")) {
     const dataset = this.choices.datasets.find(({ id }) => id === this.#read("/dataset_id"));
-    const fitting = this.choices.variants.filter(({ data }) => !dataset || data === dataset.kind);
+    const fitting = this.choices.variants.filter(({ data }) => !dataset || this.isSupervised || data === dataset.kind);
     const field = this.#fields.get("/variant");
     field.offer(fitting.map(({ name, title }) => [name, `${name} · ${title}`]));
     if (fitting.some(({ name }) => name === wanted)) field.write(wanted);
@@ -220,7 +247,7 @@ export class JobForm {
       return field.element;
     });
     fill(this.#options, made);
-    this.#options.hidden = made.length === 0;
+    this.#options.hidden = made.length === 0 || this.isSupervised;
   }
 
   #take(given) {

@@ -34,7 +34,7 @@ export const GROUPS = [
 ];
 
 /** Shown above the groups, with controls of their own. */
-export const ON_TOP = ["/dataset_id", "/base_model", "/name", "/variant", "/beta", "/variant_options", "/sft", "/dpo", "/lora"];
+export const ON_TOP = ["/dataset_id", "/base_model", "/name", "/method", "/variant", "/beta", "/variant_options", "/sft", "/dpo", "/lora"];
 
 const LABELS = {
   "/max_length": "Longest row, tokens",

@@ -23,9 +23,10 @@ export function resolvedCard({ spec, rows: seen }, request, variant) {
         ),
       ),
     );
-  add("Beta", spec.beta, request.beta !== undefined);
+  if (spec.beta !== undefined) add("Beta", spec.beta, request.beta !== undefined);
   for (const stage of ["sft", "dpo"]) {
     const values = spec[stage];
+    if (values === undefined) continue;
     if (values === "skip") {
       rows.push(h("tr", null, h("td", null, "SFT"), h("td", null, "skipped")));
       continue;
@@ -45,21 +46,23 @@ export function resolvedCard({ spec, rows: seen }, request, variant) {
 }
 
 function summary(spec, { title, data }, seen) {
-  const one = data === "unpaired" ? "response" : "pair";
+  const isSupervised = spec.method === "supervised";
+  const one = isSupervised ? "row" : data === "unpaired" ? "response" : "pair";
   const usable = spec.num_pairs - (seen?.is_exact ? numUnusable(seen) : 0);
   const train = Math.round(usable * (1 - spec.validation_fraction));
   const steps = (stage) => stage.epochs * Math.ceil(train / stage.batch_size);
   const held = usable - train;
-  const sft =
+  const sft = () =>
     spec.sft === "skip"
       ? "No SFT. "
       : spec.sft.dataset_id
         ? "SFT on demonstrations, then "
         : `About ${plural(steps(spec.sft), "step")} of SFT on the chosen responses, then `;
-  const dpo = `about ${plural(steps(spec.dpo), "step")} of ${title} on ${plural(train, one)}`;
+  const dpo = () => `${sft()}about ${plural(steps(spec.dpo), "step")} of ${title}`;
+  const what = isSupervised ? `about ${plural(steps(spec.sft), "step")} of SFT` : dpo();
   const weights = spec.lora
     ? `through a LoRA adapter of rank ${spec.lora.rank}`
     : `all ${count(spec.num_parameters)} weights`;
-  const text = `${sft}${dpo}${held ? `, with ${plural(held, one)} held out` : ""}, ${weights}.`;
+  const text = `${what} on ${plural(train, one)}${held ? `, with ${plural(held, one)} held out` : ""}, ${weights}.`;
   return text[0].toUpperCase() + text.slice(1);
 }

@@ -118,7 +118,7 @@ export class SamplesCard {
     this.body = h("div.stack");
     this.element = card(
       "Before and after",
-      h("p.hint", null, "Greedy answers of the frozen reference and of the policy."),
+      h("p.hint", null, "Greedy answers of the policy before and after the last training stage."),
       this.body,
     );
     this.element.hidden = true;
@@ -139,7 +139,7 @@ function sampleView({ prompt, reference, policy, step }) {
     "article.sample",
     null,
     h("div", null, h("span.side-title", null, "Prompt"), h("div.text", null, prompt)),
-    h("div.two", null, side("Reference", "plain", reference), side(`Policy, DPO step ${step}`, "policy", policy)),
+    h("div.two", null, side("Reference", "plain", reference), side(`Policy, step ${step}`, "policy", policy)),
   );
 }
 

@@ -21,6 +21,7 @@ const METRICS = [
   ["dpo/gradient_weight", "Gradient weight"],
   ["dpo/grad_norm", "Gradient norm"],
   ["sft/loss", "SFT loss"],
+  ["sft/mean_token_accuracy", "SFT token accuracy"],
 ];
 const AXES = [
   ["step", "Step"],

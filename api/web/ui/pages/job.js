@@ -140,8 +140,9 @@ class JobPage {
     this.charts.show(this.curves);
     this.tiles.show({
       train: this.curves.newest,
-      validation: this.curves.last("dpo", "validation"),
+      validation: this.curves.last(this.curves.newest?.stage, "validation"),
       results: this.job.results ?? null,
+      method: this.job.spec.method,
     });
   }
 
@@ -221,7 +222,7 @@ function progressView({ status, stage, progress, stages, place, started, finishe
 }
 
 /** Held-out figures first: a single batch says little of a policy. */
-function tilesView({ train, validation, results }) {
+function tilesView({ train, validation, results, method }) {
   const value = (point, name) => point?.values[name] ?? null;
   const of = (name, format) => {
     const figure = results?.held_out?.[RESULT_OF[name]];
@@ -233,10 +234,16 @@ function tilesView({ train, validation, results }) {
     return [format(value(validation, name)), `held-out, step ${validation.step}; ${batch}`];
   };
   const stage = train?.stage === "dpo" ? "DPO" : "SFT";
+  const isLast = train?.stage === "dpo" || method === "supervised";
   const tiles = [
     [`${stage} step`, [train ? String(train.step) : "–", train ? `epoch ${train.epoch.toFixed(2)}` : null]],
-    [`${stage} loss`, train?.stage === "dpo" ? of("loss", metric) : [metric(value(train, "loss")), null]],
+    [`${stage} loss`, isLast ? of("loss", metric) : [metric(value(train, "loss")), null]],
   ];
+  if (train?.stage === "sft" && isLast) {
+    tiles.push(["Token accuracy", of("mean_token_accuracy", (share) => percent(share))]);
+    const perplexity = results?.held_out?.perplexity;
+    if (perplexity) tiles.push(["Perplexity", [metric(perplexity.value), heldOut(perplexity, results.held_out.num_rows, metric)]]);
+  }
   if (train?.stage === "dpo") {
     tiles.push(
       ["Margin", of("rewards/margins", signed)],
@@ -249,7 +256,12 @@ function tilesView({ train, validation, results }) {
   );
 }
 
-const RESULT_OF = { loss: "loss", "rewards/margins": "reward_margin", "rewards/accuracies": "reward_accuracy" };
+const RESULT_OF = {
+  loss: "loss",
+  "rewards/margins": "reward_margin",
+  "rewards/accuracies": "reward_accuracy",
+  mean_token_accuracy: "token_accuracy",
+};
 
 function heldOut({ low, high }, rows, format) {
   const interval = low === null ? "" : `, ${format(low)} to ${format(high)}`;

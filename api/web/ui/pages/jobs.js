@@ -131,7 +131,12 @@ function makeRow(job, onChoose) {
     status.element,
     progress.element,
     h("td", { "data-label": "Base model" }, job.spec.base_model),
-    h("td", { "data-label": "Loss" }, job.spec.variant, h("span.muted", null, ` β ${job.spec.beta}`)),
+    h(
+      "td",
+      { "data-label": "Loss" },
+      job.spec.variant ?? job.spec.method,
+      job.spec.beta === undefined ? null : h("span.muted", null, ` β ${job.spec.beta}`),
+    ),
     created.element,
   );
   const update = (now) => {

@@ -26,7 +26,7 @@ export async function open(main, { query, signal }) {
   const datasets = (await withNamed(listed, given, signal)).filter(({ status }) => status === "ready");
   fill(main, h("div.title-row", null, h("h1", { tabindex: "-1" }, "New job")));
   if (!models.length) main.append(noModel());
-  else if (!datasets.some(({ kind }) => kind !== "demonstration")) main.append(noData());
+  else if (!datasets.length) main.append(noData());
   else main.append(build({ models, variants, datasets, given, source: query.get("continue") ? source : null, signal }));
 }
 
@@ -41,7 +41,7 @@ function noModel() {
 function noData() {
   return empty(
     "No preference pairs yet",
-    "A job learns from a file of preference pairs, or of single responses marked good or bad. Upload one first; its report says what is in it.",
+    "A job learns from a file of preference pairs, of single responses marked good or bad, or of demonstrations. Upload one first; its report says what is in it.",
     h("a.button.primary", { href: "#/datasets" }, "Upload data"),
   );
 }
@@ -52,6 +52,7 @@ function givenBy(query, source) {
   if (query.get("continue")) {
     for (const name of KEPT_FURTHER) if (source.requested[name] !== undefined) given[name] = source.requested[name];
     given.base_model = source.id;
+    if (source.spec.method === "supervised") given.sft = "skip";
   }
   for (const name of ["dataset_id", "base_model", "variant"]) if (query.get(name)) given[name] = query.get(name);
   for (const name of ["exclude_lines", "swap_lines"])
@@ -84,6 +85,7 @@ function build({ models, variants, datasets, given, source, signal }) {
   const resolved = h("div.stack", { "aria-live": "polite" });
   const submit = h("button.primary", { type: "submit" }, "Start the job");
   const trouble = h("div");
+  if (datasets.every(({ kind }) => kind === "demonstration")) given.method ??= "supervised";
   const form = new JobForm(
     {
       models: models.map((model) => [model.name, modelText(model)]),
@@ -98,7 +100,8 @@ function build({ models, variants, datasets, given, source, signal }) {
     asked.abort();
     asked = new AbortController();
     const request = form.request();
-    fill(explanation, variantCard(form.variant, request.beta ?? form.variant.default_beta, variants.legend));
+    const explained = () => variantCard(form.variant, request.beta ?? form.variant.default_beta, variants.legend);
+    fill(explanation, form.isSupervised ? null : explained());
     submit.disabled = true;
     if (!request.dataset_id) {
       form.showFaults([]);

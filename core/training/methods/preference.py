@@ -1,75 +1,107 @@
-"""The preference stage: its reference, its training loop, and the hand-over to the evaluation stage."""
+"""Preference tuning: SFT, the reference, the preference stage with its training loop, and the evaluation stage."""
 
 from functools import partial
 
-from torch import Tensor
-
+from core.domain.variants.checks import get_variant
+from core.training.checkpoints.digests import sft_digest
+from core.training.data.order import DataOrder
+from core.training.losses.objective import Objective, UnpairedObjective, build_objective, build_unpaired_objective
 from core.training.measures.reference_kl import SampledKl
+from core.training.methods.preference_evaluation import PreferenceEvaluation, PreferenceState
 from core.training.model.policies import PolicySource, policy_saver, trainable_parameters
 from core.training.model.sharding import whole_weights
 from core.training.observer import Stage
+from core.training.plan import DpoPlan, TrainingPlan
 from core.training.seeding import derive_seed, seed_all
-from core.training.stages.best_weights import BestWeights
+from core.training.stages.best_weights import best_weights
 from core.training.stages.context import RunContext
-from core.training.stages.evaluation import Evaluation, EvaluationState
 from core.training.stages.loop import TrainingLoop, Validation
 from core.training.stages.micro_batch import fit_to_memory
 from core.training.stages.model_checks import load_checked
-from core.training.stages.outcome import SavedPolicy, TrainedPolicy
+from core.training.stages.outcome import Outcome, SavedPolicy, TrainedPolicy
 from core.training.stages.reference import fill_reference
 from core.training.stages.run import StageRun
+from core.training.stages.sft import provide_sft_policy
 from core.training.steps.forward import preference_task, split_forward
 from core.training.steps.optimizer import MasterOptimizer
 from core.training.steps.pair_table import PairTable
 from core.training.steps.pairs import PairForward
 from core.training.steps.reference_logps import TRAIN, VALIDATION, ReferenceLogps
 from core.training.steps.reference_pass import ReferencePass
+from core.training.steps.task import StageTask
 from core.training.steps.unpaired import UnpairedForward
+
+
+def run_preference(context: RunContext) -> Outcome:
+    """Run sft ► reference ► dpo ► evaluation."""
+    plan = context.plan
+    objective = build(plan)  # what does not fit together shows before SFT
+    facts = {"sft_digest": sft_digest(plan)}  # what rewards are measured against
+    source = provide_sft_policy(context)
+    if isinstance(source, SavedPolicy):
+        return Outcome(source, facts=facts)
+    policy = PreferenceStage(context, source, objective).run()
+    is_start = plan.sft is None or source.sft_dir is not None
+    return Outcome(policy, source if is_start else None, facts)
+
+
+def build(plan: TrainingPlan) -> Objective | UnpairedObjective:
+    """Return the objective of the plan's variant. Raises VariantError."""
+    make = build_objective if get_variant(plan.variant).data == "preference" else build_unpaired_objective
+    return make(plan.variant, plan.beta, plan.variant_options)
 
 
 class PreferenceStage:
     """One run of the preference stage. Policy and reference begin as the same weights."""
 
-    def __init__(self, context: RunContext, source: PolicySource) -> None:
+    def __init__(self, context: RunContext, source: PolicySource, objective: Objective | UnpairedObjective) -> None:
         plan = context.plan
-        self._context, self._source = context, source
+        assert plan.dpo is not None
+        self._plan: DpoPlan = plan.dpo
+        self._context, self._source, self._objective = context, source, objective
         self._model = load_checked(context, source, context.train)
         num_validation = None if context.validation is None else len(context.validation)
         self._reference: ReferenceLogps | None = None
-        kept: dict[str, dict[str, Tensor]] = {}
-        if context.objective.needs_reference:
+        if objective.needs_reference:
             self._reference = ReferenceLogps.unknown(len(context.train), num_validation)
-            kept["reference"] = self._reference.tensors()
-        state = EvaluationState(PairTable(num_validation or 0), SampledKl(plan, context.validation))
-        kept["validation_pairs"] = state.tensors()
+        state = PreferenceState(PairTable(num_validation or 0), SampledKl(plan, context.validation))
         train, validation = self._forwards()
         task = preference_task(train)
-        self._run = StageRun(
+        self._run = self._start(task, state)
+        self._run.best = best_weights(context, self._run.optimizer)
+        self._evaluation = PreferenceEvaluation(
+            context=context,
+            model=self._model,
+            stage=Stage.DPO,
+            progress=self._run.progress,
+            best=self._run.best,
+            objective=objective,
+            train=train,
+            validation=validation,
+            train_rewards=task.rewards,
+            known=state,
+        )
+        fit_to_memory(context, self._model, self._run, is_resumed=context.checkpoint is not None)
+
+    def _start(self, task: StageTask, state: PreferenceState) -> StageRun:
+        """Return the state of the stage before its first step."""
+        context, plan = self._context, self._plan
+        kept = {} if self._reference is None else {"reference": self._reference.tensors()}
+        kept["validation_pairs"] = state.tensors()
+        return StageRun(
             task=task,
-            plan=plan.dpo,
-            optimizer=MasterOptimizer(trainable_parameters(self._model), plan.dpo, context.ranks),
-            order=context.dpo_order(),
+            plan=plan,
+            optimizer=MasterOptimizer(trainable_parameters(self._model), plan, context.ranks),
+            order=DataOrder(len(context.train), plan.batch_size, plan.epochs, seed=context.plan.seed, stage=Stage.DPO),
             budget=context.budget,
             device=context.device,
             kept_tensors=kept,
             kept_state=state,
-            save_policy=policy_saver(self._model, plan),
+            save_policy=policy_saver(self._model, context.plan),
             whole_policy=partial(whole_weights, self._model),
-            sft_dir=source.sft_dir,
+            sft_dir=self._source.sft_dir,
             ranks=context.ranks,
         )
-        self._run.best = self._best_weights()
-        self._evaluation = Evaluation(
-            context=context,
-            model=self._model,
-            train=train,
-            validation=validation,
-            train_rewards=task.rewards,
-            progress=self._run.progress,
-            best=self._run.best,
-            state=state,
-        )
-        fit_to_memory(context, self._model, self._run, is_resumed=context.checkpoint is not None)
 
     def run(self) -> TrainedPolicy | SavedPolicy:
         """Run reference, DPO and evaluation."""
@@ -82,7 +114,7 @@ class PreferenceStage:
             return SavedPolicy(self._model, Stage.REFERENCE, 0)
         validation = None
         if context.validation is not None:
-            validation = Validation(self._evaluation.validate, plan.evaluate_every_steps, plan.dpo.early_stopping)
+            validation = Validation(self._evaluation.validate, plan.evaluate_every_steps, self._plan.early_stopping)
         loop = TrainingLoop(
             self._run,
             observer,
@@ -98,18 +130,10 @@ class PreferenceStage:
         observer.stage_finished(Stage.DPO)
         return self._evaluation.finish(loop)
 
-    def _best_weights(self) -> BestWeights | None:
-        """Return where the best weights are kept, if early stopping publishes them."""
-        context, stopping = self._context, self._context.plan.dpo.early_stopping
-        if stopping is None or not stopping.restore_best or context.validation is None:
-            return None
-        path = context.work_dir / f"best-{context.ranks.rank}.safetensors"
-        return BestWeights(path, self._run.optimizer)
-
     def _forwards(self) -> tuple[PairForward | UnpairedForward, PairForward | UnpairedForward | None]:
         """Return the forward passes over the training and the validation rows."""
         context, reference = self._context, self._reference
-        over = partial(split_forward, self._model, objective=context.objective, ranks=context.ranks)
+        over = partial(split_forward, self._model, objective=self._objective, ranks=context.ranks)
         train = over(context.train, reference=None if reference is None else reference.train)
         if context.validation is None:
             return train, None

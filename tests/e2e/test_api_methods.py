@@ -1,0 +1,61 @@
+"""Supervised jobs over HTTP: what is accepted, what is refused and where, what a job shows."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from api_server import RunningApi, pointers, serve
+from backends import BASE_MODEL, checkpoint_with_policy, claim, publication
+
+from core.domain.dataset_rows import DatasetKind
+from core.domain.jobs.job_state import Stage
+from core.services.attempts import lifecycle
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApi]:
+    with serve(Path(tmp_path_factory.mktemp("methods"))) as running:
+        yield running
+
+
+@pytest.fixture
+def demonstrations(api: RunningApi) -> str:
+    return api.dataset_id("ds_demos", DatasetKind.DEMONSTRATION)
+
+
+def test_a_supervised_job_shows_its_own_settings_and_stages(api: RunningApi, demonstrations: str) -> None:
+    job = api.submit(method="supervised", dataset_id=demonstrations, sft={"epochs": 2})
+    assert [stage["name"] for stage in job["stages"]] == ["staging", "sft", "evaluation", "publishing"]
+    assert job["spec"]["method"] == "supervised"
+    assert not {"variant", "beta", "dpo"} & job["spec"].keys()
+    body = {"base_model": BASE_MODEL, "dataset_id": demonstrations, "method": "supervised"}
+    shown = api.http.post("/jobs/preview", json=body).json()["spec"]
+    assert not {"variant", "beta", "dpo"} & shown.keys()
+    assert api.http.get(f"/jobs/{job['id']}/pairs").status_code in (404, 409)
+    api.http.post(f"/jobs/{job['id']}/cancel")
+
+
+def test_it_is_refused_with_the_place_of_every_fault(api: RunningApi, demonstrations: str) -> None:
+    body = {"base_model": BASE_MODEL, "dataset_id": demonstrations, "method": "supervised"}
+    refused = api.http.post("/jobs", json=body | {"beta": 0.1, "dpo": {"epochs": 1}, "swap_lines": [1]})
+    assert refused.status_code == 422
+    assert pointers(refused) == ["/beta", "/dpo", "/swap_lines"]
+    assert "reference model" in refused.json()["errors"][0]["detail"]
+    unknown = api.http.post("/jobs", json=body | {"method": "telepathy"})
+    assert (unknown.status_code, pointers(unknown)) == (422, ["/method"])
+    preference = api.http.post("/jobs", json={"base_model": BASE_MODEL, "dataset_id": demonstrations})
+    assert pointers(preference) == ["/dataset_id"]
+
+
+def test_its_policies_have_names_and_give_no_rewards(api: RunningApi, demonstrations: str) -> None:
+    job = api.submit(method="supervised", dataset_id=demonstrations)
+    held = claim(api.backend)
+    checkpoint_with_policy(api.backend, held, 3, {"config.json": b"{}"}, stage=Stage.SFT)
+    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
+    refused = api.http.post(f"/jobs/{job['id']}/scores", json={"items": [{"prompt": "a", "response": "b"}]})
+    assert (refused.status_code, refused.json()["code"]) == (409, "nothing-to-score-with")
+    name = f"ft:{BASE_MODEL}:default::{job['id'].removeprefix('job_')}"
+    for base_model in (job["id"], name, f"{name}:ckpt-step-3"):
+        chained = api.submit(base_model=base_model, sft="skip")
+        assert chained["spec"]["base_model"] == base_model
+        api.http.post(f"/jobs/{chained['id']}/cancel")

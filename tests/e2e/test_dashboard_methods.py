@@ -1,0 +1,39 @@
+"""Supervised jobs in a real browser: the form asks for what has a meaning, the page shows what was measured."""
+
+from api_server import RunningApi
+from backends import claim, point
+from browser import open_page
+from playwright.sync_api import Browser, expect
+
+from core.domain.dataset_rows import DatasetKind
+from core.services.attempts import recording
+
+
+def test_a_supervised_job_from_the_form_to_its_figures(browser: Browser, api: RunningApi) -> None:
+    api.dataset_id()
+    api.dataset_id("ds_demos", DatasetKind.DEMONSTRATION)
+    with open_page(browser, api.url) as watched:
+        page = watched.page
+        page.goto("/ui/#/new")
+        expect(page.locator("#f-beta")).to_be_visible()
+        page.get_by_label("Method", exact=True).select_option("supervised")
+        expect(page.locator("#f-beta")).to_be_hidden()
+        page.get_by_label("Dataset", exact=True).select_option("ds_demos · 100 demonstrations")
+        expect(page.get_by_text("of SFT on 95 rows")).to_be_visible()
+        page.get_by_role("button", name="Start the job").click()
+        expect(page.locator("h1 .badge")).to_have_text("queued")
+        held = claim(api.backend)
+        recording.record_points(
+            api.backend,
+            held,
+            [
+                point(1, loss=2.5, stage="sft", mean_token_accuracy=0.25),
+                point(1, loss=2.75, stage="sft", split="validation", mean_token_accuracy=0.5),
+            ],
+        )
+        tile = page.locator(".tile", has_text="Token accuracy")
+        expect(tile.locator(".value")).to_have_text("50.0 %")
+        expect(page.get_by_role("heading", name="Token accuracy")).to_be_visible()
+        expect(page.get_by_role("heading", name="Implicit rewards")).to_be_hidden()
+        expect(page.locator("ol.stages li")).to_have_count(4)
+        watched.check()
