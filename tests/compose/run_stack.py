@@ -9,13 +9,14 @@ import os
 import signal
 import sys
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
+from midway import Caught, Hunt
 from stack import KEEP_DAYS, PATIENCE_SECONDS, ROOT, Stack, docker, require, say, wait_for
 
 from preftune import Client, PreftuneError
@@ -27,10 +28,14 @@ from tiny_models import make_tiny_model
 NUM_PAIRS = 200
 STAGE = {"batch_size": 4, "learning_rate": 1e-3}
 EPOCHS = 6
-STEPS = EPOCHS * NUM_PAIRS // 4
+MIDWAY_STEP = 40
 IMAGES = ("preftune-api", "preftune-worker")
 BASE_IMAGE = "python:3.11-slim"
 CANARY = "canary-5d1f0c2e8b7a4963"
+
+
+def steps_of(epochs: int) -> int:
+    return epochs * NUM_PAIRS // int(STAGE["batch_size"])
 
 
 def main() -> None:
@@ -58,28 +63,25 @@ def exercise(stack: Stack, folder: Path) -> None:
     check_settings(stack)
     add_base_model(stack, folder)
     dataset = stack.client.datasets.upload(write_pairs(folder / "pairs.parquet"))
-    job_id = submit(stack.client, dataset["id"])
-    disturb(stack, job_id)
+    disturbed = disturb(stack, dataset["id"])
+    job_id = disturbed.job_id
     freeze(stack, "light")
-    check_outcome(stack.client, job_id, folder / "policy")
+    check_outcome(stack.client, disturbed, folder / "policy")
     check_illness(stack, "light")
     check_scores(stack.client, job_id)
     check_secrecy(stack)
     stack.compose("down", "-t", "10")
     say(f"down and up again: healthy after {stack.up():.1f} s")
-    check_outcome(stack.client, job_id, folder / "policy-again")
+    check_outcome(stack.client, disturbed, folder / "policy-again")
     compare(folder / "policy", folder / "policy-again")
     say("the job and its policy are still there, byte for byte")
-    rehearse_restoring(stack, folder, dataset["id"])
+    rehearse_restoring(stack, folder, dataset["id"], disturbed)
     check_secrecy(stack)
 
 
-def rehearse_restoring(stack: Stack, folder: Path, dataset_id: str) -> None:
+def rehearse_restoring(stack: Stack, folder: Path, dataset_id: str, undisturbed: Caught) -> None:
     """Into an empty stack with other secrets: what was there is there, and a paused job ends as an undisturbed one."""
-    paused = submit(stack.client, dataset_id, reuse=False)
-    drain(stack, paused)
-    stack.client.jobs.pause(paused)
-    wait_for(lambda: stack.client.jobs.get(paused)["status"] == "paused", "the job to be paused")
+    paused = drain_and_pause(stack, dataset_id, undisturbed.epochs)
     key = stack.compose("exec", "-T", "api", "preftune", "keys", "create", "drill").strip()
     stack.secrets.add(key)
     stack.script("backup.sh", folder / "backup")
@@ -90,35 +92,45 @@ def rehearse_restoring(stack: Stack, folder: Path, dataset_id: str) -> None:
     stack.script("restore.sh", folder / "backup")
     say("restored into an empty stack with other secrets")
     restored = Client(stack.client_url, api_key=key)
-    compare(download(restored, newest_succeeded(restored), folder / "restored"), folder / "policy")
-    restored.jobs.resume(paused)
-    job = restored.jobs.wait(paused, timeout_seconds=PATIENCE_SECONDS)
+    compare(download(restored, undisturbed.job_id, folder / "restored"), folder / "policy")
+    reference = folder / "policy"
+    if paused.epochs != undisturbed.epochs:  # this machine is so fast that the paused job had to be longer
+        job_id = submit(restored, dataset_id, epochs=paused.epochs, reuse=False)
+        restored.jobs.wait(job_id, timeout_seconds=PATIENCE_SECONDS)
+        reference = download(restored, job_id, folder / "reference")
+    restored.jobs.resume(paused.job_id)
+    job = restored.jobs.wait(paused.job_id, timeout_seconds=PATIENCE_SECONDS)
     require(job["status"] == "succeeded", f"the paused job {job['status']}: {job['error']}")
-    weights = [
-        path / "model.safetensors" for path in (download(restored, paused, folder / "resumed"), folder / "policy")
-    ]
+    resumed = download(restored, paused.job_id, folder / "resumed")
+    weights = [path / "model.safetensors" for path in (resumed, reference)]
     require(weights[0].read_bytes() == weights[1].read_bytes(), "the resumed job ends in other weights")
     say("a key made before opens it; the policy is the same; the paused job ended in the very same weights")
 
 
-def drain(stack: Stack, job_id: str) -> None:
-    """`docker compose stop` lets the worker commit a checkpoint and hand its job back; the job goes on from there."""
-    wait_for(lambda: dpo_step(stack.client, job_id) >= 40, "DPO to be under way")
-    started = time.monotonic()
-    stack.compose("stop", "worker")
-    seconds = time.monotonic() - started
-    job = stack.client.jobs.get(job_id)
+def drain_and_pause(stack: Stack, dataset_id: str, epochs: int) -> Caught:
+    """A job in the midst of DPO, paused while no worker runs that could end it before.
+
+    `docker compose stop` lets the worker commit a checkpoint and hand its job back.
+    """
+    caught = hunt(stack, dataset_id, lambda: stack.compose("stop", "worker"), reuse=False).catch(epochs, MIDWAY_STEP)
+    job = stack.client.jobs.get(caught.job_id)
     require(job["status"] == "queued", f"after the drain the job is {job['status']}")
-    handed_back = int(job["progress"]["step"])
+    stack.client.jobs.pause(caught.job_id)
+    job = stack.client.jobs.get(caught.job_id)
+    require(job["status"] == "paused", f"a queued job that is paused is {job['status']}")
+    say(f"the worker drained; its job is paused at DPO step {caught.step} of {steps_of(caught.epochs)}")
     stack.up()
-    wait_for(lambda: stack.client.jobs.get(job_id)["status"] == "running", "the job to go on")
-    wait_for(lambda: dpo_step(stack.client, job_id) > handed_back, "the job to go on")
-    say(f"the worker drained within {seconds:.1f} s, at DPO step {handed_back}; the job went on")
+    return caught
 
 
-def newest_succeeded(client: Client) -> str:
-    job_id: str = client.jobs.list(status="succeeded")["data"][0]["id"]
-    return job_id
+def hunt(stack: Stack, dataset_id: str, strike: Callable[[], object], **fields: Any) -> Hunt:
+    return Hunt(
+        jobs=stack.client.jobs,
+        submit=lambda epochs: submit(stack.client, dataset_id, epochs=epochs, **fields),
+        strike=strike,
+        recover=stack.up,
+        wait_for=wait_for,
+    )
 
 
 def download(client: Client, job_id: str, folder: Path) -> Path:
@@ -233,40 +245,35 @@ def write_pairs(path: Path) -> Path:
     return path
 
 
-def submit(client: Client, dataset_id: str, **more: Any) -> str:
-    stages: dict[str, Any] = {"sft": STAGE | {"epochs": 1}, "dpo": STAGE | {"epochs": EPOCHS}}
+def submit(client: Client, dataset_id: str, *, epochs: int, **more: Any) -> str:
+    stages: dict[str, Any] = {"sft": STAGE | {"epochs": 1}, "dpo": STAGE | {"epochs": epochs}}
     fields = stages | {"checkpoint_every_steps": 20, "validation_fraction": 0, "precision": "fp32"}
     job = client.jobs.submit(base_model="tiny", dataset_id=dataset_id, **fields, **more)
     job_id: str = job["id"]
-    say(f"submitted {job_id}")
+    say(f"submitted {job_id}, with {steps_of(epochs)} steps of DPO")
     return job_id
 
 
-def disturb(stack: Stack, job_id: str) -> None:
+def disturb(stack: Stack, dataset_id: str) -> Caught:
     """Kill the worker mid-DPO, restart database and store, lose Redis; the job must not notice for good."""
-    wait_for(lambda: dpo_step(stack.client, job_id) >= 40, "DPO to be under way")
-    stack.compose("kill", "-s", "KILL", "worker")
-    step = dpo_step(stack.client, job_id)
-    require(step < STEPS, "the job had ended before its worker was killed")
-    say(f"worker killed at DPO step {step} of {STEPS}")
+    kill = hunt(stack, dataset_id, lambda: stack.compose("kill", "-s", "KILL", "worker"))
+    caught = kill.catch(EPOCHS, MIDWAY_STEP)
+    say(f"worker killed at DPO step {caught.step} of {steps_of(caught.epochs)}")
     check_secrecy(stack)  # a container that is removed takes its log with it
     stack.compose("rm", "-f", "worker")
     stack.compose("restart", "-t", "10", "postgres", "store")
     stack.compose("rm", "-s", "-f", "redis")
     say(f"database and store restarted, Redis and worker replaced: healthy after {stack.up():.1f} s")
+    return caught
 
 
-def dpo_step(client: Client, job_id: str) -> int:
-    progress = client.jobs.get(job_id)["progress"]
-    return int(progress["step"]) if progress["stage"] == "dpo" else 0
-
-
-def check_outcome(client: Client, job_id: str, folder: Path) -> None:
+def check_outcome(client: Client, caught: Caught, folder: Path) -> None:
+    job_id = caught.job_id
     job: dict[str, Any] = client.jobs.wait(job_id, timeout_seconds=PATIENCE_SECONDS)
     require(job["status"] == "succeeded", f"the job {job['status']}: {job['error']}")
     require(job["attempt"] == 2, f"{job['attempt']} attempts")
     steps = all_steps(client, job_id)
-    require(steps == list(range(1, STEPS + 1)), "a metric point is missing or double")
+    require(steps == list(range(1, steps_of(caught.epochs) + 1)), "a metric point is missing or double")
     download(client, job_id, folder)
     require((folder / "model.safetensors").stat().st_size > 0, "no weights")
     say(f"succeeded after {job['attempt']} attempts, {len(steps)} DPO steps; policy downloaded and verified")
