@@ -30,7 +30,8 @@ from core.domain.jobs.job_spec import JobRequest, resolve_request
 from core.tokenization.encode_file import encode_file
 from core.tokenization.pair_tokenizer import PairTokenizer
 from core.training.data.encoded import EncodedData
-from core.training.data.packing import pack_pairs, split_micro_batches
+from core.training.data.micro_batches import split_micro_batches
+from core.training.data.packing import pack_pairs
 from core.training.measures.implicit_rewards import GROUP_ROWS
 from core.training.model.loading import load_causal_lm
 from core.training.model.logps import pair_logps

@@ -121,6 +121,8 @@ class TrainingPlan:
     """Number of devices from `device` on, a process each; on a CPU so many processes, which only tests use."""
     num_threads: int = 1
     seed: int = 0
+    group_by_prompt: bool = False
+    """Take the rows of a prompt in one step, so that what they have in common is computed once."""
     evaluate_every_steps: int = 100
     checkpoint_every_steps: int = 100
     micro_batch_tokens: int = 2048

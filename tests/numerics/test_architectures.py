@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 from tiny_runs import RecordingObserver, World
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from core.training.data.micro_batches import split_micro_batches
 from core.training.data.order import partners
-from core.training.data.packing import SIDES, pack_pairs, pack_responses, split_micro_batches
+from core.training.data.packing import pack_pairs, pack_responses
+from core.training.data.texts import SIDES
 from core.training.failures import BadBaseModel, BadData
 from core.training.model.adapters import adapters, merging
 from core.training.model.adapters.targets import UnsupportedAdapter, coverage, find_targets

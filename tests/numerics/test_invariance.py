@@ -21,7 +21,7 @@ from packed_rows import (
     write_rows,
 )
 
-from core.training.data import packing
+from core.training.data import prefix_sharing
 from core.training.data.packing import PackedBatch, pack_pairs, pack_responses
 from core.training.losses.values import PairLogps
 from core.training.model.capabilities import capabilities_of
@@ -43,7 +43,7 @@ def _one_thread() -> None:
 
 
 def unshared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "MIN_PROMPT_TOKENS", 10**9)
+    monkeypatch.setattr(prefix_sharing, "MIN_SHARED_TOKENS", 10**9)
 
 
 def is_shared(batch: PackedBatch) -> bool:

@@ -19,6 +19,7 @@ from core.domain.jobs.methods import get_method
 from core.domain.jobs.released_fields import stored_fields
 from core.domain.variants.checks import get_variant
 from core.training.data.encoded import EncodedData
+from core.training.data.packing import PACKING_VERSION
 from core.training.plan import TrainingPlan
 
 if TYPE_CHECKING:
@@ -36,6 +37,11 @@ def versions(plan: TrainingPlan) -> dict[str, str]:
         "transformers": transformers.__version__,
         "device": plan.device.split(":")[0] + (f" x{plan.num_devices}" if plan.num_devices > 1 else ""),
     }
+
+
+def run_versions(plan: TrainingPlan) -> dict[str, str]:
+    """Return the versions that decide the last bits of a run which goes on from a checkpoint."""
+    return {**versions(plan), "packing": str(PACKING_VERSION)}
 
 
 def sft_digest(plan: TrainingPlan) -> str | None:
@@ -86,6 +92,7 @@ def _start(plan: TrainingPlan) -> dict[str, object]:
         "seed": plan.seed,
         "micro_batch_tokens": plan.micro_batch_tokens,
         "versions": versions(plan),
+        **({"group_by_prompt": True} if plan.group_by_prompt else {}),
     }
 
 

@@ -47,45 +47,100 @@ def partners(num_rows: int, seed: int) -> Rows:
 
 
 class DataOrder:
-    """The rows of each step of one stage; the last step of an epoch may have fewer than `batch_size` rows."""
+    """The rows of each step of one stage.
 
-    def __init__(self, num_rows: int, batch_size: int, epochs: int, *, seed: int, stage: Stage) -> None:
+    The last step of an epoch may have fewer than `batch_size` rows. With groups, the rows of a group stand in one
+    step, which may end before it is full; a group of more than `batch_size` rows goes over consecutive steps.
+    """
+
+    def __init__(
+        self,
+        num_rows: int,
+        batch_size: int,
+        epochs: int,
+        *,
+        seed: int,
+        stage: Stage,
+        groups: Rows | None = None,
+    ) -> None:
+        """Take `groups` as the number of each row's group, [N], from 0 without gaps; None: every row is one."""
         self.num_rows = num_rows
         self.batch_size = batch_size
         self.epochs = epochs
         self._seed = seed
         self._stage = stage
-        self._permutation: tuple[int, Rows] | None = None
+        self._groups = groups
+        self._counts: dict[int, int] = {}
+        self._epoch: tuple[int, Rows, Rows] | None = None
 
     def seed_of(self, *purpose: str | int) -> int:
         """Derive a seed of this stage for a purpose other than its order."""
         return derive_seed(self._seed, self._stage.value, *purpose)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(self.num_rows / self.batch_size)
+    def steps_in(self, epoch: int) -> int:
+        """Return the number of steps of an epoch."""
+        if self._groups is None:
+            return math.ceil(self.num_rows / self.batch_size)
+        if epoch not in self._counts:
+            self._counts[epoch] = len(self._draw(epoch)[1])
+        return self._counts[epoch]
 
     @property
     def total_steps(self) -> int:
-        return self.epochs * self.steps_per_epoch
+        return sum(self.steps_in(epoch) for epoch in range(self.epochs))
 
     def rows_at(self, cursor: Cursor) -> list[int]:
         """Return the rows of the step that begins at the cursor."""
-        permutation = self._epoch(cursor.epoch)
-        return [int(row) for row in permutation[cursor.position : cursor.position + self.batch_size]]
+        rows, _ = self._drawn(cursor.epoch)
+        return [int(row) for row in rows[cursor.position : self._end(cursor)]]
 
     def after(self, cursor: Cursor) -> Cursor:
         """Return the cursor of the following step."""
-        position = cursor.position + self.batch_size
+        position = self._end(cursor)
         if position >= self.num_rows:
             return Cursor(epoch=cursor.epoch + 1)
         return Cursor(epoch=cursor.epoch, position=position)
+
+    def cursor_of(self, step: int) -> Cursor:
+        """Return where a step of the first epoch begins."""
+        _, starts = self._drawn(0)
+        return Cursor(position=int(starts[step]))
 
     def epochs_done(self, cursor: Cursor) -> float:
         """Return the epochs done, as metric points count them: 1.5 is half way through the second."""
         return cursor.epoch + cursor.position / self.num_rows
 
-    def _epoch(self, epoch: int) -> Rows:
-        if self._permutation is None or self._permutation[0] != epoch:
-            self._permutation = epoch, epoch_permutation(self.num_rows, self._seed, self._stage, epoch)
-        return self._permutation[1]
+    def _end(self, cursor: Cursor) -> int:
+        """Return the position where the step that begins at the cursor ends."""
+        _, starts = self._drawn(cursor.epoch)
+        following = int(np.searchsorted(starts, cursor.position, side="right"))
+        return int(starts[following]) if following < len(starts) else self.num_rows
+
+    def _drawn(self, epoch: int) -> tuple[Rows, Rows]:
+        """Return an epoch's rows in their order, [N], and where its steps begin; the last epoch asked for is kept."""
+        if self._epoch is None or self._epoch[0] != epoch:
+            self._epoch = epoch, *self._draw(epoch)
+        return self._epoch[1:]
+
+    def _draw(self, epoch: int) -> tuple[Rows, Rows]:
+        if self._groups is None:
+            rows = epoch_permutation(self.num_rows, self._seed, self._stage, epoch)
+            return rows, np.arange(0, self.num_rows, self.batch_size)
+        sizes = np.bincount(self._groups)
+        order = epoch_permutation(len(sizes), self._seed, self._stage, epoch)
+        places = np.empty_like(order)
+        places[order] = np.arange(len(order))
+        return np.argsort(places[self._groups], kind="stable"), _step_starts(sizes[order], self.batch_size)
+
+
+def _step_starts(sizes: Rows, batch_size: int) -> Rows:
+    """Return where steps begin that take whole groups of these sizes in order, and cut groups larger than a step."""
+    starts: list[int] = []
+    position = room = 0
+    for size in sizes.tolist():
+        if size > room:
+            starts += range(position, position + size, batch_size)
+            room = starts[-1] + batch_size - position
+        position += size
+        room -= size
+    return np.asarray(starts, np.int64)

@@ -1,11 +1,14 @@
-"""Micro-batches: which rows run together, and how they are laid out in one packed row without padding.
+"""Packed micro-batches: rows of a dataset laid out in one row of tokens without padding.
 
-Legend: B rows, T packed tokens, S scored tokens.
+A step is a forest: texts that begin alike (system prompt, conversation so far, prompt, first words of responses) run
+their common beginning once, and equal texts run once, however many rows name them. Log-probabilities are those of each
+text alone, and gradients add up.
+
+Legend: B rows, T packed tokens, S scored tokens, U different ones among them.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,21 +17,30 @@ from torch import Tensor
 
 from core.domain.errors import InvalidRequest
 from core.training.data.encoded import EncodedData
+from core.training.data.micro_batches import split_micro_batches, spread
+from core.training.data.prefix_sharing import PrefixOrder
+from core.training.data.texts import SIDES, Side, Text, texts_of
 from core.training.kernels.attention_plan import Segment
 from core.training.kernels.packed_attention import AttentionLayout
 from core.training.kernels.varlen_attention import plan_varlen
 
-Side = Literal["chosen", "rejected", "only"]
-SIDES: tuple[Side, Side] = ("chosen", "rejected")
-
-
-MIN_PROMPT_TOKENS = 4
-"""A shorter prompt costs less to compute twice than to attend to as a prefix."""
+PACKING_VERSION = 2
+"""Raised whenever texts are laid out otherwise in micro-batches, which changes the last bits of their numbers."""
 
 
 class NothingToScore(InvalidRequest):
     code = "nothing-to-score"
     title = "A response has no token to learn from"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedResponse:
+    """One response of a packed batch with what comes before it."""
+
+    ranges: tuple[tuple[int, int], ...]
+    """Packed positions [start, end) of its tokens, prompt included, in the order of the text."""
+    num_predicted: int
+    """Scored tokens that no response before it has: the next ones of `PackedBatch.targets`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +60,14 @@ class PackedBatch:
     position_ids: Tensor
     """[1, T] int64: place within the token's own prompt and response."""
     layout: AttentionLayout
-    response_segments: tuple[int, ...]
-    """[responses] the segment of the layout that a response ends."""
+    responses: tuple[PackedResponse, ...]
+    """[responses]"""
     hidden_rows: Tensor
-    """[S] int64: the packed position whose hidden state predicts the scored token (its predecessor)."""
+    """[U] int64: the packed position whose hidden state predicts a scored token (its predecessor)."""
     targets: Tensor
-    """[S] int64: the scored tokens' ids."""
+    """[U] int64: the scored tokens' ids. Responses that begin alike share the tokens of their common beginning."""
+    scored_places: Tensor | None
+    """[S] int64: which of the U each scored token is; None where all are different, and U = S."""
     padded_slots: Tensor
     """[S] int64: where a scored token stands in the flattened [responses, longest response] table."""
     num_scored_tokens: Tensor
@@ -77,52 +91,14 @@ class PackedBatch:
         return self.layout.num_tokens
 
     @property
+    def num_alone(self) -> int:
+        """The number of tokens that a model computes which runs one text at a time."""
+        return sum(end - start for text in self.responses if text.num_predicted for start, end in text.ranges)
+
+    @property
     def num_scored(self) -> int:
-        """S, the number of scored tokens."""
+        """S, the number of scored tokens, those that responses share counted for each."""
         return sum(self.scored_counts)
-
-
-def split_micro_batches(
-    data: EncodedData,
-    indices: Sequence[int],
-    max_tokens: int,
-    *,
-    side: Side | None = None,
-) -> list[list[int]]:
-    """Split rows into as few micro-batches of at most `max_tokens` packed tokens as first-fit-decreasing finds.
-
-    A row over the budget gets a micro-batch of its own. The same arguments give the same plan; every index occurs
-    as often as it was given; within a micro-batch the order is that of `indices`.
-
-    Args:
-        side: the response that is packed (SFT, scoring); None for whole rows.
-    """
-    chosen = np.asarray(indices, dtype=np.int64)
-    prompts, firsts, seconds = data.lengths_of(chosen)
-    lengths = prompts + (0 if side == "rejected" else firsts) + (seconds if side in (None, "rejected") else 0)
-    if side is None:
-        lengths = lengths + np.where(_is_shared(prompts), 0, prompts)
-    bins: list[list[int]] = []
-    room: list[int] = []
-    for position in np.argsort(-lengths, kind="stable"):
-        length = int(lengths[position])
-        place = next((i for i, left in enumerate(room) if left >= length), None)
-        if place is None:
-            bins.append([])
-            room.append(max_tokens)
-            place = len(bins) - 1
-        bins[place].append(int(position))
-        room[place] -= length
-    return [[int(chosen[position]) for position in sorted(members)] for members in bins]
-
-
-def spread(micro_batches: list[list[int]], num_ranks: int) -> list[list[int]]:
-    """Split the largest micro-batches in half until the ranks can share them evenly, if there are rows enough."""
-    found = list(micro_batches)
-    while len(found) % num_ranks and (longest := max(found, key=len)) and len(longest) > 1:
-        place = found.index(longest)
-        found[place : place + 1] = [longest[: len(longest) // 2], longest[len(longest) // 2 :]]
-    return found
 
 
 def pack_step(
@@ -147,24 +123,12 @@ def pack_step(
 
 
 def pack_pairs(data: EncodedData, indices: Sequence[int], device: torch.device | str) -> PackedBatch:
-    """Pack preference rows into one row; where it saves tokens, a prompt is stored once for both responses.
+    """Pack preference rows into one row.
 
     Raises:
         NothingToScore: a response without a scored token that has a predecessor.
     """
-    packer = _Packer(data)
-    prompts, _, _ = data.lengths_of(np.asarray(indices, dtype=np.int64))
-    for index, is_shared in zip(indices, _is_shared(prompts), strict=True):
-        row = data.row(index)
-        start = packer.add(row.prompt, row.first)
-        packer.score(0, index, row.first_scored, len(row.prompt))
-        prompt_end = start + len(row.prompt)
-        if is_shared:
-            packer.add_shared((start, prompt_end), row.second)
-        else:
-            packer.add(row.prompt, row.second)
-        packer.score(1, index, row.second_scored, len(row.prompt))
-    return packer.finish(tuple(int(i) for i in indices), None, device)
+    return _pack(data, indices, None, device)
 
 
 def pack_responses(
@@ -175,96 +139,82 @@ def pack_responses(
     Raises:
         NothingToScore: a response without a scored token that has a predecessor.
     """
-    packer = _Packer(data)
-    for index in indices:
-        row = data.row(index)
-        response, scored = (row.second, row.second_scored) if side == "rejected" else (row.first, row.first_scored)
-        packer.add(row.prompt, response)
-        packer.score(0, index, scored, len(row.prompt))
-    return packer.finish(tuple(int(i) for i in indices), side, device)
+    return _pack(data, indices, side, device)
 
 
-def _is_shared(prompts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether prompts of these lengths are stored once for both responses."""
-    return prompts >= MIN_PROMPT_TOKENS
-
-
-class _Packer:
-    """Collects segments and scored tokens on the host; `finish` moves them to the device in one go."""
-
-    def __init__(self, data: EncodedData) -> None:
-        self._data = data
-        self._tokens: list[NDArray[np.int32]] = []
-        self._positions: list[NDArray[np.int64]] = []
-        self._segments: list[Segment] = []
-        self._length = 0
-        self._scored: tuple[list[_Scored], list[_Scored]] = ([], [])
-
-    def add(self, prompt: NDArray[np.int32], response: NDArray[np.int32]) -> int:
-        """Append a whole sequence as a segment and return where it starts."""
-        start = self._length
-        self._push(np.concatenate((prompt, response)), 0)
-        self._segments.append(Segment(start=start, end=self._length))
-        return start
-
-    def add_shared(self, prefix: tuple[int, int], response: NDArray[np.int32]) -> None:
-        """Append a response that attends to a prompt packed before."""
-        start = self._length
-        self._push(response, prefix[1] - prefix[0])
-        self._segments.append(Segment(start=start, end=self._length, prefix_start=prefix[0], prefix_end=prefix[1]))
-
-    def score(self, side: int, index: int, scored: NDArray[np.uint8], prompt_length: int) -> None:
-        """Mark the scored tokens of the segment added last, which ends with a response.
-
-        The first token of a response after an empty prompt has no predecessor: no distribution predicts it, so it
-        is not scored.
-        """
-        segment = self._segments[-1]
-        response_start = segment.end - len(scored)
-        offsets = np.flatnonzero(scored)
-        if not prompt_length:
-            offsets = offsets[offsets > 0]
-        if not len(offsets):
-            line = self._data.row(index).line
+def _pack(data: EncodedData, indices: Sequence[int], side: Side | None, device: torch.device | str) -> PackedBatch:
+    rows = [texts_of(data, index, side) for index in indices]
+    for index, row in zip(indices, rows, strict=True):
+        if not all(len(text.scored) for text in row):
             raise NothingToScore(
-                f"Line {line}: a response has no token to learn from. Remove the line, or raise max_length as far as "
-                "the base model's context goes."
+                f"Line {data.row(index).line}: a response has no token to learn from. Remove the line, or raise "
+                "max_length as far as the base model's context goes."
             )
-        predictors = response_start + offsets - 1
-        if segment.prefix_length:
-            predictors[offsets == 0] = segment.prefix_end - 1
-        targets = self._tokens[-1][len(self._tokens[-1]) - len(scored) :][offsets]
-        self._scored[side].append(_Scored(predictors, targets, len(self._segments) - 1))
+    width = len(rows[0])
+    texts = [text for row in rows for text in row]
+    paths, segments = _lay_out(texts)
+    numbers = [number for first in range(width) for number in range(first, len(texts), width)]
+    counts = tuple(len(texts[number].scored) for number in numbers)
+    predictors = np.concatenate([paths[number][texts[number].scored - 1] for number in numbers])
+    targets = np.concatenate([texts[number].tokens[texts[number].scored] for number in numbers])
+    firsts, scored_places = _distinct(predictors, targets)
+    bounds = np.searchsorted(firsts, np.cumsum((0, *counts)))
+    row_tokens = np.empty(segments[-1].end, np.int32)
+    positions = np.empty(segments[-1].end, np.int64)
+    for text, path in zip(texts, paths, strict=True):
+        row_tokens[path] = text.tokens
+        positions[path] = np.arange(len(path))
+    return PackedBatch(
+        indices=tuple(int(i) for i in indices),
+        side=side,
+        input_ids=_to_device(row_tokens, device)[None],
+        position_ids=_to_device(positions, device)[None],
+        layout=_layout(segments, device),
+        responses=tuple(
+            PackedResponse(ranges=_ranges(paths[number]), num_predicted=int(after - before))
+            for number, before, after in zip(numbers, bounds, bounds[1:], strict=False)
+        ),
+        hidden_rows=_to_device(predictors[firsts], device),
+        targets=_to_device(targets[firsts], device),
+        scored_places=None if len(firsts) == len(targets) else _to_device(scored_places, device),
+        padded_slots=_to_device(
+            np.concatenate([np.arange(count) + i * max(counts) for i, count in enumerate(counts)]), device
+        ),
+        num_scored_tokens=_to_device(np.asarray(counts), device),
+        scored_counts=counts,
+        longest=max(len(text.tokens) for text in texts),
+    )
 
-    def finish(self, indices: tuple[int, ...], side: Side | None, device: torch.device | str) -> PackedBatch:
-        scored = [*self._scored[0], *self._scored[1]]
-        counts = tuple(len(item.targets) for item in scored)
-        return PackedBatch(
-            indices=indices,
-            side=side,
-            input_ids=_to_device(self._tokens, device)[None],
-            position_ids=_to_device(self._positions, device)[None],
-            layout=_layout(self._segments, device),
-            response_segments=tuple(item.segment for item in scored),
-            hidden_rows=_to_device([item.predictors for item in scored], device),
-            targets=_to_device([item.targets for item in scored], device),
-            padded_slots=_to_device([np.arange(count) + i * max(counts) for i, count in enumerate(counts)], device),
-            num_scored_tokens=_to_device([np.asarray(counts)], device),
-            scored_counts=counts,
-            longest=max(segment.prefix_length + segment.length for segment in self._segments),
-        )
 
-    def _push(self, tokens: NDArray[np.int32], first_position: int) -> None:
-        self._tokens.append(tokens)
-        self._positions.append(np.arange(first_position, first_position + len(tokens), dtype=np.int64))
-        self._length += len(tokens)
+def _lay_out(texts: Sequence[Text]) -> tuple[list[NDArray[np.int64]], list[Segment]]:
+    """Return the packed positions of every text's tokens, and the segments of the packed row."""
+    paths: list[NDArray[np.int64]] = []
+    segments: list[Segment] = []
+    end = 0
+    for text, shared in zip(texts, PrefixOrder([text.tokens for text in texts]).shared(), strict=True):
+        prefix = paths[shared.source][: shared.length] if shared is not None else np.empty(0, np.int64)
+        start, end = end, end + len(text.tokens) - len(prefix)
+        if end > start:
+            segments.append(Segment(start=start, end=end, prefix=_ranges(prefix)))
+        paths.append(np.concatenate((prefix, np.arange(start, end))))
+    return paths, segments
 
 
-@dataclass(frozen=True)
-class _Scored:
-    predictors: NDArray[np.int64]
-    targets: NDArray[np.int32]
-    segment: int
+def _ranges(positions: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
+    """Return ascending runs of positions as [start, end) each."""
+    if not len(positions):
+        return ()
+    breaks = np.flatnonzero(np.diff(positions) != 1) + 1
+    firsts, lasts = positions[[0, *breaks]], positions[[*(breaks - 1), -1]]
+    return tuple((int(first), int(last) + 1) for first, last in zip(firsts, lasts, strict=True))
+
+
+def _distinct(predictors: NDArray[np.int64], targets: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where the different predictions first stand, ascending, [U], and which of them each one is, [S]."""
+    _, firsts, inverse = np.unique(predictors << 32 | targets, return_index=True, return_inverse=True)
+    ranks = np.empty(len(firsts), np.int64)
+    ranks[np.argsort(firsts)] = np.arange(len(firsts))
+    return np.sort(firsts), ranks[inverse]
 
 
 def _layout(segments: Sequence[Segment], device: torch.device | str) -> AttentionLayout:
@@ -272,9 +222,9 @@ def _layout(segments: Sequence[Segment], device: torch.device | str) -> Attentio
     return AttentionLayout(segments=tuple(segments), varlen=varlen)
 
 
-def _to_device(parts: Sequence[NDArray[np.integer]], device: torch.device | str) -> Tensor:
+def _to_device(values: NDArray[np.integer], device: torch.device | str) -> Tensor:
     """Copy to an int64 tensor on the device, from pinned memory on CUDA so that the host does not wait."""
-    tensor = torch.from_numpy(np.concatenate(parts).astype(np.int64))
+    tensor = torch.from_numpy(values.astype(np.int64))
     if torch.device(device).type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

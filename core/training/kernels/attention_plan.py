@@ -15,7 +15,7 @@ from torch.nn import functional
 QUERY_ROWS = 128
 """A longer segment is cut into blocks of about so many queries."""
 JOINED_TOKENS = 256
-"""A prompt with both responses, up to this length, is one block: fewer, larger products beat skipping a square."""
+"""A prompt with its responses, up to this length, is one block: fewer, larger products beat skipping a square."""
 KEPT_SCORES = 2**16
 """Up to this many scores a head, a block's probabilities are kept for the backward pass."""
 
@@ -25,12 +25,12 @@ MOST_KEPT_KEYS = KEPT_SCORES // QUERY_ROWS
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """Tokens [start, end) of the packed row, which also attend to the earlier tokens [prefix_start, prefix_end)."""
+    """Tokens [start, end) of the packed row, which also attend to the earlier tokens of their prefix."""
 
     start: int
     end: int
-    prefix_start: int = 0
-    prefix_end: int = 0
+    prefix: tuple[tuple[int, int], ...] = ()
+    """Ranges [start, end) of packed tokens, ascending: what comes before in the text."""
 
     @property
     def length(self) -> int:
@@ -38,11 +38,20 @@ class Segment:
 
     @property
     def prefix_length(self) -> int:
-        return self.prefix_end - self.prefix_start
+        return sum(end - start for start, end in self.prefix)
+
+    def places(self, keys: Tensor) -> Tensor:
+        """Return where keys stand in the segment's text, prefix included, [m] int64; -1 where they do not belong."""
+        found = torch.full_like(keys, -1)
+        offset = 0
+        for start, end in (*self.prefix, (self.start, self.end)):
+            found = torch.where((keys >= start) & (keys < end), keys - start + offset, found)
+            offset += end - start
+        return found
 
 
 class Block:
-    """Queries [start, end) of one segment, or of a segment and the one that shares its prefix, with their keys."""
+    """Queries [start, end) of one segment, or of a segment and those that share its beginning, with their keys."""
 
     def __init__(self, start: int, end: int, keys: Sequence[tuple[int, int]], segments: Sequence[Segment]) -> None:
         self.queries = slice(start, end)
@@ -71,13 +80,11 @@ class Block:
         bias = torch.full((self.num_queries, len(keys)), float("-inf"), device=device)
         for segment in self._segments:
             first, last = max(segment.start, self.queries.start), min(segment.end, self.queries.stop)
-            queries = torch.arange(first, last, device=device)[:, None]
-            is_own = keys >= segment.start
-            is_prefix = (keys >= segment.prefix_start) & (keys < segment.prefix_end)
-            visible = (keys <= queries) & (is_own | is_prefix)
+            places = segment.places(keys)
+            queries = segment.prefix_length + torch.arange(first - segment.start, last - segment.start, device=device)
+            visible = (places >= 0) & (places <= queries[:, None])
             if window is not None:
-                gap = segment.start - segment.prefix_end if segment.prefix_length else 0
-                visible &= queries - keys - torch.where(is_own, 0, gap) < window
+                visible &= queries[:, None] - places < window
             bias[first - self.queries.start : last - self.queries.start].masked_fill_(visible, 0.0)
         if bias.numel() <= KEPT_SCORES:
             self._bias = bias
@@ -144,14 +151,15 @@ class BlockPlan:
         position = 0
         while position < len(segments):
             segment = segments[position]
-            following = segments[position + 1] if position + 1 < len(segments) else None
-            if following is not None and _is_joined(segment, following):
-                span = (segment.start, following.end)
-                self.blocks.append(Block(*span, [span], (segment, following)))
-                position += 2
-                continue
-            self.blocks += _cut(segment, window)
-            position += 1
+            joined = [segment]
+            while (following := position + len(joined)) < len(segments) and _is_joined(joined, segments[following]):
+                joined.append(segments[following])
+            if len(joined) > 1:
+                span = (segment.start, joined[-1].end)
+                self.blocks.append(Block(*span, [span], joined))
+            else:
+                self.blocks += _cut(segment, window)
+            position += len(joined)
 
     def rows(self, num_heads: int, num_groups: int, device: torch.device) -> BlockRows:
         """Row order of the blocks, computed once for all layers."""
@@ -161,9 +169,11 @@ class BlockPlan:
         return self._rows[heads]
 
 
-def _is_joined(segment: Segment, following: Segment) -> bool:
-    shares = following.prefix_length > 0 and following.prefix_start == segment.start and not segment.prefix_length
-    return shares and following.end - segment.start <= JOINED_TOKENS
+def _is_joined(joined: Sequence[Segment], following: Segment) -> bool:
+    """Whether the next segment goes into one block with those before, which have no key outside their own span."""
+    start = joined[0].start
+    shares = not joined[0].prefix and bool(following.prefix) and following.prefix[0][0] >= start
+    return shares and following.end - start <= JOINED_TOKENS
 
 
 def _cut(segment: Segment, window: int | None) -> list[Block]:
@@ -173,9 +183,11 @@ def _cut(segment: Segment, window: int | None) -> list[Block]:
     blocks = []
     for start, end in pairwise(bounds):
         hidden = 0 if window is None else max(0, segment.prefix_length + start - segment.start - window + 1)
-        own = (segment.start + max(0, hidden - segment.prefix_length), end)
-        keys = [own]
-        if hidden < segment.prefix_length:
-            keys.insert(0, (segment.prefix_start + hidden, segment.prefix_end))
+        keys = []
+        for first, last in (*segment.prefix, (segment.start, end)):
+            skipped = min(hidden, last - first)
+            hidden -= skipped
+            if first + skipped < last:
+                keys.append((first + skipped, last))
         blocks.append(Block(start, end, keys, (segment,)))
     return blocks

@@ -26,9 +26,7 @@ class _Segment(Protocol):
     @property
     def end(self) -> int: ...
     @property
-    def prefix_start(self) -> int: ...
-    @property
-    def prefix_end(self) -> int: ...
+    def prefix(self) -> tuple[tuple[int, int], ...]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +46,12 @@ class VarlenPlan:
 def plan_varlen(segments: Sequence[_Segment], device: torch.device | str) -> VarlenPlan:
     """Compute the kernel's arguments for segments in order and without gaps."""
     query_lengths = [segment.end - segment.start for segment in segments]
-    key_lengths = [s.prefix_end - s.prefix_start + s.end - s.start for s in segments]
+    spans = [(*segment.prefix, (segment.start, segment.end)) for segment in segments]
+    key_lengths = [sum(end - start for start, end in ranges) for ranges in spans]
     places = None
     if key_lengths != query_lengths:
-        ranges = [np.arange(*span) for s in segments for span in ((s.prefix_start, s.prefix_end), (s.start, s.end))]
-        places = _to_device(np.concatenate(ranges).astype(np.int64), device)
+        keys = np.concatenate([np.arange(*span) for ranges in spans for span in ranges])
+        places = _to_device(keys.astype(np.int64), device)
     return VarlenPlan(
         key_places=places,
         query_ends=_to_device(np.asarray([0, *accumulate(query_lengths)], np.int32), device),

@@ -4,7 +4,6 @@ from functools import partial
 
 from core.domain.variants.checks import get_variant
 from core.training.checkpoints.digests import sft_digest
-from core.training.data.order import DataOrder
 from core.training.losses.objective import Objective, UnpairedObjective, build_objective, build_unpaired_objective
 from core.training.measures.reference_kl import SampledKl
 from core.training.methods.preference_evaluation import PreferenceEvaluation, PreferenceState
@@ -92,7 +91,7 @@ class PreferenceStage:
             task=task,
             plan=plan,
             optimizer=MasterOptimizer(trainable_parameters(self._model), plan, context.ranks),
-            order=DataOrder(len(context.train), plan.batch_size, plan.epochs, seed=context.plan.seed, stage=Stage.DPO),
+            order=context.order_of(context.train, plan, Stage.DPO),
             budget=context.budget,
             device=context.device,
             kept_tensors=kept,

@@ -1,6 +1,6 @@
 """Hidden states of a packed batch: in one packed row where the model allows it, else one sequence at a time.
 
-Legend: T packed tokens, S scored tokens, H hidden size, V vocabulary.
+Legend: T packed tokens, U different scored tokens, H hidden size, V vocabulary.
 """
 
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ from core.training.model.capabilities import Capabilities, stock_attention
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """Some of a batch's scored tokens in its order, with the hidden states that predict them."""
+    """Some of a batch's different scored tokens in its order, with the hidden states that predict them."""
 
     outputs: Tensor
-    """[S, H] hidden states if the engine computes the head, else [S, V] logits."""
+    """[U, H] hidden states if the engine computes the head, else [U, V] logits."""
     targets: Tensor
-    """[S]"""
+    """[U]"""
 
 
 def scored_rows(model: PreTrainedModel, capabilities: Capabilities, batch: PackedBatch) -> Iterator[ScoredRows]:
@@ -38,13 +38,13 @@ def scored_rows(model: PreTrainedModel, capabilities: Capabilities, batch: Packe
         return
     with stock_attention(model):
         start = 0
-        for segment_index, count in zip(batch.response_segments, batch.scored_counts, strict=True):
-            scored = slice(start, start + count)
-            start += count
-            segment = batch.layout.segments[segment_index]
-            prefix = batch.input_ids[:, segment.prefix_start : segment.prefix_end]
-            own = batch.input_ids[:, segment.start : segment.end]
-            inputs = {"input_ids": torch.cat((prefix, own), dim=1), "use_cache": False}
+        for response in batch.responses:
+            if not response.num_predicted:
+                continue
+            scored = slice(start, start + response.num_predicted)
+            start = scored.stop
+            text = torch.cat([batch.input_ids[:, first:last] for first, last in response.ranges], dim=1)
+            inputs = {"input_ids": text, "use_cache": False}
             # A packed position is its own place in the sequence.
             rows = batch.position_ids[0, batch.hidden_rows[scored]]
             yield ScoredRows(_run(model, capabilities, inputs, rows), batch.targets[scored])

@@ -1,6 +1,6 @@
 """Log-probabilities of the responses of a packed batch under a model.
 
-Legend: B rows, R responses, L scored tokens of the longest response, S scored tokens of the batch.
+Legend: B rows, R responses, L scored tokens of the longest response, S scored tokens of the batch, U different ones.
 """
 
 from dataclasses import dataclass
@@ -43,13 +43,17 @@ def token_logps(model: PreTrainedModel, batch: PackedBatch, *, needs_token_weigh
         ValueError: the model was not prepared by `load_causal_lm`.
     """
     score = getattr(model, SHARDED_SCORING, None) or partial(score_tokens, model)
-    return TokenLogps(*score(batch, needs_token_weights))
+    values, hits, collisions = score(batch, needs_token_weights)
+    if batch.scored_places is not None:
+        values, hits = (part.index_select(0, batch.scored_places) for part in (values, hits))
+        collisions = None if collisions is None else collisions.index_select(0, batch.scored_places)
+    return TokenLogps(values, hits, collisions)
 
 
 def score_tokens(
     model: PreTrainedModel, batch: PackedBatch, needs_token_weights: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the result of `token_logps` as plain tensors."""
+    """Return values, hits, and on request collisions, of the batch's different scored tokens, [U]."""
     capabilities = capabilities_of(model)
     parts = [_score(model, capabilities, rows, needs_token_weights) for rows in scored_rows(model, capabilities, batch)]
     if len(parts) == 1:
@@ -157,7 +161,7 @@ def _mean_log_weights(tokens: TokenLogps, batch: PackedBatch) -> Tensor | None:
 
 def _pad(values: Tensor, batch: PackedBatch) -> Tensor:
     """Pad [S] to [R, L] with zeros, whose sums are the same bits on every run, unlike atomic additions."""
-    if values.shape != batch.targets.shape:
+    if values.shape != batch.padded_slots.shape:
         raise ValueError(f"{values.shape[0]} token log-probabilities for {batch.num_scored} scored tokens")
     longest = max(batch.scored_counts)
     padded = values.new_zeros(batch.num_responses * longest)

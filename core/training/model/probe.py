@@ -97,7 +97,7 @@ def _probe_rows(model: PreTrainedModel) -> tuple[list[Tensor], _PackedRow]:
             places.append(prompt_places + list(range(first, last)))
             sequences.append(tokens[places[-1]][None])
         segments.append(Segment(start=start, end=chosen))
-        segments.append(Segment(start=chosen, end=end, prefix_start=start, prefix_end=prompt))
+        segments.append(Segment(start=chosen, end=end, prefix=((start, prompt),)))
         positions += [*range(chosen - start), *range(prompt - start, prompt - start + end - chosen)]
     return sequences, _PackedRow(
         input_ids=tokens[None],

@@ -7,19 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 
 from core.domain.dataset_rows import DatasetKind
 from core.domain.jobs.methods import get_method
-from core.training.checkpoints.digests import run_digest, versions
+from core.training.checkpoints.digests import run_digest, run_versions
 from core.training.checkpoints.files import Checkpoint, read_checkpoint
 from core.training.checkpoints.writer import CheckpointWriter
 from core.training.data.encoded import EncodedData
-from core.training.data.order import partners
+from core.training.data.order import DataOrder, partners
+from core.training.data.prompt_groups import prompt_groups
 from core.training.data.token_budget import MAX_HALVINGS, TokenBudget
 from core.training.failures import BadData, BadPlan
 from core.training.observer import JsonValue, Observer, Stage
-from core.training.plan import TrainingPlan
+from core.training.plan import SftPlan, TrainingPlan
 from core.training.ranks import ALONE, Ranks
 
 
@@ -69,6 +71,18 @@ class RunContext:
             shutil.rmtree(path)
         return path
 
+    def order_of(self, data: EncodedData, plan: SftPlan, stage: Stage) -> DataOrder:
+        """Return the order of a stage's rows."""
+        groups = prompt_groups(data) if self.plan.group_by_prompt else None
+        if groups is not None and (largest := int(np.bincount(groups).max())) > plan.batch_size:
+            self.tell_once(
+                "prompts_spread",
+                f"A prompt has {largest} rows, and a step takes {plan.batch_size}: its rows go over consecutive "
+                "steps, each of which computes the prompt. A larger batch size takes them in one.",
+                {"stage": stage.value, "largest": largest, "batch_size": plan.batch_size},
+            )
+        return DataOrder(len(data), plan.batch_size, plan.epochs, seed=self.plan.seed, stage=stage, groups=groups)
+
 
 def open_run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> RunContext:
     """Open data, checkpoint and process settings of a run; no model is loaded yet.
@@ -87,13 +101,13 @@ def open_run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> Ru
         raise BadPlan("There is a demonstration dataset, but SFT is skipped.")
     digest = run_digest(plan)
     checkpoint = None if plan.resume_from is None else read_checkpoint(Path(plan.resume_from), digest)
-    if checkpoint is not None and checkpoint.versions != versions(plan):
+    if checkpoint is not None and checkpoint.versions != run_versions(plan):
         observer.event(
             "warning",
             "resumed_elsewhere",
             "The run goes on with other library versions or on another kind of device than before: "
             "from here on its last bits may differ.",
-            {"before": dict(checkpoint.versions), "now": versions(plan)},
+            {"before": dict(checkpoint.versions), "now": run_versions(plan)},
         )
     tokens = plan.micro_batch_tokens if checkpoint is None else checkpoint.micro_batch_tokens
     budget = TokenBudget.resumed(plan.micro_batch_tokens, tokens)
@@ -107,7 +121,7 @@ def open_run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> Ru
         train=_open_split(plan, plan.train_data),
         validation=validation if validation is not None and len(validation) else None,
         budget=budget,
-        checkpoints=CheckpointWriter(Path(plan.work_dir) / "checkpoints", digest, versions(plan), observer, ranks),
+        checkpoints=CheckpointWriter(Path(plan.work_dir) / "checkpoints", digest, run_versions(plan), observer, ranks),
         checkpoint=checkpoint,
         ranks=ranks,
     )

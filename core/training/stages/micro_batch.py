@@ -5,6 +5,7 @@ layers are computed twice (activation checkpointing), which costs a quarter of t
 step stays the same in any case. A resumed run keeps its micro-batches, so that it takes the same steps.
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +17,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from core.training.data.encoded import EncodedData
+from core.training.data.micro_batches import LARGEST_WHOLE
+from core.training.data.packing import PackedBatch
 from core.training.failures import HostOutOfMemory
 from core.training.model.capabilities import attention, attention_of, capabilities_of
 from core.training.stages.context import RunContext
@@ -24,6 +27,7 @@ from core.training.stages.run import StageRun
 
 FAST_TOKENS = 512
 """Smaller micro-batches are slower: products have too few rows."""
+_SAMPLED_STEPS = 4
 _USABLE = 0.9
 _HOPELESS = 1.2
 """A CPU step predicted at more than this share of the memory would be killed by the system, without a word."""
@@ -42,6 +46,8 @@ class RowSizes:
     """Tokens that run for each one packed: one by one, both responses of a pair take their prompt with them."""
     longest_sequence: int | None = None
     """Prompt and response, where they run one by one; None: as long as the row."""
+    largest_group: int = 0
+    """Packed tokens of the largest group of rows that stays together beyond the budget (`LARGEST_WHOLE`)."""
 
     def alone(self, data: EncodedData) -> "RowSizes":
         """Return the sizes of the same rows where sequences run one by one."""
@@ -52,6 +58,19 @@ class RowSizes:
         packed = data.prompt_lengths + data.first_lengths + data.second_lengths
         repeats = float(((packed + data.prompt_lengths) / packed).max())
         return replace(self, scored_share=self.scored_share / repeats, repeats=repeats, longest_sequence=longest)
+
+    def beside(self, packed: Sequence[PackedBatch]) -> "RowSizes":
+        """Return sizes that allow for what texts of these micro-batches have in common.
+
+        Texts that share much of their prompts have more scored tokens a packed one; those of a ranked list stay
+        together.
+        """
+        repeats = self.repeats
+        if self.longest_sequence is not None:
+            repeats = max([repeats, *(batch.num_alone / batch.num_tokens for batch in packed)])
+        share = sum(len(batch.targets) for batch in packed) / sum(batch.num_tokens for batch in packed) / repeats
+        largest = max(batch.num_tokens for batch in packed)
+        return replace(self, scored_share=max(self.scored_share, share), largest_group=largest, repeats=repeats)
 
     @classmethod
     def of(cls, data: EncodedData) -> "RowSizes":
@@ -83,7 +102,8 @@ def choose_micro_batch(
     fast = [size for size in sizes if size >= FAST_TOKENS] or sizes[:1]
     tries = [(size, False) for size in fast] + [(size, True) for size in sizes]
     for size, recomputes in tries:
-        tokens = int(max(size, rows.longest) * rows.repeats)
+        group = min(rows.largest_group, int(LARGEST_WHOLE * size))
+        tokens = int(max(size, rows.longest, group) * rows.repeats)
         needed = costs.step_bytes(
             tokens,
             int(tokens * rows.scored_share),
@@ -94,6 +114,16 @@ def choose_micro_batch(
         if needed <= _USABLE * available:
             break
     return choice
+
+
+def _first_steps(run: StageRun) -> list[PackedBatch]:
+    """Pack some steps of the first epoch, as a sample of what runs together."""
+    steps = range(min(_SAMPLED_STEPS, run.order.steps_in(0)))
+    return [
+        batch
+        for step in steps
+        for batch in run.task.pack(run.order.rows_at(run.order.cursor_of(step)), run.budget.tokens)
+    ]
 
 
 def fit_to_memory(context: RunContext, model: PreTrainedModel, run: StageRun, *, is_resumed: bool) -> None:
@@ -113,6 +143,7 @@ def fit_to_memory(context: RunContext, model: PreTrainedModel, run: StageRun, *,
     rows = RowSizes.of(run.task.data)
     if not capabilities_of(model).is_packable:
         rows = rows.alone(run.task.data)
+    rows = rows.beside(_first_steps(run))
     choice = choose_micro_batch(costs, rows, before, available, may_halve=not is_resumed)
     if context.device.type == "cpu" and choice.step_bytes > _HOPELESS * available:
         raise HostOutOfMemory(

@@ -8,7 +8,6 @@ from transformers import PreTrainedModel
 
 from core.training.checkpoints.digests import sft_digest
 from core.training.data.encoded import EncodedData
-from core.training.data.order import DataOrder
 from core.training.failures import BadData, BadStageOutput
 from core.training.model.policies import (
     PolicySource,
@@ -98,7 +97,7 @@ def sft_run(
         task=SftTask(model, data, context.ranks),
         plan=stage,
         optimizer=MasterOptimizer(trainable_parameters(model), stage, context.ranks),
-        order=DataOrder(len(data), stage.batch_size, stage.epochs, seed=context.plan.seed, stage=Stage.SFT),
+        order=context.order_of(data, stage, Stage.SFT),
         budget=context.budget,
         device=context.device,
         kept_tensors={} if state is None else {"validation_rows": state.tensors()},

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from core.disk_space import room_for
 from core.training.checkpoints.tensor_files import UnreadableTensors, complete_directory, read_tensors, write_tensors
-from core.training.data.packing import SIDES, PackedBatch
+from core.training.data.packing import PACKING_VERSION, PackedBatch
+from core.training.data.texts import SIDES
 from core.training.failures import BadStageOutput
 from core.training.losses.values import PairLogps, ResponseLogps
 
@@ -104,6 +105,7 @@ def save_reference(directory: Path, digest: str, tensors: dict[str, Tensor], dat
         meta = {
             "version": VERSION,
             "digest": digest,
+            "packing": PACKING_VERSION,
             "data": data_digests,
             "num_rows": {name: len(tensors[f"{name}.sums"]) for name in data_digests},
             "sha256": _sha256(hidden / TENSORS_FILE),
@@ -121,13 +123,15 @@ def load_reference(directory: Path, digest: str, into: ReferenceLogps) -> None:
         meta = json.loads((directory / META_FILE).read_text(encoding="utf-8"))
         is_intact = meta["version"] == VERSION and meta["sha256"] == _sha256(directory / TENSORS_FILE)
         tensors = read_tensors(directory / TENSORS_FILE)
-        found_digest = meta["digest"]
+        found_digest, packing = meta["digest"], meta.get("packing", 1)
     except (OSError, ValueError, KeyError, TypeError, UnreadableTensors) as error:
         raise BadStageOutput("The earlier reference log-probabilities are damaged.") from error
     if not is_intact:
         raise BadStageOutput("The earlier reference log-probabilities are damaged.")
     if found_digest != digest:
         raise BadStageOutput("The earlier reference log-probabilities belong to another policy, data or batches.")
+    if packing != PACKING_VERSION:  # its last bits differ: the rewards of the first step would not be exactly 0
+        raise BadStageOutput("The earlier reference log-probabilities were computed in another layout of the texts.")
     for name, target in into.tensors().items():
         source = tensors.get(name)
         if source is None or source.shape != target.shape or not source.isfinite().all():

@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 
 from core.training.checkpoints.files import copy_exactly
 from core.training.data.encoded import EncodedData
-from core.training.data.order import Cursor, DataOrder
-from core.training.data.packing import SIDES, PackedBatch, pack_step
+from core.training.data.order import DataOrder
+from core.training.data.packing import PackedBatch, pack_step
+from core.training.data.texts import SIDES
 from core.training.data.token_budget import TokenBudget
 from core.training.failures import BadCheckpoint
 from core.training.model.logps import reduce_pairs, reduce_responses, token_logps
@@ -77,7 +78,7 @@ class ReferencePass:
     @property
     def num_groups(self) -> int:
         num_validation = len(self._data[VALIDATION]) if VALIDATION in self._data else 0
-        return self._order.steps_per_epoch + len(row_groups(num_validation, self._order.batch_size))
+        return self._order.steps_in(0) + len(row_groups(num_validation, self._order.batch_size))
 
     @torch.no_grad()
     def run_group(self) -> int:
@@ -124,9 +125,9 @@ class ReferencePass:
         self.groups_done = groups_done
 
     def _group(self, index: int) -> tuple[str, list[int]]:
-        num_train_groups = self._order.steps_per_epoch
+        num_train_groups = self._order.steps_in(0)
         if index < num_train_groups:
-            return TRAIN, self._order.rows_at(Cursor(position=index * self._order.batch_size))
+            return TRAIN, self._order.rows_at(self._order.cursor_of(index))
         groups = row_groups(len(self._data[VALIDATION]), self._order.batch_size)
         return VALIDATION, list(groups[index - num_train_groups])
 

@@ -19,7 +19,9 @@ from transformers import PreTrainedModel
 from core.domain import metric_names as names
 from core.training.data.columns import Columns, HostColumns
 from core.training.data.encoded import EncodedData
-from core.training.data.packing import PackedBatch, Side, pack_responses, split_micro_batches, spread
+from core.training.data.micro_batches import split_micro_batches, spread
+from core.training.data.packing import PackedBatch, pack_responses
+from core.training.data.texts import Side
 from core.training.model.logps import reduce_responses, response_hits, token_logps
 from core.training.observer import Stage
 from core.training.ranks import ALONE, Ranks

@@ -12,12 +12,14 @@ from core.training.kernels.varlen_attention import can_use_varlen, plan_varlen
 
 SEGMENTS = (
     Segment(start=0, end=9),
-    Segment(start=9, end=13, prefix_start=0, prefix_end=6),
+    Segment(start=9, end=13, prefix=((0, 6),)),
     Segment(start=13, end=14),
     Segment(start=14, end=21),
-    Segment(start=21, end=22, prefix_start=14, prefix_end=20),
+    Segment(start=21, end=22, prefix=((14, 20),)),
+    Segment(start=22, end=26, prefix=((0, 6), (9, 12))),
+    Segment(start=26, end=29, prefix=((0, 6), (9, 12), (22, 24))),
 )
-T, N, K, D = 22, 4, 2, 8
+T, N, K, D = 29, 4, 2, 8
 
 
 def tensors() -> tuple[Tensor, Tensor, Tensor]:
@@ -29,7 +31,8 @@ def dense_mask(sliding_window: int | None) -> Tensor:
     """[T, T] from the words of the module: own segment up to itself, and the prefix; windows count the sequence."""
     mask = torch.zeros(T, T, dtype=torch.bool)
     for segment in SEGMENTS:
-        seen = [*range(segment.prefix_start, segment.prefix_end), *range(segment.start, segment.end)]
+        spans = (*segment.prefix, (segment.start, segment.end))
+        seen = [key for span in spans for key in range(*span)]
         for query in range(segment.start, segment.end):
             visible = [key for key in seen if key <= query]
             mask[query, visible[-sliding_window:] if sliding_window else visible] = True
@@ -87,9 +90,19 @@ def test_segments_attend_as_one_dense_mask_says(
 def test_a_block_takes_no_key_that_its_window_hides() -> None:
     long = Segment(start=10, end=1010)
     assert max(block.num_keys for block in BlockPlan([long], 100).blocks) == 125 + 99
-    shared = Segment(start=1010, end=1020, prefix_start=10, prefix_end=1010)
+    shared = Segment(start=1010, end=1020, prefix=((10, 1010),))
     assert [block.ranges for block in BlockPlan([shared], 5).blocks] == [[slice(1006, 1010), slice(1010, 1020)]]
     assert sum(block.num_queries for block in BlockPlan([long, shared], None).blocks) == 1010
+    branch = Segment(start=1020, end=1030, prefix=((10, 1010), (1010, 1013)))
+    assert [block.ranges for block in BlockPlan([branch], 8).blocks] == [
+        [slice(1006, 1010), slice(1010, 1013), slice(1020, 1030)]
+    ]
+
+
+def test_a_short_tree_is_one_block() -> None:
+    assert [block.num_queries for block in BlockPlan(SEGMENTS, None).blocks] == [13, 1, 8, 4, 3]
+    tree = (*SEGMENTS[:2], Segment(start=13, end=17, prefix=((0, 6), (9, 12))))
+    assert [block.num_queries for block in BlockPlan(tree, None).blocks] == [17]
 
 
 def test_the_kernels_plan_gathers_the_keys_that_segments_see() -> None:
@@ -109,7 +122,7 @@ def test_the_kernels_plan_gathers_the_keys_that_segments_see() -> None:
     with torch.no_grad():
         expected = dense_attention(*tensors(), ScoreOptions())[0]
     torch.testing.assert_close(torch.cat(outputs), expected)
-    assert (plan.longest_query, plan.longest_key) == (9, 10)
+    assert (plan.longest_query, plan.longest_key) == (9, 14)
     assert plan.query_ends.dtype == plan.key_ends.dtype == torch.int32
 
 

@@ -1,7 +1,8 @@
 """The order of rows: every one once an epoch, another order each epoch, and a cursor that needs no history."""
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.training.data.order import Cursor, DataOrder, epoch_permutation, partners
@@ -65,3 +66,34 @@ def test_partners_are_others_and_everyone_has_one(num_rows: int, seed: int) -> N
 def test_partners_come_from_the_seed() -> None:
     assert partners(40, 1).tolist() == partners(40, 1).tolist() != partners(40, 2).tolist()
     assert partners(1, 0).tolist() == [0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=30), batch_size=st.integers(1, 8), epochs=st.integers(1, 3)
+)
+def test_rows_of_a_group_stand_in_one_step(sizes: list[int], batch_size: int, epochs: int) -> None:
+    rng = np.random.default_rng(len(sizes))
+    groups = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    order = DataOrder(len(groups), batch_size, epochs, seed=3, stage=Stage.DPO, groups=groups)
+    steps = steps_of(order)
+    assert len(steps) == order.total_steps
+    assert [order.cursor_of(step) for step in range(order.steps_in(0))] == [c for c, _ in steps if c.epoch == 0]
+    for epoch in range(epochs):
+        rows = [step for cursor, step in steps if cursor.epoch == epoch]
+        assert sorted(row for step in rows for row in step) == list(range(len(groups)))
+        assert all(1 <= len(step) <= batch_size for step in rows)
+        for group, size in enumerate(sizes):
+            within = [number for number, step in enumerate(rows) if any(groups[row] == group for row in step)]
+            assert within == list(range(within[0], within[0] + -(-size // batch_size))), "one step, or consecutive ones"
+    for place, (cursor, _) in enumerate(steps):
+        again = DataOrder(len(groups), batch_size, epochs, seed=3, stage=Stage.DPO, groups=groups)
+        assert steps_of(again, cursor) == steps[place:]
+
+
+def test_groups_are_shuffled_anew_each_epoch() -> None:
+    groups = np.repeat(np.arange(20), 3)
+    order = DataOrder(60, 6, 2, seed=0, stage=Stage.DPO, groups=groups)
+    first, second = ([rows for cursor, rows in steps_of(order) if cursor.epoch == epoch] for epoch in (0, 1))
+    assert first != second
+    assert first[0] != [0, 1, 2, 3, 4, 5]

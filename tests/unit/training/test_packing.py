@@ -1,3 +1,4 @@
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -7,38 +8,97 @@ from hypothesis import strategies as st
 from packed_rows import Row, random_rows, write_rows
 
 from core.training.data.encoded import EncodedData
-from core.training.data.packing import (
-    MIN_PROMPT_TOKENS,
-    NothingToScore,
-    Side,
-    pack_pairs,
-    pack_responses,
-    split_micro_batches,
-    spread,
-)
+from core.training.data.micro_batches import LARGEST_WHOLE, split_micro_batches, spread
+from core.training.data.packing import NothingToScore, pack_pairs, pack_responses
+from core.training.data.prefix_sharing import MIN_SHARED_TOKENS
+from core.training.data.texts import Side
 
 
 def lengths_of(data: EncodedData, indices: list[int]) -> int:
     return int((data.prompt_lengths + data.first_lengths + data.second_lengths)[indices].sum())
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    lengths=st.lists(st.tuples(st.integers(0, 9), st.integers(1, 30), st.integers(1, 30)), max_size=40),
-    max_tokens=st.integers(1, 120),
-)
+TEXT = st.lists(st.integers(5, 6), min_size=1, max_size=12)
+PROMPT = st.sampled_from([[], [5, 5], [5, 6, 5, 6], [5, 6, 5, 6, 5, 5, 5], [6] * 9])
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=st.lists(st.tuples(PROMPT, TEXT, TEXT), max_size=24), max_tokens=st.integers(1, 90))
 def test_a_plan_holds_every_row_once_within_the_budget(
-    tmp_path_factory: pytest.TempPathFactory, lengths: list[tuple[int, int, int]], max_tokens: int
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Row], max_tokens: int
 ) -> None:
-    rows: list[Row] = [tuple([7] * length for length in row) for row in lengths]
+    rows = [(prompt, [7, *chosen], [7, *rejected]) for prompt, chosen, rejected in rows]
     data = write_rows(tmp_path_factory.mktemp("rows"), rows)
     indices = list(range(len(rows)))[::-1]
     plan = split_micro_batches(data, indices, max_tokens)
     assert sorted(index for batch in plan for index in batch) == sorted(indices)
     assert all(batch for batch in plan)
-    assert all(lengths_of(data, batch) <= max_tokens or len(batch) == 1 for batch in plan)
     assert all(batch == sorted(batch, reverse=True) for batch in plan), "the order within is that of the indices"
     assert plan == split_micro_batches(data, indices, max_tokens)
+    for batch in plan:
+        is_one_prompt = len({tuple(rows[index][0]) for index in batch}) == 1
+        limit = max_tokens * (LARGEST_WHOLE if is_one_prompt else 1)
+        assert len(batch) == 1 or pack_pairs(data, batch, "cpu").num_tokens <= limit
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=st.lists(st.tuples(PROMPT, TEXT, TEXT), min_size=1, max_size=16), side=st.sampled_from([None, "rejected"]))
+def test_a_forest_holds_every_text_and_computes_each_beginning_once(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Row], side: Side | None
+) -> None:
+    rows = [(prompt, [7, *chosen], [7, *rejected]) for prompt, chosen, rejected in rows]
+    data = write_rows(tmp_path_factory.mktemp("rows"), rows)
+    indices = range(len(rows))
+    batch = pack_pairs(data, indices, "cpu") if side is None else pack_responses(data, indices, "cpu", side)
+    parts = (1, 2) if side is None else (2,)
+    texts = [[*row[0], *row[part]] for part in parts for row in rows]
+    ids, positions = batch.input_ids[0].numpy(), batch.position_ids[0].numpy()
+    places = [np.concatenate([np.arange(*span) for span in response.ranges]) for response in batch.responses]
+    assert [ids[path].tolist() for path in places] == texts
+    assert all(positions[path].tolist() == list(range(len(path))) for path in places)
+
+    for path in places:  # what its tokens attend to is the text before them
+        for segment in batch.layout.segments:
+            own = [place for place in path.tolist() if segment.start <= place < segment.end]
+            if own:
+                seen = [key for span in segment.prefix for key in range(*span)]
+                assert path.tolist()[: len(seen) + len(own)] == seen + own
+
+    beginnings = {tuple(text[:length]) for text in texts for length in range(MIN_SHARED_TOKENS, len(text) + 1)}
+    if all(len(text) >= MIN_SHARED_TOKENS for text in texts):
+        roots = {tuple(text[:MIN_SHARED_TOKENS]) for text in texts}
+        assert batch.num_tokens == len(beginnings) + (MIN_SHARED_TOKENS - 1) * len(roots)
+
+
+def ranked(prompt: list[int], answers: list[list[int]]) -> list[Row]:
+    return [(prompt, better, worse) for better, worse in combinations(answers, 2)]
+
+
+def test_ranked_answers_run_once_each(tmp_path: Path) -> None:
+    answers = [[7, 10 + number, *[20 + number] * 6] for number in range(4)]
+    rows = ranked([5, 6, 7, 8, 9], answers)
+    batch = pack_pairs(write_rows(tmp_path, rows), range(6), "cpu")
+    assert batch.num_tokens == 5 + 1 + 4 * 7
+    assert batch.num_scored == 12 * 8
+    assert len(batch.targets) == 1 + 4 * 7, "the first word of all answers is predicted once"
+
+
+def test_a_ranked_list_over_the_budget_stays_whole_up_to_a_limit(tmp_path: Path) -> None:
+    answers = [[10 + number] * 10 for number in range(4)]
+    data = write_rows(tmp_path, ranked([5, 6, 7, 8], answers) + ranked([6, 6, 7, 8], answers))
+    assert [len(part) for part in split_micro_batches(data, range(12), 44)] == [6, 6]
+    assert [len(part) for part in split_micro_batches(data, range(12), 32)] == [6, 6]
+    assert [len(part) for part in split_micro_batches(data, range(12), 88)] == [12]
+    cut = split_micro_batches(data, range(12), 25)
+    assert max(pack_pairs(data, part, "cpu").num_tokens for part in cut) <= 25
+
+
+def test_a_common_system_prompt_counts_once(tmp_path: Path) -> None:
+    system = list(range(10, 60))
+    data = write_rows(tmp_path, [([*system, 5 + row], [row + 61] * 10, [row + 71] * 10) for row in range(4)])
+    assert pack_pairs(data, range(4), "cpu").num_tokens == 50 + 4 * 21
+    assert [len(part) for part in split_micro_batches(data, range(4), 50 + 4 * 21)] == [4]
+    assert [len(part) for part in split_micro_batches(data, range(4), 50 + 2 * 21)] == [2, 2]
 
 
 def test_a_plan_is_tight(tmp_path: Path) -> None:
@@ -68,7 +128,7 @@ def test_the_budget_counts_what_is_packed(tmp_path: Path, side: Side | None, cou
     data = write_rows(tmp_path, rows)
     total = sum(len(row[part]) for row in rows for part in counted)
     if side is None:  # a short prompt stands twice
-        total += sum(len(row[0]) for row in rows if len(row[0]) < MIN_PROMPT_TOKENS)
+        total += sum(len(row[0]) for row in rows if len(row[0]) < MIN_SHARED_TOKENS)
     assert len(split_micro_batches(data, range(6), total, side=side)) == 1
     assert len(split_micro_batches(data, range(6), total - 1, side=side)) == 2
 
@@ -79,7 +139,7 @@ def test_a_shared_prompt_stands_once(tmp_path: Path) -> None:
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 5, 4]]
     first, second = batch.layout.segments
     assert (first.start, first.end, first.prefix_length) == (0, 6, 0)
-    assert (second.start, second.end, second.prefix_start, second.prefix_end) == (6, 7, 0, 4)
+    assert (second.start, second.end, second.prefix) == (6, 7, ((0, 4),))
     assert (batch.num_tokens, batch.num_scored, batch.num_responses, batch.longest) == (7, 3, 2, 6)
 
 

@@ -1,0 +1,29 @@
+"""Rows with the same prompt: their groups, and whether a dataset is ranked."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.training.data.encoded import EncodedData, EncodedRow
+
+RANKED_SHARE = 0.75
+"""A dataset is ranked when its pairs name so few different responses: three answers to a prompt are half as many."""
+
+
+def prompt_groups(data: EncodedData) -> NDArray[np.int64]:
+    """Return the number of each row's prompt, [N], by first appearance."""
+    numbers: dict[bytes, int] = {}
+    return np.asarray([numbers.setdefault(row.prompt.tobytes(), len(numbers)) for row in _rows(data)], np.int64)
+
+
+def is_ranked(data: EncodedData) -> bool:
+    """Whether responses stand in several pairs, as those of ranked lists do."""
+    if data.kind != "preference" or not len(data):
+        return False
+    named = {hash((row.prompt.tobytes(), text.tobytes())) for row in _rows(data) for text in (row.first, row.second)}
+    return len(named) <= RANKED_SHARE * 2 * len(data)
+
+
+def _rows(data: EncodedData) -> Iterator[EncodedRow]:
+    return (data.row(index) for index in range(len(data)))

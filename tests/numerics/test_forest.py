@@ -1,0 +1,120 @@
+"""Texts that begin alike run their beginning once: log-probabilities, losses and gradients are those of each alone."""
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from packed_rows import (
+    NOT_PACKABLE,
+    PROMISED,
+    VOCABULARY,
+    WITH_OWN_HEAD_OR_SCORES,
+    Row,
+    make_model,
+    make_stock_model,
+    stock_sums,
+    write_rows,
+)
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from core.domain.variants.catalogue import VARIANTS
+from core.training.data import prefix_sharing
+from core.training.data.columns import Columns, to_host
+from core.training.data.encoded import EncodedData
+from core.training.data.packing import pack_pairs
+from core.training.losses.objective import build_objective
+from core.training.model import adapters
+from core.training.model.adapters import LoraConfig
+from core.training.model.logps import pair_logps
+from core.training.steps.pairs import DpoTask, PairForward
+from core.training.steps.reference_logps import SplitLogps
+from core.training.steps.sft import SftTask
+
+PAIRED = [variant.name for variant in VARIANTS.values() if variant.data == "preference"]
+TOLERANCE = {"rtol": 1e-5, "atol": 2e-5}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def forest_rows() -> list[Row]:
+    """A system prompt before a ranked list of four, and before a conversation that goes on from the best answer.
+
+    Two answers begin alike, one is the beginning of another, one pair stands twice, one row shares nothing.
+    """
+    rng = np.random.default_rng(4)
+
+    def text(length: int) -> list[int]:
+        return rng.integers(2, VOCABULARY, length).tolist()
+
+    system, opening = text(8), text(5)
+    answers = [[*opening, *text(6)], [*opening, *text(3)], text(9), text(4)]
+    prompt = [*system, *text(5)]
+    later = [*prompt, *answers[0], *text(4)]
+    replies = [text(7), text(5)]
+    replies.append(replies[0][:6])
+    rows: list[Row] = [(prompt, better, worse) for better, worse in combinations(answers, 2)]
+    rows += [(later, better, worse) for better, worse in combinations(replies, 2)]
+    return [*rows, rows[1], (text(6), text(4), text(5)), (text(2), text(4), text(5))]
+
+
+@pytest.mark.parametrize("architecture", [*PROMISED, *WITH_OWN_HEAD_OR_SCORES, *NOT_PACKABLE])
+def test_every_response_scores_as_transformers_scores_it_alone(architecture: str, tmp_path: Path) -> None:
+    rows = forest_rows()
+    batch = pack_pairs(write_rows(tmp_path, rows), range(len(rows)), "cpu")
+    assert batch.num_tokens < sum(map(len, map(np.concatenate, rows))) / 2
+    stock = make_stock_model(architecture).eval()
+    with torch.no_grad():
+        found = pair_logps(make_model(architecture), batch)
+        torch.testing.assert_close(found.chosen.sums, stock_sums(stock, rows, 0), **TOLERANCE)
+        torch.testing.assert_close(found.rejected.sums, stock_sums(stock, rows, 1), **TOLERANCE)
+
+
+class Step:
+    """One step over all rows, of all weights or of an adapter's."""
+
+    def __init__(self, data: EncodedData, variant: str | None, *, lora: bool) -> None:
+        self.model: PreTrainedModel = make_model("llama")
+        if lora:
+            adapters.inject(self.model, LoraConfig(rank=3, alpha=6.0), seed=1)
+        self.rows = list(range(len(data)))
+        self.task: SftTask | DpoTask = SftTask(self.model, data)
+        if variant is not None:
+            objective = build_objective(variant, 0.1, {})
+            sums = -20 * torch.rand(2, len(data), 2, generator=torch.Generator().manual_seed(5)).numpy()
+            reference = SplitLogps(*sums) if objective.needs_reference else None
+            self.task = DpoTask(PairForward(self.model, data, objective, reference))
+
+    def run(self, budget: int) -> tuple[list[Tensor], Tensor, int]:
+        """Return gradients, values of all rows, and tokens computed."""
+        self.model.zero_grad()
+        batches = self.task.pack(self.rows, budget)
+        columns: list[Columns] = self.task.backward(batches)
+        values = torch.from_numpy(to_host(columns, self.rows).values)
+        gradients = [p.grad.clone() for p in self.model.parameters() if p.grad is not None]
+        return gradients, values, sum(batch.num_tokens for batch in batches)
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("variant", [None, *PAIRED])
+def test_losses_and_gradients_are_those_of_pairs_one_by_one(
+    variant: str | None, lora: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row for number, row in enumerate(forest_rows()) if number != 9]  # each row once: columns go by row
+    step = Step(write_rows(tmp_path, rows), variant, lora=lora)
+    runs = [step.run(budget) for budget in (10_000, 60, 30)]
+    monkeypatch.setattr(prefix_sharing, "MIN_SHARED_TOKENS", 10**9)
+    gradients, values, num_tokens = step.run(1)
+    scale = max(float(gradient.abs().max()) for gradient in gradients)
+    assert runs[0][2] < num_tokens / 2
+    for found, found_values, _ in runs:
+        for actual, expected in zip(found, gradients, strict=True):
+            torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5 * scale)
+        if variant == "aot":  # its losses are those of ranks, not of rows
+            found_values[0], values[0] = found_values[0].sort()[0], values[0].sort()[0]
+        torch.testing.assert_close(found_values, values, rtol=1e-5, atol=1e-4, equal_nan=True)
