@@ -26,8 +26,8 @@ from core.training.data.columns import Columns, to_host
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import pack_pairs
 from core.training.losses.objective import build_objective
-from core.training.model import adapters
-from core.training.model.adapters import LoraConfig
+from core.training.model.adapters import adapters
+from core.training.model.adapters.adapters import LoraConfig
 from core.training.model.logps import pair_logps
 from core.training.steps.pairs import DpoTask, PairForward
 from core.training.steps.reference_logps import SplitLogps
