@@ -159,11 +159,9 @@ def _pack(data: EncodedData, indices: Sequence[int], side: Side | None, device: 
     targets = np.concatenate([texts[number].tokens[texts[number].scored] for number in numbers])
     firsts, scored_places = _distinct(predictors, targets)
     bounds = np.searchsorted(firsts, np.cumsum((0, *counts)))
-    row_tokens = np.empty(segments[-1].end, np.int32)
-    positions = np.empty(segments[-1].end, np.int64)
+    row_tokens, positions = np.empty((2, segments[-1].end), np.int64)
     for text, path in zip(texts, paths, strict=True):
-        row_tokens[path] = text.tokens
-        positions[path] = np.arange(len(path))
+        row_tokens[path], positions[path] = text.tokens, np.arange(len(path))
     return PackedBatch(
         indices=tuple(int(i) for i in indices),
         side=side,
@@ -177,9 +175,7 @@ def _pack(data: EncodedData, indices: Sequence[int], side: Side | None, device: 
         hidden_rows=_to_device(predictors[firsts], device),
         targets=_to_device(targets[firsts], device),
         scored_places=None if len(firsts) == len(targets) else _to_device(scored_places, device),
-        padded_slots=_to_device(
-            np.concatenate([np.arange(count) + i * max(counts) for i, count in enumerate(counts)]), device
-        ),
+        padded_slots=_to_device(_padded_slots(counts), device),
         num_scored_tokens=_to_device(np.asarray(counts), device),
         scored_counts=counts,
         longest=max(len(text.tokens) for text in texts),
@@ -207,6 +203,11 @@ def _ranges(positions: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
     breaks = np.flatnonzero(np.diff(positions) != 1) + 1
     firsts, lasts = positions[[0, *breaks]], positions[[*(breaks - 1), -1]]
     return tuple((int(first), int(last) + 1) for first, last in zip(firsts, lasts, strict=True))
+
+
+def _padded_slots(counts: Sequence[int]) -> NDArray[np.int64]:
+    """Return where values stand in a flattened table with a row for each count, [sum of counts]."""
+    return np.concatenate([np.arange(count) + row * max(counts) for row, count in enumerate(counts)])
 
 
 def _distinct(predictors: NDArray[np.int64], targets: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

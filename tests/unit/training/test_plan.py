@@ -37,6 +37,7 @@ def full_plan() -> TrainingPlan:
         num_threads=4,
         num_devices=2,
         seed=2**63 - 1,
+        group_by_prompt=True,
         sample_prompts=((1, 2), (3,)),
         eos_token_ids=(2,),
         work_dir="work",
