@@ -4,6 +4,7 @@ import typer
 
 from cli import demo
 from cli.commands import access, backups, dashboard, datasets, doctor, jobs, keys, models, objects, projects, service
+from cli.openai_import import command as openai_import
 
 app = typer.Typer(
     name="preftune",
@@ -23,6 +24,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(objects.app, name="objects")
 app.add_typer(projects.app, name="projects")
+app.add_typer(openai_import.app, name="import")
 
 if __name__ == "__main__":
     app()

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from preftune.datasets import Datasets
+from preftune.fine_tuning import FineTuning
 from preftune.jobs import Jobs
 from preftune.keys import Keys
 from preftune.local_key import find_local_key
@@ -29,6 +30,7 @@ class Client:
         self.datasets = Datasets(self._transport)
         self.jobs = Jobs(self._transport)
         self.keys = Keys(self._transport)
+        self.fine_tuning = FineTuning(self._transport)
 
     def variants(self) -> list[dict[str, Any]]:
         """Return the preference losses that a job can name."""

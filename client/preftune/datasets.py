@@ -30,6 +30,8 @@ class Datasets:
         on_error: str = "reject",
         on_progress: Callable[[int], None] | None = None,
         upload_id: str | None = None,
+        on_announced: Callable[[str], None] | None = None,
+        idempotency_key: str | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         """Send a file; returns the dataset. Raises ApiError `dataset-rejected` with the whole report in `.problem`.
@@ -37,26 +39,34 @@ class Datasets:
         `options`: further parameters of `POST /datasets`: `format`, `columns`, `values` and `metadata` (dictionaries),
         `ignore` (a list of names), `ties`, and `split` of a saved `DatasetDict`.
         `on_progress` is told the bytes sent. A large file goes in parts; should that break off, UploadInterrupted
-        carries the `upload_id` to call again with: only what is missing is sent then.
+        carries the `upload_id` to call again with: only what is missing is sent then. `on_announced` is told this id
+        before the first part. With an `idempotency_key` a file that goes whole is taken in once, however often sent.
         """
         path = Path(path)
         params = {"name": name or path.name, "kind": kind, "on_error": on_error, **options}
         params = {key: value for key, value in params.items() if value is not None}
         if upload_id or path.stat().st_size > IN_PARTS_FROM_BYTES:
-            return self._upload_in_parts(path, params, upload_id, on_progress or (lambda num_bytes: None))
+            upload = self._announced(path, params, upload_id)
+            if on_announced is not None:
+                on_announced(upload["id"])
+            return self._upload_in_parts(path, upload, on_progress or (lambda num_bytes: None))
         params |= {key: json.dumps(params[key]) for key in _JSON_OPTIONS if key in params}
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
+        headers |= {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         dataset: dict[str, Any] = self._transport.upload("/datasets", _chunks(path, on_progress), params, headers)
         return dataset
 
-    def _upload_in_parts(
-        self, path: Path, options: dict[str, Any], upload_id: str | None, on_progress: Callable[[int], None]
-    ) -> dict[str, Any]:
+    def _announced(self, path: Path, options: dict[str, Any], upload_id: str | None) -> dict[str, Any]:
         if upload_id is None:
             body = {"num_bytes": path.stat().st_size, "filename": path.name, **options}
-            upload = self._transport.post("/uploads", body)
+            upload: dict[str, Any] = self._transport.post("/uploads", body)
         else:
             upload = self._transport.get(f"/uploads/{upload_id}")
+        return upload
+
+    def _upload_in_parts(
+        self, path: Path, upload: dict[str, Any], on_progress: Callable[[int], None]
+    ) -> dict[str, Any]:
         try:
             if upload["status"] == "open":
                 self._send_parts(path, upload, on_progress)

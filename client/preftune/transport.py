@@ -43,8 +43,10 @@ class Transport:
         headers = {"Accept": "text/plain"}
         return self._retrying(lambda: self.http.get(path, params=_given(params), headers=headers))
 
-    def post(self, path: str, body: dict[str, Any] | None = None, **params: Any) -> Any:
-        headers = {"Idempotency-Key": uuid.uuid4().hex}
+    def post(
+        self, path: str, body: dict[str, Any] | None = None, *, idempotency_key: str | None = None, **params: Any
+    ) -> Any:
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
 
         def send() -> httpx.Response:
             return self.http.post(path, json=body, params=_given(params), headers=headers)
@@ -120,6 +122,8 @@ def problem_of(response: httpx.Response) -> ApiError | None:
         problem = response.json()
     except ValueError:
         problem = None
+    if isinstance(problem, dict) and isinstance(error := problem.get("error"), dict):
+        return ApiError(response.status_code, _native_problem(error))
     if isinstance(problem, dict):
         return ApiError(response.status_code, problem)
     server = response.headers.get("server", "no name given")
@@ -128,6 +132,15 @@ def problem_of(response: httpx.Response) -> ApiError | None:
         "a limit of its own, or another service at this address."
     )
     return ApiError(response.status_code, {"code": "not-from-the-service", "detail": detail})
+
+
+def _native_problem(error: dict[str, Any]) -> dict[str, Any]:
+    """Return what an error in OpenAI's form says, under the names of a problem document."""
+    faults = [fault for fault in error.get("errors") or [] if isinstance(fault, dict)]
+    pointers = [{"pointer": f"/{fault.get('param') or ''}", "detail": str(fault.get("message"))} for fault in faults]
+    code = str(error.get("code")).replace("_", "-")
+    detail = "the request is not valid" if pointers else str(error.get("message"))
+    return {"code": code, "detail": detail, "errors": pointers, "request_id": error.get("request_id")}
 
 
 def _retry_after(response: httpx.Response) -> float | None:
