@@ -1,7 +1,7 @@
 """`make test-faults`: many runs of each row, in parts. `python -m faults.volume [row …] [--minutes 60]`
 
-A part goes on where the parts before have stopped; each leaves a file in tests/faults/results/ with its seeds and what
-came out. A violation prints its seed, with which it can be run again: `--seed N`.
+A part goes on where the parts before have stopped; each leaves a file in benchmarks/results/faults/ with its seeds and
+what came out. A violation prints its seed, with which it can be run again: `--seed N`.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from faults.grounds import Grounds
 from faults.outcome import Outcome, Row
 from faults.rows import ROWS
 
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "faults"
 
 
 def results_of(row: Row) -> list[dict[str, Any]]:

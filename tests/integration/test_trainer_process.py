@@ -57,4 +57,15 @@ def test_the_rest_of_an_endless_line_is_left_out_and_told(tmp_path: Path) -> Non
     process = TrainerProcess(plan, tmp_path, lines.append)
     process.inbox.get(timeout=30)
     process.close()
-    assert lines == ["x" * 65530 + " canar", "=== 200,012 more bytes of that line are left out ===", "next"]
+    assert lines == ["x" * 65530 + " canar", "=== 200,012 more characters of that line are left out ===", "next"]
+
+
+def test_every_state_of_a_progress_bar_is_a_line(tmp_path: Path) -> None:
+    """It ends none itself: as one line, all but its begin would be left out."""
+    program = "import sys; sys.stderr.write(''.join(f'\\r{n} of 9000' for n in range(9000)) + '\\nnext\\r\\n')"
+    plan = LaunchPlan(command=(sys.executable, "-c", program), num_threads=1)
+    lines: list[str] = []
+    process = TrainerProcess(plan, tmp_path, lines.append)
+    process.inbox.get(timeout=30)
+    process.close()
+    assert lines == ["", *(f"{n} of 9000" for n in range(9000)), "next"]

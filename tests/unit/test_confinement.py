@@ -133,7 +133,7 @@ def test_the_check_of_an_upload_is_confined(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_switched_off_or_absent_is_said_and_runs(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     command = [sys.executable, "-c", "pass"]
     confinement.start(is_wanted=False)
@@ -141,15 +141,15 @@ def test_switched_off_or_absent_is_said_and_runs(
     monkeypatch.setattr(confinement.confined_exec, "version", lambda: 0)
     confinement.start(is_wanted=True)
     assert confined(command, Bounds(writes=[])) == command
-    assert capsys.readouterr().out.count("children_not_confined") == 2
+    assert caplog.text.count("children_not_confined") == 2
 
 
 @pytest.mark.parametrize(("version", "num_gaps"), [(2, 3), (3, 2), (4, 1), (5, 1), (6, 0), (7, 0)])
 def test_what_an_older_kernel_does_not_hold_is_said(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], version: int, num_gaps: int
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, version: int, num_gaps: int
 ) -> None:
     monkeypatch.setattr(confinement.confined_exec, "version", lambda: version)
     confinement.start(is_wanted=True)
-    said = capsys.readouterr().out
+    said = caplog.text
     assert ("children_confined_in_part" in said) == (num_gaps > 0)
     assert said.count("held from Linux") == num_gaps

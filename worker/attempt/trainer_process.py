@@ -4,6 +4,7 @@ It runs in a session of its own, so that the whole group can be killed, and with
 """
 
 import collections
+import io
 import logging
 import os
 import queue
@@ -30,7 +31,7 @@ from worker.child_environment import trainer_environment
 _MAX_WAITING_MESSAGES = 10_000
 """Beyond that the trainer waits: it is far ahead of the database."""
 _MAX_LOG_LINES = 200
-_MAX_LOG_LINE_BYTES = 65536
+_MAX_LOG_LINE_CHARS = 65536
 
 _log = logging.getLogger(__name__)
 
@@ -167,18 +168,19 @@ class TrainerProcess:
             pass
 
     def _read_log(self) -> None:
+        """Note every line; a progress bar, which returns to the line's begin without ending it, gives one a state."""
         stderr = self._process.stderr
         assert stderr is not None
-        with stderr:
-            while line := stderr.readline(_MAX_LOG_LINE_BYTES):
-                self._note_line(line.decode(errors="replace").rstrip())
+        with io.TextIOWrapper(stderr, encoding="utf-8", errors="replace") as lines:
+            while line := lines.readline(_MAX_LOG_LINE_CHARS):
+                self._note_line(line.rstrip())
                 # What stands behind is no line of its own: it may begin within a secret.
                 num_left_out = 0
-                while line and not line.endswith(b"\n"):
-                    line = stderr.readline(_MAX_LOG_LINE_BYTES)
+                while line and not line.endswith("\n"):
+                    line = lines.readline(_MAX_LOG_LINE_CHARS)
                     num_left_out += len(line)
                 if num_left_out:
-                    self._note_line(f"=== {num_left_out:,} more bytes of that line are left out ===")
+                    self._note_line(f"=== {num_left_out:,} more characters of that line are left out ===")
 
     def _note_line(self, text: str) -> None:
         self._log_lines.append(text)
