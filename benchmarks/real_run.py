@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cli.console import out
-from cli.watch import watch_job
 from preftune import Client
+from preftune.cli.console import out
+from preftune.cli.watch import watch_job
 
 NUM_RESAMPLES = 10_000
 PROMPTS = ("How do I keep bread fresh for longer?", "What is a good way to learn the names of my new colleagues?")

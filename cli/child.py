@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 
-from cli.extras import from_extra
+from preftune.cli.extras import from_extra
 
 _ENTRIES = {"api": "api.server", "worker": "worker.app"}
 _EXTRA_SECONDS = 10

@@ -4,11 +4,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cli.console import fail
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import DomainError
 from core.services.datasets import intake
 from core.settings import SettingsError, load_settings
+from preftune.cli.console import fail
 
 _MODES = ("reject", "skip")
 _TIES = ("keep", "drop")

@@ -16,15 +16,16 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from cli.commands.jobs import download_with_progress
-from cli.console import fail, out
-from cli.extras import from_extra
-from cli.watch import EXIT_CODES, result_texts, watch_job
 from preftune import Client, PreftuneError
+from preftune.cli.commands.jobs import download_with_progress
+from preftune.cli.console import fail, out
+from preftune.cli.extras import from_extra
+from preftune.cli.watch import EXIT_CODES, result_texts, watch_job
 from preftune.local_key import find_local_key
 
 BASE_MODEL = "smollm2-135m-instruct"
-EXAMPLES_DIR = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES_DIR = Path(__file__).resolve().parent / "examples"
+"""A link to `examples/` in a checkout; in a wheel its files."""
 TRAINING_FILE = EXAMPLES_DIR / "house-style.jsonl"
 HELD_OUT_FILE = EXAMPLES_DIR / "house-style-heldout.jsonl"
 SYSTEM = {"role": "system", "content": "Answer in house style."}

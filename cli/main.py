@@ -1,30 +1,23 @@
-"""The `preftune` command."""
-
-import typer
+"""Commands of the service, added to the client's: `python -m cli.main` has both, as `preftune` has."""
 
 from cli import demo
-from cli.commands import access, backups, dashboard, datasets, doctor, jobs, keys, models, objects, projects, service
-from cli.openai_import import command as openai_import
+from cli.commands import backups, dashboard, datasets, doctor, keys, models, objects, projects, service
+from preftune.cli.commands import datasets as client_datasets
+from preftune.cli.commands import models as client_models
+from preftune.cli.main import app
 
-app = typer.Typer(
-    name="preftune",
-    help="Managed preference tuning: SFT and DPO jobs with live reward curves, on your own machines.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+__all__ = ["app"]
+
 service.register(app)
-jobs.register(app)
-access.register(app)
 backups.register(app)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.command("open")(dashboard.open_dashboard)
-app.add_typer(datasets.app, name="datasets")
-app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(objects.app, name="objects")
 app.add_typer(projects.app, name="projects")
-app.add_typer(openai_import.app, name="import")
+client_datasets.app.command()(datasets.check)
+client_models.app.command()(models.pull)
 
 if __name__ == "__main__":
     app()

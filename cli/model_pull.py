@@ -4,10 +4,10 @@ from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn
 
-from cli.console import err
 from core.base_models.directory import BaseModel
 from core.base_models.progress import PullProgress
 from core.base_models.pull import pull
+from preftune.cli.console import err
 
 
 def pull_with_progress(model: str, models_dir: Path) -> BaseModel:

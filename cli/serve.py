@@ -15,7 +15,6 @@ from urllib.request import ProxyHandler, build_opener
 from pydantic import SecretStr
 
 from api.server import check_binding
-from cli.console import err, out
 from cli.data_lock import DataDirLock
 from cli.processes import Child
 from core import private_memory
@@ -25,6 +24,7 @@ from core.services.backend import Backend, open_backend
 from core.services.operations.sweep import release_leases_of
 from core.settings import FILE_SUFFIX, PREFIX, PRIVATE_UMASK, Settings
 from core.telemetry.logging import configure_logging
+from preftune.cli.console import err, out
 
 COMMAND = (sys.executable, "-P", "-m", "cli.child")
 POLL_SECONDS = 1.0

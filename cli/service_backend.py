@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cli.console import fail
-from cli.extras import from_extra
+from preftune.cli.console import fail
+from preftune.cli.extras import from_extra
 
 
 @contextmanager
@@ -14,21 +14,21 @@ def operating(*, needs_schema: bool = True) -> Iterator[Any]:
 
     `needs_schema`: the database must have this version's schema.
     """
-    settings_error = from_extra("core.settings", "SettingsError", "api")
-    domain_error = from_extra("core.domain.errors", "DomainError", "api")
+    settings_error = from_extra("core.settings", "SettingsError")
+    domain_error = from_extra("core.domain.errors", "DomainError")
     try:
-        settings = from_extra("core.settings", "load_settings", "api")()
-        backend = from_extra("core.services.backend", "open_backend", "api")(settings)
+        settings = from_extra("core.settings", "load_settings")()
+        backend = from_extra("core.services.backend", "open_backend")(settings)
     except settings_error as error:
         fail(str(error), code=2)
     except domain_error as error:
         fail(error.detail)
     try:
-        is_current = from_extra("core.database.migrate", "is_current", "api")
+        is_current = from_extra("core.database.migrate", "is_current")
         if needs_schema and not is_current(backend.database.engine):
             fail("the database has not this version's schema; start the service once, or run `preftune migrate`")
         audit = "core.services.access.audit"
-        with from_extra(audit, "acting", "api")(from_extra(audit, "operator_here", "api")()):
+        with from_extra(audit, "acting")(from_extra(audit, "operator_here")()):
             yield backend
     except settings_error as error:
         fail(str(error), code=2)

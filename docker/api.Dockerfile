@@ -23,7 +23,8 @@ COPY cli cli
 COPY client client
 COPY core core
 COPY migrations migrations
-RUN python -m pip wheel --no-build-isolation --no-deps --no-index --wheel-dir /wheels . \
+COPY examples examples
+RUN python -m pip wheel --no-build-isolation --no-deps --no-index --wheel-dir /wheels ./client . \
     && python -m pip --python /venv/bin/python install --no-deps --no-index --target /opt/preftune /wheels/*.whl
 
 FROM ${PYTHON}

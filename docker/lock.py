@@ -14,6 +14,8 @@ from pathlib import Path
 FOLDER = Path("docker")
 UV = Path(sys.executable).parent / "uv"
 OPTIONS = ("--universal", "--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate", "--quiet")
+OURS = ("--no-emit-package", "preftune")
+"""The client is built from this checkout, as the service is."""
 OF_TORCH = re.compile(r"torch|triton|nvidia-.*|cuda-.*")
 TO_BUILD = ("setuptools",)
 """What makes a wheel of our own code."""
@@ -24,7 +26,7 @@ HEADER = "# Written by `make lock`; pip install --require-hashes --no-deps -r {n
 def resolve(*extras: str) -> dict[str, str]:
     """Name to the lines that pin it."""
     chosen = [word for extra in extras for word in ("--extra", extra)]
-    command = [str(UV), "pip", "compile", "pyproject.toml", *chosen, "-c", "constraints.txt", *OPTIONS]
+    command = [str(UV), "pip", "compile", "pyproject.toml", *chosen, "-c", "constraints.txt", *OPTIONS, *OURS]
     text = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     entries = re.split(r"^(?=\w)", text, flags=re.MULTILINE)
     return {entry.partition("==")[0]: entry for entry in entries if "==" in entry}
@@ -38,10 +40,10 @@ def version(entry: str) -> str:
     return entry.partition("==")[2].split()[0]
 
 
-worker = resolve("api", "worker", "otel")
+worker = resolve("worker", "otel")
 of_torch = {name: entry for name, entry in worker.items() if OF_TORCH.fullmatch(name)}
 write("requirements-build.txt", {name: worker[name] for name in TO_BUILD})
-write("requirements-api.txt", resolve("api", "otel"))
+write("requirements-api.txt", resolve("otel"))
 write("requirements-torch-cuda.txt", of_torch)
 write("requirements-worker.txt", {name: entry for name, entry in worker.items() if name not in of_torch})
 wanted = version(of_torch["torch"]) + "+cpu"

@@ -27,8 +27,9 @@ COPY cli cli
 COPY client client
 COPY core core
 COPY migrations migrations
+COPY examples examples
 # setuptools, which builds it, is among the packages above: torch wants it.
-RUN /venv/bin/pip install --no-build-isolation --no-deps --no-index --target /opt/preftune .
+RUN /venv/bin/pip install --no-build-isolation --no-deps --no-index --target /opt/preftune ./client .
 
 FROM ${PYTHON}
 RUN useradd --uid 10001 --create-home preftune \

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from cli.console import err, fail, out
 from cli.data_lock import DataDirLock
-from cli.extras import from_extra
 from cli.service_backend import operating
+from preftune.cli.console import err, fail, out
+from preftune.cli.extras import from_extra
 
 _BACKUPS = "core.services.operations.backups"
 Folder = Annotated[Path, typer.Argument(help="Folder of backups; an empty one for the first.")]
@@ -30,7 +30,7 @@ def backup(
 
     Ends with code 1 too if the store had lost objects; the backup then has all others.
     """
-    back_up: Callable[..., Any] = from_extra(f"{_BACKUPS}.backup", "back_up", "api")
+    back_up: Callable[..., Any] = from_extra(f"{_BACKUPS}.backup", "back_up")
     copied: Any = None
 
     def note(progress: Any) -> None:
@@ -59,9 +59,9 @@ def restore(
 
     Jobs that ran go on from their last checkpoint; keys that were revoked since the backup are live again.
     """
-    choose: Callable[..., Any] = from_extra(f"{_BACKUPS}.restore", "choose", "api")
-    check: Callable[..., Any] = from_extra(f"{_BACKUPS}.restore", "check", "api")
-    put_back: Callable[..., Any] = from_extra(f"{_BACKUPS}.restore", "restore", "api")
+    choose: Callable[..., Any] = from_extra(f"{_BACKUPS}.restore", "choose")
+    check: Callable[..., Any] = from_extra(f"{_BACKUPS}.restore", "check")
+    put_back: Callable[..., Any] = from_extra(f"{_BACKUPS}.restore", "restore")
     with _told(folder):
         repository, manifest = choose(folder, name)
         if only_verify:
@@ -86,7 +86,7 @@ def _verify(check: Callable[..., Any], repository: Any, manifest: Any) -> None:
 @contextmanager
 def _told(folder: Path) -> Iterator[None]:
     """Report in one line why there is no backup, or none can be restored."""
-    backup_error = from_extra(f"{_BACKUPS}.repository", "BackupError", "api")
+    backup_error = from_extra(f"{_BACKUPS}.repository", "BackupError")
     try:
         yield
     except backup_error as error:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.console import err, fail, out
-from cli.extras import from_extra
+from preftune.cli.console import err, fail, out
+from preftune.cli.extras import from_extra
 
 
 def open_dashboard(
@@ -20,7 +20,7 @@ def open_dashboard(
 ) -> None:
     """Open the dashboard signed in; run it where the service's settings and data directory are."""
     settings = _settings(data_dir)
-    code = from_extra("core.services.access.sign_in_codes", "make", "api")(_key(settings), time.time())
+    code = from_extra("core.services.access.sign_in_codes", "make")(_key(settings), time.time())
     link = f"{(url or f'http://{settings.host}:{settings.port}').rstrip('/')}/ui/#sign-in={code}"
     if only_print or not webbrowser.open(link):
         err.print("Open this link within ten minutes; it works once:", markup=False)
@@ -31,16 +31,16 @@ def _key(settings: Any) -> str:
     """Return the bootstrap key, or the key file of a service without keys."""
     if settings.api_key is not None:
         return str(settings.bootstrap_keys[0])
-    error_type = from_extra("core.settings", "SettingsError", "api")
+    error_type = from_extra("core.settings", "SettingsError")
     try:
-        return str(from_extra("core.services.access.secret_files", "local_key", "api")(settings))
+        return str(from_extra("core.services.access.secret_files", "local_key")(settings))
     except error_type as error:
         fail(str(error), code=2)
 
 
 def _settings(data_dir: Path | None) -> Any:
-    error_type = from_extra("core.settings", "SettingsError", "api")
+    error_type = from_extra("core.settings", "SettingsError")
     try:
-        return from_extra("core.settings", "load_settings", "api")(data_dir=data_dir)
+        return from_extra("core.settings", "load_settings")(data_dir=data_dir)
     except error_type as error:
         fail(str(error), code=2)

@@ -3,29 +3,29 @@
 import typer
 from rich.text import Text
 
-from cli.console import err, fail, out
-from cli.extras import from_extra
+from preftune.cli.console import err, fail, out
+from preftune.cli.extras import from_extra
 
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 
 
 def doctor() -> None:
     """Check database, store, broker, clock, disk, base models, keys and device; exit code 1 if something fails."""
-    settings_error = from_extra("core.settings", "SettingsError", "api")
+    settings_error = from_extra("core.settings", "SettingsError")
     try:
-        settings = from_extra("core.settings", "load_settings", "api")()
-        backend = from_extra("core.services.backend", "open_backend", "api")(settings)
+        settings = from_extra("core.settings", "load_settings")()
+        backend = from_extra("core.services.backend", "open_backend")(settings)
     except settings_error as error:
         fail(str(error), code=2)
     num_failed = 0
     try:
-        for finding in from_extra("core.services.operations.diagnosis", "diagnose", "api")(backend):
+        for finding in from_extra("core.services.operations.diagnosis", "diagnose")(backend):
             num_failed += finding.state == "failed"
             _show(finding.name, finding.state, finding.detail)
     finally:
         backend.close()
     try:
-        device = from_extra("worker.device", "choose_devices", "api")(settings.device, settings.num_devices)
+        device = from_extra("worker.device", "choose_devices")(settings.device, settings.num_devices)
         _show("device", "ok", device.label)
     except settings_error as error:
         num_failed += 1

@@ -6,9 +6,9 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from cli.console import err, fail, out
-from cli.extras import from_extra
 from cli.service_backend import operating
+from preftune.cli.console import err, fail, out
+from preftune.cli.extras import from_extra
 
 app = typer.Typer(help="API keys of this deployment.", no_args_is_help=True)
 SECONDS_OF_DAY = 24 * 3600.0
@@ -25,13 +25,13 @@ def create(
     days: Annotated[float | None, typer.Option(help="How long the key works; default: until it is revoked.")] = None,
 ) -> None:
     """Create a key and print it, this once only."""
-    scopes = [member.value for member in from_extra("core.domain.access", "Scope", "api")]
+    scopes = [member.value for member in from_extra("core.domain.access", "Scope")]
     if scope not in scopes:
         fail(f"--scope: must be {', '.join(scopes)}")
     lifetime_seconds = None if days is None else days * SECONDS_OF_DAY
     with operating() as backend:
-        chosen = from_extra("core.domain.access", "Scope", "api")(scope)
-        made = from_extra(_KEYS, "create", "api")(backend, project, name, chosen, lifetime_seconds=lifetime_seconds)
+        chosen = from_extra("core.domain.access", "Scope")(scope)
+        made = from_extra(_KEYS, "create")(backend, project, name, chosen, lifetime_seconds=lifetime_seconds)
     _show(made)
 
 
@@ -39,7 +39,7 @@ def create(
 def list_keys(project: Annotated[str | None, typer.Option(help="Only keys of this project.")] = None) -> None:
     """List all keys, without their secrets."""
     with operating() as backend:
-        keys = from_extra(_KEYS, "list_keys", "api")(backend, project)
+        keys = from_extra(_KEYS, "list_keys")(backend, project)
     table = Table(
         Column("id", no_wrap=True, overflow="fold"),
         "name",
@@ -63,7 +63,7 @@ def rotate(
 ) -> None:
     """Create a new key to replace an old one, and print it."""
     with operating() as backend:
-        made = from_extra(_KEYS, "rotate", "api")(backend, key_id, grace_seconds=grace_hours * 3600)
+        made = from_extra(_KEYS, "rotate")(backend, key_id, grace_seconds=grace_hours * 3600)
     _show(made)
     err.print(f"{key_id} works for {grace_hours:g} more hours", markup=False)
 
@@ -72,7 +72,7 @@ def rotate(
 def revoke(key_id: str) -> None:
     """Revoke a key; it stops working within two seconds."""
     with operating() as backend:
-        from_extra(_KEYS, "revoke", "api")(backend, key_id)
+        from_extra(_KEYS, "revoke")(backend, key_id)
     out.print(f"{key_id} is revoked", markup=False)
 
 

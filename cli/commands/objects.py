@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.console import fail, out
-from cli.extras import from_extra
 from cli.service_backend import operating
+from preftune.cli.console import fail, out
+from preftune.cli.extras import from_extra
 
 app = typer.Typer(help="The objects of the store: are they all there?", no_args_is_help=True)
 _COPIES = "core.services.operations.backups.folder_of_first_release"
@@ -18,8 +18,8 @@ Folder = Annotated[Path, typer.Argument(help="Folder of the copy.")]
 @app.command()
 def load(folder: Folder) -> None:
     """Restore a folder that `preftune objects save` of version 0.1.0 wrote, into an empty store."""
-    load_copy: Callable[[Any, Path], int] = from_extra(_COPIES, "load", "api")
-    refused = from_extra(_COPIES, "CopyRefused", "api")
+    load_copy: Callable[[Any, Path], int] = from_extra(_COPIES, "load")
+    refused = from_extra(_COPIES, "CopyRefused")
     with operating() as backend:
         try:
             num_objects = load_copy(backend.store, folder)
@@ -35,7 +35,7 @@ def check(
     quick: Annotated[bool, typer.Option("--quick", help="Compare presence and sizes only, not every byte.")] = False,
 ) -> None:
     """Look for objects that the database names and the store has lost; ends with code 1 if there are any."""
-    check_all: Callable[..., Any] = from_extra("core.services.operations.object_checks", "check_all", "api")
+    check_all: Callable[..., Any] = from_extra("core.services.operations.object_checks", "check_all")
     num_objects, num_lost = 0, 0
     with operating() as backend:
         for count, losses in check_all(backend, is_deep=not quick):

@@ -6,9 +6,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cli.console import out
-from cli.extras import from_extra
 from cli.service_backend import operating
+from preftune.cli.console import out
+from preftune.cli.extras import from_extra
 
 app = typer.Typer(help="Projects of this deployment, and what each may take.", no_args_is_help=True)
 _PROJECTS = "core.services.access.projects"
@@ -19,7 +19,7 @@ _NONE = "none"
 def create(project: Annotated[str, typer.Argument(help="Its id: a-z, 0-9 and -.")]) -> None:
     """Create a project; only its own keys see what it holds."""
     with operating() as backend:
-        from_extra(_PROJECTS, "create", "api")(backend, project)
+        from_extra(_PROJECTS, "create")(backend, project)
     out.print(project, markup=False)
 
 
@@ -27,7 +27,7 @@ def create(project: Annotated[str, typer.Argument(help="Its id: a-z, 0-9 and -."
 def list_projects() -> None:
     """List projects with their use and limits."""
     with operating() as backend:
-        projects = from_extra(_PROJECTS, "list_projects", "api")(backend)
+        projects = from_extra(_PROJECTS, "list_projects")(backend)
     table = Table("project", "stored", "queued", "running", "upload", "requests/min", box=None)
     for project in projects:
         limits = project.limits
@@ -52,7 +52,7 @@ def limit(
     requests_per_minute: Annotated[int | None, typer.Option(help="Requests with one key.")] = None,
 ) -> None:
     """Set all limits of a project; one that is left out is unlimited."""
-    limits = from_extra(_PROJECTS, "Limits", "api")(
+    limits = from_extra(_PROJECTS, "Limits")(
         max_stored_bytes=stored_bytes,
         max_upload_bytes=upload_bytes,
         max_queued_jobs=queued_jobs,
@@ -60,7 +60,7 @@ def limit(
         max_requests_per_minute=requests_per_minute,
     )
     with operating() as backend:
-        from_extra(_PROJECTS, "set_limits", "api")(backend, project, limits)
+        from_extra(_PROJECTS, "set_limits")(backend, project, limits)
 
 
 def _of(taken: int, most: int | None) -> str:

@@ -33,7 +33,7 @@ def start(settings: Settings, service: str) -> None:
         export = importlib.import_module("core.telemetry.tracing_export")
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"PREFTUNE_OTLP_ENDPOINT: needs the otel extra ({error.name} is missing): pip install 'preftune[otel]'"
+            f"PREFTUNE_OTLP_ENDPOINT needs {error.name}, which is not installed: pip install 'preftune-service[otel]'"
         ) from None
     install(export.open_provider(settings.otlp_endpoint, service))
 

@@ -76,7 +76,7 @@ def files_per_folder(root: Path) -> list[tuple[int, str]]:
     """Folders of product code with more than fifteen modules."""
     folders = Counter(
         path.parent.relative_to(root).as_posix()
-        for package in ("api", "worker", "cli", "core", "client")
+        for package in ("api", "worker", "cli", "core", "client/preftune")
         for path in (root / package).rglob("*.py")
         if path.name != "__init__.py"
     )
@@ -87,13 +87,13 @@ def product_lines(root: Path) -> int:
     """Lines of product code, comments and docstrings included."""
     return sum(
         len(path.read_text(encoding="utf-8").splitlines())
-        for package in ("api", "worker", "cli", "core", "client", "migrations")
+        for package in ("api", "worker", "cli", "core", "client/preftune", "migrations")
         for path in (root / package).rglob("*.py")
     )
 
 
 def main(root: Path) -> None:
-    sys.path[:0] = [str(root), str(root / "client")]
+    sys.path[:0] = [str(root), str(root / "client/preftune")]
     graph = grimp.build_graph(*PACKAGES, cache_dir=None)
     lines = [f"product code: {product_lines(root)} lines"]
     lines += [f"{name}: {number} modules" for number, name in files_per_folder(root)]

@@ -52,6 +52,30 @@ def test_every_promise_to_openais_clients_has_a_test_that_exists() -> None:
         assert named <= written, (promise, named - written)
 
 
+FOLDERS = ("api", "benchmarks", "client", "cli", "core", "docker", "docs", "examples", "migrations", "tests", "worker")
+OF_OTHERS = {"convert_hf_to_gguf.py"}
+"""Programs of other projects."""
+FOR_DEVELOPERS = [
+    *sorted((ROOT / "docs" / "develop").rglob("*.md")),
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "README.md",
+    ROOT / "tests" / "README.md",
+]
+
+
+@pytest.mark.parametrize("path", FOR_DEVELOPERS, ids=lambda path: path.name)
+def test_files_that_are_named_to_developers_exist(path: Path) -> None:
+    """A path from the root exists; so does a bare name of a module somewhere. Placeholders: `<area>`, `*`, `|`."""
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    words = [word for code in re.findall(r"`([^`\n]+)`", text) for word in code.split()]
+    named = [re.sub(r"<\w+>", "*", word.rstrip(",;:")) for word in words if not re.search(r"[|{(…$]", word)]
+    paths = [word.partition(":")[0] for word in named if word.partition("/")[0] in FOLDERS and "/" in word]
+    names = [word for word in named if re.fullmatch(r"\w+\.py", word)]
+    missing = [word for word in paths if not any(ROOT.glob(word.rstrip("/") + ("*" if word.endswith("_") else "")))]
+    known = {found.name for folder in FOLDERS for found in (ROOT / folder).rglob("*.py")}
+    assert missing + [word for word in names if word not in known | OF_OTHERS] == []
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_to_files(path: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text(encoding="utf-8"))

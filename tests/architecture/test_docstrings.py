@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("api", "worker", "cli", "core", "client", "migrations")
+PACKAGES = ("api", "worker", "cli", "core", "client/preftune", "migrations")
 MIN_WORDS = 3
 NO_SUBJECT = re.compile(r"(Of|So|From|With|By|As|To|At|Until|Raises|None)\b|\[")
 """Beginnings of a first line that leaves out what is returned, done or meant; `[` is a shape without its array."""

@@ -4,6 +4,7 @@ import re
 import tomllib
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -36,15 +37,22 @@ def pinned() -> dict[str, str]:
     return {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
 
 
+def project_of(path: str) -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((ROOT / path).read_text(encoding="utf-8"))["project"]
+    return project
+
+
 def needed(*extras: str) -> set[str]:
     """What the extras bring along on this machine, as far as it is installed here."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    queue = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    projects = {project["name"]: project for project in map(project_of, ("pyproject.toml", "client/pyproject.toml"))}
+    service = projects["preftune-service"]
+    queue = [line for project in projects.values() for line in project["dependencies"]]
+    queue += [line for extra in extras for line in service["optional-dependencies"][extra]]
     seen: set[tuple[str, frozenset[str]]] = set()
     while queue:
         wanted = Requirement(queue.pop())
         place = (canonicalize_name(wanted.name), frozenset(wanted.extras))
-        if place in seen or place[0] == project["name"]:
+        if place in seen or place[0] in projects:
             continue
         seen.add(place)
         try:
@@ -61,9 +69,9 @@ def needed(*extras: str) -> set[str]:
 @pytest.mark.parametrize(
     ("extras", "files"),
     [
-        (("api", "otel"), (API,)),
-        (("api", "worker", "otel"), (WORKER, CUDA)),
-        (("api", "worker", "otel"), (WORKER, CPU)),
+        (("otel",), (API,)),
+        (("worker", "otel"), (WORKER, CUDA)),
+        (("worker", "otel"), (WORKER, CPU)),
     ],
     ids=["api", "worker with CUDA", "worker without"],
 )

@@ -95,7 +95,7 @@ def test_the_hub_is_asked_for_the_commit(api: RunningApi, monkeypatch: pytest.Mo
 
 
 def test_without_the_library_the_command_says_what_to_install(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "cli.dataset_pull", None)
+    monkeypatch.setitem(__import__("sys").modules, "preftune.cli.dataset_pull", None)
     done = run(api, "pull", f"some-org/pairs@{COMMIT}")
     assert done.exit_code == 1
     assert "pip install 'preftune[hub]'" in done.stderr

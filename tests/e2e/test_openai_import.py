@@ -17,9 +17,9 @@ from openai_account import KEY, Account, Fault, run_account
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from cli.openai_import import importer, source, uploads
 from core.services.attempts import lifecycle
 from preftune import transport
+from preftune.cli.openai_import import importer, source, uploads
 
 SERVICE_KEY = "pt_import_0123456789abcdef0123456789"
 

@@ -89,7 +89,7 @@ def test_without_the_extra_the_start_stops_with_a_message(monkeypatch: pytest.Mo
         raise ModuleNotFoundError(name=name)
 
     monkeypatch.setattr("core.telemetry.tracing.importlib.import_module", missing)
-    with pytest.raises(SettingsError, match=r"preftune\[otel\]"):
+    with pytest.raises(SettingsError, match=r"preftune-service\[otel\]"):
         tracing.start(Settings(otlp_endpoint="http://127.0.0.1:9"), "preftune-api")
 
 

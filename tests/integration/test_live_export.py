@@ -112,9 +112,9 @@ def test_a_job_whose_export_hangs_runs_and_ends_as_ever(backend: Backend, monkey
 def test_a_target_without_its_client_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     assert targets_of(Settings()) == []
     monkeypatch.setattr(tracking, "find_spec", lambda _: None)
-    with pytest.raises(SettingsError, match=r"pip install 'preftune\[mlflow\]'"):
+    with pytest.raises(SettingsError, match=r"pip install 'preftune-service\[mlflow\]'"):
         targets_of(Settings(mlflow_tracking_uri="http://127.0.0.1:5000"))
-    with pytest.raises(SettingsError, match=r"pip install 'preftune\[wandb\]'"):
+    with pytest.raises(SettingsError, match=r"pip install 'preftune-service\[wandb\]'"):
         targets_of(Settings(wandb_project="mine"))
 
 

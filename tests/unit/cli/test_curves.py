@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from cli.curves import plot
+from preftune.cli.curves import plot
 
 
 def picture(curves: dict[str, list[tuple[float, float]]], width: int = 20, height: int = 4) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cli.watch import JobView, render
+from preftune.cli.watch import JobView, render
 
 
 def job(**changes: Any) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def targets_of(settings: Settings) -> list[Target]:
         if find_spec(target.client) is None:
             raise SettingsError(
                 f"export to {target.client} is set, but its client is not installed: "
-                f"pip install 'preftune[{target.client}]'"
+                f"pip install 'preftune-service[{target.client}]'"
             )
     return found
 

@@ -12,11 +12,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cli.console import connected, err, fail, json_object, out
-from cli.openai_import.folder import Folder
-from cli.openai_import.importer import Choices, Importer, Outcome
-from cli.openai_import.source import DEFAULT_URL, Source, SourceFailed
-from cli.openai_import.translation import SourceJob, read_job
+from preftune.cli.console import connected, err, fail, json_object, out
+from preftune.cli.openai_import.folder import Folder
+from preftune.cli.openai_import.importer import Choices, Importer, Outcome
+from preftune.cli.openai_import.source import DEFAULT_URL, Source, SourceFailed
+from preftune.cli.openai_import.translation import SourceJob, read_job
 from preftune.client import DEFAULT_URL as DEFAULT_SERVICE_URL
 
 app = typer.Typer(help="Bring jobs and data from another service.", no_args_is_help=True)

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cli.openai_import.folder import Folder, final_figures
-from cli.openai_import.source import NotThere, Source
-from cli.openai_import.translation import SourceJob, idempotency_key, identity, request
-from cli.openai_import.uploads import FileRefused, Uploads
 from preftune import ApiError, Client
+from preftune.cli.openai_import.folder import Folder, final_figures
+from preftune.cli.openai_import.source import NotThere, Source
+from preftune.cli.openai_import.translation import SourceJob, idempotency_key, identity, request
+from preftune.cli.openai_import.uploads import FileRefused, Uploads
 
 POLL_SECONDS = 5.0
 _FINAL = frozenset({"succeeded", "failed", "cancelled"})

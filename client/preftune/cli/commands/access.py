@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cli.console import connected, out
+from preftune.cli.console import connected, out
 
 Url = Annotated[str | None, typer.Option(help="The service; default PREFTUNE_URL or this machine.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As the API answers, one object a line.")]

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cli.openai_import.folder import Folder, sha256_of
-from cli.openai_import.translation import idempotency_key
 from preftune import ApiError, Client, ConnectionFailed, PreftuneError, UploadInterrupted
+from preftune.cli.openai_import.folder import Folder, sha256_of
+from preftune.cli.openai_import.translation import idempotency_key
 
 MAX_UPLOAD_TRIES = 5
 UPLOAD_PAUSE_SECONDS = 2.0

@@ -9,10 +9,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 from rich.text import Text
 
-from cli.console import TEMPLATE_KWARGS, connected, err, fail, json_object, out
-from cli.dataset_report import print_data_warnings
-from cli.watch import EXIT_CODES, watch_job
 from preftune import Client
+from preftune.cli.console import TEMPLATE_KWARGS, connected, err, fail, json_object, out
+from preftune.cli.dataset_report import print_data_warnings
+from preftune.cli.watch import EXIT_CODES, watch_job
 
 Url = Annotated[str | None, typer.Option(help="The service; default PREFTUNE_URL or this machine.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB")]

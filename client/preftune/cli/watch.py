@@ -15,8 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cli.curves import plot
 from preftune import ApiError, Client, ConnectionFailed
+from preftune.cli.curves import plot
 
 FINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
 EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 3}

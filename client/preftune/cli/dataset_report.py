@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from cli.console import err, out
+from preftune.cli.console import err, out
 
 MAX_ISSUES_SHOWN = 20
 _PLACES = {"error": 0, "warning": 1}

@@ -8,7 +8,7 @@ from typing import Final
 import datasets
 import httpx
 
-from cli.console import fail
+from preftune.cli.console import fail
 
 _HUB_SPEC: Final = re.compile(r"([A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?)@([0-9a-f]{40})")
 

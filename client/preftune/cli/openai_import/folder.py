@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cli.openai_import.source import Json, Source
+from preftune.cli.openai_import.source import Json, Source
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _FIGURES = {"train_loss": "openai_train_loss", "valid_loss": "openai_valid_loss"}

@@ -1,0 +1,17 @@
+"""Lazy import of what takes long to load, or is not installed everywhere."""
+
+import importlib
+from typing import Any, Final
+
+from preftune.cli.console import fail
+
+WORKER: Final = "preftune-service[worker]"
+"""What installs the service with all that a worker needs."""
+
+
+def from_extra(module: str, name: str, requirement: str = WORKER) -> Any:
+    """Return the attribute `name` of `module`, or exit with a sentence on what to install."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        fail(f"this command needs a package that is not installed ({error.name}): pip install '{requirement}'")

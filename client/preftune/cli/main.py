@@ -1,0 +1,49 @@
+"""The `preftune` command: the client's commands, and where the service is installed, the service's.
+
+A distribution adds commands by an entry point of the group `preftune.commands`: a module that registers them on `app`
+when it is imported.
+"""
+
+from importlib.metadata import EntryPoint, entry_points
+
+import typer
+
+from preftune.cli.commands import access, datasets, jobs, models
+from preftune.cli.console import err
+from preftune.cli.groups import Group
+from preftune.cli.openai_import import command as openai_import
+
+ENTRY_POINTS = "preftune.commands"
+
+app = typer.Typer(
+    name="preftune",
+    cls=Group,
+    help="Managed preference tuning: SFT and DPO jobs with live reward curves, on your own machines.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+jobs.register(app)
+access.register(app)
+app.add_typer(datasets.app, name="datasets")
+app.add_typer(models.app, name="models")
+app.add_typer(openai_import.app, name="import")
+
+
+def main() -> None:
+    """Run the command line with the commands of everything that is installed."""
+    for entry in entry_points(group=ENTRY_POINTS):
+        _load(entry)
+    app(prog_name="preftune")
+
+
+def _load(entry: EntryPoint) -> None:
+    """Import a module of commands; one that cannot be imported is reported and takes no other command away."""
+    try:
+        entry.load()
+    except ImportError as error:
+        owner = entry.dist.name if entry.dist else entry.value
+        err.print(f"warning: the commands of {owner} cannot be loaded: {error}", markup=False, style="yellow")
+
+
+if __name__ == "__main__":
+    main()
