@@ -25,14 +25,15 @@ _EXTRA_COLUMNS = {
     "learning_rate": ("train", "learning_rate"),
     "grad_norm": ("train", "grad_norm"),
 }
-_COLUMNS: dict[str, tuple[str, str] | None] = {
-    "train_loss": ("train", "loss"),
-    "train_accuracy": ("train", "rewards/accuracies"),
-    "valid_loss": ("validation", "loss"),
-    "valid_mean_token_accuracy": None,
-    **_EXTRA_COLUMNS,
+_COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
+    "train_loss": (("train", "loss"),),
+    "train_accuracy": (("train", "rewards/accuracies"), ("train", "mean_token_accuracy")),
+    "valid_loss": (("validation", "loss"),),
+    "valid_mean_token_accuracy": (("validation", "mean_token_accuracy"),),
+    **{name: (source,) for name, source in _EXTRA_COLUMNS.items()},
 }
-"""Columns behind `step` -> (split, metric), OpenAI's first; it is not measured here how many tokens are right."""
+"""Columns behind `step` -> (split, metric), OpenAI's first; of several metrics a job has one."""
+_CELLS = [(name, *source) for name, sources in _COLUMNS.items() for source in sources]
 
 
 def seconds(at: datetime) -> int:
@@ -82,19 +83,19 @@ def job_of_results(file_id: str) -> str | None:
     return file_id.removeprefix(RESULTS_PREFIX) if file_id.startswith(RESULTS_PREFIX) else None
 
 
-def results_csv(points: Iterable[MetricPointView]) -> bytes:
-    """Return the curve of the preference stage, a row a step, each cell a number or empty.
+def results_csv(stage: Stage, points: Iterable[MetricPointView]) -> bytes:
+    """Return the curve of a stage, a row a step, each cell a number or empty.
 
     W&B's importer takes every cell for a number; a column of words would break it.
     """
     rows: dict[int, dict[str, float | None]] = {}
     for point in points:
-        if point.stage is not Stage.DPO:
+        if point.stage is not stage:
             continue
         row = rows.setdefault(point.step, {})
-        for name, source in _COLUMNS.items():
-            if source is not None and source[0] == point.split and source[1] in point.values:
-                row[name] = point.values[source[1]]
+        for name, split, metric in _CELLS:
+            if split == point.split and metric in point.values:
+                row[name] = point.values[metric]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["step", *_COLUMNS])

@@ -4,8 +4,10 @@ import time
 from typing import Any
 
 from api.openai.files import result_files, seconds
+from api.openai.methods import served_as
 from api.openai.objects import Checkpoint, Event, Job, JobError
-from core.domain.jobs.job_state import JobStatus, Stage
+from core.domain.jobs.job_state import JobStatus
+from core.domain.jobs.methods import method_of
 from core.domain.policy_names import policy_name
 from core.services.curves.activity import Activity, Bounds
 from core.services.views import CheckpointView, EventView, JobView, MetricPointView
@@ -18,6 +20,8 @@ _LEVELS = {"info": "info", "warning": "warn", "error": "error"}
 _NAMES = {
     ("train", "loss"): "train_loss",
     ("validation", "loss"): "valid_loss",
+    ("train", "mean_token_accuracy"): "train_mean_token_accuracy",
+    ("validation", "mean_token_accuracy"): "valid_mean_token_accuracy",
     ("train", "rewards/accuracies"): "train_reward_accuracy",
     ("validation", "rewards/accuracies"): "valid_reward_accuracy",
     ("train", "rewards/margins"): "train_reward_margin",
@@ -25,6 +29,7 @@ _NAMES = {
 }
 _CHECKPOINT_METRICS = {
     "loss": ("valid_loss", "full_valid_loss"),
+    "mean_token_accuracy": ("valid_mean_token_accuracy", "full_valid_mean_token_accuracy"),
     "rewards/accuracies": ("valid_reward_accuracy", "reward_accuracy"),
     "rewards/margins": ("valid_reward_margin", "reward_margin"),
 }
@@ -38,14 +43,8 @@ def show_job(project_id: str, job: JobView) -> Job:
     spec = job.spec
     eta = job.progress.eta_seconds
     finish = None if eta is None or job.started_at is None else int(time.time() + eta)
-    hyperparameters = {
-        "beta": spec["beta"],
-        "n_epochs": spec["dpo"]["epochs"],
-        "batch_size": spec["dpo"]["batch_size"],
-        "learning_rate": spec["dpo"]["learning_rate"],
-    }
-    if (job.requested.get("dpo") or {}).get("learning_rate", "auto") == "auto":
-        hyperparameters["learning_rate_multiplier"] = "auto"
+    served = served_as(spec)
+    hyperparameters = served.shown(spec, job.requested)
     return Job(
         id=job.id,
         created_at=seconds(job.created_at),
@@ -63,8 +62,8 @@ def show_job(project_id: str, job: JobView) -> Job:
         trained_tokens=job.trained_tokens,
         result_files=result_files(job),
         seed=spec["seed"],
-        hyperparameters={},
-        method={"type": "dpo", "dpo": {"hyperparameters": hyperparameters}},
+        hyperparameters=hyperparameters if served.type == "supervised" else {},
+        method={"type": served.type, served.type: {"hyperparameters": hyperparameters}},
         integrations=_integrations(spec.get("tracking")),
         metadata=job.metadata,
         user_provided_suffix=job.name,
@@ -120,8 +119,8 @@ def show_checkpoint(project_id: str, job: JobView, checkpoint: CheckpointView) -
     )
 
 
-def has_shown_policy(checkpoint: CheckpointView) -> bool:
-    return checkpoint.has_archive and checkpoint.stage is Stage.DPO
+def has_shown_policy(job: JobView, checkpoint: CheckpointView) -> bool:
+    return checkpoint.has_archive and checkpoint.stage is method_of(job.spec).last
 
 
 def _metrics_event(job: JobView, entry: Activity, point: MetricPointView) -> Event:
@@ -132,7 +131,7 @@ def _metrics_event(job: JobView, entry: Activity, point: MetricPointView) -> Eve
     word = "training" if point.split == "train" else "validation"
     loss = point.values.get("loss")
     message = f"Step {point.step}/{max(total, point.step)}: {word} loss={'' if loss is None else f'{loss:.4g}'}"
-    if point.stage is not Stage.DPO:
+    if point.stage is not method_of(job.spec).last:
         message += f" ({point.stage.value})"
     data: dict[str, Any] = {"step": point.step, "total_steps": max(total, point.step), "stage": point.stage.value}
     return Event(

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from api.http.validation_messages import field_errors
+from api.openai.methods import BY_TYPE, MULTIPLIER, Hyperparameters, Method, ServedMethod
 from core.domain.errors import FieldError, InvalidRequest
-from core.domain.jobs.job_spec import Auto, JobRequest, Metadata, MetadataKey, Name, Payload, PositiveInt
-from core.domain.json_numbers import REAL, WHOLE
+from core.domain.jobs.job_spec import JobRequest, Metadata, MetadataKey, Name, Payload
+from core.domain.json_numbers import WHOLE
 
-Multiplier = Annotated[float, Field(gt=0, le=1000), REAL] | Auto
 _OWN_NAMES = {
     "base_model": "model",
     "dataset_id": "training_file",
@@ -21,26 +21,6 @@ _OWN_NAMES = {
     "tracking": "integrations/0",
 }
 """Fields of a job that OpenAI has another name for."""
-_HYPERPARAMETERS = {"beta": "beta", "n_epochs": "dpo/epochs", "batch_size": "dpo/batch_size"}
-_RATE = "dpo/learning_rate"
-
-
-class DpoHyperparameters(Payload):
-    beta: Annotated[float, Field(gt=0, le=1000), REAL] | Auto = "auto"
-    n_epochs: PositiveInt | Auto = "auto"
-    batch_size: Annotated[int, Field(ge=1, le=65536), WHOLE] | Auto = "auto"
-    learning_rate_multiplier: Multiplier = "auto"
-
-
-class DpoMethod(Payload):
-    hyperparameters: DpoHyperparameters = Field(default_factory=DpoHyperparameters)
-
-
-class Method(Payload):
-    type: Literal["dpo", "supervised", "reinforcement"]
-    dpo: DpoMethod = Field(default_factory=DpoMethod)
-    supervised: dict[str, Any] | None = None
-    reinforcement: dict[str, Any] | None = None
 
 
 class WandbRun(Payload):
@@ -66,11 +46,16 @@ class FineTuningRequest(BaseModel):
     training_file: Name
     validation_file: Name | None = None
     method: Method | None = None
-    hyperparameters: dict[str, Any] | None = None
+    hyperparameters: Hyperparameters | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63), WHOLE] | None = None
     suffix: Annotated[str, StringConstraints(max_length=64)] | None = None
     metadata: Metadata | None = None
     integrations: Annotated[list[Integration], Field(max_length=5)] | None = None
+
+
+def served_method(body: FineTuningRequest) -> ServedMethod:
+    """Return the method that was asked for; OpenAI takes a body without one for supervised."""
+    return BY_TYPE.get(body.method.type if body.method else "supervised", BY_TYPE["supervised"])
 
 
 def job_fields(body: FineTuningRequest) -> dict[str, Any]:
@@ -79,11 +64,12 @@ def job_fields(body: FineTuningRequest) -> dict[str, Any]:
     Raises:
         InvalidRequest: something cannot be honoured; each error points into the body.
     """
-    errors = [*_refused(body)]
+    errors, served = [*_refused(body)], served_method(body)
     fields: dict[str, Any] = {
         "base_model": body.model,
         "dataset_id": body.training_file,
-        "sft": "skip",
+        "method": served.method,
+        **served.fields,
         "validation_dataset_id": body.validation_file,
         "name": body.suffix or None,
         **({} if body.seed is None else {"seed": body.seed}),
@@ -91,70 +77,70 @@ def job_fields(body: FineTuningRequest) -> dict[str, Any]:
         **(body.model_extra or {}),
     }
     _put_tracking(fields, body.integrations or [], errors)
-    hyperparameters = body.method.dpo.hyperparameters if body.method else DpoHyperparameters()
-    for name, place in _HYPERPARAMETERS.items():
+    hyperparameters = _hyperparameters(body)
+    for name, place in served.places.items():
         value = getattr(hyperparameters, name)
         if value != "auto":
-            _put(fields, place, value, f"/method/dpo/hyperparameters/{name}", errors)
+            _put(fields, place, value, served.pointer(name), errors)
     if errors:
         raise _refusal(errors)
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def multiplier_of(body: FineTuningRequest) -> float | None:
-    value = body.method.dpo.hyperparameters.learning_rate_multiplier if body.method else "auto"
+    value = _hyperparameters(body).learning_rate_multiplier
     return None if value == "auto" else value
 
 
-def with_learning_rate(fields: dict[str, Any], learning_rate: float) -> dict[str, Any]:
+def with_learning_rate(served: ServedMethod, fields: dict[str, Any], learning_rate: float) -> dict[str, Any]:
     """Add a learning rate; raises InvalidRequest where the body names one, too."""
     fields, errors = dict(fields), list[FieldError]()
-    _put(fields, _RATE, learning_rate, "/method/dpo/hyperparameters/learning_rate_multiplier", errors)
+    _put(fields, served.rate, learning_rate, served.pointer(MULTIPLIER), errors)
     if errors:
         raise _refusal(errors)
     return fields
 
 
-def job_request(fields: dict[str, Any]) -> JobRequest:
+def _hyperparameters(body: FineTuningRequest) -> Hyperparameters:
+    """Return those of the method, or the ones beside it that OpenAI has deprecated."""
+    if body.method:
+        return body.method.hyperparameters
+    return body.hyperparameters or Hyperparameters()
+
+
+def job_request(served: ServedMethod, fields: dict[str, Any]) -> JobRequest:
     """Return the job's request; raises InvalidRequest, with the names of OpenAI's body."""
     try:
         return JobRequest.model_validate(fields)
     except ValidationError as error:
-        raise renamed(field_errors(error.errors(include_url=False), fields)) from error
+        raise renamed(served, field_errors(error.errors(include_url=False), fields)) from error
 
 
-def renamed(errors: Iterable[FieldError]) -> InvalidRequest:
+def renamed(served: ServedMethod, errors: Iterable[FieldError]) -> InvalidRequest:
     """Return the errors of a job's fields, pointing into OpenAI's body."""
-    return _refusal([FieldError(_own_pointer(error.pointer), error.detail) for error in errors])
+    return _refusal([FieldError(_own_pointer(served, error.pointer), error.detail) for error in errors])
 
 
-def _own_pointer(pointer: str) -> str:
+def _own_pointer(served: ServedMethod, pointer: str) -> str:
     for ours, theirs in _OWN_NAMES.items():
         if pointer == f"/{ours}":
             return f"/{theirs}"
-    for name, place in {**_HYPERPARAMETERS, "learning_rate_multiplier": _RATE}.items():
+    for name, place in {**served.places, MULTIPLIER: served.rate}.items():
         if pointer == f"/{place}":
-            return f"/method/dpo/hyperparameters/{name}"
+            return served.pointer(name)
     return pointer
 
 
 def _refused(body: FineTuningRequest) -> Iterable[FieldError]:
     """What this service cannot honour."""
     kind = body.method.type if body.method else "supervised"
-    if kind == "supervised":
-        detail = (
-            "supervised jobs are not served under /v1 yet: send the method dpo with a file of preference pairs"
-            if body.method
-            else 'names no method, which OpenAI takes for supervised; send {"type": "dpo"}'
-        )
-        yield FieldError("/method/type" if body.method else "/method", detail)
-    if kind == "reinforcement":
-        yield FieldError("/method/type", "reinforcement is not a method of this service; it takes dpo")
-    for other in ("supervised", "reinforcement"):
-        if kind == "dpo" and getattr(body.method, other) is not None:
-            yield FieldError(f"/method/{other}", "belongs to another method than dpo")
-    if body.hyperparameters:
-        yield FieldError("/hyperparameters", "belongs to supervised jobs; send method.dpo.hyperparameters")
+    if kind not in BY_TYPE:
+        yield FieldError("/method/type", f"{kind} is not a method of this service; it takes {' and '.join(BY_TYPE)}")
+    for other in ("dpo", "supervised", "reinforcement"):
+        if body.method and kind != other and getattr(body.method, other) is not None:
+            yield FieldError(f"/method/{other}", f"belongs to another method than {kind}")
+    if body.method and body.hyperparameters:
+        yield FieldError("/hyperparameters", f"belongs to jobs without a method; send method.{kind}.hyperparameters")
     known = JobRequest.model_fields.keys() - _OWN_NAMES.keys() | {"tracking"}
     for name in body.model_extra or {}:
         if name not in known:

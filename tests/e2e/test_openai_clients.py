@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 from api_server import RunningApi, serve
-from backends import BASE_MODEL, checkpoint_with_policy, claim, publication
+from backends import BASE_MODEL, checkpoint_with_policy, claim, point, publication
 from played_jobs import learn
 from receiver import receive
 from relay import Relay
 
-from core.services.attempts import lifecycle
+from core.domain.jobs.job_state import Stage
+from core.services.attempts import lifecycle, recording
 
 ROOT = Path(__file__).resolve().parents[2]
 SESSION = ROOT / "tests" / "support" / "openai_session.py"
@@ -69,12 +70,27 @@ def test_an_unmodified_client_drives_a_job_from_file_to_policy(
     run("unwrap", told | {"job_id": held.job_id})
     if version.startswith("3."):
         run("endpoints", {"url": receiver.url})
+    file_id = json.loads((tmp_path / "state.json").read_text(encoding="utf-8"))["file_id"]
+    run("supervised", {"file_id": file_id})
+    run("chain", {"file_id": file_id, "job_id": play_supervised(api)})
     before = num_lost(api)
     with Relay(api.url, answers_to_lose=LOST_ANSWERS) as relay:
         run("lost", url=relay.url)
         assert relay.num_connections == LOST_ANSWERS + 1
     assert num_lost(api) == before + 1
     cancel_all(api)
+
+
+def play_supervised(api: RunningApi) -> str:
+    """What a worker does for a supervised job."""
+    held = claim(api.backend)
+    lifecycle.begin(api.backend, held)
+    figures = [(1, "train", 0.25), (2, "train", 0.5), (2, "validation", 0.5)]
+    points = [point(step, 2.0, "sft", split, mean_token_accuracy=share) for step, split, share in figures]
+    recording.record_points(api.backend, held, points)
+    checkpoint_with_policy(api.backend, held, 2, {"config.json": b"{}"}, stage=Stage.SFT)
+    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
+    return held.job_id
 
 
 def num_lost(api: RunningApi) -> int:

@@ -170,6 +170,21 @@ def test_wandb_is_mapped_to_the_run_of_the_operators_project(api: RunningApi) ->
             "method.dpo.hyperparameters.n_epochs",
         ),
         ({"hyperparameters": {"n_epochs": 1}}, "hyperparameters"),
+        ({"method": None}, "method"),
+        (
+            {"method": {"type": "supervised", "supervised": {"hyperparameters": {"beta": 1}}}},
+            "method.supervised.hyperparameters.beta",
+        ),
+        ({"method": {"type": "supervised", "dpo": {}}}, "method.dpo"),
+        ({"method": {"type": "supervised"}, "dpo": {"epochs": 1}}, "dpo"),
+        ({"method": {"type": "supervised"}, "sft": "skip"}, "sft"),
+        (
+            {
+                "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}},
+                "sft": {"epochs": 2},
+            },
+            "method.supervised.hyperparameters.n_epochs",
+        ),
         ({"suffix": "x" * 65}, "suffix"),
         ({"seed": -1}, "seed"),
         ({"metadata": {"k" * 65: "v"}}, "metadata." + "k" * 65),

@@ -92,3 +92,27 @@ def test_openais_layout_trains_to_the_policy_of_the_native_job(api: RunningApi) 
     assert (start["step"], first["step"]) == ("0", "1")
     assert float(start["valid_loss"]) == pytest.approx(math.log(2), abs=1e-6)
     assert float(first["train_loss"]) == pytest.approx(math.log(2), abs=1e-6)  # before the first update
+
+
+def test_a_supervised_file_trains_to_the_policy_of_the_native_job(api: RunningApi) -> None:
+    """Both read OpenAI's chats, sent without a method by the client and as demonstrations by hand."""
+    chats = lines([{"messages": [*turn("user", asked), *turn("assistant", good)]} for asked, good, _ in texts()])
+    file = api.http.post("/v1/files", data={"purpose": "fine-tune"}, files={"file": ("chats.jsonl", chats)}).json()
+    assert (file["status"], file["kind"]) == ("processed", "demonstration"), file
+    figures = {"n_epochs": 2, "batch_size": 4}
+    body = {"model": BASE_MODEL, "training_file": file["id"], "hyperparameters": figures, "seed": 7} | REST
+    by_client = api.http.post("/v1/fine_tuning/jobs", json=body).json()
+    assert by_client["method"]["supervised"]["hyperparameters"] | figures == by_client["hyperparameters"], by_client
+    stage = {"epochs": 2, "batch_size": 4, "learning_rate": by_client["spec"]["sft"]["learning_rate"]}
+    native = {"base_model": BASE_MODEL, "dataset_id": file["id"], "method": "supervised", "sft": stage, "seed": 7}
+    by_hand = api.http.post("/jobs", json=native | REST).json()
+    with InProcessWorker(api.backend, TRAINER_COMMAND):
+        ends = [run_to_end(api.backend, job["id"]) for job in (by_client, by_hand)]
+    assert [end.status.value for end in ends] == ["succeeded"] * 2, [end.error for end in ends]
+    assert weights(api, by_client["id"])
+    assert weights(api, by_client["id"]) == weights(api, by_hand["id"])
+    job = api.http.get(f"/v1/fine_tuning/jobs/{by_client['id']}").json()
+    table = api.http.get(f"/v1/files/{job['result_files'][0]}/content").text.splitlines()
+    rows = list(csv.DictReader(table))
+    assert all(0 <= float(row["train_accuracy"]) <= 1 for row in rows if row["train_loss"])
+    assert float(rows[-1]["valid_loss"]) < float(rows[0]["valid_loss"])

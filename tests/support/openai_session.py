@@ -1,7 +1,8 @@
 """What a customer's script does with OpenAI's own client; run by the Python of an environment that has one.
 
-`python openai_session.py before|lost|after|unwrap <url> <model> <state.json>`: `before` ends with a queued job, `after`
-looks at what a finished one left, `lost` sends a job whose answers do not arrive, `unwrap` checks a webhook that came.
+`python openai_session.py before|lost|after|unwrap|supervised|chain <url> <model> <state.json>`: `before` ends with a
+queued job, `after` looks at what a finished one left, `lost` sends a job whose answers do not arrive, `unwrap` checks a
+webhook that came; `supervised` ends with a queued supervised job, `chain` looks at what it left and tunes its model.
 An assertion that fails ends it.
 """
 
@@ -210,12 +211,63 @@ def endpoints(client: OpenAI, model: str, state: dict[str, Any]) -> None:
     assert refusal(lambda: client.webhooks.create(**private)) == (400, "webhook_address_refused")
 
 
+def supervised(client: OpenAI, model: str, state: dict[str, str]) -> None:
+    """Queue a supervised job, its hyperparameters under the method; a body without a method means the same."""
+    create, chats = client.fine_tuning.jobs.create, client.files.create(file=("c.jsonl", CHATS), purpose="fine-tune")
+    figures = {"n_epochs": 3, "batch_size": 2, "learning_rate_multiplier": 0.5}
+    method: Any = {"type": "supervised", "supervised": {"hyperparameters": figures}}
+    plain = create(model=model, training_file=chats.id)
+    assert plain.method is not None
+    assert plain.method.type == "supervised"
+    preset = getattr(plain, "spec", {})["sft"]["learning_rate"]
+    client.fine_tuning.jobs.cancel(plain.id)
+    former = create(model=model, training_file=chats.id, hyperparameters={"n_epochs": 5})  # deprecated by OpenAI
+    assert former.hyperparameters.n_epochs == 5
+    client.fine_tuning.jobs.cancel(former.id)
+    pairs = state["file_id"]
+    assert refusal(lambda: create(model=model, training_file=pairs)) == (400, "invalid_request")
+    beta: Any = {"type": "supervised", "supervised": {"hyperparameters": {"beta": 0.1}}}
+    assert refusal(lambda: create(model=model, training_file=chats.id, method=beta))[0] == 400
+    extra = {"variant": "ipo"}
+    assert refusal(lambda: create(model=model, training_file=chats.id, method=method, extra_body=extra))[0] == 400
+    job = create(model=model, training_file=chats.id, method=method, suffix="sft", extra_body={"lora": {"rank": 4}})
+    shown = job.hyperparameters
+    assert (shown.n_epochs, shown.batch_size) == (3, 2)
+    spec = getattr(job, "spec", {})
+    assert (spec["method"], spec["sft"]["epochs"], spec["lora"]["rank"]) == ("supervised", 3, 4)
+    assert spec["sft"]["learning_rate"] == 0.5 * preset * 2  # LoRA's preset is twice that of all weights
+
+
+def chain(client: OpenAI, model: str, state: dict[str, str]) -> None:
+    """Look at the finished supervised job, and tune its model with DPO."""
+    job = client.fine_tuning.jobs.retrieve(state["job_id"])
+    name = str(job.fine_tuned_model)
+    assert name.startswith(f"ft:{model}:default:sft:"), name
+    metrics = [event.data for event in client.fine_tuning.jobs.list_events(job.id) if event.type == "metrics"]
+    first: Any = metrics[-1]
+    assert {"train_loss", "train_mean_token_accuracy", "step"} <= set(first), metrics
+    (checkpoint,) = client.fine_tuning.jobs.checkpoints.list(job.id)
+    assert checkpoint.fine_tuned_model_checkpoint == f"{name}:ckpt-step-2"
+    assert checkpoint.metrics.full_valid_mean_token_accuracy == 0.5
+    head, *rows = client.files.content(job.result_files[0]).read().decode().splitlines()
+    table = [dict(zip(head.split(","), row.split(","), strict=True)) for row in rows]
+    assert [(row["step"], row["train_accuracy"], row["valid_mean_token_accuracy"]) for row in table] == [
+        ("1", "0.25", ""),
+        ("2", "0.5", "0.5"),
+    ]
+    assert {row["train_reward_accuracy"] for row in table} == {""}
+    for start in (name, f"{name}:ckpt-step-2"):
+        dpo = client.fine_tuning.jobs.create(model=start, training_file=state["file_id"], method=DPO)
+        assert (dpo.model, getattr(dpo, "spec", {})["sft"]) == (start, "skip")
+        client.fine_tuning.jobs.cancel(dpo.id)
+
+
 if __name__ == "__main__":
     phase, url, model_name, state_path = sys.argv[1:]
     connected = OpenAI(base_url=f"{url}/v1")
     if phase == "before":
         Path(state_path).write_text(json.dumps(before(connected, model_name)), encoding="utf-8")
     else:
-        {"lost": lost, "after": after, "unwrap": unwrap, "endpoints": endpoints}[phase](
-            connected, model_name, json.loads(Path(state_path).read_text(encoding="utf-8"))
-        )
+        phases = (lost, after, unwrap, endpoints, supervised, chain)
+        known = json.loads(Path(state_path).read_text(encoding="utf-8"))
+        next(each for each in phases if each.__name__ == phase)(connected, model_name, known)

@@ -23,6 +23,7 @@ from api.uploads.arrival import arriving
 from api.uploads.receive import Upload as ReceivedUpload
 from api.uploads.receive import receive_upload
 from core.domain.errors import Conflict, FieldError
+from core.domain.jobs.methods import method_of
 from core.services.backend import Backend
 from core.services.cursors import encode_cursor
 from core.services.curves import pages
@@ -115,7 +116,7 @@ def get_file(file_id: FileId, backend: BackendDep, caller: CallerDep) -> File:
     if job_id is None:
         return file_of_dataset(datasets.get(backend, caller.project_id, file_id))
     job = _finished(backend, caller.project_id, job_id)
-    return file_of_results(job, len(_results(backend, caller.project_id, job_id)))
+    return file_of_results(job, len(_results(backend, caller.project_id, job)))
 
 
 @router.get("/v1/files/{file_id}/content", response_class=Response)
@@ -125,8 +126,8 @@ async def get_content(file_id: FileId, request: Request, backend: BackendDep, ca
     if job_id is None:
         content = await run_in(Lane.STORE, partial(contents.original, backend, caller.project_id, file_id))
         return content_response(request, content)
-    await to_thread.run_sync(_finished, backend, caller.project_id, job_id)
-    text = await to_thread.run_sync(_results, backend, caller.project_id, job_id)
+    job = await to_thread.run_sync(_finished, backend, caller.project_id, job_id)
+    text = await to_thread.run_sync(_results, backend, caller.project_id, job)
     media_type = "text/plain" if backend.settings.openai_base64_results else "text/csv"
     return Response(text, 200, {"Content-Disposition": attachment(f"{job_id}.csv")}, media_type)
 
@@ -193,7 +194,7 @@ def _list_results(backend: Backend, project_id: str, after: str | None, limit: i
         cursor = page.next_cursor
         if cursor is None or len(finished) > limit:
             break
-    files = [file_of_results(job, len(_results(backend, project_id, job.id))) for job in finished[:limit]]
+    files = [file_of_results(job, len(_results(backend, project_id, job))) for job in finished[:limit]]
     return ListPage[File].of(files, has_more=len(finished) > limit)
 
 
@@ -204,9 +205,9 @@ def _finished(backend: Backend, project_id: str, job_id: str) -> JobView:
     return job
 
 
-def _results(backend: Backend, project_id: str, job_id: str) -> bytes:
+def _results(backend: Backend, project_id: str, job: JobView) -> bytes:
     """The curve as it is sent: CSV, which scripts written for OpenAI's own service expect in base64."""
-    table = results_csv(pages.all_points(backend, project_id, job_id, MetricsQuery()))
+    table = results_csv(method_of(job.spec).last, pages.all_points(backend, project_id, job.id, MetricsQuery()))
     return b64encode(table) if backend.settings.openai_base64_results else table
 
 

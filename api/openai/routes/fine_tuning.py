@@ -1,6 +1,7 @@
 """`/v1/fine_tuning/jobs`: the jobs of this service, as OpenAI's clients drive them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from api.http.problems import INVALID_REQUEST, HttpError
 from api.http.strict_route import OPEN_QUERY, StrictRoute
 from api.openai.intent import answer_intent
 from api.openai.jobs import bounds_of_event, has_shown_policy, show_checkpoint, show_event, show_job
+from api.openai.methods import ServedMethod
 from api.openai.objects import Checkpoint, Event, Job, ListPage
 from api.openai.requests import (
     FineTuningRequest,
@@ -22,12 +24,15 @@ from api.openai.requests import (
     job_request,
     multiplier_of,
     renamed,
+    served_method,
     with_learning_rate,
 )
 from api.openai.routes.files import until_checked
+from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import Conflict, FieldError, InvalidRequest
 from core.domain.jobs.job_queries import JobFilter
-from core.domain.jobs.job_spec import JobRequest
+from core.domain.jobs.job_spec import JobRequest, shown_form
+from core.domain.jobs.methods import method_of
 from core.services.backend import Backend
 from core.services.cursors import encode_cursor
 from core.services.curves import activity
@@ -61,7 +66,7 @@ async def create_job(
     await _require_processed(backend, caller.project_id, body)
 
     def create(job_id: str | None) -> Created:
-        view = _submit(backend, caller.project_id, fields, multiplier_of(body), job_id)
+        view = _submit(backend, caller.project_id, _Asked(served_method(body), fields, multiplier_of(body)), job_id)
         return Created(body=show_job(caller.project_id, view), status=200)
 
     asked = creating(request, caller.project_id, key)
@@ -138,7 +143,7 @@ def list_checkpoints(
     """The checkpoints whose policy is kept, the furthest along first; each can be trained from, by its name."""
     job = jobs.get(backend, caller.project_id, job_id)
     views = checkpoint_policies.list_checkpoints(backend, caller.project_id, job_id)
-    kept = [show_checkpoint(caller.project_id, job, view) for view in views if has_shown_policy(view)]
+    kept = [show_checkpoint(caller.project_id, job, view) for view in views if has_shown_policy(job, view)]
     ids = [checkpoint.id for checkpoint in kept]
     if after and after not in ids:
         raise _bad_query("after", "is not the id of a checkpoint that this job keeps")
@@ -147,7 +152,12 @@ def list_checkpoints(
 
 
 async def _require_processed(backend: Backend, project_id: str, body: FineTuningRequest) -> None:
-    """Scripts start a job as soon as the upload is answered: wait for the check. Raises FileNotProcessed."""
+    """Wait for the check of the files, as scripts start a job once the upload is answered.
+
+    Raises:
+        FileNotProcessed: the check goes on for long.
+        InvalidRequest: no method is named, which means supervised, for a file of preferences.
+    """
     for file_id in filter(None, (body.training_file, body.validation_file)):
         try:
             view = await until_checked(backend, project_id, file_id)
@@ -155,21 +165,35 @@ async def _require_processed(backend: Backend, project_id: str, body: FineTuning
             continue  # told with all that is wrong
         if view.status == "processing":
             raise FileNotProcessed(f"{file_id} is still being checked; try again when its status is processed.")
+        if body.method is None and view.kind == DatasetKind.PREFERENCE:
+            detail = (
+                f"is not named, which OpenAI takes for supervised, and {file_id} holds preference pairs: send "
+                '{"type": "dpo"}, or {"type": "supervised"} to learn from the chosen responses alone'
+            )
+            raise InvalidRequest("The job cannot be accepted.", errors=[FieldError("/method", detail)])
 
 
-def _submit(
-    backend: Backend, project_id: str, fields: dict[str, Any], multiplier: float | None, job_id: str | None
-) -> JobView:
+@dataclass(frozen=True)
+class _Asked:
+    """A job as OpenAI's body asks for it."""
+
+    served: ServedMethod
+    fields: dict[str, Any]
+    multiplier: float | None
+
+
+def _submit(backend: Backend, project_id: str, asked: _Asked, job_id: str | None) -> JobView:
+    served, fields = asked.served, asked.fields
     try:
-        if multiplier is not None:
-            preset = jobs.preview(backend, project_id, job_request(fields)).spec.dpo.learning_rate
-            assert preset != "auto"
-            fields = with_learning_rate(fields, preset * multiplier)
-        request = job_request(fields)
+        if asked.multiplier is not None:
+            spec = shown_form(jobs.preview(backend, project_id, job_request(served, fields)).spec)
+            preset = spec[method_of(spec).last.value]["learning_rate"]
+            fields = with_learning_rate(served, fields, preset * asked.multiplier)
+        request = job_request(served, fields)
         _require_written_tools(backend, project_id, request)
         return jobs.submit(backend, project_id, request, job_id=job_id)
     except InvalidRequest as error:
-        raise renamed(error.errors) if error.errors else error from error
+        raise renamed(served, error.errors) if error.errors else error from error
 
 
 def _require_written_tools(backend: Backend, project_id: str, request: JobRequest) -> None:
