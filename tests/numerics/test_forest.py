@@ -1,5 +1,7 @@
 """Texts that begin alike run their beginning once: log-probabilities, losses and gradients are those of each alone."""
 
+import dataclasses
+import math
 from itertools import combinations
 from pathlib import Path
 
@@ -17,18 +19,22 @@ from packed_rows import (
     stock_sums,
     write_rows,
 )
+from tiny_runs import RecordingObserver, World, run_with_stops, tree_bytes, untimed
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from core.domain import metric_names as names
 from core.domain.variants.catalogue import VARIANTS
 from core.training.data import prefix_sharing
 from core.training.data.columns import Columns, to_host
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import pack_pairs
+from core.training.data.prompt_groups import is_ranked
 from core.training.losses.objective import build_objective
 from core.training.model.adapters import adapters
 from core.training.model.adapters.adapters import LoraConfig
 from core.training.model.logps import pair_logps
+from core.training.pipeline import run
 from core.training.steps.pairs import DpoTask, PairForward
 from core.training.steps.reference_logps import SplitLogps
 from core.training.steps.sft import SftTask
@@ -118,3 +124,36 @@ def test_losses_and_gradients_are_those_of_pairs_one_by_one(
         if variant == "aot":  # its losses are those of ranks, not of rows
             found_values[0], values[0] = found_values[0].sort()[0], values[0].sort()[0]
         torch.testing.assert_close(found_values, values, rtol=1e-5, atol=1e-4, equal_nan=True)
+
+
+def test_ranked_data_train_prompt_by_prompt_and_resume_to_the_same_bytes(tmp_path: Path) -> None:
+    """Ten prompts of three answers, six pairs a step: two whole prompts each, in fewer tokens than pair by pair."""
+    world = World.make(tmp_path)
+    rng = np.random.default_rng(6)
+    rows: list[Row] = []
+    for _ in range(10):
+        prompt, *answers = (rng.integers(2, VOCABULARY, length).tolist() for length in (9, 6, 8, 5))
+        rows += [(prompt, better, worse) for better, worse in combinations(answers, 2)]
+    write_rows(tmp_path / "ranked", rows)
+    assert is_ranked(EncodedData.open(tmp_path / "ranked"))
+    assert not is_ranked(EncodedData.open(Path(world.train_data)))
+    plan = world.plan("whole", train_data=str(tmp_path / "ranked"), group_by_prompt=True, micro_batch_tokens=70)
+    six = {stage: dataclasses.replace(getattr(plan, stage), batch_size=6) for stage in ("sft", "dpo")}
+    plan = dataclasses.replace(plan, **six)
+    observer = RecordingObserver()
+    whole = run(plan, observer)
+    steps = [point.step for point in observer.points if (point.stage, point.split) == ("dpo", "train")]
+    assert steps == list(range(1, 11))
+    assert observer.curve("dpo", "train", names.LOSS)[0] == pytest.approx(math.log(2), abs=1e-6)
+    pieces, seen = run_with_stops(dataclasses.replace(plan, work_dir=str(tmp_path / "pieces")), 9)
+    assert untimed(seen.points) == untimed(observer.points)
+    assert tree_bytes(pieces.policy_dir) == tree_bytes(whole.policy_dir)
+
+
+def test_a_prompt_with_more_pairs_than_a_step_is_told(tmp_path: Path) -> None:
+    world = World.make(tmp_path)
+    answers = [[number, number + 1, 7] for number in range(10, 15)]
+    write_rows(tmp_path / "ranked", [([5, 6, 7, 8], *pair) for pair in combinations(answers, 2)])
+    observer = RecordingObserver()
+    run(world.plan("long", train_data=str(tmp_path / "ranked"), group_by_prompt=True, sft=None), observer)
+    assert ("info", "prompts_spread") in observer.events

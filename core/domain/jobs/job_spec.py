@@ -191,6 +191,11 @@ class JobRequest(Payload):
         "with LoRA tells.",
     )
     seed: Annotated[int, Field(ge=0, lt=2**63), WHOLE] = Field(0, description="Seed of every random choice.")
+    group_by_prompt: StrictBool | Auto = Field(
+        "auto",
+        description="Take the pairs of a prompt in one step, where what they have in common is computed once; prompts "
+        "are shuffled instead of pairs. auto: true where responses stand in several pairs, as in ranked lists.",
+    )
     validation_fraction: Annotated[float, Field(ge=0, le=0.5), REAL] = Field(
         0.05, description="Share of pairs held out, grouped by prompt."
     )
@@ -248,6 +253,13 @@ class JobSpec(JobRequest):
     num_pairs: int = Field(description="Accepted pairs (for `kto` single responses) of the dataset.")
     micro_batch_tokens: PositiveInt | Auto = Field("auto", description="Tokens of one forward pass at most.")
 
+    @model_validator(mode="after")
+    def _staged_by_earlier_version(self) -> "JobSpec":
+        """Keep the order that a job was staged with before it could be chosen."""
+        if self.micro_batch_tokens != "auto" and self.group_by_prompt == "auto":
+            self.group_by_prompt = False
+        return self
+
 
 def resolve_request(
     request: JobRequest, *, num_parameters: int, num_pairs: int, default_beta: float, context_length: int | None = None
@@ -278,7 +290,10 @@ def stored_form(spec: JobSpec) -> dict[str, Any]:
 
     Settings without a meaning for the job's method are left out.
     """
-    return without_unused(get_method(spec.method), _stored(spec, spec.model_dump(mode="json")))
+    form = _stored(spec, spec.model_dump(mode="json"))
+    if spec.micro_batch_tokens != "auto" and spec.group_by_prompt is False:
+        del form["group_by_prompt"]  # what a staged spec without it means
+    return without_unused(get_method(spec.method), form)
 
 
 def shown_form(spec: JobSpec) -> dict[str, Any]:
@@ -310,12 +325,19 @@ def _stored(model: BaseModel, dumped: dict[str, Any]) -> dict[str, Any]:
 
 
 def resolve_staged(
-    spec: JobSpec, *, num_sft_rows: int, num_train_pairs: int, device: str, fast_precision: Precision
+    spec: JobSpec,
+    *,
+    num_sft_rows: int,
+    num_train_pairs: int,
+    device: str,
+    fast_precision: Precision,
+    is_ranked: bool = False,
 ) -> JobSpec:
     """Resolve the rest, once the pairs that fit are counted and the device is known; no `auto` is left.
 
     Args:
         fast_precision: what this device multiplies fastest; a CPU without bf16 instructions is ten times slower in it.
+        is_ranked: whether responses stand in several of the training pairs.
     """
     values = spec.model_dump()
     _fill_stages(values)  # a setting that was added after the job was accepted
@@ -328,6 +350,8 @@ def resolve_staged(
     steps = total_steps(values[trained[-1]], num_rows[trained[-1]])
     if spec.precision == "auto":
         values["precision"] = fast_precision
+    if spec.group_by_prompt == "auto":
+        values["group_by_prompt"] = is_ranked
     if spec.evaluate_every_steps == "auto":
         values["evaluate_every_steps"] = max(1, math.ceil(steps / 10))
     if spec.checkpoint_every_steps == "auto":

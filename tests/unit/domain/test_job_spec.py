@@ -71,7 +71,12 @@ BOOLEANS = sorted({*leaves({"boolean"}, SCHEMA)})
 
 def test_all_kinds_of_fields_were_found() -> None:
     assert {("beta",), ("dpo", "epochs"), ("sft", "learning_rate"), ("lora", "rank"), ("swap_lines", "0")} <= {*NUMBERS}
-    assert {("reuse",), ("score_training_pairs",), ("early_stopping", "restore_best")} == {*BOOLEANS}
+    assert {
+        ("reuse",),
+        ("score_training_pairs",),
+        ("early_stopping", "restore_best"),
+        ("group_by_prompt",),
+    } == {*BOOLEANS}
 
 
 @pytest.mark.parametrize("path", NUMBERS, ids=".".join)
@@ -253,3 +258,26 @@ def test_what_an_earlier_version_resolved_stays() -> None:
     again = restage(stored)
     assert again["dpo"]["learning_rate"] == pytest.approx(5e-6)
     assert again["sft"]["learning_rate"] == pytest.approx(1e-4)
+
+
+def test_pairs_are_grouped_where_the_data_are_ranked_and_never_in_the_middle_of_a_run() -> None:
+    def resolved(body: dict[str, Any], *, is_ranked: bool) -> JobSpec:
+        return resolve_staged(
+            accepted(body),
+            num_sft_rows=9,
+            num_train_pairs=9,
+            device="cpu",
+            fast_precision="bf16",
+            is_ranked=is_ranked,
+        )
+
+    assert resolved({}, is_ranked=True).group_by_prompt is True
+    assert resolved({}, is_ranked=False).group_by_prompt is False
+    assert resolved({"group_by_prompt": True}, is_ranked=False).group_by_prompt is True
+    ungrouped = resolved({"group_by_prompt": False}, is_ranked=True)
+    assert ungrouped.group_by_prompt is False
+    stored = stored_form(ungrouped)
+    assert "group_by_prompt" not in stored, "as an earlier version, which knows no groups, has staged it"
+    assert JobSpec.model_validate(stored).group_by_prompt is False
+    assert stored_form(accepted({"group_by_prompt": False}))["group_by_prompt"] is False
+    assert stored_form(resolved({}, is_ranked=True))["group_by_prompt"] is True

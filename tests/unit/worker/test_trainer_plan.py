@@ -42,6 +42,7 @@ ELSEWHERE = {
     "max_runtime_seconds": "the supervisor stops the run",
 }
 OTHER = {
+    "group_by_prompt": {"group_by_prompt": True},
     "variant": {"variant": "ipo"},
     "variant_options": {"variant_options": {"label_smoothing": 0.1}},
     "beta": {"beta": 0.7},

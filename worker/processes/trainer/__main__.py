@@ -41,6 +41,7 @@ from core.domain.trainer_protocol import (
 from core.tokenization.errors import DamagedRows, EncodingStopped, NothingToEncode
 from core.training.checkpoints.digests import reference_digest, sft_digest
 from core.training.data.encoded import EncodedData
+from core.training.data.prompt_groups import is_ranked
 from core.training.failures import BadCheckpoint, BadStageOutput, PolicyNotSavedWell, TrainingFailure, TrainingStopped
 from core.training.measures.pair_report import untrained_pair
 from core.training.model.precision import faster_precision, holds_merged_adapter, is_rounded_by_bf16
@@ -113,6 +114,7 @@ def train(link: SupervisorLink, work_dir: Path) -> None:
         num_train_pairs=inputs.train.num_rows,
         device=assignment.device,
         fast_precision="fp32" if is_exact else fast_precision,
+        is_ranked=is_ranked(EncodedData.open(inputs.train.directory)),
     )
     link.send(Resolved(spec=stored_form(spec)))
     if assignment.resume_from is None:

@@ -41,6 +41,7 @@ def make_plan(
         num_devices=assignment.num_devices,
         num_threads=assignment.num_threads,
         seed=spec.seed,
+        group_by_prompt=spec.group_by_prompt is True,
         evaluate_every_steps=int(spec.evaluate_every_steps),
         checkpoint_every_steps=int(spec.checkpoint_every_steps),
         micro_batch_tokens=int(spec.micro_batch_tokens),

@@ -36,6 +36,7 @@ export const SETTINGS = [
   {"pointer": "/precision", "kind": "choice", "keywords": ["auto", "bf16", "fp32"], "default": "auto", "description": "Type of the compute weights."},
   {"pointer": "/artifact_dtype", "kind": "choice", "keywords": ["auto", "float32", "bfloat16"], "default": "auto", "description": "Type of the published weights. auto: the type that was trained in, and float32 with LoRA, whose small updates bfloat16 rounds away; bfloat16 is half as large and costs a part of the update, which a job with LoRA tells."},
   {"pointer": "/seed", "kind": "integer", "default": 0, "description": "Seed of every random choice."},
+  {"pointer": "/group_by_prompt", "kind": "boolean", "keywords": ["auto"], "default": "auto", "description": "Take the pairs of a prompt in one step, where what they have in common is computed once; prompts are shuffled instead of pairs. auto: true where responses stand in several pairs, as in ranked lists."},
   {"pointer": "/validation_fraction", "kind": "number", "default": 0.05, "description": "Share of pairs held out, grouped by prompt."},
   {"pointer": "/validation_dataset_id", "kind": "text", "default": null, "description": "Held-out pairs of their own dataset instead."},
   {"pointer": "/evaluate_every_steps", "kind": "integer", "keywords": ["auto"], "default": "auto", "description": "Validation interval of the last training stage, in steps."},
