@@ -13,7 +13,7 @@ from api.schemas.base import Page
 from api.schemas.datasets import DatasetWarning, TokenStatistics
 from api.schemas.jobs import Job, JobPatch, JobPreview
 from api.threads import Lane, in_lane
-from core.domain.jobs.job_queries import JobFilter
+from core.domain.jobs.job_queries import JobFilter, JobSort
 from core.domain.jobs.job_spec import JobRequest, shown_form
 from core.domain.jobs.job_state import JobStatus
 from core.services.datasets import previews
@@ -21,6 +21,11 @@ from core.services.jobs import jobs, repeats, steering
 from core.services.views import JobChange, JobView
 
 METADATA_PREFIX = "metadata."
+SEARCHED = "Only jobs that have this text in name, id, tags or notes; upper and lower case are one."
+USES = "Only jobs that train on this dataset, learn from its demonstrations or hold it out."
+SORTED = (
+    "`-` for the largest first; jobs without the value come last. `loss`, `accuracy` and `margin` are held-out results."
+)
 JobId = Annotated[str, Path(description="Id of a job.", max_length=64)]
 
 router = APIRouter(tags=["jobs"], route_class=StrictRoute, dependencies=NEEDS_KEY)
@@ -69,16 +74,25 @@ def list_jobs(
     backend: BackendDep,
     caller: CallerDep,
     status: Annotated[JobStatus | None, Query(description="Only jobs of this status.")] = None,
+    search: Annotated[str | None, Query(min_length=1, max_length=200, description=SEARCHED)] = None,
+    tag: Annotated[str | None, Query(min_length=1, max_length=100, description="Only jobs with this tag.")] = None,
+    variant: Annotated[str | None, Query(max_length=255, description="Only jobs of this variant.")] = None,
+    base_model: Annotated[str | None, Query(max_length=255, description="Only jobs from this model.")] = None,
+    dataset_id: Annotated[str | None, Query(max_length=255, description=USES)] = None,
+    sort: Annotated[JobSort, Query(description=SORTED)] = "-created",
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> Page[Job]:
-    """List the jobs, newest first. `?metadata.<key>=<value>` keeps those with that metadata."""
+    """List the jobs, newest first or as `sort` says. `?metadata.<key>=<value>` keeps those with that metadata."""
     metadata = {
         name.removeprefix(METADATA_PREFIX): value
         for name, value in request.query_params.items()
         if name.startswith(METADATA_PREFIX)
     }
-    where = JobFilter(status=status, metadata=metadata)
+    where = JobFilter(
+        status=status, metadata=metadata, variant=variant, base_model=base_model, dataset_id=dataset_id,
+        tag=tag, search=search, sort=sort,
+    )  # fmt: skip
     page = jobs.list_page(backend, caller.project_id, where, limit=limit, cursor=cursor)
     return Page[Job].model_validate(page)
 

@@ -68,6 +68,11 @@ export class KeyedRows {
     this.make = make;
   }
 
+  /** What `make` gave for an item; undefined where it is not shown. */
+  row(key) {
+    return this.#rows.get(key);
+  }
+
   show(items) {
     const kept = new Map();
     for (const item of items) {

@@ -5,12 +5,12 @@ from collections.abc import Collection, Sequence
 from sqlalchemy import Row, delete, or_, select, update
 from sqlalchemy.orm import Session, load_only
 
-from core.database.columns import database_after, database_now, json_text
+from core.database.columns import database_after, database_now
 from core.database.repositories.events import EventDraft, append_event
 from core.database.schema import JOB_TABLES
 from core.database.tables.jobs import Job, JobStage
 from core.domain.errors import Fenced
-from core.domain.jobs.job_queries import CurveHead, JobFilter
+from core.domain.jobs.job_queries import CurveHead
 from core.domain.jobs.job_state import FINAL_STATUSES, JobStatus
 
 
@@ -36,18 +36,6 @@ def lock_job(session: Session, job_id: str, project_id: str | None = None, *, sk
     if project_id is not None:
         statement = statement.where(Job.project_id == project_id)
     return session.scalar(statement.with_for_update(skip_locked=skip_locked).execution_options(populate_existing=True))
-
-
-def list_jobs(session: Session, project_id: str, where: JobFilter, *, before: str | None, limit: int) -> list[Job]:
-    """Return jobs older than the id `before`, newest first."""
-    statement = select(Job).where(Job.project_id == project_id)
-    if where.status is not None:
-        statement = statement.where(Job.status == where.status)
-    for key, value in where.metadata.items():
-        statement = statement.where(json_text(Job.user_metadata, key) == value)
-    if before is not None:
-        statement = statement.where(Job.id < before)
-    return list(session.scalars(statement.order_by(Job.id.desc()).limit(limit)))
 
 
 def list_heads(session: Session, job_ids: Collection[str]) -> list[Job]:

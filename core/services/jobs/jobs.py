@@ -1,26 +1,32 @@
 """Jobs as users handle them: submit, get, list, delete."""
 
+import json
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from core.database.repositories import job_lists
 from core.database.repositories import jobs as job_rows
 from core.database.tables.jobs import Job
-from core.domain.errors import Conflict, NotFound
-from core.domain.jobs.job_queries import JobFilter
+from core.domain.errors import Conflict, InvalidRequest, NotFound
+from core.domain.jobs.job_queries import JobFilter, JobPosition
 from core.domain.jobs.job_spec import JobRequest, JobSpec
 from core.domain.jobs.job_state import FINAL_STATUSES
 from core.failpoints import reach
 from core.services.access import audit
 from core.services.access.disk_reserve import require_disk
 from core.services.backend import Backend
-from core.services.cursors import decode_cursor, encode_cursor
+from core.services.cursors import BAD_CURSOR, decode_cursor, encode_cursor
 from core.services.ids import new_id
 from core.services.jobs import retention, submission
 from core.services.jobs.view import view_job, view_jobs
 from core.services.views import DatasetWarning, JobHead, JobView, Page
+
+NEWEST_FIRST = "-created"
 
 
 class JobNotFound(NotFound):
@@ -86,16 +92,41 @@ def get(backend: Backend, project_id: str, job_id: str) -> JobView:
 def list_page(
     backend: Backend, project_id: str, where: JobFilter | None = None, *, limit: int = 20, cursor: str | None = None
 ) -> Page[JobView]:
-    """Return a page of jobs, newest first."""
-    before = decode_cursor(cursor) if cursor else None
+    """Return a page of jobs, in the order that `where` asks for: the newest first."""
+    query = where or JobFilter()
+    after = _read_position(cursor, query) if cursor else None
 
     def work(session: Session) -> Page[JobView]:
-        jobs = job_rows.list_jobs(session, project_id, where or JobFilter(), before=before, limit=limit + 1)
-        shown = jobs[:limit]
-        is_more = len(jobs) > limit
-        return Page(data=view_jobs(session, shown), next_cursor=encode_cursor(shown[-1].id) if is_more else None)
+        found = job_lists.list_jobs(session, project_id, query, after=after, limit=limit + 1)
+        shown = found[:limit]
+        is_more = len(found) > limit
+        jobs = view_jobs(session, [job for job, _ in shown])
+        return Page(data=jobs, next_cursor=_cursor(query, shown[-1][1]) if is_more else None)
 
     return backend.database.read(work)
+
+
+def _cursor(query: JobFilter, position: JobPosition) -> str:
+    return encode_cursor(position.job_id if query.sort == NEWEST_FIRST else json.dumps([query.sort, *position]))
+
+
+def _read_position(cursor: str, query: JobFilter) -> JobPosition:
+    """Read a cursor of the same order; raises InvalidRequest."""
+    text = decode_cursor(cursor)
+    if query.sort == NEWEST_FIRST:
+        return JobPosition(value=text, job_id=text)
+    try:
+        sort, value, job_id = json.loads(text)
+        position = JobPosition(value=value, job_id=job_id)
+        if query.sort.endswith("finished") and value is not None:
+            datetime.fromisoformat(value)
+    except (ValueError, TypeError):
+        raise InvalidRequest(BAD_CURSOR) from None
+    is_number = query.sort.endswith(("loss", "accuracy", "margin"))
+    is_value = isinstance(value, float) and math.isfinite(value) if is_number else isinstance(value, str)
+    if sort != query.sort or not (is_value or value is None) or not isinstance(job_id, str):
+        raise InvalidRequest(BAD_CURSOR)
+    return position
 
 
 def ensure_found(backend: Backend, project_id: str, job_id: str) -> None:

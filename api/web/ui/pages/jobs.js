@@ -1,181 +1,259 @@
-// All jobs, newest first, live.
+// All jobs, live: searched, filtered and sorted by the service; several at a time compared, cancelled or deleted.
 
-import { get, path } from "../api.js";
-import { fill, h, KeyedRows, Region } from "../dom.js";
-import { ago, between, duration, percent } from "../format.js";
+import { get, path, post, remove, withQuery } from "../api.js";
+import { fill, h, KeyedRows } from "../dom.js";
+import { HEADS, makeRow } from "../job/row.js";
 import { poll } from "../live.js";
-import { act, bar, empty, FINAL, jobBadge, loading, moreButton } from "../parts.js";
+import { act, ask, empty, loading, notice } from "../parts.js";
 
 const STATUSES = ["queued", "running", "paused", "succeeded", "failed", "cancelled"];
+const FILTERS = ["status", "search", "tag", "variant", "base_model", "dataset_id", "sort"];
+const SORTS = [
+  ["-created", "Newest first"],
+  ["created", "Oldest first"],
+  ["-finished", "Last finished first"],
+  ["name", "Name"],
+  ["-accuracy", "Held-out accuracy, best first"],
+  ["-margin", "Held-out margin, largest first"],
+  ["loss", "Held-out loss, lowest first"],
+];
 const POLL_MS = 2000;
+const TYPING_MS = 250;
 const PAGE = 20;
-const MAX_COMPARED = 8;
+export const MAX_COMPARED = 8;
 
 export async function open(main, { query, signal, fail }) {
-  const status = STATUSES.includes(query.get("status")) ? query.get("status") : "";
-  const chosen = new Set();
-  const compare = h(
-    "button",
-    { type: "button", disabled: true, onclick: () => (location.hash = `#/compare?jobs=${[...chosen].join(",")}`) },
-    "Compare",
-  );
-  const onChoose = (id, isChosen) => {
-    if (isChosen) chosen.add(id);
-    else chosen.delete(id);
-    compare.disabled = chosen.size < 2 || chosen.size > MAX_COMPARED;
-    fill(compare, chosen.size ? `Compare ${chosen.size}` : "Compare");
-  };
-  const body = h("tbody");
-  const rows = new KeyedRows(
-    body,
-    (job) => job.id,
-    (job) => makeRow(job, onChoose),
-  );
-  const table = h("div.table-holder", null, h("table.jobs", null, head(), body));
-  const content = h("div", null, loading("jobs"));
-  main.append(
-    h("div.title-row", null, h("h1", { tabindex: "-1" }, "Jobs"), h("div.actions", null, compare)),
-    h(
-      "nav.filters",
-      { "aria-label": "Filter by status" },
-      filter("", "All", status),
-      STATUSES.map((name) => filter(name, name[0].toUpperCase() + name.slice(1), status)),
-    ),
-    content,
-  );
-  const older = [];
-  const more = moreButton(
-    (cursor) => get("/jobs", { query: { status, limit: PAGE, cursor }, signal }),
-    (jobs) => {
-      older.push(...jobs);
-      rows.show([...newest, ...older.filter((job) => !newest.some(({ id }) => id === job.id))]);
-    },
-    "Show older jobs",
-  );
-  let newest = [];
-  let isFirst = true;
-  const refresh = async () => {
-    const page = await get("/jobs", { query: { status, limit: PAGE }, signal });
-    newest = page.data;
-    rows.show([...newest, ...older.filter((job) => !newest.some(({ id }) => id === job.id))]);
-    if (newest.length === 0) fill(content, nothing(status));
-    else if (!table.isConnected) fill(content, table, more.element);
-    if (isFirst && page.next_cursor) offerOlder(more, page.next_cursor);
-    isFirst = false;
-  };
-  await refresh();
-  poll(signal, POLL_MS, refresh).catch(fail);
+  const list = new JobList(query, signal);
+  fill(main, list.element);
+  await list.refresh();
+  poll(signal, POLL_MS, () => list.refresh()).catch(fail);
 }
 
-function offerOlder(more, cursor) {
-  const button = h("button", { type: "button" }, "Show older jobs");
-  button.addEventListener("click", () => act(button, () => more.start(cursor)));
-  fill(more.element, button);
-}
+class JobList {
+  #chosen = new Set();
+  #newest = [];
+  #older = [];
+  #cursor = undefined;
+  #round = 0;
 
-function filter(name, label, current) {
-  return h(
-    "a",
-    { href: name ? `#/jobs?status=${name}` : "#/jobs", "aria-current": name === current ? "true" : null },
-    label,
-  );
-}
-
-function nothing(status) {
-  if (status)
-    return empty(
-      `No ${status} jobs`,
-      "Jobs of another status are under “All”.",
-      h("a.button", { href: "#/jobs" }, "Show all"),
-    );
-  return empty(
-    "No jobs yet",
-    "Upload a file of preference pairs, then start a job: it trains on the chosen responses first, then learns to prefer them to the rejected ones.",
-    h("a.button", { href: "#/datasets" }, "Upload data"),
-    h("a.button.primary", { href: "#/new" }, "New job"),
-  );
-}
-
-function head() {
-  const names = ["Job", "Status", "Progress", "Base model", "Loss", "Created"];
-  return h(
-    "thead",
-    null,
-    h(
-      "tr",
+  constructor(query, signal) {
+    this.signal = signal;
+    this.where = Object.fromEntries(FILTERS.map((name) => [name, query.get(name) ?? ""]));
+    this.body = h("tbody");
+    this.rows = new KeyedRows(this.body, ({ id }) => id, (job) => makeRow(job, (id, isOn) => this.#choose([id], isOn)));
+    this.all = h("input", {
+      type: "checkbox",
+      "aria-label": "Choose all shown jobs",
+      onchange: () => this.#choose(this.#shown().map(({ id }) => id), this.all.checked),
+    });
+    this.table = h("div.table-holder", null, h("table.jobs", null, this.#head(), this.body));
+    this.content = h("div", null, loading("jobs"));
+    this.more = h("div.more");
+    this.bulk = h("div.actions", { role: "group", "aria-label": "Chosen jobs" });
+    this.outcome = h("div", { role: "status" });
+    this.filters = h("nav.filters", { "aria-label": "Filter by status" });
+    this.element = h(
+      "div",
       null,
-      h("th.pick", null, h("span.hidden", null, "Compare")),
-      names.map((name) => h("th", { scope: "col" }, name)),
-    ),
-  );
-}
+      h("div.title-row", null, h("h1", { tabindex: "-1" }, "Jobs"), this.bulk),
+      this.filters,
+      this.#tools(),
+      this.outcome,
+      this.content,
+    );
+    this.#showFilters();
+    this.#showBulk();
+  }
 
-function makeRow(job, onChoose) {
-  const name = new Region("td", { class: "name" }, nameCell);
-  const status = new Region("td", { "data-label": "Status" }, (shown) => [
-    jobBadge(shown),
-    shown.place ? h("div.hint", null, `place ${shown.place} in the queue`) : null,
-  ]);
-  const progress = new Region("td", { class: "progress", "data-label": "Progress" }, progressCell);
-  const created = new Region("td", { class: "muted", "data-label": "Created" }, (text) => text);
-  const pick = h("input", {
-    type: "checkbox",
-    "aria-label": `Compare ${job.name ?? job.id}`,
-    onchange: () => onChoose(job.id, pick.checked),
-  });
-  const element = h(
-    "tr",
-    null,
-    h("td.pick", null, pick),
-    name.element,
-    status.element,
-    progress.element,
-    h("td", { "data-label": "Base model" }, job.spec.base_model),
-    h(
-      "td",
-      { "data-label": "Loss" },
-      job.spec.variant ?? job.spec.method,
-      job.spec.beta === undefined ? null : h("span.muted", null, ` β ${job.spec.beta}`),
-    ),
-    created.element,
-  );
-  const update = (now) => {
-    name.show({ id: now.id, name: now.name });
-    status.show({ status: now.status, desired: now.desired, place: now.queue_position });
-    progress.show(progressOf(now));
-    created.show(ago(now.created_at));
-  };
-  return { element, update };
-}
+  /** The newest page again; older pages stay as they were read. */
+  async refresh() {
+    const round = this.#round;
+    const page = await get("/jobs", { query: { ...this.where, limit: PAGE }, signal: this.signal });
+    if (round !== this.#round) return;
+    this.#newest = page.data;
+    if (this.#cursor === undefined) this.#cursor = page.next_cursor;
+    this.#show();
+  }
 
-function nameCell({ id, name }) {
-  return [
-    h("a", { href: `#${path("jobs", id)}`, "data-focus": "name" }, name ?? id),
-    name ? h("div.muted.mono", null, id) : null,
-  ];
-}
+  #head() {
+    const heads = HEADS.map((name) => h("th", { scope: "col" }, name));
+    return h("thead", null, h("tr", null, h("th.pick", null, this.all), heads));
+  }
 
-function progressOf(job) {
-  const { fraction, eta_seconds: eta, step, total_steps: total } = job.progress;
-  const isOver = FINAL.has(job.status);
-  let note = "";
-  if (isOver) note = job.started_at ? `took ${between(job.started_at, job.finished_at)}` : "never started";
-  else if (job.status === "running" && job.stage)
-    note = `${job.stage}${total ? ` ${step}/${total}` : ""}${eta === null ? "" : ` · ${duration(eta)} left`}`;
-  else if (job.status === "paused") note = job.stage ? `paused in ${job.stage}` : "not started";
-  return { fraction: Number(fraction.toFixed(4)), note, status: job.status, error: job.error?.title ?? null };
-}
+  #tools() {
+    const search = h("input", {
+      type: "search",
+      id: "search",
+      value: this.where.search,
+      placeholder: "Name, id, tag or note",
+      "aria-label": "Search jobs",
+      autocomplete: "off",
+    });
+    let timer = null;
+    search.addEventListener("input", () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => this.#ask({ search: search.value.trim() }), TYPING_MS);
+    });
+    const sort = h(
+      "select",
+      { id: "sort", "aria-label": "Sort jobs" },
+      SORTS.map(([value, label]) => h("option", { value }, label)),
+    );
+    sort.value = SORTS.some(([value]) => value === this.where.sort) ? this.where.sort : "-created";
+    sort.addEventListener("change", () => this.#ask({ sort: sort.value }));
+    this.narrowed = h("div.tags");
+    return h("div.tools", null, search, sort, this.narrowed);
+  }
 
-function progressCell({ fraction, note, status, error }) {
-  if (error) return [h("div.error-text", null, error), h("div.hint", null, note)];
-  if (status === "queued" && fraction === 0) return h("span.muted", null, "waiting for a worker");
-  return [
-    h(
-      "div.bar-row",
-      { class: `is-${status}` },
-      bar(fraction, "Progress"),
-      h("span.number", null, percent(fraction, 0)),
-    ),
-    note ? h("div.hint", null, note) : null,
-  ];
+  /** Ask again with other filters; the address follows, so that it can be shared and survives a reload. */
+  async #ask(changes) {
+    Object.assign(this.where, changes);
+    this.#round += 1;
+    this.#older = [];
+    this.#cursor = undefined;
+    history.replaceState(history.state, "", withQuery("#/jobs", this.where));
+    this.#showFilters();
+    try {
+      await this.refresh();
+    } catch (error) {
+      if (error.name !== "AbortError") fill(this.content, notice("error", error.message));
+    }
+  }
+
+  #showFilters() {
+    const link = (status, label) => {
+      const address = withQuery("#/jobs", { ...this.where, status });
+      return h("a", { href: address, "aria-current": status === this.where.status ? "true" : null }, label);
+    };
+    fill(
+      this.filters,
+      link("", "All"),
+      STATUSES.map((name) => link(name, name[0].toUpperCase() + name.slice(1))),
+    );
+    const narrowing = ["tag", "variant", "base_model", "dataset_id"].filter((name) => this.where[name]);
+    fill(
+      this.narrowed,
+      narrowing.map((name) =>
+        h(
+          "button.tag",
+          { type: "button", title: "Remove this filter", onclick: () => this.#ask({ [name]: "" }) },
+          `${name.replace("_id", "").replace("_", " ")}: ${this.where[name]} ✕`,
+        ),
+      ),
+    );
+  }
+
+  #shown() {
+    const known = new Set(this.#newest.map(({ id }) => id));
+    return [...this.#newest, ...this.#older.filter(({ id }) => !known.has(id))];
+  }
+
+  #show() {
+    const jobs = this.#shown();
+    this.rows.show(jobs);
+    if (!jobs.length) fill(this.content, this.#nothing());
+    else if (!this.table.isConnected) fill(this.content, this.table, this.more);
+    fill(this.more, this.#cursor ? this.#moreButton() : null);
+    const ids = new Set(jobs.map(({ id }) => id));
+    const gone = [...this.#chosen].filter((id) => !ids.has(id));
+    if (gone.length) this.#choose(gone, false);
+  }
+
+  #moreButton() {
+    if (this.more.firstElementChild) return this.more.firstElementChild;
+    const button = h("button", { type: "button" }, "Show more jobs");
+    button.addEventListener("click", () =>
+      act(button, async () => {
+        const query = { ...this.where, limit: PAGE, cursor: this.#cursor };
+        const page = await get("/jobs", { query, signal: this.signal });
+        this.#older.push(...page.data);
+        this.#cursor = page.next_cursor;
+        this.#show();
+      }),
+    );
+    return button;
+  }
+
+  #choose(ids, isOn) {
+    for (const id of ids) {
+      if (isOn) this.#chosen.add(id);
+      else this.#chosen.delete(id);
+      this.rows.row(id)?.setChosen(isOn);
+    }
+    this.#showBulk();
+  }
+
+  #showBulk() {
+    const number = this.#chosen.size;
+    this.all.checked = number > 0 && number === this.#shown().length;
+    this.all.indeterminate = number > 0 && !this.all.checked;
+    const compare = h("button", { type: "button", disabled: number < 2 || number > MAX_COMPARED }, number ? `Compare ${number}` : "Compare");
+    compare.addEventListener("click", () => (location.hash = `#/compare?jobs=${[...this.#chosen].join(",")}`));
+    const why = number > MAX_COMPARED ? `At most ${MAX_COMPARED} can be compared.` : number === 1 ? "Choose another to compare." : "";
+    fill(
+      this.bulk,
+      why ? h("span.hint", null, why) : null,
+      compare,
+      number ? this.#bulkButton(`Cancel ${number}`, "Cancel", (id) => post(`${path("jobs", id)}/cancel`)) : null,
+      number ? this.#bulkButton(`Delete ${number}`, "Delete", (id) => remove(path("jobs", id))) : null,
+    );
+  }
+
+  #bulkButton(label, verb, work) {
+    const button = h("button.danger", { type: "button" }, label);
+    button.addEventListener("click", async () => {
+      const ids = [...this.#chosen];
+      const text =
+        verb === "Delete"
+          ? "Each is deleted with its curves, checkpoints and model. This cannot be undone. Jobs that have not ended stay."
+          : "Each ends at its next step. Jobs that have ended already stay as they are.";
+      const word = ids.length === 1 ? "this job" : `these ${ids.length} jobs`;
+      if (!(await ask(`${verb} ${word}?`, text, [{ value: "yes", label: `${verb} ${ids.length}`, kind: "danger" }]))) return;
+      await act(button, () => this.#forEach(ids, verb, work));
+    });
+    return button;
+  }
+
+  /** One after another, and every failure by name. */
+  async #forEach(ids, verb, work) {
+    const failures = [];
+    for (const id of ids) {
+      try {
+        await work(id);
+        this.#choose([id], false);
+      } catch (error) {
+        const job = this.#shown().find((item) => item.id === id);
+        failures.push([job?.name ?? id, error.message]);
+      }
+    }
+    const done = `${verb === "Delete" ? "Deleted" : "Asked to cancel"}: ${ids.length - failures.length} of ${ids.length}.`;
+    fill(
+      this.outcome,
+      notice(
+        failures.length ? "warning" : "check",
+        h("strong", null, done),
+        failures.length ? h("ul", null, failures.map(([name, why]) => h("li", null, `${name}: ${why}`))) : null,
+      ),
+    );
+    this.#older = this.#older.filter(({ id }) => !ids.includes(id));
+    this.#cursor = undefined;
+    await this.refresh();
+  }
+
+  #nothing() {
+    const { status, search } = this.where;
+    const isNarrowed = FILTERS.some((name) => name !== "sort" && this.where[name]);
+    if (isNarrowed)
+      return empty(
+        status && !search ? `No ${status} jobs` : "No such jobs",
+        "Other jobs are under “All”.",
+        h("a.button", { href: "#/jobs" }, "Show all"),
+      );
+    return empty(
+      "No jobs yet",
+      "Upload a file of preference pairs, then start a job: it trains on the chosen responses first, then learns to prefer them to the rejected ones.",
+      h("a.button", { href: "#/datasets" }, "Upload data"),
+      h("a.button.primary", { href: "#/new" }, "New job"),
+    );
+  }
 }
