@@ -35,6 +35,7 @@ from core.domain.errors import DomainError, FieldError
 from core.domain.issue_codes import IssueCode
 from core.services.backend import Backend
 from core.services.datasets import contents, datasets, intake, previews
+from core.services.datasets.row_pages import RowsQuery
 from core.services.views import DatasetView
 
 UNNAMED = "dataset"
@@ -62,6 +63,16 @@ MaxLengthParam = Annotated[
     int, Query(ge=1, le=2**20, description="The job's `max_length`, in tokens, which rows are compared with.")
 ]
 
+LineParam = Annotated[int | None, Query(ge=1, le=2**53, description="Rows from this line of the uploaded file on.")]
+RowSearchParam = Annotated[
+    str | None,
+    Query(
+        min_length=1,
+        max_length=200,
+        description="Only rows that hold this text, upper and lower case being one. A page looks through 64 MiB: it "
+        "may be empty and have a `next_cursor`.",
+    ),
+]
 CONTENT_FORMAT = Query(
     description="`original`: the file as uploaded. `parquet`: the rows. `hf`: a tar of a folder for `load_from_disk`."
 )
@@ -143,17 +154,20 @@ async def list_rows(
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
     *,
+    line: LineParam = None,
+    search: RowSearchParam = None,
     base_model: BaseModelParam = None,
     max_length: MaxLengthParam = DEFAULT_MAX_LENGTH,
     chat_template_kwargs: TemplateKwargsParam = None,
 ) -> Page[DatasetRow]:
     """List the rows as jobs read them, in the order of the file; with `base_model` also as that model sees them."""
     asked = (backend, caller.project_id, dataset_id)
+    query = RowsQuery(limit=limit, cursor=cursor, line=line, search=search)
     if base_model is None:
-        page = await run_in(Lane.STORE, partial(datasets.list_rows, *asked, limit=limit, cursor=cursor))
+        page = await run_in(Lane.STORE, partial(datasets.list_rows, *asked, query))
     else:
         seen_by = _seen_by(base_model, max_length, chat_template_kwargs)
-        preview = partial(previews.preview_rows, *asked, seen_by, limit=limit, cursor=cursor)
+        preview = partial(previews.preview_rows, *asked, seen_by, query)
         page = await run_in(Lane.PREVIEWS, preview)
     return Page[DatasetRow].model_validate(page)
 

@@ -34,6 +34,7 @@ from core.services.base_models import starting_points
 from core.services.curves import pages
 from core.services.curves.pages import MetricsQuery
 from core.services.datasets import contents, datasets, intake, processing
+from core.services.datasets.row_pages import RowsQuery
 from core.services.jobs import artifacts, checkpoint_policies, jobs, repeats, steering, stored_files
 from core.services.operations import garbage_collection, health
 from core.storage import keys
@@ -88,8 +89,8 @@ def test_a_data_set_is_taken_in_whole(backend: Backend, tmp_path: Path) -> None:
     assert b"".join(content.chunks) == file.path.read_bytes()
     assert (content.filename, content.num_bytes) == ("pairs.jsonl", file.path.stat().st_size)
 
-    page = datasets.list_rows(backend, PROJECT, made.id, limit=2)
-    rest = datasets.list_rows(backend, PROJECT, made.id, limit=10, cursor=page.next_cursor)
+    page = datasets.list_rows(backend, PROJECT, made.id, RowsQuery(limit=2))
+    rest = datasets.list_rows(backend, PROJECT, made.id, RowsQuery(limit=10, cursor=page.next_cursor))
     assert [row["line"] for row in page.data + rest.data] == [1, 2, 3, 4, 5]
     assert rest.next_cursor is None
     assert not list(backend.settings.scratch_dir.iterdir())
@@ -102,7 +103,7 @@ def test_a_forged_cursor_is_a_fault_of_the_request(backend: Backend, tmp_path: P
     for cursor in ("Mw", "", "a b", "x", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5"):
         if cursor:
             with pytest.raises(InvalidRequest):
-                datasets.list_rows(backend, PROJECT, made.id, cursor=cursor)
+                datasets.list_rows(backend, PROJECT, made.id, RowsQuery(cursor=cursor))
 
 
 def test_a_refused_data_set_leaves_nothing_behind(backend: Backend, tmp_path: Path) -> None:

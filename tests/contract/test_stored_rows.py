@@ -12,6 +12,7 @@ from core.services.attempts.inputs import find_inputs
 from core.services.attempts.lifecycle import Claim
 from core.services.backend import Backend
 from core.services.datasets import datasets, intake
+from core.services.datasets.row_pages import RowsQuery
 from core.services.jobs import events, steering
 from core.services.operations import garbage_collection
 from core.storage import keys
@@ -125,7 +126,7 @@ def test_a_data_set_made_again_keeps_its_rows(backend: Backend, tmp_path: Path) 
     datasets.delete(backend, PROJECT, again)
     intake.create(backend, PROJECT, upload(tmp_path), dataset_id=again)
     garbage_collection.collect(backend)
-    assert len(datasets.list_rows(backend, PROJECT, again, limit=100).data) == len(ROWS)
+    assert len(datasets.list_rows(backend, PROJECT, again, RowsQuery(limit=100)).data) == len(ROWS)
 
 
 def test_a_rejected_data_set_leaves_no_objects_and_a_live_one_all(backend: Backend, dataset_id: str) -> None:

@@ -75,6 +75,7 @@ def test_the_page_of_a_job_follows_it(browser: Browser, api: RunningApi) -> None
         recording.record_samples(api.backend, held, 20, [{"prompt": "Why?", "reference": "No.", "policy": "So."}])
         finish(api, held)
         expect(badge(page)).to_have_text("succeeded")
+        page.get_by_text("Single files").click()
         expect(page.get_by_role("link", name="model.safetensors")).to_be_visible()
         expect(page.locator(".sample .policy")).to_have_text("So.")
         watched.check()
@@ -210,8 +211,8 @@ def test_jobs_compared(browser: Browser, api: RunningApi) -> None:
         ids.append(held.job_id)
     with open_page(browser, api.url) as watched:
         page = watched.page
-        page.get_by_label("Compare beta 0.1").check()
-        page.get_by_label("Compare beta 0.5").check()
+        page.get_by_label("Choose beta 0.1").check()
+        page.get_by_label("Choose beta 0.5").check()
         page.get_by_role("button", name="Compare 2").click()
         plot = figure(page, "Reward margin")
         expect(plot.locator("canvas")).to_be_visible()
@@ -289,7 +290,8 @@ def test_nothing_is_wider_than_the_screen(browser: Browser, api: RunningApi, the
 
 def places(api: RunningApi, job_id: str) -> list[str]:
     dataset = api.http.post("/datasets", content=pairs(3), params={"name": "small"}).json()
-    return ["jobs", f"jobs/{job_id}", "datasets", f"datasets/{dataset['id']}", "new", f"compare?jobs={job_id}"]
+    inner = [f"jobs/{job_id}/{name}" for name in ("pairs", "scores", "log")]
+    return ["jobs", f"jobs/{job_id}", *inner, "datasets", f"datasets/{dataset['id']}", "new", f"compare?jobs={job_id}"]
 
 
 def test_signing_in(browser: Browser, keyed: RunningApi, tmp_path: Path) -> None:

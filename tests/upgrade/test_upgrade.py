@@ -21,6 +21,7 @@ from core.services.attempts.inputs import find_inputs
 from core.services.attempts.lifecycle import Claim
 from core.services.backend import Backend
 from core.services.datasets import datasets
+from core.services.datasets.row_pages import RowsQuery
 from core.services.jobs import checkpoint_policies, repeats, steering
 from core.services.operations import garbage_collection
 from core.services.operations.sweep import expire, list_leases
@@ -86,7 +87,7 @@ def test_every_job_of_the_first_release_ends(peer: Peer, tmp_path: Path, url: st
     made = peer.ask("make")
     backend = open_upgraded(tmp_path, url)
     assert list(tmp_path.glob("preftune.db.before-*")), "the file as it was is kept"
-    assert len(datasets.list_rows(backend, PROJECT, made["dataset"], limit=100).data) == 24
+    assert len(datasets.list_rows(backend, PROJECT, made["dataset"], RowsQuery(limit=100)).data) == 24
     assert peer.ask("finish") == {"job": made["running"]}, "its worker works on"
 
     vanish(backend, made["vanished"])

@@ -10,6 +10,9 @@ import { empty, errorBox } from "./parts.js";
 const ROUTES = [
   [/^\/jobs$/, () => import("./pages/jobs.js"), "Jobs"],
   [/^\/jobs\/([^/]+)$/, () => import("./pages/job.js"), "Job"],
+  [/^\/jobs\/([^/]+)\/pairs$/, () => import("./pages/pairs.js"), "Pairs"],
+  [/^\/jobs\/([^/]+)\/scores$/, () => import("./pages/scores.js"), "Scores"],
+  [/^\/jobs\/([^/]+)\/log$/, () => import("./pages/job_log.js"), "Log"],
   [/^\/datasets$/, () => import("./pages/datasets.js"), "Datasets"],
   [/^\/datasets\/([^/]+)$/, () => import("./pages/dataset.js"), "Dataset"],
   [/^\/new$/, () => import("./pages/new_job.js"), "New job"],

@@ -16,11 +16,11 @@ from core.services.access import audit
 from core.services.backend import Backend
 from core.services.cursors import BAD_CURSOR, decode_cursor, decode_offset, encode_cursor
 from core.services.data_warnings import warnings_of
+from core.services.datasets.row_pages import MAX_PAGE_BYTES, RowsQuery, read_page
 from core.services.views import DatasetView, Page
 from core.storage import keys
 from core.storage.object_store import ObjectStore, read_stored
 
-MAX_PAGE_BYTES = 8 * 1024**2
 MAX_EXPIRED = 20
 """Datasets deleted in one pass of the sweeper."""
 
@@ -66,18 +66,11 @@ def list_oldest_first(backend: Backend, project_id: str, *, limit: int, after: s
 
 
 def list_rows(
-    backend: Backend,
-    project_id: str,
-    dataset_id: str,
-    *,
-    limit: int = 20,
-    cursor: str | None = None,
-    max_bytes: int = MAX_PAGE_BYTES,
+    backend: Backend, project_id: str, dataset_id: str, query: RowsQuery | None = None
 ) -> Page[dict[str, Any]]:
-    """Return normalised rows in the order of the file: at most `max_bytes`, but at least one row."""
+    """Return normalised rows in the order of the file."""
     require_ready(backend, project_id, dataset_id)
-    key = keys.dataset_rows(project_id, dataset_id)
-    return _read_lines(backend.store, key, limit, decode_offset(cursor), max_bytes)
+    return read_page(backend.store, keys.dataset_rows(project_id, dataset_id), query or RowsQuery())
 
 
 def require_ready(backend: Backend, project_id: str, dataset_id: str) -> None:
@@ -122,7 +115,7 @@ def delete(backend: Backend, project_id: str, dataset_id: str) -> None:
         was_here = True
         user = job_rows.find_live_user_of_dataset(session, dataset_id)
         if user is not None:
-            raise DatasetInUse(f"{user} has not finished; cancel it first.")
+            raise DatasetInUse(f"{user} reads it and has not finished; cancel that job, or wait until it has ended.")
         garbage.add_garbage(session, project_id, keys.dataset_prefix(project_id, dataset_id), "dataset deleted")
         dataset_rows.delete_dataset(session, dataset)
         audit.note(session, project_id, "dataset.delete", dataset_id)

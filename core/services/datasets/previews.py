@@ -12,6 +12,7 @@ from core.domain.errors import InvalidRequest
 from core.domain.set_aside import SetAsideReason
 from core.services.backend import Backend
 from core.services.datasets import datasets
+from core.services.datasets.row_pages import RowsQuery
 from core.services.datasets.tokenizers import OpenedModel, open_tokenizer
 from core.services.views import Page, TokenStatisticsView
 from core.storage import keys
@@ -44,11 +45,11 @@ class SeenBy:
 
 
 def preview_rows(
-    backend: Backend, project_id: str, dataset_id: str, seen_by: SeenBy, *, limit: int = 20, cursor: str | None = None
+    backend: Backend, project_id: str, dataset_id: str, seen_by: SeenBy, query: RowsQuery
 ) -> Page[dict[str, Any]]:
     """Return normalised rows, each with `preview`. Raises InvalidRequest for an unknown base model."""
     opened = open_tokenizer(backend, project_id, seen_by.base_model, seen_by.template_kwargs)
-    page = datasets.list_rows(backend, project_id, dataset_id, limit=limit, cursor=cursor, max_bytes=MAX_TEXT_BYTES)
+    page = datasets.list_rows(backend, project_id, dataset_id, replace(query, max_bytes=MAX_TEXT_BYTES))
     with opened.shared.lock:
         data = [{**row, "preview": _preview(opened, cast(Row, row), seen_by.max_length)} for row in page.data]
     return Page(data=data, next_cursor=page.next_cursor)

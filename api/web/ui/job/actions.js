@@ -4,6 +4,8 @@ import { path, post, remove } from "../api.js";
 import { h, icon } from "../dom.js";
 import { act, ask, toast } from "../parts.js";
 
+const FAILS_AGAIN = new Set(["bad_data", "bad_base_model", "bad_spec", "non_finite_loss"]);
+
 /** Buttons for the job as it is; `onChanged` gets it as it is afterwards. */
 export function jobActions(job, onChanged) {
   const actions = [];
@@ -12,11 +14,17 @@ export function jobActions(job, onChanged) {
   if (job.status === "paused") actions.push(steer("Resume", "play", job, onChanged, "resume"));
   if ((isLive || job.status === "paused") && job.desired !== "cancel") actions.push(cancelButton(job, onChanged));
   if (job.status === "failed" || job.status === "cancelled") actions.push(retryButton(job));
-  actions.push(h("a.button", { href: `#/new?from=${job.id}`, "data-focus": "copy" }, "New job like this"));
+  const copyKind = isHopeless(job) ? "a.button.primary" : "a.button";
+  actions.push(h(copyKind, { href: `#/new?from=${job.id}`, "data-focus": "copy" }, "New job like this"));
   if (job.status === "succeeded")
     actions.push(h("a.button", { href: `#/new?continue=${job.id}`, "data-focus": "further" }, "Continue from this model"));
   if (!isLive && job.status !== "paused") actions.push(deleteButton(job));
   return actions;
+}
+
+/** Would a retry fail as it did? Then a job with other settings is the way. */
+function isHopeless({ status, error }) {
+  return status === "failed" && FAILS_AGAIN.has(error?.code);
 }
 
 function button(label, iconName, kind, work) {
@@ -42,7 +50,7 @@ function cancelButton(job, onChanged) {
 }
 
 function retryButton(job) {
-  return button("Retry", "retry", "primary", async () => {
+  return button("Retry", "retry", isHopeless(job) ? "" : "primary", async () => {
     const made = await post(path("jobs", job.id, "retry"), undefined, { creates: true });
     toast("A new job continues from the newest checkpoint.");
     location.hash = `#${path("jobs", made.id)}`;

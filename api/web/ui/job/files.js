@@ -4,6 +4,7 @@ import { get, path, Problem } from "../api.js";
 import { fill, h, icon } from "../dom.js";
 import { bytes, metric, plural } from "../format.js";
 import { card, copyable, table, tableRow } from "../parts.js";
+import { exportsView } from "./exports.js";
 
 export class FilesCard {
   #artifact = null;
@@ -29,7 +30,8 @@ export class FilesCard {
     this.#shown = text;
     const kept = checkpoints?.data ?? [];
     this.element.hidden = !artifact && kept.length === 0;
-    fill(this.body, artifact ? policyView(artifact) : null, kept.length ? checkpointsView(kept) : null);
+    this.exports ??= artifact ? exportsView(this.jobId, this.signal) : null;
+    fill(this.body, artifact ? policyView(artifact) : null, this.exports, kept.length ? checkpointsView(kept) : null);
   }
 
   async #readArtifact() {
@@ -63,7 +65,7 @@ function policyView({ files, archive_url: archive }) {
     ),
     h(
       "details",
-      { open: files.length <= 12 },
+      null,
       h("summary", null, "Single files"),
       table(
         ["File", "Size", "SHA-256"],

@@ -3,6 +3,8 @@
 import { get, path } from "../api.js";
 import { fill, h, icon, withCode } from "../dom.js";
 import { between, plural, setting, time } from "../format.js";
+import { labelOf } from "../form/layout.js";
+import { SETTINGS } from "../form/settings.js";
 import { bar, card, facts, notice } from "../parts.js";
 
 const MAX_EVENTS = 500;
@@ -73,6 +75,12 @@ export class EventList {
     );
     if (this.element.childElementCount > MAX_EVENTS) this.element.lastElementChild.remove();
     if (event.level !== "info") this.#find(event);
+  }
+
+  /** What the page says above already is not said again. */
+  hideRepeats(text) {
+    for (const shown of this.byKey.values()) shown.hidden ||= Boolean(text) && shown.textContent.includes(text);
+    this.findings.hidden = [...this.byKey.values()].every((shown) => shown.hidden);
   }
 
   /** One notice for each kind, and for each rule of the doctor: the newest word of it. */
@@ -152,7 +160,20 @@ function side(title, kind, text) {
   );
 }
 
+/** Datasets and jobs are links. */
+function valueView(name, value) {
+  if (value && name.endsWith("dataset_id")) return h("a", { href: `#${path("datasets", value)}` }, value);
+  if (name === "base_model" && value.startsWith("job_")) return h("a", { href: `#${path("jobs", value)}` }, value);
+  return setting(value);
+}
+
 /** The resolved spec; what the user set is told from what was resolved. */
+const DESCRIPTIONS = new Map(SETTINGS.map(({ pointer, description }) => [pointer, description]));
+
+function prefix(title) {
+  return title === "Job" ? "" : `/${title.toLowerCase()}`;
+}
+
 export function settingsCard({ spec, requested }) {
   const groups = [["Job", spec, requested ?? {}]];
   for (const name of ["sft", "dpo", "lora"]) {
@@ -170,15 +191,15 @@ export function settingsCard({ spec, requested }) {
   return card(
     "Settings",
     h("p.hint", null, "Effective settings. A dot marks those that you set; all others are defaults."),
-    groups.map(([title, values, asked], index) =>
+    groups.map(([title, values, asked]) =>
       h(
         "details",
-        { open: index === 0 },
+        { open: false },
         h("summary", null, title),
         facts(
           Object.entries(values).map(([name, value]) => [
-            h("span", null, name),
-            h("span", null, setting(value), name in asked ? h("span", { title: "asked for" }, " •") : null),
+            h("span", { title: DESCRIPTIONS.get(`${prefix(title)}/${name}`) ?? null }, labelOf(`${prefix(title)}/${name}`)),
+            h("span", null, valueView(name, value), name in asked ? h("span", { title: "set by you" }, " •") : null),
           ]),
         ),
       ),

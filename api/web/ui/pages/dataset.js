@@ -1,6 +1,7 @@
 // One dataset: the verdict, the report, the rows as jobs read them.
 
 import { get, path, remove } from "../api.js";
+import { RowsCard } from "../data/rows_card.js";
 import { warningsNotice } from "../form/data_warnings.js";
 import { fill, h, icon, Region } from "../dom.js";
 import { bytes, count, date, percent } from "../format.js";
@@ -23,7 +24,6 @@ import {
 
 const POLL_MS = 1000;
 const PAGE_ISSUES = 50;
-const PAGE_ROWS = 5;
 
 export async function open(main, context) {
   const [datasetId] = context.parameters;
@@ -38,7 +38,7 @@ export async function open(main, context) {
   const show = () => {
     title.show(dataset);
     if (dataset.status === "processing") fill(body, card(null, loading("the verdict: every row is being checked")));
-    else showChecked(body, dataset, address, signal);
+    else showChecked(body, dataset, address, context);
   };
   show();
   if (dataset.status !== "processing") return;
@@ -88,7 +88,12 @@ function deleteButton(dataset, address) {
         ))
       )
         return;
-      await remove(address);
+      try {
+        await remove(address);
+      } catch (error) {
+        refused(button, dataset, error);
+        return;
+      }
       toast("Deleted.");
       location.hash = "#/datasets";
     }),
@@ -96,17 +101,29 @@ function deleteButton(dataset, address) {
   return button;
 }
 
-function showChecked(body, dataset, address, signal) {
-  const rows = dataset.status === "ready" ? rowsCard(address, signal) : null;
+/** Why it is still there, and the jobs that need it. */
+function refused(button, dataset, error) {
+  const jobs = h("a", { href: `#/jobs?dataset_id=${dataset.id}` }, "Show the jobs that use it");
+  const told = notice("error", h("strong", null, `“${dataset.name}” was not deleted`), h("p", null, error.message), jobs);
+  told.setAttribute("role", "alert");
+  document.querySelector(".refusal")?.remove();
+  told.classList.add("refusal");
+  button.closest(".title-row").after(told);
+}
+
+function showChecked(body, dataset, address, context) {
+  const { signal } = context;
+  const rows = dataset.status === "ready" ? new RowsCard(dataset, context) : null;
+  if (rows) rows.start();
   fill(
     body,
     verdict(dataset),
     warningsNotice(dataset.warnings),
-    h("div.columns", null, h("div.stack", null, issuesCard(dataset, address, signal), rows), statisticsCard(dataset)),
+    h("div.columns", null, h("div.stack", null, issuesCard(dataset, address, signal, rows), rows?.element), h("div.stack", null, statisticsCard(dataset), rows?.tokens)),
   );
 }
 
-function verdict({ status, num_rows: all, num_accepted: accepted, num_rejected: rejected, num_set_aside: aside }) {
+function verdict({ status, report, num_rows: all, num_accepted: accepted, num_rejected: rejected, num_set_aside: aside }) {
   const parts = [
     `${count(all)} rows read: ${count(accepted)} usable`,
     rejected ? `${count(rejected)} malformed` : null,
@@ -118,17 +135,26 @@ function verdict({ status, num_rows: all, num_accepted: accepted, num_rejected: 
     "error",
     h("strong", null, "The file was refused"),
     h("p", null, text),
-    h("p", null, "Fix the lines below and upload the file again, or upload it with “If a row is invalid: skip the row”."),
+    h("p", null, adviceOf(report)),
+    h("a.button", { href: "#/datasets" }, "Upload it again with other settings"),
   );
 }
 
-function issuesCard(dataset, address, signal) {
+/** Skipping rows helps only where rows are at fault, not the file as a whole. */
+function adviceOf({ issues }) {
+  const errors = (issues ?? []).filter(({ severity }) => severity === "error");
+  if (errors.some(({ line }) => line === null))
+    return "The file as a whole cannot be read as it is: the report says why and what to change. Skipping rows would not help.";
+  return "Fix the lines below and upload the file again, or upload it with “If a row is invalid: skip the row”.";
+}
+
+function issuesCard(dataset, address, signal, rows) {
   const counts = Object.entries(dataset.report.counts ?? {}).sort(([, a], [, b]) => b - a);
   if (!counts.length) return card("Report", h("p.muted", null, "No problems found."));
   const body = h("tbody");
   const more = moreButton(
     (cursor) => get(`${address}/report`, { query: { limit: PAGE_ISSUES, cursor }, signal }),
-    (issues) => body.append(...issues.map(issueRow)),
+    (issues) => body.append(...issues.map((issue) => issueRow(issue, rows))),
     "Show more issues",
   );
   const trouble = h("div");
@@ -146,62 +172,16 @@ function issuesCard(dataset, address, signal) {
   );
 }
 
-function issueRow({ line, severity, code, detail, pointer }) {
+function issueRow({ line, severity, code, detail, pointer }, rows) {
+  const jump = () => rows.jumpTo(line);
+  const place = rows
+    ? h("button.small", { type: "button", onclick: jump, "aria-label": `Show line ${line}` }, count(line))
+    : count(line);
   return tableRow(
-    line === null ? "file" : count(line),
+    line === null ? "file" : place,
     badge(severity),
     [detail, h("div.hint.mono", null, code)],
     pointer ? h("code", null, pointer) : null,
-  );
-}
-
-function rowsCard(address, signal) {
-  const body = h("div.stack");
-  const more = moreButton(
-    (cursor) => get(`${address}/rows`, { query: { limit: PAGE_ROWS, cursor }, signal }),
-    (rows) => body.append(...rows.map(rowView)),
-    "Show more rows",
-  );
-  more.start().catch((error) => error.name !== "AbortError" && fill(body, errorBox(error)));
-  return card("Rows", h("p.hint", null, "As jobs read them, in the order of the file."), body, more.element);
-}
-
-function rowView(row) {
-  const answers =
-    "chosen" in row
-      ? [side("Chosen", "chosen", row.chosen), side("Rejected", "rejected", row.rejected)]
-      : [side(answerTitle(row), "label" in row && !row.label ? "rejected" : "chosen", row.response)];
-  return h(
-    "article.row-view",
-    { "aria-label": `Line ${row.line}` },
-    side(`Line ${row.line}: prompt`, "plain", row.prompt),
-    row.tools ? h("p.hint", null, `Tools: ${row.tools.map((tool) => tool.function?.name).join(", ")}`) : null,
-    h("div.two", null, answers),
-  );
-}
-
-function answerTitle(row) {
-  if (!("label" in row)) return "Response";
-  return row.label ? "Response, marked good" : "Response, marked bad";
-}
-
-function side(title, kind, text) {
-  const content = Array.isArray(text)
-    ? text.map(messageView)
-    : text || h("span.muted", null, "(empty)");
-  return h("div", null, h("span.side-title", null, title), h("div.text", { class: kind }, content));
-}
-
-function messageView({ role, content, reasoning_content: thought, tool_calls: calls, train }) {
-  return h(
-    "div",
-    null,
-    h("span.role", null, train === false ? `${role}, not trained on` : role),
-    thought ? h("div.muted", null, `Reasoning: ${thought}`) : null,
-    content,
-    (calls ?? []).map(({ function: called }) =>
-      h("code", null, `${called.name}(${JSON.stringify(called.arguments)})`),
-    ),
   );
 }
 

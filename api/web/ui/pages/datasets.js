@@ -1,11 +1,12 @@
 // All datasets, and the way to upload one.
 
-import { get, path, upload } from "../api.js";
+import { get, path } from "../api.js";
+import { uploadCard } from "../data/upload_form.js";
 import { warningsText } from "../form/data_warnings.js";
-import { fill, h, icon, KeyedRows, Region } from "../dom.js";
-import { ago, bytes, count, percent } from "../format.js";
+import { fill, h, KeyedRows, Region } from "../dom.js";
+import { ago, bytes, count } from "../format.js";
 import { poll } from "../live.js";
-import { act, badge, bar, card, empty, errorBox, loading, moreButton, toast } from "../parts.js";
+import { act, badge, empty, loading, moreButton } from "../parts.js";
 
 const POLL_MS = 3000;
 const PAGE = 20;
@@ -101,134 +102,4 @@ function rowsView({ accepted, rejected, aside, warnings, status }) {
     warnings,
   ].filter(Boolean);
   return [`${count(accepted)} usable`, notes.length ? h("div.hint", null, notes.join(", ")) : null];
-}
-
-function uploadCard(signal) {
-  const input = h("input.hidden", {
-    type: "file",
-    id: "file",
-    accept: ".jsonl,.json,.csv,.tsv,.parquet,.arrow,.tar,.gz,.zst,.ndjson",
-  });
-  const chosen = h("strong", null, "Drop a file here, or choose one");
-  const choose = h("button", { type: "button", onclick: () => input.click() }, "Choose a file");
-  const drop = h(
-    "div.drop",
-    null,
-    icon("upload"),
-    chosen,
-    h(
-      "span.hint",
-      null,
-      "JSONL, JSON, CSV, TSV, Parquet or Arrow; plain, gzip, zstd, bzip2 or xz. It is checked before a job can use it.",
-    ),
-    choose,
-    input,
-  );
-  const name = h("input", { type: "text", id: "ds-name", maxlength: "255", placeholder: "the file's name" });
-  const kind = select("ds-kind", [
-    ["preference", "Preference pairs"],
-    ["demonstration", "Demonstrations (for SFT)"],
-    ["unpaired", "Unpaired, marked good or bad (for KTO)"],
-  ]);
-  const onError = select("ds-on-error", [
-    ["reject", "Reject the file and list every error"],
-    ["skip", "Skip the row"],
-  ]);
-  const split = h("input", { type: "text", id: "ds-split", maxlength: "255", placeholder: "train" });
-  const splitField = field("Split of a saved DatasetDict", "ds-split", split);
-  splitField.hidden = true;
-  const start = h("button.primary", { type: "submit", disabled: true }, icon("upload"), "Upload");
-  const outcome = h("div", { "aria-live": "polite" });
-  let file = null;
-  const take = (given) => {
-    file = given ?? null;
-    fill(chosen, file ? `${file.name} (${bytes(file.size)})` : "Drop a file here, or choose one");
-    start.disabled = !file;
-    splitField.hidden = !/\.tar(\.\w+)?$|\.tgz$/i.test(file?.name ?? "");
-  };
-  input.addEventListener("change", () => take(input.files[0]));
-  dropTarget(drop, take);
-  const submit = async (event) => {
-    event.preventDefault();
-    if (!file) return;
-    const fields = { kind: kind.value, on_error: onError.value };
-    if (name.value.trim()) fields.name = name.value.trim();
-    if (!splitField.hidden && split.value.trim()) fields.split = split.value.trim();
-    await send(file, fields, { start, outcome, signal });
-  };
-  return h(
-    "form.card",
-    { onsubmit: submit, "aria-label": "Upload a dataset" },
-    drop,
-    h(
-      "div.two",
-      null,
-      field("Name", "ds-name", name),
-      field("Type of data", "ds-kind", kind),
-      field("If a row is invalid", "ds-on-error", onError),
-      splitField,
-    ),
-    outcome,
-    h("div.actions", null, start),
-  );
-}
-
-async function send(file, fields, { start, outcome, signal }) {
-  const stop = new AbortController();
-  signal.addEventListener("abort", () => stop.abort());
-  const progress = bar(0, "Upload");
-  const note = h("span.hint", null, "Starting …");
-  fill(
-    outcome,
-    h(
-      "div.stack",
-      null,
-      h("div.bar-row", null, progress, h("button.small", { type: "button", onclick: () => stop.abort() }, "Stop")),
-      note,
-    ),
-  );
-  const onProgress = (sent, total) => {
-    progress.value = total ? sent / total : 0;
-    fill(
-      note,
-      sent < total
-        ? `${bytes(sent)} of ${bytes(total)} (${percent(sent / total, 0)})`
-        : "Sent; the service stores it …",
-    );
-  };
-  start.disabled = true;
-  try {
-    const dataset = await upload(file, fields, { signal: stop.signal, onProgress });
-    location.hash = `#${path("datasets", dataset.id)}`;
-  } catch (error) {
-    fill(outcome, error.name === "AbortError" ? null : errorBox(error));
-    if (error.name === "AbortError" && !signal.aborted) toast("Upload stopped; nothing was kept.");
-  } finally {
-    start.disabled = false;
-  }
-}
-
-function dropTarget(element, take) {
-  element.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    element.classList.add("is-over");
-  });
-  element.addEventListener("dragleave", () => element.classList.remove("is-over"));
-  element.addEventListener("drop", (event) => {
-    event.preventDefault();
-    element.classList.remove("is-over");
-    take(event.dataTransfer.files[0]);
-  });
-}
-
-function field(label, id, control) {
-  return h("div.field", null, h("label", { for: id }, label), control);
-}
-
-function select(id, options) {
-  return h(
-    "select",
-    { id },
-    options.map(([value, label]) => h("option", { value }, label)),
-  );
 }

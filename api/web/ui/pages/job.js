@@ -7,7 +7,10 @@ import { between, count, date, duration, metric, percent, signed } from "../form
 import { JobCharts } from "../charts/job_charts.js";
 import { jobActions } from "../job/actions.js";
 import { EventList, SamplesCard, settingsCard, stageList } from "../job/parts.js";
+import { aboutView } from "../job/about.js";
 import { FilesCard } from "../job/files.js";
+import { ResultsCard } from "../job/results.js";
+import { jobTabs } from "../job/tabs.js";
 import { follow } from "../live.js";
 import { card, copyable, FINAL, jobBadge, loading, notice } from "../parts.js";
 
@@ -38,11 +41,13 @@ class JobPage {
     this.events = new EventList();
     this.samples = new SamplesCard(job.id, signal);
     this.files = new FilesCard(job.id, signal);
+    this.results = new ResultsCard(job.id, signal);
     this.#build();
   }
 
   #build() {
     this.title = new Region("div", null, titleView);
+    this.about = new Region("div", null, () => aboutView(this.job, (job) => this.take(job)));
     this.actions = new Region("div", { class: "actions" }, () => jobActions(this.job, (job) => this.take(job)));
     this.status = new Region("section", { class: "card", "aria-label": "Progress" }, progressView);
     this.trouble = new Region("div", null, ({ id, error, isRounded }) => {
@@ -51,24 +56,29 @@ class JobPage {
     });
     this.settings = new Region("div", null, settingsCard);
     this.tiles = new Region("div", { class: "tiles" }, tilesView);
-    this.noCurves = h(
-      "div.state.empty",
-      null,
-      h("h2", null, "No curves yet"),
-      h("p", null, "The first points appear here as soon as training begins, without a reload."),
-    );
+    this.noCurves = new Region("div", { class: "state empty" }, (isOver) => [
+      h("h2", null, isOver ? "No curves" : "No curves yet"),
+      h(
+        "p",
+        null,
+        isOver
+          ? "The job ended before its first step of training."
+          : "The first points appear here as soon as training begins, without a reload.",
+      ),
+    ]);
     this.curvesHolder = h("div.stack", { hidden: true }, this.tiles.element, this.charts.element);
     this.element = h(
       "div.stack",
       null,
-      h("div.title-row", null, this.title.element, this.actions.element),
+      h("div.title-row", null, h("div", null, this.title.element, this.about.element), this.actions.element),
+      jobTabs(this.job.id, ""),
       this.trouble.element,
       this.status.element,
       this.events.findings,
       h(
         "div.columns",
         null,
-        h("div.stack", null, this.noCurves, this.curvesHolder, this.samples.element, this.files.element),
+        h("div.stack", null, this.results.element, this.noCurves.element, this.curvesHolder, this.samples.element, this.files.element),
         h("div.stack", null, card("Events", this.events.element), this.settings.element, linksCard(this.job)),
       ),
     );
@@ -87,7 +97,8 @@ class JobPage {
       created: job.created_at,
       attempt: job.attempt,
     });
-    this.actions.show({ status: job.status, desired: job.desired });
+    this.about.show({ name: job.name, metadata: job.metadata });
+    this.actions.show({ status: job.status, desired: job.desired, error: job.error?.code ?? null });
     this.status.show({
       status: job.status,
       stage: job.stage,
@@ -99,6 +110,9 @@ class JobPage {
     });
     this.trouble.show({ id: job.id, error: job.error, isRounded: job.artifact?.merged_in_bf16 });
     this.settings.show({ spec: job.spec, requested: job.requested });
+    this.noCurves.show(FINAL.has(job.status));
+    this.events.hideRepeats(job.error?.detail);
+    this.results.show(job).catch(this.fail);
     this.files.note(job.artifact);
   }
 
@@ -134,7 +148,7 @@ class JobPage {
 
   #draw() {
     const hasPoints = this.curves.size > 0;
-    this.noCurves.hidden = hasPoints;
+    this.noCurves.element.hidden = hasPoints;
     this.curvesHolder.hidden = !hasPoints;
     if (!hasPoints) return;
     this.charts.show(this.curves);
@@ -148,6 +162,7 @@ class JobPage {
 
   #addEvent(event) {
     this.events.add(event);
+    this.events.hideRepeats(this.job.error?.detail);
     this.refreshRecords();
   }
 
@@ -278,7 +293,7 @@ function linksCard(job) {
       null,
       h("a.button", { href: `${ROOT}${metrics}?format=csv`, download: true }, "Curves as CSV"),
       h("a.button", { href: `#/compare?jobs=${job.id}` }, "Compare …"),
-      h("a.button", { href: ROOT + path("jobs", job.id, "log"), target: "_blank" }, "Log"),
+      h("a.button", { href: `#${path("jobs", job.id)}/pairs` }, "Pairs and flags"),
     ),
     h("code.text", null, `preftune watch ${job.id}`),
   );
