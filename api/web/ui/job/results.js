@@ -15,7 +15,9 @@ const BASELINES = {
 const FIGURES = [
   ["reward_accuracy", "Accuracy", (value) => percent(value), "Share of rows whose chosen response gets the higher reward."],
   ["reward_margin", "Margin", signed, "Reward of the chosen minus that of the rejected response."],
-  ["loss", "Loss", metric, "The variant's loss."],
+  ["token_accuracy", "Token accuracy", (value) => percent(value), "Share of response tokens that are the likeliest ones where they stand."],
+  ["perplexity", "Perplexity", metric, "How many tokens the model wavers between, at the mean; 1 is certainty."],
+  ["loss", "Loss", metric, "What training lowers."],
 ];
 
 export class ResultsCard {
@@ -57,7 +59,7 @@ function view({ held_out: held, training, step }, evaluation) {
   if (!held) return [nothingHeldOut(), training ? trainingView(training) : null];
   return [
     verdict(held, evaluation),
-    table(["", `Held out, ${plural(held.num_rows, "row")}`, "95 % interval", "Training"], FIGURES.map((figure) => figureRow(figure, held, training))),
+    table(["", `Held out, ${plural(held.num_rows, "row")}`, "95 % interval", "Training"], FIGURES.filter(([name]) => held[name]).map((figure) => figureRow(figure, held, training))),
     evaluation?.baselines ? baselinesView(evaluation) : null,
     h(
       "p.hint",
@@ -86,6 +88,7 @@ function verdict(held, evaluation) {
       h("p", null, `With fewer than ${FEW_ROWS}, one row more or less moves every figure. Hold out more.`),
     );
   const accuracy = held.reward_accuracy;
+  if (!accuracy) return null;
   if (better && better.low > 0)
     return notice("check", h("strong", null, `Better than before by ${points(better)} points of accuracy`));
   if (better)
@@ -117,7 +120,7 @@ function figureRow([name, label, format, about], held, training) {
 }
 
 function trainingView(training) {
-  const rows = FIGURES.filter(([name]) => training[name] !== null).map(([name, label, format]) =>
+  const rows = FIGURES.filter(([name]) => (training[name] ?? null) !== null).map(([name, label, format]) =>
     tableRow(label, format(training[name])),
   );
   return table(["", `Training, mean over epoch ${training.epoch}`], rows);

@@ -93,12 +93,13 @@ function progressCell({ fraction, note, status, error }) {
 }
 
 function resultCell(results) {
-  const figure = results?.held_out?.reward_accuracy;
+  const held = results?.held_out;
+  const figure = held?.reward_accuracy ?? held?.token_accuracy;
   if (!figure || figure.value === null) return h("span.muted", null, results ? "nothing held out" : "–");
   const { low, high } = figure;
   const interval = low === null ? "" : `${percent(low, 0)} to ${percent(high, 0)}, `;
   return [
-    `${percent(figure.value)} accuracy`,
-    h("div.hint", null, `${interval}${plural(results.held_out.num_rows, "row")}`),
+    `${percent(figure.value)} ${held.reward_accuracy ? "accuracy" : "token accuracy"}`,
+    h("div.hint", null, `${interval}${plural(held.num_rows, "row")}`),
   ];
 }
