@@ -198,7 +198,7 @@ def test_a_failed_job_says_it_once_and_what_helps(browser: Browser, api: Running
         page = watched.page
         page.goto(f"/ui/#/jobs/{held.job_id}")
         expect(page.get_by_text("The job ended before its first step of training.")).to_be_visible()
-        expect(page.locator(".notice", has_text="Line 3 is empty.")).to_have_count(1)
+        expect(page.locator(".notice:visible", has_text="Line 3 is empty.")).to_have_count(1)
         expect(page.get_by_role("button", name="Retry")).not_to_have_class("primary")
         expect(page.get_by_role("link", name="New job like this")).to_have_class("button primary")
         page.get_by_role("navigation", name="Pages of the job").get_by_role("link", name="Log").click()
