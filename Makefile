@@ -65,6 +65,10 @@ format: venv ## put the code into shape
 bench-metrics: venv ## live curves under load: pollers, streams, a long job, ingestion (MLFLOW=<path of its command>: beside it)
 	@$(BIN)/python benchmarks/bench_metrics.py $(if $(MLFLOW),--mlflow $(MLFLOW)) --out benchmarks/results/metrics-$(shell date +%F).json
 
+.PHONY: bench-estimates
+bench-estimates: venv ## twenty jobs, each estimated before it runs (ten minutes; BASE_MODEL=<folder>: with a model of your own)
+	@$(BIN)/python benchmarks/bench_estimates.py $(if $(BASE_MODEL),--base-model $(BASE_MODEL)) --out benchmarks/results/estimates-$(shell date +%F).json
+
 .PHONY: test-architectures
 test-architectures: venv ## every causal type of transformers, tiny, beside plain transformers; writes docs/evidence/architectures.md
 	@$(BIN)/python benchmarks/architectures/sweep.py

@@ -212,7 +212,7 @@ def _open(app: FastAPI, stack: ExitStack) -> None:
     )
     processor, deliverer = DatasetProcessor(backend), WebhookDeliverer(backend)
     backgrounds: list[Sweeper | DatasetProcessor | ModelSharer | WebhookDeliverer] = [
-        Sweeper(backend),
+        Sweeper(backend, makes_estimates=True),
         processor,
         deliverer,
     ]

@@ -25,6 +25,7 @@ from core.training.observer import CheckpointRef, MetricPoint, Stage
 from core.training.steps.figures import PairColumn, pair_figures
 from worker.processes.trainer.observer import LinkObserver
 from worker.processes.trainer.supervisor_link import SupervisorLink
+from worker.processes.trainer.timeline import Timeline
 
 CALLS = 2000
 NUM_PAIRS = 64
@@ -44,7 +45,9 @@ def main() -> None:
 
 def measure(target: Path) -> None:
     link = SupervisorLink()
-    observer = LinkObserver(link, [], lambda _: "", complete_policy=lambda _: None, shares_outputs=False)
+    observer = LinkObserver(
+        link, [], lambda _: "", complete_policy=lambda _: None, shares_outputs=False, timeline=Timeline("cpu")
+    )
     values = np.random.default_rng(0).normal(size=(len(PairColumn), NUM_PAIRS))
     figures = pair_figures(values) | {metric_names.GRAD_NORM: 1.0, metric_names.TOKENS_PER_SECOND: 500.0}
     point = MetricPoint(stage="dpo", split="train", step=1, epoch=0.5, values=figures)

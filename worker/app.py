@@ -34,6 +34,7 @@ from worker.light.exports import Exporting
 from worker.light.lane import LightLane
 from worker.light.republishing import Republishing
 from worker.light.scores import Scoring
+from worker.presence import Presence, device_class
 from worker.processes.start import command_of
 from worker.pulse import Beat, Pulse
 from worker.scratch import WorkerScratch
@@ -72,11 +73,15 @@ def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) ->
         drain=drain,
         targets=targets,
         num_devices=device.count,
+        device_class=device_class(device, launch.num_threads),
     )
+    presence = Presence(backend, place.device_class, on_cpu=device.name == "cpu")
     _log.info("worker %s starts, on %s", settings.effective_worker_name, device.label)
+    presence.start()
     try:
         return _work(place, Runner(place, device, scratch), scratch)
     finally:
+        presence.stop()
         scratch.close()
         backend.close()
         _log.info("worker %s ends", settings.effective_worker_name)

@@ -11,12 +11,15 @@ from api.http.idempotent import Created, answer_once, creating
 from api.http.strict_route import OPEN_QUERY, StrictRoute
 from api.schemas.base import Page
 from api.schemas.datasets import DatasetWarning, TokenStatistics
+from api.schemas.estimates import JobEstimate
 from api.schemas.jobs import Job, JobPatch, JobPreview
 from api.threads import Lane, in_lane
 from core.domain.jobs.job_queries import JobFilter, JobSort
 from core.domain.jobs.job_spec import JobRequest, shown_form
 from core.domain.jobs.job_state import JobStatus
 from core.services.datasets import previews
+from core.services.estimates import estimates
+from core.services.estimates.sizes import seen_by
 from core.services.jobs import jobs, repeats, steering
 from core.services.views import JobChange, JobView
 
@@ -56,16 +59,19 @@ def submit_job(
 @router.post("/jobs/preview", responses=problems(400, 413, 415, 422, 503))
 @in_lane(Lane.PREVIEWS)
 def preview_job(body: JobRequest, backend: BackendDep, caller: CallerDep) -> JobPreview:
-    """Check a job and show its resolved numbers and what it would set aside, without queuing it."""
+    """Check a job and show its resolved numbers, what it would set aside and what it would take, without queuing it."""
     previewed = jobs.preview(backend, caller.project_id, body)
     spec = previewed.spec
-    seen_by = previews.SeenBy(
-        base_model=spec.base_model, max_length=spec.max_length, template_kwargs=spec.chat_template_kwargs
-    )
-    found = previews.find_token_statistics(backend, caller.project_id, spec.dataset_id, seen_by)
+    found = previews.find_token_statistics(backend, caller.project_id, spec.dataset_id, seen_by(spec))
+    estimate = estimates.of_spec(backend, caller.project_id, spec, previewed.base_model_name, found)
     rows = TokenStatistics.model_validate(found) if found else None
     warnings = [DatasetWarning.model_validate(warning) for warning in previewed.warnings]
-    return JobPreview(spec=shown_form(spec), rows=rows, warnings=warnings)
+    return JobPreview(
+        spec=shown_form(spec),
+        rows=rows,
+        warnings=warnings,
+        estimate=JobEstimate.model_validate(estimate),
+    )
 
 
 @router.get("/jobs", responses=problems(422, 503), openapi_extra={OPEN_QUERY: [METADATA_PREFIX], **METADATA_FILTER})

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.base import Answer, Id
 from api.schemas.datasets import DatasetWarning, TokenStatistics
+from api.schemas.estimates import ActualFigures, JobEstimate, StoredEstimate
 from core.domain.jobs.failure_codes import FailureCode
 from core.domain.jobs.job_spec import Metadata, Name, Priority
 from core.domain.jobs.job_state import Desired, JobStatus, Stage
@@ -151,6 +152,11 @@ class Job(Answer):
         description="Tokens that the model computed in all optimizer steps; null before the job has published, and for "
         "jobs that ended under an earlier version.",
     )
+    estimate: StoredEstimate | None = Field(
+        default=None,
+        description="What was expected before it ran; null until that is made, some seconds after it is queued.",
+    )
+    actual: ActualFigures | None = Field(default=None, description="What it took; null until it has succeeded.")
     metadata: dict[str, str] = Field(description="Strings of yours.")
     priority: int = Field(description="Higher runs first.")
     source_job_id: str | None = Field(description="The job that this one retries or runs again; else null.")
@@ -165,3 +171,4 @@ class JobPreview(Answer):
         "this machine does not have the base model's tokenizer, or cannot use it."
     )
     warnings: list[DatasetWarning] = Field(description="What to know of the datasets that the job would train on.")
+    estimate: JobEstimate = Field(description="What the job would take.")

@@ -32,7 +32,10 @@ class Jobs:
     def preview(
         self, *, base_model: str, dataset_id: str, chat_template_kwargs: dict[str, Any] | None = None, **settings: Any
     ) -> dict[str, Any]:
-        """What `submit` would queue: `spec`, what the base model sees of the `rows`, and `warnings` of the data."""
+        """What `submit` would queue and what it would take: `spec`, `rows`, `warnings`, `estimate`.
+
+        `rows`: what the base model sees of the dataset. `warnings`: what to know of the data.
+        """
         body = _body(base_model, dataset_id, chat_template_kwargs, settings)
         preview: dict[str, Any] = self._transport.post("/jobs/preview", body)
         return preview

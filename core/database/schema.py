@@ -9,6 +9,7 @@ from core.database.tables.bookkeeping import IdempotencyKey, LostObject, ObjectC
 from core.database.tables.datasets import Dataset
 from core.database.tables.exports import ExportRequest
 from core.database.tables.jobs import Attempt, Job, JobStage
+from core.database.tables.measurements import JobMeasurement, WorkerPresence
 from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, Garbage, StageBuild, StageOutput
 from core.database.tables.projects import Project
 from core.database.tables.records import JobEvent, JobLogPart, JobSample, MetricBlock, MetricPoint, RewoundPoint
@@ -39,5 +40,5 @@ JOB_TABLES: tuple[Any, ...] = (
 TABLES = (
     Project, ProjectLimits, ApiKey, Dataset, Upload, UploadPart, Arrival, Job, *JOB_TABLES, StageOutput, StageBuild,
     Garbage, IdempotencyKey, SweeperLock, ObjectCheck, LostObject, AuditEvent, EndedSession, WebhookEndpoint,
-    WebhookDelivery,
+    WebhookDelivery, JobMeasurement, WorkerPresence,
 )  # fmt: skip

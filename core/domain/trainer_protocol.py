@@ -161,6 +161,15 @@ class SamplesWritten:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Times and memory of the whole run, sent before `Done`."""
+
+    type: ClassVar[str] = "measured"
+    values: dict[str, Any]
+    """`num_parameters`, `times`, `memory`, `tokens`, `steps` (`worker.processes.trainer.measuring`)"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Done:
     """The artifact directory is complete, except for what the supervisor adds: `job.json`, `metrics.jsonl`, sums."""
 
@@ -198,6 +207,7 @@ TrainerMessage = (
     | StageOutputWritten
     | TrainerEvent
     | SamplesWritten
+    | Measured
     | Done
     | Stopped
     | Failed
@@ -235,6 +245,7 @@ TRAINER_MESSAGES: dict[str, type[TrainerMessage]] = {
         StageOutputWritten,
         TrainerEvent,
         SamplesWritten,
+        Measured,
         Done,
         Stopped,
         Failed,

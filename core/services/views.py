@@ -81,6 +81,10 @@ class TokenStatisticsView:
     """Why rows are not encodable: `detail`, `num_rows` and the first `line`, the most frequent first."""
     share_over_max_length: float
     lengths: dict[str, Any]
+    kept_rows: list[tuple[int, int, int]]
+    """Tokens of prompt, first and second response of the rows looked at that a job keeps."""
+    num_good: int
+    """Those of them that SFT learns from: of unpaired rows the ones marked good, else all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +169,10 @@ class JobView:
     results: dict[str, Any] | None
     trained_tokens: int | None
     """Sum over the optimizer steps; null until the job has succeeded."""
+    estimate: dict[str, Any] | None
+    """Expectation before it ran (`core.services.estimates`)."""
+    actual: dict[str, Any] | None
+    """What it took: `seconds`, `peak_memory_bytes`, `tokens`, `steps`; null before it has succeeded."""
     metadata: dict[str, str]
     priority: int
     source_job_id: str | None

@@ -43,6 +43,8 @@ class TrainingResult:
     """`held_out`, `drift`, `published`, `verification`: what was measured besides the curves."""
     pairs_file: Path | None = None
     """JSON lines: what became of every pair (`core.training.measures.pair_report`); None in a method without pairs."""
+    footprints: Mapping[str, Mapping[str, JsonValue]] = field(default_factory=dict)
+    """Memory of each stage that took steps, as measured before its first one (`core.training.stages.micro_batch`)."""
 
 
 def run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> TrainingResult:
@@ -73,7 +75,13 @@ def run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> Trainin
 def _result(context: RunContext, outcome: TrainedPolicy | SavedPolicy, directory: Path) -> TrainingResult:
     adapter_dir = None if context.plan.lora is None else directory / ADAPTER_DIR
     if isinstance(outcome, SavedPolicy):
-        return TrainingResult(policy_dir=directory, adapter_dir=adapter_dir, stage=outcome.stage, step=outcome.step)
+        return TrainingResult(
+            policy_dir=directory,
+            adapter_dir=adapter_dir,
+            stage=outcome.stage,
+            step=outcome.step,
+            footprints=context.footprints,
+        )
     return TrainingResult(
         policy_dir=directory,
         adapter_dir=adapter_dir,
@@ -84,4 +92,5 @@ def _result(context: RunContext, outcome: TrainedPolicy | SavedPolicy, directory
         samples=outcome.samples,
         summary=outcome.summary,
         pairs_file=outcome.pairs_file,
+        footprints=context.footprints,
     )

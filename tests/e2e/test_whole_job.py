@@ -55,6 +55,20 @@ def test_from_upload_to_policy(deployment: Deployment, tmp_path: Path) -> None:
     (sample,) = client.jobs.samples(job_id)
     assert sample["prompt"] == "Name 7?"
     check_policy(client.jobs.download(job_id, tmp_path / "policy"), job)
+    check_estimate(client.jobs.preview(base_model=BASE_MODEL, dataset_id=dataset["id"], **FIELDS)["estimate"], job)
+
+
+def check_estimate(estimate: dict[str, Any], job: dict[str, Any]) -> None:
+    """The next job like this one is expected to take what this one took, less the stages that it would take over."""
+    assert estimate["reason"] is None, estimate
+    assert estimate["reused_stages"] == {"sft": job["id"], "reference": job["id"]}
+    assert (estimate["steps"], estimate["num_train_rows"]) == ({"sft": STEPS, "dpo": STEPS}, NUM_PAIRS)
+    assert estimate["tokens"] == job["actual"]["tokens"]
+    assert job["actual"]["steps"] == {"sft": STEPS, "dpo": STEPS}
+    assert 0 < estimate["seconds"]["low"] < job["actual"]["seconds"]
+    assert estimate["peak_memory_bytes"] == pytest.approx(job["actual"]["peak_memory_bytes"], rel=0.15)
+    assert estimate["disk"]["artifact_bytes"] == job["artifact"]["num_bytes"]
+    assert estimate["queue"] == {"position": 1, "starts_in_seconds": {"low": 0, "high": 0}, "reason": None}
 
 
 def write_pairs(path: Path) -> Path:

@@ -40,6 +40,8 @@ class Conversation:
 
     last: Done | Stopped | Failed | None = None
     hello: Hello | None = None
+    hello_at: float | None = None
+    """Time of the trainer's first message, by the monotonic clock."""
     unusable_checkpoint: str | None = None
     """Why the trainer cannot go on from the checkpoint it was given."""
     _last_said_at: float = field(default=math.inf, init=False)
@@ -78,7 +80,7 @@ class Conversation:
                 if isinstance(message, Failed):
                     self.recorder.add(message)
             case Hello():
-                self.hello = message
+                self.hello, self.hello_at = message, time.monotonic()
             case TrainerEvent(kind=kind) if kind == CHECKPOINT_UNUSABLE:
                 self.unusable_checkpoint = message.message
             case CheckpointWritten() | StageOutputWritten():

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ from worker.attempt.records.recorder import Recorder
 from worker.attempt.records.tracking import LiveExport, Target
 from worker.attempt.records.uploader import Uploader
 from worker.attempt.stopping import Interrupted, Stopper, StopReason, Wishes
+from worker.attempt.times import AttemptTimes
 from worker.attempt.trainer_process import LaunchPlan, TrainerProcess
 from worker.device import PrecisionChoice
 from worker.drain import Drain
@@ -66,6 +67,8 @@ class Workplace:
     launch: LaunchPlan
     device: str
     """For the trainer: `cpu` or `cuda:<n>`."""
+    device_class: str = ""
+    """Class of this worker, within which jobs take alike (`worker.presence`)."""
     drain: Drain
     targets: Sequence[Target] = ()
     """Targets of the live export."""
@@ -116,6 +119,7 @@ class _Attempt:
         self._hello: Hello | None = None
         self._unusable: str | None = None
         self._num_starts = 0
+        self._times = AttemptTimes()
 
     def close(self) -> None:
         self._uploader.close()
@@ -212,6 +216,7 @@ class _Attempt:
             process.close()
         reach("trainer.ended")
         self._hello = talk.hello
+        self._times.end_training(talk.hello_at, talk.recorder.measured if self._num_starts == 1 else None)
         self._place.precision.note(talk.hello.fast_precision if talk.hello else None)
         self._unusable = talk.unusable_checkpoint
         self._spec = talk.recorder.resolved_spec or self._spec
@@ -246,6 +251,7 @@ class _Attempt:
             max_seconds=outage_seconds(self._backend),
         )
         is_cancelled = self._wishes.current() is StopReason.SAVE
+        publication = replace(publication, measured=self._times.measured(self._place.device_class))
         finish = lifecycle.finish_cancelled if is_cancelled else lifecycle.finish_succeeded
         self._finally(lambda: finish(self._backend, self._claim, publication))
         _log.info("attempt %d of %s has published", self._claim.attempt, self._claim.job_id)

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from preftune import ApiError, Client, ConnectionFailed
 from preftune.cli.curves import plot
+from preftune.cli.estimates import comparison_text
 
 FINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
 EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 3}
@@ -185,6 +186,8 @@ def result_texts(job: dict[str, Any]) -> list[Text]:
             if training.get(name) is not None:
                 text.append(f"  {label} ", "dim").append(format(training[name], form))
         texts.append(text)
+    if (comparison := comparison_text(job)) is not None:
+        texts.append(comparison)
     return texts
 
 

@@ -35,11 +35,14 @@ class _Marks:
 
 
 def queue_positions(session: Session, jobs: Sequence[Job]) -> dict[str, int]:
-    """Return positions, 1 for the next job if no running one ends before; limits and pauses do not count."""
+    """Return positions, 1 for the next job if no running one ends before; limits and pauses do not count.
+
+    A job that is not in the database gets the place that its id and priority would have.
+    """
     if not jobs:
         return {}
     marks, conditions = _mark(jobs)
-    projects = _count(session, conditions)
+    projects = _count(session, conditions, {job.project_id for job in jobs})
     return {job.id: 1 + _num_ahead(projects[job.project_id], marks[job.id], projects.values()) for job in jobs}
 
 
@@ -59,11 +62,16 @@ def _mark(jobs: Sequence[Job]) -> tuple[dict[str, _Marks], list[ColumnElement[bo
     return marks, conditions
 
 
-def _count(session: Session, conditions: Sequence[ColumnElement[bool]]) -> dict[str, _Project]:
+def _count(
+    session: Session, conditions: Sequence[ColumnElement[bool]], project_ids: Iterable[str]
+) -> dict[str, _Project]:
+    """Count the queued jobs at each mark, of all projects that have any and of those asked for."""
     mark = case(*((condition, number) for number, condition in enumerate(conditions)), else_=len(conditions))
     marked = select(Job.project_id, mark.label("mark")).where(is_queued(rows_of(Job))).subquery()
     counted = select(marked.c.project_id, marked.c.mark, func.count()).group_by(marked.c.project_id, marked.c.mark)
     num_at: dict[str, list[int]] = defaultdict(lambda: [0] * (len(conditions) + 1))
+    for project_id in project_ids:
+        num_at[project_id] = [0] * (len(conditions) + 1)
     for project_id, number, num in session.execute(counted):
         num_at[project_id][number] = num
     running = running_of_projects()

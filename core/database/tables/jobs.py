@@ -98,6 +98,9 @@ class Job(Base):
     trained_tokens: Mapped[BigInt | None]
     """Sum over the optimizer steps of a finished job; null before, and for jobs that ended under an earlier version."""
 
+    estimate: Mapped[JsonObject | None]
+    """Expectation before the training (`core.services.estimates`); null before it was made, and of earlier versions."""
+
     last_metric_seq: Mapped[BigInt] = mapped_column(default=0)
     rewind_seq: Mapped[BigInt] = mapped_column(default=0)
     """Readers of metric points whose cursor is not beyond this one hold points that were taken back."""

@@ -25,6 +25,7 @@ from core.domain.jobs.job_state import AttemptOutcome, Desired, JobStatus, Stage
 from core.failpoints import reach
 from core.services.attempts import requeue
 from core.services.backend import Backend
+from core.services.estimates import measuring
 from core.services.ids import new_suffix
 from core.storage.trees import StoredTree
 
@@ -104,6 +105,8 @@ class Publication:
     files: list[PublishedFile]
     results: dict[str, Any] | None = None
     """Figures of the policy, for the job."""
+    measured: dict[str, Any] | None = None
+    """Times and memory of the attempt, where they are those of the whole job."""
 
 
 def claim(backend: Backend, *, worker: str, host: str, device: str) -> Claim | None:
@@ -237,6 +240,8 @@ def finish_succeeded(backend: Backend, claim: Claim, publication: Publication) -
 
     def work(session: Session, job: Job) -> None:
         _insert_artifact(session, job, publication)
+        if publication.measured is not None and job.attempt == 1:
+            measuring.record(session, job, publication.measured)
         event = EventDraft(kind="succeeded", message="Job succeeded.", actor=claim.worker)
         _end(session, job, Move(to=JobStatus.SUCCEEDED, event=event, outcome=AttemptOutcome.SUCCEEDED))
 

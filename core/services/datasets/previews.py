@@ -9,6 +9,7 @@ import orjson
 
 from core.datasets.rows.tally import summarise
 from core.domain.errors import InvalidRequest
+from core.domain.estimates.work import Lengths
 from core.domain.set_aside import SetAsideReason
 from core.services.backend import Backend
 from core.services.datasets import datasets
@@ -93,6 +94,9 @@ class _Counts:
         self._reasons: Counter[SetAsideReason] = Counter()
         self._problems: dict[str, dict[str, Any]] = {}
         self._lengths: dict[str, Counter[int]] = {}
+        self._kept: list[Lengths] = []
+        """Lengths of the rows that fit; of unpaired ones the response is the first."""
+        self._num_good = 0
 
     def add(self, row: Row) -> None:
         self._num_rows += 1
@@ -105,6 +109,10 @@ class _Counts:
         num_tokens = measured.lengths["row"]
         if reason := _reason(num_tokens, self._max_length, is_equal_pair=measured.is_equal_pair):
             self._reasons[reason] += 1
+        else:
+            prompt, first, *second = (length for name, length in measured.lengths.items() if name != "row")
+            self._kept.append((prompt, first, second[0] if second else 0))
+            self._num_good += row.get("label") is not False
         context_length = self._opened.context_length
         self._num_over_context += context_length is not None and num_tokens > context_length
         for name, length in measured.lengths.items():
@@ -130,6 +138,8 @@ class _Counts:
             num_unencodable=self._reasons[SetAsideReason.NOT_ENCODABLE],
             problems=problems[:MAX_PROBLEMS],
             share_over_max_length=round(num_over / self._num_rows, 4) if self._num_rows else 0.0,
+            kept_rows=self._kept,
+            num_good=self._num_good,
             lengths={name: dict(summarise(counts)) for name, counts in self._lengths.items()},
         )
 

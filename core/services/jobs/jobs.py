@@ -71,6 +71,8 @@ class Preview:
     """What `submit` would make of a request."""
 
     spec: JobSpec
+    base_model_name: str
+    """Name of the base model at the root."""
     warnings: list[DatasetWarning]
 
 
@@ -80,7 +82,8 @@ def preview(backend: Backend, project_id: str, request: JobRequest) -> Preview:
 
     def work(session: Session) -> Preview:
         settled = submission.settle(session, project_id, draft)
-        return Preview(spec=settled.spec, warnings=settled.warnings)
+        name = str(settled.start.facts["name"])
+        return Preview(spec=settled.spec, base_model_name=name, warnings=settled.warnings)
 
     return backend.database.read(work)
 

@@ -1,15 +1,18 @@
 """Job views, made from rows."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from core.database.repositories import attempts as attempt_rows
 from core.database.repositories import jobs as job_rows
-from core.database.repositories import objects
+from core.database.repositories import measurements, objects
 from core.database.repositories.positions import queue_positions
 from core.database.tables.jobs import Job, JobStage
+from core.database.tables.measurements import JobMeasurement
 from core.database.tables.objects import Artifact
 from core.domain.jobs.failure_codes import TITLES
 from core.domain.jobs.job_state import JobStatus, Stage
@@ -30,9 +33,16 @@ def view_jobs(session: Session, jobs: Sequence[Job]) -> list[JobView]:
     for row in job_rows.list_stages(session, job_ids):
         stages[row.job_id][row.stage] = row
     artifacts = objects.list_artifacts(session, job_ids)
+    measured = measurements.find_measurements(session, [job.id for job in jobs if job.status is JobStatus.SUCCEEDED])
     positions = queue_positions(session, [job for job in jobs if job.status is JobStatus.QUEUED])
     now = attempt_rows.database_time(session)
-    return [_view(job, stages[job.id], artifacts.get(job.id), positions.get(job.id), now) for job in jobs]
+    return [
+        replace(
+            _view(job, stages[job.id], artifacts.get(job.id), positions.get(job.id), now),
+            actual=_actual(job, measured.get(job.id)),
+        )
+        for job in jobs
+    ]
 
 
 def view_job(session: Session, job: Job) -> JobView:
@@ -64,11 +74,26 @@ def _view(
         artifact=_summarise(job, artifact) if artifact else None,
         results=job.results,
         trained_tokens=job.trained_tokens,
+        estimate=job.estimate,
+        actual=None,
         metadata=job.user_metadata,
         priority=job.priority,
         source_job_id=job.source_job_id,
         base_model_name=str(job.base_model_facts["name"]),
     )
+
+
+def _actual(job: Job, measured: JobMeasurement | None) -> dict[str, Any] | None:
+    """Return what the job took; memory and work only of one that ran in one attempt."""
+    if job.status is not JobStatus.SUCCEEDED:
+        return None
+    values = measured.values if measured else {}
+    return {
+        "seconds": round(job.runtime_seconds, 1),
+        "peak_memory_bytes": values.get("memory", {}).get("peak_bytes") or None,
+        "tokens": values.get("tokens", {}),
+        "steps": values.get("steps", {}),
+    }
 
 
 def _summarise(job: Job, artifact: Artifact) -> ArtifactSummary:

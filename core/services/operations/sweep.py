@@ -21,6 +21,7 @@ from core.services.access import audit, browser_sessions, idempotency, quotas
 from core.services.attempts import requeue
 from core.services.backend import Backend
 from core.services.datasets import datasets, parts
+from core.services.estimates import filling, workers
 from core.services.ids import new_suffix
 from core.services.jobs import retention, weights
 from core.services.operations import garbage_collection, object_checks
@@ -79,11 +80,12 @@ class LeaseWatch:
 class Sweeper:
     """Background thread that sweeps until stopped.
 
-    Two threads: the one that watches over leases speaks to the database only, so that a store which says nothing, and
-    holds the one that tidies up for minutes, holds up no job.
+    Threads of their own: the one that watches over leases speaks to the database only, so that a store which says
+    nothing, and holds the one that tidies up for minutes, holds up no job.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, *, makes_estimates: bool = False) -> None:
+        """`makes_estimates`: of queued jobs, too, which opens tokenizers in this process."""
         self._backend = backend
         self._owner = new_suffix()
         self._watch = LeaseWatch(backend.settings.lease_seconds)
@@ -92,6 +94,8 @@ class Sweeper:
         self._is_chosen = False
         self._stop = threading.Event()
         works = {"sweeper": self.look_after_jobs, "sweeper of garbage": self._tidy_up_if_chosen}
+        if makes_estimates:
+            works["estimates"] = filling.Filling(backend).step
         self._threads = [
             threading.Thread(target=self._repeat, args=(work,), name=name, daemon=True) for name, work in works.items()
         ]
@@ -127,6 +131,7 @@ class Sweeper:
         quotas.let_go_of_silent(self._backend)
         audit.forget_old(self._backend)
         browser_sessions.forget_old(self._backend)
+        workers.forget_silent(self._backend)
         self._retention.step(self._backend)
         weights.read_types(self._backend)
         garbage_collection.collect(self._backend)

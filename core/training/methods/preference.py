@@ -125,6 +125,7 @@ class PreferenceStage:
         observer.stage_started(Stage.DPO, self._run.order.total_steps, self._run.progress.step)
         if self._run.progress.step == 0:
             self._evaluation.begin()
+            observer.progress(Stage.DPO, 0, self._run.order.total_steps, None)
         loop.run()
         observer.stage_finished(Stage.DPO)
         return self._evaluation.finish(loop)

@@ -76,6 +76,7 @@ class PreferenceEvaluation(Evaluation):
             return False
         self.train_rewards.settle(self.train.rewards(host))
         self.progress.parts_done += 1
+        self.context.observer.progress(Stage.EVALUATION, 0, 1, None)
         return True
 
     def summarise(self) -> dict[str, JsonValue]:

@@ -41,6 +41,7 @@ def _train(context: RunContext, base: PolicySource) -> TrainedPolicy:
     observer.stage_started(Stage.SFT, run.order.total_steps, run.progress.step)
     if run.progress.step == 0:
         evaluation.begin()
+        observer.progress(Stage.SFT, 0, run.order.total_steps, None)
     loop.run()
     observer.stage_finished(Stage.SFT)
     return evaluation.finish(loop)

@@ -40,6 +40,8 @@ class RunContext:
     checkpoint: Checkpoint | None
     """What to resume from, until the stage has taken it."""
     ranks: Ranks
+    footprints: dict[str, dict[str, JsonValue]] = field(default_factory=dict)
+    """What was measured of each stage's memory before its first step (`micro_batch`)."""
     told: set[str] = field(default_factory=set)
     """Kinds of events that are sent once a run, whatever the number of stages that find the same."""
 

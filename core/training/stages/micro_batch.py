@@ -7,7 +7,7 @@ step stays the same in any case. A resumed run keeps its micro-batches, so that 
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -145,6 +145,7 @@ def fit_to_memory(context: RunContext, model: PreTrainedModel, run: StageRun, *,
         rows = rows.alone(run.task.data)
     rows = rows.beside(_first_steps(run))
     choice = choose_micro_batch(costs, rows, before, available, may_halve=not is_resumed)
+    context.footprints[run.task.stage.value] = {"costs": asdict(costs), "rows": asdict(rows)}
     if context.device.type == "cpu" and choice.step_bytes > _HOPELESS * available:
         raise HostOutOfMemory(
             f"The machine has too little memory: a step needs {choice.step_bytes // _MIB} MiB more, and "

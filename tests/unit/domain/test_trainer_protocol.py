@@ -18,6 +18,7 @@ MESSAGES = [
     protocol.StageOutputWritten(stage="sft", digest="d" * 64, directory="o"),
     protocol.TrainerEvent(level="warning", kind="set_aside", message="2 pairs\nare too long", data={"lines": [3, 9]}),
     protocol.SamplesWritten(step=0, samples=[{"prompt": "p", "reference": "r", "policy": "дані 💾"}]),
+    protocol.Measured(values={"num_parameters": 12, "times": {"laps": {"sft:step": 1.5}}}),
     protocol.Done(directory="a", evaluation={"rewards/accuracies": 0.75}),
     protocol.Stopped(),
     protocol.Failed(code="bad_data", detail="no pair fits"),

@@ -15,6 +15,7 @@ from core.domain.errors import Unavailable
 from core.domain.trainer_protocol import (
     CheckpointWritten,
     Failed,
+    Measured,
     MetricPoint,
     Progress,
     Resolved,
@@ -72,6 +73,8 @@ class Recorder:
         self._findings: list[Finding] = []
         """Said by the doctor, not written down yet."""
         self.resolved_spec: dict[str, Any] | None = None
+        self.measured: dict[str, Any] | None = None
+        """What the trainer measured of its whole run."""
 
     @property
     def is_full(self) -> bool:
@@ -164,6 +167,8 @@ class Recorder:
                 record_resolved_spec(self._backend, self._claim, first.spec)
                 self.resolved_spec = first.spec
                 self._doctor = self._doctor or _doctor_of(first.spec)
+            case Measured():
+                self.measured = first.values
             case Failed():
                 self._findings += self._doctor.hear_failure(first.code) if self._doctor else []
                 self._write_findings()

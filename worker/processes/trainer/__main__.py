@@ -32,6 +32,7 @@ from core.domain.trainer_protocol import (
     Done,
     Failed,
     Hello,
+    Measured,
     Resolved,
     StageChanged,
     StageOutputQuery,
@@ -49,10 +50,12 @@ from core.training.pipeline import TrainingResult
 from core.training.plan import Precision, ReusePlan, TrainingPlan
 from core.training.run_on_devices import RankLost, run_on_devices
 from worker.processes.trainer.inputs import EncodedInputs, InputEncoder, StoppedWhileStaging, open_tokenizer
+from worker.processes.trainer.measuring import measure
 from worker.processes.trainer.observer import LinkObserver, finite
 from worker.processes.trainer.plan import make_plan
 from worker.processes.trainer.policy_folder import PolicyFolder
 from worker.processes.trainer.supervisor_link import SupervisorLink
+from worker.processes.trainer.timeline import Timeline
 
 _SLOW_PRECISION_MESSAGE = (
     "This worker's processor has no instructions for bf16, so training takes many times longer than in fp32. "
@@ -102,11 +105,18 @@ def last_words(error: Exception) -> list[TrainerEvent | Failed]:
 def train(link: SupervisorLink, work_dir: Path) -> None:
     assignment = Assignment.load((work_dir / ASSIGNMENT_FILE).read_text(encoding="utf-8"))
     fast_precision = _introduce(link, assignment)
+    with Timeline(assignment.device) as timeline:
+        _train(link, assignment, work_dir, fast_precision, timeline)
+
+
+def _train(
+    link: SupervisorLink, assignment: Assignment, work_dir: Path, fast_precision: Precision, timeline: Timeline
+) -> None:
     spec = JobSpec.model_validate(assignment.spec)
     tokenizer = open_tokenizer(assignment, spec)
     encoder = InputEncoder(link=link, assignment=assignment, work_dir=work_dir, tokenizer=tokenizer, spec=spec)
     inputs = encoder.encode()
-    base_model_dir = Path(assignment.base_model_dir)
+    base_model_dir, is_resumed = Path(assignment.base_model_dir), assignment.resume_from is not None
     is_exact = spec.precision == "auto" and holds_merged_adapter(base_model_dir)
     spec = resolve_staged(
         spec,
@@ -116,29 +126,30 @@ def train(link: SupervisorLink, work_dir: Path) -> None:
         fast_precision="fp32" if is_exact else fast_precision,
         is_ranked=is_ranked(EncodedData.open(inputs.train.directory)),
     )
+    timeline.lap("staging:end")
     link.send(Resolved(spec=stored_form(spec)))
-    if assignment.resume_from is None:
+    if not is_resumed:
         for event in precision_events(spec, base_model_dir, fast_precision, is_exact=is_exact):
             link.send(event)
     link.send(StageChanged(stage="staging", status="finished"))
-    engine_dir = work_dir / "engine"
-    engine_dir.mkdir(exist_ok=True)
-    plan = make_plan(assignment, spec, inputs, tokenizer, engine_dir)
-    if spec.reuse and plan.resume_from is None:  # a checkpoint already holds what it needs
+    plan = make_plan(assignment, spec, inputs, tokenizer, _engine_dir(work_dir))
+    if spec.reuse and not is_resumed:  # a checkpoint already holds what it needs
         plan = replace(plan, reuse=_find_reusable(link, plan))
     folder = PolicyFolder(base_model_dir, spec.base_model, tokenizer)
-    observer = LinkObserver(
-        link,
-        spec.sample_prompts,
-        tokenizer.decode,
-        complete_policy=folder.complete,
-        shares_outputs=spec.reuse,
-    )
+    texts = (spec.sample_prompts, tokenizer.decode)
+    observer = LinkObserver(link, *texts, complete_policy=folder.complete, shares_outputs=spec.reuse, timeline=timeline)
     result = _run(plan, observer)
-    with room_for("the files beside the tuned policy"):
-        folder.complete(result.policy_dir)
-        _complete_artifact(result, encoder.too_long)
+    _complete_artifact(folder, result, encoder.too_long)
+    timeline.lap("finish")
+    if not is_resumed:  # of a part of a job nothing can be foretold
+        link.send(Measured(values=measure(base_model_dir, spec, inputs, timeline, result.footprints)))
     link.send(Done(directory=str(result.policy_dir), evaluation=finite(result.evaluation)))
+
+
+def _engine_dir(work_dir: Path) -> Path:
+    directory = work_dir / "engine"
+    directory.mkdir(exist_ok=True)
+    return directory
 
 
 def _introduce(link: SupervisorLink, assignment: Assignment) -> Precision:
@@ -190,14 +201,16 @@ def _ask(link: SupervisorLink, stage: str, digest: str | None) -> str | None:
     return None if digest is None else link.ask(StageOutputQuery(stage=stage, digest=digest)).directory
 
 
-def _complete_artifact(result: TrainingResult, too_long: Iterable[tuple[str, int]]) -> None:
-    """Add the measurements and the pair report."""
+def _complete_artifact(folder: PolicyFolder, result: TrainingResult, too_long: Iterable[tuple[str, int]]) -> None:
+    """Add tokenizer, the measurements and the pair report."""
     text = json.dumps(result.summary, indent=1, allow_nan=False)
-    (result.policy_dir / SUMMARY_FILE).write_text(text + "\n", encoding="utf-8")
-    if result.pairs_file is not None:
-        shutil.copyfile(result.pairs_file, result.policy_dir / PAIRS_FILE)
-        with (result.policy_dir / PAIRS_FILE).open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(untrained_pair(split, line)) + "\n" for split, line in too_long)
+    with room_for("the files beside the tuned policy"):
+        folder.complete(result.policy_dir)
+        (result.policy_dir / SUMMARY_FILE).write_text(text + "\n", encoding="utf-8")
+        if result.pairs_file is not None:
+            shutil.copyfile(result.pairs_file, result.policy_dir / PAIRS_FILE)
+            with (result.policy_dir / PAIRS_FILE).open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(untrained_pair(split, line)) + "\n" for split, line in too_long)
 
 
 def explain(error: Exception) -> Failed:

@@ -17,6 +17,7 @@ from core.domain.trainer_protocol import (
 )
 from core.training.observer import CheckpointRef, JsonValue, Level, Sample, Stage, StageOutput, StopRequest
 from worker.processes.trainer.supervisor_link import SupervisorLink
+from worker.processes.trainer.timeline import Timeline
 
 
 class LinkObserver:
@@ -28,9 +29,11 @@ class LinkObserver:
         *,
         complete_policy: Callable[[Path], None],
         shares_outputs: bool,
+        timeline: Timeline,
     ) -> None:
         """Take the link; `complete_policy` adds to saved weights what else a folder needs."""
         self._link = link
+        self._timeline = timeline
         self._complete_policy = complete_policy
         self._shares_outputs = shares_outputs
         self._prompts = prompts
@@ -38,22 +41,27 @@ class LinkObserver:
         self._total_steps: dict[Stage, int] = {}
 
     def stage_started(self, stage: Stage, total_steps: int, first_step: int) -> None:
+        self._timeline.lap(f"{stage.value}:start")
         self._total_steps[stage] = total_steps
         self._link.send(StageChanged(stage=stage.value, status="started", step=first_step, total_steps=total_steps))
 
     def stage_finished(self, stage: Stage) -> None:
+        self._timeline.lap(f"{stage.value}:end")
         total = self._total_steps.get(stage, 0)
         self._link.send(StageChanged(stage=stage.value, status="finished", step=total, total_steps=total))
 
     def stage_skipped(self, stage: Stage, reason: Literal["skipped", "reused"]) -> None:
+        self._timeline.lap(f"{stage.value}:{reason}")
         self._link.send(StageChanged(stage=stage.value, status=reason))
 
     def progress(self, stage: Stage, step: int, total_steps: int, tokens_per_second: float | None) -> None:
+        self._timeline.lap(f"{stage.value}:part")
         self._link.send(
             Progress(stage=stage.value, step=step, total_steps=total_steps, tokens_per_second=tokens_per_second)
         )
 
     def point(self, point: MetricPoint) -> None:
+        self._timeline.lap(f"{point.stage}:{'step' if point.split == 'train' else 'validation'}")
         self._link.send(replace(point, values=finite(point.values)))
 
     def event(self, level: Level, kind: str, message: str, data: Mapping[str, JsonValue]) -> None:
@@ -64,6 +72,7 @@ class LinkObserver:
         if ref.policy_dir is not None:
             self._complete_policy(ref.policy_dir)
             policy_directory = str(ref.policy_dir)
+        self._timeline.lap(f"{ref.stage.value}:checkpoint")
         self._link.send(
             CheckpointWritten(
                 directory=str(ref.directory),
@@ -81,6 +90,7 @@ class LinkObserver:
         )
 
     def samples(self, step: int, samples: Sequence[Sample]) -> None:
+        self._timeline.lap("evaluation:answers")
         decoded = [
             {
                 "prompt": self._prompts[sample.prompt_index],

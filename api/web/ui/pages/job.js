@@ -3,6 +3,7 @@
 import { get, path, ROOT } from "../api.js";
 import { Curves } from "../charts/curves.js";
 import { fill, h, Region } from "../dom.js";
+import { comparisonCard } from "../estimate.js";
 import { between, count, date, duration, metric, percent, signed } from "../format.js";
 import { JobCharts } from "../charts/job_charts.js";
 import { jobActions } from "../job/actions.js";
@@ -55,6 +56,7 @@ class JobPage {
       return isRounded ? notice("warning", h("strong", null, "Merged in bf16"), h("p", null, mergedText(id))) : [];
     });
     this.settings = new Region("div", null, settingsCard);
+    this.estimate = new Region("div", null, comparisonCard);
     this.tiles = new Region("div", { class: "tiles" }, tilesView);
     this.noCurves = new Region("div", { class: "state empty" }, (isOver) => [
       h("h2", null, isOver ? "No curves" : "No curves yet"),
@@ -79,7 +81,7 @@ class JobPage {
         "div.columns",
         null,
         h("div.stack", null, this.results.element, this.noCurves.element, this.curvesHolder, this.samples.element, this.files.element),
-        h("div.stack", null, card("Events", this.events.element), this.settings.element, linksCard(this.job)),
+        h("div.stack", null, card("Events", this.events.element), this.estimate.element, this.settings.element, linksCard(this.job)),
       ),
     );
     this.take(this.job);
@@ -113,6 +115,7 @@ class JobPage {
     this.noCurves.show(FINAL.has(job.status));
     this.events.hideRepeats(job.error?.detail);
     this.results.show(job).catch(this.fail);
+    this.estimate.show({ estimate: job.estimate ?? null, actual: job.actual ?? null });
     this.files.note(job.artifact);
   }
 

@@ -2,6 +2,7 @@
 
 import { get, listAll, path, post } from "../api.js";
 import { fill, h } from "../dom.js";
+import { estimateCard } from "../estimate.js";
 import { beforeTheJob } from "../form/data_warnings.js";
 import { variantCard } from "../form/explain.js";
 import { JobForm } from "../form/job_form.js";
@@ -111,7 +112,7 @@ function build({ models, variants, datasets, given, source, signal }) {
     try {
       const answer = await post("/jobs/preview", request, { signal: AbortSignal.any([asked.signal, signal]) });
       form.showFaults([]);
-      fill(resolved, beforeTheJob(answer, request), resolvedCard(answer, request, form.variant));
+      fill(resolved, beforeTheJob(answer, request), estimateCard(answer.estimate), resolvedCard(answer, request, form.variant));
       submit.disabled = false;
     } catch (error) {
       if (error.name !== "AbortError") showRefusal(form, resolved, error);

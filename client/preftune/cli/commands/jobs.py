@@ -12,6 +12,7 @@ from rich.text import Text
 from preftune import Client
 from preftune.cli.console import TEMPLATE_KWARGS, connected, err, fail, json_object, out
 from preftune.cli.dataset_report import print_data_warnings
+from preftune.cli.estimates import print_estimate
 from preftune.cli.watch import EXIT_CODES, watch_job
 
 Url = Annotated[str | None, typer.Option(help="The service; default PREFTUNE_URL or this machine.")]
@@ -43,6 +44,7 @@ def submit(
         str | None, typer.Option(help='Variables of the chat template, as JSON: {"enable_thinking": false}')
     ] = None,
     strict: Annotated[bool, typer.Option(help="Do not post the job where its data has warnings.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would take; post nothing.")] = False,
     follow: Annotated[bool, typer.Option("--watch", help="Show the job until it ends.")] = False,
     url: Url = None,
 ) -> None:
@@ -53,9 +55,12 @@ def submit(
         key: value for key, value in own.items() if value is not None
     }
     with connected(url) as client:
-        has_warnings = print_data_warnings(client.jobs.preview(base_model=base_model, dataset_id=dataset_id, **given))
-        if strict and has_warnings:
+        preview = client.jobs.preview(base_model=base_model, dataset_id=dataset_id, **given)
+        if print_data_warnings(preview) and strict:
             fail("not posted: the data has warnings, and --strict was given")
+        if dry_run:
+            print_estimate(preview["estimate"])
+            return
         job = client.jobs.submit(base_model=base_model, dataset_id=dataset_id, **given)
         out.print(job["id"])
         if follow:

@@ -1,0 +1,273 @@
+"""The work of a job before it runs: its passes over the rows, in the numbers that time grows with.
+
+The same arithmetic describes a job that is planned, from lengths of a sample of its rows, and one that was measured,
+from all of them: what it leaves out is in both.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from core.domain.jobs.job_spec import JobSpec, total_steps
+from core.domain.jobs.job_state import Stage
+from core.domain.jobs.methods import get_method
+from core.domain.variants.checks import get_variant
+
+MIN_SHARED_TOKENS = 4
+"""A shorter prompt is packed with each of both responses (`core.training.data.packing`)."""
+GENERATED_TOKENS = 128
+"""Tokens generated at most for an answer to a sample prompt."""
+DRAWN_TOKENS = 24 * 16
+"""Tokens drawn at most from the reference for the divergence, where rows are held out."""
+TRAINING_PASSES = 3
+"""Forward and backward, in forward passes."""
+
+MAX_BATCHES = 64
+_STRIDE = 7
+"""Rows are tried in another order than they stand, as neighbours are often alike."""
+MAX_SAMPLE = 2048
+"""Rows whose packing into micro-batches is tried."""
+
+Lengths = tuple[int, int, int]
+"""Tokens of a row: prompt, first response, second response (0 where there is none)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassSizes:
+    """Sums over rows as one kind of pass computes them."""
+
+    rows: float = 0.0
+    tokens: float = 0.0
+    """Packed tokens."""
+    attention: float = 0.0
+    """Pairs of a token and one before it that it attends to."""
+    scored: float = 0.0
+    """Tokens whose distribution over the vocabulary is computed."""
+
+    def __add__(self, other: "PassSizes") -> "PassSizes":
+        return PassSizes(
+            rows=self.rows + other.rows,
+            tokens=self.tokens + other.tokens,
+            attention=self.attention + other.attention,
+            scored=self.scored + other.scored,
+        )
+
+    def times(self, factor: float) -> "PassSizes":
+        return PassSizes(
+            rows=self.rows * factor,
+            tokens=self.tokens * factor,
+            attention=self.attention * factor,
+            scored=self.scored * factor,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSizes:
+    """Sizes of a set of rows: with both responses, as the preference stage packs them, and with the first alone."""
+
+    whole: PassSizes
+    first: PassSizes
+    sample: tuple[tuple[int, int], ...] = ()
+    """Packed tokens of some rows, at even distances: with both responses, and with the first alone."""
+
+    @classmethod
+    def measure(cls, rows: Iterable[Lengths], *, is_paired: bool = True) -> Self:
+        """Sum up rows; of unpaired ones the preference stage takes each response twice, its own and as a partner."""
+        sums = [[0.0] * 4, [0.0] * 4]
+        packed: list[tuple[int, int]] = []
+        for prompt, first, second in rows:
+            alone = (float(prompt + first), (prompt + first) ** 2 / 2, float(first))
+            whole = _pair(prompt, first, second) if is_paired else alone
+            for total, added in zip(sums, (whole, alone), strict=True):
+                total[0] += 1
+                for index, value in enumerate(added, 1):
+                    total[index] += value
+            packed.append((int(whole[0]), prompt + first))
+        whole_sizes, first_sizes = (
+            PassSizes(rows=count, tokens=tokens, attention=attention, scored=scored)
+            for count, tokens, attention, scored in sums
+        )
+        if not is_paired:
+            whole_sizes = replace(whole_sizes.times(2), rows=whole_sizes.rows)
+        step = max(1, -(-len(packed) // MAX_SAMPLE))
+        return cls(whole=whole_sizes, first=first_sizes, sample=tuple(packed[::step]))
+
+    def times(self, factor: float) -> "SplitSizes":
+        """Return the sizes of so many times the rows, of the same lengths."""
+        return replace(self, whole=self.whole.times(factor), first=self.first.times(factor))
+
+
+def _pair(prompt: int, first: int, second: int) -> tuple[float, float, float]:
+    repeated = prompt if prompt < MIN_SHARED_TOKENS else 0
+    attention = (prompt + first) ** 2 / 2 + second * prompt + second**2 / 2
+    return prompt + repeated + first + second, attention, first + second
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSizes:
+    """Rows that a job trains on and those that it holds out; `sft`: what its SFT stage takes."""
+
+    train: SplitSizes
+    validation: SplitSizes | None = None
+    sft: PassSizes | None = None
+    """None: the first responses of `train`."""
+    sft_sample: tuple[tuple[int, int], ...] = ()
+    """Sample of those rows; empty: that of `train`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """All passes of one kind in a job."""
+
+    lap: str
+    """Name of the laps of the trainer's timeline that it takes."""
+    stage: str
+    is_training: bool
+    sizes: PassSizes
+    updates: int
+    """Optimizer steps, or batches of a pass that does not train."""
+    micro_batches: int
+    micro_batch_tokens: int
+    """Packed tokens of the largest micro-batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """All that a job does, as far as its time depends on it."""
+
+    passes: list[Pass]
+    steps: dict[str, int]
+    """Optimizer steps by stage."""
+    checkpoints: dict[str, int]
+    """Checkpoints written, by stage."""
+    begin_tokens: int
+    """Tokens generated at most before the first step of the preference stage."""
+    answer_tokens: int
+    """The same after the last."""
+
+    def without(self, stages: Collection[str]) -> "Work":
+        """Return the work of a job that takes over the output of these stages."""
+        return replace(
+            self,
+            passes=[item for item in self.passes if item.stage not in stages],
+            checkpoints={stage: number for stage, number in self.checkpoints.items() if stage not in stages},
+        )
+
+    def stage_tokens(self) -> dict[str, int]:
+        """Return the packed tokens that each stage computes."""
+        found: dict[str, int] = {}
+        for item in self.passes:
+            found[item.stage] = found.get(item.stage, 0) + round(item.sizes.tokens)
+        return found
+
+
+def plan_work(spec: JobSpec, sizes: JobSizes) -> Work:
+    """Return the work of a staged `spec`, which has no `auto` left; early stopping is left out."""
+    values = spec.model_dump()
+    micro, every = int(values["micro_batch_tokens"]), int(values["checkpoint_every_steps"])
+    is_paired = get_variant(spec.variant).data == "preference"
+    passes: list[Pass] = []
+    steps: dict[str, int] = {}
+    answers = len(spec.sample_prompts) * GENERATED_TOKENS
+    if spec.sft != "skip":
+        steps["sft"] = total_steps(values["sft"], round((sizes.sft or sizes.train.first).rows))
+        passes.append(_sft(values["sft"], sizes, steps["sft"], micro))
+    if not get_method(spec.method).has(Stage.DPO):
+        passes += _held_out(values, sizes, steps["sft"], micro)
+        written = {"sft": math.ceil(steps["sft"] / every)}
+        return Work(passes=passes, steps=steps, checkpoints=written, begin_tokens=answers, answer_tokens=2 * answers)
+    batch, epochs = int(values["dpo"]["batch_size"]), int(values["dpo"]["epochs"])
+    whole = [row for row, _ in sizes.train.sample]
+    packed = Packing.of(whole, batch, micro, times=1 if is_paired else 2)
+    train, held_out = sizes.train.whole, sizes.validation.whole if sizes.validation else PassSizes()
+    steps["dpo"] = total_steps(values["dpo"], round(train.rows))
+    checkpoints = {stage: math.ceil(number / every) for stage, number in steps.items()}
+    if get_variant(spec.variant).needs_reference:
+        reference = _pass("reference:part", "reference", train + held_out, batch, packed)
+        passes.append(reference)
+        checkpoints["reference"] = (reference.updates - 1) // every
+    passes.append(_pass("dpo:step", "dpo", train, batch, packed, times=epochs, is_training=True))
+    if held_out.rows:
+        times = math.ceil(steps["dpo"] / int(values["evaluate_every_steps"])) + 1
+        passes.append(_pass("dpo:validation", "dpo", held_out, batch, packed, times=times))
+    if spec.score_training_pairs:
+        passes.append(_pass("evaluation:part", "evaluation", train, batch, packed))
+    return Work(
+        passes=passes,
+        steps=steps,
+        checkpoints=checkpoints,
+        begin_tokens=answers + (DRAWN_TOKENS if held_out.rows else 0),
+        answer_tokens=2 * answers,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """Micro-batches of a batch of rows, as tried out on a sample."""
+
+    per_batch: float
+    largest_tokens: int
+
+    @classmethod
+    def of(cls, rows: Sequence[int], batch: int, micro: int, *, times: int = 1) -> "Packing":
+        """Pack rows, by their packed tokens, first-fit-decreasing; `times`: each batch runs so many times."""
+        mixed = [row for start in range(_STRIDE) for row in rows[start::_STRIDE]]
+        batches = [mixed[start : start + batch] for start in range(0, len(mixed), batch)][:MAX_BATCHES]
+        filled = [_fill(rows_of_batch, micro) for rows_of_batch in batches]
+        if not filled:
+            return cls(per_batch=float(times), largest_tokens=0)
+        return cls(per_batch=times * sum(map(len, filled)) / len(filled), largest_tokens=max(map(max, filled)))
+
+
+def _fill(rows: Sequence[int], micro: int) -> list[int]:
+    """Return the tokens of each micro-batch; a longer row has one of its own."""
+    bins: list[int] = []
+    for row in sorted(rows, reverse=True):
+        place = next((index for index, filled in enumerate(bins) if filled + row <= micro), None)
+        if place is None:
+            bins.append(row)
+        else:
+            bins[place] += row
+    return bins
+
+
+def _held_out(values: dict[str, Any], sizes: JobSizes, num_steps: int, micro: int) -> list[Pass]:
+    """Return the evaluation of SFT that is all of the training, over responses alone."""
+    if sizes.validation is None or not sizes.validation.first.rows:
+        return []
+    batch = int(values["sft"]["batch_size"])
+    packed = Packing.of([row for _, row in sizes.train.sample], batch, micro)
+    times = math.ceil(num_steps / int(values["evaluate_every_steps"])) + 1
+    return [_pass("sft:validation", "sft", sizes.validation.first, batch, packed, times=times)]
+
+
+def _sft(settings: dict[str, Any], sizes: JobSizes, num_steps: int, micro: int) -> Pass:
+    rows, batch = sizes.sft or sizes.train.first, int(settings["batch_size"])
+    packed = Packing.of([row for _, row in sizes.sft_sample or sizes.train.sample], batch, micro)
+    return replace(
+        _pass("sft:step", "sft", rows, batch, packed, times=int(settings["epochs"]), is_training=True),
+        updates=num_steps,
+    )
+
+
+def _pass(
+    lap: str,
+    stage: str,
+    sizes: PassSizes,
+    batch: int,
+    packed: Packing,
+    *,
+    times: int = 1,
+    is_training: bool = False,
+) -> Pass:
+    batches = times * math.ceil(sizes.rows / batch)
+    return Pass(
+        lap=lap,
+        stage=stage,
+        is_training=is_training,
+        sizes=sizes.times(times),
+        updates=batches,
+        micro_batches=math.ceil(batches * packed.per_batch),
+        micro_batch_tokens=packed.largest_tokens,
+    )
