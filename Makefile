@@ -134,7 +134,7 @@ bench-datasets: venv ## 1 GiB of pairs from upload to report, its memory, and bo
 	@$(BIN)/python benchmarks/bench_datasets.py
 
 clean: ## remove what was built, but not data and models
-	rm -rf $(VENV) client/build client/*.egg-info .venv-trl .venv-exports .venv-writers .venv-tools .venv-loaders build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) client/build client/*.egg-info .venv-trl .venv-exports .venv-writers .venv-tools .venv-loaders .venv-deploy build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 .PHONY: secrets test-compose
 secrets: ## random secrets for docker compose, once
@@ -154,12 +154,14 @@ lock: .venv-tools/.installed ## the images' packages with their hashes, after a 
 
 audit: .venv-tools/.installed ## known vulnerabilities of the images' packages; fails too when one cannot be looked up
 	@.venv-tools/bin/pip-audit --strict --progress-spinner off --require-hashes --disable-pip \
-		-r docker/requirements-worker.txt -r docker/requirements-torch-cuda.txt -r requirements-gguf.txt
+		-r docker/requirements-worker.txt -r docker/requirements-torch-cuda.txt -r requirements-gguf.txt \
+		-r docker/requirements-proxy.txt
 
 sbom: .venv-tools/.installed ## what the images hold, as CycloneDX under dist/
 	@mkdir -p dist
 	@.venv-tools/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
 		-o dist/sbom-api.json docker/requirements-api.txt
+	@.venv-tools/bin/cyclonedx-py requirements --output-reproducible -o dist/sbom-proxy.json docker/requirements-proxy.txt
 	@for device in cpu cuda; do \
 		grep -hv '^--' docker/requirements-worker.txt docker/requirements-torch-$$device.txt requirements-gguf.txt \
 		| .venv-tools/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
@@ -189,6 +191,16 @@ test-faults: venv ## kills, zombies and outages by the hundred, in parts: goes o
 test-failover: venv ## a database put back, a lagging replica promoted, under live workers: 50 times each (ten minutes)
 	@PYTHONPATH=tests:tests/support $(BIN)/python -m faults.volume put-back-sqlite put-back-postgresql promoted-replica \
 		--minutes 15
+
+.venv-deploy/.installed: tests/deploy/requirements.txt
+	@echo "installing into $(@D) …"
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.PHONY: test-deploy
+test-deploy: venv .venv-deploy/.installed ## real proxies, poolers, brokers, stores, compose and promtool with the configurations of docs/operate
+	@$(BIN)/pytest -n 0 tests/deploy
 
 .PHONY: test-upgrade
 test-upgrade: venv ## data and jobs of every released version, on SQLite and on PostgreSQL with S3, with real training (minutes)

@@ -1,19 +1,25 @@
 """Health: liveness and readiness, open to those without a key, and metrics for Prometheus."""
 
+import asyncio
+import json
+from collections.abc import AsyncIterator
 from dataclasses import asdict
 from http import HTTPStatus
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
+from api.access.proxies import IS_PROXIED
 from api.deps import NEEDS_KEY, BackendDep, CallerDep, FeedsDep, ReadinessDep
 from api.docs.openapi import problems
 from api.http.problems import NOT_READY, RETRY_AFTER_SECONDS, Fault, problem_response
+from api.http.root_path import root_path
 from api.http.strict_route import StrictRoute
 from api.readiness import installed_versions
 from api.schemas.health import Liveness, Readiness
 from api.telemetry import CONTENT_TYPE, HttpTelemetry
 from core.domain.access import Scope
+from core.services.operations.way_in import ECHO_PATH, ECHO_SECONDS, FORWARDED
 
 router = APIRouter(tags=["health"], route_class=StrictRoute)
 
@@ -44,6 +50,27 @@ async def get_readiness(request: Request, caller: CallerDep, readiness: Readines
         context={"database": found.database, "store": found.store, "broker": found.broker},
     )
     return problem_response(request.scope, fault)
+
+
+@router.get(ECHO_PATH, include_in_schema=False)
+async def get_echo(request: Request) -> Response:
+    """Tell `preftune doctor --url` what arrived, as an event stream of two events that shows who keeps streams back."""
+    is_forwarded = any(name in request.headers for name in FORWARDED)
+    is_believed = request.scope["state"].get(IS_PROXIED, False)
+    found = {
+        "scheme": request.scope["scheme"],
+        "host": request.headers.get("host", ""),
+        "root_path": root_path(),
+        "forwarded": ("believed" if is_believed else "ignored") if is_forwarded else "none",
+    }
+
+    async def events() -> AsyncIterator[str]:
+        yield f"data: {json.dumps(found)}\n\n"
+        await asyncio.sleep(ECHO_SECONDS)
+        yield "data: {}\n\n"
+
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(events(), 200, headers, "text/event-stream")
 
 
 @router.get(

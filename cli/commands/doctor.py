@@ -1,5 +1,8 @@
 """`preftune doctor`: checks the deployment from this machine, with the settings of its services."""
 
+import itertools
+from typing import Annotated
+
 import typer
 from rich.text import Text
 
@@ -9,7 +12,13 @@ from preftune.cli.extras import from_extra
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 
 
-def doctor() -> None:
+Url = Annotated[
+    str | None,
+    typer.Option(help="The address that clients use, to check the proxy before it: https://tune.example.org"),
+]
+
+
+def doctor(url: Url = None) -> None:
     """Check database, store, broker, clock, disk, base models, keys and device; exit code 1 if something fails."""
     settings_error = from_extra("core.settings", "SettingsError")
     try:
@@ -18,8 +27,12 @@ def doctor() -> None:
     except settings_error as error:
         fail(str(error), code=2)
     num_failed = 0
+    found = from_extra("core.services.operations.diagnosis", "diagnose")(backend)
+    if url is not None:
+        way_in = from_extra("core.services.operations.way_in", "check_way_in")
+        found = itertools.chain(found, way_in(url, settings.max_upload_bytes))
     try:
-        for finding in from_extra("core.services.operations.diagnosis", "diagnose")(backend):
+        for finding in found:
             num_failed += finding.state == "failed"
             _show(finding.name, finding.state, finding.detail)
     finally:

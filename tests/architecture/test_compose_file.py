@@ -15,7 +15,13 @@ SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml
 ]
 STAYS = [name for name, service in SERVICES.items() if service.get("restart") == "unless-stopped"]
 SETTINGS = {PREFIX + name.upper() for name in Settings.model_fields}
-OF_COMPOSE = {"PREFTUNE_PUBLISH"}
+OF_COMPOSE = {
+    "PREFTUNE_PUBLISH",
+    "PREFTUNE_DOMAIN",
+    "PREFTUNE_HTTP_PORT",
+    "PREFTUNE_HTTPS_PORT",
+    "PREFTUNE_EDGE_SUBNET",
+}
 
 
 def test_what_stays_up_is_watched_and_bounded() -> None:
@@ -44,9 +50,9 @@ def test_every_setting_exists(name: str) -> None:
 def test_every_line_of_the_example_is_read() -> None:
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     variables = set(re.findall(r"^(?:# )?([A-Z][A-Z_]+)=", example, flags=re.MULTILINE))
-    places = ("docker-compose.yml", "docker/make-secrets.sh")
+    places = ("docker-compose.yml", "docker-compose.tls.yml", "docker/make-secrets.sh")
     read = "".join((ROOT / place).read_text(encoding="utf-8") for place in places)
-    own = {"COMPOSE_PROFILES"}
+    own = {"COMPOSE_FILE", "COMPOSE_PROFILES"}
     assert {name for name in variables - own if not re.search(rf"\b{name}\b", read)} == set()
     assert {name for name in variables if name.startswith(PREFIX)} <= SETTINGS | OF_COMPOSE
 

@@ -20,11 +20,11 @@ def bases(dockerfile: Path) -> set[str]:
     return found - named
 
 
-@pytest.mark.parametrize("name", ["api", "worker"])
+@pytest.mark.parametrize("name", ["api", "proxy", "worker"])
 def test_images_are_built_on_a_pinned_base(name: str) -> None:
     (base,) = bases(ROOT / "docker" / f"{name}.Dockerfile")
     assert DIGEST.search(base), base
-    assert bases(ROOT / "docker" / "api.Dockerfile") == {base}, "both share the layers of one base"
+    assert bases(ROOT / "docker" / "api.Dockerfile") == {base}, "all share the layers of one base"
 
 
 def test_services_of_others_are_pinned() -> None:

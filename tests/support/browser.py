@@ -71,9 +71,13 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def open_page(browser: Browser, url: str, *, theme: Theme = "light", width: int = 1280) -> Iterator[Watched]:
-    """A page of a new, empty profile at `url`."""
+    """A page of a new, empty profile at `url`, whose certificate, if it has one, is of a test's making."""
     context: BrowserContext = browser.new_context(
-        base_url=url, color_scheme=theme, viewport={"width": width, "height": 900}, accept_downloads=True
+        base_url=url,
+        color_scheme=theme,
+        viewport={"width": width, "height": 900},
+        accept_downloads=True,
+        ignore_https_errors=True,
     )
     context.set_default_timeout(WAIT_MS)
     context.add_init_script(_NOTE_VIOLATIONS)
@@ -82,7 +86,7 @@ def open_page(browser: Browser, url: str, *, theme: Theme = "light", width: int 
     page.on("console", watched.note_console)
     page.on("pageerror", watched.note_error)
     try:
-        page.goto("/ui/")
+        page.goto(f"{url}/ui/")
         yield watched
     finally:
         context.close()
