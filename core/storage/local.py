@@ -99,6 +99,12 @@ class LocalObjectStore:
             finally:
                 probe.unlink(missing_ok=True)
 
+    def takes_any_key(self) -> bool:
+        return False
+
+    def ignores_conditions(self) -> bool:
+        return False
+
     def remove_leftovers(self, older_than_seconds: float) -> None:
         """Delete the remains of interrupted writes."""
         limit = time.time() - older_than_seconds

@@ -80,6 +80,12 @@ class ObjectStore(Protocol):
     def check(self) -> None:
         """Write and read a test object; raises StoreUnavailable when that fails."""
 
+    def takes_any_key(self) -> bool:
+        """Return whether the store serves somebody with a wrong key. Raises StoreUnavailable."""
+
+    def ignores_conditions(self) -> bool:
+        """Return whether the store overwrites an object although told not to. Raises StoreUnavailable."""
+
 
 def read_stored(store: ObjectStore, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
     """Yield the bytes [start, end) of an object that a row names. Raises ObjectMissing before the first chunk."""

@@ -5,7 +5,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,19 +140,50 @@ class S3ObjectStore:
             raise StoreUnavailable("The object store does not give back what was written.")
         self.delete(key)
 
+    def takes_any_key(self) -> bool:
+        stranger = replace(
+            self._access, access_key_id="preftune-doctor", secret_access_key=uuid.uuid4().hex, read_keys=None
+        )
+        client = _client(stranger, self._access.endpoint_url)
+        with self._check_object() as name, _translated():
+            return _is_served(lambda: client.get_object(Bucket=self._access.bucket, Key=name)["Body"].close())
+
+    def ignores_conditions(self) -> bool:
+        with self._check_object() as name, _translated():
+            bucket = self._access.bucket
+            return _is_served(lambda: self._client.put_object(Bucket=bucket, Key=name, Body=b"no", IfNoneMatch="*"))
+
+    @contextmanager
+    def _check_object(self) -> Iterator[str]:
+        """Yield the name of an object that is there for as long as the context lasts."""
+        key = f"checks/{uuid.uuid4().hex}"
+        self.put_bytes(key, b"ok")
+        try:
+            yield self._name(key)
+        finally:
+            self.delete(key)
+
     def remove_leftovers(self, older_than_seconds: float) -> None:
         """Abort multipart uploads that nobody will complete."""
         self._ensure_bucket()
         limit = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
         with _translated():
-            pages = self._client.get_paginator("list_multipart_uploads").paginate(
-                Bucket=self._access.bucket, Prefix=self._access.prefix
-            )
-            for upload in (upload for page in pages for upload in page.get("Uploads", [])):
+            for upload in self._unfinished_uploads():
                 if upload["Initiated"].astimezone(UTC) < limit:
                     self._client.abort_multipart_upload(
                         Bucket=self._access.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                     )
+
+    def _unfinished_uploads(self) -> Iterator[Any]:
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(
+            Bucket=self._access.bucket, Prefix=self._access.prefix
+        )
+        try:
+            for page in pages:
+                yield from page.get("Uploads", [])
+        except ClientError as error:
+            if _code(error) != "NoSuchUpload":  # rclone's word for a bucket that never had one
+                raise
 
     def _list(self, prefix: str) -> Iterator[ObjectInfo]:
         self._ensure_bucket()
@@ -254,6 +285,15 @@ def _chunks(body: Any) -> Iterator[bytes]:
             yield from body.iter_chunks(CHUNK_BYTES)
         finally:
             body.close()
+
+
+def _is_served(request: Callable[[], object]) -> bool:
+    """Return whether the store answers with success; a refusal is an answer too. Raises BotoCoreError without one."""
+    try:
+        request()
+    except ClientError:
+        return False
+    return True
 
 
 def _code(error: ClientError) -> str:

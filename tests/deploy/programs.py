@@ -13,7 +13,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = (ROOT / ".venv-deploy" / "bin", Path("/usr/sbin"), Path("/usr/bin"), Path("/usr/local/bin"))
+FOLDERS = (
+    ROOT / ".venv-deploy" / "bin",
+    ROOT / ".venv" / "bin",
+    Path("/usr/sbin"),
+    Path("/usr/bin"),
+    Path("/usr/local/bin"),
+)
 START_SECONDS = 60
 
 
@@ -27,7 +33,12 @@ def find(name: str) -> str:
 
 @contextmanager
 def started(
-    command: Sequence[str | Path], port: int, folder: Path, environment: dict[str, str] | None = None
+    command: Sequence[str | Path],
+    port: int,
+    folder: Path,
+    environment: dict[str, str] | None = None,
+    *,
+    never_root: bool = False,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program until the end of the context; yields once it listens. Its output is kept in the folder."""
     log = folder / "output"
@@ -39,6 +50,7 @@ def started(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            user="nobody" if never_root and os.geteuid() == 0 else None,
         )
     try:
         deadline = time.monotonic() + START_SECONDS

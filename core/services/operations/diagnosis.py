@@ -138,7 +138,12 @@ def _store(backend: Backend) -> Answer:
         backend.store.remove_leftovers(_NO_LEFTOVERS_SECONDS)
     except StoreUnavailable as error:
         return "warning", f"unfinished uploads of dead workers cannot be listed or ended: {_told(backend, error)}"
-    return "ok", f"{MULTIPART_BYTES >> 20} MiB in parts, small and empty files, ranges, listing, deleting"
+    if backend.store.takes_any_key():
+        return "warning", "the store serves whoever reaches it, with any key; let nobody but the service reach it"
+    detail = f"{MULTIPART_BYTES >> 20} MiB in parts, small and empty files, ranges, listing, deleting"
+    if backend.store.ignores_conditions():
+        detail += "; conditional writes are ignored (If-None-Match), which nothing here rests on"
+    return "ok", detail
 
 
 def _files(backend: Backend, prefix: str) -> str | None:
