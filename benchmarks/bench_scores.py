@@ -132,7 +132,7 @@ def count_tokens(data: EncodedData, rows: np.ndarray) -> int:
 def time_forward(arguments: argparse.Namespace, data: EncodedData) -> dict[str, Any]:
     torch.set_num_threads(arguments.threads)
     model = load_causal_lm(arguments.model, dtype=torch.float32)
-    groups = list(row_groups(len(data), GROUP_ROWS))[:: arguments.part]
+    groups = list(row_groups(data, GROUP_ROWS))[:: arguments.part]
     batches = [rows for group in groups for rows in split_micro_batches(data, group, MICRO_BATCH_TOKENS)]
     pair_logps(model, pack_pairs(data, batches[0], model.device), needs_prefix_sums=True)
     start = perf_counter()

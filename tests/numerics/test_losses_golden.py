@@ -95,6 +95,7 @@ def test_worked_example() -> None:
 LN2 = math.log(2)
 STEP_0: Mapping[str, Callable[[float], float]] = {
     "dpo": lambda beta: LN2,
+    "plackett_luce": lambda beta: LN2,
     "cdpo": lambda beta: LN2,
     "robust": lambda beta: LN2,
     "ipo": lambda beta: 1 / (4 * beta**2),
@@ -347,6 +348,7 @@ def cpo(p: Pairs, r: Pairs, beta: float, alpha: float) -> Floats:
 
 ORACLES: list[tuple[str, float, dict[str, float | str], Callable[..., Floats]]] = [
     ("dpo", 0.1, {}, lambda p, r, beta: -np.log(sigmoid(beta * margin(p, r)))),
+    ("plackett_luce", 0.1, {}, lambda p, r, beta: -np.log(sigmoid(beta * margin(p, r)))),
     ("cdpo", 0.1, {"label_smoothing": 0.2}, cdpo),
     ("robust", 0.1, {"label_smoothing": 0.2}, robust),
     ("ipo", 0.1, {"normalization": "mean"}, ipo),

@@ -118,7 +118,20 @@ def test_float32_gradients_keep_their_digits(variant: str, options: Options) -> 
 # T18: direction
 
 MONOTONE = [
-    *("dpo", "robust", "hinge", "length_normalized", "ld_dpo", "r_dpo", "rpo", "dpop", "f_dpo", "wpo", "apo_zero"),
+    *(
+        "dpo",
+        "plackett_luce",
+        "robust",
+        "hinge",
+        "length_normalized",
+        "ld_dpo",
+        "r_dpo",
+        "rpo",
+        "dpop",
+        "f_dpo",
+        "wpo",
+        "apo_zero",
+    ),
     *("bco", "aot", "reference_free", "simpo", "orpo", "cpo"),
 ]
 """A chosen response's likelihood never hurts, a rejected one's never helps. Not so, by design: cdpo, exo, ipo, sppo and

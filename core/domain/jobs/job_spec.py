@@ -351,7 +351,7 @@ def resolve_staged(
     if spec.precision == "auto":
         values["precision"] = fast_precision
     if spec.group_by_prompt == "auto":
-        values["group_by_prompt"] = is_ranked
+        values["group_by_prompt"] = is_ranked or get_variant(spec.variant).compares_lists
     if spec.evaluate_every_steps == "auto":
         values["evaluate_every_steps"] = max(1, math.ceil(steps / 10))
     if spec.checkpoint_every_steps == "auto":

@@ -44,6 +44,17 @@ _MARGIN = (
         other_names=("sigmoid",),
     ),
     Variant(
+        name="plackett_luce",
+        title="DPO on ranked lists (Plackett–Luce)",
+        formula="log(1 + Σ_l exp(β·(ρ_l − ρ_w))) / n, over the n responses l that w is preferred to in its list",
+        paper="arXiv:2305.18290",
+        year=2023,
+        choose_when="Prompts have three or more ranked responses: the whole order counts, not each pair by itself. "
+        "On pairs alone it is DPO.",
+        default_beta=0.1,
+        compares_lists=True,
+    ),
+    Variant(
         name="cdpo",
         title="Conservative DPO (label smoothing)",
         formula="−(1−ε)·log σ(β·(ρ_w − ρ_l)) − ε·log σ(−β·(ρ_w − ρ_l))",

@@ -53,6 +53,8 @@ class Variant:
     """The loss reads sums over the first tokens of a response, up to the shorter response's length."""
     is_batch_level: bool = False
     """The loss compares the pairs of a step with each other, so that all of them must be computed before it."""
+    compares_lists: bool = False
+    """The loss compares a response with all that it is preferred to, so the pairs of a prompt belong in one step."""
     options: Mapping[str, VariantOption] = field(default_factory=dict)
     other_names: tuple[str, ...] = ()
     """What other trainers call it."""

@@ -73,6 +73,10 @@ class DataOrder:
         self._counts: dict[int, int] = {}
         self._epoch: tuple[int, Rows, Rows] | None = None
 
+    @property
+    def is_grouped(self) -> bool:
+        return self._groups is not None
+
     def seed_of(self, *purpose: str | int) -> int:
         """Derive a seed of this stage for a purpose other than its order."""
         return derive_seed(self._seed, self._stage.value, *purpose)

@@ -7,6 +7,7 @@ text alone, and gradients add up.
 Legend: B rows, T packed tokens, S scored tokens, U different ones among them.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,6 +73,8 @@ class PackedBatch:
     """[S] int64: where a scored token stands in the flattened [responses, longest response] table."""
     num_scored_tokens: Tensor
     """[responses] int64: scored tokens of each, all at least 1."""
+    lists: tuple[int, ...]
+    """[B] of pairs: numbers, equal for pairs with the same prompt and chosen response, in all batches; else empty."""
     scored_counts: tuple[int, ...]
     """The same on the host."""
     longest: int
@@ -177,6 +180,7 @@ def _pack(data: EncodedData, indices: Sequence[int], side: Side | None, device: 
         scored_places=None if len(firsts) == len(targets) else _to_device(scored_places, device),
         padded_slots=_to_device(_padded_slots(counts), device),
         num_scored_tokens=_to_device(np.asarray(counts), device),
+        lists=tuple(_number(text.tokens) for text in texts[::2]) if side is None else (),
         scored_counts=counts,
         longest=max(len(text.tokens) for text in texts),
     )
@@ -203,6 +207,11 @@ def _ranges(positions: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
     breaks = np.flatnonzero(np.diff(positions) != 1) + 1
     firsts, lasts = positions[[0, *breaks]], positions[[*(breaks - 1), -1]]
     return tuple((int(first), int(last) + 1) for first, last in zip(firsts, lasts, strict=True))
+
+
+def _number(tokens: NDArray[np.int32]) -> int:
+    """Return a number of 63 bits for a text, which no other text of a dataset will have."""
+    return int.from_bytes(hashlib.blake2b(tokens.tobytes(), digest_size=8).digest(), "little") >> 1
 
 
 def _padded_slots(counts: Sequence[int]) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, softplus
 
 from core.training.losses.divergences import Divergence
 from core.training.losses.scores import PairScores, Score, log_ratios, mean_score, sum_score
@@ -30,6 +30,22 @@ def dpo_loss(policy: PairLogps, reference: PairLogps, *, beta: float, score: Sco
     log_ratio = log_ratios(policy, reference, score)
     losses = -logsigmoid(beta * log_ratio.margin)  # arXiv:2305.18290, eq. 7
     return with_rewards(losses, log_ratio, beta)
+
+
+def plackett_luce_loss(policy: PairLogps, reference: PairLogps, *, beta: float) -> PairLosses:
+    """DPO on ranked lists: log(1 + sum over l of exp(beta (rho_l - rho_w))), shared out among the n pairs of w.
+
+    The factors of a Plackett-Luce ranking, one for each response and those ranked below it, which its pairs name;
+    responses of equal rank, of which there is no pair, do not compete.
+    """
+    log_ratio = log_ratios(policy, reference)
+    logits = -beta * log_ratio.margin  # arXiv:2305.18290, eq. 20, with the numerator taken into the sum
+    if policy.lists is None:
+        return with_rewards(softplus(logits), log_ratio, beta)
+    is_same = policy.lists[:, None] == policy.lists[None, :]
+    table = torch.where(is_same, logits[None, :], -torch.inf)
+    terms = torch.logsumexp(torch.cat((torch.zeros_like(logits)[:, None], table), dim=1), dim=1)
+    return with_rewards(terms / is_same.sum(1), log_ratio, beta)
 
 
 def cdpo_loss(policy: PairLogps, reference: PairLogps, *, beta: float, label_smoothing: float) -> PairLosses:

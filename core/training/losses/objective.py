@@ -30,6 +30,8 @@ class Objective:
     """Whether `prefix_sums` must be computed, for policy and reference (`ld_dpo`)."""
     is_batch_level: bool
     """Whether losses depend on the other pairs (`aot` sorts): give it all pairs of the optimizer step at once."""
+    compares_lists: bool
+    """Whether losses depend on the other pairs of the chosen response (`plackett_luce`): `PairLogps.lists` is read."""
     loss: PairLoss = field(repr=False)
 
     is_unpaired: ClassVar[bool] = False
@@ -90,6 +92,7 @@ def build_objective(variant: str, beta: float, options: Mapping[str, float | str
         needs_token_weights=declared.needs_token_weights,
         needs_prefix_sums=declared.needs_prefix_sums,
         is_batch_level=declared.is_batch_level,
+        compares_lists=declared.compares_lists,
         loss=PAIR_LOSSES[variant](beta, resolved),
     )
 

@@ -100,6 +100,7 @@ def _bind_kto(beta: float, options: Options) -> UnpairedLoss:
 
 PAIR_LOSSES: Mapping[str, PairLossBinder] = {
     "dpo": _against_reference(margin.dpo_loss),
+    "plackett_luce": _against_reference(margin.plackett_luce_loss),
     "cdpo": _against_reference(margin.cdpo_loss),
     "robust": _against_reference(margin.robust_loss),
     "ipo": _against_reference(margin.ipo_loss, _ipo_arguments),

@@ -52,6 +52,8 @@ class PairLogps:
 
     chosen: ResponseLogps
     rejected: ResponseLogps
+    lists: Tensor | None = None
+    """[B] int64: equal for pairs with the same prompt and chosen response; None: each pair is a list of its own."""
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def _scores(host: HostColumns) -> PairScores:
 
 @torch.no_grad()
 def _fill(reference: SplitLogps, model: PreTrainedModel, data: EncodedData, max_tokens: int) -> None:
-    for group in row_groups(len(data), GROUP_ROWS):
+    for group in row_groups(data, GROUP_ROWS):
         for batch in pack_step(data, group, max_tokens, model.device):
             rows = list(batch.indices)
             pairs = pair_logps(model, batch, needs_prefix_sums=True)

@@ -1,7 +1,7 @@
 """One step of the preference stage on pairs: log-probabilities, losses, gradients."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,12 +34,20 @@ class PairForward:
         return pack_step(self.data, rows, max_tokens, self.model.device, self.ranks.size)
 
     def policy_logps(self, batch: PackedBatch) -> PairLogps:
-        return pair_logps(
+        logps = pair_logps(
             self.model,
             batch,
             needs_token_weights=self.objective.needs_token_weights,
             needs_prefix_sums=self.objective.needs_prefix_sums,
         )
+        return replace(logps, lists=_lists([batch])) if self.objective.compares_lists else logps
+
+    def sees_other_batches(self, batches: Sequence[PackedBatch]) -> bool:
+        """Whether the losses of one of these micro-batches depend on another of them."""
+        if self.objective.is_batch_level:
+            return len(batches) > 1
+        lists = [number for batch in batches for number in {*batch.lists}]
+        return self.objective.compares_lists and len({*lists}) < len(lists)
 
     @torch.no_grad()
     def all_policy_logps(self, batches: Sequence[PackedBatch]) -> PairLogps:
@@ -49,7 +57,8 @@ class PairForward:
             lambda batch: torch.cat(_tensors(self.policy_logps(batch))),
             lambda batch: len(batch.indices) * (6 if self.objective.needs_token_weights else 4),
         )
-        return concatenate_pairs([_of_table(table, batch) for table, batch in zip(tables, batches, strict=True)])
+        pairs = concatenate_pairs([_of_table(table, batch) for table, batch in zip(tables, batches, strict=True)])
+        return replace(pairs, lists=_lists(batches)) if self.objective.compares_lists else pairs
 
     def reference_logps(self, batch: PackedBatch) -> PairLogps | None:
         return None if self.reference is None else self.reference.of(batch)
@@ -74,7 +83,7 @@ class DpoTask(PreferenceTask[PairForward]):
 
     def backward(self, batches: Sequence[PackedBatch]) -> list[Columns]:
         num_pairs = sum(len(batch.indices) for batch in batches)
-        if self._forward.objective.is_batch_level and len(batches) > 1:
+        if self._forward.sees_other_batches(batches):
             return self._backward_together(batches, num_pairs)
         columns = []
         for turn in self._forward.ranks.turns(batches):
@@ -113,6 +122,12 @@ def concatenate_pairs(parts: Sequence[PairLogps]) -> PairLogps:
     return PairLogps(_concatenate([part.chosen for part in parts]), _concatenate([part.rejected for part in parts]))
 
 
+def _lists(batches: Sequence[PackedBatch]) -> Tensor:
+    """Return the numbers of the lists of all pairs of the batches, on their device."""
+    numbers = torch.tensor([number for batch in batches for number in batch.lists])
+    return numbers.to(batches[0].input_ids.device)
+
+
 def _tensors(pairs: PairLogps) -> list[Tensor]:
     """Return the float32 tensors, [B] each: an even number of them, chosen and rejected in turn."""
     columns = [(side.sums, side.prefix_sums, side.log_weights) for side in (pairs.chosen, pairs.rejected)]
@@ -126,7 +141,8 @@ def _of_table(table: Tensor, batch: PackedBatch) -> PairLogps:
     for side, counts in enumerate(batch.num_scored_tokens.chunk(2)):
         sums, prefix_sums, *weights = tensors[side::2]
         sides.append(ResponseLogps(sums, counts, prefix_sums, weights[0] if weights else None))
-    return PairLogps(*sides)
+    chosen, rejected = sides
+    return PairLogps(chosen, rejected)
 
 
 def _concatenate(parts: Sequence[ResponseLogps]) -> ResponseLogps:

@@ -109,6 +109,7 @@ def test_flags_tell_the_engine_what_to_compute() -> None:
     assert flags.pop("ld_dpo") == (False, True, False)
     assert flags.pop("aot") == (False, False, True)
     assert set(flags.values()) == {(False, False, False)}
+    assert [name for name in PAIRED if build_objective(name, 0.1, {}).compares_lists] == ["plackett_luce"]
 
 
 @pytest.mark.parametrize("variant", PAIRED)
