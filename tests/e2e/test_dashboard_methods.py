@@ -36,4 +36,6 @@ def test_a_supervised_job_from_the_form_to_its_figures(browser: Browser, api: Ru
         expect(page.get_by_role("heading", name="Token accuracy")).to_be_visible()
         expect(page.get_by_role("heading", name="Implicit rewards")).to_be_hidden()
         expect(page.locator("ol.stages li")).to_have_count(4)
+        page.get_by_role("link", name="Compare …").click()
+        expect(page.get_by_role("heading", name="SFT loss")).to_be_visible()  # the first of the curves that it has
         watched.check()

@@ -96,7 +96,8 @@ function picker(choices, ids) {
 
 async function showPlot(body, jobs, signal, fail) {
   const held = jobs.map((job) => ({ job, curves: new Curves(), last: 0, isOver: false }));
-  const which = select("metric", METRICS);
+  const stages = new Set(jobs.flatMap((job) => job.stages.map(({ name }) => name)));
+  const which = select("metric", METRICS.filter(([name]) => stages.has(name.split("/")[0])));
   const axis = select("axis", AXES);
   const split = select("split", [
     ["both", "Train and validation"],
