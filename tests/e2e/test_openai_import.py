@@ -37,6 +37,9 @@ def pair(number: int) -> dict[str, Any]:
 
 
 PAIRS = lines([pair(number) for number in range(12)])
+CHATS = lines([
+    {"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}]} for n in range(12)
+])  # fmt: skip
 HELD_OUT = lines([pair(number) for number in range(50, 55)])
 
 
@@ -68,7 +71,7 @@ def api(served: RunningApi) -> Iterator[RunningApi]:
 @pytest.fixture
 def account() -> Iterator[Account]:
     with run_account() as running:
-        running.files |= {"file-pairs": PAIRS, "file-held-out": HELD_OUT}
+        running.files |= {"file-pairs": PAIRS, "file-chats": CHATS, "file-held-out": HELD_OUT}
         yield running
 
 
@@ -152,7 +155,7 @@ def test_a_repetition_makes_nothing_twice_and_fetches_nothing_again(
 def test_a_job_that_started_from_another_starts_from_its_policy_here(
     api: RunningApi, account: Account, tmp_path: Path
 ) -> None:
-    first = account.add_job(1)
+    first = account.add_job(1, "supervised")
     account.add_job(2, model=first)
     account.add_job(3, model=f"{first}:ckpt-step-10")
     account.add_job(4)
@@ -166,6 +169,8 @@ def test_a_job_that_started_from_another_starts_from_its_policy_here(
     assert done.exit_code == 0, done.output
     report = report_of(tmp_path)
     assert [report[f"ftjob-{number}"]["state"] for number in range(1, 5)] == ["there", "created", "created", "there"]
+    spec = api.http.get(f"/jobs/{report['ftjob-1']['job_id']}").json()["spec"]
+    assert (spec["method"], spec["sft"]["epochs"], spec["sft"]["batch_size"]) == ("supervised", 1, 4)
     parent = api.http.get(f"/v1/fine_tuning/jobs/{report['ftjob-1']['job_id']}").json()["fine_tuned_model"]
     children = [api.http.get(f"/jobs/{report[name]['job_id']}").json() for name in ("ftjob-2", "ftjob-3")]
     assert [child["spec"]["base_model"] for child in children] == [parent, parent]
