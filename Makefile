@@ -44,7 +44,12 @@ test: venv openai-clients lint ## all set-up and all tests but the heavy runs
 
 OPENAI_CLIENTS := 1.109.1 2.54.0 3.57.0
 .PHONY: openai-clients
-openai-clients: $(OPENAI_CLIENTS:%=$(VENV)/openai/%/.installed) ## OpenAI's own clients, each in an environment of its own, for the tests of /v1
+openai-clients: $(OPENAI_CLIENTS:%=$(VENV)/openai/%/.installed) $(VENV)/openai/wandb/.installed ## OpenAI's own clients, each in an environment of its own, for the tests of /v1
+
+$(VENV)/openai/wandb/.installed: $(VENV)/.installed
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check openai==3.57.0 wandb==0.31.0 pandas==3.1.1
+	@touch $@
 
 $(VENV)/openai/%/.installed: $(VENV)/.installed
 	@$(PYTHON) -m venv --without-pip $(@D)

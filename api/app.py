@@ -26,11 +26,8 @@ from api.live.feeds import Feeds
 from api.live.polls import Polls
 from api.live.waiting import Waiters
 from api.middleware import RequestContext
-from api.openai.routes import files as openai_files
-from api.openai.routes import fine_tuning as openai_fine_tuning
-from api.openai.routes import models as openai_models
+from api.openai.routes import document as openai
 from api.openai.routes import uploads as openai_uploads
-from api.openai.routes import webhooks as openai_webhooks
 from api.readiness import ReadinessProbe
 from api.routes import (
     artifacts,
@@ -106,12 +103,7 @@ ROUTES = (
     usage,
     audit,
     keys,
-    openai_files,
-    openai_uploads,
-    openai_fine_tuning,
-    openai_models,
     webhooks,
-    openai_webhooks,
 )
 
 log = structlog.get_logger("api")
@@ -139,6 +131,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     handlers.register(app)
     for routes in ROUTES:
         app.include_router(routes.router)
+    for router in (*openai.ROUTERS, openai.router):
+        app.include_router(router, include_in_schema=False)
     _add_middleware(app, settings)
     return app
 

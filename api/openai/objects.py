@@ -73,6 +73,26 @@ class UploadPart(Answer):
     upload_id: str
 
 
+class ErrorPlace(Answer):
+    param: str | None
+    message: str
+
+
+class Error(Answer):
+    """What went wrong, as OpenAI's clients read it."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+    errors: list[ErrorPlace] = Field(default_factory=list, description="Every fault, where there are several.")
+    request_id: str | None = None
+
+
+class ErrorAnswer(Answer):
+    error: Error
+
+
 class JobError(Answer):
     code: str
     message: str

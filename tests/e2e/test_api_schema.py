@@ -52,6 +52,8 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningApi
         assert api.http.post(f"/jobs/{finished[0]}/scores", json={"items": [item]}).status_code == 202
         for _ in range(3):
             api.submit()
+        upload = {"bytes": 9, "filename": "p", "mime_type": "a/b", "purpose": "fine-tune"}
+        assert api.http.post("/v1/uploads", json=upload).status_code == 200
         row = b'{"line": 1, "prompt": "p", "chosen": "c", "rejected": "r"}\n'
         for name, content in (("original", b"x"), ("rows.jsonl", row), ("issues.jsonl", b"")):
             api.backend.store.put_bytes(keys.dataset_prefix(PROJECT, api.dataset_id()) + name, content)
@@ -65,14 +67,16 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningApi
     structlog.configure(**usual)
 
 
-def check(keyed: tuple[RunningApi, Path], phases: str, max_examples: int, seconds: int) -> int:
+def check(
+    keyed: tuple[RunningApi, Path], phases: str, max_examples: int, seconds: int, document: str = "openapi.json"
+) -> int:
     """All of its checks but the one above; returns how many requests were judged."""
     api, folder = keyed
     # A stream lasts as long as its job: test_api_stream.
     options = ["--phases", phases, "--max-examples", str(max_examples), "--exclude-path-regex", "/stream$"]
     command = [Path(sys.executable).parent / "schemathesis", "--config-file", folder / "schemathesis.toml", "run"]
     run = subprocess.run(
-        [*command, f"{api.url}/openapi.json", "--continue-on-failure", "--request-timeout", "20", *options],
+        [*command, f"{api.url}/{document}", "--continue-on-failure", "--request-timeout", "20", *options],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -90,6 +94,11 @@ def test_no_request_gets_an_answer_that_is_not_described(keyed: tuple[RunningApi
     assert check(keyed, "fuzzing,stateful", max_examples=5, seconds=200) > 200
 
 
+def test_no_request_of_openais_clients_gets_an_answer_that_is_not_described(keyed: tuple[RunningApi, Path]) -> None:
+    """The same over `/v1`: its own document, errors in OpenAI's form."""
+    assert check(keyed, "fuzzing,stateful", max_examples=5, seconds=200, document="v1/openapi.json") > 100
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
@@ -97,3 +106,10 @@ def test_no_request_gets_an_answer_that_is_not_described(keyed: tuple[RunningApi
 )
 def test_at_length(keyed: tuple[RunningApi, Path], phases: str, max_examples: int, least: int) -> None:
     assert check(keyed, phases, max_examples, seconds=1700) > least
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_openais_face_at_length(keyed: tuple[RunningApi, Path]) -> None:
+    phases = "coverage,examples,fuzzing,stateful"
+    assert check(keyed, phases, max_examples=20, seconds=1700, document="v1/openapi.json") > 1000

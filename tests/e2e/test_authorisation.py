@@ -300,7 +300,8 @@ def test_no_key_is_logged(tmp_path: Path) -> None:
         token = api_keys.create(backend, "default", "read", Scope.READ).token
         backend.close()
         for shown in (KEY, token, token[:-1] + "g"):
-            for path in ("/jobs", f"/jobs/{shown}", f"/jobs?key={shown}", "/docs"):
+            face = ("/v1/files", f"/v1/models/{shown}", f"/v1/files?after={shown}", f"/v1/{shown}")
+            for path in ("/jobs", f"/jobs/{shown}", f"/jobs?key={shown}", "/docs", *face):
                 httpx.get(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {shown}"})
     log = (tmp_path / "api.log").read_text()
     assert log.count("status=200") >= 4

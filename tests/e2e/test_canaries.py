@@ -16,7 +16,7 @@ from core.settings import load_settings
 
 PASSWORD = "canary-of-the-database"
 SECRETS = (PASSWORD, S3Server.secret_access_key)
-SLOW = Script(steps=20, step_seconds=0.1)
+SLOW = Script(steps=40, step_seconds=0.1)
 
 
 @pytest.fixture
@@ -60,10 +60,14 @@ def test_no_secret_leaves_the_processes_that_need_it(servers: Servers, tmp_path:
         backend.close()
         servers.s3.process.kill()
         servers.s3.process.wait()
-        answers = {path: ask(deployment, path) for path in (f"/jobs/{job_id}/artifact/archive", "/health/ready")}
+        answers = {
+            path: ask(deployment, path) for path in (f"/jobs/{job_id}/artifact/archive", "/health/ready", "/v1/models")
+        }
         servers.postgresql.stop()
-        answers |= {path: ask(deployment, path) for path in ("/jobs", "/models")}
-        ask(deployment, f"/jobs/{key}")  # where it does not belong
+        face = ("/v1/files", "/v1/fine_tuning/jobs", f"/v1/fine_tuning/jobs/{job_id}/events", "/v1/webhook_endpoints")
+        answers |= {path: ask(deployment, path) for path in ("/jobs", "/models", *face)}
+        for path in (f"/jobs/{key}", f"/v1/models/{key}"):  # where it does not belong
+            ask(deployment, path)
         wait_for(lambda: "cannot" in (tmp_path / "worker.log").read_text(), "the worker to notice")
         servers.postgresql.start()
     logs = {path.name: path.read_text(errors="replace") for path in tmp_path.glob("*.log")}

@@ -1,6 +1,7 @@
 """Every address under `/v1` asks for a key, keeps to its project, and fails in OpenAI's form."""
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,15 +10,15 @@ import pytest
 from api_server import RunningApi, pairs, serve
 from backends import BASE_MODEL
 
-from api.openai.routes import files, fine_tuning, models, uploads, webhooks
+from api.openai.routes import document
 from core.domain.access import Scope
 from core.services.access import api_keys, projects
 
 KEY = "pt_openai_access_0123456789abcdef"
 ROUTES = sorted(
     (method, route.path)  # type: ignore[attr-defined]
-    for routes in (files, uploads, fine_tuning, models, webhooks)
-    for route in routes.router.routes
+    for router in document.ROUTERS
+    for route in router.routes
     for method in route.methods  # type: ignore[attr-defined]
 )
 BODIES = {
@@ -71,6 +72,12 @@ def test_every_address_asks_for_a_key_of_its_scope(
         refused = ask(api, method, path, ids, token)
         assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
         assert refused.headers["x-request-id"]
+    for name, seconds in (("revoked", None), ("expired", 0.01)):
+        ended = api_keys.create(api.backend, "default", name, Scope.ADMIN, lifetime_seconds=seconds)
+        api_keys.revoke(api.backend, ended.key.id) if name == "revoked" else time.sleep(0.02)
+        refused = ask(api, method, path, ids, ended.token)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key"), name
+        assert ended.token not in refused.text
     reader = api_keys.create(api.backend, "default", "reader", Scope.READ).token
     reading = ask(api, method, path, ids, reader)
     if method == "GET":
@@ -89,3 +96,18 @@ def test_things_of_another_project_are_not_there(api: RunningApi, ids: dict[str,
     never = ask(api, method, path, dict.fromkeys(ids, "x_1") | {"model": "ft:a:b:c:d", "job_id": "job_x"}, other)
     assert (refused.status_code, refused.json()["error"]["code"]) == (404, never.json()["error"]["code"]), refused.text
     assert set(refused.json()["error"]) >= {"message", "type", "param", "code"}
+
+
+def test_its_document_names_every_address_with_its_scope_and_errors(api: RunningApi) -> None:
+    described = api.http.get("/v1/openapi.json").json()
+    found = {(method.upper(), path): op for path, item in described["paths"].items() for method, op in item.items()}
+    assert sorted(found) == [(method, path.replace(":path}", "}")) for method, path in ROUTES]
+    for (method, path), operation in found.items():
+        (scheme,) = operation["security"]
+        assert list(scheme.values()) == [["read" if method == "GET" else "write"]], path
+        errors = {status: answer for status, answer in operation["responses"].items() if int(status) >= 400}
+        assert {"400", "401", "403", "429", "500", "503"} <= errors.keys(), path
+        assert ("404" in errors) == ("{" in path), path
+        media = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}}
+        assert all(answer["content"] == media for answer in errors.values()), path
+    assert not any(path.startswith("/v1") for path in api.http.get("/openapi.json").json()["paths"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_server import RunningApi, serve
+from api_server import RunningApi, pairs, serve
 from backends import BASE_MODEL, checkpoint_with_policy, claim, point, publication
 from played_jobs import learn
 from receiver import receive
@@ -19,6 +19,7 @@ from core.domain.jobs.job_state import Stage
 from core.services.attempts import lifecycle, recording
 
 ROOT = Path(__file__).resolve().parents[2]
+WANDB_SESSION = ROOT / "tests" / "support" / "wandb_session.py"
 SESSION = ROOT / "tests" / "support" / "openai_session.py"
 CLIENTS = ("1.109.1", "2.54.0", "3.57.0")
 KEY = "pt_openai_clients_0123456789abcdef"
@@ -79,6 +80,34 @@ def test_an_unmodified_client_drives_a_job_from_file_to_policy(
         assert relay.num_connections == LOST_ANSWERS + 1
     assert num_lost(api) == before + 1
     cancel_all(api)
+
+
+def test_wandbs_importer_reads_a_finished_job(api: RunningApi, tmp_path: Path) -> None:
+    python = ROOT / ".venv" / "openai" / "wandb" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("no environment with W&B's package; `make openai-clients` makes it")
+    form, files = {"purpose": "fine-tune"}, {"file": ("pairs.jsonl", pairs())}
+    file_id = api.http.post("/v1/files", data=form, files=files).json()["id"]
+    body = {"model": BASE_MODEL, "training_file": file_id, "validation_file": file_id, "method": {"type": "dpo"}}
+    job_id = api.http.post("/v1/fine_tuning/jobs", json=body).json()["id"]
+    held = claim(api.backend)
+    lifecycle.begin(api.backend, held)
+    learn(api, held, range(1, 4))
+    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
+    folders = {name: str(tmp_path) for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR")}
+    environment = (
+        os.environ | folders | {"OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1", "WANDB_ERROR_REPORTING": "false"}
+    )
+    command = [python, WANDB_SESSION, api.url, job_id, tmp_path]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    read = json.loads(done.stdout)
+    curve = [(point["step"], point["train_loss"], point["train_reward_margin"]) for point in read["logged"]]
+    assert curve == [(step, 0.693 - 0.01 * step, 0.1 * step) for step in range(1, 4)]
+    assert read["inputs"] == {f"{prefix}-{file_id}": [pairs().decode()] for prefix in ("train", "valid")}
+    assert (read["config"]["id"], read["config"]["trained_tokens"]) == (job_id, "300")
+    model = api.http.get(f"/v1/fine_tuning/jobs/{job_id}").json()["fine_tuned_model"]
+    assert read["summary"] == {"fine_tuned_model": model, "status": "succeeded"}
 
 
 def play_supervised(api: RunningApi) -> str:

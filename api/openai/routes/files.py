@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from api.deps import MAX_LIMIT, NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey, ProcessorDep, UploadDeskDep
+from api.docs.openapi import binary
 from api.downloads import attachment, content_response
 from api.http.idempotent import Created, creating
 from api.http.problems import INVALID_REQUEST, HttpError
@@ -41,7 +42,7 @@ Order = Annotated[Literal["asc", "desc"], Query(description="By time of upload."
 After = Annotated[str | None, Query(max_length=96, description="The last id of the page before.")]
 PageLimit = Annotated[int, Query(ge=1, le=10_000, description=f"Items of a page; {MAX_LIMIT} at most are answered.")]
 
-router = APIRouter(route_class=StrictRoute, dependencies=NEEDS_KEY, include_in_schema=False)
+router = APIRouter(route_class=StrictRoute, dependencies=NEEDS_KEY)
 
 
 class ResultsNotDeletable(Conflict):
@@ -119,7 +120,12 @@ def get_file(file_id: FileId, backend: BackendDep, caller: CallerDep) -> File:
     return file_of_results(job, len(_results(backend, caller.project_id, job)))
 
 
-@router.get("/v1/files/{file_id}/content", response_class=Response)
+@router.get(
+    "/v1/files/{file_id}/content",
+    response_class=Response,
+    responses=binary("The file.", "application/octet-stream", "text/csv", "text/plain")
+    | {304: {"description": "The client has it already."}},
+)
 async def get_content(file_id: FileId, request: Request, backend: BackendDep, caller: CallerDep) -> Response:
     """The bytes as uploaded, or the curve of a job as CSV."""
     job_id = job_of_results(file_id)

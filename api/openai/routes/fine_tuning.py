@@ -1,5 +1,6 @@
 """`/v1/fine_tuning/jobs`: the jobs of this service, as OpenAI's clients drive them."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -41,11 +42,12 @@ from core.services.jobs import checkpoint_policies, jobs, steering
 from core.services.views import JobChange, JobView
 
 METADATA_PREFIX = "metadata["
+_METADATA_NAME = re.compile(r"metadata\[(?:(?!\]\[).)+\]", re.DOTALL)
 JobId = Annotated[str, Path(description="Id of a job.", max_length=64)]
 After = Annotated[str | None, Query(max_length=128, description="The last id of the page before.")]
 PageLimit = Annotated[int, Query(ge=1, le=10_000, description=f"Items of a page; {MAX_LIMIT} at most are answered.")]
 
-router = APIRouter(route_class=StrictRoute, dependencies=NEEDS_KEY, include_in_schema=False)
+router = APIRouter(route_class=StrictRoute, dependencies=NEEDS_KEY)
 
 
 class FileNotProcessed(Conflict):
@@ -86,6 +88,9 @@ def list_jobs(
     """The jobs, newest first. `metadata[<key>]=<value>` keeps those with that metadata."""
     if metadata not in (None, "null", ""):
         raise _bad_query("metadata", "is given as metadata[<key>]=<value>, or as `null`")
+    for name in request.query_params:
+        if name.startswith(METADATA_PREFIX) and not _METADATA_NAME.fullmatch(name):
+            raise _bad_query("metadata", "is given as metadata[<key>]=<value>, without anything inside the key")
     wanted = {
         name.removeprefix(METADATA_PREFIX).removesuffix("]"): value
         for name, value in request.query_params.items()

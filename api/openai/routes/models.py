@@ -18,7 +18,7 @@ from core.services.views import BaseModelView, JobView
 MAX_LISTED = 1000
 ModelName = Annotated[str, Path(description="Name of a base model or of a policy.", max_length=512)]
 
-router = APIRouter(route_class=StrictRoute, dependencies=NEEDS_KEY, include_in_schema=False)
+router = APIRouter(route_class=StrictRoute, dependencies=NEEDS_KEY)
 
 
 class ModelNotFound(NotFound):

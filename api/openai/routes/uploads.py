@@ -32,7 +32,7 @@ PATH = "/v1/uploads/"
 _PART = re.compile(r"part_([0-9a-z]{1,64})_(\d{1,4})")
 UploadId = Annotated[str, Path(description="Id of an upload.", max_length=64)]
 
-router = APIRouter(route_class=StrictRoute, dependencies=NEEDS_KEY, include_in_schema=False)
+router = APIRouter(route_class=StrictRoute, dependencies=NEEDS_KEY)
 
 
 class NewUpload(Payload):

@@ -21,7 +21,7 @@ from core.services.webhooks.endpoints import EndpointView, NewSecret
 WebhookId = Annotated[str, Path(description="Id of a webhook.", max_length=64)]
 After = Annotated[str | None, Query(max_length=64, description="The last id of the page before.")]
 
-router = APIRouter(route_class=StrictRoute, dependencies=NEEDS_KEY, include_in_schema=False)
+router = APIRouter(route_class=StrictRoute, dependencies=NEEDS_KEY)
 
 
 class NewEndpoint(Payload):
