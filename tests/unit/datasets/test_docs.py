@@ -1,4 +1,4 @@
-"""`docs/guide/datasets.md` shows every format and every code, as the code has them, and no other."""
+"""`docs/guide/datasets.md` shows every format and every code as the code has them. Run this file to write them."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from core.datasets.layouts.registry import LAYOUTS
 from core.domain.issue_codes import ISSUE_KINDS, Effect, IssueCode
 from core.settings import Settings
 
-PAGE = (Path(__file__).resolve().parents[3] / "docs" / "guide" / "datasets.md").read_text(encoding="utf-8")
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "guide" / "datasets.md"
 HEADINGS = {
     Effect.FILE_REFUSED: "The file is refused",
     Effect.ROW_REFUSED: "The row is malformed",
@@ -17,34 +17,34 @@ HEADINGS = {
 STATUSES = {"too_large": " (413)", "unsupported": " (415)", "invalid": ""}
 
 
-def rows_below(heading: str) -> list[tuple[str, ...]]:
-    """Cells of the first table below the heading; the name without its marks."""
-    text = PAGE.partition(f" {heading}\n")[2]
-    text = re.split(r"\n#+ ", text)[0]
-    found = re.findall(r"^\| `([^`]+)` \| (.*?) \| (.*?) \|$", text, re.MULTILINE)
-    return [tuple(cells) for cells in found]
+def tables() -> dict[str, list[str]]:
+    """Rows of each table by the heading above it."""
+    formats = [f"| `{layout.name}` | {layout.kind.value} | {layout.title} |" for layout in LAYOUTS]
+    return {"Formats": formats} | {heading: codes(effect) for effect, heading in HEADINGS.items()}
+
+
+def codes(effect: Effect) -> list[str]:
+    kinds = [(code, kind) for code, kind in ISSUE_KINDS.items() if kind.effect is effect]
+    statuses = STATUSES if effect is Effect.FILE_REFUSED else dict.fromkeys(STATUSES, "")
+    return [f"| `{code.value}` | {kind.meaning}{statuses[kind.error_kind]} | {kind.remedy} |" for code, kind in kinds]
+
+
+def page_with_tables() -> str:
+    text = PAGE.read_text(encoding="utf-8")
+    for heading, rows in tables().items():
+        head, mark, rest = text.partition(f" {heading}\n")
+        before, line, table = rest.partition("|---|---|---|\n")
+        text = head + mark + before + line + "".join(f"{row}\n" for row in rows) + re.sub(r"\A(\|.*\n)*", "", table)
+    return text
 
 
 def test_every_code_has_a_meaning() -> None:
     assert ISSUE_KINDS.keys() == set(IssueCode)
 
 
-def test_the_page_lists_the_codes_by_what_they_do() -> None:
-    for effect, heading in HEADINGS.items():
-        expected = [
-            (
-                code.value,
-                kind.meaning + (STATUSES[kind.error_kind] if effect is Effect.FILE_REFUSED else ""),
-                kind.remedy,
-            )
-            for code, kind in ISSUE_KINDS.items()
-            if kind.effect is effect
-        ]
-        assert rows_below(heading) == expected
-
-
-def test_the_page_lists_the_formats() -> None:
-    assert rows_below("Formats") == [(layout.name, layout.kind.value, layout.title) for layout in LAYOUTS]
+def test_the_page_lists_formats_and_codes_as_the_code_has_them() -> None:
+    is_current = PAGE.read_text(encoding="utf-8") == page_with_tables()
+    assert is_current, "tables differ from layouts and codes; write them anew: python tests/unit/datasets/test_docs.py"
 
 
 def test_the_page_tells_the_limits_as_they_are() -> None:
@@ -57,4 +57,8 @@ def test_the_page_tells_the_limits_as_they_are() -> None:
         f"a row may have {settings.max_line_bytes // mib} MiB",
         f"{settings.check_memory_bytes // mib} MiB) and time",
     ):
-        assert shown in " ".join(PAGE.split()), shown
+        assert shown in " ".join(PAGE.read_text(encoding="utf-8").split()), shown
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page_with_tables(), encoding="utf-8")

@@ -31,7 +31,8 @@ def page_with_table() -> str:
 
 
 def test_the_page_has_the_table_as_declared() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page_with_table(), f"run: python {Path(__file__).name}"
+    is_current = PAGE.read_text(encoding="utf-8") == page_with_table()
+    assert is_current, "the page is not that of the layouts; write it: python tests/unit/datasets/test_layout_table.py"
 
 
 if __name__ == "__main__":

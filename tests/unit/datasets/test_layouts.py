@@ -418,7 +418,8 @@ CASES: dict[str, tuple[Row, list[Row]]] = {
 
 
 def test_every_layout_has_its_case() -> None:
-    assert CASES.keys() == LAYOUTS_BY_NAME.keys()
+    differing = CASES.keys() ^ LAYOUTS_BY_NAME.keys()
+    assert not differing, f"CASES has one too many, or none, of {sorted(differing)}: a row and what is read of it"
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -13,7 +13,7 @@ from core.training.steps.optimizer import MasterOptimizer
 LEARNING_RATE = 1e-2
 
 
-def plan(name: OptimizerName = "adamw", **changes: float) -> SftPlan:
+def plan(name: OptimizerName = "adamw", **changes: object) -> SftPlan:
     values = {"max_grad_norm": 1e9, **changes}
     return SftPlan(epochs=1, learning_rate=LEARNING_RATE, batch_size=1, optimizer=name, **values)  # type: ignore[arg-type]
 
@@ -60,11 +60,12 @@ def test_rmsprop_is_torchs_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.equal(ours, theirs[name])
 
 
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.8, 0.95)])
 @pytest.mark.parametrize("portion", [8, 2**22])
-def test_adamw_is_torchs(portion: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adamw_is_torchs(portion: int, betas: tuple[float, float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optim, "CPU_PORTION", portion)
-    theirs = theirs_after(lambda values: torch.optim.AdamW(values, betas=(0.9, 0.999), weight_decay=0.0), 5)
-    for name, ours in ours_after(parameters(), plan(), 5).items():
+    theirs = theirs_after(lambda values: torch.optim.AdamW(values, betas=betas, weight_decay=0.0), 5)
+    for name, ours in ours_after(parameters(), plan(betas=betas), 5).items():
         torch.testing.assert_close(ours, theirs[name], rtol=1e-5, atol=1e-7)
 
 
