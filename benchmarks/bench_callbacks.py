@@ -19,7 +19,7 @@ from time import perf_counter, process_time
 import numpy as np
 import torch
 
-from core.domain import metric_names
+from core.domain.training import metric_names
 from core.training.checkpoints.tensor_files import complete_directory, write_tensors
 from core.training.observer import CheckpointRef, MetricPoint, Stage
 from core.training.steps.figures import PairColumn, pair_figures

@@ -22,8 +22,8 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from core.domain import encoded_format
 from core.domain.dataset_rows import DatasetKind
+from core.domain.training import encoded_format
 from core.tokenization.encode_file import encode_file
 from core.tokenization.pair_tokenizer import PairTokenizer
 from core.training.data.encoded import EncodedData

@@ -34,8 +34,8 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 from backends import add_dataset, make_base_model  # noqa: E402
 from bench_datasets import describe_machine  # noqa: E402
 
-from core.domain import metric_names  # noqa: E402
 from core.domain.trainer_protocol import MetricPoint  # noqa: E402
+from core.domain.training import metric_names  # noqa: E402
 from core.services.attempts import lifecycle, recording  # noqa: E402
 from core.services.attempts.lifecycle import Claim  # noqa: E402
 from core.services.backend import Backend, open_backend  # noqa: E402

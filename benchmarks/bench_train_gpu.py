@@ -31,7 +31,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from core.domain import encoded_format
+from core.domain.training import encoded_format
 from core.training.data.columns import to_host
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import pack_pairs

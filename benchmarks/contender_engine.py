@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from core.domain import encoded_format
+from core.domain.training import encoded_format
 from core.training.data.columns import to_host
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import PackedBatch, pack_pairs

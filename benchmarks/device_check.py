@@ -34,7 +34,7 @@ from tiny_runs import (  # noqa: E402
     write_data,
 )
 
-from core.domain import metric_names as names  # noqa: E402
+from core.domain.training import metric_names as names  # noqa: E402
 from core.training.data.packing import pack_pairs  # noqa: E402
 from core.training.model.logps import pair_logps  # noqa: E402
 from core.training.observer import Stage  # noqa: E402

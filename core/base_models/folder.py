@@ -15,7 +15,7 @@ from core.base_models.errors import (
     UnsupportedBaseModel,
 )
 from core.base_models.safetensors_header import WeightSummary, read_weights
-from core.domain.stored_weights import find_quantised, has_position_table
+from core.domain.training.stored_weights import find_quantised, has_position_table
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.base_models.errors import DamagedBaseModel
-from core.domain.stored_weights import FLOATING_TYPES
+from core.domain.training.stored_weights import FLOATING_TYPES
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""

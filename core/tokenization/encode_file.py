@@ -1,4 +1,4 @@
-"""Encoding of a dataset's `rows.jsonl` (`core.domain.encoded_format`) with constant memory and on all cores.
+"""Encoding of a dataset's `rows.jsonl` (`core.domain.training.encoded_format`) with constant memory and on all cores.
 
 Small files are encoded here. A large one is cut into byte ranges, one process each; their parts are joined in order, so
 that the result does not depend on how many there were.
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from core.disk_space import EXIT_OUT_OF_SPACE, NoRoom
-from core.domain import encoded_format
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import DomainError
 from core.domain.set_aside import SetAsideReason, describe
+from core.domain.training import encoded_format
 from core.tokenization.encode_part import (
     MAX_SET_ASIDE_KEPT,
     OUTCOME_FILE,

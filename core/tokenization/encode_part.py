@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from core.disk_space import EXIT_OUT_OF_SPACE, is_out_of_space
-from core.domain import encoded_format
 from core.domain.dataset_rows import DatasetKind, DemonstrationRow, PreferenceRow, UnpairedRow
 from core.domain.set_aside import SetAsideReason
+from core.domain.training import encoded_format
 from core.tokenization.errors import DamagedRows, UnencodableRow, UnusableChatTemplate, UnusableTokenizer
 from core.tokenization.pair_tokenizer import PairTokenizer
 

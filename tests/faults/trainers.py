@@ -11,7 +11,7 @@ from backends import make_base_model
 from toy_jobs import ROWS, TOY_COMMAND
 from toy_trainer import STAGES, Script, expected_weights
 
-from core.domain.metric_names import TIMING
+from core.domain.training.metric_names import TIMING
 
 if TYPE_CHECKING:
     from faults.grounds import Grounds

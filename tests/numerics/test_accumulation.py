@@ -10,7 +10,7 @@ import torch
 from packed_rows import make_stock_model, stock_token_logps
 from tiny_runs import RecordingObserver, World, random_pairs, run, weights
 
-from core.domain import metric_names as names
+from core.domain.training import metric_names as names
 from core.training.data.columns import Columns, HostColumns, to_host
 from core.training.data.encoded import EncodedData
 from core.training.data.order import Cursor, DataOrder

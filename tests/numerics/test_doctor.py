@@ -9,12 +9,12 @@ from packed_rows import VOCABULARY, Row
 from safetensors.torch import load_file, save_file
 from tiny_runs import RecordingObserver, World, random_pairs, run, write_data
 
-from core.domain import metric_names as names
 from core.domain.doctor.doctor import NON_FINITE, Doctor, all_rules
 from core.domain.doctor.findings import Finding, RunFacts, StageFacts
 from core.domain.doctor.rules import LearningRateFar
 from core.domain.jobs import presets
 from core.domain.trainer_protocol import MetricPoint
+from core.domain.training import metric_names as names
 from core.training.failures import NonFiniteLoss
 from core.training.plan import DpoPlan, LoraPlan, SftPlan, TrainingPlan
 

@@ -23,7 +23,7 @@ from tiny_runs import RecordingObserver, World, run_with_stops, tree_bytes, unti
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from core.domain import metric_names as names
+from core.domain.training import metric_names as names
 from core.domain.variants.catalogue import VARIANTS
 from core.training.data import prefix_sharing
 from core.training.data.columns import Columns, to_host

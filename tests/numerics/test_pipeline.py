@@ -24,9 +24,9 @@ from tiny_runs import (
 )
 from transformers import AutoModelForCausalLM
 
-from core.domain import metric_names as names
 from core.domain.errors import DomainError
 from core.domain.jobs.failure_codes import FailureCode
+from core.domain.training import metric_names as names
 from core.training.checkpoints import files
 from core.training.failures import (
     BadBaseModel,

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tiny_runs import RecordingObserver, World, random_pairs, run, tree_bytes, untimed, weights, write_data
 from transformers import AutoModelForCausalLM
 
-from core.domain import metric_names as names
+from core.domain.training import metric_names as names
 from core.training.model.adapters import adapter_files
 from core.training.model.adapters import adapters as lora
 from core.training.model.loading import load_causal_lm

@@ -22,8 +22,8 @@ from tiny_runs import (
 )
 from transformers import AutoModelForCausalLM
 
-from core.domain import metric_names as names
 from core.domain.jobs.methods import METHODS
+from core.domain.training import metric_names as names
 from core.training.failures import BadPlan
 from core.training.measures.token_figures import token_figures
 from core.training.methods import registry

@@ -13,7 +13,7 @@ import pytest
 import torch
 from tiny_runs import RecordingObserver, World, random_pairs, stop_at_poll, tree_bytes, untimed, weights, write_data
 
-from core.domain.metric_names import TIMING
+from core.domain.training.metric_names import TIMING
 from core.training.failures import TrainingStopped
 from core.training.observer import Stage
 from core.training.pipeline import TrainingResult, run

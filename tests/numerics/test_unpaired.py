@@ -24,7 +24,7 @@ from tiny_runs import (
     write_data,
 )
 
-from core.domain import metric_names as names
+from core.domain.training import metric_names as names
 from core.training.data.columns import to_host
 from core.training.data.encoded import EncodedData
 from core.training.data.order import Cursor, DataOrder, partners

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from core.domain import encoded_format
+from core.domain.training import encoded_format
 from core.training.data.encoded import EncodedData
 from core.training.model.loading import prepare_model
 

@@ -13,8 +13,8 @@ import torch
 from packed_rows import VOCABULARY, Row, make_model, write_rows
 from safetensors.torch import load_file
 
-from core.domain import encoded_format
-from core.domain.metric_names import TIMING
+from core.domain.training import encoded_format
+from core.domain.training.metric_names import TIMING
 from core.training.failures import TrainingStopped
 from core.training.model.loading import save_policy
 from core.training.observer import CheckpointRef, MetricPoint, Sample, Stage, StageOutput, StopRequest

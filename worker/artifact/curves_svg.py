@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from core.domain import metric_names as names
+from core.domain.training import metric_names as names
 from core.services.views import MetricPointView
 
 PANEL_WIDTH, PANEL_HEIGHT, GAP = 360, 220, 20

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.domain.artifact_files import PAIRS_FILE, SUMMARY_FILE
 from core.domain.trainer_protocol import Done, Hello
+from core.domain.training.artifact_files import PAIRS_FILE, SUMMARY_FILE
 from core.failpoints import reach
 from core.services.attempts import publication
 from core.services.attempts.lifecycle import Claim, Publication, PublishedFile

@@ -17,12 +17,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from core.domain.artifact_files import SUMMARY_FILE
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import DomainError
 from core.domain.jobs.job_spec import JobSpec, resolve_staged
 from core.domain.jobs.methods import get_method
 from core.domain.trainer_protocol import Assignment
+from core.domain.training.artifact_files import SUMMARY_FILE
 from core.tokenization.encode_file import encode_file
 from core.tokenization.errors import NothingToEncode
 from core.tokenization.pair_tokenizer import PairTokenizer

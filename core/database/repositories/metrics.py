@@ -26,7 +26,7 @@ from core.database.columns import database_now, json_text
 from core.database.tables.jobs import Job
 from core.database.tables.records import MetricBlock, MetricPoint, RewoundPoint
 from core.domain.jobs.job_state import Stage
-from core.domain.metric_names import NUM_TOKENS
+from core.domain.training.metric_names import NUM_TOKENS
 
 PointKey = tuple[Stage, str, int]
 """(stage, split, step)"""

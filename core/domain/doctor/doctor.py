@@ -1,10 +1,10 @@
 """The doctor: receives every metric point of an attempt and reports what looks wrong, while the run continues."""
 
-from core.domain import metric_names as names
 from core.domain.doctor import rules
 from core.domain.doctor.findings import Finding, Rule, RunFacts
 from core.domain.jobs.failure_codes import FailureCode
 from core.domain.trainer_protocol import MetricPoint
+from core.domain.training import metric_names as names
 
 NON_FINITE = "non-finite-loss"
 _REMEMBERED = (names.LOSS, names.GRAD_NORM, names.LEARNING_RATE, names.REWARD_MARGINS)

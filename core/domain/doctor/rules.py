@@ -7,10 +7,10 @@ Thresholds are chosen so that a healthy run is left alone: a rule that cries wol
 import math
 from typing import ClassVar
 
-from core.domain import metric_names as names
 from core.domain.doctor.findings import Finding, RunFacts
 from core.domain.doctor.windows import Window
 from core.domain.trainer_protocol import MetricPoint
+from core.domain.training import metric_names as names
 
 WINDOW = 20
 """Train points that a rule about a state looks at together."""

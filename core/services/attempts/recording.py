@@ -15,8 +15,8 @@ from core.database.tables.jobs import Job, JobStage
 from core.database.tables.records import JobSample, RewoundPoint
 from core.domain.doctor.findings import Finding
 from core.domain.jobs.job_state import Stage
-from core.domain.metric_names import TIMING
 from core.domain.trainer_protocol import MetricPoint, Progress, StageChanged, TrainerEvent
+from core.domain.training.metric_names import TIMING
 from core.failpoints import reach
 from core.services.attempts.lifecycle import Claim, fenced
 from core.services.backend import Backend

@@ -13,8 +13,8 @@ from typing import Any, Literal, overload
 
 import orjson
 
-from core.domain.artifact_files import PAIR_COLUMNS, PAIRS_FILE
 from core.domain.errors import InvalidRequest, NotFound, Unavailable
+from core.domain.training.artifact_files import PAIR_COLUMNS, PAIRS_FILE
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.jobs import artifacts

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from core.database.repositories import object_checks
 from core.database.repositories import statistics as rows
-from core.domain import metric_names as names
+from core.domain.training import metric_names as names
 from core.services.backend import Backend
 
 WAIT_BOUNDS_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)

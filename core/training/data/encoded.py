@@ -1,4 +1,4 @@
-"""Memory-mapped reader of tokenised rows (layout: `core.domain.encoded_format`)."""
+"""Memory-mapped reader of tokenised rows (layout: `core.domain.training.encoded_format`)."""
 
 import json
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.domain import encoded_format
 from core.domain.errors import InvalidRequest
+from core.domain.training import encoded_format
 
 Int64Array = NDArray[np.int64]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.domain import metric_names as names
+from core.domain.training import metric_names as names
 from core.training.observer import JsonValue
 from core.training.steps.figures import Figures, PairColumn, UnpairedColumn
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.disk_space import room_for
-from core.domain.artifact_files import PAIR_VALUES
+from core.domain.training.artifact_files import PAIR_VALUES
 from core.training.data.encoded import EncodedData
 from core.training.measures import pair_flags
 from core.training.steps.figures import gradient_weights
@@ -35,7 +35,7 @@ class SplitReport:
 def write_pair_report(path: Path, splits: list[SplitReport]) -> None:
     """Write one JSON line per pair.
 
-    Its keys are `core.domain.artifact_files.PAIR_COLUMNS`, its flags those of `core.training.measures.pair_flags`. A
+    Its keys are `core.domain.training.artifact_files.PAIR_COLUMNS`, its flags those of `core.training.measures.pair_flags`. A
     value is null where there is no reference or the pair was never seen.
 
     An unpaired row has one reward, its margin is that reward, or for a response marked bad what is opposite to it.

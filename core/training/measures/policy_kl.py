@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from core.domain import encoded_format
+from core.domain.training import encoded_format
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import pack_responses
 from core.training.model.generation import generate

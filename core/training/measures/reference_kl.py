@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from core.domain import metric_names as names
+from core.domain.training import metric_names as names
 from core.training.data.encoded import EncodedData
 from core.training.model.capabilities import stock_attention
 from core.training.model.generation import generate

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from core.domain.artifact_files import PAIRS_FILE
+from core.domain.training.artifact_files import PAIRS_FILE
 from core.training.data.order import epoch_permutation
 from core.training.losses.objective import Objective, UnpairedObjective
 from core.training.measures.final_figures import held_out_figures

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from core.domain.errors import InvalidRequest
-from core.domain.stored_weights import find_quantised
+from core.domain.training.stored_weights import find_quantised
 from core.training.kernels import rms_norm
 from core.training.model import causality, probe, rotary
 from core.training.model.adapters import merging

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from core.domain import metric_names as names
+from core.domain.training import metric_names as names
 from core.training.checkpoints.writer import CheckpointWriter, Snapshot
 from core.training.data.columns import HostColumns
 from core.training.failures import NonFiniteLoss

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from core.domain.stored_weights import is_position_table
+from core.domain.training.stored_weights import is_position_table
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import PackedBatch, pack_pairs, pack_responses
 from core.training.failures import BadBaseModel, BadData

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.domain import metric_names as names
+from core.domain.training import metric_names as names
 from core.training.data.columns import Columns
 from core.training.losses.values import PairLogps, PairLosses
 
@@ -55,7 +55,7 @@ def pair_columns(rows: Sequence[int], policy: PairLogps, reference: PairLogps | 
 
 
 def pair_figures(values: NDArray[np.float64]) -> Figures:
-    """Average over all pairs, by the names of `core.domain.metric_names`.
+    """Average over all pairs, by the names of `core.domain.training.metric_names`.
 
     Args:
         values: [C, B] in the order of `PairColumn`, B at least 1.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from core.domain import metric_names as names
+from core.domain.training import metric_names as names
 from core.training.data.columns import Columns, HostColumns
 from core.training.data.encoded import EncodedData
 from core.training.data.micro_batches import split_micro_batches, spread
@@ -39,7 +39,7 @@ class SftColumn(IntEnum):
 
 
 def sft_figures(values: NDArray[np.float64]) -> Figures:
-    """Average over all scored tokens, by the names of `core.domain.metric_names`.
+    """Average over all scored tokens, by the names of `core.domain.training.metric_names`.
 
     Args:
         values: [C, B] in the order of `SftColumn`, B at least 1.

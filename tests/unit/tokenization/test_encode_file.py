@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core.domain import encoded_format
 from core.domain.dataset_rows import DatasetKind
+from core.domain.training import encoded_format
 from core.tokenization import encode_part
 from core.tokenization.encode_file import EncodeSummary, encode_file
 from core.tokenization.errors import (

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from packed_rows import random_rows, write_rows
 
-from core.domain import encoded_format
+from core.domain.training import encoded_format
 from core.training.data.encoded import BrokenEncodedData, EncodedData
 
 

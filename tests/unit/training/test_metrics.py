@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.domain import metric_names as names
+from core.domain.training import metric_names as names
 from core.training.data.columns import Columns, to_host
 from core.training.steps.figures import PairColumn, gradient_weights, pair_figures
 

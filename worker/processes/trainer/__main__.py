@@ -21,7 +21,6 @@ from pydantic import ValidationError
 
 from core.datasets.editing import UnknownLines
 from core.disk_space import GOES_ON, full_disk_detail, is_out_of_space, purpose_of, room_for
-from core.domain.artifact_files import PAIRS_FILE, SUMMARY_FILE
 from core.domain.errors import DomainError
 from core.domain.jobs.event_kinds import BASE_ROUNDED, CHECKPOINT_UNUSABLE, COMPUTES_IN_FP32, SLOW_PRECISION
 from core.domain.jobs.failure_codes import FailureCode
@@ -39,6 +38,7 @@ from core.domain.trainer_protocol import (
     Stopped,
     TrainerEvent,
 )
+from core.domain.training.artifact_files import PAIRS_FILE, SUMMARY_FILE
 from core.tokenization.errors import DamagedRows, EncodingStopped, NothingToEncode
 from core.training.checkpoints.digests import reference_digest, sft_digest
 from core.training.data.encoded import EncodedData
