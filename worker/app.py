@@ -36,7 +36,7 @@ from worker.light.republishing import Republishing
 from worker.light.scores import Scoring
 from worker.presence import Presence, device_class
 from worker.processes.start import command_of
-from worker.pulse import Beat, Pulse
+from worker.pulse import LaneBeat, Liveness
 from worker.scratch import WorkerScratch
 
 TRAINER_COMMAND = command_of("trainer")
@@ -91,7 +91,7 @@ def _work(place: Workplace, runner: Runner, scratch: WorkerScratch) -> int:
     """Run the lanes that the settings name until the drain; return the exit code."""
     backend, drain, settings = place.backend, place.drain, place.backend.settings
     lanes: list[threading.Thread | LightLane] = []
-    beats: list[Beat] = []
+    beats: list[LaneBeat] = []
     if settings.worker_lanes != "light":
         lanes.append(threading.Thread(target=runner.poll, name="poller"))
         beats.append(place.beat)
@@ -100,7 +100,7 @@ def _work(place: Workplace, runner: Runner, scratch: WorkerScratch) -> int:
         lanes.append(light)
         beats.append(light.beat)
     sweeper = Sweeper(backend)
-    with Pulse(settings.pulse_path, beats):
+    with Liveness(settings.pulse_path, beats):
         for part in (sweeper, *lanes):
             part.start()
         _log.info("worker %s is up, lanes: %s", settings.effective_worker_name, settings.worker_lanes)

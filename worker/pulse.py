@@ -21,7 +21,7 @@ STALL_SECONDS = 900.0
 _log = logging.getLogger(__name__)
 
 
-class Beat:
+class LaneBeat:
     """Pulse of one lane, given by whichever of its threads works."""
 
     def __init__(self, name: str = "lane") -> None:
@@ -37,10 +37,10 @@ class Beat:
         return time.monotonic() > self._due_at
 
 
-class Pulse:
+class Liveness:
     """Touches the file inside its context and removes it at the end. Does nothing without a path."""
 
-    def __init__(self, path: Path | None, beats: Sequence[Beat]) -> None:
+    def __init__(self, path: Path | None, beats: Sequence[LaneBeat]) -> None:
         """Take a path; raises SettingsError for one that cannot be written."""
         self._path = path
         self._beats = beats

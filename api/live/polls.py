@@ -26,7 +26,7 @@ class Polls:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._recent = RecentPoints()
-        self._looks: dict[tuple[str, str], _SharedLook] = {}
+        self._looks: dict[tuple[str, str], _SharedRead] = {}
         self._limiter = CapacityLimiter(_MAX_READERS)
 
     async def page(self, project_id: str, job_id: str, query: MetricsQuery) -> bytes:
@@ -43,7 +43,7 @@ class Polls:
         look = self._looks.get(key)
         if look is None:
             read = partial(pages.look, self._backend, self._recent, project_id, job_id)
-            look = self._looks[key] = _SharedLook(partial(to_thread.run_sync, read, limiter=self._limiter))
+            look = self._looks[key] = _SharedRead(partial(to_thread.run_sync, read, limiter=self._limiter))
         look.num_waiting += 1
         try:
             return await look.wait()
@@ -53,7 +53,7 @@ class Polls:
                 del self._looks[key]
 
 
-class _SharedLook:
+class _SharedRead:
     def __init__(self, read: Callable[[], Awaitable[CurveHead]]) -> None:
         self.num_waiting = 0
         self._read = read

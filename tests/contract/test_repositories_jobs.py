@@ -5,7 +5,7 @@ from backends import PROJECT, add_dataset, checkpoint, claim, point, publication
 
 from core.database.repositories.events import EventDraft
 from core.database.repositories.jobs import lock_job
-from core.database.repositories.transitions import IllegalMove, Move, move
+from core.database.repositories.transitions import IllegalTransition, Transition, move
 from core.domain.errors import Fenced, InvalidRequest
 from core.domain.jobs.failure_codes import FailureCode
 from core.domain.jobs.job_queries import JobFilter
@@ -52,12 +52,12 @@ def test_only_allowed_moves_are_made(backend: Backend, source: JobStatus) -> Non
         if target in ALLOWED_TRANSITIONS[source]:
             continue
         outcome = AttemptOutcome.LOST if source is JobStatus.RUNNING else None
-        what = Move(to=target, event=EventDraft(kind="test", message="test"), outcome=outcome)
+        what = Transition(to=target, event=EventDraft(kind="test", message="test"), outcome=outcome)
 
         def work(session, what=what):  # type: ignore[no-untyped-def]
             move(session, lock_job(session, job_id), what)  # type: ignore[arg-type]
 
-        with pytest.raises(IllegalMove):
+        with pytest.raises(IllegalTransition):
             backend.database.write(work)
     assert status(backend, job_id) == source
 

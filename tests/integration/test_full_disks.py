@@ -34,7 +34,7 @@ from core.tokenization.pair_tokenizer import PairTokenizer
 from core.training.failures import DiskFull
 from core.training.pipeline import run
 from core.training.plan import LoraPlan
-from worker.light.lane import Bench, CannotDo
+from worker.light.lane import RequestContext, RequestRefused
 from worker.processes.trainer.__main__ import explain
 
 
@@ -133,9 +133,9 @@ def test_programs_of_the_light_lane(text: str, disk: Disk) -> None:
         drain=SimpleNamespace(is_begun=False),
         beat=lambda: None,
     )
-    bench = Bench(lane, SimpleNamespace(id="x"), disk.make(128))  # type: ignore[arg-type]
-    with pytest.raises(CannotDo, match=r"disk is full and has no room for the files of this request.*then ask again"):
-        bench.run([sys.executable, "-c", program], "The conversion")
+    context = RequestContext(lane, SimpleNamespace(id="x"), disk.make(128))  # type: ignore[arg-type]
+    with pytest.raises(RequestRefused, match=r"disk is full .* the files of this request.*then ask again"):
+        context.run([sys.executable, "-c", program], "The conversion")
 
 
 def test_what_is_no_full_disk_of_the_worker() -> None:

@@ -12,7 +12,7 @@ from toy_trainer import Script
 from core.services.backend import Backend
 from worker import pulse
 from worker.drain import Drain
-from worker.light.lane import LightLane, Work
+from worker.light.lane import ClaimedRequest, LightLane
 from worker.scratch import WorkerScratch
 
 STALL_SECONDS = 1.5
@@ -69,17 +69,17 @@ def test_a_lane_that_hangs_in_the_store_is_missed(backend: Backend, monkeypatch:
 def test_a_light_lane_that_hangs_is_missed(backend: Backend) -> None:
     knot = Knot()
 
-    class Trade:
+    class RequestKind:
         num_looks = 0
 
-        def claim(self, _backend: Backend, _lease_seconds: float) -> Work | None:
+        def claim(self, _backend: Backend, _lease_seconds: float) -> ClaimedRequest | None:
             self.num_looks += 1
             if self.num_looks == 5:
                 knot.hold()
             return None
 
     drain, scratch = Drain(5), WorkerScratch(backend.settings.scratch_dir)
-    lane = LightLane(backend, drain, scratch, 1, [Trade()])
+    lane = LightLane(backend, drain, scratch, 1, [RequestKind()])
     lane.start()
     while not knot.is_held.wait(0.05):
         assert not lane.beat.is_missing

@@ -26,7 +26,7 @@ CURVES_FILE = "curves.svg"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Product:
+class TrainedProduct:
     """Output of a trainer, with its summary."""
 
     done: Done
@@ -34,7 +34,7 @@ class Product:
     hello: Hello | None
 
 
-def publish(backend: Backend, claim: Claim, product: Product, *, check: Callable[[], None]) -> Publication:
+def publish(backend: Backend, claim: Claim, product: TrainedProduct, *, check: Callable[[], None]) -> Publication:
     """Upload everything without touching the job's row. Raises StoreUnavailable; may be repeated."""
     directory = Path(product.done.directory)
     _complete(backend, claim, product, directory)
@@ -55,7 +55,7 @@ def publish(backend: Backend, claim: Claim, product: Product, *, check: Callable
     )
 
 
-def _complete(backend: Backend, claim: Claim, product: Product, directory: Path) -> None:
+def _complete(backend: Backend, claim: Claim, product: TrainedProduct, directory: Path) -> None:
     record = _record(backend, claim, product) | {"summary": _summary(directory / SUMMARY_FILE)}
     points = pages.all_points(backend, claim.project_id, claim.job_id)
     _write(directory / "metrics.jsonl", "".join(_line(point) for point in points))
@@ -96,7 +96,7 @@ def _summary(path: Path) -> dict[str, Any]:
     return summary
 
 
-def _record(backend: Backend, claim: Claim, product: Product) -> dict[str, Any]:
+def _record(backend: Backend, claim: Claim, product: TrainedProduct) -> dict[str, Any]:
     """Return all that is needed to reproduce the policy."""
 
     return publication.made_of(backend, claim) | {

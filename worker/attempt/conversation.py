@@ -18,7 +18,7 @@ from core.domain.trainer_protocol import (
     TrainerMessage,
 )
 from worker.attempt.records.recorder import Recorder
-from worker.attempt.stopping import Stopper, Wishes
+from worker.attempt.stopping import Stopper, StopRequests
 from worker.attempt.trainer_process import Ended, TrainerProcess
 
 _TICK_SECONDS = 0.1
@@ -29,11 +29,11 @@ class StrangeDirectory(Exception):
 
 
 @dataclass(kw_only=True)
-class Conversation:
+class TrainerDialogue:
     process: TrainerProcess
     recorder: Recorder
     stopper: Stopper
-    wishes: Wishes
+    stop_requests: StopRequests
     work_dir: Path
     grace_seconds: float
     """After its last word a trainer has so long to go."""
@@ -49,9 +49,9 @@ class Conversation:
     def follow(self) -> Ended:
         """Run the dialogue. Raises Fenced, and Interrupted when the time to record the rest is over."""
         while True:
-            wish = self.wishes.current()
-            self.stopper.update(wish, is_draining=self.wishes.is_draining)
-            if wish is not None:
+            request = self.stop_requests.current()
+            self.stopper.update(request, is_draining=self.stop_requests.is_draining)
+            if request is not None:
                 self.recorder.stop_waiting()
             self.recorder.write_if_due()
             if time.monotonic() - self._last_said_at > self.grace_seconds:
@@ -94,7 +94,7 @@ class Conversation:
     def _write_rest(self) -> None:
         self.recorder.stop_waiting()
         while not self.recorder.is_empty:
-            self.wishes.check_overdue()
+            self.stop_requests.check_overdue()
             self.recorder.write()
             if not self.recorder.is_empty:
                 time.sleep(_TICK_SECONDS)

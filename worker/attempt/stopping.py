@@ -10,7 +10,7 @@ from core.domain.trainer_protocol import Stop, StopMode
 from worker.attempt.heartbeat import Heartbeat
 from worker.attempt.trainer_process import TrainerProcess
 from worker.drain import Drain
-from worker.pulse import Beat
+from worker.pulse import LaneBeat
 
 
 class StopReason(StrEnum):
@@ -41,10 +41,10 @@ class Interrupted(Exception):
         self.reason = reason
 
 
-class Wishes:
+class StopRequests:
     """Current requests of user and operator for this attempt."""
 
-    def __init__(self, heartbeat: Heartbeat, drain: Drain, beat: Beat) -> None:
+    def __init__(self, heartbeat: Heartbeat, drain: Drain, beat: LaneBeat) -> None:
         self._heartbeat = heartbeat
         self._drain = drain
         self._beat = beat
@@ -97,10 +97,10 @@ class Stopper:
         self.has_killed = False
         self._has_terminated = False
 
-    def update(self, wish: StopReason | None, *, is_draining: bool) -> None:
+    def update(self, request: StopReason | None, *, is_draining: bool) -> None:
         """Send what is due; to be called repeatedly."""
-        if wish is not None and wish is not self.reason:
-            self._ask(wish)
+        if request is not None and request is not self.reason:
+            self._ask(request)
         if self.reason is None:
             return
         if is_draining and not self._is_hurried:
@@ -120,9 +120,9 @@ class Stopper:
         """Whether our signal ended it: a trainer that is loading libraries cannot catch SIGTERM yet."""
         return self.has_killed or (self._has_terminated and returncode == -signal.SIGTERM)
 
-    def _ask(self, wish: StopReason) -> None:
-        if self.reason is None or _MODES[wish] != _MODES[self.reason]:
+    def _ask(self, request: StopReason) -> None:
+        if self.reason is None or _MODES[request] != _MODES[self.reason]:
             self._asked_at = time.monotonic()
             self._is_terminated = False
-            self._process.send(Stop(mode=_MODES[wish]))
-        self.reason = wish
+            self._process.send(Stop(mode=_MODES[request]))
+        self.reason = request

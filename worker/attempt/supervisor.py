@@ -34,8 +34,8 @@ from core.services.backend import Backend
 from core.services.jobs import jobs
 from core.telemetry import tracing
 from core.telemetry.scrubbing import scrubber_for
-from worker.artifact.publishing import Product, publish
-from worker.attempt.conversation import Conversation, require_inside
+from worker.artifact.publishing import TrainedProduct, publish
+from worker.attempt.conversation import TrainerDialogue, require_inside
 from worker.attempt.failures import StagingFailed
 from worker.attempt.heartbeat import Heartbeat
 from worker.attempt.inputs.fetcher import Fetcher, outage_seconds
@@ -45,13 +45,13 @@ from worker.attempt.records.job_log import JobLog
 from worker.attempt.records.recorder import Recorder
 from worker.attempt.records.tracking import LiveExport, Target
 from worker.attempt.records.uploader import Uploader
-from worker.attempt.stopping import Interrupted, Stopper, StopReason, Wishes
+from worker.attempt.stopping import Interrupted, Stopper, StopReason, StopRequests
 from worker.attempt.times import AttemptTimes
 from worker.attempt.trainer_process import LaunchPlan, TrainerProcess
 from worker.device import PrecisionChoice
 from worker.drain import Drain
 from worker.patience import patiently
-from worker.pulse import Beat
+from worker.pulse import LaneBeat
 
 _MAX_STARTS = 20
 """Trainer processes of one attempt; a second one only from another checkpoint."""
@@ -76,7 +76,7 @@ class Workplace:
     """Decided once, by the first trainer."""
     num_devices: int = 1
     """Number of devices, from `device` on."""
-    beat: Beat = field(default_factory=partial(Beat, "training"))
+    beat: LaneBeat = field(default_factory=partial(LaneBeat, "training"))
     """Pulse of the lane that trains."""
 
 
@@ -90,7 +90,7 @@ def run_attempt(place: Workplace, claim: Claim, work_dir: Path) -> None:
         "worker": claim.worker,
     }
     with tracing.span("attempt", **facts), Heartbeat(place.backend, claim) as heartbeat:
-        attempt = _Attempt(place, claim, work_dir, Wishes(heartbeat, place.drain, place.beat))
+        attempt = _Attempt(place, claim, work_dir, StopRequests(heartbeat, place.drain, place.beat))
         try:
             attempt.run()
         except Fenced:
@@ -105,13 +105,13 @@ def run_attempt(place: Workplace, claim: Claim, work_dir: Path) -> None:
 
 
 class _Attempt:
-    def __init__(self, place: Workplace, claim: Claim, work_dir: Path, wishes: Wishes) -> None:
+    def __init__(self, place: Workplace, claim: Claim, work_dir: Path, stop_requests: StopRequests) -> None:
         self._place = place
         self._backend = place.backend
         self._claim = claim
         self._work_dir = work_dir
-        self._wishes = wishes
-        self._fetcher = Fetcher(backend=place.backend, claim=claim, work_dir=work_dir, check=wishes.check)
+        self._stop_requests = stop_requests
+        self._fetcher = Fetcher(backend=place.backend, claim=claim, work_dir=work_dir, check=stop_requests.check)
         self._uploader = Uploader(place.backend, claim)
         self._log = JobLog(place.backend, claim, scrubber_for(place.backend.settings, work_dir))
         self._export = LiveExport(place.targets, claim.job_id)
@@ -202,29 +202,29 @@ class _Attempt:
         process = TrainerProcess(self._place.launch, self._work_dir, self._log.add, bounds)
         reach("trainer.started")
         grace_seconds = self._backend.settings.stop_grace_seconds
-        talk = Conversation(
+        dialogue = TrainerDialogue(
             process=process,
             recorder=Recorder(self._fetcher, self._uploader, self._log, self._export, answer=process.send),
             stopper=Stopper(process, grace_seconds),
-            wishes=self._wishes,
+            stop_requests=self._stop_requests,
             work_dir=self._work_dir,
             grace_seconds=grace_seconds,
         )
         try:
-            ended = talk.follow()
+            ended = dialogue.follow()
         finally:
             process.close()
         reach("trainer.ended")
-        self._hello = talk.hello
-        self._times.end_training(talk.hello_at, talk.recorder.measured if self._num_starts == 1 else None)
-        self._place.precision.note(talk.hello.fast_precision if talk.hello else None)
-        self._unusable = talk.unusable_checkpoint
-        self._spec = talk.recorder.resolved_spec or self._spec
+        self._hello = dialogue.hello
+        self._times.end_training(dialogue.hello_at, dialogue.recorder.measured if self._num_starts == 1 else None)
+        self._place.precision.note(dialogue.hello.fast_precision if dialogue.hello else None)
+        self._unusable = dialogue.unusable_checkpoint
+        self._spec = dialogue.recorder.resolved_spec or self._spec
         return TrainerEnd(
-            last=talk.last,
+            last=dialogue.last,
             returncode=ended.returncode,
-            stop_reason=talk.stopper.reason,
-            was_ended=talk.stopper.has_ended_it(ended.returncode),
+            stop_reason=dialogue.stopper.reason,
+            was_ended=dialogue.stopper.has_ended_it(ended.returncode),
             has_spoken_nonsense=ended.has_spoken_nonsense,
             was_out_of_memory=count_out_of_memory_kills() > num_kills,
             peak_bytes=ended.peak_bytes,
@@ -241,24 +241,24 @@ class _Attempt:
     def _publish(self, done: Done) -> None:
         """Upload, then commit artifact and end of the job in one transaction."""
         require_inside(self._work_dir, done.directory)
-        self._uploader.wait(lambda: self._wishes.current() is not None)
-        self._wishes.check_overdue()
+        self._uploader.wait(lambda: self._stop_requests.current() is not None)
+        self._stop_requests.check_overdue()
         self._enter("publishing")
-        product = Product(done=done, spec=self._spec, hello=self._hello)
+        product = TrainedProduct(done=done, spec=self._spec, hello=self._hello)
         publication = patiently(
             lambda: self._publish_once(product),
-            between_tries=self._wishes.check_overdue,
+            between_tries=self._stop_requests.check_overdue,
             max_seconds=outage_seconds(self._backend),
         )
-        is_cancelled = self._wishes.current() is StopReason.SAVE
+        is_cancelled = self._stop_requests.current() is StopReason.SAVE
         publication = replace(publication, measured=self._times.measured(self._place.device_class))
         finish = lifecycle.finish_cancelled if is_cancelled else lifecycle.finish_succeeded
         self._finally(lambda: finish(self._backend, self._claim, publication))
         _log.info("attempt %d of %s has published", self._claim.attempt, self._claim.job_id)
 
-    def _publish_once(self, product: Product) -> Publication:
+    def _publish_once(self, product: TrainedProduct) -> Publication:
         with room_for("the files of the artifact"):
-            return publish(self._backend, self._claim, product, check=self._wishes.check_overdue)
+            return publish(self._backend, self._claim, product, check=self._stop_requests.check_overdue)
 
     def _end(self, verdict: Verdict) -> None:
         """End the attempt once the pending checkpoints are safe."""
@@ -288,7 +288,7 @@ class _Attempt:
         self._log.write()
 
     def _is_overdue(self) -> bool:
-        self._wishes.current()
+        self._stop_requests.current()
         return self._place.drain.is_overdue
 
     def _finally(self, work: Callable[[], object]) -> None:
@@ -305,7 +305,7 @@ class _Attempt:
         self._patiently(lambda: recording.stage_changed(self._backend, self._claim, change))
 
     def _patiently(self, work: Callable[[], None]) -> None:
-        patiently(work, between_tries=self._wishes.check_overdue, max_seconds=outage_seconds(self._backend))
+        patiently(work, between_tries=self._stop_requests.check_overdue, max_seconds=outage_seconds(self._backend))
 
 
 def _optional(path: Path | None) -> str | None:

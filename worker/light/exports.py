@@ -13,7 +13,7 @@ from core.services.requests.exports import ExportClaim, ExportedFile
 from core.services.requests.requests import RequestLease
 from core.storage.object_store import StoreUnavailable
 from core.storage.trees import file_sha256
-from worker.light.lane import Bench, CannotDo
+from worker.light.lane import RequestContext, RequestRefused
 from worker.processes.start import command_of
 
 CONVERTER_COMMAND = command_of("gguf_conversion")
@@ -44,45 +44,47 @@ class ExportWork:
     def lease(self) -> RequestLease:
         return self.claim.lease
 
-    def do(self, bench: Bench) -> None:
-        converter = find_converter(bench.backend.settings.gguf_converter_dir)
+    def do(self, context: RequestContext) -> None:
+        converter = find_converter(context.backend.settings.gguf_converter_dir)
         if converter is None:
-            raise CannotDo("This worker has no GGUF converter; its operator can install it (docs/guide/artifacts.md).")
+            raise RequestRefused(
+                "This worker has no GGUF converter; its operator can install it (docs/guide/artifacts.md)."
+            )
         task = {
-            "policy_dir": str(bench.fetch(self.claim.policy, "policy")),
+            "policy_dir": str(context.fetch(self.claim.policy, "policy")),
             "format": self.claim.format,
             "name": self.claim.job_id,
-            "num_threads": bench.num_threads,
+            "num_threads": context.num_threads,
         }
-        (bench.work_dir / "export.json").write_text(json.dumps(task), encoding="utf-8")
-        with refusals(bench.work_dir):
+        (context.work_dir / "export.json").write_text(json.dumps(task), encoding="utf-8")
+        with refusals(context.work_dir):
             # A checkout has `gguf` in a folder of its own.
             path = f"{converter}:{converter / 'gguf-py'}"
-            bench.run(CONVERTER_COMMAND, "The conversion to GGUF", {"PYTHONPATH": path}, reads=[converter])
-        with refusals(bench.work_dir):
+            context.run(CONVERTER_COMMAND, "The conversion to GGUF", {"PYTHONPATH": path}, reads=[converter])
+        with refusals(context.work_dir):
             # llama.cpp's server listens on loopback, even for one that calls it directly.
-            bench.run(CHECKER_COMMAND, "Reading the GGUF file back", allows_tcp=True)
-        exports.finish(bench.backend, self.claim, _store(bench, self.claim, bench.work_dir / "policy.gguf"))
+            context.run(CHECKER_COMMAND, "Reading the GGUF file back", allows_tcp=True)
+        exports.finish(context.backend, self.claim, _store(context, self.claim, context.work_dir / "policy.gguf"))
 
 
 @contextmanager
 def refusals(work_dir: Path) -> Iterator[None]:
-    """Raise CannotDo with the sentence that a program left, if it left one."""
+    """Raise RequestRefused with the sentence that a program left, if it left one."""
     yield
     if (work_dir / "refused.txt").is_file():
-        raise CannotDo((work_dir / "refused.txt").read_text(encoding="utf-8"))
+        raise RequestRefused((work_dir / "refused.txt").read_text(encoding="utf-8"))
 
 
-def _store(bench: Bench, claim: ExportClaim, source: Path) -> ExportedFile:
+def _store(context: RequestContext, claim: ExportClaim, source: Path) -> ExportedFile:
     """Store the file and check that the store returns what llama.cpp has read."""
     key = claim.prefix + PurePosixPath(claim.path).name
     sha256 = file_sha256(source)
-    bench.check()
-    bench.backend.store.put_file(key, source)
-    bench.check()
+    context.check()
+    context.backend.store.put_file(key, source)
+    context.check()
     back = source.with_name("back.gguf")
-    bench.backend.store.get_file(key, back)
+    context.backend.store.get_file(key, back)
     if file_sha256(back) != sha256:
         raise StoreUnavailable("The object store gives back other bytes than it was given.")
-    verification = json.loads((bench.work_dir / "verification.json").read_text(encoding="utf-8"))
+    verification = json.loads((context.work_dir / "verification.json").read_text(encoding="utf-8"))
     return ExportedFile(key=key, num_bytes=source.stat().st_size, sha256=sha256, verification=verification)

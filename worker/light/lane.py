@@ -22,7 +22,7 @@ from core.services.requests.requests import RequestLease
 from core.storage.trees import StoredTree, TreeDamaged, fetch_tree
 from worker.child_environment import trainer_environment
 from worker.drain import Drain
-from worker.pulse import Beat
+from worker.pulse import LaneBeat
 from worker.scratch import WorkerScratch
 
 POLL_SECONDS = 0.5
@@ -34,15 +34,15 @@ _KEPT_LOG_CHARS = 2000
 _log = logging.getLogger(__name__)
 
 
-class Ending(Exception):
+class LaneStopping(Exception):
     """Raised when the worker drains, or another lane has the request."""
 
 
-class CannotDo(Exception):
+class RequestRefused(Exception):
     """Raised for a request that cannot be done. The text is for the user."""
 
 
-class Bench:
+class RequestContext:
     """Resources of the lane for one request: its directory, its lease, its programs."""
 
     def __init__(self, lane: "LightLane", lease: RequestLease, work_dir: Path) -> None:
@@ -55,23 +55,23 @@ class Bench:
         self._renewed_at = time.monotonic()
 
     def check(self) -> None:
-        """Renew the lease; called repeatedly. Raises Ending when it is lost or the worker drains."""
+        """Renew the lease; called repeatedly. Raises LaneStopping when it is lost or the worker drains."""
         self._beat()
         if self._drain.is_begun:
-            raise Ending
+            raise LaneStopping
         lease_seconds = self.backend.settings.lease_seconds
         if time.monotonic() - self._renewed_at > lease_seconds / 3:
             if not requests.renew(self.backend, self._lease, lease_seconds):
-                raise Ending
+                raise LaneStopping
             self._renewed_at = time.monotonic()
 
     def fetch(self, tree: StoredTree, name: str) -> Path:
-        """Fetch a stored policy as a folder of the work directory. Raises CannotDo, Ending, StoreUnavailable."""
+        """Fetch a stored policy into the work directory. Raises RequestRefused, LaneStopping, StoreUnavailable."""
         target = self.work_dir / name
         try:
             fetch_tree(self.backend.store, tree.prefix, tree.manifest_sha256, target, between_files=self.check)
         except TreeDamaged as damage:
-            raise CannotDo(f"A stored policy is damaged: {damage}") from None
+            raise RequestRefused(f"A stored policy is damaged: {damage}") from None
         return target
 
     def run(
@@ -83,7 +83,7 @@ class Bench:
         *,
         allows_tcp: bool = False,
     ) -> None:
-        """Run a program over the work directory, and what else it reads, to its end. Raises CannotDo, Ending."""
+        """Run a program over the work directory and `reads` to its end. Raises RequestRefused, LaneStopping."""
         (self.work_dir / "tmp").mkdir(exist_ok=True)
         log = self.work_dir / "log"
         bounds = Bounds(writes=[self.work_dir], reads=reads, allows_tcp=allows_tcp)
@@ -106,15 +106,15 @@ class Bench:
             text = log.read_text(errors="replace")[-_KEPT_LOG_CHARS:]
             _log.error("%s failed: %s", what, text)
             if is_full(self.work_dir, text):
-                raise CannotDo(_no_room())
-            raise CannotDo(f"{what} failed; the worker's log says more.")
+                raise RequestRefused(_no_room())
+            raise RequestRefused(f"{what} failed; the worker's log says more.")
 
     def _wait(self, process: "subprocess.Popen[bytes]", what: str) -> None:
         deadline = time.monotonic() + MAX_SECONDS
         while process.poll() is None:
             self.check()
             if time.monotonic() > deadline:
-                raise CannotDo(f"{what} took more than {MAX_SECONDS:.0f} seconds.")
+                raise RequestRefused(f"{what} took more than {MAX_SECONDS:.0f} seconds.")
             time.sleep(_TICK_SECONDS)
 
 
@@ -122,33 +122,33 @@ def _no_room() -> str:
     return full_disk_detail("the files of this request", "then ask again")
 
 
-class Work(Protocol):
+class ClaimedRequest(Protocol):
     """One claimed request."""
 
     @property
     def lease(self) -> RequestLease: ...
 
-    def do(self, bench: Bench) -> None:
-        """Do the request and record its end in the database. Raises CannotDo, Ending, Unavailable."""
+    def do(self, context: RequestContext) -> None:
+        """Do the request and record its end in the database. Raises RequestRefused, LaneStopping, Unavailable."""
 
 
-class Trade(Protocol):
+class RequestKind(Protocol):
     """Interface of a kind of request."""
 
-    def claim(self, backend: Backend, lease_seconds: float) -> Work | None: ...
+    def claim(self, backend: Backend, lease_seconds: float) -> ClaimedRequest | None: ...
 
 
 class LightLane:
     def __init__(
-        self, backend: Backend, drain: Drain, scratch: WorkerScratch, num_threads: int, trades: Sequence[Trade]
+        self, backend: Backend, drain: Drain, scratch: WorkerScratch, num_threads: int, kinds: Sequence[RequestKind]
     ) -> None:
         """Take kinds of requests; those of the first kind come first."""
         self.backend = backend
         self.drain = drain
         self.num_threads = num_threads
-        self.beat = Beat("light")
+        self.beat = LaneBeat("light")
         self._scratch = scratch
-        self._trades = trades
+        self._kinds = kinds
         self._thread = threading.Thread(target=self._run, name="light lane", daemon=True)
 
     def start(self) -> None:
@@ -177,10 +177,10 @@ class LightLane:
             return False
         with self._scratch.directory(work.lease.id) as work_dir:
             try:
-                work.do(Bench(self, work.lease, work_dir))
-            except CannotDo as reason:
+                work.do(RequestContext(self, work.lease, work_dir))
+            except RequestRefused as reason:
                 requests.fail(self.backend, work.lease, str(reason))
-            except Ending:
+            except LaneStopping:
                 requests.give_back(self.backend, work.lease)
             except OSError as error:
                 if not is_out_of_space(error):
@@ -189,9 +189,9 @@ class LightLane:
                 requests.fail(self.backend, work.lease, _no_room())
         return True
 
-    def _claim(self) -> Work | None:
-        for trade in self._trades:
-            work = trade.claim(self.backend, self.backend.settings.lease_seconds)
+    def _claim(self) -> ClaimedRequest | None:
+        for kind in self._kinds:
+            work = kind.claim(self.backend, self.backend.settings.lease_seconds)
             if work is not None:
                 return work
         return None

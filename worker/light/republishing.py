@@ -12,7 +12,7 @@ from core.services.requests.requests import RequestLease
 from core.storage.trees import check_stored, upload_tree
 from worker.artifact.publishing import complete_records
 from worker.light.exports import refusals
-from worker.light.lane import Bench, CannotDo
+from worker.light.lane import RequestContext, RequestRefused
 from worker.light.scores import find_base_model
 from worker.processes.start import command_of
 
@@ -35,30 +35,30 @@ class RepublishingWork:
     def lease(self) -> RequestLease:
         return self.claim.lease
 
-    def do(self, bench: Bench) -> None:
-        """Merge, verify and store. Raises CannotDo, Ending, Unavailable."""
+    def do(self, context: RequestContext) -> None:
+        """Merge, verify and store. Raises RequestRefused, LaneStopping, Unavailable."""
         claim = self.claim
-        base_model_dir = find_base_model(bench, claim.base_model_name, claim.base_policy)
+        base_model_dir = find_base_model(context, claim.base_model_name, claim.base_policy)
         task = {
             "spec": claim.spec,
             "base_model_dir": str(base_model_dir),
-            "artifact_dir": str(bench.fetch(claim.policy, "old")),
+            "artifact_dir": str(context.fetch(claim.policy, "old")),
             "rows": claim.rows,
-            "num_threads": bench.num_threads,
+            "num_threads": context.num_threads,
             "submitted_at": claim.submitted_at.isoformat(),
         }
-        (bench.work_dir / "republish.json").write_text(json.dumps(task), encoding="utf-8")
-        with refusals(bench.work_dir):
-            bench.run(COMMAND, "Merging the adapter again", reads=[base_model_dir])
-        facts: dict[str, Any] = json.loads((bench.work_dir / "verification.json").read_text(encoding="utf-8"))
-        directory = bench.work_dir / "policy"
+        (context.work_dir / "republish.json").write_text(json.dumps(task), encoding="utf-8")
+        with refusals(context.work_dir):
+            context.run(COMMAND, "Merging the adapter again", reads=[base_model_dir])
+        facts: dict[str, Any] = json.loads((context.work_dir / "verification.json").read_text(encoding="utf-8"))
+        directory = context.work_dir / "policy"
         _update_records(directory, facts)
-        uploaded = upload_tree(bench.backend.store, claim.prefix, directory, between_files=bench.check)
-        check_stored(bench.backend.store, uploaded, between_files=bench.check)
+        uploaded = upload_tree(context.backend.store, claim.prefix, directory, between_files=context.check)
+        check_stored(context.backend.store, uploaded, between_files=context.check)
         try:
-            republications.finish(bench.backend, claim, uploaded, facts["verification"])
+            republications.finish(context.backend, claim, uploaded, facts["verification"])
         except NothingToRepublish as error:
-            raise CannotDo(error.detail) from None
+            raise RequestRefused(error.detail) from None
 
 
 def _update_records(directory: Path, facts: dict[str, Any]) -> None:

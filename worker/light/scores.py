@@ -13,7 +13,7 @@ from core.services.requests import scores
 from core.services.requests.requests import RequestLease
 from core.services.requests.scores import ScoreClaim
 from core.storage.trees import StoredTree, TreeDamaged
-from worker.light.lane import Bench, CannotDo
+from worker.light.lane import RequestContext, RequestRefused
 from worker.processes.start import command_of
 
 SCORER_COMMAND = command_of("scoring")
@@ -35,42 +35,42 @@ class ScoringWork:
     def lease(self) -> RequestLease:
         return self.claim.lease
 
-    def do(self, bench: Bench) -> None:
+    def do(self, context: RequestContext) -> None:
         claim = self.claim
-        base_model_dir = find_base_model(bench, claim.base_model_name, claim.base_policy)
+        base_model_dir = find_base_model(context, claim.base_model_name, claim.base_policy)
         task = {
             "spec": claim.spec,
             "base_model_dir": str(base_model_dir),
-            "policy_dir": str(bench.fetch(claim.policy, "policy")),
-            "sft_dir": None if claim.sft is None else str(bench.fetch(claim.sft, "sft")),
+            "policy_dir": str(context.fetch(claim.policy, "policy")),
+            "sft_dir": None if claim.sft is None else str(context.fetch(claim.sft, "sft")),
             "is_pairs": claim.is_pairs,
             "rows": claim.rows,
-            "num_threads": bench.num_threads,
+            "num_threads": context.num_threads,
             "submitted_at": claim.submitted_at.isoformat(),
         }
-        (bench.work_dir / "scoring.json").write_text(json.dumps(task), encoding="utf-8")
-        bench.run(SCORER_COMMAND, "Scoring", reads=[base_model_dir])
-        results: list[dict[str, Any]] = json.loads((bench.work_dir / "results.json").read_text(encoding="utf-8"))
-        scores.finish(bench.backend, claim, results)
+        (context.work_dir / "scoring.json").write_text(json.dumps(task), encoding="utf-8")
+        context.run(SCORER_COMMAND, "Scoring", reads=[base_model_dir])
+        results: list[dict[str, Any]] = json.loads((context.work_dir / "results.json").read_text(encoding="utf-8"))
+        scores.finish(context.backend, claim, results)
 
 
-def find_base_model(bench: Bench, name: str | None, policy: StoredTree | None) -> Path:
+def find_base_model(context: RequestContext, name: str | None, policy: StoredTree | None) -> Path:
     """Return the folder of a policy, or of this machine's models directory, or the copy that the API has stored.
 
-    Raises CannotDo, Ending, StoreUnavailable.
+    Raises RequestRefused, LaneStopping, StoreUnavailable.
     """
     if policy is not None:
-        return bench.fetch(policy, "base")
+        return context.fetch(policy, "base")
     assert name is not None
     try:
-        return get_base_model(bench.backend.settings.models_dir, name).directory.resolve()
+        return get_base_model(context.backend.settings.models_dir, name).directory.resolve()
     except NotFound as error:
-        shared = find_shared(bench.backend.store, name)
+        shared = find_shared(context.backend.store, name)
         if shared is None:
-            raise CannotDo(error.detail) from None
+            raise RequestRefused(error.detail) from None
         try:
-            return fetch_shared(bench.backend, shared, check=bench.check)
+            return fetch_shared(context.backend, shared, check=context.check)
         except TreeDamaged as damage:
-            raise CannotDo(f"The stored base model is damaged: {damage}") from None
+            raise RequestRefused(f"The stored base model is damaged: {damage}") from None
     except DomainError as error:
-        raise CannotDo(error.detail) from None
+        raise RequestRefused(error.detail) from None

@@ -25,13 +25,13 @@ _WISH_OF: dict[JobStatus, Desired] = {
 }
 
 
-class IllegalMove(Conflict):
+class IllegalTransition(Conflict):
     code = "illegal-move"
     title = "The job cannot make this move"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Move:
+class Transition:
     to: JobStatus
     event: EventDraft
     outcome: AttemptOutcome | None = None
@@ -115,11 +115,11 @@ def _start() -> ReturningUpdate[Any]:
     return update(jobs).where(jobs.c.id == locked).values(values).returning(*STARTED)
 
 
-def move(session: Session, job: Job, what: Move) -> None:
-    """Make the move, or raise IllegalMove. `job` is as read in this transaction and shows the new state afterwards."""
+def move(session: Session, job: Job, what: Transition) -> None:
+    """Make the transition, or raise IllegalTransition. `job` is as read in this transaction and shows the new state."""
     source = job.status
     if what.to not in ALLOWED_TRANSITIONS[source]:
-        raise IllegalMove(f"A job that is {source.value} cannot become {what.to.value}.")
+        raise IllegalTransition(f"A job that is {source.value} cannot become {what.to.value}.")
     assert (source is JobStatus.RUNNING) == (what.outcome is not None)
     values: dict[str, Any] = {"status": what.to, "last_event_seq": Job.last_event_seq + 1}
     if what.to in _WISH_OF:
@@ -138,7 +138,7 @@ def move(session: Session, job: Job, what: Move) -> None:
         .execution_options(synchronize_session=False, populate_existing=True)
     )
     if session.scalar(statement) is None:
-        raise IllegalMove("The job has changed meanwhile; look at it again.")
+        raise IllegalTransition("The job has changed meanwhile; look at it again.")
     add_event(session, job, what.event, from_status=source, to_status=what.to)
     if what.to in EVENT_TYPES:
         webhooks.enqueue(session, job, EVENT_TYPES[what.to])

@@ -16,7 +16,7 @@ from core.database.repositories import attempts as attempt_rows
 from core.database.repositories import jobs as job_rows
 from core.database.repositories import metric_blocks, metrics, objects, queue
 from core.database.repositories.events import EventDraft, append_event
-from core.database.repositories.transitions import Claimant, Move, StartedJob, move
+from core.database.repositories.transitions import Claimant, StartedJob, Transition, move
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint
 from core.domain.errors import Conflict, Fenced
@@ -243,7 +243,7 @@ def finish_succeeded(backend: Backend, claim: Claim, publication: Publication) -
         if publication.measured is not None and job.attempt == 1:
             measuring.record(session, job, publication.measured)
         event = EventDraft(kind="succeeded", message="Job succeeded.", actor=claim.worker)
-        _end(session, job, Move(to=JobStatus.SUCCEEDED, event=event, outcome=AttemptOutcome.SUCCEEDED))
+        _end(session, job, Transition(to=JobStatus.SUCCEEDED, event=event, outcome=AttemptOutcome.SUCCEEDED))
 
     _finish(backend, claim, AttemptOutcome.SUCCEEDED, work)
 
@@ -256,7 +256,7 @@ def finish_failed(backend: Backend, claim: Claim, code: FailureCode, detail: str
             kind="failed", level="error", message=f"{TITLES[code]}: {detail}", data={"code": code}, actor=claim.worker
         )
         values = {"error_code": code, "error_detail": detail}
-        _end(session, job, Move(to=JobStatus.FAILED, event=event, outcome=AttemptOutcome.FAILED, values=values))
+        _end(session, job, Transition(to=JobStatus.FAILED, event=event, outcome=AttemptOutcome.FAILED, values=values))
 
     _finish(backend, claim, AttemptOutcome.FAILED, work)
 
@@ -271,7 +271,7 @@ def finish_cancelled(backend: Backend, claim: Claim, publication: Publication | 
             _insert_artifact(session, job, publication)
         message = "Cancelled; the policy as it was is published." if publication else "Cancelled."
         event = EventDraft(kind="cancelled", message=message, actor=claim.worker)
-        _end(session, job, Move(to=JobStatus.CANCELLED, event=event, outcome=AttemptOutcome.CANCELLED))
+        _end(session, job, Transition(to=JobStatus.CANCELLED, event=event, outcome=AttemptOutcome.CANCELLED))
 
     _finish(backend, claim, AttemptOutcome.CANCELLED, work)
 
@@ -280,7 +280,7 @@ def finish_paused(backend: Backend, claim: Claim) -> None:
     """End an attempt that stopped at a checkpoint; the user's latest request decides the job's next state."""
 
     def work(session: Session, job: Job) -> None:
-        requeue.give_back(session, backend.settings, job, requeue.Return(AttemptOutcome.PAUSED, claim.worker))
+        requeue.give_back(session, backend.settings, job, requeue.AttemptEnd(AttemptOutcome.PAUSED, claim.worker))
 
     _finish(backend, claim, AttemptOutcome.PAUSED, work)
 
@@ -299,7 +299,7 @@ def release(
     """
 
     def work(session: Session, job: Job) -> None:
-        requeue.give_back(session, backend.settings, job, requeue.Return(outcome, claim.worker, detail, code))
+        requeue.give_back(session, backend.settings, job, requeue.AttemptEnd(outcome, claim.worker, detail, code))
 
     _finish(backend, claim, outcome, work)
     job = backend.database.read(lambda session: job_rows.find_job(session, claim.project_id, claim.job_id))
@@ -321,7 +321,7 @@ def _finish(backend: Backend, claim: Claim, outcome: AttemptOutcome, work: Calla
     reach("finish.committed")
 
 
-def _end(session: Session, job: Job, what: Move) -> None:
+def _end(session: Session, job: Job, what: Transition) -> None:
     attempt_rows.close_stages(session, job.id)
     metrics.forget_rewound(session, job.id)
     move(session, job, what)

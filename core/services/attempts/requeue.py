@@ -14,7 +14,7 @@ from core.database.columns import database_after
 from core.database.repositories import attempts as attempt_rows
 from core.database.repositories import metrics
 from core.database.repositories.events import EventDraft
-from core.database.repositories.transitions import Move, move
+from core.database.repositories.transitions import Transition, move
 from core.database.tables.jobs import Attempt, Job
 from core.domain.jobs.failure_codes import TITLES, FailureCode
 from core.domain.jobs.job_state import (
@@ -40,7 +40,7 @@ _MESSAGES = {
 
 
 @dataclass(frozen=True)
-class Return:
+class AttemptEnd:
     """End of an attempt: how it ended, who reports it, and the message to the user."""
 
     outcome: AttemptOutcome
@@ -56,7 +56,7 @@ class Return:
         return self.message or _MESSAGES[self.outcome]
 
 
-def give_back(session: Session, settings: Settings, job: Job, what: Return) -> None:
+def give_back(session: Session, settings: Settings, job: Job, what: AttemptEnd) -> None:
     """Queue the job again, or end or pause it if the user requested that or if it died too often."""
     ended = attempt_rows.find_attempt(session, job.id, job.attempt)
     ended.ended_stage, ended.ended_step = job.stage, job.step
@@ -81,7 +81,7 @@ def backoff_seconds(settings: Settings, num_crashes: int) -> float:
     return settings.lease_seconds / 2 * float(2**num_crashes)
 
 
-def _wait_out(session: Session, settings: Settings, job: Job, what: Return) -> None:
+def _wait_out(session: Session, settings: Settings, job: Job, what: AttemptEnd) -> None:
     """Queue the job again without counting a crash, but only for a bounded time."""
     has_progress = attempt_rows.find_attempt(session, job.id, job.attempt).num_checkpoints > 0
     num_outages = 0 if has_progress else 1 + attempt_rows.count_newest(session, job.id, AttemptOutcome.OUTAGE)
@@ -92,7 +92,7 @@ def _wait_out(session: Session, settings: Settings, job: Job, what: Return) -> N
         _queue(session, job, what, backoff_seconds(settings, min(max(0, num_outages - 1), MAX_CRASHES)))
 
 
-def _replace_worker(session: Session, settings: Settings, job: Job, what: Return) -> None:
+def _replace_worker(session: Session, settings: Settings, job: Job, what: AttemptEnd) -> None:
     """Queue the job again, at once the first time, then with growing delays and a bound."""
     mine = attempt_rows.find_attempt(session, job.id, job.attempt)
     if mine.num_checkpoints > 0:
@@ -120,7 +120,7 @@ def _is_poisoned(lost: Sequence[Attempt]) -> bool:
     return is_one_place and len({attempt.host for attempt in newest}) >= MIN_POISONED_HOSTS
 
 
-def _stop(session: Session, job: Job, what: Return, to: JobStatus) -> None:
+def _stop(session: Session, job: Job, what: AttemptEnd, to: JobStatus) -> None:
     message = "Cancelled." if to is JobStatus.CANCELLED else "Paused."
     if what.outcome is not AttemptOutcome.PAUSED:
         message = f"{what.what_happened} {message}"
@@ -128,10 +128,10 @@ def _stop(session: Session, job: Job, what: Return, to: JobStatus) -> None:
     if to is JobStatus.CANCELLED:
         metrics.forget_rewound(session, job.id)
         attempt_rows.close_stages(session, job.id)
-    move(session, job, Move(to=to, event=event, outcome=what.outcome))
+    move(session, job, Transition(to=to, event=event, outcome=what.outcome))
 
 
-def _queue(session: Session, job: Job, what: Return, pause_seconds: float, *, is_crash: bool = False) -> None:
+def _queue(session: Session, job: Job, what: AttemptEnd, pause_seconds: float, *, is_crash: bool = False) -> None:
     message = " ".join(part for part in (what.what_happened, what.detail, "The job is queued again.") if part)
     event = EventDraft(
         kind="requeued",
@@ -145,11 +145,11 @@ def _queue(session: Session, job: Job, what: Return, pause_seconds: float, *, is
         "wake_sent_at": None,
         "crash_count": job.crash_count + is_crash,
     }
-    move(session, job, Move(to=JobStatus.QUEUED, event=event, outcome=what.outcome, values=values))
+    move(session, job, Transition(to=JobStatus.QUEUED, event=event, outcome=what.outcome, values=values))
     reach("requeue.in_transaction")
 
 
-def _fail(session: Session, job: Job, what: Return) -> None:
+def _fail(session: Session, job: Job, what: AttemptEnd) -> None:
     detail = f"{job.crash_count + 1} attempts ended without a new checkpoint. {what.what_happened}"
     if what.detail:
         detail = f"{detail} {what.detail}"
@@ -157,11 +157,11 @@ def _fail(session: Session, job: Job, what: Return) -> None:
     _end_failed(session, job, what, what.code or FailureCode.CRASH_LOOP, detail)
 
 
-def _end_failed(session: Session, job: Job, what: Return, code: FailureCode, detail: str) -> None:
+def _end_failed(session: Session, job: Job, what: AttemptEnd, code: FailureCode, detail: str) -> None:
     event = EventDraft(
         kind="failed", level="error", message=f"{TITLES[code]}: {detail}", data={"code": code}, actor=what.actor
     )
     metrics.forget_rewound(session, job.id)
     attempt_rows.close_stages(session, job.id)
     values = {"error_code": code, "error_detail": detail}
-    move(session, job, Move(to=JobStatus.FAILED, event=event, outcome=what.outcome, values=values))
+    move(session, job, Transition(to=JobStatus.FAILED, event=event, outcome=what.outcome, values=values))

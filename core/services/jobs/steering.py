@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
 from core.database.repositories.events import EventDraft, append_event
-from core.database.repositories.transitions import Move, move
+from core.database.repositories.transitions import Transition, move
 from core.database.tables.jobs import Job
 from core.domain.errors import Conflict
 from core.domain.jobs.job_state import FINAL_STATUSES, Desired, JobStatus
@@ -47,7 +47,7 @@ def cancel(backend: Backend, project_id: str, job_id: str, *, save: bool = False
             return True
         if save:
             raise JobNotCancellable(f"The job is {job.status.value}: there is no running policy to save.")
-        move(session, job, Move(to=JobStatus.CANCELLED, event=EventDraft(kind="cancelled", message="Cancelled.")))
+        move(session, job, Transition(to=JobStatus.CANCELLED, event=EventDraft(kind="cancelled", message="Cancelled.")))
         return True
 
     return _change(backend, project_id, job_id, "job.cancel", work)
@@ -65,7 +65,7 @@ def pause(backend: Backend, project_id: str, job_id: str) -> JobChange:
         if job.status is JobStatus.RUNNING:
             _wish(session, job, Desired.PAUSE, "pause_requested", "The user asked to pause the job.")
         else:
-            move(session, job, Move(to=JobStatus.PAUSED, event=EventDraft(kind="paused", message="Paused.")))
+            move(session, job, Transition(to=JobStatus.PAUSED, event=EventDraft(kind="paused", message="Paused.")))
         return True
 
     return _change(backend, project_id, job_id, "job.pause", work)
@@ -81,7 +81,7 @@ def resume(backend: Backend, project_id: str, job_id: str) -> JobChange:
         if job.status is JobStatus.PAUSED:
             event = EventDraft(kind="resumed", message="Queued again by the user.")
             values = {"next_run_at": database_now(), "wake_sent_at": None}
-            move(session, job, Move(to=JobStatus.QUEUED, event=event, values=values))
+            move(session, job, Transition(to=JobStatus.QUEUED, event=event, values=values))
             return True
         if job.desired is Desired.RUN:
             return False

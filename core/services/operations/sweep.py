@@ -188,7 +188,7 @@ def expire(backend: Backend, lease: Lease, *, actor: str = SWEEPER, skip_locked:
         is_same = job is not None and (job.attempt, job.heartbeat_seq) == (lease.attempt, lease.heartbeat_seq)
         if job is None or not is_same or job.status is not JobStatus.RUNNING:
             return False
-        requeue.give_back(session, backend.settings, job, requeue.Return(AttemptOutcome.LOST, actor))
+        requeue.give_back(session, backend.settings, job, requeue.AttemptEnd(AttemptOutcome.LOST, actor))
         reach("expire.in_transaction")
         return True
 

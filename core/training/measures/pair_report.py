@@ -35,8 +35,8 @@ class SplitReport:
 def write_pair_report(path: Path, splits: list[SplitReport]) -> None:
     """Write one JSON line per pair.
 
-    Its keys are `core.domain.training.artifact_files.PAIR_COLUMNS`, its flags those of `core.training.measures.pair_flags`. A
-    value is null where there is no reference or the pair was never seen.
+    Its keys are `core.domain.training.artifact_files.PAIR_COLUMNS`, its flags those of
+    `core.training.measures.pair_flags`. A value is null where there is no reference or the pair was never seen.
 
     An unpaired row has one reward, its margin is that reward, or for a response marked bad what is opposite to it.
     """

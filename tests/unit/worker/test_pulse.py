@@ -10,7 +10,7 @@ import pytest
 
 from core.settings import SettingsError
 from worker import pulse
-from worker.pulse import Beat, Pulse
+from worker.pulse import LaneBeat, Liveness
 
 
 class Clock:
@@ -31,15 +31,15 @@ def age(path: Path) -> float:
     return time.time() - path.stat().st_mtime
 
 
-def is_touched(pulse: Pulse, path: Path) -> bool:
+def is_touched(pulse: Liveness, path: Path) -> bool:
     os.utime(path, (0, 0))
     pulse.touch()
     return path.stat().st_mtime > 0
 
 
 def test_one_lane_that_stands_still_is_enough(clock: Clock, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path, moving, hung = tmp_path / "pulse", Beat("light"), Beat("training")
-    watched = Pulse(path, [moving, hung])
+    path, moving, hung = tmp_path / "pulse", LaneBeat("light"), LaneBeat("training")
+    watched = Liveness(path, [moving, hung])
     clock.now += pulse.STALL_SECONDS
     assert is_touched(watched, path), "a single step may take so long"
     clock.now += 1
@@ -55,8 +55,8 @@ def test_one_lane_that_stands_still_is_enough(clock: Clock, tmp_path: Path, capl
 
 
 def test_a_lane_may_rest_as_long_as_it_said(clock: Clock, tmp_path: Path) -> None:
-    path, beat = tmp_path / "pulse", Beat()
-    watched = Pulse(path, [beat])
+    path, beat = tmp_path / "pulse", LaneBeat()
+    watched = Liveness(path, [beat])
     beat(rest_seconds=3600)
     beat()  # of its other thread, which had the work meanwhile
     clock.now += 3600 + pulse.STALL_SECONDS
@@ -68,7 +68,7 @@ def test_a_lane_may_rest_as_long_as_it_said(clock: Clock, tmp_path: Path) -> Non
 def test_it_goes_on_by_itself_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pulse, "TOUCH_SECONDS", 0.01)
     path = tmp_path / "pulse"
-    with Pulse(path, []):
+    with Liveness(path, []):
         os.utime(path, (0, 0))
         deadline = time.monotonic() + 10
         while age(path) > 5:
@@ -79,10 +79,10 @@ def test_it_goes_on_by_itself_and_leaves_nothing(tmp_path: Path, monkeypatch: py
 
 def test_without_a_path_there_is_none(tmp_path: Path) -> None:
     num_threads = threading.active_count()
-    with Pulse(None, [Beat()]):
+    with Liveness(None, [LaneBeat()]):
         assert threading.active_count() == num_threads
 
 
 def test_a_path_that_cannot_be_written_to_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"PREFTUNE_PULSE_PATH: .*/none/pulse cannot be written"):
-        Pulse(tmp_path / "none" / "pulse", [])
+        Liveness(tmp_path / "none" / "pulse", [])

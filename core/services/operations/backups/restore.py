@@ -158,7 +158,7 @@ def _release(session: Session, settings: Settings, name: str) -> None:
     running = rows.list_running(session)
     for job in running:
         message = f"The service was restored from backup {name}, which was made while this attempt ran."
-        requeue.give_back(session, settings, job, requeue.Return(AttemptOutcome.DRAINED, ACTOR, message=message))
+        requeue.give_back(session, settings, job, requeue.AttemptEnd(AttemptOutcome.DRAINED, ACTOR, message=message))
     rows.end_leases(session)
     audit.note(session, None, "service.restore", name)
     _log.info("restored", backup=name, num_jobs_queued_again=len(running))
