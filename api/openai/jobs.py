@@ -6,16 +6,23 @@ from typing import Any
 from api.openai.files import result_files, seconds
 from api.openai.methods import served_as
 from api.openai.objects import Checkpoint, Event, Job, JobError
+from core.domain.jobs.failure_codes import FailureCode
 from core.domain.jobs.job_state import JobStatus
 from core.domain.jobs.methods import method_of
 from core.domain.policy_names import policy_name
 from core.services.curves.activity import Activity, Bounds
-from core.services.views import CheckpointView, EventView, JobView, MetricPointView
+from core.services.views import CheckpointView, EventView, JobErrorView, JobView, MetricPointView
 
 CREATED_MESSAGE = "New fine-tuned model created: "
 """Scripts split an event's message at `": "` to learn the name."""
 COMPLETED_MESSAGE = "The job has successfully completed"
 _EVENT_PREFIX = "ftevent-"
+_ERRORS = {
+    FailureCode.BAD_DATA: ("invalid_training_file", "training_file"),
+    FailureCode.BAD_BASE_MODEL: (FailureCode.BAD_BASE_MODEL.value, "model"),
+    FailureCode.BAD_SPEC: (FailureCode.BAD_SPEC.value, "method"),
+}
+"""Why a job failed -> code and param."""
 _LEVELS = {"info": "info", "warning": "warn", "error": "error"}
 _NAMES = {
     ("train", "loss"): "train_loss",
@@ -55,9 +62,7 @@ def show_job(project_id: str, job: JobView) -> Job:
         training_file=str(spec["dataset_id"]),
         validation_file=spec["validation_dataset_id"],
         status=job.status.value,
-        error=JobError(code=job.error.code.value, message=job.error.detail or job.error.title, param=None)
-        if job.error
-        else None,
+        error=_error(job.error) if job.error else None,
         estimated_finish=finish,
         trained_tokens=job.trained_tokens,
         result_files=result_files(job),
@@ -71,6 +76,12 @@ def show_job(project_id: str, job: JobView) -> Job:
         stage=job.stage.value if job.stage else None,
         progress=job.progress.fraction,
     )
+
+
+def _error(error: JobErrorView) -> JobError:
+    """Return why the job failed, under OpenAI's code where it has one, and which part of the request that is about."""
+    code, param = _ERRORS.get(error.code, (error.code.value, None))
+    return JobError(code=code, message=error.detail or error.title, param=param)
 
 
 def _integrations(tracking: dict[str, Any] | None) -> list[dict[str, Any]]:
