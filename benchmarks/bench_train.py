@@ -11,7 +11,11 @@ made beforehand is timed apart ("with reference" counts it in: one epoch from no
     trl-best      gradient checkpointing off, reference computed beforehand
     trl-malloc    the same with the allocator settings this project starts its trainer with
     trl-single    the same, one pair at a time with accumulation, so that little is padded (only with --only)
+    earlier       this engine as it was in the checkout that --earlier names
     preftune      this engine, with these allocator settings
+
+Workloads beside `hh` and exact lengths: `ranked-4` and `ranked-7`, ranked lists of 4 and 7 answers (steps of whole
+prompts: --batch-size 60 and 63), and `system-300`, the same system prompt of 300 tokens before every pair.
 
 TRL computes in bf16 by default; on a CPU that multiplies bf16 slower than float32, all contenders are given float32.
 """
@@ -28,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from train_report import print_table, summarise, write_markdown
-from workloads import LENGTHS, Pair, make_pairs, read_pairs, warm_up_pairs
+from workloads import LENGTHS, RANKED, Pair, make_pairs, ranked_pairs, read_pairs, warm_up_pairs, with_system_prompt
 
 from core.training.model.precision import faster_precision
 
@@ -37,6 +41,8 @@ ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**34), "MALLOC_TRIM_THRESHOLD_": str
 BEST = {"gradient_checkpointing": False, "precompute_ref_log_probs": True}
 TIMEOUT_SECONDS = 3600
 WORKLOADS = ("hh", *LENGTHS)
+SHARING = (*RANKED, "system-300")
+"""Only when they are named."""
 MODES = ("full", "lora")
 
 
@@ -46,15 +52,18 @@ class Contender:
     script: str
     environment: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    checkout: Path = ROOT.parent
+    """Whose engine runs."""
 
 
-def contenders(batch_size: int) -> list[Contender]:
+def contenders(batch_size: int, earlier: Path | None) -> list[Contender]:
     single = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": batch_size}
     return [
         Contender("trl-default", "contender_trl.py"),
         Contender("trl-best", "contender_trl.py", options=BEST),
         Contender("trl-malloc", "contender_trl.py", ALLOCATOR, BEST),
         Contender("trl-single", "contender_trl.py", ALLOCATOR, BEST | single),
+        *([Contender("earlier", "contender_engine.py", ALLOCATOR, checkout=earlier)] if earlier else []),
         Contender("preftune", "contender_engine.py", ALLOCATOR),
     ]
 
@@ -63,7 +72,7 @@ def main() -> None:
     arguments = parse_arguments()
     precision = faster_precision("cpu") if arguments.precision == "auto" else arguments.precision
     report = open_report(arguments, precision)
-    chosen = [c for c in contenders(arguments.batch_size) if c.name in arguments.only]
+    chosen = [c for c in contenders(arguments.batch_size, arguments.earlier) if c.name in arguments.only]
     for workload in arguments.workloads:
         rows = load_rows(workload, arguments)
         for mode in arguments.modes:
@@ -86,7 +95,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", required=True, type=Path, help="folder of the base model")
     parser.add_argument("--trl-python", type=Path, help="python of an environment with benchmarks/requirements-trl.txt")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "examples" / "house-style.jsonl", help="for `hh`")
-    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=WORKLOADS)
+    parser.add_argument("--workloads", nargs="+", choices=(*WORKLOADS, *SHARING), default=WORKLOADS)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=8)
@@ -94,10 +103,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", nargs="+", default=["trl-default", "trl-best", "trl-malloc", "preftune"])
     parser.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto")
+    parser.add_argument("--earlier", type=Path, help="checkout of an earlier commit, for the contender `earlier`")
     parser.add_argument("--out", type=Path, help="the report as Markdown; its figures beside it as JSON are added to")
     arguments = parser.parse_args()
-    if arguments.trl_python is None and arguments.only != ["preftune"]:
+    if arguments.trl_python is None and not {*arguments.only} <= {"earlier", "preftune"}:
         parser.error("--trl-python is needed, or --only preftune")
+    if arguments.earlier is None and "earlier" in arguments.only:
+        parser.error("--earlier is needed")
     if arguments.pairs % arguments.batch_size:
         parser.error("--pairs must be whole steps of --batch-size")
     return arguments
@@ -106,8 +118,13 @@ def parse_arguments() -> argparse.Namespace:
 def load_rows(workload: str, arguments: argparse.Namespace) -> list[Pair]:
     if workload in LENGTHS:
         rows = make_pairs(arguments.model, *LENGTHS[workload], arguments.pairs)
+    elif workload in RANKED:
+        texts = read_pairs(arguments.data, 2 * arguments.pairs)
+        rows = ranked_pairs(arguments.model, texts, RANKED[workload], arguments.pairs)
     else:
         rows = read_pairs(arguments.data, arguments.pairs)
+    if workload == "system-300":
+        rows = with_system_prompt(arguments.model, rows)
     return warm_up_pairs(arguments.batch_size) + rows
 
 
@@ -159,11 +176,11 @@ def run(
         settings_file.write_text(json.dumps(settings))
         environment = os.environ | {"HF_DATASETS_CACHE": scratch, "HF_HUB_OFFLINE": "1"} | contender.environment
         environment |= {"OMP_NUM_THREADS": str(arguments.threads)}
-        environment |= {} if is_trl else {"PYTHONPATH": str(ROOT.parent)}
+        environment |= {} if is_trl else {"PYTHONPATH": str(contender.checkout.resolve())}
         for name in ALLOCATOR.keys() - contender.environment.keys():
             environment.pop(name, None)
         process = subprocess.run(
-            [python, str(ROOT / contender.script), str(settings_file)],
+            [python, str(contender.checkout.resolve() / "benchmarks" / contender.script), str(settings_file)],
             env=environment,
             capture_output=True,
             text=True,

@@ -95,7 +95,7 @@ def step_flops(model: torch.nn.Module, batch: PackedBatch) -> float:
     total = sum(parameter.numel() for name, parameter in model.named_parameters() if "lora_" not in name)
     body = total - embeddings.numel() - (0 if head is embeddings else head.numel())
     passes = 6 if head.requires_grad else 4  # a frozen weight needs no gradient
-    return float(passes * (body * batch.num_tokens + head.numel() * batch.num_scored))
+    return float(passes * (body * batch.num_tokens + head.numel() * len(batch.targets)))
 
 
 def encode(rows: list[dict[str, str]], model_dir: str, directory: Path) -> EncodedData:

@@ -4,7 +4,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-CONTENDERS = ("trl-default", "trl-best", "trl-malloc", "trl-single", "preftune")
+CONTENDERS = ("trl-default", "trl-best", "trl-malloc", "trl-single", "earlier", "preftune")
 
 
 def in_order(runs: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import random
 import sys
+from itertools import combinations
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -10,6 +11,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 TURN = "\n\nAssistant:"
 LENGTHS = {"128-64": (128, 64), "512-128": (512, 128), "100-400": (100, 400)}
 """Tokens of the prompt, and of each response with its end token."""
+RANKED = {"ranked-4": 4, "ranked-7": 7}
+"""Answers to a prompt, of which every two make a pair."""
+RANKED_TOKENS = (100, 300)
+SYSTEM_TOKENS = 300
 Pair = dict[str, str]
 
 
@@ -48,6 +53,35 @@ def make_pairs(model_dir: Path, prompt_tokens: int, response_tokens: int, count:
     found = len(tokenizer(pairs[0]["prompt"] + pairs[0]["chosen"], add_special_tokens=False)["input_ids"])
     assert found == prompt_tokens + response_tokens - 1, f"{found} tokens"
     return pairs
+
+
+def ranked_pairs(model_dir: Path, texts: list[Pair], num_answers: int, count: int) -> list[Pair]:
+    """Return the pairs of whole ranked lists, built from the texts of pairs: every list has a prompt of its own.
+
+    Prompts of 100 tokens, answers of 300 with their end token, in the tokens of this model.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    words = tokenizer(" ".join(text for pair in texts for text in pair.values()), add_special_tokens=False)["input_ids"]
+    prompt_tokens, answer_tokens = RANKED_TOKENS
+    pairs: list[Pair] = []
+    for start in range(0, len(words), prompt_tokens + num_answers * answer_tokens):
+        if len(pairs) >= count:
+            return pairs[:count]
+        prompt = tokenizer.decode(words[start : start + prompt_tokens])
+        first = start + prompt_tokens
+        answers = [
+            tokenizer.decode(words[first + place * answer_tokens :][: answer_tokens - 1])
+            for place in range(num_answers)
+        ]
+        pairs += [{"prompt": prompt, "chosen": one, "rejected": two} for one, two in combinations(answers, 2)]
+    sys.exit(f"the texts are too few for {count} pairs")
+
+
+def with_system_prompt(model_dir: Path, pairs: list[Pair]) -> list[Pair]:
+    """Return the pairs with the same 300 tokens before every prompt."""
+    words = one_token_words(AutoTokenizer.from_pretrained(model_dir))
+    system = "".join(random.Random(1).choices(words, k=SYSTEM_TOKENS))
+    return [pair | {"prompt": system + pair["prompt"]} for pair in pairs]
 
 
 def one_token_words(tokenizer: PreTrainedTokenizerBase) -> list[str]:
