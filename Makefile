@@ -39,7 +39,7 @@ PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(1 + min(8, os.cpu_count()))'
 PYTEST := $(BIN)/pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "not slow"
 unexport PYTHONDONTWRITEBYTECODE # else every process of every test compiles the service anew
 
-test: venv openai-clients lint ## all set-up and all tests but the heavy runs
+test: venv openai-clients axe-core lint ## all set-up and all tests but the heavy runs
 	@$(BIN)/mypy & types=$$!; $(PYTEST); tests=$$?; wait $$types && exit $$tests
 
 OPENAI_CLIENTS := 1.109.1 2.54.0 3.57.0
@@ -56,6 +56,15 @@ $(VENV)/openai/%/.installed: $(VENV)/.installed
 	@$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --disable-pip-version-check \
 		openai==$* standardwebhooks==1.1.0 svix==2.9.1
 	@touch $@
+
+AXE_CORE := 4.14.1
+.PHONY: axe-core
+axe-core: $(VENV)/axe-core/$(AXE_CORE)/axe.min.js ## the accessibility checks of the dashboard's tests, from npm; without npm they are skipped
+
+$(VENV)/axe-core/$(AXE_CORE)/axe.min.js: $(VENV)/.installed
+	@command -v npm >/dev/null || { echo "no npm: the dashboard is not checked by axe-core"; exit 0; }; \
+	mkdir -p $(@D) && cd $(@D) && npm pack --silent axe-core@$(AXE_CORE) >/dev/null && \
+	tar xzf axe-core-$(AXE_CORE).tgz --strip-components=1 package/axe.min.js package/LICENSE && rm axe-core-$(AXE_CORE).tgz
 
 lint: venv
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache >/dev/null || { $(BIN)/lint-imports; exit 1; }

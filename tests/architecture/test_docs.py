@@ -29,6 +29,18 @@ def test_every_finding_of_the_review_has_tests_that_exist() -> None:
         assert named <= written, (number, named - written)
 
 
+def test_every_fault_of_the_dashboard_has_tests_that_exist_or_is_open() -> None:
+    text = (ROOT / "docs" / "evidence" / "ux-review.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (B\d+b?) \|[^|]+\|([^|]+)\|$", text, re.MULTILINE))
+    assert list(rows) == ["B1", "B1b", *(f"B{number}" for number in range(2, 33))]
+    written = written_tests()
+    for fault, state in rows.items():
+        named = set(re.findall(r"`(test_\w+)`", state))
+        assert named or "open: " in state, fault
+        assert named <= written, (fault, named - written)
+    assert set(re.findall(r"`(test_\w+)`", text)) <= written
+
+
 def test_every_threat_has_a_test_that_exists() -> None:
     text = (ROOT / "docs" / "operate" / "security.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| (S\d+) \|.*\|([^|]+)\|$", text, re.MULTILINE))

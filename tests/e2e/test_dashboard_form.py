@@ -137,6 +137,7 @@ def test_beta_is_explained_for_the_variant_and_orpo_has_no_sft(browser: Browser,
         page.goto("/ui/#/new?dataset_id=ds_train")
         meaning = page.locator("#f-beta-hint")
         expect(meaning).to_contain_text("held to the reference")
+        expect(page.get_by_text("About 5 rows held out: too few to tell")).to_be_visible()
         expect(page.get_by_text("of SFT on the chosen responses")).to_be_visible()
         page.get_by_label("Variant").select_option(label="simpo · Simple Preference Optimization")
         expect(meaning).to_contain_text("There is no reference")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from api_server import RunningApi, pairs, serve
 from backends import checkpoint
-from browser import Theme, Watched, open_page
+from browser import Theme, Watched, accessibility_faults, open_page
 from played_jobs import finish, learn, start
 from playwright.sync_api import Browser, Locator, Page, expect
 
@@ -218,11 +218,52 @@ def test_jobs_compared(browser: Browser, api: RunningApi) -> None:
         expect(plot.locator("canvas")).to_be_visible()
         for name, newest in (("beta 0.1", "2.0000"), ("beta 0.5", "4.0000")):
             expect(plot.get_by_role("button", name=name).locator(".value")).to_have_text(newest)
-        row = page.get_by_role("row", name="beta", exact=False).filter(has=page.get_by_role("cell", name="0.5"))
-        expect(row).to_contain_text("0.1")
-        page.get_by_label("Curve", exact=True).select_option("dpo/loss")
-        expect(figure(page, "DPO loss").locator("canvas")).to_be_visible()
+        expect(page.get_by_role("row", name="beta 0.1 0.5")).to_be_visible()
+        page.get_by_label("DPO loss").check()
+        loss = figure(page, "DPO loss")
+        expect(loss.locator("canvas")).to_be_visible()
+        with page.expect_download() as table:
+            loss.get_by_role("button", name="save as table").click()
+        lines = Path(table.value.path()).read_text().splitlines()
+        assert lines[0] == "step,beta 0.1,beta 0.5"
+        assert (len(lines), lines[1].split(",")[0]) == (21, "1")
+        with page.expect_download() as picture:
+            loss.get_by_role("button", name="save as picture").click()
+        assert Path(picture.value.path()).read_bytes().startswith(b"\x89PNG")
+        newest = loss.get_by_role("button", name="beta 0.5").locator(".value")
+        before = newest.inner_text()
+        page.get_by_label("Smoothing").fill("0.9")
+        expect(newest).not_to_have_text(before)
+        page.get_by_label("Smoothing").fill("0")
+        expect(newest).to_have_text(before)
+        drawn = "() => [...document.querySelectorAll('canvas')].map((canvas) => canvas.toDataURL())"
+        linear = page.evaluate(drawn)
+        page.get_by_label("Logarithmic axis").check()
+        page.wait_for_function(f"(linear) => ({drawn})()[0] !== linear", arg=linear[0])
+        page.get_by_label("Logarithmic axis").uncheck()
+        box = plot.locator(".u-over").bounding_box()
+        assert box
+        page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + 40)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 40, steps=4)
+        page.mouse.up()
+        expect(page.get_by_role("button", name="Show all steps")).to_be_visible()
+        zoomed = page.evaluate(drawn)
+        assert all(now != then for now, then in zip(zoomed, linear, strict=True)), "charts are zoomed together"
+        page.get_by_role("button", name="Show all steps").click()
+        page.wait_for_function(f"(linear) => ({drawn})()[2] === linear", arg=linear[2])
         watched.check()
+
+
+def test_too_many_jobs_are_not_compared_in_silence(browser: Browser, api: RunningApi) -> None:
+    ids = [api.submit(name=f"Many {n}")["id"] for n in range(10)]
+    with open_page(browser, api.url) as watched:
+        page = watched.page
+        page.goto(f"/ui/#/compare?jobs={','.join(ids)}")
+        expect(page.get_by_text("the last 2 of 10 are left out")).to_be_visible()
+        watched.check()
+    for job_id in ids:
+        api.http.post(f"/jobs/{job_id}/cancel")
 
 
 def test_by_keyboard_alone(browser: Browser, api: RunningApi) -> None:
@@ -273,15 +314,16 @@ def test_a_service_out_of_reach_is_told_and_comes_back(browser: Browser, api: Ru
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", PHONE_WIDTH), ("dark", PHONE_WIDTH), ("dark", 1280)])
-def test_nothing_is_wider_than_the_screen(browser: Browser, api: RunningApi, theme: Theme, width: int) -> None:
+def test_pages_fit_the_screen_and_are_accessible(browser: Browser, api: RunningApi, theme: Theme, width: int) -> None:
     held = start(api, name="A name that is long enough to need more than one line on a telephone " * 2)
     learn(api, held, range(1, 30))
     with open_page(browser, api.url, theme=theme, width=width) as watched:
         for where in places(api, held.job_id):
             watched.page.goto(f"/ui/#/{where}")
-            expect(watched.page.locator("h1")).to_be_visible()
-            watched.page.wait_for_timeout(200)
+            expect(watched.page.locator(f"main[data-page='/{where.partition('?')[0]}'] h1")).to_be_visible()
+            expect(watched.page.locator(".spinner")).to_have_count(0)
             assert watched.page.evaluate("document.documentElement.scrollWidth") <= width, where
+            assert accessibility_faults(watched.page) == [], where
         background = watched.page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, background[4:-1].split(","))) < 200) is (theme == "dark")
         watched.check()
@@ -301,6 +343,7 @@ def test_signing_in(browser: Browser, keyed: RunningApi, tmp_path: Path) -> None
         page = watched.page
         key = page.get_by_label("API key")
         expect(key).to_be_focused()
+        expect(page.get_by_text("one made with preftune keys create")).to_be_visible()
         key.fill("wrong")
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_contain_text("does not know this key")

@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -31,6 +33,24 @@ document.addEventListener('securitypolicyviolation', (event) =>
 def find_chromium() -> str | None:
     """CHROMIUM names another one than the system's."""
     return os.environ.get("CHROMIUM") or next((found for name in NAMES if (found := shutil.which(name))), None)
+
+
+AXE_CORE = Path(__file__).resolve().parents[2] / ".venv" / "axe-core" / "4.14.1" / "axe.min.js"
+_AXE_FAULTS = """async () => {
+  const { violations } = await axe.run(document, { resultTypes: ["violations"] });
+  return violations.flatMap(({ id, nodes }) => nodes.map(({ target, failureSummary }) =>
+    `${id}: ${target.join(" ")}: ${failureSummary}`));
+}"""
+
+
+def accessibility_faults(page: Page) -> list[str]:
+    """What axe-core finds in the page as it stands; nothing where `make axe-core` has not been run."""
+    if not AXE_CORE.is_file():
+        warnings.warn("the dashboard is not checked by axe-core; run `make axe-core`", stacklevel=2)
+        return []
+    page.evaluate(AXE_CORE.read_text(encoding="utf-8"))
+    faults: list[str] = page.evaluate(_AXE_FAULTS)
+    return faults
 
 
 @dataclass

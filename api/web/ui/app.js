@@ -32,13 +32,14 @@ async function open() {
   if (location.hash && !location.hash.startsWith("#/")) return;
   current.abort();
   current = new AbortController();
+  delete main.dataset.page;
   const { signal } = current;
   const [where, query = ""] = (location.hash || HOME).slice(1).split("?");
   const found = ROUTES.map(([pattern, load, title]) => ({ match: pattern.exec(where), load, title })).find(
     ({ match }) => match,
   );
   if (!found) {
-    fill(main, empty("Not found", `There is no page ${where}.`, h("a.button", { href: HOME }, "All jobs")));
+    fill(main, h("h1", { tabindex: "-1" }, "Not found"), empty("No such page", `There is no page ${where}.`, h("a.button", { href: HOME }, "All jobs")));
     setTitle("Not found");
     return;
   }
@@ -56,6 +57,7 @@ async function open() {
     const page = await loaded(found.load);
     if (signal.aborted) return;
     await page.open(fill(main), context);
+    if (!signal.aborted) main.dataset.page = where;
   } catch (error) {
     fail(error, signal);
   }

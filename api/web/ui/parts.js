@@ -30,10 +30,10 @@ export function table(heads, rows) {
   const head = h(
     "tr",
     null,
-    heads.map((content) => h("th", { scope: "col" }, content)),
+    heads.map((content) => (content === "" ? h("td") : h("th", { scope: "col" }, content))),
   );
   const body = rows instanceof Element ? rows : h("tbody", null, rows);
-  return h("div.table-holder", null, h("table.tight", null, h("thead", null, head), body));
+  return h("div.table-holder", { tabindex: "0", role: "group", "aria-label": "Table" }, h("table.tight", null, h("thead", null, head), body));
 }
 
 /** A `tr` with a cell for each of the contents. */

@@ -3,27 +3,34 @@
 import { fill, h } from "../dom.js";
 import { metric } from "../format.js";
 import uPlot from "../vendor/uplot/uplot.js";
+import { areAllPositive, ChartSettings, smoothed } from "./settings.js";
+import { chartTools } from "./tools.js";
 
 const HEIGHT = 220;
 const CURSORS = uPlot.sync("charts");
 const DASH = [5, 4];
+const LINEAR = uPlot.paths.linear();
+/** Fewer validation points than this are points without a line, which would pretend to know what lies between. */
+const FEW_POINTS = 5;
+const FULL_SCREEN_REST = 190;
 const STAGE_NAMES = { sft: "SFT", dpo: "DPO" };
 
 /**
  * series: [{label, color, dash, points, width, fill}], `color` names a custom property of the page.
- * options: {title, about, bands: [series indices], range, format, lines: [{at, label}], xLabel}
+ * options: {title, about, bands: [series indices], range, format, lines: [{at, label}], xLabel, settings}
  */
 export class Chart {
   #columns = [[]];
+  #drawn = [[]];
   #stages = [];
   #plot = null;
   #hidden = new Set();
   #size = 0;
-  #isZoomed = false;
 
   constructor(series, options) {
     this.series = series;
     this.options = options;
+    this.settings = options.settings ?? new ChartSettings();
     this.height = options.height ?? HEIGHT;
     this.format = options.format ?? metric;
     this.holder = h("div.plot", {
@@ -42,8 +49,8 @@ export class Chart {
       h(
         "figcaption",
         null,
-        h("h3", null, options.title),
-        this.where,
+        h("h2", null, options.title),
+        h("span.chart-end", null, this.where, chartTools(this)),
         options.about ? h("p.hint", null, options.about) : null,
       ),
       h("div.legend", null, this.keys),
@@ -54,13 +61,58 @@ export class Chart {
   /** `stages` are bands on the x axis. What a reader has zoomed into stays in view. */
   show(columns, stages = []) {
     this.#columns = columns;
+    this.#drawn = this.#drawnColumns();
     this.#stages = stages;
     this.#showValues(null);
     this.keys.forEach((key, index) => (key.hidden = countPoints(columns[index + 1]) === 0));
     this.holder.setAttribute("aria-label", this.#summary());
     if (!this.#plot) this.#build();
-    else this.#plot.setData(columns, !this.#isZoomed);
-    if (this.#isZoomed) this.#plot.redraw();
+    else if (this.#isLog !== this.#wantsLog()) this.#build();
+    else {
+      this.#plot.setData(this.#drawn, false);
+      this.follow(this.settings.range);
+    }
+  }
+
+  /** As recorded: [x, one column per series]. */
+  get columns() {
+    return this.#columns;
+  }
+
+  get canvas() {
+    return this.#plot.ctx.canvas;
+  }
+
+  /** The series with points that are not hidden. */
+  drawnSeries() {
+    return this.series.filter((_, index) => !this.#hidden.has(index) && !this.keys[index].hidden);
+  }
+
+  /** Draw anew, with other settings. */
+  redraw() {
+    if (!this.#plot) return;
+    this.#drawn = this.#drawnColumns();
+    this.#showValues(null);
+    this.#build();
+  }
+
+  /** Show these steps {min, max}; null: all. */
+  follow(range) {
+    const [xs] = this.#columns;
+    if (!this.#plot || !xs.length) return;
+    this.#plot.setScale("x", range ?? { min: xs[0], max: xs.at(-1) });
+  }
+
+  #isLog = false;
+
+  #wantsLog() {
+    return this.settings.isLog && areAllPositive(this.#columns);
+  }
+
+  #drawnColumns() {
+    const [xs, ...rest] = this.#columns;
+    const weightOf = (index) => (this.series[index].points ? 0 : this.settings.smoothing);
+    return [xs, ...rest.map((column, index) => smoothed(column, weightOf(index)))];
   }
 
   /** Draw while `signal` lasts: follow the page's width and its colours. */
@@ -70,7 +122,11 @@ export class Chart {
     const theme = matchMedia("(prefers-color-scheme: dark)");
     const repaint = () => this.#build();
     theme.addEventListener("change", repaint);
+    const grow = () => this.#setHeight();
+    this.element.addEventListener("fullscreenchange", grow);
+    this.settings.charts.add(this);
     signal.addEventListener("abort", () => {
+      this.settings.charts.delete(this);
       sizes.disconnect();
       theme.removeEventListener("change", repaint);
       this.#plot?.destroy();
@@ -107,15 +163,16 @@ export class Chart {
       font: "11px system-ui, sans-serif",
     };
     this.#size = this.#width();
+    this.#isLog = this.#wantsLog();
     this.#plot = new uPlot(
       {
         width: this.#size,
         height: this.height,
         legend: { show: false },
-        cursor: { sync: { key: CURSORS.key, scales: ["x", null] }, y: false, points: { size: 7 } },
+        cursor: { drag: { setScale: false }, sync: { key: CURSORS.key, scales: ["x", null] }, y: false, points: { size: 7 } },
         scales: {
           x: { time: false, range: (plot, min, max) => (min === max ? [min, min + 1] : [min, max]) },
-          y: { range: this.options.range ?? niceRange },
+          y: this.#isLog ? { distr: 3 } : { range: this.options.range ?? niceRange },
         },
         axes: [
           {
@@ -124,9 +181,9 @@ export class Chart {
             splits: (plot, index, min, max, step) => this.#xTicks(min, max, step),
             values: (plot, ticks) => ticks.map((x) => this.#xName(x)),
           },
-          { ...axis, size: 52, values: (plot, ticks) => ticks.map((value) => tickName(value, ticks)) },
+          { ...axis, size: 52, values: this.#isLog ? undefined : (plot, ticks) => ticks.map((value) => tickName(value, ticks)) },
         ],
-        series: [{}, ...this.series.map((item, index) => this.#drawn(item, color(item.color), index))],
+        series: [{}, ...this.series.map((item, index) => this.#lineOf(item, color(item.color), index))],
         bands: this.options.bands?.map((pair) => ({
           series: pair,
           fill: `${color(this.series[pair[0] - 1].color)}26`,
@@ -134,17 +191,28 @@ export class Chart {
         hooks: {
           drawAxes: [(plot) => this.#drawStages(plot, color)],
           setCursor: [(plot) => this.#showValues(plot.cursor.idx)],
-          setSelect: [(plot) => (this.#isZoomed ||= plot.select.width > 0)],
+          setSelect: [(plot) => this.#onSelect(plot)],
         },
       },
-      this.#columns,
+      this.#drawn,
       this.holder,
     );
-    this.#isZoomed = false;
-    this.#plot.over.addEventListener("dblclick", () => (this.#isZoomed = false));
+    if (this.settings.range) this.follow(this.settings.range);
+    this.#plot.over.addEventListener("dblclick", () => this.settings.zoom(null));
   }
 
-  #drawn({ label, dash, points, width }, stroke, index) {
+  #onSelect(plot) {
+    const { left, width } = plot.select;
+    if (width > 0) this.settings.zoom({ min: plot.posToVal(left, "x"), max: plot.posToVal(left + width, "x") });
+  }
+
+  #setHeight() {
+    const isFull = document.fullscreenElement === this.element;
+    this.height = isFull ? Math.max(HEIGHT, innerHeight - FULL_SCREEN_REST) : (this.options.height ?? HEIGHT);
+    this.#plot?.setSize({ width: this.#width(), height: this.height });
+  }
+
+  #lineOf({ label, dash, points, width }, stroke, index) {
     return {
       label,
       stroke,
@@ -152,6 +220,8 @@ export class Chart {
       dash: dash ? DASH : undefined,
       show: !this.#hidden.has(index),
       spanGaps: false,
+      paths: (plot, place, from, to) =>
+        points && countPoints(plot.data[place]) < FEW_POINTS ? null : LINEAR(plot, place, from, to),
       points: { show: (plot, seriesIndex) => points || countPoints(plot.data[seriesIndex]) < 3, size: 5, fill: stroke },
     };
   }
@@ -173,7 +243,7 @@ export class Chart {
 
   /** Steps count from the start of each stage. */
   #xTicks(min, max, step) {
-    if (!this.#stages.length) return multiples(0, min, max, step);
+    if (!this.#stages.length) return multiples(0, min, max, this.options.isWholeX ? Math.max(1, Math.round(step)) : step);
     return this.#stages.flatMap(({ from, to }, index) => {
       const isLast = index === this.#stages.length - 1;
       return multiples(from, Math.max(min, from), isLast ? max : Math.min(max, to - step / 3), step);
@@ -240,7 +310,7 @@ export class Chart {
           : `${stage ? `${STAGE_NAMES[stage.stage]} ` : ""}step ${metricStep(stage ? x - stage.from : x)}`,
     );
     this.series.forEach((_, place) => {
-      const column = this.#columns[place + 1] ?? [];
+      const column = this.#drawn[place + 1] ?? [];
       const value = x === null ? column.findLast((item) => item !== undefined) : column[index];
       fill(this.values[place], this.format(value));
     });

@@ -59,9 +59,9 @@ export class Curves {
   /** Columns for a chart: [x, one column per series]; undefined where a series has no point, null where it was not finite. */
   columns(series) {
     const starts = Object.fromEntries(this.bands().map(({ stage, from }) => [stage, from]));
-    const sources = series.map(({ stage, split, name }) =>
+    const sources = series.map(({ stage, split, name, fromStep = 0 }) =>
       this.of(stage, split)
-        .filter((point) => name in point.values)
+        .filter((point) => name in point.values && point.step >= fromStep)
         .map((point) => [starts[stage] + point.step, point.values[name]]),
     );
     return align(sources);

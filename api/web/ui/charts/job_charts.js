@@ -1,6 +1,7 @@
 // The charts of a job: what each shows, and how to read it.
 
 import { Chart } from "./chart.js";
+import { ChartSettings } from "./settings.js";
 import { h } from "../dom.js";
 import { count, metric, percent, signed } from "../format.js";
 
@@ -84,8 +85,10 @@ const DPO_CHARTS = [
   {
     title: "Reward accuracy",
     about: "Share of pairs whose chosen response has the higher reward. Training far above validation is overfitting.",
+    // At step 0 policy and reference are one: every pair is a tie, which is no hit.
     series: pair("rewards/accuracies", "Train", "chosen").map((item, index) => ({
       ...item,
+      fromStep: 1,
       label: index ? "Validation" : "Train",
     })),
     lines: [{ at: 0.5, label: "chance" }],
@@ -149,7 +152,8 @@ const MACHINERY = [
 export class JobCharts {
   constructor(variant, signal) {
     const loss = variant === "dpo" ? { ...LOSS, lines: [{ at: LN2, label: "ln 2", stage: "dpo" }] } : LOSS;
-    const make = (spec) => ({ spec, chart: new Chart(spec.series, spec).attach(signal) });
+    const settings = new ChartSettings();
+    const make = (spec) => ({ spec, chart: new Chart(spec.series, { ...spec, settings }).attach(signal) });
     this.loss = make(loss);
     this.tokenAccuracy = make(TOKEN_ACCURACY);
     this.dpo = DPO_CHARTS.map(make);
@@ -167,6 +171,7 @@ export class JobCharts {
     this.element = h(
       "div",
       null,
+      settings.controls(),
       h(
         "div.charts",
         null,

@@ -13,6 +13,7 @@ export function uploadCard(signal) {
   const input = h("input.hidden", {
     type: "file",
     id: "file",
+    "aria-label": "Data file",
     accept: ".jsonl,.json,.csv,.tsv,.parquet,.arrow,.tar,.gz,.zst,.ndjson",
   });
   const chosen = h("strong", null, "Drop a file here, or choose one");

@@ -152,6 +152,7 @@ export class JobForm {
         ...ofKind("unpaired"),
       ],
     };
+    const isInGroup = (pointer) => pointers.some((name) => isGroup(name) && pointer.startsWith(`${name}/`));
     const isGroup = (pointer) => BY_POINTER.get(pointer).kind === "group";
     const make = (pointer) =>
       this.#add(makeField(BY_POINTER.get(pointer), { label: labelOf(pointer), options: options[pointer]?.() }));
@@ -160,7 +161,7 @@ export class JobForm {
       null,
       h("summary", null, title),
       h("div.stack", null, [
-        h("div.two", null, pointers.filter((pointer) => !isGroup(pointer)).map(make)),
+        h("div.two", null, pointers.filter((pointer) => !isGroup(pointer) && !isInGroup(pointer)).map(make)),
         pointers.filter(isGroup).map((pointer) => this.#switch(pointer)),
       ]),
     );

@@ -1,16 +1,18 @@
-// Two or more jobs in one plot, and where their settings differ.
+// Two or more jobs: what they ended with, their curves in one plot each, and where their settings differ.
 
-import { get, listAll, path } from "../api.js";
+import { get, path } from "../api.js";
 import { Chart } from "../charts/chart.js";
 import { align, Curves } from "../charts/curves.js";
+import { ChartSettings } from "../charts/settings.js";
 import { fill, h } from "../dom.js";
-import { metric, percent, setting } from "../format.js";
+import { between, count, metric, percent, setting, signed } from "../format.js";
 import { poll } from "../live.js";
-import { card, empty, FINAL, jobBadge, loading, table, tableRow } from "../parts.js";
+import { card, empty, FINAL, jobBadge, loading, notice, table, tableRow } from "../parts.js";
 
 const MAX_JOBS = 8;
 const MAX_POINTS = 1000;
 const POLL_MS = 2000;
+const TYPING_MS = 250;
 const METRICS = [
   ["dpo/rewards/margins", "Reward margin"],
   ["dpo/loss", "DPO loss"],
@@ -21,8 +23,9 @@ const METRICS = [
   ["dpo/gradient_weight", "Gradient weight"],
   ["dpo/grad_norm", "Gradient norm"],
   ["sft/loss", "SFT loss"],
-  ["sft/mean_token_accuracy", "SFT token accuracy"],
+  ["sft/mean_token_accuracy", "Token accuracy"],
 ];
+const SHOWN_FIRST = ["dpo/rewards/margins", "dpo/rewards/accuracies"];
 const AXES = [
   ["step", "Step"],
   ["epoch", "Epoch"],
@@ -33,87 +36,99 @@ const SWITCHED = new Set(["sft", "lora", "early_stopping"]);
 const NOT_COMPARED = new Set(["name", "metadata", "priority", "sample_prompts", "reuse"]);
 
 export async function open(main, { query, signal, fail }) {
-  const ids = [...new Set((query.get("jobs") ?? "").split(",").filter(Boolean))].slice(0, MAX_JOBS);
+  const asked = [...new Set((query.get("jobs") ?? "").split(",").filter(Boolean))];
+  const ids = asked.slice(0, MAX_JOBS);
   main.append(loading("jobs"));
-  const all = await listAll("/jobs", { signal, pages: 2 });
-  const jobs = await Promise.all(
-    ids.map((id) => all.find((job) => job.id === id) ?? get(path("jobs", id), { signal })),
-  );
-  const choices = [...jobs, ...all.filter((job) => !ids.includes(job.id))];
+  const jobs = await Promise.all(ids.map((id) => get(path("jobs", id), { signal })));
   const body = h("div.stack");
   fill(
     main,
     h("div.title-row", null, h("h1", { tabindex: "-1" }, "Compare")),
-    h("div.columns", null, body, picker(choices, ids)),
+    asked.length > MAX_JOBS
+      ? notice("warning", `At most ${MAX_JOBS} jobs are compared; the last ${asked.length - MAX_JOBS} of ${asked.length} are left out.`)
+      : null,
+    h("div.columns", null, body, picker(jobs, signal)),
   );
-  if (!all.length)
-    fill(
-      body,
-      empty(
-        "No jobs to compare",
-        "Start two jobs that differ in one setting, such as beta, and see them here in one plot.",
-        h("a.button.primary", { href: "#/new" }, "New job"),
-      ),
-    );
-  else if (!jobs.length)
-    fill(
-      body,
-      empty("Choose jobs to compare", "Tick up to eight jobs in the list; their curves are drawn in one plot, live."),
-    );
-  else await showPlot(body, jobs, signal, fail);
+  if (jobs.length) await showPlots(body, jobs, signal, fail);
+  else fill(body, empty("Choose jobs to compare", "Search and tick up to eight jobs; their curves are drawn together, live."));
 }
 
-function picker(choices, ids) {
-  const toggle = (id, isOn) => {
-    const next = isOn ? [...ids, id] : ids.filter((item) => item !== id);
-    location.hash = `#/compare?jobs=${next.join(",")}`;
+/** The jobs that are compared, and others by search. */
+function picker(jobs, signal) {
+  const ids = jobs.map(({ id }) => id);
+  const go = (next) => (location.hash = `#/compare?jobs=${next.join(",")}`);
+  const row = (job) => {
+    const place = ids.indexOf(job.id);
+    const isFull = place < 0 && ids.length >= MAX_JOBS;
+    const box = h("input", { type: "checkbox", checked: place >= 0, disabled: isFull });
+    box.addEventListener("change", () => go(box.checked ? [...ids, job.id] : ids.filter((id) => id !== job.id)));
+    const swatch = place >= 0 ? h("span.swatch", { class: `c-s${place + 1}` }) : null;
+    return h("label.check", null, box, swatch, h("span", null, job.name ?? job.id, " ", jobBadge(job)));
   };
+  const found = h("div.stack", { role: "group", "aria-label": "Other jobs" });
+  const search = h("input", { type: "search", "aria-label": "Search jobs to compare", placeholder: "Search jobs" });
+  const ask = async () => {
+    const page = await get("/jobs", { query: { search: search.value.trim(), limit: 20 }, signal });
+    fill(found, page.data.filter(({ id }) => !ids.includes(id)).map(row));
+  };
+  let timer = null;
+  search.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => ask().catch(() => {}), TYPING_MS);
+  });
+  ask().catch(() => {});
   return card(
     "Jobs",
     h("p.hint", null, `Up to ${MAX_JOBS}.`),
-    h(
-      "div.stack",
-      { role: "group", "aria-label": "Jobs to compare" },
-      choices.map((job) => {
-        const place = ids.indexOf(job.id);
-        const box = h("input", {
-          type: "checkbox",
-          checked: place >= 0,
-          disabled: place < 0 && ids.length >= MAX_JOBS,
-          onchange: () => toggle(job.id, box.checked),
-        });
-        return h(
-          "label.check",
-          null,
-          box,
-          place >= 0 ? h("span.swatch", { class: `c-s${place + 1}` }) : null,
-          h("span", null, job.name ?? job.id, " ", jobBadge(job)),
-        );
-      }),
-    ),
+    h("div.stack", { role: "group", "aria-label": "Jobs that are compared" }, jobs.map(row)),
+    search,
+    found,
   );
 }
 
-async function showPlot(body, jobs, signal, fail) {
+async function showPlots(body, jobs, signal, fail) {
   const held = jobs.map((job) => ({ job, curves: new Curves(), last: 0, isOver: false }));
+  const settings = new ChartSettings();
   const stages = new Set(jobs.flatMap((job) => job.stages.map(({ name }) => name)));
-  const which = select("metric", METRICS.filter(([name]) => stages.has(name.split("/")[0])));
+  const offered = METRICS.filter(([which]) => stages.has(which.split("/")[0]));
   const axis = select("axis", AXES);
   const split = select("split", [
     ["both", "Train and validation"],
     ["train", "Train"],
     ["validation", "Validation"],
   ]);
-  const holder = h("div");
-  const draw = () => drawPlot(holder, held, { which: which.value, axis: axis.value, split: split.value }, signal);
+  const shown = new Set(stages.has("dpo") ? SHOWN_FIRST : ["sft/loss", "sft/mean_token_accuracy"]);
+  const holders = new Map();
+  const plots = h("div.charts");
+  const draw = () => {
+    for (const [which, label] of offered) {
+      if (!shown.has(which)) continue;
+      const holder = holders.get(which) ?? h("div");
+      holders.set(which, holder);
+      drawPlot(holder, held, { which, label, axis: axis.value, split: split.value, settings }, signal);
+    }
+    plots.replaceChildren(...offered.filter(([which]) => shown.has(which)).map(([which]) => holders.get(which)));
+  };
   const rebuild = () => {
-    holder.plot = null;
+    for (const holder of holders.values()) holder.plot = null;
     draw();
   };
-  for (const control of [which, axis, split]) control.addEventListener("change", rebuild);
+  for (const control of [axis, split]) control.addEventListener("change", rebuild);
+  const curves = offered.map(([which, label]) => {
+    const box = h("input", { type: "checkbox", checked: shown.has(which) });
+    box.addEventListener("change", () => {
+      if (box.checked) shown.add(which);
+      else shown.delete(which);
+      draw();
+    });
+    return h("label.check", null, box, label);
+  });
+  const choice = h("fieldset", null, h("legend", null, "Curves"), h("div.choices", null, curves));
   fill(
     body,
-    card(null, h("div.two", null, field("Curve", which), field("X axis", axis), field("Split", split)), holder),
+    finalTable(jobs),
+    card(null, h("div.two", null, field("X axis", axis), field("Split", split)), choice, settings.controls()),
+    plots,
     differences(jobs),
   );
   const refresh = async () => {
@@ -121,6 +136,7 @@ async function showPlot(body, jobs, signal, fail) {
     if (news.some(Boolean)) draw();
     return held.some(({ isOver }) => !isOver);
   };
+  draw();
   if (await refresh()) poll(signal, POLL_MS, refresh).catch(fail);
 }
 
@@ -135,45 +151,42 @@ async function readNew(item, signal) {
   return page.points.length > 0 || page.reset;
 }
 
-function drawPlot(holder, held, { which, axis, split }, signal) {
+function drawPlot(holder, held, { which, label, axis, split, settings }, signal) {
   const [stage, ...rest] = which.split("/");
   const name = rest.join("/");
   const splits = split === "both" ? ["train", "validation"] : [split];
   const lines = held
     .flatMap(({ job, curves }, index) =>
-      splits.map((part) => ({
-        job,
-        index,
-        part,
-        points: curves.of(stage, part).filter(({ values }) => name in values),
-      })),
+      splits.map((part) => ({ job, index, part, points: curves.of(stage, part).filter(({ values }) => name in values) })),
     )
     .filter(({ points }) => points.length);
   if (!lines.length) {
     holder.plot = null;
-    fill(holder, empty("Nothing to draw yet", "None of these jobs has points of this curve so far."));
+    fill(holder, empty(`${label}: nothing to draw yet`, "None of these jobs has points of this curve so far."));
     return;
   }
   const shape = lines.map(({ index, part }) => `${index}${part}`).join();
-  if (holder.plot?.shape !== shape) holder.plot = makePlot(holder, lines, { which, axis }, shape, signal);
+  if (holder.plot?.shape !== shape) holder.plot = makePlot(holder, lines, { label, name, axis, settings }, shape, signal);
   const columns = align(
     lines.map(({ points }) => points.map((point) => [along(point, axis, points[0]), point.values[name]])),
   );
   holder.plot.chart.show(columns);
 }
 
-function makePlot(holder, lines, { which, axis }, shape, signal) {
+function makePlot(holder, lines, { label, name, axis, settings }, shape, signal) {
   const series = lines.map(({ job, index, part }) => ({
     label: part === "train" ? (job.name ?? job.id) : `${job.name ?? job.id}, validation`,
     color: `s${index + 1}`,
     dash: part !== "train",
     points: part !== "train",
   }));
-  const isShare = which.endsWith("accuracies");
+  const isShare = name.endsWith("accuracies") || name.endsWith("accuracy");
   const chart = new Chart(series, {
-    title: METRICS.find(([name]) => name === which)[1],
-    height: 360,
+    title: label,
+    height: 300,
+    settings,
     xLabel: axis === "step" ? null : axis === "epoch" ? "epoch" : "second",
+    isWholeX: axis === "step",
     range: isShare ? () => [0, 1.02] : undefined,
     format: isShare ? (value) => percent(value) : metric,
   }).attach(signal);
@@ -187,24 +200,51 @@ function along(point, axis, first) {
   return (new Date(point.at) - new Date(first.at)) / 1000;
 }
 
+const FINAL_FIGURES = [
+  ["reward_accuracy", "Accuracy", (value) => percent(value)],
+  ["reward_margin", "Margin", signed],
+  ["token_accuracy", "Token accuracy", (value) => percent(value)],
+  ["perplexity", "Perplexity", metric],
+  ["loss", "Loss", metric],
+];
+
+/** Held-out results with intervals, side by side. */
+function finalTable(jobs) {
+  const heldOut = jobs.map(({ results }) => results?.held_out ?? null);
+  const shown = FINAL_FIGURES.filter(([name]) => heldOut.some((held) => held?.[name]));
+  const cell = (figure, format) => {
+    if (!figure) return "–";
+    const { value, low, high } = figure;
+    return [format(value), low === null ? null : h("div.hint", null, `${format(low)} to ${format(high)}`)];
+  };
+  const heads = ["Job", "Held-out rows", ...shown.map(([, label]) => label), "Took"];
+  const rows = jobs.map((job, index) =>
+    tableRow(
+      [h("span", { class: `c-s${index + 1}`, "aria-hidden": "true" }, "■ "), h("a", { href: `#${path("jobs", job.id)}` }, job.name ?? job.id)],
+      heldOut[index] ? count(heldOut[index].num_rows) : "–",
+      ...shown.map(([name, , format]) => cell(heldOut[index]?.[name], format)),
+      between(job.started_at, job.finished_at),
+    ),
+  );
+  const hint = "Figures of the published policies, with 95 % intervals. Jobs that hold out different rows are not comparable by them.";
+  return card("Final figures", h("p.hint", null, hint), table(heads, rows));
+}
+
 /** All settings in which the jobs differ. */
 function differences(jobs) {
   const flat = jobs.map(({ spec }) => flatten(spec));
   for (const values of flat) for (const name of SWITCHED) if (values[name] === null) values[name] = "no";
+  const shown = (values, name) => (name in values ? setting(values[name]) : "–");
   const names = [...new Set(flat.flatMap((values) => Object.keys(values)))];
-  const differing = names.filter((name) => new Set(flat.map((values) => (name in values ? setting(values[name]) : "–"))).size > 1);
+  const differing = names.filter((name) => new Set(flat.map((values) => shown(values, name))).size > 1);
   if (jobs.length < 2)
     return card("Settings", h("p.muted", null, "Choose another job to see where their settings differ."));
-  if (!differing.length)
-    return card(
-      "Settings",
-      h("p.muted", null, "These jobs have the same settings; what differs between them is chance."),
-    );
+  if (!differing.length) return card("Settings", h("p.muted", null, "These jobs have the same settings."));
   return card(
     "Settings that differ",
     table(
-      ["Setting", ...jobs.map((job, index) => [h("span", { class: `c-s${index + 1}` }, "■ "), job.name ?? job.id])],
-      differing.map((name) => tableRow(h("span.muted", null, name), ...flat.map((values) => (name in values ? setting(values[name]) : "–")))),
+      ["Setting", ...jobs.map((job, index) => [h("span", { class: `c-s${index + 1}`, "aria-hidden": "true" }, "■ "), job.name ?? job.id])],
+      differing.map((name) => tableRow(h("span.muted", null, name), ...flat.map((values) => shown(values, name)))),
     ),
   );
 }

@@ -3,7 +3,7 @@
 import { get, path, ROOT } from "../api.js";
 import { Curves } from "../charts/curves.js";
 import { fill, h, Region } from "../dom.js";
-import { comparisonCard } from "../estimate.js";
+import { comparisonCard } from "../form/estimate.js";
 import { between, count, date, duration, metric, percent, signed } from "../format.js";
 import { JobCharts } from "../charts/job_charts.js";
 import { jobActions } from "../job/actions.js";
@@ -267,7 +267,7 @@ function tilesView({ train, validation, results, method }) {
       ["Margin", of("rewards/margins", signed)],
       ["Accuracy", of("rewards/accuracies", (share) => percent(share))],
     );
-    tiles.push(["Chosen reward", of("rewards/chosen", signed)], ["Rejected reward", of("rewards/rejected", signed)]);
+    if (!results) tiles.push(["Chosen reward", of("rewards/chosen", signed)], ["Rejected reward", of("rewards/rejected", signed)]);
   }
   return tiles.map(([name, [now, more]]) =>
     h("div.tile", null, h("span.hint", null, name), h("span.value", null, now), h("span.hint", null, more ?? " ")),

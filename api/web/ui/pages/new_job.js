@@ -2,7 +2,7 @@
 
 import { get, listAll, path, post } from "../api.js";
 import { fill, h } from "../dom.js";
-import { estimateCard } from "../estimate.js";
+import { estimateCard } from "../form/estimate.js";
 import { beforeTheJob } from "../form/data_warnings.js";
 import { variantCard } from "../form/explain.js";
 import { JobForm } from "../form/job_form.js";

@@ -1,7 +1,7 @@
 // Signing in with the key of the service. The key goes to the service once; the browser keeps a cookie that no script reads.
 
 import { post } from "../api.js";
-import { fill, h } from "../dom.js";
+import { fill, h, withCode } from "../dom.js";
 import { errorBox } from "../parts.js";
 
 export function open(main, { setTitle, onSignedIn }) {
@@ -37,7 +37,9 @@ export function open(main, { setTitle, onSignedIn }) {
       h(
         "p.hint",
         null,
-        "This service needs an API key: one made with `preftune keys create`, or the one set as PREFTUNE_API_KEY where it runs. Without either, `preftune open` on its machine opens this page signed in. The browser stays signed in for twelve hours.",
+        withCode(
+          "This service needs an API key: one made with `preftune keys create`, or the one set as PREFTUNE_API_KEY where it runs. Without either, `preftune open` on its machine opens this page signed in. The browser stays signed in for twelve hours.",
+        ),
       ),
       h("label", { for: "key" }, "API key"),
       key,

@@ -1,8 +1,8 @@
 // What a job would take before it runs, and beside what it took.
 
-import { h } from "./dom.js";
-import { bytes, count, duration, plural } from "./format.js";
-import { card } from "./parts.js";
+import { h } from "../dom.js";
+import { bytes, count, duration, plural } from "../format.js";
+import { card } from "../parts.js";
 
 export function estimateCard(estimate) {
   const rows = [];
@@ -43,7 +43,7 @@ export function comparisonCard({ estimate, actual }) {
     h(
       "table.tight",
       null,
-      h("thead", null, h("tr", null, h("th"), h("th", null, "Expected"), h("th", null, "Took"))),
+      h("thead", null, h("tr", null, h("td"), h("th", { scope: "col" }, "Expected"), h("th", { scope: "col" }, "Took"))),
       h(
         "tbody",
         null,
