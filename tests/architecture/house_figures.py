@@ -1,7 +1,7 @@
 """Counts how the code is arranged: files per folder, imports between rooms, cycles, upward imports, lines.
 
-`python tests/architecture/house_figures.py [checkout]` prints the figures. A room is a folder, or a module at
-the root of its package.
+`python tests/architecture/house_figures.py [checkout]` prints the figures, `… --beside OTHER` the lines of each
+area in both checkouts. A room is a folder, or a module at the root of its package.
 """
 
 import sys
@@ -10,6 +10,27 @@ from pathlib import Path
 
 import grimp
 
+AREAS = (
+    "api/openai",
+    "api/web",
+    "api",
+    "worker",
+    "cli",
+    "client",
+    "core/base_models",
+    "core/database",
+    "core/datasets",
+    "core/domain",
+    "core/services/operations",
+    "core/services/webhooks",
+    "core/services",
+    "core/storage",
+    "core/tokenization",
+    "core/training",
+    "core",
+    "migrations",
+)
+"""Each file counts in the first area that it lies in, and the others hold the rest."""
 PACKAGES = ("api", "worker", "cli", "core", "preftune")
 ENGINE_LAYERS = (
     ("run_on_devices", "follower"),
@@ -83,6 +104,31 @@ def files_per_folder(root: Path) -> list[tuple[int, str]]:
     return sorted(((number, name) for name, number in folders.items() if number > 15), reverse=True)
 
 
+def lines_by_area(root: Path) -> Counter[str]:
+    """Lines of Python of each area, and of the dashboard's modules in `api/web`."""
+    found: Counter[str] = Counter()
+    paths = [
+        path
+        for package in ("api", "worker", "cli", "core", "client", "migrations")
+        for path in (root / package).rglob("*")
+    ]
+    for path in paths:
+        name = path.relative_to(root)
+        if path.suffix not in (".py", ".js") or "build" in name.parts or not path.is_file():
+            continue
+        area = max((area for area in AREAS if name.is_relative_to(area)), key=len)
+        found[area] += len(path.read_text(encoding="utf-8").splitlines())
+    return found
+
+
+def compare(root: Path, other: Path) -> str:
+    """Return a table of the lines of both checkouts."""
+    now, before = lines_by_area(root), lines_by_area(other)
+    rows = [(area, before[area], now[area]) for area in AREAS] + [("all", before.total(), now.total())]
+    lines = ["| area | before | now | added |", "|---|---|---|---|"]
+    return "\n".join(lines + [f"| {area} | {old:,} | {new:,} | {new - old:+,} |" for area, old, new in rows]) + "\n"
+
+
 def product_lines(root: Path) -> int:
     """Lines of product code, comments and docstrings included."""
     return sum(
@@ -107,4 +153,9 @@ def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve())
+    arguments = sys.argv[1:]
+    if "--beside" in arguments:
+        place = arguments.index("--beside")
+        sys.stdout.write(compare(Path(arguments[0] if place else "."), Path(arguments[place + 1])))
+    else:
+        main(Path(arguments[0] if arguments else ".").resolve())

@@ -113,10 +113,17 @@ def start(
             pytest.fail(f"{name} did not stop")
 
 
-def reach(client: Client, folder: Path, settings: dict[str, str], process: subprocess.Popen[bytes]) -> Deployment:
+def reach(
+    client: Client,
+    folder: Path,
+    settings: dict[str, str],
+    process: subprocess.Popen[bytes],
+    *,
+    seconds: float = START_SECONDS,
+) -> Deployment:
     """Waits until the service is ready."""
     deployment = Deployment(client=client, folder=folder, settings=settings)
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         assert process.poll() is None, [path.read_text() for path in folder.glob("*.log")]
         try:

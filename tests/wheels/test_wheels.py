@@ -4,6 +4,7 @@ What the distributions need is installed from the index. torch and what belongs 
 environment sees the ones that are installed here.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -109,7 +110,7 @@ def test_the_api_runs_from_its_wheel(tmp_path: Path, service: Path) -> None:
     with start("migrate", tmp_path, settings, [str(service / "preftune"), "migrate"]) as process:
         assert process.wait(60) == 0, (tmp_path / "migrate.log").read_text()
     with start("api", tmp_path, settings, [str(service / "preftune"), "api"]) as process:
-        reach(Client(f"http://127.0.0.1:{port}"), tmp_path, settings, process)
+        reach(Client(f"http://127.0.0.1:{port}"), tmp_path, settings, process, seconds=SECONDS)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
             assert http.get("/health/ready").status_code == 200
             assert http.get("/ui/app.js").content == (ROOT / "api/web/ui/app.js").read_bytes()
@@ -138,8 +139,10 @@ def test_a_job_runs_from_the_wheel(tmp_path: Path, service: Path) -> None:
     settings = QUICK | {"PORT": str(port), "DATA_DIR": str(tmp_path / "d"), "MODELS_DIR": str(tmp_path / "my models")}
     make_tiny_model(tmp_path / "my models" / BASE_MODEL)
     with start("serve", tmp_path, settings, [str(service / "preftune"), "serve"]) as process:
-        client = reach(Client(f"http://127.0.0.1:{port}"), tmp_path, settings, process).client
-        dataset = client.datasets.upload(ROOT / "examples" / "house-style-heldout.jsonl")
+        client = reach(Client(f"http://127.0.0.1:{port}"), tmp_path, settings, process, seconds=SECONDS).client
+        rows = [{"prompt": f"Name {n}.", "chosen": f"It is {n}, sir.", "rejected": f"No {n}."} for n in range(12)]
+        (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        dataset = client.datasets.upload(tmp_path / "pairs.jsonl")
         job = client.jobs.submit(base_model=BASE_MODEL, dataset_id=dataset["id"], **JOB)
         ended = client.jobs.wait(job["id"], timeout_seconds=240)
         assert ended["status"] == "succeeded", (ended["error"], (tmp_path / "serve.log").read_text()[-3000:])
