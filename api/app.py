@@ -28,6 +28,7 @@ from api.live.waiting import Waiters
 from api.middleware import RequestContext
 from api.openai.routes import document as openai
 from api.openai.routes import uploads as openai_uploads
+from api.presence import presence_of
 from api.readiness import ReadinessProbe
 from api.routes import (
     artifacts,
@@ -41,6 +42,7 @@ from api.routes import (
     job_records,
     jobs,
     keys,
+    operations,
     pages,
     pairs,
     republications,
@@ -61,6 +63,7 @@ from core.services.base_models.sharing import ModelSharer, is_sharing
 from core.services.datasets.parts import MAX_PART_BYTES
 from core.services.datasets.processing import DatasetProcessor
 from core.services.operations import schema
+from core.services.operations.presence import Presence
 from core.services.operations.sweep import Sweeper
 from core.services.webhooks.delivery import WebhookDeliverer
 from core.settings import Settings, SettingsError, load_settings
@@ -101,6 +104,7 @@ ROUTES = (
     pages,
     dashboard,
     usage,
+    operations,
     audit,
     keys,
     webhooks,
@@ -156,7 +160,8 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(RequestContext, telemetry=app.state.telemetry)
     app.add_middleware(TrustedProxies, networks=parse_networks(settings.trusted_proxies))
     if settings.root_path:
-        check_root_path(settings.root_path, (route.path for routes in ROUTES for route in routes.router.routes))
+        routers = [*(routes.router for routes in ROUTES), *openai.ROUTERS]
+        check_root_path(settings.root_path, (route.path for router in routers for route in router.routes))
         app.add_middleware(RootPath, root=settings.root_path)
 
 
@@ -205,10 +210,11 @@ def _open(app: FastAPI, stack: ExitStack) -> None:
         check_limiter=CapacityLimiter(MAX_CHECKED_UPLOADS),
     )
     processor, deliverer = DatasetProcessor(backend), WebhookDeliverer(backend)
-    backgrounds: list[Sweeper | DatasetProcessor | ModelSharer | WebhookDeliverer] = [
+    backgrounds: list[Sweeper | DatasetProcessor | ModelSharer | WebhookDeliverer | Presence] = [
         Sweeper(backend, makes_estimates=True),
         processor,
         deliverer,
+        presence_of(backend),
     ]
     if is_sharing(settings):
         backgrounds.append(ModelSharer(backend))

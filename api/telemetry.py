@@ -1,5 +1,6 @@
 """Prometheus metrics: requests as counted by this process, jobs as counted in the database."""
 
+from collections import Counter as Counts
 from collections.abc import Iterable, Iterator
 
 import structlog
@@ -10,12 +11,14 @@ from prometheus_client.registry import Collector
 from core.domain.errors import Unavailable
 from core.domain.jobs.job_state import AttemptOutcome, JobStatus
 from core.services.backend import Backend
+from core.services.operations.roster import ProcessView
 from core.services.operations.statistics import WAIT_BOUNDS_SECONDS, RunningJob, Statistics, read_statistics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Clients can make up others, and each would be a new series."""
 AUTH_FAILURES = ("key", "key_throttled", "sign_in", "sign_in_throttled", "identity")
+WORKER_STATES = ("working", "idle", "silent")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 
 log = structlog.get_logger("api")
@@ -86,6 +89,7 @@ class _Service(Collector):
         yield GaugeMetricFamily("preftune_database_up", "Does the database answer?", value=1)
         yield from _jobs(statistics)
         yield from _running(statistics.running)
+        yield from _processes(statistics.processes)
 
 
 def _jobs(found: Statistics) -> Iterator[Metric]:
@@ -127,3 +131,30 @@ def _running(jobs: list[RunningJob]) -> Iterator[Metric]:
             speed.add_metric([job.job_id, job.stage], job.tokens_per_second)
     yield seconds
     yield speed
+
+
+def _processes(found: list[ProcessView]) -> Iterator[Metric]:
+    workers = GaugeMetricFamily("preftune_workers", "Workers of the last day, by state.", labels=["state"])
+    states = Counts[str](process.state for process in found if process.kind == "worker")
+    for state in WORKER_STATES:
+        workers.add_metric([state], states[state])
+    yield workers
+    offset = GaugeMetricFamily(
+        "preftune_clock_offset_seconds", "Clock of a process minus the database's.", labels=["process"]
+    )
+    labels = ["process", "disk"]
+    free = GaugeMetricFamily("preftune_disk_free_bytes", "Free bytes of a process's disk.", labels=labels)
+    reserve = GaugeMetricFamily(
+        "preftune_disk_reserve_bytes", "Free bytes below which nothing new is taken in.", labels=labels
+    )
+    for process in found:
+        if process.state == "silent":
+            continue
+        if process.clock_offset_seconds is not None:
+            offset.add_metric([process.id], process.clock_offset_seconds)
+        for room in process.disks:
+            free.add_metric([process.id, room.what], room.free_bytes)
+            reserve.add_metric([process.id, room.what], room.reserve_bytes)
+    yield offset
+    yield free
+    yield reserve

@@ -34,7 +34,7 @@ from worker.light.exports import Exporting
 from worker.light.lane import LightLane
 from worker.light.republishing import Republishing
 from worker.light.scores import Scoring
-from worker.presence import Presence, device_class
+from worker.presence import device_class, presence_of
 from worker.processes.start import command_of
 from worker.pulse import LaneBeat, Liveness
 from worker.scratch import WorkerScratch
@@ -75,7 +75,7 @@ def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) ->
         num_devices=device.count,
         device_class=device_class(device, launch.num_threads),
     )
-    presence = Presence(backend, place.device_class, on_cpu=device.name == "cpu")
+    presence = presence_of(backend, device, place.device_class)
     _log.info("worker %s starts, on %s", settings.effective_worker_name, device.label)
     presence.start()
     try:

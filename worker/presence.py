@@ -1,60 +1,29 @@
-"""Presence of this worker: a row that says what it trains on, renewed for as long as the process lives."""
+"""Facts of this worker, which its presence tells: what it trains on, and with how much memory."""
 
-import logging
 import socket
-import threading
 from pathlib import Path
 
 from core.control_groups import memory_limit_bytes
-from core.domain.errors import DomainError
 from core.services.backend import Backend
-from core.services.estimates import workers
 from core.services.estimates.workers import WorkerFacts
+from core.services.operations.presence import Description, Presence
 from worker.device import Device
 
 _CPU_INFO, _MEMORY_INFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 _MAX_CLASS_CHARS = 255
 
-_log = logging.getLogger(__name__)
 
-
-class Presence:
-    """Renews the row from a thread of its own; a failing database is tried again at the next beat."""
-
-    def __init__(self, backend: Backend, device_class: str, *, on_cpu: bool) -> None:
-        self._backend = backend
-        self._facts = WorkerFacts(
-            name=backend.settings.effective_worker_name,
-            host=socket.gethostname(),
-            device_class=device_class,
-            trains=backend.settings.worker_lanes != "light",
-            memory_bytes=_memory_bytes() if on_cpu else None,
-        )
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="presence", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread and delete the row."""
-        self._is_over.set()
-        self._thread.join()
-        try:
-            workers.leave(self._backend, self._facts.name)
-        except DomainError as error:
-            _log.warning("this worker's row stays until it is old: %s", error.detail)
-
-    def _beat(self) -> None:
-        while True:
-            try:
-                workers.note(self._backend, self._facts)
-            except DomainError as error:
-                _log.warning("this worker's row is not renewed: %s", error.detail)
-            except Exception:  # noqa: BLE001 - a beat that fails must not be the last one
-                _log.exception("this worker's row is not renewed: unexpected error")
-            if self._is_over.wait(min(self._backend.settings.heartbeat_seconds, workers.BEAT_SECONDS)):
-                return
+def presence_of(backend: Backend, device: Device, name_of_class: str) -> Presence:
+    """Return the presence of this worker on its device."""
+    settings = backend.settings
+    facts = WorkerFacts(
+        name=settings.effective_worker_name,
+        host=socket.gethostname(),
+        device_class=name_of_class,
+        trains=settings.worker_lanes != "light",
+        memory_bytes=_memory_bytes() if device.name == "cpu" else None,
+    )
+    return Presence(backend, facts, Description(kind="worker", num_devices=device.count, lanes=settings.worker_lanes))
 
 
 def device_class(device: Device, num_threads: int) -> str:

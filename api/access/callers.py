@@ -19,7 +19,7 @@ PUBLIC_PREFIXES = ("/ui/",)
 """The dashboard's own files, and signing in."""
 OPERATOR_PATHS = frozenset({"/metrics"})
 """They tell of all projects together."""
-ADMIN_PATHS = ("/keys", "/audit")
+ADMIN_PATHS = ("/keys", "/audit", "/workers", "/storage")
 """Paths that need the scope `admin`, with all below them."""
 WRITERS_PATHS = re.compile(r".*/jobs/[^/]+/log/?")
 """Read by those who may write: what trainings print may quote the data."""

@@ -5,14 +5,17 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from api_server import RunningApi, serve
 from backends import claim, point
 from prometheus_client.parser import text_string_to_metric_families
+from toy_jobs import wait_for
 
 from core.services.attempts import lifecycle, recording
 from core.services.attempts.lifecycle import AttemptOutcome
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "docs" / "operate" / "grafana" / "preftune.json"
+ALERTS = DASHBOARD.with_name("preftune-alerts.yml")
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -101,3 +104,32 @@ def test_every_metric_of_the_dashboard_file_is_there(api: RunningApi) -> None:
     cells = [(x, y) for p in places for x in range(p["x"], p["x"] + p["w"]) for y in range(p["y"], p["y"] + p["h"])]
     assert len(cells) == len(set(cells))
     assert max(x for x, _ in cells) < 24
+
+
+def test_every_metric_of_the_alerts_is_there(api: RunningApi) -> None:
+    """Names and labels that the rules use; tests/deploy has promtool evaluate them."""
+    exposed: dict[str, set[str]] = {"up": {"job"}}
+    wait_for(lambda: "preftune_clock_offset_seconds" in {name for name, _ in scrape(api)}, "the API's own presence")
+    for name, labels in scrape(api):
+        exposed.setdefault(name, set()).update(label for label, _ in labels)
+    rules = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"][0]["rules"]
+    assert len(rules) >= 13
+    for rule in rules:
+        names = re.findall(r"\b(preftune_\w+|up)\b", rule["expr"].replace('"preftune"', ""))
+        assert names, rule
+        assert set(names) <= exposed.keys(), rule["alert"]
+        known = set().union(*(exposed[name] for name in names))
+        grouped = [part for group in re.findall(r"by \(([^)]*)\)", rule["expr"]) for part in group.split(", ")]
+        assert {*grouped, *re.findall(r"(\w+)=~?\"", rule["expr"])} <= known, rule["alert"]
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        assert rule["annotations"].keys() == {"summary", "advice"}
+
+
+def test_workers_clocks_and_disks(api: RunningApi) -> None:
+    wait_for(lambda: "preftune_disk_free_bytes" in {name for name, _ in scrape(api)}, "the API's own presence")
+    samples = scrape(api)
+    assert value(samples, "preftune_workers", state="silent") == 0
+    (offset,) = [found for (name, _), found in samples.items() if name == "preftune_clock_offset_seconds"]
+    assert abs(offset) < 5
+    reserves = {found for (name, _), found in samples.items() if name == "preftune_disk_reserve_bytes"}
+    assert reserves == {api.settings.disk_reserve_bytes}

@@ -83,6 +83,7 @@ def test_what_is_no_path_stops_the_start(root: str) -> None:
         load_settings(root_path=root)
 
 
-def test_a_path_of_the_services_own_stops_the_start(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="/jobs is a path of the service itself"):
-        create_app(Settings(data_dir=tmp_path, root_path="/jobs/x"))
+@pytest.mark.parametrize("root", ["/jobs/x", "/v1", "/ui"])
+def test_a_path_of_the_services_own_stops_the_start(tmp_path: Path, root: str) -> None:
+    with pytest.raises(SettingsError, match="is a path of the service itself"):
+        create_app(Settings(data_dir=tmp_path, root_path=root))

@@ -18,6 +18,7 @@ const ROUTES = [
   [/^\/new$/, () => import("./pages/new_job.js"), "New job"],
   [/^\/compare$/, () => import("./pages/compare.js"), "Compare"],
   [/^\/keys$/, () => import("./pages/keys.js"), "Keys"],
+  [/^\/workers$/, () => import("./pages/workers.js"), "Workers"],
 ];
 const HOME = "#/jobs";
 const MANAGERS = ["admin", "operator"];
@@ -132,7 +133,9 @@ async function start() {
     await redeemCode();
     const session = await get("/ui/session");
     signOut.hidden = !(session.needs_key && session.is_signed_in);
-    document.getElementById("nav-keys").hidden = !MANAGERS.includes(session.scope);
+    for (const name of ["nav-keys", "nav-workers"]) {
+      document.getElementById(name).hidden = !MANAGERS.includes(session.scope);
+    }
   } catch (error) {
     health.onTrouble(error);
   }

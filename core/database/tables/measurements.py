@@ -24,7 +24,7 @@ class JobMeasurement(Base):
 
 
 class WorkerPresence(Base):
-    """A worker process, for as long as it says that it is there."""
+    """A worker or API process, for as long as it says that it is there."""
 
     __tablename__ = "workers"
 
@@ -35,5 +35,7 @@ class WorkerPresence(Base):
     """False: it does light requests only."""
     memory_bytes: Mapped[BigInt | None]
     """Memory that a training may take on its device; none where that is not known."""
+    facts: Mapped[JsonObject | None]
+    """`kind` (`worker` or `api`), `version`, `num_devices`, `lanes`, `clock_offset_seconds`, `disks`."""
     started_at: Mapped[Time]
     seen_at: Mapped[Time]

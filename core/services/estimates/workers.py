@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -23,6 +24,8 @@ class WorkerFacts:
     device_class: str
     trains: bool
     memory_bytes: int | None
+    facts: dict[str, Any] | None = None
+    """What else it says of itself, for operators (`core.services.operations.presence`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from core.database.repositories import object_checks
 from core.database.repositories import statistics as rows
 from core.domain.training import metric_names as names
 from core.services.backend import Backend
+from core.services.operations.roster import ProcessView, list_processes
 
 WAIT_BOUNDS_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
 MAX_RUNNING = 200
@@ -33,6 +34,7 @@ class Statistics:
     num_lost_objects: int
     """Objects that rows name and the store has lost, as far as the slow check has looked."""
     running: list[RunningJob]
+    processes: list[ProcessView]
 
 
 def read_statistics(backend: Backend) -> Statistics:
@@ -50,6 +52,7 @@ def read_statistics(backend: Backend) -> Statistics:
                 _running(job_id, stage.value, values)
                 for job_id, stage, values in rows.newest_points_of_running(session, MAX_RUNNING)
             ],
+            processes=list_processes(session),
         )
 
     return backend.database.read(work)

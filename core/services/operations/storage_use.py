@@ -1,0 +1,55 @@
+"""Use of the storage: who stores what, project by project."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.database.repositories import access, object_checks, usage
+from core.database.tables.projects import Project
+from core.services.access.projects import limits_of
+from core.services.backend import Backend
+from core.services.cursors import decode_cursor, encode_cursor
+from core.services.views import Page
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectStorage:
+    id: str
+    stored_bytes: int
+    stored: dict[str, int]
+    """Bytes by what takes them: see `usage.KINDS`."""
+    max_stored_bytes: int | None
+    created_at: datetime
+
+
+def list_storage(backend: Backend, project_id: str | None, *, limit: int, cursor: str | None) -> Page[ProjectStorage]:
+    """Return a page of projects by id, or only the one named. Raises InvalidRequest."""
+    after = decode_cursor(cursor) if cursor else ""
+
+    def work(session: Session) -> Page[ProjectStorage]:
+        statement = select(Project).where(Project.id > after).order_by(Project.id).limit(limit + 1)
+        if project_id is not None:
+            statement = statement.where(Project.id == project_id)
+        found = list(session.scalars(statement))
+        data = [_storage(session, project) for project in found[:limit]]
+        return Page(data=data, next_cursor=encode_cursor(data[-1].id) if len(found) > limit else None)
+
+    return backend.database.read(work)
+
+
+def count_lost_objects(backend: Backend) -> int:
+    """Return how many objects the store is known to have lost."""
+    return backend.database.read(object_checks.count_lost)
+
+
+def _storage(session: Session, project: Project) -> ProjectStorage:
+    stored = usage.bytes_by_kind(session, project.id)
+    return ProjectStorage(
+        id=project.id,
+        stored_bytes=sum(stored.values()),
+        stored=stored,
+        max_stored_bytes=limits_of(access.find_limits(session, project.id)).max_stored_bytes,
+        created_at=project.created_at,
+    )
