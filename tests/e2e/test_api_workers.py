@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from api_server import RunningApi, pairs, serve
 from backends import claim
-from browser import open_page
+from browser import accessibility_faults, open_page
 from playwright.sync_api import Browser, expect
 
 from core.domain.access import Scope
@@ -87,6 +87,7 @@ def test_the_page_shows_who_works_on_what_and_who_stores_what(browser: Browser, 
         storage = page.locator("section", has=page.get_by_role("heading", name="Storage"))
         expect(storage.get_by_role("row").filter(has_text="default")).to_contain_text("no bound")
         expect(page.locator("section", has=page.get_by_role("heading", name="Queue"))).to_contain_text("default")
+        assert accessibility_faults(page) == []
         row.get_by_role("link").click()
         expect(page).to_have_url(f"{house.url}/ui/#/jobs/{house.http.get('/jobs').json()['data'][0]['id']}")
         watched.check()
