@@ -107,11 +107,11 @@ def check_curves_move(page: Page) -> None:
     expect(rewards).to_be_visible(timeout=LONG_MS)
     expect(page.get_by_text("DPO step", exact=True)).to_be_visible()
     step = page.locator(".tile", has_text="DPO step").locator(".value")
-    picture = "() => document.querySelectorAll('canvas')[1].toDataURL()"
-    first_step, first_picture = step.inner_text(), page.evaluate(picture)
+    canvas, picture = rewards.locator("canvas"), "(canvas) => canvas.toDataURL()"
+    first_step, first_picture = step.inner_text(), canvas.evaluate(picture)
     expect(step).not_to_have_text(first_step, timeout=LONG_MS)
     page.wait_for_timeout(300)
-    assert page.evaluate(picture) != first_picture
+    assert canvas.evaluate(picture) != first_picture
     expect(chart(page, "Loss").get_by_role("button", name="SFT")).to_be_visible()
 
 

@@ -28,6 +28,7 @@ ALL_SETTINGS: dict[str, Any] = {
     "evaluate_every_steps": 7,
     "checkpoint_every_steps": 14,
     "keep_checkpoints": 5,
+    "group_by_prompt": False,
     "keep_best": "rewards/accuracies",
     "early_stopping": {"metric": "rewards/margins", "patience": 2, "min_delta": 0.01, "restore_best": False},
     "score_training_pairs": False,
