@@ -201,6 +201,15 @@ MINUTES ?= 60
 test-faults: venv ## kills, zombies and outages by the hundred, in parts: goes on where the last one stopped (MINUTES=60)
 	@PYTHONPATH=tests:tests/support $(BIN)/python -m faults.volume --minutes $(MINUTES)
 
+.PHONY: test-two-apis
+test-two-apis: venv ## the rows of faults that ask an API, with two API processes behind one address (ten minutes)
+	@PYTHONPATH=tests:tests/support $(BIN)/python -m faults.volume two-apis-requests two-apis-storms two-apis-drains \
+		two-apis-broker two-apis-database two-apis-store --minutes 20
+
+.PHONY: test-rolling
+test-rolling: venv ## two API processes replaced by a newer version under 50 running jobs and 200 pollers (minutes)
+	@PYTHONPATH=tests:tests/support $(BIN)/python -m faults.rolling
+
 .PHONY: test-failover
 test-failover: venv ## a database put back, a lagging replica promoted, under live workers: 50 times each (ten minutes)
 	@PYTHONPATH=tests:tests/support $(BIN)/python -m faults.volume put-back-sqlite put-back-postgresql promoted-replica \

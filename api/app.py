@@ -244,7 +244,7 @@ def _prepare_database(backend: Backend) -> None:
         schema.upgrade(backend.settings)
         return
     try:
-        if not schema.is_current(backend):
+        if not schema.is_usable(backend):
             raise SettingsError("The database has not this version's schema; run `preftune migrate` first.")
     except Unavailable:
         log.warning("database_unavailable", meaning="starting all the same; requests get 503 until it answers")

@@ -12,7 +12,7 @@ from preftune.cli.extras import from_extra
 def operating(*, needs_schema: bool = True) -> Iterator[Any]:
     """Yield a backend whose errors become one sentence and an exit code.
 
-    `needs_schema`: the database must have this version's schema.
+    `needs_schema`: the database must have a schema that this version works with.
     """
     settings_error = from_extra("core.settings", "SettingsError")
     domain_error = from_extra("core.domain.errors", "DomainError")
@@ -24,8 +24,8 @@ def operating(*, needs_schema: bool = True) -> Iterator[Any]:
     except domain_error as error:
         fail(error.detail)
     try:
-        is_current = from_extra("core.database.migrate", "is_current")
-        if needs_schema and not is_current(backend.database.engine):
+        is_usable = from_extra("core.database.migrate", "is_usable")
+        if needs_schema and not is_usable(backend.database.engine):
             fail("the database has not this version's schema; start the service once, or run `preftune migrate`")
         audit = "core.services.access.audit"
         with from_extra(audit, "acting")(from_extra(audit, "operator_here")()):

@@ -130,7 +130,7 @@ def _drain_on_signals(grace_seconds: float) -> Drain:
 
 def _require_schema(backend: Backend) -> None:
     try:
-        if not schema.is_current(backend):
+        if not schema.is_usable(backend):
             raise SettingsError("The database's schema is not of this version; run `preftune migrate` first.")
     except Unavailable as error:
         _log.warning("%s The worker starts all the same, and asks again.", error.detail)

@@ -42,8 +42,6 @@ class KeyRing:
         """Rights by the hash of what was presented, also of what is no key; by id; and of projects."""
         self._ended: OrderedDict[str, tuple[float, bool]] = OrderedDict()
         """Whether sessions were signed out, by their id."""
-        self._redeemed: dict[str, int] = {}
-        """Codes that have signed somebody in, until they end."""
         self._has_stored = False
         self._asked_at = -MAX_AGE_SECONDS
 
@@ -118,21 +116,19 @@ class KeyRing:
         return any(matches)
 
     async def redeem(self, shown: bytes) -> Grant | None:
-        """Grant like `grant`, and also for a one-time sign-in code, in this process. Raises Unavailable."""
+        """Grant like `grant`, and also for a one-time sign-in code. Raises Unavailable."""
         keys = [(key, BOOTSTRAP.key_id) for key in self._bootstrap]
         keys += [(self._local, LOCAL.key_id)] if self._local else []
         for key, holder in keys:
             code = sign_in_codes.read(shown.decode("latin-1"), key.decode(), time.time())
             if code is not None:
-                return await self.grant_of_holder(holder) if self._is_new(*code) else None
+                return await self.grant_of_holder(holder) if await self._is_new(*code) else None
         return await self.grant(shown)
 
-    def _is_new(self, number: str, ends_at: int) -> bool:
-        now = time.time()
-        self._redeemed = {known: end for known, end in self._redeemed.items() if end > now}
-        is_new = number not in self._redeemed
-        self._redeemed[number] = ends_at
-        return is_new
+    async def _is_new(self, number: str, ends_at: int) -> bool:
+        """Whether no API process has taken this code before; from now on one has. Raises Unavailable."""
+        work = partial(browser_sessions.take_code, self._backend, number, ends_at - time.time())
+        return await to_thread.run_sync(work, limiter=self._limiter)
 
     async def _local_grant(self) -> Grant | None:
         return None if self._local is None or await self.has_keys() else LOCAL

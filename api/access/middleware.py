@@ -9,7 +9,7 @@ from starlette.types import Scope as ASGIScope
 
 from api.access.authentication import Authenticator
 from api.access.callers import LIVENESS_PATH, NOBODY, Caller, actor_of, caller_of, is_public, needed_scope
-from api.access.rate_limits import RateLimits
+from api.access.rate_limits import RateLimits, SharedRateLimits
 from api.access.shares import holder_of, shares_of
 from api.http.problems import RATE_LIMITED, SCOPE_MISSING, Fault, HttpError, fault_of, problem_response
 from core.domain.access import Scope
@@ -30,7 +30,7 @@ class Access:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._limits = RateLimits()
+        self._limits = SharedRateLimits()
         self._noted = RateLimits()
         self._writes = CapacityLimiter(_MAX_WRITES)
 
@@ -67,7 +67,7 @@ class Access:
         needed = needed_scope(scope["method"], scope["path"])
         if not found.scope.includes(needed):
             await self._note_refusal(scope, found)
-        return self._refusal_of(found, needed) or caller_of(found)
+        return await self._refusal_of(scope, found, needed) or caller_of(found)
 
     async def _note_refusal(self, scope: ASGIScope, grant: Grant) -> None:
         """Write what a known key was refused into the audit trail, a few times a minute for each."""
@@ -83,13 +83,15 @@ class Access:
         except Unavailable as error:
             log.warning("refusal_not_recorded", key_id=grant.key_id, what=what, reason=error.detail)
 
-    def _refusal_of(self, grant: Grant, needed: Scope) -> Fault | None:
+    async def _refusal_of(self, scope: ASGIScope, grant: Grant, needed: Scope) -> Fault | None:
         if not grant.scope.includes(needed):
             challenge = f'Bearer realm="preftune", error="insufficient_scope", scope="{needed.value}"'
             detail = f"This key may {grant.scope.value}; the request needs the scope {needed.value}."
             return Fault(kind=SCOPE_MISSING, detail=detail, headers={"WWW-Authenticate": challenge})
         rate = grant.requests_per_minute
-        seconds = self._limits.seconds_to_wait(grant.key_id, rate) if rate is not None else 0
+        if rate is None:
+            return None
+        seconds = await self._limits.seconds_to_wait(scope["app"].state.backend, grant.key_id, rate)
         if seconds == 0:
             return None
         detail = f"{rate} requests a minute are allowed with this key; ask again in {seconds} s."

@@ -1,14 +1,26 @@
-"""Rate limit of a key: a token bucket for each, in this process."""
+"""Rate limits of keys: token buckets, of this process alone or shared by all through the database."""
 
+import asyncio
 import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+
+import structlog
+from anyio import CapacityLimiter, to_thread
+
+from core.domain.errors import Unavailable
+from core.services.access import rates
+from core.services.backend import Backend
 
 MAX_KEPT = 4096
-BURST_SECONDS = 10.0
-"""Seconds' worth of the rate that may come at once."""
+_MAX_WRITES = 2
+_MAX_REFUSED_SECONDS = 1.0
+"""A refusal is repeated for at most so long without a look at the database."""
+
+log = structlog.get_logger("api")
 
 
 @dataclass
@@ -27,7 +39,7 @@ class RateLimits:
     def seconds_to_wait(self, key_id: str, requests_per_minute: int) -> int:
         """Return 0 and count the request, or the whole seconds until the next one is allowed."""
         rate = requests_per_minute / 60
-        size = max(1.0, rate * BURST_SECONDS)
+        size = rates.size_of(requests_per_minute)
         now = self._clock()
         bucket = self._buckets.setdefault(key_id, _Bucket(size, now))
         self._buckets.move_to_end(key_id)
@@ -39,3 +51,56 @@ class RateLimits:
             bucket.tokens -= 1
             return 0
         return max(1, math.ceil((1 - bucket.tokens) / rate))
+
+
+@dataclass
+class _Taken:
+    """What this process has taken from a key's shared bucket."""
+
+    tokens: int = 0
+    ends_at: float = 0.0
+    """Until then the tokens, or the refusal, hold."""
+    seconds: float = 0.0
+    """Time until the next token, where there is none."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class SharedRateLimits:
+    """Buckets in the database; lives on the event loop.
+
+    Tokens are taken before they are used, so that all processes together never let through more than the rate. While
+    the database is away the limits are those of this process alone.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._taken: OrderedDict[str, _Taken] = OrderedDict()
+        self._alone = RateLimits(clock)
+        self._writes = CapacityLimiter(_MAX_WRITES)
+
+    async def seconds_to_wait(self, backend: Backend, key_id: str, requests_per_minute: int) -> int:
+        """Return 0 and count the request, or the whole seconds until the next one is allowed."""
+        mine = self._taken.setdefault(key_id, _Taken())
+        self._taken.move_to_end(key_id)
+        if len(self._taken) > MAX_KEPT:
+            self._taken.popitem(last=False)
+        async with mine.lock:
+            if not self._holds(mine):
+                work = partial(rates.withdraw, backend, key_id, requests_per_minute)
+                try:
+                    found = await to_thread.run_sync(work, limiter=self._writes)
+                except Unavailable as error:
+                    log.warning("rate_of_process_alone", key_id=key_id, reason=error.detail)
+                    return self._alone.seconds_to_wait(key_id, requests_per_minute)
+                mine.tokens, mine.seconds = found.num_tokens, found.seconds
+                holds = rates.BATCH_SECONDS if mine.tokens else min(found.seconds, _MAX_REFUSED_SECONDS)
+                mine.ends_at = self._clock() + holds
+            if mine.tokens:
+                mine.tokens -= 1
+                if not mine.tokens:
+                    mine.ends_at = 0.0
+                return 0
+            return max(1, math.ceil(mine.seconds))
+
+    def _holds(self, mine: _Taken) -> bool:
+        return self._clock() < mine.ends_at

@@ -12,7 +12,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, delete, inspect, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -22,10 +22,14 @@ from core.database.repositories.bookkeeping import SWEEPER_LOCK, ensure_sweeper_
 from core.database.repositories.object_checks import ensure_state
 from core.database.repositories.projects import ensure_default_project
 from core.database.session import DatabaseUnavailable
+from core.database.tables.bookkeeping import SchemaSupport
 from core.settings import SettingsError
 
 _MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 """Beside `core`, in the repository and where the package is installed."""
+OLDEST_SUPPORTED = "0022"
+"""Versions from this revision on may work with this version's schema: since then migrations have only added. One that
+does more raises it to the revision before itself, whose version no longer needs what goes."""
 MAX_COPIES = 3
 """Copies of a SQLite file before migrations that are kept, the newest."""
 _COPY_SUFFIX = ".before-"
@@ -36,15 +40,17 @@ _LOCK_KEY = 0x70726566
 def upgrade(database_url: str) -> None:
     """Create or update the schema. Concurrent callers wait, and then find it done.
 
-    Raises SettingsError when the schema is of a newer version, DatabaseUnavailable when there is no database.
+    A newer schema that this version may work with stays as it is. Raises SettingsError for any other newer one,
+    DatabaseUnavailable when there is no database.
     """
     engine = open_engine(database_url, pool_size=1)
     try:
         with told(), engine.execution_options(**{WRITES: True}).begin() as connection:
             lock(connection)
-            _copy_before(connection)
-            to_revision(connection, "head")
-            seed(connection)
+            if not _is_newer_and_usable(connection):
+                _copy_before(connection)
+                to_revision(connection, "head")
+                seed(connection)
     except (sqlite3.Error, OSError) as error:
         outages.note("database", error)
         raise DatabaseUnavailable("No copy could be made before the migration; the schema is as it was.") from error
@@ -81,6 +87,27 @@ def is_current(engine: Engine) -> bool:
     except DBAPIError as error:
         raise DatabaseUnavailable("The database does not answer.") from error
     return set(heads) == set(ScriptDirectory.from_config(_config()).get_heads())
+
+
+def is_usable(engine: Engine) -> bool:
+    """Whether this version may work with the database's schema: its own, or a newer one that has only been added to."""
+    if is_current(engine):
+        return True
+    try:
+        with engine.connect() as connection:
+            return _is_newer_and_usable(connection)
+    except DBAPIError as error:
+        raise DatabaseUnavailable("The database does not answer.") from error
+
+
+def _is_newer_and_usable(connection: Connection) -> bool:
+    script = ScriptDirectory.from_config(_config())
+    known = {revision.revision for revision in script.walk_revisions()}
+    heads = set(MigrationContext.configure(connection).get_current_heads())
+    if not heads or heads <= known or not inspect(connection).has_table(SchemaSupport.__tablename__):
+        return False
+    supported = set(connection.execute(select(SchemaSupport.revision)).scalars())
+    return set(script.get_heads()) <= supported
 
 
 def _copy_before(connection: Connection) -> None:
@@ -141,3 +168,13 @@ def seed(connection: Connection) -> None:
         ensure_default_project(session)
         ensure_sweeper_lock(session, SWEEPER_LOCK)
         ensure_state(session)
+        _note_support(session)
+
+
+def _note_support(session: Session) -> None:
+    """Write down which versions may work with the schema, for processes that do not know it."""
+    revisions = [one.revision for one in ScriptDirectory.from_config(_config()).walk_revisions()]
+    supported = {revision for revision in revisions if revision >= OLDEST_SUPPORTED}
+    found = set(session.scalars(select(SchemaSupport.revision)))
+    session.execute(delete(SchemaSupport).where(SchemaSupport.revision.in_(found - supported)))
+    session.add_all(SchemaSupport(revision=revision) for revision in sorted(supported - found))

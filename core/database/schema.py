@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from core.database.tables.access import ApiKey, ProjectLimits
+from core.database.tables.access import ApiKey, ProjectLimits, RateBucket
 from core.database.tables.audit import AuditEvent, EndedSession
 from core.database.tables.base import Base
-from core.database.tables.bookkeeping import IdempotencyKey, LostObject, ObjectCheck, SweeperLock
+from core.database.tables.bookkeeping import IdempotencyKey, LostObject, ObjectCheck, SchemaSupport, SweeperLock
 from core.database.tables.datasets import Dataset
 from core.database.tables.exports import ExportRequest
 from core.database.tables.jobs import Attempt, Job, JobStage
@@ -40,5 +40,5 @@ JOB_TABLES: tuple[Any, ...] = (
 TABLES = (
     Project, ProjectLimits, ApiKey, Dataset, Upload, UploadPart, Arrival, Job, *JOB_TABLES, StageOutput, StageBuild,
     Garbage, IdempotencyKey, SweeperLock, ObjectCheck, LostObject, AuditEvent, EndedSession, WebhookEndpoint,
-    WebhookDelivery, JobMeasurement, WorkerPresence,
+    WebhookDelivery, JobMeasurement, WorkerPresence, RateBucket, SchemaSupport,
 )  # fmt: skip

@@ -39,7 +39,7 @@ def killed_api(grounds: Grounds, seed: int, trainer: Trainer) -> Outcome:
     retried = user.create(f"/jobs/{job_id}/retry", "two")
     user.ask("DELETE", f"/jobs/{job_id}")
     world.ledger.deleted.add(job_id)
-    user.api.process.send(15)
+    user.api.send(15)
     violations = [] if user.mark.exists() else [f"{point} was not reached"]
     expected = {seed_job, retried}
     if (found := {job.id for job in all_jobs(world.backend)}) != expected:
@@ -53,7 +53,7 @@ class _User:
     def __init__(self, world: World, point: str) -> None:
         self.world = world
         self.mark: Path = world.folder / "has-struck"
-        self.api: Api = world.start_api(strike=f"{point}=kill:{self.mark}")
+        self.api: Api = world.start_api(strike=f"{point}=kill:{self.mark}")  # the first to pass it, only
         self.api.wait_until_up()
 
     def create(self, path: str, key: str, **body: Any) -> str:
@@ -70,9 +70,7 @@ class _User:
                 with self.api.client() as client:
                     answer = client.request(method, path, **options)
             except httpx.TransportError:
-                self.api.process.wait()
-                self.api = self.world.start_api()
-                self.api.wait_until_up()
+                self.api.replace_dead()
                 continue
             if answer.status_code == 409 and answer.json()["code"] == "idempotency-key-in-use":
                 self._end_reservations()

@@ -34,6 +34,8 @@ class Grounds:
     _postgresql: PostgresServer | None = None
     _s3: S3Server | None = None
     _number: int = 0
+    num_apis: int = 1
+    """API processes behind one address, in the rows that start an API."""
     passes: dict[tuple[str, int], dict[str, int]] = field(default_factory=dict)
     """How often an undisturbed run comes by each failpoint, by trainer and combination; see `faults.kills`."""
     counting: threading.Lock = field(default_factory=threading.Lock)

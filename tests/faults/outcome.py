@@ -32,6 +32,7 @@ class Row:
     num_settings: int | None = None
     """Where the seeds number settings, each to be run once: how many there are."""
     trainer: Trainer = TOY
+    num_apis: int = 1
 
     def is_over(self, seed: int) -> bool:
         return self.num_settings is not None and seed >= self.num_settings
@@ -39,3 +40,7 @@ class Row:
     def with_trainer(self, trainer: Trainer, goal: int) -> Self:
         """The same faults, two runs at once, and the results apart."""
         return replace(self, name=f"{trainer.name}-{self.name}", goal=goal, trainer=trainer, num_parallel=2)
+
+    def with_two_apis(self, goal: int) -> Self:
+        """The same faults with two API processes behind one address, and the results apart."""
+        return replace(self, name=f"two-apis-{self.name}", goal=goal, num_apis=2, num_parallel=2)

@@ -15,6 +15,8 @@ from faults.zombies import ZOMBIES
 
 REAL_GOAL = 20
 REAL_OPERATIONS = 100
+TWO_APIS_GOAL = 8
+TWO_APIS_OPERATIONS = 208
 _ALL = (
     KILLS,
     FAILPOINTS,
@@ -40,7 +42,13 @@ _ALL = (
     DISKS.with_trainer(REAL, REAL_GOAL),
     STORMS.with_trainer(REAL, REAL_OPERATIONS),
     DRAINS.with_trainer(REAL, REAL_GOAL),
+    REQUESTS.with_two_apis(REQUESTS.goal),
+    STORMS.with_two_apis(TWO_APIS_OPERATIONS),
+    DRAINS.with_two_apis(TWO_APIS_GOAL),
+    BROKER.with_two_apis(TWO_APIS_GOAL),
+    DATABASE.with_two_apis(TWO_APIS_GOAL),
+    STORE.with_two_apis(TWO_APIS_GOAL),
 )
 """All but `requests` also with the real trainer: no trainer runs there; nor where the database goes back, which is no
-matter of trainers."""
+matter of trainers. Those that ask an API also with two of its processes."""
 ROWS: dict[str, Row] = {row.name: row for row in _ALL}

@@ -10,7 +10,7 @@ from backends import PROJECT
 from faults.grounds import Grounds
 from faults.outcome import Outcome, Row
 from faults.trainers import Trainer
-from faults.world import COMBINATIONS, FINAL, Api, Options, World
+from faults.world import COMBINATIONS, FINAL, Options, World
 from toy_jobs import attempts_of, events, view, wait_for
 from toy_trainer import Script
 
@@ -110,21 +110,13 @@ def drain(grounds: Grounds, seed: int, trainer: Trainer) -> Outcome:
         if (code := old.wait(120)) != 0:
             violations.append(f"a worker ended with {code}")
         if number == 1:
-            api, code = roll(world, api)
-            num_drained += 1
-            violations += [f"the API ended with {code}"] if code else []
+            codes = api.roll()
+            num_drained += len(codes)
+            violations += [f"the API ended with {code}" for code in codes if code]
     world.wait_for_all("succeeded", seconds=240)
     for job_id in world.ledger.scripts:
         violations += repeated(world, job_id)
     return Outcome(seed, f"{database} {store}", num_drained, violations + world.finish())
-
-
-def roll(world: World, api: Api) -> tuple[Api, int]:
-    api.process.send(signal.SIGTERM)
-    fresh = world.start_api()
-    code = api.process.wait(120)
-    fresh.wait_until_up()
-    return fresh, code
 
 
 def repeated(world: World, job_id: str) -> list[str]:

@@ -77,6 +77,7 @@ def run_row(grounds: Grounds, row: Row, deadline: float, max_runs: int, seeds: l
 
 
 def run_one(grounds: Grounds, row: Row, seed: int) -> Outcome:
+    grounds.num_apis = row.num_apis
     try:
         return row.run(grounds, seed, row.trainer)
     except Exception as error:  # noqa: BLE001 - one broken run must not hide the others

@@ -1,9 +1,11 @@
 """One little deployment for one fault run: a database and a store of its own, and processes that come and go."""
 
 import shutil
+import signal
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, Literal
 
 import httpx
 from backends import BASE_MODEL, PROJECT, CountingQueue, add_dataset, submit
+from faults.balancer import Balancer
 from faults.checker import Ledger, check
 from faults.curve_reader import CurveReader
 from faults.grounds import Grounds
@@ -83,6 +86,7 @@ class World:
             secrets=(S3Server.secret_access_key, "canary-api-key"),
         )
         self._readers: list[CurveReader] = []
+        self._balancers: list[Balancer] = []
         self.is_closed = False
         grounds.worlds[threading.get_ident()] = self
         self.trainer.make_base_model(grounds, self.folder / "models" / BASE_MODEL)
@@ -166,8 +170,19 @@ class World:
         return process
 
     def start_api(self, **settings: Any) -> "Api":
-        port = free_port()
-        return Api(self.start("api", host="127.0.0.1", port=port, **settings), f"http://127.0.0.1:{port}")
+        """As many API processes as this row has, behind one address."""
+        ports = [free_port() for _ in range(self.grounds.num_apis)]
+        shared = settings if len(ports) == 1 else {"session_secret": SecretStr("canary-session-secret" * 2)} | settings
+
+        def start(port: int, **more: Any) -> Process:
+            return self.start("api", host="127.0.0.1", port=port, **(shared | more))
+
+        processes = [start(port) for port in ports]
+        if len(ports) == 1:
+            return Api(processes, ports, f"http://127.0.0.1:{ports[0]}", start)
+        balancer = Balancer(ports).start()
+        self._balancers.append(balancer)
+        return Api(processes, ports, f"http://127.0.0.1:{balancer.port}", start)
 
     def request(self, script: Script, **fields: Any) -> dict[str, Any]:
         """What submits such a job."""
@@ -267,6 +282,8 @@ class World:
         if self.is_closed:
             return
         self.is_closed = True
+        for balancer in self._balancers:
+            balancer.close()
         for process in self.processes:
             if process.is_running:
                 process.kill()
@@ -278,21 +295,59 @@ class World:
 
 @dataclass(frozen=True)
 class Api:
-    process: Process
+    """One API process, or several behind one address."""
+
+    processes: list[Process]
+    ports: list[int]
     url: str
+    start: Callable[..., Process]
+    """Starts one on a port, with the settings of the others."""
 
     def client(self, **options: Any) -> httpx.Client:
+        """Where there are several processes, each request goes to the next one."""
         headers = {"Authorization": "Bearer canary-api-key"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=options.pop("timeout", 30), **options)
+        limits = httpx.Limits(max_keepalive_connections=20 if len(self.ports) == 1 else 0)
+        timeout = options.pop("timeout", 30)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=timeout, limits=limits, **options)
+
+    def send(self, number: int) -> None:
+        for process in self.processes:
+            process.send(number)
+
+    def replace_dead(self, seconds: float = 240) -> None:
+        """Wait until one has died, and start another in its place."""
+        deadline = time.monotonic() + seconds
+        while all(process.is_running for process in self.processes):
+            assert time.monotonic() < deadline, "no API process has ended"
+            time.sleep(0.01)
+        for place, process in enumerate(self.processes):
+            if not process.is_running:
+                self.processes[place] = self.start(self.ports[place])
+        self.wait_until_up()
+
+    def roll(self) -> list[int]:
+        """Replace one after the other, as a rolling upgrade does; return their exit codes."""
+        codes = []
+        for place, process in enumerate(self.processes):
+            process.send(signal.SIGTERM)
+            codes.append(process.wait(120))
+            self.processes[place] = self.start(self.ports[place])
+            self.wait_until_up()
+        return codes
 
     def wait_until_up(self, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
-        with self.client() as client:
-            while True:
-                try:
-                    client.get("/health/live")
-                    return
-                except httpx.TransportError:
-                    assert time.monotonic() < deadline, "the API does not start"
-                    assert self.process.is_running, f"the API ended with {self.process.code}"
-                    time.sleep(0.05)
+        for place, port in enumerate(self.ports):
+            while not _answers(port):
+                process = self.processes[place]
+                assert time.monotonic() < deadline, "the API does not start"
+                assert process.is_running, f"the API ended with {process.code}"
+                time.sleep(0.05)
+
+
+def _answers(port: int) -> bool:
+    try:
+        httpx.get(f"http://127.0.0.1:{port}/health/live", timeout=30)
+    except httpx.TransportError:
+        return False
+    return True

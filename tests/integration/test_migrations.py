@@ -25,7 +25,7 @@ from toy_trainer import Script
 
 from core.database import migrate
 from core.database.engine import WRITES, open_engine
-from core.database.migrate import is_current, upgrade
+from core.database.migrate import is_current, is_usable, upgrade
 from core.database.schema import metadata
 from core.database.session import Database, DatabaseUnavailable
 from core.settings import SettingsError
@@ -116,8 +116,10 @@ def test_a_database_of_a_newer_version_is_left_alone(urls: tuple[str, str]) -> N
     engine = open_engine(urls[0])
     with engine.connect() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        connection.execute(text("DELETE FROM schema_support"))  # it has done more than add
         connection.commit()
     assert not is_current(engine)
+    assert not is_usable(engine)
     with pytest.raises(SettingsError, match="newer version"):
         upgrade(urls[0])
     engine.dispose()
@@ -151,7 +153,7 @@ def upgrade() -> None:
 def test_old_workers_go_on_under_a_new_schema(
     urls: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While it is migrated and after; what starts with the old version from then on is told to be replaced."""
+    """While it is migrated and after; what starts with the old version from then on works too."""
     upgrade(urls[0])
     database = Database(open_engine(urls[0]))
     backend = make_backend(tmp_path, database, lease_seconds=6, heartbeat_seconds=0.2, poll_seconds=0.1)
@@ -168,12 +170,18 @@ def test_old_workers_go_on_under_a_new_schema(
             patch.setattr(migrate, "_MIGRATIONS", newer)
             upgrade(urls[0])
             assert is_current(database.engine)
-        assert not is_current(database.engine), "nothing of the old version starts any more"
+        assert (is_current(database.engine), is_usable(database.engine)) == (False, True)
+        upgrade(urls[0])
+        assert not is_current(database.engine), "an old version that starts leaves the newer schema as it is"
         for job_id in ids:
             wait_for_status(backend, job_id, "succeeded", "failed", "cancelled")
     for job_id in ids:
         check_succeeded(backend, job_id, script)
         assert len(attempts_of(backend, job_id)) == 1, "no attempt was lost to the migration"
+    database.write(lambda session: session.execute(text("DELETE FROM schema_support WHERE revision < '9000'")))
+    assert not is_usable(database.engine), "a newer schema that does more than add ends the support of old versions"
+    with pytest.raises(SettingsError, match="newer version"):
+        upgrade(urls[0])
     with database.engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM jobs WHERE colour IS NULL")) == len(ids)
         assert connection.scalar(text("SELECT min(weight) FROM metric_points")) == 1

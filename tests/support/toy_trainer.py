@@ -197,7 +197,7 @@ class ToyTrainer:
             self._checkpoint(stage, state)
         gate = self.script.hold_until
         while is_here and self.link.stop_mode is None and not (gate and Path(gate, attempt).exists()):
-            time.sleep(0.01)
+            time.sleep(0.05)
 
     def _checkpoint(self, stage: str, state: State) -> None:
         directory = self.work_dir / "checkpoints" / f"{stage}-{state.step}"

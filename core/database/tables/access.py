@@ -64,3 +64,13 @@ class ProjectLimits(Base):
     max_queued_jobs: Mapped[int | None]
     max_running_jobs: Mapped[int | None]
     max_requests_per_minute: Mapped[int | None]
+
+
+class RateBucket(Base):
+    """How far a key has used up its rate, in all API processes together."""
+
+    __tablename__ = "rate_buckets"
+
+    key_id: Mapped[Id] = mapped_column(primary_key=True)
+    full_at: Mapped[Time]
+    """When the bucket will be full again, if nothing more is taken."""

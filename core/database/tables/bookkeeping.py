@@ -69,3 +69,11 @@ class LostObject(Base):
     found_at: Mapped[Time]
     seen_at: Mapped[Time]
     """Time of the last look."""
+
+
+class SchemaSupport(Base):
+    """Revision whose version of preftune may work with this schema, which has only been added to since."""
+
+    __tablename__ = "schema_support"
+
+    revision: Mapped[Id] = mapped_column(primary_key=True)

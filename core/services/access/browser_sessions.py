@@ -1,5 +1,6 @@
 """Sessions of the dashboard on the server's side: signing in and out is recorded, and what was signed out stays so."""
 
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from core.database.repositories import audit as rows
@@ -22,6 +23,23 @@ def end(backend: Backend, grant: Grant, session_id: str, seconds: float) -> None
 def is_ended(backend: Backend, session_id: str) -> bool:
     """Whether the session was signed out. Raises Unavailable."""
     return backend.database.read(lambda session: rows.is_session_ended(session, session_id))
+
+
+def take_code(backend: Backend, number: str, seconds: float) -> bool:
+    """Use up a one-time sign-in code, which would last for so many seconds yet; False when it was used before."""
+    name = f"code {number}"
+
+    def work(session: Session) -> bool:
+        if rows.is_session_ended(session, name):
+            return False
+        rows.end_session(session, name, seconds)
+        session.flush()
+        return True
+
+    try:
+        return backend.database.write(work)
+    except IntegrityError:  # another process took it meanwhile
+        return False
 
 
 def record_sign_in(backend: Backend, actor: Actor, grant: Grant | None) -> None:

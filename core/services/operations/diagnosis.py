@@ -15,7 +15,7 @@ from core.base_models.directory import list_base_models, refused_base_models
 from core.clock import utc_now
 from core.database.columns import database_now
 from core.database.engine import POSTGRESQL_TIMEOUTS
-from core.database.migrate import is_current
+from core.database.migrate import is_current, is_usable
 from core.domain.errors import DomainError
 from core.outages import reason_of
 from core.services.access import api_keys, projects
@@ -86,13 +86,14 @@ def _told(backend: Backend, error: DomainError) -> str:
 
 
 def _database(backend: Backend) -> Answer:
-    if not is_current(backend.database.engine):
+    if not is_usable(backend.database.engine):
         return "failed", "the schema is not of this version; run `preftune migrate`"
     if lost := _lost_timeouts(backend):
         wanted = "; ".join(f"ALTER ROLE <user> SET {name} = {POSTGRESQL_TIMEOUTS[name]}" for name in lost)
         return "warning", f"{', '.join(lost)} not in force, as a pooler drops them; run `{wanted}`"
     kind = "PostgreSQL" if backend.database.is_postgresql else "SQLite"
-    return "ok", f"{kind}, schema of this version"
+    age = "of this version" if is_current(backend.database.engine) else "of a newer version, which this one works with"
+    return "ok", f"{kind}, schema {age}"
 
 
 def _lost_timeouts(backend: Backend) -> list[str]:

@@ -10,6 +10,6 @@ def upgrade(settings: Settings) -> None:
     migrate.upgrade(settings.effective_database_url)
 
 
-def is_current(backend: Backend) -> bool:
-    """Whether the database has this version's schema. Raises Unavailable."""
-    return migrate.is_current(backend.database.engine)
+def is_usable(backend: Backend) -> bool:
+    """Whether this version may work with the database's schema. Raises Unavailable."""
+    return migrate.is_usable(backend.database.engine)

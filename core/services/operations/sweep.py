@@ -17,7 +17,7 @@ from core.database.repositories import jobs as job_rows
 from core.database.repositories.events import SWEEPER
 from core.domain.jobs.job_state import AttemptOutcome, JobStatus
 from core.failpoints import reach
-from core.services.access import audit, browser_sessions, idempotency, quotas
+from core.services.access import audit, browser_sessions, idempotency, quotas, rates
 from core.services.attempts import requeue
 from core.services.backend import Backend
 from core.services.datasets import datasets, parts
@@ -132,6 +132,7 @@ class Sweeper:
         audit.forget_old(self._backend)
         browser_sessions.forget_old(self._backend)
         workers.forget_silent(self._backend)
+        rates.forget_full(self._backend)
         self._retention.step(self._backend)
         weights.read_types(self._backend)
         garbage_collection.collect(self._backend)

@@ -84,7 +84,11 @@ def test_while_the_database_is_away_what_was_known_holds(monkeypatch: pytest.Mon
 
 
 def test_a_code_signs_in_once_and_for_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: set[str] = set()
     monkeypatch.setattr(key_ring.api_keys, "authenticate", lambda *_: None)
+    monkeypatch.setattr(
+        key_ring.browser_sessions, "take_code", lambda _, number, __: number not in taken and not taken.add(number)
+    )
     known = ring()
     code = sign_in_codes.make(KEY, time.time())
     assert asyncio.run(known.grant(code.encode())) is None, "it is no key"
