@@ -116,7 +116,7 @@ def write_part(row: Row, first_seed: int, outcomes: list[Outcome], seconds: floa
         "violations": [asdict(outcome) for outcome in outcomes if outcome.violations],
         "notes": notes,
     }
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{row.name}-{first_seed:05d}.json"
     path.write_text(json.dumps(part, indent=1, sort_keys=True) + "\n")
 
