@@ -12,7 +12,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, delete, inspect, select, text
+from sqlalchemy import Connection, Engine, delete, event, inspect, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -30,6 +30,8 @@ _MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 OLDEST_SUPPORTED = "0022"
 """Versions from this revision on may work with this version's schema: since then migrations have only added. One that
 does more raises it to the revision before itself, whose version no longer needs what goes."""
+MAX_WAIT_SECONDS = 120
+"""For the migration of another process."""
 MAX_COPIES = 3
 """Copies of a SQLite file before migrations that are kept, the newest."""
 _COPY_SUFFIX = ".before-"
@@ -44,6 +46,8 @@ def upgrade(database_url: str) -> None:
     DatabaseUnavailable when there is no database.
     """
     engine = open_engine(database_url, pool_size=1)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _wait_long)
     try:
         with told(), engine.execution_options(**{WRITES: True}).begin() as connection:
             lock(connection)
@@ -56,6 +60,11 @@ def upgrade(database_url: str) -> None:
         raise DatabaseUnavailable("No copy could be made before the migration; the schema is as it was.") from error
     finally:
         engine.dispose()
+
+
+def _wait_long(connection: sqlite3.Connection, _record: object) -> None:
+    """Wait for another process's migration as long as on PostgreSQL."""
+    connection.execute(f"PRAGMA busy_timeout = {MAX_WAIT_SECONDS * 1000}")
 
 
 @contextmanager
@@ -156,7 +165,7 @@ def lock(connection: Connection) -> None:
         return
     connection.execute(text("SET LOCAL statement_timeout = 0"))
     connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-    connection.execute(text("SET LOCAL lock_timeout = '120s'"))
+    connection.execute(text(f"SET LOCAL lock_timeout = '{MAX_WAIT_SECONDS}s'"))
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
     # Waiting longer for a table would stop everybody behind us.
     connection.execute(text("SET LOCAL lock_timeout = '10s'"))
