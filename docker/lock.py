@@ -1,5 +1,5 @@
-"""Writes docker/requirements-*.txt: every package of the images, at its version in constraints.txt, with the hashes
-of its files. `make lock` runs it after a change of pyproject.toml or constraints.txt.
+"""Writes docker/requirements-*.txt: every package of the images and of `make venv`, at its version in constraints.txt,
+with the hashes of its files. `make lock` runs it after a change of pyproject.toml or constraints.txt.
 
 torch has files of its own. What its CUDA build needs is locked here, in requirements-torch-cuda.txt. The CPU build lies
 in an index of PyTorch's, under other hashes: requirements-torch-cpu.txt holds them, copied from there by hand, and this
@@ -14,8 +14,8 @@ from pathlib import Path
 FOLDER = Path("docker")
 UV = Path(sys.executable).parent / "uv"
 OPTIONS = ("--universal", "--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate", "--quiet")
-OURS = ("--no-emit-package", "preftune")
-"""The client is built from this checkout, as the service is."""
+OURS = ("--no-emit-package", "preftune", "--no-emit-package", "preftune-service")
+"""Client and service are built from this checkout."""
 OF_TORCH = re.compile(r"torch|triton|nvidia-.*|cuda-.*")
 TO_BUILD = ("setuptools",)
 """What makes a wheel of our own code."""
@@ -46,6 +46,8 @@ write("requirements-build.txt", {name: worker[name] for name in TO_BUILD})
 write("requirements-api.txt", resolve("otel"))
 write("requirements-torch-cuda.txt", of_torch)
 write("requirements-worker.txt", {name: entry for name, entry in worker.items() if name not in of_torch})
+developing = resolve("dev")
+write("requirements-dev.txt", {name: entry for name, entry in developing.items() if name not in of_torch})
 wanted = version(of_torch["torch"]) + "+cpu"
 if f"torch=={wanted} " not in (FOLDER / CPU_FILE).read_text(encoding="utf-8"):
     sys.exit(f"{FOLDER / CPU_FILE}: put torch=={wanted} and the hashes of its wheels there; its head says from where")

@@ -59,7 +59,7 @@ class _Taken:
 
     tokens: int = 0
     ends_at: float = 0.0
-    """Until then the tokens, or the refusal, hold."""
+    """End of the time for which the tokens, or the refusal, hold."""
     seconds: float = 0.0
     """Time until the next token, where there is none."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[2]
 API, WORKER = ("requirements-api.txt", "requirements-worker.txt")
 CUDA, CPU = ("requirements-torch-cuda.txt", "requirements-torch-cpu.txt")
-BUILD = "requirements-build.txt"
+BUILD, DEV = "requirements-build.txt", "requirements-dev.txt"
 ENTRY = re.compile(
     r"^(?P<name>[\w.-]+)==(?P<version>[\w.+]+)(?: ; [^\\]+)?(?P<hashes>(?: \\\n    --hash=sha256:[0-9a-f]{64})+)$"
 )
@@ -106,3 +106,16 @@ def test_an_image_takes_nothing_from_an_index_but_by_its_hash(name: str, num_com
         assert "--no-deps" in command
         assert "--require-hashes" in command or "--no-index" in command, command
         assert "--no-index" not in command or " wheel " not in command or "--no-build-isolation" in command, command
+
+
+def test_make_venv_installs_only_what_is_hashed() -> None:
+    """Everything of the extra `dev` is locked, and the recipe installs nothing else but our own code."""
+    versions = locked(DEV, CPU)
+    assert needed("dev") - versions.keys() <= {"preftune", "preftune-service"}
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("$(VENV)/.installed:")[2].partition("\n\n")[0]
+    installs = [line for line in recipe.splitlines() if " pip install " in line or "HASHED" in line or "TORCH" in line]
+    assert len(installs) == 4
+    for line in installs:
+        is_ours = "--no-deps --no-build-isolation -e client -e ." in line
+        has_own_hashes = line.endswith("-r requirements-gguf.txt")  # pip then wants one for every file
+        assert is_ours or has_own_hashes or "$(HASHED)" in line, line
