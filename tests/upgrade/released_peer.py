@@ -14,7 +14,7 @@ from backends import PROJECT, checkpoint_with_policy, claim, make_backend, point
 from core.database.engine import open_engine
 from core.database.migrate import upgrade
 from core.database.session import Database
-from core.domain.jobs.job_spec import JobSpec
+from core.domain.job_spec import JobSpec
 from core.services import attempts, datasets, jobs, recording
 
 ROWS = [{"prompt": f"p{number}", "chosen": "yes", "rejected": "no"} for number in range(24)]
