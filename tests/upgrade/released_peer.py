@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from backends import PROJECT, checkpoint_with_policy, claim, make_backend, point, publication, submit
+from core.domain.job_spec import JobSpec
 
 from core.database.engine import open_engine
 from core.database.migrate import upgrade
 from core.database.session import Database
-from core.domain.job_spec import JobSpec
 from core.services import attempts, datasets, jobs, recording
 
 ROWS = [{"prompt": f"p{number}", "chosen": "yes", "rejected": "no"} for number in range(24)]
