@@ -27,7 +27,7 @@ from core.settings import SettingsError
 
 _MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 """Beside `core`, in the repository and where the package is installed."""
-OLDEST_SUPPORTED = "0022"
+OLDEST_SUPPORTED = "0023"
 """Versions from this revision on may work with this version's schema: since then migrations have only added. One that
 does more raises it to the revision before itself, whose version no longer needs what goes."""
 MAX_WAIT_SECONDS = 120
