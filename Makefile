@@ -82,6 +82,10 @@ format: venv ## put the code into shape
 bench-metrics: venv ## live curves under load: pollers, streams, a long job, ingestion (MLFLOW=<path of its command>: beside it)
 	@$(BIN)/python benchmarks/bench_metrics.py $(if $(MLFLOW),--mlflow $(MLFLOW)) --out benchmarks/results/metrics-$(shell date +%F).json
 
+.PHONY: test-sweeps
+test-sweeps: venv ## ten kills during a sweep of the real trainer, beside the same jobs one by one (minutes)
+	@$(BIN)/pytest tests/faults/test_sweep_kills.py
+
 .PHONY: bench-estimates
 bench-estimates: venv ## twenty jobs, each estimated before it runs (ten minutes; BASE_MODEL=<folder>: with a model of your own)
 	@$(BIN)/python benchmarks/bench_estimates.py $(if $(BASE_MODEL),--base-model $(BASE_MODEL)) --out benchmarks/results/estimates-$(shell date +%F).json

@@ -47,6 +47,7 @@ from api.routes import (
     pairs,
     republications,
     scores,
+    sweeps,
     uploads,
     usage,
     webhooks,
@@ -77,6 +78,7 @@ DESCRIPTION = (
 TAGS = [
     {"name": "datasets", "description": "Files of preference pairs, checked and normalised."},
     {"name": "jobs", "description": "Training jobs, their live curves and events."},
+    {"name": "sweeps", "description": "Many jobs that differ in a few settings, as one."},
     {"name": "artifact", "description": "What comes out: the tuned policy."},
     {"name": "webhooks", "description": "Who is told when jobs end."},
     {"name": "catalogue", "description": "What a job can name."},
@@ -92,6 +94,7 @@ ROUTES = (
     datasets,
     uploads,
     jobs,
+    sweeps,
     job_records,
     checkpoints,
     pairs,

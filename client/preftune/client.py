@@ -9,6 +9,7 @@ from preftune.fine_tuning import FineTuning
 from preftune.jobs import Jobs
 from preftune.keys import Keys
 from preftune.local_key import find_local_key
+from preftune.sweeps import Sweeps
 from preftune.transport import Transport
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -29,6 +30,7 @@ class Client:
         self._transport = Transport(url, key, timeout_seconds)
         self.datasets = Datasets(self._transport)
         self.jobs = Jobs(self._transport)
+        self.sweeps = Sweeps(self._transport)
         self.keys = Keys(self._transport)
         self.fine_tuning = FineTuning(self._transport)
 

@@ -15,6 +15,7 @@ from core.database.tables.projects import Project
 from core.database.tables.records import JobEvent, JobLogPart, JobSample, MetricBlock, MetricPoint, RewoundPoint
 from core.database.tables.republications import RepublishRequest
 from core.database.tables.scores import ScoreRequest
+from core.database.tables.sweeps import Sweep, SweepMember
 from core.database.tables.uploads import Arrival, Upload, UploadPart
 from core.database.tables.webhooks import WebhookDelivery, WebhookEndpoint
 
@@ -40,5 +41,5 @@ JOB_TABLES: tuple[Any, ...] = (
 TABLES = (
     Project, ProjectLimits, ApiKey, Dataset, Upload, UploadPart, Arrival, Job, *JOB_TABLES, StageOutput, StageBuild,
     Garbage, IdempotencyKey, SweeperLock, ObjectCheck, LostObject, AuditEvent, EndedSession, WebhookEndpoint,
-    WebhookDelivery, JobMeasurement, WorkerPresence, RateBucket, SchemaSupport,
+    WebhookDelivery, JobMeasurement, WorkerPresence, RateBucket, SchemaSupport, Sweep, SweepMember,
 )  # fmt: skip

@@ -36,6 +36,9 @@ BODIES: dict[str, Any] = {
     "POST /jobs/{job_id}/rerun": {"exclude_lines": [1]},
     "POST /jobs/{job_id}/exports": {"format": "gguf-f16"},
     "POST /jobs/{job_id}/scores": {"items": [{"prompt": "Why?", "response": "So."}]},
+    "POST /sweeps": {"job": {"base_model": BASE_MODEL, "dataset_id": "ds_1"}, "grid": {"beta": [0.1]}},
+    "POST /sweeps/preview": {"job": {"base_model": BASE_MODEL, "dataset_id": "ds_1"}, "grid": {"beta": [0.1]}},
+    "POST /sweeps/{sweep_id}/extend": {"members": [{"beta": 0.2}]},
     "POST /webhooks": {"url": "http://127.0.0.1:9/hook", "event_types": ["fine_tuning.job.failed"]},
     "PATCH /webhooks/{webhook_id}": {"name": "x"},
     "POST /webhooks/{webhook_id}/ping": {},
@@ -114,6 +117,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         house.ids |= {"score_id": scores.json()["id"], "export_id": export.json()["id"]}
         house.ids["republication_id"] = add_republication(backend, house.ids["job_id"])
         house.ids["webhook_id"] = api.http.post("/webhooks", json=BODIES["POST /webhooks"]).json()["webhook"]["id"]
+        house.ids["sweep_id"] = api.http.post("/sweeps", json=BODIES["POST /sweeps"]).json()["id"]
         del api.http.headers["Authorization"]
         yield house
 

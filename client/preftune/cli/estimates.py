@@ -43,7 +43,7 @@ def comparison_text(job: dict[str, Any]) -> Text | None:
     if not estimate or not actual or not estimate["seconds"]:
         return None
     text = Text("took", "bold").append(f" {duration(actual['seconds'])} ").append("estimated ", "dim")
-    text.append(_interval(estimate["seconds"]))
+    text.append(interval_text(estimate["seconds"]))
     if actual["peak_memory_bytes"] and estimate["peak_memory_bytes"]:
         text.append("  memory ", "dim").append(f"{_size(actual['peak_memory_bytes'])} ").append("estimated ", "dim")
         text.append(_size(estimate["peak_memory_bytes"]))
@@ -70,7 +70,7 @@ def _worker(worker: dict[str, Any]) -> list[Text]:
     name = f"{worker['num_workers']} x {worker['device_class']}"
     if worker["seconds"] is None:
         return [_line("worker", f"{name}: {worker['reason']}")]
-    text = f"{name}: {_interval(worker['seconds'])}, from {worker['num_measured_jobs']} earlier jobs"
+    text = f"{name}: {interval_text(worker['seconds'])}, from {worker['num_measured_jobs']} earlier jobs"
     lines = [_line("worker", text)]
     if worker["peak_memory_bytes"]:
         memory = _size(worker["peak_memory_bytes"])
@@ -81,10 +81,11 @@ def _worker(worker: dict[str, Any]) -> list[Text]:
 
 
 def _when(starts: dict[str, float]) -> str:
-    return "starts at once" if not starts["high"] else f"starts in {_interval(starts)}"
+    return "starts at once" if not starts["high"] else f"starts in {interval_text(starts)}"
 
 
-def _interval(seconds: dict[str, float]) -> str:
+def interval_text(seconds: dict[str, float]) -> str:
+    """Return the bounds of a time in words."""
     return f"{duration(seconds['low'])} to {duration(seconds['high'])}"
 
 

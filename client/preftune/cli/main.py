@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 import typer
 
-from preftune.cli.commands import access, datasets, jobs, models
+from preftune.cli.commands import access, datasets, jobs, models, sweeps
 from preftune.cli.console import err
 from preftune.cli.groups import Group
 from preftune.cli.openai_import import command as openai_import
@@ -26,6 +26,7 @@ jobs.register(app)
 access.register(app)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(models.app, name="models")
+app.add_typer(sweeps.app, name="sweep")
 app.add_typer(openai_import.app, name="import")
 
 

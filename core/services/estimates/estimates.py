@@ -4,7 +4,7 @@ Nothing is guessed: without a measured job of the same base model, precision and
 and memory are null, and `reason` says why.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -84,19 +84,26 @@ class Estimate:
 
 
 def of_spec(
-    backend: Backend, project_id: str, spec: JobSpec, base_model: str, found: TokenStatisticsView | None
+    backend: Backend,
+    project_id: str,
+    spec: JobSpec,
+    base_model: str,
+    found: TokenStatisticsView | None,
+    *,
+    shared: Mapping[str, str] | None = None,
 ) -> Estimate:
     """Estimate a job that is not queued.
 
     Args:
         base_model: name of the base model at the root.
         found: statistics of its dataset (`seen_by`).
+        shared: stages whose output there will be by then, with what makes it.
     """
     rows = plan_rows(backend, project_id, spec, found)
 
     def work(session: Session) -> Estimate:
         place = queue_times.place_of_next(session, project_id, spec.priority)
-        return _estimate(session, project_id, (spec, base_model), rows, place)
+        return _estimate(session, project_id, (spec, base_model), rows, place, shared)
 
     return backend.database.read(work)
 
@@ -125,11 +132,12 @@ def _estimate(
     what: tuple[JobSpec, str],
     rows: PlannedRows | None,
     place: QueuePlace | None,
+    shared: Mapping[str, str] | None = None,
 ) -> Estimate:
     spec, base_model = what
     classes = workers.list_classes(session)
     can_share = rows is not None and spec.reuse and get_method(spec.method).has(Stage.REFERENCE)
-    reused = _reused(session, project_id, spec) if can_share else {}
+    reused = {**(shared or {}), **_reused(session, project_id, spec)} if can_share else {}
     found = [_of_class(session, spec, base_model, rows, item, reused) for item in classes]
     first = next((item for item in found if item.estimate.seconds is not None), found[0] if found else None)
     reason = NO_TOKENIZER if rows is None else NO_WORKER if first is None else first.estimate.reason

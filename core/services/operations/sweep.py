@@ -25,6 +25,7 @@ from core.services.estimates import filling, workers
 from core.services.ids import new_suffix
 from core.services.jobs import retention, weights
 from core.services.operations import garbage_collection, object_checks
+from core.services.sweeps import progress as sweep_progress
 
 MAX_LEASES = 10_000
 MAX_WAKES = 16
@@ -96,6 +97,7 @@ class Sweeper:
         works = {"sweeper": self.look_after_jobs, "sweeper of garbage": self._tidy_up_if_chosen}
         if makes_estimates:
             works["estimates"] = filling.Filling(backend).step
+        works["sweeps"] = self._advance_sweeps_if_chosen
         self._threads = [
             threading.Thread(target=self._repeat, args=(work,), name=name, daemon=True) for name, work in works.items()
         ]
@@ -114,6 +116,7 @@ class Sweeper:
         """Run one pass. Raises Unavailable."""
         self.look_after_jobs()
         self._tidy_up_if_chosen()
+        self._advance_sweeps_if_chosen()
 
     def look_after_jobs(self) -> None:
         """Expire dead leases and repeat lost wake-ups. Raises Unavailable."""
@@ -138,6 +141,10 @@ class Sweeper:
         garbage_collection.collect(self._backend)
         self._orphans.step(self._backend)
         object_checks.step(self._backend)
+
+    def _advance_sweeps_if_chosen(self) -> None:
+        if self._is_chosen:
+            sweep_progress.step(self._backend)
 
     def _repeat(self, work: Callable[[], None]) -> None:
         seconds = self._backend.settings.sweep_seconds

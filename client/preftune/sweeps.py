@@ -1,0 +1,69 @@
+"""Requests below `/sweeps`."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from preftune.transport import Transport
+
+FINAL_STATUSES = frozenset({"finished", "cancelled"})
+
+
+class Sweeps:
+    """Sweeps: many jobs that differ in a few settings, as one."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(self, *, job: dict[str, Any], **settings: Any) -> dict[str, Any]:
+        """Post a sweep of a job; `settings`: `grid`, `random` or `members`, and any further field of `POST /sweeps`."""
+        sweep: dict[str, Any] = self._transport.post("/sweeps", {"job": job, **settings})
+        return sweep
+
+    def preview(self, *, job: dict[str, Any], **settings: Any) -> dict[str, Any]:
+        """Return the members that `create` would make and what they would take together."""
+        preview: dict[str, Any] = self._transport.post("/sweeps/preview", {"job": job, **settings})
+        return preview
+
+    def get(self, sweep_id: str) -> dict[str, Any]:
+        sweep: dict[str, Any] = self._transport.get(f"/sweeps/{sweep_id}")
+        return sweep
+
+    def list(self, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
+        page: dict[str, Any] = self._transport.get("/sweeps", limit=limit, cursor=cursor)
+        return page
+
+    def cancel(self, sweep_id: str) -> dict[str, Any]:
+        """Cancel the sweep and all members that have not ended."""
+        return self._steer(sweep_id, "cancel")
+
+    def pause(self, sweep_id: str) -> dict[str, Any]:
+        """Pause all members at a checkpoint each."""
+        return self._steer(sweep_id, "pause")
+
+    def resume(self, sweep_id: str) -> dict[str, Any]:
+        return self._steer(sweep_id, "resume")
+
+    def extend(self, sweep_id: str, members: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Add members, each by its own settings."""
+        sweep: dict[str, Any] = self._transport.post(f"/sweeps/{sweep_id}/extend", {"members": [*members]})
+        return sweep
+
+    def delete(self, sweep_id: str) -> None:
+        """Delete the record of a sweep that has ended; its jobs stay."""
+        self._transport.delete(f"/sweeps/{sweep_id}")
+
+    def wait(self, sweep_id: str, *, timeout_seconds: float | None = None, poll_seconds: float = 2.0) -> dict[str, Any]:
+        """Return the sweep once all its members have ended. Raises TimeoutError."""
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            sweep = self.get(sweep_id)
+            if sweep["finished_at"] is not None:
+                return sweep
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"{sweep_id} is still {sweep['status']}")
+            time.sleep(poll_seconds)
+
+    def _steer(self, sweep_id: str, action: str) -> dict[str, Any]:
+        sweep: dict[str, Any] = self._transport.post(f"/sweeps/{sweep_id}/{action}")
+        return sweep

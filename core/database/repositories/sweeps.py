@@ -1,0 +1,51 @@
+"""Rows of sweeps and their members."""
+
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from core.database.tables.jobs import Job
+from core.database.tables.sweeps import Sweep, SweepMember
+
+
+def find_sweep(session: Session, project_id: str, sweep_id: str) -> Sweep | None:
+    return session.scalar(select(Sweep).where(Sweep.id == sweep_id, Sweep.project_id == project_id))
+
+
+def lock_sweep(session: Session, sweep_id: str) -> Sweep | None:
+    statement = select(Sweep).where(Sweep.id == sweep_id)
+    return session.scalar(statement.with_for_update().execution_options(populate_existing=True))
+
+
+def list_sweeps(session: Session, project_id: str, *, before: str | None, limit: int) -> list[Sweep]:
+    """Return sweeps newest first, those older than the id `before`."""
+    statement = select(Sweep).where(Sweep.project_id == project_id)
+    if before is not None:
+        statement = statement.where(Sweep.id < before)
+    return list(session.scalars(statement.order_by(Sweep.id.desc()).limit(limit)))
+
+
+def count_open(session: Session, project_id: str) -> int:
+    statement = select(Sweep.id).where(Sweep.project_id == project_id, Sweep.finished_at.is_(None))
+    return len(list(session.scalars(statement)))
+
+
+def list_open(session: Session, limit: int) -> list[str]:
+    """Return the ids of sweeps that have not ended, the oldest first."""
+    statement = select(Sweep.id).where(Sweep.finished_at.is_(None))
+    return list(session.scalars(statement.order_by(Sweep.id).limit(limit)))
+
+
+def list_members(session: Session, sweep_ids: Collection[str]) -> list[SweepMember]:
+    statement = select(SweepMember).where(SweepMember.sweep_id.in_(sweep_ids))
+    return list(session.scalars(statement.order_by(SweepMember.sweep_id, SweepMember.position)))
+
+
+def find_jobs(session: Session, job_ids: Sequence[str]) -> dict[str, Job]:
+    return {job.id: job for job in session.scalars(select(Job).where(Job.id.in_(job_ids)))}
+
+
+def delete_sweep(session: Session, sweep_id: str) -> None:
+    session.execute(delete(SweepMember).where(SweepMember.sweep_id == sweep_id))
+    session.execute(delete(Sweep).where(Sweep.id == sweep_id))

@@ -1,0 +1,156 @@
+"""A sweep as requested, and the jobs that it stands for: each is a job's settings with some of them replaced."""
+
+import copy
+import itertools
+import math
+import random
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StringConstraints, ValidationError, model_validator
+
+from core.domain.errors import FieldError, InvalidRequest
+from core.domain.jobs.job_spec import JobRequest, Metadata, Name, Payload, ValidationMetric
+from core.domain.json_numbers import WHOLE
+
+MAX_MEMBERS = 256
+MAX_PARALLEL = 64
+MEMBER_OF = "sweep"
+"""Key of every member's metadata, with the sweep's id."""
+
+SettingPath = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[a-z_]+(/[a-z_]+)*$")]
+"""Place of a setting in the body of `POST /jobs`, such as `beta` or `dpo/learning_rate`."""
+Value = StrictBool | StrictInt | StrictFloat | Annotated[str, StringConstraints(max_length=512)] | None
+Values = Annotated[list[Value], Field(min_length=1, max_length=MAX_MEMBERS)]
+Overrides = dict[str, Any]
+
+
+class SweepStatus(StrEnum):
+    RUNNING = "running"
+    PAUSED = "paused"
+    CANCELLED = "cancelled"
+    FINISHED = "finished"
+    """Every member has ended."""
+
+
+FINAL_SWEEPS = frozenset({SweepStatus.CANCELLED, SweepStatus.FINISHED})
+
+
+class Range(Payload):
+    """Numbers that are drawn at random."""
+
+    low: float = Field(description="The least value.")
+    high: float = Field(description="The largest value.")
+    log: StrictBool = Field(False, description="Draw uniformly in the logarithm, as for learning rates and beta.")
+    whole: StrictBool = Field(False, description="Round to whole numbers, as for ranks and seeds.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Range":
+        if self.low > self.high or (self.log and self.low <= 0):
+            raise ValueError("low must not be above high, and above 0 with log")
+        return self
+
+    def draw(self, rng: random.Random) -> float | int:
+        """Draw one value."""
+        if self.log:
+            value = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+        else:
+            value = rng.uniform(self.low, self.high)
+        return round(value) if self.whole else value
+
+
+class RandomSearch(Payload):
+    """Members drawn at random; the same seed draws the same ones."""
+
+    num_members: Annotated[int, Field(ge=1, le=MAX_MEMBERS), WHOLE] = Field(description="How many.")
+    seed: Annotated[int, Field(ge=0, lt=2**63), WHOLE] = Field(0, description="Seed of the draws.")
+    values: Annotated[dict[SettingPath, Range | Values], Field(min_length=1, max_length=16)] = Field(
+        description="By setting: a list to choose from, or a range."
+    )
+
+
+class SweepRequest(Payload):
+    """The body of `POST /sweeps`: a job, and what differs from member to member."""
+
+    job: JobRequest = Field(description="The body of `POST /jobs` that every member starts from.")
+    grid: Annotated[dict[SettingPath, Values], Field(min_length=1, max_length=16)] | None = Field(
+        None, description="Every combination of these values, by setting: `beta`, `dpo/learning_rate`, `lora/rank` …"
+    )
+    random: RandomSearch | None = Field(None, description="Members drawn at random instead.")
+    members: Annotated[list[dict[SettingPath, Value]], Field(min_length=1, max_length=MAX_MEMBERS)] | None = Field(
+        None, description="Or each member's own settings."
+    )
+    strategy: Literal["all"] = Field("all", description="all: every member trains to its end.")
+    metric: ValidationMetric = Field(
+        "rewards/accuracies", description="Held-out metric by which the best member is chosen; equal ones: the first."
+    )
+    max_parallel: Annotated[int, Field(ge=1, le=MAX_PARALLEL), WHOLE] = Field(
+        4, description="Members that are queued or running at most at a time."
+    )
+    name: Name | None = Field(None, description="A name to recognise it by.")
+    metadata: Metadata = Field(default_factory=dict, description="Strings of yours.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "SweepRequest":
+        if sum(part is not None for part in (self.grid, self.random, self.members)) != 1:
+            raise ValueError("give exactly one of grid, random and members")
+        return self
+
+
+class SweepExtension(Payload):
+    """The body of `POST /sweeps/{id}/extend`: further members."""
+
+    members: Annotated[list[dict[SettingPath, Value]], Field(min_length=1, max_length=MAX_MEMBERS)] = Field(
+        description="Each further member's own settings; one that the sweep has already is left out."
+    )
+
+
+def plan_members(request: SweepRequest) -> list[Overrides]:
+    """Return the settings of each member, in order and without repetitions. Raises InvalidRequest for too many."""
+    if request.grid is not None:
+        number = math.prod(map(len, request.grid.values()))
+        if number > MAX_MEMBERS:
+            fault = f"{number} combinations are more than the {MAX_MEMBERS} members of a sweep"
+            raise InvalidRequest(fault, errors=[FieldError("/grid", fault)])
+        found = [dict(zip(request.grid, values, strict=True)) for values in itertools.product(*request.grid.values())]
+    elif request.random is not None:
+        rng = random.Random(request.random.seed)
+        found = [
+            {
+                name: values.draw(rng) if isinstance(values, Range) else rng.choice(values)
+                for name, values in request.random.values.items()
+            }
+            for _ in range(request.random.num_members)
+        ]
+    else:
+        found = list(request.members or [])
+    return without_repetitions(found, [])
+
+
+def without_repetitions(members: list[Overrides], known: list[Overrides]) -> list[Overrides]:
+    """Return the members that are not known, each once."""
+    kept: list[Overrides] = []
+    for member in members:
+        if member not in known and member not in kept:
+            kept.append(member)
+    return kept
+
+
+def member_request(job: JobRequest, overrides: Overrides, position: int) -> JobRequest:
+    """Return the job with a member's settings in place of its own. Raises InvalidRequest naming the faulty one."""
+    values = copy.deepcopy(job.model_dump(mode="json", exclude_unset=True))
+    for path, value in overrides.items():
+        *blocks, name = path.split("/")
+        place = values
+        for block in blocks:
+            if not isinstance(place.get(block), dict):
+                place[block] = {}
+            place = place[block]
+        place[name] = value
+    try:
+        return JobRequest.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = "/".join(str(part) for part in first["loc"] if isinstance(part, str))
+        detail = f"member {position}: {where or 'the job'}: {first['msg']}"
+        raise InvalidRequest(detail, errors=[FieldError("/job", detail)]) from None

@@ -1,0 +1,89 @@
+"""Preview of a sweep: its members, and what they would take together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from core.domain.estimates.measured import stage_settings
+from core.domain.estimates.speeds import Interval
+from core.domain.jobs.job_spec import JobSpec
+from core.domain.jobs.job_state import Stage
+from core.domain.jobs.methods import get_method
+from core.domain.sweeps import Overrides, SweepRequest, member_request, plan_members
+from core.domain.variants.checks import get_variant
+from core.services.backend import Backend
+from core.services.datasets.previews import find_token_statistics
+from core.services.estimates import estimates
+from core.services.estimates.estimates import Estimate
+from core.services.estimates.sizes import seen_by
+from core.services.jobs import jobs
+
+_THIS_SWEEP = "an earlier member"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPreview:
+    num_members: int
+    members: list[Overrides]
+    seconds: Interval | None
+    """Time of all members together; null where one has none."""
+    peak_memory_bytes: int | None
+    """The most that one of them has."""
+    num_shared: dict[str, int]
+    """Number of members, by stage, that take its output over."""
+    num_workers: int
+    reason: str | None
+    """Why there is no time; null where there is one."""
+
+
+def preview(backend: Backend, project_id: str, request: SweepRequest) -> SweepPreview:
+    """Return what `sweeps.create` would make of a request. Raises InvalidRequest as it would."""
+    members = plan_members(request)
+    known: dict[str, list[dict[str, Any]]] = {Stage.SFT.value: [], Stage.REFERENCE.value: []}
+    found: list[Estimate] = []
+    for position, overrides in enumerate(members, 1):
+        previewed = jobs.preview(backend, project_id, member_request(request.job, overrides, position))
+        spec = previewed.spec
+        statistics = find_token_statistics(backend, project_id, spec.dataset_id, seen_by(spec))
+        shared = _shared(spec, known)
+        name = previewed.base_model_name
+        found.append(estimates.of_spec(backend, project_id, spec, name, statistics, shared=shared))
+    num_workers = sum(worker.num_workers for worker in found[0].workers)
+    peaks = [item.peak_memory_bytes for item in found]
+    return SweepPreview(
+        num_members=len(members),
+        members=members,
+        seconds=_together(found, max(1, min(num_workers, request.max_parallel))),
+        peak_memory_bytes=None if None in peaks else max(peak for peak in peaks if peak is not None),
+        num_shared={stage: sum(stage in item.reused_stages for item in found) for stage in known},
+        num_workers=num_workers,
+        reason=next((item.reason for item in found if item.reason is not None), None),
+    )
+
+
+def _shared(spec: JobSpec, known: Mapping[str, list[dict[str, Any]]]) -> dict[str, str]:
+    """Return the stages that an earlier member has made, and note those that this one will make."""
+    if not spec.reuse or not get_method(spec.method).has(Stage.REFERENCE):
+        return {}
+    shared: dict[str, str] = {}
+    for stage, made in known.items():
+        if stage == Stage.SFT.value and spec.sft == "skip":
+            continue
+        if stage == Stage.REFERENCE.value and not get_variant(spec.variant).needs_reference:
+            continue
+        settings = stage_settings(spec.model_dump(), stage) | {"precision": spec.precision}
+        if settings in made:
+            shared[stage] = _THIS_SWEEP
+        else:
+            made.append(settings)
+    return shared
+
+
+def _together(found: list[Estimate], num_workers: int) -> Interval | None:
+    """Return the time of all on so many workers; the first one's shared stages are waited for."""
+    intervals = [item.seconds for item in found if item.seconds is not None]
+    if len(intervals) < len(found):
+        return None
+    low = round(sum(item.low for item in intervals) / num_workers, 1)
+    high = round(sum(item.high for item in intervals) / num_workers, 1)
+    return Interval(low=low, high=max(low, min(2 * low, high)))

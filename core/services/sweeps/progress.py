@@ -1,0 +1,142 @@
+"""Progress of sweeps: members are queued as others end, and follow their sweep when it is cancelled or paused.
+
+Everything here may be done twice, or be interrupted anywhere: a member's job has its id before it is submitted, and
+what is missing is found again at the next step.
+"""
+
+import logging
+
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_now
+from core.database.repositories import sweeps as rows
+from core.database.tables.jobs import Job
+from core.database.tables.sweeps import Sweep, SweepMember
+from core.domain.errors import Conflict, DomainError, InvalidRequest, NotFound, Unavailable
+from core.domain.jobs.job_spec import JobRequest
+from core.domain.jobs.job_state import FINAL_STATUSES, Desired, JobStatus
+from core.domain.sweeps import MEMBER_OF, SweepStatus, member_request
+from core.failpoints import reach
+from core.services.backend import Backend
+from core.services.jobs import jobs, steering
+from core.services.sweeps.choice import best_of
+
+MAX_SWEEPS = 200
+"""Sweeps of one step."""
+
+_log = logging.getLogger(__name__)
+
+
+def step(backend: Backend) -> None:
+    """Advance every sweep that has not ended. Raises Unavailable."""
+    for sweep_id in backend.database.read(lambda session: rows.list_open(session, MAX_SWEEPS)):
+        advance(backend, sweep_id)
+
+
+def advance(backend: Backend, sweep_id: str) -> None:
+    """Queue, cancel or resume members as their sweep says, and end it after its last one. Raises Unavailable."""
+
+    def read(session: Session) -> tuple[Sweep | None, list[SweepMember], dict[str, Job]]:
+        sweep = session.get(Sweep, sweep_id)
+        members = rows.list_members(session, [sweep_id])
+        return sweep, members, rows.find_jobs(session, [member.job_id for member in members])
+
+    sweep, members, known = backend.database.read(read)
+    if sweep is None:
+        return
+    live = [job for job in known.values() if job.status not in FINAL_STATUSES]
+    for member in members:
+        if (job := known.get(member.job_id)) in live and job is not None:
+            _follow(backend, sweep, member, job)
+    if sweep.status is SweepStatus.RUNNING:
+        waiting = [member for member in members if not _is_settled(member, known)]
+        room = sweep.max_parallel - len(live)
+        for member in waiting[: max(0, room)]:
+            if not _submit(backend, sweep, member):
+                return
+    _end_if_over(backend, sweep_id)
+
+
+def _is_settled(member: SweepMember, known: dict[str, Job]) -> bool:
+    return member.is_submitted or member.error_detail is not None or member.job_id in known
+
+
+def _follow(backend: Backend, sweep: Sweep, member: SweepMember, job: Job) -> None:
+    """Make a member's job do what the sweep does; one that has just ended is left alone.
+
+    What the sweep holds is marked before it is paused and unmarked after it was resumed: a member that a user has
+    paused by itself stays paused.
+    """
+    try:
+        if sweep.status is SweepStatus.CANCELLED and job.desired is not Desired.CANCEL:
+            steering.cancel(backend, sweep.project_id, job.id)
+        elif sweep.status is SweepStatus.PAUSED and job.desired is Desired.RUN:
+            _mark(backend, member, is_held=True)
+            steering.pause(backend, sweep.project_id, job.id)
+        elif sweep.status is SweepStatus.RUNNING and member.is_held:
+            if job.desired is Desired.PAUSE:
+                steering.resume(backend, sweep.project_id, job.id)
+            _mark(backend, member, is_held=False)
+    except (Conflict, NotFound) as error:
+        _log.info("%s of %s: %s", job.id, sweep.id, error.detail)
+
+
+def _mark(backend: Backend, member: SweepMember, **values: object) -> None:
+    def work(session: Session) -> None:
+        row = session.get(SweepMember, (member.sweep_id, member.position))
+        if row is not None:
+            for name, value in values.items():
+                setattr(row, name, value)
+
+    backend.database.write(work)
+
+
+def _submit(backend: Backend, sweep: Sweep, member: SweepMember) -> bool:
+    """Queue a member's job; False where there is no room for it now."""
+    error_detail: str | None = None
+    try:
+        jobs.submit(backend, sweep.project_id, _request(sweep, member), job_id=member.job_id)
+    except Unavailable:
+        raise
+    except InvalidRequest as error:  # its dataset or base model is gone meanwhile
+        error_detail = error.detail
+    except DomainError as error:  # a quota or the disk reserve: later there may be room
+        _log.info("member %d of %s waits: %s", member.position, sweep.id, error.detail)
+        return False
+    reach("sweep.member_submitted")
+
+    _mark(backend, member, is_submitted=error_detail is None, error_detail=error_detail)
+    reach("sweep.member_noted")
+    return True
+
+
+def _request(sweep: Sweep, member: SweepMember) -> JobRequest:
+    base = JobRequest.model_validate(sweep.requested["job"])
+    request = member_request(base, member.overrides, member.position)
+    name = f"{base.name or sweep.name or sweep.id} {member.position}"[:255]
+    return JobRequest.model_validate(
+        request.model_dump(mode="json", exclude_unset=True)
+        | {"name": name, "metadata": {**request.metadata, MEMBER_OF: sweep.id}}
+    )
+
+
+def _end_if_over(backend: Backend, sweep_id: str) -> None:
+    def work(session: Session) -> None:
+        sweep = rows.lock_sweep(session, sweep_id)
+        if sweep is None or sweep.finished_at is not None or sweep.status is SweepStatus.PAUSED:
+            return
+        members = rows.list_members(session, [sweep_id])
+        known = rows.find_jobs(session, [member.job_id for member in members])
+        if any(job.status not in FINAL_STATUSES for job in known.values()):
+            return
+        if sweep.status is SweepStatus.RUNNING:
+            if not all(_is_settled(member, known) for member in members):
+                return
+            sweep.status = SweepStatus.FINISHED
+        ended = [(member.job_id, known[member.job_id]) for member in members if member.job_id in known]
+        succeeded = [(job_id, job) for job_id, job in ended if job.status is JobStatus.SUCCEEDED]
+        sweep.best_job_id = best_of(succeeded, sweep.metric)
+        sweep.finished_at = database_now()
+
+    backend.database.write(work)
+    reach("sweep.ended")

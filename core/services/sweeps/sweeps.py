@@ -1,0 +1,291 @@
+"""Sweeps as users handle them: create, get, list, steer, extend, delete."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_now
+from core.database.repositories import sweeps as rows
+from core.database.tables.jobs import Job
+from core.database.tables.sweeps import Sweep, SweepMember
+from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound
+from core.domain.jobs.job_spec import JobRequest
+from core.domain.sweeps import (
+    FINAL_SWEEPS,
+    MAX_MEMBERS,
+    Overrides,
+    SweepRequest,
+    SweepStatus,
+    member_request,
+    plan_members,
+    without_repetitions,
+)
+from core.failpoints import reach
+from core.services.access import audit
+from core.services.backend import Backend
+from core.services.cursors import decode_cursor, encode_cursor
+from core.services.ids import new_id
+from core.services.jobs import submission
+from core.services.sweeps.choice import best_of, value_of
+from core.services.views import Page
+
+MAX_OPEN = 20
+"""Sweeps of a project that have not ended."""
+NOT_SUBMITTED = "waiting"
+"""Status of a member whose job is not queued yet."""
+GONE = "deleted"
+REFUSED = "refused"
+
+
+class SweepNotFound(NotFound):
+    code = "sweep-not-found"
+    title = "There is no such sweep"
+
+
+class TooManySweeps(Conflict):
+    code = "too-many-sweeps"
+    title = "The project has as many open sweeps as it may"
+
+
+class SweepEnded(Conflict):
+    code = "sweep-ended"
+    title = "The sweep has ended"
+
+
+class SweepNotDeletable(Conflict):
+    code = "sweep-not-deletable"
+    title = "The sweep cannot be deleted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberView:
+    position: int
+    job_id: str
+    status: str
+    """Status of its job; `waiting` before it is queued, `refused` where it could not be, `deleted` afterwards."""
+    overrides: dict[str, Any]
+    value: float | None
+    """Held-out metric of its policy; null before, and without held-out rows."""
+    error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepView:
+    id: str
+    name: str | None
+    status: SweepStatus
+    metric: str
+    max_parallel: int
+    num_members: int
+    counts: dict[str, int]
+    best_job_id: str | None
+    members: list[MemberView]
+    requested: dict[str, Any]
+    metadata: dict[str, str]
+    created_at: datetime
+    finished_at: datetime | None
+
+
+def create(backend: Backend, project_id: str, request: SweepRequest, *, sweep_id: str | None = None) -> SweepView:
+    """Record a sweep; its jobs are queued by `progress`. Raises InvalidRequest naming a faulty member, TooManySweeps.
+
+    With a `sweep_id` chosen before (see `idempotency`), a repeated call answers the sweep that is there.
+    """
+    chosen = sweep_id or new_id("sweep")
+    members = plan_members(request)
+    drafts = [
+        submission.prepare(backend, member_request(request.job, overrides, position))
+        for position, overrides in enumerate(members, 1)
+    ]
+
+    def work(session: Session) -> SweepView:
+        known = rows.find_sweep(session, project_id, chosen)
+        if known is not None:
+            return _view(session, [known])[0]
+        if rows.count_open(session, project_id) >= MAX_OPEN:
+            raise TooManySweeps(f"{MAX_OPEN} sweeps have not ended; cancel one, or wait.")
+        for position, draft in enumerate(drafts, 1):
+            _check(session, project_id, draft, position)
+        sweep = Sweep(
+            id=chosen,
+            project_id=project_id,
+            name=request.name,
+            user_metadata=request.metadata,
+            requested=request.model_dump(mode="json", exclude_unset=True),
+            status=SweepStatus.RUNNING,
+            metric=request.metric,
+            max_parallel=request.max_parallel,
+            created_at=database_now(),
+        )
+        session.add(sweep)
+        session.flush()
+        _add_members(session, sweep, members, 0)
+        audit.note(session, project_id, "sweep.create", chosen, num_members=len(members))
+        reach("sweep.in_transaction")
+        return _view(session, [sweep])[0]
+
+    return backend.database.write(work)
+
+
+def _check(session: Session, project_id: str, draft: submission.Draft, position: int) -> None:
+    """Check a member's job as `POST /jobs` would. Raises InvalidRequest naming the member."""
+    try:
+        submission.settle(session, project_id, draft)
+    except InvalidRequest as error:
+        errors = [FieldError(f"/job{fault.pointer}", f"member {position}: {fault.detail}") for fault in error.errors]
+        raise InvalidRequest(f"Member {position}: {error.detail}", errors=errors) from None
+
+
+def _add_members(session: Session, sweep: Sweep, members: Sequence[Overrides], first: int) -> None:
+    session.add_all(
+        SweepMember(
+            sweep_id=sweep.id,
+            position=position,
+            project_id=sweep.project_id,
+            job_id=new_id("job"),
+            overrides=overrides,
+        )
+        for position, overrides in enumerate(members, first + 1)
+    )
+    session.flush()
+
+
+def get(backend: Backend, project_id: str, sweep_id: str) -> SweepView:
+    return backend.database.read(lambda session: _view(session, [_find(session, project_id, sweep_id)])[0])
+
+
+def list_page(backend: Backend, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[SweepView]:
+    """Return a page of sweeps, newest first."""
+    before = decode_cursor(cursor) if cursor else None
+
+    def work(session: Session) -> Page[SweepView]:
+        found = rows.list_sweeps(session, project_id, before=before, limit=limit + 1)
+        shown = found[:limit]
+        next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
+        return Page(data=_view(session, shown), next_cursor=next_cursor)
+
+    return backend.database.read(work)
+
+
+def set_status(backend: Backend, project_id: str, sweep_id: str, status: SweepStatus) -> tuple[SweepView, bool]:
+    """Cancel, pause or resume a sweep, and tell whether that changes it; `progress` carries it to its members.
+
+    Raises SweepNotFound, SweepEnded.
+    """
+
+    def change(session: Session, sweep: Sweep) -> bool:
+        if sweep.status is status:
+            return False
+        if sweep.status in FINAL_SWEEPS:
+            raise SweepEnded(f"The sweep is {sweep.status.value}.")
+        sweep.status = status
+        return True
+
+    return _change(backend, project_id, sweep_id, f"sweep.{status.value}", change)
+
+
+def extend(backend: Backend, project_id: str, sweep_id: str, members: Sequence[Overrides]) -> tuple[SweepView, bool]:
+    """Add members that the sweep does not have. Raises SweepNotFound, SweepEnded (cancelled), InvalidRequest."""
+
+    def change(session: Session, sweep: Sweep) -> bool:
+        if sweep.status is SweepStatus.CANCELLED:
+            raise SweepEnded("The sweep is cancelled.")
+        known = rows.list_members(session, [sweep.id])
+        fresh = without_repetitions(list(members), [member.overrides for member in known])
+        if len(known) + len(fresh) > MAX_MEMBERS:
+            raise InvalidRequest(f"A sweep has at most {MAX_MEMBERS} members.")
+        job = JobRequest.model_validate(sweep.requested["job"])
+        for position, overrides in enumerate(fresh, len(known) + 1):
+            _check(session, project_id, submission.prepare(backend, member_request(job, overrides, position)), position)
+        _add_members(session, sweep, fresh, len(known))
+        if fresh and sweep.status is SweepStatus.FINISHED:
+            sweep.status, sweep.finished_at, sweep.best_job_id = SweepStatus.RUNNING, None, None
+        return bool(fresh)
+
+    return _change(backend, project_id, sweep_id, "sweep.extend", change)
+
+
+def delete(backend: Backend, project_id: str, sweep_id: str) -> None:
+    """Delete the record of a sweep that has ended; its jobs stay. Raises SweepNotFound, SweepNotDeletable."""
+
+    def work(session: Session) -> None:
+        sweep = _find(session, project_id, sweep_id)
+        if sweep.finished_at is None:
+            raise SweepNotDeletable(f"The sweep is {sweep.status.value}; cancel it first, and wait for its jobs.")
+        rows.delete_sweep(session, sweep.id)
+        audit.note(session, project_id, "sweep.delete", sweep_id)
+
+    backend.database.write(work)
+
+
+def _change(
+    backend: Backend, project_id: str, sweep_id: str, action: str, change: Callable[[Session, Sweep], bool]
+) -> tuple[SweepView, bool]:
+    def work(session: Session) -> tuple[SweepView, bool]:
+        _find(session, project_id, sweep_id)
+        sweep = rows.lock_sweep(session, sweep_id)
+        if sweep is None:
+            raise SweepNotFound(f"There is no sweep {sweep_id}.")
+        is_changed = change(session, sweep)
+        session.flush()
+        if is_changed:
+            audit.note(session, project_id, action, sweep_id)
+        return _view(session, [sweep])[0], is_changed
+
+    return backend.database.write(work)
+
+
+def _find(session: Session, project_id: str, sweep_id: str) -> Sweep:
+    sweep = rows.find_sweep(session, project_id, sweep_id)
+    if sweep is None:
+        raise SweepNotFound(f"There is no sweep {sweep_id}.")
+    return sweep
+
+
+def _view(session: Session, found: Sequence[Sweep]) -> list[SweepView]:
+    members: dict[str, list[SweepMember]] = {sweep.id: [] for sweep in found}
+    for member in rows.list_members(session, list(members)):
+        members[member.sweep_id].append(member)
+    jobs = rows.find_jobs(session, [member.job_id for group in members.values() for member in group])
+    return [_view_one(sweep, members[sweep.id], jobs) for sweep in found]
+
+
+def _view_one(sweep: Sweep, members: Sequence[SweepMember], jobs: dict[str, Job]) -> SweepView:
+    views = [_view_member(member, jobs.get(member.job_id), sweep.metric) for member in members]
+    best = best_of([(member.job_id, jobs[member.job_id]) for member in members if member.job_id in jobs], sweep.metric)
+    return SweepView(
+        id=sweep.id,
+        name=sweep.name,
+        status=sweep.status,
+        metric=sweep.metric,
+        max_parallel=sweep.max_parallel,
+        num_members=len(views),
+        counts=dict(Counter(view.status for view in views)),
+        best_job_id=sweep.best_job_id or best,
+        members=views,
+        requested=sweep.requested,
+        metadata=sweep.user_metadata,
+        created_at=sweep.created_at,
+        finished_at=sweep.finished_at,
+    )
+
+
+def _view_member(member: SweepMember, job: Job | None, metric: str) -> MemberView:
+    if job is not None:
+        status = job.status.value
+    elif member.error_detail is not None:
+        status = REFUSED
+    else:
+        status = GONE if member.is_submitted else NOT_SUBMITTED
+    return MemberView(
+        position=member.position,
+        job_id=member.job_id,
+        status=status,
+        overrides=member.overrides,
+        value=None if job is None else value_of(job, metric),
+        error=member.error_detail,
+    )

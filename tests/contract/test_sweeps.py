@@ -1,0 +1,201 @@
+"""Sweeps over a real database: members, their bound, what happens when the process dies, steering, extension."""
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from backends import PROJECT, add_dataset, claim, publication, submit
+from sqlalchemy import text
+
+from core.domain.errors import InvalidRequest
+from core.domain.jobs.job_queries import JobFilter
+from core.domain.jobs.job_state import JobStatus
+from core.domain.sweeps import SweepRequest, SweepStatus
+from core.services.attempts import lifecycle
+from core.services.backend import Backend
+from core.services.jobs import jobs, steering
+from core.services.sweeps import progress, sweeps
+from core.services.sweeps.sweeps import SweepEnded, SweepNotDeletable, SweepView
+
+BETAS = [0.05, 0.1, 0.3, 0.5]
+BEST = 0.3
+
+
+@pytest.fixture(autouse=True)
+def dataset(backend: Backend) -> None:
+    add_dataset(backend)
+
+
+def request_of(**fields: Any) -> SweepRequest:
+    values = {"job": {"base_model": "tiny", "dataset_id": "ds_1"}, "grid": {"beta": BETAS}} | fields
+    return SweepRequest.model_validate(values)
+
+
+def create(backend: Backend, **fields: Any) -> SweepView:
+    view = sweeps.create(backend, PROJECT, request_of(**fields))
+    progress.advance(backend, view.id)
+    return get(backend, view.id)
+
+
+def get(backend: Backend, sweep_id: str) -> SweepView:
+    return sweeps.get(backend, PROJECT, sweep_id)
+
+
+def finish_next(backend: Backend) -> str:
+    """Run the next job to its end: the nearer its beta to the best one, the better it is."""
+    held = claim(backend)
+    lifecycle.begin(backend, held)
+    accuracy = 1 - abs(held.spec["beta"] - BEST)
+    results = {"step": 1, "held_out": {"reward_accuracy": {"value": accuracy, "low": None, "high": None}}}
+    lifecycle.finish_succeeded(backend, held, replace(publication(backend, held), results=results))
+    return held.job_id
+
+
+def num_jobs(backend: Backend, sweep_id: str) -> int:
+    where = JobFilter(metadata={"sweep": sweep_id})
+    return len(jobs.list_page(backend, PROJECT, where, limit=100).data)
+
+
+def test_members_are_queued_within_the_bound_and_the_best_one_is_named(backend: Backend) -> None:
+    sweep = create(backend, max_parallel=2)
+    assert sweep.counts == {"queued": 2, "waiting": 2}
+    assert [member.overrides for member in sweep.members] == [{"beta": beta} for beta in BETAS]
+    for _ in BETAS:
+        assert num_jobs(backend, sweep.id) <= 4
+        live = get(backend, sweep.id).counts
+        assert live.get("queued", 0) + live.get("running", 0) <= 2
+        finish_next(backend)
+        progress.step(backend)
+    ended = get(backend, sweep.id)
+    assert (ended.status, ended.counts) == (SweepStatus.FINISHED, {"succeeded": 4})
+    best = next(member for member in ended.members if member.job_id == ended.best_job_id)
+    assert best.overrides == {"beta": BEST}
+    assert best.value == 1.0
+    assert jobs.get(backend, PROJECT, best.job_id).requested["beta"] == BEST
+
+
+def test_a_repeated_creation_finds_the_sweep(backend: Backend) -> None:
+    first = sweeps.create(backend, PROJECT, request_of(), sweep_id="sweep_1")
+    again = sweeps.create(backend, PROJECT, request_of(), sweep_id="sweep_1")
+    assert [member.job_id for member in again.members] == [member.job_id for member in first.members]
+
+
+class Killed(BaseException):
+    """The process dies here."""
+
+
+@pytest.mark.parametrize("place", ["sweep.member_submitted", "sweep.member_noted", "sweep.ended"])
+def test_a_process_that_dies_anywhere_makes_no_second_job(
+    backend: Backend, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep_id = sweeps.create(backend, PROJECT, request_of(max_parallel=2)).id
+
+    def die(name: str) -> None:
+        if name == place:
+            raise Killed
+
+    for _ in range(20):
+        with monkeypatch.context() as patch:
+            patch.setattr(progress, "reach", die)
+            with suppress(Killed):
+                progress.step(backend)
+        if get(backend, sweep_id).counts.get("queued"):
+            finish_next(backend)
+    progress.step(backend)
+    ended = get(backend, sweep_id)
+    assert (ended.status, ended.counts) == (SweepStatus.FINISHED, {"succeeded": 4})
+    assert num_jobs(backend, sweep_id) == 4
+    assert ended.best_job_id == ended.members[BETAS.index(BEST)].job_id
+
+
+def test_cancel_ends_all_members_and_queues_no_more(backend: Backend) -> None:
+    sweep = create(backend, max_parallel=2)
+    running = claim(backend)
+    view, is_changed = sweeps.set_status(backend, PROJECT, sweep.id, SweepStatus.CANCELLED)
+    assert is_changed
+    progress.step(backend)
+    assert get(backend, sweep.id).counts == {"running": 1, "cancelled": 1, "waiting": 2}
+    lifecycle.finish_cancelled(backend, running)
+    progress.step(backend)
+    ended = get(backend, sweep.id)
+    assert (ended.status, ended.counts) == (SweepStatus.CANCELLED, {"cancelled": 2, "waiting": 2})
+    assert ended.finished_at is not None
+    assert not sweeps.set_status(backend, PROJECT, sweep.id, SweepStatus.CANCELLED)[1]
+    with pytest.raises(SweepEnded):
+        sweeps.set_status(backend, PROJECT, view.id, SweepStatus.RUNNING)
+
+
+def test_a_paused_sweep_resumes_what_it_has_paused_and_nothing_else(backend: Backend) -> None:
+    sweep = create(backend, max_parallel=3)
+    by_user, *others = (member.job_id for member in sweep.members[:3])
+    steering.pause(backend, PROJECT, by_user)
+    sweeps.set_status(backend, PROJECT, sweep.id, SweepStatus.PAUSED)
+    progress.step(backend)
+    assert get(backend, sweep.id).counts == {"paused": 3, "waiting": 1}
+    sweeps.set_status(backend, PROJECT, sweep.id, SweepStatus.RUNNING)
+    progress.step(backend)
+    assert jobs.get(backend, PROJECT, by_user).status is JobStatus.PAUSED
+    assert {jobs.get(backend, PROJECT, job_id).status for job_id in others} == {JobStatus.QUEUED}
+
+
+def test_a_finished_sweep_goes_on_with_further_members_each_once(backend: Backend) -> None:
+    sweep = create(backend, grid={"beta": [0.1]})
+    finish_next(backend)
+    progress.step(backend)
+    assert get(backend, sweep.id).status is SweepStatus.FINISHED
+    for is_new in (True, False):
+        assert sweeps.extend(backend, PROJECT, sweep.id, [{"beta": BEST}, {"beta": 0.1}])[1] is is_new
+    progress.step(backend)
+    assert get(backend, sweep.id).counts == {"succeeded": 1, "queued": 1}
+    best = finish_next(backend)
+    progress.step(backend)
+    assert (get(backend, sweep.id).best_job_id, get(backend, sweep.id).num_members) == (best, 2)
+
+
+def test_a_faulty_member_is_named_and_nothing_is_made(backend: Backend) -> None:
+    for grid in ({"beta": [0.1, -1]}, {"variant": ["dpo", "dpo2"]}, {"dpo/epochs": [1, 0]}):
+        with pytest.raises(InvalidRequest, match=r"[mM]ember 2"):
+            sweeps.create(backend, PROJECT, request_of(grid=grid))
+    with pytest.raises(InvalidRequest, match="bet: Extra"):
+        sweeps.create(backend, PROJECT, request_of(grid={"bet": [1]}))
+    with pytest.raises(InvalidRequest, match="256 members"):
+        sweeps.create(backend, PROJECT, request_of(grid={"seed": [*range(20)], "beta": [n / 9 for n in range(1, 20)]}))
+    assert sweeps.list_page(backend, PROJECT).data == []
+
+
+def test_a_member_that_can_no_longer_be_submitted_is_refused_with_its_reason(backend: Backend) -> None:
+    add_dataset(backend, "ds_2")
+    sweep = create(backend, grid={"dataset_id": ["ds_1", "ds_2"]}, max_parallel=1)
+    backend.database.write(lambda session: session.execute(text("DELETE FROM datasets WHERE id = 'ds_2'")))
+    finish_next(backend)
+    progress.step(backend)
+    progress.step(backend)
+    ended = get(backend, sweep.id)
+    assert (ended.status, ended.counts) == (SweepStatus.FINISHED, {"succeeded": 1, "refused": 1})
+    assert "ds_2" in (ended.members[1].error or "")
+
+
+def test_random_members_are_the_same_for_the_same_seed() -> None:
+    values = {
+        "beta": {"low": 0.01, "high": 1, "log": True},
+        "lora/rank": [4, 8],
+        "seed": {"low": 0, "high": 9, "whole": True},
+    }
+    drawn = [
+        sweeps.plan_members(request_of(grid=None, random={"num_members": 6, "seed": seed, "values": values}))
+        for seed in (1, 1, 2)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert all(0.01 <= member["beta"] <= 1 and member["lora/rank"] in (4, 8) for member in drawn[0])
+
+
+def test_only_an_ended_sweep_is_deleted_and_its_jobs_stay(backend: Backend) -> None:
+    sweep = create(backend, grid={"beta": [0.1]})
+    with pytest.raises(SweepNotDeletable):
+        sweeps.delete(backend, PROJECT, sweep.id)
+    job_id = finish_next(backend)
+    progress.step(backend)
+    sweeps.delete(backend, PROJECT, sweep.id)
+    assert jobs.get(backend, PROJECT, job_id).status is JobStatus.SUCCEEDED
+    assert submit(backend).metadata == {}
