@@ -84,7 +84,7 @@ WITHOUT = [
     Planned("small", 30, 1, {"evaluate_every_steps": 2}),
 ]
 """The last four without a base model of one's own."""
-OWN_FIRST = [Planned("own", 10, 1, LORA), Planned("own", 20, 1, LORA), Planned("own", 10, 1)]
+OWN_FIRST = [Planned("own", 10, 1, LORA), Planned("own", 20, 1, LORA), Planned("own", 10, 1), Planned("own", 16, 3)]
 OWN = [
     Planned("own", 32, 1, LORA),
     Planned("own", 14, 3, LORA),

@@ -28,7 +28,10 @@ _NUM_STATES = {"adamw": 2, "rmsprop": 1}
 class Footprint:
     """Memory of one measured job."""
 
-    peak_bytes: int
+    training_bytes: int
+    """Most that it had until its last step was evaluated."""
+    ending_bytes: int
+    """What saving the policy and checking it took beyond that."""
     load: float
     """Number that the peak grows with (`_load`)."""
     token_bytes: float
@@ -48,13 +51,15 @@ class Footprint:
         if not found or not memory["peak_bytes"]:
             return None
         costs, rows = found["costs"], found["rows"]
+        trained = memory["lap_peaks"].get("evaluation:end", memory["peak_bytes"])
         num_states = _NUM_STATES[values["optimizer"]]
         head = costs["scored_token_bytes"] * rows["scored_share"]
         scores = costs["score_bytes"] * min(rows["longest"], costs["most_keys"])
         token_bytes = costs["token_bytes"] + costs["layer_token_bytes"] + scores + head
         training = [item for item in values["times"]["passes"] if item["is_training"]]
         return cls(
-            peak_bytes=memory["peak_bytes"],
+            training_bytes=trained,
+            ending_bytes=memory["peak_bytes"] - trained,
             load=_load(
                 [(item["micro_batch_tokens"], item["micro_batches"]) for item in training], token_bytes, is_cpu=is_cpu
             ),
@@ -85,7 +90,8 @@ class MemoryModel:
         has_sft = any(item.stage == "sft" for item in training)
         jobs = [job for job in self.jobs if job.has_sft == has_sft] or self.jobs
         weights = [RECENCY**age for age in range(len(jobs))]
-        peaks = [job.peak_bytes + (_NUM_STATES[optimizer] - job.num_states) * job.state_bytes for job in jobs]
+        ending = _mean([job.ending_bytes for job in jobs], weights)
+        peaks = [job.training_bytes + (_NUM_STATES[optimizer] - job.num_states) * job.state_bytes for job in jobs]
         loads = [job.load for job in jobs]
         rest = _mean([job.rest_bytes for job in jobs], weights) + _NUM_STATES[optimizer] * jobs[0].state_bytes
         peaks, loads, weights = [*peaks, rest], [*loads, 0.0], [*weights, _REST_WEIGHT]
@@ -97,7 +103,7 @@ class MemoryModel:
         slope = max(0.0, together / spread) if spread else 0.0
         sizes = [(item.micro_batch_tokens, item.micro_batches) for item in training]
         load = _load(sizes, _mean([job.token_bytes for job in jobs], weights[: len(jobs)]), is_cpu=self.is_cpu)
-        return round(mean_peak + slope * (load - mean_load))
+        return round(mean_peak + slope * (load - mean_load) + ending)
 
 
 def _loaded_bytes(peaks: Mapping[str, int]) -> int:

@@ -169,6 +169,16 @@ def test_peak_memory_lies_on_the_line_from_the_loaded_model_to_the_measured_job(
     assert peak(measured, largest(500)) == pytest.approx(530)
 
 
+def test_what_saving_and_checking_took_beyond_training_does_not_grow_with_the_rows() -> None:
+    measured = footprint(1000, 630)
+    measured["memory"] |= {
+        "peak_bytes": 930 * MIB,
+        "lap_peaks": {**measured["memory"]["lap_peaks"], "evaluation:end": 630 * MIB},
+    }
+    assert peak([measured], largest(1000)) == pytest.approx(930)
+    assert peak([measured], largest(2000)) == pytest.approx(1130)
+
+
 def test_several_jobs_correct_the_line() -> None:
     measured = [footprint(1000, 700), footprint(3000, 900), footprint(5000, 1100)]
     assert peak(measured, largest(4000)) == pytest.approx(1000, rel=0.05)
