@@ -59,11 +59,11 @@ def test_kills_change_nothing(tmp_path: Path) -> None:
 def run_with_kills(backend: Backend, sweep_id: str, log: Path) -> None:
     """Kill the worker, which has the sweep's progress and the trainer's supervisor in it, after new checkpoints."""
     for _ in range(NUM_KILLS):
-        before = num_checkpoints(backend, sweep_id)
+        before = newest_checkpoint(backend, sweep_id)
         with ServiceProcess("tiny_worker.py", backend, log) as worker:
             wait_for(
-                lambda before=before: is_over(backend, sweep_id) or num_checkpoints(backend, sweep_id) > before,
-                "new checkpoints",
+                lambda before=before: is_over(backend, sweep_id) or newest_checkpoint(backend, sweep_id) > before,
+                "a new checkpoint",
                 PATIENCE_SECONDS,
             )
             assert not is_over(backend, sweep_id), "the sweep was over before all kills"
@@ -77,9 +77,11 @@ def is_over(backend: Backend, sweep_id: str) -> bool:
     return sweeps.get(backend, PROJECT, sweep_id).finished_at is not None
 
 
-def num_checkpoints(backend: Backend, sweep_id: str) -> int:
+def newest_checkpoint(backend: Backend, sweep_id: str) -> str:
+    """Return the id of the newest checkpoint of all members: ids sort by time, and older checkpoints are pruned."""
     members = sweeps.get(backend, PROJECT, sweep_id).members
-    return sum(len(checkpoints_of(backend, member.job_id)) for member in members)
+    found = [checkpoint.id for member in members for checkpoint in checkpoints_of(backend, member.job_id)]
+    return max(found, default="")
 
 
 def check_shared_stages(backend: Backend, job_ids: list[str]) -> None:
