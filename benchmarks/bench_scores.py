@@ -31,11 +31,11 @@ from core.tokenization.encode_file import encode_file
 from core.tokenization.pair_tokenizer import PairTokenizer
 from core.training.data.encoded import EncodedData
 from core.training.data.micro_batches import split_micro_batches
+from core.training.data.order import row_groups
 from core.training.data.packing import pack_pairs
 from core.training.measures.implicit_rewards import GROUP_ROWS
 from core.training.model.loading import load_causal_lm
 from core.training.model.logps import pair_logps
-from core.training.steps.reference_pass import row_groups
 from worker.child_environment import trainer_environment
 from worker.light.scores import SCORER_COMMAND
 
@@ -132,7 +132,7 @@ def count_tokens(data: EncodedData, rows: np.ndarray) -> int:
 def time_forward(arguments: argparse.Namespace, data: EncodedData) -> dict[str, Any]:
     torch.set_num_threads(arguments.threads)
     model = load_causal_lm(arguments.model, dtype=torch.float32)
-    groups = list(row_groups(data, GROUP_ROWS))[:: arguments.part]
+    groups = list(row_groups(len(data), GROUP_ROWS))[:: arguments.part]
     batches = [rows for group in groups for rows in split_micro_batches(data, group, MICRO_BATCH_TOKENS)]
     pair_logps(model, pack_pairs(data, batches[0], model.device), needs_prefix_sums=True)
     start = perf_counter()

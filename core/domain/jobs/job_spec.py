@@ -24,6 +24,7 @@ from core.domain.jobs.methods import DEFAULT as DEFAULT_METHOD
 from core.domain.jobs.methods import MethodName, get_method, without_unused
 from core.domain.jobs.released_fields import RELEASED_FIELDS, stored_fields
 from core.domain.json_numbers import REAL, WHOLE
+from core.domain.variants.catalogue import VARIANTS
 from core.domain.variants.checks import get_variant
 
 Auto = Literal["auto"]
@@ -238,9 +239,14 @@ class JobRequest(Payload):
     max_runtime_seconds: PositiveInt | None = Field(None, description="Over all attempts; null: no limit.")
 
     @model_validator(mode="after")
-    def _one_validation_source(self) -> "JobRequest":
+    def _settings_that_go_together(self) -> "JobRequest":
         if self.validation_dataset_id and "validation_fraction" in self.model_fields_set and self.validation_fraction:
             raise ValueError("give validation_dataset_id or validation_fraction, not both")
+        entry = VARIANTS.get(self.variant)
+        if self.group_by_prompt is False and entry is not None and entry.compares_lists:
+            raise ValueError(
+                f"{self.variant} compares the pairs of a prompt with each other: leave group_by_prompt out"
+            )
         if both := sorted({*self.exclude_lines} & {*self.swap_lines}):
             raise ValueError(f"line {both[0]} is in exclude_lines and in swap_lines")
         return self

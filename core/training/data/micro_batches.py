@@ -11,6 +11,12 @@ from core.training.data.texts import Side, Text, texts_of
 LARGEST_WHOLE = 1.5
 """The responses of one prompt, up to so many times the budget, run together: cut, they would run more than once."""
 
+MOST_KEYS = 4
+"""Keys of a micro-batch, counted for each text that attends to them, stay within so many times the budget.
+
+A beginning that many texts share is computed once, but a CUDA kernel takes a copy of its keys for each of them.
+"""
+
 
 def split_micro_batches(
     data: EncodedData,
@@ -66,15 +72,18 @@ class _Bins:
         self._order, self._max_tokens = order, max_tokens
         self.members: list[list[int]] = []
         self._tokens: list[int] = []
+        self._keys: list[int] = []
         self._places: list[list[int]] = []
 
     def add(self, rows: list[int], numbers: list[int]) -> None:
         """Add rows to the micro-batch where they add least tokens, the first of equals, or to a new one."""
         size, is_alone = self._order.num_tokens(numbers), self._order.is_alone(numbers)
+        keys = self._order.num_keys(numbers)
         costs = []
         for place, tokens in enumerate(self._tokens):
             cost = size if is_alone else self._order.num_added(numbers, self._places[place])
-            if tokens + cost <= self._max_tokens:
+            fits_keys = self._keys[place] + keys <= MOST_KEYS * self._max_tokens
+            if tokens + cost <= self._max_tokens and fits_keys:
                 costs.append((cost, place))
         if costs:
             cost, place = min(costs)
@@ -82,9 +91,11 @@ class _Bins:
             cost, place = size, len(self.members)
             self.members.append([])
             self._tokens.append(0)
+            self._keys.append(0)
             self._places.append([])
         self.members[place] += rows
         self._tokens[place] += cost
+        self._keys[place] += keys
         if not is_alone:
             self._places[place] = sorted({*self._places[place], *self._order.places(numbers)})
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from core.training.data.encoded import EncodedData
+from core.training.data.prompt_groups import prompt_groups
 from core.training.observer import Stage
 from core.training.seeding import derive_seed
 
@@ -50,7 +52,8 @@ class DataOrder:
     """The rows of each step of one stage.
 
     The last step of an epoch may have fewer than `batch_size` rows. With groups, the rows of a group stand in one
-    step, which may end before it is full; a group of more than `batch_size` rows goes over consecutive steps.
+    step, which may end before it is full; a group of more than `batch_size` rows goes over consecutive steps, or is a
+    step of its own.
     """
 
     def __init__(
@@ -62,20 +65,38 @@ class DataOrder:
         seed: int,
         stage: Stage,
         groups: Rows | None = None,
+        cuts_groups: bool = True,
     ) -> None:
-        """Take `groups` as the number of each row's group, [N], from 0 without gaps; None: every row is one."""
+        """Take `groups` as the number of each row's group, [N], from 0 without gaps; None: every row is one.
+
+        Args:
+            cuts_groups: whether a group of more than `batch_size` rows goes over several steps.
+        """
         self.num_rows = num_rows
         self.batch_size = batch_size
         self.epochs = epochs
         self._seed = seed
         self._stage = stage
         self._groups = groups
+        self._cuts_groups = cuts_groups
         self._counts: dict[int, int] = {}
         self._epoch: tuple[int, Rows, Rows] | None = None
 
     @property
     def is_grouped(self) -> bool:
         return self._groups is not None
+
+    def largest_group(self) -> list[int]:
+        """Return the rows of the group with the most rows; none without groups."""
+        if self._groups is None:
+            return []
+        return np.flatnonzero(self._groups == np.bincount(self._groups).argmax()).tolist()
+
+    def row_groups(self, data: EncodedData) -> list[list[int]]:
+        """Split the rows of another split into what an objective sees together, as the rows of a step are."""
+        if not self.is_grouped:
+            return row_groups(len(data), self.batch_size)
+        return prompt_row_groups(data, self.batch_size, cuts_groups=self._cuts_groups)
 
     def seed_of(self, *purpose: str | int) -> int:
         """Derive a seed of this stage for a purpose other than its order."""
@@ -134,16 +155,31 @@ class DataOrder:
         order = epoch_permutation(len(sizes), self._seed, self._stage, epoch)
         places = np.empty_like(order)
         places[order] = np.arange(len(order))
-        return np.argsort(places[self._groups], kind="stable"), _step_starts(sizes[order], self.batch_size)
+        return np.argsort(places[self._groups], kind="stable"), group_starts(
+            sizes[order], self.batch_size, cuts_groups=self._cuts_groups
+        )
 
 
-def _step_starts(sizes: Rows, batch_size: int) -> Rows:
-    """Return where steps begin that take whole groups of these sizes in order, and cut groups larger than a step."""
+def row_groups(num_rows: int, group_size: int) -> list[list[int]]:
+    """Split rows into groups in order."""
+    return [list(range(start, min(start + group_size, num_rows))) for start in range(0, num_rows, group_size)]
+
+
+def prompt_row_groups(data: EncodedData, group_size: int, *, cuts_groups: bool) -> list[list[int]]:
+    """Split rows into groups of whole prompts, wherever their rows stand; a larger prompt is cut, or a group."""
+    groups = prompt_groups(data)
+    rows = np.argsort(groups, kind="stable")
+    starts = group_starts(np.bincount(groups), group_size, cuts_groups=cuts_groups)
+    return [part.tolist() for part in np.split(rows, starts[1:])] if len(rows) else []
+
+
+def group_starts(sizes: Rows, batch_size: int, *, cuts_groups: bool) -> Rows:
+    """Return where steps begin that take whole groups of these sizes in order; a larger one is cut, or a step."""
     starts: list[int] = []
     position = room = 0
     for size in sizes.tolist():
         if size > room:
-            starts += range(position, position + size, batch_size)
+            starts += range(position, position + size, batch_size if cuts_groups else size)
             room = starts[-1] + batch_size - position
         position += size
         room -= size

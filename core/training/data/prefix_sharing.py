@@ -62,6 +62,15 @@ class PrefixOrder:
         total = sum(self._lengths[self._order[place]] for place in places)
         return total - sum(self._between(a, b) for a, b in pairwise(places))
 
+    def num_keys(self, numbers: Iterable[int]) -> int:
+        """Return the tokens of these sequences, each with its whole beginning; equal ones count once."""
+        distinct: dict[int, int] = {}
+        for number in numbers:
+            place = self._place[number]
+            is_known = place and place - 1 in distinct and self._common[place - 1] == self._lengths[number]
+            distinct[place] = 0 if is_known else self._lengths[number]
+        return sum(distinct.values())
+
     def num_added(self, numbers: Iterable[int], places: Sequence[int]) -> int:
         """Return the tokens to compute for these sequences beside others that are computed anyway.
 

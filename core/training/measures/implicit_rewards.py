@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from core.training.data.columns import HostColumns
 from core.training.data.encoded import EncodedData
+from core.training.data.order import row_groups
 from core.training.data.packing import pack_step
 from core.training.data.token_budget import TokenBudget
 from core.training.losses.objective import Objective
@@ -20,7 +21,6 @@ from core.training.model.logps import pair_logps
 from core.training.steps.figures import PairColumn
 from core.training.steps.pairs import PairForward
 from core.training.steps.reference_logps import SplitLogps
-from core.training.steps.reference_pass import row_groups
 
 GROUP_ROWS = 64
 """Pairs that are sorted into micro-batches together."""
@@ -48,7 +48,7 @@ def score_pairs(
         reference = SplitLogps.unknown(len(data))
         _fill(reference, load_reference(), data, max_tokens)
     forward = PairForward(load_policy(), data, objective, reference)
-    host = evaluate_rows(forward, GROUP_ROWS, TokenBudget(max_tokens), lambda: False)
+    host = evaluate_rows(forward, row_groups(len(data), GROUP_ROWS), TokenBudget(max_tokens), lambda: False)
     assert host is not None
     return _scores(host)
 
@@ -64,7 +64,7 @@ def _scores(host: HostColumns) -> PairScores:
 
 @torch.no_grad()
 def _fill(reference: SplitLogps, model: PreTrainedModel, data: EncodedData, max_tokens: int) -> None:
-    for group in row_groups(data, GROUP_ROWS):
+    for group in row_groups(len(data), GROUP_ROWS):
         for batch in pack_step(data, group, max_tokens, model.device):
             rows = list(batch.indices)
             pairs = pair_logps(model, batch, needs_prefix_sums=True)

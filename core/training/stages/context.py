@@ -12,11 +12,12 @@ import torch
 
 from core.domain.dataset_rows import DatasetKind
 from core.domain.jobs.methods import get_method
+from core.domain.variants.checks import get_variant
 from core.training.checkpoints.digests import run_digest, run_versions
 from core.training.checkpoints.files import Checkpoint, read_checkpoint
 from core.training.checkpoints.writer import CheckpointWriter
 from core.training.data.encoded import EncodedData
-from core.training.data.order import DataOrder, partners
+from core.training.data.order import DataOrder, partners, prompt_row_groups, row_groups
 from core.training.data.prompt_groups import prompt_groups
 from core.training.data.token_budget import MAX_HALVINGS, TokenBudget
 from core.training.failures import BadData, BadPlan
@@ -73,17 +74,40 @@ class RunContext:
             shutil.rmtree(path)
         return path
 
+    @property
+    def cuts_prompts(self) -> bool:
+        """Whether the rows of a prompt may go over several steps; not where the loss compares them."""
+        return not get_variant(self.plan.variant).compares_lists
+
+    def row_groups(self, data: EncodedData) -> list[list[int]]:
+        """Split rows that are evaluated into what an objective sees together: as many as of a step."""
+        size = self.plan.last_stage.batch_size
+        if not self.plan.group_by_prompt:
+            return row_groups(len(data), size)
+        return prompt_row_groups(data, size, cuts_groups=self.cuts_prompts)
+
     def order_of(self, data: EncodedData, plan: SftPlan, stage: Stage) -> DataOrder:
         """Return the order of a stage's rows."""
         groups = prompt_groups(data) if self.plan.group_by_prompt else None
+        cuts_groups = self.cuts_prompts
         if groups is not None and (largest := int(np.bincount(groups).max())) > plan.batch_size:
+            spread = "its rows go over consecutive steps, each of which computes the prompt"
+            whole = f"they are one step, since {self.plan.variant} compares all of them"
             self.tell_once(
-                "prompts_spread",
-                f"A prompt has {largest} rows, and a step takes {plan.batch_size}: its rows go over consecutive "
-                "steps, each of which computes the prompt. A larger batch size takes them in one.",
+                "prompts_spread" if cuts_groups else "prompts_whole",
+                f"A prompt has {largest} rows, and a step takes {plan.batch_size}: {spread if cuts_groups else whole}. "
+                "A larger batch size takes prompts of that size in one step.",
                 {"stage": stage.value, "largest": largest, "batch_size": plan.batch_size},
             )
-        return DataOrder(len(data), plan.batch_size, plan.epochs, seed=self.plan.seed, stage=stage, groups=groups)
+        return DataOrder(
+            len(data),
+            plan.batch_size,
+            plan.epochs,
+            seed=self.plan.seed,
+            stage=stage,
+            groups=groups,
+            cuts_groups=cuts_groups,
+        )
 
 
 def open_run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> RunContext:

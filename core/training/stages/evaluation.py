@@ -142,12 +142,11 @@ class Evaluation(ABC):
 
     def evaluate_split(self, forward: RowForward) -> HostColumns | None:
         """Evaluate all of a split's rows under the current policy; None when a stop interrupted it."""
-        plan, budget = self.context.plan, self.context.budget
-        size, by_prompt = plan.last_stage.batch_size, plan.group_by_prompt
+        groups, budget = self.context.row_groups(forward.data), self.context.budget
 
         def evaluate() -> HostColumns | None:
             with adapter_dropout_off(self.model):
-                return evaluate_rows(forward, size, budget, self._is_interrupted, by_prompt=by_prompt)
+                return evaluate_rows(forward, groups, budget, self._is_interrupted)
 
         return budget.run(evaluate, self.context.observer, self.stage)
 

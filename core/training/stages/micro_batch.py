@@ -27,7 +27,8 @@ from core.training.stages.run import StageRun
 
 FAST_TOKENS = 512
 """Smaller micro-batches are slower: products have too few rows."""
-_SAMPLED_STEPS = 4
+_SAMPLED_STEPS = 16
+_MOST_SAMPLED_ROWS = 1000
 _USABLE = 0.9
 _HOPELESS = 1.2
 """A CPU step predicted at more than this share of the memory would be killed by the system, without a word."""
@@ -102,7 +103,7 @@ def choose_micro_batch(
     fast = [size for size in sizes if size >= FAST_TOKENS] or sizes[:1]
     tries = [(size, False) for size in fast] + [(size, True) for size in sizes]
     for size, recomputes in tries:
-        group = min(rows.largest_group, int(LARGEST_WHOLE * size))
+        group = min(rows.largest_group, int(LARGEST_WHOLE * size)) if rows.largest_group > size else 0
         tokens = int(max(size, rows.longest, group) * rows.repeats)
         needed = costs.step_bytes(
             tokens,
@@ -117,13 +118,11 @@ def choose_micro_batch(
 
 
 def _first_steps(run: StageRun) -> list[PackedBatch]:
-    """Pack some steps of the first epoch, as a sample of what runs together."""
-    steps = range(min(_SAMPLED_STEPS, run.order.steps_in(0)))
-    return [
-        batch
-        for step in steps
-        for batch in run.task.pack(run.order.rows_at(run.order.cursor_of(step)), run.budget.tokens)
-    ]
+    """Pack some steps of the first epoch and the prompt with the most rows, as a sample of what runs together."""
+    order = run.order
+    steps = [order.rows_at(order.cursor_of(step)) for step in range(min(_SAMPLED_STEPS, order.steps_in(0)))]
+    largest = order.largest_group()[:_MOST_SAMPLED_ROWS]
+    return [batch for rows in (*steps, largest) if rows for batch in run.task.pack(rows, run.budget.tokens)]
 
 
 def fit_to_memory(context: RunContext, model: PreTrainedModel, run: StageRun, *, is_resumed: bool) -> None:

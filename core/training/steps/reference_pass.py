@@ -71,9 +71,9 @@ class ReferencePass:
         self._ranks = ranks
         self._max_tokens = budget.tokens
         self._tokens = {name: _SplitTokens.unknown(len(data)) for name, data in self._data.items()}
-        self._validation_groups: list[range] = []
+        self._validation_groups: list[list[int]] = []
         if VALIDATION in data:
-            self._validation_groups = row_groups(data[VALIDATION], order.batch_size, by_prompt=order.is_grouped)
+            self._validation_groups = order.row_groups(data[VALIDATION])
         self.logps = logps
         """Filled in as groups are done."""
         self.groups_done = 0
@@ -130,7 +130,7 @@ class ReferencePass:
         num_train_groups = self._order.steps_in(0)
         if index < num_train_groups:
             return TRAIN, self._order.rows_at(self._order.cursor_of(index))
-        return VALIDATION, list(self._validation_groups[index - num_train_groups])
+        return VALIDATION, self._validation_groups[index - num_train_groups]
 
     def _compute(self, batch: PackedBatch) -> Tensor:
         """Return token log-probabilities [S], then sums and prefix sums of all responses."""
@@ -157,23 +157,3 @@ def _cells(batch: PackedBatch) -> tuple[NDArray[np.integer], ...]:
     """Return where the batch's responses are in tables [N, 2]."""
     columns = [0, 1] if batch.side is None else [SIDES.index(batch.side)]
     return np.ix_(batch.indices, columns)
-
-
-def row_groups(data: EncodedData, group_size: int, *, by_prompt: bool = False) -> list[range]:
-    """Split the rows of a dataset into groups in order, the batches of validation rows here and in evaluation.
-
-    Args:
-        by_prompt: end a group where the prompt changes, if one of at most `group_size` rows can.
-    """
-    groups, start = [], 0
-    while start < len(data):
-        end = min(start + group_size, len(data))
-        if by_prompt and end < len(data):
-            end = next((row for row in range(end, start, -1) if _is_new_prompt(data, row)), end)
-        groups.append(range(start, end))
-        start = end
-    return groups
-
-
-def _is_new_prompt(data: EncodedData, row: int) -> bool:
-    return not np.array_equal(data.row(row - 1).prompt, data.row(row).prompt)

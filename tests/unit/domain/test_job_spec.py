@@ -260,6 +260,12 @@ def test_what_an_earlier_version_resolved_stays() -> None:
     assert again["sft"]["learning_rate"] == pytest.approx(1e-4)
 
 
+def test_a_loss_over_lists_keeps_the_pairs_of_a_prompt_together() -> None:
+    assert staged({"variant": "plackett_luce"}).group_by_prompt is True
+    with pytest.raises(ValidationError, match="leave group_by_prompt out"):
+        JobRequest.model_validate(LEAST | {"variant": "plackett_luce", "group_by_prompt": False})
+
+
 def test_pairs_are_grouped_where_the_data_are_ranked_and_never_in_the_middle_of_a_run() -> None:
     def resolved(body: dict[str, Any], *, is_ranked: bool) -> JobSpec:
         return resolve_staged(

@@ -1,11 +1,14 @@
 """The order of rows: every one once an epoch, another order each epoch, and a cursor that needs no history."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packed_rows import write_rows
 
-from core.training.data.order import Cursor, DataOrder, epoch_permutation, partners
+from core.training.data.order import Cursor, DataOrder, epoch_permutation, partners, prompt_row_groups
 from core.training.observer import Stage
 
 
@@ -97,3 +100,19 @@ def test_groups_are_shuffled_anew_each_epoch() -> None:
     first, second = ([rows for cursor, rows in steps_of(order) if cursor.epoch == epoch] for epoch in (0, 1))
     assert first != second
     assert first[0] != [0, 1, 2, 3, 4, 5]
+
+
+def test_a_group_that_is_not_cut_is_a_step_of_its_own() -> None:
+    groups = np.asarray([0] * 7 + [1, 1, 2])
+    order = DataOrder(10, 3, 1, seed=0, stage=Stage.DPO, groups=groups, cuts_groups=False)
+    steps = [sorted(rows) for _, rows in steps_of(order)]
+    assert [0, 1, 2, 3, 4, 5, 6] in steps
+    assert sum(map(len, steps)) == 10
+
+
+def test_evaluated_rows_of_a_prompt_stand_together_wherever_they_are(tmp_path: Path) -> None:
+    rows = [([5, 6, 7, prompt], [8], [9]) for prompt in (1, 2, 1, 3, 2, 1)]
+    data = write_rows(tmp_path, rows)
+    assert prompt_row_groups(data, 2, cuts_groups=True) == [[0, 2], [5], [1, 4], [3]]
+    assert prompt_row_groups(data, 3, cuts_groups=True) == [[0, 2, 5], [1, 4, 3]]
+    assert prompt_row_groups(data, 2, cuts_groups=False) == [[0, 2, 5], [1, 4], [3]]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from packed_rows import Row, random_rows, write_rows
 
 from core.training.data.encoded import EncodedData
-from core.training.data.micro_batches import LARGEST_WHOLE, split_micro_batches, spread
+from core.training.data.micro_batches import LARGEST_WHOLE, MOST_KEYS, split_micro_batches, spread
 from core.training.data.packing import NothingToScore, pack_pairs, pack_responses
 from core.training.data.prefix_sharing import MIN_SHARED_TOKENS
 from core.training.data.texts import Side
@@ -91,6 +91,17 @@ def test_a_ranked_list_over_the_budget_stays_whole_up_to_a_limit(tmp_path: Path)
     assert [len(part) for part in split_micro_batches(data, range(12), 88)] == [12]
     cut = split_micro_batches(data, range(12), 25)
     assert max(pack_pairs(data, part, "cpu").num_tokens for part in cut) <= 25
+
+
+def test_keys_that_are_copied_for_each_text_are_bounded(tmp_path: Path) -> None:
+    """2,000 tokens before every pair: all would fit the budget, and a CUDA kernel would copy 16 times as many keys."""
+    system = list(range(10, 60)) * 40
+    data = write_rows(tmp_path, [([*system, 5 + row], [row + 61] * 4, [row + 71] * 4) for row in range(16)])
+    cut = split_micro_batches(data, range(16), 3000)
+    assert pack_pairs(data, range(16), "cpu").num_tokens < 3000
+    keys = [sum(s.prefix_length + s.length for s in pack_pairs(data, part, "cpu").layout.segments) for part in cut]
+    assert max(keys) <= MOST_KEYS * 3000
+    assert len(cut) == 8, "two pairs attend to 8,020 keys, three to 12,030"
 
 
 def test_a_common_system_prompt_counts_once(tmp_path: Path) -> None:
