@@ -244,9 +244,7 @@ class JobRequest(Payload):
             raise ValueError("give validation_dataset_id or validation_fraction, not both")
         entry = VARIANTS.get(self.variant)
         if self.group_by_prompt is False and entry is not None and entry.compares_lists:
-            raise ValueError(
-                f"{self.variant} compares the pairs of a prompt with each other: leave group_by_prompt out"
-            )
+            raise ValueError(f"{self.variant} compares all pairs of a prompt: leave group_by_prompt out")
         if both := sorted({*self.exclude_lines} & {*self.swap_lines}):
             raise ValueError(f"line {both[0]} is in exclude_lines and in swap_lines")
         return self
