@@ -20,7 +20,7 @@ class WorkedOn(Answer):
 
 
 class Worker(Answer):
-    id: str = Field(description="Its name; a worker's is the owner of its leases.")
+    id: str = Field(description="Its name, a worker's the owner of its leases; kind and number for a project's admins.")
     kind: Literal["worker", "api"] = Field(description="A worker, or an API process.")
     state: Literal["working", "idle", "up", "silent"] = Field(
         description="`silent`: no sign of life for a minute; `up`: an API process."

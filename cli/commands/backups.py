@@ -25,6 +25,9 @@ def register(app: typer.Typer) -> None:
 def backup(
     folder: Folder,
     keep: Annotated[int, typer.Option(min=1, help="Backups that are kept, the newest.")] = 7,
+    reread: Annotated[
+        bool, typer.Option("--reread", help="Read what earlier backups have, and copy again what is damaged there.")
+    ] = False,
 ) -> None:
     """Back up database, objects and base models while the service runs; what an earlier backup has is not copied.
 
@@ -38,8 +41,11 @@ def backup(
         copied = progress
         status.update(f"{progress.num_objects:,} objects, {progress.num_copied:,} of them copied", spinner="line")
 
+    def warn(text: str) -> None:
+        err.print(f"warning: {text}", markup=False)
+
     with operating() as backend, _told(folder), err.status("copying the database") as status:
-        manifest = back_up(backend, folder, keep=keep, tell=note)
+        manifest = back_up(backend, folder, keep=keep, rereads=reread, tell=note, warn=warn)
     new = f"{copied.num_copied:,} of them new ({copied.num_bytes / 1e6:,.1f} MB)" if copied else "none of them new"
     out.print(f"{manifest.id}: the database and {manifest.num_objects:,} objects, {new}, in {folder}", markup=False)
     for key in manifest.lost:

@@ -267,6 +267,86 @@ def test_a_base_model_comes_along_and_another_of_its_name_is_in_the_way(
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
 
+def test_a_base_model_of_the_same_size_is_another_by_its_bytes(
+    backend: Backend, target: Backend, tmp_path: Path
+) -> None:
+    shutil.rmtree(target.settings.models_dir, ignore_errors=True)
+    backup.back_up(backend, tmp_path / "backups")
+    mine = target.settings.models_dir / "tiny"
+    shutil.copytree(backend.settings.models_dir / "tiny", mine)
+    right = (mine / "config.json").read_bytes()
+    other = right[:-1] + b" "
+    (mine / "config.json").write_bytes(other)
+    with pytest.raises(BackupError, match=r"config.json is not the file of the backup"):
+        put_back(target, tmp_path / "backups")
+    assert (contents(target), (mine / "config.json").read_bytes()) == ({}, other)
+    (mine / "config.json").write_bytes(right)
+    put_back(target, tmp_path / "backups")
+
+
+def test_what_has_rotted_is_mended_by_the_command_that_is_named(
+    backend: Backend, target: Backend, tmp_path: Path
+) -> None:
+    make_job(backend)
+    folder = tmp_path / "backups"
+    first = backup.back_up(backend, folder)
+    blob = choose(folder)[0].blob(hashlib.sha256(FILES["model.safetensors"]).hexdigest())
+    blob.write_bytes(b"W" * 3000)
+    told: list[str] = []
+    backup.back_up(backend, folder, warn=told.append)
+    with pytest.raises(BackupError, match=f"is damaged.*`preftune backup --reread {folder}`"):
+        put_back(target, folder)
+    assert told == []
+    backup.back_up(backend, folder, rereads=True, warn=told.append)
+    (line,) = told
+    assert "model.safetensors: earlier backups hold a damaged copy" in line
+    check(*choose(folder, first.id))
+    put_back(target, folder)
+    backup.back_up(backend, folder, rereads=True, warn=told.append)
+    assert told == [line]
+
+
+def test_the_rotted_manifest_of_a_policy_does_not_end_a_backup(backend: Backend, tmp_path: Path) -> None:
+    held = make_job(backend)
+    folder = tmp_path / "backups"
+    backup.back_up(backend, folder)
+    key = keys.policy_prefix(PROJECT, held.job_id, held.attempt_name, "dpo", 1) + "manifest.json"
+    right = backend.store.get_bytes(key)
+    blob = choose(folder)[0].blob(hashlib.sha256(right).hexdigest())
+    blob.write_bytes(b"x" * len(right))
+    told: list[str] = []
+    assert backup.back_up(backend, folder, warn=told.append).lost == []
+    assert [line.partition(": ")[0] for line in told] == [key]
+    assert blob.read_bytes() == right
+
+
+@pytest.mark.parametrize("damage", ["manifest.json", "objects.jsonl"])
+def test_an_earlier_backup_that_cannot_be_read_is_a_warning_and_keeps_its_contents(
+    backend: Backend, tmp_path: Path, damage: str
+) -> None:
+    held = make_job(backend)
+    folder = tmp_path / "backups"
+    first = backup.back_up(backend, folder)
+    (folder / "backups" / first.id / damage).write_bytes(b"\xff{")
+    lifecycle.finish_succeeded(backend, held, publication(backend, held))
+    jobs.delete(backend, PROJECT, held.job_id)
+    garbage_collection.collect(backend)
+    before = {path.name for path in (folder / "blobs").glob("*/*")}
+    told: list[str] = []
+    second = backup.back_up(backend, folder, warn=told.append)
+    (line,) = told
+    assert line.startswith(f"{second.id} is whole, but backup {first.id}")
+    assert f"until {folder / 'backups' / first.id} is deleted" in line
+    check(*choose(folder))
+    assert before <= {path.name for path in (folder / "blobs").glob("*/*")}
+    shutil.rmtree(folder / "backups" / first.id)
+    third = backup.back_up(backend, folder, warn=told.append)
+    assert told == [line], "the advice works"
+    repository = choose(folder)[0]
+    named = {one.sha256 for kept in (second, third) for one in (*repository.objects(kept), *kept.tables)}
+    assert {path.name for path in (folder / "blobs").glob("*/*")} == named
+
+
 def test_a_store_that_gives_back_other_bytes_is_not_restored_into(
     backend: Backend, target: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,6 +108,20 @@ def test_an_admin_is_told_of_its_own_jobs_alone(backend: Backend) -> None:
     assert own.job is not None
 
 
+def test_an_admin_does_not_read_names_of_hosts_in_those_of_processes(backend: Backend) -> None:
+    names = ["gpu-host-7-41-a1b2c3", "gpu-host-7-12-d4e5f6"]
+    for name in names:
+        of_worker(backend, name).beat()
+    facts = WorkerFacts(
+        name="api-gpu-host-7-3-aaaaaa", host="gpu-host-7", device_class="", trains=False, memory_bytes=None
+    )
+    Presence(backend, facts, Description(kind="api")).beat()
+    found = roster.seen_by(read_roster(backend), "other").processes
+    assert "gpu-host-7" not in repr(found)
+    assert [one.id for one in found] == ["worker-1", "worker-2", "api-3"]
+    assert [one.id for one in read_roster(backend).processes] == [*sorted(names), "api-gpu-host-7-3-aaaaaa"]
+
+
 def test_a_clock_and_a_disk_out_of_bounds_are_logged_once(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,10 +88,16 @@ def read_roster(backend: Backend) -> RosterView:
 
 
 def seen_by(roster: RosterView, project_id: str) -> RosterView:
-    """Return what an admin of a project is told: its own jobs and queue; of machines only that they are there."""
+    """Return what an admin of a project is told: its own jobs and queue; of machines only that they are there.
+
+    A process is named by its kind and a number, in the order of their starts: its name holds that of its host.
+    """
+    by_start = sorted(roster.processes, key=lambda process: (process.created_at, process.id))
+    numbers = {process.id: number for number, process in enumerate(by_start, 1)}
     processes = [
         replace(
             process,
+            id=f"{process.kind}-{numbers[process.id]}",
             host=None,
             version=None,
             clock_offset_seconds=None,
@@ -100,7 +106,10 @@ def seen_by(roster: RosterView, project_id: str) -> RosterView:
         )
         for process in roster.processes
     ]
-    return RosterView(processes=processes, queue=[queue for queue in roster.queue if queue.project_id == project_id])
+    return RosterView(
+        processes=sorted(processes, key=_order),
+        queue=[queue for queue in roster.queue if queue.project_id == project_id],
+    )
 
 
 def _order(process: ProcessView) -> tuple[bool, str]:

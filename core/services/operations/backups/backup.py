@@ -49,27 +49,46 @@ class Progress:
 
 
 def back_up(
-    backend: Backend, folder: Path, *, keep: int = KEEP, tell: Callable[[Progress], None] = lambda _: None
+    backend: Backend,
+    folder: Path,
+    *,
+    keep: int = KEEP,
+    rereads: bool = False,
+    tell: Callable[[Progress], None] = lambda _: None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Add a backup to a folder, and delete all but the newest `keep`.
+
+    With `rereads`, what earlier backups hold is read before it is taken over, and copied again where it is damaged, for
+    them too. `warn` is told of such damage, and of kept backups that cannot be read.
 
     Raises BackupError, Unavailable, and OSError for the folder; earlier backups are as they were then.
     """
     repository = Repository(folder)
     with repository.writing(), garbage_held(backend):
-        run = _Run(backend, repository, tell)
-        manifest = run.run()
-        repository.forget_old(keep)
+        manifest = _Run(backend, repository, rereads, tell, warn).run()
+        for fault in repository.forget_old(keep):
+            warn(f"{manifest.id} is whole, but {fault}")
     return manifest
 
 
 class _Run:
     """One backup, and the copied objects as a source of their bytes."""
 
-    def __init__(self, backend: Backend, repository: Repository, tell: Callable[[Progress], None]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        repository: Repository,
+        rereads: bool,
+        tell: Callable[[Progress], None],
+        warn: Callable[[str], None],
+    ) -> None:
         self._backend = backend
         self._repository = repository
-        self._tell = tell
+        self._rereads = rereads
+        self._tell, self._warn = tell, warn
+        self._whole: set[str] = set()
+        """Blobs that were read, or written, by this run."""
         self._known = repository.known()
         self._num_copied = self._num_bytes = 0
         self._folder = repository.begin()
@@ -105,6 +124,9 @@ class _Run:
         one = self._objects.found.get((STORE, key))
         if one is None:
             raise ObjectNotFound("The object is not in the backup.")
+        if not self._is_whole(one):
+            self._copy(self._backend.store.stat(key), is_again=True)
+            one = self._objects.found[STORE, key]
         return self._repository.blob(one.sha256).read_bytes()
 
     def _add_table(self, table: snapshots.TableCopy) -> StoredTable:
@@ -154,10 +176,22 @@ class _Run:
 
     def _is_same(self, known: Stored, num_bytes: int, modified: str) -> bool:
         is_unchanged = (known.num_bytes, known.modified) == (num_bytes, modified)
-        return is_unchanged and self._repository.has(known.sha256, num_bytes)
+        if not is_unchanged or not self._repository.has(known.sha256, num_bytes):
+            return False
+        return not self._rereads or self._is_whole(known)
+
+    def _is_whole(self, one: Stored) -> bool:
+        """Whether a blob's bytes are right; says so if not."""
+        if one.sha256 not in self._whole:
+            if not self._repository.is_whole(one.sha256):
+                self._warn(f"{one.key}: earlier backups hold a damaged copy; copying it again")
+                return False
+            self._whole.add(one.sha256)
+        return True
 
     def _take_in(self, path: Path, place: str, key: str, modified: str) -> Stored:
         sha256, num_bytes = self._repository.add(path)
+        self._whole.add(sha256)
         self._num_copied += 1
         self._num_bytes += num_bytes
         return Stored(place=place, key=key, num_bytes=num_bytes, modified=modified, sha256=sha256)

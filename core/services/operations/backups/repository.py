@@ -80,21 +80,21 @@ class Repository:
     """A folder of backups, used by one process at a time."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
         self._blobs, self._backups, self._tmp = root / "blobs", root / "backups", root / "tmp"
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Make the folder, and lock it. Raises BackupError for one that another process writes to, or of others."""
-        is_ours = self._backups.is_dir() or not self._root.exists() or not any(self._root.iterdir())
+        is_ours = self._backups.is_dir() or not self.root.exists() or not any(self.root.iterdir())
         if not is_ours:
-            raise BackupError(f"{self._root} holds other files; name an empty folder, or one of earlier backups")
-        for folder in (self._root, self._blobs, self._backups, self._tmp):
+            raise BackupError(f"{self.root} holds other files; name an empty folder, or one of earlier backups")
+        for folder in (self.root, self._blobs, self._backups, self._tmp):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if not try_to_lock(descriptor):
-                raise BackupError(f"another backup is being written to {self._root}; wait for its end")
+                raise BackupError(f"another backup is being written to {self.root}; wait for its end")
             shutil.rmtree(self._tmp)
             self._tmp.mkdir(mode=0o700)
             yield
@@ -116,6 +116,12 @@ class Repository:
     def has(self, sha256: str, num_bytes: int) -> bool:
         with suppress(OSError):
             return self.blob(sha256).stat().st_size == num_bytes
+        return False
+
+    def is_whole(self, sha256: str) -> bool:
+        """Read a blob; return whether its bytes are those that were written."""
+        with suppress(OSError):
+            return file_sha256(self.blob(sha256)) == sha256
         return False
 
     def add(self, path: Path) -> tuple[str, int]:
@@ -167,33 +173,41 @@ class Repository:
     def objects(self, manifest: Manifest) -> Iterator[Stored]:
         """Yield the objects of a backup. Raises BackupError when the list is not the one that was written."""
         path = self._backups / manifest.id / OBJECTS
-        if not path.is_file() or file_sha256(path) != manifest.objects_sha256:
-            raise BackupError(f"backup {manifest.id}: {OBJECTS} is missing or damaged")
-        return _read_lines(path)
+        with suppress(OSError):
+            if file_sha256(path) == manifest.objects_sha256:
+                return _read_lines(path)
+        raise BackupError(f"backup {manifest.id}: {OBJECTS} is missing or damaged")
 
     def known(self) -> dict[tuple[str, str], Stored]:
         """Return what earlier backups hold, also those that broke off: the newest of each key."""
         found: dict[tuple[str, str], Stored] = {}
         for path in sorted(self._backups.glob(f"*/{OBJECTS}")):
-            found |= {(one.place, one.key): one for one in _read_lines(path)}
+            with suppress(OSError):  # what cannot be read is copied again
+                found |= {(one.place, one.key): one for one in _read_lines(path)}
         return found
 
     def forget_old(self, keep: int) -> list[str]:
-        """Delete all but the newest whole backups, what broke off, and blobs that no backup names."""
+        """Delete all but the newest whole backups, what broke off, and blobs that no backup names.
+
+        Returns why a kept backup cannot be read; no blob is deleted then, as it may name any.
+        """
         gone = self.names()[:-keep]
         kept = set(self.names()) - set(gone)
         for folder in self._backups.iterdir():
             if folder.name not in kept:
                 (folder / MANIFEST).unlink(missing_ok=True)  # first: what follows may break off
                 shutil.rmtree(folder)
-        named = set()
-        for name in kept:
-            manifest = self.read(name)
-            named |= {table.sha256 for table in manifest.tables} | {one.sha256 for one in self.objects(manifest)}
+        named, faults = set(), []
+        for name in sorted(kept):
+            try:
+                manifest = self.read(name)
+                named |= {table.sha256 for table in manifest.tables} | {one.sha256 for one in self.objects(manifest)}
+            except BackupError as error:
+                faults.append(f"{error}; until {self._backups / name} is deleted, no contents of old backups are")
         for path in self._blobs.glob("*/*"):
-            if path.name not in named:
+            if not faults and path.name not in named:
                 path.unlink()
-        return gone
+        return faults
 
 
 class ObjectList:
@@ -229,15 +243,15 @@ def verify(repository: Repository, manifest: Manifest, tell: Callable[[int], Non
     for sha256, (num_bytes, name) in wanted.items():
         if not repository.has(sha256, num_bytes):
             faults.append(f"{name}: blob {sha256} is missing or has another size")
-        elif file_sha256(repository.blob(sha256)) != sha256:
+        elif not repository.is_whole(sha256):
             faults.append(f"{name}: blob {sha256} is damaged")
         tell(num_bytes)
     return faults
 
 
 def _read_lines(path: Path) -> Iterator[Stored]:
-    """Yield the lines of a list; the last one of a backup that broke off may be torn."""
-    with path.open(encoding="utf-8") as lines:
+    """Yield the lines of a list; the last one of a backup that broke off may be torn, and any one damaged."""
+    with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             with suppress(ValueError, TypeError):
                 yield Stored(**json.loads(line))

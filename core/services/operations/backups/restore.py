@@ -30,6 +30,7 @@ from core.services.operations.backups.repository import (
 from core.settings import Settings
 from core.storage import keys
 from core.storage.object_store import ObjectInfo, ObjectNotFound, ObjectStore, StoreUnavailable
+from core.storage.trees import file_sha256
 
 ACTOR = "restore"
 
@@ -51,7 +52,10 @@ def check(repository: Repository, manifest: Manifest, tell: Callable[[int], None
     """Read the whole backup. Raises BackupError naming what is missing or damaged."""
     if faults := verify(repository, manifest, tell):
         more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
-        raise BackupError(f"backup {manifest.id} is damaged: {faults[0]}{more}")
+        raise BackupError(
+            f"backup {manifest.id} is damaged: {faults[0]}{more}; `preftune backup --reread {repository.root}` copies "
+            "again what the service that was backed up still has"
+        )
 
 
 def restore(backend: Backend, repository: Repository, manifest: Manifest) -> None:
@@ -66,7 +70,7 @@ def restore(backend: Backend, repository: Repository, manifest: Manifest) -> Non
     objects = {one.key: one for one in found if one.place == STORE}
     models = [one for one in found if one.place == MODELS]
     _require_empty(backend.store, objects)
-    _require_no_other_models(backend.settings, models, repository)
+    _require_no_other_models(backend.settings, models)
     check(repository, manifest)
     for one in objects.values():
         _put(backend.store, repository, one)
@@ -106,11 +110,11 @@ def _require_empty(store: ObjectStore, wanted: dict[str, Stored]) -> None:
             raise BackupError(f"the store holds objects already, such as {info.key}; restore into an empty one")
 
 
-def _require_no_other_models(settings: Settings, models: list[Stored], repository: Repository) -> None:
+def _require_no_other_models(settings: Settings, models: list[Stored]) -> None:
     """Refuse a base model of another content under a name of the backup's."""
     for one in models:
         path = settings.models_dir / one.key
-        if path.exists() and path.stat().st_size != one.num_bytes:
+        if path.exists() and (path.stat().st_size != one.num_bytes or file_sha256(path) != one.sha256):
             raise BackupError(
                 f"{path} is not the file of the backup; move that base model away, or set another PREFTUNE_MODELS_DIR"
             )
