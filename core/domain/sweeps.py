@@ -17,6 +17,8 @@ MAX_MEMBERS = 256
 MAX_PARALLEL = 64
 MEMBER_OF = "sweep"
 """Key of every member's metadata, with the sweep's id."""
+_OWN_KEYS = 31
+"""Metadata keys of a member beside that one."""
 
 SettingPath = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[a-z_]+(/[a-z_]+)*$")]
 """Place of a setting in the body of `POST /jobs`, such as `beta` or `dpo/learning_rate`."""
@@ -136,8 +138,11 @@ def without_repetitions(members: list[Overrides], known: list[Overrides]) -> lis
     return kept
 
 
-def member_request(job: JobRequest, overrides: Overrides, position: int) -> JobRequest:
-    """Return the job with a member's settings in place of its own. Raises InvalidRequest naming the faulty one."""
+def member_request(job: JobRequest, overrides: Overrides, position: int, *, sweep_id: str) -> JobRequest:
+    """Return the job of a member: with its settings in place of the job's, and the sweep's id in its metadata.
+
+    Raises InvalidRequest naming the faulty setting.
+    """
     values = copy.deepcopy(job.model_dump(mode="json", exclude_unset=True))
     for path, value in overrides.items():
         *blocks, name = path.split("/")
@@ -147,6 +152,17 @@ def member_request(job: JobRequest, overrides: Overrides, position: int) -> JobR
                 place[block] = {}
             place = place[block]
         place[name] = value
+    request = _validated(values, position)
+    if MEMBER_OF in request.metadata:
+        fault = f"member {position}: the key {MEMBER_OF!r} is set to the sweep's id; choose another name"
+        raise InvalidRequest(fault, errors=[FieldError(f"/job/metadata/{MEMBER_OF}", fault)])
+    if len(request.metadata) > _OWN_KEYS:
+        fault = f"member {position}: a sweep adds the key {MEMBER_OF!r} to its jobs; give at most {_OWN_KEYS} keys"
+        raise InvalidRequest(fault, errors=[FieldError("/job/metadata", fault)])
+    return _validated(values | {"metadata": {**request.metadata, MEMBER_OF: sweep_id}}, position)
+
+
+def _validated(values: dict[str, Any], position: int) -> JobRequest:
     try:
         return JobRequest.model_validate(values)
     except ValidationError as error:

@@ -8,6 +8,7 @@ import pytest
 from backends import PROJECT, add_dataset, claim, publication, submit
 from sqlalchemy import text
 
+from core.database.tables.sweeps import Sweep
 from core.domain.errors import InvalidRequest
 from core.domain.jobs.job_queries import JobFilter
 from core.domain.jobs.job_state import JobStatus
@@ -126,6 +127,22 @@ def test_cancel_ends_all_members_and_queues_no_more(backend: Backend) -> None:
         sweeps.set_status(backend, PROJECT, view.id, SweepStatus.RUNNING)
 
 
+@pytest.mark.parametrize("status", [SweepStatus.CANCELLED, SweepStatus.PAUSED])
+def test_a_sweep_that_is_cancelled_while_members_are_queued_queues_no_further_one(
+    backend: Backend, status: SweepStatus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep_id = sweeps.create(backend, PROJECT, request_of(max_parallel=4)).id
+
+    def steer_once(name: str) -> None:
+        if name == "sweep.member_noted" and sweeps.set_status(backend, PROJECT, sweep_id, status)[1]:
+            progress.advance(backend, sweep_id)
+
+    monkeypatch.setattr(progress, "reach", steer_once)
+    progress.advance(backend, sweep_id)
+    assert get(backend, sweep_id).counts == {status.value: 1, "waiting": 3}
+    assert (get(backend, sweep_id).finished_at is not None) == (status is SweepStatus.CANCELLED)
+
+
 def test_a_paused_sweep_resumes_what_it_has_paused_and_nothing_else(backend: Backend) -> None:
     sweep = create(backend, max_parallel=3)
     by_user, *others = (member.job_id for member in sweep.members[:3])
@@ -174,6 +191,41 @@ def test_a_member_that_can_no_longer_be_submitted_is_refused_with_its_reason(bac
     ended = get(backend, sweep.id)
     assert (ended.status, ended.counts) == (SweepStatus.FINISHED, {"succeeded": 1, "refused": 1})
     assert "ds_2" in (ended.members[1].error or "")
+
+
+def test_metadata_leaves_room_for_the_sweeps_own_key(backend: Backend) -> None:
+    job = {"base_model": "tiny", "dataset_id": "ds_1"}
+    keys = {f"key{number}": "x" for number in range(32)}
+    with pytest.raises(InvalidRequest, match="at most 31 keys"):
+        sweeps.create(backend, PROJECT, request_of(job=job | {"metadata": keys}))
+    for fields in ({"job": job | {"metadata": {"sweep": "mine"}}}, {"grid": {"metadata/sweep": ["mine"]}}):
+        with pytest.raises(InvalidRequest, match="choose another name"):
+            sweeps.create(backend, PROJECT, request_of(**fields))
+    del keys["key31"]
+    sweep = create(backend, job=job | {"metadata": keys}, max_parallel=1)
+    assert jobs.get(backend, PROJECT, sweep.members[0].job_id).metadata == keys | {"sweep": sweep.id}
+    with pytest.raises(InvalidRequest, match="at most 31 keys"):
+        sweeps.extend(backend, PROJECT, sweep.id, [{"metadata/other": "x"}])
+
+
+def test_a_sweep_that_fails_holds_up_no_newer_one(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken, refused, newer = (sweeps.create(backend, PROJECT, request_of()).id for _ in range(3))
+    job = {"base_model": "tiny", "dataset_id": "ds_1", "from_another_release": 1}
+    backend.database.write(lambda session: setattr(session.get(Sweep, refused), "requested", {"job": job}))
+    submit_job = jobs.submit
+
+    def fail_for_one(*args: Any, **kwargs: Any) -> Any:
+        if args[2].metadata["sweep"] == broken:
+            raise RuntimeError("unforeseen")
+        return submit_job(*args, **kwargs)
+
+    monkeypatch.setattr(jobs, "submit", fail_for_one)
+    progress.step(backend)
+    assert get(backend, broken).counts == {"waiting": 4}
+    assert get(backend, newer).counts == {"queued": 4}
+    ended = get(backend, refused)
+    assert (ended.status, ended.counts) == (SweepStatus.FINISHED, {"refused": 4})
+    assert "not valid any more" in (ended.members[0].error or "")
 
 
 def test_random_members_are_the_same_for_the_same_seed() -> None:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -40,18 +40,26 @@ class JobNotDeletable(Conflict):
 
 
 def submit(
-    backend: Backend, project_id: str, request: JobRequest, *, job_id: str | None = None, source_id: str | None = None
+    backend: Backend,
+    project_id: str,
+    request: JobRequest,
+    *,
+    job_id: str | None = None,
+    source_id: str | None = None,
+    first: Callable[[Session], None] | None = None,
 ) -> JobView:
     """Queue a job. Raises InvalidRequest with one error per faulty field, and what quotas and the disk reserve raise.
 
     With a `job_id` chosen before (see `idempotency`), a repeated call answers the job that is there. `source_id`: the
-    job that this one repeats.
+    job that this one repeats. `first` runs at the start of the transaction; if it raises, nothing is queued.
     """
     require_disk(backend.settings, 0, "a new job")
     chosen = job_id or new_id("job")
     draft = submission.prepare(backend, request)
 
     def work(session: Session) -> JobView:
+        if first is not None:
+            first(session)
         known = job_rows.find_job(session, project_id, chosen)
         source = find(session, project_id, source_id) if source_id else None
         if known is not None:

@@ -19,6 +19,7 @@ from core.services.estimates.sizes import seen_by
 from core.services.jobs import jobs
 
 _THIS_SWEEP = "an earlier member"
+_NO_ID = "sweep_preview"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ def preview(backend: Backend, project_id: str, request: SweepRequest) -> SweepPr
     known: dict[str, list[dict[str, Any]]] = {Stage.SFT.value: [], Stage.REFERENCE.value: []}
     found: list[Estimate] = []
     for position, overrides in enumerate(members, 1):
-        previewed = jobs.preview(backend, project_id, member_request(request.job, overrides, position))
+        previewed = jobs.preview(backend, project_id, member_request(request.job, overrides, position, sweep_id=_NO_ID))
         spec = previewed.spec
         statistics = find_token_statistics(backend, project_id, spec.dataset_id, seen_by(spec))
         shared = _shared(spec, known)

@@ -6,16 +6,18 @@ what is missing is found again at the next step.
 
 import logging
 
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
 from core.database.repositories import sweeps as rows
+from core.database.session import DatabaseUnavailable
 from core.database.tables.jobs import Job
 from core.database.tables.sweeps import Sweep, SweepMember
 from core.domain.errors import Conflict, DomainError, InvalidRequest, NotFound, Unavailable
 from core.domain.jobs.job_spec import JobRequest
 from core.domain.jobs.job_state import FINAL_STATUSES, Desired, JobStatus
-from core.domain.sweeps import MEMBER_OF, SweepStatus, member_request
+from core.domain.sweeps import SweepStatus, member_request
 from core.failpoints import reach
 from core.services.backend import Backend
 from core.services.jobs import jobs, steering
@@ -27,10 +29,19 @@ MAX_SWEEPS = 200
 _log = logging.getLogger(__name__)
 
 
+class _NotRunning(Conflict):
+    """The sweep was cancelled, paused or deleted meanwhile."""
+
+
 def step(backend: Backend) -> None:
-    """Advance every sweep that has not ended. Raises Unavailable."""
+    """Advance every sweep that has not ended; one that fails holds up no other. Raises DatabaseUnavailable."""
     for sweep_id in backend.database.read(lambda session: rows.list_open(session, MAX_SWEEPS)):
-        advance(backend, sweep_id)
+        try:
+            advance(backend, sweep_id)
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - the other sweeps must go on whatever this one meets
+            _log.warning("%s could not be advanced: %s: %s", sweep_id, type(error).__name__, str(error)[:200])
 
 
 def advance(backend: Backend, sweep_id: str) -> None:
@@ -92,15 +103,23 @@ def _mark(backend: Backend, member: SweepMember, **values: object) -> None:
 
 
 def _submit(backend: Backend, sweep: Sweep, member: SweepMember) -> bool:
-    """Queue a member's job; False where there is no room for it now."""
+    """Queue a member's job; False where there is no room for it now, or the sweep does not run any more."""
+
+    def require_running(session: Session) -> None:
+        # A cancellation waits for this lock, and then finds the job.
+        now = rows.lock_sweep(session, sweep.id)
+        if now is None or now.status is not SweepStatus.RUNNING:
+            raise _NotRunning(f"The sweep is {'deleted' if now is None else now.status.value}.")
+
     error_detail: str | None = None
     try:
-        jobs.submit(backend, sweep.project_id, _request(sweep, member), job_id=member.job_id)
+        request = _request(sweep, member)
+        jobs.submit(backend, sweep.project_id, request, job_id=member.job_id, first=require_running)
     except Unavailable:
         raise
     except InvalidRequest as error:  # its dataset or base model is gone meanwhile
         error_detail = error.detail
-    except DomainError as error:  # a quota or the disk reserve: later there may be room
+    except DomainError as error:  # a quota or the disk reserve, where later there may be room, or a change of the sweep
         _log.info("member %d of %s waits: %s", member.position, sweep.id, error.detail)
         return False
     reach("sweep.member_submitted")
@@ -111,13 +130,14 @@ def _submit(backend: Backend, sweep: Sweep, member: SweepMember) -> bool:
 
 
 def _request(sweep: Sweep, member: SweepMember) -> JobRequest:
-    base = JobRequest.model_validate(sweep.requested["job"])
-    request = member_request(base, member.overrides, member.position)
+    """Return the request of a member's job. Raises InvalidRequest where this release does not take it any more."""
+    try:
+        base = JobRequest.model_validate(sweep.requested["job"])
+    except ValidationError as error:
+        raise InvalidRequest(f"The sweep's job is not valid any more: {error.errors()[0]['msg']}.") from None
+    request = member_request(base, member.overrides, member.position, sweep_id=sweep.id)
     name = f"{base.name or sweep.name or sweep.id} {member.position}"[:255]
-    return JobRequest.model_validate(
-        request.model_dump(mode="json", exclude_unset=True)
-        | {"name": name, "metadata": {**request.metadata, MEMBER_OF: sweep.id}}
-    )
+    return JobRequest.model_validate(request.model_dump(mode="json", exclude_unset=True) | {"name": name})
 
 
 def _end_if_over(backend: Backend, sweep_id: str) -> None:

@@ -98,7 +98,7 @@ def create(backend: Backend, project_id: str, request: SweepRequest, *, sweep_id
     chosen = sweep_id or new_id("sweep")
     members = plan_members(request)
     drafts = [
-        submission.prepare(backend, member_request(request.job, overrides, position))
+        submission.prepare(backend, member_request(request.job, overrides, position, sweep_id=chosen))
         for position, overrides in enumerate(members, 1)
     ]
 
@@ -200,7 +200,8 @@ def extend(backend: Backend, project_id: str, sweep_id: str, members: Sequence[O
             raise InvalidRequest(f"A sweep has at most {MAX_MEMBERS} members.")
         job = JobRequest.model_validate(sweep.requested["job"])
         for position, overrides in enumerate(fresh, len(known) + 1):
-            _check(session, project_id, submission.prepare(backend, member_request(job, overrides, position)), position)
+            member = member_request(job, overrides, position, sweep_id=sweep.id)
+            _check(session, project_id, submission.prepare(backend, member), position)
         _add_members(session, sweep, fresh, len(known))
         if fresh and sweep.status is SweepStatus.FINISHED:
             sweep.status, sweep.finished_at, sweep.best_job_id = SweepStatus.RUNNING, None, None
