@@ -17,6 +17,7 @@ from openai_account import KEY, Account, Fault, run_account
 from typer.testing import CliRunner, Result
 
 from cli.main import app
+from core.domain.jobs.failure_codes import FailureCode
 from core.services.attempts import lifecycle
 from preftune import transport
 from preftune.cli.openai_import import importer, source, uploads
@@ -88,6 +89,13 @@ def report_of(folder: Path) -> dict[str, dict[str, Any]]:
     return {each["job"]["id"]: each for each in json.loads((folder / "report.json").read_text())}
 
 
+def report_after(api: RunningApi, account: Account, folder: Path, *options: str) -> dict[str, dict[str, Any]]:
+    """Run it once more, which must end well, and return its report."""
+    done = bring(api, account, folder, *options)
+    assert done.exit_code == 0, done.output
+    return report_of(folder)
+
+
 def jobs_of(api: RunningApi) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = api.http.get("/jobs", params={"limit": 100}).json()["data"]
     return found
@@ -150,6 +158,42 @@ def test_a_repetition_makes_nothing_twice_and_fetches_nothing_again(
     assert elsewhere.exit_code == 0, elsewhere.output
     assert ([job["id"] for job in jobs_of(api)], [dataset["id"] for dataset in datasets_of(api)]) == before
     assert {each["state"] for each in report_of(tmp_path / "elsewhere").values()} == {"there"}
+
+
+def test_metadata_of_the_settings_is_added(api: RunningApi, account: Account, tmp_path: Path) -> None:
+    account.add_job(1)
+    done = bring(api, account, tmp_path / "new", "--settings", '{"metadata": {"team": "b", "cost": "7"}}')
+    assert done.exit_code == 0, done.output
+    [job] = jobs_of(api)
+    kept = {key: job["metadata"].get(key) for key in ("openai_job", "openai_train_loss", "team", "cost")}
+    assert kept == {"openai_job": "ftjob-1", "openai_train_loss": "0.41", "team": "b", "cost": "7"}
+    bring(api, account, tmp_path, "--settings", '{"metadata": {"team": "c"}}')  # another request: found by its names
+    assert [each["id"] for each in jobs_of(api)] == [job["id"]]
+    folders = [path for path in (tmp_path / "new", *(tmp_path / "new").iterdir()) if path.is_dir()]
+    assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
+
+
+def test_a_job_that_failed_here_is_told_and_made_again_when_asked(
+    api: RunningApi, account: Account, tmp_path: Path
+) -> None:
+    account.add_job(2, model=account.add_job(1))
+    bring(api, account, tmp_path)
+    held = claim(api.backend)
+    lifecycle.begin(api.backend, held)
+    lifecycle.finish_failed(api.backend, held, FailureCode.BAD_DATA, "too large")
+    done = bring(api, account, tmp_path)
+    first, second = (report_of(tmp_path)[name] for name in ("ftjob-1", "ftjob-2"))
+    assert (done.exit_code, first["state"], first["job_status"], second["state"]) == (1, "there", "failed", "left out")
+    assert "--again" in first["reason"]
+    again = bring(api, account, tmp_path, "--again")
+    made = report_of(tmp_path)["ftjob-1"]
+    assert (again.exit_code, made["state"], report_of(tmp_path)["ftjob-2"]["state"]) == (0, "created", "waits")
+    assert made["job_id"] != first["job_id"]
+    assert report_after(api, account, tmp_path, "--again")["ftjob-1"]["job_id"] == made["job_id"]
+    finish_all(api)
+    report = report_after(api, account, tmp_path)
+    assert [report[name]["state"] for name in ("ftjob-1", "ftjob-2")] == ["there", "created"]
+    assert (report["ftjob-1"]["job_id"], report["ftjob-1"]["job_status"]) == (made["job_id"], "succeeded")
 
 
 def test_a_job_that_started_from_another_starts_from_its_policy_here(
@@ -379,6 +423,9 @@ def test_the_key_is_nowhere_but_at_openai(
         ({}, ["--openai-url", "{service}/v1"], "is the address of the service"),
         ({}, ["--on", "gpt-4o"], "--on takes two names"),
         ({}, ["--settings", "[]"], "--settings takes a JSON object"),
+        ({}, ["--settings", '{"model": "x"}'], "--settings cannot hold model"),
+        ({}, ["--settings", '{"metadata": []}'], "takes a JSON object as metadata"),
+        ({}, ["--settings", '{"metadata": {"openai_job": "x"}}'], "--settings cannot hold metadata openai_job"),
         ({}, ["--job", "ftjob-77"], "the account has no job ftjob-77"),
     ],
 )
@@ -386,7 +433,7 @@ def test_misuse_is_told_before_anything_is_sent(
     api: RunningApi, account: Account, tmp_path: Path, variables: dict[str, str], options: list[str], told: str
 ) -> None:
     words = ["import", "openai", BASE_MODEL, "--folder", str(tmp_path), "--openai-url", account.url]
-    words += [option.format(service=api.url.replace("127.0.0.1", "localhost")) for option in options]
+    words += [option.replace("{service}", api.url.replace("127.0.0.1", "localhost")) for option in options]
     refused = CliRunner().invoke(app, words, env=environment(api) | variables)
     assert (refused.exit_code, told in refused.output) == (2, True), refused.output
     assert set(account.requests) <= {"fine_tuning/jobs"}

@@ -16,7 +16,7 @@ from preftune.cli.console import connected, err, fail, json_object, out
 from preftune.cli.openai_import.folder import Folder
 from preftune.cli.openai_import.importer import Choices, Importer, Outcome
 from preftune.cli.openai_import.source import DEFAULT_URL, Source, SourceFailed
-from preftune.cli.openai_import.translation import SourceJob, read_job
+from preftune.cli.openai_import.translation import OWN_FIELDS, SourceJob, read_job
 from preftune.client import DEFAULT_URL as DEFAULT_SERVICE_URL
 
 app = typer.Typer(help="Bring jobs and data from another service.", no_args_is_help=True)
@@ -41,6 +41,7 @@ def import_openai(
         list[str] | None, typer.Option(help="Only this job, ftjob-…, and those that it starts from.")
     ] = None,
     all_statuses: Annotated[bool, typer.Option(help="Failed and cancelled jobs, too.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Make once more what failed or was cancelled here.")] = False,
     settings: Annotated[
         str | None, typer.Option(help='Fields of POST /jobs that every job gets, as JSON: {"lora": {"rank": 16}}')
     ] = None,
@@ -58,12 +59,13 @@ def import_openai(
     """Recreate the fine-tuning jobs of an account at OpenAI: files, DPO and supervised jobs, and their chains.
 
     The account's key is read from OPENAI_API_KEY and goes to OpenAI only. Repeated, it makes nothing twice. Exit code 1
-    where a job could not be carried over.
+    where a job could not be carried over, or has failed or been cancelled here.
     """
     choices = Choices(
         base_model=base_model,
         base_models=_pairs(on or []),
-        settings=json_object("--settings", '{"lora": {"rank": 16}}', settings) or {},
+        settings=_settings(settings),
+        again=again,
         wait_seconds=wait_seconds,
     )
     kept = Folder(folder)
@@ -89,7 +91,7 @@ def _conclude(folder: Folder, outcomes: list[Outcome]) -> NoReturn:
     _print(outcomes)
     report = folder.write("report.json", [asdict(outcome) for outcome in outcomes])
     err.print(f"the whole report: {report}", markup=False)
-    raise typer.Exit(0 if all(outcome.state != "left out" for outcome in outcomes) else 1)
+    raise typer.Exit(0 if not any(outcome.is_lost for outcome in outcomes) else 1)
 
 
 def _source(url: str, service_url: str | None) -> Source:
@@ -148,6 +150,18 @@ def _pairs(texts: list[str]) -> dict[str, str]:
     if not all(pairs.keys()) or not all(pairs.values()):
         fail("--on takes two names, as in --on gpt-4o-2024-08-06=qwen2.5-7b", code=2)
     return pairs
+
+
+def _settings(text: str | None) -> dict[str, Any]:
+    found = json_object("--settings", '{"lora": {"rank": 16}}', text) or {}
+    if taken := [name for name in OWN_FIELDS if name in found]:
+        fail(f"--settings cannot hold {taken[0]}, which comes from the account's job", code=2)
+    metadata = found.get("metadata", {})
+    if not isinstance(metadata, dict):
+        fail('--settings takes a JSON object as metadata, such as {"metadata": {"team": "research"}}', code=2)
+    if own := [key for key in metadata if key.startswith("openai_")]:
+        fail(f"--settings cannot hold metadata {own[0]}: the import finds its jobs by such names", code=2)
+    return found
 
 
 def _say(line: str) -> None:

@@ -24,8 +24,9 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._files, self._results = path / "files", path / "results"
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)  # training data, for nobody else on the machine
         for folder in (self._files, self._results):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
 
     def keep_jobs(self, jobs: list[Json]) -> None:
         self.write("jobs.json", jobs)

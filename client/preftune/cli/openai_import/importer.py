@@ -12,7 +12,8 @@ from preftune.cli.openai_import.translation import SourceJob, idempotency_key, i
 from preftune.cli.openai_import.uploads import FileRefused, Uploads
 
 POLL_SECONDS = 5.0
-_FINAL = frozenset({"succeeded", "failed", "cancelled"})
+_WITHOUT_SUCCESS = frozenset({"failed", "cancelled"})
+_FINAL = _WITHOUT_SUCCESS | {"succeeded"}
 
 State = Literal["created", "there", "waits", "left out"]
 
@@ -29,12 +30,17 @@ class Outcome:
     """The job here."""
     job_status: str | None = None
     reason: str | None = None
-    """Why it waits or is left out."""
+    """Why it waits or is left out, or what to do about a job here that has not succeeded."""
     losses: list[str] = field(default_factory=list)
 
     @property
     def is_carried_over(self) -> bool:
         return self.state in ("created", "there")
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing more comes of it: it is left out, or its job here failed or was cancelled."""
+        return self.state == "left out" or self.job_status in _WITHOUT_SUCCESS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +52,8 @@ class Choices:
     """Models of OpenAI -> base models here, where they differ from `base_model`."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Native fields that every job gets, such as `lora`."""
+    again: bool = False
+    """Make a job once more that is here only as failed or cancelled."""
     wait_seconds: float = 0.0
     """How long in all to wait for jobs that others start from."""
 
@@ -101,16 +109,18 @@ class Importer:
             raise _LeftOut(f"the method {job.method} is none of this service")
         root = outcome.base_model = self._root(job)
         known = self._client.fine_tuning.find(identity(job, root))
-        if known:
-            outcome.state, outcome.job_id, outcome.job_status = "there", known[-1]["id"], known[-1]["status"]
+        ended = [each["id"] for each in known if each["status"] in _WITHOUT_SUCCESS]
+        if known and (len(ended) < len(known) or not self._choices.again):
+            _take_best(outcome, known)
             return
         files = self._upload_files(job, job.kind)
         figures = self._results(outcome)
         model = self._start(job, root)
         body = request(job, model=model, base_model=root, files=files, settings=self._choices.settings)
         body["metadata"] = figures | body["metadata"]
+        key = idempotency_key([body, *ended] if ended else body)
         try:
-            made = self._client.fine_tuning.create(body, idempotency_key=idempotency_key(body))
+            made = self._client.fine_tuning.create(body, idempotency_key=key)
         except ApiError as error:
             if error.status >= 500 or error.status in (401, 403, 429):
                 raise
@@ -181,3 +191,11 @@ class Importer:
                 raise _LeftOut(f"its {name} file {file_id} is not in the folder") from error
             found[file_id] = self._uploads.dataset(path, file_id, kind)
         return found
+
+
+def _take_best(outcome: Outcome, known: list[dict[str, Any]]) -> None:
+    """Take over one of the jobs here, newest first: one that succeeded, else one that runs, else the newest."""
+    best = min(known, key=lambda job: (job["status"] != "succeeded", job["status"] in _WITHOUT_SUCCESS))
+    outcome.state, outcome.job_id, outcome.job_status = "there", best["id"], best["status"]
+    if outcome.is_lost:
+        outcome.reason = f"it ended here as {best['status']}; mend the cause and run this again with --again"

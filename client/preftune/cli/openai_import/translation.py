@@ -14,6 +14,8 @@ HYPERPARAMETERS: Final = {
 }
 JOB_KEY, BASE_KEY = "openai_job", "openai_import_base"
 """Metadata of a recreated job: the id that it had, and the base model at the root of its chain."""
+OWN_FIELDS: Final = ("model", "training_file", "validation_file", "method", "hyperparameters")
+"""Fields of the request that come from the job alone."""
 _CHECKPOINT = ":ckpt-step-"
 
 
@@ -82,7 +84,8 @@ def request(job: SourceJob, *, model: str, base_model: str, files: dict[str, str
         model: what the job starts from here.
         base_model: the base model at the root of its chain.
         files: datasets here, by the id of their file at OpenAI.
-        settings: further native fields.
+        settings: further native fields, none of `OWN_FIELDS`; they go before what the job says, and their metadata is
+            added to the job's.
     """
     body: Json = {
         "model": model,
@@ -91,9 +94,9 @@ def request(job: SourceJob, *, model: str, base_model: str, files: dict[str, str
         "method": {"type": job.method, job.method: {"hyperparameters": job.hyperparameters}},
         "seed": job.seed,
         "suffix": job.suffix,
-        "metadata": job.metadata | identity(job, base_model),
     }
-    return {key: value for key, value in body.items() if value is not None} | settings
+    metadata = job.metadata | settings.get("metadata", {}) | identity(job, base_model)
+    return {key: value for key, value in body.items() if value is not None} | settings | {"metadata": metadata}
 
 
 def identity(job: SourceJob, base_model: str) -> dict[str, str]:
@@ -101,7 +104,7 @@ def identity(job: SourceJob, base_model: str) -> dict[str, str]:
     return {JOB_KEY: job.id, BASE_KEY: base_model}
 
 
-def idempotency_key(what: Json | list[str]) -> str:
+def idempotency_key(what: Json | list[Any]) -> str:
     """Return a key that is the same whenever the same is asked for."""
     return f"openai-import-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:40]}"
 
