@@ -83,6 +83,8 @@ class TokenStatisticsView:
     lengths: dict[str, Any]
     kept_rows: list[tuple[int, int, int]]
     """Tokens of prompt, first and second response of the rows looked at that a job keeps."""
+    kept_texts: list[tuple[int, int, int]]
+    """Hashes of the tokens of the same texts."""
     num_good: int
     """Those of them that SFT learns from: of unpaired rows the ones marked good, else all."""
 

@@ -42,6 +42,8 @@ class RowPreview:
 class MeasuredRow:
     lengths: dict[str, int]
     """In tokens, by field, and under `row` what `max_length` is compared with."""
+    texts: tuple[int, int, int]
+    """Hashes of the tokens of the prompt, the first and the second response; 0 where there is none."""
     is_equal_pair: bool
 
 
@@ -52,7 +54,12 @@ def measure_row(tokenizer: PairTokenizer, row: Row) -> MeasuredRow:
     prompt_ids, responses = tokenizer.encode_split(split)
     counts = {name: len(encoded.ids) for name, encoded in zip(texts, responses, strict=True)}
     lengths = {"prompt": len(prompt_ids), **counts, "row": len(prompt_ids) + max(counts.values())}
-    return MeasuredRow(lengths=lengths, is_equal_pair=len(responses) == 2 and responses[0] == responses[1])
+    first, *second = (hash(tuple(encoded.ids)) for encoded in responses)
+    return MeasuredRow(
+        lengths=lengths,
+        texts=(hash(tuple(prompt_ids)), first, second[0] if second else 0),
+        is_equal_pair=len(responses) == 2 and responses[0] == responses[1],
+    )
 
 
 def preview_row(tokenizer: PairTokenizer, row: Row) -> RowPreview:

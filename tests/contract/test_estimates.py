@@ -10,13 +10,14 @@ from sqlalchemy import text
 from core.database.columns import database_now
 from core.database.repositories import measurements
 from core.database.tables.objects import StageOutput
+from core.domain.errors import Unavailable
 from core.domain.estimates.speeds import Interval, Measurement, ModelShape
 from core.domain.estimates.work import JobSizes, SplitSizes, plan_work
 from core.domain.jobs.job_spec import JobRequest, JobSpec, resolve_staged
 from core.domain.jobs.job_state import Stage
 from core.services.attempts import lifecycle
 from core.services.backend import Backend
-from core.services.estimates import estimates, queue_times, workers
+from core.services.estimates import estimates, filling, queue_times, workers
 from core.services.estimates.estimates import Estimate
 from core.services.estimates.queue_times import QueuePlace
 from core.services.estimates.workers import WorkerFacts
@@ -29,7 +30,7 @@ ROWS = [(10, 20, 30)] * NUM_ROWS
 STATISTICS = TokenStatisticsView(
     base_model="tiny", max_length=64, is_exact=True, num_rows=NUM_ROWS, num_over_max_length=0, context_length=64,
     num_over_context=0, num_equal_once_rendered=0, num_unencodable=0, problems=[], share_over_max_length=0.0,
-    lengths={}, kept_rows=ROWS, num_good=NUM_ROWS,
+    lengths={}, kept_rows=ROWS, kept_texts=[(row, 1, 2) for row in range(NUM_ROWS)], num_good=NUM_ROWS,
 )  # fmt: skip
 STEP_SECONDS = 10.0
 
@@ -84,10 +85,10 @@ def finish(backend: Backend, **fields: Any) -> str:
     return job.id
 
 
-def estimate(backend: Backend, **fields: Any) -> Estimate:
+def estimate(backend: Backend, statistics: TokenStatisticsView = STATISTICS, **fields: Any) -> Estimate:
     request = JobRequest.model_validate({"base_model": "tiny", "dataset_id": "ds_1"} | fields)
     previewed = jobs.preview(backend, PROJECT, request)
-    return estimates.of_spec(backend, PROJECT, previewed.spec, previewed.base_model_name, STATISTICS)
+    return estimates.of_spec(backend, PROJECT, previewed.spec, previewed.base_model_name, statistics)
 
 
 def test_without_a_measured_job_there_is_a_reason_instead_of_a_time(backend: Backend) -> None:
@@ -99,6 +100,17 @@ def test_without_a_measured_job_there_is_a_reason_instead_of_a_time(backend: Bac
     found = estimate(backend)
     assert (found.seconds, found.reason) == (None, estimates.NOT_MEASURED)
     assert found.workers[0].memory_bytes == 2**30
+
+
+def test_answers_of_ranked_lists_are_counted_once_for_each_prompt(backend: Backend) -> None:
+    def tokens(texts: list[tuple[int, int, int]]) -> tuple[int, bool]:
+        found = estimate(backend, replace(STATISTICS, kept_texts=texts), validation_fraction=0)
+        return found.tokens["dpo"], found.is_exact
+
+    pairs = [(first, second) for first in (1, 2) for second in (3, 4)]  # four answers of 20 or 30 tokens, four pairs
+    ranked = [(row // 4, *pairs[row % 4]) for row in range(NUM_ROWS)]
+    assert tokens(STATISTICS.kept_texts) == (NUM_ROWS * (10 + 20 + 30), True)
+    assert tokens(ranked) == (NUM_ROWS // 4 * (10 + 2 * 20 + 2 * 30), False)
 
 
 def test_an_equal_job_is_expected_to_take_what_the_measured_one_took(backend: Backend) -> None:
@@ -199,6 +211,29 @@ def test_an_estimate_is_stored_once_and_not_after_the_end(backend: Backend) -> N
     other = finish_quickly(backend)
     expect(backend, other, 1, 2)
     assert jobs.get(backend, PROJECT, other).estimate is None
+
+
+def test_a_passing_fault_or_a_broken_job_keeps_no_other_from_its_estimate(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filling, "MAX_JOBS", 1)
+    old, broken = submit(backend).id, submit(backend).id
+    backend.database.write(
+        lambda session: session.execute(text("UPDATE jobs SET spec = '{}' WHERE id = :id"), {"id": broken})
+    )
+    background = filling.Filling(backend)
+    with pytest.raises(ValueError, match="validation errors"):
+        background.step()
+    with monkeypatch.context() as outage:
+        outage.setattr(estimates, "of_job", raise_unavailable)
+        with pytest.raises(Unavailable):
+            background.step()
+    background.step()
+    assert jobs.get(backend, PROJECT, old).estimate is not None
+
+
+def raise_unavailable(*_: Any) -> None:
+    raise Unavailable("The store does not answer.")
 
 
 def finish_quickly(backend: Backend) -> str:

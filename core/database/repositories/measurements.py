@@ -1,6 +1,6 @@
 """Measurements of finished jobs, workers that are alive, and the jobs that an estimate looks at."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import delete, func, select, update
@@ -79,10 +79,12 @@ def stored_bytes(session: Session, job_id: str) -> tuple[int | None, int | None,
     return state, policy, artifact
 
 
-def list_unestimated(session: Session, limit: int) -> list[Job]:
-    """Return jobs that have not ended and have no estimate, the newest first."""
+def list_unestimated(session: Session, limit: int, *, left_out: Collection[str] = ()) -> list[Job]:
+    """Return jobs that have not ended and have no estimate, the newest first, other than those `left_out`."""
     waiting = (JobStatus.QUEUED, JobStatus.RUNNING)
     statement = select(Job).where(Job.status.in_(waiting), Job.estimate.is_(None), Job.attempt <= 1)
+    if left_out:
+        statement = statement.where(Job.id.not_in(left_out))
     return list(session.scalars(statement.order_by(Job.id.desc()).limit(limit)))
 
 

@@ -29,8 +29,15 @@ _STRIDE = 7
 MAX_SAMPLE = 2048
 """Rows whose packing into micro-batches is tried."""
 
+LARGEST_WHOLE = 1.5
+"""The rows of a prompt, up to so many micro-batches, run together (`core.training.data.micro_batches`)."""
+
 Lengths = tuple[int, int, int]
 """Tokens of a row: prompt, first response, second response (0 where there is none)."""
+Texts = tuple[int, int, int]
+"""Hashes of the same texts, equal where their tokens are."""
+RANKED_SHARE = 0.75
+"""Pairs are those of ranked lists when they name so few different responses (`core.training.data.prompt_groups`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +77,8 @@ class SplitSizes:
     first: PassSizes
     sample: tuple[tuple[int, int], ...] = ()
     """Packed tokens of some rows, at even distances: with both responses, and with the first alone."""
+    prompt_rows: tuple[int, ...] = ()
+    """Rows of each prompt in the sample, where steps take whole prompts; the sample then has prompts for rows."""
 
     @classmethod
     def measure(cls, rows: Iterable[Lengths], *, is_paired: bool = True) -> Self:
@@ -93,9 +102,61 @@ class SplitSizes:
         step = max(1, -(-len(packed) // MAX_SAMPLE))
         return cls(whole=whole_sizes, first=first_sizes, sample=tuple(packed[::step]))
 
+    @classmethod
+    def measure_prompts(cls, rows: Sequence[Lengths], texts: Sequence[Texts], most_rows: int) -> Self:
+        """Sum up pairs whose steps take whole prompts: each response of a prompt runs once, however many pairs have it.
+
+        Args:
+            texts: of `rows`, in the same order.
+            most_rows: rows of a step, over which a larger prompt is cut.
+        """
+        prompts: dict[int, list[int]] = {}
+        for number, (prompt, *_) in enumerate(texts):
+            prompts.setdefault(prompt, []).append(number)
+        whole, first = PassSizes(), PassSizes()
+        packed: list[tuple[int, int, int]] = []
+        for members in prompts.values():
+            for start in range(0, len(members), most_rows):
+                part = members[start : start + most_rows]
+                firsts = {texts[number][1]: rows[number][1] for number in part}
+                both = firsts | {texts[number][2]: rows[number][2] for number in part}
+                of_both, of_firsts = (_forest(len(part), rows[part[0]][0], found.values()) for found in (both, firsts))
+                whole, first = whole + of_both, first + of_firsts
+                packed.append((int(of_both.tokens), int(of_firsts.tokens), len(part)))
+        kept = packed[:: max(1, -(-len(packed) // MAX_SAMPLE))]
+        sample = tuple((tokens, first_tokens) for tokens, first_tokens, _ in kept)
+        return cls(whole=whole, first=first, sample=sample, prompt_rows=tuple(number for *_, number in kept))
+
+    def rows_per_step(self, batch: int) -> float:
+        """Return the mean rows of a step: one that takes whole prompts may end before it is full."""
+        steps = room = 0
+        for number in self.prompt_rows:
+            if number > room:
+                added = math.ceil(number / batch)
+                steps, room = steps + added, added * batch
+            room -= number
+        return sum(self.prompt_rows) / steps if steps else batch
+
     def times(self, factor: float) -> "SplitSizes":
         """Return the sizes of so many times the rows, of the same lengths."""
         return replace(self, whole=self.whole.times(factor), first=self.first.times(factor))
+
+
+def is_ranked(texts: Sequence[Texts]) -> bool:
+    """Whether responses stand in several of these pairs, as those of ranked lists do."""
+    named = {(prompt, response) for prompt, *responses in texts for response in responses}
+    return bool(texts) and len(named) <= RANKED_SHARE * 2 * len(texts)
+
+
+def _forest(rows: int, prompt: int, responses: Collection[int]) -> PassSizes:
+    """Return the sizes of a prompt with different responses of these lengths."""
+    scored = sum(responses)
+    return PassSizes(
+        rows=rows,
+        tokens=scored + prompt * (len(responses) if prompt < MIN_SHARED_TOKENS else 1),
+        attention=prompt**2 / 2 + sum(response * prompt + response**2 / 2 for response in responses),
+        scored=scored,
+    )
 
 
 def _pair(prompt: int, first: int, second: int) -> tuple[float, float, float]:
@@ -171,7 +232,8 @@ def plan_work(spec: JobSpec, sizes: JobSizes) -> Work:
     steps: dict[str, int] = {}
     answers = len(spec.sample_prompts) * GENERATED_TOKENS
     if spec.sft != "skip":
-        steps["sft"] = total_steps(values["sft"], round((sizes.sft or sizes.train.first).rows))
+        alone = sizes.sft or sizes.train.first
+        steps["sft"] = _num_steps(values["sft"], alone.rows, sizes.train if sizes.sft is None else None)
         passes.append(_sft(values["sft"], sizes, steps["sft"], micro))
     if not get_method(spec.method).has(Stage.DPO):
         passes += _held_out(values, sizes, steps["sft"], micro)
@@ -179,20 +241,21 @@ def plan_work(spec: JobSpec, sizes: JobSizes) -> Work:
         return Work(passes=passes, steps=steps, checkpoints=written, begin_tokens=answers, answer_tokens=2 * answers)
     batch, epochs = int(values["dpo"]["batch_size"]), int(values["dpo"]["epochs"])
     whole = [row for row, _ in sizes.train.sample]
-    packed = Packing.of(whole, batch, micro, times=1 if is_paired else 2)
+    packed = Packing.of(whole, batch, micro, times=1 if is_paired else 2, prompt_rows=sizes.train.prompt_rows)
+    per_step = sizes.train.rows_per_step(batch)
     train, held_out = sizes.train.whole, sizes.validation.whole if sizes.validation else PassSizes()
-    steps["dpo"] = total_steps(values["dpo"], round(train.rows))
+    steps["dpo"] = _num_steps(values["dpo"], train.rows, sizes.train)
     checkpoints = {stage: math.ceil(number / every) for stage, number in steps.items()}
     if get_variant(spec.variant).needs_reference:
-        reference = _pass("reference:part", "reference", train + held_out, batch, packed)
+        reference = _pass("reference:part", "reference", train + held_out, per_step, packed)
         passes.append(reference)
         checkpoints["reference"] = (reference.updates - 1) // every
-    passes.append(_pass("dpo:step", "dpo", train, batch, packed, times=epochs, is_training=True))
+    passes.append(_pass("dpo:step", "dpo", train, per_step, packed, times=epochs, is_training=True))
     if held_out.rows:
         times = math.ceil(steps["dpo"] / int(values["evaluate_every_steps"])) + 1
-        passes.append(_pass("dpo:validation", "dpo", held_out, batch, packed, times=times))
+        passes.append(_pass("dpo:validation", "dpo", held_out, per_step, packed, times=times))
     if spec.score_training_pairs:
-        passes.append(_pass("evaluation:part", "evaluation", train, batch, packed))
+        passes.append(_pass("evaluation:part", "evaluation", train, per_step, packed))
     return Work(
         passes=passes,
         steps=steps,
@@ -210,10 +273,21 @@ class Packing:
     largest_tokens: int
 
     @classmethod
-    def of(cls, rows: Sequence[int], batch: int, micro: int, *, times: int = 1) -> "Packing":
-        """Pack rows, by their packed tokens, first-fit-decreasing; `times`: each batch runs so many times."""
+    def of(
+        cls, rows: Sequence[int], batch: int, micro: int, *, times: int = 1, prompt_rows: Sequence[int] = ()
+    ) -> "Packing":
+        """Pack rows, by their packed tokens, first-fit-decreasing.
+
+        Args:
+            times: each batch runs so many times.
+            prompt_rows: rows of each prompt, where `rows` are whole prompts; they are cut where they do not fit.
+        """
+        if prompt_rows:
+            batch = max(1, int(batch * len(prompt_rows) / sum(prompt_rows)))
         mixed = [row for start in range(_STRIDE) for row in rows[start::_STRIDE]]
         batches = [mixed[start : start + batch] for start in range(0, len(mixed), batch)][:MAX_BATCHES]
+        if prompt_rows:
+            batches = [[piece for row in rows_of_batch for piece in _pieces(row, micro)] for rows_of_batch in batches]
         filled = [_fill(rows_of_batch, micro) for rows_of_batch in batches]
         if not filled:
             return cls(per_batch=float(times), largest_tokens=0)
@@ -232,21 +306,41 @@ def _fill(rows: Sequence[int], micro: int) -> list[int]:
     return bins
 
 
+def _pieces(tokens: int, micro: int) -> list[int]:
+    """Return the tokens of a prompt with its responses in the micro-batches that it takes."""
+    if tokens <= LARGEST_WHOLE * micro:
+        return [tokens]
+    number = math.ceil(tokens / micro)
+    return [math.ceil(tokens / number)] * number
+
+
+def _num_steps(stage: dict[str, Any], rows: float, split: SplitSizes | None) -> int:
+    """Return the optimizer steps of a stage over rows of a split; None: every step is full."""
+    if split is None or not split.prompt_rows:
+        return total_steps(stage, round(rows))
+    per_step = split.rows_per_step(int(stage["batch_size"]))
+    return int(stage["epochs"]) * math.ceil(round(rows / per_step, 6))
+
+
 def _held_out(values: dict[str, Any], sizes: JobSizes, num_steps: int, micro: int) -> list[Pass]:
     """Return the evaluation of SFT that is all of the training, over responses alone."""
     if sizes.validation is None or not sizes.validation.first.rows:
         return []
     batch = int(values["sft"]["batch_size"])
-    packed = Packing.of([row for _, row in sizes.train.sample], batch, micro)
+    packed = Packing.of([row for _, row in sizes.train.sample], batch, micro, prompt_rows=sizes.train.prompt_rows)
+    per_step = sizes.train.rows_per_step(batch)
     times = math.ceil(num_steps / int(values["evaluate_every_steps"])) + 1
-    return [_pass("sft:validation", "sft", sizes.validation.first, batch, packed, times=times)]
+    return [_pass("sft:validation", "sft", sizes.validation.first, per_step, packed, times=times)]
 
 
 def _sft(settings: dict[str, Any], sizes: JobSizes, num_steps: int, micro: int) -> Pass:
     rows, batch = sizes.sft or sizes.train.first, int(settings["batch_size"])
-    packed = Packing.of([row for _, row in sizes.sft_sample or sizes.train.sample], batch, micro)
+    of_prompts = sizes.train.prompt_rows if sizes.sft is None else ()
+    sample = [row for _, row in sizes.sft_sample or sizes.train.sample]
+    packed = Packing.of(sample, batch, micro, prompt_rows=of_prompts)
+    per_step = sizes.train.rows_per_step(batch) if of_prompts else batch
     return replace(
-        _pass("sft:step", "sft", rows, batch, packed, times=int(settings["epochs"]), is_training=True),
+        _pass("sft:step", "sft", rows, per_step, packed, times=int(settings["epochs"]), is_training=True),
         updates=num_steps,
     )
 
@@ -255,13 +349,13 @@ def _pass(
     lap: str,
     stage: str,
     sizes: PassSizes,
-    batch: int,
+    rows_per_batch: float,
     packed: Packing,
     *,
     times: int = 1,
     is_training: bool = False,
 ) -> Pass:
-    batches = times * math.ceil(sizes.rows / batch)
+    batches = times * math.ceil(round(sizes.rows / rows_per_batch, 6))
     return Pass(
         lap=lap,
         stage=stage,

@@ -9,7 +9,7 @@ import orjson
 
 from core.datasets.rows.tally import summarise
 from core.domain.errors import InvalidRequest
-from core.domain.estimates.work import Lengths
+from core.domain.estimates.work import Lengths, Texts
 from core.domain.set_aside import SetAsideReason
 from core.services.backend import Backend
 from core.services.datasets import datasets
@@ -96,6 +96,7 @@ class _Counts:
         self._lengths: dict[str, Counter[int]] = {}
         self._kept: list[Lengths] = []
         """Lengths of the rows that fit; of unpaired ones the response is the first."""
+        self._texts: list[Texts] = []
         self._num_good = 0
 
     def add(self, row: Row) -> None:
@@ -112,6 +113,7 @@ class _Counts:
         else:
             prompt, first, *second = (length for name, length in measured.lengths.items() if name != "row")
             self._kept.append((prompt, first, second[0] if second else 0))
+            self._texts.append(measured.texts)
             self._num_good += row.get("label") is not False
         context_length = self._opened.context_length
         self._num_over_context += context_length is not None and num_tokens > context_length
@@ -139,6 +141,7 @@ class _Counts:
             problems=problems[:MAX_PROBLEMS],
             share_over_max_length=round(num_over / self._num_rows, 4) if self._num_rows else 0.0,
             kept_rows=self._kept,
+            kept_texts=self._texts,
             num_good=self._num_good,
             lengths={name: dict(summarise(counts)) for name, counts in self._lengths.items()},
         )

@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass
 
 from core.domain.dataset_rows import DatasetKind
-from core.domain.estimates.work import JobSizes, SplitSizes
+from core.domain.estimates.work import JobSizes, SplitSizes, is_ranked
 from core.domain.jobs.job_spec import JobSpec
 from core.domain.jobs.methods import get_method
+from core.domain.variants.checks import get_variant
 from core.services.backend import Backend
 from core.services.datasets import datasets
 from core.services.datasets.previews import SeenBy, find_token_statistics
@@ -22,7 +23,7 @@ class PlannedRows:
     num_validation: int
     num_set_aside: int
     is_exact: bool
-    """Every row was looked at; else a sample of them."""
+    """Every row was looked at, and steps take no whole prompts; else sizes come from a sample."""
 
 
 def plan_rows(
@@ -38,14 +39,17 @@ def plan_rows(
     method = get_method(spec.method)
     is_paired = method.encoded_kind_for(spec.variant) is DatasetKind.PREFERENCE
     num_rows = max(1, spec.num_pairs - len(spec.exclude_lines))
-    kept = SplitSizes.measure(found.kept_rows, is_paired=is_paired)
+    by_prompt = _takes_prompts(spec, found, is_paired=is_paired)
+    kept = _measure(spec, found, is_paired=is_paired, by_prompt=by_prompt)
     num_kept = max(1, round(num_rows * len(found.kept_rows) / found.num_rows))
     num_held_out = min(num_kept - 1, math.ceil(spec.validation_fraction * num_kept))
-    is_exact = found.is_exact
+    is_exact = found.is_exact and not by_prompt and spec.group_by_prompt is not True
     share = 1 / len(found.kept_rows)
     validation = kept.times(num_held_out * share) if num_held_out else None
     if spec.validation_dataset_id:
-        validation = _whole(backend, project_id, spec, spec.validation_dataset_id, is_paired=is_paired)
+        validation = _whole(
+            backend, project_id, spec, spec.validation_dataset_id, is_paired=is_paired, by_prompt=by_prompt
+        )
         if validation is None:
             return None
         num_held_out = 0
@@ -68,13 +72,30 @@ def plan_rows(
     )
 
 
-def _whole(backend: Backend, project_id: str, spec: JobSpec, dataset_id: str, *, is_paired: bool) -> SplitSizes | None:
+def _takes_prompts(spec: JobSpec, found: TokenStatisticsView, *, is_paired: bool) -> bool:
+    """Whether steps take whole prompts of pairs, as the trainer decides it."""
+    if not is_paired:
+        return False
+    if spec.group_by_prompt == "auto":
+        return get_variant(spec.variant).compares_lists or is_ranked(found.kept_texts)
+    return spec.group_by_prompt
+
+
+def _measure(spec: JobSpec, found: TokenStatisticsView, *, is_paired: bool, by_prompt: bool) -> SplitSizes:
+    if not by_prompt:
+        return SplitSizes.measure(found.kept_rows, is_paired=is_paired)
+    return SplitSizes.measure_prompts(found.kept_rows, found.kept_texts, int(spec.dpo.batch_size))
+
+
+def _whole(
+    backend: Backend, project_id: str, spec: JobSpec, dataset_id: str, *, is_paired: bool, by_prompt: bool = False
+) -> SplitSizes | None:
     """Return the sizes of a dataset all of whose rows that fit are used."""
     found = find_token_statistics(backend, project_id, dataset_id, seen_by(spec))
     if found is None or not found.kept_rows:
         return None
     num_rows = datasets.get(backend, project_id, dataset_id).num_accepted
-    return SplitSizes.measure(found.kept_rows, is_paired=is_paired).times(num_rows / found.num_rows)
+    return _measure(spec, found, is_paired=is_paired, by_prompt=by_prompt).times(num_rows / found.num_rows)
 
 
 def seen_by(spec: JobSpec) -> SeenBy:

@@ -12,6 +12,7 @@ from core.domain.estimates.speeds import Measurement, ModelShape
 from core.domain.estimates.work import JobSizes, Pass, SplitSizes, Work, plan_work
 from core.domain.jobs.job_spec import JobSpec
 from core.training.data.encoded import EncodedData
+from core.training.data.prompt_groups import prompt_groups
 from worker.processes.trainer.inputs import EncodedInputs
 from worker.processes.trainer.timeline import Timeline, peak_bytes
 
@@ -82,23 +83,36 @@ def _shape(base_model_dir: Path, spec: JobSpec) -> ModelShape:
 
 def _sizes(inputs: EncodedInputs, spec: JobSpec) -> JobSizes:
     train = EncodedData.open(inputs.train.directory)
+    batch = int(spec.dpo.batch_size) if spec.group_by_prompt is True and train.kind == "preference" else None
     sft: SplitSizes | None = None
     if spec.sft != "skip" and inputs.sft is not None:
         sft = _split(EncodedData.open(inputs.sft.directory))
     elif spec.sft != "skip" and train.kind == "unpaired":
         sft = _split(train.select(np.flatnonzero(train.labels)))
-    validation = None if inputs.validation is None else _split(EncodedData.open(inputs.validation.directory))
+    validation = None if inputs.validation is None else _split(EncodedData.open(inputs.validation.directory), batch)
     return JobSizes(
-        train=_split(train),
+        train=_split(train, batch),
         validation=validation,
         sft=sft.first if sft else None,
         sft_sample=sft.sample if sft else (),
     )
 
 
-def _split(data: EncodedData) -> SplitSizes:
+def _split(data: EncodedData, prompt_batch: int | None = None) -> SplitSizes:
+    """Sum up a split; `prompt_batch`: rows of a step that takes whole prompts."""
     step = max(1, -(-len(data) // MAX_ROWS))
+    if prompt_batch is not None:
+        return _prompts(data, step, prompt_batch)
     columns = (data.prompt_lengths, data.first_lengths, data.second_lengths)
     rows = zip(*(column[::step].tolist() for column in columns), strict=True)
     found = SplitSizes.measure(rows, is_paired=data.kind != "unpaired")
     return found.times(len(data) / found.whole.rows) if found.whole.rows else found
+
+
+def _prompts(data: EncodedData, step: int, batch: int) -> SplitSizes:
+    chosen = data.select(np.flatnonzero(prompt_groups(data) % step == 0)) if step > 1 else data
+    rows = [(row.prompt, row.first, row.second) for row in map(chosen.row, range(len(chosen)))]
+    lengths = [(len(prompt), len(first), len(second)) for prompt, first, second in rows]
+    texts = [(hash(prompt.tobytes()), hash(first.tobytes()), hash(second.tobytes())) for prompt, first, second in rows]
+    found = SplitSizes.measure_prompts(lengths, texts, batch)
+    return found.times(len(data) / len(rows)) if rows else found

@@ -146,11 +146,7 @@ export class JobForm {
     const ofKind = (kind) => datasets.filter((item) => item.kind === kind).map(({ id, text }) => [id, text]);
     const options = {
       "/sft/dataset_id": () => [["", "The dataset's own responses"], ...ofKind("demonstration")],
-      "/validation_dataset_id": () => [
-        ["", "None: a share of the dataset is held out"],
-        ...ofKind("preference"),
-        ...ofKind("unpaired"),
-      ],
+      "/validation_dataset_id": () => [],
     };
     const isInGroup = (pointer) => pointers.some((name) => isGroup(name) && pointer.startsWith(`${name}/`));
     const isGroup = (pointer) => BY_POINTER.get(pointer).kind === "group";
@@ -207,6 +203,7 @@ export class JobForm {
       .filter(({ kind }) => isSupervised || kind !== "demonstration")
       .map(({ id, text }) => [id, text]);
     this.#fields.get("/dataset_id").offer(taken.length === 1 ? taken : [["", "Choose a dataset"], ...taken]);
+    this.#fields.get("/validation_dataset_id").offer([["", "None: a share of the dataset is held out"], ...taken]);
   }
 
   /** Variants for the kind of rows that the dataset has; of all kinds while none is chosen. */
