@@ -92,7 +92,7 @@ def seen_by(roster: RosterView, project_id: str) -> RosterView:
 
     A process is named by its kind and a number, in the order of their starts: its name holds that of its host.
     """
-    by_start = sorted(roster.processes, key=lambda process: (process.created_at, process.id))
+    by_start = sorted(roster.processes, key=lambda process: (process.created_at, *_order(process)))
     numbers = {process.id: number for number, process in enumerate(by_start, 1)}
     processes = [
         replace(
