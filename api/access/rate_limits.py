@@ -58,8 +58,8 @@ class _Taken:
     """What this process has taken from a key's shared bucket."""
 
     tokens: int = 0
-    ends_at: float = 0.0
-    """End of the time for which the tokens, or the refusal, hold."""
+    """Kept until they are spent: what is thrown away would be missing in the other processes."""
+    refused_until: float = -math.inf
     seconds: float = 0.0
     """Time until the next token, where there is none."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -68,8 +68,9 @@ class _Taken:
 class SharedRateLimits:
     """Buckets in the database; lives on the event loop.
 
-    Tokens are taken before they are used, so that all processes together never let through more than the rate. While
-    the database is away the limits are those of this process alone.
+    Tokens are taken before they are used, so that all processes together let through what the bucket gave, and at once
+    at most one batch for each process more than the bucket holds. While the database is away the limits are those of
+    this process alone.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -85,7 +86,8 @@ class SharedRateLimits:
         if len(self._taken) > MAX_KEPT:
             self._taken.popitem(last=False)
         async with mine.lock:
-            if not self._holds(mine):
+            mine.tokens = min(mine.tokens, rates.batch_of(requests_per_minute))  # the rate may have been lowered
+            if not mine.tokens and self._clock() >= mine.refused_until:
                 work = partial(rates.withdraw, backend, key_id, requests_per_minute)
                 try:
                     found = await to_thread.run_sync(work, limiter=self._writes)
@@ -93,14 +95,8 @@ class SharedRateLimits:
                     log.warning("rate_of_process_alone", key_id=key_id, reason=error.detail)
                     return self._alone.seconds_to_wait(key_id, requests_per_minute)
                 mine.tokens, mine.seconds = found.num_tokens, found.seconds
-                holds = rates.BATCH_SECONDS if mine.tokens else min(found.seconds, _MAX_REFUSED_SECONDS)
-                mine.ends_at = self._clock() + holds
+                mine.refused_until = self._clock() + min(found.seconds, _MAX_REFUSED_SECONDS)
             if mine.tokens:
                 mine.tokens -= 1
-                if not mine.tokens:
-                    mine.ends_at = 0.0
                 return 0
             return max(1, math.ceil(mine.seconds))
-
-    def _holds(self, mine: _Taken) -> bool:
-        return self._clock() < mine.ends_at

@@ -11,7 +11,8 @@ from core.services.backend import Backend
 BURST_SECONDS = 10.0
 """Seconds' worth of the rate that may come at once."""
 BATCH_SECONDS = 1.0
-"""A process takes so many seconds' worth at once, so that the database is asked about once a second."""
+"""A process takes so many seconds' worth at once, so that the database is asked about once a second
+at most, while the bucket has as many."""
 
 _MAX_CHARS = 64
 
@@ -29,10 +30,15 @@ def size_of(requests_per_minute: int) -> float:
     return max(1.0, requests_per_minute / 60 * BURST_SECONDS)
 
 
+def batch_of(requests_per_minute: int) -> int:
+    """Return how many tokens one process takes at once, which is the most that it holds."""
+    return max(1, int(requests_per_minute / 60 * BATCH_SECONDS))
+
+
 def withdraw(backend: Backend, key_id: str, requests_per_minute: int) -> Withdrawal:
-    """Take tokens for the next second's requests of one process. Raises Unavailable."""
+    """Take a batch of tokens for requests of one process. Raises Unavailable."""
     per_second = requests_per_minute / 60
-    wanted = max(1, int(per_second * BATCH_SECONDS))
+    wanted = batch_of(requests_per_minute)
     size = size_of(requests_per_minute)
 
     def take() -> tuple[int, float]:
