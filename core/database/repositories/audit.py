@@ -53,9 +53,13 @@ def delete_old_events(session: Session, age_seconds: float, limit: int) -> int:
     return len(list(gone))
 
 
-def end_session(session: Session, session_id: str, seconds: float) -> None:
-    if session.get(EndedSession, session_id) is None:
-        session.add(EndedSession(id=session_id, expires_at=database_after(seconds)))
+def end_session(session: Session, session_id: str, seconds: float) -> bool:
+    """Note the end of a session; False when it was noted before. Raises IntegrityError if another does so meanwhile."""
+    if session.get(EndedSession, session_id) is not None:
+        return False
+    session.add(EndedSession(id=session_id, expires_at=database_after(seconds)))
+    session.flush()
+    return True
 
 
 def is_session_ended(session: Session, session_id: str) -> bool:

@@ -28,16 +28,8 @@ def is_ended(backend: Backend, session_id: str) -> bool:
 def take_code(backend: Backend, number: str, seconds: float) -> bool:
     """Use up a one-time sign-in code, which would last for so many seconds yet; False when it was used before."""
     name = f"code {number}"
-
-    def work(session: Session) -> bool:
-        if rows.is_session_ended(session, name):
-            return False
-        rows.end_session(session, name, seconds)
-        session.flush()
-        return True
-
     try:
-        return backend.database.write(work)
+        return backend.database.write(lambda session: rows.end_session(session, name, seconds))
     except IntegrityError:  # another process took it meanwhile
         return False
 
