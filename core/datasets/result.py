@@ -73,6 +73,8 @@ class Statistics(TypedDict):
     repeated_responses: NotRequired[list[RepeatedResponse]]
     refusal_shares: NotRequired[dict[str, float]]
     """Share of responses by field that begin as a refusal does."""
+    first_lines: NotRequired[dict[str, int]]
+    """First line with `tools`, and with `tool_calls`, where there is one; missing for a check that did not look."""
 
 
 class Report(TypedDict):

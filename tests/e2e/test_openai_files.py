@@ -12,11 +12,19 @@ from typing import Any
 import pytest
 from api_server import RunningApi, pairs, serve
 from backends import BASE_MODEL, claim, point, publication
+from sqlalchemy.orm import Session
 from tiny_models import write_tiny_tokenizer
 
+from core.database.tables.datasets import Dataset
 from core.services.attempts import lifecycle, recording
+from core.services.datasets import template_fit
 
 TOOL = {"type": "function", "function": {"name": "look_up", "description": "Look.", "parameters": {"type": "object"}}}
+CALLING = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}],
+}
 WITH_TOOLS = (
     "{% for tool in tools or [] %}{{ tool | tojson }}{% endfor %}{% for message in messages %}"
     "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -43,6 +51,11 @@ def row(number: int, tools: list[Any] | None = None, content: Any = None) -> dic
 
 def lines(*rows: dict[str, Any]) -> bytes:
     return "".join(json.dumps(each) + "\n" for each in rows).encode()
+
+
+def in_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield from chunk.splitlines(keepends=True)
 
 
 def send(api: RunningApi, content: bytes, **form: str) -> Any:
@@ -139,6 +152,43 @@ def test_tools_that_the_template_cannot_render_are_refused_by_their_file(api: Ru
     template.write_text(usual)
     assert job["http"] == 200, job
     api.http.post(f"/jobs/{job['id']}/cancel")
+
+
+def test_the_check_of_a_file_notes_its_tools_so_that_no_request_reads_it(
+    api: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = send(api, lines(row(1), row(2), row(3, [TOOL])))["id"]
+    calls = send(api, lines(row(1), row(2) | {"preferred_output": [CALLING]}))["id"]
+    found = [api.http.get(f"/datasets/{each}").json()["report"]["statistics"]["first_lines"] for each in (tools, calls)]
+    assert found == [{"tools": 3}, {"tool_calls": 2}]
+    monkeypatch.setattr(template_fit, "read_stored", lambda *_: pytest.fail("the rows were read"))
+    assert f"line 3 of {tools} holds tool definitions" in create(api, tools)["error"]["message"]
+
+
+def test_a_dataset_of_an_earlier_check_is_searched_within_bounds(
+    api: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def checked_earlier(number: int) -> str:
+        file_id: str = send(api, lines(*(row(number + each) for each in range(9)), row(number, [TOOL])))["id"]
+
+        def forget(session: Session) -> None:
+            dataset = session.get_one(Dataset, file_id)
+            statistics = {key: value for key, value in dataset.report["statistics"].items() if key != "first_lines"}
+            dataset.report = dataset.report | {"statistics": statistics}
+
+        api.backend.database.write(forget)
+        return file_id
+
+    file_id = checked_earlier(100)
+    assert f"line 10 of {file_id} holds tool definitions" in create(api, file_id)["error"]["message"]
+    usual = template_fit.read_stored
+    monkeypatch.setattr(template_fit, "read_stored", lambda *of: in_lines(usual(*of)))
+    for number, bound, value in ((200, "MAX_ROWS", 3), (300, "MAX_SECONDS", 0.0)):
+        with monkeypatch.context() as patched:
+            patched.setattr(template_fit, bound, value)
+            job = create(api, checked_earlier(number))
+        assert job["http"] == 200, job
+        api.http.post(f"/jobs/{job['id']}/cancel")
 
 
 def test_wandb_is_mapped_to_the_run_of_the_operators_project(api: RunningApi) -> None:

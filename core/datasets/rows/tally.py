@@ -12,7 +12,7 @@ from core.datasets.result import LengthStatistics, PairStatistics, Statistics
 from core.datasets.rows.account import Account
 from core.datasets.rows.contents import Accepted, Contents
 from core.datasets.rows.languages import language_of, script_of
-from core.domain.dataset_rows import DatasetKind
+from core.domain.dataset_rows import DatasetKind, Text
 
 _MAX_FIELD_NAMES: Final = 50
 _MAX_FIELD_NAME_CHARS: Final = 64
@@ -67,6 +67,8 @@ class Tally:
     """Does any response have one?"""
     missing_words: dict[str, MissingWords] = field(default_factory=dict)
     """Field → rows of which the whole text is such a word."""
+    first_lines: dict[str, int] = field(default_factory=dict)
+    """`tools`, `tool_calls` → line of the first row that has them."""
     account: Account = field(default_factory=Account)
 
     def note_fields(self, row: SourceRow, used: frozenset[str]) -> None:
@@ -130,9 +132,16 @@ class Tally:
             self.labels = Counter("desirable" if row.example.label else "undesirable" for row in accepted)
         turns = [row.example.prompt for row in accepted if type(row.example.prompt) is not str]
         self.turns = Counter(map(len, turns))
+        self._find_tools(accepted)
         for row in accepted:
             if row.line <= _ALL_SAMPLED_LINES or row.line % _SAMPLED_EVERY == 0:
                 self._guess_language(row.contents)
+
+    def _find_tools(self, accepted: Sequence[Accepted]) -> None:
+        tools = next((row.line for row in accepted if row.example.tools), None)
+        calls = next((row.line for row in accepted if any(map(_has_calls, row.example[:3]))), None)
+        found = {"tools": tools, "tool_calls": calls}
+        self.first_lines = {name: line for name, line in found.items() if line is not None}
 
     def _find_missing(self, name: str, texts: Sequence[str], accepted: Sequence[Accepted]) -> None:
         found = [row for row, text in enumerate(texts) if len(text) <= _LONGEST_MISSING and text in _MISSING]
@@ -161,6 +170,8 @@ class Tally:
             known = self.missing_words.setdefault(name, words)
             if known is not words:
                 known.num_rows += words.num_rows
+        for name, line in other.first_lines.items():
+            self.first_lines[name] = min(line, self.first_lines.get(name, line))
         self.num_escaped += other.num_escaped
         self.has_line_breaks = self.has_line_breaks or other.has_line_breaks
         self.account.merge(other.account)
@@ -182,6 +193,7 @@ class Tally:
             turns=summarise(self.turns) if self.turns else None,
             scripts=_shares(self.scripts),
             languages=_shares(self.languages),
+            first_lines=self.first_lines,
         )
         num_rows = sum(self.chars["prompt"].values()) if self.chars else 0
         if num_rows:
@@ -204,6 +216,10 @@ class Tally:
             longer_wins_share=None if share is None else round(share, 4),
             length_rule_accuracy=None if share is None else round(max(share, 1 - share), 4),
         )
+
+
+def _has_calls(text: Text | None) -> bool:
+    return type(text) is list and any("tool_calls" in message for message in text)
 
 
 def is_refusal(text: str) -> bool:

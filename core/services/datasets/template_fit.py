@@ -1,5 +1,6 @@
 """What a dataset holds and the chat template of a base model does not write: tool definitions and calls."""
 
+import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
@@ -11,6 +12,7 @@ from core.base_models.directory import get_base_model
 from core.domain.errors import DomainError, InvalidRequest
 from core.services.backend import Backend
 from core.services.base_models import starting_points
+from core.services.datasets import datasets
 from core.storage import keys
 from core.storage.object_store import ObjectStore, read_stored
 from core.tokenization.chat_template import ChatTemplate
@@ -18,19 +20,24 @@ from core.tokenization.model_files import read_tokenizer_files
 
 _MARKS: Final = {"tools": b'"tools":[', "tool_calls": b'"tool_calls":['}
 """Features of a template -> how a stored row that needs one shows it. A text holds no bare quotation mark."""
+MAX_ROWS, MAX_SECONDS = 100_000, 3.0
+"""How far a dataset is searched inside a request where its check did not note its tools."""
 _TITLES: Final = {"tools": "tool definitions (`tools`)", "tool_calls": "calls of tools (`tool_calls`)"}
 
 
 def tools_fault(backend: Backend, project_id: str, base_model: str, dataset_id: str) -> str | None:
     """Return what of the dataset's tools the base model's template leaves out, with the first line that has it.
 
-    None where nothing is left out, and where this machine has no such base model: its worker then says it.
+    None where nothing is left out, and where this machine has no such base model: its worker then says it. Of a dataset
+    that an earlier version checked only the beginning is looked at; rows behind it are set aside by the job itself.
     """
     written = _written(backend, project_id, base_model)
     if written is None or all(written.values()):
         return None
-    key = keys.dataset_rows(project_id, dataset_id)
-    lines = _first_lines(cast(Any, backend.store), key, backend.store.stat(key).num_bytes)
+    lines = datasets.find(backend, project_id, dataset_id).report["statistics"].get("first_lines")
+    if lines is None:
+        key = keys.dataset_rows(project_id, dataset_id)
+        lines = _first_lines(cast(Any, backend.store), key, backend.store.stat(key).num_bytes)
     lost = {feature: line for feature, line in lines.items() if not written[feature]}
     if not lost:
         return None
@@ -61,17 +68,18 @@ def _written(backend: Backend, project_id: str, base_model: str) -> dict[str, bo
 
 @lru_cache(256)
 def _first_lines(store: ObjectStore, key: str, num_bytes: int) -> Mapping[str, int]:
-    """Return the first line of the file with each feature.
+    """Return the first line of the file with each feature, as far as the bounds let it look.
 
     Rows of a dataset never change; `num_bytes` tells them apart from those of a deleted one that had the same id.
     """
     found: dict[str, int] = {}
-    rest = b""
+    rest, num_rows, deadline = b"", 0, time.monotonic() + MAX_SECONDS
     for chunk in read_stored(store, key, 0):
         *lines, rest = (rest + chunk).split(b"\n")
         for row in _marked_rows(lines):
             found = {feature: int(row["line"]) for feature in _MARKS if _has(row, feature)} | found
-        if len(found) == len(_MARKS):
+        num_rows += len(lines)
+        if len(found) == len(_MARKS) or num_rows >= MAX_ROWS or time.monotonic() >= deadline:
             break
     return found
 
