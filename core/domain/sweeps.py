@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 import random
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt, StringConstraint
 
 from core.domain.errors import FieldError, InvalidRequest
 from core.domain.jobs.job_spec import JobRequest, Metadata, Name, Payload, ValidationMetric
+from core.domain.jobs.methods import get_method
 from core.domain.json_numbers import WHOLE
 
 MAX_MEMBERS = 256
@@ -25,6 +27,7 @@ SettingPath = Annotated[str, StringConstraints(min_length=1, max_length=128, pat
 Value = StrictBool | StrictInt | StrictFloat | Annotated[str, StringConstraints(max_length=512)] | None
 Values = Annotated[list[Value], Field(min_length=1, max_length=MAX_MEMBERS)]
 Overrides = dict[str, Any]
+Bound = Annotated[float, Field(ge=-(2**53), le=2**53)]
 
 
 class SweepStatus(StrEnum):
@@ -41,8 +44,8 @@ FINAL_SWEEPS = frozenset({SweepStatus.CANCELLED, SweepStatus.FINISHED})
 class Range(Payload):
     """Numbers that are drawn at random."""
 
-    low: float = Field(description="The least value.")
-    high: float = Field(description="The largest value.")
+    low: Bound = Field(description="The least value.")
+    high: Bound = Field(description="The largest value.")
     log: StrictBool = Field(False, description="Draw uniformly in the logarithm, as for learning rates and beta.")
     whole: StrictBool = Field(False, description="Round to whole numbers, as for ranks and seeds.")
 
@@ -83,8 +86,10 @@ class SweepRequest(Payload):
         None, description="Or each member's own settings."
     )
     strategy: Literal["all"] = Field("all", description="all: every member trains to its end.")
-    metric: ValidationMetric = Field(
-        "rewards/accuracies", description="Held-out metric by which the best member is chosen; equal ones: the first."
+    metric: ValidationMetric | None = Field(
+        None,
+        description="Held-out metric by which the best member is chosen; equal ones: the first. null: "
+        "rewards/accuracies, of supervised jobs mean_token_accuracy.",
     )
     max_parallel: Annotated[int, Field(ge=1, le=MAX_PARALLEL), WHOLE] = Field(
         4, description="Members that are queued or running at most at a time."
@@ -160,6 +165,21 @@ def member_request(job: JobRequest, overrides: Overrides, position: int, *, swee
         fault = f"member {position}: a sweep adds the key {MEMBER_OF!r} to its jobs; give at most {_OWN_KEYS} keys"
         raise InvalidRequest(fault, errors=[FieldError("/job/metadata", fault)])
     return _validated(values | {"metadata": {**request.metadata, MEMBER_OF: sweep_id}}, position)
+
+
+def settle_metric(metric: str | None, requests: Sequence[JobRequest], first: int = 1) -> str:
+    """Return the metric by which members are compared; None becomes that of the first one's method.
+
+    Raises InvalidRequest naming a member whose method does not measure it; `first` is the first one's position.
+    """
+    chosen = metric or get_method(requests[0].method).compared_by
+    for position, request in enumerate(requests, first):
+        method = get_method(request.method)
+        if chosen not in method.watched:
+            choice = " or ".join(method.watched)
+            fault = f"member {position}: {chosen} is not measured with the method {method.name}; use {choice}"
+            raise InvalidRequest(fault, errors=[FieldError("/metric", fault)])
+    return chosen
 
 
 def _validated(values: dict[str, Any], position: int) -> JobRequest:

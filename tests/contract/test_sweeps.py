@@ -2,21 +2,25 @@
 
 from contextlib import suppress
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
 from backends import PROJECT, add_dataset, claim, publication, submit
+from pydantic import ValidationError
 from sqlalchemy import text
 
 from core.database.tables.sweeps import Sweep
 from core.domain.errors import InvalidRequest
+from core.domain.estimates.speeds import Interval
 from core.domain.jobs.job_queries import JobFilter
 from core.domain.jobs.job_state import JobStatus
-from core.domain.sweeps import SweepRequest, SweepStatus
+from core.domain.sweeps import Range, SweepRequest, SweepStatus
 from core.services.attempts import lifecycle
 from core.services.backend import Backend
 from core.services.jobs import jobs, steering
-from core.services.sweeps import progress, sweeps
+from core.services.operations.sweep import Sweeper
+from core.services.sweeps import previews, progress, sweeps
 from core.services.sweeps.sweeps import SweepEnded, SweepNotDeletable, SweepView
 
 BETAS = [0.05, 0.1, 0.3, 0.5]
@@ -226,6 +230,49 @@ def test_a_sweep_that_fails_holds_up_no_newer_one(backend: Backend, monkeypatch:
     ended = get(backend, refused)
     assert (ended.status, ended.counts) == (SweepStatus.FINISHED, {"refused": 4})
     assert "not valid any more" in (ended.members[0].error or "")
+
+
+def test_sweeps_that_wait_keep_no_newer_one_from_its_turn(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "MAX_SWEEPS", 2)
+    paused = [sweeps.create(backend, PROJECT, request_of()).id for _ in range(2)]
+    for sweep_id in paused:
+        sweeps.set_status(backend, PROJECT, sweep_id, SweepStatus.PAUSED)
+    newer = sweeps.create(backend, PROJECT, request_of()).id
+    sweeper = Sweeper(backend)
+    sweeper.sweep()
+    assert get(backend, newer).counts == {"waiting": 4}
+    sweeper.sweep()
+    assert get(backend, newer).counts == {"queued": 4}
+    sweeps.set_status(backend, PROJECT, paused[0], SweepStatus.RUNNING)
+    sweeper.sweep()
+    assert get(backend, paused[0]).counts == {"queued": 4}, "and begins anew behind the newest"
+
+
+def test_members_are_compared_by_what_their_method_measures(backend: Backend) -> None:
+    job = {"base_model": "tiny", "dataset_id": "ds_1", "method": "supervised"}
+    sweep = create(backend, job=job, grid={"seed": [0, 1]})
+    assert (sweep.metric, create(backend).metric) == ("mean_token_accuracy", "rewards/accuracies")
+    for fields in ({"metric": "rewards/margins"}, {"grid": {"method": ["supervised", "preference"]}}):
+        with pytest.raises(InvalidRequest, match=r"member \d: .* use loss or") as refused:
+            sweeps.create(backend, PROJECT, request_of(**{"job": job, "grid": {"seed": [0]}} | fields))
+        assert refused.value.errors[0].pointer == "/metric"
+    with pytest.raises(InvalidRequest, match="member 3: mean_token_accuracy is not measured"):
+        sweeps.extend(backend, PROJECT, sweep.id, [{"method": "preference"}])
+
+
+def test_the_time_of_all_is_bounded_by_whole_jobs() -> None:
+    one, three = [Interval(low=10, high=40)], [Interval(low=10, high=40)] * 3
+    assert previews.time_of_all(three, 1, is_shared=False) == Interval(low=30, high=120)
+    assert previews.time_of_all(one, 1, is_shared=False) == Interval(low=10, high=40)
+    assert previews.time_of_all(three, 2, is_shared=False) == Interval(low=15, high=80), "two, then one"
+    assert previews.time_of_all(three, 3, is_shared=True).high >= 80, "two wait for the first one's stages"
+
+
+def test_ranges_have_bounds_that_can_be_drawn_from() -> None:
+    for bound in (1.7e308, 2.0**54):
+        with pytest.raises(ValidationError, match="less than or equal"):
+            Range(low=0, high=bound, whole=True)
+    assert abs(Range(low=-(2.0**53), high=2.0**53, whole=True).draw(Random(0))) <= 2**53
 
 
 def test_random_members_are_the_same_for_the_same_seed() -> None:

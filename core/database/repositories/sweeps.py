@@ -31,9 +31,9 @@ def count_open(session: Session, project_id: str) -> int:
     return len(list(session.scalars(statement)))
 
 
-def list_open(session: Session, limit: int) -> list[str]:
-    """Return the ids of sweeps that have not ended, the oldest first."""
-    statement = select(Sweep.id).where(Sweep.finished_at.is_(None))
+def list_open(session: Session, limit: int, *, after: str) -> list[str]:
+    """Return the ids of sweeps that have not ended, the oldest first, those newer than the id `after`."""
+    statement = select(Sweep.id).where(Sweep.finished_at.is_(None), Sweep.id > after)
     return list(session.scalars(statement.order_by(Sweep.id).limit(limit)))
 
 

@@ -38,7 +38,9 @@ class Method:
     unused: Mapping[str, str] = field(default_factory=dict)
     """Settings without a meaning for it, and why: refused where they are given, and not part of a spec."""
     watched: tuple[str, ...]
-    """Validation metrics that early stopping and `keep_best` may watch."""
+    """Validation metrics that early stopping, `keep_best` and sweeps may watch."""
+    compared_by: str
+    """The one by which a sweep chooses its best member unless told otherwise."""
     can_skip_sft: bool = True
     has_rewards: bool = True
     """Whether its policy gives responses a reward, and its pairs are reported on."""
@@ -80,6 +82,7 @@ METHODS: dict[str, Method] = {
             ),
             trained=(Stage.SFT, Stage.DPO),
             watched=("loss", "rewards/accuracies", "rewards/margins"),
+            compared_by="rewards/accuracies",
         ),
         Method(
             name="supervised",
@@ -100,6 +103,7 @@ METHODS: dict[str, Method] = {
                 "sft/dataset_id": 'a supervised job trains on "dataset_id"',
             },
             watched=("loss", "mean_token_accuracy"),
+            compared_by="mean_token_accuracy",
             can_skip_sft=False,
             has_rewards=False,
         ),

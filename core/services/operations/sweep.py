@@ -93,6 +93,7 @@ class Sweeper:
         self._orphans = garbage_collection.OrphanScan()
         self._retention = retention.Retention()
         self._is_chosen = False
+        self._last_sweep = ""
         self._stop = threading.Event()
         works = {"sweeper": self.look_after_jobs, "sweeper of garbage": self._tidy_up_if_chosen}
         if makes_estimates:
@@ -144,7 +145,7 @@ class Sweeper:
 
     def _advance_sweeps_if_chosen(self) -> None:
         if self._is_chosen:
-            sweep_progress.step(self._backend)
+            self._last_sweep = sweep_progress.step(self._backend, after=self._last_sweep)
 
     def _repeat(self, work: Callable[[], None]) -> None:
         seconds = self._backend.settings.sweep_seconds

@@ -1,6 +1,6 @@
 """Preview of a sweep: its members, and what they would take together."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from core.domain.estimates.speeds import Interval
 from core.domain.jobs.job_spec import JobSpec
 from core.domain.jobs.job_state import Stage
 from core.domain.jobs.methods import get_method
-from core.domain.sweeps import Overrides, SweepRequest, member_request, plan_members
+from core.domain.sweeps import Overrides, SweepRequest, member_request, plan_members, settle_metric
 from core.domain.variants.checks import get_variant
 from core.services.backend import Backend
 from core.services.datasets.previews import find_token_statistics
@@ -42,8 +42,10 @@ def preview(backend: Backend, project_id: str, request: SweepRequest) -> SweepPr
     members = plan_members(request)
     known: dict[str, list[dict[str, Any]]] = {Stage.SFT.value: [], Stage.REFERENCE.value: []}
     found: list[Estimate] = []
-    for position, overrides in enumerate(members, 1):
-        previewed = jobs.preview(backend, project_id, member_request(request.job, overrides, position, sweep_id=_NO_ID))
+    requests = [member_request(request.job, item, place, sweep_id=_NO_ID) for place, item in enumerate(members, 1)]
+    settle_metric(request.metric, requests)
+    for member in requests:
+        previewed = jobs.preview(backend, project_id, member)
         spec = previewed.spec
         statistics = find_token_statistics(backend, project_id, spec.dataset_id, seen_by(spec))
         shared = _shared(spec, known)
@@ -54,7 +56,7 @@ def preview(backend: Backend, project_id: str, request: SweepRequest) -> SweepPr
     return SweepPreview(
         num_members=len(members),
         members=members,
-        seconds=_together(found, max(1, min(num_workers, request.max_parallel))),
+        seconds=_together(found, max(1, min(num_workers, request.max_parallel, len(members)))),
         peak_memory_bytes=None if None in peaks else max(peak for peak in peaks if peak is not None),
         num_shared={stage: sum(stage in item.reused_stages for item in found) for stage in known},
         num_workers=num_workers,
@@ -81,10 +83,24 @@ def _shared(spec: JobSpec, known: Mapping[str, list[dict[str, Any]]]) -> dict[st
 
 
 def _together(found: list[Estimate], num_workers: int) -> Interval | None:
-    """Return the time of all on so many workers; the first one's shared stages are waited for."""
     intervals = [item.seconds for item in found if item.seconds is not None]
     if len(intervals) < len(found):
         return None
-    low = round(sum(item.low for item in intervals) / num_workers, 1)
-    high = round(sum(item.high for item in intervals) / num_workers, 1)
-    return Interval(low=low, high=max(low, min(2 * low, high)))
+    return time_of_all(intervals, num_workers, is_shared=any(item.reused_stages for item in found))
+
+
+def time_of_all(intervals: Sequence[Interval], num_workers: int, *, is_shared: bool) -> Interval:
+    """Return the time of jobs on so many workers, each job on one.
+
+    Args:
+        intervals: seconds of each job.
+        is_shared: whether jobs wait for stages of another one.
+
+    The high bound is Graham's for a list of jobs: the work shared out evenly, and what may be left over of the longest
+    chain of jobs that wait for each other.
+    """
+    highs = sorted((item.high for item in intervals), reverse=True)
+    chain = sum(highs[: 2 if is_shared else 1])
+    low = max(sum(item.low for item in intervals) / num_workers, max(item.low for item in intervals))
+    high = sum(highs) / num_workers + (1 - 1 / num_workers) * chain
+    return Interval(low=round(low, 1), high=round(high, 1))

@@ -33,15 +33,20 @@ class _NotRunning(Conflict):
     """The sweep was cancelled, paused or deleted meanwhile."""
 
 
-def step(backend: Backend) -> None:
-    """Advance every sweep that has not ended; one that fails holds up no other. Raises DatabaseUnavailable."""
-    for sweep_id in backend.database.read(lambda session: rows.list_open(session, MAX_SWEEPS)):
+def step(backend: Backend, *, after: str = "") -> str:
+    """Advance sweeps that have not ended, from the oldest behind `after` on; return where the next step goes on.
+
+    One that fails holds up no other. Raises DatabaseUnavailable.
+    """
+    found = backend.database.read(lambda session: rows.list_open(session, MAX_SWEEPS, after=after))
+    for sweep_id in found:
         try:
             advance(backend, sweep_id)
         except DatabaseUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - the other sweeps must go on whatever this one meets
             _log.warning("%s could not be advanced: %s: %s", sweep_id, type(error).__name__, str(error)[:200])
+    return found[-1] if len(found) == MAX_SWEEPS else ""
 
 
 def advance(backend: Backend, sweep_id: str) -> None:

@@ -22,6 +22,7 @@ from core.domain.sweeps import (
     SweepStatus,
     member_request,
     plan_members,
+    settle_metric,
     without_repetitions,
 )
 from core.failpoints import reach
@@ -97,10 +98,12 @@ def create(backend: Backend, project_id: str, request: SweepRequest, *, sweep_id
     """
     chosen = sweep_id or new_id("sweep")
     members = plan_members(request)
-    drafts = [
-        submission.prepare(backend, member_request(request.job, overrides, position, sweep_id=chosen))
+    requests = [
+        member_request(request.job, overrides, position, sweep_id=chosen)
         for position, overrides in enumerate(members, 1)
     ]
+    metric = settle_metric(request.metric, requests)
+    drafts = [submission.prepare(backend, member) for member in requests]
 
     def work(session: Session) -> SweepView:
         known = rows.find_sweep(session, project_id, chosen)
@@ -117,7 +120,7 @@ def create(backend: Backend, project_id: str, request: SweepRequest, *, sweep_id
             user_metadata=request.metadata,
             requested=request.model_dump(mode="json", exclude_unset=True),
             status=SweepStatus.RUNNING,
-            metric=request.metric,
+            metric=metric,
             max_parallel=request.max_parallel,
             created_at=database_now(),
         )
@@ -201,6 +204,7 @@ def extend(backend: Backend, project_id: str, sweep_id: str, members: Sequence[O
         job = JobRequest.model_validate(sweep.requested["job"])
         for position, overrides in enumerate(fresh, len(known) + 1):
             member = member_request(job, overrides, position, sweep_id=sweep.id)
+            settle_metric(sweep.metric, [member], position)
             _check(session, project_id, submission.prepare(backend, member), position)
         _add_members(session, sweep, fresh, len(known))
         if fresh and sweep.status is SweepStatus.FINISHED:
