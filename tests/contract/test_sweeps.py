@@ -10,11 +10,13 @@ from backends import PROJECT, add_dataset, claim, publication, submit
 from pydantic import ValidationError
 from sqlalchemy import text
 
+from core.database.columns import database_now
+from core.database.tables.objects import StageOutput
 from core.database.tables.sweeps import Sweep
 from core.domain.errors import InvalidRequest
 from core.domain.estimates.speeds import Interval
 from core.domain.jobs.job_queries import JobFilter
-from core.domain.jobs.job_state import JobStatus
+from core.domain.jobs.job_state import JobStatus, Stage
 from core.domain.sweeps import Range, SweepRequest, SweepStatus
 from core.services.attempts import lifecycle
 from core.services.backend import Backend
@@ -33,7 +35,8 @@ def dataset(backend: Backend) -> None:
 
 
 def request_of(**fields: Any) -> SweepRequest:
-    values = {"job": {"base_model": "tiny", "dataset_id": "ds_1"}, "grid": {"beta": BETAS}} | fields
+    job = {"base_model": "tiny", "dataset_id": "ds_1", "reuse": False}
+    values = {"job": job, "grid": {"beta": BETAS}} | fields
     return SweepRequest.model_validate(values)
 
 
@@ -78,6 +81,33 @@ def test_members_are_queued_within_the_bound_and_the_best_one_is_named(backend: 
     assert best.overrides == {"beta": BEST}
     assert best.value == 1.0
     assert jobs.get(backend, PROJECT, best.job_id).requested["beta"] == BEST
+
+
+def make_output(backend: Backend, job_id: str, stage: Stage) -> None:
+    output = StageOutput(
+        project_id=PROJECT, digest=stage.value.ljust(64, "0"), stage=stage, job_id=job_id, attempt=1, prefix="p/",
+        manifest_sha256="0" * 64, num_bytes=1, created_at=database_now(),
+    )  # fmt: skip
+    backend.database.write(lambda session: session.add(output))
+
+
+def test_one_member_computes_what_is_shared_before_the_others_are_queued(backend: Backend) -> None:
+    """Two seeds share nothing with each other; within a seed all betas do."""
+    job = {"base_model": "tiny", "dataset_id": "ds_1"}
+    sweep = create(backend, job=job, grid={"seed": [0, 1], "beta": [0.1, 0.3, 0.5]}, max_parallel=5)
+
+    def statuses() -> list[str]:
+        progress.step(backend)
+        return [member.status for member in get(backend, sweep.id).members]
+
+    first, second = sweep.members[0].job_id, sweep.members[3].job_id
+    assert statuses() == ["queued", "waiting", "waiting"] * 2
+    make_output(backend, first, Stage.SFT)
+    assert statuses() == ["queued", "waiting", "waiting"] * 2, "the reference is not there yet"
+    make_output(backend, first, Stage.REFERENCE)
+    assert statuses() == ["queued"] * 4 + ["waiting"] * 2
+    steering.cancel(backend, PROJECT, second)
+    assert statuses()[3:] == ["cancelled", "queued", "waiting"], "its builder has ended, so the next one builds"
 
 
 def test_a_repeated_creation_finds_the_sweep(backend: Backend) -> None:

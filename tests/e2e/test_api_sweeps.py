@@ -7,7 +7,7 @@ from backends import BASE_MODEL
 
 
 def body(api: RunningApi, **fields: Any) -> dict[str, Any]:
-    job = {"base_model": BASE_MODEL, "dataset_id": api.dataset_id()}
+    job = {"base_model": BASE_MODEL, "dataset_id": api.dataset_id(), "reuse": False}
     return {"job": job, "grid": {"beta": [0.05, 0.1, 0.3]}} | fields
 
 

@@ -25,7 +25,7 @@ from core.services.sweeps.choice import best_of
 
 BETAS = [0.05, 0.1, 0.3, 0.6]
 NUM_KILLS = 10
-PATIENCE_SECONDS = 600
+PATIENCE_SECONDS = 1800
 SETTINGS = FIELDS | {"checkpoint_every_steps": 1, "evaluate_every_steps": 50, "dpo": FIELDS["dpo"] | {"epochs": 40}}
 TIMES = {"lease_seconds": 3.0, "heartbeat_seconds": 0.5, "sweep_seconds": 0.5, "poll_seconds": 1.0}
 

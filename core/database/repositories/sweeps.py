@@ -5,7 +5,8 @@ from collections.abc import Collection, Sequence
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from core.database.tables.jobs import Job
+from core.database.tables.jobs import Job, JobStage
+from core.database.tables.objects import StageOutput
 from core.database.tables.sweeps import Sweep, SweepMember
 
 
@@ -44,6 +45,14 @@ def list_members(session: Session, sweep_ids: Collection[str]) -> list[SweepMemb
 
 def find_jobs(session: Session, job_ids: Sequence[str]) -> dict[str, Job]:
     return {job.id: job for job in session.scalars(select(Job).where(Job.id.in_(job_ids)))}
+
+
+def list_made_stages(session: Session, job_ids: Sequence[str]) -> set[tuple[str, str]]:
+    """Return jobs with their stages whose output is stored, or that they have taken over or skipped."""
+    outputs = select(StageOutput.job_id, StageOutput.stage).where(StageOutput.job_id.in_(job_ids))
+    is_left_out = JobStage.status.in_(("reused", "skipped"))
+    taken = select(JobStage.job_id, JobStage.stage).where(JobStage.job_id.in_(job_ids), is_left_out)
+    return {(job_id, stage.value) for query in (outputs, taken) for job_id, stage in session.execute(query)}
 
 
 def delete_sweep(session: Session, sweep_id: str) -> None:

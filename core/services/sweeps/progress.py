@@ -5,6 +5,7 @@ what is missing is found again at the next step.
 """
 
 import logging
+from collections.abc import Collection
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
@@ -22,6 +23,7 @@ from core.failpoints import reach
 from core.services.backend import Backend
 from core.services.jobs import jobs, steering
 from core.services.sweeps.choice import best_of
+from core.services.sweeps.sharing import Keys, must_wait, shared_keys
 
 MAX_SWEEPS = 200
 """Sweeps of one step."""
@@ -52,25 +54,54 @@ def step(backend: Backend, *, after: str = "") -> str:
 def advance(backend: Backend, sweep_id: str) -> None:
     """Queue, cancel or resume members as their sweep says, and end it after its last one. Raises Unavailable."""
 
-    def read(session: Session) -> tuple[Sweep | None, list[SweepMember], dict[str, Job]]:
-        sweep = session.get(Sweep, sweep_id)
+    def read(session: Session) -> tuple[Sweep | None, list[SweepMember], dict[str, Job], set[tuple[str, str]]]:
         members = rows.list_members(session, [sweep_id])
-        return sweep, members, rows.find_jobs(session, [member.job_id for member in members])
+        job_ids = [member.job_id for member in members]
+        known = rows.find_jobs(session, job_ids)
+        return session.get(Sweep, sweep_id), members, known, rows.list_made_stages(session, job_ids)
 
-    sweep, members, known = backend.database.read(read)
+    sweep, members, known, made = backend.database.read(read)
     if sweep is None:
         return
-    live = [job for job in known.values() if job.status not in FINAL_STATUSES]
     for member in members:
-        if (job := known.get(member.job_id)) in live and job is not None:
-            _follow(backend, sweep, member, job)
-    if sweep.status is SweepStatus.RUNNING:
-        waiting = [member for member in members if not _is_settled(member, known)]
-        room = sweep.max_parallel - len(live)
-        for member in waiting[: max(0, room)]:
-            if not _submit(backend, sweep, member):
-                return
+        if member.job_id in known and known[member.job_id].status not in FINAL_STATUSES:
+            _follow(backend, sweep, member, known[member.job_id])
+    if sweep.status is SweepStatus.RUNNING and not _submit_all(backend, sweep, members, known, made):
+        return
     _end_if_over(backend, sweep_id)
+
+
+def _submit_all(
+    backend: Backend,
+    sweep: Sweep,
+    members: list[SweepMember],
+    known: dict[str, Job],
+    made: Collection[tuple[str, str]],
+) -> bool:
+    """Queue the waiting members for which there is room and whose shared stages nobody builds; False: no room now."""
+    waiting = [member for member in members if not _is_settled(member, known)]
+    if not waiting:
+        return True
+    submitted = [(member.job_id, _keys(sweep, member)) for member in members if member.job_id in known]
+    live = [item for item in submitted if known[item[0]].status not in FINAL_STATUSES]
+    for member in waiting:
+        if len(live) >= sweep.max_parallel:
+            break
+        keys = _keys(sweep, member)
+        if must_wait(keys, live, submitted, made):
+            continue
+        if not _submit(backend, sweep, member):
+            return False
+        live.append((member.job_id, keys))
+    return True
+
+
+def _keys(sweep: Sweep, member: SweepMember) -> Keys:
+    """Return the member's shared stages; none where its job is refused anyhow."""
+    try:
+        return shared_keys(_request(sweep, member))
+    except InvalidRequest:
+        return {}
 
 
 def _is_settled(member: SweepMember, known: dict[str, Job]) -> bool:
