@@ -23,7 +23,7 @@ from core.services.backend import Backend
 from core.services.jobs import jobs, steering
 from core.services.operations.sweep import Sweeper
 from core.services.sweeps import previews, progress, sweeps
-from core.services.sweeps.sweeps import SweepEnded, SweepNotDeletable, SweepView
+from core.services.sweeps.sweeps import SweepEnded, SweepNotDeletable, SweepNotFound, SweepView
 
 BETAS = [0.05, 0.1, 0.3, 0.5]
 BEST = 0.3
@@ -142,6 +142,20 @@ def test_a_process_that_dies_anywhere_makes_no_second_job(
     assert (ended.status, ended.counts) == (SweepStatus.FINISHED, {"succeeded": 4})
     assert num_jobs(backend, sweep_id) == 4
     assert ended.best_job_id == ended.members[BETAS.index(BEST)].job_id
+
+
+def test_a_process_that_dies_while_it_creates_leaves_nothing(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(name: str) -> None:
+        assert name == "sweep.in_transaction"
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweeps, "reach", die)
+        with pytest.raises(Killed):
+            sweeps.create(backend, PROJECT, request_of(), sweep_id="sweep_1")
+    with pytest.raises(SweepNotFound):
+        sweeps.get(backend, PROJECT, "sweep_1")
+    assert sweeps.create(backend, PROJECT, request_of(), sweep_id="sweep_1").id == "sweep_1"
 
 
 def test_cancel_ends_all_members_and_queues_no_more(backend: Backend) -> None:
