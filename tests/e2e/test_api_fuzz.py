@@ -93,6 +93,7 @@ def ids(api: RunningApi) -> dict[str, str]:
         "republication_id": "rep_none",
         "webhook_id": "wh_none",
         "key_id": "key_none",
+        "sweep_id": "sweep_none",
     }
 
 

@@ -8,14 +8,17 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 from api_server import RunningApi, pairs, serve
 from backends import PROJECT
 
+from api.access.shares import Holder
+from api.live.waiting import Waiters
 from core.domain.access import Scope
 from core.services.access import api_keys, projects
 from core.storage import keys
@@ -35,6 +38,19 @@ expected-statuses = [400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429]
 [checks.positive_data_acceptance] # no schema says which models there are, which cursor was given out, what a file holds
 enabled = false
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _waits_are_short() -> Iterator[None]:
+    """A drawn `?wait=` of up to a minute, again and again, would be most of the run."""
+    wait = Waiters.until_ended
+
+    async def briefly(self: Waiters, holder: Holder, what: Hashable, look: Callable[[], Any], seconds: float) -> Any:
+        return await wait(self, holder, what, look, min(seconds, 0.2))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Waiters, "until_ended", briefly)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Warnings of a dataset are seen where they matter: at upload, on its page, before a job starts, and in the job."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def test_the_dashboard_shows_them_before_a_job_starts(browser: Browser, api: Run
         watched.check()
 
 
-def test_a_good_data_set_has_no_notice(browser: Browser, api: RunningApi) -> None:
+def test_a_good_data_set_has_no_notice_but_of_its_size(browser: Browser, api: RunningApi) -> None:
     dataset = upload(api, good_rows())
     assert dataset["warnings"] == []
     with open_page(browser, api.url) as watched:
@@ -78,7 +79,7 @@ def test_a_good_data_set_has_no_notice(browser: Browser, api: RunningApi) -> Non
         expect(notice(page, "Before you train on it")).to_have_count(0)
         page.goto(f"/ui/#/new?dataset_id={dataset['id']}")
         expect(page.get_by_role("heading", name="What the job will do")).to_be_visible()
-        expect(notice(page, "Before you start")).to_have_count(0)
+        expect(notice(page, "Before you start").locator("li")).to_have_text([LITTLE, FEW_HELD_OUT])
         watched.check()
 
 
@@ -139,6 +140,10 @@ def test_a_strict_upload_fails_by_warnings(api: RunningApi, tmp_path: Path) -> N
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         sent = CliRunner().invoke(app, ["datasets", "upload", str(file), "--strict", "--url", api.url])
         assert (sent.exit_code, "ds_" in sent.stdout) == (code, True), sent.stderr
+
+
+LITTLE = re.compile("2 rows is little to learn from")
+FEW_HELD_OUT = re.compile("held out: too few to tell")
 
 
 def good_rows() -> list[dict[str, Any]]:
