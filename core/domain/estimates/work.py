@@ -12,10 +12,9 @@ from typing import Any, Self
 from core.domain.jobs.job_spec import JobSpec, total_steps
 from core.domain.jobs.job_state import Stage
 from core.domain.jobs.methods import get_method
+from core.domain.training.sharing import LARGEST_WHOLE, MIN_SHARED_TOKENS
 from core.domain.variants.checks import get_variant
 
-MIN_SHARED_TOKENS = 4
-"""A shorter prompt is packed with each of both responses (`core.training.data.packing`)."""
 GENERATED_TOKENS = 128
 """Tokens generated at most for an answer to a sample prompt."""
 DRAWN_TOKENS = 24 * 16
@@ -29,15 +28,10 @@ _STRIDE = 7
 MAX_SAMPLE = 2048
 """Rows whose packing into micro-batches is tried."""
 
-LARGEST_WHOLE = 1.5
-"""The rows of a prompt, up to so many micro-batches, run together (`core.training.data.micro_batches`)."""
-
 Lengths = tuple[int, int, int]
 """Tokens of a row: prompt, first response, second response (0 where there is none)."""
 Texts = tuple[int, int, int]
 """Hashes of the same texts, equal where their tokens are."""
-RANKED_SHARE = 0.75
-"""Pairs are those of ranked lists when they name so few different responses (`core.training.data.prompt_groups`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +73,8 @@ class SplitSizes:
     """Packed tokens of some rows, at even distances: with both responses, and with the first alone."""
     prompt_rows: tuple[int, ...] = ()
     """Rows of each prompt in the sample, where steps take whole prompts; the sample then has prompts for rows."""
+    cuts_prompts: bool = True
+    """Whether a prompt with more rows than a step goes over several steps; else it is a step of its own."""
 
     @classmethod
     def measure(cls, rows: Iterable[Lengths], *, is_paired: bool = True) -> Self:
@@ -103,12 +99,12 @@ class SplitSizes:
         return cls(whole=whole_sizes, first=first_sizes, sample=tuple(packed[::step]))
 
     @classmethod
-    def measure_prompts(cls, rows: Sequence[Lengths], texts: Sequence[Texts], most_rows: int) -> Self:
+    def measure_prompts(cls, rows: Sequence[Lengths], texts: Sequence[Texts], most_rows: int | None) -> Self:
         """Sum up pairs whose steps take whole prompts: each response of a prompt runs once, however many pairs have it.
 
         Args:
             texts: of `rows`, in the same order.
-            most_rows: rows of a step, over which a larger prompt is cut.
+            most_rows: rows of a step, over which a larger prompt is cut; None: it is a step of its own.
         """
         prompts: dict[int, list[int]] = {}
         for number, (prompt, *_) in enumerate(texts):
@@ -116,8 +112,8 @@ class SplitSizes:
         whole, first = PassSizes(), PassSizes()
         packed: list[tuple[int, int, int]] = []
         for members in prompts.values():
-            for start in range(0, len(members), most_rows):
-                part = members[start : start + most_rows]
+            for start in range(0, len(members), most_rows or len(members)):
+                part = members[start : start + (most_rows or len(members))]
                 firsts = {texts[number][1]: rows[number][1] for number in part}
                 both = firsts | {texts[number][2]: rows[number][2] for number in part}
                 of_both, of_firsts = (_forest(len(part), rows[part[0]][0], found.values()) for found in (both, firsts))
@@ -125,27 +121,22 @@ class SplitSizes:
                 packed.append((int(of_both.tokens), int(of_firsts.tokens), len(part)))
         kept = packed[:: max(1, -(-len(packed) // MAX_SAMPLE))]
         sample = tuple((tokens, first_tokens) for tokens, first_tokens, _ in kept)
-        return cls(whole=whole, first=first, sample=sample, prompt_rows=tuple(number for *_, number in kept))
+        numbers = tuple(number for *_, number in kept)
+        return cls(whole=whole, first=first, sample=sample, prompt_rows=numbers, cuts_prompts=most_rows is not None)
 
     def rows_per_step(self, batch: int) -> float:
         """Return the mean rows of a step: one that takes whole prompts may end before it is full."""
         steps = room = 0
         for number in self.prompt_rows:
             if number > room:
-                added = math.ceil(number / batch)
-                steps, room = steps + added, added * batch
+                added = math.ceil(number / batch) if self.cuts_prompts else 1
+                steps, room = steps + added, max(added * batch, number)
             room -= number
         return sum(self.prompt_rows) / steps if steps else batch
 
     def times(self, factor: float) -> "SplitSizes":
         """Return the sizes of so many times the rows, of the same lengths."""
         return replace(self, whole=self.whole.times(factor), first=self.first.times(factor))
-
-
-def is_ranked(texts: Sequence[Texts]) -> bool:
-    """Whether responses stand in several of these pairs, as those of ranked lists do."""
-    named = {(prompt, response) for prompt, *responses in texts for response in responses}
-    return bool(texts) and len(named) <= RANKED_SHARE * 2 * len(texts)
 
 
 def _forest(rows: int, prompt: int, responses: Collection[int]) -> PassSizes:

@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass
 
 from core.domain.dataset_rows import DatasetKind
-from core.domain.estimates.work import JobSizes, SplitSizes, is_ranked
+from core.domain.estimates.work import JobSizes, SplitSizes
 from core.domain.jobs.job_spec import JobSpec
 from core.domain.jobs.methods import get_method
+from core.domain.training.sharing import is_ranked
 from core.domain.variants.checks import get_variant
 from core.services.backend import Backend
 from core.services.datasets import datasets
@@ -84,7 +85,8 @@ def _takes_prompts(spec: JobSpec, found: TokenStatisticsView, *, is_paired: bool
 def _measure(spec: JobSpec, found: TokenStatisticsView, *, is_paired: bool, by_prompt: bool) -> SplitSizes:
     if not by_prompt:
         return SplitSizes.measure(found.kept_rows, is_paired=is_paired)
-    return SplitSizes.measure_prompts(found.kept_rows, found.kept_texts, int(spec.dpo.batch_size))
+    most_rows = None if get_variant(spec.variant).compares_lists else int(spec.dpo.batch_size)
+    return SplitSizes.measure_prompts(found.kept_rows, found.kept_texts, most_rows)
 
 
 def _whole(

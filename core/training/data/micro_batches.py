@@ -4,12 +4,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from core.domain.training.sharing import LARGEST_WHOLE, MIN_SHARED_TOKENS
 from core.training.data.encoded import EncodedData
-from core.training.data.prefix_sharing import MIN_SHARED_TOKENS, PrefixOrder
+from core.training.data.prefix_sharing import PrefixOrder
 from core.training.data.texts import Side, Text, texts_of
-
-LARGEST_WHOLE = 1.5
-"""The responses of one prompt, up to so many times the budget, run together: cut, they would run more than once."""
 
 MOST_KEYS = 4
 """Keys of a micro-batch, counted for each text that attends to them, stay within so many times the budget.
@@ -40,7 +38,7 @@ def split_micro_batches(
     bins = _Bins(order, max_tokens)
     numbers = [list(range(row * width, row * width + width)) for row in range(len(texts))]
     groups = list(_by_prompt(texts))
-    sizes = [order.num_tokens(number for row in rows for number in numbers[row]) for rows in groups]
+    sizes = [order.added(number for row in rows for number in numbers[row]).tokens for rows in groups]
     for place in np.argsort(-np.asarray(sizes), kind="stable"):
         rows = groups[place]
         whole = sizes[place] <= max_tokens * (LARGEST_WHOLE if _share_responses(texts, rows) else 1)
@@ -77,25 +75,22 @@ class _Bins:
 
     def add(self, rows: list[int], numbers: list[int]) -> None:
         """Add rows to the micro-batch where they add least tokens, the first of equals, or to a new one."""
-        size, is_alone = self._order.num_tokens(numbers), self._order.is_alone(numbers)
-        keys = self._order.num_keys(numbers)
-        costs = []
-        for place, tokens in enumerate(self._tokens):
-            cost = size if is_alone else self._order.num_added(numbers, self._places[place])
-            fits_keys = self._keys[place] + keys <= MOST_KEYS * self._max_tokens
-            if tokens + cost <= self._max_tokens and fits_keys:
-                costs.append((cost, place))
-        if costs:
-            cost, place = min(costs)
-        else:
-            cost, place = size, len(self.members)
+        own, is_alone = self._order.added(numbers), self._order.is_alone(numbers)
+        best, place = own, len(self.members)
+        for candidate, places in enumerate(self._places):
+            cost = own if is_alone else self._order.added(numbers, places)
+            fits = self._tokens[candidate] + cost.tokens <= self._max_tokens
+            fits_keys = self._keys[candidate] + cost.keys <= MOST_KEYS * self._max_tokens
+            if fits and fits_keys and (place == len(self.members) or cost.tokens < best.tokens):
+                best, place = cost, candidate
+        if place == len(self.members):
             self.members.append([])
             self._tokens.append(0)
             self._keys.append(0)
             self._places.append([])
         self.members[place] += rows
-        self._tokens[place] += cost
-        self._keys[place] += keys
+        self._tokens[place] += best.tokens
+        self._keys[place] += best.keys
         if not is_alone:
             self._places[place] = sorted({*self._places[place], *self._order.places(numbers)})
 

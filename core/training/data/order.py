@@ -82,21 +82,11 @@ class DataOrder:
         self._counts: dict[int, int] = {}
         self._epoch: tuple[int, Rows, Rows] | None = None
 
-    @property
-    def is_grouped(self) -> bool:
-        return self._groups is not None
-
     def largest_group(self) -> list[int]:
         """Return the rows of the group with the most rows; none without groups."""
         if self._groups is None:
             return []
         return np.flatnonzero(self._groups == np.bincount(self._groups).argmax()).tolist()
-
-    def row_groups(self, data: EncodedData) -> list[list[int]]:
-        """Split the rows of another split into what an objective sees together, as the rows of a step are."""
-        if not self.is_grouped:
-            return row_groups(len(data), self.batch_size)
-        return prompt_row_groups(data, self.batch_size, cuts_groups=self._cuts_groups)
 
     def seed_of(self, *purpose: str | int) -> int:
         """Derive a seed of this stage for a purpose other than its order."""

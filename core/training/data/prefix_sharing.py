@@ -12,8 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-MIN_SHARED_TOKENS = 4
-"""A shorter beginning costs less to compute twice than to attend to as a prefix."""
+from core.domain.training.sharing import MIN_SHARED_TOKENS
 
 Tokens = NDArray[np.int32]
 
@@ -26,6 +25,16 @@ class Shared:
     """Number of the earlier sequence."""
     length: int
     """Tokens in common, at least `MIN_SHARED_TOKENS`."""
+
+
+@dataclass(frozen=True)
+class Added:
+    """Cost of sequences beside others."""
+
+    tokens: int
+    """To compute: each common beginning once."""
+    keys: int
+    """That their tokens attend to: the whole of each sequence with a token to compute."""
 
 
 class PrefixOrder:
@@ -56,37 +65,24 @@ class PrefixOrder:
                 return False
         return True
 
-    def num_tokens(self, numbers: Iterable[int]) -> int:
-        """Return the tokens to compute for these sequences when each common beginning is computed once."""
-        places = sorted({self._place[number] for number in numbers})
-        total = sum(self._lengths[self._order[place]] for place in places)
-        return total - sum(self._between(a, b) for a, b in pairwise(places))
-
-    def num_keys(self, numbers: Iterable[int]) -> int:
-        """Return the tokens of these sequences, each with its whole beginning; equal ones count once."""
-        distinct: dict[int, int] = {}
-        for number in numbers:
-            place = self._place[number]
-            is_known = place and place - 1 in distinct and self._common[place - 1] == self._lengths[number]
-            distinct[place] = 0 if is_known else self._lengths[number]
-        return sum(distinct.values())
-
-    def num_added(self, numbers: Iterable[int], places: Sequence[int]) -> int:
-        """Return the tokens to compute for these sequences beside others that are computed anyway.
+    def added(self, numbers: Iterable[int], places: Sequence[int] = ()) -> "Added":
+        """Return what it takes to compute these sequences beside others that are computed anyway.
 
         Args:
             places: of the others, ascending, as `places` returns them.
         """
         present = list(places)
-        added = 0
+        tokens = keys = 0
         for number in numbers:
             place = self._place[number]
             at = bisect(present, place)
             before = self._between(present[at - 1], place) if at else 0
             after = self._between(place, present[at]) if at < len(present) else 0
-            added += self._lengths[number] - max(before, after)
+            if new := self._lengths[number] - max(before, after):
+                tokens += new
+                keys += self._lengths[number]
             present.insert(at, place)
-        return added
+        return Added(tokens, keys)
 
     def places(self, numbers: Iterable[int]) -> list[int]:
         """Return where sequences stand in the order."""

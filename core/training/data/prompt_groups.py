@@ -5,10 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from core.domain.training import sharing
 from core.training.data.encoded import EncodedData, EncodedRow
 
-RANKED_SHARE = 0.75
-"""A dataset is ranked when its pairs name so few different responses: three answers to a prompt are half as many."""
 _NUM_LOOKED_AT = 10_000
 
 
@@ -20,11 +19,10 @@ def prompt_groups(data: EncodedData) -> NDArray[np.int64]:
 
 def is_ranked(data: EncodedData) -> bool:
     """Whether responses stand in several pairs, as those of ranked lists do; looks at the first rows."""
-    if data.kind != "preference" or not len(data):
+    if data.kind != "preference":
         return False
-    rows = list(_rows(data, _NUM_LOOKED_AT))
-    named = {(row.prompt.tobytes(), text.tobytes()) for row in rows for text in (row.first, row.second)}
-    return len(named) <= RANKED_SHARE * 2 * len(rows)
+    rows = _rows(data, _NUM_LOOKED_AT)
+    return sharing.is_ranked([(row.prompt.tobytes(), row.first.tobytes(), row.second.tobytes()) for row in rows])
 
 
 def _rows(data: EncodedData, most: int | None = None) -> Iterator[EncodedRow]:

@@ -149,8 +149,16 @@ class PreferenceStage:
             # A lack of memory must show now: the reference has to be computed in the micro-batches DPO will use.
             self._run.compute_gradients(self._run.order.rows_at(self._run.progress.cursor), context.observer)
             self._run.optimizer.clear_gradients()
-        data = {TRAIN: context.train} | ({VALIDATION: context.validation} if context.validation is not None else {})
+        data, groups = {TRAIN: context.train}, []
+        if context.validation is not None:
+            data[VALIDATION], groups = context.validation, context.row_groups(context.validation)
         reference_pass = ReferencePass(
-            self._model, self._run.order, data, context.budget, self._reference, context.ranks
+            self._model,
+            self._run.order,
+            data,
+            context.budget,
+            self._reference,
+            ranks=context.ranks,
+            validation_groups=groups,
         )
         return fill_reference(context, self._reference, reference_pass, self._source)

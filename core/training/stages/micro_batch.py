@@ -16,8 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from core.domain.training.sharing import LARGEST_WHOLE
 from core.training.data.encoded import EncodedData
-from core.training.data.micro_batches import LARGEST_WHOLE
 from core.training.data.packing import PackedBatch
 from core.training.failures import HostOutOfMemory
 from core.training.model.capabilities import attention, attention_of, capabilities_of

@@ -1,6 +1,6 @@
 """Computation of the reference's log-probabilities, a group of rows at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,9 +61,11 @@ class ReferencePass:
         data: Mapping[str, EncodedData],
         budget: TokenBudget,
         logps: ReferenceLogps,
+        *,
         ranks: Ranks = ALONE,
+        validation_groups: Sequence[list[int]] = (),
     ) -> None:
-        """Take `data` by split: `TRAIN`, and `VALIDATION` if there is one."""
+        """Take `data` by split: `TRAIN`, and `VALIDATION` if there is one, whose rows are evaluated in these groups."""
         self._model = model
         self._order = order
         self._data = data
@@ -71,9 +73,7 @@ class ReferencePass:
         self._ranks = ranks
         self._max_tokens = budget.tokens
         self._tokens = {name: _SplitTokens.unknown(len(data)) for name, data in self._data.items()}
-        self._validation_groups: list[list[int]] = []
-        if VALIDATION in data:
-            self._validation_groups = order.row_groups(data[VALIDATION])
+        self._validation_groups = validation_groups
         self.logps = logps
         """Filled in as groups are done."""
         self.groups_done = 0

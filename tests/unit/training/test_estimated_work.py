@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from packed_rows import Row, write_rows
 
-from core.domain.estimates.work import JobSizes, SplitSizes, is_ranked, plan_work
+from core.domain.estimates.work import JobSizes, SplitSizes, plan_work
 from core.domain.jobs.job_spec import JobRequest, JobSpec, resolve_request, resolve_staged
+from core.domain.training.sharing import is_ranked
 from core.training.data import prompt_groups as trainer
 from core.training.data.encoded import EncodedData
 from core.training.data.micro_batches import split_micro_batches
@@ -53,7 +54,7 @@ def run(data: EncodedData, micro: int) -> tuple[int, int, int]:
     while cursor.epoch == 0:
         for rows in split_micro_batches(data, order.rows_at(cursor), micro):
             texts = [text.tokens for row in rows for text in texts_of(data, row, None)]
-            tokens += PrefixOrder(texts).num_tokens(range(len(texts)))
+            tokens += PrefixOrder(texts).added(range(len(texts))).tokens
             micro_batches += 1
         cursor = order.after(cursor)
     return order.total_steps, micro_batches, tokens
@@ -84,3 +85,13 @@ def test_ranked_data_are_told_from_pairs_as_the_trainer_tells_them(tmp_path: Pat
         rows = ranked_rows(6, num_answers)
         data = write_rows(tmp_path / str(num_answers), rows)
         assert is_ranked(hashes(rows)) == trainer.is_ranked(data) == (num_answers > 2)
+
+
+def test_a_prompt_that_is_never_cut_is_one_step() -> None:
+    """36 pairs of nine answers, then one of two, in steps of 16: cut, three steps hold them; whole, two."""
+    rows = [(10, 5, 5)] * 37
+    texts = [(0, one, two) for one, two in combinations(range(9), 2)] + [(1, 20, 21)]
+    cut, whole = (SplitSizes.measure_prompts(rows, texts, most_rows) for most_rows in (16, None))
+    assert 37 / cut.rows_per_step(16) == 3
+    assert 37 / whole.rows_per_step(16) == 2
+    assert whole.whole.tokens == (10 + 9 * 5) + (10 + 2 * 5)

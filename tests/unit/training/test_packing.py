@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packed_rows import Row, random_rows, write_rows
 
+from core.domain.training.sharing import LARGEST_WHOLE, MIN_SHARED_TOKENS
 from core.training.data.encoded import EncodedData
-from core.training.data.micro_batches import LARGEST_WHOLE, MOST_KEYS, split_micro_batches, spread
+from core.training.data.micro_batches import MOST_KEYS, split_micro_batches, spread
 from core.training.data.packing import NothingToScore, pack_pairs, pack_responses
-from core.training.data.prefix_sharing import MIN_SHARED_TOKENS
 from core.training.data.texts import Side
 
 

@@ -1,7 +1,8 @@
 """Measurement of a whole run, for estimates of later jobs: its work, its times and its memory."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import AutoConfig
 from core.domain.estimates.speeds import Measurement, ModelShape
 from core.domain.estimates.work import JobSizes, Pass, SplitSizes, Work, plan_work
 from core.domain.jobs.job_spec import JobSpec
+from core.domain.variants.checks import get_variant
 from core.training.data.encoded import EncodedData
 from core.training.data.prompt_groups import prompt_groups
 from worker.processes.trainer.inputs import EncodedInputs
@@ -83,36 +85,38 @@ def _shape(base_model_dir: Path, spec: JobSpec) -> ModelShape:
 
 def _sizes(inputs: EncodedInputs, spec: JobSpec) -> JobSizes:
     train = EncodedData.open(inputs.train.directory)
-    batch = int(spec.dpo.batch_size) if spec.group_by_prompt is True and train.kind == "preference" else None
+    measure: Callable[[EncodedData], SplitSizes] = _split
+    if spec.group_by_prompt is True and train.kind == "preference":
+        most_rows = None if get_variant(spec.variant).compares_lists else int(spec.dpo.batch_size)
+        measure = partial(_prompts, most_rows=most_rows)
     sft: SplitSizes | None = None
     if spec.sft != "skip" and inputs.sft is not None:
         sft = _split(EncodedData.open(inputs.sft.directory))
     elif spec.sft != "skip" and train.kind == "unpaired":
         sft = _split(train.select(np.flatnonzero(train.labels)))
-    validation = None if inputs.validation is None else _split(EncodedData.open(inputs.validation.directory), batch)
+    validation = None if inputs.validation is None else measure(EncodedData.open(inputs.validation.directory))
     return JobSizes(
-        train=_split(train, batch),
+        train=measure(train),
         validation=validation,
         sft=sft.first if sft else None,
         sft_sample=sft.sample if sft else (),
     )
 
 
-def _split(data: EncodedData, prompt_batch: int | None = None) -> SplitSizes:
-    """Sum up a split; `prompt_batch`: rows of a step that takes whole prompts."""
+def _split(data: EncodedData) -> SplitSizes:
     step = max(1, -(-len(data) // MAX_ROWS))
-    if prompt_batch is not None:
-        return _prompts(data, step, prompt_batch)
     columns = (data.prompt_lengths, data.first_lengths, data.second_lengths)
     rows = zip(*(column[::step].tolist() for column in columns), strict=True)
     found = SplitSizes.measure(rows, is_paired=data.kind != "unpaired")
     return found.times(len(data) / found.whole.rows) if found.whole.rows else found
 
 
-def _prompts(data: EncodedData, step: int, batch: int) -> SplitSizes:
+def _prompts(data: EncodedData, most_rows: int | None) -> SplitSizes:
+    """Sum up a split whose steps take whole prompts."""
+    step = max(1, -(-len(data) // MAX_ROWS))
     chosen = data.select(np.flatnonzero(prompt_groups(data) % step == 0)) if step > 1 else data
     rows = [(row.prompt, row.first, row.second) for row in map(chosen.row, range(len(chosen)))]
     lengths = [(len(prompt), len(first), len(second)) for prompt, first, second in rows]
     texts = [(hash(prompt.tobytes()), hash(first.tobytes()), hash(second.tobytes())) for prompt, first, second in rows]
-    found = SplitSizes.measure_prompts(lengths, texts, batch)
+    found = SplitSizes.measure_prompts(lengths, texts, most_rows)
     return found.times(len(data) / len(rows)) if rows else found
