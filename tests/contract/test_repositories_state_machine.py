@@ -23,7 +23,7 @@ from sqlalchemy import text
 from core.database.schema import metadata
 from core.domain.errors import Conflict, Fenced
 from core.domain.jobs.failure_codes import FailureCode
-from core.domain.jobs.job_state import FINAL_STATUSES, MAX_CRASHES, AttemptOutcome, Desired, JobStatus
+from core.domain.jobs.job_state import FINAL_STATUSES, MAX_CRASHES, MAX_LOSSES, AttemptOutcome, Desired, JobStatus
 from core.services.attempts import lifecycle, recording
 from core.services.attempts.lifecycle import Claim
 from core.services.backend import Backend
@@ -43,6 +43,8 @@ class Model:
     desired: Desired = Desired.RUN
     attempt: int = 0
     crash_count: int = 0
+    num_lost: int = 0
+    """Workers that vanished since the newest checkpoint: not the job's crashes, with a bound of their own."""
     num_checkpoints_of_attempt: int = 0
     newest_checkpoint: int = 0
     is_begun: bool = False
@@ -72,6 +74,13 @@ class Model:
                 self.end(JobStatus.FAILED)
             else:
                 self.status = JobStatus.QUEUED
+
+    def lose_worker(self) -> None:
+        self.num_lost += self.num_checkpoints_of_attempt == 0
+        if self.desired is Desired.RUN and self.num_lost >= MAX_LOSSES:
+            self.end(JobStatus.FAILED)
+        else:
+            self.give_back(is_free=True)
 
 
 class JobHistories(RuleBasedStateMachine):
@@ -161,7 +170,7 @@ class JobHistories(RuleBasedStateMachine):
         if self.as_worker(held, lambda: checkpoint(self.backend, held, step)):
             model.newest_checkpoint = step
             model.num_checkpoints_of_attempt += 1
-            model.crash_count = 0
+            model.crash_count = model.num_lost = 0
 
     @rule(held=claims)
     def succeed(self, held: Claim) -> None:
@@ -206,8 +215,7 @@ class JobHistories(RuleBasedStateMachine):
         for lease in list_leases(self.backend):
             if lease.job_id == held.job_id:
                 assert expire(self.backend, lease)
-                model = self.models[held.job_id]
-                model.give_back(is_free=model.num_checkpoints_of_attempt > 0)
+                self.models[held.job_id].lose_worker()
 
     @rule(job_id=job_ids)
     def cancel(self, job_id: str) -> None:

@@ -32,9 +32,9 @@ class Added:
     """Cost of sequences beside others."""
 
     tokens: int
-    """To compute: each common beginning once."""
+    """Tokens to compute: each common beginning once."""
     keys: int
-    """That their tokens attend to: the whole of each sequence with a token to compute."""
+    """Keys that these tokens attend to: the whole of each sequence with a token to compute."""
 
 
 class PrefixOrder:
