@@ -25,7 +25,7 @@ from core.services.jobs import steering
 from core.storage.trees import read_manifest
 
 MAX_ANSWER_SECONDS = 10.0
-"""A request hands its wake-up to a thread and waits for no broker, which would hold it for minutes where it is half-open;
+"""A request hands its wake-up to a thread and waits for no broker, which would hold it for minutes where half-open;
 the rest is for a machine that runs the other tests meanwhile."""
 SCRIPT = Script(steps=15, step_seconds=0.04, checkpoint_every=3)
 
