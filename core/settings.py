@@ -85,6 +85,32 @@ class Settings(BaseSettings):
     confine_children: bool = True
     """Trainers, scorers, converters and the check of uploads reach their own folder only, where there is Landlock."""
 
+    runner_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    """Where the API finds a runner that answers chats; `preftune serve` sets it to the one that it starts."""
+    runner_secret: SecretStr | None = None
+    """Text that the API and its runner share; without it a runner serves this machine only."""
+    runner_device: str = "cpu"
+    """`cpu`, `cuda` or `cuda:<n>`: where models answer."""
+    runner_threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads of one model; 0: all cores."""
+    runner_sharing: Literal["auto", "training-first", "equal", "never"] = "auto"
+    """Whether a model may answer on a device that is training on this machine: with less of the processor, as an equal,
+    or not at all; `auto`: `training-first` on the CPU, `never` on a GPU."""
+    runner_memory_bytes: Annotated[int, Field(ge=0)] = 0
+    """Memory of all loaded models together; 0: 40 % of what there is. The one used longest ago makes room."""
+    runner_idle_seconds: Annotated[float, Field(gt=0)] = 600
+    """After so long without a request a model is given up; the runner of `preftune serve` ends then."""
+    chat_max_sequences: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Answers that one model writes at a time."""
+    chat_max_waiting: Annotated[int, Field(ge=0, le=100_000)] = 64
+    """Further answers that wait for one model; beyond that requests are refused."""
+    chat_max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
+    """Most tokens of one answer."""
+    chat_max_context_tokens: Annotated[int, Field(ge=16, le=10_000_000)] = 8192
+    """Most tokens of prompt and answer, where the model's context holds more."""
+    chat_timeout_seconds: Annotated[float, Field(gt=0)] = 300
+    """Time of one request, waiting for its turn and for the model included."""
+
     mlflow_tracking_uri: str | None = None
     """Workers send their curves to this MLflow server as they come; its client finds its keys by itself."""
     mlflow_experiment: str = "preftune"

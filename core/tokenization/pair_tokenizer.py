@@ -141,6 +141,10 @@ class PairTokenizer:
         messages = [self._control.mask(message) for message in _as_messages(prompt, "user")]
         return self._encode_prompt(self._need_dialogue().render_prompt(messages), is_raw=False)
 
+    def encode_text(self, text: str) -> list[int]:
+        """Return ids [P] of a text that is continued as it stands, without a template. Raises UnencodableRow."""
+        return self._encode_prompt(self._control.mask_text(text), is_raw=True)
+
     def encode_preference(self, row: PreferenceRow) -> EncodedPair:
         """Encode a preference row; raises UnencodableRow, UnusableChatTemplate."""
         split = self.split(row["prompt"], [row["chosen"], row["rejected"]], context_of(row))
@@ -167,6 +171,10 @@ class PairTokenizer:
     def show_tokens(self, ids: Sequence[int]) -> list[str]:
         """Return each token as a person reads it, control tokens by their names."""
         return [self._encoder.show_token(token) for token in ids]
+
+    def token_bytes(self, token_id: int) -> bytes | None:
+        """Return the bytes that one token stands for; None for a control token."""
+        return self._encoder.token_bytes(token_id)
 
     def show_text(self, rendered: str) -> str:
         """Return rendered text as a person reads it."""

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from copy import deepcopy
 from typing import Any
 
@@ -9,6 +10,19 @@ from tokenizers import Tokenizer
 
 from core.tokenization.control_tokens import ControlTokens, rename_control_tokens
 from core.tokenization.errors import ControlTokenInText, UnusableTokenizer
+
+_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+"""A byte that has no other token, as SentencePiece writes it."""
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """Return the characters by which byte-level tokenizers write bytes: printable ones stand for themselves."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}
+
+
+_BYTES = _byte_alphabet()
 
 
 class TextEncoder:
@@ -68,6 +82,17 @@ class TextEncoder:
         if self._is_byte_level:
             return self._fresh.decode([token_id], skip_special_tokens=False)
         return (self._fresh.id_to_token(token_id) or "").replace("▁", " ")
+
+    def token_bytes(self, token_id: int) -> bytes | None:
+        """Return the bytes of one token, also where they are a part of a character; None for a control token."""
+        piece = self._fresh.id_to_token(token_id)
+        if token_id in self._names or piece is None:
+            return None
+        if self._is_byte_level and all(char in _BYTES for char in piece):
+            return bytes(_BYTES[char] for char in piece)
+        if found := _BYTE_PIECE.fullmatch(piece):
+            return bytes([int(found[1], 16)])
+        return self.show_token(token_id).encode()
 
     def _encode(self, tokenizer: Tokenizer, text: str, control_ids: list[int]) -> list[int]:
         ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids

@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,14 @@ from core.services.base_models import starting_points
 from core.tokenization.errors import UnusableChatTemplate
 from core.tokenization.pair_tokenizer import PairTokenizer
 
-_MAX_LOADED = 2
+_MAX_LOADED = 6
 
 
 class SharedTokenizer:
     """A tokenizer with its lock, since it serves one thread at a time."""
 
-    def __init__(self, folder: Path, template_kwargs: Mapping[str, Any]) -> None:
-        self.tokenizer = PairTokenizer.open(folder, template_kwargs=template_kwargs)
+    def __init__(self, folder: Path, template_kwargs: Mapping[str, Any], now: datetime | None = None) -> None:
+        self.tokenizer = PairTokenizer.open(folder, now=now, template_kwargs=template_kwargs)
         self.lock = threading.Lock()
         self.statistics: OrderedDict[tuple[str, int, int], Any] = OrderedDict()
         """Those told last, by key and size of the rows and `max_length`."""
@@ -54,10 +55,8 @@ def open_tokenizer(
         raise InvalidRequest(
             f"/base_model: {error.detail}", errors=[FieldError("/base_model", error.detail)]
         ) from error
-    modified_ns = (model.directory / "tokenizer.json").stat().st_mtime_ns
-    given = json.dumps(template_kwargs or {}, sort_keys=True)
     try:
-        shared = _load(model.directory, modified_ns, given)
+        shared = load_shared(model.directory, template_kwargs)
     except UnusableChatTemplate as error:
         if template_kwargs:
             error.errors = [FieldError("/chat_template_kwargs", error.detail)]
@@ -65,7 +64,18 @@ def open_tokenizer(
     return OpenedModel(shared=shared, context_length=model.context_length)
 
 
+def load_shared(
+    folder: Path, template_kwargs: Mapping[str, Any] | None = None, now: datetime | None = None
+) -> SharedTokenizer:
+    """Return the tokenizer of a folder, those used last from memory; `now` is the time that its template sees.
+
+    Raises UnusableTokenizer, UnusableChatTemplate.
+    """
+    modified_ns = (folder / "tokenizer.json").stat().st_mtime_ns
+    return _load(folder, modified_ns, json.dumps(template_kwargs or {}, sort_keys=True), now)
+
+
 @lru_cache(_MAX_LOADED)
-def _load(folder: Path, modified_ns: int, template_kwargs: str) -> SharedTokenizer:
+def _load(folder: Path, modified_ns: int, template_kwargs: str, now: datetime | None) -> SharedTokenizer:
     """Load and cache a tokenizer, which takes a second; `modified_ns` distinguishes a replaced file."""
-    return SharedTokenizer(folder, json.loads(template_kwargs))
+    return SharedTokenizer(folder, json.loads(template_kwargs), now)

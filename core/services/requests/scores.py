@@ -3,7 +3,6 @@
 A request is a row. A lane of a worker that does nothing else claims it, so that it never waits behind training.
 """
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -23,14 +22,13 @@ from core.services.access import audit
 from core.services.backend import Backend
 from core.services.ids import new_id
 from core.services.jobs import jobs
+from core.services.jobs.sft_policies import find_sft_policy
 from core.services.requests import requests as light_requests
 from core.services.requests.requests import RequestLease
-from core.storage.object_store import ObjectNotFound
 from core.storage.trees import StoredTree
 
 MAX_WAITING = 100
 """Requests of a project that are not done."""
-SUMMARY_FILE = "evaluation.json"
 
 
 class ScoresNotFound(NotFound):
@@ -145,18 +143,13 @@ def _find_sft(backend: Backend, job: Job, policy: StoredTree) -> StoredTree | No
     """Return the policy before DPO, where SFT made it and rewards need it."""
     if job.spec["sft"] == "skip" or not get_variant(job.spec["variant"]).needs_reference:
         return None
-    try:
-        summary = json.loads(backend.store.get_bytes(policy.prefix + SUMMARY_FILE))
-        digest = str(summary["sft_digest"])
-    except (ObjectNotFound, ValueError, KeyError):
-        digest = ""
-    output = backend.database.read(lambda session: objects.find_stage_output(session, job.project_id, digest))
-    if output is None:
+    found = find_sft_policy(backend, job, policy)
+    if found is None:
         raise NothingToScoreWith(
             "The policy before DPO is not kept (the job that made it was deleted, or sent with reuse: false), and "
             "rewards are measured against it."
         )
-    return StoredTree(prefix=output.prefix, manifest_sha256=output.manifest_sha256)
+    return found
 
 
 def _view(row: ScoreRequest) -> ScoreView:
