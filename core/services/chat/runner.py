@@ -62,7 +62,7 @@ class Sampling:
     """How tokens are chosen. Temperature 0: always the most likely one."""
 
     max_tokens: int | None = None
-    """Of one answer; None: as many as the runner and the model's context allow."""
+    """Most tokens of one answer; None: as many as the runner and the model's context allow."""
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int | None = None

@@ -33,7 +33,7 @@ class ServedModel:
     """A model as a runner needs to know it: where its files are, and how it computes."""
 
     name: str
-    """As it was asked for."""
+    """Name that was asked for."""
     base_name: str | None
     """Folder of the models directory that it stems from; None: `base_tree`."""
     base_tree: StoredTree | None = None
