@@ -9,20 +9,21 @@ from core.domain.errors import DomainError
 from core.services.datasets import intake
 from core.settings import SettingsError, load_settings
 from preftune.cli.console import fail
+from preftune.cli.words import as_options
 
 _MODES = ("reject", "skip")
 _TIES = ("keep", "drop")
 
 
 def check_locally(file: Path, asked: dict[str, Any]) -> dict[str, Any]:
-    """Return the result as plain values. Misuse exits with code 2, a file that cannot be checked with 1."""
+    """Return the result as plain values. Wrong usage exits with code 2, a file that cannot be checked with 1."""
     kinds = [kind.value for kind in DatasetKind]
     if asked["kind"] not in kinds:
-        fail(f"--kind is one of {', '.join(kinds)}", code=2)
+        fail(f"--kind must be {', '.join(kinds)}, not {asked['kind']!r}", code=2)
     if asked["on_error"] not in _MODES:
-        fail(f"--on-error is one of {', '.join(_MODES)}", code=2)
+        fail(f"--on-error must be {' or '.join(_MODES)}, not {asked['on_error']!r}", code=2)
     if asked["ties"] not in _TIES:
-        fail(f"--ties is one of {', '.join(_TIES)}", code=2)
+        fail(f"--ties must be {' or '.join(_TIES)}, not {asked['ties']!r}", code=2)
     try:
         settings = load_settings()
     except SettingsError as error:
@@ -32,4 +33,4 @@ def check_locally(file: Path, asked: dict[str, Any]) -> dict[str, Any]:
         try:
             return intake.check(settings, file, options, Path(folder)).to_json()
         except DomainError as error:
-            fail(error.detail, code=2 if error.kind == "invalid" else 1)
+            fail(as_options(error.detail), code=2 if error.kind == "invalid" else 1)

@@ -21,6 +21,7 @@ from preftune.cli.commands.jobs import download_with_progress
 from preftune.cli.console import fail, out
 from preftune.cli.extras import from_extra
 from preftune.cli.watch import EXIT_CODES, result_texts, watch_job
+from preftune.cli.words import counted
 from preftune.local_key import find_local_key
 
 BASE_MODEL = "smollm2-135m-instruct"
@@ -80,7 +81,7 @@ def _run(client: Client, data_dir: Path, base_model_dir: Path) -> int:
     _heading("3  data")
     training = client.datasets.upload(TRAINING_FILE)
     held_out = client.datasets.upload(HELD_OUT_FILE)
-    out.print(f"{training['num_accepted']} pairs to learn from, {held_out['num_accepted']} held out")
+    out.print(f"{counted(training['num_accepted'], 'pair')} to train on, {held_out['num_accepted']} held out")
     _heading("4  job")
     job = client.jobs.submit(
         base_model=BASE_MODEL,

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core import failpoints
 from core.secret_file import MAX_AGE_SECONDS, MAX_FILE_BYTES, SecretFile, without_line_end
+from core.wording import did_you_mean
 
 PREFIX = "PREFTUNE_"
 FILE_SUFFIX = "_FILE"
@@ -235,7 +236,8 @@ def load_settings(**overrides: object) -> Settings:
     accepted = known | {name + FILE_SUFFIX for name in known} | OTHER_VARIABLES
     unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name.upper() not in accepted)
     if unknown:
-        raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        meant = did_you_mean(unknown[0].upper(), known)
+        raise SettingsError(f"unknown setting {', '.join(unknown)}; {meant}known are {', '.join(sorted(known))}")
     from_files = _from_files()
     given = {name: value for name, value in overrides.items() if value is not None}
     values: dict[str, Any] = {name: text for name, (_, text) in from_files.items()} | given

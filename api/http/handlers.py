@@ -49,11 +49,17 @@ def _on_invalid(request: Request, error: Exception) -> Response:
     errors: list[FieldError] = []
     faults = list(error.errors())
     in_body = [{**fault, "loc": fault["loc"][1:]} for fault in faults if fault["loc"][0] == "body"]
-    errors += field_errors(in_body, error.body)
+    errors += field_errors(in_body, error.body, _body_type(request))
     elsewhere = [{**fault, "loc": fault["loc"][1:2]} for fault in faults if fault["loc"][0] != "body"]
     errors += field_errors(elsewhere, {fault["loc"][0]: fault.get("input") for fault in elsewhere})
     errors = errors or [FieldError(pointer_part(""), "is not valid")]
     return problem_response(request.scope, Fault(kind=INVALID_REQUEST, detail=summary(errors), errors=errors))
+
+
+def _body_type(request: Request) -> Any:
+    """Return the type of the route's body; None where it has none."""
+    field = getattr(request.scope.get("route"), "body_field", None)
+    return None if field is None else field.field_info.annotation
 
 
 def _on_framework_error(request: Request, error: Exception) -> Response:

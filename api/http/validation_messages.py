@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from api.http.known_fields import known_fields
 from api.http.strict_json import pointer_part
 from core.domain.errors import FieldError
+from core.wording import did_you_mean
 
 MAX_SHOWN_CHARS = 60
 
@@ -77,9 +79,9 @@ _CLOSE = frozenset(
 )
 
 
-def field_errors(errors: Sequence[Any], payload: Any) -> list[FieldError]:
-    """Convert pydantic's errors about `payload` to one for each field."""
-    findings = [_finding(error, payload) for error in errors]
+def field_errors(errors: Sequence[Any], payload: Any, annotation: Any = None) -> list[FieldError]:
+    """Convert pydantic's errors about `payload` to one for each field; `annotation`: the payload's type, if known."""
+    findings = [_finding(error, payload, annotation) for error in errors]
     pointers = list(dict.fromkeys(finding.pointer for finding in findings))
     folded = []
     for pointer in pointers:
@@ -92,7 +94,7 @@ def field_errors(errors: Sequence[Any], payload: Any) -> list[FieldError]:
     return folded
 
 
-def _finding(error: Any, payload: Any) -> _Finding:
+def _finding(error: Any, payload: Any, annotation: Any) -> _Finding:
     kind, context = error["type"], error.get("ctx") or {}
     pointer, given, exists = _locate(error["loc"], payload, kind)
     if kind == "value_error":
@@ -100,7 +102,8 @@ def _finding(error: Any, payload: Any) -> _Finding:
     if kind == "missing":
         return _Finding(pointer, "", None, sentence="is required")
     if kind == "extra_forbidden":
-        return _Finding(pointer, "", given, sentence="is an unknown field; check its spelling")
+        meant = did_you_mean(str(error["loc"][-1]), known_fields(annotation, error["loc"])).strip()
+        return _Finding(pointer, "", given, sentence=f"is an unknown field; {meant or 'check its spelling'}")
     if kind == "string_too_short":
         return _Finding(pointer, "not be empty", given, is_close=True, sentence="must not be empty")
     expected = _EXPECTED[kind](context) if kind in _EXPECTED else "be valid: " + str(error["msg"]).lower()

@@ -25,7 +25,7 @@ from api.http.idempotent import Created, CreatingRequest, answer_once, creating
 from api.http.strict_route import RAW_BODY, StrictRoute
 from api.http.template_kwargs import parse_template_kwargs
 from api.schemas.base import Page
-from api.schemas.datasets import Dataset, DatasetOptions, DatasetRow, Issue, TokenStatistics
+from api.schemas.datasets import Dataset, DatasetOptions, DatasetPatch, DatasetRow, Issue, TokenStatistics
 from api.threads import Lane, in_lane, run_in
 from api.uploads.arrival import arriving
 from api.uploads.options import parse_options
@@ -216,6 +216,12 @@ def get_content(
             return stream_response(f"{dataset_id}.parquet", contents.parquet(rows), "application/vnd.apache.parquet")
         return tar_stream_response(dataset_id, contents.folder(rows), rows.created_at)
     return content_response(request, contents.original(backend, caller.project_id, dataset_id))
+
+
+@router.patch("/datasets/{dataset_id}", responses=problems(400, 404, 413, 415, 422, 503))
+def patch_dataset(dataset_id: DatasetId, body: DatasetPatch, backend: BackendDep, caller: CallerDep) -> Dataset:
+    """Change name or metadata."""
+    return Dataset.model_validate(datasets.patch(backend, caller.project_id, dataset_id, body.changes()))
 
 
 @router.delete("/datasets/{dataset_id}", status_code=204, responses=problems(404, 409, 503))

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from api.schemas.base import Answer, Id
 from core.domain.dataset_rows import DatasetKind
@@ -64,6 +64,20 @@ class NewUpload(DatasetOptions):
     filename: Name | None = Field(None, description="The file's name: data, never a path.")
 
 
+class DatasetPatch(BaseModel):
+    """Fields that can be changed at any time. Fields left out stay; null means the default."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    name: Name | None = Field(None, description="A name to recognise it by; null: the file's name.")
+    metadata: Metadata | None = Field(None, description="Replaces all of it; null empties it.")
+
+    def changes(self) -> dict[str, Any]:
+        """Return the fields that were sent; the name is None for its default."""
+        values: dict[str, Any] = {"name": self.name, "metadata": self.metadata or {}}
+        return {key: value for key, value in values.items() if key in self.model_fields_set}
+
+
 class UploadPart(Answer):
     number: int = Field(description="From 1; the file is its parts in this order.")
     num_bytes: int = Field(description="Bytes.")
@@ -75,7 +89,7 @@ class Upload(Answer):
 
     id: Id
     status: Literal["open", "completed"] = Field(description="`open` takes parts; `completed` is a dataset.")
-    name: str | None = Field(description="Of the dataset to be, for people.")
+    name: str | None = Field(description="Name of the dataset to be.")
     filename: str | None = Field(description="The file's name.")
     num_bytes: int = Field(description="Of the whole file, as announced.")
     sha256: str | None = Field(description="Of the whole file, where announced.")

@@ -30,7 +30,7 @@ def parse_options(texts: dict[str, str]) -> DatasetOptions:
         try:
             return DatasetOptions.model_validate(values)
         except ValidationError as error:
-            errors = field_errors(error.errors(include_url=False), values)
+            errors = field_errors(error.errors(include_url=False), values, DatasetOptions)
     raise HttpError(INVALID_REQUEST, summary(errors), errors=errors)
 
 

@@ -9,29 +9,33 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from cli.data_lock import DataDirLock
+from cli.options import DataDir
 from cli.service_backend import operating
 from preftune.cli.console import err, fail, out
 from preftune.cli.extras import from_extra
+from preftune.cli.options import SERVICE
+from preftune.cli.words import counted
 
 _BACKUPS = "core.services.operations.backups"
-Folder = Annotated[Path, typer.Argument(help="Folder of backups; an empty one for the first.")]
+Folder = Annotated[Path, typer.Argument(help="Folder of backups; an empty or new one for the first.")]
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(backup)
-    app.command()(restore)
+    app.command(rich_help_panel=SERVICE)(backup)
+    app.command(rich_help_panel=SERVICE)(restore)
 
 
 def backup(
     folder: Folder,
-    keep: Annotated[int, typer.Option(min=1, help="Backups that are kept, the newest.")] = 7,
+    keep: Annotated[int, typer.Option(min=1, help="How many backups to keep, the newest.")] = 7,
     reread: Annotated[
-        bool, typer.Option("--reread", help="Read what earlier backups have, and copy again what is damaged there.")
+        bool, typer.Option("--reread", help="Read what earlier backups hold, and copy what is damaged there again.")
     ] = False,
+    data_dir: DataDir = None,
 ) -> None:
     """Back up database, objects and base models while the service runs; what an earlier backup has is not copied.
 
-    Ends with code 1 too if the store had lost objects; the backup then has all others.
+    Exit code 1 also if the store had lost objects; the backup then has all others.
     """
     back_up: Callable[..., Any] = from_extra(f"{_BACKUPS}.backup", "back_up")
     copied: Any = None
@@ -39,31 +43,37 @@ def backup(
     def note(progress: Any) -> None:
         nonlocal copied
         copied = progress
-        status.update(f"{progress.num_objects:,} objects, {progress.num_copied:,} of them copied", spinner="line")
+        status.update(
+            f"{counted(progress.num_objects, 'object')}, {progress.num_copied:,} of them copied", spinner="line"
+        )
 
     def warn(text: str) -> None:
         err.print(f"warning: {text}", markup=False)
 
-    with operating() as backend, _told(folder), err.status("copying the database") as status:
+    with operating(data_dir) as backend, _told(folder), err.status("copying the database") as status:
         manifest = back_up(backend, folder, keep=keep, rereads=reread, tell=note, warn=warn)
     new = f"{copied.num_copied:,} of them new ({copied.num_bytes / 1e6:,.1f} MB)" if copied else "none of them new"
-    out.print(f"{manifest.id}: the database and {manifest.num_objects:,} objects, {new}, in {folder}", markup=False)
+    out.print(
+        f"{manifest.id}: the database and {counted(manifest.num_objects, 'object')}, {new}, in {folder}", markup=False
+    )
     for key in manifest.lost:
         out.print(f"lost before: {key}", markup=False)
     if manifest.lost:
-        fail(f"the store had lost {len(manifest.lost)} objects before; `preftune objects check` tells whose they are")
+        lost = counted(len(manifest.lost), "object")
+        fail(f"the store had lost {lost} before; `preftune objects check` names their owners")
 
 
 def restore(
     folder: Folder,
-    name: Annotated[str | None, typer.Option("--backup", help="Which one; default: the newest.")] = None,
+    name: Annotated[str | None, typer.Option("--backup", help="Name of the backup; default: the newest.")] = None,
     only_verify: Annotated[
-        bool, typer.Option("--verify", help="Read and compare every byte of the backup; restore nothing.")
+        bool, typer.Option("--verify", help="Read and verify every byte of the backup; restore nothing.")
     ] = False,
+    data_dir: DataDir = None,
 ) -> None:
     """Restore a backup into an empty database and an empty store, while no service runs on them.
 
-    Jobs that ran go on from their last checkpoint; keys that were revoked since the backup are live again.
+    Jobs that ran continue from their last checkpoint. Keys that were revoked since the backup work again.
     """
     choose: Callable[..., Any] = from_extra(f"{_BACKUPS}.restore", "choose")
     check: Callable[..., Any] = from_extra(f"{_BACKUPS}.restore", "check")
@@ -73,10 +83,10 @@ def restore(
         if only_verify:
             _verify(check, repository, manifest)
             return
-        with operating(needs_schema=False) as backend, _locked(backend.settings.data_dir):
+        with operating(data_dir, needs_schema=False) as backend, _locked(backend.settings.data_dir):
             put_back(backend, repository, manifest)
-    out.print(f"restored {manifest.id}: the database and {manifest.num_objects:,} objects", markup=False)
-    out.print("API keys that were revoked since are live again: preftune keys list, and revoke them.")
+    out.print(f"restored {manifest.id}: the database and {counted(manifest.num_objects, 'object')}", markup=False)
+    out.print("API keys that were revoked since work again; see `preftune keys list`, and revoke them.")
     for key in manifest.lost:
         out.print(f"not in the backup, as the store had lost it: {key}", markup=False)
 
@@ -86,7 +96,7 @@ def _verify(check: Callable[..., Any], repository: Any, manifest: Any) -> None:
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task("", total=manifest.num_bytes + sum(table.num_bytes for table in manifest.tables))
         check(repository, manifest, lambda num_bytes: progress.advance(task, num_bytes))
-    out.print(f"{manifest.id} is whole: the database and {manifest.num_objects:,} objects", markup=False)
+    out.print(f"{manifest.id} is whole: the database and {counted(manifest.num_objects, 'object')}", markup=False)
 
 
 @contextmanager

@@ -2,24 +2,27 @@
 
 import time
 import webbrowser
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from cli.options import DataDir
+from cli.service_backend import load, require_data
 from preftune.cli.console import err, fail, out
 from preftune.cli.extras import from_extra
 
 
 def open_dashboard(
     url: Annotated[
-        str | None, typer.Option(help="Where the dashboard is; default: PREFTUNE_HOST and PREFTUNE_PORT.")
+        str | None, typer.Option(help="Address of the service; default: from PREFTUNE_HOST and PREFTUNE_PORT.")
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Of the service, where its key file lies.")] = None,
+    data_dir: DataDir = None,
     only_print: Annotated[bool, typer.Option("--print", help="Print the link and open nothing.")] = False,
 ) -> None:
-    """Open the dashboard signed in; run it where the service's settings and data directory are."""
-    settings = _settings(data_dir)
+    """Open the dashboard, signed in. Run it on the service's machine, with its settings and data directory."""
+    settings = load(data_dir=data_dir)
+    if settings.api_key is None:
+        require_data(settings)
     code = from_extra("core.services.access.sign_in_codes", "make")(_key(settings), time.time())
     link = f"{(url or f'http://{settings.host}:{settings.port}').rstrip('/')}/ui/#sign-in={code}"
     if only_print or not webbrowser.open(link):
@@ -34,13 +37,5 @@ def _key(settings: Any) -> str:
     error_type = from_extra("core.settings", "SettingsError")
     try:
         return str(from_extra("core.services.access.secret_files", "local_key")(settings))
-    except error_type as error:
-        fail(str(error), code=2)
-
-
-def _settings(data_dir: Path | None) -> Any:
-    error_type = from_extra("core.settings", "SettingsError")
-    try:
-        return from_extra("core.settings", "load_settings")(data_dir=data_dir)
     except error_type as error:
         fail(str(error), code=2)

@@ -1,85 +1,115 @@
 """Commands `preftune keys …`: run where the service's settings are, such as in a container of its API."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
-from rich.table import Column, Table
-from rich.text import Text
 
+from cli.options import DataDir
 from cli.service_backend import operating
 from preftune.cli.console import err, fail, out
 from preftune.cli.extras import from_extra
+from preftune.cli.listing import named, print_list
+from preftune.cli.options import AsJson, Limit, Quiet
 
-app = typer.Typer(help="API keys of this deployment.", no_args_is_help=True)
+app = typer.Typer(help="Create, list, rotate and revoke API keys of this deployment.", no_args_is_help=True)
 SECONDS_OF_DAY = 24 * 3600.0
 _KEYS = "core.services.access.api_keys"
 
+KeyId = Annotated[str, typer.Argument(metavar="KEY_ID", help="A key's id, not its secret: key_…")]
 Project = Annotated[str, typer.Option(help="Project that the key gives access to.")]
 
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="A name to recognise it by: who or what will hold the key.")],
-    scope: Annotated[str, typer.Option(help="read, write, admin, operator; each includes those before.")] = "write",
+    name: Annotated[str, typer.Argument(help="A name to recognise the key by: who or what will hold it.")],
+    scope: Annotated[
+        str, typer.Option(help="What the key may do: read, write, admin or operator; each includes those before it.")
+    ] = "write",
     project: Project = "default",
-    days: Annotated[float | None, typer.Option(help="How long the key works; default: until it is revoked.")] = None,
+    days: Annotated[float | None, typer.Option(help="Days until the key expires; default: it does not.")] = None,
+    data_dir: DataDir = None,
 ) -> None:
-    """Create a key and print it, this once only."""
+    """Create a key and print it. It is shown only once."""
     scopes = [member.value for member in from_extra("core.domain.access", "Scope")]
     if scope not in scopes:
-        fail(f"--scope: must be {', '.join(scopes)}")
+        fail(f"--scope: must be {', '.join(scopes)}, not {scope!r}", code=2)
     lifetime_seconds = None if days is None else days * SECONDS_OF_DAY
-    with operating() as backend:
+    with operating(data_dir) as backend:
         chosen = from_extra("core.domain.access", "Scope")(scope)
         made = from_extra(_KEYS, "create")(backend, project, name, chosen, lifetime_seconds=lifetime_seconds)
     _show(made)
 
 
+_COLUMNS: Final = (
+    named("id", is_whole=True),
+    named("name"),
+    named("project"),
+    named("scope"),
+    named("state"),
+    named("created"),
+    named("last_used", may_go=True),
+)
+
+
 @app.command("list")
-def list_keys(project: Annotated[str | None, typer.Option(help="Only keys of this project.")] = None) -> None:
-    """List all keys, without their secrets."""
-    with operating() as backend:
+def list_keys(
+    project: Annotated[str | None, typer.Option(help="Only keys of this project.")] = None,
+    limit: Limit = 100,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    data_dir: DataDir = None,
+) -> None:
+    """List keys, without their secrets, the newest first."""
+    with operating(data_dir) as backend:
         keys = from_extra(_KEYS, "list_keys")(backend, project)
-    table = Table(
-        Column("id", no_wrap=True, overflow="fold"),
-        "name",
-        "project",
-        "scope",
-        "state",
-        "created",
-        "last used",
-        box=None,
+    print_list(
+        [_shown(key) for key in keys[:limit]],
+        _COLUMNS,
+        as_json=as_json,
+        quiet=quiet,
+        has_more=len(keys) > limit,
+        nothing="No keys.",
     )
-    for key in keys:
-        cells = (key.id, key.name, key.project_id, key.scope.value, _state(key), key.created_at, key.last_used_at)
-        table.add_row(*(Text(_cell(cell)) for cell in cells))
-    out.print(table)
+
+
+def _shown(key: Any) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "project": key.project_id,
+        "scope": key.scope.value,
+        "state": _state(key),
+        "created": _cell(key.created_at),
+        "last_used": _cell(key.last_used_at),
+    }
 
 
 @app.command()
 def rotate(
-    key_id: str,
-    grace_hours: Annotated[float, typer.Option(min=0, help="How long the old key works on.")] = 24,
+    key_id: KeyId,
+    grace_hours: Annotated[float, typer.Option(min=0, help="Hours for which the old key still works.")] = 24,
+    data_dir: DataDir = None,
 ) -> None:
-    """Create a new key to replace an old one, and print it."""
-    with operating() as backend:
+    """Create a new key to replace an old one, and print it. It is shown only once."""
+    with operating(data_dir) as backend:
         made = from_extra(_KEYS, "rotate")(backend, key_id, grace_seconds=grace_hours * 3600)
     _show(made)
-    err.print(f"{key_id} works for {grace_hours:g} more hours", markup=False)
+    hours = "1 more hour" if grace_hours == 1 else f"{grace_hours:g} more hours"
+    err.print(f"{key_id} works for {hours}", markup=False)
 
 
 @app.command()
-def revoke(key_id: str) -> None:
+def revoke(key_id: KeyId, data_dir: DataDir = None) -> None:
     """Revoke a key; it stops working within two seconds."""
-    with operating() as backend:
+    with operating(data_dir) as backend:
         from_extra(_KEYS, "revoke")(backend, key_id)
-    out.print(f"{key_id} is revoked", markup=False)
+    err.print(f"{key_id} is revoked", markup=False)
 
 
 def _show(made: Any) -> None:
     key = made.key
     err.print(
-        f"{key.id}: {key.scope.value}, project {key.project_id}. Keep the key; it is not shown again:", markup=False
+        f"{key.id}: {key.scope.value}, project {key.project_id}. Keep the key; it is shown only once:", markup=False
     )
     out.print(made.token, markup=False, soft_wrap=True)
 

@@ -1,57 +1,78 @@
 """Commands `preftune projects …`: run where the service's settings are."""
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Final
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
+from cli.options import DataDir
 from cli.service_backend import operating
 from preftune.cli.console import out
 from preftune.cli.extras import from_extra
+from preftune.cli.listing import Column, named, print_list
+from preftune.cli.options import AsJson, Limit, Quiet
 
-app = typer.Typer(help="Projects of this deployment, and what each may take.", no_args_is_help=True)
+app = typer.Typer(
+    help="Create and list projects of this deployment, and limit what each may use.", no_args_is_help=True
+)
 _PROJECTS = "core.services.access.projects"
 _NONE = "none"
 
 
 @app.command()
-def create(project: Annotated[str, typer.Argument(help="Its id: a-z, 0-9 and -.")]) -> None:
-    """Create a project; only its own keys see what it holds."""
-    with operating() as backend:
+def create(
+    project: Annotated[str, typer.Argument(help="The project's id: a-z, 0-9 and -.")], data_dir: DataDir = None
+) -> None:
+    """Create a project. Its contents are visible only to its own keys."""
+    with operating(data_dir) as backend:
         from_extra(_PROJECTS, "create")(backend, project)
     out.print(project, markup=False)
 
 
+_COLUMNS: Final = (
+    named("id", "project", is_whole=True),
+    Column(
+        title="bytes stored", value=lambda item: _of(item["stored_bytes"], item["max_stored_bytes"]), is_number=True
+    ),
+    Column(title="queued", value=lambda item: _of(item["num_queued"], item["max_queued_jobs"]), is_number=True),
+    Column(title="running", value=lambda item: _of(item["num_running"], item["max_running_jobs"]), is_number=True),
+    Column(title="largest upload", value=lambda item: _shown(item["max_upload_bytes"]), is_number=True),
+    Column(title="requests a minute", value=lambda item: _shown(item["max_requests_per_minute"]), is_number=True),
+)
+
+
 @app.command("list")
-def list_projects() -> None:
-    """List projects with their use and limits."""
-    with operating() as backend:
+def list_projects(as_json: AsJson = False, quiet: Quiet = False, limit: Limit = 100, data_dir: DataDir = None) -> None:
+    """List projects with what each uses and may use."""
+    with operating(data_dir) as backend:
         projects = from_extra(_PROJECTS, "list_projects")(backend)
-    table = Table("project", "stored", "queued", "running", "upload", "requests/min", box=None)
-    for project in projects:
-        limits = project.limits
-        table.add_row(
-            Text(project.id),
-            _of(project.stored_bytes, limits.max_stored_bytes),
-            _of(project.num_queued, limits.max_queued_jobs),
-            _of(project.num_running, limits.max_running_jobs),
-            _shown(limits.max_upload_bytes),
-            _shown(limits.max_requests_per_minute),
-        )
-    out.print(table)
+    items = [
+        {
+            "id": project.id,
+            "stored_bytes": project.stored_bytes,
+            "num_queued": project.num_queued,
+            "num_running": project.num_running,
+            **asdict(project.limits),
+        }
+        for project in projects[:limit]
+    ]
+    print_list(items, _COLUMNS, as_json=as_json, quiet=quiet, has_more=len(projects) > limit)
 
 
 @app.command()
 def limit(
-    project: str,
-    stored_bytes: Annotated[int | None, typer.Option(help="Datasets, policies and checkpoints together.")] = None,
-    upload_bytes: Annotated[int | None, typer.Option(help="Size of one file.")] = None,
-    queued_jobs: Annotated[int | None, typer.Option(help="Jobs waiting at a time; more are refused.")] = None,
-    running_jobs: Annotated[int | None, typer.Option(help="Jobs running at a time; more wait.")] = None,
-    requests_per_minute: Annotated[int | None, typer.Option(help="Requests with one key.")] = None,
+    project: Annotated[str, typer.Argument(help="The project's id.")],
+    *,
+    stored_bytes: Annotated[
+        int | None, typer.Option(help="Bytes of datasets, policies and checkpoints together.")
+    ] = None,
+    upload_bytes: Annotated[int | None, typer.Option(help="Bytes of one uploaded file.")] = None,
+    queued_jobs: Annotated[int | None, typer.Option(help="Jobs that wait; more are refused.")] = None,
+    running_jobs: Annotated[int | None, typer.Option(help="Jobs that run at once; more wait.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(help="Requests a minute with one key.")] = None,
+    data_dir: DataDir = None,
 ) -> None:
-    """Set all limits of a project; one that is left out is unlimited."""
+    """Set a project's limits. Limits you omit are removed."""
     limits = from_extra(_PROJECTS, "Limits")(
         max_stored_bytes=stored_bytes,
         max_upload_bytes=upload_bytes,
@@ -59,7 +80,7 @@ def limit(
         max_running_jobs=running_jobs,
         max_requests_per_minute=requests_per_minute,
     )
-    with operating() as backend:
+    with operating(data_dir) as backend:
         from_extra(_PROJECTS, "set_limits")(backend, project, limits)
 
 

@@ -3,31 +3,34 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from cli.options import DataDir, ModelsDir
+from cli.service_backend import load
 from preftune.cli.console import fail
 from preftune.cli.extras import WORKER, from_extra
+from preftune.cli.options import SERVICE
 
-Host = Annotated[str | None, typer.Option(help="Address to listen on; without a key only loopback.")]
-Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")]
-DataDir = Annotated[Path | None, typer.Option(help="Database, objects, queue and scratch space.")]
-ModelsDir = Annotated[Path | None, typer.Option(help="Folder of base models, with one folder each.")]
+Host = Annotated[
+    str | None,
+    typer.Option(help="Address to listen on, default 127.0.0.1; one that others reach needs an API key first."),
+]
+Port = Annotated[int | None, typer.Option(help="Port to listen on, default 8000; 0 takes a free one.")]
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(serve)
-    app.command()(api)
-    app.command()(worker)
-    app.command()(migrate)
+    app.command(rich_help_panel=SERVICE)(serve)
+    app.command(rich_help_panel=SERVICE)(api)
+    app.command(rich_help_panel=SERVICE)(worker)
+    app.command(rich_help_panel=SERVICE)(migrate)
 
 
 def serve(host: Host = None, port: Port = None, data_dir: DataDir = None, models_dir: ModelsDir = None) -> None:
-    """Run API and worker together, restarted when they die, until Ctrl-C."""
+    """Run API and worker together until Ctrl-C; each is restarted should it die."""
     _require_trainer()
-    settings = _settings(host=host, port=port, data_dir=data_dir, models_dir=models_dir)
+    settings = load(host=host, port=port, data_dir=data_dir, models_dir=models_dir)
     with _told():
         code = from_extra("cli.serve", "run_serve")(settings)
     raise typer.Exit(code)
@@ -35,24 +38,24 @@ def serve(host: Host = None, port: Port = None, data_dir: DataDir = None, models
 
 def api(host: Host = None, port: Port = None, data_dir: DataDir = None, models_dir: ModelsDir = None) -> None:
     """Run the HTTP API alone."""
-    settings = _settings(host=host, port=port, data_dir=data_dir, models_dir=models_dir)
+    settings = load(host=host, port=port, data_dir=data_dir, models_dir=models_dir)
     with _told():
         code = from_extra("api.server", "run")(settings)
     raise typer.Exit(code)
 
 
 def worker(data_dir: DataDir = None, models_dir: ModelsDir = None) -> None:
-    """Run one worker alone: it takes one job at a time."""
+    """Run one worker alone; it runs one job at a time."""
     _require_trainer()
-    settings = _settings(data_dir=data_dir, models_dir=models_dir)
+    settings = load(data_dir=data_dir, models_dir=models_dir)
     with _told():
         code = from_extra("worker.app", "run")(settings)
     raise typer.Exit(code)
 
 
-def migrate() -> None:
-    """Update the database to this version's schema; run it once before a new version starts."""
-    settings = _settings()
+def migrate(data_dir: DataDir = None) -> None:
+    """Update the database to this version's schema. Run it once before a new version starts."""
+    settings = load(data_dir=data_dir)
     with _told():
         from_extra("core.database.migrate", "upgrade")(settings.effective_database_url)
 
@@ -76,11 +79,3 @@ def _told() -> Iterator[None]:
     except domain_error as error:
         reason = from_extra("core.outages", "reason_of")(error.__cause__) if error.__cause__ else ""
         fail(f"{error.detail} {reason}".rstrip())
-
-
-def _settings(**overrides: Any) -> Any:
-    error_type = from_extra("core.settings", "SettingsError")
-    try:
-        return from_extra("core.settings", "load_settings")(**overrides)
-    except error_type as error:
-        fail(str(error), code=2)

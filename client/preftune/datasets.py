@@ -161,6 +161,11 @@ class Datasets:
             raise DownloadFailed("the file arrived damaged; call again")
         return partial.replace(path)
 
+    def patch(self, dataset_id: str, **changes: Any) -> dict[str, Any]:
+        """Change `name` or `metadata` (all of it); returns the dataset."""
+        dataset: dict[str, Any] = self._transport.patch(f"/datasets/{dataset_id}", changes)
+        return dataset
+
     def delete(self, dataset_id: str) -> None:
         self._transport.delete(f"/datasets/{dataset_id}")
 

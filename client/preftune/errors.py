@@ -2,6 +2,7 @@
 
 PreftuneError
 ├── ApiError           the service answered with a problem
+├── InvalidAddress     the address of the service is none
 ├── ConnectionFailed   no answer, after bounded retries
 ├── UploadInterrupted  a file in parts did not get through whole; it can go on
 ├── ScoringFailed      the scores asked for cannot be had
@@ -30,10 +31,22 @@ class ApiError(PreftuneError):
         self.problem = problem
         super().__init__(self._sentence())
 
+    def told(self, detail: str, faults: list[str]) -> str:
+        """Return `detail` and `faults` as one text without saying anything twice; `faults`: `errors` in words."""
+        is_summary = bool(self.errors) and str(self.errors[0].get("detail", "")) in self.detail
+        if is_summary and len(faults) == 1:
+            return faults[0]
+        head = self.title if is_summary else detail or self.title
+        return "\n".join([head or f"The service answered {self.status}", *(f"  {fault}" for fault in faults)])
+
     def _sentence(self) -> str:
-        lines = [self.detail or self.title or f"the service answered {self.status}"]
-        lines += [f"  {error.get('pointer', '')}: {error.get('detail', '')}" for error in self.errors]
-        return "\n".join(lines)
+        return self.told(
+            self.detail, [": ".join(filter(None, (error.get("pointer"), error.get("detail")))) for error in self.errors]
+        )
+
+
+class InvalidAddress(PreftuneError):
+    """Raised for a base URL that is not one; `str()` says what it lacks."""
 
 
 class ConnectionFailed(PreftuneError):

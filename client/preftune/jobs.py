@@ -44,9 +44,17 @@ class Jobs:
         job: dict[str, Any] = self._transport.get(f"/jobs/{job_id}")
         return job
 
-    def list(self, *, status: str | None = None, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
-        page: dict[str, Any] = self._transport.get("/jobs", status=status, limit=limit, cursor=cursor)
+    def list(
+        self, *, status: str | None = None, limit: int | None = None, cursor: str | None = None, **where: Any
+    ) -> dict[str, Any]:
+        """Return a page of jobs, newest first. `where`: further parameters of `GET /jobs`, such as `tag` and `sort`."""
+        page: dict[str, Any] = self._transport.get("/jobs", status=status, limit=limit, cursor=cursor, **where)
         return page
+
+    def patch(self, job_id: str, **changes: Any) -> dict[str, Any]:
+        """Change `name`, `metadata` (all of it) or `priority`; returns the job."""
+        job: dict[str, Any] = self._transport.patch(f"/jobs/{job_id}", changes)
+        return job
 
     def cancel(self, job_id: str, *, save: bool = False) -> dict[str, Any]:
         """Cancel the job; with `save` its current policy is published."""

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from preftune.errors import ApiError, ConnectionFailed
+from preftune.errors import ApiError, ConnectionFailed, InvalidAddress
 
 MAX_ATTEMPTS = 4
 RETRY_STATUSES = frozenset({502, 503, 504})
@@ -112,6 +112,19 @@ class Transport:
     @staticmethod
     def _json(response: httpx.Response) -> Any:
         return response.json() if response.content else None
+
+
+def check_address(url: str) -> str:
+    """Return the address of a service; raises InvalidAddress for what is none."""
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        is_address = False
+    if is_address:
+        return url
+    hint = "" if "://" in url or not url.strip() else f"; did you mean http://{url.strip()} ?"
+    raise InvalidAddress(f"{url!r} is not the address of a service, which begins with http:// or https://{hint}")
 
 
 def problem_of(response: httpx.Response) -> ApiError | None:

@@ -3,8 +3,9 @@
 import re
 from dataclasses import dataclass, field
 
-from core.base_models.directory import check_name
 from core.base_models.errors import InvalidModelSpec
+from core.base_models.names import check_name
+from core.wording import did_you_mean
 
 _HUB_SPEC = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)@([0-9a-f]{40})")
 
@@ -99,8 +100,9 @@ def plan_pull(spec: str) -> PullPlan:
     match = _HUB_SPEC.fullmatch(spec)
     if not match or ".." in spec:
         raise InvalidModelSpec(
-            f"Pull one of {', '.join(CATALOGUE)}, or a model of the hub at a commit: "
-            "<organisation>/<name>@<40 hexadecimal digits>. A branch or tag can change and is not accepted."
+            f"`{spec}` is not in the catalogue; {did_you_mean(spec, CATALOGUE)}pull one of {', '.join(CATALOGUE)}, or "
+            "a model of the hub at a commit: <organisation>/<name>@<40 hexadecimal digits>. A branch or tag can change "
+            "and is not accepted."
         )
     repository, revision = match.groups()
     known = next((plan for plan in CATALOGUE.values() if plan.hub.repository == repository), None)

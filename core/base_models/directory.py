@@ -1,11 +1,11 @@
 """The models directory: every base model is a folder in it, named as the model."""
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from core.base_models.errors import BaseModelNotFound, InvalidModelName
+from core.base_models.catalogue import CATALOGUE
+from core.base_models.errors import BaseModelNotFound
 from core.base_models.folder import ModelFacts, inspect, refuse_links
 from core.base_models.manifest import (
     FOLDER_SOURCE,
@@ -16,12 +16,9 @@ from core.base_models.manifest import (
     read_manifest,
     verify,
 )
+from core.base_models.names import check_name
 from core.domain.errors import DomainError
-
-MAX_NAME_LENGTH = 96
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_RESERVED = ("job_", "ds_")
-"""Prefixes of ids: `base_model` may also name a tuned policy."""
+from core.wording import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +30,6 @@ class BaseModel(ModelFacts):
     source: str
     revision: str | None
     pulled_at: str | None
-
-
-def check_name(name: str) -> str:
-    """Check a name; raises InvalidModelName for anything that is not a plain name."""
-    if len(name) > MAX_NAME_LENGTH or not _NAME.fullmatch(name) or name.startswith(_RESERVED):
-        raise InvalidModelName(
-            f"A base model's name is at most {MAX_NAME_LENGTH} of a-z, 0-9, `.`, `_` and `-`, starts with a letter or "
-            "digit and not like an id (`job_`); it is neither a path nor a URL."
-        )
-    return name
 
 
 def list_base_models(models_dir: Path) -> list[BaseModel]:
@@ -71,10 +58,20 @@ def get_base_model(models_dir: Path, name: str) -> BaseModel:
     """
     folder = models_dir / check_name(name)
     if not folder.is_dir():
-        names = [model.name for model in list_base_models(models_dir)]
-        there = f"There are: {', '.join(names)}." if names else "There is none yet."
-        raise BaseModelNotFound(f"No base model `{name}` here. {there} `preftune models pull {name}` may fetch it.")
+        raise BaseModelNotFound(_not_found(name, [model.name for model in list_base_models(models_dir)]))
     return _read(folder)
+
+
+def _not_found(name: str, names: list[str]) -> str:
+    """Return what was probably meant, what there is, and how to get the model."""
+    there = f"There are: {', '.join(names)}." if names else "There is none yet."
+    if name in CATALOGUE:
+        how = f"The operator fetches it where the service runs: `preftune models pull {name}`."
+    elif meant := did_you_mean(name, names):
+        how = f"D{meant[1:].strip()}"
+    else:
+        how = "The operator fetches models of the hub: `preftune models pull <organisation>/<name>@<commit>`."
+    return f"No base model `{name}` here. {there} {how}"
 
 
 def base_model_digest(model: BaseModel) -> str:

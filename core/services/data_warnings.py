@@ -8,6 +8,7 @@ from core.database.tables.datasets import Dataset, DatasetStatus
 from core.datasets.reading import READER_VERSION
 from core.domain.issue_codes import ISSUE_KINDS, Effect, IssueCode
 from core.services.views import DatasetWarning
+from core.wording import counted
 
 READ_OTHERWISE: Final = "read-otherwise"
 """The stored rows are of an earlier version, and the file gives other ones today."""
@@ -63,7 +64,9 @@ def _of_reading(dataset: Dataset) -> list[DatasetWarning]:
         )
         found.append(_warning(dataset, NOT_COMPARED, detail))
     if dataset.num_rejected:
-        detail = f"{dataset.num_rejected:,} of {dataset.num_rows:,} rows are malformed and left out; see the report."
+        verb = "is" if dataset.num_rejected == 1 else "are"
+        total = counted(dataset.num_rows, "row")
+        detail = f"{dataset.num_rejected:,} of {total} {verb} invalid and left out; see the report."
         found.append(_warning(dataset, ROWS_LEFT_OUT, detail, dataset.num_rejected))
     return found
 

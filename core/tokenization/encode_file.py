@@ -242,12 +242,10 @@ def _explain_nothing(set_aside: list[SetAside], counts: Counter[str], max_length
         return "There is no row to train on."
     if set(counts) == {SetAsideReason.TOO_LONG}:
         longest = max(row.num_tokens or 0 for row in set_aside)
+        rows, one = ("The only row is", "it") if counts.total() == 1 else (f"All {counts.total():,} rows are", "one")
         return (
-            f"All {counts.total()} rows are longer than max_length ({max_length} tokens); one has {longest}. "
+            f"{rows} longer than max_length ({max_length} tokens); {one} has {longest}. "
             "Shorten the rows, or raise max_length as far as the base model's context goes."
         )
     first = next(row for row in set_aside if row.reason != SetAsideReason.TOO_LONG)
-    return (
-        f"None of the {counts.total()} rows can be used with this base model ({describe(counts)}). Line {first.line}: "
-        f"{first.detail}"
-    )
+    return f"No row can be used with this base model: {describe(counts)}. Line {first.line}: {first.detail}"

@@ -32,6 +32,7 @@ OTHER = "other"
 REVOCATION_SECONDS = 5
 BODIES: dict[str, Any] = {
     "POST /jobs": {"base_model": BASE_MODEL, "dataset_id": "ds_1"},
+    "PATCH /datasets/{dataset_id}": {"name": "x"},
     "PATCH /jobs/{job_id}": {"name": "x"},
     "POST /jobs/{job_id}/rerun": {"exclude_lines": [1]},
     "POST /jobs/{job_id}/exports": {"format": "gguf-f16"},

@@ -107,7 +107,7 @@ def test_a_saved_folder_is_uploaded_and_its_rows_open_again(api: RunningApi, tmp
     with tarfile.open(tmp_path / "saved.tar.gz", "w:gz") as tar:
         tar.add(tmp_path / "saved", arcname="saved")
     refused = run(api, "upload", str(tmp_path / "saved.tar.gz"))
-    assert (refused.exit_code, "split=train" in refused.stderr) == (1, True), refused.output
+    assert (refused.exit_code, "--split train" in refused.stderr) == (1, True), refused.output
     done = run(api, "upload", str(tmp_path / "saved.tar.gz"), "--split", "train")
     dataset, rows = rows_of(api, done.stdout)
     assert rows == ROWS

@@ -58,6 +58,7 @@ def test_a_good_deployment(environment: Callable[..., None], s3: S3Server) -> No
     )
     code, found = findings()
     assert {name: state for name, (state, _) in found.items() if name != "disk"} == {
+        "data-dir": "ok",
         "database": "ok",
         "clock": "ok",
         "store": "ok",

@@ -1,5 +1,6 @@
 """`preftune keys` and `preftune projects`: what an operator types, on the service's own database."""
 
+import json
 import re
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def test_a_project_and_its_limits() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("keys", "create", "x", "--scope", "all"), "read, write, admin"),
+        (("keys", "create", "x", "--scope", "all", "--data-dir", "data"), "read, write, admin"),
         (("keys", "create", "x", "--project", "nowhere"), "no project nowhere"),
         (("keys", "revoke", "key_x"), "no key key_x"),
         (("projects", "create", "Bad Name"), "a-z"),
@@ -75,13 +76,56 @@ def test_a_project_and_its_limits() -> None:
 )
 def test_mistakes_are_one_sentence(arguments: tuple[str, ...], words: str) -> None:
     result = preftune(*arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == (2 if "--scope" in arguments else 1)
     assert words in " ".join(result.output.split())
 
 
-def test_a_database_that_was_never_set_up_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFTUNE_DATA_DIR", str(tmp_path / "other"))
-    (tmp_path / "other").mkdir()
-    result = preftune("keys", "list")
+OPERATORS = (
+    ("doctor",),
+    ("keys", "list"),
+    ("projects", "list"),
+    ("objects", "check"),
+    ("backup", "copies"),
+    ("open", "--print"),
+)
+
+
+@pytest.mark.parametrize("arguments", OPERATORS, ids=" ".join)
+def test_a_data_directory_that_no_service_used_is_named_and_not_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.delenv("PREFTUNE_DATA_DIR")
+    monkeypatch.chdir(tmp_path / "data")
+    result = preftune(*arguments)
     assert result.exit_code == 1
-    assert "preftune migrate" in " ".join(result.output.split())
+    told = " ".join(result.stderr.split())
+    assert str(tmp_path / "data" / "data") in told.replace(" ", "")
+    assert "--data-dir" in told
+    assert "preftune migrate" in told
+    assert not (tmp_path / "data" / "data").exists()
+
+
+@pytest.mark.parametrize("arguments", OPERATORS[1:5], ids=" ".join)
+def test_an_operator_names_the_data_directory_of_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.delenv("PREFTUNE_DATA_DIR")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    result = preftune(*arguments, "--data-dir", str(tmp_path / "data"))
+    assert result.exit_code == 0, result.output
+    assert not (tmp_path / "elsewhere" / "data").exists()
+
+
+def test_lists_of_operators_are_read_by_programs(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        assert preftune("keys", "create", name).exit_code == 0
+    listed = [json.loads(line) for line in preftune("keys", "list", "--json").stdout.splitlines()]
+    assert {key["name"]: key["state"] for key in listed} == {"first": "works", "second": "works"}
+    assert preftune("keys", "list", "--quiet").stdout.split() == [key["id"] for key in listed]
+    one = preftune("keys", "list", "-q", "--limit", "1")
+    assert one.stdout.split() == [listed[0]["id"]]
+    assert "more than this 1" in one.stderr
+    (project,) = (json.loads(line) for line in preftune("projects", "list", "--json").stdout.splitlines())
+    assert (project["id"], project["max_queued_jobs"]) == ("default", None)
+    assert preftune("projects", "list", "-q").stdout == "default\n"

@@ -31,7 +31,7 @@ def test_check_tells_what_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         datasets.delete(backend, PROJECT, "ds_1")
         (file,) = artifacts.get(backend, PROJECT, job_id).files
         whole = CliRunner().invoke(app, ["objects", "check"])
-        assert (whole.exit_code, whole.output.strip()) == (0, "1 objects are named, 0 of them lost")
+        assert (whole.exit_code, whole.output.strip()) == (0, "1 object checked, 0 lost")
         backend.store.put_bytes(file.key, b"WEIGHTS")
         assert CliRunner().invoke(app, ["objects", "check", "--quick"]).exit_code == 0
         damaged = CliRunner().invoke(app, ["objects", "check"])

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.domain.jobs.methods import method_of
+from core.wording import counted
 from worker.artifact.summary_text import (
     baseline_rows,
     drift_text,
@@ -105,8 +106,8 @@ def _evaluation(record: Mapping[str, Any]) -> list[str]:
         parts += [
             "## Held-out pairs",
             "",
-            f"{held_out['num_pairs']} pairs that were not trained on. Reward accuracy: the share whose chosen response "
-            f"gets the higher implicit reward, with its 95 % bootstrap interval over pairs.",
+            f"{counted(held_out['num_pairs'], 'pair')} not trained on. Reward accuracy: the share whose chosen "
+            f"response gets the higher implicit reward, with its 95 % bootstrap interval over pairs.",
             "",
             _table("judge", {"this policy": interval_text(held_out["reward_accuracy"]), **baseline_rows(held_out)}),
             "",

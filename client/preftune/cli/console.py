@@ -1,15 +1,19 @@
-"""Output of the command line, and its failures: one sentence, exit code 1, no traceback."""
+"""Output of the command line, and its failures: one sentence, exit code 1, no traceback.
+
+Data go to stdout, everything else to stderr.
+"""
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
 import typer
 from rich.console import Console
 
-from preftune import Client, PreftuneError
+from preftune import ApiError, Client, PreftuneError
+from preftune.cli.words import error_text
 
 TEMPLATE_KWARGS: Final = ("--chat-template-kwargs", '{"enable_thinking": false}')
 """The option, and an example of its value."""
@@ -20,9 +24,13 @@ err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() el
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
-    err.print("error:", style="bold red", end=" ")
-    err.print(message, markup=False)
+    print_error(message)
     raise typer.Exit(code)
+
+
+def print_error(message: str) -> None:
+    err.print("error:", style="bold red", end=" ")
+    err.print(message, markup=False, soft_wrap=True)
 
 
 def json_object(option: str, example: str, text: str | None) -> dict[str, Any] | None:
@@ -36,11 +44,51 @@ def json_object(option: str, example: str, text: str | None) -> dict[str, Any] |
     return value
 
 
-@contextmanager
-def connected(url: str | None) -> Iterator[Client]:
-    """Yield a client whose errors become one sentence and exit code 1."""
-    with Client(url) as client:
+def setting(option: str, example: str, text: str) -> tuple[str, Any]:
+    """Parse `setting=value` of an option; exits with code 2 for anything else. The value is JSON, or else a text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name or not value:
+        fail(f"{option} takes a setting and its value, such as {example}", code=2)
+    return name, json_or_text(value)
+
+
+def json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask in a terminal, unless `yes`; exits with code 1 where the answer is no. A script is not asked."""
+    if not yes and sys.stdin.isatty():
+        typer.confirm(question, abort=True, err=True)
+
+
+def for_each(ids: Sequence[str], act: Callable[[str], object]) -> None:
+    """Act on every object; exits with code 1 at the end where one was refused."""
+    num_refused = 0
+    for one in dict.fromkeys(ids):
         try:
+            act(one)
+        except ApiError as error:
+            text = error_text(error)
+            print_error(text if one in text else f"{one}: {text}")
+            num_refused += 1
+    if num_refused:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def connected(url: str | None, rest: str | None = None) -> Iterator[Client]:
+    """Yield a client whose errors become one sentence and exit code 1.
+
+    `rest`: the option for fields of a request that have none of their own.
+    """
+    try:
+        with Client(url) as client:
             yield client
-        except PreftuneError as error:
-            fail(str(error))
+    except ApiError as error:
+        fail(error_text(error, rest))
+    except (PreftuneError, TimeoutError) as error:
+        fail(str(error))

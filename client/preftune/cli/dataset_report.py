@@ -3,10 +3,12 @@
 import json
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from preftune.cli.console import err, out
+from preftune.cli.words import as_options, counted
 
 MAX_ISSUES_SHOWN = 20
 _PLACES = {"error": 0, "warning": 1}
@@ -17,19 +19,19 @@ def print_result(result: dict[str, Any]) -> None:
     """Print a local check: the issues, what the file is, and the verdict last."""
     print_report(result["report"])
     print_statistics(result["report"]["statistics"])
-    rows = f"{result['num_accepted']:,} of {result['num_rows']:,} rows can be trained on"
+    rows = f"{result['num_accepted']:,} of {counted(result['num_rows'], 'row')} can be trained on"
     if result["num_set_aside"]:
-        rows += f", {result['num_set_aside']:,} are set aside"
+        rows += f", {result['num_set_aside']:,} set aside"
     if result["num_rejected"]:
-        rows += f", {result['num_rejected']:,} are malformed"
+        rows += f", {result['num_rejected']:,} invalid"
     out.print(f"{rows}; format: {result['format'] or 'not recognised'}", markup=False)
     if result["refusal"]:
-        out.print(Text("refused: ", "bold red") + Text(result["refusal"]["detail"]))
+        out.print(Text("rejected: ", "bold red") + Text(as_options(result["refusal"]["detail"])))
     else:
         out.print(Text("ready", "bold green"))
 
 
-def print_report(report: dict[str, Any]) -> None:
+def print_report(report: dict[str, Any], console: Console = out) -> None:
     """Print the first issues with their lines, errors first, and their number by code."""
     issues = sorted(report["issues"], key=lambda issue: _PLACES.get(issue["severity"], 2))
     if not issues:
@@ -38,17 +40,17 @@ def print_report(report: dict[str, Any]) -> None:
     for issue in issues[:MAX_ISSUES_SHOWN]:
         line = "" if issue["line"] is None else str(issue["line"])
         style = "red" if issue["severity"] == "error" else "yellow"
-        table.add_row(line, Text(issue["severity"], style), Text(issue["code"]), Text(issue["detail"]))
-    out.print(table)
+        table.add_row(line, Text(issue["severity"], style), Text(issue["code"]), Text(as_options(issue["detail"])))
+    console.print(table)
     hidden = sum(report["counts"].values()) - min(len(issues), MAX_ISSUES_SHOWN)
     if hidden > 0:
         counts = ", ".join(f"{code} {count:,}" for code, count in report["counts"].items())
-        out.print(f"… and {hidden:,} more; in all: {counts}", markup=False)
+        console.print(f"… and {hidden:,} more; in all: {counts}", markup=False)
 
 
 def print_data_warnings(preview: dict[str, Any]) -> bool:
     """What `POST /jobs/preview` says of the data, on stderr; false where there is nothing to say."""
-    lines = [f"{warning['dataset_id']}: {warning['detail']}" for warning in preview["warnings"]]
+    lines = [f"{warning['dataset_id']}: {as_options(warning['detail'])}" for warning in preview["warnings"]]
     lines += _set_aside(preview["rows"]) if preview["rows"] else []
     for line in lines:
         err.print(Text("warning: ", "yellow") + Text(line), soft_wrap=True)
@@ -62,8 +64,8 @@ def _set_aside(rows: dict[str, Any]) -> list[str]:
         (rows["num_equal_once_rendered"], "chosen and rejected are the same tokens once rendered"),
         *((problem["num_rows"], problem["detail"]) for problem in rows["problems"]),
     ]
-    place = "rows" if rows["is_exact"] else "rows looked at"
-    return [f"{number:,} of {rows['num_rows']:,} {place} would be set aside: {why}" for number, why in found if number]
+    total = counted(rows["num_rows"], "row") + ("" if rows["is_exact"] else " looked at")
+    return [f"{number:,} of {total} would be set aside: {why}" for number, why in found if number]
 
 
 def print_statistics(statistics: dict[str, Any]) -> None:
@@ -87,7 +89,7 @@ def _remarks(statistics: dict[str, Any]) -> list[str]:
     if duplicates := statistics.get("duplicates"):
         lines.append(
             f"duplicates: {duplicates['duplicate_rows']:,} exact, {duplicates['near_duplicate_rows']:,} near, "
-            f"{duplicates['reversed_pairs']:,} pairs both ways round; {duplicates['distinct_prompts']:,} prompts"
+            f"{duplicates['reversed_pairs']:,} reversed; {counted(duplicates['distinct_prompts'], 'prompt')}"
         )
     if languages := statistics.get("languages"):
         lines.append("languages: " + ", ".join(f"{name} {share:.0%}" for name, share in list(languages.items())[:5]))

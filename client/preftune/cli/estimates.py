@@ -5,8 +5,11 @@ from typing import Any
 from rich.text import Text
 
 from preftune.cli.console import out
+from preftune.cli.words import counted, ordinal
 
 MIB = 2**20
+_UNITS = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
+"""Seconds of a unit, its name, and those of the one below it."""
 
 
 def print_estimate(estimate: dict[str, Any]) -> None:
@@ -33,7 +36,7 @@ def estimate_texts(estimate: dict[str, Any]) -> list[Text]:
     if queue := estimate.get("queue"):
         starts = queue["starts_in_seconds"]
         when = queue["reason"] if starts is None else _when(starts)
-        lines.append(_line("queue", f"place {queue['position']}; {when}"))
+        lines.append(_line("queue", f"{ordinal(queue['position'])}; {when}"))
     return lines
 
 
@@ -51,11 +54,12 @@ def comparison_text(job: dict[str, Any]) -> Text | None:
 
 
 def duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
+    """Return a time in its two largest units: `5 h 51 min`."""
+    whole = max(0, round(seconds))
+    for unit, name, below, name_below in _UNITS:
+        if whole >= unit:
+            return f"{whole // unit} {name} {whole % unit // below} {name_below}"
+    return f"{whole} s"
 
 
 def _rows(estimate: dict[str, Any]) -> str:
@@ -70,7 +74,7 @@ def _worker(worker: dict[str, Any]) -> list[Text]:
     name = f"{worker['num_workers']} x {worker['device_class']}"
     if worker["seconds"] is None:
         return [_line("worker", f"{name}: {worker['reason']}")]
-    text = f"{name}: {interval_text(worker['seconds'])}, from {worker['num_measured_jobs']} earlier jobs"
+    text = f"{name}: {interval_text(worker['seconds'])}, from {counted(worker['num_measured_jobs'], 'earlier job')}"
     lines = [_line("worker", text)]
     if worker["peak_memory_bytes"]:
         memory = _size(worker["peak_memory_bytes"])

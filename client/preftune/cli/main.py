@@ -5,29 +5,38 @@ when it is imported.
 """
 
 from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import version as installed
 
 import typer
 
 from preftune.cli.commands import access, datasets, jobs, models, sweeps
-from preftune.cli.console import err
+from preftune.cli.console import err, out
 from preftune.cli.groups import Group
 from preftune.cli.openai_import import command as openai_import
+from preftune.cli.options import WORKING
 
 ENTRY_POINTS = "preftune.commands"
 
 app = typer.Typer(
     name="preftune",
     cls=Group,
-    help="Managed preference tuning: SFT and DPO jobs with live reward curves, on your own machines.",
+    help="Preference tuning on your own machines: SFT and DPO jobs with live curves. Start with `preftune serve`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 jobs.register(app)
+app.add_typer(datasets.app, name="datasets", rich_help_panel=WORKING)
+app.add_typer(models.app, name="models", rich_help_panel=WORKING)
+app.command(rich_help_panel=WORKING)(models.variants)
+app.add_typer(sweeps.app, name="sweep", rich_help_panel=WORKING)
+app.add_typer(openai_import.app, name="import", rich_help_panel=WORKING)
 access.register(app)
-app.add_typer(datasets.app, name="datasets")
-app.add_typer(models.app, name="models")
-app.add_typer(sweeps.app, name="sweep")
-app.add_typer(openai_import.app, name="import")
+
+
+@app.command(rich_help_panel=WORKING)
+def version() -> None:
+    """Print the version of this command."""
+    out.print(f"preftune {installed('preftune')}", markup=False)
 
 
 def main() -> None:

@@ -17,7 +17,8 @@ from rich.text import Text
 
 from preftune import ApiError, Client, ConnectionFailed
 from preftune.cli.curves import plot
-from preftune.cli.estimates import comparison_text
+from preftune.cli.estimates import comparison_text, duration
+from preftune.cli.words import counted, ordinal
 
 FINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
 EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 3}
@@ -173,9 +174,9 @@ def result_texts(job: dict[str, Any]) -> list[Text]:
     """Return what an ended job's policy is like: held-out figures with their intervals, training means below."""
     results = job.get("results") or {}
     texts, training = [], results.get("training")
-    for part, title in (("held_out", "held-out, {num_rows} rows"), ("base_model", "base model on them")):
+    for part, title in (("held_out", "held-out, {rows}"), ("base_model", "base model on them")):
         if figures := results.get(part):
-            text = Text(title.format(num_rows=figures["num_rows"]), "bold")
+            text = Text(title.format(rows=counted(figures["num_rows"], "row")), "bold")
             for name, label, form in (known for known in RESULTS if figures.get(known[0])):
                 text.append(f"  {label} ", "dim").append(_figure_text(figures[name], form))
             texts.append(text)
@@ -221,9 +222,9 @@ def _headline(view: JobView) -> Text:
     job, progress = view.job, view.job["progress"] or {}
     text = Text.assemble(("job ", "dim"), (job["id"], "bold"), "  ", (job["status"], _status_style(job["status"])))
     if job["status"] == "queued" and job["queue_position"] is not None:
-        text.append(f"  place {job['queue_position']} in the queue")
+        text.append(f"  {ordinal(job['queue_position'])} in the queue")
     if progress.get("eta_seconds") is not None and not view.is_final:
-        text.append(f"  about {_duration(progress['eta_seconds'])} left")
+        text.append(f"  about {duration(progress['eta_seconds'])} left")
     return text
 
 
@@ -267,8 +268,3 @@ def _event_text(event: dict[str, Any]) -> Text:
 
 def _status_style(status: str) -> str:
     return {"succeeded": "green", "failed": "red", "cancelled": "yellow", "paused": "yellow"}.get(status, "cyan")
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -31,6 +31,7 @@ from core.datasets.sources.source import Source
 from core.datasets.sources.text import SourceFile, TextStream
 from core.domain.dataset_rows import DatasetKind, RowIssue
 from core.domain.issue_codes import ISSUE_KINDS, IssueCode
+from core.wording import counted
 
 FINGERPRINTS_FILE: Final = ".fingerprints"
 UNPACKED_FILE: Final = ".unpacked"
@@ -139,7 +140,7 @@ class _Check:
         if not rows.num_accepted:
             raise FileFault(
                 IssueCode.NO_USABLE_ROW,
-                f"No usable row is left: all {rows.num_set_aside:,} rows are set aside, as the report says.",
+                f"No usable row is left: {counted(rows.num_set_aside, 'row')} set aside, as the report says.",
             )
         for note, line in judge_missing(rows.tally.missing_words, rows.num_accepted):
             self._note(note, line)
@@ -163,7 +164,7 @@ class _Check:
         first = next((issue for issue in self._log.shown() if issue["severity"] == "error"), None)
         verb, lead = ("is", "It is") if rows.num_rejected == 1 else ("are", "The first is")
         place = f" {lead} {_describe(first)}" if first else ""
-        return f"{rows.num_rejected:,} of {rows.num_rows:,} rows {verb} malformed.{place}"
+        return f"{rows.num_rejected:,} of {counted(rows.num_rows, 'row')} {verb} malformed.{place}"
 
     def _may_skip(self) -> bool:
         """Whether the rows that would be kept are read rightly: they are most, and the others are no sign against it.

@@ -17,9 +17,10 @@ def judge_missing(found: Mapping[str, MissingWords], num_accepted: int) -> list[
     for name, words in found.items():
         what = f"{quoted(words.word)}, or another word that programs write for a missing value"
         if words.num_rows == num_accepted:
+            rows = "the only row" if num_accepted == 1 else f"all {num_accepted:,} rows"
             raise FileFault(
                 IssueCode.NO_USABLE_ROW,
-                f"No usable row is left: the whole {name} is {what}, in all {num_accepted:,} rows. Look at the export.",
+                f"No usable row is left: the whole {name} is {what}, in {rows}. Look at the export.",
                 line=words.line,
             )
         detail = (

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from core.domain.variants.catalogue import VARIANTS
 from core.domain.variants.entry import Variant, VariantOption
+from core.wording import did_you_mean
 
 OptionValue = float | str
 
@@ -40,7 +41,8 @@ def get_variant(name: object) -> Variant:
     ours = next((variant.name for variant in VARIANTS.values() if name in variant.other_names), None)
     if ours is not None:
         raise VariantError("variant", f"`{name}` is called `{ours}` here")
-    raise VariantError("variant", f"`{name}` is not a variant; choose one of {', '.join(VARIANTS)}")
+    meant = did_you_mean(str(name), VARIANTS)
+    raise VariantError("variant", f"`{name}` is not a variant; {meant}choose one of {', '.join(VARIANTS)}")
 
 
 def validate_beta(beta: object) -> float:
@@ -87,7 +89,7 @@ def _explain_unknown_option(variant: str, name: str) -> str:
         return f"`{name}` has no effect with `{variant}`; use {_either(takers)}"
     own = [f"`{option}`" for option in VARIANTS[variant].options]
     has = f"`{variant}` takes {', '.join(own)}" if own else f"`{variant}` takes none"
-    return f"no variant has an option `{name}`; {has}"
+    return f"no variant has an option `{name}`; {did_you_mean(name, VARIANTS[variant].options)}{has}"
 
 
 def _check_value(name: str, value: object, option: VariantOption) -> OptionValue:

@@ -101,6 +101,23 @@ def list_issues(
     )
 
 
+def patch(backend: Backend, project_id: str, dataset_id: str, changes: dict[str, Any]) -> DatasetView:
+    """Change `name` (None: the file's) or `metadata`, as far as `changes` holds them."""
+
+    def work(session: Session) -> DatasetView:
+        dataset = dataset_rows.lock_dataset(session, project_id, dataset_id)
+        if dataset is None:
+            raise DatasetNotFound(f"There is no dataset {dataset_id}.")
+        if "name" in changes:
+            dataset.name = changes["name"] or dataset.filename
+        dataset.user_metadata = changes.get("metadata", dataset.user_metadata)
+        session.flush()
+        audit.note(session, project_id, "dataset.patch", dataset_id, changed=sorted(changes))
+        return view(dataset)
+
+    return backend.database.write(work)
+
+
 def delete(backend: Backend, project_id: str, dataset_id: str) -> None:
     """Delete a dataset. Raises DatasetInUse while an unfinished job reads it."""
     was_here = False

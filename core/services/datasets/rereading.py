@@ -20,6 +20,7 @@ from core.services.backend import Backend
 from core.services.datasets import intake
 from core.services.datasets.scratch import scratch_folder
 from core.storage import keys
+from core.wording import counted
 
 _EARLIER = "An earlier version read this file"
 _SEND_AGAIN = "To train on the file as it is read today, send it again."
@@ -118,10 +119,10 @@ def _describe(found: Difference) -> str:
     """Describe the differences to a user before training on the stored rows."""
     counts = {
         "would have other rows": found.num_changed,
-        "would have rows and have none": found.num_added,
+        "would have rows and had none": found.num_added,
         "would have none": found.num_removed,
     }
-    parts = [f"{count:,} lines {what}" for what, count in counts.items() if count]
+    parts = [f"{counted(count, 'line')} {what}" for what, count in counts.items() if count]
     lacks = ", ".join(f"{name} ({count:,})" for name, count in found.dropped.items())
     return (
         f"{_EARLIER}; today {', '.join(parts)}, the first is line {found.first_line}."

@@ -35,6 +35,7 @@ from core.services.requests.requests import RequestLease
 from core.storage import keys
 from core.storage.object_store import ObjectNotFound
 from core.storage.trees import StoredTree, UploadedTree
+from core.wording import counted
 
 MAX_WAITING = 20
 """Requests of a project that are not done."""
@@ -144,7 +145,8 @@ def finish(backend: Backend, claim: RepublicationClaim, tree: UploadedTree, veri
             f"{claim.policy.manifest_sha256[:12]}…)."
         )
         if num_exports:
-            message += f" {num_exports} exports of the old weights are gone; ask for them again."
+            exports = f"{counted(num_exports, 'export')} of the old weights {'is' if num_exports == 1 else 'are'}"
+            message += f" {exports} gone; request what you need again."
         append_event(session, job, EventDraft(kind=REPUBLISHED, message=message, data=dict(row.outcome)))
 
     light_requests.end(backend, claim.lease, RequestStatus.SUCCEEDED, change)

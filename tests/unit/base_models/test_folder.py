@@ -10,7 +10,6 @@ import pytest
 
 from core.base_models.directory import (
     base_model_digest,
-    check_name,
     get_base_model,
     list_base_models,
     refused_base_models,
@@ -28,6 +27,7 @@ from core.base_models.errors import (
 )
 from core.base_models.folder import inspect
 from core.base_models.manifest import MANIFEST_FILE, describe, read_manifest, write_manifest
+from core.base_models.names import check_name
 from core.base_models.safetensors_header import read_weights
 from core.domain.errors import InvalidRequest
 

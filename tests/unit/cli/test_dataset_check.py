@@ -39,12 +39,14 @@ def test_a_bad_file_names_every_line_and_fails(tmp_path: Path) -> None:
     lines = [line.split()[:3] for line in output.splitlines()]
     assert ["13", "error", "invalid-json"] in lines
     assert ["14", "error", "missing-field"] in lines
-    assert "refused: 2 of 14 rows are malformed." in output
+    assert "rejected: 2 of 14 rows are malformed." in output
+    assert "--on-error skip" in output
+    assert "on_error" not in output
     assert "Traceback" not in output
 
     code, output = run(str(path), "--on-error", "skip")
     assert code == 0
-    assert "12 of 14 rows can be trained on, 2 are malformed" in output
+    assert "12 of 14 rows can be trained on, 2 invalid" in output
 
 
 def test_warnings_fail_only_when_asked(tmp_path: Path) -> None:
@@ -64,11 +66,13 @@ def test_the_result_for_programs(tmp_path: Path) -> None:
 def test_columns_and_kind(tmp_path: Path) -> None:
     renamed = [{"q": row["prompt"], "good": row["chosen"], "bad": row["rejected"]} for row in GOOD]
     path = write(tmp_path / "renamed.jsonl", renamed)
-    assert run(str(path))[0] == 1
+    code, output = run(str(path))
+    assert code == 1
+    assert "--column prompt=q --column chosen=good --column rejected=bad" in output
     columns = ("--column", "prompt=q", "--column", "chosen=good", "--column", "rejected=bad")
     assert run(str(path), *columns)[0] == 0
     singles = write(tmp_path / "singles.jsonl", [{"prompt": "a", "completion": "b c"}])
-    assert "kind=demonstration" in run(str(singles))[1]
+    assert "--kind demonstration" in run(str(singles))[1]
     assert run(str(singles), "--kind", "demonstration")[0] == 0
 
 

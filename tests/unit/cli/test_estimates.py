@@ -47,7 +47,7 @@ def test_an_estimate_says_rows_time_memory_disk_and_start() -> None:
     assert "3,072 MiB of 2,048 MiB, more than it has" in text
     assert "sft from job_1" in text
     assert "1,024 MiB of checkpoints, 512 MiB published" in text
-    assert "place 2; starts in 10 s to 20 s" in text
+    assert "2nd; starts in 10 s to 20 s" in text
 
 
 def test_without_a_time_there_is_the_reason() -> None:

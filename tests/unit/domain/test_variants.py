@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from core import wording
 from core.domain.variants import catalogue, checks
 from core.domain.variants.catalogue import VARIANTS
 from core.domain.variants.checks import BETA_MAX, BETA_MIN, VariantError, get_variant, validate_beta, validate_options
@@ -126,12 +127,14 @@ def test_bounds_of_beta() -> None:
 
 
 def test_only_the_standard_library_is_imported() -> None:
-    for module in (checks, catalogue):
+    for module in (checks, catalogue, wording):
         tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
         imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
         imported += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
         for name in imported:
-            assert name.split(".")[0] in sys.stdlib_module_names or name.startswith("core.domain.variant"), name
+            assert name.split(".")[0] in sys.stdlib_module_names or name.startswith(
+                ("core.domain.variant", "core.wording")
+            ), name
 
 
 # docs/guide/variants.md

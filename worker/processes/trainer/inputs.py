@@ -19,6 +19,7 @@ from core.domain.trainer_protocol import Assignment, Progress, TrainerEvent
 from core.tokenization.encode_file import EncodeSummary, encode_file
 from core.tokenization.errors import NothingToEncode
 from core.tokenization.pair_tokenizer import PairTokenizer
+from core.wording import counted
 from worker.processes.trainer.supervisor_link import SupervisorLink
 
 MAX_REPORTED_LINES = 100
@@ -96,10 +97,13 @@ class InputEncoder:
 
     def _record_split(self, counts: SplitCounts) -> None:
         """Report the split, which is determined by rows, fraction and seed, in an event."""
-        message = (
-            f"{counts.num_validation} of {counts.num_train + counts.num_validation} rows are held out for validation: "
-            f"{counts.num_validation_prompts} whole prompts, none of which is trained on."
-        )
+        total = counted(counts.num_train + counts.num_validation, "row")
+        if counts.num_validation:
+            verb = "is" if counts.num_validation == 1 else "are"
+            prompts = counted(counts.num_validation_prompts, "prompt")
+            message = f"{counts.num_validation:,} of {total} {verb} held out for validation: all rows of {prompts}."
+        else:
+            message = f"No row is held out for validation: {total} are too few prompts to hold one out."
         data = {"fraction": self.spec.validation_fraction, "seed": self.spec.seed, **asdict(counts)}
         self._tell_once(TrainerEvent(level="info", kind=VALIDATION_SPLIT, message=message, data=data))
 
@@ -125,10 +129,11 @@ class InputEncoder:
     def _warn_of_shared_prompts(self, rows: Path, validation: Path) -> None:
         shared = find_shared_prompts(rows, validation)
         if shared.num_prompts:
+            verb = "is" if shared.num_prompts == 1 else "are"
+            places = f"{counted(shared.num_rows, 'row')}, the first on line {shared.lines[0]}"
             message = (
-                f"{shared.num_prompts} prompts of the validation dataset are trained on too ({shared.num_rows} rows, "
-                f"the first on line {shared.lines[0]}): what is measured on them is no held-out result. Remove those "
-                "rows from one of the two files."
+                f"{counted(shared.num_prompts, 'prompt')} of the validation dataset {verb} trained on too ({places}): "
+                "what is measured on them is no held-out result. Remove those rows from one of the two files."
             )
             event = TrainerEvent(level="warning", kind=SHARED_PROMPTS, message=message, data=asdict(shared))
             self._tell_once(event)
@@ -177,7 +182,8 @@ class InputEncoder:
         first = next(row for summary in self._set_aside.values() for row in summary.set_aside)
         counts = sum((Counter(summary.set_aside_counts) for summary in self._set_aside.values()), Counter())
         message = (
-            f"{count} rows are not trained on ({describe(counts)}); the first is line {first.line}: {first.detail}"
+            f"{counted(count, 'row')} {'is' if count == 1 else 'are'} not trained on ({describe(counts)}); the first "
+            f"is line {first.line}: {first.detail}"
         )
         data = {"count": count, "counts": dict(counts)} | {
             name: {

@@ -1,29 +1,27 @@
 """Commands `preftune usage` and `preftune audit`: what was taken and done, asked of the running service."""
 
-import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from preftune.cli.console import connected, out
-
-Url = Annotated[str | None, typer.Option(help="The service; default PREFTUNE_URL or this machine.")]
-AsJson = Annotated[bool, typer.Option("--json", help="As the API answers, one object a line.")]
+from preftune.cli.listing import named, print_json_lines, print_list
+from preftune.cli.options import WORKING, AsJson, Limit, Quiet, Url
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(usage)
-    app.command()(audit)
+    app.command(rich_help_panel=WORKING)(usage)
+    app.command(rich_help_panel=WORKING)(audit)
 
 
 def usage(as_json: AsJson = False, url: Url = None) -> None:
-    """What the project stores, by what takes it, what to delete first, and what it may."""
+    """Show how many bytes the project stores, in what, what is largest, and its limit."""
     with connected(url) as client:
         found = client.usage()
     if as_json:
-        out.print(json.dumps(found), markup=False, soft_wrap=True)
+        print_json_lines([found])
         return
     most = found["limits"]["max_stored_bytes"]
     out.print(f"{found['project_id']}: {_of(found['stored_bytes'], most)} bytes stored", markup=False)
@@ -36,21 +34,35 @@ def usage(as_json: AsJson = False, url: Url = None) -> None:
         out.print(text, markup=False)
 
 
+_COLUMNS: Final = (
+    named("created_at", "when", is_whole=True),
+    named("actor", "who", is_whole=True),
+    named("address", "from", may_go=True),
+    named("project_id", "project", may_go=True),
+    named("action", is_whole=True),
+    named("object_id", "object", is_whole=True),
+    named("outcome"),
+)
+
+
 def audit(
-    action: Annotated[str | None, typer.Option(help="Only this action, such as job.submit.")] = None,
-    actor: Annotated[str | None, typer.Option(help="Only acts of this key's id, user or operator:<user>.")] = None,
-    key: Annotated[str | None, typer.Option(help="Only acts with this key: key_…")] = None,
-    object: Annotated[str | None, typer.Option(help="Only acts on this object: job_…, ds_…, key_…")] = None,
-    outcome: Annotated[str | None, typer.Option(help="done or refused.")] = None,
-    project: Annotated[str | None, typer.Option(help="Only of this project; others are for operators.")] = None,
+    action: Annotated[str | None, typer.Option(help="Only events of this action, such as job.submit.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Only events of this key's id, user or operator:<user>.")] = None,
+    key: Annotated[str | None, typer.Option(help="Only events with this key: key_…")] = None,
+    object: Annotated[str | None, typer.Option(help="Only events on this object: job_…, ds_…, key_…")] = None,
+    outcome: Annotated[str | None, typer.Option(help="Only events of this outcome: done or refused.")] = None,
+    project: Annotated[
+        str | None, typer.Option(help="Only events of this project; other projects are for operators.")
+    ] = None,
     *,
-    since: Annotated[str | None, typer.Option(help="Not before: 2026-11-30T08:00:00Z.")] = None,
-    until: Annotated[str | None, typer.Option(help="Before this time.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Events, the newest.")] = 50,
+    since: Annotated[str | None, typer.Option(help="Only from this time on: 2026-11-30T08:00:00Z.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only before this time.")] = None,
+    limit: Limit = 50,
     as_json: AsJson = False,
+    quiet: Quiet = False,
     url: Url = None,
 ) -> None:
-    """Who did what, newest first; needs a key of scope admin, for all projects one of scope operator."""
+    """Show who did what, the newest first. Needs a key of scope admin; for all projects, one of scope operator."""
     where = {
         "action": action,
         "actor": actor,
@@ -62,16 +74,15 @@ def audit(
         "until": until,
     }
     with connected(url) as client:
-        events = client.audit(limit=limit, **where)
-    if as_json:
-        for event in events:
-            out.print(json.dumps(event), markup=False, soft_wrap=True)
-        return
-    table = Table("when", "who", "from", "project", "action", "object", "outcome", box=None)
-    for event in events:
-        names = ("created_at", "actor", "address", "project_id", "action", "object_id", "outcome")
-        table.add_row(*(Text(str(event[name] or "")) for name in names))
-    out.print(table)
+        events = client.audit(limit=limit + 1, **where)
+    print_list(
+        events[:limit],
+        _COLUMNS,
+        as_json=as_json,
+        quiet=quiet,
+        has_more=len(events) > limit,
+        nothing="No such events.",
+    )
 
 
 def _print(sizes: dict[str, Any]) -> None:

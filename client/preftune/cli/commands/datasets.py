@@ -4,37 +4,49 @@ import shlex
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-from rich.table import Table
-from rich.text import Text
 
 from preftune import ApiError, UploadInterrupted
-from preftune.cli.console import TEMPLATE_KWARGS, connected, err, fail, json_object, out
+from preftune.cli.console import TEMPLATE_KWARGS, confirm, connected, err, fail, for_each, json_object, out, print_error
 from preftune.cli.dataset_report import print_json, print_report, print_statistics
 from preftune.cli.extras import from_extra
 from preftune.cli.groups import Group
+from preftune.cli.listing import collect, named, print_list, time_column
+from preftune.cli.options import AsJson, BaseModel, DatasetId, Limit, Quiet, TemplateKwargs, Url, Yes
+from preftune.cli.words import as_options, counted
 
-app = typer.Typer(help="Upload and inspect datasets.", no_args_is_help=True, cls=Group)
+app = typer.Typer(help="Check, upload, list and inspect datasets.", no_args_is_help=True, cls=Group)
+DatasetIds = Annotated[list[str], typer.Argument(metavar="DATASET...", help="Ids of datasets: ds_…")]
+DataFile = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=False, help="JSONL, JSON, CSV, TSV, Parquet or Arrow; also compressed.")
+]
+Kind = Annotated[str, typer.Option(help="Type of data: preference, demonstration or unpaired.")]
+OnError = Annotated[
+    str, typer.Option(help="If a row is invalid: reject the file and list every error, or skip the row.")
+]
 Format = Annotated[str, typer.Option(help="Layout of the rows; auto recognises it.")]
 Column = Annotated[
-    list[str] | None, typer.Option(help="Maps a column of the file: prompt=question reads the prompt from question.")
+    list[str] | None,
+    typer.Option(metavar="NAME=COLUMN", help="Read a field from a column: prompt=question. Repeatable."),
 ]
-Value = Annotated[list[str] | None, typer.Option(help="What a verdict means: 0=first, 1=second, 2=tie.")]
-Ignore = Annotated[list[str] | None, typer.Option(help="A column, or messages[].key, to ignore.")]
-Ties = Annotated[str, typer.Option(help="keep or drop: pairs whose own scores are equal.")]
+Value = Annotated[
+    list[str] | None,
+    typer.Option(metavar="VALUE=MEANING", help="What a verdict means: 0=first, 1=second, 2=tie. Repeatable."),
+]
+Ignore = Annotated[list[str] | None, typer.Option(help="Ignore a column, or messages[].key. Repeatable.")]
+Ties = Annotated[str, typer.Option(help="Pairs whose own scores are equal: keep or drop.")]
 Split = Annotated[str | None, typer.Option(help="Which dataset of a tar of a saved DatasetDict.")]
-Url = Annotated[str | None, typer.Option(help="The service; default PREFTUNE_URL or this machine.")]
 
 
 @app.command()
 def upload(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSONL, JSON, CSV, TSV, Parquet or Arrow.")],
-    name: Annotated[str | None, typer.Option(help="A name to recognise it by; default: the file's name.")] = None,
-    kind: Annotated[str, typer.Option(help="preference, demonstration or unpaired.")] = "preference",
-    on_error: Annotated[str, typer.Option(help="reject: all or nothing; skip: keep the good rows.")] = "reject",
+    file: DataFile,
+    name: Annotated[str | None, typer.Option(help="A name to recognise the dataset by; default: the file's.")] = None,
+    kind: Kind = "preference",
+    on_error: OnError = "reject",
     format: Format = "auto",
     column: Column = None,
     value: Value = None,
@@ -42,11 +54,13 @@ def upload(
     ties: Ties = "keep",
     split: Split = None,
     *,
-    resume: Annotated[str | None, typer.Option(help="Continue this interrupted upload: upl_…")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings make exit code 1; the dataset is kept.")] = False,
+    resume: Annotated[str | None, typer.Option(metavar="UPLOAD", help="Continue an interrupted upload: upl_…")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with code 1 if there are warnings; the dataset is kept.")
+    ] = False,
     url: Url = None,
 ) -> None:
-    """Send a file and print the report; the dataset's id comes last. Large files go in parts, which can be resumed."""
+    """Upload a file and print the dataset's id; the report goes to stderr. Large files go in parts, resumable."""
     asked = reading_options(format, column, value, ignore, ties, split) | {"kind": kind, "on_error": on_error}
     with connected(url) as client:
         try:
@@ -63,9 +77,9 @@ def pull(
     source: Annotated[str, typer.Argument(help="<organisation>/<name>@<commit> of the hub, or a folder like one.")],
     config: Annotated[str | None, typer.Option(help="Configuration of the repository, where it has several.")] = None,
     split: Annotated[str | None, typer.Option(help="Split, where it has several.")] = None,
-    name: Annotated[str | None, typer.Option(help="A name to recognise it by; default: its source.")] = None,
-    kind: Annotated[str, typer.Option(help="preference, demonstration or unpaired.")] = "preference",
-    on_error: Annotated[str, typer.Option(help="reject: all or nothing; skip: keep the good rows.")] = "reject",
+    name: Annotated[str | None, typer.Option(help="A name to recognise the dataset by; default: its source.")] = None,
+    kind: Kind = "preference",
+    on_error: OnError = "reject",
     *,
     format: Format = "auto",
     column: Column = None,
@@ -74,7 +88,7 @@ def pull(
     ties: Ties = "keep",
     url: Url = None,
 ) -> None:
-    """Load a dataset of the Hugging Face hub through its datasets library on this machine, and upload it."""
+    """Load a dataset of the Hugging Face hub with the datasets library on this machine, and upload it."""
     asked = reading_options(format, column, value, ignore, ties, None) | {"kind": kind, "on_error": on_error}
     with tempfile.TemporaryDirectory(prefix="preftune-pull-") as folder:
         pulled = from_extra("preftune.cli.dataset_pull", "pull", "preftune[hub]")(source, config, split, Path(folder))
@@ -87,14 +101,14 @@ def pull(
 
 @app.command()
 def download(
-    dataset_id: str,
-    file: Annotated[Path, typer.Argument(help="Where to write it.")],
+    dataset_id: DatasetId,
+    file: Annotated[Path, typer.Argument(help="File to write to.")],
     format: Annotated[
         str, typer.Option(help="original, parquet, or hf: a tar for datasets.load_from_disk.")
     ] = "original",
     url: Url = None,
 ) -> None:
-    """Fetch the file as uploaded, or the rows as jobs read them."""
+    """Download a dataset: the file as uploaded, or the rows as jobs read them."""
     with connected(url) as client:
         out.print(str(client.datasets.download(dataset_id, file, format=format)), markup=False, soft_wrap=True)
 
@@ -106,14 +120,15 @@ def _reported(send: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     except ApiError as error:
         if "report" not in error.problem:
             raise
-        print_report(error.problem["report"])
-        err.print(error.detail, style="red", markup=False)
+        print_report(error.problem["report"], err)
+        print_error(as_options(error.detail))
         raise typer.Exit(1) from None
 
 
 def _print_uploaded(dataset: dict[str, Any]) -> None:
-    print_report(dataset["report"])
-    out.print(f"{dataset['num_accepted']} of {dataset['num_rows']} rows accepted, format {dataset['format']}")
+    print_report(dataset["report"], err)
+    rows = counted(dataset["num_rows"], "row")
+    err.print(f"{dataset['num_accepted']:,} of {rows} accepted, format {dataset['format']}", markup=False)
     out.print(dataset["id"])
 
 
@@ -153,23 +168,32 @@ def _named(option: str, example: str, pairs: list[str]) -> dict[str, str]:
     return named
 
 
+_COLUMNS: Final = (
+    named("id", is_whole=True),
+    named("name"),
+    named("kind"),
+    named("num_accepted", "rows", is_number=True),
+    named("status"),
+    time_column("created_at", "created (UTC)"),
+)
+
+
 @app.command("list")
-def list_datasets(url: Url = None) -> None:
-    """List the newest datasets."""
+def list_datasets(limit: Limit = 100, as_json: AsJson = False, quiet: Quiet = False, url: Url = None) -> None:
+    """List datasets, the newest first."""
     with connected(url) as client:
-        datasets = client.datasets.list(limit=100)["data"]
-    table = Table("id", "name", "kind", "rows", "status", "created", box=None)
-    for item in datasets:
-        row = (item["id"], item["name"], item["kind"], item["num_accepted"], item["status"], item["created_at"])
-        table.add_row(*(Text(str(cell)) for cell in row))
-    out.print(table)
+        found, has_more = collect(client.datasets.list, limit)
+    print_list(found, _COLUMNS, as_json=as_json, quiet=quiet, has_more=has_more, nothing="No datasets.")
 
 
 @app.command()
-def show(dataset_id: str, url: Url = None) -> None:
-    """Show one dataset and its report."""
+def show(dataset_id: DatasetId, as_json: AsJson = False, url: Url = None) -> None:
+    """Show one dataset and the report on its file."""
     with connected(url) as client:
         dataset = client.datasets.get(dataset_id)
+    if as_json:
+        print_json(dataset)
+        return
     print_json({key: value for key, value in dataset.items() if key != "report"})
     print_report(dataset["report"])
     print_statistics(dataset["report"].get("statistics", {}))
@@ -177,15 +201,13 @@ def show(dataset_id: str, url: Url = None) -> None:
 
 @app.command()
 def tokens(
-    dataset_id: str,
-    base_model: Annotated[str, typer.Argument(help="A name from `preftune models list`, or a job.")],
-    max_length: Annotated[int | None, typer.Option(help="The job's max_length; default 1024.")] = None,
-    chat_template_kwargs: Annotated[
-        str | None, typer.Option(help='The job\'s, as JSON: {"enable_thinking": false}')
-    ] = None,
+    dataset_id: DatasetId,
+    base_model: BaseModel,
+    max_length: Annotated[int | None, typer.Option(help="The job's max_length in tokens; default 1024.")] = None,
+    chat_template_kwargs: TemplateKwargs = None,
     url: Url = None,
 ) -> None:
-    """Print lengths in a base model's tokens, and how many rows a job would set aside, and why, as JSON."""
+    """Print as JSON how long the rows are in a base model's tokens, and how many a job would set aside and why."""
     kwargs = json_object(*TEMPLATE_KWARGS, chat_template_kwargs)
     with connected(url) as client:
         found = client.datasets.tokens(dataset_id, base_model, max_length=max_length, chat_template_kwargs=kwargs)
@@ -193,7 +215,20 @@ def tokens(
 
 
 @app.command()
-def delete(dataset_id: str, url: Url = None) -> None:
-    """Delete a dataset that no live job uses."""
+def rename(
+    dataset_id: DatasetId,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The new name.")],
+    url: Url = None,
+) -> None:
+    """Give a dataset another name."""
     with connected(url) as client:
-        client.datasets.delete(dataset_id)
+        client.datasets.patch(dataset_id, name=name)
+
+
+@app.command()
+def delete(dataset_ids: DatasetIds, yes: Yes = False, url: Url = None) -> None:
+    """Delete datasets that no unfinished job uses; finished jobs keep their results. Asks first in a terminal."""
+    what = dataset_ids[0] if len(dataset_ids) == 1 else f"these {len(dataset_ids)} datasets"
+    confirm(f"Delete {what}?", yes)
+    with connected(url) as client:
+        for_each(dataset_ids, client.datasets.delete)

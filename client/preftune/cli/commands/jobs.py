@@ -1,63 +1,68 @@
-"""Commands `preftune submit | watch | download | jobs …`."""
+"""Commands `preftune submit | watch | log | download | export`, and those of `preftune jobs` that read and control."""
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from rich.table import Table
-from rich.text import Text
 
 from preftune import Client
-from preftune.cli.console import TEMPLATE_KWARGS, connected, err, fail, json_object, out
+from preftune.cli.console import TEMPLATE_KWARGS, connected, err, fail, for_each, json_object, out, setting
 from preftune.cli.dataset_report import print_data_warnings
 from preftune.cli.estimates import print_estimate
+from preftune.cli.listing import Column, Item, collect, named, print_list, time_column
+from preftune.cli.options import WORKING, AsJson, BaseModel, DatasetId, Limit, Quiet, TemplateKwargs, Url
 from preftune.cli.watch import EXIT_CODES, watch_job
 
-Url = Annotated[str | None, typer.Option(help="The service; default PREFTUNE_URL or this machine.")]
-JobId = Annotated[str, typer.Argument(metavar="JOB")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id: job_…")]
+JobIds = Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids of jobs: job_…")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SETTING=VALUE", help="Another setting: dpo.epochs=2, lora.rank=8. Repeatable."),
+]
+SettingsJson = Annotated[
+    str | None, typer.Option(metavar="JSON", help='Other settings as JSON: {"dpo": {"epochs": 2}}')
+]
+INTERRUPTED: Final = 130
 jobs_app = typer.Typer(help="List, inspect and control jobs.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
     for command in (submit, watch, log, download, export):
-        app.command()(command)
-    app.add_typer(jobs_app, name="jobs")
+        app.command(rich_help_panel=WORKING)(command)
+    app.add_typer(jobs_app, name="jobs", rich_help_panel=WORKING)
 
 
 def submit(
-    base_model: Annotated[str, typer.Argument(metavar="BASE_MODEL", help="A name from `preftune models list`.")],
-    dataset_id: Annotated[str, typer.Argument(metavar="DATASET", help="An id from `preftune datasets list`.")],
+    base_model: BaseModel,
+    dataset_id: DatasetId,
     method: Annotated[
         str | None, typer.Option(help="preference (default): SFT, then a preference loss; supervised: SFT alone.")
     ] = None,
-    variant: Annotated[str | None, typer.Option(help="The preference loss; default dpo.")] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="The preference loss, from `preftune variants`; default dpo.")
+    ] = None,
     beta: Annotated[
-        float | None, typer.Option(help="How strongly training stays close to the reference; default: the variant's.")
+        float | None,
+        typer.Option(help="How strongly training stays close to the reference model; default: the variant's."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="A name to recognise it by.")] = None,
-    settings: Annotated[
-        str | None, typer.Option(help='More fields of POST /jobs as JSON: {"dpo": {"epochs": 2}}')
-    ] = None,
-    chat_template_kwargs: Annotated[
-        str | None, typer.Option(help='Variables of the chat template, as JSON: {"enable_thinking": false}')
-    ] = None,
-    strict: Annotated[bool, typer.Option(help="Do not post the job where its data has warnings.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would take; post nothing.")] = False,
-    follow: Annotated[bool, typer.Option("--watch", help="Show the job until it ends.")] = False,
+    name: Annotated[str | None, typer.Option(help="A name to recognise the job by.")] = None,
+    set_: Settings = None,
+    settings: SettingsJson = None,
+    chat_template_kwargs: TemplateKwargs = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Do not submit the job if its data has warnings.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the job would take; submit nothing.")] = False,
+    follow: Annotated[bool, typer.Option("--watch", help="Watch the job until it ends.")] = False,
     url: Url = None,
 ) -> None:
-    """Post a job and print its id; what is to be known of its data goes to stderr first."""
+    """Submit a job and print its id. Warnings about its data go to stderr."""
     kwargs = json_object(*TEMPLATE_KWARGS, chat_template_kwargs)
     own = {"method": method, "variant": variant, "beta": beta, "name": name, "chat_template_kwargs": kwargs}
-    given = (json_object("--settings", '{"dpo": {"epochs": 2}}', settings) or {}) | {
-        key: value for key, value in own.items() if value is not None
-    }
-    with connected(url) as client:
+    given = _settings(settings, set_ or []) | {key: value for key, value in own.items() if value is not None}
+    with connected(url, rest="--settings" if settings else "--set") as client:
         preview = client.jobs.preview(base_model=base_model, dataset_id=dataset_id, **given)
         if print_data_warnings(preview) and strict:
-            fail("not posted: the data has warnings, and --strict was given")
+            fail("not submitted: the data has warnings, and --strict was given")
         if dry_run:
             print_estimate(preview["estimate"])
             return
@@ -67,8 +72,27 @@ def submit(
             _follow(client, job["id"])
 
 
+def _settings(as_json: str | None, each: list[str]) -> Item:
+    """Return the settings of a request that have no option of their own."""
+    given = json_object("--settings", '{"dpo": {"epochs": 2}}', as_json) or {}
+    for text in each:
+        path, value = setting("--set", "dpo.epochs=2", text)
+        _put(given, path, value)
+    return given
+
+
+def _put(settings: Item, path: str, value: Any) -> None:
+    """Put a value at a dotted path."""
+    *outer, last = path.split(".")
+    for name in outer:
+        settings = settings.setdefault(name, {})
+        if not isinstance(settings, dict):
+            fail(f"--set {path}: {name} has a value already, and cannot have settings below it", code=2)
+    settings[last] = value
+
+
 def watch(job: JobId, url: Url = None) -> None:
-    """Show a job live until it ends. Exit code: 0 succeeded, 1 failed, 3 cancelled."""
+    """Watch a job until it ends. Exit code 0: succeeded; 1: failed; 3: cancelled; 130: Ctrl-C; the job continues."""
     with connected(url) as client:
         _follow(client, job)
 
@@ -78,7 +102,7 @@ def log(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job has ended.")] = False,
     url: Url = None,
 ) -> None:
-    """Print what the job's trainings have printed, tracebacks included: at most the last MiB."""
+    """Print the output of a job's training processes, tracebacks included: at most the last MiB."""
     with connected(url) as client:
         for text in client.jobs.follow_log(job) if follow else (client.jobs.log(job),):
             out.out(text, end="", highlight=False)
@@ -86,11 +110,13 @@ def log(
 
 def download(
     job: JobId,
-    directory: Annotated[Path | None, typer.Argument(help="Default: a folder of the job's id.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Fetch the policy at this checkpoint instead.")] = None,
+    directory: Annotated[Path | None, typer.Argument(help="Folder to write to; default: one named as the job.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Download the policy of this checkpoint, from `preftune jobs checkpoints`.")
+    ] = None,
     url: Url = None,
 ) -> None:
-    """Fetch the tuned policy, verified; an interrupted download continues where it stopped."""
+    """Download the tuned policy and verify it. An interrupted download continues where it stopped."""
     with connected(url) as client:
         if checkpoint is None:
             _warn_of_old_merge(client.jobs.get(job))
@@ -109,10 +135,10 @@ def _warn_of_old_merge(job: dict[str, Any]) -> None:
 def export(
     job: JobId,
     export_format: Annotated[str, typer.Argument(metavar="FORMAT", help="gguf-f32, gguf-f16 or gguf-q8_0.")],
-    directory: Annotated[Path, typer.Argument(help="Folder for the file.")] = Path("."),
+    directory: Annotated[Path, typer.Argument(help="Folder to write the file to.")] = Path("."),
     url: Url = None,
 ) -> None:
-    """Fetch the tuned policy in another format, for llama.cpp; it is converted first if needed."""
+    """Download the tuned policy as GGUF, for llama.cpp. It is converted first if needed."""
     with connected(url) as client:
         made = client.jobs.export(job, export_format)
         path = client.jobs.download_export(job, made, directory)
@@ -127,150 +153,171 @@ def download_with_progress(client: Client, job_id: str, directory: Path) -> Path
         return client.jobs.download(job_id, directory, on_progress=lambda num_bytes: progress.advance(task, num_bytes))
 
 
+def _variant(job: Item) -> str:
+    spec = job["spec"]
+    return str(spec.get("variant", spec.get("method")))
+
+
+def _stage(job: Item) -> str:
+    stage, progress = job["stage"] or "", job["progress"] or {}
+    is_under_way = job["status"] in ("running", "paused") and progress.get("total_steps")
+    return f"{stage} {progress['step']}/{progress['total_steps']}" if is_under_way else stage
+
+
+def _result(job: Item) -> str:
+    held_out = (job.get("results") or {}).get("held_out") or {}
+    for name, label in (("reward_accuracy", "accuracy"), ("token_accuracy", "token accuracy")):
+        if (held_out.get(name) or {}).get("value") is not None:
+            return f"{label} {held_out[name]['value']:.1%}"
+    return ""
+
+
+_COLUMNS: Final = (
+    named("id", is_whole=True),
+    named("name"),
+    named("status"),
+    Column(title="stage", value=_stage, may_go=True),
+    Column(title="held out", value=_result, may_go=True),
+    Column(title="base model", value=lambda job: job["spec"]["base_model"], may_go=True),
+    Column(title="variant", value=_variant, may_go=True),
+    time_column("created_at", "created (UTC)"),
+)
+
+
 @jobs_app.command("list")
 def list_jobs(
-    status: Annotated[str | None, typer.Option(help="Only jobs of this status.")] = None, url: Url = None
+    *,
+    status: Annotated[
+        str | None, typer.Option(help="Only queued, running, paused, succeeded, failed or cancelled ones.")
+    ] = None,
+    search: Annotated[str | None, typer.Option(help="Only jobs with this text in name, id, tags or notes.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only jobs with this tag.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Only jobs of this variant.")] = None,
+    base_model: Annotated[str | None, typer.Option(help="Only jobs that start from this model.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only jobs that use this dataset: ds_…")] = None,
+    sort: Annotated[
+        str, typer.Option(help="created, name, finished, loss, accuracy or margin; `-` before it: the largest first.")
+    ] = "-created",
+    limit: Limit = 100,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    url: Url = None,
 ) -> None:
-    """List the newest jobs."""
+    """List jobs, the newest first. A narrow terminal shows fewer columns."""
+    where: dict[str, Any] = {"status": status, "search": search, "tag": tag, "variant": variant}
+    where |= {"base_model": base_model, "dataset_id": dataset, "sort": sort}
     with connected(url) as client:
-        jobs = client.jobs.list(status=status, limit=100)["data"]
-    table = Table("id", "name", "status", "stage", "base model", "loss", "created", box=None)
-    for job in jobs:
-        spec = job["spec"]
-        cells = (
-            job["id"],
-            job["name"],
-            job["status"],
-            job["stage"],
-            spec["base_model"],
-            spec.get("variant", spec.get("method")),
-            job["created_at"],
-        )
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
-    out.print(table)
+        jobs, has_more = collect(lambda **page: client.jobs.list(**where, **page), limit)
+    print_list(jobs, _COLUMNS, as_json=as_json, quiet=quiet, has_more=has_more, nothing="No jobs.")
 
 
 @jobs_app.command()
 def show(job: JobId, url: Url = None) -> None:
-    """Show one job as JSON."""
+    """Print one job as JSON."""
     with connected(url) as client:
         out.print_json(data=client.jobs.get(job))
 
 
 @jobs_app.command()
-def events(job: JobId, url: Url = None) -> None:
-    """Show the events of a job."""
-    with connected(url) as client:
-        for event in client.jobs.events(job):
-            out.print(f"{event['at']} {event['level']:7} {event['message']}", markup=False, soft_wrap=True)
-
-
-@jobs_app.command()
-def pairs(
+def events(
     job: JobId,
-    flag: Annotated[str | None, typer.Option(help="Only pairs with this flag, such as likely_mislabelled.")] = None,
-    sort: Annotated[str, typer.Option(help="A column; `-` before it for the largest first.")] = "-mislabelled_score",
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Only the newest.")] = None,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the events' numbers only.")] = False,
     url: Url = None,
 ) -> None:
-    """Show the report on the pairs of a job."""
+    """Print the events of a job, the oldest first."""
     with connected(url) as client:
-        found = client.jobs.pairs(job, flag=flag, sort=sort, limit=limit)["data"]
-    names = ("line", "split", "margin_first", "margin_last", "mislabelled_score")
-    table = Table(*names, "flags", box=None)
-    for pair in found:
-        cells = [f"{pair[name]:.3f}" if isinstance(pair[name], float) else str(pair[name] or "") for name in names]
-        table.add_row(*cells, " ".join(pair["flags"]))
-    out.print(table)
+        found: list[Item] = []
+        while page := client.jobs.events(job, after=found[-1]["seq"] if found else None):
+            found += page
+    found = found[-limit:] if limit else found
+    if as_json or quiet:
+        print_list(found, (), as_json=as_json, quiet=quiet, id_name="seq")
+        return
+    for event in found:
+        out.print(f"{event['at']} {event['level']:7} {event['message']}", markup=False, soft_wrap=True)
 
 
 @jobs_app.command()
-def score(
-    job: JobId,
-    file: Annotated[Path, typer.Argument(help="JSON lines: prompt and response, or prompt, chosen and rejected.")],
-    url: Url = None,
-) -> None:
-    """Compute implicit rewards under the policy of a job, one JSON line each."""
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    is_pairs = bool(rows) and "chosen" in rows[0]
-    with connected(url) as client:
-        for start in range(0, len(rows), 1000):
-            part = rows[start : start + 1000]
-            for result in client.jobs.score(job, pairs=part) if is_pairs else client.jobs.score(job, items=part):
-                print(json.dumps(result))  # noqa: T201 - for programs, not wrapped
-
-
-@jobs_app.command()
-def rerun(
-    job: JobId,
-    exclude: Annotated[list[int] | None, typer.Option(help="A line of the file to leave out; may be repeated.")] = None,
-    swap: Annotated[list[int] | None, typer.Option(help="A line whose pair is swapped; may be repeated.")] = None,
-    url: Url = None,
-) -> None:
-    """Create the same job with some pairs left out or swapped."""
-    with connected(url) as client:
-        out.print(client.jobs.rerun(job, exclude_lines=exclude or (), swap_lines=swap or ())["id"])
-
-
-@jobs_app.command()
-def checkpoints(job: JobId, url: Url = None) -> None:
-    """List the kept checkpoints of a job, the best one marked."""
+def checkpoints(job: JobId, as_json: AsJson = False, quiet: Quiet = False, url: Url = None) -> None:
+    """List the kept checkpoints of a job, the latest first, the best one marked."""
     with connected(url) as client:
         found = client.jobs.checkpoints(job)
-    table = Table("id", "stage", "step", "validation loss", "accuracy", "", box=None)
-    for item in found:
-        values = (item["metrics"].get("loss"), item["metrics"].get("rewards/accuracies"))
-        shown = ["" if value is None else f"{value:.4f}" for value in values]
-        table.add_row(item["id"], item["stage"], str(item["step"]), *shown, "best" if item["is_best"] else "")
-    out.print(table)
+
+    def metric(name: str, title: str) -> Column:
+        return Column(title=title, value=lambda item: _figure(item["metrics"].get(name)), is_number=True)
+
+    columns = (
+        named("id", is_whole=True),
+        named("stage"),
+        named("step", is_number=True),
+        metric("loss", "validation loss"),
+        metric("rewards/accuracies", "accuracy"),
+        Column(title="", value=lambda item: "best" if item["is_best"] else ""),
+    )
+    print_list(found, columns, as_json=as_json, quiet=quiet, nothing="No checkpoints.")
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 @jobs_app.command()
 def cancel(
-    job: JobId,
+    jobs: JobIds,
     save: Annotated[bool, typer.Option("--save", help="Publish the current policy.")] = False,
     url: Url = None,
 ) -> None:
-    """Cancel a job for good."""
+    """Cancel jobs for good, each at its next step."""
     with connected(url) as client:
-        _print_status(client.jobs.cancel(job, save=save))
+        for_each(jobs, lambda job: _print_status(client.jobs.cancel(job, save=save)))
 
 
 @jobs_app.command()
-def pause(job: JobId, url: Url = None) -> None:
-    """Pause a job at its next step, with a checkpoint, and free its device."""
+def pause(jobs: JobIds, url: Url = None) -> None:
+    """Pause jobs, each at its next step with a checkpoint, and free their devices."""
     with connected(url) as client:
-        _print_status(client.jobs.pause(job))
+        for_each(jobs, lambda job: _print_status(client.jobs.pause(job)))
 
 
 @jobs_app.command()
-def resume(job: JobId, url: Url = None) -> None:
-    """Resume a paused job from its checkpoint."""
+def resume(jobs: JobIds, url: Url = None) -> None:
+    """Resume paused jobs from their checkpoints."""
     with connected(url) as client:
-        _print_status(client.jobs.resume(job))
+        for_each(jobs, lambda job: _print_status(client.jobs.resume(job)))
 
 
 @jobs_app.command()
 def retry(job: JobId, url: Url = None) -> None:
-    """Create a job from the newest intact checkpoint of an ended one."""
+    """Create a job that continues from the newest intact checkpoint of a failed or cancelled one, and print its id."""
     with connected(url) as client:
         out.print(client.jobs.retry(job)["id"])
 
 
 @jobs_app.command()
 def republish(job: JobId, url: Url = None) -> None:
-    """Merge a policy that an earlier version merged in bf16 again, in float32, in the old artifact's place."""
+    """Merge a policy again, in float32, that an earlier version merged in bf16; it replaces the old artifact."""
     with connected(url) as client:
         outcome = client.jobs.republish(job)["outcome"]
     out.print(f"manifest {outcome['manifest_sha256']}, before {outcome['manifest_sha256_before']}", markup=False)
 
 
-def _print_status(job: dict[str, Any]) -> None:
-    out.print(f"{job['id']} {job['status']} (desired: {job['desired']})", markup=False)
+_REQUESTED: Final = {"run": "", "pause": ", pause requested", "cancel": ", cancellation requested"}
+
+
+def _print_status(job: Item) -> None:
+    is_final = job["finished_at"] is not None or job["status"] == "paused"
+    out.print(f"{job['id']} {job['status']}{'' if is_final else _REQUESTED[job['desired']]}", markup=False)
 
 
 def _follow(client: Client, job_id: str) -> None:
-    job = watch_job(client, job_id, out)
+    try:
+        job = watch_job(client, job_id, out)
+    except KeyboardInterrupt:
+        err.print(f"The job continues. Watch it again: preftune watch {job_id}", markup=False)
+        err.print(f"Cancel it: preftune jobs cancel {job_id}", markup=False)
+        raise typer.Exit(INTERRUPTED) from None
     if job["error"]:
         err.print(f"{job['error']['title']}: {job['error']['detail']}", markup=False, style="red")
     raise typer.Exit(EXIT_CODES[job["status"]])

@@ -3,47 +3,49 @@
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from preftune import Client
-from preftune.cli.console import connected, err, fail, out
+from preftune.cli.console import confirm, connected, err, fail, for_each, json_or_text, out
 from preftune.cli.estimates import interval_text
+from preftune.cli.listing import Column, Item, collect, named, print_list, time_column
+from preftune.cli.options import AsJson, BaseModel, DatasetId, Limit, Quiet, Url, Yes
+from preftune.cli.words import counted
 
-Url = Annotated[str | None, typer.Option(help="The service; default PREFTUNE_URL or this machine.")]
-SweepId = Annotated[str, typer.Argument(metavar="SWEEP")]
+SweepId = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's id: sweep_…")]
+SweepIds = Annotated[list[str], typer.Argument(metavar="SWEEP...", help="Ids of sweeps: sweep_…")]
 POLL_SECONDS = 2.0
-app = typer.Typer(help="Run a job once for each combination of settings, as one.", no_args_is_help=True)
+app = typer.Typer(help="Run sweeps: a job once for each combination of settings.", no_args_is_help=True)
 
 
 @app.command()
 def start(
-    base_model: Annotated[str, typer.Argument(metavar="BASE_MODEL", help="A name from `preftune models list`.")],
-    dataset_id: Annotated[str, typer.Argument(metavar="DATASET", help="An id from `preftune datasets list`.")],
+    base_model: BaseModel,
+    dataset_id: DatasetId,
     grid: Annotated[
-        list[str] | None, typer.Option(help="A setting and its values: beta=0.05,0.1,0.3; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="SETTING=VALUES", help="A setting and its values: beta=0.05,0.1,0.3. Repeatable."),
     ] = None,
     request: Annotated[
-        Path | None, typer.Option(help="More fields of POST /sweeps, as a JSON file: random, members, job …")
+        Path | None, typer.Option(help="A JSON file with other fields of POST /sweeps: random, members, job, …")
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="Held-out metric that the best is chosen by.")] = None,
-    max_parallel: Annotated[int | None, typer.Option(help="Members queued or running at most at a time.")] = None,
-    name: Annotated[str | None, typer.Option(help="A name to recognise it by.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before it starts.")] = False,
-    follow: Annotated[bool, typer.Option("--watch", help="Show the sweep until it ends.")] = False,
+    metric: Annotated[str | None, typer.Option(help="Held-out metric by which the best member is chosen.")] = None,
+    max_parallel: Annotated[int | None, typer.Option(help="How many members are queued or running at once.")] = None,
+    name: Annotated[str | None, typer.Option(help="A name to recognise the sweep by.")] = None,
+    yes: Yes = False,
+    follow: Annotated[bool, typer.Option("--watch", help="Watch the sweep until it ends.")] = False,
     url: Url = None,
 ) -> None:
-    """Show the number of jobs and what they would take, ask, and start them; print the sweep's id."""
+    """Show how many jobs a sweep has and what they would take, ask for confirmation, start it and print its id."""
     given: dict[str, Any] = _read(request)
     given["job"] = {"base_model": base_model, "dataset_id": dataset_id, **given.get("job", {})}
     if grid:
         given["grid"] = dict(_values(item) for item in grid)
     own = {"metric": metric, "max_parallel": max_parallel, "name": name}
     given |= {key: value for key, value in own.items() if value is not None}
-    with connected(url) as client:
+    with connected(url, rest="--request") as client:
         _print_preview(client.sweeps.preview(**given))
         if not yes:
             typer.confirm("Start them?", abort=True, err=True)
@@ -54,23 +56,36 @@ def start(
 
 
 @app.command()
-def show(sweep: SweepId, url: Url = None) -> None:
-    """Show a sweep's members with their values, the best one marked."""
+def show(sweep: SweepId, as_json: AsJson = False, quiet: Quiet = False, url: Url = None) -> None:
+    """Show a sweep's members with their settings and results, the best one marked. --quiet prints the jobs' ids."""
     with connected(url) as client:
-        _print(client.sweeps.get(sweep))
+        found = client.sweeps.get(sweep)
+    if as_json and not quiet:
+        out.print_json(data=found)
+    else:
+        _print(found, as_json=as_json, quiet=quiet)
+
+
+def _counts(sweep: Item) -> str:
+    return ", ".join(f"{number} {status}" for status, number in sweep["counts"].items())
+
+
+_COLUMNS: Final = (
+    named("id", is_whole=True),
+    named("name"),
+    named("status"),
+    Column(title="members", value=_counts),
+    named("best_job_id", "best", is_whole=True, may_go=True),
+    time_column("created_at", "created (UTC)"),
+)
 
 
 @app.command("list")
-def list_sweeps(url: Url = None) -> None:
-    """List the newest sweeps."""
+def list_sweeps(limit: Limit = 100, as_json: AsJson = False, quiet: Quiet = False, url: Url = None) -> None:
+    """List sweeps, the newest first."""
     with connected(url) as client:
-        found = client.sweeps.list(limit=100)["data"]
-    table = Table("id", "name", "status", "members", "best", "created", box=None)
-    for sweep in found:
-        counts = ", ".join(f"{number} {status}" for status, number in sweep["counts"].items())
-        cells = (sweep["id"], sweep["name"], sweep["status"], counts, sweep["best_job_id"], sweep["created_at"])
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
-    out.print(table)
+        found, has_more = collect(client.sweeps.list, limit)
+    print_list(found, _COLUMNS, as_json=as_json, quiet=quiet, has_more=has_more, nothing="No sweeps.")
 
 
 @app.command()
@@ -81,24 +96,36 @@ def watch(sweep: SweepId, url: Url = None) -> None:
 
 
 @app.command()
-def cancel(sweep: SweepId, url: Url = None) -> None:
-    """Cancel a sweep and all members that have not ended."""
+def cancel(sweeps: SweepIds, url: Url = None) -> None:
+    """Cancel sweeps with all members that have not ended."""
     with connected(url) as client:
-        out.print(client.sweeps.cancel(sweep)["status"])
+        for_each(sweeps, lambda sweep: _print_status(client.sweeps.cancel(sweep)))
 
 
 @app.command()
-def pause(sweep: SweepId, url: Url = None) -> None:
-    """Pause all members at a checkpoint each."""
+def pause(sweeps: SweepIds, url: Url = None) -> None:
+    """Pause all members of sweeps, each at a checkpoint."""
     with connected(url) as client:
-        out.print(client.sweeps.pause(sweep)["status"])
+        for_each(sweeps, lambda sweep: _print_status(client.sweeps.pause(sweep)))
 
 
 @app.command()
-def resume(sweep: SweepId, url: Url = None) -> None:
-    """Resume a paused sweep."""
+def resume(sweeps: SweepIds, url: Url = None) -> None:
+    """Resume paused sweeps."""
     with connected(url) as client:
-        out.print(client.sweeps.resume(sweep)["status"])
+        for_each(sweeps, lambda sweep: _print_status(client.sweeps.resume(sweep)))
+
+
+@app.command()
+def delete(sweeps: SweepIds, yes: Yes = False, url: Url = None) -> None:
+    """Delete the records of sweeps that have ended; their jobs stay. Asks first in a terminal."""
+    confirm(f"Delete {sweeps[0] if len(sweeps) == 1 else counted(len(sweeps), 'sweep')}? The jobs stay.", yes)
+    with connected(url) as client:
+        for_each(sweeps, client.sweeps.delete)
+
+
+def _print_status(sweep: Item) -> None:
+    out.print(f"{sweep['id']} {sweep['status']}", markup=False)
 
 
 def _values(text: str) -> tuple[str, list[Any]]:
@@ -106,14 +133,7 @@ def _values(text: str) -> tuple[str, list[Any]]:
     path, equals, values = text.partition("=")
     if not equals or not path or not values:
         fail("--grid takes a setting and its values, such as beta=0.05,0.1,0.3", code=2)
-    return path, [_value(value) for value in values.split(",")]
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    return path, [json_or_text(value) for value in values.split(",")]
 
 
 def _read(path: Path | None) -> dict[str, Any]:
@@ -131,7 +151,7 @@ def _read(path: Path | None) -> dict[str, Any]:
 def _print_preview(preview: dict[str, Any]) -> None:
     number = preview["num_members"]
     taken = ", ".join(f"{count} take over {stage}" for stage, count in preview["num_shared"].items() if count)
-    err.print(f"{number} jobs" + (f"; {taken}" if taken else ""), markup=False)
+    err.print(counted(number, "job") + (f"; {taken}" if taken else ""), markup=False)
     when = preview["reason"] if preview["seconds"] is None else f"together {interval_text(preview['seconds'])}"
     err.print(when, markup=False, soft_wrap=True)
 
@@ -140,8 +160,7 @@ def _watch(client: Client, sweep_id: str) -> None:
     shown = None
     while True:
         sweep = client.sweeps.get(sweep_id)
-        counts = ", ".join(f"{number} {status}" for status, number in sweep["counts"].items())
-        if (now := f"{sweep['status']}: {counts}") != shown:
+        if (now := f"{sweep['status']}: {_counts(sweep)}") != shown:
             out.print(now, markup=False)
             shown = now
         if sweep["finished_at"] is not None:
@@ -150,12 +169,23 @@ def _watch(client: Client, sweep_id: str) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _print(sweep: dict[str, Any]) -> None:
-    table = Table("", "job", "status", sweep["metric"], "settings", box=None)
-    for member in sweep["members"]:
-        value = "" if member["value"] is None else f"{member['value']:.4f}"
-        settings = " ".join(f"{name}={json.dumps(setting)}" for name, setting in member["overrides"].items())
-        is_best = member["job_id"] == sweep["best_job_id"]
-        cells = ("best" if is_best else "", member["job_id"], member["status"], value, member["error"] or settings)
-        table.add_row(*(Text(cell) for cell in cells))
-    out.print(table)
+def _print(sweep: Item, *, as_json: bool = False, quiet: bool = False) -> None:
+    def mark(member: Item) -> str:
+        return "best" if member["job_id"] == sweep["best_job_id"] else ""
+
+    def settings(member: Item) -> str:
+        given = member["overrides"].items()
+        return member["error"] or " ".join(f"{name}={json.dumps(value)}" for name, value in given)
+
+    columns = (
+        Column(title="", value=mark),
+        named("job_id", "job", is_whole=True),
+        named("status"),
+        Column(title=sweep["metric"], value=lambda member: _figure(member["value"]), is_number=True),
+        Column(title="settings", value=settings, is_whole=True),
+    )
+    print_list(sweep["members"], columns, as_json=as_json, quiet=quiet, id_name="job_id")
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
