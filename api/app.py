@@ -18,6 +18,7 @@ from api.access.key_ring import KeyRing
 from api.access.middleware import Access
 from api.access.proxies import TrustedProxies, parse_networks
 from api.access.shares import Shares
+from api.dashboard_files import dashboard_files
 from api.http import handlers
 from api.http.body_limits import MAX_JSON_BYTES, BodyLimits, BodyPolicy
 from api.http.head import Head
@@ -135,6 +136,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.shares = Shares(settings.max_share)
     app.state.identities = identity_headers(settings)
     app.state.telemetry = HttpTelemetry()
+    dashboard_files()  # reads them now, and not on the event loop
     handlers.register(app)
     for routes in ROUTES:
         app.include_router(routes.router)

@@ -1,5 +1,6 @@
 """The dashboard under `/ui/`: its files and its sign-in. All data it shows come from the API."""
 
+import re
 from typing import Annotated
 
 import structlog
@@ -24,12 +25,14 @@ from core.domain.access import Scope
 from core.services.access import browser_sessions
 from core.services.access.api_keys import Grant
 
-START_PAGE = "index.html"
 PAGE_POLICY = (
-    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    "default-src 'self'; style-src 'self' {style_source}; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
-"""No inline script or style, nothing from elsewhere, and no text that is ever read as HTML."""
+"""No inline script, no inline style but the start page's own, nothing from elsewhere, no text that is read as HTML."""
+FOR_GOOD = "public, max-age=31536000, immutable"
+
+_PAGE = re.compile(r"[a-z]+(?:/[\w-]+)*", re.ASCII)
 
 log = structlog.get_logger("api")
 router = APIRouter(include_in_schema=False, route_class=StrictRoute)
@@ -110,11 +113,17 @@ async def _redeem(request: Request, ring: KeyRing, shown: bytes) -> Grant:
 
 
 @router.get("/ui/{path:path}")
-def get_web_file(path: Annotated[str, Path(max_length=256)], request: Request) -> Response:
-    file = dashboard_files().get(path or START_PAGE)
+async def get_web_file(path: Annotated[str, Path(max_length=256)], request: Request) -> Response:
+    """Return a file of the dashboard. A page's address without the `#`, as people type it, leads to the page."""
+    found = dashboard_files()
+    file = found.find(path)
     if file is None:
+        if _PAGE.fullmatch(path) and "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse(f"/ui/#/{path}", status_code=307)
         raise HTTPException(404)
-    headers = {"ETag": file.etag, "Content-Security-Policy": PAGE_POLICY}
+    headers = {"ETag": file.etag, "Content-Security-Policy": PAGE_POLICY.format(style_source=found.style_source)}
+    if found.is_lasting(path):
+        headers["Cache-Control"] = FOR_GOOD
     if is_none_match(request, file.etag):
         return Response(status_code=304, headers=headers)
     return Response(file.content, headers=headers, media_type=file.media_type)

@@ -1,5 +1,8 @@
 """The dashboard's files and its sign-in, over HTTP: what is served to whom, and what another site cannot do."""
 
+import base64
+import hashlib
+import re
 from collections.abc import Iterator
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -107,3 +110,27 @@ def test_a_made_up_cookie_opens_nothing(keyed: RunningApi) -> None:
         response = httpx.get(f"{keyed.url}/jobs", headers={"Cookie": f"{COOKIE}={token}"})
         assert (response.status_code, response.json()["code"]) == (401, "api-key-missing")
     assert httpx.get(f"{keyed.url}/ui/session").json() == {"needs_key": True, "is_signed_in": False, "scope": None}
+
+
+def test_the_start_page_paints_by_itself_and_names_files_that_stay(api: RunningApi) -> None:
+    page = api.http.get("/ui/")
+    assert "stylesheet" not in page.text
+    (style,) = re.findall(r"<style>(.*?)</style>", page.text, re.S)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'self' 'sha256-{digest}';" in page.headers["content-security-policy"]
+    assert page.headers["cache-control"] == "no-cache"
+    named = re.findall(r'\s(?:src|href)="([^"#.][^"]*)"', page.text)
+    assert "app.js" in {name.partition("/")[2] for name in named}
+    for name in named:
+        file = api.http.get(f"/ui/{name}")
+        assert (file.status_code, file.headers["cache-control"]) == (200, "public, max-age=31536000, immutable")
+    other = api.http.get("/ui/v-0123456789abcdef/app.js")
+    assert (other.status_code, other.headers["cache-control"]) == (200, "no-cache"), "a page of another version goes on"
+
+
+def test_a_pages_address_without_the_number_sign_leads_to_it(api: RunningApi) -> None:
+    headers = {"Accept": "text/html,*/*"}
+    found = api.http.get("/ui/jobs/job_1", headers=headers)
+    assert (found.status_code, found.headers["location"]) == (307, "/ui/#/jobs/job_1")
+    assert api.http.get("/ui/jobs").status_code == 404
+    assert api.http.get("/ui//evil.example", headers=headers).status_code == 404

@@ -38,6 +38,7 @@ def test_the_list_of_jobs_lives(browser: Browser, api: RunningApi) -> None:
     with open_page(browser, api.url) as watched:
         page = watched.page
         expect(page.get_by_role("heading", name="No jobs yet")).to_be_visible()
+        check_what_is_loaded(page)
         held = start(api, name="The one that runs")
         waiting = api.submit(name="The one that waits")
         row = page.get_by_role("row", name="The one that runs")
@@ -52,6 +53,23 @@ def test_the_list_of_jobs_lives(browser: Browser, api: RunningApi) -> None:
         expect(page.get_by_role("heading", name="No succeeded jobs")).to_be_visible()
         watched.check()
     api.http.post(f"/jobs/{waiting['id']}/cancel")
+
+
+_LOADED = """() => performance.getEntries().filter(({ transferSize }) => transferSize > 0).map(
+  ({ name, transferSize, renderBlockingStatus }) => [name, transferSize, renderBlockingStatus])"""
+
+
+def check_what_is_loaded(page: Page) -> None:
+    """One answer paints the page, a dozen show its list, and opened again it asks only for what changes."""
+    first = page.evaluate(_LOADED)
+    assert [name for name, _, blocking in first if blocking == "blocking" and not name.endswith("/ui/")] == []
+    assert next(size for name, size, _ in first if name.endswith("/ui/")) < 30_000
+    assert len(first) <= 14
+    assert sum(size for _, size, _ in first) < 90_000
+    page.reload()
+    expect(page.get_by_role("heading", name="No jobs yet")).to_be_visible()
+    again = {name.partition("?")[0].rpartition("/ui/")[2].rpartition("/")[2] for name, *_ in page.evaluate(_LOADED)}
+    assert again <= {"", "session", "jobs"}, again
 
 
 def test_the_page_of_a_job_follows_it(browser: Browser, api: RunningApi) -> None:
@@ -218,7 +236,7 @@ def test_jobs_compared(browser: Browser, api: RunningApi) -> None:
         expect(plot.locator("canvas")).to_be_visible()
         for name, newest in (("beta 0.1", "2.0000"), ("beta 0.5", "4.0000")):
             expect(plot.get_by_role("button", name=name).locator(".value")).to_have_text(newest)
-        expect(page.get_by_role("row", name="beta 0.1 0.5")).to_be_visible()
+        expect(page.get_by_role("row", name="Beta 0.1 0.5")).to_be_visible()
         page.get_by_label("DPO loss").check()
         loss = figure(page, "DPO loss")
         expect(loss.locator("canvas")).to_be_visible()
@@ -333,7 +351,8 @@ def test_pages_fit_the_screen_and_are_accessible(browser: Browser, api: RunningA
 def places(api: RunningApi, job_id: str) -> list[str]:
     dataset = api.http.post("/datasets", content=pairs(3), params={"name": "small"}).json()
     inner = [f"jobs/{job_id}/{name}" for name in ("pairs", "scores", "log")]
-    return ["jobs", f"jobs/{job_id}", *inner, "datasets", f"datasets/{dataset['id']}", "new", f"compare?jobs={job_id}"]
+    of_data = ["datasets", f"datasets/{dataset['id']}"]
+    return ["jobs", f"jobs/{job_id}", *inner, "sweeps", *of_data, "new", f"compare?jobs={job_id}", "words"]
 
 
 def test_signing_in(browser: Browser, keyed: RunningApi, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_the_dashboard_asks_for_the_split_of_a_tar(browser: Browser, api: Runnin
         page.locator("#file").set_input_files(tmp_path / "saved.tar")
         split.fill("test")
         page.get_by_role("button", name="Upload").click()
-        expect(page.get_by_text("1 rows read: 1 usable")).to_be_visible()
+        expect(page.get_by_text("1 row read: 1 usable")).to_be_visible()
         watched.check()
 
 

@@ -1,13 +1,19 @@
 """Jobs whose worker is played by the test: what it does, when the test says."""
 
+import hashlib
+import json
 from collections.abc import Iterable
 from typing import Any
 
 from api_server import RunningApi
 from backends import claim, point, publication
+from sqlalchemy import update
 
+from core.database.tables.jobs import Job
 from core.services.attempts import lifecycle, recording
-from core.services.attempts.lifecycle import Claim
+from core.services.attempts.lifecycle import Claim, Publication, PublishedFile
+from core.storage import keys
+from core.storage.trees import StoredTree
 
 
 def start(api: RunningApi, **fields: Any) -> Claim:
@@ -38,3 +44,18 @@ def learn(api: RunningApi, held: Claim, steps: Iterable[int], slope: float = 0.1
 
 def finish(api: RunningApi, held: Claim) -> None:
     lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
+
+
+def publish(api: RunningApi, held: Claim, files: dict[str, Any], results: dict[str, Any] | None) -> None:
+    """End the job with these files, whose values are written as JSON lines."""
+    prefix = keys.artifact_prefix(held.project_id, held.job_id, held.attempt_name)
+    published = []
+    for name, rows in files.items():
+        content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        api.backend.store.put_bytes(prefix + name, content)
+        digest = hashlib.sha256(content).hexdigest()
+        published.append(PublishedFile(path=name, key=prefix + name, num_bytes=len(content), sha256=digest))
+    tree = StoredTree(prefix=prefix, manifest_sha256="3" * 64)
+    lifecycle.finish_succeeded(api.backend, held, Publication(tree=tree, files=published))
+    changed = update(Job).where(Job.id == held.job_id).values(results=results)
+    api.backend.database.write(lambda session: session.execute(changed))

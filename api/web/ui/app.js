@@ -13,12 +13,15 @@ const ROUTES = [
   [/^\/jobs\/([^/]+)\/pairs$/, () => import("./pages/pairs.js"), "Pairs"],
   [/^\/jobs\/([^/]+)\/scores$/, () => import("./pages/scores.js"), "Scores"],
   [/^\/jobs\/([^/]+)\/log$/, () => import("./pages/job_log.js"), "Log"],
+  [/^\/sweeps$/, () => import("./pages/sweeps.js"), "Sweeps"],
+  [/^\/sweeps\/([^/]+)$/, () => import("./pages/sweep.js"), "Sweep"],
   [/^\/datasets$/, () => import("./pages/datasets.js"), "Datasets"],
   [/^\/datasets\/([^/]+)$/, () => import("./pages/dataset.js"), "Dataset"],
   [/^\/new$/, () => import("./pages/new_job.js"), "New job"],
   [/^\/compare$/, () => import("./pages/compare.js"), "Compare"],
   [/^\/keys$/, () => import("./pages/keys.js"), "Keys"],
   [/^\/workers$/, () => import("./pages/workers.js"), "Workers"],
+  [/^\/words$/, () => import("./pages/words.js"), "Words"],
 ];
 const HOME = "#/jobs";
 const MANAGERS = ["admin", "operator"];
@@ -128,9 +131,9 @@ async function redeemCode() {
   await post("/ui/session", { api_key: code });
 }
 
-async function start() {
+/** What only some may see; the page need not wait for it. */
+async function showSession() {
   try {
-    await redeemCode();
     const session = await get("/ui/session");
     signOut.hidden = !(session.needs_key && session.is_signed_in);
     for (const name of ["nav-keys", "nav-workers"]) {
@@ -139,7 +142,12 @@ async function start() {
   } catch (error) {
     health.onTrouble(error);
   }
-  await open();
+}
+
+async function start() {
+  const trouble = await redeemCode().then(() => null, (error) => error);
+  await Promise.all([showSession(), open()]);
+  if (trouble) health.onTrouble(trouble);
 }
 
 await start();

@@ -3,6 +3,8 @@
 import { Problem, Unreachable } from "./api.js";
 import { fill, h, icon } from "./dom.js";
 
+/** Jobs that can be compared at once. */
+export const MAX_COMPARED = 8;
 const PENDING = { pause: "pausing", cancel: "cancelling" };
 export const FINAL = new Set(["succeeded", "failed", "cancelled"]);
 
@@ -176,11 +178,13 @@ export function moreButton(load, show, label = "Show more") {
   const step = async (cursor) => {
     const page = await load(cursor);
     show(page.data);
-    fill(holder);
-    if (!page.next_cursor) return;
-    const button = h("button", { type: "button" }, label);
-    button.addEventListener("click", () => act(button, () => step(page.next_cursor)));
-    fill(holder, button);
+    offer(page.next_cursor);
   };
-  return { element: holder, start: (cursor = null) => step(cursor) };
+  /** The button for the page from a cursor on; nothing where there is none. */
+  const offer = (cursor) => {
+    const button = h("button", { type: "button" }, label);
+    button.addEventListener("click", () => act(button, () => step(cursor)));
+    fill(holder, cursor ? button : null);
+  };
+  return { element: holder, start: (cursor = null) => step(cursor), offer };
 }

@@ -58,6 +58,7 @@ const LABELS = {
   "/max_runtime_seconds": "Time limit, seconds",
   "/reuse": "Reuse finished stages",
   "/metadata": "Metadata, as JSON",
+  "/sft": "Supervised fine-tuning (SFT)",
   "/lora": "Train a LoRA adapter instead of all weights",
   "/lora/target_modules": "Layers",
   "/lora/target_parameters": "Experts",
@@ -70,4 +71,12 @@ const LABELS = {
 export function labelOf(pointer) {
   const name = pointer.split("/").at(-1).replaceAll("_", " ");
   return LABELS[pointer] ?? name[0].toUpperCase() + name.slice(1);
+}
+
+const BLOCKS = { sft: "SFT", dpo: "DPO", lora: "LoRA", early_stopping: "Early stopping", variant_options: "Option" };
+
+/** A setting's name with its block: "DPO: Learning rate". */
+export function pathName(pointer) {
+  const [block, inner] = pointer.slice(1).split("/");
+  return inner ? `${BLOCKS[block] ?? block}: ${labelOf(pointer)}` : labelOf(pointer);
 }

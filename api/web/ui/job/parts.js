@@ -6,6 +6,7 @@ import { between, plural, setting, time } from "../format.js";
 import { labelOf } from "../form/layout.js";
 import { SETTINGS } from "../form/settings.js";
 import { bar, card, facts, notice } from "../parts.js";
+import { term } from "../words.js";
 
 const MAX_EVENTS = 500;
 const STAGE_NAMES = {
@@ -16,6 +17,7 @@ const STAGE_NAMES = {
   evaluation: "Evaluation",
   publishing: "Publishing",
 };
+const WORD_OF = { sft: "SFT", dpo: "DPO" };
 
 export function stageList(stages, current, progress, status) {
   return h(
@@ -27,7 +29,7 @@ export function stageList(stages, current, progress, status) {
         "li",
         { "aria-current": isCurrent ? "step" : null },
         bar(fractionOf(stage, current, progress), STAGE_NAMES[stage.name]),
-        STAGE_NAMES[stage.name],
+        h("span", null, term(WORD_OF[stage.name] ?? stage.name, STAGE_NAMES[stage.name])),
         h("span.hint", null, stageNote(stage, current, progress)),
       );
     }),
@@ -90,7 +92,7 @@ export class EventList {
       event.level,
       h("strong", null, withCode(advice && message ? String(message) : event.message)),
       advice ? h("p", null, withCode(String(advice))) : null,
-      rule ? h("p.hint", null, `Doctor: ${rule}${stage ? `, ${stage} step ${step}` : ""}`) : null,
+      rule ? h("p.hint", null, term("doctor", "Doctor"), `: ${rule}${stage ? `, ${stage} step ${step}` : ""}`) : null,
       evidenceView(evidence ?? more),
     );
     const key = [event.kind, rule, stage].join();

@@ -4,6 +4,7 @@ import { get, path } from "../api.js";
 import { fill, h } from "../dom.js";
 import { metric, percent, plural, signed } from "../format.js";
 import { card, notice, table, tableRow } from "../parts.js";
+import { term } from "../words.js";
 
 /** Fewer held-out rows than this tell little: the interval of an accuracy is wider than 30 points. */
 const FEW_ROWS = 30;
@@ -59,7 +60,7 @@ function view({ held_out: held, training, step }, evaluation) {
   if (!held) return [nothingHeldOut(), training ? trainingView(training) : null];
   return [
     verdict(held, evaluation),
-    table(["", `Held out, ${plural(held.num_rows, "row")}`, "95 % interval", "Training"], FIGURES.filter(([name]) => held[name]).map((figure) => figureRow(figure, held, training))),
+    table(["", [term("held out", "Held out"), `, ${plural(held.num_rows, "row")}`], term("interval", "95 % interval"), "Training"], FIGURES.filter(([name]) => held[name]).map((figure) => figureRow(figure, held, training))),
     evaluation?.baselines ? baselinesView(evaluation) : null,
     h(
       "p.hint",
@@ -112,7 +113,7 @@ function figureRow([name, label, format, about], held, training) {
   const interval = figure.low === null ? "–" : `${format(figure.low)} to ${format(figure.high)}`;
   const trained = training?.[name] ?? null;
   return tableRow(
-    h("span", { title: about }, label),
+    h("span.term", { title: about }, label),
     h("strong", null, format(figure.value)),
     interval,
     h("span.muted", null, trained === null ? "–" : format(trained)),

@@ -4,9 +4,10 @@ import { path } from "../api.js";
 import { h, Region } from "../dom.js";
 import { ago, between, duration, percent, plural } from "../format.js";
 import { bar, FINAL, jobBadge } from "../parts.js";
+import { term } from "../words.js";
 
 /** Heads of the columns, behind the one for choosing. */
-export const HEADS = ["Job", "Status", "Progress", "Held-out result", "Model and variant", "Created"];
+export const makeHeads = () => ["Job", "Status", "Progress", term("held out", "Held-out result"), ["Model and ", term("variant")], "Created"];
 
 export function makeRow(job, onChoose) {
   const name = new Region("td", { class: "name" }, nameCell);

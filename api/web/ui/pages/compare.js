@@ -5,11 +5,11 @@ import { Chart } from "../charts/chart.js";
 import { align, Curves } from "../charts/curves.js";
 import { ChartSettings } from "../charts/settings.js";
 import { fill, h } from "../dom.js";
+import { pathName } from "../form/layout.js";
 import { between, count, metric, percent, setting, signed } from "../format.js";
 import { poll } from "../live.js";
-import { card, empty, FINAL, jobBadge, loading, notice, table, tableRow } from "../parts.js";
+import { card, empty, FINAL, jobBadge, loading, MAX_COMPARED, notice, table, tableRow } from "../parts.js";
 
-const MAX_JOBS = 8;
 const MAX_POINTS = 1000;
 const POLL_MS = 2000;
 const TYPING_MS = 250;
@@ -37,15 +37,15 @@ const NOT_COMPARED = new Set(["name", "metadata", "priority", "sample_prompts", 
 
 export async function open(main, { query, signal, fail }) {
   const asked = [...new Set((query.get("jobs") ?? "").split(",").filter(Boolean))];
-  const ids = asked.slice(0, MAX_JOBS);
+  const ids = asked.slice(0, MAX_COMPARED);
   main.append(loading("jobs"));
   const jobs = await Promise.all(ids.map((id) => get(path("jobs", id), { signal })));
   const body = h("div.stack");
   fill(
     main,
     h("div.title-row", null, h("h1", { tabindex: "-1" }, "Compare")),
-    asked.length > MAX_JOBS
-      ? notice("warning", `At most ${MAX_JOBS} jobs are compared; the last ${asked.length - MAX_JOBS} of ${asked.length} are left out.`)
+    asked.length > MAX_COMPARED
+      ? notice("warning", `At most ${MAX_COMPARED} jobs are compared; the last ${asked.length - MAX_COMPARED} of ${asked.length} are left out.`)
       : null,
     h("div.columns", null, body, picker(jobs, signal)),
   );
@@ -59,7 +59,7 @@ function picker(jobs, signal) {
   const go = (next) => (location.hash = `#/compare?jobs=${next.join(",")}`);
   const row = (job) => {
     const place = ids.indexOf(job.id);
-    const isFull = place < 0 && ids.length >= MAX_JOBS;
+    const isFull = place < 0 && ids.length >= MAX_COMPARED;
     const box = h("input", { type: "checkbox", checked: place >= 0, disabled: isFull });
     box.addEventListener("change", () => go(box.checked ? [...ids, job.id] : ids.filter((id) => id !== job.id)));
     const swatch = place >= 0 ? h("span.swatch", { class: `c-s${place + 1}` }) : null;
@@ -79,7 +79,7 @@ function picker(jobs, signal) {
   ask().catch(() => {});
   return card(
     "Jobs",
-    h("p.hint", null, `Up to ${MAX_JOBS}.`),
+    h("p.hint", null, `Up to ${MAX_COMPARED}.`),
     h("div.stack", { role: "group", "aria-label": "Jobs that are compared" }, jobs.map(row)),
     search,
     found,
@@ -244,7 +244,7 @@ function differences(jobs) {
     "Settings that differ",
     table(
       ["Setting", ...jobs.map((job, index) => [h("span", { class: `c-s${index + 1}`, "aria-hidden": "true" }, "■ "), job.name ?? job.id])],
-      differing.map((name) => tableRow(h("span.muted", null, name), ...flat.map((values) => shown(values, name)))),
+      differing.map((name) => tableRow(h("span.muted", { title: name }, pathName(`/${name.replaceAll(".", "/")}`)), ...flat.map((values) => shown(values, name)))),
     ),
   );
 }

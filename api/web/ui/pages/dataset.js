@@ -4,7 +4,7 @@ import { get, path, remove } from "../api.js";
 import { RowsCard } from "../data/rows_card.js";
 import { warningsNotice } from "../form/data_warnings.js";
 import { fill, h, icon, Region } from "../dom.js";
-import { bytes, count, date, percent } from "../format.js";
+import { bytes, count, date, percent, plural } from "../format.js";
 import { poll } from "../live.js";
 import {
   act,
@@ -21,6 +21,7 @@ import {
   tableRow,
   toast,
 } from "../parts.js";
+import { term } from "../words.js";
 
 const POLL_MS = 1000;
 const PAGE_ISSUES = 50;
@@ -61,7 +62,9 @@ function titleView(dataset, address) {
         "p.hint",
         null,
         copyable(dataset.id),
-        ` · ${dataset.kind} · ${bytes(dataset.num_bytes)} · uploaded ${date(dataset.created_at)}`,
+        " · ",
+        term(dataset.kind),
+        ` · ${bytes(dataset.num_bytes)} · uploaded ${date(dataset.created_at)}`,
       ),
     ),
     h(
@@ -124,12 +127,12 @@ function showChecked(body, dataset, address, context) {
 }
 
 function verdict({ status, report, num_rows: all, num_accepted: accepted, num_rejected: rejected, num_set_aside: aside }) {
-  const parts = [
-    `${count(all)} rows read: ${count(accepted)} usable`,
-    rejected ? `${count(rejected)} malformed` : null,
-    aside ? `${count(aside)} set aside, since they teach nothing` : null,
+  const text = [
+    `${plural(all, "row")} read: ${count(accepted)} usable`,
+    rejected ? [`, ${count(rejected)} `, term("malformed")] : null,
+    aside ? [`, ${count(aside)} `, term("set aside"), `, since ${aside === 1 ? "it teaches" : "they teach"} nothing`] : null,
+    ".",
   ];
-  const text = `${parts.filter(Boolean).join(", ")}.`;
   if (status === "ready") return notice("check", h("strong", null, "Ready to use"), h("p", null, text));
   return notice(
     "error",

@@ -6,7 +6,8 @@ import { warningsText } from "../form/data_warnings.js";
 import { fill, h, KeyedRows, Region } from "../dom.js";
 import { ago, bytes, count } from "../format.js";
 import { poll } from "../live.js";
-import { act, badge, empty, loading, moreButton } from "../parts.js";
+import { badge, empty, loading, moreButton } from "../parts.js";
+import { term } from "../words.js";
 
 const POLL_MS = 3000;
 const PAGE = 20;
@@ -29,6 +30,7 @@ export async function open(main, { signal, fail }) {
       older.push(...items);
       show();
     },
+    "Show older datasets",
   );
   let isFirst = true;
   const refresh = async () => {
@@ -44,11 +46,7 @@ export async function open(main, { signal, fail }) {
         ),
       );
     else if (!table.isConnected) fill(content, table, more.element);
-    if (isFirst && page.next_cursor) {
-      const button = h("button", { type: "button" }, "Show older datasets");
-      button.addEventListener("click", () => act(button, () => more.start(page.next_cursor)));
-      fill(more.element, button);
-    }
+    if (isFirst) more.offer(page.next_cursor);
     isFirst = false;
   };
   await refresh();
@@ -81,7 +79,7 @@ function makeRow(dataset) {
       h("div.muted.mono", null, dataset.id),
     ),
     status.element,
-    h("td", { "data-label": "Kind" }, dataset.kind),
+    h("td", { "data-label": "Kind" }, term(dataset.kind)),
     rows.element,
     h("td", { "data-label": "Size" }, bytes(dataset.num_bytes)),
     created.element,

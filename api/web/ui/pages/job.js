@@ -14,6 +14,7 @@ import { ResultsCard } from "../job/results.js";
 import { jobTabs } from "../job/tabs.js";
 import { follow } from "../live.js";
 import { card, copyable, FINAL, jobBadge, loading, notice } from "../parts.js";
+import { term } from "../words.js";
 
 const MAX_SHOWN_POINTS = 1000;
 const MAX_HELD_POINTS = 12000;
@@ -98,6 +99,7 @@ class JobPage {
       desired: job.desired,
       created: job.created_at,
       attempt: job.attempt,
+      sweep: job.metadata.sweep?.startsWith("sweep_") ? job.metadata.sweep : null,
     });
     this.about.show({ name: job.name, metadata: job.metadata });
     this.actions.show({ status: job.status, desired: job.desired, error: job.error?.code ?? null });
@@ -213,7 +215,8 @@ function titleView(job) {
       null,
       copyable(job.id),
       ` · created ${date(job.created)}`,
-      job.attempt > 1 ? ` · attempt ${job.attempt}` : "",
+      job.attempt > 1 ? [" · ", term("attempt"), ` ${job.attempt}`] : null,
+      job.sweep ? [" · ", h("a", { href: `#${path("sweeps", job.sweep)}` }, "part of a sweep")] : null,
     ),
   ];
 }
@@ -270,10 +273,17 @@ function tilesView({ train, validation, results, method }) {
     if (!results) tiles.push(["Chosen reward", of("rewards/chosen", signed)], ["Rejected reward", of("rewards/rejected", signed)]);
   }
   return tiles.map(([name, [now, more]]) =>
-    h("div.tile", null, h("span.hint", null, name), h("span.value", null, now), h("span.hint", null, more ?? " ")),
+    h("div.tile", null, h("span.hint", null, TILE_WORDS[name] ? term(TILE_WORDS[name], name) : name), h("span.value", null, now), h("span.hint", null, more ?? " ")),
   );
 }
 
+const TILE_WORDS = {
+  Margin: "margin",
+  Accuracy: "accuracy",
+  Perplexity: "perplexity",
+  "Chosen reward": "implicit reward",
+  "Rejected reward": "implicit reward",
+};
 const RESULT_OF = {
   loss: "loss",
   "rewards/margins": "reward_margin",

@@ -2,9 +2,9 @@
 
 import { get, path, post, remove, withQuery } from "../api.js";
 import { fill, h, KeyedRows } from "../dom.js";
-import { HEADS, makeRow } from "../job/row.js";
+import { makeHeads, makeRow } from "../job/row.js";
 import { poll } from "../live.js";
-import { act, ask, empty, loading, notice } from "../parts.js";
+import { act, ask, empty, loading, MAX_COMPARED, notice } from "../parts.js";
 
 const STATUSES = ["queued", "running", "paused", "succeeded", "failed", "cancelled"];
 const FILTERS = ["status", "search", "tag", "variant", "base_model", "dataset_id", "sort"];
@@ -20,7 +20,6 @@ const SORTS = [
 const POLL_MS = 2000;
 const TYPING_MS = 250;
 const PAGE = 20;
-export const MAX_COMPARED = 8;
 
 export async function open(main, { query, signal, fail }) {
   const list = new JobList(query, signal);
@@ -76,7 +75,7 @@ class JobList {
   }
 
   #head() {
-    const heads = HEADS.map((name) => h("th", { scope: "col" }, name));
+    const heads = makeHeads().map((name) => h("th", { scope: "col" }, name));
     return h("thead", null, h("tr", null, h("th.pick", null, this.all), heads));
   }
 

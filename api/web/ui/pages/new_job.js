@@ -1,4 +1,4 @@
-// A new job: what beta and the variants mean, and what the settings will be, before anything is queued.
+// A new job, or a sweep of it: what beta and the variants mean, and what the settings will be, before anything is queued.
 
 import { get, listAll, path, post } from "../api.js";
 import { fill, h } from "../dom.js";
@@ -7,6 +7,8 @@ import { beforeTheJob } from "../form/data_warnings.js";
 import { variantCard } from "../form/explain.js";
 import { JobForm } from "../form/job_form.js";
 import { resolvedCard } from "../form/resolved.js";
+import { SweepFields } from "../form/sweep_fields.js";
+import { sweepPreviewCard } from "../form/sweep_preview.js";
 import { parameters, plural } from "../format.js";
 import { act, card, empty, errorBox, loading, notice, toast } from "../parts.js";
 
@@ -17,18 +19,20 @@ const KEPT_FURTHER = ["lora", "max_length", "chat_template_kwargs", "precision",
 export async function open(main, { query, signal }) {
   main.append(loading("the form"));
   const sourceId = query.get("from") ?? query.get("continue");
-  const [models, variants, listed, source] = await Promise.all([
+  const [models, variants, listed, source, sweep] = await Promise.all([
     listAll("/models", { signal }),
     get("/variants", { signal }),
     listAll("/datasets", { signal }),
     sourceId ? get(path("jobs", sourceId), { signal }) : null,
+    query.get("sweep") ? get(path("sweeps", query.get("sweep")), { signal }) : null,
   ]);
-  const given = history.state?.draft ?? givenBy(query, source);
+  const given = history.state?.draft ?? givenBy(query, source, sweep);
+  const varied = history.state?.draft ? history.state.sweep : sweep?.requested;
   const datasets = (await withNamed(listed, given, signal)).filter(({ status }) => status === "ready");
   fill(main, h("div.title-row", null, h("h1", { tabindex: "-1" }, "New job")));
   if (!models.length) main.append(noModel());
   else if (!datasets.length) main.append(noData());
-  else main.append(build({ models, variants, datasets, given, source: query.get("continue") ? source : null, signal }));
+  else main.append(build({ models, variants, datasets, given, varied, source: query.get("continue") ? source : null, signal }));
 }
 
 function noModel() {
@@ -47,9 +51,10 @@ function noData() {
   );
 }
 
-/** The request that the address asks for: a copy of a job, the next job on its model, or single settings. */
-function givenBy(query, source) {
-  const given = query.get("from") ? { ...source.requested } : {};
+/** The request that the address asks for: a copy of a job or of a sweep's, the next job on its model, or single settings. */
+function givenBy(query, source, sweep) {
+  const given = query.get("from") ? withoutSweep(source.requested) : {};
+  if (sweep) Object.assign(given, sweep.requested.job, sweep.name ? { name: sweep.name } : null);
   if (query.get("continue")) {
     for (const name of KEPT_FURTHER) if (source.requested[name] !== undefined) given[name] = source.requested[name];
     given.base_model = source.id;
@@ -59,6 +64,12 @@ function givenBy(query, source) {
   for (const name of ["exclude_lines", "swap_lines"])
     if (query.get(name)) given[name] = query.get(name).split(",").map(Number);
   return given;
+}
+
+/** A copy of a sweep's member is a job by itself. */
+function withoutSweep({ metadata, ...request }) {
+  const { sweep: _sweep, ...rest } = metadata ?? {};
+  return Object.keys(rest).length ? { ...request, metadata: rest } : request;
 }
 
 /** The list holds the newest datasets; those that are asked for come along however old they are. */
@@ -81,7 +92,7 @@ function modelText({ name, kind, num_parameters: size, job_name: title }) {
   return `${label} · ${parameters(size)} parameters`;
 }
 
-function build({ models, variants, datasets, given, source, signal }) {
+function build({ models, variants, datasets, given, varied, source, signal }) {
   const explanation = h("div.stack");
   const resolved = h("div.stack", { "aria-live": "polite" });
   const submit = h("button.primary", { type: "submit" }, "Start the job");
@@ -95,6 +106,15 @@ function build({ models, variants, datasets, given, source, signal }) {
     },
     given,
   );
+  const sweep = new SweepFields(
+    {
+      "/variant": variants.data.map(({ name }) => [name, name]),
+      "/dataset_id": datasets.map(({ id, name }) => [id, name]),
+      "/base_model": models.map((model) => [model.name, modelText(model)]),
+    },
+    () => form.onChange(),
+  );
+  if (varied && !sweep.take(varied)) form.remarks.push("That sweep lists its jobs one by one, which this form cannot: only what they have in common is taken.");
   let timer = null;
   let asked = new AbortController();
   const preview = async () => {
@@ -105,21 +125,26 @@ function build({ models, variants, datasets, given, source, signal }) {
     fill(explanation, form.isSupervised ? null : explained());
     submit.disabled = true;
     if (!request.dataset_id) {
-      form.showFaults([]);
+      showFaults(form, sweep, []);
       fill(resolved, card("What the job will do", h("p.muted", null, "Choose a dataset to see it.")));
       return;
     }
     try {
-      const answer = await post("/jobs/preview", request, { signal: AbortSignal.any([asked.signal, signal]) });
-      form.showFaults([]);
-      fill(resolved, beforeTheJob(answer, request), estimateCard(answer.estimate), resolvedCard(answer, request, form.variant));
+      const until = { signal: AbortSignal.any([asked.signal, signal]) };
+      const answer = await post("/jobs/preview", request, until);
+      const together = sweep.isOn ? await post("/sweeps/preview", sweep.request(request), until) : null;
+      showFaults(form, sweep, []);
+      const taken = together ? sweepPreviewCard(together) : estimateCard(answer.estimate);
+      fill(resolved, beforeTheJob(answer, request), taken, resolvedCard(answer, request, form.variant));
+      fill(submit, together ? `Start ${plural(together.num_members, "job")}` : "Start the job");
       submit.disabled = false;
     } catch (error) {
-      if (error.name !== "AbortError") showRefusal(form, resolved, error);
+      if (error.name !== "AbortError") showRefusal(showFaults(form, sweep, error.errors ?? []), resolved, error);
     }
   };
   form.onChange = () => {
-    history.replaceState({ draft: form.request() }, "");
+    const draft = form.request();
+    history.replaceState({ draft, sweep: sweep.isOn ? sweep.request(draft) : null }, "");
     clearTimeout(timer);
     timer = setTimeout(preview, PREVIEW_MS);
   };
@@ -127,20 +152,23 @@ function build({ models, variants, datasets, given, source, signal }) {
     event.preventDefault();
     act(submit, async () => {
       try {
-        const job = await post("/jobs", form.request(), { creates: true });
+        const request = form.request();
+        const [list, body] = sweep.isOn ? ["sweeps", sweep.request(request)] : ["jobs", request];
+        const made = await post(`/${list}`, body, { creates: true });
         toast("Queued.");
-        location.hash = `#${path("jobs", job.id)}`;
+        location.hash = `#${path(list, made.id)}`;
       } catch (error) {
-        form.showFaults(error.errors ?? []);
+        showFaults(form, sweep, error.errors ?? []);
         fill(trouble, errorBox(error));
       }
     });
   };
+  for (const kind of ["input", "change"]) sweep.element.addEventListener(kind, () => form.onChange());
   preview();
   return h(
     "form.columns",
     { onsubmit: send, novalidate: true },
-    h("div.stack", null, source ? furtherNotice(source, datasets) : null, remarks(form), form.element, trouble, submitRow(submit)),
+    h("div.stack", null, source ? furtherNotice(source, datasets) : null, remarks(form), form.element, sweep.element, trouble, submitRow(submit)),
     h("div.stack", null, resolved, explanation),
   );
 }
@@ -164,8 +192,12 @@ function furtherNotice(source, datasets) {
   );
 }
 
-function showRefusal(form, resolved, error) {
-  const unplaced = form.showFaults(error.errors ?? []);
+/** Marks the fields at fault; returns the faults that no field shows. */
+function showFaults(form, sweep, errors) {
+  return form.showFaults(sweep.showFaults(errors));
+}
+
+function showRefusal(unplaced, resolved, error) {
   const isPlaced = error.errors?.length && !unplaced.length;
   const text = h("p.error-text", null, "Fix the highlighted fields first.");
   fill(resolved, isPlaced ? card("What the job will do", text) : errorBox(error));

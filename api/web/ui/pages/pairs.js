@@ -15,6 +15,13 @@ const FLAGS = {
   forgotten: "Forgotten: its margin was positive in training and is not any more.",
   truncated: "Longer than the longest row allowed: it was set aside and has no figures.",
 };
+const HEADS = [
+  ["Margin", "Implicit reward of the chosen response minus that of the rejected one, when the pair was last trained on or measured."],
+  ["First margin", "The margin before the pair was trained on for the first time."],
+  ["Reference margin", "How much likelier the model before this stage found the chosen response than the rejected one, in nats."],
+  ["Leave out", "Of the job when it runs again."],
+  ["Swap", "Take the rejected response for the chosen one when the job runs again."],
+];
 const SORTS = [
   ["line", "Line"],
   ["-mislabelled_score", "Most suspicious label first"],
@@ -69,7 +76,7 @@ class PairsPage {
     fill(this.body, loading("pairs"));
     try {
       await more.start();
-      const heads = ["Line", "Flags", "Margin", "Before training", "Reference", "Leave out", "Swap", ""];
+      const heads = ["Line", "Flags", ...HEADS.map(([label, title]) => h("span.term", { title }, label)), ""];
       const about = query.flag ? h("p.hint", null, FLAGS[query.flag]) : null;
       fill(this.body, rows.childElementCount ? [about, table(heads, rows), more.element] : empty("No such pairs", "No pair of this job has that flag."));
     } catch (error) {
