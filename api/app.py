@@ -19,6 +19,7 @@ from api.access.middleware import Access
 from api.access.proxies import TrustedProxies, parse_networks
 from api.access.shares import Shares
 from api.dashboard_files import dashboard_files
+from api.docs.openapi import operation_id
 from api.http import handlers
 from api.http.body_limits import MAX_JSON_BYTES, BodyLimits, BodyPolicy
 from api.http.head import Head
@@ -129,6 +130,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=operation_id,
         lifespan=_lifespan,
         telemetry=_telemetry(),
     )
@@ -151,7 +153,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     max_upload_bytes = settings.max_upload_bytes + MAX_OVERHEAD_BYTES
 
     def policy_of(scope: Scope) -> BodyPolicy:
-        if scope["method"] == "POST" and scope["path"] in ("/datasets", "/v1/files"):
+        if scope["method"] == "POST" and scope["path"] in ("/datasets", "/datasets/raw", "/v1/files"):
             return BodyPolicy(max_bytes=max_upload_bytes)
         if scope["method"] == "PUT" and scope["path"].startswith(uploads.PATH):
             return BodyPolicy(max_bytes=MAX_PART_BYTES)

@@ -12,18 +12,20 @@ from api.live.polls import Polls
 from api.live.waiting import HeldWaiters, Waiters
 from api.readiness import ReadinessProbe
 from api.uploads.receive import UploadDesk
+from core.domain.json_numbers import MAX_WHOLE
 from core.services.backend import Backend
 from core.services.datasets.processing import DatasetProcessor
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
 MAX_CURSOR_CHARS = 512
-MAX_SEQ = 2**62
+MAX_SEQ = MAX_WHOLE
 MAX_WAIT_SECONDS = 60
 
 bearer = HTTPBearer(
     auto_error=False,
-    description="A key of the service. Each operation names the scope that it needs: `read` or `write`.",
+    description="A key of the service. Each operation names the scope that it needs: `read`, `write`, `admin` or "
+    "`operator`; each of them includes those before it.",
 )
 """For the description of the API only: `api.access.middleware` has checked the key before any endpoint runs."""
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Coroutine
 from email.message import Message
-from typing import Any
+from typing import Any, get_origin
 
 from fastapi import params
 from fastapi.dependencies.utils import get_flat_params
@@ -35,13 +35,15 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
         fields = get_flat_params(self.dependant)
-        names = frozenset(field.alias for field in fields if isinstance(field.field_info, params.Query))
+        asked = [field for field in fields if isinstance(field.field_info, params.Query)]
+        names = frozenset(field.alias for field in asked)
+        lists = frozenset(field.alias for field in asked if get_origin(field.field_info.annotation) is list)
         extra = self.openapi_extra or {}
         prefixes = ("",) if extra.get(RAW_BODY) else tuple(extra.get(OPEN_QUERY, ()))
 
         async def handle_strictly(request: Request) -> Response:
             _check_path(request)
-            _check_query(request.query_params, names, prefixes)
+            _check_query(request.query_params, names, prefixes, lists)
             if not extra.get(RAW_BODY) and not extra.get(UNREAD_BODY):
                 request = await _with_strict_body(request, takes_body=self.body_field is not None)
             return with_etag(request.scope, await handle(request))
@@ -84,7 +86,7 @@ def _check_path(request: Request) -> None:
         raise NotFound("The address holds a NUL character, which no id has.")
 
 
-def _check_query(query: QueryParams, names: frozenset[str], prefixes: tuple[str, ...]) -> None:
+def _check_query(query: QueryParams, names: frozenset[str], prefixes: tuple[str, ...], lists: frozenset[str]) -> None:
     errors: list[FieldError] = []
     keys = [key for key, _ in query.multi_items()]
     for key, value in query.multi_items():
@@ -92,7 +94,7 @@ def _check_query(query: QueryParams, names: frozenset[str], prefixes: tuple[str,
         if key not in names and not (prefixes and key.startswith(prefixes)):
             known = ", ".join(f"`{name}`" for name in (*sorted(names), *(f"{start}…" for start in prefixes))) or "none"
             errors.append(FieldError(pointer, f"is not a query parameter of this address; it takes {known}"))
-        elif keys.count(key) > 1:
+        elif keys.count(key) > 1 and key not in lists:
             errors.append(FieldError(pointer, "is given more than once"))
         elif fault := text_fault(key) or text_fault(value):
             errors.append(FieldError(pointer, fault))

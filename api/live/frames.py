@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from api.schemas.jobs import JobState
 from core.domain.jobs.job_state import FINAL_STATUSES
 from core.services.curves.live import LiveChanges, LiveCursor
 from core.services.views import JobView
@@ -16,21 +17,6 @@ ID_PATTERN = r"^[0-9]{1,18}\.[0-9]{1,18}$"
 HEARTBEAT = b": still here\n\n"
 PREAMBLE = b"retry: 2000\n\n"
 """How long a browser waits before it connects again, in milliseconds."""
-STATUS_FIELDS = (
-    "id",
-    "status",
-    "desired",
-    "stage",
-    "attempt",
-    "progress",
-    "queue_position",
-    "stages",
-    "error",
-    "artifact",
-    "started_at",
-    "finished_at",
-)
-"""Fields of the job, named as in `GET /jobs/{id}`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +75,7 @@ def end_frame(cursor: LiveCursor, job_id: str, status: str) -> bytes:
 
 def _status(job: JobView) -> dict[str, Any]:
     values = asdict(job)
-    return {name: values[name] for name in STATUS_FIELDS}
+    return {name: values[name] for name in JobState.model_fields}
 
 
 def _frame(kind: str, cursor: LiveCursor, data: object) -> bytes:

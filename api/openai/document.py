@@ -8,7 +8,9 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from api.access.callers import needed_scope
+from api.docs.client_shapes import shape_for_clients
+from api.docs.document import CONTACT, say_scope
+from api.docs.openapi import operation_id
 from api.openai.expiry import FORM_FIELDS, ExpiresAfter
 from api.openai.objects import ErrorAnswer
 
@@ -61,13 +63,18 @@ _METADATA = {
 }
 
 
-def describe_face(routers: Iterable[APIRouter]) -> dict[str, Any]:
+def describe_face(routers: Iterable[APIRouter], servers: list[dict[str, str]]) -> dict[str, Any]:
     """Return the OpenAPI document of the routers, which are all below `/v1`."""
-    face = FastAPI(openapi_url=None)
+    face = FastAPI(openapi_url=None, generate_unique_id_function=operation_id)
     for router in routers:
         face.include_router(router)
     document = get_openapi(
-        title="Preftune for OpenAI's clients", version=version("preftune"), description=DESCRIPTION, routes=face.routes
+        title="Preftune for OpenAI's clients",
+        version=version("preftune"),
+        description=DESCRIPTION,
+        routes=face.routes,
+        contact=CONTACT,
+        servers=servers,
     )
     schemas = document["components"]["schemas"]
     _, definitions = models_json_schema([(ErrorAnswer, "serialization")], ref_template="#/components/schemas/{model}")
@@ -77,13 +84,12 @@ def describe_face(routers: Iterable[APIRouter]) -> dict[str, Any]:
     for path, item in document["paths"].items():
         for method, operation in item.items():
             _complete(path, method.upper(), operation)
+    shape_for_clients(document, {})
     return document
 
 
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     """Add what FastAPI does not know: scopes, errors, bodies that routes read themselves, the filter by metadata."""
-    scope = needed_scope(method, path).value
-    operation["security"] = [{name: [scope] for name in scheme} for scheme in operation["security"]]
     if path in _FORMS and method == "POST":
         content = {"multipart/form-data": {"schema": _FORMS[path]}}
         operation["requestBody"] = {"required": True, "content": content}
@@ -98,3 +104,4 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     operation["responses"] = dict(sorted(operation["responses"].items()))
     for key in [key for key in operation if key.startswith("x-")]:
         del operation[key]
+    say_scope(method, path, operation)

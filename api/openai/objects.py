@@ -16,6 +16,11 @@ class Answer(BaseModel):
 class ListPage(Answer, Generic[Item]):
     """One page. `has_more` is always there: without it the clients ask for ever."""
 
+    @classmethod
+    def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
+        """Return the list's name in the description of `/v1`, such as `FileList`."""
+        return f"{params[0].__name__}List"
+
     object: Literal["list"] = "list"
     data: list[Item]
     has_more: bool
@@ -152,4 +157,4 @@ class Model(Answer):
     object: Literal["model"] = "model"
     created: int
     owned_by: str
-    shutdown_date: None = None
+    shutdown_date: int | None = None

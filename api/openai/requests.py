@@ -9,7 +9,7 @@ from api.http.validation_messages import field_errors
 from api.openai.methods import BY_TYPE, MULTIPLIER, Hyperparameters, Method, ServedMethod
 from core.domain.errors import FieldError, InvalidRequest
 from core.domain.jobs.job_spec import JobRequest, Metadata, MetadataKey, Name, Payload
-from core.domain.json_numbers import WHOLE
+from core.domain.json_numbers import MAX_WHOLE, WHOLE
 
 _OWN_NAMES = {
     "base_model": "model",
@@ -47,7 +47,7 @@ class FineTuningRequest(BaseModel):
     validation_file: Name | None = None
     method: Method | None = None
     hyperparameters: Hyperparameters | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63), WHOLE] | None = None
+    seed: Annotated[int, Field(ge=0, le=MAX_WHOLE), WHOLE] | None = None
     suffix: Annotated[str, StringConstraints(max_length=64)] | None = None
     metadata: Metadata | None = None
     integrations: Annotated[list[Integration], Field(max_length=5)] | None = None

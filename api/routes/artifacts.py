@@ -50,7 +50,7 @@ def get_artifact(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Artif
     responses=binary("One folder, named as the job.", "application/x-tar"),
 )
 @in_lane(Lane.STORE)
-def get_archive(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response:
+def get_artifact_archive(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response:
     """Download the published folder as a tar stream; exports are downloaded separately."""
     view = artifacts.get(backend, caller.project_id, job_id)
     return tar_response(job_id, members_of(backend, job_id, view.published), view.created_at)
@@ -68,7 +68,7 @@ def get_archive(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Respon
     },
 )
 @in_lane(Lane.STORE)
-def get_file(
+def get_artifact_file(
     job_id: JobId,
     path: Annotated[str, Path(description="`path` of a file of the artifact.", max_length=1024)],
     request: Request,

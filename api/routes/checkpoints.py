@@ -35,7 +35,9 @@ def list_checkpoints(job_id: JobId, backend: BackendDep, caller: CallerDep) -> C
     responses=binary("One folder, named as job, stage and step.", "application/x-tar"),
 )
 @in_lane(Lane.STORE)
-def get_archive(job_id: JobId, checkpoint_id: CheckpointId, backend: BackendDep, caller: CallerDep) -> Response:
+def get_checkpoint_archive(
+    job_id: JobId, checkpoint_id: CheckpointId, backend: BackendDep, caller: CallerDep
+) -> Response:
     """Download the policy at that step as a tar stream. It loads as the artifact does; `SHA256SUMS` is included."""
     archive = checkpoint_policies.find_archive(backend, caller.project_id, job_id, checkpoint_id)
     return tar_response(archive.name, members_of(backend, job_id, archive.files), archive.created_at)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated
 
 from anyio import to_thread
 from fastapi import APIRouter, Header, Path, Query, Request
@@ -19,13 +19,21 @@ from api.deps import (
     ProcessorDep,
     UploadDeskDep,
 )
-from api.docs.openapi import UPLOAD_BODY, binary, problems
+from api.docs.openapi import UPLOAD_FORM, UPLOAD_RAW, Responses, binary, problems
 from api.downloads import content_response, stream_response, tar_stream_response
 from api.http.idempotent import Created, CreatingRequest, answer_once, creating
 from api.http.strict_route import RAW_BODY, StrictRoute
 from api.http.template_kwargs import parse_template_kwargs
 from api.schemas.base import Page
-from api.schemas.datasets import Dataset, DatasetOptions, DatasetPatch, DatasetRow, Issue, TokenStatistics
+from api.schemas.datasets import (
+    ContentFormat,
+    Dataset,
+    DatasetOptions,
+    DatasetPatch,
+    DatasetRow,
+    Issue,
+    TokenStatistics,
+)
 from api.threads import Lane, in_lane, run_in
 from api.uploads.arrival import arriving
 from api.uploads.options import parse_options
@@ -33,6 +41,7 @@ from api.uploads.receive import Upload, receive_upload
 from core.datasets.result import DatasetRejected, DatasetTooLarge, DatasetUnsupported
 from core.domain.errors import DomainError, FieldError
 from core.domain.issue_codes import IssueCode
+from core.domain.json_numbers import MAX_WHOLE
 from core.services.backend import Backend
 from core.services.datasets import contents, datasets, intake, previews
 from core.services.datasets.row_pages import RowsQuery
@@ -63,7 +72,7 @@ MaxLengthParam = Annotated[
     int, Query(ge=1, le=2**20, description="The job's `max_length`, in tokens, which rows are compared with.")
 ]
 
-LineParam = Annotated[int | None, Query(ge=1, le=2**53, description="Rows from this line of the uploaded file on.")]
+LineParam = Annotated[int | None, Query(ge=1, le=MAX_WHOLE, description="Rows from this line of the uploaded file on.")]
 RowSearchParam = Annotated[
     str | None,
     Query(
@@ -84,16 +93,20 @@ TemplateKwargsParam = Annotated[
 router = APIRouter(tags=["datasets"], route_class=StrictRoute, dependencies=NEEDS_KEY)
 
 
+TAKEN = "Checked and stored. `Location` names it."
+TAKEN_LATER: Responses = {
+    202: {"model": Dataset, "description": "Stored, and being checked: poll it. `Location` names it."},
+    **problems(400, 408, 409, 413, 415, 422, 503, 507),
+}
+
+
 @router.post(
     "/datasets",
     status_code=201,
     response_model=Dataset,
-    response_description="Checked and stored. `Location` names it.",
-    responses={
-        202: {"model": Dataset, "description": "Stored, and being checked: poll it."},
-        **problems(400, 408, 409, 413, 415, 422, 503, 507),
-    },
-    openapi_extra={RAW_BODY: True, **UPLOAD_BODY},
+    response_description=TAKEN,
+    responses=TAKEN_LATER,
+    openapi_extra={RAW_BODY: True, **UPLOAD_FORM},
 )
 async def create_dataset(
     request: Request,
@@ -104,7 +117,7 @@ async def create_dataset(
     key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Response:
-    """Upload a file of preference pairs: as a form, or as the raw body with the options as query parameters."""
+    """Upload a file of preference pairs as a form. Here too it may be the raw body, as at `POST /datasets/raw`."""
     desk = desk.limited(caller.max_upload_bytes)
     async with (
         arriving(request, backend, caller.project_id, desk.budget, desk.write_limiter) as arrival,
@@ -119,6 +132,18 @@ async def create_dataset(
         response = await to_thread.run_sync(work, limiter=desk.check_limiter)
     processor.notify()
     return response
+
+
+router.post(
+    "/datasets/raw",
+    name="create_dataset_raw",
+    description="Upload a file of preference pairs as the raw body, with the options as query parameters.",
+    status_code=201,
+    response_model=Dataset,
+    response_description=TAKEN,
+    responses=TAKEN_LATER,
+    openapi_extra={RAW_BODY: True, **UPLOAD_RAW},
+)(create_dataset)
 
 
 @router.get("/datasets", responses=problems(422, 503))
@@ -138,7 +163,7 @@ def get_dataset(dataset_id: DatasetId, backend: BackendDep, caller: CallerDep) -
 
 @router.get("/datasets/{dataset_id}/report", responses=problems(404, 422, 503))
 @in_lane(Lane.STORE)
-def list_issues(
+def list_dataset_issues(
     dataset_id: DatasetId, backend: BackendDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
 ) -> Page[Issue]:
     """List every issue found in the file, in its order."""
@@ -147,7 +172,7 @@ def list_issues(
 
 
 @router.get("/datasets/{dataset_id}/rows", responses=problems(404, 409, 422, 503), response_model_exclude_unset=True)
-async def list_rows(
+async def list_dataset_rows(
     dataset_id: DatasetId,
     backend: BackendDep,
     caller: CallerDep,
@@ -202,12 +227,12 @@ def get_token_statistics(
     },
 )
 @in_lane(Lane.STORE)
-def get_content(
+def get_dataset_content(
     dataset_id: DatasetId,
     request: Request,
     backend: BackendDep,
     caller: CallerDep,
-    format: Annotated[Literal["original", "parquet", "hf"], CONTENT_FORMAT] = "original",
+    format: Annotated[ContentFormat, CONTENT_FORMAT] = "original",
 ) -> Response:
     """Download the file as uploaded, or the rows as jobs read them, as Hugging Face's datasets opens them."""
     if format != "original":

@@ -47,7 +47,7 @@ def request_export(
 
 
 @router.get("/jobs/{job_id}/exports", responses=problems(404, 503))
-def list_exports(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Exports:
+def list_job_exports(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Exports:
     """List the requested exports, newest first."""
     return Exports(data=[_shown(view) for view in exports.list_exports(backend, caller.project_id, job_id)])
 

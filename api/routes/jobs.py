@@ -3,17 +3,21 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
+from pydantic import StringConstraints
+from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
 from api.deps import DEFAULT_LIMIT, NEEDS_KEY, BackendDep, CallerDep, Cursor, IdempotencyKey, Limit
-from api.docs.openapi import METADATA_FILTER, Responses, problems
+from api.docs.openapi import Responses, problems
 from api.http.idempotent import Created, answer_once, creating
+from api.http.problems import INVALID_REQUEST, HttpError
 from api.http.strict_route import OPEN_QUERY, StrictRoute
 from api.schemas.base import Page
 from api.schemas.datasets import DatasetWarning, TokenStatistics
 from api.schemas.estimates import JobEstimate
 from api.schemas.jobs import Job, JobPatch, JobPreview
 from api.threads import Lane, in_lane
+from core.domain.errors import FieldError
 from core.domain.jobs.job_queries import JobFilter, JobSort
 from core.domain.jobs.job_spec import JobRequest, shown_form
 from core.domain.jobs.job_state import JobStatus
@@ -23,7 +27,15 @@ from core.services.estimates.sizes import seen_by
 from core.services.jobs import jobs, repeats, steering
 from core.services.views import JobChange, JobView
 
-METADATA_PREFIX = "metadata."
+METADATA_PREFIXES = ("metadata.", "metadata[")
+HAS_METADATA = (
+    "Only jobs with this metadata, as `<key>:<value>`; repeated, all of them. `metadata.<key>=<value>` and "
+    "`metadata[<key>]=<value>` are taken as well, for keys with a colon too."
+)
+MetadataParam = Annotated[
+    list[Annotated[str, StringConstraints(min_length=2, max_length=577, pattern=r"^[^:]+:")]],
+    Query(max_length=32, description=HAS_METADATA),
+]
 SEARCHED = "Only jobs that have this text in name, id, tags or notes; upper and lower case are one."
 USES = "Only jobs that train on this dataset, learn from its demonstrations or hold it out."
 SORTED = (
@@ -74,7 +86,7 @@ def preview_job(body: JobRequest, backend: BackendDep, caller: CallerDep) -> Job
     )
 
 
-@router.get("/jobs", responses=problems(422, 503), openapi_extra={OPEN_QUERY: [METADATA_PREFIX], **METADATA_FILTER})
+@router.get("/jobs", responses=problems(422, 503), openapi_extra={OPEN_QUERY: METADATA_PREFIXES})
 def list_jobs(
     request: Request,
     backend: BackendDep,
@@ -85,19 +97,15 @@ def list_jobs(
     variant: Annotated[str | None, Query(max_length=255, description="Only jobs of this variant.")] = None,
     base_model: Annotated[str | None, Query(max_length=255, description="Only jobs from this model.")] = None,
     dataset_id: Annotated[str | None, Query(max_length=255, description=USES)] = None,
+    metadata: MetadataParam = [],  # noqa: B006 - FastAPI copies it
     sort: Annotated[JobSort, Query(description=SORTED)] = "-created",
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> Page[Job]:
-    """List the jobs, newest first or as `sort` says. `?metadata.<key>=<value>` keeps those with that metadata."""
-    metadata = {
-        name.removeprefix(METADATA_PREFIX): value
-        for name, value in request.query_params.items()
-        if name.startswith(METADATA_PREFIX)
-    }
+    """List the jobs, newest first or as `sort` says."""
     where = JobFilter(
-        status=status, metadata=metadata, variant=variant, base_model=base_model, dataset_id=dataset_id,
-        tag=tag, search=search, sort=sort,
+        status=status, metadata=_wanted(metadata, request.query_params), variant=variant, base_model=base_model,
+        dataset_id=dataset_id, tag=tag, search=search, sort=sort,
     )  # fmt: skip
     page = jobs.list_page(backend, caller.project_id, where, limit=limit, cursor=cursor)
     return Page[Job].model_validate(page)
@@ -180,6 +188,19 @@ def retry_job(
         "job",
         lambda new_id: _created(repeats.retry(backend, caller.project_id, job_id, new_job_id=new_id)),
     )
+
+
+def _wanted(pairs: list[str], query: QueryParams) -> dict[str, str]:
+    """Return the metadata that jobs are to have, however it was written. Raises HttpError for a key given twice."""
+    found = [(key, value) for key, _, value in (pair.partition(":") for pair in pairs)]
+    for name, value in query.items():
+        if name.startswith(METADATA_PREFIXES):
+            found.append((name[len(METADATA_PREFIXES[0]) :].removesuffix("]" if "[" in name else ""), value))
+    wanted = dict(found)
+    if len(wanted) < len(found):
+        error = FieldError("/metadata", "names a key more than once; a job has one value of each")
+        raise HttpError(INVALID_REQUEST, f"{error.pointer}: {error.detail}", errors=[error])
+    return wanted
 
 
 def _created(view: JobView) -> Created:

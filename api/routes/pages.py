@@ -6,7 +6,7 @@ from importlib import resources
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from api.docs.openapi import describe
+from api.docs.document import describe
 from api.docs.reference_page import render
 from api.http.strict_route import StrictRoute
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from api.deps import NEEDS_KEY, BackendDep, CallerDep, IdempotencyKey, ProcessorDep, UploadDeskDep
-from api.docs.openapi import PART_BODY, problems
+from api.docs.openapi import PART_BODY, REQUIRED_QUERY, problems
 from api.http.idempotent import Created, answer_once, creating
 from api.http.problems import INVALID_REQUEST, HttpError
 from api.http.strict_route import UNREAD_BODY, StrictRoute
@@ -29,7 +29,10 @@ UploadId = Annotated[str, Path(description="Id of an upload.", max_length=64)]
 PartNumber = Annotated[int, Path(ge=1, le=MAX_PARTS, description="From 1, without gaps when all are there.")]
 PartSha256 = Annotated[
     Sha256 | None,
-    Query(description="SHA-256 of the part, hexadecimal; or send `Content-Digest: sha-256=:<base64>:` (RFC 9530)."),
+    Query(
+        description="SHA-256 of the part, hexadecimal. A header `Content-Digest: sha-256=:<base64>:` (RFC 9530) does "
+        "instead."
+    ),
 ]
 
 router = APIRouter(tags=["datasets"], route_class=StrictRoute, dependencies=NEEDS_KEY)
@@ -71,9 +74,9 @@ def get_upload(upload_id: UploadId, backend: BackendDep, caller: CallerDep) -> U
 @router.put(
     "/uploads/{upload_id}/parts/{number}",
     responses=problems(400, 404, 408, 409, 413, 415, 422, 503, 507),
-    openapi_extra={UNREAD_BODY: True, **PART_BODY},
+    openapi_extra={UNREAD_BODY: True, REQUIRED_QUERY: ["sha256"], **PART_BODY},
 )
-async def put_part(
+async def put_upload_part(
     upload_id: UploadId,
     number: PartNumber,
     request: Request,
@@ -106,7 +109,7 @@ async def put_part(
     response_model=Dataset,
     response_description="Checked and stored. `Location` names the dataset.",
     responses={
-        202: {"model": Dataset, "description": "Stored, and being checked: poll it."},
+        202: {"model": Dataset, "description": "Stored, and being checked: poll it. `Location` names the dataset."},
         **problems(404, 409, 413, 415, 422, 503, 507),
     },
 )

@@ -103,14 +103,16 @@ def ping_webhook(webhook_id: WebhookId, body: Ping, backend: BackendDep, caller:
 
 
 @router.post("/webhooks/{webhook_id}/rotate", responses=problems(400, 404, 413, 415, 422, 503))
-def rotate_secret(webhook_id: WebhookId, body: Rotation, backend: BackendDep, caller: CallerDep) -> WebhookWithSecret:
+def rotate_webhook_secret(
+    webhook_id: WebhookId, body: Rotation, backend: BackendDep, caller: CallerDep
+) -> WebhookWithSecret:
     """Give the webhook a new signing secret, shown in this answer only."""
     made = endpoints.rotate(backend, caller.project_id, webhook_id, keeps_previous=body.keeps_previous)
     return _with_secret(made)
 
 
 @router.get("/webhooks/{webhook_id}/deliveries", responses=problems(404, 422, 503))
-def list_deliveries(
+def list_webhook_deliveries(
     webhook_id: WebhookId, backend: BackendDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
 ) -> Page[Delivery]:
     """List what went to the webhook in the last week, or waits to, newest first."""

@@ -1,6 +1,6 @@
 """Common bases of all answers."""
 
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,6 +18,11 @@ class Answer(BaseModel):
 
 class Page(Answer, Generic[Item]):
     """One page of a list, newest first unless said otherwise."""
+
+    @classmethod
+    def model_parametrized_name(cls, params: tuple[Any, ...]) -> str:
+        """Return the page's name in the API's description, such as `JobPage`."""
+        return f"{params[0].__name__}Page"
 
     data: list[Item] = Field(description="The items of this page.")
     next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null on the last page.")

@@ -6,10 +6,14 @@ from pydantic import Field
 
 from api.schemas.base import Answer, Page
 
+OptionType = Literal["number", "string"]
+TrainedKind = Literal["preference", "unpaired"]
+ModelKind = Literal["base", "tuned"]
+
 
 class VariantOption(Answer):
     description: str = Field(description="What it does.")
-    type: Literal["number", "string"] = Field(description="Of its values.")
+    type: OptionType = Field(description="Of its values.")
     default: float | str = Field(description="Used when it is left out.")
     min: float | None = Field(description="Least value; null: none.")
     max: float | None = Field(description="Greatest value; null: none.")
@@ -37,7 +41,7 @@ class Variant(Answer):
     year: int = Field(description="Of the paper.")
     choose_when: str = Field(description="When to choose it.")
     reward: str = Field(description="The implicit reward that metrics show.")
-    data: Literal["preference", "unpaired"] = Field(description="Kind of dataset it trains on.")
+    data: TrainedKind = Field(description="Kind of dataset it trains on.")
     other_names: list[str] = Field(description="What other trainers call it.")
 
 
@@ -50,7 +54,7 @@ class Model(Answer):
     """Model that a job can start from."""
 
     name: str = Field(description="Send it as `base_model`.")
-    kind: Literal["base", "tuned"] = Field(description="`base`: put there by the operator; `tuned`: made by a job.")
+    kind: ModelKind = Field(description="`base`: put there by the operator; `tuned`: made by a job.")
     architecture: str = Field(description="Class of transformers.")
     num_parameters: int = Field(description="Weights of the model.")
     context_length: int | None = Field(description="Tokens; null where the model names no limit.")

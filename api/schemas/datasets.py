@@ -8,11 +8,19 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from api.schemas.base import Answer, Id
 from core.domain.dataset_rows import DatasetKind
 from core.domain.jobs.job_spec import Metadata, Name, Payload
-from core.domain.json_numbers import WHOLE
+from core.domain.json_numbers import MAX_WHOLE, WHOLE
 from core.domain.set_aside import SetAsideReason
 
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Verdict = Literal["first", "second", "tie"]
+Ties = Literal["keep", "drop"]
+OnError = Literal["reject", "skip"]
+UploadStatus = Literal["open", "completed"]
+IssueSeverity = Literal["error", "warning"]
+Role = Literal["system", "user", "assistant", "tool"]
+DatasetStatus = Literal["processing", "ready", "rejected"]
+ContentFormat = Literal["original", "parquet", "hf"]
 ISSUE_POINTER = "JSON pointer into the row, such as `/rejected`; null for the row or file as a whole."
 
 
@@ -30,7 +38,7 @@ class DatasetOptions(Payload):
         max_length=32,
         description='Columns of the file by role, as a JSON object: `{"prompt": "question"}`.',
     )
-    values: dict[ColumnName, Literal["first", "second", "tie"]] = Field(
+    values: dict[ColumnName, Verdict] = Field(
         default_factory=dict,
         max_length=32,
         description='What verdicts mean, as a JSON object: `{"0": "first", "1": "second", "2": "tie"}`.',
@@ -40,13 +48,13 @@ class DatasetOptions(Payload):
         max_length=64,
         description='Columns, and keys of messages, not to count, as a JSON list: `["weight", "messages[].name"]`.',
     )
-    ties: Literal["keep", "drop"] = Field(
+    ties: Ties = Field(
         "keep", description="Pairs whose own scores are equal: `keep` them with a warning, or `drop` them."
     )
     split: Name | None = Field(
         None, description="Which dataset of a tar of a saved `DatasetDict`; needed where it has several."
     )
-    on_error: Literal["reject", "skip"] = Field(
+    on_error: OnError = Field(
         "reject", description="`reject`: a malformed row refuses the file; `skip`: the good rows are kept."
     )
     metadata: Metadata = Field(default_factory=dict, description="Strings of yours, as a JSON object.")
@@ -59,7 +67,7 @@ CHECK_OPTIONS: Final = {"kind", "format", "columns", "values", "ignore", "ties",
 class NewUpload(DatasetOptions):
     """Announcement of a file in parts, and of the dataset it becomes."""
 
-    num_bytes: Annotated[int, Field(ge=1, le=2**53), WHOLE] = Field(description="Of the whole file.")
+    num_bytes: Annotated[int, Field(ge=1, le=MAX_WHOLE), WHOLE] = Field(description="Of the whole file.")
     sha256: Sha256 | None = Field(None, description="Of the whole file; checked when it is complete.")
     filename: Name | None = Field(None, description="The file's name: data, never a path.")
 
@@ -88,7 +96,7 @@ class Upload(Answer):
     """An upload in progress. It expires a day after its last part."""
 
     id: Id
-    status: Literal["open", "completed"] = Field(description="`open` takes parts; `completed` is a dataset.")
+    status: UploadStatus = Field(description="`open` takes parts; `completed` is a dataset.")
     name: str | None = Field(description="Name of the dataset to be.")
     filename: str | None = Field(description="The file's name.")
     num_bytes: int = Field(description="Of the whole file, as announced.")
@@ -107,7 +115,7 @@ class Issue(Answer):
 
     line: int | None = Field(description="Line of the file, from 1; null for what concerns the whole file.")
     row: int | None = Field(description="Row of the file, from 0; null for what concerns the whole file.")
-    severity: Literal["error", "warning"] = Field(description="`error`: the row or the file is refused for it.")
+    severity: IssueSeverity = Field(description="`error`: the row or the file is refused for it.")
     code: str = Field(description="Stable name of the issue.")
     detail: str = Field(description="What it is, in words.")
     pointer: str | None = Field(None, description=ISSUE_POINTER)
@@ -136,7 +144,7 @@ class PartialReport(Answer):
 class Message(Answer):
     """One message; fields that it does not have are absent."""
 
-    role: Literal["system", "user", "assistant", "tool"] = Field(description="Who speaks.")
+    role: Role = Field(description="Who speaks.")
     content: str = Field(description="The text; empty where the message is nothing but calls.")
     reasoning_content: str = Field("", description="What the assistant thinks before it answers.")
     tool_calls: list[dict[str, Any]] = Field(
@@ -251,7 +259,7 @@ class Dataset(Answer):
 
     id: Id
     name: str = Field(description="A name to recognise it by.")
-    status: Literal["processing", "ready", "rejected"] = Field(
+    status: DatasetStatus = Field(
         description="`processing`: being checked; `ready`: jobs can use it; `rejected`: only the report is kept."
     )
     kind: DatasetKind = Field(description="What the rows are.")

@@ -3,16 +3,20 @@
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, RootModel
 
 from api.schemas.base import Answer, Id
+from api.schemas.jobs import JobState
 from core.domain.jobs.job_state import JobStatus, Stage
+
+Split = Literal["train", "validation"]
+EventLevel = Literal["info", "warning", "error"]
 
 
 class MetricPoint(Answer):
     seq: int = Field(description="Grows in the order in which points became visible.")
     stage: Stage = Field(description="`sft` or `dpo`.")
-    split: Literal["train", "validation"] = Field(description="Which rows it was measured on.")
+    split: Split = Field(description="Which rows it was measured on.")
     step: int = Field(description="Optimizer step, from 1; step 0 is before the first update.")
     epoch: float = Field(description="Passes over the training rows so far.")
     at: datetime = Field(description="RFC 3339, UTC.")
@@ -35,8 +39,8 @@ class MetricsPage(Answer):
 class Event(Answer):
     seq: int = Field(description="Counts up from 1 within the job.")
     at: datetime = Field(description="RFC 3339, UTC.")
-    level: Literal["info", "warning", "error"] = Field(description="How much it matters.")
-    kind: str = Field(description="For programs.")
+    level: EventLevel = Field(description="How much it matters.")
+    kind: str = Field(description="For programs; docs/guide/events.md lists them.")
     message: str = Field(description="One sentence for the user.")
     data: dict[str, Any] = Field(description="What the message is about, by name.")
 
@@ -76,4 +80,25 @@ class Checkpoints(Answer):
     """Kept checkpoints, the latest step first."""
 
     data: list[Checkpoint] = Field(description="All that are kept.")
-    next_cursor: None = Field(None, description="All are on one page.")
+    next_cursor: str | None = Field(None, description="Always null: all are on one page.")
+
+
+class StreamMetrics(RootModel[list[MetricPoint]]):
+    """Event `metric`: new points."""
+
+
+class StreamReset(Answer):
+    """Event `reset`: points were removed; discard all, they come again from the first."""
+
+    job_id: Id
+
+
+class StreamEnd(Answer):
+    """Event `end`: the job has ended, nothing follows."""
+
+    job_id: Id
+    status: JobStatus | Literal["deleted"] = Field(description="Final status of the job, or `deleted`.")
+
+
+class StreamData(RootModel[StreamMetrics | JobState | Event | StreamReset | StreamEnd]):
+    """`data` of a server-sent event, by its name: `metric`, `status`, `event`, `reset`, `end`."""

@@ -124,17 +124,13 @@ class Results(Answer):
     training: TrainingFigures | None = Field(description="Null where no step was taken.")
 
 
-class Job(Answer):
+class JobState(Answer):
+    """Where a job is: `data` of a stream's event `status`, and a part of every job."""
+
     id: Id
-    name: str | None = Field(description="A name to recognise it by.")
     status: JobStatus = Field(description="Where the job is; `succeeded`, `failed` and `cancelled` are final.")
     desired: Desired = Field(description="What was requested last; a running job follows at its next step.")
     stage: Stage | None = Field(description="The stage that runs or ran last; null before the first.")
-    spec: dict[str, Any] = Field(description="The settings with numbers in place of `auto`, as far as known.")
-    requested: dict[str, Any] = Field(description="The settings as sent.")
-    created_at: datetime = Field(description="RFC 3339, UTC.")
-    started_at: datetime | None = Field(description="First start, RFC 3339, UTC; null before.")
-    finished_at: datetime | None = Field(description="RFC 3339, UTC; null before.")
     attempt: int = Field(description="Number of attempts.")
     progress: Progress = Field(description="How far it is.")
     queue_position: int | None = Field(
@@ -144,6 +140,17 @@ class Job(Answer):
     stages: list[JobStage] = Field(description="The stages of the job's method, in order.")
     error: JobError | None = Field(description="Why it failed; null unless it has.")
     artifact: ArtifactSummary | None = Field(description="What was published; null before.")
+    started_at: datetime | None = Field(description="First start, RFC 3339, UTC; null before.")
+    finished_at: datetime | None = Field(description="RFC 3339, UTC; null before.")
+
+
+class Job(JobState):
+    """One training job."""
+
+    name: str | None = Field(description="A name to recognise it by.")
+    spec: dict[str, Any] = Field(description="The settings with numbers in place of `auto`, as far as known.")
+    requested: dict[str, Any] = Field(description="The settings as sent.")
+    created_at: datetime = Field(description="RFC 3339, UTC.")
     results: Results | None = Field(
         default=None, description="Figures of the published policy; null before, and for jobs of version 0.1.0."
     )

@@ -8,6 +8,9 @@ from pydantic import Field
 from api.schemas.base import Answer, Id, Page
 from api.schemas.usage import Disk, StoredBytes
 
+ProcessKind = Literal["worker", "api"]
+ProcessState = Literal["working", "idle", "up", "silent"]
+
 
 class WorkedOn(Answer):
     id: Id
@@ -21,10 +24,8 @@ class WorkedOn(Answer):
 
 class Worker(Answer):
     id: str = Field(description="Its name, a worker's the owner of its leases; kind and number for a project's admins.")
-    kind: Literal["worker", "api"] = Field(description="A worker, or an API process.")
-    state: Literal["working", "idle", "up", "silent"] = Field(
-        description="`silent`: no sign of life for a minute; `up`: an API process."
-    )
+    kind: ProcessKind = Field(description="A worker, or an API process.")
+    state: ProcessState = Field(description="`silent`: no sign of life for a minute; `up`: an API process.")
     host: str | None = Field(description="Its machine; null for admins of a project.")
     version: str | None = Field(description="Of the service; null for admins of a project.")
     device: str | None = Field(description="What it trains on; null for an API process.")

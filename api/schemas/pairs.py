@@ -5,14 +5,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.base import Answer, Number
-from core.domain.jobs.job_spec import Lines
+from api.schemas.job_records import Split
+from core.domain.jobs.whole_numbers import Lines
 
-Flag = Literal["likely_mislabelled", "never_learned", "already_satisfied", "forgotten", "truncated"]
+PairFlag = Literal["likely_mislabelled", "never_learned", "already_satisfied", "forgotten", "truncated"]
 
 
 class Pair(Answer):
     line: int = Field(description="Line of the file as uploaded.")
-    split: Literal["train", "validation"] = Field(description="Whether the pair was trained on.")
+    split: Split = Field(description="Whether the pair was trained on.")
     reference_margin: Number = Field(description="Nats: log-probability of chosen minus rejected before DPO.")
     margin_first: Number = Field(description="Reward margin when first seen, before the pair was trained on.")
     margin_last: Number = Field(description="Reward margin under the final policy.")
@@ -23,7 +24,7 @@ class Pair(Answer):
     mislabelled_score: Number = Field(
         None, description="Standard deviations by which the margin, before training on it, lay below its neighbours'."
     )
-    flags: list[Flag] = Field(description="What is remarkable about it.")
+    flags: list[PairFlag] = Field(description="What is remarkable about it.")
 
 
 class Rerun(BaseModel):

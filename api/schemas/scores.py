@@ -1,11 +1,13 @@
 """Schemas of `/jobs/{id}/scores`."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from api.schemas.base import Answer, Id
+from api.schemas.datasets import Role
+from core.domain.request_status import RequestStatus
 
 MAX_ROWS = 1000
 Content = Annotated[str, StringConstraints(max_length=262_144, pattern=r"^[^\x00]*$")]
@@ -16,7 +18,7 @@ class _Strict(BaseModel):
 
 
 class ScoredMessage(_Strict):
-    role: Literal["system", "user", "assistant", "tool"] = Field(description="Who speaks.")
+    role: Role = Field(description="Who speaks.")
     content: Content = Field(description="The text.")
 
 
@@ -54,7 +56,7 @@ class ScoreRequest(_Strict):
 class Scores(Answer):
     id: Id
     job_id: Id
-    status: Literal["queued", "running", "succeeded", "failed"] = Field(description="Where the request is.")
+    status: RequestStatus = Field(description="Where the request is.")
     results: list[dict[str, Any]] | None = Field(
         description="In the order sent, once succeeded: `reward, policy_logp, reference_logp, num_tokens` of an item, "
         "`chosen_reward, rejected_reward, margin, preference_probability` of a pair, or `error` of one not scored."

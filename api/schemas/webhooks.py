@@ -9,6 +9,7 @@ from api.schemas.base import Answer, Id
 from core.domain.jobs.job_spec import Name, Payload
 
 WebhookUrl = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+DeliveryStatus = Literal["pending", "delivered", "given_up"]
 EventTypes = Annotated[list[Name], Field(min_length=1, max_length=16)]
 
 
@@ -81,7 +82,7 @@ class Delivery(Answer):
     id: Id
     type: str = Field(description="Of the event.")
     job_id: str = Field(description="Job that it tells of.")
-    status: Literal["pending", "delivered", "given_up"] = Field(description="Where it stands.")
+    status: DeliveryStatus = Field(description="Where it stands.")
     num_tries: int = Field(description="Tries so far.")
     last_status: int | None = Field(description="HTTP status of the last try; null where no answer came.")
     last_error: str | None = Field(description="What went wrong at the last try.")

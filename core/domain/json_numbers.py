@@ -21,5 +21,7 @@ def _refuse_others_than_real(value: Any) -> Any:
     return value
 
 
+MAX_WHOLE = 2**53 - 1
+"""The largest whole number that every reader of JSON holds exactly."""
 WHOLE = BeforeValidator(_refuse_others_than_whole)
 REAL = BeforeValidator(_refuse_others_than_real)

@@ -13,7 +13,7 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt, StringConstraint
 from core.domain.errors import FieldError, InvalidRequest
 from core.domain.jobs.job_spec import JobRequest, Metadata, Name, Payload, ValidationMetric
 from core.domain.jobs.methods import get_method
-from core.domain.json_numbers import WHOLE
+from core.domain.json_numbers import MAX_WHOLE, WHOLE
 
 MAX_MEMBERS = 256
 MAX_PARALLEL = 64
@@ -27,7 +27,7 @@ SettingPath = Annotated[str, StringConstraints(min_length=1, max_length=128, pat
 Value = StrictBool | StrictInt | StrictFloat | Annotated[str, StringConstraints(max_length=512)] | None
 Values = Annotated[list[Value], Field(min_length=1, max_length=MAX_MEMBERS)]
 Overrides = dict[str, Any]
-Bound = Annotated[float, Field(ge=-(2**53), le=2**53)]
+Bound = Annotated[float, Field(ge=-MAX_WHOLE, le=MAX_WHOLE)]
 
 
 class SweepStatus(StrEnum):
@@ -68,7 +68,7 @@ class RandomSearch(Payload):
     """Members drawn at random; the same seed draws the same ones."""
 
     num_members: Annotated[int, Field(ge=1, le=MAX_MEMBERS), WHOLE] = Field(description="How many.")
-    seed: Annotated[int, Field(ge=0, lt=2**63), WHOLE] = Field(0, description="Seed of the draws.")
+    seed: Annotated[int, Field(ge=0, le=MAX_WHOLE), WHOLE] = Field(0, description="Seed of the draws.")
     values: Annotated[dict[SettingPath, Range | Values], Field(min_length=1, max_length=16)] = Field(
         description="By setting: a list to choose from, or a range."
     )

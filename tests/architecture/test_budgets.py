@@ -22,9 +22,9 @@ LONG_FUNCTIONS: dict[str, str] = {
 """`path:function` -> why it may be longer."""
 MANY_PARAMETERS: dict[str, str] = {
     "api/routes/datasets.py:create_dataset": "FastAPI declares query parameters so",
-    "api/routes/job_records.py:get_metrics": "FastAPI declares query parameters so",
+    "api/routes/job_records.py:get_job_metrics": "FastAPI declares query parameters so",
     "api/routes/jobs.py:list_jobs": "FastAPI declares query parameters so",
-    "api/routes/pairs.py:list_pairs": "FastAPI declares query parameters so",
+    "api/routes/pairs.py:list_job_pairs": "FastAPI declares query parameters so",
     "api/routes/scores.py:request_scores": "FastAPI declares query parameters so",
     "api/routes/audit.py:list_audit_events": "FastAPI declares query parameters so",
     "client/preftune/cli/commands/access.py:audit": "typer declares options so",

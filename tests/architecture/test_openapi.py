@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from api.app import create_app
-from api.docs.openapi import describe, problem_codes
+from api.docs.document import describe
+from api.docs.openapi import problem_codes
 from api.http.problems import STATUS_OF_KIND
 from core.domain.errors import DomainError
 from core.settings import Settings

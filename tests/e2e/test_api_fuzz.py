@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.app import create_app
-from api.docs.openapi import describe
+from api.docs.document import describe
 from core.services.attempts import recording
 from core.settings import Settings
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from api_server import RunningApi, pointers
 from backends import BASE_MODEL, PROJECT, checkpoint, claim, make_base_model, point, publication
+from sqlalchemy.orm import Session
 
+from core.database.tables.jobs import Job as JobRow
 from core.domain.dataset_rows import DatasetKind
 from core.domain.jobs.failure_codes import FailureCode
 from core.services.attempts import lifecycle, recording
@@ -61,6 +63,41 @@ def test_pages_are_newest_first_and_stable_under_inserts(api: RunningApi) -> Non
     assert [job["id"] for job in first["data"] + second["data"]] == mine[::-1]
     assert second["next_cursor"] is None
     assert api.http.get("/jobs", params={"metadata.page": "other"}).json() == {"data": [], "next_cursor": None}
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["metadata.a=1&metadata.b=x:y", "metadata[a]=1&metadata[b]=x:y", "metadata=a:1&metadata=b:x:y",
+     "metadata=a:1&metadata.b=x:y", "metadata%5Ba%5D=1&metadata=b:x:y"],
+)  # fmt: skip
+def test_metadata_is_asked_for_in_each_way_that_clients_write(api: RunningApi, query: str) -> None:
+    mine = api.submit(metadata={"a": "1", "b": "x:y", "c": "2"})["id"]
+    api.submit(metadata={"a": "1", "b": "z"})
+    assert api.http.get(f"/jobs?{query}&limit=1").json()["data"][0]["id"] == mine
+
+
+def test_metadata_asked_for_wrongly_is_refused(api: RunningApi) -> None:
+    for query in ("metadata=team", "metadata=:a", "metadata=a:1&metadata=a:2", "metadata=a:1&metadata.a=2"):
+        response = api.http.get(f"/jobs?{query}")
+        assert (response.status_code, pointers(response)[0].split("/")[1]) == (422, "metadata"), query
+
+
+def test_seeds_are_numbers_that_every_reader_holds(api: RunningApi) -> None:
+    """A job that an earlier version took with a larger one is run again as it was."""
+    body = {"base_model": BASE_MODEL, "dataset_id": api.dataset_id(), "seed": 2**53}
+    refused = api.http.post("/jobs", json=body)
+    assert (refused.status_code, pointers(refused)) == (422, ["/seed"])
+    job = api.submit(seed=2**53 - 1)
+
+    def widen(session: Session) -> None:
+        row = session.get_one(JobRow, job["id"])
+        row.requested, row.spec = row.requested | {"seed": 2**60}, row.spec | {"seed": 2**60}
+
+    api.backend.database.write(widen)
+    api.http.post(f"/jobs/{job['id']}/cancel")
+    again = api.http.post(f"/jobs/{job['id']}/rerun", json={"exclude_lines": [1]})
+    assert (again.status_code, again.json()["spec"]["seed"]) == (201, 2**60), again.text
+    assert api.http.post(f"/jobs/{job['id']}/retry").json()["spec"]["seed"] == 2**60
 
 
 @pytest.mark.parametrize("cursor", ["x", "!", "AA", "bm8", "a" * 600, "\x00"])
@@ -128,7 +165,8 @@ def test_curves(api: RunningApi, job: dict[str, Any]) -> None:
     assert (later["points"], later["last_seq"]) == ([], page["last_seq"])
     chosen = api.http.get(path, params={"names": "rewards/margins", "split": "train", "max_points": 2}).json()
     assert [found["values"] for found in chosen["points"]] == [{"rewards/margins": 0.1}, {"rewards/margins": 1.0}]
-    table = api.http.get(path, params={"format": "csv", "split": "train", "names": "loss"})
+    table = api.http.get(f"{path}.csv", params={"split": "train", "names": "loss"})
+    assert table.text == api.http.get(path, params={"format": "csv", "split": "train", "names": "loss"}).text
     assert table.headers["content-type"].startswith("text/csv")
     rows = list(csv.DictReader(io.StringIO(table.text)))
     assert [float(row["loss"]) for row in rows] == [found.values["loss"] for found in points]

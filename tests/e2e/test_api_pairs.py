@@ -77,9 +77,13 @@ def test_pages_and_whole_files(api: RunningApi, job_id: str) -> None:
         rest = client.jobs.pairs(job_id, sort="margin", limit=2, cursor=page["next_cursor"])
         assert [item["line"] for item in page["data"] + rest["data"]] == [2, 5, 1, 4]
         assert [item["line"] for item in client.jobs.all_pairs(job_id)] == [1, 2, 3, 4, 5]
-    lines = api.http.get(f"/jobs/{job_id}/pairs?format=jsonl&sort=margin").text.splitlines()
+    for query in ("format=jsonl&sort=margin", "format=csv&flag=never_learned"):
+        name, _, rest = query.removeprefix("format=").partition("&")
+        as_before = api.http.get(f"/jobs/{job_id}/pairs?{query}")
+        assert api.http.get(f"/jobs/{job_id}/pairs.{name}?{rest}").content == as_before.content
+    lines = api.http.get(f"/jobs/{job_id}/pairs.jsonl?sort=margin").text.splitlines()
     assert [json.loads(line) for line in lines] == [PAIRS[n] for n in (1, 4, 0, 3, 2)]
-    response = api.http.get(f"/jobs/{job_id}/pairs?format=csv&flag=never_learned")
+    response = api.http.get(f"/jobs/{job_id}/pairs.csv?flag=never_learned")
     assert response.headers["content-type"].startswith("text/csv")
     (row,) = csv.DictReader(io.StringIO(response.text))
     assert (row["line"], row["margin_last"], row["reference_margin"], row["flags"]) == (

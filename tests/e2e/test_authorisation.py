@@ -17,7 +17,7 @@ from deployments import COMMAND, reach, start
 from servers import free_port
 
 from api.app import create_app
-from api.docs.openapi import describe
+from api.docs.document import describe
 from core.database.columns import database_now
 from core.database.tables.republications import RepublishRequest
 from core.domain.access import Scope
@@ -48,8 +48,15 @@ BODIES: dict[str, Any] = {
     "POST /keys/{key_id}/rotate": {},
     "POST /uploads": {"num_bytes": 10, "filename": "pairs.jsonl"},
 }
-CONTENTS = {"POST /datasets": pairs(), "PUT /uploads/{upload_id}/parts/{number}": b"0123456789"}
-NOT_IN_THIS_HOUSE = {"GET /datasets/{dataset_id}/tokens", "GET /jobs/{job_id}/pairs"}
+CONTENTS = {
+    "POST /datasets": pairs(),
+    "POST /datasets/raw": pairs(),
+    "PUT /uploads/{upload_id}/parts/{number}": b"0123456789",
+}
+NOT_IN_THIS_HOUSE = {
+    "GET /datasets/{dataset_id}/tokens",
+    *(f"GET /jobs/{{job_id}}/pairs{form}" for form in ("", ".csv", ".jsonl")),
+}
 """Its base model has no tokenizer, its job left no report: the holder of a key is told that, and nobody else is."""
 QUERIES = {
     "GET /datasets/{dataset_id}/tokens": {"base_model": BASE_MODEL},
@@ -62,7 +69,7 @@ def operations() -> list[tuple[str, str, dict[str, Any]]]:
     return [(method.upper(), path, op) for path, item in document["paths"].items() for method, op in item.items()]
 
 
-SECURED = [(method, path, op["security"][0]["HTTPBearer"][0]) for method, path, op in operations() if "security" in op]
+SECURED = [(method, path, op["x-scope"]) for method, path, op in operations() if op["security"]]
 NAMES = [f"{method} {path}" for method, path, _ in SECURED]
 
 

@@ -36,7 +36,8 @@ def test_answers_lead_below_the_path_whether_it_is_passed_on_or_not(below: Runni
     assert missing["instance"] == f"{ROOT}/jobs/none"
     file = below.http.get(f"{prefix}/v1/files/{made.json()['id']}").json()
     assert below.http.get(file["report_url"]).status_code == 200
-    assert below.http.get(f"{prefix}/openapi.json").json()["servers"] == [{"url": ROOT}]
+    for document in ("openapi.json", "v1/openapi.json"):
+        assert below.http.get(f"{prefix}/{document}").json()["servers"] == [{"url": ROOT}]
 
 
 def test_files_are_where_their_addresses_say_for_client_and_browser(below: RunningApi, tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """`/v1/openapi.json`, and the routers that it describes."""
 
-from functools import cache
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
+from api.docs.document import servers
 from api.http.strict_route import StrictRoute
 from api.openai import document
 from api.openai.routes import files, fine_tuning, models, uploads, webhooks
@@ -15,11 +15,13 @@ router = APIRouter(route_class=StrictRoute)
 
 
 @router.get(document.PATH)
-def get_openapi() -> Response:
-    return JSONResponse(described())
+def get_openapi(request: Request) -> Response:
+    return JSONResponse(described(request.app))
 
 
-@cache
-def described() -> dict[str, Any]:
+def described(app: FastAPI) -> dict[str, Any]:
     """Return the OpenAPI document of `/v1`, made once."""
-    return document.describe_face(ROUTERS)
+    if not hasattr(app.state, "openai_schema"):
+        app.state.openai_schema = document.describe_face(ROUTERS, servers(app))
+    schema: dict[str, Any] = app.state.openai_schema
+    return schema

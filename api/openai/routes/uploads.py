@@ -23,7 +23,7 @@ from api.uploads.receive import clean_filename, receive_upload
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import FieldError
 from core.domain.jobs.job_spec import Name, Payload
-from core.domain.json_numbers import WHOLE
+from core.domain.json_numbers import MAX_WHOLE, WHOLE
 from core.services.datasets import counted_parts, parts
 from core.services.datasets.parts import MAX_PARTS
 from core.services.views import UploadView
@@ -38,7 +38,7 @@ router = APIRouter(route_class=StrictRoute, dependencies=NEEDS_KEY)
 class NewUpload(Payload):
     """The body of `POST /v1/uploads`."""
 
-    bytes: Annotated[int, Field(ge=1, le=2**53), WHOLE]
+    bytes: Annotated[int, Field(ge=1, le=MAX_WHOLE), WHOLE]
     filename: Name
     mime_type: Name
     purpose: Name

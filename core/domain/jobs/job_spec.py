@@ -23,13 +23,12 @@ from core.domain.jobs import presets
 from core.domain.jobs.methods import DEFAULT as DEFAULT_METHOD
 from core.domain.jobs.methods import MethodName, get_method, without_unused
 from core.domain.jobs.released_fields import RELEASED_FIELDS, stored_fields
+from core.domain.jobs.whole_numbers import Lines, Seed
 from core.domain.json_numbers import REAL, WHOLE
 from core.domain.variants.catalogue import VARIANTS
 from core.domain.variants.checks import get_variant
 
 Auto = Literal["auto"]
-Lines = Annotated[list[Annotated[int, Field(ge=1, le=2**53), WHOLE]], Field(max_length=100_000)]
-"""Lines of an uploaded file."""
 MIN_MAX_LENGTH, DEFAULT_MAX_LENGTH = 8, 1024
 """Tokens."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -191,7 +190,7 @@ class JobRequest(Payload):
         "small updates bfloat16 rounds away; bfloat16 is half as large and costs a part of the update, which a job "
         "with LoRA tells.",
     )
-    seed: Annotated[int, Field(ge=0, lt=2**63), WHOLE] = Field(0, description="Seed of every random choice.")
+    seed: Seed = Field(0, description="Seed of every random choice.")
     group_by_prompt: StrictBool | Auto = Field(
         "auto",
         description="Take the pairs of a prompt in one step, where what they have in common is computed once; prompts "
@@ -253,6 +252,7 @@ class JobRequest(Payload):
 class JobSpec(JobRequest):
     """A request with numbers in place of `auto`, and the facts it was resolved from."""
 
+    seed: Annotated[int, Field(ge=0), WHOLE] = Field(0, description="Seed of every random choice.")
     num_parameters: int = Field(description="Of the base model.")
     num_pairs: int = Field(description="Accepted pairs (for `kto` single responses) of the dataset.")
     micro_batch_tokens: PositiveInt | Auto = Field("auto", description="Tokens of one forward pass at most.")

@@ -13,6 +13,7 @@ from core.database.tables.objects import Checkpoint, CheckpointStatus
 from core.domain.errors import Conflict
 from core.domain.jobs.job_spec import JobRequest
 from core.domain.jobs.job_state import FINAL_STATUSES, JobStatus
+from core.domain.jobs.whole_numbers import STORED
 from core.failpoints import reach
 from core.services.access import audit
 from core.services.access.disk_reserve import require_disk
@@ -47,7 +48,7 @@ def retry(backend: Backend, project_id: str, job_id: str, *, new_job_id: str | N
     require_disk(backend.settings, 0, "a new job")
     chosen = new_job_id or new_id("job")
     requested = backend.database.read(lambda session: find(session, project_id, job_id).requested)
-    draft = submission.prepare(backend, JobRequest.model_validate(requested))
+    draft = submission.prepare(backend, JobRequest.model_validate(requested, context=STORED))
 
     def work(session: Session) -> JobView:
         known = job_rows.find_job(session, project_id, chosen)
@@ -80,11 +81,13 @@ def rerun(
     source = get(backend, project_id, job_id)
     if source.status not in FINAL_STATUSES:
         raise JobNotRerunnable(f"The job is {source.status.value}; wait until it has ended, or submit another one.")
-    request = JobRequest.model_validate(source.requested)
+    request = JobRequest.model_validate(source.requested, context=STORED)
     excluded = {*request.exclude_lines, *change.exclude_lines}
     swapped = ({*request.swap_lines} ^ {*change.swap_lines}) - excluded
     values = source.requested | {"exclude_lines": sorted(excluded), "swap_lines": sorted(swapped)}
-    return submit(backend, project_id, JobRequest.model_validate(values), job_id=new_job_id, source_id=job_id)
+    return submit(
+        backend, project_id, JobRequest.model_validate(values, context=STORED), job_id=new_job_id, source_id=job_id
+    )
 
 
 def _inherit(session: Session, job: Job, checkpoints: list[Checkpoint]) -> None:

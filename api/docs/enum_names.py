@@ -1,0 +1,43 @@
+"""Names of choices in the OpenAPI document: a generated client has one type of that name for all fields."""
+
+from typing import Any
+
+from api.schemas.catalogue import ModelKind, OptionType, TrainedKind
+from api.schemas.datasets import ContentFormat, DatasetStatus, IssueSeverity, OnError, Role, Ties, UploadStatus, Verdict
+from api.schemas.health import PartState, ServiceState
+from api.schemas.job_records import EventLevel, Split
+from api.schemas.operations import ProcessKind, ProcessState
+from api.schemas.pairs import PairFlag
+from api.schemas.webhooks import DeliveryStatus
+from core.domain.jobs.job_queries import JobSort
+from core.domain.jobs.job_spec import ArtifactDtype, Optimizer, Precision, Schedule, ValidationMetric
+from core.domain.jobs.methods import MethodName
+
+ENUM_NAMES: dict[str, Any] = {
+    "ArtifactDtype": ArtifactDtype,
+    "ContentFormat": ContentFormat,
+    "DatasetStatus": DatasetStatus,
+    "DeliveryStatus": DeliveryStatus,
+    "EventLevel": EventLevel,
+    "IssueSeverity": IssueSeverity,
+    "JobSort": JobSort,
+    "MethodName": MethodName,
+    "ModelKind": ModelKind,
+    "OnError": OnError,
+    "Optimizer": Optimizer,
+    "OptionType": OptionType,
+    "PairFlag": PairFlag,
+    "PartState": PartState,
+    "Precision": Precision,
+    "ProcessKind": ProcessKind,
+    "ProcessState": ProcessState,
+    "Role": Role,
+    "Schedule": Schedule,
+    "ServiceState": ServiceState,
+    "Split": Split,
+    "Ties": Ties,
+    "TrainedKind": TrainedKind,
+    "UploadStatus": UploadStatus,
+    "ValidationMetric": ValidationMetric,
+    "Verdict": Verdict,
+}
