@@ -21,6 +21,7 @@ def shape_for_clients(document: Json, names: Mapping[str, Any]) -> None:
     Args:
         names: a name for each `Literal` of several texts, by which it becomes a component.
     """
+    _rename_by_title(document)
     components = document["components"]["schemas"]
     known = {get_args(literal): name for name, literal in names.items()}
     for schema in [*components.values(), *_inline_schemas(document)]:
@@ -35,6 +36,19 @@ def shape_for_clients(document: Json, names: Mapping[str, Any]) -> None:
         for parameter in operation.get("parameters", []):
             parameter["schema"] = without_null(parameter["schema"])
     document["components"]["schemas"] = dict(sorted(components.items()))
+
+
+def _rename_by_title(document: Json) -> None:
+    """A component of a generic class, `Page_Job_`, gets the class's own name: `JobPage`."""
+    components = document["components"]["schemas"]
+    names = {name: schema["title"] for name, schema in components.items() if name.endswith("_")}
+    for old, new in names.items():
+        components[new] = components.pop(old)
+    for schema in [*components.values(), *_inline_schemas(document)]:
+        for inner in each_schema(schema):
+            prefix, _, name = inner.get("$ref", "").rpartition("/")
+            if name in names:
+                inner["$ref"] = f"{prefix}/{names[name]}"
 
 
 def operations(document: Json) -> Iterator[Json]:

@@ -11,7 +11,7 @@ from api.docs.openapi import problems
 from api.http.idempotent import Created, answer_once, creating
 from api.http.strict_route import StrictRoute
 from api.schemas.base import Page
-from api.schemas.keys import CreatedKey, Key, NewKey, Rotation
+from api.schemas.keys import CreatedKey, Key, KeyRotation, NewKey
 from core.domain.access import Scope
 from core.services.access import api_keys
 from core.services.access.api_keys import KeyReach
@@ -82,7 +82,7 @@ def get_key(key_id: KeyId, backend: BackendDep, caller: CallerDep) -> Key:
 )
 def rotate_key(
     key_id: KeyId,
-    body: Rotation,
+    body: KeyRotation,
     request: Request,
     backend: BackendDep,
     caller: CallerDep,

@@ -15,9 +15,9 @@ from api.schemas.webhooks import (
     NewWebhook,
     Ping,
     PingResult,
-    Rotation,
     Webhook,
     WebhookPatch,
+    WebhookRotation,
     WebhookWithSecret,
 )
 from api.threads import Lane, in_lane
@@ -104,7 +104,7 @@ def ping_webhook(webhook_id: WebhookId, body: Ping, backend: BackendDep, caller:
 
 @router.post("/webhooks/{webhook_id}/rotate", responses=problems(400, 404, 413, 415, 422, 503))
 def rotate_webhook_secret(
-    webhook_id: WebhookId, body: Rotation, backend: BackendDep, caller: CallerDep
+    webhook_id: WebhookId, body: WebhookRotation, backend: BackendDep, caller: CallerDep
 ) -> WebhookWithSecret:
     """Give the webhook a new signing secret, shown in this answer only."""
     made = endpoints.rotate(backend, caller.project_id, webhook_id, keeps_previous=body.keeps_previous)

@@ -1,6 +1,6 @@
 """Schemas of what jobs can name: preference losses and models."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -33,7 +33,7 @@ class Variant(Answer):
     options: dict[str, VariantOption] = Field(description="What `variant_options` may hold.")
     default_beta: float = Field(description="Used when `beta` is left out.")
     beta_means: str = Field(description="What beta does in this loss.")
-    learning_rates: tuple[float, float] | None = Field(
+    learning_rates: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
         default=None, description="`auto` of full fine-tuning and LoRA; null: DPO's, by model size."
     )
     has_own_sft: bool = Field(default=False, description="Is SFT skipped unless the job has `sft`?")

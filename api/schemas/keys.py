@@ -26,7 +26,7 @@ class NewKey(Payload):
     )
 
 
-class Rotation(Payload):
+class KeyRotation(Payload):
     """How the old key ends."""
 
     grace_seconds: Annotated[float, Field(ge=0, le=30 * 24 * 3600.0)] = Field(

@@ -38,7 +38,7 @@ class Ping(Payload):
     event_type: Name = Field("fine_tuning.job.succeeded", description="Type of the sample event.")
 
 
-class Rotation(Payload):
+class WebhookRotation(Payload):
     """Body of `POST /webhooks/{id}/rotate`."""
 
     keeps_previous: bool = Field(

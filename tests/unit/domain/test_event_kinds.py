@@ -59,7 +59,7 @@ def render() -> str:
 
 
 def test_the_page_lists_them() -> None:
-    assert PAGE.read_text(encoding="utf-8").partition(MARK)[2] == render()
+    assert PAGE.read_text(encoding="utf-8").partition(MARK)[2] == render(), f"python {__file__}"
 
 
 if __name__ == "__main__":
