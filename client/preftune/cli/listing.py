@@ -36,9 +36,11 @@ def named(name: str, title: str | None = None, **options: Any) -> Column:
     return Column(title=title or name.replace("_", " "), value=lambda item: item.get(name), **options)
 
 
-def time_column(name: str, title: str) -> Column:
+def time_column(name: str, title: str, *, may_go: bool = False) -> Column:
     """Return the column that shows a time of the API to the minute, in UTC."""
-    return Column(title=title, value=lambda item: (item.get(name) or "")[:16].replace("T", " "), is_whole=True)
+    return Column(
+        title=title, value=lambda item: (item.get(name) or "")[:16].replace("T", " "), is_whole=True, may_go=may_go
+    )
 
 
 def collect(page_of: Callable[..., Item], limit: int, max_page: int = MAX_PAGE) -> tuple[list[Item], bool]:

@@ -4,12 +4,16 @@ from typing import Annotated, Any
 
 import typer
 
-from preftune.cli.commands.jobs import JobId, JobIds, jobs_app
+from preftune.cli.commands.jobs import JobId, JobIds
 from preftune.cli.console import confirm, connected, fail, for_each, out
 from preftune.cli.options import Url, Yes
 
 
-@jobs_app.command()
+def register(group: typer.Typer) -> None:
+    for command in (rename, edit, delete):
+        group.command()(command)
+
+
 def rename(
     job: JobId,
     name: Annotated[str, typer.Argument(metavar="NAME", help='The new name; "" removes it.')],
@@ -20,7 +24,6 @@ def rename(
         client.jobs.patch(job, name=name or None)
 
 
-@jobs_app.command()
 def edit(
     job: JobId,
     tag: Annotated[list[str] | None, typer.Option(help="Add a tag. Repeatable.")] = None,
@@ -52,7 +55,6 @@ def _changed(metadata: dict[str, str], added: list[str], removed: list[str], not
     return {name: value for name, value in {**metadata, **own}.items() if value or name not in own}
 
 
-@jobs_app.command()
 def delete(jobs: JobIds, yes: Yes = False, url: Url = None) -> None:
     """Delete finished jobs with their curves, checkpoints and policies. Asks first in a terminal."""
     what = jobs[0] if len(jobs) == 1 else f"these {len(jobs)} jobs"

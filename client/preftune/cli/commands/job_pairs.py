@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from preftune.cli.commands.jobs import JobId, jobs_app
+from preftune.cli.commands.jobs import JobId
 from preftune.cli.console import connected, fail, out
 from preftune.cli.listing import Column, Item, collect, named, print_json_lines, print_list
 from preftune.cli.options import AsJson, Limit, Url
@@ -32,7 +32,11 @@ _COLUMNS: Final = (
 )
 
 
-@jobs_app.command()
+def register(group: typer.Typer) -> None:
+    for command in (pairs, rerun, score):
+        group.command()(command)
+
+
 def pairs(
     job: JobId,
     *,
@@ -55,7 +59,6 @@ def pairs(
     )
 
 
-@jobs_app.command()
 def rerun(
     job: JobId,
     exclude: Annotated[list[int] | None, typer.Option(help="Leave out the pair of this line. Repeatable.")] = None,
@@ -76,7 +79,6 @@ def rerun(
         out.print(client.jobs.rerun(job, exclude_lines=unswapped, swap_lines=swapped)["id"])
 
 
-@jobs_app.command()
 def score(
     job: JobId,
     file: Annotated[

@@ -176,11 +176,11 @@ _COLUMNS: Final = (
     named("id", is_whole=True),
     named("name"),
     named("status"),
+    time_column("created_at", "created (UTC)", may_go=True),
     Column(title="stage", value=_stage, may_go=True),
     Column(title="held out", value=_result, may_go=True),
     Column(title="base model", value=lambda job: job["spec"]["base_model"], may_go=True),
     Column(title="variant", value=_variant, may_go=True),
-    time_column("created_at", "created (UTC)"),
 )
 
 
