@@ -35,6 +35,7 @@ from train_report import print_table, summarise, write_markdown
 from workloads import LENGTHS, RANKED, Pair, make_pairs, ranked_pairs, read_pairs, warm_up_pairs, with_system_prompt
 
 from core.training.model.precision import faster_precision
+from worker.child_environment import CPU_LIBRARIES
 
 ROOT = Path(__file__).resolve().parent
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**34), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
@@ -64,7 +65,7 @@ def contenders(batch_size: int, earlier: Path | None) -> list[Contender]:
         Contender("trl-malloc", "contender_trl.py", ALLOCATOR, BEST),
         Contender("trl-single", "contender_trl.py", ALLOCATOR, BEST | single),
         *([Contender("earlier", "contender_engine.py", ALLOCATOR, checkout=earlier)] if earlier else []),
-        Contender("preftune", "contender_engine.py", ALLOCATOR),
+        Contender("preftune", "contender_engine.py", CPU_LIBRARIES),
     ]
 
 
@@ -177,7 +178,7 @@ def run(
         environment = os.environ | {"HF_DATASETS_CACHE": scratch, "HF_HUB_OFFLINE": "1"} | contender.environment
         environment |= {"OMP_NUM_THREADS": str(arguments.threads)}
         environment |= {} if is_trl else {"PYTHONPATH": str(contender.checkout.resolve())}
-        for name in ALLOCATOR.keys() - contender.environment.keys():
+        for name in CPU_LIBRARIES.keys() - contender.environment.keys():
             environment.pop(name, None)
         process = subprocess.run(
             [python, str(contender.checkout.resolve() / "benchmarks" / contender.script), str(settings_file)],

@@ -1,6 +1,7 @@
-"""Long files first, so that no process is left alone with one at the end; and quick collection."""
+"""Long files first, so that none is left alone at the end; quick collection; threads that do not spin."""
 
 import gc
+import os
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ SECONDS = {
 """Processor time of the longest files, as measured; the others are taken as `_OTHERS` says, by their folder."""
 _OTHERS = {"faults": 12, "upgrade": 11, "e2e": 10, "numerics": 9, "integration": 8, "contract": 7, "architecture": 6}
 
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch is loaded; more processes than cores wait for each other
 gc.disable()  # collecting garbage is half of the time of importing the tests, in every process of pytest-xdist
 
 

@@ -23,6 +23,18 @@ _KEPT_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_")
 
 _UNTRIMMED = str(16 * 1024**3)
 
+CPU_LIBRARIES = {
+    # glibc would give big buffers back to the kernel after each step, and fault them in again: a tenth of the time.
+    "MALLOC_MMAP_THRESHOLD_": _UNTRIMMED,
+    "MALLOC_TRIM_THRESHOLD_": _UNTRIMMED,
+    # oneDNN keeps the code of 1,024 products by default, 0.5 MB each; micro-batches differ in their number of tokens,
+    # so that hardly any is met again in a later one.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
+    # OpenMP's threads spin for a millisecond where one of them was put off by another process; now for microseconds.
+    "GOMP_SPINCOUNT": "1000",
+}
+"""What the libraries of a computation on the CPU take from the environment; results do not depend on it."""
+
 
 def trainer_environment(work_dir: Path, num_threads: int) -> dict[str, str]:
     """Return what a trainer needs of our environment: no key, no URL of database, broker or store."""
@@ -40,9 +52,7 @@ def trainer_environment(work_dir: Path, num_threads: int) -> dict[str, str]:
         "TRANSFORMERS_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",  # progress bars do not belong into a log
-        # glibc would give big buffers back to the kernel after each step, and fault them in again: a tenth of the time.
-        "MALLOC_MMAP_THRESHOLD_": _UNTRIMMED,
-        "MALLOC_TRIM_THRESHOLD_": _UNTRIMMED,
+        **CPU_LIBRARIES,
         # Without it cuBLAS cannot be deterministic.
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     }
