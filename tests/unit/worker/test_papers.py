@@ -75,7 +75,7 @@ def test_the_card_says_what_the_policy_is_made_of_and_how_to_make_it_again() -> 
         "| variant | dpo, beta 0.1 |",
         "LoRA, merged",
         "![Curves of the run](curves.svg)",
-        "15 pairs that were not trained on",
+        "15 pairs not trained on",
         "| this policy | 0.800 (0.700 to 0.900) |",
         "the longer response wins | 0.500 (0.400 to 0.600); policy better by 0.300 (0.200 to 0.400)",
         "| loss | 0.6123 |",
