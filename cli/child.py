@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 
+from core.quick_imports import import_quickly
 from preftune.cli.extras import from_extra
 
 _ENTRIES = {"api": "api.server", "worker": "worker.app"}
@@ -16,7 +17,7 @@ def main(kind: str) -> int:
     settings = from_extra("core.settings", "load_settings")()
     watch = threading.Thread(target=_end_with_parent, args=(settings.stop_grace_seconds,), daemon=True)
     watch.start()
-    return int(from_extra(_ENTRIES[kind], "run")(settings))
+    return int(from_extra(_ENTRIES[kind], "run", load=import_quickly)(settings))
 
 
 def _end_with_parent(grace_seconds: float) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from cli.options import DataDir, ModelsDir
 from cli.service_backend import load
+from core.quick_imports import import_quickly
 from preftune.cli.console import fail
 from preftune.cli.extras import WORKER, from_extra
 from preftune.cli.options import SERVICE
@@ -32,7 +33,7 @@ def serve(host: Host = None, port: Port = None, data_dir: DataDir = None, models
     _require_trainer()
     settings = load(host=host, port=port, data_dir=data_dir, models_dir=models_dir)
     with _told():
-        code = from_extra("cli.serve", "run_serve")(settings)
+        code = from_extra("cli.serve", "run_serve", load=import_quickly)(settings)
     raise typer.Exit(code)
 
 
@@ -40,7 +41,7 @@ def api(host: Host = None, port: Port = None, data_dir: DataDir = None, models_d
     """Run the HTTP API alone."""
     settings = load(host=host, port=port, data_dir=data_dir, models_dir=models_dir)
     with _told():
-        code = from_extra("api.server", "run")(settings)
+        code = from_extra("api.server", "run", load=import_quickly)(settings)
     raise typer.Exit(code)
 
 
@@ -49,7 +50,7 @@ def worker(data_dir: DataDir = None, models_dir: ModelsDir = None) -> None:
     _require_trainer()
     settings = load(data_dir=data_dir, models_dir=models_dir)
     with _told():
-        code = from_extra("worker.app", "run")(settings)
+        code = from_extra("worker.app", "run", load=import_quickly)(settings)
     raise typer.Exit(code)
 
 

@@ -7,12 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, delete, event, inspect, select, text
+from sqlalchemy import Connection, Engine, column, delete, event, inspect, select, table, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -23,7 +18,6 @@ from core.database.repositories.object_checks import ensure_state
 from core.database.repositories.projects import ensure_default_project
 from core.database.session import DatabaseUnavailable
 from core.database.tables.bookkeeping import SchemaSupport
-from core.settings import SettingsError
 
 _MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 """Beside `core`, in the repository and where the package is installed."""
@@ -35,6 +29,7 @@ MAX_WAIT_SECONDS = 120
 MAX_COPIES = 3
 """Copies of a SQLite file before migrations that are kept, the newest."""
 _COPY_SUFFIX = ".before-"
+_VERSION = table("alembic_version", column("version_num"))
 _LOCK_KEY = 0x70726566
 """Key of PostgreSQL's advisory lock: "pref"."""
 
@@ -53,7 +48,7 @@ def upgrade(database_url: str) -> None:
             lock(connection)
             if not _is_newer_and_usable(connection):
                 _copy_before(connection)
-                to_revision(connection, "head")
+                to_newest(connection)
                 seed(connection)
     except (sqlite3.Error, OSError) as error:
         outages.note("database", error)
@@ -69,33 +64,34 @@ def _wait_long(connection: sqlite3.Connection, _record: object) -> None:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Turn what a migration may meet into errors for the operator: SettingsError, DatabaseUnavailable."""
+    """Turn what a migration may meet into an error for the operator: DatabaseUnavailable."""
     try:
         yield
-    except CommandError:
-        raise SettingsError(
-            "The database's schema is of a newer version of preftune than this one; install that version."
-        ) from None
     except OperationalError as error:
         outages.note("database", error)
         raise DatabaseUnavailable("The database does not answer; its schema was left as it is.") from error
 
 
 def to_revision(connection: Connection, revision: str) -> None:
-    """Bring the schema up to a revision, in the connection's transaction. Raises CommandError for an unknown one."""
-    config = _config()
-    config.attributes["connection"] = connection
-    command.upgrade(config, revision)
+    """Bring the schema up to a revision, in the connection's transaction. Raises SettingsError for an unknown one."""
+    if _heads(connection) != {revision}:
+        from core.database import alembic_upgrade  # noqa: PLC0415 - see LOCAL_IMPORTS
+
+        alembic_upgrade.to_revision(connection, revision, _MIGRATIONS)
+
+
+def to_newest(connection: Connection) -> None:
+    """Bring the schema to this version's, in the connection's transaction. Raises SettingsError for a newer one."""
+    to_revision(connection, _revisions()[-1])
 
 
 def is_current(engine: Engine) -> bool:
     """Whether the database has this version's schema."""
     try:
         with engine.connect() as connection:
-            heads = MigrationContext.configure(connection).get_current_heads()
+            return _heads(connection) == {_revisions()[-1]}
     except DBAPIError as error:
         raise DatabaseUnavailable("The database does not answer.") from error
-    return set(heads) == set(ScriptDirectory.from_config(_config()).get_heads())
 
 
 def is_usable(engine: Engine) -> bool:
@@ -110,19 +106,17 @@ def is_usable(engine: Engine) -> bool:
 
 
 def _is_newer_and_usable(connection: Connection) -> bool:
-    script = ScriptDirectory.from_config(_config())
-    known = {revision.revision for revision in script.walk_revisions()}
-    heads = set(MigrationContext.configure(connection).get_current_heads())
-    if not heads or heads <= known or not inspect(connection).has_table(SchemaSupport.__tablename__):
+    revisions, heads = _revisions(), _heads(connection)
+    if not heads or heads.issubset(revisions) or not inspect(connection).has_table(SchemaSupport.__tablename__):
         return False
     supported = set(connection.execute(select(SchemaSupport.revision)).scalars())
-    return set(script.get_heads()) <= supported
+    return revisions[-1] in supported
 
 
 def _copy_before(connection: Connection) -> None:
     """Copy a SQLite file to `<file>.before-<revision>`, the only way back."""
     path = connection.engine.url.database
-    heads = MigrationContext.configure(connection).get_current_heads()
+    heads = _heads(connection)
     if connection.dialect.name != "sqlite" or not path or not heads or not _is_behind(heads):
         return
     target = Path(f"{path}{_COPY_SUFFIX}{'-'.join(sorted(heads))}")
@@ -148,15 +142,20 @@ def _forget_old_copies(newest: Path) -> None:
 
 
 def _is_behind(heads: Collection[str]) -> bool:
-    script = ScriptDirectory.from_config(_config())
-    known = {revision.revision for revision in script.walk_revisions()}
-    return set(heads) <= known and set(heads) != set(script.get_heads())
+    revisions = _revisions()
+    return set(heads).issubset(revisions) and set(heads) != {revisions[-1]}
 
 
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    return config
+def _heads(connection: Connection) -> set[str]:
+    """Return the revision that the database says it has; empty before its first migration."""
+    if not inspect(connection).has_table(_VERSION.name):
+        return set()
+    return set(connection.scalars(select(_VERSION.c.version_num)))
+
+
+def _revisions() -> list[str]:
+    """Return this version's revisions, the newest last: the numbers that names of migrations begin with."""
+    return sorted(path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
 def lock(connection: Connection) -> None:
@@ -182,8 +181,7 @@ def seed(connection: Connection) -> None:
 
 def _note_support(session: Session) -> None:
     """Write down which versions may work with the schema, for processes that do not know it."""
-    revisions = [one.revision for one in ScriptDirectory.from_config(_config()).walk_revisions()]
-    supported = {revision for revision in revisions if revision >= OLDEST_SUPPORTED}
+    supported = {revision for revision in _revisions() if revision >= OLDEST_SUPPORTED}
     found = set(session.scalars(select(SchemaSupport.revision)))
     session.execute(delete(SchemaSupport).where(SchemaSupport.revision.in_(found - supported)))
     session.add_all(SchemaSupport(revision=revision) for revision in sorted(supported - found))

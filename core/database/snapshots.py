@@ -181,7 +181,7 @@ def _require_no_tables(connection: Connection) -> None:
 
 
 def _finish(connection: Connection, then: Callable[[Session], None]) -> None:
-    migrate.to_revision(connection, "head")
+    migrate.to_newest(connection)
     migrate.seed(connection)
     with Session(connection, join_transaction_mode="create_savepoint") as session, session.begin():
         then(session)

@@ -67,3 +67,12 @@ class CheckOptions(ReadingOptions):
     filename: str | None = None
     """Name that the client gives, if any: only compared with the content, never used as a path."""
     limits: Limits = field(default_factory=Limits)
+
+
+def check_names(options: CheckOptions) -> None:
+    """Check what the options name, before the file is read; raises InvalidRequest, as the check of the file would."""
+    if options.format == "auto" and not options.columns and not options.values:
+        return
+    from core.datasets.recognition import validate_options  # noqa: PLC0415 - see LOCAL_IMPORTS
+
+    validate_options(options)

@@ -9,6 +9,9 @@ from core.domain.errors import DomainError, ErrorKind, InvalidRequest, TooLarge,
 
 ROWS_FILE = "rows.jsonl"
 ISSUES_FILE = "issues.jsonl"
+FINGERPRINTS_FILE = ".fingerprints"
+UNPACKED_FILE = ".unpacked"
+"""What a check leaves only when it is killed."""
 
 
 class LengthStatistics(TypedDict):

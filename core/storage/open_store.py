@@ -6,7 +6,6 @@ from urllib.parse import unquote, urlsplit
 from core.settings import Settings, SettingsError
 from core.storage.local import LocalObjectStore
 from core.storage.object_store import ObjectStore
-from core.storage.s3 import S3Access, S3ObjectStore
 
 
 def open_store(settings: Settings) -> ObjectStore:
@@ -18,15 +17,17 @@ def open_store(settings: Settings) -> ObjectStore:
     if url.scheme == "file" and url.netloc in ("", "localhost") and url.path.startswith("/"):
         return LocalObjectStore(Path(unquote(url.path)))
     if url.scheme == "s3" and url.netloc:
-        return S3ObjectStore(_access(settings, url.netloc, url.path.strip("/")))
+        return _open_s3(settings, url.netloc, url.path.strip("/"))
     raise SettingsError("PREFTUNE_STORAGE_URL: must be file:///… or s3://bucket/prefix")
 
 
-def _access(settings: Settings, bucket: str, prefix: str) -> S3Access:
+def _open_s3(settings: Settings, bucket: str, prefix: str) -> ObjectStore:
+    from core.storage.s3 import S3Access, S3ObjectStore  # noqa: PLC0415 - see LOCAL_IMPORTS
+
     key_id, secret = settings.s3_access_key_id, settings.s3_secret_access_key
     if (key_id is None) != (secret is None):
         raise SettingsError("PREFTUNE_S3_ACCESS_KEY_ID and PREFTUNE_S3_SECRET_ACCESS_KEY: set both or none")
-    return S3Access(
+    access = S3Access(
         bucket=bucket,
         prefix=f"{prefix}/" if prefix else "",
         endpoint_url=settings.s3_endpoint_url,
@@ -36,3 +37,4 @@ def _access(settings: Settings, bucket: str, prefix: str) -> S3Access:
         read_keys=lambda: (settings.current("s3_access_key_id") or "", settings.current("s3_secret_access_key") or ""),
         region=settings.s3_region,
     )
+    return S3ObjectStore(access)

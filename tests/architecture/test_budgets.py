@@ -44,6 +44,10 @@ LARGE_FOLDERS: dict[str, str] = {
 }
 """Folder -> why it may hold more modules."""
 LOCAL_IMPORTS: dict[str, str] = {
+    "core/database/migrate.py": "alembic is loaded where the schema changes, not by every process that looks at it",
+    "core/datasets/options.py": "the reader is loaded by the child that checks, and for options that name parts of it",
+    "core/services/curves/chosen_points.py": "numpy would be loaded at every start, for long curves only",
+    "core/storage/open_store.py": "boto3 is a twentieth of the start of a process, and only stores behind S3 need it",
     "core/datasets/sources/source.py": "pyarrow is a third of a check's start-up, and Parquet and Arrow alone need it",
     "core/services/datasets/contents.py": "pyarrow would be loaded by every API process, for exports that few ask for",
 }

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from core.services.curves.downsampling import choose_points
+from core.services.curves.chosen_points import choose_points
 from core.services.views import MetricPointView
 
 FILE_NAME = "events.out.tfevents.0.preftune"

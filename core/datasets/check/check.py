@@ -23,7 +23,16 @@ from core.datasets.lint.lint import Lint
 from core.datasets.lint.missing_words import judge_missing
 from core.datasets.options import CheckOptions, Limits
 from core.datasets.recognition import NUM_SAMPLED_ROWS, validate_options
-from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult, Refusal, Report, Statistics
+from core.datasets.result import (
+    FINGERPRINTS_FILE,
+    ISSUES_FILE,
+    ROWS_FILE,
+    UNPACKED_FILE,
+    CheckResult,
+    Refusal,
+    Report,
+    Statistics,
+)
 from core.datasets.rows.row_processing import FoundIssue, RowProcessor, records_of
 from core.datasets.settled import settle
 from core.datasets.sources.batches import Batch, LineBatch, Record
@@ -33,8 +42,6 @@ from core.domain.dataset_rows import DatasetKind, RowIssue
 from core.domain.issue_codes import ISSUE_KINDS, IssueCode
 from core.wording import counted
 
-FINGERPRINTS_FILE: Final = ".fingerprints"
-UNPACKED_FILE: Final = ".unpacked"
 _DOUBTFUL: Final = (IssueCode.NO_COMMON_PROMPT, IssueCode.INVALID_LABEL, IssueCode.DIFFERENT_PROMPTS)
 _DEFAULT_LAYOUTS: Final = {
     DatasetKind.PREFERENCE: "explicit",

@@ -1,14 +1,12 @@
 """Check of a file in a child process with hard limits on memory, processor time and file size.
 
-The parent calls `check_in_child`; `python -m core.datasets.check.check_process` is the child, which reads its task from
-stdin and answers on stdout. A hostile file that crashes a parser, or eats its memory, costs the child and nothing else.
+`python -m core.datasets.check` is the child (`core.datasets.check.child`). A hostile file that crashes a parser, or
+eats its memory, costs the child and nothing else. The reader's modules are loaded there, not in the process that asks.
 """
 
 import contextlib
-import errno
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -20,11 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from core.confinement import Bounds, confined
-from core.datasets.check.check import FINGERPRINTS_FILE, UNPACKED_FILE, check_file
-from core.datasets.options import CheckOptions, Limits
-from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult
-from core.disk_space import EXIT_OUT_OF_SPACE, is_out_of_space
-from core.domain.dataset_rows import DatasetKind
+from core.datasets.options import CheckOptions
+from core.datasets.result import FINGERPRINTS_FILE, ISSUES_FILE, ROWS_FILE, UNPACKED_FILE, CheckResult
+from core.disk_space import EXIT_OUT_OF_SPACE
 from core.domain.errors import DomainError, InvalidRequest, TooLarge, Unavailable
 
 EXIT_OUT_OF_MEMORY = 77
@@ -108,9 +104,7 @@ def _run_child(
 ) -> CheckResult:
     with (
         subprocess.Popen(
-            confined(
-                [sys.executable, "-m", "core.datasets.check.check_process"], Bounds(writes=[output_dir], reads=[source])
-            ),
+            confined([sys.executable, "-m", "core.datasets.check"], Bounds(writes=[output_dir], reads=[source])),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # a traceback could carry the file's text into a log
@@ -171,10 +165,6 @@ def options_to_json(options: CheckOptions) -> dict[str, Any]:
     return {**asdict(options), "columns": dict(options.columns), "values": dict(options.values)}
 
 
-def options_from_json(value: dict[str, Any]) -> CheckOptions:
-    return CheckOptions(**{**value, "kind": DatasetKind(value["kind"]), "limits": Limits(**value["limits"])})
-
-
 def _child_environment() -> dict[str, str]:
     """Return an environment without secrets, path entry for the current directory, or large thread pools."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
@@ -191,48 +181,3 @@ def _child_environment() -> dict[str, str]:
         "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
         "ARROW_DEFAULT_MEMORY_POOL": "system",
     }
-
-
-def _limit_resources(task: dict[str, Any]) -> None:
-    """Limit each process to half of the memory; together they use less, as one reuses what another freed."""
-    memory = task["memory_bytes"] // (2 if task["num_workers"] > 1 else 1)
-    limits = [
-        (resource.RLIMIT_DATA, memory),
-        (resource.RLIMIT_CPU, task["cpu_seconds"]),
-        (resource.RLIMIT_FSIZE, 2 * task["options"]["limits"]["max_decompressed_bytes"]),
-        (resource.RLIMIT_CORE, 0),
-    ]
-    for kind, value in limits:
-        _, hard = resource.getrlimit(kind)
-        allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (allowed, allowed))
-
-
-def main() -> int:
-    task = json.load(sys.stdin)
-    _limit_resources(task)
-    try:
-        result = check_file(
-            Path(task["source"]),
-            options_from_json(task["options"]),
-            Path(task["output_dir"]),
-            num_workers=task["num_workers"],
-        )
-    except InvalidRequest as error:
-        json.dump({"detail": error.detail}, sys.stdout)
-        return EXIT_BAD_OPTIONS
-    except MemoryError as error:
-        json.dump({"detail": str(error)}, sys.stdout)
-        return EXIT_OUT_OF_MEMORY
-    except TimeoutError:
-        return EXIT_STALLED
-    except OSError as error:
-        if error.errno != errno.EFBIG and not is_out_of_space(error):
-            raise
-        return EXIT_OUT_OF_SPACE
-    json.dump(result.to_json(), sys.stdout, allow_nan=False)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

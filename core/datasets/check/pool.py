@@ -67,7 +67,7 @@ def process_in_order(work: Iterable[Work], processor: RowProcessor, num_workers:
         return
     num_places = _IN_FLIGHT_PER_WORKER * num_workers + 1
     shared = [mmap(-1, _SHARED_BYTES) for _ in range(num_places)]
-    # Forked before this process has any thread: the check owns it (`core.datasets.check.check_process`).
+    # Forked before this process has any thread: the check owns it (`core.datasets.check.child`).
     with ProcessPoolExecutor(
         num_workers, get_context("fork"), initializer=_start_worker, initargs=(processor, shared)
     ) as pool:

@@ -1,17 +1,18 @@
 """Counts over accepted rows that can be summed: each batch makes its own, and the sum is the file's."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import sub
 from typing import Final
 
 from core.datasets.layouts.layout import Layout, SourceRow, is_filled
 from core.datasets.messages.fields import unread_keys
-from core.datasets.result import LengthStatistics, PairStatistics, Statistics
+from core.datasets.result import PairStatistics, Statistics
 from core.datasets.rows.account import Account
 from core.datasets.rows.contents import Accepted, Contents
 from core.datasets.rows.languages import language_of, script_of
+from core.datasets.rows.lengths import summarise
 from core.domain.dataset_rows import DatasetKind, Text
 
 _MAX_FIELD_NAMES: Final = 50
@@ -224,33 +225,6 @@ def _has_calls(text: Text | None) -> bool:
 
 def is_refusal(text: str) -> bool:
     return text[:64].lstrip().lower().replace("’", "'").startswith(_REFUSALS)
-
-
-def summarise(counts: Counter[int]) -> LengthStatistics:
-    """Summarise lengths exactly; a percentile is the smallest length that at least that share does not exceed."""
-    total = sum(counts.values())
-    lengths = sorted(counts)
-    percentiles = dict(zip((50, 90, 95, 99), _percentiles(counts, lengths, total, (50, 90, 95, 99)), strict=True))
-    return LengthStatistics(
-        min=lengths[0],
-        mean=round(sum(length * count for length, count in counts.items()) / total, 2),
-        p50=percentiles[50],
-        p90=percentiles[90],
-        p95=percentiles[95],
-        p99=percentiles[99],
-        max=lengths[-1],
-    )
-
-
-def _percentiles(counts: Counter[int], lengths: list[int], total: int, wanted: Iterable[int]) -> list[int]:
-    found = []
-    reached, index = counts[lengths[0]], 0
-    for percent in wanted:
-        while reached * 100 < percent * total:
-            index += 1
-            reached += counts[lengths[index]]
-        found.append(lengths[index])
-    return found
 
 
 def _shares(counts: Counter[str]) -> dict[str, float]:

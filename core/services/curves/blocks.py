@@ -13,7 +13,7 @@ from core.database.repositories.metric_blocks import BLOCK_STEPS, BlockRow
 from core.database.repositories.metrics import PointFilter, PointKey, PointRow, Series
 from core.database.tables.jobs import Job
 from core.domain.jobs.job_state import Stage
-from core.services.curves.downsampling import choose_points
+from core.services.curves.chosen_points import choose_points
 
 MAX_POINTS_READ = 32 * BLOCK_STEPS
 """Points read at one write: the blocks of a run that has none yet are made over several."""

@@ -2,30 +2,19 @@
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from itertools import chain, islice
-from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from core.services.curves.chosen_points import PointT
 
 Positions = NDArray[np.int64]
 Columns = Mapping[str, NDArray[np.float64]]
 """Curves by name, the one that matters most first; NaN where a point has no value."""
 
 
-class Point(Protocol):
-    @property
-    def stage(self) -> str: ...
-    @property
-    def split(self) -> str: ...
-    @property
-    def values(self) -> dict[str, float | None]: ...
-
-
-PointT = TypeVar("PointT", bound=Point)
-
-
-def choose_points(points: Sequence[PointT], max_points: int, names: Collection[str] = ()) -> list[PointT]:
-    """Return at most `max_points` points in order. `names` are the curves that matter; none: all."""
+def choose_among(points: Sequence[PointT], max_points: int, names: Collection[str]) -> list[PointT]:
+    """Return `max_points` of more points, in order. `names` are the curves that matter; none: all."""
     curves = list(names) or sorted({name for point in points for name in point.values})
     columns = {name: _column([point.values.get(name) for point in points]) for name in curves}
     chosen = _choose_positions([(point.stage, point.split) for point in points], columns, max_points)
@@ -42,8 +31,6 @@ def _choose_positions(series: Sequence[Hashable], columns: Columns, max_points: 
     Each series gets its share. Chosen first are its ends, then each curve's highest and lowest, then the highest and
     lowest of the main curve in equal parts.
     """
-    if len(series) <= max_points:
-        return list(range(len(series)))
     groups: dict[Hashable, list[int]] = {}
     for position, key in enumerate(series):
         groups.setdefault(key, []).append(position)

@@ -16,7 +16,7 @@ from core.domain.jobs.job_queries import CurveHead
 from core.domain.jobs.job_state import Stage
 from core.services.backend import Backend
 from core.services.curves import blocks
-from core.services.curves.downsampling import choose_points
+from core.services.curves.chosen_points import choose_points
 from core.services.curves.recent_points import MAX_POINTS, Numbered, RecentPoints
 from core.services.jobs import jobs
 from core.services.views import MetricPointView, MetricsPage

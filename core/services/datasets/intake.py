@@ -12,9 +12,8 @@ from core.database.repositories import datasets as dataset_rows
 from core.database.repositories import garbage
 from core.database.tables.datasets import Dataset, DatasetStatus
 from core.datasets.check.check_process import check_in_child
-from core.datasets.options import CheckOptions, Limits, ReadingOptions
+from core.datasets.options import CheckOptions, Limits, ReadingOptions, check_names
 from core.datasets.reading import READER_VERSION
-from core.datasets.recognition import validate_options
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult
 from core.domain.dataset_rows import DatasetKind
 from core.domain.issue_codes import IssueCode
@@ -61,7 +60,7 @@ def create(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str
     if known is not None:
         return known
     options = check_options(option_fields(upload), backend.settings)
-    validate_options(options)
+    check_names(options)
     _make_room(backend, project_id, chosen, upload)
     with scratch_folder(backend.settings, "check") as folder:
         with flushed_meanwhile(upload.path, folder / ROWS_FILE):
@@ -87,7 +86,7 @@ def create_later(backend: Backend, project_id: str, upload: Upload, *, dataset_i
     known = _find_known(backend, project_id, dataset_id)
     if known is not None:
         return known
-    validate_options(check_options(option_fields(upload), backend.settings))
+    check_names(check_options(option_fields(upload), backend.settings))
     _make_room(backend, project_id, chosen, upload)
     backend.store.put_file(keys.dataset_original(project_id, chosen), upload.path, is_final=True)
     num_bytes, sha256 = upload.path.stat().st_size, file_sha256(upload.path)

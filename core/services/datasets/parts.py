@@ -15,7 +15,7 @@ from core.database.columns import database_after, database_now
 from core.database.repositories import backups, garbage
 from core.database.repositories import uploads as upload_rows
 from core.database.tables.uploads import Upload, UploadPart, UploadStatus
-from core.datasets.recognition import validate_options
+from core.datasets.options import check_names
 from core.datasets.result import DatasetRejected, DatasetTooLarge, DatasetUnsupported
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import Conflict, InvalidRequest, NotFound, TooLarge
@@ -103,7 +103,7 @@ def create(backend: Backend, project_id: str, new: NewUpload, *, upload_id: str 
     limit = min(backend.settings.max_upload_bytes, MAX_PARTS * MAX_PART_BYTES)
     if new.num_bytes > limit:
         raise AnnouncedTooLarge(f"The file has {new.num_bytes:,} bytes; {limit:,} are allowed. Split it.")
-    validate_options(intake.check_options(_check_fields(new.options, new.filename), backend.settings))
+    check_names(intake.check_options(_check_fields(new.options, new.filename), backend.settings))
     require_disk(backend.settings, new.num_bytes, "the announced file")
     chosen = upload_id or new_id("upl")
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import orjson
 
-from core.datasets.rows.tally import summarise
+from core.datasets.rows.lengths import summarise
 from core.domain.errors import InvalidRequest
 from core.domain.estimates.work import Lengths, Texts
 from core.domain.set_aside import SetAsideReason

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.services.curves.downsampling import choose_points
+from core.services.curves.chosen_points import choose_points
 
 
 @dataclass(frozen=True)
