@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from api.deps import DEFAULT_LIMIT, NEEDS_KEY, BackendDep, CallerDep, Cursor, IdempotencyKey, Limit
@@ -10,15 +10,17 @@ from api.docs.openapi import Responses, problems
 from api.http.idempotent import Created, answer_once, creating
 from api.http.strict_route import StrictRoute
 from api.schemas.base import Page
+from api.schemas.job_records import Events
 from api.schemas.sweeps import Sweep, SweepPreview
 from api.threads import Lane, in_lane
 from core.domain.sweeps import SweepExtension, SweepRequest, SweepStatus
-from core.services.sweeps import previews, progress, sweeps
-from core.services.sweeps.sweeps import SweepView
+from core.services.sweeps import events, previews, progress, sweeps
+from core.services.sweeps.view import SweepView
 
 SweepId = Annotated[str, Path(description="Id of a sweep.", max_length=64)]
 STEERED: Responses = {202: {"model": Sweep, "description": "Accepted; the members follow."}}
 STEER_PROBLEMS = problems(404, 409, 422, 503)
+MAX_EVENTS = 200
 ALREADY = "Already in that state."
 
 router = APIRouter(tags=["sweeps"], route_class=StrictRoute, dependencies=NEEDS_KEY)
@@ -66,6 +68,21 @@ def list_sweeps(
 def get_sweep(sweep_id: SweepId, backend: BackendDep, caller: CallerDep) -> Sweep:
     """Return one sweep with its members and the best of them so far."""
     return Sweep.model_validate(sweeps.get(backend, caller.project_id, sweep_id))
+
+
+@router.get("/sweeps/{sweep_id}/events", responses=problems(404, 422, 503))
+def list_sweep_events(
+    sweep_id: SweepId,
+    backend: BackendDep,
+    caller: CallerDep,
+    after: Annotated[int, Query(ge=0, le=2**31 - 1, description="`seq` of the last event already known.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=MAX_EVENTS, description="Events of a page.")] = MAX_EVENTS,
+) -> Events:
+    """List what happened to a sweep and what was decided at its rungs, oldest first."""
+    found = events.list_events(backend, caller.project_id, sweep_id, after=after, limit=limit + 1)
+    shown = found[:limit]
+    last_seq = shown[-1].seq if shown else after
+    return Events.model_validate({"data": shown, "last_seq": last_seq, "has_more": len(found) > limit})
 
 
 @router.post(

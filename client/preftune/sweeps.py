@@ -33,6 +33,11 @@ class Sweeps:
         page: dict[str, Any] = self._transport.get("/sweeps", limit=limit, cursor=cursor)
         return page
 
+    def events(self, sweep_id: str, *, after: int = 0) -> dict[str, Any]:
+        """Return a page of what happened and what was decided at its rungs, oldest first."""
+        page: dict[str, Any] = self._transport.get(f"/sweeps/{sweep_id}/events", after=after)
+        return page
+
     def cancel(self, sweep_id: str) -> dict[str, Any]:
         """Cancel the sweep and all members that have not ended."""
         return self._steer(sweep_id, "cancel")

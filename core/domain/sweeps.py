@@ -4,16 +4,17 @@ import copy
 import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StringConstraints, ValidationError, model_validator
 
 from core.domain.errors import FieldError, InvalidRequest
+from core.domain.halving import MAX_ETA, plan_rungs
 from core.domain.jobs.job_spec import JobRequest, Metadata, Name, Payload, ValidationMetric
 from core.domain.jobs.methods import get_method
-from core.domain.json_numbers import MAX_WHOLE, WHOLE
+from core.domain.json_numbers import MAX_WHOLE, REAL, WHOLE
 
 MAX_MEMBERS = 256
 MAX_PARALLEL = 64
@@ -28,6 +29,13 @@ Value = StrictBool | StrictInt | StrictFloat | Annotated[str, StringConstraints(
 Values = Annotated[list[Value], Field(min_length=1, max_length=MAX_MEMBERS)]
 Overrides = dict[str, Any]
 Bound = Annotated[float, Field(ge=-MAX_WHOLE, le=MAX_WHOLE)]
+
+
+class SweepStrategy(StrEnum):
+    ALL = "all"
+    """Every member trains to its end."""
+    SUCCESSIVE_HALVING = "successive_halving"
+    """Members are compared on their way, and the best go on."""
 
 
 class SweepStatus(StrEnum):
@@ -74,6 +82,17 @@ class RandomSearch(Payload):
     )
 
 
+class Halving(Payload):
+    """How successive halving goes; the defaults suit a dozen members."""
+
+    eta: Annotated[int, Field(ge=2, le=MAX_ETA), WHOLE] = Field(
+        3, description="Of the members that come to a rung the best 1/eta go on, rounded up."
+    )
+    min_share: Annotated[float, Field(ge=0.01, le=0.9), REAL] = Field(
+        0.1, description="No rung before this share of a member's steps: earlier figures say little."
+    )
+
+
 class SweepRequest(Payload):
     """The body of `POST /sweeps`: a job, and what differs from member to member."""
 
@@ -85,7 +104,12 @@ class SweepRequest(Payload):
     members: Annotated[list[dict[SettingPath, Value]], Field(min_length=1, max_length=MAX_MEMBERS)] | None = Field(
         None, description="Or each member's own settings."
     )
-    strategy: Literal["all"] = Field("all", description="all: every member trains to its end.")
+    strategy: SweepStrategy = Field(
+        SweepStrategy.ALL,
+        description="all: every member trains to its end. successive_halving: members pause at common shares of their "
+        "steps (rungs), where the best by `metric` go on and the others are cancelled; it needs held-out rows.",
+    )
+    halving: Halving | None = Field(None, description="Settings of successive_halving; null: the defaults.")
     metric: ValidationMetric | None = Field(
         None,
         description="Held-out metric by which the best member is chosen; equal ones: the first. null: "
@@ -101,7 +125,16 @@ class SweepRequest(Payload):
     def _one_way(self) -> "SweepRequest":
         if sum(part is not None for part in (self.grid, self.random, self.members)) != 1:
             raise ValueError("give exactly one of grid, random and members")
+        if self.halving is not None and self.strategy is not SweepStrategy.SUCCESSIVE_HALVING:
+            raise ValueError('halving goes with "strategy": "successive_halving"')
         return self
+
+    def plan_halving(self, num_members: int) -> dict[str, Any] | None:
+        """Return `eta` and `rungs` of so many members; None where all train to their end."""
+        if self.strategy is not SweepStrategy.SUCCESSIVE_HALVING:
+            return None
+        halving = self.halving or Halving()
+        return {"eta": halving.eta, "rungs": plan_rungs(num_members, halving.eta, halving.min_share)}
 
 
 class SweepExtension(Payload):
@@ -180,6 +213,47 @@ def settle_metric(metric: str | None, requests: Sequence[JobRequest], first: int
             fault = f"member {position}: {chosen} is not measured with the method {method.name}; use {choice}"
             raise InvalidRequest(fault, errors=[FieldError("/metric", fault)])
     return chosen
+
+
+def settle_request(request: SweepRequest, requests: Sequence[JobRequest]) -> str:
+    """Return the metric by which the members are compared. Raises InvalidRequest naming one that cannot be."""
+    metric = settle_metric(request.metric, requests)
+    if request.strategy is SweepStrategy.SUCCESSIVE_HALVING:
+        require_held_out(requests)
+    return metric
+
+
+def require_held_out(requests: Sequence[JobRequest], first: int = 1) -> None:
+    """Raise InvalidRequest naming a member that holds no rows out; `first` is the first one's position."""
+    for position, request in enumerate(requests, first):
+        if not holds_out(request):
+            fault = (
+                f"member {position} holds no rows out, and successive halving compares members on such: set "
+                'validation_fraction above 0 (0.05 is the default) or validation_dataset_id, or "strategy": "all"'
+            )
+            raise InvalidRequest(fault, errors=[FieldError("/job/validation_fraction", fault)])
+
+
+def holds_out(request: JobRequest) -> bool:
+    """Whether a job measures its policy on rows that it does not train on."""
+    return request.validation_dataset_id is not None or request.validation_fraction > 0
+
+
+def no_best_reason(job: Mapping[str, Any], members: Sequence[Overrides]) -> str | None:
+    """Return why no best member can be named; None where one may be.
+
+    Args:
+        job: the body of `POST /jobs`, as sent.
+        members: the settings of each member.
+    """
+    for overrides in members:
+        values = {**job, **overrides}
+        if values.get("validation_dataset_id") is not None or values.get("validation_fraction") != 0:
+            return None
+    return (
+        "No member holds rows out, so none can be named the best: set validation_fraction above 0 (0.05 is the "
+        "default) or validation_dataset_id."
+    )
 
 
 def _validated(values: dict[str, Any], position: int) -> JobRequest:

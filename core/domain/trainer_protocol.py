@@ -45,6 +45,8 @@ class Assignment:
     num_threads: int = 1
     fast_precision: Literal["bf16", "fp32"] | None = None
     """What an earlier trainer of this worker found to be the device's faster precision; None: none has looked."""
+    pause_at_share: float | None = None
+    """Share of the last stage's steps at whose next evaluation it pauses of itself; None: it does not."""
     submitted_at: str | None = None
     """RFC 3339: the time that chat templates see, the same in every attempt."""
 
@@ -180,9 +182,11 @@ class Done:
 
 @dataclass(frozen=True, kw_only=True)
 class Stopped:
-    """The trainer stopped on request; a requested checkpoint was announced before."""
+    """The trainer stopped on request, or where it was to pause; the checkpoint was announced before."""
 
     type: ClassVar[str] = "stopped"
+    is_planned: bool = False
+    """It stopped at `pause_at_share`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,8 +83,10 @@ class TrainingStopped(Exception):
     """Raised when the observer asked to stop and the run stopped at a step boundary; not a failure.
 
     With `has_checkpoint` a checkpoint of exactly that point was announced, or is the one the run was resumed from.
+    `is_planned`: nobody asked, the plan pauses there.
     """
 
-    def __init__(self, *, has_checkpoint: bool) -> None:
+    def __init__(self, *, has_checkpoint: bool, is_planned: bool = False) -> None:
         super().__init__("stopped at a step boundary")
         self.has_checkpoint = has_checkpoint
+        self.is_planned = is_planned

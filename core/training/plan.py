@@ -125,6 +125,8 @@ class TrainingPlan:
     """Take the rows of a prompt in one step, so that what they have in common is computed once."""
     evaluate_every_steps: int = 100
     checkpoint_every_steps: int = 100
+    pause_at_share: float | None = None
+    """Share of the last stage's steps at whose next evaluation the run stops with a checkpoint; None: it does not."""
     micro_batch_tokens: int = 2048
     """Packed tokens of one forward pass; a longer row runs alone."""
     score_train_rows: bool = True
@@ -180,6 +182,7 @@ def _checks(plan: TrainingPlan) -> list[tuple[str, bool, str]]:
         ("seed", 0 <= plan.seed < 2**63, "in [0, 2^63)"),
         ("evaluate_every_steps", plan.evaluate_every_steps >= 1, "at least 1"),
         ("checkpoint_every_steps", plan.checkpoint_every_steps >= 1, "at least 1"),
+        ("pause_at_share", plan.pause_at_share is None or 0 < plan.pause_at_share < 1, "in (0, 1)"),
         ("micro_batch_tokens", plan.micro_batch_tokens >= 1, "at least 1"),
         ("max_new_tokens", plan.max_new_tokens >= 1, "at least 1"),
         ("sample_prompts", all(plan.sample_prompts), "prompts of at least one token"),

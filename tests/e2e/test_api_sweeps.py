@@ -35,6 +35,27 @@ def test_a_sweep_is_made_once_for_a_key_and_queues_its_members(api: RunningApi) 
     assert api.http.get(f"/sweeps/{sweep['id']}").json()["code"] == "sweep-not-found"
 
 
+def test_halving_tells_its_rungs_and_what_happened(api: RunningApi) -> None:
+    request = body(api, strategy="successive_halving")
+    preview = api.http.post("/sweeps/preview", json=request).json()
+    assert (preview["rungs"], preview["no_best_reason"]) == ([1 / 3], None)
+    made = api.http.post("/sweeps", json=request).json()
+    assert made["halving"] == {"eta": 3, "rungs": [1 / 3]}
+    assert [(member["is_dropped"], member["rungs"]) for member in made["members"]] == [(False, [])] * 3
+    api.http.post(f"/sweeps/{made['id']}/cancel")
+    page = api.http.get(f"/sweeps/{made['id']}/events", params={"limit": 2}).json()
+    assert [event["kind"] for event in page["data"]] == ["created", "cancelled"]
+    rest = api.http.get(f"/sweeps/{made['id']}/events", params={"after": page["last_seq"]}).json()
+    assert ([event["kind"] for event in rest["data"]], rest["has_more"]) == (["ended"], False)
+    assert api.http.get("/sweeps/sweep_none/events").json()["code"] == "sweep-not-found"
+    without = api.http.post("/sweeps", json=body(api, strategy="successive_halving") | {"job": held_out_nothing(api)})
+    assert pointers(without) == ["/job/validation_fraction"]
+
+
+def held_out_nothing(api: RunningApi) -> dict[str, Any]:
+    return {"base_model": BASE_MODEL, "dataset_id": api.dataset_id(), "validation_fraction": 0}
+
+
 def test_a_preview_counts_jobs_and_says_why_it_has_no_time(api: RunningApi) -> None:
     shown = api.http.post("/sweeps/preview", json=body(api, grid={"beta": [0.1, 0.3], "seed": [0, 1]})).json()
     assert shown["num_members"] == 4

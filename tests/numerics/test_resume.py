@@ -61,6 +61,32 @@ def test_objectives_of_every_kind_resume(variant: str, world: World) -> None:
     assert tree_bytes(pieces.policy_dir) == tree_bytes(whole.policy_dir)
 
 
+def test_a_planned_pause_lies_at_an_evaluation_and_changes_nothing(tmp_path: Path) -> None:
+    world = World.make(tmp_path, num_train=9, num_validation=3)
+    plan = world.plan("whole", evaluate_every_steps=2)
+    observer = RecordingObserver()
+    whole = run(plan, observer)
+    legs: list[RecordingObserver] = []
+    resume = None
+    for share in (0.1, 0.1, 0.5):  # the second time it pauses where it is, as after a kill
+        legs.append(RecordingObserver())
+        piece = dataclasses.replace(plan, work_dir=str(tmp_path / f"{len(legs)}"), resume_from=resume)
+        with pytest.raises(TrainingStopped) as stopped:
+            run(dataclasses.replace(piece, pause_at_share=share), legs[-1])
+        assert stopped.value.is_planned
+        if legs[-1].checkpoints:
+            resume = str(legs[-1].checkpoints[-1].directory)
+    total = max(point.step for point in observer.points if point.stage == "dpo")
+    places = [(leg.points[-1].split, leg.points[-1].step) for leg in (legs[0], legs[2])]
+    assert places == [("validation", 2), ("validation", 2 * -(-total // 4))]
+    assert legs[1].points == []
+    rest = RecordingObserver()
+    end = run(dataclasses.replace(plan, work_dir=str(tmp_path / "rest"), resume_from=resume), rest)
+    assert tree_bytes(end.policy_dir) == tree_bytes(whole.policy_dir)
+    seen = [point for leg in (*legs, rest) for point in leg.points]
+    assert untimed(seen) == untimed(observer.points)
+
+
 def test_every_single_poll_is_a_point_to_resume_from(tmp_path: Path) -> None:
     """One stop each, at the first poll, the second … to the last; each resumed run goes through to the end."""
     world = World.make(tmp_path, num_train=6, num_validation=3)

@@ -7,6 +7,7 @@ undisturbed one, or visibly does not. A job's metadata `toy` (JSON) says how it 
 import errno
 import hashlib
 import json
+import math
 import os
 import signal
 import sys
@@ -144,8 +145,12 @@ class ToyTrainer:
         self.link.send(StageChanged(stage=stage, status="started", step=state.step, total_steps=steps))
         self.link.send(Progress(stage=stage, step=state.step, total_steps=steps))
         self.link.send(TrainerEvent(level="info", kind="toy", message=f"On with {stage}."))
+        if stage == "dpo" and self._pauses_at(state):
+            return False
         while state.step < steps:
             self._step(stage, state)
+            if stage == "dpo" and self._pauses_at(state):
+                return False
             self._hold(stage, state)
             mode = None if self.script.ignores_stop else self.link.stop_mode
             if mode == "save":
@@ -189,6 +194,19 @@ class ToyTrainer:
                 values={"loss": loss, "tokens_per_second": time.monotonic()},
             )
         )
+
+    def _pauses_at(self, state: State) -> bool:
+        """Pause where the job is compared with others, once it is evaluated: nearer to a beta of 0.3 is better."""
+        share = self.assignment.pause_at_share
+        if share is None or state.step < math.ceil(share * self.script.steps):
+            return False
+        values: dict[str, float | None] = {"rewards/accuracies": 1 - abs(self.assignment.spec["beta"] - 0.3)}
+        self.link.send(
+            MetricPoint(stage="dpo", split="validation", step=state.step, epoch=state.step / 10, values=values)
+        )
+        self._checkpoint("dpo", state)
+        self.link.send(Stopped(is_planned=True))
+        return True
 
     def _hold(self, stage: str, state: State) -> None:
         attempt = str(self.assignment.attempt)

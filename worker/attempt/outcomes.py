@@ -80,6 +80,8 @@ def judge(end: TrainerEnd) -> Verdict:
             return _judge_failure(end.last)
         case Stopped() if end.stop_reason is not None:
             return StopHere(reason=end.stop_reason)
+        case Stopped(is_planned=True):
+            return StopHere(reason=StopReason.RUNG)
     if end.was_ended and end.stop_reason is not None:
         return StopHere(reason=end.stop_reason)
     cause = FailureCode.HOST_OOM if end.was_out_of_memory else None

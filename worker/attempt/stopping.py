@@ -22,6 +22,8 @@ class StopReason(StrEnum):
     """This worker is to end."""
     RUNTIME = "runtime"
     """`max_runtime_seconds` are over."""
+    RUNG = "rung"
+    """It has come to where its sweep compares members; nobody asked."""
 
 
 _MODES: dict[StopReason, StopMode] = {

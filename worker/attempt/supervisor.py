@@ -189,6 +189,7 @@ class _Attempt:
             num_devices=self._place.num_devices,
             num_threads=self._place.launch.num_threads,
             fast_precision=self._place.precision.found,
+            pause_at_share=self._claim.pause_at_share,
             submitted_at=inputs.submitted_at.isoformat(),
         )
         (self._work_dir / ASSIGNMENT_FILE).write_text(assignment.dump(), encoding="utf-8")
@@ -271,6 +272,8 @@ class _Attempt:
                 self._finally(lambda: lifecycle.finish_cancelled(backend, claim))
             case StopHere(reason=StopReason.PAUSE):
                 self._finally(lambda: lifecycle.finish_paused(backend, claim))
+            case StopHere(reason=StopReason.RUNG):
+                self._finally(lambda: lifecycle.finish_at_rung(backend, claim))
             case StopHere(reason=StopReason.RUNTIME):
                 code = FailureCode.RUNTIME_EXCEEDED
                 self._finally(lambda: lifecycle.finish_failed(backend, claim, code, RUNTIME_DETAIL))

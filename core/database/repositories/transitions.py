@@ -59,6 +59,7 @@ class StartedJob(NamedTuple):
     attempt: int
     last_event_seq: int
     spec: dict[str, Any]
+    pause_at_share: float | None
 
 
 STARTED = tuple(rows_of(Job).c[name] for name in StartedJob._fields)

@@ -1,4 +1,4 @@
-from sqlalchemy import CheckConstraint, ForeignKey, Index, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import enum_type
@@ -86,6 +86,11 @@ class Job(Base):
     """Sum over all ended attempts."""
     next_run_at: Mapped[Time]
     wake_sent_at: Mapped[Time | None]
+
+    pause_at_share: Mapped[Number | None]
+    """Share of the last stage's steps at whose next evaluation it pauses, for its sweep to compare it with others."""
+    is_at_rung: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """It has paused there, and its sweep has not let it go on."""
 
     stage: Mapped[Stage | None] = mapped_column(enum_type(Stage, "stage"))
     step: Mapped[BigInt] = mapped_column(default=0)

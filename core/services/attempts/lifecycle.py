@@ -29,6 +29,7 @@ from core.services.estimates import measuring
 from core.services.ids import new_suffix
 from core.storage.trees import StoredTree
 
+AT_RUNG = "It has come to where its sweep compares members."
 TOKEN_CHARS = 10
 """Fifty random bits: the other characters of a token are the time."""
 
@@ -64,6 +65,8 @@ class Claim:
     worker: str
     host: str
     device: str
+    pause_at_share: float | None = None
+    """Share of the last stage's steps at whose next evaluation it is to pause (`core.services.sweeps`)."""
     last_write: LastWrite = field(default_factory=LastWrite, compare=False, repr=False)
 
     @property
@@ -139,6 +142,7 @@ def claim(backend: Backend, *, worker: str, host: str, device: str) -> Claim | N
         worker=worker,
         host=host,
         device=device,
+        pause_at_share=job.pause_at_share,
     )
 
 
@@ -281,6 +285,19 @@ def finish_paused(backend: Backend, claim: Claim) -> None:
 
     def work(session: Session, job: Job) -> None:
         requeue.give_back(session, backend.settings, job, requeue.AttemptEnd(AttemptOutcome.PAUSED, claim.worker))
+
+    _finish(backend, claim, AttemptOutcome.PAUSED, work)
+
+
+def finish_at_rung(backend: Backend, claim: Claim) -> None:
+    """End an attempt that stopped where its sweep compares members; the sweep decides whether the job goes on."""
+
+    def work(session: Session, job: Job) -> None:
+        job.is_at_rung = job.pause_at_share == claim.pause_at_share
+        if job.is_at_rung and job.desired is Desired.RUN:
+            job.desired = Desired.PAUSE
+        end = requeue.AttemptEnd(AttemptOutcome.PAUSED, claim.worker, message=AT_RUNG)
+        requeue.give_back(session, backend.settings, job, end)
 
     _finish(backend, claim, AttemptOutcome.PAUSED, work)
 

@@ -122,7 +122,7 @@ def _is_poisoned(lost: Sequence[Attempt]) -> bool:
 
 def _stop(session: Session, job: Job, what: AttemptEnd, to: JobStatus) -> None:
     message = "Cancelled." if to is JobStatus.CANCELLED else "Paused."
-    if what.outcome is not AttemptOutcome.PAUSED:
+    if what.outcome is not AttemptOutcome.PAUSED or what.message:
         message = f"{what.what_happened} {message}"
     event = EventDraft(kind=to.value, message=message, actor=what.actor)
     if to is JobStatus.CANCELLED:

@@ -47,11 +47,13 @@ def submit(
     job_id: str | None = None,
     source_id: str | None = None,
     first: Callable[[Session], None] | None = None,
+    pause_at_share: float | None = None,
 ) -> JobView:
     """Queue a job. Raises InvalidRequest with one error per faulty field, and what quotas and the disk reserve raise.
 
     With a `job_id` chosen before (see `idempotency`), a repeated call answers the job that is there. `source_id`: the
     job that this one repeats. `first` runs at the start of the transaction; if it raises, nothing is queued.
+    `pause_at_share`: where a sweep compares it with others.
     """
     require_disk(backend.settings, 0, "a new job")
     chosen = job_id or new_id("job")
@@ -65,6 +67,7 @@ def submit(
         if known is not None:
             return view_job(session, known)
         job = submission.insert(session, project_id, chosen, draft, source)
+        job.pause_at_share = pause_at_share
         audit.note(session, project_id, "job.submit", chosen, source_job_id=source_id)
         return view_job(session, job)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
-from core.database.repositories.events import EventDraft, append_event
+from core.database.repositories.events import SWEEPER, EventDraft, append_event
 from core.database.repositories.transitions import Transition, move
 from core.database.tables.jobs import Job
 from core.domain.errors import Conflict
@@ -78,6 +78,11 @@ def resume(backend: Backend, project_id: str, job_id: str) -> JobChange:
         if job.status in FINAL_STATUSES or job.desired is Desired.CANCEL:
             state = job.status.value if job.status in FINAL_STATUSES else "being cancelled"
             raise JobNotResumable(f"The job is {state}.")
+        if job.is_at_rung:
+            raise JobNotResumable(
+                "The job waits for the other members of its sweep, which then goes on with the best ones. To train it "
+                "alone, cancel it and retry it: it goes on from its checkpoint."
+            )
         if job.status is JobStatus.PAUSED:
             event = EventDraft(kind="resumed", message="Queued again by the user.")
             values = {"next_run_at": database_now(), "wake_sent_at": None}
@@ -91,6 +96,26 @@ def resume(backend: Backend, project_id: str, job_id: str) -> JobChange:
     change = _change(backend, project_id, job_id, "job.resume", work)
     backend.queue.wake()
     return change
+
+
+def leave_rung(backend: Backend, project_id: str, job_id: str, pause_at_share: float | None) -> None:
+    """Queue a job that waits at a rung of its sweep, to train to the next one, or to its end; others are left alone."""
+
+    def work(session: Session) -> None:
+        job = lock(session, project_id, job_id)
+        if not job.is_at_rung or job.status is not JobStatus.PAUSED:
+            return
+        event = EventDraft(kind="resumed", message="Its sweep goes on with it.", actor=SWEEPER)
+        values = {
+            "next_run_at": database_now(),
+            "wake_sent_at": None,
+            "is_at_rung": False,
+            "pause_at_share": pause_at_share,
+        }
+        move(session, job, Transition(to=JobStatus.QUEUED, event=event, values=values))
+
+    backend.database.write(work)
+    backend.queue.wake()
 
 
 def _change(

@@ -5,13 +5,14 @@ what is missing is found again at the next step.
 """
 
 import logging
-from collections.abc import Collection
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
 from core.database.repositories import sweeps as rows
+from core.database.repositories.sweeps import SweepEventDraft
 from core.database.session import DatabaseUnavailable
 from core.database.tables.jobs import Job
 from core.database.tables.sweeps import Sweep, SweepMember
@@ -22,13 +23,26 @@ from core.domain.sweeps import SweepStatus, member_request
 from core.failpoints import reach
 from core.services.backend import Backend
 from core.services.jobs import jobs, steering
-from core.services.sweeps.choice import best_of
+from core.services.sweeps import halving
+from core.services.sweeps.choice import best_of, value_of
 from core.services.sweeps.sharing import Keys, must_wait, shared_keys
 
 MAX_SWEEPS = 200
 """Sweeps of one step."""
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _State:
+    """A sweep as read in one transaction."""
+
+    sweep: Sweep
+    members: list[SweepMember]
+    known: dict[str, Job]
+    """Jobs of the members that have one."""
+    made: set[tuple[str, str]]
+    """Jobs and their stages whose output is there."""
 
 
 class _NotRunning(Conflict):
@@ -54,45 +68,72 @@ def step(backend: Backend, *, after: str = "") -> str:
 def advance(backend: Backend, sweep_id: str) -> None:
     """Queue, cancel or resume members as their sweep says, and end it after its last one. Raises Unavailable."""
 
-    def read(session: Session) -> tuple[Sweep | None, list[SweepMember], dict[str, Job], set[tuple[str, str]]]:
-        members = rows.list_members(session, [sweep_id])
-        job_ids = [member.job_id for member in members]
-        known = rows.find_jobs(session, job_ids)
-        return session.get(Sweep, sweep_id), members, known, rows.list_made_stages(session, job_ids)
-
-    sweep, members, known, made = backend.database.read(read)
-    if sweep is None:
+    state = _read(backend, sweep_id)
+    if state is not None and halving.due_rung(state.sweep, state.members, state.known) is not None:
+        halving.decide(backend, sweep_id)
+        state = _read(backend, sweep_id)
+    if state is None:
         return
-    for member in members:
-        if member.job_id in known and known[member.job_id].status not in FINAL_STATUSES:
-            _follow(backend, sweep, member, known[member.job_id])
-    if sweep.status is SweepStatus.RUNNING and not _submit_all(backend, sweep, members, known, made):
-        return
+    for member in state.members:
+        job = state.known.get(member.job_id)
+        if job is not None and job.status not in FINAL_STATUSES:
+            _follow(backend, state.sweep, member, job)
+    if state.sweep.status is SweepStatus.RUNNING:
+        num_live = _let_go_on(backend, state)
+        if not _submit_all(backend, state, num_live):
+            return
     _end_if_over(backend, sweep_id)
 
 
-def _submit_all(
-    backend: Backend,
-    sweep: Sweep,
-    members: list[SweepMember],
-    known: dict[str, Job],
-    made: Collection[tuple[str, str]],
-) -> bool:
+def _read(backend: Backend, sweep_id: str) -> _State | None:
+    def work(session: Session) -> _State | None:
+        sweep = session.get(Sweep, sweep_id)
+        if sweep is None:
+            return None
+        members = rows.list_members(session, [sweep_id])
+        job_ids = [member.job_id for member in members]
+        known = rows.find_jobs(session, job_ids)
+        return _State(sweep=sweep, members=members, known=known, made=rows.list_made_stages(session, job_ids))
+
+    return backend.database.read(work)
+
+
+def _let_go_on(backend: Backend, state: _State) -> int:
+    """Queue members that wait at a rung and may go on, while there is room; return how many are queued or running."""
+    sweep = state.sweep
+    num_live = sum(map(_is_live, state.known.values()))
+    for member in state.members:
+        job = state.known.get(member.job_id)
+        if num_live < sweep.max_parallel and job is not None and halving.may_go_on(sweep, member, job):
+            steering.leave_rung(backend, sweep.project_id, job.id, halving.pause_share(sweep, member))
+            reach("sweep.member_let_go_on")
+            num_live += 1
+    return num_live
+
+
+def _is_live(job: Job) -> bool:
+    return job.status not in FINAL_STATUSES and not job.is_at_rung
+
+
+def _submit_all(backend: Backend, state: _State, num_live: int) -> bool:
     """Queue the waiting members for which there is room and whose shared stages nobody builds; False: no room now."""
-    waiting = [member for member in members if not _is_settled(member, known)]
+    sweep, known = state.sweep, state.known
+    waiting = [member for member in state.members if not _is_settled(member, known)]
     if not waiting:
         return True
-    submitted = [(member.job_id, _keys(sweep, member)) for member in members if member.job_id in known]
-    live = [item for item in submitted if known[item[0]].status not in FINAL_STATUSES]
+    submitted = [(member.job_id, _keys(sweep, member)) for member in state.members if member.job_id in known]
+    # One at a rung builds nothing any more; what it could not store the next one makes again.
+    live = [item for item in submitted if _is_live(known[item[0]])]
     for member in waiting:
-        if len(live) >= sweep.max_parallel:
+        if num_live >= sweep.max_parallel:
             break
         keys = _keys(sweep, member)
-        if must_wait(keys, live, submitted, made):
+        if must_wait(keys, live, submitted, state.made):
             continue
         if not _submit(backend, sweep, member):
             return False
         live.append((member.job_id, keys))
+        num_live += 1
     return True
 
 
@@ -115,13 +156,14 @@ def _follow(backend: Backend, sweep: Sweep, member: SweepMember, job: Job) -> No
     paused by itself stays paused.
     """
     try:
-        if sweep.status is SweepStatus.CANCELLED and job.desired is not Desired.CANCEL:
-            steering.cancel(backend, sweep.project_id, job.id)
+        if sweep.status is SweepStatus.CANCELLED or member.is_dropped:
+            if job.desired is not Desired.CANCEL:
+                steering.cancel(backend, sweep.project_id, job.id)
         elif sweep.status is SweepStatus.PAUSED and job.desired is Desired.RUN:
             _mark(backend, member, is_held=True)
             steering.pause(backend, sweep.project_id, job.id)
         elif sweep.status is SweepStatus.RUNNING and member.is_held:
-            if job.desired is Desired.PAUSE:
+            if job.desired is Desired.PAUSE and not job.is_at_rung:
                 steering.resume(backend, sweep.project_id, job.id)
             _mark(backend, member, is_held=False)
     except (Conflict, NotFound) as error:
@@ -150,7 +192,14 @@ def _submit(backend: Backend, sweep: Sweep, member: SweepMember) -> bool:
     error_detail: str | None = None
     try:
         request = _request(sweep, member)
-        jobs.submit(backend, sweep.project_id, request, job_id=member.job_id, first=require_running)
+        jobs.submit(
+            backend,
+            sweep.project_id,
+            request,
+            job_id=member.job_id,
+            first=require_running,
+            pause_at_share=halving.pause_share(sweep, member),
+        )
     except Unavailable:
         raise
     except InvalidRequest as error:  # its dataset or base model is gone meanwhile
@@ -161,8 +210,22 @@ def _submit(backend: Backend, sweep: Sweep, member: SweepMember) -> bool:
     reach("sweep.member_submitted")
 
     _mark(backend, member, is_submitted=error_detail is None, error_detail=error_detail)
+    if error_detail is not None:
+        _note_refusal(backend, member, error_detail)
     reach("sweep.member_noted")
     return True
+
+
+def _note_refusal(backend: Backend, member: SweepMember, detail: str) -> None:
+    def work(session: Session) -> None:
+        sweep = rows.lock_sweep(session, member.sweep_id)
+        if sweep is not None:
+            message = f"Member {member.position} cannot be queued: {detail}"
+            data = {"position": member.position, "job_id": member.job_id}
+            draft = SweepEventDraft(kind="member_refused", level="warning", message=message, data=data)
+            rows.add_event(session, sweep, draft)
+
+    backend.database.write(work)
 
 
 def _request(sweep: Sweep, member: SweepMember) -> JobRequest:
@@ -192,7 +255,22 @@ def _end_if_over(backend: Backend, sweep_id: str) -> None:
         ended = [(member.job_id, known[member.job_id]) for member in members if member.job_id in known]
         succeeded = [(job_id, job) for job_id, job in ended if job.status is JobStatus.SUCCEEDED]
         sweep.best_job_id = best_of(succeeded, sweep.metric)
+        rows.add_event(session, sweep, _ended(sweep, members, succeeded))
         sweep.finished_at = database_now()
 
     backend.database.write(work)
     reach("sweep.ended")
+
+
+def _ended(sweep: Sweep, members: list[SweepMember], succeeded: list[tuple[str, Job]]) -> SweepEventDraft:
+    """Describe the end of a sweep."""
+    number = f"{len(succeeded)} of {len(members)} members have trained to their end"
+    if sweep.best_job_id is None:
+        none = f"none has a held-out {sweep.metric}, so no best one is named" if succeeded else "there is no best one"
+        message = f"The sweep has ended: {number}; {none}."
+    else:
+        position = next(member.position for member in members if member.job_id == sweep.best_job_id)
+        value = value_of(dict(succeeded)[sweep.best_job_id], sweep.metric)
+        message = f"The sweep has ended: {number}; the best is member {position}, {sweep.metric} {value:.4g}."
+    data = {"status": sweep.status.value, "best_job_id": sweep.best_job_id, "metric": sweep.metric}
+    return SweepEventDraft(kind="ended", message=message, data=data)

@@ -1,16 +1,12 @@
 """Sweeps as users handle them: create, get, list, steer, extend, delete."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
 from core.database.repositories import sweeps as rows
-from core.database.tables.jobs import Job
+from core.database.repositories.sweeps import SweepEventDraft
 from core.database.tables.sweeps import Sweep, SweepMember
 from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound
 from core.domain.jobs.job_spec import JobRequest
@@ -22,7 +18,9 @@ from core.domain.sweeps import (
     SweepStatus,
     member_request,
     plan_members,
+    require_held_out,
     settle_metric,
+    settle_request,
     without_repetitions,
 )
 from core.failpoints import reach
@@ -31,15 +29,21 @@ from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import new_id
 from core.services.jobs import submission
-from core.services.sweeps.choice import best_of, value_of
+from core.services.sweeps.view import SweepView, view_sweeps
 from core.services.views import Page
 
 MAX_OPEN = 20
 """Sweeps of a project that have not ended."""
-NOT_SUBMITTED = "waiting"
-"""Status of a member whose job is not queued yet."""
-GONE = "deleted"
-REFUSED = "refused"
+_EVENT_OF = {
+    SweepStatus.RUNNING: "resumed",
+    SweepStatus.PAUSED: "paused",
+    SweepStatus.CANCELLED: "cancelled",
+}
+_MESSAGES = {
+    SweepStatus.RUNNING: "Resumed.",
+    SweepStatus.PAUSED: "Paused: its members stop at a checkpoint each.",
+    SweepStatus.CANCELLED: "Cancelled, with all members that have not ended.",
+}
 
 
 class SweepNotFound(NotFound):
@@ -62,35 +66,6 @@ class SweepNotDeletable(Conflict):
     title = "The sweep cannot be deleted"
 
 
-@dataclass(frozen=True, kw_only=True)
-class MemberView:
-    position: int
-    job_id: str
-    status: str
-    """Status of its job; `waiting` before it is queued, `refused` where it could not be, `deleted` afterwards."""
-    overrides: dict[str, Any]
-    value: float | None
-    """Held-out metric of its policy; null before, and without held-out rows."""
-    error: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepView:
-    id: str
-    name: str | None
-    status: SweepStatus
-    metric: str
-    max_parallel: int
-    num_members: int
-    counts: dict[str, int]
-    best_job_id: str | None
-    members: list[MemberView]
-    requested: dict[str, Any]
-    metadata: dict[str, str]
-    created_at: datetime
-    finished_at: datetime | None
-
-
 def create(backend: Backend, project_id: str, request: SweepRequest, *, sweep_id: str | None = None) -> SweepView:
     """Record a sweep; its jobs are queued by `progress`. Raises InvalidRequest naming a faulty member, TooManySweeps.
 
@@ -102,13 +77,13 @@ def create(backend: Backend, project_id: str, request: SweepRequest, *, sweep_id
         member_request(request.job, overrides, position, sweep_id=chosen)
         for position, overrides in enumerate(members, 1)
     ]
-    metric = settle_metric(request.metric, requests)
+    metric = settle_request(request, requests)
     drafts = [submission.prepare(backend, member) for member in requests]
 
     def work(session: Session) -> SweepView:
         known = rows.find_sweep(session, project_id, chosen)
         if known is not None:
-            return _view(session, [known])[0]
+            return view_sweeps(session, [known])[0]
         if rows.count_open(session, project_id) >= MAX_OPEN:
             raise TooManySweeps(f"{MAX_OPEN} sweeps have not ended; cancel one, or wait.")
         for position, draft in enumerate(drafts, 1):
@@ -122,16 +97,27 @@ def create(backend: Backend, project_id: str, request: SweepRequest, *, sweep_id
             status=SweepStatus.RUNNING,
             metric=metric,
             max_parallel=request.max_parallel,
+            halving=request.plan_halving(len(members)),
             created_at=database_now(),
         )
         session.add(sweep)
         session.flush()
         _add_members(session, sweep, members, 0)
+        rows.add_event(session, sweep, _created(sweep, len(members)))
         audit.note(session, project_id, "sweep.create", chosen, num_members=len(members))
         reach("sweep.in_transaction")
-        return _view(session, [sweep])[0]
+        return view_sweeps(session, [sweep])[0]
 
     return backend.database.write(work)
+
+
+def _created(sweep: Sweep, num_members: int) -> SweepEventDraft:
+    message = f"{num_members} members."
+    if sweep.halving is not None:
+        shares = ", ".join(f"{share:.3g}" for share in sweep.halving["rungs"])
+        where = f"at {shares} of their steps" if shares else "nowhere, for there are too few"
+        message += f" They are compared by {sweep.metric} {where}; the best 1/{sweep.halving['eta']} go on."
+    return SweepEventDraft(kind="created", message=message, data={"num_members": num_members, "halving": sweep.halving})
 
 
 def _check(session: Session, project_id: str, draft: submission.Draft, position: int) -> None:
@@ -158,7 +144,7 @@ def _add_members(session: Session, sweep: Sweep, members: Sequence[Overrides], f
 
 
 def get(backend: Backend, project_id: str, sweep_id: str) -> SweepView:
-    return backend.database.read(lambda session: _view(session, [_find(session, project_id, sweep_id)])[0])
+    return backend.database.read(lambda session: view_sweeps(session, [find(session, project_id, sweep_id)])[0])
 
 
 def list_page(backend: Backend, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[SweepView]:
@@ -169,7 +155,7 @@ def list_page(backend: Backend, project_id: str, *, limit: int = 20, cursor: str
         found = rows.list_sweeps(session, project_id, before=before, limit=limit + 1)
         shown = found[:limit]
         next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
-        return Page(data=_view(session, shown), next_cursor=next_cursor)
+        return Page(data=view_sweeps(session, shown), next_cursor=next_cursor)
 
     return backend.database.read(work)
 
@@ -186,6 +172,7 @@ def set_status(backend: Backend, project_id: str, sweep_id: str, status: SweepSt
         if sweep.status in FINAL_SWEEPS:
             raise SweepEnded(f"The sweep is {sweep.status.value}.")
         sweep.status = status
+        rows.add_event(session, sweep, SweepEventDraft(kind=_EVENT_OF[status], message=_MESSAGES[status]))
         return True
 
     return _change(backend, project_id, sweep_id, f"sweep.{status.value}", change)
@@ -205,8 +192,14 @@ def extend(backend: Backend, project_id: str, sweep_id: str, members: Sequence[O
         for position, overrides in enumerate(fresh, len(known) + 1):
             member = member_request(job, overrides, position, sweep_id=sweep.id)
             settle_metric(sweep.metric, [member], position)
+            if sweep.halving is not None:
+                require_held_out([member], position)
             _check(session, project_id, submission.prepare(backend, member), position)
         _add_members(session, sweep, fresh, len(known))
+        if fresh:
+            data = {"num_members": len(fresh), "first_position": len(known) + 1}
+            event = SweepEventDraft(kind="extended", message=f"{len(fresh)} members were added.", data=data)
+            rows.add_event(session, sweep, event)
         if fresh and sweep.status is SweepStatus.FINISHED:
             sweep.status, sweep.finished_at, sweep.best_job_id = SweepStatus.RUNNING, None, None
         return bool(fresh)
@@ -218,7 +211,7 @@ def delete(backend: Backend, project_id: str, sweep_id: str) -> None:
     """Delete the record of a sweep that has ended; its jobs stay. Raises SweepNotFound, SweepNotDeletable."""
 
     def work(session: Session) -> None:
-        sweep = _find(session, project_id, sweep_id)
+        sweep = find(session, project_id, sweep_id)
         if sweep.finished_at is None:
             raise SweepNotDeletable(f"The sweep is {sweep.status.value}; cancel it first, and wait for its jobs.")
         rows.delete_sweep(session, sweep.id)
@@ -231,7 +224,7 @@ def _change(
     backend: Backend, project_id: str, sweep_id: str, action: str, change: Callable[[Session, Sweep], bool]
 ) -> tuple[SweepView, bool]:
     def work(session: Session) -> tuple[SweepView, bool]:
-        _find(session, project_id, sweep_id)
+        find(session, project_id, sweep_id)
         sweep = rows.lock_sweep(session, sweep_id)
         if sweep is None:
             raise SweepNotFound(f"There is no sweep {sweep_id}.")
@@ -239,58 +232,13 @@ def _change(
         session.flush()
         if is_changed:
             audit.note(session, project_id, action, sweep_id)
-        return _view(session, [sweep])[0], is_changed
+        return view_sweeps(session, [sweep])[0], is_changed
 
     return backend.database.write(work)
 
 
-def _find(session: Session, project_id: str, sweep_id: str) -> Sweep:
+def find(session: Session, project_id: str, sweep_id: str) -> Sweep:
     sweep = rows.find_sweep(session, project_id, sweep_id)
     if sweep is None:
         raise SweepNotFound(f"There is no sweep {sweep_id}.")
     return sweep
-
-
-def _view(session: Session, found: Sequence[Sweep]) -> list[SweepView]:
-    members: dict[str, list[SweepMember]] = {sweep.id: [] for sweep in found}
-    for member in rows.list_members(session, list(members)):
-        members[member.sweep_id].append(member)
-    jobs = rows.find_jobs(session, [member.job_id for group in members.values() for member in group])
-    return [_view_one(sweep, members[sweep.id], jobs) for sweep in found]
-
-
-def _view_one(sweep: Sweep, members: Sequence[SweepMember], jobs: dict[str, Job]) -> SweepView:
-    views = [_view_member(member, jobs.get(member.job_id), sweep.metric) for member in members]
-    best = best_of([(member.job_id, jobs[member.job_id]) for member in members if member.job_id in jobs], sweep.metric)
-    return SweepView(
-        id=sweep.id,
-        name=sweep.name,
-        status=sweep.status,
-        metric=sweep.metric,
-        max_parallel=sweep.max_parallel,
-        num_members=len(views),
-        counts=dict(Counter(view.status for view in views)),
-        best_job_id=sweep.best_job_id or best,
-        members=views,
-        requested=sweep.requested,
-        metadata=sweep.user_metadata,
-        created_at=sweep.created_at,
-        finished_at=sweep.finished_at,
-    )
-
-
-def _view_member(member: SweepMember, job: Job | None, metric: str) -> MemberView:
-    if job is not None:
-        status = job.status.value
-    elif member.error_detail is not None:
-        status = REFUSED
-    else:
-        status = GONE if member.is_submitted else NOT_SUBMITTED
-    return MemberView(
-        position=member.position,
-        job_id=member.job_id,
-        status=status,
-        overrides=member.overrides,
-        value=None if job is None else value_of(job, metric),
-        error=member.error_detail,
-    )

@@ -78,7 +78,8 @@ def run_digest(plan: TrainingPlan) -> str:
     for name in ("base_model_dir", "work_dir", "resume_from", "reuse", "device", "num_devices", "num_threads"):
         del values[name]
     del values["checkpoint_every_steps"]
-    values.pop("artifact_dtype", None)
+    for name in ("artifact_dtype", "pause_at_share"):
+        values.pop(name, None)
     for name in ("train_data", "validation_data", "sft_data"):
         values[name] = _data(values[name])
     return _digest({"engine": str(ENGINE_VERSION), **values})

@@ -113,7 +113,9 @@ class PreferenceStage:
             return SavedPolicy(self._model, Stage.REFERENCE, 0)
         validation = None
         if context.validation is not None:
-            validation = Validation(self._evaluation.validate, plan.evaluate_every_steps, self._plan.early_stopping)
+            validation = Validation(
+                self._evaluation.validate, plan.evaluate_every_steps, self._plan.early_stopping, plan.pause_at_share
+            )
         loop = TrainingLoop(
             self._run,
             observer,

@@ -35,7 +35,9 @@ def _train(context: RunContext, base: PolicySource) -> TrainedPolicy:
         run.restore(checkpoint)
     validation = None
     if context.validation is not None:
-        validation = Validation(evaluation.validate, plan.evaluate_every_steps, settings.early_stopping)
+        validation = Validation(
+            evaluation.validate, plan.evaluate_every_steps, settings.early_stopping, plan.pause_at_share
+        )
     every = plan.checkpoint_every_steps
     loop = TrainingLoop(run, observer, context.checkpoints, every, validation, is_resumed=is_resumed)
     observer.stage_started(Stage.SFT, run.order.total_steps, run.progress.step)

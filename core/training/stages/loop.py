@@ -4,6 +4,7 @@ At a boundary, in this order: evaluation if due, checkpoint if due, stop if aske
 the resumed run does it first. One transfer to the host carries all values of a step; nothing else waits for the device.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ import numpy as np
 from core.domain.training import metric_names as names
 from core.training.checkpoints.writer import CheckpointWriter, Snapshot
 from core.training.data.columns import HostColumns
-from core.training.failures import NonFiniteLoss
+from core.training.failures import NonFiniteLoss, TrainingStopped
 from core.training.observer import MetricPoint, Observer, Stage
 from core.training.plan import EarlyStoppingPlan
 from core.training.stages.run import LoopEnd, LoopProgress, StageRun
@@ -34,6 +35,14 @@ class Validation:
     """None when a stop broke it off."""
     every_steps: int
     early_stopping: EarlyStoppingPlan | None = None
+    pause_at_share: float | None = None
+    """Share of the stage's steps at whose next evaluation the run stops with a checkpoint; None: it does not."""
+
+    def pause_step(self, total_steps: int) -> int | None:
+        """Return the evaluated step at which the run stops; None: it goes on to its end."""
+        if self.pause_at_share is None:
+            return None
+        return self.every_steps * math.ceil(round(self.pause_at_share * total_steps / self.every_steps, 9))
 
 
 class TrainingLoop:
@@ -82,7 +91,17 @@ class TrainingLoop:
         is_due = progress.step > 0 and progress.step % self._checkpoint_every_steps == 0
         if is_due or progress.end is not None:
             self._write_checkpoint(self._checkpoints.try_to_write)
-        return self.stop_if_requested() or progress.end is not None
+        if self.stop_if_requested():
+            return True
+        self._pause_if_planned()
+        return progress.end is not None
+
+    def _pause_if_planned(self) -> None:
+        """Stop at the step at which the plan pauses, which is evaluated. Raises TrainingStopped."""
+        step = None if self._validation is None else self._validation.pause_step(self._total_steps)
+        if step is not None and self._run.progress.step >= step and self._run.progress.end is None:
+            self._write_checkpoint(self._checkpoints.write)
+            raise TrainingStopped(has_checkpoint=True, is_planned=True)
 
     def _step(self) -> None:
         started = perf_counter()

@@ -16,6 +16,7 @@ def full_plan() -> TrainingPlan:
         base_model_digest="abc",
         train_data="train",
         validation_data="validation",
+        pause_at_share=0.25,
         score_train_rows=False,
         sft_data="demonstrations",
         sft=SftPlan(epochs=2, learning_rate=1e-4, batch_size=8, warmup_steps=3, schedule="cosine"),

@@ -79,8 +79,11 @@ def main(work_dir: Path) -> int:
     try:
         train(link, work_dir)
         return 0
-    except (StoppedWhileStaging, TrainingStopped):
+    except StoppedWhileStaging:
         link.send(Stopped())
+        return 0
+    except TrainingStopped as stop:
+        link.send(Stopped(is_planned=stop.is_planned))
         return 0
     except Exception as error:  # noqa: BLE001 - the entry of the process: whatever it is, the supervisor hears of it
         traceback.print_exc()  # here, where the exception is the current one: it goes to the worker's log

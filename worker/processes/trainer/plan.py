@@ -44,6 +44,7 @@ def make_plan(
         group_by_prompt=spec.group_by_prompt is True,
         evaluate_every_steps=int(spec.evaluate_every_steps),
         checkpoint_every_steps=int(spec.checkpoint_every_steps),
+        pause_at_share=assignment.pause_at_share,
         micro_batch_tokens=int(spec.micro_batch_tokens),
         score_train_rows=spec.score_training_pairs,
         sample_prompts=encode_prompts(tokenizer, spec.sample_prompts),

@@ -31,6 +31,9 @@ def start(
     request: Annotated[
         Path | None, typer.Option(help="A JSON file with other fields of POST /sweeps: random, members, job, …")
     ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="all, or successive_halving: the best go on at common shares of their steps.")
+    ] = None,
     metric: Annotated[str | None, typer.Option(help="Held-out metric by which the best member is chosen.")] = None,
     max_parallel: Annotated[int | None, typer.Option(help="How many members are queued or running at once.")] = None,
     name: Annotated[str | None, typer.Option(help="A name to recognise the sweep by.")] = None,
@@ -43,7 +46,7 @@ def start(
     given["job"] = {"base_model": base_model, "dataset_id": dataset_id, **given.get("job", {})}
     if grid:
         given["grid"] = dict(_values(item) for item in grid)
-    own = {"metric": metric, "max_parallel": max_parallel, "name": name}
+    own = {"strategy": strategy, "metric": metric, "max_parallel": max_parallel, "name": name}
     given |= {key: value for key, value in own.items() if value is not None}
     with connected(url, rest="--request") as client:
         _print_preview(client.sweeps.preview(**given))
@@ -93,6 +96,18 @@ def watch(sweep: SweepId, url: Url = None) -> None:
     """Print what changes until the sweep has ended, then its members."""
     with connected(url) as client:
         _watch(client, sweep)
+
+
+@app.command()
+def events(sweep: SweepId, url: Url = None) -> None:
+    """Show what happened to a sweep, and what was decided at its rungs and why."""
+    after, has_more = 0, True
+    with connected(url) as client:
+        while has_more:
+            page = client.sweeps.events(sweep, after=after)
+            for event in page["data"]:
+                out.print(f"{event['at'][:19]}Z  {event['message']}", markup=False, soft_wrap=True)
+            after, has_more = page["last_seq"], page["has_more"]
 
 
 @app.command()
@@ -154,6 +169,12 @@ def _print_preview(preview: dict[str, Any]) -> None:
     err.print(counted(number, "job") + (f"; {taken}" if taken else ""), markup=False)
     when = preview["reason"] if preview["seconds"] is None else f"together {interval_text(preview['seconds'])}"
     err.print(when, markup=False, soft_wrap=True)
+    if preview["rungs"]:
+        shares = ", ".join(f"{100 * share:.0f} %" for share in preview["rungs"])
+        work = f"{100 * preview['work_share']:.0f} %"
+        err.print(f"compared at {shares} of their steps; {work} of the steps of all", markup=False)
+    if preview["no_best_reason"]:
+        err.print(preview["no_best_reason"], markup=False, soft_wrap=True)
 
 
 def _watch(client: Client, sweep_id: str) -> None:
@@ -171,7 +192,9 @@ def _watch(client: Client, sweep_id: str) -> None:
 
 def _print(sweep: Item, *, as_json: bool = False, quiet: bool = False) -> None:
     def mark(member: Item) -> str:
-        return "best" if member["job_id"] == sweep["best_job_id"] else ""
+        if member["job_id"] == sweep["best_job_id"]:
+            return "best"
+        return "dropped" if member["is_dropped"] else ""
 
     def settings(member: Item) -> str:
         given = member["overrides"].items()
@@ -181,10 +204,20 @@ def _print(sweep: Item, *, as_json: bool = False, quiet: bool = False) -> None:
         Column(title="", value=mark),
         named("job_id", "job", is_whole=True),
         named("status"),
-        Column(title=sweep["metric"], value=lambda member: _figure(member["value"]), is_number=True),
+        Column(title=sweep["metric"], value=_member_figure, is_number=True),
         Column(title="settings", value=settings, is_whole=True),
     )
     print_list(sweep["members"], columns, as_json=as_json, quiet=quiet, id_name="job_id")
+    if sweep["no_best_reason"] and not (as_json or quiet):
+        err.print(sweep["no_best_reason"], markup=False, soft_wrap=True)
+
+
+def _member_figure(member: Item) -> str:
+    """Return the figure of the published policy, else that of the last rung that was decided."""
+    rungs = [rung for rung in member["rungs"] if rung["value"] is not None]
+    if member["value"] is not None or not rungs:
+        return _figure(member["value"])
+    return f"{_figure(rungs[-1]['value'])} at step {rungs[-1]['step']}"
 
 
 def _figure(value: float | None) -> str:

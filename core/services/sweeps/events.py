@@ -1,0 +1,23 @@
+"""Events of a sweep: what happened to it, and what was decided at its rungs."""
+
+from sqlalchemy.orm import Session
+
+from core.database.repositories import sweeps as rows
+from core.database.tables.sweeps import SweepEvent
+from core.services.backend import Backend
+from core.services.sweeps.sweeps import find
+from core.services.views import EventView
+
+
+def list_events(backend: Backend, project_id: str, sweep_id: str, *, after: int = 0, limit: int) -> list[EventView]:
+    """Return a page of events, oldest first. Raises SweepNotFound."""
+
+    def work(session: Session) -> list[EventView]:
+        sweep = find(session, project_id, sweep_id)
+        return [_view(row) for row in rows.list_events(session, sweep.id, after=after, limit=limit)]
+
+    return backend.database.read(work)
+
+
+def _view(row: SweepEvent) -> EventView:
+    return EventView(seq=row.seq, at=row.at, level=row.level, kind=row.kind, message=row.message, data=row.data)
