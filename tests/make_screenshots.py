@@ -1,7 +1,7 @@
 """Pictures of the dashboard for docs/screenshots: `make screenshots [BASE_MODEL=folder]`.
 
-A service of its own, the example data, two real jobs that differ in beta and one that is caught on its way, and every
-page in light and dark.
+A service of its own, the example data, a real sweep, two real jobs that differ in beta and one that is caught on its
+way, and every page in light and dark, on a desktop and a telephone.
 """
 
 import argparse
@@ -116,6 +116,7 @@ def main() -> None:
         with InProcessWorker(api.backend, TRAINER_COMMAND):
             second = submit(api, model, dataset_id, name="House style, beta 0.5", beta=0.5)
             wait(lambda: job(api, second)["status"] == "succeeded", "the jobs")
+            sweep_id = sweep(api, model, dataset_id)
             long = SETTINGS["dpo"] | {"epochs": 100}
             third = submit(api, model, dataset_id, name="House style, robust", variant="robust", dpo=long)
             submit(api, model, dataset_id, name="House style, IPO", variant="ipo")
@@ -124,19 +125,42 @@ def main() -> None:
             shoot(browser, api, "jobs", "jobs")
             assert job(api, third)["status"] == "running"
             api.http.post(f"/jobs/{third}/cancel")
-        finished(browser, api, [first, second], dataset_id, broken_id)
+        finished(browser, api, [first, second], {"sweep": sweep_id, "dataset": dataset_id, "broken": broken_id})
 
 
-def finished(browser: Browser, api: RunningApi, jobs: list[str], dataset_id: str, broken_id: str) -> None:
-    shoot(browser, api, f"jobs/{jobs[0]}", "job")
-    shoot(browser, api, "datasets", "datasets")
-    shoot(browser, api, f"datasets/{dataset_id}", "dataset")
-    shoot(browser, api, f"datasets/{broken_id}", "dataset-refused")
-    shoot(browser, api, f"new?dataset_id={dataset_id}", "new-job")
-    shoot(browser, api, f"compare?jobs={','.join(jobs)}", "compare")
-    with open_page(browser, api.url, width=PHONE_WIDTH) as watched:
-        picture(watched.page, f"jobs/{jobs[0]}", "phone-job", PHONE_HEIGHT)
-        picture(watched.page, "jobs", "phone-jobs", PHONE_HEIGHT)
+def sweep(api: RunningApi, model: str, dataset_id: str) -> str:
+    base = SETTINGS | {"base_model": model, "dataset_id": dataset_id}
+    body = {"job": base, "grid": {"beta": [0.03, 0.1, 0.3]}, "name": "Which beta"}
+    sweep_id: str = api.http.post("/sweeps", json=body).json()["id"]
+    wait(lambda: api.http.get(f"/sweeps/{sweep_id}").json()["status"] == "finished", "the sweep")
+    return sweep_id
+
+
+def finished(browser: Browser, api: RunningApi, jobs: list[str], ids: dict[str, str]) -> None:
+    pages = {
+        "job": f"jobs/{jobs[0]}",
+        "pairs": f"jobs/{jobs[0]}/pairs",
+        "sweep": f"sweeps/{ids['sweep']}",
+        "dataset": f"datasets/{ids['dataset']}",
+        "new-job": f"new?dataset_id={ids['dataset']}",
+        "compare": f"compare?jobs={','.join(jobs)}",
+    }
+    more = {
+        "sweeps": "sweeps",
+        "datasets": "datasets",
+        "dataset-refused": f"datasets/{ids['broken']}",
+        "scores": f"jobs/{jobs[0]}/scores",
+        "log": f"jobs/{jobs[0]}/log",
+        "workers": "workers",
+        "words": "words",
+    }
+    for name, where in (pages | more).items():
+        shoot(browser, api, where, name)
+    themes: tuple[Theme, ...] = ("light", "dark")
+    for theme in themes:
+        with open_page(browser, api.url, theme=theme, width=PHONE_WIDTH) as watched:
+            for name, where in {"jobs": "jobs", **pages}.items():
+                picture(watched.page, where, f"phone-{name}-{theme}", PHONE_HEIGHT)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def _of_report(dataset: Dataset) -> list[DatasetWarning]:
             found += [_warning(dataset, code, detail) for detail in details[:MAX_OF_A_CODE]]
             continue
         example = f" The first: {details[0]}" if details else ""
-        meaning = f"{number:,} times: {kind.meaning}" if number > 1 else f"{kind.meaning[0].upper()}{kind.meaning[1:]}"
+        meaning = f"{kind.meaning[0].upper()}{kind.meaning[1:]}{f' ({number:,} times)' if number > 1 else ''}"
         found.append(_warning(dataset, code, f"{meaning}.{example}", number))
     return found
 

@@ -52,6 +52,10 @@ def test_columns_are_mapped_where_the_file_is_uploaded(browser: Browser, api: Ru
         page.get_by_role("button", name="Upload").click()
         expect(page.get_by_text("Ready to use")).to_be_visible()
         expect(page.locator(".row-view .chosen").first).to_have_text("yes 0")
+        page.get_by_role("link", name="Datasets").click()
+        page.get_by_role("button", name="Delete 1 refused file").click()
+        page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+        expect(page.locator("table.jobs .badge")).to_have_text(["ready"])
         watched.check()
 
 

@@ -67,6 +67,7 @@ def test_results_are_held_out_with_intervals_and_baselines(
         expect(card).to_contain_text("mean over epoch 2")
         expect(card.get_by_role("row", name="likelier response, per token")).to_be_visible()
         expect(page.locator(".tile", has_text="Accuracy")).to_contain_text("held-out")
+        expect(page.locator(".title-row").get_by_role("link", name="ds_1")).to_be_visible()
         watched.check()
 
 

@@ -13,6 +13,8 @@ const LINEAR = uPlot.paths.linear();
 /** Fewer validation points than this are points without a line, which would pretend to know what lies between. */
 const FEW_POINTS = 5;
 const FULL_SCREEN_REST = 190;
+/** Room above the plot for the names of stages, in pixels. */
+const HEAD_ROOM = 24;
 const STAGE_NAMES = { sft: "SFT", dpo: "DPO" };
 
 /**
@@ -67,7 +69,7 @@ export class Chart {
     this.keys.forEach((key, index) => (key.hidden = countPoints(columns[index + 1]) === 0));
     this.holder.setAttribute("aria-label", this.#summary());
     if (!this.#plot) this.#build();
-    else if (this.#isLog !== this.#wantsLog()) this.#build();
+    else if (this.#isLog !== this.#wantsLog() || this.#headed !== this.#hasHeads()) this.#build();
     else {
       this.#plot.setData(this.#drawn, false);
       this.follow(this.settings.range);
@@ -104,6 +106,7 @@ export class Chart {
   }
 
   #isLog = false;
+  #headed = false;
 
   #wantsLog() {
     return this.settings.isLog && areAllPositive(this.#columns);
@@ -164,10 +167,12 @@ export class Chart {
     };
     this.#size = this.#width();
     this.#isLog = this.#wantsLog();
+    this.#headed = this.#hasHeads();
     this.#plot = new uPlot(
       {
         width: this.#size,
         height: this.height,
+        padding: [this.#hasHeads() ? HEAD_ROOM : null, null, null, null],
         legend: { show: false },
         cursor: { drag: { setScale: false }, sync: { key: CURSORS.key, scales: ["x", null] }, y: false, points: { size: 7 } },
         scales: {
@@ -199,6 +204,11 @@ export class Chart {
     );
     if (this.settings.range) this.follow(this.settings.range);
     this.#plot.over.addEventListener("dblclick", () => this.settings.zoom(null));
+  }
+
+  /** Stages are named where there are several. */
+  #hasHeads() {
+    return this.#stages.length > 1;
   }
 
   #onSelect(plot) {
@@ -260,7 +270,7 @@ export class Chart {
     const scale = devicePixelRatio;
     ctx.save();
     ctx.beginPath();
-    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+    ctx.rect(bbox.left, 0, bbox.width, bbox.top + bbox.height);
     ctx.clip();
     ctx.font = `600 ${11 * scale}px system-ui, sans-serif`;
     ctx.textAlign = "left";
@@ -270,8 +280,8 @@ export class Chart {
       ctx.fillStyle = color(`band-${stage}`);
       ctx.fillRect(left, bbox.top, right - left, bbox.height);
       ctx.fillStyle = color("muted");
-      ctx.textBaseline = "top";
-      ctx.fillText(STAGE_NAMES[stage], Math.max(left, bbox.left) + 6 * scale, bbox.top + 5 * scale);
+      ctx.textBaseline = "bottom";
+      if (this.#hasHeads()) ctx.fillText(STAGE_NAMES[stage], Math.max(left, bbox.left) + 2 * scale, bbox.top - 5 * scale);
     }
     for (const line of this.options.lines ?? []) this.#drawLine(plot, line, color);
     ctx.restore();

@@ -15,7 +15,7 @@ export function estimateCard(estimate) {
   for (const worker of estimate.workers) addWorker(add, worker);
   if (estimate.disk)
     add("Disk", `${bytes(estimate.disk.checkpoint_bytes)} of checkpoints, ${bytes(estimate.disk.artifact_bytes)} published`);
-  if (estimate.queue) add("Queue", place(estimate.queue));
+  if (estimate.queue) add("Queue", place(estimate.queue, estimate.reason));
   return card(
     "What it will take",
     estimate.reason ? h("p.hint", null, estimate.reason) : null,
@@ -56,8 +56,8 @@ export function comparisonCard({ estimate, actual }) {
   );
 }
 
-function place({ position, starts_in_seconds: starts, reason }) {
-  if (starts === null) return `place ${position}; ${reason}`;
+function place({ position, starts_in_seconds: starts, reason }, known) {
+  if (starts === null) return reason === known ? `place ${position}` : `place ${position}. ${reason}`;
   return `place ${position}, ${starts.high ? `starts in ${interval(starts)}` : "starts at once"}`;
 }
 

@@ -3,6 +3,7 @@
 import { get, path } from "../api.js";
 import { fill, h, icon, withCode } from "../dom.js";
 import { between, plural, setting, time } from "../format.js";
+import { warningsNotice } from "../form/data_warnings.js";
 import { labelOf } from "../form/layout.js";
 import { SETTINGS } from "../form/settings.js";
 import { bar, card, facts, notice } from "../parts.js";
@@ -43,7 +44,7 @@ function fractionOf(stage, current, progress) {
 }
 
 function stageNote(stage, current, progress) {
-  if (stage.status === "reused") return `reused from ${stage.reused_from}`;
+  if (stage.status === "reused") return ["taken over from ", h("a", { href: `#${path("jobs", stage.reused_from)}` }, "an earlier job")];
   if (stage.status === "skipped") return "skipped";
   if (stage.status === "finished")
     return [stage.steps ? plural(stage.steps, "step") : null, between(stage.started_at, stage.finished_at)]
@@ -51,6 +52,11 @@ function stageNote(stage, current, progress) {
       .join(", ");
   if (stage.name === current && progress.total_steps) return `${progress.step} of ${progress.total_steps}`;
   return stage.status === "pending" ? "" : stage.status;
+}
+
+function textOf(event) {
+  const warnings = warningsOf(event);
+  return warnings ? `Queued, with ${plural(warnings.length, "warning")} of its data.` : event.message;
 }
 
 /** Events, newest on top; what is worth a look stands above the curves as well. */
@@ -72,7 +78,7 @@ export class EventList {
         "li",
         { class: `is-${event.level}` },
         h("time", { datetime: event.at }, time(event.at)),
-        h("div", null, h("p", null, event.level === "info" ? null : [icon(event.level), " "], withCode(event.message))),
+        h("div", null, h("p", null, event.level === "info" ? null : [icon(event.level), " "], withCode(textOf(event)))),
       ),
     );
     if (this.element.childElementCount > MAX_EVENTS) this.element.lastElementChild.remove();
@@ -87,14 +93,8 @@ export class EventList {
 
   /** One notice for each kind, and for each rule of the doctor: the newest word of it. */
   #find(event) {
-    const { rule, stage, step, message, advice, evidence, ...more } = event.data ?? {};
-    const shown = notice(
-      event.level,
-      h("strong", null, withCode(advice && message ? String(message) : event.message)),
-      advice ? h("p", null, withCode(String(advice))) : null,
-      rule ? h("p.hint", null, term("doctor", "Doctor"), `: ${rule}${stage ? `, ${stage} step ${step}` : ""}`) : null,
-      evidenceView(evidence ?? more),
-    );
+    const { rule, stage } = event.data ?? {};
+    const shown = warningsOf(event) ? datasetWarnings(warningsOf(event)) : finding(event);
     const key = [event.kind, rule, stage].join();
     const known = this.byKey.get(key);
     if (known) known.replaceWith(shown);
@@ -102,6 +102,29 @@ export class EventList {
     this.byKey.set(key, shown);
     this.findings.hidden = false;
   }
+}
+
+/** What the reports of the job's datasets warned of when it was queued; null of other events. */
+function warningsOf({ kind, data }) {
+  return kind === "submitted" && data?.warnings?.length ? data.warnings : null;
+}
+
+function datasetWarnings(warnings) {
+  const shown = warningsNotice(warnings, "The report on the data warns");
+  const ids = [...new Set(warnings.map(({ dataset_id: id }) => id))];
+  shown.lastElementChild.append(h("p", null, ids.map((id) => [h("a", { href: `#${path("datasets", id)}` }, "Open the report"), " "])));
+  return shown;
+}
+
+function finding({ level, message: text, data }) {
+  const { rule, stage, step, message, advice, evidence, ...more } = data ?? {};
+  return notice(
+    level,
+    h("strong", null, withCode(advice && message ? String(message) : text)),
+    advice ? h("p", null, withCode(String(advice))) : null,
+    rule ? h("p.hint", null, term("doctor", "Doctor"), `: ${rule}${stage ? `, ${stage} step ${step}` : ""}`) : null,
+    evidenceView(evidence ?? more),
+  );
 }
 
 function evidenceView(evidence) {

@@ -61,7 +61,7 @@ function view({ held_out: held, training, step }, evaluation) {
   return [
     verdict(held, evaluation),
     table(["", [term("held out", "Held out"), `, ${plural(held.num_rows, "row")}`], term("interval", "95 % interval"), "Training"], FIGURES.filter(([name]) => held[name]).map((figure) => figureRow(figure, held, training))),
-    evaluation?.baselines ? baselinesView(evaluation) : null,
+    evaluation?.baselines ? baselinesView(evaluation, held.reward_accuracy) : null,
     h(
       "p.hint",
       null,
@@ -127,7 +127,7 @@ function trainingView(training) {
   return table(["", `Training, mean over epoch ${training.epoch}`], rows);
 }
 
-function baselinesView({ baselines, better_than: better, reward_accuracy: policy }) {
+function baselinesView({ baselines, better_than: better }, policy) {
   const shown = ({ value, low, high }) => `${percent(value)} (${percent(low, 0)} to ${percent(high, 0)})`;
   const rows = Object.entries(BASELINES)
     .filter(([name]) => name in baselines)

@@ -96,7 +96,7 @@ function progressCell({ fraction, note, status, error }) {
 function resultCell(results) {
   const held = results?.held_out;
   const figure = held?.reward_accuracy ?? held?.token_accuracy;
-  if (!figure || figure.value === null) return h("span.muted", null, results ? "nothing held out" : "–");
+  if (!figure || figure.value === null) return results ? h("span.muted", null, "nothing held out") : h("span.muted.none", null, "–");
   const { low, high } = figure;
   const interval = low === null ? "" : `${percent(low, 0)} to ${percent(high, 0)}, `;
   return [

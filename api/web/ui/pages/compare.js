@@ -157,7 +157,7 @@ function drawPlot(holder, held, { which, label, axis, split, settings }, signal)
   const splits = split === "both" ? ["train", "validation"] : [split];
   const lines = held
     .flatMap(({ job, curves }, index) =>
-      splits.map((part) => ({ job, index, part, points: curves.of(stage, part).filter(({ values }) => name in values) })),
+      splits.map((part) => ({ job, index, part, points: pointsOf(curves, stage, part, name) })),
     )
     .filter(({ points }) => points.length);
   if (!lines.length) {
@@ -171,6 +171,12 @@ function drawPlot(holder, held, { which, label, axis, split, settings }, signal)
     lines.map(({ points }) => points.map((point) => [along(point, axis, points[0]), point.values[name]])),
   );
   holder.plot.chart.show(columns);
+}
+
+/** Points with a value. At step 0 policy and reference are one, so that every pair is a tie, which is no hit. */
+function pointsOf(curves, stage, split, name) {
+  const from = name === "rewards/accuracies" ? 1 : 0;
+  return curves.of(stage, split).filter(({ values, step }) => name in values && step >= from);
 }
 
 function makePlot(holder, lines, { label, name, axis, settings }, shape, signal) {

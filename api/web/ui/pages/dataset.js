@@ -57,7 +57,7 @@ function titleView(dataset, address) {
     h(
       "div",
       null,
-      h("h1", { tabindex: "-1" }, dataset.name, " ", badge(dataset.status)),
+      h("h1", { tabindex: "-1", "data-focus": "title" }, dataset.name, " ", badge(dataset.status)),
       h(
         "p.hint",
         null,

@@ -1,29 +1,34 @@
 // All datasets, and the way to upload one.
 
-import { get, path } from "../api.js";
+import { get, path, remove } from "../api.js";
 import { uploadCard } from "../data/upload_form.js";
 import { warningsText } from "../form/data_warnings.js";
 import { fill, h, KeyedRows, Region } from "../dom.js";
-import { ago, bytes, count } from "../format.js";
+import { ago, bytes, count, plural } from "../format.js";
 import { poll } from "../live.js";
-import { badge, empty, loading, moreButton } from "../parts.js";
-import { term } from "../words.js";
+import { act, ask, badge, empty, loading, moreButton, toast } from "../parts.js";
+import { WORDS } from "../words.js";
 
 const POLL_MS = 3000;
 const PAGE = 20;
 
 export async function open(main, { signal, fail }) {
   const content = h("div", null, loading("datasets"));
+  const tidying = new Region("div", { class: "actions" }, (ids) => (ids.length ? deleteButton(ids, forget) : null));
   main.append(
-    h("div.title-row", null, h("h1", { tabindex: "-1" }, "Datasets")),
+    h("div.title-row", null, h("h1", { tabindex: "-1" }, "Datasets"), tidying.element),
     h("div.stack", null, uploadCard(signal), content),
   );
   const body = h("tbody");
   const rows = new KeyedRows(body, ({ id }) => id, makeRow);
   const table = h("div.table-holder", null, h("table.jobs", null, head(), body));
   let newest = [];
-  const older = [];
-  const show = () => rows.show([...newest, ...older.filter(({ id }) => !newest.some((item) => item.id === id))]);
+  let older = [];
+  const show = () => {
+    const shown = [...newest, ...older.filter(({ id }) => !newest.some((item) => item.id === id))];
+    rows.show(shown);
+    tidying.show(shown.filter(({ status }) => status === "rejected").map(({ id }) => id));
+  };
   const more = moreButton(
     (cursor) => get("/datasets", { query: { limit: PAGE, cursor }, signal }),
     (items) => {
@@ -49,8 +54,28 @@ export async function open(main, { signal, fail }) {
     if (isFirst) more.offer(page.next_cursor);
     isFirst = false;
   };
+  const forget = (ids) => {
+    older = older.filter(({ id }) => !ids.includes(id));
+    return refresh();
+  };
   await refresh();
   poll(signal, POLL_MS, refresh).catch(fail);
+}
+
+/** Refused files are of no more use once their reports are read. */
+function deleteButton(ids, onDeleted) {
+  const label = `Delete ${plural(ids.length, "refused file")}`;
+  const button = h("button.danger", { type: "button" }, label);
+  button.addEventListener("click", async () => {
+    const text = "Their reports are deleted with them. Datasets that jobs can use stay.";
+    if (!(await ask(`${label}?`, text, [{ value: "yes", label: "Delete", kind: "danger" }]))) return;
+    await act(button, async () => {
+      for (const id of ids) await remove(path("datasets", id));
+      toast("Deleted.");
+      await onDeleted(ids);
+    });
+  });
+  return button;
 }
 
 function head() {
@@ -79,7 +104,7 @@ function makeRow(dataset) {
       h("div.muted.mono", null, dataset.id),
     ),
     status.element,
-    h("td", { "data-label": "Kind" }, term(dataset.kind)),
+    h("td", { "data-label": "Kind" }, h("span", { title: WORDS[dataset.kind] }, dataset.kind)),
     rows.element,
     h("td", { "data-label": "Size" }, bytes(dataset.num_bytes)),
     created.element,

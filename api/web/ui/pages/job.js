@@ -100,6 +100,8 @@ class JobPage {
       created: job.created_at,
       attempt: job.attempt,
       sweep: job.metadata.sweep?.startsWith("sweep_") ? job.metadata.sweep : null,
+      dataset: job.spec.dataset_id,
+      datasetName: this.datasetName,
     });
     this.about.show({ name: job.name, metadata: job.metadata });
     this.actions.show({ status: job.status, desired: job.desired, error: job.error?.code ?? null });
@@ -123,6 +125,7 @@ class JobPage {
 
   async start() {
     await this.#loadCurves();
+    this.#nameDataset().catch(() => {}); // it may be deleted; the job stays
     this.refreshRecords();
     const on = {
       points: (points) => this.#addPoints(points),
@@ -132,6 +135,12 @@ class JobPage {
       end: () => this.#onEnd(),
     };
     follow(this.job.id, this.position, on, this.signal).catch(this.fail);
+  }
+
+  async #nameDataset() {
+    const { name } = await get(path("datasets", this.job.spec.dataset_id), { signal: this.signal });
+    this.datasetName = name;
+    this.take(this.job);
   }
 
   async #loadCurves() {
@@ -209,13 +218,15 @@ function mergedText(id) {
 
 function titleView(job) {
   return [
-    h("h1", { tabindex: "-1" }, job.name ?? job.id, " ", jobBadge(job)),
+    h("h1", { tabindex: "-1", "data-focus": "title" }, job.name ?? job.id, " ", jobBadge(job)),
     h(
       "p.hint",
       null,
       copyable(job.id),
       ` · created ${date(job.created)}`,
       job.attempt > 1 ? [" · ", term("attempt"), ` ${job.attempt}`] : null,
+      " · on ",
+      h("a", { href: `#${path("datasets", job.dataset)}` }, job.datasetName ?? "its dataset"),
       job.sweep ? [" · ", h("a", { href: `#${path("sweeps", job.sweep)}` }, "part of a sweep")] : null,
     ),
   ];

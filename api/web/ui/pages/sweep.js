@@ -56,7 +56,7 @@ class SweepPage {
     this.setTitle(name ?? id);
     this.title.show({ id, name, status, counts, created: sweep.created_at });
     this.actions.show({ status, number: sweep.num_members, best: this.#ranked().map((member) => member.job_id) });
-    this.best.show({ member: sweep.members.find((member) => member.job_id === sweep.best_job_id) ?? null, metric, isOver: ENDED.has(status) });
+    this.best.show({ member: sweep.members.find((member) => member.job_id === sweep.best_job_id) ?? null, metric, isOver: ENDED.has(status), number: this.#ranked().filter(({ value }) => value === this.#ranked()[0].value).length });
     this.members.show({ members: this.#order === "best" ? [...this.#ranked(), ...this.#unranked()] : sweep.members, metric, best: sweep.best_job_id });
     if (status === "cancelled") fill(this.extension);
     else if (!this.extension.firstChild) fill(this.extension, extensionForm(pathsOf(sweep.members.map(({ overrides }) => overrides)), (members) => this.#extend(members)));
@@ -122,12 +122,12 @@ class SweepPage {
 function titleView({ id, name, status, counts, created }) {
   const parts = Object.entries(counts).map(([word, number]) => `${number} ${word}`);
   return [
-    h("h1", { tabindex: "-1" }, name ?? id, " ", badge(status, badgeKind(status))),
+    h("h1", { tabindex: "-1", "data-focus": "title" }, name ?? id, " ", badge(status, badgeKind(status))),
     h("p.hint", null, copyable(id), ` · created ${date(created)} · ${parts.join(", ")}`),
   ];
 }
 
-function bestView({ member, metric, isOver }) {
+function bestView({ member, metric, isOver, number }) {
   if (!member)
     return notice("info", isOver ? "No job has a held-out figure, so none is named the best." : `The best job is named once one has ended. It is chosen by: ${metricName(metric)}.`);
   const settings = Object.entries(member.overrides).map(([name, value]) => `${pathName(`/${name}`)} ${setting(value)}`);
@@ -135,6 +135,7 @@ function bestView({ member, metric, isOver }) {
     "check",
     h("strong", null, `${isOver ? "Best" : "Best so far"}: ${settings.join(", ")}`),
     h("p", null, `${metricName(metric)}: ${valueText(metric, member.value)}. `, h("a", { href: `#${path("jobs", member.job_id)}` }, "Open its job"), " to see the interval of that figure."),
+    number > 1 ? h("p", null, `${number} jobs have this figure; the first of them is named.`) : null,
   );
 }
 
@@ -144,7 +145,6 @@ function membersTable({ members, metric, best }) {
     const { overrides } = member;
     const isBest = member.job_id === best;
     const made = tableRow(
-      String(member.position),
       [hasJob(member) ? h("a", { href: `#${path("jobs", member.job_id)}` }, `Job ${member.position}`) : `Job ${member.position}`, " ", badge(member.status, badgeKind(member.status)), member.error ? h("div.error-text", null, member.error) : null],
       ...paths.map((name) => (name in overrides ? setting(overrides[name]) : "–")),
       isBest ? h("strong", null, valueText(metric, member.value), " (best)") : valueText(metric, member.value),
@@ -152,7 +152,7 @@ function membersTable({ members, metric, best }) {
     if (isBest) made.classList.add("differs");
     return made;
   };
-  const heads = ["", `Status of ${plural(members.length, "job")}`, ...paths.map((name) => pathName(`/${name}`)), metricName(metric)];
+  const heads = [plural(members.length, "job"), ...paths.map((name) => pathName(`/${name}`)), metricName(metric)];
   return table(heads, members.map(row));
 }
 
