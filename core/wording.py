@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Final
 
-_LIKENESS: Final = 0.6
+_LIKENESS: Final = 0.7
 _MAX_CHARS: Final = 100
 """Longer names are not compared: the time grows with the product of the lengths."""
 

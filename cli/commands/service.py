@@ -10,7 +10,7 @@ import typer
 from cli.options import DataDir, ModelsDir
 from cli.service_backend import load
 from core.quick_imports import import_quickly
-from preftune.cli.console import fail
+from preftune.cli.console import err, fail
 from preftune.cli.extras import WORKER, from_extra
 from preftune.cli.options import SERVICE
 
@@ -59,6 +59,7 @@ def migrate(data_dir: DataDir = None) -> None:
     settings = load(data_dir=data_dir)
     with _told():
         from_extra("core.database.migrate", "upgrade")(settings.effective_database_url)
+    err.print("the database has this version's schema")
 
 
 def _require_trainer() -> None:

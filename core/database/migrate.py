@@ -1,6 +1,7 @@
 """Migration of a database to this version's schema, once, however many processes start at the same time."""
 
 import glob
+import logging
 import os
 import sqlite3
 from collections.abc import Collection, Iterator
@@ -32,6 +33,8 @@ _COPY_SUFFIX = ".before-"
 _VERSION = table("alembic_version", column("version_num"))
 _LOCK_KEY = 0x70726566
 """Key of PostgreSQL's advisory lock: "pref"."""
+
+_log = logging.getLogger(__name__)
 
 
 def upgrade(database_url: str) -> None:
@@ -82,7 +85,10 @@ def to_revision(connection: Connection, revision: str) -> None:
 
 def to_newest(connection: Connection) -> None:
     """Bring the schema to this version's, in the connection's transaction. Raises SettingsError for a newer one."""
-    to_revision(connection, _revisions()[-1])
+    newest, before = _revisions()[-1], _heads(connection)
+    to_revision(connection, newest)
+    if before != {newest}:
+        _log.info("the database has schema %s now (before: %s)", newest, ", ".join(before) or "none")
 
 
 def is_current(engine: Engine) -> bool:

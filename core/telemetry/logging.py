@@ -59,6 +59,7 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # `core.database.migrate` says it in one line
 
 
 def clean_text(text: str) -> str:

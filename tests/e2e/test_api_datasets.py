@@ -165,6 +165,28 @@ def test_forms_that_are_no_upload(api: RunningApi) -> None:
         assert (response.status_code, response.json()["code"]) == (400, "malformed-upload")
 
 
+def test_name_and_metadata_are_changed(api: RunningApi) -> None:
+    made = api.http.post(
+        "/datasets", params={"name": "before", "metadata": '{"a": "1"}'}, content=pairs(), headers={"Prefer": ""}
+    ).json()
+    path = f"/datasets/{made['id']}"
+    renamed = api.http.patch(path, json={"name": "after"})
+    assert (renamed.status_code, renamed.json()) == (200, {**made, "name": "after"})
+    assert api.http.get(path).json()["name"] == "after"
+    assert api.http.patch(path, json={"metadata": {"b": "2"}}).json()["metadata"] == {"b": "2"}
+    emptied = api.http.patch(path, json={"name": None, "metadata": None}).json()
+    assert (emptied["name"], emptied["metadata"]) == ("dataset", {})
+    assert api.http.patch(path, json={}).json() == emptied
+    for body, pointer in (
+        ({"name": ""}, "/name"),
+        ({"kind": "unpaired"}, "/kind"),
+        ({"metadata": {"a": 1}}, "/metadata/a"),
+    ):
+        refused = api.http.patch(path, json=body)
+        assert (refused.status_code, pointers(refused)) == (422, [pointer])
+    assert api.http.patch("/datasets/ds_nope", json={"name": "x"}).json()["code"] == "dataset-not-found"
+
+
 def test_deleting(api: RunningApi) -> None:
     job = api.submit()
     in_use = api.http.delete(f"/datasets/{job['spec']['dataset_id']}")

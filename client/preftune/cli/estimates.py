@@ -31,7 +31,7 @@ def estimate_texts(estimate: dict[str, Any]) -> list[Text]:
         disk = estimate["disk"]
         text = f"{_size(disk['checkpoint_bytes'])} of checkpoints, {_size(disk['artifact_bytes'])} published"
         lines.append(_line("disk", text))
-    if estimate["reason"]:
+    if estimate["reason"] and estimate["reason"] not in [worker["reason"] for worker in estimate["workers"]]:
         lines.append(_line("no time", estimate["reason"]))
     if queue := estimate.get("queue"):
         starts = queue["starts_in_seconds"]

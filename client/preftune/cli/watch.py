@@ -256,9 +256,9 @@ def _value_line(point: dict[str, Any]) -> Text:
 
 
 def _status_text(view: JobView) -> Text:
-    text = Text(f"{view.job['status']} {view.job['stage'] or ''}".strip() + "  ")
+    text = Text(f"{view.job['status']} {view.job['stage'] or ''}".strip())
     lines = result_texts(view.job) or [_value_line(point) for point in _newest_points(view)[-1:]]
-    return text.append_text(Text("; ").join(lines))
+    return text.append("  ").append_text(Text("; ").join(lines)) if lines else text
 
 
 def _event_text(event: dict[str, Any]) -> Text:

@@ -70,6 +70,26 @@ def test_sentences(fields: Any, expected: dict[str, str] | None) -> None:
         assert found["/sample_prompts"].startswith("must have at most 16 entries, not [")
 
 
+@pytest.mark.parametrize(
+    ("fields", "pointer", "meant"),
+    [
+        ({"varient": "dpo"}, "/varient", "variant"),
+        ({"max_lenght": 1}, "/max_lenght", "max_length"),
+        ({"sft": {"epcohs": 1}}, "/sft/epcohs", "epochs"),
+        ({"lora": {"rnak": 1}}, "/lora/rnak", "rank"),
+        ({"early_stopping": {"patiance": 1}}, "/early_stopping/patiance", "patience"),
+        ({"dpo": {"rank": 1}}, "/dpo/rank", None),
+        ({"colour": "red"}, "/colour", None),
+    ],
+)
+def test_an_unknown_field_says_what_was_probably_meant(fields: Any, pointer: str, meant: str | None) -> None:
+    with pytest.raises(ValidationError) as caught:
+        JobRequest.model_validate(LEAST | fields)
+    (error,) = field_errors(caught.value.errors(), LEAST | fields, JobRequest)
+    expected = f"is an unknown field; did you mean `{meant}`?" if meant else MISSPELT
+    assert (error.pointer, error.detail) == (pointer, expected)
+
+
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(ValidationError) as caught:
         JobRequest.model_validate({})

@@ -88,6 +88,22 @@ def test_a_split_is_recorded_with_its_lines(tmp_path: Path, tokenizer: PairToken
     assert "10 of 100 rows" in event.message
 
 
+@pytest.mark.parametrize(
+    ("num_rows", "per_prompt", "fraction", "message"),
+    [
+        (1, 1, 0.05, "No row is held out for validation: 1 row of too few prompts to hold one out."),
+        (4, 1, 0.25, "1 of 4 rows is held out for validation: all rows of 1 prompt."),
+        (8, 2, 0.25, "2 of 8 rows are held out for validation: all rows of 1 prompt."),
+        (40, 2, 0.25, "10 of 40 rows are held out for validation: all rows of 5 prompts."),
+    ],
+)
+def test_the_split_is_told_in_singular_and_plural(
+    tmp_path: Path, tokenizer: PairTokenizer, num_rows: int, per_prompt: int, fraction: float, message: str
+) -> None:
+    _, link = encode(tmp_path, tokenizer, make_rows(range(num_rows), per_prompt), validation_fraction=fraction)
+    assert [event.message for event in link.of("validation_split")] == [message]
+
+
 def test_an_attempt_that_goes_on_splits_alike_and_is_silent(tmp_path: Path, tokenizer: PairTokenizer) -> None:
     (tmp_path / "first").mkdir()
     (tmp_path / "second").mkdir()

@@ -103,7 +103,7 @@ class InputEncoder:
             prompts = counted(counts.num_validation_prompts, "prompt")
             message = f"{counts.num_validation:,} of {total} {verb} held out for validation: all rows of {prompts}."
         else:
-            message = f"No row is held out for validation: {total} are too few prompts to hold one out."
+            message = f"No row is held out for validation: {total} of too few prompts to hold one out."
         data = {"fraction": self.spec.validation_fraction, "seed": self.spec.seed, **asdict(counts)}
         self._tell_once(TrainerEvent(level="info", kind=VALIDATION_SPLIT, message=message, data=data))
 

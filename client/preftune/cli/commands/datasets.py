@@ -19,7 +19,7 @@ from preftune.cli.options import AsJson, BaseModel, DatasetId, Limit, Quiet, Tem
 from preftune.cli.words import as_options, counted
 
 app = typer.Typer(help="Check, upload, list and inspect datasets.", no_args_is_help=True, cls=Group)
-DatasetIds = Annotated[list[str], typer.Argument(metavar="DATASET...", help="Ids of datasets: ds_…")]
+DatasetIds = Annotated[list[str], typer.Argument(metavar="DATASET", help="Ids of datasets: ds_…")]
 DataFile = Annotated[
     Path, typer.Argument(exists=True, dir_okay=False, help="JSONL, JSON, CSV, TSV, Parquet or Arrow; also compressed.")
 ]

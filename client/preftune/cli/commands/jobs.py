@@ -15,7 +15,7 @@ from preftune.cli.options import WORKING, AsJson, BaseModel, DatasetId, Limit, Q
 from preftune.cli.watch import EXIT_CODES, watch_job
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id: job_…")]
-JobIds = Annotated[list[str], typer.Argument(metavar="JOB...", help="Ids of jobs: job_…")]
+JobIds = Annotated[list[str], typer.Argument(metavar="JOB", help="Ids of jobs: job_…")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SETTING=VALUE", help="Another setting: dpo.epochs=2, lora.rank=8. Repeatable."),

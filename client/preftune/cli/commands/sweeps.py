@@ -15,7 +15,7 @@ from preftune.cli.options import AsJson, BaseModel, DatasetId, Limit, Quiet, Url
 from preftune.cli.words import counted
 
 SweepId = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's id: sweep_…")]
-SweepIds = Annotated[list[str], typer.Argument(metavar="SWEEP...", help="Ids of sweeps: sweep_…")]
+SweepIds = Annotated[list[str], typer.Argument(metavar="SWEEP", help="Ids of sweeps: sweep_…")]
 POLL_SECONDS = 2.0
 app = typer.Typer(help="Run sweeps: a job once for each combination of settings.", no_args_is_help=True)
 
