@@ -38,6 +38,7 @@ from api.routes import (
     catalogue,
     checkpoints,
     dashboard,
+    dataset_versions,
     datasets,
     exports,
     health,
@@ -93,6 +94,7 @@ MAX_WRITING_UPLOADS = 16
 MAX_CHECKED_UPLOADS = max(4, 2 * (os.cpu_count() or 1))
 
 ROUTES = (
+    dataset_versions,
     datasets,
     uploads,
     jobs,

@@ -3,6 +3,7 @@
 from typing import Any
 
 from api.schemas.catalogue import ModelKind, OptionType, TrainedKind
+from api.schemas.dataset_versions import RowChangeKind
 from api.schemas.datasets import ContentFormat, DatasetStatus, IssueSeverity, OnError, Role, Ties, UploadStatus, Verdict
 from api.schemas.health import PartState, ServiceState
 from api.schemas.job_records import EventLevel, Split
@@ -32,6 +33,7 @@ ENUM_NAMES: dict[str, Any] = {
     "ProcessKind": ProcessKind,
     "ProcessState": ProcessState,
     "Role": Role,
+    "RowChangeKind": RowChangeKind,
     "Schedule": Schedule,
     "ServiceState": ServiceState,
     "Split": Split,

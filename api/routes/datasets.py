@@ -60,7 +60,9 @@ FIELD_OF_REASON = {
 }
 """What to change when a file is refused; else it is the file."""
 
-DatasetId = Annotated[str, Path(description="Id of a dataset.", max_length=64)]
+DatasetId = Annotated[
+    str, Path(description="Id of a dataset, which means its newest version, or `ds_…@<version>`.", max_length=64)
+]
 Prefer = Annotated[str | None, Header(description="`respond-async`: answer 202 at once; poll until it is `ready`.")]
 
 BASE_MODEL = Query(
@@ -127,8 +129,7 @@ async def create_dataset(
         asked = creating(request, caller.project_id, key, upload.fingerprint())
         # A process that dies while it checks keeps the key for as long as a check may take.
         asked = asked.with_lease(backend.settings.check_timeout_seconds)
-        is_later = "respond-async" in (prefer or "").lower()
-        work = partial(_create, backend, asked, upload, options, held_as=arrival.held_as, is_later=is_later)
+        work = partial(_create, backend, asked, upload, options, held_as=arrival.held_as, is_later=wants_later(prefer))
         response = await to_thread.run_sync(work, limiter=desk.check_limiter)
     processor.notify()
     return response
@@ -286,10 +287,23 @@ def _create(
     )
 
 
+def wants_later(prefer: str | None) -> bool:
+    """Whether the client asks to be answered before the file is checked."""
+    return "respond-async" in (prefer or "").lower()
+
+
 def answer_with_dataset(
-    backend: Backend, asked: CreatingRequest, make: Callable[[str | None], DatasetView], *, is_later: bool
+    backend: Backend,
+    asked: CreatingRequest,
+    make: Callable[[str | None], DatasetView],
+    *,
+    is_later: bool,
+    cause: str | None = None,
 ) -> Response:
-    """Answer a creation; `make` gets the dataset's id if fixed. A refused file says what to change."""
+    """Answer a creation; `make` gets the dataset's id if fixed. A refused file says what to change.
+
+    `cause` is the field of the request that the rows came from, where there is no file.
+    """
 
     def create(dataset_id: str | None) -> Created:
         view = make(dataset_id)
@@ -299,12 +313,12 @@ def answer_with_dataset(
     try:
         return answer_once(backend, asked, "ds", create)
     except (DatasetRejected, DatasetTooLarge, DatasetUnsupported) as error:
-        _name_cause(error)
+        _name_cause(error, cause)
         raise
 
 
-def _name_cause(error: DomainError) -> None:
+def _name_cause(error: DomainError, cause: str | None) -> None:
     """Name the field of the request to change for a refused file."""
     if not error.errors:
-        pointer = FIELD_OF_REASON.get(error.context.get("reason", ""), "/file")
+        pointer = FIELD_OF_REASON.get(error.context.get("reason", ""), "/file") if cause is None else cause
         error.errors = [FieldError(pointer, error.detail)]

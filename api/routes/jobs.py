@@ -19,8 +19,9 @@ from api.schemas.jobs import Job, JobPatch, JobPreview
 from api.threads import Lane, in_lane
 from core.domain.errors import FieldError
 from core.domain.jobs.job_queries import JobFilter, JobSort
-from core.domain.jobs.job_spec import JobRequest, shown_form
+from core.domain.jobs.job_spec import JobRequest
 from core.domain.jobs.job_state import JobStatus
+from core.domain.jobs.spec_forms import shown_form
 from core.services.datasets import previews
 from core.services.estimates import estimates
 from core.services.estimates.sizes import seen_by
@@ -74,7 +75,7 @@ def preview_job(body: JobRequest, backend: BackendDep, caller: CallerDep) -> Job
     """Check a job and show its resolved numbers, what it would set aside and what it would take, without queuing it."""
     previewed = jobs.preview(backend, caller.project_id, body)
     spec = previewed.spec
-    found = previews.find_token_statistics(backend, caller.project_id, spec.dataset_id, seen_by(spec))
+    found = previews.find_token_statistics(backend, caller.project_id, spec.dataset_name, seen_by(spec))
     estimate = estimates.of_spec(backend, caller.project_id, spec, previewed.base_model_name, found)
     rows = TokenStatistics.model_validate(found) if found else None
     warnings = [DatasetWarning.model_validate(warning) for warning in previewed.warnings]

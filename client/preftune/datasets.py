@@ -1,8 +1,9 @@
 """Requests below `/datasets`."""
 
+import builtins
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,42 @@ class Datasets:
         dataset: dict[str, Any] = self._transport.patch(f"/datasets/{dataset_id}", changes)
         return dataset
 
+    def versions(self, dataset_id: str, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
+        """Return a page of the dataset's versions, newest first."""
+        page: dict[str, Any] = self._transport.get(f"/datasets/{dataset_id}/versions", limit=limit, cursor=cursor)
+        return page
+
+    def change(self, dataset_id: str, **changes: Any) -> dict[str, Any]:
+        """Make the next version; `changes` are fields of `POST /datasets/{id}/versions`, such as `append`."""
+        dataset: dict[str, Any] = self._transport.post_and_wait(f"/datasets/{dataset_id}/versions", changes)
+        return dataset
+
+    def merge(self, dataset_ids: Sequence[str], **options: Any) -> dict[str, Any]:
+        """Make a new dataset of the rows of others; `options`: `name`, `drop_duplicates`."""
+        dataset: dict[str, Any] = self._transport.post_and_wait(
+            "/datasets/merge", {"dataset_ids": [*dataset_ids], **options}
+        )
+        return dataset
+
+    def split(self, dataset_id: str, fractions: Sequence[float], *, seed: int = 0) -> builtins.list[dict[str, Any]]:
+        """Make a new dataset of each part, with no prompt in two of them."""
+        page: dict[str, Any] = self._transport.post_and_wait(
+            f"/datasets/{dataset_id}/split", {"fractions": [*fractions], "seed": seed}
+        )
+        parts: builtins.list[dict[str, Any]] = page["data"]
+        return parts
+
+    def diff(
+        self, dataset_id: str, against: str, *, limit: int | None = None, cursor: str | None = None
+    ) -> dict[str, Any]:
+        """Compare a version with an older one: counts, and a page of the rows that they do not have in common."""
+        found: dict[str, Any] = self._transport.get(
+            f"/datasets/{dataset_id}/diff", against=against, limit=limit, cursor=cursor
+        )
+        return found
+
     def delete(self, dataset_id: str) -> None:
+        """Delete a dataset with all its versions, or one later version, `ds_…@<version>`."""
         self._transport.delete(f"/datasets/{dataset_id}")
 
 

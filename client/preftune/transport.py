@@ -53,10 +53,10 @@ class Transport:
 
         return self._json(self._retrying(send))
 
-    def post_and_wait(self, path: str) -> Any:
+    def post_and_wait(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """Post and wait for an answer that may take minutes."""
         headers = {"Idempotency-Key": uuid.uuid4().hex}
-        return self._json(self._retrying(lambda: self.http.post(path, headers=headers, timeout=None)))
+        return self._json(self._retrying(lambda: self.http.post(path, json=body, headers=headers, timeout=None)))
 
     def put(self, path: str, content: bytes, **params: Any) -> Any:
         """Put with retries like a GET: the same bytes take effect once."""

@@ -29,7 +29,7 @@ def edit_rows(rows: Path, target: Path, *, exclude_lines: Collection[int], swap_
             if row["line"] in excluded:
                 continue
             num_rows += 1
-            output.write(_dump(_turned(row)) if row["line"] in swapped else text)
+            output.write(_dump(swapped_row(row)) if row["line"] in swapped else text)
     if unused:
         named = ", ".join(str(line) for line in sorted(unused)[:_MAX_NAMED])
         raise UnknownLines(f"No accepted row is on line {named}; exclude_lines and swap_lines must name lines of rows.")
@@ -55,10 +55,13 @@ def as_demonstrations(rows: Path, target: Path) -> int:
     return num_rows
 
 
-def _turned(row: dict[str, Any]) -> dict[str, Any]:
+def swapped_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row with chosen and rejected, or its label, the other way; a demonstration has neither."""
     if "label" in row:
         return row | {"label": not row["label"]}
-    return row | {"chosen": row["rejected"], "rejected": row["chosen"]}
+    if "chosen" in row:
+        return row | {"chosen": row["rejected"], "rejected": row["chosen"]}
+    return row
 
 
 def _dump(row: dict[str, Any]) -> bytes:

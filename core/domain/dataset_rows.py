@@ -20,6 +20,18 @@ class DatasetKind(StrEnum):
     """prompt, response and a label, desirable or not"""
 
 
+class DatasetOrigin(StrEnum):
+    """How the service itself made a dataset."""
+
+    CHANGE = "change"
+    """The version of another, with rows dropped, swapped or added."""
+    MERGE = "merge"
+    SPLIT = "split"
+    VOTES = "votes"
+    """What people found better in an arena."""
+    FEEDBACK = "feedback"
+
+
 class CalledFunction(TypedDict):
     name: str
     arguments: dict[str, Any]

@@ -90,4 +90,4 @@ def _of_report(dataset: Dataset) -> list[DatasetWarning]:
 
 
 def _warning(dataset: Dataset, code: str, detail: str, number: int = 1) -> DatasetWarning:
-    return DatasetWarning(dataset_id=dataset.id, code=str(code), detail=detail, num_found=number)
+    return DatasetWarning(dataset_id=dataset.public_id, code=str(code), detail=detail, num_found=number)

@@ -1,5 +1,6 @@
 """Ids: a prefix that names the kind, and 26 characters that sort by creation time."""
 
+import hashlib
 import secrets
 import threading
 import time
@@ -23,6 +24,14 @@ def new_suffix() -> str:
 
 def new_id(prefix: str) -> str:
     return make_id(prefix, new_suffix())
+
+
+def derived_id(first: str, number: int) -> str:
+    """Return the id of the `number`-th companion of a thing, the same for every call; sorts beside it."""
+    prefix, _, suffix = first.rpartition("_")
+    value = int.from_bytes(hashlib.sha256(f"{first} {number}".encode()).digest()[:10], "big")
+    tail = "".join(_ALPHABET[value >> shift & 31] for shift in range(75, -1, -5))
+    return make_id(prefix, suffix[:10] + tail)
 
 
 def make_id(prefix: str, suffix: str) -> str:

@@ -61,6 +61,9 @@ class DatasetView:
     """What to know before a job trains on it; the report has the rest."""
     expires_at: datetime | None
     """When it is deleted, unless a live job still reads it then."""
+    version: int
+    made_from: dict[str, Any] | None
+    """What the service made it from; None: it was uploaded."""
     created_at: datetime
 
 

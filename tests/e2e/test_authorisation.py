@@ -40,6 +40,9 @@ BODIES: dict[str, Any] = {
     "POST /sweeps": {"job": {"base_model": BASE_MODEL, "dataset_id": "ds_1"}, "grid": {"beta": [0.1]}},
     "POST /sweeps/preview": {"job": {"base_model": BASE_MODEL, "dataset_id": "ds_1"}, "grid": {"beta": [0.1]}},
     "POST /sweeps/{sweep_id}/extend": {"members": [{"beta": 0.2}]},
+    "POST /datasets/{dataset_id}/versions": {"drop_lines": [1]},
+    "POST /datasets/{dataset_id}/split": {"fractions": [0.5, 0.5]},
+    "POST /datasets/merge": {"dataset_ids": ["ds_1"]},
     "POST /webhooks": {"url": "http://127.0.0.1:9/hook", "event_types": ["fine_tuning.job.failed"]},
     "PATCH /webhooks/{webhook_id}": {"name": "x"},
     "POST /webhooks/{webhook_id}/ping": {},
@@ -59,6 +62,7 @@ NOT_IN_THIS_HOUSE = {
 }
 """Its base model has no tokenizer, its job left no report: the holder of a key is told that, and nobody else is."""
 QUERIES = {
+    "GET /datasets/{dataset_id}/diff": {"against": "{dataset_id}"},
     "GET /datasets/{dataset_id}/tokens": {"base_model": BASE_MODEL},
     "PUT /uploads/{upload_id}/parts/{number}": {"sha256": hashlib.sha256(b"0123456789").hexdigest()},
 }
@@ -89,7 +93,7 @@ class House:
             method,
             url,
             headers=headers,
-            params=QUERIES.get(name),
+            params={key: value.format(**self.ids) for key, value in QUERIES.get(name, {}).items()},
             json=BODIES.get(name),
             content=CONTENTS.get(name),
         ) as response:

@@ -32,8 +32,9 @@ from api.openai.routes.files import until_checked
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import Conflict, FieldError, InvalidRequest
 from core.domain.jobs.job_queries import JobFilter
-from core.domain.jobs.job_spec import JobRequest, shown_form
+from core.domain.jobs.job_spec import JobRequest
 from core.domain.jobs.methods import method_of
+from core.domain.jobs.spec_forms import shown_form
 from core.services.backend import Backend
 from core.services.cursors import encode_cursor
 from core.services.curves import activity

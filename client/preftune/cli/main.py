@@ -9,7 +9,7 @@ from importlib.metadata import version as installed
 
 import typer
 
-from preftune.cli.commands import access, datasets, job_edits, job_pairs, jobs, models, sweeps
+from preftune.cli.commands import access, dataset_versions, datasets, job_edits, job_pairs, jobs, models, sweeps
 from preftune.cli.console import err, out
 from preftune.cli.groups import Group
 from preftune.cli.openai_import import command as openai_import
@@ -27,6 +27,7 @@ app = typer.Typer(
 jobs.register(app)
 job_edits.register(jobs.jobs_app)
 job_pairs.register(jobs.jobs_app)
+dataset_versions.register(datasets.app)
 app.add_typer(datasets.app, name="datasets", rich_help_panel=WORKING)
 app.add_typer(models.app, name="models", rich_help_panel=WORKING)
 app.command(rich_help_panel=WORKING)(models.variants)

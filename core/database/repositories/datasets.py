@@ -1,8 +1,8 @@
-"""Rows of datasets in the database."""
+"""Rows of datasets in the database, one for each version."""
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, delete, exists, false, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
@@ -10,14 +10,63 @@ from core.database.tables.datasets import Dataset, DatasetStatus
 from core.database.tables.jobs import Job
 from core.domain.jobs.job_state import FINAL_STATUSES
 
-
-def find_dataset(session: Session, project_id: str, dataset_id: str) -> Dataset | None:
-    return session.scalar(select(Dataset).where(Dataset.id == dataset_id, Dataset.project_id == project_id))
+MAX_VERSION_DIGITS = 9
 
 
-def lock_dataset(session: Session, project_id: str, dataset_id: str) -> Dataset | None:
-    statement = select(Dataset).where(Dataset.id == dataset_id, Dataset.project_id == project_id)
+def is_named(name: str) -> ColumnElement[bool]:
+    """Return the condition for the row of one version: `ds_…@<version>`, or a row's own id."""
+    root_id, at, number = name.partition("@")
+    if not at:
+        return Dataset.id == name
+    if not (number.isascii() and number.isdigit() and len(number) <= MAX_VERSION_DIGITS):
+        return false()
+    if int(number) == 1:
+        return (Dataset.id == root_id) & Dataset.root_id.is_(None)
+    return (Dataset.root_id == root_id) & (Dataset.version == int(number))
+
+
+def find_dataset(session: Session, project_id: str, name: str) -> Dataset | None:
+    """Find one version; a dataset's own id means its first."""
+    return session.scalar(select(Dataset).where(is_named(name), Dataset.project_id == project_id))
+
+
+def find_newest(session: Session, project_id: str, name: str) -> Dataset | None:
+    """Find a version by its name; a dataset's own id means the newest that is ready, else the first."""
+    row = find_dataset(session, project_id, name)
+    if row is None or row.root_id is not None or "@" in name:
+        return row
+    return newest_versions(session, [row.id]).get(row.id, row)
+
+
+def newest_versions(session: Session, root_ids: Sequence[str]) -> dict[str, Dataset]:
+    """Return the newest ready version of each dataset that has a second one."""
+    newest = (
+        select(Dataset.root_id, func.max(Dataset.version).label("version"))
+        .where(Dataset.root_id.in_(root_ids), Dataset.status == DatasetStatus.READY)
+        .group_by(Dataset.root_id)
+        .subquery()
+    )
+    is_newest = (Dataset.root_id == newest.c.root_id) & (Dataset.version == newest.c.version)
+    return {str(row.root_id): row for row in session.scalars(select(Dataset).join(newest, is_newest))}
+
+
+def list_versions(session: Session, root_id: str, *, before: int | None, limit: int) -> list[Dataset]:
+    """Return the versions of a dataset, newest first, those of a smaller number than `before`."""
+    number = func.coalesce(Dataset.version, 1)
+    statement = select(Dataset).where(or_(Dataset.id == root_id, Dataset.root_id == root_id))
+    if before is not None:
+        statement = statement.where(number < before)
+    return list(session.scalars(statement.order_by(number.desc()).limit(limit)))
+
+
+def lock_dataset(session: Session, project_id: str, name: str) -> Dataset | None:
+    statement = select(Dataset).where(is_named(name), Dataset.project_id == project_id)
     return session.scalar(statement.with_for_update().execution_options(populate_existing=True))
+
+
+def lock_later_versions(session: Session, root_id: str) -> list[Dataset]:
+    statement = select(Dataset).where(Dataset.root_id == root_id).order_by(Dataset.version)
+    return list(session.scalars(statement.with_for_update().execution_options(populate_existing=True)))
 
 
 def share_dataset(session: Session, project_id: str, dataset_id: str) -> Dataset | None:
@@ -27,16 +76,16 @@ def share_dataset(session: Session, project_id: str, dataset_id: str) -> Dataset
 
 
 def list_datasets(session: Session, project_id: str, *, before: str | None, limit: int) -> list[Dataset]:
-    """Return datasets older than the id `before`, newest first."""
-    statement = select(Dataset).where(Dataset.project_id == project_id)
+    """Return the first versions of datasets older than the id `before`, newest first."""
+    statement = select(Dataset).where(Dataset.project_id == project_id, Dataset.root_id.is_(None))
     if before is not None:
         statement = statement.where(Dataset.id < before)
     return list(session.scalars(statement.order_by(Dataset.id.desc()).limit(limit)))
 
 
 def list_oldest_first(session: Session, project_id: str, *, after: str | None, limit: int) -> list[Dataset]:
-    """Those newer than the id `after`."""
-    statement = select(Dataset).where(Dataset.project_id == project_id)
+    """Those newer than the id `after`, their first versions."""
+    statement = select(Dataset).where(Dataset.project_id == project_id, Dataset.root_id.is_(None))
     if after is not None:
         statement = statement.where(Dataset.id > after)
     return list(session.scalars(statement.order_by(Dataset.id).limit(limit)))

@@ -7,6 +7,8 @@ from sqlalchemy import ColumnElement, Select, String, and_, func, literal, or_, 
 from sqlalchemy.orm import Session
 
 from core.database.columns import Timestamp, json_text
+from core.database.repositories.datasets import is_named
+from core.database.tables.datasets import Dataset
 from core.database.tables.jobs import Job
 from core.domain.jobs.job_queries import NOTES_KEY, TAGS_KEY, JobFilter, JobPosition
 
@@ -44,7 +46,9 @@ def _matching(statement: Select[Any], where: JobFilter) -> Select[Any]:
             statement = statement.where(json_text(Job.spec, key) == name)
     if where.dataset_id is not None:
         used = (Job.dataset_id, Job.sft_dataset_id, Job.validation_dataset_id)
-        statement = statement.where(or_(*(column == where.dataset_id for column in used)))
+        named = select(Dataset.id).where(or_(is_named(where.dataset_id), Dataset.root_id == where.dataset_id))
+        is_used = (or_(column == where.dataset_id, column.in_(named)) for column in used)
+        statement = statement.where(or_(*is_used))
     if where.tag is not None:
         tags = func.replace(json_text(Job.user_metadata, TAGS_KEY), ", ", ",")
         statement = statement.where((literal(",") + tags + ",").contains(f",{where.tag},", autoescape=True))

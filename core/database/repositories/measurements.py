@@ -7,6 +7,8 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
+from core.database.repositories.datasets import is_named
+from core.database.tables.datasets import Dataset
 from core.database.tables.jobs import Job
 from core.database.tables.measurements import JobMeasurement, WorkerPresence
 from core.database.tables.objects import Artifact, Checkpoint, CheckpointStatus, StageOutput
@@ -102,12 +104,12 @@ def list_active(session: Session, limit: int) -> list[Job]:
     return [*session.scalars(running), *session.scalars(queued)]
 
 
-def list_stage_makers(session: Session, project_id: str, dataset_id: str, limit: int) -> list[tuple[Job, str]]:
-    """Return the jobs of a dataset that made the newest stage outputs, each with the stage."""
+def list_stage_makers(session: Session, project_id: str, dataset_name: str, limit: int) -> list[tuple[Job, str]]:
+    """Return the jobs of a version of a dataset that made the newest stage outputs, each with the stage."""
     statement = (
         select(Job, StageOutput.stage)
         .join(StageOutput, StageOutput.job_id == Job.id)
-        .where(Job.project_id == project_id, Job.dataset_id == dataset_id)
+        .where(Job.project_id == project_id, Job.dataset_id.in_(select(Dataset.id).where(is_named(dataset_name))))
         .order_by(StageOutput.created_at.desc())
         .limit(limit)
     )

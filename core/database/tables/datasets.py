@@ -26,6 +26,7 @@ class Dataset(Base):
         Index(None, "project_id", "id"),
         Index(None, "status", "lease_expires_at"),
         Index(None, "expires_at"),
+        Index(None, "root_id", "version"),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)
@@ -61,4 +62,31 @@ class Dataset(Base):
     """What a newer reading makes of the file, where that is not the stored rows."""
     expires_at: Mapped[Time | None]
     """Time from which on no new job may read it; it goes once no live job does. None: it stays."""
+    root_id: Mapped[Id | None]
+    """First version of the dataset that this is a version of; none: it is one itself."""
+    version: Mapped[int | None]
+    """Number of this version, from 2; none: the first."""
+    last_version: Mapped[int | None]
+    """Largest number that was given out, at the first version, so that none is given out twice."""
+    made_from: Mapped[JsonObject | None]
+    """What the service made the file from; none: it was uploaded."""
     created_at: Mapped[Time]
+
+    @property
+    def number(self) -> int:
+        return self.version or 1
+
+    @property
+    def has_versions(self) -> bool:
+        """Whether the dataset has, or had, a second version."""
+        return self.root_id is not None or self.last_version is not None
+
+    @property
+    def version_name(self) -> str:
+        """Name that means this version for ever."""
+        return f"{self.root_id or self.id}@{self.number}"
+
+    @property
+    def public_id(self) -> str:
+        """Id as people see it: the first version has the dataset's own."""
+        return self.id if self.root_id is None else self.version_name

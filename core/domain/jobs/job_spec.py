@@ -21,8 +21,7 @@ from pydantic import (
 
 from core.domain.jobs import presets
 from core.domain.jobs.methods import DEFAULT as DEFAULT_METHOD
-from core.domain.jobs.methods import MethodName, get_method, without_unused
-from core.domain.jobs.released_fields import RELEASED_FIELDS, stored_fields
+from core.domain.jobs.methods import MethodName, get_method
 from core.domain.jobs.whole_numbers import Lines, Seed
 from core.domain.json_numbers import REAL, WHOLE
 from core.domain.variants.catalogue import VARIANTS
@@ -156,7 +155,11 @@ class JobRequest(Payload):
     base_model: Name = Field(description="A name from GET /models, or a policy: job_…, job_…@<checkpoint id> or ft:…")
     dataset_id: Name = Field(
         description="A ready dataset of the kind that the variant trains on: preference, for `kto` unpaired. A "
-        "supervised job takes every kind: of pairs the chosen responses, of marked responses the good ones."
+        "supervised job takes every kind: of pairs the chosen responses, of marked responses the good ones. "
+        "`ds_…@<version>` names one version."
+    )
+    dataset_version: PositiveInt | None = Field(
+        None, description="Version of the dataset; null: the newest that is ready when the job is accepted."
     )
     method: MethodName = Field(
         DEFAULT_METHOD,
@@ -253,9 +256,15 @@ class JobSpec(JobRequest):
     """A request with numbers in place of `auto`, and the facts it was resolved from."""
 
     seed: Annotated[int, Field(ge=0), WHOLE] = Field(0, description="Seed of every random choice.")
+    dataset_version: PositiveInt = Field(1, description="Version of the dataset that the job reads.")
     num_parameters: int = Field(description="Of the base model.")
     num_pairs: int = Field(description="Accepted pairs (for `kto` single responses) of the dataset.")
     micro_batch_tokens: PositiveInt | Auto = Field("auto", description="Tokens of one forward pass at most.")
+
+    @property
+    def dataset_name(self) -> str:
+        """Name of the version that the job reads."""
+        return f"{self.dataset_id.partition('@')[0]}@{self.dataset_version}"
 
     @model_validator(mode="after")
     def _staged_by_earlier_version(self) -> "JobSpec":
@@ -274,6 +283,7 @@ def resolve_request(
         context_length: of the base model, in tokens; None where it names none.
     """
     values = request.model_dump() | {"num_parameters": num_parameters, "num_pairs": num_pairs}
+    values["dataset_version"] = request.dataset_version or 1
     method = get_method(request.method)
     if method.can_skip_sft and "sft" not in request.model_fields_set and get_variant(request.variant).has_own_sft:
         values["sft"] = "skip"
@@ -287,45 +297,6 @@ def resolve_request(
     if request.validation_dataset_id:
         values["validation_fraction"] = 0.0
     return JobSpec.model_validate(values)
-
-
-def stored_form(spec: JobSpec) -> dict[str, Any]:
-    """Return the stored JSON, without later fields at their default so that older workers read it.
-
-    Settings without a meaning for the job's method are left out.
-    """
-    form = _stored(spec, spec.model_dump(mode="json"))
-    if spec.micro_batch_tokens != "auto" and spec.group_by_prompt is False:
-        del form["group_by_prompt"]  # what a staged spec without it means
-    return without_unused(get_method(spec.method), form)
-
-
-def shown_form(spec: JobSpec) -> dict[str, Any]:
-    """Return the JSON that people see before a job is queued: every setting that has a meaning for its method."""
-    return without_unused(get_method(spec.method), spec.model_dump(mode="json"))
-
-
-def accepted_form(spec: JobSpec) -> dict[str, Any]:
-    """Return `stored_form` before staging, with later settings left open if they were `auto`."""
-    form = stored_form(spec)
-    for name, preset in _presets(spec.model_dump()).items():
-        kind = type(getattr(spec, name)).__name__
-        for key in preset.keys() - RELEASED_FIELDS[kind]:
-            if form[name].get(key) == preset[key]:
-                del form[name][key]
-    if form["early_stopping"] and form["early_stopping"].get("restore_best") is True:
-        del form["early_stopping"]["restore_best"]
-    return form
-
-
-def _stored(model: BaseModel, dumped: dict[str, Any]) -> dict[str, Any]:
-    fields = type(model).model_fields.items()
-    each = ((name, getattr(model, name), item.get_default(call_default_factory=True)) for name, item in fields)
-    kept = stored_fields(type(model).__name__, each)
-    return {
-        name: _stored(value, dumped[name]) if isinstance(value, BaseModel) else dumped[name]
-        for name, value in kept.items()
-    }
 
 
 def resolve_staged(
@@ -374,11 +345,11 @@ def _trained_stages(values: dict[str, Any]) -> list[str]:
 
 def _fill_stages(values: dict[str, Any]) -> None:
     """Fill every `auto` of the stages that has a preset."""
-    for name, preset in _presets(values).items():
+    for name, preset in presets_of(values).items():
         values[name] |= presets.fill(values[name], preset)
 
 
-def _presets(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def presets_of(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the presets for each stage that the spec has."""
     size, is_lora = (values["num_parameters"], values["num_pairs"]), values["lora"] is not None
     own_rates = get_variant(values["variant"]).learning_rates

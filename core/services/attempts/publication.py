@@ -22,7 +22,7 @@ def made_of(backend: Backend, claim: Claim) -> dict[str, Any]:
         return {
             "base_model": job.base_model_facts,
             "requested": job.requested,
-            "dataset_sha256": {dataset.id: dataset.sha256 for dataset in found if dataset is not None},
+            "dataset_sha256": {dataset.public_id: dataset.sha256 for dataset in found if dataset is not None},
             "samples": [
                 {"prompt": row.prompt, "reference": row.reference, "policy": row.policy, "step": row.step}
                 for row in sample_rows.list_samples(session, claim.job_id)

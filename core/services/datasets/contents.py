@@ -9,7 +9,7 @@ from typing import Any
 from core.database.tables.datasets import Dataset, DatasetStatus
 from core.domain.errors import Conflict
 from core.services.backend import Backend
-from core.services.datasets.datasets import DatasetNotReady, find, require_ready
+from core.services.datasets.datasets import DatasetNotReady, find_ready, resolve
 from core.services.views import Content
 from core.storage import keys
 from core.storage.object_store import ObjectStore, read_stored
@@ -33,19 +33,19 @@ class Rows:
 
     def lines(self) -> Iterator[bytes]:
         """Yield each row as it is stored, with its line feed. Raises StoreUnavailable."""
-        return _lines(self.store, self.key)
+        return row_lines(self.store, self.key)
 
 
 def original(backend: Backend, project_id: str, dataset_id: str) -> Content:
     """Return the bytes as uploaded. Raises ObjectMissing before the first chunk when they are gone."""
-    dataset = find(backend, project_id, dataset_id)
+    dataset = resolve(backend, project_id, dataset_id)
     if dataset.status is DatasetStatus.REJECTED:
         raise DatasetNotReady(f"{dataset_id} was rejected; its bytes were not kept.")
     return Content(
         num_bytes=dataset.num_bytes,
         sha256=dataset.sha256,
         filename=dataset.filename,
-        chunks=read_stored(backend.store, keys.dataset_original(project_id, dataset_id)),
+        chunks=read_stored(backend.store, keys.dataset_original(project_id, dataset.id)),
     )
 
 
@@ -53,11 +53,10 @@ def open_rows(backend: Backend, project_id: str, dataset_id: str) -> Rows:
     """Look at all rows once for their types. Raises DatasetNotFound, DatasetNotReady, DatasetMixed."""
     from core.datasets.exports.columns import MixedRows, find_types  # noqa: PLC0415 - see LOCAL_IMPORTS
 
-    require_ready(backend, project_id, dataset_id)
-    dataset = find(backend, project_id, dataset_id)
-    key = keys.dataset_rows(project_id, dataset_id)
+    dataset = find_ready(backend, project_id, dataset_id)
+    key = keys.dataset_rows(project_id, dataset.id)
     try:
-        types = find_types(_lines(backend.store, key))
+        types = find_types(row_lines(backend.store, key))
     except MixedRows:
         raise DatasetMixed(
             "Some rows are plain texts and others are messages, which a column of one type cannot hold. Take the "
@@ -82,7 +81,8 @@ def folder(rows: Rows) -> Iterator[tuple[str, bytes]]:
         yield file.path, file.content
 
 
-def _lines(store: ObjectStore, key: str) -> Iterator[bytes]:
+def row_lines(store: ObjectStore, key: str) -> Iterator[bytes]:
+    """Yield the lines of a stored file, each with its line feed. Raises ObjectMissing before the first."""
     rest: list[bytes] = []
     for chunk in read_stored(store, key):
         first, *more = chunk.split(b"\n")

@@ -1,5 +1,6 @@
 """Datasets: accepted or refused whole, read in pages, deleted when no live job needs them."""
 
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -37,24 +38,39 @@ class DatasetNotReady(Conflict):
     title = "The dataset is not ready"
 
 
+class DatasetHasVersions(Conflict):
+    code = "dataset-has-versions"
+    title = "The first version goes with the whole dataset"
+
+
 class DatasetInUse(Conflict):
     code = "dataset-in-use"
     title = "A job still needs the dataset"
 
 
-def get(backend: Backend, project_id: str, dataset_id: str) -> DatasetView:
-    return view(find(backend, project_id, dataset_id))
+def get(backend: Backend, project_id: str, name: str) -> DatasetView:
+    """Return a version; by a dataset's own id, under which it is told then, the newest. Raises DatasetNotFound."""
+    row = resolve(backend, project_id, name)
+    return replace(view(row), id=_id_as_asked(row, name))
+
+
+def _id_as_asked(row: Dataset, name: str) -> str:
+    return name if "@" in name or name == row.root_id else row.public_id
 
 
 def list_page(backend: Backend, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[DatasetView]:
-    """Return a page of datasets, newest first."""
+    """Return a page of datasets, newest first, each as its newest version."""
     before = decode_cursor(cursor) if cursor else None
-    rows = backend.database.read(
-        lambda session: dataset_rows.list_datasets(session, project_id, before=before, limit=limit + 1)
-    )
+
+    def work(session: Session) -> tuple[list[Dataset], dict[str, Dataset]]:
+        rows = dataset_rows.list_datasets(session, project_id, before=before, limit=limit + 1)
+        grown = [row.id for row in rows if row.last_version is not None]
+        return rows, dataset_rows.newest_versions(session, grown) if grown else {}
+
+    rows, newest = backend.database.read(work)
     shown = rows[:limit]
-    is_more = len(rows) > limit
-    return Page(data=[view(row) for row in shown], next_cursor=encode_cursor(shown[-1].id) if is_more else None)
+    data = [replace(view(newest.get(row.id, row)), id=row.id) for row in shown]
+    return Page(data=data, next_cursor=encode_cursor(shown[-1].id) if len(rows) > limit else None)
 
 
 def list_oldest_first(backend: Backend, project_id: str, *, limit: int, after: str | None) -> list[DatasetView]:
@@ -69,20 +85,28 @@ def list_rows(
     backend: Backend, project_id: str, dataset_id: str, query: RowsQuery | None = None
 ) -> Page[dict[str, Any]]:
     """Return normalised rows in the order of the file."""
-    require_ready(backend, project_id, dataset_id)
-    return read_page(backend.store, keys.dataset_rows(project_id, dataset_id), query or RowsQuery())
+    asked = query or RowsQuery()
+    place = _place(backend, project_id, dataset_id, asked.cursor)
+    _require_ready(place.row, dataset_id)
+    key = keys.dataset_rows(project_id, place.row.id)
+    return place.page(read_page(backend.store, key, replace(asked, cursor=place.cursor)))
 
 
-def require_ready(backend: Backend, project_id: str, dataset_id: str) -> None:
-    """Return a dataset that is ready; raises DatasetNotFound, DatasetNotReady."""
-    dataset = find(backend, project_id, dataset_id)
+def find_ready(backend: Backend, project_id: str, name: str) -> Dataset:
+    """Return a version that is ready; by a dataset's own id the newest. Raises DatasetNotFound, DatasetNotReady."""
+    dataset = resolve(backend, project_id, name)
+    _require_ready(dataset, name)
+    return dataset
+
+
+def _require_ready(dataset: Dataset, name: str) -> None:
     if dataset.status is not DatasetStatus.READY:
-        raise DatasetNotReady(f"{dataset_id} is {dataset.status.value}.")
+        raise DatasetNotReady(f"{name} is {dataset.status.value}.")
 
 
 def is_ready(backend: Backend, project_id: str, dataset_id: str) -> bool:
     """Tell whether there is such a dataset, checked and accepted."""
-    row = backend.database.read(lambda session: dataset_rows.find_dataset(session, project_id, dataset_id))
+    row = backend.database.read(lambda session: dataset_rows.find_newest(session, project_id, dataset_id))
     return row is not None and row.status is DatasetStatus.READY
 
 
@@ -90,22 +114,23 @@ def list_issues(
     backend: Backend, project_id: str, dataset_id: str, *, limit: int = 20, cursor: str | None = None
 ) -> Page[dict[str, Any]]:
     """Return every issue; of a refused dataset those that its report holds."""
-    dataset = find(backend, project_id, dataset_id)
-    offset = decode_offset(cursor)
+    place = _place(backend, project_id, dataset_id, cursor)
+    dataset, offset = place.row, decode_offset(place.cursor)
     if dataset.status is DatasetStatus.READY:
-        return _read_lines(backend.store, keys.dataset_issues(project_id, dataset_id), limit, offset)
+        key = keys.dataset_issues(project_id, dataset.id)
+        return place.page(_read_lines(backend.store, key, limit, offset))
     issues: list[dict[str, Any]] = dataset.report.get("issues", [])
     is_more = offset + limit < len(issues)
-    return Page(
-        data=issues[offset : offset + limit], next_cursor=encode_cursor(str(offset + limit)) if is_more else None
-    )
+    next_cursor = encode_cursor(str(offset + limit)) if is_more else None
+    return place.page(Page(data=issues[offset : offset + limit], next_cursor=next_cursor))
 
 
 def patch(backend: Backend, project_id: str, dataset_id: str, changes: dict[str, Any]) -> DatasetView:
     """Change `name` (None: the file's) or `metadata`, as far as `changes` holds them."""
 
     def work(session: Session) -> DatasetView:
-        dataset = dataset_rows.lock_dataset(session, project_id, dataset_id)
+        newest = dataset_rows.find_newest(session, project_id, dataset_id)
+        dataset = dataset_rows.lock_dataset(session, project_id, newest.id) if newest else None
         if dataset is None:
             raise DatasetNotFound(f"There is no dataset {dataset_id}.")
         if "name" in changes:
@@ -113,29 +138,43 @@ def patch(backend: Backend, project_id: str, dataset_id: str, changes: dict[str,
         dataset.user_metadata = changes.get("metadata", dataset.user_metadata)
         session.flush()
         audit.note(session, project_id, "dataset.patch", dataset_id, changed=sorted(changes))
-        return view(dataset)
+        return replace(view(dataset), id=_id_as_asked(dataset, dataset_id))
 
     return backend.database.write(work)
 
 
-def delete(backend: Backend, project_id: str, dataset_id: str) -> None:
-    """Delete a dataset. Raises DatasetInUse while an unfinished job reads it."""
+def delete(backend: Backend, project_id: str, name: str) -> None:
+    """Delete a dataset with all its versions, or one version that is not the first.
+
+    Raises DatasetInUse while an unfinished job reads one, DatasetHasVersions.
+    """
     was_here = False
 
     def work(session: Session) -> None:
         nonlocal was_here
-        dataset = dataset_rows.lock_dataset(session, project_id, dataset_id)
+        dataset = dataset_rows.lock_dataset(session, project_id, name)
         if dataset is None and was_here:
             return  # the answer to the commit was lost
         if dataset is None:
-            raise DatasetNotFound(f"There is no dataset {dataset_id}.")
+            raise DatasetNotFound(f"There is no dataset {name}.")
         was_here = True
-        user = job_rows.find_live_user_of_dataset(session, dataset_id)
-        if user is not None:
-            raise DatasetInUse(f"{user} reads it and has not finished; cancel that job, or wait until it has ended.")
-        garbage.add_garbage(session, project_id, keys.dataset_prefix(project_id, dataset_id), "dataset deleted")
-        dataset_rows.delete_dataset(session, dataset)
-        audit.note(session, project_id, "dataset.delete", dataset_id)
+        versions = [dataset]
+        if dataset.root_id is None:
+            versions += dataset_rows.lock_later_versions(session, dataset.id)
+        if len(versions) > 1 and "@" in name:
+            raise DatasetHasVersions(
+                f"{name} is the first version, which goes with the whole dataset: DELETE /datasets/{dataset.id}. To "
+                "keep rows of a later version, merge it into a new dataset before."
+            )
+        for version in versions:
+            user = job_rows.find_live_user_of_dataset(session, version.id)
+            if user is not None:
+                told = f"{user} reads {version.public_id} and has not finished"
+                raise DatasetInUse(f"{told}; cancel that job, or wait until it has ended.")
+            prefix = keys.dataset_prefix(project_id, version.id)
+            garbage.add_garbage(session, project_id, prefix, "dataset deleted")
+            dataset_rows.delete_dataset(session, version)
+        audit.note(session, project_id, "dataset.delete", name)
 
     backend.database.write(work)
 
@@ -162,7 +201,7 @@ def delete_expired(backend: Backend) -> int:
 
 def view(row: Dataset) -> DatasetView:
     return DatasetView(
-        id=row.id,
+        id=row.public_id,
         name=row.name,
         status=row.status.value,
         kind=row.kind.value,
@@ -178,15 +217,51 @@ def view(row: Dataset) -> DatasetView:
         rereading=row.rereading,
         warnings=warnings_of(row),
         expires_at=row.expires_at,
+        version=row.number,
+        made_from=row.made_from,
         created_at=row.created_at,
     )
 
 
-def find(backend: Backend, project_id: str, dataset_id: str) -> Dataset:
-    row = backend.database.read(lambda session: dataset_rows.find_dataset(session, project_id, dataset_id))
+def resolve(backend: Backend, project_id: str, name: str) -> Dataset:
+    """Return the row of a version; by a dataset's own id the newest that is ready. Raises DatasetNotFound."""
+    row = backend.database.read(lambda session: dataset_rows.find_newest(session, project_id, name))
     if row is None:
-        raise DatasetNotFound(f"There is no dataset {dataset_id}.")
+        raise DatasetNotFound(f"There is no dataset {name}.")
     return row
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Place in the rows or issues of a version: pages by a dataset's own id go on in the version that they began in."""
+
+    row: Dataset
+    cursor: str | None
+    is_newest: bool
+    """The dataset was asked for, not a version."""
+
+    def page(self, page: Page[dict[str, Any]]) -> Page[dict[str, Any]]:
+        """Return the page with a cursor that names the version."""
+        if page.next_cursor is None or not self.is_newest or self.row.root_id is None:
+            return page
+        offset = decode_cursor(page.next_cursor)
+        return replace(page, next_cursor=encode_cursor(f"{self.row.number}.{offset}"))
+
+
+def _place(backend: Backend, project_id: str, name: str, cursor: str | None) -> _Place:
+    """Find the version that a page is of. Raises DatasetNotFound, InvalidRequest for a foreign cursor."""
+    is_newest = "@" not in name
+    if cursor is None or not is_newest:
+        return _Place(row=resolve(backend, project_id, name), cursor=cursor, is_newest=is_newest)
+    number, _, offset = decode_cursor(cursor).rpartition(".")
+    exact = f"{name}@{number}" if number else name
+    row = backend.database.read(lambda session: dataset_rows.find_dataset(session, project_id, exact))
+    if row is None:
+        if number:
+            resolve(backend, project_id, name)
+            raise InvalidRequest(BAD_CURSOR)
+        raise DatasetNotFound(f"There is no dataset {name}.")
+    return _Place(row=row, cursor=encode_cursor(offset), is_newest=True)
 
 
 def _read_lines(

@@ -1,6 +1,6 @@
 """Intake of an upload: quota, known files, the check, rows and report in the store."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from core.datasets.check.check_process import check_in_child
 from core.datasets.options import CheckOptions, Limits, ReadingOptions, check_names
 from core.datasets.reading import READER_VERSION
 from core.datasets.result import ISSUES_FILE, ROWS_FILE, CheckResult
-from core.domain.dataset_rows import DatasetKind
+from core.domain.dataset_rows import DatasetKind, DatasetOrigin
+from core.domain.errors import Limited
 from core.domain.issue_codes import IssueCode
 from core.services.access import audit, quotas
 from core.services.backend import Backend
-from core.services.datasets.datasets import view
+from core.services.datasets.datasets import DatasetNotFound, view
 from core.services.datasets.scratch import flushed_meanwhile, scratch_folder
 from core.services.ids import new_id
 from core.services.views import DatasetView
@@ -28,7 +29,26 @@ from core.storage import keys
 from core.storage.object_store import ObjectNotFound, ObjectStore, StoreUnavailable
 from core.storage.trees import file_sha256
 
+MAX_VERSIONS = 10_000
+"""Numbers of versions that a dataset can have."""
 _WAITING = "nobody yet"
+
+
+class TooManyVersions(Limited):
+    code = "too-many-versions"
+    title = "The dataset has as many versions as it may"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lineage:
+    """What a file of the service's own was made from."""
+
+    how: DatasetOrigin
+    root_id: str | None = None
+    """First version of the dataset whose next version it becomes; None: it becomes a dataset of its own."""
+    sources: Mapping[str, int] = field(default_factory=dict)
+    """Rows taken of each dataset, by the name of its version."""
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +66,8 @@ class Upload(ReadingOptions):
     """How long the dataset stays; none: until it is deleted."""
     held_as: str | None = None
     """The arrival or announced upload that has taken its room already."""
+    lineage: Lineage | None = None
+    """Where the rows of a file are from that was not uploaded."""
 
 
 def create(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str | None = None) -> DatasetView:
@@ -56,7 +78,7 @@ def create(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str
     With a `dataset_id` chosen before (see `idempotency`), a repeated call answers what is there.
     """
     chosen = dataset_id or new_id("ds")
-    known = _find_known(backend, project_id, dataset_id)
+    known = find_known(backend, project_id, dataset_id)
     if known is not None:
         return known
     options = check_options(option_fields(upload), backend.settings)
@@ -77,13 +99,13 @@ def create(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str
         fill_row(row, result, stored)
         return row
 
-    return _insert(backend, project_id, chosen, make_row, upload.held_as)
+    return _insert(backend, project_id, chosen, make_row, upload)
 
 
 def create_later(backend: Backend, project_id: str, upload: Upload, *, dataset_id: str | None = None) -> DatasetView:
     """Store the file and answer at once; `DatasetProcessor` checks it. Raises InvalidRequest for wrong options."""
     chosen = dataset_id or new_id("ds")
-    known = _find_known(backend, project_id, dataset_id)
+    known = find_known(backend, project_id, dataset_id)
     if known is not None:
         return known
     check_names(check_options(option_fields(upload), backend.settings))
@@ -98,7 +120,7 @@ def create_later(backend: Backend, project_id: str, upload: Upload, *, dataset_i
         row.lease_expires_at = database_now()
         return row
 
-    return _insert(backend, project_id, chosen, make_row, upload.held_as)
+    return _insert(backend, project_id, chosen, make_row, upload)
 
 
 def check(
@@ -242,20 +264,36 @@ def _new_row(project_id: str, dataset_id: str, upload: Upload, *, sha256: str, n
 
 
 def _insert(
-    backend: Backend, project_id: str, dataset_id: str, make_row: Callable[[], Dataset], held_as: str | None
+    backend: Backend, project_id: str, dataset_id: str, make_row: Callable[[], Dataset], upload: Upload
 ) -> DatasetView:
     def work(session: Session) -> DatasetView:
         row = dataset_rows.find_dataset(session, project_id, dataset_id)
         if row is None:
             row = make_row()
-            quotas.require_room(session, project_id, row.num_bytes, held_as=held_as)
-            quotas.forget_arrival(session, held_as)
+            quotas.require_room(session, project_id, row.num_bytes, held_as=upload.held_as)
+            quotas.forget_arrival(session, upload.held_as)
+            if upload.lineage is not None:
+                _record_lineage(session, row, upload.lineage)
             session.add(row)
             session.flush()
-            audit.note(session, project_id, "dataset.create", dataset_id, num_bytes=row.num_bytes, sha256=row.sha256)
+            audit.note(session, project_id, "dataset.create", row.public_id, num_bytes=row.num_bytes, sha256=row.sha256)
         return view(row)
 
     return backend.database.write(work)
+
+
+def _record_lineage(session: Session, row: Dataset, lineage: Lineage) -> None:
+    """Note what the row was made from, and give it its number as a version. Raises DatasetNotFound, TooManyVersions."""
+    row.made_from = {"how": lineage.how.value, "datasets": dict(lineage.sources), **lineage.detail}
+    if lineage.root_id is None:
+        return
+    root = dataset_rows.lock_dataset(session, row.project_id, lineage.root_id)
+    if root is None:
+        raise DatasetNotFound(f"There is no dataset {lineage.root_id} any more.")
+    if (root.last_version or 1) >= MAX_VERSIONS:
+        raise TooManyVersions(f"A dataset has at most {MAX_VERSIONS:,} versions; merge the newest into a new dataset.")
+    root.last_version = (root.last_version or 1) + 1
+    row.root_id, row.version, row.expires_at = root.id, root.last_version, root.expires_at
 
 
 def _make_room(backend: Backend, project_id: str, dataset_id: str, upload: Upload) -> None:
@@ -272,7 +310,8 @@ def _make_room(backend: Backend, project_id: str, dataset_id: str, upload: Uploa
     backend.database.write(work)
 
 
-def _find_known(backend: Backend, project_id: str, dataset_id: str | None) -> DatasetView | None:
+def find_known(backend: Backend, project_id: str, dataset_id: str | None) -> DatasetView | None:
+    """Return the dataset of an id that was chosen before, if it is there."""
     if dataset_id is None:
         return None
     row = backend.database.read(lambda session: dataset_rows.find_dataset(session, project_id, dataset_id))

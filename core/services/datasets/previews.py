@@ -59,8 +59,7 @@ def preview_rows(
 def token_statistics(backend: Backend, project_id: str, dataset_id: str, seen_by: SeenBy) -> TokenStatisticsView:
     """Return lengths in tokens and how many rows a job sets aside. Raises InvalidRequest for a wrong model."""
     opened = open_tokenizer(backend, project_id, seen_by.base_model, seen_by.template_kwargs)
-    datasets.require_ready(backend, project_id, dataset_id)
-    key = keys.dataset_rows(project_id, dataset_id)
+    key = keys.dataset_rows(project_id, datasets.find_ready(backend, project_id, dataset_id).id)
     num_bytes = backend.store.stat(key).num_bytes
     asked = (key, num_bytes, seen_by.max_length)
     with opened.shared.lock:

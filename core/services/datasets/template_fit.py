@@ -34,9 +34,10 @@ def tools_fault(backend: Backend, project_id: str, base_model: str, dataset_id: 
     written = _written(backend, project_id, base_model)
     if written is None or all(written.values()):
         return None
-    lines = datasets.find(backend, project_id, dataset_id).report["statistics"].get("first_lines")
+    dataset = datasets.resolve(backend, project_id, dataset_id)
+    lines = dataset.report["statistics"].get("first_lines")
     if lines is None:
-        key = keys.dataset_rows(project_id, dataset_id)
+        key = keys.dataset_rows(project_id, dataset.id)
         lines = _first_lines(cast(Any, backend.store), key, backend.store.stat(key).num_bytes)
     lost = {feature: line for feature, line in lines.items() if not written[feature]}
     if not lost:

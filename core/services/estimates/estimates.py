@@ -110,7 +110,7 @@ def of_spec(
 
 def of_job(backend: Backend, project_id: str, spec: JobSpec, base_model: str) -> dict[str, Any]:
     """Estimate a job that is queued or has just begun, as JSON for its row."""
-    found = find_token_statistics(backend, project_id, spec.dataset_id, seen_by(spec))
+    found = find_token_statistics(backend, project_id, spec.dataset_name, seen_by(spec))
     rows = plan_rows(backend, project_id, spec, found)
     estimate = backend.database.read(lambda session: _estimate(session, project_id, (spec, base_model), rows, None))
     return stored(estimate)
@@ -254,7 +254,7 @@ def _disk(spec: JobSpec, work: Work, measured: dict[str, Any]) -> DiskEstimate |
 def _reused(session: Session, project_id: str, spec: JobSpec) -> dict[str, str]:
     """Return the stages whose output an earlier job with equal settings has left, with that job."""
     found: dict[str, str] = {}
-    for job, stage in measurements.list_stage_makers(session, project_id, spec.dataset_id, MAX_LOOKED_AT):
+    for job, stage in measurements.list_stage_makers(session, project_id, spec.dataset_name, MAX_LOOKED_AT):
         if stage not in found and _is_alike(spec, job, stage):
             found[stage] = job.id
     return found

@@ -2,12 +2,15 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
+from core.database.repositories import datasets as dataset_rows
 from core.database.repositories import jobs as job_rows
 from core.database.repositories import metric_blocks, metrics, objects
+from core.database.tables.datasets import Dataset
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Checkpoint, CheckpointStatus
 from core.domain.errors import Conflict
@@ -47,7 +50,7 @@ def retry(backend: Backend, project_id: str, job_id: str, *, new_job_id: str | N
     """Create a job with the same settings, from the newest intact checkpoint. Raises JobNotRetryable."""
     require_disk(backend.settings, 0, "a new job")
     chosen = new_job_id or new_id("job")
-    requested = backend.database.read(lambda session: find(session, project_id, job_id).requested)
+    requested = backend.database.read(lambda session: _same_data(session, find(session, project_id, job_id)))
     draft = submission.prepare(backend, JobRequest.model_validate(requested, context=STORED))
 
     def work(session: Session) -> JobView:
@@ -58,7 +61,7 @@ def retry(backend: Backend, project_id: str, job_id: str, *, new_job_id: str | N
         if source.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
             raise JobNotRetryable(f"The job is {source.status.value}; only failed and cancelled ones can be retried.")
         job = submission.insert(session, project_id, chosen, draft, source)
-        job.spec = source.spec
+        job.requested, job.spec = source.requested, source.spec
         job.name, job.user_metadata, job.priority = source.name, source.user_metadata, source.priority
         _inherit(session, job, objects.list_checkpoints(session, source.id))
         session.flush()
@@ -81,13 +84,25 @@ def rerun(
     source = get(backend, project_id, job_id)
     if source.status not in FINAL_STATUSES:
         raise JobNotRerunnable(f"The job is {source.status.value}; wait until it has ended, or submit another one.")
-    request = JobRequest.model_validate(source.requested, context=STORED)
+    requested = backend.database.read(lambda session: _same_data(session, find(session, project_id, job_id)))
+    request = JobRequest.model_validate(requested, context=STORED)
     excluded = {*request.exclude_lines, *change.exclude_lines}
     swapped = ({*request.swap_lines} ^ {*change.swap_lines}) - excluded
-    values = source.requested | {"exclude_lines": sorted(excluded), "swap_lines": sorted(swapped)}
+    values = requested | {"exclude_lines": sorted(excluded), "swap_lines": sorted(swapped)}
     return submit(
         backend, project_id, JobRequest.model_validate(values, context=STORED), job_id=new_job_id, source_id=job_id
     )
+
+
+def _same_data(session: Session, job: Job) -> dict[str, Any]:
+    """Return the job's request with the versions of its datasets named, since newer ones may be there by now."""
+
+    def grown(dataset_id: str | None) -> Dataset | None:
+        row = dataset_rows.find_dataset(session, job.project_id, dataset_id) if dataset_id else None
+        return row if row is not None and row.has_versions else None
+
+    rows = [grown(dataset_id) for dataset_id in (job.dataset_id, job.sft_dataset_id, job.validation_dataset_id)]
+    return submission.pin_versions(job.requested, *rows)
 
 
 def _inherit(session: Session, job: Job, checkpoints: list[Checkpoint]) -> None:

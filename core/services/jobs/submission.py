@@ -1,7 +1,8 @@
 """Submission of a job: from a request to a queued job, with every fault of the request named by its place."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from core.database.tables.datasets import Dataset, DatasetStatus
 from core.database.tables.jobs import Job
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import DomainError, FieldError, InvalidRequest, NotFound
-from core.domain.jobs.job_spec import JobRequest, JobSpec, accepted_form, resolve_request
+from core.domain.jobs.job_spec import JobRequest, JobSpec, resolve_request
 from core.domain.jobs.job_state import Desired, JobStatus
 from core.domain.jobs.methods import get_method, refused_settings
+from core.domain.jobs.spec_forms import accepted_form
 from core.domain.variants.checks import VariantError, get_variant, validate_beta, validate_options
 from core.failpoints import reach
 from core.services.access import quotas
@@ -84,9 +86,14 @@ class Settled:
     spec: JobSpec
     start: StartingPoint
     dataset: Dataset
-    sft_dataset_id: str | None
+    sft_dataset: Dataset | None
+    validation_dataset: Dataset | None
     warnings: list[DatasetWarning]
     """Warnings of all its datasets."""
+
+    @property
+    def datasets(self) -> tuple[Dataset, Dataset | None, Dataset | None]:
+        return self.dataset, self.sft_dataset, self.validation_dataset
 
 
 def settle(session: Session, project_id: str, draft: Draft) -> Settled:
@@ -95,15 +102,14 @@ def settle(session: Session, project_id: str, draft: Draft) -> Settled:
     errors = list(draft.errors)
     start = draft.folder or _find_policy(session, project_id, request, errors)
     kinds = draft.dataset_kinds
-    dataset = _find_dataset(session, project_id, request.dataset_id, kinds, "/dataset_id", errors)
-    sft_dataset_id = None if request.sft == "skip" else request.sft.dataset_id
-    used = [dataset]
-    if sft_dataset_id:
-        where = "/sft/dataset_id"
-        used.append(_find_dataset(session, project_id, sft_dataset_id, (DatasetKind.DEMONSTRATION,), where, errors))
+    find = partial(_find_dataset, session, project_id, errors=errors)
+    dataset = _find_own_dataset(find, request, kinds)
+    sft_dataset = validation_dataset = None
+    if request.sft != "skip" and request.sft.dataset_id:
+        sft_dataset = find(request.sft.dataset_id, (DatasetKind.DEMONSTRATION,), "/sft/dataset_id")
     if request.validation_dataset_id:
-        where = "/validation_dataset_id"
-        used.append(_find_dataset(session, project_id, request.validation_dataset_id, kinds, where, errors))
+        validation_dataset = find(request.validation_dataset_id, kinds, "/validation_dataset_id")
+    used = [dataset, sft_dataset, validation_dataset]
     if dataset is not None and dataset.kind is DatasetKind.DEMONSTRATION and request.swap_lines:
         errors.append(FieldError("/swap_lines", f"rows of {dataset.id} have one response each: nothing can be swapped"))
     if start is not None and request.chat_template_kwargs:
@@ -113,14 +119,52 @@ def settle(session: Session, project_id: str, draft: Draft) -> Settled:
     if errors or start is None or dataset is None:
         raise InvalidRequest(_summary(errors), errors=errors)
     spec = resolve_request(
-        request,
+        request.model_copy(update=_versions(request, dataset, sft_dataset, validation_dataset)),
         num_parameters=start.num_parameters,
         num_pairs=dataset.num_accepted,
         default_beta=draft.default_beta,
         context_length=start.facts.get("context_length"),
     )
     warnings = [warning for found in dict.fromkeys(used) if found is not None for warning in warnings_of(found)]
-    return Settled(spec=spec, start=start, dataset=dataset, sft_dataset_id=sft_dataset_id, warnings=warnings)
+    return Settled(
+        spec=spec,
+        start=start,
+        dataset=dataset,
+        sft_dataset=sft_dataset,
+        validation_dataset=validation_dataset,
+        warnings=warnings,
+    )
+
+
+def pin_versions(
+    requested: dict[str, Any], dataset: Dataset | None, sft_dataset: Dataset | None, validation_dataset: Dataset | None
+) -> dict[str, Any]:
+    """Return a job's request with these versions named where it names the datasets: newer ones may come meanwhile."""
+    pinned = {**requested}
+    if "dataset_version" not in requested:
+        pinned["dataset_id"] = _pinned(requested["dataset_id"], dataset)
+    if validation_dataset is not None:
+        pinned["validation_dataset_id"] = _pinned(requested["validation_dataset_id"], validation_dataset)
+    if sft_dataset is not None:
+        sft = requested["sft"]
+        pinned["sft"] = {**sft, "dataset_id": _pinned(sft["dataset_id"], sft_dataset)}
+    return pinned
+
+
+def _pinned(name: str, row: Dataset | None) -> str:
+    return row.version_name if row is not None and name == (row.root_id or row.id) else name
+
+
+def _versions(
+    request: JobRequest, dataset: Dataset, sft_dataset: Dataset | None, validation_dataset: Dataset | None
+) -> dict[str, Any]:
+    """Return the settings that name datasets, with the versions that are read."""
+    values: dict[str, Any] = {"dataset_id": dataset.public_id, "dataset_version": dataset.number}
+    if sft_dataset is not None and request.sft != "skip":
+        values["sft"] = request.sft.model_copy(update={"dataset_id": sft_dataset.public_id})
+    if validation_dataset is not None:
+        values["validation_dataset_id"] = validation_dataset.public_id
+    return values
 
 
 def insert(session: Session, project_id: str, job_id: str, draft: Draft, source: Job | None = None) -> Job:
@@ -137,8 +181,8 @@ def insert(session: Session, project_id: str, job_id: str, draft: Draft, source:
         requested=draft.requested,
         spec=accepted_form(settled.spec),
         dataset_id=settled.dataset.id,
-        sft_dataset_id=settled.sft_dataset_id,
-        validation_dataset_id=request.validation_dataset_id,
+        sft_dataset_id=settled.sft_dataset.id if settled.sft_dataset else None,
+        validation_dataset_id=settled.validation_dataset.id if settled.validation_dataset else None,
         base_model_facts=settled.start.facts,
         base_job_id=settled.start.job_id,
         source_job_id=source.id if source else None,
@@ -227,6 +271,21 @@ def _template_faults(models_dir: Path, base_model: str, template_kwargs: dict[st
     return []
 
 
+def _find_own_dataset(
+    find: Callable[[str, tuple[DatasetKind, ...], str], Dataset | None],
+    request: JobRequest,
+    kinds: tuple[DatasetKind, ...],
+) -> Dataset | None:
+    """Find the version that the job trains on."""
+    name, at, number = request.dataset_id.partition("@")
+    if request.dataset_version is None:
+        return find(request.dataset_id, kinds, "/dataset_id")
+    exact = f"{name}@{request.dataset_version}"
+    if at and number != str(request.dataset_version):
+        exact = f"{request.dataset_id}@{request.dataset_version}"  # which nothing is called
+    return find(exact, kinds, "/dataset_version")
+
+
 def _find_dataset(
     session: Session,
     project_id: str,
@@ -235,7 +294,9 @@ def _find_dataset(
     pointer: str,
     errors: list[FieldError],
 ) -> Dataset | None:
-    dataset = dataset_rows.share_dataset(session, project_id, dataset_id)
+    """Find a version by its name, by a dataset's own id the newest, and keep it from deletion meanwhile."""
+    newest = dataset_rows.find_newest(session, project_id, dataset_id)
+    dataset = dataset_rows.share_dataset(session, project_id, newest.id) if newest else None
     fault = None
     if dataset is None:
         fault = f"there is no dataset {dataset_id}"

@@ -61,7 +61,7 @@ def _view(
         status=job.status,
         desired=job.desired,
         stage=job.stage,
-        spec=job.spec,
+        spec={"dataset_version": 1} | job.spec,
         requested=job.requested,
         created_at=job.created_at,
         started_at=job.started_at,

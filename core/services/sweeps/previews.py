@@ -63,7 +63,7 @@ def preview(backend: Backend, project_id: str, request: SweepRequest) -> SweepPr
     for member in requests:
         previewed = jobs.preview(backend, project_id, member)
         spec = previewed.spec
-        statistics = find_token_statistics(backend, project_id, spec.dataset_id, seen_by(spec))
+        statistics = find_token_statistics(backend, project_id, spec.dataset_name, seen_by(spec))
         shared = _shared(spec, known)
         name = previewed.base_model_name
         estimate = estimates.of_spec(backend, project_id, spec, name, statistics, shared=shared)

@@ -86,14 +86,14 @@ def create(backend: Backend, project_id: str, request: SweepRequest, *, sweep_id
             return view_sweeps(session, [known])[0]
         if rows.count_open(session, project_id) >= MAX_OPEN:
             raise TooManySweeps(f"{MAX_OPEN} sweeps have not ended; cancel one, or wait.")
-        for position, draft in enumerate(drafts, 1):
-            _check(session, project_id, draft, position)
+        settled = [_check(session, project_id, draft, position) for position, draft in enumerate(drafts, 1)]
+        requested = request.model_dump(mode="json", exclude_unset=True)
         sweep = Sweep(
             id=chosen,
             project_id=project_id,
             name=request.name,
             user_metadata=request.metadata,
-            requested=request.model_dump(mode="json", exclude_unset=True),
+            requested={**requested, "job": submission.pin_versions(requested["job"], *settled[0].datasets)},
             status=SweepStatus.RUNNING,
             metric=metric,
             max_parallel=request.max_parallel,
@@ -120,10 +120,10 @@ def _created(sweep: Sweep, num_members: int) -> SweepEventDraft:
     return SweepEventDraft(kind="created", message=message, data={"num_members": num_members, "halving": sweep.halving})
 
 
-def _check(session: Session, project_id: str, draft: submission.Draft, position: int) -> None:
+def _check(session: Session, project_id: str, draft: submission.Draft, position: int) -> submission.Settled:
     """Check a member's job as `POST /jobs` would. Raises InvalidRequest naming the member."""
     try:
-        submission.settle(session, project_id, draft)
+        return submission.settle(session, project_id, draft)
     except InvalidRequest as error:
         errors = [FieldError(f"/job{fault.pointer}", f"member {position}: {fault.detail}") for fault in error.errors]
         raise InvalidRequest(f"Member {position}: {error.detail}", errors=errors) from None

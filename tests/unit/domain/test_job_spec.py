@@ -13,12 +13,11 @@ from core.domain.jobs.job_spec import (
     JobRequest,
     JobSpec,
     Precision,
-    accepted_form,
     resolve_request,
     resolve_staged,
-    stored_form,
     total_steps,
 )
+from core.domain.jobs.spec_forms import accepted_form, stored_form
 
 LEAST = {"base_model": "smollm2-135m-instruct", "dataset_id": "ds_1"}
 

@@ -5,9 +5,10 @@ from typing import Any, get_args
 
 import pytest
 
-from core.domain.jobs.job_spec import JobRequest, JobSpec, accepted_form, resolve_request, resolve_staged, shown_form
+from core.domain.jobs.job_spec import JobRequest, JobSpec, resolve_request, resolve_staged
 from core.domain.jobs.job_state import Stage
 from core.domain.jobs.methods import METHODS, MethodName, get_method, method_of, refused_settings
+from core.domain.jobs.spec_forms import accepted_form, shown_form
 from core.services.jobs.progress import StageState, estimate
 
 LEAST = {"base_model": "tiny", "dataset_id": "ds_1"}

@@ -8,8 +8,9 @@ import pytest
 from pydantic import Field
 
 from core.domain.jobs import job_spec, presets
-from core.domain.jobs.job_spec import DpoSettings, JobRequest, JobSpec, StageSettings, accepted_form, resolve_staged
+from core.domain.jobs.job_spec import DpoSettings, JobRequest, JobSpec, StageSettings, resolve_staged
 from core.domain.jobs.released_fields import RELEASED_FIELDS
+from core.domain.jobs.spec_forms import accepted_form
 
 SPECS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("released_specs.json").read_text())
 STAGED = {"num_sft_rows": 190, "num_train_pairs": 190, "device": "cpu", "fast_precision": "fp32"}

@@ -22,6 +22,7 @@ from worker.processes.trainer.plan import make_plan
 ELSEWHERE = {
     "base_model": "the assignment: the supervisor fetches its folder",
     "dataset_id": "the assignment: the supervisor fetches its rows",
+    "dataset_version": "submission: the job keeps the id of the version",
     "sft.dataset_id": "the assignment: the supervisor fetches its rows",
     "validation_dataset_id": "the assignment: the supervisor fetches its rows",
     "max_length": "InputEncoder sets longer rows aside",

@@ -24,7 +24,8 @@ from core.disk_space import GOES_ON, full_disk_detail, is_out_of_space, purpose_
 from core.domain.errors import DomainError
 from core.domain.jobs.event_kinds import BASE_ROUNDED, CHECKPOINT_UNUSABLE, COMPUTES_IN_FP32, SLOW_PRECISION
 from core.domain.jobs.failure_codes import FailureCode
-from core.domain.jobs.job_spec import JobSpec, resolve_staged, stored_form
+from core.domain.jobs.job_spec import JobSpec, resolve_staged
+from core.domain.jobs.spec_forms import stored_form
 from core.domain.trainer_protocol import (
     ASSIGNMENT_FILE,
     Assignment,

@@ -2,7 +2,8 @@
 // kind: integer, number, boolean, choice, text, lines, names, texts, map or group; `keywords` are taken as well.
 export const SETTINGS = [
   {"pointer": "/base_model", "kind": "text", "required": true, "default": null, "description": "A name from GET /models, or a policy: job_…, job_…@<checkpoint id> or ft:…"},
-  {"pointer": "/dataset_id", "kind": "text", "required": true, "default": null, "description": "A ready dataset of the kind that the variant trains on: preference, for `kto` unpaired. A supervised job takes every kind: of pairs the chosen responses, of marked responses the good ones."},
+  {"pointer": "/dataset_id", "kind": "text", "required": true, "default": null, "description": "A ready dataset of the kind that the variant trains on: preference, for `kto` unpaired. A supervised job takes every kind: of pairs the chosen responses, of marked responses the good ones. `ds_…@<version>` names one version."},
+  {"pointer": "/dataset_version", "kind": "integer", "default": null, "description": "Version of the dataset; null: the newest that is ready when the job is accepted."},
   {"pointer": "/method", "kind": "choice", "keywords": ["preference", "supervised"], "default": "preference", "description": "preference: SFT, then a preference loss. supervised: SFT alone; settings of the preference stage (`variant`, `beta`, `variant_options`, `dpo`, `score_training_pairs`) are refused."},
   {"pointer": "/variant", "kind": "text", "default": "dpo", "description": "A name from GET /variants."},
   {"pointer": "/beta", "kind": "number", "default": null, "description": "How strongly training stays close to the reference model; null: the variant's default."},
