@@ -64,6 +64,7 @@ from core.domain.errors import Unavailable
 from core.services.access import api_keys, secret_files
 from core.services.backend import Backend, open_backend
 from core.services.base_models.sharing import ModelSharer, is_sharing
+from core.services.chat.open_runner import open_runner
 from core.services.datasets.parts import MAX_PART_BYTES
 from core.services.datasets.processing import DatasetProcessor
 from core.services.operations import schema
@@ -191,7 +192,9 @@ def _telemetry() -> TelemetryConfig:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     with ExitStack() as stack:
         await to_thread.run_sync(_open, app, stack)
+        app.state.runner = open_runner(app.state.settings)
         yield
+        await app.state.runner.close()
         await to_thread.run_sync(stack.close)
 
 

@@ -14,6 +14,7 @@ from api.readiness import ReadinessProbe
 from api.uploads.receive import UploadDesk
 from core.domain.json_numbers import MAX_WHOLE
 from core.services.backend import Backend
+from core.services.chat.runner import Runner
 from core.services.datasets.processing import DatasetProcessor
 
 DEFAULT_LIMIT = 20
@@ -38,6 +39,11 @@ async def get_backend(request: Request) -> Backend:
 async def get_caller(request: Request) -> Caller:
     caller: Caller = request.state.caller
     return caller
+
+
+async def get_runner(request: Request) -> Runner:
+    runner: Runner = request.app.state.runner
+    return runner
 
 
 async def get_upload_desk(request: Request) -> UploadDesk:
@@ -72,6 +78,7 @@ async def get_waiters(request: Request) -> HeldWaiters:
 
 BackendDep = Annotated[Backend, Depends(get_backend)]
 CallerDep = Annotated[Caller, Depends(get_caller)]
+RunnerDep = Annotated[Runner, Depends(get_runner)]
 UploadDeskDep = Annotated[UploadDesk, Depends(get_upload_desk)]
 ReadinessDep = Annotated[ReadinessProbe, Depends(get_readiness)]
 ProcessorDep = Annotated[DatasetProcessor, Depends(get_processor)]

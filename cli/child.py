@@ -1,4 +1,4 @@
-"""Child process of `preftune serve`: `python -m cli.child api|worker`, which ends when its parent does."""
+"""Child process of `preftune serve`: `python -m cli.child api|worker|runner`, which ends when its parent does."""
 
 import os
 import signal
@@ -9,15 +9,16 @@ import time
 from core.quick_imports import import_quickly
 from preftune.cli.extras import from_extra
 
-_ENTRIES = {"api": "api.server", "worker": "worker.app"}
+_ENTRIES = {"api": "api.server", "worker": "worker.app", "runner": "worker.runner.app"}
 _EXTRA_SECONDS = 10
 
 
-def main(kind: str) -> int:
+def main(kind: str, *descriptors: str) -> int:
+    """Run the process; a runner is given the descriptor of the socket that it listens on."""
     settings = from_extra("core.settings", "load_settings")()
     watch = threading.Thread(target=_end_with_parent, args=(settings.stop_grace_seconds,), daemon=True)
     watch.start()
-    return int(from_extra(_ENTRIES[kind], "run", load=import_quickly)(settings))
+    return int(from_extra(_ENTRIES[kind], "run", load=import_quickly)(settings, *map(int, descriptors)))
 
 
 def _end_with_parent(grace_seconds: float) -> None:
@@ -30,4 +31,4 @@ def _end_with_parent(grace_seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

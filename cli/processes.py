@@ -2,9 +2,11 @@
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+COMMAND = (sys.executable, "-P", "-m", "cli.child")
 FIRST_PAUSE_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 30.0
 HEALTHY_SECONDS = 60.0
@@ -13,12 +15,20 @@ HEALTHY_SECONDS = 60.0
 
 class Child:
     def __init__(
-        self, name: str, command: Sequence[str], environment: Callable[[], Mapping[str, str]], *, inherited_fd: int
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Callable[[], Mapping[str, str]],
+        *,
+        inherited_fds: Sequence[int],
+        ends_by_itself: bool = False,
     ) -> None:
+        """`ends_by_itself`: code 0 says that it had nothing more to do, and no pause follows."""
         self.name = name
         self._command = command
         self._environment = environment
-        self._inherited_fd = inherited_fd
+        self._inherited_fds = tuple(inherited_fds)
+        self._ends_by_itself = ends_by_itself
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._starts_again_at = 0.0
@@ -34,7 +44,7 @@ class Child:
             env=dict(self._environment()),
             stdin=subprocess.PIPE,  # its end tells the child that we are gone
             start_new_session=True,  # Ctrl-C in the terminal is for us to pass on
-            pass_fds=(self._inherited_fd,),
+            pass_fds=self._inherited_fds,
         )
         self._started_at = time.monotonic()
         return True
@@ -45,6 +55,9 @@ class Child:
         if self._process is None or code is None:
             return None
         self._close()
+        if self._ends_by_itself and code == 0:
+            self.num_quick_deaths, self._starts_again_at = 0, 0.0
+            return None
         lived = time.monotonic() - self._started_at
         self.num_quick_deaths = 0 if lived > HEALTHY_SECONDS else self.num_quick_deaths + 1
         pause = min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** max(0, self.num_quick_deaths - 1))

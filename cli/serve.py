@@ -1,10 +1,9 @@
-"""`preftune serve`: API and worker as child processes, restarted when they die, ended together."""
+"""`preftune serve`: API and worker as child processes, restarted when they die, ended together; a runner on demand."""
 
 import logging
 import os
 import signal
 import socket
-import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -16,7 +15,8 @@ from pydantic import SecretStr
 
 from api.server import check_binding
 from cli.data_lock import DataDirLock
-from cli.processes import Child
+from cli.processes import COMMAND, Child
+from cli.runner import RunnerOnDemand
 from core import private_memory
 from core.database.migrate import upgrade
 from core.domain.errors import Unavailable
@@ -26,7 +26,6 @@ from core.settings import FILE_SUFFIX, PREFIX, PRIVATE_UMASK, Settings
 from core.telemetry.logging import configure_logging
 from preftune.cli.console import err, out
 
-COMMAND = (sys.executable, "-P", "-m", "cli.child")
 POLL_SECONDS = 1.0
 """Interval of a worker on the same machine, unless set."""
 MAX_QUICK_DEATHS = 5
@@ -71,9 +70,10 @@ class _Service:
         self._dead_workers = [self._worker_name] if self._worker_name else []
         self._is_ready = False
         self._children = [
-            Child("api", [*COMMAND, "api"], self._api_environment, inherited_fd=lock.descriptor),
-            Child("worker", [*COMMAND, "worker"], self._worker_environment, inherited_fd=lock.descriptor),
+            Child("api", [*COMMAND, "api"], self._api_environment, inherited_fds=[lock.descriptor]),
+            Child("worker", [*COMMAND, "worker"], self._worker_environment, inherited_fds=[lock.descriptor]),
         ]
+        self._runner = None if settings.runner_url else RunnerOnDemand(self._base_environment, lock.descriptor)
 
     def run(self) -> int:
         code = 0
@@ -90,6 +90,8 @@ class _Service:
     def _tick(self) -> int:
         """Run one round; return an exit code other than 0 when there is no point in continuing."""
         self._free_leases()
+        if self._runner is not None:
+            self._runner.tick()
         for child in self._children:
             child.start_if_due()
             self._look_after(child)
@@ -128,19 +130,23 @@ class _Service:
         """Send SIGTERM to both; SIGKILL at a second signal or timeout. Trainers end with their worker."""
         num_notes = len(self._notes)
         deadline = time.monotonic() + self._settings.stop_grace_seconds + _EXTRA_SECONDS
-        for child in self._children:
+        children = [*self._children, *([] if self._runner is None else [self._runner.child])]
+        for child in children:
             child.send(signal.SIGTERM)
-        while any(child.is_running for child in self._children):
+        while any(child.is_running for child in children):
             if len(self._notes) > num_notes or time.monotonic() > deadline:
-                for child in self._children:
+                for child in children:
                     child.send(signal.SIGKILL)
                 num_notes, deadline = len(self._notes), time.monotonic() + _EXTRA_SECONDS
             time.sleep(_TICK_SECONDS)
         if self._worker_name is not None:
             self._dead_workers.append(self._worker_name)
 
-    def _api_environment(self) -> Mapping[str, str]:
+    def _base_environment(self) -> Mapping[str, str]:
         return _environment(self._settings)
+
+    def _api_environment(self) -> Mapping[str, str]:
+        return _environment(self._settings) | ({} if self._runner is None else self._runner.for_api)
 
     def _worker_environment(self) -> Mapping[str, str]:
         """Return an environment with a new worker name for each start, so that old leases are not its own."""

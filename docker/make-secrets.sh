@@ -35,3 +35,4 @@ make_secret() { # file NAME
 make_secret api_key PREFTUNE_API_KEY
 make_secret postgres_password POSTGRES_PASSWORD
 make_secret s3_secret_access_key S3_SECRET_ACCESS_KEY
+make_secret runner_secret RUNNER_SECRET

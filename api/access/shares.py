@@ -15,6 +15,7 @@ from starlette.types import Scope
 from api.access.proxies import IS_PROXIED, PEER
 from api.http.problems import (
     RETRY_AFTER_SECONDS,
+    TOO_MANY_ANSWERS,
     TOO_MANY_DOWNLOADS,
     TOO_MANY_REQUESTS,
     TOO_MANY_STREAMS,
@@ -27,6 +28,7 @@ MAX_REQUESTS = 1000
 MAX_STREAMS = 500
 MAX_DOWNLOADS = 256
 MAX_WAITING = 256
+MAX_ANSWERS = 256
 _IPV6_PREFIX = 64
 """Bits of an IPv6 address that tell one subscriber from another."""
 
@@ -86,6 +88,7 @@ class Shares:
         self.requests = Share(TOO_MANY_REQUESTS, "requests in work", MAX_REQUESTS, part)
         self.streams = Share(TOO_MANY_STREAMS, "streams open", MAX_STREAMS, part)
         self.downloads = Share(TOO_MANY_DOWNLOADS, "downloads under way", MAX_DOWNLOADS, part)
+        self.answers = Share(TOO_MANY_ANSWERS, "answers under way", MAX_ANSWERS, part)
         self.waiting = Share(TOO_MANY_WAITING, "requests waiting", MAX_WAITING, part)
 
 

@@ -69,6 +69,7 @@ NO_ANSWER = ProblemKind(HTTPStatus.FAILED_DEPENDENCY, "webhook-no-answer", "The 
 INVALID_REQUEST = ProblemKind(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", "The request is not valid")
 TOO_MANY_STREAMS = ProblemKind(HTTPStatus.TOO_MANY_REQUESTS, "too-many-streams", "Too many streams are open")
 TOO_MANY_DOWNLOADS = ProblemKind(HTTPStatus.TOO_MANY_REQUESTS, "too-many-downloads", "Too many downloads are under way")
+TOO_MANY_ANSWERS = ProblemKind(HTTPStatus.TOO_MANY_REQUESTS, "too-many-answers", "Too many answers are under way")
 TOO_MANY_REQUESTS = ProblemKind(HTTPStatus.TOO_MANY_REQUESTS, "too-many-requests", "Too many requests are in work")
 TOO_MANY_WAITING = ProblemKind(HTTPStatus.TOO_MANY_REQUESTS, "too-many-waiting", "Too many requests wait")
 SIGN_IN_THROTTLED = ProblemKind(HTTPStatus.TOO_MANY_REQUESTS, "sign-in-throttled", "Too many wrong keys")
@@ -95,6 +96,7 @@ HTTP_PROBLEMS: tuple[ProblemKind, ...] = (
     NO_ANSWER,
     TOO_MANY_STREAMS,
     TOO_MANY_DOWNLOADS,
+    TOO_MANY_ANSWERS,
     TOO_MANY_REQUESTS,
     TOO_MANY_WAITING,
     SIGN_IN_THROTTLED,

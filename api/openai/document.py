@@ -16,8 +16,8 @@ from api.openai.objects import ErrorAnswer
 
 PATH: Final = "/v1/openapi.json"
 DESCRIPTION = (
-    "The fine-tuning API of OpenAI over this service; the `openai` package works unmodified. Everything made here is "
-    "seen under `/datasets` and `/jobs`, too: their document is `/openapi.json`."
+    "OpenAI's API for fine-tuning and for chats, over this service; the `openai` package works unmodified. What is "
+    "made here is seen under `/datasets` and `/jobs`, too: their document is `/openapi.json`."
 )
 _MEANINGS = {
     400: "Not valid: `param` names the place.",
@@ -93,11 +93,17 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     if path in _FORMS and method == "POST":
         content = {"multipart/form-data": {"schema": _FORMS[path]}}
         operation["requestBody"] = {"required": True, "content": content}
+    if path.endswith("/completions"):
+        operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     if path == "/v1/fine_tuning/jobs" and method == "GET":
         others = [parameter for parameter in operation["parameters"] if parameter["name"] != "metadata"]
         operation["parameters"] = [*others, _METADATA]
     statuses = [*_EVERYWHERE, *(_OF_BODIES if method != "GET" else ())]
-    statuses += [404] * ("{" in path) + [409] * path.endswith("/content") + [424] * path.endswith("/test")
+    statuses += (
+        [404] * ("{" in path or path.endswith("/completions"))
+        + [409] * path.endswith("/content")
+        + [424] * path.endswith("/test")
+    )
     operation["responses"].pop("422", None)
     schema = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}}
     operation["responses"] |= {str(code): {"description": _MEANINGS[code], "content": schema} for code in statuses}

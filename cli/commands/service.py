@@ -1,4 +1,4 @@
-"""Commands `preftune serve | api | worker | migrate`: the service itself."""
+"""Commands `preftune serve | api | worker | runner | migrate`: the service itself."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=SERVICE)(serve)
     app.command(rich_help_panel=SERVICE)(api)
     app.command(rich_help_panel=SERVICE)(worker)
+    app.command(rich_help_panel=SERVICE)(runner)
     app.command(rich_help_panel=SERVICE)(migrate)
 
 
@@ -51,6 +52,22 @@ def worker(data_dir: DataDir = None, models_dir: ModelsDir = None) -> None:
     settings = load(data_dir=data_dir, models_dir=models_dir)
     with _told():
         code = from_extra("worker.app", "run", load=import_quickly)(settings)
+    raise typer.Exit(code)
+
+
+RunnerHost = Annotated[str, typer.Option(help="Address to listen on; without PREFTUNE_RUNNER_SECRET only loopback.")]
+RunnerPort = Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)]
+
+
+def runner(
+    host: RunnerHost = "127.0.0.1", port: RunnerPort = 8001, data_dir: DataDir = None, models_dir: ModelsDir = None
+) -> None:
+    """Run one runner alone: it answers chats for an API that knows it by PREFTUNE_RUNNER_URL."""
+    _require_trainer()
+    settings = load(data_dir=data_dir, models_dir=models_dir)
+    with _told():
+        address = from_extra("worker.runner.app", "Address")(host=host, port=port)
+        code = from_extra("worker.runner.app", "run_at")(settings, address)
     raise typer.Exit(code)
 
 

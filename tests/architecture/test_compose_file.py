@@ -25,7 +25,7 @@ OF_COMPOSE = {
 
 
 def test_what_stays_up_is_watched_and_bounded() -> None:
-    assert {"api", "worker", "worker-gpu", "light", "postgres", "redis", "store"} == {*STAYS}
+    assert {"api", "worker", "worker-gpu", "light", "runner", "postgres", "redis", "store"} == {*STAYS}
     for name, service in SERVICES.items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name

@@ -14,6 +14,7 @@ _MODULES = {
     "republication": "republication",
     "gguf_conversion": "gguf_conversion",
     "gguf_check": "gguf_check",
+    "generation": "generation.__main__",
 }
 
 

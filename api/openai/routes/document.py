@@ -8,9 +8,9 @@ from starlette.responses import JSONResponse, Response
 from api.docs.document import servers
 from api.http.strict_route import StrictRoute
 from api.openai import document
-from api.openai.routes import files, fine_tuning, models, uploads, webhooks
+from api.openai.routes import chat, files, fine_tuning, models, uploads, webhooks
 
-ROUTERS = (files.router, uploads.router, fine_tuning.router, models.router, webhooks.router)
+ROUTERS = (files.router, uploads.router, fine_tuning.router, models.router, chat.router, webhooks.router)
 router = APIRouter(route_class=StrictRoute)
 
 

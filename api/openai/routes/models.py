@@ -12,6 +12,7 @@ from core.domain.errors import Conflict, InvalidRequest, NotFound
 from core.domain.policy_names import parse_policy_name, policy_name
 from core.services.backend import Backend
 from core.services.base_models import starting_points
+from core.services.chat.served_models import ModelNotFound
 from core.services.jobs import artifacts, jobs
 from core.services.views import BaseModelView, JobView
 
@@ -19,11 +20,6 @@ MAX_LISTED = 1000
 ModelName = Annotated[str, Path(description="Name of a base model or of a policy.", max_length=512)]
 
 router = APIRouter(route_class=StrictRoute, dependencies=NEEDS_KEY)
-
-
-class ModelNotFound(NotFound):
-    code = "model-not-found"
-    title = "There is no such model"
 
 
 class BaseModelNotDeletable(Conflict):

@@ -19,6 +19,7 @@ from core.services.chat.runner import (
     EndReason,
     GenerationRequest,
     Runner,
+    RunnerEvent,
     Sampling,
 )
 from core.services.chat.served_models import ServedModel
@@ -86,6 +87,13 @@ class Answer:
     """All that were generated, with the one that ends the turn."""
     finish_reason: EndReason = "length"
 
+    def add(self, piece: Piece) -> None:
+        """Take what a stream adds to this answer."""
+        self.text += piece.text
+        self.tokens += piece.tokens
+        if piece.finish_reason is not None:
+            self.finish_reason = piece.finish_reason
+
     @property
     def logprob(self) -> float:
         """Sum over all tokens: the answer's log-probability."""
@@ -127,28 +135,19 @@ async def stream(runner: Runner, prepared: PreparedQuestion) -> AsyncGenerator[P
         num_answers=question.num_answers,
         sampling=_bounded(question.sampling, prepared.max_tokens),
     )
-    tokenizer = prepared.shared.tokenizer
+    tokenizer = (
+        prepared.shared.tokenizer
+    )  # decoding keeps no state: it needs no lock, which a preview may hold for long
     texts = [AnswerText(tokenizer, question.stops) for _ in range(question.num_answers)]
     open_answers = set(range(question.num_answers))
     async with aclosing(runner.generate(request)) as events:
         async for event in events:
             if event.index not in open_answers:
                 continue
-            text = texts[event.index]
-            if isinstance(event, AnswerEnd):
+            piece = _piece_of(tokenizer, event, texts[event.index])
+            if piece.finish_reason is not None:
                 open_answers.discard(event.index)
-                with prepared.shared.lock:
-                    rest = text.finish()
-                yield Piece(index=event.index, text=rest, finish_reason="stop" if text.is_stopped else event.reason)
-                continue
-            with prepared.shared.lock:
-                new = text.add(event.token_id)
-                shown = _view(tokenizer, event.token_id, event.logprob, event.top)
-            reason: EndReason | None = None
-            if text.is_stopped:
-                open_answers.discard(event.index)
-                reason = "stop"
-            yield Piece(index=event.index, text=new, tokens=(shown,), finish_reason=reason)
+            yield piece
             if not open_answers:
                 return
 
@@ -158,12 +157,16 @@ async def answer(runner: Runner, prepared: PreparedQuestion) -> list[Answer]:
     answers = [Answer(index=index) for index in range(prepared.question.num_answers)]
     async with aclosing(stream(runner, prepared)) as pieces:
         async for piece in pieces:
-            found = answers[piece.index]
-            found.text += piece.text
-            found.tokens += piece.tokens
-            if piece.finish_reason is not None:
-                found.finish_reason = piece.finish_reason
+            answers[piece.index].add(piece)
     return answers
+
+
+def _piece_of(tokenizer: PairTokenizer, event: RunnerEvent, text: AnswerText) -> Piece:
+    if isinstance(event, AnswerEnd):
+        return Piece(index=event.index, text=text.finish(), finish_reason="stop" if text.is_stopped else event.reason)
+    new = text.add(event.token_id)
+    shown = _view(tokenizer, event.token_id, event.logprob, event.top)
+    return Piece(index=event.index, text=new, tokens=(shown,), finish_reason="stop" if text.is_stopped else None)
 
 
 def _encode(tokenizer: PairTokenizer, prompt: Prompt) -> list[int]:

@@ -10,7 +10,7 @@ from core.base_models.directory import get_base_model
 from core.database.repositories import jobs as job_rows
 from core.database.repositories import objects
 from core.database.tables.jobs import Job
-from core.domain.errors import DomainError, FieldError, InvalidRequest
+from core.domain.errors import DomainError, FieldError, InvalidRequest, NotFound
 from core.domain.jobs.methods import method_of
 from core.domain.policy_names import parse_policy_name
 from core.domain.variants.checks import get_variant
@@ -23,7 +23,7 @@ SFT_SUFFIX = "@sft"
 """`job_…@sft` names the policy of a job before its DPO stage."""
 
 
-class ModelNotFound(InvalidRequest):
+class ModelNotFound(NotFound):
     code = "model-not-found"
     title = "There is no such model"
 
