@@ -46,9 +46,11 @@ def plain(folder: Path) -> tuple[Ask, Any]:
     """Return `generate` of transformers, one answer at a time."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
+    model.generation_config.eos_token_id = None  # an answer goes on behind its end, so that all have one length
+
     def ask(ids: list[int], num_tokens: int) -> Answer:
         tokens = torch.tensor([ids])
-        options = {"max_new_tokens": num_tokens, "min_new_tokens": num_tokens, "do_sample": False}
+        options = {"max_new_tokens": num_tokens, "do_sample": False}
         out = model.generate(
             tokens, attention_mask=torch.ones_like(tokens), output_logits=True, return_dict_in_generate=True, **options
         )
@@ -97,7 +99,7 @@ def llama_cpp(path: Path, num_threads: int) -> tuple[Ask, Any]:
 
     def ask(ids: list[int], num_tokens: int) -> Answer:
         request = {"prompt": ids, "n_predict": num_tokens, "temperature": 0.0, "n_probs": 1, "cache_prompt": False}
-        answer = server.handle_completions(request | {"ignore_eos": True, "return_tokens": True})
+        answer = server.handle_completions(request | {"return_tokens": True})
         found = answer["choices"][0]["logprobs"]["content"]
         return [int(token["id"]) for token in found], [float(token["logprob"]) for token in found]
 
@@ -116,11 +118,12 @@ def convert(folder: Path, target: Path) -> float:
     return time.perf_counter() - started
 
 
-def agreement(ask: Ask, prompts: list[list[int]], expected: list[Answer]) -> dict[str, Any]:
-    """Compare greedy answers with those of plain `generate`, up to the first token that differs."""
+def agreement(ask: Ask, prompts: list[list[int]], expected: list[Answer], end: int) -> dict[str, Any]:
+    """Compare greedy answers with those of plain `generate`, up to their end or the first token that differs."""
     equal, difference = 0, 0.0
     for prompt, (tokens, logprobs) in zip(prompts, expected, strict=True):
-        found, values = ask(prompt, NUM_TOKENS)
+        length = tokens.index(end) + 1 if end in tokens else len(tokens)
+        tokens, (found, values) = tokens[:length], ask(prompt, length)
         same = next((place for place, pair in enumerate(zip(found, tokens, strict=False)) if len({*pair}) > 1), None)
         equal += same is None and len(found) == len(tokens)
         pairs = zip(values[:same], logprobs[:same], strict=False)
@@ -160,17 +163,18 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     tokenizer = PairTokenizer.open(options.base_model)
     prompts = [tokenizer.encode_prompt([{"role": "user", "content": question}]) for question in QUESTIONS]
-    found: dict[str, Any] = {"machine": describe_machine(), "load_before": os.getloadavg()[0]}
+    found: dict[str, Any] = {"machine": describe_machine(), "threads": options.threads}
     ask, _ = plain(options.base_model)
+    end = tokenizer.eos_ids[0]
     expected = [ask(prompt, NUM_TOKENS) for prompt in prompts]
     found["generate"] = speed(ask, can_batch=False)
     ask, engine = batched(options.base_model)
-    found["continuous_batching"] = agreement(ask, prompts, expected) | speed(ask, can_batch=True)
+    found["continuous_batching"] = agreement(ask, prompts, expected, end) | speed(ask, can_batch=True)
     engine.close()
     with TemporaryDirectory() as folder:
         seconds = convert(options.base_model, Path(folder))
         ask, server = llama_cpp(Path(folder) / "policy.gguf", options.threads)
-        found["llama_cpp"] = {"conversion_seconds": seconds} | agreement(ask, prompts, expected)
+        found["llama_cpp"] = {"conversion_seconds": seconds} | agreement(ask, prompts, expected, end)
         found["llama_cpp"] |= speed(ask, can_batch=True)
         del server
     found["load_after"] = os.getloadavg()[0]

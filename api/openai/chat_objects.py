@@ -27,13 +27,22 @@ class ChatLogprobs(Answer):
         description="All tokens that were generated, with the one that ends the turn: their sum is the answer's "
         "log-probability, as `POST /jobs/{job_id}/scores` gives it."
     )
-    refusal: None = None
+    refusal: str | None = None
 
 
 class ChatAnswerMessage(Answer):
     role: Literal["assistant"] = "assistant"
     content: str
-    refusal: None = None
+    refusal: str | None = None
+
+
+class ReferenceScore(Answer):
+    """What the reference of a policy thinks of an answer."""
+
+    model: str = Field(description="The reference; empty for the policy of an earlier job.")
+    logprobs: list[float] = Field(description="Log-probability of each generated token under the reference.")
+    log_ratio: float = Field(description="The answer's log-probability under the policy minus that here.")
+    reward: float | None = Field(description="Implicit reward: beta times `log_ratio`.")
 
 
 class ChatChoice(Answer):
@@ -41,6 +50,7 @@ class ChatChoice(Answer):
     message: ChatAnswerMessage
     logprobs: ChatLogprobs | None
     finish_reason: FinishReason
+    reference: ReferenceScore | None = Field(None, description="With `reference: true`, for policies.")
 
 
 class Usage(Answer):
@@ -60,7 +70,7 @@ class ChatCompletion(Answer):
     model: str
     choices: list[ChatChoice]
     usage: Usage
-    system_fingerprint: None = None
+    system_fingerprint: str | None = None
 
 
 class TextLogprobs(Answer):
@@ -75,22 +85,29 @@ class TextChoice(Answer):
     text: str
     logprobs: TextLogprobs | None
     finish_reason: FinishReason
+    reference: ReferenceScore | None = Field(None, description="With `reference: true`, for policies.")
 
 
-class Completion(Answer):
+class TextCompletion(Answer):
     id: str
     object: Literal["text_completion"] = "text_completion"
     created: int
     model: str
     choices: list[TextChoice]
     usage: Usage
-    system_fingerprint: None = None
+    system_fingerprint: str | None = None
 
 
 def chat_choice(answer: answering.Answer, *, has_logprobs: bool) -> ChatChoice:
     logprobs = ChatLogprobs(content=token_logprobs(answer.tokens)) if has_logprobs else None
     message = ChatAnswerMessage(content=answer.text)
-    return ChatChoice(index=answer.index, message=message, logprobs=logprobs, finish_reason=answer.finish_reason)
+    return ChatChoice(
+        index=answer.index,
+        message=message,
+        logprobs=logprobs,
+        finish_reason=answer.finish_reason,
+        reference=reference_score(answer.reference),
+    )
 
 
 def text_choice(answer: answering.Answer, *, num_top: int | None) -> TextChoice:
@@ -99,7 +116,12 @@ def text_choice(answer: answering.Answer, *, num_top: int | None) -> TextChoice:
         text=answer.text,
         logprobs=None if num_top is None else text_logprobs(answer.tokens, num_top, 0),
         finish_reason=answer.finish_reason,
+        reference=reference_score(answer.reference),
     )
+
+
+def reference_score(view: answering.ReferenceView | None) -> ReferenceScore | None:
+    return None if view is None else ReferenceScore(**vars(view))
 
 
 def token_logprobs(tokens: Sequence[TokenView]) -> list[TokenLogprob]:
@@ -125,6 +147,8 @@ def text_logprobs(tokens: Sequence[TokenView], num_top: int, offset: int) -> Tex
 
 def chat_delta(piece: Piece, *, is_first: bool, has_logprobs: bool) -> dict[str, Any] | None:
     """Return the choice of one chunk of a stream; None for a piece that adds nothing."""
+    if piece.reference is not None:
+        return _reference_delta(piece, piece.reference) | {"delta": {}}
     if not (is_first or piece.text or piece.finish_reason or has_logprobs):
         return None
     delta: dict[str, Any] = {"role": "assistant"} if is_first else {}
@@ -138,11 +162,17 @@ def chat_delta(piece: Piece, *, is_first: bool, has_logprobs: bool) -> dict[str,
 
 def text_delta(piece: Piece, *, num_top: int | None, offset: int) -> dict[str, Any] | None:
     """Return the choice of one chunk of a stream; None for a piece that adds nothing."""
+    if piece.reference is not None:
+        return _reference_delta(piece, piece.reference) | {"text": ""}
     if not (piece.text or piece.finish_reason or num_top is not None):
         return None
     has_logprobs = num_top is not None and piece.tokens
     logprobs = text_logprobs(piece.tokens, num_top or 0, offset).model_dump() if has_logprobs else None
     return {"index": piece.index, "text": piece.text, "logprobs": logprobs, "finish_reason": piece.finish_reason}
+
+
+def _reference_delta(piece: Piece, view: answering.ReferenceView) -> dict[str, Any]:
+    return {"index": piece.index, "logprobs": None, "finish_reason": None, "reference": vars(view)}
 
 
 def _fields(token: TokenView) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class AnswerRequest(Payload):
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), REAL] = Field(
         1.0, description="Tokens are drawn from the fewest that together have this probability."
     )
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63), WHOLE] | None = Field(
+    seed: Annotated[int, Field(ge=-(2**53 - 1), le=2**53 - 1), WHOLE] | None = Field(
         None, description="The same request and seed give the same answer; null: another one each time."
     )
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = Field(
@@ -72,6 +72,11 @@ class AnswerRequest(Payload):
     frequency_penalty: Literal[0] = Field(0, description="Only 0: tokens are drawn as the model has them.")
     user: Annotated[str, StringConstraints(max_length=512)] | None = Field(None, description="Changes nothing.")
     metadata: Metadata | None = Field(None, description="Changes nothing.")
+    reference: bool = Field(
+        False,
+        description="Of this service: each answer of a policy is also scored by its reference, the SFT policy or what "
+        "the job started from, and has its implicit reward.",
+    )
 
     @field_validator("presence_penalty", "frequency_penalty", mode="before")
     @classmethod
@@ -99,7 +104,14 @@ class AnswerRequest(Payload):
             seed=self.seed,
             top_logprobs=top_logprobs,
         )
-        return Question(model=self.model, prompt=prompt, num_answers=self.n, sampling=sampling, stops=tuple(self.stops))
+        return Question(
+            model=self.model,
+            prompt=prompt,
+            num_answers=self.n,
+            sampling=sampling,
+            stops=tuple(self.stops),
+            has_reference=self.reference,
+        )
 
 
 class ChatRequest(AnswerRequest):

@@ -93,8 +93,6 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     if path in _FORMS and method == "POST":
         content = {"multipart/form-data": {"schema": _FORMS[path]}}
         operation["requestBody"] = {"required": True, "content": content}
-    if path.endswith("/completions"):
-        operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     if path == "/v1/fine_tuning/jobs" and method == "GET":
         others = [parameter for parameter in operation["parameters"] if parameter["name"] != "metadata"]
         operation["parameters"] = [*others, _METADATA]

@@ -103,9 +103,10 @@ def test_every_name_of_a_policy_is_served(tiny: Backend) -> None:
     assert served_models.find(tiny, PROJECT, named) == replace(policy, name=named)
     checkpoint = served_models.find(tiny, PROJECT, f"{named}:ckpt-step-3")
     assert checkpoint.policy == served_models.find(tiny, PROJECT, f"{job_id}@{checkpoint_id}").policy != made.tree
-    started_from = served_models.reference_of(tiny, PROJECT, policy)
-    assert started_from is not None
-    assert (started_from.base_name, started_from.policy, started_from.has_lora) == (BASE_MODEL, None, False)
+    found = served_models.reference_of(tiny, PROJECT, policy)
+    assert found is not None
+    assert found.beta == 0.1
+    assert (found.model.base_name, found.model.policy, found.model.has_lora) == (BASE_MODEL, None, False)
     second = submit(tiny, base_model=job_id, sft="skip").id
     held = claim(tiny)
     lifecycle.finish_succeeded(tiny, held, publication(tiny, held))
@@ -113,7 +114,12 @@ def test_every_name_of_a_policy_is_served(tiny: Backend) -> None:
     assert (tuned_again.base_name, tuned_again.base_tree, tuned_again.root_name) == (None, made.tree, BASE_MODEL)
     reference = served_models.reference_of(tiny, PROJECT, tuned_again)
     assert reference is not None
-    assert (reference.policy, reference.base_tree) == (made.tree, None)
+    assert (reference.model.policy, reference.model.base_tree) == (made.tree, None)
+    question = prepared(tiny, model=job_id, has_reference=True)
+    _, (answer,) = answers_of([5, 6], question)
+    assert answer.reference is not None
+    assert answer.reference.logprobs == [-0.25, -0.25]
+    assert (answer.reference.log_ratio, answer.reference.reward) == (-0.5, pytest.approx(-0.05))
 
 
 def test_names_that_mean_nothing_are_refused(tiny: Backend) -> None:

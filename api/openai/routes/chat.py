@@ -16,7 +16,7 @@ from api.http.strict_route import StrictRoute
 from api.openai import chat_objects as objects
 from api.openai.answer_feed import AnswerFeed, now_seconds
 from api.openai.answer_stream import AnswerStream, wait_for_first, while_connected
-from api.openai.chat_objects import ChatCompletion, Completion, Usage
+from api.openai.chat_objects import ChatCompletion, TextCompletion, Usage
 from api.openai.chat_requests import ChatRequest, CompletionRequest
 from api.threads import Lane, run_in
 from core.services.backend import Backend
@@ -54,7 +54,7 @@ async def create_chat_completion(
     return await _stream(request, feed, chunk, choice_of, counts_usage=body.counts_usage)
 
 
-@router.post("/v1/completions", response_model=Completion)
+@router.post("/v1/completions", response_model=TextCompletion)
 async def create_completion(
     body: CompletionRequest, request: Request, backend: BackendDep, caller: CallerDep, runner: RunnerDep
 ) -> Response:
@@ -66,7 +66,7 @@ async def create_completion(
         if answers is None:
             return Response(status_code=499)
         choices = [objects.text_choice(answer, num_top=body.logprobs) for answer in answers]
-        return _json(Completion(**head, choices=choices, usage=_usage(feed, answers)))
+        return _json(TextCompletion(**head, choices=choices, usage=_usage(feed, answers)))
     offsets: dict[int, int] = {}
 
     def choice_of(piece: Piece) -> dict[str, Any] | None:
@@ -114,5 +114,5 @@ def _usage(feed: AnswerFeed, answers: list[Answer]) -> Usage:
     return Usage.of(feed.num_prompt_tokens, sum(len(answer.tokens) for answer in answers))
 
 
-def _json(answer: ChatCompletion | Completion) -> Response:
+def _json(answer: ChatCompletion | TextCompletion) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")

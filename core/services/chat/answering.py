@@ -21,8 +21,9 @@ from core.services.chat.runner import (
     Runner,
     RunnerEvent,
     Sampling,
+    ScoreRequest,
 )
-from core.services.chat.served_models import ServedModel
+from core.services.chat.served_models import Reference, ServedModel
 from core.services.chat.texts import AnswerText
 from core.services.datasets.tokenizers import SharedTokenizer, load_shared
 from core.tokenization.pair_tokenizer import PairTokenizer
@@ -41,6 +42,8 @@ class Question:
     sampling: Sampling = field(default_factory=Sampling)
     stops: Sequence[str] = ()
     """Texts at which an answer ends; they are not part of it."""
+    has_reference: bool = False
+    """Whether each answer is also scored by the reference of the policy, which a base model has not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,20 @@ class PreparedQuestion:
     max_tokens: int
     """Most tokens of an answer: the context's rest bounds it."""
     shared: SharedTokenizer
+    reference: Reference | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceView:
+    """What the reference of a policy thinks of an answer."""
+
+    model: str
+    logprobs: list[float]
+    """Log-probability of each token."""
+    log_ratio: float
+    """Log-probability of the answer under the policy minus that under the reference."""
+    reward: float | None
+    """Implicit reward: beta times the log-ratio."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +92,8 @@ class Piece:
     text: str = ""
     tokens: tuple[TokenView, ...] = ()
     finish_reason: EndReason | None = None
+    reference: ReferenceView | None = None
+    """Comes last, in a piece of its own."""
 
 
 @dataclass(kw_only=True)
@@ -86,6 +105,7 @@ class Answer:
     tokens: list[TokenView] = field(default_factory=list)
     """All that were generated, with the one that ends the turn."""
     finish_reason: EndReason = "length"
+    reference: ReferenceView | None = None
 
     def add(self, piece: Piece) -> None:
         """Take what a stream adds to this answer."""
@@ -93,6 +113,7 @@ class Answer:
         self.tokens += piece.tokens
         if piece.finish_reason is not None:
             self.finish_reason = piece.finish_reason
+        self.reference = piece.reference or self.reference
 
     @property
     def logprob(self) -> float:
@@ -119,7 +140,10 @@ def prepare(backend: Backend, project_id: str, question: Question) -> PreparedQu
     settings = backend.settings
     context = min(root.context_length or settings.chat_max_context_tokens, settings.chat_max_context_tokens)
     room = _room(context, len(prompt_ids), question, settings.chat_max_tokens)
-    return PreparedQuestion(question=question, model=model, prompt_ids=prompt_ids, max_tokens=room, shared=shared)
+    reference = served_models.reference_of(backend, project_id, model) if question.has_reference else None
+    return PreparedQuestion(
+        reference=reference, question=question, model=model, prompt_ids=prompt_ids, max_tokens=room, shared=shared
+    )
 
 
 async def stream(runner: Runner, prepared: PreparedQuestion) -> AsyncGenerator[Piece, None]:
@@ -140,14 +164,18 @@ async def stream(runner: Runner, prepared: PreparedQuestion) -> AsyncGenerator[P
     )  # decoding keeps no state: it needs no lock, which a preview may hold for long
     texts = [AnswerText(tokenizer, question.stops) for _ in range(question.num_answers)]
     open_answers = set(range(question.num_answers))
+    tokens: list[list[TokenView]] = [[] for _ in range(question.num_answers)]
     async with aclosing(runner.generate(request)) as events:
         async for event in events:
             if event.index not in open_answers:
                 continue
             piece = _piece_of(tokenizer, event, texts[event.index])
+            tokens[event.index] += piece.tokens
+            yield piece
             if piece.finish_reason is not None:
                 open_answers.discard(event.index)
-            yield piece
+                if prepared.reference is not None:
+                    yield await _compare(runner, prepared, prepared.reference, event.index, tokens[event.index])
             if not open_answers:
                 return
 
@@ -159,6 +187,23 @@ async def answer(runner: Runner, prepared: PreparedQuestion) -> list[Answer]:
         async for piece in pieces:
             answers[piece.index].add(piece)
     return answers
+
+
+async def _compare(
+    runner: Runner, prepared: PreparedQuestion, reference: Reference, index: int, tokens: list[TokenView]
+) -> Piece:
+    """Score an answer under the reference."""
+    ids = [token.token_id for token in tokens]
+    asked = ScoreRequest(model=reference.model, prompt_ids=prepared.prompt_ids, response_ids=ids)
+    logprobs = await runner.score(asked)
+    log_ratio = sum(token.logprob for token in tokens) - sum(logprobs)
+    view = ReferenceView(
+        model=reference.model.name,
+        logprobs=logprobs,
+        log_ratio=log_ratio,
+        reward=None if reference.beta is None else reference.beta * log_ratio,
+    )
+    return Piece(index=index, reference=view)
 
 
 def _piece_of(tokenizer: PairTokenizer, event: RunnerEvent, text: AnswerText) -> Piece:

@@ -44,6 +44,8 @@ class ServedModel:
     """The policy's folder is an adapter itself; else an adapter is in its `adapter/`."""
     has_lora: bool = False
     """The policy was trained as an adapter, which is applied as it is: merged weights are rounded."""
+    is_sft: bool = False
+    """It is the policy of a job before its DPO stage."""
     precision: str = "auto"
     """`fp32`, `bf16` or `auto`: what the job trained in; a runner decides on `auto`."""
     root_name: str
@@ -73,8 +75,17 @@ def find(backend: Backend, project_id: str, name: str) -> ServedModel:
         raise ModelNotFound(detail, errors=[FieldError("/model", detail)]) from error
 
 
-def reference_of(backend: Backend, project_id: str, model: ServedModel) -> ServedModel | None:
-    """Return what the implicit rewards of a job's policy are measured against; None for a base model.
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What the implicit rewards of a policy are measured against."""
+
+    model: ServedModel
+    beta: float | None
+    """Factor of the log-ratio; None where the job's variant rewards without a reference."""
+
+
+def reference_of(backend: Backend, project_id: str, model: ServedModel) -> Reference | None:
+    """Return what a job's policy is measured against: its SFT policy, or what it started from; None for a base model.
 
     Raises ModelNotFound where the policy before DPO is not kept.
     """
@@ -83,11 +94,12 @@ def reference_of(backend: Backend, project_id: str, model: ServedModel) -> Serve
     job = backend.database.read(lambda session: job_rows.find_job(session, project_id, str(model.job_id)))
     if job is None:
         raise ModelNotFound(f"there is no job {model.job_id}")
-    if not method_of(job.spec).has_rewards or job.spec["sft"] == "skip":
-        return start_of(model)
-    if not get_variant(job.spec["variant"]).needs_reference:
-        return start_of(model)
-    return _find_sft(backend, project_id, model.job_id + SFT_SUFFIX)
+    if not method_of(job.spec).has_rewards or not get_variant(job.spec["variant"]).needs_reference:
+        return Reference(model=start_of(model), beta=None)
+    beta = float(job.spec["beta"]) if job.spec.get("beta") is not None else None
+    if job.spec["sft"] == "skip" or model.is_sft:
+        return Reference(model=start_of(model), beta=None if model.is_sft else beta)
+    return Reference(model=find(backend, project_id, model.job_id + SFT_SUFFIX), beta=beta)
 
 
 def start_of(model: ServedModel) -> ServedModel:
@@ -96,7 +108,7 @@ def start_of(model: ServedModel) -> ServedModel:
         started = replace(model, name=model.root_name, policy=None)
     else:
         started = replace(model, name="", base_tree=None, policy=model.base_tree)
-    return replace(started, has_lora=False, is_adapter_root=False, job_id=None)
+    return replace(started, has_lora=False, is_adapter_root=False, is_sft=False, job_id=None)
 
 
 def _find_policy(session: Session, project_id: str, name: str) -> ServedModel:
@@ -148,4 +160,4 @@ def _find_sft(backend: Backend, project_id: str, name: str) -> ServedModel:
     tree = find_sft_policy(backend, job, published)
     if tree is None:
         raise InvalidRequest(f"the SFT policy of {job_id} is not kept: its job was sent with reuse: false, or is gone")
-    return replace(model, policy=tree, is_adapter_root=model.has_lora)
+    return replace(model, policy=tree, is_adapter_root=model.has_lora, is_sft=True)
