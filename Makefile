@@ -127,6 +127,10 @@ test-wheels: venv ## both distributions from their wheels in fresh environments:
 .venv-writers/.installed: tests/integration/requirements-writers.txt $(VENV)/.installed
 	$(beside)
 
+.PHONY: test-chat
+test-chat: venv ## chats of trained policies beside plain transformers; 500 chats, a third hang up, 20 kills of the runner (a quarter of an hour)
+	@$(BIN)/pytest -n 0 -m slow tests/integration/test_chat_equality.py tests/faults/test_chat_kills.py
+
 .PHONY: test-webhooks
 test-webhooks: venv ## 1,000 finished jobs, a receiver that fails half the time, 20 kills of the API: every event arrives
 	@$(BIN)/pytest tests/e2e/test_webhook_kills.py

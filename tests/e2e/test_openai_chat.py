@@ -1,6 +1,8 @@
 """Chats over HTTP, with a real runner and a tiny model: what an answer is, and that nobody's leaving holds a place."""
 
 import json
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,8 @@ from runner_process import RunningRunner, children_of, running_runner
 from tiny_models import CONTEXT_LENGTH, make_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+ROOT = Path(__file__).resolve().parents[2]
+SESSION = ROOT / "tests" / "support" / "openai_chat_session.py"
 MODEL = "talker"
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How do I keep the house style?"}]
@@ -224,3 +228,14 @@ def test_an_api_without_a_runner_says_so(tmp_path: Path, folder: Path) -> None:
         make_tiny_model(tmp_path / "models" / MODEL)
         answer = alone.http.post(CHAT, json={"model": MODEL, "messages": MESSAGES})
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "runner_unavailable")
+
+
+@pytest.mark.parametrize("version", ["1.109.1", "2.54.0", "3.57.0"])
+def test_the_openai_package_talks_to_it_unmodified(api: RunningApi, version: str) -> None:
+    python = ROOT / ".venv" / "openai" / version / "bin" / "python"
+    if not python.exists():
+        pytest.skip(f"no environment with openai {version}; `make openai-clients` makes it")
+    environment = os.environ | {"OPENAI_API_KEY": "none", "NO_PROXY": "127.0.0.1"}
+    command = [python, SESSION, api.url, MODEL]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

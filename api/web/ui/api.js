@@ -3,13 +3,13 @@
 /** A problem document (RFC 9457): the service understood and refused. */
 export class Problem extends Error {
   constructor(status, body) {
-    super(body.detail ?? `The service answered ${status}.`);
+    super(body.detail ?? body.error?.message ?? `The service answered ${status}.`);
     this.status = status;
     this.title = body.title ?? "The request failed";
-    this.code = body.code ?? "";
+    this.code = body.code ?? body.error?.code ?? "";
     this.errors = body.errors ?? [];
     this.report = body.report ?? null;
-    this.requestId = body.request_id ?? null;
+    this.requestId = body.request_id ?? body.error?.request_id ?? null;
   }
 }
 

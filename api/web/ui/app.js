@@ -18,6 +18,7 @@ const ROUTES = [
   [/^\/datasets$/, () => import("./pages/datasets.js"), "Datasets"],
   [/^\/datasets\/([^/]+)$/, () => import("./pages/dataset.js"), "Dataset"],
   [/^\/new$/, () => import("./pages/new_job.js"), "New job"],
+  [/^\/play$/, () => import("./pages/play.js"), "Playground"],
   [/^\/compare$/, () => import("./pages/compare.js"), "Compare"],
   [/^\/keys$/, () => import("./pages/keys.js"), "Keys"],
   [/^\/workers$/, () => import("./pages/workers.js"), "Workers"],

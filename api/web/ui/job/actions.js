@@ -16,8 +16,10 @@ export function jobActions(job, onChanged) {
   if (job.status === "failed" || job.status === "cancelled") actions.push(retryButton(job));
   const copyKind = isHopeless(job) ? "a.button.primary" : "a.button";
   actions.push(h(copyKind, { href: `#/new?from=${job.id}`, "data-focus": "copy" }, "New job like this"));
-  if (job.status === "succeeded")
+  if (job.status === "succeeded") {
+    actions.push(h("a.button", { href: `#/play?job=${job.id}`, "data-focus": "play" }, "Try it"));
     actions.push(h("a.button", { href: `#/new?continue=${job.id}`, "data-focus": "further" }, "Continue from this model"));
+  }
   if (!isLive && job.status !== "paused") actions.push(deleteButton(job));
   return actions;
 }

@@ -1,0 +1,127 @@
+"""Chats of trained policies beside plain transformers on the downloaded folder: `make test-chat`."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from api_server import RunningApi, serve
+from backends import PROJECT, submit
+from runner_process import running_runner
+from test_worker_scores import ask as ask_scores
+from test_worker_scores import light_lane
+from tiny_models import make_tiny_model
+from toy_jobs import InProcessWorker
+from trained_jobs import FIELDS, add_rows, fetch_artifact, make_rows, run_to_end
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from core.services.chat import answering
+from core.services.chat.answering import Question
+from core.services.chat.open_runner import open_runner
+from core.services.chat.runner import ScoreRequest
+from worker.app import TRAINER_COMMAND
+
+pytestmark = pytest.mark.slow
+BASE = "base"
+NUM_TOKENS = 24
+USER = {"role": "user", "content": "Question 3?"}
+CONVERSATIONS = ([USER], [{"role": "system", "content": "Say it plainly."}, USER])
+TOLERANCES = {"fp32": 1e-4, "bf16": 0.05}
+"""Nats a token."""
+
+
+@contextmanager
+def trained(folder: Path, architecture: str, **changes: Any) -> Iterator[tuple[RunningApi, str]]:
+    """An API with a runner, and a job that has ended."""
+    make_tiny_model(folder / "models" / BASE, architecture)
+    with running_runner(folder) as runner, serve(folder, **runner.settings()) as api:
+        add_rows(api.backend, make_rows(12))
+        with InProcessWorker(api.backend, TRAINER_COMMAND):
+            job_id = submit(api.backend, **FIELDS | {"sample_prompts": [], "base_model": BASE} | changes).id
+            job = run_to_end(api.backend, job_id)
+        assert job.status.value == "succeeded", job.error
+        yield api, job_id
+
+
+def compare(api: RunningApi, model: str, folder: Path, precision: str = "fp32") -> None:
+    """Greedy answers of a model and of plain transformers on its folder."""
+    plain = AutoModelForCausalLM.from_pretrained(
+        folder, dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for messages in CONVERSATIONS:
+        asked = {"model": model, "messages": messages, "temperature": 0, "max_tokens": NUM_TOKENS, "logprobs": True}
+        answer = api.http.post("/v1/chat/completions", json=asked, timeout=120).json()
+        prompt = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        num_prompt = prompt["input_ids"].shape[1]
+        new = plain.generate(**prompt, max_new_tokens=NUM_TOKENS, do_sample=False)[0, num_prompt:]
+        with torch.no_grad():
+            ids = torch.cat([prompt["input_ids"][0], new])[None]
+            logps = plain(ids).logits[0, num_prompt - 1 : -1].float().log_softmax(-1)
+        expected = logps.gather(-1, new[:, None])[:, 0].tolist()
+        content = answer["choices"][0]["logprobs"]["content"]
+        assert answer["usage"]["prompt_tokens"] == num_prompt
+        if precision == "fp32":
+            assert answer["choices"][0]["message"]["content"] == tokenizer.decode(new, skip_special_tokens=True)
+            assert answer["usage"]["completion_tokens"] == len(new)
+        same = [
+            place
+            for place, token in enumerate(content)
+            if tokenizer.decode(new[: place + 1]).startswith(token["token"])
+        ]
+        assert same
+        found = [token["logprob"] for token in content]
+        if precision == "fp32":
+            assert found == pytest.approx(expected, abs=TOLERANCES[precision])
+        else:  # up to the first token that rounding has decided otherwise
+            assert found[0] == pytest.approx(expected[0], abs=TOLERANCES[precision])
+
+
+def scored(api: RunningApi, model: str, messages: Any, text: str) -> float:
+    """The log-probability of a text with its end, by the runner's plain scoring."""
+
+    async def work() -> float:
+        runner = open_runner(api.settings)
+        try:
+            prepared = answering.prepare(api.backend, PROJECT, Question(model=model, prompt=messages))
+            tokenizer = prepared.shared.tokenizer
+            row: Any = {"line": 1, "prompt": messages, "response": [{"role": "assistant", "content": text}]}
+            ids = tokenizer.encode_demonstration(row).response_ids
+            asked = ScoreRequest(model=prepared.model, prompt_ids=prepared.prompt_ids, response_ids=ids)
+            return sum(await runner.score(asked))
+        finally:
+            await runner.close()
+
+    return asyncio.run(work())
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 4}], ids=["full", "lora"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma", "gpt2"])
+def test_answers_are_those_of_the_downloaded_folder(tmp_path: Path, architecture: str, lora: Any) -> None:
+    with trained(tmp_path, architecture, lora=lora) as (api, job_id):
+        policy = fetch_artifact(api.backend, job_id, tmp_path / "policy")
+        compare(api, job_id, policy)
+        compare(api, BASE, tmp_path / "models" / BASE)
+        sft = {"model": f"{job_id}@sft", "messages": [USER], "max_tokens": 4, "temperature": 0, "reference": True}
+        assert api.http.post("/v1/chat/completions", json=sft, timeout=120).status_code == 200
+        (checkpoint, *_) = api.http.get(f"/jobs/{job_id}/checkpoints").json()["data"]
+        named = {"model": f"{job_id}@{checkpoint['id']}", "messages": [USER], "max_tokens": 4}
+        assert api.http.post("/v1/chat/completions", json=named, timeout=120).status_code == 200
+        with light_lane(api.backend):
+            item = {"prompt": [USER], "response": [{"role": "assistant", "content": "Good answer 3."}]}
+            (result,) = ask_scores(api.backend, job_id, items=[item])
+        assert scored(api, job_id, [USER], "Good answer 3.") == pytest.approx(result["policy_logp"], abs=1e-4)
+        assert scored(api, f"{job_id}@sft", [USER], "Good answer 3.") == pytest.approx(
+            result["reference_logp"], abs=1e-4
+        )
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 4}], ids=["full", "lora"])
+def test_answers_in_bf16_are_near(tmp_path: Path, lora: Any) -> None:
+    with trained(tmp_path, "llama", lora=lora, precision="bf16") as (api, job_id):
+        compare(api, job_id, fetch_artifact(api.backend, job_id, tmp_path / "policy"), "bf16")
