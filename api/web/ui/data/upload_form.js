@@ -8,8 +8,8 @@ import { bar, errorBox, toast } from "../parts.js";
 /** The file that was chosen last, while the page lives. */
 const last = { file: null };
 
-/** The form; what was chosen last stays chosen, so that a refused file is read again with other settings. */
-export function uploadCard(signal) {
+/** The form; what was chosen last stays chosen, so that a refused file is read again with other settings: `columns`, as JSON. */
+export function uploadCard(signal, columns = null) {
   const input = h("input.hidden", {
     type: "file",
     id: "file",
@@ -41,7 +41,7 @@ export function uploadCard(signal) {
     ["reject", "Reject the file and list every error"],
     ["skip", "Skip the row"],
   ]);
-  const reading = readingFields(kind);
+  const reading = readingFields(kind, columns);
   const split = h("input", { type: "text", id: "ds-split", maxlength: "255", placeholder: "train" });
   const splitField = field("Split of a saved DatasetDict", "ds-split", split);
   splitField.hidden = true;
@@ -91,13 +91,15 @@ const ROLES = {
 };
 
 /** How the rows are read where that is not recognised by itself: names of columns, layout, verdicts. */
-function readingFields(kind) {
+function readingFields(kind, given) {
   const columns = h("div.two");
+  const known = columnsOf(given);
   const inputs = new Map();
   const showColumns = () => {
     inputs.clear();
     const made = ROLES[kind.value].map((role) => {
       const control = h("input", { type: "text", id: `ds-column-${role}`, placeholder: role, autocomplete: "off" });
+      control.value = known[role] ?? "";
       inputs.set(role, control);
       return field(`Column of the ${role}`, control.id, control);
     });
@@ -127,7 +129,7 @@ function readingFields(kind) {
   };
   const element = h(
     "details",
-    null,
+    { open: Object.keys(known).length > 0 },
     h("summary", null, "Columns and layout"),
     h(
       "div.stack",
@@ -145,6 +147,14 @@ function readingFields(kind) {
     ),
   );
   return { element, values };
+}
+
+function columnsOf(text) {
+  try {
+    return JSON.parse(text) ?? {};
+  } catch {
+    return {};
+  }
 }
 
 async function send(file, fields, { start, outcome, signal }) {

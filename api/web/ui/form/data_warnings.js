@@ -11,13 +11,13 @@ export function warningsNotice(warnings, title = "Before you train on it") {
 }
 
 /** For the form of a job: what stands against it, the warnings of its datasets, and rows that the base model cannot use. */
-export function beforeTheJob({ warnings, rows, spec }, request) {
+export function beforeTheJob({ warnings, rows, spec, estimate }, request) {
   const against = [];
   if (rows?.is_exact && rows.num_rows > 0 && numUnusable(rows) >= rows.num_rows)
     against.push("No row of this dataset can be trained on: the job would fail.");
   if (request.validation_dataset_id === request.dataset_id)
     against.push("The dataset is trained on and held out at once: its validation says nothing.");
-  const aside = [...(rows ? rowRemarks(rows) : []), ...fewRows(spec, rows)];
+  const aside = [...(rows ? rowRemarks(rows) : []), ...fewRows(spec, splitOf(spec, rows, estimate))];
   const items = (texts) => (texts.length ? h("ul", null, texts.map((text) => h("li", null, text))) : null);
   return [
     against.length ? notice("error", h("strong", null, "This job cannot give a result"), items(against)) : null,
@@ -35,9 +35,16 @@ export function numUnusable(rows) {
 const FEW_TRAINED = 50;
 const FEW_HELD_OUT = 30;
 
-function fewRows(spec, rows) {
+/** Rows to train on and held out: as the service has counted them, or by the share alone where it has not yet. */
+export function splitOf(spec, rows, estimate) {
+  if (estimate?.is_exact && estimate.num_train_rows !== null) return [estimate.num_train_rows, estimate.num_validation_rows];
   const usable = spec.num_pairs - (rows?.is_exact ? numUnusable(rows) : 0);
-  const held = Math.round(usable * spec.validation_fraction);
+  const train = Math.round(usable * (1 - spec.validation_fraction));
+  return [train, usable - train];
+}
+
+function fewRows(spec, [train, held]) {
+  const usable = spec.validation_dataset_id ? train : train + held;
   const remarks = [];
   if (usable > 0 && usable < FEW_TRAINED)
     remarks.push(`${plural(usable, "row")} is little to learn from: a model learns these by heart. Use hundreds.`);

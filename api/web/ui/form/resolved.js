@@ -3,11 +3,12 @@
 import { h } from "../dom.js";
 import { count, plural, setting } from "../format.js";
 import { card } from "../parts.js";
-import { numUnusable } from "./data_warnings.js";
+import { splitOf } from "./data_warnings.js";
 
 const LATER = "set by the worker";
 
-export function resolvedCard({ spec, rows: seen }, request, variant) {
+export function resolvedCard(answer, request, variant) {
+  const { spec } = answer;
   const rows = [];
   const add = (name, value, isAsked) =>
     rows.push(
@@ -40,18 +41,16 @@ export function resolvedCard({ spec, rows: seen }, request, variant) {
   add("Micro-batch tokens", spec.micro_batch_tokens, false);
   return card(
     "What the job will do",
-    h("p", null, summary(spec, variant, seen)),
+    h("p", null, summary(answer, variant)),
     h("table.tight.resolved", null, h("tbody", null, rows)),
   );
 }
 
-function summary(spec, { title, data }, seen) {
+function summary({ spec, rows: seen, estimate }, { title, data }) {
   const isSupervised = spec.method === "supervised";
   const one = isSupervised ? "row" : data === "unpaired" ? "response" : "pair";
-  const usable = spec.num_pairs - (seen?.is_exact ? numUnusable(seen) : 0);
-  const train = Math.round(usable * (1 - spec.validation_fraction));
+  const [train, held] = splitOf(spec, seen, estimate);
   const steps = (stage) => stage.epochs * Math.ceil(train / stage.batch_size);
-  const held = usable - train;
   const sft = () =>
     spec.sft === "skip"
       ? "No SFT. "

@@ -134,13 +134,25 @@ function verdict({ status, report, num_rows: all, num_accepted: accepted, num_re
     ".",
   ];
   if (status === "ready") return notice("check", h("strong", null, "Ready to use"), h("p", null, text));
+  const columns = suggestedColumns(report);
   return notice(
     "error",
     h("strong", null, "The file was refused"),
-    h("p", null, text),
-    h("p", null, adviceOf(report)),
-    h("a.button", { href: "#/datasets" }, "Upload it again with other settings"),
+    all ? h("p", null, text) : null,
+    h("p", null, columns ? "The columns have other names than expected; the report says which are probably meant." : adviceOf(report)),
+    h(
+      "div.actions",
+      null,
+      columns ? h("a.button", { href: `#/datasets?${new URLSearchParams({ columns })}` }, "Upload it again with these columns") : null,
+      h("a.button", { href: "#/datasets" }, "Upload it again with other settings"),
+    ),
   );
+}
+
+/** The mapping that the report suggests, as JSON; null where it has none. */
+function suggestedColumns({ issues }) {
+  const found = (issues ?? []).map(({ detail }) => /columns=(\{[^}]*\})/.exec(detail)?.[1]).find(Boolean);
+  return found ?? null;
 }
 
 /** Skipping rows helps only where rows are at fault, not the file as a whole. */

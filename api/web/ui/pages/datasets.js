@@ -12,12 +12,12 @@ import { WORDS } from "../words.js";
 const POLL_MS = 3000;
 const PAGE = 20;
 
-export async function open(main, { signal, fail }) {
+export async function open(main, { query, signal, fail }) {
   const content = h("div", null, loading("datasets"));
   const tidying = new Region("div", { class: "actions" }, (ids) => (ids.length ? deleteButton(ids, forget) : null));
   main.append(
     h("div.title-row", null, h("h1", { tabindex: "-1" }, "Datasets"), tidying.element),
-    h("div.stack", null, uploadCard(signal), content),
+    h("div.stack", null, uploadCard(signal, query.get("columns")), content),
   );
   const body = h("tbody");
   const rows = new KeyedRows(body, ({ id }) => id, makeRow);
