@@ -5,6 +5,7 @@ most 1, or "auto", not "abc"`.
 """
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,16 @@ _PATTERNS: dict[str, str] = {
     "^[\\": "be made of printable ASCII characters, without spaces",
 }
 """Messages by the beginning of the pattern: those of names and texts exclude characters, those of keys list them."""
+_SORTS = re.compile(r"\^-\?\((\w+(?:\|\w+)*)\)\$")
+
+
+def _pattern(pattern: str) -> str:
+    """Return what a text of this pattern is like."""
+    if sorts := _SORTS.fullmatch(pattern):
+        return f"be {', '.join(sorts[1].split('|'))}, with `-` before it for the largest first"
+    return _PATTERNS.get(pattern[:3], f"match the pattern {pattern}")
+
+
 _EXPECTED: dict[str, Callable[[Context], str]] = {
     "missing": lambda _: "be given",
     "string_type": lambda _: "be a text",
@@ -60,7 +71,7 @@ _EXPECTED: dict[str, Callable[[Context], str]] = {
     "less_than_equal": lambda c: f"be at most {c['le']:g}",
     "too_long": lambda c: f"have at most {c['max_length']} entries",
     "string_too_long": lambda c: f"have at most {c['max_length']} characters",
-    "string_pattern_mismatch": lambda c: _PATTERNS.get(c["pattern"][:3], f"match the pattern {c['pattern']}"),
+    "string_pattern_mismatch": lambda c: _pattern(c["pattern"]),
     "extra_forbidden": lambda _: "not be there",
 }
 _CLOSE = frozenset(

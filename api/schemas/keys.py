@@ -16,7 +16,7 @@ MAX_SECONDS = 10 * 365 * 24 * 3600.0
 class NewKey(Payload):
     """A key to be made."""
 
-    name: KeyName = Field(description="For people: who or what will hold it.", examples=["ci"])
+    name: KeyName = Field(description="A name to recognise it by: who or what will hold it.", examples=["ci"])
     scope: Scope = Field(Scope.WRITE, description="What it may; each scope includes the ones before.")
     project_id: str | None = Field(
         None, max_length=64, description="Whose; others than the caller's own are for operators."
@@ -39,7 +39,7 @@ class Key(Answer):
 
     id: Id
     project_id: Id
-    name: str = Field(description="For people.")
+    name: str = Field(description="A name to recognise it by.")
     scope: Scope = Field(description="What it may.")
     is_live: bool = Field(description="Neither revoked nor expired.")
     created_at: datetime = Field(description="When it was made.")

@@ -20,7 +20,7 @@ class NewWebhook(Payload):
     event_types: EventTypes = Field(
         description="Which events: `fine_tuning.job.succeeded`, `.failed`, `.cancelled`, `.paused`."
     )
-    name: Name | None = Field(None, description="For people; default the URL.")
+    name: Name | None = Field(None, description="A name to recognise it by; default: the URL.")
 
 
 class WebhookPatch(Payload):
@@ -28,7 +28,7 @@ class WebhookPatch(Payload):
 
     url: WebhookUrl | None = Field(None, description="Another address.")
     event_types: EventTypes | None = Field(None, description="All events that go to it.")
-    name: Name | None = Field(None, description="For people.")
+    name: Name | None = Field(None, description="A name to recognise it by.")
     is_enabled: bool | None = Field(None, strict=True, description="true: events go to it again.")
 
 
@@ -50,7 +50,7 @@ class Webhook(Answer):
     """An endpoint that events go to."""
 
     id: Id
-    name: str = Field(description="For people.")
+    name: str = Field(description="A name to recognise it by.")
     url: str = Field(description="Receiver's address.")
     event_types: list[str] = Field(description="Which events go to it.")
     is_enabled: bool = Field(description="Whether events go to it.")

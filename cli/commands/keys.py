@@ -112,6 +112,7 @@ def _show(made: Any) -> None:
         f"{key.id}: {key.scope.value}, project {key.project_id}. Keep the key; it is shown only once:", markup=False
     )
     out.print(made.token, markup=False, soft_wrap=True)
+    err.print("Clients send it when PREFTUNE_API_KEY is set to it. Once there is a key, every request needs one.")
 
 
 def _state(key: Any) -> str:

@@ -5,7 +5,7 @@ Data go to stdout, everything else to stderr.
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
@@ -80,15 +80,12 @@ def for_each(ids: Sequence[str], act: Callable[[str], object]) -> None:
 
 
 @contextmanager
-def connected(url: str | None, rest: str | None = None) -> Iterator[Client]:
-    """Yield a client whose errors become one sentence and exit code 1.
-
-    `rest`: the option for fields of a request that have none of their own.
-    """
+def connected(url: str | None, rest: str | None = None, arguments: Mapping[str, str] | None = None) -> Iterator[Client]:
+    """Yield a client whose errors become one sentence and exit code 1; `rest` and `arguments` as in `error_text`."""
     try:
         with Client(url) as client:
             yield client
     except ApiError as error:
-        fail(error_text(error, rest))
+        fail(error_text(error, rest, arguments))
     except (PreftuneError, TimeoutError) as error:
         fail(str(error))

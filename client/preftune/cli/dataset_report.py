@@ -17,18 +17,27 @@ _LENGTH_COLUMNS = ("min", "p50", "p90", "p95", "p99", "max")
 
 def print_result(result: dict[str, Any]) -> None:
     """Print a local check: the issues, what the file is, and the verdict last."""
-    print_report(result["report"])
+    refusal = result["refusal"]
+    if refusal is None or not says_all(refusal["detail"], result["report"]):
+        print_report(result["report"])
     print_statistics(result["report"]["statistics"])
     rows = f"{result['num_accepted']:,} of {counted(result['num_rows'], 'row')} can be trained on"
     if result["num_set_aside"]:
         rows += f", {result['num_set_aside']:,} set aside"
     if result["num_rejected"]:
         rows += f", {result['num_rejected']:,} invalid"
-    out.print(f"{rows}; format: {result['format'] or 'not recognised'}", markup=False)
-    if result["refusal"]:
-        out.print(Text("rejected: ", "bold red") + Text(as_options(result["refusal"]["detail"])))
+    if result["num_rows"]:
+        out.print(f"{rows}; format: {result['format'] or 'not recognised'}", markup=False)
+    if refusal:
+        out.print(Text("rejected: ", "bold red") + Text(as_options(refusal["detail"])))
     else:
         out.print(Text("ready", "bold green"))
+
+
+def says_all(detail: str, report: dict[str, Any]) -> bool:
+    """Whether the reason for which a file was rejected is all that its report has."""
+    issues = report["issues"]
+    return len(issues) == 1 and issues[0]["line"] is None and issues[0]["detail"] in detail
 
 
 def print_report(report: dict[str, Any], console: Console = out) -> None:

@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from preftune import ApiError
@@ -60,26 +60,33 @@ def as_options(text: str) -> str:
     return _QUOTED.sub(lambda found: f"`{READING_OPTIONS[found[1]]}`", "".join(_replaced(text)))
 
 
-def error_text(error: ApiError, rest: str | None = None) -> str:
+def error_text(error: ApiError, rest: str | None = None, arguments: Mapping[str, str] | None = None) -> str:
     """Return what the service refused and why, each fault once and by the argument that it is of.
 
-    `rest`: the option that fields without an option of their own go into, such as `--settings`.
+    `rest`: the option that fields without an option of their own go into, such as `--settings`. `arguments`: those of
+    the command that are called otherwise than in `ARGUMENTS`.
     """
+    if error.code == "api-key-missing":
+        return "The service asks for an API key. Set PREFTUNE_API_KEY to one; its operator has it, or makes one."
+    if error.code == "api-key-invalid":
+        return f"{error.detail} It is taken from PREFTUNE_API_KEY."
+    known = {**ARGUMENTS, **(arguments or {})}
     faults = [
-        f"{argument_of(fault.get('pointer', ''), rest)}{as_options(fault.get('detail', ''))}" for fault in error.errors
+        f"{argument_of(fault.get('pointer', ''), rest, known)}{as_options(fault.get('detail', ''))}"
+        for fault in error.errors
     ]
     return error.told(as_options(error.detail), faults)
 
 
-def argument_of(pointer: str, rest: str | None) -> str:
+def argument_of(pointer: str, rest: str | None, known: Mapping[str, str] = ARGUMENTS) -> str:
     """Return the argument that a JSON pointer means, with a colon; empty for the whole request."""
     first, *inner = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]] or [""]
     if first == "job" and inner:  # of a sweep
         first, *inner = inner
     if not first:
         return ""
-    if first in ARGUMENTS:
-        return f"{' '.join([ARGUMENTS[first], *inner])}: "
+    if first in known:
+        return f"{' '.join([known[first], *inner])}: "
     path = ".".join([first, *inner])
     return f"{rest} {path}: " if rest else f"{path}: "
 

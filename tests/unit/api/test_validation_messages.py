@@ -90,6 +90,12 @@ def test_an_unknown_field_says_what_was_probably_meant(fields: Any, pointer: str
     assert (error.pointer, error.detail) == (pointer, expected)
 
 
+def test_the_pattern_of_an_order_is_told_as_its_names() -> None:
+    error = {"type": "string_pattern_mismatch", "loc": ("sort",), "input": "x", "ctx": {"pattern": "^-?(line|margin)$"}}
+    (told,) = field_errors([error], {"sort": "x"})
+    assert told.detail == 'must be line, margin, with `-` before it for the largest first, not "x"'
+
+
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(ValidationError) as caught:
         JobRequest.model_validate({})

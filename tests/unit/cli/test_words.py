@@ -2,10 +2,13 @@
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from preftune import ApiError, Client, InvalidAddress
+from preftune.cli.commands import jobs
 from preftune.cli.commands.models import parameters_text
 from preftune.cli.estimates import duration
+from preftune.cli.main import app
 from preftune.cli.words import as_options, counted, error_text, ordinal
 
 SUMMED_UP = {
@@ -55,6 +58,32 @@ def test_each_fault_is_said_once_and_by_its_option() -> None:
     single = ApiError(422, {**SUMMED_UP, "errors": SUMMED_UP["errors"][:1]})
     assert str(single) == "/beta: must be greater than 0, not -1"
     assert error_text(single) == "--beta: must be greater than 0, not -1"
+
+
+def test_a_key_that_is_missing_or_wrong_is_said_with_where_it_comes_from() -> None:
+    missing = ApiError(401, {"code": "api-key-missing", "detail": "Send a key as `Authorization: Bearer <key>`."})
+    assert "PREFTUNE_API_KEY" in error_text(missing)
+    assert "Bearer" not in error_text(missing)
+    assert error_text(ApiError(401, {"code": "api-key-invalid", "detail": "It is unknown."})).endswith(
+        "PREFTUNE_API_KEY."
+    )
+
+
+def test_an_argument_is_called_as_the_command_calls_it() -> None:
+    error = ApiError(422, {"detail": "/format: is bad", "errors": [{"pointer": "/format", "detail": "is bad"}]})
+    assert error_text(error) == "--format: is bad"
+    assert error_text(error, arguments={"format": "FORMAT"}) == "FORMAT: is bad"
+
+
+def test_ctrl_c_says_that_the_job_continues(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "watch_job", interrupted)
+    result = CliRunner().invoke(app, ["watch", "job_1"])
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert "The job continues." in result.stderr
+    assert "preftune jobs cancel job_1" in result.stderr
 
 
 def test_a_detail_that_says_more_than_the_faults_is_kept() -> None:

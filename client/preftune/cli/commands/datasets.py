@@ -11,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from preftune import ApiError, UploadInterrupted
 from preftune.cli.console import TEMPLATE_KWARGS, confirm, connected, err, fail, for_each, json_object, out, print_error
-from preftune.cli.dataset_report import print_json, print_report, print_statistics
+from preftune.cli.dataset_report import print_json, print_report, print_statistics, says_all
 from preftune.cli.extras import from_extra
 from preftune.cli.groups import Group
 from preftune.cli.listing import collect, named, print_list, time_column
@@ -120,7 +120,8 @@ def _reported(send: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     except ApiError as error:
         if "report" not in error.problem:
             raise
-        print_report(error.problem["report"], err)
+        if not says_all(error.detail, error.problem["report"]):
+            print_report(error.problem["report"], err)
         print_error(as_options(error.detail))
         raise typer.Exit(1) from None
 

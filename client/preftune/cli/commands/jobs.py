@@ -139,7 +139,7 @@ def export(
     url: Url = None,
 ) -> None:
     """Download the tuned policy as GGUF, for llama.cpp. It is converted first if needed."""
-    with connected(url) as client:
+    with connected(url, arguments={"format": "FORMAT"}) as client:
         made = client.jobs.export(job, export_format)
         path = client.jobs.download_export(job, made, directory)
     out.print(str(path), markup=False, soft_wrap=True)
