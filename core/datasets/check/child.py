@@ -1,6 +1,7 @@
 """The child process of a check: reads its task from stdin, answers on stdout (`core.datasets.check.check_process`)."""
 
 import errno
+import gc
 import json
 import resource
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 
 from core.datasets.check.check import check_file
 from core.datasets.check.check_process import EXIT_BAD_OPTIONS, EXIT_OUT_OF_MEMORY, EXIT_STALLED
+from core.datasets.check.pool import ROWS_BETWEEN_COLLECTIONS
 from core.datasets.options import CheckOptions, Limits
 from core.disk_space import EXIT_OUT_OF_SPACE, is_out_of_space
 from core.domain.dataset_rows import DatasetKind
@@ -31,6 +33,7 @@ def _limit_resources(task: dict[str, Any]) -> None:
 
 
 def main() -> int:
+    gc.set_threshold(ROWS_BETWEEN_COLLECTIONS)
     task = json.load(sys.stdin)
     _limit_resources(task)
     try:

@@ -18,6 +18,8 @@ from core.datasets.options import MIB
 from core.datasets.rows.row_processing import BatchResult, RowProcessor
 from core.datasets.sources.batches import Batch, LineBatch
 
+ROWS_BETWEEN_COLLECTIONS: Final = 100_000
+"""Threshold of the garbage collector: rows make no cycles, and to look for them often is a tenth of the time."""
 _IN_FLIGHT_PER_WORKER: Final = 2
 _MAX_BATCH_SECONDS: Final = 300
 """A batch takes a fraction of a second; a worker without an answer after that long waits for something that is gone."""
@@ -114,7 +116,7 @@ _shared: list[mmap] = []
 
 def _start_worker(processor: RowProcessor, shared: list[mmap]) -> None:
     gc.freeze()
-    gc.set_threshold(100_000)  # rows make no cycles; looking for them often is a tenth of the time
+    gc.set_threshold(ROWS_BETWEEN_COLLECTIONS)
     _processor[:] = [processor]
     _shared[:] = shared
 

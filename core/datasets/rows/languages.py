@@ -43,10 +43,10 @@ _FREQUENT_WORDS: Final[Mapping[str, str]] = {
     "vi": "và của là có không một được cho các trong những để với người này khi đã từ",
     "id": "yang dan di untuk dengan ini itu dari tidak pada adalah dalam saya anda ke akan bisa",
 }
-_LANGUAGES_OF_WORD: Final[Mapping[str, list[str]]] = {
-    word: [language for language, frequent in _FREQUENT_WORDS.items() if word in frequent.split()]
-    for word in " ".join(_FREQUENT_WORDS.values()).split()
-}
+_LANGUAGES_OF_WORD: Final[dict[str, list[str]]] = {}
+for _language, _frequent in _FREQUENT_WORDS.items():
+    for _word in _frequent.split():
+        _LANGUAGES_OF_WORD.setdefault(_word, []).append(_language)
 
 
 def script_of(text: str) -> str | None:
