@@ -12,7 +12,7 @@ from core.domain.errors import Unavailable
 from core.domain.jobs.job_state import AttemptOutcome, JobStatus
 from core.services.backend import Backend
 from core.services.operations.roster import ProcessView
-from core.services.operations.statistics import WAIT_BOUNDS_SECONDS, RunningJob, Statistics, read_statistics
+from core.services.operations.statistics import WAIT_BOUNDS_SECONDS, RunningJob, ServiceStatistics, read_statistics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -92,7 +92,7 @@ class _Service(Collector):
         yield from _processes(statistics.processes)
 
 
-def _jobs(found: Statistics) -> Iterator[Metric]:
+def _jobs(found: ServiceStatistics) -> Iterator[Metric]:
     jobs = GaugeMetricFamily("preftune_jobs", "Jobs by status.", labels=["status"])
     for status in JobStatus:
         jobs.add_metric([status.value], found.jobs_by_status.get(status.value, 0))

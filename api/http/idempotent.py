@@ -15,7 +15,7 @@ from starlette.responses import Response
 from core.domain.errors import Unavailable
 from core.failpoints import reach
 from core.services.access import idempotency
-from core.services.access.idempotency import Answer, IdempotentRequest, Reservation
+from core.services.access.idempotency import IdempotentRequest, KeptAnswer, Reservation
 from core.services.backend import Backend
 
 REPLAYED_HEADER = "Idempotent-Replayed"
@@ -65,7 +65,7 @@ def answer_once(
         return _response(_answer_of(create(None)))
     wanted = IdempotentRequest(key=request.key, route=request.route, body_sha256=request.body_sha256)
     reservation = idempotency.begin(backend, request.project_id, wanted, lease_seconds=request.lease_seconds)
-    if isinstance(reservation, Answer):
+    if isinstance(reservation, KeptAnswer):
         return _response(reservation, is_replayed=True)
     reach("request.reserved")
     created = _create(backend, reservation, prefix, create)
@@ -87,7 +87,7 @@ async def answer_once_ended(
         wanted = IdempotentRequest(key=request.key, route=request.route, body_sha256=request.body_sha256)
         begin = partial(idempotency.begin, backend, request.project_id, wanted, lease_seconds=request.lease_seconds)
         begun = await to_thread.run_sync(begin)
-        if isinstance(begun, Answer):
+        if isinstance(begun, KeptAnswer):
             return _response(begun, is_replayed=True)
         reservation = begun
     try:
@@ -114,10 +114,10 @@ def _create(
         raise
 
 
-def _answer_of(created: Created) -> Answer:
-    return Answer(status=created.status, headers=dict(created.headers), body=created.body.model_dump_json())
+def _answer_of(created: Created) -> KeptAnswer:
+    return KeptAnswer(status=created.status, headers=dict(created.headers), body=created.body.model_dump_json())
 
 
-def _response(answer: Answer, *, is_replayed: bool = False) -> Response:
+def _response(answer: KeptAnswer, *, is_replayed: bool = False) -> Response:
     headers = {**answer.headers, REPLAYED_HEADER: "true"} if is_replayed else answer.headers
     return Response(answer.body, answer.status, headers, "application/json")

@@ -37,7 +37,7 @@ from api.schemas.datasets import (
 from api.threads import Lane, in_lane, run_in
 from api.uploads.arrival import arriving
 from api.uploads.options import parse_options
-from api.uploads.receive import Upload, receive_upload
+from api.uploads.receive import ReceivedUpload, receive_upload
 from core.datasets.result import DatasetRejected, DatasetTooLarge, DatasetUnsupported
 from core.domain.errors import DomainError, FieldError
 from core.domain.issue_codes import IssueCode
@@ -265,7 +265,7 @@ def _seen_by(base_model: str, max_length: int, template_kwargs: str | None) -> p
 def _create(
     backend: Backend,
     asked: CreatingRequest,
-    upload: Upload,
+    upload: ReceivedUpload,
     options: DatasetOptions,
     *,
     held_as: str,

@@ -40,7 +40,7 @@ class UploadDesk:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upload:
+class ReceivedUpload:
     """A received file, removed when the block that received it ends."""
 
     path: Path
@@ -60,7 +60,7 @@ class Upload:
 @asynccontextmanager
 async def receive_upload(
     request: Request, desk: UploadDesk, watch: Callable[[int], None] | None = None, *, file_field: str = FILE_FIELD
-) -> AsyncIterator[Upload]:
+) -> AsyncIterator[ReceivedUpload]:
     """The file, until the block ends. Writes on threads, never on the event loop; `watch` is asked before each."""
     limiter = desk.write_limiter
     with desk.area.new_file(desk.max_bytes, watch) as file:
@@ -82,7 +82,9 @@ async def receive_part(request: Request, desk: UploadDesk, max_bytes: int) -> As
             yield file
 
 
-async def _receive_form(request: Request, file: SpooledFile, limiter: CapacityLimiter, file_field: str) -> Upload:
+async def _receive_form(
+    request: Request, file: SpooledFile, limiter: CapacityLimiter, file_field: str
+) -> ReceivedUpload:
     content_type = request.headers.get("content-type", "")
     if not content_type.lower().startswith("multipart/form-data"):
         raise HttpError(UNSUPPORTED_BODY, "Of multipart bodies only multipart/form-data is read.")
@@ -95,7 +97,7 @@ async def _receive_form(request: Request, file: SpooledFile, limiter: CapacityLi
     for name in query.keys() & reader.fields.keys():
         error = FieldError(pointer_part(name), "stands in the form and in the query; keep one of the two")
         raise HttpError(INVALID_REQUEST, f"{error.pointer}: {error.detail}", errors=[error])
-    return Upload(
+    return ReceivedUpload(
         path=file.path,
         num_bytes=file.num_bytes,
         sha256=file.sha256,
@@ -105,9 +107,9 @@ async def _receive_form(request: Request, file: SpooledFile, limiter: CapacityLi
     )
 
 
-async def _receive_raw(request: Request, file: SpooledFile, limiter: CapacityLimiter) -> Upload:
+async def _receive_raw(request: Request, file: SpooledFile, limiter: CapacityLimiter) -> ReceivedUpload:
     await _pump(request, file.write, limiter)
-    return Upload(
+    return ReceivedUpload(
         path=file.path,
         num_bytes=file.num_bytes,
         sha256=file.sha256,

@@ -22,7 +22,7 @@ _CLOSES_REASONING = re.compile(r"</think(?:ing)?>")
 
 
 @dataclass(frozen=True)
-class Segment:
+class TextSegment:
     """A part of a response."""
 
     text: str
@@ -66,7 +66,7 @@ class Dialogue:
         rendered_prompt: str,
         response: Sequence[Message],
         context: RowContext = NO_CONTEXT,
-    ) -> list[Segment]:
+    ) -> list[TextSegment]:
         """Return the response's segments, without what follows the end of the last assistant turn.
 
         Raises:
@@ -76,7 +76,7 @@ class Dialogue:
         turns = [position for position, message in enumerate(response) if message["role"] == "assistant"]
         if not turns or turns[0] != 0:
             raise UnencodableRow("A response starts with a message of the assistant; move what precedes it to prompt.")
-        segments: list[Segment] = []
+        segments: list[TextSegment] = []
         consumed = ""
         for turn in turns:
             history = [*prompt, *response[:turn]]
@@ -84,12 +84,12 @@ class Dialogue:
             if not before.startswith(consumed):
                 raise self._rewritten(turn)
             if turn:
-                segments.append(Segment(before[len(consumed) :], is_scored=False))
+                segments.append(TextSegment(before[len(consumed) :], is_scored=False))
             answer, has_end = self._answer(history, response[turn], before, context)
             if turn != turns[-1] and not has_end:
                 has_end = True  # the next turn follows as the template has it
             is_scored = _is_scored(response[turn], is_last=turn == turns[-1])
-            segments.append(Segment(answer, is_scored=is_scored, needs_end=not has_end))
+            segments.append(TextSegment(answer, is_scored=is_scored, needs_end=not has_end))
             consumed = before + answer
         if not any(segment.is_scored for segment in segments):
             raise UnencodableRow("No turn of the response is to be trained on.")

@@ -25,7 +25,7 @@ from typing import Any, cast
 from core.domain.dataset_rows import DemonstrationRow, Message, PreferenceRow, RowContext, Text, UnpairedRow
 from core.tokenization.chat_template import ChatTemplate
 from core.tokenization.control_tokens import ControlTokens
-from core.tokenization.dialogue import Dialogue, Segment, hoist
+from core.tokenization.dialogue import Dialogue, TextSegment, hoist
 from core.tokenization.errors import UnencodableRow, UnusableChatTemplate, UnusableTokenizer
 from core.tokenization.model_files import TokenizerFiles, read_tokenizer_files
 from core.tokenization.template_features import NO_CONTEXT
@@ -72,7 +72,7 @@ class SplitRow:
 
     prompt: str
     """Rendered and masked; empty for no prompt."""
-    responses: list[list[Segment]]
+    responses: list[list[TextSegment]]
     is_raw: bool
     """Encoded as it stands, without a template."""
 
@@ -180,7 +180,7 @@ class PairTokenizer:
         """Return rendered text as a person reads it."""
         return self._control.unmask(rendered)
 
-    def show_response(self, segments: Sequence[Segment]) -> str:
+    def show_response(self, segments: Sequence[TextSegment]) -> str:
         end = self._encoder.show_token(self._eos_id)
         return "".join(self.show_text(part.text) + (end if part.needs_end else "") for part in segments)
 
@@ -189,7 +189,9 @@ class PairTokenizer:
         if context:
             context = self._control.mask_value(context)
         elif self._is_raw(prompt) and all(isinstance(response, str) for response in responses):
-            raw = [[Segment(self._control.mask_text(str(text)), is_scored=True, needs_end=True)] for text in responses]
+            raw = [
+                [TextSegment(self._control.mask_text(str(text)), is_scored=True, needs_end=True)] for text in responses
+            ]
             return SplitRow(prompt=self._control.mask_text(str(prompt)), responses=raw, is_raw=True)
         dialogue = self._need_dialogue()
         messages = [_as_messages(response, "assistant") for response in responses]
@@ -226,7 +228,7 @@ class PairTokenizer:
             raise UnusableChatTemplate("The base model's chat template writes the start token twice.")
         return ids
 
-    def _encode_response(self, prompt_ids: list[int], split: SplitRow, segments: list[Segment]) -> EncodedResponse:
+    def _encode_response(self, prompt_ids: list[int], split: SplitRow, segments: list[TextSegment]) -> EncodedResponse:
         ids: list[int] = []
         scored: list[bool] = []
         for segment in segments:

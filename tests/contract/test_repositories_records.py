@@ -27,7 +27,7 @@ from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import InvalidRequest, NotFound, Unavailable
 from core.domain.jobs.failure_codes import FailureCode
 from core.services.access import idempotency
-from core.services.access.idempotency import Answer, IdempotentRequest, Reservation
+from core.services.access.idempotency import IdempotentRequest, KeptAnswer, Reservation
 from core.services.attempts import lifecycle, recording
 from core.services.backend import Backend
 from core.services.base_models import starting_points
@@ -325,7 +325,7 @@ def test_a_key_is_answered_once(backend: Backend) -> None:
         idempotency.begin(backend, PROJECT, request())
     with pytest.raises(idempotency.IdempotencyKeyReused):
         idempotency.begin(backend, PROJECT, request("b"))
-    answer = Answer(status=201, headers={"Location": "/jobs/1"}, body='{"id":1}')
+    answer = KeptAnswer(status=201, headers={"Location": "/jobs/1"}, body='{"id":1}')
     idempotency.finish(backend, held, answer)
     assert idempotency.begin(backend, PROJECT, request()) == answer
     with pytest.raises(idempotency.IdempotencyKeyReused):
@@ -357,10 +357,10 @@ def test_a_request_that_died_is_tried_again_under_the_same_id(backend: Backend) 
     assert isinstance(again, Reservation)
     assert submit_as(backend, again) == first
     assert [job.id for job in jobs.list_page(backend, PROJECT).data] == [first]
-    idempotency.finish(backend, died, Answer(status=500, headers={}, body="late"))
-    idempotency.finish(backend, again, Answer(status=201, headers={}, body="right"))
+    idempotency.finish(backend, died, KeptAnswer(status=500, headers={}, body="late"))
+    idempotency.finish(backend, again, KeptAnswer(status=201, headers={}, body="right"))
     answer = idempotency.begin(backend, PROJECT, request())
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, KeptAnswer)
     assert answer.body == "right"
 
 
@@ -382,7 +382,7 @@ def test_an_abandoned_key_keeps_its_id(backend: Backend) -> None:
 def test_a_key_is_forgotten_after_a_day(backend: Backend) -> None:
     held = idempotency.begin(backend, PROJECT, request())
     assert isinstance(held, Reservation)
-    idempotency.finish(backend, held, Answer(status=201, headers={}, body="old"))
+    idempotency.finish(backend, held, KeptAnswer(status=201, headers={}, body="old"))
     old = datetime.now(UTC) - timedelta(hours=25)
     stamp = old.strftime("%Y-%m-%d %H:%M:%S.000") + ("+00" if backend.database.is_postgresql else "")
     backend.database.write(lambda session: session.execute(text(f"UPDATE idempotency_keys SET created_at = '{stamp}'")))

@@ -9,7 +9,7 @@ from deploy import proxies
 from deploy.programs import open_folder
 from nginx_proxy import bare, nginx
 
-from core.services.operations.diagnosis import Finding
+from core.services.operations.diagnosis import CheckFinding
 from core.services.operations.way_in import check_way_in
 
 KEY = "pt_canary_0123456789abcdef_0123456789"
@@ -22,11 +22,11 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApi]:
         yield running
 
 
-def findings(url: str) -> dict[str, Finding]:
+def findings(url: str) -> dict[str, CheckFinding]:
     return {finding.name: finding for finding in check_way_in(url, 5 * GIB)}
 
 
-def behind_nginx(api: RunningApi, *lines: str) -> dict[str, Finding]:
+def behind_nginx(api: RunningApi, *lines: str) -> dict[str, CheckFinding]:
     """Return what is found behind nginx with these lines in its location."""
     location = bare(api.url).replace("}", " ".join(lines) + " }")
     with open_folder("nginx") as folder, nginx(folder / "files", location) as url:

@@ -10,13 +10,13 @@ from api_server import RunningApi
 from typer.testing import CliRunner
 
 from cli.main import app
-from core.services.operations.diagnosis import Finding
+from core.services.operations.diagnosis import CheckFinding
 from core.services.operations.way_in import check_way_in
 
 LIMIT = 5 * 1024**3
 
 
-def findings(url: str) -> dict[str, Finding]:
+def findings(url: str) -> dict[str, CheckFinding]:
     return {finding.name: finding for finding in check_way_in(url, LIMIT)}
 
 

@@ -52,7 +52,7 @@ class ReadOtherwise(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verification:
+class GgufVerification:
     num_tokens: int
     mean_difference: float
     """Mean difference of a token's log-probability, in nats."""
@@ -115,7 +115,7 @@ def policy_token_logps(policy_dir: Path, ids: Sequence[int]) -> NDArray[np.float
     return values
 
 
-def check(task: ExportTask, path: Path) -> Verification:
+def check(task: ExportTask, path: Path) -> GgufVerification:
     """Compare the file with the policy; raises ReadOtherwise."""
     policy_dir = Path(task.policy_dir)
     ids = Tokenizer.from_file(str(policy_dir / "tokenizer.json")).encode(TEXT, add_special_tokens=False).ids
@@ -133,7 +133,7 @@ def check(task: ExportTask, path: Path) -> Verification:
         raise ReadOtherwise(
             f"llama.cpp reads other log-probabilities from the file, by {mean:.2g} nats a token; it is not published."
         )
-    return Verification(
+    return GgufVerification(
         num_tokens=differences.size,
         mean_difference=mean,
         max_difference=float(differences.max()),

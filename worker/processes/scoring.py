@@ -23,7 +23,7 @@ from core.tokenization.errors import NothingToEncode
 from core.tokenization.pair_tokenizer import PairTokenizer
 from core.training.data.encoded import EncodedData
 from core.training.losses.objective import build_objective
-from core.training.measures.implicit_rewards import PairScores, score_pairs
+from core.training.measures.implicit_rewards import PairRewards, score_pairs
 from core.training.model.adapters import adapter_files
 from core.training.model.loading import load_causal_lm
 from core.training.model.policies import ADAPTER_DIR, DTYPES
@@ -97,7 +97,7 @@ def _pair(line: int, row: dict[str, Any]) -> dict[str, Any]:
     return {"line": line, "prompt": row["prompt"], "chosen": chosen, "rejected": row.get("rejected", chosen)}
 
 
-def _pair_result(scores: PairScores, index: int, _data: EncodedData) -> dict[str, Any]:
+def _pair_result(scores: PairRewards, index: int, _data: EncodedData) -> dict[str, Any]:
     chosen, rejected = float(scores.chosen_rewards[index]), float(scores.rejected_rewards[index])
     margin = chosen - rejected
     return {
@@ -108,7 +108,7 @@ def _pair_result(scores: PairScores, index: int, _data: EncodedData) -> dict[str
     }
 
 
-def _item_result(scores: PairScores, index: int, data: EncodedData) -> dict[str, Any]:
+def _item_result(scores: PairRewards, index: int, data: EncodedData) -> dict[str, Any]:
     return {
         "reward": _finite(scores.chosen_rewards[index]),
         "policy_logp": _finite(scores.chosen_logps[index]),

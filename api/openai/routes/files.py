@@ -21,8 +21,7 @@ from api.openai.intent import answer_intent, is_sent_again
 from api.openai.objects import Deleted, File, ListPage
 from api.threads import Lane, run_in
 from api.uploads.arrival import arriving
-from api.uploads.receive import Upload as ReceivedUpload
-from api.uploads.receive import receive_upload
+from api.uploads.receive import ReceivedUpload, receive_upload
 from core.domain.errors import Conflict, FieldError
 from core.domain.jobs.methods import method_of
 from core.services.backend import Backend

@@ -15,13 +15,13 @@ from core.domain.issue_codes import IssueCode
 MAX_ANSWERS: Final = 16
 
 
-class Answer(NamedTuple):
+class RatedAnswer(NamedTuple):
     text: Text
     merit: float
     """The greater, the better."""
 
 
-def pairs_by_merit(prompt: Text, answers: Sequence[Answer]) -> Reading:
+def pairs_by_merit(prompt: Text, answers: Sequence[RatedAnswer]) -> Reading:
     """Return every pair of answers that differ in merit; equal ones are ties, set aside."""
     if len(answers) > MAX_ANSWERS:
         raise RowFault(

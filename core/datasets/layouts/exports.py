@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from core.datasets.faults import Note, RowFault
-from core.datasets.layouts.answers import Answer, finite_number, pair_by_preference, pairs_by_merit
+from core.datasets.layouts.answers import RatedAnswer, finite_number, pair_by_preference, pairs_by_merit
 from core.datasets.layouts.columns import Role
 from core.datasets.layouts.layout import Example, Layout, Reading, SourceRow, first_filled
 from core.datasets.layouts.pairs import read_pair
@@ -112,7 +112,7 @@ def _read_vertex(row: SourceRow) -> Reading:
         score = finite_number(item.get("score")) if isinstance(item, dict) else None
         if score is None:
             raise RowFault(IssueCode.INVALID_LABEL, f"Completion {index} has no score.", f"/completions/{index}/score")
-        answers.append(Answer(_reply(item.get("completion"), f"/completions/{index}"), score))
+        answers.append(RatedAnswer(_reply(item.get("completion"), f"/completions/{index}"), score))
     return pairs_by_merit(prompt, answers)
 
 
@@ -135,7 +135,7 @@ def _read_nova(row: SourceRow) -> Reading:
         label = item.get("preferenceLabel") if isinstance(item, dict) else None
         if not isinstance(label, str) or label not in labels:
             raise RowFault(IssueCode.INVALID_LABEL, f"{place} must be 'preferred' or 'non-preferred'.", place)
-        answers.append(Answer(_reply({**said, **item}, place), labels[label]))
+        answers.append(RatedAnswer(_reply({**said, **item}, place), labels[label]))
     return pairs_by_merit(prompt, answers)
 
 
@@ -145,7 +145,7 @@ def _read_prodigy(row: SourceRow) -> Reading:
         return _unjudged("The task was skipped or rejected, so no option is better.")
     if not isinstance(options, list) or not all(isinstance(option, dict) for option in options):
         raise RowFault(IssueCode.WRONG_TYPE, "'options' must be a list of objects with 'id' and 'text'.", "/options")
-    answers = [Answer(read_string(option, "text"), float(option.get("id") in accepted)) for option in options]
+    answers = [RatedAnswer(read_string(option, "text"), float(option.get("id") in accepted)) for option in options]
     return pairs_by_merit(question_prompt(row, first_filled(row, _PRODIGY_PROMPTS) or _PRODIGY_PROMPTS[-1]), answers)
 
 
@@ -171,7 +171,7 @@ def _read_stack_exchange(row: SourceRow) -> Reading:
         score = finite_number(answer.get("pm_score"))
         if score is None:
             raise RowFault(IssueCode.INVALID_LABEL, f"Answer {index} has no 'pm_score'.", f"/answers/{index}/pm_score")
-        read.append(Answer(read_string(answer, "text"), score))
+        read.append(RatedAnswer(read_string(answer, "text"), score))
     return pairs_by_merit(question_prompt(row, "question"), read)
 
 

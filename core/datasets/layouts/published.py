@@ -8,7 +8,7 @@ from typing import Any, Final
 from core.datasets.faults import Note, RowFault
 from core.datasets.layouts.answers import (
     MAX_ANSWERS,
-    Answer,
+    RatedAnswer,
     finite_number,
     pair_by_preference,
     pairs_by_merit,
@@ -117,7 +117,7 @@ def _read_sorted_responses(row: SourceRow) -> Reading:
     if not isinstance(ranks, list) or len(ranks) != len(responses):
         raise RowFault(IssueCode.INVALID_LABEL, "'sort' must be a list with one number for each response.", "/sort")
     merits = [read_number(rank, f"/sort/{index}") for index, rank in enumerate(ranks)]
-    answers = [Answer(text, merit) for text, merit in zip(responses, merits, strict=True)]
+    answers = [RatedAnswer(text, merit) for text, merit in zip(responses, merits, strict=True)]
     return pairs_by_merit(_turns_of(row), answers)
 
 

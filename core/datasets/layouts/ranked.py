@@ -8,7 +8,7 @@ from core.datasets.advice.advice import Advice
 from core.datasets.faults import Note, RowFault, listed, quoted
 from core.datasets.layouts.answers import (
     MAX_ANSWERS,
-    Answer,
+    RatedAnswer,
     finite_number,
     pair_by_preference,
     pairs_by_merit,
@@ -72,7 +72,7 @@ def _read_ranked_list(row: SourceRow) -> Reading:
         _require_agreement(answers, name)
         return pairs_by_merit(prompt, [_answer(item, f"/{name}/{index}") for index, item in enumerate(answers)])
     texts = [_text_item(item, f"/{name}/{index}") for index, item in enumerate(answers)]
-    return pairs_by_merit(prompt, [Answer(text, merit) for text, merit in zip(texts, merits, strict=True)])
+    return pairs_by_merit(prompt, [RatedAnswer(text, merit) for text, merit in zip(texts, merits, strict=True)])
 
 
 def _parallel_merits(row: SourceRow, num_answers: int) -> list[float] | None:
@@ -106,7 +106,7 @@ def _contradict(scores: list[float], ranks: list[float]) -> bool:
     return any((scores[one] - scores[two]) * (ranks[one] - ranks[two]) < 0 for one, two in pairs)
 
 
-def _answer(item: object, pointer: str) -> Answer:
+def _answer(item: object, pointer: str) -> RatedAnswer:
     if not isinstance(item, dict):
         raise RowFault(IssueCode.WRONG_TYPE, f"{pointer} is {type_name(item)}; it must be an object.", pointer)
     text_field = _first_in(item, _TEXTS)
@@ -116,7 +116,7 @@ def _answer(item: object, pointer: str) -> Answer:
     if score_field is None:
         raise RowFault(IssueCode.MISSING_FIELD, f"The answer at {pointer} has no 'rank' or 'score'.", pointer)
     merit = read_number(item[score_field], f"{pointer}/{score_field}")
-    return Answer(read_text(item, text_field), -merit if score_field == _RANK else merit)
+    return RatedAnswer(read_text(item, text_field), -merit if score_field == _RANK else merit)
 
 
 def _require_agreement(answers: list[object], name: str) -> None:
@@ -237,7 +237,7 @@ def _rank_replies(path: list[Message], replies: list[object], pointer: str) -> R
         if isinstance(reply, dict) and reply.get("role") == "assistant" and reply.get("rank") is not None:
             place = f"{pointer}/replies/{index}"
             message, _ = _read_node(reply, place)
-            answers.append(Answer([message], -read_number(reply["rank"], f"{place}/rank")))
+            answers.append(RatedAnswer([message], -read_number(reply["rank"], f"{place}/rank")))
     return pairs_by_merit(path, answers) if len(answers) > 1 else Reading([], [])
 
 

@@ -54,7 +54,7 @@ class Reservation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class KeptAnswer:
     status: int
     headers: dict[str, str]
     body: str
@@ -62,14 +62,14 @@ class Answer:
 
 def begin(
     backend: Backend, project_id: str, request: IdempotentRequest, *, lease_seconds: float = LEASE_SECONDS
-) -> Reservation | Answer:
+) -> Reservation | KeptAnswer:
     """Return the stored answer if there is one, else a reservation to make it.
 
     Raises IdempotencyKeyInUse while another request holds the key, IdempotencyKeyReused for another request.
     """
     token, suffix = new_suffix(), new_suffix()
 
-    def work(session: Session) -> Reservation | Answer:
+    def work(session: Session) -> Reservation | KeptAnswer:
         row = bookkeeping.find_key(session, project_id, request.key)
         if row is not None and bookkeeping.is_over(session, row, MAX_AGE_SECONDS):
             session.delete(row)
@@ -100,11 +100,11 @@ def begin(
 
 def _take(
     session: Session, row: IdempotencyKey, request: IdempotentRequest, token: str, lease_seconds: float
-) -> Reservation | Answer:
+) -> Reservation | KeptAnswer:
     if (row.route, row.body_sha256) != (request.route, request.body_sha256):
         raise IdempotencyKeyReused("Use a new Idempotency-Key for another request.")
     if row.response_status is not None:
-        return Answer(status=row.response_status, headers=row.response_headers, body=row.response_body or "")
+        return KeptAnswer(status=row.response_status, headers=row.response_headers, body=row.response_body or "")
     if row.lease_token != token:
         if not bookkeeping.is_lease_over(session, row):
             raise IdempotencyKeyInUse("Wait for the answer to the first request, or send it again in a minute.")
@@ -143,7 +143,7 @@ def clear_answered(backend: Backend, project_id: str, key: str, *, older_than_se
     return backend.database.write(work)
 
 
-def finish(backend: Backend, reservation: Reservation, answer: Answer) -> None:
+def finish(backend: Backend, reservation: Reservation, answer: KeptAnswer) -> None:
     """Store the answer for repetitions of the request."""
 
     def work(session: Session) -> None:

@@ -41,7 +41,7 @@ State = Literal["ok", "warning", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class CheckFinding:
     name: str
     state: State
     detail: str
@@ -50,7 +50,7 @@ class Finding:
 Answer = tuple[State, str]
 
 
-def diagnose(backend: Backend) -> Iterator[Finding]:
+def diagnose(backend: Backend) -> Iterator[CheckFinding]:
     """Yield one finding after the other. Raises nothing."""
     checks: tuple[tuple[str, Callable[[Backend], Answer]], ...] = (
         ("database", _database),
@@ -73,7 +73,7 @@ def diagnose(backend: Backend) -> Iterator[Finding]:
         except OSError as error:
             state, detail = "failed", f"{error.strerror or type(error).__name__}: {error.filename or ''}".rstrip(": ")
         is_failed = is_failed or (name == "database" and state == "failed")
-        yield Finding(name=name, state=state, detail=detail)
+        yield CheckFinding(name=name, state=state, detail=detail)
 
 
 def _told(backend: Backend, error: DomainError) -> str:

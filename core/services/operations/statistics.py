@@ -24,7 +24,7 @@ class RunningJob:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Statistics:
+class ServiceStatistics:
     jobs_by_status: dict[str, int]
     attempts_by_outcome: dict[str, int]
     waits: list[int]
@@ -37,11 +37,11 @@ class Statistics:
     processes: list[ProcessView]
 
 
-def read_statistics(backend: Backend) -> Statistics:
+def read_statistics(backend: Backend) -> ServiceStatistics:
     """Count over all projects."""
 
-    def work(session: Session) -> Statistics:
-        return Statistics(
+    def work(session: Session) -> ServiceStatistics:
+        return ServiceStatistics(
             jobs_by_status=rows.count_jobs(session),
             attempts_by_outcome=rows.count_attempts(session),
             waits=rows.queue_waits(session, WAIT_BOUNDS_SECONDS),

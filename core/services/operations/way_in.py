@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from core.outages import reason_of
-from core.services.operations.diagnosis import Finding
+from core.services.operations.diagnosis import CheckFinding
 
 ECHO_PATH = "/health/echo"
 ECHO_SECONDS = 1.0
@@ -44,16 +44,18 @@ class _Stranger(Exception):
     """Raised for an answer that is not this service's, or not a success."""
 
 
-def check_way_in(url: str, max_upload_bytes: int) -> Iterator[Finding]:
+def check_way_in(url: str, max_upload_bytes: int) -> Iterator[CheckFinding]:
     """Yield findings about the address that clients use, such as `https://tune.example.org`. Raises nothing."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        yield Finding(name="address", state="failed", detail=f"{url} is no address such as https://tune.example.org")
+        yield CheckFinding(
+            name="address", state="failed", detail=f"{url} is no address such as https://tune.example.org"
+        )
         return
     try:
         echo = _echo(parts)
     except (OSError, HTTPException, ValueError, _Stranger) as error:
-        yield Finding(name="address", state="failed", detail=f"{url}: {_reason(error)}")
+        yield CheckFinding(name="address", state="failed", detail=f"{url}: {_reason(error)}")
         return
     yield _address(parts, echo)
     yield _streams(echo)
@@ -83,7 +85,7 @@ def _event(response: HTTPResponse) -> bytes:
     raise _Stranger("an event stream without events")
 
 
-def _address(parts: SplitResult, echo: Echo) -> Finding:
+def _address(parts: SplitResult, echo: Echo) -> CheckFinding:
     faults = []
     if echo.root_path != _path(parts):
         wanted = _path(parts) or "nothing"
@@ -100,32 +102,32 @@ def _address(parts: SplitResult, echo: Echo) -> Finding:
     elif echo.scheme != parts.scheme:
         faults.append(f"the service takes the scheme for {echo.scheme}; let the proxy send X-Forwarded-Proto")
     if faults:
-        return Finding(name="address", state="warning", detail="; ".join(faults))
-    return Finding(name="address", state="ok", detail=f"{parts.geturl()} leads to this service")
+        return CheckFinding(name="address", state="warning", detail="; ".join(faults))
+    return CheckFinding(name="address", state="ok", detail=f"{parts.geturl()} leads to this service")
 
 
-def _streams(echo: Echo) -> Finding:
+def _streams(echo: Echo) -> CheckFinding:
     if echo.gap_seconds < ECHO_SECONDS / 2:
         detail = "a proxy keeps event streams back until they end; switch off its buffering of answers"
-        return Finding(name="streams", state="failed", detail=detail)
-    return Finding(name="streams", state="ok", detail="events arrive as they are sent")
+        return CheckFinding(name="streams", state="failed", detail=detail)
+    return CheckFinding(name="streams", state="ok", detail="events arrive as they are sent")
 
 
-def _uploads(parts: SplitResult, max_upload_bytes: int) -> Finding:
+def _uploads(parts: SplitResult, max_upload_bytes: int) -> CheckFinding:
     """Announce a body of the largest size and send its beginning: the service refuses this one at once."""
     size = f"{max_upload_bytes:,} bytes (PREFTUNE_MAX_UPLOAD_BYTES)"
     try:
         status, headers = _begin_upload(parts, max_upload_bytes)
     except TimeoutError:
         detail = "a proxy keeps uploads back until they are whole; switch off its buffering of requests"
-        return Finding(name="uploads", state="warning", detail=detail)
+        return CheckFinding(name="uploads", state="warning", detail=detail)
     except (OSError, HTTPException, ValueError) as error:
-        return Finding(name="uploads", state="failed", detail=f"a body of {size}: {_reason(error)}")
+        return CheckFinding(name="uploads", state="failed", detail=f"a body of {size}: {_reason(error)}")
     if not _is_problem(headers):
         server = headers.get("server", "no name given")[:80]
         detail = f"a proxy (server: {server}) answers {status} to a body of {size}; lift its limit"
-        return Finding(name="uploads", state="failed", detail=detail)
-    return Finding(name="uploads", state="ok", detail=f"up to {size} pass, as they are sent")
+        return CheckFinding(name="uploads", state="failed", detail=detail)
+    return CheckFinding(name="uploads", state="ok", detail=f"up to {size} pass, as they are sent")
 
 
 def _begin_upload(parts: SplitResult, num_bytes: int) -> tuple[int, Message]:

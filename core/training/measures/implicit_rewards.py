@@ -29,7 +29,7 @@ LoadModel = Callable[[], PreTrainedModel]
 
 
 @dataclass(frozen=True)
-class PairScores:
+class PairRewards:
     """Rewards of N pairs, and log-probabilities of their chosen responses."""
 
     chosen_rewards: np.ndarray
@@ -41,7 +41,7 @@ class PairScores:
 
 def score_pairs(
     data: EncodedData, objective: Objective, load_policy: LoadModel, load_reference: LoadModel, max_tokens: int
-) -> PairScores:
+) -> PairRewards:
     """Score pairs under policy and reference; `load_reference` is not called for a variant that needs none."""
     reference = None
     if objective.needs_reference:
@@ -53,8 +53,8 @@ def score_pairs(
     return _scores(host)
 
 
-def _scores(host: HostColumns) -> PairScores:
-    return PairScores(
+def _scores(host: HostColumns) -> PairRewards:
+    return PairRewards(
         host.values[PairColumn.CHOSEN_REWARD],
         host.values[PairColumn.REJECTED_REWARD],
         host.values[PairColumn.CHOSEN_LOGP],

@@ -82,7 +82,7 @@ class Margins:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verification:
+class PolicyVerification:
     num_rows: int
     longest: int
     """Tokens of the longest prompt with response that was scored."""
@@ -144,7 +144,7 @@ class SavedPolicy:
         return tuple(int(token) for token in (row.prompt if len(row.prompt) else row.first[:1]))
 
 
-def verify(saved: SavedPolicy) -> Verification:
+def verify(saved: SavedPolicy) -> PolicyVerification:
     """Check a saved policy; raises PolicyNotSavedWell, naming what differs, when it is not the trained one."""
     rows = _longest_rows(saved.data)
     check_config(Path(saved.plan.base_model_dir), saved.directory)
@@ -152,7 +152,7 @@ def verify(saved: SavedPolicy) -> Verification:
     tolerance = tolerance_of(trained.base, trained.exact)
     published = _check_plain(saved, rows, trained.published, tolerance)
     differences, moved = np.abs(published - trained.exact), np.abs(trained.exact - trained.base)
-    return Verification(
+    return PolicyVerification(
         num_rows=len(rows),
         longest=int(_row_lengths(saved.data)[rows].max()),
         num_weights_equal=len(trained.published.digests),

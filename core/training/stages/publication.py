@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from core.domain.jobs.event_kinds import NOT_VERIFIED, UPDATE_ROUNDED_AWAY
-from core.training.measures.saved_policy_check import SavedPolicy, Verification, verify
+from core.training.measures.saved_policy_check import PolicyVerification, SavedPolicy, verify
 from core.training.model.adapters.merging import RoundingLoss
 from core.training.model.policies import save_artifact, trained_digests
 from core.training.model.sharding import whole_weights
@@ -85,12 +85,12 @@ def read_back(context: RunContext, artifact: SavedArtifact) -> dict[str, JsonVal
     return found
 
 
-def verification_facts(verification: Verification) -> dict[str, JsonValue]:
+def verification_facts(verification: PolicyVerification) -> dict[str, JsonValue]:
     """Return how the saved policy was checked, for the summary; margins are among the published facts."""
     return {key: value for key, value in asdict(verification).items() if key != "margins"}
 
 
-def published_facts(artifact: SavedArtifact, verification: Verification | None) -> dict[str, JsonValue]:
+def published_facts(artifact: SavedArtifact, verification: PolicyVerification | None) -> dict[str, JsonValue]:
     """Return size, rounding and margins of what is published, for the summary."""
     weights = artifact.directory.glob("*.safetensors")
     margins = None if verification is None else verification.margins
