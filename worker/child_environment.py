@@ -1,25 +1,8 @@
 """Environment of the worker's child processes: what they need, and no secret."""
 
-import os
 from pathlib import Path
 
-from core import failpoints
-
-_KEPT_VARIABLES = (
-    failpoints.VARIABLE,
-    "PATH",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "LD_LIBRARY_PATH",
-    "PYTHONPATH",
-    "VIRTUAL_ENV",
-    "TZ",
-)
-
-
-_KEPT_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_")
-
+from core.children.environment import kept_environment
 
 _UNTRIMMED = str(16 * 1024**3)
 
@@ -38,11 +21,8 @@ CPU_LIBRARIES = {
 
 def trainer_environment(work_dir: Path, num_threads: int) -> dict[str, str]:
     """Return what a trainer needs of our environment: no key, no URL of database, broker or store."""
-    kept = {
-        name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
-    }
     temporary = str(work_dir / "tmp")
-    return kept | {
+    return kept_environment() | {
         "HOME": temporary,
         "TMPDIR": temporary,
         "PYTHONUNBUFFERED": "1",

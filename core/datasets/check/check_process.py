@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from core.children.environment import kept_environment
 from core.confinement import Bounds, confined
 from core.datasets.options import CheckOptions
 from core.datasets.result import FINGERPRINTS_FILE, ISSUES_FILE, ROWS_FILE, UNPACKED_FILE, CheckResult
@@ -167,8 +168,7 @@ def options_to_json(options: CheckOptions) -> dict[str, Any]:
 
 def _child_environment() -> dict[str, str]:
     """Return an environment without secrets, path entry for the current directory, or large thread pools."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
-    return kept | {
+    return kept_environment() | {
         "PYTHONPATH": str(_PACKAGE_ROOT),
         "PYTHONSAFEPATH": "1",
         "PYTHONUTF8": "1",

@@ -17,7 +17,7 @@ def test_the_service_is_imported_while_the_collector_rests(
     (tmp_path / "started_quickly.py").write_text(SERVICE)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(cli.child._ENTRIES, kind, "started_quickly")
-    monkeypatch.setattr(cli.child, "_end_with_parent", lambda grace_seconds: None)
+    monkeypatch.setattr(cli.child, "end_with_parent", lambda end: None)
     monkeypatch.setenv("PREFTUNE_DATA_DIR", str(tmp_path))
     assert cli.child.main(kind) == 0
     assert gc.isenabled()
