@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NotRequired, Self, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from core.domain.dataset_rows import DatasetKind, RowIssue
 from core.domain.errors import DomainError, ErrorKind, InvalidRequest, TooLarge, UnsupportedMedia
@@ -143,14 +143,3 @@ class CheckResult:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Self:
-        refusal = value["refusal"]
-        return cls(
-            **{
-                **value,
-                "kind": DatasetKind(value["kind"]),
-                "refusal": Refusal(**{**refusal, "advice": tuple(refusal.get("advice", ()))}) if refusal else None,
-            }
-        )

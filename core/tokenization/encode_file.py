@@ -17,13 +17,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from core.disk_space import EXIT_OUT_OF_SPACE, NoRoom
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import DomainError
 from core.domain.set_aside import SetAsideReason, describe
 from core.domain.training import encoded_format
+from core.domain.typed_json import from_values
 from core.tokenization.encode_part import (
     MAX_SET_ASIDE_KEPT,
     OUTCOME_FILE,
@@ -176,11 +176,7 @@ def _read_outcome(job: PartJob) -> PartOutcome:
         raise EncodingStopped("A process that encodes rows ended early; this machine may be short of memory.") from None
     if "error" in values:
         raise _ERRORS[values["error"]](values["detail"])
-    return PartOutcome(**values | {"set_aside": [_set_aside(row) for row in values["set_aside"]]})
-
-
-def _set_aside(row: dict[str, Any]) -> SetAside:
-    return SetAside(**row | {"reason": SetAsideReason(row["reason"])})
+    return from_values(PartOutcome, values)
 
 
 def _join(jobs: list[PartJob], outcomes: list[PartOutcome], directory: Path, kind: DatasetKind) -> EncodeSummary:

@@ -20,6 +20,7 @@ from core.disk_space import EXIT_OUT_OF_SPACE, is_out_of_space
 from core.domain.dataset_rows import DatasetKind, DemonstrationRow, PreferenceRow, UnpairedRow
 from core.domain.set_aside import SetAsideReason
 from core.domain.training import encoded_format
+from core.domain.typed_json import from_values
 from core.tokenization.errors import DamagedRows, UnencodableRow, UnusableChatTemplate, UnusableTokenizer
 from core.tokenization.pair_tokenizer import PairTokenizer
 
@@ -221,7 +222,7 @@ def _try_encode(encode: Callable[[dict[str, Any]], _Columns], row: dict[str, Any
 
 
 def main() -> None:
-    job = PartJob(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    job = from_values(PartJob, json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     directory, parent = Path(job.directory), os.getppid()
 
     def on_rows(done: int) -> None:

@@ -6,17 +6,14 @@ missing one without a default, is an error.
 
 import dataclasses
 import json
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Literal
 
 from core.domain.jobs.methods import DEFAULT as DEFAULT_METHOD
 from core.domain.jobs.methods import METHODS, get_method
+from core.domain.typed_json import Misfit, from_values
 from core.training.failures import BadPlan
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 Schedule = Literal["constant", "linear", "cosine"]
 OptimizerName = Literal["adamw", "rmsprop"]
@@ -160,7 +157,10 @@ class TrainingPlan:
     @classmethod
     def from_json(cls, text: str) -> "TrainingPlan":
         """Parse a plan; raises BadPlan unless it has exactly the fields of a plan, with values of their types."""
-        return from_values(cls, json.loads(text))
+        try:
+            return from_values(cls, json.loads(text), "plan")
+        except Misfit as error:
+            raise BadPlan(str(error)) from None
 
 
 def _checks(plan: TrainingPlan) -> list[tuple[str, bool, str]]:
@@ -212,69 +212,3 @@ def _stage_checks(name: str, stage: SftPlan) -> list[tuple[str, bool, str]]:
         (f"{name}.alpha", 0 <= stage.alpha < 1, "in [0, 1)"),
         (f"{name}.epsilon", stage.epsilon > 0, "above 0"),
     ]
-
-
-_T = TypeVar("_T", bound="DataclassInstance")
-
-
-def from_values(cls: type[_T], values: object, where: str = "plan") -> _T:
-    """Build a dataclass of this module from its JSON form.
-
-    Raises:
-        BadPlan: unknown or missing keys, or a value of another type than the field's.
-    """
-    if not isinstance(values, dict):
-        raise BadPlan(f"{where} must be an object.")
-    fields = {item.name: item for item in dataclasses.fields(cls)}
-    required = {
-        name
-        for name, item in fields.items()
-        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-    }
-    if unknown := sorted(values.keys() - fields.keys()):
-        raise BadPlan(f"{where} has no {', '.join(unknown)}.")
-    if missing := sorted(required - values.keys()):
-        raise BadPlan(f"{where} lacks {', '.join(missing)}.")
-    hints = get_type_hints(cls)
-    return cls(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in values.items()})
-
-
-def _value(hint: Any, value: object, where: str) -> Any:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return _first_that_fits(arguments, value, where)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return from_values(hint, value, where)
-    if origin is Literal and value in arguments:
-        return value
-    if origin is tuple and isinstance(value, list | tuple):
-        return _tuple(arguments, value, where)
-    if origin is Mapping and isinstance(value, dict):
-        return {str(key): _value(arguments[1], item, where) for key, item in value.items()}
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and type(value) is hint:
-        return value
-    raise BadPlan(f"{where} has a value of another type than it takes.")
-
-
-def _first_that_fits(options: tuple[Any, ...], value: object, where: str) -> Any:
-    for option in options:
-        if option is type(None) and value is None:
-            return None
-        if dataclasses.is_dataclass(option) and isinstance(value, dict):
-            return _value(option, value, where)
-    for option in options:
-        try:
-            return _value(option, value, where)
-        except BadPlan:
-            continue
-    raise BadPlan(f"{where} has a value of another type than it takes.")
-
-
-def _tuple(arguments: tuple[Any, ...], value: list[Any] | tuple[Any, ...], where: str) -> tuple[Any, ...]:
-    if len(arguments) == 2 and arguments[1] is Ellipsis:
-        return tuple(_value(arguments[0], item, where) for item in value)
-    if len(value) != len(arguments):
-        raise BadPlan(f"{where} must have {len(arguments)} values.")
-    return tuple(_value(option, item, where) for option, item in zip(arguments, value, strict=True))

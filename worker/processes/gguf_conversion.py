@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from core.domain.exports import ExportFormat
+from core.domain.typed_json import from_values
 from core.tokenization.pair_tokenizer import PairTokenizer
 from worker.processes.gguf_vocabulary import UnknownTokenizer, name_of_steps, write_vocabulary
 
@@ -40,8 +41,7 @@ class ExportTask:
 
 
 def read_task(work_dir: Path) -> ExportTask:
-    values = json.loads((work_dir / TASK_FILE).read_text(encoding="utf-8"))
-    return ExportTask(**values | {"format": ExportFormat(values["format"])})
+    return from_values(ExportTask, json.loads((work_dir / TASK_FILE).read_text(encoding="utf-8")))
 
 
 def sliding_window_of(config: dict[str, Any]) -> int | None:

@@ -23,6 +23,7 @@ from core.datasets.options import CheckOptions
 from core.datasets.result import FINGERPRINTS_FILE, ISSUES_FILE, ROWS_FILE, UNPACKED_FILE, CheckResult
 from core.disk_space import EXIT_OUT_OF_SPACE
 from core.domain.errors import DomainError, InvalidRequest, TooLarge, Unavailable
+from core.domain.typed_json import from_values
 
 EXIT_OUT_OF_MEMORY = 77
 EXIT_BAD_OPTIONS = 78
@@ -80,7 +81,7 @@ def check_in_child(
     task = {
         "source": str(source.resolve()),
         "output_dir": str(output_dir.resolve()),
-        "options": options_to_json(options),
+        "options": asdict(options) | {"columns": dict(options.columns), "values": dict(options.values)},
         "num_workers": num_workers if num_bytes >= MIN_BYTES_TO_SHARE else 1,
         "memory_bytes": memory_bytes,
         "cpu_seconds": int(timeout_seconds) + 5,
@@ -144,7 +145,7 @@ def _timed_out(timeout_seconds: float) -> CheckTimedOut:
 
 def _read_answer(return_code: int, answer: bytes) -> CheckResult:
     if return_code == 0:
-        return CheckResult.from_json(json.loads(answer))
+        return from_values(CheckResult, json.loads(answer))
     if return_code == EXIT_BAD_OPTIONS:
         raise InvalidRequest(json.loads(answer)["detail"])
     if return_code == EXIT_OUT_OF_MEMORY:
@@ -160,10 +161,6 @@ def _read_answer(return_code: int, answer: bytes) -> CheckResult:
         "The file made the check stop unexpectedly: it is damaged, or made to do harm. Export it again, as JSONL.",
         exit_code=return_code,
     )
-
-
-def options_to_json(options: CheckOptions) -> dict[str, Any]:
-    return {**asdict(options), "columns": dict(options.columns), "values": dict(options.values)}
 
 
 def _child_environment() -> dict[str, str]:

@@ -11,10 +11,10 @@ from typing import Any
 from core.datasets.check.check import check_file
 from core.datasets.check.check_process import EXIT_BAD_OPTIONS, EXIT_OUT_OF_MEMORY, EXIT_STALLED
 from core.datasets.check.pool import ROWS_BETWEEN_COLLECTIONS
-from core.datasets.options import CheckOptions, Limits
+from core.datasets.options import CheckOptions
 from core.disk_space import EXIT_OUT_OF_SPACE, is_out_of_space
-from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import InvalidRequest
+from core.domain.typed_json import from_values
 
 
 def _limit_resources(task: dict[str, Any]) -> None:
@@ -39,7 +39,7 @@ def main() -> int:
     try:
         result = check_file(
             Path(task["source"]),
-            _options_from_json(task["options"]),
+            from_values(CheckOptions, task["options"]),
             Path(task["output_dir"]),
             num_workers=task["num_workers"],
         )
@@ -57,7 +57,3 @@ def main() -> int:
         return EXIT_OUT_OF_SPACE
     json.dump(result.to_json(), sys.stdout, allow_nan=False)
     return 0
-
-
-def _options_from_json(value: dict[str, Any]) -> CheckOptions:
-    return CheckOptions(**{**value, "kind": DatasetKind(value["kind"]), "limits": Limits(**value["limits"])})

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from core.domain import typed_json
 from core.domain.estimates.work import TRAINING_PASSES, Pass, PassSizes, Work
 
 
@@ -97,9 +98,7 @@ class Measurement:
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
         """Rebuild what `to_values` returned; later keys are left out."""
-        known = {name: values[name] for name in cls.__dataclass_fields__}
-        passes = [Pass(**{**item, "sizes": PassSizes(**item["sizes"])}) for item in values["passes"]]
-        return cls(**{**known, "shape": ModelShape(**values["shape"]), "passes": passes})
+        return typed_json.from_values(cls, values, ignores_unknown=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,92 @@
+"""Dataclasses from their JSON form, checked against their annotations. Standard library only, for any process."""
+
+import dataclasses
+import types
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_T = TypeVar("_T", bound="DataclassInstance")
+
+
+_hints = cache(get_type_hints)
+
+
+class Misfit(ValueError):
+    """Raised for a value that is not of its type; the text names its place."""
+
+
+def from_values(cls: type[_T], values: object, where: str = "", *, ignores_unknown: bool = False) -> _T:
+    """Build a dataclass from the JSON form that `dataclasses.asdict` gives. `where` names it in errors.
+
+    Raises:
+        Misfit: unknown keys, unless they are ignored, missing ones, or a value of another type than the field's.
+    """
+    where = where or cls.__name__
+    if not isinstance(values, dict):
+        raise Misfit(f"{where} must be an object.")
+    fields = {item.name: item for item in dataclasses.fields(cls)}
+    required = {
+        name
+        for name, item in fields.items()
+        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+    }
+    unknown = sorted(values.keys() - fields.keys())
+    if unknown and not ignores_unknown:
+        raise Misfit(f"{where} has no {', '.join(unknown)}.")
+    if missing := sorted(required - values.keys()):
+        raise Misfit(f"{where} lacks {', '.join(missing)}.")
+    hints = _hints(cls)
+    known = {name: value for name, value in values.items() if name in fields}
+    return cls(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in known.items()})
+
+
+def _value(hint: Any, value: object, where: str) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any or is_typeddict(hint):
+        return value
+    if origin in (Union, types.UnionType):
+        return _first_that_fits(arguments, value, where)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_values(hint, value, where)
+    if origin is Literal and value in arguments:
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        return _tuple(arguments, value, where)
+    if origin in (list, Sequence) and isinstance(value, list):
+        return [_value(arguments[0], item, where) for item in value]
+    if origin in (dict, Mapping) and isinstance(value, dict):
+        return {str(key): _value(arguments[1], item, where) for key, item in value.items()}
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and issubclass(hint, Enum) and value in [member.value for member in hint]:
+        return hint(value)
+    if isinstance(hint, type) and type(value) is hint:
+        return value
+    raise Misfit(f"{where} has a value of another type than it takes.")
+
+
+def _first_that_fits(options: tuple[Any, ...], value: object, where: str) -> Any:
+    for option in options:
+        if option is type(None) and value is None:
+            return None
+        if dataclasses.is_dataclass(option) and isinstance(value, dict):
+            return _value(option, value, where)
+    for option in options:
+        try:
+            return _value(option, value, where)
+        except Misfit:
+            continue
+    raise Misfit(f"{where} has a value of another type than it takes.")
+
+
+def _tuple(arguments: tuple[Any, ...], value: list[Any] | tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return tuple(_value(arguments[0], item, where) for item in value)
+    if len(value) != len(arguments):
+        raise Misfit(f"{where} must have {len(arguments)} values.")
+    return tuple(_value(option, item, where) for option, item in zip(arguments, value, strict=True))
