@@ -1,9 +1,11 @@
 """Counts how the code is arranged: files per folder, imports between rooms, cycles, upward imports, lines.
 
 `python tests/architecture/house_figures.py [checkout]` prints the figures, `… --beside OTHER` the lines of each
-area in both checkouts. A room is a folder, or a module at the root of its package.
+area in both checkouts, `… --since COMMIT` what became of the modules that were there. A room is a folder, or a module
+at the root of its package.
 """
 
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -32,6 +34,7 @@ AREAS = (
 )
 """Each file counts in the first area that it lies in, and the others hold the rest."""
 PACKAGES = ("api", "worker", "cli", "core", "preftune")
+PRODUCT = ("api", "worker", "cli", "core", "client", "migrations")
 ENGINE_LAYERS = (
     ("run_on_devices", "follower"),
     ("pipeline", "failure_mapping"),
@@ -107,11 +110,7 @@ def files_per_folder(root: Path) -> list[tuple[int, str]]:
 def lines_by_area(root: Path) -> Counter[str]:
     """Lines of Python of each area, and of the dashboard's modules in `api/web`."""
     found: Counter[str] = Counter()
-    paths = [
-        path
-        for package in ("api", "worker", "cli", "core", "client", "migrations")
-        for path in (root / package).rglob("*")
-    ]
+    paths = [path for package in PRODUCT for path in (root / package).rglob("*")]
     for path in paths:
         name = path.relative_to(root)
         if path.suffix not in (".py", ".js") or "build" in name.parts or not path.is_file():
@@ -127,6 +126,36 @@ def compare(root: Path, other: Path) -> str:
     rows = [(area, before[area], now[area]) for area in AREAS] + [("all", before.total(), now.total())]
     lines = ["| area | before | now | added |", "|---|---|---|---|"]
     return "\n".join(lines + [f"| {area} | {old:,} | {new:,} | {new - old:+,} |" for area, old, new in rows]) + "\n"
+
+
+def since(commit: str) -> str:
+    """Return the lines of modules that a commit had, where they are now, and of those that came later.
+
+    A module is found again by git where at least two fifths of it are as they were.
+    """
+    before, now = _lines_at(commit), _lines_at("HEAD")
+    found = _git("diff", "--find-renames=40%", "-l9999", "--name-status", commit, "HEAD", "--", *PRODUCT)
+    moves = [line.split("\t")[1:] for line in found.splitlines() if line.startswith("R")]
+    again = {name: name for name in before if name in now} | {old: new for old, new in moves if old in before}
+    gone = before.keys() - again.keys()
+    later = now.keys() - set(again.values())
+    return (
+        f"{len(before)} modules with {sum(before.values()):,} lines at {commit}\n"
+        f"{len(again)} are found again: {sum(before[name] for name in again):,} lines then, "
+        f"{sum(now[name] for name in set(again.values())):,} now\n"
+        f"{len(gone)} with {sum(before[name] for name in gone):,} lines are gone or in pieces\n"
+        f"{len(later)} came later: {sum(now[name] for name in later):,} lines\n"
+    )
+
+
+def _lines_at(commit: str) -> dict[str, int]:
+    names = _git("ls-tree", "-r", "--name-only", commit, *PRODUCT).splitlines()
+    wanted = [name for name in names if name.endswith((".py", ".js"))]
+    return {name: _git("show", f"{commit}:{name}").count("\n") for name in wanted}
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
 
 
 def product_lines(root: Path) -> int:
@@ -157,5 +186,7 @@ if __name__ == "__main__":
     if "--beside" in arguments:
         place = arguments.index("--beside")
         sys.stdout.write(compare(Path(arguments[0] if place else "."), Path(arguments[place + 1])))
+    elif "--since" in arguments:
+        sys.stdout.write(since(arguments[arguments.index("--since") + 1]))
     else:
         main(Path(arguments[0] if arguments else ".").resolve())
