@@ -2,6 +2,8 @@
 
 import gc
 import os
+from collections import defaultdict
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,48 @@ def _seconds(path: Path) -> float:
         return 0
     name = path.relative_to(TESTS)
     return SECONDS.get(str(name), _OTHERS.get(name.parts[0], 0))
+
+
+SHOWN_FROM_SECONDS = 60
+NUM_SHOWN_FILES = 24
+_spent: dict[str, float] = defaultdict(float)
+"""Processor seconds by file of tests, in the process that reports."""
+_last = [0.0]
+
+
+def _processor_seconds() -> float:
+    """This process's, and those of its children that have ended."""
+    return sum(os.times()[:4])
+
+
+def pytest_runtest_logstart() -> None:
+    _last[0] = _last[0] or _processor_seconds()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    now = _processor_seconds()
+    report.user_properties.append(("processor_seconds", now - _last[0]))
+    _last[0] = now
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    for name, seconds in report.user_properties:
+        if name == "processor_seconds" and isinstance(seconds, float):
+            _spent[report.nodeid.partition("::")[0]] += seconds
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what `tests/README.md` and `SECONDS` are written from."""
+    folders: dict[str, float] = defaultdict(float)
+    for name, seconds in _spent.items():
+        folders[Path(name).parts[1] if len(Path(name).parts) > 2 else name] += seconds
+    if sum(folders.values()) < SHOWN_FROM_SECONDS:
+        return
+    terminalreporter.section("processor seconds")
+    for title, counts in (("folders", folders), ("files", _spent)):
+        longest = sorted(counts.items(), key=lambda item: -item[1])[:NUM_SHOWN_FILES]
+        shown = ", ".join(f"{name} {seconds:.0f}" for name, seconds in longest)
+        terminalreporter.line(f"{title}: {shown}")
