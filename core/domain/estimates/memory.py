@@ -1,12 +1,10 @@
 """Peak memory of a training process, from what earlier ones had.
 
-What a step takes grows with the packed tokens of its largest micro-batch. On a CPU the process keeps what it once had
-(`worker.child_environment` says why), and since no two micro-batches are of one size, holes are left between buffers:
-its memory goes on growing with the number of micro-batches, ever more slowly. Weights, optimizer states and libraries
-are the same in all jobs of a kind. So the peak is a line over one number, fitted to the measured jobs.
+What a step takes grows with the packed tokens of its largest micro-batch. Weights, optimizer states and libraries are
+the same in all jobs of a kind. So the peak is a line over one number, fitted to the measured jobs. On a CPU the process
+keeps what it once had, and what its libraries keep of each shape is bounded (`worker.child_environment`).
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -14,8 +12,6 @@ from typing import Any, Self
 from core.domain.estimates.speeds import RECENCY
 from core.domain.estimates.work import Work
 
-_FEW_BATCHES = 8
-"""Micro-batches from which on memory grows with the logarithm of their number."""
 _REST_WEIGHT = 0.3
 """Weight of what a process has before its first step, as a multiple of the newest job's."""
 _LOADING = ("sft:start", "reference:start", "reference:skipped", "dpo:start")
@@ -33,7 +29,7 @@ class Footprint:
     ending_bytes: int
     """What saving the policy and checking it took beyond that."""
     load: float
-    """Number that the peak grows with (`_load`)."""
+    """Bytes of the largest micro-batch."""
     token_bytes: float
     """Expected bytes of a packed token in a training step (`core.training.stages.memory_costs`)."""
     state_bytes: float
@@ -44,7 +40,7 @@ class Footprint:
     has_sft: bool
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], *, is_cpu: bool) -> Self | None:
+    def of(cls, values: Mapping[str, Any]) -> Self | None:
         """Read a measurement; None where the trainer could not measure its memory."""
         memory = values["memory"]
         found = memory["footprints"].get("dpo") or memory["footprints"].get("sft")
@@ -60,9 +56,7 @@ class Footprint:
         return cls(
             training_bytes=trained,
             ending_bytes=memory["peak_bytes"] - trained,
-            load=_load(
-                [(item["micro_batch_tokens"], item["micro_batches"]) for item in training], token_bytes, is_cpu=is_cpu
-            ),
+            load=token_bytes * max((item["micro_batch_tokens"] for item in training), default=0),
             token_bytes=token_bytes,
             state_bytes=costs["optimizer_bytes"] / (1 + num_states),
             num_states=num_states,
@@ -76,13 +70,12 @@ class MemoryModel:
     """Measured jobs of one base model on one class of worker, the newest first."""
 
     jobs: Sequence[Footprint]
-    is_cpu: bool
 
     @classmethod
-    def fit(cls, measurements: Sequence[Mapping[str, Any]], *, is_cpu: bool) -> Self | None:
+    def fit(cls, measurements: Sequence[Mapping[str, Any]]) -> Self | None:
         """Take the measurements; None where none has its memory."""
-        found = [job for values in measurements if (job := Footprint.of(values, is_cpu=is_cpu)) is not None]
-        return cls(jobs=found, is_cpu=is_cpu) if found else None
+        found = [job for values in measurements if (job := Footprint.of(values)) is not None]
+        return cls(jobs=found) if found else None
 
     def peak_bytes(self, work: Work, optimizer: str) -> int:
         """Predict the most that a job has at once."""
@@ -101,24 +94,13 @@ class MemoryModel:
             [(load - mean_load) * (peak - mean_peak) for load, peak in zip(loads, peaks, strict=True)], weights
         )
         slope = max(0.0, together / spread) if spread else 0.0
-        sizes = [(item.micro_batch_tokens, item.micro_batches) for item in training]
-        load = _load(sizes, _mean([job.token_bytes for job in jobs], weights[: len(jobs)]), is_cpu=self.is_cpu)
+        token_bytes = _mean([job.token_bytes for job in jobs], weights[: len(jobs)])
+        load = token_bytes * max((item.micro_batch_tokens for item in training), default=0)
         return round(mean_peak + slope * (load - mean_load) + ending)
 
 
 def _loaded_bytes(peaks: Mapping[str, int]) -> int:
     return next((peaks[lap] for lap in _LOADING if lap in peaks), 0)
-
-
-def _load(passes: Sequence[tuple[int, int]], token_bytes: float, *, is_cpu: bool) -> float:
-    """Return the bytes of the largest micro-batch; on a CPU the more, the more micro-batches there are.
-
-    Args:
-        passes: tokens of the largest micro-batch and number of micro-batches of each pass that trains.
-    """
-    largest = token_bytes * max((tokens for tokens, _ in passes), default=0)
-    number = sum(batches for _, batches in passes)
-    return largest * math.log1p(number / _FEW_BATCHES) if is_cpu else largest
 
 
 def _mean(values: Sequence[float], weights: Sequence[float]) -> float:

@@ -180,14 +180,13 @@ def _of_class(
     if rows is None or not alike:
         reason = NO_TOKENIZER if rows is None else NOT_MEASURED
         return _Found(estimate=_unknown(worker, reason), work=None, disk=None)
-    is_cpu = worker.device_class.startswith("CPU")
-    device = "cpu" if is_cpu else "cuda:0"
+    device = "cpu" if worker.device_class.startswith("CPU") else "cuda:0"
     staged = _staged(spec, rows, device, alike[0].values["precision"])
     planned = plan_work(staged, rows.sizes)
     work = planned.without(reused)
     speeds = Speeds.fit([Measurement.from_values(row.values["times"]) for row in alike])
     stages = speeds.stage_seconds(work)
-    model = MemoryModel.fit([row.values for row in alike], is_cpu=is_cpu)
+    model = MemoryModel.fit([row.values for row in alike])
     peak = model.peak_bytes(work, last_optimizer(staged.model_dump())) if model else None
     estimate = ClassEstimate(
         device_class=worker.device_class,
