@@ -155,12 +155,19 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def _last_error(log_path: Path) -> str:
+    """Return what the service said last, if that was an error: `: ` and its text."""
+    lines = log_path.read_text(errors="replace").splitlines()
+    _, is_error, text = lines[-1].partition("error: ") if lines else ("", "", "")
+    return f": {text}" if is_error else ""
+
+
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log_path: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     with Client(url) as client:
         while time.monotonic() < deadline:
             if process.poll() is not None:
-                fail(f"the service ended at once; its log is {log_path}")
+                fail(f"the service ended at once{_last_error(log_path)}; its log is {log_path}")
             try:
                 client.health()
                 return
