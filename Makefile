@@ -42,7 +42,7 @@ PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(1 + min(8, os.cpu_count()))'
 PYTEST := $(BIN)/pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "not slow"
 unexport PYTHONDONTWRITEBYTECODE # else every process of every test compiles the service anew
 
-test: venv openai-clients axe-core lint ## all set-up and all tests but the heavy runs
+test: venv openai-clients axe-core client-generators lint ## all set-up and all tests but the heavy runs
 	@$(BIN)/mypy & types=$$!; $(PYTEST); tests=$$?; wait $$types && exit $$tests
 
 OPENAI_CLIENTS := 1.109.1 2.54.0 3.57.0
@@ -68,6 +68,22 @@ $(VENV)/axe-core/$(AXE_CORE)/axe.min.js: $(VENV)/.installed
 	@command -v npm >/dev/null || { echo "no npm: the dashboard is not checked by axe-core"; exit 0; }; \
 	mkdir -p $(@D) && cd $(@D) && npm pack --silent axe-core@$(AXE_CORE) >/dev/null && \
 	tar xzf axe-core-$(AXE_CORE).tgz --strip-components=1 package/axe.min.js package/LICENSE && rm axe-core-$(AXE_CORE).tgz
+
+CLIENTS := $(VENV)/clients
+.PHONY: client-generators test-clients
+client-generators: $(CLIENTS)/node/.installed ## generators of typed clients, with a Node and a Java of their own, for tests/clients
+
+$(CLIENTS)/node/.installed: $(VENV)/.installed tests/clients/requirements.in tests/clients/requirements.txt tests/clients/package-lock.json
+	@echo "installing generators of clients into $(CLIENTS) …"
+	@$(PYTHON) -m venv $(CLIENTS)/python
+	@$(CLIENTS)/python/bin/python -m pip install --quiet --disable-pip-version-check \
+		-r tests/clients/requirements.in -c tests/clients/requirements.txt
+	@mkdir -p $(@D) && cp tests/clients/package.json tests/clients/package-lock.json $(@D)
+	@cd $(@D) && PATH="$(CURDIR)/$(CLIENTS)/python/bin:$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+test-clients: venv client-generators ## eight generators of typed clients: generate, compile, drive a job; two linters
+	@$(BIN)/pytest -n 0 tests/clients
 
 lint: venv
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache >/dev/null || { $(BIN)/lint-imports; exit 1; }

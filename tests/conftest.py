@@ -16,6 +16,7 @@ SECONDS = {
     "e2e/test_data_files.py": 75,
     "integration/test_worker_reuses.py": 55,
     "faults/test_serve.py": 45,
+    "clients/test_clients.py": 45,
     "e2e/test_dashboard_pages.py": 42,
     "numerics/test_resume.py": 36,
     "e2e/test_dashboard.py": 28,

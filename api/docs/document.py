@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 from api.access.callers import needed_scope
 from api.docs.client_shapes import shape_for_clients
 from api.docs.enum_names import ENUM_NAMES
+from api.docs.examples import add_examples
 from api.docs.openapi import REQUIRED_QUERY, problems
 from api.schemas.job_records import StreamData
 from api.schemas.problems import Problem
@@ -61,6 +62,7 @@ def describe(app: FastAPI) -> Json:
         for method, operation in item.items():
             _complete(method.upper(), path, operation)
     shape_for_clients(document, ENUM_NAMES)
+    add_examples(document)
     app.openapi_schema = document
     return document
 

@@ -19,6 +19,15 @@ DESCRIPTION = (
     "OpenAI's API for fine-tuning and for chats, over this service; the `openai` package works unmodified. What is "
     "made here is seen under `/datasets` and `/jobs`, too: their document is `/openapi.json`."
 )
+TAGS = {
+    "files": "Data sets and result files.",
+    "uploads": "Large files in parts.",
+    "fine_tuning": "Jobs, their events and checkpoints.",
+    "models": "Base models and tuned policies.",
+    "webhook_endpoints": "Who is told when jobs end.",
+    "webhook_event_types": "What can be told.",
+}
+"""By the part of the path after `/v1`."""
 _MEANINGS = {
     400: "Not valid: `param` names the place.",
     401: "The key is missing or not valid.",
@@ -84,6 +93,7 @@ def describe_face(routers: Iterable[APIRouter], servers: list[dict[str, str]]) -
     for path, item in document["paths"].items():
         for method, operation in item.items():
             _complete(path, method.upper(), operation)
+    document["tags"] = [{"name": name, "description": text} for name, text in TAGS.items()]
     shape_for_clients(document, {})
     return document
 
@@ -109,3 +119,4 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     for key in [key for key in operation if key.startswith("x-")]:
         del operation[key]
     say_scope(method, path, operation)
+    operation["tags"] = [path.split("/")[2]]

@@ -61,9 +61,7 @@ def get_artifact_archive(job_id: JobId, backend: BackendDep, caller: CallerDep) 
     response_class=Response,
     responses={
         **binary("The bytes. `ETag` is their SHA-256.", "application/octet-stream"),
-        206: {"description": "The range asked for."},
-        304: {"description": "The client has it already."},
-        307: {"description": "With `redirect=true` and an S3 store: where the bytes are, for five minutes."},
+        206: binary("The range asked for.", "application/octet-stream")[200],
         **problems(416),
     },
 )
@@ -75,7 +73,8 @@ def get_artifact_file(
     backend: BackendDep,
     caller: CallerDep,
     redirect: Annotated[
-        bool, Query(description="Answer with a presigned address in the store, where the store is S3.")
+        bool,
+        Query(description="Answer 307 with a presigned address in the store, for five minutes, where the store is S3."),
     ] = False,
 ) -> Response:
     """Download one file; `Range` is supported, so that an interrupted download can continue.

@@ -137,7 +137,7 @@ async def create_dataset(
 
 router.post(
     "/datasets/raw",
-    name="create_dataset_raw",
+    name="create_dataset_from_body",
     description="Upload a file of preference pairs as the raw body, with the options as query parameters.",
     status_code=201,
     response_model=Dataset,

@@ -19,6 +19,8 @@ from core.settings import Settings
 Json = dict[str, Any]
 BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 NO_BODY = "204"
+MIXED = {"GET /v1/files/{file_id}/content"}
+"""As OpenAI has it: a file of any type."""
 
 
 @pytest.fixture(scope="module", params=["/openapi.json", "/v1/openapi.json"])
@@ -112,6 +114,8 @@ def test_operations_have_names_of_our_own(document: Json) -> None:
     names = Counter(operation["operationId"] for _, operation in operations(document))
     assert [name for name, number in names.items() if number > 1] == []
     assert [name for name in names if not name.isidentifier() or "_get" in name or "__" in name] == []
+    # openapi-generator's clients have such a variant of each operation
+    assert [name for name in names if name.endswith(("_raw", "_with_http_info", "_without_preload_content"))] == []
 
 
 def test_an_answer_has_one_type(document: Json) -> None:
@@ -121,10 +125,10 @@ def test_an_answer_has_one_type(document: Json) -> None:
         found = {
             str(media["schema"])
             for status, answer in operation["responses"].items()
-            if status.startswith("2") and status != NO_BODY
-            for media in answer.get("content", {}).values()
+            if status[0] in "23" and status != NO_BODY
+            for media in answer.get("content", {"none": {"schema": None}}).values()
         }
-        if len(found) > 1:
+        if len(found) > 1 and name not in MIXED:
             mixed.append(name)
     assert mixed == []
 
