@@ -27,7 +27,7 @@ TAGS = {
     "webhook_endpoints": "Who is told when jobs end.",
     "webhook_event_types": "What can be told.",
 }
-"""By the part of the path after `/v1`."""
+"""Groups of addresses, by the part of the path after `/v1`."""
 _MEANINGS = {
     400: "Not valid: `param` names the place.",
     401: "The key is missing or not valid.",
