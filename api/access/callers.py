@@ -10,7 +10,7 @@ from core.domain.access import DEFAULT_PROJECT_ID, Scope
 from core.services.access.api_keys import Grant
 from core.services.access.audit import Actor
 
-_DOCUMENTS = {"/", "/docs", "/docs.css", "/openapi.json", "/v1/openapi.json"}
+_DOCUMENTS = {"/", "/docs", "/docs.css", "/docs.js", "/openapi.json", "/v1/openapi.json"}
 PUBLIC_PATHS = frozenset({*_DOCUMENTS, "/health/live", "/health/ready", "/health/echo"})
 """Open to those without a key: they tell nothing about jobs and data."""
 LIVENESS_PATH = "/health/live"

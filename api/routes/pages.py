@@ -25,9 +25,14 @@ def get_docs(request: Request) -> Response:
 
 @router.get("/docs.css")
 def get_stylesheet() -> Response:
-    return Response(_stylesheet(), media_type="text/css", headers={"Cache-Control": "max-age=3600"})
+    return Response(_web_file("docs.css"), media_type="text/css")
+
+
+@router.get("/docs.js")
+def get_script() -> Response:
+    return Response(_web_file("docs.js"), media_type="text/javascript")
 
 
 @cache
-def _stylesheet() -> str:
-    return (resources.files("api") / "web" / "docs.css").read_text(encoding="utf-8")
+def _web_file(name: str) -> str:
+    return (resources.files("api") / "web" / name).read_text(encoding="utf-8")

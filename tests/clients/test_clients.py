@@ -6,22 +6,18 @@ Skipped without `make client-generators`. One service for all; generators run be
 import hashlib
 import json
 import shutil
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from api_server import RunningApi, pairs, serve
-from backends import BASE_MODEL, publication
+from backends import BASE_MODEL
 from clients.generators import DRIVERS, GENERATORS, HERE, INSTALLED, NODE, PYTHON, ROOT, run
-from played_jobs import learn
-
-from core.services.attempts import lifecycle
+from played_jobs import plays_all
 
 KEY = "pt_typed_clients_0123456789abcdef"
 STEPS = [1, 2, 3]
-POLL_SECONDS = 0.05
 WORDS = {"fastmcp"}
 """Its errors are texts for a model to read."""
 
@@ -34,23 +30,10 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApi]:
     """A service whose worker is a thread here: it takes every job that is queued."""
-    ended = threading.Event()
     with serve(Path(tmp_path_factory.mktemp("service")), api_key=KEY) as running:
         running.http.headers["Authorization"] = f"Bearer {KEY}"
-        worker = threading.Thread(target=work, args=(running, ended))
-        worker.start()
-        yield running
-        ended.set()
-        worker.join()
-
-
-def work(api: RunningApi, ended: threading.Event) -> None:
-    while not ended.wait(POLL_SECONDS):
-        held = lifecycle.claim(api.backend, worker="worker-1", host="host", device="cpu")
-        if held is not None:
-            lifecycle.begin(api.backend, held)
-            learn(api, held, STEPS)
-            lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
+        with plays_all(running, STEPS):
+            yield running
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,8 @@ def test_pages_name_what_they_need_relatively(below: RunningApi) -> None:
         text = below.http.get(ROOT + page).text
         assert 'href="/' not in text
         assert 'src="/' not in text
-        assert below.http.get(f"{ROOT}/docs.css").status_code == 200
+        for part in ("docs.css", "docs.js", "ui/base.css", "ui/dom.js", "ui/icon.svg"):
+            assert below.http.get(f"{ROOT}/{part}").status_code == 200
 
 
 def test_two_services_on_one_host_do_not_share_a_cookie(below: RunningApi) -> None:
