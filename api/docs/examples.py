@@ -1,6 +1,7 @@
 """Examples of the OpenAPI document: `examples/*.json` holds answers and bodies by component, as a service gave them.
 
-Parts of them are the examples of the components inside; operations show those of their bodies and answers.
+Parts of them are the examples of the components inside; operations show those of their bodies and answers. What no
+file has is made up from the schema.
 """
 
 import json
@@ -34,20 +35,20 @@ def add_examples(document: Json) -> None:
     examples: Json = {}
     for name, value in written()["components"].items():
         if name in components:
-            _collect({"$ref": f"#/components/schemas/{name}"}, value, components, examples)
+            reference = {"$ref": f"#/components/schemas/{name}"}
+            _collect(reference, completed(reference, value, components), components, examples)
     for name, schema in components.items():
-        if name not in examples and "enum" in schema:
-            examples[name] = schema["enum"][0]
-        if name in examples:
-            schema["examples"] = [examples[name]]
+        examples.setdefault(name, made_up(schema, components))
+        schema["examples"] = [examples[name]]
     for operation in (each for item in document["paths"].values() for each in item.values()):
-        _of_operation(operation, examples)
+        _of_operation(operation, examples, components)
 
 
-def _of_operation(operation: Json, examples: Json) -> None:
+def _of_operation(operation: Json, examples: Json, components: Json) -> None:
     for parameter in operation.get("parameters", []):
-        if parameter["name"] in written()["parameters"] and (parameter["required"] or parameter["in"] == "path"):
-            parameter["example"] = written()["parameters"][parameter["name"]]
+        if parameter["required"]:
+            known = written()["parameters"]
+            parameter["example"] = known.get(parameter["name"]) or made_up(parameter["schema"], components)
     answers = [answer for status, answer in operation["responses"].items() if status.startswith("2")]
     for part in [operation.get("requestBody", {}), *answers]:
         for media_type, media in part.get("content", {}).items():
@@ -88,6 +89,55 @@ def _parts(schema: Json, value: Any, components: Json) -> Iterator[tuple[Json, A
                 yield inner, part
     if isinstance(value, list) and isinstance(schema.get("items"), dict):
         yield from ((schema["items"], part) for part in value)
+
+
+def completed(schema: Json, value: Any, components: Json) -> Any:
+    """Return the value with what the schema has come to require since."""
+    if "$ref" in schema:
+        return completed(components[schema["$ref"].rpartition("/")[2]], value, components)
+    for inner in schema.get("anyOf", ()):
+        if not isinstance(value, dict | list) or inner.get("type") == "null":
+            continue
+        return completed(inner, value, components) if "$ref" in inner or "items" in inner else value
+    if isinstance(value, list) and isinstance(schema.get("items"), dict):
+        return [completed(schema["items"], part, components) for part in value]
+    if not isinstance(value, dict) or "properties" not in schema:
+        return value
+    known = schema["properties"]
+    missing = {name: made_up(known[name], components) for name in schema.get("required", ()) if name not in value}
+    return {key: completed(known.get(key, {}), part, components) for key, part in value.items()} | missing
+
+
+def made_up(schema: Json, components: Json) -> Any:
+    """Return a value of the schema, the plainest one."""
+    if "$ref" in schema:
+        return made_up(components[schema["$ref"].rpartition("/")[2]], components)
+    if "enum" in schema or "default" in schema:
+        return schema["default"] if "default" in schema else schema["enum"][0]
+    if "anyOf" in schema:
+        return made_up(schema["anyOf"][0], components)
+    match schema.get("type"):
+        case "object":
+            known = schema.get("properties", {})
+            return {name: made_up(known[name], components) for name in schema.get("required", ())}
+        case "array":
+            return [made_up(schema["items"], components)] * max(1, schema.get("minItems", 1))
+        case "string":
+            return _made_up_text(schema)
+        case "integer":
+            return max(1, schema.get("minimum", 1), schema.get("exclusiveMinimum", 0) + 1)
+        case "number":
+            low = schema.get("minimum", schema.get("exclusiveMinimum", 0))
+            return (low + schema.get("maximum", schema.get("exclusiveMaximum", low + 2))) / 2
+        case "boolean":
+            return False
+    return {}
+
+
+def _made_up_text(schema: Json) -> str:
+    if schema.get("format") == "date-time":
+        return "2026-11-30T16:26:34Z"
+    return "0" * 64 if "{64}" in schema.get("pattern", "") else "text"
 
 
 def fits(schema: Json, value: Any, components: Json) -> bool:
