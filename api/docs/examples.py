@@ -127,8 +127,8 @@ def made_up(schema: Json, components: Json) -> Any:
         case "integer":
             return max(1, schema.get("minimum", 1), schema.get("exclusiveMinimum", 0) + 1)
         case "number":
-            low = schema.get("minimum", schema.get("exclusiveMinimum", 0))
-            return (low + schema.get("maximum", schema.get("exclusiveMaximum", low + 2))) / 2
+            low = float(schema.get("minimum", schema.get("exclusiveMinimum", 0)))
+            return (low + float(schema.get("maximum", schema.get("exclusiveMaximum", low + 2)))) / 2
         case "boolean":
             return False
     return {}
