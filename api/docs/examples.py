@@ -127,8 +127,9 @@ def made_up(schema: Json, components: Json) -> Any:
         case "integer":
             return max(1, schema.get("minimum", 1), schema.get("exclusiveMinimum", 0) + 1)
         case "number":
-            low = float(schema.get("minimum", schema.get("exclusiveMinimum", 0)))
-            return (low + float(schema.get("maximum", schema.get("exclusiveMaximum", low + 2)))) / 2
+            low: float = schema.get("minimum") or schema.get("exclusiveMinimum") or 0
+            high: float = schema.get("maximum") or schema.get("exclusiveMaximum") or low + 2
+            return (low + high) / 2
         case "boolean":
             return False
     return {}
