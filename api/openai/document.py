@@ -24,6 +24,8 @@ TAGS = {
     "uploads": "Large files in parts.",
     "fine_tuning": "Jobs, their events and checkpoints.",
     "models": "Base models and tuned policies.",
+    "chat": "Answers of base models and policies.",
+    "completions": "Texts that base models and policies go on with.",
     "webhook_endpoints": "Who is told when jobs end.",
     "webhook_event_types": "What can be told.",
 }
@@ -93,7 +95,8 @@ def describe_face(routers: Iterable[APIRouter], servers: list[dict[str, str]]) -
     for path, item in document["paths"].items():
         for method, operation in item.items():
             _complete(path, method.upper(), operation)
-    document["tags"] = [{"name": name, "description": text} for name, text in TAGS.items()]
+    used = sorted({operation["tags"][0] for item in document["paths"].values() for operation in item.values()})
+    document["tags"] = [{"name": name, "description": TAGS.get(name, f"Below /v1/{name}.")} for name in used]
     shape_for_clients(document, {})
     return document
 
