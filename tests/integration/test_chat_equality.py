@@ -11,10 +11,8 @@ import torch
 from api_server import RunningApi, serve
 from backends import PROJECT, submit
 from runner_process import running_runner
-from test_worker_scores import ask as ask_scores
-from test_worker_scores import light_lane
 from tiny_models import make_tiny_model
-from toy_jobs import InProcessWorker
+from toy_jobs import InProcessWorker, await_end
 from trained_jobs import FIELDS, add_rows, fetch_artifact, make_rows, run_to_end
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -22,11 +20,17 @@ from core.services.chat import answering
 from core.services.chat.answering import Question
 from core.services.chat.open_runner import open_runner
 from core.services.chat.runner import ScoreRequest
+from core.services.requests import scores
 from worker.app import TRAINER_COMMAND
+from worker.drain import Drain
+from worker.light.lane import LightLane
+from worker.light.scores import Scoring
+from worker.scratch import WorkerScratch
 
 pytestmark = pytest.mark.slow
 BASE = "base"
 NUM_TOKENS = 24
+SCORE_SECONDS = 300
 USER = {"role": "user", "content": "Question 3?"}
 CONVERSATIONS = ([USER], [{"role": "system", "content": "Say it plainly."}, USER])
 TOLERANCES = {"fp32": 1e-4, "bf16": 0.05}
@@ -100,6 +104,22 @@ def scored(api: RunningApi, model: str, messages: Any, text: str) -> float:
     return asyncio.run(work())
 
 
+def score_by_the_lane(api: RunningApi, job_id: str, item: dict[str, Any]) -> dict[str, Any]:
+    """What `POST /jobs/{id}/scores` gives for one item."""
+    drain, scratch = Drain(5), WorkerScratch(api.settings.scratch_dir)
+    lane = LightLane(api.backend, drain, scratch, 1, [Scoring()])
+    lane.start()
+    try:
+        asked = scores.create(api.backend, PROJECT, job_id, {"items": [item]})
+        answer = await_end(lambda: scores.get(api.backend, PROJECT, job_id, asked.id), SCORE_SECONDS)
+    finally:
+        drain.begin()
+        lane.join()
+        scratch.close()
+    assert answer.results is not None, answer
+    return answer.results[0]
+
+
 @pytest.mark.parametrize("lora", [None, {"rank": 4}], ids=["full", "lora"])
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma", "gpt2"])
 def test_answers_are_those_of_the_downloaded_folder(tmp_path: Path, architecture: str, lora: Any) -> None:
@@ -112,9 +132,8 @@ def test_answers_are_those_of_the_downloaded_folder(tmp_path: Path, architecture
         (checkpoint, *_) = api.http.get(f"/jobs/{job_id}/checkpoints").json()["data"]
         named = {"model": f"{job_id}@{checkpoint['id']}", "messages": [USER], "max_tokens": 4}
         assert api.http.post("/v1/chat/completions", json=named, timeout=120).status_code == 200
-        with light_lane(api.backend):
-            item = {"prompt": [USER], "response": [{"role": "assistant", "content": "Good answer 3."}]}
-            (result,) = ask_scores(api.backend, job_id, items=[item])
+        item = {"prompt": [USER], "response": [{"role": "assistant", "content": "Good answer 3."}]}
+        result = score_by_the_lane(api, job_id, item)
         assert scored(api, job_id, [USER], "Good answer 3.") == pytest.approx(result["policy_logp"], abs=1e-4)
         assert scored(api, f"{job_id}@sft", [USER], "Good answer 3.") == pytest.approx(
             result["reference_logp"], abs=1e-4
