@@ -13,7 +13,7 @@ import httpx
 import pytest
 import torch
 from api_server import RunningApi, serve
-from runner_process import RunningRunner, children_of, running_runner
+from runner_process import SECRET, RunningRunner, children_of, running_runner
 from tiny_models import CONTEXT_LENGTH, make_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -199,6 +199,9 @@ def test_a_runner_that_dies_is_told_of_and_followed(api: RunningApi, runner: Run
     assert runner.process is not None
     engines = children_of(runner.process.pid)
     assert len(engines) == 1
+    environment = Path(f"/proc/{engines[0]}/environ").read_bytes()
+    assert environment
+    assert SECRET.encode() not in environment, "what reads foreign files holds no secret"
     with api.http.stream("POST", CHAT, json=fields, timeout=WAIT_SECONDS) as told:
         lines = told.iter_lines()
         next(lines)

@@ -119,6 +119,7 @@ class Engine:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[RunnerEvent, None]:
         """Yield events of all answers. Raises RunnerFailed."""
+        self._require_alive()
         sampling = request.sampling
         reports: asyncio.Queue[Report | None] = asyncio.Queue()
         numbers = {next(self._numbers): index for index in range(request.num_answers)}
@@ -161,6 +162,7 @@ class Engine:
 
     async def score(self, request: ScoreRequest) -> list[float]:
         """Return log-probabilities of the response's tokens. Raises RunnerFailed."""
+        self._require_alive()
         number, reports = next(self._numbers), asyncio.Queue[Report | None]()
         self._listeners[number] = reports
         try:
@@ -171,6 +173,10 @@ class Engine:
         if isinstance(report, Scored):
             return report.logprobs
         raise RunnerFailed(report.detail if isinstance(report, Refused) else _ENDED)
+
+    def _require_alive(self) -> None:
+        if not self.is_alive:  # nobody would ever be told of its end
+            raise RunnerFailed(_ENDED)
 
     async def close(self) -> None:
         """End the process and all that waits for it."""

@@ -88,12 +88,13 @@ class ModelPool:
         self.used_at = time.monotonic()
         key = _key_of(model)
         held = self._loaded.get(key)
-        if held is None or not held.is_current:
+        while held is None or not held.is_current:  # a model just loaded may have made room before its turn came
             load = self._loads.get(key)
             if load is None:
                 load = self._loads[key] = asyncio.create_task(self._load(key, model))
                 load.add_done_callback(partial(self._forget_load, key))
-            held = await asyncio.shield(load)
+            await asyncio.shield(load)
+            held = self._loaded.get(key)
         held.num_users += 1
         try:
             yield held
