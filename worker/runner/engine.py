@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -120,26 +120,13 @@ class Engine:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[RunnerEvent, None]:
         """Yield events of all answers. Raises RunnerFailed."""
         self._require_alive()
-        sampling = request.sampling
         reports: asyncio.Queue[Report | None] = asyncio.Queue()
         numbers = {next(self._numbers): index for index in range(request.num_answers)}
-        seed = int.from_bytes(os.urandom(7)) if sampling.seed is None else sampling.seed
         still_open = set(numbers)
         self._listeners |= dict.fromkeys(numbers, reports)
         try:
-            for number, index in numbers.items():
-                self._tell(
-                    Start(
-                        number=number,
-                        prompt_ids=request.prompt_ids,
-                        max_tokens=sampling.max_tokens or 1,
-                        end_ids=list(request.end_ids),
-                        temperature=sampling.temperature,
-                        top_p=sampling.top_p,
-                        seed=(seed + index) % 2**63,
-                        top_logprobs=sampling.top_logprobs,
-                    )
-                )
+            for order in _orders(request, numbers):
+                self._tell(order)
             while still_open:
                 match await reports.get():
                     case Token() as token:
@@ -228,3 +215,20 @@ class Engine:
         if told:
             return told[-1].removeprefix(protocol.REFUSAL_PREFIX)
         return f"{self.name} could not be loaded, perhaps for lack of memory; the runner's log says more."
+
+
+def _orders(request: GenerationRequest, numbers: dict[int, int]) -> Iterator[Start]:
+    """Yield an order for each answer; `numbers` maps the orders' numbers to the answers' places."""
+    sampling = request.sampling
+    seed = int.from_bytes(os.urandom(7)) if sampling.seed is None else sampling.seed
+    for number, index in numbers.items():
+        yield Start(
+            number=number,
+            prompt_ids=request.prompt_ids,
+            max_tokens=sampling.max_tokens or 1,
+            end_ids=list(request.end_ids),
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=(seed + index) % 2**63,
+            top_logprobs=sampling.top_logprobs,
+        )
