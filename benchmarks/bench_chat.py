@@ -141,7 +141,7 @@ def steps_of(http: httpx.Client, job_id: str) -> int:
     job = http.get(f"/jobs/{job_id}").raise_for_status().json()
     if job["status"] == "failed":
         raise RuntimeError(str(job["error"]))
-    return int(job["progress"]["step"])
+    return int(job["progress"]["step"]) if job["stage"] == "dpo" else 0
 
 
 def chat_on(http: httpx.Client, is_over: threading.Event) -> None:
