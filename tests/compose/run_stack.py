@@ -17,7 +17,7 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 from midway import Caught, Hunt
-from stack import KEEP_DAYS, PATIENCE_SECONDS, ROOT, Stack, docker, require, say, wait_for
+from stack import BASE_IMAGE, KEEP_DAYS, PATIENCE_SECONDS, ROOT, Stack, docker, require, say, wait_for
 
 from preftune import Client, PreftuneError
 
@@ -30,7 +30,6 @@ STAGE = {"batch_size": 4, "learning_rate": 1e-3}
 EPOCHS = 6
 MIDWAY_STEP = 40
 IMAGES = ("preftune-api", "preftune-worker")
-BASE_IMAGE = "python:3.11-slim"
 CANARY = "canary-5d1f0c2e8b7a4963"
 
 
@@ -169,8 +168,10 @@ def add_base_model(stack: Stack, folder: Path) -> None:
     tiny = make_tiny_model(folder / "tiny")
     for path in (tiny, *tiny.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    copy = ["cp", "-r", "/from/tiny", "/var/lib/preftune/models/"]
-    stack.compose("run", "--rm", "-T", "--no-deps", "-v", f"{tiny}:/from/tiny:ro", "worker", *copy)
+    copy = ["-r", "/from/tiny", "/var/lib/preftune/models/"]
+    stack.compose(
+        "run", "--rm", "-T", "--no-deps", "-v", f"{tiny}:/from/tiny:ro", "--entrypoint", "cp", "models", *copy
+    )
     names = [model["name"] for model in stack.client.models()]
     require(names == ["tiny"], f"the API lists {names}")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -9,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from preftune import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "preftune-test"
-STORE_IMAGE = "chrislusf/seaweedfs"
-PINNED_TAG = "4.48"
+BASE_IMAGE = "python:3.11-slim"
 PATIENCE_SECONDS = 300
 KEEP_DAYS = 30
 _STARTED = time.monotonic()
@@ -40,12 +42,35 @@ def docker(*arguments: str, check: bool = True, timeout: float = 60) -> "subproc
     return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=check, timeout=timeout)
 
 
-def store_tag() -> str:
-    """The pinned tag; where an engine has only another one locally, as one that cannot pull, that."""
-    for tag in (PINNED_TAG, "latest"):
-        if docker("image", "inspect", f"{STORE_IMAGE}:{tag}", check=False).returncode == 0:
-            return tag
-    return PINNED_TAG
+def is_local(image: str) -> bool:
+    return docker("image", "inspect", image, check=False).returncode == 0
+
+
+def can_pull(image: str) -> bool:
+    return docker("pull", "--quiet", image, check=False, timeout=PATIENCE_SECONDS).returncode == 0
+
+
+def local_images(folder: Path) -> Path | None:
+    """Compose file with tags in place of digests, for an engine that has those tags and cannot pull; else None."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    pinned = {name: service["image"] for name, service in services.items() if "@sha256:" in service.get("image", "")}
+    if all(is_local(image) for image in pinned.values() if "$" not in image) or can_pull(pinned["redis"]):
+        return None
+    tags = {name: strip_digest(image) for name, image in pinned.items()}
+    tags = {name: tag if is_local(tag) else f"{tag.rpartition(':')[0]}:latest" for name, tag in tags.items()}
+    if not all(is_local(tag) for tag in (BASE_IMAGE, *tags.values())):
+        return None
+    arguments = {"args": {"PYTHON": BASE_IMAGE}}
+    built = {name: {"build": arguments} for name, service in services.items() if "build" in service or "<<" in service}
+    chosen = {name: {"image": tag} for name, tag in tags.items()}
+    path = folder / "local-images.yml"
+    path.write_text(yaml.safe_dump({"services": built | chosen}), encoding="utf-8")
+    return path
+
+
+def strip_digest(image: str) -> str:
+    """Name and tag alone: `store:${TAG:-4.48@sha256:…}` becomes `store:4.48`."""
+    return re.sub(r"@sha256:[0-9a-f]+", "", re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", image))
 
 
 class Stack:
@@ -56,6 +81,10 @@ class Stack:
         self.folder = folder
         self.client_url = f"http://127.0.0.1:{self.port}"
         self.secrets: set[str] = set()
+        images = local_images(folder)
+        self.files = ["docker-compose.yml", *([str(images)] if images else [])]
+        if images:
+            say("images by their local tags, not by the pinned digests")
         self.make_secrets(folder / "secrets")
 
     def make_secrets(self, secrets_dir: Path) -> None:
@@ -63,7 +92,7 @@ class Stack:
         self.env_file = self.folder / "env"
         self.env_file.write_text(
             f"SECRETS_DIR={secrets_dir}\nPREFTUNE_PUBLISH=127.0.0.1:{self.port}\n"
-            f"SEAWEEDFS_TAG={store_tag()}\nWORKER_THREADS=1\nLIGHT_THREADS=1\n"
+            "WORKER_THREADS=1\nLIGHT_THREADS=1\n"
             f"PREFTUNE_KEEP_CHECKPOINTS_DAYS={KEEP_DAYS}\nPREFTUNE_OTLP_ENDPOINT=\n"
         )
         self.script("make-secrets.sh")
@@ -73,6 +102,7 @@ class Stack:
     def script(self, name: str, *arguments: Path) -> None:
         """One of the scripts under docker/, on this stack."""
         own = {"COMPOSE_PROJECT_NAME": PROJECT, "COMPOSE_ENV_FILES": str(self.env_file)}
+        own |= {"COMPOSE_FILE": os.pathsep.join(self.files)}
         command = ["sh", f"docker/{name}", *map(str, arguments)]
         environment = os.environ | own | {"SECRETS_DIR": str(self.secrets_dir)}
         run = subprocess.run(
@@ -81,7 +111,8 @@ class Stack:
         require(run.returncode == 0, f"docker/{name} failed:\n{run.stderr}")
 
     def compose(self, *arguments: str, timeout: float = 900) -> str:
-        command = ["docker", "compose", "-p", PROJECT, "--env-file", str(self.env_file), *arguments]
+        files = [part for path in self.files for part in ("-f", path)]
+        command = ["docker", "compose", "-p", PROJECT, *files, "--env-file", str(self.env_file), *arguments]
         run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
         if run.returncode:
             raise SystemExit(f"docker compose {' '.join(arguments)} failed:\n{run.stdout}\n{run.stderr}")
