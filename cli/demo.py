@@ -81,7 +81,7 @@ def _run(client: Client, data_dir: Path, base_model_dir: Path) -> int:
     _heading("3  data")
     training = client.datasets.upload(TRAINING_FILE)
     held_out = client.datasets.upload(HELD_OUT_FILE)
-    out.print(f"{counted(training['num_accepted'], 'pair')} to train on, {held_out['num_accepted']} held out")
+    out.print(f"{counted(training['num_accepted'], 'pair')} to learn from, {held_out['num_accepted']} held out")
     _heading("4  job")
     job = client.jobs.submit(
         base_model=BASE_MODEL,

@@ -21,6 +21,7 @@ SERVICE_COMMANDS: Final = frozenset(
         "open",
         "projects",
         "restore",
+        "runner",
         "serve",
         "worker",
     }

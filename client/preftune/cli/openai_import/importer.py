@@ -198,4 +198,4 @@ def _take_best(outcome: Outcome, known: list[dict[str, Any]]) -> None:
     best = min(known, key=lambda job: (job["status"] != "succeeded", job["status"] in _WITHOUT_SUCCESS))
     outcome.state, outcome.job_id, outcome.job_status = "there", best["id"], best["status"]
     if outcome.is_lost:
-        outcome.reason = f"it ended here as {best['status']}; mend the cause and run this again with --again"
+        outcome.reason = f"it ended here as {best['status']}; fix the cause and run this again with --again"
