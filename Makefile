@@ -151,6 +151,10 @@ test-chat: venv ## chats of trained policies beside plain transformers; 500 chat
 test-webhooks: venv ## 1,000 finished jobs, a receiver that fails half the time, 20 kills of the API: every event arrives
 	@$(BIN)/pytest tests/e2e/test_webhook_kills.py
 
+.PHONY: test-votes
+test-votes: venv ## votes of four clients at once while the API is killed 20 times (minutes)
+	@$(BIN)/pytest -m "slow or not slow" tests/e2e/test_vote_kills.py
+
 .PHONY: test-writers
 test-writers: venv .venv-writers/.installed ## files as pandas, polars, DuckDB, datasets, Spark, sqlite3, jq and psql write them
 	@PYTHONPATH=$(CURDIR) .venv-writers/bin/python -m pytest tests/integration/test_writers.py

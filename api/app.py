@@ -33,6 +33,7 @@ from api.openai.routes import uploads as openai_uploads
 from api.presence import presence_of
 from api.readiness import ReadinessProbe
 from api.routes import (
+    arenas,
     artifacts,
     audit,
     catalogue,
@@ -81,6 +82,7 @@ DESCRIPTION = (
 )
 TAGS = [
     {"name": "datasets", "description": "Files of preference pairs, checked and normalised."},
+    {"name": "arenas", "description": "Blind pairs, votes, and the dataset that they become."},
     {"name": "jobs", "description": "Training jobs, their live curves and events."},
     {"name": "sweeps", "description": "Many jobs that differ in a few settings, as one."},
     {"name": "artifact", "description": "What comes out: the tuned policy."},
@@ -98,6 +100,7 @@ ROUTES = (
     dataset_versions,
     datasets,
     uploads,
+    arenas,
     jobs,
     sweeps,
     job_records,

@@ -10,11 +10,13 @@ from api.schemas.job_records import EventLevel, Split
 from api.schemas.operations import ProcessKind, ProcessState
 from api.schemas.pairs import PairFlag
 from api.schemas.webhooks import DeliveryStatus
+from core.domain.arenas import Choice, PromptRole
 from core.domain.jobs.job_queries import JobSort
 from core.domain.jobs.job_spec import ArtifactDtype, Optimizer, Precision, Schedule, ValidationMetric
 from core.domain.jobs.methods import MethodName
 
 ENUM_NAMES: dict[str, Any] = {
+    "ArenaChoice": Choice,
     "ArtifactDtype": ArtifactDtype,
     "ContentFormat": ContentFormat,
     "DatasetStatus": DatasetStatus,
@@ -32,6 +34,7 @@ ENUM_NAMES: dict[str, Any] = {
     "Precision": Precision,
     "ProcessKind": ProcessKind,
     "ProcessState": ProcessState,
+    "PromptRole": PromptRole,
     "Role": Role,
     "RowChangeKind": RowChangeKind,
     "Schedule": Schedule,

@@ -3,6 +3,7 @@
 from typing import Any
 
 from core.database.tables.access import ApiKey, ProjectLimits, RateBucket
+from core.database.tables.arenas import Arena, ArenaLease, ArenaPair, ArenaVote, GrownDataset
 from core.database.tables.audit import AuditEvent, EndedSession
 from core.database.tables.base import Base
 from core.database.tables.bookkeeping import IdempotencyKey, LostObject, ObjectCheck, SchemaSupport, SweeperLock
@@ -42,4 +43,5 @@ TABLES = (
     Project, ProjectLimits, ApiKey, Dataset, Upload, UploadPart, Arrival, Job, *JOB_TABLES, StageOutput, StageBuild,
     Garbage, IdempotencyKey, SweeperLock, ObjectCheck, LostObject, AuditEvent, EndedSession, WebhookEndpoint,
     WebhookDelivery, JobMeasurement, WorkerPresence, RateBucket, SchemaSupport, Sweep, SweepMember,
+    Arena, ArenaPair, ArenaLease, ArenaVote, GrownDataset,
 )  # fmt: skip

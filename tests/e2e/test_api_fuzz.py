@@ -94,6 +94,8 @@ def ids(api: RunningApi) -> dict[str, str]:
         "webhook_id": "wh_none",
         "key_id": "key_none",
         "sweep_id": "sweep_none",
+        "arena_id": api.http.post("/arenas", json={"dataset_id": dataset["id"]}).json()["id"],
+        "vote_id": "vote_none",
     }
 
 

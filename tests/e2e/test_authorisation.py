@@ -43,6 +43,10 @@ BODIES: dict[str, Any] = {
     "POST /datasets/{dataset_id}/versions": {"drop_lines": [1]},
     "POST /datasets/{dataset_id}/split": {"fractions": [0.5, 0.5]},
     "POST /datasets/merge": {"dataset_ids": ["ds_1"]},
+    "POST /arenas": {"dataset_id": "ds_1"},
+    "PATCH /arenas/{arena_id}": {"is_open": True},
+    "POST /arenas/{arena_id}/leases": {"voter": "x"},
+    "POST /arenas/{arena_id}/votes": {"pair_id": "pair_none", "verdict": "tie"},
     "POST /webhooks": {"url": "http://127.0.0.1:9/hook", "event_types": ["fine_tuning.job.failed"]},
     "PATCH /webhooks/{webhook_id}": {"name": "x"},
     "POST /webhooks/{webhook_id}/ping": {},
@@ -129,6 +133,10 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         house.ids |= {"score_id": scores.json()["id"], "export_id": export.json()["id"]}
         house.ids["republication_id"] = add_republication(backend, house.ids["job_id"])
         house.ids["webhook_id"] = api.http.post("/webhooks", json=BODIES["POST /webhooks"]).json()["webhook"]["id"]
+        arena = api.http.post("/arenas", json={"dataset_id": house.ids["dataset_id"]}).json()
+        pair = api.http.post(f"/arenas/{arena['id']}/leases", json={}).json()["data"][0]
+        vote = api.http.post(f"/arenas/{arena['id']}/votes", json={"pair_id": pair["id"], "verdict": "left"})
+        house.ids |= {"arena_id": arena["id"], "vote_id": vote.json()["id"]}
         house.ids["sweep_id"] = api.http.post("/sweeps", json=BODIES["POST /sweeps"]).json()["id"]
         del api.http.headers["Authorization"]
         yield house

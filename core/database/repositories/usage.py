@@ -4,11 +4,12 @@ from sqlalchemy import Select, delete, func, select, union_all, update
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
+from core.database.tables.arenas import Arena
 from core.database.tables.datasets import Dataset
 from core.database.tables.objects import Artifact, Checkpoint, CheckpointStatus, StageOutput
 from core.database.tables.uploads import Arrival, Upload, UploadStatus
 
-KINDS = ("datasets", "uploads", "arriving", "checkpoints", "policies", "artifacts", "stage_outputs")
+KINDS = ("datasets", "uploads", "arriving", "checkpoints", "policies", "artifacts", "stage_outputs", "arenas")
 
 
 def bytes_by_kind(session: Session, project_id: str) -> dict[str, int]:
@@ -31,6 +32,7 @@ def bytes_by_kind(session: Session, project_id: str) -> dict[str, int]:
         select(func.sum(policies.c.policy_num_bytes)),
         select(func.sum(Artifact.num_bytes)).where(Artifact.project_id == project_id),
         select(func.sum(StageOutput.num_bytes)).where(StageOutput.project_id == project_id),
+        select(func.sum(Arena.num_bytes)).where(Arena.project_id == project_id),
     )
     return {kind: int(session.scalar(total) or 0) for kind, total in zip(KINDS, sums, strict=True)}
 
@@ -53,6 +55,7 @@ def list_largest(session: Session, project_id: str, limit: int) -> list[tuple[st
         select(StageOutput.job_id, func.sum(StageOutput.num_bytes))
         .where(StageOutput.project_id == project_id)
         .group_by(StageOutput.job_id),
+        select(Arena.id, Arena.num_bytes).where(Arena.project_id == project_id),
     )
     found = union_all(*parts).subquery()
     size = func.sum(found.c.size)

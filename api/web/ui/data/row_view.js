@@ -8,13 +8,13 @@ export function rowView(row, ...controls) {
   if (row.preview) return seenView(row, controls);
   const answers =
     "chosen" in row
-      ? [side("Chosen", "chosen", row.chosen), side("Rejected", "rejected", row.rejected)]
-      : [side(answerTitle(row), "label" in row && !row.label ? "rejected" : "chosen", row.response)];
+      ? [textSide("Chosen", "chosen", row.chosen), textSide("Rejected", "rejected", row.rejected)]
+      : [textSide(answerTitle(row), "label" in row && !row.label ? "rejected" : "chosen", row.response)];
   return h(
     "article.row-view",
     { "aria-label": `Line ${row.line}` },
     h("div.title-row.flat", null, h("h3", null, `Line ${count(row.line)}`), h("div.actions", null, controls)),
-    side("Prompt", "plain", row.prompt),
+    textSide("Prompt", "plain", row.prompt),
     row.tools ? h("p.hint", null, `Tools: ${row.tools.map((tool) => tool.function?.name).join(", ")}`) : null,
     h("div.two", null, answers),
   );
@@ -25,7 +25,8 @@ function answerTitle(row) {
   return row.label ? "Response, marked good" : "Response, marked bad";
 }
 
-function side(title, kind, text) {
+/** A text, or messages, under a title. */
+export function textSide(title, kind, text) {
   const content = Array.isArray(text)
     ? text.map(messageView)
     : text || h("span.muted", null, "(empty)");

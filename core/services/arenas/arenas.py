@@ -1,0 +1,307 @@
+"""Arenas as users handle them: create, get, list, close, delete; their pairs are drawn when they are made."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+import orjson
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_now
+from core.database.repositories import arenas as rows
+from core.database.tables.arenas import Arena, ArenaPair
+from core.domain.arenas import ROW_SIDES, ArenaRequest, Interval, PairState, Verdict, win_rate
+from core.domain.dataset_rows import DatasetKind
+from core.domain.errors import Conflict, DomainError, FieldError, InvalidRequest, NotFound
+from core.services.access import audit, quotas
+from core.services.backend import Backend
+from core.services.chat import served_models
+from core.services.cursors import decode_cursor, encode_cursor
+from core.services.datasets import datasets
+from core.services.datasets.contents import row_lines
+from core.services.ids import derived_id, new_id
+from core.services.views import Page
+from core.storage import keys
+
+MAX_OPEN = 50
+"""Arenas of a project in which people can vote."""
+MAX_ROWS_READ = 200_000
+"""Rows of a dataset from which pairs are drawn."""
+_CONTEXT = ("tools", "documents")
+
+
+class ArenaNotFound(NotFound):
+    code = "arena-not-found"
+    title = "There is no such arena"
+
+
+class TooManyArenas(Conflict):
+    code = "too-many-arenas"
+    title = "The project has as many open arenas as it may"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelStanding:
+    """How often a model won. A tie, and both bad, count half."""
+
+    model: str
+    wins: int
+    losses: int
+    win_rate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArenaView:
+    id: str
+    name: str | None
+    is_open: bool
+    source: str | None
+    num_pairs: int
+    num_decided: int
+    num_equal: int
+    num_failed: int
+    num_votes: int
+    num_voters: int
+    num_ties: int
+    num_both_bad: int
+    votes_per_pair: int
+    standing: list[ModelStanding]
+    dataset_id: str | None
+    requested: dict[str, Any]
+    metadata: dict[str, str]
+    created_at: datetime
+
+
+def create(backend: Backend, project_id: str, request: ArenaRequest, *, arena_id: str | None = None) -> ArenaView:
+    """Make an arena with its pairs; models answer when pairs are asked for.
+
+    Raises InvalidRequest naming the fault, TooManyArenas, StorageQuotaExceeded. With an `arena_id` chosen before (see
+    `idempotency`), a repeated call answers the arena that is there.
+    """
+    chosen = arena_id or new_id("arena")
+    if arena_id is not None and backend.database.read(lambda session: rows.find_arena(session, project_id, chosen)):
+        return get(backend, project_id, chosen)
+    _require_models(backend, project_id, request)
+    source, contents = _draw(backend, project_id, request)
+    if not contents:
+        fault = "holds no pair that two answers could be compared on"
+        raise InvalidRequest(f"/dataset_id: {fault}.", errors=[FieldError("/dataset_id", fault)])
+    num_bytes = sum(len(orjson.dumps(content)) for content in contents)
+
+    def work(session: Session) -> None:
+        if rows.find_arena(session, project_id, chosen) is not None:
+            return
+        if rows.count_open(session, project_id) >= MAX_OPEN:
+            raise TooManyArenas(f"{MAX_OPEN} arenas are open; close or delete one.")
+        quotas.require_room(session, project_id, num_bytes)
+        arena = _new_arena(project_id, chosen, request, source)
+        arena.num_pairs, arena.num_bytes = len(contents), num_bytes
+        session.add(arena)
+        session.flush()
+        session.add_all(_new_pair(arena, position, content) for position, content in enumerate(contents, 1))
+        session.flush()
+        audit.note(session, project_id, "arena.create", chosen, num_pairs=len(contents))
+
+    backend.database.write(work)
+    return get(backend, project_id, chosen)
+
+
+def get(backend: Backend, project_id: str, arena_id: str) -> ArenaView:
+    return backend.database.read(lambda session: view(session, find(session, project_id, arena_id)))
+
+
+def list_page(backend: Backend, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[ArenaView]:
+    """Return a page of arenas, newest first."""
+    before = decode_cursor(cursor) if cursor else None
+
+    def work(session: Session) -> Page[ArenaView]:
+        found = rows.list_arenas(session, project_id, before=before, limit=limit + 1)
+        shown = found[:limit]
+        next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
+        return Page(data=[view(session, arena) for arena in shown], next_cursor=next_cursor)
+
+    return backend.database.read(work)
+
+
+def set_open(backend: Backend, project_id: str, arena_id: str, *, is_open: bool) -> ArenaView:
+    """Open or close an arena. Raises ArenaNotFound, TooManyArenas."""
+
+    def work(session: Session) -> ArenaView:
+        arena = lock(session, project_id, arena_id)
+        if arena.is_open is not is_open:
+            if is_open and rows.count_open(session, project_id) >= MAX_OPEN:
+                raise TooManyArenas(f"{MAX_OPEN} arenas are open; close or delete one.")
+            arena.is_open = is_open
+            session.flush()
+            audit.note(session, project_id, "arena.patch", arena_id, is_open=is_open)
+        return view(session, arena)
+
+    return backend.database.write(work)
+
+
+def delete(backend: Backend, project_id: str, arena_id: str) -> None:
+    """Delete an arena with its pairs and votes; a dataset that was cut from them stays."""
+    was_here = False
+
+    def work(session: Session) -> None:
+        nonlocal was_here
+        if was_here and rows.find_arena(session, project_id, arena_id) is None:
+            return  # the answer to the commit was lost
+        lock(session, project_id, arena_id)
+        was_here = True
+        rows.delete_arena(session, arena_id)
+        audit.note(session, project_id, "arena.delete", arena_id)
+
+    backend.database.write(work)
+
+
+def find(session: Session, project_id: str, arena_id: str) -> Arena:
+    """Return the arena's row; raises ArenaNotFound."""
+    arena = rows.find_arena(session, project_id, arena_id)
+    if arena is None:
+        raise ArenaNotFound(f"There is no arena {arena_id}.")
+    return arena
+
+
+def lock(session: Session, project_id: str, arena_id: str) -> Arena:
+    """Return the arena's row, locked until the transaction ends; raises ArenaNotFound."""
+    arena = rows.lock_arena(session, project_id, arena_id)
+    if arena is None:
+        raise ArenaNotFound(f"There is no arena {arena_id}.")
+    return arena
+
+
+def view(session: Session, arena: Arena) -> ArenaView:
+    states, verdicts = rows.count_states(session, arena.id), rows.count_verdicts(session, arena.id)
+    grown = rows.find_grown(session, arena.project_id, arena.id)
+    return ArenaView(
+        id=arena.id,
+        name=arena.name,
+        is_open=arena.is_open,
+        source=arena.source_name,
+        num_pairs=arena.num_pairs,
+        num_decided=rows.count_decided(session, arena.id, arena.votes_per_pair),
+        num_equal=states.get(PairState.EQUAL, 0),
+        num_failed=states.get(PairState.FAILED, 0),
+        num_votes=sum(verdicts.values()),
+        num_voters=rows.count_voters(session, arena.id),
+        num_ties=verdicts.get(Verdict.TIE, 0),
+        num_both_bad=verdicts.get(Verdict.BOTH_BAD, 0),
+        votes_per_pair=arena.votes_per_pair,
+        standing=_standing(arena, verdicts),
+        dataset_id=grown.dataset_id if grown else None,
+        requested=arena.requested,
+        metadata=arena.user_metadata,
+        created_at=arena.created_at,
+    )
+
+
+def _standing(arena: Arena, verdicts: dict[Verdict, int]) -> list[ModelStanding]:
+    """Return both models, the one that won more often first."""
+    number, wins = sum(verdicts.values()), [verdicts.get(side, 0) for side in (Verdict.FIRST, Verdict.SECOND)]
+    draws = number - sum(wins)
+
+    def standing(model: str, won: int, lost: int) -> ModelStanding:
+        rate: Interval = win_rate(won, draws, number)
+        return ModelStanding(model=model, wins=won, losses=lost, win_rate=rate.value, low=rate.low, high=rate.high)
+
+    found = [standing(arena.first_model, *wins), standing(arena.second_model, *reversed(wins))]
+    return sorted(found, key=lambda item: -item.win_rate)
+
+
+def _require_models(backend: Backend, project_id: str, request: ArenaRequest) -> None:
+    """Check that both models are there. Raises InvalidRequest naming those that are not."""
+    errors = []
+    for position, name in enumerate(request.models or ()):
+        try:
+            served_models.find(backend, project_id, name)
+        except DomainError as error:
+            if error.kind == "unavailable":
+                raise
+            errors.append(FieldError(f"/models/{position}", error.detail))
+    if errors:
+        raise InvalidRequest("; ".join(f"{error.pointer}: {error.detail}" for error in errors), errors=errors)
+
+
+def _draw(backend: Backend, project_id: str, request: ArenaRequest) -> tuple[str | None, list[dict[str, Any]]]:
+    """Return the name of the version and the contents of the pairs. Raises InvalidRequest."""
+    if request.dataset_id is None:
+        prompts = [_plain(prompt) for prompt in request.prompts or ()]
+        return None, [{"prompt": prompt} for prompt in _distinct(prompts)]
+    try:
+        dataset = datasets.find_ready(backend, project_id, request.dataset_id)
+    except (datasets.DatasetNotFound, datasets.DatasetNotReady) as error:
+        raise InvalidRequest(
+            f"/dataset_id: {error.detail}", errors=[FieldError("/dataset_id", error.detail)]
+        ) from error
+    if request.models is None and dataset.kind is not DatasetKind.PREFERENCE:
+        fault = f"{request.dataset_id} is of kind {dataset.kind.value}; pairs are rows of kind preference"
+        raise InvalidRequest(f"/dataset_id: {fault}.", errors=[FieldError("/dataset_id", fault)])
+    lines = row_lines(backend.store, keys.dataset_rows(project_id, dataset.id))
+    drawn = _sample((orjson.loads(line) for line in islice(lines, MAX_ROWS_READ)), request)
+    return dataset.version_name, [_content(row, is_pair=request.models is None) for row in drawn]
+
+
+def _sample(found: Iterator[dict[str, Any]], request: ArenaRequest) -> list[dict[str, Any]]:
+    """Draw rows of different prompts, every prompt as likely as any other; in the order of the file."""
+    rng, kept, seen = random.Random(request.seed), dict[int, dict[str, Any]](), set[bytes]()
+    for row in found:
+        if request.models is not None and not row["prompt"]:
+            continue
+        digest = orjson.dumps(row["prompt"])
+        if digest in seen:
+            continue
+        seen.add(digest)
+        place = len(seen) - 1 if len(seen) <= request.num_pairs else rng.randrange(len(seen))
+        if place < request.num_pairs:
+            kept[place] = row
+    return sorted(kept.values(), key=lambda row: int(row["line"]))
+
+
+def _content(row: dict[str, Any], *, is_pair: bool) -> dict[str, Any]:
+    content = {"prompt": row["prompt"], "line": row["line"]}
+    content |= {name: row[name] for name in _CONTEXT if name in row}
+    if is_pair:
+        content |= {"first": row["chosen"], "second": row["rejected"]}
+    return content
+
+
+def _distinct(prompts: list[Any]) -> list[Any]:
+    return list({orjson.dumps(prompt): prompt for prompt in prompts}.values())
+
+
+def _plain(prompt: Any) -> Any:
+    return prompt if isinstance(prompt, str) else [message.model_dump() for message in prompt]
+
+
+def _new_arena(project_id: str, arena_id: str, request: ArenaRequest, source: str | None) -> Arena:
+    first, second = request.models or ROW_SIDES
+    return Arena(
+        id=arena_id,
+        project_id=project_id,
+        name=request.name,
+        user_metadata=request.metadata,
+        requested=request.model_dump(mode="json", exclude={"prompts", "metadata"}),
+        first_model=first,
+        second_model=second,
+        source_name=source,
+        votes_per_pair=request.votes_per_pair,
+        is_open=True,
+        created_at=database_now(),
+    )
+
+
+def _new_pair(arena: Arena, position: int, content: dict[str, Any]) -> ArenaPair:
+    return ArenaPair(
+        id=derived_id(f"pair_{arena.id.rpartition('_')[2]}", position),
+        arena_id=arena.id,
+        position=position,
+        state=PairState.READY if "first" in content else PairState.WAITING,
+        content=content,
+        num_votes=0,
+    )
