@@ -17,8 +17,8 @@ from servers import free_port
 from tiny_models import make_tiny_model
 
 NUM_CLIENTS = 4
-VOTES_PER_KILL = 40
-SECONDS = 900
+VOTES_PER_KILL = 12
+SECONDS = 1800
 VERDICTS = ("left", "right", "tie", "both_bad")
 
 
@@ -86,7 +86,7 @@ def test_no_vote_is_lost_or_doubled_under_kills(
         arena_id = make_arena(url, number)
         seen: Counter[str] = Counter()
         voters = [Voter(url, arena_id, place, seen) for place in range(NUM_CLIENTS)]
-        threads = [threading.Thread(target=voter.run) for voter in voters]
+        threads = [threading.Thread(target=voter.run, daemon=True) for voter in voters]
         for thread in threads:
             thread.start()
         for kill in range(num_kills):
