@@ -10,7 +10,7 @@ from api.schemas.job_records import EventLevel, Split
 from api.schemas.operations import ProcessKind, ProcessState
 from api.schemas.pairs import PairFlag
 from api.schemas.webhooks import DeliveryStatus
-from core.domain.arenas import Choice, PromptRole
+from core.domain.arenas.arenas import Choice, PromptRole
 from core.domain.jobs.job_queries import JobSort
 from core.domain.jobs.job_spec import ArtifactDtype, Optimizer, Precision, Schedule, ValidationMetric
 from core.domain.jobs.methods import MethodName

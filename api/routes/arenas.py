@@ -16,7 +16,7 @@ from api.schemas.arenas import Arena, LeasedPairs, NewVote, Vote
 from api.schemas.base import Page
 from api.schemas.datasets import Dataset
 from api.threads import Lane, in_lane
-from core.domain.arenas import ArenaPatch, ArenaRequest, LeaseRequest
+from core.domain.arenas.arenas import ArenaPatch, ArenaRequest, LeaseRequest
 from core.services.arenas import answers, arenas, cutting, voting
 
 ArenaId = Annotated[str, Path(description="Id of an arena.", max_length=64)]

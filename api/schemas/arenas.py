@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints
 
 from api.schemas.base import Answer, Id
 from api.schemas.datasets import Text
-from core.domain.arenas import Choice, VoterName
+from core.domain.arenas.arenas import Choice, VoterName
 from core.domain.jobs.job_spec import Payload
 
 Comment = Annotated[str, StringConstraints(min_length=1, max_length=4000, pattern=r"^[^\x00]*$")]

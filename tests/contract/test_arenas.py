@@ -17,7 +17,7 @@ from tiny_models import make_tiny_model
 
 from core.database.columns import database_after
 from core.database.tables.arenas import ArenaLease
-from core.domain.arenas import ArenaRequest, Choice, is_swapped, win_rate
+from core.domain.arenas.arenas import ArenaRequest, Choice, is_swapped, win_rate
 from core.domain.errors import InvalidRequest
 from core.services.arenas import answers, arenas, cutting, voting
 from core.services.arenas.arenas import ArenaNotFound, ArenaView

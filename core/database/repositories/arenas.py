@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
 from core.database.tables.arenas import Arena, ArenaLease, ArenaPair, ArenaVote, GrownDataset
-from core.domain.arenas import PairState, Verdict
+from core.domain.arenas.arenas import PairState, Verdict
 
 _SHOWN = (PairState.WAITING, PairState.READY)
 

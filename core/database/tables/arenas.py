@@ -5,7 +5,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import enum_type
 from core.database.tables.base import Base, BigInt, Id, JsonObject, LongText, ShortText, Time
-from core.domain.arenas import PairState, Verdict
+from core.domain.arenas.arenas import PairState, Verdict
 
 
 class Arena(Base):

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from core.database.repositories import arenas as rows
 from core.database.tables.arenas import ArenaPair
-from core.domain.arenas import ArenaSampling, PairState
+from core.domain.arenas.arenas import ArenaSampling, PairState
 from core.domain.errors import DomainError
 from core.services.arenas import arenas, voting
 from core.services.arenas.voting import HeldPair

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from core.database.columns import database_now
 from core.database.repositories import arenas as rows
 from core.database.tables.arenas import Arena, ArenaPair
-from core.domain.arenas import ROW_SIDES, ArenaRequest, Interval, PairState, Verdict, win_rate
+from core.domain.arenas.arenas import ROW_SIDES, ArenaRequest, Interval, PairState, Verdict, win_rate
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import Conflict, DomainError, FieldError, InvalidRequest, NotFound
 from core.services.access import audit, quotas

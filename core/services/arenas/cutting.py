@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from core.database.repositories import arenas as rows
 from core.database.tables.arenas import Arena, ArenaPair, ArenaVote
-from core.domain.arenas import Verdict
+from core.domain.arenas.arenas import Verdict
 from core.domain.dataset_rows import DatasetKind, DatasetOrigin
 from core.domain.errors import Conflict
 from core.services.arenas import arenas

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from core.database.columns import database_now
 from core.database.repositories import arenas as rows
 from core.database.tables.arenas import Arena, ArenaPair, ArenaVote
-from core.domain.arenas import Choice, PairState, Verdict, is_swapped, verdict_of
+from core.domain.arenas.arenas import Choice, PairState, Verdict, is_swapped, verdict_of
 from core.domain.errors import Conflict, NotFound
 from core.failpoints import reach
 from core.services.access import audit
