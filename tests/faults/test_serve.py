@@ -59,7 +59,7 @@ def test_sigterm_ends_everything_and_hands_the_job_back(backend: Backend, servic
     start = time.monotonic()
     service.send(signal.SIGTERM)
     assert service.wait() == 0
-    assert time.monotonic() - start < 6
+    assert time.monotonic() - start < 20
     assert not any(is_alive(pid) for pid in below)
     assert view(backend, job_id).status.value == "queued"
     assert [attempt.outcome for attempt in attempts_of(backend, job_id)] == ["drained"]
@@ -71,7 +71,7 @@ def test_a_killed_worker_is_replaced_and_its_job_goes_on_at_once(backend: Backen
     start = time.monotonic()
     os.kill(worker_of(service), signal.SIGKILL)
     wait_for(lambda: len(attempts_of(backend, job_id)) == 2, "the next attempt")
-    assert time.monotonic() - start < 12  # a fresh worker process, not the lease of 60 s
+    assert time.monotonic() - start < 40  # a fresh worker process, not the lease of 60 s
     wait_for_status(backend, job_id, "succeeded", "failed")
     check_succeeded(backend, job_id, SLOW)
     assert [attempt.outcome for attempt in attempts_of(backend, job_id)] == ["lost", "succeeded"]

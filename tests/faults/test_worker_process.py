@@ -68,7 +68,7 @@ def test_another_worker_takes_over_from_one_that_was_killed(backend: Backend, tm
         start = time.monotonic()
         killed.send(signal.SIGKILL)
         killed.wait()
-        wait_for(lambda: not is_alive(trainers[0]), "the orphaned trainer to end", 2)
+        wait_for(lambda: not is_alive(trainers[0]), "the orphaned trainer to end", 8)
         wait_for(lambda: len(attempts_of(backend, job_id)) == 2, "the next attempt")
         assert time.monotonic() - start < TIMES["lease_seconds"] * 2 + 2
         wait_for_status(backend, job_id, "succeeded", "failed")
@@ -106,7 +106,7 @@ def test_sigterm_finishes_the_step_and_exits_with_0(backend: Backend, tmp_path: 
         start = time.monotonic()
         worker.send(signal.SIGTERM)
         assert worker.wait() == 0
-        assert time.monotonic() - start < 4
+        assert time.monotonic() - start < 15
     assert view(backend, job_id).status.value == "queued"
     assert outcomes(backend, job_id) == ["drained"]
     assert not any(is_alive(pid) for pid in trainers)
@@ -153,7 +153,7 @@ def test_an_idle_worker_stops_at_once(backend: Backend, tmp_path: Path, number: 
         start = time.monotonic()
         worker.send(number)
         assert worker.wait() == 0
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 12
 
 
 def test_a_trainer_that_is_still_loading_may_be_stopped_for_free(backend: Backend) -> None:
