@@ -186,6 +186,11 @@ class Jobs:
         page: dict[str, Any] = self._transport.get(f"/jobs/{job_id}/pairs", **params)
         return page
 
+    def comparison(self, job_id: str, others: Sequence[str]) -> dict[str, Any]:
+        """Compare a job with others, as `sweeps.comparison` compares members."""
+        found: dict[str, Any] = self._transport.get(f"/jobs/{job_id}/comparison", others=",".join(others))
+        return found
+
     def all_pairs(self, job_id: str, **params: Any) -> Iterator[dict[str, Any]]:
         """Yield every selected pair, page by page."""
         cursor = None

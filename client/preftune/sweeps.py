@@ -38,6 +38,19 @@ class Sweeps:
         page: dict[str, Any] = self._transport.get(f"/sweeps/{sweep_id}/events", after=after)
         return page
 
+    def comparison(self, sweep_id: str, *, against: str | None = None) -> dict[str, Any]:
+        """Compare the members: accuracy against divergence, the setting to take, paired differences, what differs."""
+        found: dict[str, Any] = self._transport.get(f"/sweeps/{sweep_id}/comparison", against=against)
+        return found
+
+    def comparison_text(self, sweep_id: str) -> str:
+        """Return the comparison as plain text."""
+        return self._transport.get_text(f"/sweeps/{sweep_id}/comparison.txt").text
+
+    def comparison_html(self, sweep_id: str) -> str:
+        """Return the comparison as one HTML file."""
+        return self._transport.get_text(f"/sweeps/{sweep_id}/comparison.html").text
+
     def cancel(self, sweep_id: str) -> dict[str, Any]:
         """Cancel the sweep and all members that have not ended."""
         return self._steer(sweep_id, "cancel")

@@ -22,6 +22,7 @@ const ROUTES = [
   [/^\/new$/, () => import("./pages/new_job.js"), "New job"],
   [/^\/play$/, () => import("./pages/play.js"), "Playground"],
   [/^\/compare$/, () => import("./pages/compare.js"), "Compare"],
+  [/^\/comparison$/, () => import("./pages/comparison.js"), "Accuracy and divergence"],
   [/^\/keys$/, () => import("./pages/keys.js"), "Keys"],
   [/^\/workers$/, () => import("./pages/workers.js"), "Workers"],
   [/^\/words$/, () => import("./pages/words.js"), "Words"],

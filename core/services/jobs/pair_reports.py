@@ -171,6 +171,14 @@ def select(backend: Backend, project_id: str, job_id: str, query: PairsQuery) ->
     return _reports.find(backend, job_id, _find_file(backend, project_id, job_id)).select(query)
 
 
+def held_out_margins(backend: Backend, project_id: str, job_id: str) -> tuple[list[float], list[float]]:
+    """Return lines and reward margins of the held-out pairs, NaN where unknown. Raises PairsNotFound, TooManyPairs."""
+    report = _reports.find(backend, job_id, _find_file(backend, project_id, job_id))
+    chosen = [index for index, is_held_out in enumerate(report.is_validation) if is_held_out]
+    lines, margins = report.columns["line"], report.columns["margin_last"]
+    return [lines[index] for index in chosen], [margins[index] for index in chosen]
+
+
 def to_csv(pairs: Sequence[Pair]) -> Iterator[bytes]:
     """Write pairs as CSV (RFC 4180), flags joined by spaces."""
     yield _csv_rows([PAIR_COLUMNS])

@@ -43,7 +43,12 @@ export async function open(main, { query, signal, fail }) {
   const body = h("div.stack");
   fill(
     main,
-    h("div.title-row", null, h("h1", { tabindex: "-1" }, "Compare")),
+    h(
+      "div.title-row",
+      null,
+      h("h1", { tabindex: "-1" }, "Compare"),
+      jobs.length > 1 ? h("a.button", { href: `#/comparison?jobs=${asked.join(",")}` }, "Accuracy and divergence") : null,
+    ),
     asked.length > MAX_COMPARED
       ? notice("warning", `At most ${MAX_COMPARED} jobs are compared; the last ${asked.length - MAX_COMPARED} of ${asked.length} are left out.`)
       : null,

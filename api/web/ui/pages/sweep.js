@@ -97,6 +97,7 @@ class SweepPage {
       best.length > 1
         ? h("a.button", { href: `#/compare?jobs=${best.map(({ job_id: id }) => id).join(",")}` }, best.length < this.sweep.num_members ? `Compare the best ${best.length}` : `Compare all ${best.length}`)
         : null,
+      best.length ? h("a.button", { href: `#/comparison?sweep=${this.sweep.id}` }, "Accuracy and divergence") : null,
       h("a.button", { href: `#/new?sweep=${this.sweep.id}` }, "New sweep like this"),
       ENDED.has(status)
         ? this.#final("Delete", "trash", "The sweep's record is deleted; its jobs and their models stay.", async () => {

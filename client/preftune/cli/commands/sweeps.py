@@ -10,7 +10,7 @@ import typer
 from preftune import Client
 from preftune.cli.console import confirm, connected, err, fail, for_each, json_or_text, out
 from preftune.cli.estimates import interval_text
-from preftune.cli.listing import Column, Item, collect, named, print_list, time_column
+from preftune.cli.listing import Column, Item, collect, named, print_json_lines, print_list, time_column
 from preftune.cli.options import AsJson, BaseModel, DatasetId, Limit, Quiet, Url, Yes
 from preftune.cli.words import counted
 
@@ -108,6 +108,23 @@ def events(sweep: SweepId, url: Url = None) -> None:
             for event in page["data"]:
                 out.print(f"{event['at'][:19]}Z  {event['message']}", markup=False, soft_wrap=True)
             after, has_more = page["last_seq"], page["has_more"]
+
+
+@app.command()
+def compare(
+    sweep: SweepId,
+    report: Annotated[Path | None, typer.Option(help="Write it as one HTML file instead.")] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+) -> None:
+    """Compare members: accuracy against divergence, the setting to take and why, paired differences, what differs."""
+    with connected(url) as client:
+        if report is not None:
+            report.write_text(client.sweeps.comparison_html(sweep), encoding="utf-8")
+        elif as_json:
+            print_json_lines([client.sweeps.comparison(sweep)])
+        else:
+            out.print(client.sweeps.comparison_text(sweep), markup=False, highlight=False, soft_wrap=True, end="")
 
 
 @app.command()

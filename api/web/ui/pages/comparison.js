@@ -1,0 +1,152 @@
+// Trained models side by side: accuracy against divergence, the setting to take and why, paired differences, what differs.
+
+import { get, path, ROOT, withQuery } from "../api.js";
+import { scatter } from "../charts/scatter.js";
+import { changedPairs } from "../compare/changed_pairs.js";
+import { fill, h } from "../dom.js";
+import { count, metric, percent, setting, signed } from "../format.js";
+import { card, empty, jobBadge, loading, notice, table, tableRow } from "../parts.js";
+
+const COLORS = 8;
+const MAX_SETTINGS = 4;
+
+export async function open(main, { query, signal }) {
+  main.append(loading("comparison"));
+  const source = sourceOf(query);
+  if (!source) {
+    fill(main, heading(), empty("Nothing to compare", "Open a sweep, or choose jobs in Compare."));
+    return;
+  }
+  const found = await get(source.address, { query: source.query, signal });
+  const labels = new Map(found.jobs.map((job) => [job.job_id, label(job)]));
+  const report = (suffix) => `${ROOT}${withQuery(source.address + suffix, source.query)}`;
+  fill(
+    main,
+    h(
+      "div.title-row",
+      null,
+      heading(),
+      h(
+        "div.actions",
+        null,
+        h("a.button", { href: report(".html"), download: "" }, "Report (HTML)"),
+        h("a.button", { href: report(".txt"), download: "comparison.txt" }, "As text"),
+      ),
+    ),
+    h(
+      "div.stack",
+      null,
+      recommendation(found, labels),
+      frontier(found, labels),
+      policies(found, labels),
+      differences(found, labels, source, signal),
+      ...["settings", "data", "code"].map((part) => differing(part, found[part], labels)),
+      found.num_left_out ? notice("info", `${found.num_left_out} further members of the sweep are left out.`) : null,
+    ),
+  );
+}
+
+/** The request behind the page: the members of a sweep, or jobs of which the first is compared with the others. */
+function sourceOf(query) {
+  const sweep = query.get("sweep");
+  if (sweep) return { address: `${path("sweeps", sweep)}/comparison`, query: { against: query.get("against") } };
+  const [first, ...others] = [...new Set((query.get("jobs") ?? "").split(",").filter(Boolean))];
+  return first ? { address: `${path("jobs", first)}/comparison`, query: { others: others.join(",") || first } } : null;
+}
+
+function heading() {
+  return h("h1", { tabindex: "-1" }, "Accuracy and divergence");
+}
+
+function label({ name, job_id: id, beta }) {
+  return beta === null ? (name ?? id) : `${name ?? id} (β ${beta})`;
+}
+
+function recommendation({ recommended }, labels) {
+  if (!recommended.job_id) return notice("info", recommended.reason);
+  const link = h("a", { href: `#${path("jobs", recommended.job_id)}` }, labels.get(recommended.job_id));
+  return notice("check", h("strong", null, "Recommended: ", link), h("p", null, recommended.reason));
+}
+
+function frontier({ jobs, front }, labels) {
+  const points = jobs.flatMap((job, index) =>
+    job.points
+      .filter(({ kl, reward_accuracy: accuracy }) => kl !== null && accuracy !== null)
+      .map((point) => ({
+        x: point.kl,
+        y: point.reward_accuracy,
+        color: `c-s${(index % COLORS) + 1}`,
+        isFilled: point.is_published,
+        label: point.is_published && job.beta !== null ? `β ${job.beta}` : "",
+        title: `${labels.get(job.job_id)}, step ${point.step}: ${metric(point.kl)} nats, ${percent(point.reward_accuracy)}`,
+      })),
+  );
+  if (!points.length)
+    return card("Reward accuracy against divergence", h("p.muted", null, "Nothing to draw yet: both are measured on held-out rows, at each evaluation."));
+  return card(
+    "Reward accuracy against divergence",
+    scatter(points, front.map(({ kl, accuracy }) => ({ x: kl, y: accuracy })), {
+      title: "Reward accuracy against divergence from the reference, a point for each evaluation",
+      xLabel: "KL to the reference, nats per response",
+      yLabel: "reward accuracy",
+      format: (value) => percent(value),
+    }),
+    h("p.hint", null, "A point for each evaluation, filled where that model is published. The line is the Pareto front: no point has more accuracy at no more divergence."),
+  );
+}
+
+function policies({ jobs }, labels) {
+  const interval = (figure, format) =>
+    figure ? [format(figure.value), figure.low === null ? null : h("div.hint", null, `${format(figure.low)} to ${format(figure.high)}`)] : "–";
+  const rows = jobs.map((job, index) => {
+    const published = job.points.find((point) => point.is_published);
+    return tableRow(
+      [swatch(index), h("a", { href: `#${path("jobs", job.job_id)}` }, labels.get(job.job_id)), " ", jobBadge(job)],
+      published?.kl === undefined || published.kl === null ? "–" : metric(published.kl),
+      interval(job.held_out?.reward_accuracy, (value) => percent(value)),
+      interval(job.held_out?.reward_margin, signed),
+      published?.is_on_front ? "yes" : "",
+    );
+  });
+  return card("Published models", table(["Job", "KL (nats)", "Reward accuracy", "Reward margin", "On the front"], rows));
+}
+
+function differences({ jobs, against, differences: found, pairs_dataset_id: dataset }, labels, source, signal) {
+  if (!against) return card("Paired differences", h("p.muted", null, "No job has a report on held-out pairs yet."));
+  const place = new Map(jobs.map((job, index) => [job.job_id, index]));
+  const figure = (item) => (item ? [`${signed(item.value)}`, item.low === null ? null : h("div.hint", null, `${signed(item.low)} to ${signed(item.high)}`)] : "–");
+  const shown = h("div");
+  const rows = found.map((item) => {
+    const name = [swatch(place.get(item.job_id)), labels.get(item.job_id)];
+    if (item.reason) return tableRow(name, "–", "–", "–", h("span.muted", null, item.reason));
+    const number = item.gained + item.lost;
+    const button = h("button.quiet", { type: "button", "aria-label": `Pairs that changed sides: ${labels.get(item.job_id)}` }, `+${item.gained} −${item.lost}`);
+    button.addEventListener("click", () => fill(shown, changedPairs({ item, against, dataset, labels, signal })));
+    return tableRow(name, count(item.num_pairs), figure(item.reward_accuracy), figure(item.preference_loss), number ? button : "none");
+  });
+  return card(
+    `Paired differences from ${labels.get(against)}`,
+    h("p.hint", null, "On the same held-out pairs, with 95 % intervals: an interval that contains 0 says that the pairs do not tell the two apart. Preference loss is −log σ(reward margin), nats per pair. Changed sides: pairs that this job gets right and the other does not, and the other way round; open them to see which."),
+    table(["Job", "Pairs", "Reward accuracy", "Preference loss", "Changed sides"], rows),
+    shown,
+  );
+}
+
+const TITLES = { settings: "Settings that differ", data: "Data that differs", code: "Code and devices that differ" };
+
+function differing(part, items, labels) {
+  if (!items.length) return card(TITLES[part], h("p.muted", null, "None."));
+  const known = [...labels].filter(([id]) => items.some(({ values }) => id in values));
+  const wide = items.length > MAX_SETTINGS && known.length <= MAX_SETTINGS;
+  if (wide)
+    return card(TITLES[part], table(["", ...known.map(([, name]) => name)], items.map(({ name, values }) => tableRow(name, ...known.map(([id]) => shownValue(values[id]))))));
+  return card(TITLES[part], table(["Job", ...items.map(({ name }) => name)], known.map(([id, name]) => tableRow(name, ...items.map(({ values }) => shownValue(values[id]))))));
+}
+
+function shownValue(value) {
+  return value === null || value === undefined ? "–" : setting(value);
+}
+
+function swatch(index) {
+  return h("span", { class: `c-s${(index % COLORS) + 1}`, "aria-hidden": "true" }, "■ ");
+}

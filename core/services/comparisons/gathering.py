@@ -1,0 +1,199 @@
+"""What is known of the jobs that are compared: evaluations, held-out margins, settings, data and code."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.database.repositories import datasets as dataset_rows
+from core.database.repositories import metrics as metric_rows
+from core.database.repositories.metrics import PointFilter, PointRow
+from core.database.tables.jobs import Job
+from core.domain.comparisons import Point
+from core.domain.errors import NotFound
+from core.domain.jobs.job_state import JobStatus
+from core.domain.jobs.methods import method_of
+from core.domain.training import metric_names as names
+from core.services.backend import Backend
+from core.services.jobs import artifacts, jobs, pair_reports
+from core.services.jobs.pair_reports import TooManyPairs
+from core.services.jobs.stored_files import read_file
+
+MAX_EVALUATIONS = 200
+"""Evaluations of a job that are shown, the newest ones."""
+MAX_PAIRS = 20_000
+"""Held-out pairs of a job with more are not compared one by one."""
+RECORD_FILE = "job.json"
+MAX_RECORD_BYTES = 4 * 1024**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    step: int
+    kl: float | None
+    accuracy: float | None
+    margin: float | None
+    loss: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedRun:
+    """One job with all that is compared."""
+
+    job_id: str
+    name: str | None
+    status: JobStatus
+    spec: dict[str, Any]
+    held_out: dict[str, Any] | None
+    published_step: int | None
+    evaluations: list[Evaluation]
+    margins: dict[int, float]
+    """Reward margins of its published policy on held-out pairs, by line."""
+    why_not_paired: str | None
+    """Why there are no margins; None where there are."""
+    datasets: dict[str, str]
+    """Role -> name, id and digest of a dataset."""
+    versions: dict[str, str]
+    """Library -> version of the trainer; empty where nothing is published."""
+
+    @property
+    def label(self) -> str:
+        name = f"{self.name or self.job_id}"
+        return name if self.spec.get("beta") is None else f"{name} (beta {self.spec['beta']:g})"
+
+    @property
+    def pairs_dataset_id(self) -> str:
+        return str(self.spec.get("validation_dataset_id") or self.spec["dataset_id"])
+
+    @property
+    def held_out_rows(self) -> tuple[Any, ...]:
+        """Return what tells which pair stands on a line: equal for jobs whose held-out lines mean the same."""
+        if self.spec.get("validation_dataset_id"):
+            return (self.spec["validation_dataset_id"],)
+        return self.spec["dataset_id"], *sorted(self.spec.get("swap_lines") or [])
+
+    @property
+    def accuracy(self) -> float | None:
+        """Return the reward accuracy of the published policy."""
+        figure = (self.held_out or {}).get("reward_accuracy") or {}
+        value = figure.get("value")
+        return None if value is None else float(value)
+
+    @property
+    def kl(self) -> float | None:
+        """Return the divergence of the published policy."""
+        return next((item.kl for item in reversed(self.evaluations) if item.step == self.published_step), None)
+
+    @property
+    def plotted(self) -> list[Point]:
+        return [
+            Point(job_id=self.job_id, step=item.step, kl=item.kl, accuracy=item.accuracy)
+            for item in self.evaluations
+            if item.kl is not None and item.accuracy is not None
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    job: Job
+    evaluations: list[Evaluation]
+    datasets: dict[str, str]
+
+
+def gather(backend: Backend, project_id: str, job_ids: Sequence[str]) -> list[ComparedRun]:
+    """Return the jobs in order. Raises JobNotFound, PairsBusy, Unavailable."""
+
+    def read(session: Session) -> list[_Read]:
+        return [_read(session, project_id, jobs.find(session, project_id, job_id)) for job_id in job_ids]
+
+    return [_run(backend, project_id, found) for found in backend.database.read(read)]
+
+
+def _read(session: Session, project_id: str, job: Job) -> _Read:
+    stage = method_of(job.spec).last
+    where = PointFilter(stage=stage, split="validation")
+    rows = metric_rows.list_points(session, job.id, where, limit=None)
+    return _Read(
+        job=job,
+        evaluations=[_evaluation(row) for row in rows[-MAX_EVALUATIONS:]],
+        datasets=_datasets(session, project_id, job),
+    )
+
+
+def _evaluation(row: PointRow) -> Evaluation:
+    values = row.values
+    return Evaluation(
+        step=row.step,
+        kl=values.get(names.SAMPLED_KL),
+        accuracy=values.get(names.REWARD_ACCURACIES),
+        margin=values.get(names.REWARD_MARGINS),
+        loss=values.get(names.LOSS),
+    )
+
+
+def _datasets(session: Session, project_id: str, job: Job) -> dict[str, str]:
+    roles = {
+        "dataset_id": job.dataset_id,
+        "sft/dataset_id": job.sft_dataset_id,
+        "validation_dataset_id": job.validation_dataset_id,
+    }
+    return {role: _dataset(session, project_id, found) for role, found in roles.items() if found}
+
+
+def _dataset(session: Session, project_id: str, dataset_id: str) -> str:
+    row = dataset_rows.find_dataset(session, project_id, dataset_id)
+    return f"{dataset_id} (deleted)" if row is None else f"{row.name or dataset_id}, {dataset_id}, sha256 {row.sha256}"
+
+
+def _run(backend: Backend, project_id: str, found: _Read) -> ComparedRun:
+    job = found.job
+    margins, why = _margins(backend, project_id, job)
+    results = job.results or {}
+    return ComparedRun(
+        job_id=job.id,
+        name=job.name,
+        status=job.status,
+        spec=job.spec,
+        held_out=results.get("held_out"),
+        published_step=results.get("step"),
+        evaluations=found.evaluations,
+        margins=margins,
+        why_not_paired=why,
+        datasets=found.datasets,
+        versions=_versions(backend, project_id, job),
+    )
+
+
+def _margins(backend: Backend, project_id: str, job: Job) -> tuple[dict[int, float], str | None]:
+    """Return the margins of held-out pairs by line, or why there are none."""
+    if not method_of(job.spec).has_rewards:
+        return {}, "A supervised job compares no responses."
+    try:
+        lines, values = pair_reports.held_out_margins(backend, project_id, job.id)
+    except NotFound:
+        return {}, "The job has published no policy with a report on its pairs."
+    except TooManyPairs:
+        return {}, "The job's report on pairs is too long to be compared here."
+    if len(lines) > MAX_PAIRS:
+        return {}, f"The job holds out {len(lines):,} pairs; at most {MAX_PAIRS:,} are compared one by one."
+    found = {int(line): value for line, value in zip(lines, values, strict=True) if math.isfinite(value)}
+    return found, None if found else "The job holds no pairs out."
+
+
+def _versions(backend: Backend, project_id: str, job: Job) -> dict[str, str]:
+    """Return the versions that the job's policy was trained with, as its artifact says."""
+    try:
+        file = artifacts.find_file(backend, project_id, job.id, RECORD_FILE)
+    except NotFound:
+        return {}
+    if file.num_bytes > MAX_RECORD_BYTES:
+        return {}
+    try:
+        record = json.loads(b"".join(read_file(backend, job.id, file)))
+    except ValueError:
+        return {}
+    versions = record.get("versions") or {}
+    return {**{str(name): str(value) for name, value in versions.items()}, "device": str(record.get("device", ""))}

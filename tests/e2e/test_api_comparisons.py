@@ -1,0 +1,86 @@
+"""Comparisons over HTTP: of a sweep and of any jobs, as JSON, text and one HTML file."""
+
+from typing import Any
+
+import pytest
+from api_server import RunningApi
+from compared_jobs import make_sweep
+from played_jobs import start
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def sweep_id(api: RunningApi) -> str:
+    return make_sweep(api, HOSTILE)
+
+
+def test_a_sweep_is_compared_and_the_nearest_of_the_best_is_recommended(api: RunningApi, sweep_id: str) -> None:
+    found = api.http.get(f"/sweeps/{sweep_id}/comparison").json()
+    best, near, worse = (job["job_id"] for job in found["jobs"])
+    assert [job["beta"] for job in found["jobs"]] == [0.05, 0.1, 0.5]
+    assert [[p["step"], p["kl"], p["is_published"]] for p in found["jobs"][0]["points"]] == [
+        [5, 4.0, False],
+        [10, 8.0, True],
+    ]
+    assert [(p["job_id"], p["step"]) for p in found["front"]] == [
+        (worse, 5),
+        (worse, 10),
+        (near, 5),
+        (near, 10),
+        (best, 10),
+    ]
+    assert found["recommended"]["job_id"] == near
+    assert "3 nats from the reference instead of 8" in found["recommended"]["reason"]
+    assert "-0.025" in found["recommended"]["reason"]
+    assert found["against"] == best
+    nearly, far = found["differences"]
+    assert (nearly["job_id"], nearly["num_pairs"], nearly["gained"], nearly["lost"]) == (near, 40, 0, 1)
+    assert nearly["reward_accuracy"]["value"] == pytest.approx(-1 / 40)
+    assert nearly["changed"] == [{"line": 30, "margin": -0.25, "margin_of_other": 0.5}]
+    assert (far["lost"], far["reward_accuracy"]["high"] < 0) == (20, True)
+    assert [(item["name"], list(item["values"].values())) for item in found["settings"]] == [("beta", [0.05, 0.1, 0.5])]
+    assert found["data"] == []
+    assert found["code"] == [{"name": "torch", "values": {best: "2.13.0", near: "2.13.0", worse: "2.12.0"}}]
+    other = api.http.get(f"/sweeps/{sweep_id}/comparison", params={"against": worse}).json()
+    assert [item["gained"] for item in other["differences"]] == [20, 19]
+    stranger = api.http.get(f"/sweeps/{sweep_id}/comparison", params={"against": "job_none"})
+    assert stranger.status_code == 422
+
+
+def test_a_comparison_is_text_and_one_html_file_without_foreign_markup(api: RunningApi, sweep_id: str) -> None:
+    text = api.http.get(f"/sweeps/{sweep_id}/comparison.txt")
+    assert text.headers["content-type"].startswith("text/plain")
+    for words in ("Recommended", "Paired differences from", "Settings that differ", "-0.0250", "2.12.0"):
+        assert words in text.text
+    page = api.http.get(f"/sweeps/{sweep_id}/comparison.html")
+    assert page.headers["content-disposition"].startswith(f'attachment; filename="comparison-{sweep_id}.html"')
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "<svg" in page.text
+    assert "β 0.05" in page.text
+    assert "<script" not in page.text
+    assert "&lt;script&gt;" in page.text
+    assert page.text.count("Pairs that changed sides") == 2
+
+
+def test_any_jobs_are_compared_whatever_state_they_are_in(api: RunningApi, sweep_id: str) -> None:
+    members = [member["job_id"] for member in api.http.get(f"/sweeps/{sweep_id}").json()["members"]]
+    running = start(api, beta=0.2)
+    found = api.http.get(f"/jobs/{members[1]}/comparison", params={"others": f"{members[0]},{running.job_id}"}).json()
+    assert [job["job_id"] for job in found["jobs"]] == [members[1], members[0], running.job_id]
+    assert (found["against"], found["sweep_id"]) == (members[1], None)
+    assert [item["reason"] is None for item in found["differences"]] == [True, False]
+    assert "published no policy" in found["differences"][1]["reason"]
+    assert {item["name"] for item in found["settings"]} >= {"beta"}
+    for suffix in ("", ".txt", ".html"):
+        unknown = api.http.get(f"/jobs/{members[0]}/comparison{suffix}", params={"others": "job_none"})
+        assert unknown.json()["code"] == "job-not-found"
+    many = api.http.get(f"/jobs/{members[0]}/comparison", params={"others": ",".join(f"job_{n}" for n in range(64))})
+    assert (many.status_code, "1 to 64 jobs" in many.json()["detail"]) == (422, True)
+
+
+def test_jobs_without_rewards_are_compared_by_what_there_is(api: RunningApi) -> None:
+    job: dict[str, Any] = api.submit(method="supervised")
+    found = api.http.get(f"/jobs/{job['id']}/comparison").json()
+    assert (found["against"], found["recommended"]["job_id"], found["front"]) == (job["id"], None, [])
+    assert "No job has published" in found["recommended"]["reason"]

@@ -1,0 +1,32 @@
+"""Trained models side by side in a real browser: what is recommended, the picture, differences, pairs that changed."""
+
+from api_server import RunningApi
+from browser import accessibility_faults, open_page
+from compared_jobs import make_sweep
+from playwright.sync_api import Browser, expect
+
+
+def test_a_sweep_is_compared(browser: Browser, api: RunningApi) -> None:
+    sweep_id = make_sweep(api, name="Which beta")
+    with open_page(browser, api.url) as watched:
+        page = watched.page
+        page.goto(f"/ui/#/sweeps/{sweep_id}")
+        page.get_by_role("link", name="Accuracy and divergence").click()
+        expect(page.get_by_text("3 nats from the reference instead of 8")).to_be_visible()
+        picture = page.get_by_role("img", name="Reward accuracy against divergence")
+        expect(picture.locator("circle")).to_have_count(6)
+        expect(picture.locator("circle.filled")).to_have_count(3)
+        expect(picture.get_by_text("β 0.05", exact=True)).to_be_visible()
+        expect(page.get_by_role("row", name="Which beta 3 (β 0.5)").first).to_contain_text("25.0 %")
+        page.get_by_role("button", name="Pairs that changed sides: Which beta 2 (β 0.1)").click()
+        changed = page.get_by_role("region", name="Pairs that changed sides")
+        expect(changed.get_by_text("Line 30", exact=True)).to_be_visible()
+        assert accessibility_faults(page) == []
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Report (HTML)").click()
+        assert download.value.suggested_filename == f"comparison-{sweep_id}.html"
+        members = api.http.get(f"/sweeps/{sweep_id}").json()["members"]
+        page.goto(f"/ui/#/compare?jobs={members[2]['job_id']},{members[0]['job_id']}")
+        page.get_by_role("link", name="Accuracy and divergence").click()
+        expect(page.get_by_text("Paired differences from Which beta 3 (β 0.5)")).to_be_visible()
+        expect(page.get_by_role("button", name="Pairs that changed sides")).to_have_text("+20 −0")

@@ -1,0 +1,70 @@
+"""Sweeps whose members have published policies with known rewards, as comparisons see them; the worker is played."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+from api_server import RunningApi
+from backends import BASE_MODEL, claim, point
+
+from core.services.attempts import lifecycle, recording
+from core.services.attempts.lifecycle import Claim, Publication, PublishedFile
+from core.services.backend import Backend
+from core.storage import keys
+from core.storage.trees import StoredTree
+
+LINES = range(1, 41)
+
+
+def publish(backend: Backend, held: Claim, margins: Mapping[int, float], kl: float, torch: str = "2.13.0") -> None:
+    """End a job as one whose policy has these margins on held-out pairs, by line."""
+    accuracy = sum(margin > 0 for margin in margins.values()) / len(margins)
+    values = {"kl/sampled": kl, "rewards/accuracies": accuracy, "rewards/margins": 0.1}
+    half = {"kl/sampled": kl / 2, "rewards/accuracies": accuracy / 2, "rewards/margins": 0.05}
+    recording.record_points(
+        backend, held, [point(5, split="validation", **half), point(10, split="validation", **values)]
+    )
+    pairs = [
+        {"line": line, "split": "validation", "margin_last": margin, "flags": []} for line, margin in margins.items()
+    ]
+    record = {"versions": {"torch": torch, "preftune": "0.2.0"}, "device": "cpu"}
+    contents = {
+        "pairs.jsonl": "".join(json.dumps(pair) + "\n" for pair in pairs).encode(),
+        "job.json": json.dumps(record).encode(),
+        "model.safetensors": b"weights",
+    }
+    prefix = keys.artifact_prefix(held.project_id, held.job_id, held.attempt_name)
+    files = []
+    for name, content in contents.items():
+        backend.store.put_bytes(prefix + name, content)
+        digest = hashlib.sha256(content).hexdigest()
+        files.append(PublishedFile(path=name, key=prefix + name, num_bytes=len(content), sha256=digest))
+    other = {"value": 0.1, "low": 0.0, "high": 0.2}
+    held_out = {
+        "num_rows": len(margins),
+        "reward_accuracy": {"value": accuracy, "low": 0.0, "high": 1.0},
+        "reward_margin": other,
+        "loss": other,
+    }
+    results = {"step": 10, "held_out": held_out, "training": None}
+    tree = StoredTree(prefix=prefix, manifest_sha256="3" * 64)
+    lifecycle.finish_succeeded(backend, held, Publication(tree=tree, files=files, results=results))
+
+
+def margins_with(num_right: int, first: int = 0) -> dict[int, float]:
+    """The first `num_right` lines behind `first` are right."""
+    return {line: 0.5 if first < line <= first + num_right else -0.25 for line in LINES}
+
+
+def make_sweep(api: RunningApi, name: str, betas: Sequence[float] = (0.05, 0.1, 0.5)) -> str:
+    """Three betas: the least is the most accurate and furthest, the second nearly as accurate, the others are worse."""
+    job = {"base_model": BASE_MODEL, "dataset_id": api.dataset_id(), "reuse": False, "name": name, "priority": 100}
+    request = {"job": job, "grid": {"beta": [*betas]}, "max_parallel": 64}
+    made = api.http.post("/sweeps", json=request).json()
+    ends = {betas[0]: (margins_with(30), 8.0), betas[1]: (margins_with(29), 3.0)}
+    for _ in betas:
+        held = claim(api.backend)
+        lifecycle.begin(api.backend, held)
+        margins, kl = ends.get(held.spec["beta"], (margins_with(10), 1.0))
+        publish(api.backend, held, margins, kl, torch="2.13.0" if held.spec["beta"] in ends else "2.12.0")
+    return str(made["id"])
