@@ -102,6 +102,11 @@ bench-metrics: venv ## live curves under load: pollers, streams, a long job, ing
 test-sweeps: venv ## ten kills during a sweep of the real trainer, beside the same jobs one by one (minutes)
 	@$(BIN)/pytest tests/faults/test_sweep_kills.py
 
+.PHONY: bench-sweep
+bench-sweep: venv ## eight betas as a sweep, halved, and as separate jobs, LoRA, 400 pairs, three seeds (hours; BASE_MODEL=<folder>)
+	@$(BIN)/python benchmarks/bench_sweep.py --data $(BENCH_DATA) $(if $(BASE_MODEL),--base-model $(BASE_MODEL)) --pairs 400 \
+		--seeds 0 1 2 --settings '{"lora": {}}' --out benchmarks/results/sweep-$(shell date +%F).json
+
 .PHONY: bench-estimates
 bench-estimates: venv ## twenty jobs, each estimated before it runs (ten minutes; BASE_MODEL=<folder>: with a model of your own)
 	@$(BIN)/python benchmarks/bench_estimates.py $(if $(BASE_MODEL),--base-model $(BASE_MODEL)) --out benchmarks/results/estimates-$(shell date +%F).json

@@ -29,7 +29,7 @@ from bench_train import describe_machine
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from cli.demo import running_service
-from core.domain.comparisons import paired_difference
+from core.domain.training.comparisons import paired_difference
 from preftune import Client
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,7 +12,7 @@ from typing import Any
 
 Json = dict[str, Any]
 
-_TEXTS = {"text/csv": "csv", "application/x-ndjson": "jsonl", "text/plain": "plain"}
+_TEXTS = {"text/csv": "csv", "application/x-ndjson": "jsonl", "text/plain": "plain", "text/html": "html"}
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float),
     "null": type(None),

@@ -3,13 +3,15 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints, model_validator
 
 from api.schemas.base import Answer, Id
 from api.schemas.datasets import Role
 from core.domain.request_status import RequestStatus
 
 MAX_ROWS = 1000
+MAX_TOKEN_ROWS = 20
+"""Items whose tokens one request may ask for."""
 Content = Annotated[str, StringConstraints(max_length=262_144, pattern=r"^[^\x00]*$")]
 
 
@@ -46,10 +48,16 @@ class ScoreRequest(_Strict):
         None, description="Pairs of responses."
     )
 
+    tokens: StrictBool = Field(
+        False, description=f"Also each response's tokens with their log-ratios; with `items`, at most {MAX_TOKEN_ROWS}."
+    )
+
     @model_validator(mode="after")
     def _one_of_both(self) -> "ScoreRequest":
         if (self.items is None) == (self.pairs is None):
             raise ValueError("give items or pairs, one of them")
+        if self.tokens and not 1 <= len(self.items or []) <= MAX_TOKEN_ROWS:
+            raise ValueError(f"tokens go with items, at most {MAX_TOKEN_ROWS}: send a pair's responses as two items")
         return self
 
 
@@ -59,7 +67,8 @@ class Scores(Answer):
     status: RequestStatus = Field(description="Where the request is.")
     results: list[dict[str, Any]] | None = Field(
         description="In the order sent, once succeeded: `reward, policy_logp, reference_logp, num_tokens` of an item, "
-        "`chosen_reward, rejected_reward, margin, preference_probability` of a pair, or `error` of one not scored."
+        "`chosen_reward, rejected_reward, margin, preference_probability` of a pair, or `error` of one not scored. "
+        "With `tokens` an item has `tokens`: `text` and `log_ratio`, log p of the policy minus the reference's, nats."
     )
     error: str | None = Field(description="Why it failed; null unless it has.")
     created_at: datetime = Field(description="RFC 3339, UTC.")

@@ -5,11 +5,21 @@ from browser import accessibility_faults, open_page
 from compared_jobs import make_sweep
 from playwright.sync_api import Browser, expect
 
+ROW = {"line": 30, "prompt": "Why?", "chosen": "So.", "rejected": "No."}
+SCORES = {
+    "id": "score_1",
+    "status": "succeeded",
+    "results": [{"tokens": [{"text": "So.", "log_ratio": 1.0}]}, {"tokens": [{"text": "No.", "log_ratio": -3.0}]}],
+}
+"""The answer of a worker, which tests/numerics/test_scores.py has for real."""
+
 
 def test_a_sweep_is_compared(browser: Browser, api: RunningApi) -> None:
     sweep_id = make_sweep(api, name="Which beta")
     with open_page(browser, api.url) as watched:
         page = watched.page
+        page.route("**/rows?line=30*", lambda route: route.fulfill(json={"data": [ROW], "next_cursor": None}))
+        page.route("**/scores?wait=*", lambda route: route.fulfill(status=202, json=SCORES))
         page.goto(f"/ui/#/sweeps/{sweep_id}")
         page.get_by_role("link", name="Accuracy and divergence").click()
         expect(page.get_by_text("3 nats from the reference instead of 8")).to_be_visible()
@@ -21,6 +31,10 @@ def test_a_sweep_is_compared(browser: Browser, api: RunningApi) -> None:
         page.get_by_role("button", name="Pairs that changed sides: Which beta 2 (β 0.1)").click()
         changed = page.get_by_role("region", name="Pairs that changed sides")
         expect(changed.get_by_text("Line 30", exact=True)).to_be_visible()
+        changed.get_by_role("button", name="Colour the tokens").click()
+        expect(changed.locator(".tokens .up-2")).to_have_count(2)
+        expect(changed.locator(".tokens .down-4")).to_have_count(2)
+        expect(changed.get_by_title("-3.00").first).to_have_text("No.")
         assert accessibility_faults(page) == []
         with page.expect_download() as download:
             page.get_by_role("link", name="Report (HTML)").click()

@@ -72,3 +72,11 @@ def test_pairs_and_items_get_the_rewards_that_training_logged_last(tmp_path: Pat
         assert answer["reward"] == pytest.approx(pair["chosen_reward"], abs=1e-4)
         assert answer["reward"] == pytest.approx(0.1 * (answer["policy_logp"] - answer["reference_logp"]), abs=1e-4)
         assert answer["num_tokens"] > 1
+    (tmp_path / "tokens").mkdir()
+    by_token = dataclasses.replace(task, is_pairs=False, rows=items[:3], by_token=True)
+    for answer, shown in zip(answers, scoring.score(by_token, tmp_path / "tokens"), strict=False):
+        assert len(shown["tokens"]) == answer["num_tokens"]
+        ratio = sum(token["log_ratio"] for token in shown["tokens"])
+        assert ratio == pytest.approx(answer["policy_logp"] - answer["reference_logp"], abs=1e-4)
+        assert shown["reward"] == answer["reward"]
+    assert "".join(token["text"] for token in shown["tokens"]).startswith(items[2]["response"])

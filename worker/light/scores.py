@@ -47,6 +47,7 @@ class ScoringWork:
             "rows": claim.rows,
             "num_threads": context.num_threads,
             "submitted_at": claim.submitted_at.isoformat(),
+            "by_token": claim.by_token,
         }
         (context.work_dir / "scoring.json").write_text(json.dumps(task), encoding="utf-8")
         context.run(SCORER_COMMAND, "Scoring", reads=[base_model_dir])

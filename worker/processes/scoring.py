@@ -47,6 +47,8 @@ class ScoringTask:
     """`prompt`, `chosen`, `rejected`, or `prompt`, `response`."""
     num_threads: int
     submitted_at: str
+    by_token: bool = False
+    """Also the tokens of each response with their log-ratios."""
 
 
 def main(work_dir: Path) -> int:
@@ -80,15 +82,30 @@ def score(task: ScoringTask, work_dir: Path) -> list[dict[str, Any]]:
     data = EncodedData.open(work_dir / "encoded")
     objective = build_objective(spec.variant, float(spec.beta or 0), spec.variant_options)
     scores = score_pairs(
-        data, objective, lambda: _load_policy(task, spec), lambda: _load_reference(task, spec), _micro_batch(spec)
+        data,
+        objective,
+        lambda: _load_policy(task, spec),
+        lambda: _load_reference(task, spec),
+        _micro_batch(spec),
+        by_token=task.by_token,
     )
     results: list[dict[str, Any]] = [{} for _ in task.rows]
     for aside in summary.set_aside:
         results[aside.line - 1] = {"error": aside.detail}
     for index, line in enumerate(data.lines):
         shown = _pair_result if task.is_pairs else _item_result
-        results[int(line) - 1] = shown(scores, index, data)
+        results[int(line) - 1] = shown(scores, index, data) | _tokens(scores, index, data, tokenizer)
     return results
+
+
+def _tokens(scores: PairRewards, index: int, data: EncodedData, tokenizer: PairTokenizer) -> dict[str, Any]:
+    """Return the scored tokens of a response with their log-ratios, where asked for."""
+    if scores.log_ratios is None:
+        return {}
+    row = data.row(index)
+    texts = tokenizer.show_tokens(row.first[row.first_scored.astype(bool)].tolist())
+    ratios = map(_finite, scores.log_ratios[index])
+    return {"tokens": [{"text": text, "log_ratio": ratio} for text, ratio in zip(texts, ratios, strict=True)]}
 
 
 def _pair(line: int, row: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from core.domain.comparisons import PairedDifference, paired_difference
+from core.domain.training.comparisons import PairedDifference, paired_difference
 from core.services.comparisons.gathering import ComparedRun
 
 

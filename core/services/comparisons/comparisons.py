@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.domain.comparisons import Estimated, Point, changed_sides, paired_difference, pareto_front
 from core.domain.errors import InvalidRequest
 from core.domain.jobs.job_state import JobStatus
+from core.domain.training.comparisons import Estimated, Point, changed_sides, paired_difference, pareto_front
 from core.services.backend import Backend
 from core.services.comparisons.choice import choose
 from core.services.comparisons.differing import Differing, differing_code, differing_data, differing_settings

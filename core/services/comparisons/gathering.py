@@ -12,11 +12,11 @@ from core.database.repositories import datasets as dataset_rows
 from core.database.repositories import metrics as metric_rows
 from core.database.repositories.metrics import PointFilter, PointRow
 from core.database.tables.jobs import Job
-from core.domain.comparisons import Point
 from core.domain.errors import NotFound
 from core.domain.jobs.job_state import JobStatus
 from core.domain.jobs.methods import method_of
 from core.domain.training import metric_names as names
+from core.domain.training.comparisons import Point
 from core.services.backend import Backend
 from core.services.jobs import artifacts, jobs, pair_reports
 from core.services.jobs.pair_reports import TooManyPairs

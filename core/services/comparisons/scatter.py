@@ -2,7 +2,7 @@
 
 from html import escape
 
-from core.domain.comparisons import Point
+from core.domain.training.comparisons import Point
 from core.services.comparisons import text
 from core.services.comparisons.comparisons import Comparison
 

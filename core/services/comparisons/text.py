@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from core.domain.comparisons import Estimated
+from core.domain.training.comparisons import Estimated
 from core.services.comparisons.comparisons import ComparedJob, Comparison, Difference
 from core.services.comparisons.differing import Differing
 

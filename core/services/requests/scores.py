@@ -69,6 +69,8 @@ class ScoreClaim:
     base_model_name: str | None
     base_policy: StoredTree | None
     submitted_at: datetime
+    by_token: bool
+    """Whether the tokens of each response are wanted with their log-ratios."""
 
 
 def create(
@@ -136,6 +138,7 @@ def _find_inputs(backend: Backend, row: ScoreRequest, lease: RequestLease) -> Sc
         base_model_name=base_model_name,
         base_policy=base_policy,
         submitted_at=job.created_at,
+        by_token=bool(row.request.get("tokens")),
     )
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from core.domain.comparisons import (
+from core.domain.training.comparisons import (
     Point,
     changed_sides,
     mean_with_interval,

@@ -1,11 +1,17 @@
 // Pairs that one model gets right and another does not, with their texts.
 
-import { get, path } from "../api.js";
+import { get, path, post, withQuery } from "../api.js";
 import { fill, h } from "../dom.js";
 import { signed } from "../format.js";
-import { act } from "../parts.js";
+import { act, table, tableRow } from "../parts.js";
 
 const SHOWN = 10;
+const WAIT_SECONDS = 30;
+const MAX_WAITS = 20;
+/** Log-ratios, in nats, from which on a token has the full colour. */
+const FULL = 2;
+const LEVELS = 4;
+const SIDES = ["chosen", "rejected"];
 
 /** item: a difference of the comparison; the texts come from the dataset, ten at a time. */
 export function changedPairs({ item, against, dataset, labels, signal }) {
@@ -43,11 +49,53 @@ async function pairView(pair, { item, against, dataset, labels, signal }) {
     holder,
     h("p", null, h("strong", null, `Line ${pair.line}`), ` · ${side} · margin ${signed(pair.margin)} (${labels.get(item.job_id)}), ${signed(pair.margin_of_other)} (${labels.get(against)})`),
     row
-      ? h("dl", null, ["prompt", "chosen", "rejected"].map((part) => [h("dt", null, part), h("dd", null, h("pre", null, plain(row[part])))]))
+      ? [
+          h("dl", null, ["prompt", ...SIDES].map((part) => [h("dt", null, part), h("dd", null, h("pre", null, plain(row[part])))])),
+          tokensButton(row, [item.job_id, against], labels, signal),
+        ]
       : h("p.muted", null, "Its text is not there any more."),
   );
 }
 
 function plain(value) {
   return Array.isArray(value) ? value.map(({ role, content }) => `${role}: ${content}`).join("\n") : String(value ?? "");
+}
+
+/** Scores both responses under both models, token by token, and colours them. */
+function tokensButton(row, jobs, labels, signal) {
+  const holder = h("div");
+  const button = h("button.quiet", { type: "button" }, "Colour the tokens");
+  button.addEventListener("click", () =>
+    act(button, async () => {
+      const items = SIDES.map((side) => ({ prompt: row.prompt, response: row[side] }));
+      const found = await Promise.all(jobs.map((id) => scored(id, items, signal)));
+      const cell = (result) => (result.tokens ? coloured(result.tokens) : (result.error ?? "This worker is of a version that scores no tokens."));
+      fill(
+        holder,
+        table(["", ...SIDES], jobs.map((id, place) => tableRow(labels.get(id), ...found[place].map(cell)))),
+        h("p.hint", null, "Each token by log p of the model minus log p of its reference: green is likelier than before training, red is less likely; the figure is in each token's title."),
+      );
+      button.hidden = true;
+    }),
+  );
+  return h("div", null, button, holder);
+}
+
+async function scored(jobId, items, signal) {
+  const address = path("jobs", jobId, "scores");
+  let answer = await post(withQuery(address, { wait: WAIT_SECONDS }), { items, tokens: true }, { signal, creates: true });
+  for (let number = 0; number < MAX_WAITS && ["queued", "running"].includes(answer.status); number += 1)
+    answer = await get(path("jobs", jobId, "scores", answer.id), { query: { wait: WAIT_SECONDS }, signal });
+  if (!answer.results) throw new Error(answer.error ?? "The scores are not there yet; try again in a moment.");
+  return answer.results;
+}
+
+export function coloured(tokens) {
+  return h("span.tokens", null, tokens.map(({ text, log_ratio: ratio }) => h("span", { class: levelOf(ratio), title: ratio === null ? "unknown" : signed(ratio) }, text)));
+}
+
+function levelOf(ratio) {
+  if (ratio === null) return "";
+  const level = Math.min(LEVELS, Math.round((LEVELS * Math.abs(ratio)) / FULL));
+  return level === 0 ? "" : `${ratio > 0 ? "up" : "down"}-${level}`;
 }
