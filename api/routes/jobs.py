@@ -196,7 +196,8 @@ def _wanted(pairs: list[str], query: QueryParams) -> dict[str, str]:
     found = [(key, value) for key, _, value in (pair.partition(":") for pair in pairs)]
     for name, value in query.items():
         if name.startswith(METADATA_PREFIXES):
-            found.append((name[len(METADATA_PREFIXES[0]) :].removesuffix("]" if "[" in name else ""), value))
+            key = name[len(METADATA_PREFIXES[0]) :]
+            found.append((key.removesuffix("]") if name.startswith(METADATA_PREFIXES[1]) else key, value))
     wanted = dict(found)
     if len(wanted) < len(found):
         error = FieldError("/metadata", "names a key more than once; a job has one value of each")

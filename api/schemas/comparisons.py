@@ -52,6 +52,8 @@ class Recommendation(Answer):
 
 class ChangedPair(Answer):
     line: int = Field(description="Line of `pairs_dataset_id`.")
+    place: int = Field(description="Place among the held-out pairs of that line, from 1.")
+    num_of_line: int = Field(description="Held-out pairs of that line: a ranked list is many pairs.")
     margin: float = Field(description="Reward margin of this job's policy; above 0 it is right.")
     margin_of_other: float = Field(description="Reward margin of the policy of `against`.")
 

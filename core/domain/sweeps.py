@@ -190,6 +190,8 @@ def member_request(job: JobRequest, overrides: Overrides, position: int, *, swee
                 place[block] = {}
             place = place[block]
         place[name] = value
+    if overrides.get("dataset_version") is not None and "dataset_id" not in overrides:
+        values["dataset_id"] = job.dataset_id.partition("@")[0]  # its own version instead of the job's
     request = _validated(values, position)
     if MEMBER_OF in request.metadata:
         fault = f"member {position}: the key {MEMBER_OF!r} is set to the sweep's id; choose another name"

@@ -24,7 +24,7 @@ from core.services.datasets.versions.recipes import Edits
 from core.services.datasets.versions.versions import Change, Merge, Split, Taking
 from core.services.jobs import jobs, repeats, steering
 from core.services.operations import garbage_collection
-from core.services.sweeps import sweeps
+from core.services.sweeps import progress, sweeps
 from core.services.views import DatasetView
 from core.storage import keys
 
@@ -175,6 +175,32 @@ def test_later_members_of_a_sweep_read_the_version_of_the_first(backend: Backend
     body = {"job": {"base_model": "tiny", "dataset_id": root}, "grid": {"beta": [0.1, 0.2]}}
     sweep = sweeps.create(backend, PROJECT, SweepRequest.model_validate(body))
     assert sweep.requested["job"]["dataset_id"] == f"{root}@1"
+
+
+def test_a_sweep_may_go_over_versions_and_over_datasets_that_its_job_does_not_name(
+    backend: Backend, tmp_path: Path
+) -> None:
+    root = upload(backend, tmp_path, [pair(number) for number in range(4)])
+    change(backend, root, rows=[pair(9)])
+    other = upload(backend, tmp_path, [pair(number) for number in range(20, 23)])
+    job = {"base_model": "tiny", "dataset_id": root, "reuse": False}
+    made = {}
+    for name, setting in {
+        "dataset_version": {"grid": {"dataset_version": [1, 2]}},
+        "some": {"members": [{"dataset_version": 1}, {"beta": 0.2}]},
+        "dataset_id": {"grid": {"dataset_id": [other, root]}},
+        "validation": {"grid": {"validation_dataset_id": [other]}},
+    }.items():
+        sweep = sweeps.create(backend, PROJECT, SweepRequest.model_validate({"job": job} | setting))
+        change(backend, root, rows=[pair(10 + len(made))])
+        progress.advance(backend, sweep.id)
+        members = sweeps.get(backend, PROJECT, sweep.id).members
+        assert [member.error for member in members] == [None] * len(members)
+        made[name] = [jobs.get(backend, PROJECT, member.job_id).spec for member in members]
+    assert [spec["dataset_version"] for spec in made["dataset_version"]] == [1, 2]
+    assert [spec["dataset_version"] for spec in made["some"]] == [1, 3]
+    assert [(spec["dataset_id"], spec["dataset_version"]) for spec in made["dataset_id"]][0] == (other, 1)
+    assert made["validation"][0]["validation_dataset_id"] == other
 
 
 def test_live_jobs_keep_a_version_and_deletion_takes_all(backend: Backend, tmp_path: Path) -> None:

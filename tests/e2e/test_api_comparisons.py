@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from api_server import RunningApi
-from compared_jobs import make_sweep
+from compared_jobs import make_sweep, publish
 from played_jobs import start
 
 HOSTILE = "<script>alert(1)</script>"
@@ -37,7 +37,7 @@ def test_a_sweep_is_compared_and_the_nearest_of_the_best_is_recommended(api: Run
     nearly, far = found["differences"]
     assert (nearly["job_id"], nearly["num_pairs"], nearly["gained"], nearly["lost"]) == (near, 40, 0, 1)
     assert nearly["reward_accuracy"]["value"] == pytest.approx(-1 / 40)
-    assert nearly["changed"] == [{"line": 30, "margin": -0.25, "margin_of_other": 0.5}]
+    assert nearly["changed"] == [{"line": 30, "place": 1, "num_of_line": 1, "margin": -0.25, "margin_of_other": 0.5}]
     assert (far["lost"], far["reward_accuracy"]["high"] < 0) == (20, True)
     assert [(item["name"], list(item["values"].values())) for item in found["settings"]] == [("beta", [0.05, 0.1, 0.5])]
     assert found["data"] == []
@@ -46,6 +46,19 @@ def test_a_sweep_is_compared_and_the_nearest_of_the_best_is_recommended(api: Run
     assert [item["gained"] for item in other["differences"]] == [20, 19]
     stranger = api.http.get(f"/sweeps/{sweep_id}/comparison", params={"against": "job_none"})
     assert stranger.status_code == 422
+
+
+def test_every_pair_of_a_ranked_list_counts(api: RunningApi) -> None:
+    ids = []
+    for margins in ({1: [0.5, 0.5, 0.5], 2: [0.5]}, {1: [0.5, -0.25, 0.5], 2: [0.5, 0.5]}):
+        held = start(api, priority=100)
+        publish(api.backend, held, margins, kl=1.0)
+        ids.append(held.job_id)
+    found = api.http.get(f"/jobs/{ids[0]}/comparison", params={"others": ids[1]}).json()
+    (item,) = found["differences"]
+    assert (item["num_pairs"], item["gained"], item["lost"]) == (3, 0, 1)
+    assert item["changed"] == [{"line": 1, "place": 2, "num_of_line": 3, "margin": -0.25, "margin_of_other": 0.5}]
+    assert "1, pair 2 of 3" in api.http.get(f"/jobs/{ids[0]}/comparison.html", params={"others": ids[1]}).text
 
 
 def test_a_comparison_is_text_and_one_html_file_without_foreign_markup(api: RunningApi, sweep_id: str) -> None:

@@ -76,6 +76,12 @@ def test_metadata_is_asked_for_in_each_way_that_clients_write(api: RunningApi, q
     assert api.http.get(f"/jobs?{query}&limit=1").json()["data"][0]["id"] == mine
 
 
+@pytest.mark.parametrize("query", ["metadata.a[0]=x", "metadata[a[0]]=x", "metadata=a[0]:x"])
+def test_metadata_keys_may_have_brackets(api: RunningApi, query: str) -> None:
+    mine = api.submit(metadata={"a[0]": "x"})["id"]
+    assert [job["id"] for job in api.http.get(f"/jobs?{query}&limit=1").json()["data"]] == [mine]
+
+
 def test_metadata_asked_for_wrongly_is_refused(api: RunningApi) -> None:
     for query in ("metadata=team", "metadata=:a", "metadata=a:1&metadata=a:2", "metadata=a:1&metadata.a=2"):
         response = api.http.get(f"/jobs?{query}")

@@ -107,6 +107,21 @@ def test_every_list_is_read_by_programs(api: RunningApi) -> None:
     assert (nothing.exit_code, nothing.stdout, nothing.stderr.strip()) == (0, "", "No jobs.")
 
 
+def test_one_sweep_is_one_line_of_json_and_a_report_that_cannot_be_written_is_said(
+    api: RunningApi, tmp_path: Path
+) -> None:
+    body = {"job": {"base_model": BASE_MODEL, "dataset_id": api.dataset_id()}, "grid": {"beta": [0.1, 0.2]}}
+    sweep = api.http.post("/sweeps", json=body).json()["id"]
+    (line,) = preftune(api, "sweep", "show", sweep, "--json").stdout.splitlines()
+    assert json.loads(line)["num_members"] == 2
+    (line,) = preftune(api, "datasets", "show", api.dataset_id(), "--json").stdout.splitlines()
+    assert json.loads(line)["id"] == api.dataset_id()
+    report = tmp_path / "missing" / "report.html"
+    refused = preftune(api, "sweep", "compare", sweep, "--report", str(report))
+    assert (refused.exit_code, refused.stderr) == (1, f"error: {report}: No such file or directory\n")
+    assert preftune(api, "sweep", "cancel", sweep).exit_code == 0
+
+
 def test_jobs_are_renamed_tagged_and_deleted(api: RunningApi) -> None:
     job_id, other = failed_job(api), failed_job(api)
     assert preftune(api, "jobs", "rename", job_id, "a better name").exit_code == 0

@@ -3,7 +3,7 @@
 from typing import Any
 
 from api_server import RunningApi
-from backends import claim
+from backends import BASE_MODEL, claim
 from browser import accessibility_faults, open_page
 from played_jobs import publish
 from playwright.sync_api import Browser, Page, expect
@@ -77,6 +77,25 @@ def test_a_sweep_from_the_form_to_its_best_job(browser: Browser, api: RunningApi
         page.get_by_role("dialog").get_by_role("button", name="Delete the sweep").click()
         expect(page.get_by_role("heading", name="No sweeps yet")).to_be_visible()
         assert [text for text in watched.complaints if "422" not in text] == []
+
+
+def test_a_copy_of_a_sweep_keeps_its_successive_halving(browser: Browser, api: RunningApi) -> None:
+    job = {"base_model": BASE_MODEL, "dataset_id": api.dataset_id("ds_train")}
+    grid, halving = {"beta": [0.03, 0.1, 0.3, 0.5]}, {"eta": 2, "min_share": 0.25}
+    body = {"job": job, "grid": grid, "strategy": "successive_halving", "halving": halving}
+    source = api.http.post("/sweeps", json=body).json()
+    with open_page(browser, api.url) as watched:
+        page = watched.page
+        page.goto(f"/ui/#/new?sweep={source['id']}")
+        expect(page.get_by_label("Course")).to_have_value("successive_halving")
+        taken = page.get_by_role("region", name="What the sweep will take")
+        expect(taken.get_by_role("row", name="Compared at")).to_contain_text("25.0 %, 50.0 % of their steps")
+        page.get_by_role("button", name="Start 4 jobs").click()
+        expect(page.locator("h1 .badge")).to_have_text("running")
+        copy = api.http.get(f"/sweeps/{page.url.rpartition('/')[2]}").json()
+        assert copy["id"] != source["id"]
+        assert copy["halving"] == source["halving"] == {"eta": 2, "rungs": [0.25, 0.5]}
+        assert watched.complaints == []
 
 
 def vary(page: Page, place: int, setting: str, values: str | None) -> None:

@@ -16,17 +16,22 @@ from core.storage.trees import StoredTree
 LINES = range(1, 41)
 
 
-def publish(backend: Backend, held: Claim, margins: Mapping[int, float], kl: float, torch: str = "2.13.0") -> None:
-    """End a job as one whose policy has these margins on held-out pairs, by line."""
-    accuracy = sum(margin > 0 for margin in margins.values()) / len(margins)
+Margins = Mapping[int, float | Sequence[float]]
+"""By line; several are those of its pairs."""
+
+
+def publish(backend: Backend, held: Claim, margins: Margins, kl: float, torch: str = "2.13.0") -> None:
+    """End a job as one whose policy has these margins on held-out pairs."""
+    rows = [
+        (line, one) for line, given in margins.items() for one in (given if isinstance(given, Sequence) else [given])
+    ]
+    accuracy = sum(margin > 0 for _, margin in rows) / len(rows)
     values = {"kl/sampled": kl, "rewards/accuracies": accuracy, "rewards/margins": 0.1}
     half = {"kl/sampled": kl / 2, "rewards/accuracies": accuracy / 2, "rewards/margins": 0.05}
     recording.record_points(
         backend, held, [point(5, split="validation", **half), point(10, split="validation", **values)]
     )
-    pairs = [
-        {"line": line, "split": "validation", "margin_last": margin, "flags": []} for line, margin in margins.items()
-    ]
+    pairs = [{"line": line, "split": "validation", "margin_last": margin, "flags": []} for line, margin in rows]
     record = {"versions": {"torch": torch, "preftune": "0.2.0"}, "device": "cpu"}
     contents = {
         "pairs.jsonl": "".join(json.dumps(pair) + "\n" for pair in pairs).encode(),
@@ -41,7 +46,7 @@ def publish(backend: Backend, held: Claim, margins: Mapping[int, float], kl: flo
         files.append(PublishedFile(path=name, key=prefix + name, num_bytes=len(content), sha256=digest))
     other = {"value": 0.1, "low": 0.0, "high": 0.2}
     held_out = {
-        "num_rows": len(margins),
+        "num_rows": len(rows),
         "reward_accuracy": {"value": accuracy, "low": 0.0, "high": 1.0},
         "reward_margin": other,
         "loss": other,

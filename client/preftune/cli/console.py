@@ -89,3 +89,7 @@ def connected(url: str | None, rest: str | None = None, arguments: Mapping[str, 
         fail(error_text(error, rest, arguments))
     except (PreftuneError, TimeoutError) as error:
         fail(str(error))
+    except BrokenPipeError:  # whoever reads our output has enough of it
+        raise
+    except OSError as error:  # of a file that is read or written
+        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))

@@ -1,11 +1,14 @@
 """Comparison of trained policies: reward accuracy against divergence, paired differences, and which one to take."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 Z = 1.96
 """Standard errors of a 95 % interval."""
+PairKey = tuple[int, int]
+"""Line of a dataset, and place among the held-out pairs of that line, from 1: a ranked list is many pairs of one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +65,20 @@ def mean_with_interval(values: Sequence[float]) -> Estimated:
     return Estimated(value=mean, low=mean - half, high=mean + half)
 
 
-def paired_difference(margins: Mapping[int, float], others: Mapping[int, float]) -> PairedDifference | None:
-    """Compare reward margins by line; None without a common line. Positive accuracy, negative loss: better."""
-    lines = sorted(margins.keys() & others.keys())
-    if not lines:
+def common_pairs(margins: Mapping[PairKey, float], others: Mapping[PairKey, float]) -> list[PairKey]:
+    """Return the pairs that both hold out, in order.
+
+    A line of which they hold out different numbers of pairs is left out: which of its pairs is which is not known.
+    """
+    mine, theirs = (Counter(line for line, _ in found) for found in (margins, others))
+    return sorted(pair for pair in margins if mine[pair[0]] == theirs[pair[0]])
+
+
+def paired_difference(margins: Mapping[PairKey, float], others: Mapping[PairKey, float]) -> PairedDifference | None:
+    """Compare reward margins pair by pair; None without a common one. Positive accuracy, negative loss: better."""
+    pairs = [(margins[pair], others[pair]) for pair in common_pairs(margins, others)]
+    if not pairs:
         return None
-    pairs = [(margins[line], others[line]) for line in lines]
     return PairedDifference(
         num_pairs=len(pairs),
         accuracy=mean_with_interval([verdict(mine) - verdict(theirs) for mine, theirs in pairs]),
@@ -77,10 +88,10 @@ def paired_difference(margins: Mapping[int, float], others: Mapping[int, float])
     )
 
 
-def changed_sides(margins: Mapping[int, float], others: Mapping[int, float], limit: int) -> list[int]:
-    """Return the lines that one gets right and the other does not, those that moved furthest first."""
-    lines = [line for line in margins.keys() & others.keys() if (margins[line] > 0) != (others[line] > 0)]
-    return sorted(lines, key=lambda line: (-abs(margins[line] - others[line]), line))[:limit]
+def changed_sides(margins: Mapping[PairKey, float], others: Mapping[PairKey, float], limit: int) -> list[PairKey]:
+    """Return the pairs that one gets right and the other does not, those that moved furthest first."""
+    pairs = [pair for pair in common_pairs(margins, others) if (margins[pair] > 0) != (others[pair] > 0)]
+    return sorted(pairs, key=lambda pair: (-abs(margins[pair] - others[pair]), pair))[:limit]
 
 
 def verdict(margin: float) -> float:

@@ -1,5 +1,6 @@
 """Comparison of jobs: reward accuracy against divergence, the setting to take, paired differences, what differs."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,9 @@ class ComparedJob:
 class ChangedPair:
     line: int
     """Line of the dataset that the rows are held out of."""
+    place: int
+    """Place among the held-out pairs of that line, from 1."""
+    num_of_line: int
     margin: float
     margin_of_other: float
     """Margin under the policy of the job that it is compared with."""
@@ -192,7 +196,7 @@ def _difference(run: ComparedRun, other: ComparedRun) -> Difference:
             job_id=run.job_id, num_pairs=0, reward_accuracy=None, preference_loss=None, gained=0, lost=0, changed=[],
             reason=reason or "No row is held out by both jobs: their seeds or fractions differ.",
         )  # fmt: skip
-    changed = changed_sides(run.margins, other.margins, MAX_CHANGED)
+    num_of_line = Counter(line for line, _ in run.margins)
     return Difference(
         job_id=run.job_id,
         num_pairs=found.num_pairs,
@@ -201,7 +205,14 @@ def _difference(run: ComparedRun, other: ComparedRun) -> Difference:
         gained=found.gained,
         lost=found.lost,
         changed=[
-            ChangedPair(line=line, margin=run.margins[line], margin_of_other=other.margins[line]) for line in changed
+            ChangedPair(
+                line=pair[0],
+                place=pair[1],
+                num_of_line=num_of_line[pair[0]],
+                margin=run.margins[pair],
+                margin_of_other=other.margins[pair],
+            )
+            for pair in changed_sides(run.margins, other.margins, MAX_CHANGED)
         ],
         reason=None,
     )

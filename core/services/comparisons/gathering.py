@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from core.domain.errors import NotFound
 from core.domain.jobs.job_state import JobStatus
 from core.domain.jobs.methods import method_of
 from core.domain.training import metric_names as names
-from core.domain.training.comparisons import Point
+from core.domain.training.comparisons import PairKey, Point
 from core.services.backend import Backend
 from core.services.jobs import artifacts, jobs, pair_reports
 from core.services.jobs.pair_reports import TooManyPairs
@@ -50,8 +51,8 @@ class ComparedRun:
     held_out: dict[str, Any] | None
     published_step: int | None
     evaluations: list[Evaluation]
-    margins: dict[int, float]
-    """Reward margins of its published policy on held-out pairs, by line."""
+    margins: dict[PairKey, float]
+    """Reward margins of its published policy on held-out pairs."""
     why_not_paired: str | None
     """Why there are no margins; None where there are."""
     datasets: dict[str, str]
@@ -167,8 +168,8 @@ def _run(backend: Backend, project_id: str, found: _Read) -> ComparedRun:
     )
 
 
-def _margins(backend: Backend, project_id: str, job: Job) -> tuple[dict[int, float], str | None]:
-    """Return the margins of held-out pairs by line, or why there are none."""
+def _margins(backend: Backend, project_id: str, job: Job) -> tuple[dict[PairKey, float], str | None]:
+    """Return the margins of held-out pairs, or why there are none."""
     if not method_of(job.spec).has_rewards:
         return {}, "A supervised job compares no responses."
     try:
@@ -179,7 +180,12 @@ def _margins(backend: Backend, project_id: str, job: Job) -> tuple[dict[int, flo
         return {}, "The job's report on pairs is too long to be compared here."
     if len(lines) > MAX_PAIRS:
         return {}, f"The job holds out {len(lines):,} pairs; at most {MAX_PAIRS:,} are compared one by one."
-    found = {int(line): value for line, value in zip(lines, values, strict=True) if math.isfinite(value)}
+    found: dict[PairKey, float] = {}
+    num_of_line: Counter[float] = Counter()
+    for line, value in zip(lines, values, strict=True):
+        if math.isfinite(value):
+            num_of_line[line] += 1
+            found[int(line), num_of_line[line]] = value
     return found, None if found else "The job holds no pairs out."
 
 

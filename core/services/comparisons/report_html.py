@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from core.domain.training.comparisons import PairKey
 from core.services.comparisons import text
 from core.services.comparisons.comparisons import Comparison
 from core.services.comparisons.scatter import scatter_svg
@@ -20,11 +21,11 @@ td.text{white-space:pre-wrap;max-width:28rem}.hint{color:#4b5563}
 Row = Mapping[str, Any]
 
 
-def as_html(comparison: Comparison, title: str, rows: Mapping[int, Row]) -> str:
+def as_html(comparison: Comparison, title: str, rows: Mapping[PairKey, Row]) -> str:
     """Return the report.
 
     Args:
-        rows: held-out rows by line, those that are known: texts of pairs that changed sides.
+        rows: held-out rows, those that are known: texts of pairs that changed sides.
     """
     names = {job.job_id: text.label(job) for job in comparison.jobs}
     parts = [
@@ -55,7 +56,7 @@ def as_html(comparison: Comparison, title: str, rows: Mapping[int, Row]) -> str:
     return "\n".join(parts)
 
 
-def _changed(comparison: Comparison, names: Mapping[str, str], rows: Mapping[int, Row]) -> Iterable[str]:
+def _changed(comparison: Comparison, names: Mapping[str, str], rows: Mapping[PairKey, Row]) -> Iterable[str]:
     for item in comparison.differences:
         if not item.changed:
             continue
@@ -63,10 +64,13 @@ def _changed(comparison: Comparison, names: Mapping[str, str], rows: Mapping[int
         head = ["line", "margin", f"margin of {names[comparison.against or '']}", "prompt", "chosen", "rejected"]
         table = [
             [
-                str(pair.line),
+                str(pair.line) if pair.num_of_line == 1 else f"{pair.line}, pair {pair.place} of {pair.num_of_line}",
                 f"{pair.margin:+.3f}",
                 f"{pair.margin_of_other:+.3f}",
-                *(as_plain(rows.get(pair.line, {}).get(part)) for part in ("prompt", "chosen", "rejected")),
+                *(
+                    as_plain(rows.get((pair.line, pair.place), {}).get(part))
+                    for part in ("prompt", "chosen", "rejected")
+                ),
             ]
             for pair in item.changed[:MAX_PAIRS_SHOWN]
         ]

@@ -143,10 +143,10 @@ def pin_versions(
     pinned = {**requested}
     if "dataset_version" not in requested:
         pinned["dataset_id"] = _pinned(requested["dataset_id"], dataset)
-    if validation_dataset is not None:
+    if validation_dataset is not None and requested.get("validation_dataset_id"):
         pinned["validation_dataset_id"] = _pinned(requested["validation_dataset_id"], validation_dataset)
-    if sft_dataset is not None:
-        sft = requested["sft"]
+    sft = requested.get("sft")
+    if sft_dataset is not None and isinstance(sft, dict) and sft.get("dataset_id"):
         pinned["sft"] = {**sft, "dataset_id": _pinned(sft["dataset_id"], sft_dataset)}
     return pinned
 

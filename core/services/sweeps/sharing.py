@@ -25,6 +25,8 @@ def shared_keys(request: JobRequest) -> Keys:
     values, variant = request.model_dump(mode="json"), get_variant(request.variant)
     if "sft" not in request.model_fields_set and variant.has_own_sft:
         values["sft"] = "skip"
+    if request.dataset_version is not None:
+        values["dataset_id"] = f"{request.dataset_id.partition('@')[0]}@{request.dataset_version}"
     precision = {"precision": request.precision}
     keys: Keys = {}
     if values["sft"] != "skip":

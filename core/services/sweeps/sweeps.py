@@ -1,6 +1,7 @@
 """Sweeps as users handle them: create, get, list, steer, extend, delete."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -93,7 +94,7 @@ def create(backend: Backend, project_id: str, request: SweepRequest, *, sweep_id
             project_id=project_id,
             name=request.name,
             user_metadata=request.metadata,
-            requested={**requested, "job": submission.pin_versions(requested["job"], *settled[0].datasets)},
+            requested={**requested, "job": _pinned(requested["job"], members, settled)},
             status=SweepStatus.RUNNING,
             metric=metric,
             max_parallel=request.max_parallel,
@@ -109,6 +110,14 @@ def create(backend: Backend, project_id: str, request: SweepRequest, *, sweep_id
         return view_sweeps(session, [sweep])[0]
 
     return backend.database.write(work)
+
+
+def _pinned(job: dict[str, Any], members: Sequence[Overrides], settled: Sequence[submission.Settled]) -> dict[str, Any]:
+    """Return the job with the versions named that its members read of the datasets that it names itself."""
+    for overrides, found in zip(members, settled, strict=True):
+        if "dataset_version" not in overrides:
+            job = submission.pin_versions(job, *found.datasets)
+    return job
 
 
 def _created(sweep: Sweep, num_members: int) -> SweepEventDraft:

@@ -8,6 +8,8 @@ import { act, table, tableRow } from "../parts.js";
 const SHOWN = 10;
 const WAIT_SECONDS = 30;
 const MAX_WAITS = 20;
+/** Rows of a page of the API. */
+const MAX_ROWS = 100;
 /** Log-ratios, in nats, from which on a token has the full colour. */
 const FULL = 2;
 const LEVELS = 4;
@@ -41,20 +43,30 @@ export function changedPairs({ item, against, dataset, labels, signal }) {
 async function pairView(pair, { item, against, dataset, labels, signal }) {
   const holder = h("article.pair");
   const address = path("datasets", dataset, "rows");
-  const row = await get(address, { query: { line: pair.line, limit: 1 }, signal })
-    .then(({ data }) => data.find(({ line }) => line === pair.line) ?? null)
+  const row = await get(address, { query: { line: pair.line, limit: Math.min(MAX_ROWS, pair.num_of_line + 1) }, signal })
+    .then(({ data }) => rowOf(pair, data))
     .catch(() => null);
   const side = pair.margin > 0 ? "this job is right" : "the other one is right";
   return fill(
     holder,
-    h("p", null, h("strong", null, `Line ${pair.line}`), ` · ${side} · margin ${signed(pair.margin)} (${labels.get(item.job_id)}), ${signed(pair.margin_of_other)} (${labels.get(against)})`),
+    h("p", null, h("strong", null, placeOf(pair)), ` · ${side} · margin ${signed(pair.margin)} (${labels.get(item.job_id)}), ${signed(pair.margin_of_other)} (${labels.get(against)})`),
     row
       ? [
           h("dl", null, ["prompt", ...SIDES].map((part) => [h("dt", null, part), h("dd", null, h("pre", null, plain(row[part])))])),
           tokensButton(row, [item.job_id, against], labels, signal),
         ]
-      : h("p.muted", null, "Its text is not there any more."),
+      : h("p.muted", null, "Its text is not there any more, or not to be told from those of other rows of its line."),
   );
+}
+
+/** The row of a pair; null where the line has rows that are not held out, so that it is not known which it is. */
+function rowOf({ line, place, num_of_line: number }, rows) {
+  const found = rows.filter((row) => row.line === line);
+  return found.length === number ? found[place - 1] : null;
+}
+
+function placeOf({ line, place, num_of_line: number }) {
+  return number === 1 ? `Line ${line}` : `Line ${line}, pair ${place} of ${number}`;
 }
 
 function plain(value) {

@@ -16,6 +16,10 @@ const METRICS = [
   ["loss", "Loss"],
   ["mean_token_accuracy", "Token accuracy (supervised)"],
 ];
+const STRATEGIES = [
+  ["all", "All train to their end"],
+  ["successive_halving", "The best go on (successive halving)"],
+];
 /** Numbers to draw from: "0.01 to 1", or evenly in the logarithm, "0.01 to 1 log". */
 const RANGE = /^(\S+) to (\S+?)( log)?$/;
 
@@ -32,12 +36,15 @@ export class SweepFields {
     this.seed = numeric("sweep-seed", "0");
     this.metric = select("sweep-metric", METRICS);
     this.parallel = numeric("sweep-parallel", "4");
+    this.strategy = select("sweep-strategy", STRATEGIES);
+    /** Settings of successive halving, which the form has no fields for; null: the defaults. */
+    this.halving = null;
     this.fault = h("p.fault", { role: "status" });
     this.drawn = h("div.two", { hidden: true }, field("Number of jobs", this.number), field("Seed of the draws", this.seed));
     this.more = h(
       "div.stack",
       { hidden: true },
-      h("div.two", null, field("Jobs", this.way), field("Best job by held-out", this.metric), field("At a time", this.parallel, "Jobs queued or running; the next follows when one ends.")),
+      h("div.two", null, field("Jobs", this.way), field("Best job by held-out", this.metric), field("At a time", this.parallel, "Jobs queued or running; the next follows when one ends."), field("Course", this.strategy, "Successive halving: jobs pause at common shares of their steps, where the best by their held-out figure go on and the others are cancelled.")),
       this.drawn,
     );
     this.element = card(
@@ -66,6 +73,8 @@ export class SweepFields {
     if (name) body.name = name;
     if (this.metric.value) body.metric = this.metric.value;
     if (this.parallel.value.trim()) body.max_parallel = numberOr(this.parallel.value);
+    if (this.strategy.value !== "all") body.strategy = this.strategy.value;
+    if (this.strategy.value !== "all" && this.halving) body.halving = this.halving;
     if (this.way.value === "grid") return { ...body, grid: varied };
     const random = { num_members: numberOr(this.number.value.trim() || "8"), values: varied };
     if (this.seed.value.trim()) random.seed = numberOr(this.seed.value);
@@ -73,7 +82,7 @@ export class SweepFields {
   }
 
   /** Show what a sweep's request varies; tells whether the form can. */
-  take({ grid, random, members, metric, max_parallel: parallel }) {
+  take({ grid, random, members, metric, max_parallel: parallel, strategy, halving }) {
     if (members) return false;
     if (random) {
       this.way.value = "random";
@@ -83,13 +92,15 @@ export class SweepFields {
     for (const [path, values] of Object.entries(grid ?? random?.values ?? {})) this.#add(path, values);
     this.metric.value = metric ?? "";
     this.parallel.value = String(parallel ?? "");
+    this.strategy.value = strategy ?? "all";
+    this.halving = halving ?? null;
     this.#show();
     return true;
   }
 
   /** Shows faults of what is varied; returns those of the job, with their place in it, and those of no field. */
   showFaults(errors) {
-    const own = (pointer) => /^\/(grid|random|metric|max_parallel|members)\b/.test(pointer);
+    const own = (pointer) => /^\/(grid|random|metric|max_parallel|members|strategy|halving)\b/.test(pointer);
     const ofRow = (pointer) => this.#rows.some((row) => pointer === `/job/${row.path()}`);
     const mine = errors.filter(({ pointer }) => own(pointer ?? "") || ofRow(pointer ?? "") || pointer === "/job");
     fill(this.fault, mine.map(({ detail }) => h("span", null, detail, " ")));

@@ -1,7 +1,7 @@
 // The jobs that a sweep stands for, and what they would take together, before any is queued.
 
 import { h } from "../dom.js";
-import { bytes, duration, plural, setting } from "../format.js";
+import { bytes, duration, percent, plural, setting } from "../format.js";
 import { card, table, tableRow } from "../parts.js";
 import { pathName } from "./layout.js";
 
@@ -13,6 +13,8 @@ export function sweepPreviewCard(preview) {
   if (preview.peak_memory_bytes !== null) rows.push(["Peak memory of one", bytes(preview.peak_memory_bytes)]);
   for (const [stage, number] of Object.entries(preview.num_shared))
     if (number) rows.push([STAGES[stage], `computed once, taken over by ${plural(number, "job")}`]);
+  if (preview.rungs.length)
+    rows.push(["Compared at", `${preview.rungs.map((share) => percent(share)).join(", ")} of their steps; ${percent(preview.work_share)} of the steps of all are taken`]);
   rows.push(["Workers", preview.num_workers ? plural(preview.num_workers, "worker") : "none is running"]);
   return card(
     "What the sweep will take",

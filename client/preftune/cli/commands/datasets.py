@@ -14,7 +14,7 @@ from preftune.cli.console import TEMPLATE_KWARGS, confirm, connected, err, fail,
 from preftune.cli.dataset_report import print_json, print_report, print_statistics, says_all
 from preftune.cli.extras import from_extra
 from preftune.cli.groups import Group
-from preftune.cli.listing import collect, named, print_list, time_column
+from preftune.cli.listing import collect, named, print_json_lines, print_list, time_column
 from preftune.cli.options import AsJson, BaseModel, DatasetId, Limit, Quiet, TemplateKwargs, Url, Yes
 from preftune.cli.words import as_options, counted
 
@@ -193,7 +193,7 @@ def show(dataset_id: DatasetId, as_json: AsJson = False, url: Url = None) -> Non
     with connected(url) as client:
         dataset = client.datasets.get(dataset_id)
     if as_json:
-        print_json(dataset)
+        print_json_lines([dataset])
         return
     print_json({key: value for key, value in dataset.items() if key != "report"})
     print_report(dataset["report"])

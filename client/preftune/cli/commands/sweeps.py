@@ -64,7 +64,7 @@ def show(sweep: SweepId, as_json: AsJson = False, quiet: Quiet = False, url: Url
     with connected(url) as client:
         found = client.sweeps.get(sweep)
     if as_json and not quiet:
-        out.print_json(data=found)
+        print_json_lines([found])
     else:
         _print(found, as_json=as_json, quiet=quiet)
 
