@@ -8,7 +8,7 @@ from dataclasses import dataclass
 Z = 1.96
 """Standard errors of a 95 % interval."""
 PairKey = tuple[int, int]
-"""Line of a dataset, and place among the held-out pairs of that line, from 1: a ranked list is many pairs of one line."""
+"""Line of a dataset, and place among its held-out pairs, from 1: a ranked list is many pairs of one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
