@@ -58,6 +58,7 @@ def test_every_pair_of_a_ranked_list_counts(api: RunningApi) -> None:
     (item,) = found["differences"]
     assert (item["num_pairs"], item["gained"], item["lost"]) == (3, 0, 1)
     assert item["changed"] == [{"line": 1, "place": 2, "num_of_line": 3, "margin": -0.25, "margin_of_other": 0.5}]
+    assert "no other one is both nearer" in found["recommended"]["reason"]
     assert "1, pair 2 of 3" in api.http.get(f"/jobs/{ids[0]}/comparison.html", params={"others": ids[1]}).text
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from core.domain.training.comparisons import PairedDifference, paired_difference
 from core.services.comparisons.gathering import ComparedRun
+from core.wording import counted
 
 
 def choose(runs: Sequence[ComparedRun]) -> tuple[str | None, str]:
@@ -18,15 +19,18 @@ def choose(runs: Sequence[ComparedRun]) -> tuple[str | None, str]:
     best = max(judged, key=lambda run: (run.accuracy or 0.0, -(run.kl if run.kl is not None else float("inf"))))
     if best.kl is None:
         return best.job_id, f"{best.label} has the most reward accuracy, {_share(best)}; its divergence is not known."
-    chosen, difference = best, None
-    for run in judged:
-        if run is best or run.kl is None or chosen.kl is None or run.kl >= chosen.kl:
-            continue
+    nearer = [run for run in judged if run.kl is not None and run.kl < best.kl]
+    chosen, difference, num_apart = best, None, 0
+    for run in nearer:
         found = _paired(run, best)
-        if found is not None and found.accuracy.high is not None and found.accuracy.high >= 0:
+        num_apart += found is None
+        is_as_good = found is not None and found.accuracy.high is not None and found.accuracy.high >= 0
+        if is_as_good and (run.kl or 0.0) < (chosen.kl or 0.0):
             chosen, difference = run, found
     if difference is None:
         others = "; no other one is both nearer to the reference and as accurate" if len(judged) > 1 else ""
+        if num_apart:
+            others = f"; {counted(num_apart, 'other')} nearer to the reference cannot be compared with it pair by pair"
         return best.job_id, f"{best.label} has the most reward accuracy, {_share(best)} at {best.kl:.3g} nats{others}."
     value, low, high = difference.accuracy.value, difference.accuracy.low, difference.accuracy.high
     return chosen.job_id, (
