@@ -16,6 +16,8 @@ from core.domain.errors import FieldError
 from core.wording import did_you_mean
 
 MAX_SHOWN_CHARS = 60
+MAX_SUGGESTED = 100
+"""Faults for whose unknown field a known one is looked for: a body has room for tens of thousands."""
 
 
 @dataclass(frozen=True)
@@ -92,14 +94,18 @@ _CLOSE = frozenset(
 
 def field_errors(errors: Sequence[Any], payload: Any, annotation: Any = None) -> list[FieldError]:
     """Convert pydantic's errors about `payload` to one for each field; `annotation`: the payload's type, if known."""
-    findings = [_finding(error, payload, annotation) for error in errors]
-    pointers = list(dict.fromkeys(finding.pointer for finding in findings))
+    found: dict[str, list[_Finding]] = {}
+    outer: set[str] = set()
+    for number, error in enumerate(errors):
+        finding = _finding(error, payload, annotation if number < MAX_SUGGESTED else None)
+        found.setdefault(finding.pointer, []).append(finding)
+        place = finding.pointer
+        while place and (place := place.rpartition("/")[0]) not in outer:
+            outer.add(place)
     folded = []
-    for pointer in pointers:
-        mine = [finding for finding in findings if finding.pointer == pointer]
+    for pointer, mine in found.items():
         # An object that fails inside also fails as every other type the field takes: only what is inside counts.
-        is_inside = any(other.startswith(pointer + "/") for other in pointers)
-        if is_inside and all(isinstance(finding.given, dict | list) for finding in mine):
+        if pointer in outer and all(isinstance(finding.given, dict | list) for finding in mine):
             continue
         folded.append(FieldError(pointer, _sentence(mine)))
     return folded
