@@ -3,12 +3,13 @@
 from typing import Any
 
 from api_server import RunningApi
-from backends import BASE_MODEL, claim
+from backends import BASE_MODEL, claim, point
 from browser import accessibility_faults, open_page
 from played_jobs import publish
 from playwright.sync_api import Browser, Page, expect
 
-from core.services.attempts import lifecycle
+from core.services.attempts import lifecycle, recording
+from core.services.sweeps import progress
 
 
 def finish_next(api: RunningApi, accuracy: float) -> str:
@@ -80,7 +81,7 @@ def test_a_sweep_from_the_form_to_its_best_job(browser: Browser, api: RunningApi
 
 
 def test_a_copy_of_a_sweep_keeps_its_successive_halving(browser: Browser, api: RunningApi) -> None:
-    job = {"base_model": BASE_MODEL, "dataset_id": api.dataset_id("ds_train")}
+    job = {"base_model": BASE_MODEL, "dataset_id": api.dataset_id("ds_train"), "reuse": False, "priority": 100}
     grid, halving = {"beta": [0.03, 0.1, 0.3, 0.5]}, {"eta": 2, "min_share": 0.25}
     body = {"job": job, "grid": grid, "strategy": "successive_halving", "halving": halving}
     source = api.http.post("/sweeps", json=body).json()
@@ -95,6 +96,16 @@ def test_a_copy_of_a_sweep_keeps_its_successive_halving(browser: Browser, api: R
         copy = api.http.get(f"/sweeps/{page.url.rpartition('/')[2]}").json()
         assert copy["id"] != source["id"]
         assert copy["halving"] == source["halving"] == {"eta": 2, "rungs": [0.25, 0.5]}
+        for accuracy in (0.5, 0.6, 0.7, 0.8):
+            held = claim(api.backend)
+            lifecycle.begin(api.backend, held)
+            values = {"rewards/accuracies": accuracy}
+            recording.record_points(api.backend, held, [point(5, split="validation", **values)])
+            lifecycle.finish_at_rung(api.backend, held)
+        progress.advance(api.backend, source["id"])
+        page.goto(f"/ui/#/sweeps/{source['id']}")
+        expect(page.get_by_text("the sweep goes on without it")).to_have_count(2)
+        expect(page.get_by_role("row", name="Job 1")).to_contain_text("50.0 %at step 5")
         assert watched.complaints == []
 
 

@@ -4,7 +4,7 @@ import { get, path, post, remove } from "../api.js";
 import { fill, h, icon, Region } from "../dom.js";
 import { pathName } from "../form/layout.js";
 import { pathsOf } from "../form/sweep_preview.js";
-import { date, plural, setting } from "../format.js";
+import { count, date, plural, setting } from "../format.js";
 import { poll } from "../live.js";
 import { act, ask, badge, card, copyable, loading, MAX_COMPARED, notice, table, tableRow, toast } from "../parts.js";
 import { extensionForm } from "../sweep/extension.js";
@@ -146,15 +146,21 @@ function membersTable({ members, metric, best }) {
     const { overrides } = member;
     const isBest = member.job_id === best;
     const made = tableRow(
-      [hasJob(member) ? h("a", { href: `#${path("jobs", member.job_id)}` }, `Job ${member.position}`) : `Job ${member.position}`, " ", badge(member.status, badgeKind(member.status)), member.error ? h("div.error-text", null, member.error) : null],
+      [hasJob(member) ? h("a", { href: `#${path("jobs", member.job_id)}` }, `Job ${member.position}`) : `Job ${member.position}`, " ", badge(member.status, badgeKind(member.status)), member.error ? h("div.error-text", null, member.error) : null, member.is_dropped ? h("div.hint", null, "the sweep goes on without it") : null],
       ...paths.map((name) => (name in overrides ? setting(overrides[name]) : "–")),
-      isBest ? h("strong", null, valueText(metric, member.value), " (best)") : valueText(metric, member.value),
+      isBest ? h("strong", null, valueText(metric, member.value), " (best)") : figureOf(member, metric),
     );
     if (isBest) made.classList.add("differs");
     return made;
   };
   const heads = [plural(members.length, "job"), ...paths.map((name) => pathName(`/${name}`)), metricName(metric)];
   return table(heads, members.map(row));
+}
+
+/** The figure of the model, else that of the last rung at which the sweep has compared the job. */
+function figureOf({ value, rungs }, metric) {
+  const last = rungs.findLast((rung) => rung.value !== null);
+  return value === null && last ? [valueText(metric, last.value), h("div.hint", null, `at step ${count(last.step)}`)] : valueText(metric, value);
 }
 
 function hasJob({ status }) {
