@@ -2,9 +2,9 @@
 
 import dataclasses
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T", bound="DataclassInstance")
 
 
+_Read = Callable[[Any, object, str], Any]
 _hints = cache(get_type_hints)
 
 
@@ -22,6 +23,8 @@ class Misfit(ValueError):
 
 def from_values(cls: type[_T], values: object, where: str = "", *, ignores_unknown: bool = False) -> _T:
     """Build a dataclass from the JSON form that `dataclasses.asdict` gives. `where` names it in errors.
+
+    `ignores_unknown`: leave out keys that a later version has written, here and in the dataclasses inside.
 
     Raises:
         Misfit: unknown keys, unless they are ignored, missing ones, or a value of another type than the field's.
@@ -42,25 +45,27 @@ def from_values(cls: type[_T], values: object, where: str = "", *, ignores_unkno
         raise Misfit(f"{where} lacks {', '.join(missing)}.")
     hints = _hints(cls)
     known = {name: value for name, value in values.items() if name in fields}
-    return cls(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in known.items()})
+    read = partial(_value, ignores_unknown=ignores_unknown)
+    return cls(**{name: read(hints[name], value, f"{where}.{name}") for name, value in known.items()})
 
 
-def _value(hint: Any, value: object, where: str) -> Any:
+def _value(hint: Any, value: object, where: str, *, ignores_unknown: bool) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
+    read = partial(_value, ignores_unknown=ignores_unknown)
     if hint is Any or is_typeddict(hint):
         return value
     if origin in (Union, types.UnionType):
-        return _first_that_fits(arguments, value, where)
+        return _first_that_fits(read, arguments, value, where)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return from_values(hint, value, where)
+        return from_values(hint, value, where, ignores_unknown=ignores_unknown)
     if origin is Literal and value in arguments:
         return value
     if origin is tuple and isinstance(value, list | tuple):
-        return _tuple(arguments, value, where)
+        return _tuple(read, arguments, value, where)
     if origin in (list, Sequence) and isinstance(value, list):
-        return [_value(arguments[0], item, where) for item in value]
+        return [read(arguments[0], item, where) for item in value]
     if origin in (dict, Mapping) and isinstance(value, dict):
-        return {str(key): _value(arguments[1], item, where) for key, item in value.items()}
+        return {str(key): read(arguments[1], item, where) for key, item in value.items()}
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and issubclass(hint, Enum) and value in [member.value for member in hint]:
@@ -70,23 +75,23 @@ def _value(hint: Any, value: object, where: str) -> Any:
     raise Misfit(f"{where} has a value of another type than it takes.")
 
 
-def _first_that_fits(options: tuple[Any, ...], value: object, where: str) -> Any:
+def _first_that_fits(read: _Read, options: tuple[Any, ...], value: object, where: str) -> Any:
     for option in options:
         if option is type(None) and value is None:
             return None
         if dataclasses.is_dataclass(option) and isinstance(value, dict):
-            return _value(option, value, where)
+            return read(option, value, where)
     for option in options:
         try:
-            return _value(option, value, where)
+            return read(option, value, where)
         except Misfit:
             continue
     raise Misfit(f"{where} has a value of another type than it takes.")
 
 
-def _tuple(arguments: tuple[Any, ...], value: list[Any] | tuple[Any, ...], where: str) -> tuple[Any, ...]:
+def _tuple(read: _Read, arguments: tuple[Any, ...], value: list[Any] | tuple[Any, ...], where: str) -> tuple[Any, ...]:
     if len(arguments) == 2 and arguments[1] is Ellipsis:
-        return tuple(_value(arguments[0], item, where) for item in value)
+        return tuple(read(arguments[0], item, where) for item in value)
     if len(value) != len(arguments):
         raise Misfit(f"{where} must have {len(arguments)} values.")
-    return tuple(_value(option, item, where) for option, item in zip(arguments, value, strict=True))
+    return tuple(read(option, item, where) for option, item in zip(arguments, value, strict=True))
