@@ -25,8 +25,8 @@ MAX_WAIT_SECONDS = 60
 
 bearer = HTTPBearer(
     auto_error=False,
-    description="A key of the service. Each operation names the scope that it needs: `read`, `write`, `admin` or "
-    "`operator`; each of them includes those before it.",
+    description="A key of the service. Each operation names the scope that it needs: `use`, `read`, `write`, `admin` "
+    "or `operator`; from `write` on each of them includes all before it.",
 )
 """For the description of the API only: `api.access.middleware` has checked the key before any endpoint runs."""
 

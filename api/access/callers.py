@@ -23,6 +23,10 @@ ADMIN_PATHS = ("/keys", "/audit", "/workers", "/storage")
 """Paths that need the scope `admin`, with all below them."""
 WRITERS_PATHS = re.compile(r".*/jobs/[^/]+/log/?")
 """Read by those who may write: what trainings print may quote the data."""
+USERS_POSTS = re.compile(r"/v1/(chat/)?completions|/jobs/[^/]+/scores|/feedback")
+"""What is posted there needs the scope `use` only."""
+USERS_READS = re.compile(r"/jobs/[^/]+/scores/[^/]+|/v1/models(/.+)?")
+"""Read also with the scope `use`: scores that were asked for, and names of models to ask."""
 READING = ("GET", "HEAD")
 
 
@@ -47,11 +51,22 @@ NOBODY = Caller(DEFAULT_PROJECT_ID, scope=Scope.READ)
 
 
 def needed_scope(method: str, path: str) -> Scope:
+    """Return the least scope that may; readings for users may be done with `use` as well."""
     if path in OPERATOR_PATHS:
         return Scope.OPERATOR
     if path.startswith(ADMIN_PATHS):
         return Scope.ADMIN
+    if method == "POST" and USERS_POSTS.fullmatch(path):
+        return Scope.USE
     return Scope.READ if method in READING and not WRITERS_PATHS.fullmatch(path) else Scope.WRITE
+
+
+def is_read_by_users(method: str, path: str) -> bool:
+    return method in READING and USERS_READS.fullmatch(path) is not None
+
+
+def may(scope: Scope, method: str, path: str) -> bool:
+    return scope.includes(needed_scope(method, path)) or (scope is Scope.USE and is_read_by_users(method, path))
 
 
 def is_public(path: str) -> bool:

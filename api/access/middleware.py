@@ -8,11 +8,10 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 
 from api.access.authentication import Authenticator
-from api.access.callers import LIVENESS_PATH, NOBODY, Caller, actor_of, caller_of, is_public, needed_scope
+from api.access.callers import LIVENESS_PATH, NOBODY, Caller, actor_of, caller_of, is_public, may, needed_scope
 from api.access.rate_limits import RateLimits, SharedRateLimits
 from api.access.shares import holder_of, shares_of
 from api.http.problems import RATE_LIMITED, SCOPE_MISSING, Fault, HttpError, fault_of, problem_response
-from core.domain.access import Scope
 from core.domain.errors import Unavailable
 from core.services.access import audit
 from core.services.access.api_keys import Grant
@@ -64,10 +63,9 @@ class Access:
             return caller_of(found) if isinstance(found, Grant) else found
         if not isinstance(found, Grant):
             return found
-        needed = needed_scope(scope["method"], scope["path"])
-        if not found.scope.includes(needed):
+        if not may(found.scope, scope["method"], scope["path"]):
             await self._note_refusal(scope, found)
-        return await self._refusal_of(scope, found, needed) or caller_of(found)
+        return await self._refusal_of(scope, found) or caller_of(found)
 
     async def _note_refusal(self, scope: ASGIScope, grant: Grant) -> None:
         """Write what a known key was refused into the audit trail, a few times a minute for each."""
@@ -83,8 +81,9 @@ class Access:
         except Unavailable as error:
             log.warning("refusal_not_recorded", key_id=grant.key_id, what=what, reason=error.detail)
 
-    async def _refusal_of(self, scope: ASGIScope, grant: Grant, needed: Scope) -> Fault | None:
-        if not grant.scope.includes(needed):
+    async def _refusal_of(self, scope: ASGIScope, grant: Grant) -> Fault | None:
+        if not may(grant.scope, scope["method"], scope["path"]):
+            needed = needed_scope(scope["method"], scope["path"])
             challenge = f'Bearer realm="preftune", error="insufficient_scope", scope="{needed.value}"'
             detail = f"This key may {grant.scope.value}; the request needs the scope {needed.value}."
             return Fault(kind=SCOPE_MISSING, detail=detail, headers={"WWW-Authenticate": challenge})

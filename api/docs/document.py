@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from api.access.callers import needed_scope
+from api.access.callers import is_read_by_users, needed_scope
 from api.docs.client_shapes import shape_for_clients
 from api.docs.enum_names import ENUM_NAMES
 from api.docs.examples import add_examples
@@ -77,7 +77,8 @@ def say_scope(method: str, path: str, operation: Json) -> None:
     scope = needed_scope(method, path).value
     operation["security"] = [{name: [] for name in scheme} for scheme in operation["security"]]
     operation[SCOPE] = scope
-    operation["description"] = f"{operation.get('description', '')}\n\nThe key needs the scope `{scope}`.".strip()
+    named = f"`{scope}` or `use`" if is_read_by_users(method, path) else f"`{scope}`"
+    operation["description"] = f"{operation.get('description', '')}\n\nThe key needs the scope {named}.".strip()
 
 
 def _named(schema: Json, name: str) -> Json:

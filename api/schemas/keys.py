@@ -17,7 +17,7 @@ class NewKey(Payload):
     """A key to be made."""
 
     name: KeyName = Field(description="A name to recognise it by: who or what will hold it.", examples=["ci"])
-    scope: Scope = Field(Scope.WRITE, description="What it may; each scope includes the ones before.")
+    scope: Scope = Field(Scope.WRITE, description="What it may; from `write` on each scope includes all before it.")
     project_id: str | None = Field(
         None, max_length=64, description="Whose; others than the caller's own are for operators."
     )

@@ -23,7 +23,11 @@ Project = Annotated[str, typer.Option(help="Project that the key gives access to
 def create(
     name: Annotated[str, typer.Argument(help="A name to recognise the key by: who or what will hold it.")],
     scope: Annotated[
-        str, typer.Option(help="What the key may do: read, write, admin or operator; each includes those before it.")
+        str,
+        typer.Option(
+            help="What the key may do: use (chats, scores, feedback), read, write, admin or operator; from write on each "
+            "includes all before it."
+        ),
     ] = "write",
     project: Project = "default",
     days: Annotated[float | None, typer.Option(help="Days until the key expires; default: it does not.")] = None,

@@ -6,8 +6,10 @@ DEFAULT_PROJECT_ID = "default"
 
 
 class Scope(StrEnum):
-    """Scope of a key; each includes the ones before it."""
+    """Scope of a key; from `write` on each includes all before it, `use` and `read` include nothing else."""
 
+    USE = "use"
+    """Ask models: chats, completions, scores, feedback. Look at nothing else."""
     READ = "read"
     """Look at everything of the project, and download."""
     WRITE = "write"
@@ -19,4 +21,4 @@ class Scope(StrEnum):
 
     def includes(self, other: "Scope") -> bool:
         order = list(Scope)
-        return order.index(self) >= order.index(other)
+        return self is other or (order.index(self) >= order.index(Scope.WRITE) and order.index(self) > order.index(other))

@@ -65,6 +65,8 @@ NOT_IN_THIS_HOUSE = {
     *(f"GET /jobs/{{job_id}}/pairs{form}" for form in ("", ".csv", ".jsonl")),
 }
 """Its base model has no tokenizer, its job left no report: the holder of a key is told that, and nobody else is."""
+READ_BY_USERS = {"GET /jobs/{job_id}/scores/{score_id}"}
+"""Readings that keys of the scope `use` may do as well."""
 QUERIES = {
     "GET /datasets/{dataset_id}/diff": {"against": "{dataset_id}"},
     "GET /datasets/{dataset_id}/tokens": {"base_model": BASE_MODEL},
@@ -171,6 +173,12 @@ def test_every_operation_asks_for_a_key_of_its_scope(house: House, method: str, 
         assert (refused.status_code, refused.json()["code"]) == (401, "api-key-invalid"), key
         assert house.tokens[key] not in refused.text or key == "nonsense"
     reading = house.ask(method, path, "read")
+    is_shared = f"{method} {path}" in READ_BY_USERS
+    assert scope == "use" or is_shared or house.ask(method, path, "use").status_code == 403
+    if scope == "use":
+        assert house.ask(method, path, "use").status_code not in (401, 403)
+    if is_shared:
+        assert house.ask(method, path, "use").status_code == 200
     if scope != "read":
         assert (reading.status_code, reading.json()["code"]) == (403, "scope-missing")
         assert f'error="insufficient_scope", scope="{scope}"' in reading.headers["www-authenticate"]

@@ -36,6 +36,13 @@ BODIES = {
     "/v1/chat/completions": {"model": BASE_MODEL, "messages": [{"role": "user", "content": "Why?"}]},
     "/v1/completions": {"model": BASE_MODEL, "prompt": "Why?"},
 }
+USERS_ROUTES = {
+    ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/completions"),
+    ("GET", "/v1/models"),
+    ("GET", "/v1/models/{model:path}"),
+}
+"""What keys of the scope `use` may ask."""
 FORMS = {"/v1/files": "file", "/v1/uploads/{upload_id}/parts": "data"}
 
 
@@ -89,6 +96,9 @@ def test_every_address_asks_for_a_key_of_its_scope(
     else:
         assert (reading.status_code, reading.json()["error"]["code"]) == (403, "scope_missing")
         assert reading.json()["error"]["type"] == "permission_error"
+    user = api_keys.create(api.backend, "default", "user", Scope.USE).token
+    using = ask(api, method, path, ids, user).status_code
+    assert (using == 403) is not ((method, path) in USERS_ROUTES), using
 
 
 @pytest.mark.parametrize(("method", "path"), [route for route in ROUTES if "{" in route[1]])
@@ -106,7 +116,8 @@ def test_its_document_names_every_address_with_its_scope_and_errors(api: Running
     assert sorted(found) == [(method, path.replace(":path}", "}")) for method, path in ROUTES]
     for (method, path), operation in found.items():
         assert operation["security"] == [{"HTTPBearer": []}], path
-        assert operation["x-scope"] == ("read" if method == "GET" else "write"), path
+        scope = "use" if path.endswith("/completions") else "read" if method == "GET" else "write"
+        assert operation["x-scope"] == scope, path
         errors = {status: answer for status, answer in operation["responses"].items() if int(status) >= 400}
         assert {"400", "401", "403", "429", "500", "503"} <= errors.keys(), path
         assert ("404" in errors) == ("{" in path or path.endswith("/completions")), path

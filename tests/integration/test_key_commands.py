@@ -67,7 +67,7 @@ def test_a_project_and_its_limits() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("keys", "create", "x", "--scope", "all", "--data-dir", "data"), "read, write, admin"),
+        (("keys", "create", "x", "--scope", "all", "--data-dir", "data"), "use, read, write, admin"),
         (("keys", "create", "x", "--project", "nowhere"), "no project nowhere"),
         (("keys", "revoke", "key_x"), "no key key_x"),
         (("projects", "create", "Bad Name"), "a-z"),

@@ -28,6 +28,8 @@ class ApiKey(Base):
     stored_scope: Mapped[StoredScope] = mapped_column("scope", enum_type(StoredScope, "scope"))
     is_operator: Mapped[bool | None]
     """Null: made before operators were told from admins, so that an admin is both."""
+    is_use: Mapped[bool | None]
+    """True: of the scope `use`, which the fixed list lacks."""
     secret_sha256: Mapped[Digest]
     """The secret has 256 random bits: nothing slower than SHA-256 is needed."""
     created_at: Mapped[Time]
@@ -39,11 +41,15 @@ class ApiKey(Base):
     def scope(self) -> Scope:
         if self.stored_scope is StoredScope.ADMIN and self.is_operator is not False:
             return Scope.OPERATOR
+        if self.is_use:
+            return Scope.USE
         return Scope(self.stored_scope.value)
 
     def set_scope(self, scope: Scope) -> None:
         self.is_operator = scope is Scope.OPERATOR
-        self.stored_scope = StoredScope.ADMIN if self.is_operator else StoredScope(scope.value)
+        self.is_use = scope is Scope.USE
+        stored = {Scope.OPERATOR: StoredScope.ADMIN, Scope.USE: StoredScope.READ}
+        self.stored_scope = stored.get(scope) or StoredScope(scope.value)
 
 
 class ProjectLimits(Base):

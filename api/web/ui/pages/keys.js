@@ -7,6 +7,7 @@ import { act, ask, badge, card, empty, loading, moreButton, notice, table, table
 
 const PAGE = 50;
 const SCOPES = [
+  ["use", "use: chat, scores and feedback, nothing else"],
   ["read", "read: look and download"],
   ["write", "write: upload, submit, steer, delete"],
   ["admin", "admin: and keys and audit trail of the project"],
