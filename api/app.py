@@ -43,6 +43,7 @@ from api.routes import (
     dataset_versions,
     datasets,
     exports,
+    feedback,
     health,
     job_records,
     jobs,
@@ -84,6 +85,7 @@ DESCRIPTION = (
 TAGS = [
     {"name": "datasets", "description": "Files of preference pairs, checked and normalised."},
     {"name": "arenas", "description": "Blind pairs, votes, and the dataset that they become."},
+    {"name": "feedback", "description": "What people think of served answers, and the datasets that it becomes."},
     {"name": "jobs", "description": "Training jobs, their live curves and events."},
     {"name": "sweeps", "description": "Many jobs that differ in a few settings, as one."},
     {"name": "artifact", "description": "What comes out: the tuned policy."},
@@ -103,6 +105,7 @@ ROUTES = (
     datasets,
     uploads,
     arenas,
+    feedback,
     jobs,
     sweeps,
     comparisons,

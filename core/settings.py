@@ -112,6 +112,13 @@ class Settings(BaseSettings):
     chat_timeout_seconds: Annotated[float, Field(gt=0)] = 300
     """Time of one request, waiting for its turn and for the model included."""
 
+    feedback_days: Annotated[float, Field(gt=0, le=36_500)] = 30
+    """How long served answers are kept (`store: true`) on which no feedback is given."""
+    feedback_max_answers: Annotated[int, Field(ge=0)] = 10_000
+    """Answers that a project may keep, and pieces of feedback on them."""
+    feedback_max_bytes: Annotated[int, Field(ge=0)] = 256 * 1024**2
+    """Size of a project's answers, with their prompts, and feedback."""
+
     mlflow_tracking_uri: str | None = None
     """Workers send their curves to this MLflow server as they come; its client finds its keys by itself."""
     mlflow_experiment: str = "preftune"

@@ -42,6 +42,17 @@ class Caller:
     """Limit of one file; None: the service's."""
     user: str | None = None
     """Name that a trusted proxy vouches for."""
+    keeps_answers: bool = False
+    """Whether the key lets served answers be kept."""
+
+    @property
+    def name(self) -> str:
+        return self.user or self.key_id or "nobody"
+
+    @property
+    def may_keep_answers(self) -> bool:
+        """True also for admins, who could make themselves such a key."""
+        return self.keeps_answers or self.scope.includes(Scope.ADMIN)
 
 
 LOCAL_USER = Caller(DEFAULT_PROJECT_ID, LOCAL.key_id)
@@ -74,14 +85,14 @@ def is_public(path: str) -> bool:
 
 
 def caller_of(grant: Grant) -> Caller:
-    return Caller(grant.project_id, grant.key_id, grant.scope, grant.max_upload_bytes, grant.user)
+    return Caller(grant.project_id, grant.key_id, grant.scope, grant.max_upload_bytes, grant.user, grant.keeps_answers)
 
 
 def actor_of(scope: ASGIScope, caller: Caller) -> Actor:
     """Return the caller as the audit trail names it, with where the request comes from."""
     client = scope.get("client")
     return Actor(
-        name=caller.user or caller.key_id or "nobody",
+        name=caller.name,
         key_id=None if caller.user else caller.key_id,
         address=client[0] if client else None,
         request_id=scope.get("state", {}).get("request_id"),

@@ -5,6 +5,7 @@ from typing import Any
 from api.schemas.catalogue import ModelKind, OptionType, TrainedKind
 from api.schemas.dataset_versions import RowChangeKind
 from api.schemas.datasets import ContentFormat, DatasetStatus, IssueSeverity, OnError, Role, Ties, UploadStatus, Verdict
+from api.schemas.feedback import FeedbackDatasetKind, Thumb
 from api.schemas.health import PartState, ServiceState
 from api.schemas.job_records import EventLevel, Split
 from api.schemas.operations import ProcessKind, ProcessState
@@ -22,6 +23,7 @@ ENUM_NAMES: dict[str, Any] = {
     "DatasetStatus": DatasetStatus,
     "DeliveryStatus": DeliveryStatus,
     "EventLevel": EventLevel,
+    "FeedbackDatasetKind": FeedbackDatasetKind,
     "IssueSeverity": IssueSeverity,
     "JobSort": JobSort,
     "MethodName": MethodName,
@@ -40,6 +42,7 @@ ENUM_NAMES: dict[str, Any] = {
     "Schedule": Schedule,
     "ServiceState": ServiceState,
     "Split": Split,
+    "Thumb": Thumb,
     "Ties": Ties,
     "TrainedKind": TrainedKind,
     "UploadStatus": UploadStatus,

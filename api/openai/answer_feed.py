@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import replace
 
@@ -11,15 +11,22 @@ from core.services.chat import answering
 from core.services.chat.answering import Answer, Piece, PreparedQuestion
 from core.services.chat.runner import Runner, RunnerFailed
 
+Keep = Callable[[list[str]], Awaitable[None]]
+"""Takes the texts of all answers."""
+
 
 class AnswerFeed:
     """Lives on the event loop; to be closed. Answers of the second prompt count on from those of the first."""
 
-    def __init__(self, runner: Runner, prepared: Sequence[PreparedQuestion], held: ExitStack) -> None:
-        """`held` is closed with the feed."""
+    def __init__(
+        self, runner: Runner, prepared: Sequence[PreparedQuestion], held: ExitStack, keep: Keep | None = None
+    ) -> None:
+        """`held` is closed with the feed; `keep` is called once all answers are whole."""
         self._held = held
+        self._keep = keep
         self.num_prompt_tokens = sum(len(each.prompt_ids) for each in prepared)
         self.num_answers = sum(each.question.num_answers for each in prepared)
+        self._texts = [""] * self.num_answers
         self._pieces: asyncio.Queue[Piece | BaseException | None] = asyncio.Queue()
         self._num_running = len(prepared)
         starts = [sum(each.question.num_answers for each in prepared[:place]) for place in range(len(prepared))]
@@ -28,11 +35,15 @@ class AnswerFeed:
         ]
 
     async def next(self, timeout_seconds: float | None = None) -> Piece | None:
-        """Return the next piece; None at the end. Raises TimeoutError, and what `answering.stream` raises."""
+        """Return the next piece; None at the end. Raises TimeoutError, what `answering.stream` and `keep` raise."""
         async with asyncio.timeout(timeout_seconds):
             found = await self._pieces.get()
         if isinstance(found, BaseException):
             raise found
+        if self._keep is not None and found is not None:
+            self._texts[found.index] += found.text
+        elif self._keep is not None:
+            await self._keep(self._texts)
         return found
 
     async def collect(self) -> list[Answer]:

@@ -72,6 +72,10 @@ class AnswerRequest(Payload):
     frequency_penalty: Literal[0] = Field(0, description="Only 0: tokens are drawn as the model has them.")
     user: Annotated[str, StringConstraints(max_length=512)] | None = Field(None, description="Changes nothing.")
     metadata: Metadata | None = Field(None, description="Changes nothing.")
+    store: bool = Field(
+        False,
+        description="Whether the answers are kept, so that feedback can be given on them; the key must allow it.",
+    )
     reference: bool = Field(
         False,
         description="Of this service: each answer of a policy is also scored by its reference, the SFT policy or what "

@@ -153,5 +153,4 @@ async def cut_dataset(
 
 def _voter(caller: Caller, name: str | None) -> str:
     """Return who votes: the name given, at the holder of the key."""
-    holder = caller.user or caller.key_id or "nobody"
-    return f"{name}@{holder}"[:255] if name else holder
+    return f"{name}@{caller.name}"[:255] if name else caller.name

@@ -41,6 +41,7 @@ def create_key(
             body.name,
             body.scope,
             lifetime_seconds=body.expires_in_seconds,
+            keeps_answers=body.keeps_answers,
             reach=_reach(caller),
             key_suffix=_suffix(key_id),
         )

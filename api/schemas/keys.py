@@ -18,6 +18,9 @@ class NewKey(Payload):
 
     name: KeyName = Field(description="A name to recognise it by: who or what will hold it.", examples=["ci"])
     scope: Scope = Field(Scope.WRITE, description="What it may; from `write` on each scope includes all before it.")
+    keeps_answers: bool = Field(
+        False, description="Whether answers to requests with `store: true` are kept for feedback; admins may always."
+    )
     project_id: str | None = Field(
         None, max_length=64, description="Whose; others than the caller's own are for operators."
     )
@@ -41,6 +44,7 @@ class Key(Answer):
     project_id: Id
     name: str = Field(description="A name to recognise it by.")
     scope: Scope = Field(description="What it may.")
+    keeps_answers: bool = Field(description="Whether answers to requests with `store: true` are kept for feedback.")
     is_live: bool = Field(description="Neither revoked nor expired.")
     created_at: datetime = Field(description="When it was made.")
     expires_at: datetime | None = Field(description="When it ends; null: when it is revoked.")

@@ -25,12 +25,15 @@ def create(
     scope: Annotated[
         str,
         typer.Option(
-            help="What the key may do: use (chats, scores, feedback), read, write, admin or operator; from write on each "
-            "includes all before it."
+            help="What the key may do: use (chats, scores, feedback), read, write, admin or operator; from write on "
+            "each includes all before it."
         ),
     ] = "write",
     project: Project = "default",
     days: Annotated[float | None, typer.Option(help="Days until the key expires; default: it does not.")] = None,
+    keep_answers: Annotated[
+        bool, typer.Option("--keep-answers", help="Let answers to requests with `store: true` be kept for feedback.")
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Create a key and print it. It is shown only once."""
@@ -40,7 +43,9 @@ def create(
     lifetime_seconds = None if days is None else days * SECONDS_OF_DAY
     with operating(data_dir) as backend:
         chosen = from_extra("core.domain.access", "Scope")(scope)
-        made = from_extra(_KEYS, "create")(backend, project, name, chosen, lifetime_seconds=lifetime_seconds)
+        made = from_extra(_KEYS, "create")(
+            backend, project, name, chosen, lifetime_seconds=lifetime_seconds, keeps_answers=keep_answers
+        )
     _show(made)
 
 

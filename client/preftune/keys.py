@@ -18,9 +18,16 @@ class Keys:
         scope: str = "write",
         project_id: str | None = None,
         expires_in_seconds: float | None = None,
+        keeps_answers: bool = False,
     ) -> dict[str, Any]:
         """Make a key; its `token` is in this answer and never again. Raises ApiError."""
-        body = {"name": name, "scope": scope, "project_id": project_id, "expires_in_seconds": expires_in_seconds}
+        body = {
+            "name": name,
+            "scope": scope,
+            "project_id": project_id,
+            "expires_in_seconds": expires_in_seconds,
+            "keeps_answers": keeps_answers or None,
+        }
         key: dict[str, Any] = self._transport.post("/keys", {k: v for k, v in body.items() if v is not None})
         return key
 

@@ -9,6 +9,7 @@ from core.database.tables.base import Base
 from core.database.tables.bookkeeping import IdempotencyKey, LostObject, ObjectCheck, SchemaSupport, SweeperLock
 from core.database.tables.datasets import Dataset
 from core.database.tables.exports import ExportRequest
+from core.database.tables.feedback import FeedbackItem, ServedAnswer
 from core.database.tables.jobs import Attempt, Job, JobStage
 from core.database.tables.measurements import JobMeasurement, WorkerPresence
 from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, Garbage, StageBuild, StageOutput
@@ -43,5 +44,6 @@ TABLES = (
     Project, ProjectLimits, ApiKey, Dataset, Upload, UploadPart, Arrival, Job, *JOB_TABLES, StageOutput, StageBuild,
     Garbage, IdempotencyKey, SweeperLock, ObjectCheck, LostObject, AuditEvent, EndedSession, WebhookEndpoint,
     WebhookDelivery, JobMeasurement, WorkerPresence, RateBucket, SchemaSupport, Sweep, SweepMember,
-    Arena, ArenaPair, ArenaLease, ArenaVote, GrownDataset,
+    Arena, ArenaPair, ArenaLease, ArenaVote, GrownDataset, ServedAnswer,
+    FeedbackItem,
 )  # fmt: skip

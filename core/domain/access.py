@@ -21,4 +21,6 @@ class Scope(StrEnum):
 
     def includes(self, other: "Scope") -> bool:
         order = list(Scope)
-        return self is other or (order.index(self) >= order.index(Scope.WRITE) and order.index(self) > order.index(other))
+        return self is other or (
+            order.index(self) >= order.index(Scope.WRITE) and order.index(self) > order.index(other)
+        )

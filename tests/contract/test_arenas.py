@@ -245,6 +245,13 @@ def test_two_models_answer_when_a_pair_is_asked_for(tiny: Backend) -> None:
     assert made.num_accepted == 2
 
 
+def test_an_answer_that_no_row_can_hold_is_no_pair(tiny: Backend) -> None:
+    body = {"models": [BASE_MODEL, "other"], "prompts": ["Once"]}
+    arena = arenas.create(tiny, PROJECT, ArenaRequest.model_validate(body))
+    assert ask(tiny, TurnsRunner(answers=[said(tiny, "upon \x00"), said(tiny, "a time")]), arena, "anna") == []
+    assert arenas.get(tiny, PROJECT, arena.id).num_failed == 1
+
+
 class TurnsRunner(ScriptedRunner):
     """Gives the answer after the last one to each request."""
 

@@ -24,6 +24,7 @@ from core.domain.access import Scope
 from core.domain.request_status import RequestStatus
 from core.services.access import api_keys, projects
 from core.services.backend import Backend, open_backend
+from core.services.feedback import answers
 from core.settings import Settings, load_settings
 from preftune import Client
 
@@ -47,6 +48,8 @@ BODIES: dict[str, Any] = {
     "PATCH /arenas/{arena_id}": {"is_open": True},
     "POST /arenas/{arena_id}/leases": {"voter": "x"},
     "POST /arenas/{arena_id}/votes": {"pair_id": "pair_none", "verdict": "tie"},
+    "POST /feedback": {"answer_id": "chatcmpl_x-0", "thumb": "up"},
+    "POST /feedback/dataset": {"kind": "unpaired"},
     "POST /webhooks": {"url": "http://127.0.0.1:9/hook", "event_types": ["fine_tuning.job.failed"]},
     "PATCH /webhooks/{webhook_id}": {"name": "x"},
     "POST /webhooks/{webhook_id}/ping": {},
@@ -139,9 +142,16 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         pair = api.http.post(f"/arenas/{arena['id']}/leases", json={}).json()["data"][0]
         vote = api.http.post(f"/arenas/{arena['id']}/votes", json={"pair_id": pair["id"], "verdict": "left"})
         house.ids |= {"arena_id": arena["id"], "vote_id": vote.json()["id"]}
+        house.ids["answer_id"] = keep_answer(backend)
         house.ids["sweep_id"] = api.http.post("/sweeps", json=BODIES["POST /sweeps"]).json()["id"]
         del api.http.headers["Authorization"]
         yield house
+
+
+def keep_answer(backend: Backend) -> str:
+    answer = answers.NewAnswer(id="chatcmpl_x-0", model=BASE_MODEL, prompt="Why?", text="So.")
+    answers.keep(backend, "default", None, [answer])
+    return answer.id
 
 
 def add_republication(backend: Backend, job_id: str) -> str:

@@ -20,6 +20,7 @@ from api.server import uvicorn_config
 from core.domain.dataset_rows import DatasetKind
 from core.services.attempts import lifecycle
 from core.services.backend import Backend
+from core.services.chat.runner import Runner
 from core.services.datasets import datasets
 from core.settings import Settings, load_settings
 
@@ -63,7 +64,9 @@ class RunningApi:
 
 
 @contextmanager
-def serve(folder: Path, *, from_files: bool = False, **settings: Any) -> Iterator[RunningApi]:
+def serve(
+    folder: Path, *, from_files: bool = False, runner: Runner | None = None, **settings: Any
+) -> Iterator[RunningApi]:
     make_base_model(folder / "models" / BASE_MODEL)
     values = {"broker_url": "none", "sweep_seconds": 3600, "host": "127.0.0.1", "port": 0} | settings
     make = load_settings if from_files else Settings
@@ -80,6 +83,8 @@ def serve(folder: Path, *, from_files: bool = False, **settings: Any) -> Iterato
             headers["Authorization"] = f"Bearer {(made.data_dir / 'local-key').read_text().strip()}"
         with httpx.Client(base_url=url, timeout=30, headers=headers) as http:
             state = config.loaded_app.state
+            if runner is not None:
+                state.runner = runner
             yield RunningApi(
                 url=url, http=http, settings=made, backend=state.backend, feeds=state.feeds, shares=state.shares
             )

@@ -15,6 +15,7 @@ from api.deps import NEEDS_KEY, BackendDep, CallerDep, RunnerDep
 from api.http.strict_route import StrictRoute
 from api.openai import chat_objects as objects
 from api.openai.answer_feed import AnswerFeed, now_seconds
+from api.openai.answer_keeper import AnswerKeeper
 from api.openai.answer_stream import AnswerStream, wait_for_first, while_connected
 from api.openai.chat_objects import ChatCompletion, TextCompletion, Usage
 from api.openai.chat_requests import ChatRequest, CompletionRequest
@@ -35,8 +36,9 @@ async def create_chat_completion(
     body: ChatRequest, request: Request, backend: BackendDep, caller: CallerDep, runner: RunnerDep
 ) -> Response:
     """Answer a conversation, whole or as a stream."""
-    feed = await _ask(request, backend, caller, runner, body.questions())
     head = {"id": new_id("chatcmpl"), "created": now_seconds(), "model": body.model}
+    keeper = AnswerKeeper(backend, caller, str(head["id"])) if body.store else None
+    feed = await _ask(request, backend, caller, runner, body.questions(), keeper)
     if not body.stream:
         answers = await while_connected(request.receive, feed)
         if answers is None:
@@ -59,8 +61,9 @@ async def create_completion(
     body: CompletionRequest, request: Request, backend: BackendDep, caller: CallerDep, runner: RunnerDep
 ) -> Response:
     """Continue a text, whole or as a stream."""
-    feed = await _ask(request, backend, caller, runner, body.questions())
     head = {"id": new_id("cmpl"), "created": now_seconds(), "model": body.model}
+    keeper = AnswerKeeper(backend, caller, str(head["id"])) if body.store else None
+    feed = await _ask(request, backend, caller, runner, body.questions(), keeper)
     if not body.stream:
         answers = await while_connected(request.receive, feed)
         if answers is None:
@@ -79,16 +82,22 @@ async def create_completion(
 
 
 async def _ask(
-    request: Request, backend: Backend, caller: Caller, runner: Runner, questions: list[Question]
+    request: Request,
+    backend: Backend,
+    caller: Caller,
+    runner: Runner,
+    questions: list[Question],
+    keeper: AnswerKeeper | None,
 ) -> AnswerFeed:
-    """Begin to answer. Raises HttpError over the caller's share, and what `answering.prepare` raises."""
+    """Begin to answer. Raises HttpError over the caller's share, and what `admit` and `answering.prepare` raise."""
     with ExitStack() as held:
         held.enter_context(shares_of(request.scope).answers.hold(holder_of(request.scope)))
+        keep = None if keeper is None else await keeper.admit(questions)
         prepared: list[PreparedQuestion] = []
         for question in questions:
             work = partial(answering.prepare, backend, caller.project_id, question)
             prepared.append(await run_in(Lane.ANSWERS, work))
-        return AnswerFeed(runner, prepared, held.pop_all())
+        return AnswerFeed(runner, prepared, held.pop_all(), keep)
 
 
 async def _stream(

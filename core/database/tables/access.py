@@ -30,6 +30,8 @@ class ApiKey(Base):
     """Null: made before operators were told from admins, so that an admin is both."""
     is_use: Mapped[bool | None]
     """True: of the scope `use`, which the fixed list lacks."""
+    keeps_answers: Mapped[bool | None]
+    """Served answers may be kept for feedback; null, as in rows of earlier versions: they may not."""
     secret_sha256: Mapped[Digest]
     """The secret has 256 random bits: nothing slower than SHA-256 is needed."""
     created_at: Mapped[Time]

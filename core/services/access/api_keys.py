@@ -55,6 +55,7 @@ class KeyView:
     project_id: str
     name: str
     scope: Scope
+    keeps_answers: bool
     is_live: bool
     created_at: datetime
     expires_at: datetime | None
@@ -112,6 +113,8 @@ class Grant:
     scope: Scope
     requests_per_minute: int | None = None
     max_upload_bytes: int | None = None
+    keeps_answers: bool = False
+    """Whether served answers may be kept where a request asks for it."""
     secret_sha256: str = field(default="", repr=False)
     user: str | None = None
     """Name that a trusted proxy vouches for, instead of a key."""
@@ -146,6 +149,7 @@ def create(
     scope: Scope,
     *,
     lifetime_seconds: float | None = None,
+    keeps_answers: bool = False,
     reach: KeyReach = EVERYWHERE,
     key_suffix: str | None = None,
 ) -> NewKey:
@@ -163,6 +167,7 @@ def create(
         if key is None:
             key = token.row(project_id, name, scope)
             key.expires_at = database_after(lifetime_seconds) if lifetime_seconds else None
+            key.keeps_answers = keeps_answers
             _store(session, key)
             audit.note(session, project_id, "key.create", key.id, scope=scope.value, name=name)
         else:
@@ -220,6 +225,7 @@ def rotate(
             raise KeyNotLive(f"{key_id} is revoked or expired; create a new key.")
         key = token.row(old.project_id, old.name, old.scope)
         key.expires_at = old.expires_at
+        key.keeps_answers = old.keeps_answers
         _store(session, key)
         access.expire_within(session, key_id, max(0.0, grace_seconds))
         audit.note(session, key.project_id, "key.rotate", key_id, new_key_id=key.id)
@@ -273,6 +279,7 @@ def grant_of(session: Session, key: ApiKey) -> Grant:
         scope=key.scope,
         requests_per_minute=limits.max_requests_per_minute if limits else None,
         max_upload_bytes=limits.max_upload_bytes if limits else None,
+        keeps_answers=bool(key.keeps_answers),
         secret_sha256=key.secret_sha256,
     )
 
@@ -349,6 +356,7 @@ def _view(session: Session, key: ApiKey) -> KeyView:
         project_id=key.project_id,
         name=key.name,
         scope=key.scope,
+        keeps_answers=bool(key.keeps_answers),
         is_live=access.is_live(session, key.id),
         created_at=key.created_at,
         expires_at=key.expires_at,

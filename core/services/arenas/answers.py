@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from core.database.repositories import arenas as rows
 from core.database.tables.arenas import ArenaPair
 from core.domain.arenas.arenas import ArenaSampling, PairState
-from core.domain.errors import DomainError
+from core.domain.errors import DomainError, InvalidRequest
 from core.services.arenas import arenas, voting
 from core.services.arenas.voting import HeldPair
 from core.services.backend import Backend
@@ -104,6 +104,8 @@ async def _answer(backend: Backend, runner: Runner, project_id: str, asked: _Ask
     prepared = await to_thread.run_sync(answering.prepare, backend, project_id, question)
     answers = await answering.answer(runner, prepared)
     text = answers[0].text
+    if "\x00" in text:
+        raise InvalidRequest(f"{model} answers with a NUL character, which no row of a dataset may hold.")
     return text if isinstance(asked.prompt, str) else [{"role": "assistant", "content": text}]
 
 

@@ -22,6 +22,7 @@ from core.services.attempts import requeue
 from core.services.backend import Backend
 from core.services.datasets import datasets, parts
 from core.services.estimates import filling, workers
+from core.services.feedback import answers
 from core.services.ids import new_suffix
 from core.services.jobs import retention, weights
 from core.services.operations import garbage_collection, object_checks
@@ -134,6 +135,7 @@ class Sweeper:
         datasets.delete_expired(self._backend)
         quotas.let_go_of_silent(self._backend)
         audit.forget_old(self._backend)
+        answers.forget_old(self._backend)
         browser_sessions.forget_old(self._backend)
         workers.forget_silent(self._backend)
         rates.forget_full(self._backend)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -36,6 +36,7 @@ class Growth:
     detail: Mapping[str, Any] = field(default_factory=dict)
     ignore: Sequence[str] = ()
     """Columns that say where a row is from."""
+    on_error: Literal["reject", "skip"] = "reject"
 
 
 def grow(
@@ -71,6 +72,7 @@ def _upload(growth: Growth, root_id: str | None) -> intake.Upload:
         name=growth.name,
         kind=growth.kind,
         ignore=growth.ignore,
+        on_error=growth.on_error,
         lineage=Lineage(how=growth.how, root_id=root_id, detail=growth.detail),
     )
 

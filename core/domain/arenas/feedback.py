@@ -1,0 +1,9 @@
+"""Vocabulary of feedback on served answers."""
+
+from enum import StrEnum
+
+
+class FeedbackKind(StrEnum):
+    THUMB = "thumb"
+    EDIT = "edit"
+    PREFERENCE = "preference"

@@ -1,0 +1,205 @@
+"""Served answers that are kept for feedback: bounded in number, size and time, listed, deleted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_now
+from core.database.repositories import feedback as rows
+from core.database.tables.feedback import FeedbackItem, ServedAnswer
+from core.domain.arenas.feedback import FeedbackKind
+from core.domain.errors import Conflict, NotFound
+from core.services.access import audit
+from core.services.backend import Backend
+from core.services.cursors import decode_cursor, encode_cursor
+from core.services.views import Page
+
+MAX_FORGOTTEN = 1000
+"""Answers that one pass deletes."""
+_SECONDS_OF_DAY = 24 * 3600.0
+
+
+class AnswerNotFound(NotFound):
+    code = "answer-not-found"
+    title = "There is no such answer"
+
+
+class FeedbackFull(Conflict):
+    code = "feedback-full"
+    title = "The project keeps as many answers as it may"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewAnswer:
+    """An answer as it was served. `prompt` is a text or a list of messages."""
+
+    id: str
+    model: str
+    prompt: Any
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedbackView:
+    id: str
+    kind: FeedbackKind
+    answer_id: str
+    other_id: str | None
+    thumb: str | None
+    edit: str | None
+    comment: str | None
+    giver: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerView:
+    id: str
+    model: str
+    prompt: Any
+    answer: str
+    key_id: str | None
+    feedback: list[FeedbackView]
+    created_at: datetime
+
+
+def answer_id_of(completion_id: str, index: int) -> str:
+    """Return the id of a choice of a completion."""
+    return f"{completion_id}-{index}"
+
+
+def require_room(backend: Backend, project_id: str) -> None:
+    """Check that one more answer may be kept, before it is made. Raises FeedbackFull."""
+    backend.database.read(lambda session: check_room(backend, session, project_id, num_answers=1))
+
+
+def keep(backend: Backend, project_id: str, key_id: str | None, served: Sequence[NewAnswer]) -> None:
+    """Keep answers; a repeated call keeps them once. Raises FeedbackFull."""
+    made = [_row(project_id, key_id, each) for each in served]
+
+    def work(session: Session) -> None:
+        rows.lock_project(session, project_id)
+        known = rows.find_answers(session, [row["id"] for row in made])
+        if known:
+            return  # the answer to the commit was lost
+        num_bytes = sum(row["num_bytes"] for row in made)
+        check_room(backend, session, project_id, num_answers=len(made), num_bytes=num_bytes)
+        session.add_all(ServedAnswer(**row, created_at=database_now()) for row in made)
+
+    backend.database.write(work)
+
+
+def check_room(
+    backend: Backend,
+    session: Session,
+    project_id: str,
+    *,
+    num_answers: int = 0,
+    num_items: int = 0,
+    num_bytes: int = 0,
+) -> None:
+    """Check that so much more may be kept. Raises FeedbackFull."""
+    settings, kept = backend.settings, rows.total(session, project_id)
+    advice = "delete some (DELETE /feedback/answers/{answer_id}), or ask without `store`"
+    if max(kept.num_answers + num_answers, kept.num_items + num_items) > settings.feedback_max_answers:
+        most = f"{settings.feedback_max_answers:,} (PREFTUNE_FEEDBACK_MAX_ANSWERS)"
+        raise FeedbackFull(
+            f"The project keeps {kept.num_answers:,} answers and {kept.num_items:,} pieces of feedback; of each it may "
+            f"keep {most}: {advice}."
+        )
+    if kept.num_bytes + num_bytes > settings.feedback_max_bytes:
+        most = f"{settings.feedback_max_bytes:,} bytes (PREFTUNE_FEEDBACK_MAX_BYTES)"
+        raise FeedbackFull(f"Answers and feedback of the project may take {most}: {advice}.")
+
+
+def list_page(backend: Backend, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[AnswerView]:
+    """Return a page of answers with what was said of them, newest first."""
+    before = decode_cursor(cursor) if cursor else None
+
+    def work(session: Session) -> Page[AnswerView]:
+        found = rows.list_answers(session, project_id, before=before, limit=limit + 1)
+        shown = found[:limit]
+        items = rows.items_of(session, [row.id for row in shown])
+        next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
+        return Page(data=[_view(row, items) for row in shown], next_cursor=next_cursor)
+
+    return backend.database.read(work)
+
+
+def delete(backend: Backend, project_id: str, answer_id: str) -> None:
+    """Delete an answer and all feedback on it. Raises AnswerNotFound."""
+    was_here = False
+
+    def work(session: Session) -> None:
+        nonlocal was_here
+        rows.lock_project(session, project_id)
+        if rows.find_answer(session, project_id, answer_id) is None:
+            if was_here:
+                return  # the answer to the commit was lost
+            raise AnswerNotFound(f"The project keeps no answer {answer_id}.")
+        was_here = True
+        rows.delete_answer(session, answer_id)
+        audit.note(session, project_id, "feedback.delete", answer_id)
+
+    backend.database.write(work)
+
+
+def delete_all(backend: Backend, project_id: str) -> None:
+    """Delete all answers of the project and all feedback on them."""
+
+    def work(session: Session) -> None:
+        rows.lock_project(session, project_id)
+        rows.delete_all(session, project_id)
+        audit.note(session, project_id, "feedback.delete_all", None)
+
+    backend.database.write(work)
+
+
+def forget_old(backend: Backend) -> int:
+    """Delete answers without feedback beyond the retention, some at a time; returns how many."""
+    seconds = backend.settings.feedback_days * _SECONDS_OF_DAY
+    return backend.database.write(lambda session: rows.delete_old_answers(session, seconds, MAX_FORGOTTEN))
+
+
+def view_item(item: FeedbackItem) -> FeedbackView:
+    return FeedbackView(
+        id=item.id,
+        kind=item.kind,
+        answer_id=item.answer_id,
+        other_id=item.other_id,
+        thumb=None if item.is_good is None else "up" if item.is_good else "down",
+        edit=item.edited,
+        comment=item.comment,
+        giver=item.giver,
+        created_at=item.created_at,
+    )
+
+
+def _row(project_id: str, key_id: str | None, served: NewAnswer) -> dict[str, Any]:
+    prompt, answer = (orjson.dumps(each).decode() for each in (served.prompt, served.text))
+    return {
+        "id": served.id,
+        "project_id": project_id,
+        "key_id": key_id,
+        "model": served.model,
+        "prompt": prompt,
+        "answer": answer,
+        "num_bytes": len(prompt.encode()) + len(answer.encode()),
+        "is_judged": False,
+    }
+
+
+def _view(row: ServedAnswer, items: Sequence[FeedbackItem]) -> AnswerView:
+    return AnswerView(
+        id=row.id,
+        model=row.model,
+        prompt=orjson.loads(row.prompt),
+        answer=orjson.loads(row.answer),
+        key_id=row.key_id,
+        feedback=[view_item(item) for item in items if row.id in (item.answer_id, item.other_id)],
+        created_at=row.created_at,
+    )
