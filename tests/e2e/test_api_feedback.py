@@ -62,6 +62,10 @@ def test_answers_are_kept_only_where_request_and_key_say_so(api: RunningApi, use
         choice["message"]["content"] for choice in whole["choices"]
     ]
     assert [(each["role"], each["content"]) for each in kept[f"{whole['id']}-0"]["prompt"]] == [("user", "Why?")]
+    keys = Client(api.url, api_key=KEY).keys
+    old = next(each for each in keys.list() if each["name"] == "app")
+    new = keys.rotate(old["id"])
+    assert (new["scope"], new["keeps_answers"]) == ("use", True)
     tokens = ask(user, TEXT, prompt=[5, 6])
     assert (tokens.status_code, tokens.json()["error"]["param"]) == (400, "store")
 
