@@ -77,6 +77,8 @@ class LlamaCpp:
         self._key = secrets.token_hex()
         params.api_keys = [self._key]
         self._server = xllamacpp.Server(params)
+        # A server that is let go before its loop runs never ends (xllamacpp 2026.10): once it has answered, it runs.
+        self._server.handle_completions({"prompt": [0], "n_predict": 1})
 
     def tokenize(self, text: str) -> list[int]:
         content = json.dumps({"content": text, "add_special": False}).encode()
