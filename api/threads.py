@@ -21,11 +21,13 @@ class Lane(Enum):
     """One sample event on its way to a receiver, or a look at its address."""
     ANSWERS = auto()
     """One prompt that is rendered and encoded."""
+    DIFFS = auto()
+    """Two datasets whose rows are compared, which takes hundreds of megabytes."""
     WAITING = auto()
     """One look of somebody who waits."""
 
 
-NUM_THREADS = {Lane.STORE: 24, Lane.PREVIEWS: 4, Lane.WEBHOOKS: 4, Lane.ANSWERS: 4, Lane.WAITING: 4}
+NUM_THREADS = {Lane.STORE: 24, Lane.PREVIEWS: 4, Lane.WEBHOOKS: 4, Lane.ANSWERS: 4, Lane.DIFFS: 2, Lane.WAITING: 4}
 """Number of threads of a lane in this process."""
 
 

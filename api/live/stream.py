@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from api.access.middleware import STILL_ALLOWED
 from api.access.shares import holder_of, shares_of
 from api.downloads import ABORT
+from api.http.clients import until_gone
 from api.live.feeds import Feed, Feeds
 from api.live.frames import HEARTBEAT, PREAMBLE, Frames, end_frame
 from core.domain.errors import NotFound, Unavailable
@@ -45,7 +46,7 @@ class EventStream(Response):
         with shares_of(scope).streams.hold(holder_of(scope)), self._feeds.watch(*self._key) as feed:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             writer = asyncio.create_task(_Writer(feed, self._after, send).run())
-            listener = asyncio.create_task(_until_gone(receive))
+            listener = asyncio.create_task(until_gone(receive))
             guard = asyncio.create_task(_until_refused(scope["state"].get(STILL_ALLOWED)))
             scope["state"][AT_SHUTDOWN] = listener.cancel
             try:
@@ -126,11 +127,6 @@ class _Writer:
     async def _write(self, frame: bytes) -> None:
         async with asyncio.timeout(SEND_SECONDS):
             await self._send({"type": "http.response.body", "body": frame, "more_body": True})
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _until_refused(still_allowed: Callable[[], Awaitable[bool]] | None) -> None:

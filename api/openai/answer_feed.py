@@ -6,10 +6,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import replace
 
+import structlog
+
 from core.domain.errors import DomainError
 from core.services.chat import answering
 from core.services.chat.answering import Answer, Piece, PreparedQuestion
 from core.services.chat.runner import Runner, RunnerFailed
+
+_log = structlog.get_logger("api")
 
 Keep = Callable[[list[str]], Awaitable[None]]
 """Takes the texts of all answers."""
@@ -67,9 +71,10 @@ class AnswerFeed:
                     self._pieces.put_nowait(replace(piece, index=first + piece.index))
         except DomainError as error:
             self._pieces.put_nowait(error)
-        except Exception as error:
+        except Exception:  # noqa: BLE001 - who asked must be told, and nobody else looks at this task
+            _log.exception("answer_failed", model=prepared.model.name)
             self._pieces.put_nowait(RunnerFailed("The answer could not be made; ask again."))
-            raise error
+            return
         self._num_running -= 1
         if self._num_running == 0:
             self._pieces.put_nowait(None)

@@ -10,12 +10,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.downloads import ABORT
+from api.http.clients import unless_gone, until_gone
 from api.http.openai_errors import openai_document, openai_status
 from api.http.problems import fault_of
 from api.live.stream import AT_SHUTDOWN, SEND_SECONDS
 from api.openai.answer_feed import AnswerFeed
 from core.domain.errors import DomainError
-from core.services.chat.answering import Piece
+from core.services.chat.answering import Answer, Piece
 
 WAITING_SECONDS = 5.0
 """Time between two comments while no token comes: a model is loaded, or others have their turn."""
@@ -119,27 +120,15 @@ async def wait_for_first(receive: Receive, feed: AnswerFeed) -> list[Piece]:
         await asyncio.gather(waiting, listening, return_exceptions=True)
 
 
-async def while_connected(receive: Receive, feed: AnswerFeed) -> Any:
+async def while_connected(receive: Receive, feed: AnswerFeed) -> list[Answer] | None:
     """Return the feed's whole answers, or None when the client goes away before; closes the feed.
 
     Raises what `AnswerFeed.next` raises.
     """
-    collecting = asyncio.create_task(feed.collect())
-    listening = asyncio.create_task(until_gone(receive))
     try:
-        await asyncio.wait((collecting, listening), return_when=asyncio.FIRST_COMPLETED)
-        return collecting.result() if collecting.done() else None
+        return await unless_gone(receive, feed.collect())
     finally:
-        for task in (collecting, listening):
-            task.cancel()
-        await asyncio.gather(collecting, listening, return_exceptions=True)
         await feed.close()
-
-
-async def until_gone(receive: Receive) -> None:
-    """Wait until the client has gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _event(document: dict[str, Any]) -> bytes:

@@ -8,8 +8,10 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from api.access.callers import Caller
+from api.access.shares import holder_of, shares_of
 from api.deps import DEFAULT_LIMIT, NEEDS_KEY, BackendDep, CallerDep, Cursor, IdempotencyKey, Limit, RunnerDep
 from api.docs.openapi import problems
+from api.http.clients import unless_gone
 from api.http.idempotent import Created, answer_once, creating
 from api.http.strict_route import StrictRoute
 from api.schemas.arenas import Arena, LeasedPairs, NewVote, Vote
@@ -73,14 +75,21 @@ def delete_arena(arena_id: ArenaId, backend: BackendDep, caller: CallerDep) -> N
     arenas.delete(backend, caller.project_id, arena_id)
 
 
-@router.post("/arenas/{arena_id}/leases", responses=problems(400, 404, 409, 413, 415, 422, 429, 503))
+@router.post(
+    "/arenas/{arena_id}/leases",
+    response_model=LeasedPairs,
+    responses=problems(400, 404, 409, 413, 415, 422, 429, 503),
+)
 async def lease_pairs(
-    arena_id: ArenaId, body: LeaseRequest, backend: BackendDep, caller: CallerDep, runner: RunnerDep
-) -> LeasedPairs:
+    arena_id: ArenaId, body: LeaseRequest, request: Request, backend: BackendDep, caller: CallerDep, runner: RunnerDep
+) -> LeasedPairs | Response:
     """Get pairs to judge, which nobody else gets for ten minutes; the models answer where they have not yet."""
     voter = _voter(caller, body.voter)
     asked = answers.Voter(project_id=caller.project_id, arena_id=arena_id, name=voter)
-    held = await answers.next_pairs(backend, runner, asked, body.count)
+    with shares_of(request.scope).answers.hold(holder_of(request.scope)):
+        held = await unless_gone(request.receive, answers.next_pairs(backend, runner, asked, body.count))
+    if held is None:
+        return Response(status_code=499)
     return LeasedPairs.model_validate({"voter": voter, "data": held}, from_attributes=True)
 
 

@@ -75,7 +75,7 @@ def list_versions(
 
 
 @router.get("/datasets/{dataset_id}/diff", responses=problems(404, 409, 422, 503), response_model_exclude_unset=True)
-@in_lane(Lane.STORE)
+@in_lane(Lane.DIFFS)
 def get_diff(
     dataset_id: DatasetId,
     backend: BackendDep,

@@ -18,14 +18,22 @@ from tiny_models import make_tiny_model
 from core.database.columns import database_after
 from core.database.tables.arenas import ArenaLease
 from core.domain.arenas.arenas import ArenaRequest, Choice, is_swapped, win_rate
-from core.domain.errors import InvalidRequest
+from core.domain.errors import DomainError, InvalidRequest
 from core.services.arenas import answers, arenas, cutting, voting
 from core.services.arenas.arenas import ArenaNotFound, ArenaView
 from core.services.arenas.voting import AlreadyVoted, ArenaClosed, HeldPair, PairTaken, Vote, VoteNotFound
 from core.services.backend import Backend
 from core.services.chat import answering
 from core.services.chat.answering import Question
-from core.services.chat.runner import GenerationRequest, RunnerEvent, RunnerUnavailable
+from core.services.chat.runner import (
+    ContextTooLong,
+    GenerationRequest,
+    ModelNotServed,
+    ModelTooLarge,
+    RunnerEvent,
+    RunnerUnavailable,
+)
+from core.services.chat.served_models import ModelNotFound
 from core.services.datasets import contents, datasets, intake
 from core.services.datasets.row_pages import RowsQuery
 
@@ -263,15 +271,48 @@ class TurnsRunner(ScriptedRunner):
 
 
 class FailingRunner(ScriptedRunner):
+    error: type[DomainError] = RunnerUnavailable
+
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[RunnerEvent, None]:
-        raise RunnerUnavailable("No runner.")
+        raise self.error("No answer.")
         yield
 
 
-def test_pairs_are_free_again_where_the_runner_fails(tiny: Backend) -> None:
+@pytest.mark.parametrize("error", [RunnerUnavailable, ModelNotServed, ModelTooLarge])
+def test_pairs_are_free_again_where_the_runner_fails(tiny: Backend, error: type[DomainError]) -> None:
     body = {"models": [BASE_MODEL, "other"], "prompts": ["Once"]}
     arena = arenas.create(tiny, PROJECT, ArenaRequest.model_validate(body))
-    with pytest.raises(RunnerUnavailable):
-        ask(tiny, FailingRunner(answers=[]), arena, "anna")
+    failing = FailingRunner(answers=[])
+    failing.error = error
+    with pytest.raises(error):
+        ask(tiny, failing, arena, "anna")
     runner = TurnsRunner(answers=[said(tiny, "one"), said(tiny, "two")])
     assert len(ask(tiny, runner, arena, "ben")) == 1
+
+
+def test_a_pair_that_no_model_can_answer_is_passed_over_and_a_model_that_is_gone_spends_none(tiny: Backend) -> None:
+    body = {"models": [BASE_MODEL, "other"], "prompts": ["Once", "Twice"]}
+    arena = arenas.create(tiny, PROJECT, ArenaRequest.model_validate(body))
+    (tiny.settings.models_dir / "other").rename(tiny.settings.models_dir / "kept")
+    with pytest.raises(ModelNotFound):
+        ask(tiny, TurnsRunner(answers=[said(tiny, "one")] * 2), arena, "anna", 2)
+    assert arenas.get(tiny, PROJECT, arena.id).num_failed == 0
+    (tiny.settings.models_dir / "kept").rename(tiny.settings.models_dir / "other")
+    failing = FailingRunner(answers=[])
+    failing.error = ContextTooLong
+    assert ask(tiny, failing, arena, "anna", 2) == []
+    assert arenas.get(tiny, PROJECT, arena.id).num_failed == 2
+
+
+def test_an_arena_is_refused_that_asks_for_too_much(
+    tiny: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"models": [BASE_MODEL, "other"], "prompts": ["Once"], "sampling": {"max_tokens": 8192}}
+    with pytest.raises(InvalidRequest) as refused:
+        arenas.create(tiny, PROJECT, ArenaRequest.model_validate(body))
+    assert [error.pointer for error in refused.value.errors] == ["/sampling/max_tokens"]
+    monkeypatch.setattr(arenas, "MAX_BYTES", 500)
+    assert make(tiny, tmp_path, 6).num_pairs == 6
+    with pytest.raises(InvalidRequest) as refused:
+        make(tiny, tmp_path, 30)
+    assert [error.pointer for error in refused.value.errors] == ["/num_pairs"]

@@ -17,6 +17,7 @@ from core.services.chat import answering, served_models
 from core.services.chat.answering import Answer, PreparedQuestion, Question
 from core.services.chat.runner import ContextTooLong, Sampling
 from core.services.chat.served_models import ModelNotFound
+from core.services.jobs import jobs
 
 MESSAGES: Any = [{"role": "user", "content": "Say it, père 🙂."}]
 
@@ -120,6 +121,27 @@ def test_every_name_of_a_policy_is_served(tiny: Backend) -> None:
     assert answer.reference is not None
     assert answer.reference.logprobs == [-0.25, -0.25]
     assert (answer.reference.log_ratio, answer.reference.reward) == (-0.5, pytest.approx(-0.05))
+
+
+def test_a_whole_policy_answers_when_what_it_started_from_is_deleted(tiny: Backend) -> None:
+    add_dataset(tiny)
+    first = finished(tiny, submit(tiny, sft="skip").id)
+    whole = finished(tiny, submit(tiny, base_model=first, sft="skip").id)
+    adapter = finished(tiny, submit(tiny, base_model=first, sft="skip", lora={"rank": 4}).id)
+    jobs.delete(tiny, PROJECT, first)
+    model = served_models.find(tiny, PROJECT, whole)
+    assert (model.job_id, model.base_tree, model.root_name) == (whole, None, BASE_MODEL)
+    assert prepared(tiny, model=whole).prompt_ids
+    with pytest.raises(ModelNotFound, match="started from"):
+        prepared(tiny, model=whole, has_reference=True)
+    with pytest.raises(ModelNotFound, match=first):
+        served_models.find(tiny, PROJECT, adapter)
+
+
+def finished(backend: Backend, job_id: str) -> str:
+    held = claim(backend)
+    lifecycle.finish_succeeded(backend, held, publication(backend, held))
+    return job_id
 
 
 def test_names_that_mean_nothing_are_refused(tiny: Backend) -> None:

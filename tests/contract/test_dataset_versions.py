@@ -170,6 +170,27 @@ def test_a_job_names_the_version_that_it_reads(backend: Backend, tmp_path: Path)
         assert (retried.spec, retried.requested) == (job.spec, job.requested)
 
 
+@pytest.mark.parametrize("field", ["dataset_id", "validation_dataset_id", "sft"])
+def test_a_job_whose_version_is_deleted_is_not_repeated_on_another(
+    backend: Backend, tmp_path: Path, field: str
+) -> None:
+    kind = DatasetKind.DEMONSTRATION if field == "sft" else DatasetKind.PREFERENCE
+    row: dict[str, Any] = {"prompt": "a", "response": "b"} if field == "sft" else pair(1)
+    root = upload(backend, tmp_path, [row, row | {"prompt": "c"}], kind=kind)
+    change(backend, root, rows=[row | {"prompt": "d"}])
+    fields = {"sft": {"dataset_id": root}} if field == "sft" else {field: root}
+    job = submit(backend, **{"dataset_id": upload(backend, tmp_path, [pair(2)])} | fields)
+    change(backend, root, drop_lines=[1])
+    steering.cancel(backend, PROJECT, job.id)
+    datasets.delete(backend, PROJECT, f"{root}@2")
+    for repeat in (
+        lambda: repeats.retry(backend, PROJECT, job.id),
+        lambda: repeats.rerun(backend, PROJECT, job.id, repeats.DataChange(exclude_lines=[], swap_lines=[])),
+    ):
+        with pytest.raises(InvalidRequest, match=f"there is no dataset {root}@2"):
+            repeat()
+
+
 def test_later_members_of_a_sweep_read_the_version_of_the_first(backend: Backend, tmp_path: Path) -> None:
     root = upload(backend, tmp_path, [pair(number) for number in range(4)])
     body = {"job": {"base_model": "tiny", "dataset_id": root}, "grid": {"beta": [0.1, 0.2]}}

@@ -1,7 +1,6 @@
 """The runner: a process beside the API that loads models and answers with them; torch is in its children only."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
@@ -11,18 +10,16 @@ from dataclasses import dataclass
 import uvicorn
 
 from core import confinement, private_memory
-from core.domain.errors import Unavailable
 from core.services.backend import open_backend
 from core.settings import PRIVATE_UMASK, Settings, SettingsError
 from core.telemetry.logging import configure_logging
 from worker.runner.limits import RunnerLimits
 from worker.runner.pool import ModelPool
-from worker.runner.server import RunnerServer
+from worker.runner.server import LOOPBACK, RunnerServer
 from worker.scratch import WorkerScratch
 
 SWEEP_SECONDS = 1.0
 SHUTDOWN_SECONDS = 5
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +56,7 @@ def run(settings: Settings, descriptor: int) -> int:
 
 def run_at(settings: Settings, address: Address) -> int:
     """Answer at an address until SIGTERM or SIGINT; return the exit code. Raises SettingsError."""
-    if settings.runner_secret is None and address.host not in _LOOPBACK:
+    if settings.runner_secret is None and address.host not in LOOPBACK:
         raise SettingsError(
             f"PREFTUNE_RUNNER_SECRET: {address.host} can be reached from other machines, which needs a secret that "
             "the API has as well; `openssl rand -hex 32` makes one"
@@ -110,8 +107,10 @@ async def _sweep(server: RunnerServer, http: uvicorn.Server, *, ends_when_idle: 
     pool = server.pool
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
-        with contextlib.suppress(Unavailable):
+        try:
             await pool.sweep()
+        except Exception:  # noqa: BLE001 - models must be given up, and the runner end, whatever one pass meets
+            _log.exception("models could not be looked after; the next pass tries again")
         is_unused = server.num_answers == 0 and pool.is_idle and not pool.loaded
         if ends_when_idle and is_unused and time.monotonic() - pool.used_at > pool.limits.idle_seconds:
             _log.info("nobody has asked for %.0f s; the runner ends", pool.limits.idle_seconds)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from core.base_models.directory import get_base_model
 from core.domain.errors import DomainError, NotFound
+from core.services.access.disk_reserve import require_disk
 from core.services.backend import Backend
 from core.services.base_models.sharing import fetch_shared, find_shared
 from core.services.chat.runner import ModelNotServed
@@ -37,7 +38,10 @@ class ModelFiles:
 
 
 def fetch_model(backend: Backend, model: ServedModel, work_dir: Path, check: Callable[[], None]) -> ModelFiles:
-    """Fetch what is missing into the work directory, verified. Raises ModelNotServed, Unavailable, OSError."""
+    """Fetch what is missing into the work directory, verified.
+
+    Raises ModelNotServed, DiskReserveReached, Unavailable, OSError.
+    """
     try:
         if model.policy is None:
             return _base(backend, model, work_dir, check)
@@ -79,8 +83,9 @@ def _own(folder: Path) -> ModelFiles:
 
 def _fetch(backend: Backend, tree: StoredTree, files: list[TreeFile], target: Path, check: Callable[[], None]) -> Path:
     target.mkdir(mode=0o700, parents=True)
-    for file in files:
-        if file.path.endswith(_NEEDED):
-            check()
-            fetch_file(backend.store, tree.prefix + file.path, file, target / file.path)
+    needed = [file for file in files if file.path.endswith(_NEEDED)]
+    require_disk(backend.settings, sum(file.num_bytes for file in needed), "the files of this model")
+    for file in needed:
+        check()
+        fetch_file(backend.store, tree.prefix + file.path, file, target / file.path)
     return target

@@ -6,6 +6,7 @@ import json
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -66,6 +67,8 @@ class ModelPool:
         self._scratch = scratch
         self._loaded: dict[str, LoadedModel] = {}
         self._loads: dict[str, asyncio.Task[LoadedModel]] = {}
+        self._num_waiting: Counter[str] = Counter()
+        """Requests that wait for a model, by its key."""
         self._turn = asyncio.Lock()
         self._freed = asyncio.Event()
         self._num_loads = 0
@@ -81,7 +84,7 @@ class ModelPool:
 
     @asynccontextmanager
     async def use(self, model: ServedModel) -> AsyncIterator[LoadedModel]:
-        """Hold a loaded model while the block runs; it is loaded where needed, also if who asked goes away.
+        """Hold a loaded model while the block runs; it is loaded where needed, once somebody waits at its turn.
 
         Raises ModelTooLarge, ModelNotServed, DeviceBusy, RunnerBusy, RunnerFailed, Unavailable.
         """
@@ -89,11 +92,7 @@ class ModelPool:
         key = _key_of(model)
         held = self._loaded.get(key)
         while held is None or not held.is_current:  # a model just loaded may have made room before its turn came
-            load = self._loads.get(key)
-            if load is None:
-                load = self._loads[key] = asyncio.create_task(self._load(key, model))
-                load.add_done_callback(partial(self._forget_load, key))
-            await asyncio.shield(load)
+            await self._wait_for(key, model)
             held = self._loaded.get(key)
         held.num_users += 1
         try:
@@ -103,13 +102,28 @@ class ModelPool:
             held.used_at = self.used_at = time.monotonic()
             self._freed.set()
 
+    async def _wait_for(self, key: str, model: ServedModel) -> None:
+        """Wait until the model was loaded. Raises what `use` raises."""
+        load = self._loads.get(key)
+        if load is None or load.done():
+            load = self._loads[key] = asyncio.create_task(self._load(key, model))
+            load.add_done_callback(partial(self._forget_load, key))
+        self._num_waiting[key] += 1
+        try:
+            await asyncio.shield(load)
+        finally:
+            self._num_waiting[key] -= 1
+            if not self._num_waiting[key]:
+                del self._num_waiting[key]
+
     async def sweep(self) -> None:
         """Give up what has ended or nobody uses, and everything where a job trains on a device not to be shared."""
         is_forbidden = bool(self._loaded) and await self._is_forbidden()
         oldest = time.monotonic() - self.limits.idle_seconds
         for key, model in list(self._loaded.items()):
             is_unused = model.num_users == 0 and model.used_at < oldest
-            if is_forbidden or is_unused or not model.engine.is_alive:
+            is_there = self._loaded.get(key) is model  # others drop and load while this one ends a process
+            if is_there and (is_forbidden or is_unused or not model.engine.is_alive):
                 await self._drop(key)
 
     async def close(self) -> None:
@@ -123,6 +137,8 @@ class ModelPool:
 
     async def _load(self, key: str, model: ServedModel) -> LoadedModel:
         async with self._turn:
+            if not self._num_waiting[key]:
+                raise RunnerUnavailable("Nobody waits for this model any more.")
             if key in self._loaded:
                 await self._drop(key)
             if await self._is_forbidden():
@@ -188,7 +204,7 @@ class ModelPool:
                 f"{budget / _GIB:.1f} GiB here; the operator may raise PREFTUNE_RUNNER_MEMORY_BYTES."
             )
         deadline = time.monotonic() + self.limits.timeout_seconds
-        while sum(_held_bytes(loaded) for loaded in self._loaded.values()) + num_bytes > budget:
+        while sum(map(self._held_bytes, self._loaded.values())) + num_bytes > budget:
             self._freed.clear()
             unused = [(loaded.used_at, key) for key, loaded in self._loaded.items() if loaded.num_users == 0]
             if unused:
@@ -215,14 +231,16 @@ class ModelPool:
         await loaded.engine.close()
         await to_thread.run_sync(loaded.resources.close)
 
+    def _held_bytes(self, loaded: LoadedModel) -> int:
+        """Return what a model takes of the budget: on a GPU as planned, where the process's own memory is another."""
+        is_on_cpu = self.limits.device == "cpu"
+        return max(loaded.num_bytes, loaded.engine.resident_bytes) if is_on_cpu else loaded.num_bytes
+
     def _forget_load(self, key: str, load: "asyncio.Task[LoadedModel]") -> None:
-        del self._loads[key]
+        if self._loads.get(key) is load:
+            del self._loads[key]
         if not load.cancelled():
             load.exception()  # it was told to who asked, or nobody is left to tell
-
-
-def _held_bytes(loaded: LoadedModel) -> int:
-    return max(loaded.num_bytes, loaded.engine.resident_bytes)
 
 
 def _key_of(model: ServedModel) -> str:

@@ -43,6 +43,7 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 SIGN_SECONDS = 5.0
 """Between two signs of life of an answer that makes no progress."""
 LINES = "application/x-ndjson"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _REFUSED = 409
 
 _log = logging.getLogger(__name__)
@@ -103,8 +104,8 @@ class RunnerServer:
             return Response(encode_error(error), _REFUSED, media_type=LINES)
 
     def _is_known(self, request: Request) -> bool:
-        if self._secret is None:
-            return True
+        if self._secret is None:  # then it listens on loopback, which pages in a browser reach as well
+            return "origin" not in request.headers and request.url.hostname in LOOPBACK
         given = request.headers.get("authorization", "")
         return secrets.compare_digest(given.encode(), f"Bearer {self._secret}".encode())
 
@@ -175,10 +176,12 @@ class _Lines(Response):
         try:
             await asyncio.wait((writing, listening), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (doing, writing, listening):
-                task.cancel()
-            await asyncio.gather(doing, writing, listening, return_exceptions=True)
-            server.num_answers -= work.num_answers
+            try:
+                for task in (doing, writing, listening):
+                    task.cancel()
+                await asyncio.gather(doing, writing, listening, return_exceptions=True)
+            finally:
+                server.num_answers -= work.num_answers
 
     async def _write(self, lines: "asyncio.Queue[bytes | None]", send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

@@ -20,6 +20,7 @@ from api.openai.answer_stream import AnswerStream, wait_for_first, while_connect
 from api.openai.chat_objects import ChatCompletion, TextCompletion, Usage
 from api.openai.chat_requests import ChatRequest, CompletionRequest
 from api.threads import Lane, run_in
+from core.domain.errors import FieldError, InvalidRequest
 from core.services.backend import Backend
 from core.services.chat import answering
 from core.services.chat.answering import Answer, Piece, PreparedQuestion, Question
@@ -90,6 +91,11 @@ async def _ask(
     keeper: AnswerKeeper | None,
 ) -> AnswerFeed:
     """Begin to answer. Raises HttpError over the caller's share, and what `admit` and `answering.prepare` raise."""
+    settings, number = backend.settings, sum(question.num_answers for question in questions)
+    most = settings.chat_max_sequences + settings.chat_max_waiting
+    if number > most:  # else it would be told to try again for ever
+        fault = f"{number} answers are asked for at once, and a runner takes {most}; ask for fewer"
+        raise InvalidRequest(f"/n: {fault}.", errors=[FieldError("/n", fault)])
     with ExitStack() as held:
         held.enter_context(shares_of(request.scope).answers.hold(holder_of(request.scope)))
         keep = None if keeper is None else await keeper.admit(questions)

@@ -134,6 +134,8 @@ def delete_arena(session: Session, arena_id: str) -> None:
     for table in (ArenaVote, ArenaLease, ArenaPair):
         statement = delete(table).where(table.arena_id == arena_id)
         session.execute(statement.execution_options(synchronize_session=False))
+    grown = delete(GrownDataset).where(GrownDataset.source == arena_id)
+    session.execute(grown.execution_options(synchronize_session=False))
     session.execute(delete(Arena).where(Arena.id == arena_id).execution_options(synchronize_session=False))
     session.expunge_all()
 

@@ -17,10 +17,13 @@ from core.services.arenas.voting import HeldPair
 from core.services.backend import Backend
 from core.services.chat import answering
 from core.services.chat.answering import Question
-from core.services.chat.runner import Runner, Sampling
+from core.services.chat.runner import ModelNotServed, ModelTooLarge, Runner, Sampling
+from core.services.chat.served_models import ModelNotFound
 
 MAX_SKIPPED = 8
 """Pairs without two different answers that one request passes over."""
+_OF_MODELS = (ModelNotFound, ModelNotServed, ModelTooLarge)
+"""Errors that say nothing of a pair: all would fail, also once the operator has put the model right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,8 @@ class Voter:
 async def next_pairs(backend: Backend, runner: Runner, voter: Voter, count: int) -> list[HeldPair]:
     """Give a voter pairs with both answers; pairs that have none, or the same twice, are passed over.
 
-    Raises ArenaNotFound, ArenaClosed, and what the runner raises: the pairs are then free again.
+    Raises ArenaNotFound, ArenaClosed, ModelNotFound, InvalidRequest where answers became too long for the service, and
+    what the runner raises: the pairs are then free again.
     """
     lease = partial(voting.lease, backend, voter.project_id, voter.arena_id, voter.name, count)
     for _ in range(MAX_SKIPPED):
@@ -57,12 +61,13 @@ async def _fill(backend: Backend, runner: Runner, voter: Voter, pair_id: str) ->
     asked = await to_thread.run_sync(_read, backend, voter, pair_id)
     if asked is None:
         return
+    arenas.require_length(backend, asked.sampling)
     found: dict[str, Any] = {}
     try:
         for side, model in asked.models.items():
             found[side] = await _answer(backend, runner, voter.project_id, asked, model)
     except DomainError as error:
-        if error.kind not in ("invalid", "not_found", "conflict"):
+        if isinstance(error, _OF_MODELS) or error.kind != "invalid":
             raise
         found = {"error": error.detail}
     await to_thread.run_sync(_store, backend, voter, pair_id, found)

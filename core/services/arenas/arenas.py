@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
@@ -13,7 +14,7 @@ from sqlalchemy.orm import Session
 from core.database.columns import database_now
 from core.database.repositories import arenas as rows
 from core.database.tables.arenas import Arena, ArenaPair
-from core.domain.arenas.arenas import ROW_SIDES, ArenaRequest, Interval, PairState, Verdict, win_rate
+from core.domain.arenas.arenas import ROW_SIDES, ArenaRequest, ArenaSampling, Interval, PairState, Verdict, win_rate
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import Conflict, DomainError, FieldError, InvalidRequest, NotFound
 from core.services.access import audit, quotas
@@ -30,6 +31,8 @@ MAX_OPEN = 50
 """Arenas of a project in which people can vote."""
 MAX_ROWS_READ = 200_000
 """Rows of a dataset from which pairs are drawn."""
+MAX_BYTES = 64 * 1024**2
+"""Prompts, and answers of rows, of one arena: they are in the database."""
 _CONTEXT = ("tools", "documents")
 
 
@@ -86,12 +89,17 @@ def create(backend: Backend, project_id: str, request: ArenaRequest, *, arena_id
     chosen = arena_id or new_id("arena")
     if arena_id is not None and backend.database.read(lambda session: rows.find_arena(session, project_id, chosen)):
         return get(backend, project_id, chosen)
+    if request.models is not None:
+        require_length(backend, request.sampling)
     _require_models(backend, project_id, request)
     source, contents = _draw(backend, project_id, request)
     if not contents:
         fault = "holds no pair that two answers could be compared on"
         raise InvalidRequest(f"/dataset_id: {fault}.", errors=[FieldError("/dataset_id", fault)])
     num_bytes = sum(len(orjson.dumps(content)) for content in contents)
+    if num_bytes > MAX_BYTES:
+        fault = f"{len(contents)} pairs have {num_bytes:,} bytes, and an arena holds {MAX_BYTES:,}; draw fewer"
+        raise InvalidRequest(f"/num_pairs: {fault}.", errors=[FieldError("/num_pairs", fault)])
 
     def work(session: Session) -> None:
         if rows.find_arena(session, project_id, chosen) is not None:
@@ -214,6 +222,14 @@ def _standing(arena: Arena, verdicts: dict[Verdict, int]) -> list[ModelStanding]
     return sorted(found, key=lambda item: -item.win_rate)
 
 
+def require_length(backend: Backend, sampling: ArenaSampling) -> None:
+    """Check that models may give answers as long as these. Raises InvalidRequest."""
+    most = backend.settings.chat_max_tokens
+    if sampling.max_tokens > most:
+        fault = f"must be at most {most:,} (PREFTUNE_CHAT_MAX_TOKENS), not {sampling.max_tokens:,}"
+        raise InvalidRequest(f"/sampling/max_tokens: {fault}.", errors=[FieldError("/sampling/max_tokens", fault)])
+
+
 def _require_models(backend: Backend, project_id: str, request: ArenaRequest) -> None:
     """Check that both models are there. Raises InvalidRequest naming those that are not."""
     errors = []
@@ -253,7 +269,7 @@ def _sample(found: Iterator[dict[str, Any]], request: ArenaRequest) -> list[dict
     for row in found:
         if request.models is not None and not row["prompt"]:
             continue
-        digest = orjson.dumps(row["prompt"])
+        digest = blake2b(orjson.dumps(row["prompt"]), digest_size=16).digest()
         if digest in seen:
             continue
         seen.add(digest)

@@ -23,7 +23,6 @@ GENERATE_PATH, SCORE_PATH, HEALTH_PATH, STATE_PATH = "/generate", "/score", "/he
 CONNECT_SECONDS = 10.0
 SILENT_SECONDS = 60.0
 """A runner says something every few seconds, also while a model is loaded."""
-MAX_LINE_BYTES = 1024 * 1024
 
 GENERATION = TypeAdapter(GenerationRequest)
 SCORING = TypeAdapter(ScoreRequest)

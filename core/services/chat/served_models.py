@@ -37,7 +37,7 @@ class ServedModel:
     base_name: str | None
     """Folder of the models directory that it stems from; None: `base_tree`."""
     base_tree: StoredTree | None = None
-    """Policy of an earlier job that the job started from."""
+    """Policy of an earlier job that the job started from; where `base_name` is None as well, it is not kept."""
     policy: StoredTree | None = None
     """What the job trained; None: the base model itself."""
     is_adapter_root: bool = False
@@ -103,7 +103,10 @@ def reference_of(backend: Backend, project_id: str, model: ServedModel) -> Refer
 
 
 def start_of(model: ServedModel) -> ServedModel:
-    """Return what a job's policy was trained from."""
+    """Return what a job's policy was trained from. Raises ModelNotFound where that is not kept."""
+    if model.base_name is None and model.base_tree is None:
+        detail = f"The policy that {model.job_id} started from is deleted, so {model.name} has no reference any more."
+        raise ModelNotFound(detail, errors=[FieldError("/reference", detail)])
     if model.base_tree is None:
         started = replace(model, name=model.root_name, policy=None)
     else:
@@ -122,7 +125,12 @@ def _of_job(session: Session, job: Job, name: str) -> ServedModel:
     """Return the model of a job without its policy."""
     started_from = str(job.spec["base_model"])
     is_policy = starting_points.is_job_reference(started_from)
-    tree = starting_points.find_policy(session, job.project_id, started_from).tree if is_policy else None
+    tree = None
+    try:
+        tree = starting_points.find_policy(session, job.project_id, started_from).tree if is_policy else None
+    except InvalidRequest:
+        if job.spec.get("lora"):  # else its policy is whole
+            raise
     return ServedModel(
         name=name,
         base_name=None if is_policy else started_from,

@@ -95,14 +95,19 @@ def rerun(
 
 
 def _same_data(session: Session, job: Job) -> dict[str, Any]:
-    """Return the job's request with the versions of its datasets named, since newer ones may be there by now."""
+    """Return the job's request with the versions of its datasets named: newer ones may be there, or these be gone."""
 
     def grown(dataset_id: str | None) -> Dataset | None:
         row = dataset_rows.find_dataset(session, job.project_id, dataset_id) if dataset_id else None
         return row if row is not None and row.has_versions else None
 
     rows = [grown(dataset_id) for dataset_id in (job.dataset_id, job.sft_dataset_id, job.validation_dataset_id)]
-    return submission.pin_versions(job.requested, *rows)
+    pinned, sft = submission.pin_versions(job.requested, *rows), job.spec.get("sft")
+    told = {name: str(job.spec[name]) for name in ("dataset_id", "validation_dataset_id") if job.spec.get(name)}
+    pinned |= {name: version for name, version in told.items() if "@" in version}
+    if isinstance(sft, dict) and "@" in str(sft.get("dataset_id")):
+        pinned["sft"] = {**pinned["sft"], "dataset_id": sft["dataset_id"]}
+    return pinned
 
 
 def _inherit(session: Session, job: Job, checkpoints: list[Checkpoint]) -> None:

@@ -7,8 +7,9 @@ import json
 import os
 import sys
 import threading
+import traceback
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import torch
 from transformers import PreTrainedModel
@@ -20,6 +21,8 @@ from core.training.model.adapters import adapter_files
 from core.training.model.loading import load_causal_lm
 from core.training.model.policies import DTYPES
 from worker.processes.generation.choice import Engine, open_engine
+
+_NO_EMBEDDING = "The text has a token that the model does not know: its tokenizer has more tokens than it."
 
 
 class Link:
@@ -47,7 +50,22 @@ class Link:
         return order
 
 
-def main(work_dir: Path) -> int:
+def main(work_dir: Path) -> NoReturn:
+    """Answer until the orders end, and end the process whatever happened.
+
+    Threads of the engine do not end by themselves, and may be in the middle of a step that nobody waits for.
+    """
+    try:
+        code = _answer(work_dir)
+    except BaseException:  # noqa: BLE001 - told, and then nothing is left to be done
+        traceback.print_exc()
+        code = 1
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _answer(work_dir: Path) -> int:
+    """Return the exit code."""
     task = GenerationTask(**json.loads((work_dir / protocol.TASK_FILE).read_text(encoding="utf-8")))
     os.nice(task.niceness)
     torch.set_num_threads(task.num_threads)
@@ -60,19 +78,21 @@ def main(work_dir: Path) -> int:
     engine, is_batched = open_engine(
         model, max_sequences=task.max_sequences, max_context=task.max_context, emit=link.tell
     )
+    num_embeddings = int(model.get_input_embeddings().num_embeddings)
     link.tell(Ready(max_context=task.max_context, is_batched=is_batched))
     while (order := link.next_order()) is not None:
         if not engine.is_alive:
             return 1
         match order:
+            case Start() if max(order.prompt_ids) >= num_embeddings:  # a step that fails would end all answers
+                link.tell(Refused(number=order.number, detail=_NO_EMBEDDING))
             case Start():
                 engine.start(order)
             case Stop():
                 engine.stop(order.number)
             case Score():
-                link.tell(_score(engine, order))
-    # Threads of the engine may be in the middle of a step that nobody waits for.
-    os._exit(0)
+                link.tell(_score(engine, order, num_embeddings))
+    return 0
 
 
 def load(task: GenerationTask) -> PreTrainedModel:
@@ -86,7 +106,9 @@ def load(task: GenerationTask) -> PreTrainedModel:
     return model
 
 
-def _score(engine: Engine, order: Score) -> Scored | Refused:
+def _score(engine: Engine, order: Score, num_embeddings: int) -> Scored | Refused:
+    if max(*order.prompt_ids, *order.response_ids) >= num_embeddings:
+        return Refused(number=order.number, detail=_NO_EMBEDDING)
     try:
         return Scored(number=order.number, logprobs=engine.score(order.prompt_ids, order.response_ids))
     except (RuntimeError, ValueError, IndexError) as error:
@@ -101,4 +123,4 @@ def _take_pipes() -> Link:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    main(Path(sys.argv[1]))

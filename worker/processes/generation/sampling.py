@@ -12,6 +12,8 @@ from core.training.model.capabilities import capabilities_of
 
 SCORED_TOKENS = 512
 """Tokens that are scored in one forward pass."""
+LEAST_TEMPERATURE = 1e-5
+"""Below it the likeliest token is as good as certain, and logits divided by the temperature overflow."""
 
 
 @dataclass(kw_only=True)
@@ -29,7 +31,7 @@ class Sampler:
 
     def choose(self, logits: Tensor) -> int:
         """Return the token for logits [V] in float32 on the CPU."""
-        if self.temperature <= 0:
+        if self.temperature < LEAST_TEMPERATURE:
             return int(logits.argmax())
         weights = (logits / self.temperature).softmax(-1)
         if self.top_p < 1:
@@ -95,6 +97,7 @@ def _nucleus(weights: Tensor, top_p: float) -> Tensor:
     """Keep the fewest tokens that together have the probability `top_p`, at least one."""
     sorted_weights, order = weights.sort(descending=True)
     is_kept = sorted_weights.cumsum(-1) - sorted_weights < top_p
+    is_kept[0] = True  # also where `top_p` is 0 in float32
     kept = torch.zeros_like(weights)
     kept[order[is_kept]] = sorted_weights[is_kept]
     return kept
