@@ -107,6 +107,33 @@ def test_a_vote_counts_once_and_can_be_taken_back(backend: Backend, tmp_path: Pa
         lease(backend, arena, "anna")
 
 
+class Killed(BaseException):
+    """The process dies here."""
+
+
+@pytest.mark.parametrize("place", ["arena.leased", "vote.in_transaction", "vote.committed"])
+def test_a_process_that_dies_anywhere_loses_no_vote_and_counts_none_twice(
+    backend: Backend, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arena = make(backend, tmp_path, 1)
+
+    def die(name: str) -> None:
+        if name == place:
+            raise Killed
+
+    def lease_and_vote() -> None:
+        for pair in lease(backend, arena, "anna"):
+            vote(backend, arena, pair, "anna", "left")
+
+    with monkeypatch.context() as dying:
+        dying.setattr(voting, "reach", die)
+        with pytest.raises(Killed):
+            lease_and_vote()
+    assert arenas.get(backend, PROJECT, arena.id).num_votes == (place == "vote.committed")
+    lease_and_vote()
+    assert arenas.get(backend, PROJECT, arena.id).num_votes == 1
+
+
 def test_sides_are_drawn_for_each_voter_and_stay() -> None:
     drawn = [is_swapped(0, f"pair_{n}", voter) for n in range(200) for voter in ("anna", "ben")]
     assert 150 < sum(drawn) < 250

@@ -21,10 +21,12 @@ SHARE = [
 """A third of the points, first and last pass, in turn on SQLite with a directory and on PostgreSQL with S3."""
 
 OF_THEIR_OWN = (
+    ROOT / "tests" / "contract" / "test_arenas.py",
+    ROOT / "tests" / "contract" / "test_sweep_halving.py",
     ROOT / "tests" / "contract" / "test_sweeps.py",
     ROOT / "tests" / "integration" / "test_restore_drill.py",
 )
-"""Tests that strike the points of backups and sweeps, which no job of the fault runs reaches."""
+"""Tests that strike the points of arenas, backups and sweeps, which no job of the fault runs reaches."""
 
 pytestmark = pytest.mark.timeout(600)  # on a busy machine
 
@@ -39,7 +41,9 @@ def test_every_failpoint_of_the_code_is_struck_by_some_run() -> None:
     sources = [path for package in ("api", "core", "worker") for path in (ROOT / package).rglob("*.py")]
     named = {name for path in sources for name in re.findall(r'\breach\("([a-z_.]+)"\)', path.read_text())}
     elsewhere = {
-        name for path in OF_THEIR_OWN for name in re.findall(r'"((?:backup|sweep)\.[a-z_]+)"', path.read_text())
+        name
+        for path in OF_THEIR_OWN
+        for name in re.findall(r'"((?:arena|backup|sweep|vote)\.[a-z_]+)"', path.read_text())
     }
     assert named == {*kills.POINTS, *api_kills.POINTS, *REAL.points} | (elsewhere & named)
     assert len(named) >= 25
