@@ -61,6 +61,7 @@ def test_who_may_read_it(tmp_path: Path) -> None:
         answers = {name: ask(api, job_id, token) for name, token in tokens.items()}
     assert answers == {
         "read": (403, "scope-missing"),
+        "use": (403, "scope-missing"),
         "write": (200, "a line\n"),
         "admin": (200, "a line\n"),
         "operator": (200, "a line\n"),

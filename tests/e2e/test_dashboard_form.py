@@ -13,6 +13,7 @@ from core.domain.jobs.job_spec import JobRequest
 
 ALL_SETTINGS: dict[str, Any] = {
     "variant": "ipo",
+    "dataset_version": 1,
     "beta": 0.2,
     "variant_options": {"normalization": "sum"},
     "sft": {"epochs": 2, "schedule": "linear", "dataset_id": "ds_demos"},

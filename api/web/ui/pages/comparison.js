@@ -120,7 +120,7 @@ function differences({ jobs, against, differences: found, pairs_dataset_id: data
     const name = [swatch(place.get(item.job_id)), labels.get(item.job_id)];
     if (item.reason) return tableRow(name, "–", "–", "–", h("span.muted", null, item.reason));
     const number = item.gained + item.lost;
-    const button = h("button.quiet", { type: "button", "aria-label": `Pairs that changed sides: ${labels.get(item.job_id)}` }, `+${item.gained} −${item.lost}`);
+    const button = h("button.quiet", { type: "button", "aria-label": `+${item.gained} −${item.lost}: pairs of ${labels.get(item.job_id)} that changed sides` }, `+${item.gained} −${item.lost}`);
     button.addEventListener("click", () => fill(shown, changedPairs({ item, against, dataset, labels, signal })));
     return tableRow(name, count(item.num_pairs), figure(item.reward_accuracy), figure(item.preference_loss), number ? button : "none");
   });
