@@ -1,8 +1,9 @@
 """Peak memory of a training process, from what earlier ones had.
 
 What a step takes grows with the packed tokens of its largest micro-batch. Weights, optimizer states and libraries are
-the same in all jobs of a kind. So the peak is a line over one number, fitted to the measured jobs. On a CPU the process
-keeps what it once had, and what its libraries keep of each shape is bounded (`worker.child_environment`).
+the same in all jobs of a kind. So the peak is a line over one number: its height comes from the measured jobs, its
+slope from the bytes that a token is expected to take, corrected by the jobs as far as they differ in size. On a CPU the
+process keeps what it once had, and what its libraries keep of each shape is bounded (`worker.child_environment`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,13 @@ from typing import Any, Self
 from core.domain.estimates.speeds import RECENCY
 from core.domain.estimates.work import Work
 
-_REST_WEIGHT = 0.3
-"""Weight of what a process has before its first step, as a multiple of the newest job's."""
-_LOADING = ("sft:start", "reference:start", "reference:skipped", "dpo:start")
-"""Laps that end when a model is loaded, the earliest first."""
+_EXPECTED_WEIGHT = 0.1
+"""Weight of the expected slope, beside that of a job whose load differs from the others' by all of theirs."""
+_LEFT_BY_SFT = 0.3
+"""Share of the memory that SFT left which DPO did not use again, so that a job without SFT does without it."""
+_START_OF_SFT = "sft:start"
+_ENDS_OF_SFT = ("reference:start", "dpo:start")
+"""Laps that end when the policy is loaded again, the earliest first."""
 _NUM_STATES = {"adamw": 2, "rmsprop": 1}
 """Optimizer states of each weight."""
 
@@ -35,9 +39,9 @@ class Footprint:
     state_bytes: float
     """Bytes of one optimizer state of all weights."""
     num_states: int
-    rest_bytes: float
-    """Bytes at no load: the loaded model and its gradients; the optimizer's states are apart."""
     has_sft: bool
+    left_by_sft_bytes: int
+    """Growth of the process from the policy's first loading to its next one; 0 without SFT."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self | None:
@@ -60,8 +64,8 @@ class Footprint:
             token_bytes=token_bytes,
             state_bytes=costs["optimizer_bytes"] / (1 + num_states),
             num_states=num_states,
-            rest_bytes=_loaded_bytes(memory["lap_peaks"]) + costs["optimizer_bytes"] / (1 + num_states),
             has_sft=any(item["stage"] == "sft" for item in training),
+            left_by_sft_bytes=_left_by_sft(memory["lap_peaks"]),
         )
 
 
@@ -83,24 +87,34 @@ class MemoryModel:
         has_sft = any(item.stage == "sft" for item in training)
         jobs = [job for job in self.jobs if job.has_sft == has_sft] or self.jobs
         weights = [RECENCY**age for age in range(len(jobs))]
-        ending = _mean([job.ending_bytes for job in jobs], weights)
-        peaks = [job.training_bytes + (_NUM_STATES[optimizer] - job.num_states) * job.state_bytes for job in jobs]
         loads = [job.load for job in jobs]
-        rest = _mean([job.rest_bytes for job in jobs], weights) + _NUM_STATES[optimizer] * jobs[0].state_bytes
-        peaks, loads, weights = [*peaks, rest], [*loads, 0.0], [*weights, _REST_WEIGHT]
+        peaks = [job.training_bytes + (_NUM_STATES[optimizer] - job.num_states) * job.state_bytes for job in jobs]
+        if not has_sft:
+            peaks = [peak - _LEFT_BY_SFT * job.left_by_sft_bytes for peak, job in zip(peaks, jobs, strict=True)]
         mean_load, mean_peak = _mean(loads, weights), _mean(peaks, weights)
-        spread = _mean([(load - mean_load) ** 2 for load in loads], weights)
-        together = _mean(
-            [(load - mean_load) * (peak - mean_peak) for load, peak in zip(loads, peaks, strict=True)], weights
-        )
-        slope = max(0.0, together / spread) if spread else 0.0
-        token_bytes = _mean([job.token_bytes for job in jobs], weights[: len(jobs)])
-        load = token_bytes * max((item.micro_batch_tokens for item in training), default=0)
+        slope = _slope(loads, peaks, weights)
+        num_tokens = max((item.micro_batch_tokens for item in training), default=0)
+        load = num_tokens * _mean([job.token_bytes for job in jobs], weights)
+        ending = _mean([job.ending_bytes for job in jobs], weights)
         return round(mean_peak + slope * (load - mean_load) + ending)
 
 
-def _loaded_bytes(peaks: Mapping[str, int]) -> int:
-    return next((peaks[lap] for lap in _LOADING if lap in peaks), 0)
+def _slope(loads: Sequence[float], peaks: Sequence[float], weights: Sequence[float]) -> float:
+    """Return bytes of the peak for a byte of the load: 1, unless jobs of different loads say otherwise."""
+    mean_load, mean_peak = _mean(loads, weights), _mean(peaks, weights)
+    spread = sum(weight * (load - mean_load) ** 2 for load, weight in zip(loads, weights, strict=True))
+    together = sum(
+        weight * (load - mean_load) * (peak - mean_peak)
+        for load, peak, weight in zip(loads, peaks, weights, strict=True)
+    )
+    expected = _EXPECTED_WEIGHT * mean_load**2
+    return max(0.0, (together + expected) / (spread + expected)) if expected else 1.0
+
+
+def _left_by_sft(peaks: Mapping[str, int]) -> int:
+    if _START_OF_SFT not in peaks:
+        return 0
+    return next((peaks[lap] - peaks[_START_OF_SFT] for lap in _ENDS_OF_SFT if lap in peaks), 0)
 
 
 def _mean(values: Sequence[float], weights: Sequence[float]) -> float:

@@ -166,11 +166,19 @@ def peak(measured: list[dict[str, Any]], planned: Work, optimizer: str = "adamw"
     return model.peak_bytes(planned, optimizer) / MIB
 
 
-def test_peak_memory_lies_on_the_line_from_the_loaded_model_to_the_measured_job() -> None:
+def test_one_job_gives_the_height_and_the_expected_bytes_of_a_token_the_slope() -> None:
     measured = [footprint(1000, 630)]
     assert peak(measured, largest(1000)) == pytest.approx(630)
-    assert peak(measured, largest(2000)) == pytest.approx(830)
-    assert peak(measured, largest(500)) == pytest.approx(530)
+    assert peak(measured, largest(2000)) == pytest.approx(730)
+    assert peak(measured, largest(500)) == pytest.approx(580)
+
+
+def test_a_job_without_sft_does_without_a_part_of_what_sft_left() -> None:
+    measured = footprint(1000, 630)
+    measured["times"]["passes"].append(measured["times"]["passes"][0] | {"stage": "sft"})
+    measured["memory"]["lap_peaks"] |= {"sft:start": 300 * MIB}
+    assert peak([measured], largest(1000)) == pytest.approx(630 - 0.3 * 100)
+    assert peak([footprint(1000, 610), measured], largest(1000)) == pytest.approx(610), "its own kind goes first"
 
 
 def test_what_saving_and_checking_took_beyond_training_does_not_grow_with_the_rows() -> None:
@@ -180,7 +188,7 @@ def test_what_saving_and_checking_took_beyond_training_does_not_grow_with_the_ro
         "lap_peaks": {**measured["memory"]["lap_peaks"], "evaluation:end": 630 * MIB},
     }
     assert peak([measured], largest(1000)) == pytest.approx(930)
-    assert peak([measured], largest(2000)) == pytest.approx(1130)
+    assert peak([measured], largest(2000)) == pytest.approx(1030)
 
 
 def test_several_jobs_correct_the_line() -> None:
