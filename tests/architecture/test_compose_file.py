@@ -1,6 +1,8 @@
 """docker-compose.yml and .env.example: what every service must have, and only settings that exist."""
 
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,8 @@ import yaml
 from core.settings import FILE_SUFFIX, PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))[
-    "services"
-]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 STAYS = [name for name, service in SERVICES.items() if service.get("restart") == "unless-stopped"]
 SETTINGS = {PREFIX + name.upper() for name in Settings.model_fields}
 OF_COMPOSE = {
@@ -65,3 +66,16 @@ def test_models_are_written_only_by_what_pulls_them() -> None:
             if volume.startswith("models:") and not volume.endswith(":ro"):
                 writers.add(name)
     assert writers == {"models", "demo"}
+
+
+def test_the_script_makes_the_secrets_that_are_missing_and_keeps_the_others(tmp_path: Path) -> None:
+    """An installation of an earlier version has fewer, and compose does not start without the file of one."""
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    (folder / "api_key").write_text("pt_kept\n")
+    environment = {"PATH": os.environ["PATH"], "SECRETS_DIR": str(folder)}
+    subprocess.run(["sh", ROOT / "docker" / "make-secrets.sh"], env=environment, check=True, timeout=30)
+    files = {secret["file"].rpartition("/")[2] for secret in COMPOSE["secrets"].values()}
+    assert {path.name for path in folder.iterdir()} == files
+    assert (folder / "api_key").read_text() == "pt_kept\n"
+    assert all(path.read_text().strip() for path in folder.iterdir())
