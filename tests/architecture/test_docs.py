@@ -92,3 +92,12 @@ def test_files_that_are_named_to_developers_exist(path: Path) -> None:
 def test_links_lead_to_files(path: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text(encoding="utf-8"))
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_a_decision_has_a_number_of_its_own_which_its_title_repeats() -> None:
+    pages = sorted((ROOT / "docs" / "develop" / "decisions").glob("*.md"))
+    assert pages
+    numbers = [path.name.split("-")[0] for path in pages]
+    assert len(set(numbers)) == len(numbers), "two decisions of one number"
+    titles = [path.read_text(encoding="utf-8").partition(":")[0] for path in pages]
+    assert titles == [f"# {number}" for number in numbers]
