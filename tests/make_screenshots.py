@@ -26,6 +26,7 @@ TARGET = ROOT / "docs" / "screenshots"
 MAX_SECONDS = 1800
 PHONE_WIDTH = 390
 PHONE_HEIGHT = 1600
+OVERVIEW_HEIGHT = 1180  # of the picture in the README
 """Of the picture; the page goes on."""
 NUM_ROWS = 120
 BROKEN = b'{"prompt": "How do I keep basil fresh?", "chosen": "In water, like flowers."}\n{"prompt": "Why salt?"\n'
@@ -123,6 +124,8 @@ def main() -> None:
             wait(lambda: job(api, third)["stage"] == "dpo" and job(api, third)["progress"]["step"] > 15, "curves")
             shoot(browser, api, f"jobs/{third}", "job-running")
             shoot(browser, api, "jobs", "jobs")
+            with open_page(browser, api.url, theme="light") as watched:
+                picture(watched.page, f"jobs/{third}", "overview", OVERVIEW_HEIGHT)
             assert job(api, third)["status"] == "running"
             api.http.post(f"/jobs/{third}/cancel")
         finished(browser, api, [first, second], {"sweep": sweep_id, "dataset": dataset_id, "broken": broken_id})
