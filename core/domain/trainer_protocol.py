@@ -1,9 +1,9 @@
 """Messages between supervisor and trainer process: one JSON object per line over pipes.
 
 The supervisor writes `assignment.json` (`Assignment`) into a work directory and starts
-`python -m worker.processes.start trainer <work directory>`. The trainer writes messages to its standard output; the
-supervisor answers on the trainer's standard input with `Stop`. End of file on that input ends the
-trainer: it must not outlive its supervisor.
+`python -m worker.processes.start trainer <work directory>`, or `device_group` for a trainer on each of several devices,
+the first of which speaks. The trainer writes messages to its standard output; the supervisor answers on the trainer's
+standard input with `Stop`. End of file on that input ends the trainer: it must not outlive its supervisor.
 Standard library only: the engine's host process decodes these without pydantic.
 """
 
@@ -41,7 +41,7 @@ class Assignment:
     """Finished stage outputs to take over: digest -> verified directory."""
     device: str = "cpu"
     num_devices: int = 1
-    """Number of devices from `device` on, one process each, all started by the trainer."""
+    """Number of devices from `device` on, one trainer process each."""
     num_threads: int = 1
     fast_precision: Literal["bf16", "fp32"] | None = None
     """What an earlier trainer of this worker found to be the device's faster precision; None: none has looked."""

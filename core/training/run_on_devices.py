@@ -1,81 +1,113 @@
-"""A run on the devices its plan names: one process for each, connected through a file, ended together.
+"""A run on the devices its plan names: this process's part of it, alone or as one of the ranks that were launched.
 
-This process leads and is rank 0; it starts the others (`python -m core.training.follower`) on the same plan. A follower
-dies when the leader does, at the end of its standard input; a follower that dies ends the leader's run.
+`core.training.launcher` starts one process per device. Rank 0 leads: it alone makes the plan, which the others get
+through the store of the launch, and it alone has an observer.
 """
 
 import os
-import subprocess
 import sys
-import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
-from core.training.failures import TrainingFailure
+from core.training.failures import BadPlan, BadStageOutput
 from core.training.lockstep import LockstepObserver
 from core.training.observer import Observer
 from core.training.pipeline import TrainingResult, run
 from core.training.plan import TrainingPlan
 from core.training.ranks import Ranks
 
-MEETING_FILE = "meeting"
-PLAN_FILE = "plan.json"
 _TIMEOUT = timedelta(minutes=30)
 """Time limit of one exchange: the others wait while the leader writes a checkpoint."""
-_END_SECONDS = 60
-_NEWS_SECONDS = 5
+_PLAN_TIMEOUT = timedelta(minutes=1)
+"""Time of one wait for the leader's plan; the agent ends a rank whose leader is gone."""
 _LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 
 
-class RankLost(TrainingFailure):
-    """Raised when a rank's process ended; the run can continue from its last checkpoint."""
+@dataclass
+class Member:
+    """This process as one rank of a launched group."""
 
-    code = "rank-lost"
-    title = "A process of the run ended"
+    ranks: Ranks
+    local_rank: int
+    """Rank among those of this node, each of which has a device."""
+    store: Store
+    _num_runs: int = field(default=0, init=False)
+
+    @classmethod
+    def of_launch(cls) -> "Member | None":
+        """Return the place that `core.training.launcher` gave to this process; None if nothing launched it."""
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            return None
+        env = os.environ
+        store = TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), is_master=False, wait_for_workers=False)
+        ranks = Ranks(int(env["RANK"]), int(env["WORLD_SIZE"]))
+        return cls(ranks, int(env["LOCAL_RANK"]), PrefixStore(env["TORCHELASTIC_RUN_ID"], store))
+
+    def lead(self, plan: TrainingPlan, observer: Observer) -> TrainingResult:
+        """Run rank 0's part of a plan, and let the others run theirs.
+
+        Raises:
+            BadPlan: it is for another number of devices than were launched.
+        """
+        if plan.num_devices != self.ranks.size:
+            raise BadPlan(f"num_devices is {plan.num_devices}, and {self.ranks.size} processes were started.")
+        self.store.set(self._plan_key, plan.to_json())
+        return self._run(plan, observer)
+
+    def follow(self) -> None:
+        """Run another rank's part of what the leader runs.
+
+        An output that cannot be reused is noticed by all ranks alike; the leader's next plan does without it.
+        """
+        while True:
+            plan = TrainingPlan.from_json(self._await_plan())
+            try:
+                self._run(replace(plan, device=_device(plan.device, self.local_rank)), None)
+            except BadStageOutput:
+                continue
+            return
+
+    @property
+    def _plan_key(self) -> str:
+        return f"plan/{self._num_runs}"
+
+    def _await_plan(self) -> str:
+        while True:
+            try:
+                self.store.wait([self._plan_key], _PLAN_TIMEOUT)
+            except dist.DistStoreError:
+                continue
+            return str(self.store.get(self._plan_key), "utf-8")
+
+    def _run(self, plan: TrainingPlan, observer: Observer | None) -> TrainingResult:
+        store = PrefixStore(f"run/{self._num_runs}", self.store)
+        self._num_runs += 1
+        with _process_group(store, self.ranks, plan.device):
+            return run(plan, LockstepObserver(self.ranks, observer), self.ranks)
 
 
-def run_on_devices(plan: TrainingPlan, observer: Observer) -> TrainingResult:
-    """Run `pipeline.run` on `plan.num_devices` devices.
+def run_on_devices(plan: TrainingPlan, observer: Observer, member: Member | None = None) -> TrainingResult:
+    """Run `pipeline.run` on `plan.num_devices` devices: alone, or as the leader of a launched group.
 
     Raises:
-        RankLost: another rank's process ended before its time.
         TrainingFailure, TrainingStopped: as `pipeline.run`.
     """
-    if plan.num_devices == 1:
-        return run(plan, observer)
-    ranks = Ranks(0, plan.num_devices)
-    Path(plan.work_dir).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=plan.work_dir) as folder:
-        (Path(folder) / PLAN_FILE).write_text(plan.to_json(), encoding="utf-8")
-        with _followers(Path(folder), plan) as followers:
-            try:
-                with membership(Path(folder), ranks, plan.device):
-                    return run(plan, LockstepObserver(ranks, observer), ranks)
-            except RuntimeError as error:  # what a collective says when its peer is gone
-                if any(_has_failed(follower) for follower in followers):
-                    raise RankLost("A process that trains on one of the devices ended.") from error
-                raise
-
-
-def follow(folder: Path, rank: int) -> None:
-    """Run the part of a rank other than the leader."""
-    plan = TrainingPlan.from_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
-    ranks = Ranks(rank, plan.num_devices)
-    plan = replace(plan, device=_device(plan.device, rank))
-    with membership(folder, ranks, plan.device):
-        run(plan, LockstepObserver(ranks, None), ranks)
+    if member is not None:
+        return member.lead(plan, observer)
+    if plan.num_devices != 1:
+        raise BadPlan("A run on several devices is launched with a process for each (core.training.launcher).")
+    return run(plan, observer)
 
 
 @contextmanager
-def membership(folder: Path, ranks: Ranks, device: str) -> Iterator[None]:
-    """Join the process group of all ranks of one machine inside the context."""
+def _process_group(store: Store, ranks: Ranks, device: str) -> Iterator[None]:
+    """Join the process group of all ranks inside the context."""
     if sys.platform.startswith("linux"):
         for name, interface in _LOOPBACK.items():
             os.environ.setdefault(name, interface)
@@ -83,7 +115,7 @@ def membership(folder: Path, ranks: Ranks, device: str) -> Iterator[None]:
         torch.cuda.set_device(device)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo",
-        store=dist.FileStore(str(folder / MEETING_FILE), ranks.size),  # type: ignore[attr-defined]
+        store=store,
         rank=ranks.rank,
         world_size=ranks.size,
         timeout=_TIMEOUT,
@@ -94,45 +126,7 @@ def membership(folder: Path, ranks: Ranks, device: str) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-@contextmanager
-def _followers(folder: Path, plan: TrainingPlan) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Start the processes of the other ranks; all are ended on the way out."""
-    command = [sys.executable, "-P", "-m", "core.training.follower", str(folder)]
-    processes = [
-        subprocess.Popen([*command, str(rank)], stdin=subprocess.PIPE, stdout=2) for rank in range(1, plan.num_devices)
-    ]
-    for process in processes:
-        threading.Thread(target=_watch, args=(process,), name=f"rank {process.pid}", daemon=True).start()
-    try:
-        yield processes
-        for process in processes:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_END_SECONDS)
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-            assert process.stdin is not None
-            process.stdin.close()
-
-
-def _has_failed(process: subprocess.Popen[bytes]) -> bool:
-    """Whether the process failed, waiting briefly: a broken connection may be seen before the death behind it."""
-    try:
-        return process.wait(_NEWS_SECONDS) != 0
-    except subprocess.TimeoutExpired:
-        return False
-
-
-def _watch(process: subprocess.Popen[bytes]) -> None:
-    """End the group some time after a rank fails: gloo reports a lost peer, NCCL may wait for it."""
-    if process.wait() not in (0, -9) and dist.is_initialized():
-        threading.Event().wait(_END_SECONDS)
-        if dist.is_initialized():
-            os._exit(70)
-
-
-def _device(first: str, rank: int) -> str:
-    """Return the device of a rank: `cuda:2` for rank 1 when the leader has `cuda:1`."""
+def _device(first: str, local_rank: int) -> str:
+    """Return the device of a rank: `cuda:2` for local rank 1 when the leader has `cuda:1`."""
     kind, _, number = first.partition(":")
-    return first if kind == "cpu" else f"{kind}:{int(number or 0) + rank}"
+    return first if kind == "cpu" else f"{kind}:{int(number or 0) + local_rank}"

@@ -36,7 +36,7 @@ AREAS = (
 PACKAGES = ("api", "worker", "cli", "core", "preftune")
 PRODUCT = ("api", "worker", "cli", "core", "client", "migrations")
 ENGINE_LAYERS = (
-    ("run_on_devices", "follower"),
+    ("run_on_devices", "launcher"),
     ("pipeline", "failure_mapping"),
     ("stages",),
     ("measures",),

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_runs import RecordingObserver, World, random_pairs, stop_at_poll, tree_bytes, untimed, weights, write_data
+from ranked_runs import run_on_ranks
+from tiny_runs import RecordingObserver, World, random_pairs, tree_bytes, untimed, weights, write_data
 
 from core.domain.training.metric_names import TIMING
 from core.training.failures import TrainingStopped
 from core.training.observer import Stage
 from core.training.pipeline import TrainingResult, run
 from core.training.plan import LoraPlan, TrainingPlan
-from core.training.run_on_devices import run_on_devices
 
 TOLERANCE = 1e-5
 COARSE = {"rewards/length_correlation": 1e-3}
@@ -65,7 +65,7 @@ def compare(plan: TrainingPlan, tolerance: float = TOLERANCE) -> tuple[TrainingR
     """Both ways; returns the run of two processes."""
     observer, together = RecordingObserver(), RecordingObserver()
     one = run(plan, observer)
-    two = run_on_devices(on_two(plan, "two"), together)
+    two = run_on_ranks(on_two(plan, "two"), together)
     assert_same_run((one, observer), (two, together), tolerance)
     return two, together
 
@@ -81,7 +81,7 @@ def test_two_processes_take_the_steps_of_one_and_resume_exactly(world: World) ->
     middle = next(ref for ref in observer.checkpoints if (ref.stage, ref.step) == (Stage.DPO, 4))
     rest, alone = RecordingObserver(), RecordingObserver()
     resumed = dataclasses.replace(on_two(plan, "rest"), resume_from=str(middle.directory))
-    assert tree_bytes(run_on_devices(resumed, rest).policy_dir) == tree_bytes(whole.policy_dir)
+    assert tree_bytes(run_on_ranks(resumed, rest).policy_dir) == tree_bytes(whole.policy_dir)
     before = observer.points[: -len(rest.points)]
     assert untimed([*before, *rest.points]) == untimed(observer.points)
     result = run(dataclasses.replace(resumed, num_devices=1, work_dir=f"{plan.work_dir}-alone"), alone)
@@ -134,16 +134,16 @@ def test_stopped_anywhere_it_resumes_exactly(tmp_path: Path) -> None:
     world = World.make(tmp_path, num_train=6, num_validation=3)
     plan = world.plan("whole", lora=LoraPlan(rank=2, dropout=0.2))
     observer = RecordingObserver()
-    expected = tree_bytes(run_on_devices(on_two(plan, "whole"), observer).policy_dir)
+    expected = tree_bytes(run_on_ranks(on_two(plan, "whole"), observer).policy_dir)
     stages = set()
     for number in range(2, observer.num_polls, 3):
-        stopped, rest = RecordingObserver(stop_at_poll(number)), RecordingObserver()
+        stopped, rest = RecordingObserver(), RecordingObserver()
         with pytest.raises(TrainingStopped):
-            run_on_devices(on_two(plan, f"{number}"), stopped)
+            run_on_ranks(on_two(plan, f"{number}"), stopped, stop_poll=number)
         stages.add(stopped.checkpoints[-1].stage)
         resumed = dataclasses.replace(
             on_two(plan, f"{number}-rest"), resume_from=str(stopped.checkpoints[-1].directory)
         )
-        assert tree_bytes(run_on_devices(resumed, rest).policy_dir) == expected
+        assert tree_bytes(run_on_ranks(resumed, rest).policy_dir) == expected
         assert untimed([*stopped.points, *rest.points]) == untimed(observer.points)
     assert stages == {Stage.SFT, Stage.REFERENCE, Stage.DPO}

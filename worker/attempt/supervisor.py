@@ -199,8 +199,9 @@ class _Attempt:
         num_kills = count_out_of_memory_kills()
         self._log.begin(f"trainer {self._num_starts + 1}" if self._num_starts else "trainer")
         self._num_starts += 1
-        bounds = Bounds(writes=[self._work_dir], reads=[inputs.base_model_dir], allows_tcp=self._place.num_devices > 1)
-        process = TrainerProcess(self._place.launch, self._work_dir, self._log.add, bounds)
+        num_ranks = self._place.num_devices
+        bounds = Bounds(writes=[self._work_dir], reads=[inputs.base_model_dir], allows_tcp=num_ranks > 1)
+        process = TrainerProcess(self._place.launch.for_ranks(num_ranks), self._work_dir, self._log.add, bounds)
         reach("trainer.started")
         grace_seconds = self._backend.settings.stop_grace_seconds
         dialogue = TrainerDialogue(

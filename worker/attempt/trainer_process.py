@@ -14,7 +14,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -27,6 +27,7 @@ from core.domain.trainer_protocol import (
     encode_message,
 )
 from worker.child_environment import trainer_environment
+from worker.processes.start import command_of
 
 _MAX_WAITING_MESSAGES = 10_000
 """Beyond that the trainer waits: it is far ahead of the database."""
@@ -49,8 +50,14 @@ class Ended:
 @dataclass(frozen=True, kw_only=True)
 class LaunchPlan:
     command: Sequence[str]
-    """The work directory is added as the last argument."""
+    """Starts the trainer; the work directory is added as the last argument."""
     num_threads: int
+    group_command: Sequence[str] = command_of("device_group")
+    """Starts the agent of a job's trainers on several devices, likewise."""
+
+    def for_ranks(self, num_ranks: int) -> "LaunchPlan":
+        """Return the plan that starts so many processes of one job."""
+        return self if num_ranks == 1 else replace(self, command=self.group_command)
 
 
 class TrainerProcess:

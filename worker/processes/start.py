@@ -6,10 +6,12 @@ The same as `python -m worker.processes.trainer <work directory>`, and faster th
 import sys
 from pathlib import Path
 
+from core.children.launched import obey_agent
 from core.quick_imports import import_quickly
 
 _MODULES = {
     "trainer": "trainer.__main__",
+    "device_group": "device_group",
     "scoring": "scoring",
     "republication": "republication",
     "gguf_conversion": "gguf_conversion",
@@ -25,6 +27,7 @@ def command_of(kind: str) -> tuple[str, ...]:
 
 def main(kind: str, work_dir: Path) -> int:
     """Run the process; return its exit code."""
+    obey_agent()
     return int(import_quickly(f"worker.processes.{_MODULES[kind]}").main(work_dir))
 
 

@@ -14,7 +14,6 @@ from core.domain.jobs.job_spec import JobSpec
 from core.domain.jobs.job_state import AttemptOutcome
 from core.domain.trainer_protocol import ASSIGNMENT_FILE, Failed, decode_trainer_message, encode_message
 from core.training.failures import BadCheckpoint, PolicyNotSavedWell
-from core.training.run_on_devices import RankLost
 from worker.attempt.outcomes import Fail, GiveBack, TrainerEnd, judge
 from worker.processes.trainer.__main__ import last_words
 
@@ -37,7 +36,7 @@ def test_what_recurs_ends_the_job_at_once(error: Exception) -> None:
     assert verdict.code is FailureCode.INTERNAL
 
 
-@pytest.mark.parametrize("error", [RuntimeError("CUDA error"), OSError(errno.EIO, "I/O error"), RankLost("One ended.")])
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error"), OSError(errno.EIO, "I/O error")])
 def test_what_may_be_the_machines_fault_is_tried_again(error: Exception) -> None:
     verdict = verdict_of(error)
     assert isinstance(verdict, GiveBack)

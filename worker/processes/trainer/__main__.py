@@ -19,6 +19,7 @@ import torch
 import transformers
 from pydantic import ValidationError
 
+from core.children.launched import launched_rank, report_failure
 from core.datasets.editing import UnknownLines
 from core.disk_space import GOES_ON, full_disk_detail, is_out_of_space, purpose_of, room_for
 from core.domain.errors import DomainError
@@ -38,6 +39,7 @@ from core.domain.trainer_protocol import (
     StageOutputQuery,
     Stopped,
     TrainerEvent,
+    encode_message,
 )
 from core.domain.training.artifact_files import PAIRS_FILE, SUMMARY_FILE
 from core.tokenization.errors import DamagedRows, EncodingStopped, NothingToEncode
@@ -49,7 +51,7 @@ from core.training.measures.pair_report import untrained_pair
 from core.training.model.precision import faster_precision, holds_merged_adapter, is_rounded_by_bf16
 from core.training.pipeline import TrainingResult
 from core.training.plan import Precision, ReusePlan, TrainingPlan
-from core.training.run_on_devices import RankLost, run_on_devices
+from core.training.run_on_devices import Member, run_on_devices
 from worker.processes.trainer.inputs import EncodedInputs, InputEncoder, StoppedWhileStaging, open_tokenizer
 from worker.processes.trainer.measuring import measure
 from worker.processes.trainer.observer import LinkObserver, finite
@@ -75,28 +77,40 @@ _RECURRING = (ArithmeticError, AssertionError, AttributeError, LookupError, Name
 
 
 def main(work_dir: Path) -> int:
-    """Run the trainer; return 0 when the run ended as it should, also when it was stopped."""
-    link = SupervisorLink()
+    """Run the trainer, or its part of one rank; return 0 when the run ended as it should, also when it was stopped."""
+    rank = launched_rank()
+    link = None if rank else SupervisorLink()
     try:
-        train(link, work_dir)
+        member = None if rank is None else Member.of_launch()
+        if link is not None:
+            _lead(link, work_dir, member)
+        elif member is not None:
+            member.follow()
         return 0
-    except StoppedWhileStaging:
-        link.send(Stopped())
-        return 0
-    except TrainingStopped as stop:
-        link.send(Stopped(is_planned=stop.is_planned))
+    except TrainingStopped:  # the leader says it
         return 0
     except Exception as error:  # noqa: BLE001 - the entry of the process: whatever it is, the supervisor hears of it
         traceback.print_exc()  # here, where the exception is the current one: it goes to the worker's log
-        for message in last_words(error):
-            link.send(message)
+        messages = last_words(error)
+        if link is None or rank is not None:
+            report_failure(error, [encode_message(message).decode() for message in messages])
+        else:
+            for message in messages:
+                link.send(message)
         return 1
 
 
+def _lead(link: SupervisorLink, work_dir: Path, member: Member | None) -> None:
+    try:
+        train(link, work_dir, member)
+    except StoppedWhileStaging:
+        link.send(Stopped())
+    except TrainingStopped as stop:
+        link.send(Stopped(is_planned=stop.is_planned))
+
+
 def last_words(error: Exception) -> list[TrainerEvent | Failed]:
-    """Return the last message to the supervisor; none for a crash, after which a checkpoint is resumed."""
-    if isinstance(error, RankLost):
-        return []
+    """Return the last messages to the supervisor."""
     if isinstance(error, BadCheckpoint):
         event = TrainerEvent(level="warning", kind=CHECKPOINT_UNUSABLE, message=error.detail)
         return [event, Failed(code=error.failure_code, detail=error.detail)]
@@ -106,15 +120,20 @@ def last_words(error: Exception) -> list[TrainerEvent | Failed]:
     return [explain(error)]
 
 
-def train(link: SupervisorLink, work_dir: Path) -> None:
+def train(link: SupervisorLink, work_dir: Path, member: Member | None = None) -> None:
     assignment = Assignment.load((work_dir / ASSIGNMENT_FILE).read_text(encoding="utf-8"))
     fast_precision = _introduce(link, assignment)
     with Timeline(assignment.device) as timeline:
-        _train(link, assignment, work_dir, fast_precision, timeline)
+        _train(link, assignment, work_dir, fast_precision, timeline, member)
 
 
 def _train(
-    link: SupervisorLink, assignment: Assignment, work_dir: Path, fast_precision: Precision, timeline: Timeline
+    link: SupervisorLink,
+    assignment: Assignment,
+    work_dir: Path,
+    fast_precision: Precision,
+    timeline: Timeline,
+    member: Member | None,
 ) -> None:
     spec = JobSpec.model_validate(assignment.spec)
     tokenizer = open_tokenizer(assignment, spec)
@@ -142,7 +161,7 @@ def _train(
     folder = PolicyFolder(base_model_dir, spec.base_model, tokenizer)
     texts = (spec.sample_prompts, tokenizer.decode)
     observer = LinkObserver(link, *texts, complete_policy=folder.complete, shares_outputs=spec.reuse, timeline=timeline)
-    result = _run(plan, observer)
+    result = _run(plan, observer, member)
     _complete_artifact(folder, result, encoder.too_long)
     timeline.lap("finish")
     if not is_resumed:  # of a part of a job nothing can be foretold
@@ -186,12 +205,12 @@ def _count_sft_rows(inputs: EncodedInputs) -> int:
     return int(train.labels.sum()) if train.kind == "unpaired" else len(train)
 
 
-def _run(plan: TrainingPlan, observer: LinkObserver) -> TrainingResult:
+def _run(plan: TrainingPlan, observer: LinkObserver, member: Member | None) -> TrainingResult:
     try:
-        return run_on_devices(plan, observer)
+        return run_on_devices(plan, observer, member)
     except BadStageOutput as error:
         observer.event("warning", "reuse_refused", f"{error.detail} It is computed again.", {})
-        return run_on_devices(replace(plan, reuse=ReusePlan()), observer)
+        return run_on_devices(replace(plan, reuse=ReusePlan()), observer, member)
 
 
 def _find_reusable(link: SupervisorLink, plan: TrainingPlan) -> ReusePlan:

@@ -4,7 +4,6 @@ A trainer must not outlive its supervisor: at the end of its standard input, or 
 group is killed.
 """
 
-import ctypes
 import os
 import queue
 import signal
@@ -12,6 +11,7 @@ import sys
 import threading
 from typing import BinaryIO, NoReturn
 
+from core.children.parent import die_with_parent
 from core.domain.trainer_protocol import (
     StageOutputAnswer,
     StageOutputQuery,
@@ -23,8 +23,6 @@ from core.domain.trainer_protocol import (
 )
 from core.failpoints import reach
 
-_PR_SET_PDEATHSIG = 1
-
 
 class SupervisorLink:
     """Sends messages, receives requests and answers."""
@@ -35,7 +33,8 @@ class SupervisorLink:
         self._answers: queue.Queue[StageOutputAnswer] = queue.Queue()
         self._lock = threading.Lock()
         self._output = _take_standard_output()
-        _die_with_parent()
+        # A parent that died before this line has closed our standard input, which is noticed all the same.
+        die_with_parent()
         signal.signal(signal.SIGTERM, self._on_terminate)
         threading.Thread(target=self._listen, name="supervisor", daemon=True).start()
 
@@ -73,14 +72,6 @@ def _take_standard_output() -> BinaryIO:
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return output
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel to kill this process with its parent, even while Python's lock is held."""
-    if not sys.platform.startswith("linux"):
-        return
-    # A parent that died before this line has closed our standard input, which is noticed all the same.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _end_group() -> NoReturn:

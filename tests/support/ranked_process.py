@@ -1,0 +1,32 @@
+"""Rank of a test's run: `python ranked_process.py <folder>`, started by `ranked_agent.py`."""
+
+import json
+import pickle
+import sys
+from pathlib import Path
+
+from tiny_runs import RecordingObserver, stop_at_poll
+
+from core.children.launched import obey_agent
+from core.training.failures import TrainingStopped
+from core.training.pipeline import TrainingResult
+from core.training.plan import TrainingPlan
+from core.training.run_on_devices import Member
+
+obey_agent()
+folder = Path(sys.argv[1])
+task = json.loads((folder / "task").read_text())
+member = Member.of_launch()
+assert member is not None
+outcome: TrainingResult | TrainingStopped | None = None
+observer = RecordingObserver(stop_at_poll(task["stop_poll"] or sys.maxsize))
+try:
+    if member.ranks.is_leader:
+        outcome = member.lead(TrainingPlan.from_json(task["plan"]), observer)
+    else:
+        member.follow()
+except TrainingStopped as stop:
+    outcome = stop
+if member.ranks.is_leader:
+    observer.decide = None
+    (folder / "outcome").write_bytes(pickle.dumps((outcome, vars(observer))))
