@@ -1,4 +1,4 @@
-"""A job trained by two processes under the real supervisor, each of which is killed on the way, and their agent."""
+"""A job trained by two processes under the real supervisor: one of them is killed on the way, and their agent."""
 
 import os
 import signal
@@ -12,14 +12,14 @@ from trained_jobs import FIELDS, add_rows, fetch_artifact, make_rows, run_to_end
 from core.services.backend import Backend
 from worker.app import TRAINER_COMMAND
 
-VICTIMS = ("rank 1", "rank 0", "agent")
+VICTIMS = ("rank 1", "agent")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(480)
 def test_a_process_that_is_killed_costs_an_attempt_and_no_byte(backend: Backend, tmp_path: Path) -> None:
     add_rows(backend, make_rows())
-    fields = FIELDS | {"dpo": FIELDS["dpo"] | {"epochs": 120}}  # long enough to be caught in the middle
+    fields = FIELDS | {"dpo": FIELDS["dpo"] | {"epochs": 40}}  # long enough to be caught in the middle
     with InProcessWorker(backend, TRAINER_COMMAND, num_devices=2):
         undisturbed = submit(backend, **fields, reuse=False).id
         assert run_to_end(backend, undisturbed).status.value == "succeeded", events(backend, undisturbed)
