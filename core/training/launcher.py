@@ -32,7 +32,7 @@ class Group:
     """The processes of one run on all its nodes, and where they meet."""
 
     run_id: str
-    """Of this attempt alone, and not to be guessed: no other run's process has these keys of the store."""
+    """Name of this attempt alone, not to be guessed: no other run's process has these keys of the store."""
     num_ranks: int
     """Ranks on this node."""
     num_nodes: int = 1
@@ -49,7 +49,7 @@ class RankFailure:
 
     rank: int
     returncode: int
-    """As of `subprocess`: negative for a signal."""
+    """Exit status; negative for a signal."""
     seen_at: int
     """Time of the failure, in seconds since the epoch."""
     report: tuple[str, ...] | None
