@@ -44,6 +44,7 @@ from api.routes import (
     datasets,
     exports,
     feedback,
+    generations,
     health,
     job_records,
     jobs,
@@ -85,6 +86,7 @@ DESCRIPTION = (
 TAGS = [
     {"name": "datasets", "description": "Files of preference pairs, checked and normalised."},
     {"name": "arenas", "description": "Blind pairs, votes, and the dataset that they become."},
+    {"name": "generations", "description": "What models answer to prompts, as datasets of responses."},
     {"name": "feedback", "description": "What people think of served answers, and the datasets that it becomes."},
     {"name": "jobs", "description": "Training jobs, their live curves and events."},
     {"name": "sweeps", "description": "Many jobs that differ in a few settings, as one."},
@@ -105,6 +107,7 @@ ROUTES = (
     datasets,
     uploads,
     arenas,
+    generations,
     feedback,
     jobs,
     sweeps,

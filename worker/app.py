@@ -31,6 +31,7 @@ from worker.attempt.trainer_process import LaunchPlan
 from worker.device import CPU, choose_devices, count_threads
 from worker.drain import Drain
 from worker.light.exports import Exporting
+from worker.light.generations import Generating
 from worker.light.lane import LightLane
 from worker.light.republishing import Republishing
 from worker.light.scores import Scoring
@@ -95,6 +96,10 @@ def _work(place: Workplace, runner: Runner, scratch: WorkerScratch) -> int:
     if settings.worker_lanes != "light":
         lanes.append(threading.Thread(target=runner.poll, name="poller"))
         beats.append(place.beat)
+        kinds = (Generating(place.device, runner.slot),)
+        answering = LightLane(backend, drain, scratch, place.launch.num_threads, kinds, name="generations")
+        lanes.append(answering)
+        beats.append(answering.beat)
     if settings.worker_lanes != "training":
         light = LightLane(backend, drain, scratch, place.launch.num_threads, (Scoring(), Exporting(), Republishing()))
         lanes.append(light)

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from preftune.datasets import Datasets
 from preftune.fine_tuning import FineTuning
+from preftune.generations import Generations
 from preftune.jobs import Jobs
 from preftune.keys import Keys
 from preftune.local_key import find_local_key
@@ -32,6 +33,7 @@ class Client:
         self.datasets = Datasets(self._transport)
         self.jobs = Jobs(self._transport)
         self.sweeps = Sweeps(self._transport)
+        self.generations = Generations(self._transport)
         self.keys = Keys(self._transport)
         self.fine_tuning = FineTuning(self._transport)
 

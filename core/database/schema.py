@@ -10,6 +10,7 @@ from core.database.tables.bookkeeping import IdempotencyKey, LostObject, ObjectC
 from core.database.tables.datasets import Dataset
 from core.database.tables.exports import ExportRequest
 from core.database.tables.feedback import FeedbackItem, ServedAnswer
+from core.database.tables.generations import Generation, GenerationPart
 from core.database.tables.jobs import Attempt, Job, JobStage
 from core.database.tables.measurements import JobMeasurement, WorkerPresence
 from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, Garbage, StageBuild, StageOutput
@@ -45,5 +46,5 @@ TABLES = (
     Garbage, IdempotencyKey, SweeperLock, ObjectCheck, LostObject, AuditEvent, EndedSession, WebhookEndpoint,
     WebhookDelivery, JobMeasurement, WorkerPresence, RateBucket, SchemaSupport, Sweep, SweepMember,
     Arena, ArenaPair, ArenaLease, ArenaVote, GrownDataset, ServedAnswer,
-    FeedbackItem,
+    FeedbackItem, Generation, GenerationPart,
 )  # fmt: skip

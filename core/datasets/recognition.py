@@ -25,11 +25,13 @@ _EXPECTED: Final = {
     DatasetKind.PREFERENCE: "prompt, chosen and rejected",
     DatasetKind.DEMONSTRATION: "messages, prompt and completion, or text",
     DatasetKind.UNPAIRED: "prompt, completion and label",
+    DatasetKind.RESPONSES: "prompt, response and model",
 }
 _KIND_NAMES: Final = {
     DatasetKind.PREFERENCE: "pairs of a chosen and a rejected response",
     DatasetKind.DEMONSTRATION: "demonstrations: one response a row, as for SFT",
     DatasetKind.UNPAIRED: "unpaired rows: single responses with a label each",
+    DatasetKind.RESPONSES: "responses of models, to be judged",
 }
 
 
@@ -62,6 +64,8 @@ def recognise(rows: Sequence[SourceRow], options: CheckOptions) -> Layout:
     Raises:
         FileFault: none of the rows is of a layout known, or they are of another kind than asked for.
     """
+    if options.kind is DatasetKind.RESPONSES and options.format == "auto":
+        return LAYOUTS_BY_NAME["responses"]  # what is asked for: such rows are those of a demonstration as well
     if options.format != "auto":
         asked = LAYOUTS_BY_NAME[options.format]
         _require_kind(asked, rows, options.kind)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from core.datasets.advice.advice import Advice
-from core.datasets.cells.serialised import SerialisedColumns, deserialise, find_serialised
+from core.datasets.cells.serialised import NOTHING_SERIALISED, SerialisedColumns, deserialise, find_serialised
 from core.datasets.faults import FileFault, RowFault, listed, quoted
 from core.datasets.layouts.columns import Role
 from core.datasets.layouts.layout import Example, Layout, SourceRow
@@ -14,6 +14,7 @@ from core.datasets.options import CheckOptions, Limits
 from core.datasets.recognition import recognise, require_columns
 from core.datasets.rows.contents import contents_of
 from core.datasets.rows.renaming import leave_out, rename_columns, tell_verdicts
+from core.domain.dataset_rows import DatasetKind
 from core.domain.issue_codes import IssueCode
 
 _DECIDING = (Role.VERDICT, Role.SCORE)
@@ -37,7 +38,8 @@ def settle(sample: Sequence[SourceRow], options: CheckOptions) -> Settled:
     """
     require_columns(sample, options.columns)
     named = [rename_columns(leave_out(row, options.ignore), options.columns) for row in sample]
-    serialised = find_serialised(named, options.limits)
+    is_verbatim = options.kind is DatasetKind.RESPONSES  # what a model said may look like JSON
+    serialised = NOTHING_SERIALISED if is_verbatim else find_serialised(named, options.limits)
     mapped = Settled(options, recognise(_readable(named, serialised, options.limits), options), serialised)
     if not options.columns or options.format != "auto":
         return mapped

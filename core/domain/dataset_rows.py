@@ -18,6 +18,8 @@ class DatasetKind(StrEnum):
     """prompt (may be empty) and response: SFT only"""
     UNPAIRED = "unpaired"
     """prompt, response and a label, desirable or not"""
+    RESPONSES = "responses"
+    """prompt, response and the model that gave it: to be judged"""
 
 
 class DatasetOrigin(StrEnum):
@@ -30,6 +32,8 @@ class DatasetOrigin(StrEnum):
     VOTES = "votes"
     """What people found better in an arena."""
     FEEDBACK = "feedback"
+    GENERATION = "generation"
+    """What models answered to prompts."""
 
 
 class CalledFunction(TypedDict):
@@ -94,6 +98,16 @@ class UnpairedRow(RowContext):
     response: Text
     label: bool
     """True where the response is desirable."""
+
+
+@final
+class ResponsesRow(RowContext):
+    line: int
+    prompt: Text
+    response: Text
+    """May be empty: a model may say nothing."""
+    model: NotRequired[str]
+    """Name of the model that gave the response."""
 
 
 class RowIssue(TypedDict):

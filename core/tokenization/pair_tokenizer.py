@@ -134,12 +134,13 @@ class PairTokenizer:
     def vocab_size(self) -> int:
         return self._encoder.vocab_size
 
-    def encode_prompt(self, prompt: Text) -> list[int]:
+    def encode_prompt(self, prompt: Text, context: RowContext = NO_CONTEXT) -> list[int]:
         """Return ids [P] that generation starts from. Raises UnencodableRow, UnusableChatTemplate."""
-        if self._is_raw(prompt):
+        if self._is_raw(prompt) and not context:
             return self._encode_prompt(str(prompt), is_raw=True)
         messages = [self._control.mask(message) for message in _as_messages(prompt, "user")]
-        return self._encode_prompt(self._need_dialogue().render_prompt(messages), is_raw=False)
+        masked = self._control.mask_value(context) if context else context
+        return self._encode_prompt(self._need_dialogue().render_prompt(messages, masked), is_raw=False)
 
     def encode_text(self, text: str) -> list[int]:
         """Return ids [P] of a text that is continued as it stands, without a template. Raises UnencodableRow."""

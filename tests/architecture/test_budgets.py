@@ -31,6 +31,7 @@ MANY_PARAMETERS: dict[str, str] = {
     "cli/commands/datasets.py:check": "typer declares options so",
     "client/preftune/cli/commands/datasets.py:upload": "typer declares options so",
     "client/preftune/cli/commands/jobs.py:submit": "typer declares options so",
+    "client/preftune/cli/commands/generations.py:start": "typer declares options so",
     "client/preftune/cli/commands/sweeps.py:start": "typer declares options so",
     "core/training/kernels/packed_attention.py:packed_attention": "the signature of transformers' attention interface",
 }

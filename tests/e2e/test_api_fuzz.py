@@ -17,6 +17,7 @@ from api.docs.document import describe
 from core.services.attempts import recording
 from core.settings import Settings
 
+GENERATION = {"models": [BASE_MODEL], "prompts": ["Why?"]}
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 FUZZ = settings(
     max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -96,6 +97,7 @@ def ids(api: RunningApi) -> dict[str, str]:
         "sweep_id": "sweep_none",
         "arena_id": api.http.post("/arenas", json={"dataset_id": dataset["id"]}).json()["id"],
         "vote_id": "vote_none",
+        "generation_id": api.http.post("/generations", json=GENERATION).json()["id"],
         "answer_id": "chatcmpl_none-0",
     }
 

@@ -48,6 +48,7 @@ BODIES: dict[str, Any] = {
     "PATCH /arenas/{arena_id}": {"is_open": True},
     "POST /arenas/{arena_id}/leases": {"voter": "x"},
     "POST /arenas/{arena_id}/votes": {"pair_id": "pair_none", "verdict": "tie"},
+    "POST /generations": {"models": [BASE_MODEL], "prompts": ["Why?"]},
     "POST /feedback": {"answer_id": "chatcmpl_x-0", "thumb": "up"},
     "POST /feedback/dataset": {"kind": "unpaired"},
     "POST /webhooks": {"url": "http://127.0.0.1:9/hook", "event_types": ["fine_tuning.job.failed"]},
@@ -143,6 +144,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         vote = api.http.post(f"/arenas/{arena['id']}/votes", json={"pair_id": pair["id"], "verdict": "left"})
         house.ids |= {"arena_id": arena["id"], "vote_id": vote.json()["id"]}
         house.ids["answer_id"] = keep_answer(backend)
+        generation = api.http.post("/generations", json=BODIES["POST /generations"]).json()
+        house.ids["generation_id"] = generation["id"]
         house.ids["sweep_id"] = api.http.post("/sweeps", json=BODIES["POST /sweeps"]).json()["id"]
         del api.http.headers["Authorization"]
         yield house

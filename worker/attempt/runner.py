@@ -15,6 +15,7 @@ from core.services.attempts import lifecycle
 from core.services.attempts.lifecycle import Claim
 from worker.attempt.supervisor import Workplace, run_attempt
 from worker.device import Device
+from worker.device_slot import DeviceSlot
 from worker.patience import MAX_PAUSE_SECONDS
 from worker.scratch import WorkerScratch
 
@@ -30,6 +31,8 @@ class Runner:
         self._scratch = scratch
         self._slot = threading.Lock()
         self._worker = place.backend.settings.effective_worker_name
+        self.slot = DeviceSlot()
+        """The device, which generations borrow between jobs."""
 
     def run_queued(self) -> None:
         """Run one job after the other. A second caller waits for its turn, and so takes no second wake-up."""
@@ -70,7 +73,7 @@ class Runner:
         if claim is None:
             return False
         try:
-            with self._scratch.attempt(claim) as work_dir:
+            with self.slot.training(), self._scratch.attempt(claim) as work_dir:
                 reach("attempt.directory_made")
                 run_attempt(self._place, claim, work_dir)
         except OSError as error:

@@ -9,13 +9,14 @@ import random
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from core.confinement import Bounds, confined
 from core.disk_space import full_disk_detail, is_full, is_out_of_space
 from core.domain.errors import Unavailable
+from core.domain.generation_protocol import REFUSAL_PREFIX
 from core.services.backend import Backend
 from core.services.requests import requests
 from core.services.requests.requests import RequestLease
@@ -40,6 +41,14 @@ class LaneStopping(Exception):
 
 class RequestRefused(Exception):
     """Raised for a request that cannot be done. The text is for the user."""
+
+
+class ProgramKilled(RequestRefused):
+    """Raised where a signal ended a program of a request."""
+
+
+class TryAgain(Exception):
+    """Raised for a request that is to be tried again, as often as requests are."""
 
 
 class RequestContext:
@@ -82,8 +91,13 @@ class RequestContext:
         reads: Sequence[Path] = (),
         *,
         allows_tcp: bool = False,
+        while_running: Callable[[], None] | None = None,
     ) -> None:
-        """Run a program over the work directory and `reads` to its end. Raises RequestRefused, LaneStopping."""
+        """Run a program over the work directory and `reads` to its end.
+
+        `while_running` is called many times a second and once more at the end; what it raises ends the program, for
+        which there is no time limit then. Raises RequestRefused, LaneStopping.
+        """
         (self.work_dir / "tmp").mkdir(exist_ok=True)
         log = self.work_dir / "log"
         bounds = Bounds(writes=[self.work_dir], reads=reads, allows_tcp=allows_tcp)
@@ -98,7 +112,7 @@ class RequestContext:
                 start_new_session=True,
             )
             try:
-                self._wait(process, what)
+                self._wait(process, what, while_running)
             finally:
                 process.kill()
                 process.wait()
@@ -107,15 +121,23 @@ class RequestContext:
             _log.error("%s failed: %s", what, text)
             if is_full(self.work_dir, text):
                 raise RequestRefused(_no_room())
-            raise RequestRefused(f"{what} failed; the worker's log says more.")
+            if (told := text.rpartition(REFUSAL_PREFIX))[1]:
+                raise RequestRefused(told[2].splitlines()[0])
+            refused = ProgramKilled if process.returncode < 0 else RequestRefused
+            raise refused(f"{what} failed; the worker's log says more.")
 
-    def _wait(self, process: "subprocess.Popen[bytes]", what: str) -> None:
+    def _wait(self, process: "subprocess.Popen[bytes]", what: str, while_running: Callable[[], None] | None) -> None:
         deadline = time.monotonic() + MAX_SECONDS
-        while process.poll() is None:
+        is_running = True
+        while is_running:
+            is_running = process.poll() is None
             self.check()
-            if time.monotonic() > deadline:
+            if while_running is not None:
+                while_running()
+            elif time.monotonic() > deadline:
                 raise RequestRefused(f"{what} took more than {MAX_SECONDS:.0f} seconds.")
-            time.sleep(_TICK_SECONDS)
+            if is_running:
+                time.sleep(_TICK_SECONDS)
 
 
 def _no_room() -> str:
@@ -129,7 +151,10 @@ class ClaimedRequest(Protocol):
     def lease(self) -> RequestLease: ...
 
     def do(self, context: RequestContext) -> None:
-        """Do the request and record its end in the database. Raises RequestRefused, LaneStopping, Unavailable."""
+        """Do the request and record its end in the database.
+
+        Raises RequestRefused, LaneStopping, TryAgain, Unavailable.
+        """
 
 
 class RequestKind(Protocol):
@@ -140,16 +165,23 @@ class RequestKind(Protocol):
 
 class LightLane:
     def __init__(
-        self, backend: Backend, drain: Drain, scratch: WorkerScratch, num_threads: int, kinds: Sequence[RequestKind]
+        self,
+        backend: Backend,
+        drain: Drain,
+        scratch: WorkerScratch,
+        num_threads: int,
+        kinds: Sequence[RequestKind],
+        *,
+        name: str = "light",
     ) -> None:
         """Take kinds of requests; those of the first kind come first."""
         self.backend = backend
         self.drain = drain
         self.num_threads = num_threads
-        self.beat = LaneBeat("light")
+        self.beat = LaneBeat(name)
         self._scratch = scratch
         self._kinds = kinds
-        self._thread = threading.Thread(target=self._run, name="light lane", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"{name} lane", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -182,6 +214,8 @@ class LightLane:
                 requests.fail(self.backend, work.lease, str(reason))
             except LaneStopping:
                 requests.give_back(self.backend, work.lease)
+            except TryAgain:
+                requests.give_back(self.backend, work.lease, counts=True)
             except OSError as error:
                 if not is_out_of_space(error):
                     raise

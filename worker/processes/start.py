@@ -17,6 +17,7 @@ _MODULES = {
     "gguf_conversion": "gguf_conversion",
     "gguf_check": "gguf_check",
     "generation": "generation.__main__",
+    "responses": "responses",
 }
 
 

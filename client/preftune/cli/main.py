@@ -9,7 +9,17 @@ from importlib.metadata import version as installed
 
 import typer
 
-from preftune.cli.commands import access, dataset_versions, datasets, job_edits, job_pairs, jobs, models, sweeps
+from preftune.cli.commands import (
+    access,
+    dataset_versions,
+    datasets,
+    generations,
+    job_edits,
+    job_pairs,
+    jobs,
+    models,
+    sweeps,
+)
 from preftune.cli.console import err, out
 from preftune.cli.groups import Group
 from preftune.cli.openai_import import command as openai_import
@@ -32,6 +42,7 @@ app.add_typer(datasets.app, name="datasets", rich_help_panel=WORKING)
 app.add_typer(models.app, name="models", rich_help_panel=WORKING)
 app.command(rich_help_panel=WORKING)(models.variants)
 app.add_typer(sweeps.app, name="sweep", rich_help_panel=WORKING)
+app.add_typer(generations.app, name="generate", rich_help_panel=WORKING)
 app.add_typer(openai_import.app, name="import", rich_help_panel=WORKING)
 access.register(app)
 

@@ -6,10 +6,11 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
-from core.database.tables.requests import LeasedRequest
+from core.database.tables.requests import Leased, LeasedRequest
 from core.domain.request_status import RequestStatus
 
 Request = TypeVar("Request", bound=LeasedRequest)
+AnyLeased = TypeVar("AnyLeased", bound=Leased)
 
 WAITING = (RequestStatus.QUEUED, RequestStatus.RUNNING)
 
@@ -23,12 +24,12 @@ def list_requests(session: Session, table: type[Request], job_id: str) -> list[R
     return list(session.scalars(select(table).where(table.job_id == job_id).order_by(table.id.desc())))
 
 
-def count_waiting(session: Session, table: type[LeasedRequest], project_id: str) -> int:
+def count_waiting(session: Session, table: type[Leased], project_id: str) -> int:
     mine = (table.project_id == project_id, table.status.in_(WAITING))
     return session.scalars(select(func.count()).select_from(table).where(*mine)).one()
 
 
-def claim_next(session: Session, table: type[Request], token: str, lease_seconds: float) -> Request | None:
+def claim_next(session: Session, table: type[AnyLeased], token: str, lease_seconds: float) -> AnyLeased | None:
     """Claim the oldest request that is queued, or whose lane is gone."""
     is_left = and_(table.status == RequestStatus.RUNNING, table.lease_expires_at < database_now())
     statement = (
@@ -48,6 +49,6 @@ def claim_next(session: Session, table: type[Request], token: str, lease_seconds
     return request
 
 
-def find_held(session: Session, table: type[Request], request_id: str, token: str) -> Request | None:
+def find_held(session: Session, table: type[AnyLeased], request_id: str, token: str) -> AnyLeased | None:
     """Return the request, locked, if that token still holds the lease."""
     return session.scalar(select(table).where(table.id == request_id, table.lease_token == token).with_for_update())

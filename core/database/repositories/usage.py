@@ -6,10 +6,21 @@ from sqlalchemy.orm import Session
 from core.database.columns import database_after, database_now
 from core.database.tables.arenas import Arena
 from core.database.tables.datasets import Dataset
+from core.database.tables.generations import Generation
 from core.database.tables.objects import Artifact, Checkpoint, CheckpointStatus, StageOutput
 from core.database.tables.uploads import Arrival, Upload, UploadStatus
 
-KINDS = ("datasets", "uploads", "arriving", "checkpoints", "policies", "artifacts", "stage_outputs", "arenas")
+KINDS = (
+    "datasets",
+    "uploads",
+    "arriving",
+    "checkpoints",
+    "policies",
+    "artifacts",
+    "stage_outputs",
+    "arenas",
+    "generations",
+)
 
 
 def bytes_by_kind(session: Session, project_id: str) -> dict[str, int]:
@@ -33,6 +44,7 @@ def bytes_by_kind(session: Session, project_id: str) -> dict[str, int]:
         select(func.sum(Artifact.num_bytes)).where(Artifact.project_id == project_id),
         select(func.sum(StageOutput.num_bytes)).where(StageOutput.project_id == project_id),
         select(func.sum(Arena.num_bytes)).where(Arena.project_id == project_id),
+        select(func.sum(Generation.num_bytes)).where(Generation.project_id == project_id),
     )
     return {kind: int(session.scalar(total) or 0) for kind, total in zip(KINDS, sums, strict=True)}
 
@@ -56,6 +68,7 @@ def list_largest(session: Session, project_id: str, limit: int) -> list[tuple[st
         .where(StageOutput.project_id == project_id)
         .group_by(StageOutput.job_id),
         select(Arena.id, Arena.num_bytes).where(Arena.project_id == project_id),
+        select(Generation.id, Generation.num_bytes).where(Generation.project_id == project_id),
     )
     found = union_all(*parts).subquery()
     size = func.sum(found.c.size)

@@ -1,6 +1,6 @@
 from enum import StrEnum
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index
+from sqlalchemy import CheckConstraint, Enum, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import enum_type
@@ -14,6 +14,12 @@ class DatasetStatus(StrEnum):
     READY = "ready"
     REJECTED = "rejected"
     """Refused after an asynchronous upload; only the report is kept."""
+
+
+_FIRST_KINDS = (DatasetKind.PREFERENCE, DatasetKind.DEMONSTRATION, DatasetKind.UNPAIRED)
+_STORED_KIND = Enum(
+    *(kind.value for kind in _FIRST_KINDS), name="kind", native_enum=False, create_constraint=True, length=32
+)
 
 
 class Dataset(Base):
@@ -33,7 +39,9 @@ class Dataset(Base):
     project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[ShortText]
     status: Mapped[DatasetStatus] = mapped_column(enum_type(DatasetStatus, "status"))
-    kind: Mapped[DatasetKind] = mapped_column(enum_type(DatasetKind, "kind"))
+    stored_kind: Mapped[str] = mapped_column("kind", _STORED_KIND)
+    """Kind as the first release knows them: it reads responses as demonstrations."""
+    holds_responses: Mapped[bool | None]
     format: Mapped[ShortText]
     """Detected format; `auto` while processing."""
     filename: Mapped[ShortText]
@@ -71,6 +79,15 @@ class Dataset(Base):
     made_from: Mapped[JsonObject | None]
     """What the service made the file from; none: it was uploaded."""
     created_at: Mapped[Time]
+
+    @property
+    def kind(self) -> DatasetKind:
+        return DatasetKind.RESPONSES if self.holds_responses else DatasetKind(self.stored_kind)
+
+    @kind.setter
+    def kind(self, kind: DatasetKind) -> None:
+        self.holds_responses = kind is DatasetKind.RESPONSES
+        self.stored_kind = (DatasetKind.DEMONSTRATION if self.holds_responses else kind).value
 
     @property
     def number(self) -> int:

@@ -1,4 +1,4 @@
-"""Common columns of requests that a worker's light lane does: queued, leased, ended."""
+"""Common columns of requests that a lane of a worker does: queued, leased, ended."""
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
@@ -8,11 +8,10 @@ from core.database.tables.base import Id, LongText, Time
 from core.domain.request_status import RequestStatus
 
 
-class LeasedRequest:
-    """Columns of a request table; its constraints are `leased_request_rules`."""
+class Leased:
+    """Columns of what a lane does; its constraints are `leased_rules`."""
 
     id: Mapped[Id] = mapped_column(primary_key=True)
-    job_id: Mapped[Id] = mapped_column(ForeignKey("jobs.id"))
     project_id: Mapped[Id]
     status: Mapped[RequestStatus] = mapped_column(enum_type(RequestStatus, "status"))
     error_detail: Mapped[LongText | None]
@@ -24,11 +23,20 @@ class LeasedRequest:
     finished_at: Mapped[Time | None]
 
 
-def leased_request_rules() -> tuple[CheckConstraint | Index, ...]:
+class LeasedRequest(Leased):
+    """Columns of a request to a finished job; its constraints are `leased_request_rules`."""
+
+    job_id: Mapped[Id] = mapped_column(ForeignKey("jobs.id"))
+
+
+def leased_rules() -> tuple[CheckConstraint | Index, ...]:
     return (
         CheckConstraint("(status = 'running') = (lease_token IS NOT NULL)", "lease_while_running"),
         CheckConstraint("(lease_token IS NULL) = (lease_expires_at IS NULL)", "lease_is_whole"),
         CheckConstraint("(status IN ('succeeded', 'failed')) = (finished_at IS NOT NULL)", "finished"),
-        Index(None, "job_id"),
         Index(None, "status", "id"),
     )
+
+
+def leased_request_rules() -> tuple[CheckConstraint | Index, ...]:
+    return (*leased_rules(), Index(None, "job_id"))

@@ -47,6 +47,7 @@ _DEFAULT_LAYOUTS: Final = {
     DatasetKind.PREFERENCE: "explicit",
     DatasetKind.DEMONSTRATION: "prompt-completion",
     DatasetKind.UNPAIRED: "unpaired",
+    DatasetKind.RESPONSES: "responses",
 }
 """Layouts that name what is wrong with each row, where no row is an object to recognise a layout by."""
 
@@ -149,8 +150,9 @@ class _Check:
                 IssueCode.NO_USABLE_ROW,
                 f"No usable row is left: {counted(rows.num_set_aside, 'row')} set aside, as the report says.",
             )
-        for note, line in judge_missing(rows.tally.missing_words, rows.num_accepted):
-            self._note(note, line)
+        if self._options.kind is not DatasetKind.RESPONSES:  # a model may say such a word
+            for note, line in judge_missing(rows.tally.missing_words, rows.num_accepted):
+                self._note(note, line)
         return None
 
     def _refuse_bad_rows(self) -> Refusal:

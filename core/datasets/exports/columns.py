@@ -17,7 +17,7 @@ BATCH_BYTES: Final = 2 * 1024 * 1024
 _SIDES: Final = ("prompt", "chosen", "rejected", "response")
 _BEGIN = re.compile(rb'"(prompt|chosen|rejected|response)":(\[|")')
 _AS_JSON: Final = ("tools", "documents")
-_KEYS: Final = ("tool_calls", "reasoning_content", "train", "tool_call_id", "name", "label", *_AS_JSON)
+_KEYS: Final = ("tool_calls", "reasoning_content", "train", "tool_call_id", "name", "label", "model", *_AS_JSON)
 _PATTERNS: Final = {name: f'"{name}":'.encode() for name in _KEYS}
 _CALL: Final = pa.struct(
     [
@@ -85,6 +85,8 @@ def _schema(keys: set[str], sides: set[str], *, has_messages: bool) -> pa.Schema
     fields = [pa.field("line", pa.int64()), *(pa.field(side, text) for side in _SIDES if side in sides)]
     if "label" in keys and "response" in sides:
         fields.append(pa.field("label", pa.bool_()))
+    if "model" in keys and "response" in sides:
+        fields.append(pa.field("model", pa.string()))
     fields += [pa.field(name, pa.string()) for name in _AS_JSON if name in keys]
     return pa.schema(fields)
 

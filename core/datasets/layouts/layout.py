@@ -25,6 +25,8 @@ class Example(NamedTuple):
     tools: list[dict[str, Any]] | None = None
     """Functions that the prompt may call."""
     documents: list[dict[str, Any]] | None = None
+    model: str | None = None
+    """Name of the model that gave the response."""
 
 
 class Reading(NamedTuple):

@@ -11,6 +11,7 @@ from core.datasets.layouts.preferences import PREFERENCE_LAYOUTS
 from core.datasets.layouts.published import PUBLISHED_LAYOUTS
 from core.datasets.layouts.ranked import RANKED_LAYOUTS
 from core.datasets.layouts.rated import RATED_LAYOUTS
+from core.datasets.layouts.responses import RESPONSES_LAYOUT
 from core.datasets.layouts.singles import SINGLE_LAYOUTS
 
 LAYOUTS: Final[tuple[Layout, ...]] = (
@@ -25,7 +26,8 @@ LAYOUTS: Final[tuple[Layout, ...]] = (
 )
 _TELLING: Final = frozenset(("prompt", "chosen", "rejected"))
 """Names that are ours: a layout that leaves them out fits worse than one that leaves out others."""
-LAYOUTS_BY_NAME: Final[Mapping[str, Layout]] = {layout.name: layout for layout in LAYOUTS}
+LAYOUTS_BY_NAME: Final[Mapping[str, Layout]] = {layout.name: layout for layout in (*LAYOUTS, RESPONSES_LAYOUT)}
+"""All that can be asked for; that of responses is recognised by its kind, not by its columns."""
 
 
 def classify(row: SourceRow) -> Layout | None:

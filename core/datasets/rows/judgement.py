@@ -15,6 +15,8 @@ _HEAD_CHARS: Final = 64
 def judge(example: Example, contents: Contents, kind: DatasetKind, long_row_chars: int) -> list[Note]:
     """Return remarks on the example; one whose effect is to set the row aside comes alone."""
     prompt, first, second = contents
+    if kind is DatasetKind.RESPONSES:  # what was said is kept, whatever it is
+        return _remarks(prompt, first, second, kind, long_row_chars)
     if kind is DatasetKind.PREFERENCE:
         nothing_learnt = _judge_pair(example, first, second)
     elif _ends_blank(example.first):

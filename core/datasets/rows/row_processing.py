@@ -103,6 +103,8 @@ class RowProcessor:
         self._layout = LAYOUTS_BY_NAME[layout_name]
         self._serialised = serialised
         self._is_preference = options.kind is DatasetKind.PREFERENCE
+        self._is_verbatim = options.kind is DatasetKind.RESPONSES
+        """A model's words are kept as they are, whatever they look like."""
         self._expects_plain_pairs = are_expected(options, layout_name) and not serialised
         self._max_plain_bytes = min(options.limits.max_line_bytes, options.limits.long_row_chars)
         self._used_fields = self._layout.fields
@@ -174,7 +176,7 @@ class RowProcessor:
         options, result = self._options, progress.result
         contents = contents_of(example)
         try:
-            if may_be_rendered(contents):
+            if not self._is_verbatim and may_be_rendered(contents):
                 refuse_placeholders(example)
                 example, notes = reread(example)
                 contents = contents_of(example)
@@ -193,7 +195,8 @@ class RowProcessor:
     def _judged(self, line: int, example: Example, contents: Contents, result: BatchResult) -> Example | None:
         """The example as it is kept, with its remarks reported; None where it is set aside."""
         notes = judge(example, contents, self._options.kind, self._options.limits.long_row_chars)
-        notes += remarks(example[:3], self._options.limits)
+        if not self._is_verbatim:
+            notes += remarks(example[:3], self._options.limits)
         for note in notes:
             self._report(result, line, note)
         if notes and ISSUE_KINDS[notes[0].code].effect is Effect.ROW_SET_ASIDE:
@@ -214,7 +217,8 @@ class RowProcessor:
         try:
             return self._completed(row, self._layout.read(row))
         except RowFault:
-            self._refuse_other_layout(row, record.line)
+            if not self._is_verbatim:  # every row of a demonstration is one of a response as well
+                self._refuse_other_layout(row, record.line)
             raise
 
     def _account(self, row: SourceRow, line: int, tally: Tally) -> None:
@@ -310,6 +314,8 @@ def _dump(line: int, example: Example, kind: DatasetKind) -> bytes:
         row["response"] = example.first
     if kind is DatasetKind.UNPAIRED:
         row["label"] = example.label
+    if example.model is not None:
+        row["model"] = example.model
     if example.tools:
         row["tools"] = example.tools
     if example.documents:

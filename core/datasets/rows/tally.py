@@ -36,6 +36,7 @@ _FIELD_NAMES: Final[Mapping[DatasetKind, tuple[str, ...]]] = {
     DatasetKind.PREFERENCE: ("chosen", "rejected"),
     DatasetKind.DEMONSTRATION: ("response",),
     DatasetKind.UNPAIRED: ("response",),
+    DatasetKind.RESPONSES: ("response",),
 }
 
 

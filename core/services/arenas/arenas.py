@@ -1,10 +1,7 @@
 """Arenas as users handle them: create, get, list, close, delete; their pairs are drawn when they are made."""
 
-import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
@@ -16,24 +13,22 @@ from core.database.repositories import arenas as rows
 from core.database.tables.arenas import Arena, ArenaPair
 from core.domain.arenas.arenas import ROW_SIDES, ArenaRequest, ArenaSampling, Interval, PairState, Verdict, win_rate
 from core.domain.dataset_rows import DatasetKind
-from core.domain.errors import Conflict, DomainError, FieldError, InvalidRequest, NotFound
+from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound
 from core.services.access import audit, quotas
 from core.services.backend import Backend
 from core.services.chat import served_models
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.datasets import datasets
 from core.services.datasets.contents import row_lines
+from core.services.datasets.drawing import MAX_ROWS_READ, distinct, draw_rows, prompt_of
 from core.services.ids import derived_id, new_id
 from core.services.views import Page
 from core.storage import keys
 
 MAX_OPEN = 50
 """Arenas of a project in which people can vote."""
-MAX_ROWS_READ = 200_000
-"""Rows of a dataset from which pairs are drawn."""
 MAX_BYTES = 64 * 1024**2
 """Prompts, and answers of rows, of one arena: they are in the database."""
-_CONTEXT = ("tools", "documents")
 
 
 class ArenaNotFound(NotFound):
@@ -91,7 +86,7 @@ def create(backend: Backend, project_id: str, request: ArenaRequest, *, arena_id
         return get(backend, project_id, chosen)
     if request.models is not None:
         require_length(backend, request.sampling)
-    _require_models(backend, project_id, request)
+    served_models.require_all(backend, project_id, request.models or ())
     source, contents = _draw(backend, project_id, request)
     if not contents:
         fault = "holds no pair that two answers could be compared on"
@@ -230,25 +225,11 @@ def require_length(backend: Backend, sampling: ArenaSampling) -> None:
         raise InvalidRequest(f"/sampling/max_tokens: {fault}.", errors=[FieldError("/sampling/max_tokens", fault)])
 
 
-def _require_models(backend: Backend, project_id: str, request: ArenaRequest) -> None:
-    """Check that both models are there. Raises InvalidRequest naming those that are not."""
-    errors = []
-    for position, name in enumerate(request.models or ()):
-        try:
-            served_models.find(backend, project_id, name)
-        except DomainError as error:
-            if error.kind == "unavailable":
-                raise
-            errors.append(FieldError(f"/models/{position}", error.detail))
-    if errors:
-        raise InvalidRequest("; ".join(f"{error.pointer}: {error.detail}" for error in errors), errors=errors)
-
-
 def _draw(backend: Backend, project_id: str, request: ArenaRequest) -> tuple[str | None, list[dict[str, Any]]]:
     """Return the name of the version and the contents of the pairs. Raises InvalidRequest."""
     if request.dataset_id is None:
         prompts = [_plain(prompt) for prompt in request.prompts or ()]
-        return None, [{"prompt": prompt} for prompt in _distinct(prompts)]
+        return None, [{"prompt": prompt} for prompt in distinct(prompts)]
     try:
         dataset = datasets.find_ready(backend, project_id, request.dataset_id)
     except (datasets.DatasetNotFound, datasets.DatasetNotReady) as error:
@@ -259,36 +240,16 @@ def _draw(backend: Backend, project_id: str, request: ArenaRequest) -> tuple[str
         fault = f"{request.dataset_id} is of kind {dataset.kind.value}; pairs are rows of kind preference"
         raise InvalidRequest(f"/dataset_id: {fault}.", errors=[FieldError("/dataset_id", fault)])
     lines = row_lines(backend.store, keys.dataset_rows(project_id, dataset.id))
-    drawn = _sample((orjson.loads(line) for line in islice(lines, MAX_ROWS_READ)), request)
+    found = (orjson.loads(line) for line in islice(lines, MAX_ROWS_READ))
+    drawn = draw_rows(found, request.num_pairs, request.seed, needs_prompt=request.models is not None)
     return dataset.version_name, [_content(row, is_pair=request.models is None) for row in drawn]
 
 
-def _sample(found: Iterator[dict[str, Any]], request: ArenaRequest) -> list[dict[str, Any]]:
-    """Draw rows of different prompts, every prompt as likely as any other; in the order of the file."""
-    rng, kept, seen = random.Random(request.seed), dict[int, dict[str, Any]](), set[bytes]()
-    for row in found:
-        if request.models is not None and not row["prompt"]:
-            continue
-        digest = blake2b(orjson.dumps(row["prompt"]), digest_size=16).digest()
-        if digest in seen:
-            continue
-        seen.add(digest)
-        place = len(seen) - 1 if len(seen) <= request.num_pairs else rng.randrange(len(seen))
-        if place < request.num_pairs:
-            kept[place] = row
-    return sorted(kept.values(), key=lambda row: int(row["line"]))
-
-
 def _content(row: dict[str, Any], *, is_pair: bool) -> dict[str, Any]:
-    content = {"prompt": row["prompt"], "line": row["line"]}
-    content |= {name: row[name] for name in _CONTEXT if name in row}
+    content = prompt_of(row)
     if is_pair:
         content |= {"first": row["chosen"], "second": row["rejected"]}
     return content
-
-
-def _distinct(prompts: list[Any]) -> list[Any]:
-    return list({orjson.dumps(prompt): prompt for prompt in prompts}.values())
 
 
 def _plain(prompt: Any) -> Any:

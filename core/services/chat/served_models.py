@@ -1,5 +1,6 @@
 """Models that answer: base models, policies of jobs and of their checkpoints, and the policy before DPO."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -73,6 +74,20 @@ def find(backend: Backend, project_id: str, name: str) -> ServedModel:
             raise
         detail = f"{error.detail.rstrip('.')}. GET /v1/models lists what there is."
         raise ModelNotFound(detail, errors=[FieldError("/model", detail)]) from error
+
+
+def require_all(backend: Backend, project_id: str, names: Sequence[str]) -> None:
+    """Check that all models are there. Raises InvalidRequest naming those that are not, Unavailable."""
+    errors = []
+    for position, name in enumerate(names):
+        try:
+            find(backend, project_id, name)
+        except DomainError as error:
+            if error.kind == "unavailable":
+                raise
+            errors.append(FieldError(f"/models/{position}", error.detail))
+    if errors:
+        raise InvalidRequest("; ".join(f"{error.pointer}: {error.detail}" for error in errors), errors=errors)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -150,7 +150,7 @@ def check_any_kind(settings: Settings, source: Path, options: CheckOptions, fold
     if not _is_of_another_kind(first):
         return first
     for kind in DatasetKind:
-        if kind is not options.kind:
+        if kind not in (options.kind, DatasetKind.RESPONSES):  # of these are only files that are sent as such
             result = check(settings, source, replace(options, kind=kind), folder)
             if not _is_of_another_kind(result):
                 return result

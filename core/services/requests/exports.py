@@ -15,7 +15,7 @@ from core.database.repositories import objects, requests
 from core.database.repositories.events import EventDraft, append_event
 from core.database.tables.exports import ExportRequest
 from core.database.tables.objects import ArtifactFile
-from core.database.tables.requests import LeasedRequest
+from core.database.tables.requests import Leased
 from core.domain.errors import Conflict, InvalidRequest, NotFound
 from core.domain.exports import GGUF_ARCHITECTURES, ExportFormat, export_path
 from core.domain.request_status import RequestStatus
@@ -142,7 +142,7 @@ def claim(backend: Backend, lease_seconds: float) -> ExportClaim | None:
 def finish(backend: Backend, claim: ExportClaim, file: ExportedFile) -> None:
     """Add the file to the artifact."""
 
-    def change(session: Session, row: LeasedRequest) -> None:
+    def change(session: Session, row: Leased) -> None:
         assert isinstance(row, ExportRequest)
         job = jobs.lock(session, claim.project_id, claim.job_id)
         artifact = objects.find_artifact(session, claim.job_id)

@@ -21,7 +21,7 @@ from core.database.tables.exports import ExportRequest
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Artifact, ArtifactFile
 from core.database.tables.republications import RepublishRequest
-from core.database.tables.requests import LeasedRequest
+from core.database.tables.requests import Leased
 from core.domain.errors import Conflict, NotFound
 from core.domain.jobs.event_kinds import REPUBLISHED
 from core.domain.request_status import RequestStatus
@@ -124,7 +124,7 @@ def claim(backend: Backend, lease_seconds: float) -> RepublicationClaim | None:
 def finish(backend: Backend, claim: RepublicationClaim, tree: UploadedTree, verification: dict[str, Any]) -> None:
     """Put the uploaded folder in the old one's place. Raises NothingToRepublish where that cannot be done now."""
 
-    def change(session: Session, row: LeasedRequest) -> None:
+    def change(session: Session, row: Leased) -> None:
         assert isinstance(row, RepublishRequest)
         job = jobs.lock(session, claim.project_id, claim.job_id)
         old = _require_lossy(session, job)

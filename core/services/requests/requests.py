@@ -14,7 +14,7 @@ from core.database.columns import database_after, database_now
 from core.database.repositories import objects, requests
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Artifact
-from core.database.tables.requests import LeasedRequest
+from core.database.tables.requests import Leased, LeasedRequest
 from core.domain.errors import Conflict, InvalidRequest, NotFound
 from core.domain.request_status import RequestStatus
 from core.services.backend import Backend
@@ -25,8 +25,9 @@ from core.storage.trees import StoredTree
 
 MAX_TRIES = 3
 
-Table = type[LeasedRequest]
+Table = type[Leased]
 Request = TypeVar("Request", bound=LeasedRequest)
+AnyLeased = TypeVar("AnyLeased", bound=Leased)
 Claimed = TypeVar("Claimed")
 
 
@@ -47,7 +48,7 @@ class RequestLease:
     token: str
 
 
-def submit(session: Session, row: LeasedRequest, *, max_waiting: int, what: str, too_many: type[Conflict]) -> None:
+def submit(session: Session, row: Leased, *, max_waiting: int, what: str, too_many: type[Conflict]) -> None:
     """Queue a row with its own columns filled in; `what` is its plural name. Raises `too_many`."""
     if requests.count_waiting(session, type(row), row.project_id) >= max_waiting:
         raise too_many(f"{max_waiting} {what} are waiting; try again when some are done.")
@@ -92,9 +93,9 @@ def is_ended(view: RequestView) -> bool:
 
 def claim_next(
     backend: Backend,
-    table: type[Request],
+    table: type[AnyLeased],
     lease_seconds: float,
-    find_inputs: Callable[[Request, RequestLease], Claimed],
+    find_inputs: Callable[[AnyLeased, RequestLease], Claimed],
 ) -> Claimed | None:
     """Claim the next request with its inputs; one without inputs is failed, and the next looked for."""
     while True:
@@ -129,7 +130,7 @@ def renew(backend: Backend, lease: RequestLease, lease_seconds: float) -> bool:
 def fail(backend: Backend, lease: RequestLease, detail: str) -> None:
     """End the request as failed; `detail` is for the user."""
 
-    def change(_session: Session, row: LeasedRequest) -> None:
+    def change(_session: Session, row: Leased) -> None:
         row.error_detail = detail
 
     end(backend, lease, RequestStatus.FAILED, change)
@@ -139,7 +140,7 @@ def end(
     backend: Backend,
     lease: RequestLease,
     status: RequestStatus,
-    change: Callable[[Session, LeasedRequest], None],
+    change: Callable[[Session, Leased], None],
 ) -> None:
     """End the request and make `change` in the same transaction; does nothing when the lease is lost."""
 
@@ -153,13 +154,13 @@ def end(
     backend.database.write(work)
 
 
-def give_back(backend: Backend, lease: RequestLease) -> None:
-    """Return the request to the queue because this lane ends."""
+def give_back(backend: Backend, lease: RequestLease, *, counts: bool = False) -> None:
+    """Return the request to the queue because this lane ends, or its program was killed, which `counts` as a try."""
 
     def work(session: Session) -> None:
         row = requests.find_held(session, lease.table, lease.id, lease.token)
         if row is not None:
             row.status, row.lease_token, row.lease_expires_at = RequestStatus.QUEUED, None, None
-            row.num_tries -= 1
+            row.num_tries -= not counts
 
     backend.database.write(work)

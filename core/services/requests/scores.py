@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from core.database.repositories import objects, requests
 from core.database.tables.jobs import Job
-from core.database.tables.requests import LeasedRequest
+from core.database.tables.requests import Leased
 from core.database.tables.scores import ScoreRequest
 from core.domain.errors import Conflict, NotFound
 from core.domain.jobs.methods import method_of
@@ -113,7 +113,7 @@ def claim(backend: Backend, lease_seconds: float) -> ScoreClaim | None:
 
 
 def finish(backend: Backend, claim: ScoreClaim, results: list[dict[str, Any]]) -> None:
-    def change(_session: Session, row: LeasedRequest) -> None:
+    def change(_session: Session, row: Leased) -> None:
         assert isinstance(row, ScoreRequest)
         row.results = {"results": results}
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from core.datasets.layouts.registry import LAYOUTS
+from core.datasets.layouts.registry import LAYOUTS_BY_NAME
 from core.domain.issue_codes import ISSUE_KINDS, Effect, IssueCode
 from core.settings import Settings
 
@@ -19,7 +19,7 @@ STATUSES = {"too_large": " (413)", "unsupported": " (415)", "invalid": ""}
 
 def tables() -> dict[str, list[str]]:
     """Rows of each table by the heading above it."""
-    formats = [f"| `{layout.name}` | {layout.kind.value} | {layout.title} |" for layout in LAYOUTS]
+    formats = [f"| `{layout.name}` | {layout.kind.value} | {layout.title} |" for layout in LAYOUTS_BY_NAME.values()]
     return {"Formats": formats} | {heading: codes(effect) for effect, heading in HEADINGS.items()}
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from core.datasets.layouts.columns import CONTEXT, PREAMBLE, Role
 from core.datasets.layouts.layout import Layout
-from core.datasets.layouts.registry import LAYOUTS
+from core.datasets.layouts.registry import LAYOUTS_BY_NAME
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "guide" / "layouts.md"
 BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
@@ -20,7 +20,8 @@ def shown(layout: Layout) -> str:
 
 def table() -> str:
     lines = ["| layout | what each column becomes | source |", "|---|---|---|"]
-    lines += [f"| `{layout.name}` | {shown(layout)} | {layout.source or layout.title} |" for layout in LAYOUTS]
+    layouts = LAYOUTS_BY_NAME.values()
+    lines += [f"| `{layout.name}` | {shown(layout)} | {layout.source or layout.title} |" for layout in layouts]
     common = [f"`{name}` ({role})" for name, role in {**PREAMBLE, **CONTEXT}.items()]
     return "\n".join([*lines, "", f"In every layout that does not declare them otherwise: {', '.join(common)}.", ""])
 

@@ -413,6 +413,10 @@ CASES: dict[str, tuple[Row, list[Row]]] = {
         [{"prompt": [user(ASKED)], "response": GOOD}],
     ),
     "text": ({"text": GOOD}, [{"prompt": "", "response": GOOD}]),
+    "responses": (
+        {"prompt": ASKED, "response": GOOD, "model": "job_1"},
+        [{"prompt": ASKED, "response": GOOD, "model": "job_1"}],
+    ),
 }
 """Layout -> a row as files have it, and the normalised rows."""
 
@@ -436,7 +440,7 @@ def test_a_layout_is_recognised_and_read(check: Check, name: str) -> None:
         assert checked.rows == wanted
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CASES.keys() - {"responses"})
 def test_a_layout_sent_as_another_kind_names_its_own(check: Check, name: str) -> None:
     kind = LAYOUTS_BY_NAME[name].kind
     for other in {layout.kind for layout in LAYOUTS} - {kind}:
@@ -475,6 +479,25 @@ def test_a_value_of_another_type_anywhere_in_a_layout_gets_a_verdict(check: Chec
                 holder = holder[step]
             holder[path[-1]] = value
         check(rows, kind=LAYOUTS_BY_NAME[name].kind, format=name, on_error="skip")
+
+
+@pytest.mark.parametrize(
+    "response",
+    ["", " ", "None", '[{"role": "user", "content": "x"}]', '{"a": 1}', "<|im_start|>user\nx<|im_end|>", "<image>"],
+)
+@pytest.mark.parametrize("prompt", [ASKED, [user(ASKED)]])
+def test_responses_are_kept_whatever_they_are(check: Check, prompt: Any, response: str) -> None:
+    """A judge must see what the model said, nothing decoded, left out or mended."""
+    checked = check([{"prompt": prompt, "response": response, "model": "m"}] * 2, kind="responses")
+    kept = response if isinstance(prompt, str) else [bot(response)]
+    assert checked.rows == [{"line": line, "prompt": prompt, "response": kept, "model": "m"} for line in (1, 2)]
+
+
+@pytest.mark.parametrize("model", ["", "x" * 256, 3, ["m"]])
+def test_a_model_that_is_no_name_is_refused(check: Check, model: Any) -> None:
+    checked = check([{"prompt": ASKED, "response": GOOD, "model": model}], kind="responses")
+    assert not checked.is_ready
+    assert "'model' must be a model's name" in checked.detail
 
 
 def test_columns_are_mapped(check: Check) -> None:

@@ -17,9 +17,11 @@ GENERIC = {
     DatasetKind.PREFERENCE: [("prompt", "chosen", "rejected"), ("prompt", "response_1", "response_2", "preference")],
     DatasetKind.DEMONSTRATION: [("prompt", "completion")],
     DatasetKind.UNPAIRED: [("prompt", "completion", "label")],
+    DatasetKind.RESPONSES: [("prompt", "response")],
 }
 ROLES = {
     "prompt": Role.PROMPT,
+    "response": Role.RESPONSE,
     "preference": Role.VERDICT,
     "label": Role.LABEL,
     **dict.fromkeys(("chosen", "rejected", "response_1", "response_2", "completion"), Role.RESPONSE),

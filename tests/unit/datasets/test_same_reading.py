@@ -114,7 +114,7 @@ def test_a_renamed_column_is_never_read_as_another(layout: str, data: st.DataObj
 
 def _is_optional(layout: str, name: str) -> bool:
     """Without it the row is whole in a layout of the same sides: a name that nobody knows says nothing."""
-    if (layout, name) in (("doccano", "label"), ("step-dpo", "initial_reason_steps")):
+    if (layout, name) in (("doccano", "label"), ("step-dpo", "initial_reason_steps"), ("responses", "model")):
         return True
     return name in OPTIONAL or name.startswith(("annotator", "prediction", "score_"))
 

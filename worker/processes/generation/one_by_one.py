@@ -2,6 +2,7 @@
 
 import queue
 import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from transformers import PreTrainedModel
 from core.domain.generation_protocol import End, Refused, Start
 from core.training.model.capabilities import capabilities_of, stock_attention
 from worker.processes.generation.batching import Emit
-from worker.processes.generation.sampling import ActiveAnswer, choose, score
+from worker.processes.generation.sampling import ActiveAnswer, Choice, Sampler, choose, score
 
 
 class OneByOneEngine:
@@ -54,24 +55,31 @@ class OneByOneEngine:
                 self._emit(Refused(number=order.number, detail=f"The model fails on it ({type(error).__name__})."))
             self._wanted.discard(order.number)
 
-    @torch.no_grad()
     def _answer(self, order: Start) -> None:
-        answer, model = ActiveAnswer.of(order), self._model
-        has_cache = capabilities_of(model).has_cache
-        inputs = torch.tensor([order.prompt_ids], device=model.device)
-        cache: Any = None
+        answer = ActiveAnswer.of(order)
+        choices = continue_alone(self._model, order.prompt_ids, answer.sampler)
         for place in range(order.max_tokens):
             if order.number not in self._wanted:
                 return
-            with self._device, stock_attention(model):
-                output = model(input_ids=inputs, past_key_values=cache, use_cache=has_cache)
-            (choice,) = choose(output.logits[:, -1], [answer.sampler])
+            with self._device, stock_attention(self._model):
+                choice = next(choices)
             self._emit(choice.as_token(order.number))
-            is_end = choice.token_id in answer.end_ids
-            if is_end or place + 1 == order.max_tokens:
+            if choice.token_id in answer.end_ids or place + 1 == order.max_tokens:
                 self._emit(End(number=order.number, reason=answer.reason_after(choice.token_id)))
                 return
-            following = torch.tensor([[choice.token_id]], device=model.device)
-            cache, inputs = (
-                (output.past_key_values, following) if has_cache else (None, torch.cat((inputs, following), dim=1))
-            )
+
+
+def continue_alone(model: PreTrainedModel, prompt_ids: Sequence[int], sampler: Sampler) -> Iterator[Choice]:
+    """Yield one token after the other, without an end, by plain forward passes in the attention that is set."""
+    has_cache = capabilities_of(model).has_cache
+    inputs = torch.tensor([list(prompt_ids)], device=model.device)
+    cache: Any = None
+    while True:
+        with torch.no_grad():
+            output = model(input_ids=inputs, past_key_values=cache, use_cache=has_cache)
+            (choice,) = choose(output.logits[:, -1], [sampler])
+        yield choice
+        following = torch.tensor([[choice.token_id]], device=model.device)
+        cache, inputs = (
+            (output.past_key_values, following) if has_cache else (None, torch.cat((inputs, following), dim=1))
+        )

@@ -23,7 +23,7 @@ DatasetIds = Annotated[list[str], typer.Argument(metavar="DATASET", help="Ids of
 DataFile = Annotated[
     Path, typer.Argument(exists=True, dir_okay=False, help="JSONL, JSON, CSV, TSV, Parquet or Arrow; also compressed.")
 ]
-Kind = Annotated[str, typer.Option(help="Type of data: preference, demonstration or unpaired.")]
+Kind = Annotated[str, typer.Option(help="Type of data: preference, demonstration, unpaired or responses.")]
 OnError = Annotated[
     str, typer.Option(help="If a row is invalid: reject the file and list every error, or skip the row.")
 ]

@@ -1,0 +1,45 @@
+"""Rows of generations and of the parts that are done."""
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from core.database.tables.generations import Generation, GenerationPart
+
+
+def find_generation(session: Session, project_id: str, generation_id: str) -> Generation | None:
+    return session.scalar(select(Generation).where(Generation.id == generation_id, Generation.project_id == project_id))
+
+
+def lock_generation(session: Session, project_id: str, generation_id: str) -> Generation | None:
+    statement = select(Generation).where(Generation.id == generation_id, Generation.project_id == project_id)
+    return session.scalar(statement.with_for_update().execution_options(populate_existing=True))
+
+
+def list_generations(session: Session, project_id: str, *, before: str | None, limit: int) -> list[Generation]:
+    """Return generations older than the id `before`, newest first."""
+    statement = select(Generation).where(Generation.project_id == project_id)
+    if before is not None:
+        statement = statement.where(Generation.id < before)
+    return list(session.scalars(statement.order_by(Generation.id.desc()).limit(limit)))
+
+
+def list_done(session: Session, generation_id: str) -> set[int]:
+    """Return the numbers of the parts that are done."""
+    return set(session.scalars(select(GenerationPart.number).where(GenerationPart.generation_id == generation_id)))
+
+
+def find_part(session: Session, generation_id: str, number: int) -> GenerationPart | None:
+    return session.get(GenerationPart, (generation_id, number))
+
+
+def delete_parts(session: Session, generation_id: str) -> None:
+    statement = delete(GenerationPart).where(GenerationPart.generation_id == generation_id)
+    session.execute(statement.execution_options(synchronize_session=False))
+
+
+def delete_generation(session: Session, generation_id: str) -> None:
+    delete_parts(session, generation_id)
+    session.execute(
+        delete(Generation).where(Generation.id == generation_id).execution_options(synchronize_session=False)
+    )
+    session.expunge_all()

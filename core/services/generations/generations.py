@@ -1,0 +1,246 @@
+"""Generations as users handle them: create, get, list, cancel, delete; a lane of a worker does them part by part."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_now
+from core.database.repositories import generations as rows
+from core.database.repositories.requests import WAITING
+from core.database.tables.generations import Generation
+from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound
+from core.domain.judging.generations import MAX_ANSWERS, MAX_TOKENS, PART_ANSWERS, GenerationRequest, WorkStatus
+from core.domain.request_status import RequestStatus
+from core.services.access import audit, quotas
+from core.services.backend import Backend
+from core.services.chat import served_models
+from core.services.cursors import decode_cursor, encode_cursor
+from core.services.generations.prompts import draw_prompts
+from core.services.ids import derived_id, make_id, new_id
+from core.services.requests import requests
+from core.services.views import Page
+
+MAX_WAITING = 20
+"""Generations of a project that have not ended."""
+MAX_PROMPT_BYTES = 64 * 1024**2
+"""Prompts of one generation: they are in the database."""
+
+
+class GenerationNotFound(NotFound):
+    code = "generation-not-found"
+    title = "There is no such generation"
+
+
+class TooManyGenerations(Conflict):
+    code = "too-many-generations"
+    title = "The project has as many generations under way as it may"
+
+
+class GenerationNotCancellable(Conflict):
+    code = "generation-not-cancellable"
+    title = "The generation has ended"
+
+
+class GenerationNotDeletable(Conflict):
+    code = "generation-not-deletable"
+    title = "The generation cannot be deleted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationView:
+    id: str
+    name: str | None
+    status: WorkStatus
+    source: str | None
+    num_prompts: int
+    num_answers: int
+    num_done: int
+    num_failed: int
+    num_tokens: int
+    failures: list[dict[str, Any]]
+    error: str | None
+    dataset_id: str | None
+    requested: dict[str, Any]
+    metadata: dict[str, str]
+    created_at: datetime
+    finished_at: datetime | None
+
+
+def create(
+    backend: Backend, project_id: str, request: GenerationRequest, *, generation_id: str | None = None
+) -> GenerationView:
+    """Queue a generation with the prompts that it is about.
+
+    Raises InvalidRequest naming the fault, TooManyGenerations, StorageQuotaExceeded. With a `generation_id` chosen
+    before (see `idempotency`), a repeated call answers the generation that is there.
+    """
+    chosen = generation_id or new_id("gen")
+    if generation_id is not None and backend.database.read(
+        lambda session: rows.find_generation(session, project_id, chosen)
+    ):
+        return get(backend, project_id, chosen)
+    served_models.require_all(backend, project_id, request.models)
+    source, prompts = draw_prompts(backend, project_id, request)
+    num_answers = _require_size(request, prompts)
+    text = orjson.dumps(prompts).decode()
+
+    def work(session: Session) -> GenerationView:
+        known = rows.find_generation(session, project_id, chosen)
+        if known is not None:
+            return view(known)
+        quotas.require_room(session, project_id, len(text.encode()))
+        row = _new_row(project_id, chosen, request, text)
+        row.source_name, row.num_prompts, row.num_answers = source, len(prompts), num_answers
+        requests.submit(session, row, max_waiting=MAX_WAITING, what="generations", too_many=TooManyGenerations)
+        audit.note(session, project_id, "generation.create", chosen, num_answers=num_answers)
+        return view(row)
+
+    return backend.database.write(work)
+
+
+def _new_row(project_id: str, generation_id: str, request: GenerationRequest, prompts: str) -> Generation:
+    return Generation(
+        id=generation_id,
+        project_id=project_id,
+        name=request.name,
+        user_metadata=request.metadata,
+        requested=request.model_dump(mode="json", exclude={"prompts", "metadata", "name"}),
+        prompts=prompts,
+        part_answers=PART_ANSWERS,
+        num_done=0,
+        num_failed=0,
+        num_tokens=0,
+        num_bytes=len(prompts.encode()),
+        failures={"first": []},
+        dataset_id=make_id("ds", derived_id(generation_id, 1).partition("_")[2]),
+        is_cancelled=False,
+    )
+
+
+def _require_size(request: GenerationRequest, prompts: list[dict[str, Any]]) -> int:
+    """Return the number of answers. Raises InvalidRequest where there is none, or more than a generation may have."""
+    if not prompts:
+        pointer = "/dataset_id" if request.dataset_id else "/held_out_of" if request.held_out_of else "/prompts"
+        raise _invalid(pointer, "holds no prompt that could be answered")
+    per_prompt = len(request.models) * request.num_samples
+    num_answers = per_prompt * len(prompts)
+    most = min(MAX_ANSWERS, MAX_TOKENS // request.sampling.max_tokens)
+    if num_answers > most:
+        raise _invalid(
+            "/num_prompts",
+            f"{len(request.models)} models × {len(prompts):,} prompts × {request.num_samples} samples are "
+            f"{num_answers:,} answers, and with max_tokens {request.sampling.max_tokens:,} a generation may have "
+            f"{most:,}: take num_prompts {most // per_prompt:,} at most, or fewer samples or tokens",
+        )
+    num_bytes = sum(len(orjson.dumps(prompt)) for prompt in prompts)
+    if num_bytes > MAX_PROMPT_BYTES:
+        raise _invalid(
+            "/num_prompts",
+            f"the {len(prompts):,} prompts have {num_bytes:,} bytes, and may have {MAX_PROMPT_BYTES:,}; take fewer",
+        )
+    return num_answers
+
+
+def get(backend: Backend, project_id: str, generation_id: str) -> GenerationView:
+    return backend.database.read(lambda session: view(find(session, project_id, generation_id)))
+
+
+def list_page(backend: Backend, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[GenerationView]:
+    """Return a page of generations, newest first."""
+    before = decode_cursor(cursor) if cursor else None
+
+    def work(session: Session) -> Page[GenerationView]:
+        found = rows.list_generations(session, project_id, before=before, limit=limit + 1)
+        shown = found[:limit]
+        next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
+        return Page(data=[view(row) for row in shown], next_cursor=next_cursor)
+
+    return backend.database.read(work)
+
+
+def cancel(backend: Backend, project_id: str, generation_id: str) -> tuple[GenerationView, bool]:
+    """Cancel a generation, and tell whether that changes it; its worker stops within seconds.
+
+    Raises GenerationNotFound, GenerationNotCancellable.
+    """
+
+    def work(session: Session) -> tuple[GenerationView, bool]:
+        row = lock(session, project_id, generation_id)
+        if row.is_cancelled:
+            return view(row), False
+        if row.status not in WAITING:
+            raise GenerationNotCancellable(f"The generation has {row.status.value} already.")
+        row.status, row.is_cancelled = RequestStatus.FAILED, True
+        row.lease_token, row.lease_expires_at = None, None
+        row.finished_at = database_now()
+        rows.delete_parts(session, row.id)
+        session.flush()
+        audit.note(session, project_id, "generation.cancel", generation_id)
+        return view(row), True
+
+    return backend.database.write(work)
+
+
+def delete(backend: Backend, project_id: str, generation_id: str) -> None:
+    """Delete the record of a generation that has ended; its dataset stays.
+
+    Raises GenerationNotFound, GenerationNotDeletable.
+    """
+    was_here = False
+
+    def work(session: Session) -> None:
+        nonlocal was_here
+        if was_here and rows.find_generation(session, project_id, generation_id) is None:
+            return  # the answer to the commit was lost
+        row = lock(session, project_id, generation_id)
+        if row.status in WAITING:
+            raise GenerationNotDeletable(f"The generation is {row.status.value}; cancel it first.")
+        was_here = True
+        rows.delete_generation(session, generation_id)
+        audit.note(session, project_id, "generation.delete", generation_id)
+
+    backend.database.write(work)
+
+
+def find(session: Session, project_id: str, generation_id: str) -> Generation:
+    """Return the row; raises GenerationNotFound."""
+    row = rows.find_generation(session, project_id, generation_id)
+    if row is None:
+        raise GenerationNotFound(f"There is no generation {generation_id}.")
+    return row
+
+
+def lock(session: Session, project_id: str, generation_id: str) -> Generation:
+    """Return the row, locked until the transaction ends; raises GenerationNotFound."""
+    row = rows.lock_generation(session, project_id, generation_id)
+    if row is None:
+        raise GenerationNotFound(f"There is no generation {generation_id}.")
+    return row
+
+
+def view(row: Generation) -> GenerationView:
+    return GenerationView(
+        id=row.id,
+        name=row.name,
+        status=WorkStatus.CANCELLED if row.is_cancelled else WorkStatus(row.status.value),
+        source=row.source_name,
+        num_prompts=row.num_prompts,
+        num_answers=row.num_answers,
+        num_done=row.num_done,
+        num_failed=row.num_failed,
+        num_tokens=row.num_tokens,
+        failures=row.failures["first"],
+        error=row.error_detail,
+        dataset_id=row.dataset_id if row.status is RequestStatus.SUCCEEDED else None,
+        requested=row.requested,
+        metadata=row.user_metadata,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+    )
+
+
+def _invalid(pointer: str, fault: str) -> InvalidRequest:
+    return InvalidRequest(f"{pointer}: {fault}.", errors=[FieldError(pointer, fault)])

@@ -1,0 +1,168 @@
+"""Generations by a worker's lane with the real engine: the dataset is the same whatever is killed in between."""
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from backends import BASE_MODEL, PROJECT, submit
+from published_models import publish
+from tiny_models import make_tiny_model
+from toy_jobs import ServiceProcess, wait_for
+from trained_jobs import add_rows, make_rows
+
+from core.domain.judging.generations import GenerationRequest
+from core.services.backend import Backend
+from core.services.datasets import contents
+from core.services.generations import generations
+from worker.device_slot import DeviceSlot
+from worker.drain import Drain
+from worker.light.generations import Generating
+from worker.light.lane import LightLane
+from worker.scratch import WorkerScratch
+
+SECONDS = 120
+PROMPTS: list[Any] = [f"Question {n}?" for n in range(12)] + [[{"role": "user", "content": "Say it plainly."}]]
+
+
+@contextmanager
+def lane(backend: Backend) -> Iterator[None]:
+    drain, scratch = Drain(5), WorkerScratch(backend.settings.scratch_dir)
+    working = LightLane(backend, drain, scratch, 1, [Generating("cpu", DeviceSlot())], name="generations")
+    working.start()
+    try:
+        yield
+    finally:
+        drain.begin()
+        working.join()
+        scratch.close()
+
+
+def ask(backend: Backend, **fields: Any) -> str:
+    body: dict[str, Any] = {"models": [BASE_MODEL], "prompts": PROMPTS, "num_samples": 2} | fields
+    body.setdefault("sampling", {"max_tokens": 12, "seed": 5})
+    return generations.create(backend, PROJECT, GenerationRequest.model_validate(body)).id
+
+
+def ended(backend: Backend, generation_id: str) -> generations.GenerationView:
+    def look() -> generations.GenerationView:
+        return generations.get(backend, PROJECT, generation_id)
+
+    wait_for(lambda: look().finished_at is not None, f"the end of {look()}", SECONDS)
+    return look()
+
+
+def rows_of(backend: Backend, generation_id: str) -> list[dict[str, Any]]:
+    found = ended(backend, generation_id)
+    assert found.status == "succeeded", found
+    assert found.dataset_id is not None
+    text = b"".join(contents.original(backend, PROJECT, found.dataset_id).chunks)
+    rows = [json.loads(line) for line in text.splitlines()]
+    for row in rows:
+        del row["generation"]["generation_id"]
+    return rows
+
+
+def processes_of_responses() -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"responses" in words and sys.executable.encode() in words and _parent(path) == os.getpid():
+            found.append(int(path.parent.name))
+    return found
+
+
+def _parent(path: Path) -> int:
+    return int(path.with_name("stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_models_answer_the_same_whatever_is_killed(backend: Backend, tmp_path: Path) -> None:
+    make_tiny_model(backend.settings.models_dir / "other", seed=1)
+    asked = {"models": [BASE_MODEL, "other"], "num_samples": 12, "sampling": {"max_tokens": 8, "seed": 5}}
+    with lane(backend):
+        whole = ask(backend, **asked)
+        undisturbed = rows_of(backend, whole)
+    num_failed = generations.get(backend, PROJECT, whole).num_failed  # such a model says NUL now and then
+    assert len(undisturbed) == 312 - num_failed
+    assert {row["model"] for row in undisturbed} == {BASE_MODEL, "other"}
+    assert len({json.dumps(row["response"]) for row in undisturbed}) > 200
+    disturbed = ask(backend, **asked)
+    with lane(backend):
+        wait_for(processes_of_responses, "its process", SECONDS)
+        os.kill(processes_of_responses()[0], signal.SIGKILL)
+        wait_for(lambda: generations.get(backend, PROJECT, disturbed).num_done > 0, "a part", SECONDS)
+    for point in ("generation.part_recorded", "generation.answered"):
+        with ServiceProcess("tiny_worker.py", backend, tmp_path / "log", failpoints=f"{point}=kill") as worker:
+            assert worker.wait() == -signal.SIGKILL
+    with lane(backend):
+        assert rows_of(backend, disturbed) == undisturbed
+
+
+def test_a_policy_answers_the_prompts_that_its_job_held_out(backend: Backend, tmp_path: Path) -> None:
+    add_rows(backend, make_rows(12))
+    job_id = submit(backend, validation_fraction=0.25, max_length=64).id
+    publish(backend, job_id, make_tiny_model(tmp_path / "policy", seed=3))
+    asked = ask(
+        backend,
+        models=[job_id, BASE_MODEL],
+        prompts=None,
+        held_out_of=job_id,
+        sampling={"max_tokens": 16, "temperature": 0},
+    )
+    with lane(backend):
+        rows = rows_of(backend, asked)
+    assert generations.get(backend, PROJECT, asked).num_prompts == 3
+    assert len(rows) == 12
+    assert all(row["generation"]["line"] for row in rows)
+    own, base = ([row["response"] for row in rows if row["model"] == name] for name in (job_id, BASE_MODEL))
+    assert own[::2] == own[1::2]  # without temperature the seed changes nothing
+    assert own != base
+
+
+def test_a_prompt_that_is_too_long_is_counted_and_the_others_are_answered(backend: Backend) -> None:
+    with lane(backend):
+        asked = ask(backend, prompts=["Why?", "long " * 500], num_samples=1)
+        rows = rows_of(backend, asked)
+    view = generations.get(backend, PROJECT, asked)
+    assert [row["prompt"] for row in rows] == ["Why?"]
+    assert view.num_failed == 1
+    assert "context holds 512 tokens" in view.failures[0]["detail"]
+
+
+def test_a_cancelled_one_frees_its_lane(backend: Backend) -> None:
+    slow = ask(backend, num_samples=64, sampling={"max_tokens": 400, "temperature": 0})
+    with lane(backend):
+        wait_for(lambda: generations.get(backend, PROJECT, slow).status == "running", "its start", SECONDS)
+        wait_for(processes_of_responses, "its process", SECONDS)
+        generations.cancel(backend, PROJECT, slow)
+        assert rows_of(backend, ask(backend, prompts=["Why?"], num_samples=1))
+    assert generations.get(backend, PROJECT, slow).status == "cancelled"
+    assert processes_of_responses() == []
+
+
+def test_a_slot_goes_back_to_training_at_once() -> None:
+    slot = DeviceSlot()
+    with slot.borrowed() as is_held:
+        assert is_held
+        trained = threading.Event()
+
+        def train() -> None:
+            with slot.training():
+                trained.set()
+
+        thread = threading.Thread(target=train)
+        thread.start()
+        wait_for(lambda: slot.is_wanted, "the job")
+        assert not trained.is_set()
+    thread.join()
+    assert trained.is_set()
+    with slot.training(), slot.borrowed() as is_held:
+        assert not is_held
