@@ -24,6 +24,7 @@ from core.services.access.projects import require_project
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import make_id, new_suffix
+from core.services.transactions import reads, writes
 from core.services.views import Page
 
 DEFAULT_GRACE_SECONDS = 24 * 3600.0
@@ -177,31 +178,28 @@ def create(
     return NewKey(key=backend.database.write(work), token=str(token))
 
 
-def list_keys(backend: Backend, project_id: str | None = None) -> list[KeyView]:
+@reads
+def list_keys(session: Session, project_id: str | None = None) -> list[KeyView]:
     """Return the keys, oldest first, dead ones too."""
-    return backend.database.read(lambda session: [_view(session, key) for key in access.list_keys(session, project_id)])
+    return [_view(session, key) for key in access.list_keys(session, project_id)]
 
 
-def list_page(backend: Backend, reach: KeyReach, *, limit: int = 20, cursor: str | None = None) -> Page[KeyView]:
+@reads
+def list_page(session: Session, reach: KeyReach, *, limit: int = 20, cursor: str | None = None) -> Page[KeyView]:
     """Return the keys within reach, newest first, dead ones too."""
     before = decode_cursor(cursor) if cursor else None
-
-    def work(session: Session) -> Page[KeyView]:
-        rows = access.list_keys_before(
-            session, reach.project_id, with_operators=reach.with_operators, before=before, limit=limit + 1
-        )
-        shown = rows[:limit]
-        next_cursor = encode_cursor(shown[-1].id) if len(rows) > limit else None
-        return Page(data=[_view(session, row) for row in shown], next_cursor=next_cursor)
-
-    return backend.database.read(work)
-
-
-def get(backend: Backend, key_id: str, reach: KeyReach = EVERYWHERE) -> KeyView:
-    """Return the key. Raises KeyNotFound."""
-    return backend.database.read(
-        lambda session: _view(session, _within(reach, access.find_key(session, key_id), key_id))
+    rows = access.list_keys_before(
+        session, reach.project_id, with_operators=reach.with_operators, before=before, limit=limit + 1
     )
+    shown = rows[:limit]
+    next_cursor = encode_cursor(shown[-1].id) if len(rows) > limit else None
+    return Page(data=[_view(session, row) for row in shown], next_cursor=next_cursor)
+
+
+@reads
+def get(session: Session, key_id: str, reach: KeyReach = EVERYWHERE) -> KeyView:
+    """Return the key. Raises KeyNotFound."""
+    return _view(session, _within(reach, access.find_key(session, key_id), key_id))
 
 
 def rotate(
@@ -234,19 +232,16 @@ def rotate(
     return NewKey(key=backend.database.write(work), token=str(token))
 
 
-def revoke(backend: Backend, key_id: str, reach: KeyReach = EVERYWHERE) -> KeyView:
+@writes
+def revoke(session: Session, key_id: str, reach: KeyReach = EVERYWHERE) -> KeyView:
     """Revoke a key; idempotent. Raises KeyNotFound."""
-
-    def work(session: Session) -> KeyView:
-        key = _lock(session, key_id, reach)
-        if key.revoked_at is None:
-            key.revoked_at = database_now()
-            session.flush()
-            audit.note(session, key.project_id, "key.revoke", key_id)
-            session.refresh(key)
-        return _view(session, key)
-
-    return backend.database.write(work)
+    key = _lock(session, key_id, reach)
+    if key.revoked_at is None:
+        key.revoked_at = database_now()
+        session.flush()
+        audit.note(session, key.project_id, "key.revoke", key_id)
+        session.refresh(key)
+    return _view(session, key)
 
 
 def authenticate(backend: Backend, token: str) -> Grant | None:
@@ -284,32 +279,26 @@ def grant_of(session: Session, key: ApiKey) -> Grant:
     )
 
 
-def find_live(backend: Backend, key_id: str) -> Grant | None:
+@reads
+def find_live(session: Session, key_id: str) -> Grant | None:
     """Return the rights of a key whose holder has authenticated before. Raises Unavailable."""
-
-    def work(session: Session) -> Grant | None:
-        key = access.find_key(session, key_id)
-        return grant_of(session, key) if key is not None and access.is_live(session, key_id) else None
-
-    return backend.database.read(work)
+    key = access.find_key(session, key_id)
+    return grant_of(session, key) if key is not None and access.is_live(session, key_id) else None
 
 
-def find_project_grant(backend: Backend, project_id: str) -> Grant | None:
+@reads
+def find_project_grant(session: Session, project_id: str) -> Grant | None:
     """Return what everybody in the project is held to, with the scope read; None for an unknown project."""
-
-    def work(session: Session) -> Grant | None:
-        if access.find_project(session, project_id) is None:
-            return None
-        limits = access.find_limits(session, project_id)
-        return Grant(
-            key_id="",
-            project_id=project_id,
-            scope=Scope.READ,
-            requests_per_minute=limits.max_requests_per_minute if limits else None,
-            max_upload_bytes=limits.max_upload_bytes if limits else None,
-        )
-
-    return backend.database.read(work)
+    if access.find_project(session, project_id) is None:
+        return None
+    limits = access.find_limits(session, project_id)
+    return Grant(
+        key_id="",
+        project_id=project_id,
+        scope=Scope.READ,
+        requests_per_minute=limits.max_requests_per_minute if limits else None,
+        max_upload_bytes=limits.max_upload_bytes if limits else None,
+    )
 
 
 def has_key(backend: Backend) -> bool:

@@ -8,21 +8,20 @@ from core.services.access import audit
 from core.services.access.api_keys import Grant
 from core.services.access.audit import Actor
 from core.services.backend import Backend
+from core.services.transactions import reads, writes
 
 
-def end(backend: Backend, grant: Grant, session_id: str, seconds: float) -> None:
+@writes
+def end(session: Session, grant: Grant, session_id: str, seconds: float) -> None:
     """Sign a session out, which would last for so many seconds yet; idempotent. Raises Unavailable."""
-
-    def work(session: Session) -> None:
-        rows.end_session(session, session_id, seconds)
-        audit.note(session, grant.project_id, "session.sign_out", session_id[:16])
-
-    backend.database.write(work)
+    rows.end_session(session, session_id, seconds)
+    audit.note(session, grant.project_id, "session.sign_out", session_id[:16])
 
 
-def is_ended(backend: Backend, session_id: str) -> bool:
+@reads
+def is_ended(session: Session, session_id: str) -> bool:
     """Whether the session was signed out. Raises Unavailable."""
-    return backend.database.read(lambda session: rows.is_session_ended(session, session_id))
+    return rows.is_session_ended(session, session_id)
 
 
 def take_code(backend: Backend, number: str, seconds: float) -> bool:

@@ -15,6 +15,7 @@ from core.database.tables.bookkeeping import IdempotencyKey
 from core.domain.errors import Conflict, InvalidRequest
 from core.services.backend import Backend
 from core.services.ids import make_id, new_suffix
+from core.services.transactions import writes
 
 MAX_AGE_SECONDS = 24 * 3600.0
 LEASE_SECONDS = 60.0
@@ -113,62 +114,51 @@ def _take(
     return Reservation(project_id=row.project_id, key=row.key, token=token, resource_suffix=row.resource_suffix)
 
 
-def is_answered(backend: Backend, project_id: str, key: str) -> bool:
+@writes
+def is_answered(session: Session, project_id: str, key: str) -> bool:
     """Tell whether a request under this key has been answered, so that the same one takes nothing more."""
-
-    def work(session: Session) -> bool:
-        row = bookkeeping.find_key(session, project_id, key)
-        return row is not None and row.response_status is not None
-
-    return backend.database.write(work)
+    row = bookkeeping.find_key(session, project_id, key)
+    return row is not None and row.response_status is not None
 
 
-def clear_answered(backend: Backend, project_id: str, key: str, *, older_than_seconds: float = 0.0) -> bool:
+@writes
+def clear_answered(session: Session, project_id: str, key: str, *, older_than_seconds: float = 0.0) -> bool:
     """Forget the answer under a key, so that it can be used for a new request.
 
     Returns whether the key is free now; it is not while a request holds it.
     """
-
-    def work(session: Session) -> bool:
-        row = bookkeeping.find_key(session, project_id, key)
-        if row is None:
-            return True
-        is_held = row.response_status is None and not bookkeeping.is_lease_over(session, row)
-        is_fresh = older_than_seconds > 0 and not bookkeeping.is_over(session, row, older_than_seconds)
-        if is_held or is_fresh:
-            return False
-        session.delete(row)
+    row = bookkeeping.find_key(session, project_id, key)
+    if row is None:
         return True
+    is_held = row.response_status is None and not bookkeeping.is_lease_over(session, row)
+    is_fresh = older_than_seconds > 0 and not bookkeeping.is_over(session, row, older_than_seconds)
+    if is_held or is_fresh:
+        return False
+    session.delete(row)
+    return True
 
-    return backend.database.write(work)
 
-
-def finish(backend: Backend, reservation: Reservation, answer: KeptAnswer) -> None:
+@writes
+def finish(session: Session, reservation: Reservation, answer: KeptAnswer) -> None:
     """Store the answer for repetitions of the request."""
-
-    def work(session: Session) -> None:
-        row = bookkeeping.find_key(session, reservation.project_id, reservation.key)
-        if row is not None and row.lease_token == reservation.token:
-            row.lease_token = None
-            row.lease_expires_at = None
-            row.response_status = answer.status
-            row.response_headers = answer.headers
-            row.response_body = answer.body
-
-    backend.database.write(work)
+    row = bookkeeping.find_key(session, reservation.project_id, reservation.key)
+    if row is not None and row.lease_token == reservation.token:
+        row.lease_token = None
+        row.lease_expires_at = None
+        row.response_status = answer.status
+        row.response_headers = answer.headers
+        row.response_body = answer.body
 
 
-def abandon(backend: Backend, reservation: Reservation) -> None:
+@writes
+def abandon(session: Session, reservation: Reservation) -> None:
     """Release the key after a failure on our side: a retry may run at once, and creates under the same id."""
-
-    def work(session: Session) -> None:
-        row = bookkeeping.find_key(session, reservation.project_id, reservation.key)
-        if row is not None and row.lease_token == reservation.token:
-            row.lease_expires_at = database_after(-1)
-
-    backend.database.write(work)
+    row = bookkeeping.find_key(session, reservation.project_id, reservation.key)
+    if row is not None and row.lease_token == reservation.token:
+        row.lease_expires_at = database_after(-1)
 
 
-def forget_old(backend: Backend) -> None:
+@writes
+def forget_old(session: Session) -> None:
     """Delete keys older than a day."""
-    backend.database.write(lambda session: bookkeeping.delete_old_keys(session, MAX_AGE_SECONDS))
+    bookkeeping.delete_old_keys(session, MAX_AGE_SECONDS)

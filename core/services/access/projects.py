@@ -12,7 +12,7 @@ from core.database.tables.projects import Project
 from core.domain.errors import Conflict, InvalidRequest, NotFound
 from core.domain.jobs.job_state import JobStatus
 from core.services.access import audit
-from core.services.backend import Backend
+from core.services.transactions import reads, writes
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
@@ -51,40 +51,33 @@ class ProjectView:
     num_running: int
 
 
-def create(backend: Backend, project_id: str) -> None:
+@writes
+def create(session: Session, project_id: str) -> None:
     """Create a project. Raises InvalidRequest, ProjectExists."""
     if not _ID.fullmatch(project_id):
         raise InvalidRequest("A project's id is at most 40 of a-z, 0-9 and `-`, and starts with a letter or digit.")
-
-    def work(session: Session) -> None:
-        if access.find_project(session, project_id) is not None:
-            raise ProjectExists(f"There is a project {project_id} already.")
-        session.add(Project(id=project_id, name=project_id, created_at=database_now()))
-        audit.note(session, project_id, "project.create", project_id)
-
-    backend.database.write(work)
+    if access.find_project(session, project_id) is not None:
+        raise ProjectExists(f"There is a project {project_id} already.")
+    session.add(Project(id=project_id, name=project_id, created_at=database_now()))
+    audit.note(session, project_id, "project.create", project_id)
 
 
-def list_projects(backend: Backend) -> list[ProjectView]:
-    return backend.database.read(
-        lambda session: [_view(session, project.id) for project in access.list_projects(session)]
-    )
+@reads
+def list_projects(session: Session) -> list[ProjectView]:
+    return [_view(session, project.id) for project in access.list_projects(session)]
 
 
-def set_limits(backend: Backend, project_id: str, limits: Limits) -> None:
+@writes
+def set_limits(session: Session, project_id: str, limits: Limits) -> None:
     """Replace all limits. Raises ProjectNotFound, InvalidRequest."""
     if any(value is not None and value < 0 for value in asdict(limits).values()) or limits.max_requests_per_minute == 0:
         raise InvalidRequest("Limits are not negative; requests per minute are at least 1.")
-
-    def work(session: Session) -> None:
-        require_project(session, project_id)
-        row = access.lock_limits(session, project_id) or ProjectLimits(project_id=project_id)
-        for name, value in asdict(limits).items():
-            setattr(row, name, value)
-        session.add(row)
-        audit.note(session, project_id, "project.limit", project_id, **asdict(limits))
-
-    backend.database.write(work)
+    require_project(session, project_id)
+    row = access.lock_limits(session, project_id) or ProjectLimits(project_id=project_id)
+    for name, value in asdict(limits).items():
+        setattr(row, name, value)
+    session.add(row)
+    audit.note(session, project_id, "project.limit", project_id, **asdict(limits))
 
 
 def require_project(session: Session, project_id: str) -> None:

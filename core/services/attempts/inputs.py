@@ -10,8 +10,8 @@ from core.database.repositories import datasets as dataset_rows
 from core.database.repositories import jobs as job_rows
 from core.domain.errors import Fenced
 from core.services.attempts.lifecycle import Claim
-from core.services.backend import Backend
 from core.services.base_models import starting_points
+from core.services.transactions import writes
 from core.storage import keys
 from core.storage.trees import StoredTree, TreeFile
 
@@ -42,27 +42,24 @@ class JobInputs:
     submitted_at: datetime
 
 
-def find_inputs(backend: Backend, claim: Claim) -> JobInputs:
+@writes
+def find_inputs(session: Session, claim: Claim) -> JobInputs:
     """Return a job's inputs. Raises Fenced without the job, InvalidRequest without the policy it starts from."""
-
-    def work(session: Session) -> JobInputs:
-        job = job_rows.find_job(session, claim.project_id, claim.job_id)
-        if job is None:
-            raise Fenced(f"{claim.job_id} is gone.")
-        name = str(job.spec["base_model"])
-        policy = None
-        if starting_points.is_job_reference(name):
-            policy = starting_points.find_policy(session, claim.project_id, name).tree
-        return JobInputs(
-            rows=_stored_rows(session, claim.project_id, job.dataset_id),
-            sft_rows=_optional_rows(session, claim.project_id, job.sft_dataset_id),
-            validation_rows=_optional_rows(session, claim.project_id, job.validation_dataset_id),
-            base_model_name=None if policy else name,
-            policy=policy,
-            submitted_at=job.created_at,
-        )
-
-    return backend.database.write(work)
+    job = job_rows.find_job(session, claim.project_id, claim.job_id)
+    if job is None:
+        raise Fenced(f"{claim.job_id} is gone.")
+    name = str(job.spec["base_model"])
+    policy = None
+    if starting_points.is_job_reference(name):
+        policy = starting_points.find_policy(session, claim.project_id, name).tree
+    return JobInputs(
+        rows=_stored_rows(session, claim.project_id, job.dataset_id),
+        sft_rows=_optional_rows(session, claim.project_id, job.sft_dataset_id),
+        validation_rows=_optional_rows(session, claim.project_id, job.validation_dataset_id),
+        base_model_name=None if policy else name,
+        policy=policy,
+        submitted_at=job.created_at,
+    )
 
 
 def _optional_rows(session: Session, project_id: str, dataset_id: str | None) -> StoredRows | None:

@@ -7,11 +7,11 @@ from sqlalchemy.orm import Session
 
 from core.database.repositories import events as event_rows
 from core.database.repositories import metrics as metric_rows
-from core.services.backend import Backend
 from core.services.curves.pages import view_point
 from core.services.jobs import jobs
 from core.services.jobs.events import view_event
 from core.services.jobs.view import view_job
+from core.services.transactions import reads
 from core.services.views import EventView, JobView, MetricPointView
 
 
@@ -43,22 +43,17 @@ class ActivityPage:
     has_more: bool
 
 
+@reads
 def list_newest(
-    backend: Backend, project_id: str, job_id: str, *, before: Bounds | None = None, limit: int = 20
+    session: Session, project_id: str, job_id: str, *, before: Bounds | None = None, limit: int = 20
 ) -> ActivityPage:
     """Return at most `limit` entries older than `before`. Raises JobNotFound."""
-
-    def work(session: Session) -> ActivityPage:
-        row = jobs.find(session, project_id, job_id)
-        bounds = before or Bounds(row.last_event_seq + 1, row.last_metric_seq + 1)
-        events = event_rows.list_before(session, job_id, bounds.event_seq, limit=limit + 1)
-        points = metric_rows.list_before(session, job_id, bounds.metric_seq, limit=limit + 1)
-        merged = _merge([view_event(event) for event in events], [view_point(point) for point in points], bounds)
-        return ActivityPage(
-            job=view_job(session, row), entries=merged[:limit], has_more=len(events) + len(points) > limit
-        )
-
-    return backend.database.read(work)
+    row = jobs.find(session, project_id, job_id)
+    bounds = before or Bounds(row.last_event_seq + 1, row.last_metric_seq + 1)
+    events = event_rows.list_before(session, job_id, bounds.event_seq, limit=limit + 1)
+    points = metric_rows.list_before(session, job_id, bounds.metric_seq, limit=limit + 1)
+    merged = _merge([view_event(event) for event in events], [view_point(point) for point in points], bounds)
+    return ActivityPage(job=view_job(session, row), entries=merged[:limit], has_more=len(events) + len(points) > limit)
 
 
 def _merge(events: list[EventView], points: list[MetricPointView], bounds: Bounds) -> list[Activity]:

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from core.services.backend import Backend
 from core.services.curves import pages
 from core.services.curves.pages import MetricsQuery
 from core.services.jobs import events, jobs
 from core.services.jobs.view import view_job
+from core.services.transactions import reads
 from core.services.views import EventView, JobView, MetricPointView
 
 MAX_POINTS = 1000
@@ -35,21 +35,18 @@ class LiveChanges:
     """Points were taken back: the reader forgets all it holds; `points` start at the first one."""
 
 
-def read_changes(backend: Backend, project_id: str, job_id: str, after: LiveCursor) -> LiveChanges:
+@reads
+def read_changes(session: Session, project_id: str, job_id: str, after: LiveCursor) -> LiveChanges:
     """Return one page of changes after the cursor. Raises JobNotFound."""
-
-    def work(session: Session) -> LiveChanges:
-        job = jobs.find(session, project_id, job_id)
-        page = pages.page_of(session, job, MetricsQuery(after=after.metric_seq, limit=MAX_POINTS))
-        found = events.events_of(session, job, after=after.event_seq, limit=MAX_EVENTS + 1)
-        shown = found[:MAX_EVENTS]
-        return LiveChanges(
-            job=view_job(session, job),
-            points=page.points,
-            events=shown,
-            cursor=LiveCursor(metric_seq=page.last_seq, event_seq=shown[-1].seq if shown else after.event_seq),
-            has_more=page.has_more or len(found) > MAX_EVENTS,
-            reset=page.reset,
-        )
-
-    return backend.database.read(work)
+    job = jobs.find(session, project_id, job_id)
+    page = pages.page_of(session, job, MetricsQuery(after=after.metric_seq, limit=MAX_POINTS))
+    found = events.events_of(session, job, after=after.event_seq, limit=MAX_EVENTS + 1)
+    shown = found[:MAX_EVENTS]
+    return LiveChanges(
+        job=view_job(session, job),
+        points=page.points,
+        events=shown,
+        cursor=LiveCursor(metric_seq=page.last_seq, event_seq=shown[-1].seq if shown else after.event_seq),
+        has_more=page.has_more or len(found) > MAX_EVENTS,
+        reset=page.reset,
+    )

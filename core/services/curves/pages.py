@@ -19,6 +19,7 @@ from core.services.curves import blocks
 from core.services.curves.chosen_points import choose_points
 from core.services.curves.recent_points import MAX_POINTS, Numbered, RecentPoints
 from core.services.jobs import jobs
+from core.services.transactions import reads
 from core.services.views import MetricPointView, MetricsPage
 
 MAX_PAGE_POINTS = 1000
@@ -42,10 +43,11 @@ class MetricsQuery:
         return self.max_points is None and self.stage is None and self.split is None and not self.names
 
 
-def page(backend: Backend, project_id: str, job_id: str, query: MetricsQuery) -> MetricsPage:
+@reads
+def page(session: Session, project_id: str, job_id: str, query: MetricsQuery) -> MetricsPage:
     """Return points after `query.after`; a reader with points of a rewound attempt gets `reset` and the first page."""
 
-    return backend.database.read(lambda session: page_of(session, jobs.find(session, project_id, job_id), query))
+    return page_of(session, jobs.find(session, project_id, job_id), query)
 
 
 def json_page(backend: Backend, project_id: str, job_id: str, query: MetricsQuery) -> bytes:
@@ -53,23 +55,20 @@ def json_page(backend: Backend, project_id: str, job_id: str, query: MetricsQuer
     return orjson.dumps(page(backend, project_id, job_id, query), option=orjson.OPT_UTC_Z)
 
 
-def look(backend: Backend, recent: RecentPoints, project_id: str, job_id: str) -> CurveHead:
+@reads
+def look(session: Session, recent: RecentPoints, project_id: str, job_id: str) -> CurveHead:
     """Return the state of a curve after adding its new points to the recent ones. Raises JobNotFound."""
+    head = job_rows.find_curve_head(session, project_id, job_id)
+    if head is None:
+        raise jobs.JobNotFound(f"There is no job {job_id}.")
 
-    def work(session: Session) -> CurveHead:
-        head = job_rows.find_curve_head(session, project_id, job_id)
-        if head is None:
-            raise jobs.JobNotFound(f"There is no job {job_id}.")
+    def load(after: int) -> list[Numbered]:
+        rows = metric_rows.list_points(session, job_id, PointFilter(after=after), limit=MAX_POINTS + 1)
+        return [(row.seq, orjson.dumps(view_point(row, ()), option=orjson.OPT_UTC_Z)) for row in rows]
 
-        def load(after: int) -> list[Numbered]:
-            rows = metric_rows.list_points(session, job_id, PointFilter(after=after), limit=MAX_POINTS + 1)
-            return [(row.seq, orjson.dumps(view_point(row, ()), option=orjson.OPT_UTC_Z)) for row in rows]
-
-        # What is left of a curve after a rewind has numbers beyond the rewind's.
-        recent.extend(job_id, head.rewind_seq, head.last_metric_seq, load)
-        return head
-
-    return backend.database.read(work)
+    # What is left of a curve after a rewind has numbers beyond the rewind's.
+    recent.extend(job_id, head.rewind_seq, head.last_metric_seq, load)
+    return head
 
 
 def shared_page(recent: RecentPoints, job_id: str, head: CurveHead, query: MetricsQuery) -> bytes | None:

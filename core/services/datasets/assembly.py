@@ -10,6 +10,7 @@ from core.database.repositories import uploads as upload_rows
 from core.database.tables.uploads import Upload, UploadPart
 from core.domain.errors import FieldError, InvalidRequest, Unavailable
 from core.services.backend import Backend
+from core.services.transactions import writes
 from core.storage import keys
 
 ASSEMBLING_SECONDS = 120.0
@@ -33,8 +34,9 @@ def require_no_assembly(session: Session, upload_id: str) -> None:
         )
 
 
-def hold_parts(backend: Backend, upload_id: str, token: str, seconds: float | None) -> bool:
-    return backend.database.write(lambda session: upload_rows.hold_assembly(session, upload_id, token, seconds))
+@writes
+def hold_parts(session: Session, upload_id: str, token: str, seconds: float | None) -> bool:
+    return upload_rows.hold_assembly(session, upload_id, token, seconds)
 
 
 def assemble(backend: Backend, upload: Upload, parts: list[UploadPart], path: Path, md5: str | None) -> None:

@@ -18,6 +18,7 @@ from core.services.backend import Backend
 from core.services.cursors import BAD_CURSOR, decode_cursor, decode_offset, encode_cursor
 from core.services.data_warnings import warnings_of
 from core.services.datasets.row_pages import MAX_PAGE_BYTES, RowsQuery, read_page
+from core.services.transactions import writes
 from core.services.views import DatasetView, Page
 from core.storage import keys
 from core.storage.object_store import ObjectStore, read_stored
@@ -125,22 +126,19 @@ def list_issues(
     return place.page(Page(data=issues[offset : offset + limit], next_cursor=next_cursor))
 
 
-def patch(backend: Backend, project_id: str, dataset_id: str, changes: dict[str, Any]) -> DatasetView:
+@writes
+def patch(session: Session, project_id: str, dataset_id: str, changes: dict[str, Any]) -> DatasetView:
     """Change `name` (None: the file's) or `metadata`, as far as `changes` holds them."""
-
-    def work(session: Session) -> DatasetView:
-        newest = dataset_rows.find_newest(session, project_id, dataset_id)
-        dataset = dataset_rows.lock_dataset(session, project_id, newest.id) if newest else None
-        if dataset is None:
-            raise DatasetNotFound(f"There is no dataset {dataset_id}.")
-        if "name" in changes:
-            dataset.name = changes["name"] or dataset.filename
-        dataset.user_metadata = changes.get("metadata", dataset.user_metadata)
-        session.flush()
-        audit.note(session, project_id, "dataset.patch", dataset_id, changed=sorted(changes))
-        return replace(view(dataset), id=_id_as_asked(dataset, dataset_id))
-
-    return backend.database.write(work)
+    newest = dataset_rows.find_newest(session, project_id, dataset_id)
+    dataset = dataset_rows.lock_dataset(session, project_id, newest.id) if newest else None
+    if dataset is None:
+        raise DatasetNotFound(f"There is no dataset {dataset_id}.")
+    if "name" in changes:
+        dataset.name = changes["name"] or dataset.filename
+    dataset.user_metadata = changes.get("metadata", dataset.user_metadata)
+    session.flush()
+    audit.note(session, project_id, "dataset.patch", dataset_id, changed=sorted(changes))
+    return replace(view(dataset), id=_id_as_asked(dataset, dataset_id))
 
 
 def delete(backend: Backend, project_id: str, name: str) -> None:

@@ -23,6 +23,7 @@ from core.services.backend import Backend
 from core.services.datasets.datasets import DatasetNotFound, view
 from core.services.datasets.scratch import flushed_meanwhile, scratch_folder
 from core.services.ids import new_id
+from core.services.transactions import writes
 from core.services.views import DatasetView
 from core.settings import Settings
 from core.storage import keys
@@ -263,23 +264,21 @@ def _new_row(project_id: str, dataset_id: str, upload: Upload, *, sha256: str, n
     )
 
 
+@writes
 def _insert(
-    backend: Backend, project_id: str, dataset_id: str, make_row: Callable[[], Dataset], upload: Upload
+    session: Session, project_id: str, dataset_id: str, make_row: Callable[[], Dataset], upload: Upload
 ) -> DatasetView:
-    def work(session: Session) -> DatasetView:
-        row = dataset_rows.find_dataset(session, project_id, dataset_id)
-        if row is None:
-            row = make_row()
-            quotas.require_room(session, project_id, row.num_bytes, held_as=upload.held_as)
-            quotas.forget_arrival(session, upload.held_as)
-            if upload.lineage is not None:
-                _record_lineage(session, row, upload.lineage)
-            session.add(row)
-            session.flush()
-            audit.note(session, project_id, "dataset.create", row.public_id, num_bytes=row.num_bytes, sha256=row.sha256)
-        return view(row)
-
-    return backend.database.write(work)
+    row = dataset_rows.find_dataset(session, project_id, dataset_id)
+    if row is None:
+        row = make_row()
+        quotas.require_room(session, project_id, row.num_bytes, held_as=upload.held_as)
+        quotas.forget_arrival(session, upload.held_as)
+        if upload.lineage is not None:
+            _record_lineage(session, row, upload.lineage)
+        session.add(row)
+        session.flush()
+        audit.note(session, project_id, "dataset.create", row.public_id, num_bytes=row.num_bytes, sha256=row.sha256)
+    return view(row)
 
 
 def _record_lineage(session: Session, row: Dataset, lineage: Lineage) -> None:

@@ -32,6 +32,7 @@ from core.services.datasets.assembly import (
 )
 from core.services.datasets.scratch import scratch_folder
 from core.services.ids import new_id, new_suffix
+from core.services.transactions import reads, writes
 from core.services.views import DatasetView, UploadPartView, UploadView
 from core.storage import keys
 
@@ -140,13 +141,15 @@ def create(backend: Backend, project_id: str, new: NewUpload, *, upload_id: str 
     return backend.database.write(work)
 
 
-def get(backend: Backend, project_id: str, upload_id: str) -> UploadView:
-    return backend.database.read(lambda session: _view(session, _find(session, project_id, upload_id)))
+@reads
+def get(session: Session, project_id: str, upload_id: str) -> UploadView:
+    return _view(session, _find(session, project_id, upload_id))
 
 
-def require_open(backend: Backend, project_id: str, upload_id: str) -> None:
+@reads
+def require_open(session: Session, project_id: str, upload_id: str) -> None:
     """Check before a part's bytes are received. Raises UploadNotFound, UploadCompleted."""
-    backend.database.read(lambda session: _require_open(_find(session, project_id, upload_id)))
+    _require_open(_find(session, project_id, upload_id))
 
 
 def put_part(backend: Backend, project_id: str, upload_id: str, part: NewPart) -> UploadPartView:
@@ -242,28 +245,23 @@ def complete(
     return view
 
 
-def delete(backend: Backend, project_id: str, upload_id: str) -> None:
-    def work(session: Session) -> None:
-        upload = _known(upload_rows.lock_upload(session, project_id, upload_id), upload_id)
-        garbage.add_garbage(session, project_id, keys.upload_prefix(project_id, upload_id), "upload deleted")
-        upload_rows.delete_upload(session, upload)
-        audit.note(session, project_id, "upload.delete", upload_id)
-
-    backend.database.write(work)
+@writes
+def delete(session: Session, project_id: str, upload_id: str) -> None:
+    upload = _known(upload_rows.lock_upload(session, project_id, upload_id), upload_id)
+    garbage.add_garbage(session, project_id, keys.upload_prefix(project_id, upload_id), "upload deleted")
+    upload_rows.delete_upload(session, upload)
+    audit.note(session, project_id, "upload.delete", upload_id)
 
 
-def let_go_of_expired(backend: Backend) -> int:
+@writes
+def let_go_of_expired(session: Session) -> int:
     """Delete abandoned uploads, and completed ones after a day; return how many."""
-
-    def work(session: Session) -> int:
-        expired = upload_rows.list_expired(session, _MAX_COLLECTED)
-        for upload in expired:
-            prefix = keys.upload_prefix(upload.project_id, upload.id)
-            garbage.add_garbage(session, upload.project_id, prefix, "upload abandoned")
-            upload_rows.delete_upload(session, upload)
-        return len(expired)
-
-    return backend.database.write(work)
+    expired = upload_rows.list_expired(session, _MAX_COLLECTED)
+    for upload in expired:
+        prefix = keys.upload_prefix(upload.project_id, upload.id)
+        garbage.add_garbage(session, upload.project_id, prefix, "upload abandoned")
+        upload_rows.delete_upload(session, upload)
+    return len(expired)
 
 
 def _begin_completion(
@@ -310,16 +308,14 @@ def _require_all(upload: Upload, parts: list[UploadPart]) -> None:
         )
 
 
-def _conclude(backend: Backend, project_id: str, upload_id: str) -> None:
-    def work(session: Session) -> None:
-        upload = upload_rows.lock_upload(session, project_id, upload_id)
-        if upload is not None and upload.status is UploadStatus.OPEN:
-            upload.status = UploadStatus.COMPLETED
-            upload.expires_at = database_after(KEPT_SECONDS)
-            upload_rows.delete_parts(session, upload_id)
-            garbage.add_garbage(session, project_id, keys.upload_prefix(project_id, upload_id), "upload completed")
-
-    backend.database.write(work)
+@writes
+def _conclude(session: Session, project_id: str, upload_id: str) -> None:
+    upload = upload_rows.lock_upload(session, project_id, upload_id)
+    if upload is not None and upload.status is UploadStatus.OPEN:
+        upload.status = UploadStatus.COMPLETED
+        upload.expires_at = database_after(KEPT_SECONDS)
+        upload_rows.delete_parts(session, upload_id)
+        garbage.add_garbage(session, project_id, keys.upload_prefix(project_id, upload_id), "upload completed")
 
 
 def _is_part_known(backend: Backend, upload_id: str, part: NewPart) -> bool:

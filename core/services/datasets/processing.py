@@ -24,6 +24,7 @@ from core.services.datasets import intake
 from core.services.datasets.rereading import reread_next
 from core.services.datasets.scratch import scratch_folder
 from core.services.ids import new_suffix
+from core.services.transactions import writes
 from core.storage import keys
 
 MAX_TRIES = 3
@@ -172,19 +173,17 @@ def _check(backend: Backend, options: CheckOptions, source: Path, *, is_kind_ope
         return error.detail
 
 
-def _conclude(backend: Backend, task: Task, outcome: CheckResult | str, stored: intake.StoredRows | None) -> None:
-    def work(session: Session) -> None:
-        row = dataset_rows.lock_dataset(session, task.project_id, task.id)
-        if row is None or row.status is not DatasetStatus.PROCESSING or row.lease_owner != task.owner:
-            return
-        if isinstance(outcome, CheckResult):
-            intake.fill_row(row, outcome, stored)
-        else:
-            _refuse(row, outcome)
-        if not isinstance(outcome, CheckResult) or outcome.refusal is not None:
-            garbage.add_garbage(session, row.project_id, keys.dataset_prefix(row.project_id, row.id), "rejected")
-
-    backend.database.write(work)
+@writes
+def _conclude(session: Session, task: Task, outcome: CheckResult | str, stored: intake.StoredRows | None) -> None:
+    row = dataset_rows.lock_dataset(session, task.project_id, task.id)
+    if row is None or row.status is not DatasetStatus.PROCESSING or row.lease_owner != task.owner:
+        return
+    if isinstance(outcome, CheckResult):
+        intake.fill_row(row, outcome, stored)
+    else:
+        _refuse(row, outcome)
+    if not isinstance(outcome, CheckResult) or outcome.refusal is not None:
+        garbage.add_garbage(session, row.project_id, keys.dataset_prefix(row.project_id, row.id), "rejected")
 
 
 def _refuse(row: Dataset, detail: str) -> None:

@@ -19,6 +19,7 @@ from core.domain.errors import DomainError
 from core.services.backend import Backend
 from core.services.datasets import intake
 from core.services.datasets.scratch import scratch_folder
+from core.services.transactions import writes
 from core.storage import keys
 from core.wording import counted
 
@@ -71,14 +72,12 @@ def _outdated(row: Dataset | None) -> _Outdated | None:
     return None if row is None else _Outdated(id=row.id, project_id=row.project_id, options=dict(row.options))
 
 
-def _record(backend: Backend, found: _Outdated, mark: dict[str, Any] | None) -> None:
-    def work(session: Session) -> None:
-        row = dataset_rows.lock_dataset(session, found.project_id, found.id)
-        if row is not None and row.status is DatasetStatus.READY:
-            row.reader_version = READER_VERSION
-            row.rereading = mark
-
-    backend.database.write(work)
+@writes
+def _record(session: Session, found: _Outdated, mark: dict[str, Any] | None) -> None:
+    row = dataset_rows.lock_dataset(session, found.project_id, found.id)
+    if row is not None and row.status is DatasetStatus.READY:
+        row.reader_version = READER_VERSION
+        row.rereading = mark
 
 
 def _compare(

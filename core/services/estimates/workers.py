@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.database.repositories import measurements
-from core.services.backend import Backend
+from core.services.transactions import writes
 
 ALIVE_SECONDS = 60.0
 """A worker that has said nothing for this time is not alive."""
@@ -38,18 +38,21 @@ class WorkerClass:
     """The least that one of them has; None where one does not know."""
 
 
-def note(backend: Backend, facts: WorkerFacts) -> None:
+@writes
+def note(session: Session, facts: WorkerFacts) -> None:
     """Record that the worker is alive."""
-    backend.database.write(lambda session: measurements.note_worker(session, asdict(facts)))
+    measurements.note_worker(session, asdict(facts))
 
 
-def leave(backend: Backend, name: str) -> None:
+@writes
+def leave(session: Session, name: str) -> None:
     """Record that the worker has ended."""
-    backend.database.write(lambda session: measurements.delete_worker(session, name))
+    measurements.delete_worker(session, name)
 
 
-def forget_silent(backend: Backend) -> None:
-    backend.database.write(lambda session: measurements.delete_silent_workers(session, FORGOTTEN_SECONDS))
+@writes
+def forget_silent(session: Session) -> None:
+    measurements.delete_silent_workers(session, FORGOTTEN_SECONDS)
 
 
 def list_classes(session: Session) -> list[WorkerClass]:

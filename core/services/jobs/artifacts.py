@@ -10,6 +10,7 @@ from core.domain.jobs.job_state import FINAL_STATUSES
 from core.services.access import audit
 from core.services.backend import Backend
 from core.services.jobs import jobs, retention
+from core.services.transactions import reads, writes
 from core.services.views import ArtifactView, StoredFile
 
 
@@ -28,49 +29,43 @@ class ArtifactFileNotFound(NotFound):
     title = "The artifact has no such file"
 
 
-def get(backend: Backend, project_id: str, job_id: str) -> ArtifactView:
+@reads
+def get(session: Session, project_id: str, job_id: str) -> ArtifactView:
     """Return the artifact. Raises ArtifactNotFound, which says whether there will be one."""
-
-    def work(session: Session) -> ArtifactView:
-        job = jobs.find(session, project_id, job_id)
-        artifact = objects.find_artifact(session, job_id)
-        if artifact is None:
-            raise ArtifactNotFound(f"{job_id} is {job.status.value} and has no artifact.")
-        return ArtifactView(
-            job_id=job_id,
-            prefix=artifact.prefix,
-            manifest_sha256=artifact.manifest_sha256,
-            files=[
-                StoredFile(path=row.path, num_bytes=row.num_bytes, sha256=row.sha256, key=row.key)
-                for row in objects.list_artifact_files(session, job_id)
-            ],
-            created_at=artifact.created_at,
-        )
-
-    return backend.database.read(work)
+    job = jobs.find(session, project_id, job_id)
+    artifact = objects.find_artifact(session, job_id)
+    if artifact is None:
+        raise ArtifactNotFound(f"{job_id} is {job.status.value} and has no artifact.")
+    return ArtifactView(
+        job_id=job_id,
+        prefix=artifact.prefix,
+        manifest_sha256=artifact.manifest_sha256,
+        files=[
+            StoredFile(path=row.path, num_bytes=row.num_bytes, sha256=row.sha256, key=row.key)
+            for row in objects.list_artifact_files(session, job_id)
+        ],
+        created_at=artifact.created_at,
+    )
 
 
-def delete(backend: Backend, project_id: str, job_id: str) -> None:
+@writes
+def delete(session: Session, project_id: str, job_id: str) -> None:
     """Delete what the job published and the policies of its checkpoints; job, curves and events stay.
 
     Raises ArtifactNotDeletable while the job or one that starts from it has not finished.
     """
-
-    def work(session: Session) -> None:
-        job = jobs.lock(session, project_id, job_id)
-        if job.status not in FINAL_STATUSES:
-            raise ArtifactNotDeletable(f"{job_id} is {job.status.value}; cancel it first.")
-        user = job_rows.find_live_user_of_job(session, job_id)
-        if user is not None:
-            raise ArtifactNotDeletable(f"{user} starts from its policy and has not finished.")
-        retention.drop_checkpoints(session, job, "policy deleted")
-        retention.drop_outputs(session, job, "policy deleted")
-        # By its token once, should the commit be repeated.
-        event = EventDraft(kind="policy_deleted", message="The policy was deleted by the user.", token="policy deleted")
-        append_event(session, job, event)
-        audit.note(session, project_id, "artifact.delete", job_id)
-
-    backend.database.write(work)
+    job = jobs.lock(session, project_id, job_id)
+    if job.status not in FINAL_STATUSES:
+        raise ArtifactNotDeletable(f"{job_id} is {job.status.value}; cancel it first.")
+    user = job_rows.find_live_user_of_job(session, job_id)
+    if user is not None:
+        raise ArtifactNotDeletable(f"{user} starts from its policy and has not finished.")
+    retention.drop_checkpoints(session, job, "policy deleted")
+    retention.drop_outputs(session, job, "policy deleted")
+    # By its token once, should the commit be repeated.
+    event = EventDraft(kind="policy_deleted", message="The policy was deleted by the user.", token="policy deleted")
+    append_event(session, job, event)
+    audit.note(session, project_id, "artifact.delete", job_id)
 
 
 def find_file(backend: Backend, project_id: str, job_id: str, path: str) -> StoredFile:

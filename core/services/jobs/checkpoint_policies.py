@@ -15,6 +15,7 @@ from core.domain.jobs.methods import method_of
 from core.services.backend import Backend
 from core.services.jobs import jobs
 from core.services.jobs.stored_files import list_tree
+from core.services.transactions import reads
 from core.services.views import CheckpointView, StoredFile
 
 
@@ -34,21 +35,18 @@ class PolicyArchive:
     created_at: datetime
 
 
-def list_checkpoints(backend: Backend, project_id: str, job_id: str) -> list[CheckpointView]:
+@reads
+def list_checkpoints(session: Session, project_id: str, job_id: str) -> list[CheckpointView]:
     """Return checkpoints with a policy or a state to resume from, the latest step first."""
-
-    def work(session: Session) -> list[CheckpointView]:
-        job = jobs.find(session, project_id, job_id)
-        policies = objects.list_policies(session, job_id)
-        known = {checkpoint.id for checkpoint in policies}
-        only_state = [item for item in objects.list_checkpoints(session, job_id) if item.id not in known]
-        values = validation_values(session, job_id, policies + only_state)
-        best = find_best(job, policies, values)
-        order = tuple(Stage)
-        rows = sorted(policies + only_state, key=lambda row: (order.index(row.stage), row.step, row.attempt))
-        return [_view(row, values.get((row.stage, row.step), {}), is_best=row is best) for row in reversed(rows)]
-
-    return backend.database.read(work)
+    job = jobs.find(session, project_id, job_id)
+    policies = objects.list_policies(session, job_id)
+    known = {checkpoint.id for checkpoint in policies}
+    only_state = [item for item in objects.list_checkpoints(session, job_id) if item.id not in known]
+    values = validation_values(session, job_id, policies + only_state)
+    best = find_best(job, policies, values)
+    order = tuple(Stage)
+    rows = sorted(policies + only_state, key=lambda row: (order.index(row.stage), row.step, row.attempt))
+    return [_view(row, values.get((row.stage, row.step), {}), is_best=row is best) for row in reversed(rows)]
 
 
 def find_archive(backend: Backend, project_id: str, job_id: str, checkpoint_id: str) -> PolicyArchive:

@@ -6,22 +6,19 @@ from core.database.repositories import events as event_rows
 from core.database.repositories import samples as sample_rows
 from core.database.tables.jobs import Job
 from core.database.tables.records import JobEvent
-from core.services.backend import Backend
 from core.services.jobs import jobs
+from core.services.transactions import reads
 from core.services.views import EventView, SampleView
 
 MAX_PAGE_EVENTS = 500
 
 
+@reads
 def list_events(
-    backend: Backend, project_id: str, job_id: str, *, after: int = 0, limit: int = MAX_PAGE_EVENTS
+    session: Session, project_id: str, job_id: str, *, after: int = 0, limit: int = MAX_PAGE_EVENTS
 ) -> list[EventView]:
     """Return a page of events, oldest first."""
-
-    def work(session: Session) -> list[EventView]:
-        return events_of(session, jobs.find(session, project_id, job_id), after=after, limit=limit)
-
-    return backend.database.read(work)
+    return events_of(session, jobs.find(session, project_id, job_id), after=after, limit=limit)
 
 
 def events_of(session: Session, job: Job, *, after: int, limit: int) -> list[EventView]:
@@ -33,12 +30,10 @@ def view_event(row: JobEvent) -> EventView:
     return EventView(seq=row.seq, at=row.at, level=row.level, kind=row.kind, message=row.message, data=row.data)
 
 
-def list_samples(backend: Backend, project_id: str, job_id: str) -> list[SampleView]:
-    def work(session: Session) -> list[SampleView]:
-        jobs.find(session, project_id, job_id)
-        return [
-            SampleView(prompt=row.prompt, reference=row.reference, policy=row.policy, step=row.step)
-            for row in sample_rows.list_samples(session, job_id)
-        ]
-
-    return backend.database.read(work)
+@reads
+def list_samples(session: Session, project_id: str, job_id: str) -> list[SampleView]:
+    jobs.find(session, project_id, job_id)
+    return [
+        SampleView(prompt=row.prompt, reference=row.reference, policy=row.policy, step=row.step)
+        for row in sample_rows.list_samples(session, job_id)
+    ]

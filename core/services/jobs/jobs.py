@@ -24,6 +24,7 @@ from core.services.cursors import BAD_CURSOR, decode_cursor, encode_cursor
 from core.services.ids import new_id
 from core.services.jobs import retention, submission
 from core.services.jobs.view import view_job, view_jobs
+from core.services.transactions import reads, writes
 from core.services.views import DatasetWarning, JobHead, JobView, Page
 
 NEWEST_FIRST = "-created"
@@ -99,25 +100,23 @@ def preview(backend: Backend, project_id: str, request: JobRequest) -> Preview:
     return backend.database.read(work)
 
 
-def get(backend: Backend, project_id: str, job_id: str) -> JobView:
-    return backend.database.read(lambda session: view_job(session, find(session, project_id, job_id)))
+@reads
+def get(session: Session, project_id: str, job_id: str) -> JobView:
+    return view_job(session, find(session, project_id, job_id))
 
 
+@reads
 def list_page(
-    backend: Backend, project_id: str, where: JobFilter | None = None, *, limit: int = 20, cursor: str | None = None
+    session: Session, project_id: str, where: JobFilter | None = None, *, limit: int = 20, cursor: str | None = None
 ) -> Page[JobView]:
     """Return a page of jobs, in the order that `where` asks for: the newest first."""
     query = where or JobFilter()
     after = _read_position(cursor, query) if cursor else None
-
-    def work(session: Session) -> Page[JobView]:
-        found = job_lists.list_jobs(session, project_id, query, after=after, limit=limit + 1)
-        shown = found[:limit]
-        is_more = len(found) > limit
-        jobs = view_jobs(session, [job for job, _ in shown])
-        return Page(data=jobs, next_cursor=_cursor(query, shown[-1][1]) if is_more else None)
-
-    return backend.database.read(work)
+    found = job_lists.list_jobs(session, project_id, query, after=after, limit=limit + 1)
+    shown = found[:limit]
+    is_more = len(found) > limit
+    jobs = view_jobs(session, [job for job, _ in shown])
+    return Page(data=jobs, next_cursor=_cursor(query, shown[-1][1]) if is_more else None)
 
 
 def _cursor(query: JobFilter, position: JobPosition) -> str:
@@ -168,19 +167,16 @@ def list_heads(backend: Backend, job_ids: Collection[str]) -> dict[str, JobHead]
     }
 
 
-def patch(backend: Backend, project_id: str, job_id: str, changes: dict[str, Any]) -> JobView:
+@writes
+def patch(session: Session, project_id: str, job_id: str, changes: dict[str, Any]) -> JobView:
     """Change `name`, `metadata` or `priority`, as far as `changes` holds them."""
-
-    def work(session: Session) -> JobView:
-        job = lock(session, project_id, job_id)
-        job.name = changes.get("name", job.name)
-        job.user_metadata = changes.get("metadata", job.user_metadata)
-        job.priority = changes.get("priority", job.priority)
-        session.flush()
-        audit.note(session, project_id, "job.patch", job_id, changed=sorted(changes))
-        return view_job(session, job)
-
-    return backend.database.write(work)
+    job = lock(session, project_id, job_id)
+    job.name = changes.get("name", job.name)
+    job.user_metadata = changes.get("metadata", job.user_metadata)
+    job.priority = changes.get("priority", job.priority)
+    session.flush()
+    audit.note(session, project_id, "job.patch", job_id, changed=sorted(changes))
+    return view_job(session, job)
 
 
 def delete(backend: Backend, project_id: str, job_id: str) -> None:

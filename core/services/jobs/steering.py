@@ -15,6 +15,7 @@ from core.services.access import audit
 from core.services.backend import Backend
 from core.services.jobs.jobs import lock
 from core.services.jobs.view import view_job
+from core.services.transactions import writes
 from core.services.views import JobChange
 
 
@@ -118,19 +119,17 @@ def leave_rung(backend: Backend, project_id: str, job_id: str, pause_at_share: f
     backend.queue.wake()
 
 
+@writes
 def _change(
-    backend: Backend, project_id: str, job_id: str, action: str, change: Callable[[Session, Job], bool]
+    session: Session, project_id: str, job_id: str, action: str, change: Callable[[Session, Job], bool]
 ) -> JobChange:
-    def work(session: Session) -> JobChange:
-        job = lock(session, project_id, job_id)
-        is_changed = change(session, job)
-        if is_changed:
-            audit.note(session, project_id, action, job_id)
-        session.flush()
-        reach("change.in_transaction")
-        return JobChange(job=view_job(session, job), is_changed=is_changed)
-
-    return backend.database.write(work)
+    job = lock(session, project_id, job_id)
+    is_changed = change(session, job)
+    if is_changed:
+        audit.note(session, project_id, action, job_id)
+    session.flush()
+    reach("change.in_transaction")
+    return JobChange(job=view_job(session, job), is_changed=is_changed)
 
 
 def _wish(session: Session, job: Job, desired: Desired, kind: str, message: str) -> None:

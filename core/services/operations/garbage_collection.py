@@ -12,6 +12,7 @@ from core.database.repositories import backups, garbage, objects
 from core.database.repositories import uploads as upload_rows
 from core.failpoints import reach
 from core.services.backend import Backend
+from core.services.transactions import reads
 from core.storage import keys
 from core.storage.object_store import ObjectInfo, StoreUnavailable
 
@@ -53,18 +54,15 @@ def _collect_one(backend: Backend, prefix: str) -> None:
     backend.database.write(lambda session: garbage.forget_garbage(session, prefix))
 
 
-def _is_garbage(backend: Backend, prefix: str) -> bool:
+@reads
+def _is_garbage(session: Session, prefix: str) -> bool:
     """Whether no row names the prefix now: a deleted dataset may have been created again under its id."""
-
-    def work(session: Session) -> bool:
-        owner = keys.owner_of(prefix) if keys.owning_prefix(prefix + "object") == prefix else keys.Owner()
-        if owner.dataset_id is not None:
-            return not objects.has_dataset_rows(session, owner.dataset_id)
-        if owner.upload_id is not None:
-            return not upload_rows.is_upload_open(session, owner.upload_id)
-        return not objects.is_prefix_named(session, prefix)
-
-    return backend.database.read(work)
+    owner = keys.owner_of(prefix) if keys.owning_prefix(prefix + "object") == prefix else keys.Owner()
+    if owner.dataset_id is not None:
+        return not objects.has_dataset_rows(session, owner.dataset_id)
+    if owner.upload_id is not None:
+        return not upload_rows.is_upload_open(session, owner.upload_id)
+    return not objects.is_prefix_named(session, prefix)
 
 
 class OrphanScan:
@@ -135,16 +133,13 @@ class OrphanScan:
         return now - self._found.get(prefix, now) >= self._second_look_seconds
 
 
-def is_orphan(backend: Backend, prefix: str) -> bool:
+@reads
+def is_orphan(session: Session, prefix: str) -> bool:
     """Whether no row names the object, nor may one that is still being written."""
-
-    def work(session: Session) -> bool:
-        owner = keys.owner_of(prefix)
-        if owner.dataset_id is not None:
-            return not objects.is_dataset_kept(session, owner.dataset_id)
-        if owner.upload_id is not None:
-            return not upload_rows.is_upload_kept(session, owner.upload_id)
-        is_running = attempt_rows.is_running(session, owner.job_id or "", owner.attempt, owner.token)
-        return not is_running and not objects.is_prefix_named(session, prefix)
-
-    return backend.database.read(work)
+    owner = keys.owner_of(prefix)
+    if owner.dataset_id is not None:
+        return not objects.is_dataset_kept(session, owner.dataset_id)
+    if owner.upload_id is not None:
+        return not upload_rows.is_upload_kept(session, owner.upload_id)
+    is_running = attempt_rows.is_running(session, owner.job_id or "", owner.attempt, owner.token)
+    return not is_running and not objects.is_prefix_named(session, prefix)

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 import structlog
+from sqlalchemy.orm import Session
 
 from core.database.repositories import object_checks as rows
 from core.database.repositories.object_checks import NamedObject, Thing
 from core.services.backend import Backend
 from core.services.jobs.stored_files import tell_of_damage
+from core.services.transactions import reads
 from core.services.views import StoredFile
 from core.storage import keys
 from core.storage.object_store import ObjectNotFound
@@ -80,8 +82,9 @@ def check_all(backend: Backend, *, is_deep: bool = True) -> Iterator[tuple[int, 
         )
 
 
-def _next_thing(backend: Backend, cursor: str) -> Thing | None:
-    return backend.database.read(lambda session: rows.next_thing(session, cursor))
+@reads
+def _next_thing(session: Session, cursor: str) -> Thing | None:
+    return rows.next_thing(session, cursor)
 
 
 def _look_and_record(backend: Backend, thing: Thing, *, is_deep: bool) -> Look:

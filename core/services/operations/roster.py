@@ -11,8 +11,8 @@ from core.database.repositories import roster as rows
 from core.database.tables.jobs import Attempt, Job
 from core.database.tables.measurements import WorkerPresence
 from core.services.access.disk_reserve import Room
-from core.services.backend import Backend
 from core.services.estimates.workers import ALIVE_SECONDS
+from core.services.transactions import reads
 
 MAX_PROCESSES = 1000
 State = Literal["working", "idle", "up", "silent"]
@@ -74,17 +74,14 @@ def list_processes(session: Session) -> list[ProcessView]:
     return sorted([*known, *older], key=_order)
 
 
-def read_roster(backend: Backend) -> RosterView:
+@reads
+def read_roster(session: Session) -> RosterView:
     """Return all processes seen within a day, and the queue of every project."""
-
-    def work(session: Session) -> RosterView:
-        queue = [
-            ProjectQueue(project_id=project, num_queued=queued, num_running=busy, oldest_queued_seconds=oldest or 0.0)
-            for project, queued, busy, oldest in rows.count_by_project(session)
-        ]
-        return RosterView(processes=list_processes(session), queue=queue)
-
-    return backend.database.read(work)
+    queue = [
+        ProjectQueue(project_id=project, num_queued=queued, num_running=busy, oldest_queued_seconds=oldest or 0.0)
+        for project, queued, busy, oldest in rows.count_by_project(session)
+    ]
+    return RosterView(processes=list_processes(session), queue=queue)
 
 
 def seen_by(roster: RosterView, project_id: str) -> RosterView:

@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session
 from core.database.repositories import object_checks
 from core.database.repositories import statistics as rows
 from core.domain.training import metric_names as names
-from core.services.backend import Backend
 from core.services.operations.roster import ProcessView, list_processes
+from core.services.transactions import reads
 
 WAIT_BOUNDS_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
 MAX_RUNNING = 200
@@ -37,25 +37,22 @@ class ServiceStatistics:
     processes: list[ProcessView]
 
 
-def read_statistics(backend: Backend) -> ServiceStatistics:
+@reads
+def read_statistics(session: Session) -> ServiceStatistics:
     """Count over all projects."""
-
-    def work(session: Session) -> ServiceStatistics:
-        return ServiceStatistics(
-            jobs_by_status=rows.count_jobs(session),
-            attempts_by_outcome=rows.count_attempts(session),
-            waits=rows.queue_waits(session, WAIT_BOUNDS_SECONDS),
-            sum_of_waits_seconds=rows.sum_of_queue_waits(session),
-            num_lost_objects=object_checks.count_lost(session),
-            oldest_queued_seconds=rows.oldest_queued_seconds(session),
-            running=[
-                _running(job_id, stage.value, values)
-                for job_id, stage, values in rows.newest_points_of_running(session, MAX_RUNNING)
-            ],
-            processes=list_processes(session),
-        )
-
-    return backend.database.read(work)
+    return ServiceStatistics(
+        jobs_by_status=rows.count_jobs(session),
+        attempts_by_outcome=rows.count_attempts(session),
+        waits=rows.queue_waits(session, WAIT_BOUNDS_SECONDS),
+        sum_of_waits_seconds=rows.sum_of_queue_waits(session),
+        num_lost_objects=object_checks.count_lost(session),
+        oldest_queued_seconds=rows.oldest_queued_seconds(session),
+        running=[
+            _running(job_id, stage.value, values)
+            for job_id, stage, values in rows.newest_points_of_running(session, MAX_RUNNING)
+        ],
+        processes=list_processes(session),
+    )
 
 
 def _running(job_id: str, stage: str, values: dict[str, float | None]) -> RunningJob:

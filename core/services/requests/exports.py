@@ -25,6 +25,7 @@ from core.services.ids import new_id
 from core.services.jobs import jobs
 from core.services.requests import requests as light_requests
 from core.services.requests.requests import RequestLease
+from core.services.transactions import reads
 from core.storage import keys
 from core.storage.trees import StoredTree
 
@@ -115,23 +116,17 @@ def create(
     return backend.database.write(work)
 
 
-def list_exports(backend: Backend, project_id: str, job_id: str) -> list[ExportView]:
+@reads
+def list_exports(session: Session, project_id: str, job_id: str) -> list[ExportView]:
     """Return the job's exports, newest first."""
-
-    def work(session: Session) -> list[ExportView]:
-        jobs.find(session, project_id, job_id)
-        return [_view(row) for row in requests.list_requests(session, ExportRequest, job_id)]
-
-    return backend.database.read(work)
+    jobs.find(session, project_id, job_id)
+    return [_view(row) for row in requests.list_requests(session, ExportRequest, job_id)]
 
 
-def get(backend: Backend, project_id: str, job_id: str, export_id: str) -> ExportView:
+@reads
+def get(session: Session, project_id: str, job_id: str, export_id: str) -> ExportView:
     """Return an export. Raises JobNotFound, ExportNotFound."""
-
-    def work(session: Session) -> ExportView:
-        return _view(light_requests.find(session, ExportRequest, project_id, job_id, export_id, ExportNotFound))
-
-    return backend.database.read(work)
+    return _view(light_requests.find(session, ExportRequest, project_id, job_id, export_id, ExportNotFound))
 
 
 def claim(backend: Backend, lease_seconds: float) -> ExportClaim | None:
@@ -173,22 +168,19 @@ def _require_supported(architecture: str) -> None:
         raise ExportNotSupported(f"Policies of {architecture} are not exported as GGUF; those of {known} are.")
 
 
-def _find_inputs(backend: Backend, row: ExportRequest, lease: RequestLease) -> ExportClaim:
+@reads
+def _find_inputs(session: Session, row: ExportRequest, lease: RequestLease) -> ExportClaim:
     """Return the export's inputs. Raises NotFound and Conflict with a sentence for the user."""
-
-    def read(session: Session) -> ExportClaim:
-        _, artifact, policy = light_requests.find_policy(session, row, NothingToExport)
-        return ExportClaim(
-            lease=lease,
-            project_id=row.project_id,
-            job_id=row.job_id,
-            format=row.format,
-            policy=policy,
-            path=export_path(row.job_id, row.format),
-            prefix=keys.export_prefix(row.project_id, row.job_id, artifact.attempt, row.id),
-        )
-
-    return backend.database.read(read)
+    _, artifact, policy = light_requests.find_policy(session, row, NothingToExport)
+    return ExportClaim(
+        lease=lease,
+        project_id=row.project_id,
+        job_id=row.job_id,
+        format=row.format,
+        policy=policy,
+        path=export_path(row.job_id, row.format),
+        prefix=keys.export_prefix(row.project_id, row.job_id, artifact.attempt, row.id),
+    )
 
 
 def _view(row: ExportRequest) -> ExportView:

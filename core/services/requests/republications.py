@@ -32,6 +32,7 @@ from core.services.jobs import jobs
 from core.services.jobs.weights import is_merged_in_bf16
 from core.services.requests import requests as light_requests
 from core.services.requests.requests import RequestLease
+from core.services.transactions import reads
 from core.storage import keys
 from core.storage.object_store import ObjectNotFound
 from core.storage.trees import StoredTree, UploadedTree
@@ -106,14 +107,11 @@ def create(backend: Backend, project_id: str, job_id: str, *, request_id: str | 
     return backend.database.write(work)
 
 
-def get(backend: Backend, project_id: str, job_id: str, request_id: str) -> RepublicationView:
+@reads
+def get(session: Session, project_id: str, job_id: str, request_id: str) -> RepublicationView:
     """Return a request. Raises RepublicationNotFound."""
-
-    def work(session: Session) -> RepublicationView:
-        found = light_requests.find(session, RepublishRequest, project_id, job_id, request_id, RepublicationNotFound)
-        return _view(found)
-
-    return backend.database.read(work)
+    found = light_requests.find(session, RepublishRequest, project_id, job_id, request_id, RepublicationNotFound)
+    return _view(found)
 
 
 def claim(backend: Backend, lease_seconds: float) -> RepublicationClaim | None:

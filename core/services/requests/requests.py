@@ -21,6 +21,7 @@ from core.services.backend import Backend
 from core.services.base_models import starting_points
 from core.services.ids import new_suffix
 from core.services.jobs import jobs
+from core.services.transactions import writes
 from core.storage.trees import StoredTree
 
 MAX_TRIES = 3
@@ -115,16 +116,13 @@ def claim_next(
             fail(backend, lease, error.detail)
 
 
-def renew(backend: Backend, lease: RequestLease, lease_seconds: float) -> bool:
+@writes
+def renew(session: Session, lease: RequestLease, lease_seconds: float) -> bool:
     """Renew the lease; False when another lane has the request, or its job is gone."""
-
-    def work(session: Session) -> bool:
-        row = requests.find_held(session, lease.table, lease.id, lease.token)
-        if row is not None:
-            row.lease_expires_at = database_after(lease_seconds)
-        return row is not None
-
-    return backend.database.write(work)
+    row = requests.find_held(session, lease.table, lease.id, lease.token)
+    if row is not None:
+        row.lease_expires_at = database_after(lease_seconds)
+    return row is not None
 
 
 def fail(backend: Backend, lease: RequestLease, detail: str) -> None:
@@ -136,31 +134,25 @@ def fail(backend: Backend, lease: RequestLease, detail: str) -> None:
     end(backend, lease, RequestStatus.FAILED, change)
 
 
+@writes
 def end(
-    backend: Backend,
+    session: Session,
     lease: RequestLease,
     status: RequestStatus,
     change: Callable[[Session, Leased], None],
 ) -> None:
     """End the request and make `change` in the same transaction; does nothing when the lease is lost."""
-
-    def work(session: Session) -> None:
-        row = requests.find_held(session, lease.table, lease.id, lease.token)
-        if row is not None:
-            row.status, row.lease_token, row.lease_expires_at = status, None, None
-            row.finished_at = database_now()
-            change(session, row)
-
-    backend.database.write(work)
+    row = requests.find_held(session, lease.table, lease.id, lease.token)
+    if row is not None:
+        row.status, row.lease_token, row.lease_expires_at = status, None, None
+        row.finished_at = database_now()
+        change(session, row)
 
 
-def give_back(backend: Backend, lease: RequestLease, *, counts: bool = False) -> None:
+@writes
+def give_back(session: Session, lease: RequestLease, *, counts: bool = False) -> None:
     """Return the request to the queue because this lane ends, or its program was killed, which `counts` as a try."""
-
-    def work(session: Session) -> None:
-        row = requests.find_held(session, lease.table, lease.id, lease.token)
-        if row is not None:
-            row.status, row.lease_token, row.lease_expires_at = RequestStatus.QUEUED, None, None
-            row.num_tries -= not counts
-
-    backend.database.write(work)
+    row = requests.find_held(session, lease.table, lease.id, lease.token)
+    if row is not None:
+        row.status, row.lease_token, row.lease_expires_at = RequestStatus.QUEUED, None, None
+        row.num_tries -= not counts

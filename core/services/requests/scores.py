@@ -25,6 +25,7 @@ from core.services.jobs import jobs
 from core.services.jobs.sft_policies import find_sft_policy
 from core.services.requests import requests as light_requests
 from core.services.requests.requests import RequestLease
+from core.services.transactions import reads
 from core.storage.trees import StoredTree
 
 MAX_WAITING = 100
@@ -98,13 +99,10 @@ def create(
     return backend.database.write(work)
 
 
-def get(backend: Backend, project_id: str, job_id: str, score_id: str) -> ScoreView:
+@reads
+def get(session: Session, project_id: str, job_id: str, score_id: str) -> ScoreView:
     """Return a request's scores. Raises JobNotFound, ScoresNotFound."""
-
-    def work(session: Session) -> ScoreView:
-        return _view(light_requests.find(session, ScoreRequest, project_id, job_id, score_id, ScoresNotFound))
-
-    return backend.database.read(work)
+    return _view(light_requests.find(session, ScoreRequest, project_id, job_id, score_id, ScoresNotFound))
 
 
 def claim(backend: Backend, lease_seconds: float) -> ScoreClaim | None:

@@ -21,6 +21,7 @@ from core.services.access.secret_files import session_secret
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import new_id
+from core.services.transactions import writes
 from core.services.views import Page
 from core.services.webhooks import addresses
 from core.services.webhooks.addresses import AllowedHosts
@@ -189,15 +190,12 @@ def rotate(backend: Backend, project_id: str, endpoint_id: str, *, keeps_previou
     return backend.database.write(work)
 
 
-def delete(backend: Backend, project_id: str, endpoint_id: str) -> None:
+@writes
+def delete(session: Session, project_id: str, endpoint_id: str) -> None:
     """Delete the endpoint with its log and all that waits for it."""
-
-    def work(session: Session) -> None:
-        _lock(session, project_id, endpoint_id)
-        webhook_rows.delete_endpoint(session, endpoint_id)
-        audit.note(session, project_id, "webhook.delete", endpoint_id)
-
-    backend.database.write(work)
+    _lock(session, project_id, endpoint_id)
+    webhook_rows.delete_endpoint(session, endpoint_id)
+    audit.note(session, project_id, "webhook.delete", endpoint_id)
 
 
 def list_deliveries(

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import structlog
+from sqlalchemy.orm import Session
 
 from core.database.repositories import backups as rows
 from core.domain.errors import Unavailable
 from core.services.backend import Backend
 from core.services.ids import new_suffix
+from core.services.transactions import writes
 
 HOLD_SECONDS = 120.0
 """A backup whose process has died holds the collector for so long."""
@@ -41,5 +43,6 @@ def garbage_held(backend: Backend) -> Iterator[None]:
             backend.database.write(lambda session: rows.release_garbage(session, token))
 
 
-def _hold(backend: Backend, token: str) -> None:
-    backend.database.write(lambda session: rows.hold_garbage(session, token, HOLD_SECONDS))
+@writes
+def _hold(session: Session, token: str) -> None:
+    rows.hold_garbage(session, token, HOLD_SECONDS)
