@@ -114,7 +114,7 @@ def claims(backend: Backend, num_queued: int, num_projects: int, num_claims: int
         claim = lifecycle.claim(backend, worker="w", host="h", device="cpu")
         taken.append(time.perf_counter() - start)
         assert claim is not None
-        beaten.append(timed(partial(lifecycle.heartbeat, backend, claim)))
+        beaten.append(timed(partial(lifecycle.heartbeat, claim)))
     page = jobs.list_page(backend, PROJECT).data
     least = text("UPDATE sweeper_lock SET owner = owner")
     return {

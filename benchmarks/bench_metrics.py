@@ -37,7 +37,7 @@ from bench_datasets import describe_machine  # noqa: E402
 from core.domain.trainer_protocol import MetricPoint  # noqa: E402
 from core.domain.training import metric_names  # noqa: E402
 from core.services.attempts import lifecycle, recording  # noqa: E402
-from core.services.attempts.lifecycle import Claim  # noqa: E402
+from core.services.attempts.claimed_job import ClaimedJob  # noqa: E402
 from core.services.backend import Backend, open_backend  # noqa: E402
 from core.settings import Settings  # noqa: E402
 
@@ -131,11 +131,11 @@ def load(options: argparse.Namespace, url: str, *paths: str) -> dict[str, Any]:
     return found
 
 
-def new_job(backend: Backend, url: str) -> Claim:
+def new_job(backend: Backend, url: str) -> ClaimedJob:
     httpx.post(f"{url}/jobs", json={"base_model": "tiny", "dataset_id": "ds_1"}).raise_for_status()
     held = lifecycle.claim(backend, worker="bench", host="bench", device="cpu")
     assert held is not None
-    lifecycle.begin(backend, held)
+    lifecycle.begin(held)
     return held
 
 
@@ -173,12 +173,12 @@ def measure_preftune(options: argparse.Namespace, folder: Path) -> dict[str, Any
         backend = open_backend(settings)
         add_dataset(backend)
         live = new_job(backend, url)
-        with writing(lambda steps: recording.record_points(backend, live, points(steps, rng))):
+        with writing(lambda steps: recording.record_points(live, points(steps, rng))):
             time.sleep(1)
             path = f"/jobs/{live.job_id}"
             under_load = load(options, url, path + "/metrics?after={after}", f"{path}/stream?after=1.0")
         long = new_job(backend, url)
-        rate = ingest(options.points, lambda steps: recording.record_points(backend, long, points(steps, rng)))
+        rate = ingest(options.points, lambda steps: recording.record_points(long, points(steps, rng)))
         path = f"/jobs/{long.job_id}/metrics"
         chart = {"max_points": "1000", "names": "loss,rewards/margins"}
         result = {

@@ -42,7 +42,7 @@ def main() -> None:
 def _measure(api: RunningApi, seconds: float) -> dict[str, float | int]:
     job_id = str(api.submit(sft="skip")["id"])
     held = claim(api.backend)
-    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
+    lifecycle.finish_succeeded(held, publication(api.backend, held))
     body = {"items": [{"prompt": "p", "response": "r"}]}
     score_id = api.http.post(f"/jobs/{job_id}/scores", json=body).json()["id"]
     dataset_id = api.http.post("/datasets", content=pairs()).json()["id"]

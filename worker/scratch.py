@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.file_locks import try_to_lock
-from core.services.attempts.lifecycle import Claim
+from core.services.attempts.claimed_job import ClaimedJob
 
 _LOCK_FILE = "lock"
 _MAX_TRIES = 20
@@ -27,7 +27,7 @@ class WorkerScratch:
         self._remove_leftovers()
 
     @contextmanager
-    def attempt(self, claim: Claim) -> Iterator[Path]:
+    def attempt(self, claim: ClaimedJob) -> Iterator[Path]:
         """Create a directory for one attempt, removed afterwards."""
         with self.directory(f"{claim.job_id}-a{claim.attempt}") as directory:
             yield directory

@@ -126,7 +126,7 @@ def test_running_jobs_are_limited_and_hold_up_nobody_else(backend: Backend) -> N
     assert second is not None
     assert (first.project_id, second.project_id, second.job_id) == (PROJECT, "other", theirs)
     assert lifecycle.claim(backend, worker="w3", host="h", device="cpu") is None
-    lifecycle.release(backend, first, lifecycle.AttemptOutcome.DRAINED)
+    lifecycle.release(first, lifecycle.AttemptOutcome.DRAINED)
     assert lifecycle.claim(backend, worker="w3", host="h", device="cpu") is not None
 
 

@@ -27,6 +27,7 @@ from core.domain.exports import ExportFormat
 from core.domain.jobs.job_queries import JobFilter
 from core.services.access.audit import acting, operator_here
 from core.services.attempts import lifecycle, recording
+from core.services.attempts.claimed_job import ClaimedJob
 from core.services.backend import Backend, open_backend
 from core.services.jobs import jobs
 from core.services.operations import garbage_collection
@@ -57,7 +58,7 @@ def target(request: pytest.FixtureRequest, backend: Backend, tmp_path: Path) -> 
         request.getfixturevalue("postgresql").drop_database("restored")
 
 
-def make_job(backend: Backend) -> lifecycle.Claim:
+def make_job(backend: Backend) -> ClaimedJob:
     """One that runs, behind a checkpoint whose policy is stored."""
     add_dataset(backend)
     for name in ("original", "rows.jsonl", "issues.jsonl"):
@@ -68,8 +69,8 @@ def make_job(backend: Backend) -> lifecycle.Claim:
     )
     submit(backend)
     held = claim(backend)
-    lifecycle.begin(backend, held)
-    recording.record_points(backend, held, [point(1)])
+    lifecycle.begin(held)
+    recording.record_points(held, [point(1)])
     checkpoint_with_policy(backend, held, 1, FILES)
     manifest = "UPDATE checkpoints SET manifest_sha256 = :sha256"  # the checkpoint itself is an empty tree
     empty = b'{"version": 1, "files": []}'
@@ -103,16 +104,17 @@ def test_a_running_job_goes_on_elsewhere_and_its_old_worker_is_fenced(
     assert status(backend, held.job_id) == "running", "the backup has disturbed nobody"
     assert status(target, held.job_id) == "queued"
     assert "restored from backup" in events(target, held.job_id)[-1].message
+    there = replace(held, backend=target)
     for write in (
-        lambda: lifecycle.heartbeat(target, held),
-        lambda: lifecycle.finish_succeeded(target, held, publication(target, held)),
+        lambda: lifecycle.heartbeat(there),
+        lambda: lifecycle.finish_succeeded(there, publication(target, held)),
     ):
         with pytest.raises(Fenced):
             write()
     make_due(target)
     successor = claim(target, "successor")
     assert successor.attempt == 2
-    resumed = lifecycle.begin(target, successor)
+    resumed = lifecycle.begin(successor)
     assert resumed is not None
     assert resumed.step == 1
     assert [attempt.outcome for attempt in attempts_of(target, held.job_id)] == ["drained", None]
@@ -121,7 +123,7 @@ def test_a_running_job_goes_on_elsewhere_and_its_old_worker_is_fenced(
 def test_requests_that_were_being_done_are_done_again(backend: Backend, target: Backend, tmp_path: Path) -> None:
     set_architecture(backend.settings, "LlamaForCausalLM")
     held = make_job(backend)
-    lifecycle.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(held, publication(backend, held))
     asked = exports.create(backend, PROJECT, held.job_id, ExportFormat.GGUF_Q8_0)
     taken = exports.claim(backend, 600)
     assert taken is not None
@@ -140,7 +142,7 @@ def test_the_second_backup_copies_what_is_new_and_old_ones_go(backend: Backend, 
     told: list[backup.Progress] = []
     first = backup.back_up(backend, tmp_path / "backups", tell=told.append)
     assert told[-1].num_copied == told[-1].num_objects == first.num_objects
-    lifecycle.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(held, publication(backend, held))
     second = backup.back_up(backend, tmp_path / "backups", keep=1, tell=told.append)
     assert (told[-1].num_copied, second.num_objects) == (1, first.num_objects + 1)
     repository, newest = choose(tmp_path / "backups")
@@ -159,7 +161,7 @@ def test_files_of_a_backup_are_private(backend: Backend, tmp_path: Path) -> None
 
 def test_the_collector_waits_for_a_backup(backend: Backend, tmp_path: Path) -> None:
     held = make_job(backend)
-    lifecycle.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(held, publication(backend, held))
     with holding.garbage_held(backend):
         jobs.delete(backend, PROJECT, held.job_id)
         before = contents(backend)
@@ -186,7 +188,7 @@ def test_objects_that_go_during_a_backup_end_it(
     """Such as by a collector of an earlier version, which knows of no backups."""
     held = make_job(backend)
     earlier = backup.back_up(backend, tmp_path / "backups")
-    lifecycle.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(held, publication(backend, held))
     monkeypatch.setattr(garbage_collection, "is_held", lambda _: False)
 
     class Deleting(LocalObjectStore):
@@ -328,7 +330,7 @@ def test_an_earlier_backup_that_cannot_be_read_is_a_warning_and_keeps_its_conten
     folder = tmp_path / "backups"
     first = backup.back_up(backend, folder)
     (folder / "backups" / first.id / damage).write_bytes(b"\xff{")
-    lifecycle.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(held, publication(backend, held))
     jobs.delete(backend, PROJECT, held.job_id)
     garbage_collection.collect(backend)
     before = {path.name for path in (folder / "blobs").glob("*/*")}

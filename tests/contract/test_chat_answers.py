@@ -97,7 +97,7 @@ def test_every_name_of_a_policy_is_served(tiny: Backend) -> None:
     held = claim(tiny)
     checkpoint_id = checkpoint_with_policy(tiny, held, 3, {"config.json": b"{}"})
     made = publication(tiny, held)
-    lifecycle.finish_succeeded(tiny, held, made)
+    lifecycle.finish_succeeded(held, made)
     policy = served_models.find(tiny, PROJECT, job_id)
     assert (policy.base_name, policy.policy, policy.has_lora, policy.job_id) == (BASE_MODEL, made.tree, True, job_id)
     named = f"ft:{BASE_MODEL}:{PROJECT}::{job_id.removeprefix('job_')}"
@@ -110,7 +110,7 @@ def test_every_name_of_a_policy_is_served(tiny: Backend) -> None:
     assert (found.model.base_name, found.model.policy, found.model.has_lora) == (BASE_MODEL, None, False)
     second = submit(tiny, base_model=job_id, sft="skip").id
     held = claim(tiny)
-    lifecycle.finish_succeeded(tiny, held, publication(tiny, held))
+    lifecycle.finish_succeeded(held, publication(tiny, held))
     tuned_again = served_models.find(tiny, PROJECT, second)
     assert (tuned_again.base_name, tuned_again.base_tree, tuned_again.root_name) == (None, made.tree, BASE_MODEL)
     reference = served_models.reference_of(tiny, PROJECT, tuned_again)
@@ -140,7 +140,7 @@ def test_a_whole_policy_answers_when_what_it_started_from_is_deleted(tiny: Backe
 
 def finished(backend: Backend, job_id: str) -> str:
     held = claim(backend)
-    lifecycle.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(held, publication(backend, held))
     return job_id
 
 
@@ -160,7 +160,7 @@ def test_the_sft_policy_of_a_job_is_served(tiny: Backend) -> None:
     job_id = submit(tiny).id
     held = claim(tiny)
     made = publication(tiny, held)
-    lifecycle.finish_succeeded(tiny, held, made)
+    lifecycle.finish_succeeded(held, made)
     with pytest.raises(ModelNotFound, match="not kept"):
         served_models.find(tiny, PROJECT, f"{job_id}@sft")
     tiny.store.put_bytes(made.tree.prefix + "evaluation.json", json.dumps({"sft_digest": "0" * 64}).encode())

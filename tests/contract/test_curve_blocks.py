@@ -10,7 +10,7 @@ from core.domain.jobs.failure_codes import FailureCode
 from core.domain.jobs.job_state import AttemptOutcome
 from core.domain.trainer_protocol import MetricPoint
 from core.services.attempts import lifecycle, recording
-from core.services.attempts.lifecycle import Claim
+from core.services.attempts.claimed_job import ClaimedJob
 from core.services.backend import Backend
 from core.services.curves import pages
 from core.services.curves.blocks import MAX_POINTS_READ
@@ -32,9 +32,9 @@ def wave(steps: range, split: str = "train") -> list[MetricPoint]:
     return made
 
 
-def learn(backend: Backend, held: Claim, steps: range) -> None:
+def learn(backend: Backend, held: ClaimedJob, steps: range) -> None:
     for begin in range(steps.start, steps.stop, 100):
-        recording.record_points(backend, held, wave(range(begin, min(begin + 100, steps.stop))))
+        recording.record_points(held, wave(range(begin, min(begin + 100, steps.stop))))
 
 
 def chart(backend: Backend, job_id: str, **fields: object) -> list[MetricPointView]:
@@ -68,7 +68,7 @@ def test_a_long_curve_keeps_its_ends_and_every_extreme(backend: Backend) -> None
     job_id = submit(backend).id
     held = claim(backend)
     learn(backend, held, range(1, 2050))
-    recording.record_points(backend, held, wave(range(100, 2001, 100), "validation"))
+    recording.record_points(held, wave(range(100, 2001, 100), "validation"))
 
     assert block_ends(backend, job_id) == list(range(31, 2048, 32)), "every whole block, and the one at work is not"
     require_faithful(backend, job_id)
@@ -82,14 +82,14 @@ def test_a_rewind_forgets_the_blocks_beyond_and_the_replay_makes_them_again(back
     add_dataset(backend)
     job_id = submit(backend).id
     held = claim(backend)
-    lifecycle.begin(backend, held)
+    lifecycle.begin(held)
     learn(backend, held, range(1, 1500))
     checkpoint(backend, held, 1000)
     with_blocks = block_ends(backend, job_id)
-    lifecycle.release(backend, held, AttemptOutcome.DRAINED)
+    lifecycle.release(held, AttemptOutcome.DRAINED)
 
     again = claim(backend)
-    lifecycle.begin(backend, again)
+    lifecycle.begin(again)
     assert block_ends(backend, job_id) == [end for end in with_blocks if end <= 1000]
     require_faithful(backend, job_id)
     learn(backend, again, range(1001, 1500))
@@ -103,7 +103,7 @@ def test_a_point_that_comes_late_is_seen(backend: Backend) -> None:
     held = claim(backend)
     learn(backend, held, range(1, 500))
     learn(backend, held, range(501, 1200))
-    recording.record_points(backend, held, [point(500, 99.0)])
+    recording.record_points(held, [point(500, 99.0)])
     assert max(found.values["loss"] or 0 for found in chart(backend, job_id)) == 99.0
     learn(backend, held, range(1200, 1500))
     require_faithful(backend, job_id)
@@ -128,10 +128,10 @@ def test_a_retried_job_takes_the_blocks_of_its_curve_along(backend: Backend) -> 
     add_dataset(backend)
     job_id = submit(backend).id
     held = claim(backend)
-    lifecycle.begin(backend, held)
+    lifecycle.begin(held)
     learn(backend, held, range(1, 1500))
     checkpoint(backend, held, 1400)
-    lifecycle.finish_failed(backend, held, FailureCode.DISK_FULL, "gone")
+    lifecycle.finish_failed(held, FailureCode.DISK_FULL, "gone")
     retried = repeats.retry(backend, PROJECT, job_id).id
     assert block_ends(backend, retried) == [end for end in block_ends(backend, job_id) if end <= 1400]
     require_faithful(backend, retried)

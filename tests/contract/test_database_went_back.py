@@ -1,6 +1,7 @@
 """A database that went back in time gives out attempt numbers again, but fences whoever got one before."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from core.database.migrate import upgrade
 from core.database.session import Database
 from core.domain.errors import Fenced
 from core.services.attempts import lifecycle, recording
+from core.services.attempts.claimed_job import ClaimedJob
 from core.services.backend import Backend
 from core.services.jobs import jobs
 from core.services.operations import garbage_collection
@@ -43,6 +45,10 @@ class GoingBack:
         shutil.copy(self._copy, self._file)
         self.backend = self._open()
 
+    def hand(self, held: ClaimedJob) -> ClaimedJob:
+        """The claim over the file as it is now: its worker opens a connection when it writes."""
+        return replace(held, backend=self.backend)
+
     def _open(self) -> Backend:
         return make_backend(self._folder, Database(open_engine(f"sqlite:///{self._file}")))
 
@@ -57,39 +63,39 @@ def test_a_database_that_went_back_fences_the_old_worker(world: GoingBack) -> No
     job_id = submit(world.backend).id
     world.keep()
     old = claim(world.backend, "old")
-    checkpoint(world.backend, old, 1)
+    checkpoint(world.backend, world.hand(old), 1)
     world.put_back()
     new = claim(world.backend, "new")
     assert (old.job_id, old.attempt) == (new.job_id, new.attempt) == (job_id, 1)
     for write in (
-        lambda: lifecycle.heartbeat(world.backend, old),
-        lambda: checkpoint(world.backend, old, 2),
-        lambda: lifecycle.finish_succeeded(world.backend, old, publication(world.backend, old)),
+        lambda: lifecycle.heartbeat(world.hand(old)),
+        lambda: checkpoint(world.backend, world.hand(old), 2),
+        lambda: lifecycle.finish_succeeded(world.hand(old), publication(world.backend, old)),
     ):
         with pytest.raises(Fenced):
             write()
-    lifecycle.heartbeat(world.backend, new)
+    lifecycle.heartbeat(new)
     published = publication(world.backend, new)
     assert published.tree.prefix != publication(world.backend, old).tree.prefix, "they write into folders of their own"
-    lifecycle.finish_succeeded(world.backend, new, published)
+    lifecycle.finish_succeeded(new, published)
     with pytest.raises(Fenced):  # not taken for a repeated answer to its own finish
-        lifecycle.finish_succeeded(world.backend, old, publication(world.backend, old))
+        lifecycle.finish_succeeded(world.hand(old), publication(world.backend, old))
 
 
 def test_a_worker_whose_points_are_gone_ends_its_attempt(world: GoingBack) -> None:
     add_dataset(world.backend)
     job_id = submit(world.backend).id
     held = claim(world.backend, "lives on")
-    lifecycle.begin(world.backend, held)
-    recording.record_points(world.backend, held, [point(1)])
+    lifecycle.begin(world.hand(held))
+    recording.record_points(world.hand(held), [point(1)])
     world.keep()
-    lifecycle.heartbeat(world.backend, held)
-    recording.record_points(world.backend, held, [point(2)])
+    lifecycle.heartbeat(world.hand(held))
+    recording.record_points(world.hand(held), [point(2)])
     world.put_back()
     for write in (
-        lambda: lifecycle.heartbeat(world.backend, held),
-        lambda: recording.record_points(world.backend, held, [point(3)]),
-        lambda: lifecycle.finish_succeeded(world.backend, held, publication(world.backend, held)),
+        lambda: lifecycle.heartbeat(world.hand(held)),
+        lambda: recording.record_points(world.hand(held), [point(3)]),
+        lambda: lifecycle.finish_succeeded(world.hand(held), publication(world.backend, held)),
     ):
         with pytest.raises(Fenced, match="went back"):
             write()
@@ -97,8 +103,8 @@ def test_a_worker_whose_points_are_gone_ends_its_attempt(world: GoingBack) -> No
     assert expire(world.backend, lease)
     make_due(world.backend)
     after = claim(world.backend, "next")
-    lifecycle.begin(world.backend, after)
-    recording.record_points(world.backend, after, [point(step) for step in (1, 2, 3)])
+    lifecycle.begin(after)
+    recording.record_points(after, [point(step) for step in (1, 2, 3)])
     assert [one.step for one in points(world.backend, job_id)] == [1, 2, 3]
 
 
@@ -109,17 +115,17 @@ def test_no_publication_is_double_however_often_the_database_goes_back(world: Go
         job_id = submit(world.backend).id
         world.keep()
         zombies.append(claim(world.backend, "old"))
-        lifecycle.begin(world.backend, zombies[-1])
+        lifecycle.begin(zombies[-1])
         world.put_back()
         held = claim(world.backend, "new")
         num_fenced = 0
         for zombie in zombies:
             try:
-                lifecycle.finish_succeeded(world.backend, zombie, publication(world.backend, zombie))
+                lifecycle.finish_succeeded(world.hand(zombie), publication(world.backend, zombie))
             except Fenced:
                 num_fenced += 1
         assert num_fenced == len(zombies)
-        lifecycle.finish_succeeded(world.backend, held, publication(world.backend, held))
+        lifecycle.finish_succeeded(world.hand(held), publication(world.backend, held))
         published.append(job_id)
     assert [jobs.get(world.backend, PROJECT, job_id).status.value for job_id in published] == ["succeeded"] * NUM_RUNS
 

@@ -70,7 +70,7 @@ def test_a_live_job_keeps_its_datasets_and_no_new_one_takes_them(backend: Backen
     held = claim(backend)
     assert held.job_id == job.id
     assert datasets.delete_expired(backend) == 0
-    lifecycle.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(held, publication(backend, held))
     assert datasets.delete_expired(backend) == 2
     assert datasets.delete_expired(backend) == 0
 

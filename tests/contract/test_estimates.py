@@ -54,9 +54,9 @@ def finish(backend: Backend, **fields: Any) -> str:
     job = submit(backend, **fields)
     held = claim(backend)
     assert held.job_id == job.id
-    lifecycle.begin(backend, held)
+    lifecycle.begin(held)
     spec = staged(held.spec)
-    lifecycle.record_resolved_spec(backend, held, spec.model_dump(mode="json"))
+    lifecycle.record_resolved_spec(held, spec.model_dump(mode="json"))
     work = plan_work(spec, JobSizes(train=SplitSizes.measure(ROWS)))
     times = Measurement(
         shape=ModelShape(body_parameters=10, num_layers=1, hidden_size=2, vocabulary=4),
@@ -81,7 +81,7 @@ def finish(backend: Backend, **fields: Any) -> str:
         "num_parameters": spec.num_parameters, "times": times.to_values(), "memory": memory,
         "tokens": work.stage_tokens(), "steps": work.steps, "device_class": CLASS,
     }  # fmt: skip
-    lifecycle.finish_succeeded(backend, held, replace(publication(backend, held), measured=measured))
+    lifecycle.finish_succeeded(held, replace(publication(backend, held), measured=measured))
     return job.id
 
 
@@ -239,6 +239,6 @@ def raise_unavailable(*_: Any) -> None:
 def finish_quickly(backend: Backend) -> str:
     job = submit(backend, priority=1)
     held = claim(backend)
-    lifecycle.begin(backend, held)
-    lifecycle.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.begin(held)
+    lifecycle.finish_succeeded(held, publication(backend, held))
     return job.id

@@ -26,7 +26,7 @@ def five(backend: Backend) -> list[str]:
     for accuracy, name in zip(ACCURACIES, NAMES, strict=True):
         job_id = submit(backend, name=name).id
         held = claim(backend)
-        lifecycle.finish_succeeded(backend, held, publication(backend, held))
+        lifecycle.finish_succeeded(held, publication(backend, held))
         figure = {"value": accuracy, "low": None, "high": None}
         figures = dict.fromkeys(("loss", "reward_accuracy", "reward_margin"), figure)
         results = None if accuracy is None else {"step": 3, "held_out": {"num_rows": 9, **figures}, "training": None}

@@ -27,8 +27,8 @@ def job_id(backend: Backend) -> str:
         backend.store.put_bytes(keys.dataset_prefix(PROJECT, dataset_id) + key, content)
     job_id = submit(backend).id
     held = claim(backend)
-    lifecycle.begin(backend, held)
-    lifecycle.finish_succeeded(backend, held, publication(backend, held, ("config.json", "model.safetensors")))
+    lifecycle.begin(held)
+    lifecycle.finish_succeeded(held, publication(backend, held, ("config.json", "model.safetensors")))
     return job_id
 
 
@@ -108,7 +108,7 @@ def test_every_byte_is_compared_when_asked(backend: Backend, tmp_path: Path) -> 
     job_id = submit(backend, dataset_id=made.id).id
     held = claim(backend)
     checkpoint_with_policy(backend, held, 1, {"model.safetensors": b"weights"})
-    lifecycle.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(held, publication(backend, held))
     flipped = keys.dataset_rows(PROJECT, made.id)
     backend.store.put_bytes(flipped, backend.store.get_bytes(flipped).replace(b"p1", b"p2", 1))
     quick = [loss.key for _, losses in object_checks.check_all(backend, is_deep=False) for loss in losses]

@@ -63,7 +63,7 @@ def test_what_jobs_make_counts_and_a_full_project_starts_no_other(backend: Backe
     projects.set_limits(backend, PROJECT, Limits(max_stored_bytes=sum(found.values())))
     with pytest.raises(StorageQuotaExceeded, match=job_id):
         submit(backend)
-    lifecycle.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(held, publication(backend, held))
     assert jobs.get(backend, PROJECT, job_id).status is JobStatus.SUCCEEDED, "a running job may end"
     assert claim(backend).job_id == waiting, "and what was accepted before is done"
     assert stored(backend)["artifacts"] == 7
@@ -77,7 +77,7 @@ def test_a_retried_job_counts_shared_checkpoints_once(backend: Backend) -> None:
     held = claim(backend)
     checkpoint_with_policy(backend, held, 3, {"model.safetensors": bytes(1000)})
     before = stored(backend)
-    lifecycle.finish_failed(backend, held, FailureCode.INTERNAL, "x")
+    lifecycle.finish_failed(held, FailureCode.INTERNAL, "x")
     repeats.retry(backend, PROJECT, held.job_id)
     assert stored(backend) == before
 
@@ -143,7 +143,7 @@ def test_below_the_disk_reserve_nothing_new_is_taken_in(backend: Backend, monkey
     with pytest.raises(DiskReserveReached):
         announce(backend, 10)
     held = claim(backend)
-    lifecycle.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(held, publication(backend, held))
     assert jobs.get(backend, PROJECT, held.job_id).status is JobStatus.SUCCEEDED
     free[0] = backend.settings.disk_reserve_bytes + 5
     with pytest.raises(DiskReserveReached):

@@ -26,18 +26,18 @@ def test_every_cursor_gets_the_page_it_would_read_alone(backend: Backend, monkey
     rng, recent = random.Random(0), RecentPoints()
     job_id = submit(backend).id
     held = claim(backend)
-    lifecycle.begin(backend, held)
+    lifecycle.begin(held)
     step = num_shared = 0
     for turn in range(12):
         new = range(step + 1, step + 1 + rng.randint(0, 7))
-        recording.record_points(backend, held, [point(each, 1 / each) for each in new])
+        recording.record_points(held, [point(each, 1 / each) for each in new])
         step = new.stop - 1
         if turn == 3:
             checkpoint(backend, held, step)
         if turn == 7:
             lose(backend, held)
             held = claim(backend)
-            resumed = lifecycle.begin(backend, held)
+            resumed = lifecycle.begin(held)
             assert resumed is not None
             step = resumed.step
         newest = metrics.page(backend, PROJECT, job_id, MetricsQuery()).last_seq
@@ -55,7 +55,7 @@ def test_every_cursor_gets_the_page_it_would_read_alone(backend: Backend, monkey
 
 def test_followers_of_a_job_read_its_points_once(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id, held = submit(backend).id, claim(backend)
-    recording.record_points(backend, held, [point(1)])
+    recording.record_points(held, [point(1)])
     reads: list[int] = []
     list_points = metrics.metric_rows.list_points
 
@@ -66,7 +66,7 @@ def test_followers_of_a_job_read_its_points_once(backend: Backend, monkeypatch: 
     monkeypatch.setattr(metrics.metric_rows, "list_points", counted)
     recent = RecentPoints()
     for step in (2, 3, 4):
-        recording.record_points(backend, held, [point(step)])
+        recording.record_points(held, [point(step)])
         heads = {metrics.look(backend, recent, PROJECT, job_id) for _ in range(20)}
         pages = [metrics.shared_page(recent, job_id, head, MetricsQuery(after=1)) for head in heads]
         assert [len(orjson.loads(page or b"")["points"]) for page in pages] == [step - 1]

@@ -25,7 +25,7 @@ from core.domain.jobs.failure_codes import FailureCode
 from core.domain.jobs.job_state import AttemptOutcome, JobStatus, Stage
 from core.domain.trainer_protocol import Progress, StageChanged, TrainerEvent
 from core.services.attempts import checkpoints, lifecycle, recording
-from core.services.attempts.lifecycle import Claim
+from core.services.attempts.claimed_job import ClaimedJob
 from core.services.backend import Backend
 from core.services.curves import pages
 from core.services.jobs import events, jobs, steering
@@ -54,23 +54,18 @@ def test_eight_threads_race_for_jobs_and_each_job_is_claimed_once(backend: Backe
     assert all(jobs.get(backend, PROJECT, job_id).attempt == 1 for job_id in ids)
 
 
-WRITES: list[Callable[[Backend, Claim], Any]] = [
+WRITES: list[Callable[[ClaimedJob], Any]] = [
     lifecycle.heartbeat,
     lifecycle.begin,
-    lambda backend, held: lifecycle.record_resolved_spec(backend, held, {"seed": 666}),
-    lambda backend, held: recording.record_points(backend, held, [point(1)]),
-    lambda backend, held: recording.record_progress(backend, held, Progress(stage="sft", step=1, total_steps=2)),
-    lambda backend, held: recording.stage_changed(backend, held, StageChanged(stage="sft", status="started")),
-    lambda backend, held: recording.record_events(
-        backend, held, [TrainerEvent(level="info", kind="x", message="stale")]
-    ),
-    lambda backend, held: recording.record_samples(
-        backend, held, 1, [{"prompt": "p", "reference": "r", "policy": "y"}]
-    ),
-    lambda backend, held: checkpoint(backend, held, 1),
-    lambda backend, held: checkpoints.mark_checkpoint_corrupt(backend, held, "ckpt_1", "bad"),
-    lambda backend, held: checkpoints.commit_stage_output(
-        backend,
+    lambda held: lifecycle.record_resolved_spec(held, {"seed": 666}),
+    lambda held: recording.record_points(held, [point(1)]),
+    lambda held: recording.record_progress(held, Progress(stage="sft", step=1, total_steps=2)),
+    lambda held: recording.stage_changed(held, StageChanged(stage="sft", status="started")),
+    lambda held: recording.record_events(held, [TrainerEvent(level="info", kind="x", message="stale")]),
+    lambda held: recording.record_samples(held, 1, [{"prompt": "p", "reference": "r", "policy": "y"}]),
+    lambda held: checkpoint(held.backend, held, 1),
+    lambda held: checkpoints.mark_checkpoint_corrupt(held, "ckpt_1", "bad"),
+    lambda held: checkpoints.commit_stage_output(
         held,
         checkpoints.NewStageOutput(
             stage=Stage.SFT,
@@ -79,13 +74,13 @@ WRITES: list[Callable[[Backend, Claim], Any]] = [
             num_bytes=1,
         ),
     ),
-    lambda backend, held: checkpoints.drop_stage_output(backend, held, "d" * 64),
-    lambda backend, held: lifecycle.finish_succeeded(backend, held, publication(backend, held)),
-    lambda backend, held: lifecycle.finish_failed(backend, held, FailureCode.INTERNAL, "stale"),
+    lambda held: checkpoints.drop_stage_output(held, "d" * 64),
+    lambda held: lifecycle.finish_succeeded(held, publication(held.backend, held)),
+    lambda held: lifecycle.finish_failed(held, FailureCode.INTERNAL, "stale"),
     lifecycle.finish_cancelled,
     lifecycle.finish_paused,
-    lambda backend, held: lifecycle.release(backend, held, AttemptOutcome.DRAINED),
-    lambda backend, held: lifecycle.release(backend, held, AttemptOutcome.CRASHED),
+    lambda held: lifecycle.release(held, AttemptOutcome.DRAINED),
+    lambda held: lifecycle.release(held, AttemptOutcome.CRASHED),
 ]
 
 
@@ -110,7 +105,7 @@ def test_no_write_of_a_replaced_worker_is_accepted(backend: Backend) -> None:
     before = snapshot(backend, job_id)
     for write in WRITES:
         with pytest.raises(Fenced):
-            write(backend, zombie)
+            write(zombie)
     assert snapshot(backend, job_id) == before
 
     successor = claim(backend, "successor")
@@ -118,9 +113,9 @@ def test_no_write_of_a_replaced_worker_is_accepted(backend: Backend) -> None:
     before = snapshot(backend, job_id)
     for write in WRITES:
         with pytest.raises(Fenced):
-            write(backend, zombie)
+            write(zombie)
     assert snapshot(backend, job_id) == before
-    lifecycle.finish_succeeded(backend, successor, publication(backend, successor))
+    lifecycle.finish_succeeded(successor, publication(backend, successor))
     assert status(backend, job_id) == "succeeded"
 
 
@@ -150,11 +145,11 @@ def test_every_write_may_be_repeated_after_a_lost_answer(backend: Backend, monke
     monkeypatch.setattr(backend.database, "write", twice)
     job_id = submit(backend).id
     held = claim(backend)
-    lifecycle.begin(backend, held)
-    recording.stage_changed(backend, held, StageChanged(stage="dpo", status="started", total_steps=9))
-    recording.record_points(backend, held, [point(1), point(2)])
-    recording.record_events(backend, held, [TrainerEvent(level="info", kind="a", message="once")] * 2)
-    recording.record_samples(backend, held, 2, [{"prompt": "p", "reference": "r", "policy": "y"}])
+    lifecycle.begin(held)
+    recording.stage_changed(held, StageChanged(stage="dpo", status="started", total_steps=9))
+    recording.record_points(held, [point(1), point(2)])
+    recording.record_events(held, [TrainerEvent(level="info", kind="a", message="once")] * 2)
+    recording.record_samples(held, 2, [{"prompt": "p", "reference": "r", "policy": "y"}])
     checkpoint(backend, held, 2)
     kinds = [event.kind for event in events.list_events(backend, PROJECT, job_id)]
     assert kinds == ["submitted", "started", "stage", "a", "a", "checkpoint"]
@@ -165,18 +160,18 @@ def test_every_write_may_be_repeated_after_a_lost_answer(backend: Backend, monke
 @pytest.mark.parametrize(
     "finish",
     [
-        lambda backend, held: lifecycle.finish_succeeded(backend, held, publication(backend, held)),
-        lambda backend, held: lifecycle.finish_failed(backend, held, FailureCode.GPU_OOM, "Take less."),
+        lambda held: lifecycle.finish_succeeded(held, publication(held.backend, held)),
+        lambda held: lifecycle.finish_failed(held, FailureCode.GPU_OOM, "Take less."),
         lifecycle.finish_paused,
-        lambda backend, held: lifecycle.release(backend, held, AttemptOutcome.CRASHED, "It died."),
+        lambda held: lifecycle.release(held, AttemptOutcome.CRASHED, "It died."),
     ],
 )
-def test_a_finish_may_be_repeated(backend: Backend, finish: Callable[[Backend, Claim], Any]) -> None:
+def test_a_finish_may_be_repeated(backend: Backend, finish: Callable[[ClaimedJob], Any]) -> None:
     job_id = submit(backend).id
     held = claim(backend)
-    finish(backend, held)
+    finish(held)
     before = snapshot(backend, job_id)
-    finish(backend, held)
+    finish(held)
     assert snapshot(backend, job_id) == before
 
 
@@ -187,9 +182,9 @@ def test_cancel_races_with_finish_and_one_of_them_wins(backend: Backend) -> None
         published = publication(backend, held)
         barrier = threading.Barrier(2)
 
-        def finish(held: Claim = held, published: Any = published, barrier: threading.Barrier = barrier) -> None:
+        def finish(held: ClaimedJob = held, published: Any = published, barrier: threading.Barrier = barrier) -> None:
             barrier.wait()
-            lifecycle.finish_succeeded(backend, held, published)
+            lifecycle.finish_succeeded(held, published)
 
         with ThreadPoolExecutor(1) as pool:
             done = pool.submit(finish)
@@ -208,16 +203,16 @@ def test_cancel_races_with_finish_and_one_of_them_wins(backend: Backend) -> None
 def test_nobody_cancels_a_job_that_nobody_wanted_cancelled(backend: Backend) -> None:
     submit(backend)
     with pytest.raises(Conflict):
-        lifecycle.finish_cancelled(backend, claim(backend))
+        lifecycle.finish_cancelled(claim(backend))
 
 
 def test_stages_and_progress_are_shown(backend: Backend) -> None:
     job_id = submit(backend, sft={"epochs": 1}).id
     held = claim(backend)
-    lifecycle.begin(backend, held)
-    recording.stage_changed(backend, held, StageChanged(stage="sft", status="reused"), reused_from="job_0")
-    recording.stage_changed(backend, held, StageChanged(stage="dpo", status="started", total_steps=10))
-    recording.record_points(backend, held, [point(5, tokens_per_second=123.0)])
+    lifecycle.begin(held)
+    recording.stage_changed(held, StageChanged(stage="sft", status="reused"), reused_from="job_0")
+    recording.stage_changed(held, StageChanged(stage="dpo", status="started", total_steps=10))
+    recording.record_points(held, [point(5, tokens_per_second=123.0)])
     job = jobs.get(backend, PROJECT, job_id)
     stages = {stage.name: stage for stage in job.stages}
     assert (stages[Stage.SFT].status, stages[Stage.SFT].reused_from) == ("reused", "job_0")
@@ -225,7 +220,7 @@ def test_stages_and_progress_are_shown(backend: Backend) -> None:
     assert (job.progress.stage, job.progress.step, job.progress.total_steps) == (Stage.DPO, 5, 10)
     assert job.progress.tokens_per_second == 123.0
     assert 0 < job.progress.fraction < 1
-    lifecycle.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(held, publication(backend, held))
     job = jobs.get(backend, PROJECT, job_id)
     assert job.progress.fraction == 1.0
     assert {stage.status for stage in job.stages} == {"pending", "reused", "finished"}
@@ -234,11 +229,11 @@ def test_stages_and_progress_are_shown(backend: Backend) -> None:
 def test_the_time_left_of_a_limited_job_counts_all_attempts(backend: Backend) -> None:
     submit(backend, max_runtime_seconds=100)
     first = claim(backend)
-    left = lifecycle.heartbeat(backend, first).remaining_runtime_seconds
+    left = lifecycle.heartbeat(first).remaining_runtime_seconds
     assert left is not None
     assert 99 < left <= 100
     backend.database.write(lambda session: session.execute(text("UPDATE jobs SET runtime_seconds = 200")))
-    left = lifecycle.heartbeat(backend, first).remaining_runtime_seconds
+    left = lifecycle.heartbeat(first).remaining_runtime_seconds
     assert left is not None
     assert left <= -100
 
@@ -248,5 +243,5 @@ def test_a_fenced_worker_is_told_in_the_domains_words(backend: Backend) -> None:
     held = claim(backend)
     lose(backend, held)
     with pytest.raises(DomainError) as caught:
-        lifecycle.heartbeat(backend, held)
+        lifecycle.heartbeat(held)
     assert caught.value.kind == "fenced"

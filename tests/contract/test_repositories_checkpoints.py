@@ -33,19 +33,19 @@ def dataset(backend: Backend) -> str:
 def test_a_corrupt_checkpoint_is_set_aside_for_the_one_before(backend: Backend) -> None:
     job_id = submit(backend).id
     first = claim(backend)
-    lifecycle.begin(backend, first)
-    recording.record_points(backend, first, [point(step) for step in (1, 2, 3)])
+    lifecycle.begin(first)
+    recording.record_points(first, [point(step) for step in (1, 2, 3)])
     checkpoint(backend, first, 1)
     newest = checkpoint(backend, first, 2)
     lose(backend, first)
 
     second = claim(backend)
-    resumed = lifecycle.begin(backend, second)
+    resumed = lifecycle.begin(second)
     assert resumed is not None
     assert resumed.checkpoint_id == newest
-    checkpoints.mark_checkpoint_corrupt(backend, second, newest, "One byte differs.")
-    checkpoints.mark_checkpoint_corrupt(backend, second, newest, "One byte differs.")
-    resumed = lifecycle.begin(backend, second)
+    checkpoints.mark_checkpoint_corrupt(second, newest, "One byte differs.")
+    checkpoints.mark_checkpoint_corrupt(second, newest, "One byte differs.")
+    resumed = lifecycle.begin(second)
     assert resumed is not None
     assert resumed.step == 1
     assert [step for _, _, step, _ in curve(backend, job_id)] == [1]
@@ -57,9 +57,9 @@ def test_a_corrupt_checkpoint_is_set_aside_for_the_one_before(backend: Backend) 
 def test_the_newest_checkpoints_and_the_best_are_kept(backend: Backend) -> None:
     job_id = submit(backend, keep_checkpoints=2).id
     held = claim(backend)
-    lifecycle.begin(backend, held)
+    lifecycle.begin(held)
     for step, loss in ((1, 0.6), (2, 0.3), (3, 0.4), (4, 0.5)):
-        recording.record_points(backend, held, [point(step, loss, split="validation")])
+        recording.record_points(held, [point(step, loss, split="validation")])
         checkpoint_with_policy(backend, held, step, {"model.safetensors": b"%d" % step})
     kept = checkpoint_policies.list_checkpoints(backend, PROJECT, job_id)
     assert [(item.step, item.is_best, item.metrics["loss"]) for item in kept] == [
@@ -93,10 +93,10 @@ def test_the_newest_checkpoints_and_the_best_are_kept(backend: Backend) -> None:
 def test_what_the_best_is_best_at_can_be_chosen(backend: Backend, fields: dict[str, Any], best: int) -> None:
     job_id = submit(backend, **fields).id
     held = claim(backend)
-    lifecycle.begin(backend, held)
+    lifecycle.begin(held)
     for step, loss, accuracy, margin in ((1, 0.6, 0.5, 0.9), (2, 0.3, 0.6, 0.1), (3, 0.4, 0.7, 0.2)):
         values = {"rewards/accuracies": accuracy, "rewards/margins": margin}
-        recording.record_points(backend, held, [point(step, loss, split="validation", **values)])
+        recording.record_points(held, [point(step, loss, split="validation", **values)])
         checkpoint_with_policy(backend, held, step, {"model.safetensors": b"w"})
     assert [item.step for item in checkpoint_policies.list_checkpoints(backend, PROJECT, job_id) if item.is_best] == [
         best
@@ -106,9 +106,9 @@ def test_what_the_best_is_best_at_can_be_chosen(backend: Backend, fields: dict[s
 def test_a_job_starts_from_the_policy_of_a_checkpoint_and_deleting_takes_all(backend: Backend) -> None:
     job_id = submit(backend).id
     held = claim(backend)
-    lifecycle.begin(backend, held)
+    lifecycle.begin(held)
     checkpoint_id = checkpoint_with_policy(backend, held, 1, {"model.safetensors": b"w"})
-    lifecycle.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(held, publication(backend, held))
     tree = backend.database.write(
         lambda session: starting_points.find_policy(session, PROJECT, f"{job_id}@{checkpoint_id}").tree
     )
@@ -124,15 +124,15 @@ def test_stage_outputs_are_taken_over_inside_a_project(backend: Backend) -> None
     first = claim(backend)
     tree = trees.StoredTree(prefix="projects/default/jobs/a/a1/stages/d/", manifest_sha256="1" * 64)
     new = checkpoints.NewStageOutput(stage=Stage.SFT, digest="d" * 64, tree=tree, num_bytes=1)
-    checkpoints.commit_stage_output(backend, first, new)
-    checkpoints.commit_stage_output(backend, first, new)
+    checkpoints.commit_stage_output(first, new)
+    checkpoints.commit_stage_output(first, new)
 
     submit(backend)
     second = claim(backend)
-    found = checkpoints.find_stage_output(backend, second, "d" * 64)
+    found = checkpoints.find_stage_output(second, "d" * 64)
     assert found == checkpoints.ReusableOutput(job_id=first_id, tree=tree)
-    assert checkpoints.find_stage_output(backend, second, "e" * 64) is None
+    assert checkpoints.find_stage_output(second, "e" * 64) is None
     submit(backend, reuse=False)
-    assert checkpoints.find_stage_output(backend, claim(backend), "d" * 64) is None
-    checkpoints.drop_stage_output(backend, second, "d" * 64)
-    assert checkpoints.find_stage_output(backend, second, "d" * 64) is None
+    assert checkpoints.find_stage_output(claim(backend), "d" * 64) is None
+    checkpoints.drop_stage_output(second, "d" * 64)
+    assert checkpoints.find_stage_output(second, "d" * 64) is None

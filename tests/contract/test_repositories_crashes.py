@@ -23,7 +23,7 @@ from core.domain.jobs.job_state import (
 )
 from core.domain.trainer_protocol import Progress, StageChanged
 from core.services.attempts import lifecycle, recording, requeue
-from core.services.attempts.lifecycle import Claim
+from core.services.attempts.claimed_job import ClaimedJob
 from core.services.backend import Backend
 from core.services.jobs import jobs
 
@@ -37,7 +37,7 @@ def test_crashes_cost_and_the_third_without_progress_ends_the_job(backend: Backe
     job_id = submit(backend).id
     for number in range(1, MAX_CRASHES + 1):
         held = claim(backend)
-        became = lifecycle.release(backend, held, AttemptOutcome.CRASHED, "Exit code -11.")
+        became = lifecycle.release(held, AttemptOutcome.CRASHED, "Exit code -11.")
         assert became is (JobStatus.FAILED if number == MAX_CRASHES else JobStatus.QUEUED)
         if number < MAX_CRASHES:
             assert lifecycle.claim(backend, worker="w", host="h", device="cpu") is None, "must back off"
@@ -51,7 +51,7 @@ def test_crashes_cost_and_the_third_without_progress_ends_the_job(backend: Backe
 def test_a_job_given_up_for_a_known_cause_says_so(backend: Backend) -> None:
     job_id = submit(backend).id
     for _ in range(MAX_CRASHES):
-        lifecycle.release(backend, claim(backend), AttemptOutcome.CRASHED, "Free some space.", FailureCode.DISK_FULL)
+        lifecycle.release(claim(backend), AttemptOutcome.CRASHED, "Free some space.", FailureCode.DISK_FULL)
         make_due(backend)
     error = jobs.get(backend, PROJECT, job_id).error
     assert error is not None
@@ -63,15 +63,15 @@ def test_outages_are_free_but_not_for_ever(backend: Backend, monkeypatch: pytest
     monkeypatch.setattr(requeue, "MAX_OUTAGES", 4)
     job_id = submit(backend).id
     for _ in range(3):
-        lifecycle.release(backend, claim(backend), AttemptOutcome.OUTAGE)
+        lifecycle.release(claim(backend), AttemptOutcome.OUTAGE)
         make_due(backend)
     held = claim(backend)
     checkpoint(backend, held, 1)  # progress: the count starts anew
     for _ in range(4):
-        assert lifecycle.release(backend, held, AttemptOutcome.OUTAGE) is JobStatus.QUEUED
+        assert lifecycle.release(held, AttemptOutcome.OUTAGE) is JobStatus.QUEUED
         make_due(backend)
         held = claim(backend)
-    assert lifecycle.release(backend, held, AttemptOutcome.OUTAGE) is JobStatus.FAILED
+    assert lifecycle.release(held, AttemptOutcome.OUTAGE) is JobStatus.FAILED
     error = jobs.get(backend, PROJECT, job_id).error
     assert error is not None
     assert error.code is FailureCode.STORE_UNAVAILABLE
@@ -82,7 +82,7 @@ def test_a_checkpoint_forgives_earlier_crashes(backend: Backend) -> None:
     for number in range(1, 3 * MAX_CRASHES):
         held = claim(backend)
         checkpoint(backend, held, number)
-        assert lifecycle.release(backend, held, AttemptOutcome.CRASHED) is JobStatus.QUEUED
+        assert lifecycle.release(held, AttemptOutcome.CRASHED) is JobStatus.QUEUED
         make_due(backend)
     assert jobs.get(backend, PROJECT, job_id).attempt == 3 * MAX_CRASHES - 1
 
@@ -91,24 +91,24 @@ def test_a_checkpoint_forgives_earlier_crashes(backend: Backend) -> None:
 def test_what_the_job_is_not_to_blame_for_is_free(backend: Backend, outcome: AttemptOutcome) -> None:
     job_id = submit(backend).id
     for _ in range(2 * MAX_CRASHES):
-        lifecycle.release(backend, claim(backend), outcome)
+        lifecycle.release(claim(backend), outcome)
         make_due(backend)
     assert status(backend, job_id) == "queued"
 
 
 def test_a_drained_job_can_be_taken_at_once(backend: Backend) -> None:
     job_id = submit(backend).id
-    lifecycle.release(backend, claim(backend), AttemptOutcome.DRAINED)
+    lifecycle.release(claim(backend), AttemptOutcome.DRAINED)
     assert claim(backend).job_id == job_id
 
 
-def take(backend: Backend, host: str, *, step: int = 0) -> Claim:
+def take(backend: Backend, host: str, *, step: int = 0) -> ClaimedJob:
     """A worker takes the next job and comes as far as that step."""
     held = lifecycle.claim(backend, worker=f"worker on {host}", host=host, device="cpu")
     assert held is not None
     if step:
-        recording.stage_changed(backend, held, StageChanged(stage="dpo", status="started"))
-        recording.record_progress(backend, held, Progress(stage="dpo", step=step, total_steps=100))
+        recording.stage_changed(held, StageChanged(stage="dpo", status="started"))
+        recording.record_progress(held, Progress(stage="dpo", step=step, total_steps=100))
     return held
 
 
@@ -132,7 +132,7 @@ def test_workers_that_vanish_are_no_crashes_of_the_job(backend: Backend) -> None
     make_due(backend)
     for _ in job_ids:
         last = claim(backend)
-        lifecycle.finish_succeeded(backend, last, publication(backend, last))
+        lifecycle.finish_succeeded(last, publication(backend, last))
     assert {status(backend, job_id) for job_id in job_ids} == {"succeeded"}
 
 
@@ -168,7 +168,7 @@ def test_a_trainer_that_dies_counts_whoever_vanished_before(backend: Backend) ->
     for number in range(1, MAX_CRASHES + 1):
         vanish(backend, "spot", step=number)
         make_due(backend)
-        lifecycle.release(backend, claim(backend), AttemptOutcome.CRASHED)
+        lifecycle.release(claim(backend), AttemptOutcome.CRASHED)
     assert status(backend, job_id) == "failed"
 
 

@@ -20,7 +20,7 @@ def published(backend: Backend, architecture: str = "LlamaForCausalLM") -> str:
     set_architecture(backend.settings, architecture)
     job_id = submit(backend, sft="skip").id
     held = claim(backend)
-    lifecycle.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(held, publication(backend, held))
     return job_id
 
 

@@ -34,12 +34,12 @@ def bring_to(backend: Backend, target: JobStatus) -> str:
     held = claim(backend)
     assert held.job_id == job_id
     if target is JobStatus.SUCCEEDED:
-        lifecycle.finish_succeeded(backend, held, publication(backend, held))
+        lifecycle.finish_succeeded(held, publication(backend, held))
     elif target is JobStatus.FAILED:
-        lifecycle.finish_failed(backend, held, FailureCode.BAD_DATA, "Line 3 is empty.")
+        lifecycle.finish_failed(held, FailureCode.BAD_DATA, "Line 3 is empty.")
     elif target is JobStatus.CANCELLED:
         steering.cancel(backend, PROJECT, job_id)
-        lifecycle.finish_cancelled(backend, held)
+        lifecycle.finish_cancelled(held)
     return job_id
 
 
@@ -165,18 +165,18 @@ def test_what_does_not_run_is_cancelled_at_once(backend: Backend, state: JobStat
 def test_a_running_job_hears_of_the_wish_in_its_heartbeat(backend: Backend) -> None:
     job_id = submit(backend).id
     held = claim(backend)
-    assert lifecycle.heartbeat(backend, held).desired is Desired.RUN
+    assert lifecycle.heartbeat(held).desired is Desired.RUN
 
     assert steering.cancel(backend, PROJECT, job_id, save=True).is_changed is True
     assert steering.cancel(backend, PROJECT, job_id).is_changed is False
-    reply = lifecycle.heartbeat(backend, held)
+    reply = lifecycle.heartbeat(held)
     assert (reply.desired, reply.saves_on_cancel) == (Desired.CANCEL, True)
     with pytest.raises(steering.JobNotPausable):
         steering.pause(backend, PROJECT, job_id)
     with pytest.raises(steering.JobNotResumable):
         steering.resume(backend, PROJECT, job_id)
 
-    lifecycle.finish_cancelled(backend, held, publication(backend, held))
+    lifecycle.finish_cancelled(held, publication(backend, held))
     job = jobs.get(backend, PROJECT, job_id)
     assert job.status is JobStatus.CANCELLED
     assert job.artifact is not None
@@ -187,10 +187,10 @@ def test_pause_and_resume(backend: Backend) -> None:
     held = claim(backend)
     assert steering.pause(backend, PROJECT, job_id).is_changed is True
     assert steering.pause(backend, PROJECT, job_id).is_changed is False
-    lifecycle.finish_paused(backend, held)
+    lifecycle.finish_paused(held)
     assert status(backend, job_id) == "paused"
     with pytest.raises(Fenced):
-        lifecycle.heartbeat(backend, held)
+        lifecycle.heartbeat(held)
 
     assert steering.resume(backend, PROJECT, job_id).job.status is JobStatus.QUEUED
     assert steering.resume(backend, PROJECT, job_id).is_changed is False
@@ -202,7 +202,7 @@ def test_a_pause_taken_back_before_the_worker_stopped_queues_the_job(backend: Ba
     held = claim(backend)
     steering.pause(backend, PROJECT, job_id)
     assert steering.resume(backend, PROJECT, job_id).is_changed is True
-    lifecycle.finish_paused(backend, held)
+    lifecycle.finish_paused(held)
     assert status(backend, job_id) == "queued"
 
 
@@ -211,7 +211,7 @@ def test_a_cancel_that_comes_while_pausing_wins(backend: Backend) -> None:
     held = claim(backend)
     steering.pause(backend, PROJECT, job_id)
     steering.cancel(backend, PROJECT, job_id)
-    lifecycle.finish_paused(backend, held)
+    lifecycle.finish_paused(held)
     assert status(backend, job_id) == "cancelled"
 
 
@@ -240,21 +240,21 @@ def test_a_failed_job_says_why(backend: Backend) -> None:
 def test_retry_goes_on_from_the_newest_checkpoint_with_its_curve(backend: Backend) -> None:
     source_id = submit(backend, name="mine", metadata={"k": "v"}).id
     held = claim(backend)
-    lifecycle.begin(backend, held)
-    recording.record_points(backend, held, [point(step) for step in (1, 2, 3)])
+    lifecycle.begin(held)
+    recording.record_points(held, [point(step) for step in (1, 2, 3)])
     checkpoint(backend, held, 1)
     checkpoint(backend, held, 2)
-    lifecycle.finish_failed(backend, held, FailureCode.DISK_FULL, "Free some space.")
+    lifecycle.finish_failed(held, FailureCode.DISK_FULL, "Free some space.")
 
     retried = repeats.retry(backend, PROJECT, source_id)
     assert retried.id != source_id
     assert (retried.status, retried.source_job_id, retried.name) == (JobStatus.QUEUED, source_id, "mine")
     taken = claim(backend)
     assert taken.job_id == retried.id
-    resumed = lifecycle.begin(backend, taken)
+    resumed = lifecycle.begin(taken)
     assert resumed is not None
     assert (resumed.stage, resumed.step) == (Stage.DPO, 2)
-    recording.record_points(backend, taken, [point(3)])
+    recording.record_points(taken, [point(3)])
     head = jobs.list_heads(backend, [retried.id])[retried.id]
     assert head.last_metric_seq == 3
 
@@ -262,19 +262,19 @@ def test_retry_goes_on_from_the_newest_checkpoint_with_its_curve(backend: Backen
 def test_a_retried_job_falls_back_when_the_newest_checkpoint_is_damaged(backend: Backend) -> None:
     source_id = submit(backend).id
     held = claim(backend)
-    lifecycle.begin(backend, held)
-    recording.record_points(backend, held, [point(step) for step in (1, 2, 3)])
+    lifecycle.begin(held)
+    recording.record_points(held, [point(step) for step in (1, 2, 3)])
     checkpoint(backend, held, 1)
     checkpoint(backend, held, 3)
-    lifecycle.finish_failed(backend, held, FailureCode.DISK_FULL, "Free some space.")
+    lifecycle.finish_failed(held, FailureCode.DISK_FULL, "Free some space.")
 
     repeats.retry(backend, PROJECT, source_id)
     taken = claim(backend)
-    newest = lifecycle.begin(backend, taken)
+    newest = lifecycle.begin(taken)
     assert newest is not None
     assert newest.step == 3
-    mark_checkpoint_corrupt(backend, taken, newest.checkpoint_id, "one byte has changed.")
-    older = lifecycle.begin(backend, taken)
+    mark_checkpoint_corrupt(taken, newest.checkpoint_id, "one byte has changed.")
+    older = lifecycle.begin(taken)
     assert older is not None
     assert older.step == 1
     assert [shown.step for shown in pages.all_points(backend, PROJECT, taken.job_id)] == [1]
@@ -286,7 +286,7 @@ def test_only_failed_and_cancelled_jobs_are_retried(backend: Backend) -> None:
             repeats.retry(backend, PROJECT, bring_to(backend, state))
         jobs_left = lifecycle.claim(backend, worker="w", host="h", device="cpu")
         if jobs_left:
-            lifecycle.finish_failed(backend, jobs_left, FailureCode.INTERNAL, "done with it")
+            lifecycle.finish_failed(jobs_left, FailureCode.INTERNAL, "done with it")
 
 
 def test_a_job_may_start_from_a_policy_and_then_keeps_it(backend: Backend) -> None:
@@ -305,13 +305,13 @@ def test_a_job_may_start_from_a_policy_and_then_keeps_it(backend: Backend) -> No
 def test_a_job_is_deleted_with_all_that_hangs_on_it(backend: Backend) -> None:
     job_id = submit(backend).id
     held = claim(backend)
-    lifecycle.begin(backend, held)
-    recording.record_points(backend, held, [point(1)])
-    recording.record_samples(backend, held, 1, [{"prompt": "p", "reference": "r", "policy": "y"}])
+    lifecycle.begin(held)
+    recording.record_points(held, [point(1)])
+    recording.record_samples(held, 1, [{"prompt": "p", "reference": "r", "policy": "y"}])
     checkpoint(backend, held, 1)
     with pytest.raises(jobs.JobNotDeletable):
         jobs.delete(backend, PROJECT, job_id)
-    lifecycle.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(held, publication(backend, held))
     jobs.delete(backend, PROJECT, job_id)
     with pytest.raises(jobs.JobNotFound):
         jobs.get(backend, PROJECT, job_id)

@@ -57,31 +57,31 @@ def test_a_whole_run(forgetful: Backend) -> None:
     job_id = submit(forgetful).id
     held = claim(forgetful)
     assert (held.job_id, held.attempt) == (job_id, 1)
-    lifecycle.begin(forgetful, held)
-    recording.stage_changed(forgetful, held, StageChanged(stage="dpo", status="started", total_steps=3))
-    recording.record_points(forgetful, held, [point(1), point(2)])
-    recording.record_progress(forgetful, held, Progress(stage="dpo", step=2, total_steps=3))
-    recording.record_events(forgetful, held, [TrainerEvent(level="info", kind="note", message="x")])
-    recording.record_samples(forgetful, held, 1, [{"prompt": "p", "reference": "r", "policy": "q"}])
+    lifecycle.begin(held)
+    recording.stage_changed(held, StageChanged(stage="dpo", status="started", total_steps=3))
+    recording.record_points(held, [point(1), point(2)])
+    recording.record_progress(held, Progress(stage="dpo", step=2, total_steps=3))
+    recording.record_events(held, [TrainerEvent(level="info", kind="note", message="x")])
+    recording.record_samples(held, 1, [{"prompt": "p", "reference": "r", "policy": "q"}])
     checkpoint(forgetful, held, 1)
     checkpoint(forgetful, held, 2)
     output = NewStageOutput(
         stage=Stage.SFT, digest="4" * 64, tree=StoredTree(prefix="p/", manifest_sha256="5" * 64), num_bytes=1
     )
-    checkpoints.commit_stage_output(forgetful, held, output)
+    checkpoints.commit_stage_output(held, output)
     assert steering.pause(forgetful, PROJECT, job_id).job.desired.value == "pause"
-    lifecycle.finish_paused(forgetful, held)
+    lifecycle.finish_paused(held)
     steering.resume(forgetful, PROJECT, job_id)
     held = claim(forgetful)
     assert held.attempt == 2
-    resumed = lifecycle.begin(forgetful, held)
+    resumed = lifecycle.begin(held)
     assert resumed is not None
-    checkpoints.mark_checkpoint_corrupt(forgetful, held, resumed.checkpoint_id, "x")
-    older = lifecycle.begin(forgetful, held)
+    checkpoints.mark_checkpoint_corrupt(held, resumed.checkpoint_id, "x")
+    older = lifecycle.begin(held)
     assert older is not None
     assert older.step == 1
-    recording.record_points(forgetful, held, [point(2), point(3)])
-    lifecycle.finish_succeeded(forgetful, held, publication(forgetful, held))
+    recording.record_points(held, [point(2), point(3)])
+    lifecycle.finish_succeeded(held, publication(forgetful, held))
     assert jobs.get(forgetful, PROJECT, job_id).status.value == "succeeded"
     assert len(rows_of(forgetful, Attempt, job_id)) == 2
     assert len(rows_of(forgetful, Checkpoint, job_id)) == 2
@@ -108,7 +108,7 @@ def test_a_whole_run(forgetful: Backend) -> None:
 def test_a_job_handed_back(forgetful: Backend, outcome: AttemptOutcome) -> None:
     job_id = submit(forgetful).id
     held = claim(forgetful)
-    lifecycle.release(forgetful, held, outcome)
+    lifecycle.release(held, outcome)
     job = forgetful.database.read(lambda session: session.get(Job, job_id))
     assert job is not None
     assert (job.status.value, job.crash_count) == ("queued", outcome is AttemptOutcome.CRASHED)
@@ -119,7 +119,7 @@ def test_a_failure_a_retry_and_the_deletion_of_both(forgetful: Backend) -> None:
     job_id = submit(forgetful).id
     held = claim(forgetful)
     checkpoint(forgetful, held, 1)
-    lifecycle.finish_failed(forgetful, held, FailureCode.BAD_DATA, "x")
+    lifecycle.finish_failed(held, FailureCode.BAD_DATA, "x")
     retried = repeats.retry(forgetful, PROJECT, job_id)
     assert len(rows_of(forgetful, Checkpoint, retried.id)) == 1
     jobs.delete(forgetful, PROJECT, job_id)
@@ -134,7 +134,7 @@ def test_a_cancelled_run_and_a_lease_taken_away(forgetful: Backend) -> None:
     job_id = submit(forgetful).id
     held = claim(forgetful)
     steering.cancel(forgetful, PROJECT, job_id, save=True)
-    lifecycle.finish_cancelled(forgetful, held, publication(forgetful, held))
+    lifecycle.finish_cancelled(held, publication(forgetful, held))
     assert kinds(forgetful, job_id).count("cancelled") == 1
 
     other_id = submit(forgetful).id
@@ -143,4 +143,4 @@ def test_a_cancelled_run_and_a_lease_taken_away(forgetful: Backend) -> None:
     sweep.expire(forgetful, lease)
     assert kinds(forgetful, other_id).count("requeued") == 1
     with pytest.raises(Fenced):
-        lifecycle.heartbeat(forgetful, held)
+        lifecycle.heartbeat(held)

@@ -24,7 +24,7 @@ from core.domain.jobs.job_state import JobStatus
 from core.services.access import projects
 from core.services.access.projects import Limits
 from core.services.attempts import lifecycle
-from core.services.attempts.lifecycle import Claim
+from core.services.attempts.claimed_job import ClaimedJob
 from core.services.backend import Backend
 from core.services.ids import new_id
 from core.services.jobs import jobs
@@ -85,7 +85,7 @@ def positions(backend: Backend, job_ids: set[str] | None = None) -> dict[str, in
     return backend.database.read(work)
 
 
-def next_claim(backend: Backend) -> Claim | None:
+def next_claim(backend: Backend) -> ClaimedJob | None:
     return lifecycle.claim(backend, worker="w", host="h", device="cpu")
 
 
@@ -105,7 +105,7 @@ def test_jobs_are_claimed_in_the_order_of_their_positions(
     first = [held for _ in range(min(num_first, len(wanted))) if (held := next_claim(backend))]
     for held, is_ended in zip(first, ended, strict=False):
         if is_ended:
-            lifecycle.finish_failed(backend, held, FailureCode.BAD_DATA, "x")
+            lifecycle.finish_failed(held, FailureCode.BAD_DATA, "x")
 
     told = positions(backend)
     assert sorted(told.values()) == list(range(1, len(wanted) - len(first) + 1))
@@ -130,7 +130,7 @@ def test_the_project_with_the_fewest_running_jobs_is_next_within_limits(
     for name, limit in limits.items():
         projects.set_limits(backend, name, Limits(max_running_jobs=limit))
     running: Counter[str] = Counter()
-    live: list[Claim] = []
+    live: list[ClaimedJob] = []
     for which in (*ends, 0, 0):
         expected = expected_next(queued, running, limits)
         held = next_claim(backend)
@@ -141,7 +141,7 @@ def test_the_project_with_the_fewest_running_jobs_is_next_within_limits(
             live.append(held)
         if which < len(live):
             done = live.pop(which)
-            lifecycle.finish_failed(backend, done, FailureCode.BAD_DATA, "x")
+            lifecycle.finish_failed(done, FailureCode.BAD_DATA, "x")
             running[done.project_id] -= 1
 
 
@@ -175,7 +175,7 @@ def test_claims_under_way_are_passed_over_in_turn(backend: Backend, template: di
         for job_id in held:
             assert lock_job(session, job_id)
         other = claim(backend)
-        lifecycle.release(backend, other, lifecycle.AttemptOutcome.DRAINED)
+        lifecycle.release(other, lifecycle.AttemptOutcome.DRAINED)
         return other.job_id
 
     for held, expected in (([0], 2), ([0, 2], 1), ([0, 1, 2], 3)):

@@ -57,8 +57,8 @@ def test_pages_of_a_curve_join_without_gap(backend: Backend) -> None:
     add_dataset(backend)
     job_id = submit(backend).id
     held = claim(backend)
-    recording.record_points(backend, held, [point(step, stage="sft") for step in range(1, 6)])
-    recording.record_points(backend, held, [point(1, split="validation", other=2.0), point(1)])
+    recording.record_points(held, [point(step, stage="sft") for step in range(1, 6)])
+    recording.record_points(held, [point(1, split="validation", other=2.0), point(1)])
 
     first = pages.page(backend, PROJECT, job_id, MetricsQuery(limit=4))
     second = pages.page(backend, PROJECT, job_id, MetricsQuery(after=first.last_seq, limit=4))
@@ -208,7 +208,7 @@ def test_pruned_and_deleted_objects_go_and_named_ones_stay(backend: Backend) -> 
     assert [key for key in objects(backend) if "dpo-00000001" in key] == []
     assert len(objects(backend)) == 2
 
-    lifecycle.finish_failed(backend, held, FailureCode.INTERNAL, "x")
+    lifecycle.finish_failed(held, FailureCode.INTERNAL, "x")
     retried = repeats.retry(backend, PROJECT, job_id)
     jobs.delete(backend, PROJECT, job_id)
     garbage_collection.collect(backend)
@@ -400,7 +400,7 @@ def test_base_models_then_policies_the_newest_first(backend: Backend) -> None:
     for _ in range(2):
         tuned.append(submit(backend).id)
         held = claim(backend)
-        lifecycle.finish_succeeded(backend, held, publication(backend, held))
+        lifecycle.finish_succeeded(held, publication(backend, held))
     seen, cursor = [], None
     while True:
         page = starting_points.list_models(backend, PROJECT, limit=1, cursor=cursor)
@@ -422,7 +422,7 @@ def test_a_checkpoint_of_a_finished_job_can_be_a_base_model(backend: Backend) ->
     checkpoint_id = checkpoint_with_policy(backend, held, 1, {"model.safetensors": b"w"})
     with pytest.raises(InvalidRequest, match="running"):
         submit(backend, base_model=f"{source}@{checkpoint_id}")
-    lifecycle.finish_failed(backend, held, FailureCode.INTERNAL, "x")
+    lifecycle.finish_failed(held, FailureCode.INTERNAL, "x")
     assert submit(backend, base_model=f"{source}@{checkpoint_id}").status.value == "queued"
     with pytest.raises(InvalidRequest, match="no policy of a checkpoint"):
         submit(backend, base_model=f"{source}@ckpt_none")
@@ -436,7 +436,7 @@ def test_artifacts_are_listed_and_read(backend: Backend) -> None:
     held = claim(backend)
     with pytest.raises(artifacts.ArtifactNotFound):
         artifacts.get(backend, PROJECT, job_id)
-    lifecycle.finish_succeeded(backend, held, publication(backend, held, ["b.json", "adapter/a.json"]))
+    lifecycle.finish_succeeded(held, publication(backend, held, ["b.json", "adapter/a.json"]))
     found = artifacts.get(backend, PROJECT, job_id)
     assert [file.path for file in found.files] == ["adapter/a.json", "b.json"]
     file = artifacts.find_file(backend, PROJECT, job_id, "b.json")

@@ -39,8 +39,8 @@ def finish(backend: Backend, days_ago: float, **fields: object) -> str:
     prefix = keys.stage_output_prefix(PROJECT, held.job_id, held.attempt_name, held.job_id)
     backend.store.put_bytes(prefix + "manifest.json", b"{}")
     tree = StoredTree(prefix=prefix, manifest_sha256="2" * 64)
-    commit_stage_output(backend, held, NewStageOutput(stage=Stage.SFT, digest=held.job_id, tree=tree, num_bytes=2))
-    lifecycle.finish_succeeded(backend, held, publication(backend, held))
+    commit_stage_output(held, NewStageOutput(stage=Stage.SFT, digest=held.job_id, tree=tree, num_bytes=2))
+    lifecycle.finish_succeeded(held, publication(backend, held))
     then = database_after(-days_ago * DAY_SECONDS)
     backend.database.write(
         lambda session: session.execute(update(Job).where(Job.id == held.job_id).values(finished_at=then))

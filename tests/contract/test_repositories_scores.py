@@ -21,7 +21,7 @@ def job_id(backend: Backend) -> str:
     add_dataset(backend)
     job_id = submit(backend, sft="skip").id
     held = claim(backend)
-    lifecycle.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(held, publication(backend, held))
     return job_id
 
 
@@ -82,7 +82,7 @@ def test_without_the_policy_before_dpo_there_are_no_rewards(backend: Backend) ->
     held = claim(backend)
     made = publication(backend, held)
     backend.store.put_bytes(made.tree.prefix + "evaluation.json", json.dumps({"sft_digest": "0" * 64}).encode())
-    lifecycle.finish_succeeded(backend, held, made)
+    lifecycle.finish_succeeded(held, made)
     asked = scores.create(backend, PROJECT, job_id, ITEMS)
     assert scores.claim(backend, 60) is None
     answer = scores.get(backend, PROJECT, job_id, asked.id)

@@ -25,7 +25,7 @@ from core.domain.errors import Conflict, Fenced
 from core.domain.jobs.failure_codes import FailureCode
 from core.domain.jobs.job_state import FINAL_STATUSES, MAX_CRASHES, MAX_LOSSES, AttemptOutcome, Desired, JobStatus
 from core.services.attempts import lifecycle, recording
-from core.services.attempts.lifecycle import Claim
+from core.services.attempts.claimed_job import ClaimedJob
 from core.services.backend import Backend
 from core.services.curves import pages
 from core.services.jobs import events, jobs, steering
@@ -85,7 +85,7 @@ class Model:
 
 class JobHistories(RuleBasedStateMachine):
     job_ids: Bundle[str] = Bundle("jobs")
-    claims: Bundle[Claim] = Bundle("claims")
+    claims: Bundle[ClaimedJob] = Bundle("claims")
 
     def __init__(self, backend: Backend) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class JobHistories(RuleBasedStateMachine):
         assert held.attempt == model.attempt
         return held
 
-    def as_worker(self, held: Claim, write: Callable[[], Any]) -> Model | None:
+    def as_worker(self, held: ClaimedJob, write: Callable[[], Any]) -> Model | None:
         """The job's model if the write was accepted; it must be exactly when the attempt is the current one."""
         model = self.models.get(held.job_id)
         is_current = model is not None and (model.status, model.attempt) == (JobStatus.RUNNING, held.attempt)
@@ -138,31 +138,31 @@ class JobHistories(RuleBasedStateMachine):
         return None
 
     @rule(held=claims)
-    def heartbeat(self, held: Claim) -> None:
+    def heartbeat(self, held: ClaimedJob) -> None:
         replies = []
-        model = self.as_worker(held, lambda: replies.append(lifecycle.heartbeat(self.backend, held)))
+        model = self.as_worker(held, lambda: replies.append(lifecycle.heartbeat(held)))
         if model:
             assert replies[0].desired is model.desired
 
     @rule(held=claims)
-    def begin(self, held: Claim) -> None:
-        model = self.as_worker(held, lambda: lifecycle.begin(self.backend, held))
+    def begin(self, held: ClaimedJob) -> None:
+        model = self.as_worker(held, lambda: lifecycle.begin(held))
         if model and not model.is_begun:
             model.is_begun = True
             model.steps = [step for step in model.steps if step <= model.newest_checkpoint]
 
     @rule(held=claims, count=st.integers(1, 3))
-    def train(self, held: Claim, count: int) -> None:
+    def train(self, held: ClaimedJob, count: int) -> None:
         model = self.models.get(held.job_id)
         if model is None or not model.is_begun:
             return
         first = (model.steps[-1] if model.steps else 0) + 1
         points = [point(step) for step in range(first, first + count)]
-        if self.as_worker(held, lambda: recording.record_points(self.backend, held, points)):
+        if self.as_worker(held, lambda: recording.record_points(held, points)):
             model.steps += range(first, first + count)
 
     @rule(held=claims)
-    def save(self, held: Claim) -> None:
+    def save(self, held: ClaimedJob) -> None:
         model = self.models.get(held.job_id)
         if model is None or not model.is_begun or not model.steps or model.newest_checkpoint == model.steps[-1]:
             return
@@ -173,45 +173,45 @@ class JobHistories(RuleBasedStateMachine):
             model.crash_count = model.num_lost = 0
 
     @rule(held=claims)
-    def succeed(self, held: Claim) -> None:
+    def succeed(self, held: ClaimedJob) -> None:
         published = publication(self.backend, held)
         model = self.models.get(held.job_id)
         if model and model.status is JobStatus.SUCCEEDED and model.attempt == held.attempt:
-            lifecycle.finish_succeeded(self.backend, held, published)
-        elif self.as_worker(held, lambda: lifecycle.finish_succeeded(self.backend, held, published)) and model:
+            lifecycle.finish_succeeded(held, published)
+        elif self.as_worker(held, lambda: lifecycle.finish_succeeded(held, published)) and model:
             model.end(JobStatus.SUCCEEDED)
 
     @rule(held=claims, outcome=st.sampled_from([AttemptOutcome.CRASHED, AttemptOutcome.DRAINED]))
-    def release(self, held: Claim, outcome: AttemptOutcome) -> None:
+    def release(self, held: ClaimedJob, outcome: AttemptOutcome) -> None:
         model = self.models.get(held.job_id)
         if model is None or (model.status, model.attempt) != (JobStatus.RUNNING, held.attempt):
             return
-        lifecycle.release(self.backend, held, outcome)
+        lifecycle.release(held, outcome)
         model.give_back(is_free=outcome is AttemptOutcome.DRAINED)
 
     @rule(held=claims)
-    def stop(self, held: Claim) -> None:
+    def stop(self, held: ClaimedJob) -> None:
         """What a supervisor does when its trainer has stopped as the user wished."""
         model = self.models.get(held.job_id)
         if model is None or (model.status, model.attempt) != (JobStatus.RUNNING, held.attempt):
             return
         if model.desired is Desired.CANCEL:
-            lifecycle.finish_cancelled(self.backend, held)
+            lifecycle.finish_cancelled(held)
             model.end(JobStatus.CANCELLED)
         else:
-            lifecycle.finish_paused(self.backend, held)
+            lifecycle.finish_paused(held)
             model.give_back(is_free=True)
 
     @rule(held=claims)
-    def fail(self, held: Claim) -> None:
+    def fail(self, held: ClaimedJob) -> None:
         model = self.models.get(held.job_id)
         if model is None or (model.status, model.attempt) != (JobStatus.RUNNING, held.attempt):
             return
-        lifecycle.finish_failed(self.backend, held, FailureCode.BAD_DATA, "x")
+        lifecycle.finish_failed(held, FailureCode.BAD_DATA, "x")
         model.end(JobStatus.FAILED)
 
     @rule(held=claims)
-    def lose(self, held: Claim) -> None:
+    def lose(self, held: ClaimedJob) -> None:
         for lease in list_leases(self.backend):
             if lease.job_id == held.job_id:
                 assert expire(self.backend, lease)

@@ -87,7 +87,7 @@ def test_the_sweeper_leaves_a_worker_alone_that_beats(backend: Backend) -> None:
     sweeper = Sweeper(backend)
     until = time.monotonic() + 3 * LEASE_SECONDS
     while time.monotonic() < until:
-        lifecycle.heartbeat(backend, held)
+        lifecycle.heartbeat(held)
         sweeper.sweep()
         time.sleep(LEASE_SECONDS / 10)
     assert status(backend, job_id) == "running"
@@ -99,7 +99,7 @@ def test_an_old_lease_is_not_killed_by_a_watcher_that_just_came(backend: Backend
     held = claim(backend)
     backend.database.write(lambda session: session.execute(text("UPDATE jobs SET lease_expires_at = created_at")))
     Sweeper(backend).sweep()
-    assert lifecycle.heartbeat(backend, held).desired == "run"
+    assert lifecycle.heartbeat(held).desired == "run"
 
 
 @pytest.mark.parametrize(("wish", "became"), [(steering.cancel, "cancelled"), (steering.pause, "paused")])
@@ -121,7 +121,7 @@ def test_lost_leases_are_free_with_new_checkpoints_and_bounded_without(
         checkpoint(backend, held, step)
         lose(backend, held)
     assert status(backend, with_progress) == "queued"
-    lifecycle.finish_failed(backend, claim(backend), FailureCode.INTERNAL, "enough")
+    lifecycle.finish_failed(claim(backend), FailureCode.INTERNAL, "enough")
 
     without = submit(backend).id
     for _ in range(MAX_CRASHES):
@@ -162,7 +162,7 @@ def test_an_expiry_that_comes_after_a_beat_does_nothing(backend: Backend) -> Non
     job_id = submit(backend).id
     held = claim(backend)
     seen = next(iter(list_leases(backend)))
-    lifecycle.heartbeat(backend, held)
+    lifecycle.heartbeat(held)
     assert expire(backend, seen) is False
     assert status(backend, job_id) == "running"
 

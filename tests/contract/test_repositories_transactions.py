@@ -47,7 +47,7 @@ def test_writers_of_one_job_follow_each_other(backend: Backend) -> None:
     def work(number: int) -> None:
         barrier.wait()
         for step in range(number * 5, number * 5 + 5):
-            recording.record_points(backend, held, [point(step)])
+            recording.record_points(held, [point(step)])
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(work, range(6)))

@@ -49,7 +49,7 @@ def test_a_worker_tells_of_itself_and_of_what_it_trains(backend: Backend) -> Non
     job_id = submit(backend).id
     submit(backend)
     held = claim(backend, "worker-1")
-    lifecycle.begin(backend, held)
+    lifecycle.begin(held)
     found = read_roster(backend)
     (working,) = found.processes
     assert working.state == "working"
@@ -75,7 +75,7 @@ def test_a_second_sign_of_life_keeps_the_start(backend: Backend) -> None:
 def test_a_worker_of_the_first_release_is_known_by_its_job(backend: Backend) -> None:
     add_dataset(backend)
     submit(backend)
-    lifecycle.begin(backend, claim(backend, "old-worker"))
+    lifecycle.begin(claim(backend, "old-worker"))
     (found,) = read_roster(backend).processes
     assert (found.id, found.state, found.seen_at, found.disks) == ("old-worker", "working", None, [])
 
@@ -99,7 +99,7 @@ def test_an_admin_is_told_of_its_own_jobs_alone(backend: Backend) -> None:
     of_worker(backend).beat()
     add_dataset(backend)
     submit(backend)
-    lifecycle.begin(backend, claim(backend, "worker-1"))
+    lifecycle.begin(claim(backend, "worker-1"))
     found = roster.seen_by(read_roster(backend), "other")
     (worker,) = found.processes
     assert (worker.state, worker.job, worker.host, worker.disks, worker.version) == ("working", None, None, [], None)

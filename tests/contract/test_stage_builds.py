@@ -10,7 +10,7 @@ from core.database.tables.objects import StageBuild
 from core.domain.jobs.job_state import AttemptOutcome, Stage
 from core.domain.trainer_protocol import StageChanged
 from core.services.attempts import checkpoints, lifecycle, recording, stage_builds
-from core.services.attempts.lifecycle import Claim
+from core.services.attempts.claimed_job import ClaimedJob
 from core.services.attempts.stage_builds import Builder
 from core.services.backend import Backend
 from core.storage.trees import StoredTree
@@ -23,13 +23,13 @@ def _dataset(backend: Backend) -> None:
     add_dataset(backend)
 
 
-def start(backend: Backend, worker: str = "worker-1") -> Claim:
+def start(backend: Backend, worker: str = "worker-1") -> ClaimedJob:
     submit(backend)
     return claim(backend, worker)
 
 
-def announce(backend: Backend, held: Claim, digest: str = DIGEST) -> Builder | None:
-    return stage_builds.announce(backend, held, Stage.SFT, digest)
+def announce(backend: Backend, held: ClaimedJob, digest: str = DIGEST) -> Builder | None:
+    return stage_builds.announce(held, Stage.SFT, digest)
 
 
 def test_the_first_builds_and_the_others_wait(backend: Backend) -> None:
@@ -38,7 +38,7 @@ def test_the_first_builds_and_the_others_wait(backend: Backend) -> None:
     assert announce(backend, first) is None, "asking again changes nothing"
     assert announce(backend, second) == Builder(job_id=first.job_id, is_past=False)
     assert announce(backend, second, "e" * 64) is None
-    recording.stage_changed(backend, first, StageChanged(stage="reference", status="started"))
+    recording.stage_changed(first, StageChanged(stage="reference", status="started"))
     assert announce(backend, second) == Builder(job_id=first.job_id, is_past=True)
 
 
@@ -55,7 +55,7 @@ def test_an_attempt_that_is_over_builds_nothing(backend: Backend) -> None:
     first, second = start(backend), start(backend)
     assert announce(backend, first) is None
     assert announce(backend, first, "e" * 64) is None
-    lifecycle.release(backend, first, AttemptOutcome.DRAINED)
+    lifecycle.release(first, AttemptOutcome.DRAINED)
     assert announce(backend, second) is None
     again = claim(backend)
     assert (again.job_id, again.attempt) == (first.job_id, 2)
@@ -69,6 +69,6 @@ def test_a_built_output_is_no_longer_being_built(backend: Backend) -> None:
     assert announce(backend, first) is None
     tree = StoredTree(prefix="projects/default/jobs/a/a1/stages/d/", manifest_sha256="1" * 64)
     new = checkpoints.NewStageOutput(stage=Stage.SFT, digest=DIGEST, tree=tree, num_bytes=1)
-    checkpoints.commit_stage_output(backend, first, new)
-    checkpoints.drop_stage_output(backend, second, DIGEST)
+    checkpoints.commit_stage_output(first, new)
+    checkpoints.drop_stage_output(second, DIGEST)
     assert announce(backend, second) is None

@@ -8,8 +8,8 @@ from backends import PROJECT, claim, submit
 
 from core.database.repositories import datasets as dataset_rows
 from core.domain.jobs.failure_codes import FailureCode
+from core.services.attempts.claimed_job import ClaimedJob
 from core.services.attempts.inputs import find_inputs
-from core.services.attempts.lifecycle import Claim
 from core.services.backend import Backend
 from core.services.datasets import datasets, intake
 from core.services.datasets.row_pages import RowsQuery
@@ -37,7 +37,7 @@ def dataset_id(backend: Backend, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def held(backend: Backend, dataset_id: str) -> Claim:
+def held(backend: Backend, dataset_id: str) -> ClaimedJob:
     submit(backend, dataset_id=dataset_id)
     return claim(backend)
 
@@ -48,13 +48,13 @@ def change(backend: Backend, key: str) -> bytes:
     return content
 
 
-def fetch(backend: Backend, held: Claim, folder: Path) -> Path:
+def fetch(backend: Backend, held: ClaimedJob, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
-    fetcher = Fetcher(backend=backend, claim=held, work_dir=folder, check=lambda: None)
+    fetcher = Fetcher(claim=held, work_dir=folder, check=lambda: None)
     return fetch_rows(fetcher, find_inputs(backend, held).rows, "rows.jsonl")
 
 
-def test_changed_rows_are_not_trained_on(backend: Backend, held: Claim, dataset_id: str, tmp_path: Path) -> None:
+def test_changed_rows_are_not_trained_on(backend: Backend, held: ClaimedJob, dataset_id: str, tmp_path: Path) -> None:
     key = keys.dataset_rows(PROJECT, dataset_id)
     good = change(backend, key)
     assert fetch(backend, held, tmp_path / "work").read_bytes() == good
@@ -64,7 +64,7 @@ def test_changed_rows_are_not_trained_on(backend: Backend, held: Claim, dataset_
 
 
 def test_rows_that_cannot_be_made_anew_end_the_job(
-    backend: Backend, held: Claim, dataset_id: str, tmp_path: Path
+    backend: Backend, held: ClaimedJob, dataset_id: str, tmp_path: Path
 ) -> None:
     change(backend, keys.dataset_rows(PROJECT, dataset_id))
     change(backend, keys.dataset_original(PROJECT, dataset_id))
@@ -73,7 +73,7 @@ def test_rows_that_cannot_be_made_anew_end_the_job(
     assert caught.value.code is FailureCode.BAD_DATA
 
 
-def test_missing_rows_are_made_anew(backend: Backend, held: Claim, dataset_id: str, tmp_path: Path) -> None:
+def test_missing_rows_are_made_anew(backend: Backend, held: ClaimedJob, dataset_id: str, tmp_path: Path) -> None:
     key = keys.dataset_rows(PROJECT, dataset_id)
     good = backend.store.get_bytes(key)
     backend.store.delete(key)
@@ -81,7 +81,7 @@ def test_missing_rows_are_made_anew(backend: Backend, held: Claim, dataset_id: s
 
 
 def test_rows_of_the_first_release_have_no_sum_and_are_read(
-    backend: Backend, held: Claim, dataset_id: str, tmp_path: Path
+    backend: Backend, held: ClaimedJob, dataset_id: str, tmp_path: Path
 ) -> None:
     def forget(session: object) -> None:
         row = dataset_rows.find_dataset(session, PROJECT, dataset_id)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from core.domain.halving import best_first, plan_rungs, work_share
 from core.domain.jobs.job_state import JobStatus
 from core.domain.sweeps import SweepRequest, SweepStatus
 from core.services.attempts import lifecycle, recording
-from core.services.attempts.lifecycle import Claim
+from core.services.attempts.claimed_job import ClaimedJob
 from core.services.backend import Backend
 from core.services.jobs import events as job_events
 from core.services.jobs import jobs, steering
@@ -51,7 +51,7 @@ def by_beta(backend: Backend, sweep_id: str) -> dict[float, MemberView]:
     return {member.overrides["beta"]: member for member in get(backend, sweep_id).members}
 
 
-def accuracy(held: Claim) -> float:
+def accuracy(held: ClaimedJob) -> float:
     """The nearer its beta to the best one, the better a member is."""
     return float(1 - abs(held.spec["beta"] - BEST))
 
@@ -59,16 +59,16 @@ def accuracy(held: Claim) -> float:
 def run_next(backend: Backend) -> tuple[float, float | None]:
     """Run the next job to where it pauses, or to its end; return its beta and the share at which it paused."""
     held = claim(backend)
-    lifecycle.begin(backend, held)
+    lifecycle.begin(held)
     share = held.pause_at_share
     step = round(100 * (share or 1.0))
     values = {"rewards/accuracies": accuracy(held)}
-    recording.record_points(backend, held, [point(step, split="validation", **values)])
+    recording.record_points(held, [point(step, split="validation", **values)])
     if share is not None:
-        lifecycle.finish_at_rung(backend, held)
+        lifecycle.finish_at_rung(held)
     else:
         results = {"step": step, "held_out": {"reward_accuracy": {"value": accuracy(held), "low": None, "high": None}}}
-        lifecycle.finish_succeeded(backend, held, replace(publication(backend, held), results=results))
+        lifecycle.finish_succeeded(held, replace(publication(backend, held), results=results))
     return held.spec["beta"], share
 
 
@@ -260,10 +260,10 @@ def test_one_at_a_rung_keeps_no_other_from_making_what_it_could_not_store(backen
 def test_a_job_whose_worker_vanishes_at_a_rung_pauses_there_again(backend: Backend) -> None:
     sweep_id = create(backend, [0.1, 0.3])
     held = claim(backend)
-    lifecycle.release(backend, held, lifecycle.AttemptOutcome.DRAINED)
+    lifecycle.release(held, lifecycle.AttemptOutcome.DRAINED)
     again = claim(backend)
     assert (again.job_id, again.pause_at_share) == (held.job_id, 0.5)
-    lifecycle.finish_at_rung(backend, again)
-    lifecycle.finish_at_rung(backend, again)  # the answer to the first was lost
+    lifecycle.finish_at_rung(again)
+    lifecycle.finish_at_rung(again)  # the answer to the first was lost
     assert jobs.get(backend, PROJECT, held.job_id).status is JobStatus.PAUSED
     assert get(backend, sweep_id).counts == {"paused": 1, "queued": 1}

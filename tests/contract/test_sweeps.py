@@ -53,10 +53,10 @@ def get(backend: Backend, sweep_id: str) -> SweepView:
 def finish_next(backend: Backend) -> str:
     """Run the next job to its end: the nearer its beta to the best one, the better it is."""
     held = claim(backend)
-    lifecycle.begin(backend, held)
+    lifecycle.begin(held)
     accuracy = 1 - abs(held.spec["beta"] - BEST)
     results = {"step": 1, "held_out": {"reward_accuracy": {"value": accuracy, "low": None, "high": None}}}
-    lifecycle.finish_succeeded(backend, held, replace(publication(backend, held), results=results))
+    lifecycle.finish_succeeded(held, replace(publication(backend, held), results=results))
     return held.job_id
 
 
@@ -165,7 +165,7 @@ def test_cancel_ends_all_members_and_queues_no_more(backend: Backend) -> None:
     assert is_changed
     progress.step(backend)
     assert get(backend, sweep.id).counts == {"running": 1, "cancelled": 1, "waiting": 2}
-    lifecycle.finish_cancelled(backend, running)
+    lifecycle.finish_cancelled(running)
     progress.step(backend)
     ended = get(backend, sweep.id)
     assert (ended.status, ended.counts) == (SweepStatus.CANCELLED, {"cancelled": 2, "waiting": 2})

@@ -52,8 +52,8 @@ def test_every_transition_is_told_once_it_is_committed(backend: Backend) -> None
         steering.pause(backend, PROJECT, second.id)
         held = claim(backend)
         assert held.job_id == first.id
-        lifecycle.begin(backend, held)
-        lifecycle.finish_succeeded(backend, held, publication(backend, held))
+        lifecycle.begin(held)
+        lifecycle.finish_succeeded(held, publication(backend, held))
         steering.cancel(backend, PROJECT, second.id)
         with pytest.raises(Exception, match="The job is"):
             steering.pause(backend, PROJECT, second.id)

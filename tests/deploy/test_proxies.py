@@ -81,7 +81,7 @@ def test_pages_lead_to_one_another(front: Front) -> None:
 def test_the_dashboard_signs_in_uploads_and_follows_a_job(front: Front, browser: Browser, tmp_path: Path) -> None:
     front.api.submit(name="Behind a proxy")
     held = claim(front.api.backend)
-    lifecycle.begin(front.api.backend, held)
+    lifecycle.begin(held)
     (tmp_path / "pairs.jsonl").write_bytes(pairs(5))
     with open_page(browser, front.url) as watched:
         page = watched.page
@@ -90,7 +90,7 @@ def test_the_dashboard_signs_in_uploads_and_follows_a_job(front: Front, browser:
         page.get_by_role("link", name="Behind a proxy").click()
         watched.complaints.clear()  # 401 before the sign-in
         expect(page.get_by_role("heading", level=1)).to_contain_text("Behind a proxy")
-        recording.record_points(front.api.backend, held, [point(step) for step in (1, 2, 3)])
+        recording.record_points(held, [point(step) for step in (1, 2, 3)])
         expect(page.get_by_text("loss").first).to_be_visible()
         links = page.locator("a[href*='/jobs/']:not([href^='#'])")
         addresses = links.evaluate_all("links => links.map(link => link.getAttribute('href'))")
@@ -170,13 +170,13 @@ def test_ranges_tags_and_archives(front: Front, tmp_path: Path, monkeypatch: pyt
 def test_events_come_as_they_happen(front: Front) -> None:
     job_id = front.api.submit()["id"]
     held = claim(front.api.backend)
-    lifecycle.begin(front.api.backend, held)
+    lifecycle.begin(held)
     with front.keyed() as http, http.stream("GET", f"/jobs/{job_id}/stream") as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         lines = response.iter_lines()
         for step in range(1, 4):
             sent = time.monotonic()
-            recording.record_points(front.api.backend, held, [point(step)])
+            recording.record_points(held, [point(step)])
             assert next(line for line in lines if f'"step":{step}' in line.replace(" ", ""))
             assert time.monotonic() - sent < 3
     front.api.http.post(f"/jobs/{job_id}/cancel")

@@ -37,7 +37,7 @@ def job_id(api: RunningApi) -> str:
         digest = hashlib.sha256(content).hexdigest()
         published.append(PublishedFile(path=path, key=prefix + path, num_bytes=len(content), sha256=digest))
     tree = StoredTree(prefix=prefix, manifest_sha256="3" * 64)
-    lifecycle.finish_succeeded(api.backend, held, Publication(tree=tree, files=published))
+    lifecycle.finish_succeeded(held, Publication(tree=tree, files=published))
     return str(job["id"])
 
 
@@ -203,9 +203,9 @@ def test_a_checkpoint_is_listed_and_comes_as_a_folder(api: RunningApi, tmp_path:
     held = claim(api.backend)
     while held.job_id != job_id:  # what other tests have left queued
         held = claim(api.backend)
-    lifecycle.begin(api.backend, held)
+    lifecycle.begin(held)
     files = {"model.safetensors": b"weights", "adapter/adapter_config.json": b"{}"}
-    recording.record_points(api.backend, held, [point(4, 0.25, split="validation")])
+    recording.record_points(held, [point(4, 0.25, split="validation")])
     checkpoint_id = checkpoint_with_policy(api.backend, held, 4, files)
     with Client(api.url) as client:
         (listed,) = client.jobs.checkpoints(job_id)
@@ -219,6 +219,4 @@ def test_a_checkpoint_is_listed_and_comes_as_a_folder(api: RunningApi, tmp_path:
         with pytest.raises(ApiError) as refusal:
             client.jobs.download_checkpoint(job_id, "ckpt_none", tmp_path / "none")
         assert refusal.value.code == "checkpoint-not-found"
-    lifecycle.finish_succeeded(
-        api.backend, held, Publication(tree=StoredTree(prefix="x/", manifest_sha256="4" * 64), files=[])
-    )
+    lifecycle.finish_succeeded(held, Publication(tree=StoredTree(prefix="x/", manifest_sha256="4" * 64), files=[]))

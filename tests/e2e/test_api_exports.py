@@ -32,7 +32,7 @@ def published(api: RunningApi, architecture: str) -> str:
     job = api.submit(sft="skip", priority=100)
     held = claim(api.backend)
     assert held.job_id == job["id"]
-    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
+    lifecycle.finish_succeeded(held, publication(api.backend, held))
     return str(job["id"])
 
 

@@ -80,7 +80,7 @@ def ids(api: RunningApi) -> dict[str, str]:
     dataset = api.http.post("/datasets", content=pairs()).json()
     job = api.submit()
     held = claim(api.backend)
-    recording.record_points(api.backend, held, [point(1)])
+    recording.record_points(held, [point(1)])
     upload = api.http.post("/uploads", json={"num_bytes": 100}).json()
     return {
         "dataset_id": dataset["id"],

@@ -97,7 +97,7 @@ def test_uploads_and_retries_are_created_once_too(api: RunningApi) -> None:
     for job in api.http.get("/jobs", params={"status": "queued", "limit": 100}).json()["data"]:
         api.http.post(f"/jobs/{job['id']}/cancel")
     job = api.submit()
-    lifecycle.finish_failed(api.backend, claim(api.backend), FailureCode.BAD_DATA, "Line 3 is empty.")
+    lifecycle.finish_failed(claim(api.backend), FailureCode.BAD_DATA, "Line 3 is empty.")
     retries = [api.http.post(f"/jobs/{job['id']}/retry", headers={"Idempotency-Key": "k8"}) for _ in range(2)]
     assert [retry.status_code for retry in retries] == [201, 201]
     assert retries[0].json()["id"] == retries[1].json()["id"]

@@ -15,7 +15,7 @@ from core.database.tables.jobs import Job as JobRow
 from core.domain.dataset_rows import DatasetKind
 from core.domain.jobs.failure_codes import FailureCode
 from core.services.attempts import lifecycle, recording
-from core.services.attempts.lifecycle import Claim
+from core.services.attempts.claimed_job import ClaimedJob
 
 
 @pytest.fixture
@@ -30,10 +30,10 @@ def drain_queue(api: RunningApi) -> None:
         api.http.post(f"/jobs/{queued['id']}/cancel")
 
 
-def start(api: RunningApi, job: dict[str, Any]) -> Claim:
+def start(api: RunningApi, job: dict[str, Any]) -> ClaimedJob:
     held = claim(api.backend)
     assert held.job_id == job["id"]
-    lifecycle.begin(api.backend, held)
+    lifecycle.begin(held)
     return held
 
 
@@ -140,9 +140,9 @@ def test_retry_and_delete(api: RunningApi, job: dict[str, Any]) -> None:
     path = f"/jobs/{job['id']}"
     assert api.http.delete(path).json()["code"] == "job-not-deletable"
     held = start(api, job)
-    recording.record_points(api.backend, held, [point(1), point(2)])
+    recording.record_points(held, [point(1), point(2)])
     checkpoint(api.backend, held, 1)
-    lifecycle.finish_failed(api.backend, held, FailureCode.BAD_DATA, "Line 3 is empty.")
+    lifecycle.finish_failed(held, FailureCode.BAD_DATA, "Line 3 is empty.")
     failed = api.http.get(path).json()
     assert (failed["status"], failed["error"]["code"]) == ("failed", "bad_data")
     retried = api.http.post(f"{path}/retry")
@@ -162,8 +162,8 @@ def test_curves(api: RunningApi, job: dict[str, Any]) -> None:
     }  # fmt: skip
     held = start(api, job)
     points = [point(step, loss=0.7 - step / 100, **{"rewards/margins": step / 10}) for step in range(1, 11)]
-    recording.record_points(api.backend, held, points)
-    recording.record_points(api.backend, held, [point(10, split="validation")])
+    recording.record_points(held, points)
+    recording.record_points(held, [point(10, split="validation")])
     page = api.http.get(path, params={"after": 0}).json()
     assert [found["step"] for found in page["points"]] == [*range(1, 11), 10]
     assert page["last_seq"] == page["points"][-1]["seq"]
@@ -187,7 +187,7 @@ def test_curves(api: RunningApi, job: dict[str, Any]) -> None:
 
 def test_numbers_that_are_none_are_null(api: RunningApi, job: dict[str, Any]) -> None:
     held = start(api, job)
-    recording.record_points(api.backend, held, [point(1, loss=float("nan"), grad_norm=float("inf"))])
+    recording.record_points(held, [point(1, loss=float("nan"), grad_norm=float("inf"))])
     response = api.http.get(f"/jobs/{job['id']}/metrics")
     assert response.json()["points"][0]["values"] == {"loss": None, "grad_norm": None}
     assert "NaN" not in response.text
@@ -195,7 +195,7 @@ def test_numbers_that_are_none_are_null(api: RunningApi, job: dict[str, Any]) ->
 
 def test_events_samples_and_checkpoints(api: RunningApi, job: dict[str, Any]) -> None:
     held = start(api, job)
-    recording.record_samples(api.backend, held, 5, [{"prompt": "p", "reference": "r", "policy": "q"}])
+    recording.record_samples(held, 5, [{"prompt": "p", "reference": "r", "policy": "q"}])
     checkpoint_id = checkpoint(api.backend, held, 5)
     path = f"/jobs/{job['id']}"
     events = api.http.get(f"{path}/events").json()
@@ -214,7 +214,7 @@ def test_a_finished_job_is_a_model_to_start_from(api: RunningApi, job: dict[str,
     names = [model["name"] for model in api.http.get("/models").json()["data"]]
     assert names[0] == BASE_MODEL
     held = start(api, job)
-    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
+    lifecycle.finish_succeeded(held, publication(api.backend, held))
     tuned = next(model for model in api.http.get("/models").json()["data"] if model["kind"] == "tuned")
     assert (tuned["name"], tuned["job_id"]) == (job["id"], job["id"])
     following = api.submit(base_model=job["id"])

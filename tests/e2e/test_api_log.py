@@ -54,7 +54,7 @@ def test_who_may_read_it(tmp_path: Path) -> None:
     with serve(tmp_path, api_key=KEY) as api:
         api.http.headers["Authorization"] = f"Bearer {KEY}"
         job_id = api.submit()["id"]
-        append_log(api.backend, claim(api.backend), 0, "a line\n")
+        append_log(claim(api.backend), 0, "a line\n")
         projects.create(api.backend, "other")
         tokens = {scope.value: api_keys.create(api.backend, "default", scope.value, scope).token for scope in Scope}
         tokens["other"] = api_keys.create(api.backend, "other", "other", Scope.ADMIN).token
@@ -80,10 +80,10 @@ def test_it_is_bounded_and_goes_on_where_one_was(tmp_path: Path) -> None:
         job_id = api.submit()["id"]
         held = claim(api.backend)
         for number in range(9):
-            append_log(api.backend, held, number, ("ü" * 63 + "\n") * 1500)
+            append_log(held, number, ("ü" * 63 + "\n") * 1500)
         whole = api.http.get(f"/jobs/{job_id}/log")
         end = int(whole.headers["Preftune-Log-End"])
-        append_log(api.backend, held, 9, "newer\n")
+        append_log(held, 9, "newer\n")
         newer = api.http.get(f"/jobs/{job_id}/log", params={"after": end})
         refused = api.http.get(f"/jobs/{job_id}/log", params={"after": -1})
     assert end == 9 * 1500 * 127

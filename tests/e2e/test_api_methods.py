@@ -51,7 +51,7 @@ def test_its_policies_have_names_and_give_no_rewards(api: RunningApi, demonstrat
     job = api.submit(method="supervised", dataset_id=demonstrations)
     held = claim(api.backend)
     checkpoint_with_policy(api.backend, held, 3, {"config.json": b"{}"}, stage=Stage.SFT)
-    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
+    lifecycle.finish_succeeded(held, publication(api.backend, held))
     refused = api.http.post(f"/jobs/{job['id']}/scores", json={"items": [{"prompt": "a", "response": "b"}]})
     assert (refused.status_code, refused.json()["code"]) == (409, "nothing-to-score-with")
     name = f"ft:{BASE_MODEL}:default::{job['id'].removeprefix('job_')}"

@@ -58,7 +58,7 @@ def publish(backend: Backend) -> None:
     digest = hashlib.sha256(CONTENT).hexdigest()
     file = PublishedFile(path=NAME, key=prefix + NAME, num_bytes=len(CONTENT), sha256=digest)
     tree = StoredTree(prefix=prefix, manifest_sha256="3" * 64)
-    lifecycle.finish_succeeded(backend, held, Publication(tree=tree, files=[file]))
+    lifecycle.finish_succeeded(held, Publication(tree=tree, files=[file]))
 
 
 def test_a_redirect_leads_to_the_bytes_in_the_store_for_a_short_time(

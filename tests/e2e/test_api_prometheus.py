@@ -35,8 +35,8 @@ def value(samples: Samples, name: str, **labels: str) -> float | None:
 def test_jobs_waits_steps_and_lost_attempts(api: RunningApi) -> None:
     first, second = api.submit()["id"], api.submit()["id"]
     held = claim(api.backend)
-    lifecycle.begin(api.backend, held)
-    recording.record_points(api.backend, held, [point(1, tokens_per_second=200.0, num_tokens=50.0)])
+    lifecycle.begin(held)
+    recording.record_points(held, [point(1, tokens_per_second=200.0, num_tokens=50.0)])
     samples = scrape(api)
     assert value(samples, "preftune_jobs", status="running") == 1
     assert value(samples, "preftune_jobs", status="queued") == 1
@@ -47,7 +47,7 @@ def test_jobs_waits_steps_and_lost_attempts(api: RunningApi) -> None:
     assert (value(samples, "preftune_oldest_queued_seconds") or -1) > 0
     assert value(samples, "preftune_step_seconds", job_id=held.job_id, stage="dpo") == 0.25
     assert value(samples, "preftune_tokens_per_second", job_id=held.job_id, stage="dpo") == 200
-    lifecycle.release(api.backend, held, AttemptOutcome.LOST)
+    lifecycle.release(held, AttemptOutcome.LOST)
     samples = scrape(api)
     assert value(samples, "preftune_lease_losses_total") == 1
     assert value(samples, "preftune_attempts_total", outcome="lost") == 1
@@ -87,7 +87,7 @@ def test_dashboard_file_shows_every_metric(api: RunningApi) -> None:
     wait_for(lambda: "preftune_disk_free_bytes" in {name for name, _ in scrape(api)}, "the API's own presence")
     api.submit()
     held = claim(api.backend)
-    recording.record_points(api.backend, held, [point(1, tokens_per_second=200.0, num_tokens=50.0)])
+    recording.record_points(held, [point(1, tokens_per_second=200.0, num_tokens=50.0)])
     exposed: dict[str, set[str]] = {}
     for name, labels in scrape(api):
         exposed.setdefault(name, set()).update(label for label, _ in labels)

@@ -19,7 +19,7 @@ ITEM = {"prompt": "p", "response": "r"}
 def job_id(api: RunningApi) -> str:
     job = api.submit(sft="skip")
     held = claim(api.backend)
-    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
+    lifecycle.finish_succeeded(held, publication(api.backend, held))
     return str(job["id"])
 
 

@@ -17,7 +17,7 @@ from toy_jobs import wait_for
 from api.live import feeds, stream
 from core.domain.trainer_protocol import TrainerEvent
 from core.services.attempts import lifecycle, recording
-from core.services.attempts.lifecycle import Claim
+from core.services.attempts.claimed_job import ClaimedJob
 from core.services.curves import live
 from core.services.curves.live import MAX_POINTS
 from core.services.jobs import jobs
@@ -26,29 +26,29 @@ from preftune.stream import parse
 
 
 @pytest.fixture
-def held(api: RunningApi) -> Iterator[Claim]:
+def held(api: RunningApi) -> Iterator[ClaimedJob]:
     """The only live job, claimed."""
     api.submit()
     claimed = claim(api.backend)
-    lifecycle.begin(api.backend, claimed)
+    lifecycle.begin(claimed)
     yield claimed
     if api.http.get(f"/jobs/{claimed.job_id}").json().get("status") == "running":
-        lifecycle.finish_succeeded(api.backend, claimed, publication(api.backend, claimed))
+        lifecycle.finish_succeeded(claimed, publication(api.backend, claimed))
 
 
-def finish(api: RunningApi, held: Claim) -> None:
-    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
+def finish(api: RunningApi, held: ClaimedJob) -> None:
+    lifecycle.finish_succeeded(held, publication(api.backend, held))
 
 
-def test_points_status_and_events_come_as_they_happen_until_the_end(api: RunningApi, held: Claim) -> None:
+def test_points_status_and_events_come_as_they_happen_until_the_end(api: RunningApi, held: ClaimedJob) -> None:
     reader = Reader(api.url, held.job_id)
     reader.wait_for(lambda r: r.of("status"))
     written = time.monotonic()
-    recording.record_points(api.backend, held, [point(1), point(2)])
+    recording.record_points(held, [point(1), point(2)])
     reader.wait_for(lambda r: r.steps() == [1, 2])
     assert time.monotonic() - written < 2
     event = TrainerEvent(level="warning", kind="odd", message="line\none\u2028 two\r", data={"x": "\n\ndata: y"})
-    recording.record_events(api.backend, held, [event])
+    recording.record_events(held, [event])
     finish(api, held)
     reader.join(10)
     assert not reader.is_alive()
@@ -62,12 +62,12 @@ def test_points_status_and_events_come_as_they_happen_until_the_end(api: Running
     assert {name: job[name] for name in reader.of("status")[-1]} == reader.of("status")[-1]
 
 
-def test_a_client_that_comes_back_gets_what_it_missed_and_nothing_twice(api: RunningApi, held: Claim) -> None:
-    recording.record_points(api.backend, held, [point(1), point(2)])
+def test_a_client_that_comes_back_gets_what_it_missed_and_nothing_twice(api: RunningApi, held: ClaimedJob) -> None:
+    recording.record_points(held, [point(1), point(2)])
     first = Reader(api.url, held.job_id)
     first.wait_for(lambda r: r.steps() == [1, 2])
     seen = first.events[-1].id
-    recording.record_points(api.backend, held, [point(3)])
+    recording.record_points(held, [point(3)])
     finish(api, held)
     first.join(10)
     second = Reader(api.url, held.job_id, after=seen)
@@ -79,9 +79,9 @@ def test_a_client_that_comes_back_gets_what_it_missed_and_nothing_twice(api: Run
     assert [event.data for event in parse([by_query.content]) if event.kind == "metric"] == second.of("metric")
 
 
-def test_a_long_curve_is_replayed_in_pages_and_at_most_four_events_a_second(api: RunningApi, held: Claim) -> None:
+def test_a_long_curve_is_replayed_in_pages_and_at_most_four_events_a_second(api: RunningApi, held: ClaimedJob) -> None:
     num_points = 3 * MAX_POINTS + 1
-    recording.record_points(api.backend, held, [point(step) for step in range(1, num_points + 1)])
+    recording.record_points(held, [point(step) for step in range(1, num_points + 1)])
     finish(api, held)
     reader = Reader(api.url, held.job_id)
     reader.join(20)
@@ -91,17 +91,17 @@ def test_a_long_curve_is_replayed_in_pages_and_at_most_four_events_a_second(api:
     assert all(paced[i + 4] - paced[i] > 0.9 for i in range(len(paced) - 4))
 
 
-def test_a_rewind_resets_the_chart(api: RunningApi, held: Claim) -> None:
-    recording.record_points(api.backend, held, [point(step) for step in (1, 2, 3)])
+def test_a_rewind_resets_the_chart(api: RunningApi, held: ClaimedJob) -> None:
+    recording.record_points(held, [point(step) for step in (1, 2, 3)])
     checkpoint(api.backend, held, 1)
     live = Reader(api.url, held.job_id)
     live.wait_for(lambda r: r.steps() == [1, 2, 3])
     away = live.events[-1].id
-    lifecycle.release(api.backend, held, lifecycle.AttemptOutcome.DRAINED)
+    lifecycle.release(held, lifecycle.AttemptOutcome.DRAINED)
     again = claim(api.backend)
-    lifecycle.begin(api.backend, again)
+    lifecycle.begin(again)
     live.wait_for(lambda r: r.of("reset"))
-    recording.record_points(api.backend, again, [point(2), point(3), point(4)])
+    recording.record_points(again, [point(2), point(3), point(4)])
     finish(api, again)
     returned = Reader(api.url, held.job_id, after=away)
     for reader in (live, returned):
@@ -110,27 +110,27 @@ def test_a_rewind_resets_the_chart(api: RunningApi, held: Claim) -> None:
         assert len(reader.of("reset")) == 1
 
 
-def test_a_rewind_that_leaves_nothing_resets_once(api: RunningApi, held: Claim) -> None:
-    recording.record_points(api.backend, held, [point(1)])
+def test_a_rewind_that_leaves_nothing_resets_once(api: RunningApi, held: ClaimedJob) -> None:
+    recording.record_points(held, [point(1)])
     live = Reader(api.url, held.job_id)
     live.wait_for(lambda r: r.steps() == [1])
-    lifecycle.release(api.backend, held, lifecycle.AttemptOutcome.DRAINED)
+    lifecycle.release(held, lifecycle.AttemptOutcome.DRAINED)
     again = claim(api.backend)
-    lifecycle.begin(api.backend, again)
+    lifecycle.begin(again)
     live.wait_for(lambda r: r.of("reset"))
     page = api.http.get(f"/jobs/{held.job_id}/metrics", params={"after": 1}).json()
     assert (page["reset"], page["points"]) == (True, [])
     calm = api.http.get(f"/jobs/{held.job_id}/metrics", params={"after": page["last_seq"]}).json()
     assert calm["reset"] is False
     time.sleep(0.6)
-    recording.record_points(api.backend, again, [point(1), point(2)])
+    recording.record_points(again, [point(1), point(2)])
     finish(api, again)
     live.join(10)
     assert (live.steps(), len(live.of("reset"))) == ([1, 2], 1)
 
 
 def test_many_clients_share_one_poller_and_its_reads(
-    api: RunningApi, held: Claim, monkeypatch: pytest.MonkeyPatch
+    api: RunningApi, held: ClaimedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readers = [Reader(api.url, held.job_id) for _ in range(40)]
     for reader in readers:
@@ -139,7 +139,7 @@ def test_many_clients_share_one_poller_and_its_reads(
     read_changes = live.read_changes
     monkeypatch.setattr(live, "read_changes", lambda *args: reads.append(args) or read_changes(*args))
     for step in range(1, 11):
-        recording.record_points(api.backend, held, [point(step)])
+        recording.record_points(held, [point(step)])
         time.sleep(0.1)
     finish(api, held)
     for reader in readers:
@@ -149,12 +149,12 @@ def test_many_clients_share_one_poller_and_its_reads(
 
 
 def test_a_slow_client_is_dropped_and_holds_up_nobody(
-    api: RunningApi, held: Claim, monkeypatch: pytest.MonkeyPatch
+    api: RunningApi, held: ClaimedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "SEND_SECONDS", 1.0)
     values = {f"value_{n}": 0.123456789 + n for n in range(50)}
     for start in range(0, 8000, 1000):
-        recording.record_points(api.backend, held, [point(step, **values) for step in range(start, start + 1000)])
+        recording.record_points(held, [point(step, **values) for step in range(start, start + 1000)])
     address = urlsplit(api.url)
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -170,7 +170,7 @@ def test_a_slow_client_is_dropped_and_holds_up_nobody(
 
 
 def test_streams_are_counted_and_too_many_are_told_to_poll(
-    api: RunningApi, held: Claim, monkeypatch: pytest.MonkeyPatch
+    api: RunningApi, held: ClaimedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api.shares.streams, "most", 1)
     reader = Reader(api.url, held.job_id)
@@ -183,7 +183,7 @@ def test_streams_are_counted_and_too_many_are_told_to_poll(
     wait_for(lambda: api.feeds.num_streams == 0, "the end of all streams")
 
 
-def test_a_client_that_leaves_is_forgotten(api: RunningApi, held: Claim) -> None:
+def test_a_client_that_leaves_is_forgotten(api: RunningApi, held: ClaimedJob) -> None:
     with api.http.stream("GET", f"/jobs/{held.job_id}/stream") as response:
         assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
         lines = response.iter_lines()  # httpx closes the answer when its generator goes
@@ -192,7 +192,9 @@ def test_a_client_that_leaves_is_forgotten(api: RunningApi, held: Claim) -> None
     wait_for(lambda: api.feeds.num_streams == 0, "the stream's end")
 
 
-def test_heartbeats_keep_an_idle_stream_alive(api: RunningApi, held: Claim, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeats_keep_an_idle_stream_alive(
+    api: RunningApi, held: ClaimedJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert stream.HEARTBEAT_SECONDS < 15
     monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.2)
     with api.http.stream("GET", f"/jobs/{held.job_id}/stream") as response:
@@ -200,7 +202,7 @@ def test_heartbeats_keep_an_idle_stream_alive(api: RunningApi, held: Claim, monk
         assert [next(comments) for _ in range(3)] == [": still here"] * 3
 
 
-def test_what_is_not_there_and_what_is_no_cursor(api: RunningApi, held: Claim) -> None:
+def test_what_is_not_there_and_what_is_no_cursor(api: RunningApi, held: ClaimedJob) -> None:
     assert api.http.get("/jobs/job_none/stream").json()["code"] == "job-not-found"
     for cursor in ("x", "1", "1.", "-1.2", "1.2.3", "1" * 19 + ".0"):
         by_header = api.http.get(f"/jobs/{held.job_id}/stream", headers={"Last-Event-ID": cursor})
@@ -209,13 +211,13 @@ def test_what_is_not_there_and_what_is_no_cursor(api: RunningApi, held: Claim) -
         assert (by_query.status_code, pointers(by_query)) == (422, ["/after"])
 
 
-def test_head_ends_at_once(api: RunningApi, held: Claim) -> None:
+def test_head_ends_at_once(api: RunningApi, held: ClaimedJob) -> None:
     response = api.http.head(f"/jobs/{held.job_id}/stream")
     assert (response.status_code, response.content) == (200, b"")
     wait_for(lambda: api.feeds.num_streams == 0, "the stream's end")
 
 
-def test_a_deleted_job_ends_its_stream(api: RunningApi, held: Claim, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deleted_job_ends_its_stream(api: RunningApi, held: ClaimedJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeds, "POLL_SECONDS", 1.0)
     reader = Reader(api.url, held.job_id)
     reader.wait_for(lambda r: r.of("status"))
@@ -225,11 +227,11 @@ def test_a_deleted_job_ends_its_stream(api: RunningApi, held: Claim, monkeypatch
     assert (reader.events[-1].kind, reader.events[-1].data["status"]) == ("end", "deleted")
 
 
-def test_the_client_goes_on_where_a_lost_connection_left_off(api: RunningApi, held: Claim) -> None:
+def test_the_client_goes_on_where_a_lost_connection_left_off(api: RunningApi, held: ClaimedJob) -> None:
     with Relay(api.url) as relay:
         reader = Reader(relay.url, held.job_id)
         for step in range(1, 6):
-            recording.record_points(api.backend, held, [point(step)])
+            recording.record_points(held, [point(step)])
             reader.wait_for(lambda r, step=step: r.steps()[-1:] == [step])
             relay.cut()
         finish(api, held)
@@ -239,7 +241,7 @@ def test_the_client_goes_on_where_a_lost_connection_left_off(api: RunningApi, he
     assert [event["seq"] for event in reader.of("event")] == list(range(1, len(reader.of("event")) + 1))
 
 
-def test_the_client_gives_up_after_its_time_and_at_once_on_a_refusal(api: RunningApi, held: Claim) -> None:
+def test_the_client_gives_up_after_its_time_and_at_once_on_a_refusal(api: RunningApi, held: ClaimedJob) -> None:
     with Relay(api.url) as relay, Client(relay.url) as client:
         relay.is_refusing = True
         with pytest.raises(ConnectionFailed):

@@ -29,7 +29,7 @@ def own(tmp_path: Path) -> Iterator[RunningApi]:
 def finished_job(api: RunningApi) -> str:
     job = api.submit(sft="skip")
     held = claim(api.backend)
-    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
+    lifecycle.finish_succeeded(held, publication(api.backend, held))
     return str(job["id"])
 
 

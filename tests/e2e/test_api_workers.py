@@ -26,7 +26,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApi]:
         api.submit()
         facts = WorkerFacts(name="worker-1", host="host-1", device_class="CPU", trains=True, memory_bytes=None)
         Presence(api.backend, facts, Description(kind="worker", num_devices=1, lanes="all")).beat()
-        lifecycle.begin(api.backend, claim(api.backend, "worker-1"))
+        lifecycle.begin(claim(api.backend, "worker-1"))
         yield api
 
 

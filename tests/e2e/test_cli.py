@@ -48,7 +48,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> str:
 
 def failed_job(api: RunningApi, **fields: Any) -> str:
     job_id = str(api.submit(priority=100, **fields)["id"])
-    lifecycle.finish_failed(api.backend, claim(api.backend), FailureCode.BAD_DATA, "Line 3 is empty.")
+    lifecycle.finish_failed(claim(api.backend), FailureCode.BAD_DATA, "Line 3 is empty.")
     return job_id
 
 

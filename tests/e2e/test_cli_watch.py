@@ -22,7 +22,7 @@ from core.domain.doctor.findings import Finding
 from core.domain.jobs.failure_codes import FailureCode
 from core.domain.trainer_protocol import MetricPoint
 from core.services.attempts import lifecycle, recording
-from core.services.attempts.lifecycle import Claim
+from core.services.attempts.claimed_job import ClaimedJob
 
 FINDING = Finding(
     rule="loss-stuck",
@@ -75,10 +75,10 @@ def watching(url: str, job_id: str, columns: int = 80, lines: int = 24) -> Itera
 
 
 @pytest.fixture
-def held(api: RunningApi) -> Claim:
+def held(api: RunningApi) -> ClaimedJob:
     api.submit()
     taken = claim(api.backend)
-    lifecycle.begin(api.backend, taken)
+    lifecycle.begin(taken)
     return taken
 
 
@@ -88,27 +88,27 @@ def dpo_point(step: int) -> MetricPoint:
 
 
 @pytest.mark.parametrize(("columns", "lines"), [(80, 24), (160, 60)])
-def test_curves_words_and_success(api: RunningApi, held: Claim, columns: int, lines: int) -> None:
+def test_curves_words_and_success(api: RunningApi, held: ClaimedJob, columns: int, lines: int) -> None:
     with Relay(api.url) as relay, watching(relay.url, held.job_id, columns, lines) as terminal:
         terminal.shows(held.job_id)
-        recording.record_points(api.backend, held, [dpo_point(step) for step in range(1, 11)])
+        recording.record_points(held, [dpo_point(step) for step in range(1, 11)])
         terminal.shows("rewards/rejected -1.0000 rewards/margins 2.0000")
         assert any(0x2800 < ord(char) < 0x2900 for char in terminal.text)
         relay.is_refusing = True
         relay.cut()
         terminal.shows("Trying again")
-        recording.record_findings(api.backend, held, [FINDING])
-        recording.record_points(api.backend, held, [dpo_point(11)])
+        recording.record_findings(held, [FINDING])
+        recording.record_points(held, [dpo_point(11)])
         relay.is_refusing = False
         terminal.shows("doctor: The loss stays where it was. Raise the learning rate.")
         terminal.shows("rewards/margins 2.2000")
-        lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
+        lifecycle.finish_succeeded(held, publication(api.backend, held))
         assert terminal.process.wait(60) == 0
 
 
-def test_a_failed_job_is_an_exit_code(api: RunningApi, held: Claim) -> None:
+def test_a_failed_job_is_an_exit_code(api: RunningApi, held: ClaimedJob) -> None:
     with watching(api.url, held.job_id) as terminal:
         terminal.shows(held.job_id)
-        lifecycle.finish_failed(api.backend, held, FailureCode.BAD_DATA, "Line 3 is empty.")
+        lifecycle.finish_failed(held, FailureCode.BAD_DATA, "Line 3 is empty.")
         assert terminal.process.wait(60) == 1
         terminal.shows("Line 3 is empty.")

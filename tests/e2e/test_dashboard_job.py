@@ -165,14 +165,14 @@ def test_several_jobs_are_cancelled_and_deleted_at_once(browser: Browser, api: R
         expect(page.get_by_text("Bulk that runs: The job is running")).to_be_visible()
         assert api.http.get(f"/jobs/{ids[0]}").status_code == 404
         assert [text for text in watched.complaints if "409" not in text] == []
-    lifecycle.finish_failed(api.backend, held, FailureCode.INTERNAL, "The end.")
+    lifecycle.finish_failed(held, FailureCode.INTERNAL, "The end.")
 
 
 def test_a_failed_job_says_it_once_and_what_helps(browser: Browser, api: RunningApi) -> None:
     held = start(api, name="Hopeless")
-    append_log(api.backend, held, 1, "=== attempt 1 ===\nreading rows\nValueError: line 3 is empty\n")
-    recording.record_events(api.backend, held, [])
-    lifecycle.finish_failed(api.backend, held, FailureCode.BAD_DATA, "Line 3 is empty.")
+    append_log(held, 1, "=== attempt 1 ===\nreading rows\nValueError: line 3 is empty\n")
+    recording.record_events(held, [])
+    lifecycle.finish_failed(held, FailureCode.BAD_DATA, "Line 3 is empty.")
     with open_page(browser, api.url) as watched:
         page = watched.page
         page.goto(f"/ui/#/jobs/{held.job_id}")
@@ -216,7 +216,7 @@ def test_jobs_with_and_without_sft_are_compared_as_they_are(browser: Browser, ap
         job = api.submit(name=name, priority=50, **fields)
         held = claim(api.backend)
         assert held.job_id == job["id"]
-        lifecycle.begin(api.backend, held)
+        lifecycle.begin(held)
         learn(api, held, range(1, 6))
         publish(api, held, {}, results(60))
         ids.append(job["id"])

@@ -30,7 +30,6 @@ def test_a_supervised_job_from_the_form_to_its_figures(browser: Browser, api: Ru
         expect(page.locator("h1 .badge")).to_have_text("queued")
         held = claim(api.backend)
         recording.record_points(
-            api.backend,
             held,
             [
                 point(1, loss=2.5, stage="sft", mean_token_accuracy=0.25),

@@ -14,7 +14,7 @@ from core.services.sweeps import progress
 
 def finish_next(api: RunningApi, accuracy: float) -> str:
     held = claim(api.backend)
-    lifecycle.begin(api.backend, held)
+    lifecycle.begin(held)
     figure = {"value": accuracy, "low": accuracy - 0.1, "high": accuracy + 0.1}
     held_out = {"num_rows": 60, "loss": figure, "reward_accuracy": figure, "reward_margin": figure}
     publish(api, held, {}, {"step": 7, "held_out": held_out, "training": None})
@@ -98,10 +98,10 @@ def test_a_copy_of_a_sweep_keeps_its_successive_halving(browser: Browser, api: R
         assert copy["halving"] == source["halving"] == {"eta": 2, "rungs": [0.25, 0.5]}
         for accuracy in (0.5, 0.6, 0.7, 0.8):
             held = claim(api.backend)
-            lifecycle.begin(api.backend, held)
+            lifecycle.begin(held)
             values = {"rewards/accuracies": accuracy}
-            recording.record_points(api.backend, held, [point(5, split="validation", **values)])
-            lifecycle.finish_at_rung(api.backend, held)
+            recording.record_points(held, [point(5, split="validation", **values)])
+            lifecycle.finish_at_rung(held)
         progress.advance(api.backend, source["id"])
         page.goto(f"/ui/#/sweeps/{source['id']}")
         expect(page.get_by_text("the sweep goes on without it")).to_have_count(2)

@@ -61,10 +61,10 @@ def test_an_unmodified_client_drives_a_job_from_file_to_policy(
     receiver = stack.enter_context(receive())
     made = api.http.post("/webhooks", json={"url": receiver.url, "event_types": ["fine_tuning.job.succeeded"]}).json()
     held = claim(api.backend)
-    lifecycle.begin(api.backend, held)
+    lifecycle.begin(held)
     learn(api, held, range(1, 7))
     checkpoint_with_policy(api.backend, held, 3, {"config.json": b"{}"})
-    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
+    lifecycle.finish_succeeded(held, publication(api.backend, held))
     run("after")
     came = receiver.wait_for(bool)[0]
     told = {"headers": came.headers, "body": came.body.decode(), "secret": made["signing_secret"]}
@@ -91,9 +91,9 @@ def test_wandbs_importer_reads_a_finished_job(api: RunningApi, tmp_path: Path) -
     body = {"model": BASE_MODEL, "training_file": file_id, "validation_file": file_id, "method": {"type": "dpo"}}
     job_id = api.http.post("/v1/fine_tuning/jobs", json=body).json()["id"]
     held = claim(api.backend)
-    lifecycle.begin(api.backend, held)
+    lifecycle.begin(held)
     learn(api, held, range(1, 4))
-    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
+    lifecycle.finish_succeeded(held, publication(api.backend, held))
     folders = {name: str(tmp_path) for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR")}
     environment = (
         os.environ | folders | {"OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1", "WANDB_ERROR_REPORTING": "false"}
@@ -113,12 +113,12 @@ def test_wandbs_importer_reads_a_finished_job(api: RunningApi, tmp_path: Path) -
 def play_supervised(api: RunningApi) -> str:
     """What a worker does for a supervised job."""
     held = claim(api.backend)
-    lifecycle.begin(api.backend, held)
+    lifecycle.begin(held)
     figures = [(1, "train", 0.25), (2, "train", 0.5), (2, "validation", 0.5)]
     points = [point(step, 2.0, "sft", split, mean_token_accuracy=share) for step, split, share in figures]
-    recording.record_points(api.backend, held, points)
+    recording.record_points(held, points)
     checkpoint_with_policy(api.backend, held, 2, {"config.json": b"{}"}, stage=Stage.SFT)
-    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
+    lifecycle.finish_succeeded(held, publication(api.backend, held))
     return held.job_id
 
 

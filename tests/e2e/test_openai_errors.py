@@ -78,7 +78,7 @@ def test_a_failed_job_says_why_in_openais_words(
     api: RunningApi, failure: FailureCode, code: str, param: str | None
 ) -> None:
     held = start(api)
-    lifecycle.finish_failed(api.backend, held, failure, "Example 7 is empty.")
+    lifecycle.finish_failed(held, failure, "Example 7 is empty.")
     job = api.http.get(f"{JOBS}/{held.job_id}").json()
     assert (job["status"], job["fine_tuned_model"]) == ("failed", None)
     assert job["error"] == {"code": code, "message": "Example 7 is empty.", "param": param}

@@ -254,10 +254,9 @@ def finished(api: RunningApi) -> str:
     job = create(api, send(api, pairs())["id"])
     held = claim(api.backend)
     assert held.job_id == job["id"]
-    lifecycle.begin(api.backend, held)
+    lifecycle.begin(held)
     figures = {"rewards/accuracies": 0.5, "num_tokens": 100.0}
     recording.record_points(
-        api.backend,
         held,
         [
             point(1, stage="sft", num_tokens=7.0),
@@ -267,7 +266,7 @@ def finished(api: RunningApi) -> str:
             point(3, 0.5, **figures),
         ],
     )
-    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
+    lifecycle.finish_succeeded(held, publication(api.backend, held))
     return held.job_id
 
 

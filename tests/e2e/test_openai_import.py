@@ -110,8 +110,8 @@ def finish_all(api: RunningApi) -> None:
     """Play a worker that ends every queued job with a policy."""
     for _ in [job for job in jobs_of(api) if job["status"] == "queued"]:
         held = claim(api.backend)
-        lifecycle.begin(api.backend, held)
-        lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
+        lifecycle.begin(held)
+        lifecycle.finish_succeeded(held, publication(api.backend, held))
 
 
 def test_jobs_are_recreated_with_their_files_and_numbers(api: RunningApi, account: Account, tmp_path: Path) -> None:
@@ -179,8 +179,8 @@ def test_a_job_that_failed_here_is_told_and_made_again_when_asked(
     account.add_job(2, model=account.add_job(1))
     bring(api, account, tmp_path)
     held = claim(api.backend)
-    lifecycle.begin(api.backend, held)
-    lifecycle.finish_failed(api.backend, held, FailureCode.BAD_DATA, "too large")
+    lifecycle.begin(held)
+    lifecycle.finish_failed(held, FailureCode.BAD_DATA, "too large")
     done = bring(api, account, tmp_path)
     first, second = (report_of(tmp_path)[name] for name in ("ftjob-1", "ftjob-2"))
     assert (done.exit_code, first["state"], first["job_status"], second["state"]) == (1, "there", "failed", "left out")

@@ -14,14 +14,13 @@ from core.database.tables.datasets import Dataset
 from core.datasets.check import check_process
 from core.datasets.reading import READER_VERSION
 from core.domain.errors import Fenced
-from core.services.attempts.lifecycle import Claim
+from core.services.attempts.claimed_job import ClaimedJob
 from core.services.datasets.rereading import reread_next
 from core.storage import keys
 from worker.attempt.inputs import rows
 from worker.attempt.inputs.fetcher import Fetcher
 from worker.attempt.stopping import Interrupted, StopReason
 
-CLAIM = Claim(job_id="job_1", project_id="default", attempt=1, token="t", spec={}, worker="w", host="h", device="cpu")
 CALL = {"type": "function", "function": {"name": "find", "arguments": {"what": "fox"}}}
 USER = {"role": "user", "content": "Find it."}
 ROWS = [
@@ -171,7 +170,18 @@ def test_a_job_that_is_to_stop_does_not_wait_for_the_comparison(
         num_looks += 1
         raise reason
 
-    fetcher = Fetcher(backend=api.backend, claim=CLAIM, work_dir=tmp_path, check=check)
+    claim = ClaimedJob(
+        backend=api.backend,
+        job_id="job_1",
+        project_id="default",
+        attempt=1,
+        token="t",
+        spec={},
+        worker="w",
+        host="h",
+        device="cpu",
+    )
+    fetcher = Fetcher(claim=claim, work_dir=tmp_path, check=check)
     with pytest.raises(type(reason)):
         rows._tell_other_reading(fetcher, old)
     assert num_looks == 1

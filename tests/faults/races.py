@@ -20,6 +20,7 @@ from toy_trainer import Script
 from core.database.engine import open_engine
 from core.database.session import Database
 from core.services.attempts import lifecycle
+from core.services.attempts.claimed_job import ClaimedJob
 from core.services.backend import Backend
 
 NUM_RACERS = 6
@@ -52,17 +53,17 @@ def races(grounds: Grounds, seed: int, trainer: Trainer) -> Outcome:
             if trainer.is_costly:
                 held.append(claims[0])
             else:
-                lifecycle.finish_failed(racers[0], claims[0], lifecycle.FailureCode.INTERNAL, "The race is over.")
+                lifecycle.finish_failed(claims[0], lifecycle.FailureCode.INTERNAL, "The race is over.")
         for claim in held:
-            lifecycle.release(racers[0], claim, lifecycle.AttemptOutcome.DRAINED)
+            lifecycle.release(claim, lifecycle.AttemptOutcome.DRAINED)
     violations += run_all(world, random.Random(seed)) if held else []
     return Outcome(seed, database, num_races, violations + world.finish())
 
 
-def race(racers: Sequence[Backend]) -> list[lifecycle.Claim]:
+def race(racers: Sequence[Backend]) -> list[ClaimedJob]:
     barrier = Barrier(len(racers))
 
-    def run(number: int) -> lifecycle.Claim | None:
+    def run(number: int) -> ClaimedJob | None:
         barrier.wait()
         return lifecycle.claim(racers[number], worker=f"racer-{number}", host="h", device="cpu")
 

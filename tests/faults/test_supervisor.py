@@ -270,7 +270,7 @@ def test_a_replaced_attempt_stops_its_trainer_and_publishes_nothing(
         num_points = len(points(backend, job_id))
         time.sleep(0.3)
         assert len(points(backend, job_id)) == num_points
-        lifecycle.release(backend, claim, lifecycle.AttemptOutcome.DRAINED)
+        lifecycle.release(claim, lifecycle.AttemptOutcome.DRAINED)
         wait_for_status(backend, job_id, "succeeded", "failed")
     check_succeeded(backend, job_id, SLOW)
     assert len([event for event in events(backend, job_id) if event.kind == "succeeded"]) == 1

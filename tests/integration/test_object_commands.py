@@ -27,7 +27,7 @@ def test_check_tells_what_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     try:
         job_id = submit(backend, dataset_id=add_dataset(backend)).id
         held = claim(backend)
-        lifecycle.finish_succeeded(backend, held, publication(backend, held))
+        lifecycle.finish_succeeded(held, publication(backend, held))
         datasets.delete(backend, PROJECT, "ds_1")
         (file,) = artifacts.get(backend, PROJECT, job_id).files
         whole = CliRunner().invoke(app, ["objects", "check"])

@@ -86,7 +86,7 @@ def publish(backend: Backend, folder: Path, **fields: Any) -> str:
     """A job of the first release whose artifact is that folder."""
     job_id = submit(backend, **(LORA | fields)).id
     held = claim(backend)
-    lifecycle.record_resolved_spec(backend, held, held.spec | {"precision": "bf16"})
+    lifecycle.record_resolved_spec(held, held.spec | {"precision": "bf16"})
     record = {
         "job_id": job_id,
         "spec": held.spec,
@@ -106,7 +106,7 @@ def publish(backend: Backend, folder: Path, **fields: Any) -> str:
         for file in tree.files
     ]
     stored = StoredTree(prefix=tree.prefix, manifest_sha256=tree.manifest_sha256)
-    lifecycle.finish_succeeded(backend, held, Publication(tree=stored, files=files))
+    lifecycle.finish_succeeded(held, Publication(tree=stored, files=files))
     return job_id
 
 

@@ -34,7 +34,7 @@ def publish(backend: Backend, folder: Path) -> str:
         for file in tree.files
     ]
     stored = StoredTree(prefix=tree.prefix, manifest_sha256=tree.manifest_sha256)
-    lifecycle.finish_succeeded(backend, held, Publication(tree=stored, files=files))
+    lifecycle.finish_succeeded(held, Publication(tree=stored, files=files))
     return job_id
 
 

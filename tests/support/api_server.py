@@ -59,7 +59,7 @@ class RunningApi:
         job_id = str(self.submit()["id"])
         held = claim(self.backend)
         checkpoint_id = checkpoint_with_policy(self.backend, held, 3, {"config.json": b"{}"})
-        lifecycle.finish_succeeded(self.backend, held, publication(self.backend, held))
+        lifecycle.finish_succeeded(held, publication(self.backend, held))
         return {"job_id": job_id, "checkpoint_id": checkpoint_id}
 
 

@@ -19,7 +19,8 @@ from core.domain.jobs.job_state import Stage
 from core.domain.trainer_protocol import MetricPoint
 from core.services.attempts import lifecycle
 from core.services.attempts.checkpoints import NewCheckpoint, commit_checkpoint, commit_policy
-from core.services.attempts.lifecycle import Claim, Publication, PublishedFile
+from core.services.attempts.claimed_job import ClaimedJob
+from core.services.attempts.lifecycle import Publication, PublishedFile
 from core.services.backend import Backend
 from core.services.curves import pages
 from core.services.jobs import jobs
@@ -107,7 +108,7 @@ def submit(backend: Backend, **fields: object) -> JobView:
     return jobs.submit(backend, PROJECT, request)
 
 
-def claim(backend: Backend, worker: str = "worker-1") -> Claim:
+def claim(backend: Backend, worker: str = "worker-1") -> ClaimedJob:
     """The next job, which must be there."""
     taken = lifecycle.claim(backend, worker=worker, host="host", device="cpu")
     assert taken is not None
@@ -128,16 +129,16 @@ def point(step: int, loss: float = 0.5, stage: str = "dpo", split: str = "train"
     )
 
 
-def checkpoint(backend: Backend, claim: Claim, step: int, stage: Stage = Stage.DPO) -> str:
+def checkpoint(backend: Backend, claim: ClaimedJob, step: int, stage: Stage = Stage.DPO) -> str:
     """A committed checkpoint with one small object; returns its id."""
     prefix = keys.checkpoint_prefix(claim.project_id, claim.job_id, claim.attempt_name, stage.value, step)
     backend.store.put_bytes(prefix + "manifest.json", b"{}")
     tree = StoredTree(prefix=prefix, manifest_sha256="1" * 64)
-    return commit_checkpoint(backend, claim, NewCheckpoint(stage=stage, step=step, tree=tree, num_bytes=2))
+    return commit_checkpoint(claim, NewCheckpoint(stage=stage, step=step, tree=tree, num_bytes=2))
 
 
 def checkpoint_with_policy(
-    backend: Backend, claim: Claim, step: int, files: dict[str, bytes], stage: Stage = Stage.DPO
+    backend: Backend, claim: ClaimedJob, step: int, files: dict[str, bytes], stage: Stage = Stage.DPO
 ) -> str:
     """A committed checkpoint whose policy is a real tree of these files; returns its id."""
     checkpoint_id = checkpoint(backend, claim, step, stage)
@@ -149,11 +150,11 @@ def checkpoint_with_policy(
         write_sums(Path(folder))
         uploaded = upload_tree(backend.store, prefix, Path(folder))
     tree = StoredTree(prefix=prefix, manifest_sha256=uploaded.manifest_sha256)
-    commit_policy(backend, claim, checkpoint_id, tree, uploaded.num_bytes)
+    commit_policy(claim, checkpoint_id, tree, uploaded.num_bytes)
     return checkpoint_id
 
 
-def publication(backend: Backend, claim: Claim, names: Sequence[str] = ("model.safetensors",)) -> Publication:
+def publication(backend: Backend, claim: ClaimedJob, names: Sequence[str] = ("model.safetensors",)) -> Publication:
     prefix = keys.artifact_prefix(claim.project_id, claim.job_id, claim.attempt_name)
     files = []
     for name in names:
@@ -163,7 +164,7 @@ def publication(backend: Backend, claim: Claim, names: Sequence[str] = ("model.s
     return Publication(tree=StoredTree(prefix=prefix, manifest_sha256="3" * 64), files=files)
 
 
-def lose(backend: Backend, held: Claim) -> None:
+def lose(backend: Backend, held: ClaimedJob) -> None:
     """Take the job away as the sweeper does once it is sure."""
     lease = next(lease for lease in list_leases(backend) if lease.job_id == held.job_id)
     assert expire(backend, lease)

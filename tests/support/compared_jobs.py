@@ -8,7 +8,8 @@ from api_server import RunningApi
 from backends import BASE_MODEL, claim, point
 
 from core.services.attempts import lifecycle, recording
-from core.services.attempts.lifecycle import Claim, Publication, PublishedFile
+from core.services.attempts.claimed_job import ClaimedJob
+from core.services.attempts.lifecycle import Publication, PublishedFile
 from core.services.backend import Backend
 from core.storage import keys
 from core.storage.trees import StoredTree
@@ -20,7 +21,7 @@ Margins = Mapping[int, float | Sequence[float]]
 """By line; several are those of its pairs."""
 
 
-def publish(backend: Backend, held: Claim, margins: Margins, kl: float, torch: str = "2.13.0") -> None:
+def publish(backend: Backend, held: ClaimedJob, margins: Margins, kl: float, torch: str = "2.13.0") -> None:
     """End a job as one whose policy has these margins on held-out pairs."""
     rows = [
         (line, one) for line, given in margins.items() for one in (given if isinstance(given, Sequence) else [given])
@@ -28,9 +29,7 @@ def publish(backend: Backend, held: Claim, margins: Margins, kl: float, torch: s
     accuracy = sum(margin > 0 for _, margin in rows) / len(rows)
     values = {"kl/sampled": kl, "rewards/accuracies": accuracy, "rewards/margins": 0.1}
     half = {"kl/sampled": kl / 2, "rewards/accuracies": accuracy / 2, "rewards/margins": 0.05}
-    recording.record_points(
-        backend, held, [point(5, split="validation", **half), point(10, split="validation", **values)]
-    )
+    recording.record_points(held, [point(5, split="validation", **half), point(10, split="validation", **values)])
     pairs = [{"line": line, "split": "validation", "margin_last": margin, "flags": []} for line, margin in rows]
     record = {"versions": {"torch": torch, "preftune": "0.2.0"}, "device": "cpu"}
     contents = {
@@ -53,7 +52,7 @@ def publish(backend: Backend, held: Claim, margins: Margins, kl: float, torch: s
     }
     results = {"step": 10, "held_out": held_out, "training": None}
     tree = StoredTree(prefix=prefix, manifest_sha256="3" * 64)
-    lifecycle.finish_succeeded(backend, held, Publication(tree=tree, files=files, results=results))
+    lifecycle.finish_succeeded(held, Publication(tree=tree, files=files, results=results))
 
 
 def margins_with(num_right: int, first: int = 0) -> dict[int, float]:
@@ -69,7 +68,7 @@ def make_sweep(api: RunningApi, name: str, betas: Sequence[float] = (0.05, 0.1, 
     ends = {betas[0]: (margins_with(30), 8.0), betas[1]: (margins_with(29), 3.0)}
     for _ in betas:
         held = claim(api.backend)
-        lifecycle.begin(api.backend, held)
+        lifecycle.begin(held)
         margins, kl = ends.get(held.spec["beta"], (margins_with(10), 1.0))
         publish(api.backend, held, margins, kl, torch="2.13.0" if held.spec["beta"] in ends else "2.12.0")
     return str(made["id"])

@@ -13,21 +13,22 @@ from sqlalchemy import update
 
 from core.database.tables.jobs import Job
 from core.services.attempts import lifecycle, recording
-from core.services.attempts.lifecycle import Claim, Publication, PublishedFile
+from core.services.attempts.claimed_job import ClaimedJob
+from core.services.attempts.lifecycle import Publication, PublishedFile
 from core.storage import keys
 from core.storage.trees import StoredTree
 
 
-def start(api: RunningApi, **fields: Any) -> Claim:
+def start(api: RunningApi, **fields: Any) -> ClaimedJob:
     """A running job of highest priority."""
     job = api.submit(**{"priority": 100} | fields)
     held = claim(api.backend)
     assert held.job_id == job["id"]
-    lifecycle.begin(api.backend, held)
+    lifecycle.begin(held)
     return held
 
 
-def learn(api: RunningApi, held: Claim, steps: Iterable[int], slope: float = 0.1) -> None:
+def learn(api: RunningApi, held: ClaimedJob, steps: Iterable[int], slope: float = 0.1) -> None:
     """Points of a DPO run whose margin grows by `slope` a step."""
     made = []
     for step in steps:
@@ -41,14 +42,14 @@ def learn(api: RunningApi, held: Claim, steps: Iterable[int], slope: float = 0.1
                 **{"rewards/accuracies": min(1.0, margin), "num_tokens": 100.0},
             )
         )
-    recording.record_points(api.backend, held, made)
+    recording.record_points(held, made)
 
 
-def finish(api: RunningApi, held: Claim) -> None:
-    lifecycle.finish_succeeded(api.backend, held, publication(api.backend, held))
+def finish(api: RunningApi, held: ClaimedJob) -> None:
+    lifecycle.finish_succeeded(held, publication(api.backend, held))
 
 
-def publish(api: RunningApi, held: Claim, files: dict[str, Any], results: dict[str, Any] | None) -> None:
+def publish(api: RunningApi, held: ClaimedJob, files: dict[str, Any], results: dict[str, Any] | None) -> None:
     """End the job with these files, whose values are written as JSON lines."""
     prefix = keys.artifact_prefix(held.project_id, held.job_id, held.attempt_name)
     published = []
@@ -58,7 +59,7 @@ def publish(api: RunningApi, held: Claim, files: dict[str, Any], results: dict[s
         digest = hashlib.sha256(content).hexdigest()
         published.append(PublishedFile(path=name, key=prefix + name, num_bytes=len(content), sha256=digest))
     tree = StoredTree(prefix=prefix, manifest_sha256="3" * 64)
-    lifecycle.finish_succeeded(api.backend, held, Publication(tree=tree, files=published))
+    lifecycle.finish_succeeded(held, Publication(tree=tree, files=published))
     changed = update(Job).where(Job.id == held.job_id).values(results=results)
     api.backend.database.write(lambda session: session.execute(changed))
 
@@ -72,7 +73,7 @@ def plays_all(api: RunningApi, steps: Sequence[int] = (1, 2, 3)) -> Iterator[Non
         while not ended.wait(0.05):
             held = lifecycle.claim(api.backend, worker="worker-1", host="host", device="cpu")
             if held is not None:
-                lifecycle.begin(api.backend, held)
+                lifecycle.begin(held)
                 learn(api, held, steps)
                 finish(api, held)
 

@@ -30,4 +30,4 @@ def publish(backend: Backend, job_id: str, folder: Path) -> None:
         for file in tree.files
     ]
     stored = StoredTree(prefix=prefix, manifest_sha256=tree.manifest_sha256)
-    lifecycle.finish_succeeded(backend, held, Publication(tree=stored, files=files))
+    lifecycle.finish_succeeded(held, Publication(tree=stored, files=files))

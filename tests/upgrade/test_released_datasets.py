@@ -66,7 +66,7 @@ def start(backend: Backend, job_id: str, folder: Path) -> tuple[Path, list[Any]]
     held = claim(backend)
     assert held.job_id == job_id
     folder.mkdir()
-    fetcher = Fetcher(backend=backend, claim=held, work_dir=folder, check=lambda: None)
+    fetcher = Fetcher(claim=held, work_dir=folder, check=lambda: None)
     rows = fetch_rows(fetcher, find_inputs(backend, held).rows, "rows.jsonl")
     found = [event for event in events.list_events(backend, PROJECT, job_id) if event.kind == ROWS_READ_OTHERWISE]
     return rows, found

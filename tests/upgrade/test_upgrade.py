@@ -17,8 +17,8 @@ from core.database.engine import open_engine
 from core.database.migrate import upgrade
 from core.database.session import Database
 from core.services.attempts import lifecycle
+from core.services.attempts.claimed_job import ClaimedJob
 from core.services.attempts.inputs import find_inputs
-from core.services.attempts.lifecycle import Claim
 from core.services.backend import Backend
 from core.services.datasets import datasets
 from core.services.datasets.row_pages import RowsQuery
@@ -76,11 +76,11 @@ def vanish(backend: Backend, job_id: str) -> None:
     assert expire(backend, lease)
 
 
-def finish(backend: Backend, held: Claim, folder: Path) -> None:
+def finish(backend: Backend, held: ClaimedJob, folder: Path) -> None:
     """Stage what the job reads, and publish."""
-    fetcher = Fetcher(backend=backend, claim=held, work_dir=folder, check=lambda: None)
+    fetcher = Fetcher(claim=held, work_dir=folder, check=lambda: None)
     assert fetch_rows(fetcher, find_inputs(backend, held).rows, "rows.jsonl").read_bytes().count(b"\n") == 24
-    lifecycle.finish_succeeded(backend, held, publication(backend, held))
+    lifecycle.finish_succeeded(held, publication(backend, held))
 
 
 def test_every_job_of_the_first_release_ends(peer: Peer, tmp_path: Path, url: str) -> None:
@@ -96,7 +96,7 @@ def test_every_job_of_the_first_release_ends(peer: Peer, tmp_path: Path, url: st
     for _ in range(3):
         make_due(backend)
         taken = claim(backend)
-        resumed[taken.job_id] = lifecycle.begin(backend, taken)
+        resumed[taken.job_id] = lifecycle.begin(taken)
         finish(backend, taken, tmp_path)
     names = ("done", "vanished", "running", "paused", "queued")
     assert {name: status(backend, made[name]) for name in names} == dict.fromkeys(names, "succeeded")
@@ -137,6 +137,6 @@ def test_a_worker_of_the_first_release_takes_jobs_of_this_version(peer: Peer, tm
     make_due(backend)
     mine = claim(backend)
     assert mine.job_id == handed_on
-    point = lifecycle.begin(backend, mine)
+    point = lifecycle.begin(mine)
     assert point is not None, "from the checkpoint of the release's worker"
     finish(backend, mine, tmp_path)

@@ -10,8 +10,8 @@ from core.domain.trainer_protocol import Done, Hello
 from core.domain.training.artifact_files import PAIRS_FILE, SUMMARY_FILE
 from core.failpoints import reach
 from core.services.attempts import publication
-from core.services.attempts.lifecycle import Claim, Publication, PublishedFile
-from core.services.backend import Backend
+from core.services.attempts.claimed_job import ClaimedJob
+from core.services.attempts.lifecycle import Publication, PublishedFile
 from core.services.curves import pages
 from core.services.views import MetricPointView
 from core.storage import keys
@@ -34,15 +34,15 @@ class TrainedProduct:
     hello: Hello | None
 
 
-def publish(backend: Backend, claim: Claim, product: TrainedProduct, *, check: Callable[[], None]) -> Publication:
+def publish(claim: ClaimedJob, product: TrainedProduct, *, check: Callable[[], None]) -> Publication:
     """Upload everything without touching the job's row. Raises StoreUnavailable; may be repeated."""
     directory = Path(product.done.directory)
-    _complete(backend, claim, product, directory)
+    _complete(claim, product, directory)
     reach("publish.folder_completed")
     prefix = keys.artifact_prefix(claim.project_id, claim.job_id, claim.attempt_name)
-    uploaded = upload_tree(backend.store, prefix, directory, between_files=check)
+    uploaded = upload_tree(claim.backend.store, prefix, directory, between_files=check)
     # The trainer has loaded and measured this folder: what the store gives back must be the same bytes.
-    check_stored(backend.store, uploaded, between_files=check)
+    check_stored(claim.backend.store, uploaded, between_files=check)
     reach("publish.uploaded")
     files = [
         PublishedFile(path=file.path, key=prefix + file.path, num_bytes=file.num_bytes, sha256=file.sha256)
@@ -55,9 +55,9 @@ def publish(backend: Backend, claim: Claim, product: TrainedProduct, *, check: C
     )
 
 
-def _complete(backend: Backend, claim: Claim, product: TrainedProduct, directory: Path) -> None:
-    record = _record(backend, claim, product) | {"summary": _summary(directory / SUMMARY_FILE)}
-    points = pages.all_points(backend, claim.project_id, claim.job_id)
+def _complete(claim: ClaimedJob, product: TrainedProduct, directory: Path) -> None:
+    record = _record(claim, product) | {"summary": _summary(directory / SUMMARY_FILE)}
+    points = pages.all_points(claim.backend, claim.project_id, claim.job_id)
     _write(directory / "metrics.jsonl", "".join(_line(point) for point in points))
     _write(directory / CURVES_FILE, draw_curves(points))
     write_event_files(points, directory / EVENT_FILES_DIR)
@@ -96,10 +96,9 @@ def _summary(path: Path) -> dict[str, Any]:
     return summary
 
 
-def _record(backend: Backend, claim: Claim, product: TrainedProduct) -> dict[str, Any]:
+def _record(claim: ClaimedJob, product: TrainedProduct) -> dict[str, Any]:
     """Return all that is needed to reproduce the policy."""
-
-    return publication.made_of(backend, claim) | {
+    return publication.made_of(claim.backend, claim) | {
         "job_id": claim.job_id,
         "attempt": claim.attempt,
         "spec": product.spec,

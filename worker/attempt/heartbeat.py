@@ -7,8 +7,8 @@ from typing import Self
 
 from core.domain.errors import DomainError, Fenced
 from core.services.attempts import lifecycle
-from core.services.attempts.lifecycle import Claim, HeartbeatReply
-from core.services.backend import Backend
+from core.services.attempts.claimed_job import ClaimedJob
+from core.services.attempts.lifecycle import HeartbeatReply
 
 _log = logging.getLogger(__name__)
 
@@ -16,8 +16,7 @@ _log = logging.getLogger(__name__)
 class Heartbeat:
     """Renews the lease inside its context. A failing database is tried again at the next beat."""
 
-    def __init__(self, backend: Backend, claim: Claim) -> None:
-        self._backend = backend
+    def __init__(self, claim: ClaimedJob) -> None:
         self._claim = claim
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"heartbeat {claim.job_id}", daemon=True)
@@ -38,7 +37,7 @@ class Heartbeat:
     def _beat(self) -> None:
         while True:
             try:
-                self.reply = lifecycle.heartbeat(self._backend, self._claim)
+                self.reply = lifecycle.heartbeat(self._claim)
             except Fenced:
                 self.is_fenced = not self._is_over.is_set()
                 return
@@ -46,5 +45,5 @@ class Heartbeat:
                 _log.warning("heartbeat of %s failed: %s", self._claim.job_id, error.detail)
             except Exception:  # noqa: BLE001 - a beat that fails must not be the last one
                 _log.exception("heartbeat of %s: unexpected error", self._claim.job_id)
-            if self._is_over.wait(self._backend.settings.heartbeat_seconds):
+            if self._is_over.wait(self._claim.backend.settings.heartbeat_seconds):
                 return

@@ -12,7 +12,7 @@ from core.domain.jobs.failure_codes import FailureCode
 from core.domain.jobs.job_state import AttemptOutcome
 from core.failpoints import reach
 from core.services.attempts import lifecycle
-from core.services.attempts.lifecycle import Claim
+from core.services.attempts.claimed_job import ClaimedJob
 from worker.attempt.supervisor import Workplace, run_attempt
 from worker.device import Device
 from worker.device_slot import DeviceSlot
@@ -81,10 +81,10 @@ class Runner:
             self._hand_back(claim, error)
         return True
 
-    def _hand_back(self, claim: Claim, error: OSError) -> None:
+    def _hand_back(self, claim: ClaimedJob, error: OSError) -> None:
         """Release a job before anything began. Unless the database answers, the lease expires."""
         detail, code = "The worker cannot make a work directory.", None
         if is_out_of_space(error):
             detail, code = full_disk_detail("the directory of an attempt", GOES_ON), FailureCode.DISK_FULL
         with suppress(Fenced, Unavailable):
-            lifecycle.release(self._place.backend, claim, AttemptOutcome.CRASHED, detail, code)
+            lifecycle.release(claim, AttemptOutcome.CRASHED, detail, code)

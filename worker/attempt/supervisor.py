@@ -29,7 +29,8 @@ from core.domain.trainer_protocol import (
 )
 from core.failpoints import reach
 from core.services.attempts import lifecycle, recording
-from core.services.attempts.lifecycle import Claim, Publication, ResumeFrom
+from core.services.attempts.claimed_job import ClaimedJob
+from core.services.attempts.lifecycle import Publication, ResumeFrom
 from core.services.backend import Backend
 from core.services.jobs import jobs
 from core.telemetry import tracing
@@ -80,7 +81,7 @@ class Workplace:
     """Pulse of the lane that trains."""
 
 
-def run_attempt(place: Workplace, claim: Claim, work_dir: Path) -> None:
+def run_attempt(place: Workplace, claim: ClaimedJob, work_dir: Path) -> None:
     """Run one claimed attempt to its end. Raises nothing."""
     _log.info("attempt %d of %s starts", claim.attempt, claim.job_id)
     facts: dict[str, str | int] = {
@@ -89,7 +90,7 @@ def run_attempt(place: Workplace, claim: Claim, work_dir: Path) -> None:
         "attempt": claim.attempt,
         "worker": claim.worker,
     }
-    with tracing.span("attempt", **facts), Heartbeat(place.backend, claim) as heartbeat:
+    with tracing.span("attempt", **facts), Heartbeat(claim) as heartbeat:
         attempt = _Attempt(place, claim, work_dir, StopRequests(heartbeat, place.drain, place.beat))
         try:
             attempt.run()
@@ -105,15 +106,14 @@ def run_attempt(place: Workplace, claim: Claim, work_dir: Path) -> None:
 
 
 class _Attempt:
-    def __init__(self, place: Workplace, claim: Claim, work_dir: Path, stop_requests: StopRequests) -> None:
+    def __init__(self, place: Workplace, claim: ClaimedJob, work_dir: Path, stop_requests: StopRequests) -> None:
         self._place = place
-        self._backend = place.backend
         self._claim = claim
         self._work_dir = work_dir
         self._stop_requests = stop_requests
-        self._fetcher = Fetcher(backend=place.backend, claim=claim, work_dir=work_dir, check=stop_requests.check)
-        self._uploader = Uploader(place.backend, claim)
-        self._log = JobLog(place.backend, claim, scrubber_for(place.backend.settings, work_dir))
+        self._fetcher = Fetcher(claim=claim, work_dir=work_dir, check=stop_requests.check)
+        self._uploader = Uploader(claim)
+        self._log = JobLog(claim, scrubber_for(claim.backend.settings, work_dir))
         self._export = LiveExport(place.targets, claim.job_id)
         self._spec: dict[str, Any] = claim.spec
         self._hello: Hello | None = None
@@ -127,7 +127,7 @@ class _Attempt:
 
     def _final_status(self) -> JobStatus | None:
         try:
-            status = jobs.get(self._backend, self._claim.project_id, self._claim.job_id).status
+            status = jobs.get(self._claim.backend, self._claim.project_id, self._claim.job_id).status
         except DomainError:
             return None
         return status if status in FINAL_STATUSES else None
@@ -203,7 +203,7 @@ class _Attempt:
         bounds = Bounds(writes=[self._work_dir], reads=[inputs.base_model_dir], allows_tcp=num_ranks > 1)
         process = TrainerProcess(self._place.launch.for_ranks(num_ranks), self._work_dir, self._log.add, bounds)
         reach("trainer.started")
-        grace_seconds = self._backend.settings.stop_grace_seconds
+        grace_seconds = self._claim.backend.settings.stop_grace_seconds
         dialogue = TrainerDialogue(
             process=process,
             recorder=Recorder(self._fetcher, self._uploader, self._log, self._export, answer=process.send),
@@ -250,40 +250,40 @@ class _Attempt:
         publication = patiently(
             lambda: self._publish_once(product),
             between_tries=self._stop_requests.check_overdue,
-            max_seconds=outage_seconds(self._backend),
+            max_seconds=outage_seconds(self._claim),
         )
         is_cancelled = self._stop_requests.current() is StopReason.SAVE
         publication = replace(publication, measured=self._times.measured(self._place.device_class))
         finish = lifecycle.finish_cancelled if is_cancelled else lifecycle.finish_succeeded
-        self._finally(lambda: finish(self._backend, self._claim, publication))
+        self._finally(lambda: finish(self._claim, publication))
         _log.info("attempt %d of %s has published", self._claim.attempt, self._claim.job_id)
 
     def _publish_once(self, product: TrainedProduct) -> Publication:
         with room_for("the files of the artifact"):
-            return publish(self._backend, self._claim, product, check=self._stop_requests.check_overdue)
+            return publish(self._claim, product, check=self._stop_requests.check_overdue)
 
     def _end(self, verdict: Verdict) -> None:
         """End the attempt once the pending checkpoints are safe."""
         _log.info("attempt %d of %s ends: %s", self._claim.attempt, self._claim.job_id, verdict)
-        deadline = time.monotonic() + outage_seconds(self._backend)
+        deadline = time.monotonic() + outage_seconds(self._claim)
         self._uploader.wait(lambda: self._is_overdue() or time.monotonic() > deadline)
-        backend, claim = self._backend, self._claim
+        claim = self._claim
         match verdict:
             case StopHere(reason=StopReason.CANCEL | StopReason.SAVE):
-                self._finally(lambda: lifecycle.finish_cancelled(backend, claim))
+                self._finally(lambda: lifecycle.finish_cancelled(claim))
             case StopHere(reason=StopReason.PAUSE):
-                self._finally(lambda: lifecycle.finish_paused(backend, claim))
+                self._finally(lambda: lifecycle.finish_paused(claim))
             case StopHere(reason=StopReason.RUNG):
-                self._finally(lambda: lifecycle.finish_at_rung(backend, claim))
+                self._finally(lambda: lifecycle.finish_at_rung(claim))
             case StopHere(reason=StopReason.RUNTIME):
                 code = FailureCode.RUNTIME_EXCEEDED
-                self._finally(lambda: lifecycle.finish_failed(backend, claim, code, RUNTIME_DETAIL))
+                self._finally(lambda: lifecycle.finish_failed(claim, code, RUNTIME_DETAIL))
             case StopHere():
-                self._finally(lambda: lifecycle.release(backend, claim, AttemptOutcome.DRAINED))
+                self._finally(lambda: lifecycle.release(claim, AttemptOutcome.DRAINED))
             case Fail() as failure:
-                self._finally(lambda: lifecycle.finish_failed(backend, claim, failure.code, failure.detail))
+                self._finally(lambda: lifecycle.finish_failed(claim, failure.code, failure.detail))
             case GiveBack() as back:
-                self._finally(lambda: lifecycle.release(backend, claim, back.outcome, back.detail, back.code))
+                self._finally(lambda: lifecycle.release(claim, back.outcome, back.detail, back.code))
 
     def _log_own_error(self) -> None:
         """The job's log has what the worker itself met, unless the database is away."""
@@ -306,10 +306,10 @@ class _Attempt:
 
     def _enter(self, stage: str) -> None:
         change = StageChanged(stage=stage, status="started")
-        self._patiently(lambda: recording.stage_changed(self._backend, self._claim, change))
+        self._patiently(lambda: recording.stage_changed(self._claim, change))
 
     def _patiently(self, work: Callable[[], None]) -> None:
-        patiently(work, between_tries=self._stop_requests.check_overdue, max_seconds=outage_seconds(self._backend))
+        patiently(work, between_tries=self._stop_requests.check_overdue, max_seconds=outage_seconds(self._claim))
 
 
 def _optional(path: Path | None) -> str | None:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from core.database.repositories import datasets as dataset_rows
 from core.database.repositories import jobs as job_rows
 from core.domain.errors import Fenced
-from core.services.attempts.lifecycle import Claim
+from core.services.attempts.claimed_job import ClaimedJob
 from core.services.base_models import starting_points
 from core.services.transactions import writes
 from core.storage import keys
@@ -43,7 +43,7 @@ class JobInputs:
 
 
 @writes
-def find_inputs(session: Session, claim: Claim) -> JobInputs:
+def find_inputs(session: Session, claim: ClaimedJob) -> JobInputs:
     """Return a job's inputs. Raises Fenced without the job, InvalidRequest without the policy it starts from."""
     job = job_rows.find_job(session, claim.project_id, claim.job_id)
     if job is None:

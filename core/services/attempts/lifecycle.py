@@ -4,10 +4,11 @@ Everything but `claim` raises Fenced once another attempt holds the job: the cal
 """
 
 import itertools
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
 
 from sqlalchemy.orm import Session
 
@@ -24,55 +25,15 @@ from core.domain.jobs.failure_codes import TITLES, FailureCode
 from core.domain.jobs.job_state import AttemptOutcome, Desired, JobStatus, Stage
 from core.failpoints import reach
 from core.services.attempts import requeue
+from core.services.attempts.claimed_job import ClaimedJob, fenced
 from core.services.backend import Backend
 from core.services.estimates import measuring
 from core.services.ids import new_suffix
 from core.storage.trees import StoredTree
 
 AT_RUNG = "It has come to where its sweep compares members."
-TOKEN_CHARS = 10
-"""Fifty random bits: the other characters of a token are the time."""
 
-Result = TypeVar("Result")
-
-
-class LastWrite:
-    """The number of the newest write of an attempt that is known to be committed; threads share it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._number = 0
-
-    @property
-    def number(self) -> int:
-        return self._number
-
-    def has_committed(self, number: int) -> None:
-        with self._lock:
-            self._number = max(self._number, number)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """Right to work on a job until another attempt takes it."""
-
-    job_id: str
-    project_id: str
-    attempt: int
-    token: str
-    """Random: no other claim has it, whatever becomes of the database."""
-    spec: dict[str, Any]
-    worker: str
-    host: str
-    device: str
-    pause_at_share: float | None = None
-    """Share of the last stage's steps at whose next evaluation it is to pause (`core.services.sweeps`)."""
-    last_write: LastWrite = field(default_factory=LastWrite, compare=False, repr=False)
-
-    @property
-    def attempt_name(self) -> str:
-        """Name of the attempt in object keys: its number and enough of its token to be unique."""
-        return f"{self.attempt}-{self.token[-TOKEN_CHARS:]}"
+Arguments = ParamSpec("Arguments")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +73,7 @@ class Publication:
     """Times and memory of the attempt, where they are those of the whole job."""
 
 
-def claim(backend: Backend, *, worker: str, host: str, device: str) -> Claim | None:
+def claim(backend: Backend, *, worker: str, host: str, device: str) -> ClaimedJob | None:
     """Claim the next job that is due; None without one."""
     claimant = Claimant(
         worker=worker,
@@ -133,7 +94,8 @@ def claim(backend: Backend, *, worker: str, host: str, device: str) -> Claim | N
     if job is None:
         return None
     reach("claim.committed")
-    return Claim(
+    return ClaimedJob(
+        backend=backend,
         job_id=job.id,
         project_id=job.project_id,
         attempt=job.attempt,
@@ -146,65 +108,42 @@ def claim(backend: Backend, *, worker: str, host: str, device: str) -> Claim | N
     )
 
 
-def fenced(backend: Backend, claim: Claim, work: Callable[[Session, Job], Result]) -> Result:
-    """Run one write of this attempt, with the lock on the job's row. Raises Fenced.
-
-    Each write raises the row's number. One that is not above what this attempt has committed before belongs to a
-    database that went back in time: points and checkpoints that the worker takes for recorded are gone, so the attempt
-    ends, and the next one computes them again.
-    """
-    lease_seconds = backend.settings.lease_seconds
-    known = claim.last_write.number
-
-    def numbered(session: Session) -> tuple[Result, int]:
-        job = job_rows.fence(session, claim.job_id, claim.attempt, claim.token, lease_seconds)
-        number = job.heartbeat_seq
-        if number <= known:
-            raise Fenced(f"The database went back to an earlier state than attempt {claim.attempt} has written.")
-        return work(session, job), number
-
-    result, number = backend.database.write(numbered)
-    claim.last_write.has_committed(number)
-    return result
-
-
-def heartbeat(backend: Backend, claim: Claim) -> HeartbeatReply:
+@fenced
+def heartbeat(session: Session, job: Job, claim: ClaimedJob) -> HeartbeatReply:
     """Renew the lease and return what the user requests."""
-
-    def work(session: Session, job: Job) -> HeartbeatReply:
-        limit = job.spec.get("max_runtime_seconds")
-        spent = attempt_rows.runtime_seconds(session, job) if limit is not None else 0.0
-        reach("heartbeat.in_transaction")
-        return HeartbeatReply(
-            desired=job.desired,
-            saves_on_cancel=job.saves_on_cancel,
-            remaining_runtime_seconds=None if limit is None else limit - spent,
-        )
-
-    return fenced(backend, claim, work)
+    limit = job.spec.get("max_runtime_seconds")
+    spent = attempt_rows.runtime_seconds(session, job) if limit is not None else 0.0
+    reach("heartbeat.in_transaction")
+    return HeartbeatReply(
+        desired=job.desired,
+        saves_on_cancel=job.saves_on_cancel,
+        remaining_runtime_seconds=None if limit is None else limit - spent,
+    )
 
 
-def record_resolved_spec(backend: Backend, claim: Claim, spec: dict[str, Any]) -> None:
+def record_resolved_spec(claim: ClaimedJob, spec: dict[str, Any]) -> None:
     """Store the spec without `auto`, so that later attempts take the same steps."""
-
-    def work(session: Session, job: Job) -> None:
-        job.spec = spec
-
-    fenced(backend, claim, work)
+    _replace_spec(claim, spec)
     reach("spec.committed")
 
 
-def begin(backend: Backend, claim: Claim) -> ResumeFrom | None:
+@fenced
+def _replace_spec(session: Session, job: Job, claim: ClaimedJob, spec: dict[str, Any]) -> None:
+    job.spec = spec
+
+
+def begin(claim: ClaimedJob) -> ResumeFrom | None:
     """Choose the newest committed checkpoint, and delete what was recorded after it.
 
     Called again after `mark_checkpoint_corrupt`, it falls back to an earlier one. None: start from the beginning.
     """
-    resume = fenced(backend, claim, lambda session, job: _begin(session, job, claim))
+    resume = _begin(claim)
     reach("begin.committed")
     return resume
 
 
-def _begin(session: Session, job: Job, claim: Claim) -> ResumeFrom | None:
+@fenced
+def _begin(session: Session, job: Job, claim: ClaimedJob) -> ResumeFrom | None:
     attempt = attempt_rows.find_attempt(session, job.id, job.attempt)
     checkpoint = next(iter(objects.list_checkpoints(session, job.id)), None)
     chosen = checkpoint.id if checkpoint else None
@@ -239,86 +178,103 @@ def _resume_from(checkpoint: Checkpoint | None) -> ResumeFrom | None:
     )
 
 
-def finish_succeeded(backend: Backend, claim: Claim, publication: Publication) -> None:
-    """Commit the artifact and the end of the job in one transaction."""
-
-    def work(session: Session, job: Job) -> None:
-        _insert_artifact(session, job, publication)
-        if publication.measured is not None and job.attempt == 1:
-            measuring.record(session, job, publication.measured)
-        event = EventDraft(kind="succeeded", message="Job succeeded.", actor=claim.worker)
-        _end(session, job, Transition(to=JobStatus.SUCCEEDED, event=event, outcome=AttemptOutcome.SUCCEEDED))
-
-    _finish(backend, claim, AttemptOutcome.SUCCEEDED, work)
-
-
-def finish_failed(backend: Backend, claim: Claim, code: FailureCode, detail: str) -> None:
-    """End the job as failed; `detail` is for the user: what happened and what to do, no path, no traceback."""
-
-    def work(session: Session, job: Job) -> None:
-        event = EventDraft(
-            kind="failed", level="error", message=f"{TITLES[code]}: {detail}", data={"code": code}, actor=claim.worker
+@contextmanager
+def _finishing(claim: ClaimedJob, outcome: AttemptOutcome) -> Iterator[None]:
+    """Accept a repeated finish: the answer to the first may have been lost."""
+    try:
+        yield
+    except Fenced:
+        ended = claim.backend.database.read(
+            lambda session: attempt_rows.find_outcome(session, claim.job_id, claim.token)
         )
-        values = {"error_code": code, "error_detail": detail}
-        _end(session, job, Transition(to=JobStatus.FAILED, event=event, outcome=AttemptOutcome.FAILED, values=values))
+        if ended is not outcome:
+            raise
+    reach("finish.committed")
 
-    _finish(backend, claim, AttemptOutcome.FAILED, work)
+
+def _finishes(
+    outcome: AttemptOutcome,
+) -> Callable[
+    [Callable[Concatenate[Session, Job, ClaimedJob, Arguments], None]],
+    Callable[Concatenate[ClaimedJob, Arguments], None],
+]:
+    """Make each call the last write of its attempt, which may be repeated."""
+
+    def decorate(
+        work: Callable[Concatenate[Session, Job, ClaimedJob, Arguments], None],
+    ) -> Callable[Concatenate[ClaimedJob, Arguments], None]:
+        write = fenced(work)
+
+        @wraps(work)
+        def call(claim: ClaimedJob, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+            with _finishing(claim, outcome):
+                write(claim, *args, **kwargs)
+
+        return call
+
+    return decorate
 
 
-def finish_cancelled(backend: Backend, claim: Claim, publication: Publication | None = None) -> None:
+@_finishes(AttemptOutcome.SUCCEEDED)
+def finish_succeeded(session: Session, job: Job, claim: ClaimedJob, publication: Publication) -> None:
+    """Commit the artifact and the end of the job in one transaction."""
+    _insert_artifact(session, job, publication)
+    if publication.measured is not None and job.attempt == 1:
+        measuring.record(session, job, publication.measured)
+    event = EventDraft(kind="succeeded", message="Job succeeded.", actor=claim.worker)
+    _end(session, job, Transition(to=JobStatus.SUCCEEDED, event=event, outcome=AttemptOutcome.SUCCEEDED))
+
+
+@_finishes(AttemptOutcome.FAILED)
+def finish_failed(session: Session, job: Job, claim: ClaimedJob, code: FailureCode, detail: str) -> None:
+    """End the job as failed; `detail` is for the user: what happened and what to do, no path, no traceback."""
+    event = EventDraft(
+        kind="failed", level="error", message=f"{TITLES[code]}: {detail}", data={"code": code}, actor=claim.worker
+    )
+    values = {"error_code": code, "error_detail": detail}
+    _end(session, job, Transition(to=JobStatus.FAILED, event=event, outcome=AttemptOutcome.FAILED, values=values))
+
+
+@_finishes(AttemptOutcome.CANCELLED)
+def finish_cancelled(session: Session, job: Job, claim: ClaimedJob, publication: Publication | None = None) -> None:
     """End the job that the user cancelled; with `save`, its policy is published."""
-
-    def work(session: Session, job: Job) -> None:
-        if job.desired is not Desired.CANCEL:
-            raise Conflict("Nobody asked to cancel this job.")
-        if publication is not None:
-            _insert_artifact(session, job, publication)
-        message = "Cancelled; the policy as it was is published." if publication else "Cancelled."
-        event = EventDraft(kind="cancelled", message=message, actor=claim.worker)
-        _end(session, job, Transition(to=JobStatus.CANCELLED, event=event, outcome=AttemptOutcome.CANCELLED))
-
-    _finish(backend, claim, AttemptOutcome.CANCELLED, work)
+    if job.desired is not Desired.CANCEL:
+        raise Conflict("Nobody asked to cancel this job.")
+    if publication is not None:
+        _insert_artifact(session, job, publication)
+    message = "Cancelled; the policy as it was is published." if publication else "Cancelled."
+    event = EventDraft(kind="cancelled", message=message, actor=claim.worker)
+    _end(session, job, Transition(to=JobStatus.CANCELLED, event=event, outcome=AttemptOutcome.CANCELLED))
 
 
-def finish_paused(backend: Backend, claim: Claim) -> None:
+@_finishes(AttemptOutcome.PAUSED)
+def finish_paused(session: Session, job: Job, claim: ClaimedJob) -> None:
     """End an attempt that stopped at a checkpoint; the user's latest request decides the job's next state."""
-
-    def work(session: Session, job: Job) -> None:
-        requeue.give_back(session, backend.settings, job, requeue.AttemptEnd(AttemptOutcome.PAUSED, claim.worker))
-
-    _finish(backend, claim, AttemptOutcome.PAUSED, work)
+    end = requeue.AttemptEnd(AttemptOutcome.PAUSED, claim.worker)
+    requeue.give_back(session, claim.backend.settings, job, end)
 
 
-def finish_at_rung(backend: Backend, claim: Claim) -> None:
+@_finishes(AttemptOutcome.PAUSED)
+def finish_at_rung(session: Session, job: Job, claim: ClaimedJob) -> None:
     """End an attempt that stopped where its sweep compares members; the sweep decides whether the job goes on."""
-
-    def work(session: Session, job: Job) -> None:
-        job.is_at_rung = job.pause_at_share == claim.pause_at_share
-        if job.is_at_rung and job.desired is Desired.RUN:
-            job.desired = Desired.PAUSE
-        end = requeue.AttemptEnd(AttemptOutcome.PAUSED, claim.worker, message=AT_RUNG)
-        requeue.give_back(session, backend.settings, job, end)
-
-    _finish(backend, claim, AttemptOutcome.PAUSED, work)
+    job.is_at_rung = job.pause_at_share == claim.pause_at_share
+    if job.is_at_rung and job.desired is Desired.RUN:
+        job.desired = Desired.PAUSE
+    end = requeue.AttemptEnd(AttemptOutcome.PAUSED, claim.worker, message=AT_RUNG)
+    requeue.give_back(session, claim.backend.settings, job, end)
 
 
 def release(
-    backend: Backend,
-    claim: Claim,
-    outcome: AttemptOutcome,
-    detail: str | None = None,
-    code: FailureCode | None = None,
+    claim: ClaimedJob, outcome: AttemptOutcome, detail: str | None = None, code: FailureCode | None = None
 ) -> JobStatus:
     """Return the job to the queue as drained, outage or crashed; return its new state.
 
     A crash costs: back-off, and the third without a new checkpoint ends the job, with `code` if the cause is known.
     `detail` (for the user) says why.
     """
-
-    def work(session: Session, job: Job) -> None:
-        requeue.give_back(session, backend.settings, job, requeue.AttemptEnd(outcome, claim.worker, detail, code))
-
-    _finish(backend, claim, outcome, work)
+    with _finishing(claim, outcome):
+        _give_back(claim, requeue.AttemptEnd(outcome, claim.worker, detail, code))
+    backend = claim.backend
     job = backend.database.read(lambda session: job_rows.find_job(session, claim.project_id, claim.job_id))
     if job is None:
         raise Fenced(f"{claim.job_id} is gone.")
@@ -327,15 +283,9 @@ def release(
     return job.status
 
 
-def _finish(backend: Backend, claim: Claim, outcome: AttemptOutcome, work: Callable[[Session, Job], None]) -> None:
-    """Run `fenced`, accepting a repeated finish: the answer to the first may have been lost."""
-    try:
-        fenced(backend, claim, work)
-    except Fenced:
-        ended = backend.database.read(lambda session: attempt_rows.find_outcome(session, claim.job_id, claim.token))
-        if ended is not outcome:
-            raise
-    reach("finish.committed")
+@fenced
+def _give_back(session: Session, job: Job, claim: ClaimedJob, end: requeue.AttemptEnd) -> None:
+    requeue.give_back(session, claim.backend.settings, job, end)
 
 
 def _end(session: Session, job: Job, what: Transition) -> None:

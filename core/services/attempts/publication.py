@@ -7,12 +7,12 @@ from sqlalchemy.orm import Session
 from core.database.repositories import datasets as dataset_rows
 from core.database.repositories import jobs as job_rows
 from core.database.repositories import samples as sample_rows
-from core.services.attempts.lifecycle import Claim
+from core.services.attempts.claimed_job import ClaimedJob
 from core.services.transactions import reads
 
 
 @reads
-def made_of(session: Session, claim: Claim) -> dict[str, Any]:
+def made_of(session: Session, claim: ClaimedJob) -> dict[str, Any]:
     """Return base model, request, digests of the datasets, and samples: the database's part of `job.json`."""
     job = job_rows.find_job(session, claim.project_id, claim.job_id)
     assert job is not None

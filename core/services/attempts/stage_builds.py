@@ -7,8 +7,7 @@ from sqlalchemy.orm import Session
 from core.database.repositories import stage_builds
 from core.database.tables.jobs import Job
 from core.domain.jobs.job_state import Stage
-from core.services.attempts.lifecycle import Claim, fenced
-from core.services.backend import Backend
+from core.services.attempts.claimed_job import ClaimedJob, fenced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,18 +19,15 @@ class Builder:
     """It is in a later stage: the output is on its way to the store, or was lost."""
 
 
-def announce(backend: Backend, claim: Claim, stage: Stage, digest: str) -> Builder | None:
+@fenced
+def announce(session: Session, job: Job, claim: ClaimedJob, stage: Stage, digest: str) -> Builder | None:
     """Return the job that builds this output; None makes this attempt the builder, until it ends or is done."""
-
-    def work(session: Session, job: Job) -> Builder | None:
-        stage_builds.lock_builds(session, job.project_id)
-        builder = stage_builds.find_builder(session, job.project_id, digest)
-        if builder is not None and builder.id != job.id:
-            return Builder(job_id=builder.id, is_past=_is_past(builder, stage))
-        stage_builds.announce_build(session, job, digest)
-        return None
-
-    return fenced(backend, claim, work)
+    stage_builds.lock_builds(session, job.project_id)
+    builder = stage_builds.find_builder(session, job.project_id, digest)
+    if builder is not None and builder.id != job.id:
+        return Builder(job_id=builder.id, is_past=_is_past(builder, stage))
+    stage_builds.announce_build(session, job, digest)
+    return None
 
 
 def _is_past(builder: Job, stage: Stage) -> bool:

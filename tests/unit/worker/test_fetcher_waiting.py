@@ -44,7 +44,7 @@ def test_waiting_for_the_store_is_an_event(
         raise TreeDamaged("as every played checkpoint")
 
     monkeypatch.setattr(fetcher, "fetch_tree", fetch)
-    resumed = Fetcher(backend=backend, claim=claim(backend), work_dir=tmp_path, check=lambda: None)
+    resumed = Fetcher(claim=claim(backend), work_dir=tmp_path, check=lambda: None)
     assert resumed.fetch_resume_point() is None
     told = [event for event in events(backend, job_id) if event.kind == "waiting_for_store"]
     assert [event.level for event in told] == ["warning"] * num_told

@@ -1,18 +1,26 @@
 """The log of an attempt while it is written: bounded, whole while the database is away, and without secrets."""
 
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 
 from core.domain.errors import Unavailable
 from core.domain.jobs.job_logs import MAX_WRITE_BYTES
-from core.services.attempts.lifecycle import Claim
+from core.services.attempts.claimed_job import ClaimedJob
 from core.telemetry.scrubbing import Scrubber
 from worker.attempt.records import job_log
 from worker.attempt.records.job_log import MAX_LINE_CHARS, JobLog
 
-CLAIM = Claim(
-    job_id="job_1", project_id="default", attempt=2, token="t", spec={}, worker="w", host="secret-host", device="cpu"
+CLAIM = ClaimedJob(
+    backend=SimpleNamespace(),  # type: ignore[arg-type]
+    job_id="job_1",
+    project_id="default",
+    attempt=2,
+    token="t",
+    spec={},
+    worker="w",
+    host="secret-host",
+    device="cpu",
 )
 
 
@@ -21,7 +29,7 @@ class Store:
         self.writes: list[tuple[int, str]] = []
         self.num_failures = 0
 
-    def append(self, _backend: Any, _claim: Claim, number: int, text: str) -> None:
+    def append(self, _claim: ClaimedJob, number: int, text: str) -> None:
         if self.num_failures:
             self.num_failures -= 1
             raise Unavailable("The database is away.")
@@ -41,7 +49,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def make_log(*secrets: str) -> JobLog:
-    return JobLog(None, CLAIM, Scrubber(secrets, {}))  # type: ignore[arg-type]
+    return JobLog(CLAIM, Scrubber(secrets, {}))
 
 
 def write_all(log: JobLog) -> None:

@@ -14,7 +14,8 @@ from core.domain.jobs.event_kinds import WAITING_FOR_STORE
 from core.domain.trainer_protocol import TrainerEvent
 from core.failpoints import reach
 from core.services.attempts import checkpoints, lifecycle, recording
-from core.services.attempts.lifecycle import Claim, ResumeFrom
+from core.services.attempts.claimed_job import ClaimedJob
+from core.services.attempts.lifecycle import ResumeFrom
 from core.services.backend import Backend
 from core.storage.object_store import StoreUnavailable
 from core.storage.trees import StoredTree, TreeDamaged, fetch_tree
@@ -30,25 +31,28 @@ Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
 
-def outage_seconds(backend: Backend) -> float:
+def outage_seconds(claim: ClaimedJob) -> float:
     """Return how long an attempt waits for the store before releasing the job: ten minutes by default."""
-    return _OUTAGE_LEASES * backend.settings.lease_seconds
+    return _OUTAGE_LEASES * claim.backend.settings.lease_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetcher:
-    backend: Backend
-    claim: Claim
+    claim: ClaimedJob
     work_dir: Path
     check: Callable[[], None]
     """Called between files and tries; raises when the attempt is to stop."""
     _has_told: threading.Event = field(default_factory=threading.Event)
     """Set once the job's events say that the attempt waits for the store."""
 
+    @property
+    def backend(self) -> Backend:
+        return self.claim.backend
+
     def fetch_resume_point(self) -> tuple[ResumeFrom, Path] | None:
         """Fetch the newest intact checkpoint and mark damaged ones. None: start from the beginning."""
         for _ in range(_MAX_CHECKPOINTS):
-            resume = self._patiently(lambda: lifecycle.begin(self.backend, self.claim))
+            resume = self._patiently(lambda: lifecycle.begin(self.claim))
             if resume is None:
                 return None
             try:
@@ -59,13 +63,11 @@ class Fetcher:
 
     def set_aside(self, resume: ResumeFrom, detail: str) -> None:
         _log.error("%s: checkpoint %s is damaged: %s", self.claim.job_id, resume.checkpoint_id, detail)
-        self._patiently(
-            lambda: checkpoints.mark_checkpoint_corrupt(self.backend, self.claim, resume.checkpoint_id, detail)
-        )
+        self._patiently(lambda: checkpoints.mark_checkpoint_corrupt(self.claim, resume.checkpoint_id, detail))
 
     def fetch_output(self, stage: str, digest: str) -> tuple[str, Path] | None:
         """Fetch a finished stage's output as (job that made it, directory); None: compute it."""
-        found = self._patiently(lambda: checkpoints.find_stage_output(self.backend, self.claim, digest))
+        found = self._patiently(lambda: checkpoints.find_stage_output(self.claim, digest))
         if found is None or (found.job_id == self.claim.job_id and stage in _STAGES_WITH_CURVE):
             # This attempt has begun before that stage, and so has taken back its curve: it must be drawn again.
             return None
@@ -74,7 +76,7 @@ class Fetcher:
             self._fetch(found.tree, target)
         except TreeDamaged as damage:
             _log.error("stage output %s of %s is damaged: %s", digest, found.job_id, damage)
-            self._patiently(lambda: checkpoints.drop_stage_output(self.backend, self.claim, digest))
+            self._patiently(lambda: checkpoints.drop_stage_output(self.claim, digest))
             return None
         except Unavailable as error:  # computing it is better than waiting
             _log.warning("stage output %s cannot be fetched: %s", digest, error.detail)
@@ -94,24 +96,25 @@ class Fetcher:
         shutil.rmtree(target, ignore_errors=True)
         fetch_tree(self.backend.store, tree.prefix, tree.manifest_sha256, target, between_files=self.check)
 
+    def patiently(
+        self, work: Callable[[], Result], on_failure: Callable[[Unavailable, int], None] | None = None
+    ) -> Result:
+        """Try again while database or store are away, for `outage_seconds`. Raises what `check` does, Unavailable."""
+        return patiently(work, between_tries=self.check, max_seconds=outage_seconds(self.claim), on_failure=on_failure)
+
     def _patiently(self, work: Callable[[], Result]) -> Result:
-        return patiently(
-            work,
-            between_tries=self.check,
-            max_seconds=outage_seconds(self.backend),
-            on_failure=self._tell_of_waiting,
-        )
+        return self.patiently(work, self._tell_of_waiting)
 
     def _tell_of_waiting(self, error: Unavailable, num_before: int) -> None:
         """Add an event at the second failure of the store in a row, once for an attempt."""
         if not isinstance(error, StoreUnavailable) or num_before < 1 or self._has_told.is_set():
             return
         self._has_told.set()
-        minutes = outage_seconds(self.backend) / 60
+        minutes = outage_seconds(self.claim) / 60
         message = (
             f"Waits for the object store: {error.detail.rstrip('.')}. It is tried again for {minutes:.0f} minutes; the "
             "worker's log and `preftune doctor` say what it answers."
         )
         with suppress(Unavailable):
             event = TrainerEvent(level="warning", kind=WAITING_FOR_STORE, message=message)
-            recording.record_events(self.backend, self.claim, [event])
+            recording.record_events(self.claim, [event])

@@ -4,9 +4,7 @@ What the store gives is compared with the size and SHA-256 that the dataset's ro
 are made anew of the upload, whose digest is known too; they are trained on only where they have the recorded sum.
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import structlog
 
@@ -23,10 +21,7 @@ from core.services.datasets.rereading import reread
 from core.storage.object_store import ObjectNotFound
 from core.storage.trees import TreeDamaged, fetch_file, file_sha256
 from worker.attempt.failures import StagingFailed
-from worker.attempt.inputs.fetcher import Fetcher, outage_seconds
-from worker.patience import patiently
-
-Result = TypeVar("Result")
+from worker.attempt.inputs.fetcher import Fetcher
 
 _ADVICE = "Upload the dataset again."
 
@@ -39,7 +34,7 @@ def fetch_rows(fetcher: Fetcher, rows: StoredRows, name: str) -> Path:
     fetcher.check()
     _tell_other_reading(fetcher, rows.dataset_id)
     try:
-        _patiently(fetcher, lambda: _fetch(fetcher, rows, target))
+        fetcher.patiently(lambda: _fetch(fetcher, rows, target))
     except ObjectNotFound:
         raise StagingFailed(FailureCode.BAD_DATA, "The rows of a dataset are missing in the store.") from None
     except TreeDamaged as damage:
@@ -52,14 +47,14 @@ def fetch_rows(fetcher: Fetcher, rows: StoredRows, name: str) -> Path:
 def _tell_other_reading(fetcher: Fetcher, dataset_id: str) -> None:
     """Nothing is trained on rows of an earlier version before they were compared with their file."""
     backend, claim = fetcher.backend, fetcher.claim
-    mark = _patiently(fetcher, lambda: reread(backend, claim.project_id, dataset_id, fetcher.check))
+    mark = fetcher.patiently(lambda: reread(backend, claim.project_id, dataset_id, fetcher.check))
     if mark is None:
         return
     message = f"{dataset_id}: {mark['detail']}"
     event = TrainerEvent(
         level="warning", kind=ROWS_READ_OTHERWISE, message=message, data={"dataset_id": dataset_id, **mark}
     )
-    _patiently(fetcher, lambda: recording.record_events(backend, claim, [event]))
+    fetcher.patiently(lambda: recording.record_events(claim, [event]))
 
 
 def _fetch(fetcher: Fetcher, rows: StoredRows, target: Path) -> None:
@@ -76,7 +71,7 @@ def _make_anew(fetcher: Fetcher, rows: StoredRows, target: Path, damage: str) ->
     folder.mkdir()
     original, settings = folder / "original", fetcher.backend.settings
     try:
-        _patiently(fetcher, lambda: fetch_file(fetcher.backend.store, rows.original_key, rows.original, original))
+        fetcher.patiently(lambda: fetch_file(fetcher.backend.store, rows.original_key, rows.original, original))
         intake.check(settings, original, intake.check_options(rows.options, settings), folder, fetcher.check)
     except TreeDamaged as worse:
         raise _damaged(damage, f"The upload cannot replace them: {worse}") from None
@@ -88,17 +83,13 @@ def _make_anew(fetcher: Fetcher, rows: StoredRows, target: Path, damage: str) ->
     if not made.is_file() or file_sha256(made) != rows.file.sha256:
         raise _damaged(damage, "This version makes other rows of the upload.")
     made.replace(target)
-    _patiently(fetcher, lambda: fetcher.backend.store.put_file(rows.key, target, is_final=True))
+    fetcher.patiently(lambda: fetcher.backend.store.put_file(rows.key, target, is_final=True))
     message = (
         f"Stored rows were damaged ({damage}) They were made again from the upload, and have the recorded SHA-256."
     )
     event = TrainerEvent(level="warning", kind=ROWS_MADE_ANEW, message=message, data={"sha256": rows.file.sha256})
-    _patiently(fetcher, lambda: recording.record_events(fetcher.backend, fetcher.claim, [event]))
+    fetcher.patiently(lambda: recording.record_events(fetcher.claim, [event]))
 
 
 def _damaged(damage: str, why: str) -> StagingFailed:
     return StagingFailed(FailureCode.BAD_DATA, f"The stored rows of a dataset are damaged: {damage} {why} {_ADVICE}")
-
-
-def _patiently(fetcher: Fetcher, work: Callable[[], Result]) -> Result:
-    return patiently(work, between_tries=fetcher.check, max_seconds=outage_seconds(fetcher.backend))

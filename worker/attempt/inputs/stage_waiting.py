@@ -12,7 +12,6 @@ class StageWait:
     """Wait as long as the builder's attempt lives, or for an upload's time once it is in a later stage."""
 
     def __init__(self, fetcher: Fetcher) -> None:
-        self._backend = fetcher.backend
         self._claim = fetcher.claim
         self._is_given_up = False
         self._announced: str | None = None
@@ -27,7 +26,7 @@ class StageWait:
         """Whether another job builds it; if not, this attempt has announced that it does."""
         if self._is_given_up:
             return False
-        builder = stage_builds.announce(self._backend, self._claim, Stage(query.stage), query.digest)
+        builder = stage_builds.announce(self._claim, Stage(query.stage), query.digest)
         if builder is None:
             return False
         if self._announced != query.digest:
@@ -37,11 +36,11 @@ class StageWait:
             self._past_since = None
             return True
         self._past_since = self._past_since or time.monotonic()
-        return time.monotonic() - self._past_since < outage_seconds(self._backend)
+        return time.monotonic() - self._past_since < outage_seconds(self._claim)
 
     def _tell(self, stage: str, job_id: str) -> None:
         message = f"{job_id} is building the same {stage} stage; waiting for it."
         event = TrainerEvent(
             level="info", kind="stage_awaited", message=message, data={"stage": stage, "job_id": job_id}
         )
-        recording.record_events(self._backend, self._claim, [event])
+        recording.record_events(self._claim, [event])

@@ -1,11 +1,9 @@
 """Download of a trainer's inputs to local disk: base model and rows."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
 
 from core.base_models.directory import get_base_model
 from core.domain.errors import InvalidRequest, NotFound
@@ -14,11 +12,8 @@ from core.services.attempts.inputs import JobInputs, find_inputs
 from core.services.base_models.sharing import SharedModel, fetch_shared, find_shared, is_sharing
 from core.storage.trees import TreeDamaged
 from worker.attempt.failures import StagingFailed
-from worker.attempt.inputs.fetcher import Fetcher, outage_seconds
+from worker.attempt.inputs.fetcher import Fetcher
 from worker.attempt.inputs.rows import fetch_rows
-from worker.patience import patiently
-
-Result = TypeVar("Result")
 
 _CHUNK_BYTES = 1024 * 1024
 _LOOK_SECONDS = 1.0
@@ -40,7 +35,7 @@ class Inputs:
 def stage_inputs(fetcher: Fetcher) -> Inputs:
     """Stage the inputs. Raises StagingFailed, NotOnThisWorker, Unavailable, and what the fetcher's check raises."""
     try:
-        found = _patiently(fetcher, lambda: find_inputs(fetcher.backend, fetcher.claim))
+        found = fetcher.patiently(lambda: find_inputs(fetcher.backend, fetcher.claim))
     except InvalidRequest as error:
         raise StagingFailed(FailureCode.BAD_BASE_MODEL, error.detail) from None
     rows = fetch_rows(fetcher, found.rows, "rows.jsonl")
@@ -79,7 +74,7 @@ def _folder(fetcher: Fetcher, name: str) -> Path:
         shared = _wait_for_copy(fetcher, name)
         if shared is None:
             raise NotOnThisWorker(error.detail) from None
-        return _patiently(fetcher, lambda: fetch_shared(fetcher.backend, shared, check=fetcher.check))
+        return fetcher.patiently(lambda: fetch_shared(fetcher.backend, shared, check=fetcher.check))
 
 
 def _wait_for_copy(fetcher: Fetcher, name: str) -> SharedModel | None:
@@ -87,7 +82,7 @@ def _wait_for_copy(fetcher: Fetcher, name: str) -> SharedModel | None:
     settings = fetcher.backend.settings
     deadline = time.monotonic() + settings.lease_seconds
     while True:
-        shared = _patiently(fetcher, lambda: find_shared(fetcher.backend.store, name))
+        shared = fetcher.patiently(lambda: find_shared(fetcher.backend.store, name))
         if shared is not None or not is_sharing(settings) or time.monotonic() > deadline:
             return shared
         fetcher.check()
@@ -97,7 +92,3 @@ def _wait_for_copy(fetcher: Fetcher, name: str) -> SharedModel | None:
 def _count_lines(path: Path) -> int:
     with path.open("rb") as content:
         return sum(chunk.count(b"\n") for chunk in iter(lambda: content.read(_CHUNK_BYTES), b""))
-
-
-def _patiently(fetcher: Fetcher, work: Callable[[], Result]) -> Result:
-    return patiently(work, between_tries=fetcher.check, max_seconds=outage_seconds(fetcher.backend))

@@ -11,9 +11,8 @@ from collections import deque
 
 from core.domain.errors import Unavailable
 from core.domain.jobs.job_logs import MAX_WRITE_BYTES
-from core.services.attempts.lifecycle import Claim
+from core.services.attempts.claimed_job import ClaimedJob
 from core.services.attempts.log_parts import append_log
-from core.services.backend import Backend
 from core.telemetry.scrubbing import KeyBlock, Scrubber
 from worker.patience import pause_seconds
 
@@ -26,8 +25,7 @@ _HIDDEN_KEY = "*** (a private key)"
 
 
 class JobLog:
-    def __init__(self, backend: Backend, claim: Claim, scrubber: Scrubber) -> None:
-        self._backend = backend
+    def __init__(self, claim: ClaimedJob, scrubber: Scrubber) -> None:
         self._claim = claim
         self._scrubber = scrubber
         self._key_block = KeyBlock()
@@ -76,7 +74,7 @@ class JobLog:
         if self._pending is None:
             return
         try:
-            append_log(self._backend, self._claim, self._num_writes, self._pending)
+            append_log(self._claim, self._num_writes, self._pending)
         except Unavailable:
             self._due_at = time.monotonic() + pause_seconds(self._num_failures)
             self._num_failures += 1

@@ -28,8 +28,7 @@ from core.domain.trainer_protocol import (
     TrainerMessage,
 )
 from core.services.attempts import recording
-from core.services.attempts.lifecycle import Claim, record_resolved_spec
-from core.services.backend import Backend
+from core.services.attempts.lifecycle import record_resolved_spec
 from worker.attempt.inputs.fetcher import Fetcher
 from worker.attempt.inputs.stage_waiting import StageWait
 from worker.attempt.records.job_log import JobLog
@@ -55,8 +54,7 @@ class Recorder:
         *,
         answer: Callable[[StageOutputAnswer], None],
     ) -> None:
-        self._backend: Backend = fetcher.backend
-        self._claim: Claim = fetcher.claim
+        self._claim = fetcher.claim
         self._fetcher = fetcher
         self._uploader = uploader
         self._log = log
@@ -149,22 +147,22 @@ class Recorder:
         match first:
             case MetricPoint():
                 points = [message for message in batch if isinstance(message, MetricPoint)]
-                recording.record_points(self._backend, self._claim, points)
+                recording.record_points(self._claim, points)
                 self._export.add(points, self.resolved_spec or self._claim.spec)
                 self._examine(points)
             case TrainerEvent():
                 events = [message for message in batch if isinstance(message, TrainerEvent)]
-                recording.record_events(self._backend, self._claim, events)
+                recording.record_events(self._claim, events)
             case Progress():
                 newest = batch[-1]
                 assert isinstance(newest, Progress)
-                recording.record_progress(self._backend, self._claim, newest)
+                recording.record_progress(self._claim, newest)
             case StageChanged():
                 self._record_stage(first)
             case SamplesWritten():
-                recording.record_samples(self._backend, self._claim, first.step, first.samples)
+                recording.record_samples(self._claim, first.step, first.samples)
             case Resolved():
-                record_resolved_spec(self._backend, self._claim, first.spec)
+                record_resolved_spec(self._claim, first.spec)
                 self.resolved_spec = first.spec
                 self._doctor = self._doctor or _doctor_of(first.spec)
             case Measured():
@@ -184,12 +182,12 @@ class Recorder:
         self._write_findings()
 
     def _write_findings(self) -> None:
-        recording.record_findings(self._backend, self._claim, self._findings)
+        recording.record_findings(self._claim, self._findings)
         self._findings = []
 
     def _record_stage(self, change: StageChanged) -> None:
         reused_from = self._reused_from.get(change.stage) if change.status == "reused" else None
-        recording.stage_changed(self._backend, self._claim, change, reused_from=reused_from)
+        recording.stage_changed(self._claim, change, reused_from=reused_from)
 
     def _reply(self, query: StageOutputQuery) -> bool:
         """Answer a query; False while another job builds what is requested."""

@@ -18,8 +18,7 @@ from core.domain.trainer_protocol import CheckpointWritten, StageOutputWritten, 
 from core.failpoints import reach
 from core.services.attempts import checkpoints, recording
 from core.services.attempts.checkpoints import NewCheckpoint, NewStageOutput
-from core.services.attempts.lifecycle import Claim
-from core.services.backend import Backend
+from core.services.attempts.claimed_job import ClaimedJob
 from core.storage import keys
 from core.storage.trees import StoredTree, UploadedTree, upload_tree, write_sums
 from worker.patience import pause_seconds
@@ -34,8 +33,7 @@ class _Abandoned(Exception):
 
 
 class Uploader:
-    def __init__(self, backend: Backend, claim: Claim) -> None:
-        self._backend = backend
+    def __init__(self, claim: ClaimedJob) -> None:
         self._claim = claim
         self._outputs: deque[StageOutputWritten] = deque(maxlen=_MAX_WAITING_OUTPUTS)
         self._checkpoint: CheckpointWritten | None = None
@@ -142,7 +140,6 @@ class Uploader:
         prefix = keys.stage_output_prefix(claim.project_id, claim.job_id, claim.attempt_name, item.digest)
         uploaded = self._upload_tree(prefix, item.directory)
         checkpoints.commit_stage_output(
-            self._backend,
             claim,
             NewStageOutput(stage=stage, digest=item.digest, tree=_stored(uploaded), num_bytes=uploaded.num_bytes),
         )
@@ -153,7 +150,6 @@ class Uploader:
         prefix = keys.checkpoint_prefix(claim.project_id, claim.job_id, claim.attempt_name, stage.value, item.step)
         uploaded = self._upload_tree(prefix, item.directory)
         checkpoint_id = checkpoints.commit_checkpoint(
-            self._backend,
             claim,
             NewCheckpoint(stage=stage, step=item.step, tree=_stored(uploaded), num_bytes=uploaded.num_bytes),
         )
@@ -162,10 +158,10 @@ class Uploader:
         write_sums(Path(item.policy_directory))
         prefix = keys.policy_prefix(claim.project_id, claim.job_id, claim.attempt_name, stage.value, item.step)
         policy = self._upload_tree(prefix, item.policy_directory)
-        checkpoints.commit_policy(self._backend, claim, checkpoint_id, _stored(policy), policy.num_bytes)
+        checkpoints.commit_policy(claim, checkpoint_id, _stored(policy), policy.num_bytes)
 
     def _upload_tree(self, prefix: str, directory: str) -> UploadedTree:
-        return upload_tree(self._backend.store, prefix, Path(directory), between_files=self._check_wanted)
+        return upload_tree(self._claim.backend.store, prefix, Path(directory), between_files=self._check_wanted)
 
     def _check_wanted(self) -> None:
         if self._is_closed:
@@ -179,7 +175,7 @@ class Uploader:
         message = f"A checkpoint cannot be stored now; training continues: {error.detail}"
         event = TrainerEvent(level="warning", kind="upload_delayed", message=message)
         try:
-            recording.record_events(self._backend, self._claim, [event])
+            recording.record_events(self._claim, [event])
         except Unavailable:
             _log.warning("the event about it cannot be stored either")
 
