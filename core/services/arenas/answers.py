@@ -19,6 +19,7 @@ from core.services.chat import answering
 from core.services.chat.answering import Question
 from core.services.chat.runner import ModelNotServed, ModelTooLarge, Runner, Sampling
 from core.services.chat.served_models import ModelNotFound
+from core.services.transactions import reads, writes
 
 MAX_SKIPPED = 8
 """Pairs without two different answers that one request passes over."""
@@ -81,20 +82,18 @@ class _Asked:
     position: int
 
 
-def _read(backend: Backend, voter: Voter, pair_id: str) -> _Asked | None:
-    def work(session: Session) -> _Asked | None:
-        arena = arenas.find(session, voter.project_id, voter.arena_id)
-        pair = rows.find_pair(session, arena.id, pair_id)
-        if pair is None or pair.state is not PairState.WAITING:
-            return None
-        return _Asked(
-            prompt=pair.content["prompt"],
-            models={"first": arena.first_model, "second": arena.second_model},
-            sampling=ArenaSampling.model_validate(arena.requested["sampling"]),
-            position=pair.position,
-        )
-
-    return backend.database.read(work)
+@reads
+def _read(session: Session, voter: Voter, pair_id: str) -> _Asked | None:
+    arena = arenas.find(session, voter.project_id, voter.arena_id)
+    pair = rows.find_pair(session, arena.id, pair_id)
+    if pair is None or pair.state is not PairState.WAITING:
+        return None
+    return _Asked(
+        prompt=pair.content["prompt"],
+        models={"first": arena.first_model, "second": arena.second_model},
+        sampling=ArenaSampling.model_validate(arena.requested["sampling"]),
+        position=pair.position,
+    )
 
 
 async def _answer(backend: Backend, runner: Runner, project_id: str, asked: _Asked, model: str) -> Any:
@@ -114,21 +113,18 @@ async def _answer(backend: Backend, runner: Runner, project_id: str, asked: _Ask
     return text if isinstance(asked.prompt, str) else [{"role": "assistant", "content": text}]
 
 
-def _store(backend: Backend, voter: Voter, pair_id: str, found: dict[str, Any]) -> None:
+@writes
+def _store(session: Session, voter: Voter, pair_id: str, found: dict[str, Any]) -> None:
     """Keep the answers, unless another request was faster."""
-
-    def work(session: Session) -> None:
-        arena = arenas.lock(session, voter.project_id, voter.arena_id)
-        pair = rows.find_pair(session, arena.id, pair_id)
-        if pair is None or pair.state is not PairState.WAITING:
-            return
-        pair.content = {**pair.content, **found}
-        pair.state = _state(pair)
-        arena.num_bytes += len(orjson.dumps(found))
-        if pair.state is not PairState.READY:
-            rows.release_pair(session, pair_id, voter.name)
-
-    backend.database.write(work)
+    arena = arenas.lock(session, voter.project_id, voter.arena_id)
+    pair = rows.find_pair(session, arena.id, pair_id)
+    if pair is None or pair.state is not PairState.WAITING:
+        return
+    pair.content = {**pair.content, **found}
+    pair.state = _state(pair)
+    arena.num_bytes += len(orjson.dumps(found))
+    if pair.state is not PairState.READY:
+        rows.release_pair(session, pair_id, voter.name)
 
 
 def _state(pair: ArenaPair) -> PairState:

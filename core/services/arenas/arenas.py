@@ -22,6 +22,7 @@ from core.services.datasets import datasets
 from core.services.datasets.contents import row_lines
 from core.services.datasets.drawing import MAX_ROWS_READ, distinct, draw_rows, prompt_of
 from core.services.ids import derived_id, new_id
+from core.services.transactions import reads, writes
 from core.services.views import Page
 from core.storage import keys
 
@@ -114,37 +115,32 @@ def create(backend: Backend, project_id: str, request: ArenaRequest, *, arena_id
     return get(backend, project_id, chosen)
 
 
-def get(backend: Backend, project_id: str, arena_id: str) -> ArenaView:
-    return backend.database.read(lambda session: view(session, find(session, project_id, arena_id)))
+@reads
+def get(session: Session, project_id: str, arena_id: str) -> ArenaView:
+    return view(session, find(session, project_id, arena_id))
 
 
-def list_page(backend: Backend, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[ArenaView]:
+@reads
+def list_page(session: Session, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[ArenaView]:
     """Return a page of arenas, newest first."""
     before = decode_cursor(cursor) if cursor else None
-
-    def work(session: Session) -> Page[ArenaView]:
-        found = rows.list_arenas(session, project_id, before=before, limit=limit + 1)
-        shown = found[:limit]
-        next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
-        return Page(data=[view(session, arena) for arena in shown], next_cursor=next_cursor)
-
-    return backend.database.read(work)
+    found = rows.list_arenas(session, project_id, before=before, limit=limit + 1)
+    shown = found[:limit]
+    next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
+    return Page(data=[view(session, arena) for arena in shown], next_cursor=next_cursor)
 
 
-def set_open(backend: Backend, project_id: str, arena_id: str, *, is_open: bool) -> ArenaView:
+@writes
+def set_open(session: Session, project_id: str, arena_id: str, *, is_open: bool) -> ArenaView:
     """Open or close an arena. Raises ArenaNotFound, TooManyArenas."""
-
-    def work(session: Session) -> ArenaView:
-        arena = lock(session, project_id, arena_id)
-        if arena.is_open is not is_open:
-            if is_open and rows.count_open(session, project_id) >= MAX_OPEN:
-                raise TooManyArenas(f"{MAX_OPEN} arenas are open; close or delete one.")
-            arena.is_open = is_open
-            session.flush()
-            audit.note(session, project_id, "arena.patch", arena_id, is_open=is_open)
-        return view(session, arena)
-
-    return backend.database.write(work)
+    arena = lock(session, project_id, arena_id)
+    if arena.is_open is not is_open:
+        if is_open and rows.count_open(session, project_id) >= MAX_OPEN:
+            raise TooManyArenas(f"{MAX_OPEN} arenas are open; close or delete one.")
+        arena.is_open = is_open
+        session.flush()
+        audit.note(session, project_id, "arena.patch", arena_id, is_open=is_open)
+    return view(session, arena)
 
 
 def delete(backend: Backend, project_id: str, arena_id: str) -> None:

@@ -21,6 +21,7 @@ from core.services.arenas import arenas
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import new_id
+from core.services.transactions import reads, writes
 from core.services.views import Page
 
 LEASE_SECONDS = 600.0
@@ -87,36 +88,30 @@ class VoteView:
     created_at: datetime
 
 
-def lease(backend: Backend, project_id: str, arena_id: str, voter: str, count: int) -> list[HeldPair]:
+@writes
+def lease(session: Session, project_id: str, arena_id: str, voter: str, count: int) -> list[HeldPair]:
     """Give a voter pairs to judge, those that the voter has first; none where nothing is left.
 
     Raises ArenaNotFound, ArenaClosed.
     """
-
-    def work(session: Session) -> list[HeldPair]:
-        arena = _lock_open(session, project_id, arena_id)
-        rows.delete_expired_leases(session, arena_id)
-        held = rows.list_held_pairs(session, arena_id, voter, count)
-        if len(held) < count:
-            held += rows.list_free_pairs(session, arena, voter, count - len(held))
-        for pair in held:
-            rows.hold_pair(session, pair, voter, LEASE_SECONDS)
-        session.flush()
-        reach("arena.leased")
-        return [view_pair(arena, pair, voter) for pair in held]
-
-    return backend.database.write(work)
+    arena = _lock_open(session, project_id, arena_id)
+    rows.delete_expired_leases(session, arena_id)
+    held = rows.list_held_pairs(session, arena_id, voter, count)
+    if len(held) < count:
+        held += rows.list_free_pairs(session, arena, voter, count - len(held))
+    for pair in held:
+        rows.hold_pair(session, pair, voter, LEASE_SECONDS)
+    session.flush()
+    reach("arena.leased")
+    return [view_pair(arena, pair, voter) for pair in held]
 
 
-def release(backend: Backend, project_id: str, arena_id: str, voter: str, pair_ids: Sequence[str]) -> None:
+@writes
+def release(session: Session, project_id: str, arena_id: str, voter: str, pair_ids: Sequence[str]) -> None:
     """Take pairs back from a voter, so that others get them at once. Raises ArenaNotFound."""
-
-    def work(session: Session) -> None:
-        arenas.lock(session, project_id, arena_id)
-        for pair_id in pair_ids:
-            rows.release_pair(session, pair_id, voter)
-
-    backend.database.write(work)
+    arenas.lock(session, project_id, arena_id)
+    for pair_id in pair_ids:
+        rows.release_pair(session, pair_id, voter)
 
 
 def vote(backend: Backend, project_id: str, arena_id: str, given: Vote, *, vote_id: str | None = None) -> VoteView:
@@ -194,20 +189,17 @@ def retract(backend: Backend, project_id: str, arena_id: str, vote_id: str) -> N
     backend.database.write(work)
 
 
+@reads
 def list_votes(
-    backend: Backend, project_id: str, arena_id: str, *, limit: int = 20, cursor: str | None = None
+    session: Session, project_id: str, arena_id: str, *, limit: int = 20, cursor: str | None = None
 ) -> Page[VoteView]:
     """Return votes, newest first. Raises ArenaNotFound."""
     before = decode_cursor(cursor) if cursor else None
-
-    def work(session: Session) -> Page[VoteView]:
-        arena = arenas.find(session, project_id, arena_id)
-        found = rows.list_votes(session, arena_id, before=before, limit=limit + 1)
-        shown = [row for row, _ in found[:limit]]
-        next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
-        return Page(data=[_view(arena, row) for row in shown], next_cursor=next_cursor)
-
-    return backend.database.read(work)
+    arena = arenas.find(session, project_id, arena_id)
+    found = rows.list_votes(session, arena_id, before=before, limit=limit + 1)
+    shown = [row for row, _ in found[:limit]]
+    next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
+    return Page(data=[_view(arena, row) for row in shown], next_cursor=next_cursor)
 
 
 def view_pair(arena: Arena, pair: ArenaPair, voter: str) -> HeldPair:

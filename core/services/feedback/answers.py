@@ -16,6 +16,7 @@ from core.domain.errors import Conflict, NotFound
 from core.services.access import audit
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
+from core.services.transactions import reads, writes
 from core.services.views import Page
 
 MAX_FORGOTTEN = 1000
@@ -116,18 +117,15 @@ def check_room(
         raise FeedbackFull(f"Answers and feedback of the project may take {most}: {advice}.")
 
 
-def list_page(backend: Backend, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[AnswerView]:
+@reads
+def list_page(session: Session, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[AnswerView]:
     """Return a page of answers with what was said of them, newest first."""
     before = decode_cursor(cursor) if cursor else None
-
-    def work(session: Session) -> Page[AnswerView]:
-        found = rows.list_answers(session, project_id, before=before, limit=limit + 1)
-        shown = found[:limit]
-        items = rows.items_of(session, [row.id for row in shown])
-        next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
-        return Page(data=[_view(row, items) for row in shown], next_cursor=next_cursor)
-
-    return backend.database.read(work)
+    found = rows.list_answers(session, project_id, before=before, limit=limit + 1)
+    shown = found[:limit]
+    items = rows.items_of(session, [row.id for row in shown])
+    next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
+    return Page(data=[_view(row, items) for row in shown], next_cursor=next_cursor)
 
 
 def delete(backend: Backend, project_id: str, answer_id: str) -> None:
@@ -148,15 +146,12 @@ def delete(backend: Backend, project_id: str, answer_id: str) -> None:
     backend.database.write(work)
 
 
-def delete_all(backend: Backend, project_id: str) -> None:
+@writes
+def delete_all(session: Session, project_id: str) -> None:
     """Delete all answers of the project and all feedback on them."""
-
-    def work(session: Session) -> None:
-        rows.lock_project(session, project_id)
-        rows.delete_all(session, project_id)
-        audit.note(session, project_id, "feedback.delete_all", None)
-
-    backend.database.write(work)
+    rows.lock_project(session, project_id)
+    rows.delete_all(session, project_id)
+    audit.note(session, project_id, "feedback.delete_all", None)
 
 
 def forget_old(backend: Backend) -> int:

@@ -4,19 +4,16 @@ from sqlalchemy.orm import Session
 
 from core.database.repositories import sweeps as rows
 from core.database.tables.sweeps import SweepEvent
-from core.services.backend import Backend
 from core.services.sweeps.sweeps import find
+from core.services.transactions import reads
 from core.services.views import EventView
 
 
-def list_events(backend: Backend, project_id: str, sweep_id: str, *, after: int = 0, limit: int) -> list[EventView]:
+@reads
+def list_events(session: Session, project_id: str, sweep_id: str, *, after: int = 0, limit: int) -> list[EventView]:
     """Return a page of events, oldest first. Raises SweepNotFound."""
-
-    def work(session: Session) -> list[EventView]:
-        sweep = find(session, project_id, sweep_id)
-        return [_view(row) for row in rows.list_events(session, sweep.id, after=after, limit=limit)]
-
-    return backend.database.read(work)
+    sweep = find(session, project_id, sweep_id)
+    return [_view(row) for row in rows.list_events(session, sweep.id, after=after, limit=limit)]
 
 
 def _view(row: SweepEvent) -> EventView:

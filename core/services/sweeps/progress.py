@@ -26,6 +26,7 @@ from core.services.jobs import jobs, steering
 from core.services.sweeps import halving
 from core.services.sweeps.choice import best_of, value_of
 from core.services.sweeps.sharing import Keys, must_wait, shared_keys
+from core.services.transactions import reads, writes
 
 MAX_SWEEPS = 200
 """Sweeps of one step."""
@@ -85,17 +86,15 @@ def advance(backend: Backend, sweep_id: str) -> None:
     _end_if_over(backend, sweep_id)
 
 
-def _read(backend: Backend, sweep_id: str) -> _State | None:
-    def work(session: Session) -> _State | None:
-        sweep = session.get(Sweep, sweep_id)
-        if sweep is None:
-            return None
-        members = rows.list_members(session, [sweep_id])
-        job_ids = [member.job_id for member in members]
-        known = rows.find_jobs(session, job_ids)
-        return _State(sweep=sweep, members=members, known=known, made=rows.list_made_stages(session, job_ids))
-
-    return backend.database.read(work)
+@reads
+def _read(session: Session, sweep_id: str) -> _State | None:
+    sweep = session.get(Sweep, sweep_id)
+    if sweep is None:
+        return None
+    members = rows.list_members(session, [sweep_id])
+    job_ids = [member.job_id for member in members]
+    known = rows.find_jobs(session, job_ids)
+    return _State(sweep=sweep, members=members, known=known, made=rows.list_made_stages(session, job_ids))
 
 
 def _let_go_on(backend: Backend, state: _State) -> int:
@@ -170,14 +169,12 @@ def _follow(backend: Backend, sweep: Sweep, member: SweepMember, job: Job) -> No
         _log.info("%s of %s: %s", job.id, sweep.id, error.detail)
 
 
-def _mark(backend: Backend, member: SweepMember, **values: object) -> None:
-    def work(session: Session) -> None:
-        row = session.get(SweepMember, (member.sweep_id, member.position))
-        if row is not None:
-            for name, value in values.items():
-                setattr(row, name, value)
-
-    backend.database.write(work)
+@writes
+def _mark(session: Session, member: SweepMember, **values: object) -> None:
+    row = session.get(SweepMember, (member.sweep_id, member.position))
+    if row is not None:
+        for name, value in values.items():
+            setattr(row, name, value)
 
 
 def _submit(backend: Backend, sweep: Sweep, member: SweepMember) -> bool:
@@ -216,16 +213,14 @@ def _submit(backend: Backend, sweep: Sweep, member: SweepMember) -> bool:
     return True
 
 
-def _note_refusal(backend: Backend, member: SweepMember, detail: str) -> None:
-    def work(session: Session) -> None:
-        sweep = rows.lock_sweep(session, member.sweep_id)
-        if sweep is not None:
-            message = f"Member {member.position} cannot be queued: {detail}"
-            data = {"position": member.position, "job_id": member.job_id}
-            draft = SweepEventDraft(kind="member_refused", level="warning", message=message, data=data)
-            rows.add_event(session, sweep, draft)
-
-    backend.database.write(work)
+@writes
+def _note_refusal(session: Session, member: SweepMember, detail: str) -> None:
+    sweep = rows.lock_sweep(session, member.sweep_id)
+    if sweep is not None:
+        message = f"Member {member.position} cannot be queued: {detail}"
+        data = {"position": member.position, "job_id": member.job_id}
+        draft = SweepEventDraft(kind="member_refused", level="warning", message=message, data=data)
+        rows.add_event(session, sweep, draft)
 
 
 def _request(sweep: Sweep, member: SweepMember) -> JobRequest:
