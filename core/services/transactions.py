@@ -9,6 +9,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy.orm import Session
 
+from core.domain.errors import NotFound
 from core.services.backend import Backend
 
 Arguments = ParamSpec("Arguments")
@@ -35,5 +36,28 @@ def writes(
     @wraps(work)
     def call(backend: Backend, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         return backend.database.write(lambda session: work(session, *args, **kwargs))
+
+    return call
+
+
+def deletes(
+    work: Callable[Concatenate[Session, Arguments], None],
+) -> Callable[Concatenate[Backend, Arguments], None]:
+    """Run each call like `writes`; a repeated run that finds nothing more is an answer to the commit that was lost."""
+
+    @wraps(work)
+    def call(backend: Backend, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        has_run = False
+
+        def unit(session: Session) -> None:
+            nonlocal has_run
+            try:
+                work(session, *args, **kwargs)
+            except NotFound:
+                if not has_run:
+                    raise
+            has_run = True
+
+        backend.database.write(unit)
 
     return call

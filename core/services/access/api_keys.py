@@ -250,20 +250,21 @@ def authenticate(backend: Backend, token: str) -> Grant | None:
     if parts is None:
         return None
     key_id, digest = make_id(_PREFIX, parts[1]), _hash(parts[2])
-
-    def work(session: Session) -> tuple[Grant | None, bool]:
-        key = access.find_key(session, key_id)
-        # Compared also when there is no such key, so that both take the same time.
-        is_secret = hmac.compare_digest(digest, key.secret_sha256 if key else _hash(""))
-        if key is None or not is_secret or not access.is_live(session, key_id):
-            return None, False
-        return grant_of(session, key), access.is_use_unnoted(session, key_id, _USE_NOTED_SECONDS)
-
-    grant, is_unnoted = backend.database.read(work)
+    grant, is_unnoted = _find_grant(backend, key_id, digest)
     if is_unnoted:
         with suppress(Unavailable):  # the key is good all the same
             backend.database.write(lambda session: access.note_use(session, key_id))
     return grant
+
+
+@reads
+def _find_grant(session: Session, key_id: str, digest: str) -> tuple[Grant | None, bool]:
+    key = access.find_key(session, key_id)
+    # Compared also when there is no such key, so that both take the same time.
+    is_secret = hmac.compare_digest(digest, key.secret_sha256 if key else _hash(""))
+    if key is None or not is_secret or not access.is_live(session, key_id):
+        return None, False
+    return grant_of(session, key), access.is_use_unnoted(session, key_id, _USE_NOTED_SECONDS)
 
 
 def grant_of(session: Session, key: ApiKey) -> Grant:
@@ -308,15 +309,16 @@ def has_key(backend: Backend) -> bool:
 
 def expiry_warning(backend: Backend) -> str | None:
     """Return a warning for the operator when all keys have ended or end within a week. Raises Unavailable."""
-
-    def work(session: Session) -> tuple[bool, bool, bool]:
-        return access.has_key(session), access.lasts(session, 0), access.lasts(session, WARNED_SECONDS)
-
-    has_any, is_live, is_lasting = backend.database.read(work)
+    has_any, is_live, is_lasting = _how_keys_last(backend)
     if is_lasting or not has_any:
         return None
     when = "within a week" if is_live else "already"
     return f"the last API key ends {when}; no request is served after it: create one with `preftune keys create`"
+
+
+@reads
+def _how_keys_last(session: Session) -> tuple[bool, bool, bool]:
+    return access.has_key(session), access.lasts(session, 0), access.lasts(session, WARNED_SECONDS)
 
 
 def _store(session: Session, key: ApiKey) -> None:

@@ -69,34 +69,37 @@ def begin(
     Raises IdempotencyKeyInUse while another request holds the key, IdempotencyKeyReused for another request.
     """
     token, suffix = new_suffix(), new_suffix()
-
-    def work(session: Session) -> Reservation | KeptAnswer:
-        row = bookkeeping.find_key(session, project_id, request.key)
-        if row is not None and bookkeeping.is_over(session, row, MAX_AGE_SECONDS):
-            session.delete(row)
-            session.flush()
-            row = None
-        if row is None:
-            row = IdempotencyKey(
-                project_id=project_id,
-                key=request.key,
-                route=request.route,
-                body_sha256=request.body_sha256,
-                resource_suffix=suffix,
-                lease_token=token,
-                lease_expires_at=database_after(lease_seconds),
-                response_headers={},
-                created_at=database_now(),
-            )
-            session.add(row)
-            session.flush()
-        return _take(session, row, request, token, lease_seconds)
-
     try:
-        return backend.database.write(work)
+        return _reserve(backend, project_id, request, token, suffix, lease_seconds)
     except IntegrityError:
         # Another request inserted the key between our look and our insert.
-        return backend.database.write(work)
+        return _reserve(backend, project_id, request, token, suffix, lease_seconds)
+
+
+@writes
+def _reserve(
+    session: Session, project_id: str, request: IdempotentRequest, token: str, suffix: str, lease_seconds: float
+) -> Reservation | KeptAnswer:
+    row = bookkeeping.find_key(session, project_id, request.key)
+    if row is not None and bookkeeping.is_over(session, row, MAX_AGE_SECONDS):
+        session.delete(row)
+        session.flush()
+        row = None
+    if row is None:
+        row = IdempotencyKey(
+            project_id=project_id,
+            key=request.key,
+            route=request.route,
+            body_sha256=request.body_sha256,
+            resource_suffix=suffix,
+            lease_token=token,
+            lease_expires_at=database_after(lease_seconds),
+            response_headers={},
+            created_at=database_now(),
+        )
+        session.add(row)
+        session.flush()
+    return _take(session, row, request, token, lease_seconds)
 
 
 def _take(

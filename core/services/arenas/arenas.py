@@ -22,7 +22,7 @@ from core.services.datasets import datasets
 from core.services.datasets.contents import row_lines
 from core.services.datasets.drawing import MAX_ROWS_READ, distinct, draw_rows, prompt_of
 from core.services.ids import derived_id, new_id
-from core.services.transactions import reads, writes
+from core.services.transactions import deletes, reads, writes
 from core.services.views import Page
 from core.storage import keys
 
@@ -143,20 +143,12 @@ def set_open(session: Session, project_id: str, arena_id: str, *, is_open: bool)
     return view(session, arena)
 
 
-def delete(backend: Backend, project_id: str, arena_id: str) -> None:
+@deletes
+def delete(session: Session, project_id: str, arena_id: str) -> None:
     """Delete an arena with its pairs and votes; a dataset that was cut from them stays."""
-    was_here = False
-
-    def work(session: Session) -> None:
-        nonlocal was_here
-        if was_here and rows.find_arena(session, project_id, arena_id) is None:
-            return  # the answer to the commit was lost
-        lock(session, project_id, arena_id)
-        was_here = True
-        rows.delete_arena(session, arena_id)
-        audit.note(session, project_id, "arena.delete", arena_id)
-
-    backend.database.write(work)
+    lock(session, project_id, arena_id)
+    rows.delete_arena(session, arena_id)
+    audit.note(session, project_id, "arena.delete", arena_id)
 
 
 def find(session: Session, project_id: str, arena_id: str) -> Arena:

@@ -21,7 +21,7 @@ from core.services.arenas import arenas
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import new_id
-from core.services.transactions import reads, writes
+from core.services.transactions import deletes, reads, writes
 from core.services.views import Page
 
 LEASE_SECONDS = 600.0
@@ -167,26 +167,18 @@ def _take_from_lease(session: Session, arena: Arena, pair: ArenaPair, voter: str
         raise PairTaken(f"{pair.id} has its votes, or somebody else has it now; ask for another pair.")
 
 
-def retract(backend: Backend, project_id: str, arena_id: str, vote_id: str) -> None:
+@deletes
+def retract(session: Session, project_id: str, arena_id: str, vote_id: str) -> None:
     """Delete a vote; its pair is open again. Raises ArenaNotFound, VoteNotFound."""
-    was_here = False
-
-    def work(session: Session) -> None:
-        nonlocal was_here
-        arenas.lock(session, project_id, arena_id)
-        row = rows.find_vote(session, arena_id, vote_id)
-        if row is None and was_here:
-            return  # the answer to the commit was lost
-        if row is None:
-            raise VoteNotFound(f"There is no vote {vote_id} in {arena_id}.")
-        was_here = True
-        pair = rows.find_pair(session, arena_id, row.pair_id)
-        assert pair is not None
-        pair.num_votes -= 1
-        session.delete(row)
-        audit.note(session, project_id, "arena.retract", vote_id, arena_id=arena_id)
-
-    backend.database.write(work)
+    arenas.lock(session, project_id, arena_id)
+    row = rows.find_vote(session, arena_id, vote_id)
+    if row is None:
+        raise VoteNotFound(f"There is no vote {vote_id} in {arena_id}.")
+    pair = rows.find_pair(session, arena_id, row.pair_id)
+    assert pair is not None
+    pair.num_votes -= 1
+    session.delete(row)
+    audit.note(session, project_id, "arena.retract", vote_id, arena_id=arena_id)
 
 
 @reads

@@ -1,7 +1,6 @@
 """Datasets: accepted or refused whole, read in pages, deleted when no live job needs them."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import orjson
@@ -18,7 +17,7 @@ from core.services.backend import Backend
 from core.services.cursors import BAD_CURSOR, decode_cursor, decode_offset, encode_cursor
 from core.services.data_warnings import warnings_of
 from core.services.datasets.row_pages import MAX_PAGE_BYTES, RowsQuery, read_page
-from core.services.transactions import writes
+from core.services.transactions import deletes, reads, writes
 from core.services.views import DatasetView, Page
 from core.storage import keys
 from core.storage.object_store import ObjectStore, read_stored
@@ -59,16 +58,13 @@ def _id_as_asked(row: Dataset, name: str) -> str:
     return name if "@" in name or name == row.root_id else row.public_id
 
 
-def list_page(backend: Backend, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[DatasetView]:
+@reads
+def list_page(session: Session, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[DatasetView]:
     """Return a page of datasets, newest first, each as its newest version."""
     before = decode_cursor(cursor) if cursor else None
-
-    def work(session: Session) -> tuple[list[Dataset], dict[str, Dataset]]:
-        rows = dataset_rows.list_datasets(session, project_id, before=before, limit=limit + 1)
-        grown = [row.id for row in rows if row.last_version is not None]
-        return rows, dataset_rows.newest_versions(session, grown) if grown else {}
-
-    rows, newest = backend.database.read(work)
+    rows = dataset_rows.list_datasets(session, project_id, before=before, limit=limit + 1)
+    grown = [row.id for row in rows if row.last_version is not None]
+    newest = dataset_rows.newest_versions(session, grown) if grown else {}
     shown = rows[:limit]
     data = [replace(view(newest.get(row.id, row)), id=row.id) for row in shown]
     return Page(data=data, next_cursor=encode_cursor(shown[-1].id) if len(rows) > limit else None)
@@ -141,60 +137,54 @@ def patch(session: Session, project_id: str, dataset_id: str, changes: dict[str,
     return replace(view(dataset), id=_id_as_asked(dataset, dataset_id))
 
 
-def delete(backend: Backend, project_id: str, name: str) -> None:
+@deletes
+def delete(session: Session, project_id: str, name: str) -> None:
     """Delete a dataset with all its versions, or one version that is not the first.
 
     Raises DatasetInUse while an unfinished job reads one, DatasetHasVersions.
     """
-    was_here = False
-
-    def work(session: Session) -> None:
-        nonlocal was_here
-        dataset = dataset_rows.lock_dataset(session, project_id, name)
-        if dataset is None and was_here:
-            return  # the answer to the commit was lost
-        if dataset is None:
-            raise DatasetNotFound(f"There is no dataset {name}.")
-        was_here = True
-        versions = [dataset]
-        if dataset.root_id is None:
-            versions += dataset_rows.lock_later_versions(session, dataset.id)
-        if len(versions) > 1 and "@" in name:
-            raise DatasetHasVersions(
-                f"{name} is the first version, which goes with the whole dataset: DELETE /datasets/{dataset.id}. To "
-                "keep rows of a later version, merge it into a new dataset before."
-            )
-        for version in versions:
-            user = job_rows.find_live_user_of_dataset(session, version.id)
-            if user is not None:
-                told = f"{user} reads {version.public_id} and has not finished"
-                raise DatasetInUse(f"{told}; cancel that job, or wait until it has ended.")
-            prefix = keys.dataset_prefix(project_id, version.id)
-            garbage.add_garbage(session, project_id, prefix, "dataset deleted")
-            dataset_rows.delete_dataset(session, version)
-        audit.note(session, project_id, "dataset.delete", name)
-
-    backend.database.write(work)
+    dataset = dataset_rows.lock_dataset(session, project_id, name)
+    if dataset is None:
+        raise DatasetNotFound(f"There is no dataset {name}.")
+    versions = [dataset]
+    if dataset.root_id is None:
+        versions += dataset_rows.lock_later_versions(session, dataset.id)
+    if len(versions) > 1 and "@" in name:
+        raise DatasetHasVersions(
+            f"{name} is the first version, which goes with the whole dataset: DELETE /datasets/{dataset.id}. To "
+            "keep rows of a later version, merge it into a new dataset before."
+        )
+    for version in versions:
+        user = job_rows.find_live_user_of_dataset(session, version.id)
+        if user is not None:
+            told = f"{user} reads {version.public_id} and has not finished"
+            raise DatasetInUse(f"{told}; cancel that job, or wait until it has ended.")
+        prefix = keys.dataset_prefix(project_id, version.id)
+        garbage.add_garbage(session, project_id, prefix, "dataset deleted")
+        dataset_rows.delete_dataset(session, version)
+    audit.note(session, project_id, "dataset.delete", name)
 
 
 def delete_expired(backend: Backend) -> int:
     """Delete datasets whose time is over and that no live job reads; return how many."""
     found = backend.database.read(lambda session: dataset_rows.list_expired(session, MAX_EXPIRED))
 
-    def work(session: Session, project_id: str, dataset_id: str) -> bool:
-        dataset = dataset_rows.lock_dataset(session, project_id, dataset_id)
-        if dataset is None or job_rows.find_live_user_of_dataset(session, dataset_id) is not None:
-            return False
-        garbage.add_garbage(session, project_id, keys.dataset_prefix(project_id, dataset_id), "dataset expired")
-        dataset_rows.delete_dataset(session, dataset)
-        return True
-
     num_deleted = 0
     for project_id, dataset_id in found:
-        if backend.database.write(partial(work, project_id=project_id, dataset_id=dataset_id)):
+        if _delete_if_unused(backend, project_id, dataset_id):
             num_deleted += 1
             _log.info("dataset_expired", dataset_id=dataset_id)
     return num_deleted
+
+
+@writes
+def _delete_if_unused(session: Session, project_id: str, dataset_id: str) -> bool:
+    dataset = dataset_rows.lock_dataset(session, project_id, dataset_id)
+    if dataset is None or job_rows.find_live_user_of_dataset(session, dataset_id) is not None:
+        return False
+    garbage.add_garbage(session, project_id, keys.dataset_prefix(project_id, dataset_id), "dataset expired")
+    dataset_rows.delete_dataset(session, dataset)
+    return True
 
 
 def view(row: Dataset) -> DatasetView:

@@ -295,18 +295,14 @@ def _record_lineage(session: Session, row: Dataset, lineage: Lineage) -> None:
     row.root_id, row.version, row.expires_at = root.id, root.last_version, root.expires_at
 
 
-def _make_room(backend: Backend, project_id: str, dataset_id: str, upload: Upload) -> None:
+@writes
+def _make_room(session: Session, project_id: str, dataset_id: str, upload: Upload) -> None:
     """Check the quota before any work on the file; it is checked again when the file is recorded.
 
     A deleted dataset that is made again under its id takes its objects back from the collector.
     """
-    num_bytes = upload.path.stat().st_size
-
-    def work(session: Session) -> None:
-        quotas.require_room(session, project_id, num_bytes, held_as=upload.held_as)
-        garbage.forget_garbage(session, keys.dataset_prefix(project_id, dataset_id))
-
-    backend.database.write(work)
+    quotas.require_room(session, project_id, upload.path.stat().st_size, held_as=upload.held_as)
+    garbage.forget_garbage(session, keys.dataset_prefix(project_id, dataset_id))
 
 
 def find_known(backend: Backend, project_id: str, dataset_id: str | None) -> DatasetView | None:

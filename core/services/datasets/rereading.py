@@ -19,7 +19,7 @@ from core.domain.errors import DomainError
 from core.services.backend import Backend
 from core.services.datasets import intake
 from core.services.datasets.scratch import scratch_folder
-from core.services.transactions import writes
+from core.services.transactions import reads, writes
 from core.storage import keys
 from core.wording import counted
 
@@ -54,18 +54,19 @@ def reread(
     `while_waiting` is called every other second of the check; what it raises ends it. Raises Unavailable.
     None: the rows are those that its file gives today, or the dataset is gone.
     """
-
-    def find(session: Session) -> tuple[_Outdated | None, dict[str, Any] | None]:
-        row = dataset_rows.find_dataset(session, project_id, dataset_id)
-        is_old = row is not None and (row.reader_version or 0) < READER_VERSION
-        return _outdated(row) if is_old else None, row.rereading if row else None
-
-    found, mark = backend.database.read(find)
+    found, mark = _find(backend, project_id, dataset_id)
     if found is None:
         return mark
     mark = _compare(backend, found, while_waiting)
     _record(backend, found, mark)
     return mark
+
+
+@reads
+def _find(session: Session, project_id: str, dataset_id: str) -> tuple[_Outdated | None, dict[str, Any] | None]:
+    row = dataset_rows.find_dataset(session, project_id, dataset_id)
+    is_old = row is not None and (row.reader_version or 0) < READER_VERSION
+    return _outdated(row) if is_old else None, row.rereading if row else None
 
 
 def _outdated(row: Dataset | None) -> _Outdated | None:

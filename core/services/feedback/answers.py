@@ -16,7 +16,7 @@ from core.domain.errors import Conflict, NotFound
 from core.services.access import audit
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
-from core.services.transactions import reads, writes
+from core.services.transactions import deletes, reads, writes
 from core.services.views import Page
 
 MAX_FORGOTTEN = 1000
@@ -128,22 +128,14 @@ def list_page(session: Session, project_id: str, *, limit: int = 20, cursor: str
     return Page(data=[_view(row, items) for row in shown], next_cursor=next_cursor)
 
 
-def delete(backend: Backend, project_id: str, answer_id: str) -> None:
+@deletes
+def delete(session: Session, project_id: str, answer_id: str) -> None:
     """Delete an answer and all feedback on it. Raises AnswerNotFound."""
-    was_here = False
-
-    def work(session: Session) -> None:
-        nonlocal was_here
-        rows.lock_project(session, project_id)
-        if rows.find_answer(session, project_id, answer_id) is None:
-            if was_here:
-                return  # the answer to the commit was lost
-            raise AnswerNotFound(f"The project keeps no answer {answer_id}.")
-        was_here = True
-        rows.delete_answer(session, answer_id)
-        audit.note(session, project_id, "feedback.delete", answer_id)
-
-    backend.database.write(work)
+    rows.lock_project(session, project_id)
+    if rows.find_answer(session, project_id, answer_id) is None:
+        raise AnswerNotFound(f"The project keeps no answer {answer_id}.")
+    rows.delete_answer(session, answer_id)
+    audit.note(session, project_id, "feedback.delete", answer_id)
 
 
 @writes

@@ -51,17 +51,18 @@ def list_checkpoints(session: Session, project_id: str, job_id: str) -> list[Che
 
 def find_archive(backend: Backend, project_id: str, job_id: str, checkpoint_id: str) -> PolicyArchive:
     """Return a checkpoint's policy. Raises CheckpointNotFound, ObjectDamaged."""
-
-    def work(session: Session) -> Checkpoint | None:
-        jobs.find(session, project_id, job_id)
-        return objects.find_policy(session, job_id, checkpoint_id)
-
-    row = backend.database.read(work)
+    row = _find_policy(backend, project_id, job_id, checkpoint_id)
     if row is None or row.policy_prefix is None or row.policy_manifest_sha256 is None:
         raise CheckpointNotFound(f"{job_id} keeps no policy of a checkpoint {checkpoint_id}.")
     files = list_tree(backend, row.policy_prefix, row.policy_manifest_sha256)
     name = f"{job_id}-{row.stage.value}-{row.step}"
     return PolicyArchive(job_id=job_id, name=name, files=files, created_at=row.created_at)
+
+
+@reads
+def _find_policy(session: Session, project_id: str, job_id: str, checkpoint_id: str) -> Checkpoint | None:
+    jobs.find(session, project_id, job_id)
+    return objects.find_policy(session, job_id, checkpoint_id)
 
 
 def validation_values(session: Session, job_id: str, checkpoints: list[Checkpoint]) -> metrics.ValuesByStep:

@@ -24,7 +24,7 @@ from core.services.cursors import BAD_CURSOR, decode_cursor, encode_cursor
 from core.services.ids import new_id
 from core.services.jobs import retention, submission
 from core.services.jobs.view import view_job, view_jobs
-from core.services.transactions import reads, writes
+from core.services.transactions import deletes, reads, writes
 from core.services.views import DatasetWarning, JobHead, JobView, Page
 
 NEWEST_FIRST = "-created"
@@ -90,14 +90,14 @@ class Preview:
 
 def preview(backend: Backend, project_id: str, request: JobRequest) -> Preview:
     """Return what `submit` would queue. Raises InvalidRequest as it would."""
-    draft = submission.prepare(backend, request)
+    return _settle(backend, project_id, submission.prepare(backend, request))
 
-    def work(session: Session) -> Preview:
-        settled = submission.settle(session, project_id, draft)
-        name = str(settled.start.facts["name"])
-        return Preview(spec=settled.spec, base_model_name=name, warnings=settled.warnings)
 
-    return backend.database.read(work)
+@reads
+def _settle(session: Session, project_id: str, draft: submission.Draft) -> Preview:
+    settled = submission.settle(session, project_id, draft)
+    name = str(settled.start.facts["name"])
+    return Preview(spec=settled.spec, base_model_name=name, warnings=settled.warnings)
 
 
 @reads
@@ -179,28 +179,20 @@ def patch(session: Session, project_id: str, job_id: str, changes: dict[str, Any
     return view_job(session, job)
 
 
-def delete(backend: Backend, project_id: str, job_id: str) -> None:
+@deletes
+def delete(session: Session, project_id: str, job_id: str) -> None:
     """Delete a finished job, its checkpoints and its artifact. Raises JobNotDeletable."""
-    was_here = False
-
-    def work(session: Session) -> None:
-        nonlocal was_here
-        if was_here and job_rows.find_job(session, project_id, job_id) is None:
-            return  # the answer to the commit was lost
-        job = lock(session, project_id, job_id)
-        was_here = True
-        if job.status not in FINAL_STATUSES:
-            raise JobNotDeletable(f"The job is {job.status.value}; cancel it first.")
-        user = job_rows.find_live_user_of_job(session, job_id)
-        if user is not None:
-            raise JobNotDeletable(f"{user} starts from its policy and has not finished.")
-        retention.drop_checkpoints(session, job, "job deleted")
-        retention.drop_outputs(session, job, "job deleted")
-        job_rows.delete_job(session, job_id)
-        audit.note(session, project_id, "job.delete", job_id)
-        reach("delete.in_transaction")
-
-    backend.database.write(work)
+    job = lock(session, project_id, job_id)
+    if job.status not in FINAL_STATUSES:
+        raise JobNotDeletable(f"The job is {job.status.value}; cancel it first.")
+    user = job_rows.find_live_user_of_job(session, job_id)
+    if user is not None:
+        raise JobNotDeletable(f"{user} starts from its policy and has not finished.")
+    retention.drop_checkpoints(session, job, "job deleted")
+    retention.drop_outputs(session, job, "job deleted")
+    job_rows.delete_job(session, job_id)
+    audit.note(session, project_id, "job.delete", job_id)
+    reach("delete.in_transaction")
 
 
 def find(session: Session, project_id: str, job_id: str) -> Job:

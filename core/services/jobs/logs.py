@@ -9,6 +9,7 @@ from core.database.tables.records import JobLogPart
 from core.domain.jobs.job_logs import MAX_LOG_BYTES
 from core.services.backend import Backend
 from core.services.jobs import jobs
+from core.services.transactions import reads
 
 _NOTICE_BYTES = 256
 
@@ -23,12 +24,7 @@ class JobLog:
 
 def read_log(backend: Backend, project_id: str, job_id: str, *, after: int = 0) -> JobLog:
     """What was printed behind the first `after` bytes. Raises JobNotFound."""
-
-    def work(session: Session) -> list[JobLogPart]:
-        jobs.find(session, project_id, job_id)
-        return job_logs.list_parts(session, job_id, after=after)
-
-    parts = backend.database.read(work)
+    parts = _list_parts(backend, project_id, job_id, after)
     if not parts:
         return JobLog(text="", end_bytes=after)
     end = parts[-1].start_bytes + parts[-1].num_bytes
@@ -37,6 +33,12 @@ def read_log(backend: Backend, project_id: str, job_id: str, *, after: int = 0) 
     num_cut = end - len(tail) - after
     notice = _notice(num_cut, _attempt_at(parts, end - len(tail))) if num_cut > 0 else ""
     return JobLog(text=notice + tail.decode(errors="replace"), end_bytes=end)
+
+
+@reads
+def _list_parts(session: Session, project_id: str, job_id: str, after: int) -> list[JobLogPart]:
+    jobs.find(session, project_id, job_id)
+    return job_logs.list_parts(session, job_id, after=after)
 
 
 def _tail(content: bytes) -> bytes:

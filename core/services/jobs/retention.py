@@ -5,7 +5,6 @@ The record stays: the job, its curves and its events. Datasets are their owners'
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import structlog
 from sqlalchemy.orm import Session
@@ -17,6 +16,7 @@ from core.database.tables.exports import ExportRequest
 from core.database.tables.jobs import Job
 from core.database.tables.objects import CheckpointStatus
 from core.services.backend import Backend
+from core.services.transactions import writes
 
 MAX_JOBS = 20
 """Jobs of each kind in one pass."""
@@ -91,17 +91,17 @@ def _rules(backend: Backend) -> list[_Rule]:
 def _apply(backend: Backend, rule: _Rule) -> int:
     seconds = rule.days * _DAY_SECONDS
 
-    def find(session: Session) -> list[str]:
-        return rule.list_jobs(session, finished_seconds_ago=seconds, limit=MAX_JOBS)
-
-    job_ids = backend.database.read(find)
+    job_ids = backend.database.read(
+        lambda session: rule.list_jobs(session, finished_seconds_ago=seconds, limit=MAX_JOBS)
+    )
     for job_id in job_ids:
-        backend.database.write(partial(_let_go, rule=rule, job_id=job_id))
+        _let_go(backend, rule, job_id)
         _log.info("retention", job_id=job_id, what=rule.what, days=rule.days)
     return len(job_ids)
 
 
-def _let_go(session: Session, *, rule: _Rule, job_id: str) -> None:
+@writes
+def _let_go(session: Session, rule: _Rule, job_id: str) -> None:
     job = job_rows.lock_job(session, job_id)
     if job is None or job_rows.find_live_user_of_job(session, job_id) is not None:
         return  # deleted, or taken as a base, meanwhile

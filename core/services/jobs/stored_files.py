@@ -10,6 +10,7 @@ from core.database.repositories import jobs as job_rows
 from core.database.repositories.events import EventDraft, append_event
 from core.domain.errors import Unavailable
 from core.services.backend import Backend
+from core.services.transactions import writes
 from core.services.views import StoredFile
 from core.storage.object_store import ObjectMissing, ObjectNotFound, StoreUnavailable
 from core.storage.trees import MANIFEST, MAX_READS, TreeDamaged, read_manifest
@@ -122,13 +123,14 @@ def tell_of_damage(backend: Backend, job_id: str, file: StoredFile, what: str, *
         actor=actor,
         token=token,
     )
-
-    def work(session: Session) -> None:
-        job = job_rows.lock_job(session, job_id)
-        if job is not None:
-            append_event(session, job, event)
-
     try:
-        backend.database.write(work)
+        _append(backend, job_id, event)
     except Unavailable as error:
         _log.warning("damage_not_recorded", detail=error.detail)
+
+
+@writes
+def _append(session: Session, job_id: str, event: EventDraft) -> None:
+    job = job_rows.lock_job(session, job_id)
+    if job is not None:
+        append_event(session, job, event)

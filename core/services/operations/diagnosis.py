@@ -22,6 +22,7 @@ from core.services.access import api_keys, projects
 from core.services.access.disk_reserve import room_of
 from core.services.backend import Backend
 from core.services.datasets.scratch import scratch_folder
+from core.services.transactions import reads
 from core.storage.object_store import ObjectStore, StoreUnavailable
 from core.telemetry.logging import redactor_of
 
@@ -100,15 +101,16 @@ def _lost_timeouts(backend: Backend) -> list[str]:
     """Return requested timeouts that are not in force, over several statements as a pooler may mix them up."""
     if not backend.database.is_postgresql:
         return []
+    return _ignored_timeouts(backend)
 
-    def work(session: Session) -> list[str]:
-        asked = text("SELECT name, setting FROM pg_settings WHERE name = ANY(:names)")
-        for _ in range(_REPEATED_STATEMENTS):
-            rows = session.execute(asked, {"names": list(POSTGRESQL_TIMEOUTS)}).all()
-        found = {str(row[0]): str(row[1]) for row in rows}
-        return [name for name, value in POSTGRESQL_TIMEOUTS.items() if found.get(name) != str(value)]
 
-    return backend.database.read(work)
+@reads
+def _ignored_timeouts(session: Session) -> list[str]:
+    asked = text("SELECT name, setting FROM pg_settings WHERE name = ANY(:names)")
+    for _ in range(_REPEATED_STATEMENTS):
+        rows = session.execute(asked, {"names": list(POSTGRESQL_TIMEOUTS)}).all()
+    found = {str(row[0]): str(row[1]) for row in rows}
+    return [name for name, value in POSTGRESQL_TIMEOUTS.items() if found.get(name) != str(value)]
 
 
 def _clock(backend: Backend) -> Answer:

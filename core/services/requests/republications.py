@@ -32,7 +32,7 @@ from core.services.jobs import jobs
 from core.services.jobs.weights import is_merged_in_bf16
 from core.services.requests import requests as light_requests
 from core.services.requests.requests import RequestLease
-from core.services.transactions import reads
+from core.services.transactions import reads, writes
 from core.storage import keys
 from core.storage.object_store import ObjectNotFound
 from core.storage.trees import StoredTree, UploadedTree
@@ -195,14 +195,7 @@ def _drop_exports(session: Session, job: Job) -> int:
 
 def _find_inputs(backend: Backend, row: RepublishRequest, lease: RequestLease) -> RepublicationClaim:
     """Return what is merged. Raises NotFound, InvalidRequest and Conflict with a sentence for the user."""
-
-    def read(session: Session) -> tuple[Job, Artifact, bool, str | None, StoredTree | None]:
-        job = jobs.lock(session, row.project_id, row.job_id)
-        artifact = _require_lossy(session, job)
-        has_rows = dataset_rows.find_dataset(session, row.project_id, job.dataset_id) is not None
-        return job, artifact, has_rows, *light_requests.find_base(session, job)
-
-    job, artifact, has_rows, base_model_name, base_policy = backend.database.write(read)
+    job, artifact, has_rows, base_model_name, base_policy = _read(backend, row)
     return RepublicationClaim(
         lease=lease,
         project_id=row.project_id,
@@ -215,6 +208,14 @@ def _find_inputs(backend: Backend, row: RepublishRequest, lease: RequestLease) -
         prefix=keys.export_prefix(row.project_id, row.job_id, artifact.attempt, row.id),
         submitted_at=job.created_at,
     )
+
+
+@writes
+def _read(session: Session, row: RepublishRequest) -> tuple[Job, Artifact, bool, str | None, StoredTree | None]:
+    job = jobs.lock(session, row.project_id, row.job_id)
+    artifact = _require_lossy(session, job)
+    has_rows = dataset_rows.find_dataset(session, row.project_id, job.dataset_id) is not None
+    return job, artifact, has_rows, *light_requests.find_base(session, job)
 
 
 def _first_rows(backend: Backend, project_id: str, dataset_id: str) -> list[str]:

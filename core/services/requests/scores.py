@@ -25,7 +25,7 @@ from core.services.jobs import jobs
 from core.services.jobs.sft_policies import find_sft_policy
 from core.services.requests import requests as light_requests
 from core.services.requests.requests import RequestLease
-from core.services.transactions import reads
+from core.services.transactions import reads, writes
 from core.storage.trees import StoredTree
 
 MAX_WAITING = 100
@@ -120,12 +120,7 @@ def finish(backend: Backend, claim: ScoreClaim, results: list[dict[str, Any]]) -
 
 def _find_inputs(backend: Backend, row: ScoreRequest, lease: RequestLease) -> ScoreClaim:
     """Return the models to score with. Raises NotFound, InvalidRequest and Conflict with a sentence for users."""
-
-    def read(session: Session) -> tuple[Job, StoredTree, str | None, StoredTree | None]:
-        job, _, policy = light_requests.find_policy(session, row, NothingToScoreWith)
-        return job, policy, *light_requests.find_base(session, job)
-
-    job, policy, base_model_name, base_policy = backend.database.write(read)
+    job, policy, base_model_name, base_policy = _read(backend, row)
     return ScoreClaim(
         lease=lease,
         spec=job.spec,
@@ -138,6 +133,12 @@ def _find_inputs(backend: Backend, row: ScoreRequest, lease: RequestLease) -> Sc
         submitted_at=job.created_at,
         by_token=bool(row.request.get("tokens")),
     )
+
+
+@writes
+def _read(session: Session, row: ScoreRequest) -> tuple[Job, StoredTree, str | None, StoredTree | None]:
+    job, _, policy = light_requests.find_policy(session, row, NothingToScoreWith)
+    return job, policy, *light_requests.find_base(session, job)
 
 
 def _find_sft(backend: Backend, job: Job, policy: StoredTree) -> StoredTree | None:

@@ -21,6 +21,7 @@ from core.domain.jobs.job_state import FINAL_STATUSES, JobStatus
 from core.domain.sweeps import SweepStatus
 from core.failpoints import reach
 from core.services.backend import Backend
+from core.services.transactions import writes
 
 RUNG_DECIDED = "rung_decided"
 MAX_NAMED = 10
@@ -66,23 +67,24 @@ def due_rung(sweep: Sweep, members: Sequence[SweepMember], known: Mapping[str, J
 
 def decide(backend: Backend, sweep_id: str) -> bool:
     """Decide the rung that is due, if any; tell whether there was one."""
-
-    def work(session: Session) -> bool:
-        sweep = rows.lock_sweep(session, sweep_id)
-        if sweep is None or sweep.status is not SweepStatus.RUNNING:
-            return False
-        members = rows.list_members(session, [sweep_id])
-        known = rows.find_jobs(session, [member.job_id for member in members])
-        rung = due_rung(sweep, members, known)
-        if rung is None:
-            return False
-        _decide(session, sweep, rung, _values_at(session, sweep, rung, members, known))
-        reach("sweep.rung_in_transaction")
-        return True
-
-    is_decided = backend.database.write(work)
+    is_decided = _decide_due(backend, sweep_id)
     reach("sweep.rung_decided")
     return is_decided
+
+
+@writes
+def _decide_due(session: Session, sweep_id: str) -> bool:
+    sweep = rows.lock_sweep(session, sweep_id)
+    if sweep is None or sweep.status is not SweepStatus.RUNNING:
+        return False
+    members = rows.list_members(session, [sweep_id])
+    known = rows.find_jobs(session, [member.job_id for member in members])
+    rung = due_rung(sweep, members, known)
+    if rung is None:
+        return False
+    _decide(session, sweep, rung, _values_at(session, sweep, rung, members, known))
+    reach("sweep.rung_in_transaction")
+    return True
 
 
 def _is_out(member: SweepMember, known: Mapping[str, Job]) -> bool:

@@ -235,26 +235,28 @@ def _request(sweep: Sweep, member: SweepMember) -> JobRequest:
 
 
 def _end_if_over(backend: Backend, sweep_id: str) -> None:
-    def work(session: Session) -> None:
-        sweep = rows.lock_sweep(session, sweep_id)
-        if sweep is None or sweep.finished_at is not None or sweep.status is SweepStatus.PAUSED:
-            return
-        members = rows.list_members(session, [sweep_id])
-        known = rows.find_jobs(session, [member.job_id for member in members])
-        if any(job.status not in FINAL_STATUSES for job in known.values()):
-            return
-        if sweep.status is SweepStatus.RUNNING:
-            if not all(_is_settled(member, known) for member in members):
-                return
-            sweep.status = SweepStatus.FINISHED
-        ended = [(member.job_id, known[member.job_id]) for member in members if member.job_id in known]
-        succeeded = [(job_id, job) for job_id, job in ended if job.status is JobStatus.SUCCEEDED]
-        sweep.best_job_id = best_of(succeeded, sweep.metric)
-        rows.add_event(session, sweep, _ended(sweep, members, succeeded))
-        sweep.finished_at = database_now()
-
-    backend.database.write(work)
+    _end(backend, sweep_id)
     reach("sweep.ended")
+
+
+@writes
+def _end(session: Session, sweep_id: str) -> None:
+    sweep = rows.lock_sweep(session, sweep_id)
+    if sweep is None or sweep.finished_at is not None or sweep.status is SweepStatus.PAUSED:
+        return
+    members = rows.list_members(session, [sweep_id])
+    known = rows.find_jobs(session, [member.job_id for member in members])
+    if any(job.status not in FINAL_STATUSES for job in known.values()):
+        return
+    if sweep.status is SweepStatus.RUNNING:
+        if not all(_is_settled(member, known) for member in members):
+            return
+        sweep.status = SweepStatus.FINISHED
+    ended = [(member.job_id, known[member.job_id]) for member in members if member.job_id in known]
+    succeeded = [(job_id, job) for job_id, job in ended if job.status is JobStatus.SUCCEEDED]
+    sweep.best_job_id = best_of(succeeded, sweep.metric)
+    rows.add_event(session, sweep, _ended(sweep, members, succeeded))
+    sweep.finished_at = database_now()
 
 
 def _ended(sweep: Sweep, members: list[SweepMember], succeeded: list[tuple[str, Job]]) -> SweepEventDraft:

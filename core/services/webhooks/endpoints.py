@@ -21,7 +21,7 @@ from core.services.access.secret_files import session_secret
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import new_id
-from core.services.transactions import writes
+from core.services.transactions import reads, writes
 from core.services.views import Page
 from core.services.webhooks import addresses
 from core.services.webhooks.addresses import AllowedHosts
@@ -198,17 +198,14 @@ def delete(session: Session, project_id: str, endpoint_id: str) -> None:
     audit.note(session, project_id, "webhook.delete", endpoint_id)
 
 
+@reads
 def list_deliveries(
-    backend: Backend, project_id: str, endpoint_id: str, *, limit: int = 20, cursor: str | None = None
+    session: Session, project_id: str, endpoint_id: str, *, limit: int = 20, cursor: str | None = None
 ) -> Page[DeliveryView]:
     """List what went to an endpoint in the last week, or waits to, newest first."""
     before = _decode_place(cursor) if cursor else None
-
-    def work(session: Session) -> list[WebhookDelivery]:
-        find(session, project_id, endpoint_id)
-        return webhook_rows.list_deliveries(session, endpoint_id, before=before, limit=limit + 1)
-
-    rows = backend.database.read(work)
+    find(session, project_id, endpoint_id)
+    rows = webhook_rows.list_deliveries(session, endpoint_id, before=before, limit=limit + 1)
     shown = rows[:limit]
     is_more = len(rows) > limit
     place = encode_cursor(f"{shown[-1].created_at.isoformat()} {shown[-1].id}") if is_more else None

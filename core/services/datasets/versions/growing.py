@@ -17,6 +17,7 @@ from core.services.datasets import datasets, intake
 from core.services.datasets.intake import Lineage
 from core.services.datasets.versions.versions import FILENAME
 from core.services.ids import new_id
+from core.services.transactions import writes
 from core.services.views import DatasetView
 from core.storage.trees import file_sha256
 
@@ -86,17 +87,18 @@ def _find_root(session: Session, project_id: str, source: str) -> str | None:
 
 def _remember(backend: Backend, project_id: str, source: str, dataset_id: str) -> bool:
     """Note the source's dataset; returns False where it has another one."""
-
-    def work(session: Session) -> bool:
-        row = dataset_rows.lock_dataset(session, project_id, dataset_id)
-        if row is None or row.root_id is not None:
-            return True
-        root_id = _find_root(session, project_id, source)
-        if root_id is None:
-            session.merge(GrownDataset(project_id=project_id, source=source, dataset_id=dataset_id))
-        return root_id in (None, dataset_id)
-
     try:
-        return backend.database.write(work)
+        return _note_grown(backend, project_id, source, dataset_id)
     except IntegrityError:  # another first version was noted between the look and the insert
-        return backend.database.write(work)
+        return _note_grown(backend, project_id, source, dataset_id)
+
+
+@writes
+def _note_grown(session: Session, project_id: str, source: str, dataset_id: str) -> bool:
+    row = dataset_rows.lock_dataset(session, project_id, dataset_id)
+    if row is None or row.root_id is not None:
+        return True
+    root_id = _find_root(session, project_id, source)
+    if root_id is None:
+        session.merge(GrownDataset(project_id=project_id, source=source, dataset_id=dataset_id))
+    return root_id in (None, dataset_id)

@@ -24,6 +24,7 @@ from core.services.datasets.scratch import scratch_folder
 from core.services.datasets.versions import recipes
 from core.services.datasets.versions.recipes import Edits, Source
 from core.services.ids import derived_id, new_id
+from core.services.transactions import reads
 from core.services.views import DatasetView, Page
 from core.storage import keys
 
@@ -147,19 +148,16 @@ def split(backend: Backend, project_id: str, name: str, wanted: Split, taking: T
     return made
 
 
+@reads
 def list_versions(
-    backend: Backend, project_id: str, name: str, *, limit: int = 20, cursor: str | None = None
+    session: Session, project_id: str, name: str, *, limit: int = 20, cursor: str | None = None
 ) -> Page[DatasetView]:
     """Return the versions of a dataset, newest first. Raises DatasetNotFound."""
     before = decode_offset(cursor) if cursor else None
-
-    def work(session: Session) -> list[Dataset]:
-        row = dataset_rows.find_dataset(session, project_id, name)
-        if row is None:
-            raise DatasetNotFound(f"There is no dataset {name}.")
-        return dataset_rows.list_versions(session, row.root_id or row.id, before=before, limit=limit + 1)
-
-    rows = backend.database.read(work)
+    row = dataset_rows.find_dataset(session, project_id, name)
+    if row is None:
+        raise DatasetNotFound(f"There is no dataset {name}.")
+    rows = dataset_rows.list_versions(session, row.root_id or row.id, before=before, limit=limit + 1)
     shown = rows[:limit]
     next_cursor = encode_cursor(str(shown[-1].number)) if len(rows) > limit else None
     return Page(data=[replace(view(row), id=row.version_name) for row in shown], next_cursor=next_cursor)
