@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from core.domain.exports import EXPORT_FOLDER
 from core.domain.jobs.failure_codes import FailureCode
 from core.domain.jobs.job_state import Desired, JobStatus, Stage
+from core.domain.stored_files import StoredFile
 
 Item = TypeVar("Item")
 
@@ -259,16 +260,6 @@ class CheckpointView:
     has_archive: bool
     metrics: dict[str, float | None]
     created_at: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredFile:
-    path: str
-    """Inside its folder, with `/`."""
-    num_bytes: int
-    sha256: str
-    key: str
-    """In the object store; not for users."""
 
 
 @dataclass(frozen=True, kw_only=True)

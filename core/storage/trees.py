@@ -7,13 +7,14 @@ Whoever records a tree keeps the SHA-256 of that manifest, and so of everything 
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
 import structlog
 
+from core.domain.stored_files import StoredFile, StoredTree
 from core.failpoints import reach
 from core.storage.object_store import ObjectNotFound, ObjectStore, StoreUnavailable
 
@@ -46,17 +47,8 @@ class _OtherBytes(TreeDamaged):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TreeFile:
-    path: str
-    num_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class UploadedTree:
-    prefix: str
-    manifest_sha256: str
-    files: list[TreeFile]
+class UploadedTree(StoredTree):
+    files: list[StoredFile]
 
     @property
     def num_bytes(self) -> int:
@@ -75,15 +67,19 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def describe(directory: Path) -> list[TreeFile]:
-    """Describe every regular file below, ordered by path. Links are refused: a tree holds only its own bytes."""
+def describe(directory: Path, prefix: str = "") -> list[StoredFile]:
+    """Describe every regular file below as stored under the prefix, ordered by path.
+
+    Links are refused: a tree holds only its own bytes.
+    """
     files = []
     for path in sorted(directory.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise ValueError(f"neither file nor folder: {path}")
         name = path.relative_to(directory).as_posix()
         if path.is_file() and name != MANIFEST:
-            files.append(TreeFile(path=name, num_bytes=path.stat().st_size, sha256=file_sha256(path)))
+            num_bytes, sha256 = path.stat().st_size, file_sha256(path)
+            files.append(StoredFile(path=name, num_bytes=num_bytes, sha256=sha256, key=prefix + name))
     return files
 
 
@@ -101,14 +97,15 @@ def upload_tree(
 
     Raises StoreUnavailable; uploading again is safe.
     """
-    files = describe(directory)
+    files = describe(directory, prefix)
     for file in files:
         between_files()
-        store.put_file(prefix + file.path, directory / file.path)
-        if store.stat(prefix + file.path).num_bytes != file.num_bytes:
+        store.put_file(file.key, directory / file.path)
+        if store.stat(file.key).num_bytes != file.num_bytes:
             raise StoreUnavailable("The object store holds another number of bytes than it was given.")
         reach("upload.file_stored")
-    manifest = json.dumps({"version": _VERSION, "files": [asdict(file) for file in files]}, indent=1).encode()
+    sums = [{"path": file.path, "num_bytes": file.num_bytes, "sha256": file.sha256} for file in files]
+    manifest = json.dumps({"version": _VERSION, "files": sums}, indent=1).encode()
     reach("upload.files_stored")
     store.put_bytes(prefix + MANIFEST, manifest)
     reach("upload.manifest_stored")
@@ -120,30 +117,30 @@ def check_stored(store: ObjectStore, tree: UploadedTree, *, between_files: Calla
     for file in tree.files:
         between_files()
         try:
-            _read_again(tree.prefix + file.path, partial(_check_stored_file, store, tree.prefix, file))
+            _read_again(file.key, partial(_check_stored_file, store, file))
         except _OtherBytes:
             raise StoreUnavailable(
                 f"The object store gives back other bytes of {file.path} than it was given."
             ) from None
 
 
-def _check_stored_file(store: ObjectStore, prefix: str, file: TreeFile) -> None:
+def _check_stored_file(store: ObjectStore, file: StoredFile) -> None:
     digest = hashlib.sha256()
-    for chunk in store.read(prefix + file.path):
+    for chunk in store.read(file.key):
         digest.update(chunk)
     if digest.hexdigest() != file.sha256:
         raise _OtherBytes(f"{file.path} has changed.")
 
 
-def read_manifest(store: BytesByKey, prefix: str, manifest_sha256: str) -> list[TreeFile]:
-    """Return the manifest of the tree. Raises TreeDamaged and StoreUnavailable."""
+def read_manifest(store: BytesByKey, tree: StoredTree) -> list[StoredFile]:
+    """Return the files that the tree's manifest names. Raises TreeDamaged and StoreUnavailable."""
     try:
-        content = _read_again(prefix + MANIFEST, partial(_read_manifest_bytes, store, prefix, manifest_sha256))
+        content = _read_again(tree.prefix + MANIFEST, partial(_read_manifest_bytes, store, tree))
     except ObjectNotFound:
         raise TreeDamaged("its manifest is missing.") from None
     try:
         values = json.loads(content)
-        files = [TreeFile(**file) for file in values["files"]]
+        files = [StoredFile(**file, key=tree.prefix + file["path"]) for file in values["files"]]
         is_known = values["version"] == _VERSION and all(_is_inside(file.path) for file in files)
     except (ValueError, TypeError, KeyError):
         is_known = False
@@ -152,42 +149,37 @@ def read_manifest(store: BytesByKey, prefix: str, manifest_sha256: str) -> list[
     return files
 
 
-def _read_manifest_bytes(store: BytesByKey, prefix: str, manifest_sha256: str) -> bytes:
-    content = store.get_bytes(prefix + MANIFEST)
-    if hashlib.sha256(content).hexdigest() != manifest_sha256:
+def _read_manifest_bytes(store: BytesByKey, tree: StoredTree) -> bytes:
+    content = store.get_bytes(tree.prefix + MANIFEST)
+    if hashlib.sha256(content).hexdigest() != tree.manifest_sha256:
         raise _OtherBytes("its manifest has changed.")
     return content
 
 
 def fetch_tree(
-    store: ObjectStore,
-    prefix: str,
-    manifest_sha256: str,
-    target: Path,
-    *,
-    between_files: Callable[[], None] = _nothing,
-) -> list[TreeFile]:
+    store: ObjectStore, tree: StoredTree, target: Path, *, between_files: Callable[[], None] = _nothing
+) -> list[StoredFile]:
     """Fetch every file into `target`, which must not exist, and verify each. Raises TreeDamaged, StoreUnavailable."""
-    files = read_manifest(store, prefix, manifest_sha256)
+    files = read_manifest(store, tree)
     target.mkdir(mode=0o700, parents=True)
     for file in files:
         between_files()
-        fetch_file(store, prefix + file.path, file, target / file.path)
+        fetch_file(store, file, target / file.path)
     return files
 
 
-def fetch_file(store: ObjectStore, key: str, file: TreeFile, target: Path) -> None:
+def fetch_file(store: ObjectStore, file: StoredFile, target: Path) -> None:
     """Fetch one object and verify it. Raises TreeDamaged, StoreUnavailable."""
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        _read_again(key, partial(_fetch_once, store, key, file, target))
+        _read_again(file.key, partial(_fetch_once, store, file, target))
     except ObjectNotFound:
         raise TreeDamaged(f"{file.path} is missing.") from None
     reach("fetch.file_verified")
 
 
-def _fetch_once(store: ObjectStore, key: str, file: TreeFile, target: Path) -> None:
-    store.get_file(key, target)
+def _fetch_once(store: ObjectStore, file: StoredFile, target: Path) -> None:
+    store.get_file(file.key, target)
     if target.stat().st_size != file.num_bytes:
         raise _OtherBytes(f"{file.path} has {target.stat().st_size} bytes instead of {file.num_bytes}.")
     if file_sha256(target) != file.sha256:
@@ -207,11 +199,3 @@ def _read_again(key: str, read: Callable[[], Result]) -> Result:
 def _is_inside(path: str) -> bool:
     parts = PurePosixPath(path).parts
     return bool(parts) and not path.startswith("/") and ".." not in parts and "\0" not in path
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredTree:
-    """A folder of objects, described by its `manifest.json`."""
-
-    prefix: str
-    manifest_sha256: str

@@ -25,6 +25,7 @@ from toy_jobs import attempts_of, events
 from core.domain.errors import Fenced
 from core.domain.exports import ExportFormat
 from core.domain.jobs.job_queries import JobFilter
+from core.domain.stored_files import StoredFile
 from core.services.access.audit import acting, operator_here
 from core.services.attempts import lifecycle, recording
 from core.services.attempts.claimed_job import ClaimedJob
@@ -35,7 +36,6 @@ from core.services.operations.backups import backup, holding
 from core.services.operations.backups.repository import BackupError, Manifest
 from core.services.operations.backups.restore import check, choose, restore
 from core.services.requests import exports
-from core.services.requests.exports import ExportedFile
 from core.settings import Settings
 from core.storage import keys
 from core.storage.local import LocalObjectStore
@@ -132,8 +132,8 @@ def test_requests_that_were_being_done_are_done_again(backend: Backend, target: 
     again = exports.claim(target, 600)
     assert again is not None
     assert again.lease.id == taken.lease.id == asked.id
-    late = ExportedFile(key=taken.prefix + "model.gguf", num_bytes=1, sha256="0" * 64, verification={})
-    exports.finish(target, taken, late)
+    late = StoredFile(path=taken.path, key=taken.prefix + "model.gguf", num_bytes=1, sha256="0" * 64)
+    exports.finish(target, taken, late, {})
     assert exports.get(target, PROJECT, held.job_id, asked.id).status == "running", "who had it before is fenced"
 
 

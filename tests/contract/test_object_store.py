@@ -194,7 +194,7 @@ def test_a_tree_comes_back_whole(store: ObjectStore, tmp_path: Path) -> None:
     uploaded = upload_tree(store, "trees/t/", source)
     assert uploaded.num_bytes == 1000
     assert keys_of(store, "trees/t/") == ["trees/t/a.bin", "trees/t/manifest.json", "trees/t/sub/b"]
-    files = fetch_tree(store, "trees/t/", uploaded.manifest_sha256, tmp_path / "target")
+    files = fetch_tree(store, uploaded, tmp_path / "target")
     assert files == uploaded.files
     assert (tmp_path / "target" / "a.bin").read_bytes() == b"a" * 1000
     assert (tmp_path / "target" / "sub" / "b").read_bytes() == b""
@@ -204,22 +204,22 @@ def test_a_damaged_tree_is_refused(store: ObjectStore, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "a").write_bytes(b"aaaa")
-    sha256 = upload_tree(store, "t/", source).manifest_sha256
+    tree = upload_tree(store, "t/", source)
     store.put_bytes("t/a", b"aaab")
     with pytest.raises(TreeDamaged, match="a has changed"):
-        fetch_tree(store, "t/", sha256, tmp_path / "one")
+        fetch_tree(store, tree, tmp_path / "one")
     store.put_bytes("t/a", b"aaaaa")
     with pytest.raises(TreeDamaged, match="5 bytes instead of 4"):
-        fetch_tree(store, "t/", sha256, tmp_path / "two")
+        fetch_tree(store, tree, tmp_path / "two")
     store.delete("t/a")
     with pytest.raises(TreeDamaged, match="a is missing"):
-        fetch_tree(store, "t/", sha256, tmp_path / "three")
+        fetch_tree(store, tree, tmp_path / "three")
     store.put_bytes("t/manifest.json", b"{}")
     with pytest.raises(TreeDamaged, match="manifest has changed"):
-        read_manifest(store, "t/", sha256)
+        read_manifest(store, tree)
     store.delete("t/manifest.json")
     with pytest.raises(TreeDamaged, match="manifest is missing"):
-        read_manifest(store, "t/", sha256)
+        read_manifest(store, tree)
 
 
 class FlippingStore(LocalObjectStore):
@@ -263,7 +263,7 @@ def test_bytes_flipped_on_the_way_are_read_again(tmp_path: Path, num_flips: int)
     uploaded = upload_tree(LocalObjectStore(tmp_path / "objects"), "t/", source)
     check_stored(FlippingStore(tmp_path / "objects", num_flips), uploaded)
     store = FlippingStore(tmp_path / "objects", num_flips)
-    assert fetch_tree(store, "t/", uploaded.manifest_sha256, tmp_path / "target") == uploaded.files
+    assert fetch_tree(store, uploaded, tmp_path / "target") == uploaded.files
     assert {path.read_bytes() for path in (tmp_path / "target").iterdir()} == {b"content"}
 
 
@@ -274,10 +274,10 @@ def test_bytes_that_never_come_right_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="other bytes of file-0"):
         check_stored(store, uploaded)
     with pytest.raises(TreeDamaged, match="manifest has changed"):
-        fetch_tree(store, "t/", uploaded.manifest_sha256, tmp_path / "target")
+        fetch_tree(store, uploaded, tmp_path / "target")
     file = uploaded.files[0]
     with pytest.raises(TreeDamaged, match="file-0 has changed"):
-        fetch_file(store, f"t/{file.path}", file, tmp_path / "target" / file.path)
+        fetch_file(store, file, tmp_path / "target" / file.path)
 
 
 def test_a_presigned_url_downloads_under_its_name(s3: S3Server) -> None:

@@ -23,13 +23,13 @@ from sqlalchemy import text
 from core.domain.errors import Conflict, DomainError, Fenced
 from core.domain.jobs.failure_codes import FailureCode
 from core.domain.jobs.job_state import AttemptOutcome, JobStatus, Stage
+from core.domain.stored_files import StoredTree
 from core.domain.trainer_protocol import Progress, StageChanged, TrainerEvent
 from core.services.attempts import checkpoints, lifecycle, recording
 from core.services.attempts.claimed_job import ClaimedJob
 from core.services.backend import Backend
 from core.services.curves import pages
 from core.services.jobs import events, jobs, steering
-from core.storage import trees
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,7 @@ WRITES: list[Callable[[ClaimedJob], Any]] = [
         checkpoints.NewStageOutput(
             stage=Stage.SFT,
             digest="d" * 64,
-            tree=trees.StoredTree(prefix="projects/default/jobs/x/a1/stages/d/", manifest_sha256="1" * 64),
+            tree=StoredTree(prefix="projects/default/jobs/x/a1/stages/d/", manifest_sha256="1" * 64),
             num_bytes=1,
         ),
     ),

@@ -17,12 +17,13 @@ from backends import (
 )
 
 from core.domain.jobs.job_state import Stage
+from core.domain.stored_files import StoredTree
 from core.services.attempts import checkpoints, lifecycle, recording
 from core.services.backend import Backend
 from core.services.base_models import starting_points
 from core.services.jobs import checkpoint_policies, events, jobs
 from core.services.operations import garbage_collection
-from core.storage import keys, trees
+from core.storage import keys
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +123,7 @@ def test_a_job_starts_from_the_policy_of_a_checkpoint_and_deleting_takes_all(bac
 def test_stage_outputs_are_taken_over_inside_a_project(backend: Backend) -> None:
     first_id = submit(backend).id
     first = claim(backend)
-    tree = trees.StoredTree(prefix="projects/default/jobs/a/a1/stages/d/", manifest_sha256="1" * 64)
+    tree = StoredTree(prefix="projects/default/jobs/a/a1/stages/d/", manifest_sha256="1" * 64)
     new = checkpoints.NewStageOutput(stage=Stage.SFT, digest="d" * 64, tree=tree, num_bytes=1)
     checkpoints.commit_stage_output(first, new)
     checkpoints.commit_stage_output(first, new)

@@ -5,12 +5,12 @@ from backends import PROJECT, add_dataset, claim, publication, set_architecture,
 from sqlalchemy import text
 
 from core.domain.exports import ExportFormat
+from core.domain.stored_files import StoredFile
 from core.services.attempts import lifecycle
 from core.services.backend import Backend
 from core.services.jobs import artifacts, events, jobs, steering
 from core.services.operations import garbage_collection
 from core.services.requests import exports, requests
-from core.services.requests.exports import ExportedFile
 from core.storage import keys
 
 Q8_0 = ExportFormat.GGUF_Q8_0
@@ -36,7 +36,7 @@ def make(backend: Backend) -> exports.ExportClaim:
     assert held is not None
     key = held.prefix + "file.gguf"
     backend.store.put_bytes(key, b"GGUF")
-    exports.finish(backend, held, ExportedFile(key=key, num_bytes=4, sha256="5" * 64, verification={"num_tokens": 9}))
+    exports.finish(backend, held, StoredFile(path=held.path, key=key, num_bytes=4, sha256="5" * 64), {"num_tokens": 9})
     return held
 
 
@@ -72,8 +72,8 @@ def test_one_that_failed_is_tried_anew_and_a_lost_lease_publishes_nothing(backen
     )
     again = exports.claim(backend, 60)
     assert again is not None
-    file = ExportedFile(key="x", num_bytes=1, sha256="5" * 64, verification={})
-    exports.finish(backend, held, file)
+    file = StoredFile(path=held.path, key="x", num_bytes=1, sha256="5" * 64)
+    exports.finish(backend, held, file, {})
     assert len(artifacts.get(backend, PROJECT, job_id).files) == 1
     requests.fail(backend, again.lease, "No.")
     second = exports.create(backend, PROJECT, job_id, Q8_0)

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from backends import PROJECT
 
+from core.domain.stored_files import StoredTree
 from core.services.access.disk_reserve import DiskReserveReached
 from core.services.backend import Backend
 from core.services.chat.served_models import ServedModel
-from core.storage.trees import StoredTree, upload_tree
+from core.storage.trees import upload_tree
 from worker.runner.files import fetch_model
 
 

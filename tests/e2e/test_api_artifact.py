@@ -11,11 +11,11 @@ import pytest
 from api_server import RunningApi
 from backends import PROJECT, checkpoint_with_policy, claim, point
 
+from core.domain.stored_files import StoredFile, StoredTree
 from core.services.attempts import lifecycle, recording
-from core.services.attempts.lifecycle import Publication, PublishedFile
+from core.services.attempts.lifecycle import Publication
 from core.services.jobs import events
 from core.storage import keys
-from core.storage.trees import StoredTree
 from preftune import ApiError, Client, DownloadFailed
 
 FILES = {
@@ -35,7 +35,7 @@ def job_id(api: RunningApi) -> str:
     for path, content in FILES.items():
         api.backend.store.put_bytes(prefix + path, content)
         digest = hashlib.sha256(content).hexdigest()
-        published.append(PublishedFile(path=path, key=prefix + path, num_bytes=len(content), sha256=digest))
+        published.append(StoredFile(path=path, key=prefix + path, num_bytes=len(content), sha256=digest))
     tree = StoredTree(prefix=prefix, manifest_sha256="3" * 64)
     lifecycle.finish_succeeded(held, Publication(tree=tree, files=published))
     return str(job["id"])

@@ -11,9 +11,9 @@ from backends import claim, publication, set_architecture
 from typer.testing import CliRunner
 
 from cli.main import app
+from core.domain.stored_files import StoredFile
 from core.services.attempts import lifecycle
 from core.services.requests import exports, requests
-from core.services.requests.exports import ExportedFile
 from preftune import Client, ExportFailed
 
 CONTENT = b"GGUF" + bytes(range(256)) * 500
@@ -53,8 +53,8 @@ def make_next(api: RunningApi, content: bytes | None = CONTENT) -> None:
     key = held.prefix + "policy.gguf"
     api.backend.store.put_bytes(key, content)
     digest = hashlib.sha256(content).hexdigest()
-    file = ExportedFile(key=key, num_bytes=len(content), sha256=digest, verification=VERIFICATION)
-    exports.finish(api.backend, held, file)
+    file = StoredFile(path=held.path, key=key, num_bytes=len(content), sha256=digest)
+    exports.finish(api.backend, held, file, VERIFICATION)
 
 
 def test_asked_for_made_and_listed_among_the_files(api: RunningApi, job_id: str) -> None:

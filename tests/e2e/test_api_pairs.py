@@ -10,10 +10,10 @@ import pytest
 from api_server import RunningApi
 from backends import claim
 
+from core.domain.stored_files import StoredFile, StoredTree
 from core.services.attempts import lifecycle
-from core.services.attempts.lifecycle import Publication, PublishedFile
+from core.services.attempts.lifecycle import Publication
 from core.storage import keys
-from core.storage.trees import StoredTree
 from preftune import ApiError, Client
 
 MARGINS = (0.5, -1.0, None, 2.0, 0.1)
@@ -46,7 +46,7 @@ def job_id(api: RunningApi) -> str:
     content = "".join(json.dumps(item) + "\n" for item in PAIRS).encode()
     api.backend.store.put_bytes(prefix + "pairs.jsonl", content)
     digest = hashlib.sha256(content).hexdigest()
-    file = PublishedFile(path="pairs.jsonl", key=prefix + "pairs.jsonl", num_bytes=len(content), sha256=digest)
+    file = StoredFile(path="pairs.jsonl", key=prefix + "pairs.jsonl", num_bytes=len(content), sha256=digest)
     tree = StoredTree(prefix=prefix, manifest_sha256="3" * 64)
     lifecycle.finish_succeeded(held, Publication(tree=tree, files=[file]))
     return str(job["id"])

@@ -13,12 +13,12 @@ from backends import claim
 from relay import Relay
 from servers import S3Server, run_s3
 
+from core.domain.stored_files import StoredFile, StoredTree
 from core.services.attempts import lifecycle
-from core.services.attempts.lifecycle import Publication, PublishedFile
+from core.services.attempts.lifecycle import Publication
 from core.services.backend import Backend
 from core.storage import keys
 from core.storage.s3 import S3Access, S3ObjectStore
-from core.storage.trees import StoredTree
 from preftune import Client
 
 MIB = 1024 * 1024
@@ -56,7 +56,7 @@ def publish(backend: Backend) -> None:
     prefix = keys.artifact_prefix(held.project_id, held.job_id, held.attempt_name)
     backend.store.put_bytes(prefix + NAME, CONTENT)
     digest = hashlib.sha256(CONTENT).hexdigest()
-    file = PublishedFile(path=NAME, key=prefix + NAME, num_bytes=len(CONTENT), sha256=digest)
+    file = StoredFile(path=NAME, key=prefix + NAME, num_bytes=len(CONTENT), sha256=digest)
     tree = StoredTree(prefix=prefix, manifest_sha256="3" * 64)
     lifecycle.finish_succeeded(held, Publication(tree=tree, files=[file]))
 

@@ -30,11 +30,12 @@ from core.database.repositories import jobs as job_rows
 from core.database.tables.jobs import Job, JobStage
 from core.database.tables.objects import Artifact, Checkpoint, CheckpointStatus, Garbage, StageOutput
 from core.domain.jobs.job_state import ALLOWED_TRANSITIONS, FINAL_STATUSES, JobStatus
+from core.domain.stored_files import StoredFile, StoredTree
 from core.services.backend import Backend
 from core.services.jobs import artifacts
 from core.services.operations import garbage_collection
 from core.storage import keys
-from core.storage.trees import TreeDamaged, TreeFile, read_manifest
+from core.storage.trees import TreeDamaged, read_manifest
 
 Found = Iterator[str]
 
@@ -158,7 +159,7 @@ def _objects(backend: Backend) -> Found:
     collect_everything(backend)
     for prefix, sum_ in named_trees(backend):
         try:
-            files = read_manifest(backend.store, prefix, sum_)
+            files = read_manifest(backend.store, StoredTree(prefix=prefix, manifest_sha256=sum_))
         except TreeDamaged as damage:
             yield f"{prefix}: {damage}"
             continue
@@ -174,7 +175,7 @@ def _objects(backend: Backend) -> Found:
             yield f"{info.key}: no row names it; {job and job.status}, attempts {outcomes}, {age:.3f} s old"
 
 
-def _damaged(backend: Backend, prefix: str, files: list[TreeFile]) -> Found:
+def _damaged(backend: Backend, prefix: str, files: list[StoredFile]) -> Found:
     for file in files:
         content = backend.store.get_bytes(prefix + file.path)
         if hashlib.sha256(content).hexdigest() != file.sha256:

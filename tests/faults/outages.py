@@ -240,7 +240,7 @@ def damage(world: World, job_id: str, chance: random.Random) -> list[str]:
         checkpoints_of(world.backend, job_id), key=lambda one: (one.stage.value == "dpo", one.step, one.attempt)
     )
     store = world.backend.store
-    files = sorted(read_manifest(store, newest.prefix, newest.manifest_sha256), key=lambda file: file.num_bytes)
+    files = sorted(read_manifest(store, newest.tree), key=lambda file: file.num_bytes)
     what = chance.choice(("flip", "delete", "cut"))
     if what == "flip":
         content = bytearray(store.get_bytes(newest.prefix + files[-1].path))

@@ -19,15 +19,16 @@ from transformers import AutoModelForCausalLM
 
 from core.database.repositories.garbage import list_garbage
 from core.domain.request_status import RequestStatus
+from core.domain.stored_files import StoredFile, StoredTree
 from core.services.attempts import lifecycle
-from core.services.attempts.lifecycle import Publication, PublishedFile
+from core.services.attempts.lifecycle import Publication
 from core.services.backend import Backend
 from core.services.jobs import artifacts, jobs
 from core.services.jobs.weights import read_types
 from core.services.requests import republications
 from core.services.requests.republications import NothingToRepublish, RepublicationView
 from core.storage import keys
-from core.storage.trees import StoredTree, upload_tree
+from core.storage.trees import upload_tree
 from worker.drain import Drain
 from worker.light.lane import LightLane
 from worker.light.republishing import Republishing
@@ -102,7 +103,7 @@ def publish(backend: Backend, folder: Path, **fields: Any) -> str:
     (folder / "job.json").write_text(json.dumps(record))
     tree = upload_tree(backend.store, keys.artifact_prefix(PROJECT, job_id, held.attempt_name), folder)
     files = [
-        PublishedFile(path=file.path, key=tree.prefix + file.path, num_bytes=file.num_bytes, sha256=file.sha256)
+        StoredFile(path=file.path, key=tree.prefix + file.path, num_bytes=file.num_bytes, sha256=file.sha256)
         for file in tree.files
     ]
     stored = StoredTree(prefix=tree.prefix, manifest_sha256=tree.manifest_sha256)

@@ -7,13 +7,14 @@ from backends import PROJECT, add_dataset, claim, submit
 from toy_jobs import await_end
 
 from core.domain.exports import ExportFormat
+from core.domain.stored_files import StoredFile, StoredTree
 from core.services.attempts import lifecycle
-from core.services.attempts.lifecycle import Publication, PublishedFile
+from core.services.attempts.lifecycle import Publication
 from core.services.backend import Backend
 from core.services.jobs import artifacts
 from core.services.requests import exports
 from core.storage import keys
-from core.storage.trees import StoredTree, upload_tree
+from core.storage.trees import upload_tree
 from worker.drain import Drain
 from worker.light.exports import Exporting
 from worker.light.lane import LightLane
@@ -30,7 +31,7 @@ def publish(backend: Backend, folder: Path) -> str:
     held = claim(backend)
     tree = upload_tree(backend.store, keys.artifact_prefix(PROJECT, job_id, held.attempt_name), folder)
     files = [
-        PublishedFile(path=file.path, key=tree.prefix + file.path, num_bytes=file.num_bytes, sha256=file.sha256)
+        StoredFile(path=file.path, key=tree.prefix + file.path, num_bytes=file.num_bytes, sha256=file.sha256)
         for file in tree.files
     ]
     stored = StoredTree(prefix=tree.prefix, manifest_sha256=tree.manifest_sha256)

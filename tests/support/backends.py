@@ -16,11 +16,12 @@ from core.datasets.reading import READER_VERSION
 from core.domain.dataset_rows import DatasetKind
 from core.domain.jobs.job_spec import JobRequest
 from core.domain.jobs.job_state import Stage
+from core.domain.stored_files import StoredFile, StoredTree
 from core.domain.trainer_protocol import MetricPoint
 from core.services.attempts import lifecycle
 from core.services.attempts.checkpoints import NewCheckpoint, commit_checkpoint, commit_policy
 from core.services.attempts.claimed_job import ClaimedJob
-from core.services.attempts.lifecycle import Publication, PublishedFile
+from core.services.attempts.lifecycle import Publication
 from core.services.backend import Backend
 from core.services.curves import pages
 from core.services.jobs import jobs
@@ -29,7 +30,7 @@ from core.services.views import JobView
 from core.settings import Settings
 from core.storage import keys
 from core.storage.local import LocalObjectStore
-from core.storage.trees import StoredTree, upload_tree, write_sums
+from core.storage.trees import upload_tree, write_sums
 
 PROJECT = "default"
 BASE_MODEL = "tiny"
@@ -160,7 +161,7 @@ def publication(backend: Backend, claim: ClaimedJob, names: Sequence[str] = ("mo
     for name in names:
         backend.store.put_bytes(prefix + name, b"weights")
         digest = hashlib.sha256(b"weights").hexdigest()
-        files.append(PublishedFile(path=name, key=prefix + name, num_bytes=7, sha256=digest))
+        files.append(StoredFile(path=name, key=prefix + name, num_bytes=7, sha256=digest))
     return Publication(tree=StoredTree(prefix=prefix, manifest_sha256="3" * 64), files=files)
 
 

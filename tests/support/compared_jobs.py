@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from api_server import RunningApi
 from backends import BASE_MODEL, claim, point
 
+from core.domain.stored_files import StoredFile, StoredTree
 from core.services.attempts import lifecycle, recording
 from core.services.attempts.claimed_job import ClaimedJob
-from core.services.attempts.lifecycle import Publication, PublishedFile
+from core.services.attempts.lifecycle import Publication
 from core.services.backend import Backend
 from core.storage import keys
-from core.storage.trees import StoredTree
 
 LINES = range(1, 41)
 
@@ -42,7 +42,7 @@ def publish(backend: Backend, held: ClaimedJob, margins: Margins, kl: float, tor
     for name, content in contents.items():
         backend.store.put_bytes(prefix + name, content)
         digest = hashlib.sha256(content).hexdigest()
-        files.append(PublishedFile(path=name, key=prefix + name, num_bytes=len(content), sha256=digest))
+        files.append(StoredFile(path=name, key=prefix + name, num_bytes=len(content), sha256=digest))
     other = {"value": 0.1, "low": 0.0, "high": 0.2}
     held_out = {
         "num_rows": len(rows),

@@ -12,11 +12,11 @@ from backends import claim, point, publication
 from sqlalchemy import update
 
 from core.database.tables.jobs import Job
+from core.domain.stored_files import StoredFile, StoredTree
 from core.services.attempts import lifecycle, recording
 from core.services.attempts.claimed_job import ClaimedJob
-from core.services.attempts.lifecycle import Publication, PublishedFile
+from core.services.attempts.lifecycle import Publication
 from core.storage import keys
-from core.storage.trees import StoredTree
 
 
 def start(api: RunningApi, **fields: Any) -> ClaimedJob:
@@ -57,7 +57,7 @@ def publish(api: RunningApi, held: ClaimedJob, files: dict[str, Any], results: d
         content = "".join(json.dumps(row) + "\n" for row in rows).encode()
         api.backend.store.put_bytes(prefix + name, content)
         digest = hashlib.sha256(content).hexdigest()
-        published.append(PublishedFile(path=name, key=prefix + name, num_bytes=len(content), sha256=digest))
+        published.append(StoredFile(path=name, key=prefix + name, num_bytes=len(content), sha256=digest))
     tree = StoredTree(prefix=prefix, manifest_sha256="3" * 64)
     lifecycle.finish_succeeded(held, Publication(tree=tree, files=published))
     changed = update(Job).where(Job.id == held.job_id).values(results=results)

@@ -5,11 +5,12 @@ from pathlib import Path
 from api_server import RunningApi
 from backends import claim
 
+from core.domain.stored_files import StoredFile, StoredTree
 from core.services.attempts import lifecycle
-from core.services.attempts.lifecycle import Publication, PublishedFile
+from core.services.attempts.lifecycle import Publication
 from core.services.backend import Backend
 from core.storage import keys
-from core.storage.trees import StoredTree, upload_tree
+from core.storage.trees import upload_tree
 
 
 def publish_model(api: RunningApi, folder: Path, **fields: object) -> str:
@@ -26,7 +27,7 @@ def publish(backend: Backend, job_id: str, folder: Path) -> None:
     prefix = keys.artifact_prefix(held.project_id, held.job_id, held.attempt_name)
     tree = upload_tree(backend.store, prefix, folder)
     files = [
-        PublishedFile(path=file.path, key=prefix + file.path, num_bytes=file.num_bytes, sha256=file.sha256)
+        StoredFile(path=file.path, key=prefix + file.path, num_bytes=file.num_bytes, sha256=file.sha256)
         for file in tree.files
     ]
     stored = StoredTree(prefix=prefix, manifest_sha256=tree.manifest_sha256)

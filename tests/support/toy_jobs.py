@@ -19,6 +19,7 @@ from toy_trainer import Script, expected_weights
 from core.database.tables.jobs import Attempt
 from core.database.tables.objects import Checkpoint, CheckpointStatus
 from core.database.tables.records import JobEvent, MetricPoint
+from core.domain.stored_files import StoredTree
 from core.services.backend import Backend
 from core.services.jobs import artifacts, jobs
 from core.services.requests.requests import View, is_ended
@@ -120,12 +121,12 @@ def check_succeeded(backend: Backend, job_id: str, script: Script) -> None:
     artifact = artifacts.get(backend, PROJECT, job_id)
     weights = next(file for file in artifact.files if file.path == "model.safetensors")
     assert backend.store.get_bytes(weights.key) == expected_weights(ROWS, script)
-    read_manifest(backend.store, artifact.prefix, artifact.manifest_sha256)
+    read_manifest(backend.store, StoredTree(prefix=artifact.prefix, manifest_sha256=artifact.manifest_sha256))
     check_curve(backend, job_id, script)
     finished = [event for event in events(backend, job_id) if event.to_status in ("succeeded", "failed", "cancelled")]
     assert len(finished) == 1
     for checkpoint in checkpoints_of(backend, job_id):
-        read_manifest(backend.store, checkpoint.prefix, checkpoint.manifest_sha256)
+        read_manifest(backend.store, checkpoint.tree)
     numbers = [attempt.attempt for attempt in attempts_of(backend, job_id)]
     assert numbers == list(range(1, len(numbers) + 1))
 

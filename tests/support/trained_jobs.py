@@ -6,6 +6,7 @@ from typing import Any
 from backends import PROJECT, add_dataset
 from toy_jobs import wait_for_status
 
+from core.domain.stored_files import StoredTree
 from core.services.backend import Backend
 from core.services.jobs import artifacts
 from core.storage import keys
@@ -44,5 +45,5 @@ def run_to_end(backend: Backend, job_id: str) -> Any:
 
 def fetch_artifact(backend: Backend, job_id: str, target: Any) -> Any:
     artifact = artifacts.get(backend, PROJECT, job_id)
-    fetch_tree(backend.store, artifact.prefix, artifact.manifest_sha256, target)
+    fetch_tree(backend.store, StoredTree(prefix=artifact.prefix, manifest_sha256=artifact.manifest_sha256), target)
     return target

@@ -11,11 +11,11 @@ from core.domain.training.artifact_files import PAIRS_FILE, SUMMARY_FILE
 from core.failpoints import reach
 from core.services.attempts import publication
 from core.services.attempts.claimed_job import ClaimedJob
-from core.services.attempts.lifecycle import Publication, PublishedFile
+from core.services.attempts.lifecycle import Publication
 from core.services.curves import pages
 from core.services.views import MetricPointView
 from core.storage import keys
-from core.storage.trees import StoredTree, check_stored, upload_tree, write_sums
+from core.storage.trees import check_stored, upload_tree, write_sums
 from worker.artifact.curves_svg import draw_curves
 from worker.artifact.model_card import model_card
 from worker.artifact.report_html import html_report
@@ -44,15 +44,8 @@ def publish(claim: ClaimedJob, product: TrainedProduct, *, check: Callable[[], N
     # The trainer has loaded and measured this folder: what the store gives back must be the same bytes.
     check_stored(claim.backend.store, uploaded, between_files=check)
     reach("publish.uploaded")
-    files = [
-        PublishedFile(path=file.path, key=prefix + file.path, num_bytes=file.num_bytes, sha256=file.sha256)
-        for file in uploaded.files
-    ]
-    return Publication(
-        tree=StoredTree(prefix=prefix, manifest_sha256=uploaded.manifest_sha256),
-        files=files,
-        results=_summary(directory / SUMMARY_FILE).get("results"),
-    )
+    results = _summary(directory / SUMMARY_FILE).get("results")
+    return Publication(tree=uploaded, files=uploaded.files, results=results)
 
 
 def _complete(claim: ClaimedJob, product: TrainedProduct, directory: Path) -> None:

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from core.domain.stored_files import StoredFile
 from core.services.backend import Backend
 from core.services.requests import exports
-from core.services.requests.exports import ExportClaim, ExportedFile
+from core.services.requests.exports import ExportClaim
 from core.services.requests.requests import RequestLease
 from core.storage.object_store import StoreUnavailable
 from core.storage.trees import file_sha256
@@ -64,7 +65,9 @@ class ExportWork:
         with refusals(context.work_dir):
             # llama.cpp's server listens on loopback, even for one that calls it directly.
             context.run(CHECKER_COMMAND, "Reading the GGUF file back", allows_tcp=True)
-        exports.finish(context.backend, self.claim, _store(context, self.claim, context.work_dir / "policy.gguf"))
+        stored = _store(context, self.claim, context.work_dir / "policy.gguf")
+        verification = json.loads((context.work_dir / "verification.json").read_text(encoding="utf-8"))
+        exports.finish(context.backend, self.claim, stored, verification)
 
 
 @contextmanager
@@ -75,7 +78,7 @@ def refusals(work_dir: Path) -> Iterator[None]:
         raise RequestRefused((work_dir / "refused.txt").read_text(encoding="utf-8"))
 
 
-def _store(context: RequestContext, claim: ExportClaim, source: Path) -> ExportedFile:
+def _store(context: RequestContext, claim: ExportClaim, source: Path) -> StoredFile:
     """Store the file and check that the store returns what llama.cpp has read."""
     key = claim.prefix + PurePosixPath(claim.path).name
     sha256 = file_sha256(source)
@@ -86,5 +89,4 @@ def _store(context: RequestContext, claim: ExportClaim, source: Path) -> Exporte
     context.backend.store.get_file(key, back)
     if file_sha256(back) != sha256:
         raise StoreUnavailable("The object store gives back other bytes than it was given.")
-    verification = json.loads((context.work_dir / "verification.json").read_text(encoding="utf-8"))
-    return ExportedFile(key=key, num_bytes=source.stat().st_size, sha256=sha256, verification=verification)
+    return StoredFile(path=claim.path, key=key, num_bytes=source.stat().st_size, sha256=sha256)

@@ -17,10 +17,11 @@ from core.confinement import Bounds, confined
 from core.disk_space import full_disk_detail, is_full, is_out_of_space
 from core.domain.errors import Unavailable
 from core.domain.generation_protocol import REFUSAL_PREFIX
+from core.domain.stored_files import StoredTree
 from core.services.backend import Backend
 from core.services.requests import requests
 from core.services.requests.requests import RequestLease
-from core.storage.trees import StoredTree, TreeDamaged, fetch_tree
+from core.storage.trees import TreeDamaged, fetch_tree
 from worker.child_environment import trainer_environment
 from worker.drain import Drain
 from worker.pulse import LaneBeat
@@ -78,7 +79,7 @@ class RequestContext:
         """Fetch a stored policy into the work directory. Raises RequestRefused, LaneStopping, StoreUnavailable."""
         target = self.work_dir / name
         try:
-            fetch_tree(self.backend.store, tree.prefix, tree.manifest_sha256, target, between_files=self.check)
+            fetch_tree(self.backend.store, tree, target, between_files=self.check)
         except TreeDamaged as damage:
             raise RequestRefused(f"A stored policy is damaged: {damage}") from None
         return target

@@ -7,12 +7,13 @@ from typing import Any
 
 from core.base_models.directory import get_base_model
 from core.domain.errors import DomainError, NotFound
+from core.domain.stored_files import StoredTree
 from core.services.backend import Backend
 from core.services.base_models.sharing import fetch_shared, find_shared
 from core.services.requests import scores
 from core.services.requests.requests import RequestLease
 from core.services.requests.scores import ScoreClaim
-from core.storage.trees import StoredTree, TreeDamaged
+from core.storage.trees import TreeDamaged
 from worker.light.lane import RequestContext, RequestRefused
 from worker.processes.start import command_of
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from core.base_models.directory import get_base_model
 from core.domain.errors import DomainError, NotFound
+from core.domain.stored_files import StoredFile
 from core.services.access.disk_reserve import require_disk
 from core.services.backend import Backend
 from core.services.base_models.sharing import fetch_shared, find_shared
 from core.services.chat.runner import ModelNotServed
 from core.services.chat.served_models import ServedModel
-from core.storage.trees import StoredTree, TreeDamaged, TreeFile, fetch_file, read_manifest
+from core.storage.trees import TreeDamaged, fetch_file, read_manifest
 
 ADAPTER_DIR = "adapter"
 _NEEDED = (".safetensors", ".json", ".jinja", ".model")
@@ -45,14 +46,14 @@ def fetch_model(backend: Backend, model: ServedModel, work_dir: Path, check: Cal
     try:
         if model.policy is None:
             return _base(backend, model, work_dir, check)
-        files = read_manifest(backend.store, model.policy.prefix, model.policy.manifest_sha256)
+        files = read_manifest(backend.store, model.policy)
         root = "" if model.is_adapter_root else f"{ADAPTER_DIR}/"
         adapter = [file for file in files if file.path.startswith(root) and "/" not in file.path.removeprefix(root)]
         if not model.has_lora or not adapter:
             own = [file for file in files if "/" not in file.path]
-            return _own(_fetch(backend, model.policy, own, work_dir / "policy", check))
+            return _own(_fetch(backend, own, work_dir / "policy", check))
         base = _base(backend, model, work_dir, check)
-        folder = _fetch(backend, model.policy, adapter, work_dir / "policy", check)
+        folder = _fetch(backend, adapter, work_dir / "policy", check)
         adapter_dir = folder if model.is_adapter_root else folder / ADAPTER_DIR
         return ModelFiles(model_dir=base.model_dir, adapter_dir=adapter_dir, reads=base.reads)
     except TreeDamaged as damage:
@@ -61,9 +62,9 @@ def fetch_model(backend: Backend, model: ServedModel, work_dir: Path, check: Cal
 
 def _base(backend: Backend, model: ServedModel, work_dir: Path, check: Callable[[], None]) -> ModelFiles:
     if model.base_tree is not None:
-        files = read_manifest(backend.store, model.base_tree.prefix, model.base_tree.manifest_sha256)
+        files = read_manifest(backend.store, model.base_tree)
         own = [file for file in files if "/" not in file.path]
-        return _own(_fetch(backend, model.base_tree, own, work_dir / "base", check))
+        return _own(_fetch(backend, own, work_dir / "base", check))
     name = str(model.base_name)
     try:
         folder = get_base_model(backend.settings.models_dir, name).directory.resolve()
@@ -81,11 +82,11 @@ def _own(folder: Path) -> ModelFiles:
     return ModelFiles(model_dir=folder, adapter_dir=None, reads=())
 
 
-def _fetch(backend: Backend, tree: StoredTree, files: list[TreeFile], target: Path, check: Callable[[], None]) -> Path:
+def _fetch(backend: Backend, files: list[StoredFile], target: Path, check: Callable[[], None]) -> Path:
     target.mkdir(mode=0o700, parents=True)
     needed = [file for file in files if file.path.endswith(_NEEDED)]
     require_disk(backend.settings, sum(file.num_bytes for file in needed), "the files of this model")
     for file in needed:
         check()
-        fetch_file(backend.store, tree.prefix + file.path, file, target / file.path)
+        fetch_file(backend.store, file, target / file.path)
     return target

@@ -11,16 +11,9 @@ from core.database.columns import database_after, database_now
 from core.database.tables.bookkeeping import LostObject, ObjectCheck
 from core.database.tables.datasets import Dataset, DatasetStatus
 from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, CheckpointStatus, StageOutput
+from core.domain.stored_files import StoredTree
 
 NAME = "objects"
-
-
-@dataclass(frozen=True, kw_only=True)
-class NamedTree:
-    """A stored folder with a manifest."""
-
-    prefix: str
-    manifest_sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +35,7 @@ class Thing:
     owner_id: str
     """A job's or a dataset's."""
     is_job: bool
-    trees: tuple[NamedTree, ...] = ()
+    trees: tuple[StoredTree, ...] = ()
     objects: tuple[NamedObject, ...] = ()
 
 
@@ -89,9 +82,9 @@ def _checkpoint(session: Session, key: str, is_exact: bool) -> Thing | None:
         return None
     trees = []
     if row.status is CheckpointStatus.COMMITTED:
-        trees.append(NamedTree(prefix=row.prefix, manifest_sha256=row.manifest_sha256))
-    if row.policy_prefix is not None and row.policy_manifest_sha256 is not None:
-        trees.append(NamedTree(prefix=row.policy_prefix, manifest_sha256=row.policy_manifest_sha256))
+        trees.append(row.tree)
+    if row.policy_tree is not None:
+        trees.append(row.policy_tree)
     return Thing(
         cursor=f"checkpoints:{row.id}",
         project_id=row.project_id,
@@ -121,9 +114,8 @@ def _output(session: Session, key: str, is_exact: bool) -> Thing | None:
     row = session.scalar(statement.order_by(StageOutput.prefix).limit(1))
     if row is None:
         return None
-    tree = NamedTree(prefix=row.prefix, manifest_sha256=row.manifest_sha256)
     return Thing(
-        cursor=f"outputs:{row.prefix}", project_id=row.project_id, owner_id=row.job_id, is_job=True, trees=(tree,)
+        cursor=f"outputs:{row.prefix}", project_id=row.project_id, owner_id=row.job_id, is_job=True, trees=(row.tree,)
     )
 
 

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from core.database.columns import enum_type
 from core.database.tables.base import Base, BigInt, Digest, Id, LongText, ShortText, Time
 from core.domain.jobs.job_state import Stage
+from core.domain.stored_files import StoredFile, StoredTree
 
 _UNREAD = text("weights_dtype IS NULL")
 
@@ -49,6 +50,16 @@ class Checkpoint(Base):
     policy_num_bytes: Mapped[BigInt | None]
     created_at: Mapped[Time]
 
+    @property
+    def tree(self) -> StoredTree:
+        return StoredTree(prefix=self.prefix, manifest_sha256=self.manifest_sha256)
+
+    @property
+    def policy_tree(self) -> StoredTree | None:
+        if self.policy_prefix is None or self.policy_manifest_sha256 is None:
+            return None
+        return StoredTree(prefix=self.policy_prefix, manifest_sha256=self.policy_manifest_sha256)
+
 
 class Artifact(Base):
     """The published output of a job: at most one."""
@@ -70,6 +81,21 @@ class Artifact(Base):
     weights_dtype: Mapped[ShortText | None]
     """`float32`, `bfloat16`, … or `unknown`; null until the sweeper has read it from the file."""
 
+    @property
+    def tree(self) -> StoredTree:
+        return StoredTree(prefix=self.prefix, manifest_sha256=self.manifest_sha256)
+
+    def file_row(self, file: StoredFile) -> "ArtifactFile":
+        """Return the row of one of its files."""
+        return ArtifactFile(
+            job_id=self.job_id,
+            project_id=self.project_id,
+            path=file.path,
+            key=file.key,
+            num_bytes=file.num_bytes,
+            sha256=file.sha256,
+        )
+
 
 class ArtifactFile(Base):
     __tablename__ = "artifact_files"
@@ -81,6 +107,10 @@ class ArtifactFile(Base):
     key: Mapped[LongText]
     num_bytes: Mapped[BigInt]
     sha256: Mapped[Digest]
+
+    @property
+    def file(self) -> StoredFile:
+        return StoredFile(path=self.path, num_bytes=self.num_bytes, sha256=self.sha256, key=self.key)
 
 
 class StageOutput(Base):
@@ -99,6 +129,10 @@ class StageOutput(Base):
     manifest_sha256: Mapped[Digest]
     num_bytes: Mapped[BigInt]
     created_at: Mapped[Time]
+
+    @property
+    def tree(self) -> StoredTree:
+        return StoredTree(prefix=self.prefix, manifest_sha256=self.manifest_sha256)
 
 
 class StageBuild(Base):

@@ -15,11 +15,11 @@ from core.database.repositories.events import EventDraft, append_event
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Checkpoint, CheckpointStatus, StageOutput
 from core.domain.jobs.job_state import Stage
+from core.domain.stored_files import StoredTree
 from core.failpoints import reach
 from core.services.attempts.claimed_job import ClaimedJob, fenced
 from core.services.ids import new_id
 from core.services.jobs.checkpoint_policies import find_best, validation_values
-from core.storage.trees import StoredTree
 
 MIN_KEPT = 2
 """A corrupt newest checkpoint must leave one to fall back to."""
@@ -130,7 +130,7 @@ def find_stage_output(claim: ClaimedJob, digest: str) -> ReusableOutput | None:
     row = database.read(lambda session: objects.find_stage_output(session, claim.project_id, digest))
     if row is None:
         return None
-    return ReusableOutput(job_id=row.job_id, tree=StoredTree(prefix=row.prefix, manifest_sha256=row.manifest_sha256))
+    return ReusableOutput(job_id=row.job_id, tree=row.tree)
 
 
 def commit_stage_output(claim: ClaimedJob, new: NewStageOutput) -> None:

@@ -9,11 +9,11 @@ from sqlalchemy.orm import Session
 from core.database.repositories import datasets as dataset_rows
 from core.database.repositories import jobs as job_rows
 from core.domain.errors import Fenced
+from core.domain.stored_files import StoredFile, StoredTree
 from core.services.attempts.claimed_job import ClaimedJob
 from core.services.base_models import starting_points
 from core.services.transactions import writes
 from core.storage import keys
-from core.storage.trees import StoredTree, TreeFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +22,9 @@ class StoredRows:
 
     dataset_id: str
     key: str
-    file: TreeFile | None
+    file: StoredFile | None
     """Size and sum of the rows; None for datasets of the first release, which kept none."""
-    original_key: str
-    original: TreeFile
+    original: StoredFile
     options: dict[str, Any]
     """How the upload was checked: the rows can be made anew."""
 
@@ -70,14 +69,15 @@ def _stored_rows(session: Session, project_id: str, dataset_id: str) -> StoredRo
     row = dataset_rows.find_dataset(session, project_id, dataset_id)
     if row is None:
         raise Fenced(f"{dataset_id} is gone.")
-    is_known = row.rows_sha256 is not None and row.rows_bytes is not None
+    key = keys.dataset_rows(project_id, dataset_id)
+    file = None
+    if row.rows_sha256 is not None and row.rows_bytes is not None:
+        file = StoredFile(path="rows.jsonl", num_bytes=row.rows_bytes, sha256=row.rows_sha256, key=key)
+    original_key = keys.dataset_original(project_id, dataset_id)
     return StoredRows(
         dataset_id=dataset_id,
-        key=keys.dataset_rows(project_id, dataset_id),
-        file=TreeFile(path="rows.jsonl", num_bytes=int(row.rows_bytes or 0), sha256=str(row.rows_sha256))
-        if is_known
-        else None,
-        original_key=keys.dataset_original(project_id, dataset_id),
-        original=TreeFile(path="original", num_bytes=row.num_bytes, sha256=row.sha256),
+        key=key,
+        file=file,
+        original=StoredFile(path="original", num_bytes=row.num_bytes, sha256=row.sha256, key=original_key),
         options=dict(row.options),
     )

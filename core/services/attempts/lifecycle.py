@@ -19,17 +19,17 @@ from core.database.repositories import metric_blocks, metrics, objects, queue
 from core.database.repositories.events import EventDraft, append_event
 from core.database.repositories.transitions import Claimant, StartedJob, Transition, move
 from core.database.tables.jobs import Job
-from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint
+from core.database.tables.objects import Artifact, Checkpoint
 from core.domain.errors import Conflict, Fenced
 from core.domain.jobs.failure_codes import TITLES, FailureCode
 from core.domain.jobs.job_state import AttemptOutcome, Desired, JobStatus, Stage
+from core.domain.stored_files import StoredFile, StoredTree
 from core.failpoints import reach
 from core.services.attempts import requeue
 from core.services.attempts.claimed_job import ClaimedJob, fenced
 from core.services.backend import Backend
 from core.services.estimates import measuring
 from core.services.ids import new_suffix
-from core.storage.trees import StoredTree
 
 AT_RUNG = "It has come to where its sweep compares members."
 
@@ -54,19 +54,11 @@ class ResumeFrom:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishedFile:
-    path: str
-    key: str
-    num_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Publication:
     """An uploaded artifact that is not committed yet."""
 
     tree: StoredTree
-    files: list[PublishedFile]
+    files: list[StoredFile]
     results: dict[str, Any] | None = None
     """Figures of the policy, for the job."""
     measured: dict[str, Any] | None = None
@@ -174,7 +166,7 @@ def _resume_from(checkpoint: Checkpoint | None) -> ResumeFrom | None:
         checkpoint_id=checkpoint.id,
         stage=checkpoint.stage,
         step=checkpoint.step,
-        tree=StoredTree(prefix=checkpoint.prefix, manifest_sha256=checkpoint.manifest_sha256),
+        tree=checkpoint.tree,
     )
 
 
@@ -310,14 +302,4 @@ def _insert_artifact(session: Session, job: Job, publication: Publication) -> No
     )
     session.add(artifact)
     session.flush()
-    session.add_all(
-        ArtifactFile(
-            job_id=job.id,
-            project_id=job.project_id,
-            path=file.path,
-            key=file.key,
-            num_bytes=file.num_bytes,
-            sha256=file.sha256,
-        )
-        for file in publication.files
-    )
+    session.add_all(artifact.file_row(file) for file in publication.files)

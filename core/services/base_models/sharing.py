@@ -18,6 +18,7 @@ import structlog
 from core.base_models.directory import BaseModel, base_model_digest, get_base_model, list_base_models
 from core.database.repositories import backups
 from core.domain.errors import DomainError
+from core.domain.stored_files import StoredTree
 from core.services.backend import Backend
 from core.settings import Settings
 from core.storage import keys
@@ -130,7 +131,8 @@ def fetch_shared(backend: Backend, model: SharedModel, *, check: Callable[[], No
         temporary = parent / f".{uuid.uuid4().hex}" / model.name
         try:
             prefix = keys.base_model_prefix(model.name, model.digest)
-            fetch_tree(backend.store, prefix, model.manifest_sha256, temporary, between_files=check)
+            tree = StoredTree(prefix=prefix, manifest_sha256=model.manifest_sha256)
+            fetch_tree(backend.store, tree, temporary, between_files=check)
             with suppress(OSError):  # another worker of this directory was faster
                 temporary.rename(parent / model.name)
         finally:

@@ -13,10 +13,10 @@ from core.domain.errors import InvalidRequest
 from core.domain.jobs.job_state import FINAL_STATUSES
 from core.domain.jobs.methods import method_of
 from core.domain.policy_names import PREFIX, parse_policy_name
+from core.domain.stored_files import StoredTree
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.views import BaseModelView, Page
-from core.storage.trees import StoredTree
 
 _JOB = "job_"
 
@@ -64,16 +64,14 @@ def find_policy(session: Session, project_id: str, reference: str) -> StartingPo
         raise InvalidRequest(f"{job_id} is {job.status.value}; wait until it has finished")
     if checkpoint_id:
         checkpoint = objects.find_policy(session, job_id, checkpoint_id)
-        if checkpoint is None:
+        tree = checkpoint.policy_tree if checkpoint else None
+        if tree is None:
             raise InvalidRequest(f"{job_id} has no policy of a checkpoint {checkpoint_id}; it may have been deleted")
-        assert checkpoint.policy_prefix is not None
-        assert checkpoint.policy_manifest_sha256 is not None
-        tree = StoredTree(prefix=checkpoint.policy_prefix, manifest_sha256=checkpoint.policy_manifest_sha256)
     else:
         artifact = objects.find_artifact(session, job_id)
         if artifact is None:
             raise InvalidRequest(f"{job_id} ended as {job.status.value} and published no policy")
-        tree = StoredTree(prefix=artifact.prefix, manifest_sha256=artifact.manifest_sha256)
+        tree = artifact.tree
     return StartingPoint(
         num_parameters=int(job.spec["num_parameters"]), facts=job.base_model_facts, job_id=job_id, tree=tree
     )

@@ -14,11 +14,11 @@ from core.database.tables.jobs import Job
 from core.domain.errors import DomainError, FieldError, InvalidRequest, NotFound
 from core.domain.jobs.methods import method_of
 from core.domain.policy_names import parse_policy_name
+from core.domain.stored_files import StoredTree
 from core.domain.variants.checks import get_variant
 from core.services.backend import Backend
 from core.services.base_models import starting_points
 from core.services.jobs.sft_policies import find_sft_policy
-from core.storage.trees import StoredTree
 
 SFT_SUFFIX = "@sft"
 """`job_…@sft` names the policy of a job before its DPO stage."""
@@ -176,8 +176,7 @@ def _find_sft(backend: Backend, project_id: str, name: str) -> ServedModel:
         artifact = objects.find_artifact(session, job_id)
         if artifact is None:
             raise InvalidRequest(f"{job_id} is {job.status.value} and has published no policy")
-        tree = StoredTree(prefix=artifact.prefix, manifest_sha256=artifact.manifest_sha256)
-        return job, _of_job(session, job, name), tree
+        return job, _of_job(session, job, name), artifact.tree
 
     job, model, published = backend.database.write(read)
     tree = find_sft_policy(backend, job, published)

@@ -7,11 +7,12 @@ from core.database.repositories import objects
 from core.database.repositories.events import EventDraft, append_event
 from core.domain.errors import Conflict, NotFound
 from core.domain.jobs.job_state import FINAL_STATUSES
+from core.domain.stored_files import StoredFile
 from core.services.access import audit
 from core.services.backend import Backend
 from core.services.jobs import jobs, retention
 from core.services.transactions import reads, writes
-from core.services.views import ArtifactView, StoredFile
+from core.services.views import ArtifactView
 
 
 class ArtifactNotFound(NotFound):
@@ -40,10 +41,7 @@ def get(session: Session, project_id: str, job_id: str) -> ArtifactView:
         job_id=job_id,
         prefix=artifact.prefix,
         manifest_sha256=artifact.manifest_sha256,
-        files=[
-            StoredFile(path=row.path, num_bytes=row.num_bytes, sha256=row.sha256, key=row.key)
-            for row in objects.list_artifact_files(session, job_id)
-        ],
+        files=[row.file for row in objects.list_artifact_files(session, job_id)],
         created_at=artifact.created_at,
     )
 

@@ -12,11 +12,12 @@ from core.database.tables.objects import Checkpoint, CheckpointStatus
 from core.domain.errors import NotFound
 from core.domain.jobs.job_state import Stage
 from core.domain.jobs.methods import method_of
+from core.domain.stored_files import StoredFile
 from core.services.backend import Backend
 from core.services.jobs import jobs
 from core.services.jobs.stored_files import list_tree
 from core.services.transactions import reads
-from core.services.views import CheckpointView, StoredFile
+from core.services.views import CheckpointView
 
 
 class CheckpointNotFound(NotFound):
@@ -52,9 +53,9 @@ def list_checkpoints(session: Session, project_id: str, job_id: str) -> list[Che
 def find_archive(backend: Backend, project_id: str, job_id: str, checkpoint_id: str) -> PolicyArchive:
     """Return a checkpoint's policy. Raises CheckpointNotFound, ObjectDamaged."""
     row = _find_policy(backend, project_id, job_id, checkpoint_id)
-    if row is None or row.policy_prefix is None or row.policy_manifest_sha256 is None:
+    if row is None or row.policy_tree is None:
         raise CheckpointNotFound(f"{job_id} keeps no policy of a checkpoint {checkpoint_id}.")
-    files = list_tree(backend, row.policy_prefix, row.policy_manifest_sha256)
+    files = list_tree(backend, row.policy_tree)
     name = f"{job_id}-{row.stage.value}-{row.step}"
     return PolicyArchive(job_id=job_id, name=name, files=files, created_at=row.created_at)
 

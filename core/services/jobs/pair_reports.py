@@ -14,12 +14,13 @@ from typing import Any, Literal, overload
 import orjson
 
 from core.domain.errors import InvalidRequest, NotFound, Unavailable
+from core.domain.stored_files import StoredFile
 from core.domain.training.artifact_files import PAIR_COLUMNS, PAIRS_FILE
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.jobs import artifacts
 from core.services.jobs.stored_files import read_file
-from core.services.views import Page, StoredFile
+from core.services.views import Page
 
 FLAGS = ("likely_mislabelled", "never_learned", "already_satisfied", "forgotten", "truncated")
 SORT_KEYS = ("line", "margin", "reference_margin", "margin_first", "gradient_weight", "mislabelled_score")

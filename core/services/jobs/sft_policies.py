@@ -4,9 +4,9 @@ import json
 
 from core.database.repositories import objects
 from core.database.tables.jobs import Job
+from core.domain.stored_files import StoredTree
 from core.services.backend import Backend
 from core.storage.object_store import ObjectNotFound
-from core.storage.trees import StoredTree
 
 _SUMMARY_FILE = "evaluation.json"
 
@@ -18,4 +18,4 @@ def find_sft_policy(backend: Backend, job: Job, published: StoredTree) -> Stored
     except (ObjectNotFound, ValueError, KeyError, TypeError):
         return None
     output = backend.database.read(lambda session: objects.find_stage_output(session, job.project_id, digest))
-    return None if output is None else StoredTree(prefix=output.prefix, manifest_sha256=output.manifest_sha256)
+    return None if output is None else output.tree

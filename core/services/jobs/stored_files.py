@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 from core.database.repositories import jobs as job_rows
 from core.database.repositories.events import EventDraft, append_event
 from core.domain.errors import Unavailable
+from core.domain.stored_files import StoredFile, StoredTree
 from core.services.backend import Backend
 from core.services.transactions import writes
-from core.services.views import StoredFile
 from core.storage.object_store import ObjectMissing, ObjectNotFound, StoreUnavailable
 from core.storage.trees import MANIFEST, MAX_READS, TreeDamaged, read_manifest
 
@@ -23,17 +23,13 @@ class ObjectDamaged(Unavailable):
     title = "A stored object is not what was stored"
 
 
-def list_tree(backend: Backend, prefix: str, manifest_sha256: str) -> list[StoredFile]:
+def list_tree(backend: Backend, tree: StoredTree) -> list[StoredFile]:
     """Return the files of a stored folder. Raises ObjectDamaged, StoreUnavailable."""
     try:
-        files = read_manifest(backend.store, prefix, manifest_sha256)
+        return read_manifest(backend.store, tree)
     except TreeDamaged as damage:
-        _log.error("object_damaged", key=prefix + MANIFEST)
+        _log.error("object_damaged", key=tree.prefix + MANIFEST)
         raise ObjectDamaged(f"The files cannot be listed: {damage}") from None
-    return [
-        StoredFile(path=file.path, num_bytes=file.num_bytes, sha256=file.sha256, key=prefix + file.path)
-        for file in files
-    ]
 
 
 def read_file(

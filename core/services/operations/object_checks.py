@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session
 
 from core.database.repositories import object_checks as rows
 from core.database.repositories.object_checks import NamedObject, Thing
+from core.domain.stored_files import StoredFile
 from core.services.backend import Backend
 from core.services.jobs.stored_files import tell_of_damage
 from core.services.transactions import reads
-from core.services.views import StoredFile
 from core.storage import keys
 from core.storage.object_store import ObjectNotFound
 from core.storage.trees import MANIFEST, MAX_READS, TreeDamaged, read_manifest
@@ -102,14 +102,12 @@ def _look(backend: Backend, thing: Thing, *, is_deep: bool) -> Look:
     objects = objects_of(thing)
     for tree in thing.trees:
         try:
-            files = read_manifest(backend.store, tree.prefix, tree.manifest_sha256)
+            files = read_manifest(backend.store, tree)
         except TreeDamaged:
             look.add(tree.prefix + MANIFEST, _fault(backend, NamedObject(key=tree.prefix + MANIFEST)) or DAMAGED)
             continue
         look.add(tree.prefix + MANIFEST, None)
-        objects += [
-            NamedObject(key=tree.prefix + file.path, num_bytes=file.num_bytes, sha256=file.sha256) for file in files
-        ]
+        objects += [NamedObject(key=file.key, num_bytes=file.num_bytes, sha256=file.sha256) for file in files]
     for one in objects:
         look.add(one.key, _fault(backend, one) or (_fault_of_bytes(backend, one) if is_deep else None))
     return look

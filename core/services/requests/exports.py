@@ -3,7 +3,6 @@
 What is made becomes one more file of the artifact; the folder that was published stays as it is.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -14,11 +13,11 @@ from sqlalchemy.orm import Session
 from core.database.repositories import objects, requests
 from core.database.repositories.events import EventDraft, append_event
 from core.database.tables.exports import ExportRequest
-from core.database.tables.objects import ArtifactFile
 from core.database.tables.requests import Leased
 from core.domain.errors import Conflict, InvalidRequest, NotFound
 from core.domain.exports import GGUF_ARCHITECTURES, ExportFormat, export_path
 from core.domain.request_status import RequestStatus
+from core.domain.stored_files import StoredFile, StoredTree
 from core.services.access import audit, quotas
 from core.services.backend import Backend
 from core.services.ids import new_id
@@ -27,7 +26,6 @@ from core.services.requests import requests as light_requests
 from core.services.requests.requests import RequestLease
 from core.services.transactions import reads
 from core.storage import keys
-from core.storage.trees import StoredTree
 
 MAX_WAITING = 20
 """Requests of a project that are not done."""
@@ -80,16 +78,6 @@ class ExportClaim:
     prefix: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportedFile:
-    """A file stored under the claim's prefix, and read back."""
-
-    key: str
-    num_bytes: int
-    sha256: str
-    verification: Mapping[str, Any]
-
-
 def create(
     backend: Backend, project_id: str, job_id: str, export_format: ExportFormat, *, export_id: str | None = None
 ) -> ExportView:
@@ -134,27 +122,18 @@ def claim(backend: Backend, lease_seconds: float) -> ExportClaim | None:
     return light_requests.claim_next(backend, ExportRequest, lease_seconds, partial(_find_inputs, backend))
 
 
-def finish(backend: Backend, claim: ExportClaim, file: ExportedFile) -> None:
-    """Add the file to the artifact."""
+def finish(backend: Backend, claim: ExportClaim, file: StoredFile, verification: dict[str, Any]) -> None:
+    """Add a file that was stored under the claim's prefix, and read back, to the artifact."""
 
     def change(session: Session, row: Leased) -> None:
         assert isinstance(row, ExportRequest)
         job = jobs.lock(session, claim.project_id, claim.job_id)
         artifact = objects.find_artifact(session, claim.job_id)
         assert artifact is not None
-        row.prefix, row.verification = claim.prefix, dict(file.verification)
+        row.prefix, row.verification = claim.prefix, verification
         artifact.num_files += 1
         artifact.num_bytes += file.num_bytes
-        session.add(
-            ArtifactFile(
-                job_id=claim.job_id,
-                project_id=claim.project_id,
-                path=claim.path,
-                key=file.key,
-                num_bytes=file.num_bytes,
-                sha256=file.sha256,
-            )
-        )
+        session.add(artifact.file_row(file))
         data = {"format": claim.format, "path": claim.path, "num_bytes": file.num_bytes}
         message = f"The policy was exported as {claim.format.value}: {claim.path}"
         append_event(session, job, EventDraft(kind="exported", message=message, data=data))

@@ -19,12 +19,13 @@ from core.database.repositories import jobs as job_rows
 from core.database.repositories.events import EventDraft, append_event
 from core.database.tables.exports import ExportRequest
 from core.database.tables.jobs import Job
-from core.database.tables.objects import Artifact, ArtifactFile
+from core.database.tables.objects import Artifact
 from core.database.tables.republications import RepublishRequest
 from core.database.tables.requests import Leased
 from core.domain.errors import Conflict, NotFound
 from core.domain.jobs.event_kinds import REPUBLISHED
 from core.domain.request_status import RequestStatus
+from core.domain.stored_files import StoredTree
 from core.services.access import audit
 from core.services.backend import Backend
 from core.services.ids import new_id
@@ -35,7 +36,7 @@ from core.services.requests.requests import RequestLease
 from core.services.transactions import reads, writes
 from core.storage import keys
 from core.storage.object_store import ObjectNotFound
-from core.storage.trees import StoredTree, UploadedTree
+from core.storage.trees import UploadedTree
 from core.wording import counted
 
 MAX_WAITING = 20
@@ -171,17 +172,7 @@ def _replace(session: Session, artifact: Artifact, tree: UploadedTree) -> None:
     artifact.prefix, artifact.manifest_sha256 = tree.prefix, tree.manifest_sha256
     artifact.num_files, artifact.num_bytes = len(tree.files), tree.num_bytes
     artifact.weights_dtype, artifact.created_at = "float32", database_now()
-    session.add_all(
-        ArtifactFile(
-            job_id=artifact.job_id,
-            project_id=artifact.project_id,
-            path=file.path,
-            key=tree.prefix + file.path,
-            num_bytes=file.num_bytes,
-            sha256=file.sha256,
-        )
-        for file in tree.files
-    )
+    session.add_all(artifact.file_row(file) for file in tree.files)
 
 
 def _drop_exports(session: Session, job: Job) -> int:
@@ -201,7 +192,7 @@ def _find_inputs(backend: Backend, row: RepublishRequest, lease: RequestLease) -
         project_id=row.project_id,
         job_id=row.job_id,
         spec=job.spec,
-        policy=StoredTree(prefix=artifact.prefix, manifest_sha256=artifact.manifest_sha256),
+        policy=artifact.tree,
         base_model_name=base_model_name,
         base_policy=base_policy,
         rows=_first_rows(backend, row.project_id, job.dataset_id) if has_rows else [],

@@ -17,12 +17,12 @@ from core.database.tables.objects import Artifact
 from core.database.tables.requests import Leased, LeasedRequest
 from core.domain.errors import Conflict, InvalidRequest, NotFound
 from core.domain.request_status import RequestStatus
+from core.domain.stored_files import StoredTree
 from core.services.backend import Backend
 from core.services.base_models import starting_points
 from core.services.ids import new_suffix
 from core.services.jobs import jobs
 from core.services.transactions import writes
-from core.storage.trees import StoredTree
 
 MAX_TRIES = 3
 
@@ -77,7 +77,7 @@ def find_policy(session: Session, row: LeasedRequest, gone: type[Conflict]) -> t
     artifact = objects.find_artifact(session, job.id)
     if artifact is None:
         raise gone("The job's policy is gone.")
-    return job, artifact, StoredTree(prefix=artifact.prefix, manifest_sha256=artifact.manifest_sha256)
+    return job, artifact, artifact.tree
 
 
 def find_base(session: Session, job: Job) -> tuple[str | None, StoredTree | None]:

@@ -17,6 +17,7 @@ from core.database.tables.scores import ScoreRequest
 from core.domain.errors import Conflict, NotFound
 from core.domain.jobs.methods import method_of
 from core.domain.request_status import RequestStatus
+from core.domain.stored_files import StoredTree
 from core.domain.variants.checks import get_variant
 from core.services.access import audit
 from core.services.backend import Backend
@@ -26,7 +27,6 @@ from core.services.jobs.sft_policies import find_sft_policy
 from core.services.requests import requests as light_requests
 from core.services.requests.requests import RequestLease
 from core.services.transactions import reads, writes
-from core.storage.trees import StoredTree
 
 MAX_WAITING = 100
 """Requests of a project that are not done."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from core.domain.stored_files import StoredFile
 from core.services.jobs import pair_reports
 from core.services.jobs.pair_reports import FLAGS, SORT_KEYS, PairReports, PairsBusy, PairsQuery, ReadReport
-from core.services.views import StoredFile
 
 
 def row(line: int, **values: Any) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from core.domain.stored_files import StoredFile
 from core.services.jobs.stored_files import ObjectDamaged, ObjectMissing, read_file
-from core.services.views import StoredFile
 from core.storage.object_store import ObjectNotFound, StoreUnavailable
 
 CHUNKS = [b"one", b"two", b"three"]

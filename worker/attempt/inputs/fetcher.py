@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from core.domain.errors import Unavailable
 from core.domain.jobs.event_kinds import WAITING_FOR_STORE
+from core.domain.stored_files import StoredTree
 from core.domain.trainer_protocol import TrainerEvent
 from core.failpoints import reach
 from core.services.attempts import checkpoints, lifecycle, recording
@@ -18,7 +19,7 @@ from core.services.attempts.claimed_job import ClaimedJob
 from core.services.attempts.lifecycle import ResumeFrom
 from core.services.backend import Backend
 from core.storage.object_store import StoreUnavailable
-from core.storage.trees import StoredTree, TreeDamaged, fetch_tree
+from core.storage.trees import TreeDamaged, fetch_tree
 from worker.patience import patiently
 
 _OUTAGE_LEASES = 10
@@ -94,7 +95,7 @@ class Fetcher:
 
     def _fetch(self, tree: StoredTree, target: Path) -> None:
         shutil.rmtree(target, ignore_errors=True)
-        fetch_tree(self.backend.store, tree.prefix, tree.manifest_sha256, target, between_files=self.check)
+        fetch_tree(self.backend.store, tree, target, between_files=self.check)
 
     def patiently(
         self, work: Callable[[], Result], on_failure: Callable[[Unavailable, int], None] | None = None

@@ -61,7 +61,7 @@ def _fetch(fetcher: Fetcher, rows: StoredRows, target: Path) -> None:
     if rows.file is None:
         fetcher.backend.store.get_file(rows.key, target)
     else:
-        fetch_file(fetcher.backend.store, rows.key, rows.file, target)
+        fetch_file(fetcher.backend.store, rows.file, target)
 
 
 def _make_anew(fetcher: Fetcher, rows: StoredRows, target: Path, damage: str) -> None:
@@ -71,7 +71,7 @@ def _make_anew(fetcher: Fetcher, rows: StoredRows, target: Path, damage: str) ->
     folder.mkdir()
     original, settings = folder / "original", fetcher.backend.settings
     try:
-        fetcher.patiently(lambda: fetch_file(fetcher.backend.store, rows.original_key, rows.original, original))
+        fetcher.patiently(lambda: fetch_file(fetcher.backend.store, rows.original, original))
         intake.check(settings, original, intake.check_options(rows.options, settings), folder, fetcher.check)
     except TreeDamaged as worse:
         raise _damaged(damage, f"The upload cannot replace them: {worse}") from None

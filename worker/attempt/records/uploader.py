@@ -20,7 +20,7 @@ from core.services.attempts import checkpoints, recording
 from core.services.attempts.checkpoints import NewCheckpoint, NewStageOutput
 from core.services.attempts.claimed_job import ClaimedJob
 from core.storage import keys
-from core.storage.trees import StoredTree, UploadedTree, upload_tree, write_sums
+from core.storage.trees import UploadedTree, upload_tree, write_sums
 from worker.patience import pause_seconds
 
 _MAX_WAITING_OUTPUTS = 8
@@ -141,7 +141,7 @@ class Uploader:
         uploaded = self._upload_tree(prefix, item.directory)
         checkpoints.commit_stage_output(
             claim,
-            NewStageOutput(stage=stage, digest=item.digest, tree=_stored(uploaded), num_bytes=uploaded.num_bytes),
+            NewStageOutput(stage=stage, digest=item.digest, tree=uploaded, num_bytes=uploaded.num_bytes),
         )
 
     def _upload_checkpoint(self, item: CheckpointWritten, stage: Stage) -> None:
@@ -151,14 +151,14 @@ class Uploader:
         uploaded = self._upload_tree(prefix, item.directory)
         checkpoint_id = checkpoints.commit_checkpoint(
             claim,
-            NewCheckpoint(stage=stage, step=item.step, tree=_stored(uploaded), num_bytes=uploaded.num_bytes),
+            NewCheckpoint(stage=stage, step=item.step, tree=uploaded, num_bytes=uploaded.num_bytes),
         )
         if item.policy_directory is None:
             return
         write_sums(Path(item.policy_directory))
         prefix = keys.policy_prefix(claim.project_id, claim.job_id, claim.attempt_name, stage.value, item.step)
         policy = self._upload_tree(prefix, item.policy_directory)
-        checkpoints.commit_policy(claim, checkpoint_id, _stored(policy), policy.num_bytes)
+        checkpoints.commit_policy(claim, checkpoint_id, policy, policy.num_bytes)
 
     def _upload_tree(self, prefix: str, directory: str) -> UploadedTree:
         return upload_tree(self._claim.backend.store, prefix, Path(directory), between_files=self._check_wanted)
@@ -184,7 +184,3 @@ def _remove(item: CheckpointWritten) -> None:
     for directory in (item.directory, item.policy_directory):
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
-
-
-def _stored(uploaded: UploadedTree) -> StoredTree:
-    return StoredTree(prefix=uploaded.prefix, manifest_sha256=uploaded.manifest_sha256)

@@ -223,11 +223,11 @@ class _Run:
             if not self._has(manifest):
                 continue
             try:
-                files = read_manifest(self, tree.prefix, tree.manifest_sha256)
+                files = read_manifest(self, tree)
             except TreeDamaged as damage:
                 raise BackupError(f"{manifest.key}: {damage}") from None
             for file in files:
-                yield NamedObject(key=tree.prefix + file.path, num_bytes=file.num_bytes, sha256=file.sha256)
+                yield NamedObject(key=file.key, num_bytes=file.num_bytes, sha256=file.sha256)
 
     def _has(self, one: NamedObject) -> bool:
         """Whether the backup holds the object; one that came with other bytes is copied again."""
