@@ -1,8 +1,9 @@
 """Return values of services: plain values with the names of the HTTP contract."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 from core.domain.exports import EXPORT_FOLDER
@@ -11,6 +12,20 @@ from core.domain.jobs.job_state import Desired, JobStatus, Stage
 from core.domain.stored_files import StoredFile
 
 Item = TypeVar("Item")
+View = TypeVar("View")
+
+
+def from_row(view: type[View], row: object, **others: Any) -> View:
+    """Make a view whose fields are the row's attributes of the same names, but for the others.
+
+    What a type checker does not see here, `tests/unit/services/test_views.py` compares: names, and types.
+    """
+    return view(**{name: getattr(row, name) for name in _fields_of(view) if name not in others}, **others)
+
+
+@cache
+def _fields_of(view: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(view))
 
 
 @dataclass(frozen=True, kw_only=True)

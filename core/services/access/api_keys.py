@@ -25,7 +25,7 @@ from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import make_id, new_suffix
 from core.services.transactions import reads, writes
-from core.services.views import Page
+from core.services.views import Page, from_row
 
 DEFAULT_GRACE_SECONDS = 24 * 3600.0
 MAX_NAME_CHARS = 100
@@ -342,15 +342,4 @@ def _hash(secret: str) -> str:
 
 
 def _view(session: Session, key: ApiKey) -> KeyView:
-    return KeyView(
-        id=key.id,
-        project_id=key.project_id,
-        name=key.name,
-        scope=key.scope,
-        keeps_answers=bool(key.keeps_answers),
-        is_live=access.is_live(session, key.id),
-        created_at=key.created_at,
-        expires_at=key.expires_at,
-        revoked_at=key.revoked_at,
-        last_used_at=key.last_used_at,
-    )
+    return from_row(KeyView, key, keeps_answers=bool(key.keeps_answers), is_live=access.is_live(session, key.id))

@@ -20,7 +20,7 @@ from core.database.tables.audit import AuditEvent
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import new_id
-from core.services.views import Page
+from core.services.views import Page, from_row
 
 DONE = "done"
 REFUSED = "refused"
@@ -144,16 +144,4 @@ def forget_old(backend: Backend) -> int:
 
 
 def _view(row: AuditEvent) -> AuditView:
-    return AuditView(
-        id=row.id,
-        created_at=row.at,
-        project_id=row.project_id,
-        actor=row.actor,
-        key_id=row.key_id,
-        address=row.address,
-        request_id=row.request_id,
-        action=row.action,
-        object_id=row.object_id,
-        outcome=row.outcome,
-        detail=row.detail,
-    )
+    return from_row(AuditView, row, created_at=row.at)

@@ -23,7 +23,7 @@ from core.services.datasets.contents import row_lines
 from core.services.datasets.drawing import MAX_ROWS_READ, distinct, draw_rows, prompt_of
 from core.services.ids import derived_id, new_id
 from core.services.transactions import deletes, reads, writes
-from core.services.views import Page
+from core.services.views import Page, from_row
 from core.storage import keys
 
 MAX_OPEN = 50
@@ -170,12 +170,10 @@ def lock(session: Session, project_id: str, arena_id: str) -> Arena:
 def view(session: Session, arena: Arena) -> ArenaView:
     states, verdicts = rows.count_states(session, arena.id), rows.count_verdicts(session, arena.id)
     grown = rows.find_grown(session, arena.project_id, arena.id)
-    return ArenaView(
-        id=arena.id,
-        name=arena.name,
-        is_open=arena.is_open,
+    return from_row(
+        ArenaView,
+        arena,
         source=arena.source_name,
-        num_pairs=arena.num_pairs,
         num_decided=rows.count_decided(session, arena.id, arena.votes_per_pair),
         num_equal=states.get(PairState.EQUAL, 0),
         num_failed=states.get(PairState.FAILED, 0),
@@ -183,12 +181,9 @@ def view(session: Session, arena: Arena) -> ArenaView:
         num_voters=rows.count_voters(session, arena.id),
         num_ties=verdicts.get(Verdict.TIE, 0),
         num_both_bad=verdicts.get(Verdict.BOTH_BAD, 0),
-        votes_per_pair=arena.votes_per_pair,
         standing=_standing(arena, verdicts),
         dataset_id=grown.dataset_id if grown else None,
-        requested=arena.requested,
         metadata=arena.user_metadata,
-        created_at=arena.created_at,
     )
 
 

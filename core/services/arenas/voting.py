@@ -22,7 +22,7 @@ from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import new_id
 from core.services.transactions import deletes, reads, writes
-from core.services.views import Page
+from core.services.views import Page, from_row
 
 LEASE_SECONDS = 600.0
 """How long a pair is a voter's alone."""
@@ -197,9 +197,7 @@ def list_votes(
 def view_pair(arena: Arena, pair: ArenaPair, voter: str) -> HeldPair:
     sides = (pair.content.get("first"), pair.content.get("second"))
     left, right = reversed(sides) if is_swapped(int(arena.requested["seed"]), pair.id, voter) else sides
-    return HeldPair(
-        id=pair.id, position=pair.position, state=pair.state, prompt=pair.content["prompt"], left=left, right=right
-    )
+    return from_row(HeldPair, pair, prompt=pair.content["prompt"], left=left, right=right)
 
 
 def _lock_open(session: Session, project_id: str, arena_id: str) -> Arena:
@@ -222,14 +220,6 @@ def _view(arena: Arena, row: ArenaVote) -> VoteView:
         Verdict.FIRST: "right" if row.is_swapped else "left",
         Verdict.SECOND: "left" if row.is_swapped else "right",
     }
-    return VoteView(
-        id=row.id,
-        pair_id=row.pair_id,
-        voter=row.voter,
-        verdict=choices[row.verdict],
-        winner=models.get(row.verdict),
-        left=sides[0],
-        right=sides[1],
-        comment=row.comment,
-        created_at=row.created_at,
+    return from_row(
+        VoteView, row, verdict=choices[row.verdict], winner=models.get(row.verdict), left=sides[0], right=sides[1]
     )

@@ -18,7 +18,7 @@ from core.services.cursors import BAD_CURSOR, decode_cursor, decode_offset, enco
 from core.services.data_warnings import warnings_of
 from core.services.datasets.row_pages import MAX_PAGE_BYTES, RowsQuery, read_page
 from core.services.transactions import deletes, reads, writes
-from core.services.views import DatasetView, Page
+from core.services.views import DatasetView, Page, from_row
 from core.storage import keys
 from core.storage.object_store import ObjectStore, read_stored
 
@@ -188,26 +188,15 @@ def _delete_if_unused(session: Session, project_id: str, dataset_id: str) -> boo
 
 
 def view(row: Dataset) -> DatasetView:
-    return DatasetView(
+    return from_row(
+        DatasetView,
+        row,
         id=row.public_id,
-        name=row.name,
         status=row.status.value,
         kind=row.kind.value,
-        format=row.format,
-        sha256=row.sha256,
-        num_bytes=row.num_bytes,
-        num_rows=row.num_rows,
-        num_accepted=row.num_accepted,
-        num_rejected=row.num_rejected,
-        num_set_aside=row.num_set_aside,
-        report=row.report,
         metadata=row.user_metadata,
-        rereading=row.rereading,
         warnings=warnings_of(row),
-        expires_at=row.expires_at,
         version=row.number,
-        made_from=row.made_from,
-        created_at=row.created_at,
     )
 
 

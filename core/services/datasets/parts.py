@@ -33,7 +33,7 @@ from core.services.datasets.assembly import (
 from core.services.datasets.scratch import scratch_folder
 from core.services.ids import new_id, new_suffix
 from core.services.transactions import reads, writes
-from core.services.views import DatasetView, UploadPartView, UploadView
+from core.services.views import DatasetView, UploadPartView, UploadView, from_row
 from core.storage import keys
 
 MIB = 1024**2
@@ -370,7 +370,7 @@ def _view(session: Session, upload: Upload) -> UploadView:
         sha256=upload.sha256,
         num_received_bytes=upload.num_bytes if is_completed else sum(part.num_bytes for part in parts),
         part_bytes=part_bytes(upload.num_bytes),
-        parts=[UploadPartView(number=part.number, num_bytes=part.num_bytes, sha256=part.sha256) for part in parts],
+        parts=[from_row(UploadPartView, part) for part in parts],
         dataset_id=upload.dataset_id if is_completed else None,
         metadata=upload.user_metadata,
         expires_at=upload.expires_at,

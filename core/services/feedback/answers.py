@@ -17,7 +17,7 @@ from core.services.access import audit
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.transactions import deletes, reads, writes
-from core.services.views import Page
+from core.services.views import Page, from_row
 
 MAX_FORGOTTEN = 1000
 """Answers that one pass deletes."""
@@ -153,16 +153,8 @@ def forget_old(backend: Backend) -> int:
 
 
 def view_item(item: FeedbackItem) -> FeedbackView:
-    return FeedbackView(
-        id=item.id,
-        kind=item.kind,
-        answer_id=item.answer_id,
-        other_id=item.other_id,
-        thumb=None if item.is_good is None else "up" if item.is_good else "down",
-        edit=item.edited,
-        comment=item.comment,
-        giver=item.giver,
-        created_at=item.created_at,
+    return from_row(
+        FeedbackView, item, thumb=None if item.is_good is None else "up" if item.is_good else "down", edit=item.edited
     )
 
 
@@ -181,12 +173,10 @@ def _row(project_id: str, key_id: str | None, served: NewAnswer) -> dict[str, An
 
 
 def _view(row: ServedAnswer, items: Sequence[FeedbackItem]) -> AnswerView:
-    return AnswerView(
-        id=row.id,
-        model=row.model,
+    return from_row(
+        AnswerView,
+        row,
         prompt=orjson.loads(row.prompt),
         answer=orjson.loads(row.answer),
-        key_id=row.key_id,
         feedback=[view_item(item) for item in items if row.id in (item.answer_id, item.other_id)],
-        created_at=row.created_at,
     )

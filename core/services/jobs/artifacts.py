@@ -12,7 +12,7 @@ from core.services.access import audit
 from core.services.backend import Backend
 from core.services.jobs import jobs, retention
 from core.services.transactions import reads, writes
-from core.services.views import ArtifactView
+from core.services.views import ArtifactView, from_row
 
 
 class ArtifactNotFound(NotFound):
@@ -37,12 +37,8 @@ def get(session: Session, project_id: str, job_id: str) -> ArtifactView:
     artifact = objects.find_artifact(session, job_id)
     if artifact is None:
         raise ArtifactNotFound(f"{job_id} is {job.status.value} and has no artifact.")
-    return ArtifactView(
-        job_id=job_id,
-        prefix=artifact.prefix,
-        manifest_sha256=artifact.manifest_sha256,
-        files=[row.file for row in objects.list_artifact_files(session, job_id)],
-        created_at=artifact.created_at,
+    return from_row(
+        ArtifactView, artifact, job_id=job_id, files=[row.file for row in objects.list_artifact_files(session, job_id)]
     )
 
 

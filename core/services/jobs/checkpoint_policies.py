@@ -17,7 +17,7 @@ from core.services.backend import Backend
 from core.services.jobs import jobs
 from core.services.jobs.stored_files import list_tree
 from core.services.transactions import reads
-from core.services.views import CheckpointView
+from core.services.views import CheckpointView, from_row
 
 
 class CheckpointNotFound(NotFound):
@@ -85,14 +85,12 @@ def find_best(job: Job, checkpoints: list[Checkpoint], values: metrics.ValuesByS
 
 
 def _view(row: Checkpoint, values: dict[str, float | None], *, is_best: bool) -> CheckpointView:
-    return CheckpointView(
-        id=row.id,
-        stage=row.stage,
-        step=row.step,
+    return from_row(
+        CheckpointView,
+        row,
         num_bytes=row.num_bytes if row.policy_num_bytes is None else row.policy_num_bytes,
         is_best=is_best,
         is_resumable=row.status is CheckpointStatus.COMMITTED,
         has_archive=row.policy_prefix is not None,
         metrics=values,
-        created_at=row.created_at,
     )

@@ -8,7 +8,7 @@ from core.database.tables.jobs import Job
 from core.database.tables.records import JobEvent
 from core.services.jobs import jobs
 from core.services.transactions import reads
-from core.services.views import EventView, SampleView
+from core.services.views import EventView, SampleView, from_row
 
 MAX_PAGE_EVENTS = 500
 
@@ -27,13 +27,10 @@ def events_of(session: Session, job: Job, *, after: int, limit: int) -> list[Eve
 
 
 def view_event(row: JobEvent) -> EventView:
-    return EventView(seq=row.seq, at=row.at, level=row.level, kind=row.kind, message=row.message, data=row.data)
+    return from_row(EventView, row)
 
 
 @reads
 def list_samples(session: Session, project_id: str, job_id: str) -> list[SampleView]:
     jobs.find(session, project_id, job_id)
-    return [
-        SampleView(prompt=row.prompt, reference=row.reference, policy=row.policy, step=row.step)
-        for row in sample_rows.list_samples(session, job_id)
-    ]
+    return [from_row(SampleView, row) for row in sample_rows.list_samples(session, job_id)]

@@ -19,7 +19,7 @@ from core.domain.jobs.job_state import JobStatus, Stage
 from core.domain.jobs.methods import method_of
 from core.services.jobs.progress import StageState, estimate
 from core.services.jobs.weights import is_merged_in_bf16
-from core.services.views import ArtifactSummary, JobErrorView, JobView, ProgressView, StageView
+from core.services.views import ArtifactSummary, JobErrorView, JobView, ProgressView, StageView, from_row
 
 _LEFT_OUT = ("reused", "skipped")
 
@@ -55,30 +55,17 @@ def _view(
     error = None
     if job.error_code is not None:
         error = JobErrorView(code=job.error_code, title=TITLES[job.error_code], detail=job.error_detail or "")
-    return JobView(
-        id=job.id,
-        name=job.name,
-        status=job.status,
-        desired=job.desired,
-        stage=job.stage,
+    return from_row(
+        JobView,
+        job,
         spec={"dataset_version": 1} | job.spec,
-        requested=job.requested,
-        created_at=job.created_at,
-        started_at=job.started_at,
-        finished_at=job.finished_at,
-        attempt=job.attempt,
         progress=_progress(job, stages, now),
         queue_position=position,
         stages=[_view_stage(stage, stages.get(stage)) for stage in method_of(job.spec).stages],
         error=error,
         artifact=_summarise(job, artifact) if artifact else None,
-        results=job.results,
-        trained_tokens=job.trained_tokens,
-        estimate=job.estimate,
         actual=None,
         metadata=job.user_metadata,
-        priority=job.priority,
-        source_job_id=job.source_job_id,
         base_model_name=str(job.base_model_facts["name"]),
     )
 

@@ -13,6 +13,7 @@ from core.database.tables.measurements import WorkerPresence
 from core.services.access.disk_reserve import Room
 from core.services.estimates.workers import ALIVE_SECONDS
 from core.services.transactions import reads
+from core.services.views import from_row
 
 MAX_PROCESSES = 1000
 State = Literal["working", "idle", "up", "silent"]
@@ -154,15 +155,7 @@ def _of_job(owner: str, job: Job, attempt: Attempt) -> ProcessView:
 
 
 def _worked_on(job: Job) -> WorkedOn:
-    return WorkedOn(
-        id=job.id,
-        project_id=job.project_id,
-        attempt=job.attempt,
-        stage=job.stage.value if job.stage else None,
-        step=job.step,
-        total_steps=job.total_steps,
-        tokens_per_second=job.tokens_per_second,
-    )
+    return from_row(WorkedOn, job, stage=job.stage.value if job.stage else None)
 
 
 def _room(what: str, sizes: Mapping[str, int]) -> Room:

@@ -25,6 +25,7 @@ from core.services.jobs import jobs
 from core.services.requests import requests as light_requests
 from core.services.requests.requests import RequestLease
 from core.services.transactions import reads
+from core.services.views import from_row
 from core.storage import keys
 
 MAX_WAITING = 20
@@ -164,14 +165,10 @@ def _find_inputs(session: Session, row: ExportRequest, lease: RequestLease) -> E
 
 def _view(row: ExportRequest) -> ExportView:
     is_done = row.status is RequestStatus.SUCCEEDED
-    return ExportView(
-        id=row.id,
-        job_id=row.job_id,
-        format=row.format,
-        status=row.status,
+    return from_row(
+        ExportView,
+        row,
         path=export_path(row.job_id, row.format) if is_done else None,
         verification=(row.verification or None) if is_done else None,
         error=row.error_detail,
-        created_at=row.created_at,
-        finished_at=row.finished_at,
     )

@@ -34,6 +34,7 @@ from core.services.jobs.weights import is_merged_in_bf16
 from core.services.requests import requests as light_requests
 from core.services.requests.requests import RequestLease
 from core.services.transactions import reads, writes
+from core.services.views import from_row
 from core.storage import keys
 from core.storage.object_store import ObjectNotFound
 from core.storage.trees import UploadedTree
@@ -222,12 +223,4 @@ def _first_rows(backend: Backend, project_id: str, dataset_id: str) -> list[str]
 
 def _view(row: RepublishRequest) -> RepublicationView:
     is_done = row.status is RequestStatus.SUCCEEDED
-    return RepublicationView(
-        id=row.id,
-        job_id=row.job_id,
-        status=row.status,
-        outcome=row.outcome if is_done else None,
-        error=row.error_detail,
-        created_at=row.created_at,
-        finished_at=row.finished_at,
-    )
+    return from_row(RepublicationView, row, outcome=row.outcome if is_done else None, error=row.error_detail)

@@ -27,6 +27,7 @@ from core.services.jobs.sft_policies import find_sft_policy
 from core.services.requests import requests as light_requests
 from core.services.requests.requests import RequestLease
 from core.services.transactions import reads, writes
+from core.services.views import from_row
 
 MAX_WAITING = 100
 """Requests of a project that are not done."""
@@ -156,11 +157,4 @@ def _find_sft(backend: Backend, job: Job, policy: StoredTree) -> StoredTree | No
 
 def _view(row: ScoreRequest) -> ScoreView:
     is_done = row.status is RequestStatus.SUCCEEDED
-    return ScoreView(
-        id=row.id,
-        job_id=row.job_id,
-        status=row.status,
-        results=row.results.get("results", []) if is_done else None,
-        error=row.error_detail,
-        created_at=row.created_at,
-    )
+    return from_row(ScoreView, row, results=row.results.get("results", []) if is_done else None, error=row.error_detail)

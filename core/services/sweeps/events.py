@@ -6,7 +6,7 @@ from core.database.repositories import sweeps as rows
 from core.database.tables.sweeps import SweepEvent
 from core.services.sweeps.sweeps import find
 from core.services.transactions import reads
-from core.services.views import EventView
+from core.services.views import EventView, from_row
 
 
 @reads
@@ -17,4 +17,4 @@ def list_events(session: Session, project_id: str, sweep_id: str, *, after: int 
 
 
 def _view(row: SweepEvent) -> EventView:
-    return EventView(seq=row.seq, at=row.at, level=row.level, kind=row.kind, message=row.message, data=row.data)
+    return from_row(EventView, row)

@@ -13,6 +13,7 @@ from core.database.tables.jobs import Job
 from core.database.tables.sweeps import Sweep, SweepMember
 from core.domain.sweeps import SweepStatus, no_best_reason
 from core.services.sweeps.choice import best_of, value_of
+from core.services.views import from_row
 
 NOT_SUBMITTED = "waiting"
 """Status of a member whose job is not queued yet."""
@@ -79,22 +80,16 @@ def view_sweeps(session: Session, found: Sequence[Sweep]) -> list[SweepView]:
 def _view_one(sweep: Sweep, members: Sequence[SweepMember], jobs: dict[str, Job]) -> SweepView:
     views = [_view_member(member, jobs.get(member.job_id), sweep.metric) for member in members]
     best = best_of([(member.job_id, jobs[member.job_id]) for member in members if member.job_id in jobs], sweep.metric)
-    return SweepView(
-        id=sweep.id,
-        name=sweep.name,
-        status=sweep.status,
-        metric=sweep.metric,
-        max_parallel=sweep.max_parallel,
+    return from_row(
+        SweepView,
+        sweep,
         num_members=len(views),
         counts=dict(Counter(view.status for view in views)),
         halving=None if sweep.halving is None else HalvingView(**sweep.halving),
         best_job_id=sweep.best_job_id or best,
         no_best_reason=no_best_reason(sweep.requested["job"], [member.overrides for member in members]),
         members=views,
-        requested=sweep.requested,
         metadata=sweep.user_metadata,
-        created_at=sweep.created_at,
-        finished_at=sweep.finished_at,
     )
 
 
@@ -105,13 +100,11 @@ def _view_member(member: SweepMember, job: Job | None, metric: str) -> MemberVie
         status = REFUSED
     else:
         status = GONE if member.is_submitted else NOT_SUBMITTED
-    return MemberView(
-        position=member.position,
-        job_id=member.job_id,
+    return from_row(
+        MemberView,
+        member,
         status=status,
-        overrides=member.overrides,
         value=None if job is None else value_of(job, metric),
         error=member.error_detail,
-        is_dropped=member.is_dropped,
         rungs=[RungView(**(member.rung_values or {})[rung]) for rung in sorted(member.rung_values or {}, key=int)],
     )

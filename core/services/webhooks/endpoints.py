@@ -22,7 +22,7 @@ from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import new_id
 from core.services.transactions import reads, writes
-from core.services.views import Page
+from core.services.views import Page, from_row
 from core.services.webhooks import addresses
 from core.services.webhooks.addresses import AllowedHosts
 from core.settings import Settings
@@ -281,31 +281,20 @@ def _decode_place(cursor: str) -> tuple[datetime, str]:
 
 
 def _view(settings: Settings, row: WebhookEndpoint) -> EndpointView:
-    return EndpointView(
-        id=row.id,
-        name=row.name,
-        url=row.url,
+    return from_row(
+        EndpointView,
+        row,
         event_types=list(row.event_types),
         is_enabled=row.disabled_reason is None,
-        disabled_reason=row.disabled_reason,
         secret_hint=f"…{_secret(settings, row, row.generation)[-5:]}",
-        num_failures=row.num_failures,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
     )
 
 
 def _view_delivery(row: WebhookDelivery) -> DeliveryView:
     is_pending = row.delivered_at is None and row.given_up_at is None
-    return DeliveryView(
-        id=row.id,
-        type=row.type,
-        job_id=row.job_id,
+    return from_row(
+        DeliveryView,
+        row,
         status="pending" if is_pending else ("delivered" if row.delivered_at else "given_up"),
-        num_tries=row.num_tries,
-        last_status=row.last_status,
-        last_error=row.last_error,
-        created_at=row.created_at,
         next_try_at=row.next_try_at if is_pending else None,
-        delivered_at=row.delivered_at,
     )
