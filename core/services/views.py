@@ -3,16 +3,18 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import datetime
-from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from core.domain.exports import EXPORT_FOLDER
 from core.domain.jobs.failure_codes import FailureCode
 from core.domain.jobs.job_state import Desired, JobStatus, Stage
 from core.domain.stored_files import StoredFile
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Item = TypeVar("Item")
-View = TypeVar("View")
+View = TypeVar("View", bound="DataclassInstance")
 
 
 def from_row(view: type[View], row: object, **others: Any) -> View:
@@ -20,12 +22,8 @@ def from_row(view: type[View], row: object, **others: Any) -> View:
 
     What a type checker does not see here, `tests/unit/services/test_views.py` compares: names, and types.
     """
-    return view(**{name: getattr(row, name) for name in _fields_of(view) if name not in others}, **others)
-
-
-@cache
-def _fields_of(view: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(view))
+    names = [field.name for field in fields(view) if field.name not in others]
+    return view(**{name: getattr(row, name) for name in names}, **others)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from typing import Final
 
 SAMPLE_CHARS: Final = 300
 _LETTER = re.compile(r"[^\W\d_]")
-_BEYOND_LATIN = re.compile(r"[\u0370-\u1dff\u2c00-\ua71f\ua800-\uaaff\uabc0-\ufaff\ufb13-\uffdc\U00010000-\U000323af]")
+_BEYOND_LATIN: Final = r"[\u0370-\u1dff\u2c00-\ua71f\ua800-\uaaff\uabc0-\ufaff\ufb13-\uffdc\U00010000-\U000323af]"
+"""Compiled by its first use: most files need it not."""
 _WORD = re.compile(r"[^\W\d_]+")
 
 # Where each script's letters begin; what lies between is of the one before. Good enough to tell them apart at a glance.
@@ -52,7 +53,7 @@ for _language, _frequent in _FREQUENT_WORDS.items():
 def script_of(text: str) -> str | None:
     """Return the script of most letters; None without letters. A fifth of Kana makes it Japanese."""
     sample = text[:SAMPLE_CHARS]
-    beyond = [] if sample.isascii() else _BEYOND_LATIN.findall(sample)
+    beyond = [] if sample.isascii() else re.findall(_BEYOND_LATIN, sample)
     if not beyond:
         return "Latin" if _LETTER.search(sample) else None
     counts = Counter(_BLOCKS[bisect_right(_BEGINS, ord(letter)) - 1][1] for letter in beyond if letter.isalpha())

@@ -170,7 +170,7 @@ def _follow(backend: Backend, sweep: Sweep, member: SweepMember, job: Job) -> No
 
 
 @writes
-def _mark(session: Session, member: SweepMember, **values: object) -> None:
+def _mark(session: Session, /, member: SweepMember, **values: object) -> None:
     row = session.get(SweepMember, (member.sweep_id, member.position))
     if row is not None:
         for name, value in values.items():
