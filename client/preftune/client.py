@@ -48,13 +48,11 @@ class Client:
 
     def health(self) -> dict[str, Any]:
         """Return the readiness of database, store and broker."""
-        health: dict[str, Any] = self._transport.get("/health/ready")
-        return health
+        return self._transport.get("/health/ready")
 
     def usage(self) -> dict[str, Any]:
         """What the project stores, by what takes it, and what it may."""
-        usage: dict[str, Any] = self._transport.get("/usage")
-        return usage
+        return self._transport.get("/usage")
 
     def audit(self, *, limit: int = 100, **where: Any) -> list[dict[str, Any]]:
         """Who did what, newest first: at most `limit` events that match `where`, named as in `GET /audit`."""

@@ -54,8 +54,7 @@ class Datasets:
         params |= {key: json.dumps(params[key]) for key in _JSON_OPTIONS if key in params}
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
         headers |= {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        dataset: dict[str, Any] = self._transport.upload("/datasets", _chunks(path, on_progress), params, headers)
-        return dataset
+        return self._transport.upload("/datasets", _chunks(path, on_progress), params, headers)
 
     def _announced(self, path: Path, options: dict[str, Any], upload_id: str | None) -> dict[str, Any]:
         if upload_id is None:
@@ -93,12 +92,10 @@ class Datasets:
                 on_progress(len(content))
 
     def get(self, dataset_id: str) -> dict[str, Any]:
-        dataset: dict[str, Any] = self._transport.get(f"/datasets/{dataset_id}")
-        return dataset
+        return self._transport.get(f"/datasets/{dataset_id}")
 
     def list(self, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
-        page: dict[str, Any] = self._transport.get("/datasets", limit=limit, cursor=cursor)
-        return page
+        return self._transport.get("/datasets", limit=limit, cursor=cursor)
 
     def rows(
         self,
@@ -111,7 +108,7 @@ class Datasets:
         cursor: str | None = None,
     ) -> dict[str, Any]:
         """Return a page of the rows as jobs read them; with `base_model` also as that model sees them."""
-        page: dict[str, Any] = self._transport.get(
+        return self._transport.get(
             f"/datasets/{dataset_id}/rows",
             base_model=base_model,
             max_length=max_length,
@@ -119,7 +116,6 @@ class Datasets:
             limit=limit,
             cursor=cursor,
         )
-        return page
 
     def tokens(
         self,
@@ -130,18 +126,16 @@ class Datasets:
         chat_template_kwargs: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Return lengths in tokens of that base model, and how many rows a job would set aside, and why."""
-        statistics: dict[str, Any] = self._transport.get(
+        return self._transport.get(
             f"/datasets/{dataset_id}/tokens",
             base_model=base_model,
             max_length=max_length,
             chat_template_kwargs=_as_json(chat_template_kwargs),
         )
-        return statistics
 
     def report(self, dataset_id: str, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
         """Return a page of every issue found in the file."""
-        page: dict[str, Any] = self._transport.get(f"/datasets/{dataset_id}/report", limit=limit, cursor=cursor)
-        return page
+        return self._transport.get(f"/datasets/{dataset_id}/report", limit=limit, cursor=cursor)
 
     def download(self, dataset_id: str, path: str | Path, *, format: str = "original") -> Path:
         """Write the file as uploaded, or with `parquet` or `hf` the rows as jobs read them; returns the path.
@@ -164,25 +158,19 @@ class Datasets:
 
     def patch(self, dataset_id: str, **changes: Any) -> dict[str, Any]:
         """Change `name` or `metadata` (all of it); returns the dataset."""
-        dataset: dict[str, Any] = self._transport.patch(f"/datasets/{dataset_id}", changes)
-        return dataset
+        return self._transport.patch(f"/datasets/{dataset_id}", changes)
 
     def versions(self, dataset_id: str, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
         """Return a page of the dataset's versions, newest first."""
-        page: dict[str, Any] = self._transport.get(f"/datasets/{dataset_id}/versions", limit=limit, cursor=cursor)
-        return page
+        return self._transport.get(f"/datasets/{dataset_id}/versions", limit=limit, cursor=cursor)
 
     def change(self, dataset_id: str, **changes: Any) -> dict[str, Any]:
         """Make the next version; `changes` are fields of `POST /datasets/{id}/versions`, such as `append`."""
-        dataset: dict[str, Any] = self._transport.post_and_wait(f"/datasets/{dataset_id}/versions", changes)
-        return dataset
+        return self._transport.post_and_wait(f"/datasets/{dataset_id}/versions", changes)
 
     def merge(self, dataset_ids: Sequence[str], **options: Any) -> dict[str, Any]:
         """Make a new dataset of the rows of others; `options`: `name`, `drop_duplicates`."""
-        dataset: dict[str, Any] = self._transport.post_and_wait(
-            "/datasets/merge", {"dataset_ids": [*dataset_ids], **options}
-        )
-        return dataset
+        return self._transport.post_and_wait("/datasets/merge", {"dataset_ids": [*dataset_ids], **options})
 
     def split(self, dataset_id: str, fractions: Sequence[float], *, seed: int = 0) -> builtins.list[dict[str, Any]]:
         """Make a new dataset of each part, with no prompt in two of them."""
@@ -196,10 +184,7 @@ class Datasets:
         self, dataset_id: str, against: str, *, limit: int | None = None, cursor: str | None = None
     ) -> dict[str, Any]:
         """Compare a version with an older one: counts, and a page of the rows that they do not have in common."""
-        found: dict[str, Any] = self._transport.get(
-            f"/datasets/{dataset_id}/diff", against=against, limit=limit, cursor=cursor
-        )
-        return found
+        return self._transport.get(f"/datasets/{dataset_id}/diff", against=against, limit=limit, cursor=cursor)
 
     def delete(self, dataset_id: str) -> None:
         """Delete a dataset with all its versions, or one later version, `ds_…@<version>`."""

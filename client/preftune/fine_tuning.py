@@ -13,12 +13,10 @@ class FineTuning:
 
     def create(self, body: dict[str, Any], *, idempotency_key: str) -> dict[str, Any]:
         """Queue a job; a second call with the key answers the first one's job. Raises ApiError."""
-        job: dict[str, Any] = self._transport.post("/v1/fine_tuning/jobs", body, idempotency_key=idempotency_key)
-        return job
+        return self._transport.post("/v1/fine_tuning/jobs", body, idempotency_key=idempotency_key)
 
     def get(self, job_id: str) -> dict[str, Any]:
-        job: dict[str, Any] = self._transport.get(f"/v1/fine_tuning/jobs/{job_id}")
-        return job
+        return self._transport.get(f"/v1/fine_tuning/jobs/{job_id}")
 
     def find(self, metadata: dict[str, str]) -> list[dict[str, Any]]:
         """Return the newest jobs with this metadata, 100 at most."""

@@ -26,8 +26,7 @@ class Jobs:
     ) -> dict[str, Any]:
         """Post a job. `settings`: any further field of `POST /jobs`."""
         body = _body(base_model, dataset_id, chat_template_kwargs, settings)
-        job: dict[str, Any] = self._transport.post("/jobs", body)
-        return job
+        return self._transport.post("/jobs", body)
 
     def preview(
         self, *, base_model: str, dataset_id: str, chat_template_kwargs: dict[str, Any] | None = None, **settings: Any
@@ -37,55 +36,45 @@ class Jobs:
         `rows`: what the base model sees of the dataset. `warnings`: what to know of the data.
         """
         body = _body(base_model, dataset_id, chat_template_kwargs, settings)
-        preview: dict[str, Any] = self._transport.post("/jobs/preview", body)
-        return preview
+        return self._transport.post("/jobs/preview", body)
 
     def get(self, job_id: str) -> dict[str, Any]:
-        job: dict[str, Any] = self._transport.get(f"/jobs/{job_id}")
-        return job
+        return self._transport.get(f"/jobs/{job_id}")
 
     def list(
         self, *, status: str | None = None, limit: int | None = None, cursor: str | None = None, **where: Any
     ) -> dict[str, Any]:
         """Return a page of jobs, newest first. `where`: further parameters of `GET /jobs`, such as `tag` and `sort`."""
-        page: dict[str, Any] = self._transport.get("/jobs", status=status, limit=limit, cursor=cursor, **where)
-        return page
+        return self._transport.get("/jobs", status=status, limit=limit, cursor=cursor, **where)
 
     def patch(self, job_id: str, **changes: Any) -> dict[str, Any]:
         """Change `name`, `metadata` (all of it) or `priority`; returns the job."""
-        job: dict[str, Any] = self._transport.patch(f"/jobs/{job_id}", changes)
-        return job
+        return self._transport.patch(f"/jobs/{job_id}", changes)
 
     def cancel(self, job_id: str, *, save: bool = False) -> dict[str, Any]:
         """Cancel the job; with `save` its current policy is published."""
-        job: dict[str, Any] = self._transport.post(f"/jobs/{job_id}/cancel", save="true" if save else None)
-        return job
+        return self._transport.post(f"/jobs/{job_id}/cancel", save="true" if save else None)
 
     def pause(self, job_id: str) -> dict[str, Any]:
-        job: dict[str, Any] = self._transport.post(f"/jobs/{job_id}/pause")
-        return job
+        return self._transport.post(f"/jobs/{job_id}/pause")
 
     def resume(self, job_id: str) -> dict[str, Any]:
-        job: dict[str, Any] = self._transport.post(f"/jobs/{job_id}/resume")
-        return job
+        return self._transport.post(f"/jobs/{job_id}/resume")
 
     def retry(self, job_id: str) -> dict[str, Any]:
         """Create a job from the newest intact checkpoint of a finished one."""
-        job: dict[str, Any] = self._transport.post(f"/jobs/{job_id}/retry")
-        return job
+        return self._transport.post(f"/jobs/{job_id}/retry")
 
     def delete(self, job_id: str) -> None:
         self._transport.delete(f"/jobs/{job_id}")
 
     def metrics(self, job_id: str, *, after: int | None = None, **params: Any) -> dict[str, Any]:
         """Return a page of metric points after the sequence number `after`."""
-        page: dict[str, Any] = self._transport.get(f"/jobs/{job_id}/metrics", after=after, **params)
-        return page
+        return self._transport.get(f"/jobs/{job_id}/metrics", after=after, **params)
 
     def events(self, job_id: str, *, after: int | None = None) -> Objects:
         """Return events after the sequence number `after`, oldest first."""
-        events: Objects = self._transport.get(f"/jobs/{job_id}/events", after=after)["data"]
-        return events
+        return self._transport.get_list(f"/jobs/{job_id}/events", after=after)
 
     def log(self, job_id: str) -> str:
         """What the job's trainings have printed: at most the last MiB. Needs a key that may write."""
@@ -106,13 +95,11 @@ class Jobs:
 
     def samples(self, job_id: str) -> Objects:
         """Return the sample prompts answered by reference and policy."""
-        samples: Objects = self._transport.get(f"/jobs/{job_id}/samples")["data"]
-        return samples
+        return self._transport.get_list(f"/jobs/{job_id}/samples")
 
     def artifact(self, job_id: str) -> dict[str, Any]:
         """Return the files of the tuned policy, with sizes and SHA-256."""
-        artifact: dict[str, Any] = self._transport.get(f"/jobs/{job_id}/artifact")
-        return artifact
+        return self._transport.get(f"/jobs/{job_id}/artifact")
 
     def download(self, job_id: str, directory: str | Path, *, on_progress: Callable[[int], None] | None = None) -> Path:
         """Fetch the tuned policy into `directory`. Verified, and resumed where an earlier download stopped."""
@@ -155,8 +142,7 @@ class Jobs:
 
     def exports(self, job_id: str) -> Objects:
         """Return the requested exports, newest first."""
-        exports: Objects = self._transport.get(f"/jobs/{job_id}/exports")["data"]
-        return exports
+        return self._transport.get_list(f"/jobs/{job_id}/exports")
 
     def download_export(
         self,
@@ -183,13 +169,11 @@ class Jobs:
 
     def pairs(self, job_id: str, **params: Any) -> dict[str, Any]:
         """Return a page of the pair report. `params`: `sort`, `flag`, `split`, `limit`, `cursor`."""
-        page: dict[str, Any] = self._transport.get(f"/jobs/{job_id}/pairs", **params)
-        return page
+        return self._transport.get(f"/jobs/{job_id}/pairs", **params)
 
     def comparison(self, job_id: str, others: Sequence[str]) -> dict[str, Any]:
         """Compare a job with others, as `sweeps.comparison` compares members."""
-        found: dict[str, Any] = self._transport.get(f"/jobs/{job_id}/comparison", others=",".join(others))
-        return found
+        return self._transport.get(f"/jobs/{job_id}/comparison", others=",".join(others))
 
     def all_pairs(self, job_id: str, **params: Any) -> Iterator[dict[str, Any]]:
         """Yield every selected pair, page by page."""
@@ -206,8 +190,7 @@ class Jobs:
     ) -> dict[str, Any]:
         """Create the job again, with these lines of the data left out or swapped."""
         body = {"exclude_lines": [*exclude_lines], "swap_lines": [*swap_lines]}
-        job: dict[str, Any] = self._transport.post(f"/jobs/{job_id}/rerun", body)
-        return job
+        return self._transport.post(f"/jobs/{job_id}/rerun", body)
 
     def score(
         self, job_id: str, *, items: Objects | None = None, pairs: Objects | None = None, timeout_seconds: float = 600.0
@@ -226,8 +209,7 @@ class Jobs:
 
     def checkpoints(self, job_id: str) -> Objects:
         """Return the kept checkpoints with validation values, the latest step first."""
-        checkpoints: Objects = self._transport.get(f"/jobs/{job_id}/checkpoints")["data"]
-        return checkpoints
+        return self._transport.get_list(f"/jobs/{job_id}/checkpoints")
 
     def download_checkpoint(
         self,

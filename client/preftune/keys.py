@@ -28,8 +28,7 @@ class Keys:
             "expires_in_seconds": expires_in_seconds,
             "keeps_answers": keeps_answers or None,
         }
-        key: dict[str, Any] = self._transport.post("/keys", {k: v for k, v in body.items() if v is not None})
-        return key
+        return self._transport.post("/keys", {k: v for k, v in body.items() if v is not None})
 
     def list(self, *, project_id: str | None = None) -> list[dict[str, Any]]:
         """Return all keys within reach, newest first, without their secrets."""
@@ -44,8 +43,7 @@ class Keys:
 
     def rotate(self, key_id: str, *, grace_seconds: float = 24 * 3600.0) -> dict[str, Any]:
         """Make a like key; the old one works for the grace time. Raises ApiError."""
-        key: dict[str, Any] = self._transport.post(f"/keys/{key_id}/rotate", {"grace_seconds": grace_seconds})
-        return key
+        return self._transport.post(f"/keys/{key_id}/rotate", {"grace_seconds": grace_seconds})
 
     def revoke(self, key_id: str) -> None:
         """End a key, within two seconds. Raises ApiError."""

@@ -17,31 +17,25 @@ class Sweeps:
 
     def create(self, *, job: dict[str, Any], **settings: Any) -> dict[str, Any]:
         """Post a sweep of a job; `settings`: `grid`, `random` or `members`, and any further field of `POST /sweeps`."""
-        sweep: dict[str, Any] = self._transport.post("/sweeps", {"job": job, **settings})
-        return sweep
+        return self._transport.post("/sweeps", {"job": job, **settings})
 
     def preview(self, *, job: dict[str, Any], **settings: Any) -> dict[str, Any]:
         """Return the members that `create` would make and what they would take together."""
-        preview: dict[str, Any] = self._transport.post("/sweeps/preview", {"job": job, **settings})
-        return preview
+        return self._transport.post("/sweeps/preview", {"job": job, **settings})
 
     def get(self, sweep_id: str) -> dict[str, Any]:
-        sweep: dict[str, Any] = self._transport.get(f"/sweeps/{sweep_id}")
-        return sweep
+        return self._transport.get(f"/sweeps/{sweep_id}")
 
     def list(self, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
-        page: dict[str, Any] = self._transport.get("/sweeps", limit=limit, cursor=cursor)
-        return page
+        return self._transport.get("/sweeps", limit=limit, cursor=cursor)
 
     def events(self, sweep_id: str, *, after: int = 0) -> dict[str, Any]:
         """Return a page of what happened and what was decided at its rungs, oldest first."""
-        page: dict[str, Any] = self._transport.get(f"/sweeps/{sweep_id}/events", after=after)
-        return page
+        return self._transport.get(f"/sweeps/{sweep_id}/events", after=after)
 
     def comparison(self, sweep_id: str, *, against: str | None = None) -> dict[str, Any]:
         """Compare the members: accuracy against divergence, the setting to take, paired differences, what differs."""
-        found: dict[str, Any] = self._transport.get(f"/sweeps/{sweep_id}/comparison", against=against)
-        return found
+        return self._transport.get(f"/sweeps/{sweep_id}/comparison", against=against)
 
     def comparison_text(self, sweep_id: str) -> str:
         """Return the comparison as plain text."""
@@ -64,8 +58,7 @@ class Sweeps:
 
     def extend(self, sweep_id: str, members: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Add members, each by its own settings."""
-        sweep: dict[str, Any] = self._transport.post(f"/sweeps/{sweep_id}/extend", {"members": [*members]})
-        return sweep
+        return self._transport.post(f"/sweeps/{sweep_id}/extend", {"members": [*members]})
 
     def delete(self, sweep_id: str) -> None:
         """Delete the record of a sweep that has ended; its jobs stay."""
@@ -83,5 +76,4 @@ class Sweeps:
             time.sleep(poll_seconds)
 
     def _steer(self, sweep_id: str, action: str) -> dict[str, Any]:
-        sweep: dict[str, Any] = self._transport.post(f"/sweeps/{sweep_id}/{action}")
-        return sweep
+        return self._transport.post(f"/sweeps/{sweep_id}/{action}")

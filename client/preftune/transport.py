@@ -10,6 +10,8 @@ import httpx
 
 from preftune.errors import ApiError, ConnectionFailed, InvalidAddress
 
+Object = dict[str, Any]
+
 MAX_ATTEMPTS = 4
 RETRY_STATUSES = frozenset({502, 503, 504})
 RATE_LIMITED = frozenset({"rate-limited", "too-many-requests", "too-many-downloads", "too-many-waiting"})
@@ -35,8 +37,12 @@ class Transport:
     def close(self) -> None:
         self.http.close()
 
-    def get(self, path: str, **params: Any) -> Any:
+    def get(self, path: str, **params: Any) -> Object:
         return self._json(self._retrying(lambda: self.http.get(path, params=_given(params))))
+
+    def get_list(self, path: str, **params: Any) -> list[Object]:
+        """The objects of a list that has no pages."""
+        return [*self.get(path, **params)["data"]]
 
     def get_text(self, path: str, **params: Any) -> httpx.Response:
         """The response, for its text and headers."""
@@ -45,7 +51,7 @@ class Transport:
 
     def post(
         self, path: str, body: dict[str, Any] | None = None, *, idempotency_key: str | None = None, **params: Any
-    ) -> Any:
+    ) -> Object:
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
 
         def send() -> httpx.Response:
@@ -53,22 +59,22 @@ class Transport:
 
         return self._json(self._retrying(send))
 
-    def post_and_wait(self, path: str, body: dict[str, Any] | None = None) -> Any:
+    def post_and_wait(self, path: str, body: Object | None = None) -> Object:
         """Post and wait for an answer that may take minutes."""
         headers = {"Idempotency-Key": uuid.uuid4().hex}
         return self._json(self._retrying(lambda: self.http.post(path, json=body, headers=headers, timeout=None)))
 
-    def put(self, path: str, content: bytes, **params: Any) -> Any:
+    def put(self, path: str, content: bytes, **params: Any) -> Object:
         """Put with retries like a GET: the same bytes take effect once."""
         return self._json(self._retrying(lambda: self.http.put(path, content=content, params=_given(params))))
 
-    def patch(self, path: str, body: dict[str, Any]) -> Any:
+    def patch(self, path: str, body: Object) -> Object:
         return self._json(self._retrying(lambda: self.http.patch(path, json=body), attempts=1))
 
     def delete(self, path: str) -> None:
         self._retrying(lambda: self.http.delete(path))
 
-    def upload(self, path: str, content: Any, params: dict[str, Any], headers: dict[str, str]) -> Any:
+    def upload(self, path: str, content: Any, params: dict[str, Any], headers: dict[str, str]) -> Object:
         """Send streamed content in a single attempt."""
         response = self._retrying(
             lambda: self.http.post(path, content=content, params=_given(params), headers=headers, timeout=None),
@@ -110,8 +116,9 @@ class Transport:
         raise failure
 
     @staticmethod
-    def _json(response: httpx.Response) -> Any:
-        return response.json() if response.content else None
+    def _json(response: httpx.Response) -> Object:
+        answer: Object = response.json() if response.content else {}
+        return answer
 
 
 def check_address(url: str) -> str:
