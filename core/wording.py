@@ -14,11 +14,6 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
-def with_article(noun: str) -> str:
-    """Return the noun with its indefinite article: `an unpaired`, `a preference`."""
-    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
-
-
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "did you mean `…`? " with the closest of the known names, or nothing where none is close."""
     if len(name) > _MAX_CHARS:

@@ -85,14 +85,6 @@ def base_model_digest(model: BaseModel) -> str:
     return _current_manifest(model.directory).digest
 
 
-def verify_base_model(model: BaseModel) -> str:
-    """Return the digest after reading every file. Raises as `base_model_digest`."""
-    manifest = read_manifest(model.directory)
-    if manifest is None or manifest.source == FOLDER_SOURCE:
-        return describe(model.directory).digest
-    return verify(model.directory, manifest).digest
-
-
 _summed: dict[Path, Manifest] = {}
 """Sums that a read-only models directory could not keep, by folder; as many as there are folders."""
 

@@ -163,8 +163,6 @@ class PairTokenizer:
         prompt_ids, (response,) = self.encode_split(self.split(row["prompt"], [row["response"]], context_of(row)))
         return EncodedDemonstration(prompt_ids=prompt_ids, response_ids=response.ids, response_scored=response.scored)
 
-    encode_unpaired = encode_demonstration
-
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of a generation without control tokens."""
         return self._encoder.decode(list(ids))

@@ -19,7 +19,8 @@ from gguf import GGUFWriter, TokenType
 from tiny_models import CHATML, make_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from core.base_models.directory import list_base_models, verify_base_model
+from core.base_models.directory import list_base_models
+from core.base_models.manifest import read_manifest, verify
 from core.base_models.pull import pull
 
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
@@ -121,7 +122,9 @@ def test_processes_pull_once_and_a_killed_one_leaves_nothing_in_the_way(
     hold.set()
     assert [process.wait(60) for process in waiting] == [0, 0]
     (model,) = list_base_models(tmp_path)
-    verify_base_model(model)
+    manifest = read_manifest(model.directory)
+    assert manifest is not None
+    verify(model.directory, manifest)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock-tiny", "tiny"]
 
 

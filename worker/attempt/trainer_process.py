@@ -3,7 +3,6 @@
 It runs in a session of its own, so that the whole group can be killed, and with an environment that holds no secret.
 """
 
-import collections
 import io
 import logging
 import os
@@ -31,7 +30,6 @@ from worker.processes.start import command_of
 
 _MAX_WAITING_MESSAGES = 10_000
 """Beyond that the trainer waits: it is far ahead of the database."""
-_MAX_LOG_LINES = 200
 _MAX_LOG_LINE_CHARS = 65536
 
 _log = logging.getLogger(__name__)
@@ -76,7 +74,6 @@ class TrainerProcess:
         self._is_closed = threading.Event()
         self._has_spoken_nonsense = False
         self._on_line = on_line
-        self._log_lines: collections.deque[str] = collections.deque(maxlen=_MAX_LOG_LINES)
         (work_dir / "tmp").mkdir(exist_ok=True)
         self._process = subprocess.Popen(
             confined([*plan.command, str(work_dir)], bounds or Bounds(writes=[work_dir])),
@@ -101,11 +98,6 @@ class TrainerProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
-
-    @property
-    def log_tail(self) -> str:
-        """Return the last lines of its standard error, for our log and never for users."""
-        return "\n".join(self._log_lines)
 
     def send(self, message: SupervisorMessage) -> None:
         """Send a message; one to a trainer that has gone is dropped."""
@@ -190,7 +182,6 @@ class TrainerProcess:
                     self._note_line(f"=== {num_left_out:,} more characters of that line are left out ===")
 
     def _note_line(self, text: str) -> None:
-        self._log_lines.append(text)
         _log.info("trainer %d: %s", self.pid, text)
         self._on_line(text)
 

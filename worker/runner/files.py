@@ -27,11 +27,6 @@ class ModelFiles:
     """Folders outside the work directory."""
 
     @property
-    def weights_bytes(self) -> int:
-        folders = [self.model_dir] if self.adapter_dir is None else [self.model_dir, self.adapter_dir]
-        return sum(path.stat().st_size for folder in folders for path in folder.glob(f"*{_WEIGHTS}"))
-
-    @property
     def signature(self) -> tuple[tuple[str, int, int], ...]:
         """Names, sizes and times of the weights: those of a base model that was replaced differ."""
         found = [(path.name, path.stat()) for path in sorted(self.model_dir.glob(f"*{_WEIGHTS}"))]

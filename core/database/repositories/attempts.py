@@ -46,10 +46,6 @@ def list_lost(session: Session, job_id: str) -> list[Attempt]:
     return list(session.scalars(statement.order_by(Attempt.attempt.desc())))
 
 
-def list_attempts(session: Session, job_id: str) -> list[Attempt]:
-    return list(session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.attempt)))
-
-
 def runtime_seconds(session: Session, job: Job) -> float:
     """Sum the runtime of all attempts, the running one included."""
     running = func.coalesce(seconds_since(Job.attempt_started_at), 0.0)

@@ -134,16 +134,6 @@ class EncodedData:
             return self.first_lengths[self._partners]
         return self._span("second_start", "end")
 
-    def lengths_of(self, indices: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]:
-        """Return the tokens of prompt, first and second response of these rows; reads no other row."""
-        cells = self._rows[indices]
-        starts = (_COLUMN[name] for name in ("prompt_start", "first_start", "second_start", "end"))
-        prompt, first, second, end = (cells[:, column] for column in starts)
-        if self._partners is not None:
-            other_start, other_end = self._rows[self._partners[indices]][:, _FIRST_SPAN].T
-            return first - prompt, second - first, other_end - other_start
-        return first - prompt, second - first, end - second
-
     def row(self, index: int) -> EncodedRow:
         """Return one row; raises IndexError for an index out of [0, N)."""
         if not 0 <= index < len(self):

@@ -15,7 +15,7 @@ import pytest
 from core.base_models import catalogue, hub, package
 from core.base_models import pull as pulling
 from core.base_models.catalogue import CATALOGUE, HubSource, PullPlan, plan_pull
-from core.base_models.directory import base_model_digest, list_base_models, verify_base_model
+from core.base_models.directory import base_model_digest, list_base_models
 from core.base_models.errors import (
     BaseModelTaken,
     ChecksumMismatch,
@@ -25,6 +25,7 @@ from core.base_models.errors import (
     PickleRefused,
     SourceUnavailable,
 )
+from core.base_models.manifest import describe
 from core.base_models.progress import PullProgress
 from core.base_models.pull import pull
 from core.domain.errors import DomainError
@@ -103,7 +104,7 @@ def test_pulled_model_is_complete(tmp_path: Path, fake_hub: FakeHub) -> None:
     assert model.pulled_at is not None
     assert model.pulled_at.endswith("Z")
     assert list_base_models(tmp_path) == [model]
-    assert base_model_digest(model) == verify_base_model(model)
+    assert base_model_digest(model) == describe(model.directory).digest
     wanted = {"config.json", "tokenizer.json", "model.safetensors", "README.md"}
     assert {path.name for path in model.directory.iterdir()} == wanted | {"preftune.json"}
     assert all((model.directory / name).read_bytes() == FILES[name] for name in wanted)

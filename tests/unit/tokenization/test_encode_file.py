@@ -73,7 +73,7 @@ def test_rows_of_one_response(tmp_path: Path, tokenizer: PairTokenizer, kind: Da
     assert data.kind == kind.value
     for position, row in enumerate(rows):
         found = data.row(position)
-        assert found.first.tolist() == tokenizer.encode_unpaired(row).response_ids
+        assert found.first.tolist() == tokenizer.encode_demonstration(row).response_ids
         assert len(found.second) == 0
         assert found.label == int(row["label"])
 
