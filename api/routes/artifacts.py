@@ -16,7 +16,7 @@ from api.http.strict_route import StrictRoute
 from api.routes.jobs import JobId
 from api.schemas.artifacts import Artifact, ArtifactFile
 from api.threads import Lane, in_lane
-from core.domain.stored_files import StoredFile
+from core.domain.jobs.stored_files import StoredFile
 from core.services.backend import Backend
 from core.services.jobs import artifacts
 from core.services.jobs.stored_files import read_file, require_present

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from core.domain.exports import EXPORT_FOLDER
 from core.domain.jobs.failure_codes import FailureCode
 from core.domain.jobs.job_state import Desired, JobStatus, Stage
-from core.domain.stored_files import StoredFile
+from core.domain.jobs.stored_files import StoredFile
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from core.domain.stored_files import StoredFile, StoredTree
+from core.domain.jobs.stored_files import StoredFile, StoredTree
 from core.failpoints import reach
 from core.storage.object_store import ObjectNotFound, ObjectStore, StoreUnavailable
 

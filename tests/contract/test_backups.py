@@ -25,7 +25,7 @@ from toy_jobs import attempts_of, events
 from core.domain.errors import Fenced
 from core.domain.exports import ExportFormat
 from core.domain.jobs.job_queries import JobFilter
-from core.domain.stored_files import StoredFile
+from core.domain.jobs.stored_files import StoredFile
 from core.services.access.audit import acting, operator_here
 from core.services.attempts import lifecycle, recording
 from core.services.attempts.claimed_job import ClaimedJob

@@ -23,7 +23,7 @@ from sqlalchemy import text
 from core.domain.errors import Conflict, DomainError, Fenced
 from core.domain.jobs.failure_codes import FailureCode
 from core.domain.jobs.job_state import AttemptOutcome, JobStatus, Stage
-from core.domain.stored_files import StoredTree
+from core.domain.jobs.stored_files import StoredTree
 from core.domain.trainer_protocol import Progress, StageChanged, TrainerEvent
 from core.services.attempts import checkpoints, lifecycle, recording
 from core.services.attempts.claimed_job import ClaimedJob

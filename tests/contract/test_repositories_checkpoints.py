@@ -17,7 +17,7 @@ from backends import (
 )
 
 from core.domain.jobs.job_state import Stage
-from core.domain.stored_files import StoredTree
+from core.domain.jobs.stored_files import StoredTree
 from core.services.attempts import checkpoints, lifecycle, recording
 from core.services.backend import Backend
 from core.services.base_models import starting_points

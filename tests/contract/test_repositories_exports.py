@@ -5,7 +5,7 @@ from backends import PROJECT, add_dataset, claim, publication, set_architecture,
 from sqlalchemy import text
 
 from core.domain.exports import ExportFormat
-from core.domain.stored_files import StoredFile
+from core.domain.jobs.stored_files import StoredFile
 from core.services.attempts import lifecycle
 from core.services.backend import Backend
 from core.services.jobs import artifacts, events, jobs, steering

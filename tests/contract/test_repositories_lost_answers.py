@@ -17,7 +17,7 @@ from core.database.tables.records import MetricPoint as PointRow
 from core.domain.errors import Fenced
 from core.domain.jobs.failure_codes import FailureCode
 from core.domain.jobs.job_state import AttemptOutcome, Stage
-from core.domain.stored_files import StoredTree
+from core.domain.jobs.stored_files import StoredTree
 from core.domain.trainer_protocol import Progress, StageChanged, TrainerEvent
 from core.services.attempts import checkpoints, lifecycle, recording
 from core.services.attempts.checkpoints import NewStageOutput

@@ -11,7 +11,7 @@ from core.database.columns import database_after
 from core.database.session import Database
 from core.database.tables.jobs import Job
 from core.domain.jobs.job_state import Stage
-from core.domain.stored_files import StoredTree
+from core.domain.jobs.stored_files import StoredTree
 from core.services.attempts import lifecycle
 from core.services.attempts.checkpoints import NewStageOutput, commit_stage_output
 from core.services.backend import Backend

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from backends import PROJECT
 
-from core.domain.stored_files import StoredTree
+from core.domain.jobs.stored_files import StoredTree
 from core.services.access.disk_reserve import DiskReserveReached
 from core.services.backend import Backend
 from core.services.chat.served_models import ServedModel

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from core.database.tables.objects import StageBuild
 from core.domain.jobs.job_state import AttemptOutcome, Stage
-from core.domain.stored_files import StoredTree
+from core.domain.jobs.stored_files import StoredTree
 from core.domain.trainer_protocol import StageChanged
 from core.services.attempts import checkpoints, lifecycle, recording, stage_builds
 from core.services.attempts.claimed_job import ClaimedJob

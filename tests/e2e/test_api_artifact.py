@@ -11,7 +11,7 @@ import pytest
 from api_server import RunningApi
 from backends import PROJECT, checkpoint_with_policy, claim, point
 
-from core.domain.stored_files import StoredFile, StoredTree
+from core.domain.jobs.stored_files import StoredFile, StoredTree
 from core.services.attempts import lifecycle, recording
 from core.services.attempts.lifecycle import Publication
 from core.services.jobs import events

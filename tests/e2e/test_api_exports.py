@@ -11,7 +11,7 @@ from backends import claim, publication, set_architecture
 from typer.testing import CliRunner
 
 from cli.main import app
-from core.domain.stored_files import StoredFile
+from core.domain.jobs.stored_files import StoredFile
 from core.services.attempts import lifecycle
 from core.services.requests import exports, requests
 from preftune import Client, ExportFailed

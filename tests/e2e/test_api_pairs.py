@@ -10,7 +10,7 @@ import pytest
 from api_server import RunningApi
 from backends import claim
 
-from core.domain.stored_files import StoredFile, StoredTree
+from core.domain.jobs.stored_files import StoredFile, StoredTree
 from core.services.attempts import lifecycle
 from core.services.attempts.lifecycle import Publication
 from core.storage import keys

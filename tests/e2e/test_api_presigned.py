@@ -13,7 +13,7 @@ from backends import claim
 from relay import Relay
 from servers import S3Server, run_s3
 
-from core.domain.stored_files import StoredFile, StoredTree
+from core.domain.jobs.stored_files import StoredFile, StoredTree
 from core.services.attempts import lifecycle
 from core.services.attempts.lifecycle import Publication
 from core.services.backend import Backend

@@ -30,7 +30,7 @@ from core.database.repositories import jobs as job_rows
 from core.database.tables.jobs import Job, JobStage
 from core.database.tables.objects import Artifact, Checkpoint, CheckpointStatus, Garbage, StageOutput
 from core.domain.jobs.job_state import ALLOWED_TRANSITIONS, FINAL_STATUSES, JobStatus
-from core.domain.stored_files import StoredFile, StoredTree
+from core.domain.jobs.stored_files import StoredFile, StoredTree
 from core.services.backend import Backend
 from core.services.jobs import artifacts
 from core.services.operations import garbage_collection

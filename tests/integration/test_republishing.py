@@ -18,8 +18,8 @@ from trained_jobs import add_rows, fetch_artifact, make_rows
 from transformers import AutoModelForCausalLM
 
 from core.database.repositories.garbage import list_garbage
+from core.domain.jobs.stored_files import StoredFile, StoredTree
 from core.domain.request_status import RequestStatus
-from core.domain.stored_files import StoredFile, StoredTree
 from core.services.attempts import lifecycle
 from core.services.attempts.lifecycle import Publication
 from core.services.backend import Backend

@@ -7,7 +7,7 @@ from backends import PROJECT, add_dataset, claim, submit
 from toy_jobs import await_end
 
 from core.domain.exports import ExportFormat
-from core.domain.stored_files import StoredFile, StoredTree
+from core.domain.jobs.stored_files import StoredFile, StoredTree
 from core.services.attempts import lifecycle
 from core.services.attempts.lifecycle import Publication
 from core.services.backend import Backend

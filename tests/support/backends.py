@@ -16,7 +16,7 @@ from core.datasets.reading import READER_VERSION
 from core.domain.dataset_rows import DatasetKind
 from core.domain.jobs.job_spec import JobRequest
 from core.domain.jobs.job_state import Stage
-from core.domain.stored_files import StoredFile, StoredTree
+from core.domain.jobs.stored_files import StoredFile, StoredTree
 from core.domain.trainer_protocol import MetricPoint
 from core.services.attempts import lifecycle
 from core.services.attempts.checkpoints import NewCheckpoint, commit_checkpoint, commit_policy

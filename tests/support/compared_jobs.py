@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from api_server import RunningApi
 from backends import BASE_MODEL, claim, point
 
-from core.domain.stored_files import StoredFile, StoredTree
+from core.domain.jobs.stored_files import StoredFile, StoredTree
 from core.services.attempts import lifecycle, recording
 from core.services.attempts.claimed_job import ClaimedJob
 from core.services.attempts.lifecycle import Publication

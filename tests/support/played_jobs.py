@@ -12,7 +12,7 @@ from backends import claim, point, publication
 from sqlalchemy import update
 
 from core.database.tables.jobs import Job
-from core.domain.stored_files import StoredFile, StoredTree
+from core.domain.jobs.stored_files import StoredFile, StoredTree
 from core.services.attempts import lifecycle, recording
 from core.services.attempts.claimed_job import ClaimedJob
 from core.services.attempts.lifecycle import Publication

@@ -5,7 +5,7 @@ from pathlib import Path
 from api_server import RunningApi
 from backends import claim
 
-from core.domain.stored_files import StoredFile, StoredTree
+from core.domain.jobs.stored_files import StoredFile, StoredTree
 from core.services.attempts import lifecycle
 from core.services.attempts.lifecycle import Publication
 from core.services.backend import Backend

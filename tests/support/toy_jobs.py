@@ -19,7 +19,7 @@ from toy_trainer import Script, expected_weights
 from core.database.tables.jobs import Attempt
 from core.database.tables.objects import Checkpoint, CheckpointStatus
 from core.database.tables.records import JobEvent, MetricPoint
-from core.domain.stored_files import StoredTree
+from core.domain.jobs.stored_files import StoredTree
 from core.services.backend import Backend
 from core.services.jobs import artifacts, jobs
 from core.services.requests.requests import View, is_ended

@@ -6,7 +6,7 @@ from typing import Any
 from backends import PROJECT, add_dataset
 from toy_jobs import wait_for_status
 
-from core.domain.stored_files import StoredTree
+from core.domain.jobs.stored_files import StoredTree
 from core.services.backend import Backend
 from core.services.jobs import artifacts
 from core.storage import keys

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from core.domain.stored_files import StoredFile
+from core.domain.jobs.stored_files import StoredFile
 from core.services.backend import Backend
 from core.services.requests import exports
 from core.services.requests.exports import ExportClaim

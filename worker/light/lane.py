@@ -17,7 +17,7 @@ from core.confinement import Bounds, confined
 from core.disk_space import full_disk_detail, is_full, is_out_of_space
 from core.domain.errors import Unavailable
 from core.domain.generation_protocol import REFUSAL_PREFIX
-from core.domain.stored_files import StoredTree
+from core.domain.jobs.stored_files import StoredTree
 from core.services.backend import Backend
 from core.services.requests import requests
 from core.services.requests.requests import RequestLease

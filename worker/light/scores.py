@@ -7,7 +7,7 @@ from typing import Any
 
 from core.base_models.directory import get_base_model
 from core.domain.errors import DomainError, NotFound
-from core.domain.stored_files import StoredTree
+from core.domain.jobs.stored_files import StoredTree
 from core.services.backend import Backend
 from core.services.base_models.sharing import fetch_shared, find_shared
 from core.services.requests import scores

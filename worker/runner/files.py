@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core.base_models.directory import get_base_model
 from core.domain.errors import DomainError, NotFound
-from core.domain.stored_files import StoredFile
+from core.domain.jobs.stored_files import StoredFile
 from core.services.access.disk_reserve import require_disk
 from core.services.backend import Backend
 from core.services.base_models.sharing import fetch_shared, find_shared

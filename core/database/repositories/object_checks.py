@@ -11,7 +11,7 @@ from core.database.columns import database_after, database_now
 from core.database.tables.bookkeeping import LostObject, ObjectCheck
 from core.database.tables.datasets import Dataset, DatasetStatus
 from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, CheckpointStatus, StageOutput
-from core.domain.stored_files import StoredTree
+from core.domain.jobs.stored_files import StoredTree
 
 NAME = "objects"
 

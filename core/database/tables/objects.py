@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from core.database.columns import enum_type
 from core.database.tables.base import Base, BigInt, Digest, Id, LongText, ShortText, Time
 from core.domain.jobs.job_state import Stage
-from core.domain.stored_files import StoredFile, StoredTree
+from core.domain.jobs.stored_files import StoredFile, StoredTree
 
 _UNREAD = text("weights_dtype IS NULL")
 

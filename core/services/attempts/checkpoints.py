@@ -15,7 +15,7 @@ from core.database.repositories.events import EventDraft, append_event
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Checkpoint, CheckpointStatus, StageOutput
 from core.domain.jobs.job_state import Stage
-from core.domain.stored_files import StoredTree
+from core.domain.jobs.stored_files import StoredTree
 from core.failpoints import reach
 from core.services.attempts.claimed_job import ClaimedJob, fenced
 from core.services.ids import new_id

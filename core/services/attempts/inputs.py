@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from core.database.repositories import datasets as dataset_rows
 from core.database.repositories import jobs as job_rows
 from core.domain.errors import Fenced
-from core.domain.stored_files import StoredFile, StoredTree
+from core.domain.jobs.stored_files import StoredFile, StoredTree
 from core.services.attempts.claimed_job import ClaimedJob
 from core.services.base_models import starting_points
 from core.services.transactions import writes

@@ -23,7 +23,7 @@ from core.database.tables.objects import Artifact, Checkpoint
 from core.domain.errors import Conflict, Fenced
 from core.domain.jobs.failure_codes import TITLES, FailureCode
 from core.domain.jobs.job_state import AttemptOutcome, Desired, JobStatus, Stage
-from core.domain.stored_files import StoredFile, StoredTree
+from core.domain.jobs.stored_files import StoredFile, StoredTree
 from core.failpoints import reach
 from core.services.attempts import requeue
 from core.services.attempts.claimed_job import ClaimedJob, fenced

@@ -18,7 +18,7 @@ import structlog
 from core.base_models.directory import BaseModel, base_model_digest, get_base_model, list_base_models
 from core.database.repositories import backups
 from core.domain.errors import DomainError
-from core.domain.stored_files import StoredTree
+from core.domain.jobs.stored_files import StoredTree
 from core.services.backend import Backend
 from core.settings import Settings
 from core.storage import keys

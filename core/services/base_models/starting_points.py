@@ -12,8 +12,8 @@ from core.database.tables.jobs import Job
 from core.domain.errors import InvalidRequest
 from core.domain.jobs.job_state import FINAL_STATUSES
 from core.domain.jobs.methods import method_of
+from core.domain.jobs.stored_files import StoredTree
 from core.domain.policy_names import PREFIX, parse_policy_name
-from core.domain.stored_files import StoredTree
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.views import BaseModelView, Page

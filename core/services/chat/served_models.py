@@ -13,8 +13,8 @@ from core.database.repositories import objects
 from core.database.tables.jobs import Job
 from core.domain.errors import DomainError, FieldError, InvalidRequest, NotFound
 from core.domain.jobs.methods import method_of
+from core.domain.jobs.stored_files import StoredTree
 from core.domain.policy_names import parse_policy_name
-from core.domain.stored_files import StoredTree
 from core.domain.variants.checks import get_variant
 from core.services.backend import Backend
 from core.services.base_models import starting_points

@@ -7,7 +7,7 @@ from core.database.repositories import objects
 from core.database.repositories.events import EventDraft, append_event
 from core.domain.errors import Conflict, NotFound
 from core.domain.jobs.job_state import FINAL_STATUSES
-from core.domain.stored_files import StoredFile
+from core.domain.jobs.stored_files import StoredFile
 from core.services.access import audit
 from core.services.backend import Backend
 from core.services.jobs import jobs, retention

@@ -12,7 +12,7 @@ from core.database.tables.objects import Checkpoint, CheckpointStatus
 from core.domain.errors import NotFound
 from core.domain.jobs.job_state import Stage
 from core.domain.jobs.methods import method_of
-from core.domain.stored_files import StoredFile
+from core.domain.jobs.stored_files import StoredFile
 from core.services.backend import Backend
 from core.services.jobs import jobs
 from core.services.jobs.stored_files import list_tree

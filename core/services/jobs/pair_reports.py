@@ -14,7 +14,7 @@ from typing import Any, Literal, overload
 import orjson
 
 from core.domain.errors import InvalidRequest, NotFound, Unavailable
-from core.domain.stored_files import StoredFile
+from core.domain.jobs.stored_files import StoredFile
 from core.domain.training.artifact_files import PAIR_COLUMNS, PAIRS_FILE
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor

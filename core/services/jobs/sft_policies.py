@@ -4,7 +4,7 @@ import json
 
 from core.database.repositories import objects
 from core.database.tables.jobs import Job
-from core.domain.stored_files import StoredTree
+from core.domain.jobs.stored_files import StoredTree
 from core.services.backend import Backend
 from core.storage.object_store import ObjectNotFound
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from core.database.repositories import jobs as job_rows
 from core.database.repositories.events import EventDraft, append_event
 from core.domain.errors import Unavailable
-from core.domain.stored_files import StoredFile, StoredTree
+from core.domain.jobs.stored_files import StoredFile, StoredTree
 from core.services.backend import Backend
 from core.services.transactions import writes
 from core.storage.object_store import ObjectMissing, ObjectNotFound, StoreUnavailable

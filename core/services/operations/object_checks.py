@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from core.database.repositories import object_checks as rows
 from core.database.repositories.object_checks import NamedObject, Thing
-from core.domain.stored_files import StoredFile
+from core.domain.jobs.stored_files import StoredFile
 from core.services.backend import Backend
 from core.services.jobs.stored_files import tell_of_damage
 from core.services.transactions import reads

@@ -16,8 +16,8 @@ from core.database.tables.exports import ExportRequest
 from core.database.tables.requests import Leased
 from core.domain.errors import Conflict, InvalidRequest, NotFound
 from core.domain.exports import GGUF_ARCHITECTURES, ExportFormat, export_path
+from core.domain.jobs.stored_files import StoredFile, StoredTree
 from core.domain.request_status import RequestStatus
-from core.domain.stored_files import StoredFile, StoredTree
 from core.services.access import audit, quotas
 from core.services.backend import Backend
 from core.services.ids import new_id

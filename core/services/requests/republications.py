@@ -24,8 +24,8 @@ from core.database.tables.republications import RepublishRequest
 from core.database.tables.requests import Leased
 from core.domain.errors import Conflict, NotFound
 from core.domain.jobs.event_kinds import REPUBLISHED
+from core.domain.jobs.stored_files import StoredTree
 from core.domain.request_status import RequestStatus
-from core.domain.stored_files import StoredTree
 from core.services.access import audit
 from core.services.backend import Backend
 from core.services.ids import new_id

@@ -16,8 +16,8 @@ from core.database.tables.jobs import Job
 from core.database.tables.objects import Artifact
 from core.database.tables.requests import Leased, LeasedRequest
 from core.domain.errors import Conflict, InvalidRequest, NotFound
+from core.domain.jobs.stored_files import StoredTree
 from core.domain.request_status import RequestStatus
-from core.domain.stored_files import StoredTree
 from core.services.backend import Backend
 from core.services.base_models import starting_points
 from core.services.ids import new_suffix

@@ -16,8 +16,8 @@ from core.database.tables.requests import Leased
 from core.database.tables.scores import ScoreRequest
 from core.domain.errors import Conflict, NotFound
 from core.domain.jobs.methods import method_of
+from core.domain.jobs.stored_files import StoredTree
 from core.domain.request_status import RequestStatus
-from core.domain.stored_files import StoredTree
 from core.domain.variants.checks import get_variant
 from core.services.access import audit
 from core.services.backend import Backend

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.domain.stored_files import StoredFile
+from core.domain.jobs.stored_files import StoredFile
 from core.services.jobs import pair_reports
 from core.services.jobs.pair_reports import FLAGS, SORT_KEYS, PairReports, PairsBusy, PairsQuery, ReadReport
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.domain.stored_files import StoredFile
+from core.domain.jobs.stored_files import StoredFile
 from core.services.jobs.stored_files import ObjectDamaged, ObjectMissing, read_file
 from core.storage.object_store import ObjectNotFound, StoreUnavailable
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from core.domain.errors import Unavailable
 from core.domain.jobs.event_kinds import WAITING_FOR_STORE
-from core.domain.stored_files import StoredTree
+from core.domain.jobs.stored_files import StoredTree
 from core.domain.trainer_protocol import TrainerEvent
 from core.failpoints import reach
 from core.services.attempts import checkpoints, lifecycle, recording
