@@ -10,16 +10,24 @@ it. Costs are processor seconds of the whole service, which other work on the ma
 stands the account of operations: tokens by stage, trained ones with their backward pass. What halving picks is compared
 with the full grid's best by the paired difference in held-out preference loss. Linux only. Without a base model: a
 Llama of random weights and the tokenizer of bytes, small enough for minutes on two cores.
+
+With `--parts FOLDER` each sweep and each separate job writes what it took there; started again with the same arguments,
+it goes on behind the last one. `--max-minutes` begins no further part after that time.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +37,7 @@ from bench_train import describe_machine
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from cli.demo import running_service
-from core.domain.training.comparisons import paired_difference
+from core.domain.training.comparisons import PairKey, paired_difference
 from preftune import Client
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,7 +49,6 @@ COST = {"full": 3, "lora": 2}
 VOCABULARY = 512
 
 Job = dict[str, Any]
-Margins = dict[int, float]
 
 
 def main() -> None:
@@ -50,16 +57,64 @@ def main() -> None:
         work = Path(folder)
         model_dir = arguments.base_model or make_base_model(work / "models" / "tiny")
         pairs = shortest_pairs(arguments, work / "pairs.jsonl")
+        parts = Parts(arguments.parts or work / "parts", arguments.max_minutes)
+        parts.claim(describe_work(model_dir, arguments, pairs))
         with running_service(work / "data", model_dir.resolve().parent) as url, Client(url) as client:
             dataset_id = client.datasets.upload(pairs)["id"]
             seeds: list[dict[str, Any]] = []
             for seed in arguments.seeds:
                 job = {"base_model": model_dir.name, "dataset_id": dataset_id, "seed": seed, **arguments.settings}
-                seeds.append(run_seed(client, job, arguments.betas) | {"seed": seed})
+                seeds.append(run_seed(client, job, arguments.betas, parts) | {"seed": seed})
                 report = describe(model_dir.name, arguments, seeds)
                 if arguments.out:
                     arguments.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
+
+
+class Parts:
+    """Results of what has been run, one file each, so that a later run goes on behind the last one."""
+
+    def __init__(self, folder: Path, max_minutes: float | None) -> None:
+        self._folder = folder
+        self._end = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+
+    def claim(self, work: Mapping[str, Any]) -> None:
+        """Note what is run here. Exits where the folder holds parts of something else."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / "work.json"
+        if path.exists() and json.loads(path.read_text()) != work:
+            sys.exit(f"{path} says that the parts there are of other data, settings or code; name another folder")
+        _write_json(path, work)
+
+    def take(self, name: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return the part's result, from the folder or by running it. Exits where the time is over."""
+        path = self._folder / f"{name}.json"
+        if not path.exists():
+            if self._end is not None and time.monotonic() > self._end:
+                sys.exit(f"the time is over before {name}; started again with these arguments, it goes on there")
+            load = os.getloadavg()[0]
+            _write_json(path, run() | {"load_average_before": round(load, 1)})
+        found: dict[str, Any] = json.loads(path.read_text())
+        print(f"  {name}: {found['processor_seconds']:.1f} s of processor time", flush=True)
+        return found
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def describe_work(model_dir: Path, arguments: argparse.Namespace, pairs: Path) -> dict[str, Any]:
+    """Return what parts of one run have in common."""
+    return {
+        "base_model": model_dir.name,
+        "pairs_sha256": hashlib.sha256(pairs.read_bytes()).hexdigest(),
+        "betas": list(arguments.betas),
+        "settings": arguments.settings,
+        "preftune": version("preftune-service"),
+        "torch": torch.__version__,
+    }
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -70,6 +125,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--betas", type=float, nargs="+", default=BETAS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--settings", type=json.loads, default={}, help="further fields of POST /jobs, as JSON")
+    parser.add_argument("--parts", type=Path, help="folder of parts that are done, to go on later")
+    parser.add_argument("--max-minutes", type=float, help="begin no further part after so many minutes")
     parser.add_argument("--out", type=Path, help="write the report as JSON")
     return parser.parse_args()
 
@@ -93,77 +150,92 @@ def describe(base_model: str, arguments: argparse.Namespace, seeds: Sequence[Map
     }
 
 
-def run_seed(client: Client, job: Job, betas: Sequence[float]) -> dict[str, Any]:
-    """Run all three kinds with one seed."""
-    seconds: dict[str, float] = {}
-    picks: dict[str, tuple[float, Margins]] = {}
-    weights: list[str] = []
-    taken_over: dict[str, int] = {}
-    rungs: list[float] = []
-    for kind, fields in STRATEGIES.items():
-        before = service_processor_seconds()
-        sweep = client.sweeps.create(job=job, grid={"beta": list(betas)}, **fields)
-        sweep = client.sweeps.wait(sweep["id"], poll_seconds=1.0)
-        seconds[kind] = round(service_processor_seconds() - before, 2)
-        jobs = [client.jobs.get(member["job_id"]) for member in sweep["members"]]
-        best = next(item for item in jobs if item["id"] == sweep["best_job_id"])
-        picks[kind] = best["spec"]["beta"], held_out_margins(client, best)
-        taken_over[kind] = sum(stage["reused_from"] is not None for item in jobs for stage in item["stages"])
-        if kind == "all":
-            weights = [weights_of(client, item) for item in jobs]
-        else:
-            rungs = sweep["halving"]["rungs"]
-        print(f"  {kind}: {seconds[kind]:.1f} s of processor time, best beta {picks[kind][0]}", flush=True)
-        for item in jobs:
-            client.jobs.delete(item["id"])
-    account = run_separate(client, job, betas, weights, seconds)
-    difference = paired_difference(picks["halving"][1], picks["all"][1])
+def run_seed(client: Client, job: Job, betas: Sequence[float], parts: Parts) -> dict[str, Any]:
+    """Run all three kinds with one seed. Exits when policies differ that should not."""
+    seed = job["seed"]
+    sweeps = {
+        kind: parts.take(f"seed-{seed}-{kind}", partial(run_sweep, client, job, betas, fields))
+        for kind, fields in STRATEGIES.items()
+    }
+    alone = [parts.take(f"seed-{seed}-separate-{beta:g}", partial(run_separate, client, job, beta)) for beta in betas]
+    for beta, part, weights in zip(betas, alone, sweeps["all"]["weights"], strict=True):
+        if part["weights"] != weights:
+            sys.exit(f"beta {beta}: the policies differ")
+    seconds = {kind: part["processor_seconds"] for kind, part in sweeps.items()}
+    seconds["separate"] = round(sum(part["processor_seconds"] for part in alone), 2)
+    difference = paired_difference(*(margins_of(sweeps[kind]["best_margins"]) for kind in ("halving", "all")))
     return {
         "processor_seconds": seconds,
-        "account_of_operations": account,
-        "stages_taken_over": taken_over,
-        "rungs": rungs,
-        "best_beta": {kind: beta for kind, (beta, _) in picks.items()},
+        "account_of_operations": account_of(alone[0]["tokens"], len(betas), is_lora="lora" in job),
+        "stages_taken_over": {kind: part["stages_taken_over"] for kind, part in sweeps.items()},
+        "rungs": sweeps["halving"]["rungs"],
+        "best_beta": {kind: part["best_beta"] for kind, part in sweeps.items()},
         "held_out_loss_of_halving_minus_all": None if difference is None else asdict(difference.loss),
         "num_held_out_pairs": 0 if difference is None else difference.num_pairs,
     }
 
 
-def run_separate(
-    client: Client, job: Job, betas: Sequence[float], expected: Sequence[str], seconds: dict[str, float]
-) -> dict[str, Any]:
-    """Run the same jobs without anything shared; return the account. Exits when a policy differs."""
-    seconds["separate"] = 0.0
-    account: dict[str, Any] = {}
-    for beta, weights in zip(betas, expected, strict=True):
-        before = service_processor_seconds()
-        submitted = client.jobs.submit(**job, beta=beta, reuse=False)
-        found = client.jobs.wait(submitted["id"], poll_seconds=0.5)
-        seconds["separate"] += service_processor_seconds() - before
-        if found["status"] != "succeeded":
-            sys.exit(f"beta {beta}: the job ended as {found['status']}: {found['error']}")
-        if weights_of(client, found) != weights:
-            sys.exit(f"beta {beta}: the policies differ")
-        account = account or account_of(found, len(betas))
-        client.jobs.delete(found["id"])
-    seconds["separate"] = round(seconds["separate"], 2)
-    print(f"  separate: {seconds['separate']:.1f} s of processor time", flush=True)
-    return account
+def run_sweep(client: Client, job: Job, betas: Sequence[float], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Run a sweep to its end, and delete its jobs."""
+    before = service_processor_seconds()
+    sweep = client.sweeps.create(job=job, grid={"beta": list(betas)}, **fields)
+    sweep = client.sweeps.wait(sweep["id"], poll_seconds=1.0)
+    seconds = service_processor_seconds() - before
+    jobs = [client.jobs.get(member["job_id"]) for member in sweep["members"]]
+    best = next(item for item in jobs if item["id"] == sweep["best_job_id"])
+    found = {
+        "processor_seconds": round(seconds, 2),
+        "best_beta": best["spec"]["beta"],
+        "best_margins": held_out_margins(client, best),
+        "stages_taken_over": sum(stage["reused_from"] is not None for item in jobs for stage in item["stages"]),
+        "weights": [weights_of(client, item) for item in jobs if item["status"] == "succeeded"],
+        "rungs": (sweep["halving"] or {}).get("rungs", []),
+    }
+    for item in jobs:
+        client.jobs.delete(item["id"])
+    return found
 
 
-def account_of(job: Job, number: int) -> dict[str, Any]:
+def run_separate(client: Client, job: Job, beta: float) -> dict[str, Any]:
+    """Run a job that shares nothing, and delete it."""
+    before = service_processor_seconds()
+    submitted = client.jobs.submit(**job, beta=beta, reuse=False)
+    found = client.jobs.wait(submitted["id"], poll_seconds=0.5)
+    seconds = service_processor_seconds() - before
+    if found["status"] != "succeeded":
+        sys.exit(f"beta {beta}: the job ended as {found['status']}: {found['error']}")
+    part = {
+        "processor_seconds": round(seconds, 2),
+        "weights": weights_of(client, found),
+        "tokens": found["actual"]["tokens"],
+    }
+    client.jobs.delete(found["id"])
+    return part
+
+
+def account_of(tokens: Mapping[str, int], number: int, *, is_lora: bool) -> dict[str, Any]:
     """Return tokens by stage of one job, as forward passes, and what sharing leaves of so many jobs."""
-    cost = COST["lora" if job["spec"].get("lora") else "full"]
-    tokens = job["actual"]["tokens"]
+    cost = COST["lora" if is_lora else "full"]
     passes = {stage: num * (cost if stage in ("sft", "dpo") else 1) for stage, num in tokens.items()}
     shared, whole = sum(passes.get(stage, 0) for stage in SHARED), sum(passes.values())
     left = (shared + number * (whole - shared)) / (number * whole)
     return {"tokens": tokens, "forward_passes": passes, "all_over_separate": round(left, 3)}
 
 
-def held_out_margins(client: Client, job: Job) -> Margins:
+def held_out_margins(client: Client, job: Job) -> list[tuple[int, float]]:
+    """Return line and margin of the held-out pairs, in order."""
     pairs = client.jobs.all_pairs(job["id"], split="validation")
-    return {pair["line"]: pair["margin_last"] for pair in pairs if pair["margin_last"] is not None}
+    return [(pair["line"], pair["margin_last"]) for pair in pairs if pair["margin_last"] is not None]
+
+
+def margins_of(found: Sequence[Sequence[Any]]) -> dict[PairKey, float]:
+    """Return margins by line and place in it, as comparisons have them."""
+    num_of_line: Counter[int] = Counter()
+    margins: dict[PairKey, float] = {}
+    for line, margin in found:
+        num_of_line[line] += 1
+        margins[line, num_of_line[line]] = margin
+    return margins
 
 
 def weights_of(client: Client, job: Job) -> str:

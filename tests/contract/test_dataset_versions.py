@@ -10,6 +10,7 @@ import orjson
 import pytest
 from backends import PROJECT, submit
 
+from core.database.tables.jobs import Job
 from core.datasets.editing import UnknownLines
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import InvalidRequest
@@ -196,6 +197,32 @@ def test_later_members_of_a_sweep_read_the_version_of_the_first(backend: Backend
     body = {"job": {"base_model": "tiny", "dataset_id": root}, "grid": {"beta": [0.1, 0.2]}}
     sweep = sweeps.create(backend, PROJECT, SweepRequest.model_validate(body))
     assert sweep.requested["job"]["dataset_id"] == f"{root}@1"
+
+
+@pytest.mark.parametrize("path", ["dataset_id", "sft/dataset_id", "validation_dataset_id"])
+def test_a_dataset_of_a_members_own_stays_at_its_version(backend: Backend, tmp_path: Path, path: str) -> None:
+    root = upload(backend, tmp_path, [pair(1), pair(2)])
+    if path == "sft/dataset_id":
+        rows = [{"prompt": "Why?", "response": "So."}, {"prompt": "How?", "response": "Thus."}]
+        other = upload(backend, tmp_path, rows, kind=DatasetKind.DEMONSTRATION)
+    else:
+        other = upload(backend, tmp_path, [pair(3), pair(4)])
+    job = {"base_model": "tiny", "dataset_id": root, "reuse": False}
+    request = SweepRequest.model_validate({"job": job, "members": [{"beta": 0.2}, {path: other}], "max_parallel": 1})
+    sweep = sweeps.create(backend, PROJECT, request)
+    progress.step(backend)
+    change(backend, other, drop_lines=[1])
+    assert not sweeps.extend(backend, PROJECT, sweep.id, [{path: f"{other}@1"}])[1], "it has this one already"
+    assert sweeps.extend(backend, PROJECT, sweep.id, [{path: other}])[1], "the newest version is another one"
+    steering.cancel(backend, PROJECT, sweep.members[0].job_id)
+    for place, version in ((1, 1), (2, 2)):
+        progress.step(backend)
+        member = sweeps.get(backend, PROJECT, sweep.id).members[place]
+        assert member.overrides == {path: f"{other}@{version}"}
+        row = backend.database.read(lambda session, job_id=member.job_id: session.get_one(Job, job_id))
+        read = {"dataset_id": row.dataset_id, "sft/dataset_id": row.sft_dataset_id}.get(path, row.validation_dataset_id)
+        assert (read == other) is (version == 1)
+        steering.cancel(backend, PROJECT, member.job_id)
 
 
 def test_a_sweep_may_go_over_versions_and_over_datasets_that_its_job_does_not_name(

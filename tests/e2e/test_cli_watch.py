@@ -1,4 +1,4 @@
-"""`preftune watch` in a pseudo-terminal: curves, the doctor's words, a service that goes away, the job's outcome."""
+"""Jobs and sweeps watched in a pseudo-terminal: curves, findings, a service that goes away, the outcome."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 from api_server import RunningApi
-from backends import claim, point, publication
+from backends import BASE_MODEL, claim, point, publication
 from relay import Relay
 from toy_jobs import wait_for
 
@@ -23,6 +23,7 @@ from core.domain.jobs.failure_codes import FailureCode
 from core.domain.trainer_protocol import MetricPoint
 from core.services.attempts import lifecycle, recording
 from core.services.attempts.claimed_job import ClaimedJob
+from core.services.sweeps import progress
 
 FINDING = Finding(
     rule="loss-stuck",
@@ -65,8 +66,10 @@ class Terminal:
 
 
 @contextmanager
-def watching(url: str, job_id: str, columns: int = 80, lines: int = 24) -> Iterator[Terminal]:
-    terminal = Terminal("watch", job_id, "--url", url, columns=columns, lines=lines)
+def watching(
+    url: str, watched_id: str, columns: int = 80, lines: int = 24, command: tuple[str, ...] = ("watch",)
+) -> Iterator[Terminal]:
+    terminal = Terminal(*command, watched_id, "--url", url, columns=columns, lines=lines)
     try:
         yield terminal
     finally:
@@ -112,3 +115,18 @@ def test_a_failed_job_is_an_exit_code(api: RunningApi, held: ClaimedJob) -> None
         lifecycle.finish_failed(held, FailureCode.BAD_DATA, "Line 3 is empty.")
         assert terminal.process.wait(60) == 1
         terminal.shows("Line 3 is empty.")
+
+
+def test_a_sweep_is_watched_through_an_absence_of_the_service(api: RunningApi) -> None:
+    body = {"job": {"base_model": BASE_MODEL, "dataset_id": api.dataset_id()}, "grid": {"beta": [0.1, 0.2]}}
+    sweep_id = str(api.http.post("/sweeps", json=body).json()["id"])
+    with Relay(api.url) as relay, watching(relay.url, sweep_id, command=("sweep", "watch")) as terminal:
+        terminal.shows("running: ")
+        relay.is_refusing = True
+        relay.cut()
+        terminal.shows("Trying again")
+        api.http.post(f"/sweeps/{sweep_id}/cancel")
+        progress.step(api.backend)
+        relay.is_refusing = False
+        terminal.shows("cancelled: ")
+        assert terminal.process.wait(60) == 0

@@ -15,9 +15,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from preftune import ApiError, Client, ConnectionFailed
+from preftune import Client
 from preftune.cli.curves import plot
 from preftune.cli.estimates import comparison_text, duration
+from preftune.cli.patience import patiently
 from preftune.cli.words import counted, ordinal
 
 FINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
@@ -31,9 +32,6 @@ PLOTS = (("loss",), ("rewards/chosen", "rewards/rejected", "rewards/margins"))
 """Curves that share a frame."""
 MAX_CURVE_POINTS = 2000
 MAX_FINDINGS = 5
-MAX_LOST_SECONDS = 600
-AWAY = (502, 503, 504)
-"""Statuses of a service that will be back."""
 SHOWN_VALUES = (
     ("loss", "loss", ".4f"),
     ("rewards/chosen", "rewards/chosen", "+.3f"),
@@ -106,7 +104,7 @@ def watch_job(client: Client, job_id: str, console: Console, *, poll_seconds: fl
         return _watch_plainly(client, view, console, poll_seconds)
     with Live(console=console, refresh_per_second=4, transient=False) as live:
         while True:
-            _refresh_patiently(client, view, console, poll_seconds)
+            patiently(lambda: view.refresh(client), console, poll_seconds)
             for event in view.new_events:
                 live.console.print(_event_text(event))
             live.update(render(view, console))
@@ -119,7 +117,7 @@ def _watch_plainly(client: Client, view: JobView, console: Console, poll_seconds
     """Print one line per event and, every few seconds at most, the newest point: for logs and pipes."""
     shown_at, shown_seq = 0.0, -1
     while True:
-        _refresh_patiently(client, view, console, poll_seconds)
+        patiently(lambda: view.refresh(client), console, poll_seconds)
         for event in view.new_events:
             console.print(_event_text(event), soft_wrap=True)
         due = view.is_final or time.monotonic() - shown_at >= 5
@@ -129,23 +127,6 @@ def _watch_plainly(client: Client, view: JobView, console: Console, poll_seconds
         if view.is_final:
             return view.job
         time.sleep(poll_seconds)
-
-
-def _refresh_patiently(client: Client, view: JobView, console: Console, poll_seconds: float) -> None:
-    deadline = time.monotonic() + MAX_LOST_SECONDS
-    is_lost = False
-    while True:
-        try:
-            view.refresh(client)
-            return
-        except (ConnectionFailed, ApiError) as error:
-            is_away = isinstance(error, ConnectionFailed) or error.status in AWAY
-            if not is_away or time.monotonic() > deadline:
-                raise
-            if not is_lost:
-                console.print(Text(f"{error} Trying again …", "yellow"))
-            is_lost = True
-            time.sleep(poll_seconds)
 
 
 def render(view: JobView, console: Console) -> RenderableType:

@@ -95,6 +95,11 @@ class Settled:
     def datasets(self) -> tuple[Dataset, Dataset | None, Dataset | None]:
         return self.dataset, self.sft_dataset, self.validation_dataset
 
+    @property
+    def datasets_by_setting(self) -> dict[str, Dataset | None]:
+        """Return the versions that are read by the place of the setting that names each, as sweeps write it."""
+        return dict(zip(("dataset_id", "sft/dataset_id", "validation_dataset_id"), self.datasets, strict=True))
+
 
 def settle(session: Session, project_id: str, draft: Draft) -> Settled:
     """Check against the database. Raises InvalidRequest naming every fault."""
@@ -142,16 +147,17 @@ def pin_versions(
     """Return a job's request with these versions named where it names the datasets: newer ones may come meanwhile."""
     pinned = {**requested}
     if "dataset_version" not in requested:
-        pinned["dataset_id"] = _pinned(requested["dataset_id"], dataset)
+        pinned["dataset_id"] = pinned_name(requested["dataset_id"], dataset)
     if validation_dataset is not None and requested.get("validation_dataset_id"):
-        pinned["validation_dataset_id"] = _pinned(requested["validation_dataset_id"], validation_dataset)
+        pinned["validation_dataset_id"] = pinned_name(requested["validation_dataset_id"], validation_dataset)
     sft = requested.get("sft")
     if sft_dataset is not None and isinstance(sft, dict) and sft.get("dataset_id"):
-        pinned["sft"] = {**sft, "dataset_id": _pinned(sft["dataset_id"], sft_dataset)}
+        pinned["sft"] = {**sft, "dataset_id": pinned_name(sft["dataset_id"], sft_dataset)}
     return pinned
 
 
-def _pinned(name: str, row: Dataset | None) -> str:
+def pinned_name(name: str, row: Dataset | None) -> str:
+    """Return the name of the version where a dataset's own id is given, which reads the newest one."""
     return row.version_name if row is not None and name == (row.root_id or row.id) else name
 
 

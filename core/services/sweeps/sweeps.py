@@ -103,7 +103,7 @@ def create(backend: Backend, project_id: str, request: SweepRequest, *, sweep_id
         )
         session.add(sweep)
         session.flush()
-        _add_members(session, sweep, members, 0)
+        _add_members(session, sweep, list(map(_pinned_member, members, settled)), 0)
         rows.add_event(session, sweep, _created(sweep, len(members)))
         audit.note(session, project_id, "sweep.create", chosen, num_members=len(members))
         reach("sweep.in_transaction")
@@ -118,6 +118,12 @@ def _pinned(job: dict[str, Any], members: Sequence[Overrides], settled: Sequence
         if "dataset_version" not in overrides:
             job = submission.pin_versions(job, *found.datasets)
     return job
+
+
+def _pinned_member(overrides: Overrides, found: submission.Settled) -> Overrides:
+    """Return a member's settings with the versions named that it reads of datasets of its own."""
+    named = {path: row for path, row in found.datasets_by_setting.items() if path in overrides}
+    return overrides | {path: submission.pinned_name(overrides[path], row) for path, row in named.items()}
 
 
 def _created(sweep: Sweep, num_members: int) -> SweepEventDraft:
@@ -194,16 +200,20 @@ def extend(backend: Backend, project_id: str, sweep_id: str, members: Sequence[O
         if sweep.status is SweepStatus.CANCELLED:
             raise SweepEnded("The sweep is cancelled.")
         known = rows.list_members(session, [sweep.id])
-        fresh = without_repetitions(list(members), [member.overrides for member in known])
-        if len(known) + len(fresh) > MAX_MEMBERS:
+        there = [member.overrides for member in known]
+        asked = without_repetitions(list(members), there)
+        if len(known) + len(asked) > MAX_MEMBERS:
             raise InvalidRequest(f"A sweep has at most {MAX_MEMBERS} members.")
         job = JobRequest.model_validate(sweep.requested["job"])
-        for position, overrides in enumerate(fresh, len(known) + 1):
+        pinned: list[Overrides] = []
+        for position, overrides in enumerate(asked, len(known) + 1):
             member = member_request(job, overrides, position, sweep_id=sweep.id)
             settle_metric(sweep.metric, [member], position)
             if sweep.halving is not None:
                 require_held_out([member], position)
-            _check(session, project_id, submission.prepare(backend, member), position)
+            settled = _check(session, project_id, submission.prepare(backend, member), position)
+            pinned.append(_pinned_member(overrides, settled))
+        fresh = without_repetitions(pinned, there)
         _add_members(session, sweep, fresh, len(known))
         if fresh:
             data = {"num_members": len(fresh), "first_position": len(known) + 1}

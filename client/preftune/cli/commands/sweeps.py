@@ -12,6 +12,7 @@ from preftune.cli.console import confirm, connected, err, fail, for_each, json_o
 from preftune.cli.estimates import interval_text
 from preftune.cli.listing import Column, Item, collect, named, print_json_lines, print_list, time_column
 from preftune.cli.options import AsJson, BaseModel, DatasetId, Limit, Quiet, Url, Yes
+from preftune.cli.patience import patiently
 from preftune.cli.words import counted
 
 SweepId = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's id: sweep_…")]
@@ -197,7 +198,7 @@ def _print_preview(preview: dict[str, Any]) -> None:
 def _watch(client: Client, sweep_id: str) -> None:
     shown = None
     while True:
-        sweep = client.sweeps.get(sweep_id)
+        sweep = patiently(lambda: client.sweeps.get(sweep_id), err, POLL_SECONDS)
         if (now := f"{sweep['status']}: {_counts(sweep)}") != shown:
             out.print(now, markup=False)
             shown = now

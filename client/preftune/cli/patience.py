@@ -1,0 +1,36 @@
+"""Requests to a service that may be away for a while, as a restart takes."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from rich.console import Console
+from rich.text import Text
+
+from preftune import ApiError, ConnectionFailed
+
+MAX_LOST_SECONDS = 600
+AWAY = (502, 503, 504)
+"""Statuses of a service that will be back."""
+
+T = TypeVar("T")
+
+
+def patiently(ask: Callable[[], T], console: Console, pause_seconds: float) -> T:
+    """Ask again while the service is away, ten minutes at most, and say so once.
+
+    Raises ConnectionFailed, ApiError as `ask` does.
+    """
+    deadline = time.monotonic() + MAX_LOST_SECONDS
+    is_lost = False
+    while True:
+        try:
+            return ask()
+        except (ConnectionFailed, ApiError) as error:
+            is_away = isinstance(error, ConnectionFailed) or error.status in AWAY
+            if not is_away or time.monotonic() > deadline:
+                raise
+            if not is_lost:
+                console.print(Text(f"{error} Trying again …", "yellow"), soft_wrap=True)
+            is_lost = True
+            time.sleep(pause_seconds)
