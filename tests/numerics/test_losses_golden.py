@@ -382,6 +382,7 @@ ORACLES: list[tuple[str, float, dict[str, float | str], Callable[..., Floats]]] 
     ("simpo", 2.0, {"gamma": 1.0}, simpo),
     ("orpo", 0.1, {}, orpo),
     ("cpo", 0.1, {"alpha": 0.7}, cpo),
+    ("unlikelihood", 0.3, {}, lambda p, r, beta: -p.chosen.sums + beta * p.rejected.sums),
 ]
 
 
@@ -416,6 +417,7 @@ REWARDS: Mapping[str, Callable[[Arrays, Arrays], Floats]] = {
     "f_dpo": lambda p, r: np.log(2) + log_ratio(p, r) - np.logaddexp(0, log_ratio(p, r)),
     "reference_free": lambda p, r: p.sums,
     "cpo": lambda p, r: p.sums,
+    "unlikelihood": lambda p, r: p.sums,
     "simpo": lambda p, r: per_token(p),
     "orpo": lambda p, r: per_token(p),
 }

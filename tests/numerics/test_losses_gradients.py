@@ -132,7 +132,7 @@ MONOTONE = [
         "wpo",
         "apo_zero",
     ),
-    *("bco", "aot", "reference_free", "simpo", "orpo", "cpo"),
+    *("bco", "aot", "reference_free", "simpo", "orpo", "cpo", "unlikelihood"),
 ]
 """A chosen response's likelihood never hurts, a rejected one's never helps."""
 BY_DESIGN_NOT = {

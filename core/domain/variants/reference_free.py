@@ -70,4 +70,19 @@ REFERENCE_FREE = (
         reward="β·S",
         options={"alpha": weight(NLL_WEIGHT, default=1.0, max=100.0)},
     ),
+    Variant(
+        name="unlikelihood",
+        title="Unlikelihood",
+        formula="−S_w + β·S_l",
+        paper="arXiv:2305.18290",
+        year=2023,
+        choose_when="To see what DPO's weights of pairs do: its paper's baseline, which has none and degenerates.",
+        default_beta=0.1,
+        beta_means=(
+            "Weight of the rejected response's likelihood, the paper's alpha in [0, 1]. There is no reference, and "
+            "nothing ends the fall of the rejected responses but the end of training."
+        ),
+        needs_reference=False,
+        reward="β·S",
+    ),
 )

@@ -49,6 +49,13 @@ def cpo_loss(policy: PairLogps, *, beta: float, alpha: float) -> PairLosses:
     return with_rewards(losses, scores, beta)
 
 
+def unlikelihood_loss(policy: PairLogps, *, beta: float) -> PairLosses:
+    """Unlikelihood: -S_w + beta S_l. Rewards are beta S."""
+    scores = pair_scores(policy, sum_score)
+    losses = beta * scores.rejected - scores.chosen  # arXiv:2305.18290, section 6 (beta is its alpha)
+    return with_rewards(losses, scores, beta)
+
+
 def log1mexp(logp: Tensor) -> Tensor:
     """Compute log(1 - exp(x)) for log-probabilities x <= 0, finite and with a finite gradient up to x = 0.
 

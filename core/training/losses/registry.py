@@ -124,6 +124,7 @@ PAIR_LOSSES: Mapping[str, PairLossBinder] = {
     "simpo": _of_policy_alone(reference_free.simpo_loss),
     "orpo": _of_policy_alone(reference_free.orpo_loss),
     "cpo": _of_policy_alone(reference_free.cpo_loss),
+    "unlikelihood": _of_policy_alone(reference_free.unlikelihood_loss),
 }
 """Every variant for preference pairs."""
 
