@@ -103,9 +103,11 @@ test-sweeps: venv ## ten kills during a sweep of the real trainer, beside the sa
 	@$(BIN)/pytest tests/faults/test_sweep_kills.py
 
 .PHONY: bench-sweep
-bench-sweep: venv ## eight betas as a sweep, halved, and as separate jobs, LoRA, 400 pairs, three seeds (hours; BASE_MODEL=<folder>)
+SEEDS ?= 0 1 2
+bench-sweep: venv ## eight betas as a sweep, halved, and as separate jobs, LoRA, 400 pairs, in parts (hours; BASE_MODEL=<folder> SEEDS="0 1 2" MINUTES=60)
 	@$(BIN)/python benchmarks/bench_sweep.py --data $(BENCH_DATA) $(if $(BASE_MODEL),--base-model $(BASE_MODEL)) --pairs 400 \
-		--seeds 0 1 2 --settings '{"lora": {}}' --out benchmarks/results/sweep-$(shell date +%F).json
+		--seeds $(SEEDS) --settings '{"lora": {}, "score_training_pairs": false, "evaluate_every_steps": 4}' \
+		--parts data/bench-sweep --max-minutes $(MINUTES) --out benchmarks/results/sweep-$(shell date +%F).json
 
 .PHONY: bench-estimates
 bench-estimates: venv ## twenty jobs, each estimated before it runs (ten minutes; BASE_MODEL=<folder>: with a model of your own)

@@ -21,9 +21,8 @@ import json
 import os
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -34,6 +33,7 @@ from typing import Any
 import torch
 import transformers
 from bench_train import describe_machine
+from parts import Parts
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from cli.demo import running_service
@@ -69,40 +69,6 @@ def main() -> None:
                 if arguments.out:
                     arguments.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
-
-
-class Parts:
-    """Results of what has been run, one file each, so that a later run goes on behind the last one."""
-
-    def __init__(self, folder: Path, max_minutes: float | None) -> None:
-        self._folder = folder
-        self._end = None if max_minutes is None else time.monotonic() + 60 * max_minutes
-
-    def claim(self, work: Mapping[str, Any]) -> None:
-        """Note what is run here. Exits where the folder holds parts of something else."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / "work.json"
-        if path.exists() and json.loads(path.read_text()) != work:
-            sys.exit(f"{path} says that the parts there are of other data, settings or code; name another folder")
-        _write_json(path, work)
-
-    def take(self, name: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return the part's result, from the folder or by running it. Exits where the time is over."""
-        path = self._folder / f"{name}.json"
-        if not path.exists():
-            if self._end is not None and time.monotonic() > self._end:
-                sys.exit(f"the time is over before {name}; started again with these arguments, it goes on there")
-            load = os.getloadavg()[0]
-            _write_json(path, run() | {"load_average_before": round(load, 1)})
-        found: dict[str, Any] = json.loads(path.read_text())
-        print(f"  {name}: {found['processor_seconds']:.1f} s of processor time", flush=True)
-        return found
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(path)
 
 
 def describe_work(model_dir: Path, arguments: argparse.Namespace, pairs: Path) -> dict[str, Any]:

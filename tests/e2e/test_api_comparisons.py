@@ -1,5 +1,6 @@
 """Comparisons over HTTP: of a sweep and of any jobs, as JSON, text and one HTML file."""
 
+import re
 from typing import Any
 
 import pytest
@@ -67,6 +68,11 @@ def test_a_comparison_is_text_and_one_html_file_without_foreign_markup(api: Runn
     assert text.headers["content-type"].startswith("text/plain")
     for words in ("Recommended", "Paired differences from", "Settings that differ", "-0.0250", "2.12.0"):
         assert words in text.text
+    lines = [re.split(r"  +", line.strip()) for line in text.text.splitlines()]
+    evaluations = [line for line in lines if line[1:2] == ["5"]]
+    assert [line[2:4] for line in evaluations] == [["4", "0.375"], ["1.5", "0.3625"], ["0.5", "0.125"]]
+    assert [f"{HOSTILE} 2 (beta 0.1)", "30", "the other one", "-0.2500", "+0.5000"] in lines
+    assert len([line for line in lines if line[2:3] == ["the other one"]]) == 21
     page = api.http.get(f"/sweeps/{sweep_id}/comparison.html")
     assert page.headers["content-disposition"].startswith(f'attachment; filename="comparison-{sweep_id}.html"')
     assert "default-src 'none'" in page.headers["content-security-policy"]

@@ -1,9 +1,15 @@
 """Trained models side by side in a real browser: what is recommended, the picture, differences, pairs that changed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from api_server import RunningApi
 from browser import accessibility_faults, open_page
 from compared_jobs import make_sweep
 from playwright.sync_api import Browser, expect
+from sqlalchemy import event
+
+from core.services.backend import Backend
 
 ROW = {"line": 30, "prompt": "Why?", "chosen": "So.", "rejected": "No."}
 SCORES = {
@@ -44,3 +50,44 @@ def test_a_sweep_is_compared(browser: Browser, api: RunningApi) -> None:
         page.get_by_role("link", name="Accuracy and divergence").click()
         expect(page.get_by_text("Paired differences from Which beta 3 (β 0.5)")).to_be_visible()
         expect(page.get_by_role("button", name="that changed sides")).to_have_text("+20 −0")
+
+
+@contextmanager
+def selects(backend: Backend) -> Iterator[list[str]]:
+    """What is asked of the database meanwhile."""
+    asked: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("SELECT"):
+            asked.append(statement)
+
+    event.listen(backend.database.engine, "before_cursor_execute", note)
+    try:
+        yield asked
+    finally:
+        event.remove(backend.database.engine, "before_cursor_execute", note)
+
+
+NUM_RUNS = 24
+MAX_QUERIES = 20
+_ASKED = """() => performance.getEntriesByType("resource").filter(({ transferSize }) => transferSize > 0).map(
+  ({ name, transferSize }) => [name.replace(/.*[/]ui[/]v-[^/]*[/]/, "").replace(location.origin, ""), transferSize])"""
+
+
+def test_a_page_of_24_runs_asks_for_little_before_it_is_painted(browser: Browser, api: RunningApi) -> None:
+    """One answer compares them all; what is not seen yet is loaded when it is opened."""
+    sweep_id = make_sweep(api, name="Many", betas=[round(0.01 * number, 2) for number in range(1, NUM_RUNS + 1)])
+    with selects(api.backend) as asked_of_database:
+        api.http.get(f"/sweeps/{sweep_id}/comparison").raise_for_status()
+    assert len(asked_of_database) <= MAX_QUERIES, asked_of_database
+    with open_page(browser, api.url) as watched:
+        page = watched.page
+        expect(page.locator("#main h1")).to_be_visible()  # the dashboard's own modules are kept from here on
+        page.goto("about:blank")
+        page.goto(f"/ui/#/comparison?sweep={sweep_id}")
+        expect(page.get_by_role("img", name="Reward accuracy against divergence").locator("circle")).to_have_count(48)
+        asked = dict(page.evaluate(_ASKED))
+        own = {"pages/comparison.js", "charts/scatter.js", f"/sweeps/{sweep_id}/comparison"}
+        assert own <= set(asked) <= own | {"/ui/session", "words.js"}, asked
+        assert sum(asked.values()) < 90_000
+        watched.check()

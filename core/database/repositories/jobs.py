@@ -24,6 +24,12 @@ def find_job(session: Session, project_id: str, job_id: str) -> Job | None:
     return session.scalar(select(Job).where(Job.id == job_id, Job.project_id == project_id))
 
 
+def find_jobs(session: Session, project_id: str, job_ids: Collection[str]) -> dict[str, Job]:
+    """Return the jobs that are there, by id."""
+    statement = select(Job).where(Job.id.in_(job_ids), Job.project_id == project_id)
+    return {job.id: job for job in session.scalars(statement)}
+
+
 def find_curve_head(session: Session, project_id: str, job_id: str) -> CurveHead | None:
     columns = select(Job.status, Job.last_metric_seq, Job.rewind_seq)
     row = session.execute(columns.where(Job.id == job_id, Job.project_id == project_id)).one_or_none()

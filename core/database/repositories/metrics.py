@@ -154,6 +154,16 @@ def list_points(session: Session, job_id: str, where: PointFilter, *, limit: int
     return list(session.execute(statement.order_by(MetricPoint.seq).limit(limit)))
 
 
+ValidationRow = Row[str, Stage, int, dict[str, float | None]]
+
+
+def list_validation(session: Session, job_ids: Collection[str]) -> list[ValidationRow]:
+    """Return job, stage, step and values of all validation points of jobs, in the order of their numbers."""
+    columns = (MetricPoint.job_id, MetricPoint.stage, MetricPoint.step, MetricPoint.values)
+    statement = select(*columns).where(MetricPoint.job_id.in_(job_ids), MetricPoint.split == "validation")
+    return list(session.execute(statement.order_by(MetricPoint.job_id, MetricPoint.seq)))
+
+
 def list_before(session: Session, job_id: str, seq: int, *, limit: int) -> list[PointRow]:
     """Newest first, those with a number under `seq`."""
     statement = select(*_POINT).where(MetricPoint.job_id == job_id, MetricPoint.seq < seq)

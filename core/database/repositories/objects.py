@@ -97,6 +97,12 @@ def list_artifact_files(session: Session, job_id: str) -> list[ArtifactFile]:
     return list(session.scalars(statement))
 
 
+def list_named_files(session: Session, job_ids: Collection[str], path: str) -> dict[str, ArtifactFile]:
+    """Return the file of that path in the artifacts that have it, by job."""
+    statement = select(ArtifactFile).where(ArtifactFile.job_id.in_(job_ids), ArtifactFile.path == path)
+    return {row.job_id: row for row in session.scalars(statement)}
+
+
 def find_stage_output(session: Session, project_id: str, digest: str) -> StageOutput | None:
     return session.scalar(select(StageOutput).where(StageOutput.project_id == project_id, StageOutput.digest == digest))
 

@@ -3,20 +3,22 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from core.database.repositories import datasets as dataset_rows
+from core.database.repositories import jobs as job_rows
 from core.database.repositories import metrics as metric_rows
-from core.database.repositories.metrics import PointFilter, PointRow
+from core.database.repositories.metrics import ValidationRow
 from core.database.tables.jobs import Job
-from core.domain.errors import NotFound
 from core.domain.jobs.job_state import JobStatus
 from core.domain.jobs.methods import method_of
+from core.domain.jobs.stored_files import StoredFile
 from core.domain.training import metric_names as names
+from core.domain.training.artifact_files import PAIRS_FILE
 from core.domain.training.comparisons import PairKey, Point
 from core.services.backend import Backend
 from core.services.jobs import artifacts, jobs, pair_reports
@@ -99,32 +101,41 @@ class ComparedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class _Read:
-    job: Job
-    evaluations: list[Evaluation]
+    """What one transaction reads of all jobs."""
+
+    jobs: list[Job]
+    evaluations: dict[str, list[Evaluation]]
     datasets: dict[str, str]
+    """What is shown of each dataset that is there, by id."""
+    reports: dict[str, StoredFile]
+    records: dict[str, StoredFile]
 
 
 def gather(backend: Backend, project_id: str, job_ids: Sequence[str]) -> list[ComparedRun]:
     """Return the jobs in order. Raises JobNotFound, PairsBusy, Unavailable."""
-
-    def read(session: Session) -> list[_Read]:
-        return [_read(session, project_id, jobs.find(session, project_id, job_id)) for job_id in job_ids]
-
-    return [_run(backend, project_id, found) for found in backend.database.read(read)]
+    found = backend.database.read(lambda session: _read(session, project_id, job_ids))
+    return [_run(backend, found, job) for job in found.jobs]
 
 
-def _read(session: Session, project_id: str, job: Job) -> _Read:
-    stage = method_of(job.spec).last
-    where = PointFilter(stage=stage, split="validation")
-    rows = metric_rows.list_points(session, job.id, where, limit=None)
+def _read(session: Session, project_id: str, job_ids: Sequence[str]) -> _Read:
+    """Read with a fixed number of queries, however many jobs there are."""
+    known = job_rows.find_jobs(session, project_id, job_ids)
+    chosen = [known.get(job_id) or jobs.find(session, project_id, job_id) for job_id in job_ids]
+    stages = {job.id: method_of(job.spec).last for job in chosen}
+    evaluations: dict[str, list[Evaluation]] = {job.id: [] for job in chosen}
+    for row in metric_rows.list_validation(session, job_ids):
+        if row.stage is stages[row.job_id]:
+            evaluations[row.job_id].append(_evaluation(row))
     return _Read(
-        job=job,
-        evaluations=[_evaluation(row) for row in rows[-MAX_EVALUATIONS:]],
-        datasets=_datasets(session, project_id, job),
+        jobs=chosen,
+        evaluations={job_id: items[-MAX_EVALUATIONS:] for job_id, items in evaluations.items()},
+        datasets=_datasets(session, project_id, {name for job in chosen for name in _roles(job).values()}),
+        reports=artifacts.find_files(session, job_ids, PAIRS_FILE),
+        records=artifacts.find_files(session, job_ids, RECORD_FILE),
     )
 
 
-def _evaluation(row: PointRow) -> Evaluation:
+def _evaluation(row: ValidationRow) -> Evaluation:
     values = row.values
     return Evaluation(
         step=row.step,
@@ -135,23 +146,28 @@ def _evaluation(row: PointRow) -> Evaluation:
     )
 
 
-def _datasets(session: Session, project_id: str, job: Job) -> dict[str, str]:
+def _roles(job: Job) -> dict[str, str]:
+    """Return the datasets that a job names, by their role."""
     roles = {
         "dataset_id": job.dataset_id,
         "sft/dataset_id": job.sft_dataset_id,
         "validation_dataset_id": job.validation_dataset_id,
     }
-    return {role: _dataset(session, project_id, found) for role, found in roles.items() if found}
+    return {role: found for role, found in roles.items() if found}
 
 
-def _dataset(session: Session, project_id: str, dataset_id: str) -> str:
-    row = dataset_rows.find_dataset(session, project_id, dataset_id)
-    return f"{dataset_id} (deleted)" if row is None else f"{row.name or dataset_id}, {dataset_id}, sha256 {row.sha256}"
+def _datasets(session: Session, project_id: str, dataset_ids: Collection[str]) -> dict[str, str]:
+    found = {dataset_id: dataset_rows.find_dataset(session, project_id, dataset_id) for dataset_id in dataset_ids}
+    return {
+        dataset_id: f"{dataset_id} (deleted)"
+        if row is None
+        else f"{row.name or dataset_id}, {dataset_id}, sha256 {row.sha256}"
+        for dataset_id, row in found.items()
+    }
 
 
-def _run(backend: Backend, project_id: str, found: _Read) -> ComparedRun:
-    job = found.job
-    margins, why = _margins(backend, project_id, job)
+def _run(backend: Backend, found: _Read, job: Job) -> ComparedRun:
+    margins, why = _margins(backend, job, found.reports.get(job.id))
     results = job.results or {}
     return ComparedRun(
         job_id=job.id,
@@ -160,22 +176,22 @@ def _run(backend: Backend, project_id: str, found: _Read) -> ComparedRun:
         spec=job.spec,
         held_out=results.get("held_out"),
         published_step=results.get("step"),
-        evaluations=found.evaluations,
+        evaluations=found.evaluations[job.id],
         margins=margins,
         why_not_paired=why,
-        datasets=found.datasets,
-        versions=_versions(backend, project_id, job),
+        datasets={role: found.datasets[name] for role, name in _roles(job).items()},
+        versions=_versions(backend, job, found.records.get(job.id)),
     )
 
 
-def _margins(backend: Backend, project_id: str, job: Job) -> tuple[dict[PairKey, float], str | None]:
+def _margins(backend: Backend, job: Job, report: StoredFile | None) -> tuple[dict[PairKey, float], str | None]:
     """Return the margins of held-out pairs, or why there are none."""
     if not method_of(job.spec).has_rewards:
         return {}, "A supervised job compares no responses."
-    try:
-        lines, values = pair_reports.held_out_margins(backend, project_id, job.id)
-    except NotFound:
+    if report is None:
         return {}, "The job has published no policy with a report on its pairs."
+    try:
+        lines, values = pair_reports.held_out_margins(backend, job.id, report)
     except TooManyPairs:
         return {}, "The job's report on pairs is too long to be compared here."
     if len(lines) > MAX_PAIRS:
@@ -189,13 +205,9 @@ def _margins(backend: Backend, project_id: str, job: Job) -> tuple[dict[PairKey,
     return found, None if found else "The job holds no pairs out."
 
 
-def _versions(backend: Backend, project_id: str, job: Job) -> dict[str, str]:
+def _versions(backend: Backend, job: Job, file: StoredFile | None) -> dict[str, str]:
     """Return the versions that the job's policy was trained with, as its artifact says."""
-    try:
-        file = artifacts.find_file(backend, project_id, job.id, RECORD_FILE)
-    except NotFound:
-        return {}
-    if file.num_bytes > MAX_RECORD_BYTES:
+    if file is None or file.num_bytes > MAX_RECORD_BYTES:
         return {}
     try:
         record = json.loads(b"".join(read_file(backend, job.id, file)))

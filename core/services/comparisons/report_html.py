@@ -64,7 +64,7 @@ def _changed(comparison: Comparison, names: Mapping[str, str], rows: Mapping[Pai
         head = ["line", "margin", f"margin of {names[comparison.against or '']}", "prompt", "chosen", "rejected"]
         table = [
             [
-                str(pair.line) if pair.num_of_line == 1 else f"{pair.line}, pair {pair.place} of {pair.num_of_line}",
+                text.place_of(pair),
                 f"{pair.margin:+.3f}",
                 f"{pair.margin_of_other:+.3f}",
                 *(

@@ -9,6 +9,12 @@ from core.services.comparisons.comparisons import Comparison
 WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BOTTOM = 60, 170, 16, 44
 NUM_TICKS = 5
+RADIUS = 5
+PLACES = ((0, -9, "middle"), (0, 18, "middle"), (8, 4, "start"), (-8, 4, "end"))
+"""Places of a label beside its point, the first free one is taken: pixels to the right, down, and its anchor."""
+LETTER_WIDTH, LETTER_HEIGHT = 7, 12
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
 COLORS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
 
 
@@ -18,7 +24,8 @@ class _Scale:
     def __init__(self, values: list[float], first: float, last: float) -> None:
         low, high = min(values), max(values)
         spread = (high - low) or abs(high) or 1.0
-        self.low, self.high = low - spread / 20, high + spread / 20
+        margin = spread / 20
+        self.low, self.high = (max(0.0, low - margin) if low >= 0 else low - margin), high + margin
         self._first, self._last = first, last
 
     def __call__(self, value: float) -> float:
@@ -50,18 +57,46 @@ def scatter_svg(comparison: Comparison) -> str:
         fill = color if point.is_published else "none"
         job = comparison.jobs[place]
         told = f"{text.label(job)}, step {point.step}: {point.kl:.4g} nats, accuracy {point.reward_accuracy:.4g}"
-        radius = 5 if point.is_published else 3
+        radius = RADIUS if point.is_published else 3
         parts.append(
             f'<circle cx="{x(point.kl or 0.0)}" cy="{y(point.reward_accuracy or 0.0)}" r="{radius}" fill="{fill}" '
             f'stroke="{color}"><title>{escape(told)}</title></circle>'
         )
-        if point.is_published and job.beta is not None:
-            parts.append(_text(x(point.kl or 0.0) + 7, y(point.reward_accuracy or 0.0) + 4, f"β {job.beta:g}"))
+    parts += _labels([
+        (x(point.kl or 0.0), y(point.reward_accuracy or 0.0), f"β {comparison.jobs[place].beta:g}")
+        for place, point in plotted
+        if point.is_published and comparison.jobs[place].beta is not None
+    ])  # fmt: skip
     for place, job in enumerate(comparison.jobs[:16]):
         top, color = TOP + 8 + 18 * place, COLORS[place % len(COLORS)]
         parts.append(f'<circle cx="{WIDTH - RIGHT + 16}" cy="{top}" r="4" fill="{color}"/>')
         parts.append(_text(WIDTH - RIGHT + 26, TOP + 12 + 18 * place, text.label(job)[:22]))
     return "".join([*parts, "</svg>"])
+
+
+def _labels(points: list[tuple[float, float, str]]) -> list[str]:
+    """Return labels that lie on no point and on no other label; one without a free place is left out."""
+    taken = [(left - RADIUS, top - RADIUS, left + RADIUS, top + RADIUS) for left, top, _ in points]
+    parts = []
+    for left, top, words in points:
+        for right, down, anchor in PLACES:
+            box = _box(left + right, top + down, words, anchor)
+            if box[0] < 0 or box[2] > WIDTH or any(_overlaps(box, other) for other in taken):
+                continue
+            taken.append(box)
+            parts.append(_text(left + right, top + down, words, anchor))
+            break
+    return parts
+
+
+def _box(left: float, top: float, words: str, anchor: str) -> Box:
+    width = LETTER_WIDTH * len(words)
+    start = left - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
+    return start, top - LETTER_HEIGHT, start + width, top
+
+
+def _overlaps(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _axes(x: _Scale, y: _Scale) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from core.domain.training.comparisons import Estimated
-from core.services.comparisons.comparisons import ComparedJob, Comparison, Difference
+from core.services.comparisons.comparisons import ChangedPair, ComparedJob, Comparison, Difference
 from core.services.comparisons.differing import Differing
 
 _DASH = "-"
@@ -18,12 +18,17 @@ def as_text(comparison: Comparison) -> str:
         names.get(comparison.recommended.job_id or "", "none") + "\n" + comparison.recommended.reason,
         _title("Published policies: reward accuracy on held-out rows against divergence from the reference"),
         _table(policy_rows(comparison)),
+        _title("All evaluations, the Pareto front marked: none has more accuracy at no more divergence"),
+        _table(point_rows(comparison)),
     ]
     if comparison.against is not None:
         parts += [
             _title(f"Paired differences from {names[comparison.against]}, 95 % intervals, the same held-out pairs"),
             _table(difference_rows(comparison)),
         ]
+        changed = changed_rows(comparison)
+        if len(changed) > 1:
+            parts += [_title(f"Pairs that changed sides from {names[comparison.against]}"), _table(changed)]
     for title, items in differing_parts(comparison):
         parts += [_title(title), _table(differing_rows(items, names)) if items else "none"]
     if comparison.num_left_out:
@@ -68,6 +73,17 @@ def policy_rows(comparison: Comparison) -> list[list[str]]:
     return rows
 
 
+def point_rows(comparison: Comparison) -> list[list[str]]:
+    """Return one row for each evaluation, with a head."""
+    rows = [["job", "step", "KL (nats)", "reward accuracy", "margin", "loss", "published", "front"]]
+    for job in comparison.jobs:
+        for point in job.points:
+            figures = (point.kl, point.reward_accuracy, point.reward_margin, point.loss)
+            marks = ["yes" if is_so else "" for is_so in (point.is_published, point.is_on_front)]
+            rows.append([label(job), str(point.step), *map(number, figures), *marks])
+    return rows
+
+
 def difference_rows(comparison: Comparison) -> list[list[str]]:
     """Return one row for each other job, with a head."""
     names = {job.job_id: label(job) for job in comparison.jobs}
@@ -80,6 +96,26 @@ def _difference_row(name: str, item: Difference) -> list[str]:
         return [name, _DASH, _DASH, _DASH, _DASH, _DASH, item.reason]
     figures = [estimated(item.reward_accuracy), estimated(item.preference_loss)]
     return [name, str(item.num_pairs), *figures, str(item.gained), str(item.lost), ""]
+
+
+def changed_rows(comparison: Comparison) -> list[list[str]]:
+    """Return one row for each listed pair that changed sides, with a head."""
+    names = {job.job_id: label(job) for job in comparison.jobs}
+    rows = [["job", "line", "right is", "margin", f"margin of {names.get(comparison.against or '', '')}"]]
+    for item in comparison.differences:
+        for pair in item.changed:
+            right = "this job" if pair.margin > 0 else "the other one"
+            margins = [f"{margin:+.4f}" for margin in (pair.margin, pair.margin_of_other)]
+            rows.append([names[item.job_id], place_of(pair), right, *margins])
+        left = item.gained + item.lost - len(item.changed)
+        if left:
+            rows.append([names[item.job_id], f"{left} more", "", "", ""])
+    return rows
+
+
+def place_of(pair: ChangedPair) -> str:
+    """Name a held-out pair by its line, and by its place in it where the line is a ranked list."""
+    return str(pair.line) if pair.num_of_line == 1 else f"{pair.line}, pair {pair.place} of {pair.num_of_line}"
 
 
 def differing_rows(items: Sequence[Differing], names: dict[str, str]) -> list[list[str]]:

@@ -1,5 +1,7 @@
 """Published artifacts of jobs."""
 
+from collections.abc import Collection
+
 from sqlalchemy.orm import Session
 
 from core.database.repositories import jobs as job_rows
@@ -60,6 +62,11 @@ def delete(session: Session, project_id: str, job_id: str) -> None:
     event = EventDraft(kind="policy_deleted", message="The policy was deleted by the user.", token="policy deleted")
     append_event(session, job, event)
     audit.note(session, project_id, "artifact.delete", job_id)
+
+
+def find_files(session: Session, job_ids: Collection[str], path: str) -> dict[str, StoredFile]:
+    """Return the file of that path of each job whose artifact has it, by job."""
+    return {job_id: row.file for job_id, row in objects.list_named_files(session, job_ids, path).items()}
 
 
 def find_file(backend: Backend, project_id: str, job_id: str, path: str) -> StoredFile:

@@ -172,9 +172,10 @@ def select(backend: Backend, project_id: str, job_id: str, query: PairsQuery) ->
     return _reports.find(backend, job_id, _find_file(backend, project_id, job_id)).select(query)
 
 
-def held_out_margins(backend: Backend, project_id: str, job_id: str) -> tuple[list[float], list[float]]:
-    """Return lines and reward margins of the held-out pairs, NaN where unknown. Raises PairsNotFound, TooManyPairs."""
-    report = _reports.find(backend, job_id, _find_file(backend, project_id, job_id))
+def held_out_margins(backend: Backend, job_id: str, file: StoredFile) -> tuple[list[float], list[float]]:
+    """Return lines and margins of a report's held-out pairs, NaN where unknown. Raises TooManyPairs, PairsBusy."""
+    _require_readable(file)
+    report = _reports.find(backend, job_id, file)
     chosen = [index for index, is_held_out in enumerate(report.is_validation) if is_held_out]
     lines, margins = report.columns["line"], report.columns["margin_last"]
     return [lines[index] for index in chosen], [margins[index] for index in chosen]
@@ -197,9 +198,13 @@ def _find_file(backend: Backend, project_id: str, job_id: str) -> StoredFile:
     file = next((file for file in view.files if file.path == PAIRS_FILE), None)
     if file is None:
         raise PairsNotFound(f"{job_id} ended before it had looked at its pairs.")
+    _require_readable(file)
+    return file
+
+
+def _require_readable(file: StoredFile) -> None:
     if file.num_bytes > MAX_BYTES:
         raise TooManyPairs(f"The report has {file.num_bytes:,} bytes; download {PAIRS_FILE} with the artifact instead.")
-    return file
 
 
 def _offset(cursor: str | None) -> int:

@@ -1,11 +1,9 @@
 // Trained models side by side: accuracy against divergence, the setting to take and why, paired differences, what differs.
 
 import { get, path, ROOT, withQuery } from "../api.js";
-import { scatter } from "../charts/scatter.js";
-import { changedPairs } from "../compare/changed_pairs.js";
 import { fill, h } from "../dom.js";
 import { count, metric, percent, setting, signed } from "../format.js";
-import { card, empty, jobBadge, loading, notice, table, tableRow } from "../parts.js";
+import { act, card, empty, jobBadge, loading, notice, table, tableRow } from "../parts.js";
 
 const COLORS = 8;
 const MAX_SETTINGS = 4;
@@ -17,7 +15,8 @@ export async function open(main, { query, signal }) {
     fill(main, heading(), empty("Nothing to compare", "Open a sweep, or choose jobs in Compare."));
     return;
   }
-  const found = await get(source.address, { query: source.query, signal });
+  // What draws the picture is loaded while the service compares.
+  const [found, { scatter }] = await Promise.all([get(source.address, { query: source.query, signal }), import("../charts/scatter.js")]);
   const labels = new Map(found.jobs.map((job) => [job.job_id, label(job)]));
   const report = (suffix) => `${ROOT}${withQuery(source.address + suffix, source.query)}`;
   fill(
@@ -37,7 +36,7 @@ export async function open(main, { query, signal }) {
       "div.stack",
       null,
       recommendation(found, labels),
-      frontier(found, labels),
+      frontier(found, labels, scatter),
       policies(found, labels),
       differences(found, labels, source, signal),
       ...["settings", "data", "code"].map((part) => differing(part, found[part], labels)),
@@ -68,7 +67,7 @@ function recommendation({ recommended }, labels) {
   return notice("check", h("strong", null, "Recommended: ", link), h("p", null, recommended.reason));
 }
 
-function frontier({ jobs, front }, labels) {
+function frontier({ jobs, front }, labels, scatter) {
   const points = jobs.flatMap((job, index) =>
     job.points
       .filter(({ kl, reward_accuracy: accuracy }) => kl !== null && accuracy !== null)
@@ -121,7 +120,12 @@ function differences({ jobs, against, differences: found, pairs_dataset_id: data
     if (item.reason) return tableRow(name, "–", "–", "–", h("span.muted", null, item.reason));
     const number = item.gained + item.lost;
     const button = h("button.quiet", { type: "button", "aria-label": `+${item.gained} −${item.lost}: pairs of ${labels.get(item.job_id)} that changed sides` }, `+${item.gained} −${item.lost}`);
-    button.addEventListener("click", () => fill(shown, changedPairs({ item, against, dataset, labels, signal })));
+    button.addEventListener("click", () =>
+      act(button, async () => {
+        const { changedPairs } = await import("../compare/changed_pairs.js");
+        fill(shown, changedPairs({ item, against, dataset, labels, signal }));
+      }),
+    );
     return tableRow(name, count(item.num_pairs), figure(item.reward_accuracy), figure(item.preference_loss), number ? button : "none");
   });
   return card(
