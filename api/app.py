@@ -68,7 +68,7 @@ from core.domain.errors import Unavailable
 from core.services.access import api_keys, secret_files
 from core.services.backend import Backend, open_backend
 from core.services.base_models.sharing import ModelSharer, is_sharing
-from core.services.chat.open_runner import open_runner
+from core.services.chat.open_runner import check_runner, open_runner
 from core.services.datasets.parts import MAX_PART_BYTES
 from core.services.datasets.processing import DatasetProcessor
 from core.services.operations import schema
@@ -150,7 +150,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry=_telemetry(),
     )
     app.state.settings = settings
-    app.state.shares = Shares(settings.max_share)
+    check_runner(settings)
+    app.state.shares = Shares(settings.max_share, settings.effective_chat_max_per_key)
     app.state.identities = identity_headers(settings)
     app.state.telemetry = HttpTelemetry()
     dashboard_files()  # reads them now, and not on the event loop
@@ -204,7 +205,7 @@ def _telemetry() -> TelemetryConfig:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     with ExitStack() as stack:
         await to_thread.run_sync(_open, app, stack)
-        app.state.runner = open_runner(app.state.settings)
+        app.state.runner = open_runner(app.state.backend)
         yield
         await app.state.runner.close()
         await to_thread.run_sync(stack.close)

@@ -86,10 +86,16 @@ class Settings(BaseSettings):
     confine_children: bool = True
     """Trainers, scorers, converters and the check of uploads reach their own folder only, where there is Landlock."""
 
+    runner_kind: Literal["preftune", "vllm"] = "preftune"
+    """What answers at `runner_url`: `preftune runner`, or `vllm serve`, a server of your own on a GPU."""
     runner_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
     """Where the API finds a runner that answers chats; `preftune serve` sets it to the one that it starts."""
     runner_secret: SecretStr | None = None
-    """Text that the API and its runner share; without it a runner serves this machine only."""
+    """Text that the API and its runner share; without it a runner serves this machine only. Of vLLM: its API key."""
+    runner_adapters_dir: Path | None = None
+    """Folder in which vLLM finds LoRA policies, at the same path as the API; default: in the data directory."""
+    runner_max_adapters: Annotated[int, Field(ge=1, le=1000)] = 16
+    """LoRA policies that vLLM has loaded at a time; the one used longest ago makes room."""
     runner_device: str = "cpu"
     """`cpu`, `cuda` or `cuda:<n>`: where models answer."""
     runner_threads: Annotated[int, Field(ge=0)] = 0
@@ -105,6 +111,9 @@ class Settings(BaseSettings):
     """Answers that one model writes at a time."""
     chat_max_waiting: Annotated[int, Field(ge=0, le=100_000)] = 64
     """Further answers that wait for one model; beyond that requests are refused."""
+    chat_max_per_key: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """Answers that one key or address may have under way in an API process; 0: that part of what a runner takes which
+    `max_share` says, and as many as a model writes at a time."""
     chat_max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
     """Most tokens of one answer."""
     chat_max_context_tokens: Annotated[int, Field(ge=16, le=10_000_000)] = 8192
@@ -229,6 +238,16 @@ class Settings(BaseSettings):
         return self.worker_name or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
 
     @property
+    def chat_capacity(self) -> int:
+        """Answers that a runner takes, written or waiting."""
+        return self.chat_max_sequences + self.chat_max_waiting
+
+    @property
+    def effective_chat_max_per_key(self) -> int:
+        share = max(self.chat_max_sequences, int(self.max_share * self.chat_capacity))
+        return min(self.chat_capacity, self.chat_max_per_key or share)
+
+    @property
     def scratch_dir(self) -> Path:
         """Spooled uploads and the work directories of attempts."""
         return self.data_dir / "scratch"
@@ -254,6 +273,8 @@ def load_settings(**overrides: object) -> Settings:
         lines = [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
         raise SettingsError("; ".join(lines)) from None
     settings._files.update({name: path for name, (path, _) in from_files.items() if name not in given})
+    if settings.runner_kind == "vllm" and settings.runner_url is None:
+        raise SettingsError("PREFTUNE_RUNNER_URL: must be the address of the server, with PREFTUNE_RUNNER_KIND=vllm")
     if settings.lease_seconds < 3 * settings.heartbeat_seconds:
         raise SettingsError("PREFTUNE_LEASE_SECONDS: must be at least three times PREFTUNE_HEARTBEAT_SECONDS")
     return settings

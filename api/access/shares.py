@@ -44,52 +44,60 @@ class Holder:
 class Share:
     """One kind of thing that can be held; lives on the event loop."""
 
-    def __init__(self, kind: ProblemKind, what: str, most: int, part: float) -> None:
+    def __init__(self, kind: ProblemKind, what: str, most: int, most_of_one: int) -> None:
         self._kind = kind
         self._what = what
         self.most = most
-        self.most_of_one = max(1, int(most * part))
+        self.most_of_one = most_of_one
         self.num_held = 0
         self._held: Counter[str] = Counter()
 
     @contextmanager
-    def hold(self, holder: Holder) -> Iterator[None]:
-        """Hold one while the block runs. Raises HttpError (429) over the bound."""
+    def hold(self, holder: Holder, number: int = 1) -> Iterator[None]:
+        """Hold one, or a number at once, while the block runs. Raises HttpError (429) over the bound."""
         names = [f"{kind} {name}" for kind, name in (("key", holder.key_id), ("from", holder.address)) if name]
-        self._require(names)
-        self.num_held += 1
-        self._held.update(names)
+        self._require(names, number)
+        self.num_held += number
+        taken = dict.fromkeys(names, number)
+        self._held.update(taken)
         try:
             yield
         finally:
-            self.num_held -= 1
-            self._held.subtract(names)
+            self.num_held -= number
+            self._held.subtract(taken)
             for name in names:
                 if not self._held[name]:
                     del self._held[name]
 
-    def _require(self, names: list[str]) -> None:
-        if self.num_held >= self.most:
-            self._refuse(f"{self.most} {self._what}, which is all this process serves")
+    def _require(self, names: list[str], number: int) -> None:
+        if self.num_held + number > self.most:
+            self._refuse(self.num_held, number, f"{self.most} are all this process serves")
         for name in names:
-            if self._held[name] >= self.most_of_one:
+            if self._held[name] + number > self.most_of_one:
                 whose = "with this key" if name.startswith("key") else "from this address"
-                self._refuse(f"{self.most_of_one} {self._what} {whose}, which is its share")
+                self._refuse(self._held[name], number, f"{self.most_of_one} are its share", whose)
 
-    def _refuse(self, taken: str) -> None:
-        detail = f"There are {taken}; end some, or try again later."
+    def _refuse(self, num_held: int, number: int, bound: str, whose: str = "") -> None:
+        more = "" if number == 1 else f" and {number} more are asked for"
+        held = f"There are {num_held} {self._what} {whose}".rstrip()
+        detail = f"{held}{more}, and {bound}; end some, or try again later."
         raise HttpError(self._kind, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
 class Shares:
-    """Shares of one process. `part`: of each, what one key or address may take."""
+    """Shares of one process."""
 
-    def __init__(self, part: float) -> None:
-        self.requests = Share(TOO_MANY_REQUESTS, "requests in work", MAX_REQUESTS, part)
-        self.streams = Share(TOO_MANY_STREAMS, "streams open", MAX_STREAMS, part)
-        self.downloads = Share(TOO_MANY_DOWNLOADS, "downloads under way", MAX_DOWNLOADS, part)
-        self.answers = Share(TOO_MANY_ANSWERS, "answers under way", MAX_ANSWERS, part)
-        self.waiting = Share(TOO_MANY_WAITING, "requests waiting", MAX_WAITING, part)
+    def __init__(self, part: float, answers_of_one: int) -> None:
+        """`part`: of each, what one key or address may take; of answers a number, since a runner takes few."""
+
+        def share(kind: ProblemKind, what: str, most: int) -> Share:
+            return Share(kind, what, most, max(1, int(most * part)))
+
+        self.requests = share(TOO_MANY_REQUESTS, "requests in work", MAX_REQUESTS)
+        self.streams = share(TOO_MANY_STREAMS, "streams open", MAX_STREAMS)
+        self.downloads = share(TOO_MANY_DOWNLOADS, "downloads under way", MAX_DOWNLOADS)
+        self.answers = Share(TOO_MANY_ANSWERS, "answers under way", MAX_ANSWERS, answers_of_one)
+        self.waiting = share(TOO_MANY_WAITING, "requests waiting", MAX_WAITING)
 
 
 def shares_of(scope: Scope) -> Shares:

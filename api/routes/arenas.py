@@ -86,7 +86,8 @@ async def lease_pairs(
     """Get pairs to judge, which nobody else gets for ten minutes; the models answer where they have not yet."""
     voter = _voter(caller, body.voter)
     asked = answers.Voter(project_id=caller.project_id, arena_id=arena_id, name=voter)
-    with shares_of(request.scope).answers.hold(holder_of(request.scope)):
+    share = shares_of(request.scope).answers
+    with share.hold(holder_of(request.scope), min(body.count, share.most_of_one)):
         held = await unless_gone(request.receive, answers.next_pairs(backend, runner, asked, body.count))
     if held is None:
         return Response(status_code=499)

@@ -4,6 +4,7 @@ import os
 from types import TracebackType
 from typing import Any, Self
 
+from preftune.answers import Arenas, Chat, Feedback
 from preftune.datasets import Datasets
 from preftune.fine_tuning import FineTuning
 from preftune.generations import Generations
@@ -34,6 +35,9 @@ class Client:
         self.jobs = Jobs(self._transport)
         self.sweeps = Sweeps(self._transport)
         self.generations = Generations(self._transport)
+        self.chat = Chat(self._transport)
+        self.arenas = Arenas(self._transport)
+        self.feedback = Feedback(self._transport)
         self.keys = Keys(self._transport)
         self.fine_tuning = FineTuning(self._transport)
 

@@ -9,10 +9,8 @@ from typing import Any
 import httpx
 
 from preftune.errors import ConnectionFailed
-from preftune.transport import RETRY_STATUSES, Transport, problem_of
+from preftune.transport import RETRY_STATUSES, SILENCE_SECONDS, Transport, problem_of
 
-SILENCE_SECONDS = 45.0
-"""The service gives a sign of life at least every 15 s; after so long without one the connection is dead."""
 _FIRST_PAUSE_SECONDS = 0.25
 _MAX_PAUSE_SECONDS = 4.0
 

@@ -1,5 +1,6 @@
 """HTTP requests, retried within bounds when that is safe."""
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,8 +15,19 @@ Object = dict[str, Any]
 
 MAX_ATTEMPTS = 4
 RETRY_STATUSES = frozenset({502, 503, 504})
-RATE_LIMITED = frozenset({"rate-limited", "too-many-requests", "too-many-downloads", "too-many-waiting"})
+RATE_LIMITED = frozenset(
+    {
+        "rate-limited",
+        "too-many-requests",
+        "too-many-downloads",
+        "too-many-waiting",
+        "too-many-answers",
+        "runner-busy",
+    }
+)
 MAX_RETRY_AFTER_SECONDS = 60.0
+SILENCE_SECONDS = 45.0
+"""The service gives a sign of life every few seconds; after so long without one a stream is dead."""
 CONFLICT_IN_FLIGHT = "idempotency-key-in-use"
 
 
@@ -94,6 +106,27 @@ class Transport:
         except httpx.TransportError as error:
             raise ConnectionFailed(f"the connection broke off ({type(error).__name__}); call again") from error
 
+    def stream_events(self, path: str, body: dict[str, Any]) -> Iterator[Any]:
+        """Post, and yield the JSON of each server-sent event until `[DONE]`; sent once.
+
+        Raises ApiError, also for an error that is the last event, and ConnectionFailed where the stream breaks off.
+        """
+        timeout = httpx.Timeout(self.http.timeout.connect, read=SILENCE_SECONDS)
+        try:
+            with self.http.stream("POST", path, json=body, timeout=timeout) as response:
+                if response.status_code >= 400:
+                    response.read()
+                if (problem := problem_of(response)) is not None:
+                    raise problem
+                for line in response.iter_lines():
+                    if line == "data: [DONE]":
+                        return
+                    if line.startswith("data: "):
+                        yield _event(line.removeprefix("data: "))
+        except httpx.TransportError as error:
+            raise ConnectionFailed(f"the connection broke off ({type(error).__name__}); ask again") from error
+        raise ConnectionFailed("the answer ended in the middle; ask again")
+
     def _retrying(self, send: Callable[[], httpx.Response], attempts: int = MAX_ATTEMPTS) -> httpx.Response:
         failure: Exception | None = None
         pause = 0.0
@@ -132,6 +165,15 @@ def check_address(url: str) -> str:
         return url
     hint = "" if "://" in url or not url.strip() else f"; did you mean http://{url.strip()} ?"
     raise InvalidAddress(f"{url!r} is not the address of a service, which begins with http:// or https://{hint}")
+
+
+def _event(text: str) -> Any:
+    """Return what an event says. Raises ApiError for one that tells an error."""
+    found = json.loads(text)
+    if isinstance(found, dict) and isinstance(error := found.get("error"), dict):
+        status = 500 if error.get("type") == "server_error" else 400
+        raise ApiError(status, _native_problem(error))
+    return found
 
 
 def problem_of(response: httpx.Response) -> ApiError | None:

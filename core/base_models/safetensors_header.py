@@ -5,7 +5,7 @@ Layout: 8 bytes little-endian length N, N bytes JSON `{name: {dtype, shape, data
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,30 +38,42 @@ def read_weights(path: Path) -> WeightSummary:
     Raises:
         DamagedBaseModel: the header is not one, or the file is shorter or longer than its header says.
     """
-    header, data_bytes = _read_header(path)
+    with path.open("rb") as file:
+
+        def read(start: int, end: int) -> bytes:
+            file.seek(start)
+            return file.read(end - start)
+
+        return read_weights_of(path.name, path.stat().st_size, read)
+
+
+def read_weights_of(name: str, num_bytes: int, read: Callable[[int, int], bytes]) -> WeightSummary:
+    """Count the floating-point parameters of a file by its header; `read(start, end)` returns its bytes [start, end).
+
+    Raises DamagedBaseModel as `read_weights` does, and what `read` raises.
+    """
+    header, data_bytes = _read_header(name, num_bytes, read)
     header.pop("__metadata__", None)
     try:
         num_parameters, end = _measure(header)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise _damaged(path, "its header describes no tensors") from None
+        raise _damaged(name, "its header describes no tensors") from None
     if end != data_bytes:
-        raise _damaged(path, f"it holds {data_bytes} bytes of tensors, its header says {end}")
-    types = {name: str(tensor["dtype"]) for name, tensor in header.items()}
+        raise _damaged(name, f"it holds {data_bytes} bytes of tensors, its header says {end}")
+    types = {tensor_name: str(tensor["dtype"]) for tensor_name, tensor in header.items()}
     return WeightSummary(num_parameters=num_parameters, tensors=frozenset(header), types=types)
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    num_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if num_bytes < 8 or length > min(MAX_HEADER_BYTES, num_bytes - 8):
-            raise _damaged(path, "it is no safetensors file, or was cut short")
-        try:
-            header = json.loads(file.read(length))
-        except (ValueError, RecursionError):
-            raise _damaged(path, "its header is not JSON") from None
+def _read_header(name: str, num_bytes: int, read: Callable[[int, int], bytes]) -> tuple[dict[str, Any], int]:
+    length = int.from_bytes(read(0, 8), "little") if num_bytes >= 8 else 0
+    if num_bytes < 8 or length > min(MAX_HEADER_BYTES, num_bytes - 8):
+        raise _damaged(name, "it is no safetensors file, or was cut short")
+    try:
+        header = json.loads(read(8, 8 + length))
+    except (ValueError, RecursionError):
+        raise _damaged(name, "its header is not JSON") from None
     if not isinstance(header, dict):
-        raise _damaged(path, "its header is not a JSON object")
+        raise _damaged(name, "its header is not a JSON object")
     return header, num_bytes - 8 - length
 
 
@@ -78,5 +90,5 @@ def _measure(header: dict[str, Any]) -> tuple[int, int]:
     return num_parameters, end
 
 
-def _damaged(path: Path, why: str) -> DamagedBaseModel:
-    return DamagedBaseModel(f"{path.name} cannot be used: {why}. Fetch it again.")
+def _damaged(name: str, why: str) -> DamagedBaseModel:
+    return DamagedBaseModel(f"{name} cannot be used: {why}. Fetch it again.")

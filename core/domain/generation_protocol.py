@@ -27,7 +27,7 @@ class GenerationTask:
     device: str
     num_threads: int
     niceness: int
-    """Niceness of the process: with 10 it gets a tenth of a processor that training wants as well."""
+    """What the process sets itself at its start; a runner lowers the one of a chat once the model is loaded."""
     max_sequences: int
     max_context: int
     """Most tokens of a prompt with its answer."""

@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def runner(folder: Path) -> Iterator[RunningRunner]:
 
 @pytest.fixture(scope="module")
 def api(folder: Path, runner: RunningRunner) -> Iterator[RunningApi]:
-    with serve(folder, **runner.settings()) as running:
+    with serve(folder, chat_max_sequences=4, chat_max_waiting=4, chat_max_per_key=8, **runner.settings()) as running:
         yield running
 
 
@@ -192,6 +193,38 @@ def test_a_client_that_leaves_frees_its_place(api: RunningApi, runner: RunningRu
             api.http.post(CHAT, json=fields, timeout=httpx.Timeout(WAIT_SECONDS, read=0.05))
     wait_until(lambda: is_free(runner))
     assert api.shares.answers.num_held == 0
+
+
+def test_training_comes_first(api: RunningApi, runner: RunningRunner) -> None:
+    """Niceness alone counts inside a session where the kernel groups by sessions."""
+    ask(api, max_tokens=1)
+    assert runner.process is not None
+    (engine,) = children_of(runner.process.pid)
+    threads = [int(path.name) for path in Path(f"/proc/{engine}/task").iterdir()]
+    assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads} == {10}
+    group = Path(f"/proc/{engine}/autogroup")
+    if not group.exists():
+        pytest.skip("this kernel does not group processes by sessions")
+    assert group.read_text().split()[-2:] == ["nice", "10"]
+
+
+def test_one_key_has_a_share_of_the_runner(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.shares.answers, "most_of_one", 4)
+    lines: list[Iterator[str]] = []
+    with ExitStack() as stack:
+        for number in (3, 1):  # this runner takes eight
+            fields = {"model": MODEL, "messages": MESSAGES, "n": number, "max_tokens": 400, "stream": True}
+            told = stack.enter_context(api.http.stream("POST", CHAT, json=fields, timeout=WAIT_SECONDS))
+            lines.append(told.iter_lines())  # one that is forgotten closes its answer
+            next(lines[-1])
+        refused = api.http.post(CHAT, json={"model": MODEL, "messages": MESSAGES})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_answers")
+        assert int(refused.headers["retry-after"]) > 0
+        assert "4 are its share" in refused.json()["error"]["message"]
+    wait_until(lambda: api.shares.answers.num_held == 0)
+    many = api.http.post(TEXT, json={"model": MODEL, "prompt": ["x"] * 9})
+    assert (many.status_code, many.json()["error"]["param"]) == (400, "n"), "asking again would not help"
+    assert ask(api, max_tokens=1)["usage"]["completion_tokens"] == 1
 
 
 def test_a_runner_that_dies_is_told_of_and_followed(api: RunningApi, runner: RunningRunner, folder: Path) -> None:

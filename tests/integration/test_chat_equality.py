@@ -90,7 +90,7 @@ def scored(api: RunningApi, model: str, messages: Any, text: str) -> float:
     """The log-probability of a text with its end, by the runner's plain scoring."""
 
     async def work() -> float:
-        runner = open_runner(api.settings)
+        runner = open_runner(api.backend)
         try:
             prepared = answering.prepare(api.backend, PROJECT, Question(model=model, prompt=messages))
             tokenizer = prepared.shared.tokenizer

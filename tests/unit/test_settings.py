@@ -1,6 +1,7 @@
 """Settings: a wrong name or value stops the start with a message that names it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,3 +99,11 @@ def test_a_value_and_a_file_are_one_too_many(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("PREFTUNE_API_KEY_FILE", str(tmp_path / "key"))
     with pytest.raises(SettingsError, match="not both"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "most"),
+    [({}, 18), ({"max_share": 0.01}, 8), ({"chat_max_per_key": 30}, 30), ({"chat_max_per_key": 500}, 72)],
+)
+def test_a_key_has_a_share_of_the_answers_that_a_runner_takes(given: dict[str, Any], most: int) -> None:
+    assert Settings(**given).effective_chat_max_per_key == most

@@ -17,6 +17,7 @@ from core.domain.judging.responses_task import PROMPTS_FILE, TASK_FILE, Response
 from core.failpoints import reach
 from core.services.backend import Backend
 from core.services.chat import served_models
+from core.services.chat.model_parts import find_parts
 from core.services.chat.served_models import ServedModel
 from core.services.generations import parts
 from core.services.generations.parts import GenerationClaim
@@ -26,7 +27,7 @@ from worker.light.lane import LaneStopping, ProgramKilled, RequestContext, Reque
 from worker.light.scores import find_base_model
 from worker.processes.start import command_of
 from worker.runner.files import ModelFiles, fetch_model
-from worker.runner.sizes import context_of
+from worker.runner.sizes import measure
 
 COMMAND = command_of("responses")
 MAX_CONTEXT = 131_072
@@ -81,14 +82,16 @@ class GeneratingWork:
         folder.mkdir()
         try:
             model = served_models.find(context.backend, self.claim.project_id, name)
-            files = fetch_model(context.backend, model, folder, context.check)
+            found = find_parts(context.backend, model)
+            max_context = measure(context.backend, model, found).context(MAX_CONTEXT)
+            files = fetch_model(context.backend, model, found, folder, context.check)
         except DomainError as error:
             if error.kind == "unavailable":
                 raise
             raise RequestRefused(error.detail) from None
         tokenizer_dir = find_base_model(context, model.root_name, None)
         task = ResponsesTask(
-            model=asdict(self._loading(model, files, context.num_threads)),
+            model=asdict(self._loading(model, files, max_context, context.num_threads)),
             tokenizer_dir=str(tokenizer_dir),
             template_kwargs=dict(model.template_kwargs),
             rendered_at=self._rendered_at(model),
@@ -111,7 +114,7 @@ class GeneratingWork:
         if waiting:
             raise RequestRefused(f"Answering with {name} ended before all was done; the worker's log says more.")
 
-    def _loading(self, model: ServedModel, files: ModelFiles, num_threads: int) -> GenerationTask:
+    def _loading(self, model: ServedModel, files: ModelFiles, max_context: int, num_threads: int) -> GenerationTask:
         """Return how the process loads the model."""
         return GenerationTask(
             model_dir=str(files.model_dir),
@@ -121,7 +124,7 @@ class GeneratingWork:
             num_threads=num_threads,
             niceness=_NICENESS if self.device == "cpu" else 0,
             max_sequences=1,
-            max_context=context_of(files, MAX_CONTEXT),
+            max_context=max_context,
         )
 
     def _rendered_at(self, model: ServedModel) -> str:

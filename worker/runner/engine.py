@@ -55,6 +55,8 @@ class EngineBounds:
 
     work_dir: Path
     reads: tuple[Path, ...]
+    niceness: int = 0
+    """Niceness once it is loaded: with 10 it gets a tenth of a processor that training wants as well."""
 
 
 class Engine:
@@ -97,6 +99,8 @@ class Engine:
         if engine.ready is None:
             await engine.close()
             raise ModelNotServed(engine._why())
+        if bounds.niceness:  # not before: somebody waits until it is loaded
+            _lower(process.pid, bounds.niceness)
         return engine
 
     @property
@@ -215,6 +219,22 @@ class Engine:
         if told:
             return told[-1].removeprefix(protocol.REFUSAL_PREFIX)
         return f"{self.name} could not be loaded, perhaps for lack of memory; the runner's log says more."
+
+
+def _lower(pid: int, niceness: int) -> None:
+    """Lower a process with all its threads, and its session against others.
+
+    Linux shares processors between sessions first, where it groups by them; niceness then counts inside one only.
+    """
+    with suppress(ProcessLookupError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), niceness)
+    group = Path(f"/proc/{pid}/autogroup")
+    try:
+        if group.exists():
+            group.write_text(f"{niceness}\n", encoding="ascii")
+    except OSError as error:
+        _log.warning("an answering process has the priority of a training one (%s)", error.strerror)
 
 
 def _orders(request: GenerationRequest, numbers: dict[int, int]) -> Iterator[Start]:

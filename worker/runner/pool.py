@@ -20,12 +20,13 @@ from core.domain.errors import Unavailable
 from core.domain.generation_protocol import GenerationTask
 from core.services.backend import Backend
 from core.services.chat.devices import is_training
+from core.services.chat.model_parts import ModelParts, find_parts
 from core.services.chat.runner import DeviceBusy, ModelTooLarge, RunnerBusy, RunnerFailed, RunnerUnavailable
 from core.services.chat.served_models import ServedModel
 from worker.runner.engine import Engine, EngineBounds
 from worker.runner.files import ModelFiles, fetch_model
 from worker.runner.limits import RunnerLimits
-from worker.runner.sizes import context_of, needed_bytes
+from worker.runner.sizes import ModelSize, measure
 from worker.scratch import WorkerScratch
 
 _CACHED_TOKENS = 1024
@@ -136,6 +137,12 @@ class ModelPool:
             await self._drop(key)
 
     async def _load(self, key: str, model: ServedModel) -> LoadedModel:
+        parts, size = await self._measure(model)
+        precision = self._precision_of(model)
+        max_context = size.context(self.limits.max_context)
+        num_cached = max(max_context, _CACHED_TOKENS * self.limits.max_sequences)
+        num_bytes = size.needed_bytes(precision, num_cached)
+        self._require_fits(model, num_bytes)
         async with self._turn:
             if not self._num_waiting[key]:
                 raise RunnerUnavailable("Nobody waits for this model any more.")
@@ -149,27 +156,33 @@ class ModelPool:
             with ExitStack() as resources:
                 self._num_loads += 1
                 work_dir = resources.enter_context(self._scratch.directory(f"model-{self._num_loads}"))
-                files = await self._fetch(model, work_dir)
-                task = self._task(model, files)
-                num_cached = max(task.max_context, _CACHED_TOKENS * task.max_sequences)
-                num_bytes = needed_bytes(files, task.precision, num_cached)
-                await self._make_room(model, num_bytes)
-                bounds = EngineBounds(work_dir=work_dir, reads=files.reads)
-                engine = await Engine.open(model.name, task, bounds)
+                files = await self._fetch(model, parts, work_dir)
+                await self._make_room(num_bytes)
+                bounds = EngineBounds(work_dir=work_dir, reads=files.reads, niceness=self.limits.niceness)
+                engine = await Engine.open(model.name, self._task(files, precision, max_context), bounds)
                 _log.info("%s is loaded: %d MiB", model.name, engine.resident_bytes // 1024**2)
                 loaded = self._loaded[key] = LoadedModel(
                     engine=engine,
                     files=files,
                     signature=files.signature,
                     num_bytes=num_bytes,
-                    max_context=task.max_context,
+                    max_context=max_context,
                     resources=resources.pop_all(),
                 )
             return loaded
 
-    async def _fetch(self, model: ServedModel, work_dir: Path) -> ModelFiles:
+    async def _measure(self, model: ServedModel) -> tuple[ModelParts, ModelSize]:
+        """Find a model and read its size; what does not fit is refused before it is fetched."""
+
+        def work() -> tuple[ModelParts, ModelSize]:
+            parts = find_parts(self._backend, model)
+            return parts, measure(self._backend, model, parts)
+
+        return await to_thread.run_sync(work)
+
+    async def _fetch(self, model: ServedModel, parts: ModelParts, work_dir: Path) -> ModelFiles:
         try:
-            return await to_thread.run_sync(partial(fetch_model, self._backend, model, work_dir, self._check))
+            return await to_thread.run_sync(partial(fetch_model, self._backend, model, parts, work_dir, self._check))
         except OSError as error:
             if not is_out_of_space(error):
                 raise
@@ -179,30 +192,35 @@ class ModelPool:
         if self._is_closed:
             raise RunnerUnavailable("The runner is ending; ask again.")
 
-    def _task(self, model: ServedModel, files: ModelFiles) -> GenerationTask:
+    def _precision_of(self, model: ServedModel) -> str:
+        if model.precision == "auto":
+            return "fp32" if self.limits.device == "cpu" else "bf16"
+        return model.precision
+
+    def _task(self, files: ModelFiles, precision: str, max_context: int) -> GenerationTask:
         limits = self.limits
-        precision = model.precision
-        if precision == "auto":
-            precision = "fp32" if limits.device == "cpu" else "bf16"
         return GenerationTask(
             model_dir=str(files.model_dir),
             adapter_dir=None if files.adapter_dir is None else str(files.adapter_dir),
             precision=precision,
             device=limits.device,
             num_threads=limits.num_threads,
-            niceness=limits.niceness,
+            niceness=0,
             max_sequences=limits.max_sequences,
-            max_context=context_of(files, limits.max_context),
+            max_context=max_context,
         )
 
-    async def _make_room(self, model: ServedModel, num_bytes: int) -> None:
-        """Drop models that nobody uses until there is room; wait for others. Raises ModelTooLarge, RunnerBusy."""
+    def _require_fits(self, model: ServedModel, num_bytes: int) -> None:
         budget = self.limits.memory_bytes
         if num_bytes > budget:
             raise ModelTooLarge(
                 f"{model.name} takes about {num_bytes / _GIB:.1f} GiB to answer, and models may take "
                 f"{budget / _GIB:.1f} GiB here; the operator may raise PREFTUNE_RUNNER_MEMORY_BYTES."
             )
+
+    async def _make_room(self, num_bytes: int) -> None:
+        """Drop models that nobody uses until there is room; wait for others. Raises RunnerBusy."""
+        budget = self.limits.memory_bytes
         deadline = time.monotonic() + self.limits.timeout_seconds
         while sum(map(self._held_bytes, self._loaded.values())) + num_bytes > budget:
             self._freed.clear()

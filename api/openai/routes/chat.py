@@ -91,13 +91,13 @@ async def _ask(
     keeper: AnswerKeeper | None,
 ) -> AnswerFeed:
     """Begin to answer. Raises HttpError over the caller's share, and what `admit` and `answering.prepare` raise."""
-    settings, number = backend.settings, sum(question.num_answers for question in questions)
-    most = settings.chat_max_sequences + settings.chat_max_waiting
+    number = sum(question.num_answers for question in questions)
+    most = backend.settings.effective_chat_max_per_key
     if number > most:  # else it would be told to try again for ever
-        fault = f"{number} answers are asked for at once, and a runner takes {most}; ask for fewer"
+        fault = f"{number} answers are asked for at once, and a key may have {most} under way; ask for fewer"
         raise InvalidRequest(f"/n: {fault}.", errors=[FieldError("/n", fault)])
     with ExitStack() as held:
-        held.enter_context(shares_of(request.scope).answers.hold(holder_of(request.scope)))
+        held.enter_context(shares_of(request.scope).answers.hold(holder_of(request.scope), number))
         keep = None if keeper is None else await keeper.admit(questions)
         prepared: list[PreparedQuestion] = []
         for question in questions:

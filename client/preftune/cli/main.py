@@ -11,8 +11,11 @@ import typer
 
 from preftune.cli.commands import (
     access,
+    arenas,
+    chat,
     dataset_versions,
     datasets,
+    feedback,
     generations,
     job_edits,
     job_pairs,
@@ -43,6 +46,9 @@ app.add_typer(models.app, name="models", rich_help_panel=WORKING)
 app.command(rich_help_panel=WORKING)(models.variants)
 app.add_typer(sweeps.app, name="sweep", rich_help_panel=WORKING)
 app.add_typer(generations.app, name="generate", rich_help_panel=WORKING)
+chat.register(app)
+app.add_typer(arenas.app, name="arenas", rich_help_panel=WORKING)
+app.add_typer(feedback.app, name="feedback", rich_help_panel=WORKING)
 app.add_typer(openai_import.app, name="import", rich_help_panel=WORKING)
 access.register(app)
 

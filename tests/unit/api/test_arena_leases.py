@@ -33,7 +33,7 @@ def test_one_key_has_a_share_and_a_client_that_goes_away_ends_the_work(monkeypat
         return {"type": "http.disconnect"}
 
     monkeypatch.setattr(answers, "next_pairs", next_pairs)
-    gone, shares = asyncio.Event(), Shares(0.001)  # one at a time for each key
+    gone, shares = asyncio.Event(), Shares(0.25, answers_of_one=1)
     scope = {"type": "http", "app": SimpleNamespace(state=SimpleNamespace(shares=shares)), "state": {"caller": CALLER}}
     nothing: Any = None
 

@@ -55,9 +55,10 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Process]]:
 
     files = SimpleNamespace(model_dir=Path("/m"), adapter_dir=None, reads=(), signature=())
     monkeypatch.setattr(pools.Engine, "open", open_engine)
+    size = SimpleNamespace(context=lambda _most: 16, needed_bytes=lambda *_: 90 * MIB)
+    monkeypatch.setattr(pools, "find_parts", lambda *_: None)
+    monkeypatch.setattr(pools, "measure", lambda *_: size)
     monkeypatch.setattr(pools, "fetch_model", lambda *_: files)
-    monkeypatch.setattr(pools, "context_of", lambda *_: 16)
-    monkeypatch.setattr(pools, "needed_bytes", lambda *_: 90 * MIB)
     return found
 
 
