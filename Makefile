@@ -230,6 +230,14 @@ bench-train: venv .venv-trl/.installed ## DPO side by side with TRL on this CPU 
 	@$(BIN)/python benchmarks/bench_train.py --model $(MODELS_DIR)/smollm2-135m-instruct \
 		--trl-python .venv-trl/bin/python --data $(BENCH_DATA) --out $(BENCH_OUT) $(BENCH_ARGS)
 
+.PHONY: bench-ranked
+MINUTES_OF_BENCH ?= 15
+bench-ranked: venv .venv-trl/.installed ## ranked lists and a system prompt beside TRL and EARLIER=commit; again goes on (MODEL=folder, RANKED=file)
+	@$(BIN)/python benchmarks/bench_train.py --model $(or $(MODEL),$(MODELS_DIR)/smollm2-135m-instruct) \
+		--trl-python .venv-trl/bin/python --data $(BENCH_DATA) --out $(or $(OUT),benchmarks/results/$(shell date +%F)-ranked-cpu.md) \
+		--workloads ranked-4 ranked-7 system-300 $(if $(RANKED),ranked-files --ranked $(RANKED)) --modes full \
+		--only trl-best preftune $(if $(EARLIER),earlier --earlier $(EARLIER)) --minutes $(MINUTES_OF_BENCH)
+
 .PHONY: screenshots
 screenshots: venv ## the pictures of the dashboard in docs/screenshots (needs Chromium; BASE_MODEL=folder)
 	@PYTHONPATH=.:tests/support $(BIN)/python tests/make_screenshots.py $(if $(BASE_MODEL),--base-model $(BASE_MODEL))

@@ -13,11 +13,10 @@ from transformers import AutoTokenizer
 from core.domain.training import encoded_format
 from core.training.data.columns import to_host
 from core.training.data.encoded import EncodedData
-from core.training.data.packing import PackedBatch, pack_pairs
+from core.training.data.packing import PackedBatch
 from core.training.losses.objective import build_objective
 from core.training.model.adapters import adapters
 from core.training.model.loading import load_causal_lm
-from core.training.model.logps import pair_logps
 from core.training.model.policies import DTYPES, trainable_parameters
 from core.training.model.precision import gemm_flops
 from core.training.plan import DpoPlan
@@ -25,6 +24,7 @@ from core.training.steps.figures import peak_memory_bytes
 from core.training.steps.optimizer import MasterOptimizer
 from core.training.steps.pairs import DpoTask, PairForward
 from core.training.steps.reference_logps import SplitLogps
+from worker.processes.busy_machine import shorten_waiting_while_busy
 
 MICRO_BATCH_TOKENS = 2048
 
@@ -33,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("settings", type=Path)
     settings = json.loads(parser.parse_args().settings.read_text())
+    shorten_waiting_while_busy()
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(0)
     data = encode(settings["rows"], settings["model"], Path(settings["scratch"]))
@@ -74,12 +75,14 @@ def main() -> None:
 def score_reference(model: torch.nn.Module, data: EncodedData, groups: list[range]) -> tuple[SplitLogps, float]:
     """Seconds without the first group, which warms up."""
     reference, seconds = SplitLogps.unknown(len(data)), []
+    forward = PairForward(model, data, build_objective("dpo", 0.1, {}), None)  # type: ignore[arg-type]
     for rows in groups:
         started = perf_counter()
-        batch = pack_pairs(data, rows, "cpu")
-        logps = pair_logps(model, batch, needs_prefix_sums=True)  # type: ignore[arg-type]
-        reference.sums[list(rows)] = columns(logps.chosen.sums, logps.rejected.sums)
-        reference.prefix_sums[list(rows)] = columns(logps.chosen.prefix_sums, logps.rejected.prefix_sums)
+        batches = forward.pack(rows, MICRO_BATCH_TOKENS)
+        logps = forward.all_policy_logps(batches)
+        order = [row for batch in batches for row in batch.indices]
+        reference.sums[order] = columns(logps.chosen.sums, logps.rejected.sums)
+        reference.prefix_sums[order] = columns(logps.chosen.prefix_sums, logps.rejected.prefix_sums)
         seconds.append(perf_counter() - started)
     return reference, sum(seconds[1:])
 

@@ -11,12 +11,14 @@ def in_order(runs: dict[str, Any]) -> dict[str, Any]:
     return {name: runs[name] for name in CONTENDERS if name in runs}
 
 
-def summarise(entry: dict[str, Any], precision: str) -> dict[str, Any]:
+def summarise(entry: dict[str, Any], precision: str, threads: int) -> dict[str, Any]:
     """Medians over the rounds of every contender, and ratios to this engine's."""
-    results, num_pairs = in_order(entry["runs"]), entry["pairs"]
+    results = {name: rounds for name, rounds in in_order(entry["runs"]).items() if rounds}
+    whole = entry["pairs"]
     tokens = next((r[0]["tokens"] for r in results.values() if "tokens" in r[0]), None)
     summary = {}
     for name, rounds in results.items():
+        num_pairs = rounds[0].get("pairs", whole)
         seconds = [sum(result["step_seconds"]) for result in rounds]
         rates = sorted(num_pairs / s for s in seconds)
         rate = statistics.median(rates)
@@ -26,12 +28,15 @@ def summarise(entry: dict[str, Any], precision: str) -> dict[str, Any]:
             "pairs_per_second_range": [rates[0], rates[-1]],
             "pairs_per_second_with_reference": statistics.median(with_reference),
             "cpu_seconds_per_pair": min(result["cpu_seconds"] for result in rounds) / num_pairs,
+            "processor_share": statistics.median(
+                result["cpu_seconds"] / (threads * s) for result, s in zip(rounds, seconds, strict=True)
+            ),
             "peak_rss_bytes": max(result["peak_rss_bytes"] for result in rounds),
             "losses": rounds[0]["losses"],
             "versions": rounds[0]["versions"],
         }
         if tokens is not None:
-            facts["tokens_per_second"] = rate * tokens / num_pairs
+            facts["tokens_per_second"] = rate * tokens / whole
         if "flops" in rounds[0]:
             peaks = [result["gemm_flops"][precision] for result in rounds]
             facts["gemm_flops"] = {key: max(r["gemm_flops"][key] for r in rounds) for key in ("bf16", "fp32")}
@@ -49,13 +54,17 @@ def summarise(entry: dict[str, Any], precision: str) -> dict[str, Any]:
 
 
 def print_table(title: str, summary: dict[str, Any]) -> None:
-    print(f"\n{title:<16}{'pairs/s':>9}{'with reference':>16}{'tokens/s':>10}{'peak GB':>9}{'preftune is':>13}")
+    print(
+        f"\n{title:<24}{'pairs/s':>9}{'with reference':>16}{'tokens/s':>10}{'processor':>11}{'peak GB':>9}"
+        f"{'preftune is':>13}{'memory':>8}"
+    )
     for name, entry in summary.items():
         tokens = f"{entry['tokens_per_second']:.0f}" if "tokens_per_second" in entry else "-"
         times = f"{entry['preftune_is_times_faster']:.2f}x" if "preftune_is_times_faster" in entry else "-"
+        memory = f"{entry['preftune_takes_memory_share']:.0%}" if "preftune_takes_memory_share" in entry else "-"
         print(
-            f"{name:<16}{entry['pairs_per_second']:>9.3f}{entry['pairs_per_second_with_reference']:>16.3f}"
-            f"{tokens:>10}{entry['peak_rss_bytes'] / 1e9:>9.2f}{times:>13}"
+            f"{name:<24}{entry['pairs_per_second']:>9.3f}{entry['pairs_per_second_with_reference']:>16.3f}"
+            f"{tokens:>10}{entry['processor_share']:>11.0%}{entry['peak_rss_bytes'] / 1e9:>9.2f}{times:>13}{memory:>8}"
         )
     if "preftune" in summary:
         entry = summary["preftune"]
@@ -79,11 +88,11 @@ def write_markdown(report: dict[str, Any], path: Path) -> None:
         "",
         "`tokens/s` counts prompt and response of both sides, without padding, for all alike. `CPU s/pair` is "
         "processor time, which other programs disturb less than the clock. `GEMM` is the share of this CPU's "
-        "measured speed in a square product of 2048.",
+        "measured speed in a square product of 2048; `processor` the share of all cores that the contender received.",
         "",
     ]
     for title, result in report["results"].items():
-        lines += _section(title, result, report["precision"])
+        lines += _section(title, result, report)
     path.write_text("\n".join(lines), encoding="utf-8")
 
 
@@ -93,18 +102,26 @@ def _bf16_note(machine: dict[str, Any]) -> str:
     return "It has no bf16 arithmetic, in which TRL computes by default, so float32 is compared with float32. "
 
 
-def _section(title: str, result: dict[str, Any], precision: str) -> list[str]:
-    most = max(len(rounds) for rounds in result["runs"].values())
+def _part_note(result: dict[str, Any]) -> str:
+    """Say which contenders ran fewer pairs."""
+    parts = {name: rounds[0].get("pairs", result["pairs"]) for name, rounds in result["runs"].items() if rounds}
+    fewer = [f"{name} ran {number} of them" for name, number in parts.items() if number < result["pairs"]]
+    return f" {'; '.join(fewer)}." if fewer else ""
+
+
+def _section(title: str, result: dict[str, Any], report: dict[str, Any]) -> list[str]:
+    most = max((len(rounds) for rounds in result["runs"].values()), default=0)
     rounds = f", up to {most} rounds (median)" if most > 1 else ""
     lines = [
         f"## {title.replace('/', ', ')}",
         "",
-        f"{result['pairs']} pairs, {result['batch_size']} a step{rounds}.",
+        f"{result['pairs']} pairs, {result['batch_size']} a step{rounds}.{_part_note(result)}",
         "",
-        "| | pairs/s | with reference | tokens/s | CPU s/pair | peak RSS | GEMM | we are | CPU time | memory |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| | pairs/s | with reference | tokens/s | CPU s/pair | processor | peak RSS | GEMM | we are | CPU time | "
+        "memory |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, entry in summarise(result, precision).items():
+    for name, entry in summarise(result, report["precision"], report["threads"]).items():
         share = f"{entry['share_of_gemm_peak']:.0%}" if "share_of_gemm_peak" in entry else ""
         is_ours = name == "preftune" or "preftune_is_times_faster" not in entry
         ratio = "" if is_ours else f"{entry['preftune_is_times_faster']:.2f}x as fast"
@@ -113,7 +130,8 @@ def _section(title: str, result: dict[str, Any], precision: str) -> list[str]:
         tokens = f"{entry['tokens_per_second']:.0f}" if "tokens_per_second" in entry else ""
         lines.append(
             f"| {name} | {entry['pairs_per_second']:.3f} | {entry['pairs_per_second_with_reference']:.3f} | {tokens} "
-            f"| {entry['cpu_seconds_per_pair']:.1f} | {entry['peak_rss_bytes'] / 1e9:.2f} GB | {share} | {ratio} "
+            f"| {entry['cpu_seconds_per_pair']:.1f} | {entry['processor_share']:.0%} "
+            f"| {entry['peak_rss_bytes'] / 1e9:.2f} GB | {share} | {ratio} "
             f"| {cpu} | {memory} |"
         )
     return [*lines, ""]

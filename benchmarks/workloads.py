@@ -3,10 +3,15 @@
 import json
 import random
 import sys
+import tempfile
 from itertools import combinations
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from core.datasets.check.check import check_file
+from core.datasets.options import CheckOptions
+from core.datasets.result import ROWS_FILE
 
 TURN = "\n\nAssistant:"
 LENGTHS = {"128-64": (128, 64), "512-128": (512, 128), "100-400": (100, 400)}
@@ -75,6 +80,32 @@ def ranked_pairs(model_dir: Path, texts: list[Pair], num_answers: int, count: in
         ]
         pairs += [{"prompt": prompt, "chosen": one, "rejected": two} for one, two in combinations(answers, 2)]
     sys.exit(f"the texts are too few for {count} pairs")
+
+
+def ranked_file(path: Path, count: int) -> list[Pair]:
+    """Return the pairs of the first ranked lists of a file, as an upload of it reads them, prompt by prompt."""
+    with tempfile.TemporaryDirectory() as folder:
+        check_file(path, CheckOptions(), Path(folder))
+        rows = [json.loads(line) for line in Path(folder, ROWS_FILE).read_text(encoding="utf-8").splitlines()]
+    by_prompt: dict[str, list[Pair]] = {}
+    for row in rows:
+        pair = {key: _transcript(row[key]) for key in ("prompt", "chosen", "rejected")}
+        by_prompt.setdefault(pair["prompt"], []).append(pair)
+    pairs = [pair for group in by_prompt.values() for pair in group]
+    if len(pairs) < count:
+        sys.exit(f"{path.name} has {len(pairs)} pairs, {count} are needed")
+    return pairs[:count]
+
+
+def _transcript(value: str | list[dict[str, str]]) -> str:
+    """Return messages as one text in the style of hh-rlhf."""
+    if isinstance(value, str):
+        return value
+    asked = ("user", "system")
+    return "".join(
+        f"\n\nHuman: {message['content']}{TURN} " if message["role"] in asked else message["content"]
+        for message in value
+    )
 
 
 def with_system_prompt(model_dir: Path, pairs: list[Pair]) -> list[Pair]:

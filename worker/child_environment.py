@@ -14,8 +14,8 @@ CPU_LIBRARIES = {
     # differ in their number of tokens, so that hardly any shape is met again.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
     "LRU_CACHE_CAPACITY": "128",
-    # OpenMP's threads spin for a millisecond where one of them was put off by another process; now for microseconds.
-    "GOMP_SPINCOUNT": "1000",
+    # Threads that compute side by side share one heap; heaps of their own would each keep what it was given.
+    "MALLOC_ARENA_MAX": "1",
 }
 """What the libraries of a computation on the CPU take from the environment; results do not depend on it."""
 

@@ -7,7 +7,7 @@ same decisions. Rank 0 leads: it alone talks to the observer and writes to the d
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,6 +15,9 @@ from torch import Tensor
 
 from core.training.data.columns import Columns
 from core.training.data.packing import PackedBatch
+from core.training.side_by_side import compute_each
+
+_Result = TypeVar("_Result")
 
 
 class Turn(NamedTuple):
@@ -49,8 +52,28 @@ class Ranks:
         mine = [start + self.rank for start in starts]
         return [Turn(batches[min(index, len(batches) - 1)], index < len(batches)) for index in mine]
 
+    def each(
+        self,
+        batches: Sequence[PackedBatch],
+        work: Callable[[Turn], _Result],
+        runs_apart: Callable[[PackedBatch], bool],
+    ) -> list[_Result]:
+        """Compute `work` of this rank's micro-batches; a rank alone on a CPU, of several at a time.
+
+        Args:
+            runs_apart: tells those that no other may run beside.
+        """
+        turns = self.turns(batches)
+        if self.size > 1:
+            return [work(turn) for turn in turns]
+        return compute_each(batches, lambda number: work(turns[number]), runs_apart)
+
     def compute(
-        self, batches: Sequence[PackedBatch], work: Callable[[PackedBatch], Tensor], size: Callable[[PackedBatch], int]
+        self,
+        batches: Sequence[PackedBatch],
+        work: Callable[[PackedBatch], Tensor],
+        size: Callable[[PackedBatch], int],
+        runs_apart: Callable[[PackedBatch], bool],
     ) -> list[Tensor]:
         """Compute `work` of every micro-batch, each on one rank, and share the results. Without gradients.
 
@@ -58,7 +81,7 @@ class Ranks:
             work: gives float32 [size(batch)].
         """
         if self.size == 1:
-            return [work(batch) for batch in batches]
+            return self.each(batches, lambda turn: work(turn.batch), runs_apart)
         sizes = [size(batch) for batch in batches]
         whole = torch.zeros(sum(sizes), device=batches[0].input_ids.device)
         parts = list(torch.split(whole, sizes))

@@ -9,11 +9,14 @@ import pytest
 from tiny_models import make_tiny_model
 from tiny_runs import RecordingObserver, World
 from trained_jobs import make_rows
+from transformers import PreTrainedModel
 
 from core.domain.dataset_rows import DatasetKind
 from core.domain.jobs.job_spec import JobRequest, resolve_request
 from core.tokenization.encode_file import encode_file
 from core.tokenization.pair_tokenizer import PairTokenizer
+from core.training.data.packing import PackedBatch
+from core.training.model import logps
 from core.training.observer import Stage
 from core.training.pipeline import TrainingResult, run
 from worker.processes import scoring
@@ -39,7 +42,9 @@ def train(directory: Path, rows: list[dict[str, Any]]) -> tuple[TrainingResult, 
     return run(plan, observer), observer.outputs[Stage.SFT].directory
 
 
-def test_pairs_and_items_get_the_rewards_that_training_logged_last(tmp_path: Path) -> None:
+def test_pairs_and_items_get_the_rewards_that_training_logged_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = make_rows(12)
     result, sft_dir = train(tmp_path, rows)
     logged = [json.loads(line) for line in result.pairs_file.open()]  # type: ignore[union-attr]
@@ -73,10 +78,19 @@ def test_pairs_and_items_get_the_rewards_that_training_logged_last(tmp_path: Pat
         assert answer["reward"] == pytest.approx(0.1 * (answer["policy_logp"] - answer["reference_logp"]), abs=1e-4)
         assert answer["num_tokens"] > 1
     (tmp_path / "tokens").mkdir()
+    runs: list[int] = []
+    original = logps.score_tokens
+
+    def noted(model: PreTrainedModel, batch: PackedBatch, needs_weights: bool) -> tuple[Any, ...]:
+        runs.append(batch.num_tokens)
+        return original(model, batch, needs_weights)
+
+    monkeypatch.setattr(logps, "score_tokens", noted)
     by_token = dataclasses.replace(task, is_pairs=False, rows=items[:3], by_token=True)
     for answer, shown in zip(answers, scoring.score(by_token, tmp_path / "tokens"), strict=False):
         assert len(shown["tokens"]) == answer["num_tokens"]
         ratio = sum(token["log_ratio"] for token in shown["tokens"])
         assert ratio == pytest.approx(answer["policy_logp"] - answer["reference_logp"], abs=1e-4)
         assert shown["reward"] == answer["reward"]
+    assert len(runs) == 2, "policy and reference, once each"
     assert "".join(token["text"] for token in shown["tokens"]).startswith(items[2]["response"])

@@ -12,11 +12,14 @@ from tiny_runs import RecordingObserver, World, random_pairs, run, tree_bytes, u
 from transformers import AutoModelForCausalLM
 
 from core.domain.training import metric_names as names
+from core.training.data.packing import PackedBatch
+from core.training.losses.values import PairLogps
 from core.training.model.adapters import adapter_files
 from core.training.model.adapters import adapters as lora
 from core.training.model.loading import load_causal_lm
 from core.training.observer import MetricPoint, Stage
 from core.training.plan import LoraPlan, ReusePlan, TrainingPlan
+from core.training.steps.pairs import PairForward, UnmovedForward
 
 ZERO = (
     names.CHOSEN_REWARDS, names.REJECTED_REWARDS, names.REWARD_MARGINS, names.REWARD_ACCURACIES,
@@ -80,6 +83,29 @@ def test_losses_at_step_zero(variant: str, options: dict[str, float], loss: floa
     run(short(world.plan(f"loss-{variant}", variant=variant, variant_options=options, sft=None)), observer)
     for point in first_points(observer):
         assert point.values[names.LOSS] == pytest.approx(loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["dpo", "ld_dpo", "wpo", "simpo"])
+def test_held_out_pairs_are_not_scored_again_before_the_first_update(
+    variant: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference's log-probabilities are the policy's; what the reference lacks is computed."""
+    asked: list[tuple[int, ...]] = []
+    original = PairForward.policy_logps
+
+    def noted(self: PairForward, batch: PackedBatch) -> PairLogps:
+        asked.append(batch.indices)
+        return original(self, batch)
+
+    monkeypatch.setattr(PairForward, "policy_logps", noted)
+    plans = [short(world.plan(f"{variant}-{how}", variant=variant)) for how in ("taken", "computed")]
+    taken, computed = RecordingObserver(), RecordingObserver()
+    run(plans[0], taken)
+    num_taken = len(asked)
+    monkeypatch.setattr(UnmovedForward, "of", lambda forward: forward)
+    run(plans[1], computed)
+    assert untimed(taken.points) == untimed(computed.points)
+    assert (len(asked) - num_taken > num_taken) == (variant in ("dpo", "ld_dpo"))
 
 
 def reference_sums(observer: RecordingObserver, split: str = "train") -> torch.Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from core.children.launched import obey_agent
 from core.quick_imports import import_quickly
+from worker.processes.busy_machine import shorten_waiting_while_busy
 
 _MODULES = {
     "trainer": "trainer.__main__",
@@ -29,6 +30,7 @@ def command_of(kind: str) -> tuple[str, ...]:
 def main(kind: str, work_dir: Path) -> int:
     """Run the process; return its exit code."""
     obey_agent()
+    shorten_waiting_while_busy()
     return int(import_quickly(f"worker.processes.{_MODULES[kind]}").main(work_dir))
 
 

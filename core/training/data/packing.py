@@ -9,7 +9,7 @@ Legend: B rows, T packed tokens, S scored tokens, U different ones among them.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,14 +18,14 @@ from torch import Tensor
 
 from core.domain.errors import InvalidRequest
 from core.training.data.encoded import EncodedData
-from core.training.data.micro_batches import split_micro_batches, spread
+from core.training.data.micro_batches import LANES, is_small, split_micro_batches, spread
 from core.training.data.prefix_sharing import PrefixOrder
 from core.training.data.texts import SIDES, Side, Text, texts_of
 from core.training.kernels.attention_plan import Segment
 from core.training.kernels.packed_attention import AttentionLayout
 from core.training.kernels.varlen_attention import plan_varlen
 
-PACKING_VERSION = 2
+PACKING_VERSION = 3
 """Raised whenever texts are laid out otherwise in micro-batches, which changes the last bits of their numbers."""
 
 
@@ -79,6 +79,8 @@ class PackedBatch:
     """The same on the host."""
     longest: int
     """Tokens of the longest prompt with response."""
+    is_small: bool = False
+    """Whether it may run beside others of its step."""
 
     @property
     def is_pairs(self) -> bool:
@@ -116,13 +118,23 @@ def pack_step(
     Pairs; of unpaired rows first their own responses, then those of their partners.
     """
     if data.kind == "unpaired":
-        return [
-            pack_responses(data, micro_batch, device, side=side)
-            for side in SIDES
-            for micro_batch in spread(split_micro_batches(data, indices, max_tokens, side=side), num_ranks)
-        ]
-    micro_batches = spread(split_micro_batches(data, indices, max_tokens), num_ranks)
-    return [pack_pairs(data, micro_batch, device) for micro_batch in micro_batches]
+        return [batch for side in SIDES for batch in pack_side(data, indices, max_tokens, device, side, num_ranks)]
+    return pack_side(data, indices, max_tokens, device, None, num_ranks)
+
+
+def pack_side(
+    data: EncodedData,
+    indices: Sequence[int],
+    max_tokens: int,
+    device: torch.device | str,
+    side: Side | None,
+    num_ranks: int = 1,
+) -> list[PackedBatch]:
+    """Pack one response of each row, or whole rows, cut into micro-batches: for a CPU alone, to run side by side."""
+    lanes = LANES if num_ranks == 1 and torch.device(device).type == "cpu" else 1
+    found = spread(split_micro_batches(data, indices, max_tokens, side=side, lanes=lanes), num_ranks)
+    batches = [_pack(data, micro_batch, side, device) for micro_batch in found]
+    return [replace(batch, is_small=lanes > 1 and is_small(batch.num_tokens, max_tokens)) for batch in batches]
 
 
 def pack_pairs(data: EncodedData, indices: Sequence[int], device: torch.device | str) -> PackedBatch:

@@ -8,6 +8,7 @@ does not need.
 Legend: r rank, I input features, O output features, T tokens, n layers of a group.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -82,8 +83,14 @@ class LoraLinear(nn.Module):
         return delta.t() if self.is_transposed else delta
 
 
-class LoraGroup:
-    """Adapted layers of equal input size that are expected to be applied to the same tensor."""
+def draws_dropout(model: nn.Module) -> bool:
+    """Whether an adapter of the model draws dropout now."""
+    layers = (module for module in model.modules() if isinstance(module, LoraLinear))
+    return any(layer.adapter_dropout > 0 and layer.training for layer in layers)
+
+
+class LoraGroup(threading.local):
+    """Adapted layers of equal input size that are expected to be applied to the same tensor, by the same thread."""
 
     def __init__(self, layers: Sequence[LoraLinear]) -> None:
         self._layers = layers

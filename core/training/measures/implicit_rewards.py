@@ -4,7 +4,7 @@ Policy and reference are loaded one after the other, so that only one of them is
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,11 +13,12 @@ from transformers import PreTrainedModel
 from core.training.data.columns import HostColumns
 from core.training.data.encoded import EncodedData
 from core.training.data.order import row_groups
-from core.training.data.packing import pack_step
+from core.training.data.packing import PackedBatch
 from core.training.data.token_budget import TokenBudget
 from core.training.losses.objective import Objective
+from core.training.losses.values import PairLogps
 from core.training.measures.evaluate_rows import evaluate_rows
-from core.training.model.logps import pair_logps, token_logps
+from core.training.model.logps import TokenLogps
 from core.training.steps.figures import PairColumn
 from core.training.steps.pairs import PairForward
 from core.training.steps.reference_logps import SplitLogps
@@ -52,36 +53,45 @@ def score_pairs(
 ) -> PairRewards:
     """Score pairs under policy and reference.
 
-    `load_reference` is not called for a variant that needs none, unless `by_token` asks for `log_ratios`.
+    `load_reference` is not called for a variant that needs none, unless `by_token` asks for `log_ratios`. Each model
+    runs every different text once.
     """
     reference, before = None, None
     if objective.needs_reference or by_token:
-        model = load_reference()
-        if objective.needs_reference:
-            reference = SplitLogps.unknown(len(data))
-            _fill(reference, model, data, max_tokens)
-        before = _by_token(model, data, max_tokens) if by_token else None
-        del model
-    policy = load_policy()
-    forward = PairForward(policy, data, objective, reference)
+        known = _ScoredTokens(load_reference(), data, objective, None)
+        reference = known.sums(max_tokens)
+        before = known.chosen if by_token else None
+        del known
+    forward = _ScoredTokens(load_policy(), data, objective, reference if objective.needs_reference else None)
     host = evaluate_rows(forward, row_groups(len(data), GROUP_ROWS), TokenBudget(max_tokens), lambda: False)
     assert host is not None
     if before is None:
         return _scores(host, None)
-    after = _by_token(policy, data, max_tokens)
-    return _scores(host, [mine - theirs for mine, theirs in zip(after, before, strict=True)])
+    return _scores(host, [forward.chosen[row] - before[row] for row in range(len(data))])
 
 
-@torch.no_grad()
-def _by_token(model: PreTrainedModel, data: EncodedData, max_tokens: int) -> list[np.ndarray]:
-    """Return log p of each scored token of each chosen response."""
-    found: dict[int, np.ndarray] = {}
-    for group in row_groups(len(data), GROUP_ROWS):
-        for batch in pack_step(data, group, max_tokens, model.device):
-            values = token_logps(model, batch).values.float().cpu()
-            chosen = torch.split(values, batch.num_scored_tokens.tolist())[: len(batch.indices)]
-            found |= {row: part.numpy() for row, part in zip(batch.indices, chosen, strict=True)}
-    return [found[row] for row in range(len(data))]
+@dataclass(frozen=True)
+class _ScoredTokens(PairForward):
+    """Forward pass that keeps log p of each scored token of each chosen response by row."""
+
+    chosen: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def reduce(self, tokens: TokenLogps, batch: PackedBatch) -> PairLogps:
+        parts = torch.split(tokens.values.float().cpu(), batch.num_scored_tokens.tolist())
+        self.chosen.update(zip(batch.indices, (part.numpy() for part in parts), strict=False))
+        return super().reduce(tokens, batch)
+
+    def sums(self, max_tokens: int) -> SplitLogps:
+        """Score all pairs, a group at a time."""
+        found = SplitLogps.unknown(len(self.data))
+        for group in row_groups(len(self.data), GROUP_ROWS):
+            batches = self.pack(group, max_tokens)
+            pairs = self.all_policy_logps(batches)
+            rows = [row for batch in batches for row in batch.indices]
+            for side, logps in enumerate((pairs.chosen, pairs.rejected)):
+                found.sums[rows, side] = logps.sums.cpu().numpy()
+                found.prefix_sums[rows, side] = logps.prefix_sums.cpu().numpy()
+        return found
 
 
 def _scores(host: HostColumns, log_ratios: list[np.ndarray] | None) -> PairRewards:
@@ -92,14 +102,3 @@ def _scores(host: HostColumns, log_ratios: list[np.ndarray] | None) -> PairRewar
         host.values[PairColumn.CHOSEN_REFERENCE_LOGP],
         log_ratios,
     )
-
-
-@torch.no_grad()
-def _fill(reference: SplitLogps, model: PreTrainedModel, data: EncodedData, max_tokens: int) -> None:
-    for group in row_groups(len(data), GROUP_ROWS):
-        for batch in pack_step(data, group, max_tokens, model.device):
-            rows = list(batch.indices)
-            pairs = pair_logps(model, batch, needs_prefix_sums=True)
-            for side, logps in enumerate((pairs.chosen, pairs.rejected)):
-                reference.sums[rows, side] = logps.sums.cpu().numpy()
-                reference.prefix_sums[rows, side] = logps.prefix_sums.cpu().numpy()

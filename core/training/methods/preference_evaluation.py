@@ -18,6 +18,7 @@ from core.training.observer import JsonValue, Stage
 from core.training.stages.evaluation import Evaluation, EvaluationState
 from core.training.steps.figures import Figures
 from core.training.steps.pair_table import PairTable
+from core.training.steps.pairs import PairForward, UnmovedForward
 from core.training.steps.task import SplitForward
 
 
@@ -60,7 +61,10 @@ class PreferenceEvaluation(Evaluation):
 
     def validate(self) -> Figures | None:
         assert self.validation is not None
-        host = self.evaluate_split(self.validation)
+        forward = self.validation
+        if self.progress.step == 0 and isinstance(forward, PairForward):
+            forward = UnmovedForward.of(forward)
+        host = self.evaluate_split(forward)
         if host is None:
             return None
         self.known.validation_rewards.record(self.validation.rewards(host))

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.control_groups import free_memory_bytes
+from core.training.data.micro_batches import LANES
 from core.training.kernels.attention_plan import MOST_KEPT_KEYS, Segment
 from core.training.kernels.lm_head import CPU_TILE_BYTES, CUDA_TILE_BYTES, KEPT_BYTES
 from core.training.kernels.packed_attention import AttentionLayout
@@ -32,7 +33,8 @@ _ALONE_TOKENS = (32, 96, 160)
 _FLOAT_BYTES = 4
 _UNLIMITED = 2**31
 _CUDA_TILE_COPIES = 3
-"""Logits, probabilities and one temporary of a tile. A CPU has the logits only, and the rest of a few rows."""
+"""Logits, probabilities and one temporary of a tile. A CPU has the logits only, of each lane, and the rest of a few
+rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +96,8 @@ def measure_costs(model: PreTrainedModel, optimizer: MasterOptimizer) -> StepCos
         scored_token_bytes=weight.shape[0] * weight.element_size() if weight.requires_grad else 0,
         logits_bytes=4 * weight.shape[0],
         tile_bytes=CUDA_TILE_BYTES if weight.is_cuda else CPU_TILE_BYTES,
-        tile_copies=_CUDA_TILE_COPIES if weight.is_cuda else 1,
-        working_bytes=2 * head_bytes if weight.requires_grad else 0,
+        tile_copies=_CUDA_TILE_COPIES if weight.is_cuda else LANES,
+        working_bytes=(2 if weight.is_cuda else 2 * LANES) * head_bytes if weight.requires_grad else 0,
     )
 
 

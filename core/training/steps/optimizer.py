@@ -7,7 +7,7 @@ bfloat16 gradients live only from one layer's backward pass to the next. The gra
 stays as it is.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 from torch.optim.rmsprop import rmsprop
 
+from core.training.data.micro_batches import LANES
 from core.training.model.sharding import cut_rows, join_rows, own_part
 from core.training.plan import SftPlan
 from core.training.ranks import ALONE, Ranks
+from core.training.steps.gradient_sum import GradientSum
 
 CPU_CHUNK = 2**18
 """Elements updated at a time: temporaries stay in the cache, which makes updates several times as fast."""
@@ -47,19 +49,15 @@ class MasterOptimizer:
             moment: {name: torch.zeros_like(master) for name, master in self.masters.items()} for moment in names
         }
         self._rounded = [name for name, parameter in parameters.items() if parameter.dtype != torch.float32]
-        self._sums: dict[str, Tensor] = {}
-        """Made when a second micro-batch asks for them, and kept."""
-        self._num_added = dict.fromkeys(self._rounded, 0)
-        self._single: dict[str, Tensor] = {}
-        """Gradients of the first micro-batch, while there is no second."""
-        for name in self._rounded:
-            self._parameters[name].register_post_accumulate_grad_hook(self._collector(name))  # type: ignore[no-untyped-call]
+        self._sums = {name: GradientSum(self.masters[name]) for name in self._collected()}
+        for name, gradients in self._sums.items():
+            gradients.watch(self._parameters[name])
 
     def clear_gradients(self) -> None:
         for parameter in self._parameters.values():
             parameter.grad = None
-        self._num_added = dict.fromkeys(self._rounded, 0)
-        self._single.clear()
+        for gradients in self._sums.values():
+            gradients.clear()
 
     def grad_norm(self) -> Tensor:
         """Global norm of the gradients accumulated since they were cleared, a float32 scalar on the device."""
@@ -112,9 +110,10 @@ class MasterOptimizer:
 
         The zeros of new states take no memory on a CPU until they are written.
         """
-        coming = list(self.masters.values())
+        coming: list[Tensor] = list(self.masters.values())
         if not coming[0].is_cuda:
             coming += self.state().values()
+            coming += (LANES - 1) * list(self._parameters.values())  # gradients that wait for those before them
         return sum(tensor.numel() * tensor.element_size() for tensor in coming)
 
     def _portions(self, group: list[int], gradients: list[Tensor]) -> Iterator["_Portion"]:
@@ -161,29 +160,19 @@ class MasterOptimizer:
         """Gradients in the masters' order, a single micro-batch's in the model's dtype; zeros where none flowed."""
         gradients = []
         for name, parameter in self._parameters.items():
-            if (num_added := self._num_added.get(name, 0)) > 0:
-                gradients.append(self._single[name] if num_added == 1 else self._sums[name])
+            collected = self._sums[name].value() if name in self._sums else None
+            if collected is not None:
+                gradients.append(collected)
                 continue
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             gradients.append(own_part(parameter.grad))
         return gradients
 
-    def _collector(self, name: str) -> Callable[[Tensor], None]:
-        def collect(parameter: Tensor) -> None:
-            assert parameter.grad is not None
-            if self._num_added[name] == 0:
-                self._single[name] = parameter.grad
-            elif self._num_added[name] == 1:
-                if name not in self._sums:
-                    self._sums[name] = torch.empty_like(self.masters[name])
-                self._sums[name].copy_(self._single.pop(name)).add_(parameter.grad)
-            else:
-                self._sums[name].add_(parameter.grad)
-            self._num_added[name] += 1
-            parameter.grad = None
-
-        return collect
+    def _collected(self) -> list[str]:
+        """Return the parameters whose gradients are taken away from them: all where threads compute side by side."""
+        is_alone_on_cpu = self._ranks.size == 1 and next(iter(self.masters.values())).device.type == "cpu"
+        return list(self._parameters) if is_alone_on_cpu else self._rounded
 
 
 @dataclass

@@ -12,7 +12,8 @@ from core.training.data.encoded import EncodedData
 from core.training.data.packing import PackedBatch, pack_step
 from core.training.losses.objective import Objective
 from core.training.losses.values import PairLogps, ResponseLogps
-from core.training.model.logps import pair_logps
+from core.training.model.joint_use import runs_apart
+from core.training.model.logps import TokenLogps, reduce_pairs, token_logps
 from core.training.ranks import ALONE, Ranks, Turn
 from core.training.steps.figures import Figures, PairColumn, pair_columns, pair_figures
 from core.training.steps.reference_logps import SplitLogps
@@ -34,12 +35,12 @@ class PairForward:
         return pack_step(self.data, rows, max_tokens, self.model.device, self.ranks.size)
 
     def policy_logps(self, batch: PackedBatch) -> PairLogps:
-        logps = pair_logps(
-            self.model,
-            batch,
-            needs_token_weights=self.objective.needs_token_weights,
-            needs_prefix_sums=self.objective.needs_prefix_sums,
-        )
+        tokens = token_logps(self.model, batch, needs_token_weights=self.objective.needs_token_weights)
+        return self.reduce(tokens, batch)
+
+    def reduce(self, tokens: TokenLogps, batch: PackedBatch) -> PairLogps:
+        """Return log-probabilities of single tokens in the form that the objective takes."""
+        logps = reduce_pairs(tokens, batch, needs_prefix_sums=self.objective.needs_prefix_sums)
         return replace(logps, lists=_lists([batch])) if self.objective.compares_lists else logps
 
     def sees_other_batches(self, batches: Sequence[PackedBatch]) -> bool:
@@ -56,6 +57,7 @@ class PairForward:
             batches,
             lambda batch: torch.cat(_tensors(self.policy_logps(batch))),
             lambda batch: len(batch.indices) * (6 if self.objective.needs_token_weights else 4),
+            runs_apart(self.model),
         )
         pairs = concatenate_pairs([_of_table(table, batch) for table, batch in zip(tables, batches, strict=True)])
         return replace(pairs, lists=_lists(batches)) if self.objective.compares_lists else pairs
@@ -78,6 +80,22 @@ class PairForward:
         return Rewards(host.rows, host.values[PairColumn.CHOSEN_REWARD], host.values[PairColumn.REJECTED_REWARD])
 
 
+class UnmovedForward(PairForward):
+    """Forward pass of a policy that is still the reference: its log-probabilities are those, not computed again."""
+
+    @classmethod
+    def of(cls, forward: PairForward) -> PairForward:
+        """Return the pass for such a policy; the same one where the objective needs what the reference lacks."""
+        if forward.reference is None or forward.objective.needs_token_weights:
+            return forward
+        return cls(forward.model, forward.data, forward.objective, forward.reference, forward.ranks)
+
+    def all_policy_logps(self, batches: Sequence[PackedBatch]) -> PairLogps:
+        assert self.reference is not None
+        pairs = concatenate_pairs([self.reference.of(batch) for batch in batches])
+        return replace(pairs, lists=_lists(batches)) if self.objective.compares_lists else pairs
+
+
 class DpoTask(PreferenceTask[PairForward]):
     """One optimizer step of DPO with any objective: gradients of the mean loss over all pairs of the step."""
 
@@ -85,13 +103,14 @@ class DpoTask(PreferenceTask[PairForward]):
         num_pairs = sum(len(batch.indices) for batch in batches)
         if self._forward.sees_other_batches(batches):
             return self._backward_together(batches, num_pairs)
-        columns = []
-        for turn in self._forward.ranks.turns(batches):
+
+        def compute(turn: Turn) -> Columns:
             policy, reference = self._forward.policy_logps(turn.batch), self._forward.reference_logps(turn.batch)
             result = self._forward.objective(policy, reference)
             turn.backward(result.losses.sum() / num_pairs)
-            columns.append(turn.columns(pair_columns(turn.batch.indices, policy, reference, result)))
-        return columns
+            return turn.columns(pair_columns(turn.batch.indices, policy, reference, result))
+
+        return self._forward.ranks.each(batches, compute, runs_apart(self._forward.model))
 
     def _backward_together(self, batches: Sequence[PackedBatch], num_pairs: int) -> list[Columns]:
         """Accumulate gradients for losses that depend on all pairs of a step too large for one forward pass.
@@ -108,11 +127,14 @@ class DpoTask(PreferenceTask[PairForward]):
         chosen_slopes, rejected_slopes = torch.autograd.grad(result.losses.sum() / num_pairs, leaves)
         rows = [row for batch in batches for row in batch.indices]
         place = {row: number for number, row in enumerate(rows)}
-        for turn in self._forward.ranks.turns(batches):
+
+        def compute(turn: Turn) -> None:
             again = self._forward.policy_logps(turn.batch)
             places = [place[row] for row in turn.batch.indices]
             slopes = [part[places] * float(turn.counts) for part in (chosen_slopes, rejected_slopes)]
             torch.autograd.backward([again.chosen.sums, again.rejected.sums], slopes)
+
+        self._forward.ranks.each(batches, compute, runs_apart(self._forward.model))
         whole = Turn(batches[0], counts=self._forward.ranks.is_leader)  # every rank knows all; one tells
         return [whole.columns(pair_columns(rows, policy, reference, result))]
 

@@ -16,6 +16,7 @@ from core.training.data.packing import PackedBatch, pack_step
 from core.training.data.texts import SIDES
 from core.training.data.token_budget import TokenBudget
 from core.training.failures import BadCheckpoint
+from core.training.model.joint_use import runs_apart
 from core.training.model.logps import reduce_pairs, reduce_responses, token_logps
 from core.training.ranks import ALONE, Ranks
 from core.training.steps.reference_logps import TRAIN, VALIDATION, ReferenceLogps, SplitLogps
@@ -95,7 +96,9 @@ class ReferencePass:
             self.groups_done = 0
         name, rows = self._group(self.groups_done)
         batches = pack_step(self._data[name], rows, self._max_tokens, self._model.device, self._ranks.size)
-        computed = self._ranks.compute(batches, self._compute, lambda batch: batch.num_scored + 2 * batch.num_responses)
+        computed = self._ranks.compute(
+            batches, self._compute, lambda batch: batch.num_scored + 2 * batch.num_responses, runs_apart(self._model)
+        )
         for batch, found in zip(batches, computed, strict=True):
             self._keep(name, batch, found)
         self.groups_done += 1

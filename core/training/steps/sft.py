@@ -19,12 +19,12 @@ from transformers import PreTrainedModel
 from core.domain.training import metric_names as names
 from core.training.data.columns import Columns, HostColumns
 from core.training.data.encoded import EncodedData
-from core.training.data.micro_batches import split_micro_batches, spread
-from core.training.data.packing import PackedBatch, pack_responses
+from core.training.data.packing import PackedBatch, pack_side
 from core.training.data.texts import Side
+from core.training.model.joint_use import runs_apart
 from core.training.model.logps import reduce_responses, response_hits, token_logps
 from core.training.observer import Stage
-from core.training.ranks import ALONE, Ranks
+from core.training.ranks import ALONE, Ranks, Turn
 from core.training.steps.figures import Figures, finite
 
 
@@ -66,10 +66,7 @@ class SftForward:
         return "chosen" if self.data.kind == "preference" else "only"
 
     def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]:
-        micro_batches = spread(split_micro_batches(self.data, rows, max_tokens, side=self.side), self.ranks.size)
-        return [
-            pack_responses(self.data, micro_batch, self.model.device, side=self.side) for micro_batch in micro_batches
-        ]
+        return pack_side(self.data, rows, max_tokens, self.model.device, self.side, self.ranks.size)
 
     def values(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Return each row's log-probability, [B] with a graph, and the values of `SftColumn`, [C, B]."""
@@ -83,7 +80,10 @@ class SftForward:
         """Compute the values of all rows of the batches over all ranks."""
         width = len(SftColumn)
         tables = self.ranks.compute(
-            batches, lambda batch: self.values(batch)[1].flatten(), lambda batch: width * len(batch.indices)
+            batches,
+            lambda batch: self.values(batch)[1].flatten(),
+            lambda batch: width * len(batch.indices),
+            runs_apart(self.model),
         )
         rows = tuple(row for batch in batches for row in batch.indices)
         return Columns(rows, torch.cat([table.view(width, -1) for table in tables], dim=1))
@@ -107,12 +107,13 @@ class SftTask:
     def backward(self, batches: Sequence[PackedBatch]) -> list[Columns]:
         """Accumulate gradients; columns are those of `SftColumn`."""
         num_scored = sum(batch.num_scored for batch in batches)
-        columns = []
-        for turn in self._forward.ranks.turns(batches):
+
+        def compute(turn: Turn) -> Columns:
             sums, values = self._forward.values(turn.batch)
             turn.backward(-sums.sum() / num_scored)
-            columns.append(turn.columns(Columns(turn.batch.indices, values)))
-        return columns
+            return turn.columns(Columns(turn.batch.indices, values))
+
+        return self._forward.ranks.each(batches, compute, runs_apart(self._forward.model))
 
     def figures(self, host: HostColumns) -> Figures:
         return self._forward.figures(host)

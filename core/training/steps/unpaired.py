@@ -18,8 +18,9 @@ from core.training.data.encoded import EncodedData
 from core.training.data.packing import PackedBatch, pack_step
 from core.training.losses.objective import UnpairedObjective
 from core.training.losses.values import UnpairedLosses
+from core.training.model.joint_use import runs_apart
 from core.training.model.logps import response_logps
-from core.training.ranks import ALONE, Ranks
+from core.training.ranks import ALONE, Ranks, Turn
 from core.training.steps.figures import Figures, UnpairedColumn, unpaired_figures
 from core.training.steps.reference_logps import SplitLogps
 from core.training.steps.task import PreferenceTask
@@ -45,7 +46,10 @@ class UnpairedForward:
         """Return the scalar z from the partners' responses among the batches."""
         others = [batch for batch in batches if batch.side == "rejected"]
         sums = self.ranks.compute(
-            others, lambda batch: response_logps(self.model, batch).sums, lambda batch: len(batch.indices)
+            others,
+            lambda batch: response_logps(self.model, batch).sums,
+            lambda batch: len(batch.indices),
+            runs_apart(self.model),
         )
         return self.objective.kl(torch.cat(sums), torch.cat([self.reference.of_responses(batch) for batch in others]))
 
@@ -63,7 +67,7 @@ class UnpairedForward:
         kl = self.kl(batches)
         own = own_responses(batches)
         order = [row for batch in own for row in batch.indices]
-        mine = [turn.columns(self.losses(turn.batch, kl)[1]) for turn in self.ranks.turns(own)]
+        mine = self.ranks.each(own, lambda turn: turn.columns(self.losses(turn.batch, kl)[1]), runs_apart(self.model))
         parts = self.ranks.join_columns(mine, order)
         return Columns(tuple(order), torch.cat([part.values for part in parts], dim=1))
 
@@ -82,12 +86,13 @@ class UnpairedTask(PreferenceTask[UnpairedForward]):
         kl = self._forward.kl(batches)
         own = own_responses(batches)
         num_rows = sum(len(batch.indices) for batch in own)
-        parts = []
-        for turn in self._forward.ranks.turns(own):
+
+        def compute(turn: Turn) -> Columns:
             result, columns = self._forward.losses(turn.batch, kl)
             turn.backward(result.losses.sum() / num_rows)
-            parts.append(turn.columns(columns))
-        return parts
+            return turn.columns(columns)
+
+        return self._forward.ranks.each(own, compute, runs_apart(self._forward.model))
 
 
 def own_responses(batches: Sequence[PackedBatch]) -> list[PackedBatch]:
