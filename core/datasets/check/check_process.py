@@ -4,6 +4,7 @@
 eats its memory, costs the child and nothing else. The reader's modules are loaded there, not in the process that asks.
 """
 
+import compileall
 import contextlib
 import json
 import os
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,7 @@ def check_in_child(
 def _run_child(
     task: dict[str, Any], source: Path, output_dir: Path, timeout_seconds: float, while_waiting: Callable[[], None]
 ) -> CheckResult:
+    _write_bytecode()
     with (
         subprocess.Popen(
             confined([sys.executable, "-m", "core.datasets.check"], Bounds(writes=[output_dir], reads=[source])),
@@ -127,6 +130,17 @@ def _run_child(
     if process.returncode == -signal.SIGXCPU:
         raise _timed_out(timeout_seconds)
     return _read_answer(process.returncode, answer)
+
+
+@cache
+def _write_bytecode() -> None:
+    """Compile the child's modules once for all checks, which may write nothing beside the code: a fifth of their time.
+
+    Installed packages have their bytecode; a checkout, or an image without it, gets it here where it may be written.
+    """
+    if not sys.dont_write_bytecode:
+        for package in ("datasets", "domain"):
+            compileall.compile_dir(_PACKAGE_ROOT / "core" / package, quiet=2)
 
 
 def _await_answer(asked: "Future[tuple[bytes, bytes]]", while_waiting: Callable[[], None]) -> bytes:

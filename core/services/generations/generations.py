@@ -21,6 +21,7 @@ from core.services.cursors import decode_cursor, encode_cursor
 from core.services.generations.prompts import draw_prompts
 from core.services.ids import derived_id, make_id, new_id
 from core.services.requests import requests
+from core.services.transactions import deletes, reads, writes
 from core.services.views import Page
 
 MAX_WAITING = 20
@@ -144,65 +145,52 @@ def _require_size(request: GenerationRequest, prompts: list[dict[str, Any]]) -> 
     return num_answers
 
 
-def get(backend: Backend, project_id: str, generation_id: str) -> GenerationView:
-    return backend.database.read(lambda session: view(find(session, project_id, generation_id)))
+@reads
+def get(session: Session, project_id: str, generation_id: str) -> GenerationView:
+    return view(find(session, project_id, generation_id))
 
 
-def list_page(backend: Backend, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[GenerationView]:
+@reads
+def list_page(session: Session, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[GenerationView]:
     """Return a page of generations, newest first."""
     before = decode_cursor(cursor) if cursor else None
-
-    def work(session: Session) -> Page[GenerationView]:
-        found = rows.list_generations(session, project_id, before=before, limit=limit + 1)
-        shown = found[:limit]
-        next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
-        return Page(data=[view(row) for row in shown], next_cursor=next_cursor)
-
-    return backend.database.read(work)
+    found = rows.list_generations(session, project_id, before=before, limit=limit + 1)
+    shown = found[:limit]
+    next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
+    return Page(data=[view(row) for row in shown], next_cursor=next_cursor)
 
 
-def cancel(backend: Backend, project_id: str, generation_id: str) -> tuple[GenerationView, bool]:
+@writes
+def cancel(session: Session, project_id: str, generation_id: str) -> tuple[GenerationView, bool]:
     """Cancel a generation, and tell whether that changes it; its worker stops within seconds.
 
     Raises GenerationNotFound, GenerationNotCancellable.
     """
-
-    def work(session: Session) -> tuple[GenerationView, bool]:
-        row = lock(session, project_id, generation_id)
-        if row.is_cancelled:
-            return view(row), False
-        if row.status not in WAITING:
-            raise GenerationNotCancellable(f"The generation has {row.status.value} already.")
-        row.status, row.is_cancelled = RequestStatus.FAILED, True
-        row.lease_token, row.lease_expires_at = None, None
-        row.finished_at = database_now()
-        rows.delete_parts(session, row.id)
-        session.flush()
-        audit.note(session, project_id, "generation.cancel", generation_id)
-        return view(row), True
-
-    return backend.database.write(work)
+    row = lock(session, project_id, generation_id)
+    if row.is_cancelled:
+        return view(row), False
+    if row.status not in WAITING:
+        raise GenerationNotCancellable(f"The generation has {row.status.value} already.")
+    row.status, row.is_cancelled = RequestStatus.FAILED, True
+    row.lease_token, row.lease_expires_at = None, None
+    row.finished_at = database_now()
+    rows.delete_parts(session, row.id)
+    session.flush()
+    audit.note(session, project_id, "generation.cancel", generation_id)
+    return view(row), True
 
 
-def delete(backend: Backend, project_id: str, generation_id: str) -> None:
+@deletes
+def delete(session: Session, project_id: str, generation_id: str) -> None:
     """Delete the record of a generation that has ended; its dataset stays.
 
     Raises GenerationNotFound, GenerationNotDeletable.
     """
-    was_here = False
-
-    def work(session: Session) -> None:
-        nonlocal was_here
-        if was_here and rows.find_generation(session, project_id, generation_id) is None:
-            return  # the answer to the commit was lost
-        row = lock(session, project_id, generation_id)
-        if row.status in WAITING:
-            raise GenerationNotDeletable(f"The generation is {row.status.value}; cancel it first.")
-        was_here = True
-        rows.delete_generation(session, generation_id)
-        audit.note(session, project_id, "generation.delete", generation_id)
-
-    backend.database.write(work)
+    row = lock(session, project_id, generation_id)
+    if row.status in WAITING:
+        raise GenerationNotDeletable(f"The generation is {row.status.value}; cancel it first.")
+    rows.delete_generation(session, generation_id)
+    audit.note(session, project_id, "generation.delete", generation_id)
 
 
 def find(session: Session, project_id: str, generation_id: str) -> Generation:

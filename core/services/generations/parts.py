@@ -29,6 +29,7 @@ from core.services.datasets.scratch import scratch_folder
 from core.services.datasets.versions.versions import FILENAME
 from core.services.requests import requests
 from core.services.requests.requests import RequestLease
+from core.services.transactions import writes
 
 COLUMN = "generation"
 """Column of the file that says how a response was made; jobs do not read it."""
@@ -61,24 +62,22 @@ def claim(backend: Backend, lease_seconds: float) -> GenerationClaim | None:
     return requests.claim_next(backend, Generation, lease_seconds, partial(_read, backend))
 
 
-def _read(backend: Backend, row: Generation, lease: RequestLease) -> GenerationClaim:
-    def work(session: Session) -> GenerationClaim:
-        found = rows.lock_generation(session, row.project_id, row.id)
-        assert found is not None
-        prompts: list[dict[str, Any]] = orjson.loads(found.prompts)
-        return GenerationClaim(
-            lease=lease,
-            project_id=found.project_id,
-            models=found.requested["models"],
-            num_samples=found.requested["num_samples"],
-            part_answers=found.part_answers,
-            sampling=GenerationSampling.model_validate(found.requested["sampling"]),
-            prompts=prompts,
-            created_at=found.created_at,
-            done=frozenset(rows.list_done(session, found.id)),
-        )
-
-    return backend.database.write(work)
+@writes
+def _read(session: Session, row: Generation, lease: RequestLease) -> GenerationClaim:
+    found = rows.lock_generation(session, row.project_id, row.id)
+    assert found is not None
+    prompts: list[dict[str, Any]] = orjson.loads(found.prompts)
+    return GenerationClaim(
+        lease=lease,
+        project_id=found.project_id,
+        models=found.requested["models"],
+        num_samples=found.requested["num_samples"],
+        part_answers=found.part_answers,
+        sampling=GenerationSampling.model_validate(found.requested["sampling"]),
+        prompts=prompts,
+        created_at=found.created_at,
+        done=frozenset(rows.list_done(session, found.id)),
+    )
 
 
 def record(backend: Backend, claim: GenerationClaim, part: Part, answers: Sequence[dict[str, Any]]) -> bool:
