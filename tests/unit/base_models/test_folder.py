@@ -13,7 +13,6 @@ from core.base_models.directory import (
     get_base_model,
     list_base_models,
     refused_base_models,
-    verify_base_model,
 )
 from core.base_models.errors import (
     BaseModelNotFound,
@@ -26,7 +25,7 @@ from core.base_models.errors import (
     UnsupportedBaseModel,
 )
 from core.base_models.folder import inspect
-from core.base_models.manifest import MANIFEST_FILE, describe, read_manifest, write_manifest
+from core.base_models.manifest import MANIFEST_FILE, describe, read_manifest, verify, write_manifest
 from core.base_models.names import check_name
 from core.base_models.safetensors_header import read_weights
 from core.domain.errors import InvalidRequest
@@ -269,7 +268,7 @@ def test_digest_is_kept_and_files_are_not_read_again(models_dir: Path, monkeypat
     monkeypatch.setattr("core.base_models.manifest.sum_file", fail)
     assert base_model_digest(model) == digest
     with pytest.raises(AssertionError):
-        verify_base_model(model)
+        describe(model.directory)
 
 
 def test_digest_of_a_read_only_folder(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +277,7 @@ def test_digest_of_a_read_only_folder(models_dir: Path, monkeypatch: pytest.Monk
 
     model = get_base_model(models_dir, "small")
     monkeypatch.setattr("core.base_models.manifest.write_manifest", refuse)
-    assert base_model_digest(model) == verify_base_model(model)
+    assert base_model_digest(model) == describe(model.directory).digest
     assert not (model.directory / MANIFEST_FILE).exists()
 
 
@@ -301,7 +300,8 @@ def test_changed_files_of_a_pulled_model_are_noticed(models_dir: Path) -> None:
 
 def test_same_size_and_time_is_caught_when_every_file_is_read(models_dir: Path) -> None:
     folder = models_dir / "small"
-    write_manifest(folder, describe(folder, source="hub:org/small", revision="c" * 40))
+    manifest = describe(folder, source="hub:org/small", revision="c" * 40)
+    write_manifest(folder, manifest)
     model = get_base_model(models_dir, "small")
     weights = folder / "model.safetensors"
     stat = weights.stat()
@@ -309,7 +309,7 @@ def test_same_size_and_time_is_caught_when_every_file_is_read(models_dir: Path) 
     os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     base_model_digest(model)
     with pytest.raises(DamagedBaseModel):
-        verify_base_model(model)
+        verify(folder, manifest)
 
 
 @pytest.mark.parametrize("content", ["not json", '{"version": 99}', '{"version": 1}', '{"version": 1, "files": 3}'])
