@@ -128,6 +128,18 @@ class Settings(BaseSettings):
     feedback_max_bytes: Annotated[int, Field(ge=0)] = 256 * 1024**2
     """Size of a project's answers, with their prompts, and feedback."""
 
+    judge_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    """OpenAI-compatible address of a language model that may judge answers, up to `/v1`; default: none judges."""
+    judge_model: str | None = None
+    """Name of the model there."""
+    judge_api_key: SecretStr | None = None
+    judge_allowed_hosts: str = ""
+    """Hosts and networks besides public addresses over https where that model may be, separated by commas."""
+    judge_timeout_seconds: Annotated[float, Field(gt=0)] = 60
+    """Time of one request."""
+    judge_max_requests: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    """Requests that one judgement may cost, repeated ones among them."""
+
     mlflow_tracking_uri: str | None = None
     """Workers send their curves to this MLflow server as they come; its client finds its keys by itself."""
     mlflow_experiment: str = "preftune"

@@ -32,6 +32,7 @@ from worker.device import CPU, choose_devices, count_threads
 from worker.drain import Drain
 from worker.light.exports import Exporting
 from worker.light.generations import Generating
+from worker.light.judging import Judging
 from worker.light.lane import LightLane
 from worker.light.republishing import Republishing
 from worker.light.scores import Scoring
@@ -98,8 +99,9 @@ def _work(place: Workplace, runner: Runner, scratch: WorkerScratch) -> int:
         beats.append(place.beat)
         kinds = (Generating(place.device, runner.slot),)
         answering = LightLane(backend, drain, scratch, place.launch.num_threads, kinds, name="generations")
-        lanes.append(answering)
-        beats.append(answering.beat)
+        judging = LightLane(backend, drain, scratch, place.launch.num_threads, (Judging(),), name="judgements")
+        lanes += [answering, judging]
+        beats += [answering.beat, judging.beat]
     if settings.worker_lanes != "training":
         light = LightLane(backend, drain, scratch, place.launch.num_threads, (Scoring(), Exporting(), Republishing()))
         lanes.append(light)

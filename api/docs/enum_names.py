@@ -15,6 +15,7 @@ from core.domain.arenas.arenas import Choice, PromptRole
 from core.domain.jobs.job_queries import JobSort
 from core.domain.jobs.job_spec import ArtifactDtype, Optimizer, Precision, Schedule, ValidationMetric
 from core.domain.jobs.methods import MethodName
+from core.domain.judging.judgements import JudgeKind, LengthPreference
 
 ENUM_NAMES: dict[str, Any] = {
     "ArenaChoice": Choice,
@@ -26,6 +27,8 @@ ENUM_NAMES: dict[str, Any] = {
     "FeedbackDatasetKind": FeedbackDatasetKind,
     "IssueSeverity": IssueSeverity,
     "JobSort": JobSort,
+    "JudgeKind": JudgeKind,
+    "LengthPreference": LengthPreference,
     "MethodName": MethodName,
     "ModelKind": ModelKind,
     "OnError": OnError,

@@ -9,6 +9,7 @@ from preftune.datasets import Datasets
 from preftune.fine_tuning import FineTuning
 from preftune.generations import Generations
 from preftune.jobs import Jobs
+from preftune.judgements import Judgements
 from preftune.keys import Keys
 from preftune.local_key import find_local_key
 from preftune.sweeps import Sweeps
@@ -35,6 +36,7 @@ class Client:
         self.jobs = Jobs(self._transport)
         self.sweeps = Sweeps(self._transport)
         self.generations = Generations(self._transport)
+        self.judgements = Judgements(self._transport)
         self.chat = Chat(self._transport)
         self.arenas = Arenas(self._transport)
         self.feedback = Feedback(self._transport)

@@ -12,6 +12,7 @@ from core.database.tables.exports import ExportRequest
 from core.database.tables.feedback import FeedbackItem, ServedAnswer
 from core.database.tables.generations import Generation, GenerationPart
 from core.database.tables.jobs import Attempt, Job, JobStage
+from core.database.tables.judgements import JudgeAnswer, JudgedPair, Judgement
 from core.database.tables.measurements import JobMeasurement, WorkerPresence
 from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, Garbage, StageBuild, StageOutput
 from core.database.tables.projects import Project
@@ -47,4 +48,5 @@ TABLES = (
     WebhookDelivery, JobMeasurement, WorkerPresence, RateBucket, SchemaSupport, Sweep, SweepMember,
     Arena, ArenaPair, ArenaLease, ArenaVote, GrownDataset, ServedAnswer,
     FeedbackItem, Generation, GenerationPart,
+    Judgement, JudgedPair, JudgeAnswer,
 )  # fmt: skip

@@ -34,6 +34,8 @@ class DatasetOrigin(StrEnum):
     FEEDBACK = "feedback"
     GENERATION = "generation"
     """What models answered to prompts."""
+    JUDGEMENT = "judgement"
+    """What a rule, rewards or a language model found better."""
 
 
 class CalledFunction(TypedDict):

@@ -97,6 +97,7 @@ def ids(api: RunningApi) -> dict[str, str]:
         "sweep_id": "sweep_none",
         "arena_id": api.http.post("/arenas", json={"dataset_id": dataset["id"]}).json()["id"],
         "vote_id": "vote_none",
+        "judgement_id": "judge_none",
         "generation_id": api.http.post("/generations", json=GENERATION).json()["id"],
         "answer_id": "chatcmpl_none-0",
     }

@@ -49,6 +49,7 @@ BODIES: dict[str, Any] = {
     "POST /arenas/{arena_id}/leases": {"voter": "x"},
     "POST /arenas/{arena_id}/votes": {"pair_id": "pair_none", "verdict": "tie"},
     "POST /generations": {"models": [BASE_MODEL], "prompts": ["Why?"]},
+    "POST /judgements": {"dataset_id": "ds_1", "judge": {"kind": "length"}},
     "POST /feedback": {"answer_id": "chatcmpl_x-0", "thumb": "up"},
     "POST /feedback/dataset": {"kind": "unpaired"},
     "POST /webhooks": {"url": "http://127.0.0.1:9/hook", "event_types": ["fine_tuning.job.failed"]},
@@ -72,6 +73,7 @@ NOT_IN_THIS_HOUSE = {
 READ_BY_USERS = {"GET /jobs/{job_id}/scores/{score_id}"}
 """Readings that keys of the scope `use` may do as well."""
 QUERIES = {
+    "GET /judgements/{judgement_id}/agreement": {"against": "{judgement_id}"},
     "GET /datasets/{dataset_id}/diff": {"against": "{dataset_id}"},
     "GET /datasets/{dataset_id}/tokens": {"base_model": BASE_MODEL},
     "PUT /uploads/{upload_id}/parts/{number}": {"sha256": hashlib.sha256(b"0123456789").hexdigest()},
@@ -146,6 +148,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         house.ids["answer_id"] = keep_answer(backend)
         generation = api.http.post("/generations", json=BODIES["POST /generations"]).json()
         house.ids["generation_id"] = generation["id"]
+        judged = {"dataset_id": house.ids["dataset_id"], "judge": {"kind": "length"}}
+        house.ids["judgement_id"] = api.http.post("/judgements", json=judged).json()["id"]
         house.ids["sweep_id"] = api.http.post("/sweeps", json=BODIES["POST /sweeps"]).json()["id"]
         del api.http.headers["Authorization"]
         yield house

@@ -23,6 +23,7 @@ SHARE = [
 OF_THEIR_OWN = (
     ROOT / "tests" / "contract" / "test_arenas.py",
     ROOT / "tests" / "integration" / "test_worker_generations.py",
+    ROOT / "tests" / "contract" / "test_judgements.py",
     ROOT / "tests" / "contract" / "test_sweep_halving.py",
     ROOT / "tests" / "contract" / "test_sweeps.py",
     ROOT / "tests" / "integration" / "test_restore_drill.py",
@@ -44,7 +45,7 @@ def test_every_failpoint_of_the_code_is_struck_by_some_run() -> None:
     elsewhere = {
         name
         for path in OF_THEIR_OWN
-        for name in re.findall(r'"((?:arena|backup|generation|sweep|vote)\.[a-z_]+)"', path.read_text())
+        for name in re.findall(r'"((?:arena|backup|generation|judgement|sweep|vote)\.[a-z_]+)"', path.read_text())
     }
     assert named == {*kills.POINTS, *api_kills.POINTS, *REAL.points} | (elsewhere & named)
     assert len(named) >= 25

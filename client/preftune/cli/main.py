@@ -20,6 +20,7 @@ from preftune.cli.commands import (
     job_edits,
     job_pairs,
     jobs,
+    judgements,
     models,
     sweeps,
 )
@@ -46,6 +47,7 @@ app.add_typer(models.app, name="models", rich_help_panel=WORKING)
 app.command(rich_help_panel=WORKING)(models.variants)
 app.add_typer(sweeps.app, name="sweep", rich_help_panel=WORKING)
 app.add_typer(generations.app, name="generate", rich_help_panel=WORKING)
+app.add_typer(judgements.app, name="judge", rich_help_panel=WORKING)
 chat.register(app)
 app.add_typer(arenas.app, name="arenas", rich_help_panel=WORKING)
 app.add_typer(feedback.app, name="feedback", rich_help_panel=WORKING)

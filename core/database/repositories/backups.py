@@ -11,6 +11,7 @@ from core.database.tables.datasets import Dataset, DatasetStatus
 from core.database.tables.exports import ExportRequest
 from core.database.tables.generations import Generation
 from core.database.tables.jobs import Job
+from core.database.tables.judgements import Judgement
 from core.database.tables.republications import RepublishRequest
 from core.database.tables.scores import ScoreRequest
 from core.database.tables.uploads import Arrival, Upload, UploadPart, UploadStatus
@@ -72,7 +73,7 @@ def list_running(session: Session) -> list[Job]:
 
 def end_leases(session: Session) -> None:
     """End all leases but those of jobs: what was being done is to be done again, and nobody may finish it late."""
-    for table in (ScoreRequest, ExportRequest, RepublishRequest, Generation):
+    for table in (ScoreRequest, ExportRequest, RepublishRequest, Generation, Judgement):
         waiting = {"status": RequestStatus.QUEUED, "lease_token": None, "lease_expires_at": None}
         session.execute(update(table).where(table.status == RequestStatus.RUNNING).values(waiting))
     over = {"lease_owner": RESTORED, "lease_expires_at": database_after(-1)}

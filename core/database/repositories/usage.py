@@ -7,6 +7,7 @@ from core.database.columns import database_after, database_now
 from core.database.tables.arenas import Arena
 from core.database.tables.datasets import Dataset
 from core.database.tables.generations import Generation
+from core.database.tables.judgements import Judgement
 from core.database.tables.objects import Artifact, Checkpoint, CheckpointStatus, StageOutput
 from core.database.tables.uploads import Arrival, Upload, UploadStatus
 
@@ -20,6 +21,7 @@ KINDS = (
     "stage_outputs",
     "arenas",
     "generations",
+    "judgements",
 )
 
 
@@ -45,6 +47,7 @@ def bytes_by_kind(session: Session, project_id: str) -> dict[str, int]:
         select(func.sum(StageOutput.num_bytes)).where(StageOutput.project_id == project_id),
         select(func.sum(Arena.num_bytes)).where(Arena.project_id == project_id),
         select(func.sum(Generation.num_bytes)).where(Generation.project_id == project_id),
+        select(func.sum(Judgement.num_bytes)).where(Judgement.project_id == project_id),
     )
     return {kind: int(session.scalar(total) or 0) for kind, total in zip(KINDS, sums, strict=True)}
 
@@ -69,6 +72,7 @@ def list_largest(session: Session, project_id: str, limit: int) -> list[tuple[st
         .group_by(StageOutput.job_id),
         select(Arena.id, Arena.num_bytes).where(Arena.project_id == project_id),
         select(Generation.id, Generation.num_bytes).where(Generation.project_id == project_id),
+        select(Judgement.id, Judgement.num_bytes).where(Judgement.project_id == project_id),
     )
     found = union_all(*parts).subquery()
     size = func.sum(found.c.size)

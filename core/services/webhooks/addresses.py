@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from core.domain.errors import FieldError, InvalidRequest
 from core.settings import SettingsError
 
+WEBHOOK_SETTING = "PREFTUNE_WEBHOOK_ALLOWED_HOSTS"
 MAX_URL_CHARS = 2048
 MAX_HOST_CHARS = 253
 _HOST = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
@@ -49,19 +50,20 @@ class AllowedHosts:
 
     names: frozenset[str]
     networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+    setting: str = WEBHOOK_SETTING
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """Parse the setting. Raises SettingsError for a network that has host bits set."""
+    def parse(cls, text: str, setting: str = WEBHOOK_SETTING) -> Self:
+        """Parse the setting of that name. Raises SettingsError for a network that has host bits set."""
         names, networks = set(), []
         for part in filter(None, (part.strip().lower() for part in text.split(","))):
             try:
                 networks.append(ipaddress.ip_network(part))
             except ValueError:
                 if "/" in part:
-                    raise SettingsError(f"PREFTUNE_WEBHOOK_ALLOWED_HOSTS: {part} is not a network") from None
+                    raise SettingsError(f"{setting}: {part} is not a network") from None
                 names.add(part.rstrip("."))
-        return cls(frozenset(names), tuple(networks))
+        return cls(frozenset(names), tuple(networks), setting)
 
     def allows(self, host: str, address: IpAddress) -> bool:
         """Tell whether the operator lists this host or address."""
@@ -83,12 +85,18 @@ def resolve(url: str, allowed: AllowedHosts) -> Target:
             continue
         if not _is_public(address):
             raise _refused(
-                f"{host} is {address}, which is not a public address; the operator can list it in "
-                "PREFTUNE_WEBHOOK_ALLOWED_HOSTS"
+                f"{host} is {address}, which is not a public address; the operator can list it in {allowed.setting}"
             )
         if scheme != "https":
             raise _refused("must be https; http is for hosts that the operator lists")
     return Target(scheme=scheme, host=host, port=port, address=str(addresses[0]), path=path)
+
+
+def host_header(target: Target) -> str:
+    """Return the header `Host` of a request to the target."""
+    usual = {"https": 443, "http": 80}[target.scheme]
+    name = f"[{target.host}]" if ":" in target.host else target.host
+    return name if target.port == usual else f"{name}:{target.port}"
 
 
 def _split(url: str) -> tuple[str, str, int, str]:

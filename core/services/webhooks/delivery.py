@@ -115,7 +115,7 @@ class WebhookDeliverer:
         timestamp = int(time.time())
         host = f"[{target.address}]" if ":" in target.address else target.address
         headers = {
-            "Host": _host_header(target),
+            "Host": addresses.host_header(target),
             "Content-Type": "application/json",
             "User-Agent": "preftune-webhooks",
             "webhook-id": message.delivery_id,
@@ -279,12 +279,6 @@ async def _post(url: str, body: bytes, headers: dict[str, str], host: str) -> in
         client.stream("POST", url, content=body, headers=headers, extensions={"sni_hostname": host}) as response,
     ):
         return response.status_code
-
-
-def _host_header(target: addresses.Target) -> str:
-    usual = {"https": 443, "http": 80}[target.scheme]
-    name = f"[{target.host}]" if ":" in target.host else target.host
-    return name if target.port == usual else f"{name}:{target.port}"
 
 
 def _error_of(status: int) -> str | None:
