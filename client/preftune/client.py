@@ -7,9 +7,8 @@ from typing import Any, Self
 from preftune.answers import Arenas, Chat, Feedback
 from preftune.datasets import Datasets
 from preftune.fine_tuning import FineTuning
-from preftune.generations import Generations
 from preftune.jobs import Jobs
-from preftune.judgements import Judgements
+from preftune.judging import Generations, Judgements
 from preftune.keys import Keys
 from preftune.local_key import find_local_key
 from preftune.sweeps import Sweeps

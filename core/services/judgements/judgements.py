@@ -25,6 +25,7 @@ from core.services.judgements.language_model import LanguageModel
 from core.services.judgements.pairs import DrawnPairs, draw_pairs
 from core.services.judgements.rules import RULES, rule_of
 from core.services.requests import requests
+from core.services.transactions import deletes, reads, writes
 from core.services.views import Page
 
 MAX_WAITING = 20
@@ -183,92 +184,73 @@ def _new_pair(judgement_id: str, position: int, pair: tuple[int, dict[str, Any]]
     )
 
 
-def get(backend: Backend, project_id: str, judgement_id: str) -> JudgementView:
-    return backend.database.read(lambda session: view(find(session, project_id, judgement_id)))
+@reads
+def get(session: Session, project_id: str, judgement_id: str) -> JudgementView:
+    return view(find(session, project_id, judgement_id))
 
 
-def list_page(backend: Backend, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[JudgementView]:
+@reads
+def list_page(session: Session, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[JudgementView]:
     """Return a page of judgements, newest first."""
     before = decode_cursor(cursor) if cursor else None
-
-    def work(session: Session) -> Page[JudgementView]:
-        found = rows.list_judgements(session, project_id, before=before, limit=limit + 1)
-        shown = found[:limit]
-        next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
-        return Page(data=[view(row) for row in shown], next_cursor=next_cursor)
-
-    return backend.database.read(work)
+    found = rows.list_judgements(session, project_id, before=before, limit=limit + 1)
+    shown = found[:limit]
+    next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
+    return Page(data=[view(row) for row in shown], next_cursor=next_cursor)
 
 
+@reads
 def list_pairs(
-    backend: Backend, project_id: str, judgement_id: str, *, limit: int = 20, cursor: str | None = None
+    session: Session, project_id: str, judgement_id: str, *, limit: int = 20, cursor: str | None = None
 ) -> Page[PairView]:
     """Return a page of pairs with their verdicts, in order. Raises JudgementNotFound."""
     after = decode_offset(cursor)
-
-    def work(session: Session) -> Page[PairView]:
-        find(session, project_id, judgement_id)
-        found = rows.list_pairs(session, judgement_id, after=after, limit=limit + 1)
-        shown = found[:limit]
-        next_cursor = encode_cursor(str(shown[-1].position)) if len(found) > limit else None
-        return Page(data=[_view_pair(row) for row in shown], next_cursor=next_cursor)
-
-    return backend.database.read(work)
+    find(session, project_id, judgement_id)
+    found = rows.list_pairs(session, judgement_id, after=after, limit=limit + 1)
+    shown = found[:limit]
+    next_cursor = encode_cursor(str(shown[-1].position)) if len(found) > limit else None
+    return Page(data=[_view_pair(row) for row in shown], next_cursor=next_cursor)
 
 
-def compare(backend: Backend, project_id: str, judgement_id: str, other_id: str) -> Agreement:
+@reads
+def compare(session: Session, project_id: str, judgement_id: str, other_id: str) -> Agreement:
     """Return how often two judgements say the same of the pairs that both have. Raises JudgementNotFound."""
-
-    def work(session: Session) -> Agreement:
-        for each in (judgement_id, other_id):
-            find(session, project_id, each)
-        own, other = (rows.verdicts_by_key(session, each) for each in (judgement_id, other_id))
-        return agreement((own[key].score, other[key].score) for key in own.keys() & other.keys())
-
-    return backend.database.read(work)
+    for each in (judgement_id, other_id):
+        find(session, project_id, each)
+    own, other = (rows.verdicts_by_key(session, each) for each in (judgement_id, other_id))
+    return agreement((own[key].score, other[key].score) for key in own.keys() & other.keys())
 
 
-def cancel(backend: Backend, project_id: str, judgement_id: str) -> tuple[JudgementView, bool]:
+@writes
+def cancel(session: Session, project_id: str, judgement_id: str) -> tuple[JudgementView, bool]:
     """Cancel a judgement, and tell whether that changes it; verdicts that are there stay.
 
     Raises JudgementNotFound, JudgementNotCancellable.
     """
-
-    def work(session: Session) -> tuple[JudgementView, bool]:
-        row = lock(session, project_id, judgement_id)
-        if row.is_cancelled:
-            return view(row), False
-        if row.status not in WAITING:
-            raise JudgementNotCancellable(f"The judgement has {row.status.value} already.")
-        row.status, row.is_cancelled = RequestStatus.FAILED, True
-        row.lease_token, row.lease_expires_at = None, None
-        row.finished_at = database_now()
-        session.flush()
-        audit.note(session, project_id, "judgement.cancel", judgement_id)
-        return view(row), True
-
-    return backend.database.write(work)
+    row = lock(session, project_id, judgement_id)
+    if row.is_cancelled:
+        return view(row), False
+    if row.status not in WAITING:
+        raise JudgementNotCancellable(f"The judgement has {row.status.value} already.")
+    row.status, row.is_cancelled = RequestStatus.FAILED, True
+    row.lease_token, row.lease_expires_at = None, None
+    row.finished_at = database_now()
+    session.flush()
+    audit.note(session, project_id, "judgement.cancel", judgement_id)
+    return view(row), True
 
 
-def delete(backend: Backend, project_id: str, judgement_id: str) -> None:
+@deletes
+def delete(session: Session, project_id: str, judgement_id: str) -> None:
     """Delete a judgement that has ended, with its pairs; its dataset stays.
 
     Raises JudgementNotFound, JudgementNotDeletable.
     """
-    was_here = False
-
-    def work(session: Session) -> None:
-        nonlocal was_here
-        if was_here and rows.find_judgement(session, project_id, judgement_id) is None:
-            return  # the answer to the commit was lost
-        row = lock(session, project_id, judgement_id)
-        if row.status in WAITING:
-            raise JudgementNotDeletable(f"The judgement is {row.status.value}; cancel it first.")
-        was_here = True
-        rows.delete_judgement(session, judgement_id)
-        audit.note(session, project_id, "judgement.delete", judgement_id)
-
-    backend.database.write(work)
+    row = lock(session, project_id, judgement_id)
+    if row.status in WAITING:
+        raise JudgementNotDeletable(f"The judgement is {row.status.value}; cancel it first.")
+    rows.delete_judgement(session, judgement_id)
+    audit.note(session, project_id, "judgement.delete", judgement_id)
 
 
 def find(session: Session, project_id: str, judgement_id: str) -> Judgement:
