@@ -5,14 +5,19 @@ together is moved bit for bit, and what is added up is added in the same order o
 same decisions. Rank 0 leads: it alone talks to the observer and writes to the disk.
 """
 
-from collections.abc import Callable, Sequence
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from torch import Tensor
 
+from core.disk_space import is_out_of_space
 from core.training.data.columns import Columns
 from core.training.data.packing import PackedBatch
 from core.training.side_by_side import compute_each
@@ -121,6 +126,24 @@ class Ranks:
         told = torch.tensor([number])
         dist.broadcast(told, src=0)
         return int(told)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Fail with an error of the operating system on all ranks if one does inside; all leave together."""
+        found: OSError | SafetensorError | None = None
+        try:
+            yield
+        except (OSError, SafetensorError) as error:  # safetensors tells of a full disk in words of its own
+            found = error
+        number = 0 if found is None else errno.ENOSPC if is_out_of_space(found) else errno.EIO
+        if self.size > 1:
+            worst = torch.tensor([number])
+            dist.all_reduce(worst, dist.ReduceOp.MAX)
+            number = int(worst)
+        if found is not None:
+            raise found
+        if number:
+            raise OSError(number, os.strerror(number))
 
     def wait(self) -> None:
         """Wait until all ranks arrive here."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from packed_rows import VOCABULARY, Row
+from ranked_runs import run_on_ranks
 from tiny_runs import RecordingObserver, World, run, run_with_stops, tree_bytes, untimed, weights, write_data
 
 from core.training.observer import Stage
@@ -83,6 +84,18 @@ def test_resumed_from_the_last_checkpoint_the_best_is_still_there(world: World) 
     )
     assert rest.points == []
     assert tree_bytes(again.policy_dir) == tree_bytes(result.policy_dir)
+
+
+@pytest.mark.slow
+def test_two_processes_keep_their_parts_of_the_best(world: World) -> None:
+    plan = dataclasses.replace(spoilt(world, "two"), num_devices=2)
+    observer, rest = RecordingObserver(), RecordingObserver()
+    result = run_on_ranks(plan, observer)
+    last = observer.checkpoints[-1]
+    assert len(list(last.directory.glob("best-*-of-00002.safetensors"))) == 2
+    resumed = dataclasses.replace(plan, work_dir=f"{plan.work_dir}-rest", resume_from=str(last.directory))
+    assert tree_bytes(run_on_ranks(resumed, rest).policy_dir) == tree_bytes(result.policy_dir)
+    assert rest.points == []
 
 
 def test_a_last_policy_that_is_the_best_is_published_as_it_is(world: World) -> None:

@@ -61,21 +61,26 @@ def assert_same_run(
         torch.testing.assert_close(found[name].float(), tensor.float(), rtol=tolerance, atol=tolerance)
 
 
-def compare(plan: TrainingPlan, tolerance: float = TOLERANCE) -> tuple[TrainingResult, RecordingObserver]:
-    """Both ways; returns the run of two processes."""
+def compare(
+    plan: TrainingPlan, tolerance: float = TOLERANCE
+) -> tuple[TrainingResult, RecordingObserver, tuple[TrainingResult, RecordingObserver]]:
+    """Both ways; returns the run of two processes, and that of one."""
     observer, together = RecordingObserver(), RecordingObserver()
     one = run(plan, observer)
     two = run_on_ranks(on_two(plan, "two"), together)
     assert_same_run((one, observer), (two, together), tolerance)
-    return two, together
+    return two, together, (one, observer)
 
 
 @pytest.mark.slow  # a minute
 @pytest.mark.timeout(480)
 def test_two_processes_take_the_steps_of_one_and_resume_exactly(world: World) -> None:
-    """Two beside one; then from a checkpoint in DPO on, again by two (the same bytes) and by one (the same curve)."""
+    """Two beside one; then from a checkpoint in DPO on, again by two (the same bytes) and by one (the same curve).
+
+    The checkpoint of one process is gone on from by two as well.
+    """
     plan = world.plan("full", checkpoint_every_steps=4)
-    whole, observer = compare(plan)
+    whole, observer, (single, curves) = compare(plan)
     first = observer.points[[point.stage for point in observer.points].index("dpo")]
     assert first.values["rewards/margins"] == 0.0
     middle = next(ref for ref in observer.checkpoints if (ref.stage, ref.step) == (Stage.DPO, 4))
@@ -88,6 +93,15 @@ def test_two_processes_take_the_steps_of_one_and_resume_exactly(world: World) ->
     assert ("warning", "resumed_elsewhere") in alone.events
     alone.points = [*before, *alone.points]
     assert_same_run((whole, observer), (result, alone), TOLERANCE)
+    other, spread = (
+        next(ref for ref in curves.checkpoints if (ref.stage, ref.step) == (Stage.DPO, 4)),
+        RecordingObserver(),
+    )
+    resumed = dataclasses.replace(on_two(plan, "spread"), resume_from=str(other.directory))
+    result = run_on_ranks(resumed, spread)
+    assert ("warning", "resumed_elsewhere") in spread.events
+    spread.points = [*curves.points[: -len(spread.points)], *spread.points]
+    assert_same_run((single, curves), (result, spread), TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -103,8 +117,17 @@ def test_two_processes_take_the_steps_of_one_and_resume_exactly(world: World) ->
     ids=lambda value: "-".join(f"{value}".split("'")[1:6:2]) if isinstance(value, dict) else "",
 )
 def test_every_kind_of_run(changes: dict[str, Any], tolerance: float, world: World) -> None:
-    _, together = compare(world.plan(f"kind-{abs(hash(repr(changes)))}", **changes), tolerance)
+    _, together, _ = compare(world.plan(f"kind-{abs(hash(repr(changes)))}", **changes), tolerance)
     assert together.points[-1].stage == Stage.DPO
+
+
+@pytest.mark.slow
+def test_two_nodes_give_the_bytes_of_one(world: World) -> None:
+    """Two agents with a rank each, beside one agent with two."""
+    plan = world.plan("nodes", sft=None)
+    one = run_on_ranks(on_two(plan, "one"), RecordingObserver())
+    two = run_on_ranks(on_two(plan, "two"), RecordingObserver(), num_nodes=2)
+    assert tree_bytes(one.policy_dir) == tree_bytes(two.policy_dir)
 
 
 @pytest.mark.slow
@@ -112,7 +135,7 @@ def test_unpaired_rows(world: World) -> None:
     rows = random_pairs(11, 3)
     train = write_data(world.directory / "unpaired", rows, kind="unpaired", good=range(0, 11, 2))
     held_out = write_data(world.directory / "unpaired-held", rows[:5], kind="unpaired", good=(0, 3))
-    _, together = compare(world.plan("kto", variant="kto", train_data=train, validation_data=held_out))
+    _, together, _ = compare(world.plan("kto", variant="kto", train_data=train, validation_data=held_out))
     assert together.points[-1].stage == Stage.DPO
 
 
@@ -123,7 +146,7 @@ def test_supervised(world: World) -> None:
     held_out = write_data(world.directory / "demos-held", rows[11:], kind="demonstration")
     changes: dict[str, Any] = {"method": "supervised", "dpo": None, "train_data": train, "validation_data": held_out}
     sft = dataclasses.replace(world.plan("sft").last_stage, epochs=3)
-    result, together = compare(world.plan("supervised", **changes, sft=sft))
+    result, together, _ = compare(world.plan("supervised", **changes, sft=sft))
     assert together.points[-1].stage == Stage.SFT
     assert result.summary["results"]["better_than_base_model"]["loss"]["value"] > 0  # type: ignore[call-overload,index]
 

@@ -67,7 +67,7 @@ EVENT_KINDS: dict[str, str] = {
     "resume_divergence": "Steps that were repeated after a resume gave other numbers than before.",
     "resume_requested": "The user withdrew the request to pause.",
     "resumed": "The job goes on: from a checkpoint, from the beginning, or queued again by the user.",
-    "resumed_elsewhere": "Library versions or kind of device are others than before: last bits may differ.",
+    "resumed_elsewhere": "Library versions, kind or number of devices are others than before: last bits may differ.",
     "retention": "A part of the job was deleted, some days after its end, as the service is set to do.",
     "reuse_refused": "The output of an earlier job's stage could not be taken over, and is computed again.",
     "router_loss_left_out": "The base model is a mixture of experts; no loss for balancing its router is added.",

@@ -6,12 +6,13 @@ tensor at a time off the device and leaves errors to the operating system.
 
 import json
 import os
+import secrets
 import shutil
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from secrets import token_hex
+from types import MappingProxyType
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from core.durable_files import flush, flush_tree
 from core.failpoints import reach
+from core.training.ranks import ALONE, Ranks
 
 _DTYPE_NAMES = {
     torch.float32: "F32",
@@ -30,6 +32,8 @@ _DTYPE_NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+DTYPES = {name: dtype for dtype, name in _DTYPE_NAMES.items()}
+"""Types by their names in safetensors."""
 _ALIGNMENT = 8
 
 
@@ -37,13 +41,16 @@ class UnreadableTensors(Exception):
     """Raised for a file that is missing, cut short or not safetensors."""
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] = MappingProxyType({})) -> None:
     """Write a safetensors file in the order given, so that equal tensors give equal bytes; it is not flushed here.
+
+    Args:
+        notes: what the header says besides.
 
     Raises:
         OSError: ENOSPC and the like, as the operating system says it.
     """
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **notes}}
     offset = 0
     for name, tensor in tensors.items():
         end = offset + tensor.numel() * tensor.element_size()
@@ -79,24 +86,32 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 @contextmanager
-def complete_directory(directory: Path) -> Iterator[Path]:
+def complete_directory(directory: Path, ranks: Ranks = ALONE) -> Iterator[Path]:
     """Yield a hidden directory that is renamed to `directory` once everything in it is on the disk.
 
-    Left by an exception, nothing remains.
+    Left by an exception, nothing remains. Several ranks enter and leave together, and write into one directory.
     """
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    hidden = directory.parent / f".{directory.name}-{token_hex(4)}"
-    hidden.mkdir()
+    hidden = directory.parent / f".{directory.name}-{ranks.from_leader(secrets.randbits(32)):08x}"
     try:
+        with ranks.together():
+            if ranks.is_leader:
+                hidden.mkdir(parents=True)
         yield hidden
-        flush_tree(hidden)
-        reach("directory.written")
-        hidden.rename(directory)
-        flush(directory.parent)
-        reach("directory.renamed")
+        with ranks.together():
+            if ranks.is_leader:
+                _complete(hidden, directory)
     except BaseException:
-        shutil.rmtree(hidden, ignore_errors=True)
+        if ranks.is_leader:
+            shutil.rmtree(hidden, ignore_errors=True)
         raise
+
+
+def _complete(hidden: Path, directory: Path) -> None:
+    flush_tree(hidden)
+    reach("directory.written")
+    hidden.rename(directory)
+    flush(directory.parent)
+    reach("directory.renamed")
 
 
 def link_tree(source: Path, target: Path) -> None:

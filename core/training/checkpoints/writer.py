@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,9 +26,7 @@ class Snapshot:
     tensors: TensorGroups
     policy_dir: Path | None = None
     save_policy: Callable[[Path], None] | None = None
-    """Writes the policy of the moment as a folder that transformers loads."""
-    whole_policy: Callable[[], AbstractContextManager[None]] = nullcontext
-    """On several devices: inside, the policy's weights are whole, so that they can be saved."""
+    """Writes the policy of the moment as a folder that transformers loads; all ranks enter together."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +40,11 @@ class CheckpointWriter:
     ranks: Ranks = ALONE
 
     def write(self, snapshot: Snapshot) -> None:
-        """Write and announce a checkpoint; of several ranks only the leader does.
+        """Write and announce a checkpoint; all ranks enter together.
 
         Raises:
-            OSError: ENOSPC and the like; nothing is left behind.
+            OSError: ENOSPC and the like, on all ranks if on one; nothing is left behind.
         """
-        with snapshot.whole_policy():
-            if self.ranks.is_leader:
-                self._write(snapshot)
-
-    def _write(self, snapshot: Snapshot) -> None:
         checkpoint = Checkpoint(
             stage=snapshot.stage,
             step=snapshot.step,
@@ -64,7 +56,7 @@ class CheckpointWriter:
             tensors=snapshot.tensors,
             policy_dir=snapshot.policy_dir,
         )
-        directory = write_checkpoint(self.directory, checkpoint)
+        directory = write_checkpoint(self.directory, checkpoint, self.ranks)
         policy_dir = self._save_policy(snapshot, directory.with_name(f"{directory.name}-policy"))
         self.observer.checkpoint(
             CheckpointRef(directory=directory, stage=snapshot.stage, step=snapshot.step, policy_dir=policy_dir)

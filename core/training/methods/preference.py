@@ -8,7 +8,6 @@ from core.training.losses.objective import Objective, UnpairedObjective, build_o
 from core.training.measures.reference_kl import SampledKl
 from core.training.methods.preference_evaluation import PreferenceEvaluation, PreferenceState
 from core.training.model.policies import PolicySource, policy_saver, trainable_parameters
-from core.training.model.sharding import whole_weights
 from core.training.observer import Stage
 from core.training.plan import DpoPlan, TrainingPlan
 from core.training.seeding import derive_seed, seed_all
@@ -96,8 +95,7 @@ class PreferenceStage:
             device=context.device,
             kept_tensors=kept,
             kept_state=state,
-            save_policy=policy_saver(self._model, context.plan),
-            whole_policy=partial(whole_weights, self._model),
+            save_policy=policy_saver(self._model, context.plan, context.ranks),
             sft_dir=self._source.sft_dir,
             ranks=context.ranks,
         )

@@ -1,7 +1,7 @@
 """Loading of base models for training, and saving of policies, as folders of transformers."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,6 +23,7 @@ from core.training.model.config_files import (
     complete_generation_config,
     state_dtype,
 )
+from core.training.model.sharding import NamedWeight, compute_dtype
 
 MAX_SHARD_BYTES = 5 * 1000**3
 """Size of a file of weights: larger policies come in several, so that a broken download costs one of them."""
@@ -93,12 +94,18 @@ def prepare_model(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def save_policy(
-    model: PreTrainedModel, directory: Path | str, *, end_ids: Sequence[int] = (), dtype: torch.dtype | None = None
+    model: PreTrainedModel,
+    directory: Path | str,
+    *,
+    end_ids: Sequence[int] = (),
+    dtype: torch.dtype | None = None,
+    passing: Iterable[NamedWeight] | None = None,
 ) -> RoundingLoss | None:
     """Save a folder that `AutoModelForCausalLM.from_pretrained` loads; with LoRA, the merged weights.
 
     Weights are of type `dtype`, by default the model's own; returns what that cost the adapter's update, if there is
-    one. While it runs, it takes the disk of the folder twice, and memory for one file of weights.
+    one. While it runs, it takes the disk of the folder twice, and memory for one file of weights. The weights of a
+    sharded model come from `passing` (`sharding.passing_weights`).
 
     The configuration keeps the base model's dropout values and the names by which other programs read it.
     `generation_config.json` stops at the base model's end tokens and at every one of `end_ids`, those at which a turn
@@ -113,7 +120,7 @@ def save_policy(
             setattr(model.config, name, value)
         model.config.use_cache = True
         with TemporaryDirectory(dir=directory.parent, prefix=".merging-") as spool:
-            state, loss = merging.merged_state_dict(model, dtype, Path(spool))
+            state, loss = merging.merged_state_dict(model, dtype, Path(spool), passing)
             model.save_pretrained(directory, state_dict=state, max_shard_size=MAX_SHARD_BYTES)
             del state
     finally:
@@ -121,8 +128,9 @@ def save_policy(
         for name, value in cleared.items():
             setattr(model.config, name, value)
     source: SourceFiles = getattr(model, _SOURCE_MEMORY, SourceFiles())
-    if dtype is not None:
-        state_dtype(directory, dtype)
+    saved_dtype = dtype or compute_dtype(model)
+    if saved_dtype != model.dtype:
+        state_dtype(directory, saved_dtype)
     complete_config(directory, source, model.config, is_tied=_is_tied(model))
     complete_generation_config(directory, source, tuple(end_ids))
     for path in directory.iterdir():

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from core.training.failures import BadStageOutput
 from core.training.model.adapters import adapter_files, adapters
 from core.training.model.adapters.merging import RoundingLoss, trained_weights, weight_digests
 from core.training.model.loading import load_causal_lm, save_policy
+from core.training.model.sharding import compute_dtype, passing_weights
 from core.training.plan import LoraPlan, Precision, TrainingPlan
+from core.training.ranks import ALONE, Ranks
 from core.training.seeding import derive_seed
 
 STAGE_FILE = "stage.json"
@@ -71,14 +73,24 @@ def trainable_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def save_sft_policy(model: PreTrainedModel, plan: TrainingPlan, digest: str, directory: Path) -> None:
-    """Save the output of the SFT stage: the model in its compute precision, or its adapter."""
-    with room_for("the SFT policy"), complete_directory(directory) as hidden:
-        if plan.lora is None:
-            save_policy(model, hidden, end_ids=plan.eos_token_ids)
-        else:
-            adapter_files.save_adapter(model, lora_config(plan.lora), hidden)
-        (hidden / STAGE_FILE).write_text(json.dumps({"stage": "sft", "digest": digest}) + "\n", encoding="utf-8")
+def save_sft_policy(
+    model: PreTrainedModel, plan: TrainingPlan, digest: str, directory: Path, ranks: Ranks = ALONE
+) -> None:
+    """Save the output of the SFT stage: the model in its compute precision, or its adapter.
+
+    All ranks enter together, the leader writes.
+    """
+    adapter = adapters.adapter_state(model)
+    with ranks.together(), ExitStack() as stack:
+        passing = stack.enter_context(passing_weights(model)) if plan.lora is None else None
+        if not ranks.is_leader:
+            return
+        with room_for("the SFT policy"), complete_directory(directory) as hidden:
+            if plan.lora is None:
+                save_policy(model, hidden, end_ids=plan.eos_token_ids, passing=passing)
+            else:
+                adapter_files.save_adapter(model, lora_config(plan.lora), hidden, state=adapter)
+            (hidden / STAGE_FILE).write_text(json.dumps({"stage": "sft", "digest": digest}) + "\n", encoding="utf-8")
 
 
 def check_sft_policy(directory: Path, digest: str) -> None:
@@ -99,26 +111,47 @@ def published_dtype(plan: TrainingPlan) -> torch.dtype:
     return torch.float32 if plan.lora is not None else DTYPES[plan.precision]
 
 
-def save_artifact(model: PreTrainedModel, plan: TrainingPlan, directory: Path) -> RoundingLoss | None:
+def save_artifact(
+    model: PreTrainedModel, plan: TrainingPlan, directory: Path, ranks: Ranks = ALONE
+) -> RoundingLoss | None:
     """Save a folder for `AutoModelForCausalLM.from_pretrained`; with LoRA merged, and the adapter beside it.
 
-    Returns what the published type cost the adapter's update; None without LoRA.
+    All ranks enter together, the leader writes.
+
+    Returns what the published type cost the adapter's update; None without LoRA and on the other ranks.
     """
-    with room_for("the tuned policy"), complete_directory(directory) as hidden:
-        dtype = published_dtype(plan)
-        loss = save_policy(model, hidden, end_ids=plan.eos_token_ids, dtype=None if dtype == model.dtype else dtype)
-        if plan.lora is not None:
-            adapter_files.save_adapter(model, lora_config(plan.lora), hidden / ADAPTER_DIR)
-    return loss
+    adapter = adapters.adapter_state(model)
+    with ranks.together(), passing_weights(model) as passing:
+        if not ranks.is_leader:
+            return None
+        with room_for("the tuned policy"), complete_directory(directory) as hidden:
+            loss = save_policy(
+                model, hidden, end_ids=plan.eos_token_ids, dtype=_rounds_to(model, plan), passing=passing
+            )
+            if plan.lora is not None:
+                adapter_files.save_adapter(model, lora_config(plan.lora), hidden / ADAPTER_DIR, state=adapter)
+        return loss
 
 
-def trained_digests(model: PreTrainedModel, plan: TrainingPlan) -> dict[str, str]:
-    """Return digests of what was trained: the adapter's tensors, or without LoRA all weights as published."""
-    adapter = dict(adapters.adapter_state(model))
+def trained_digests(model: PreTrainedModel, plan: TrainingPlan, ranks: Ranks = ALONE) -> dict[str, str]:
+    """Return digests of what was trained: the adapter's tensors, or without LoRA all weights as published.
+
+    All ranks enter together; none but the leader get any.
+    """
+    adapter = adapters.adapter_state(model)
     if adapter:
-        return weight_digests(adapter.items())
-    dtype = None if published_dtype(plan) == model.dtype else published_dtype(plan)
-    return weight_digests((weight.name, weight.rounded(dtype)) for weight in trained_weights(model))
+        return weight_digests(adapter.items()) if ranks.is_leader else {}
+    with passing_weights(model) as passing:
+        if not ranks.is_leader:
+            return {}
+        dtype = _rounds_to(model, plan)
+        return weight_digests((weight.name, weight.rounded(dtype)) for weight in trained_weights(model, passing))
+
+
+def _rounds_to(model: PreTrainedModel, plan: TrainingPlan) -> torch.dtype | None:
+    """Return the published type where it is not the model's own."""
+    dtype = published_dtype(plan)
+    return None if dtype == compute_dtype(model) else dtype
 
 
 def load_untrained(plan: TrainingPlan, device: str) -> PreTrainedModel:
@@ -132,11 +165,11 @@ def load_untrained(plan: TrainingPlan, device: str) -> PreTrainedModel:
     return model
 
 
-def policy_saver(model: PreTrainedModel, plan: TrainingPlan) -> Callable[[Path], None]:
+def policy_saver(model: PreTrainedModel, plan: TrainingPlan, ranks: Ranks) -> Callable[[Path], None]:
     """Return a function that saves the current model as `save_artifact` does."""
 
     def save(directory: Path) -> None:
-        save_artifact(model, plan, directory)
+        save_artifact(model, plan, directory, ranks)
 
     return save
 

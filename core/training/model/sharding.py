@@ -6,9 +6,11 @@ rounded to the run's precision first, as `core.training.steps.optimizer` does on
 in float32.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from types import MethodType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,8 @@ from transformers import PreTrainedModel
 
 from core.training.model.logps import SHARDED_SCORING, score_tokens
 from core.training.ranks import Ranks
+
+_COMPUTE_DTYPE = "preftune_compute_dtype"
 
 
 def shard(model: PreTrainedModel, ranks: Ranks) -> PreTrainedModel:
@@ -38,35 +42,91 @@ def shard(model: PreTrainedModel, ranks: Ranks) -> PreTrainedModel:
     for module in _sharded_modules(model):
         module.set_gradient_divide_factor(1.0)  # the loss is divided by the rows of the whole step already
         module.set_force_sum_reduction_for_comms(True)
+    setattr(model, _COMPUTE_DTYPE, dtype)
     setattr(model, SHARDED_SCORING, MethodType(score_tokens, model))
     register_fsdp_forward_method(model, SHARDED_SCORING)
     return model
 
 
+class NamedWeight(NamedTuple):
+    """One tensor of a model's state."""
+
+    name: str
+    tensor: Tensor
+    """Whole, in the type that the model computes in; of a sharded model only until the next one is asked for."""
+    identity: Hashable
+    """The same for names of one tensor."""
+
+
 @contextmanager
-def whole_weights(model: nn.Module) -> Iterator[None]:
-    """Gather all compute weights as plain tensors on every rank, for saving. All ranks enter together."""
-    modules = _sharded_modules(model)
-    for module in modules:
-        module.unshard()
+def passing_weights(model: nn.Module) -> Iterator[Iterator[NamedWeight]]:
+    """Yield an iterator over `model.state_dict()`, of which one layer is whole at a time. All ranks enter together.
+
+    Ranks that take fewer weights than others pass the rest by at the end, so that none is left waiting.
+    """
+    weights = _sharded_weights(model) if isinstance(model, FSDPModule) else _own_weights(model)
     try:
-        yield
+        yield weights
     finally:
-        for module in modules:
-            module.reshard()
+        for _ in weights:
+            continue
 
 
-def state_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return `model.state_dict()`, safe inside `whole_weights` on a sharded model."""
-    if not isinstance(model, FSDPModule):
-        return model.state_dict()
-    state = {}
+def is_sharded(model: nn.Module) -> bool:
+    return isinstance(model, FSDPModule)
+
+
+def compute_dtype(model: PreTrainedModel) -> torch.dtype:
+    """Return the type that the model computes in, which its shards may not have."""
+    dtype: torch.dtype = getattr(model, _COMPUTE_DTYPE, model.dtype)
+    return dtype
+
+
+def whole_tensor(model: nn.Module, tensor: Tensor) -> Tensor:
+    """Gather a parameter on all ranks, in the type that the model computes in; of an unsharded model itself."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    rounded = tensor.to(getattr(model, _COMPUTE_DTYPE))
+    assert isinstance(rounded, DTensor)
+    return rounded.full_tensor()
+
+
+def _own_weights(model: nn.Module) -> Iterator[NamedWeight]:
+    for name, tensor in model.state_dict().items():
+        # Empty tensors have no place of their own.
+        yield NamedWeight(name, tensor, (tensor.data_ptr(), tensor.shape) if tensor.numel() else name)
+
+
+def _sharded_weights(model: nn.Module) -> Iterator[NamedWeight]:
+    for unit, places in groupby(_places(model), key=lambda place: place.unit):
+        unit.unshard()
+        try:
+            for place in places:
+                yield NamedWeight(place.name, getattr(place.module, place.leaf).detach(), place.identity)
+        finally:
+            unit.reshard()
+
+
+class _Place(NamedTuple):
+    name: str
+    module: nn.Module
+    leaf: str
+    unit: FSDPModule
+    """The module with which it is made whole."""
+    identity: int
+
+
+def _places(model: nn.Module) -> list[_Place]:
+    """Return where the tensors of a sharded model's state are, in the order of `state_dict`."""
+    found, units = [], {prefix: unit for prefix, unit in model.named_modules() if isinstance(unit, FSDPModule)}
     for prefix, module in model.named_modules(remove_duplicate=False):
         kept = [item for item in module._buffers.items() if item[0] not in module._non_persistent_buffers_set]
-        for name, tensor in (*module._parameters.items(), *kept):
+        owner = max((unit for unit in units if f"{prefix}.".startswith(f"{unit}." if unit else "")), key=len)
+        for leaf, tensor in (*module._parameters.items(), *kept):
             if tensor is not None:
-                state[f"{prefix}.{name}" if prefix else name] = tensor.detach()
-    return state
+                name = f"{prefix}.{leaf}" if prefix else leaf
+                found.append(_Place(name, module, leaf, units[owner], id(tensor)))
+    return found
 
 
 def own_part(tensor: Tensor) -> Tensor:
@@ -74,22 +134,18 @@ def own_part(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def cut_rows(whole: Tensor, ranks: Ranks) -> Tensor:
-    """Return the rows of a whole tensor that this rank keeps: FSDP2 cuts as `torch.chunk` does."""
-    if ranks.size == 1:
-        return whole
-    parts = whole.chunk(ranks.size)
-    return parts[ranks.rank] if ranks.rank < len(parts) else whole[:0]
-
-
-def join_rows(part: Tensor, num_rows: int, ranks: Ranks) -> Tensor:
-    """Gather the whole tensor from all ranks' rows into the leader's host memory; the others get no rows."""
-    if ranks.size == 1:
+def as_part(part: Tensor, parameter: nn.Parameter) -> Tensor:
+    """Return this rank's rows of something shaped like a parameter, as a part of the whole; alone itself."""
+    if not isinstance(parameter, DTensor):
         return part
-    whole = part.new_zeros(num_rows, *part.shape[1:])
-    cut_rows(whole, ranks).copy_(part)
-    ranks.merge(whole)
-    return whole.cpu() if ranks.is_leader else whole[:0]
+    return DTensor.from_local(
+        part,
+        parameter.device_mesh,
+        parameter.placements,
+        run_check=False,
+        shape=parameter.shape,
+        stride=parameter.stride(),
+    )
 
 
 def _sharded_modules(model: nn.Module) -> list[FSDPModule]:

@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.training.checkpoints.files import copy_exactly
+from core.training.checkpoints.files import Checkpoint, copy_exactly
 from core.training.checkpoints.tensor_files import read_tensors, write_tensors
+from core.training.ranks import Ranks
 from core.training.stages.context import RunContext
 from core.training.steps.optimizer import MasterOptimizer
 
@@ -18,14 +19,17 @@ class BestWeights:
 
     path: Path
     optimizer: MasterOptimizer
+    ranks: Ranks
 
     def keep(self) -> None:
         """Keep the weights of the moment. Raises OSError: ENOSPC and the like."""
         self._write(self.optimizer.masters)
 
-    def take(self, whole: dict[str, Tensor]) -> None:
-        """Keep what a checkpoint has. Raises OSError."""
-        self._write(self.optimizer.own(whole))
+    def take(self, checkpoint: Checkpoint) -> None:
+        """Keep what a checkpoint has. Raises BadCheckpoint, OSError."""
+        kept = {name: torch.empty_like(master) for name, master in self.optimizer.masters.items()}
+        checkpoint.load_weights("best", self.optimizer.parts(kept), "best policy", self.ranks)
+        self._write(kept)
 
     def read(self) -> dict[str, Tensor]:
         """Return this rank's part of the kept weights, on the device of the masters."""
@@ -49,4 +53,4 @@ def best_weights(context: RunContext, optimizer: MasterOptimizer) -> BestWeights
     stopping = context.plan.last_stage.early_stopping
     if stopping is None or not stopping.restore_best or context.validation is None:
         return None
-    return BestWeights(context.work_dir / f"best-{context.ranks.rank}.safetensors", optimizer)
+    return BestWeights(context.work_dir / f"best-{context.ranks.rank}.safetensors", optimizer, context.ranks)

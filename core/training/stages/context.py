@@ -131,7 +131,7 @@ def open_run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> Ru
         observer.event(
             "warning",
             "resumed_elsewhere",
-            "The run goes on with other library versions or on another kind of device than before: "
+            "The run goes on with other library versions, or on another kind or number of devices than before: "
             "from here on its last bits may differ.",
             {"before": dict(checkpoint.versions), "now": run_versions(plan)},
         )

@@ -12,7 +12,6 @@ from core.domain.jobs.event_kinds import NOT_VERIFIED, UPDATE_ROUNDED_AWAY
 from core.training.measures.saved_policy_check import PolicyVerification, SavedPolicy, verify
 from core.training.model.adapters.merging import RoundingLoss
 from core.training.model.policies import save_artifact, trained_digests
-from core.training.model.sharding import whole_weights
 from core.training.observer import JsonValue
 from core.training.stages.context import RunContext
 from core.training.stages.memory_costs import available_bytes
@@ -39,12 +38,8 @@ class SavedArtifact:
 def save_policy(context: RunContext, model: PreTrainedModel) -> SavedArtifact:
     """Save the policy; all ranks enter together, the leader writes."""
     directory = context.fresh_path("artifact")
-    digests: dict[str, str] = {}
-    rounding = None
-    with whole_weights(model):
-        if context.ranks.is_leader:
-            digests = trained_digests(model, context.plan)
-            rounding = save_artifact(model, context.plan, directory)
+    digests = trained_digests(model, context.plan, context.ranks)
+    rounding = save_artifact(model, context.plan, directory, context.ranks)
     num_bytes = _FLOAT32_BYTES * sum(parameter.numel() for parameter in model.parameters())
     return SavedArtifact(directory, digests, rounding, num_bytes)
 

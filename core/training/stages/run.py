@@ -1,7 +1,6 @@
 """The state of one training stage: what its loop works on, and its conversion to and from a checkpoint."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -112,8 +111,6 @@ class StageRun:
     progress: LoopProgress = field(default_factory=LoopProgress)
     save_policy: Callable[[Path], None] | None = None
     """Function for `Snapshot`."""
-    whole_policy: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Value for `Snapshot`."""
     sft_dir: Path | None = None
     """The SFT policy that the stage began with."""
     best: BestWeights | None = None
@@ -137,15 +134,15 @@ class StageRun:
 
     def snapshot(self) -> Snapshot:
         groups: dict[str, Mapping[str, Tensor]] = {
-            "policy": self.optimizer.whole(self.optimizer.masters),
-            "optimizer": self.optimizer.whole(self.optimizer.state()),
+            "policy": self.optimizer.parts(self.optimizer.masters),
+            "optimizer": self.optimizer.parts(self.optimizer.state()),
             "rng": capture_rng(self.device),
             **self.kept_tensors,
         }
         if kept := self.task.state():
             groups["pairs"] = kept
         if self.best is not None and self.progress.needs_best:
-            groups["best"] = self.optimizer.whole(self.best.read())
+            groups["best"] = self.optimizer.parts(self.best.read())
         return Snapshot(
             stage=self.task.stage,
             step=self.progress.step,
@@ -155,7 +152,6 @@ class StageRun:
             tensors=groups,
             policy_dir=self.sft_dir,
             save_policy=self.save_policy,
-            whole_policy=self.whole_policy,
         )
 
     @torch.no_grad()
@@ -166,11 +162,11 @@ class StageRun:
             BadCheckpoint: something is missing, left over or of another shape.
         """
         expected = {"policy", "optimizer", "rng", *self.kept_tensors, *(["pairs"] if self.task.state() else [])}
-        if checkpoint.tensors.keys() - {"best"} != expected:
+        if checkpoint.groups - {"best"} != expected:
             raise BadCheckpoint("The checkpoint holds other parts than this stage does.")
         groups = {name: dict(tensors) for name, tensors in checkpoint.tensors.items()}
-        copy_exactly(self.optimizer.masters, self.optimizer.own(groups["policy"]), "policy")
-        copy_exactly(self.optimizer.state(), self.optimizer.own(groups["optimizer"]), "optimizer")
+        for group, own in (("policy", self.optimizer.masters), ("optimizer", self.optimizer.state())):
+            checkpoint.load_weights(group, self.optimizer.parts(own), group, self.ranks)
         for name, tensors in self.kept_tensors.items():
             copy_exactly(tensors, groups[name], name)
         if "pairs" in groups:
@@ -184,14 +180,15 @@ class StageRun:
             restore_rng(groups["rng"], self.device)
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise BadCheckpoint("The checkpoint is damaged. Resume from an older one.") from error
-        self._restore_best(groups.get("best"))
+        self._restore_best(checkpoint)
 
-    def _restore_best(self, kept: dict[str, Tensor] | None) -> None:
+    def _restore_best(self, checkpoint: Checkpoint) -> None:
         if self.best is None or self.progress.best_step is None:
             return
-        if self.progress.needs_best != (kept is not None):
+        has_best = "best" in checkpoint.groups
+        if self.progress.needs_best != has_best:
             raise BadCheckpoint("The checkpoint lacks the weights of the best evaluation.")
-        if kept is None:
-            self.best.keep()
+        if has_best:
+            self.best.take(checkpoint)
         else:
-            self.best.take(kept)
+            self.best.keep()

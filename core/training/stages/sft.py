@@ -1,6 +1,5 @@
 """The SFT stage: from the base model to the policy that DPO starts from."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from core.training.model.policies import (
     save_sft_policy,
     trainable_parameters,
 )
-from core.training.model.sharding import whole_weights
 from core.training.observer import Stage, StageOutput
 from core.training.plan import SftPlan
 from core.training.seeding import derive_seed, seed_all
@@ -71,10 +69,7 @@ def _train(context: RunContext, stage: SftPlan, digest: str) -> PolicySource | S
     if loop.run() is LoopEnd.SAVED:
         return SavedPolicy(model, Stage.SFT, run.progress.step)
     directory = context.fresh_path("sft")
-    with whole_weights(model):
-        if ranks.is_leader:
-            save_sft_policy(model, plan, digest, directory)
-    ranks.wait()
+    save_sft_policy(model, plan, digest, directory, ranks)
     observer.stage_output(StageOutput(directory=directory, stage=Stage.SFT, digest=digest))
     observer.stage_finished(Stage.SFT)
     return PolicySource(directory)
@@ -102,8 +97,7 @@ def sft_run(
         device=context.device,
         kept_tensors={} if state is None else {"validation_rows": state.tensors()},
         kept_state=state,
-        save_policy=policy_saver(model, context.plan),
-        whole_policy=partial(whole_weights, model),
+        save_policy=policy_saver(model, context.plan, context.ranks),
         ranks=context.ranks,
     )
 

@@ -16,7 +16,7 @@ from torch.optim.adamw import adamw
 from torch.optim.rmsprop import rmsprop
 
 from core.training.data.micro_batches import LANES
-from core.training.model.sharding import cut_rows, join_rows, own_part
+from core.training.model.sharding import as_part, own_part
 from core.training.plan import SftPlan
 from core.training.ranks import ALONE, Ranks
 from core.training.steps.gradient_sum import GradientSum
@@ -94,16 +94,9 @@ class MasterOptimizer:
             f"{moment}/{name}": tensor for moment, tensors in self._moments.items() for name, tensor in tensors.items()
         }
 
-    def whole(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Gather `masters` or `state()` from all ranks, for checkpoints."""
-        if self._ranks.size == 1:
-            return tensors
-        rows = {name: len(parameter) for name, parameter in self._parameters.items()}
-        return {name: join_rows(part, rows[name.split("/")[-1]], self._ranks) for name, part in tensors.items()}
-
-    def own(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return this rank's part of whole tensors."""
-        return {name: cut_rows(tensor, self._ranks) for name, tensor in tensors.items()}
+    def parts(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return `masters`, `state()` or tensors like them as this rank's parts of whole ones, for checkpoints."""
+        return {name: as_part(part, self._parameters[name.split("/")[-1]]) for name, part in tensors.items()}
 
     def bytes_to_come(self) -> int:
         """Upper bound of what the first step allocates: gradients; on a CPU also states.

@@ -45,14 +45,18 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     written = make_checkpoint(policy)
     directory = write_checkpoint(tmp_path / "checkpoints", written)
     read = read_checkpoint(directory, "digest")
+    own = {name: torch.zeros_like(tensor) for name, tensor in written.tensors["policy"].items()}
+    read.load_weights("policy", own, "policy")
+    found = {**read.tensors, "policy": own}
+    assert read.groups == found.keys()
     for group, tensors in written.tensors.items():
-        assert read.tensors[group].keys() == tensors.keys()
+        assert found[group].keys() == tensors.keys()
         for name, tensor in tensors.items():
-            assert read.tensors[group][name].dtype == tensor.dtype
-            assert torch.equal(read.tensors[group][name], tensor)
+            assert found[group][name].dtype == tensor.dtype
+            assert torch.equal(found[group][name], tensor)
     assert read.policy_dir is not None
     assert (read.policy_dir / "inner" / "weights").read_bytes() == b"abc"
-    plain = {"tensors": {}, "policy_dir": None}
+    plain = {"tensors": {}, "policy_dir": None, "stored_weights": frozenset(), "directory": None}
     assert dataclasses.replace(read, **plain) == dataclasses.replace(written, **plain)
 
 
@@ -113,7 +117,7 @@ def test_another_run_or_layout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadCheckpoint, match="other settings"):
         read_checkpoint(directory, "another digest")
     state = json.loads((directory / STATE_FILE).read_text())
-    (directory / STATE_FILE).write_text(json.dumps(state | {"version": module.VERSION + 1}))
+    (directory / STATE_FILE).write_text(json.dumps(state | {"version": module.SHARDED_VERSION + 1}))
     with pytest.raises(BadCheckpoint, match="layout version"):
         read_checkpoint(directory, "digest")
 

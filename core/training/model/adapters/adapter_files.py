@@ -1,10 +1,12 @@
 """Adapters as files in peft's format: `adapter_config.json` and `adapter_model.safetensors`."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.training.kernels.lora_experts import LoraExperts, is_expert_stack
@@ -43,9 +45,18 @@ _PLAIN_VALUES: dict[str, tuple[object, ...]] = {
 
 
 def save_adapter(
-    model: PreTrainedModel, config: LoraConfig, directory: Path | str, *, base_model_name: str | None = None
+    model: PreTrainedModel,
+    config: LoraConfig,
+    directory: Path | str,
+    *,
+    base_model_name: str | None = None,
+    state: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write the model's adapter so that `peft.PeftModel.from_pretrained(base_model, directory)` loads it."""
+    """Write the model's adapter so that `peft.PeftModel.from_pretrained(base_model, directory)` loads it.
+
+    Args:
+        state: its tensors, as `adapter_state` returns them, where they are at hand.
+    """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     modules, parameters = _peft_targets(model)
@@ -68,8 +79,9 @@ def save_adapter(
     if parameters:
         document["target_parameters"] = parameters
     (directory / CONFIG_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    state = {_PREFIX + name: tensor.contiguous().cpu() for name, tensor in adapter_state(model).items()}
-    save_file(state, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    tensors = adapter_state(model) if state is None else state
+    values = {_PREFIX + name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    save_file(values, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         (directory / name).chmod(_FILE_MODE)
 

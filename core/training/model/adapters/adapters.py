@@ -23,6 +23,7 @@ from core.training.model.adapters.targets import (
     find_targets,
     linear_layers,
 )
+from core.training.model.sharding import whole_tensor
 
 Wrapper = LoraLinear | LoraExperts
 """What stands in the place of an adapted module, `base` inside it."""
@@ -117,7 +118,7 @@ def wrappers(model: nn.Module) -> dict[str, Wrapper]:
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return the adapter's tensors, detached, as peft names them.
+    """Return the adapter's tensors, whole and detached, as peft names them; of a sharded model all ranks call it.
 
     A layer has `<layer>.lora_A.weight` [r, I] and `<layer>.lora_B.weight` [O, r]. Experts have [E r, I] and [O, r E]
     under the same names for the last of their adapted parameters, and with `.base_layer` behind the experts' name for
@@ -129,8 +130,8 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
         held = [wrapper] if isinstance(wrapper, LoraLinear) else [*wrapper.by_parameter.values()]
         for depth, adapter in enumerate(reversed(held)):
             key = name + ".base_layer" * depth
-            state[f"{key}.lora_A.weight"] = adapter.lora_A.detach()
-            state[f"{key}.lora_B.weight"] = adapter.lora_B.detach()
+            state[f"{key}.lora_A.weight"] = whole_tensor(model, adapter.lora_A.detach())
+            state[f"{key}.lora_B.weight"] = whole_tensor(model, adapter.lora_B.detach())
     return state
 
 

@@ -10,7 +10,7 @@ written. The product of an adapter's matrices is formed on the host, so that it 
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.training.model.adapters.adapters import Wrapper, wrappers
-from core.training.model.sharding import state_of
+from core.training.model.sharding import NamedWeight, compute_dtype, is_sharded, passing_weights
 
 _CHUNK = 2**24
 """Elements that are hashed or summed at a time."""
@@ -33,6 +33,8 @@ class TrainedWeight:
     base: Tensor
     update: Tensor | None = None
     """float32, on the host, in the weight's own orientation; None where no adapter is."""
+    identity: Hashable = None
+    """The same for tied tensors."""
 
     def rounded(self, dtype: torch.dtype | None = None) -> Tensor:
         """Return the trained tensor in a floating type, by default its own; on the host where an adapter was added."""
@@ -86,44 +88,56 @@ class RoundingMeter:
         )
 
 
-def trained_weights(model: PreTrainedModel) -> Iterator[TrainedWeight]:
-    """Yield the plain model's state, tensor by tensor; the model is not changed."""
+def trained_weights(model: PreTrainedModel, passing: Iterable[NamedWeight] | None = None) -> Iterator[TrainedWeight]:
+    """Yield the plain model's state, tensor by tensor; the model is not changed.
+
+    Args:
+        passing: the weights of a sharded model as they pass by (`sharding.passing_weights`).
+    """
+    if passing is None:
+        with passing_weights(model) as weights:
+            yield from trained_weights(model, weights)
+        return
     adapted = wrappers(model)
-    for name, tensor in state_of(model).items():
+    for name, tensor, identity in passing:
         owner, leaf = _owner(name, adapted)
         if owner is None:
-            yield TrainedWeight(name, tensor)
+            yield TrainedWeight(name, tensor, None, identity)
         elif leaf.startswith("base."):
             leaf = leaf.removeprefix("base.")
             update = adapted[owner].updates.get(leaf)
-            yield TrainedWeight(f"{owner}.{leaf}", tensor, None if update is None else update())
+            yield TrainedWeight(f"{owner}.{leaf}", tensor, None if update is None else update(), identity)
 
 
 def merged_state_dict(
-    model: PreTrainedModel, dtype: torch.dtype | None = None, spool: Path | None = None
+    model: PreTrainedModel,
+    dtype: torch.dtype | None = None,
+    spool: Path | None = None,
+    passing: Iterable[NamedWeight] | None = None,
 ) -> tuple[dict[str, Tensor], RoundingLoss | None]:
     """Return the plain model's state in a floating type, by default each tensor's own, and the rounding loss.
 
     Args:
         spool: an empty directory for the tensors that are made here; None: they stay in memory.
+        passing: the weights of a sharded model as they pass by; all of its tensors are made here.
 
     Raises:
         OSError: ENOSPC and the like.
     """
     state: dict[str, Tensor] = {}
-    made: dict[tuple[int, torch.Size], Tensor] = {}
-    meter = RoundingMeter(dtype or model.dtype)
-    for weight in trained_weights(model):
-        place = (weight.base.data_ptr(), weight.base.shape)
-        if weight.update is None and place in made:  # tied to one that was seen
-            state[weight.name] = made[place]
+    made: dict[Hashable, Tensor] = {}
+    meter = RoundingMeter(dtype or compute_dtype(model))
+    is_passing = is_sharded(model)
+    for weight in trained_weights(model, passing):
+        if weight.update is None and weight.identity in made:  # tied to one that was seen
+            state[weight.name] = made[weight.identity]
             continue
         value = weight.rounded(dtype)
         meter.add(weight, value)
-        if value is not weight.base and spool is not None:
+        if (value is not weight.base or is_passing) and spool is not None:
             value = _in_file(value, spool / str(len(state)))
-        if weight.update is None and value.numel():
-            made[place] = value
+        if weight.update is None:
+            made[weight.identity] = value
         state[weight.name] = value
     return state, meter.total()
 
