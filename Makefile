@@ -236,7 +236,7 @@ bench-ranked: venv .venv-trl/.installed ## ranked lists and a system prompt besi
 	@$(BIN)/python benchmarks/bench_train.py --model $(or $(MODEL),$(MODELS_DIR)/smollm2-135m-instruct) \
 		--trl-python .venv-trl/bin/python --data $(BENCH_DATA) --out $(or $(OUT),benchmarks/results/$(shell date +%F)-ranked-cpu.md) \
 		--workloads ranked-4 ranked-7 system-300 $(if $(RANKED),ranked-files --ranked $(RANKED)) --modes full \
-		--only trl-best preftune $(if $(EARLIER),earlier --earlier $(EARLIER)) --minutes $(MINUTES_OF_BENCH)
+		--only trl-best preftune $(if $(EARLIER),earlier --earlier $(EARLIER)) --minutes $(MINUTES_OF_BENCH) --cell-minutes 10
 
 .PHONY: screenshots
 screenshots: venv ## the pictures of the dashboard in docs/screenshots (needs Chromium; BASE_MODEL=folder)

@@ -28,8 +28,10 @@ TRL computes in bf16 by default; on a CPU that multiplies bf16 slower than float
 
 import argparse
 import json
+import math
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -60,7 +62,6 @@ from worker.child_environment import CPU_LIBRARIES
 ROOT = Path(__file__).resolve().parent
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**34), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 BEST = {"gradient_checkpointing": False, "precompute_ref_log_probs": True}
-TIMEOUT_SECONDS = 3600
 WORKLOADS = ("hh", *LENGTHS)
 SHARING = (*RANKED, "ranked-files", "system-300")
 """Only when they are named."""
@@ -117,6 +118,7 @@ def contenders(earlier: Path | None) -> list[Contender]:
 
 def main() -> None:
     arguments = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the checkout is removed on the way out
     precision = faster_precision("cpu") if arguments.precision == "auto" else arguments.precision
     report = open_report(arguments, precision)
     deadline = monotonic() + 60 * arguments.minutes
@@ -132,7 +134,11 @@ def main() -> None:
                         continue
                     if monotonic() > deadline:
                         sys.exit(f"{arguments.minutes:g} minutes are over; the same command goes on")
-                    runs.append(run(contender, cell, rows_of(cell), precision, arguments))
+                    try:
+                        runs.append(run(contender, cell, rows_of(cell), precision, arguments))
+                    except subprocess.TimeoutExpired:
+                        print(f"{cell.title}, {contender.name}: left out, over {arguments.cell_minutes:g} minutes")
+                        continue
                     rate = runs[-1]["pairs"] / sum(runs[-1]["step_seconds"])
                     print(f"{cell.title}, round {number}, {contender.name}: {rate:.3f} pairs/s", flush=True)
                     save(report, arguments.out)
@@ -166,6 +172,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1, help="of each contender, those in --out counted")
     parser.add_argument("--minutes", type=float, default=24 * 60, help="begin nothing later")
     parser.add_argument("--only", nargs="+", default=["trl-default", "trl-best", "trl-malloc", "preftune"])
+    parser.add_argument("--cell-minutes", type=float, default=60, help="limit of a single run, which is left out then")
     parser.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto")
     parser.add_argument("--earlier", help="commit, or checkout of one, for the contender `earlier`")
     parser.add_argument("--out", type=Path, help="the report as Markdown; its figures beside it as JSON are added to")
@@ -241,8 +248,9 @@ def run(
     if contender.is_trl:
         at_once = contender.rows_at_once
         if cell.workload in STEPS:
-            rows, batch_size = rows[:: len(rows) // TRL_PAIRS][:TRL_PAIRS], TRL_PAIRS
-            at_once = at_once or TRL_ROWS
+            rows = rows[:: max(1, len(rows) // TRL_PAIRS)][:TRL_PAIRS]
+            batch_size = len(rows)
+            at_once = at_once or math.gcd(TRL_ROWS, batch_size)
         if at_once is not None:
             options |= {"per_device_train_batch_size": at_once, "gradient_accumulation_steps": batch_size // at_once}
         options |= {} if precision == "bf16" else {"bf16": False}
@@ -272,7 +280,7 @@ def run(
                 env=environment,
                 capture_output=True,
                 text=True,
-                timeout=TIMEOUT_SECONDS,
+                timeout=60 * arguments.cell_minutes,
                 check=False,
             )
         if process.returncode:
