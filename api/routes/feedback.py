@@ -54,7 +54,9 @@ def list_served_answers(
     backend: BackendDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
 ) -> Page[ServedAnswer]:
     """List the answers that are kept, with what people think of them, newest first."""
-    page = answers.list_page(backend, caller.project_id, limit=limit, cursor=cursor)
+    page = answers.list_page(
+        backend, caller.project_id, keep_days=backend.settings.feedback_days, limit=limit, cursor=cursor
+    )
     return Page[ServedAnswer].model_validate(page)
 
 

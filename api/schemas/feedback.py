@@ -68,6 +68,7 @@ class ServedAnswer(Answer):
     key_id: str | None = Field(description="The key that asked.")
     feedback: list[Feedback] = Field(description="What people think of it; without any it goes after the retention.")
     created_at: datetime = Field(description="RFC 3339, UTC.")
+    expires_at: datetime | None = Field(description="When it goes if nothing is said of it; null: something was.")
 
 
 class NewFeedbackDataset(Payload):

@@ -39,7 +39,7 @@ def give(backend: Backend, answer_id: str, **fields: Any) -> answers.FeedbackVie
 
 
 def kept(backend: Backend) -> dict[str, list[FeedbackKind]]:
-    page = answers.list_page(backend, PROJECT, limit=100)
+    page = answers.list_page(backend, PROJECT, keep_days=30, limit=100)
     return {each.id: [item.kind for item in each.feedback] for each in page.data}
 
 

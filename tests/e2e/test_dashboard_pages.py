@@ -349,10 +349,13 @@ def test_pages_fit_the_screen_and_are_accessible(browser: Browser, api: RunningA
 
 
 def places(api: RunningApi, job_id: str) -> list[str]:
-    dataset = api.http.post("/datasets", content=pairs(3), params={"name": "small"}).json()
+    dataset_id = api.http.post("/datasets", content=pairs(3), params={"name": "small"}).json()["id"]
+    api.http.post(f"/datasets/{dataset_id}/versions", json={"swap_lines": [1], "drop_lines": [3]})
     inner = [f"jobs/{job_id}/{name}" for name in ("pairs", "scores", "log")]
-    of_data = ["datasets", f"datasets/{dataset['id']}"]
-    return ["jobs", f"jobs/{job_id}", *inner, "sweeps", *of_data, "new", f"compare?jobs={job_id}", "words"]
+    of_data = ["datasets", f"datasets/{dataset_id}", f"diff?new={dataset_id}@2&old={dataset_id}@1"]
+    of_answers = ["play", "arena", "feedback"]
+    rest = ["sweeps", "new", f"compare?jobs={job_id}", "words"]
+    return ["jobs", f"jobs/{job_id}", *inner, *of_data, *of_answers, *rest]
 
 
 def test_signing_in(browser: Browser, keyed: RunningApi, tmp_path: Path) -> None:

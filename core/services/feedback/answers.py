@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -66,6 +66,8 @@ class AnswerView:
     key_id: str | None
     feedback: list[FeedbackView]
     created_at: datetime
+    expires_at: datetime | None
+    """When it goes if nothing is said of it; None where something was."""
 
 
 def answer_id_of(completion_id: str, index: int) -> str:
@@ -118,14 +120,16 @@ def check_room(
 
 
 @reads
-def list_page(session: Session, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[AnswerView]:
-    """Return a page of answers with what was said of them, newest first."""
+def list_page(
+    session: Session, project_id: str, *, keep_days: float, limit: int = 20, cursor: str | None = None
+) -> Page[AnswerView]:
+    """Return a page of answers with what was said of them, newest first; `keep_days` is their retention without it."""
     before = decode_cursor(cursor) if cursor else None
     found = rows.list_answers(session, project_id, before=before, limit=limit + 1)
     shown = found[:limit]
     items = rows.items_of(session, [row.id for row in shown])
     next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
-    return Page(data=[_view(row, items) for row in shown], next_cursor=next_cursor)
+    return Page(data=[_view(row, items, keep_days) for row in shown], next_cursor=next_cursor)
 
 
 @deletes
@@ -172,11 +176,12 @@ def _row(project_id: str, key_id: str | None, served: NewAnswer) -> dict[str, An
     }
 
 
-def _view(row: ServedAnswer, items: Sequence[FeedbackItem]) -> AnswerView:
+def _view(row: ServedAnswer, items: Sequence[FeedbackItem], keep_days: float) -> AnswerView:
     return from_row(
         AnswerView,
         row,
         prompt=orjson.loads(row.prompt),
         answer=orjson.loads(row.answer),
         feedback=[view_item(item) for item in items if row.id in (item.answer_id, item.other_id)],
+        expires_at=None if row.is_judged else row.created_at + timedelta(days=keep_days),
     )

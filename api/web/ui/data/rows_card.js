@@ -3,7 +3,8 @@
 import { get, listAll, path } from "../api.js";
 import { fill, h } from "../dom.js";
 import { count, plural } from "../format.js";
-import { card, errorBox, facts, moreButton, notice } from "../parts.js";
+import { act, card, errorBox, facts, moreButton, notice } from "../parts.js";
+import { makeVersion } from "./versions_card.js";
 import { rowView } from "./row_view.js";
 
 const PAGE = 5;
@@ -109,9 +110,16 @@ export class RowsCard {
     if (!given.length) return fill(this.choice);
     const query = new URLSearchParams({ dataset_id: this.dataset.id, ...Object.fromEntries(given) });
     const text = `${plural(lines.exclude_lines.length, "row")} left out, ${count(lines.swap_lines.length)} swapped`;
+    const change = { base_version: this.dataset.version, drop_lines: lines.exclude_lines, swap_lines: lines.swap_lines };
+    const make = h("button", { type: "button", onclick: () => act(make, () => makeVersion(this.dataset, change)) }, "Make a version with these changes");
     return fill(
       this.choice,
-      notice("info", h("strong", null, text), h("p", null, "The dataset stays as it is; the job reads it so."), h("a.button.primary", { href: `#/new?${query}` }, "New job with these changes")),
+      notice(
+        "info",
+        h("strong", null, text),
+        h("p", null, "A job can read this version so; a new version keeps the changes for all jobs."),
+        h("div.actions", null, h("a.button.primary", { href: `#/new?${query}` }, "New job with these changes"), make),
+      ),
     );
   }
 }

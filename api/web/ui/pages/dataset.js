@@ -2,6 +2,7 @@
 
 import { get, path, remove } from "../api.js";
 import { RowsCard } from "../data/rows_card.js";
+import { originOf, versionsCard } from "../data/versions_card.js";
 import { warningsNotice } from "../form/data_warnings.js";
 import { fill, h, icon, Region } from "../dom.js";
 import { bytes, count, date, percent, plural } from "../format.js";
@@ -64,7 +65,7 @@ function titleView(dataset, address) {
         copyable(dataset.id),
         " · ",
         term(dataset.kind),
-        ` · ${bytes(dataset.num_bytes)} · uploaded ${date(dataset.created_at)}`,
+        ` · ${bytes(dataset.num_bytes)} · version ${dataset.version}, by ${originOf(dataset)} · ${date(dataset.created_at)}`,
       ),
     ),
     h(
@@ -80,13 +81,14 @@ function titleView(dataset, address) {
 }
 
 function deleteButton(dataset, address) {
-  const button = h("button.danger", { type: "button" }, icon("trash"), "Delete");
+  const isVersion = dataset.id.includes("@");
+  const button = h("button.danger", { type: "button" }, icon("trash"), isVersion ? "Delete this version" : "Delete");
   button.addEventListener("click", () =>
     act(button, async () => {
       if (
         !(await ask(
-          "Delete this dataset?",
-          `This deletes “${dataset.name}” and its report. Finished jobs keep their results.`,
+          isVersion ? "Delete this version?" : "Delete this dataset?",
+          `This deletes ${isVersion ? `version ${dataset.version} of “${dataset.name}”` : `“${dataset.name}” with all versions`}. Finished jobs keep their results.`,
           [{ value: "yes", label: "Delete", kind: "danger" }],
         ))
       )
@@ -98,7 +100,7 @@ function deleteButton(dataset, address) {
         return;
       }
       toast("Deleted.");
-      location.hash = "#/datasets";
+      location.hash = isVersion ? `#${path("datasets", dataset.id.split("@")[0])}` : "#/datasets";
     }),
   );
   return button;
@@ -122,7 +124,7 @@ function showChecked(body, dataset, address, context) {
     body,
     verdict(dataset),
     warningsNotice(dataset.warnings),
-    h("div.columns", null, h("div.stack", null, issuesCard(dataset, address, signal, rows), rows?.element), h("div.stack", null, statisticsCard(dataset), rows?.tokens)),
+    h("div.columns", null, h("div.stack", null, issuesCard(dataset, address, signal, rows), rows?.element), h("div.stack", null, statisticsCard(dataset), rows ? versionsCard(dataset, context) : null, rows?.tokens)),
   );
 }
 

@@ -1,6 +1,7 @@
 // All datasets, and the way to upload one.
 
 import { get, path, remove } from "../api.js";
+import { mergeCard } from "../data/merge_card.js";
 import { uploadCard } from "../data/upload_form.js";
 import { warningsText } from "../form/data_warnings.js";
 import { fill, h, KeyedRows, Region } from "../dom.js";
@@ -17,7 +18,7 @@ export async function open(main, { query, signal, fail }) {
   const tidying = new Region("div", { class: "actions" }, (ids) => (ids.length ? deleteButton(ids, forget) : null));
   main.append(
     h("div.title-row", null, h("h1", { tabindex: "-1" }, "Datasets"), tidying.element),
-    h("div.stack", null, uploadCard(signal, query.get("columns")), content),
+    h("div.stack", null, uploadCard(signal, query.get("columns")), content, mergeCard(signal)),
   );
   const body = h("tbody");
   const rows = new KeyedRows(body, ({ id }) => id, makeRow);

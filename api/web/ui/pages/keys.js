@@ -37,6 +37,7 @@ function makeCard(onMade) {
     SCOPES.map(([value, text]) => h("option", { value, selected: value === "write" }, text)),
   );
   const days = h("input", { id: "k-days", type: "number", min: "1", max: "3650", placeholder: "until revoked" });
+  const keeps = h("input", { type: "checkbox" });
   const button = h("button.primary", { type: "submit" }, "Make the key");
   const form = h(
     "form.form",
@@ -44,12 +45,13 @@ function makeCard(onMade) {
     h("div.field", null, h("label", { for: "k-name" }, "Name"), name),
     h("div.field", null, h("label", { for: "k-scope" }, "May"), scope),
     h("div.field", null, h("label", { for: "k-days" }, "Days"), days),
+    h("label.check", null, keeps, "Keeps answers for feedback, where a request says so"),
     h("div.actions", null, button),
   );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     act(button, async () => {
-      const body = { name: name.value.trim(), scope: scope.value };
+      const body = { name: name.value.trim(), scope: scope.value, keeps_answers: keeps.checked };
       if (days.value) body.expires_in_seconds = Number(days.value) * 24 * 3600;
       const key = await post("/keys", body, { creates: true });
       name.value = "";
