@@ -152,7 +152,7 @@ test-wheels: venv ## both distributions from their wheels in fresh environments:
 
 .PHONY: test-chat
 test-chat: venv ## chats of trained policies beside plain transformers; 500 chats, a third hang up, 20 kills of the runner (a quarter of an hour)
-	@$(BIN)/pytest -n 0 -m slow tests/integration/test_chat_equality.py tests/faults/test_chat_kills.py
+	@$(BIN)/pytest -n 0 -m slow tests/integration/test_chat_equality.py tests/e2e/test_try_it.py tests/faults/test_chat_kills.py
 
 .PHONY: test-webhooks
 test-webhooks: venv ## 1,000 finished jobs, a receiver that fails half the time, 20 kills of the API: every event arrives

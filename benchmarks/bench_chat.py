@@ -85,7 +85,7 @@ def engine_alone(folder: Path) -> float:
     """Return the engine's own decoding speed, in tokens a second."""
     tokenizer = PairTokenizer.open(folder)
     prompt = tokenizer.encode_prompt([{"role": "user", "content": f"{QUESTION} (0)"}])
-    answer, engine = batched(folder)
+    answer, engine = batched(folder, temperature=1)  # as the chats are sampled
     answer(prompt, 2)
     rates = []
     for _ in range(ROUNDS):

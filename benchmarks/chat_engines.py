@@ -61,7 +61,7 @@ def plain(folder: Path) -> tuple[Ask, Any]:
     return ask, None
 
 
-def batched(folder: Path) -> tuple[Ask, Any]:
+def batched(folder: Path, temperature: float = 0) -> tuple[Ask, Any]:
     """Return transformers' continuous batching, as the runner uses it."""
     waiting: dict[int, tuple[list[Token], threading.Event]] = {}
     numbers = iter(range(1000, 10**9))
@@ -80,7 +80,15 @@ def batched(folder: Path) -> tuple[Ask, Any]:
     def ask(ids: list[int], num_tokens: int) -> Answer:
         number = next(numbers)
         waiting[number] = ([], threading.Event())
-        order = Start(number=number, prompt_ids=ids, max_tokens=num_tokens, end_ids=[], temperature=0, top_p=1, seed=0)
+        order = Start(
+            number=number,
+            prompt_ids=ids,
+            max_tokens=num_tokens,
+            end_ids=[],
+            temperature=temperature,
+            top_p=1,
+            seed=number,
+        )
         engine.start(order)
         tokens, is_over = waiting[number]
         is_over.wait()

@@ -171,6 +171,19 @@ def test_failures_are_clear(api: RunningApi, vllm: VllmStandIn, tmp_path: Path) 
     assert error(ask_at(tmp_path, vllm, chat_timeout_seconds=0.5)) == (503, "runner_timed_out")
 
 
+def test_the_key_and_the_prompt_are_in_no_log(
+    api: RunningApi, vllm: VllmStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    canary = "canary-of-a-prompt"
+    vllm.breaks_after = 1
+    answers = [ask(api, messages=[{"role": "user", "content": canary}]).text]
+    vllm.breaks_after, vllm.redirects_to = None, f"http://127.0.0.1:9/{KEY}"
+    answers.append(ask(api, messages=[{"role": "user", "content": canary}]).text)
+    told = "".join([*answers, *capsys.readouterr()])
+    assert "request" in told
+    assert [secret for secret in (canary, KEY) if secret in told] == []
+
+
 def ask_at(folder: Path, vllm: VllmStandIn, **more: Any) -> httpx.Response:
     with serve(folder, **settings(vllm) | more) as other:
         return ask(other)
