@@ -118,8 +118,8 @@ test-architectures: venv ## every causal type of transformers, tiny, beside plai
 	@$(BIN)/python benchmarks/architectures/sweep.py
 
 .PHONY: test-parity
-test-parity: venv .venv-trl/.installed ## thirty steps beside TRL for every loss that both have; adapters beside peft
-	@.venv-trl/bin/python -m pytest tests/numerics/test_trl_parity.py tests/numerics/test_lora.py
+test-parity: venv .venv-trl/.installed ## thirty steps beside TRL for every loss that both have, reward models too; adapters beside peft
+	@.venv-trl/bin/python -m pytest tests/numerics/test_trl_parity.py tests/numerics/test_trl_reward_parity.py tests/numerics/test_lora.py tests/numerics/test_reward.py
 
 # An environment that sees what .venv has already: its torch is used, not installed again. OWN: what it has its own of.
 define beside

@@ -38,7 +38,8 @@ from core.tokenization.encode_file import encode_file
 from core.tokenization.pair_tokenizer import PairTokenizer
 from core.training.data.encoded import EncodedData
 from core.training.failures import PolicyNotSavedWell
-from core.training.measures.saved_policy_check import SavedPolicy, verify
+from core.training.measures.saved_folder import SavedPolicy
+from core.training.measures.saved_policy_check import verify
 from core.training.model.adapters import adapter_files
 from core.training.model.loading import load_causal_lm
 from core.training.model.policies import trained_digests

@@ -51,13 +51,14 @@ def show_job(project_id: str, job: JobView) -> Job:
     eta = job.progress.eta_seconds
     finish = None if eta is None or job.started_at is None else int(time.time() + eta)
     served = served_as(spec)
-    hyperparameters = served.shown(spec, job.requested)
+    hyperparameters = {} if served is None else served.shown(spec, job.requested)
+    is_policy = method_of(spec).publishes_policy
     return Job(
         id=job.id,
         created_at=seconds(job.created_at),
         finished_at=seconds(job.finished_at) if job.finished_at else None,
         model=str(spec["base_model"]),
-        fine_tuned_model=name_of_policy(project_id, job) if job.artifact else None,
+        fine_tuned_model=name_of_policy(project_id, job) if job.artifact and is_policy else None,
         organization_id=project_id,
         training_file=str(spec["dataset_id"]),
         validation_file=spec["validation_dataset_id"],
@@ -67,8 +68,8 @@ def show_job(project_id: str, job: JobView) -> Job:
         trained_tokens=job.trained_tokens,
         result_files=result_files(job),
         seed=spec["seed"],
-        hyperparameters=hyperparameters if served.type == "supervised" else {},
-        method={"type": served.type, served.type: {"hyperparameters": hyperparameters}},
+        hyperparameters=hyperparameters if served is not None and served.type == "supervised" else {},
+        method=None if served is None else {"type": served.type, served.type: {"hyperparameters": hyperparameters}},
         integrations=_integrations(spec.get("tracking")),
         metadata=job.metadata,
         user_provided_suffix=job.name,
@@ -96,7 +97,7 @@ def show_event(project_id: str, job: JobView, entry: Activity) -> list[Event]:
     if isinstance(entry.what, MetricPointView):
         return [_metrics_event(job, entry, entry.what)]
     event = entry.what
-    if event.kind != JobStatus.SUCCEEDED.value:
+    if event.kind != JobStatus.SUCCEEDED.value or not method_of(job.spec).publishes_policy:
         return [_message(job, entry, event, event.message)]
     name = name_of_policy(project_id, job)
     created = _message(job, entry, event, CREATED_MESSAGE + name)
@@ -131,7 +132,8 @@ def show_checkpoint(project_id: str, job: JobView, checkpoint: CheckpointView) -
 
 
 def has_shown_policy(job: JobView, checkpoint: CheckpointView) -> bool:
-    return checkpoint.has_archive and checkpoint.stage is method_of(job.spec).last
+    method = method_of(job.spec)
+    return checkpoint.has_archive and method.publishes_policy and checkpoint.stage is method.last
 
 
 def _metrics_event(job: JobView, entry: Activity, point: MetricPointView) -> Event:

@@ -92,12 +92,12 @@ _SERVED = (
     ),
 )
 BY_TYPE = {served.type: served for served in _SERVED}
-_BY_METHOD = {served.method: served for served in _SERVED}
+_BY_METHOD: dict[str, ServedMethod] = {served.method: served for served in _SERVED}
 
 
-def served_as(spec: Mapping[str, Any]) -> ServedMethod:
-    """Return what a job of this spec is in OpenAI's words."""
-    return _BY_METHOD[method_of(spec).name]
+def served_as(spec: Mapping[str, Any]) -> ServedMethod | None:
+    """Return what a job of this spec is in OpenAI's words; None for a method that OpenAI has not."""
+    return _BY_METHOD.get(method_of(spec).name)
 
 
 def _at(values: Mapping[str, Any], place: str) -> Any:

@@ -123,7 +123,7 @@ class Job(Answer):
     result_files: list[str]
     seed: int
     hyperparameters: dict[str, Any]
-    method: dict[str, Any]
+    method: dict[str, Any] | None = Field(description="Null for a method that OpenAI has not, such as `reward`.")
     integrations: list[Any] = Field(default_factory=list)
     metadata: dict[str, str]
     user_provided_suffix: str | None

@@ -1,4 +1,4 @@
-"""`/jobs/{id}/scores`: implicit rewards of a policy."""
+"""`/jobs/{id}/scores`: implicit rewards of a policy, or rewards of a reward model."""
 
 from dataclasses import replace
 from functools import partial
@@ -41,7 +41,7 @@ async def request_scores(
     wait: Wait = 0,
     key: IdempotencyKey = None,
 ) -> Response:
-    """Compute implicit rewards of any responses under the job's policy. Not delayed by training."""
+    """Compute rewards of any responses, implicit ones of a policy or a reward model's. Not delayed by training."""
 
     def create(score_id: str | None) -> Created:
         rows = body.model_dump(exclude_none=True)

@@ -75,18 +75,38 @@ class Figure(Answer):
     high: float | None = Field(description="Upper end; null with a single row.")
 
 
+class CalibrationBin(Answer):
+    """Held-out pairs of about the same confidence."""
+
+    confidence: float = Field(description="Mean of sigmoid(|margin|): the probability given to the preferred response.")
+    accuracy: float = Field(description="Share whose preferred response is the chosen one; ties count half.")
+    num_pairs: int = Field(description="Its pairs.")
+
+
+class Calibration(Answer):
+    """Whether a reward model's probabilities of preferences are those found on held-out pairs."""
+
+    error: float | None = Field(description="Mean distance of accuracy from confidence, weighted by pairs.")
+    bins: list[CalibrationBin] = Field(description="By rising confidence, of a width of 0.05; those that have pairs.")
+
+
 class HeldOutFigures(Answer):
     """The published policy on all held-out rows. What the job's method does not measure is null."""
 
     num_rows: int = Field(description="Held-out rows.")
     num_tokens: int | None = Field(default=None, description="Supervised: their response tokens.")
-    loss: Figure = Field(description="The variant's loss; supervised: mean negative log-likelihood a token, in nats.")
+    loss: Figure = Field(
+        description="The variant's loss; supervised: mean negative log-likelihood a token, in nats; reward: mean "
+        "-log sigmoid(margin), with the centring term."
+    )
     reward_accuracy: Figure | None = Field(
-        default=None, description="Preference: share whose chosen response gets the higher reward; Wilson's interval."
+        default=None,
+        description="Preference, reward: share whose chosen response gets the higher reward; Wilson's interval.",
     )
     reward_margin: Figure | None = Field(
-        default=None, description="Preference: reward of chosen over rejected responses."
+        default=None, description="Preference, reward: reward of chosen over rejected responses."
     )
+    calibration: Calibration | None = Field(default=None, description="Reward: calibration of its probabilities.")
     perplexity: Figure | None = Field(default=None, description="Supervised: exp(loss).")
     token_accuracy: Figure | None = Field(
         default=None, description="Supervised: share of response tokens that are the likeliest ones where they stand."

@@ -49,7 +49,9 @@ class ScoreRequest(_Strict):
     )
 
     tokens: StrictBool = Field(
-        False, description=f"Also each response's tokens with their log-ratios; with `items`, at most {MAX_TOKEN_ROWS}."
+        False,
+        description=f"Also each response's tokens with their log-ratios; with `items`, at most {MAX_TOKEN_ROWS}; not "
+        "of a reward model.",
     )
 
     @model_validator(mode="after")
@@ -66,9 +68,10 @@ class Scores(Answer):
     job_id: Id
     status: RequestStatus = Field(description="Where the request is.")
     results: list[dict[str, Any]] | None = Field(
-        description="In the order sent, once succeeded: `reward, policy_logp, reference_logp, num_tokens` of an item, "
-        "`chosen_reward, rejected_reward, margin, preference_probability` of a pair, or `error` of one not scored. "
-        "With `tokens` an item has `tokens`: `text` and `log_ratio`, log p of the policy minus the reference's, nats."
+        description="In the order sent, once succeeded: `reward, policy_logp, reference_logp, num_tokens` of an item "
+        "(the log-probabilities are null where a reward model scores), `chosen_reward, rejected_reward, margin, "
+        "preference_probability` of a pair, or `error` of one not scored. With `tokens` an item has `tokens`: `text` "
+        "and `log_ratio`, log p of the policy minus the reference's, nats."
     )
     error: str | None = Field(description="Why it failed; null unless it has.")
     created_at: datetime = Field(description="RFC 3339, UTC.")

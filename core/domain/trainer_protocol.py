@@ -20,6 +20,10 @@ StopMode = Literal["checkpoint", "save", "abandon"]
 """checkpoint: finish the step, write a checkpoint, stop. save: publish the policy as it is. abandon: just stop."""
 
 
+PointStage = Literal["sft", "dpo", "reward"]
+"""A stage with curves: one that takes optimizer steps."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
     """Input of a trainer: plain values and local paths."""
@@ -104,7 +108,7 @@ class StageChanged:
 @dataclass(frozen=True, kw_only=True)
 class MetricPoint:
     type: ClassVar[str] = "metric"
-    stage: Literal["sft", "dpo"]
+    stage: PointStage
     split: Literal["train", "validation"]
     step: int
     epoch: float

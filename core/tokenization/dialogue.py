@@ -95,6 +95,18 @@ class Dialogue:
             raise UnencodableRow("No turn of the response is to be trained on.")
         return segments
 
+    def tail(self, prompt: Sequence[Message], response: Sequence[Message]) -> str:
+        """Return what the template writes after the end of a conversation's last turn, a newline for instance.
+
+        Raises:
+            ChatTemplateRefused, UnencodableRow: the template cannot take this conversation.
+        """
+        rendered = self.render_prompt(prompt)
+        segments = self.split_response(prompt, rendered, response)
+        written = rendered + "".join(segment.text for segment in segments)
+        whole = self._template.render([*prompt, *response], add_generation_prompt=False, context=NO_CONTEXT)
+        return whole[len(written) :] if whole.startswith(written) and not segments[-1].needs_end else ""
+
     def _answer(
         self, history: Sequence[Message], message: Message, before: str, context: RowContext
     ) -> tuple[str, bool]:

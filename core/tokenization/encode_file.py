@@ -106,6 +106,7 @@ def encode_file(
             model_dir=str(tokenizer.model_dir),
             now=tokenizer.now.isoformat(),
             template_kwargs=dict(tokenizer.template_kwargs),
+            keeps_tail=tokenizer.keeps_tail,
             rows=str(rows),
             kind=kind.value,
             max_length=max_length,

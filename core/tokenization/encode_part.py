@@ -53,6 +53,7 @@ class PartJob:
     keeps_equal: bool
     """Keep pairs whose chosen and rejected response are the same tokens."""
     template_kwargs: dict[str, Any]
+    keeps_tail: bool = False
     start: int
     """First byte; the part begins with the first line that starts at or after it."""
     end: int
@@ -232,7 +233,9 @@ def main() -> None:
 
     try:
         now = datetime.fromisoformat(job.now)
-        tokenizer = PairTokenizer.open(Path(job.model_dir), now=now, template_kwargs=job.template_kwargs)
+        tokenizer = PairTokenizer.open(
+            Path(job.model_dir), now=now, template_kwargs=job.template_kwargs, keeps_tail=job.keeps_tail
+        )
         outcome = asdict(encode_part(tokenizer, job, on_rows))
     except OSError as error:
         if is_out_of_space(error):

@@ -34,6 +34,8 @@ from core.tokenization.text_encoder import TextEncoder
 
 RULES_VERSION = 1
 """Part of every digest: raised whenever the same row would give other ids."""
+_QUESTION: Message = {"role": "user", "content": "1"}
+_ANSWER: Message = {"role": "assistant", "content": "2"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,13 +83,21 @@ class PairTokenizer:
     """The tokenizer and chat template of one base model. Not for use by two threads at once."""
 
     def __init__(
-        self, model_dir: Path, files: TokenizerFiles, now: datetime, template_kwargs: Mapping[str, Any]
+        self,
+        model_dir: Path,
+        files: TokenizerFiles,
+        now: datetime,
+        template_kwargs: Mapping[str, Any],
+        *,
+        keeps_tail: bool = False,
     ) -> None:
         self.model_dir = model_dir
         self.now = now
         """The time that the template sees."""
         self.template_kwargs = template_kwargs
         """What the template is given beside messages, such as `enable_thinking`."""
+        self.keeps_tail = keeps_tail
+        """Whether a response is followed by what the template writes after its end, as a reward model reads it."""
         control = ControlTokens.find(files.tokenizer, files.named_tokens, files.chat_template)
         self._control = control
         self._encoder = TextEncoder(files.tokenizer, control)
@@ -99,30 +109,39 @@ class PairTokenizer:
             raise UnusableChatTemplate(NO_TEMPLATE)
         self._bos_id = control.ids.get(files.named_tokens.get("bos_token", ""))
         self._eos_id = _end_of_text(files, control)
+        self.padding_id = control.ids.get(files.named_tokens.get("pad_token", ""), self._eos_id)
+        """Id of the named padding token; the end token where none is named, as TRL takes it."""
         self._start_ids = self._encoder.start_ids
         if not self._start_ids and files.adds_bos and self._bos_id is not None:
             self._start_ids = [self._bos_id]
-        self.digest = _digest(files, now, template_kwargs)
+        self._tail = self._find_tail() if keeps_tail else ""
+        self.digest = _digest(files, now, template_kwargs, self._tail)
         """Digest of all that determines the ids of a row."""
         self.eos_ids: tuple[int, ...] = tuple(dict.fromkeys([*self._ends_of_turn(), self._eos_id, *files.end_ids]))
         """Ids at which a generation is complete; the first one ends an assistant turn."""
 
     @classmethod
     def open(
-        cls, model_dir: Path, *, now: datetime | None = None, template_kwargs: Mapping[str, Any] | None = None
+        cls,
+        model_dir: Path,
+        *,
+        now: datetime | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
+        keeps_tail: bool = False,
     ) -> "PairTokenizer":
         """Open the tokenizer of a base model's folder, whose files alone it reads.
 
         `now` is the time that a template sees, by default that of opening (some write the date into every prompt): give
         a job's own, for the same ids and digest on another day. `template_kwargs` are further variables of the
-        template, a job's `chat_template_kwargs`.
+        template, a job's `chat_template_kwargs`. `keeps_tail`: responses go on to the end of what the template writes,
+        so that a row's ids are those of the whole conversation that transformers renders.
 
         Raises:
             UnusableTokenizer, UnusableChatTemplate
         """
         files = read_tokenizer_files(Path(model_dir))
         try:
-            return cls(Path(model_dir), files, now or datetime.now(), template_kwargs or {})
+            return cls(Path(model_dir), files, now or datetime.now(), template_kwargs or {}, keeps_tail=keeps_tail)
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise UnusableTokenizer("The base model's tokenizer.json does not describe a tokenizer.") from error
 
@@ -199,6 +218,10 @@ class PairTokenizer:
         masked = [[self._control.mask(message) for message in answer] for answer in answers]
         rendered = dialogue.render_prompt(asked, context)
         split = [dialogue.split_response(asked, rendered, answer, context) for answer in masked]
+        if self._tail:
+            for segments in split:
+                if not segments[-1].needs_end:
+                    segments.append(TextSegment(self._tail, is_scored=False))
         return SplitRow(prompt=rendered, responses=split, is_raw=False)
 
     def encode_split(self, split: SplitRow) -> tuple[list[int], list[EncodedResponse]]:
@@ -245,15 +268,19 @@ class PairTokenizer:
         """Return the control token with which the template ends an answer, if it does."""
         if self._dialogue is None:
             return []
-        question: Message = {"role": "user", "content": "1"}
-        answer: Message = {"role": "assistant", "content": "2"}
         try:
-            rendered = self._dialogue.render_prompt([question])
-            segment = self._dialogue.split_response([question], rendered, [answer])[-1]
+            rendered = self._dialogue.render_prompt([_QUESTION])
+            segment = self._dialogue.split_response([_QUESTION], rendered, [_ANSWER])[-1]
         except UnencodableRow:
             return []
         found = None if segment.needs_end else list(self._control.pattern.finditer(segment.text))[-1]
         return [self._control.ids[found[0]]] if found else []
+
+    def _find_tail(self) -> str:
+        try:
+            return "" if self._dialogue is None else self._dialogue.tail([_QUESTION], [_ANSWER])
+        except UnencodableRow:
+            return ""
 
 
 def context_of(row: RowContext) -> RowContext:
@@ -277,7 +304,8 @@ def _end_of_text(files: TokenizerFiles, control: ControlTokens) -> int:
     return ids[0]
 
 
-def _digest(files: TokenizerFiles, now: datetime, template_kwargs: Mapping[str, Any]) -> str:
+def _digest(files: TokenizerFiles, now: datetime, template_kwargs: Mapping[str, Any], tail: str) -> str:
     time = now.isoformat() if "strftime_now" in (files.chat_template or "") else ""
     given = f"\n{json.dumps(template_kwargs, sort_keys=True)}" if template_kwargs else ""
-    return hashlib.sha256(f"{RULES_VERSION}\n{files.digest}\n{time}{given}".encode()).hexdigest()
+    ended = f"\ntail {json.dumps(tail)}" if tail else ""
+    return hashlib.sha256(f"{RULES_VERSION}\n{files.digest}\n{time}{given}{ended}".encode()).hexdigest()

@@ -25,7 +25,12 @@ class Stage(StrEnum):
     SFT = "sft"
     REFERENCE = "reference"
     DPO = "dpo"
+    REWARD = "reward"
     EVALUATION = "evaluation"
+
+
+TrainedStage = Literal[Stage.SFT, Stage.DPO, Stage.REWARD]
+"""A stage that takes optimizer steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,4 +103,5 @@ __all__ = [
     "Stage",
     "StageOutput",
     "StopRequest",
+    "TrainedStage",
 ]

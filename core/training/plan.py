@@ -65,8 +65,19 @@ class DpoPlan(SftPlan):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RewardPlan(SftPlan):
+    """Settings of a reward model's training."""
+
+    center_rewards_coefficient: float = 0.0
+    """Weight of the squared sum of a pair's rewards in the loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoraPlan:
-    """One adapter, trained through SFT and DPO; the reference of DPO is the base with the SFT'd adapter."""
+    """One adapter, trained through SFT and DPO; the reference of DPO is the base with the SFT'd adapter.
+
+    The head of a reward model is trained whole beside it.
+    """
 
     rank: int = 16
     alpha: float = 32.0
@@ -102,7 +113,11 @@ class TrainingPlan:
     sft: SftPlan | None
     """None: DPO starts from the base model."""
     dpo: DpoPlan | None
-    """None in a supervised run, which has no preference stage."""
+    """None in a run without a preference stage."""
+    reward: RewardPlan | None = None
+    """None but in a run that trains a reward model."""
+    pad_token_id: int | None = None
+    """Token of the padding of a reward model's texts, which decides where a reward is read; None for a policy."""
     method: str = DEFAULT_METHOD
     """One of `core.domain.jobs.methods`."""
     variant: str = "dpo"
@@ -166,7 +181,7 @@ class TrainingPlan:
 def _checks(plan: TrainingPlan) -> list[tuple[str, bool, str]]:
     if plan.method not in METHODS:
         return [("method", False, f"one of {', '.join(METHODS)}")]
-    stages = {"sft": plan.sft, "dpo": plan.dpo}
+    stages: dict[str, SftPlan | None] = {"sft": plan.sft, "dpo": plan.dpo, "reward": plan.reward}
     trained = [stage.value for stage in get_method(plan.method).trained]
     checks = [
         (trained[-1], stages[trained[-1]] is not None, f"given with the method {plan.method}"),
@@ -187,6 +202,7 @@ def _checks(plan: TrainingPlan) -> list[tuple[str, bool, str]]:
         ("max_new_tokens", plan.max_new_tokens >= 1, "at least 1"),
         ("sample_prompts", all(plan.sample_prompts), "prompts of at least one token"),
     ]
+    checks += _reward_checks(plan)
     for name, stage in stages.items():
         if stage is not None:
             checks += _stage_checks(name, stage)
@@ -197,6 +213,17 @@ def _checks(plan: TrainingPlan) -> list[tuple[str, bool, str]]:
         checks.append(("lora.dropout", 0 <= plan.lora.dropout < 1, "in [0, 1)"))
         both = bool(plan.lora.dropout and plan.lora.target_parameters)
         checks.append(("lora.dropout", not both, "0 with adapters on experts"))
+    return checks
+
+
+def _reward_checks(plan: TrainingPlan) -> list[tuple[str, bool, str]]:
+    checks = []
+    if not get_method(plan.method).publishes_policy:
+        checks.append(("pad_token_id", plan.pad_token_id is not None, f"given with the method {plan.method}"))
+        checks.append(("sample_prompts", not plan.sample_prompts, f"empty with the method {plan.method}"))
+    if plan.reward is not None:
+        is_share = 0 <= plan.reward.center_rewards_coefficient <= 1
+        checks.append(("reward.center_rewards_coefficient", is_share, "in [0, 1]"))
     return checks
 
 

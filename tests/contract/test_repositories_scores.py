@@ -36,9 +36,10 @@ def test_a_request_is_claimed_once_and_answered(backend: Backend, job_id: str) -
     assert (asked.status, asked.results) == ("queued", None)
     held = scores.claim(backend, 60)
     assert held is not None
-    assert (held.lease.id, held.is_pairs, held.rows, held.base_model_name) == (asked.id, False, ITEMS["items"], "tiny")
-    assert held.policy.prefix.startswith(keys.attempt_prefix(PROJECT, job_id, "1-").rstrip("/"))
-    assert held.sft is None
+    assert (held.lease.id, held.is_pairs, held.rows) == (asked.id, False, ITEMS["items"])
+    assert held.scorer.base_model_name == "tiny"
+    assert held.scorer.published.prefix.startswith(keys.attempt_prefix(PROJECT, job_id, "1-").rstrip("/"))
+    assert held.scorer.sft is None
     assert scores.claim(backend, 60) is None
     scores.finish(backend, held, [{"reward": 0.5}])
     answer = scores.get(backend, PROJECT, job_id, asked.id)

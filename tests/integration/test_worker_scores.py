@@ -1,46 +1,17 @@
 """Scores from the light lane, by the real engine: equal to training's, and not behind it."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from backends import PROJECT, submit
-from toy_jobs import InProcessWorker, await_end, submit_toy, view, wait_for_status
+from backends import submit
+from scored_jobs import ask, light_lane
+from toy_jobs import InProcessWorker, submit_toy, view, wait_for_status
 from toy_trainer import Script
 from trained_jobs import FIELDS, add_rows, fetch_artifact, make_rows, run_to_end
 
 from core.services.backend import Backend
-from core.services.requests import scores
 from worker.app import TRAINER_COMMAND
-from worker.drain import Drain
-from worker.light.lane import LightLane
-from worker.light.scores import Scoring
-from worker.scratch import WorkerScratch
-
-SECONDS = 200
-
-
-def ask(backend: Backend, job_id: str, **request: Any) -> list[dict[str, Any]]:
-    asked = scores.create(backend, PROJECT, job_id, request)
-    answer = await_end(lambda: scores.get(backend, PROJECT, job_id, asked.id), SECONDS)
-    assert answer.status == "succeeded", answer
-    assert answer.results is not None
-    return answer.results
-
-
-@contextmanager
-def light_lane(backend: Backend) -> Iterator[None]:
-    drain, scratch = Drain(5), WorkerScratch(backend.settings.scratch_dir)
-    lane = LightLane(backend, drain, scratch, 1, [Scoring()])
-    lane.start()
-    try:
-        yield
-    finally:
-        drain.begin()
-        lane.join()
-        scratch.close()
 
 
 def train(backend: Backend, rows: list[dict[str, Any]], **changes: Any) -> str:

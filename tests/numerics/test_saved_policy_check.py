@@ -21,8 +21,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from core.training.data.encoded import EncodedData
 from core.training.failures import PolicyNotSavedWell
-from core.training.measures import saved_policy_check
-from core.training.measures.saved_policy_check import SavedPolicy, judge, tolerance_of, verify
+from core.training.measures import saved_folder, saved_policy_check
+from core.training.measures.saved_folder import SavedPolicy
+from core.training.measures.saved_policy_check import judge, tolerance_of, verify
 from core.training.model.adapters import adapter_files
 from core.training.model.loading import load_causal_lm
 from core.training.model.policies import load_untrained, trained_digests
@@ -181,7 +182,8 @@ def test_a_fault_in_a_full_policy_is_refused(
 def test_log_probabilities_alone_refuse_it_too(
     fault: Callable[[SavedPolicy], None], with_lora: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saved_policy_check, "_require_equal_weights", lambda *_: None)
+    for module in (saved_folder, saved_policy_check):
+        monkeypatch.setattr(module, "require_equal_weights", lambda *_: None)
     monkeypatch.setattr(saved_policy_check, "check_config", lambda *_: None)
     monkeypatch.setattr(saved_policy_check, "_require_same_answer", lambda *_: None)
     saved = with_lora.saved(tmp_path)

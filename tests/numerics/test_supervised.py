@@ -170,7 +170,7 @@ def test_without_held_out_rows_nothing_is_measured_on_them(world: World) -> None
     [
         ({"sft": None}, "sft must be given with the method supervised."),
         ({"method": "preference"}, "dpo must be given with the method preference."),
-        ({"method": "guessing"}, "method must be one of preference, supervised."),
+        ({"method": "guessing"}, "method must be one of preference, supervised, reward."),
     ],
 )
 def test_a_plan_has_the_stages_of_its_method(world: World, changes: dict[str, Any], message: str) -> None:

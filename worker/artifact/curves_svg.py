@@ -61,15 +61,18 @@ def _panels(points: Sequence[MetricPointView]) -> list[Panel]:
             [line(split, "sft", split, names.MEAN_TOKEN_ACCURACY) for split in ("train", "validation")],
         ),
         Panel("DPO loss", [line(split, "dpo", split, names.LOSS) for split in ("train", "validation")]),
+        Panel("reward model loss", [line(split, "reward", split, names.LOSS) for split in ("train", "validation")]),
         Panel(
             "implicit rewards, train",
             [line(side, "dpo", "train", f"rewards/{side}") for side in ("chosen", "rejected")],
         ),
-        Panel("reward margin", [line(split, "dpo", split, names.REWARD_MARGINS) for split in ("train", "validation")]),
-        Panel(
-            "reward accuracy",
-            [line(split, "dpo", split, names.REWARD_ACCURACIES) for split in ("train", "validation")],
+        Panel("rewards, train", [line(side, "reward", "train", f"rewards/{side}") for side in ("chosen", "rejected")]),
+        *(
+            Panel(title, [line(split, stage, split, name) for split in ("train", "validation")])
+            for stage in ("dpo", "reward")
+            for title, name in (("reward margin", names.REWARD_MARGINS), ("reward accuracy", names.REWARD_ACCURACIES))
         ),
+        Panel("calibration error", [line("validation", "reward", "validation", names.CALIBRATION_ERROR)]),
     ]
     return [Panel(panel.title, [line for line in panel.lines if line.points]) for panel in wanted]
 

@@ -24,6 +24,22 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 ```"""
 
 
+_LOAD_REWARD = """```python
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+model = AutoModelForSequenceClassification.from_pretrained("path/to/this/folder", dtype=torch.float32)
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+texts = [tokenizer.apply_chat_template(messages, tokenize=False) for messages in conversations]
+batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+rewards = model(**batch).logits[:, 0]
+```
+
+The number is read at the last token that is no padding token. Only differences between responses to one prompt have a
+meaning: sigmoid of the difference is the probability that the first one is preferred. Conversations end with the answer
+that is judged; a base model without a chat template takes prompt and response as one text."""
+
+
 _PAIRS = ", `pairs.jsonl` what became of every pair"
 
 
@@ -45,7 +61,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         *_evaluation(record),
         "## Loading",
         "",
-        _LOAD,
+        _LOAD if method_of(spec).publishes_policy else _LOAD_REWARD,
         "",
         *_adapter(record),
         *_reproduction(record),
@@ -57,11 +73,12 @@ def model_card(record: Mapping[str, Any]) -> str:
 
 
 def _front_matter(record: Mapping[str, Any]) -> list[str]:
-    base = record["base_model"]
+    base, spec = record["base_model"], record["spec"]
+    method = method_of(spec)
     front: dict[str, Any] = {
         "library_name": "transformers",
-        "pipeline_tag": "text-generation",
-        "tags": ["preftune", *([] if "variant" not in record["spec"] else ["dpo", record["spec"]["variant"]])],
+        "pipeline_tag": "text-generation" if method.publishes_policy else "text-classification",
+        "tags": ["preftune", *(["dpo", spec["variant"]] if "variant" in spec else [method.name])],
     }
     if base.get("licence"):
         front["license"] = base["licence"]
@@ -70,16 +87,16 @@ def _front_matter(record: Mapping[str, Any]) -> list[str]:
 
 def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
     spec, base = record["spec"], record["base_model"]
-    licence = base.get("licence") or "not stated; look at the base model's own page before you share this policy"
+    licence = base.get("licence") or "not stated; look at the base model's own page before you share this model"
     rows = {
         "base model": spec["base_model"],
         "its source": " ".join(str(base[key]) for key in ("source", "revision") if base.get(key)),
-        "its licence, which binds this policy too": licence,
+        "its licence, which binds this model too": licence,
         "dataset": spec["dataset_id"],
         **{f"SHA-256 of {name}": digest for name, digest in record["dataset_sha256"].items()},
         "variant": f"{spec['variant']}, beta {spec['beta']}" if "variant" in spec else None,
         **{
-            stage.value.upper(): "skipped" if spec[stage.value] == "skip" else stage_settings(spec[stage.value])
+            stage.label: "skipped" if spec[stage.value] == "skip" else stage_settings(spec[stage.value])
             for stage in method_of(spec).trained
         },
         "tuning": "LoRA, merged (the adapter is in adapter/)" if spec.get("lora") else "full fine-tuning",
@@ -107,9 +124,9 @@ def _evaluation(record: Mapping[str, Any]) -> list[str]:
             "## Held-out pairs",
             "",
             f"{counted(held_out['num_pairs'], 'pair')} not trained on. Reward accuracy: the share whose chosen "
-            f"response gets the higher implicit reward, with its 95 % bootstrap interval over pairs.",
+            f"response gets the higher reward, with its 95 % bootstrap interval over pairs.",
             "",
-            _table("judge", {"this policy": interval_text(held_out["reward_accuracy"]), **baseline_rows(held_out)}),
+            _table("judge", {"this model": interval_text(held_out["reward_accuracy"]), **baseline_rows(held_out)}),
             "",
         ]
     if record["evaluation"]:
@@ -128,7 +145,11 @@ def _adapter(record: Mapping[str, Any]) -> list[str]:
         return []
     named, source = str(spec["base_model"]), str(base.get("source") or "")
     name = _cell(named)
-    loads = "`AutoPeftModelForCausalLM.from_pretrained` loads it"
+    is_policy = method_of(spec).publishes_policy
+    loader = "AutoPeftModelForCausalLM" if is_policy else "AutoPeftModelForSequenceClassification"
+    loads = f"`{loader}.from_pretrained` loads it"
+    if not is_policy:
+        loads += ", with num_labels=1,"
     if named.startswith("job_"):
         job, _, checkpoint = named.partition("@")
         fetch = f"preftune download {_cell(job)}" + (f" --checkpoint {_cell(checkpoint)}" if checkpoint else "")

@@ -70,7 +70,7 @@ def _held_out(summary: Mapping[str, Any], start: str) -> Iterable[str]:
     held_out = summary.get("held_out")
     if held_out:
         yield f"<h2>{held_out['num_pairs']} held-out pairs</h2><p>Reward accuracy with its 95 % bootstrap interval.</p>"
-        rows = {"this policy": interval_text(held_out["reward_accuracy"]), **baseline_rows(held_out)}
+        rows = {"this model": interval_text(held_out["reward_accuracy"]), **baseline_rows(held_out)}
         yield _table(("judge", "share of pairs judged as labelled"), rows.items())
     if drift := drift_text(summary.get("drift"), start):
         yield f"<p>{escape(drift)}</p>"

@@ -36,12 +36,18 @@ def result_rows(results: Mapping[str, Any] | None) -> dict[str, str]:
         rows |= _held_out_rows(base, "the base model's {label} on them")
     if better := results.get("better_than_base_model"):
         rows |= _held_out_rows(better, "{label}: better than the base model by")
+    if calibration := (results.get("held_out") or {}).get("calibration"):
+        rows["held-out calibration error"] = _share_text(calibration["error"])
     if training := results.get("training"):
         which = f"epoch {training['epoch']}" if training["is_whole_epoch"] else "the part of epoch 1 that was trained"
         for name, label in RESULT_NAMES.items():
             if training.get(name) is not None:
                 rows[f"training {label}, mean over {which}"] = f"{training[name]:.4g}"
     return rows
+
+
+def _share_text(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
 
 
 def _held_out_rows(figures: Mapping[str, Any], label: str) -> dict[str, str]:
@@ -63,14 +69,14 @@ def baseline_rows(held_out: Mapping[str, Any]) -> dict[str, str]:
     for name, label in _BASELINES.items():
         if name in held_out["baselines"]:
             better = held_out["better_than"][name]
-            rows[label] = f"{interval_text(held_out['baselines'][name])}; policy better by {interval_text(better)}"
+            rows[label] = f"{interval_text(held_out['baselines'][name])}; this model better by {interval_text(better)}"
     return rows
 
 
 def start_of(spec: Mapping[str, Any]) -> str:
     """Return what people call the policy that the last training stage began with."""
     method = method_of(spec)
-    return "base model" if len(method.trained) == 1 else f"policy before {method.last.value.upper()}"
+    return "base model" if len(method.trained) == 1 else f"policy before {method.last.label}"
 
 
 def drift_text(drift: Mapping[str, Any] | None, start: str = "policy before DPO") -> str | None:
@@ -108,6 +114,12 @@ def verification_text(checked: Mapping[str, Any] | None) -> str | None:
     """Describe how the saved files were checked; a policy of an earlier version names no tensors."""
     if not checked:
         return None
+    if "max_reward_difference" in checked:
+        return (
+            f"Before publishing, the saved files were loaded again: on {checked['num_rows']} rows their rewards differ "
+            f"from the trained model's by at most {checked['max_reward_difference']:.2g}, one by one as in a padded "
+            f"batch. Each of {checked['num_weights_equal']} tensors is exactly what was trained."
+        )
     text = (
         f"Before publishing, the saved files were loaded again: on {checked['num_rows']} rows their token "
         f"log-probabilities differ from the trained policy's by at most {checked['max_difference']:.2g} nats, "

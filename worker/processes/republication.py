@@ -28,7 +28,8 @@ from core.tokenization.errors import NothingToEncode
 from core.tokenization.pair_tokenizer import PairTokenizer
 from core.training.data.encoded import EncodedData
 from core.training.failures import PolicyNotSavedWell
-from core.training.measures.saved_policy_check import SavedPolicy, verify
+from core.training.measures.saved_folder import SavedPolicy
+from core.training.measures.saved_policy_check import verify
 from core.training.model.adapters import adapter_files
 from core.training.model.adapters.merging import trained_weights
 from core.training.model.policies import ADAPTER_DIR, load_untrained, save_artifact, trained_digests

@@ -18,15 +18,17 @@ from transformers import PreTrainedModel
 
 from core.domain.dataset_rows import DatasetKind
 from core.domain.jobs.job_spec import JobSpec
+from core.domain.jobs.methods import get_method
 from core.tokenization.encode_file import encode_file
 from core.tokenization.errors import NothingToEncode
 from core.tokenization.pair_tokenizer import PairTokenizer
 from core.training.data.encoded import EncodedData
 from core.training.losses.objective import build_objective
-from core.training.measures.implicit_rewards import PairRewards, score_pairs
+from core.training.measures.implicit_rewards import PairRewards, score_by_reward_model, score_pairs
 from core.training.model.adapters import adapter_files
 from core.training.model.loading import load_causal_lm
 from core.training.model.policies import ADAPTER_DIR, DTYPES
+from core.training.model.reward_model import load_reward_model
 
 TASK_FILE, RESULTS_FILE = "scoring.json", "results.json"
 _NICENESS = 5
@@ -64,7 +66,12 @@ def score(task: ScoringTask, work_dir: Path) -> list[dict[str, Any]]:
     """Score the items; raises DomainError where nothing can be scored at all."""
     spec = JobSpec.model_validate(task.spec)
     now = datetime.fromisoformat(task.submitted_at).replace(tzinfo=None)
-    tokenizer = PairTokenizer.open(Path(task.base_model_dir), now=now, template_kwargs=spec.chat_template_kwargs)
+    tokenizer = PairTokenizer.open(
+        Path(task.base_model_dir),
+        now=now,
+        template_kwargs=spec.chat_template_kwargs,
+        keeps_tail=not get_method(spec.method).publishes_policy,
+    )
     rows = work_dir / "rows.jsonl"
     rows.write_text("".join(json.dumps(_pair(n, row)) + "\n" for n, row in enumerate(task.rows, 1)), encoding="utf-8")
     try:
@@ -80,15 +87,7 @@ def score(task: ScoringTask, work_dir: Path) -> list[dict[str, Any]]:
     except NothingToEncode as error:
         return [{"error": error.detail} for _ in task.rows]
     data = EncodedData.open(work_dir / "encoded")
-    objective = build_objective(spec.variant, float(spec.beta or 0), spec.variant_options)
-    scores = score_pairs(
-        data,
-        objective,
-        lambda: _load_policy(task, spec),
-        lambda: _load_reference(task, spec),
-        _micro_batch(spec),
-        by_token=task.by_token,
-    )
+    scores = _scores(task, spec, data)
     results: list[dict[str, Any]] = [{} for _ in task.rows]
     for aside in summary.set_aside:
         results[aside.line - 1] = {"error": aside.detail}
@@ -96,6 +95,21 @@ def score(task: ScoringTask, work_dir: Path) -> list[dict[str, Any]]:
         shown = _pair_result if task.is_pairs else _item_result
         results[int(line) - 1] = shown(scores, index, data) | _tokens(scores, index, data, tokenizer)
     return results
+
+
+def _scores(task: ScoringTask, spec: JobSpec, data: EncodedData) -> PairRewards:
+    if not get_method(spec.method).publishes_policy:
+        # In float32, so that scores are those of the folder wherever it is read.
+        model = load_reward_model(task.policy_dir, dtype=torch.float32)
+        return score_by_reward_model(data, model, _micro_batch(spec))
+    return score_pairs(
+        data,
+        build_objective(spec.variant, float(spec.beta or 0), spec.variant_options),
+        lambda: _load_policy(task, spec),
+        lambda: _load_reference(task, spec),
+        _micro_batch(spec),
+        by_token=task.by_token,
+    )
 
 
 def _tokens(scores: PairRewards, index: int, data: EncodedData, tokenizer: PairTokenizer) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class WandbSink:
         self._run = self._wandb.init(
             project=self._project, id=job_id, name=name, tags=tags, resume="allow", config=spec, settings=settings
         )
-        for stage in ("sft", "dpo"):
+        for stage in ("sft", "dpo", "reward"):
             self._run.define_metric(f"{stage}/step")
             self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
 

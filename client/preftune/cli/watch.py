@@ -23,7 +23,9 @@ from preftune.cli.words import counted, ordinal
 
 FINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
 EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 3}
-STAGES = ("staging", "sft", "reference", "dpo", "evaluation", "publishing")
+STAGES = ("staging", "sft", "reference", "dpo", "reward", "evaluation", "publishing")
+TRAINED = ("reward", "dpo", "sft")
+"""Stages with curves, the last of a job first."""
 PLOT_WIDTH = 56
 PLOT_HEIGHT = 6
 MIN_PLOT_HEIGHT = 2
@@ -38,6 +40,7 @@ SHOWN_VALUES = (
     ("rewards/rejected", "rewards/rejected", "+.3f"),
     ("rewards/margins", "margin", "+.3f"),
     ("rewards/accuracies", "accuracy", ".1%"),
+    ("rewards/calibration_error", "calibration error", ".1%"),
     ("mean_token_accuracy", "token accuracy", ".1%"),
     ("tokens_per_second", "tokens/s", ",.0f"),
 )
@@ -147,8 +150,8 @@ def render(view: JobView, console: Console) -> RenderableType:
 
 def _newest_points(view: JobView) -> list[dict[str, Any]]:
     """Return the newest held-out point, which says most, and the newest training batch."""
-    found = [view.latest.get((stage, split)) for split in ("validation", "train") for stage in ("dpo", "sft")]
-    return [point for point in (found[0] or found[1], found[2] or found[3]) if point]
+    found = [[view.latest.get((stage, split)) for stage in TRAINED] for split in ("validation", "train")]
+    return [point for points in found if (point := next(filter(None, points), None))]
 
 
 def result_texts(job: dict[str, Any]) -> list[Text]:
@@ -182,7 +185,7 @@ def _figure_text(figure: dict[str, Any], form: str) -> str:
 
 def _plots(view: JobView, width: int, num_lines: int) -> list[RenderableType]:
     """Return as many charts as fit into so many lines, as high as possible."""
-    stage = "dpo" if ("dpo", "loss") in view.curves else "sft"
+    stage = next((stage for stage in TRAINED if (stage, "loss") in view.curves), "sft")
     frames = [{name: list(view.curves.get((stage, name), ())) for name in frame} for frame in PLOTS]
     frames = [curves for curves in frames if any(len(curve) > 1 for curve in curves.values())]
     while frames:

@@ -10,6 +10,7 @@ from core.database.tables.exports import ExportRequest
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, CheckpointStatus, StageOutput
 from core.domain.jobs.job_state import Stage
+from core.domain.jobs.methods import METHODS
 
 _STAGE_ORDER = {stage: position for position, stage in enumerate(Stage)}
 
@@ -85,8 +86,10 @@ def find_weights_key(session: Session, job_id: str) -> str | None:
 
 
 def list_published_jobs(session: Session, project_id: str, before: str | None, limit: int) -> list[Job]:
-    """Return jobs with an artifact, newest first."""
-    statement = select(Job).join(Artifact, Artifact.job_id == Job.id).where(Job.project_id == project_id)
+    """Return jobs that have published a policy, newest first."""
+    method = Job.spec["method"].as_string()  # none in specs of the default one
+    is_policy = or_(method.is_(None), method.in_([name for name, item in METHODS.items() if item.publishes_policy]))
+    statement = select(Job).join(Artifact, Artifact.job_id == Job.id).where(Job.project_id == project_id, is_policy)
     if before is not None:
         statement = statement.where(Job.id < before)
     return list(session.scalars(statement.order_by(Job.id.desc()).limit(limit)))

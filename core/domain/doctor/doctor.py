@@ -14,14 +14,18 @@ def all_rules() -> list[Rule]:
     return [
         rules.LearningRateFar("sft"),
         rules.LearningRateFar("dpo"),
+        rules.LearningRateFar("reward"),
         rules.LossStuck(),
         rules.ZeroGradient(),
         rules.ChosenCollapse(),
         rules.KlBlowUp(),
-        rules.SaturatedAccuracy(),
-        rules.LengthExploitation(),
+        rules.SaturatedAccuracy("dpo"),
+        rules.SaturatedAccuracy("reward"),
+        rules.LengthExploitation("dpo"),
+        rules.LengthExploitation("reward"),
         rules.ValidationDivergence("sft"),
         rules.ValidationDivergence("dpo"),
+        rules.ValidationDivergence("reward"),
     ]
 
 

@@ -30,6 +30,8 @@ class LearningRateFar:
         ("sft", True): (2e-4, 2e-4),
         ("dpo", False): (5e-7, 5e-6),
         ("dpo", True): (5e-6, 5e-5),
+        ("reward", False): (1e-5, 2e-5),
+        ("reward", True): (1e-4, 1e-4),
     }
 
     def __init__(self, stage: str) -> None:
@@ -179,13 +181,14 @@ class SaturatedAccuracy:
     most_gradient_weight = 0.05
     latest_fraction = 0.8
 
-    def __init__(self) -> None:
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
         self._window = Window((names.REWARD_ACCURACIES, names.GRADIENT_WEIGHT), WINDOW)
 
     def observe(self, point: MetricPoint, facts: RunFacts) -> Finding | None:
-        if not is_train(point) or not self._window.add(point):
+        if not is_train(point, self._stage) or not self._window.add(point):
             return None
-        fraction = point.epoch / facts.stages["dpo"].epochs
+        fraction = point.epoch / facts.stages[self._stage].epochs
         accuracy, weight = self._window.mean(names.REWARD_ACCURACIES), self._window.mean(names.GRADIENT_WEIGHT)
         if accuracy < self.least_accuracy or weight > self.most_gradient_weight or fraction > self.latest_fraction:
             return None
@@ -208,11 +211,18 @@ class LengthExploitation:
     least_correlation = 0.8
     least_accuracy = 0.6
 
-    def __init__(self) -> None:
+    advice: ClassVar = {
+        "dpo": "Balance the lengths of chosen and rejected responses, or use a variant that discounts length "
+        "(`ld_dpo`, `simpo`).",
+        "reward": "Balance the lengths of chosen and rejected responses: what is tuned with it would get long.",
+    }
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
         self._window = Window((names.LENGTH_CORRELATION, names.REWARD_ACCURACIES), WINDOW)
 
     def observe(self, point: MetricPoint, facts: RunFacts) -> Finding | None:
-        if not is_train(point) or not self._window.add(point):
+        if not is_train(point, self._stage) or not self._window.add(point):
             return None
         correlation, accuracy = self._window.mean(names.LENGTH_CORRELATION), self._window.mean(names.REWARD_ACCURACIES)
         if correlation < self.least_correlation or accuracy < self.least_accuracy:
@@ -220,10 +230,9 @@ class LengthExploitation:
         return Finding(
             rule=self.name,
             level="warning",
-            message=f"The reward margin follows the difference in length (correlation {correlation:.2f}): the policy "
-            "learns to be long rather than good.",
-            advice="Balance the lengths of chosen and rejected responses, or use a variant that discounts length "
-            "(`ld_dpo`, `simpo`).",
+            message=f"The reward margin follows the difference in length (correlation {correlation:.2f}): what "
+            "is learnt is to be long rather than good.",
+            advice=self.advice[self._stage],
             stage=point.stage,
             step=point.step,
             evidence={"mean_correlation": correlation, "mean_accuracy": accuracy, "window_steps": WINDOW},
@@ -265,7 +274,7 @@ class ValidationDivergence:
             rule=self.name,
             level="warning",
             message=f"Validation loss has risen from {self._best:.4f} (step {self._best_step}) to {loss:.4f} while "
-            "training loss falls: the policy learns the training rows by heart.",
+            "training loss falls: the training rows are learnt by heart.",
             advice="Use fewer epochs or `early_stopping`, a lower learning rate, or more data.",
             stage=point.stage,
             step=point.step,

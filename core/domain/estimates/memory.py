@@ -20,6 +20,8 @@ _LEFT_BY_SFT = 0.3
 _START_OF_SFT = "sft:start"
 _ENDS_OF_SFT = ("reference:start", "dpo:start")
 """Laps that end when the policy is loaded again, the earliest first."""
+_LAST_STAGES = ("reward", "dpo", "sft")
+"""Stages whose step is looked at: the last that was measured."""
 _NUM_STATES = {"adamw": 2, "rmsprop": 1}
 """Optimizer states of each weight."""
 
@@ -47,7 +49,7 @@ class Footprint:
     def of(cls, values: Mapping[str, Any]) -> Self | None:
         """Read a measurement; None where the trainer could not measure its memory."""
         memory = values["memory"]
-        found = memory["footprints"].get("dpo") or memory["footprints"].get("sft")
+        found = next((memory["footprints"][name] for name in _LAST_STAGES if memory["footprints"].get(name)), None)
         if not found or not memory["peak_bytes"]:
             return None
         costs, rows = found["costs"], found["rows"]

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from core.domain import typed_json
 from core.domain.estimates.work import TRAINING_PASSES, Pass, PassSizes, Work
+from core.domain.jobs.job_state import Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +132,7 @@ class Speeds:
 
     def stage_seconds(self, work: Work) -> dict[str, float]:
         """Predict the seconds of every stage of a job."""
-        seconds = dict.fromkeys(("staging", "sft", "reference", "dpo", "evaluation", "publishing"), 0.0)
+        seconds = dict.fromkeys([stage.value for stage in Stage], 0.0)
         for item in work.passes:
             seconds[item.stage] += self.pass_seconds(item)
         seconds["reference"] += self._mean(

@@ -5,8 +5,9 @@ from all of them: what it leaves out is in both.
 """
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 from core.domain.jobs.job_spec import JobSpec, total_steps
@@ -194,7 +195,7 @@ class Work:
     checkpoints: dict[str, int]
     """Checkpoints written, by stage."""
     begin_tokens: int
-    """Tokens generated at most before the first step of the preference stage."""
+    """Tokens generated at most before the first step of the last training stage."""
     answer_tokens: int
     """The same after the last."""
 
@@ -226,34 +227,52 @@ def plan_work(spec: JobSpec, sizes: JobSizes) -> Work:
         alone = sizes.sft or sizes.train.first
         steps["sft"] = _num_steps(values["sft"], alone.rows, sizes.train if sizes.sft is None else None)
         passes.append(_sft(values["sft"], sizes, steps["sft"], micro))
-    if not get_method(spec.method).has(Stage.DPO):
+    last = get_method(spec.method).last
+    if last is Stage.SFT:
         passes += _held_out(values, sizes, steps["sft"], micro)
         written = {"sft": math.ceil(steps["sft"] / every)}
         return Work(passes=passes, steps=steps, checkpoints=written, begin_tokens=answers, answer_tokens=2 * answers)
-    batch, epochs = int(values["dpo"]["batch_size"]), int(values["dpo"]["epochs"])
+    stage, batch = last.value, int(values[last.value]["batch_size"])
     whole = [row for row, _ in sizes.train.sample]
     packed = Packing.of(whole, batch, micro, times=1 if is_paired else 2, prompt_rows=sizes.train.prompt_rows)
     per_step = sizes.train.rows_per_step(batch)
     train, held_out = sizes.train.whole, sizes.validation.whole if sizes.validation else PassSizes()
-    steps["dpo"] = _num_steps(values["dpo"], train.rows, sizes.train)
+    if last is Stage.REWARD:  # no distribution over the vocabulary is computed
+        train, held_out = replace(train, scored=0.0), replace(held_out, scored=0.0)
+    steps[stage] = _num_steps(values[stage], train.rows, sizes.train)
     checkpoints = {stage: math.ceil(number / every) for stage, number in steps.items()}
-    if get_variant(spec.variant).needs_reference:
+    if last is Stage.DPO and get_variant(spec.variant).needs_reference:
         reference = _pass("reference:part", "reference", train + held_out, per_step, packed)
         passes.append(reference)
         checkpoints["reference"] = (reference.updates - 1) // every
-    passes.append(_pass("dpo:step", "dpo", train, per_step, packed, times=epochs, is_training=True))
-    if held_out.rows:
-        times = math.ceil(steps["dpo"] / int(values["evaluate_every_steps"])) + 1
-        passes.append(_pass("dpo:validation", "dpo", held_out, per_step, packed, times=times))
-    if spec.score_training_pairs:
-        passes.append(_pass("evaluation:part", "evaluation", train, per_step, packed))
+    passes += _comparing(
+        values, stage, (train, held_out), steps[stage], partial(_pass, rows_per_batch=per_step, packed=packed)
+    )
     return Work(
         passes=passes,
         steps=steps,
         checkpoints=checkpoints,
-        begin_tokens=answers + (DRAWN_TOKENS if held_out.rows else 0),
+        begin_tokens=answers + (DRAWN_TOKENS if held_out.rows and last is Stage.DPO else 0),
         answer_tokens=2 * answers,
     )
+
+
+def _comparing(
+    values: dict[str, Any],
+    stage: str,
+    splits: tuple[PassSizes, PassSizes],
+    num_steps: int,
+    make: Callable[..., Pass],
+) -> list[Pass]:
+    """Return the passes of a last stage that compares responses: its steps, its evaluations, the report on pairs."""
+    train, held_out = splits
+    found = [make(f"{stage}:step", stage, train, times=int(values[stage]["epochs"]), is_training=True)]
+    if held_out.rows:
+        times = math.ceil(num_steps / int(values["evaluate_every_steps"])) + 1
+        found.append(make(f"{stage}:validation", stage, held_out, times=times))
+    if values["score_training_pairs"]:
+        found.append(make("evaluation:part", "evaluation", train))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

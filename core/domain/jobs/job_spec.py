@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from core.domain.jobs import presets
+from core.domain.jobs.job_state import Stage
 from core.domain.jobs.methods import DEFAULT as DEFAULT_METHOD
 from core.domain.jobs.methods import MethodName, get_method
 from core.domain.jobs.whole_numbers import Lines, Seed
@@ -71,7 +72,7 @@ class StageSettings(Payload):
     epochs: PositiveInt | Auto = Field("auto", description="Passes over the training rows.")
     learning_rate: LearningRate | Auto = Field("auto", description="Peak learning rate.")
     batch_size: Annotated[int, Field(ge=1, le=65536), WHOLE] | Auto = Field(
-        "auto", description="Rows (pairs for DPO) per optimizer step."
+        "auto", description="Rows (pairs for DPO and reward models) per optimizer step."
     )
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000), WHOLE] | Auto = Field(
         "auto", description="Optimizer steps of linear warm-up; auto = min(150, ceil(0.1 x total steps))."
@@ -98,8 +99,18 @@ class DpoSettings(StageSettings):
     """Preference optimisation against the frozen reference."""
 
 
+class RewardSettings(StageSettings):
+    """Training of a reward model: -log sigmoid(r(chosen) - r(rejected)) (arXiv:2305.18290, eq. 2)."""
+
+    center_rewards_coefficient: Annotated[float, Field(ge=0, le=1), REAL] = Field(
+        0.0,
+        description="Weight of (r(chosen) + r(rejected))² in the loss, which keeps rewards around 0 "
+        "(arXiv:2312.09244); 0.01 is usual, 0 leaves it out.",
+    )
+
+
 class LoraSettings(Payload):
-    """One low-rank adapter, through SFT and DPO."""
+    """One low-rank adapter, through all stages that train."""
 
     rank: Annotated[int, Field(ge=1, le=1024), WHOLE] = Field(16, description="Rank r of the update.")
     alpha: Annotated[float, Field(gt=0, le=4096), REAL] = Field(32, description="The update is scaled by alpha / rank.")
@@ -126,7 +137,7 @@ class EarlyStopping(Payload):
     """End training when a validation metric stops improving."""
 
     metric: ValidationMetric = Field(
-        "loss", description="Validation metric; of rewards in a preference job, of tokens in a supervised one."
+        "loss", description="Validation metric: of rewards; in a supervised job of tokens."
     )
     patience: PositiveInt = Field(3, description="Evaluations without improvement before training ends.")
     min_delta: Annotated[float, Field(ge=0), REAL] = Field(0.0, description="Smaller changes do not count.")
@@ -164,7 +175,8 @@ class JobRequest(Payload):
     method: MethodName = Field(
         DEFAULT_METHOD,
         description="preference: SFT, then a preference loss. supervised: SFT alone; settings of the preference stage "
-        "(`variant`, `beta`, `variant_options`, `dpo`, `score_training_pairs`) are refused.",
+        "(`variant`, `beta`, `variant_options`, `dpo`, `score_training_pairs`) are refused. reward: a reward model on "
+        "the same pairs, with settings in `reward`; it answers nothing and is no `base_model`.",
     )
     variant: Name = Field("dpo", description="A name from GET /variants.")
     beta: Annotated[float, Field(gt=0, le=1000), REAL] | None = Field(
@@ -179,6 +191,7 @@ class JobRequest(Payload):
         "has a likelihood term of its own. A supervised job has no other stage.",
     )
     dpo: DpoSettings = Field(default_factory=DpoSettings, description="Settings of the preference stage.")
+    reward: RewardSettings = Field(default_factory=RewardSettings, description="Settings of a reward model's training.")
     lora: LoraSettings | None = Field(None, description="null: full fine-tuning.")
     max_length: Annotated[int, Field(ge=MIN_MAX_LENGTH, le=1_048_576), WHOLE] = Field(
         DEFAULT_MAX_LENGTH,
@@ -262,6 +275,13 @@ class JobSpec(JobRequest):
     micro_batch_tokens: PositiveInt | Auto = Field("auto", description="Tokens of one forward pass at most.")
 
     @property
+    def last_stage(self) -> StageSettings:
+        """Settings of the stage whose weights are published."""
+        settings = getattr(self, get_method(self.method).last.value)
+        assert isinstance(settings, StageSettings)
+        return settings
+
+    @property
     def dataset_name(self) -> str:
         """Name of the version that the job reads."""
         return f"{self.dataset_id.partition('@')[0]}@{self.dataset_version}"
@@ -271,6 +291,13 @@ class JobSpec(JobRequest):
         """Keep the order that a job was staged with before it could be chosen."""
         if self.micro_batch_tokens != "auto" and self.group_by_prompt == "auto":
             self.group_by_prompt = False
+        return self
+
+    @model_validator(mode="after")
+    def _without_sft(self) -> "JobSpec":
+        """Skip SFT in a method without that stage, whose stored spec leaves the setting out."""
+        if not get_method(self.method).has(Stage.SFT):
+            self.sft = "skip"
         return self
 
 
@@ -318,7 +345,7 @@ def resolve_staged(
     _fill_stages(values)  # a setting that was added after the job was accepted
     if values["early_stopping"] and values["early_stopping"]["restore_best"] == "auto":
         values["early_stopping"]["restore_best"] = spec.micro_batch_tokens == "auto"
-    num_rows = {"sft": num_sft_rows, "dpo": num_train_pairs}
+    num_rows = dict.fromkeys(("dpo", "reward"), num_train_pairs) | {"sft": num_sft_rows}
     trained = _trained_stages(values)
     for name in trained:
         values[name]["warmup_steps"] = _warmup(values[name], num_rows[name])
@@ -356,6 +383,7 @@ def presets_of(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     stages = {
         "sft": presets.sft(*size, is_lora=is_lora),
         "dpo": presets.dpo(*size, is_lora=is_lora, own_rates=own_rates),
+        "reward": presets.reward(*size, is_lora=is_lora),
     }
     return {name: stages[name] for name in _trained_stages(values)}
 

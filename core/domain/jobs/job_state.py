@@ -58,8 +58,14 @@ class Stage(StrEnum):
     SFT = "sft"
     REFERENCE = "reference"
     DPO = "dpo"
+    REWARD = "reward"
     EVALUATION = "evaluation"
     PUBLISHING = "publishing"
+
+    @property
+    def label(self) -> str:
+        """Name of a training stage for people."""
+        return "Reward model" if self is Stage.REWARD else self.value.upper()
 
 
 class AttemptOutcome(StrEnum):

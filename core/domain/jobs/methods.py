@@ -13,7 +13,7 @@ from core.domain.errors import FieldError
 from core.domain.jobs.job_state import Stage
 from core.domain.variants.checks import get_variant
 
-MethodName = Literal["preference", "supervised"]
+MethodName = Literal["preference", "supervised", "reward"]
 DEFAULT: MethodName = "preference"
 
 
@@ -43,11 +43,13 @@ class Method:
     """The one by which a sweep chooses its best member unless told otherwise."""
     can_skip_sft: bool = True
     has_rewards: bool = True
-    """Whether its policy gives responses a reward, and its pairs are reported on."""
+    """Whether what it publishes gives responses a reward, and its pairs are reported on."""
+    publishes_policy: bool = True
+    """Whether it publishes a language model, which answers; else a reward model, which gives a text one number."""
 
     @property
     def last(self) -> Stage:
-        """The stage whose policy is published."""
+        """The stage whose weights are published."""
         return self.trained[-1]
 
     def has(self, stage: Stage | str) -> bool:
@@ -63,6 +65,8 @@ class Method:
 
 
 _NO_PREFERENCES = "a supervised job compares no responses"
+_NO_REWARD_STAGE = {"reward": "its settings are those of the stage that trains a reward model"}
+_NO_PREFERENCE_LOSS = "a reward model is trained by eq. 2 of arXiv:2305.18290 alone"
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -81,6 +85,7 @@ METHODS: dict[str, Method] = {
                 Stage.PUBLISHING,
             ),
             trained=(Stage.SFT, Stage.DPO),
+            unused=_NO_REWARD_STAGE,
             watched=("loss", "rewards/accuracies", "rewards/margins"),
             compared_by="rewards/accuracies",
         ),
@@ -101,11 +106,34 @@ METHODS: dict[str, Method] = {
                 "dpo": 'a supervised job has no preference stage; its settings stand in "sft"',
                 "score_training_pairs": _NO_PREFERENCES,
                 "sft/dataset_id": 'a supervised job trains on "dataset_id"',
+                **_NO_REWARD_STAGE,
             },
             watched=("loss", "mean_token_accuracy"),
             compared_by="mean_token_accuracy",
             can_skip_sft=False,
             has_rewards=False,
+        ),
+        Method(
+            name="reward",
+            title="Reward model",
+            summary="A model with one number for an output, trained on pairs so that the chosen response gets the "
+            "larger one (Bradley and Terry).",
+            product="A reward model, trained on preference pairs",
+            stages=(Stage.STAGING, Stage.REWARD, Stage.EVALUATION, Stage.PUBLISHING),
+            trained=(Stage.REWARD,),
+            dataset_kinds=(DatasetKind.PREFERENCE,),
+            encoded_kind=DatasetKind.PREFERENCE,
+            unused={
+                "variant": _NO_PREFERENCE_LOSS,
+                "beta": "a reward model has no reference model",
+                "variant_options": _NO_PREFERENCE_LOSS,
+                "sft": "a reward model has no SFT stage; name a policy as its base_model to start from one",
+                "dpo": 'a reward model has no preference stage; its settings stand in "reward"',
+                "sample_prompts": "a reward model answers nothing",
+            },
+            watched=("loss", "rewards/accuracies", "rewards/margins"),
+            compared_by="rewards/accuracies",
+            publishes_policy=False,
         ),
     )
 }

@@ -2,6 +2,8 @@
 
 Sources: SFT full 2e-5 (Zephyr handbook), 1e-3 at 360M (SmolLM2); LoRA about 10x of full (LoRA Without Regret);
 DPO 5e-7 RMSprop (DPO authors' repository), 1e-6 AdamW (SmolLM2, OLMo-3), LoRA 5e-6..1e-5 (handbook QLoRA);
+reward models 1e-5 full (9e-6 in arXiv:2203.02155 and OpenRLHF), LoRA 1e-4 (TRL's RewardConfig), one epoch, since more
+overfit (arXiv:2203.02155, App. C.2);
 variants with their own (columns of the catalogue): ORPO and CPO 8e-6, LoRA 8e-5 (arXiv:2403.07691; TRL's example
 scripts of both), SimPO 1e-6 (its authors search 3e-7 to 1e-6 and warn of 1e-5); KTO's and IPO's are DPO's;
 one epoch each; batch 64 pairs (arXiv:2305.18290, App. B), smaller where that would leave fewer than 20 steps.
@@ -44,6 +46,20 @@ def dpo(
     return {
         "epochs": 1,
         "learning_rate": rates[is_lora],
+        "batch_size": _batch_size(num_rows),
+        "schedule": "linear",
+        "optimizer": "adamw",
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+    }
+
+
+def reward(num_parameters: int, num_rows: int, *, is_lora: bool) -> dict[str, Any]:
+    """Return values for every `auto` of a reward model's training but `warmup_steps`."""
+    full = 2e-5 if num_parameters <= SMALL_MODEL_PARAMETERS else 1e-5
+    return {
+        "epochs": 1,
+        "learning_rate": 1e-4 if is_lora else full,
         "batch_size": _batch_size(num_rows),
         "schedule": "linear",
         "optimizer": "adamw",

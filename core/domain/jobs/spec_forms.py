@@ -30,7 +30,7 @@ def accepted_form(spec: JobSpec) -> dict[str, Any]:
     form = stored_form(spec)
     for name, preset in presets_of(spec.model_dump()).items():
         kind = type(getattr(spec, name)).__name__
-        for key in preset.keys() - RELEASED_FIELDS[kind]:
+        for key in preset.keys() - RELEASED_FIELDS.get(kind, preset.keys()):  # all of a later kind came at once
             if form[name].get(key) == preset[key]:
                 del form[name][key]
     if form["early_stopping"] and form["early_stopping"].get("restore_best") is True:

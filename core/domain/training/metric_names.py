@@ -22,6 +22,7 @@ REJECTED_LOGPS = "logps/rejected"
 CHOSEN_LOGPS_FELL = "logps/chosen_fell"
 GRADIENT_WEIGHT = "gradient_weight"
 LENGTH_CORRELATION = "rewards/length_correlation"
+CALIBRATION_ERROR = "rewards/calibration_error"
 SAMPLED_KL = "kl/sampled"
 SAMPLED_KL_PER_TOKEN = "kl/sampled_per_token"
 REWARDS = "rewards"
@@ -48,7 +49,8 @@ class Metric:
 _METRICS = (
     Metric(
         name=LOSS,
-        description="SFT: mean negative log-likelihood per response token. DPO: mean preference loss per pair.",
+        description="SFT: mean negative log-likelihood per response token. DPO: mean preference loss per pair. Reward "
+        "model: mean -log sigmoid(margin) per pair, with the centring term where asked for.",
         unit="nats",
         better="lower",
     ),
@@ -60,21 +62,28 @@ _METRICS = (
     ),
     Metric(
         name=CHOSEN_REWARDS,
-        description="Mean implicit reward of the chosen responses (unpaired data: of those marked good).",
+        description="Mean implicit reward (of a reward model: its number) of the chosen responses (unpaired data: of "
+        "those marked good).",
     ),
     Metric(
         name=REJECTED_REWARDS,
-        description="Mean implicit reward of the rejected responses (unpaired data: of those marked bad).",
+        description="Mean implicit reward (of a reward model: its number) of the rejected responses (unpaired data: of "
+        "those marked bad).",
     ),
     Metric(name=REWARD_MARGINS, description="Mean of chosen minus rejected reward.", better="higher"),
     Metric(
         name=REWARD_ACCURACIES,
-        description="Share of pairs whose chosen reward is strictly greater. All rewards are 0 before the first "
-        "update, so the first point is 0. Unpaired data: share of good responses above 0 and bad ones below.",
+        description="Share of pairs whose chosen reward is strictly greater. All implicit rewards are 0 before "
+        "the first update, so the first point of DPO is 0. Unpaired data: share of good responses above 0 and bad "
+        "ones below.",
         unit="share",
         better="higher",
     ),
-    Metric(name=REWARD_TIES, description="Share of pairs with equal rewards; 1 before the first update.", unit="share"),
+    Metric(
+        name=REWARD_TIES,
+        description="Share of pairs with equal rewards; in DPO 1 before the first update.",
+        unit="share",
+    ),
     Metric(name=REWARD_MARGINS_P10, description="10th percentile of the reward margins."),
     Metric(name=REWARD_MARGINS_P50, description="Median of the reward margins."),
     Metric(name=REWARD_MARGINS_P90, description="90th percentile of the reward margins."),
@@ -100,13 +109,21 @@ _METRICS = (
         "is; null where one of them does not vary. Near 1: the policy learns length.",
     ),
     Metric(
+        name=CALIBRATION_ERROR,
+        description="Reward model, at evaluations: by how much sigmoid(margin), the probability that it gives to the "
+        "response it prefers, is off the share of pairs in which that one was chosen: mean over ten bins, weighted by "
+        "their pairs (expected calibration error, arXiv:1706.04599).",
+        unit="share",
+        better="lower",
+    ),
+    Metric(
         name=SAMPLED_KL,
         description="At evaluations: estimated divergence KL(reference || policy), the mean of log reference - log "
         "policy over a few responses sampled from the reference, the same ones each time.",
         unit="nats",
     ),
     Metric(name=SAMPLED_KL_PER_TOKEN, description="The same, per sampled token.", unit="nats"),
-    Metric(name=REWARDS, description="Unpaired data: mean implicit reward of a response."),
+    Metric(name=REWARDS, description="Unpaired data and reward models: mean reward of a response."),
     Metric(name=LOGPS, description="Unpaired data: mean log-probability of a response under the policy.", unit="nats"),
     Metric(
         name=KL, description="Unpaired data: the estimated divergence of the policy from the reference.", unit="nats"

@@ -55,11 +55,19 @@ def find_folder(backend: Backend, name: str) -> StartingPoint:
 
 
 def find_policy(session: Session, project_id: str, reference: str) -> StartingPoint:
-    """Find the policy that `is_job_reference` names. Raises InvalidRequest when that job has no such policy."""
+    """Find the policy that `is_job_reference` names. Raises InvalidRequest when that job has no such policy.
+
+    A reward model is none: it has no LM head, so nothing is trained from it and it answers nothing.
+    """
     job_id, checkpoint_id = _parts(session, project_id, reference)
     job = job_rows.lock_job(session, job_id, project_id)
     if job is None:
         raise InvalidRequest(f"there is no job {job_id}")
+    if not method_of(job.spec).publishes_policy:
+        raise InvalidRequest(
+            f"{job_id} is a job of the method {job.spec['method']}: what it publishes is no policy. Name what it "
+            f"started from, {job.spec['base_model']}, to train from that"
+        )
     if job.status not in FINAL_STATUSES:
         raise InvalidRequest(f"{job_id} is {job.status.value}; wait until it has finished")
     if checkpoint_id:

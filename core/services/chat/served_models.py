@@ -12,6 +12,7 @@ from core.database.repositories import jobs as job_rows
 from core.database.repositories import objects
 from core.database.tables.jobs import Job
 from core.domain.errors import DomainError, FieldError, InvalidRequest, NotFound
+from core.domain.jobs.job_state import Stage
 from core.domain.jobs.methods import method_of
 from core.domain.jobs.stored_files import StoredTree
 from core.domain.policy_names import parse_policy_name
@@ -169,8 +170,8 @@ def _find_sft(backend: Backend, project_id: str, name: str) -> ServedModel:
         job = job_rows.find_job(session, project_id, job_id)
         if job is None:
             raise InvalidRequest(f"there is no job {job_id}")
-        if not method_of(job.spec).has_rewards:
-            raise InvalidRequest(f"{job_id} is a {job.spec['method']} job: what it published is its SFT policy")
+        if not method_of(job.spec).has(Stage.REFERENCE):
+            raise InvalidRequest(f"{job_id} is a {job.spec['method']} job, which has no policy before DPO")
         if job.spec["sft"] == "skip":
             raise InvalidRequest(f"{job_id} trained no SFT policy: it started from {job.spec['base_model']}")
         artifact = objects.find_artifact(session, job_id)

@@ -85,7 +85,7 @@ def _takes_prompts(spec: JobSpec, found: TokenStatisticsView, *, is_paired: bool
 def _measure(spec: JobSpec, found: TokenStatisticsView, *, is_paired: bool, by_prompt: bool) -> SplitSizes:
     if not by_prompt:
         return SplitSizes.measure(found.kept_rows, is_paired=is_paired)
-    most_rows = None if get_variant(spec.variant).compares_lists else int(spec.dpo.batch_size)
+    most_rows = None if get_variant(spec.variant).compares_lists else int(spec.last_stage.batch_size)
     return SplitSizes.measure_prompts(found.kept_rows, found.kept_texts, most_rows)
 
 

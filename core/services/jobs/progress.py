@@ -10,7 +10,7 @@ from core.domain.jobs.methods import method_of
 _FORWARD = 1.0
 _TRAIN = 3.0
 """Forward and backward, in forward passes."""
-_RESPONSES = {Stage.SFT: 1, Stage.DPO: 2}
+_RESPONSES = {Stage.SFT: 1, Stage.DPO: 2, Stage.REWARD: 2}
 """Responses of a row that a stage computes."""
 _FIXED_SHARE = 0.02
 """Share of the training work, for staging and for publishing."""

@@ -21,6 +21,7 @@ from core.domain.jobs.job_spec import JobRequest, JobSpec, resolve_request
 from core.domain.jobs.job_state import Desired, JobStatus
 from core.domain.jobs.methods import get_method, refused_settings
 from core.domain.jobs.spec_forms import accepted_form
+from core.domain.training.reward_architectures import REWARD_ARCHITECTURES
 from core.domain.variants.checks import VariantError, get_variant, validate_beta, validate_options
 from core.failpoints import reach
 from core.services.access import quotas
@@ -121,6 +122,7 @@ def settle(session: Session, project_id: str, draft: Draft) -> Settled:
         errors += _template_faults(draft.models_dir, str(start.facts["name"]), request.chat_template_kwargs)
     if start is not None:
         check_length(request, start, errors)
+        _check_architecture(request, start, errors)
     if errors or start is None or dataset is None:
         raise InvalidRequest(_summary(errors), errors=errors)
     spec = resolve_request(
@@ -222,6 +224,19 @@ def check_length(request: JobRequest, start: StartingPoint, errors: list[FieldEr
             f"at most {limit}, or leave it out"
         )
         errors.append(FieldError("/max_length", fault))
+
+
+def _check_architecture(request: JobRequest, start: StartingPoint, errors: list[FieldError]) -> None:
+    """Refuse a base model for a reward model of whose type transformers has no class for sequences."""
+    architecture = str(start.facts["architecture"])
+    if get_method(request.method).publishes_policy or architecture in REWARD_ARCHITECTURES:
+        return
+    fault = (
+        f"{request.base_model} is a {architecture}, of whose type transformers has no class for sequence "
+        "classification, which a reward model is published as; use a base model of Llama, Mistral, Qwen, Gemma, Phi or "
+        "OLMo, for instance"
+    )
+    errors.append(FieldError("/base_model", fault))
 
 
 def _tracking_faults(backend: Backend, request: JobRequest) -> list[FieldError]:

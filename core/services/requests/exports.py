@@ -16,6 +16,7 @@ from core.database.tables.exports import ExportRequest
 from core.database.tables.requests import Leased
 from core.domain.errors import Conflict, InvalidRequest, NotFound
 from core.domain.exports import GGUF_ARCHITECTURES, ExportFormat, export_path
+from core.domain.jobs.methods import method_of
 from core.domain.jobs.stored_files import StoredFile, StoredTree
 from core.domain.request_status import RequestStatus
 from core.services.access import audit, quotas
@@ -92,6 +93,11 @@ def create(
         job = jobs.lock(session, project_id, job_id)
         if objects.find_artifact(session, job_id) is None:
             raise NothingToExport(f"{job_id} is {job.status.value} and has published no policy.")
+        if not method_of(job.spec).publishes_policy:
+            raise ExportNotSupported(
+                f"{job_id} has published a reward model, and programs that read GGUF run language models; transformers "
+                "reads the folder as it is."
+            )
         _require_supported(str(job.base_model_facts["architecture"]))
         for row in requests.list_requests(session, ExportRequest, job_id):
             if row.format is export_format and row.status is not RequestStatus.FAILED:

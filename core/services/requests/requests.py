@@ -74,10 +74,20 @@ def find(
 def find_policy(session: Session, row: LeasedRequest, gone: type[Conflict]) -> tuple[Job, Artifact, StoredTree]:
     """Return the job of a request, its artifact, and the published folder. Raises JobNotFound, `gone`."""
     job = jobs.find(session, row.project_id, row.job_id)
+    artifact = _find_artifact(session, job, gone)
+    return job, artifact, artifact.tree
+
+
+def find_published(session: Session, job: Job, gone: type[Conflict]) -> StoredTree:
+    """Return the folder that a job published. Raises `gone`."""
+    return _find_artifact(session, job, gone).tree
+
+
+def _find_artifact(session: Session, job: Job, gone: type[Conflict]) -> Artifact:
     artifact = objects.find_artifact(session, job.id)
     if artifact is None:
-        raise gone("The job's policy is gone.")
-    return job, artifact, artifact.tree
+        raise gone("What the job published is gone.")
+    return artifact
 
 
 def find_base(session: Session, job: Job) -> tuple[str | None, StoredTree | None]:

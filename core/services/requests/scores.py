@@ -1,4 +1,4 @@
-"""Implicit rewards on request: `beta * log(policy / reference)` of a job's policy, by the job's own variant.
+"""Rewards on request: of a policy `beta * log(policy / reference)`, by the job's own variant, or of a reward model.
 
 A request is a row. A lane of a worker that does nothing else claims it, so that it never waits behind training.
 """
@@ -14,7 +14,8 @@ from core.database.repositories import objects, requests
 from core.database.tables.jobs import Job
 from core.database.tables.requests import Leased
 from core.database.tables.scores import ScoreRequest
-from core.domain.errors import Conflict, NotFound
+from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound
+from core.domain.jobs.job_state import Stage
 from core.domain.jobs.methods import method_of
 from core.domain.jobs.stored_files import StoredTree
 from core.domain.request_status import RequestStatus
@@ -59,18 +60,28 @@ class ScoreView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """A job that scores texts, and where its models are."""
+
+    spec: dict[str, Any]
+    published: StoredTree
+    """What the job published: its policy, or a reward model, which needs nothing else."""
+    sft: StoredTree | None = None
+    base_model_name: str | None = None
+    """Folder of the models directory that the job started from; None: `base_policy`."""
+    base_policy: StoredTree | None = None
+    submitted_at: datetime
+    """Time that the chat template sees."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoreClaim:
-    """A claimed request and where its models are."""
+    """A claimed request and what scores it."""
 
     lease: RequestLease
-    spec: dict[str, Any]
+    scorer: Scorer
     is_pairs: bool
     rows: list[dict[str, Any]]
-    policy: StoredTree
-    sft: StoredTree | None
-    base_model_name: str | None
-    base_policy: StoredTree | None
-    submitted_at: datetime
     by_token: bool
     """Whether the tokens of each response are wanted with their log-ratios."""
 
@@ -86,8 +97,12 @@ def create(
         if known is not None:
             return _view(known)
         job = jobs.lock(session, project_id, job_id)
-        if not method_of(job.spec).has_rewards:
+        method = method_of(job.spec)
+        if not method.has_rewards:
             raise NothingToScoreWith(f"{job_id} is a {job.spec['method']} job, whose policy gives no rewards.")
+        if request.get("tokens") and not method.publishes_policy:
+            fault = "has no meaning with a reward model, which gives a text one number; leave it out"
+            raise InvalidRequest(f"tokens {fault}.", errors=[FieldError("/tokens", fault)])
         if objects.find_artifact(session, job_id) is None:
             raise NothingToScoreWith(f"{job_id} is {job.status.value} and has published no policy.")
         row = ScoreRequest(id=chosen, job_id=job_id, project_id=project_id, request=request, results={})
@@ -120,30 +135,47 @@ def finish(backend: Backend, claim: ScoreClaim, results: list[dict[str, Any]]) -
 
 
 def _find_inputs(backend: Backend, row: ScoreRequest, lease: RequestLease) -> ScoreClaim:
-    """Return the models to score with. Raises NotFound, InvalidRequest and Conflict with a sentence for users."""
-    job, policy, base_model_name, base_policy = _read(backend, row)
     return ScoreClaim(
         lease=lease,
-        spec=job.spec,
+        scorer=find_scorer(backend, row.project_id, row.job_id),
         is_pairs="pairs" in row.request,
         rows=row.request.get("pairs") or row.request["items"],
-        policy=policy,
-        sft=_find_sft(backend, job, policy),
-        base_model_name=base_model_name,
-        base_policy=base_policy,
-        submitted_at=job.created_at,
         by_token=bool(row.request.get("tokens")),
     )
 
 
+def find_scorer(backend: Backend, project_id: str, job_id: str) -> Scorer:
+    """Return the models of a job that gives rewards.
+
+    Raises NotFound, InvalidRequest and Conflict with a sentence for users.
+    """
+
+    job, published, base_model_name, base_policy = _read(backend, project_id, job_id)
+    return Scorer(
+        spec=job.spec,
+        published=published,
+        sft=_find_sft(backend, job, published),
+        base_model_name=base_model_name,
+        base_policy=base_policy,
+        submitted_at=job.created_at,
+    )
+
+
 @writes
-def _read(session: Session, row: ScoreRequest) -> tuple[Job, StoredTree, str | None, StoredTree | None]:
-    job, _, policy = light_requests.find_policy(session, row, NothingToScoreWith)
-    return job, policy, *light_requests.find_base(session, job)
+def _read(session: Session, project_id: str, job_id: str) -> tuple[Job, StoredTree, str | None, StoredTree | None]:
+    job = jobs.find(session, project_id, job_id)
+    if not method_of(job.spec).has_rewards:
+        raise NothingToScoreWith(f"{job_id} is a {job.spec['method']} job, whose policy gives no rewards.")
+    published = light_requests.find_published(session, job, NothingToScoreWith)
+    if not method_of(job.spec).publishes_policy:
+        return job, published, None, None
+    return job, published, *light_requests.find_base(session, job)
 
 
 def _find_sft(backend: Backend, job: Job, policy: StoredTree) -> StoredTree | None:
     """Return the policy before DPO, where SFT made it and rewards need it."""
+    if not method_of(job.spec).has(Stage.REFERENCE):
+        return None
     if job.spec["sft"] == "skip" or not get_variant(job.spec["variant"]).needs_reference:
         return None
     found = find_sft_policy(backend, job, policy)

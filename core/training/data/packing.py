@@ -79,6 +79,8 @@ class PackedBatch:
     """The same on the host."""
     longest: int
     """Tokens of the longest prompt with response."""
+    ends: Tensor
+    """[responses] int64: the packed position of each text's last token that is no padding token."""
     is_small: bool = False
     """Whether it may run beside others of its step."""
 
@@ -112,14 +114,18 @@ def pack_step(
     max_tokens: int,
     device: torch.device | str,
     num_ranks: int = 1,
+    pad_token_id: int | None = None,
 ) -> list[PackedBatch]:
-    """Pack the responses that the preference stage scores, cut into micro-batches.
+    """Pack the responses that are compared, cut into micro-batches.
 
     Pairs; of unpaired rows first their own responses, then those of their partners.
+
+    Args:
+        pad_token_id: the padding token of a reward model, over which `PackedBatch.ends` steps back.
     """
     if data.kind == "unpaired":
         return [batch for side in SIDES for batch in pack_side(data, indices, max_tokens, device, side, num_ranks)]
-    return pack_side(data, indices, max_tokens, device, None, num_ranks)
+    return pack_side(data, indices, max_tokens, device, None, num_ranks, pad_token_id=pad_token_id)
 
 
 def pack_side(
@@ -129,21 +135,25 @@ def pack_side(
     device: torch.device | str,
     side: Side | None,
     num_ranks: int = 1,
+    *,
+    pad_token_id: int | None = None,
 ) -> list[PackedBatch]:
     """Pack one response of each row, or whole rows, cut into micro-batches: for a CPU alone, to run side by side."""
     lanes = LANES if num_ranks == 1 and torch.device(device).type == "cpu" else 1
     found = spread(split_micro_batches(data, indices, max_tokens, side=side, lanes=lanes), num_ranks)
-    batches = [_pack(data, micro_batch, side, device) for micro_batch in found]
+    batches = [_pack(data, micro_batch, side, device, pad_token_id) for micro_batch in found]
     return [replace(batch, is_small=lanes > 1 and is_small(batch.num_tokens, max_tokens)) for batch in batches]
 
 
-def pack_pairs(data: EncodedData, indices: Sequence[int], device: torch.device | str) -> PackedBatch:
+def pack_pairs(
+    data: EncodedData, indices: Sequence[int], device: torch.device | str, pad_token_id: int | None = None
+) -> PackedBatch:
     """Pack preference rows into one row.
 
     Raises:
         NothingToScore: a response without a scored token that has a predecessor.
     """
-    return _pack(data, indices, None, device)
+    return _pack(data, indices, None, device, pad_token_id)
 
 
 def pack_responses(
@@ -157,14 +167,14 @@ def pack_responses(
     return _pack(data, indices, side, device)
 
 
-def _pack(data: EncodedData, indices: Sequence[int], side: Side | None, device: torch.device | str) -> PackedBatch:
-    rows = [texts_of(data, index, side) for index in indices]
-    for index, row in zip(indices, rows, strict=True):
-        if not all(len(text.scored) for text in row):
-            raise NothingToScore(
-                f"Line {data.row(index).line}: a response has no token to learn from. Remove the line, or raise "
-                "max_length as far as the base model's context goes."
-            )
+def _pack(
+    data: EncodedData,
+    indices: Sequence[int],
+    side: Side | None,
+    device: torch.device | str,
+    pad_token_id: int | None = None,
+) -> PackedBatch:
+    rows = [_texts(data, index, side) for index in indices]
     width = len(rows[0])
     texts = [text for row in rows for text in row]
     paths, segments = _lay_out(texts)
@@ -195,7 +205,26 @@ def _pack(data: EncodedData, indices: Sequence[int], side: Side | None, device: 
         lists=tuple(_number(text.tokens) for text in texts[::2]) if side is None else (),
         scored_counts=counts,
         longest=max(len(text.tokens) for text in texts),
+        ends=_to_device(np.asarray([paths[number][_end(texts[number], pad_token_id)] for number in numbers]), device),
     )
+
+
+def _texts(data: EncodedData, index: int, side: Side | None) -> list[Text]:
+    """Return the texts of a row that are packed. Raises NothingToScore."""
+    row = texts_of(data, index, side)
+    if not all(len(text.scored) for text in row):
+        raise NothingToScore(
+            f"Line {data.row(index).line}: a response has no token to learn from. Remove the line, or raise "
+            "max_length as far as the base model's context goes."
+        )
+    return row
+
+
+def _end(text: Text, pad_token_id: int | None) -> int:
+    """Return the place of the last token that is no padding token, 0 where all are: as transformers finds it."""
+    if pad_token_id is None:
+        return len(text.tokens) - 1
+    return int(np.flatnonzero(text.tokens != pad_token_id).max(initial=0))
 
 
 def _lay_out(texts: Sequence[Text]) -> tuple[list[NDArray[np.int64]], list[Segment]]:

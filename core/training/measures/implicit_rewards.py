@@ -1,4 +1,4 @@
-"""Implicit rewards of any responses, as training computes them: the same packing, the same losses' rewards.
+"""Rewards of any responses, as training computes them: the same packing, the same losses' rewards, or a reward model's.
 
 Policy and reference are loaded one after the other, so that only one of them is in memory.
 """
@@ -19,9 +19,10 @@ from core.training.losses.objective import Objective
 from core.training.losses.values import PairLogps
 from core.training.measures.evaluate_rows import evaluate_rows
 from core.training.model.logps import TokenLogps
-from core.training.steps.figures import PairColumn
+from core.training.steps.figures import PairColumn, RewardColumn
 from core.training.steps.pairs import PairForward
 from core.training.steps.reference_logps import SplitLogps
+from core.training.steps.rewards import RewardForward
 
 GROUP_ROWS = 64
 """Pairs that are sorted into micro-batches together."""
@@ -36,8 +37,9 @@ class PairRewards:
     chosen_rewards: np.ndarray
     rejected_rewards: np.ndarray
     chosen_logps: np.ndarray
+    """NaN of a reward model."""
     reference_chosen_logps: np.ndarray
-    """NaN where the variant has no reference."""
+    """NaN where the variant has no reference, and of a reward model."""
     log_ratios: list[np.ndarray] | None = None
     """Log p of the policy minus that of the reference for each scored token of each chosen response, N times [L]."""
 
@@ -68,6 +70,15 @@ def score_pairs(
     if before is None:
         return _scores(host, None)
     return _scores(host, [forward.chosen[row] - before[row] for row in range(len(data))])
+
+
+def score_by_reward_model(data: EncodedData, model: PreTrainedModel, max_tokens: int) -> PairRewards:
+    """Score pairs by a reward model, which has no log-probabilities."""
+    forward, unknown = RewardForward(model, data), np.full(len(data), np.nan)
+    host = evaluate_rows(forward, row_groups(len(data), GROUP_ROWS), TokenBudget(max_tokens), lambda: False)
+    assert host is not None
+    chosen, rejected = host.values[[RewardColumn.CHOSEN_REWARD, RewardColumn.REJECTED_REWARD]]
+    return PairRewards(chosen, rejected, unknown, unknown)
 
 
 @dataclass(frozen=True)

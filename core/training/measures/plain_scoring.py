@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 from core.training.data.encoded import EncodedData
 from core.training.model import rotary
@@ -21,6 +22,9 @@ from core.training.model.adapters.merging import weight_digests
 
 _HEAD_ROWS = 512
 """Logits that are turned into log-probabilities at a time."""
+
+Rewards = NDArray[np.float64]
+"""[R] of texts."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,15 @@ class ScoredSequence:
     """[S] places whose next token is scored."""
 
 
-def load_plain(directory: Path, device: str) -> PreTrainedModel:
-    """Load as `AutoModelForCausalLM.from_pretrained` does, in float32; missing weights are an error.
+def load_plain(
+    directory: Path, device: str, auto_class: type[_BaseAutoModelClass] = AutoModelForCausalLM
+) -> PreTrainedModel:
+    """Load as the auto class's `from_pretrained` does, in float32; missing weights are an error.
 
     Raises:
         ValueError: the folder lacks weights of its architecture.
     """
-    model, report = AutoModelForCausalLM.from_pretrained(
+    model, report = auto_class.from_pretrained(
         directory, dtype=torch.float32, local_files_only=True, trust_remote_code=False, output_loading_info=True
     )
     gaps = sorted(str(gap) for kind in ("missing_keys", "mismatched_keys") for gap in report.get(kind, ()))
@@ -73,8 +79,32 @@ def token_logps(model: PreTrainedModel, found: Iterator[ScoredSequence]) -> NDAr
     return np.concatenate(values)
 
 
+@torch.no_grad()
+def rewards(model: PreTrainedModel, texts: Sequence[NDArray[np.int32]], *, padding: int | None = None) -> Rewards:
+    """Compute a reward model's numbers of some texts one by one, or as one batch padded on the right, [R].
+
+    Args:
+        padding: id of the padding token; None: one by one.
+    """
+    if padding is None:
+        found = [model(input_ids=_tensor(ids, model)[None]).logits[0] for ids in texts]
+        values: Rewards = torch.cat(found).cpu().double().numpy()
+        return values
+    lengths = [len(ids) for ids in texts]
+    batch = torch.full((len(texts), max(lengths)), padding, device=model.device)
+    mask = torch.zeros_like(batch)
+    for number, ids in enumerate(texts):
+        batch[number, : len(ids)], mask[number, : len(ids)] = _tensor(ids, model), 1
+    values = model(input_ids=batch, attention_mask=mask).logits[:, 0].cpu().double().numpy()
+    return values
+
+
+def _tensor(ids: NDArray[np.int32], model: PreTrainedModel) -> Tensor:
+    return torch.from_numpy(ids.astype(np.int64)).to(model.device)
+
+
 def _score(model: PreTrainedModel, sequence: ScoredSequence) -> NDArray[np.float64]:
-    ids = torch.from_numpy(sequence.ids.astype(np.int64)).to(model.device)
+    ids = _tensor(sequence.ids, model)
     places = torch.from_numpy(sequence.predictors).to(model.device)
     if "logits_to_keep" in inspect.signature(model.forward).parameters:  # the head on scored places only
         logits = model(input_ids=ids[None], logits_to_keep=places).logits[0]

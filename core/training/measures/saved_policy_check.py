@@ -10,30 +10,34 @@ function. The limit is a small part of what training has moved, so that no job's
 place. Then both answer a prompt greedily: the answers and the token that ends them must be the same.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import pack_pairs, pack_responses
 from core.training.failures import PolicyNotSavedWell
 from core.training.measures import plain_scoring
-from core.training.model import policies
-from core.training.model.adapters import adapter_files, adapters
+from core.training.measures.saved_folder import (
+    SavedPolicy,
+    check_config,
+    load_trained_adapter,
+    longest_rows,
+    require_equal_weights,
+    round_merged,
+    row_lengths,
+)
 from core.training.model.adapters.merging import trained_weights, weight_digests
 from core.training.model.generation import generate
 from core.training.model.loading import UnsupportedModel, load_causal_lm
 from core.training.model.logps import token_logps
-from core.training.model.policies import ADAPTER_DIR, load_untrained, published_dtype
-from core.training.plan import TrainingPlan
+from core.training.model.policies import load_untrained, published_dtype
 
-MAX_ROWS = 8
-MAX_TOKENS = 2048
 MAX_TOLERANCE = 5e-3
 """Nats, of any token, between packed and plain float32 arithmetic: deep models differ by 1e-4 in rounding alone."""
 MEAN_TOLERANCE = 1e-4
@@ -46,21 +50,6 @@ of a float32 log-probability is 1e-6, and a deep model adds some up. Its weights
 TIE = 1e-3
 """Nats between two next tokens of which either may come first."""
 _MAX_ANSWER_TOKENS = 64
-_FREE_KEYS = frozenset(
-    {
-        "_name_or_path",
-        "architectures",
-        "bos_token_id",
-        "dtype",
-        "eos_token_id",
-        "pad_token_id",
-        "tie_word_embeddings",
-        "torch_dtype",
-        "transformers_version",
-        "use_cache",
-    }
-)
-"""Keys of a configuration in which a policy may differ from its base model."""
 
 Values = NDArray[np.float64]
 """[S] token log-probabilities, chosen responses first."""
@@ -121,32 +110,9 @@ class _Trained:
     """Under the weights as they are to be published."""
 
 
-@dataclass(frozen=True)
-class SavedPolicy:
-    """The folder to verify, and what training says about it."""
-
-    plan: TrainingPlan
-    directory: Path
-    trained_digests: dict[str, str]
-    """`policies.trained_digests` of the model in memory."""
-    data: EncodedData
-    device: str
-    """That computes: with room for the weights in float32."""
-    adjust: Callable[[PreTrainedModel], None] = lambda model: None
-    """What training found out about packing, done to each model that is loaded here."""
-
-    @property
-    def prompt(self) -> tuple[int, ...]:
-        """Prompt to answer: the first sample prompt, else that of a row."""
-        if self.plan.sample_prompts:
-            return self.plan.sample_prompts[0]
-        row = self.data.row(0)
-        return tuple(int(token) for token in (row.prompt if len(row.prompt) else row.first[:1]))
-
-
 def verify(saved: SavedPolicy) -> PolicyVerification:
     """Check a saved policy; raises PolicyNotSavedWell, naming what differs, when it is not the trained one."""
-    rows = _longest_rows(saved.data)
+    rows = longest_rows(saved.data)
     check_config(Path(saved.plan.base_model_dir), saved.directory)
     trained = _read_trained(saved, rows)
     tolerance = tolerance_of(trained.base, trained.exact)
@@ -154,7 +120,7 @@ def verify(saved: SavedPolicy) -> PolicyVerification:
     differences, moved = np.abs(published - trained.exact), np.abs(trained.exact - trained.base)
     return PolicyVerification(
         num_rows=len(rows),
-        longest=int(_row_lengths(saved.data)[rows].max()),
+        longest=int(row_lengths(saved.data)[rows].max()),
         num_weights_equal=len(trained.published.digests),
         mean_difference=float(differences.mean()),
         max_difference=float(differences.max()),
@@ -184,34 +150,6 @@ def judge(differences: Values, tolerance: float) -> None:
         )
 
 
-def check_config(base_dir: Path, policy_dir: Path) -> None:
-    """Check that no setting of the base model changed in the policy. Raises PolicyNotSavedWell."""
-    base, policy = (_settings(directory) for directory in (base_dir, policy_dir))
-    for key in sorted(base.keys() & policy.keys() - _FREE_KEYS):
-        if base[key] != policy[key]:
-            raise PolicyNotSavedWell(
-                f"The saved policy's config.json sets {key} to {policy[key]!r} where the base model has {base[key]!r}. "
-                "It is not published."
-            )
-
-
-def _settings(directory: Path) -> dict[str, object]:
-    config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    found: dict[str, object] = config.get_text_config().to_dict()
-    rope = found.get("rope_parameters")
-    if isinstance(rope, dict):
-        found["rope_parameters"] = _without_former_name(rope)
-    return found
-
-
-def _without_former_name(rope: dict[str, object]) -> dict[str, object]:
-    """Drop the name that transformers 4 gave `rope_type`, which a saved policy says beside it."""
-    kept = {key: _without_former_name(value) if isinstance(value, dict) else value for key, value in rope.items()}
-    if "rope_type" in kept and kept.get("type") == kept["rope_type"]:
-        del kept["type"]
-    return kept
-
-
 def _read_trained(saved: SavedPolicy, rows: Sequence[int]) -> _Trained:
     model = load_untrained(saved.plan, saved.device)
     saved.adjust(model)
@@ -225,31 +163,15 @@ def _read_trained(saved: SavedPolicy, rows: Sequence[int]) -> _Trained:
         saved.adjust(model)
         exact = _engine_values(model, saved.data, rows)
         return _Trained(base, exact, _Readings(exact, saved.trained_digests, _engine_answer(model, saved)))
-    _load_trained_adapter(model, saved)
+    load_trained_adapter(model, saved)
     exact = _engine_values(model, saved.data, rows)
     dtype = published_dtype(saved.plan)
     expected = weight_digests((weight.name, weight.rounded(dtype)) for weight in trained_weights(model))
     published = exact
     if dtype != torch.float32:
-        _round_merged(model, dtype)
+        round_merged(model, dtype)
         published = _engine_values(model, saved.data, rows)
     return _Trained(base, exact, _Readings(published, expected, _engine_answer(model, saved)))
-
-
-def _load_trained_adapter(model: PreTrainedModel, saved: SavedPolicy) -> None:
-    config = adapter_files.load_adapter(model, saved.directory / ADAPTER_DIR)
-    assert saved.plan.lora is not None
-    if config.scaling != policies.lora_config(saved.plan.lora).scaling:
-        raise PolicyNotSavedWell("The saved adapter scales its update otherwise than the trained one.")
-    found = weight_digests(adapters.adapter_state(model).items())
-    _require_equal_weights(found, saved.trained_digests, "adapter's")
-
-
-@torch.no_grad()
-def _round_merged(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    adapters.merge(model)
-    for parameter in model.parameters():
-        parameter.copy_(parameter.to(dtype))
 
 
 def _check_plain(saved: SavedPolicy, rows: Sequence[int], expected: _Readings, tolerance: float) -> Values:
@@ -259,22 +181,13 @@ def _check_plain(saved: SavedPolicy, rows: Sequence[int], expected: _Readings, t
     except (OSError, ValueError, RuntimeError) as error:
         raise PolicyNotSavedWell(f"The saved policy does not load in transformers: {error}") from error
     _require_ends(model, saved.plan.eos_token_ids)
-    _require_equal_weights(plain_scoring.digests(model), expected.digests, "published")
+    require_equal_weights(plain_scoring.digests(model), expected.digests, "published")
     values = plain_scoring.token_logps(model, plain_scoring.sequences(saved.data, rows))
     judge(np.abs(values - expected.values), tolerance)
     num_tokens = _answer_tokens(model, saved)
     answer = plain_scoring.answer_greedily(model, saved.prompt, num_tokens) if num_tokens else []
     _require_same_answer(model, saved.prompt, answer, expected.answer)
     return values
-
-
-def _require_equal_weights(found: dict[str, str], expected: dict[str, str], whose: str) -> None:
-    differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-    if differing:
-        raise PolicyNotSavedWell(
-            f"{len(differing)} of the {whose} {len(expected)} tensors are not the trained ones, the first being "
-            f"{differing[0]}. The policy is not published."
-        )
 
 
 def _require_ends(model: PreTrainedModel, eos_ids: Sequence[int]) -> None:
@@ -342,14 +255,3 @@ def _margins(data: EncodedData, rows: Sequence[int], trained: _Trained, publishe
         return float(values[:num_chosen].sum() - values[num_chosen:].sum()) / len(rows)
 
     return Margins(base=mean(trained.base), trained=mean(trained.exact), published=mean(published))
-
-
-def _row_lengths(data: EncodedData) -> NDArray[np.int64]:
-    return data.prompt_lengths + np.maximum(data.first_lengths, data.second_lengths)
-
-
-def _longest_rows(data: EncodedData) -> list[int]:
-    """Choose the longest row in any case, and the next longest that fit into `MAX_TOKENS`."""
-    order = np.argsort(-_row_lengths(data), kind="stable")[:MAX_ROWS]
-    totals = np.cumsum((data.prompt_lengths + data.first_lengths + data.second_lengths)[order])
-    return [int(row) for row in order[(totals <= MAX_TOKENS) | (np.arange(len(order)) == 0)]]

@@ -10,10 +10,9 @@ from core.training.methods.preference_evaluation import PreferenceEvaluation, Pr
 from core.training.model.policies import PolicySource, policy_saver, trainable_parameters
 from core.training.observer import Stage
 from core.training.plan import DpoPlan, TrainingPlan
-from core.training.seeding import derive_seed, seed_all
 from core.training.stages.best_weights import best_weights
 from core.training.stages.context import RunContext
-from core.training.stages.loop import TrainingLoop, Validation
+from core.training.stages.last_stage import resume, run_to_end
 from core.training.stages.micro_batch import fit_to_memory
 from core.training.stages.model_checks import load_checked
 from core.training.stages.outcome import Outcome, SavedPolicy, TrainedPolicy
@@ -102,33 +101,10 @@ class PreferenceStage:
 
     def run(self) -> TrainedPolicy | SavedPolicy:
         """Run reference, DPO and evaluation."""
-        context, observer, plan = self._context, self._context.observer, self._context.plan
-        seed_all(derive_seed(plan.seed, Stage.DPO.value))
-        checkpoint = context.take_checkpoint(Stage.DPO)
-        if checkpoint is not None:
-            self._run.restore(checkpoint)
-        elif not self._provide_reference():
+        is_resumed = resume(self._context, self._run)
+        if not is_resumed and not self._provide_reference():
             return SavedPolicy(self._model, Stage.REFERENCE, 0)
-        validation = None
-        if context.validation is not None:
-            validation = Validation(
-                self._evaluation.validate, plan.evaluate_every_steps, self._plan.early_stopping, plan.pause_at_share
-            )
-        loop = TrainingLoop(
-            self._run,
-            observer,
-            context.checkpoints,
-            plan.checkpoint_every_steps,
-            validation,
-            is_resumed=checkpoint is not None,
-        )
-        observer.stage_started(Stage.DPO, self._run.order.total_steps, self._run.progress.step)
-        if self._run.progress.step == 0:
-            self._evaluation.begin()
-            observer.progress(Stage.DPO, 0, self._run.order.total_steps, None)
-        loop.run()
-        observer.stage_finished(Stage.DPO)
-        return self._evaluation.finish(loop)
+        return run_to_end(self._context, self._run, self._evaluation, is_resumed=is_resumed)
 
     def _forwards(self) -> tuple[PairForward | UnpairedForward, PairForward | UnpairedForward | None]:
         """Return the forward passes over the training and the validation rows."""

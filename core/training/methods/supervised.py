@@ -3,10 +3,9 @@
 from core.training.methods.supervised_evaluation import SupervisedEvaluation, SupervisedState
 from core.training.model.policies import PolicySource
 from core.training.observer import Stage
-from core.training.seeding import derive_seed, seed_all
 from core.training.stages.best_weights import best_weights
 from core.training.stages.context import RunContext
-from core.training.stages.loop import TrainingLoop, Validation
+from core.training.stages.last_stage import resume, run_to_end
 from core.training.stages.micro_batch import fit_to_memory
 from core.training.stages.model_checks import load_checked
 from core.training.stages.outcome import Outcome, TrainedPolicy
@@ -20,30 +19,13 @@ def run_supervised(context: RunContext) -> Outcome:
 
 
 def _train(context: RunContext, base: PolicySource) -> TrainedPolicy:
-    plan, observer, settings = context.plan, context.observer, context.plan.last_stage
     model = load_checked(context, base, context.train)
     state = SupervisedState.empty(0 if context.validation is None else len(context.validation))
-    run = sft_run(context, model, context.train, settings, state)
+    run = sft_run(context, model, context.train, context.plan.last_stage, state)
     run.best = best_weights(context, run.optimizer)
     evaluation = SupervisedEvaluation(
         context=context, model=model, stage=Stage.SFT, progress=run.progress, best=run.best, known=state
     )
-    is_resumed = context.checkpoint is not None
-    fit_to_memory(context, model, run, is_resumed=is_resumed)
-    seed_all(derive_seed(plan.seed, Stage.SFT.value))
-    if (checkpoint := context.take_checkpoint(Stage.SFT)) is not None:
-        run.restore(checkpoint)
-    validation = None
-    if context.validation is not None:
-        validation = Validation(
-            evaluation.validate, plan.evaluate_every_steps, settings.early_stopping, plan.pause_at_share
-        )
-    every = plan.checkpoint_every_steps
-    loop = TrainingLoop(run, observer, context.checkpoints, every, validation, is_resumed=is_resumed)
-    observer.stage_started(Stage.SFT, run.order.total_steps, run.progress.step)
-    if run.progress.step == 0:
-        evaluation.begin()
-        observer.progress(Stage.SFT, 0, run.order.total_steps, None)
-    loop.run()
-    observer.stage_finished(Stage.SFT)
-    return evaluation.finish(loop)
+    fit_to_memory(context, model, run, is_resumed=context.checkpoint is not None)
+    is_resumed = resume(context, run)
+    return run_to_end(context, run, evaluation, is_resumed=is_resumed)

@@ -32,6 +32,13 @@ class Capabilities:
     """transformers' attention for everything but packed rows: generation, one sequence at a time."""
     has_cache: bool = True
     """Generation may keep keys and values; else every token computes the whole sequence again."""
+    reward_head: str | None = None
+    """Name of the layer that gives a text its reward; None for a language model."""
+
+    @property
+    def hides_logits(self) -> bool:
+        """Whether the engine runs the layers alone, so that no logits over the vocabulary are kept of a whole text."""
+        return self.head is not None or self.reward_head is not None
 
 
 def capabilities_of(model: nn.Module) -> Capabilities:
@@ -40,6 +47,16 @@ def capabilities_of(model: nn.Module) -> Capabilities:
     if not isinstance(found, Capabilities):
         raise ValueError("The model was not prepared: load it with core.training.model.loading.load_causal_lm.")
     return found
+
+
+def reward_head_of(model: nn.Module) -> tuple[str, nn.Linear] | None:
+    """Return name and layer of a prepared reward model's head; None for any other model."""
+    found = getattr(model, _ATTRIBUTE, None)
+    if not isinstance(found, Capabilities) or found.reward_head is None:
+        return None
+    head = model.get_submodule(found.reward_head)
+    assert isinstance(head, nn.Linear)
+    return found.reward_head, head
 
 
 def remember(model: nn.Module, capabilities: Capabilities) -> None:

@@ -6,6 +6,7 @@ Legend: T tokens, H hidden size, V vocabulary.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,32 +20,47 @@ _VALUE_LIMIT = 1e-4
 """Change of earlier logits relative to their size, where no gradient tells."""
 
 
-def is_causal(model: PreTrainedModel) -> bool:
-    """Whether the logits before the last token have no gradient with respect to the last token's embedding.
+Outputs = Callable[[Tensor], Tensor]
+"""Token ids [1, T] to what a model says of each token, [T, V]: logits, or hidden states where it has no LM head."""
+
+
+def is_causal(model: PreTrainedModel, outputs: Outputs | None = None) -> bool:
+    """Whether outputs before the last token have no gradient with respect to the last token's embedding.
 
     Gradients tell in any precision, which a change of values in bf16 does not. The model must attend as transformers
     would.
+
+    Args:
+        outputs: of the model; None: its logits.
     """
+    outputs = outputs or partial(_logits, model)
     vocabulary = int(model.get_input_embeddings().num_embeddings)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, vocabulary, (1, _NUM_TOKENS), generator=generator).to(model.device)
-    gradients = _embedding_gradients(model, ids, generator)
+    gradients = _embedding_gradients(model, ids, outputs, generator)
     if gradients is not None:
         earlier = gradients[:-1].max()
         if bool(torch.isfinite(gradients).all()) and float(earlier) > 0:
             return bool(gradients[-1] <= _GRADIENT_LIMIT * earlier)
-    return _keeps_earlier_logits(model, ids, vocabulary)
+    return _keeps_earlier_outputs(outputs, ids, vocabulary)
 
 
-def _embedding_gradients(model: PreTrainedModel, ids: Tensor, generator: torch.Generator) -> Tensor | None:
-    """Norms of the gradient of the logits before the last token, [T]; None where embeddings are not looked up so."""
+def _logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    logits: Tensor = model(input_ids=ids, use_cache=False).logits
+    return logits[0]
+
+
+def _embedding_gradients(
+    model: PreTrainedModel, ids: Tensor, outputs: Outputs, generator: torch.Generator
+) -> Tensor | None:
+    """Norms of the gradient of the outputs before the last token, [T]; None where embeddings are not looked up so."""
     leaves: list[Tensor] = []
     with torch.enable_grad(), _embedding_hook(model, leaves):
-        logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
-        weights = torch.randn(logits.shape, generator=generator).to(logits.device)
-        if not leaves or not logits.requires_grad or leaves[0].shape[:2] != ids.shape:
+        earlier = outputs(ids)[:-1].float()
+        weights = torch.randn(earlier.shape, generator=generator).to(earlier.device)
+        if not leaves or not earlier.requires_grad or leaves[0].shape[:2] != ids.shape:
             return None
-        found: Tensor | None = torch.autograd.grad((logits * weights).sum(), leaves[:1], allow_unused=True)[0]
+        found: Tensor | None = torch.autograd.grad((earlier * weights).sum(), leaves[:1], allow_unused=True)[0]
     if found is None:
         return None
     norms: Tensor = found[0].float().flatten(1).norm(dim=-1)
@@ -63,10 +79,10 @@ def _embedding_hook(model: PreTrainedModel, leaves: list[Tensor]) -> Any:
 
 
 @torch.no_grad()
-def _keeps_earlier_logits(model: PreTrainedModel, ids: Tensor, vocabulary: int) -> bool:
+def _keeps_earlier_outputs(outputs: Outputs, ids: Tensor, vocabulary: int) -> bool:
     other = ids.clone()
     other[0, -1] = (other[0, -1] + 1) % vocabulary
-    before, after = (model(input_ids=tokens, use_cache=False).logits[0, :-1].float() for tokens in (ids, other))
+    before, after = (outputs(tokens)[:-1].float() for tokens in (ids, other))
     is_finite = torch.isfinite(before) & torch.isfinite(after)  # weights that are NaN are found by the first loss
     before, after = before[is_finite], after[is_finite]
     return bool((before - after).norm() <= _VALUE_LIMIT * before.norm())

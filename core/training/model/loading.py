@@ -1,15 +1,18 @@
 """Loading of base models for training, and saving of policies, as folders of transformers."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 from core.domain.errors import InvalidRequest
 from core.domain.training.stored_weights import find_quantised
@@ -17,6 +20,7 @@ from core.training.kernels import rms_norm
 from core.training.model import causality, probe, rotary
 from core.training.model.adapters import merging
 from core.training.model.adapters.merging import RoundingLoss
+from core.training.model.capabilities import reward_head_of
 from core.training.model.config_files import (
     SourceFiles,
     complete_config,
@@ -38,6 +42,15 @@ class UnsupportedModel(InvalidRequest):
     title = "The base model cannot be trained"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReadModel:
+    """A model as read from a folder, before it is prepared."""
+
+    model: PreTrainedModel
+    gaps: tuple[str, ...]
+    """Weights of the architecture that the files lack, or hold in another shape."""
+
+
 def load_causal_lm(directory: Path | str, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> PreTrainedModel:
     """Load a causal LM ready for `core.training.model.logps`: `dtype`, no dropout of any kind, packed attention.
 
@@ -46,13 +59,32 @@ def load_causal_lm(directory: Path | str, *, dtype: torch.dtype, device: torch.d
     Raises:
         UnsupportedModel: custom code, quantised weights, no safetensors weights, or not a causal LM.
     """
-    directory = Path(directory)
+    read = read_model(AutoModelForCausalLM, Path(directory), dtype)
+    refuse_gaps(read.gaps)
+    return prepare_model(read.model.to(device))
+
+
+def read_model(
+    auto_class: type[_BaseAutoModelClass],
+    directory: Path,
+    dtype: torch.dtype,
+    adjust: Callable[[PretrainedConfig], None] = lambda config: None,
+) -> ReadModel:
+    """Read weights and configuration; configured dropouts are 0, and restored by `save_policy`.
+
+    Args:
+        adjust: what else is set in the configuration before the model is built.
+
+    Raises:
+        UnsupportedModel: custom code, quantised weights, no safetensors weights, or not of the class.
+    """
     _refuse_foreign_code(directory)
     _refuse_quantised(directory)
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         dropouts = _clear_config_dropouts(config)
-        model, report = AutoModelForCausalLM.from_pretrained(
+        adjust(config)
+        model, report = auto_class.from_pretrained(
             directory,
             config=config,
             dtype=dtype,
@@ -71,15 +103,18 @@ def load_causal_lm(directory: Path | str, *, dtype: torch.dtype, device: torch.d
             "The base model cannot be loaded: it needs a config.json of a causal language model known to "
             "transformers, and its weights as *.safetensors."
         ) from error
-    _refuse_gaps(report)
     model.config.use_cache = False
     setattr(model, _DROPOUT_MEMORY, dropouts)
     setattr(model, _SOURCE_MEMORY, SourceFiles.read(directory))
-    return prepare_model(model.to(device))
+    gaps = [*report.get("missing_keys", ()), *report.get("mismatched_keys", ())]
+    return ReadModel(model=model, gaps=tuple(sorted(str(gap) for gap in gaps)))
 
 
-def prepare_model(model: PreTrainedModel) -> PreTrainedModel:
+def prepare_model(model: PreTrainedModel, reward_head: str | None = None) -> PreTrainedModel:
     """Prepare a model made in memory as `load_causal_lm` does after reading. Returns it in eval mode.
+
+    Args:
+        reward_head: name of the head of a reward model, which has no LM head; None for a language model.
 
     Raises:
         UnsupportedModel: it cannot run on text alone, or a token's prediction depends on later tokens.
@@ -87,9 +122,9 @@ def prepare_model(model: PreTrainedModel) -> PreTrainedModel:
     _disable_dropout(model)
     model.eval()
     rotary.forget_earlier_lengths(model)
-    _refuse_not_causal(model)
+    _refuse_not_causal(model, None if reward_head is None else partial(last_hidden_states, model))
     rms_norm.replace_norms(model)
-    probe.prepare(model)
+    probe.prepare(model, reward_head)
     return model
 
 
@@ -101,15 +136,16 @@ def save_policy(
     dtype: torch.dtype | None = None,
     passing: Iterable[NamedWeight] | None = None,
 ) -> RoundingLoss | None:
-    """Save a folder that `AutoModelForCausalLM.from_pretrained` loads; with LoRA, the merged weights.
+    """Save a folder that the auto class of the model loads; with LoRA, the merged weights.
 
     Weights are of type `dtype`, by default the model's own; returns what that cost the adapter's update, if there is
     one. While it runs, it takes the disk of the folder twice, and memory for one file of weights. The weights of a
     sharded model come from `passing` (`sharding.passing_weights`).
 
     The configuration keeps the base model's dropout values and the names by which other programs read it.
-    `generation_config.json` stops at the base model's end tokens and at every one of `end_ids`, those at which a turn
-    was trained to end. Files are readable by all (0644), which safetensors alone would not give.
+    `generation_config.json`, which a reward model has none of, stops at the base model's end tokens and at every one of
+    `end_ids`, those at which a turn was trained to end. Files are readable by all (0644), which safetensors alone would
+    not give.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -132,16 +168,23 @@ def save_policy(
     if saved_dtype != model.dtype:
         state_dtype(directory, saved_dtype)
     complete_config(directory, source, model.config, is_tied=_is_tied(model))
-    complete_generation_config(directory, source, tuple(end_ids))
+    if reward_head_of(model) is None:
+        complete_generation_config(directory, source, tuple(end_ids))
     for path in directory.iterdir():
         if path.is_file():
             path.chmod(_FILE_MODE)
     return loss
 
 
-def _refuse_not_causal(model: PreTrainedModel) -> None:
+def last_hidden_states(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """Return what the layers give for token ids [1, T], [T, H]."""
+    hidden: Tensor = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    return hidden[0]
+
+
+def _refuse_not_causal(model: PreTrainedModel, outputs: causality.Outputs | None) -> None:
     try:
-        is_causal = causality.is_causal(model)
+        is_causal = causality.is_causal(model, outputs)
     except probe.FOREIGN_FAILURES as error:
         raise UnsupportedModel(
             f"The base model ({type(model).__name__}) cannot be trained on text alone: it fails on a sequence of token "
@@ -179,13 +222,12 @@ def _refuse_foreign_code(directory: Path) -> None:
         )
 
 
-def _refuse_gaps(report: Mapping[str, Collection[Any]]) -> None:
+def refuse_gaps(gaps: Sequence[str]) -> None:
     """Refuse files that lack weights or hold them in another shape, which transformers would only warn about."""
-    gaps = [*report.get("missing_keys", ()), *report.get("mismatched_keys", ())]
     if gaps:
         raise UnsupportedModel(
-            f"The base model's files lack {len(gaps)} weights of its architecture, the first being "
-            f"{sorted(str(gap) for gap in gaps)[0]}. Fetch the whole model again."
+            f"The base model's files lack {len(gaps)} weights of its architecture, the first being {gaps[0]}. Fetch "
+            "the whole model again."
         )
 
 

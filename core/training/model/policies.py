@@ -11,11 +11,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from core.disk_space import room_for
+from core.domain.jobs.methods import get_method
 from core.training.checkpoints.tensor_files import complete_directory
 from core.training.failures import BadStageOutput
 from core.training.model.adapters import adapter_files, adapters
 from core.training.model.adapters.merging import RoundingLoss, trained_weights, weight_digests
 from core.training.model.loading import load_causal_lm, save_policy
+from core.training.model.reward_model import load_reward_model
 from core.training.model.sharding import compute_dtype, passing_weights
 from core.training.plan import LoraPlan, Precision, TrainingPlan
 from core.training.ranks import ALONE, Ranks
@@ -40,13 +42,27 @@ def load_policy(plan: TrainingPlan, source: PolicySource) -> PreTrainedModel:
     """Load the model to train on its device, in eval mode; what is trainable requires gradients."""
     dtype, device = DTYPES[plan.precision], plan.device
     if plan.lora is None:
-        return load_causal_lm(source.sft_dir or plan.base_model_dir, dtype=dtype, device=device)
-    model = load_causal_lm(plan.base_model_dir, dtype=dtype, device=device)
+        return load_start(plan, source.sft_dir or plan.base_model_dir, dtype, device)
+    model = load_start(plan, plan.base_model_dir, dtype, device)
     if source.sft_dir is None:
         adapters.inject(model, lora_config(plan.lora), derive_seed(plan.seed, "adapter"))
     else:
         adapter_files.load_adapter(model, source.sft_dir)
     return model
+
+
+def load_start(plan: TrainingPlan, directory: Path | str, dtype: torch.dtype, device: str = "cpu") -> PreTrainedModel:
+    """Load what training begins from as the class of the plan's method; a reward model gets its new head."""
+    if get_method(plan.method).publishes_policy:
+        return load_causal_lm(directory, dtype=dtype, device=device)
+    seed = derive_seed(plan.seed, "reward head")
+    return load_reward_model(directory, dtype=dtype, device=device, pad_token_id=plan.pad_token_id, head_seed=seed)
+
+
+def load_trained(plan: TrainingPlan, directory: Path, device: str) -> PreTrainedModel:
+    """Load what was saved as the class of the plan's method, in float32."""
+    load = load_causal_lm if get_method(plan.method).publishes_policy else load_reward_model
+    return load(directory, dtype=torch.float32, device=device)
 
 
 def enable_adapter_dropout(model: PreTrainedModel) -> None:
@@ -116,7 +132,7 @@ def save_artifact(
 ) -> RoundingLoss | None:
     """Save a folder for `AutoModelForCausalLM.from_pretrained`; with LoRA merged, and the adapter beside it.
 
-    All ranks enter together, the leader writes.
+    A reward model is saved for `AutoModelForSequenceClassification`. All ranks enter together, the leader writes.
 
     Returns what the published type cost the adapter's update; None without LoRA and on the other ranks.
     """
@@ -138,8 +154,8 @@ def trained_digests(model: PreTrainedModel, plan: TrainingPlan, ranks: Ranks = A
 
     All ranks enter together; none but the leader get any.
     """
-    adapter = adapters.adapter_state(model)
-    if adapter:
+    if plan.lora is not None:
+        adapter = adapters.adapter_state(model)
         return weight_digests(adapter.items()) if ranks.is_leader else {}
     with passing_weights(model) as passing:
         if not ranks.is_leader:
@@ -159,9 +175,9 @@ def load_untrained(plan: TrainingPlan, device: str) -> PreTrainedModel:
 
     Weights are those that training rounded; tables that a model computes for itself are float32's own.
     """
-    model = load_causal_lm(plan.base_model_dir, dtype=torch.float32, device=device)
+    model = load_start(plan, plan.base_model_dir, torch.float32, device)
     if plan.precision != "fp32":
-        model.load_state_dict(load_causal_lm(plan.base_model_dir, dtype=DTYPES[plan.precision]).state_dict())
+        model.load_state_dict(load_start(plan, plan.base_model_dir, DTYPES[plan.precision]).state_dict())
     return model
 
 

@@ -51,24 +51,37 @@ _COARSE_TOLERANCE = 0.1
 
 
 @torch.no_grad()
-def prepare(model: PreTrainedModel) -> Capabilities:
-    """Probe the model, record the result on it, and enable packed attention where it is exact."""
+def prepare(model: PreTrainedModel, reward_head: str | None = None) -> Capabilities:
+    """Probe the model, record the result on it, and enable packed attention where it is exact.
+
+    Args:
+        reward_head: name of a reward model's head; None for a language model.
+    """
     stock = attention_of(model)
-    plain = Capabilities(is_packable=False, longest_packable=None, head=None, stock_attention=stock, has_cache=False)
+    plain = Capabilities(
+        is_packable=False,
+        longest_packable=None,
+        head=None,
+        stock_attention=stock,
+        has_cache=False,
+        reward_head=reward_head,
+    )
     remember(model, plain)
     sequences, packed = _probe_rows(model)
-    with stock_attention(model):
-        head = _find_head(model, sequences[0])
-        has_cache = cache_holds(model, sequences[0])
+    head, has_cache, is_policy = None, False, reward_head is None
+    if is_policy:
+        with stock_attention(model):
+            head = _find_head(model, sequences[0])
+            has_cache = cache_holds(model, sequences[0])
     windows: list[int | None] = []
-    found = Capabilities(
+    found = replace(
+        plain,
         is_packable=_is_packable(model, sequences, packed, windows),
         longest_packable=_longest_packable(model, windows),
         head=head,
-        stock_attention=stock,
         has_cache=has_cache,
     )
-    if found.is_packable and head is None and not _delivers_layout(model, packed):
+    if found.is_packable and head is None and is_policy and not _delivers_layout(model, packed):
         found = replace(found, is_packable=False)
     remember(model, found)
     if found.is_packable:
@@ -125,7 +138,7 @@ def _is_packable(
         return False
     if "sliding_attention" in layer_types and not any(windows):
         return False
-    return all(_agree(hidden[places], expected) for places, expected in zip(packed.rows, alone, strict=True))
+    return all(agree(hidden[places], expected) for places, expected in zip(packed.rows, alone, strict=True))
 
 
 def _packed_hidden(model: PreTrainedModel, packed: _PackedRow, windows: list[int | None]) -> Tensor:
@@ -188,7 +201,7 @@ def cache_holds(model: PreTrainedModel, sequence: Tensor) -> bool:
         found = model(input_ids=sequence[:, -1:], past_key_values=kept.past_key_values, use_cache=True)
     except FOREIGN_FAILURES:
         return False
-    return kept.past_key_values is not None and _agree(found.logits[0], expected)
+    return kept.past_key_values is not None and agree(found.logits[0], expected)
 
 
 def _find_head(model: PreTrainedModel, input_ids: Tensor) -> HeadTransform | None:
@@ -209,13 +222,13 @@ def _find_head(model: PreTrainedModel, input_ids: Tensor) -> HeadTransform | Non
     logits = logits.float() * transform.scale
     if transform.softcap is not None:
         logits = torch.tanh(logits / transform.softcap) * transform.softcap
-    if logits.shape != expected.shape or not _agree(logits, expected):
+    if logits.shape != expected.shape or not agree(logits, expected):
         return None
     return transform
 
 
-def _agree(actual: Tensor, expected: Tensor) -> bool:
-    """Whether every row agrees, relative to its own size."""
+def agree(actual: Tensor, expected: Tensor) -> bool:
+    """Whether every row of [T, H] agrees, relative to its own size."""
     error = (actual.float() - expected.float()).norm(dim=-1)
     limit = _TOLERANCES.get(expected.dtype, _COARSE_TOLERANCE) * expected.float().norm(dim=-1).clamp_min(1e-6)
     return bool((error <= limit).all())

@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from core.training.model.logps import SHARDED_SCORING, score_tokens
+from core.training.model.rewards import SHARDED_REWARDS, compute_rewards
 from core.training.ranks import Ranks
 
 _COMPUTE_DTYPE = "preftune_compute_dtype"
@@ -43,8 +44,9 @@ def shard(model: PreTrainedModel, ranks: Ranks) -> PreTrainedModel:
         module.set_gradient_divide_factor(1.0)  # the loss is divided by the rows of the whole step already
         module.set_force_sum_reduction_for_comms(True)
     setattr(model, _COMPUTE_DTYPE, dtype)
-    setattr(model, SHARDED_SCORING, MethodType(score_tokens, model))
-    register_fsdp_forward_method(model, SHARDED_SCORING)
+    for name, function in ((SHARDED_SCORING, score_tokens), (SHARDED_REWARDS, compute_rewards)):
+        setattr(model, name, MethodType(function, model))
+        register_fsdp_forward_method(model, name)
     return model
 
 
@@ -85,7 +87,7 @@ def compute_dtype(model: PreTrainedModel) -> torch.dtype:
 def whole_tensor(model: nn.Module, tensor: Tensor) -> Tensor:
     """Gather a parameter on all ranks, in the type that the model computes in; of an unsharded model itself."""
     if not isinstance(tensor, DTensor):
-        return tensor
+        return tensor.clone() if is_sharded(model) else tensor  # whole for now: the next reshard frees its memory
     rounded = tensor.to(getattr(model, _COMPUTE_DTYPE))
     assert isinstance(rounded, DTensor)
     return rounded.full_tensor()

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -19,7 +19,7 @@ from core.training.measures.evaluate_rows import evaluate_rows
 from core.training.measures.policy_kl import draw_answer
 from core.training.model.generation import generate
 from core.training.model.policies import adapter_dropout_off
-from core.training.observer import JsonValue, Sample, Stage
+from core.training.observer import JsonValue, Sample, Stage, TrainedStage
 from core.training.stages.best_weights import BestWeights
 from core.training.stages.context import RunContext
 from core.training.stages.loop import TrainingLoop
@@ -70,7 +70,7 @@ class Evaluation(ABC):
 
     context: RunContext
     model: PreTrainedModel
-    stage: Literal[Stage.SFT, Stage.DPO]
+    stage: TrainedStage
     progress: LoopProgress
     best: BestWeights | None
     """Weights of the best evaluation, where early stopping publishes them."""
@@ -85,7 +85,7 @@ class Evaluation(ABC):
         """Return validation figures; None when a stop interrupted it."""
 
     @abstractmethod
-    def summarise(self) -> dict[str, JsonValue]:
+    def summarise(self) -> Mapping[str, JsonValue]:
         """Return what was measured of the final policy besides the figures that stand for the run."""
 
     def begin(self) -> None:

@@ -9,15 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
+from core.domain.trainer_protocol import PointStage
 from core.domain.training import metric_names as names
 from core.training.checkpoints.writer import CheckpointWriter, Snapshot
 from core.training.data.columns import HostColumns
 from core.training.failures import NonFiniteLoss, TrainingStopped
-from core.training.observer import MetricPoint, Observer, Stage
+from core.training.observer import MetricPoint, Observer
 from core.training.plan import EarlyStoppingPlan
 from core.training.stages.run import LoopEnd, LoopProgress, StageRun
 from core.training.stages.stopping import carry_out
@@ -216,7 +217,7 @@ class TrainingLoop:
         progress = self._run.progress
         self._observer.point(
             MetricPoint(
-                stage="sft" if self._run.task.stage is Stage.SFT else "dpo",
+                stage=cast(PointStage, self._run.task.stage.value),
                 split=split,
                 step=progress.step,
                 epoch=self._run.order.epochs_done(progress.cursor),

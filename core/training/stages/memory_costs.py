@@ -78,33 +78,36 @@ class StepCosts:
 def measure_costs(model: PreTrainedModel, optimizer: MasterOptimizer) -> StepCosts | None:
     """Measure a step; None for a model that fails on the sequences that are measured."""
     capabilities = capabilities_of(model)
-    if not capabilities.is_packable or capabilities.head is None:
+    if not capabilities.is_packable or not capabilities.hides_logits:
         return _measure_alone(model, optimizer)
     short, long = (_kept_bytes(model, num_tokens) for num_tokens in _PROBE_TOKENS)
     token_bytes = (long - short) / (_PROBE_TOKENS[1] - _PROBE_TOKENS[0])
     config = model.config.get_text_config()
-    weight = model.get_output_embeddings().weight
+    is_policy = capabilities.reward_head is None
+    weight = (model.get_output_embeddings() if is_policy else model.get_input_embeddings()).weight
     num_layers = config.num_hidden_layers
     uses_kernel = weight.is_cuda and weight.dtype in KERNEL_DTYPES
     head_bytes = weight.numel() * weight.element_size()
+    buffers = (2 if is_policy else 1) * (1 if weight.is_cuda else LANES)
     return StepCosts(
         optimizer_bytes=optimizer.bytes_to_come(),
         token_bytes=token_bytes,
         layer_token_bytes=token_bytes / num_layers,
         boundary_token_bytes=num_layers * weight.shape[1] * weight.element_size(),
         score_bytes=0 if uses_kernel else num_layers * config.num_attention_heads * weight.element_size(),
-        scored_token_bytes=weight.shape[0] * weight.element_size() if weight.requires_grad else 0,
-        logits_bytes=4 * weight.shape[0],
+        scored_token_bytes=weight.shape[0] * weight.element_size() if is_policy and weight.requires_grad else 0,
+        logits_bytes=_FLOAT_BYTES * weight.shape[0] if is_policy else 0,
         tile_bytes=CUDA_TILE_BYTES if weight.is_cuda else CPU_TILE_BYTES,
         tile_copies=_CUDA_TILE_COPIES if weight.is_cuda else LANES,
-        working_bytes=(2 if weight.is_cuda else 2 * LANES) * head_bytes if weight.requires_grad else 0,
+        working_bytes=buffers * head_bytes if weight.requires_grad else 0,
     )
 
 
 def _measure_alone(model: PreTrainedModel, optimizer: MasterOptimizer) -> StepCosts | None:
     """Measure sequences that run one by one, whose logits may be the model's own."""
     config = model.config.get_text_config()
-    has_head = capabilities_of(model).head is not None
+    capabilities = capabilities_of(model)
+    has_head, is_policy = capabilities.hides_logits, capabilities.reward_head is None
     limit = getattr(config, "max_position_embeddings", None)
     most_keys = limit if isinstance(limit, int) and limit > 0 else _UNLIMITED
     if most_keys < max(_ALONE_TOKENS):
@@ -117,7 +120,7 @@ def _measure_alone(model: PreTrainedModel, optimizer: MasterOptimizer) -> StepCo
         return None
     per_token, per_score = _quadratic(_ALONE_TOKENS, kept)
     weight, num_layers = model.get_input_embeddings().weight, getattr(config, "num_hidden_layers", 1)
-    logits_bytes = _FLOAT_BYTES * weight.shape[0]
+    logits_bytes = _FLOAT_BYTES * weight.shape[0] if is_policy else 0
     token_bytes = per_token if has_head else per_token + logits_bytes  # log-probabilities of the model's own logits
     return StepCosts(
         optimizer_bytes=optimizer.bytes_to_come(),
@@ -125,7 +128,9 @@ def _measure_alone(model: PreTrainedModel, optimizer: MasterOptimizer) -> StepCo
         layer_token_bytes=token_bytes / num_layers,
         boundary_token_bytes=num_layers * weight.shape[1] * weight.element_size(),
         score_bytes=math.ceil(per_score),
-        scored_token_bytes=weight.shape[0] * weight.element_size() if has_head and weight.requires_grad else 0,
+        scored_token_bytes=weight.shape[0] * weight.element_size()
+        if has_head and is_policy and weight.requires_grad
+        else 0,
         logits_bytes=logits_bytes,
         tile_bytes=CUDA_TILE_BYTES if weight.is_cuda else CPU_TILE_BYTES,
         tile_copies=_CUDA_TILE_COPIES if weight.is_cuda else 1,

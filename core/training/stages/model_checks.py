@@ -17,9 +17,10 @@ from core.training.data.packing import PackedBatch, pack_pairs, pack_responses
 from core.training.failures import BadBaseModel, BadData
 from core.training.model.adapters.targets import ALL_LINEAR, coverage, has_expert_targets, num_experts
 from core.training.model.capabilities import capabilities_of, remember, stock_attention
+from core.training.model.hidden_states import end_states
 from core.training.model.logps import token_logps
 from core.training.model.policies import PolicySource, load_policy
-from core.training.model.probe import cache_holds
+from core.training.model.probe import agree, cache_holds
 from core.training.model.sharding import shard
 from core.training.stages.context import RunContext
 
@@ -112,13 +113,21 @@ def packing_holds(model: PreTrainedModel, data: EncodedData) -> bool:
     if not lengths[row]:
         return True
     batch = _pack(data, row, model.device)
-    packed = token_logps(model, batch).values
+    packed = _read(model, batch)
     remember(model, replace(capabilities, is_packable=False))
     try:
-        alone = token_logps(model, batch).values
+        alone = _read(model, batch)
     finally:
         remember(model, capabilities)
-    return _agree(packed, alone, model.dtype)
+    return _agree(packed, alone, model.dtype) if capabilities.reward_head is None else agree(packed, alone)
+
+
+def _read(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
+    """Return what is compared: log-probabilities of tokens; of a reward model the states that its head reads."""
+    capabilities = capabilities_of(model)
+    return (
+        token_logps(model, batch).values if capabilities.reward_head is None else end_states(model, capabilities, batch)
+    )
 
 
 def keep_cache_where_it_holds(model: PreTrainedModel, data: EncodedData) -> None:
@@ -171,7 +180,7 @@ def _tell(context: RunContext, model: PreTrainedModel) -> None:
             "have alone. Results are right; training is several times slower.",
             {"architecture": type(model).__name__},
         )
-    if not capabilities.has_cache:
+    if not capabilities.has_cache and capabilities.reward_head is None:
         context.tell_once(
             "no_cache",
             "This base model generates without a cache here: samples take longer.",

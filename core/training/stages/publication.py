@@ -9,7 +9,10 @@ import torch
 from transformers import PreTrainedModel
 
 from core.domain.jobs.event_kinds import NOT_VERIFIED, UPDATE_ROUNDED_AWAY
-from core.training.measures.saved_policy_check import PolicyVerification, SavedPolicy, verify
+from core.domain.jobs.methods import get_method
+from core.training.measures.saved_folder import SavedPolicy
+from core.training.measures.saved_policy_check import PolicyVerification, verify
+from core.training.measures.saved_reward_check import RewardVerification, verify_reward_model
 from core.training.model.adapters.merging import RoundingLoss
 from core.training.model.policies import save_artifact, trained_digests
 from core.training.observer import JsonValue
@@ -73,14 +76,18 @@ def read_back(context: RunContext, artifact: SavedArtifact) -> dict[str, JsonVal
             device,
             adjust=lambda model: keep_packing_where_it_holds(model, data),
         )
-        verification = verify(saved)
+        verification: PolicyVerification | RewardVerification
+        if get_method(context.plan.method).publishes_policy:
+            verification = policy = verify(saved)
+            found["published"] = published_facts(artifact, policy)
+        else:
+            verification = verify_reward_model(saved)
         found["verification"] = verification_facts(verification)
-        found["published"] = published_facts(artifact, verification)
     _tell_of_rounding(context, artifact.rounding, found["published"])
     return found
 
 
-def verification_facts(verification: PolicyVerification) -> dict[str, JsonValue]:
+def verification_facts(verification: PolicyVerification | RewardVerification) -> dict[str, JsonValue]:
     """Return how the saved policy was checked, for the summary; margins are among the published facts."""
     return {key: value for key, value in asdict(verification).items() if key != "margins"}
 

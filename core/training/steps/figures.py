@@ -60,11 +60,46 @@ def pair_figures(values: NDArray[np.float64]) -> Figures:
     Args:
         values: [C, B] in the order of `PairColumn`, B at least 1.
     """
+    margins = values[PairColumn.CHOSEN_REWARD] - values[PairColumn.REJECTED_REWARD]
+    figures = margin_figures(values) | {
+        names.CHOSEN_LOGPS: values[PairColumn.CHOSEN_LOGP].mean(),
+        names.REJECTED_LOGPS: values[PairColumn.REJECTED_LOGP].mean(),
+    }
+    reference = values[PairColumn.CHOSEN_REFERENCE_LOGP]
+    if not np.isnan(reference).any():
+        figures[names.CHOSEN_LOGPS_FELL] = (values[PairColumn.CHOSEN_LOGP] < reference).mean()
+    return finite(figures) | {names.LENGTH_CORRELATION: correlation(margins, values[PairColumn.LENGTH_DIFFERENCE])}
+
+
+class RewardColumn(IntEnum):
+    """Names of the values kept of every pair under a reward model; the first three are those of `PairColumn`."""
+
+    LOSS = 0
+    CHOSEN_REWARD = 1
+    REJECTED_REWARD = 2
+    LENGTH_DIFFERENCE = 3
+    """Tokens of the chosen response over those of the rejected one."""
+
+
+def reward_figures(values: NDArray[np.float64]) -> Figures:
+    """Average over all pairs, by the names of `core.domain.training.metric_names`.
+
+    Args:
+        values: [C, B] in the order of `RewardColumn`, B at least 1.
+    """
+    margins = values[RewardColumn.CHOSEN_REWARD] - values[RewardColumn.REJECTED_REWARD]
+    both = values[[RewardColumn.CHOSEN_REWARD, RewardColumn.REJECTED_REWARD]]
+    figures = margin_figures(values) | {names.REWARDS: both.mean()}
+    return finite(figures) | {names.LENGTH_CORRELATION: correlation(margins, values[RewardColumn.LENGTH_DIFFERENCE])}
+
+
+def margin_figures(values: NDArray[np.float64]) -> dict[str, float]:
+    """Average what follows from losses and rewards of pairs, the first three rows of [C, B]."""
     chosen, rejected = values[PairColumn.CHOSEN_REWARD], values[PairColumn.REJECTED_REWARD]
     margins = chosen - rejected
-    with np.errstate(invalid="ignore"):  # infinite margins become None below
+    with np.errstate(invalid="ignore"):  # what is infinite becomes None in `finite`
         p10, p50, p90 = np.percentile(margins, (10, 50, 90))
-    figures = {
+    return {
         names.LOSS: values[PairColumn.LOSS].mean(),
         names.CHOSEN_REWARDS: chosen.mean(),
         names.REJECTED_REWARDS: rejected.mean(),
@@ -74,14 +109,8 @@ def pair_figures(values: NDArray[np.float64]) -> Figures:
         names.REWARD_MARGINS_P10: p10,
         names.REWARD_MARGINS_P50: p50,
         names.REWARD_MARGINS_P90: p90,
-        names.CHOSEN_LOGPS: values[PairColumn.CHOSEN_LOGP].mean(),
-        names.REJECTED_LOGPS: values[PairColumn.REJECTED_LOGP].mean(),
         names.GRADIENT_WEIGHT: gradient_weights(margins).mean(),
     }
-    reference = values[PairColumn.CHOSEN_REFERENCE_LOGP]
-    if not np.isnan(reference).any():
-        figures[names.CHOSEN_LOGPS_FELL] = (values[PairColumn.CHOSEN_LOGP] < reference).mean()
-    return finite(figures) | {names.LENGTH_CORRELATION: correlation(margins, values[PairColumn.LENGTH_DIFFERENCE])}
 
 
 def correlation(left: NDArray[np.float64], right: NDArray[np.float64]) -> float | None:

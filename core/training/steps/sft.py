@@ -8,7 +8,6 @@ token but makes the loss grow with length.)
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from core.training.data.packing import PackedBatch, pack_side
 from core.training.data.texts import Side
 from core.training.model.joint_use import runs_apart
 from core.training.model.logps import reduce_responses, response_hits, token_logps
-from core.training.observer import Stage
+from core.training.observer import Stage, TrainedStage
 from core.training.ranks import ALONE, Ranks, Turn
 from core.training.steps.figures import Figures, finite
 
@@ -95,7 +94,7 @@ class SftForward:
 class SftTask:
     """One optimizer step of SFT."""
 
-    stage: Literal[Stage.SFT, Stage.DPO] = Stage.SFT
+    stage: TrainedStage = Stage.SFT
 
     def __init__(self, model: PreTrainedModel, data: EncodedData, ranks: Ranks = ALONE) -> None:
         self._forward = SftForward(model, data, ranks)

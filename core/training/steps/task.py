@@ -1,14 +1,14 @@
 """Interfaces between the stages and their steps: forward passes, losses, figures of a step."""
 
 from collections.abc import Sequence
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor
 
 from core.training.data.columns import Columns, HostColumns, Rewards
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import PackedBatch
-from core.training.observer import Stage
+from core.training.observer import Stage, TrainedStage
 from core.training.steps.figures import Figures
 from core.training.steps.pair_table import PairTable
 from core.training.steps.reference_logps import SplitLogps
@@ -17,7 +17,7 @@ from core.training.steps.reference_logps import SplitLogps
 class StageTask(Protocol):
     """Operations that differ between SFT and DPO."""
 
-    stage: Literal[Stage.SFT, Stage.DPO]
+    stage: TrainedStage
     data: EncodedData
 
     def pack(self, rows: Sequence[int], max_tokens: int) -> list[PackedBatch]:
@@ -72,7 +72,7 @@ ForwardT = TypeVar("ForwardT", bound=SplitForward)
 class PreferenceTask(Generic[ForwardT]):
     """What all tasks of the preference stage share; they differ in how they go backward."""
 
-    stage: Literal[Stage.SFT, Stage.DPO] = Stage.DPO
+    stage: TrainedStage = Stage.DPO
 
     def __init__(self, forward: ForwardT) -> None:
         self._forward = forward

@@ -13,6 +13,7 @@ from core.services.jobs.progress import StageState, estimate
 
 LEAST = {"base_model": "tiny", "dataset_id": "ds_1"}
 SUPERVISED = LEAST | {"method": "supervised"}
+REWARD = LEAST | {"method": "reward"}
 
 
 def refused(body: Mapping[str, Any]) -> dict[str, str]:
@@ -58,6 +59,25 @@ def test_a_setting_without_a_meaning_is_refused_where_it_stands(pointer: str, se
     assert refused(LEAST | setting) == {}, "it has one by default"
 
 
+@pytest.mark.parametrize(
+    ("pointer", "setting"),
+    [
+        ("/variant", {"variant": "dpo"}),
+        ("/beta", {"beta": 0.1}),
+        ("/variant_options", {"variant_options": {"label_smoothing": 0.1}}),
+        ("/sft", {"sft": "skip"}),
+        ("/sft", {"sft": {"dataset_id": "ds_2"}}),
+        ("/dpo", {"dpo": {"epochs": 2}}),
+        ("/sample_prompts", {"sample_prompts": ["Hello"]}),
+        ("/keep_best", {"keep_best": "mean_token_accuracy"}),
+    ],
+)
+def test_a_reward_model_has_settings_of_its_own(pointer: str, setting: dict[str, Any]) -> None:
+    assert list(refused(REWARD | setting)) == [pointer]
+    for other in (LEAST, SUPERVISED):
+        assert list(refused(other | {"reward": {"epochs": 2}})) == ["/reward"]
+
+
 def test_settings_with_a_meaning_pass() -> None:
     body = SUPERVISED | {
         "sft": {"epochs": 3},
@@ -85,6 +105,20 @@ def test_the_spec_has_no_setting_without_a_meaning() -> None:
     assert not {"variant", "beta", "dpo"} & shown_form(spec).keys()
 
 
+def test_the_spec_of_a_reward_model_is_read_back_without_sft() -> None:
+    body = REWARD | {"reward": {"center_rewards_coefficient": 0.01}, "early_stopping": {"metric": "rewards/accuracies"}}
+    spec = staged(accepted(body | {"score_training_pairs": False, "group_by_prompt": True}))
+    form = accepted_form(spec)
+    assert form == accepted_form(JobSpec.model_validate(form))
+    assert not {"variant", "beta", "variant_options", "dpo", "sft", "sample_prompts"} & form.keys()
+    assert form["reward"]["center_rewards_coefficient"] == 0.01
+    assert (form["reward"]["epochs"], form["reward"]["learning_rate"]) == (1, 2e-5)
+    assert form["reward"]["warmup_steps"] == 3, "a tenth of its 29 steps of 32 pairs"
+    assert JobSpec.model_validate(form).sft == "skip"
+    assert accepted(REWARD | {"lora": {}}).reward.learning_rate == 1e-4
+    assert "reward" not in accepted_form(accepted(LEAST)), "workers of earlier versions read it"
+
+
 def test_a_preference_spec_is_stored_without_its_method() -> None:
     form = accepted_form(accepted(LEAST))
     assert "method" not in form, "workers of earlier versions read it"
@@ -92,13 +126,14 @@ def test_a_preference_spec_is_stored_without_its_method() -> None:
     assert shown_form(accepted(LEAST))["method"] == "preference"
 
 
-def test_progress_counts_the_stages_of_the_method() -> None:
-    spec = accepted_form(staged(accepted(SUPERVISED)))
+@pytest.mark.parametrize(("body", "stage"), [(SUPERVISED, Stage.SFT), (REWARD, Stage.REWARD)])
+def test_progress_counts_the_stages_of_the_method(body: Mapping[str, Any], stage: Stage) -> None:
+    spec = accepted_form(staged(accepted(body)))
     half = {
         Stage.STAGING: StageState(fraction=1, elapsed_seconds=1),
-        Stage.SFT: StageState(fraction=0.5, elapsed_seconds=9),
+        stage: StageState(fraction=0.5, elapsed_seconds=9),
     }
-    found = estimate(spec, Stage.SFT, half)
+    found = estimate(spec, stage, half)
     assert 0.45 < found.fraction < 0.55
     assert found.eta_seconds is not None
     assert 8 < found.eta_seconds < 11

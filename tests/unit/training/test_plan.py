@@ -6,7 +6,7 @@ import json
 import pytest
 
 from core.training.failures import BadPlan
-from core.training.plan import DpoPlan, EarlyStoppingPlan, LoraPlan, ReusePlan, SftPlan, TrainingPlan
+from core.training.plan import DpoPlan, EarlyStoppingPlan, LoraPlan, ReusePlan, RewardPlan, SftPlan, TrainingPlan
 
 
 def full_plan() -> TrainingPlan:
@@ -61,8 +61,15 @@ def supervised_plan() -> TrainingPlan:
     return dataclasses.replace(smallest_plan(), method="supervised", sft=full_plan().sft, dpo=None)
 
 
+def reward_plan() -> TrainingPlan:
+    settings = RewardPlan(epochs=2, learning_rate=1e-5, batch_size=8, center_rewards_coefficient=0.01)
+    return dataclasses.replace(smallest_plan(), method="reward", dpo=None, reward=settings, pad_token_id=2)
+
+
 @pytest.mark.parametrize(
-    "plan", [full_plan(), smallest_plan(), supervised_plan()], ids=["full", "smallest", "supervised"]
+    "plan",
+    [full_plan(), smallest_plan(), supervised_plan(), reward_plan()],
+    ids=["full", "smallest", "supervised", "reward"],
 )
 def test_json_round_trip(plan: TrainingPlan) -> None:
     assert TrainingPlan.from_json(plan.to_json()) == plan
@@ -74,7 +81,7 @@ def test_every_field_survives_the_round_trip() -> None:
     same = {f.name for f in dataclasses.fields(full) if getattr(full, f.name) == getattr(default, f.name)}
     assert same == {
         "base_model_dir", "train_data", "work_dir", "evaluate_every_steps", "checkpoint_every_steps",
-        "micro_batch_tokens", "max_new_tokens", "method",
+        "micro_batch_tokens", "max_new_tokens", "method", "reward", "pad_token_id",
     }  # fmt: skip
 
 

@@ -56,6 +56,7 @@ OTHER = {
     "dpo.schedule": {"dpo": {"schedule": "cosine"}},
     "lora": {"lora": None},
     "early_stopping": {"early_stopping": None},
+    "reward.schedule": {"reward": {"schedule": "cosine"}},
 }
 """Another value for settings whose schema alone does not suggest one."""
 BASE: dict[str, Any] = {
@@ -79,7 +80,9 @@ def settings(schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tup
                 yield from settings(SCHEMA["$defs"][option["$ref"].rpartition("/")[2]], (*path, name))
 
 
-SETTINGS = {name: schema for name, schema in settings(SCHEMA) if name != "dpo"}  # a block that cannot be left out
+BLOCKS = ("dpo", "reward")
+"""They cannot be left out."""
+SETTINGS = {name: schema for name, schema in settings(SCHEMA) if name not in BLOCKS}
 
 
 def another_value(name: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -133,10 +136,11 @@ def planned(body: dict[str, Any], tokenizer: PairTokenizer, models_dir: Path) ->
 
 @pytest.mark.parametrize("name", [name for name in SETTINGS if name not in ELSEWHERE])
 def test_every_setting_reaches_the_plan(name: str, tokenizer: PairTokenizer, models_dir: Path) -> None:
-    changed = dict(BASE)
+    base = BASE | ({"method": "reward"} if name.startswith("reward.") else {})
+    changed = dict(base)
     for key, value in another_value(name, SETTINGS[name]).items():
-        changed[key] = {**BASE.get(key, {}), **value} if isinstance(value, dict) else value
-    is_felt = planned(changed, tokenizer, models_dir) != planned(BASE, tokenizer, models_dir)
+        changed[key] = {**base.get(key, {}), **value} if isinstance(value, dict) else value
+    is_felt = planned(changed, tokenizer, models_dir) != planned(base, tokenizer, models_dir)
     assert is_felt, (
         f"`{name}` is accepted and then ignored: map it in worker/processes/trainer/plan.py, "
         "or name in ELSEWHERE what reads it"

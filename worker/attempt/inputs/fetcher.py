@@ -25,7 +25,7 @@ from worker.patience import patiently
 _OUTAGE_LEASES = 10
 _MAX_CHECKPOINTS = 1000
 
-_STAGES_WITH_CURVE = ("sft", "dpo")
+_STAGES_WITH_CURVE = ("sft", "dpo", "reward")
 
 Result = TypeVar("Result")
 

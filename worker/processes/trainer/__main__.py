@@ -158,7 +158,7 @@ def _train(
     plan = make_plan(assignment, spec, inputs, tokenizer, _engine_dir(work_dir))
     if spec.reuse and not is_resumed:  # a checkpoint already holds what it needs
         plan = replace(plan, reuse=_find_reusable(link, plan))
-    folder = PolicyFolder(base_model_dir, spec.base_model, tokenizer)
+    folder = PolicyFolder.of(spec, base_model_dir, tokenizer)
     texts = (spec.sample_prompts, tokenizer.decode)
     observer = LinkObserver(link, *texts, complete_policy=folder.complete, shares_outputs=spec.reuse, timeline=timeline)
     result = _run(plan, observer, member)

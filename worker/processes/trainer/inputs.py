@@ -200,4 +200,9 @@ def open_tokenizer(assignment: Assignment, spec: JobSpec) -> PairTokenizer:
     """Open the tokenizer with the job's own time, so that templates with a date give equal ids in every attempt."""
     submitted = assignment.submitted_at
     now = datetime.fromisoformat(submitted).replace(tzinfo=None) if submitted else None
-    return PairTokenizer.open(Path(assignment.base_model_dir), now=now, template_kwargs=spec.chat_template_kwargs)
+    return PairTokenizer.open(
+        Path(assignment.base_model_dir),
+        now=now,
+        template_kwargs=spec.chat_template_kwargs,
+        keeps_tail=not get_method(spec.method).publishes_policy,
+    )

@@ -87,7 +87,7 @@ def _sizes(inputs: EncodedInputs, spec: JobSpec) -> JobSizes:
     train = EncodedData.open(inputs.train.directory)
     measure: Callable[[EncodedData], SplitSizes] = _split
     if spec.group_by_prompt is True and train.kind == "preference":
-        most_rows = None if get_variant(spec.variant).compares_lists else int(spec.dpo.batch_size)
+        most_rows = None if get_variant(spec.variant).compares_lists else int(spec.last_stage.batch_size)
         measure = partial(_prompts, most_rows=most_rows)
     sft: SplitSizes | None = None
     if spec.sft != "skip" and inputs.sft is not None:

@@ -10,7 +10,16 @@ from core.domain.jobs.job_state import Stage
 from core.domain.jobs.methods import get_method
 from core.domain.trainer_protocol import Assignment
 from core.tokenization.pair_tokenizer import PairTokenizer
-from core.training.plan import DpoPlan, EarlyStoppingPlan, LoraPlan, OptimizerName, Schedule, SftPlan, TrainingPlan
+from core.training.plan import (
+    DpoPlan,
+    EarlyStoppingPlan,
+    LoraPlan,
+    OptimizerName,
+    RewardPlan,
+    Schedule,
+    SftPlan,
+    TrainingPlan,
+)
 from worker.processes.trainer.inputs import EncodedInputs
 
 
@@ -30,6 +39,8 @@ def make_plan(
         sft_data=str(inputs.sft.directory) if inputs.sft else None,
         sft=None if spec.sft == "skip" else SftPlan(**_stage(spec.sft), early_stopping=stopping.get(Stage.SFT)),
         dpo=DpoPlan(**_stage(spec.dpo), early_stopping=stopping.get(Stage.DPO)) if method.has(Stage.DPO) else None,
+        reward=_reward(spec) if method.has(Stage.REWARD) else None,
+        pad_token_id=None if method.publishes_policy else tokenizer.padding_id,
         method=spec.method,
         variant=spec.variant,
         beta=TrainingPlan.beta if spec.beta is None else spec.beta,
@@ -84,6 +95,14 @@ def _stage(settings: StageSettings) -> _Stage:
         "weight_decay": float(settings.weight_decay),
         "max_grad_norm": float(settings.max_grad_norm),
     }
+
+
+def _reward(spec: JobSpec) -> RewardPlan:
+    return RewardPlan(
+        **_stage(spec.reward),
+        early_stopping=_early_stopping(spec),
+        center_rewards_coefficient=spec.reward.center_rewards_coefficient,
+    )
 
 
 def _early_stopping(spec: JobSpec) -> EarlyStoppingPlan | None:

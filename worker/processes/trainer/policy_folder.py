@@ -9,11 +9,15 @@ import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 from core.base_models.directory import get_base_model
 from core.base_models.folder import PROCESSOR_FILES, SIDE_FILES, TOKENIZER_FILE
+from core.domain.jobs.job_spec import JobSpec
+from core.domain.jobs.methods import get_method
 from core.tokenization.pair_tokenizer import PairTokenizer
 from core.training.model.adapters.adapter_files import CONFIG_FILE as ADAPTER_CONFIG_FILE
+from core.training.model.config_files import GENERATION_CONFIG_FILE
 from core.training.model.policies import ADAPTER_DIR
 from worker.processes.trainer.tokenizer_config import TOKENIZER_CONFIG_FILE, published_tokenizer_config
 
@@ -28,12 +32,21 @@ class PolicyFolder:
     base_model: str
     """Name in the job: a folder of the models directory, or a policy (`job_…`)."""
     tokenizer: PairTokenizer
+    publishes_policy: bool = True
+    """False for a reward model: it generates nothing, and its tokenizer names a token to pad texts with."""
+
+    @classmethod
+    def of(cls, spec: JobSpec, base_model_dir: Path, tokenizer: PairTokenizer) -> Self:
+        """Return what completes the folders of a job."""
+        is_policy = get_method(spec.method).publishes_policy
+        return cls(base_model_dir, spec.base_model, tokenizer, publishes_policy=is_policy)
 
     def complete(self, directory: Path) -> None:
         """Add what a saved policy lacks; existing files stay."""
         for name in (TOKENIZER_FILE, *SIDE_FILES, *PROCESSOR_FILES):
             source, target = self.base_model_dir / name, directory / name
-            if source.is_file() and not target.exists():
+            is_wanted = self.publishes_policy or name != GENERATION_CONFIG_FILE
+            if is_wanted and source.is_file() and not target.exists():
                 shutil.copyfile(source, target)
         (directory / TOKENIZER_CONFIG_FILE).write_bytes(self._tokenizer_config)
         adapter_config = directory / ADAPTER_DIR / ADAPTER_CONFIG_FILE
@@ -43,7 +56,7 @@ class PolicyFolder:
 
     @cached_property
     def _tokenizer_config(self) -> bytes:
-        return published_tokenizer_config(self.base_model_dir, self.tokenizer)
+        return published_tokenizer_config(self.base_model_dir, self.tokenizer, needs_padding=not self.publishes_policy)
 
     @cached_property
     def _base_of_adapter(self) -> dict[str, str | None]:

@@ -27,12 +27,18 @@ _UNREADABLE_CLASSES = (None, "TokenizersBackend")
 _TEXT = "Hi there, how are you?  It's 2026: f(x) = 1,250.75;\n\n\tÇa va très bien -- merci."
 
 
-def published_tokenizer_config(model_dir: Path, tokenizer: PairTokenizer) -> bytes:
-    """Return the file to publish: the base model's own bytes where every loader gives training's ids."""
+def published_tokenizer_config(model_dir: Path, tokenizer: PairTokenizer, *, needs_padding: bool = False) -> bytes:
+    """Return the file to publish: the base model's own bytes where every loader gives training's ids.
+
+    Args:
+        needs_padding: name a padding token where the base model names none.
+    """
     path = model_dir / TOKENIZER_CONFIG_FILE
     raw = path.read_bytes() if path.is_file() else b"{}"
     own: dict[str, Any] = json.loads(raw)
     config = _readable_by_transformers_4(model_dir, own)
+    if needs_padding and not config.get("pad_token"):
+        config["pad_token"] = tokenizer.show_tokens([tokenizer.padding_id])[0]
     expected = _expected_ids(tokenizer)
     if own.get("tokenizer_class") in _UNREADABLE_CLASSES or not _gives(model_dir, config, expected):
         plain = config | {"tokenizer_class": PLAIN_CLASS}

@@ -15,7 +15,7 @@ const FEW_POINTS = 5;
 const FULL_SCREEN_REST = 190;
 /** Room above the plot for the names of stages, in pixels. */
 const HEAD_ROOM = 24;
-const STAGE_NAMES = { sft: "SFT", dpo: "DPO" };
+const STAGE_NAMES = { sft: "SFT", dpo: "DPO", reward: "Reward" };
 
 /**
  * series: [{label, color, dash, points, width, fill}], `color` names a custom property of the page.

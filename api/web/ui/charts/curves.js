@@ -1,6 +1,6 @@
 // The points of one job, and the aligned columns that a chart draws.
 
-const STAGES = ["sft", "dpo"];
+const STAGES = ["sft", "dpo", "reward"];
 
 /** Points by stage and split, in the order of steps. One point per (stage, split, step), as the service promises. */
 export class Curves {
@@ -40,7 +40,7 @@ export class Curves {
 
   /** The newest training point, of the furthest stage. */
   get newest() {
-    return this.last("dpo", "train") ?? this.last("sft", "train");
+    return STAGES.map((stage) => this.last(stage, "train")).findLast((point) => point !== null) ?? null;
   }
 
   /** [{stage, from, to}] on one axis on which the stages stand one behind the other. */

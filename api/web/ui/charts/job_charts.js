@@ -7,16 +7,17 @@ import { count, metric, percent, signed } from "../format.js";
 
 const LN2 = Math.log(2);
 
-function pair(name, label, color, more = {}) {
+function both(stage, name, label, color, more = {}) {
   return [
-    { stage: "dpo", split: "train", name, label, color, ...more },
-    { stage: "dpo", split: "validation", name, label: `${label}, validation`, color, dash: true, points: true },
+    { stage, split: "train", name, label, color, ...more },
+    { stage, split: "validation", name, label: `${label}, validation`, color, dash: true, points: true },
   ];
 }
 
 const LOSS = {
   title: "Loss",
-  about: "SFT: nats per response token. DPO: preference loss per pair; it starts at ln 2 for DPO itself.",
+  about:
+    "SFT: nats per response token. DPO and reward models: loss per pair; it starts at ln 2 for DPO itself, and that is guessing.",
   series: [
     { stage: "sft", split: "train", name: "loss", label: "SFT", color: "sft" },
     {
@@ -28,7 +29,8 @@ const LOSS = {
       dash: true,
       points: true,
     },
-    ...pair("loss", "DPO", "loss"),
+    ...both("dpo", "loss", "DPO", "loss"),
+    ...both("reward", "loss", "Reward model", "loss"),
   ],
 };
 
@@ -47,15 +49,18 @@ const TOKEN_ACCURACY = {
   format: (value) => percent(value),
 };
 
-const DPO_CHARTS = [
+/** Charts of a stage that compares two responses. */
+const comparing = (stage) => [
   {
-    title: "Implicit rewards",
+    title: stage === "dpo" ? "Implicit rewards" : "Rewards",
     about:
-      "β · log(policy / reference). Chosen should rise above rejected; both falling together means the policy drifts.",
+      stage === "dpo"
+        ? "β · log(policy / reference). Chosen should rise above rejected; both falling together means the policy drifts."
+        : "The model's number of each response. Their difference counts; their common level is free unless it is centred.",
     series: [
-      ...pair("rewards/chosen", "Chosen", "chosen"),
-      ...pair("rewards/rejected", "Rejected", "rejected"),
-      ...pair("rewards/margins", "Margin", "margin"),
+      ...both(stage, "rewards/chosen", "Chosen", "chosen"),
+      ...both(stage, "rewards/rejected", "Rejected", "rejected"),
+      ...both(stage, "rewards/margins", "Margin", "margin"),
     ],
     lines: [{ at: 0, label: "" }],
     format: signed,
@@ -65,11 +70,11 @@ const DPO_CHARTS = [
     about:
       "How the pairs spread: a median that rises while the 10th percentile falls means some pairs are never learnt.",
     series: [
-      { stage: "dpo", split: "train", name: "rewards/margins_p90", label: "90 %", color: "margin", width: 1 },
-      { stage: "dpo", split: "train", name: "rewards/margins_p50", label: "Median", color: "margin", width: 2.25 },
-      { stage: "dpo", split: "train", name: "rewards/margins_p10", label: "10 %", color: "margin", width: 1 },
+      { stage, split: "train", name: "rewards/margins_p90", label: "90 %", color: "margin", width: 1 },
+      { stage, split: "train", name: "rewards/margins_p50", label: "Median", color: "margin", width: 2.25 },
+      { stage, split: "train", name: "rewards/margins_p10", label: "10 %", color: "margin", width: 1 },
       {
-        stage: "dpo",
+        stage,
         split: "validation",
         name: "rewards/margins_p50",
         label: "Median, validation",
@@ -85,10 +90,10 @@ const DPO_CHARTS = [
   {
     title: "Reward accuracy",
     about: "Share of pairs whose chosen response has the higher reward. Training far above validation is overfitting.",
-    // At step 0 policy and reference are one: every pair is a tie, which is no hit.
-    series: pair("rewards/accuracies", "Train", "chosen").map((item, index) => ({
+    // At step 0 of DPO policy and reference are one: every pair is a tie, which is no hit.
+    series: both(stage, "rewards/accuracies", "Train", "chosen").map((item, index) => ({
       ...item,
-      fromStep: 1,
+      fromStep: stage === "dpo" ? 1 : 0,
       label: index ? "Validation" : "Train",
     })),
     lines: [{ at: 0.5, label: "chance" }],
@@ -96,20 +101,34 @@ const DPO_CHARTS = [
     format: (value) => percent(value),
   },
   {
-    title: "Log-probabilities",
-    about: "Of whole responses under the policy. Chosen falling is likelihood displacement: see the doctor's advice.",
-    series: [...pair("logps/chosen", "Chosen", "chosen"), ...pair("logps/rejected", "Rejected", "rejected")],
-  },
-  {
     title: "How much is left to learn",
     about:
       "Gradient weight starts at 0.5 and falls as pairs are learnt; “fell” is the share of chosen responses that became less likely.",
     series: [
-      ...pair("gradient_weight", "Gradient weight", "margin"),
-      ...pair("logps/chosen_fell", "Chosen fell", "rejected"),
+      ...both(stage, "gradient_weight", "Gradient weight", "margin"),
+      ...both(stage, "logps/chosen_fell", "Chosen fell", "rejected"),
     ],
     range: () => [0, 1.02],
     format: (value) => metric(value),
+  },
+];
+
+const CALIBRATION = {
+  title: "Calibration error",
+  about:
+    "How far the reward model's probabilities of preferences are from the shares found on held-out pairs. Rising while accuracy stands: it has become too sure.",
+  series: [
+    { stage: "reward", split: "validation", name: "rewards/calibration_error", label: "Error", color: "margin", points: true },
+  ],
+  format: (value) => percent(value),
+};
+
+const COMPARED_CHARTS = [
+  ...comparing("dpo"),
+  {
+    title: "Log-probabilities",
+    about: "Of whole responses under the policy. Chosen falling is likelihood displacement: see the doctor's advice.",
+    series: [...both("dpo", "logps/chosen", "Chosen", "chosen"), ...both("dpo", "logps/rejected", "Rejected", "rejected")],
   },
   {
     title: "Distance from the reference",
@@ -119,31 +138,30 @@ const DPO_CHARTS = [
       { stage: "dpo", split: "validation", name: "kl/sampled", label: "KL, sampled", color: "margin", points: true },
     ],
   },
+  ...comparing("reward"),
+  CALIBRATION,
+];
+
+const machine = (name) => [
+  { stage: "sft", split: "train", name, label: "SFT", color: "sft" },
+  { stage: "dpo", split: "train", name, label: "DPO", color: "loss" },
+  { stage: "reward", split: "train", name, label: "Reward model", color: "loss" },
 ];
 
 const MACHINERY = [
   {
     title: "Gradient norm",
     about: "Before clipping. Spikes are single hard batches; growth without end is divergence.",
-    series: [
-      { stage: "sft", split: "train", name: "grad_norm", label: "SFT", color: "sft" },
-      { stage: "dpo", split: "train", name: "grad_norm", label: "DPO", color: "loss" },
-    ],
+    series: machine("grad_norm"),
   },
   {
     title: "Learning rate",
-    series: [
-      { stage: "sft", split: "train", name: "learning_rate", label: "SFT", color: "sft" },
-      { stage: "dpo", split: "train", name: "learning_rate", label: "DPO", color: "loss" },
-    ],
+    series: machine("learning_rate"),
   },
   {
     title: "Throughput",
     about: "Tokens per second.",
-    series: [
-      { stage: "sft", split: "train", name: "tokens_per_second", label: "SFT", color: "sft" },
-      { stage: "dpo", split: "train", name: "tokens_per_second", label: "DPO", color: "loss" },
-    ],
+    series: machine("tokens_per_second"),
     format: (value) => (value === null || value === undefined ? "–" : count(Math.round(value))),
   },
 ];
@@ -151,12 +169,13 @@ const MACHINERY = [
 /** All charts of one job, drawn again by `show(curves)`. */
 export class JobCharts {
   constructor(variant, signal) {
-    const loss = variant === "dpo" ? { ...LOSS, lines: [{ at: LN2, label: "ln 2", stage: "dpo" }] } : LOSS;
+    const guessing = variant === undefined ? "reward" : variant === "dpo" ? "dpo" : null;
+    const loss = guessing ? { ...LOSS, lines: [{ at: LN2, label: "ln 2", stage: guessing }] } : LOSS;
     const settings = new ChartSettings();
     const make = (spec) => ({ spec, chart: new Chart(spec.series, { ...spec, settings }).attach(signal) });
     this.loss = make(loss);
     this.tokenAccuracy = make(TOKEN_ACCURACY);
-    this.dpo = DPO_CHARTS.map(make);
+    this.compared = COMPARED_CHARTS.map(make);
     this.machinery = MACHINERY.map(make);
     const machinery = h(
       "details.machinery",
@@ -177,7 +196,7 @@ export class JobCharts {
         null,
         this.loss.chart.element,
         this.tokenAccuracy.chart.element,
-        this.dpo.map(({ chart }) => chart.element),
+        this.compared.map(({ chart }) => chart.element),
       ),
       machinery,
     );
@@ -189,10 +208,10 @@ export class JobCharts {
   show(curves) {
     this.#curves = curves;
     const bands = curves.bands();
-    const dpo = bands.filter(({ stage }) => stage === "dpo");
+    const compared = bands.filter(({ stage }) => stage !== "sft");
     this.#draw(this.loss, curves, bands);
     this.#draw(this.tokenAccuracy, curves, bands.filter(({ stage }) => stage === "sft"));
-    for (const item of this.dpo) this.#draw(item, curves, dpo);
+    for (const item of this.compared) this.#draw(item, curves, compared);
     if (this.folded.open) for (const item of this.machinery) this.#draw(item, curves, bands);
   }
 

@@ -13,10 +13,19 @@ const SFT_CHOICES = [
   ["skip", "No: start from the base model"],
 ];
 
-const OF_PREFERENCE = ["/variant", "/beta", "/variant_options/", "/dpo/", "/sft/dataset_id", "/score_training_pairs"];
-/** Settings without a meaning for a supervised job. */
-
-const hasNoMeaning = (pointer) => pointer === "/sft" || OF_PREFERENCE.some((start) => pointer.startsWith(start));
+const OF_A_LOSS = ["/variant", "/beta", "/variant_options/", "/dpo/"];
+/** Settings without a meaning, by method; a group's end with a stroke. */
+const NO_MEANING = {
+  preference: ["/reward/"],
+  supervised: [...OF_A_LOSS, "/sft", "/sft/dataset_id", "/score_training_pairs", "/reward/"],
+  reward: [...OF_A_LOSS, "/sft", "/sft/", "/sample_prompts"],
+};
+/** Kinds of datasets that a method takes; of a preference job the variant's. */
+const TAKEN = {
+  preference: ["preference", "unpaired"],
+  supervised: ["preference", "unpaired", "demonstration"],
+  reward: ["preference"],
+};
 
 /** Fields by JSON pointer. An empty field is left out of the request, so that the service's default holds. */
 export class JobForm {
@@ -45,8 +54,16 @@ export class JobForm {
     return this.choices.variants.find((variant) => variant.name === name) ?? this.choices.variants[0];
   }
 
-  get isSupervised() {
-    return this.#read("/method") === "supervised";
+  get method() {
+    return this.#read("/method") || "preference";
+  }
+
+  get isPreference() {
+    return this.method === "preference";
+  }
+
+  #hasNoMeaning(pointer) {
+    return NO_MEANING[this.method].some((name) => pointer === name || (name.endsWith("/") && pointer.startsWith(name)));
   }
 
   /** The body of `POST /jobs`. */
@@ -54,10 +71,10 @@ export class JobForm {
     const body = {};
     const isOff = (pointer) => [...this.#switches].some(([name, { isOn }]) => pointer.startsWith(`${name}/`) && !isOn());
     for (const [pointer, { read }] of this.#fields) {
-      const value = isOff(pointer) || (this.isSupervised && hasNoMeaning(pointer)) ? undefined : read();
+      const value = isOff(pointer) || this.#hasNoMeaning(pointer) ? undefined : read();
       if (value !== undefined && pointer !== "/sft") put(body, pointer.slice(1).split("/"), value);
     }
-    const sft = this.isSupervised ? null : this.#read("/sft");
+    const sft = this.isPreference ? this.#read("/sft") : null;
     if (sft === "skip") body.sft = "skip";
     else if (sft === "on") body.sft ??= {};
     for (const [pointer, { isOn, isOptional }] of this.#switches) if (isOptional && isOn()) body[pointer.slice(1)] ??= {};
@@ -102,7 +119,7 @@ export class JobForm {
       ),
       card(
         "How",
-        h("div.two", null, top("/method", { hint: "Preference: SFT, then a preference loss. Supervised: SFT alone." })),
+        h("div.two", null, top("/method", { hint: "Preference: SFT, then a preference loss. Supervised: SFT alone. Reward: a model that gives responses a number." })),
         h(
           "div.two",
           null,
@@ -123,7 +140,7 @@ export class JobForm {
       ),
       this.#groups(),
     );
-    this.#switches.set("/sft", { isOn: () => this.isSupervised || this.#read("/sft") !== "skip", isOptional: false });
+    this.#switches.set("/sft", { isOn: () => !this.isPreference || this.#read("/sft") !== "skip", isOptional: false });
     this.#fields.get("/method").control.addEventListener("change", () => this.#methodChanged());
     for (const pointer of ["/dataset_id", "/variant"])
       this.#fields.get(pointer).control.addEventListener("change", () => this.#dataOrVariantChanged(pointer));
@@ -192,15 +209,14 @@ export class JobForm {
 
   /** Show what has a meaning for the method, and offer the datasets that it takes. */
   #methodChanged() {
-    const { isSupervised } = this;
     for (const [pointer, { element }] of this.#fields) {
-      if (!hasNoMeaning(pointer)) continue;
-      element.hidden = isSupervised;
-      if (pointer.startsWith("/dpo/")) element.closest("details").hidden = isSupervised;
+      element.hidden = this.#hasNoMeaning(pointer);
+      const group = /^\/(sft|dpo|reward)\//.exec(pointer)?.[0];
+      if (group) element.closest("details").hidden = NO_MEANING[this.method].includes(group);
     }
-    this.#options.hidden = isSupervised || !this.#options.childElementCount;
+    this.#options.hidden = !this.isPreference || !this.#options.childElementCount;
     const taken = this.choices.datasets
-      .filter(({ kind }) => isSupervised || kind !== "demonstration")
+      .filter(({ kind }) => TAKEN[this.method].includes(kind))
       .map(({ id, text }) => [id, text]);
     this.#fields.get("/dataset_id").offer(taken.length === 1 ? taken : [["", "Choose a dataset"], ...taken]);
     this.#fields.get("/validation_dataset_id").offer([["", "None: a share of the dataset is held out"], ...taken]);
@@ -209,7 +225,7 @@ export class JobForm {
   /** Variants for the kind of rows that the dataset has; of all kinds while none is chosen. */
   #offerVariants(wanted = this.#read("/variant")) {
     const dataset = this.choices.datasets.find(({ id }) => id === this.#read("/dataset_id"));
-    const fitting = this.choices.variants.filter(({ data }) => !dataset || this.isSupervised || data === dataset.kind);
+    const fitting = this.choices.variants.filter(({ data }) => !dataset || !this.isPreference || data === dataset.kind);
     const field = this.#fields.get("/variant");
     field.offer(fitting.map(({ name, title }) => [name, `${name} · ${title}`]));
     if (fitting.some(({ name }) => name === wanted)) field.write(wanted);
@@ -245,7 +261,7 @@ export class JobForm {
       return field.element;
     });
     fill(this.#options, made);
-    this.#options.hidden = made.length === 0 || this.isSupervised;
+    this.#options.hidden = made.length === 0 || !this.isPreference;
   }
 
   #take(given) {

@@ -16,6 +16,7 @@ export const GROUPS = [
   },
   { title: "Supervised fine-tuning (SFT)", below: "/sft/" },
   { title: "Preference stage (DPO)", below: "/dpo/" },
+  { title: "Reward model", below: "/reward/" },
   {
     title: "Evaluation, early stopping and checkpoints",
     pointers: [
@@ -35,7 +36,7 @@ export const GROUPS = [
 ];
 
 /** Shown above the groups, with controls of their own. */
-export const ON_TOP = ["/dataset_id", "/base_model", "/name", "/method", "/variant", "/beta", "/variant_options", "/sft", "/dpo", "/lora"];
+export const ON_TOP = ["/dataset_id", "/base_model", "/name", "/method", "/variant", "/beta", "/variant_options", "/sft", "/dpo", "/reward", "/lora"];
 
 const LABELS = {
   "/max_length": "Longest row, tokens",
@@ -65,6 +66,8 @@ const LABELS = {
   "/sft/batch_size": "Rows per step",
   "/sft/dataset_id": "SFT data",
   "/dpo/batch_size": "Pairs per step",
+  "/reward/batch_size": "Pairs per step",
+  "/reward/center_rewards_coefficient": "Centring of rewards",
 };
 
 /** A setting's name for people. */
@@ -73,7 +76,7 @@ export function labelOf(pointer) {
   return LABELS[pointer] ?? name[0].toUpperCase() + name.slice(1);
 }
 
-const BLOCKS = { sft: "SFT", dpo: "DPO", lora: "LoRA", early_stopping: "Early stopping", variant_options: "Option" };
+const BLOCKS = { sft: "SFT", dpo: "DPO", reward: "Reward model", lora: "LoRA", early_stopping: "Early stopping", variant_options: "Option" };
 
 /** A setting's name with its block: "DPO: Learning rate". */
 export function pathName(pointer) {

@@ -25,7 +25,7 @@ export function resolvedCard(answer, request, variant) {
       ),
     );
   if (spec.beta !== undefined) add("Beta", spec.beta, request.beta !== undefined);
-  for (const stage of ["sft", "dpo"]) {
+  for (const stage of ["sft", "dpo", "reward"]) {
     const values = spec[stage];
     if (values === undefined) continue;
     if (values === "skip") {
@@ -33,7 +33,7 @@ export function resolvedCard(answer, request, variant) {
       continue;
     }
     const asked = typeof request[stage] === "object" ? request[stage] : {};
-    const title = stage.toUpperCase();
+    const title = stage === "reward" ? "Reward" : stage.toUpperCase();
     for (const [key, value] of Object.entries(values))
       if (value !== null && typeof value !== "object") add(`${title} ${key.replaceAll("_", " ")}`, value, key in asked);
   }
@@ -47,8 +47,7 @@ export function resolvedCard(answer, request, variant) {
 }
 
 function summary({ spec, rows: seen, estimate }, { title, data }) {
-  const isSupervised = spec.method === "supervised";
-  const one = isSupervised ? "row" : data === "unpaired" ? "response" : "pair";
+  const one = spec.method === "supervised" ? "row" : spec.method !== "reward" && data === "unpaired" ? "response" : "pair";
   const [train, held] = splitOf(spec, seen, estimate);
   const steps = (stage) => stage.epochs * Math.ceil(train / stage.batch_size);
   const sft = () =>
@@ -58,7 +57,11 @@ function summary({ spec, rows: seen, estimate }, { title, data }) {
         ? "SFT on demonstrations, then "
         : `About ${plural(steps(spec.sft), "step")} of SFT on the chosen responses, then `;
   const dpo = () => `${sft()}about ${plural(steps(spec.dpo), "step")} of ${title}`;
-  const what = isSupervised ? `about ${plural(steps(spec.sft), "step")} of SFT` : dpo();
+  const whats = {
+    supervised: () => `about ${plural(steps(spec.sft), "step")} of SFT`,
+    reward: () => `about ${plural(steps(spec.reward), "step")} of a reward model`,
+  };
+  const what = (whats[spec.method] ?? dpo)();
   const weights = spec.lora
     ? `through a LoRA adapter of rank ${spec.lora.rank}`
     : `all ${count(spec.num_parameters)} weights`;

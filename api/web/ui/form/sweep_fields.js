@@ -5,7 +5,7 @@ import { card } from "../parts.js";
 import { pathName } from "./layout.js";
 import { SETTINGS } from "./settings.js";
 
-const OFTEN = ["/beta", "/variant", "/dpo/learning_rate", "/sft/learning_rate", "/lora/rank", "/seed", "/dpo/epochs", "/dataset_id"];
+const OFTEN = ["/beta", "/variant", "/dpo/learning_rate", "/sft/learning_rate", "/lora/rank", "/seed", "/dpo/epochs", "/reward/learning_rate", "/dataset_id"];
 const SINGLE = new Set(["integer", "number", "choice", "boolean"]);
 const NAMED = new Set(["/variant", "/dataset_id", "/base_model"]);
 const VARIED = SETTINGS.filter(({ pointer, kind }) => pointer !== "/method" && (SINGLE.has(kind) || NAMED.has(pointer)));

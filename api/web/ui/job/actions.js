@@ -16,7 +16,7 @@ export function jobActions(job, onChanged) {
   if (job.status === "failed" || job.status === "cancelled") actions.push(retryButton(job));
   const copyKind = isHopeless(job) ? "a.button.primary" : "a.button";
   actions.push(h(copyKind, { href: `#/new?from=${job.id}`, "data-focus": "copy" }, "New job like this"));
-  if (job.status === "succeeded") {
+  if (job.status === "succeeded" && job.spec.method !== "reward") {
     actions.push(h("a.button", { href: `#/play?job=${job.id}`, "data-focus": "play" }, "Try it"));
     actions.push(h("a.button", { href: `#/new?continue=${job.id}`, "data-focus": "further" }, "Continue from this model"));
   }

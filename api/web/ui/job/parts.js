@@ -15,10 +15,11 @@ const STAGE_NAMES = {
   sft: "SFT",
   reference: "Reference",
   dpo: "DPO",
+  reward: "Reward",
   evaluation: "Evaluation",
   publishing: "Publishing",
 };
-const WORD_OF = { sft: "SFT", dpo: "DPO" };
+const WORD_OF = { sft: "SFT", dpo: "DPO", reward: "reward model" };
 
 export function stageList(stages, current, progress, status) {
   return h(
@@ -199,16 +200,18 @@ function prefix(title) {
   return title === "Job" ? "" : `/${title.toLowerCase()}`;
 }
 
+const GROUPED = ["sft", "dpo", "reward", "lora"];
+
 export function settingsCard({ spec, requested }) {
   const groups = [["Job", spec, requested ?? {}]];
-  for (const name of ["sft", "dpo", "lora"]) {
+  for (const name of GROUPED) {
     if (spec[name] && typeof spec[name] === "object")
       groups.push([name.toUpperCase(), spec[name], requested?.[name] ?? {}]);
   }
   const plain = Object.fromEntries(
     Object.entries(spec).filter(
       ([name, value]) =>
-        !(["sft", "dpo", "lora"].includes(name) && value && typeof value === "object") &&
+        !(GROUPED.includes(name) && value && typeof value === "object") &&
         !["name", "metadata", "priority"].includes(name),
     ),
   );

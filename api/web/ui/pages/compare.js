@@ -22,10 +22,14 @@ const METRICS = [
   ["dpo/logps/chosen", "Chosen log-probability"],
   ["dpo/gradient_weight", "Gradient weight"],
   ["dpo/grad_norm", "Gradient norm"],
+  ["reward/rewards/margins", "Margin of the reward model"],
+  ["reward/loss", "Loss of the reward model"],
+  ["reward/rewards/accuracies", "Accuracy of the reward model"],
+  ["reward/rewards/calibration_error", "Calibration error"],
   ["sft/loss", "SFT loss"],
   ["sft/mean_token_accuracy", "Token accuracy"],
 ];
-const SHOWN_FIRST = ["dpo/rewards/margins", "dpo/rewards/accuracies"];
+const SHOWN_FIRST = ["rewards/margins", "rewards/accuracies"];
 const AXES = [
   ["step", "Step"],
   ["epoch", "Epoch"],
@@ -102,7 +106,9 @@ async function showPlots(body, jobs, signal, fail) {
     ["train", "Train"],
     ["validation", "Validation"],
   ]);
-  const shown = new Set(stages.has("dpo") ? SHOWN_FIRST : ["sft/loss", "sft/mean_token_accuracy"]);
+  const compared = ["dpo", "reward"].filter((stage) => stages.has(stage));
+  const shown = new Set(compared.flatMap((stage) => SHOWN_FIRST.map((name) => `${stage}/${name}`)));
+  if (!compared.length) ["sft/loss", "sft/mean_token_accuracy"].forEach((which) => shown.add(which));
   const holders = new Map();
   const plots = h("div.charts");
   const draw = () => {

@@ -265,8 +265,9 @@ function tilesView({ train, validation, results, method }) {
     if (value(validation, name) === null) return [format(value(train, name)), "this batch"];
     return [format(value(validation, name)), `held-out, step ${validation.step}; ${batch}`];
   };
-  const stage = train?.stage === "dpo" ? "DPO" : "SFT";
-  const isLast = train?.stage === "dpo" || method === "supervised";
+  const stage = { dpo: "DPO", reward: "Reward" }[train?.stage] ?? "SFT";
+  const compares = stage !== "SFT";
+  const isLast = compares || method === "supervised";
   const tiles = [
     [`${stage} step`, [train ? String(train.step) : "–", train ? `epoch ${train.epoch.toFixed(2)}` : null]],
     [`${stage} loss`, isLast ? of("loss", metric) : [metric(value(train, "loss")), null]],
@@ -276,11 +277,13 @@ function tilesView({ train, validation, results, method }) {
     const perplexity = results?.held_out?.perplexity;
     if (perplexity) tiles.push(["Perplexity", [metric(perplexity.value), heldOut(perplexity, results.held_out.num_rows, metric)]]);
   }
-  if (train?.stage === "dpo") {
+  if (compares) {
     tiles.push(
       ["Margin", of("rewards/margins", signed)],
       ["Accuracy", of("rewards/accuracies", (share) => percent(share))],
     );
+    const calibration = results?.held_out?.calibration;
+    if (calibration) tiles.push(["Calibration", [percent(calibration.error), `error, held-out, ${results.held_out.num_rows} rows`]]);
     if (!results) tiles.push(["Chosen reward", of("rewards/chosen", signed)], ["Rejected reward", of("rewards/rejected", signed)]);
   }
   return tiles.map(([name, [now, more]]) =>
@@ -292,8 +295,7 @@ const TILE_WORDS = {
   Margin: "margin",
   Accuracy: "accuracy",
   Perplexity: "perplexity",
-  "Chosen reward": "implicit reward",
-  "Rejected reward": "implicit reward",
+  Calibration: "calibration",
 };
 const RESULT_OF = {
   loss: "loss",

@@ -35,8 +35,10 @@ export async function open(main, { query, signal }) {
 
 /** What the job started from, its SFT policy, and what it published. */
 function modelsOf(job) {
-  const hasSft = job.spec.method !== "supervised" && job.spec.sft !== "skip";
-  return [job.spec.base_model, ...(hasSft ? [`${job.id}@sft`] : []), job.id];
+  const { base_model: base, method, sft } = job.spec;
+  if (method === "reward") return [base]; // it answers nothing
+  const hasSft = method !== "supervised" && sft !== "skip";
+  return [base, ...(hasSft ? [`${job.id}@sft`] : []), job.id];
 }
 
 class Playground {

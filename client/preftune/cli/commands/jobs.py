@@ -37,7 +37,10 @@ def submit(
     base_model: BaseModel,
     dataset_id: DatasetId,
     method: Annotated[
-        str | None, typer.Option(help="preference (default): SFT, then a preference loss; supervised: SFT alone.")
+        str | None,
+        typer.Option(
+            help="preference (default): SFT, then a preference loss; supervised: SFT alone; reward: a reward model."
+        ),
     ] = None,
     variant: Annotated[
         str | None, typer.Option(help="The preference loss, from `preftune variants`; default dpo.")

@@ -20,6 +20,7 @@ from core.training.model.adapters.adapters import (
     wrappers,
 )
 from core.training.model.adapters.targets import UnsupportedAdapter, find_expert_targets
+from core.training.model.capabilities import reward_head_of
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -33,7 +34,6 @@ _PLAIN_VALUES: dict[str, tuple[object, ...]] = {
     "init_lora_weights": (True, None),
     "use_rslora": (False, None),
     "use_dora": (False, None),
-    "modules_to_save": (None, []),
     "rank_pattern": ({}, None),
     "alpha_pattern": ({}, None),
     "layers_to_transform": (None, []),
@@ -60,9 +60,10 @@ def save_adapter(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     modules, parameters = _peft_targets(model)
+    head = reward_head_of(model)
     document: dict[str, object] = {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": "CAUSAL_LM" if head is None else "SEQ_CLS",
         "base_model_name_or_path": base_model_name,
         "r": config.rank,
         "lora_alpha": config.alpha,
@@ -73,7 +74,7 @@ def save_adapter(
         "init_lora_weights": True,
         "use_rslora": False,
         "use_dora": False,
-        "modules_to_save": None,
+        "modules_to_save": None if head is None else [head[0]],
         "inference_mode": True,
     }
     if parameters:
@@ -98,14 +99,16 @@ def load_adapter(model: PreTrainedModel, directory: Path | str) -> LoraConfig:
         state = load_file(directory / WEIGHTS_FILE)
     except (OSError, ValueError, SafetensorError) as error:
         raise UnsupportedAdapter("The adapter's files cannot be read.") from error
-    for option, accepted in _PLAIN_VALUES.items():
+    head = reward_head_of(model)
+    whole = (None, []) if head is None else ([head[0]],)
+    for option, accepted in {**_PLAIN_VALUES, "modules_to_save": whole}.items():
         if option in document and document[option] not in accepted:
             raise UnsupportedAdapter(f"The adapter sets {option} to {document[option]!r}, which is not supported.")
     names = [name.removeprefix(_PREFIX) for name in state]
     parameters = [str(name) for name in document.get("target_parameters") or ()]
     experts = [name for name in parameters if name.rsplit(".", 1)[-1] != "weight"]
     stacks = find_expert_targets(model, experts)
-    modules = {name.rsplit(".lora_", 1)[0] for name in names}
+    modules = {name.rsplit(".lora_", 1)[0] for name in names if ".lora_" in name}
     config = LoraConfig(
         rank=int(document["r"]),
         alpha=float(document["lora_alpha"]),

@@ -23,6 +23,7 @@ from core.training.model.adapters.targets import (
     find_targets,
     linear_layers,
 )
+from core.training.model.capabilities import reward_head_of
 from core.training.model.sharding import whole_tensor
 
 Wrapper = LoraLinear | LoraExperts
@@ -49,6 +50,8 @@ class LoraConfig:
 
 def inject(model: PreTrainedModel, config: LoraConfig, seed: int) -> list[nn.Parameter]:
     """Freeze the model and put adapters into its linear layers and experts; the outputs stay as they were (B = 0).
+
+    The head of a reward model is not frozen: it is trained whole.
 
     A is drawn on the CPU from `seed`, so that every machine starts with the same adapter.
 
@@ -88,6 +91,8 @@ def _inject(
     model: PreTrainedModel, config: LoraConfig, layers: Sequence[str], experts: Mapping[str, Sequence[str]], seed: int
 ) -> list[nn.Parameter]:
     model.requires_grad_(False)
+    if (head := reward_head_of(model)) is not None:
+        head[1].requires_grad_(True)
     generator = torch.Generator().manual_seed(seed)
     for name in layers:
         layer = LoraLinear(model.get_submodule(name), rank=config.rank, scaling=config.scaling, dropout=config.dropout)
@@ -122,9 +127,12 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
 
     A layer has `<layer>.lora_A.weight` [r, I] and `<layer>.lora_B.weight` [O, r]. Experts have [E r, I] and [O, r E]
     under the same names for the last of their adapted parameters, and with `.base_layer` behind the experts' name for
-    the one before it: peft puts one wrapper around the other.
+    the one before it: peft puts one wrapper around the other. The head of a reward model has its own names.
     """
     state = {}
+    if (head := reward_head_of(model)) is not None:
+        found = head[1].named_parameters()
+        state = {f"{head[0]}.{leaf}": whole_tensor(model, parameter.detach()) for leaf, parameter in found}
     for name, wrapper in wrappers(model).items():
         held: list[LoraLinear | ExpertAdapter]
         held = [wrapper] if isinstance(wrapper, LoraLinear) else [*wrapper.by_parameter.values()]

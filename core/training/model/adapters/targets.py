@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from core.domain.errors import InvalidRequest
 from core.training.kernels.lora_experts import LoraExperts, computes_alike, expert_parameters, is_expert_stack
 from core.training.kernels.lora_linear import LoraLinear
-from core.training.model.capabilities import stock_attention
+from core.training.model.capabilities import reward_head_of, stock_attention
 
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 ALL_EXPERTS: Literal["all-experts"] = "all-experts"
@@ -57,13 +57,14 @@ def find_targets(model: PreTrainedModel, target_modules: Literal["all-linear"] |
         raise UnsupportedAdapter("The base model has no linear layer that an adapter fits on.")
     if target_modules == ALL_LINEAR:
         return linear
-    head = model.get_output_embeddings()
+    head = _head_of(model)
     head_names = [name for name, module in model.named_modules() if module is head]
     for target in target_modules:
         if any(_matches(name, target) for name in head_names):
-            raise UnsupportedAdapter(
-                f'"{target}" is the LM head, which is never adapted here; leave it out of target_modules.'
-            )
+            which = "LM head, which is never adapted here"
+            if reward_head_of(model) is not None:
+                which = "head of the reward model, which is trained whole beside the adapter"
+            raise UnsupportedAdapter(f'"{target}" is the {which}; leave it out of target_modules.')
         if not any(_matches(name, target) for name in linear):
             leaves = sorted({name.rsplit(".", 1)[-1] for name in linear})
             raise UnsupportedAdapter(
@@ -111,11 +112,18 @@ def has_expert_targets(model: PreTrainedModel) -> bool:
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
-    """Return names of all layers of a linear type but the LM head, in the model's order."""
-    head = model.get_output_embeddings()
+    """Return names of all layers of a linear type but the head, in the model's order."""
+    head = _head_of(model)
     return [
         name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head
     ]
+
+
+def _head_of(model: PreTrainedModel) -> nn.Module | None:
+    """Return the LM head, or the head of a reward model."""
+    found = reward_head_of(model)
+    head: nn.Module | None = model.get_output_embeddings() if found is None else found[1]
+    return head
 
 
 def coverage(model: PreTrainedModel) -> Coverage:
