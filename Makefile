@@ -109,6 +109,30 @@ bench-sweep: venv ## eight betas as a sweep, halved, and as separate jobs, LoRA,
 		--seeds $(SEEDS) --settings '{"lora": {}, "score_training_pairs": false, "evaluate_every_steps": 4}' \
 		--parts data/bench-sweep --max-minutes $(MINUTES) --out benchmarks/results/sweep-$(shell date +%F).json
 
+# Packages of the frontier beside those of .venv, and an environment for PPO; all pinned, so that none brings another torch.
+.venv-frontier/.installed: benchmarks/frontier/requirements.txt $(VENV)/.installed
+	@rm -rf $(@D)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(@D) -r $<
+	@touch $@
+
+.venv-ppo/.installed: benchmarks/frontier/requirements-ppo.txt $(VENV)/.installed
+	@echo "installing into $(@D) …"
+	@test -x $(@D)/bin/python || $(BIN)/python -m venv $(@D)
+	@$(@D)/bin/python -c 'import pathlib, site, sys; pathlib.Path(site.getsitepackages()[0], "service.pth").write_text(sys.argv[1])' \
+		"$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')"
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
+
+FRONTIER_SIZE := $(if $(QUICK),quick,full)
+.PHONY: frontier test-frontier
+frontier: venv .venv-frontier/.installed .venv-ppo/.installed ## the DPO paper's first experiment: reward against divergence, DPO, PPO and others, in parts (ten hours; HOURS=2 QUICK=1 BASE_MODEL=<folder>)
+	@$(if $(BASE_MODEL),true,$(BIN)/preftune models pull smollm2-135m-instruct --models-dir $(MODELS_DIR))
+	@PYTHONPATH=$(CURDIR)/.venv-frontier $(BIN)/python benchmarks/frontier/run.py --base-model $(or $(BASE_MODEL),$(MODELS_DIR)/smollm2-135m-instruct) \
+		--size $(FRONTIER_SIZE) --folder data/frontier-$(FRONTIER_SIZE) --ppo-python .venv-ppo/bin/python $(if $(HOURS),--hours $(HOURS))
+
+test-frontier: venv ## the frontier at its smallest size, through the service, without PPO (a minute)
+	@$(BIN)/pytest -n 0 -m slow tests/numerics/test_frontier.py
+
 .PHONY: bench-estimates
 bench-estimates: venv ## twenty jobs, each estimated before it runs (ten minutes; BASE_MODEL=<folder>: with a model of your own)
 	@$(BIN)/python benchmarks/bench_estimates.py $(if $(BASE_MODEL),--base-model $(BASE_MODEL)) --out benchmarks/results/estimates-$(shell date +%F).json
@@ -186,7 +210,7 @@ bench-datasets: venv ## 1 GiB of pairs from upload to report, its memory, and bo
 	@$(BIN)/python benchmarks/bench_datasets.py
 
 clean: ## remove what was built, but not data and models
-	rm -rf $(VENV) client/build client/*.egg-info .venv-trl .venv-exports .venv-writers .venv-tools .venv-loaders .venv-deploy build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) client/build client/*.egg-info .venv-trl .venv-exports .venv-writers .venv-tools .venv-loaders .venv-deploy .venv-frontier .venv-ppo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 .PHONY: secrets test-compose
 secrets: ## random secrets for docker compose, once

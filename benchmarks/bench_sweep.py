@@ -33,7 +33,7 @@ from typing import Any
 import torch
 import transformers
 from bench_train import describe_machine
-from parts import Parts
+from parts import Parts, end_cleanly
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from cli.demo import running_service
@@ -53,6 +53,7 @@ Job = dict[str, Any]
 
 def main() -> None:
     arguments = parse_arguments()
+    end_cleanly()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         model_dir = arguments.base_model or make_base_model(work / "models" / "tiny")
@@ -119,11 +120,13 @@ def describe(base_model: str, arguments: argparse.Namespace, seeds: Sequence[Map
 def run_seed(client: Client, job: Job, betas: Sequence[float], parts: Parts) -> dict[str, Any]:
     """Run all three kinds with one seed. Exits when policies differ that should not."""
     seed = job["seed"]
-    sweeps = {
-        kind: parts.take(f"seed-{seed}-{kind}", partial(run_sweep, client, job, betas, fields))
-        for kind, fields in STRATEGIES.items()
-    }
+
+    def sweep(kind: str) -> dict[str, Any]:
+        return parts.take(f"seed-{seed}-{kind}", partial(run_sweep, client, job, betas, STRATEGIES[kind]))
+
+    sweeps = {"all": sweep("all")}
     alone = [parts.take(f"seed-{seed}-separate-{beta:g}", partial(run_separate, client, job, beta)) for beta in betas]
+    sweeps["halving"] = sweep("halving")
     for beta, part, weights in zip(betas, alone, sweeps["all"]["weights"], strict=True):
         if part["weights"] != weights:
             sys.exit(f"beta {beta}: the policies differ")
