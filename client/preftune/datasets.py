@@ -104,15 +104,20 @@ class Datasets:
         base_model: str | None = None,
         max_length: int | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
+        line: int | None = None,
         limit: int | None = None,
         cursor: str | None = None,
     ) -> dict[str, Any]:
-        """Return a page of the rows as jobs read them; with `base_model` also as that model sees them."""
+        """Return a page of the rows as jobs read them; with `base_model` also as that model sees them.
+
+        `line`: from this line of the file on.
+        """
         return self._transport.get(
             f"/datasets/{dataset_id}/rows",
             base_model=base_model,
             max_length=max_length,
             chat_template_kwargs=_as_json(chat_template_kwargs),
+            line=line,
             limit=limit,
             cursor=cursor,
         )

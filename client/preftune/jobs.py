@@ -193,13 +193,21 @@ class Jobs:
         return self._transport.post(f"/jobs/{job_id}/rerun", body)
 
     def score(
-        self, job_id: str, *, items: Objects | None = None, pairs: Objects | None = None, timeout_seconds: float = 600.0
+        self,
+        job_id: str,
+        *,
+        items: Objects | None = None,
+        pairs: Objects | None = None,
+        tokens: bool = False,
+        timeout_seconds: float = 600.0,
     ) -> Objects:
         """Return implicit rewards of `items` (`prompt`, `response`) or `pairs` (`prompt`, `chosen`, `rejected`).
 
+        With `tokens`, of at most 20 items, each response's tokens with their log-ratios as well.
         Raises ScoringFailed, TimeoutError.
         """
-        body = {name: rows for name, rows in (("items", items), ("pairs", pairs)) if rows is not None}
+        body: dict[str, Any] = {name: rows for name, rows in (("items", items), ("pairs", pairs)) if rows is not None}
+        body |= {"tokens": True} if tokens else {}
         answer = self._transport.post(f"/jobs/{job_id}/scores", body)
         answer = self._await(answer, f"/jobs/{job_id}/scores/{answer['id']}", "request for scores", timeout_seconds)
         if answer["status"] == "failed":

@@ -1,12 +1,22 @@
 """Comparisons over HTTP: of a sweep and of any jobs, as JSON, text and one HTML file."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from api_server import RunningApi
+from api_server import RunningApi, pairs
 from compared_jobs import make_sweep, publish
 from played_jobs import start
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from core.database.columns import database_now
+from core.database.tables.scores import ScoreRequest
+from core.domain.request_status import RequestStatus
+from preftune import Client
+from preftune.cli.changed_pairs import score_changed
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -81,6 +91,38 @@ def test_a_comparison_is_text_and_one_html_file_without_foreign_markup(api: Runn
     assert "<script" not in page.text
     assert "&lt;script&gt;" in page.text
     assert page.text.count("Pairs that changed sides") == 2
+
+
+def test_pairs_that_were_scored_by_token_are_coloured_in_the_report(api: RunningApi) -> None:
+    dataset_id = api.http.post("/datasets", content=pairs(40), params={"name": "rows.jsonl"}).json()["id"]
+    sweep_id = make_sweep(api, "Coloured", dataset_id=dataset_id)
+    found = api.http.get(f"/sweeps/{sweep_id}/comparison").json()
+    with Client(api.url) as client, scores_at_once(api):
+        score_changed(client, found, 1)
+    page = api.http.get(f"/sweeps/{sweep_id}/comparison.html").text
+    assert page.count("Line 30, each token") == 1
+    assert page.count("<span class='up-2' title='+1.00'>It is 30.</span>") == 2
+    assert page.count("<span class='down-4' title='-3.00'>I guess &lt;b&gt;.</span>") == 2
+    assert ".down-4{background:" in page
+
+
+@contextmanager
+def scores_at_once(api: RunningApi) -> Iterator[None]:
+    """Requests for scores are answered as they come; tests/numerics/test_scores.py has them for real."""
+
+    def answer(session: Session, *_: object) -> None:
+        tokens = [{"text": "It is 30.", "log_ratio": 1.0}], [{"text": "I guess <b>.", "log_ratio": -3.0}]
+        for row in session.new:
+            if isinstance(row, ScoreRequest):
+                assert [item["response"] for item in row.request["items"]] == ["It is 30.", "I guess 29."]
+                row.status, row.finished_at = RequestStatus.SUCCEEDED, database_now()
+                row.results = {"results": [{"tokens": one} for one in tokens]}
+
+    event.listen(Session, "before_flush", answer)
+    try:
+        yield
+    finally:
+        event.remove(Session, "before_flush", answer)
 
 
 def test_any_jobs_are_compared_whatever_state_they_are_in(api: RunningApi, sweep_id: str) -> None:

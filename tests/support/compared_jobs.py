@@ -60,9 +60,12 @@ def margins_with(num_right: int, first: int = 0) -> dict[int, float]:
     return {line: 0.5 if first < line <= first + num_right else -0.25 for line in LINES}
 
 
-def make_sweep(api: RunningApi, name: str, betas: Sequence[float] = (0.05, 0.1, 0.5)) -> str:
+def make_sweep(
+    api: RunningApi, name: str, betas: Sequence[float] = (0.05, 0.1, 0.5), dataset_id: str | None = None
+) -> str:
     """Three betas: the least is the most accurate and furthest, the second nearly as accurate, the others are worse."""
-    job = {"base_model": BASE_MODEL, "dataset_id": api.dataset_id(), "reuse": False, "name": name, "priority": 100}
+    read = dataset_id or api.dataset_id()
+    job = {"base_model": BASE_MODEL, "dataset_id": read, "reuse": False, "name": name, "priority": 100}
     request = {"job": job, "grid": {"beta": [*betas]}, "max_parallel": 64}
     made = api.http.post("/sweeps", json=request).json()
     ends = {betas[0]: (margins_with(30), 8.0), betas[1]: (margins_with(29), 3.0)}

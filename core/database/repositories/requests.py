@@ -1,5 +1,6 @@
 """Rows of light-lane requests: queued, leased to one lane at a time, ended by who holds the lease."""
 
+from collections.abc import Collection
 from typing import TypeVar
 
 from sqlalchemy import and_, func, or_, select
@@ -22,6 +23,12 @@ def find_request(session: Session, table: type[Request], job_id: str, request_id
 def list_requests(session: Session, table: type[Request], job_id: str) -> list[Request]:
     """Return requests, newest first."""
     return list(session.scalars(select(table).where(table.job_id == job_id).order_by(table.id.desc())))
+
+
+def list_done(session: Session, table: type[Request], job_ids: Collection[str], limit: int) -> list[Request]:
+    """Return requests of jobs that have succeeded, newest first."""
+    is_done = (table.job_id.in_(job_ids), table.status == RequestStatus.SUCCEEDED)
+    return list(session.scalars(select(table).where(*is_done).order_by(table.id.desc()).limit(limit)))
 
 
 def count_waiting(session: Session, table: type[Leased], project_id: str) -> int:

@@ -6,7 +6,8 @@ from typing import Any
 
 from core.domain.training.comparisons import PairKey
 from core.services.comparisons import text
-from core.services.comparisons.comparisons import Comparison
+from core.services.comparisons.coloured import STYLE, Scored, coloured_rows
+from core.services.comparisons.comparisons import Comparison, Difference
 from core.services.comparisons.scatter import scatter_svg
 
 MAX_PAIRS_SHOWN = 10
@@ -21,16 +22,17 @@ td.text{white-space:pre-wrap;max-width:28rem}.hint{color:#4b5563}
 Row = Mapping[str, Any]
 
 
-def as_html(comparison: Comparison, title: str, rows: Mapping[PairKey, Row]) -> str:
+def as_html(comparison: Comparison, title: str, rows: Mapping[PairKey, Row], scored: Scored) -> str:
     """Return the report.
 
     Args:
         rows: held-out rows, those that are known: texts of pairs that changed sides.
+        scored: tokens of their responses under the jobs' policies, where somebody has asked for them.
     """
     names = {job.job_id: text.label(job) for job in comparison.jobs}
     parts = [
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
-        f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>",
+        f"<style>{_STYLE}{STYLE}</style></head><body><h1>{escape(title)}</h1>",
         f"<h2>Recommended: {escape(names.get(comparison.recommended.job_id or '', 'none'))}</h2>",
         f"<p>{escape(comparison.recommended.reason)}</p>",
         "<h2>Reward accuracy against divergence from the reference</h2>",
@@ -45,7 +47,7 @@ def as_html(comparison: Comparison, title: str, rows: Mapping[PairKey, Row]) -> 
             "<p class='hint'>On the same held-out pairs, with 95 % intervals. Preference loss is -log sigmoid(reward "
             "margin), nats per pair; gained and lost: pairs that only this one, or only the other, gets right.</p>",
             _table(text.difference_rows(comparison)),
-            *_changed(comparison, names, rows),
+            *_changed(comparison, names, rows, scored),
         ]
     for heading, items in text.differing_parts(comparison):
         parts.append(f"<h2>{heading}</h2>")
@@ -56,7 +58,9 @@ def as_html(comparison: Comparison, title: str, rows: Mapping[PairKey, Row]) -> 
     return "\n".join(parts)
 
 
-def _changed(comparison: Comparison, names: Mapping[str, str], rows: Mapping[PairKey, Row]) -> Iterable[str]:
+def _changed(
+    comparison: Comparison, names: Mapping[str, str], rows: Mapping[PairKey, Row], scored: Scored
+) -> Iterable[str]:
     for item in comparison.differences:
         if not item.changed:
             continue
@@ -75,6 +79,20 @@ def _changed(comparison: Comparison, names: Mapping[str, str], rows: Mapping[Pai
             for pair in item.changed[:MAX_PAIRS_SHOWN]
         ]
         yield _table([head, *table])
+        jobs = {job_id: names[job_id] for job_id in (item.job_id, comparison.against or "") if job_id in names}
+        yield from _by_token(item, jobs, rows, scored)
+
+
+def _by_token(item: Difference, jobs: Mapping[str, str], rows: Mapping[PairKey, Row], scored: Scored) -> Iterable[str]:
+    """Yield the pairs whose responses were scored token by token, coloured under both jobs."""
+    for pair in item.changed[:MAX_PAIRS_SHOWN]:
+        shown = coloured_rows(rows.get((pair.line, pair.place), {}), jobs, scored)
+        if shown:
+            yield (
+                f"<table><caption>Line {text.place_of(pair)}, each token by log p of the policy minus that of the "
+                f"reference: green is likelier than before training, red less likely</caption><thead><tr><th>job</th>"
+                f"<th>chosen</th><th>rejected</th></tr></thead><tbody>{shown}</tbody></table>"
+            )
 
 
 def as_plain(value: Any) -> str:

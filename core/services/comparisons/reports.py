@@ -3,7 +3,7 @@
 from core.domain.errors import DomainError
 from core.domain.training.comparisons import PairKey
 from core.services.backend import Backend
-from core.services.comparisons import report_html, text
+from core.services.comparisons import coloured, report_html, text
 from core.services.comparisons.comparisons import Comparison
 from core.services.datasets import datasets
 from core.services.datasets.row_pages import Row, RowsQuery
@@ -18,7 +18,9 @@ def as_text(comparison: Comparison) -> str:
 
 def as_html(backend: Backend, project_id: str, comparison: Comparison) -> str:
     title = f"Comparison of {comparison.sweep_id or f'{len(comparison.jobs)} jobs'}"
-    return report_html.as_html(comparison, title, _texts(backend, project_id, comparison))
+    job_ids = [job.job_id for job in comparison.jobs]
+    scored = backend.database.read(lambda session: coloured.read_scored(session, job_ids))
+    return report_html.as_html(comparison, title, _texts(backend, project_id, comparison), scored)
 
 
 def _texts(backend: Backend, project_id: str, comparison: Comparison) -> dict[PairKey, Row]:

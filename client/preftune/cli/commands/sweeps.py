@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from preftune import Client
+from preftune.cli.changed_pairs import score_changed
 from preftune.cli.console import confirm, connected, err, fail, for_each, json_or_text, out
 from preftune.cli.estimates import interval_text
 from preftune.cli.listing import Column, Item, collect, named, print_json_lines, print_list, time_column
@@ -115,11 +116,16 @@ def events(sweep: SweepId, url: Url = None) -> None:
 def compare(
     sweep: SweepId,
     report: Annotated[Path | None, typer.Option(help="Write it as one HTML file instead.")] = None,
+    tokens: Annotated[
+        int, typer.Option(min=0, max=10, help="In the report: colour the tokens of so many pairs that changed sides.")
+    ] = 0,
     as_json: AsJson = False,
     url: Url = None,
 ) -> None:
     """Compare members: accuracy against divergence, the setting to take and why, paired differences, what differs."""
     with connected(url) as client:
+        if tokens:
+            score_changed(client, client.sweeps.comparison(sweep), tokens)
         if report is not None:
             report.write_text(client.sweeps.comparison_html(sweep), encoding="utf-8")
         elif as_json:
