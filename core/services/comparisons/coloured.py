@@ -23,7 +23,7 @@ STYLE = "".join(
 )
 Tokens = Sequence[Mapping[str, Any]]
 Scored = Mapping[tuple[str, str, str], Tokens]
-"""By job, prompt and response, the latter two as JSON."""
+"""Tokens by job, prompt and response, the latter two as JSON."""
 
 
 def read_scored(session: Session, job_ids: Collection[str]) -> dict[tuple[str, str, str], Tokens]:
