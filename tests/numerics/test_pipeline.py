@@ -266,7 +266,7 @@ def short_of_memory(monkeypatch: pytest.MonkeyPatch, most_tokens: int) -> None:
 
         return call
 
-    monkeypatch.setattr(dpo, "pair_logps", guarded(dpo.pair_logps))
+    monkeypatch.setattr(dpo, "token_logps", guarded(dpo.token_logps))
     monkeypatch.setattr(reference_pass, "token_logps", guarded(reference_pass.token_logps))
 
 
