@@ -361,18 +361,13 @@ def part_bytes(num_bytes: int) -> int:
 def _view(session: Session, upload: Upload) -> UploadView:
     parts = upload_rows.list_parts(session, upload.id)
     is_completed = upload.status is UploadStatus.COMPLETED
-    return UploadView(
-        id=upload.id,
+    return from_row(
+        UploadView,
+        upload,
         status=upload.status.value,
-        name=upload.name,
-        filename=upload.filename,
-        num_bytes=upload.num_bytes,
-        sha256=upload.sha256,
         num_received_bytes=upload.num_bytes if is_completed else sum(part.num_bytes for part in parts),
         part_bytes=part_bytes(upload.num_bytes),
         parts=[from_row(UploadPartView, part) for part in parts],
         dataset_id=upload.dataset_id if is_completed else None,
         metadata=upload.user_metadata,
-        expires_at=upload.expires_at,
-        created_at=upload.created_at,
     )

@@ -1,6 +1,7 @@
 """Sweeps as users handle them: create, get, list, steer, extend, delete."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -31,6 +32,7 @@ from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import new_id
 from core.services.jobs import submission
 from core.services.sweeps.view import SweepView, view_sweeps
+from core.services.transactions import reads, writes
 from core.services.views import Page
 
 MAX_OPEN = 20
@@ -158,21 +160,19 @@ def _add_members(session: Session, sweep: Sweep, members: Sequence[Overrides], f
     session.flush()
 
 
-def get(backend: Backend, project_id: str, sweep_id: str) -> SweepView:
-    return backend.database.read(lambda session: view_sweeps(session, [find(session, project_id, sweep_id)])[0])
+@reads
+def get(session: Session, project_id: str, sweep_id: str) -> SweepView:
+    return view_sweeps(session, [find(session, project_id, sweep_id)])[0]
 
 
-def list_page(backend: Backend, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[SweepView]:
+@reads
+def list_page(session: Session, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[SweepView]:
     """Return a page of sweeps, newest first."""
     before = decode_cursor(cursor) if cursor else None
-
-    def work(session: Session) -> Page[SweepView]:
-        found = rows.list_sweeps(session, project_id, before=before, limit=limit + 1)
-        shown = found[:limit]
-        next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
-        return Page(data=view_sweeps(session, shown), next_cursor=next_cursor)
-
-    return backend.database.read(work)
+    found = rows.list_sweeps(session, project_id, before=before, limit=limit + 1)
+    shown = found[:limit]
+    next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
+    return Page(data=view_sweeps(session, shown), next_cursor=next_cursor)
 
 
 def set_status(backend: Backend, project_id: str, sweep_id: str, status: SweepStatus) -> tuple[SweepView, bool]:
@@ -181,16 +181,17 @@ def set_status(backend: Backend, project_id: str, sweep_id: str, status: SweepSt
     Raises SweepNotFound, SweepEnded.
     """
 
-    def change(session: Session, sweep: Sweep) -> bool:
-        if sweep.status is status:
-            return False
-        if sweep.status in FINAL_SWEEPS:
-            raise SweepEnded(f"The sweep is {sweep.status.value}.")
-        sweep.status = status
-        rows.add_event(session, sweep, SweepEventDraft(kind=_EVENT_OF[status], message=_MESSAGES[status]))
-        return True
+    return _change(backend, project_id, sweep_id, f"sweep.{status.value}", partial(_set_status, status=status))
 
-    return _change(backend, project_id, sweep_id, f"sweep.{status.value}", change)
+
+def _set_status(session: Session, sweep: Sweep, *, status: SweepStatus) -> bool:
+    if sweep.status is status:
+        return False
+    if sweep.status in FINAL_SWEEPS:
+        raise SweepEnded(f"The sweep is {sweep.status.value}.")
+    sweep.status = status
+    rows.add_event(session, sweep, SweepEventDraft(kind=_EVENT_OF[status], message=_MESSAGES[status]))
+    return True
 
 
 def extend(backend: Backend, project_id: str, sweep_id: str, members: Sequence[Overrides]) -> tuple[SweepView, bool]:
@@ -226,34 +227,29 @@ def extend(backend: Backend, project_id: str, sweep_id: str, members: Sequence[O
     return _change(backend, project_id, sweep_id, "sweep.extend", change)
 
 
-def delete(backend: Backend, project_id: str, sweep_id: str) -> None:
+@writes
+def delete(session: Session, project_id: str, sweep_id: str) -> None:
     """Delete the record of a sweep that has ended; its jobs stay. Raises SweepNotFound, SweepNotDeletable."""
-
-    def work(session: Session) -> None:
-        sweep = find(session, project_id, sweep_id)
-        if sweep.finished_at is None:
-            raise SweepNotDeletable(f"The sweep is {sweep.status.value}; cancel it first, and wait for its jobs.")
-        rows.delete_sweep(session, sweep.id)
-        audit.note(session, project_id, "sweep.delete", sweep_id)
-
-    backend.database.write(work)
+    sweep = find(session, project_id, sweep_id)
+    if sweep.finished_at is None:
+        raise SweepNotDeletable(f"The sweep is {sweep.status.value}; cancel it first, and wait for its jobs.")
+    rows.delete_sweep(session, sweep.id)
+    audit.note(session, project_id, "sweep.delete", sweep_id)
 
 
+@writes
 def _change(
-    backend: Backend, project_id: str, sweep_id: str, action: str, change: Callable[[Session, Sweep], bool]
+    session: Session, project_id: str, sweep_id: str, action: str, change: Callable[[Session, Sweep], bool]
 ) -> tuple[SweepView, bool]:
-    def work(session: Session) -> tuple[SweepView, bool]:
-        find(session, project_id, sweep_id)
-        sweep = rows.lock_sweep(session, sweep_id)
-        if sweep is None:
-            raise SweepNotFound(f"There is no sweep {sweep_id}.")
-        is_changed = change(session, sweep)
-        session.flush()
-        if is_changed:
-            audit.note(session, project_id, action, sweep_id)
-        return view_sweeps(session, [sweep])[0], is_changed
-
-    return backend.database.write(work)
+    find(session, project_id, sweep_id)
+    sweep = rows.lock_sweep(session, sweep_id)
+    if sweep is None:
+        raise SweepNotFound(f"There is no sweep {sweep_id}.")
+    is_changed = change(session, sweep)
+    session.flush()
+    if is_changed:
+        audit.note(session, project_id, action, sweep_id)
+    return view_sweeps(session, [sweep])[0], is_changed
 
 
 def find(session: Session, project_id: str, sweep_id: str) -> Sweep:
