@@ -1,9 +1,10 @@
 """This checkout beside another one: start of API and worker, an upload, claims, training steps, in turn.
 
-    python benchmarks/bench_beside.py OTHER_CHECKOUT BASE_MODEL_FOLDER [--rounds 5] [--output FILE]
+    python benchmarks/bench_beside.py OTHER_CHECKOUT [BASE_MODEL_FOLDER] [--rounds 5] [--output FILE]
 
 Processor seconds of the process and its children, so that a busy machine disturbs little; both run on this interpreter
 and its packages, one after the other, each round the other way round. Prints one JSON object: median and all values.
+Without a base model no steps are taken; with `PYTHONDONTWRITEBYTECODE` every process compiles what it loads.
 """
 
 import argparse
@@ -134,7 +135,7 @@ def flat(value: object) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("other", type=Path)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=Path, nargs="?")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
@@ -145,7 +146,9 @@ def main() -> None:
             with TemporaryDirectory() as scratch:
                 folder, checkout = Path(scratch), both[name]
                 taken = service(checkout, folder, 18_500 + number)
-                taken |= claim(checkout, folder) | step(checkout, folder, arguments.model.resolve())
+                taken |= claim(checkout, folder)
+                if arguments.model:
+                    taken |= step(checkout, folder, arguments.model.resolve())
             for what, seconds in taken.items():
                 found[what][name].append(round(seconds, 5))
             print(name, taken, file=sys.stderr)
