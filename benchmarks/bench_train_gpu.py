@@ -233,7 +233,7 @@ def needed_flops(model: PreTrainedModel, data: EncodedData, rows: range) -> floa
     chosen = np.asarray(rows)
     head = model.get_output_embeddings().weight
     body = sum(p.numel() for name, p in model.named_parameters() if "lora_" not in name) - head.numel()
-    prompts, firsts, seconds = data.lengths_of(chosen)
+    prompts, firsts, seconds = data.prompt_lengths[chosen], data.first_lengths[chosen], data.second_lengths[chosen]
     responses = int((firsts + seconds).sum())
     passes = 6 if head.requires_grad else 4
     return float(passes * (body * (int(prompts.sum()) + responses) + head.numel() * responses))
