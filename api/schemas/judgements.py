@@ -52,8 +52,8 @@ class Judgement(Answer):
     num_requests: int = Field(description="Requests to a language model, with those set aside for pairs under way.")
     num_cached: int = Field(description="Questions to it that were answered before.")
     faults: dict[str, int] = Field(
-        description="Faults by kind: `timed_out`, `unreachable`, `http_error`, `nonsense`, `not_scored`, `budget`; "
-        "those of requests that were repeated with success among them."
+        description="Faults by kind: `timed_out`, `unreachable`, `http_error`, `nonsense`, `not_scored`, `not_voted`, "
+        "`budget`; those of requests that were repeated with success among them."
     )
     position: PositionBias | None = Field(description="Of a language model: what the order does; else null.")
     win_rate: JudgedShare | None = Field(

@@ -17,9 +17,11 @@ from stand_in_judge import Question, Reply, StandInJudge, stand_in_judge, verdic
 from toy_jobs import ServiceProcess, wait_for
 
 from core.database.repositories.judgements import find_judgement
+from core.domain.arenas.arenas import ArenaRequest
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import InvalidRequest
 from core.domain.judging.judgements import JudgementRequest
+from core.services.arenas import arenas, voting
 from core.services.backend import Backend
 from core.services.datasets import contents, datasets
 from core.services.judgements import judgements, judging
@@ -446,6 +448,25 @@ def test_rewards_of_a_job_judge(backend: Backend, tmp_path: Path) -> None:
         ("first", 0.88), ("second", 0.88), ("tie", 0.5), (None, None),
     ]  # fmt: skip
     assert found.faults == {"not_scored": 1}
+
+
+def test_people_judge_by_their_votes_in_an_arena(backend: Backend) -> None:
+    """Pairs that nobody has voted on have no verdict; people and a rule are compared."""
+    pairs = [{"prompt": f"Q {n}?", "chosen": f"One {n}.", "rejected": f"One {n}. Two."} for n in range(5)]
+    store_rows(backend, pairs, DatasetKind.PREFERENCE)
+    made = arenas.create(backend, PROJECT, ArenaRequest.model_validate({"dataset_id": "ds_1"}))
+    for number, held in enumerate(voting.lease(backend, PROJECT, made.id, "ann", 4)):
+        wanted = "tie" if number == 3 else "left" if (held.left == f"One {number}.") is (number > 0) else "right"
+        voting.vote(backend, PROJECT, made.id, voting.Vote(pair_id=held.id, voter="ann", choice=wanted))
+    found = judged(backend, {"kind": "arena", "arena_id": made.id})
+    verdicts = [pair.verdict for pair in judgements.list_pairs(backend, PROJECT, found.id).data]
+    assert verdicts == ["second", "first", "first", "tie", None]
+    assert (found.num_failed, found.faults) == (1, {"not_voted": 1})
+    rule = judged(backend, ONE_SENTENCE)
+    agreed = judgements.compare(backend, PROJECT, found.id, rule.id)
+    assert (agreed.num_pairs, agreed.value) == (4, 0.5)
+    with pytest.raises(InvalidRequest, match="arena_none"):
+        ask(backend, {"kind": "arena", "arena_id": "arena_none"})
 
 
 def score_once(backend: Backend, results: list[dict[str, Any]]) -> None:

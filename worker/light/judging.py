@@ -1,4 +1,4 @@
-"""Judgements in a lane of their own: by rules, by rewards of the scoring process, or by the operator's model."""
+"""Judgements in a lane of their own: by rules, by rewards, by the operator's language model, or by people."""
 
 import threading
 import time
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from core.domain.errors import DomainError
-from core.domain.judging.judgements import JudgeFault, PairVerdict
+from core.domain.judging.judgements import JudgeFault, PairVerdict, pair_key
 from core.domain.judging.pairwise import Said
 from core.failpoints import reach
 from core.services.backend import Backend
 from core.services.ids import derived_id, make_id
-from core.services.judgements import judging
+from core.services.judgements import judging, people
 from core.services.judgements.judging import Batch, JudgementClaim, OpenPair, Outcome, Tally
 from core.services.judgements.language_model import MAX_TRIES, Asked, Budget, LanguageModel
 from core.services.judgements.rules import RULES, rule_of
@@ -77,6 +77,8 @@ class JudgingWork:
         kind = self.claim.judge.kind
         if kind in RULES:
             return RuleJudge(self.claim)
+        if kind == "arena":
+            return PeopleJudge(self.claim, context)
         return RewardJudge(self.claim, context) if kind == "reward" else ModelJudge(self.claim, context)
 
 
@@ -108,6 +110,29 @@ class RuleJudge:
             confidence=1.0,
             detail={"scores": [first, second]},
         )
+
+
+class PeopleJudge:
+    """The votes of an arena on the same pairs."""
+
+    num_pairs = RULE_PAIRS
+
+    def __init__(self, claim: JudgementClaim, context: RequestContext) -> None:
+        self._said = people.find_verdicts(context.backend, claim.project_id, str(claim.judge.arena_id))
+
+    def judge(self, pairs: Sequence[OpenPair]) -> Batch:
+        outcomes = [self._outcome(pair) for pair in pairs]
+        num_faults = sum(outcome.verdict is None for outcome in outcomes)
+        return Batch(
+            outcomes=outcomes, tally=Tally(faults={JudgeFault.NOT_VOTED.value: num_faults} if num_faults else {})
+        )
+
+    def _outcome(self, pair: OpenPair) -> Outcome:
+        said = self._said.get(pair_key(pair.prompt, pair.first, pair.second))
+        if said is None:
+            return Outcome(position=pair.position, verdict=None, detail={"fault": JudgeFault.NOT_VOTED.value})
+        detail = {"num_votes": said.num_votes}
+        return Outcome(position=pair.position, verdict=said.verdict, confidence=said.agreement, detail=detail)
 
 
 class RewardJudge:

@@ -15,7 +15,7 @@ MAX_PATTERN_CHARS = 2000
 MAX_TEXT_CHARS = 20_000
 MAX_SCHEMA_BYTES = 65_536
 
-JudgeKind = Literal["length", "regex", "exact_match", "json_schema", "reward", "model"]
+JudgeKind = Literal["length", "regex", "exact_match", "json_schema", "reward", "model", "arena"]
 LengthPreference = Literal["shorter", "longer"]
 
 _OWN: dict[str, tuple[str, ...]] = {
@@ -25,9 +25,16 @@ _OWN: dict[str, tuple[str, ...]] = {
     "json_schema": ("json_schema",),
     "reward": ("job_id",),
     "model": ("template", "criteria", "max_requests"),
+    "arena": ("arena_id",),
 }
 """Settings of each kind; those of another one are refused."""
-_NEEDED = {"regex": "pattern", "exact_match": "text", "json_schema": "json_schema", "reward": "job_id"}
+_NEEDED = {
+    "regex": "pattern",
+    "exact_match": "text",
+    "json_schema": "json_schema",
+    "reward": "job_id",
+    "arena": "arena_id",
+}
 
 
 class PairVerdict(StrEnum):
@@ -50,6 +57,8 @@ class JudgeFault(StrEnum):
     NONSENSE = "nonsense"
     """The answer holds no verdict."""
     NOT_SCORED = "not_scored"
+    NOT_VOTED = "not_voted"
+    """Nobody has voted on the pair in the arena."""
     BUDGET = "budget"
     """The question was not asked: the judgement has asked what it may."""
 
@@ -60,7 +69,7 @@ class Judge(Payload):
     kind: JudgeKind = Field(
         description="`length`, `regex` (an answer that matches is better), `exact_match`, `json_schema`: rules; "
         "`reward`: rewards by the policy of a job, as `POST /jobs/{id}/scores` gives them; `model`: the language model "
-        "that the operator has configured."
+        "that the operator has configured; `arena`: people, by their votes on the same pairs in an arena."
     )
     prefers: LengthPreference | None = Field(None, description="`length`: which answer is better; default shorter.")
     pattern: Annotated[str, StringConstraints(min_length=1, max_length=MAX_PATTERN_CHARS)] | None = Field(
@@ -73,6 +82,7 @@ class Judge(Payload):
         None, description="`json_schema`: JSON Schema (draft 2020-12) that the answer, as JSON, must keep to."
     )
     job_id: Name | None = Field(None, description="`reward`: the job.")
+    arena_id: Name | None = Field(None, description="`arena`: the arena.")
     template: Annotated[str, StringConstraints(pattern=r"^pairwise-1$")] | None = Field(
         None, description="`model`: version of the question; default the newest."
     )

@@ -60,7 +60,7 @@ def cut(backend: Backend, project_id: str, arena_id: str, *, dataset_id: str | N
 def _write(backend: Backend, arena: Arena, path: Path) -> int:
     num_rows = 0
     with path.open("wb") as file:
-        for pair, votes in _judged(backend, arena):
+        for pair, votes in judged_pairs(backend, arena):
             row = _row(arena, pair, votes)
             if row is not None:
                 file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
@@ -68,7 +68,7 @@ def _write(backend: Backend, arena: Arena, path: Path) -> int:
     return num_rows
 
 
-def _judged(backend: Backend, arena: Arena) -> Iterator[tuple[ArenaPair, list[ArenaVote]]]:
+def judged_pairs(backend: Backend, arena: Arena) -> Iterator[tuple[ArenaPair, list[ArenaVote]]]:
     """Yield pairs that have votes, in their order."""
     position = 0
     while True:

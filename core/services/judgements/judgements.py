@@ -1,5 +1,6 @@
 """Judgements as users handle them: create, get, list, their pairs, cancel, delete; a lane of a worker does them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,7 @@ from core.domain.judging.judgements import JudgementRequest, pair_key
 from core.domain.judging.win_rates import Agreement, agreement
 from core.domain.request_status import RequestStatus
 from core.services.access import audit, quotas
+from core.services.arenas import arenas
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, decode_offset, encode_cursor
 from core.services.ids import derived_id, make_id, new_id
@@ -140,13 +142,18 @@ def _require_judge(backend: Backend, project_id: str, request: JudgementRequest)
         rule_of(judge)
     elif judge.kind == "model":
         LanguageModel.of(backend.settings, judge)
+    elif judge.kind == "arena":
+        _require(backend, "/judge/arena_id", lambda session: arenas.find(session, project_id, str(judge.arena_id)))
     else:
-        try:
-            backend.database.read(lambda session: jobs.find(session, project_id, str(judge.job_id)))
-        except jobs.JobNotFound as error:
-            raise InvalidRequest(
-                f"/judge/job_id: {error.detail}", errors=[FieldError("/judge/job_id", error.detail)]
-            ) from error
+        _require(backend, "/judge/job_id", lambda session: jobs.find(session, project_id, str(judge.job_id)))
+
+
+def _require(backend: Backend, pointer: str, look: Callable[[Session], object]) -> None:
+    """Check that what a judge names is there. Raises InvalidRequest."""
+    try:
+        backend.database.read(look)
+    except NotFound as error:
+        raise InvalidRequest(f"{pointer}: {error.detail}", errors=[FieldError(pointer, error.detail)]) from error
 
 
 def _new_row(project_id: str, judgement_id: str, request: JudgementRequest, drawn: DrawnPairs) -> Judgement:

@@ -23,7 +23,7 @@ app = typer.Typer(help="Have pairs of answers judged: win rates, and preference 
 def start(
     dataset: DatasetId,
     kind: Annotated[
-        str, typer.Option(help="Who judges: length, regex, exact_match, json_schema, reward or model.")
+        str, typer.Option(help="Who judges: length, regex, exact_match, json_schema, reward, model or arena.")
     ] = "model",
     setting: Annotated[
         list[str] | None,
