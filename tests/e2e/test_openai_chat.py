@@ -195,11 +195,20 @@ def test_a_client_that_leaves_frees_its_place(api: RunningApi, runner: RunningRu
     assert api.shares.answers.num_held == 0
 
 
-def test_training_comes_first(api: RunningApi, runner: RunningRunner) -> None:
+def test_training_comes_first(tmp_path: Path) -> None:
     """Niceness alone counts inside a session where the kernel groups by sessions."""
-    ask(api, max_tokens=1)
-    assert runner.process is not None
-    (engine,) = children_of(runner.process.pid)
+    make_tiny_model(tmp_path / "models" / MODEL)
+    with (
+        running_runner(tmp_path, runner_sharing="training-first") as runner,
+        serve(tmp_path, **runner.settings()) as api,
+    ):
+        ask(api, max_tokens=1)
+        assert runner.process is not None
+        (engine,) = children_of(runner.process.pid)
+        check_priority(engine)
+
+
+def check_priority(engine: int) -> None:
     threads = [int(path.name) for path in Path(f"/proc/{engine}/task").iterdir()]
     assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads} == {10}
     group = Path(f"/proc/{engine}/autogroup")

@@ -88,6 +88,7 @@ def running_runner(folder: Path, **settings: object) -> Iterator[RunningRunner]:
         "MODELS_DIR": folder / "models",
         "RUNNER_SECRET": SECRET,
         "RUNNER_THREADS": 1,
+        "RUNNER_SHARING": "equal",  # else whatever else the machine does comes first
         **{name.upper(): value for name, value in settings.items()},
     }
     listener = socket.socket()
