@@ -18,7 +18,7 @@ from core.domain.training.metric_names import TIMING
 from core.training.failures import TrainingStopped
 from core.training.observer import Stage
 from core.training.pipeline import TrainingResult, run
-from core.training.plan import LoraPlan, TrainingPlan
+from core.training.plan import LoraPlan, RewardPlan, TrainingPlan
 
 TOLERANCE = 1e-5
 COARSE = {"rewards/length_correlation": 1e-3}
@@ -170,3 +170,12 @@ def test_stopped_anywhere_it_resumes_exactly(tmp_path: Path) -> None:
         assert tree_bytes(run_on_ranks(resumed, rest).policy_dir) == expected
         assert untimed([*stopped.points, *rest.points]) == untimed(observer.points)
     assert stages == {Stage.SFT, Stage.REFERENCE, Stage.DPO}
+
+
+@pytest.mark.slow  # half a minute
+@pytest.mark.timeout(480)
+def test_a_reward_model_of_two_processes_is_that_of_one(world: World) -> None:
+    """Its head has one row, which one of the two keeps; the adapter is saved with it."""
+    settings = RewardPlan(epochs=2, learning_rate=2e-3, batch_size=4)
+    plan = world.plan("reward", method="reward", sft=None, dpo=None, reward=settings, sample_prompts=(), pad_token_id=1)
+    compare(dataclasses.replace(plan, lora=LoraPlan(rank=2)))

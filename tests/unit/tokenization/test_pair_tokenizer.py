@@ -59,6 +59,26 @@ def test_prompt_and_answer_are_the_conversation_as_transformers_encodes_it(
     assert encoded.response_scored == [True] * len(encoded.response_ids)
 
 
+@pytest.mark.parametrize("name", WITH_TEMPLATE)
+def test_with_its_tail_a_row_is_the_whole_conversation_as_transformers_encodes_it(
+    model_dirs: dict[str, Path], name: str
+) -> None:
+    """What a reward model reads: a newline behind the end too, on which nothing is scored."""
+    ours, theirs = PairTokenizer.open(model_dirs[name], keeps_tail=True), open_both(model_dirs, name)[1]
+    asked, answers = {"role": "user", "content": QUESTION}, ("Paris.", "It is Rome")
+    found = ours.encode_preference(pair([asked], *answers))
+    plain = open_both(model_dirs, name)[0]
+    sides = ((found.chosen_ids, found.chosen_scored), (found.rejected_ids, found.rejected_scored))
+    for answer, (ids, scored) in zip(answers, sides, strict=True):
+        conversation = [asked, {"role": "assistant", "content": answer}]
+        whole = theirs.apply_chat_template(conversation, add_generation_prompt=False)["input_ids"]
+        assert found.prompt_ids + ids == whole
+        without = plain.encode_demonstration({"line": 1, "prompt": [asked], "response": conversation[1:]})
+        tail = len(ids) - len(without.response_ids)
+        assert scored == without.response_scored + [False] * tail
+        assert (ours.digest == plain.digest) is (tail == 0)
+
+
 @pytest.mark.parametrize("name", KIND_NAMES)
 def test_every_response_ends_with_one_end_token(model_dirs: dict[str, Path], name: str) -> None:
     ours, theirs = open_both(model_dirs, name)
