@@ -157,7 +157,7 @@ def test_hostile_names_are_shown_as_text(browser: Browser, api: RunningApi, tmp_
         page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
         page.goto("/ui/#/datasets")
         page.locator("#file").set_input_files(path)
-        page.get_by_label("Name").fill(HOSTILE)
+        page.get_by_role("textbox", name="Name").fill(HOSTILE)
         page.get_by_role("button", name="Upload").click()
         expect(page.get_by_text("Ready to use")).to_be_visible()
         expect(page.get_by_role("heading", level=1)).to_contain_text(HOSTILE)

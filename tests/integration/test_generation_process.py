@@ -29,7 +29,8 @@ def process(tmp_path: Path) -> "Iterator[subprocess.Popen[bytes]]":
         max_context=CONTEXT_LENGTH,
     )
     (tmp_path / TASK_FILE).write_text(json.dumps(asdict(task)))
-    with subprocess.Popen([*COMMAND, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as started:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([*COMMAND, str(tmp_path)], **pipes) as started:
         yield started
         started.kill()
 
@@ -51,7 +52,9 @@ def test_a_wrong_order_ends_no_other_answer_and_a_broken_pipe_ends_the_process(
         if isinstance(report, End | Refused):
             over[report.number] = type(report)
     assert over == {1: End, 2: End, 3: Refused, 4: Refused}
+    assert process.stderr is not None
     process.stdout.close()  # the runner is gone, but the orders have no end yet
+    process.stderr.close()
     process.stdin.write(encode(Score(number=5, prompt_ids=[5], response_ids=[6])))
     process.stdin.flush()
     assert process.wait(END_SECONDS) == 1

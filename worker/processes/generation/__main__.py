@@ -55,13 +55,14 @@ def main(work_dir: Path) -> NoReturn:
 
     Threads of the engine do not end by themselves, and may be in the middle of a step that nobody waits for.
     """
+    code = 1
     try:
         code = _answer(work_dir)
-    except BaseException:  # noqa: BLE001 - told, and then nothing is left to be done
+    except BaseException:  # noqa: BLE001 - told, where anybody still reads, and then nothing is left to be done
         traceback.print_exc()
-        code = 1
-    sys.stderr.flush()
-    os._exit(code)
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
 
 
 def _answer(work_dir: Path) -> int:
