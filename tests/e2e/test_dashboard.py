@@ -84,7 +84,7 @@ def fill_form(page: Page) -> None:
     resolved = page.locator("section", has=page.get_by_role("heading", name="What the job will do"))
     expect(resolved.get_by_role("row", name="Beta")).to_contain_text("0.1 auto")
     expect(page.get_by_text("gradient weight 0.1")).to_contain_text("21.97 nats")
-    for summary in page.locator("form .card:not([aria-label]) details > summary").all():
+    for summary in page.locator("form .card:not([aria-label]) details > summary:visible").all():
         summary.click()
     for selector, value in SETTINGS.items():
         page.locator(selector).fill(value)
