@@ -70,7 +70,7 @@ def without_refusals(watched: Watched) -> list[str]:
 
 def test_a_copy_of_a_job_has_every_setting(browser: Browser, data: RunningApi) -> None:
     """All but `tracking`, which is refused where the operator has set no tracking server."""
-    assert JobRequest.model_fields.keys() - ALL_SETTINGS.keys() == {"base_model", "dataset_id", "tracking"}
+    assert JobRequest.model_fields.keys() - ALL_SETTINGS.keys() == {"base_model", "dataset_id", "tracking", "reward"}
     source = data.submit(dataset_id="ds_train", **ALL_SETTINGS)
     with open_page(browser, data.url) as watched:
         page = watched.page

@@ -2,11 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -217,16 +218,28 @@ def check_priority(engine: int) -> None:
     assert group.read_text().split()[-2:] == ["nice", "10"]
 
 
-def test_one_key_has_a_share_of_the_runner(api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def stopped(runner: RunningRunner) -> Iterator[None]:
+    """The runner's one model computes nothing while the block runs."""
+    assert runner.process is not None
+    (engine,) = children_of(runner.process.pid)
+    os.kill(engine, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(engine, signal.SIGCONT)
+
+
+def test_one_key_has_a_share_of_the_runner(
+    api: RunningApi, runner: RunningRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(api.shares.answers, "most_of_one", 4)
-    lines: list[Iterator[str]] = []
-    with ExitStack() as stack:
-        for number in (3, 1):  # this runner takes eight
-            fields = {"model": MODEL, "messages": MESSAGES, "n": number, "max_tokens": 400, "stream": True}
-            told = stack.enter_context(api.http.stream("POST", CHAT, json=fields, timeout=WAIT_SECONDS))
-            lines.append(told.iter_lines())  # one that is forgotten closes its answer
-            next(lines[-1])
-        refused = api.http.post(CHAT, json={"model": MODEL, "messages": MESSAGES})
+    fields = {"model": MODEL, "messages": MESSAGES, "n": 3, "max_tokens": 400, "stream": True}
+    with api.http.stream("POST", CHAT, json=fields, timeout=WAIT_SECONDS) as told:
+        lines = told.iter_lines()  # one that is forgotten closes its answer
+        next(lines)
+        with stopped(runner):  # else the answers could be over before the next request comes
+            refused = api.http.post(CHAT, json={"model": MODEL, "messages": MESSAGES, "n": 2})
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_answers")
         assert int(refused.headers["retry-after"]) > 0
         assert "4 are its share" in refused.json()["error"]["message"]

@@ -95,7 +95,7 @@ function modelText({ name, kind, num_parameters: size, job_name: title }) {
 function build({ models, variants, datasets, given, varied, source, signal }) {
   const explanation = h("div.stack");
   const resolved = h("div.stack", { "aria-live": "polite" });
-  const submit = h("button.primary", { type: "submit" }, "Start the job");
+  const submit = h("button.primary", { type: "submit", disabled: true }, "Start the job");
   const trouble = h("div");
   if (datasets.every(({ kind }) => kind === "demonstration")) given.method ??= "supervised";
   const form = new JobForm(
@@ -123,8 +123,9 @@ function build({ models, variants, datasets, given, varied, source, signal }) {
     const request = form.request();
     const explained = () => variantCard(form.variant, request.beta ?? form.variant.default_beta, variants.legend);
     fill(explanation, form.isSupervised ? null : explained());
-    submit.disabled = true;
+    if (sweep.isOn) submit.disabled = true; // its text says how many; else a click on its way would be lost
     if (!request.dataset_id) {
+      submit.disabled = true;
       showFaults(form, sweep, []);
       fill(resolved, card("What the job will do", h("p.muted", null, "Choose a dataset to see it.")));
       return;
@@ -139,7 +140,9 @@ function build({ models, variants, datasets, given, varied, source, signal }) {
       fill(submit, together ? `Start ${plural(together.num_members, "job")}` : "Start the job");
       submit.disabled = false;
     } catch (error) {
-      if (error.name !== "AbortError") showRefusal(showFaults(form, sweep, error.errors ?? []), resolved, error);
+      if (error.name === "AbortError") return;
+      submit.disabled = true;
+      showRefusal(showFaults(form, sweep, error.errors ?? []), resolved, error);
     }
   };
   form.onChange = () => {
