@@ -33,7 +33,7 @@ from worker.drain import Drain
 from worker.light.exports import Exporting
 from worker.light.generations import Generating
 from worker.light.judging import Judging
-from worker.light.lane import LightLane
+from worker.light.lane import QUIET_POLL_SECONDS, LightLane, RequestKind
 from worker.light.republishing import Republishing
 from worker.light.scores import Scoring
 from worker.presence import device_class, presence_of
@@ -97,11 +97,22 @@ def _work(place: Workplace, runner: Runner, scratch: WorkerScratch) -> int:
     if settings.worker_lanes != "light":
         lanes.append(threading.Thread(target=runner.poll, name="poller"))
         beats.append(place.beat)
-        kinds = (Generating(place.device, runner.slot),)
-        answering = LightLane(backend, drain, scratch, place.launch.num_threads, kinds, name="generations")
-        judging = LightLane(backend, drain, scratch, place.launch.num_threads, (Judging(),), name="judgements")
-        lanes += [answering, judging]
-        beats += [answering.beat, judging.beat]
+        quiet_kinds: dict[str, RequestKind] = {
+            "generations": Generating(place.device, runner.slot),
+            "judgements": Judging(),
+        }
+        for name, kind in quiet_kinds.items():
+            quiet = LightLane(
+                backend,
+                drain,
+                scratch,
+                place.launch.num_threads,
+                (kind,),
+                name=name,
+                poll_seconds=QUIET_POLL_SECONDS,
+            )
+            lanes.append(quiet)
+            beats.append(quiet.beat)
     if settings.worker_lanes != "training":
         light = LightLane(backend, drain, scratch, place.launch.num_threads, (Scoring(), Exporting(), Republishing()))
         lanes.append(light)

@@ -11,6 +11,7 @@ from core.datasets.layouts.columns import Role, meaning_of
 from core.datasets.layouts.layout import Layout, SourceRow, is_filled
 from core.datasets.layouts.preferences import prompt_candidates
 from core.datasets.layouts.registry import LAYOUTS, LAYOUTS_BY_NAME, classify
+from core.datasets.layouts.responses import RESPONSES_LAYOUT
 from core.datasets.layouts.unreadable import find_many_scores, find_unreadable
 from core.datasets.options import CheckOptions
 from core.datasets.rows.renaming import MEANINGS
@@ -43,7 +44,8 @@ def validate_options(options: CheckOptions) -> None:
             f"or use one of {', '.join(LAYOUTS_BY_NAME)}.",
             errors=[FieldError("/format", "is not a known format")],
         )
-    unknown = [name for name in options.columns if name not in KNOWN_FIELDS]
+    ours = {*KNOWN_FIELDS, *(RESPONSES_LAYOUT.roles if options.kind is DatasetKind.RESPONSES else ())}
+    unknown = [name for name in options.columns if name not in ours]
     if unknown:
         raise InvalidRequest(
             f"`columns` maps our names to those of the file; {listed(unknown)} is none of ours "

@@ -73,6 +73,8 @@ class Dialogue:
             ChatTemplateRefused, UnencodableRow: the template cannot take this row.
             UnusableChatTemplate: it cannot take any.
         """
+        if not response:
+            raise UnencodableRow("A response is empty.")
         turns = [position for position, message in enumerate(response) if message["role"] == "assistant"]
         if not turns or turns[0] != 0:
             raise UnencodableRow("A response starts with a message of the assistant; move what precedes it to prompt.")

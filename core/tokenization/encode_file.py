@@ -186,7 +186,8 @@ def _join(jobs: list[PartJob], outcomes: list[PartOutcome], directory: Path, kin
     counts = sum((Counter(outcome.set_aside_counts) for outcome in outcomes), Counter())
     num_rows = sum(outcome.num_rows for outcome in outcomes)
     if not num_rows:
-        raise NothingToEncode(_explain_nothing(set_aside, counts, jobs[0].max_length))
+        reasons = {row.line: row.detail for row in set_aside}
+        raise NothingToEncode(_explain_nothing(set_aside, counts, jobs[0].max_length), reasons=reasons)
     digest = hashlib.sha256(f"{encoded_format.VERSION}\n{kind.value}\n{num_rows}\n".encode())
     for name in (encoded_format.TOKENS_FILE, encoded_format.SCORED_FILE, encoded_format.ROWS_FILE):
         with (directory / name).open("wb") as target:

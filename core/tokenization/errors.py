@@ -1,5 +1,7 @@
 """Errors of rows, or of all rows, that cannot be turned into token ids."""
 
+from collections.abc import Mapping
+
 from core.domain.errors import InvalidRequest, Unavailable
 
 
@@ -40,6 +42,11 @@ class ControlTokenInText(UnencodableRow):
 class NothingToEncode(InvalidRequest):
     code = "nothing-to-encode"
     title = "No row is left to train on"
+
+    def __init__(self, detail: str, *, reasons: Mapping[int, str] | None = None) -> None:
+        super().__init__(detail)
+        self.reasons = reasons or {}
+        """Why each row was set aside, by its line; the first ones, where there are many."""
 
 
 class DamagedRows(InvalidRequest):

@@ -139,6 +139,9 @@ def test_faults_of_a_change_are_named(backend: Backend, tmp_path: Path) -> None:
     assert [error.pointer for error in refused.value.errors] == ["/append/0", "/append/1"]
     with pytest.raises(InvalidRequest, match="nothing can be swapped"):
         change(backend, other, swap_lines=[1])
+    answers = upload(backend, tmp_path, [{"prompt": "q", "response": "a"}], kind=DatasetKind.RESPONSES)
+    with pytest.raises(InvalidRequest, match="rows of kind responses have one response each"):
+        change(backend, answers, swap_lines=[1])
     with pytest.raises(DatasetNotFound):
         change(backend, root, base=3, drop_lines=[1])
     assert [view.version for view in versions.list_versions(backend, PROJECT, root).data] == [1]

@@ -54,6 +54,14 @@ def test_columns_are_mapped_where_the_file_is_uploaded(browser: Browser, api: Ru
         page.get_by_role("button", name="Delete 1 refused file").click()
         page.get_by_role("dialog").get_by_role("button", name="Delete").click()
         expect(page.locator("table.jobs .badge")).to_have_text(["ready"])
+        answers = write(tmp_path, "answers.jsonl", [{"prompt": "Why?", "response": "So.", "by": by} for by in "ab"])
+        page.get_by_label("Type of data").select_option("Responses of models (to be judged)")
+        page.get_by_label("Column of the model").fill("by")
+        page.locator("#file").set_input_files(answers)
+        page.get_by_role("button", name="Upload").click()
+        expect(page.get_by_text("Ready to use")).to_be_visible()
+        stored = api.http.get(f"/datasets/{page.url.rsplit('/', 1)[-1]}/rows").json()["data"]
+        assert [row["model"] for row in stored] == ["a", "b"]
         watched.check()
 
 

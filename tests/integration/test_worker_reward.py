@@ -1,4 +1,4 @@
-"""A reward model by the real trainer: its folder in plain transformers, its scores, its card; from a policy too."""
+"""A reward model by the real trainer: in plain transformers, its scores and judgements, its card; from a policy too."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from backends import PROJECT, submit
-from scored_jobs import ask, light_lane
+from scored_jobs import ask, check_judgement, light_lane
 from toy_jobs import InProcessWorker, events, points
 from trained_jobs import FIELDS, add_rows, fetch_artifact, make_rows, run_to_end
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -36,6 +36,7 @@ def test_a_reward_model_and_its_scores(backend: Backend, tmp_path: Path) -> None
     folder = fetch_artifact(backend, job_id, tmp_path / "model")
     check_records(backend, job, folder)
     check_scores(backend, job_id, folder, rows)
+    check_judgement(backend, job_id)
     check_refusals(backend, job_id)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from backends import submit
-from scored_jobs import ask, light_lane
+from scored_jobs import ask, check_judgement, light_lane
 from toy_jobs import InProcessWorker, submit_toy, view, wait_for_status
 from toy_trainer import Script
 from trained_jobs import FIELDS, add_rows, fetch_artifact, make_rows, run_to_end
@@ -45,3 +45,4 @@ def test_scores_are_the_rewards_that_training_logged_last(backend: Backend, tmp_
         assert result["margin"] == pytest.approx(pair["margin_last"], abs=1e-4)
     assert {pair["split"] for pair in logged} == {"train", "validation"}
     assert any(abs(pair["margin_last"]) > 0.01 for pair in logged)
+    check_judgement(backend, job_id)

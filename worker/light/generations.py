@@ -107,6 +107,7 @@ class GeneratingWork:
                 COMMAND,
                 f"Answering with {name}",
                 reads=[*files.reads, tokenizer_dir],
+                session_niceness=self._niceness,
                 while_running=lambda: self._collect(context, waiting),
             )
         except ProgramKilled as killed:
@@ -122,10 +123,14 @@ class GeneratingWork:
             precision=model.precision,
             device=self.device,
             num_threads=num_threads,
-            niceness=_NICENESS if self.device == "cpu" else 0,
+            niceness=self._niceness,
             max_sequences=1,
             max_context=max_context,
         )
+
+    @property
+    def _niceness(self) -> int:
+        return _NICENESS if self.device == "cpu" else 0
 
     def _rendered_at(self, model: ServedModel) -> str:
         """Return the time that templates see: a job's own, else that of the request, whenever it is done."""

@@ -24,10 +24,14 @@ from core.services.requests.requests import RequestLease
 from core.storage.trees import TreeDamaged, fetch_tree
 from worker.child_environment import trainer_environment
 from worker.drain import Drain
+from worker.priority import lower_session
 from worker.pulse import LaneBeat
 from worker.scratch import WorkerScratch
 
 POLL_SECONDS = 0.5
+"""Pause between two looks of an idle lane for requests that somebody waits for."""
+QUIET_POLL_SECONDS = 2.0
+"""The same for requests that take minutes."""
 MAX_SECONDS = 1800.0
 """Time limit of one program of a request."""
 _TICK_SECONDS = 0.1
@@ -92,10 +96,12 @@ class RequestContext:
         reads: Sequence[Path] = (),
         *,
         allows_tcp: bool = False,
+        session_niceness: int = 0,
         while_running: Callable[[], None] | None = None,
     ) -> None:
         """Run a program over the work directory and `reads` to its end.
 
+        `session_niceness` lowers its session beside others; inside it the program has the niceness that it takes.
         `while_running` is called many times a second and once more at the end; what it raises ends the program, for
         which there is no time limit then. Raises RequestRefused, LaneStopping.
         """
@@ -113,6 +119,8 @@ class RequestContext:
                 start_new_session=True,
             )
             try:
+                if session_niceness:
+                    lower_session(process.pid, session_niceness)
                 self._wait(process, what, while_running)
             finally:
                 process.kill()
@@ -174,6 +182,7 @@ class LightLane:
         kinds: Sequence[RequestKind],
         *,
         name: str = "light",
+        poll_seconds: float = POLL_SECONDS,
     ) -> None:
         """Take kinds of requests; those of the first kind come first."""
         self.backend = backend
@@ -182,6 +191,7 @@ class LightLane:
         self.beat = LaneBeat(name)
         self._scratch = scratch
         self._kinds = kinds
+        self._poll_seconds = poll_seconds
         self._thread = threading.Thread(target=self._run, name=f"{name} lane", daemon=True)
 
     def start(self) -> None:
@@ -202,7 +212,7 @@ class LightLane:
                 _log.exception("a request met an unexpected error; its lease will run out")
                 is_idle = True
             if is_idle:
-                self.drain.wait(random.uniform(0.75, 1.25) * POLL_SECONDS)
+                self.drain.wait(random.uniform(0.75, 1.25) * self._poll_seconds)
 
     def _do_next(self) -> bool:
         work = self._claim()

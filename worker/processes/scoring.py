@@ -85,7 +85,7 @@ def score(task: ScoringTask, work_dir: Path) -> list[dict[str, Any]]:
             keeps_equal=True,
         )
     except NothingToEncode as error:
-        return [{"error": error.detail} for _ in task.rows]
+        return [{"error": error.reasons.get(line, error.detail)} for line in range(1, len(task.rows) + 1)]
     data = EncodedData.open(work_dir / "encoded")
     scores = _scores(task, spec, data)
     results: list[dict[str, Any]] = [{} for _ in task.rows]

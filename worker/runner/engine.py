@@ -37,6 +37,7 @@ from core.services.chat.runner import (
     ScoreRequest,
 )
 from worker.child_environment import trainer_environment
+from worker.priority import lower_session
 from worker.processes.start import command_of
 
 COMMAND = command_of("generation")
@@ -222,19 +223,11 @@ class Engine:
 
 
 def _lower(pid: int, niceness: int) -> None:
-    """Lower a process with all its threads, and its session against others.
-
-    Linux shares processors between sessions first, where it groups by them; niceness then counts inside one only.
-    """
+    """Lower a process with all its threads, and its session against others."""
     with suppress(ProcessLookupError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
             os.setpriority(os.PRIO_PROCESS, int(thread.name), niceness)
-    group = Path(f"/proc/{pid}/autogroup")
-    try:
-        if group.exists():
-            group.write_text(f"{niceness}\n", encoding="ascii")
-    except OSError as error:
-        _log.warning("an answering process has the priority of a training one (%s)", error.strerror)
+    lower_session(pid, niceness)
 
 
 def _orders(request: GenerationRequest, numbers: dict[int, int]) -> Iterator[Start]:

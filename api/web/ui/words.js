@@ -9,6 +9,7 @@ export const WORDS = {
   beta: "How strongly training stays close to the reference model: small values let the policy go further.",
   pair: "One prompt with a response that was chosen and one that was rejected.",
   unpaired: "Single responses, each marked good or bad; KTO and its kin learn from them.",
+  responses: "What models answered to prompts, to be judged; supervised fine-tuning learns from them as well.",
   demonstration: "A prompt with a response to imitate; supervised fine-tuning learns from them.",
   preference: "Pairs of a chosen and a rejected response to one prompt.",
   "implicit reward": "beta times how much likelier the policy finds a response than the reference does. No reward model is involved.",

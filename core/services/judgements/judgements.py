@@ -26,7 +26,7 @@ from core.services.jobs import jobs
 from core.services.judgements.language_model import LanguageModel
 from core.services.judgements.pairs import DrawnPairs, draw_pairs
 from core.services.judgements.rules import RULES, rule_of
-from core.services.requests import requests
+from core.services.requests import requests, scores
 from core.services.transactions import deletes, reads, writes
 from core.services.views import Page
 
@@ -145,14 +145,18 @@ def _require_judge(backend: Backend, project_id: str, request: JudgementRequest)
     elif judge.kind == "arena":
         _require(backend, "/judge/arena_id", lambda session: arenas.find(session, project_id, str(judge.arena_id)))
     else:
-        _require(backend, "/judge/job_id", lambda session: jobs.find(session, project_id, str(judge.job_id)))
+        _require(
+            backend,
+            "/judge/job_id",
+            lambda session: scores.require_rewards(session, jobs.find(session, project_id, str(judge.job_id))),
+        )
 
 
 def _require(backend: Backend, pointer: str, look: Callable[[Session], object]) -> None:
-    """Check that what a judge names is there. Raises InvalidRequest."""
+    """Check that what a judge names is there and can judge. Raises InvalidRequest."""
     try:
         backend.database.read(look)
-    except NotFound as error:
+    except (NotFound, scores.NothingToScoreWith) as error:
         raise InvalidRequest(f"{pointer}: {error.detail}", errors=[FieldError(pointer, error.detail)]) from error
 
 

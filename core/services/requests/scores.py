@@ -97,14 +97,10 @@ def create(
         if known is not None:
             return _view(known)
         job = jobs.lock(session, project_id, job_id)
-        method = method_of(job.spec)
-        if not method.has_rewards:
-            raise NothingToScoreWith(f"{job_id} is a {job.spec['method']} job, whose policy gives no rewards.")
-        if request.get("tokens") and not method.publishes_policy:
+        if request.get("tokens") and not method_of(job.spec).publishes_policy:
             fault = "has no meaning with a reward model, which gives a text one number; leave it out"
             raise InvalidRequest(f"tokens {fault}.", errors=[FieldError("/tokens", fault)])
-        if objects.find_artifact(session, job_id) is None:
-            raise NothingToScoreWith(f"{job_id} is {job.status.value} and has published no policy.")
+        require_rewards(session, job)
         row = ScoreRequest(id=chosen, job_id=job_id, project_id=project_id, request=request, results={})
         light_requests.submit(
             session, row, max_waiting=MAX_WAITING, what="requests for scores", too_many=TooManyScoreRequests
@@ -113,6 +109,18 @@ def create(
         return _view(row)
 
     return backend.database.write(work)
+
+
+def require_rewards(session: Session, job: Job) -> None:
+    """Check that a job gives rewards and has published what gives them. Raises NothingToScoreWith."""
+    _require_method(job)
+    if objects.find_artifact(session, job.id) is None:
+        raise NothingToScoreWith(f"{job.id} is {job.status.value} and has published nothing to score with.")
+
+
+def _require_method(job: Job) -> None:
+    if not method_of(job.spec).has_rewards:
+        raise NothingToScoreWith(f"{job.id} is a {job.spec['method']} job, whose policy gives no rewards.")
 
 
 @reads
@@ -164,8 +172,7 @@ def find_scorer(backend: Backend, project_id: str, job_id: str) -> Scorer:
 @writes
 def _read(session: Session, project_id: str, job_id: str) -> tuple[Job, StoredTree, str | None, StoredTree | None]:
     job = jobs.find(session, project_id, job_id)
-    if not method_of(job.spec).has_rewards:
-        raise NothingToScoreWith(f"{job_id} is a {job.spec['method']} job, whose policy gives no rewards.")
+    _require_method(job)
     published = light_requests.find_published(session, job, NothingToScoreWith)
     if not method_of(job.spec).publishes_policy:
         return job, published, None, None

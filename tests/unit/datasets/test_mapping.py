@@ -8,6 +8,7 @@ from core.datasets.layouts.columns import Role
 from core.datasets.layouts.layout import Layout
 from core.datasets.layouts.registry import LAYOUTS, LAYOUTS_BY_NAME
 from core.domain.dataset_rows import DatasetKind
+from core.domain.errors import InvalidRequest
 
 from .conftest import Check
 from .test_layouts import ASKED, BAD, CASES, GOOD, bot, user
@@ -119,3 +120,11 @@ def test_a_named_system_prompt_or_history_is_the_layouts_own(check: Check, role:
     row = {"question": ASKED, "chosen": GOOD, "rejected": BAD}
     mapped = check([{**row, "x": value}], columns={role: "x", "prompt": "question"})
     assert mapped.rows[0]["prompt"] == check([{**row, role: value}]).rows[0]["prompt"]
+
+
+def test_the_column_of_the_model_is_mapped(check: Check) -> None:
+    rows = [{"q": "Why?", "a": "So.", "by": "base"}]
+    found = check(rows, kind="responses", columns={"prompt": "q", "response": "a", "model": "by"})
+    assert [row["model"] for row in found.rows] == ["base"]
+    with pytest.raises(InvalidRequest, match="'model' is none of ours"):
+        check(rows, kind="demonstration", columns={"model": "by"})

@@ -222,6 +222,8 @@ def test_response_must_start_with_the_assistant(model_dirs: dict[str, Path]) -> 
     ours = PairTokenizer.open(model_dirs["qwen"])
     with pytest.raises(UnencodableRow, match="starts with a message of the assistant"):
         ours.encode_preference(pair(QUESTION, [{"role": "user", "content": "a"}], [{"role": "user", "content": "b"}]))
+    with pytest.raises(UnencodableRow, match="A response is empty"):
+        ours.encode_preference(pair(QUESTION, "", "b"))
 
 
 def test_end_ids_hold_all_that_stops_generation(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ export class RowsCard {
   }
 
   #controls({ line }) {
-    if (this.dataset.kind === "demonstration") return [];
+    if (["demonstration", "responses"].includes(this.dataset.kind)) return [];
     const box = (set, other, label) => {
       const control = h("input", { type: "checkbox", checked: set.has(line) });
       const element = h("label.check", null, control, label);

@@ -36,6 +36,7 @@ export function uploadCard(signal, columns = null) {
     ["preference", "Preference pairs"],
     ["demonstration", "Demonstrations (for SFT)"],
     ["unpaired", "Unpaired, marked good or bad (for KTO)"],
+    ["responses", "Responses of models (to be judged)"],
   ]);
   const onError = select("ds-on-error", [
     ["reject", "Reject the file and list every error"],
@@ -88,6 +89,7 @@ const ROLES = {
   preference: ["prompt", "chosen", "rejected"],
   unpaired: ["prompt", "response", "label"],
   demonstration: ["prompt", "response"],
+  responses: ["prompt", "response", "model"],
 };
 
 /** How the rows are read where that is not recognised by itself: names of columns, layout, verdicts. */

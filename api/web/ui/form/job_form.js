@@ -23,7 +23,7 @@ const NO_MEANING = {
 /** Kinds of datasets that a method takes; of a preference job the variant's. */
 const TAKEN = {
   preference: ["preference", "unpaired"],
-  supervised: ["preference", "unpaired", "demonstration"],
+  supervised: ["preference", "unpaired", "demonstration", "responses"],
   reward: ["preference"],
 };
 

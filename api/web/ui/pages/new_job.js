@@ -80,7 +80,7 @@ async function withNamed(listed, given, signal) {
   return [...found.filter(Boolean), ...listed];
 }
 
-const ROW_WORDS = { preference: "pair", unpaired: "single response", demonstration: "demonstration" };
+const ROW_WORDS = { preference: "pair", unpaired: "single response", demonstration: "demonstration", responses: "response" };
 
 function describe({ id, name, kind, num_accepted: rows }, heldOut) {
   const text = `${name} · ${plural(rows, ROW_WORDS[kind])}`;
@@ -97,7 +97,7 @@ function build({ models, variants, datasets, given, varied, source, signal }) {
   const resolved = h("div.stack", { "aria-live": "polite" });
   const submit = h("button.primary", { type: "submit", disabled: true }, "Start the job");
   const trouble = h("div");
-  if (datasets.every(({ kind }) => kind === "demonstration")) given.method ??= "supervised";
+  if (datasets.every(({ kind }) => ["demonstration", "responses"].includes(kind))) given.method ??= "supervised";
   const form = new JobForm(
     {
       models: models.map((model) => [model.name, modelText(model)]),

@@ -78,8 +78,8 @@ def create(backend: Backend, project_id: str, name: str, change: Change, taking:
     if change.is_none:
         raise InvalidRequest("Nothing would change: give append, rows, drop_lines, swap_lines or drop_duplicates.")
     base = datasets.find_ready(backend, project_id, at_version(name, change.base_version))
-    if change.edits.swap_lines and base.kind is DatasetKind.DEMONSTRATION:
-        fault = "rows of demonstrations have one response each: nothing can be swapped"
+    if change.edits.swap_lines and base.kind in (DatasetKind.DEMONSTRATION, DatasetKind.RESPONSES):
+        fault = f"rows of kind {base.kind.value} have one response each: nothing can be swapped"
         raise InvalidRequest(f"/swap_lines: {fault}.", errors=[FieldError("/swap_lines", fault)])
     sources = [base, *_find_named(backend, project_id, change.append, "/append", base.kind)]
     lineage = Lineage(how=DatasetOrigin.CHANGE, root_id=base.root_id or base.id)
