@@ -56,6 +56,7 @@ def test_columns_are_mapped_where_the_file_is_uploaded(browser: Browser, api: Ru
         expect(page.locator("table.jobs .badge")).to_have_text(["ready"])
         answers = write(tmp_path, "answers.jsonl", [{"prompt": "Why?", "response": "So.", "by": by} for by in "ab"])
         page.get_by_label("Type of data").select_option("Responses of models (to be judged)")
+        page.get_by_text("Columns and layout").click()
         page.get_by_label("Column of the model").fill("by")
         page.locator("#file").set_input_files(answers)
         page.get_by_role("button", name="Upload").click()

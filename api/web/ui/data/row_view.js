@@ -21,7 +21,7 @@ export function rowView(row, ...controls) {
 }
 
 function answerTitle(row) {
-  if (!("label" in row)) return "Response";
+  if (!("label" in row)) return row.model ? `Response of ${row.model}` : "Response";
   return row.label ? "Response, marked good" : "Response, marked bad";
 }
 
