@@ -10,6 +10,7 @@ from core.domain.errors import Fenced, InvalidRequest
 from core.domain.jobs.failure_codes import FailureCode
 from core.domain.jobs.job_queries import JobFilter
 from core.domain.jobs.job_state import ALLOWED_TRANSITIONS, AttemptOutcome, Desired, JobStatus, Stage
+from core.domain.jobs.methods import get_method
 from core.services.attempts import lifecycle, recording
 from core.services.attempts.checkpoints import mark_checkpoint_corrupt
 from core.services.backend import Backend
@@ -85,7 +86,7 @@ def test_a_submitted_job_shows_what_was_sent_and_what_it_means(backend: Backend)
     assert job.spec["dpo"]["epochs"] == 2
     assert job.spec["num_parameters"] == 12
     assert job.spec["num_pairs"] == 100
-    assert [stage.status for stage in job.stages] == ["pending"] * len(Stage)
+    assert [stage.status for stage in job.stages] == ["pending"] * len(get_method("preference").stages)
     assert (job.progress.fraction, job.progress.eta_seconds) == (0.0, None)
     assert backend.queue.num_wakes == 1  # type: ignore[attr-defined]
 

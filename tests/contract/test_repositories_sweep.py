@@ -194,7 +194,13 @@ def test_leases_of_a_dead_local_worker_are_freed_at_once(backend: Backend) -> No
     assert (status(backend, mine), status(backend, other)) == ("queued", "running")
 
 
+def patient(backend: Backend) -> Backend:
+    """The same with times that do not run out on a busy machine: nothing is sent again, and no lock changes hands."""
+    return replace(backend, settings=backend.settings.model_copy(update={"lease_seconds": 600, "sweep_seconds": 600}))
+
+
 def test_only_one_sweeper_works_at_a_time_but_all_watch(backend: Backend) -> None:
+    backend = patient(backend)
     submit(backend)
     first, second = Sweeper(backend), Sweeper(backend)
     backend.queue.num_wakes = 0  # type: ignore[attr-defined]
@@ -209,6 +215,7 @@ def test_only_one_sweeper_works_at_a_time_but_all_watch(backend: Backend) -> Non
 
 
 def test_wakes_are_sent_again_but_not_at_every_pass_and_not_by_the_thousand(backend: Backend) -> None:
+    backend = patient(backend)
     for _ in range(sweep.MAX_WAKES + 4):
         submit(backend)
     backend.queue.num_wakes = 0  # type: ignore[attr-defined]

@@ -14,8 +14,8 @@ from core.domain.errors import InvalidRequest
 
 def test_a_request_that_no_runner_could_take_is_refused_by_name() -> None:
     body = CompletionRequest(model="tiny", prompt=["a"] * 10, n=8)
-    backend: Any = SimpleNamespace(settings=SimpleNamespace(chat_max_sequences=8, chat_max_waiting=64))
+    backend: Any = SimpleNamespace(settings=SimpleNamespace(effective_chat_max_per_key=72))
     nothing: Any = None
-    with pytest.raises(InvalidRequest, match=r"80 answers .* takes 72") as refused:
+    with pytest.raises(InvalidRequest, match=r"80 answers .* may have 72") as refused:
         asyncio.run(create_completion(body, nothing, backend, Caller("default"), nothing))
     assert [error.pointer for error in refused.value.errors] == ["/n"]

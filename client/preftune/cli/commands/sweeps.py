@@ -117,7 +117,7 @@ def compare(
     sweep: SweepId,
     report: Annotated[Path | None, typer.Option(help="Write it as one HTML file instead.")] = None,
     tokens: Annotated[
-        int, typer.Option(min=0, max=10, help="In the report: colour the tokens of so many pairs that changed sides.")
+        int, typer.Option(min=0, max=10, help="In the report: pairs that changed sides whose tokens are coloured.")
     ] = 0,
     as_json: AsJson = False,
     url: Url = None,
