@@ -18,12 +18,13 @@ from backends import (
     status,
     submit,
 )
-from sqlalchemy import text
+from sqlalchemy import delete, text
 from sqlalchemy.orm import Session
 
 from core.database.repositories import attempts as attempt_rows
 from core.database.repositories import garbage
 from core.database.repositories import jobs as job_rows
+from core.database.tables.bookkeeping import SweeperLock
 from core.domain.jobs.failure_codes import FailureCode
 from core.domain.jobs.job_state import MAX_CRASHES, AttemptOutcome
 from core.services.attempts import lifecycle, requeue
@@ -194,13 +195,16 @@ def test_leases_of_a_dead_local_worker_are_freed_at_once(backend: Backend) -> No
     assert (status(backend, mine), status(backend, other)) == ("queued", "running")
 
 
-def patient(backend: Backend) -> Backend:
-    """The same with times that do not run out on a busy machine: nothing is sent again, and no lock changes hands."""
-    return replace(backend, settings=backend.settings.model_copy(update={"lease_seconds": 600, "sweep_seconds": 600}))
+@pytest.fixture
+def patient(backend: Backend) -> Iterator[Backend]:
+    """A backend whose times do not run out on a busy machine: nothing is sent again, and no lock changes hands."""
+    settings = backend.settings.model_copy(update={"lease_seconds": 600, "sweep_seconds": 600})
+    yield replace(backend, settings=settings)
+    backend.database.write(lambda session: session.execute(delete(SweeperLock)))
 
 
-def test_only_one_sweeper_works_at_a_time_but_all_watch(backend: Backend) -> None:
-    backend = patient(backend)
+def test_only_one_sweeper_works_at_a_time_but_all_watch(patient: Backend) -> None:
+    backend = patient
     submit(backend)
     first, second = Sweeper(backend), Sweeper(backend)
     backend.queue.num_wakes = 0  # type: ignore[attr-defined]
@@ -214,8 +218,8 @@ def test_only_one_sweeper_works_at_a_time_but_all_watch(backend: Backend) -> Non
     assert backend.queue.num_wakes == 2  # type: ignore[attr-defined]
 
 
-def test_wakes_are_sent_again_but_not_at_every_pass_and_not_by_the_thousand(backend: Backend) -> None:
-    backend = patient(backend)
+def test_wakes_are_sent_again_but_not_at_every_pass_and_not_by_the_thousand(patient: Backend) -> None:
+    backend = patient
     for _ in range(sweep.MAX_WAKES + 4):
         submit(backend)
     backend.queue.num_wakes = 0  # type: ignore[attr-defined]
