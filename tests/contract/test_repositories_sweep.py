@@ -222,6 +222,7 @@ def test_wakes_are_sent_again_but_not_at_every_pass_and_not_by_the_thousand(pati
     backend = patient
     for _ in range(sweep.MAX_WAKES + 4):
         submit(backend)
+    backend.database.write(lambda session: session.execute(text("UPDATE jobs SET wake_sent_at = NULL")))
     backend.queue.num_wakes = 0  # type: ignore[attr-defined]
     sweeper = Sweeper(backend)
     sweeper.sweep()
