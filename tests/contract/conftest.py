@@ -53,7 +53,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
         tables = ", ".join(table for table in metadata.tables if table not in kept)
         database.write(lambda session: session.execute(text(f"TRUNCATE {tables}")))
         database.write(lambda session: session.execute(text("DELETE FROM projects WHERE id <> 'default'")))
-        database.write(lambda session: session.execute(text("UPDATE sweeper_lock SET owner = ''")))
+        database.write(lambda session: session.execute(text("UPDATE sweeper_lock SET owner = '', expires_at = now()")))
         start = "UPDATE object_checks SET cursor = '', next_at = began_at, ended_at = NULL"
         database.write(lambda session: session.execute(text(start)))
         yield database

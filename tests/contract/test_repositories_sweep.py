@@ -18,13 +18,12 @@ from backends import (
     status,
     submit,
 )
-from sqlalchemy import delete, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from core.database.repositories import attempts as attempt_rows
 from core.database.repositories import garbage
 from core.database.repositories import jobs as job_rows
-from core.database.tables.bookkeeping import SweeperLock
 from core.domain.jobs.failure_codes import FailureCode
 from core.domain.jobs.job_state import MAX_CRASHES, AttemptOutcome
 from core.services.attempts import lifecycle, requeue
@@ -196,11 +195,10 @@ def test_leases_of_a_dead_local_worker_are_freed_at_once(backend: Backend) -> No
 
 
 @pytest.fixture
-def patient(backend: Backend) -> Iterator[Backend]:
+def patient(backend: Backend) -> Backend:
     """A backend whose times do not run out on a busy machine: nothing is sent again, and no lock changes hands."""
     settings = backend.settings.model_copy(update={"lease_seconds": 600, "sweep_seconds": 600})
-    yield replace(backend, settings=settings)
-    backend.database.write(lambda session: session.execute(delete(SweeperLock)))
+    return replace(backend, settings=settings)
 
 
 def test_only_one_sweeper_works_at_a_time_but_all_watch(patient: Backend) -> None:
