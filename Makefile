@@ -42,7 +42,8 @@ PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(1 + min(8, os.cpu_count()))'
 PYTEST := $(BIN)/pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "not slow"
 unexport PYTHONDONTWRITEBYTECODE # else every process of every test compiles the service anew
 
-test: venv openai-clients axe-core client-generators lint ## all set-up and all tests but the heavy runs
+test: venv ## all set-up and all tests but the heavy runs
+	@$(MAKE) --no-print-directory -j 4 openai-clients axe-core client-generators lint
 	@$(BIN)/mypy & types=$$!; $(PYTEST); tests=$$?; wait $$types && exit $$tests
 
 OPENAI_CLIENTS := 1.109.1 2.54.0 3.57.0
