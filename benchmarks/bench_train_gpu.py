@@ -387,10 +387,9 @@ def describe_data(data: EncodedData) -> dict[str, Any]:
 
 def ratios(report: dict[str, Any]) -> dict[str, float]:
     ours = report.get("preftune full")
-    found: dict[str, float] = {}
     if not isinstance(ours, dict):
-        return found
-    found["share_of_gemm"] = ours["needed_flops_per_second"] / report["gemm"]["flops"]
+        return {}
+    found: dict[str, float] = {"share_of_gemm": ours["needed_flops_per_second"] / report["gemm"]["flops"]}
     for name in ("trl-like default", "trl-like best", "preftune lora"):
         if isinstance(report.get(name), dict):
             found[f"times {name}"] = ours["pairs_per_second"] / report[name]["pairs_per_second"]

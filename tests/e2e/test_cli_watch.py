@@ -117,6 +117,20 @@ def test_a_failed_job_is_an_exit_code(api: RunningApi, held: ClaimedJob) -> None
         terminal.shows("Line 3 is empty.")
 
 
+def test_a_generation_is_watched_through_an_absence_of_the_service(api: RunningApi) -> None:
+    body = {"models": [BASE_MODEL], "prompts": ["Say it."]}
+    generation_id = str(api.http.post("/generations", json=body).json()["id"])
+    with Relay(api.url) as relay, watching(relay.url, generation_id, command=("generate", "watch")) as terminal:
+        terminal.shows("queued: ")
+        relay.is_refusing = True
+        relay.cut()
+        terminal.shows("Trying again")
+        api.http.post(f"/generations/{generation_id}/cancel")
+        relay.is_refusing = False
+        terminal.shows("cancelled: ")
+        assert terminal.process.wait(60) == 0
+
+
 def test_a_sweep_is_watched_through_an_absence_of_the_service(api: RunningApi) -> None:
     body = {"job": {"base_model": BASE_MODEL, "dataset_id": api.dataset_id()}, "grid": {"beta": [0.1, 0.2]}}
     sweep_id = str(api.http.post("/sweeps", json=body).json()["id"])

@@ -7,7 +7,6 @@ from typing import Any
 import orjson
 from sqlalchemy.orm import Session
 
-from core.database.columns import database_now
 from core.database.repositories import generations as rows
 from core.database.repositories.requests import WAITING
 from core.database.tables.generations import Generation
@@ -171,9 +170,8 @@ def cancel(session: Session, project_id: str, generation_id: str) -> tuple[Gener
         return view(row), False
     if row.status not in WAITING:
         raise GenerationNotCancellable(f"The generation has {row.status.value} already.")
-    row.status, row.is_cancelled = RequestStatus.FAILED, True
-    row.lease_token, row.lease_expires_at = None, None
-    row.finished_at = database_now()
+    requests.settle(row, RequestStatus.FAILED)
+    row.is_cancelled = True
     rows.delete_parts(session, row.id)
     session.flush()
     audit.note(session, project_id, "generation.cancel", generation_id)

@@ -8,7 +8,6 @@ from typing import Any
 import orjson
 from sqlalchemy.orm import Session
 
-from core.database.columns import database_now
 from core.database.repositories import judgements as rows
 from core.database.repositories.requests import WAITING
 from core.database.tables.judgements import JudgedPair, Judgement
@@ -243,9 +242,8 @@ def cancel(session: Session, project_id: str, judgement_id: str) -> tuple[Judgem
         return view(row), False
     if row.status not in WAITING:
         raise JudgementNotCancellable(f"The judgement has {row.status.value} already.")
-    row.status, row.is_cancelled = RequestStatus.FAILED, True
-    row.lease_token, row.lease_expires_at = None, None
-    row.finished_at = database_now()
+    requests.settle(row, RequestStatus.FAILED)
+    row.is_cancelled = True
     session.flush()
     audit.note(session, project_id, "judgement.cancel", judgement_id)
     return view(row), True

@@ -154,9 +154,14 @@ def end(
     """End the request and make `change` in the same transaction; does nothing when the lease is lost."""
     row = requests.find_held(session, lease.table, lease.id, lease.token)
     if row is not None:
-        row.status, row.lease_token, row.lease_expires_at = status, None, None
-        row.finished_at = database_now()
+        settle(row, status)
         change(session, row)
+
+
+def settle(row: Leased, status: RequestStatus) -> None:
+    """Give the request its last status; whoever holds it loses the lease."""
+    row.status, row.lease_token, row.lease_expires_at = status, None, None
+    row.finished_at = database_now()
 
 
 @writes

@@ -1,7 +1,6 @@
 """Commands `preftune generate …`."""
 
 import json
-import time
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -11,11 +10,11 @@ from preftune import Client
 from preftune.cli.console import confirm, connected, err, fail, for_each, out
 from preftune.cli.listing import Column, Item, collect, named, print_json_lines, print_list, time_column
 from preftune.cli.options import AsJson, Limit, Quiet, Url, Yes
+from preftune.cli.patience import follow
 from preftune.cli.words import counted
 
 GenerationId = Annotated[str, typer.Argument(metavar="GENERATION", help="A generation's id: gen_…")]
 GenerationIds = Annotated[list[str], typer.Argument(metavar="GENERATION", help="Ids of generations: gen_…")]
-POLL_SECONDS = 2.0
 app = typer.Typer(help="Have models answer prompts; the answers are a dataset of responses.", no_args_is_help=True)
 
 
@@ -111,16 +110,7 @@ def _print_status(generation: Item) -> None:
 
 
 def _watch(client: Client, generation_id: str) -> None:
-    shown = None
-    while True:
-        generation = client.generations.get(generation_id)
-        if (now := f"{generation['status']}: {_progress(generation)}") != shown:
-            out.print(now, markup=False)
-            shown = now
-        if generation["finished_at"] is not None:
-            _print(generation)
-            return
-        time.sleep(POLL_SECONDS)
+    _print(follow(lambda: client.generations.get(generation_id), _progress))
 
 
 def _progress(generation: Item) -> str:

@@ -1,7 +1,6 @@
 """Commands `preftune judge …`."""
 
 import json
-import time
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -11,11 +10,11 @@ from preftune import Client
 from preftune.cli.console import confirm, connected, err, fail, for_each, out
 from preftune.cli.listing import Column, Item, collect, named, print_json_lines, print_list, time_column
 from preftune.cli.options import AsJson, DatasetId, Limit, Quiet, Url, Yes
+from preftune.cli.patience import follow
 from preftune.cli.words import counted
 
 JudgementId = Annotated[str, typer.Argument(metavar="JUDGEMENT", help="A judgement's id: judge_…")]
 JudgementIds = Annotated[list[str], typer.Argument(metavar="JUDGEMENT", help="Ids of judgements: judge_…")]
-POLL_SECONDS = 2.0
 app = typer.Typer(help="Have pairs of answers judged: win rates, and preference datasets.", no_args_is_help=True)
 
 
@@ -121,16 +120,7 @@ def _print_status(judgement: Item) -> None:
 
 
 def _watch(client: Client, judgement_id: str) -> None:
-    shown = None
-    while True:
-        judgement = client.judgements.get(judgement_id)
-        if (now := f"{judgement['status']}: {_progress(judgement)}") != shown:
-            out.print(now, markup=False)
-            shown = now
-        if judgement["finished_at"] is not None:
-            _print(judgement)
-            return
-        time.sleep(POLL_SECONDS)
+    _print(follow(lambda: client.judgements.get(judgement_id), _progress))
 
 
 def _progress(judgement: Item) -> str:

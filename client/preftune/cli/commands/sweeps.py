@@ -1,7 +1,6 @@
 """Commands `preftune sweep …`."""
 
 import json
-import time
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -13,12 +12,11 @@ from preftune.cli.console import confirm, connected, err, fail, for_each, json_o
 from preftune.cli.estimates import interval_text
 from preftune.cli.listing import Column, Item, collect, named, print_json_lines, print_list, time_column
 from preftune.cli.options import AsJson, BaseModel, DatasetId, Limit, Quiet, Url, Yes
-from preftune.cli.patience import patiently
+from preftune.cli.patience import follow
 from preftune.cli.words import counted
 
 SweepId = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's id: sweep_…")]
 SweepIds = Annotated[list[str], typer.Argument(metavar="SWEEP", help="Ids of sweeps: sweep_…")]
-POLL_SECONDS = 2.0
 app = typer.Typer(help="Run sweeps: a job once for each combination of settings.", no_args_is_help=True)
 
 
@@ -202,16 +200,7 @@ def _print_preview(preview: dict[str, Any]) -> None:
 
 
 def _watch(client: Client, sweep_id: str) -> None:
-    shown = None
-    while True:
-        sweep = patiently(lambda: client.sweeps.get(sweep_id), err, POLL_SECONDS)
-        if (now := f"{sweep['status']}: {_counts(sweep)}") != shown:
-            out.print(now, markup=False)
-            shown = now
-        if sweep["finished_at"] is not None:
-            _print(sweep)
-            return
-        time.sleep(POLL_SECONDS)
+    _print(follow(lambda: client.sweeps.get(sweep_id), _counts))
 
 
 def _print(sweep: Item, *, as_json: bool = False, quiet: bool = False) -> None:
