@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from core.children.parent import die_with_parent
 
@@ -58,6 +59,17 @@ def report_failure(error: BaseException, report: Sequence[str]) -> None:
     aside = path.with_suffix(".aside")
     aside.write_text(text, encoding="utf-8")
     aside.rename(path)  # the agent reads it whole or not at all
+
+
+def leave(code: int) -> NoReturn:
+    """End a rank at once, its work and its words being done; to be called last.
+
+    Gloo's threads let go of the last operation's tensors when they come to it. One that does so while the interpreter
+    ends aborts the process, and the agent takes the run for failed (torch 2.13, `ProcessGroupGloo::runLoop`).
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _follow(agent: int) -> None:

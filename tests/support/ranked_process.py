@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tiny_runs import RecordingObserver, stop_at_poll
 
-from core.children.launched import obey_agent
+from core.children.launched import leave, obey_agent
 from core.training.failures import TrainingStopped
 from core.training.pipeline import TrainingResult
 from core.training.plan import TrainingPlan
@@ -30,3 +30,4 @@ except TrainingStopped as stop:
 if member.ranks.is_leader:
     observer.decide = None
     (folder / "outcome").write_bytes(pickle.dumps((outcome, vars(observer))))
+leave(0)

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from core.children.launched import launched_rank, obey_agent
+from core.children.launched import launched_rank, leave, obey_agent
 from core.training.checkpoints.files import Checkpoint, read_checkpoint, write_checkpoint
 from core.training.data.order import Cursor
 from core.training.launcher import Group, launch
@@ -81,3 +81,4 @@ if __name__ == "__main__":
         take_part(Path(sys.argv[1]))
     finally:
         dist.destroy_process_group()
+    leave(0)

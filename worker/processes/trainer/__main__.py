@@ -19,7 +19,7 @@ import torch
 import transformers
 from pydantic import ValidationError
 
-from core.children.launched import launched_rank, report_failure
+from core.children.launched import launched_rank, leave, report_failure
 from core.datasets.editing import UnknownLines
 from core.disk_space import GOES_ON, full_disk_detail, is_out_of_space, purpose_of, room_for
 from core.domain.errors import DomainError
@@ -273,4 +273,7 @@ def _device_name(device: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    code = main(Path(sys.argv[1]))
+    if launched_rank() is not None:
+        leave(code)
+    sys.exit(code)
