@@ -16,6 +16,7 @@ from core.domain.jobs.job_queries import JobSort
 from core.domain.jobs.job_spec import ArtifactDtype, Optimizer, Precision, Schedule, ValidationMetric
 from core.domain.jobs.methods import MethodName
 from core.domain.judging.judgements import JudgeKind, LengthPreference
+from core.domain.judging.rounds import ReferencePolicy
 
 ENUM_NAMES: dict[str, Any] = {
     "ArenaChoice": Choice,
@@ -40,6 +41,7 @@ ENUM_NAMES: dict[str, Any] = {
     "ProcessKind": ProcessKind,
     "ProcessState": ProcessState,
     "PromptRole": PromptRole,
+    "ReferencePolicy": ReferencePolicy,
     "Role": Role,
     "RowChangeKind": RowChangeKind,
     "Schedule": Schedule,

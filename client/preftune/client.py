@@ -8,7 +8,7 @@ from preftune.answers import Arenas, Chat, Feedback
 from preftune.datasets import Datasets
 from preftune.fine_tuning import FineTuning
 from preftune.jobs import Jobs
-from preftune.judging import Generations, Judgements
+from preftune.judging import Generations, Judgements, Rounds
 from preftune.keys import Keys
 from preftune.local_key import find_local_key
 from preftune.sweeps import Sweeps
@@ -36,6 +36,7 @@ class Client:
         self.sweeps = Sweeps(self._transport)
         self.generations = Generations(self._transport)
         self.judgements = Judgements(self._transport)
+        self.rounds = Rounds(self._transport)
         self.chat = Chat(self._transport)
         self.arenas = Arenas(self._transport)
         self.feedback = Feedback(self._transport)

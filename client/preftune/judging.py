@@ -1,4 +1,4 @@
-"""Requests below `/generations` and `/judgements`: what models answer, and which answers are better."""
+"""Requests below `/generations`, `/judgements` and `/rounds`: what models answer, what is better, and both repeated."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -76,6 +76,49 @@ class Judgements:
     ) -> dict[str, Any]:
         """Return the judgement once it has ended. Raises TimeoutError."""
         return _wait(partial(self.get, judgement_id), timeout_seconds, poll_seconds)
+
+
+class Rounds:
+    """Rounds: a policy answers, a judge judges, and the policy is trained on that, several times."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(self, *, job: dict[str, Any], judge: dict[str, Any], **settings: Any) -> dict[str, Any]:
+        """Post rounds; `job`: what each trains; `judge`: its `kind` with settings; `settings`: further fields."""
+        return self._transport.post("/rounds", {"job": job, "judge": judge, **settings})
+
+    def get(self, rounds_id: str) -> dict[str, Any]:
+        return self._transport.get(f"/rounds/{rounds_id}")
+
+    def list(self, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
+        return self._transport.get("/rounds", limit=limit, cursor=cursor)
+
+    def cancel(self, rounds_id: str) -> dict[str, Any]:
+        """Cancel rounds, with what is under way."""
+        return self._transport.post(f"/rounds/{rounds_id}/cancel")
+
+    def pause(self, rounds_id: str) -> dict[str, Any]:
+        """Pause rounds: a job stops at a checkpoint, and nothing follows."""
+        return self._transport.post(f"/rounds/{rounds_id}/pause")
+
+    def resume(self, rounds_id: str) -> dict[str, Any]:
+        """Resume paused rounds, or failed ones, whose failed stage is done again."""
+        return self._transport.post(f"/rounds/{rounds_id}/resume")
+
+    def extend(self, rounds_id: str, num_rounds: int) -> dict[str, Any]:
+        """Allow so many rounds, those that are done among them."""
+        return self._transport.post(f"/rounds/{rounds_id}/extend", {"num_rounds": num_rounds})
+
+    def delete(self, rounds_id: str) -> None:
+        """Delete the record of rounds that have ended; all that they made stays."""
+        self._transport.delete(f"/rounds/{rounds_id}")
+
+    def wait(
+        self, rounds_id: str, *, timeout_seconds: float | None = None, poll_seconds: float = 2.0
+    ) -> dict[str, Any]:
+        """Return the rounds once they have ended. Raises TimeoutError."""
+        return _wait(partial(self.get, rounds_id), timeout_seconds, poll_seconds)
 
 
 def _wait(look: Callable[[], dict[str, Any]], timeout_seconds: float | None, poll_seconds: float) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from core.database.tables.objects import Artifact, ArtifactFile, Checkpoint, Gar
 from core.database.tables.projects import Project
 from core.database.tables.records import JobEvent, JobLogPart, JobSample, MetricBlock, MetricPoint, RewoundPoint
 from core.database.tables.republications import RepublishRequest
+from core.database.tables.rounds import Rounds, RoundStep
 from core.database.tables.scores import ScoreRequest
 from core.database.tables.sweeps import Sweep, SweepMember
 from core.database.tables.uploads import Arrival, Upload, UploadPart
@@ -48,5 +49,5 @@ TABLES = (
     WebhookDelivery, JobMeasurement, WorkerPresence, RateBucket, SchemaSupport, Sweep, SweepMember,
     Arena, ArenaPair, ArenaLease, ArenaVote, GrownDataset, ServedAnswer,
     FeedbackItem, Generation, GenerationPart,
-    Judgement, JudgedPair, JudgeAnswer,
+    Judgement, JudgedPair, JudgeAnswer, Rounds, RoundStep,
 )  # fmt: skip

@@ -36,6 +36,8 @@ class DatasetOrigin(StrEnum):
     """What models answered to prompts."""
     JUDGEMENT = "judgement"
     """What a rule, rewards or a language model found better."""
+    ROUND = "round"
+    """Answers of a policy in a round, paired."""
 
 
 class CalledFunction(TypedDict):

@@ -33,6 +33,7 @@ MANY_PARAMETERS: dict[str, str] = {
     "client/preftune/cli/commands/jobs.py:submit": "typer declares options so",
     "client/preftune/cli/commands/generations.py:start": "typer declares options so",
     "client/preftune/cli/commands/judgements.py:start": "typer declares options so",
+    "client/preftune/cli/commands/rounds.py:create": "typer declares options so",
     "client/preftune/cli/commands/sweeps.py:start": "typer declares options so",
     "core/training/kernels/packed_attention.py:packed_attention": "the signature of transformers' attention interface",
 }

@@ -98,6 +98,7 @@ def ids(api: RunningApi) -> dict[str, str]:
         "arena_id": api.http.post("/arenas", json={"dataset_id": dataset["id"]}).json()["id"],
         "vote_id": "vote_none",
         "judgement_id": "judge_none",
+        "rounds_id": "rounds_none",
         "generation_id": api.http.post("/generations", json=GENERATION).json()["id"],
         "answer_id": "chatcmpl_none-0",
     }

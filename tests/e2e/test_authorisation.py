@@ -50,6 +50,8 @@ BODIES: dict[str, Any] = {
     "POST /arenas/{arena_id}/votes": {"pair_id": "pair_none", "verdict": "tie"},
     "POST /generations": {"models": [BASE_MODEL], "prompts": ["Why?"]},
     "POST /judgements": {"dataset_id": "ds_1", "judge": {"kind": "length"}},
+    "POST /rounds": {"job": {"base_model": BASE_MODEL, "dataset_id": "ds_1"}, "judge": {"kind": "length"}},
+    "POST /rounds/{rounds_id}/extend": {"num_rounds": 5},
     "POST /feedback": {"answer_id": "chatcmpl_x-0", "thumb": "up"},
     "POST /feedback/dataset": {"kind": "unpaired"},
     "POST /webhooks": {"url": "http://127.0.0.1:9/hook", "event_types": ["fine_tuning.job.failed"]},
@@ -151,6 +153,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         judged = {"dataset_id": house.ids["dataset_id"], "judge": {"kind": "length"}}
         house.ids["judgement_id"] = api.http.post("/judgements", json=judged).json()["id"]
         house.ids["sweep_id"] = api.http.post("/sweeps", json=BODIES["POST /sweeps"]).json()["id"]
+        house.ids["rounds_id"] = api.http.post("/rounds", json=BODIES["POST /rounds"]).json()["id"]
         del api.http.headers["Authorization"]
         yield house
 

@@ -22,6 +22,7 @@ from preftune.cli.commands import (
     jobs,
     judgements,
     models,
+    rounds,
     sweeps,
 )
 from preftune.cli.console import err, out
@@ -48,6 +49,7 @@ app.command(rich_help_panel=WORKING)(models.variants)
 app.add_typer(sweeps.app, name="sweep", rich_help_panel=WORKING)
 app.add_typer(generations.app, name="generate", rich_help_panel=WORKING)
 app.add_typer(judgements.app, name="judge", rich_help_panel=WORKING)
+app.add_typer(rounds.app, name="rounds", rich_help_panel=WORKING)
 chat.register(app)
 app.add_typer(arenas.app, name="arenas", rich_help_panel=WORKING)
 app.add_typer(feedback.app, name="feedback", rich_help_panel=WORKING)

@@ -1,5 +1,6 @@
 """Generations as users handle them: create, get, list, cancel, delete; a lane of a worker does them part by part."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -70,12 +71,18 @@ class GenerationView:
 
 
 def create(
-    backend: Backend, project_id: str, request: GenerationRequest, *, generation_id: str | None = None
+    backend: Backend,
+    project_id: str,
+    request: GenerationRequest,
+    *,
+    generation_id: str | None = None,
+    first: Callable[[Session], None] | None = None,
 ) -> GenerationView:
     """Queue a generation with the prompts that it is about.
 
     Raises InvalidRequest naming the fault, TooManyGenerations, StorageQuotaExceeded. With a `generation_id` chosen
-    before (see `idempotency`), a repeated call answers the generation that is there.
+    before (see `idempotency`), a repeated call answers the generation that is there. `first` runs at the start of the
+    transaction; if it raises, nothing is queued.
     """
     chosen = generation_id or new_id("gen")
     if generation_id is not None and backend.database.read(
@@ -88,6 +95,8 @@ def create(
     text = orjson.dumps(prompts).decode()
 
     def work(session: Session) -> GenerationView:
+        if first is not None:
+            first(session)
         known = rows.find_generation(session, project_id, chosen)
         if known is not None:
             return view(known)

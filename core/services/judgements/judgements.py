@@ -13,7 +13,7 @@ from core.database.repositories.requests import WAITING
 from core.database.tables.judgements import JudgedPair, Judgement
 from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound
 from core.domain.judging.generations import WorkStatus
-from core.domain.judging.judgements import JudgementRequest, pair_key
+from core.domain.judging.judgements import Judge, JudgementRequest, pair_key
 from core.domain.judging.win_rates import Agreement, agreement
 from core.domain.request_status import RequestStatus
 from core.services.access import audit, quotas
@@ -95,19 +95,25 @@ class PairView:
 
 
 def create(
-    backend: Backend, project_id: str, request: JudgementRequest, *, judgement_id: str | None = None
+    backend: Backend,
+    project_id: str,
+    request: JudgementRequest,
+    *,
+    judgement_id: str | None = None,
+    first: Callable[[Session], None] | None = None,
 ) -> JudgementView:
     """Queue a judgement with its pairs.
 
     Raises InvalidRequest naming the fault, JudgeNotConfigured, TooManyJudgements, StorageQuotaExceeded. With a
-    `judgement_id` chosen before (see `idempotency`), a repeated call answers the judgement that is there.
+    `judgement_id` chosen before (see `idempotency`), a repeated call answers the judgement that is there. `first` runs
+    at the start of the transaction; if it raises, nothing is queued.
     """
     chosen = judgement_id or new_id("judge")
     if judgement_id is not None and backend.database.read(
         lambda session: rows.find_judgement(session, project_id, chosen)
     ):
         return get(backend, project_id, chosen)
-    _require_judge(backend, project_id, request)
+    require_judge(backend, project_id, request.judge)
     drawn = draw_pairs(backend, project_id, request)
     contents = [orjson.dumps(content).decode() for _, content in drawn.pairs]
     num_bytes = sum(len(content.encode()) for content in contents)
@@ -116,6 +122,8 @@ def create(
         raise InvalidRequest(f"/num_pairs: {fault}", errors=[FieldError("/num_pairs", fault)])
 
     def work(session: Session) -> JudgementView:
+        if first is not None:
+            first(session)
         known = rows.find_judgement(session, project_id, chosen)
         if known is not None:
             return view(known)
@@ -134,9 +142,8 @@ def create(
     return backend.database.write(work)
 
 
-def _require_judge(backend: Backend, project_id: str, request: JudgementRequest) -> None:
+def require_judge(backend: Backend, project_id: str, judge: Judge) -> None:
     """Check that the judge can judge. Raises InvalidRequest, JudgeNotConfigured."""
-    judge = request.judge
     if judge.kind in RULES:
         rule_of(judge)
     elif judge.kind == "model":

@@ -26,6 +26,7 @@ from core.services.feedback import answers
 from core.services.ids import new_suffix
 from core.services.jobs import retention, weights
 from core.services.operations import garbage_collection, object_checks
+from core.services.rounds import progress as rounds_progress
 from core.services.sweeps import progress as sweep_progress
 
 MAX_LEASES = 10_000
@@ -94,12 +95,13 @@ class Sweeper:
         self._orphans = garbage_collection.OrphanScan()
         self._retention = retention.Retention()
         self._is_chosen = False
-        self._last_sweep = ""
+        self._last_sweep = self._last_rounds = ""
         self._stop = threading.Event()
         works = {"sweeper": self.look_after_jobs, "sweeper of garbage": self._tidy_up_if_chosen}
         if makes_estimates:
             works["estimates"] = filling.Filling(backend).step
         works["sweeps"] = self._advance_sweeps_if_chosen
+        works["rounds"] = self._advance_rounds_if_chosen
         self._threads = [
             threading.Thread(target=self._repeat, args=(work,), name=name, daemon=True) for name, work in works.items()
         ]
@@ -119,6 +121,7 @@ class Sweeper:
         self.look_after_jobs()
         self._tidy_up_if_chosen()
         self._advance_sweeps_if_chosen()
+        self._advance_rounds_if_chosen()
 
     def look_after_jobs(self) -> None:
         """Expire dead leases and repeat lost wake-ups. Raises Unavailable."""
@@ -148,6 +151,10 @@ class Sweeper:
     def _advance_sweeps_if_chosen(self) -> None:
         if self._is_chosen:
             self._last_sweep = sweep_progress.step(self._backend, after=self._last_sweep)
+
+    def _advance_rounds_if_chosen(self) -> None:
+        if self._is_chosen:
+            self._last_rounds = rounds_progress.step(self._backend, after=self._last_rounds)
 
     def _repeat(self, work: Callable[[], None]) -> None:
         seconds = self._backend.settings.sweep_seconds

@@ -38,8 +38,8 @@ def start(
     url: Url = None,
 ) -> None:
     """Start a judgement of responses or pairs and print its id."""
-    given: dict[str, Any] = _read(request)
-    given["judge"] = {"kind": kind, **dict(_setting(text) for text in setting or ()), **given.get("judge", {})}
+    given: dict[str, Any] = read_request(request, "judge")
+    given["judge"] = {"kind": kind, **dict(judge_setting(text) for text in setting or ()), **given.get("judge", {})}
     own = {"models": models.split(",") if models else None, "num_pairs": num_pairs, "name": name}
     given |= {key: value for key, value in own.items() if value is not None}
     with connected(url, rest="--request") as client:
@@ -65,7 +65,7 @@ _COLUMNS: Final = (
     named("status"),
     Column(title="judge", value=lambda item: item["requested"]["judge"]["kind"]),
     Column(title="judged", value=lambda item: f"{item['num_judged']}/{item['num_pairs']}", is_whole=True),
-    Column(title="win rate", value=lambda item: _share(item["win_rate"]), is_whole=True),
+    Column(title="win rate", value=lambda item: share(item["win_rate"]), is_whole=True),
     named("dataset_id", "dataset", is_whole=True),
     named("name", may_go=True),
     time_column("created_at", "created", may_go=True),
@@ -89,7 +89,7 @@ def agreement(judgement: JudgementId, against: JudgementId, as_json: AsJson = Fa
         print_json_lines([found])
         return
     kappa = "" if found["kappa"] is None else f", kappa {found['kappa']:.2f}"
-    out.print(f"{_share(found)} of {counted(found['num_pairs'], 'pair')}{kappa}", markup=False)
+    out.print(f"{share(found)} of {counted(found['num_pairs'], 'pair')}{kappa}", markup=False)
 
 
 @app.command()
@@ -132,10 +132,10 @@ def _print(judgement: Item) -> None:
     out.print(f"{judgement['id']} {judgement['status']}: {_progress(judgement)}", markup=False)
     if judgement["win_rate"]:
         first, second = judgement["models"]
-        told = f"{_share(judgement['win_rate'])}, length-controlled {_share(judgement['length_controlled'])}"
+        told = f"{share(judgement['win_rate'])}, length-controlled {share(judgement['length_controlled'])}"
         out.print(f"{first} against {second}: {told}", markup=False)
     if judgement["label_agreement"]:
-        out.print(f"agreement with the file: {_share(judgement['label_agreement'])}", markup=False)
+        out.print(f"agreement with the file: {share(judgement['label_agreement'])}", markup=False)
     if judgement["position"] and judgement["position"]["num_pairs"]:
         position = judgement["position"]
         told = f"{position['num_consistent']} of {position['num_pairs']} alike in both orders"
@@ -148,12 +148,13 @@ def _print(judgement: Item) -> None:
         err.print(judgement["error"], markup=False, soft_wrap=True)
 
 
-def _share(rate: Item | None) -> str:
+def share(rate: Item | None) -> str:
+    """Return a share with its interval, in per cent."""
     return "" if rate is None else f"{100 * rate['value']:.1f} % ({100 * rate['low']:.1f} to {100 * rate['high']:.1f})"
 
 
-def _setting(text: str) -> tuple[str, Any]:
-    """Parse `name=value`; numbers and objects are JSON, anything else is a text."""
+def judge_setting(text: str) -> tuple[str, Any]:
+    """Parse a judge's `name=value`; numbers and objects are JSON, anything else is a text."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         fail("--setting takes a name and a value, such as pattern='^Yes'", code=2)
@@ -165,13 +166,14 @@ def _setting(text: str) -> tuple[str, Any]:
         fail(f"--setting {name} cannot be read as JSON ({error})", code=2)
 
 
-def _read(path: Path | None) -> dict[str, Any]:
+def read_request(path: Path | None, *objects: str) -> dict[str, Any]:
+    """Read the file of `--request`; those of its fields that are named are objects."""
     if path is None:
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         fail(f"--request: {path.name} cannot be read as JSON ({error})", code=2)
-    if not isinstance(value, dict) or not isinstance(value.get("judge", {}), dict):
-        fail("--request takes a JSON object, with an object as its judge", code=2)
+    if not isinstance(value, dict) or not all(isinstance(value.get(name, {}), dict) for name in objects):
+        fail(f"--request takes a JSON object, with an object as its {', '.join(objects)}", code=2)
     return value

@@ -1,0 +1,117 @@
+"""`/rounds`: a policy answers, a judge judges, and the policy is trained on that, several times."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request
+from starlette.responses import Response
+
+from api.deps import DEFAULT_LIMIT, NEEDS_KEY, BackendDep, CallerDep, Cursor, IdempotencyKey, Limit
+from api.docs.openapi import Responses, problems
+from api.http.idempotent import Created, answer_once, creating
+from api.http.strict_route import StrictRoute
+from api.schemas.base import Page
+from api.schemas.rounds import Rounds
+from api.threads import Lane, in_lane
+from core.domain.judging.rounds import RoundsExtension, RoundsRequest
+from core.services.rounds import rounds
+from core.services.rounds.view import RoundsView
+
+RoundsId = Annotated[str, Path(description="Id of rounds.", max_length=64)]
+STEERED: Responses = {202: {"model": Rounds, "description": "Accepted; their job, generation or judgement follows."}}
+STEER_PROBLEMS = problems(404, 409, 422, 503)
+ALREADY = "Already in that state."
+
+router = APIRouter(tags=["rounds"], route_class=StrictRoute, dependencies=NEEDS_KEY)
+
+
+@router.post(
+    "/rounds",
+    status_code=201,
+    response_model=Rounds,
+    response_description="Recorded; their stages are started one after the other. `Location` names them.",
+    responses=problems(400, 409, 413, 415, 422, 503),
+)
+@in_lane(Lane.PREVIEWS)
+def create_rounds(
+    body: RoundsRequest, request: Request, backend: BackendDep, caller: CallerDep, key: IdempotencyKey = None
+) -> Response:
+    """Train in rounds: the policy answers, a judge judges, pairs are made, a job trains, and win rates tell what came.
+
+    Each stage is an ordinary generation, judgement, dataset or job.
+    """
+
+    def create(rounds_id: str | None) -> Created:
+        view = rounds.create(backend, caller.project_id, body, rounds_id=rounds_id)
+        return Created(body=Rounds.model_validate(view), headers={"Location": f"/rounds/{view.id}"})
+
+    return answer_once(backend, creating(request, caller.project_id, key), "rounds", create)
+
+
+@router.get("/rounds", responses=problems(422, 503))
+def list_rounds(
+    backend: BackendDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
+) -> Page[Rounds]:
+    """List the rounds, newest first."""
+    page = rounds.list_page(backend, caller.project_id, limit=limit, cursor=cursor)
+    return Page[Rounds].model_validate(page)
+
+
+@router.get("/rounds/{rounds_id}", responses=problems(404, 503))
+def get_rounds(rounds_id: RoundsId, backend: BackendDep, caller: CallerDep) -> Rounds:
+    """Return rounds with their stages, win rates and drift."""
+    return Rounds.model_validate(rounds.get(backend, caller.project_id, rounds_id))
+
+
+@router.post(
+    "/rounds/{rounds_id}/cancel",
+    response_model=Rounds,
+    response_description=ALREADY,
+    responses={**STEERED, **STEER_PROBLEMS},
+)
+def cancel_rounds(rounds_id: RoundsId, backend: BackendDep, caller: CallerDep) -> Response:
+    """Cancel rounds, with what is under way; what they have made stays."""
+    return _answer(*rounds.cancel(backend, caller.project_id, rounds_id))
+
+
+@router.post(
+    "/rounds/{rounds_id}/pause",
+    response_model=Rounds,
+    response_description=ALREADY,
+    responses={**STEERED, **STEER_PROBLEMS},
+)
+def pause_rounds(rounds_id: RoundsId, backend: BackendDep, caller: CallerDep) -> Response:
+    """Pause rounds: a job stops at a checkpoint; a generation or judgement is ended first, and nothing follows it."""
+    return _answer(*rounds.pause(backend, caller.project_id, rounds_id))
+
+
+@router.post(
+    "/rounds/{rounds_id}/resume",
+    response_model=Rounds,
+    response_description=ALREADY,
+    responses={**STEERED, **STEER_PROBLEMS},
+)
+def resume_rounds(rounds_id: RoundsId, backend: BackendDep, caller: CallerDep) -> Response:
+    """Resume paused rounds; of failed ones the stage that failed is done again, by a new child."""
+    return _answer(*rounds.resume(backend, caller.project_id, rounds_id))
+
+
+@router.post(
+    "/rounds/{rounds_id}/extend",
+    response_model=Rounds,
+    response_description="They have so many already.",
+    responses={**STEERED, **problems(400, 404, 409, 413, 415, 422, 503)},
+)
+def extend_rounds(rounds_id: RoundsId, body: RoundsExtension, backend: BackendDep, caller: CallerDep) -> Response:
+    """Allow more rounds; finished ones go on, those too that no longer improved."""
+    return _answer(*rounds.extend(backend, caller.project_id, rounds_id, body.num_rounds))
+
+
+@router.delete("/rounds/{rounds_id}", status_code=204, responses=problems(404, 409, 503))
+def delete_rounds(rounds_id: RoundsId, backend: BackendDep, caller: CallerDep) -> None:
+    """Delete the record of rounds that have ended; their datasets, judgements and jobs stay."""
+    rounds.delete(backend, caller.project_id, rounds_id)
+
+
+def _answer(view: RoundsView, is_changed: bool) -> Response:
+    body = Rounds.model_validate(view).model_dump_json()
+    return Response(body, 202 if is_changed else 200, media_type="application/json")

@@ -1,0 +1,46 @@
+"""Rows of rounds and their steps."""
+
+from collections.abc import Collection
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from core.database.tables.rounds import Rounds, RoundStep
+
+
+def find_rounds(session: Session, project_id: str, rounds_id: str) -> Rounds | None:
+    return session.scalar(select(Rounds).where(Rounds.id == rounds_id, Rounds.project_id == project_id))
+
+
+def lock_rounds(session: Session, rounds_id: str) -> Rounds | None:
+    statement = select(Rounds).where(Rounds.id == rounds_id)
+    return session.scalar(statement.with_for_update().execution_options(populate_existing=True))
+
+
+def list_rounds(session: Session, project_id: str, *, before: str | None, limit: int) -> list[Rounds]:
+    """Return rounds newest first, those older than the id `before`."""
+    statement = select(Rounds).where(Rounds.project_id == project_id)
+    if before is not None:
+        statement = statement.where(Rounds.id < before)
+    return list(session.scalars(statement.order_by(Rounds.id.desc()).limit(limit)))
+
+
+def count_open(session: Session, project_id: str) -> int:
+    mine = (Rounds.project_id == project_id, Rounds.finished_at.is_(None))
+    return session.scalars(select(func.count()).select_from(Rounds).where(*mine)).one()
+
+
+def list_open(session: Session, limit: int, *, after: str) -> list[str]:
+    """Return the ids of rounds that have not ended, the oldest first, those newer than the id `after`."""
+    statement = select(Rounds.id).where(Rounds.finished_at.is_(None), Rounds.id > after)
+    return list(session.scalars(statement.order_by(Rounds.id).limit(limit)))
+
+
+def list_steps(session: Session, rounds_ids: Collection[str]) -> list[RoundStep]:
+    statement = select(RoundStep).where(RoundStep.rounds_id.in_(rounds_ids))
+    return list(session.scalars(statement.order_by(RoundStep.rounds_id, RoundStep.position)))
+
+
+def delete_rounds(session: Session, rounds_id: str) -> None:
+    session.execute(delete(RoundStep).where(RoundStep.rounds_id == rounds_id))
+    session.execute(delete(Rounds).where(Rounds.id == rounds_id))

@@ -1,0 +1,381 @@
+"""Rounds over a real database: their stages, what a process that dies leaves, steering, ends, and extension."""
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from backends import PROJECT
+from played_rounds import (
+    add_file,
+    child_of,
+    create,
+    file_of,
+    get,
+    play,
+    play_to_end,
+    result_of,
+    stages,
+)
+
+from core.domain.dataset_rows import DatasetKind
+from core.domain.errors import InvalidRequest
+from core.domain.jobs.job_state import JobStatus
+from core.domain.judging.rounds import RoundsStatus, RoundsStopReason, RoundStepStatus
+from core.services.backend import Backend
+from core.services.datasets import datasets
+from core.services.generations import generations
+from core.services.jobs import jobs, steering
+from core.services.judgements import judgements
+from core.services.rounds import children, progress, rounds
+from core.services.rounds.rounds import RoundsEnded, RoundsNotDeletable, RoundsNotFound
+from core.services.rounds.view import RoundsView
+
+JOB = {"base_model": "tiny", "dataset_id": "ds_1"}
+
+
+@pytest.fixture(autouse=True)
+def file(backend: Backend) -> None:
+    add_file(backend)
+
+
+def test_two_rounds_end_with_win_rates_pairs_and_drift(backend: Backend) -> None:
+    made = create(backend, name="mine", metadata={"team": "a"})
+    assert (made.status, made.first_policy, made.best_policy) == (RoundsStatus.RUNNING, "tiny", "tiny")
+    assert stages(made, 0) == ["split"]
+    ended = play_to_end(backend, made.id)
+    assert (ended.status, ended.stop_reason, ended.error) == (RoundsStatus.FINISHED, RoundsStopReason.ALL_ROUNDS, None)
+    assert {step.status for step in ended.steps} == {RoundStepStatus.SUCCEEDED}
+    first, second = ended.rounds
+    assert (first.start_policy, second.start_policy) == ("tiny", first.policy)
+    assert ended.best_policy == second.policy
+    for one in ended.rounds:
+        assert one.win_rate is not None
+        assert one.win_rate_first is not None
+        assert one.win_rate["low"] < one.win_rate["value"] < one.win_rate["high"]
+    assert first.win_rate == first.win_rate_first
+    assert second.win_rate_first is not None
+    assert first.win_rate_first is not None
+    assert second.win_rate_first["value"] > first.win_rate_first["value"] > 0.5
+    assert first.drift is not None
+    assert first.drift["kl"] == pytest.approx(1.0, abs=0.05)
+    for one in ended.rounds:
+        job = jobs.get(backend, PROJECT, str(one.policy))
+        assert job.spec["base_model"] == one.start_policy
+        assert (job.metadata, job.spec["sft"]) == ({"rounds": made.id, "round": str(one.number)}, "skip")
+        assert job.name == f"mine, round {one.number}: policy"
+
+
+def test_pairs_are_the_best_answer_against_the_worst_and_no_held_out_prompt_is_trained_on(backend: Backend) -> None:
+    ended = play_to_end(backend, create(backend).id)
+    split = result_of(ended, 0, "split")
+    held_out = {row["prompt"] for row in file_of(backend, split["dataset_id"])}
+    assert (split["num_held_out"], split["num_rows"]) == (len(held_out), 60 - len(held_out))
+    drawn = []
+    for number in (1, 2):
+        rows = file_of(backend, result_of(ended, number, "pair")["dataset_id"])
+        assert len(rows) == ended.rounds[number - 1].num_pairs
+        for row in rows:
+            assert "And more" in row["rejected"]
+            assert "And more" not in row["chosen"]
+            assert row["pair"] == {"round": number, "scores": [1.0, 0.0]}
+        drawn.append({row["prompt"] for row in rows})
+        answered = {row["prompt"] for row in file_of(backend, result_of(ended, number, "answer")["dataset_id"])}
+        assert answered == held_out
+        assert not answered & drawn[-1]
+    assert drawn[0] != drawn[1], "prompts are drawn anew"
+    made_from = datasets.get(backend, PROJECT, result_of(ended, 1, "pair")["dataset_id"]).made_from
+    assert made_from is not None
+    assert (made_from["how"], made_from["rounds_id"], made_from["round"]) == ("round", ended.id, 1)
+
+
+def test_rounds_end_once_a_policy_is_no_better_and_go_on_where_they_are_extended(backend: Backend) -> None:
+    ended = play_to_end(backend, create(backend, num_rounds=3, stop_early=True).id, gain=0.0)
+    assert (ended.status, ended.stop_reason) == (RoundsStatus.FINISHED, RoundsStopReason.NO_IMPROVEMENT)
+    assert (len(ended.rounds), ended.best_policy) == (1, "tiny")
+    view, is_changed = rounds.extend(backend, PROJECT, ended.id, 3)
+    assert (view.status, is_changed, len(view.rounds)) == (RoundsStatus.RUNNING, True, 2)
+    assert rounds.extend(backend, PROJECT, ended.id, 3)[1] is False
+    again = play_to_end(backend, ended.id, gain=0.0)
+    assert (again.stop_reason, len(again.rounds)) == (RoundsStopReason.NO_IMPROVEMENT, 2)
+    better = play_to_end(backend, rounds.extend(backend, PROJECT, ended.id, 3)[0].id, gain=0.3)
+    assert (better.stop_reason, len(better.rounds)) == (RoundsStopReason.ALL_ROUNDS, 3)
+    with pytest.raises(InvalidRequest, match="3 rounds are done"):
+        rounds.extend(backend, PROJECT, ended.id, 2)
+
+
+def test_rounds_end_where_the_judge_finds_no_answer_better(backend: Backend) -> None:
+    ended = play_to_end(backend, create(backend, judge={"kind": "exact_match", "text": "never"}).id)
+    assert (ended.status, ended.stop_reason) == (RoundsStatus.FINISHED, RoundsStopReason.NO_PAIRS)
+    assert ended.rounds[0].num_pairs == 0
+    assert ended.rounds[0].status is RoundStepStatus.SKIPPED
+    assert rounds.extend(backend, PROJECT, ended.id, 3)[0].rounds[-1].number == 2
+
+
+class Killed(BaseException):
+    """The process dies here."""
+
+
+PLACES = ["rounds.child_created", "rounds.child_noted", "rounds.step_recorded", "rounds.planned"]
+
+
+@pytest.mark.parametrize("place", [*PLACES, "rounds.in_transaction"])
+def test_a_process_that_dies_anywhere_makes_nothing_twice(
+    backend: Backend, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds_id = create(backend, evaluation={"dataset_id": "ds_1", "num_prompts": 10}).id
+    passes = 0
+
+    def die(name: str) -> None:
+        nonlocal passes
+        passes += name == place
+        if name == place and passes % 2:
+            raise Killed
+
+    monkeypatch.setattr(progress, "reach", die)
+    for _ in range(200):
+        with suppress(Killed):
+            progress.advance(backend, rounds_id)
+        if get(backend, rounds_id).finished_at is not None:
+            break
+        play(backend)
+    ended = get(backend, rounds_id)
+    assert ended.stop_reason is RoundsStopReason.ALL_ROUNDS
+    assert passes > 2
+    check_nothing_twice(backend, ended)
+
+
+def check_nothing_twice(backend: Backend, view: RoundsView) -> None:
+    """All that there is has its step."""
+    ids = {step.child_id for step in view.steps}
+    assert len(ids) == len(view.steps)
+    for listed in (generations.list_page, judgements.list_page, jobs.list_page):
+        found: Any = listed(backend, PROJECT, limit=100)
+        assert {one.id for one in found.data} <= ids
+    made = {one.id for one in datasets.list_page(backend, PROJECT, limit=100).data if one.made_from}
+    of_work = {step.result["dataset_id"] for step in view.steps if step.result.get("dataset_id")}
+    of_judgements = {
+        judgements.get(backend, PROJECT, step.child_id).dataset_id for step in view.steps if step.kind == "judgement"
+    }
+    assert made <= of_work | of_judgements
+
+
+def test_repeated_creation_finds_the_rounds(backend: Backend) -> None:
+    first, again = (create(backend, rounds_id="rounds_1") for _ in range(2))
+    assert first == again
+
+
+def advance_to(backend: Backend, rounds_id: str, stage: str, number: int = 1) -> RoundsView:
+    """Play until that stage is under way."""
+    for _ in range(100):
+        progress.advance(backend, rounds_id)
+        found = get(backend, rounds_id)
+        if any((step.stage, step.round, step.status) == (stage, number, "running") for step in found.steps):
+            return found
+        play(backend)
+    raise AssertionError(f"{stage} has not begun")
+
+
+def test_a_paused_job_follows_and_nothing_comes_after_it(backend: Backend) -> None:
+    rounds_id = create(backend).id
+    found = advance_to(backend, rounds_id, "train")
+    job_id = child_of(found, 1, "train")
+    assert [rounds.pause(backend, PROJECT, rounds_id)[1] for _ in range(2)] == [True, False]
+    progress.step(backend)
+    assert jobs.get(backend, PROJECT, job_id).status is JobStatus.PAUSED
+    assert play(backend) is None
+    assert rounds.resume(backend, PROJECT, rounds_id)[1]
+    progress.step(backend)
+    assert jobs.get(backend, PROJECT, job_id).status is JobStatus.QUEUED
+    assert play_to_end(backend, rounds_id).stop_reason is RoundsStopReason.ALL_ROUNDS
+
+
+def test_a_job_that_a_user_has_paused_stays_paused(backend: Backend) -> None:
+    rounds_id = create(backend).id
+    job_id = child_of(advance_to(backend, rounds_id, "train"), 1, "train")
+    steering.pause(backend, PROJECT, job_id)
+    rounds.pause(backend, PROJECT, rounds_id)
+    progress.step(backend)
+    rounds.resume(backend, PROJECT, rounds_id)
+    progress.step(backend)
+    assert jobs.get(backend, PROJECT, job_id).status is JobStatus.PAUSED
+
+
+def test_a_generation_ends_while_paused_and_is_judged_once_resumed(backend: Backend) -> None:
+    rounds_id = create(backend).id
+    advance_to(backend, rounds_id, "generate")
+    rounds.pause(backend, PROJECT, rounds_id)
+    assert play(backend) is not None
+    progress.step(backend)
+    found = get(backend, rounds_id)
+    states = {step.stage.value: step.status.value for step in found.steps}
+    assert (states["generate"], states["judge"]) == ("succeeded", "waiting")
+    rounds.resume(backend, PROJECT, rounds_id)
+    advance_to(backend, rounds_id, "judge")
+
+
+@pytest.mark.parametrize("stage", ["generate", "judge", "train"])
+def test_cancel_ends_what_is_under_way(backend: Backend, stage: str) -> None:
+    rounds_id = create(backend).id
+    child_id = child_of(advance_to(backend, rounds_id, stage), 1, stage)
+    with pytest.raises(RoundsNotDeletable):
+        rounds.delete(backend, PROJECT, rounds_id)
+    assert [rounds.cancel(backend, PROJECT, rounds_id)[1] for _ in range(2)] == [True, False]
+    progress.step(backend)
+    ended = get(backend, rounds_id)
+    assert (ended.status, ended.finished_at is not None) == (RoundsStatus.CANCELLED, True)
+    get_child: Any = {"generate": generations.get, "judge": judgements.get, "train": jobs.get}[stage]
+    assert get_child(backend, PROJECT, child_id).status.value == "cancelled"
+    assert {step.status.value for step in ended.steps} == {"succeeded", "cancelled"}
+    assert play(backend) is None
+    with pytest.raises(RoundsEnded):
+        rounds.resume(backend, PROJECT, rounds_id)
+    rounds.delete(backend, PROJECT, rounds_id)
+    with pytest.raises(RoundsNotFound):
+        rounds.get(backend, PROJECT, rounds_id)
+    assert get_child(backend, PROJECT, child_id)
+
+
+def test_a_cancellation_in_the_midst_of_a_start_leaves_no_child_behind(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the child's transaction there is none; after it the cancellation finds the child."""
+    rounds_id = create(backend).id
+    start = children.start
+
+    def start_cancelled(*args: Any) -> Any:
+        if args[2].stage == "train":
+            rounds.cancel(backend, PROJECT, rounds_id)
+        return start(*args)
+
+    monkeypatch.setattr(progress.children, "start", start_cancelled)
+    ended = play_to_end(backend, rounds_id)
+    assert ended.status is RoundsStatus.CANCELLED
+    assert jobs.list_page(backend, PROJECT).data == []
+
+
+def test_a_failed_stage_is_told_and_done_again_by_a_new_child(backend: Backend) -> None:
+    rounds_id = create(backend).id
+    before = child_of(advance_to(backend, rounds_id, "train"), 1, "train")
+    steering.cancel(backend, PROJECT, before)
+    progress.step(backend)
+    failed = get(backend, rounds_id)
+    assert (failed.status, failed.error) == (RoundsStatus.FAILED, "Round 1, train: The job was cancelled.")
+    assert failed.finished_at is not None
+    with pytest.raises(RoundsEnded, match="resume them first"):
+        rounds.extend(backend, PROJECT, rounds_id, 5)
+    assert rounds.resume(backend, PROJECT, rounds_id)[0].error is None
+    ended = play_to_end(backend, rounds_id)
+    assert ended.stop_reason is RoundsStopReason.ALL_ROUNDS
+    step = next(step for step in ended.steps if (step.round, step.stage) == (1, "train"))
+    assert step.earlier_ids == [before]
+    assert jobs.get(backend, PROJECT, step.child_id).status is JobStatus.SUCCEEDED
+
+
+def test_a_drift_that_cannot_be_measured_stops_no_round(backend: Backend) -> None:
+    """A variant without a reference has no log-probabilities of one."""
+    ended = play_to_end(backend, create(backend, job=JOB | {"method": "supervised"}).id)
+    assert (ended.stop_reason, ended.rounds[1].drift) == (RoundsStopReason.ALL_ROUNDS, None)
+
+
+def test_what_waits_for_room_says_so(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generations, "MAX_WAITING", 0)
+    rounds_id = create(backend).id
+    progress.step(backend)
+    step = next(step for step in get(backend, rounds_id).steps if step.stage == "generate")
+    assert step.status is RoundStepStatus.WAITING
+    assert step.error is not None
+    assert "generations are waiting" in step.error
+    monkeypatch.undo()
+    assert play_to_end(backend, rounds_id).stop_reason is RoundsStopReason.ALL_ROUNDS
+
+
+def test_the_first_policy_is_trained_on_what_is_not_held_out(backend: Backend) -> None:
+    ended = play_to_end(backend, create(backend, initial=JOB | {"method": "supervised"}).id)
+    first = child_of(ended, 0, "initial")
+    assert (ended.first_policy, ended.rounds[0].start_policy) == (first, first)
+    spec = jobs.get(backend, PROJECT, first).spec
+    assert (spec["base_model"], spec["dataset_id"]) == ("tiny", result_of(ended, 0, "split")["train_dataset_id"])
+    answers = file_of(backend, result_of(ended, 1, "answer")["dataset_id"])
+    assert {row["model"] for row in answers} == {first, ended.rounds[0].policy}
+
+
+def test_with_the_first_policy_as_reference_all_pairs_so_far_are_trained_on(backend: Backend) -> None:
+    ended = play_to_end(backend, create(backend, reference="first").id, gain=0.3)
+    assert [one.start_policy for one in ended.rounds] == ["tiny", "tiny"]
+    assert "mix" not in stages(ended, 1)
+    mixed = result_of(ended, 2, "mix")
+    assert (mixed["num_fresh"], mixed["num_earlier"]) == (ended.rounds[1].num_pairs, ended.rounds[0].num_pairs)
+    assert jobs.get(backend, PROJECT, str(ended.rounds[1].policy)).spec["dataset_id"] == mixed["dataset_id"]
+    assert "drift_first" not in stages(ended, 2), "its own reference is the first policy"
+    assert ended.rounds[1].drift is not None
+
+
+@pytest.mark.parametrize("ratio", [0.5, 10])
+def test_rows_of_the_file_are_mixed_in_by_a_ratio(backend: Backend, ratio: float) -> None:
+    ended = play_to_end(backend, create(backend, file_ratio=ratio, num_rounds=1).id)
+    mixed, split = result_of(ended, 1, "mix"), result_of(ended, 0, "split")
+    assert mixed["num_file"] == min(round(ratio * mixed["num_fresh"]), split["num_rows"])
+    rows = file_of(backend, mixed["dataset_id"])
+    held_out = {row["prompt"] for row in file_of(backend, split["dataset_id"])}
+    of_file = [row for row in rows if row["chosen"].startswith("File")]
+    assert len(of_file) == mixed["num_file"]
+    assert not {row["prompt"] for row in rows} & held_out
+    assert len({row["prompt"] for row in of_file}) == len(of_file)
+
+
+def test_answers_are_held_against_those_of_the_file(backend: Backend) -> None:
+    fields = {"pairing": {"kind": "file"}, "generation": {"num_prompts": 20, "num_samples": 3}, "num_rounds": 1}
+    ended = play_to_end(backend, create(backend, **fields, judge={"kind": "length"}).id)
+    assert result_of(ended, 1, "match")["num_rows"] == 60
+    rows = file_of(backend, result_of(ended, 1, "pair")["dataset_id"])
+    assert len(rows) == 60
+    for row in rows:
+        assert row["chosen"] == f"File {row['prompt'].split()[1][:-1]}."
+        assert row["rejected"].startswith("Answer")
+
+
+def test_the_best_answers_are_imitated(backend: Backend) -> None:
+    fields = {"job": JOB | {"method": "supervised"}, "file_ratio": 0.5, "num_rounds": 1}
+    ended = play_to_end(backend, create(backend, **fields).id)
+    best = datasets.get(backend, PROJECT, result_of(ended, 1, "pair")["dataset_id"])
+    assert best.kind is DatasetKind.DEMONSTRATION
+    assert all("And more" not in row["response"] for row in file_of(backend, best.id))
+    mixed = file_of(backend, result_of(ended, 1, "mix")["dataset_id"])
+    assert any(row["response"].startswith("File") for row in mixed)
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"job": JOB | {"dataset_id": "ds_none"}}, "/job/dataset_id"),
+        ({"job": JOB | {"base_model": "none"}}, "/job/base_model"),
+        ({"job": JOB | {"dataset_id": "ds_2"}, "file_ratio": 1}, "/file_ratio"),
+        ({"evaluation": {"dataset_id": "ds_none"}}, "/evaluation/dataset_id"),
+        ({"initial": JOB | {"dataset_id": "ds_none"}}, "/initial/dataset_id"),
+        ({"judge": {"kind": "reward", "job_id": "job_none"}}, "/judge/job_id"),
+        ({"evaluation": {"judge": {"kind": "regex", "pattern": "("}}}, "/evaluation/judge/pattern"),
+        ({"job": JOB | {"validation_dataset_id": "ds_2"}}, "/job/validation_dataset_id"),
+        ({"job": JOB | {"tracking": {"project": "x"}}}, "/job/tracking"),
+        ({"job": JOB | {"dataset_id": "ds_3"}, "pairing": {"kind": "file"}}, "/pairing/kind"),
+    ],
+)
+def test_a_fault_is_named_before_anything_is_made(backend: Backend, fields: dict[str, Any], pointer: str) -> None:
+    add_file(backend, "ds_2", DatasetKind.DEMONSTRATION)
+    add_file(backend, "ds_3", DatasetKind.RESPONSES)
+    with pytest.raises(InvalidRequest) as refused:
+        create(backend, **fields)
+    assert [fault.pointer for fault in refused.value.errors] == [pointer], refused.value.detail
+    assert rounds.list_page(backend, PROJECT).data == []
+
+
+def test_prompts_of_a_file_without_pairs_are_enough(backend: Backend) -> None:
+    add_file(backend, "ds_2", DatasetKind.DEMONSTRATION)
+    ended = play_to_end(backend, create(backend, job=JOB | {"dataset_id": "ds_2"}, num_rounds=1).id)
+    assert ended.stop_reason is RoundsStopReason.ALL_ROUNDS
+
+
+def test_lists_are_paged_newest_first(backend: Backend) -> None:
+    made = [create(backend).id for _ in range(3)]
+    first = rounds.list_page(backend, PROJECT, limit=2)
+    rest = rounds.list_page(backend, PROJECT, limit=2, cursor=first.next_cursor)
+    assert [one.id for one in [*first.data, *rest.data]] == made[::-1]
