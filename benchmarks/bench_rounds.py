@@ -3,9 +3,9 @@
     python benchmarks/bench_rounds.py --data pairs.jsonl --base-model <folder> [--folder data/bench-rounds]
 
 The rule: an answer is exactly one sentence. The rounds answer prompts of the file, are judged by the rule, and train on
-the best answer of a prompt against the worst. The other job trains on pairs of the same file, labelled by the same rule, from the same
-base model with the same settings, for as many steps or more. Then both policies and the base model answer the held-out
-prompts, and the rule compares each with each; the intervals are over prompts.
+the best answer of a prompt against the worst. The other job trains on pairs of the same file, labelled by the same
+rule, from the same base model with the same settings, for as many steps or more. Then both policies and the base model
+answer the held-out prompts, and the rule compares each with each; the intervals are over prompts.
 
 Everything is in the folder: started again with the same arguments, it goes on where it was. Linux only.
 """

@@ -1,6 +1,8 @@
 """Rounds over a real database: their stages, what a process that dies leaves, steering, ends, and extension."""
 
+from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,15 +19,19 @@ from played_rounds import (
     stages,
 )
 
+from core.datasets.check.check import check_file
+from core.datasets.options import CheckOptions
+from core.datasets.result import CheckResult
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import InvalidRequest
 from core.domain.jobs.job_state import JobStatus
 from core.domain.judging.rounds import RoundsStatus, RoundsStopReason, RoundStepStatus
 from core.services.backend import Backend
-from core.services.datasets import datasets
+from core.services.datasets import datasets, intake
 from core.services.generations import generations
 from core.services.jobs import jobs, steering
 from core.services.judgements import judgements
+from core.services.requests import requests, scores
 from core.services.rounds import children, progress, rounds
 from core.services.rounds.rounds import RoundsEnded, RoundsNotDeletable, RoundsNotFound
 from core.services.rounds.view import RoundsView
@@ -34,7 +40,13 @@ JOB = {"base_model": "tiny", "dataset_id": "ds_1"}
 
 
 @pytest.fixture(autouse=True)
-def file(backend: Backend) -> None:
+def file(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of prompts; what rounds make is checked in this process, whose start is there already."""
+
+    def check(source: Path, options: CheckOptions, folder: Path, **_limits: Any) -> CheckResult:
+        return check_file(source, options, folder)
+
+    monkeypatch.setattr(intake, "check_in_child", check)
     add_file(backend)
 
 
@@ -115,24 +127,26 @@ class Killed(BaseException):
     """The process dies here."""
 
 
-PLACES = ["rounds.child_created", "rounds.child_noted", "rounds.step_recorded", "rounds.planned"]
+PLACES = (
+    "rounds.child_created",
+    "rounds.child_noted",
+    "rounds.in_transaction",
+    "rounds.planned",
+    "rounds.step_recorded",
+)
 
 
-@pytest.mark.parametrize("place", [*PLACES, "rounds.in_transaction"])
-def test_a_process_that_dies_anywhere_makes_nothing_twice(
-    backend: Backend, place: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rounds_id = create(backend, evaluation={"dataset_id": "ds_1", "num_prompts": 10}).id
-    passes = 0
+def test_a_process_that_dies_anywhere_makes_nothing_twice(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds_id = create(backend).id
+    passes: Counter[str] = Counter()
 
     def die(name: str) -> None:
-        nonlocal passes
-        passes += name == place
-        if name == place and passes % 2:
+        passes[name] += 1
+        if passes[name] % 2:
             raise Killed
 
     monkeypatch.setattr(progress, "reach", die)
-    for _ in range(200):
+    for _ in range(300):
         with suppress(Killed):
             progress.advance(backend, rounds_id)
         if get(backend, rounds_id).finished_at is not None:
@@ -140,7 +154,7 @@ def test_a_process_that_dies_anywhere_makes_nothing_twice(
         play(backend)
     ended = get(backend, rounds_id)
     assert ended.stop_reason is RoundsStopReason.ALL_ROUNDS
-    assert passes > 2
+    assert {name for name in PLACES if passes[name] > 1} == {*PLACES}
     check_nothing_twice(backend, ended)
 
 
@@ -152,11 +166,11 @@ def check_nothing_twice(backend: Backend, view: RoundsView) -> None:
         found: Any = listed(backend, PROJECT, limit=100)
         assert {one.id for one in found.data} <= ids
     made = {one.id for one in datasets.list_page(backend, PROJECT, limit=100).data if one.made_from}
-    of_work = {step.result["dataset_id"] for step in view.steps if step.result.get("dataset_id")}
+    results = [step.result.get(name) for step in view.steps for name in ("dataset_id", "train_dataset_id")]
     of_judgements = {
         judgements.get(backend, PROJECT, step.child_id).dataset_id for step in view.steps if step.kind == "judgement"
     }
-    assert made <= of_work | of_judgements
+    assert made <= {*results} | of_judgements
 
 
 def test_repeated_creation_finds_the_rounds(backend: Backend) -> None:
@@ -272,25 +286,31 @@ def test_a_failed_stage_is_told_and_done_again_by_a_new_child(backend: Backend) 
 
 
 def test_a_drift_that_cannot_be_measured_stops_no_round(backend: Backend) -> None:
-    """A variant without a reference has no log-probabilities of one."""
-    ended = play_to_end(backend, create(backend, job=JOB | {"method": "supervised"}).id)
-    assert (ended.stop_reason, ended.rounds[1].drift) == (RoundsStopReason.ALL_ROUNDS, None)
+    rounds_id = create(backend, num_rounds=1).id
+    advance_to(backend, rounds_id, "drift")
+    claim = scores.claim(backend, 60)
+    assert claim is not None
+    requests.fail(backend, claim.lease, "It is gone.")
+    ended = play_to_end(backend, rounds_id)
+    assert (ended.status, ended.stop_reason) == (RoundsStatus.FINISHED, RoundsStopReason.ALL_ROUNDS)
+    assert (ended.rounds[0].status, ended.rounds[0].drift) == (RoundStepStatus.SUCCEEDED, None)
+    assert [(step.stage, step.error) for step in ended.steps if step.error] == [("drift", "It is gone.")]
 
 
 def test_what_waits_for_room_says_so(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generations, "MAX_WAITING", 0)
-    rounds_id = create(backend).id
-    progress.step(backend)
+    rounds_id = create(backend, num_rounds=1).id
+    with monkeypatch.context() as patch:
+        patch.setattr(generations, "MAX_WAITING", 0)
+        progress.step(backend)
     step = next(step for step in get(backend, rounds_id).steps if step.stage == "generate")
     assert step.status is RoundStepStatus.WAITING
     assert step.error is not None
     assert "generations are waiting" in step.error
-    monkeypatch.undo()
     assert play_to_end(backend, rounds_id).stop_reason is RoundsStopReason.ALL_ROUNDS
 
 
 def test_the_first_policy_is_trained_on_what_is_not_held_out(backend: Backend) -> None:
-    ended = play_to_end(backend, create(backend, initial=JOB | {"method": "supervised"}).id)
+    ended = play_to_end(backend, create(backend, initial=JOB | {"method": "supervised"}, num_rounds=1).id)
     first = child_of(ended, 0, "initial")
     assert (ended.first_policy, ended.rounds[0].start_policy) == (first, first)
     spec = jobs.get(backend, PROJECT, first).spec
@@ -338,7 +358,7 @@ def test_the_best_answers_are_imitated(backend: Backend) -> None:
     fields = {"job": JOB | {"method": "supervised"}, "file_ratio": 0.5, "num_rounds": 1}
     ended = play_to_end(backend, create(backend, **fields).id)
     best = datasets.get(backend, PROJECT, result_of(ended, 1, "pair")["dataset_id"])
-    assert best.kind is DatasetKind.DEMONSTRATION
+    assert best.kind == DatasetKind.DEMONSTRATION
     assert all("And more" not in row["response"] for row in file_of(backend, best.id))
     mixed = file_of(backend, result_of(ended, 1, "mix")["dataset_id"])
     assert any(row["response"].startswith("File") for row in mixed)

@@ -71,7 +71,7 @@ def test_rounds_with_the_client_and_the_command(api: RunningApi) -> None:
     request.write_text('{"generation": {"num_prompts": 20}, "evaluation": {"held_out_fraction": 0.4}}')
     made = run(api, "rounds", "create", "tiny", "ds_1", *settings, "--request", str(request)).strip()
     key = api.http.headers.get("Authorization", "").removeprefix("Bearer ")
-    assert "round 1 of 1, split, ds_" in run(api, "rounds", "show", made)
+    assert "before the first round, split, ds_" in run(api, "rounds", "show", made)
     with Client(str(api.http.base_url), api_key=key) as client:
         assert client.rounds.get(made)["status"] == "running"
         play_to_end(api.backend, made)

@@ -19,7 +19,7 @@ MAX_PAIRS_PER_PROMPT = 64
 
 class PairingKind(StrEnum):
     BEST_WORST = "best_worst"
-    """Of each prompt the best answer against the worst."""
+    """The best answer of a prompt against the worst."""
     ALL = "all"
     """Every two answers of a prompt that differ by more than the margin, the clearest first."""
     FILE = "file"
@@ -58,17 +58,17 @@ class MadePair:
     rejected: Any
     """None of `best`."""
     scores: tuple[float, float | None] | None
-    """Of chosen and rejected; None where the judge gives none."""
+    """Those of chosen and rejected; None where the judge gives none."""
 
 
 def make_pairs(answers: Sequence[JudgedAnswers], rule: PairingRule) -> list[MadePair]:
-    """Return the pairs of one prompt, the clearest first; equal ones in the order of the answers. Empty answers are
-    left out, for nothing can be learnt from them.
+    """Return the pairs of one prompt, the clearest first; equal ones in the order of the answers.
+
+    Empty answers are left out, for nothing can be learnt from them.
     """
-    usable = [pair for pair in answers if not (_is_empty(pair.first) or _is_empty(pair.second))]
-    if rule.kind is PairingKind.FILE or not any(pair.scores for pair in usable):
-        return _of_verdicts(usable, rule)
-    return _of_scores(_scored(answers), rule)
+    if rule.kind is not PairingKind.FILE and any(pair.scores for pair in answers):
+        return _of_scores(_scored(answers), rule)
+    return _of_verdicts([pair for pair in answers if not (_is_empty(pair.first) or _is_empty(pair.second))], rule)
 
 
 def _of_verdicts(answers: Sequence[JudgedAnswers], rule: PairingRule) -> list[MadePair]:

@@ -148,7 +148,8 @@ def _told(rounds: Item) -> str:
     for step in rounds["steps"]:
         if step["status"] in ("waiting", "running"):
             reason = f": {step['error']}" if step["error"] else ""
-            return f"round {step['round']} of {rounds['num_rounds']}, {step['stage']}, {step['child_id']}{reason}"
+            place = f"round {step['round']} of {rounds['num_rounds']}" if step["round"] else "before the first round"
+            return f"{place}, {step['stage']}, {step['child_id']}{reason}"
     return f"{counted(_num_done(rounds), 'round')} done"
 
 
