@@ -88,7 +88,7 @@ class Playground {
   }
 
   #labelFor(name) {
-    if (name.endsWith("@sft")) return `SFT policy of ${name.slice(0, -4)}`;
+    if (name.endsWith("@sft")) return `SFT policy of ${this.#labelFor(name.slice(0, -4))}`;
     return this.labels.get(name) ?? name;
   }
 
