@@ -272,6 +272,12 @@ MINUTES ?= 60
 test-faults: venv ## kills, zombies and outages by the hundred, in parts: goes on where the last one stopped (MINUTES=60)
 	@PYTHONPATH=tests:tests/support $(BIN)/python -m faults.volume --minutes $(MINUTES)
 
+KILLS ?= 4
+PARTITIONS ?= 2
+.PHONY: test-nodes
+test-nodes: venv ## jobs on two nodes: loopback, and as root two network namespaces with kills and partitions (ten minutes; KILLS=100 PARTITIONS=30)
+	=0KILLS) PARTITIONS=0PARTITIONS) 0BIN)/pytest -n 0 -s -m "slow or not slow" tests/faults/test_nodes.py tests/integration/test_worker_nodes.py tests/nodes
+
 .PHONY: test-two-apis
 test-two-apis: venv ## the rows of faults that ask an API, with two API processes behind one address (ten minutes)
 	@PYTHONPATH=tests:tests/support $(BIN)/python -m faults.volume two-apis-requests two-apis-storms two-apis-drains \

@@ -79,6 +79,11 @@ class Settings(BaseSettings):
     """`auto`, `cpu`, `cuda`, `cuda:<n>`"""
     num_devices: Annotated[int, Field(ge=1)] = 1
     """Devices that train one job together, from `device` on: the model is spread over them."""
+    node_address: str | None = None
+    """Address of this worker in the private network of workers that train jobs on several nodes together; default: it
+    takes jobs on one node only."""
+    node_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Port there at which the other nodes of a job meet this one; 0: a free one. Ranks use further ports."""
     gguf_converter_dir: Path | None = None
     """llama.cpp's converter, or a checkout of llama.cpp; default: `gguf-converter` in the worker's environment."""
     num_threads: Annotated[int, Field(ge=0)] = 0

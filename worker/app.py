@@ -26,8 +26,8 @@ from core.telemetry.logging import configure_logging
 from worker import tasks
 from worker.attempt.records.tracking import targets_of
 from worker.attempt.runner import Runner
-from worker.attempt.supervisor import Workplace
 from worker.attempt.trainer_process import LaunchPlan
+from worker.attempt.workplace import Workplace
 from worker.device import CPU, choose_devices, count_threads
 from worker.drain import Drain
 from worker.light.exports import Exporting
@@ -36,12 +36,14 @@ from worker.light.judging import Judging
 from worker.light.lane import QUIET_POLL_SECONDS, LightLane, RequestKind
 from worker.light.republishing import Republishing
 from worker.light.scores import Scoring
+from worker.network import network_of
 from worker.presence import device_class, presence_of
 from worker.processes.start import command_of
 from worker.pulse import LaneBeat, Liveness
 from worker.scratch import WorkerScratch
 
 TRAINER_COMMAND = command_of("trainer")
+GROUP_COMMAND = command_of("device_group")
 
 _TICK_SECONDS = 0.1
 
@@ -53,7 +55,11 @@ class _ListeningWorker(CeleryWorker):
         """Keep our own handlers: Celery's restart on SIGHUP, and end tasks on a second SIGINT."""
 
 
-def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) -> int:
+def run(
+    settings: Settings,
+    trainer_command: Sequence[str] = TRAINER_COMMAND,
+    group_command: Sequence[str] = GROUP_COMMAND,
+) -> int:
     """Work until SIGTERM or SIGINT; return the exit code. Raises SettingsError."""
     os.umask(PRIVATE_UMASK)
     configure_logging(settings)
@@ -67,7 +73,8 @@ def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) ->
     backend = open_backend(settings)
     _require_schema(backend)
     scratch = WorkerScratch(settings.scratch_dir)
-    launch = LaunchPlan(command=trainer_command, num_threads=count_threads(settings.num_threads))
+    num_threads = count_threads(settings.num_threads)
+    launch = LaunchPlan(command=trainer_command, num_threads=num_threads, group_command=group_command)
     place = Workplace(
         backend=backend,
         launch=launch,
@@ -75,6 +82,7 @@ def run(settings: Settings, trainer_command: Sequence[str] = TRAINER_COMMAND) ->
         drain=drain,
         targets=targets,
         num_devices=device.count,
+        network=network_of(settings) if does_train else None,
         device_class=device_class(device, launch.num_threads),
     )
     presence = presence_of(backend, device, place.device_class)

@@ -23,7 +23,13 @@ def presence_of(backend: Backend, device: Device, name_of_class: str) -> Presenc
         trains=settings.worker_lanes != "light",
         memory_bytes=_memory_bytes() if device.name == "cpu" else None,
     )
-    return Presence(backend, facts, Description(kind="worker", num_devices=device.count, lanes=settings.worker_lanes))
+    description = Description(
+        kind="worker",
+        num_devices=device.count,
+        lanes=settings.worker_lanes,
+        takes_nodes=facts.trains and settings.node_address is not None,
+    )
+    return Presence(backend, facts, description)
 
 
 def device_class(device: Device, num_threads: int) -> str:

@@ -9,7 +9,7 @@ from api.schemas.base import Answer, Id, Page
 from api.schemas.usage import Disk, StoredBytes
 
 ProcessKind = Literal["worker", "api"]
-ProcessState = Literal["working", "idle", "up", "silent"]
+ProcessState = Literal["working", "waiting", "idle", "up", "silent"]
 
 
 class WorkedOn(Answer):
@@ -20,24 +20,31 @@ class WorkedOn(Answer):
     step: int = Field(description="Optimizer steps taken in the stage.")
     total_steps: int = Field(description="Optimizer steps of the stage.")
     tokens_per_second: float | None = Field(description="Tokens a second, as last reported.")
+    nodes: int = Field(description="Workers that train it together.")
+    node: int | None = Field(description="This worker's number among them; null while it waits for the others.")
 
 
 class Worker(Answer):
     id: str = Field(description="Its name, a worker's the owner of its leases; kind and number for a project's admins.")
     kind: ProcessKind = Field(description="A worker, or an API process.")
-    state: ProcessState = Field(description="`silent`: no sign of life for a minute; `up`: an API process.")
+    state: ProcessState = Field(
+        description="`silent`: no sign of life for a minute; `waiting`: for other workers; `up`: an API process."
+    )
     host: str | None = Field(description="Its machine; null for admins of a project.")
     version: str | None = Field(description="Of the service; null for admins of a project.")
     device: str | None = Field(description="What it trains on; null for an API process.")
     num_devices: int = Field(description="Devices that train one job together.")
     lanes: str | None = Field(description="`all`, `training` or `light`; null for an API process.")
+    takes_nodes: bool = Field(description="Whether it takes jobs on several nodes, as one of their workers.")
     created_at: datetime = Field(description="Its start.")
     seen_at: datetime | None = Field(description="Last sign of life; null for workers of version 0.1.0.")
     clock_offset_seconds: float | None = Field(
         description="Its clock minus the database's; null for a project's admins."
     )
     disks: list[Disk] = Field(description="The disks that it writes to; empty for admins of a project.")
-    job: WorkedOn | None = Field(description="What it trains; null for others' jobs, to admins of a project.")
+    job: WorkedOn | None = Field(
+        description="What it trains or waits for; to admins of a project null for others' jobs."
+    )
 
 
 class ProjectQueue(Answer):

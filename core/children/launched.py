@@ -32,17 +32,21 @@ def launched_rank() -> int | None:
     return int(os.environ["RANK"]) if AGENT_VARIABLE in os.environ else None
 
 
+def leads_node() -> bool:
+    """Whether this launched process is the first of its node, which alone speaks to the node's supervisor."""
+    return os.environ["LOCAL_RANK"] == "0"
+
+
 def obey_agent() -> None:
     """Start to follow the agent that launched this process; without one do nothing. To be called before imports.
 
-    Standard input and output, which all ranks share, are left to rank 0.
+    Standard input and output, which all ranks of a node share, are left to its first.
     """
-    rank = launched_rank()
-    if rank is None:
+    if launched_rank() is None:
         return
     agent = int(os.environ[AGENT_VARIABLE])
     die_with_parent()
-    if rank > 0:
+    if not leads_node():
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(2, 1)
     if sys.platform.startswith("linux"):

@@ -10,6 +10,7 @@ from core.database.tables.bookkeeping import IdempotencyKey, LostObject, ObjectC
 from core.database.tables.datasets import Dataset
 from core.database.tables.exports import ExportRequest
 from core.database.tables.feedback import FeedbackItem, ServedAnswer
+from core.database.tables.gangs import GangMember
 from core.database.tables.generations import Generation, GenerationPart
 from core.database.tables.jobs import Attempt, Job, JobStage
 from core.database.tables.judgements import JudgeAnswer, JudgedPair, Judgement
@@ -40,6 +41,7 @@ JOB_TABLES: tuple[Any, ...] = (
     ArtifactFile,
     Artifact,
     Checkpoint,
+    GangMember,
     Attempt,
 )
 """Tables with rows of a job, in the order in which they can be emptied."""

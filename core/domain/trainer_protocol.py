@@ -45,7 +45,22 @@ class Assignment:
     """Finished stage outputs to take over: digest -> verified directory."""
     device: str = "cpu"
     num_devices: int = 1
-    """Number of devices from `device` on, one trainer process each."""
+    """Number of devices of this node from `device` on, one trainer process each."""
+    num_nodes: int = 1
+    node: int = 0
+    """Number of this node; node 0 leads."""
+    run_token: str = ""
+    """Random, the same on all nodes of the attempt and on no others."""
+    meeting_address: str = ""
+    """Address of node 0, at which the others meet it."""
+    meeting_port: int = 0
+    """Port there; on node 0 itself 0 takes a free one, which it tells (`Listening`)."""
+    own_address: str = ""
+    """Address of this node."""
+    interface: str = ""
+    """Network interface that has it, to which connections between ranks are bound."""
+    silence_seconds: float = 60.0
+    """A node of which the others hear nothing for so long is lost."""
     num_threads: int = 1
     fast_precision: Literal["bf16", "fp32"] | None = None
     """What an earlier trainer of this worker found to be the device's faster precision; None: none has looked."""
@@ -53,6 +68,11 @@ class Assignment:
     """Share of the last stage's steps at whose next evaluation it pauses of itself; None: it does not."""
     submitted_at: str | None = None
     """RFC 3339: the time that chat templates see, the same in every attempt."""
+
+    @property
+    def num_ranks(self) -> int:
+        """Trainer processes on all nodes, which have equally many."""
+        return self.num_devices * self.num_nodes
 
     def dump(self) -> str:
         return json.dumps({"version": PROTOCOL_VERSION} | asdict(self), ensure_ascii=False)
@@ -77,6 +97,14 @@ class Hello:
     device: str
     fast_precision: str | None = None
     """What the device multiplies faster, measured or as the assignment says: the worker gives it to later trainers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listening:
+    """Announcement of node 0 that the other nodes can meet it, before any trainer starts."""
+
+    type: ClassVar[str] = "listening"
+    port: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +234,7 @@ class Failed:
 
 TrainerMessage = (
     Hello
+    | Listening
     | Resolved
     | StageOutputQuery
     | StageChanged
@@ -244,6 +273,7 @@ TRAINER_MESSAGES: dict[str, type[TrainerMessage]] = {
     cls.type: cls
     for cls in (
         Hello,
+        Listening,
         Resolved,
         StageOutputQuery,
         StageChanged,

@@ -97,6 +97,13 @@ def upload_tree(
 
     Raises StoreUnavailable; uploading again is safe.
     """
+    return store_manifest(store, prefix, upload_files(store, prefix, directory, between_files=between_files))
+
+
+def upload_files(
+    store: ObjectStore, prefix: str, directory: Path, *, between_files: Callable[[], None] = _nothing
+) -> list[StoredFile]:
+    """Store every file and check its size: a part of a tree that has no manifest yet. Raises StoreUnavailable."""
     files = describe(directory, prefix)
     for file in files:
         between_files()
@@ -104,6 +111,11 @@ def upload_tree(
         if store.stat(file.key).num_bytes != file.num_bytes:
             raise StoreUnavailable("The object store holds another number of bytes than it was given.")
         reach("upload.file_stored")
+    return files
+
+
+def store_manifest(store: ObjectStore, prefix: str, files: list[StoredFile]) -> UploadedTree:
+    """Complete a tree of stored files. Raises StoreUnavailable."""
     sums = [{"path": file.path, "num_bytes": file.num_bytes, "sha256": file.sha256} for file in files]
     manifest = json.dumps({"version": _VERSION, "files": sums}, indent=1).encode()
     reach("upload.files_stored")

@@ -6,41 +6,29 @@ agent holds. It listens on one address only, since torch's store knows no sign-i
 
 import os
 import signal
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
-from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.agent.server.api import WorkerSpec
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.rendezvous.api import RendezvousHandler, RendezvousInfo, RendezvousStoreInfo
 
 from core.children.launched import AGENT_VARIABLE, REPORT
+from core.training.meeting import Listeners, Place, meet
 
-LOOPBACK = "127.0.0.1"
-_STORE_TIMEOUT = timedelta(minutes=5)
-"""Time limit for the nodes to meet, and for one answer of the store."""
 _HANDLED_SIGNALS = "SIGINT,SIGHUP,SIGQUIT"
 """Signals at which the agent ends all ranks; not SIGTERM, since the ranks are asked to stop at a step boundary."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class Group(Place):
     """The processes of one run on all its nodes, and where they meet."""
 
-    run_id: str
-    """Name of this attempt alone, not to be guessed: no other run's process has these keys of the store."""
     num_ranks: int
     """Ranks on this node."""
-    num_nodes: int = 1
-    node: int = 0
-    address: str = LOOPBACK
-    """Address of the first node, at which its store listens."""
-    port: int = 0
-    """Port there; 0 takes a free one, which only a single node can know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +44,16 @@ class RankFailure:
     """What it reported itself (`core.children.launched.report_failure`)."""
 
 
-def launch(group: Group, command: Sequence[str], folder: Path) -> list[RankFailure]:
+def launch(group: Group, command: Sequence[str], folder: Path, listeners: Listeners | None = None) -> list[RankFailure]:
     """Run `command` once for each rank of this node until all ended well or one failed; return the failures.
 
     To be called in the main thread. The ranks share the standard streams. Files of the agent go below `folder`.
 
+    Args:
+        listeners: hear of the meeting of several nodes, and of one that is lost later.
+
     Raises:
-        torch.distributed.DistNetworkError, DistStoreError: the nodes did not meet in time.
+        NodesUnreachable: the nodes did not meet.
     """
     os.environ[AGENT_VARIABLE] = str(os.getpid())
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = _HANDLED_SIGNALS
@@ -70,7 +61,7 @@ def launch(group: Group, command: Sequence[str], folder: Path) -> list[RankFailu
     spec = WorkerSpec(
         role="trainer",
         local_world_size=group.num_ranks,
-        rdzv_handler=_Meeting(group),
+        rdzv_handler=_Meeting(group, listeners or Listeners()),
         entrypoint=command[0],
         args=tuple(command[1:]),
         max_restarts=0,
@@ -96,8 +87,9 @@ def _report_of(data: Mapping[str, object]) -> tuple[str, ...] | None:
 class _Meeting(RendezvousHandler):
     """Rendezvous of a fixed number of nodes, each of which knows its place."""
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, listeners: Listeners) -> None:
         self._group = group
+        self._listeners = listeners
 
     def get_backend(self) -> str:
         return "preftune"
@@ -108,7 +100,7 @@ class _Meeting(RendezvousHandler):
 
     def next_rendezvous(self) -> RendezvousInfo:
         group = self._group
-        store = self._store = _serve(group) if group.node == 0 else _connect(group)
+        store = self._store = meet(group, self._listeners)
         place = RendezvousStoreInfo(group.address, store.port)
         return RendezvousInfo(PrefixStore(group.run_id, store), group.node, group.num_nodes, place)
 
@@ -126,21 +118,3 @@ class _Meeting(RendezvousHandler):
 
     def shutdown(self) -> bool:
         return True
-
-
-def _serve(group: Group) -> TCPStore:
-    listener = socket.create_server(
-        (group.address, group.port), family=socket.AF_INET6 if ":" in group.address else socket.AF_INET
-    )
-    return TCPStore(
-        group.address,
-        listener.getsockname()[1],
-        is_master=True,
-        timeout=_STORE_TIMEOUT,
-        wait_for_workers=False,
-        master_listen_fd=listener.detach(),
-    )
-
-
-def _connect(group: Group) -> TCPStore:
-    return TCPStore(group.address, group.port, is_master=False, timeout=_STORE_TIMEOUT, wait_for_workers=False)

@@ -1,6 +1,6 @@
 """The observer of one rank: the leader calls the real observer; the others learn from the leader whether to stop."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, get_args
 
 from core.training.observer import (
@@ -22,10 +22,20 @@ _REQUESTS: tuple[StopRequest, ...] = get_args(StopRequest)
 class LockstepObserver:
     """Gives all ranks the same answer at the same boundary, whenever the request to stop reached the leader."""
 
-    def __init__(self, ranks: Ranks, observer: Observer | None) -> None:
-        """Wrap `observer`, which is the leader's and None in the other ranks."""
+    def __init__(
+        self,
+        ranks: Ranks,
+        observer: Observer | None,
+        tell_checkpoint: Callable[[CheckpointRef], None] | None = None,
+    ) -> None:
+        """Wrap `observer`, which is the leader's and None in the other ranks.
+
+        Args:
+            tell_checkpoint: is told what another node than the leader's has written of a checkpoint.
+        """
         self._ranks = ranks
         self._observer = observer
+        self._tell_checkpoint = tell_checkpoint
 
     def stop_requested(self) -> StopRequest:
         wish = "none" if self._observer is None else self._observer.stop_requested()
@@ -58,6 +68,8 @@ class LockstepObserver:
     def checkpoint(self, ref: CheckpointRef) -> None:
         if self._observer is not None:
             self._observer.checkpoint(ref)
+        elif self._tell_checkpoint is not None:
+            self._tell_checkpoint(ref)
 
     def stage_output(self, output: StageOutput) -> None:
         if self._observer is not None:

@@ -2,7 +2,8 @@
 
 All ranks run the same code on the same plan in lockstep; each computes its share of the micro-batches. What is put
 together is moved bit for bit, and what is added up is added in the same order on every rank, so all of them take the
-same decisions. Rank 0 leads: it alone talks to the observer and writes to the disk.
+same decisions. Rank 0 leads: it alone talks to the observer and writes what is published. What all ranks read later is
+written to the disk of each node by its first rank.
 """
 
 import errno
@@ -46,10 +47,17 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
+    local_rank: int = 0
+    """Rank among those of this node, which share a disk."""
 
     @property
     def is_leader(self) -> bool:
         return self.rank == 0
+
+    @property
+    def is_node_leader(self) -> bool:
+        """Whether it writes what all ranks of its node read."""
+        return self.local_rank == 0
 
     def turns(self, batches: Sequence[PackedBatch]) -> list[Turn]:
         """Yield this rank's micro-batches, as many as every other rank has."""

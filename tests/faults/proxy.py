@@ -9,8 +9,10 @@ from typing import Self
 class FaultProxy:
     """Stands before one port of loopback; what it does may change while connections are open."""
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, address: str = "127.0.0.1") -> None:
+        """Take the port, and the address at which the proxy listens."""
         self.target_port = target_port
+        self.address = address
         self.latency_seconds = 0.0
         self.is_refusing = False
         """New connections are closed at once."""
@@ -43,7 +45,7 @@ class FaultProxy:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._accept, "127.0.0.1", 0))
+        server = self._loop.run_until_complete(asyncio.start_server(self._accept, self.address, 0))
         self.port = server.sockets[0].getsockname()[1]
         self._started.set()
         self._loop.run_forever()

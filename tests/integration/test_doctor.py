@@ -66,6 +66,7 @@ def test_a_good_deployment(environment: Callable[..., None], s3: S3Server) -> No
         "base-models": "ok",
         "keys": "ok",
         "quotas": "ok",
+        "nodes": "ok",
         "device": "ok",
     }
     assert "33 MiB in parts" in found["store"][1]

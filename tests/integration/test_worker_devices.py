@@ -11,6 +11,7 @@ from trained_jobs import FIELDS, add_rows, fetch_artifact, make_rows, run_to_end
 
 from core.services.backend import Backend
 from worker.app import TRAINER_COMMAND
+from worker.processes.start import command_of
 
 VICTIMS = ("rank 1", "agent")
 
@@ -20,7 +21,7 @@ VICTIMS = ("rank 1", "agent")
 def test_a_process_that_is_killed_costs_an_attempt_and_no_byte(backend: Backend, tmp_path: Path) -> None:
     add_rows(backend, make_rows())
     fields = FIELDS | {"dpo": FIELDS["dpo"] | {"epochs": 40}}  # long enough to be caught in the middle
-    with InProcessWorker(backend, TRAINER_COMMAND, num_devices=2):
+    with InProcessWorker(backend, TRAINER_COMMAND, num_devices=2, group_command=command_of("device_group")):
         undisturbed = submit(backend, **fields, reuse=False).id
         assert run_to_end(backend, undisturbed).status.value == "succeeded", events(backend, undisturbed)
         disturbed = submit(backend, **fields, reuse=False).id

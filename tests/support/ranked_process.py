@@ -3,6 +3,7 @@
 import json
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tiny_runs import RecordingObserver, stop_at_poll
@@ -23,6 +24,8 @@ observer = RecordingObserver(stop_at_poll(task["stop_poll"] or sys.maxsize))
 try:
     if member.ranks.is_leader:
         outcome = member.lead(TrainingPlan.from_json(task["plan"]), observer)
+    elif member.node:
+        member.follow(localise=lambda plan: replace(plan, work_dir=f"{plan.work_dir}-node{member.node}"))
     else:
         member.follow()
 except TrainingStopped as stop:

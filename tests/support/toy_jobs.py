@@ -28,14 +28,16 @@ from core.storage import keys
 from core.storage.trees import read_manifest
 from worker.attempt.records.tracking import Target
 from worker.attempt.runner import Runner
-from worker.attempt.supervisor import Workplace
 from worker.attempt.trainer_process import LaunchPlan
+from worker.attempt.workplace import Workplace
 from worker.device import CPU
 from worker.drain import Drain
+from worker.network import NodeNetwork
 from worker.scratch import WorkerScratch
 
 TESTS = Path(__file__).resolve().parent
 TOY_COMMAND = (sys.executable, str(TESTS / "toy_trainer.py"))
+TOY_GROUP_COMMAND = (sys.executable, str(TESTS / "toy_group.py"))
 ROWS = b'{"line": 1, "prompt": "p", "chosen": "c", "rejected": "r"}\n' * 4
 PATIENCE_SECONDS = 120
 """For a machine that has much else to do; costs nothing when all is well."""
@@ -146,17 +148,20 @@ class InProcessWorker:
         command: Sequence[str] = TOY_COMMAND,
         targets: Sequence[Target] = (),
         num_devices: int = 1,
+        network: NodeNetwork | None = None,
+        group_command: Sequence[str] = TOY_GROUP_COMMAND,
     ) -> None:
         self.backend = backend
         self.drain = Drain(backend.settings.stop_grace_seconds)
         self.scratch = WorkerScratch(backend.settings.scratch_dir)
         self.place = Workplace(
             backend=backend,
-            launch=LaunchPlan(command=command, num_threads=1),
+            launch=LaunchPlan(command=command, num_threads=1, group_command=group_command),
             device="cpu",
             drain=self.drain,
             targets=targets,
             num_devices=num_devices,
+            network=network,
         )
         self.runner = Runner(self.place, CPU, self.scratch)
         self._thread = threading.Thread(target=self.runner.poll, daemon=True)

@@ -7,4 +7,6 @@ from core.settings import load_settings
 from worker.app import run
 
 if __name__ == "__main__":
-    sys.exit(run(load_settings(), (sys.executable, str(Path(__file__).with_name("toy_trainer.py")))))
+    here = Path(__file__).parent
+    commands = [(sys.executable, str(here / name)) for name in ("toy_trainer.py", "toy_group.py")]
+    sys.exit(run(load_settings(), *commands))

@@ -3,8 +3,10 @@
 import math
 import queue
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from core.domain.jobs.event_kinds import CHECKPOINT_UNUSABLE
 from core.domain.trainer_protocol import (
@@ -12,16 +14,29 @@ from core.domain.trainer_protocol import (
     Done,
     Failed,
     Hello,
+    Listening,
     StageOutputWritten,
     Stopped,
     TrainerEvent,
     TrainerMessage,
 )
-from worker.attempt.records.recorder import Recorder
 from worker.attempt.stopping import Stopper, StopRequests
 from worker.attempt.trainer_process import Ended, TrainerProcess
 
 _TICK_SECONDS = 0.1
+
+
+class MessageSink(Protocol):
+    """Whoever keeps what a trainer says (`worker.attempt.records.recorder`, `worker.attempt.nodes.parts`)."""
+
+    @property
+    def is_full(self) -> bool: ...
+    @property
+    def is_empty(self) -> bool: ...
+    def add(self, message: TrainerMessage) -> None: ...
+    def write_if_due(self) -> None: ...
+    def write(self) -> None: ...
+    def stop_waiting(self) -> None: ...
 
 
 class StrangeDirectory(Exception):
@@ -31,12 +46,14 @@ class StrangeDirectory(Exception):
 @dataclass(kw_only=True)
 class TrainerDialogue:
     process: TrainerProcess
-    recorder: Recorder
+    recorder: MessageSink
     stopper: Stopper
     stop_requests: StopRequests
     work_dir: Path
     grace_seconds: float
     """After its last word a trainer has so long to go."""
+    on_listening: Callable[[int], None] = lambda port: None
+    """Called when other nodes can meet this one's trainers."""
 
     last: Done | Stopped | Failed | None = None
     hello: Hello | None = None
@@ -47,9 +64,17 @@ class TrainerDialogue:
     _last_said_at: float = field(default=math.inf, init=False)
 
     def follow(self) -> Ended:
-        """Run the dialogue. Raises Fenced, and Interrupted when the time to record the rest is over."""
+        """Run the dialogue.
+
+        Raises:
+            Fenced: the attempt is over.
+            Interrupted: the time to record the rest is over.
+            NodeFailed: another node of the attempt has ended its part.
+        """
         while True:
             request = self.stop_requests.current()
+            if self.last is None:
+                self.stop_requests.check_nodes()
             self.stopper.update(request, is_draining=self.stop_requests.is_draining)
             if request is not None:
                 self.recorder.stop_waiting()
@@ -81,6 +106,8 @@ class TrainerDialogue:
                     self.recorder.add(message)
             case Hello():
                 self.hello, self.hello_at = message, time.monotonic()
+            case Listening():
+                self.on_listening(message.port)
             case TrainerEvent(kind=kind) if kind == CHECKPOINT_UNUSABLE:
                 self.unusable_checkpoint = message.message
             case CheckpointWritten() | StageOutputWritten():

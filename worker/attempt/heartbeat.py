@@ -1,14 +1,16 @@
-"""Thread that renews an attempt's lease and receives the user's requests."""
+"""Thread that renews an attempt's lease, receives the user's requests, and watches over the attempt's other nodes."""
 
 import logging
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
 from core.domain.errors import DomainError, Fenced
-from core.services.attempts import lifecycle
+from core.services.attempts import lifecycle, nodes
 from core.services.attempts.claimed_job import ClaimedJob
 from core.services.attempts.lifecycle import HeartbeatReply
+from core.services.operations.sweep import Lease, LeaseWatch
 
 _log = logging.getLogger(__name__)
 
@@ -23,6 +25,17 @@ class Heartbeat:
         self.reply: HeartbeatReply | None = None
         """The newest answer."""
         self.is_fenced = False
+        self._nodes = LeaseWatch(claim.backend.settings.lease_seconds)
+
+    def _watch(self, reply: HeartbeatReply) -> None:
+        """End the attempt when a node was silent for the length of a lease. Raises Fenced then, and Unavailable."""
+        by_lease = {
+            Lease(job_id=self._claim.job_id, attempt=other.node, heartbeat_seq=other.pulse_seq): other
+            for other in reply.others
+        }
+        for lease in self._nodes.observe(dict.fromkeys(by_lease, True), time.monotonic()):
+            nodes.lose(self._claim, by_lease[lease])
+            raise Fenced("Another node of the attempt is lost.")
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -38,6 +51,7 @@ class Heartbeat:
         while True:
             try:
                 self.reply = lifecycle.heartbeat(self._claim)
+                self._watch(self.reply)
             except Fenced:
                 self.is_fenced = not self._is_over.is_set()
                 return

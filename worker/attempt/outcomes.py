@@ -1,12 +1,14 @@
 """Outcome of an attempt, by how its trainer ended."""
 
+import logging
 import signal
 from dataclasses import dataclass
 
+from core.disk_space import GOES_ON, full_disk_detail, is_out_of_space, purpose_of
 from core.domain.jobs.failure_codes import FailureCode
 from core.domain.jobs.job_state import AttemptOutcome
 from core.domain.trainer_protocol import Done, Failed, Stopped
-from worker.attempt.stopping import StopReason
+from worker.attempt.stop_reasons import StopReason
 
 RUNTIME_DETAIL = "The job has run for max_runtime_seconds. Its checkpoints are kept: retry it with a higher limit."
 _CODES = {code.value: code for code in FailureCode}
@@ -21,8 +23,10 @@ _FINAL_CODES = frozenset(
 )
 """Another try would end the same way. The others may be this machine's fault, unless the trainer says it recurs."""
 _MIB = 1024**2
-_CAUSES_OF_MACHINES = frozenset({FailureCode.HOST_OOM, FailureCode.DISK_FULL})
+_CAUSES_OF_MACHINES = frozenset({FailureCode.HOST_OOM, FailureCode.DISK_FULL, FailureCode.NODES_UNREACHABLE})
 """Worth another try, perhaps elsewhere; a job that is given up for them says so."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +90,15 @@ def judge(end: TrainerEnd) -> Verdict:
         return StopHere(reason=end.stop_reason)
     cause = FailureCode.HOST_OOM if end.was_out_of_memory else None
     return GiveBack(outcome=AttemptOutcome.CRASHED, detail=_describe_crash(end), code=cause)
+
+
+def judge_os_error(error: OSError) -> GiveBack:
+    """Return the verdict on an error of this worker's operating system, which another worker may not have."""
+    if is_out_of_space(error):
+        detail = full_disk_detail(purpose_of(error) or "the files of this attempt", GOES_ON)
+        return GiveBack(outcome=AttemptOutcome.CRASHED, detail=detail, code=FailureCode.DISK_FULL)
+    _log.exception("an attempt met an operating-system error")
+    return GiveBack(outcome=AttemptOutcome.CRASHED, detail="The worker met an error of its operating system.")
 
 
 def _judge_failure(failed: Failed) -> Verdict:

@@ -9,17 +9,24 @@ from contextlib import suppress
 from core.disk_space import GOES_ON, full_disk_detail, is_out_of_space
 from core.domain.errors import Fenced, Unavailable
 from core.domain.jobs.failure_codes import FailureCode
+from core.domain.jobs.gangs import Waiting
 from core.domain.jobs.job_state import AttemptOutcome
 from core.failpoints import reach
-from core.services.attempts import lifecycle
+from core.services.attempts import lifecycle, nodes
 from core.services.attempts.claimed_job import ClaimedJob
-from worker.attempt.supervisor import Workplace, run_attempt
+from worker.attempt.nodes.causes import report_of
+from worker.attempt.nodes.member import run_node
+from worker.attempt.outcomes import GiveBack
+from worker.attempt.supervisor import run_attempt
+from worker.attempt.workplace import Workplace
 from worker.device import Device
 from worker.device_slot import DeviceSlot
+from worker.network import seat_of
 from worker.patience import MAX_PAUSE_SECONDS
 from worker.scratch import WorkerScratch
 
 _WAIT_SECONDS = 0.2
+_GANG_LOOK_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +37,11 @@ class Runner:
         self._device = device
         self._scratch = scratch
         self._slot = threading.Lock()
-        self._worker = place.backend.settings.effective_worker_name
+        network, settings = place.network, place.backend.settings
+        self._seat = None if network is None else seat_of(network, settings)
+        self._worker = settings.effective_worker_name
+        self._left: str | None = None
+        """Token of the newest attempt of which this worker was another node than node 0: it does not come back."""
         self.slot = DeviceSlot()
         """The device, which generations borrow between jobs."""
 
@@ -67,19 +78,34 @@ class Runner:
             self._place.drain.wait(pause)
 
     def _run_next(self) -> bool:
-        claim = lifecycle.claim(
-            self._place.backend, worker=self._worker, host=socket.gethostname(), device=self._device.label
-        )
+        claim = self._claim()
         if claim is None:
             return False
+        self._left = claim.token if claim.place.node else None
         try:
             with self.slot.training(), self._scratch.attempt(claim) as work_dir:
                 reach("attempt.directory_made")
-                run_attempt(self._place, claim, work_dir)
+                run = run_attempt if claim.place.node == 0 else run_node
+                run(self._place, claim, work_dir)
         except OSError as error:
             _log.error("no work directory for %s: %s", claim.job_id, error)
             self._hand_back(claim, error)
         return True
+
+    def _claim(self) -> ClaimedJob | None:
+        """Claim a job; wait for the other nodes of one that takes several. None without any, and when drained."""
+        backend, drain = self._place.backend, self._place.drain
+        host, device = socket.gethostname(), self._device.label
+        while True:
+            found = lifecycle.claim_or_wait(backend, worker=self._worker, host=host, device=device, seat=self._seat)
+            has_left = isinstance(found, ClaimedJob) and found.place.node > 0 and found.token == self._left
+            if not isinstance(found, Waiting) and not has_left:
+                return found
+            self._place.beat()
+            if drain.wait(min(_GANG_LOOK_SECONDS, backend.settings.poll_seconds)):
+                assert self._seat is not None
+                lifecycle.leave_gang(backend, self._seat)
+                return None
 
     def _hand_back(self, claim: ClaimedJob, error: OSError) -> None:
         """Release a job before anything began. Unless the database answers, the lease expires."""
@@ -87,4 +113,8 @@ class Runner:
         if is_out_of_space(error):
             detail, code = full_disk_detail("the directory of an attempt", GOES_ON), FailureCode.DISK_FULL
         with suppress(Fenced, Unavailable):
-            lifecycle.release(claim, AttemptOutcome.CRASHED, detail, code)
+            if claim.place.node == 0:
+                lifecycle.release(claim, AttemptOutcome.CRASHED, detail, code)
+            else:
+                end = GiveBack(outcome=AttemptOutcome.CRASHED, detail=detail, code=code)
+                nodes.report(claim, report_of(end, is_consequence=False))

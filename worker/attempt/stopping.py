@@ -2,28 +2,23 @@
 
 import signal
 import time
-from enum import StrEnum
 
 from core.domain.errors import Fenced
 from core.domain.jobs.job_state import Desired
 from core.domain.trainer_protocol import Stop, StopMode
+from core.services.attempts.nodes import OtherNode
 from worker.attempt.heartbeat import Heartbeat
+from worker.attempt.nodes.causes import NodeFailed, has_failed, is_cause, is_draining
+from worker.attempt.stop_reasons import StopReason
 from worker.attempt.trainer_process import TrainerProcess
 from worker.drain import Drain
 from worker.pulse import LaneBeat
 
-
-class StopReason(StrEnum):
-    CANCEL = "cancel"
-    SAVE = "save"
-    """Cancelled by the user, who wants the policy as it is."""
-    PAUSE = "pause"
-    DRAIN = "drain"
-    """This worker is to end."""
-    RUNTIME = "runtime"
-    """`max_runtime_seconds` are over."""
-    RUNG = "rung"
-    """It has come to where its sweep compares members; nobody asked."""
+_LOOK_SECONDS = 0.1
+_CAUSE_SECONDS = 10.0
+"""Time in which what another node has seen of a failure may turn out to be a failure of this one."""
+_PULSES_OF_LIFE = 3
+"""A node that has pulsed so often since a failure has had the time to report one of its own."""
 
 
 _MODES: dict[StopReason, StopMode] = {
@@ -50,6 +45,8 @@ class StopRequests:
         self._heartbeat = heartbeat
         self._drain = drain
         self._beat = beat
+        self._failed_at: float | None = None
+        """Time at which another node was first seen to have failed."""
 
     def current(self) -> StopReason | None:
         """Return the current request; called repeatedly. Raises Fenced once another attempt holds the job."""
@@ -59,7 +56,7 @@ class StopRequests:
         reply = self._heartbeat.reply
         if reply is not None and reply.desired is Desired.CANCEL:
             return StopReason.SAVE if reply.saves_on_cancel else StopReason.CANCEL
-        if self._drain.is_begun:
+        if self._drain.is_begun or any(is_draining(other) for other in self._others):
             return StopReason.DRAIN
         if reply is not None and reply.desired is Desired.PAUSE:
             return StopReason.PAUSE
@@ -72,6 +69,45 @@ class StopRequests:
         reason = self.current()
         if reason is not None:
             raise Interrupted(reason)
+
+    def check_staging(self) -> None:
+        """Raise like `check`, and NodeFailed when another node has ended its part."""
+        self.check()
+        self.check_nodes()
+
+    def check_nodes(self) -> None:
+        """Raise NodeFailed when another node of the attempt has ended its part."""
+        failed = [other for other in self._others if has_failed(other)]
+        if not failed:
+            return
+        self._failed_at = self._failed_at or time.monotonic()
+        causes = [other for other in failed if is_cause(other)]
+        if causes or time.monotonic() - self._failed_at > _CAUSE_SECONDS:
+            raise NodeFailed((causes or failed)[0])
+
+    def await_others(self) -> tuple[OtherNode, ...]:
+        """Wait until every other node has reported its end or is known to live; return them as they are then.
+
+        Raises:
+            Fenced: one has stopped responding, and the attempt is over.
+        """
+        before = {other.node: other.pulse_seq for other in self._others}
+        while True:
+            self.current()
+            others = self._others
+            waited_for = [
+                other
+                for other in others
+                if not has_failed(other) and other.pulse_seq < before.get(other.node, 0) + _PULSES_OF_LIFE
+            ]
+            if others and (not waited_for or any(is_cause(other) for other in others)):
+                return others
+            time.sleep(_LOOK_SECONDS)
+
+    @property
+    def _others(self) -> tuple[OtherNode, ...]:
+        reply = self._heartbeat.reply
+        return () if reply is None else reply.others
 
     def check_overdue(self) -> None:
         """Raise like `check` at the end of an attempt, which a stop request does not hurry before its deadline."""

@@ -7,78 +7,65 @@ leaves without a trace. Never imports torch.
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from core.confinement import Bounds
 from core.control_groups import count_out_of_memory_kills, memory_limit_bytes
-from core.disk_space import GOES_ON, full_disk_detail, is_out_of_space, purpose_of, room_for
+from core.disk_space import room_for
 from core.domain.errors import DomainError, Fenced, Unavailable
 from core.domain.jobs.failure_codes import FailureCode
 from core.domain.jobs.job_state import FINAL_STATUSES, AttemptOutcome, JobStatus
 from core.domain.trainer_protocol import (
     ASSIGNMENT_FILE,
-    Assignment,
     Done,
     Failed,
     Hello,
     StageChanged,
 )
 from core.failpoints import reach
-from core.services.attempts import lifecycle, recording
+from core.services.attempts import lifecycle, nodes, recording
 from core.services.attempts.claimed_job import ClaimedJob
 from core.services.attempts.lifecycle import Publication, ResumeFrom
-from core.services.backend import Backend
 from core.services.jobs import jobs
 from core.telemetry import tracing
 from core.telemetry.scrubbing import scrubber_for
 from worker.artifact.publishing import TrainedProduct, publish
+from worker.attempt.assignments import make_assignment
 from worker.attempt.conversation import TrainerDialogue, require_inside
 from worker.attempt.failures import StagingFailed
 from worker.attempt.heartbeat import Heartbeat
 from worker.attempt.inputs.fetcher import Fetcher, outage_seconds
 from worker.attempt.inputs.staging import Inputs, NotOnThisWorker, stage_inputs
-from worker.attempt.outcomes import RUNTIME_DETAIL, Fail, GiveBack, Publish, StopHere, TrainerEnd, Verdict, judge
+from worker.attempt.nodes.causes import NodeFailed, is_consequence, weigh
+from worker.attempt.outcomes import (
+    RUNTIME_DETAIL,
+    Fail,
+    GiveBack,
+    Publish,
+    StopHere,
+    TrainerEnd,
+    Verdict,
+    judge,
+    judge_os_error,
+)
 from worker.attempt.records.job_log import JobLog
 from worker.attempt.records.recorder import Recorder
-from worker.attempt.records.tracking import LiveExport, Target
+from worker.attempt.records.tracking import LiveExport
 from worker.attempt.records.uploader import Uploader
-from worker.attempt.stopping import Interrupted, Stopper, StopReason, StopRequests
+from worker.attempt.stop_reasons import StopReason
+from worker.attempt.stopping import Interrupted, Stopper, StopRequests
 from worker.attempt.times import AttemptTimes
-from worker.attempt.trainer_process import LaunchPlan, TrainerProcess
-from worker.device import PrecisionChoice
-from worker.drain import Drain
+from worker.attempt.trainer_process import TrainerProcess
+from worker.attempt.workplace import Workplace
 from worker.patience import patiently
-from worker.pulse import LaneBeat
 
 _MAX_STARTS = 20
 """Trainer processes of one attempt; a second one only from another checkpoint."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workplace:
-    """Resources of a worker."""
-
-    backend: Backend
-    launch: LaunchPlan
-    device: str
-    """For the trainer: `cpu` or `cuda:<n>`."""
-    device_class: str = ""
-    """Class of this worker, within which jobs take alike (`worker.presence`)."""
-    drain: Drain
-    targets: Sequence[Target] = ()
-    """Targets of the live export."""
-    precision: PrecisionChoice = field(default_factory=PrecisionChoice)
-    """Decided once, by the first trainer."""
-    num_devices: int = 1
-    """Number of devices, from `device` on."""
-    beat: LaneBeat = field(default_factory=partial(LaneBeat, "training"))
-    """Pulse of the lane that trains."""
 
 
 def run_attempt(place: Workplace, claim: ClaimedJob, work_dir: Path) -> None:
@@ -111,7 +98,7 @@ class _Attempt:
         self._claim = claim
         self._work_dir = work_dir
         self._stop_requests = stop_requests
-        self._fetcher = Fetcher(claim=claim, work_dir=work_dir, check=stop_requests.check)
+        self._fetcher = Fetcher(claim=claim, work_dir=work_dir, check=stop_requests.check_staging)
         self._uploader = Uploader(claim)
         self._log = JobLog(claim, scrubber_for(claim.backend.settings, work_dir))
         self._export = LiveExport(place.targets, claim.job_id)
@@ -142,6 +129,8 @@ class _Attempt:
                 return
         except Interrupted as interruption:
             verdict = StopHere(reason=interruption.reason)
+        except NodeFailed as failure:
+            verdict = failure.verdict
         except StagingFailed as failure:
             verdict = Fail(code=failure.code, detail=failure.detail)
         except NotOnThisWorker as lack:
@@ -150,7 +139,7 @@ class _Attempt:
             verdict = GiveBack(outcome=AttemptOutcome.OUTAGE, detail=error.detail)
         except OSError as error:
             self._log_own_error()
-            verdict = _judge_os_error(error)
+            verdict = judge_os_error(error)
         except Fenced:
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the job is handed back
@@ -170,28 +159,15 @@ class _Attempt:
             self._write_assignment(inputs, resume[1] if resume else None)
             with tracing.span("training"):
                 end = self._run_trainer(inputs)
-            if not self._is_worth_another_start(end, resume[0] if resume else None):
-                break
+            if not self._is_worth_another_start(end, resume[0] if resume else None) or self._claim.place.has_others:
+                break  # all nodes begin anew together, with the next attempt
             resume = self._fetcher.fetch_resume_point()
+        if self._claim.place.has_others and is_consequence(end):
+            return weigh(judge(end), self._stop_requests.await_others())
         return judge(end)
 
     def _write_assignment(self, inputs: Inputs, resume_dir: Path | None) -> None:
-        assignment = Assignment(
-            job_id=self._claim.job_id,
-            attempt=self._claim.attempt,
-            spec=self._spec,
-            base_model_dir=str(inputs.base_model_dir),
-            rows=str(inputs.rows),
-            validation_rows=_optional(inputs.validation_rows),
-            sft_rows=_optional(inputs.sft_rows),
-            resume_from=_optional(resume_dir),
-            device=self._place.device,
-            num_devices=self._place.num_devices,
-            num_threads=self._place.launch.num_threads,
-            fast_precision=self._place.precision.found,
-            pause_at_share=self._claim.pause_at_share,
-            submitted_at=inputs.submitted_at.isoformat(),
-        )
+        assignment = make_assignment(self._place, self._claim, self._spec, inputs, resume_dir)
         (self._work_dir / ASSIGNMENT_FILE).write_text(assignment.dump(), encoding="utf-8")
         reach("assignment.written")
 
@@ -199,18 +175,21 @@ class _Attempt:
         num_kills = count_out_of_memory_kills()
         self._log.begin(f"trainer {self._num_starts + 1}" if self._num_starts else "trainer")
         self._num_starts += 1
-        num_ranks = self._place.num_devices
-        bounds = Bounds(writes=[self._work_dir], reads=[inputs.base_model_dir], allows_tcp=num_ranks > 1)
-        process = TrainerProcess(self._place.launch.for_ranks(num_ranks), self._work_dir, self._log.add, bounds)
+        is_group = self._place.num_devices > 1 or self._claim.place.has_others
+        bounds = Bounds(writes=[self._work_dir], reads=[inputs.base_model_dir], allows_tcp=is_group)
+        launch = self._place.launch.for_group() if is_group else self._place.launch
+        process = TrainerProcess(launch, self._work_dir, self._log.add, bounds)
         reach("trainer.started")
         grace_seconds = self._claim.backend.settings.stop_grace_seconds
+        recorder = Recorder(self._fetcher, self._uploader, self._log, self._export, answer=process.send)
         dialogue = TrainerDialogue(
             process=process,
-            recorder=Recorder(self._fetcher, self._uploader, self._log, self._export, answer=process.send),
+            recorder=recorder,
             stopper=Stopper(process, grace_seconds),
             stop_requests=self._stop_requests,
             work_dir=self._work_dir,
             grace_seconds=grace_seconds,
+            on_listening=self._listen,
         )
         try:
             ended = dialogue.follow()
@@ -218,10 +197,10 @@ class _Attempt:
             process.close()
         reach("trainer.ended")
         self._hello = dialogue.hello
-        self._times.end_training(dialogue.hello_at, dialogue.recorder.measured if self._num_starts == 1 else None)
+        self._times.end_training(dialogue.hello_at, recorder.measured if self._num_starts == 1 else None)
         self._place.precision.note(dialogue.hello.fast_precision if dialogue.hello else None)
         self._unusable = dialogue.unusable_checkpoint
-        self._spec = dialogue.recorder.resolved_spec or self._spec
+        self._spec = recorder.resolved_spec or self._spec
         return TrainerEnd(
             last=dialogue.last,
             returncode=ended.returncode,
@@ -253,10 +232,14 @@ class _Attempt:
             max_seconds=outage_seconds(self._claim),
         )
         is_cancelled = self._stop_requests.current() is StopReason.SAVE
-        publication = replace(publication, measured=self._times.measured(self._place.device_class))
+        publication = replace(publication, measured=self._measured())
         finish = lifecycle.finish_cancelled if is_cancelled else lifecycle.finish_succeeded
         self._finally(lambda: finish(self._claim, publication))
         _log.info("attempt %d of %s has published", self._claim.attempt, self._claim.job_id)
+
+    def _measured(self) -> dict[str, Any] | None:
+        """Return times and memory, of which those of one worker alone say what other jobs take."""
+        return None if self._claim.place.has_others else self._times.measured(self._place.device_class)
 
     def _publish_once(self, product: TrainedProduct) -> Publication:
         with room_for("the files of the artifact"):
@@ -285,6 +268,10 @@ class _Attempt:
             case GiveBack() as back:
                 self._finally(lambda: lifecycle.release(claim, back.outcome, back.detail, back.code))
 
+    def _listen(self, port: int) -> None:
+        """Tell the other nodes where they meet this one's trainers."""
+        self._patiently(lambda: nodes.listen(self._claim, port))
+
     def _log_own_error(self) -> None:
         """The job's log has what the worker itself met, unless the database is away."""
         self._log.begin("worker")
@@ -310,15 +297,3 @@ class _Attempt:
 
     def _patiently(self, work: Callable[[], None]) -> None:
         patiently(work, between_tries=self._stop_requests.check_overdue, max_seconds=outage_seconds(self._claim))
-
-
-def _optional(path: Path | None) -> str | None:
-    return None if path is None else str(path)
-
-
-def _judge_os_error(error: OSError) -> Verdict:
-    if is_out_of_space(error):
-        detail = full_disk_detail(purpose_of(error) or "the files of this attempt", GOES_ON)
-        return GiveBack(outcome=AttemptOutcome.CRASHED, detail=detail, code=FailureCode.DISK_FULL)
-    _log.exception("an attempt met an operating-system error")
-    return GiveBack(outcome=AttemptOutcome.CRASHED, detail="The worker met an error of its operating system.")

@@ -53,9 +53,9 @@ class LaunchPlan:
     group_command: Sequence[str] = command_of("device_group")
     """Starts the agent of a job's trainers on several devices, likewise."""
 
-    def for_ranks(self, num_ranks: int) -> "LaunchPlan":
-        """Return the plan that starts so many processes of one job."""
-        return self if num_ranks == 1 else replace(self, command=self.group_command)
+    def for_group(self) -> "LaunchPlan":
+        """Return the plan that starts the processes of a job on several devices or nodes."""
+        return replace(self, command=self.group_command)
 
 
 class TrainerProcess:

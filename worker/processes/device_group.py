@@ -1,8 +1,8 @@
 """Agent process that starts a trainer for each device of a job: `worker.processes.start device_group <work directory>`.
 
-Its standard streams are those of the trainer of rank 0, the only one that speaks to the supervisor while training goes
-on. A rank that fails leaves its last words to this process, which says the first cause once all ranks have ended, or
-ends by the signal that killed one.
+Its standard streams are those of its first trainer, the only one that speaks to the supervisor while training goes on.
+On several nodes each has an agent; they meet in the store of the first. A rank that fails leaves its last words to this
+process, which says the first cause once all ranks have ended, or ends by the signal that killed one.
 """
 
 import os
@@ -12,12 +12,21 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from core.children.launched import ENDED_BY_AGENT
 from core.children.parent import die_with_parent
 from core.domain.jobs.failure_codes import FailureCode
-from core.domain.trainer_protocol import ASSIGNMENT_FILE, Assignment, Failed, decode_trainer_message
+from core.domain.trainer_protocol import (
+    ASSIGNMENT_FILE,
+    Assignment,
+    Failed,
+    Listening,
+    decode_trainer_message,
+    encode_message,
+)
 from core.training.launcher import Group, RankFailure, launch
+from core.training.meeting import LOOPBACK, Listeners, NodesUnreachable
 from worker.processes.start import command_of
 
 _CONSEQUENCES = frozenset({ENDED_BY_AGENT, -signal.SIGTERM})
@@ -28,10 +37,47 @@ def main(work_dir: Path) -> int:
     """Run the trainers of a job; return 0 when all ended as they should."""
     die_with_parent()
     assignment = Assignment.load((work_dir / ASSIGNMENT_FILE).read_text(encoding="utf-8"))
-    run_id = f"{assignment.job_id}-{assignment.attempt}-{secrets.token_hex(16)}"
-    group = Group(run_id=run_id, num_ranks=assignment.num_devices)
-    failures = launch(group, [*command_of("trainer"), str(work_dir)], work_dir / "tmp")
+    group = group_of(assignment)
+    if assignment.interface:
+        os.environ |= {"GLOO_SOCKET_IFNAME": assignment.interface, "NCCL_SOCKET_IFNAME": assignment.interface}
+    command = [*command_of("trainer"), str(work_dir)]
+    listeners = Listeners(on_listening=tell_port, on_silence=end_with_silence) if group.num_nodes > 1 else None
+    try:
+        failures = launch(group, command, work_dir / "tmp", listeners)
+    except NodesUnreachable as error:
+        tell_unreachable(str(error))
+        return 1
     return tell(first_cause(failures)) if failures else 0
+
+
+def group_of(assignment: Assignment) -> Group:
+    """Return the processes of this node, and where they meet those of the others."""
+    token = assignment.run_token or secrets.token_hex(16)
+    return Group(
+        run_id=f"{assignment.job_id}-{assignment.attempt}-{token}",
+        num_ranks=assignment.num_devices,
+        num_nodes=assignment.num_nodes,
+        node=assignment.node,
+        address=assignment.meeting_address or LOOPBACK,
+        port=assignment.meeting_port,
+        own_address=assignment.own_address or LOOPBACK,
+        silence_seconds=assignment.silence_seconds,
+    )
+
+
+def end_with_silence(what: str) -> NoReturn:
+    """End this node's part, since another node is lost: ranks that wait for it would wait for half an hour."""
+    tell_unreachable(what)
+    os._exit(1)  # the ranks die with this process
+
+
+def tell_unreachable(what: str) -> None:
+    os.write(1, encode_message(Failed(code=FailureCode.NODES_UNREACHABLE, detail=what)))
+
+
+def tell_port(port: int) -> None:
+    """Tell the supervisor at which port the other nodes meet this one."""
+    os.write(1, encode_message(Listening(port=port)))
 
 
 def first_cause(failures: Sequence[RankFailure]) -> RankFailure:

@@ -6,6 +6,7 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from core.database.columns import seconds_since
+from core.database.tables.gangs import GangMember
 from core.database.tables.jobs import Attempt, Job
 from core.database.tables.measurements import WorkerPresence
 from core.domain.jobs.job_state import JobStatus
@@ -41,3 +42,16 @@ def count_by_project(session: Session) -> Sequence[Row[str, int, int, float | No
         .order_by(Job.project_id)
     )
     return session.execute(statement).all()
+
+
+def list_gang_members(session: Session, limit: int) -> Sequence[Row[GangMember, Job]]:
+    """Return workers that wait for the other nodes of a job, or are a node of a running one, each with the job."""
+    statement = select(GangMember, Job).join(Job, Job.id == GangMember.job_id).order_by(GangMember.worker).limit(limit)
+    return session.execute(statement).all()
+
+
+def largest_queued_gang(session: Session) -> tuple[str, int] | None:
+    """Find the queued job that takes the most workers at a time, if one takes several; return its id and how many."""
+    statement = select(Job.id, Job.nodes).where(Job.status == JobStatus.QUEUED, Job.nodes > 1)
+    row = session.execute(statement.order_by(Job.nodes.desc(), Job.id).limit(1)).one_or_none()
+    return None if row is None else (row.id, row.nodes)

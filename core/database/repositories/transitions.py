@@ -1,10 +1,11 @@
 """Changes of a job's status, made here only: compare-and-set and its event in the caller's transaction."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Double, FromClause, bindparam, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Double, FromClause, bindparam, delete, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -12,8 +13,10 @@ from core.database.columns import database_after, database_now, seconds_since
 from core.database.repositories import webhooks
 from core.database.repositories.events import EventDraft, add_event
 from core.database.tables.base import rows_of
+from core.database.tables.gangs import GangMember
 from core.database.tables.jobs import Attempt, Job
 from core.domain.errors import Conflict
+from core.domain.jobs.gangs import Seat
 from core.domain.jobs.job_state import ALLOWED_TRANSITIONS, FINAL_STATUSES, AttemptOutcome, Desired, JobStatus
 from core.domain.webhook_events import EVENT_TYPES
 
@@ -49,6 +52,8 @@ class Claimant:
     device: str
     token: str
     lease_seconds: float
+    seat: Seat | None = None
+    """None: it takes jobs on one node only."""
 
 
 class StartedJob(NamedTuple):
@@ -60,6 +65,7 @@ class StartedJob(NamedTuple):
     last_event_seq: int
     spec: dict[str, Any]
     pause_at_share: float | None
+    nodes: int
 
 
 STARTED = tuple(rows_of(Job).c[name] for name in StartedJob._fields)
@@ -75,8 +81,14 @@ def is_due(jobs: FromClause) -> ColumnElement[bool]:
     return is_queued(jobs) & (jobs.c.next_run_at <= database_now())
 
 
-def start(session: Session, job_id: str, claimant: Claimant) -> StartedJob | None:
-    """Begin an attempt at the job; None if it no longer waits, is not due, or another has it locked."""
+def start(
+    session: Session, job_id: str, claimant: Claimant, places: Sequence[tuple[str, str]] = ()
+) -> StartedJob | None:
+    """Begin an attempt at the job; None if it no longer waits, is not due, or another has it locked.
+
+    Args:
+        places: host and device of each of its nodes, where it has several.
+    """
     values = {
         "job_id": job_id,
         "worker": claimant.worker,
@@ -90,8 +102,13 @@ def start(session: Session, job_id: str, claimant: Claimant) -> StartedJob | Non
     attempt = {"job_id": job.id, "attempt": job.attempt, "project_id": job.project_id}
     place = {"host": claimant.host, "device": claimant.device}
     session.execute(_INSERT_ATTEMPT, attempt | place | {"worker": claimant.worker, "claim_token": claimant.token})
-    message = f"Attempt {job.attempt} started on {claimant.host} ({claimant.device})."
-    event = EventDraft(kind="started", message=message, data=place, actor=claimant.worker)
+    where = f"on {claimant.host} ({claimant.device})"
+    data: dict[str, Any] = {**place}
+    if places:
+        where = f"on {len(places)} nodes: {', '.join(f'{host} ({device})' for host, device in places)}"
+        data["nodes"] = [{"host": host, "device": device} for host, device in places]
+    message = f"Attempt {job.attempt} started {where}."
+    event = EventDraft(kind="started", message=message, data=data, actor=claimant.worker)
     add_event(session, job, event, from_status=JobStatus.QUEUED, to_status=JobStatus.RUNNING)
     return job
 
@@ -109,6 +126,7 @@ def _start() -> ReturningUpdate[Any]:
         "lease_owner": bindparam("worker"),
         "lease_expires_at": database_after(bindparam("lease_seconds", type_=Double())),
         "claim_token": bindparam("token"),
+        "num_unfilled": 0,
         "heartbeat_seq": jobs.c.heartbeat_seq + 1,
         "last_event_seq": jobs.c.last_event_seq + 1,
     }
@@ -146,6 +164,8 @@ def move(session: Session, job: Job, what: Transition) -> None:
 
 
 def _end_attempt(session: Session, job: Job, outcome: AttemptOutcome) -> None:
+    if job.nodes > 1:
+        session.execute(delete(rows_of(GangMember)).where(rows_of(GangMember).c.job_id == job.id))
     session.execute(
         update(Attempt)
         .where(Attempt.job_id == job.id, Attempt.attempt == job.attempt)

@@ -46,6 +46,8 @@ class Job(Base):
     name: Mapped[ShortText | None]
     user_metadata: Mapped[JsonObject] = mapped_column("metadata")
     priority: Mapped[int]
+    nodes: Mapped[int] = mapped_column(default=1, server_default="1")
+    """Workers that train it together."""
     requested: Mapped[JsonObject]
     """Request as sent."""
     spec: Mapped[JsonObject]
@@ -86,6 +88,8 @@ class Job(Base):
     """Sum over all ended attempts."""
     next_run_at: Mapped[Time]
     wake_sent_at: Mapped[Time | None]
+    num_unfilled: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Times in a row that workers had waited for each other in vain, before the newest attempt."""
 
     pause_at_share: Mapped[Number | None]
     """Share of the last stage's steps at whose next evaluation it pauses, for its sweep to compare it with others."""

@@ -36,6 +36,6 @@ class WorkerPresence(Base):
     memory_bytes: Mapped[BigInt | None]
     """Memory that a training may take on its device; none where that is not known."""
     facts: Mapped[JsonObject | None]
-    """`kind` (`worker` or `api`), `version`, `num_devices`, `lanes`, `clock_offset_seconds`, `disks`."""
+    """`kind` (`worker` or `api`), `version`, `num_devices`, `lanes`, `takes_nodes`, `clock_offset_seconds`, `disks`."""
     started_at: Mapped[Time]
     seen_at: Mapped[Time]

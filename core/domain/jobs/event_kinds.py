@@ -48,6 +48,7 @@ EVENT_KINDS: dict[str, str] = {
     "early_stopping": "The watched metric stopped improving, and training ends.",
     "exported": "An export of the policy is among the artifact's files.",
     "failed": "The job failed; `data.code` is one of the failure codes.",
+    "gang_unfilled": "Too few workers came free at a time for the nodes of the job: they are free again, for a while.",
     "memory_fitted": "Fewer tokens run at once, to fit into memory; the batch of an optimizer step stays the same.",
     "merged_in_bf16": "An earlier version published a LoRA policy merged in bf16, which lost a part of its update.",
     "no_cache": "The base model generates without a cache here: samples take longer.",

@@ -14,6 +14,7 @@ class FailureCode(StrEnum):
     STORE_UNAVAILABLE = "store_unavailable"
     CRASH_LOOP = "crash_loop"
     RUNTIME_EXCEEDED = "runtime_exceeded"
+    NODES_UNREACHABLE = "nodes_unreachable"
     INTERNAL = "internal"
 
 
@@ -28,5 +29,6 @@ TITLES: dict[FailureCode, str] = {
     FailureCode.STORE_UNAVAILABLE: "The object store stayed unavailable",
     FailureCode.CRASH_LOOP: "The trainer crashed again and again",
     FailureCode.RUNTIME_EXCEEDED: "The job ran longer than max_runtime_seconds",
+    FailureCode.NODES_UNREACHABLE: "The nodes of the job cannot reach each other",
     FailureCode.INTERNAL: "An unexpected error in the trainer",
 }

@@ -23,7 +23,7 @@ from core.domain.jobs import presets
 from core.domain.jobs.job_state import Stage
 from core.domain.jobs.methods import DEFAULT as DEFAULT_METHOD
 from core.domain.jobs.methods import MethodName, get_method
-from core.domain.jobs.whole_numbers import Lines, Seed
+from core.domain.jobs.whole_numbers import Lines, Nodes, Seed
 from core.domain.json_numbers import REAL, WHOLE
 from core.domain.variants.catalogue import VARIANTS
 from core.domain.variants.checks import get_variant
@@ -252,6 +252,7 @@ class JobRequest(Payload):
     )
     priority: Priority = Field(0, description="Higher runs first.")
     max_runtime_seconds: PositiveInt | None = Field(None, description="Over all attempts; null: no limit.")
+    nodes: Nodes = 1
 
     @model_validator(mode="after")
     def _settings_that_go_together(self) -> "JobRequest":

@@ -21,3 +21,14 @@ Seed = Annotated[int, Field(ge=0, json_schema_extra={"maximum": MAX_WHOLE}), WHO
 
 Lines = Annotated[list[Annotated[int, Field(ge=1, le=MAX_WHOLE), WHOLE]], Field(max_length=100_000)]
 """Lines of an uploaded file."""
+
+Nodes = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=64,
+        description="Workers that train it together, each with all of its devices; they start together or not at all. "
+        "They are of one kind, and have an address in a private network (`PREFTUNE_NODE_ADDRESS`).",
+    ),
+    WHOLE,
+]

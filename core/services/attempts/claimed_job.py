@@ -37,6 +37,21 @@ class LastWrite:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NodePlace:
+    """The worker's place among those that train a job together."""
+
+    node: int = 0
+    """Node 0 leads: it alone records, commits checkpoints, publishes, and ends the attempt."""
+    num_nodes: int = 1
+    member: str = ""
+    """Random, of the worker's process."""
+
+    @property
+    def has_others(self) -> bool:
+        return self.num_nodes > 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClaimedJob:
     """A job that this worker holds, until another attempt takes it."""
 
@@ -50,6 +65,7 @@ class ClaimedJob:
     worker: str
     host: str
     device: str
+    place: NodePlace = NodePlace()
     pause_at_share: float | None = None
     """Share of the last stage's steps at whose next evaluation it is to pause (`core.services.sweeps`)."""
     last_write: LastWrite = field(default_factory=LastWrite, compare=False, repr=False)

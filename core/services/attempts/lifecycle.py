@@ -14,19 +14,22 @@ from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
 from core.database.repositories import attempts as attempt_rows
+from core.database.repositories import gangs, metric_blocks, metrics, objects, queue
 from core.database.repositories import jobs as job_rows
-from core.database.repositories import metric_blocks, metrics, objects, queue
 from core.database.repositories.events import EventDraft, append_event
+from core.database.repositories.gangs import CalledJob
 from core.database.repositories.transitions import Claimant, StartedJob, Transition, move
 from core.database.tables.jobs import Job
 from core.database.tables.objects import Artifact, Checkpoint
 from core.domain.errors import Conflict, Fenced
 from core.domain.jobs.failure_codes import TITLES, FailureCode
+from core.domain.jobs.gangs import Seat, Waiting
 from core.domain.jobs.job_state import AttemptOutcome, Desired, JobStatus, Stage
 from core.domain.jobs.stored_files import StoredFile, StoredTree
 from core.failpoints import reach
 from core.services.attempts import requeue
-from core.services.attempts.claimed_job import ClaimedJob, fenced
+from core.services.attempts.claimed_job import ClaimedJob, NodePlace, fenced
+from core.services.attempts.nodes import OtherNode, others_of
 from core.services.backend import Backend
 from core.services.estimates import measuring
 from core.services.ids import new_suffix
@@ -43,6 +46,8 @@ class HeartbeatReply:
     """Whether to publish the current policy when `desired` is cancel."""
     remaining_runtime_seconds: float | None
     """Time left until `max_runtime_seconds`; not positive: end the job as `runtime_exceeded`. None: no limit."""
+    others: tuple[OtherNode, ...] = ()
+    """The other nodes of the attempt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,38 +71,63 @@ class Publication:
 
 
 def claim(backend: Backend, *, worker: str, host: str, device: str) -> ClaimedJob | None:
-    """Claim the next job that is due; None without one."""
-    claimant = Claimant(
-        worker=worker,
-        host=host,
-        device=device,
-        token=new_suffix(),
-        lease_seconds=backend.settings.lease_seconds,
-    )
+    """Claim the next job on one node that is due; None without one."""
+    claimed = claim_or_wait(backend, worker=worker, host=host, device=device, seat=None)
+    assert not isinstance(claimed, Waiting)
+    return claimed
 
+
+def claim_or_wait(
+    backend: Backend, *, worker: str, host: str, device: str, seat: Seat | None
+) -> ClaimedJob | Waiting | None:
+    """Claim the next job that is due, or wait for the other nodes of one; None without any.
+
+    Args:
+        seat: makes the worker take jobs on several nodes too. While it is told to wait it calls again every second,
+            and after that at least once, or `leave_gang`.
+    """
+    lease_seconds = backend.settings.lease_seconds
+    claimant = Claimant(
+        worker=worker, host=host, device=device, token=new_suffix(), lease_seconds=lease_seconds, seat=seat
+    )
     runs = itertools.count()
 
-    def work(session: Session) -> StartedJob | None:
+    def work(session: Session) -> StartedJob | CalledJob | Waiting | None:
         is_repeated = next(runs) > 0
         taken = queue.find_claimed(session, claimant.token) if is_repeated else None
-        return taken or queue.claim_next(session, claimant)
+        called = gangs.find_called(session, seat.member) if seat is not None and taken is None else None
+        return taken or called or queue.claim_next(session, claimant)
 
-    job = backend.database.write(work)
-    if job is None:
-        return None
+    found = backend.database.write(work)
+    if isinstance(found, Waiting) and found.is_new:
+        backend.queue.wake()  # for the next of its nodes
+    if found is None or isinstance(found, Waiting):
+        return found
     reach("claim.committed")
+    called = found if isinstance(found, CalledJob) else CalledJob(found, 0, claimant.token)
+    return _claimed(backend, called, claimant)
+
+
+def _claimed(backend: Backend, called: CalledJob, claimant: Claimant) -> ClaimedJob:
+    job, seat = called.job, claimant.seat
     return ClaimedJob(
         backend=backend,
         job_id=job.id,
         project_id=job.project_id,
         attempt=job.attempt,
-        token=claimant.token,
+        token=called.token,
         spec=job.spec,
-        worker=worker,
-        host=host,
-        device=device,
+        worker=claimant.worker,
+        host=claimant.host,
+        device=claimant.device,
         pause_at_share=job.pause_at_share,
+        place=NodePlace(node=called.node, num_nodes=job.nodes, member=seat.member if seat is not None else ""),
     )
+
+
+def leave_gang(backend: Backend, seat: Seat) -> None:
+    """Give up the worker's place in a gang that is not complete, if it has one."""
+    backend.database.write(lambda session: gangs.leave(session, seat.member))
 
 
 @fenced
@@ -110,6 +140,7 @@ def heartbeat(session: Session, job: Job, claim: ClaimedJob) -> HeartbeatReply:
         desired=job.desired,
         saves_on_cancel=job.saves_on_cancel,
         remaining_runtime_seconds=None if limit is None else limit - spent,
+        others=others_of(session, claim) if claim.place.has_others else (),
     )
 
 

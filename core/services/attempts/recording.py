@@ -158,7 +158,8 @@ def _change_stage(
 
 
 def record_events(claim: ClaimedJob, events: Sequence[TrainerEvent]) -> None:
-    if events:
+    """Record events; of an attempt on several nodes those of node 0."""
+    if events and claim.place.node == 0:  # what node 0 meets, the others may meet too
         _record_events(claim, events, [new_suffix() for _ in events])
 
 

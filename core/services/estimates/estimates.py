@@ -38,6 +38,8 @@ NOT_MEASURED = (
     "Not measured yet: no job of this base model, precision and kind of tuning has finished on such a worker."
 )
 
+SEVERAL_NODES = "Not estimated: what several nodes take depends on the network between them."
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassEstimate:
@@ -177,8 +179,8 @@ def _of_class(
     reused: dict[str, str],
 ) -> _Found:
     alike = _alike(spec, measurements.list_measurements(session, base_model, worker.device_class))
-    if rows is None or not alike:
-        reason = NO_TOKENIZER if rows is None else NOT_MEASURED
+    if rows is None or not alike or spec.nodes > 1:
+        reason = NO_TOKENIZER if rows is None else SEVERAL_NODES if spec.nodes > 1 else NOT_MEASURED
         return _Found(estimate=_unknown(worker, reason), work=None, disk=None)
     device = "cpu" if worker.device_class.startswith("CPU") else "cuda:0"
     staged = _staged(spec, rows, device, alike[0].values["precision"])

@@ -186,6 +186,7 @@ def insert(session: Session, project_id: str, job_id: str, draft: Draft, source:
         name=request.name,
         user_metadata=request.metadata,
         priority=request.priority,
+        nodes=settled.spec.nodes,
         requested=draft.requested,
         spec=accepted_form(settled.spec),
         dataset_id=settled.dataset.id,

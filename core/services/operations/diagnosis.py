@@ -3,6 +3,7 @@
 import os
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,18 @@ from core.clock import utc_now
 from core.database.columns import database_now
 from core.database.engine import POSTGRESQL_TIMEOUTS
 from core.database.migrate import is_current, is_usable
+from core.database.repositories.roster import largest_queued_gang
 from core.domain.errors import DomainError
 from core.outages import reason_of
 from core.services.access import api_keys, projects
 from core.services.access.disk_reserve import room_of
 from core.services.backend import Backend
 from core.services.datasets.scratch import scratch_folder
+from core.services.operations.roster import list_processes
 from core.services.transactions import reads
 from core.storage.object_store import ObjectStore, StoreUnavailable
 from core.telemetry.logging import redactor_of
+from core.wording import counted
 
 MAX_SKEW_SECONDS = 5.0
 MIN_FREE_BYTES = 10 * 1024**3
@@ -33,7 +37,7 @@ MULTIPART_BYTES = 33 * 1024**2
 _REPEATED_STATEMENTS = 7
 """More than drivers wait for before they prepare one."""
 _NO_LEFTOVERS_SECONDS = 10 * 365 * 24 * 3600.0
-_NEED_SCHEMA = ("keys", "quotas")
+_NEED_SCHEMA = ("keys", "quotas", "nodes")
 _NEARLY_FULL = 0.9
 _MAX_NAMED = 5
 _RANGE = (MULTIPART_BYTES // 2 - 7, MULTIPART_BYTES // 2 + 9)
@@ -62,6 +66,7 @@ def diagnose(backend: Backend) -> Iterator[CheckFinding]:
         ("base models", _base_models),
         ("keys", _keys),
         ("quotas", _quotas),
+        ("nodes", _nodes),
     )
     is_failed = False
     for name, check in checks:
@@ -236,6 +241,27 @@ def _quotas(backend: Backend) -> Answer:
         named = ", ".join(free[:_MAX_NAMED])
         return "warning", f"no bound on what {named} may store; `preftune projects limit <project> --stored-bytes <n>`"
     return "ok", f"{sum(project.stored_bytes for project in found):,} bytes stored"
+
+
+def _nodes(backend: Backend) -> Answer:
+    """Compare what jobs on several nodes ask for with the workers that take such."""
+    asked, able = _asked_and_able(backend)
+    most = max(able.values(), default=0)
+    if asked is not None and asked[1] > most:
+        return (
+            "warning",
+            f"{asked[0]} waits for {asked[1]} workers of one kind, and {most} with PREFTUNE_NODE_ADDRESS are alive; "
+            "start more, or submit it with fewer nodes",
+        )
+    return "ok", f"{counted(sum(able.values()), 'worker')} for jobs on several nodes"
+
+
+@reads
+def _asked_and_able(session: Session) -> tuple[tuple[str, int] | None, Counter[tuple[str, int]]]:
+    """Return the largest queued gang, and how many living workers of each kind take part in such."""
+    alive = [process for process in list_processes(session) if process.takes_nodes and process.state != "silent"]
+    able = Counter((process.device or "", process.num_devices) for process in alive)
+    return largest_queued_gang(session), able
 
 
 def _existing(path: Path) -> Path:

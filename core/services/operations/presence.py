@@ -31,6 +31,8 @@ class Description:
     kind: Literal["worker", "api"]
     num_devices: int = 0
     lanes: str | None = None
+    takes_nodes: bool = False
+    """Whether it takes jobs on several nodes."""
 
 
 class Presence:
@@ -86,6 +88,7 @@ class Presence:
             "version": version("preftune"),
             "num_devices": self._description.num_devices,
             "lanes": self._description.lanes,
+            "takes_nodes": self._description.takes_nodes,
             "clock_offset_seconds": offset,
             "disks": {
                 room.what: {"free_bytes": room.free_bytes, "reserve_bytes": room.reserve_bytes} for room in rooms

@@ -8,6 +8,7 @@ from typing import Literal
 from sqlalchemy.orm import Session
 
 from core.database.repositories import roster as rows
+from core.database.tables.gangs import GangMember
 from core.database.tables.jobs import Attempt, Job
 from core.database.tables.measurements import WorkerPresence
 from core.services.access.disk_reserve import Room
@@ -16,7 +17,7 @@ from core.services.transactions import reads
 from core.services.views import from_row
 
 MAX_PROCESSES = 1000
-State = Literal["working", "idle", "up", "silent"]
+State = Literal["working", "waiting", "idle", "up", "silent"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,9 @@ class WorkedOn:
     step: int
     total_steps: int
     tokens_per_second: float | None
+    nodes: int
+    node: int | None
+    """The worker's number among the job's nodes; None: it waits for the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,8 @@ class ProcessView:
     device: str | None
     num_devices: int
     lanes: str | None
+    takes_nodes: bool
+    """Whether it takes jobs on several nodes."""
     created_at: datetime
     """Its start."""
     seen_at: datetime | None
@@ -69,8 +75,9 @@ class RosterView:
 def list_processes(session: Session) -> list[ProcessView]:
     """Return the processes seen within a day, workers first, then by name."""
     running = {job.lease_owner: (job, attempt) for job, attempt in rows.list_running(session, MAX_PROCESSES)}
+    members = {member.worker: (member, job) for member, job in rows.list_gang_members(session, MAX_PROCESSES)}
     seen = rows.list_processes(session, MAX_PROCESSES)
-    known = [_view(row, silent, running.pop(row.name, None)) for row, silent in seen]
+    known = [_view(row, silent, running.pop(row.name, None), members.get(row.name)) for row, silent in seen]
     older = [_of_job(owner, *found) for owner, found in running.items() if owner is not None]
     return sorted([*known, *older], key=_order)
 
@@ -114,10 +121,17 @@ def _order(process: ProcessView) -> tuple[bool, str]:
     return process.kind == "api", process.id
 
 
-def _view(row: WorkerPresence, silent_seconds: float, found: tuple[Job, Attempt] | None) -> ProcessView:
+def _view(
+    row: WorkerPresence,
+    silent_seconds: float,
+    found: tuple[Job, Attempt] | None,
+    seated: tuple[GangMember, Job] | None,
+) -> ProcessView:
     facts = row.facts or {}
     kind = facts.get("kind", "worker")
-    state: State = "up" if kind == "api" else ("working" if found else "idle")
+    job = _worked_on(found[0], 0) if found else _worked_on(seated[1], seated[0].node) if seated else None
+    busy: State = "idle" if job is None else "waiting" if job.node is None else "working"
+    state: State = "up" if kind == "api" else busy
     return ProcessView(
         id=row.name,
         kind=kind,
@@ -127,11 +141,12 @@ def _view(row: WorkerPresence, silent_seconds: float, found: tuple[Job, Attempt]
         device=row.device_class or None,
         num_devices=facts.get("num_devices", 1),
         lanes=facts.get("lanes"),
+        takes_nodes=facts.get("takes_nodes", False),
         created_at=row.started_at,
         seen_at=row.seen_at,
         clock_offset_seconds=facts.get("clock_offset_seconds"),
         disks=[_room(what, sizes) for what, sizes in sorted(facts.get("disks", {}).items())],
-        job=_worked_on(found[0]) if found else None,
+        job=job,
     )
 
 
@@ -146,16 +161,17 @@ def _of_job(owner: str, job: Job, attempt: Attempt) -> ProcessView:
         device=attempt.device,
         num_devices=1,
         lanes=None,
+        takes_nodes=False,
         created_at=attempt.started_at,
         seen_at=None,
         clock_offset_seconds=None,
         disks=[],
-        job=_worked_on(job),
+        job=_worked_on(job, 0),
     )
 
 
-def _worked_on(job: Job) -> WorkedOn:
-    return from_row(WorkedOn, job, stage=job.stage.value if job.stage else None)
+def _worked_on(job: Job, node: int | None) -> WorkedOn:
+    return from_row(WorkedOn, job, stage=job.stage.value if job.stage else None, node=node)
 
 
 def _room(what: str, sizes: Mapping[str, int]) -> Room:

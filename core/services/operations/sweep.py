@@ -18,7 +18,7 @@ from core.database.repositories.events import SWEEPER
 from core.domain.jobs.job_state import AttemptOutcome, JobStatus
 from core.failpoints import reach
 from core.services.access import audit, browser_sessions, idempotency, quotas, rates
-from core.services.attempts import requeue
+from core.services.attempts import nodes, requeue
 from core.services.backend import Backend
 from core.services.datasets import datasets, parts
 from core.services.estimates import filling, workers
@@ -141,6 +141,7 @@ class Sweeper:
         answers.forget_old(self._backend)
         browser_sessions.forget_old(self._backend)
         workers.forget_silent(self._backend)
+        nodes.forget_over(self._backend)
         rates.forget_full(self._backend)
         self._retention.step(self._backend)
         weights.read_types(self._backend)

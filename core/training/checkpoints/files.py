@@ -87,7 +87,7 @@ class Checkpoint:
 def write_checkpoint(parent: Path, checkpoint: Checkpoint, ranks: Ranks = ALONE) -> Path:
     """Write a checkpoint into a new directory under `parent` and return that directory; all ranks enter together.
 
-    Each rank writes its parts of sharded tensors, the leader everything else.
+    Each rank writes its parts of sharded tensors, the leader everything else; each node has a directory of its own.
 
     Raises:
         OSError: ENOSPC and the like, on all ranks if on one; nothing is left behind.

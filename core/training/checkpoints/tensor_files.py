@@ -89,19 +89,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def complete_directory(directory: Path, ranks: Ranks = ALONE) -> Iterator[Path]:
     """Yield a hidden directory that is renamed to `directory` once everything in it is on the disk.
 
-    Left by an exception, nothing remains. Several ranks enter and leave together, and write into one directory.
+    Left by an exception, nothing remains. Several ranks enter and leave together, with one directory for each node.
     """
     hidden = directory.parent / f".{directory.name}-{ranks.from_leader(secrets.randbits(32)):08x}"
     try:
         with ranks.together():
-            if ranks.is_leader:
+            if ranks.is_node_leader:
                 hidden.mkdir(parents=True)
         yield hidden
         with ranks.together():
-            if ranks.is_leader:
+            if ranks.is_node_leader:
                 _complete(hidden, directory)
     except BaseException:
-        if ranks.is_leader:
+        if ranks.is_node_leader:
             shutil.rmtree(hidden, ignore_errors=True)
         raise
 

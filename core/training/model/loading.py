@@ -1,7 +1,8 @@
 """Loading of base models for training, and saving of policies, as folders of transformers."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,8 @@ _FILE_MODE = 0o644
 _DROPOUT_NAMES = ("dropout", "drop", "pdrop")
 _DROPOUT_MEMORY = "preftune_config_dropouts"
 _SOURCE_MEMORY = "preftune_source_files"
+_SAVES_HERE = "should_save_on_this_rank"
+"""Method of transformers' models."""
 
 
 class UnsupportedModel(InvalidRequest):
@@ -157,7 +160,8 @@ def save_policy(
         model.config.use_cache = True
         with TemporaryDirectory(dir=directory.parent, prefix=".merging-") as spool:
             state, loss = merging.merged_state_dict(model, dtype, Path(spool), passing)
-            model.save_pretrained(directory, state_dict=state, max_shard_size=MAX_SHARD_BYTES)
+            with _saving_on_this_rank(model):
+                model.save_pretrained(directory, state_dict=state, max_shard_size=MAX_SHARD_BYTES)
             del state
     finally:
         model.config.use_cache = False
@@ -174,6 +178,16 @@ def save_policy(
         if path.is_file():
             path.chmod(_FILE_MODE)
     return loss
+
+
+@contextmanager
+def _saving_on_this_rank(model: PreTrainedModel) -> Iterator[None]:
+    """Make transformers write inside: in a process group it leaves that to rank 0, without a word on the others."""
+    setattr(model, _SAVES_HERE, lambda is_main_process: is_main_process)
+    try:
+        yield
+    finally:
+        delattr(model, _SAVES_HERE)
 
 
 def last_hidden_states(model: PreTrainedModel, ids: Tensor) -> Tensor:

@@ -94,12 +94,12 @@ def save_sft_policy(
 ) -> None:
     """Save the output of the SFT stage: the model in its compute precision, or its adapter.
 
-    All ranks enter together, the leader writes.
+    All ranks enter together, the first of each node writes.
     """
     adapter = adapters.adapter_state(model)
     with ranks.together(), ExitStack() as stack:
         passing = stack.enter_context(passing_weights(model)) if plan.lora is None else None
-        if not ranks.is_leader:
+        if not ranks.is_node_leader:
             return
         with room_for("the SFT policy"), complete_directory(directory) as hidden:
             if plan.lora is None:

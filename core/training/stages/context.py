@@ -68,9 +68,9 @@ class RunContext:
         return found
 
     def fresh_path(self, name: str) -> Path:
-        """Return a new path for an output of that name; the leader removes an older one."""
+        """Return a new path for an output of that name; the first rank of a node removes an older one."""
         path = self.work_dir / name
-        if path.is_dir() and self.ranks.is_leader:
+        if path.is_dir() and self.ranks.is_node_leader:
             shutil.rmtree(path)
         return path
 

@@ -9,6 +9,7 @@ from core.domain import trainer_protocol as protocol
 
 MESSAGES = [
     protocol.Hello(pid=7, versions={"torch": "2.13.0"}, device="cpu"),
+    protocol.Listening(port=40123),
     protocol.Resolved(spec={"beta": 0.1}),
     protocol.StageOutputQuery(stage="sft", digest="d" * 64),
     protocol.StageChanged(stage="dpo", status="started", step=3, total_steps=10),

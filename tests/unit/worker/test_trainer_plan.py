@@ -41,6 +41,7 @@ ELSEWHERE = {
     "metadata": "for people",
     "priority": "the queue",
     "max_runtime_seconds": "the supervisor stops the run",
+    "nodes": "the queue: so many workers take it; each is told by its assignment",
 }
 OTHER = {
     "group_by_prompt": {"group_by_prompt": True},

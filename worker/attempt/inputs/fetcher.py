@@ -85,6 +85,10 @@ class Fetcher:
         reach("stage_output.fetched")
         return found.job_id, target
 
+    def fetch_checkpoint(self, tree: StoredTree, target: Path) -> None:
+        """Fetch the checkpoint that another node goes on from, too. Raises TreeDamaged."""
+        self._fetch_patiently(tree, target)
+
     def fetch_policy(self, tree: StoredTree) -> Path:
         """Fetch a policy that an earlier job published. Raises TreeDamaged."""
         return self._fetch_patiently(tree, self.work_dir / "base")

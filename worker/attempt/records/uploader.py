@@ -16,20 +16,28 @@ from core.domain.errors import DomainError, Fenced, Unavailable
 from core.domain.jobs.job_state import Stage
 from core.domain.trainer_protocol import CheckpointWritten, StageOutputWritten, TrainerEvent
 from core.failpoints import reach
-from core.services.attempts import checkpoints, recording
+from core.services.attempts import checkpoints, nodes, recording
 from core.services.attempts.checkpoints import NewCheckpoint, NewStageOutput
 from core.services.attempts.claimed_job import ClaimedJob
 from core.storage import keys
-from core.storage.trees import UploadedTree, upload_tree, write_sums
+from core.storage.trees import UploadedTree, store_manifest, upload_files, upload_tree, write_sums
 from worker.patience import pause_seconds
 
 _MAX_WAITING_OUTPUTS = 8
+_COLLECT_SECONDS = 0.2
+"""Between two looks at what the other nodes have stored."""
+_COLLECT_LEASES = 10
+"""Time limit for them, in leases."""
 
 _log = logging.getLogger(__name__)
 
 
 class _Abandoned(Exception):
     """Raised to abandon an upload that is no longer needed."""
+
+
+class _LeftOut(Exception):
+    """Raised for a checkpoint of which another node has no files any more."""
 
 
 class Uploader:
@@ -108,6 +116,9 @@ class Uploader:
                 break
             except Unavailable as error:
                 self._tell_of_outage(error)
+            except _LeftOut:
+                _log.warning("%s is not whole on all nodes, and is left out", Path(item.directory).name)
+                break
             except Fenced:
                 raise
             except (DomainError, OSError, ValueError):
@@ -148,7 +159,9 @@ class Uploader:
         """Upload what a resume needs first, then the policy as users load it."""
         claim = self._claim
         prefix = keys.checkpoint_prefix(claim.project_id, claim.job_id, claim.attempt_name, stage.value, item.step)
-        uploaded = self._upload_tree(prefix, item.directory)
+        uploaded = (
+            self._upload_shards(prefix, item) if claim.place.has_others else self._upload_tree(prefix, item.directory)
+        )
         checkpoint_id = checkpoints.commit_checkpoint(
             claim,
             NewCheckpoint(stage=stage, step=item.step, tree=uploaded, num_bytes=uploaded.num_bytes),
@@ -159,6 +172,27 @@ class Uploader:
         prefix = keys.policy_prefix(claim.project_id, claim.job_id, claim.attempt_name, stage.value, item.step)
         policy = self._upload_tree(prefix, item.policy_directory)
         checkpoints.commit_policy(claim, checkpoint_id, policy, policy.num_bytes)
+
+    def _upload_shards(self, prefix: str, item: CheckpointWritten) -> UploadedTree:
+        """Upload this node's files, wait for those of the others, and complete the checkpoint.
+
+        Raises:
+            _LeftOut: a node has given it up for a newer one.
+        """
+        claim, name = self._claim, Path(item.directory).name
+        nodes.collect(claim, name)
+        files = upload_files(claim.backend.store, prefix, Path(item.directory), between_files=self._check_wanted)
+        deadline = time.monotonic() + _COLLECT_LEASES * claim.backend.settings.lease_seconds
+        while True:
+            parts = [part for part in nodes.list_parts(claim, prefix) if part.name == name]
+            if any(part.files is None for part in parts) or time.monotonic() > deadline:
+                raise _LeftOut
+            if len(parts) == claim.place.num_nodes - 1:
+                break
+            self._check_wanted()
+            time.sleep(_COLLECT_SECONDS)
+        theirs = [file for part in parts for file in part.files or ()]
+        return store_manifest(claim.backend.store, prefix, sorted([*files, *theirs], key=lambda file: file.path))
 
     def _upload_tree(self, prefix: str, directory: str) -> UploadedTree:
         return upload_tree(self._claim.backend.store, prefix, Path(directory), between_files=self._check_wanted)

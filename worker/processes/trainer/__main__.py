@@ -19,7 +19,7 @@ import torch
 import transformers
 from pydantic import ValidationError
 
-from core.children.launched import launched_rank, leave, report_failure
+from core.children.launched import launched_rank, leads_node, leave, report_failure
 from core.datasets.editing import UnknownLines
 from core.disk_space import GOES_ON, full_disk_detail, is_out_of_space, purpose_of, room_for
 from core.domain.errors import DomainError
@@ -54,6 +54,7 @@ from core.training.plan import Precision, ReusePlan, TrainingPlan
 from core.training.run_on_devices import Member, run_on_devices
 from worker.processes.trainer.inputs import EncodedInputs, InputEncoder, StoppedWhileStaging, open_tokenizer
 from worker.processes.trainer.measuring import measure
+from worker.processes.trainer.node import follow
 from worker.processes.trainer.observer import LinkObserver, finite
 from worker.processes.trainer.plan import make_plan
 from worker.processes.trainer.policy_folder import PolicyFolder
@@ -79,13 +80,15 @@ _RECURRING = (ArithmeticError, AssertionError, AttributeError, LookupError, Name
 def main(work_dir: Path) -> int:
     """Run the trainer, or its part of one rank; return 0 when the run ended as it should, also when it was stopped."""
     rank = launched_rank()
-    link = None if rank else SupervisorLink()
+    link = SupervisorLink() if rank is None or leads_node() else None
     try:
         member = None if rank is None else Member.of_launch()
-        if link is not None:
+        if rank:
+            assert member is not None
+            follow(member, work_dir, link)
+        else:
+            assert link is not None
             _lead(link, work_dir, member)
-        elif member is not None:
-            member.follow()
         return 0
     except TrainingStopped:  # the leader says it
         return 0
@@ -104,6 +107,8 @@ def _lead(link: SupervisorLink, work_dir: Path, member: Member | None) -> None:
     try:
         train(link, work_dir, member)
     except StoppedWhileStaging:
+        if member is not None:
+            member.dismiss()
         link.send(Stopped())
     except TrainingStopped as stop:
         link.send(Stopped(is_planned=stop.is_planned))
@@ -156,7 +161,7 @@ def _train(
             link.send(event)
     link.send(StageChanged(stage="staging", status="finished"))
     plan = make_plan(assignment, spec, inputs, tokenizer, _engine_dir(work_dir))
-    if spec.reuse and not is_resumed:  # a checkpoint already holds what it needs
+    if _may_reuse(spec, assignment):
         plan = replace(plan, reuse=_find_reusable(link, plan))
     folder = PolicyFolder.of(spec, base_model_dir, tokenizer)
     texts = (spec.sample_prompts, tokenizer.decode)
@@ -167,6 +172,11 @@ def _train(
     if not is_resumed:  # of a part of a job nothing can be foretold
         link.send(Measured(values=measure(base_model_dir, spec, inputs, timeline, result.footprints)))
     link.send(Done(directory=str(result.policy_dir), evaluation=finite(result.evaluation)))
+
+
+def _may_reuse(spec: JobSpec, assignment: Assignment) -> bool:
+    """A checkpoint already holds what it needs; on several nodes each would have to fetch what there is."""
+    return spec.reuse and assignment.resume_from is None and assignment.num_nodes == 1
 
 
 def _engine_dir(work_dir: Path) -> Path:

@@ -49,7 +49,7 @@ def make_plan(
         precision=spec.precision,
         artifact_dtype=spec.artifact_dtype,
         device=assignment.device,
-        num_devices=assignment.num_devices,
+        num_devices=assignment.num_ranks,
         num_threads=assignment.num_threads,
         seed=spec.seed,
         group_by_prompt=spec.group_by_prompt is True,

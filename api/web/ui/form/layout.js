@@ -31,7 +31,7 @@ export const GROUPS = [
   },
   {
     title: "Run",
-    pointers: ["/seed", "/precision", "/artifact_dtype", "/priority", "/max_runtime_seconds", "/reuse", "/metadata"],
+    pointers: ["/seed", "/precision", "/artifact_dtype", "/priority", "/max_runtime_seconds", "/nodes", "/reuse", "/metadata"],
   },
 ];
 

@@ -73,4 +73,5 @@ export const SETTINGS = [
   {"pointer": "/tracking/tags", "kind": "names", "default": [], "description": "Tags of the run."},
   {"pointer": "/priority", "kind": "integer", "default": 0, "description": "Higher runs first."},
   {"pointer": "/max_runtime_seconds", "kind": "integer", "default": null, "description": "Over all attempts; null: no limit."},
+  {"pointer": "/nodes", "kind": "integer", "default": 1, "description": "Workers that train it together, each with all of its devices; they start together or not at all. They are of one kind, and have an address in a private network (`PREFTUNE_NODE_ADDRESS`)."},
 ];

@@ -8,7 +8,7 @@ import { badge, bar, card, empty, loading, table, tableRow } from "../parts.js";
 
 const PERIOD_MS = 5000;
 const MAX_CLOCK_SECONDS = 5;
-const KINDS = { working: "running", idle: "queued", up: "succeeded", silent: "failed" };
+const KINDS = { working: "running", waiting: "paused", idle: "queued", up: "succeeded", silent: "failed" };
 
 export async function open(main, { signal }) {
   const content = h("div.stack", null, loading("workers"));
@@ -43,12 +43,14 @@ function workersCard(processes) {
 
 function device(worker) {
   const many = worker.num_devices > 1 ? `${worker.num_devices} × ` : "";
-  return `${many}${worker.device ?? "unknown"}${worker.lanes === "light" ? ", scores and exports" : ""}`;
+  return `${many}${worker.device ?? "unknown"}${worker.lanes === "light" ? ", scores and exports" : ""}${worker.takes_nodes ? ", also with others" : ""}`;
 }
 
 function step(job) {
+  if (job.node === null) return `${job.project_id}: waits for ${count(job.nodes)} workers at a time`;
+  const place = job.nodes > 1 ? `, node ${count(job.node)} of ${count(job.nodes)}` : "";
   const where = job.stage ? `${job.stage} ${count(job.step)} of ${count(job.total_steps)}` : "starting";
-  return `${job.project_id}: ${where}`;
+  return `${job.project_id}: ${where}${place}`;
 }
 
 function clock(seconds) {
