@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from api.schemas.base import Answer, Number
+from api.schemas.judgements import JudgedShare
 from core.domain.jobs.job_state import JobStatus
 
 
@@ -78,12 +79,44 @@ class Differing(Answer):
     values: dict[str, Any] = Field(description="By job; null where it has none.")
 
 
+class JudgedPoint(Answer):
+    """A policy with its win rate."""
+
+    job_id: str = Field(description="The job.")
+    step: int | None = Field(description="Step of the last training stage; null where it is not known any more.")
+    kl: Number = Field(description="Estimated KL(reference || policy) at that step, nats; null: not measured there.")
+    win_rate: JudgedShare = Field(description="Share that the policy wins, whichever side it was judged as.")
+    num_prompts: int = Field(description="Different prompts with a verdict.")
+    num_failed: int = Field(description="Pairs without a verdict.")
+    judgement_id: str = Field(description="The judgement.")
+    is_published: bool = Field(description="The job's artifact is this policy.")
+    is_on_front: bool = Field(description="No point of this table has a higher win rate at no more divergence.")
+
+
+class WinRates(Answer):
+    """What one judge says of policies against one opponent, on the same pairs of one dataset."""
+
+    title: str = Field(description="What the win rates are, in one line.")
+    judge: dict[str, Any] = Field(description="Who judges: `kind` with its settings.")
+    opponent: str = Field(description="The other model; `@sft`: each job's own policy before DPO.")
+    source: str = Field(description="Version of the dataset of answers.")
+    num_pairs: int | None = Field(description="Pairs that were drawn of it at most, with `seed`; null: all.")
+    seed: int = Field(description="Seed of that draw.")
+    points: list[JudgedPoint] = Field(
+        description="One for each policy, in the order of the jobs, of its newest judgement."
+    )
+
+
 class Comparison(Answer):
     """Jobs side by side."""
 
     sweep_id: str | None = Field(description="The sweep whose members they are; null for jobs named one by one.")
     jobs: list[ComparedJob] = Field(description="The jobs, in order.")
     front: list[FrontPoint] = Field(description="Pareto front of reward accuracy against divergence, by divergence.")
+    win_rates: list[WinRates] = Field(
+        description="Win rates out of judgements of these policies: by judge, opponent and answers, those of most jobs "
+        "first, at most 20. The newest 1,000 judgements of policies are looked through."
+    )
     recommended: Recommendation = Field(
         description="Of the policies not distinguishably less accurate than the best one, the nearest to the reference."
     )

@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 from api_server import RunningApi, pairs
-from compared_jobs import make_sweep, publish
+from backends import BASE_MODEL
+from compared_jobs import add_checkpoint, add_judgement, make_sweep, publish
 from played_jobs import start
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
 from core.database.tables.scores import ScoreRequest
+from core.domain.jobs.job_state import Stage
+from core.domain.policy_names import policy_name
 from core.domain.request_status import RequestStatus
 from preftune import Client
 from preftune.cli.changed_pairs import score_changed
@@ -146,3 +149,43 @@ def test_jobs_without_rewards_are_compared_by_what_there_is(api: RunningApi) -> 
     found = api.http.get(f"/jobs/{job['id']}/comparison").json()
     assert (found["against"], found["recommended"]["job_id"], found["front"]) == (job["id"], None, [])
     assert "No job has published" in found["recommended"]["reason"]
+
+
+def test_win_rates_of_the_members_stand_beside_their_divergence(api: RunningApi, sweep_id: str) -> None:
+    best, near, worse = (member["job_id"] for member in api.http.get(f"/sweeps/{sweep_id}").json()["members"])
+    early = add_checkpoint(api.backend, near, 5)
+    of_sft = add_checkpoint(api.backend, near, 5, Stage.SFT)
+    add_judgement(api.backend, (best, BASE_MODEL), 0.25)
+    for models, share in (
+        ((best, BASE_MODEL), 0.75), ((near, BASE_MODEL), 0.875), ((BASE_MODEL, worse), 0.625),
+        ((f"{near}@{early}", BASE_MODEL), 0.5), ((f"{near}@{of_sft}", BASE_MODEL), 0.5),
+        (("job_gone", BASE_MODEL), 0.5),
+        ((best, f"{best}@sft"), 0.75), ((policy_name("m", "p", "s", near, step=10), f"{near}@sft"), 0.625),
+    ):  # fmt: skip
+        newest = add_judgement(api.backend, models, share)
+    add_judgement(api.backend, (worse, BASE_MODEL), 0.5, {"kind": "regex", "pattern": HOSTILE})
+    found = api.http.get(f"/sweeps/{sweep_id}/comparison").json()
+    plain, own, by_pattern = found["win_rates"]
+    assert (plain["judge"], plain["opponent"], plain["source"]) == ({"kind": "length"}, BASE_MODEL, "ds_answers")
+    assert [
+        (p["job_id"], p["step"], p["kl"], p["win_rate"]["value"], p["is_published"], p["is_on_front"])
+        for p in plain["points"]
+    ] == [
+        (best, 10, 8.0, 0.75, True, False),
+        (near, 5, 1.5, 0.5, False, True),
+        (near, 10, 3.0, 0.875, True, True),
+        (worse, 10, 1.0, 0.375, True, True),
+    ]
+    assert plain["points"][3]["win_rate"] == {"value": 0.375, "low": 0.25, "high": 0.5}
+    assert (own["opponent"], [p["win_rate"]["value"] for p in own["points"]]) == ("@sft", [0.75, 0.625])
+    assert own["points"][1]["judgement_id"] == newest
+    assert [(p["job_id"], p["num_prompts"], p["num_failed"]) for p in by_pattern["points"]] == [(worse, 40, 1)]
+    text = api.http.get(f"/sweeps/{sweep_id}/comparison.txt").text
+    assert f"Win rate against {BASE_MODEL}, judged by length, on ds_answers" in text
+    assert "Win rate against their own SFT policies, judged by length, on ds_answers" in text
+    assert "0.2500 to 0.5000  40" in text
+    page = api.http.get(f"/sweeps/{sweep_id}/comparison.html").text
+    assert page.count("<title>Win rate against divergence from the reference</title>") == 3
+    assert "<script" not in page
+    alone = api.http.get(f"/jobs/{worse}/comparison", params={"others": near}).json()
+    assert [len(table["points"]) for table in alone["win_rates"]] == [3, 1, 1]

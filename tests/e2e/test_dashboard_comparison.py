@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from api_server import RunningApi
+from backends import BASE_MODEL
 from browser import accessibility_faults, open_page
-from compared_jobs import make_sweep
+from compared_jobs import add_judgement, make_sweep
 from playwright.sync_api import Browser, expect
 from sqlalchemy import event
 
@@ -90,4 +91,29 @@ def test_a_page_of_24_runs_asks_for_little_before_it_is_painted(browser: Browser
         own = {"pages/comparison.js", "charts/scatter.js", f"/sweeps/{sweep_id}/comparison"}
         assert own <= set(asked) <= own | {"/ui/session", "words.js"}, asked
         assert sum(asked.values()) < 90_000
+        watched.check()
+
+
+def test_what_is_drawn_against_the_divergence_can_be_a_judges_win_rates(browser: Browser, api: RunningApi) -> None:
+    sweep_id = make_sweep(api, name="Judged")
+    members = [member["job_id"] for member in api.http.get(f"/sweeps/{sweep_id}").json()["members"]]
+    for job_id, share in zip(members, (0.75, 0.875, 0.25), strict=True):
+        add_judgement(api.backend, (job_id, BASE_MODEL), share)
+    with open_page(browser, api.url) as watched:
+        page = watched.page
+        page.goto(f"/ui/#/comparison?sweep={sweep_id}")
+        measure = f"Win rate against {BASE_MODEL}, judged by length, on ds_answers"
+        picture = page.get_by_role("img", name=measure)
+        expect(page.get_by_role("img", name="Reward accuracy against divergence")).to_be_visible()
+        page.get_by_label("Measure").select_option(
+            label=f"Win rate against {BASE_MODEL}, judged by length, on ds_answers"
+        )
+        expect(picture.locator("circle.filled")).to_have_count(3)
+        expect(picture.get_by_text("win rate", exact=True)).to_be_visible()
+        row = page.get_by_role("row", name="Judged 2 (β 0.1)").first
+        expect(row).to_contain_text("87.5 %")
+        expect(row).to_contain_text("1 without a verdict")
+        assert accessibility_faults(page) == []
+        page.get_by_label("Measure").select_option("0")
+        expect(page.get_by_role("img", name="Reward accuracy against divergence").locator("circle")).to_have_count(6)
         watched.check()

@@ -3,15 +3,22 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from api_server import RunningApi
-from backends import BASE_MODEL, claim, point
+from backends import BASE_MODEL, PROJECT, claim, point
 
+from core.database.columns import database_now
+from core.database.tables.judgements import Judgement
+from core.database.tables.objects import Checkpoint, CheckpointStatus
+from core.domain.jobs.job_state import Stage
 from core.domain.jobs.stored_files import StoredFile, StoredTree
+from core.domain.request_status import RequestStatus
 from core.services.attempts import lifecycle, recording
 from core.services.attempts.claimed_job import ClaimedJob
 from core.services.attempts.lifecycle import Publication
 from core.services.backend import Backend
+from core.services.ids import new_id
 from core.storage import keys
 
 LINES = range(1, 41)
@@ -75,3 +82,32 @@ def make_sweep(
         margins, kl = ends.get(held.spec["beta"], (margins_with(10), 1.0))
         publish(api.backend, held, margins, kl, torch="2.13.0" if held.spec["beta"] in ends else "2.12.0")
     return str(made["id"])
+
+
+def add_judgement(
+    backend: Backend, models: tuple[str, str], win_rate: float, judge: Mapping[str, Any] | None = None
+) -> str:
+    """A judgement that has succeeded, of 40 prompts, of which the first model wins that share."""
+    shown = {"value": win_rate, "low": win_rate - 0.125, "high": win_rate + 0.125}
+    row = Judgement(
+        id=new_id("judge"), project_id=PROJECT, status=RequestStatus.SUCCEEDED, name=None, user_metadata={},
+        requested={"judge": judge or {"kind": "length", "prefers": None}, "num_pairs": None, "seed": 0},
+        first_model=models[0], second_model=models[1], source_name="ds_answers", num_pairs=41, num_judged=41,
+        num_failed=1, num_requests=0, num_bytes=0, tally={}, results={"win_rate": shown, "num_prompts": 40},
+        dataset_id=new_id("ds"), has_dataset=False, is_cancelled=False, created_at=database_now(),
+        finished_at=database_now(),
+    )  # fmt: skip
+    name = row.id
+    backend.database.write(lambda session: session.add(row))
+    return name
+
+
+def add_checkpoint(backend: Backend, job_id: str, step: int, stage: Stage = Stage.DPO) -> str:
+    """A record of a checkpoint, whose objects are gone."""
+    row = Checkpoint(
+        id=new_id("ckpt"), job_id=job_id, project_id=PROJECT, attempt=1, stage=stage, step=step,
+        status=CheckpointStatus.DELETED, prefix="", manifest_sha256="0" * 64, num_bytes=0, created_at=database_now(),
+    )  # fmt: skip
+    name = row.id
+    backend.database.write(lambda session: session.add(row))
+    return name

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
 from core.database.tables.judgements import JudgeAnswer, JudgedPair, Judgement
 from core.domain.judging.judgements import PairVerdict
+from core.domain.policy_names import PREFIX
+from core.domain.request_status import RequestStatus
 
 KEPT_SECONDS = 30 * 24 * 3600.0
 """For cached answers."""
@@ -48,6 +50,16 @@ def verdicts_by_key(session: Session, judgement_id: str) -> dict[str, PairVerdic
         JudgedPair.judgement_id == judgement_id, JudgedPair.verdict.is_not(None)
     )
     return {key: verdict for key, verdict in session.execute(statement) if verdict is not None}
+
+
+def list_of_policies(session: Session, project_id: str, limit: int) -> list[Judgement]:
+    """Return judgements that have succeeded and have a job's policy among their models, newest first."""
+    is_policy = [
+        or_(model.startswith("job_", autoescape=True), model.startswith(PREFIX, autoescape=True))
+        for model in (Judgement.first_model, Judgement.second_model)
+    ]
+    is_one = (Judgement.project_id == project_id, Judgement.status == RequestStatus.SUCCEEDED, or_(*is_policy))
+    return list(session.scalars(select(Judgement).where(*is_one).order_by(Judgement.id.desc()).limit(limit)))
 
 
 def delete_judgement(session: Session, judgement_id: str) -> None:

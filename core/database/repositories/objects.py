@@ -65,6 +65,11 @@ def find_checkpoint_at(session: Session, job_id: str, stage: Stage, step: int, a
     return session.scalar(statement)
 
 
+def list_by_ids(session: Session, checkpoint_ids: Collection[str]) -> list[Checkpoint]:
+    """Return checkpoints of any jobs, those that are records only too."""
+    return list(session.scalars(select(Checkpoint).where(Checkpoint.id.in_(checkpoint_ids))))
+
+
 def find_artifact(session: Session, job_id: str) -> Artifact | None:
     return session.scalar(select(Artifact).where(Artifact.job_id == job_id))
 

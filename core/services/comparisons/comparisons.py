@@ -12,6 +12,7 @@ from core.services.backend import Backend
 from core.services.comparisons.choice import choose
 from core.services.comparisons.differing import Differing, differing_code, differing_data, differing_settings
 from core.services.comparisons.gathering import ComparedRun, gather
+from core.services.comparisons.win_rates import WinRates, find_win_rates
 from core.services.sweeps import sweeps
 
 MAX_JOBS = 64
@@ -84,6 +85,8 @@ class Comparison:
     sweep_id: str | None
     jobs: list[ComparedJob]
     front: list[Point]
+    win_rates: list[WinRates]
+    """One table for each judge, opponent and dataset of answers."""
     recommended: Recommendation
     against: str | None
     """The job that `differences` compare with; None where no job has a report on held-out pairs."""
@@ -137,6 +140,7 @@ def _compare(
         sweep_id=sweep_id,
         jobs=[_view(run, front, settings) for run in runs],
         front=front,
+        win_rates=backend.database.read(lambda session: find_win_rates(session, project_id, runs)),
         recommended=_recommend(runs),
         against=other.job_id if other else None,
         pairs_dataset_id=other.pairs_dataset_id if other else None,

@@ -14,7 +14,7 @@ from core.database.repositories import jobs as job_rows
 from core.database.repositories import metrics as metric_rows
 from core.database.repositories.metrics import ValidationRow
 from core.database.tables.jobs import Job
-from core.domain.jobs.job_state import JobStatus
+from core.domain.jobs.job_state import JobStatus, Stage
 from core.domain.jobs.methods import method_of
 from core.domain.jobs.stored_files import StoredFile
 from core.domain.training import metric_names as names
@@ -88,7 +88,16 @@ class ComparedRun:
     @property
     def kl(self) -> float | None:
         """Return the divergence of the published policy."""
-        return next((item.kl for item in reversed(self.evaluations) if item.step == self.published_step), None)
+        return self.kl_at(self.published_step)
+
+    def kl_at(self, step: int | None) -> float | None:
+        """Return the divergence at the newest evaluation at that step."""
+        return next((item.kl for item in reversed(self.evaluations) if item.step == step), None)
+
+    @property
+    def last_stage(self) -> Stage:
+        """Return the stage whose policy it publishes."""
+        return method_of(self.spec).last
 
     @property
     def plotted(self) -> list[Point]:

@@ -8,7 +8,7 @@ from core.domain.training.comparisons import PairKey
 from core.services.comparisons import text
 from core.services.comparisons.coloured import STYLE, Scored, coloured_rows
 from core.services.comparisons.comparisons import Comparison, Difference
-from core.services.comparisons.scatter import scatter_svg
+from core.services.comparisons.scatter import accuracy_svg, win_rates_svg
 
 MAX_PAIRS_SHOWN = 10
 """Pairs that changed sides which are shown for each job."""
@@ -36,10 +36,11 @@ def as_html(comparison: Comparison, title: str, rows: Mapping[PairKey, Row], sco
         f"<h2>Recommended: {escape(names.get(comparison.recommended.job_id or '', 'none'))}</h2>",
         f"<p>{escape(comparison.recommended.reason)}</p>",
         "<h2>Reward accuracy against divergence from the reference</h2>",
-        scatter_svg(comparison),
+        accuracy_svg(comparison),
         "<p class='hint'>A point for each evaluation, filled where that policy is published; the line is the Pareto "
         "front. Accuracy on held-out rows; KL(reference || policy) is estimated on a few drawn responses.</p>",
         _table(text.policy_rows(comparison)),
+        *_win_rates(comparison, names),
     ]
     if comparison.against is not None:
         parts += [
@@ -56,6 +57,17 @@ def as_html(comparison: Comparison, title: str, rows: Mapping[PairKey, Row], sco
         parts.append(f"<p>{comparison.num_left_out} further members are left out.</p>")
     parts.append("</body></html>\n")
     return "\n".join(parts)
+
+
+def _win_rates(comparison: Comparison, names: Mapping[str, str]) -> Iterable[str]:
+    for rates in comparison.win_rates:
+        yield f"<h2>{escape(rates.title)}</h2>"
+        yield win_rates_svg(comparison, rates)
+        yield (
+            "<p class='hint'>Share of answers that the judge finds better, a tie counting half, with its 95 % interval "
+            "over prompts; the line is the Pareto front.</p>"
+        )
+        yield _table(text.rate_rows(rates, names))
 
 
 def _changed(

@@ -1,11 +1,12 @@
 """A comparison as plain text, for people at a terminal and for agents."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from core.domain.training.comparisons import Estimated
 from core.services.comparisons.comparisons import ChangedPair, ComparedJob, Comparison, Difference
 from core.services.comparisons.differing import Differing
+from core.services.comparisons.win_rates import WinRates
 
 _DASH = "-"
 
@@ -20,6 +21,7 @@ def as_text(comparison: Comparison) -> str:
         _table(policy_rows(comparison)),
         _title("All evaluations, the Pareto front marked: none has more accuracy at no more divergence"),
         _table(point_rows(comparison)),
+        *(part for rates in comparison.win_rates for part in (_title(rates.title), _table(rate_rows(rates, names)))),
     ]
     if comparison.against is not None:
         parts += [
@@ -81,6 +83,26 @@ def point_rows(comparison: Comparison) -> list[list[str]]:
             figures = (point.kl, point.reward_accuracy, point.reward_margin, point.loss)
             marks = ["yes" if is_so else "" for is_so in (point.is_published, point.is_on_front)]
             rows.append([label(job), str(point.step), *map(number, figures), *marks])
+    return rows
+
+
+def rate_rows(rates: WinRates, names: Mapping[str, str]) -> list[list[str]]:
+    """Return one row for each judged policy, with a head."""
+    rows = [["job", "step", "KL (nats)", "win rate", "interval", "prompts", "without a verdict", "published", "front"]]
+    for point in rates.points:
+        rate = point.win_rate
+        rows.append(
+            [
+                names[point.job_id],
+                _DASH if point.step is None else str(point.step),
+                number(point.kl),
+                number(rate.value),
+                _interval(rate.low, rate.high),
+                str(point.num_prompts),
+                str(point.num_failed),
+                *("yes" if is_so else "" for is_so in (point.is_published, point.is_on_front)),
+            ]
+        )
     return rows
 
 

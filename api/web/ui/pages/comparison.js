@@ -67,31 +67,77 @@ function recommendation({ recommended }, labels) {
   return notice("check", h("strong", null, "Recommended: ", link), h("p", null, recommended.reason));
 }
 
-function frontier({ jobs, front }, labels, scatter) {
-  const points = jobs.flatMap((job, index) =>
-    job.points
-      .filter(({ kl, reward_accuracy: accuracy }) => kl !== null && accuracy !== null)
-      .map((point) => ({
-        x: point.kl,
-        y: point.reward_accuracy,
-        color: `c-s${(index % COLORS) + 1}`,
-        isFilled: point.is_published,
-        label: point.is_published && job.beta !== null ? `β ${job.beta}` : "",
-        title: `${labels.get(job.job_id)}, step ${point.step}: ${metric(point.kl)} nats, ${percent(point.reward_accuracy)}`,
-      })),
+/** The picture of what is measured, against the divergence: reward accuracy, or a judge's win rates, as chosen. */
+function frontier({ jobs, front, win_rates: tables }, labels, scatter) {
+  const measures = [accuracyOf(jobs, front, labels), ...tables.map((table) => winRatesOf(table, jobs, labels))];
+  const shown = h("div");
+  const show = ({ points, front: line, title, yLabel, about, nothing, rows }) =>
+    fill(
+      shown,
+      points.length ? scatter(points, line, { title, xLabel: "KL to the reference, nats per response", yLabel, format: (value) => percent(value) }) : h("p.muted", null, nothing),
+      points.length ? h("p.hint", null, `${about} The line is the Pareto front: no point has more of it at no more divergence.`) : null,
+      rows ?? null,
+    );
+  show(measures[0]);
+  if (measures.length === 1) return card("Reward accuracy against divergence", shown);
+  const choice = h("select", { id: "measure" }, measures.map(({ name }, index) => h("option", { value: String(index) }, name)));
+  choice.addEventListener("change", () => show(measures[Number(choice.value)]));
+  return card("Accuracy and win rates against divergence", h("div.field", null, h("label", { for: choice.id }, "Measure"), choice), shown);
+}
+
+function accuracyOf(jobs, front, labels) {
+  return {
+    name: "Reward accuracy on held-out rows",
+    title: "Reward accuracy against divergence from the reference, a point for each evaluation",
+    yLabel: "reward accuracy",
+    about: "A point for each evaluation, filled where that model is published.",
+    nothing: "Nothing to draw yet: both are measured on held-out rows, at each evaluation.",
+    front: front.map(({ kl, accuracy }) => ({ x: kl, y: accuracy })),
+    points: jobs.flatMap((job, index) => job.points.map((point) => dot(job, index, point, point.reward_accuracy, labels))).filter(Boolean),
+  };
+}
+
+function winRatesOf({ title, points }, jobs, labels) {
+  const places = new Map(jobs.map((job, index) => [job.job_id, index]));
+  const dots = points.map((point) => ({ point, drawn: dot(jobs[places.get(point.job_id)], places.get(point.job_id), point, point.win_rate.value, labels) }));
+  const best = dots.filter(({ point, drawn }) => drawn && point.is_on_front).map(({ drawn }) => drawn);
+  return {
+    name: title,
+    title: `${title}, against divergence from the reference, a point for each policy`,
+    yLabel: "win rate",
+    about: "A point for each judged policy, filled where that model is published; a tie counts half.",
+    nothing: "No picture: the divergence of none of these policies was measured.",
+    front: best.sort((one, other) => one.x - other.x),
+    points: dots.map(({ drawn }) => drawn).filter(Boolean),
+    rows: rateTable(points, places, labels),
+  };
+}
+
+function rateTable(points, places, labels) {
+  const rows = points.map(({ job_id: id, step, kl, win_rate: rate, num_prompts: number, num_failed: failed, is_on_front: isBest }) =>
+    tableRow(
+      [swatch(places.get(id)), h("a", { href: `#${path("jobs", id)}` }, labels.get(id))],
+      step === null ? "–" : count(step),
+      kl === null ? "–" : metric(kl),
+      [percent(rate.value), h("div.hint", null, `${percent(rate.low)} to ${percent(rate.high)}`)],
+      [count(number), failed ? h("div.hint", null, `${count(failed)} without a verdict`) : null],
+      isBest ? "yes" : "",
+    ),
   );
-  if (!points.length)
-    return card("Reward accuracy against divergence", h("p.muted", null, "Nothing to draw yet: both are measured on held-out rows, at each evaluation."));
-  return card(
-    "Reward accuracy against divergence",
-    scatter(points, front.map(({ kl, accuracy }) => ({ x: kl, y: accuracy })), {
-      title: "Reward accuracy against divergence from the reference, a point for each evaluation",
-      xLabel: "KL to the reference, nats per response",
-      yLabel: "reward accuracy",
-      format: (value) => percent(value),
-    }),
-    h("p.hint", null, "A point for each evaluation, filled where that model is published. The line is the Pareto front: no point has more accuracy at no more divergence."),
-  );
+  return table(["Job", "Step", "KL (nats)", "Win rate", "Prompts", "On the front"], rows);
+}
+
+/** A policy in the picture; null where one of its figures is not known. */
+function dot(job, index, { step, kl, is_published: isPublished }, value, labels) {
+  if (kl === null || value === null) return null;
+  return {
+    x: kl,
+    y: value,
+    color: `c-s${(index % COLORS) + 1}`,
+    isFilled: isPublished,
+    label: isPublished && job.beta !== null ? `β ${job.beta}` : "",
+    title: `${labels.get(job.job_id)}, step ${step}: ${metric(kl)} nats, ${percent(value)}`,
+  };
 }
 
 function policies({ jobs }, labels) {
