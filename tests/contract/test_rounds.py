@@ -28,12 +28,14 @@ from core.domain.jobs.job_state import JobStatus
 from core.domain.judging.rounds import RoundsStatus, RoundsStopReason, RoundStepStatus
 from core.services.backend import Backend
 from core.services.datasets import datasets, intake
+from core.services.datasets.versions import versions
+from core.services.datasets.versions.versions import Split, Taking
 from core.services.generations import generations
 from core.services.jobs import jobs, steering
 from core.services.judgements import judgements
 from core.services.requests import requests, scores
 from core.services.rounds import children, progress, rounds
-from core.services.rounds.rounds import RoundsEnded, RoundsNotDeletable, RoundsNotFound
+from core.services.rounds.rounds import RoundsEnded, RoundsNotDeletable, RoundsNotFound, TooManyRounds
 from core.services.rounds.view import RoundsView
 
 JOB = {"base_model": "tiny", "dataset_id": "ds_1"}
@@ -297,6 +299,89 @@ def test_a_drift_that_cannot_be_measured_stops_no_round(backend: Backend) -> Non
     assert [(step.stage, step.error) for step in ended.steps if step.error] == [("drift", "It is gone.")]
 
 
+@pytest.mark.parametrize("stage", ["split", "pair"])
+def test_a_dataset_that_was_made_as_its_process_died_is_told_whole_after_a_pause(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    rounds_id = create(backend, num_rounds=1).id
+
+    def die(name: str) -> None:
+        due = next(step for step in get(backend, rounds_id).steps if step.status == "waiting")
+        if name == "rounds.child_created" and due.stage == stage:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(progress, "reach", die)
+        for _ in range(20):
+            try:
+                progress.advance(backend, rounds_id)
+            except Killed:
+                break
+            play(backend)
+    rounds.pause(backend, PROJECT, rounds_id)
+    progress.advance(backend, rounds_id)
+    assert next(step for step in get(backend, rounds_id).steps if step.stage == stage).status == "waiting"
+    rounds.resume(backend, PROJECT, rounds_id)
+    ended = play_to_end(backend, rounds_id)
+    assert (ended.stop_reason, ended.error) == (RoundsStopReason.ALL_ROUNDS, None)
+    check_nothing_twice(backend, ended)
+
+
+def test_a_judgement_that_is_deleted_before_its_pairs_are_made_is_made_again(backend: Backend) -> None:
+    rounds_id = create(backend, num_rounds=1).id
+    judge_id = child_of(advance_to(backend, rounds_id, "judge"), 1, "judge")
+    rounds.pause(backend, PROJECT, rounds_id)
+    play(backend)
+    progress.advance(backend, rounds_id)
+    judgements.delete(backend, PROJECT, judge_id)
+    rounds.resume(backend, PROJECT, rounds_id)
+    progress.advance(backend, rounds_id)
+    failed = get(backend, rounds_id)
+    assert (failed.status, failed.error) == (RoundsStatus.FAILED, f"Round 1, pair: There is no judgement {judge_id}.")
+    rounds.resume(backend, PROJECT, rounds_id)
+    ended = play_to_end(backend, rounds_id)
+    assert ended.stop_reason is RoundsStopReason.ALL_ROUNDS
+    assert next(step for step in ended.steps if step.stage == "judge").earlier_ids == [judge_id]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_datasets_that_are_deleted_before_they_are_read_are_made_again(backend: Backend, number: int) -> None:
+    rounds_id = create(backend).id
+    found = advance_to(backend, rounds_id, "answer", number)
+    split = result_of(found, 0, "split")
+    rounds.pause(backend, PROJECT, rounds_id)
+    play(backend)
+    progress.advance(backend, rounds_id)
+    before = [split["dataset_id"], result_of(get(backend, rounds_id), number, "answer")["dataset_id"]]
+    if number == 2:
+        before.append(result_of(found, 1, "answer")["dataset_id"])
+    held_out = file_of(backend, split["dataset_id"])
+    for dataset_id in before:
+        datasets.delete(backend, PROJECT, dataset_id)
+    rounds.resume(backend, PROJECT, rounds_id)
+    progress.advance(backend, rounds_id)
+    assert get(backend, rounds_id).status is RoundsStatus.FAILED
+    rounds.resume(backend, PROJECT, rounds_id)
+    ended = play_to_end(backend, rounds_id)
+    assert (ended.stop_reason, ended.error) == (RoundsStopReason.ALL_ROUNDS, None)
+    assert file_of(backend, result_of(ended, 0, "split")["dataset_id"]) == held_out
+    renewed = {(step.round, step.stage.value) for step in ended.steps if step.earlier_ids}
+    wanted = {(0, "split"), (number, "answer"), (1, "answer")}
+    assert renewed == wanted | ({(1, "compare")} if number == 1 else {(2, "gather")})
+
+
+def test_rounds_that_go_on_count_as_open(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished = play_to_end(backend, create(backend, num_rounds=1).id)
+    failed = create(backend, num_rounds=1).id
+    steering.cancel(backend, PROJECT, child_of(advance_to(backend, failed, "train"), 1, "train"))
+    progress.step(backend)
+    monkeypatch.setattr(rounds, "MAX_OPEN", 0)
+    with pytest.raises(TooManyRounds):
+        rounds.extend(backend, PROJECT, finished.id, 2)
+    with pytest.raises(TooManyRounds):
+        rounds.resume(backend, PROJECT, failed)
+
+
 def test_what_waits_for_room_says_so(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     rounds_id = create(backend, num_rounds=1).id
     with monkeypatch.context() as patch:
@@ -386,6 +471,40 @@ def test_a_fault_is_named_before_anything_is_made(backend: Backend, fields: dict
         create(backend, **fields)
     assert [fault.pointer for fault in refused.value.errors] == [pointer], refused.value.detail
     assert rounds.list_page(backend, PROJECT).data == []
+
+
+SFT = {"method": "preference", "sft": {"dataset_id": "ds_2"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer", "told"),
+    [
+        ({"evaluation": {"dataset_id": "ds_1"}}, "/evaluation/dataset_id", "60 rows of ds_1@1 .* on line 1"),
+        ({"evaluation": {"dataset_id": "ds_2"}}, "/evaluation/dataset_id", "prompts of ds_2@1"),
+        ({"initial": JOB | {"dataset_id": "ds_2", "method": "supervised"}}, "/initial/dataset_id", "seed 0"),
+        ({"initial": JOB | SFT}, "/initial/sft/dataset_id", r"fractions \[0.4, 0.6\] and seed 0"),
+        ({"evaluation": {"held_out_fraction": 1e-9}}, "/evaluation/held_out_fraction", "0 of its prompts"),
+    ],
+)
+def test_no_held_out_prompt_may_be_trained_on(
+    backend: Backend, fields: dict[str, Any], pointer: str, told: str
+) -> None:
+    add_file(backend, "ds_2", DatasetKind.DEMONSTRATION)
+    with pytest.raises(InvalidRequest, match=told) as refused:
+        create(backend, **fields)
+    assert [fault.pointer for fault in refused.value.errors] == [pointer]
+    assert rounds.list_page(backend, PROJECT).data == []
+
+
+def test_another_file_split_alike_trains_the_first_policy(backend: Backend) -> None:
+    """The advice of the refusal works: a prompt is in the same part of every file."""
+    add_file(backend, "ds_2", DatasetKind.DEMONSTRATION)
+    parts = versions.split(backend, PROJECT, "ds_2", Split(fractions=(0.4, 0.6), seed=0), Taking())
+    initial = JOB | {"dataset_id": parts[1].id, "method": "supervised"}
+    made = create(backend, initial=initial, num_rounds=1)
+    assert made.requested["initial"]["dataset_id"] == f"{parts[1].id}@1"
+    ended = play_to_end(backend, made.id)
+    assert jobs.get(backend, PROJECT, child_of(ended, 0, "initial")).spec["dataset_id"] == parts[1].id
 
 
 def test_prompts_of_a_file_without_pairs_are_enough(backend: Backend) -> None:

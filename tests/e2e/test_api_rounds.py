@@ -90,12 +90,28 @@ def test_rounds_with_the_client_and_the_command(api: RunningApi) -> None:
     assert f"{made} running" in run(api, "rounds", "resume", made)
     assert f"{made} cancelled" in run(api, "rounds", "cancel", made)
     play_to_end(api.backend, made)
+    assert "cancelled: " in run(api, "rounds", "watch", made, exit_code=3)
     assert run(api, "rounds", "delete", made, "--yes") == ""
     assert api.http.get(f"/rounds/{made}").status_code == 404
 
 
-def run(api: RunningApi, *words: str) -> str:
+def test_what_the_command_is_given_goes_before_its_file(api: RunningApi) -> None:
+    request = Path(api.settings.data_dir) / "other.json"
+    request.write_text(
+        '{"job": {"base_model": "none", "beta": 0.3}, "judge": {"kind": "length", "prefers": "longer"},'
+        ' "num_rounds": 9, "evaluation": {"held_out_fraction": 0.4}}'
+    )
+    words = ["rounds", "create", "tiny", "ds_1", "--num-rounds", "1", "--request", str(request)]
+    made = api.http.get(f"/rounds/{run(api, *words).strip()}").json()
+    asked = made["requested"]
+    assert (made["num_rounds"], asked["job"]["base_model"], asked["job"]["beta"]) == (1, "tiny", 0.3)
+    assert asked["judge"] == {"kind": "length", "prefers": "longer"}
+    made = api.http.get(f"/rounds/{run(api, *words, '--setting', 'prefers=shorter').strip()}").json()
+    assert made["requested"]["judge"] == {"kind": "length", "prefers": "shorter"}
+
+
+def run(api: RunningApi, *words: str, exit_code: int = 0) -> str:
     result = CliRunner().invoke(app, [*words, "--url", str(api.http.base_url)], env={"COLUMNS": "300"})
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == exit_code, result.output
     lines = result.stdout.splitlines(keepends=True)
     return "".join(line for line in lines if "\x1b" not in line)  # those are of the server in this process

@@ -47,7 +47,7 @@ def light_lane(backend: Backend) -> Iterator[None]:
 
 
 ODD_ANSWERS = [("The same.", "The same."), ("", "Bad!"), ("long " * 100, "Bad!")]
-"""A tie without scores, and two that cannot be scored."""
+"""A tie, and two that cannot be scored."""
 
 
 def check_judgement(backend: Backend, job_id: str) -> None:
@@ -72,6 +72,7 @@ def check_judgement(backend: Backend, job_id: str) -> None:
             assert (pair.verdict, pair.detail) == (None, {"fault": "not_scored", "reason": score["error"]})
         elif pair.first == pair.second:
             assert (pair.verdict, pair.confidence, score["margin"]) == ("tie", 1.0, 0.0)
+            assert pair.detail["scores"] == pytest.approx([score["chosen_reward"]] * 2, abs=1e-4)
         else:
             # Other rows stand in the same batch, which rounds otherwise.
             assert pair.detail["scores"] == pytest.approx([score["chosen_reward"], score["rejected_reward"]], abs=1e-4)

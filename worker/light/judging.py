@@ -43,8 +43,12 @@ class PairJudge(Protocol):
     def num_pairs(self) -> int:
         """Pairs that it judges together."""
 
+    @property
+    def gives_scores(self) -> bool:
+        """Whether each answer gets a score; if not, two answers that are the same need no judge."""
+
     def judge(self, pairs: Sequence[OpenPair]) -> Batch:
-        """Judge pairs of different answers. Raises RequestRefused, LaneStopping, Unavailable."""
+        """Judge pairs. Raises RequestRefused, LaneStopping, Unavailable."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,10 @@ class JudgingWork:
             judge = self._judge(context)
             while pairs := judging.open_pairs(context.backend, self.claim, judge.num_pairs):
                 context.check()
-                equal = [_tie_of_equals(pair) for pair in pairs if pair.is_equal]
-                different = [pair for pair in pairs if not pair.is_equal]
-                batch = judge.judge(different) if different else Batch(outcomes=[])
-                batch.outcomes.extend(equal)
+                equal = [] if judge.gives_scores else [pair for pair in pairs if pair.is_equal]
+                asked = [pair for pair in pairs if pair not in equal]
+                batch = judge.judge(asked) if asked else Batch(outcomes=[])
+                batch.outcomes.extend(map(_tie_of_equals, equal))
                 if not judging.record(context.backend, self.claim, batch):
                     raise LaneStopping
                 reach("judgement.recorded")
@@ -82,12 +86,13 @@ class JudgingWork:
         return RewardJudge(self.claim, context) if kind == "reward" else ModelJudge(self.claim, context)
 
 
-def _tie_of_equals(pair: OpenPair) -> Outcome:
+def _tie_of_equals(pair: OpenPair, score: float | None = None) -> Outcome:
+    scores = {} if score is None else {"scores": [score, score]}
     return Outcome(
         position=pair.position,
         verdict=PairVerdict.TIE,
         confidence=1.0,
-        detail={"reason": "Both answers are the same."},
+        detail={"reason": "Both answers are the same.", **scores},
     )
 
 
@@ -95,6 +100,7 @@ class RuleJudge:
     """A rule scores each answer; the higher score is better."""
 
     num_pairs = RULE_PAIRS
+    gives_scores = True
 
     def __init__(self, claim: JudgementClaim) -> None:
         self._rule = rule_of(claim.judge)
@@ -104,6 +110,8 @@ class RuleJudge:
 
     def _outcome(self, pair: OpenPair) -> Outcome:
         first, second = self._rule(_text(pair.first)), self._rule(_text(pair.second))
+        if pair.is_equal:
+            return _tie_of_equals(pair, first)
         return Outcome(
             position=pair.position,
             verdict=_better(first, second),
@@ -116,6 +124,7 @@ class PeopleJudge:
     """The votes of an arena on the same pairs."""
 
     num_pairs = RULE_PAIRS
+    gives_scores = False
 
     def __init__(self, claim: JudgementClaim, context: RequestContext) -> None:
         self._said = people.find_verdicts(context.backend, claim.project_id, str(claim.judge.arena_id))
@@ -139,6 +148,7 @@ class RewardJudge:
     """Rewards of a job's policy, as `POST /jobs/{id}/scores` gives them; the scoring lane computes them."""
 
     num_pairs = REWARD_PAIRS
+    gives_scores = True
 
     def __init__(self, claim: JudgementClaim, context: RequestContext) -> None:
         self._claim = claim
@@ -171,6 +181,8 @@ class RewardJudge:
 def _outcome_of_reward(pair: OpenPair, result: dict[str, Any]) -> Outcome:
     rewards, share = [result.get("chosen_reward"), result.get("rejected_reward")], result.get("preference_probability")
     first, second = rewards
+    if pair.is_equal:
+        return _tie_of_equals(pair, first)
     if first is None or second is None:
         detail = {"fault": JudgeFault.NOT_SCORED.value, "reason": str(result.get("error", "A reward is not finite."))}
         return Outcome(position=pair.position, verdict=None, detail=detail)
@@ -186,6 +198,7 @@ class ModelJudge:
     """The operator's language model, which sees each pair in both orders."""
 
     num_pairs = MODEL_PAIRS
+    gives_scores = False
 
     def __init__(self, claim: JudgementClaim, context: RequestContext) -> None:
         settings = context.backend.settings

@@ -68,7 +68,7 @@ def make_pairs(answers: Sequence[JudgedAnswers], rule: PairingRule) -> list[Made
     """
     if rule.kind is not PairingKind.FILE and any(pair.scores for pair in answers):
         return _of_scores(_scored(answers), rule)
-    return _of_verdicts([pair for pair in answers if not (_is_empty(pair.first) or _is_empty(pair.second))], rule)
+    return _of_verdicts([pair for pair in answers if not (is_empty(pair.first) or is_empty(pair.second))], rule)
 
 
 def _of_verdicts(answers: Sequence[JudgedAnswers], rule: PairingRule) -> list[MadePair]:
@@ -122,11 +122,12 @@ def _scored(answers: Sequence[JudgedAnswers]) -> list[tuple[Any, float]]:
     known: dict[bytes, tuple[Any, float]] = {}
     for pair in answers:
         for answer, score in zip((pair.first, pair.second), pair.scores or (), strict=False):
-            if not _is_empty(answer):
+            if not is_empty(answer):
                 known.setdefault(orjson.dumps(answer), (answer, score))
     return list(known.values())
 
 
-def _is_empty(answer: Any) -> bool:
+def is_empty(answer: Any) -> bool:
+    """Tell whether an answer says nothing."""
     text = answer if isinstance(answer, str) else "".join(str(message["content"]) for message in answer)
     return not text.strip()

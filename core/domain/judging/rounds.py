@@ -10,20 +10,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StrictBool, ValidationError, model_validator
 
 from core.domain.dataset_rows import DatasetKind
-from core.domain.errors import FieldError, InvalidRequest
+from core.domain.errors import InvalidRequest
 from core.domain.jobs.job_spec import JobRequest, Metadata, Name, Payload
 from core.domain.jobs.methods import get_method
 from core.domain.json_numbers import MAX_WHOLE, REAL, WHOLE
 from core.domain.judging.generations import MAX_PROMPTS, GenerationSampling
 from core.domain.judging.judgements import MAX_PAIRS, Judge
 from core.domain.judging.pairing import MAX_PAIRS_PER_PROMPT, PairingKind, PairingRule
-from core.domain.variants.checks import VariantError
 
 MAX_ROUNDS = 50
 MAX_SAMPLES = 16
 MEMBER_OF, NUMBER = "rounds", "round"
 """Keys of the metadata of all that rounds make: their id, and the number of the round."""
-_OWN_KEYS = 30
 _MAX_SEED = 2**31
 _DEFAULT_PER_PROMPT = 8
 
@@ -251,88 +249,6 @@ class RoundsExtension(Payload):
     num_rounds: Annotated[int, Field(ge=1, le=MAX_ROUNDS), WHOLE] = Field(
         description="Rounds at most, those that are done among them."
     )
-
-
-def check_request(request: RoundsRequest) -> None:
-    """Check what needs no database. Raises InvalidRequest naming every fault."""
-    errors = [*_job_faults(request), *_judge_faults(request), *_size_faults(request)]
-    if errors:
-        raise InvalidRequest("; ".join(f"{error.pointer}: {error.detail}" for error in errors), errors=errors)
-
-
-def _job_faults(request: RoundsRequest) -> list[FieldError]:
-    job, initial, faults = request.job, request.initial, list[FieldError]()
-    given = job.model_dump(exclude_unset=True)
-    method, pairing = get_method(job.method), request.chosen_pairing
-    if not method.publishes_policy:
-        faults.append(FieldError("/job/method", "trains no policy that could answer; use preference or supervised"))
-    elif pairing.kind is PairingKind.BEST and method.encoded_kind is not DatasetKind.DEMONSTRATION:
-        faults.append(FieldError("/pairing/kind", 'best gives no pairs: use it with "method": "supervised"'))
-    else:
-        faults += _variant_faults(job)
-    if method.can_skip_sft and given.get("sft", "skip") != "skip":
-        faults.append(FieldError("/job/sft", "a round trains from a policy; put SFT before the first into initial"))
-    for name in ("exclude_lines", "swap_lines"):
-        if given.get(name):
-            faults.append(FieldError(f"/job/{name}", "names lines of a file, and a round trains on its own pairs"))
-    for pointer, body in (("/job", job), ("/initial", initial)):
-        if body is not None:
-            faults += _metadata_faults(pointer, body)
-    if initial is not None and not get_method(initial.method).publishes_policy:
-        faults.append(FieldError("/initial/method", "trains no policy that could answer"))
-    if initial is not None and initial.base_model != job.base_model:
-        fault = f"the rounds start from the policy that it trains from {job.base_model}: give the same base_model"
-        faults.append(FieldError("/initial/base_model", fault))
-    return faults
-
-
-def _variant_faults(job: JobRequest) -> list[FieldError]:
-    try:
-        kinds = get_method(job.method).kinds_for(job.variant)
-    except VariantError as error:
-        return [FieldError("/job/variant", error.message)]
-    if DatasetKind.PREFERENCE in kinds:
-        return []
-    return [FieldError("/job/variant", f"{job.variant} trains on rows of kind {kinds[0].value}; rounds make pairs")]
-
-
-def _metadata_faults(pointer: str, job: JobRequest) -> list[FieldError]:
-    faults = [
-        FieldError(f"{pointer}/metadata/{key}", f"the key {key!r} is set by the rounds; choose another name")
-        for key in (MEMBER_OF, NUMBER)
-        if key in job.metadata
-    ]
-    if len(job.metadata) > _OWN_KEYS:
-        faults.append(FieldError(f"{pointer}/metadata", f"rounds add two keys; give at most {_OWN_KEYS}"))
-    return faults
-
-
-def _judge_faults(request: RoundsRequest) -> list[FieldError]:
-    faults = []
-    for pointer, judge in (("/judge", request.judge), ("/evaluation/judge", request.evaluation.judge)):
-        if judge is not None and judge.kind == "arena":
-            faults.append(FieldError(f"{pointer}/kind", "people vote when they like; use another judge for rounds"))
-    pairing = request.chosen_pairing
-    if request.judge.kind == "model" and pairing.margin:
-        faults.append(FieldError("/pairing/margin", "a language model gives verdicts and no scores; leave it out"))
-    if request.judge.kind == "model" and pairing.min_score is not None:
-        faults.append(FieldError("/pairing/min_score", "a language model gives verdicts and no scores; leave it out"))
-    return faults
-
-
-def _size_faults(request: RoundsRequest) -> list[FieldError]:
-    wanted, is_file = request.generation, request.chosen_pairing.kind is PairingKind.FILE
-    if wanted.num_samples % 2 and not is_file:
-        return [FieldError("/generation/num_samples", "must be even: answers are judged two at a time")]
-    num_pairs = wanted.num_prompts * (wanted.num_samples if is_file else wanted.num_samples // 2)
-    if num_pairs <= MAX_PAIRS:
-        return []
-    most = MAX_PAIRS * (1 if is_file else 2) // wanted.num_samples
-    fault = (
-        f"{wanted.num_prompts:,} prompts × {wanted.num_samples} answers are {num_pairs:,} pairs to judge, and a "
-        f"judgement has {MAX_PAIRS:,}: take {most:,} prompts at most, or fewer samples"
-    )
-    return [FieldError("/generation/num_prompts", fault)]
 
 
 def plan_start(request: RoundsRequest) -> list[RoundStage]:

@@ -14,7 +14,8 @@ import orjson
 from core.database.repositories import judgements as judgement_rows
 from core.database.tables.judgements import JudgedPair
 from core.domain.dataset_rows import DatasetKind, DatasetOrigin
-from core.domain.judging.pairing import JudgedAnswers, PairingKind, make_pairs
+from core.domain.errors import InvalidRequest
+from core.domain.judging.pairing import JudgedAnswers, PairingKind, is_empty, make_pairs
 from core.domain.judging.rounds import RoundStage
 from core.services.backend import Backend
 from core.services.datasets import datasets, intake
@@ -23,6 +24,7 @@ from core.services.datasets.intake import Lineage
 from core.services.datasets.scratch import scratch_folder
 from core.services.datasets.versions.recipes import Row, stored_rows
 from core.services.datasets.versions.versions import FILENAME
+from core.services.judgements import judgements
 from core.services.rounds.run import Run
 from core.storage import keys
 
@@ -78,7 +80,10 @@ def _new_rows(backend: Backend, run: Run, number: int) -> Iterator[NewRows]:
 
 
 def match(backend: Backend, run: Run, number: int, dataset_id: str) -> dict[str, Any]:
-    """Set each answer beside the file's own to the same prompt: as `chosen`, until a judge has spoken."""
+    """Set each answer beside the file's own to the same prompt: as `chosen`, until a judge has spoken.
+
+    Left out are answers that are empty, or the file's own: no judge would find one of the two better.
+    """
     generation = run.done(number, RoundStage.GENERATE)
     answers = list(_rows(backend, run, str(generation.result["dataset_id"])))
     wanted = {_key(row["prompt"]) for row in answers}
@@ -89,17 +94,23 @@ def match(backend: Backend, run: Run, number: int, dataset_id: str) -> dict[str,
     rows = [
         {"prompt": row["prompt"], "chosen": own[key], "rejected": row["response"], **_context(row)}
         for row in answers
-        if (key := _key(row["prompt"])) in own
+        if (key := _key(row["prompt"])) in own and not is_empty(row["response"]) and row["response"] != own[key]
     ]
+    if not rows:
+        raise InvalidRequest(f"None of {len(answers):,} answers says something else than the file.")
     with _new_rows(backend, run, number) as made:
         made.write(rows, run.training_part)
         name = made.store(dataset_id, "answers beside the file's", DatasetKind.PREFERENCE, DatasetOrigin.ROUND)
-    return {"dataset_id": name, "num_rows": len(rows)}
+    return {"dataset_id": name, "num_rows": len(rows), "num_left_out": len(answers) - len(rows)}
 
 
 def pair(backend: Backend, run: Run, number: int, dataset_id: str) -> dict[str, Any]:
-    """Make pairs of the judged answers of a round, or demonstrations of the best; no dataset where there is none."""
+    """Make pairs of the judged answers of a round, or demonstrations of the best; no dataset where there is none.
+
+    Raises JudgementNotFound.
+    """
     judged = run.done(number, RoundStage.JUDGE)
+    judgements.get(backend, run.row.project_id, judged.child_id)  # else no verdicts would be no pairs
     rule, is_best = run.request.chosen_pairing.rule(), run.request.chosen_pairing.kind is PairingKind.BEST
     counts = {"num_judged": 0, "num_without_verdict": 0, "num_prompts": 0, "num_rows": 0}
 

@@ -91,7 +91,8 @@ def _move(backend: Backend, rounds_id: str) -> bool:
         return _end_if_ended(backend, run, due)
     if run.row.status is RoundsStatus.RUNNING:
         return _start(backend, run, due)
-    if children.is_there(backend, run, due):  # created by a process that died before it was noted
+    # Created by a process that died before it was noted; a dataset is looked at once it is told anew what it holds.
+    if CHILD_OF[due.stage] is not RoundChild.DATASET and children.is_there(backend, run, due):
         return _mark_started(backend, due)
     return run.row.status is RoundsStatus.CANCELLED and _end_cancelled(backend, rounds_id)
 

@@ -2,24 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
 from core.database.repositories import rounds as rows
 from core.database.tables.datasets import Dataset
-from core.database.tables.rounds import Rounds, RoundStep
+from core.database.tables.rounds import Rounds
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import Conflict, DomainError, FieldError, InvalidRequest, NotFound
 from core.domain.jobs.job_spec import JobRequest
 from core.domain.judging.pairing import PairingKind
+from core.domain.judging.round_checks import check_request
 from core.domain.judging.rounds import (
-    OPTIONAL_STAGES,
     RoundsRequest,
     RoundsStatus,
     RoundStage,
-    RoundStepStatus,
-    check_request,
     plan_round,
     plan_start,
     round_job,
@@ -31,9 +30,10 @@ from core.services.chat import served_models
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.datasets import datasets
 from core.services.datasets.versions.versions import at_version
-from core.services.ids import make_id, new_id, new_suffix
+from core.services.ids import new_id, new_suffix
 from core.services.jobs import submission
 from core.services.judgements import judgements
+from core.services.rounds import held_out, renewal
 from core.services.rounds.run import Run, add_steps
 from core.services.rounds.view import RoundsView, view_rounds
 from core.services.transactions import reads, writes
@@ -73,6 +73,7 @@ def create(backend: Backend, project_id: str, request: RoundsRequest, *, rounds_
     pinned = _pinned(backend, project_id, request)
     _require_model(backend, project_id, request.job.base_model)
     _require_judges(backend, project_id, request)
+    held_out.check(backend, project_id, pinned)
     stages = [(0, stage) for stage in plan_start(request)]
     stages += [(1, stage) for stage in plan_round(request, has_earlier=False)]
     suffixes = [new_suffix() for _ in stages]
@@ -82,8 +83,7 @@ def create(backend: Backend, project_id: str, request: RoundsRequest, *, rounds_
         known = rows.find_rounds(session, project_id, chosen)
         if known is not None:
             return view_rounds(session, [known])[0]
-        if rows.count_open(session, project_id) >= MAX_OPEN:
-            raise TooManyRounds(f"{MAX_OPEN} rounds have not ended; cancel one, or wait.")
+        _require_room(session, project_id)
         for pointer, draft in drafts.items():
             _check_job(session, project_id, pointer, draft)
         row = Rounds(
@@ -106,23 +106,37 @@ def create(backend: Backend, project_id: str, request: RoundsRequest, *, rounds_
     return backend.database.write(work)
 
 
+def _require_room(session: Session, project_id: str) -> None:
+    if rows.count_open(session, project_id) >= MAX_OPEN:
+        raise TooManyRounds(f"{MAX_OPEN} rounds have not ended; cancel one, or wait.")
+
+
 def _pinned(backend: Backend, project_id: str, request: RoundsRequest) -> RoundsRequest:
     """Return the request with the versions of its datasets named. Raises InvalidRequest naming an unusable one."""
-    job = request.job
-    file = _find_dataset(backend, project_id, at_version(job.dataset_id, job.dataset_version), "/job/dataset_id")
-    _check_file(request, file)
-    changes = {"job": job.model_copy(update={"dataset_id": file.version_name})}
+    pin = partial(_pin, backend, project_id)
+    changes: dict[str, Any] = {"job": pin(request.job, "/job")}
+    _check_file(request, datasets.find_ready(backend, project_id, changes["job"].dataset_id))
     if request.initial is not None:
-        first = request.initial
-        name = at_version(first.dataset_id, first.dataset_version)
-        found = _find_dataset(backend, project_id, name, "/initial/dataset_id")
-        changes["initial"] = first.model_copy(update={"dataset_id": found.version_name})
-    held_out = request.evaluation.dataset_id
-    if held_out is None:
-        return request.model_copy(update=changes)
-    found = _find_dataset(backend, project_id, held_out, "/evaluation/dataset_id")
-    evaluation = request.evaluation.model_copy(update={"dataset_id": found.version_name})
-    return request.model_copy(update={**changes, "evaluation": evaluation})
+        changes["initial"] = pin(request.initial, "/initial")
+    if request.evaluation.dataset_id is not None:
+        found = _find_dataset(backend, project_id, request.evaluation.dataset_id, "/evaluation/dataset_id")
+        changes["evaluation"] = request.evaluation.model_copy(update={"dataset_id": found.version_name})
+    return request.model_copy(update=changes)
+
+
+def _pin(backend: Backend, project_id: str, job: JobRequest, pointer: str) -> JobRequest:
+    """Return a job with the versions of its datasets named."""
+
+    def named(name: str, place: str) -> str:
+        return _find_dataset(backend, project_id, name, f"{pointer}/{place}").version_name
+
+    changes: dict[str, Any] = {"dataset_id": named(at_version(job.dataset_id, job.dataset_version), "dataset_id")}
+    if job.validation_dataset_id is not None:
+        changes["validation_dataset_id"] = named(job.validation_dataset_id, "validation_dataset_id")
+    if job.sft != "skip" and job.sft.dataset_id is not None:
+        sft = {"dataset_id": named(job.sft.dataset_id, "sft/dataset_id")}
+        changes["sft"] = job.sft.model_copy(update=sft)
+    return job.model_copy(update=changes)
 
 
 def _find_dataset(backend: Backend, project_id: str, name: str, pointer: str) -> Dataset:
@@ -226,7 +240,10 @@ def _steer(session: Session, row: Rounds, *, status: RoundsStatus) -> bool:
 
 
 def resume(backend: Backend, project_id: str, rounds_id: str) -> tuple[RoundsView, bool]:
-    """Resume paused rounds, or failed ones, whose failed stage is tried again by a new child. Raises RoundsEnded."""
+    """Resume paused rounds, or failed ones, whose failed stage is tried again by a new child.
+
+    Raises RoundsEnded, TooManyRounds.
+    """
     return _change(backend, project_id, rounds_id, "rounds.resume", partial(_resume, suffix=new_suffix()))
 
 
@@ -236,25 +253,18 @@ def _resume(session: Session, row: Rounds, *, suffix: str) -> bool:
     if row.status not in (RoundsStatus.PAUSED, RoundsStatus.FAILED):
         raise RoundsEnded(f"The rounds are {row.status.value}.")
     if row.status is RoundsStatus.FAILED:
-        for step in rows.list_steps(session, [row.id]):
-            if step.stage not in OPTIONAL_STAGES and step.status in (RoundStepStatus.FAILED, RoundStepStatus.CANCELLED):
-                _renew(step, suffix)
+        _require_room(session, row.project_id)
+        renewal.renew_failed(session, Run.read(session, row), suffix)
         row.finished_at = row.error_detail = None
     row.status = RoundsStatus.RUNNING
     return True
 
 
-def _renew(step: RoundStep, suffix: str) -> None:
-    """Have a step done again, by a new child."""
-    step.earlier = {"ids": [*step.earlier["ids"], step.child_id]}
-    step.child_id = make_id(step.child_id.partition("_")[0], suffix)
-    step.status, step.result, step.error_detail = RoundStepStatus.WAITING, {}, None
-    step.started_at = step.finished_at = None
-    step.is_held = False
-
-
 def extend(backend: Backend, project_id: str, rounds_id: str, num_rounds: int) -> tuple[RoundsView, bool]:
-    """Allow so many rounds all together; rounds that have finished go on. Raises RoundsEnded, InvalidRequest."""
+    """Allow so many rounds all together; rounds that have finished go on.
+
+    Raises RoundsEnded, TooManyRounds, InvalidRequest.
+    """
     suffixes = [new_suffix() for _ in RoundStage]
     work = partial(_extend, num_rounds=num_rounds, suffixes=suffixes)
     return _change(backend, project_id, rounds_id, "rounds.extend", work)
@@ -271,6 +281,7 @@ def _extend(session: Session, row: Rounds, *, num_rounds: int, suffixes: Sequenc
     is_changed = row.num_rounds != num_rounds
     row.num_rounds = num_rounds
     if row.status is RoundsStatus.FINISHED and num_rounds > number:
+        _require_room(session, row.project_id)
         stages = [(number + 1, stage) for stage in run.next_stages()]
         add_steps(session, row, stages, suffixes, len(run.steps))
         row.status, row.stop_reason, row.finished_at = RoundsStatus.RUNNING, None, None
@@ -284,7 +295,7 @@ def delete(session: Session, project_id: str, rounds_id: str) -> None:
 
     Raises RoundsNotFound, RoundsNotDeletable.
     """
-    row = find(session, project_id, rounds_id)
+    row = _lock(session, project_id, rounds_id)
     if row.finished_at is None:
         raise RoundsNotDeletable(f"The rounds are {row.status.value}; cancel them first, and wait for their child.")
     rows.delete_rounds(session, row.id)
@@ -295,10 +306,7 @@ def delete(session: Session, project_id: str, rounds_id: str) -> None:
 def _change(
     session: Session, project_id: str, rounds_id: str, action: str, change: Callable[[Session, Rounds], bool]
 ) -> tuple[RoundsView, bool]:
-    find(session, project_id, rounds_id)
-    row = rows.lock_rounds(session, rounds_id)
-    if row is None:
-        raise RoundsNotFound(f"There are no rounds {rounds_id}.")
+    row = _lock(session, project_id, rounds_id)
     is_changed = change(session, row)
     session.flush()
     if is_changed:
@@ -309,6 +317,15 @@ def _change(
 def find(session: Session, project_id: str, rounds_id: str) -> Rounds:
     """Return the row; raises RoundsNotFound."""
     row = rows.find_rounds(session, project_id, rounds_id)
+    if row is None:
+        raise RoundsNotFound(f"There are no rounds {rounds_id}.")
+    return row
+
+
+def _lock(session: Session, project_id: str, rounds_id: str) -> Rounds:
+    """Return the row, locked until the transaction ends; raises RoundsNotFound."""
+    find(session, project_id, rounds_id)
+    row = rows.lock_rounds(session, rounds_id)
     if row is None:
         raise RoundsNotFound(f"There are no rounds {rounds_id}.")
     return row

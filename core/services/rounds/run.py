@@ -96,8 +96,7 @@ class Run:
         """Name of the dataset that the first policy is trained on, without what is held out of it."""
         initial = self.request.initial
         assert initial is not None
-        is_same = initial.dataset_id.partition("@")[0] == self.request.job.dataset_id.partition("@")[0]
-        return self.training_part if is_same else initial.dataset_id
+        return self.training_part if initial.dataset_id == self.request.job.dataset_id else initial.dataset_id
 
     def title(self, number: int, what: str) -> str:
         """Return the name of something that a round makes."""

@@ -6,9 +6,9 @@ import pytest
 from played_rounds import body
 
 from core.domain.errors import InvalidRequest
+from core.domain.judging.round_checks import check_request
 from core.domain.judging.rounds import (
     RoundsRequest,
-    check_request,
     plan_round,
     plan_start,
     round_job,
@@ -38,6 +38,23 @@ def request_of(**fields: Any) -> RoundsRequest:
         ({"pairing": {"kind": "best"}}, "/pairing/kind", '"method": "supervised"'),
         ({"generation": {"num_samples": 3}}, "/generation/num_samples", "even"),
         ({"generation": {"num_prompts": 6000, "num_samples": 2}}, "/generation/num_prompts", "5,000 prompts"),
+        (
+            {"generation": {"num_prompts": 3000, "num_samples": 2, "sampling": {"max_tokens": 4096}}},
+            "/generation/num_prompts",
+            "take 2,441 prompts at most",
+        ),
+        (
+            {"evaluation": {"num_prompts": 2000, "sampling": {"max_tokens": 8192}}},
+            "/evaluation/num_prompts",
+            "take 1,220 prompts at most",
+        ),
+        ({"generation": {"sampling": {"temperature": 0}}}, "/generation/sampling/temperature", "same answer"),
+        ({"pairing": {"margin": 1}}, "/pairing/margin", "0 and 1"),
+        (
+            {"job": JOB | {"method": "supervised"}, "pairing": {"kind": "best", "min_score": 2}},
+            "/pairing/min_score",
+            "at most 1",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_named_with_its_place(fields: dict[str, Any], pointer: str, told: str) -> None:

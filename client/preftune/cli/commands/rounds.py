@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from preftune import Client
+from preftune.cli.commands.jobs import INTERRUPTED
 from preftune.cli.commands.judgements import judge_setting, read_request, share
 from preftune.cli.console import confirm, connected, err, for_each, out
 from preftune.cli.listing import Column, Item, collect, named, print_json_lines, print_list, time_column
@@ -24,8 +25,9 @@ def create(
     base_model: BaseModel,
     dataset_id: DatasetId,
     kind: Annotated[
-        str, typer.Option(help="Who judges: length, regex, exact_match, json_schema, reward or model.")
-    ] = "model",
+        str | None,
+        typer.Option(help="Who judges: length, regex, exact_match, json_schema, reward or model (the default)."),
+    ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="A setting of the judge: pattern='^Yes', job_id=job_…. Repeatable."),
@@ -42,10 +44,12 @@ def create(
     follow: Annotated[bool, typer.Option("--watch", help="Watch them until they end.")] = False,
     url: Url = None,
 ) -> None:
-    """Start rounds on the prompts of a dataset and print their id."""
+    """Start rounds on the prompts of a dataset and print their id. What is given here goes before --request."""
     given: dict[str, Any] = read_request(request, "job", "judge", "pairing")
-    given["job"] = {"base_model": base_model, "dataset_id": dataset_id, **given.get("job", {})}
-    given["judge"] = {"kind": kind, **dict(judge_setting(text) for text in setting or ()), **given.get("judge", {})}
+    given["job"] = {**given.get("job", {}), "base_model": base_model, "dataset_id": dataset_id}
+    chosen = {} if kind is None else {"kind": kind}
+    settings = dict(judge_setting(text) for text in setting or ())
+    given["judge"] = {"kind": "model", **given.get("judge", {}), **chosen, **settings}
     if pairing is not None:
         given["pairing"] = {**given.get("pairing", {}), "kind": pairing}
     own = {"num_rounds": num_rounds, "file_ratio": file_ratio, "name": name}
@@ -89,7 +93,7 @@ def list_rounds(limit: Limit = 100, as_json: AsJson = False, quiet: Quiet = Fals
 
 @app.command()
 def watch(rounds: RoundsId, url: Url = None) -> None:
-    """Print what changes until the rounds have ended, then their results."""
+    """Watch rounds until they end. Exit code 0: finished; 1: failed; 3: cancelled; 130: Ctrl-C; the rounds go on."""
     with connected(url) as client:
         _watch(client, rounds)
 
@@ -140,7 +144,14 @@ def _print_status(rounds: Item) -> None:
 
 
 def _watch(client: Client, rounds_id: str) -> None:
-    _print(follow(lambda: client.rounds.get(rounds_id), _told))
+    try:
+        ended = follow(lambda: client.rounds.get(rounds_id), _told)
+    except KeyboardInterrupt:
+        err.print(f"The rounds go on. Watch them again: preftune rounds watch {rounds_id}", markup=False)
+        raise typer.Exit(INTERRUPTED) from None
+    _print(ended)
+    if ended["status"] != "finished":
+        raise typer.Exit(3 if ended["status"] == "cancelled" else 1)
 
 
 def _told(rounds: Item) -> str:

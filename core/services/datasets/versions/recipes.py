@@ -142,7 +142,7 @@ def write_parts(store: ObjectStore, source: Source, fractions: Sequence[float], 
     files = [path.open("wb") for path in paths]
     try:
         for row in stored_rows(store, source.key):
-            number = _part_of(row["prompt"], fractions, seed)
+            number = part_of(row["prompt"], fractions, seed)
             files[number].write(orjson.dumps(_without_line(row), option=orjson.OPT_APPEND_NEWLINE))
             counts[number] += 1
     finally:
@@ -154,7 +154,8 @@ def write_parts(store: ObjectStore, source: Source, fractions: Sequence[float], 
     return [Part(path=path, num_rows=count) for path, count in zip(paths, counts, strict=True)]
 
 
-def _part_of(prompt: Any, fractions: Sequence[float], seed: int) -> int:
+def part_of(prompt: Any, fractions: Sequence[float], seed: int) -> int:
+    """Return the place of the part that a prompt is drawn into: the same for every dataset that has it."""
     digest = blake2b(orjson.dumps([seed, prompt], option=orjson.OPT_SORT_KEYS), digest_size=8).digest()
     place, bound = int.from_bytes(digest, "big") / 2**64, 0.0
     for number, fraction in enumerate(fractions[:-1]):
