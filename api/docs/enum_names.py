@@ -15,7 +15,7 @@ from core.domain.arenas.arenas import Choice, PromptRole
 from core.domain.jobs.job_queries import JobSort
 from core.domain.jobs.job_spec import ArtifactDtype, Optimizer, Precision, Schedule, ValidationMetric
 from core.domain.jobs.methods import MethodName
-from core.domain.judging.judgements import JudgeKind, LengthPreference
+from core.domain.judging.judgements import JudgeKind, LengthPreference, PairState
 from core.domain.judging.rounds import ReferencePolicy
 
 ENUM_NAMES: dict[str, Any] = {
@@ -36,6 +36,7 @@ ENUM_NAMES: dict[str, Any] = {
     "Optimizer": Optimizer,
     "OptionType": OptionType,
     "PairFlag": PairFlag,
+    "PairState": PairState,
     "PartState": PartState,
     "Precision": Precision,
     "ProcessKind": ProcessKind,

@@ -26,6 +26,7 @@ from api.http.strict_route import RAW_BODY, StrictRoute
 from api.http.template_kwargs import parse_template_kwargs
 from api.schemas.base import Page
 from api.schemas.datasets import (
+    AnsweredPrompt,
     ContentFormat,
     Dataset,
     DatasetOptions,
@@ -43,7 +44,7 @@ from core.domain.errors import DomainError, FieldError
 from core.domain.issue_codes import IssueCode
 from core.domain.json_numbers import MAX_WHOLE
 from core.services.backend import Backend
-from core.services.datasets import contents, datasets, intake, previews
+from core.services.datasets import answers, contents, datasets, intake, previews
 from core.services.datasets.row_pages import RowsQuery
 from core.services.views import DatasetView
 
@@ -82,6 +83,15 @@ RowSearchParam = Annotated[
         max_length=200,
         description="Only rows that hold this text, upper and lower case being one. A page looks through 64 MiB: it "
         "may be empty and have a `next_cursor`.",
+    ),
+]
+AnswerSearchParam = Annotated[
+    str | None,
+    Query(
+        min_length=1,
+        max_length=200,
+        description="Only prompts that hold this text, or an answer to which does; upper and lower case are one. The "
+        "first 200,000 rows are looked at.",
     ),
 ]
 CONTENT_FORMAT = Query(
@@ -196,6 +206,22 @@ async def list_dataset_rows(
         preview = partial(previews.preview_rows, *asked, seen_by, query)
         page = await run_in(Lane.PREVIEWS, preview)
     return Page[DatasetRow].model_validate(page)
+
+
+@router.get("/datasets/{dataset_id}/answers", responses=problems(404, 409, 422, 503), response_model_exclude_unset=True)
+@in_lane(Lane.STORE)
+def list_dataset_answers(
+    dataset_id: DatasetId,
+    backend: BackendDep,
+    caller: CallerDep,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+    *,
+    search: AnswerSearchParam = None,
+) -> Page[AnsweredPrompt]:
+    """List the different prompts of a dataset of responses, in their order, each with what models answered."""
+    asked = (backend, caller.project_id, dataset_id)
+    return Page[AnsweredPrompt].model_validate(answers.list_answers(*asked, limit=limit, cursor=cursor, search=search))
 
 
 @router.get("/datasets/{dataset_id}/tokens", responses=problems(404, 409, 422, 503))

@@ -9,6 +9,7 @@ from api.deps import DEFAULT_LIMIT, NEEDS_KEY, BackendDep, CallerDep, Cursor, Id
 from api.docs.openapi import problems
 from api.http.idempotent import Created, answer_once, creating
 from api.http.strict_route import StrictRoute
+from api.routes.judgements import OfDataset, OfJob
 from api.schemas.base import Page
 from api.schemas.generations import Generation
 from api.threads import Lane, in_lane
@@ -42,10 +43,18 @@ def create_generation(
 
 @router.get("/generations", responses=problems(422, 503))
 def list_generations(
-    backend: BackendDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
+    backend: BackendDep,
+    caller: CallerDep,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+    *,
+    dataset_id: OfDataset = None,
+    job_id: OfJob = None,
 ) -> Page[Generation]:
     """List the generations, newest first."""
-    page = generations.list_page(backend, caller.project_id, limit=limit, cursor=cursor)
+    page = generations.list_page(
+        backend, caller.project_id, limit=limit, cursor=cursor, dataset_id=dataset_id, job_id=job_id
+    )
     return Page[Generation].model_validate(page)
 
 

@@ -9,13 +9,29 @@ from api.deps import DEFAULT_LIMIT, NEEDS_KEY, BackendDep, CallerDep, Cursor, Id
 from api.docs.openapi import problems
 from api.http.idempotent import Created, answer_once, creating
 from api.http.strict_route import StrictRoute
+from api.routes.jobs import JobId
 from api.schemas.base import Page
-from api.schemas.judgements import JudgeAgreement, JudgedPair, Judgement
+from api.schemas.judgements import JudgeAgreement, JudgedPair, Judgement, PolicyWinRate
 from api.threads import Lane, in_lane
-from core.domain.judging.judgements import JudgementRequest
-from core.services.judgements import judgements
+from core.domain.judging.judgements import JudgementRequest, PairState
+from core.services.judgements import judgements, policy_rates
 
 JudgementId = Annotated[str, Path(description="Id of a judgement.", max_length=64)]
+OfDataset = Annotated[
+    str | None, Query(min_length=1, max_length=64, description="Only those that read this dataset, or this version.")
+]
+OfJob = Annotated[
+    str | None, Query(min_length=1, max_length=64, description="Only those with a policy of this job among the models.")
+]
+PairSearch = Annotated[
+    str | None,
+    Query(
+        min_length=1,
+        max_length=200,
+        description="Only pairs of which the prompt, an answer or what the judge says holds this text; upper and lower "
+        "case are one. A page looks through 1,000 pairs: it may be empty and have a `next_cursor`.",
+    ),
+]
 
 router = APIRouter(tags=["judgements"], route_class=StrictRoute, dependencies=NEEDS_KEY)
 
@@ -42,10 +58,18 @@ def create_judgement(
 
 @router.get("/judgements", responses=problems(422, 503))
 def list_judgements(
-    backend: BackendDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
+    backend: BackendDep,
+    caller: CallerDep,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+    *,
+    dataset_id: OfDataset = None,
+    job_id: OfJob = None,
 ) -> Page[Judgement]:
     """List the judgements, newest first."""
-    page = judgements.list_page(backend, caller.project_id, limit=limit, cursor=cursor)
+    page = judgements.list_page(
+        backend, caller.project_id, limit=limit, cursor=cursor, dataset_id=dataset_id, job_id=job_id
+    )
     return Page[Judgement].model_validate(page)
 
 
@@ -62,9 +86,17 @@ def list_judged_pairs(
     caller: CallerDep,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
+    *,
+    verdict: Annotated[
+        PairState | None,
+        Query(description="Only pairs with this verdict; `failed`: the judge gave none; `open`: not judged yet."),
+    ] = None,
+    search: PairSearch = None,
 ) -> Page[JudgedPair]:
     """List the pairs with their verdicts, in order."""
-    page = judgements.list_pairs(backend, caller.project_id, judgement_id, limit=limit, cursor=cursor)
+    page = judgements.list_pairs(
+        backend, caller.project_id, judgement_id, limit=limit, cursor=cursor, state=verdict, search=search
+    )
     return Page[JudgedPair].model_validate(page)
 
 
@@ -100,3 +132,12 @@ def cancel_judgement(judgement_id: JudgementId, backend: BackendDep, caller: Cal
 def delete_judgement(judgement_id: JudgementId, backend: BackendDep, caller: CallerDep) -> None:
     """Delete a judgement that has ended, with its pairs; its dataset stays."""
     judgements.delete(backend, caller.project_id, judgement_id)
+
+
+@router.get("/jobs/{job_id}/win-rates", responses=problems(404, 422, 503))
+def list_job_win_rates(
+    job_id: JobId, backend: BackendDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
+) -> Page[PolicyWinRate]:
+    """List what was judged of a job's policies, each with its step, newest first."""
+    page = policy_rates.list_page(backend, caller.project_id, job_id, limit=limit, cursor=cursor)
+    return Page[PolicyWinRate].model_validate(page)

@@ -230,6 +230,26 @@ class DatasetRow(Answer):
     preview: RowPreview | None = Field(None, description="With `base_model`: what that model sees.")
 
 
+class ModelAnswer(Answer):
+    """An answer of a model to a prompt."""
+
+    line: int = Field(description="Line of the file, from 1.")
+    model: str = Field(description="The model; empty where the row names none.")
+    response: Text = Field(description="What it answered.")
+
+
+class AnsweredPrompt(Answer):
+    """A prompt of a dataset of responses, with all answers to it."""
+
+    position: int = Field(description="Place among the different prompts, from 1.")
+    prompt: Text = Field(description="What is answered.")
+    tools: list[dict[str, Any]] = Field(default_factory=list, description="Functions that may be called, if any.")
+    documents: list[dict[str, Any]] = Field(default_factory=list, description="Documents to answer from, if any.")
+    answers: list[ModelAnswer] = Field(
+        description="In the order of the file: the n-th of each model is its n-th sample."
+    )
+
+
 class Rereading(Answer):
     """Differences between the rows stored by an earlier version of the reader and the file as read today."""
 

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from api.schemas.base import Answer, Id
 from api.schemas.datasets import Text
+from core.domain.jobs.job_state import Stage
 from core.domain.judging.generations import WorkStatus
 
 
@@ -85,3 +86,26 @@ class JudgedPair(Answer):
     verdict: str | None = Field(description="`first`, `second` or `tie`; null: not judged, or it could not be.")
     confidence: float | None = Field(description="From 0.5 to 1, as the judge has it; null without a verdict.")
     detail: dict[str, Any] = Field(description="`reason`, `scores`, `verdicts` of both orders, or the `fault`.")
+
+
+class PolicyWinRate(Answer):
+    """A judgement of one policy of a job against another model: a point of its win rate over training."""
+
+    judgement_id: Id
+    name: str | None = Field(description="A name to recognise the judgement by.")
+    status: WorkStatus = Field(description="Of the judgement.")
+    policy: str = Field(
+        description="The policy, as it was named: `job_…`, `job_…@<checkpoint id>`, `job_…@sft`, `ft:…`."
+    )
+    stage: Stage | None = Field(description="Stage of training that it is of; null of a checkpoint without a record.")
+    step: int | None = Field(description="Step of that stage; null of `job_…@sft` and while a job has no results.")
+    against: str = Field(description="The other model.")
+    judge: dict[str, Any] = Field(description="Who judged: `kind` with its settings.")
+    source: str = Field(description="Version of the dataset that was judged.")
+    num_pairs: int = Field(description="Pairs of the judgement.")
+    num_judged: int = Field(description="Pairs that are done, those without a verdict among them.")
+    num_failed: int = Field(description="Pairs that have no verdict.")
+    num_prompts: int | None = Field(description="Different prompts with a verdict; null before the end.")
+    win_rate: JudgedShare | None = Field(description="Share that the policy wins, whichever side it was judged as.")
+    length_controlled: JudgedShare | None = Field(description="What it would be if answers were equally long.")
+    created_at: datetime = Field(description="Of the judgement, RFC 3339, UTC.")

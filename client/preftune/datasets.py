@@ -97,6 +97,12 @@ class Datasets:
     def list(self, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
         return self._transport.get("/datasets", limit=limit, cursor=cursor)
 
+    def answers(
+        self, dataset_id: str, *, search: str | None = None, limit: int | None = None, cursor: str | None = None
+    ) -> dict[str, Any]:
+        """Return a page of the prompts of a dataset of responses, each with what models answered."""
+        return self._transport.get(f"/datasets/{dataset_id}/answers", search=search, limit=limit, cursor=cursor)
+
     def rows(
         self,
         dataset_id: str,

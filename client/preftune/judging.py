@@ -21,8 +21,17 @@ class Generations:
     def get(self, generation_id: str) -> dict[str, Any]:
         return self._transport.get(f"/generations/{generation_id}")
 
-    def list(self, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
-        return self._transport.get("/generations", limit=limit, cursor=cursor)
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        dataset_id: str | None = None,
+        job_id: str | None = None,
+    ) -> dict[str, Any]:
+        """Return a page, newest first: of those with prompts of a dataset, or by policies of a job."""
+        asked = {"limit": limit, "cursor": cursor, "dataset_id": dataset_id, "job_id": job_id}
+        return self._transport.get("/generations", **asked)
 
     def cancel(self, generation_id: str) -> dict[str, Any]:
         """Cancel a generation; what it has answered is dropped."""
@@ -53,12 +62,34 @@ class Judgements:
     def get(self, judgement_id: str) -> dict[str, Any]:
         return self._transport.get(f"/judgements/{judgement_id}")
 
-    def list(self, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
-        return self._transport.get("/judgements", limit=limit, cursor=cursor)
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        dataset_id: str | None = None,
+        job_id: str | None = None,
+    ) -> dict[str, Any]:
+        """Return a page, newest first: of those of a dataset, or of policies of a job."""
+        asked = {"limit": limit, "cursor": cursor, "dataset_id": dataset_id, "job_id": job_id}
+        return self._transport.get("/judgements", **asked)
 
-    def pairs(self, judgement_id: str, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
-        """Return a page of the pairs with their verdicts."""
-        return self._transport.get(f"/judgements/{judgement_id}/pairs", limit=limit, cursor=cursor)
+    def of_job(self, job_id: str, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
+        """Return a page of what was judged of a job's policies, each with its step of training, newest first."""
+        return self._transport.get(f"/jobs/{job_id}/win-rates", limit=limit, cursor=cursor)
+
+    def pairs(
+        self,
+        judgement_id: str,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        verdict: str | None = None,
+        search: str | None = None,
+    ) -> dict[str, Any]:
+        """Return a page of the pairs with their verdicts: those of a verdict, or that hold a text."""
+        asked = {"limit": limit, "cursor": cursor, "verdict": verdict, "search": search}
+        return self._transport.get(f"/judgements/{judgement_id}/pairs", **asked)
 
     def agreement(self, judgement_id: str, *, against: str) -> dict[str, Any]:
         """Return how often another judgement of the same pairs says the same."""

@@ -6,7 +6,10 @@ A key that a row or a message has no use for is left out, never null.
 """
 
 from enum import StrEnum
-from typing import Any, NotRequired, TypedDict, final
+from typing import Any, Final, NotRequired, TypedDict, final
+
+CONTEXT_FIELDS: Final[tuple[str, ...]] = ("tools", "documents")
+"""Fields of a row that a chat template writes into the prompt."""
 
 
 class DatasetKind(StrEnum):

@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 from api_server import RunningApi, serve
 from backends import BASE_MODEL, PROJECT, add_dataset
+from played_judging import judge_next
 from typer.testing import CliRunner
 
 from core.domain.dataset_rows import DatasetKind
-from core.services.judgements import judging
 from core.storage import keys
 from preftune import Client
 from preftune.cli.main import app
-from worker.light.judging import RuleJudge
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +27,6 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApi]:
         running.backend.store.put_bytes(keys.dataset_rows(PROJECT, "ds_r"), text.encode())
         add_dataset(running.backend, "ds_r", kind=DatasetKind.RESPONSES, num_rows=8)
         yield running
-
-
-def finish_judgement(api: RunningApi) -> None:
-    """What a worker does with the next one."""
-    claimed = judging.claim(api.backend, 60)
-    assert claimed is not None
-    pairs = judging.open_pairs(api.backend, claimed, 100)
-    assert judging.record(api.backend, claimed, RuleJudge(claimed).judge(pairs))
-    judging.finish(api.backend, claimed)
 
 
 def test_a_generation_is_made_once_and_steered(api: RunningApi) -> None:
@@ -84,7 +74,7 @@ def test_a_judgement_with_the_client_and_the_command(api: RunningApi) -> None:
         str(api.http.base_url), api_key=api.http.headers.get("Authorization", "").removeprefix("Bearer ")
     ) as client:
         made = client.judgements.create(dataset_id="ds_r", judge={"kind": "length"}, models=["a", "b"], name="short")
-        finish_judgement(api)
+        judge_next(api.backend)
         found = client.judgements.wait(made["id"], timeout_seconds=10, poll_seconds=0.01)
         assert (found["status"], found["win_rate"]["value"], found["num_prompts"]) == ("succeeded", 1.0, 4)
         assert [pair["verdict"] for pair in client.judgements.pairs(made["id"])["data"]] == ["first"] * 4

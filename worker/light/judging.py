@@ -21,8 +21,10 @@ from core.services.requests import scores
 from core.services.requests.requests import RequestLease, is_ended
 from worker.light.lane import LaneStopping, RequestContext, RequestRefused
 
-RULE_PAIRS, REWARD_PAIRS, MODEL_PAIRS = 200, 50, 8
+RULE_PAIRS, REWARD_PAIRS, MODEL_PAIRS = 200, 1000, 8
 """Pairs that are judged together: what is lost where the process dies."""
+REWARD_CHARS = 2_000_000
+"""Characters of pairs that one process scores, or one pair: a slow machine does them within its time limit."""
 NUM_ASKING = 4
 """Questions to a language model at a time."""
 SCORE_SECONDS = 3600.0
@@ -157,7 +159,10 @@ class RewardJudge:
 
     def judge(self, pairs: Sequence[OpenPair]) -> Batch:
         backend, project_id = self._context.backend, self._claim.project_id
-        asked = [{"prompt": pair.prompt, "chosen": pair.first, "rejected": pair.second} for pair in pairs]
+        pairs = _first_of(pairs)
+        asked = [
+            {"prompt": pair.prompt, "chosen": pair.first, "rejected": pair.second, **pair.context} for pair in pairs
+        ]
         suffix = derived_id(self._claim.lease.id, pairs[0].position).partition("_")[2]
         score_id = make_id("score", suffix)  # the same for the same pairs: a successor finds them scored
         scores.create(backend, project_id, self._job_id, {"pairs": asked}, score_id=score_id)
@@ -171,11 +176,22 @@ class RewardJudge:
             view = scores.get(backend, project_id, self._job_id, score_id)
         if view.results is None:
             raise RequestRefused(f"The pairs cannot be scored. {view.error}")
-        outcomes = [_outcome_of_reward(*both) for both in zip(pairs, view.results, strict=True)]
+        # A request of an earlier version is about fewer pairs, the first of these; the others stay open.
+        outcomes = [_outcome_of_reward(*both) for both in zip(pairs, view.results, strict=False)]
         num_faults = sum(outcome.verdict is None for outcome in outcomes)
         return Batch(
             outcomes=outcomes, tally=Tally(faults={JudgeFault.NOT_SCORED.value: num_faults} if num_faults else {})
         )
+
+
+def _first_of(pairs: Sequence[OpenPair]) -> Sequence[OpenPair]:
+    """Return the first pairs, as many as one process scores."""
+    num_chars = 0
+    for number, pair in enumerate(pairs):
+        num_chars += sum(map(len, map(_text, (pair.prompt, pair.first, pair.second))))
+        if number and num_chars > REWARD_CHARS:
+            return pairs[:number]
+    return pairs
 
 
 def _outcome_of_reward(pair: OpenPair, result: dict[str, Any]) -> Outcome:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from core.domain.dataset_rows import DatasetKind
+from core.domain.dataset_rows import CONTEXT_FIELDS, DatasetKind
 from core.domain.jobs.job_spec import JobSpec
 from core.domain.jobs.methods import get_method
 from core.tokenization.encode_file import encode_file
@@ -46,7 +46,7 @@ class ScoringTask:
     """Policy before DPO: a model, or with LoRA its adapter; None: the base model."""
     is_pairs: bool
     rows: list[dict[str, Any]]
-    """`prompt`, `chosen`, `rejected`, or `prompt`, `response`."""
+    """`prompt`, `chosen`, `rejected`, or `prompt`, `response`; `tools` and `documents` where a row has them."""
     num_threads: int
     submitted_at: str
     by_token: bool = False
@@ -125,7 +125,8 @@ def _tokens(scores: PairRewards, index: int, data: EncodedData, tokenizer: PairT
 def _pair(line: int, row: dict[str, Any]) -> dict[str, Any]:
     """Return a single response as both sides of a pair, so that every variant's reward is defined."""
     chosen = row.get("chosen", row.get("response"))
-    return {"line": line, "prompt": row["prompt"], "chosen": chosen, "rejected": row.get("rejected", chosen)}
+    context = {name: row[name] for name in CONTEXT_FIELDS if name in row}
+    return {"line": line, "prompt": row["prompt"], "chosen": chosen, "rejected": row.get("rejected", chosen), **context}
 
 
 def _pair_result(scores: PairRewards, index: int, _data: EncodedData) -> dict[str, Any]:

@@ -55,11 +55,11 @@ export async function remove(address) {
 }
 
 /** All items of a list that fit in `limit` pages of a hundred. */
-export async function listAll(address, { signal, pages = 5 } = {}) {
+export async function listAll(address, { signal, pages = 5, query = {} } = {}) {
   const items = [];
   let cursor = null;
   for (let page = 0; page < pages; page += 1) {
-    const answer = await get(address, { query: { limit: 100, cursor }, signal });
+    const answer = await get(address, { query: { ...query, limit: 100, cursor }, signal });
     items.push(...answer.data);
     cursor = answer.next_cursor;
     if (!cursor) break;

@@ -15,6 +15,12 @@ const ROUTES = [
   [/^\/jobs\/([^/]+)\/log$/, () => import("./pages/job_log.js"), "Log"],
   [/^\/sweeps$/, () => import("./pages/sweeps.js"), "Sweeps"],
   [/^\/sweeps\/([^/]+)$/, () => import("./pages/sweep.js"), "Sweep"],
+  [/^\/judgements$/, () => import("./pages/judgements.js"), "Judgements"],
+  [/^\/judgements\/new$/, () => import("./pages/new_judgement.js"), "New judgement"],
+  [/^\/judgements\/([^/]+)$/, () => import("./pages/judgement.js"), "Judgement"],
+  [/^\/generations$/, () => import("./pages/generations.js"), "Generations"],
+  [/^\/generations\/new$/, () => import("./pages/new_generation.js"), "New generation"],
+  [/^\/generations\/([^/]+)$/, () => import("./pages/generation.js"), "Generation"],
   [/^\/datasets$/, () => import("./pages/datasets.js"), "Datasets"],
   [/^\/datasets\/([^/]+)$/, () => import("./pages/dataset.js"), "Dataset"],
   [/^\/diff$/, () => import("./pages/diff.js"), "What differs"],
@@ -104,7 +110,8 @@ function setTitle(title) {
 
 function markCurrent(where) {
   for (const link of document.querySelectorAll("#nav a")) {
-    const isHere = where.startsWith(link.getAttribute("href").slice(1));
+    const pages = link.dataset.pages?.split(" ") ?? [link.getAttribute("href").slice(1)];
+    const isHere = pages.some((page) => where.startsWith(page));
     if (isHere) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }

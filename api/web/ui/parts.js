@@ -140,6 +140,17 @@ export function ask(title, text, choices) {
   });
 }
 
+/** A button that asks before it ends a thing: what `label` says is done to the `what`. */
+export function confirmButton(what, label, iconName, text, work) {
+  const button = h("button.danger", { type: "button" }, icon(iconName), label);
+  button.addEventListener("click", () =>
+    act(button, async () => {
+      if (await ask(`${label} this ${what}?`, text, [{ value: "yes", label: `${label} the ${what}`, kind: "danger" }])) await work();
+    }),
+  );
+  return button;
+}
+
 export function copyable(text, shown = text) {
   const button = h(
     "button.quiet.small",

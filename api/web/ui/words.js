@@ -35,6 +35,13 @@ export const WORDS = {
   doctor: "Checks that watch a training for known faults and say what helps.",
   "set aside": "A valid row that no training can learn from, such as equal responses. It is listed in the report.",
   malformed: "A row that cannot be read as it is declared. The report names its line and what is wrong.",
+  generation: "What models answered to prompts, at once; their answers are a dataset of responses.",
+  judgement: "A judge’s verdicts on pairs of answers: which of two is better.",
+  judge: "Who says which of two answers is better: a rule, rewards, a language model, or people.",
+  "win rate": "Share of pairs in which a model’s answer is found better than the other’s, a tie counting half; 50 % is even.",
+  "length-controlled": "What the win rate would be if both answers were equally long.",
+  kappa: "Agreement beyond chance: 1 is always, 0 is as often as by chance.",
+  "position bias": "Whether a judge prefers the answer that it is shown first.",
   sweep: "One job run with several values of a setting, as one.",
   split: "Rows that are trained on, or held out.",
 };

@@ -3,6 +3,8 @@
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from core.database.columns import json_text
+from core.database.repositories.judging_lists import holds_policy_of, is_version_of
 from core.database.tables.generations import Generation, GenerationPart
 
 
@@ -15,9 +17,21 @@ def lock_generation(session: Session, project_id: str, generation_id: str) -> Ge
     return session.scalar(statement.with_for_update().execution_options(populate_existing=True))
 
 
-def list_generations(session: Session, project_id: str, *, before: str | None, limit: int) -> list[Generation]:
-    """Return generations older than the id `before`, newest first."""
+def list_generations(
+    session: Session,
+    project_id: str,
+    *,
+    before: str | None,
+    limit: int,
+    dataset_id: str | None = None,
+    job_id: str | None = None,
+) -> list[Generation]:
+    """Return generations older than the id `before`, newest first: with prompts of a dataset, by policies of a job."""
     statement = select(Generation).where(Generation.project_id == project_id)
+    if dataset_id is not None:
+        statement = statement.where(is_version_of(Generation.source_name, dataset_id))
+    if job_id is not None:
+        statement = statement.where(holds_policy_of(json_text(Generation.requested, "models"), job_id))
     if before is not None:
         statement = statement.where(Generation.id < before)
     return list(session.scalars(statement.order_by(Generation.id.desc()).limit(limit)))

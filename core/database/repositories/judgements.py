@@ -6,8 +6,9 @@ from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
+from core.database.repositories.judging_lists import is_policy_of, is_version_of
 from core.database.tables.judgements import JudgeAnswer, JudgedPair, Judgement
-from core.domain.judging.judgements import PairVerdict
+from core.domain.judging.judgements import PairState, PairVerdict
 from core.domain.policy_names import PREFIX
 from core.domain.request_status import RequestStatus
 
@@ -24,18 +25,38 @@ def lock_judgement(session: Session, project_id: str, judgement_id: str) -> Judg
     return session.scalar(statement.with_for_update().execution_options(populate_existing=True))
 
 
-def list_judgements(session: Session, project_id: str, *, before: str | None, limit: int) -> list[Judgement]:
-    """Return judgements older than the id `before`, newest first."""
+def list_judgements(
+    session: Session,
+    project_id: str,
+    *,
+    before: str | None,
+    limit: int,
+    dataset_id: str | None = None,
+    job_id: str | None = None,
+) -> list[Judgement]:
+    """Return judgements older than the id `before`, newest first: of a dataset, and of policies of a job."""
     statement = select(Judgement).where(Judgement.project_id == project_id)
+    if dataset_id is not None:
+        statement = statement.where(is_version_of(Judgement.source_name, dataset_id))
+    if job_id is not None:
+        models = (Judgement.first_model, Judgement.second_model)
+        statement = statement.where(or_(*(is_policy_of(model, job_id) for model in models)))
     if before is not None:
         statement = statement.where(Judgement.id < before)
     return list(session.scalars(statement.order_by(Judgement.id.desc()).limit(limit)))
 
 
-def list_pairs(session: Session, judgement_id: str, *, after: int, limit: int) -> list[JudgedPair]:
+def list_pairs(
+    session: Session, judgement_id: str, *, after: int, limit: int, state: PairState | None = None
+) -> list[JudgedPair]:
     """Return pairs behind the position `after`, in order."""
     is_behind = (JudgedPair.judgement_id == judgement_id, JudgedPair.position > after)
-    return list(session.scalars(select(JudgedPair).where(*is_behind).order_by(JudgedPair.position).limit(limit)))
+    statement = select(JudgedPair).where(*is_behind).order_by(JudgedPair.position).limit(limit)
+    if state in tuple(PairVerdict):
+        statement = statement.where(JudgedPair.verdict == PairVerdict(state))
+    elif state is not None:
+        statement = statement.where(JudgedPair.verdict.is_(None), JudgedPair.is_done.is_(state == "failed"))
+    return list(session.scalars(statement))
 
 
 def list_open_pairs(session: Session, judgement_id: str, limit: int) -> list[JudgedPair]:

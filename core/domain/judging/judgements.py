@@ -16,6 +16,8 @@ MAX_TEXT_CHARS = 20_000
 MAX_SCHEMA_BYTES = 65_536
 
 JudgeKind = Literal["length", "regex", "exact_match", "json_schema", "reward", "model", "arena"]
+PairState = Literal["first", "second", "tie", "failed", "open"]
+"""Verdict of a pair; without one, whether the judge has failed on it, or it is not judged yet."""
 LengthPreference = Literal["shorter", "longer"]
 
 _OWN: dict[str, tuple[str, ...]] = {

@@ -83,7 +83,7 @@ def list_rows(
 ) -> Page[dict[str, Any]]:
     """Return normalised rows in the order of the file."""
     asked = query or RowsQuery()
-    place = _place(backend, project_id, dataset_id, asked.cursor)
+    place = find_place(backend, project_id, dataset_id, asked.cursor)
     _require_ready(place.row, dataset_id)
     key = keys.dataset_rows(project_id, place.row.id)
     return place.page(read_page(backend.store, key, replace(asked, cursor=place.cursor)))
@@ -111,7 +111,7 @@ def list_issues(
     backend: Backend, project_id: str, dataset_id: str, *, limit: int = 20, cursor: str | None = None
 ) -> Page[dict[str, Any]]:
     """Return every issue; of a refused dataset those that its report holds."""
-    place = _place(backend, project_id, dataset_id, cursor)
+    place = find_place(backend, project_id, dataset_id, cursor)
     dataset, offset = place.row, decode_offset(place.cursor)
     if dataset.status is DatasetStatus.READY:
         key = keys.dataset_issues(project_id, dataset.id)
@@ -209,7 +209,7 @@ def resolve(backend: Backend, project_id: str, name: str) -> Dataset:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Place:
+class Place:
     """Place in the rows or issues of a version: pages by a dataset's own id go on in the version that they began in."""
 
     row: Dataset
@@ -225,11 +225,11 @@ class _Place:
         return replace(page, next_cursor=encode_cursor(f"{self.row.number}.{offset}"))
 
 
-def _place(backend: Backend, project_id: str, name: str, cursor: str | None) -> _Place:
+def find_place(backend: Backend, project_id: str, name: str, cursor: str | None) -> Place:
     """Find the version that a page is of. Raises DatasetNotFound, InvalidRequest for a foreign cursor."""
     is_newest = "@" not in name
     if cursor is None or not is_newest:
-        return _Place(row=resolve(backend, project_id, name), cursor=cursor, is_newest=is_newest)
+        return Place(row=resolve(backend, project_id, name), cursor=cursor, is_newest=is_newest)
     number, _, offset = decode_cursor(cursor).rpartition(".")
     exact = f"{name}@{number}" if number else name
     row = backend.database.read(lambda session: dataset_rows.find_dataset(session, project_id, exact))
@@ -238,7 +238,7 @@ def _place(backend: Backend, project_id: str, name: str, cursor: str | None) -> 
             resolve(backend, project_id, name)
             raise InvalidRequest(BAD_CURSOR)
         raise DatasetNotFound(f"There is no dataset {name}.")
-    return _Place(row=row, cursor=encode_cursor(offset), is_newest=True)
+    return Place(row=row, cursor=encode_cursor(offset), is_newest=True)
 
 
 def _read_lines(

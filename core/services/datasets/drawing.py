@@ -7,9 +7,10 @@ from typing import Any
 
 import orjson
 
+from core.domain.dataset_rows import CONTEXT_FIELDS
+
 MAX_ROWS_READ = 200_000
 """Rows of a dataset from which any are drawn."""
-CONTEXT_FIELDS = ("tools", "documents")
 
 
 def draw_rows(rows: Iterable[dict[str, Any]], number: int, seed: int, *, needs_prompt: bool) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ def read_page(store: ObjectStore, key: str, query: RowsQuery) -> Page[Row]:
             return Page(data=shown, next_cursor=encode_cursor(str(offset)))
         if wanted is None or wanted in line.decode(errors="replace").casefold() or b"\\" in line:
             row = _parse(line)
-            if wanted is None or any(wanted in text.casefold() for text in _texts(row)):
+            if wanted is None or any(wanted in text.casefold() for text in texts_of(row)):
                 shown.append(row)
                 num_bytes += len(line)
     return Page(data=shown, next_cursor=None)
@@ -90,12 +90,13 @@ def _parse(line: bytes) -> Row:
     return row
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts_of(value: Any) -> Iterator[str]:
+    """Yield every text in a plain value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for inner in value.values():
-            yield from _texts(inner)
+            yield from texts_of(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from _texts(inner)
+            yield from texts_of(inner)

@@ -159,10 +159,20 @@ def get(session: Session, project_id: str, generation_id: str) -> GenerationView
 
 
 @reads
-def list_page(session: Session, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[GenerationView]:
-    """Return a page of generations, newest first."""
+def list_page(
+    session: Session,
+    project_id: str,
+    *,
+    limit: int = 20,
+    cursor: str | None = None,
+    dataset_id: str | None = None,
+    job_id: str | None = None,
+) -> Page[GenerationView]:
+    """Return a page of generations, newest first: with prompts of a dataset, by the policies of a job."""
     before = decode_cursor(cursor) if cursor else None
-    found = rows.list_generations(session, project_id, before=before, limit=limit + 1)
+    found = rows.list_generations(
+        session, project_id, before=before, limit=limit + 1, dataset_id=dataset_id, job_id=job_id
+    )
     shown = found[:limit]
     next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
     return Page(data=[view(row) for row in shown], next_cursor=next_cursor)

@@ -13,13 +13,14 @@ from core.database.repositories.requests import WAITING
 from core.database.tables.judgements import JudgedPair, Judgement
 from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound
 from core.domain.judging.generations import WorkStatus
-from core.domain.judging.judgements import Judge, JudgementRequest, pair_key
+from core.domain.judging.judgements import Judge, JudgementRequest, PairState, pair_key
 from core.domain.judging.win_rates import Agreement, agreement
 from core.domain.request_status import RequestStatus
 from core.services.access import audit, quotas
 from core.services.arenas import arenas
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, decode_offset, encode_cursor
+from core.services.datasets.row_pages import texts_of
 from core.services.ids import derived_id, make_id, new_id
 from core.services.jobs import jobs
 from core.services.judgements.language_model import LanguageModel
@@ -33,6 +34,8 @@ MAX_WAITING = 20
 """Judgements of a project that have not ended."""
 MAX_BYTES = 64 * 1024**2
 """Pairs of one judgement: they are in the database."""
+MAX_SEARCHED = 1000
+"""Pairs that one page looks through for a text."""
 _EMPTY_TALLY: dict[str, Any] = {"faults": {}, "num_cached": 0, "num_consistent": 0, "num_both": 0, "first_shown": 0.0}
 
 
@@ -207,10 +210,20 @@ def get(session: Session, project_id: str, judgement_id: str) -> JudgementView:
 
 
 @reads
-def list_page(session: Session, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[JudgementView]:
-    """Return a page of judgements, newest first."""
+def list_page(
+    session: Session,
+    project_id: str,
+    *,
+    limit: int = 20,
+    cursor: str | None = None,
+    dataset_id: str | None = None,
+    job_id: str | None = None,
+) -> Page[JudgementView]:
+    """Return a page of judgements, newest first: of a dataset, of the policies of a job."""
     before = decode_cursor(cursor) if cursor else None
-    found = rows.list_judgements(session, project_id, before=before, limit=limit + 1)
+    found = rows.list_judgements(
+        session, project_id, before=before, limit=limit + 1, dataset_id=dataset_id, job_id=job_id
+    )
     shown = found[:limit]
     next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
     return Page(data=[view(row) for row in shown], next_cursor=next_cursor)
@@ -218,15 +231,41 @@ def list_page(session: Session, project_id: str, *, limit: int = 20, cursor: str
 
 @reads
 def list_pairs(
-    session: Session, project_id: str, judgement_id: str, *, limit: int = 20, cursor: str | None = None
+    session: Session,
+    project_id: str,
+    judgement_id: str,
+    *,
+    limit: int = 20,
+    cursor: str | None = None,
+    state: PairState | None = None,
+    search: str | None = None,
 ) -> Page[PairView]:
-    """Return a page of pairs with their verdicts, in order. Raises JudgementNotFound."""
+    """Return a page of pairs with their verdicts, in order: those of a verdict, and those that hold a text.
+
+    A page looks through `MAX_SEARCHED` pairs for a text; the next one goes on behind them. Raises JudgementNotFound.
+    """
     after = decode_offset(cursor)
     find(session, project_id, judgement_id)
-    found = rows.list_pairs(session, judgement_id, after=after, limit=limit + 1)
-    shown = found[:limit]
-    next_cursor = encode_cursor(str(shown[-1].position)) if len(found) > limit else None
-    return Page(data=[_view_pair(row) for row in shown], next_cursor=next_cursor)
+    if search is None:
+        found = rows.list_pairs(session, judgement_id, after=after, limit=limit + 1, state=state)
+        shown, last = [_view_pair(row) for row in found[:limit]], found[:limit][-1:]
+    else:
+        found = rows.list_pairs(session, judgement_id, after=after, limit=MAX_SEARCHED + 1, state=state)
+        shown, last = _search(found[:MAX_SEARCHED], search.casefold(), limit)
+    is_more = bool(last) and last[0] is not found[-1]
+    return Page(data=shown, next_cursor=encode_cursor(str(last[0].position)) if is_more else None)
+
+
+def _search(found: list[JudgedPair], wanted: str, limit: int) -> tuple[list[PairView], list[JudgedPair]]:
+    """Return the first pairs with a text, and the last pair that was looked at."""
+    shown: list[PairView] = []
+    for row in found:
+        pair = _view_pair(row)
+        if any(wanted in text.casefold() for text in texts_of([pair.prompt, pair.first, pair.second, pair.detail])):
+            shown.append(pair)
+            if len(shown) == limit:
+                return shown, [row]
+    return shown, found[-1:]
 
 
 @reads

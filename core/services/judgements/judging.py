@@ -14,7 +14,7 @@ from core.database.repositories import judgements as rows
 from core.database.repositories import requests as request_rows
 from core.database.tables.judgements import JudgedPair, Judgement
 from core.domain.arenas.arenas import ROW_SIDES
-from core.domain.dataset_rows import DatasetKind, DatasetOrigin
+from core.domain.dataset_rows import CONTEXT_FIELDS, DatasetKind, DatasetOrigin
 from core.domain.judging import win_rates
 from core.domain.judging.judgements import Judge, PairVerdict
 from core.domain.judging.win_rates import JudgedPair as Judged
@@ -41,6 +41,8 @@ class OpenPair:
     prompt: Any
     first: Any
     second: Any
+    context: dict[str, Any] = field(default_factory=dict)
+    """`tools` and `documents` of the row, where it has them."""
 
     @property
     def is_equal(self) -> bool:
@@ -114,7 +116,13 @@ def open_pairs(backend: Backend, claim: JudgementClaim, limit: int) -> list[Open
     found = backend.database.read(lambda session: rows.list_open_pairs(session, claim.lease.id, limit))
     contents = [(row.position, orjson.loads(row.content)) for row in found]
     return [
-        OpenPair(position=position, prompt=content["prompt"], first=content["first"], second=content["second"])
+        OpenPair(
+            position=position,
+            prompt=content["prompt"],
+            first=content["first"],
+            second=content["second"],
+            context=_context(content),
+        )
         for position, content in contents
     ]
 
@@ -272,9 +280,13 @@ def _row(row: Judgement, pair: JudgedPair, content: dict[str, Any]) -> dict[str,
         "line": content.get("line"),
         **pair.detail,
     }
-    context: dict[str, Any] = {name: content[name] for name in ("tools", "documents") if name in content}
     chosen, rejected = content[sides[0]], content[sides[1]]
-    return {"prompt": content["prompt"], "chosen": chosen, "rejected": rejected, **context, COLUMN: told}
+    return {"prompt": content["prompt"], "chosen": chosen, "rejected": rejected, **_context(content), COLUMN: told}
+
+
+def _context(content: dict[str, Any]) -> dict[str, Any]:
+    """Return what a chat template writes into the prompt."""
+    return {name: content[name] for name in CONTEXT_FIELDS if name in content}
 
 
 def _pairs(backend: Backend, row: Judgement) -> Iterator[tuple[JudgedPair, dict[str, Any]]]:

@@ -13,13 +13,12 @@ import orjson
 
 from core.database.repositories import judgements as judgement_rows
 from core.database.tables.judgements import JudgedPair
-from core.domain.dataset_rows import DatasetKind, DatasetOrigin
+from core.domain.dataset_rows import CONTEXT_FIELDS, DatasetKind, DatasetOrigin
 from core.domain.errors import InvalidRequest
 from core.domain.judging.pairing import JudgedAnswers, PairingKind, is_empty, make_pairs
 from core.domain.judging.rounds import RoundStage
 from core.services.backend import Backend
 from core.services.datasets import datasets, intake
-from core.services.datasets.drawing import CONTEXT_FIELDS
 from core.services.datasets.intake import Lineage
 from core.services.datasets.scratch import scratch_folder
 from core.services.datasets.versions.recipes import Row, stored_rows

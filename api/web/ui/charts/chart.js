@@ -335,7 +335,7 @@ export class Chart {
 
   #onKey(event) {
     const last = this.#columns[0].length - 1;
-    const move = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -last, End: last }[event.key];
+    const move = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -Infinity, End: Infinity }[event.key];
     if (event.key === "Escape") this.#plot.setCursor({ left: -10, top: -10 });
     if (move === undefined || last < 0) return;
     event.preventDefault();

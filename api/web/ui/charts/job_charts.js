@@ -172,6 +172,7 @@ export class JobCharts {
     const guessing = variant === undefined ? "reward" : variant === "dpo" ? "dpo" : null;
     const loss = guessing ? { ...LOSS, lines: [{ at: LN2, label: "ln 2", stage: guessing }] } : LOSS;
     const settings = new ChartSettings();
+    this.settings = settings;
     const make = (spec) => ({ spec, chart: new Chart(spec.series, { ...spec, settings }).attach(signal) });
     this.loss = make(loss);
     this.tokenAccuracy = make(TOKEN_ACCURACY);

@@ -3,6 +3,9 @@
 import { h } from "../dom.js";
 import { count } from "../format.js";
 
+/** Letters from which on a text may be higher than its box. */
+const LONG = 300;
+
 /** The row's texts; with `preview`, its tokens, those that a loss is taken on marked. */
 export function rowView(row, ...controls) {
   if (row.preview) return seenView(row, controls);
@@ -30,7 +33,13 @@ export function textSide(title, kind, text) {
   const content = Array.isArray(text)
     ? text.map(messageView)
     : text || h("span.muted", null, "(empty)");
-  return h("div", null, h("span.side-title", null, title), h("div.text", { class: kind }, content));
+  // A text that may scroll can be reached by keyboard.
+  const reachable = lengthOf(text) > LONG ? { tabindex: "0", role: "group", "aria-label": title } : {};
+  return h("div", null, h("span.side-title", null, title), h("div.text", { class: kind, ...reachable }, content));
+}
+
+function lengthOf(text) {
+  return Array.isArray(text) ? LONG + 1 : (text ?? "").length + 40 * ((text ?? "").split("\n").length - 1);
 }
 
 function messageView({ role, content, reasoning_content: thought, tool_calls: calls, train }) {

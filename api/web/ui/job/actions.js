@@ -19,7 +19,10 @@ export function jobActions(job, onChanged) {
   if (job.status === "succeeded" && job.spec.method !== "reward") {
     actions.push(h("a.button", { href: `#/play?job=${job.id}`, "data-focus": "play" }, "Try it"));
     actions.push(h("a.button", { href: `#/new?continue=${job.id}`, "data-focus": "further" }, "Continue from this model"));
+    actions.push(h("a.button", { href: `#/generations/new?job=${job.id}`, "data-focus": "generate" }, "Generate answers"));
   }
+  if (job.status === "succeeded" && job.spec.method !== "supervised")
+    actions.push(h("a.button", { href: `#/judgements/new?reward_job=${job.id}`, "data-focus": "judge" }, "Judge with it"));
   if (!isLive && job.status !== "paused") actions.push(deleteButton(job));
   return actions;
 }

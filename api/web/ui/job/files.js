@@ -9,6 +9,8 @@ import { exportsView } from "./exports.js";
 export class FilesCard {
   #artifact = null;
   #shown = "";
+  /** Whether a kept checkpoint has a policy. */
+  hasPolicies = false;
 
   constructor(jobId, signal) {
     this.jobId = jobId;
@@ -30,6 +32,7 @@ export class FilesCard {
     this.#shown = text;
     const kept = checkpoints?.data ?? [];
     this.element.hidden = !artifact && kept.length === 0;
+    this.hasPolicies = kept.some(({ archive_url: url }) => url);
     this.exports ??= artifact ? exportsView(this.jobId, this.signal) : null;
     fill(this.body, artifact ? policyView(artifact) : null, this.exports, kept.length ? checkpointsView(kept) : null);
   }

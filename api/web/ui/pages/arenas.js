@@ -2,6 +2,7 @@
 
 import { get, path, post } from "../api.js";
 import { fill, h } from "../dom.js";
+import { field } from "../form/plain.js";
 import { ago, plural } from "../format.js";
 import { act, badge, card, empty, loading, moreButton, table, tableRow } from "../parts.js";
 import { rateText } from "../arena/words.js";
@@ -95,8 +96,4 @@ function newArena(models, datasets, query) {
     });
   });
   return card("New arena", datasets.length ? form : h("p.hint", null, "Upload a dataset first: its prompts, or its rows, are what is compared."));
-}
-
-function field(text, input) {
-  return h("div.field", null, h("label", { for: input.id }, text), input);
 }

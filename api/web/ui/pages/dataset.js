@@ -2,10 +2,12 @@
 
 import { get, path, remove } from "../api.js";
 import { RowsCard } from "../data/rows_card.js";
-import { originOf, versionsCard } from "../data/versions_card.js";
+import { originOf, originPage, versionsCard } from "../data/versions_card.js";
 import { warningsNotice } from "../form/data_warnings.js";
 import { fill, h, icon, Region } from "../dom.js";
 import { bytes, count, date, percent, plural } from "../format.js";
+import { AnswersCard } from "../judging/answers_card.js";
+import { ModelLabels } from "../judging/models.js";
 import { poll } from "../live.js";
 import {
   act,
@@ -26,6 +28,8 @@ import { term } from "../words.js";
 
 const POLL_MS = 1000;
 const PAGE_ISSUES = 50;
+/** Kinds of which rows, or answers to one prompt, can be compared. */
+const JUDGED = ["preference", "responses"];
 
 export async function open(main, context) {
   const [datasetId] = context.parameters;
@@ -65,7 +69,9 @@ function titleView(dataset, address) {
         copyable(dataset.id),
         " · ",
         term(dataset.kind),
-        ` · ${bytes(dataset.num_bytes)} · version ${dataset.version}, by ${originOf(dataset)} · ${date(dataset.created_at)}`,
+        ` · ${bytes(dataset.num_bytes)} · version ${dataset.version}, by `,
+        originPage(dataset) ? h("a", { href: originPage(dataset) }, originOf(dataset)) : originOf(dataset),
+        ` · ${date(dataset.created_at)}`,
       ),
     ),
     h(
@@ -74,6 +80,8 @@ function titleView(dataset, address) {
       isReady && dataset.kind !== "demonstration"
         ? h("a.button.primary", { href: `#/new?dataset_id=${dataset.id}` }, "Use in a job")
         : null,
+      isReady && JUDGED.includes(dataset.kind) ? h("a.button", { href: `#/judgements/new?dataset_id=${dataset.id}` }, "Judge") : null,
+      isReady ? h("a.button", { href: `#/generations/new?dataset_id=${dataset.id}` }, "Generate answers") : null,
       isReady ? h("a.button", { href: `${address}/content`, download: true }, icon("download"), "Original file") : null,
       deleteButton(dataset, address),
     ),
@@ -118,14 +126,26 @@ function refused(button, dataset, error) {
 
 function showChecked(body, dataset, address, context) {
   const { signal } = context;
+  const answers = dataset.status === "ready" && dataset.kind === "responses" ? answersOf(dataset, signal) : null;
   const rows = dataset.status === "ready" ? new RowsCard(dataset, context) : null;
   if (rows) rows.start();
   fill(
     body,
     verdict(dataset),
     warningsNotice(dataset.warnings),
-    h("div.columns", null, h("div.stack", null, issuesCard(dataset, address, signal, rows), rows?.element), h("div.stack", null, statisticsCard(dataset), rows ? versionsCard(dataset, context) : null, rows?.tokens)),
+    h("div.columns", null, h("div.stack", null, answers, issuesCard(dataset, address, signal, rows), rows?.element), h("div.stack", null, statisticsCard(dataset), judgingLinks(dataset), rows ? versionsCard(dataset, context) : null, rows?.tokens)),
   );
+}
+
+/** What models answered, prompt by prompt, under the names that people know them by. */
+function answersOf(dataset, signal) {
+  const labels = new ModelLabels(signal);
+  const card = new AnswersCard(dataset.id, labels, signal);
+  labels
+    .learn(dataset.made_from?.models ?? [])
+    .then(() => card.ask())
+    .catch((error) => error.name !== "AbortError" && card.fail(error));
+  return card.element;
 }
 
 function verdict({ status, report, num_rows: all, num_accepted: accepted, num_rejected: rejected, num_set_aside: aside }) {
@@ -199,6 +219,21 @@ function issueRow({ line, severity, code, detail, pointer }, rows) {
     badge(severity),
     [detail, h("div.hint.mono", null, code)],
     pointer ? h("code", null, pointer) : null,
+  );
+}
+
+/** Where the dataset is judged and answered. */
+function judgingLinks({ id, status, kind }) {
+  if (status !== "ready") return null;
+  const root = id.split("@")[0];
+  return card(
+    "Judging",
+    h(
+      "ul",
+      null,
+      JUDGED.includes(kind) ? h("li", null, h("a", { href: `#/judgements?dataset_id=${root}` }, "Judgements of it")) : null,
+      h("li", null, h("a", { href: `#/generations?dataset_id=${root}` }, "Generations with its prompts")),
+    ),
   );
 }
 

@@ -12,6 +12,7 @@ import { aboutView } from "../job/about.js";
 import { FilesCard } from "../job/files.js";
 import { ResultsCard } from "../job/results.js";
 import { jobTabs } from "../job/tabs.js";
+import { WinRatesCard } from "../judging/win_rates_card.js";
 import { follow } from "../live.js";
 import { card, copyable, FINAL, jobBadge, loading, notice } from "../parts.js";
 import { term } from "../words.js";
@@ -44,6 +45,7 @@ class JobPage {
     this.samples = new SamplesCard(job.id, signal);
     this.files = new FilesCard(job.id, signal);
     this.results = new ResultsCard(job.id, signal);
+    this.winRates = new WinRatesCard(job, signal, this.charts.settings);
     this.#build();
   }
 
@@ -81,7 +83,7 @@ class JobPage {
       h(
         "div.columns",
         null,
-        h("div.stack", null, this.results.element, this.noCurves.element, this.curvesHolder, this.samples.element, this.files.element),
+        h("div.stack", null, this.results.element, this.noCurves.element, this.curvesHolder, this.winRates.element, this.samples.element, this.files.element),
         h("div.stack", null, card("Events", this.events.element), this.estimate.element, this.settings.element, linksCard(this.job)),
       ),
     );
@@ -166,6 +168,7 @@ class JobPage {
     this.curvesHolder.hidden = !hasPoints;
     if (!hasPoints) return;
     this.charts.show(this.curves);
+    this.winRates.place(this.curves.bands());
     this.tiles.show({
       train: this.curves.newest,
       validation: this.curves.last(this.curves.newest?.stage, "validation"),
@@ -199,12 +202,18 @@ class JobPage {
     }
   }
 
+  /** A policy answers once it is published, or a checkpoint has one; a reward model answers nothing. */
+  #refreshWinRates() {
+    if (this.job.spec.method === "reward") return null;
+    return this.winRates.refresh(Boolean(this.job.artifact) || this.files.hasPolicies);
+  }
+
   /** Samples and files change with events; soon is early enough, and once for many events. */
   refreshRecords() {
     this.recordsTimer ??= setTimeout(() => {
       this.recordsTimer = null;
       if (this.signal.aborted) return;
-      Promise.all([this.samples.refresh(), this.files.refresh()]).catch(this.fail);
+      Promise.all([this.samples.refresh(), this.files.refresh().then(() => this.#refreshWinRates())]).catch(this.fail);
     }, 300);
   }
 }

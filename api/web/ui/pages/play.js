@@ -2,6 +2,7 @@
 
 import { get, listAll, path } from "../api.js";
 import { fill, h } from "../dom.js";
+import { modelsOf } from "../judging/models.js";
 import { act, empty, loading, toast } from "../parts.js";
 import { Column } from "../play/column.js";
 
@@ -31,14 +32,6 @@ export async function open(main, { query, signal }) {
   const wanted = query.getAll("model");
   for (const name of wanted.length ? wanted : job ? modelsOf(job) : [models[0].name]) page.add(name);
   page.take(query);
-}
-
-/** What the job started from, its SFT policy, and what it published. */
-function modelsOf(job) {
-  const { base_model: base, method, sft } = job.spec;
-  if (method === "reward") return [base]; // it answers nothing
-  const hasSft = method !== "supervised" && sft !== "skip";
-  return [base, ...(hasSft ? [`${job.id}@sft`] : []), job.id];
 }
 
 class Playground {

@@ -6,7 +6,7 @@ import { pathName } from "../form/layout.js";
 import { pathsOf } from "../form/sweep_preview.js";
 import { count, date, plural, setting } from "../format.js";
 import { poll } from "../live.js";
-import { act, ask, badge, card, copyable, loading, MAX_COMPARED, notice, table, tableRow, toast } from "../parts.js";
+import { act, badge, card, confirmButton, copyable, loading, MAX_COMPARED, notice, table, tableRow, toast } from "../parts.js";
 import { extensionForm } from "../sweep/extension.js";
 import { badgeKind, metricName, valueText } from "../sweep/words.js";
 
@@ -93,14 +93,14 @@ class SweepPage {
     return [
       status === "running" ? steer("Pause", "pause", "pause") : null,
       status === "paused" ? steer("Resume", "play", "resume") : null,
-      ENDED.has(status) ? null : this.#final("Cancel", "stop", `All jobs that have not ended are cancelled; those that have keep their models.`, async () => this.take(await post(`${this.address}/cancel`))),
+      ENDED.has(status) ? null : confirmButton("sweep", "Cancel", "stop", `All jobs that have not ended are cancelled; those that have keep their models.`, async () => this.take(await post(`${this.address}/cancel`))),
       best.length > 1
         ? h("a.button", { href: `#/compare?jobs=${best.map(({ job_id: id }) => id).join(",")}` }, best.length < this.sweep.num_members ? `Compare the best ${best.length}` : `Compare all ${best.length}`)
         : null,
       best.length ? h("a.button", { href: `#/comparison?sweep=${this.sweep.id}` }, "Accuracy and divergence") : null,
       h("a.button", { href: `#/new?sweep=${this.sweep.id}` }, "New sweep like this"),
       ENDED.has(status)
-        ? this.#final("Delete", "trash", "The sweep's record is deleted; its jobs and their models stay.", async () => {
+        ? confirmButton("sweep", "Delete", "trash", "The sweep's record is deleted; its jobs and their models stay.", async () => {
             await remove(this.address);
             toast("Deleted.");
             location.hash = "#/sweeps";
@@ -109,15 +109,6 @@ class SweepPage {
     ];
   }
 
-  #final(label, name, text, work) {
-    const button = h("button.danger", { type: "button" }, icon(name), label);
-    button.addEventListener("click", () =>
-      act(button, async () => {
-        if (await ask(`${label} this sweep?`, text, [{ value: "yes", label: `${label} the sweep`, kind: "danger" }])) await work();
-      }),
-    );
-    return button;
-  }
 }
 
 function titleView({ id, name, status, counts, created }) {

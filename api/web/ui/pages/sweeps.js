@@ -1,48 +1,19 @@
 // All sweeps, live.
 
-import { get, path } from "../api.js";
-import { fill, h, KeyedRows, Region } from "../dom.js";
+import { path } from "../api.js";
+import { h, Region } from "../dom.js";
 import { pathName } from "../form/layout.js";
 import { ago, plural, setting } from "../format.js";
-import { poll } from "../live.js";
-import { badge, empty, loading, moreButton } from "../parts.js";
+import { liveList } from "../live_list.js";
+import { badge, empty } from "../parts.js";
 import { badgeKind, metricName, valueText } from "../sweep/words.js";
 
-const POLL_MS = 5000;
-const PAGE = 20;
 const HEADS = ["Sweep", "Status", "Jobs", "Best so far", "Created"];
 
 export async function open(main, { signal, fail }) {
-  const content = h("div", null, loading("sweeps"));
+  const content = h("div");
   main.append(h("div.title-row", null, h("h1", { tabindex: "-1" }, "Sweeps")), content);
-  const body = h("tbody");
-  const rows = new KeyedRows(body, ({ id }) => id, makeRow);
-  const heads = HEADS.map((name) => h("th", { scope: "col" }, name));
-  const table = h("div.table-holder", null, h("table.jobs", null, h("thead", null, h("tr", null, heads)), body));
-  const older = [];
-  let newest = [];
-  const show = () => rows.show([...newest, ...older.filter(({ id }) => !newest.some((item) => item.id === id))]);
-  const load = (cursor) => get("/sweeps", { query: { limit: PAGE, cursor }, signal });
-  const more = moreButton(
-    load,
-    (items) => {
-      older.push(...items);
-      show();
-    },
-    "Show older sweeps",
-  );
-  let isFirst = true;
-  const refresh = async () => {
-    const page = await load(null);
-    newest = page.data;
-    show();
-    if (!newest.length) fill(content, nothing());
-    else if (!table.isConnected) fill(content, table, more.element);
-    if (isFirst) more.offer(page.next_cursor);
-    isFirst = false;
-  };
-  await refresh();
-  poll(signal, POLL_MS, refresh).catch(fail);
+  await liveList(content, { address: "/sweeps", heads: HEADS, makeRow, nothing, what: "sweeps", signal, fail });
 }
 
 function nothing() {
