@@ -304,7 +304,8 @@ class Dataset(Answer):
     )
     version: int = Field(description="Number of this version, from 1; its own name is `<dataset>@<version>`.")
     made_from: dict[str, Any] | None = Field(
-        description="null: uploaded. Else `how` the service made it (`change`, `merge`, `split`, `votes` or "
-        "`feedback`), `datasets` (rows taken of each version) and counts of what happened to rows."
+        description="null: uploaded. Else `how` the service made it (`change`, `merge`, `split`, `votes`, "
+        "`feedback`, `generation`, `judgement` or `round`), `datasets` (rows taken of each version) and counts of what "
+        "happened to rows."
     )
     created_at: datetime = Field(description="RFC 3339, UTC.")

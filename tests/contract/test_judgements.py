@@ -18,13 +18,14 @@ from stand_in_judge import Question, Reply, StandInJudge, stand_in_judge, verdic
 from toy_jobs import ServiceProcess, wait_for
 
 from core.database.repositories.judgements import find_judgement
+from core.datasets.check.check_process import CheckCrashed
 from core.domain.arenas.arenas import ArenaRequest
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import InvalidRequest
 from core.domain.judging.judgements import JudgementRequest
 from core.services.arenas import arenas, voting
 from core.services.backend import Backend
-from core.services.datasets import contents, datasets
+from core.services.datasets import contents, datasets, intake
 from core.services.judgements import judgements, judging
 from core.services.judgements.judgements import (
     JudgementNotCancellable,
@@ -111,6 +112,21 @@ def test_the_order_of_the_models_turns_the_win_rate_round(backend: Backend) -> N
     assert one.win_rate is not None
     assert other.win_rate is not None
     assert one.win_rate["value"] == pytest.approx(1 - other.win_rate["value"])
+
+
+def test_a_check_of_the_dataset_that_somebody_kills_is_made_again(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check, kills = intake.check_in_child, iter(range(2))
+
+    def die_twice(*args: Any, **kwargs: Any) -> Any:
+        if next(kills, None) is not None:
+            raise CheckCrashed("The check died.")
+        return check(*args, **kwargs)
+
+    monkeypatch.setattr(intake, "check_in_child", die_twice)
+    store_rows(backend, responses(12), DatasetKind.RESPONSES)
+    assert len(rows_of(backend, judged(backend, ONE_SENTENCE, models=["new", "old"]).dataset_id)) == 6
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from played_rounds import (
 )
 
 from core.datasets.check.check import check_file
+from core.datasets.check.check_process import CheckCrashed
 from core.datasets.options import CheckOptions
 from core.datasets.result import CheckResult
 from core.domain.dataset_rows import DatasetKind
@@ -380,6 +381,26 @@ def test_rounds_that_go_on_count_as_open(backend: Backend, monkeypatch: pytest.M
         rounds.extend(backend, PROJECT, finished.id, 2)
     with pytest.raises(TooManyRounds):
         rounds.resume(backend, PROJECT, failed)
+
+
+def test_a_check_that_somebody_kills_is_made_again_some_times(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds_id = create(backend, num_rounds=1).id
+    advance_to(backend, rounds_id, "judge")
+    play(backend)
+
+    def die(*_args: Any, **_kwargs: Any) -> CheckResult:
+        raise CheckCrashed("The check died.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(intake, "check_in_child", die)
+        for status in (RoundsStatus.RUNNING, RoundsStatus.RUNNING, RoundsStatus.FAILED):
+            progress.step(backend)
+            assert get(backend, rounds_id).status is status
+    assert get(backend, rounds_id).error == "Round 1, pair: The check died."
+    rounds.resume(backend, PROJECT, rounds_id)
+    assert play_to_end(backend, rounds_id).stop_reason is RoundsStopReason.ALL_ROUNDS
 
 
 def test_what_waits_for_room_says_so(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:

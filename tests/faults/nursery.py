@@ -24,6 +24,7 @@ from botocore.loaders import JSONFileLoader
 
 import api.server
 import worker.app
+import worker.light.generations
 from core import failpoints
 from core.settings import load_settings
 from core.storage.s3 import S3Access, S3ObjectStore
@@ -129,6 +130,7 @@ class Nursery:
 def serve() -> None:
     """The side that forks: one thread, no connection, no lock held."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    worker.light.generations._NICENESS = 0  # what is killed counts here, and not who comes first
     _know_s3()
     gc.freeze()  # what is there now is not copied by collections in the children
     rest = b""

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from core.datasets.check.check_process import CheckCrashed
 from core.domain.errors import DomainError
 from core.domain.generation_protocol import GenerationTask
 from core.domain.judging.generations import Part
@@ -72,6 +73,8 @@ class GeneratingWork:
         reach("generation.answered")
         try:
             parts.finish(context.backend, self.claim)
+        except CheckCrashed as crashed:  # its file is the service's own
+            raise TryAgain from crashed
         except DomainError as error:
             if error.kind in ("unavailable", "fenced"):
                 raise

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from core.datasets.check.check_process import CheckCrashed
 from core.domain.errors import DomainError
 from core.domain.judging.judgements import JudgeFault, PairVerdict, pair_key
 from core.domain.judging.pairwise import Said
@@ -19,7 +20,7 @@ from core.services.judgements.language_model import MAX_TRIES, Asked, Budget, La
 from core.services.judgements.rules import RULES, rule_of
 from core.services.requests import scores
 from core.services.requests.requests import RequestLease, is_ended
-from worker.light.lane import LaneStopping, RequestContext, RequestRefused
+from worker.light.lane import LaneStopping, RequestContext, RequestRefused, TryAgain
 
 RULE_PAIRS, REWARD_PAIRS, MODEL_PAIRS = 200, 1000, 8
 """Pairs that are judged together: what is lost where the process dies."""
@@ -74,6 +75,8 @@ class JudgingWork:
                     raise LaneStopping
                 reach("judgement.recorded")
             judging.finish(context.backend, self.claim)
+        except CheckCrashed as crashed:  # its file is the service's own
+            raise TryAgain from crashed
         except DomainError as error:
             if error.kind in ("unavailable", "fenced"):
                 raise

@@ -15,7 +15,7 @@ from core.services.requests import scores
 from core.services.requests.requests import RequestLease
 from core.services.requests.scores import ScoreClaim, Scorer
 from core.storage.trees import TreeDamaged
-from worker.light.lane import RequestContext, RequestRefused
+from worker.light.lane import ProgramKilled, RequestContext, RequestRefused, TryAgain
 from worker.processes.start import command_of
 
 SCORER_COMMAND = command_of("scoring")
@@ -39,7 +39,10 @@ class ScoringWork:
 
     def do(self, context: RequestContext) -> None:
         claim = self.claim
-        results = score_rows(context, claim.scorer, claim.rows, is_pairs=claim.is_pairs, by_token=claim.by_token)
+        try:
+            results = score_rows(context, claim.scorer, claim.rows, is_pairs=claim.is_pairs, by_token=claim.by_token)
+        except ProgramKilled as killed:
+            raise TryAgain from killed
         scores.finish(context.backend, claim, results)
 
 

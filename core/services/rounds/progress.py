@@ -13,6 +13,7 @@ from core.database.columns import database_now
 from core.database.repositories import rounds as rows
 from core.database.session import DatabaseUnavailable
 from core.database.tables.rounds import Rounds, RoundStep
+from core.datasets.check.check_process import CheckCrashed
 from core.domain.errors import Conflict, DomainError, InvalidRequest, NotFound
 from core.domain.jobs.job_state import FINAL_STATUSES, Desired
 from core.domain.judging.rounds import (
@@ -37,6 +38,8 @@ from core.services.transactions import reads, writes
 
 MAX_ROUNDS = 200
 """Rounds that one step advances."""
+MAX_TRIES = 3
+"""Tries of a dataset whose check dies."""
 MAX_MOVES = 16
 """Stages of rounds that one step starts or ends."""
 _WAITED_FOR = frozenset({"limited", "full"})
@@ -116,6 +119,10 @@ def _start(backend: Backend, run: Run, due: RoundStep) -> bool:
         ended = children.start(backend, run, due, require_running)
     except _NotRunning:
         return True
+    except CheckCrashed as error:  # the file is the service's own: somebody killed the check
+        if _count_try(backend, due, error.detail) < MAX_TRIES:
+            return False
+        return _record(backend, due, Ended(status=RoundStepStatus.FAILED, error=error.detail))
     except DomainError as error:
         if error.kind in ("unavailable", "fenced"):
             raise
@@ -198,6 +205,17 @@ def _note_waiting(session: Session, due: RoundStep, detail: str) -> None:
     _, found = _locked(session, due)
     if found is not None and found.status is RoundStepStatus.WAITING and found.error_detail != detail:
         found.error_detail = detail
+
+
+@writes
+def _count_try(session: Session, due: RoundStep, detail: str) -> int:
+    """Count a try whose check died; return how many there were."""
+    _, found = _locked(session, due)
+    if found is None:
+        return 0
+    found.result = {"num_tries": found.result.get("num_tries", 0) + 1}
+    found.error_detail = detail
+    return int(found.result["num_tries"])
 
 
 def _record(backend: Backend, due: RoundStep, ended: Ended) -> bool:
