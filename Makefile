@@ -105,7 +105,7 @@ test-sweeps: venv ## ten kills during a sweep of the real trainer, beside the sa
 
 .PHONY: bench-sweep
 SEEDS ?= 0 1 2
-bench-sweep: venv ## eight betas as a sweep, halved, and as separate jobs, LoRA, 400 pairs, in parts (hours; BASE_MODEL=<folder> SEEDS="0 1 2" MINUTES=60)
+bench-sweep: venv ## eight betas halved, as a whole sweep, and as separate jobs, LoRA, 400 pairs, in parts (hours; BASE_MODEL=<folder> SEEDS="0 1 2" MINUTES=60)
 	@$(BIN)/python benchmarks/bench_sweep.py --data $(BENCH_DATA) $(if $(BASE_MODEL),--base-model $(BASE_MODEL)) --pairs 400 \
 		--seeds $(SEEDS) --settings '{"lora": {}, "score_training_pairs": false, "evaluate_every_steps": 4}' \
 		--parts data/bench-sweep --max-minutes $(MINUTES) --out benchmarks/results/sweep-$(shell date +%F).json
@@ -120,7 +120,7 @@ bench-sweep: venv ## eight betas as a sweep, halved, and as separate jobs, LoRA,
 	@echo "installing into $(@D) …"
 	@test -x $(@D)/bin/python || $(BIN)/python -m venv $(@D)
 	@$(@D)/bin/python -c 'import pathlib, site, sys; pathlib.Path(site.getsitepackages()[0], "service.pth").write_text(sys.argv[1])' \
-		"$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')"
+		"import site; site.addsitedir('$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')')"
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
 	@touch $@
 
@@ -131,7 +131,7 @@ frontier: venv .venv-frontier/.installed .venv-ppo/.installed ## the DPO paper's
 	@PYTHONPATH=$(CURDIR)/.venv-frontier $(BIN)/python benchmarks/frontier/run.py --base-model $(or $(BASE_MODEL),$(MODELS_DIR)/smollm2-135m-instruct) \
 		--size $(FRONTIER_SIZE) --folder data/frontier-$(FRONTIER_SIZE) --ppo-python .venv-ppo/bin/python $(if $(HOURS),--hours $(HOURS))
 
-test-frontier: venv ## the frontier at its smallest size, through the service, without PPO (a minute)
+test-frontier: venv .venv-ppo/.installed ## the frontier at its smallest size, all parts, killed between and within them (minutes)
 	@$(BIN)/pytest -n 0 -m slow tests/numerics/test_frontier.py
 
 .PHONY: bench-estimates

@@ -3,7 +3,7 @@
     python benchmarks/bench_sweep.py --data pairs.jsonl [--base-model <folder>] [--pairs 40] [--seeds 0 1]
 
 Starts the service (embedded, data in a temporary folder) and uploads the shortest pairs of the file. For each seed:
-a sweep of all betas with strategy `all`, one with `successive_halving`, and the same betas as jobs with `reuse: false`.
+a sweep of all betas with `successive_halving`, one with `all`, and the same betas as jobs with `reuse: false`.
 All have SFT, reference, DPO, evaluation and publishing. Policies of `all` must equal those of separate jobs byte for
 byte, or there is no result. The jobs of one kind are deleted before the next begins, so that nothing is taken over from
 it. Costs are processor seconds of the whole service, which other work on the machine hardly disturbs. Beside them
@@ -12,7 +12,8 @@ with the full grid's best by the paired difference in held-out preference loss. 
 Llama of random weights and the tokenizer of bytes, small enough for minutes on two cores.
 
 With `--parts FOLDER` each sweep and each separate job writes what it took there; started again with the same arguments,
-it goes on behind the last one. `--max-minutes` begins no further part after that time.
+it goes on behind the last one. `--max-minutes` begins no further part after that time. The report is written after each
+part: while separate jobs are missing, it takes the mean of those that were run for the others (`num_separate_jobs`).
 """
 
 import argparse
@@ -22,7 +23,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -33,10 +34,12 @@ from typing import Any
 import torch
 import transformers
 from bench_train import describe_machine
-from parts import Parts, end_cleanly
+from parts import Parts, TimeIsOver, end_cleanly
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from cli.demo import running_service
+from core.domain.halving import plan_rungs, work_share
+from core.domain.sweeps import Halving
 from core.domain.training.comparisons import PairKey, paired_difference
 from preftune import Client
 
@@ -62,14 +65,28 @@ def main() -> None:
         parts.claim(describe_work(model_dir, arguments, pairs))
         with running_service(work / "data", model_dir.resolve().parent) as url, Client(url) as client:
             dataset_id = client.datasets.upload(pairs)["id"]
-            seeds: list[dict[str, Any]] = []
-            for seed in arguments.seeds:
-                job = {"base_model": model_dir.name, "dataset_id": dataset_id, "seed": seed, **arguments.settings}
-                seeds.append(run_seed(client, job, arguments.betas, parts) | {"seed": seed})
-                report = describe(model_dir.name, arguments, seeds)
-                if arguments.out:
-                    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
+            try:
+                for seed in arguments.seeds:
+                    job = {"base_model": model_dir.name, "dataset_id": dataset_id, "seed": seed, **arguments.settings}
+                    for name, run in parts_of(client, job, arguments.betas).items():
+                        parts.take(name, run)
+                        write_report(model_dir.name, arguments, parts)
+            except TimeIsOver as over:
+                print(over)
+    print(json.dumps(write_report(model_dir.name, arguments, parts), indent=1))
+
+
+def write_report(base_model: str, arguments: argparse.Namespace, parts: Parts) -> dict[str, Any]:
+    """Write and return the report on what is done."""
+    is_lora = "lora" in arguments.settings
+    kinds = [*STRATEGIES, *(f"separate-{beta:g}" for beta in arguments.betas)]
+    names = [f"seed-{seed}-{kind}" for seed in arguments.seeds for kind in kinds]
+    missing = [name for name in names if parts.find(name) is None]
+    seeds = [describe_seed(parts, seed, arguments.betas, is_lora=is_lora) for seed in arguments.seeds]
+    report = describe(base_model, arguments, seeds, missing)
+    if arguments.out:
+        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    return report
 
 
 def describe_work(model_dir: Path, arguments: argparse.Namespace, pairs: Path) -> dict[str, Any]:
@@ -98,9 +115,13 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def describe(base_model: str, arguments: argparse.Namespace, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def describe(
+    base_model: str, arguments: argparse.Namespace, seeds: Sequence[Mapping[str, Any]], missing: Sequence[str]
+) -> dict[str, Any]:
     """Return the report on the seeds so far."""
-    totals = {kind: sum(found["processor_seconds"][kind] for found in seeds) for kind in (*STRATEGIES, "separate")}
+    kinds = (*STRATEGIES, "separate")
+    whole = [found["processor_seconds"] for found in seeds if found["processor_seconds"].keys() >= set(kinds)]
+    totals = {kind: sum(seconds[kind] for seconds in whole) for kind in kinds} if whole else {}
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(),
@@ -111,33 +132,48 @@ def describe(base_model: str, arguments: argparse.Namespace, seeds: Sequence[Map
         "betas": list(arguments.betas),
         "settings": arguments.settings,
         "processor_seconds": {kind: round(total, 1) for kind, total in totals.items()},
-        "over_separate": {kind: round(totals[kind] / totals["separate"], 3) for kind in STRATEGIES},
-        "policies": "those of `all` equal those of separate jobs byte for byte",
+        "over_separate": {kind: round(totals[kind] / totals["separate"], 3) for kind in STRATEGIES} if totals else {},
+        "policies": "those of `all` equal those of separate jobs byte for byte, of those betas that were run both ways",
+        "parts_not_run": list(missing),
         "seeds": list(seeds),
     }
 
 
-def run_seed(client: Client, job: Job, betas: Sequence[float], parts: Parts) -> dict[str, Any]:
-    """Run all three kinds with one seed. Exits when policies differ that should not."""
+def parts_of(client: Client, job: Job, betas: Sequence[float]) -> dict[str, Callable[[], dict[str, Any]]]:
+    """Return what is run with one seed, by its name: the sweeps first."""
     seed = job["seed"]
+    sweeps = {
+        f"seed-{seed}-{kind}": partial(run_sweep, client, job, betas, STRATEGIES[kind]) for kind in ("halving", "all")
+    }
+    return sweeps | {f"seed-{seed}-separate-{beta:g}": partial(run_separate, client, job, beta) for beta in betas}
 
-    def sweep(kind: str) -> dict[str, Any]:
-        return parts.take(f"seed-{seed}-{kind}", partial(run_sweep, client, job, betas, STRATEGIES[kind]))
 
-    sweeps = {"all": sweep("all")}
-    alone = [parts.take(f"seed-{seed}-separate-{beta:g}", partial(run_separate, client, job, beta)) for beta in betas]
-    sweeps["halving"] = sweep("halving")
-    for beta, part, weights in zip(betas, alone, sweeps["all"]["weights"], strict=True):
-        if part["weights"] != weights:
+def describe_seed(parts: Parts, seed: int, betas: Sequence[float], *, is_lora: bool) -> dict[str, Any]:
+    """Return what is known of a seed. Exits when policies differ that should not.
+
+    Where not all separate jobs were run yet, their processor time is that of those that were, times what is left.
+    """
+    sweeps = {kind: found for kind in STRATEGIES if (found := parts.find(f"seed-{seed}-{kind}")) is not None}
+    alone = {beta: found for beta in betas if (found := parts.find(f"seed-{seed}-separate-{beta:g}")) is not None}
+    for beta, weights in zip(betas, sweeps["all"]["weights"] if "all" in sweeps else (), strict=False):
+        if beta in alone and alone[beta]["weights"] != weights:
             sys.exit(f"beta {beta}: the policies differ")
     seconds = {kind: part["processor_seconds"] for kind, part in sweeps.items()}
-    seconds["separate"] = round(sum(part["processor_seconds"] for part in alone), 2)
-    difference = paired_difference(*(margins_of(sweeps[kind]["best_margins"]) for kind in ("halving", "all")))
+    if alone:
+        mean = sum(part["processor_seconds"] for part in alone.values()) / len(alone)
+        seconds["separate"] = round(mean * len(betas), 2)
+    difference = None
+    if len(sweeps) == len(STRATEGIES):
+        difference = paired_difference(*(margins_of(sweeps[kind]["best_margins"]) for kind in ("halving", "all")))
     return {
+        "seed": seed,
         "processor_seconds": seconds,
-        "account_of_operations": account_of(alone[0]["tokens"], len(betas), is_lora="lora" in job),
+        "num_separate_jobs": len(alone),
+        "account_of_operations": account_of(next(iter(alone.values()))["tokens"], len(betas), is_lora=is_lora)
+        if alone
+        else None,
         "stages_taken_over": {kind: part["stages_taken_over"] for kind, part in sweeps.items()},
-        "rungs": sweeps["halving"]["rungs"],
+        "rungs": sweeps["halving"]["rungs"] if "halving" in sweeps else [],
         "best_beta": {kind: part["best_beta"] for kind, part in sweeps.items()},
         "held_out_loss_of_halving_minus_all": None if difference is None else asdict(difference.loss),
         "num_held_out_pairs": 0 if difference is None else difference.num_pairs,
@@ -183,12 +219,17 @@ def run_separate(client: Client, job: Job, beta: float) -> dict[str, Any]:
 
 
 def account_of(tokens: Mapping[str, int], number: int, *, is_lora: bool) -> dict[str, Any]:
-    """Return tokens by stage of one job, as forward passes, and what sharing leaves of so many jobs."""
+    """Return tokens by stage of one job, as forward passes, and what sharing and halving leave of so many jobs."""
     cost = COST["lora" if is_lora else "full"]
     passes = {stage: num * (cost if stage in ("sft", "dpo") else 1) for stage, num in tokens.items()}
     shared, whole = sum(passes.get(stage, 0) for stage in SHARED), sum(passes.values())
-    left = (shared + number * (whole - shared)) / (number * whole)
-    return {"tokens": tokens, "forward_passes": passes, "all_over_separate": round(left, 3)}
+    halving = Halving()
+    share = work_share(number, halving.eta, plan_rungs(number, halving.eta, halving.min_share))
+    parts = {"all": 1.0, "halving": share}
+    left = {kind: (shared + number * part * (whole - shared)) / (number * whole) for kind, part in parts.items()}
+    return {"tokens": tokens, "forward_passes": passes} | {
+        f"{kind}_over_separate": round(value, 3) for kind, value in left.items()
+    }
 
 
 def held_out_margins(client: Client, job: Job) -> list[tuple[int, float]]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -49,11 +50,32 @@ class Parts:
             return known
         if self._end is not None and time.monotonic() > self._end:
             raise TimeIsOver(f"the time is over before {name}; started again with these arguments, it goes on there")
-        load, started = os.getloadavg()[0], time.monotonic()
-        found = run() | {"load_average_before": round(load, 1), "seconds": round(time.monotonic() - started, 1)}
+        load, started, earlier = os.getloadavg()[0], time.monotonic(), self._seconds_of_pieces(name)
+        result = run()
+        seconds = earlier + time.monotonic() - started
+        found = result | {"load_average_before": round(load, 1), "seconds": round(seconds, 1)}
         write_json(self.folder / f"{name}.json", found)
+        shutil.rmtree(self._pieces(name), ignore_errors=True)
         print(f"  {name}: {found['seconds']:.0f} s", flush=True)
         return found
+
+    def piece(self, part: str, name: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return a piece of a part, kept until the part is done: a part that was killed goes on behind its last one."""
+        path = self._pieces(part) / f"{name}.json"
+        if not path.exists():
+            started = time.monotonic()
+            found = run()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"found": found, "seconds": round(time.monotonic() - started, 1)})
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["found"]
+        return kept
+
+    def _pieces(self, part: str) -> Path:
+        return self.folder / "pieces" / part
+
+    def _seconds_of_pieces(self, part: str) -> float:
+        """Return what the pieces of an earlier run took."""
+        return float(sum(json.loads(path.read_text())["seconds"] for path in self._pieces(part).glob("*.json")))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from core.children.parent import die_with_parent
 from preftune import Client, PreftuneError
 from preftune.cli.commands.jobs import download_with_progress
 from preftune.cli.console import fail, out
@@ -135,7 +136,8 @@ def running_service(data_dir: Path, models_dir: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "cli.main", "serve", "--port", str(port)]
     command += ["--data-dir", str(data_dir), "--models-dir", str(models_dir)]
     with log_path.open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        # One that outlives whoever started it would keep the data directory.
+        process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=die_with_parent)
     try:
         _wait_until_ready(process, f"http://127.0.0.1:{port}", log_path)
         yield f"http://127.0.0.1:{port}"

@@ -1,30 +1,35 @@
 """The experiment's parts, in the order in which they are run: what is drawn, trained and measured."""
 
 import json
-import random
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from frontier.evaluation import Evaluator, win_rate
+from frontier.evaluation import Evaluator
+from frontier.pairs import Drawing, draw_pairs
 from frontier.policies import Policy
 from frontier.reviews import Review, read_reviews
-from frontier.scorer import SCALE, load_scorer, preference
+from frontier.scorer import SCALE, load_scorer
 from frontier.service import Service, every
 from frontier.sizes import Size
+from frontier.temperatures import Contests, judging_model
 from parts import Parts
-
-from core.domain.jobs.methods import METHODS
 
 SEED = 0
 MIDDLE_BETA = 0.1
 """Beta at which DPO's learning rate is chosen, and of the other preference losses that have one."""
 LABEL_SMOOTHING = 0.1
 UNLIKELIHOOD = 0.1
+PAIR_SEEDS = (1, 2)
+"""Of the two continuations of which a pair is made."""
+HELD_OUT_SEEDS = (21, 22)
+"""Likewise on the openings that nothing is trained on."""
+STARTING_POINT = "sft"
+"""The part whose job the others start from; jobs of the others are deleted once they are evaluated."""
 PPO_PROGRAM = Path(__file__).with_name("ppo.py")
 Result = dict[str, Any]
 
@@ -75,24 +80,43 @@ class Experiment:
         for rate in size.learning_rates:
             yield self._on_pairs(f"try-dpo-{rate:g}", rate, variant="dpo", beta=MIDDLE_BETA)
         for beta in size.betas:
-            yield Part(name=f"dpo-{beta:g}", run=lambda beta=beta: self._dpo(beta))
+            yield Part(name=f"dpo-{beta:g}", run=partial(self._dpo, beta))
         yield Part(name="preferred-ft", run=self._preferred_ft)
         yield self._on_pairs("unlikelihood", variant="unlikelihood", beta=UNLIKELIHOOD)
         if self.place.ppo_python is not None:
-            middle = self._middle_kl
-            for rate in size.ppo_learning_rates:
-                yield Part(name=f"try-ppo-{rate:g}", run=lambda rate=rate: self._ppo(f"try-ppo-{rate:g}", middle, rate))
-            for target in size.target_kls:
-                yield Part(name=f"ppo-true-{target:g}", run=lambda target=target: self._ppo_true(target))
-            if "reward" in METHODS:  # a service that trains no reward models leaves these out
-                yield Part(name="reward", run=self._reward)
-                for target in size.target_kls:
-                    yield Part(name=f"ppo-learnt-{target:g}", run=lambda target=target: self._ppo_learnt(target))
-        yield Part(name="temperatures", run=self._temperatures)
+            yield from self._ppo_parts()
+        yield from self._contest_parts()
         smoothing = {"label_smoothing": LABEL_SMOOTHING}
         yield self._on_pairs("cdpo", variant="cdpo", beta=MIDDLE_BETA, variant_options=smoothing)
         yield self._on_pairs("ipo", variant="ipo", beta=MIDDLE_BETA)
         yield self._on_pairs("reference-free", variant="reference_free", beta=MIDDLE_BETA)
+
+    def _ppo_parts(self) -> Iterator[Part]:
+        size = self.size
+        for rate in size.ppo_learning_rates:
+            name = f"try-ppo-{rate:g}"
+            yield Part(name=name, run=partial(self._ppo, name, self._middle_kl, rate))
+        for target in size.target_kls:
+            yield Part(name=f"ppo-true-{target:g}", run=partial(self._ppo_true, target))
+        yield Part(name="reward", run=self._reward)
+        for target in size.target_kls:
+            yield Part(name=f"ppo-learnt-{target:g}", run=partial(self._ppo_learnt, target))
+
+    def _contest_parts(self) -> Iterator[Part]:
+        methods = ["dpo"]
+        if self.place.ppo_python is not None:
+            methods += ["ppo-true", "ppo-learnt"]
+        for method in methods:
+            yield Part(name=f"temperatures-{method}", run=partial(self._temperatures, method))
+        if judging_model() is not None:
+            for method in methods:
+                yield Part(name=f"judged-{method}", run=partial(self._judged, method))
+
+    def tidy(self, name: str) -> None:
+        """Delete what a part that is done has left: its job, and the work of PPO."""
+        if name != STARTING_POINT:
+            self.service.forget(name)
+        shutil.rmtree(self._ppo_folder(name), ignore_errors=True)
 
     @cached_property
     def reviews(self) -> list[Review]:
@@ -114,6 +138,11 @@ class Experiment:
         openings = [review.opening for review in self.evaluated]
         return Evaluator(self._policy_of("sft"), openings, load_scorer(self.place.scorer), self.size.max_new_tokens)
 
+    @property
+    def _training_openings(self) -> list[str]:
+        first = self.size.num_sft_rows
+        return [review.opening for review in self.reviews[first : first + self.size.num_pairs]]
+
     def _sft(self) -> Result:
         size = self.size
         rows = [{"prompt": row.opening, "completion": row.continuation} for row in self.reviews[: size.num_sft_rows]]
@@ -125,32 +154,35 @@ class Experiment:
         return {"job_id": job["id"], "points": [self.evaluator.point(self._policy_of("sft"), 0)]}
 
     def _pairs(self) -> Result:
-        """Draw two continuations of each opening from the SFT policy, and label them."""
-        size, rng = self.size, random.Random(SEED)
-        openings = [row.opening for row in self.reviews[size.num_sft_rows : size.num_sft_rows + size.num_pairs]]
+        """Draw two continuations of each opening from the SFT policy, and label them; likewise on held-out openings."""
         policy = Policy(self._policy_of("sft"))
-        drawn = [policy.sample(openings, max_new_tokens=size.max_new_tokens, seed=seed) for seed in (1, 2)]
-        rows: list[dict[str, str]] = []
-        num_agreeing = 0
-        for opening, one, other in zip(openings, *drawn, strict=True):
-            is_whole = all(item.text.strip() and (item.is_ended or not size.needs_end) for item in (one, other))
-            if one.text == other.text or not is_whole:
-                continue
-            reward, rival = (self.evaluator.reward(opening + item.text) for item in (one, other))
-            is_first = rng.random() < preference(reward, rival)
-            num_agreeing += (reward >= rival) if is_first else (rival >= reward)
-            chosen, rejected = (one, other) if is_first else (other, one)
-            rows.append({"prompt": opening, "chosen": chosen.text, "rejected": rejected.text})
-        if not rows:
+        openings = [review.opening for review in self.evaluated]
+        trained, held_out = (
+            draw_pairs(policy, found, Drawing(
+                reward=self.evaluator.reward, max_new_tokens=self.size.max_new_tokens,
+                needs_end=self.size.needs_end, seeds=seeds,
+            ))
+            for found, seeds in ((self._training_openings, PAIR_SEEDS), (openings, HELD_OUT_SEEDS))
+        )  # fmt: skip
+        kept = [pair for pair in trained if pair is not None]
+        others = [pair for pair in held_out if pair is not None]
+        if not kept or not others:
             raise SystemExit(
                 "the SFT policy ends none of its continuations, or draws the same one twice: no pair is left"
             )
-        dataset = self.service.upload("pairs", rows, on_error="skip")  # a model may draw what is no text
+        # a model may draw what is no text
+        dataset, check = (
+            self.service.upload(name, [pair.row for pair in found], on_error="skip")
+            for name, found in (("pairs", kept), ("held-out", others))
+        )
         return {
             "dataset_id": dataset["id"],
+            "held_out_id": check["id"],
             "num_pairs": dataset["num_accepted"],
-            "kept": dataset["num_accepted"] / len(openings),
-            "labels_agree_with_reward": num_agreeing / len(rows),
+            "num_held_out": check["num_accepted"],
+            "kept": dataset["num_accepted"] / len(trained),
+            "labels_agree_with_reward": sum(pair.agrees for pair in kept) / len(kept),
+            "chosen": [None if pair is None else pair.chosen for pair in held_out],
         }
 
     def _on_pairs(self, name: str, rate: float | None = None, **fields: Any) -> Part:
@@ -183,11 +215,18 @@ class Experiment:
             checkpoint_every_steps=distance, keep_checkpoints=max(2, size.num_points), **fields,
         )  # fmt: skip
         scratch = self.place.folder / "checkpoint"
-        points = [self.evaluator.point(folder, step) for step, folder in self.service.checkpoints(job, scratch)]
-        folder = self.service.policy(job["id"], self._policy_of(name))
-        points.append(self.evaluator.point(folder, job["results"]["step"]))
-        self.service.forget(name)
+        points = [
+            self._point(name, step, partial(self.service.checkpoint, job["id"], checkpoint_id, scratch))
+            for step, checkpoint_id in self.service.checkpoints(job)
+        ]
+        shutil.rmtree(scratch, ignore_errors=True)
+        whole = partial(self.service.policy, job["id"], self._policy_of(name))
+        points.append(self._point(name, job["results"]["step"], whole))
         return {"points": points, "training": job["actual"]}
+
+    def _point(self, part: str, step: int, folder: Callable[[], Path]) -> Result:
+        """Return the point of a policy of a part, measured once."""
+        return self.parts.piece(part, f"point-{step}", lambda: self.evaluator.point(folder(), step))
 
     @property
     def _middle_kl(self) -> float:
@@ -195,12 +234,13 @@ class Experiment:
 
     def _reward(self) -> Result:
         """Train the reward model on the pairs, from the SFT policy (the paper's eq. 2)."""
+        pairs, size = self._known("pairs"), self.size
         job = self.service.train(
-            "reward", base_model=self._known("sft")["job_id"], dataset_id=self._known("pairs")["dataset_id"],
-            method="reward", validation_fraction=0.05,
+            "reward", base_model=self._known("sft")["job_id"], dataset_id=pairs["dataset_id"], method="reward",
+            validation_dataset_id=pairs["held_out_id"], reward={"epochs": size.epochs, "batch_size": size.batch_size},
         )  # fmt: skip
         self.service.policy(job["id"], self._policy_of("reward"))
-        return {"held_out": job["results"]["held_out"]}
+        return {"held_out": job["results"]["held_out"], "training": job["actual"]}
 
     def _ppo_learnt(self, target: float) -> Result:
         """Run PPO on the reward model, with the rate that is chosen on the true reward."""
@@ -214,57 +254,68 @@ class Experiment:
         return self._ppo(f"ppo-true-{target:g}", target, rate)
 
     def _ppo(self, name: str, target: float, rate: float, reward_model: Path | None = None) -> Result:
-        """Run PPO in its own environment, and evaluate the policies that it leaves."""
-        size, scratch = self.size, self.place.folder / "ppo"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        openings = [row.opening for row in self.reviews[size.num_sft_rows : size.num_sft_rows + size.num_pairs]]
+        """Run PPO in its own environment, and evaluate the policies that it leaves; one that was killed goes on."""
+        size, scratch = self.size, self._ppo_folder(name)
         settings = {
-            "policy": str(self._policy_of("sft")), "out": str(scratch), "openings": openings,
+            "policy": str(self._policy_of("sft")), "out": str(scratch), "openings": self._training_openings,
             "scorer": self.place.scorer, "scale": SCALE, "target_kl": target,
             "reward_model": None if reward_model is None else str(reward_model), "learning_rate": rate,
             "num_steps": size.ppo_steps,
             "batch_size": size.ppo_batch_size, "max_new_tokens": size.max_new_tokens, "seed": SEED,
             "save_every": max(1, size.ppo_steps // size.num_points),
         }  # fmt: skip
-        config = scratch / "settings.json"
-        config.write_text(json.dumps(settings), encoding="utf-8")
-        if subprocess.run([str(self.place.ppo_python), str(PPO_PROGRAM), str(config)], check=False).returncode:
-            raise SystemExit(f"{name}: PPO has failed; what it said stands above")
-        saved = sorted(scratch.glob("step-*"), key=lambda folder: int(folder.name.partition("-")[2]))
-        points = [self.evaluator.point(folder, int(folder.name.partition("-")[2])) for folder in saved]
-        shutil.rmtree(self._policy_of(name), ignore_errors=True)
-        saved[-1].rename(self._policy_of(name))
-        told = json.loads((scratch / "told.json").read_text(encoding="utf-8"))
-        shutil.rmtree(scratch)
+        config, told_file = scratch / "settings.json", scratch / "told.json"
+        wanted = json.dumps(settings)
+        if not config.exists() or config.read_text(encoding="utf-8") != wanted:
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+            config.write_text(wanted, encoding="utf-8")
+        if not told_file.exists():
+            command = [str(self.place.ppo_python), str(PPO_PROGRAM), str(config)]
+            if subprocess.run(command, check=False).returncode:
+                raise SystemExit(f"{name}: PPO has failed; what it said stands above")
+        told = json.loads(told_file.read_text(encoding="utf-8"))
+        folder = self._policy_of(name)
+        if (saved := scratch / f"step-{told['saved'][-1]}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            saved.rename(folder)
+        folders = [*(scratch / f"step-{step}" for step in told["saved"][:-1]), folder]
+        points = [
+            self._point(name, step, partial(Path, path)) for step, path in zip(told["saved"], folders, strict=True)
+        ]
         return {"points": points, "learning_rate": rate, "target_kl": target} | told
 
-    def _temperatures(self) -> Result:
-        """Judge DPO and PPO by the scorer at several temperatures, against the SFT policy and the reviews."""
-        written = [self.evaluator.reward(row.opening + row.continuation) for row in self.evaluated]
-        found: Result = {}
-        for method in ("dpo", "ppo-true", "ppo-learnt"):
-            name = self._best_run(method)
-            if name is not None:
-                policy = Policy(self._policy_of(name))
-                found[method] = {
-                    "run": name,
-                    "rates": [self._against(policy, written, t) for t in self.size.temperatures],
-                }
-        return {"methods": found}
+    def _temperatures(self, method: str) -> Result:
+        """Judge the method's best run by the scorer at several temperatures."""
+        return self._contests(method, "temperatures", Contests.by_reward)
 
-    def _against(self, policy: Policy, written: Sequence[float], temperature: float) -> Result:
-        openings = [row.opening for row in self.evaluated]
-        rewards = []
-        for seed, model in enumerate((policy, Policy(self._policy_of("sft")))):
-            how = {"temperature": temperature, "seed": SEED + seed, "max_new_tokens": self.size.max_new_tokens}
-            rewards.append(self.evaluator.rewards(openings, model.sample(openings, **how)))
-        mine, theirs = rewards
-        return {
-            "temperature": temperature,
-            "against_reference": asdict(win_rate(mine, theirs)),
-            "against_reviews": asdict(win_rate(mine, written)),
-        }
+    def _judged(self, method: str) -> Result:
+        """Judge it by the language model that the operator has configured."""
+        name = self._best_run(method)
+
+        def judge(contests: Contests, policy: Policy, temperature: float) -> Result:
+            return contests.by_model(policy, temperature, self.service, str(name))
+
+        return self._contests(method, "judged", judge) | {"judge": judging_model()}
+
+    def _contests(self, method: str, part: str, judge: Callable[[Contests, Policy, float], Result]) -> Result:
+        name = self._best_run(method)
+        if name is None:
+            raise SystemExit(f"no run of {method} is done yet; run its parts first")
+        policy = Policy(self._policy_of(name))
+        contests = Contests(
+            evaluator=self.evaluator,
+            reference=Policy(self._policy_of("sft")),
+            openings=[review.opening for review in self.evaluated],
+            chosen=self._known("pairs")["chosen"],
+            reviews=[review.continuation for review in self.evaluated],
+            max_new_tokens=self.size.max_new_tokens,
+        )
+        rates = [
+            self.parts.piece(f"{part}-{method}", f"{name}-{heat:g}", partial(judge, contests, policy, heat))
+            for heat in self.size.temperatures
+        ]
+        return {"run": name, "rates": rates}
 
     def _best_run(self, method: str) -> str | None:
         """Return the method's run of the most reward at its end; None without any."""
@@ -292,10 +343,13 @@ class Experiment:
         """Return a run that was tried as one of the plot, with its policy."""
         if self._policy_of(tried).exists():
             self._policy_of(tried).rename(self._policy_of(name))
-        return self._known(tried)
+        return self._known(tried) | {"adopted_from": tried}
 
     def _policy_of(self, name: str) -> Path:
         return self.place.folder / "policies" / name
+
+    def _ppo_folder(self, name: str) -> Path:
+        return self.place.folder / "ppo" / name
 
     def _known(self, name: str) -> Result:
         found = self.parts.find(name)

@@ -1,4 +1,4 @@
-"""The page of the experiment: verdict, plot, table, temperatures, how it was run."""
+"""The page of the experiment: verdict, plot, table, win rates at temperatures, how it was run, what is missing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -8,6 +8,11 @@ from frontier.verdict import standings, verdict
 
 Results = Mapping[str, Mapping[str, Any]]
 METHODS = ("sft", "dpo", "ppo-true", "ppo-learnt", "preferred-ft", "unlikelihood", "cdpo", "ipo", "reference-free")
+OPPONENTS = {
+    "against_reference": "against the SFT policy",
+    "against_chosen": "against the data's chosen",
+    "against_reviews": "against the reviews",
+}
 
 
 def method_of(name: str) -> str | None:
@@ -28,24 +33,28 @@ def figure(results: Results) -> str:
     return figure_svg(runs, {name: method_of(name) or "" for name in runs})
 
 
-def page(results: Results, work: Mapping[str, Any], machine: Mapping[str, Any], figure_file: str) -> str:
+def page(
+    results: Results, work: Mapping[str, Any], machine: Mapping[str, Any], figure_file: str, missing: Sequence[str] = ()
+) -> str:
     """Return the report as Markdown.
 
     Args:
         results: parts that are done, by name.
         work: what they have in common.
-        machine: processor, versions and date.
+        machine: command, processor, versions and date.
+        missing: names of parts that are not done.
     """
     runs = plotted(results)
     dpo = {name: points for name, points in runs.items() if method_of(name) == "dpo"}
+    hours = sum(found.get("seconds", 0) for found in results.values()) / 3600
     lines = [
         "# Reward against divergence",
         "",
-        f"Size {work['size']['name']}, base model {work['base_model']}, seed {work['seed']}; "
-        f"{sum(found.get('seconds', 0) for found in results.values()) / 3600:.2f} hours; "
-        + ", ".join(f"{name} {value}" for name, value in machine.items())
+        f"Size {work['size']['name']}, base model {work['base_model']}, seed {work['seed']}; {hours:.2f} hours; "
+        + ", ".join(f"{name} {value}" for name, value in (machine | _ppo_versions(results)).items())
         + ".",
         "",
+        *([f"**Not run:** {', '.join(missing)}.", ""] if missing else []),
         *_verdicts(dpo, runs),
         f"![Reward against divergence]({figure_file})",
         "",
@@ -58,9 +67,21 @@ def page(results: Results, work: Mapping[str, Any], machine: Mapping[str, Any], 
         "",
         *_pairs(results.get("pairs")),
         *_reward(results.get("reward")),
-        *_temperatures(results.get("temperatures")),
+        *_contests(results),
+        "## Size",
+        "",
+        *_table([["setting", "value"], *([name, _shown(value)] for name, value in work["size"].items())]),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _ppo_versions(results: Results) -> dict[str, str]:
+    found = next((known["versions"] for known in results.values() if "versions" in known), {})
+    return {f"{name} of PPO": str(version) for name, version in found.items()}
+
+
+def _shown(value: object) -> str:
+    return ", ".join(f"{item:g}" for item in value) if isinstance(value, list | tuple) else str(value)
 
 
 def _verdicts(dpo: Mapping[str, Any], runs: Mapping[str, Any]) -> Iterable[str]:
@@ -75,6 +96,7 @@ def _run_rows(runs: Mapping[str, Sequence[Mapping[str, Any]]], results: Results)
     for name, points in runs.items():
         best = max(points, key=lambda point: point["reward"]["value"])
         rate = results[name].get("learning_rate")
+        measured = results.get(results[name].get("adopted_from", name), results[name])
         rows.append(
             [
                 name,
@@ -84,7 +106,7 @@ def _run_rows(runs: Mapping[str, Sequence[Mapping[str, Any]]], results: Results)
                 _estimated(best["kl"]),
                 _estimated(best["reward"]),
                 f"{100 * best['ended']:.0f} %",
-                f"{results[name].get('seconds', 0) / 3600:.2f}",
+                f"{measured.get('seconds', 0) / 3600:.2f}",
             ]
         )
     return rows
@@ -106,23 +128,36 @@ def _reward(found: Mapping[str, Any] | None) -> Iterable[str]:
         yield ""
 
 
-def _temperatures(found: Mapping[str, Any] | None) -> Iterable[str]:
-    if found is None or not found["methods"]:
-        return
-    yield "## Temperatures"
-    yield ""
-    yield "Share of openings where the policy's continuation has the larger reward, draws counting half."
-    yield ""
-    head = ["temperature"]
-    for judged in found["methods"].values():
-        head += [f"{judged['run']} against the SFT policy", f"{judged['run']} against the reviews"]
-    rows = [head]
-    for rates in zip(*(judged["rates"] for judged in found["methods"].values()), strict=True):
-        row = [f"{rates[0]['temperature']:g}"]
-        for rate in rates:
-            row += [_estimated(rate["against_reference"]), _estimated(rate["against_reviews"])]
-        rows.append(row)
-    yield from _table(rows)
+def _contests(results: Results) -> Iterable[str]:
+    """Yield the win rates at each temperature, by the ground truth, then by a language model."""
+    for part, judge in (("temperatures-", "the ground truth"), ("judged-", "a language model")):
+        found = [known for name, known in results.items() if name.startswith(part)]
+        if not found:
+            continue
+        opponents = [name for name in OPPONENTS if any(name in rate for known in found for rate in known["rates"])]
+        rows = [["run", "temperature", *(OPPONENTS[name] for name in opponents)]]
+        for known in found:
+            for rate in known["rates"]:
+                figures = [_rate(rate.get(name)) for name in opponents]
+                rows.append([known["run"], f"{rate['temperature']:g}", *figures])
+        yield f"## Win rates by {judge}"
+        yield ""
+        yield (
+            "Share of openings where the run's continuation is the better one, draws counting half, with 95 % "
+            "intervals; the run of each method with the most reward at its end. The SFT policy writes at the same "
+            "temperature; the data's chosen are drawn and labelled on these openings as the pairs were, at temperature "
+            "1, and an opening without a pair is left out."
+        )
+        if judge == "a language model":
+            names = sorted({str(known["judge"]) for known in found})
+            yield f"Judge: {', '.join(names)}, asked in both orders; pairs without a verdict do not count."
+        yield ""
+        yield from _table(rows)
+        yield ""
+
+
+def _rate(found: Mapping[str, Any] | None) -> str:
+    return "no pair" if found is None else f"{_estimated(found)}, n={found['num_openings']}"
 
 
 def _estimated(figure: Mapping[str, Any]) -> str:

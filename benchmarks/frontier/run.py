@@ -12,6 +12,8 @@ import argparse
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,11 @@ from frontier.service import Service  # noqa: E402
 from frontier.sizes import SIZES  # noqa: E402
 from parts import Parts, TimeIsOver, end_cleanly  # noqa: E402
 
+from core.file_locks import wait_for_lock  # noqa: E402
+
+LOCK_SECONDS = 15.0
+"""Time that processes of a run which was killed have to end."""
+
 
 def main() -> None:
     arguments = parse_arguments()
@@ -47,17 +54,28 @@ def main() -> None:
     )
     (folder / "policies").mkdir(parents=True, exist_ok=True)
     parts = Parts(folder / "parts", None if arguments.hours is None else 60 * arguments.hours)
-    with Service(folder / "service", place.base_model.parent) as service:
+    with only_run(folder), Service(folder / "service", place.base_model.parent) as service:
         experiment = Experiment(place, SIZES[arguments.size], parts, service)
         parts.claim(experiment.work())
         try:
             for part in experiment.all_parts():
-                if not arguments.only or part.name in arguments.only:
+                if parts.find(part.name) is None and (not arguments.only or part.name in arguments.only):
                     parts.take(part.name, part.run)
+                    experiment.tidy(part.name)
                     write_report(experiment)
         except TimeIsOver as over:
             print(over)
+        write_report(experiment)
     print(f"the report is {folder / 'report.md'}")
+
+
+@contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Hold the folder for this run. Exits where another one works there and does not end."""
+    with (folder / "run.lock").open("w") as file:
+        if not wait_for_lock(file.fileno(), LOCK_SECONDS):
+            sys.exit(f"another run works in {folder}; wait for its end, or name another folder")
+        yield
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -74,18 +92,23 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def write_report(experiment: Experiment) -> None:
-    results = {part.name: found for part in experiment.all_parts() if (found := experiment.parts.find(part.name))}
+    names = [part.name for part in experiment.all_parts()]
+    results = {name: found for name in names if (found := experiment.parts.find(name))}
+    if not report.plotted(results):
+        return
+    loads = [found["load_average_before"] for found in results.values()]
     machine: dict[str, Any] = {
         "on": f"{platform.machine()} with {os.cpu_count()} cores",
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        "load average": f"{min(loads):g} to {max(loads):g}",
         "until": datetime.now(UTC).isoformat(timespec="minutes"),
     }
     folder = experiment.place.folder
-    if report.plotted(results):
-        (folder / "frontier.svg").write_text(report.figure(results), encoding="utf-8")
-        page = report.page(results, experiment.work(), machine, "frontier.svg")
-        (folder / "report.md").write_text(page, encoding="utf-8")
+    (folder / "frontier.svg").write_text(report.figure(results), encoding="utf-8")
+    missing = [name for name in names if name not in results]
+    page = report.page(results, experiment.work(), machine, "frontier.svg", missing)
+    (folder / "report.md").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,14 +4,23 @@ import csv
 import json
 import os
 import random
+import re
+import signal
+import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 import torch
+from stand_in_judge import stand_in_judge
+from stand_in_judge import verdict as judgement
 from tiny_models import make_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,6 +28,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 
 from frontier import report  # noqa: E402 - its place is on the path now
 from frontier.evaluation import win_rate  # noqa: E402
+from frontier.pairs import Drawing, draw_pairs  # noqa: E402
 from frontier.policies import Policy, Sample, sequence_kls  # noqa: E402
 from frontier.reviews import read_reviews  # noqa: E402
 from frontier.scorer import load_scorer, preference  # noqa: E402
@@ -166,34 +176,197 @@ def test_parts_are_run_once_and_of_one_kind_only(tmp_path: Path) -> None:
         late.take("two", run)
 
 
-def frontier(folder: Path, *arguments: str) -> str:
+def test_a_part_that_was_killed_goes_on_behind_its_pieces(tmp_path: Path) -> None:
+    runs: list[str] = []
+
+    def measured(name: str) -> dict[str, Any]:
+        runs.append(name)
+        return {"value": len(runs)}
+
+    def part(parts: Parts, *, is_killed: bool) -> dict[str, Any]:
+        first = parts.piece("one", "a", lambda: measured("a"))
+        if is_killed:
+            raise KeyboardInterrupt
+        return {"values": [first["value"], parts.piece("one", "b", lambda: measured("b"))["value"]]}
+
+    parts = Parts(tmp_path / "parts")
+    with pytest.raises(KeyboardInterrupt):
+        parts.take("one", lambda: part(parts, is_killed=True))
+    again = Parts(tmp_path / "parts")
+    assert again.take("one", lambda: part(again, is_killed=False))["values"] == [1, 2]
+    assert runs == ["a", "b"]
+    assert not (tmp_path / "parts" / "pieces" / "one").exists()
+
+
+def test_pairs_are_labelled_once_and_those_that_say_nothing_are_left_out(policies: tuple[Policy, Policy]) -> None:
+    policy, _ = policies
+    how = Drawing(reward=load_scorer(VOWELS), max_new_tokens=6, needs_end=False, seeds=(1, 2))
+    found = draw_pairs(policy, PROMPTS, how)
+    assert found == draw_pairs(policy, PROMPTS, how)
+    drawn = [policy.sample(PROMPTS, max_new_tokens=6, seed=seed) for seed in how.seeds]
+    pairs = [pair for pair in found if pair is not None]
+    assert pairs
+    for pair in pairs:
+        place = PROMPTS.index(pair.opening)
+        assert {pair.chosen, pair.rejected} == {samples[place].text for samples in drawn}
+        rewards = [how.reward(pair.opening + text) for text in (pair.chosen, pair.rejected)]
+        assert pair.agrees == (rewards[0] >= rewards[1])
+    assert draw_pairs(policy, PROMPTS, replace(how, seeds=(1, 1))) == [None] * len(PROMPTS)
+
+
+def test_the_page_has_win_rates_at_each_temperature_and_says_what_is_missing() -> None:
+    rate = {"value": 0.75, "low": 0.5, "high": 1.0, "num_openings": 4}
+    rates = [{"temperature": heat, "against_reference": rate, "against_chosen": None} for heat in (0.0, 0.5)]
+    results = {
+        "sft": {"points": [point(0, 0.0, [0.0, 0.1])], "seconds": 10},
+        "temperatures-dpo": {"run": "dpo-0.1", "rates": rates, "seconds": 10},
+        "judged-dpo": {"run": "dpo-0.1", "rates": rates[:1], "judge": "stand-in"},
+    }
+    work = {"size": {"name": "tiny", "num_evaluated": 2}, "base_model": "tiny", "seed": 0, "scale": 5.0}
+    page = report.page(results, work, {"torch": "2"}, "frontier.svg", ["reward", "ipo"])
+    assert "**Not run:** reward, ipo." in page
+    assert "| dpo-0.1 | 0.5 | 0.750 (0.500 to 1.000), n=4 | no pair |" in page
+    assert page.count("| dpo-0.1 | 0 |") == 2
+    assert "Judge: stand-in" in page
+
+
+def command(folder: Path, *arguments: str) -> list[str]:
     model = make_tiny_model(folder / "models" / "tiny")
     reviews = write_reviews(folder / "reviews.csv", 60)
     program = ROOT / "benchmarks" / "frontier" / "run.py"
-    command = [sys.executable, str(program), "--size", "tiny", "--base-model", str(model), "--reviews", str(reviews)]
-    command += ["--folder", str(folder / "work"), "--scorer", VOWELS, *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests" / "support")}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    words = [sys.executable, str(program), "--size", "tiny", "--base-model", str(model), "--reviews", str(reviews)]
+    return [*words, "--folder", str(folder / "work"), "--scorer", VOWELS, *arguments]
+
+
+def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    variables = os.environ | {"PYTHONPATH": str(ROOT / "tests" / "support")} | environment
+    return subprocess.Popen(
+        command(folder, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables
+    )
+
+
+def frontier(folder: Path, *arguments: str, **environment: str) -> str:
+    process = start(folder, *arguments, **environment)
     try:
-        printed, complaints = process.communicate(timeout=RUN_SECONDS)
+        printed, _ = process.communicate(timeout=RUN_SECONDS)
     finally:
         process.terminate()  # it ends its service, too
         process.wait()
-    assert process.returncode == 0, printed + complaints
+    assert process.returncode == 0, printed
     return printed
+
+
+def parts_of(printed: str) -> list[str]:
+    """The names of the parts that a run has done."""
+    return re.findall(r"^  (\S+): \d+ s$", printed, re.MULTILINE)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(2 * RUN_SECONDS + 60)
 def test_a_run_of_the_smallest_size_goes_on_behind_the_last_one(tmp_path: Path) -> None:
     first = frontier(tmp_path, "--only", "sft", "pairs")
-    assert [line.split(":")[0].strip() for line in first.splitlines()[:-1]] == ["sft", "pairs"]
+    assert parts_of(first) == ["sft", "pairs"]
     second = frontier(tmp_path, "--only", "sft", "pairs", "try-dpo-0.001", "dpo-0.1")
-    assert [line.split(":")[0].strip() for line in second.splitlines()[:-1]] == ["try-dpo-0.001", "dpo-0.1"]
+    assert parts_of(second) == ["try-dpo-0.001", "dpo-0.1"]
     found = json.loads((tmp_path / "work" / "parts" / "dpo-0.1.json").read_text())
     assert len(found["points"]) == 2
     assert found["points"][0]["step"] < found["points"][1]["step"]
     assert all(item["kl"]["value"] > 0 for item in found["points"])
     page = (tmp_path / "work" / "report.md").read_text()
     assert "| dpo-0.1 | 2 | 0.001 |" in page
+    assert "**Not run:** preferred-ft, unlikelihood, temperatures-dpo, cdpo, ipo, reference-free." in page
     assert (tmp_path / "work" / "frontier.svg").read_text().startswith("<svg")
+
+
+ALL_PARTS = [
+    "sft",
+    "pairs",
+    "try-dpo-0.001",
+    "dpo-0.1",
+    "preferred-ft",
+    "unlikelihood",
+    "try-ppo-0.001",
+    "ppo-true-3",
+    "reward",
+    "ppo-learnt-3",
+    "temperatures-dpo",
+    "temperatures-ppo-true",
+    "temperatures-ppo-learnt",
+    "judged-dpo",
+    "judged-ppo-true",
+    "judged-ppo-learnt",
+    "cdpo",
+    "ipo",
+    "reference-free",
+]
+PPO_PYTHON = ROOT / ".venv-ppo" / "bin" / "python"
+JOB_STATUS = "SELECT status FROM jobs WHERE name = ?"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(12 * RUN_SECONDS)
+@pytest.mark.skipif(not PPO_PYTHON.exists(), reason="`make test-frontier` installs the environment of PPO")
+def test_a_run_of_all_parts_that_is_killed_between_and_within_them_ends_as_one_that_is_not(tmp_path: Path) -> None:
+    arguments = ("--ppo-python", str(PPO_PYTHON))
+    with stand_in_judge(lambda question: judgement("A" if len(question.a) > len(question.b) else "B")) as judge:
+        judged = {"PREFTUNE_JUDGE_URL": judge.url, "PREFTUNE_JUDGE_MODEL": "stand-in"}
+        judged |= {"PREFTUNE_JUDGE_ALLOWED_HOSTS": "127.0.0.1"}
+        whole, broken = tmp_path / "whole", tmp_path / "broken"
+        for folder in (whole, broken):
+            folder.mkdir()
+        assert parts_of(frontier(whole, *arguments, **judged)) == ALL_PARTS
+        work = broken / "work"
+        for moment in moments_of(work):
+            kill(start(broken, *arguments, **judged), moment)
+        frontier(broken, *arguments, **judged)
+    for name in ALL_PARTS:
+        expected, found = (json.loads((folder / "work" / "parts" / f"{name}.json").read_text())
+                           for folder in (whole, broken))  # fmt: skip
+        for key in ("points", "rates", "chosen", "num_pairs", "kl_by_step", "reward_by_step", "held_out"):
+            assert found.get(key) == expected.get(key), f"{name}: {key}"
+    page = (work / "report.md").read_text()
+    assert "Not run" not in page
+    assert "trl of PPO 0.11.4" in page
+    assert "Judge: stand-in" in page
+    assert not any((work / "ppo").iterdir())
+
+
+def moments_of(work: Path) -> list[Callable[[], bool]]:
+    """When to kill: between parts; while a job trains, is evaluated; within PPO; within the win rates."""
+    parts, scratch = work / "parts", work / "ppo" / "try-ppo-0.001"
+    return [
+        lambda: (parts / "pairs.json").exists(),
+        lambda: any((parts / "pieces" / "try-dpo-0.001").glob("*.json")),
+        lambda: status_of(work, "preferred-ft") == "running",
+        lambda: (scratch / "state.pt").exists() and not (scratch / "told.json").exists(),
+        lambda: status_of(work, "reward") == "running",
+        lambda: any((parts / "pieces" / "temperatures-dpo").glob("*.json")),
+    ]
+
+
+def status_of(work: Path, name: str) -> str | None:
+    """The status of a job of the run's service."""
+    path = work / "service" / "data" / "preftune.db"
+    if not path.exists():
+        return None
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        try:
+            found = connection.execute(JOB_STATUS, (name,)).fetchone()
+        except sqlite3.OperationalError:  # it is being written, or has no tables yet
+            return None
+    return None if found is None else str(found[0])
+
+
+def kill(process: subprocess.Popen[str], moment: Callable[[], bool]) -> None:
+    """Kill the run at that moment, with nothing of what it has started."""
+    try:
+        deadline = time.monotonic() + RUN_SECONDS
+        while not moment():
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    finally:
+        process.kill()
+        process.communicate()
