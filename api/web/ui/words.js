@@ -42,6 +42,8 @@ export const WORDS = {
   "length-controlled": "What the win rate would be if both answers were equally long.",
   kappa: "Agreement beyond chance: 1 is always, 0 is as often as by chance.",
   "position bias": "Whether a judge prefers the answer that it is shown first.",
+  rounds: "The policy answers, a judge finds the better answers, and the policy is trained on them; several times.",
+  drift: "How far a policy is from the first one, in nats for each of its answers.",
   sweep: "One job run with several values of a setting, as one.",
   split: "Rows that are trained on, or held out.",
 };

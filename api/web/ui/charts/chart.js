@@ -294,7 +294,7 @@ export class Chart {
     if (at <= min || at >= max || (stage && !band)) return;
     const y = Math.round(plot.valToPos(at, "y", true));
     const left = band ? plot.valToPos(band.from, "x", true) : bbox.left;
-    ctx.strokeStyle = color("muted");
+    ctx.strokeStyle = ctx.fillStyle = color("muted");
     ctx.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
     ctx.beginPath();
     ctx.moveTo(left, y);
@@ -316,7 +316,7 @@ export class Chart {
       x === null
         ? ""
         : xLabel
-          ? `${xLabel} ${metric(x)}`
+          ? `${xLabel} ${this.options.isWholeX ? metricStep(x) : metric(x)}`
           : `${stage ? `${STAGE_NAMES[stage.stage]} ` : ""}step ${metricStep(stage ? x - stage.from : x)}`,
     );
     this.series.forEach((_, place) => {

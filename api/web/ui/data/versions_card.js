@@ -6,7 +6,7 @@ import { ago, count, plural } from "../format.js";
 import { act, badge, card, errorBox, moreButton, table, tableRow, toast } from "../parts.js";
 
 const PAGE = 10;
-const ORIGINS = { change: "a change", merge: "a merge", split: "a split", votes: "votes", feedback: "feedback", generation: "a generation", judgement: "a judgement" };
+const ORIGINS = { change: "a change", merge: "a merge", split: "a split", votes: "votes", feedback: "feedback", generation: "a generation", judgement: "a judgement", round: "a round" };
 
 /** The id without a version. */
 export function rootOf(dataset) {
@@ -19,7 +19,7 @@ export function originOf(dataset) {
 
 /** The address of what the service made it in; null of an upload and of what has no page. */
 export function originPage({ made_from: from }) {
-  const found = [["generation_id", "generations"], ["judgement_id", "judgements"], ["arena_id", "arena"]].find(([name]) => from?.[name]);
+  const found = [["generation_id", "generations"], ["judgement_id", "judgements"], ["arena_id", "arena"], ["rounds_id", "rounds"]].find(([name]) => from?.[name]);
   return found ? `#${path(found[1], from[found[0]])}` : null;
 }
 

@@ -102,6 +102,7 @@ class JobPage {
       created: job.created_at,
       attempt: job.attempt,
       sweep: job.metadata.sweep?.startsWith("sweep_") ? job.metadata.sweep : null,
+      rounds: job.metadata.rounds?.startsWith("rounds_") ? job.metadata.rounds : null,
       dataset: job.spec.dataset_id,
       datasetName: this.datasetName,
     });
@@ -237,6 +238,7 @@ function titleView(job) {
       " · on ",
       h("a", { href: `#${path("datasets", job.dataset)}` }, job.datasetName ?? "its dataset"),
       job.sweep ? [" · ", h("a", { href: `#${path("sweeps", job.sweep)}` }, "part of a sweep")] : null,
+      job.rounds ? [" · ", h("a", { href: `#${path("rounds", job.rounds)}` }, "part of rounds")] : null,
     ),
   ];
 }
