@@ -7,13 +7,14 @@ from sqlalchemy import text
 from core.database.columns import database_after
 from core.database.repositories import roster as roster_rows
 from core.database.tables.measurements import WorkerPresence
+from core.domain.jobs.gangs import Seat
 from core.services.access import projects
 from core.services.access.disk_reserve import Room
 from core.services.attempts import lifecycle
 from core.services.backend import Backend
 from core.services.estimates import workers
 from core.services.estimates.workers import WorkerFacts
-from core.services.operations import presence, roster, storage_use
+from core.services.operations import diagnosis, presence, roster, storage_use
 from core.services.operations.presence import Description, Presence
 from core.services.operations.roster import read_roster
 
@@ -156,3 +157,40 @@ def test_many_processes_are_bounded(backend: Backend, monkeypatch: pytest.Monkey
     assert len(read_roster(backend).processes) == 2
     assert backend.database.read(lambda session: session.scalar(text("SELECT count(*) FROM workers"))) == 3
     assert len(backend.database.read(lambda session: roster_rows.list_processes(session, 5))) == 3
+
+
+def test_workers_of_a_job_on_several_nodes_and_those_that_wait_for_others(backend: Backend) -> None:
+    add_dataset(backend)
+    job_id = submit(backend, nodes=2).id
+    for name in ("worker-1", "worker-2"):
+        facts = WorkerFacts(name=name, host="host-1", device_class="CPU", trains=True, memory_bytes=None)
+        Presence(backend, facts, Description(kind="worker", num_devices=1, lanes="all", takes_nodes=True)).beat()
+
+    def look(worker: str) -> None:
+        seat = Seat(member=worker, address="10.0.0.1", hold_seconds=60)
+        lifecycle.claim_or_wait(backend, worker=worker, host="host-1", device="CPU", seat=seat)
+
+    look("worker-1")
+    waiting, idle = read_roster(backend).processes
+    assert (waiting.state, waiting.takes_nodes, idle.state) == ("waiting", True, "idle")
+    assert waiting.job is not None
+    assert (waiting.job.id, waiting.job.node, waiting.job.nodes) == (job_id, None, 2)
+    look("worker-2")
+    found = read_roster(backend).processes
+    assert [(process.state, process.job and process.job.node) for process in found] == [("working", 1), ("working", 0)]
+
+
+def test_the_doctor_names_a_job_that_asks_for_more_workers_than_there_are(backend: Backend) -> None:
+    add_dataset(backend)
+    facts = WorkerFacts(name="w", host="host-1", device_class="CPU", trains=True, memory_bytes=None)
+    Presence(backend, facts, Description(kind="worker", num_devices=1, lanes="all", takes_nodes=True)).beat()
+
+    def nodes() -> tuple[str, str]:
+        found = next(finding for finding in diagnosis.diagnose(backend) if finding.name == "nodes")
+        return found.state, found.detail
+
+    assert nodes() == ("ok", "1 worker for jobs on several nodes")
+    job_id = submit(backend, nodes=2).id
+    state, detail = nodes()
+    assert state == "warning"
+    assert f"{job_id} waits for 2 workers of one kind, and 1 with PREFTUNE_NODE_ADDRESS" in detail
