@@ -1,6 +1,7 @@
-"""Hosts as network namespaces of this machine, joined by a bridge: each has an address and a loopback of its own.
+"""Two hosts as network namespaces of this machine, each with a loopback of its own, wired to each other and to here.
 
-Needs root, `ip`, `unshare` and `nsenter`. What all hosts reach stands at `GATEWAY`, in the namespace of the tests.
+Needs root, `ip`, `unshare` and `nsenter`. What both reach stands at `GATEWAY`, in the namespace of the tests. There is no
+bridge: where Docker filters what is forwarded, nothing would pass between its ports.
 """
 
 import os
@@ -15,7 +16,8 @@ from pathlib import Path
 import pytest
 
 GATEWAY = "10.77.0.1"
-_BRIDGE = "pf-bridge"
+_WIRE = "wire"
+"""Name of a host's end of the wire between the two."""
 ROOT = Path(__file__).resolve().parents[2]
 _WORKER = (
     "import sys; from core.settings import load_settings; from worker.app import run; sys.exit(run(load_settings()))"
@@ -31,11 +33,12 @@ class Host:
 
     @property
     def address(self) -> str:
-        return f"10.77.0.{self.number + 2}"
+        """Address at which the other host reaches it."""
+        return f"10.77.1.{self.number + 1}"
 
     @property
     def link(self) -> str:
-        """The bridge's end of its wire."""
+        """This side's end of its wire to here."""
         return f"pf-host{self.number}"
 
     def inside(self, *command: str) -> list[str]:
@@ -59,11 +62,15 @@ class Host:
     @contextmanager
     def cut_off(self) -> Iterator[None]:
         """Nothing comes in or goes out."""
-        run("ip", "link", "set", self.link, "down")
+        self._set_wires("down")
         try:
             yield
         finally:
-            run("ip", "link", "set", self.link, "up")
+            self._set_wires("up")
+
+    def _set_wires(self, state: str) -> None:
+        run("ip", "link", "set", self.link, state)
+        run(*self.inside("ip", "link", "set", _WIRE, state))
 
     @contextmanager
     def deaf_to(self, other: "Host", kind: str = "blackhole") -> Iterator[None]:
@@ -76,39 +83,31 @@ class Host:
 
     @contextmanager
     def slow(self, rate: str = "4mbit") -> Iterator[None]:
-        """What it gets comes slowly."""
-        run("tc", "qdisc", "add", "dev", self.link, "root", "tbf", "rate", rate, "burst", "32kbit", "latency", "400ms")
+        """What it sends to the other host goes slowly."""
+        shape = ("root", "tbf", "rate", rate, "burst", "32kbit", "latency", "400ms")
+        run(*self.inside("tc", "qdisc", "add", "dev", _WIRE, *shape))
         try:
             yield
         finally:
-            run("tc", "qdisc", "del", "dev", self.link, "root")
+            run(*self.inside("tc", "qdisc", "del", "dev", _WIRE, "root"))
 
 
 @contextmanager
-def make_hosts(count: int) -> Iterator[list[Host]]:
-    """Skips the test where namespaces or bridges are not allowed."""
+def make_hosts() -> Iterator[list[Host]]:
+    """Skips the test where namespaces are not allowed."""
     if os.geteuid() != 0 or not all(shutil.which(name) for name in ("ip", "unshare", "nsenter")):
         pytest.skip("network namespaces need root, ip, unshare and nsenter")
     holders: list[subprocess.Popen[bytes]] = []
     try:
-        _make_bridge()
-        for number in range(count):
+        for _ in range(2):
             holders.append(_hold_namespace())
-            _wire(Host(number=number, pid=holders[-1].pid))
-        yield [Host(number=number, pid=holder.pid) for number, holder in enumerate(holders)]
+        hosts = [Host(number=number, pid=holder.pid) for number, holder in enumerate(holders)]
+        _wire(*hosts)
+        yield hosts
     finally:
         for holder in holders:
             holder.kill()
             holder.wait()
-        subprocess.run(["ip", "link", "del", _BRIDGE], capture_output=True, check=False)
-
-
-def _make_bridge() -> None:
-    made = subprocess.run(["ip", "link", "add", _BRIDGE, "type", "bridge"], capture_output=True, text=True, check=False)
-    if made.returncode:
-        pytest.skip(f"no bridge can be made here: {made.stderr.strip()}")
-    run("ip", "addr", "add", f"{GATEWAY}/24", "dev", _BRIDGE)
-    run("ip", "link", "set", _BRIDGE, "up")
 
 
 def _hold_namespace() -> subprocess.Popen[bytes]:
@@ -123,12 +122,24 @@ def _hold_namespace() -> subprocess.Popen[bytes]:
     return holder
 
 
-def _wire(host: Host) -> None:
-    run("ip", "link", "add", host.link, "type", "veth", "peer", "name", "eth0", "netns", str(host.pid))
-    run("ip", "link", "set", host.link, "master", _BRIDGE, "up")
-    for words in (("link", "set", "lo", "up"), ("addr", "add", f"{host.address}/24", "dev", "eth0")):
-        run(*host.inside("ip", *words))
-    run(*host.inside("ip", "link", "set", "eth0", "up"))
+def _wire(one: Host, other: Host) -> None:
+    ends = [("name", _WIRE, "netns", str(host.pid)) for host in (one, other)]
+    made = subprocess.run(
+        ["ip", "link", "add", *ends[0], "type", "veth", "peer", *ends[1]], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        pytest.skip(f"no wire can be made here: {made.stderr.strip()}")
+    for host in (one, other):
+        outside = f"10.77.0.{host.number + 2}"
+        run("ip", "link", "add", host.link, "type", "veth", "peer", "name", "eth0", "netns", str(host.pid))
+        run("ip", "addr", "add", GATEWAY, "peer", f"{outside}/32", "dev", host.link)
+        run("ip", "link", "set", host.link, "up")
+        for words in (
+            ("addr", "add", outside, "peer", f"{GATEWAY}/32", "dev", "eth0"),
+            ("addr", "add", f"{host.address}/24", "dev", _WIRE),
+            *(("link", "set", name, "up") for name in ("lo", "eth0", _WIRE)),
+        ):
+            run(*host.inside("ip", *words))
 
 
 def run(*command: str) -> None:

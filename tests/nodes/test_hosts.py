@@ -36,7 +36,7 @@ SEED = int(os.environ.get("SEED", "0"))
 LEASE_SECONDS = 8.0
 TIMES = {"lease_seconds": LEASE_SECONDS, "heartbeat_seconds": 0.5, "sweep_seconds": 0.5, "poll_seconds": 0.5}
 RECOVERY_SECONDS = LEASE_SECONDS + 30
-LONG: dict[str, Any] = FIELDS | {"dpo": FIELDS["dpo"] | {"epochs": 60}, "reuse": False, "checkpoint_every_steps": 8}
+LONG: dict[str, Any] = FIELDS | {"dpo": FIELDS["dpo"] | {"epochs": 40}, "reuse": False, "checkpoint_every_steps": 8}
 
 
 @dataclass
@@ -61,7 +61,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("cluster")
     model = make_tiny_model(folder / "models" / BASE_MODEL)
     with ExitStack() as stack:
-        hosts = stack.enter_context(make_hosts(2))
+        hosts = stack.enter_context(make_hosts())
         database, redis, s3 = (stack.enter_context(server()) for server in (run_postgresql, run_redis, run_s3))
         url = database.create_database("nodes")
         upgrade(url)
