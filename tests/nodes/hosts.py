@@ -1,7 +1,7 @@
 """Two hosts as network namespaces of this machine, each with a loopback of its own, wired to each other and to here.
 
-Needs root, `ip`, `unshare` and `nsenter`. What both reach stands at `GATEWAY`, in the namespace of the tests. There is no
-bridge: where Docker filters what is forwarded, nothing would pass between its ports.
+Needs root, `ip`, `unshare` and `nsenter`. What both reach stands at `GATEWAY`, in the namespace of the tests. There is
+no bridge: where Docker filters what is forwarded, nothing would pass between its ports.
 """
 
 import os
