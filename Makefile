@@ -275,7 +275,7 @@ test-faults: venv ## kills, zombies and outages by the hundred, in parts: goes o
 KILLS ?= 4
 PARTITIONS ?= 2
 .PHONY: test-nodes
-test-nodes: venv ## jobs on two nodes: loopback, and as root two network namespaces with kills and partitions (ten minutes; KILLS=100 PARTITIONS=30)
+test-nodes: venv ## jobs on two nodes: loopback, and as root two network namespaces with kills and partitions (twenty minutes beside others' work; KILLS=100 PARTITIONS=30)
 	=0KILLS) PARTITIONS=0PARTITIONS) 0BIN)/pytest -n 0 -s -m "slow or not slow" tests/faults/test_nodes.py tests/integration/test_worker_nodes.py tests/nodes
 
 .PHONY: test-two-apis
