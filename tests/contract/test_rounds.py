@@ -4,6 +4,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from backends import PROJECT
@@ -38,6 +39,7 @@ from core.services.requests import requests, scores
 from core.services.rounds import children, progress, rounds
 from core.services.rounds.rounds import RoundsEnded, RoundsNotDeletable, RoundsNotFound, TooManyRounds
 from core.services.rounds.view import RoundsView
+from core.storage.object_store import StoreUnavailable
 
 JOB = {"base_model": "tiny", "dataset_id": "ds_1"}
 
@@ -300,6 +302,19 @@ def test_a_drift_that_cannot_be_measured_stops_no_round(backend: Backend) -> Non
     assert [(step.stage, step.error) for step in ended.steps if step.error] == [("drift", "It is gone.")]
 
 
+def test_what_cannot_be_done_for_now_says_so(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds_id = create(backend, num_rounds=1).id
+    for error, told in ((StoreUnavailable("The store is away."), "The store is away."), (KeyError("x"), "log")):
+        with monkeypatch.context() as patch:
+            patch.setattr(progress.children, "start", Mock(side_effect=error))
+            progress.step(backend)
+        found = get(backend, rounds_id)
+        assert found.status is RoundsStatus.RUNNING
+        assert told in str(found.steps[0].error)
+    ended = play_to_end(backend, rounds_id)
+    assert (ended.stop_reason, ended.steps[0].error) == (RoundsStopReason.ALL_ROUNDS, None)
+
+
 @pytest.mark.parametrize("stage", ["split", "pair"])
 def test_a_dataset_that_was_made_as_its_process_died_is_told_whole_after_a_pause(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, stage: str
@@ -500,8 +515,8 @@ SFT = {"method": "preference", "sft": {"dataset_id": "ds_2"}}
 @pytest.mark.parametrize(
     ("fields", "pointer", "told"),
     [
-        ({"evaluation": {"dataset_id": "ds_1"}}, "/evaluation/dataset_id", "60 rows of ds_1@1 .* on line 1"),
-        ({"evaluation": {"dataset_id": "ds_2"}}, "/evaluation/dataset_id", "prompts of ds_2@1"),
+        ({"evaluation": {"dataset_id": "ds_1"}}, "/evaluation/dataset_id", "ds_1@1 is trained on"),
+        ({"evaluation": {"dataset_id": "ds_2"}}, "/evaluation/dataset_id", "60 rows of ds_1@1 .* line 1.* of ds_2@1"),
         ({"initial": JOB | {"dataset_id": "ds_2", "method": "supervised"}}, "/initial/dataset_id", "seed 0"),
         ({"initial": JOB | SFT}, "/initial/sft/dataset_id", r"fractions \[0.4, 0.6\] and seed 0"),
         ({"evaluation": {"held_out_fraction": 1e-9}}, "/evaluation/held_out_fraction", "0 of its prompts"),

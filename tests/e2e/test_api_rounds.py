@@ -110,6 +110,25 @@ def test_what_the_command_is_given_goes_before_its_file(api: RunningApi) -> None
     assert made["requested"]["judge"] == {"kind": "length", "prefers": "shorter"}
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--kind", "regex", "--setting", "pattern=("], "--setting pattern: is no regular expression"),
+        (["--kind", "length", "--pairing", "none"], "--pairing: must be"),
+        (["--kind", "length", "--file-ratio", "11"], "--file-ratio: must be at most 10"),
+        ([], "--kind: no language model is configured"),
+        (["--kind", "length", "--request", "{}"], "--request job.max_length: must be at least 8"),
+    ],
+)
+def test_a_refusal_names_what_was_given(api: RunningApi, tmp_path: Path, options: list[str], told: str) -> None:
+    request = tmp_path / "request.json"
+    request.write_text('{"job": {"max_length": 4}}')
+    words = [str(request) if word == "{}" else word for word in options]
+    command = ["rounds", "create", "tiny", "ds_1", *words, "--url", str(api.http.base_url)]
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "300"})
+    assert (result.exit_code, told in result.stderr) == (1, True), result.output
+
+
 def run(api: RunningApi, *words: str, exit_code: int = 0) -> str:
     result = CliRunner().invoke(app, [*words, "--url", str(api.http.base_url)], env={"COLUMNS": "300"})
     assert result.exit_code == exit_code, result.output

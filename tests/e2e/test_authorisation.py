@@ -14,6 +14,7 @@ import pytest
 from api_server import RunningApi, pairs, serve
 from backends import BASE_MODEL, set_architecture
 from deployments import COMMAND, reach, start
+from played_rounds import store_rows
 from servers import free_port
 
 from api.app import create_app
@@ -155,6 +156,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         judged = {"dataset_id": house.ids["dataset_id"], "judge": {"kind": "length"}}
         house.ids["judgement_id"] = api.http.post("/judgements", json=judged).json()["id"]
         house.ids["sweep_id"] = api.http.post("/sweeps", json=BODIES["POST /sweeps"]).json()["id"]
+        store_rows(backend, "ds_1")
         house.ids["rounds_id"] = api.http.post("/rounds", json=BODIES["POST /rounds"]).json()["id"]
         del api.http.headers["Authorization"]
         yield house

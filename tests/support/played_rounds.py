@@ -30,7 +30,12 @@ NUM_PROMPTS = 60
 
 
 def add_file(backend: Backend, dataset_id: str = "ds_1", kind: DatasetKind = DatasetKind.PREFERENCE) -> None:
-    """A file of many prompts."""
+    """A dataset of many prompts."""
+    store_rows(backend, dataset_id, kind)
+    add_dataset(backend, dataset_id, kind=kind, num_rows=NUM_PROMPTS)
+
+
+def store_rows(backend: Backend, dataset_id: str, kind: DatasetKind = DatasetKind.PREFERENCE) -> None:
     rows: list[dict[str, Any]] = []
     for n in range(1, NUM_PROMPTS + 1):
         sides = {"chosen": f"File {n}.", "rejected": f"Worse {n}. And more."}
@@ -39,7 +44,6 @@ def add_file(backend: Backend, dataset_id: str = "ds_1", kind: DatasetKind = Dat
         rows.append({"line": n, "prompt": f"Question {n}?", **sides})
     text = "".join(json.dumps(row) + "\n" for row in rows)
     backend.store.put_bytes(keys.dataset_rows(PROJECT, dataset_id), text.encode())
-    add_dataset(backend, dataset_id, kind=kind, num_rows=len(rows))
 
 
 def body(**fields: Any) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def error_text(error: ApiError, rest: str | None = None, arguments: Mapping[str,
     """Return what the service refused and why, each fault once and by the argument that it is of.
 
     `rest`: the option that fields without an option of their own go into, such as `--settings`. `arguments`: those of
-    the command that are called otherwise than in `ARGUMENTS`.
+    the command that are called otherwise than in `ARGUMENTS`, those of objects by their path, such as `judge/kind`.
     """
     if error.code == "api-key-missing":
         return "The service asks for an API key. Set PREFTUNE_API_KEY to one; its operator has it, or makes one."
@@ -86,7 +86,9 @@ def error_text(error: ApiError, rest: str | None = None, arguments: Mapping[str,
 def argument_of(pointer: str, rest: str | None, known: Mapping[str, str] = ARGUMENTS) -> str:
     """Return the argument that a JSON pointer means, with a colon; empty for the whole request."""
     first, *inner = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]] or [""]
-    if first == "job" and inner:  # of a sweep
+    if inner and pointer[1:] in known:
+        return f"{known[pointer[1:]]}: "
+    if first == "job" and inner and not any(name.startswith("job/") for name in known):  # of a sweep
         first, *inner = inner
     if not first:
         return ""

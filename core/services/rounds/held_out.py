@@ -76,7 +76,9 @@ def _require_apart(
     if not shared:
         return
     evaluation, many = request.evaluation, f"{len(shared):,} rows of {name} (the first on line {shared[0]})"
-    if evaluation.dataset_id is not None:
+    if evaluation.dataset_id == name:
+        fault = f"{name} is trained on; leave it out, and a part of the job's dataset is held out"
+    elif evaluation.dataset_id is not None:
         fault = f"{many} have prompts of {evaluation.dataset_id}, which nothing may train on; leave them out of one"
     else:
         share = evaluation.held_out_fraction

@@ -110,6 +110,8 @@ def pair(backend: Backend, run: Run, number: int, dataset_id: str) -> dict[str, 
     """
     judged = run.done(number, RoundStage.JUDGE)
     judgements.get(backend, run.row.project_id, judged.child_id)  # else no verdicts would be no pairs
+    is_file = run.find(number, RoundStage.MATCH) is not None
+    num_answers = None if is_file else run.done(number, RoundStage.GENERATE).result.get("num_answers")
     rule, is_best = run.request.chosen_pairing.rule(), run.request.chosen_pairing.kind is PairingKind.BEST
     counts = {"num_judged": 0, "num_without_verdict": 0, "num_prompts": 0, "num_rows": 0}
 
@@ -128,6 +130,8 @@ def pair(backend: Backend, run: Run, number: int, dataset_id: str) -> dict[str, 
 
     with _new_rows(backend, run, number) as made:
         counts["num_rows"] = made.write(rows(), str(judged.result["source"]))
+        if num_answers is not None:
+            counts["num_not_judged"] = num_answers - 2 * counts["num_judged"]
         if not made.num_rows:
             return {"dataset_id": None, **counts}
         kind = DatasetKind.DEMONSTRATION if is_best else DatasetKind.PREFERENCE

@@ -67,6 +67,8 @@ def step(backend: Backend, *, after: str = "") -> str:
             raise
         except Exception as error:  # noqa: BLE001 - the others must go on whatever these ones meet
             _log.warning("%s could not be advanced: %s: %s", rounds_id, type(error).__name__, str(error)[:200])
+            told = error.detail if isinstance(error, DomainError) else "The reason is in the service's log."
+            _note_trouble(backend, rounds_id, f"{told} It is tried again.")
     return found[-1] if len(found) == MAX_ROUNDS else ""
 
 
@@ -216,6 +218,15 @@ def _count_try(session: Session, due: RoundStep, detail: str) -> int:
     found.result = {"num_tries": found.result.get("num_tries", 0) + 1}
     found.error_detail = detail
     return int(found.result["num_tries"])
+
+
+@writes
+def _note_trouble(session: Session, rounds_id: str, detail: str) -> None:
+    """Say why the open step does not get on."""
+    row = rows.lock_rounds(session, rounds_id)
+    due = None if row is None or row.finished_at is not None else Run.read(session, row).open_step
+    if due is not None and due.error_detail != detail:
+        due.error_detail = detail
 
 
 def _record(backend: Backend, due: RoundStep, ended: Ended) -> bool:

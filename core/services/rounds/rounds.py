@@ -251,7 +251,8 @@ def _resume(session: Session, row: Rounds, *, suffix: str) -> bool:
     if row.status is RoundsStatus.RUNNING:
         return False
     if row.status not in (RoundsStatus.PAUSED, RoundsStatus.FAILED):
-        raise RoundsEnded(f"The rounds are {row.status.value}.")
+        advice = "; extend them to go on" if row.status is RoundsStatus.FINISHED else ""
+        raise RoundsEnded(f"The rounds are {row.status.value}{advice}.")
     if row.status is RoundsStatus.FAILED:
         _require_room(session, row.project_id)
         renewal.renew_failed(session, Run.read(session, row), suffix)

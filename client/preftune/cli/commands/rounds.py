@@ -17,6 +17,15 @@ from preftune.cli.words import counted
 
 RoundsId = Annotated[str, typer.Argument(metavar="ROUNDS", help="The id of rounds: rounds_…")]
 RoundsIds = Annotated[list[str], typer.Argument(metavar="ROUNDS", help="Ids of rounds: rounds_…")]
+_ARGUMENTS: Final = {
+    "job/base_model": "BASE_MODEL",
+    "job/dataset_id": "DATASET",
+    "judge/kind": "--kind",
+    "num_rounds": "--num-rounds",
+    "pairing/kind": "--pairing",
+    "file_ratio": "--file-ratio",
+}
+"""Arguments and options of `create` by the fields of `POST /rounds`."""
 app = typer.Typer(help="Train in rounds: answer, judge, pair, train and compare, several times.", no_args_is_help=True)
 
 
@@ -54,7 +63,8 @@ def create(
         given["pairing"] = {**given.get("pairing", {}), "kind": pairing}
     own = {"num_rounds": num_rounds, "file_ratio": file_ratio, "name": name}
     given |= {key: value for key, value in own.items() if value is not None}
-    with connected(url, rest="--request") as client:
+    arguments = {**_ARGUMENTS, **{f"judge/{name}": f"--setting {name}" for name in settings}}
+    with connected(url, rest="--request", arguments=arguments) as client:
         made = client.rounds.create(**given)
         out.print(made["id"])
         if follow:
@@ -126,7 +136,7 @@ def extend(
     url: Url = None,
 ) -> None:
     """Allow more rounds; finished ones go on."""
-    with connected(url) as client:
+    with connected(url, arguments={"num_rounds": "NUM_ROUNDS"}) as client:
         _print_status(client.rounds.extend(rounds, num_rounds))
 
 
