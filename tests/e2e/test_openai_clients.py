@@ -48,16 +48,29 @@ def test_an_unmodified_client_drives_a_job_from_file_to_policy(
     if not python.exists():
         pytest.skip("no environment with this client; `make openai-clients` makes it")
 
-    def run(phase: str, state: dict[str, Any] | None = None, url: str = api.url) -> None:
-        path = tmp_path / ("state.json" if state is None else f"{phase}.json")
-        if state is not None:
-            path.write_text(json.dumps(state), encoding="utf-8")
-        command = [python, SESSION, phase, url, BASE_MODEL, path]
-        environment = os.environ | {"OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr
+    environment = os.environ | {"OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1"}
+    log = stack.enter_context((tmp_path / "log").open("w+"))
+    session = stack.enter_context(
+        subprocess.Popen(
+            [python, SESSION, BASE_MODEL],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    )
+    stack.callback(session.kill)
+    assert session.stdin
+    assert session.stdout
 
-    run("before")
+    def run(phase: str, state: dict[str, Any] | None = None, url: str = api.url) -> Any:
+        print(json.dumps((phase, url, state)), file=session.stdin, flush=True)
+        answer = session.stdout.readline()
+        assert answer, (tmp_path / "log").read_text()
+        return json.loads(answer)
+
+    state = run("before")
     receiver = stack.enter_context(receive())
     made = api.http.post("/webhooks", json={"url": receiver.url, "event_types": ["fine_tuning.job.succeeded"]}).json()
     held = claim(api.backend)
@@ -65,18 +78,18 @@ def test_an_unmodified_client_drives_a_job_from_file_to_policy(
     learn(api, held, range(1, 7))
     checkpoint_with_policy(api.backend, held, 3, {"config.json": b"{}"})
     lifecycle.finish_succeeded(held, publication(api.backend, held))
-    run("after")
+    run("after", state)
     came = receiver.wait_for(bool)[0]
     told = {"headers": came.headers, "body": came.body.decode(), "secret": made["signing_secret"]}
     run("unwrap", told | {"job_id": held.job_id})
     if version.startswith("3."):
         run("endpoints", {"url": receiver.url})
-    file_id = json.loads((tmp_path / "state.json").read_text(encoding="utf-8"))["file_id"]
+    file_id = state["file_id"]
     run("supervised", {"file_id": file_id})
     run("chain", {"file_id": file_id, "job_id": play_supervised(api)})
     before = num_lost(api)
     with Relay(api.url, answers_to_lose=LOST_ANSWERS) as relay:
-        run("lost", url=relay.url)
+        run("lost", state, relay.url)
         assert relay.num_connections == LOST_ANSWERS + 1
     assert num_lost(api) == before + 1
     cancel_all(api)

@@ -1,15 +1,14 @@
 """What a customer's script does with OpenAI's own client; run by the Python of an environment that has one.
 
-`python openai_session.py before|lost|after|unwrap|supervised|chain <url> <model> <state.json>`: `before` ends with a
-queued job, `after` looks at what a finished one left, `lost` sends a job whose answers do not arrive, `unwrap` checks a
-webhook that came; `supervised` ends with a queued supervised job, `chain` looks at what it left and tunes its model.
-An assertion that fails ends it.
+`python openai_session.py <model>` takes phases from its standard input, a line of JSON each: name, URL, what it has to
+know; it answers each with a line. `before` ends with a queued job, `after` looks at what a finished one left, `lost`
+sends a job whose answers do not arrive, `unwrap` checks a webhook that came; `supervised` ends with a queued supervised
+job, `chain` looks at what it left and tunes its model. An assertion that fails ends it.
 """
 
 import hashlib
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -108,7 +107,7 @@ def refusal(call: Any) -> tuple[int, str]:
     return error.status_code, error.code
 
 
-def before(client: OpenAI, model: str) -> dict[str, str]:
+def before(client: OpenAI, model: str, _state: object) -> dict[str, str]:
     file_id = files(client)
     uploads(client)
     create = client.fine_tuning.jobs.create
@@ -263,11 +262,8 @@ def chain(client: OpenAI, model: str, state: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    phase, url, model_name, state_path = sys.argv[1:]
-    connected = OpenAI(base_url=f"{url}/v1")
-    if phase == "before":
-        Path(state_path).write_text(json.dumps(before(connected, model_name)), encoding="utf-8")
-    else:
-        phases = (lost, after, unwrap, endpoints, supervised, chain)
-        known = json.loads(Path(state_path).read_text(encoding="utf-8"))
-        next(each for each in phases if each.__name__ == phase)(connected, model_name, known)
+    phases = {phase.__name__: phase for phase in (before, lost, after, unwrap, endpoints, supervised, chain)}
+    for line in sys.stdin:
+        name, url, known = json.loads(line)
+        said = phases[name](OpenAI(base_url=f"{url}/v1"), sys.argv[1], known)
+        print(json.dumps(said), flush=True)  # noqa: T201 - who asks reads it
