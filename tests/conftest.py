@@ -12,9 +12,9 @@ TESTS = Path(__file__).resolve().parent
 SECONDS = {
     "faults/test_kills.py": 100,
     "faults/test_outages.py": 90,
-    "integration/test_worker_trains.py": 85,
-    "e2e/test_data_files.py": 75,
-    "integration/test_worker_reuses.py": 55,
+    "integration/test_worker_trains.py": 30,
+    "e2e/test_data_files.py": 20,
+    "integration/test_worker_reuses.py": 22,
     "faults/test_serve.py": 45,
     "clients/test_clients.py": 45,
     "e2e/test_dashboard_pages.py": 42,

@@ -10,6 +10,7 @@ from deployments import Deployment, Servers, run_api
 from servers import S3Server, run_postgresql, run_redis, run_s3
 from toy_jobs import TESTS, children_of, submit_toy, wait_for, wait_for_status, wait_for_step
 from toy_trainer import Script
+from warm_processes import fresh
 
 from core.services.backend import Backend, open_backend
 from core.settings import load_settings
@@ -48,7 +49,11 @@ def environments_below(pid: int) -> dict[str, str]:
 def test_no_secret_leaves_the_processes_that_need_it(servers: Servers, tmp_path: Path) -> None:
     more = {"DATABASE_PASSWORD": PASSWORD, "LOG_LEVEL": "debug", "LEASE_SECONDS": "3", "HEARTBEAT_SECONDS": "0.3"}
     worker = (sys.executable, str(TESTS / "toy_worker.py"))
-    with run_api(tmp_path, servers, **more) as deployment, deployment.host("worker", worker) as process:
+    with (
+        fresh(),  # environments are read in /proc, where those of a forked process are its ancestor's
+        run_api(tmp_path, servers, **more) as deployment,
+        deployment.host("worker", worker) as process,
+    ):
         key = deployment.client._transport.http.headers["Authorization"].removeprefix("Bearer ")
         secrets = (*SECRETS, key)
         backend = backend_of(deployment)

@@ -15,6 +15,7 @@ import torch
 from backends import BASE_MODEL
 from deployments import Deployment, run_api, run_embedded
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from warm_processes import fresh
 
 NUM_PAIRS = 24
 STAGE = {"epochs": 3, "batch_size": 4, "learning_rate": 2e-3}
@@ -33,7 +34,7 @@ JOB_SECONDS = 120
 @pytest.fixture(params=["embedded", "postgresql, redis, s3"])
 def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployment]:
     if request.param == "embedded":
-        with run_embedded(tmp_path) as deployment:
+        with fresh(), run_embedded(tmp_path) as deployment:
             yield deployment
     else:  # whatever starts there was woken over Redis
         servers = request.getfixturevalue("servers")

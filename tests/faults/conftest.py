@@ -1,29 +1,20 @@
 """A migrated SQLite database, a local store, and short times."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from backends import make_backend
+from migrated import copy_migrated
 
 from core.database.engine import open_engine
-from core.database.migrate import upgrade
 from core.database.session import Database
 from core.services.backend import Backend
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("template") / "template.db"
-    upgrade(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
-def backend(template: Path, tmp_path: Path) -> Iterator[Backend]:
-    path = tmp_path / "preftune.db"
-    shutil.copy(template, path)
+def backend(tmp_path: Path) -> Iterator[Backend]:
+    path = copy_migrated(tmp_path / "preftune.db")
     database = Database(open_engine(f"sqlite:///{path}"))
     yield make_backend(
         tmp_path,

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from faults import audit
-from faults.nursery import Nursery
 from faults.trainers import Expected
 from servers import PostgresServer, S3Server, run_postgresql, run_s3
 
@@ -27,7 +26,6 @@ class Grounds:
     """Servers and templates that all runs share; each is started when first needed."""
 
     folder: Path
-    nursery: Nursery
     _stack: ExitStack = field(default_factory=ExitStack)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _migrating: threading.Lock = field(default_factory=threading.Lock)
@@ -54,13 +52,12 @@ class Grounds:
     @contextmanager
     def open(cls) -> Iterator[Self]:
         folder = Path(tempfile.mkdtemp(prefix="preftune-faults-"))
-        with Nursery() as nursery:
-            grounds = cls(folder, nursery)
-            try:
-                with grounds._stack:
-                    yield grounds
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+        grounds = cls(folder)
+        try:
+            with grounds._stack:
+                yield grounds
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def postgresql(self) -> PostgresServer:

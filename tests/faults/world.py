@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 import httpx
 from backends import BASE_MODEL, PROJECT, CountingQueue, add_dataset, submit
+from faults import nursery
 from faults.balancer import Balancer
 from faults.checker import Ledger, check
 from faults.curve_reader import CurveReader
 from faults.grounds import Grounds
-from faults.nursery import Process
 from faults.trainers import TOY, Trainer
 from pydantic import SecretStr
 from servers import S3Server, free_port
@@ -78,7 +78,7 @@ class World:
         self.number = grounds.next_number()
         self.folder = grounds.folder / f"run-{self.number}"
         self.folder.mkdir()
-        self.processes: list[Process] = []
+        self.processes: list[nursery.Process] = []
         self.logs: list[Path] = []
         self.ledger = Ledger(
             expected=lambda script: self.trainer.expected(grounds, script),
@@ -157,14 +157,14 @@ class World:
             if value is not None
         }
 
-    def start(self, kind: str = "worker", *, strike: str = "", **settings: Any) -> Process:
+    def start(self, kind: str = "worker", *, strike: str = "", **settings: Any) -> nursery.Process:
         """`strike`: what happens at failpoints, as `core.failpoints` reads it."""
         log = self.folder / f"{kind.replace(' ', '-')}-{len(self.processes)}.log"
         log.touch()  # the checker may come before the process has opened it
         if strike:  # a trainer that strikes leaves notes outside of its work directory
             settings.setdefault("confine_children", False)
         environment = self.environment(**settings) | ({failpoints.VARIABLE: strike} if strike else {})
-        process = self.grounds.nursery.start(kind, environment, log, self.trainer.command)
+        process = nursery.start(kind, environment, log, self.trainer.command)
         self.processes.append(process)
         self.logs.append(log)
         return process
@@ -174,7 +174,7 @@ class World:
         ports = [free_port() for _ in range(self.grounds.num_apis)]
         shared = settings if len(ports) == 1 else {"session_secret": SecretStr("canary-session-secret" * 2)} | settings
 
-        def start(port: int, **more: Any) -> Process:
+        def start(port: int, **more: Any) -> nursery.Process:
             return self.start("api", host="127.0.0.1", port=port, **(shared | more))
 
         processes = [start(port) for port in ports]
@@ -213,7 +213,7 @@ class World:
         """For so long on the toy's scale of time."""
         time.sleep(seconds * self.trainer.pace)
 
-    def running(self, kind: str = "worker") -> list[Process]:
+    def running(self, kind: str = "worker") -> list[nursery.Process]:
         return [process for process in self.processes if process.kind == kind and process.is_running]
 
     def trainers(self) -> list[int]:
@@ -253,7 +253,7 @@ class World:
         self.close()
         return faults
 
-    def _stop(self) -> list[Process]:
+    def _stop(self) -> list[nursery.Process]:
         stopped = [process for process in self.processes if process.is_running]
         for process in stopped:
             process.send(18)  # SIGCONT: it may be frozen
@@ -297,10 +297,10 @@ class World:
 class Api:
     """One API process, or several behind one address."""
 
-    processes: list[Process]
+    processes: list[nursery.Process]
     ports: list[int]
     url: str
-    start: Callable[..., Process]
+    start: Callable[..., nursery.Process]
     """Starts one on a port, with the settings of the others."""
 
     def client(self, **options: Any) -> httpx.Client:

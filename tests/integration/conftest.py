@@ -6,19 +6,21 @@ from pathlib import Path
 
 import pytest
 from backends import BASE_MODEL, make_backend
+from migrated import copy_migrated
 from tiny_models import make_tiny_model
+from warm_processes import warm
 
 from core.database.engine import open_engine
-from core.database.migrate import upgrade
 from core.database.session import Database
 from core.services.backend import Backend
+from worker.light import lane
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("template") / "template.db"
-    upgrade(f"sqlite:///{path}")
-    return path
+@pytest.fixture(scope="module", autouse=True)
+def warm_lane() -> Iterator[None]:
+    """Programs of the light lane are forked."""
+    with warm(lane):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +29,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def backend(template: Path, tiny_model: Path, tmp_path: Path) -> Iterator[Backend]:
-    path = tmp_path / "preftune.db"
-    shutil.copy(template, path)
+def backend(tiny_model: Path, tmp_path: Path) -> Iterator[Backend]:
+    path = copy_migrated(tmp_path / "preftune.db")
     database = Database(open_engine(f"sqlite:///{path}"))
     backend = make_backend(
         tmp_path,

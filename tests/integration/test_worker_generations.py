@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 from backends import BASE_MODEL, PROJECT, submit
 from published_models import publish
 from tiny_models import make_tiny_model
-from toy_jobs import ServiceProcess, wait_for
+from toy_jobs import ServiceProcess, children_of, wait_for
 from trained_jobs import add_rows, make_rows
 
 from core.domain.judging.generations import GenerationRequest
@@ -69,19 +68,16 @@ def rows_of(backend: Backend, generation_id: str) -> list[dict[str, Any]]:
 
 
 def processes_of_responses() -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"responses" in words and sys.executable.encode() in words and _parent(path) == os.getpid():
-            found.append(int(path.parent.name))
-    return found
+    """Forked processes are called by the kernel what others have in their command."""
+    return [pid for pid in children_of(os.getpid()) if "responses" in words_of(pid)]
 
 
-def _parent(path: Path) -> int:
-    return int(path.with_name("stat").read_text().rpartition(")")[2].split()[1])
+def words_of(pid: int) -> list[str]:
+    try:
+        texts = [Path(f"/proc/{pid}/{name}").read_text() for name in ("comm", "cmdline")]
+    except OSError:
+        return []
+    return [texts[0].strip(), *texts[1].split("\0")]
 
 
 def test_models_answer_the_same_whatever_is_killed(backend: Backend, tmp_path: Path) -> None:

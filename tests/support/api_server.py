@@ -13,10 +13,13 @@ import httpx
 import structlog
 import uvicorn
 from backends import BASE_MODEL, PROJECT, add_dataset, checkpoint_with_policy, claim, make_base_model, publication
+from migrated import copy_migrated
+from warm_processes import warm
 
 from api.access.shares import Shares
 from api.live.feeds import Feeds
 from api.server import uvicorn_config
+from core.datasets.check import check_process
 from core.domain.dataset_rows import DatasetKind
 from core.services.attempts import lifecycle
 from core.services.backend import Backend
@@ -67,10 +70,13 @@ class RunningApi:
 def serve(
     folder: Path, *, from_files: bool = False, runner: Runner | None = None, **settings: Any
 ) -> Iterator[RunningApi]:
+    """A server over `folder`; its database, where that is SQLite, is a copy of a migrated one unless it is there."""
     make_base_model(folder / "models" / BASE_MODEL)
     values = {"broker_url": "none", "sweep_seconds": 3600, "host": "127.0.0.1", "port": 0} | settings
     make = load_settings if from_files else Settings
     made = make(data_dir=folder / "data", models_dir=folder / "models", **values)
+    if made.database_url is None and not (database := made.data_dir / "preftune.db").exists():
+        copy_migrated(database)
     config = uvicorn_config(made)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="api under test")
@@ -81,7 +87,7 @@ def serve(
         headers = {}
         if sys.platform != "linux" and made.api_key is None:  # no kernel that vouches for this process
             headers["Authorization"] = f"Bearer {(made.data_dir / 'local-key').read_text().strip()}"
-        with httpx.Client(base_url=url, timeout=30, headers=headers) as http:
+        with warm(check_process), httpx.Client(base_url=url, timeout=30, headers=headers) as http:
             state = config.loaded_app.state
             if runner is not None:
                 state.runner = runner

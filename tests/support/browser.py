@@ -95,6 +95,7 @@ def open_page(browser: Browser, url: str, *, theme: Theme = "light", width: int 
     context: BrowserContext = browser.new_context(
         base_url=url,
         color_scheme=theme,
+        reduced_motion="reduce",  # what pulses takes a processor to draw
         viewport={"width": width, "height": 900},
         accept_downloads=True,
         ignore_https_errors=True,

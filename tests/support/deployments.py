@@ -14,6 +14,7 @@ import pytest
 from backends import BASE_MODEL
 from servers import PostgresServer, RedisServer, S3Server, free_port
 from tiny_models import make_tiny_model
+from warm_processes import WarmPopen
 
 from preftune import Client
 from preftune.errors import PreftuneError
@@ -98,9 +99,7 @@ def start(
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFTUNE_")}
     environment |= {f"PREFTUNE_{name}": value for name, value in settings.items()}
     with (folder / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
+        process = WarmPopen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         yield process
     finally:

@@ -3,7 +3,11 @@
 Dropout is above zero in every configuration, as in many published ones: what must not depend on it is then tested.
 """
 
+import atexit
 import json
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -55,7 +59,17 @@ def make_tiny_model(directory: Path, architecture: str = "llama", seed: int = 0)
 
     The same architecture and seed give the same bytes. The global random state stays as it was.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(_tiny_model(architecture, seed), directory, dirs_exist_ok=True)
+    return directory
+
+
+@cache
+def _tiny_model(architecture: str, seed: int) -> Path:
+    """To be copied; it goes with the process."""
+    folder = Path(tempfile.mkdtemp(prefix="preftune-tiny-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    directory = folder / "model"
+    directory.mkdir()
     write_tiny_tokenizer(directory)
     tokens = {"bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0}
     config = AutoConfig.for_model(architecture, vocab_size=VOCAB_SIZE, **tokens, **CONFIGS[architecture])

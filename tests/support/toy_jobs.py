@@ -15,6 +15,7 @@ from typing import Self
 from backends import PROJECT, add_dataset, submit
 from sqlalchemy import select
 from toy_trainer import Script, expected_weights
+from warm_processes import PROCESS_NAME, WarmPopen, warm
 
 from core.database.tables.jobs import Attempt
 from core.database.tables.objects import Checkpoint, CheckpointStatus
@@ -26,6 +27,7 @@ from core.services.requests.requests import View, is_ended
 from core.services.views import JobView
 from core.storage import keys
 from core.storage.trees import read_manifest
+from worker.attempt import trainer_process
 from worker.attempt.records.tracking import Target
 from worker.attempt.runner import Runner
 from worker.attempt.trainer_process import LaunchPlan
@@ -165,8 +167,10 @@ class InProcessWorker:
         )
         self.runner = Runner(self.place, CPU, self.scratch)
         self._thread = threading.Thread(target=self.runner.poll, daemon=True)
+        self._warm = warm(trainer_process)
 
     def __enter__(self) -> "InProcessWorker":
+        self._warm.__enter__()
         self._thread.start()
         return self
 
@@ -177,6 +181,7 @@ class InProcessWorker:
         self.drain.begin()
         self._thread.join(PATIENCE_SECONDS)
         assert not self._thread.is_alive()
+        self._warm.__exit__(None, None, None)
         self.scratch.close()
 
     def work_dirs(self) -> list[Path]:
@@ -194,7 +199,7 @@ class ServiceProcess:
         environment.setdefault("PREFTUNE_STORAGE_URL", (backend.settings.data_dir.parent / "objects").as_uri())
         self.log = log
         with log.open("ab") as output:
-            self._process = subprocess.Popen(
+            self._process = WarmPopen(
                 [sys.executable, str(TESTS / script)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -234,14 +239,15 @@ class WorkerProcess(ServiceProcess):
 
 
 def children_of(parent_pid: int) -> list[int]:
-    """By /proc; the dead are left out."""
+    """By /proc; the dead are left out, and the process that forks others for this one."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
+            name, _, rest = stat.read_text().partition("(")[2].rpartition(")")
         except OSError:
             continue
-        if int(fields[1]) == parent_pid and fields[0] != "Z":
+        fields = rest.split()
+        if int(fields[1]) == parent_pid and fields[0] != "Z" and name != PROCESS_NAME:
             found.append(int(stat.parent.name))
     return found
 
