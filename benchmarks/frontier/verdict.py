@@ -60,6 +60,8 @@ def verdict(found: Sequence[Standing]) -> str:
         return f"No: DPO does not lie on or above PPO at every KL. {told} PPO is above at: {names}."
     if not compared:
         return f"There is no verdict: {told}"
+    if not above:
+        return f"Not decided: no point tells the two apart. {told}"
     return f"Yes, as far as these points tell: DPO lies on or above PPO at every KL at which both have points. {told}"
 
 

@@ -134,6 +134,8 @@ def test_the_verdict_compares_with_the_best_that_is_no_further() -> None:
     above = standings(dpo, {"ppo-true-6": [point(5, 6.0, [4.0, 4.1, 4.3])]})
     assert verdict(above).startswith("No: DPO does not lie on or above PPO")
     assert "ppo-true-6 step 5 at 6.0 nats" in verdict(above)
+    level = standings(dpo, {"ppo-true-3": below["ppo-true-3"][2:]})
+    assert verdict(level).startswith("Not decided: no point tells the two apart")
     assert "There is no verdict" in verdict([])
     assert "There is no verdict" in verdict(standings(dpo, {"ppo-true-3": below["ppo-true-3"][:1]}))
 
