@@ -103,6 +103,11 @@ bench-metrics: venv ## live curves under load: pollers, streams, a long job, ing
 test-sweeps: venv ## ten kills during a sweep of the real trainer, beside the same jobs one by one (minutes)
 	@$(BIN)/pytest tests/faults/test_sweep_kills.py
 
+.PHONY: test-rounds
+KILLS ?= 60
+test-rounds: venv ## kills of worker, API, database and a worker's programs during three rounds of the real engine, beside an undisturbed run (KILLS=60; a quarter of an hour)
+	@KILLS=$(KILLS) $(BIN)/pytest -n 0 -s -m slow tests/faults/test_rounds_kills.py
+
 .PHONY: bench-sweep
 SEEDS ?= 0 1 2
 bench-sweep: venv ## eight betas halved, as a whole sweep, and as separate jobs, LoRA, 400 pairs, in parts (hours; BASE_MODEL=<folder> SEEDS="0 1 2" MINUTES=60)
