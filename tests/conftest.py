@@ -1,11 +1,15 @@
-"""Long files first, so that none is left alone at the end; quick collection; threads that do not spin."""
+"""Long files first, so that none is left alone at the end; quick collection and clients; threads that do not spin."""
 
 import gc
 import os
+import ssl
 from collections import defaultdict
 from collections.abc import Generator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 TESTS = Path(__file__).resolve().parent
@@ -37,6 +41,18 @@ _OTHERS = {"faults": 12, "upgrade": 11, "e2e": 10, "numerics": 9, "integration":
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch is loaded; more processes than cores wait for each other
 gc.disable()  # collecting garbage is half of the time of importing the tests, in every process of pytest-xdist
+
+_authorities = cache(httpx.create_ssl_context)
+
+
+def _ssl_context(verify: Any = True, cert: Any = None, trust_env: bool = True) -> ssl.SSLContext:
+    """Reading the authorities of the world is 25 ms of every HTTP client, for servers on loopback too: done once."""
+    if verify is True and cert is None and not os.environ.keys() & {"SSL_CERT_FILE", "SSL_CERT_DIR"}:
+        return _authorities()
+    return httpx.create_ssl_context(verify, cert, trust_env)
+
+
+httpx._transports.default.create_ssl_context = _ssl_context
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
