@@ -212,11 +212,23 @@ LOADERS := transformers-4.46 transformers-4.57 transformers-newest mlx vllm
 loaders: venv $(LOADERS:%=.venv-loaders/%/.installed) ## docs/guide/loaders.md: what other programs read in published policies (half an hour)
 	@PYTHONPATH=tests:tests/support $(BIN)/python -m loaders.matrix
 
+.venv-rewardbench/.installed: tests/loaders/requirements-rewardbench.txt $(VENV)/.installed
+	@echo "installing into $(@D) …"
+	@test -x $(@D)/bin/python || $(BIN)/python -m venv $(@D)
+	@$(@D)/bin/python -c 'import pathlib, site, sys; pathlib.Path(site.getsitepackages()[0], "service.pth").write_text(f"import site; site.addsitedir({sys.argv[1]!r})")' \
+		"$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')"
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
+
+.PHONY: test-rewardbench
+test-rewardbench: venv .venv-rewardbench/.installed ## a published reward model read by the package rewardbench, beside the service's own scores (a minute)
+	@$(BIN)/pytest -n 0 -m slow tests/loaders/test_rewardbench.py
+
 bench-datasets: venv ## 1 GiB of pairs from upload to report, its memory, and bombs; the result goes to benchmarks/results
 	@$(BIN)/python benchmarks/bench_datasets.py
 
 clean: ## remove what was built, but not data and models
-	rm -rf $(VENV) client/build client/*.egg-info .venv-trl .venv-exports .venv-writers .venv-tools .venv-loaders .venv-deploy .venv-frontier .venv-ppo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) client/build client/*.egg-info .venv-trl .venv-exports .venv-writers .venv-tools .venv-loaders .venv-deploy .venv-frontier .venv-ppo .venv-rewardbench build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 .PHONY: secrets test-compose
 secrets: ## random secrets for docker compose, once
