@@ -19,7 +19,7 @@ folder = Path(sys.argv[1])
 task = json.loads((folder / "task").read_text())
 member = Member.of_launch()
 assert member is not None
-outcome: TrainingResult | TrainingStopped | None = None
+outcome: TrainingResult | tuple[bool, bool] | None = None
 observer = RecordingObserver(stop_at_poll(task["stop_poll"] or sys.maxsize))
 try:
     if member.ranks.is_leader:
@@ -29,7 +29,7 @@ try:
     else:
         member.follow()
 except TrainingStopped as stop:
-    outcome = stop
+    outcome = (stop.has_checkpoint, stop.is_planned)  # its exception takes no arguments by place, as pickle gives them
 if member.ranks.is_leader:
     observer.decide = None
     (folder / "outcome").write_bytes(pickle.dumps((outcome, vars(observer))))

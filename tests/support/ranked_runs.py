@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from tiny_runs import RecordingObserver
 
+from core.training.failures import TrainingStopped
 from core.training.pipeline import TrainingResult
 from core.training.plan import TrainingPlan
 
@@ -51,8 +52,8 @@ def run_on_ranks(
     assert [agent.returncode for agent in agents] == [0] * num_nodes, "\n".join(logs)
     outcome, heard = pickle.loads((folder / "outcome").read_bytes())
     vars(observer).update(heard)
-    if isinstance(outcome, Exception):
-        raise outcome
+    if isinstance(outcome, tuple):
+        raise TrainingStopped(has_checkpoint=outcome[0], is_planned=outcome[1])
     assert isinstance(outcome, TrainingResult)
     return outcome
 
