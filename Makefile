@@ -105,8 +105,8 @@ test-sweeps: venv ## ten kills during a sweep of the real trainer, beside the sa
 
 .PHONY: test-rounds
 KILLS ?= 60
-test-rounds: venv ## kills of worker, API, database and a worker's programs during three rounds of the real engine, beside an undisturbed run (KILLS=60; a quarter of an hour)
-	@KILLS=$(KILLS) $(BIN)/pytest -n 0 -s -m slow tests/faults/test_rounds_kills.py
+test-rounds: venv ## two rounds of the real engine; kills of worker, API, database and a worker's programs during three rounds of the real engine, beside an undisturbed run (KILLS=60; a quarter of an hour)
+	@KILLS=$(KILLS) $(BIN)/pytest -n 0 -s -m slow tests/integration/test_worker_rounds.py tests/faults/test_rounds_kills.py
 
 .PHONY: bench-sweep
 SEEDS ?= 0 1 2
