@@ -36,7 +36,7 @@ def status(name):
 folder, rank, size, width, depth = Path(sys.argv[1]), *map(int, sys.argv[2:])
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
-ranks = Ranks(rank, size)
+ranks = Ranks(rank, size, local_rank=rank)
 libraries = status("VmRSS")
 mesh = init_device_mesh("cpu", (size,))
 with torch.device("meta"):

@@ -10,14 +10,16 @@ from api.docs.openapi import Responses, problems
 from api.http.idempotent import Created, answer_once, creating
 from api.http.strict_route import StrictRoute
 from api.schemas.base import Page
-from api.schemas.rounds import Rounds
+from api.schemas.rounds import PolicyRounds
 from api.threads import Lane, in_lane
 from core.domain.judging.rounds import RoundsExtension, RoundsRequest
 from core.services.rounds import rounds
 from core.services.rounds.view import RoundsView
 
 RoundsId = Annotated[str, Path(description="Id of rounds.", max_length=64)]
-STEERED: Responses = {202: {"model": Rounds, "description": "Accepted; their job, generation or judgement follows."}}
+STEERED: Responses = {
+    202: {"model": PolicyRounds, "description": "Accepted; their job, generation or judgement follows."}
+}
 STEER_PROBLEMS = problems(404, 409, 422, 503)
 ALREADY = "Already in that state."
 
@@ -27,7 +29,7 @@ router = APIRouter(tags=["rounds"], route_class=StrictRoute, dependencies=NEEDS_
 @router.post(
     "/rounds",
     status_code=201,
-    response_model=Rounds,
+    response_model=PolicyRounds,
     response_description="Recorded; their stages are started one after the other. `Location` names them.",
     responses=problems(400, 409, 413, 415, 422, 503),
 )
@@ -42,7 +44,7 @@ def create_rounds(
 
     def create(rounds_id: str | None) -> Created:
         view = rounds.create(backend, caller.project_id, body, rounds_id=rounds_id)
-        return Created(body=Rounds.model_validate(view), headers={"Location": f"/rounds/{view.id}"})
+        return Created(body=PolicyRounds.model_validate(view), headers={"Location": f"/rounds/{view.id}"})
 
     return answer_once(backend, creating(request, caller.project_id, key), "rounds", create)
 
@@ -50,21 +52,21 @@ def create_rounds(
 @router.get("/rounds", responses=problems(422, 503))
 def list_rounds(
     backend: BackendDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
-) -> Page[Rounds]:
+) -> Page[PolicyRounds]:
     """List the rounds, newest first."""
     page = rounds.list_page(backend, caller.project_id, limit=limit, cursor=cursor)
-    return Page[Rounds].model_validate(page)
+    return Page[PolicyRounds].model_validate(page)
 
 
 @router.get("/rounds/{rounds_id}", responses=problems(404, 503))
-def get_rounds(rounds_id: RoundsId, backend: BackendDep, caller: CallerDep) -> Rounds:
+def get_rounds(rounds_id: RoundsId, backend: BackendDep, caller: CallerDep) -> PolicyRounds:
     """Return rounds with their stages, win rates and drift."""
-    return Rounds.model_validate(rounds.get(backend, caller.project_id, rounds_id))
+    return PolicyRounds.model_validate(rounds.get(backend, caller.project_id, rounds_id))
 
 
 @router.post(
     "/rounds/{rounds_id}/cancel",
-    response_model=Rounds,
+    response_model=PolicyRounds,
     response_description=ALREADY,
     responses={**STEERED, **STEER_PROBLEMS},
 )
@@ -75,7 +77,7 @@ def cancel_rounds(rounds_id: RoundsId, backend: BackendDep, caller: CallerDep) -
 
 @router.post(
     "/rounds/{rounds_id}/pause",
-    response_model=Rounds,
+    response_model=PolicyRounds,
     response_description=ALREADY,
     responses={**STEERED, **STEER_PROBLEMS},
 )
@@ -86,7 +88,7 @@ def pause_rounds(rounds_id: RoundsId, backend: BackendDep, caller: CallerDep) ->
 
 @router.post(
     "/rounds/{rounds_id}/resume",
-    response_model=Rounds,
+    response_model=PolicyRounds,
     response_description=ALREADY,
     responses={**STEERED, **STEER_PROBLEMS},
 )
@@ -97,7 +99,7 @@ def resume_rounds(rounds_id: RoundsId, backend: BackendDep, caller: CallerDep) -
 
 @router.post(
     "/rounds/{rounds_id}/extend",
-    response_model=Rounds,
+    response_model=PolicyRounds,
     response_description="They have so many already.",
     responses={**STEERED, **problems(400, 404, 409, 413, 415, 422, 503)},
 )
@@ -113,5 +115,5 @@ def delete_rounds(rounds_id: RoundsId, backend: BackendDep, caller: CallerDep) -
 
 
 def _answer(view: RoundsView, is_changed: bool) -> Response:
-    body = Rounds.model_validate(view).model_dump_json()
+    body = PolicyRounds.model_validate(view).model_dump_json()
     return Response(body, 202 if is_changed else 200, media_type="application/json")

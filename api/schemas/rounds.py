@@ -62,7 +62,7 @@ class Round(Answer):
     finished_at: datetime | None = Field(description="RFC 3339, UTC; null before.")
 
 
-class Rounds(Answer):
+class PolicyRounds(Answer):
     """Rounds of answering, judging and training, as one timeline."""
 
     id: Id

@@ -42,6 +42,7 @@ ALL_SETTINGS: dict[str, Any] = {
     "metadata": {"team": "a, b", "tags": "x"},
     "priority": -3,
     "max_runtime_seconds": 3600,
+    "nodes": 2,
 }
 
 

@@ -23,13 +23,14 @@ SHARE = [
 OF_THEIR_OWN = (
     ROOT / "tests" / "contract" / "test_arenas.py",
     ROOT / "tests" / "integration" / "test_worker_generations.py",
+    ROOT / "tests" / "faults" / "test_nodes.py",
     ROOT / "tests" / "contract" / "test_judgements.py",
     ROOT / "tests" / "contract" / "test_rounds.py",
     ROOT / "tests" / "contract" / "test_sweep_halving.py",
     ROOT / "tests" / "contract" / "test_sweeps.py",
     ROOT / "tests" / "integration" / "test_restore_drill.py",
 )
-"""Tests that strike points of arenas, backups, generations, rounds and sweeps, which no job of a fault run reaches."""
+"""Tests that strike points which no job of a fault run reaches."""
 
 pytestmark = pytest.mark.timeout(600)  # on a busy machine
 
@@ -47,7 +48,7 @@ def test_every_failpoint_of_the_code_is_struck_by_some_run() -> None:
         name
         for path in OF_THEIR_OWN
         for name in re.findall(
-            r'"((?:arena|backup|generation|judgement|rounds|sweep|vote)\.[a-z_]+)"', path.read_text()
+            r'"((?:arena|backup|generation|judgement|node|part|rounds|sweep|vote)\.[a-z_]+)"', path.read_text()
         )
     }
     assert named == {*kills.POINTS, *api_kills.POINTS, *REAL.points} | (elsewhere & named)

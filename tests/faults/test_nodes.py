@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from toy_trainer import Script
 
 from core.services.backend import Backend
 from core.services.jobs import steering
+from core.settings import Settings
 from core.storage.trees import read_manifest
 
 SHORT = Script(steps=6, checkpoint_every=2)
@@ -167,6 +169,28 @@ def test_a_node_that_is_gone_or_frozen_ends_the_attempt_within_a_lease(
     assert outcomes(backend, job_id) == ["lost", "succeeded"]
     assert any("node 1" in message and "stopped responding" in message for message in messages(backend, job_id))
     assert attempts_of(backend, job_id)[1].resume_step == 8
+
+
+@pytest.mark.parametrize("point", ["node.assignment_written", "node.trainer_started", "part.stored"])
+def test_a_node_that_is_killed_at_a_point_of_its_own_loses_nothing(
+    point: str, backend: Backend, tmp_path: Path
+) -> None:
+    calm = {"lease_seconds": 5.0}  # else a busy machine replaces the attempt before the point is reached
+    known = backend.settings.model_dump(include=backend.settings.model_fields_set)
+    backend = replace(backend, settings=Settings(**known | calm))
+    job_id = submit_toy(backend, SHORT, nodes=2)
+    waits = {"worker_name": "first", "node_address": LOOPBACKS[1], "confine_children": False, **TIMES, **calm}
+    with (
+        WorkerProcess(backend, tmp_path / "first.log", **waits, failpoints=f"{point}=kill") as first,
+        ExitStack() as stack,
+    ):
+        wait_for(lambda: member_names(backend) == {"first"}, "the worker to wait for the others")
+        stack.enter_context(node_worker(backend, 0))
+        wait_for(lambda: not first.is_running, "the worker to be killed")
+        stack.enter_context(node_worker(backend, 2))
+        wait_for_status(backend, job_id, "succeeded", "failed")
+    check_succeeded(backend, job_id, SHORT)
+    assert outcomes(backend, job_id) == ["lost", "succeeded"]
 
 
 def member_names(backend: Backend) -> set[str]:

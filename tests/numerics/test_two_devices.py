@@ -30,6 +30,11 @@ NO_VALUE_IN_BF16 = frozenset({"rewards/length_correlation"})
 margins that it is made of are compared in both precisions, and it is compared in float32."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_draws() -> None:
+    """Draw as many tokens as a run does: ranks are processes of their own."""
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World.make(tmp_path_factory.mktemp("world"))

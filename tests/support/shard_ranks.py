@@ -32,7 +32,8 @@ def whole_tensors() -> dict[str, torch.Tensor]:
 
 def take_part(folder: Path) -> None:
     """Fail to write, write `folder/written`, and read what lies in `folder/whole`."""
-    ranks = Ranks(dist.get_rank(), dist.get_world_size())
+    rank = dist.get_rank()
+    ranks = Ranks(rank, dist.get_world_size(), local_rank=rank)
     mesh = init_device_mesh("cpu", (ranks.size,))
     parts = {name: distribute_tensor(tensor, mesh, [Shard(0)]) for name, tensor in whole_tensors().items()}
     checkpoint = checkpoint_of(parts)

@@ -18,5 +18,6 @@ if __name__ == "__main__" and len(sys.argv) == 1:
     cli.serve._LOCK_SECONDS = 3
     sys.exit(cli.serve.run_serve(load_settings()))
 elif __name__ == "__main__":
-    worker.app.run.__defaults__ = ((sys.executable, str(HERE.with_name("toy_trainer.py"))),)
+    commands = [(sys.executable, str(HERE.with_name(name))) for name in ("toy_trainer.py", "toy_group.py")]
+    worker.app.run.__defaults__ = tuple(commands)
     sys.exit(cli.child.main(sys.argv[1]))
