@@ -1,16 +1,29 @@
 """Versions of datasets over HTTP: answers, errors, idempotency, the client and its commands."""
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import structlog
 from api_server import RunningApi, pairs, pointers
 from typer.testing import CliRunner
 
 from preftune import Client
 from preftune.cli.main import app
+
+
+@pytest.fixture
+def quiet_log() -> Iterator[None]:
+    """The service runs in this process: its log must not come between what a command prints."""
+    before = structlog.get_config()
+    with Path(os.devnull).open("w") as nowhere:
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(nowhere))
+        yield
+        structlog.configure(**before)
 
 
 @pytest.fixture
@@ -94,6 +107,7 @@ def test_merge_split_and_diff(api: RunningApi, dataset_id: str) -> None:
     assert missing.json()["code"] == "dataset-not-found"
 
 
+@pytest.mark.usefixtures("quiet_log")
 def test_the_commands_make_and_compare_versions(api: RunningApi, dataset_id: str, tmp_path: Path) -> None:
     def run(*words: str) -> str:
         result = CliRunner().invoke(app, ["datasets", *words, "--url", api.url], env={"COLUMNS": "200"})
