@@ -98,6 +98,30 @@ def test_a_generation_with_the_command(api: RunningApi) -> None:
     assert f"{generation} cancelled" in run(api, "generate", "cancel", generation)
 
 
+def test_what_the_command_is_given_goes_before_its_file(api: RunningApi) -> None:
+    request = Path(api.settings.data_dir) / "judgement.json"
+    request.write_text('{"judge": {"kind": "length", "prefers": "longer"}, "models": ["b", "a"], "num_pairs": 3}')
+    words = ["judge", "start", "ds_r", "--request", str(request), "--models", "a,b"]
+    for given, prefers in (([], "longer"), (["--setting", "prefers=shorter"], "shorter")):
+        judgement = run(api, *words, *given).strip()
+        asked = api.http.get(f"/judgements/{judgement}").json()["requested"]
+        assert (asked["judge"]["kind"], asked["judge"]["prefers"]) == ("length", prefers)
+        assert (asked["models"], asked["num_pairs"]) == (["a", "b"], 3)
+        assert f"{judgement} cancelled" in run(api, "judge", "cancel", judgement)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("{", "cannot be read as JSON"), ("[]", "takes a JSON object")],
+)
+def test_a_file_that_is_no_request_is_refused(api: RunningApi, tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "request.json").write_text(text)
+    for command in (["judge", "start", "ds_r"], ["generate", "start", BASE_MODEL]):
+        words = [*command, "--request", str(tmp_path / "request.json"), "--url", str(api.http.base_url)]
+        result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+        assert (result.exit_code, told in result.stderr) == (2, True), result.output
+
+
 def run(api: RunningApi, *words: str) -> str:
     result = CliRunner().invoke(app, [*words, "--url", str(api.http.base_url)])
     assert result.exit_code == 0, result.output

@@ -1,4 +1,4 @@
-"""Thread that renews an attempt's lease, receives the user's requests, and watches over the attempt's other nodes."""
+"""Threads that say that an attempt goes on: the lead's renews its lease and watches over the other nodes."""
 
 import logging
 import threading
@@ -15,27 +15,16 @@ from core.services.operations.sweep import Lease, LeaseWatch
 _log = logging.getLogger(__name__)
 
 
-class Heartbeat:
-    """Renews the lease inside its context. A failing database is tried again at the next beat."""
+class AttemptPulse:
+    """A thread that says inside its context that an attempt goes on. What fails is tried again at the next beat."""
 
-    def __init__(self, claim: ClaimedJob) -> None:
+    def __init__(self, claim: ClaimedJob, name: str) -> None:
         self._claim = claim
+        self._name = name
         self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"heartbeat {claim.job_id}", daemon=True)
-        self.reply: HeartbeatReply | None = None
-        """The newest answer."""
+        self._thread = threading.Thread(target=self._run, name=f"{name} {claim.job_id}", daemon=True)
         self.is_fenced = False
-        self._nodes = LeaseWatch(claim.backend.settings.lease_seconds)
-
-    def _watch(self, reply: HeartbeatReply) -> None:
-        """End the attempt when a node was silent for the length of a lease. Raises Fenced then, and Unavailable."""
-        by_lease = {
-            Lease(job_id=self._claim.job_id, attempt=other.node, heartbeat_seq=other.pulse_seq): other
-            for other in reply.others
-        }
-        for lease in self._nodes.observe(dict.fromkeys(by_lease, True), time.monotonic()):
-            nodes.lose(self._claim, by_lease[lease])
-            raise Fenced("Another node of the attempt is lost.")
+        """The attempt has ended, or is another worker's."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -48,16 +37,47 @@ class Heartbeat:
         self._thread.join()
 
     def _beat(self) -> None:
+        """Say it once. Raises Fenced where the attempt is over, and DomainError."""
+        raise NotImplementedError
+
+    def _rests(self, seconds: float) -> bool:
+        """Wait for the next beat; whether there is none."""
+        return self._is_over.wait(seconds)
+
+    def _run(self) -> None:
         while True:
             try:
-                self.reply = lifecycle.heartbeat(self._claim)
-                self._watch(self.reply)
+                self._beat()
             except Fenced:
                 self.is_fenced = not self._is_over.is_set()
                 return
             except DomainError as error:
-                _log.warning("heartbeat of %s failed: %s", self._claim.job_id, error.detail)
+                _log.warning("%s of %s failed: %s", self._name, self._claim.job_id, error.detail)
             except Exception:  # noqa: BLE001 - a beat that fails must not be the last one
-                _log.exception("heartbeat of %s: unexpected error", self._claim.job_id)
-            if self._is_over.wait(self._claim.backend.settings.heartbeat_seconds):
+                _log.exception("%s of %s: unexpected error", self._name, self._claim.job_id)
+            if self._rests(self._claim.backend.settings.heartbeat_seconds):
                 return
+
+
+class Heartbeat(AttemptPulse):
+    """Renews the lease, hears the user's requests, and ends an attempt one of whose nodes falls silent."""
+
+    def __init__(self, claim: ClaimedJob) -> None:
+        super().__init__(claim, "heartbeat")
+        self.reply: HeartbeatReply | None = None
+        """The newest answer."""
+        self._nodes = LeaseWatch(claim.backend.settings.lease_seconds)
+
+    def _beat(self) -> None:
+        self.reply = lifecycle.heartbeat(self._claim)
+        self._watch(self.reply)
+
+    def _watch(self, reply: HeartbeatReply) -> None:
+        """End the attempt when a node was silent for the length of a lease. Raises Fenced then, and Unavailable."""
+        by_lease = {
+            Lease(job_id=self._claim.job_id, attempt=other.node, heartbeat_seq=other.pulse_seq): other
+            for other in reply.others
+        }
+        for lease in self._nodes.observe(dict.fromkeys(by_lease, True), time.monotonic()):
+            nodes.lose(self._claim, by_lease[lease])
+            raise Fenced("Another node of the attempt is lost.")

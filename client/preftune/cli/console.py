@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import typer
@@ -57,6 +58,26 @@ def json_or_text(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def read_request(path: Path | None, *objects: str) -> dict[str, Any]:
+    """Read the JSON file of `--request`, whose fields of these names are objects; exits with code 2 otherwise."""
+    if path is None:
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        fail(f"--request: {path.name} cannot be read as JSON ({error})", code=2)
+    if not isinstance(value, dict) or not all(isinstance(value.get(name, {}), dict) for name in objects):
+        fail(
+            f"--request takes a JSON object{', with an object as its ' + ', '.join(objects) if objects else ''}", code=2
+        )
+    return value
+
+
+def print_status(item: Mapping[str, Any]) -> None:
+    """Print the id and the status of what a command has changed."""
+    out.print(f"{item['id']} {item['status']}", markup=False)
 
 
 def confirm(question: str, yes: bool) -> None:

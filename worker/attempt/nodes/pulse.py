@@ -1,15 +1,13 @@
 """Pulse of a node that does not lead: a thread that says that it lives, and hears what node 0 wants."""
 
 import logging
-import threading
 import time
-from types import TracebackType
-from typing import Self
 
 from core.domain.errors import DomainError, Fenced
 from core.services.attempts import nodes
 from core.services.attempts.claimed_job import ClaimedJob
 from core.services.attempts.nodes import NodeReply
+from worker.attempt.heartbeat import AttemptPulse
 from worker.attempt.nodes.causes import DRAIN
 from worker.attempt.stop_reasons import StopReason
 from worker.attempt.stopping import Interrupted, StopRequests
@@ -22,48 +20,22 @@ _BRISK_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
-class NodePulse:
-    """Pulses inside its context. A failing database is tried again at the next pulse."""
+class NodePulse(AttemptPulse):
+    """Says that this node lives, and hears what node 0 wants."""
 
     def __init__(self, claim: ClaimedJob) -> None:
-        self._claim = claim
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"pulse {claim.job_id}", daemon=True)
+        super().__init__(claim, "pulse")
         self.is_waiting = True
         """The node waits for node 0, and so pulses every second."""
         self.has_parts = False
         """It has files of a checkpoint that node 0 may ask for, likewise."""
         self.reply: NodeReply | None = None
         """The newest answer."""
-        self.is_fenced = False
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._is_over.set()
-        self._thread.join()
 
     def _beat(self) -> None:
-        usual = self._claim.backend.settings.heartbeat_seconds
-        while True:
-            try:
-                self.reply = nodes.pulse(self._claim)
-            except Fenced:
-                self.is_fenced = not self._is_over.is_set()
-                return
-            except DomainError as error:
-                _log.warning("pulse of %s failed: %s", self._claim.job_id, error.detail)
-            except Exception:  # noqa: BLE001 - a pulse that fails must not be the last one
-                _log.exception("pulse of %s: unexpected error", self._claim.job_id)
-            if self._rests(usual):
-                return
+        self.reply = nodes.pulse(self._claim)
 
     def _rests(self, seconds: float) -> bool:
-        """Wait for the next pulse; whether there is none."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             if self._is_over.wait(min(left, _BRISK_SECONDS)):

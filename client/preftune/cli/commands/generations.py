@@ -1,13 +1,12 @@
 """Commands `preftune generate …`."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from preftune import Client
-from preftune.cli.console import confirm, connected, err, fail, for_each, out
+from preftune.cli.console import confirm, connected, err, for_each, json_object, out, print_status, read_request
 from preftune.cli.listing import Column, Item, collect, named, print_json_lines, print_list, time_column
 from preftune.cli.options import AsJson, Limit, Quiet, Url, Yes
 from preftune.cli.patience import follow
@@ -36,13 +35,13 @@ def start(
     url: Url = None,
 ) -> None:
     """Start a generation and print its id."""
-    given: dict[str, Any] = {} if request is None else _object(_text(request), "--request")
+    given: dict[str, Any] = read_request(request)
     own = {
         "dataset_id": dataset,
         "held_out_of": held_out_of,
         "num_prompts": num_prompts,
         "num_samples": num_samples,
-        "sampling": None if sampling is None else _object(sampling, "--sampling"),
+        "sampling": json_object("--sampling", '{"max_tokens": 256, "seed": 0}', sampling),
         "name": name,
     }
     given |= {key: value for key, value in own.items() if value is not None}
@@ -93,7 +92,7 @@ def watch(generation: GenerationId, url: Url = None) -> None:
 def cancel(generations: GenerationIds, url: Url = None) -> None:
     """Cancel generations; what they have answered is dropped."""
     with connected(url) as client:
-        for_each(generations, lambda one: _print_status(client.generations.cancel(one)))
+        for_each(generations, lambda one: print_status(client.generations.cancel(one)))
 
 
 @app.command()
@@ -103,10 +102,6 @@ def delete(generations: GenerationIds, yes: Yes = False, url: Url = None) -> Non
     confirm(f"Delete {what}? The datasets stay.", yes)
     with connected(url) as client:
         for_each(generations, client.generations.delete)
-
-
-def _print_status(generation: Item) -> None:
-    out.print(f"{generation['id']} {generation['status']}", markup=False)
 
 
 def _watch(client: Client, generation_id: str) -> None:
@@ -127,20 +122,3 @@ def _print(generation: Item) -> None:
     for failure in generation["failures"]:
         told = f"prompt {failure['prompt']}, {failure['model']}: {failure['detail']}"
         err.print(told, markup=False, soft_wrap=True)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        fail(f"--request: {path.name} cannot be read ({error})", code=2)
-
-
-def _object(text: str, option: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        fail(f"{option} cannot be read as JSON ({error})", code=2)
-    if not isinstance(value, dict):
-        fail(f"{option} takes a JSON object", code=2)
-    return value

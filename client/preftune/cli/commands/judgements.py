@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from preftune import Client
-from preftune.cli.console import confirm, connected, err, fail, for_each, out
+from preftune.cli.console import confirm, connected, err, fail, for_each, out, print_status, read_request
 from preftune.cli.listing import Column, Item, collect, named, print_json_lines, print_list, time_column
 from preftune.cli.options import AsJson, DatasetId, Limit, Quiet, Url, Yes
 from preftune.cli.patience import follow
@@ -15,6 +15,10 @@ from preftune.cli.words import counted
 
 JudgementId = Annotated[str, typer.Argument(metavar="JUDGEMENT", help="A judgement's id: judge_…")]
 JudgementIds = Annotated[list[str], typer.Argument(metavar="JUDGEMENT", help="Ids of judgements: judge_…")]
+JudgeSettings = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="A setting of the judge: pattern='^Yes', job_id=job_…. Repeatable."),
+]
 app = typer.Typer(help="Have pairs of answers judged: win rates, and preference datasets.", no_args_is_help=True)
 
 
@@ -22,12 +26,10 @@ app = typer.Typer(help="Have pairs of answers judged: win rates, and preference 
 def start(
     dataset: DatasetId,
     kind: Annotated[
-        str, typer.Option(help="Who judges: length, regex, exact_match, json_schema, reward, model or arena.")
-    ] = "model",
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="A setting of the judge: pattern='^Yes', job_id=job_…. Repeatable."),
+        str | None,
+        typer.Option(help="Who judges: length, regex, exact_match, json_schema, reward, arena or model (the default)."),
     ] = None,
+    setting: JudgeSettings = None,
     models: Annotated[str | None, typer.Option(metavar="A,B", help="The two models that are compared.")] = None,
     num_pairs: Annotated[int | None, typer.Option(help="How many pairs are drawn at most.")] = None,
     request: Annotated[
@@ -37,9 +39,9 @@ def start(
     follow: Annotated[bool, typer.Option("--watch", help="Watch it until it ends.")] = False,
     url: Url = None,
 ) -> None:
-    """Start a judgement of responses or pairs and print its id."""
+    """Start a judgement of responses or pairs and print its id. What is given here goes before --request."""
     given: dict[str, Any] = read_request(request, "judge")
-    given["judge"] = {"kind": kind, **dict(judge_setting(text) for text in setting or ()), **given.get("judge", {})}
+    given["judge"] = judge_of(given.get("judge", {}), kind, judge_settings(setting))
     own = {"models": models.split(",") if models else None, "num_pairs": num_pairs, "name": name}
     given |= {key: value for key, value in own.items() if value is not None}
     with connected(url, rest="--request") as client:
@@ -103,7 +105,7 @@ def watch(judgement: JudgementId, url: Url = None) -> None:
 def cancel(judgements: JudgementIds, url: Url = None) -> None:
     """Cancel judgements; verdicts that are there stay."""
     with connected(url) as client:
-        for_each(judgements, lambda one: _print_status(client.judgements.cancel(one)))
+        for_each(judgements, lambda one: print_status(client.judgements.cancel(one)))
 
 
 @app.command()
@@ -113,10 +115,6 @@ def delete(judgements: JudgementIds, yes: Yes = False, url: Url = None) -> None:
     confirm(f"Delete {what}? The datasets stay.", yes)
     with connected(url) as client:
         for_each(judgements, client.judgements.delete)
-
-
-def _print_status(judgement: Item) -> None:
-    out.print(f"{judgement['id']} {judgement['status']}", markup=False)
 
 
 def _watch(client: Client, judgement_id: str) -> None:
@@ -153,8 +151,17 @@ def share(rate: Item | None) -> str:
     return "" if rate is None else f"{100 * rate['value']:.1f} % ({100 * rate['low']:.1f} to {100 * rate['high']:.1f})"
 
 
-def judge_setting(text: str) -> tuple[str, Any]:
-    """Parse a judge's `name=value`; numbers and objects are JSON, anything else is a text."""
+def judge_of(requested: Item, kind: str | None, settings: Item) -> Item:
+    """Return the judge of a request, with what options say of it instead; a language model where nothing is said."""
+    return {"kind": "model", **requested, **({} if kind is None else {"kind": kind}), **settings}
+
+
+def judge_settings(texts: list[str] | None) -> Item:
+    """Parse a judge's settings, each `name=value`; numbers and objects are JSON, anything else is a text."""
+    return dict(map(_judge_setting, texts or ()))
+
+
+def _judge_setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         fail("--setting takes a name and a value, such as pattern='^Yes'", code=2)
@@ -164,16 +171,3 @@ def judge_setting(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError as error:
         fail(f"--setting {name} cannot be read as JSON ({error})", code=2)
-
-
-def read_request(path: Path | None, *objects: str) -> dict[str, Any]:
-    """Read the file of `--request`; those of its fields that are named are objects."""
-    if path is None:
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        fail(f"--request: {path.name} cannot be read as JSON ({error})", code=2)
-    if not isinstance(value, dict) or not all(isinstance(value.get(name, {}), dict) for name in objects):
-        fail(f"--request takes a JSON object, with an object as its {', '.join(objects)}", code=2)
-    return value

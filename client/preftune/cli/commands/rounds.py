@@ -8,8 +8,8 @@ import typer
 
 from preftune import Client
 from preftune.cli.commands.jobs import INTERRUPTED
-from preftune.cli.commands.judgements import judge_setting, read_request, share
-from preftune.cli.console import confirm, connected, err, for_each, out
+from preftune.cli.commands.judgements import JudgeSettings, judge_of, judge_settings, share
+from preftune.cli.console import confirm, connected, err, for_each, out, print_status, read_request
 from preftune.cli.listing import Column, Item, collect, named, print_json_lines, print_list, time_column
 from preftune.cli.options import AsJson, BaseModel, DatasetId, Limit, Quiet, Url, Yes
 from preftune.cli.patience import follow
@@ -37,10 +37,7 @@ def create(
         str | None,
         typer.Option(help="Who judges: length, regex, exact_match, json_schema, reward or model (the default)."),
     ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="A setting of the judge: pattern='^Yes', job_id=job_…. Repeatable."),
-    ] = None,
+    setting: JudgeSettings = None,
     num_rounds: Annotated[int | None, typer.Option(help="Rounds at most.")] = None,
     pairing: Annotated[str | None, typer.Option(help="best_worst, all, file, or best (rejection sampling).")] = None,
     file_ratio: Annotated[
@@ -56,9 +53,8 @@ def create(
     """Start rounds on the prompts of a dataset and print their id. What is given here goes before --request."""
     given: dict[str, Any] = read_request(request, "job", "judge", "pairing")
     given["job"] = {**given.get("job", {}), "base_model": base_model, "dataset_id": dataset_id}
-    chosen = {} if kind is None else {"kind": kind}
-    settings = dict(judge_setting(text) for text in setting or ())
-    given["judge"] = {"kind": "model", **given.get("judge", {}), **chosen, **settings}
+    settings = judge_settings(setting)
+    given["judge"] = judge_of(given.get("judge", {}), kind, settings)
     if pairing is not None:
         given["pairing"] = {**given.get("pairing", {}), "kind": pairing}
     own = {"num_rounds": num_rounds, "file_ratio": file_ratio, "name": name}
@@ -112,21 +108,21 @@ def watch(rounds: RoundsId, url: Url = None) -> None:
 def cancel(rounds: RoundsIds, url: Url = None) -> None:
     """Cancel rounds, with what is under way; what they have made stays."""
     with connected(url) as client:
-        for_each(rounds, lambda one: _print_status(client.rounds.cancel(one)))
+        for_each(rounds, lambda one: print_status(client.rounds.cancel(one)))
 
 
 @app.command()
 def pause(rounds: RoundsIds, url: Url = None) -> None:
     """Pause rounds: a job stops at a checkpoint, and nothing follows."""
     with connected(url) as client:
-        for_each(rounds, lambda one: _print_status(client.rounds.pause(one)))
+        for_each(rounds, lambda one: print_status(client.rounds.pause(one)))
 
 
 @app.command()
 def resume(rounds: RoundsIds, url: Url = None) -> None:
     """Resume paused rounds, or failed ones, whose failed stage is done again."""
     with connected(url) as client:
-        for_each(rounds, lambda one: _print_status(client.rounds.resume(one)))
+        for_each(rounds, lambda one: print_status(client.rounds.resume(one)))
 
 
 @app.command()
@@ -137,7 +133,7 @@ def extend(
 ) -> None:
     """Allow more rounds; finished ones go on."""
     with connected(url, arguments={"num_rounds": "NUM_ROUNDS"}) as client:
-        _print_status(client.rounds.extend(rounds, num_rounds))
+        print_status(client.rounds.extend(rounds, num_rounds))
 
 
 @app.command()
@@ -147,10 +143,6 @@ def delete(rounds: RoundsIds, yes: Yes = False, url: Url = None) -> None:
     confirm(f"Delete {what}? Jobs and datasets stay.", yes)
     with connected(url) as client:
         for_each(rounds, client.rounds.delete)
-
-
-def _print_status(rounds: Item) -> None:
-    out.print(f"{rounds['id']} {rounds['status']}", markup=False)
 
 
 def _watch(client: Client, rounds_id: str) -> None:

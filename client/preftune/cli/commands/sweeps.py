@@ -8,7 +8,7 @@ import typer
 
 from preftune import Client
 from preftune.cli.changed_pairs import score_changed
-from preftune.cli.console import confirm, connected, err, fail, for_each, json_or_text, out
+from preftune.cli.console import confirm, connected, err, fail, for_each, json_or_text, out, print_status
 from preftune.cli.estimates import interval_text
 from preftune.cli.listing import Column, Item, collect, named, print_json_lines, print_list, time_column
 from preftune.cli.options import AsJson, BaseModel, DatasetId, Limit, Quiet, Url, Yes
@@ -136,21 +136,21 @@ def compare(
 def cancel(sweeps: SweepIds, url: Url = None) -> None:
     """Cancel sweeps with all members that have not ended."""
     with connected(url) as client:
-        for_each(sweeps, lambda sweep: _print_status(client.sweeps.cancel(sweep)))
+        for_each(sweeps, lambda sweep: print_status(client.sweeps.cancel(sweep)))
 
 
 @app.command()
 def pause(sweeps: SweepIds, url: Url = None) -> None:
     """Pause all members of sweeps, each at a checkpoint."""
     with connected(url) as client:
-        for_each(sweeps, lambda sweep: _print_status(client.sweeps.pause(sweep)))
+        for_each(sweeps, lambda sweep: print_status(client.sweeps.pause(sweep)))
 
 
 @app.command()
 def resume(sweeps: SweepIds, url: Url = None) -> None:
     """Resume paused sweeps."""
     with connected(url) as client:
-        for_each(sweeps, lambda sweep: _print_status(client.sweeps.resume(sweep)))
+        for_each(sweeps, lambda sweep: print_status(client.sweeps.resume(sweep)))
 
 
 @app.command()
@@ -159,10 +159,6 @@ def delete(sweeps: SweepIds, yes: Yes = False, url: Url = None) -> None:
     confirm(f"Delete {sweeps[0] if len(sweeps) == 1 else counted(len(sweeps), 'sweep')}? The jobs stay.", yes)
     with connected(url) as client:
         for_each(sweeps, client.sweeps.delete)
-
-
-def _print_status(sweep: Item) -> None:
-    out.print(f"{sweep['id']} {sweep['status']}", markup=False)
 
 
 def _values(text: str) -> tuple[str, list[Any]]:
