@@ -48,7 +48,8 @@ def test_win_rates_of_a_job_are_by_the_step_of_each_policy(backend: Backend) -> 
     checkpoint_id = checkpoint(backend, held, 40)
     gone = f"{job_id}@ckpt_none"
     client_name = f"ft:{BASE_MODEL}:default::{job_id.removeprefix('job_')}:ckpt-step-20"
-    models = [BASE_MODEL, f"{job_id}@sft", f"{job_id}@{checkpoint_id}", gone, client_name, job_id, other_id]
+    client_sft = f"ft:{BASE_MODEL}:default::{job_id.removeprefix('job_')}@sft"
+    models = [BASE_MODEL, f"{job_id}@sft", f"{job_id}@{checkpoint_id}", gone, client_name, job_id, client_sft, other_id]
     store_answers(backend, models, "ds_1")
     made = [judge_now(backend, model, BASE_MODEL) for model in models[1:]]
     turned = judge_now(backend, BASE_MODEL, f"{job_id}@{checkpoint_id}")
@@ -63,6 +64,7 @@ def test_win_rates_of_a_job_are_by_the_step_of_each_policy(backend: Backend) -> 
         (job_id, "dpo", None),
         (f"{job_id}@sft", "sft", None),
         (f"{job_id}@{checkpoint_id}", "dpo", 40),
+        (client_sft, "sft", None),
         (job_id, "dpo", None),
         (client_name, "dpo", 20),
         (gone, None, None),
@@ -117,7 +119,8 @@ def test_generations_are_listed_by_dataset_and_by_job(backend: Backend) -> None:
     assert [view.id for view in generations.list_page(backend, PROJECT).data] == [made.id]
     assert generations.list_page(backend, PROJECT, job_id="job_1").data == []
     assert generations.list_page(backend, PROJECT, dataset_id="ds_1").data == []
-    names = {"job_1": 1, "job_1@ckpt_1": 1, "job_1@sft": 1, published: 1, f"{published}:ckpt-step-3": 1, "job_10": 0}
+    names = {"job_1": 1, "job_1@ckpt_1": 1, "job_1@sft": 1, "job_10": 0, f"{published}0@sft": 0}
+    names |= dict.fromkeys([published, f"{published}@sft", f"{published}:ckpt-step-3"], 1)
     for name, number in names.items():
         rename(backend, made.id, [BASE_MODEL, name])
         assert len(generations.list_page(backend, PROJECT, job_id="job_1").data) == number, name

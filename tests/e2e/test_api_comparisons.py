@@ -160,7 +160,8 @@ def test_win_rates_of_the_members_stand_beside_their_divergence(api: RunningApi,
         ((best, BASE_MODEL), 0.75), ((near, BASE_MODEL), 0.875), ((BASE_MODEL, worse), 0.625),
         ((f"{near}@{early}", BASE_MODEL), 0.5), ((f"{near}@{of_sft}", BASE_MODEL), 0.5),
         (("job_gone", BASE_MODEL), 0.5),
-        ((best, f"{best}@sft"), 0.75), ((policy_name("m", "p", "s", near, step=10), f"{near}@sft"), 0.625),
+        ((best, f"{best}@sft"), 0.75),
+        ((policy_name("m", "p", "s", near, step=10), policy_name("m", "p", None, near) + "@sft"), 0.625),
     ):  # fmt: skip
         newest = add_judgement(api.backend, models, share)
     add_judgement(api.backend, (worse, BASE_MODEL), 0.5, {"kind": "regex", "pattern": HOSTILE})

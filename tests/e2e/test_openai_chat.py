@@ -192,8 +192,7 @@ def test_a_client_that_leaves_frees_its_place(api: RunningApi, runner: RunningRu
             next(told.iter_lines())
         with pytest.raises(httpx.ReadTimeout):
             api.http.post(CHAT, json=fields, timeout=httpx.Timeout(WAIT_SECONDS, read=0.05))
-    wait_until(lambda: is_free(runner))
-    assert api.shares.answers.num_held == 0
+    wait_until(lambda: is_free(runner) and api.shares.answers.num_held == 0)  # each hears of the other's end by itself
 
 
 def test_training_comes_first(tmp_path: Path) -> None:

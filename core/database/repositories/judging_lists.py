@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, or_
 
-from core.domain.policy_names import PREFIX
+from core.domain.policy_names import PREFIX, SFT_SUFFIX
 
 
 def is_version_of(source_name: Any, dataset_id: str) -> ColumnElement[bool]:
@@ -15,7 +15,10 @@ def is_version_of(source_name: Any, dataset_id: str) -> ColumnElement[bool]:
 def is_policy_of(model: Any, job_id: str) -> ColumnElement[bool]:
     """Tell whether a name is that of a job's policy, of one of its checkpoints, or of its policy before DPO."""
     suffix = _suffix(job_id)
-    by_client = model.endswith(suffix, autoescape=True) | model.contains(f"{suffix}:ckpt-step-", autoescape=True)
+    ends = (suffix, f"{suffix}{SFT_SUFFIX}")
+    by_client = or_(
+        model.contains(f"{suffix}:ckpt-step-", autoescape=True), *(model.endswith(end, autoescape=True) for end in ends)
+    )
     return or_(
         model == job_id,
         model.startswith(f"{job_id}@", autoescape=True),
@@ -26,7 +29,7 @@ def is_policy_of(model: Any, job_id: str) -> ColumnElement[bool]:
 def holds_policy_of(models: Any, job_id: str) -> ColumnElement[bool]:
     """Tell the same of a list of names, as JSON text."""
     suffix = _suffix(job_id)
-    names = (f'"{job_id}"', f'"{job_id}@', f'{suffix}"', f"{suffix}:ckpt-step-")
+    names = (f'"{job_id}"', f'"{job_id}@', f'{suffix}"', f'{suffix}{SFT_SUFFIX}"', f"{suffix}:ckpt-step-")
     return or_(*(models.contains(name, autoescape=True) for name in names))
 
 

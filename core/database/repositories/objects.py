@@ -45,12 +45,6 @@ def find_policy(session: Session, job_id: str, checkpoint_id: str) -> Checkpoint
     return session.scalar(statement)
 
 
-def find_records(session: Session, job_id: str, checkpoint_ids: Collection[str]) -> dict[str, Checkpoint]:
-    """Return checkpoints of a job by their ids, those that are deleted too."""
-    is_one = (Checkpoint.job_id == job_id, Checkpoint.id.in_(checkpoint_ids))
-    return {row.id: row for row in session.scalars(select(Checkpoint).where(*is_one))}
-
-
 def find_checkpoint(session: Session, job_id: str, checkpoint_id: str) -> Checkpoint | None:
     """Find a committed checkpoint."""
     statement = select(Checkpoint).where(

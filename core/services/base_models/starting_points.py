@@ -13,7 +13,7 @@ from core.domain.errors import InvalidRequest
 from core.domain.jobs.job_state import FINAL_STATUSES
 from core.domain.jobs.methods import method_of
 from core.domain.jobs.stored_files import StoredTree
-from core.domain.policy_names import PREFIX, parse_policy_name
+from core.domain.policy_names import PREFIX, parse_model_name
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.views import BaseModelView, Page
@@ -87,14 +87,15 @@ def find_policy(session: Session, project_id: str, reference: str) -> StartingPo
 
 def _parts(session: Session, project_id: str, reference: str) -> tuple[str, str]:
     """Return the ids of job and checkpoint (or "") that a reference names. Raises InvalidRequest."""
-    if not reference.startswith(PREFIX):
-        job_id, _, checkpoint_id = reference.partition("@")
-        return job_id, checkpoint_id
-    named = parse_policy_name(reference)
+    named = parse_model_name(reference)
+    if named is not None and named.is_sft:
+        raise InvalidRequest(
+            f"{reference} is the policy of a job before DPO, which answers but trains no further; name the job itself"
+        )
     if named is None:
         raise InvalidRequest(f"{reference} is not a policy's name; they are ft:<base>:<project>:<suffix>:<id>")
     if named.step is None:
-        return named.job_id, ""
+        return named.job_id, named.checkpoint_id or ""
     job = job_rows.find_job(session, project_id, named.job_id)
     if job is None:
         raise InvalidRequest(f"there is no job {named.job_id}")

@@ -15,14 +15,11 @@ from core.domain.errors import DomainError, FieldError, InvalidRequest, NotFound
 from core.domain.jobs.job_state import Stage
 from core.domain.jobs.methods import method_of
 from core.domain.jobs.stored_files import StoredTree
-from core.domain.policy_names import parse_policy_name
+from core.domain.policy_names import SFT_SUFFIX, parse_model_name
 from core.domain.variants.checks import get_variant
 from core.services.backend import Backend
 from core.services.base_models import starting_points
 from core.services.jobs.sft_policies import find_sft_policy
-
-SFT_SUFFIX = "@sft"
-"""`job_…@sft` names the policy of a job before its DPO stage."""
 
 
 class ModelNotFound(NotFound):
@@ -162,9 +159,12 @@ def _of_job(session: Session, job: Job, name: str) -> ServedModel:
 
 def _find_sft(backend: Backend, project_id: str, name: str) -> ServedModel:
     """Return the policy before DPO. Raises InvalidRequest where there is none or it is not kept."""
-    reference = name.removesuffix(SFT_SUFFIX)
-    named = parse_policy_name(reference)
-    job_id = named.job_id if named is not None else reference
+    named = parse_model_name(name)
+    if named is None:
+        raise InvalidRequest(
+            f"{name} is not a policy's name; they are job_…@sft or ft:<base>:<project>:<suffix>:<id>@sft"
+        )
+    job_id = named.job_id
 
     def read(session: Session) -> tuple[Job, ServedModel, StoredTree]:
         job = job_rows.find_job(session, project_id, job_id)

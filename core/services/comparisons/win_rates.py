@@ -10,14 +10,14 @@ from sqlalchemy.orm import Session
 from core.database.repositories import judgements as judgement_rows
 from core.database.repositories import objects
 from core.database.tables.judgements import Judgement
-from core.domain.policy_names import parse_policy_name
+from core.domain.policy_names import SFT_SUFFIX, parse_model_name
 from core.domain.training.comparisons import Estimated, Point, pareto_front
 from core.services.comparisons.gathering import ComparedRun
 
 MAX_JUDGEMENTS = 1000
 """Judgements of policies that are looked through, the newest ones of the project."""
 MAX_TABLES = 20
-OWN_SFT = "@sft"
+OWN_SFT = SFT_SUFFIX
 """Opponent of policies that were each judged against the policy of the same job before DPO."""
 
 
@@ -90,22 +90,17 @@ def _places(
     session: Session, runs: Mapping[str, ComparedRun], found: Sequence[Judgement]
 ) -> Callable[[str], Place | None]:
     """Return what tells which policy a name means; None where it is none of these jobs' last stage."""
-    checkpoint_ids = {
-        name.partition("@")[2]
-        for row in found
-        for name in (row.first_model, row.second_model)
-        if name.partition("@")[0] in runs and not name.endswith(OWN_SFT)
-    }
-    checkpoints = {row.id: row for row in objects.list_by_ids(session, checkpoint_ids - {""})}
+    names = {name: parse_model_name(name) for row in found for name in (row.first_model, row.second_model)}
+    ids = {named.checkpoint_id for named in names.values() if named is not None and named.checkpoint_id}
+    checkpoints = {row.id: row for row in objects.list_by_ids(session, ids)}
 
     def place(name: str) -> Place | None:
-        named = parse_policy_name(name)
-        job_id, _, checkpoint_id = (named.job_id, "", "") if named else name.partition("@")
-        if job_id not in runs:
+        named = names[name]
+        if named is None or named.job_id not in runs or named.is_sft:
             return None
-        run, step = runs[job_id], named.step if named else None
-        if checkpoint_id:
-            checkpoint = checkpoints.get(checkpoint_id)
+        job_id, run, step = named.job_id, runs[named.job_id], named.step
+        if named.checkpoint_id is not None:
+            checkpoint = checkpoints.get(named.checkpoint_id)
             if checkpoint is None or (checkpoint.job_id, checkpoint.stage) != (job_id, run.last_stage):
                 return None
             step = checkpoint.step
@@ -129,13 +124,14 @@ def _judged(row: Judgement, place_of: Callable[[str], Place | None]) -> Iterator
         if place is None:
             continue
         job_id, step, is_published = place
-        against = OWN_SFT if opponent == job_id + OWN_SFT else opponent
+        named = parse_model_name(opponent)
+        is_own_sft = named is not None and named.is_sft and named.job_id == job_id
         point = JudgedPoint(
             job_id=job_id, step=step, kl=None, win_rate=figure, num_prompts=row.results["num_prompts"],
             num_failed=row.num_failed, judgement_id=row.id, is_published=is_published,
         )  # fmt: skip
         table = WinRates(
-            judge=judge, opponent=against, source=row.source_name,
+            judge=judge, opponent=OWN_SFT if is_own_sft else opponent, source=row.source_name,
             num_pairs=row.requested["num_pairs"], seed=row.requested["seed"], points=[],
         )  # fmt: skip
         yield table, point

@@ -14,8 +14,7 @@ from core.database.tables.judgements import Judgement
 from core.domain.jobs.job_state import Stage
 from core.domain.jobs.methods import method_of
 from core.domain.judging.generations import WorkStatus
-from core.domain.policy_names import parse_policy_name
-from core.services.chat.served_models import SFT_SUFFIX
+from core.domain.policy_names import parse_model_name
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.jobs import jobs
 from core.services.judgements.judgements import view
@@ -67,23 +66,21 @@ def list_page(
 
 def _places(session: Session, job: Job, found: list[Judgement]) -> Callable[[str], Place | None]:
     """Return what tells where in the job's training a model is from; None where it is none of the job's."""
-    prefix = f"{job.id}@"
-    names = {name for row in found for name in (row.first_model, row.second_model) if name.startswith(prefix)}
-    checkpoints = objects.find_records(session, job.id, {name.removeprefix(prefix) for name in names})
+    names = {name: parse_model_name(name) for row in found for name in (row.first_model, row.second_model)}
+    ids = {named.checkpoint_id for named in names.values() if named is not None and named.checkpoint_id}
+    checkpoints = {row.id: row for row in objects.list_by_ids(session, ids) if row.job_id == job.id}
     last = method_of(job.spec).last
     final: Place = (last, (job.results or {}).get("step"))
 
     def place(name: str) -> Place | None:
-        if name == job.id:
-            return final
-        if name == job.id + SFT_SUFFIX:
-            return Stage.SFT, None
-        if name in names:
-            checkpoint = checkpoints.get(name.removeprefix(prefix))
-            return (None, None) if checkpoint is None else (checkpoint.stage, checkpoint.step)
-        named = parse_policy_name(name)
+        named = names[name]
         if named is None or named.job_id != job.id:
             return None
+        if named.is_sft:
+            return Stage.SFT, None
+        if named.checkpoint_id is not None:
+            checkpoint = checkpoints.get(named.checkpoint_id)
+            return (None, None) if checkpoint is None else (checkpoint.stage, checkpoint.step)
         return final if named.step is None else (last, named.step)
 
     return place
