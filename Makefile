@@ -293,7 +293,7 @@ KILLS ?= 4
 PARTITIONS ?= 2
 .PHONY: test-nodes
 test-nodes: venv ## jobs on two nodes: loopback, and as root two network namespaces with kills and partitions (twenty minutes beside others' work; KILLS=100 PARTITIONS=30)
-	=0KILLS) PARTITIONS=0PARTITIONS) 0BIN)/pytest -n 0 -s -m "slow or not slow" tests/faults/test_nodes.py tests/integration/test_worker_nodes.py tests/nodes
+	@KILLS=$(KILLS) PARTITIONS=$(PARTITIONS) $(BIN)/pytest -n 0 -s -m "slow or not slow" tests/faults/test_nodes.py tests/integration/test_worker_nodes.py tests/nodes
 
 .PHONY: test-two-apis
 test-two-apis: venv ## the rows of faults that ask an API, with two API processes behind one address (ten minutes)

@@ -2,10 +2,11 @@
 
     python benchmarks/bench_rounds.py --data pairs.jsonl --base-model <folder> [--folder data/bench-rounds]
 
-The rule: an answer is exactly one sentence. The rounds answer prompts of the file, are judged by the rule, and train on
-the best answer of a prompt against the worst. The other job trains on pairs of the same file, labelled by the same
-rule, from the same base model with the same settings, for as many steps or more. Then both policies and the base model
-answer the held-out prompts, and the rule compares each with each; the intervals are over prompts.
+The rule: an answer is exactly one sentence. Rounds answer prompts of the file, are judged, and train on the best
+answer of a prompt against the worst: once the rule judges, once a reward model that has learnt from the rule's labels
+of the file's pairs. The other job trains on those labelled pairs, from the same base model with the same settings, for
+as many steps or more. Then all policies and the base model answer the held-out prompts, which nothing was trained on,
+and the rule compares each with each (the reward model too, for its own rounds); the intervals are over prompts.
 
 Everything is in the folder: started again with the same arguments, it goes on where it was. Linux only.
 """
@@ -17,7 +18,7 @@ import os
 import sys
 from datetime import UTC, datetime
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -62,77 +63,108 @@ def main() -> None:
 
 
 def run(client: Client, state: State, pairs: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    base = arguments.base_model.name
+    base, job = arguments.base_model.name, {**JOB, **arguments.settings}
     dataset_id = state.once("dataset", lambda: client.datasets.upload(pairs))
-    sampling = {"max_tokens": arguments.max_tokens, "seed": 1}
-    rounds_id = state.once(
-        "rounds",
-        lambda: client.rounds.create(
-            job={"base_model": base, "dataset_id": dataset_id, **JOB, **arguments.settings},
-            judge=arguments.judge,
-            num_rounds=arguments.rounds,
-            generation={"num_prompts": arguments.per_round, "num_samples": arguments.samples, "sampling": sampling},
-            evaluation={"held_out_fraction": arguments.held_out, "num_prompts": 1000},
-            stop_early=False,
-        ),
-    )
-    rounds = client.rounds.wait(rounds_id, poll_seconds=2.0)
-    if rounds["status"] != "finished":
-        sys.exit(f"the rounds are {rounds['status']}: {rounds['error']}")
-    parts = next(step["result"] for step in rounds["steps"] if step["stage"] == "split")
-    jobs = [client.jobs.get(one["policy"]) for one in rounds["rounds"]]
-    num_steps = sum(steps_of(job) for job in jobs)
-    other = file_job(client, state, parts["train_dataset_id"], base, num_steps, arguments)
+    shares = [arguments.held_out, 1 - arguments.held_out]
+    train_part = state.once("train_part", lambda: client.datasets.split(dataset_id, shares, seed=0)[1])
+    judged = state.once("labels", lambda: client.judgements.create(dataset_id=train_part, judge=RULE))
+    labels = client.datasets.get(client.judgements.wait(judged)["dataset_id"])
+    learning = {"method": "reward", "reward": job["dpo"]} | {name: job[name] for name in job if name != "dpo"}
+    reward_job = partial(client.jobs.submit, base_model=base, dataset_id=labels["id"], **learning)
+    reward_model = state.once("reward_model", reward_job)
+    judges = {"rule": RULE, "reward model": {"kind": "reward", "job_id": reward_model}}
+    learnt = ended_job(client, reward_model)
+    asked = {
+        name: state.once(f"rounds, {name}", partial(ask, client, dataset_id, judge, arguments))
+        for name, judge in judges.items()
+    }
+    rounds = {name: ended_rounds(client, rounds_id) for name, rounds_id in asked.items()}
+    policies = {name: [client.jobs.get(one["policy"]) for one in run["rounds"]] for name, run in rounds.items()}
+    num_steps = {name: sum(steps_of(trained) for trained in jobs) for name, jobs in policies.items()}
+    file_id = state.once("file_job", partial(submit_file_job, client, labels, base, max(num_steps.values()), job))
+    file_job = ended_job(client, file_id)
+    models = {f"rounds, {name}": jobs[-1]["id"] for name, jobs in policies.items()} | {"file": file_id, "base": base}
+    (held_out,) = {step["result"]["dataset_id"] for step in rounds["rule"]["steps"] if step["stage"] == "split"}
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "load_average": os.getloadavg(),
         "base_model": base,
-        "judge": arguments.judge,
-        "settings": {**JOB, **arguments.settings},
-        "num_held_out_prompts": parts["num_held_out"],
-        "rounds": [
-            {name: one[name] for name in ("number", "num_pairs", "win_rate", "win_rate_first", "drift")}
-            for one in rounds["rounds"]
-        ],
-        "steps": {"rounds": num_steps, "file": steps_of(other)},
-        "win_rates": compare(client, state, parts["dataset_id"], [jobs[-1]["id"], other["id"], base], arguments),
+        "rule": RULE,
+        "settings": job,
+        "num_labelled_pairs": labels["num_accepted"],
+        "reward_model": learnt["results"],
+        "rounds": {name: [point(one) for one in run["rounds"]] for name, run in rounds.items()},
+        "steps": {f"rounds, {name}": steps for name, steps in num_steps.items()} | {"file": steps_of(file_job)},
+        "win_rates": compare(client, state, held_out, models, judges, arguments),
     }
 
 
-def file_job(
-    client: Client, state: State, dataset_id: str, base: str, num_steps: int, arguments: argparse.Namespace
+def ask(client: Client, dataset_id: str, judge: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Ask for rounds with this judge."""
+    sampling = {"max_tokens": arguments.max_tokens, "seed": 1}
+    asked: dict[str, Any] = client.rounds.create(
+        job={"base_model": arguments.base_model.name, "dataset_id": dataset_id, **JOB, **arguments.settings},
+        judge=judge,
+        num_rounds=arguments.rounds,
+        generation={"num_prompts": arguments.per_round, "num_samples": arguments.samples, "sampling": sampling},
+        evaluation={"held_out_fraction": arguments.held_out, "num_prompts": 1000},
+        stop_early=False,
+    )
+    return asked
+
+
+def ended_rounds(client: Client, rounds_id: str) -> dict[str, Any]:
+    """Wait for rounds, and return them."""
+    rounds: dict[str, Any] = client.rounds.wait(rounds_id, poll_seconds=2.0)
+    if rounds["status"] != "finished":
+        sys.exit(f"the rounds {rounds_id} are {rounds['status']}: {rounds['error']}")
+    return rounds
+
+
+def ended_job(client: Client, job_id: str) -> dict[str, Any]:
+    """Wait for a job, and return it."""
+    job: dict[str, Any] = client.jobs.wait(job_id, poll_seconds=2.0)
+    if job["status"] != "succeeded":
+        sys.exit(f"the job {job_id} ended as {job['status']}: {job['error']}")
+    return job
+
+
+def point(one: dict[str, Any]) -> dict[str, Any]:
+    """Return what is told of a round."""
+    return {name: one[name] for name in ("number", "num_pairs", "win_rate", "win_rate_first", "drift")}
+
+
+def submit_file_job(
+    client: Client, labels: dict[str, Any], base: str, num_steps: int, job: dict[str, Any]
 ) -> dict[str, Any]:
-    """Train on the file's own pairs, as the rule labels them, for at least so many steps."""
-    labelled = state.once("labels", lambda: client.judgements.create(dataset_id=dataset_id, judge=arguments.judge))
-    found = client.judgements.wait(labelled)
-    dataset = client.datasets.get(found["dataset_id"])
-    job = {**JOB, **arguments.settings}
-    train = dataset["num_accepted"] * (1 - job.get("validation_fraction", 0.05))
-    epochs = max(1, math.ceil(num_steps / math.ceil(train / job["dpo"]["batch_size"])))
+    """Ask for a job on the file's own pairs, as the rule labels them, of at least so many steps."""
+    num_rows = labels["num_accepted"] * (1 - job.get("validation_fraction", 0.05))
+    epochs = max(1, math.ceil(num_steps / math.ceil(num_rows / job["dpo"]["batch_size"])))
     settings = {**job, "dpo": {**job["dpo"], "epochs": epochs}, "sft": "skip"}
-    job_id = state.once("file_job", lambda: client.jobs.submit(base_model=base, dataset_id=dataset["id"], **settings))
-    ended = client.jobs.wait(job_id, poll_seconds=2.0)
-    if ended["status"] != "succeeded":
-        sys.exit(f"the job on the file ended as {ended['status']}: {ended['error']}")
-    return ended
+    submitted: dict[str, Any] = client.jobs.submit(base_model=base, dataset_id=labels["id"], **settings)
+    return submitted
 
 
 def compare(
-    client: Client, state: State, dataset_id: str, models: list[str], arguments: argparse.Namespace
+    client: Client,
+    state: State,
+    held_out: str,
+    models: dict[str, str],
+    judges: dict[str, dict[str, Any]],
+    arguments: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Return the win rates of each pair of models on the held-out prompts."""
-    names = dict(zip(models, ("rounds", "file", "base"), strict=True))
-    asked = {"models": models, "dataset_id": dataset_id, "sampling": {"max_tokens": arguments.max_tokens, "seed": 99}}
-    answers = state.once("answers", lambda: client.generations.create(**asked))
-    dataset = client.generations.wait(answers)["dataset_id"]
+    """Return the win rates of each pair of models on the held-out prompts, by each judge."""
+    settings = {"dataset_id": held_out, "sampling": {"max_tokens": arguments.max_tokens, "seed": 99}}
+    answers = state.once("answers", lambda: client.generations.create(models=list(models.values()), **settings))
+    dataset_id = client.generations.wait(answers)["dataset_id"]
     found = {}
-    for pair in combinations(models, 2):
-        name = f"{names[pair[0]]} against {names[pair[1]]}"
-        settings = {"dataset_id": dataset, "judge": arguments.judge, "models": list(pair)}
-        judged = state.once(name, partial(client.judgements.create, **settings))
-        ended = client.judgements.wait(judged)
+    for (judge, spec), pair in product(judges.items(), combinations(models, 2)):
+        name = f"{pair[0]} against {pair[1]}, by the {judge}"
+        named = [models[one] for one in pair]
+        make = partial(client.judgements.create, dataset_id=dataset_id, judge=spec, models=named)
+        ended = client.judgements.wait(state.once(name, make))
         found[name] = {key: ended[key] for key in ("win_rate", "length_controlled", "num_ties", "num_pairs")}
     return found
 
@@ -159,7 +191,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--held-out", type=float, default=0.25)
     parser.add_argument("--max-tokens", type=int, default=48)
-    parser.add_argument("--judge", type=json.loads, default=RULE, help="of another kind than the rule, as JSON")
     parser.add_argument("--settings", type=json.loads, default={}, help="further fields of POST /jobs, as JSON")
     parser.add_argument("--out", type=Path, help="write the report as JSON")
     return parser.parse_args()
