@@ -2,11 +2,12 @@
 
     python benchmarks/bench_rounds.py --data pairs.jsonl --base-model <folder> [--folder data/bench-rounds]
 
-The rule: an answer is exactly one sentence. Rounds answer prompts of the file, are judged, and train on the best
-answer of a prompt against the worst: once the rule judges, once a reward model that has learnt from the rule's labels
-of the file's pairs. The other job trains on those labelled pairs, from the same base model with the same settings, for
-as many steps or more. Then all policies and the base model answer the held-out prompts, which nothing was trained on,
-and the rule compares each with each (the reward model too, for its own rounds); the intervals are over prompts.
+The rule: an answer is exactly one sentence, which the base model hardly ever writes. The file's pairs are labelled by
+the rule. Rounds begin with an epoch on them; then the policy answers prompts of the file, its answers are judged, and
+it trains on the best answer of a prompt against the worst: once the rule judges, once a reward model that has learnt
+from the labels. The other job stays with the labelled pairs, from the same base model with the same settings, for as
+many steps in all, or more. Then all policies and the base model answer the held-out prompts, which nothing was trained
+on, and both judges compare each with each; the intervals are over prompts.
 
 Everything is in the folder: started again with the same arguments, it goes on where it was. Linux only.
 """
@@ -75,16 +76,19 @@ def run(client: Client, state: State, pairs: Path, arguments: argparse.Namespace
     judges = {"rule": RULE, "reward model": {"kind": "reward", "job_id": reward_model}}
     learnt = ended_job(client, reward_model)
     asked = {
-        name: state.once(f"rounds, {name}", partial(ask, client, dataset_id, judge, arguments))
+        name: state.once(f"rounds, {name}", partial(ask, client, dataset_id, labels["id"], judge, arguments))
         for name, judge in judges.items()
     }
     rounds = {name: ended_rounds(client, rounds_id) for name, rounds_id in asked.items()}
     policies = {name: [client.jobs.get(one["policy"]) for one in run["rounds"]] for name, run in rounds.items()}
-    num_steps = {name: sum(steps_of(trained) for trained in jobs) for name, jobs in policies.items()}
+    num_steps = {
+        name: sum(steps_of(trained) for trained in [*jobs, client.jobs.get(child(rounds[name], "initial")["child_id"])])
+        for name, jobs in policies.items()
+    }
     file_id = state.once("file_job", partial(submit_file_job, client, labels, base, max(num_steps.values()), job))
     file_job = ended_job(client, file_id)
     models = {f"rounds, {name}": jobs[-1]["id"] for name, jobs in policies.items()} | {"file": file_id, "base": base}
-    (held_out,) = {step["result"]["dataset_id"] for step in rounds["rule"]["steps"] if step["stage"] == "split"}
+    held_out = child(rounds["rule"], "split")["result"]["dataset_id"]
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(),
@@ -101,11 +105,16 @@ def run(client: Client, state: State, pairs: Path, arguments: argparse.Namespace
     }
 
 
-def ask(client: Client, dataset_id: str, judge: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Ask for rounds with this judge."""
+def ask(
+    client: Client, dataset_id: str, labels_id: str, judge: dict[str, Any], arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Ask for rounds with this judge, from the policy of one epoch on the labelled pairs."""
+    base, job = arguments.base_model.name, {**JOB, **arguments.settings}
+    first = {**job, "dpo": {**job["dpo"], "epochs": 1}, "sft": "skip"}
     sampling = {"max_tokens": arguments.max_tokens, "seed": 1}
     asked: dict[str, Any] = client.rounds.create(
-        job={"base_model": arguments.base_model.name, "dataset_id": dataset_id, **JOB, **arguments.settings},
+        job={"base_model": base, "dataset_id": dataset_id, **job},
+        initial={"base_model": base, "dataset_id": labels_id, **first},
         judge=judge,
         num_rounds=arguments.rounds,
         generation={"num_prompts": arguments.per_round, "num_samples": arguments.samples, "sampling": sampling},
@@ -169,6 +178,11 @@ def compare(
     return found
 
 
+def child(rounds: dict[str, Any], stage: str) -> dict[str, Any]:
+    """Return the first step of a stage."""
+    return next(step for step in rounds["steps"] if step["stage"] == stage)
+
+
 def steps_of(job: dict[str, Any]) -> int:
     """Return the updates of the preference stage."""
     return next(int(stage["steps"]) for stage in job["stages"] if stage["name"] == "dpo")
@@ -185,7 +199,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="preference pairs: prompt, chosen, rejected")
     parser.add_argument("--base-model", type=Path, required=True, help="folder of a base model")
     parser.add_argument("--folder", type=Path, default=Path("data/bench-rounds"), help="where all of it is")
-    parser.add_argument("--prompts", type=int, default=400, help="of the file, the shortest pairs")
+    parser.add_argument("--prompts", type=int, default=600, help="of the file, the shortest pairs")
     parser.add_argument("--per-round", type=int, default=96, help="prompts of a round")
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)

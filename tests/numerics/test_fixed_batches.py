@@ -96,3 +96,15 @@ def test_a_model_that_batches_change_is_answered_one_by_one(tmp_path: Path, monk
     assert not batches.is_batched
     for one, answer in zip(wanted(), batches.answer(wanted()), strict=True):
         assert answer.token_ids == generate(model, one.prompt_ids, 24, (), keeps_end=True)
+
+
+@pytest.mark.parametrize(("first", "others", "is_batched"), [(0.6, 0.0, True), (0.6, 0.6, False)])
+def test_in_16_bits_rounding_moves_single_tokens_and_a_fault_moves_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: float, others: float, is_batched: bool
+) -> None:
+    def moved(*arguments: object) -> list[float]:
+        head, *rest = score(*arguments)  # type: ignore[arg-type]
+        return [head + first, *(value + others for value in rest)]
+
+    monkeypatch.setattr(fixed_batches, "score", moved)
+    assert FixedBatches(load(tmp_path).to(torch.bfloat16), sampling(0)).is_batched is is_batched

@@ -27,8 +27,11 @@ _DROPPED_SHARE = 8
 _TRIAL_LENGTHS = (5, 11, 11, 3)
 _TRIAL_TOKENS = 4
 _TOLERANCES = {torch.float32: 1e-3}
-_COARSE_TOLERANCE = 0.2
-"""Nats a token in 16 bits; another context changes log-probabilities by more."""
+_COARSE_TOLERANCE = 0.3
+"""Nats a token in 16 bits, the mean over an answer, since rounding alone moves single tokens by 0.25.
+
+SmolLM2-135M with a trained adapter: 0.05 to 0.10; with padding that is attended to, 0.85 and more.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +176,8 @@ class FixedBatches:
                 return False
             for one, answer in zip(batch, answers, strict=True):
                 alone = score(self._model, list(one.prompt_ids), answer.token_ids)
-                if any(abs(a - b) > tolerance for a, b in zip(alone, answer.logprobs, strict=True)):
+                distances = [abs(a - b) for a, b in zip(alone, answer.logprobs, strict=True)]
+                if sum(distances) > tolerance * len(distances):
                     return False
         return True
 
