@@ -10,10 +10,10 @@ from api.docs.openapi import Responses, problems
 from api.http.idempotent import Created, answer_once, creating
 from api.http.strict_route import StrictRoute
 from api.schemas.base import Page
-from api.schemas.rounds import PolicyRounds
+from api.schemas.rounds import PolicyRounds, RoundsPreview
 from api.threads import Lane, in_lane
 from core.domain.judging.rounds import RoundsExtension, RoundsRequest
-from core.services.rounds import rounds
+from core.services.rounds import previews, rounds
 from core.services.rounds.view import RoundsView
 
 RoundsId = Annotated[str, Path(description="Id of rounds.", max_length=64)]
@@ -49,6 +49,13 @@ def create_rounds(
     return answer_once(backend, creating(request, caller.project_id, key), "rounds", create)
 
 
+@router.post("/rounds/preview", responses=problems(400, 413, 415, 422, 503))
+@in_lane(Lane.PREVIEWS)
+def preview_rounds(body: RoundsRequest, backend: BackendDep, caller: CallerDep) -> RoundsPreview:
+    """Check rounds and show their stages, answers, pairs and judgements, without starting any."""
+    return RoundsPreview.model_validate(previews.preview(backend, caller.project_id, body))
+
+
 @router.get("/rounds", responses=problems(422, 503))
 def list_rounds(
     backend: BackendDep, caller: CallerDep, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
@@ -82,7 +89,7 @@ def cancel_rounds(rounds_id: RoundsId, backend: BackendDep, caller: CallerDep) -
     responses={**STEERED, **STEER_PROBLEMS},
 )
 def pause_rounds(rounds_id: RoundsId, backend: BackendDep, caller: CallerDep) -> Response:
-    """Pause rounds: a job stops at a checkpoint; a generation or judgement is ended first, and nothing follows it."""
+    """Pause rounds: a job stops at a checkpoint, a generation or judgement after its part, and nothing follows."""
     return _answer(*rounds.pause(backend, caller.project_id, rounds_id))
 
 

@@ -32,6 +32,7 @@ class Generation(Answer):
     failures: list[GenerationFailure] = Field(description="The first 20 failed answers.")
     error: str | None = Field(description="Why it failed; else null.")
     dataset_id: str | None = Field(description="The dataset of responses, once it has succeeded.")
+    is_held: bool = Field(description="Its rounds are paused: it goes on with them.")
     requested: dict[str, Any] = Field(description="The request, without listed prompts.")
     metadata: dict[str, str] = Field(description="Strings of yours.")
     created_at: datetime = Field(description="RFC 3339, UTC.")

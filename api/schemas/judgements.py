@@ -70,6 +70,7 @@ class Judgement(Answer):
     num_prompts: int | None = Field(description="Different prompts with a verdict; null before the end.")
     error: str | None = Field(description="Why it failed; else null.")
     dataset_id: str | None = Field(description="Preference dataset of the pairs with a better answer; null: none.")
+    is_held: bool = Field(description="Its rounds are paused: it goes on with them.")
     requested: dict[str, Any] = Field(description="The request as sent.")
     metadata: dict[str, str] = Field(description="Strings of yours.")
     created_at: datetime = Field(description="RFC 3339, UTC.")

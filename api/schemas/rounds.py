@@ -62,6 +62,33 @@ class Round(Answer):
     finished_at: datetime | None = Field(description="RFC 3339, UTC; null before.")
 
 
+class PlannedJudgement(Answer):
+    """A judgement of a round, before it is made."""
+
+    stage: RoundStage = Field(description="`judge`, `compare` or `compare_first`.")
+    num_pairs: int = Field(description="Pairs to judge, at most.")
+    num_questions: int | None = Field(
+        description="Questions to the language model, each pair in both orders; null of other judges."
+    )
+    max_requests: int | None = Field(
+        description="Requests that it may cost, repeated ones among them; null of other judges. Pairs beyond have no "
+        "verdict."
+    )
+
+
+class RoundsPreview(Answer):
+    """What rounds would do."""
+
+    before: list[RoundStage] = Field(description="Stages before the first round.")
+    first_round: list[RoundStage] = Field(description="Stages of the first round.")
+    later_rounds: list[RoundStage] = Field(description="Stages of each further round; none where there is one round.")
+    num_prompts: int = Field(description="Prompts that are answered in each round.")
+    num_answers: int = Field(description="Answers to them.")
+    num_held_out: int = Field(description="Held-out prompts that the policies of all rounds answer.")
+    max_rows: list[int] = Field(description="Rows that each round trains on, at most: pairs, or best answers.")
+    judgements: list[PlannedJudgement] = Field(description="Judgements of a round, of a further one where there is.")
+
+
 class PolicyRounds(Answer):
     """Rounds of answering, judging and training, as one timeline."""
 

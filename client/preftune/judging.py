@@ -119,6 +119,10 @@ class Rounds:
         """Post rounds; `job`: what each trains; `judge`: its `kind` with settings; `settings`: further fields."""
         return self._transport.post("/rounds", {"job": job, "judge": judge, **settings})
 
+    def preview(self, *, job: dict[str, Any], judge: dict[str, Any], **settings: Any) -> dict[str, Any]:
+        """Check rounds and return their stages, answers, pairs and judgements, without starting any."""
+        return self._transport.post("/rounds/preview", {"job": job, "judge": judge, **settings})
+
     def get(self, rounds_id: str) -> dict[str, Any]:
         return self._transport.get(f"/rounds/{rounds_id}")
 
@@ -130,7 +134,7 @@ class Rounds:
         return self._transport.post(f"/rounds/{rounds_id}/cancel")
 
     def pause(self, rounds_id: str) -> dict[str, Any]:
-        """Pause rounds: a job stops at a checkpoint, and nothing follows."""
+        """Pause rounds: a job stops at a checkpoint, a generation or judgement after its part; nothing follows."""
         return self._transport.post(f"/rounds/{rounds_id}/pause")
 
     def resume(self, rounds_id: str) -> dict[str, Any]:

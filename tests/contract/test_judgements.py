@@ -148,6 +148,22 @@ def test_each_rule(backend: Backend, judge: dict[str, Any], better: str) -> None
     assert rows_of(backend, judged(backend, judge).dataset_id)[0]["chosen"] == better
 
 
+@pytest.mark.parametrize("prefers", ["shorter", "longer"])
+def test_an_answer_that_says_nothing_never_wins_by_its_length(backend: Backend, prefers: str) -> None:
+    said = {"new": ["", " \n", "Yes.", ""], "old": ["A long answer.", "Yes.", "  ", "\n"]}
+    rows = [
+        {"prompt": f"Question {n}?", "response": answer, "model": model}
+        for model, answers in said.items()
+        for n, answer in enumerate(answers)
+    ]
+    store_rows(backend, rows, DatasetKind.RESPONSES)
+    found = judged(backend, {"kind": "length", "prefers": prefers})
+    pairs = judgements.list_pairs(backend, PROJECT, found.id).data
+    assert [pair.verdict for pair in pairs] == ["second", "second", "first", "tie"]
+    assert {pair.detail["reason"] for pair in pairs} == {"An answer that says nothing never wins by its length."}
+    assert found.dataset_id is None, "an empty answer teaches nothing"
+
+
 def test_a_pattern_that_other_engines_choke_on_takes_no_time(backend: Backend) -> None:
     rows = [{"prompt": "Why?", "response": "a" * 50_000 + end, "model": end} for end in "bc"]
     store_rows(backend, rows, DatasetKind.RESPONSES)
@@ -257,6 +273,33 @@ def test_a_language_model_sees_both_orders_and_its_reasons_are_kept(backend: Bac
     assert (told["confidence"], told["reason"], told["reason_swapped"]) == (0.9, "A it is.", "B it is.")
     shown = {(question.a.split()[0], question.b.split()[0]) for question in server.questions}
     assert shown == {("new", "old"), ("old", "new")}
+
+
+def test_a_language_model_sees_tools_and_documents_of_a_prompt(backend: Backend) -> None:
+    """And calls of tools; the first version of the question leaves all of them out."""
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"town": "Rome"}}}
+    prompt = [
+        {"role": "user", "content": "Is it warm in Rome?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "31 °C"},
+    ]
+    context = {"tools": [{"type": "function", "function": {"name": "weather"}}], "documents": [{"text": "A map."}]}
+    rows = [
+        {"prompt": prompt, "response": [{"role": "assistant", "content": f"{model}: yes."}], "model": model, **context}
+        for model in ("new", "old")
+    ]
+    store_rows(backend, rows, DatasetKind.RESPONSES)
+    with stand_in_judge(prefers_new) as server:
+        newest = judged(judged_by(backend, server), {"kind": "model"})
+        asked = server.questions[0]
+        first = judged(judged_by(backend, server), {"kind": "model", "template": "pairwise-1"})
+        plain = server.questions[-1]
+    assert (newest.num_requests, first.num_requests, first.num_cached) == (2, 2, 0)
+    assert asked.before.startswith('<tools>\n[{"type": "function", "function": {"name": "weather"}}]\n</tools>')
+    assert '<documents>\n[{"text": "A map."}]\n</documents>' in asked.before
+    assert 'assistant: \n{"tool_calls": [{"type": "function"' in asked.prompt
+    assert "tool: 31 °C" in asked.prompt
+    assert (plain.before, "tool_calls" in plain.prompt) == ("", False)
 
 
 def test_what_was_asked_before_is_not_asked_again(backend: Backend) -> None:

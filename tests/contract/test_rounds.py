@@ -2,7 +2,6 @@
 
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -10,6 +9,8 @@ import pytest
 from backends import PROJECT
 from played_rounds import (
     add_file,
+    advance_to,
+    check_here,
     child_of,
     create,
     file_of,
@@ -20,9 +21,7 @@ from played_rounds import (
     stages,
 )
 
-from core.datasets.check.check import check_file
 from core.datasets.check.check_process import CheckCrashed
-from core.datasets.options import CheckOptions
 from core.datasets.result import CheckResult
 from core.domain.dataset_rows import DatasetKind
 from core.domain.errors import InvalidRequest
@@ -46,12 +45,8 @@ JOB = {"base_model": "tiny", "dataset_id": "ds_1"}
 
 @pytest.fixture(autouse=True)
 def file(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of prompts; what rounds make is checked in this process, whose start is there already."""
-
-    def check(source: Path, options: CheckOptions, folder: Path, **_limits: Any) -> CheckResult:
-        return check_file(source, options, folder)
-
-    monkeypatch.setattr(intake, "check_in_child", check)
+    """A file of prompts; what rounds make is checked in this process."""
+    monkeypatch.setattr(intake, "check_in_child", check_here)
     add_file(backend)
 
 
@@ -181,17 +176,6 @@ def check_nothing_twice(backend: Backend, view: RoundsView) -> None:
 def test_repeated_creation_finds_the_rounds(backend: Backend) -> None:
     first, again = (create(backend, rounds_id="rounds_1") for _ in range(2))
     assert first == again
-
-
-def advance_to(backend: Backend, rounds_id: str, stage: str, number: int = 1) -> RoundsView:
-    """Play until that stage is under way."""
-    for _ in range(100):
-        progress.advance(backend, rounds_id)
-        found = get(backend, rounds_id)
-        if any((step.stage, step.round, step.status) == (stage, number, "running") for step in found.steps):
-            return found
-        play(backend)
-    raise AssertionError(f"{stage} has not begun")
 
 
 def test_a_paused_job_follows_and_nothing_comes_after_it(backend: Backend) -> None:

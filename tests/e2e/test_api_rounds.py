@@ -60,9 +60,23 @@ def test_rounds_are_made_once_and_steered(api: RunningApi) -> None:
     ],
 )
 def test_a_fault_is_named_with_its_place(api: RunningApi, change: dict[str, Any], pointer: str) -> None:
-    refused = api.http.post("/rounds", json=body() | change)
-    assert refused.status_code == 422, refused.text
-    assert [error["pointer"] for error in refused.json()["errors"]] == [pointer]
+    for path in ("/rounds", "/rounds/preview"):
+        refused = api.http.post(path, json=body() | change)
+        assert refused.status_code == 422, refused.text
+        assert [error["pointer"] for error in refused.json()["errors"]] == [pointer]
+
+
+def test_a_preview_starts_nothing(api: RunningApi) -> None:
+    before = api.http.get("/rounds").json()
+    answer = api.http.post("/rounds/preview", json=body(file_ratio=0.5))
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    counts = [found[name] for name in ("num_prompts", "num_answers", "max_rows")]
+    assert counts == [20, 80, [30, 30]]
+    assert found["judgements"][0] == {"stage": "judge", "num_pairs": 40, "num_questions": None, "max_requests": None}
+    assert api.http.get("/rounds").json() == before
+    with Client(str(api.http.base_url)) as client:
+        assert client.rounds.preview(**body(file_ratio=0.5)) == found
 
 
 def test_rounds_with_the_client_and_the_command(api: RunningApi) -> None:

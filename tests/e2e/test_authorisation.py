@@ -52,6 +52,7 @@ BODIES: dict[str, Any] = {
     "POST /generations": {"models": [BASE_MODEL], "prompts": ["Why?"]},
     "POST /judgements": {"dataset_id": "ds_1", "judge": {"kind": "length"}},
     "POST /rounds": {"job": {"base_model": BASE_MODEL, "dataset_id": "ds_1"}, "judge": {"kind": "length"}},
+    "POST /rounds/preview": {"job": {"base_model": BASE_MODEL, "dataset_id": "ds_1"}, "judge": {"kind": "length"}},
     "POST /rounds/{rounds_id}/extend": {"num_rounds": 5},
     "POST /feedback": {"answer_id": "chatcmpl_x-0", "thumb": "up"},
     "POST /feedback/dataset": {"kind": "unpaired"},

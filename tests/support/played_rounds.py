@@ -3,12 +3,16 @@
 import json
 from collections.abc import Sequence
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 from backends import PROJECT, add_dataset, publication
 from sqlalchemy import select
 
 from core.database.tables.jobs import Job
+from core.datasets.check.check import check_file
+from core.datasets.options import CheckOptions
+from core.datasets.result import CheckResult
 from core.domain.dataset_rows import DatasetKind
 from core.domain.judging.generations import Part, answer_seed
 from core.domain.judging.rounds import RoundsRequest
@@ -79,6 +83,22 @@ def play_to_end(backend: Backend, rounds_id: str, *, gain: float = 0.2) -> Round
             break
         play(backend, gain)
     return get(backend, rounds_id)
+
+
+def advance_to(backend: Backend, rounds_id: str, stage: str, number: int = 1) -> RoundsView:
+    """Play until that stage is under way."""
+    for _ in range(100):
+        progress.advance(backend, rounds_id)
+        found = get(backend, rounds_id)
+        if any((step.stage, step.round, step.status) == (stage, number, "running") for step in found.steps):
+            return found
+        play(backend)
+    raise AssertionError(f"{stage} has not begun")
+
+
+def check_here(source: Path, options: CheckOptions, folder: Path, **_limits: Any) -> CheckResult:
+    """Check a file in this process, whose start is there already."""
+    return check_file(source, options, folder)
 
 
 def skill(backend: Backend, model: str, gain: float) -> float:

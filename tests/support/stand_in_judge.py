@@ -18,6 +18,8 @@ _PARTS = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
+    before: str
+    """Tools and documents that stand before the conversation."""
     prompt: str
     a: str
     b: str
@@ -40,11 +42,13 @@ class StandInJudge:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def note(self, body: dict[str, Any], key: str | None) -> Question:
-        found = _PARTS.search(body["messages"][-1]["content"])
+        asked = body["messages"][-1]["content"]
+        found = _PARTS.search(asked)
         assert found is not None
         with self._lock:
             number = sum((q.prompt, q.a, q.b) == found.groups() for q in self.questions)
-            question = Question(prompt=found[1], a=found[2], b=found[3], number=number, key=key)
+            parts = {"before": asked[: found.start()], "prompt": found[1], "a": found[2], "b": found[3]}
+            question = Question(**parts, number=number, key=key)
             self.questions.append(question)
         return question
 

@@ -10,13 +10,14 @@ from typing import Any, Protocol
 from core.datasets.check.check_process import CheckCrashed
 from core.domain.errors import DomainError
 from core.domain.judging.judgements import JudgeFault, PairVerdict, pair_key
+from core.domain.judging.pairing import is_empty
 from core.domain.judging.pairwise import Said
 from core.failpoints import reach
 from core.services.backend import Backend
 from core.services.ids import derived_id, make_id
 from core.services.judgements import judging, people
 from core.services.judgements.judging import Batch, JudgementClaim, OpenPair, Outcome, Tally
-from core.services.judgements.language_model import MAX_TRIES, Asked, Budget, LanguageModel
+from core.services.judgements.language_model import MAX_TRIES, Asked, Budget, LanguageModel, Question
 from core.services.judgements.rules import RULES, rule_of
 from core.services.requests import scores
 from core.services.requests.requests import RequestLease, is_ended
@@ -109,6 +110,7 @@ class RuleJudge:
 
     def __init__(self, claim: JudgementClaim) -> None:
         self._rule = rule_of(claim.judge)
+        self._is_length = claim.judge.kind == "length"
 
     def judge(self, pairs: Sequence[OpenPair]) -> Batch:
         return Batch(outcomes=[self._outcome(pair) for pair in pairs])
@@ -117,12 +119,12 @@ class RuleJudge:
         first, second = self._rule(_text(pair.first)), self._rule(_text(pair.second))
         if pair.is_equal:
             return _tie_of_equals(pair, first)
-        return Outcome(
-            position=pair.position,
-            verdict=_better(first, second),
-            confidence=1.0,
-            detail={"scores": [first, second]},
-        )
+        detail: dict[str, Any] = {"scores": [first, second]}
+        verdict = _better(first, second)
+        if self._is_length and (is_empty(pair.first) or is_empty(pair.second)):
+            verdict = _better(not is_empty(pair.first), not is_empty(pair.second))
+            detail["reason"] = "An answer that says nothing never wins by its length."
+        return Outcome(position=pair.position, verdict=verdict, confidence=1.0, detail=detail)
 
 
 class PeopleJudge:
@@ -229,10 +231,8 @@ class ModelJudge:
 
     def judge(self, pairs: Sequence[OpenPair]) -> Batch:
         backend, model = self._context.backend, self._model
-        questions = [
-            (pair.prompt, a, b) for pair in pairs for a, b in ((pair.first, pair.second), (pair.second, pair.first))
-        ]
-        keys = [model.key_of(*question) for question in questions]
+        questions = [model.question(pair, is_swapped=is_swapped) for pair in pairs for is_swapped in (False, True)]
+        keys = [model.key_of(question) for question in questions]
         known = judging.find_answers(backend, self._claim, keys)
         new = {key: question for key, question in zip(keys, questions, strict=True) if key not in known}
         granted = judging.reserve(backend, self._claim, MAX_TRIES * len(new), self._most) if new else 0
@@ -253,12 +253,12 @@ class ModelJudge:
         answers = {key: _kept(one.said) for key, one in asked.items() if one.said is not None}
         return Batch(outcomes=outcomes, tally=tally, num_unused=granted - budget.num_taken, answers=answers)
 
-    def _ask(self, questions: dict[str, tuple[Any, Any, Any]], budget: Budget) -> dict[str, Asked]:
+    def _ask(self, questions: dict[str, Question], budget: Budget) -> dict[str, Asked]:
         """Ask some questions at a time, while the lease is renewed."""
         pool = ThreadPoolExecutor(NUM_ASKING, thread_name_prefix="judge")
         try:
             futures: dict[str, Future[Asked]] = {
-                key: pool.submit(self._model.ask, *question, budget) for key, question in questions.items()
+                key: pool.submit(self._model.ask, question, budget) for key, question in questions.items()
             }
             while not all(future.done() for future in futures.values()):
                 self._context.check()

@@ -14,6 +14,7 @@ const ROUTES = [
   [/^\/jobs\/([^/]+)\/scores$/, () => import("./pages/scores.js"), "Scores"],
   [/^\/jobs\/([^/]+)\/log$/, () => import("./pages/job_log.js"), "Log"],
   [/^\/rounds$/, () => import("./pages/all_rounds.js"), "Rounds"],
+  [/^\/rounds\/new$/, () => import("./pages/new_rounds.js"), "New rounds"],
   [/^\/rounds\/([^/]+)$/, () => import("./pages/rounds.js"), "Rounds"],
   [/^\/sweeps$/, () => import("./pages/sweeps.js"), "Sweeps"],
   [/^\/sweeps\/([^/]+)$/, () => import("./pages/sweep.js"), "Sweep"],

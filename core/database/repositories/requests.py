@@ -7,7 +7,7 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
-from core.database.tables.requests import Leased, LeasedRequest
+from core.database.tables.requests import Holdable, Leased, LeasedRequest
 from core.domain.request_status import RequestStatus
 
 Request = TypeVar("Request", bound=LeasedRequest)
@@ -37,15 +37,12 @@ def count_waiting(session: Session, table: type[Leased], project_id: str) -> int
 
 
 def claim_next(session: Session, table: type[AnyLeased], token: str, lease_seconds: float) -> AnyLeased | None:
-    """Claim the oldest request that is queued, or whose lane is gone."""
+    """Claim the oldest request that is queued, or whose lane is gone, and that is not held."""
     is_left = and_(table.status == RequestStatus.RUNNING, table.lease_expires_at < database_now())
-    statement = (
-        select(table)
-        .where(or_(table.status == RequestStatus.QUEUED, is_left))
-        .order_by(table.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
+    wanted = [or_(table.status == RequestStatus.QUEUED, is_left)]
+    if issubclass(table, Holdable):
+        wanted.append(table.is_held.is_(False))
+    statement = select(table).where(*wanted).order_by(table.id).limit(1).with_for_update(skip_locked=True)
     request = session.scalar(statement)
     if request is not None:
         request.status = RequestStatus.RUNNING

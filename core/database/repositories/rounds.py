@@ -5,6 +5,7 @@ from collections.abc import Collection
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from core.database.tables.projects import Project
 from core.database.tables.rounds import Rounds, RoundStep
 
 
@@ -25,15 +26,23 @@ def list_rounds(session: Session, project_id: str, *, before: str | None, limit:
     return list(session.scalars(statement.order_by(Rounds.id.desc()).limit(limit)))
 
 
+def lock_project(session: Session, project_id: str) -> None:
+    """Let no other rounds of the project be opened before the transaction ends."""
+    session.execute(select(Project.id).where(Project.id == project_id).with_for_update(key_share=True))
+
+
 def count_open(session: Session, project_id: str) -> int:
     mine = (Rounds.project_id == project_id, Rounds.finished_at.is_(None))
     return session.scalars(select(func.count()).select_from(Rounds).where(*mine)).one()
 
 
-def list_open(session: Session, limit: int, *, after: str) -> list[str]:
-    """Return the ids of rounds that have not ended, the oldest first, those newer than the id `after`."""
-    statement = select(Rounds.id).where(Rounds.finished_at.is_(None), Rounds.id > after)
-    return list(session.scalars(statement.order_by(Rounds.id).limit(limit)))
+def list_open(session: Session, limit: int, *, after: str) -> list[tuple[str, int]]:
+    """Return the ids of rounds that have not ended with the number of their troubles, those newer than the id `after`.
+
+    The oldest come first.
+    """
+    statement = select(Rounds.id, Rounds.num_troubles).where(Rounds.finished_at.is_(None), Rounds.id > after)
+    return [(rounds_id, number) for rounds_id, number in session.execute(statement.order_by(Rounds.id).limit(limit))]
 
 
 def list_steps(session: Session, rounds_ids: Collection[str]) -> list[RoundStep]:

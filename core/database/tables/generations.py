@@ -4,10 +4,10 @@ from sqlalchemy import ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.tables.base import Base, BigInt, Digest, Id, JsonObject, LongText, ShortText, Time
-from core.database.tables.requests import Leased, leased_rules
+from core.database.tables.requests import Holdable, leased_rules
 
 
-class Generation(Leased, Base):
+class Generation(Holdable, Base):
     __tablename__ = "generations"
     __table_args__ = (*leased_rules(), Index(None, "project_id", "id"))
 

@@ -5,11 +5,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import enum_type
 from core.database.tables.base import Base, BigInt, Digest, Id, JsonObject, LongText, Number, ShortText, Time
-from core.database.tables.requests import Leased, leased_rules
+from core.database.tables.requests import Holdable, leased_rules
 from core.domain.judging.judgements import PairVerdict
 
 
-class Judgement(Leased, Base):
+class Judgement(Holdable, Base):
     __tablename__ = "judgements"
     __table_args__ = (*leased_rules(), Index(None, "project_id", "id"))
 

@@ -23,6 +23,13 @@ class Leased:
     finished_at: Mapped[Time | None]
 
 
+class Holdable(Leased):
+    """Columns of what is done in parts, and may be held between two of them."""
+
+    is_held: Mapped[bool] = mapped_column(default=False)
+    """No lane takes it, and the one that has it gives it back after the part under way."""
+
+
 class LeasedRequest(Leased):
     """Columns of a request to a finished job; its constraints are `leased_request_rules`."""
 

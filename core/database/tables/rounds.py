@@ -31,6 +31,10 @@ class Rounds(Base):
     )
     error_detail: Mapped[LongText | None]
     """Why a stage has failed."""
+    num_troubles: Mapped[int] = mapped_column(default=0)
+    """Tries in a row that met something unexpected."""
+    trouble_since: Mapped[Time | None]
+    """When the first of them was."""
     created_at: Mapped[Time]
     finished_at: Mapped[Time | None]
 

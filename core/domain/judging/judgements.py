@@ -85,8 +85,9 @@ class Judge(Payload):
     )
     job_id: Name | None = Field(None, description="`reward`: the job.")
     arena_id: Name | None = Field(None, description="`arena`: the arena.")
-    template: Annotated[str, StringConstraints(pattern=r"^pairwise-1$")] | None = Field(
-        None, description="`model`: version of the question; default the newest."
+    template: Annotated[str, StringConstraints(pattern=r"^pairwise-[12]$")] | None = Field(
+        None,
+        description="`model`: version of the question; default the newest. `pairwise-1` shows no tools and documents.",
     )
     criteria: Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT_CHARS)] | None = Field(
         None, description="`model`: what makes an answer better, in your words."

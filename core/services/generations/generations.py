@@ -64,6 +64,7 @@ class GenerationView:
     failures: list[dict[str, Any]]
     error: str | None
     dataset_id: str | None
+    is_held: bool
     requested: dict[str, Any]
     metadata: dict[str, str]
     created_at: datetime
@@ -126,6 +127,7 @@ def _new_row(project_id: str, generation_id: str, request: GenerationRequest, pr
         failures={"first": []},
         dataset_id=make_id("ds", derived_id(generation_id, 1).partition("_")[2]),
         is_cancelled=False,
+        is_held=False,
     )
 
 
@@ -190,11 +192,18 @@ def cancel(session: Session, project_id: str, generation_id: str) -> tuple[Gener
     if row.status not in WAITING:
         raise GenerationNotCancellable(f"The generation has {row.status.value} already.")
     requests.settle(row, RequestStatus.FAILED)
-    row.is_cancelled = True
+    row.is_cancelled, row.is_held = True, False
     rows.delete_parts(session, row.id)
     session.flush()
     audit.note(session, project_id, "generation.cancel", generation_id)
     return view(row), True
+
+
+@writes
+def hold(session: Session, project_id: str, generation_id: str, *, is_held: bool) -> None:
+    """Hold a generation that has not ended, after the part under way, or let it go on. Raises GenerationNotFound."""
+    row = lock(session, project_id, generation_id)
+    row.is_held = is_held and row.status in WAITING
 
 
 @deletes
@@ -240,6 +249,7 @@ def view(row: Generation) -> GenerationView:
         failures=row.failures["first"],
         error=row.error_detail,
         dataset_id=row.dataset_id if row.status is RequestStatus.SUCCEEDED else None,
+        is_held=row.is_held and row.status in WAITING,
         requested=row.requested,
         metadata=row.user_metadata,
         created_at=row.created_at,

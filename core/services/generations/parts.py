@@ -81,7 +81,10 @@ def _read(session: Session, row: Generation, lease: RequestLease) -> GenerationC
 
 
 def record(backend: Backend, claim: GenerationClaim, part: Part, answers: Sequence[dict[str, Any]]) -> bool:
-    """Keep the answers of a part, once; False where another lane has the generation, or nobody any more."""
+    """Keep the answers of a part, once; False where the lane is to stop.
+
+    That is where another one has the generation, or nobody any more, or where it is held.
+    """
     text = orjson.dumps(answers).decode()
     failed = [index for index, answer in enumerate(answers) if "error" in answer]
     places = list(part.places(claim.num_samples))
@@ -91,7 +94,7 @@ def record(backend: Backend, claim: GenerationClaim, part: Part, answers: Sequen
         if row is None:
             return False
         if rows.find_part(session, row.id, part.number) is not None:
-            return True
+            return not row.is_held
         kept = GenerationPart(
             generation_id=row.id,
             number=part.number,
@@ -110,7 +113,7 @@ def record(backend: Backend, claim: GenerationClaim, part: Part, answers: Sequen
             for index in failed
         ]
         row.failures = {"first": [*row.failures["first"], *told][:MAX_FAILURES]}
-        return True
+        return not row.is_held
 
     return backend.database.write(work)
 

@@ -80,6 +80,7 @@ class JudgementView:
     num_prompts: int | None
     error: str | None
     dataset_id: str | None
+    is_held: bool
     requested: dict[str, Any]
     metadata: dict[str, str]
     created_at: datetime
@@ -188,6 +189,7 @@ def _new_row(project_id: str, judgement_id: str, request: JudgementRequest, draw
         dataset_id=make_id("ds", derived_id(judgement_id, 1).partition("_")[2]),
         has_dataset=False,
         is_cancelled=False,
+        is_held=False,
     )
 
 
@@ -289,10 +291,17 @@ def cancel(session: Session, project_id: str, judgement_id: str) -> tuple[Judgem
     if row.status not in WAITING:
         raise JudgementNotCancellable(f"The judgement has {row.status.value} already.")
     requests.settle(row, RequestStatus.FAILED)
-    row.is_cancelled = True
+    row.is_cancelled, row.is_held = True, False
     session.flush()
     audit.note(session, project_id, "judgement.cancel", judgement_id)
     return view(row), True
+
+
+@writes
+def hold(session: Session, project_id: str, judgement_id: str, *, is_held: bool) -> None:
+    """Hold a judgement that has not ended, after the pairs under way, or let it go on. Raises JudgementNotFound."""
+    row = lock(session, project_id, judgement_id)
+    row.is_held = is_held and row.status in WAITING
 
 
 @deletes
@@ -346,6 +355,7 @@ def view(row: Judgement) -> JudgementView:
         num_prompts=results.get("num_prompts"),
         error=row.error_detail,
         dataset_id=row.dataset_id if row.has_dataset else None,
+        is_held=row.is_held and row.status in WAITING,
         requested=row.requested,
         metadata=row.user_metadata,
         created_at=row.created_at,

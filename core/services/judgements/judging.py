@@ -145,7 +145,10 @@ def reserve(backend: Backend, claim: JudgementClaim, wanted: int, most: int) -> 
 
 
 def record(backend: Backend, claim: JudgementClaim, batch: "Batch") -> bool:
-    """Keep verdicts, each once, and give back requests that were not made; False where the lease is lost."""
+    """Keep verdicts, each once, and give back requests that were not made.
+
+    False where the lane is to stop: the lease is lost, or the judgement is held.
+    """
 
     def work(session: Session) -> bool:
         row = request_rows.find_held(session, Judgement, claim.lease.id, claim.lease.token)
@@ -164,7 +167,7 @@ def record(backend: Backend, claim: JudgementClaim, batch: "Batch") -> bool:
         row.tally = batch.tally.added_to(row.tally)
         for key, answer in batch.answers.items():
             rows.keep_answer(session, claim.project_id, key, answer)
-        return True
+        return not row.is_held
 
     return backend.database.write(work)
 

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
 import httpx
 
@@ -22,6 +21,7 @@ from core.domain.errors import DomainError, FieldError, InvalidRequest
 from core.domain.judging import pairwise
 from core.domain.judging.judgements import Judge, JudgeFault
 from core.domain.judging.pairwise import Said
+from core.services.judgements.judging import OpenPair
 from core.services.webhooks import addresses
 from core.services.webhooks.addresses import AllowedHosts, Target
 from core.settings import Settings
@@ -32,7 +32,13 @@ MAX_ANSWER_BYTES = 1024 * 1024
 MAX_ANSWER_TOKENS = 512
 _FIRST_PAUSE_SECONDS = 0.5
 _CONNECT_SECONDS = 10.0
+_CACHED_AS = pairwise.FIRST
+"""Part of the digest since the first version; the question itself is another part, so later versions differ by that."""
 _AGAIN = frozenset((408, 409, 429, 500, 502, 503, 504))
+
+
+Question = list[dict[str, str]]
+"""Messages of one question."""
 
 
 class JudgeNotConfigured(InvalidRequest):
@@ -80,6 +86,7 @@ class LanguageModel:
     timeout_seconds: float
     allowed: AllowedHosts
     criteria: str | None
+    template: str
     is_stopping: Callable[[], bool] = lambda: False
 
     @classmethod
@@ -97,18 +104,23 @@ class LanguageModel:
             timeout_seconds=settings.judge_timeout_seconds,
             allowed=AllowedHosts.parse(settings.judge_allowed_hosts, "PREFTUNE_JUDGE_ALLOWED_HOSTS"),
             criteria=judge.criteria,
+            template=judge.template or pairwise.NEWEST,
             is_stopping=is_stopping,
         )
 
-    def key_of(self, prompt: Any, a: Any, b: Any) -> str:
+    def question(self, pair: OpenPair, *, is_swapped: bool) -> Question:
+        """Return what is asked about a pair, in one order."""
+        a, b = (pair.second, pair.first) if is_swapped else (pair.first, pair.second)
+        return pairwise.question(pair.prompt, a, b, self.criteria, context=pair.context, template=self.template)
+
+    def key_of(self, question: Question) -> str:
         """Return the digest of all that determines an answer, by which it is cached."""
-        asked = [pairwise.NEWEST, self.url, self.model, pairwise.question(prompt, a, b, self.criteria)]
+        asked = [_CACHED_AS, self.url, self.model, question]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
-    def ask(self, prompt: Any, a: Any, b: Any, budget: Budget) -> Asked:
+    def ask(self, messages: Question, budget: Budget) -> Asked:
         """Ask which answer is better, again where that may help. Raises Stopped."""
         faults: Counter[JudgeFault] = Counter()
-        messages = pairwise.question(prompt, a, b, self.criteria)
         for number in range(MAX_TRIES):
             if number:
                 self._pause(_FIRST_PAUSE_SECONDS * 2 ** (number - 1))

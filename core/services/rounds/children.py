@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from core.database.tables.rounds import RoundStep
 from core.domain.errors import InvalidRequest, NotFound
-from core.domain.jobs.job_state import FINAL_STATUSES, JobStatus
+from core.domain.jobs.job_state import FINAL_STATUSES, Desired, JobStatus
 from core.domain.json_numbers import MAX_WHOLE
 from core.domain.judging.generations import GenerationRequest, WorkStatus
 from core.domain.judging.judgements import JudgementRequest
@@ -21,7 +21,7 @@ from core.services.datasets.versions.versions import Merge, Split, Taking
 from core.services.generations import generations
 from core.services.generations.generations import GenerationView
 from core.services.ids import derived_id
-from core.services.jobs import jobs
+from core.services.jobs import jobs, steering
 from core.services.judgements import judgements
 from core.services.judgements.judgements import JudgementView
 from core.services.requests import scores
@@ -73,6 +73,54 @@ def look(backend: Backend, run: Run, step: RoundStep) -> Ended | None:
     if kind is RoundChild.SCORES:
         return _of_scores(backend, run, step)
     return Ended(result={"dataset_id": datasets.get(backend, project_id, step.child_id).id})
+
+
+def goes_on(backend: Backend, step: RoundStep) -> bool:
+    """Tell whether the child could be paused: it is under way, and neither paused nor about to be. Raises NotFound."""
+    kind = CHILD_OF[step.stage]
+    if kind is RoundChild.JOB:
+        job = jobs.get(backend, step.project_id, step.child_id)
+        return job.status not in FINAL_STATUSES and job.desired is Desired.RUN
+    if kind is RoundChild.GENERATION:
+        generation = generations.get(backend, step.project_id, step.child_id)
+        return generation.finished_at is None and not generation.is_held
+    if kind is RoundChild.JUDGEMENT:
+        judgement = judgements.get(backend, step.project_id, step.child_id)
+        return judgement.finished_at is None and not judgement.is_held
+    return False
+
+
+def hold(backend: Backend, step: RoundStep) -> None:
+    """Pause the child: a job at a checkpoint, a generation or judgement after its part. Raises NotFound, Conflict."""
+    kind = CHILD_OF[step.stage]
+    if kind is RoundChild.GENERATION:
+        generations.hold(backend, step.project_id, step.child_id, is_held=True)
+    elif kind is RoundChild.JUDGEMENT:
+        judgements.hold(backend, step.project_id, step.child_id, is_held=True)
+    elif kind is RoundChild.JOB:
+        steering.pause(backend, step.project_id, step.child_id)
+
+
+def release(backend: Backend, step: RoundStep) -> None:
+    """Let a child go on that was paused. Raises NotFound, Conflict."""
+    kind = CHILD_OF[step.stage]
+    if kind is RoundChild.GENERATION:
+        generations.hold(backend, step.project_id, step.child_id, is_held=False)
+    elif kind is RoundChild.JUDGEMENT:
+        judgements.hold(backend, step.project_id, step.child_id, is_held=False)
+    elif kind is RoundChild.JOB and jobs.get(backend, step.project_id, step.child_id).desired is Desired.PAUSE:
+        steering.resume(backend, step.project_id, step.child_id)
+
+
+def cancel(backend: Backend, step: RoundStep) -> None:
+    """Cancel the child of a step. Raises NotFound, Conflict where it has ended."""
+    kind = CHILD_OF[step.stage]
+    if kind is RoundChild.GENERATION:
+        generations.cancel(backend, step.project_id, step.child_id)
+    elif kind is RoundChild.JUDGEMENT:
+        judgements.cancel(backend, step.project_id, step.child_id)
+    elif kind is RoundChild.JOB:
+        steering.cancel(backend, step.project_id, step.child_id)
 
 
 def is_there(backend: Backend, run: Run, step: RoundStep) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,8 @@ def _as_demonstration(row: Row) -> Row:
 def answers_of(backend: Backend, run: Run, dataset_id: str, policy: str, number: int) -> list[dict[str, Any]]:
     """Return the first answers of a policy that say something, as `POST /jobs/{id}/scores` takes them."""
     rows = (row for row in _rows(backend, run, dataset_id) if row.get("model") == policy and row["response"])
-    return [{"prompt": row["prompt"], "response": row["response"]} for row, _ in zip(rows, range(number), strict=False)]
+    shown = islice(rows, number)
+    return [{"prompt": row["prompt"], "response": row["response"], **_context(row)} for row in shown]
 
 
 def _judged_pairs(backend: Backend, judgement_id: str) -> Iterator[JudgedPair]:

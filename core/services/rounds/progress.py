@@ -15,7 +15,6 @@ from core.database.session import DatabaseUnavailable
 from core.database.tables.rounds import Rounds, RoundStep
 from core.datasets.check.check_process import CheckCrashed
 from core.domain.errors import Conflict, DomainError, InvalidRequest, NotFound
-from core.domain.jobs.job_state import FINAL_STATUSES, Desired
 from core.domain.judging.rounds import (
     CHILD_OF,
     OPTIONAL_STAGES,
@@ -27,11 +26,8 @@ from core.domain.judging.rounds import (
 )
 from core.failpoints import reach
 from core.services.backend import Backend
-from core.services.generations import generations
 from core.services.ids import new_suffix
-from core.services.jobs import jobs, steering
-from core.services.judgements import judgements
-from core.services.rounds import children
+from core.services.rounds import children, troubles
 from core.services.rounds.children import Ended
 from core.services.rounds.run import OPEN_STEPS, Run, add_steps
 from core.services.transactions import reads, writes
@@ -60,16 +56,20 @@ def step(backend: Backend, *, after: str = "") -> str:
     Those that fail hold up no others. Raises DatabaseUnavailable.
     """
     found = backend.database.read(lambda session: rows.list_open(session, MAX_ROUNDS, after=after))
-    for rounds_id in found:
+    for rounds_id, num_troubles in found:
         try:
             advance(backend, rounds_id)
         except DatabaseUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - the others must go on whatever these ones meet
-            _log.warning("%s could not be advanced: %s: %s", rounds_id, type(error).__name__, str(error)[:200])
-            told = error.detail if isinstance(error, DomainError) else "The reason is in the service's log."
-            _note_trouble(backend, rounds_id, f"{told} It is tried again.")
-    return found[-1] if len(found) == MAX_ROUNDS else ""
+            has_trace = not isinstance(error, DomainError)
+            told = str(error)[:200]
+            _log.warning("%s could not be advanced: %s: %s", rounds_id, type(error).__name__, told, exc_info=has_trace)
+            troubles.note(backend, rounds_id, error)
+        else:
+            if num_troubles:
+                troubles.forget(backend, rounds_id)
+    return found[-1][0] if len(found) == MAX_ROUNDS else ""
 
 
 def advance(backend: Backend, rounds_id: str) -> None:
@@ -150,33 +150,18 @@ def _follow(backend: Backend, run: Run, due: RoundStep) -> None:
     What the rounds hold is marked before it is paused and unmarked after it was resumed: a job that a user has paused
     stays paused.
     """
-    status, kind = run.row.status, CHILD_OF[due.stage]
+    status = run.row.status
     try:
-        if kind is RoundChild.JOB:
-            _follow_job(backend, run, due)
-        elif status is RoundsStatus.CANCELLED and kind is RoundChild.GENERATION:
-            generations.cancel(backend, run.row.project_id, due.child_id)
-        elif status is RoundsStatus.CANCELLED and kind is RoundChild.JUDGEMENT:
-            judgements.cancel(backend, run.row.project_id, due.child_id)
+        if status is RoundsStatus.CANCELLED:
+            children.cancel(backend, due)
+        elif status is RoundsStatus.PAUSED and children.goes_on(backend, due):
+            _mark_held(backend, due, is_held=True)
+            children.hold(backend, due)
+        elif status is RoundsStatus.RUNNING and due.is_held:
+            children.release(backend, due)
+            _mark_held(backend, due, is_held=False)
     except (Conflict, NotFound) as error:
         _log.info("%s of %s: %s", due.child_id, run.row.id, error.detail)
-
-
-def _follow_job(backend: Backend, run: Run, due: RoundStep) -> None:
-    status, project_id = run.row.status, run.row.project_id
-    job = jobs.get(backend, project_id, due.child_id)
-    if job.status in FINAL_STATUSES:
-        return
-    if status is RoundsStatus.CANCELLED:
-        if job.desired is not Desired.CANCEL:
-            steering.cancel(backend, project_id, job.id)
-    elif status is RoundsStatus.PAUSED and job.desired is Desired.RUN:
-        _mark_held(backend, due, is_held=True)
-        steering.pause(backend, project_id, job.id)
-    elif status is RoundsStatus.RUNNING and due.is_held:
-        if job.desired is Desired.PAUSE:
-            steering.resume(backend, project_id, job.id)
-        _mark_held(backend, due, is_held=False)
 
 
 @writes
@@ -218,15 +203,6 @@ def _count_try(session: Session, due: RoundStep, detail: str) -> int:
     found.result = {"num_tries": found.result.get("num_tries", 0) + 1}
     found.error_detail = detail
     return int(found.result["num_tries"])
-
-
-@writes
-def _note_trouble(session: Session, rounds_id: str, detail: str) -> None:
-    """Say why the open step does not get on."""
-    row = rows.lock_rounds(session, rounds_id)
-    due = None if row is None or row.finished_at is not None else Run.read(session, row).open_step
-    if due is not None and due.error_detail != detail:
-        due.error_detail = detail
 
 
 def _record(backend: Backend, due: RoundStep, ended: Ended) -> bool:

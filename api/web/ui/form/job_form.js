@@ -27,6 +27,9 @@ const TAKEN = {
   reward: ["preference"],
 };
 
+/** What the form is of: settings that it is `without` by method, other `hints`, and `data` where the method does not say which. */
+const A_JOB = { without: {}, hints: {}, data: null };
+
 /** Fields by JSON pointer. An empty field is left out of the request, so that the service's default holds. */
 export class JobForm {
   #fields = new Map();
@@ -34,8 +37,9 @@ export class JobForm {
   #options = h("div.two");
 
   /** choices: {models, variants, datasets}; given: a request, each value of which the form then holds. */
-  constructor(choices, given) {
+  constructor(choices, given, purpose = A_JOB) {
     this.choices = choices;
+    this.purpose = purpose;
     this.onChange = () => {};
     /** What could not be taken as given. */
     this.remarks = [];
@@ -63,7 +67,8 @@ export class JobForm {
   }
 
   #hasNoMeaning(pointer) {
-    return NO_MEANING[this.method].some((name) => pointer === name || (name.endsWith("/") && pointer.startsWith(name)));
+    const names = [...NO_MEANING[this.method], ...(this.purpose.without[this.method] ?? [])];
+    return names.some((name) => pointer === name || (name.endsWith("/") && pointer.startsWith(name)));
   }
 
   /** The body of `POST /jobs`. */
@@ -74,7 +79,7 @@ export class JobForm {
       const value = isOff(pointer) || this.#hasNoMeaning(pointer) ? undefined : read();
       if (value !== undefined && pointer !== "/sft") put(body, pointer.slice(1).split("/"), value);
     }
-    const sft = this.isPreference ? this.#read("/sft") : null;
+    const sft = this.#hasNoMeaning("/sft") ? null : this.#read("/sft");
     if (sft === "skip") body.sft = "skip";
     else if (sft === "on") body.sft ??= {};
     for (const [pointer, { isOn, isOptional }] of this.#switches) if (isOptional && isOn()) body[pointer.slice(1)] ??= {};
@@ -99,7 +104,8 @@ export class JobForm {
 
   #build() {
     const { models } = this.choices;
-    const top = (pointer, more) => this.#add(makeField(BY_POINTER.get(pointer), { label: labelOf(pointer), ...more }));
+    const hints = this.purpose.hints;
+    const top = (pointer, more) => this.#add(makeField(BY_POINTER.get(pointer), { label: labelOf(pointer), ...more, ...(hints[pointer] ? { hint: hints[pointer] } : {}) }));
     this.element = h(
       "div.stack",
       null,
@@ -212,20 +218,20 @@ export class JobForm {
     for (const [pointer, { element }] of this.#fields) {
       element.hidden = this.#hasNoMeaning(pointer);
       const group = /^\/(sft|dpo|reward)\//.exec(pointer)?.[0];
-      if (group) element.closest("details").hidden = NO_MEANING[this.method].includes(group);
+      if (group) element.closest("details").hidden = this.#hasNoMeaning(group);
     }
     this.#options.hidden = !this.isPreference || !this.#options.childElementCount;
-    const taken = this.choices.datasets
-      .filter(({ kind }) => TAKEN[this.method].includes(kind))
-      .map(({ id, text }) => [id, text]);
+    const ofKinds = (kinds) => this.choices.datasets.filter(({ kind }) => kinds.includes(kind)).map(({ id, text }) => [id, text]);
+    const taken = ofKinds(this.purpose.data?.kinds ?? TAKEN[this.method]);
     this.#fields.get("/dataset_id").offer(taken.length === 1 ? taken : [["", "Choose a dataset"], ...taken]);
-    this.#fields.get("/validation_dataset_id").offer([["", "None: a share of the dataset is held out"], ...taken]);
+    this.#fields.get("/validation_dataset_id").offer([["", "None: a share of the dataset is held out"], ...ofKinds(TAKEN[this.method])]);
   }
 
   /** Variants for the kind of rows that the dataset has; of all kinds while none is chosen. */
   #offerVariants(wanted = this.#read("/variant")) {
     const dataset = this.choices.datasets.find(({ id }) => id === this.#read("/dataset_id"));
-    const fitting = this.choices.variants.filter(({ data }) => !dataset || !this.isPreference || data === dataset.kind);
+    const rows = this.purpose.data?.rows ?? dataset?.kind;
+    const fitting = this.choices.variants.filter(({ data }) => !rows || !this.isPreference || data === rows);
     const field = this.#fields.get("/variant");
     field.offer(fitting.map(({ name, title }) => [name, `${name} · ${title}`]));
     if (fitting.some(({ name }) => name === wanted)) field.write(wanted);

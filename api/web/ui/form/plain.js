@@ -35,7 +35,7 @@ export function postingForm(label, { fields, button, controls, send }) {
   const trouble = h("div", { role: "status" });
   const clear = () => {
     fill(trouble);
-    for (const control of controls().values()) mark(control, "");
+    markFaults(controls(), []);
   };
   const onsubmit = (event) => {
     event.preventDefault();
@@ -54,14 +54,20 @@ export function postingForm(label, { fields, button, controls, send }) {
 
 /** Marks the controls at fault; returns what is to be said beside, if anything is left. */
 function showFaults(error, controls) {
-  const left = (error.errors ?? []).filter(({ pointer, detail }) => {
+  const left = markFaults(controls, error.errors ?? []);
+  const first = [...controls.values()].find((control) => control.getAttribute("aria-invalid") === "true");
+  first?.focus();
+  return first && !left.length ? null : errorBox(first ? Object.assign(error, { errors: left }) : error);
+}
+
+/** Marks the controls at fault and clears the others; returns the faults that no control shows. */
+export function markFaults(controls, errors) {
+  for (const control of controls.values()) mark(control, "");
+  return errors.filter(({ pointer, detail }) => {
     const control = nearest(controls, pointer ?? "");
     if (control) mark(control, detail);
     return !control;
   });
-  const first = [...controls.values()].find((control) => control.getAttribute("aria-invalid") === "true");
-  first?.focus();
-  return first && !left.length ? null : errorBox(first ? Object.assign(error, { errors: left }) : error);
 }
 
 function nearest(controls, pointer) {

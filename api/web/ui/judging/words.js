@@ -23,6 +23,9 @@ export const FAULTS = {
   budget: ["Out of budget", "The requests that the judgement may cost were used up."],
 };
 
+/** Of a generation or judgement whose rounds are paused. */
+export const HELD = "Held: its rounds are paused, and it goes on with them.";
+
 /** A judge in a few words. */
 export function judgeName(judge) {
   const { kind } = judge;

@@ -10,12 +10,14 @@ import { badge, empty } from "../parts.js";
 import { badgeKind, STAGES } from "../rounds/words.js";
 import { term } from "../words.js";
 
+const NEW = "#/rounds/new";
 const HEADS = ["Rounds", "Status", "Round", [term("win rate", "Win rate"), " against the first"], "Created"];
 
 export async function open(main, { signal, fail }) {
   const content = h("div");
   const labels = new ModelLabels(signal);
-  main.append(h("div.title-row", null, h("h1", { tabindex: "-1" }, "Rounds")), content);
+  const add = h("div.actions", null, h("a.button.primary", { href: NEW }, "New rounds"));
+  main.append(h("div.title-row", null, h("h1", { tabindex: "-1" }, "Rounds"), add), content);
   await liveList(content, {
     address: "/rounds",
     heads: HEADS,
@@ -31,7 +33,8 @@ export async function open(main, { signal, fail }) {
 function nothing() {
   return empty(
     "No rounds yet",
-    "In each round the policy answers, a judge finds the better answers, and the policy is trained on those pairs. Start them with “preftune rounds create”, or POST /rounds.",
+    "In each round the policy answers, a judge finds the better answers, and the policy is trained on those pairs.",
+    h("a.button.primary", { href: NEW }, "Start the first ones"),
   );
 }
 

@@ -6,6 +6,7 @@ import { count, date, plural, setting } from "../format.js";
 import { AnswersCard } from "../judging/answers_card.js";
 import { judgementTable } from "../judging/judgement_list.js";
 import { ModelLabels } from "../judging/models.js";
+import { HELD } from "../judging/words.js";
 import { poll } from "../live.js";
 import { badge, bar, card, confirmButton, copyable, facts, FINAL, loading, notice, toast } from "../parts.js";
 
@@ -59,6 +60,7 @@ class GenerationPage {
     this.actions.show({ status, dataset });
     this.progress.show({
       status,
+      isHeld: generation.is_held,
       done: generation.num_done,
       number: generation.num_answers,
       failed: generation.num_failed,
@@ -107,7 +109,7 @@ function titleView({ id, name, status, created }) {
   ];
 }
 
-function progressView({ status, done, number, failed, tokens, failures, error }) {
+function progressView({ status, isHeld, done, number, failed, tokens, failures, error }) {
   const told = failed
     ? notice(
         "warning",
@@ -119,7 +121,8 @@ function progressView({ status, done, number, failed, tokens, failures, error })
   if (error) return [notice("error", h("strong", null, "The generation failed"), h("p", null, error)), told];
   if (status === "cancelled") return notice("info", "Cancelled; what had been answered was dropped.");
   if (FINAL.has(status)) return told;
-  const waiting = status === "queued" ? "Waits for a worker; those that train answer as well." : `${count(done)} of ${plural(number, "answer")}, ${count(tokens)} tokens`;
+  const queued = isHeld ? HELD : "Waits for a worker; those that train answer as well.";
+  const waiting = status === "queued" || isHeld ? queued : `${count(done)} of ${plural(number, "answer")}, ${count(tokens)} tokens`;
   return [
     card(null, h("div.bar-row", null, bar(number ? done / number : 0, "Answers"), h("span.number", null, `${Math.round((100 * done) / Math.max(1, number))} %`)), h("p.hint", null, waiting)),
     told,

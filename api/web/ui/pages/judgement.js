@@ -7,7 +7,7 @@ import { agreementCard } from "../judging/agreement_card.js";
 import { ModelLabels } from "../judging/models.js";
 import { PairsCard } from "../judging/pairs_card.js";
 import { faultsCard, positionCard, ratesCard, verdictNotice } from "../judging/results_cards.js";
-import { judgeName } from "../judging/words.js";
+import { HELD, judgeName } from "../judging/words.js";
 import { poll } from "../live.js";
 import { badge, bar, card, confirmButton, copyable, facts, FINAL, loading, notice, toast } from "../parts.js";
 
@@ -61,7 +61,7 @@ class JudgementPage {
     const { id, name, status, created_at: created, dataset_id: dataset, error } = judgement;
     this.title.show({ id, name, status, created });
     this.actions.show({ status, dataset });
-    this.progress.show({ status, judged: judgement.num_judged, number: judgement.num_pairs, error });
+    this.progress.show({ status, isHeld: judgement.is_held, judged: judgement.num_judged, number: judgement.num_pairs, error });
     this.results.show(judgement);
     this.side.show(judgement);
   }
@@ -127,13 +127,13 @@ function titleView({ id, name, status, created }) {
   ];
 }
 
-function progressView({ status, judged, number, error }) {
+function progressView({ status, isHeld, judged, number, error }) {
   if (error) return notice("error", h("strong", null, "The judgement failed"), h("p", null, error));
   if (status === "cancelled") return notice("info", `Cancelled after ${count(judged)} of ${plural(number, "pair")}; their verdicts stay.`);
   if (FINAL.has(status)) return null;
   return card(
     null,
     h("div.bar-row", null, bar(number ? judged / number : 0, "Pairs"), h("span.number", null, `${Math.round((100 * judged) / Math.max(1, number))} %`)),
-    h("p.hint", null, status === "queued" ? "Waits for a worker." : `${count(judged)} of ${plural(number, "pair")}`),
+    h("p.hint", null, isHeld ? HELD : status === "queued" ? "Waits for a worker." : `${count(judged)} of ${plural(number, "pair")}`),
   );
 }

@@ -3,14 +3,15 @@
 import { get, listAll, path, post } from "../api.js";
 import { fill, h } from "../dom.js";
 import { estimateCard } from "../form/estimate.js";
+import { datasetText, modelText, noData, noModel, withNamed } from "../form/choices.js";
 import { beforeTheJob } from "../form/data_warnings.js";
 import { variantCard } from "../form/explain.js";
 import { JobForm } from "../form/job_form.js";
 import { resolvedCard } from "../form/resolved.js";
 import { SweepFields } from "../form/sweep_fields.js";
 import { sweepPreviewCard } from "../form/sweep_preview.js";
-import { parameters, plural } from "../format.js";
-import { act, card, empty, errorBox, loading, notice, toast } from "../parts.js";
+import { plural } from "../format.js";
+import { act, card, errorBox, loading, notice, toast } from "../parts.js";
 
 const PREVIEW_MS = 300;
 const KEPT_FURTHER = ["lora", "max_length", "chat_template_kwargs", "precision", "validation_dataset_id"];
@@ -28,28 +29,13 @@ export async function open(main, { query, signal }) {
   ]);
   const given = history.state?.draft ?? givenBy(query, source, sweep);
   const varied = history.state?.draft ? history.state.sweep : sweep?.requested;
-  const datasets = (await withNamed(listed, given, signal)).filter(({ status }) => status === "ready");
+  const datasets = await withNamed(listed, [given.dataset_id, given.validation_dataset_id, given.sft?.dataset_id], signal);
   fill(main, h("div.title-row", null, h("h1", { tabindex: "-1" }, "New job")));
   if (!models.length) main.append(noModel());
   else if (!datasets.length) main.append(noData());
   else main.append(build({ models, variants, datasets, given, varied, source: query.get("continue") ? source : null, signal }));
 }
 
-function noModel() {
-  return empty(
-    "No base model yet",
-    "Jobs start from base models that the operator has pulled: run `preftune models pull smollm2-135m-instruct` where the service runs, or put a model's folder into its models directory.",
-    h("button", { type: "button", onclick: () => location.reload() }, "Look again"),
-  );
-}
-
-function noData() {
-  return empty(
-    "No preference pairs yet",
-    "A job learns from a file of preference pairs, of single responses marked good or bad, or of demonstrations. Upload one first; its report says what is in it.",
-    h("a.button.primary", { href: "#/datasets" }, "Upload data"),
-  );
-}
 
 /** The request that the address asks for: a copy of a job or of a sweep's, the next job on its model, or single settings. */
 function givenBy(query, source, sweep) {
@@ -72,24 +58,9 @@ function withoutSweep({ metadata, ...request }) {
   return Object.keys(rest).length ? { ...request, metadata: rest } : request;
 }
 
-/** The list holds the newest datasets; those that are asked for come along however old they are. */
-async function withNamed(listed, given, signal) {
-  const named = [given.dataset_id, given.validation_dataset_id, given.sft?.dataset_id].filter(Boolean);
-  const missing = named.filter((id) => !listed.some((dataset) => dataset.id === id));
-  const found = await Promise.all(missing.map((id) => get(path("datasets", id), { signal }).catch(() => null)));
-  return [...found.filter(Boolean), ...listed];
-}
-
-const ROW_WORDS = { preference: "pair", unpaired: "single response", demonstration: "demonstration", responses: "response" };
-
-function describe({ id, name, kind, num_accepted: rows }, heldOut) {
-  const text = `${name} · ${plural(rows, ROW_WORDS[kind])}`;
-  return { id, kind, text: id === heldOut ? `${text} · held out` : text };
-}
-
-function modelText({ name, kind, num_parameters: size, job_name: title }) {
-  const label = kind === "tuned" ? `${title ?? name} · tuned here` : name;
-  return `${label} · ${parameters(size)} parameters`;
+function describe(dataset, heldOut) {
+  const { id, kind } = dataset;
+  return { id, kind, text: id === heldOut ? `${datasetText(dataset)} · held out` : datasetText(dataset) };
 }
 
 function build({ models, variants, datasets, given, varied, source, signal }) {

@@ -95,7 +95,8 @@ class RoundsPage {
       status === "paused" ? steer("Resume", "play", "resume") : null,
       status === "failed" ? steer("Try again", "retry", "resume") : null,
       best?.startsWith("job_") ? h("a.button", { href: `#/play?job=${best}` }, "Try the best policy") : null,
-      ["running", "paused", "failed"].includes(status)
+      h("a.button", { href: `#/rounds/new?from=${this.rounds.id}` }, "New rounds like these"),
+      ["running", "paused"].includes(status)
         ? confirmButton("run of rounds", "Cancel", "stop", "What is under way is cancelled; what the rounds have made stays.", async () => this.take(await post(`${this.address}/cancel`)))
         : null,
       finished !== null
