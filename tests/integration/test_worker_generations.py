@@ -6,23 +6,32 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
 from backends import BASE_MODEL, PROJECT, submit
 from published_models import publish
 from tiny_models import make_tiny_model
-from toy_jobs import ServiceProcess, children_of, wait_for
-from trained_jobs import add_rows, make_rows
+from toy_jobs import InProcessWorker, ServiceProcess, children_of, wait_for
+from trained_jobs import FIELDS, add_rows, fetch_artifact, make_rows, run_to_end
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.domain.judging.generations import GenerationRequest
 from core.services.backend import Backend
+from core.services.chat import served_models
+from core.services.chat.model_parts import find_parts
 from core.services.datasets import contents
 from core.services.generations import generations
+from core.services.jobs import checkpoint_policies
+from worker.app import TRAINER_COMMAND
 from worker.device_slot import DeviceSlot
 from worker.drain import Drain
 from worker.light.generations import Generating
 from worker.light.lane import LightLane
+from worker.runner.files import fetch_model
 from worker.scratch import WorkerScratch
 
 SECONDS = 120
@@ -124,6 +133,56 @@ def test_a_policy_answers_the_prompts_that_its_job_held_out(backend: Backend, tm
     own, base = ([row["response"] for row in rows if row["model"] == name] for name in (job_id, BASE_MODEL))
     assert own[::2] == own[1::2]  # without temperature the seed changes nothing
     assert own != base
+
+
+def test_every_policy_of_a_job_with_lora_answers_as_its_own_folder_does(backend: Backend, tmp_path: Path) -> None:
+    """The policy before DPO, one of a checkpoint and the published one; what differs is the adapter alone."""
+    peft = pytest.importorskip("peft")
+    add_rows(backend, make_rows(12))
+    stage = {"epochs": 4, "batch_size": 4, "learning_rate": 3e-2}
+    fields = FIELDS | {"sft": stage, "dpo": stage, "lora": {"rank": 4}, "sample_prompts": []}
+    with InProcessWorker(backend, TRAINER_COMMAND):
+        job_id = submit(backend, **fields).id
+        assert run_to_end(backend, job_id).status.value == "succeeded"
+    oldest = checkpoint_policies.list_checkpoints(backend, PROJECT, job_id)[-1].id
+    load = partial(AutoModelForCausalLM.from_pretrained, dtype=torch.float32)
+    base = load(backend.settings.models_dir / BASE_MODEL)
+    policy = fetch_artifact(backend, job_id, tmp_path / "policy")
+    models = {
+        f"{job_id}@sft": peft.PeftModel.from_pretrained(base, fetch_sft_adapter(backend, job_id, tmp_path / "sft")),
+        f"{job_id}@{oldest}": load(fetch_checkpoint(backend, job_id, oldest, tmp_path / "checkpoint")),
+        job_id: load(policy),
+    }
+    with lane(backend):
+        asked = {"models": list(models), "prompts": PROMPTS[:4], "num_samples": 1}
+        rows = rows_of(backend, ask(backend, **asked, sampling={"max_tokens": 12, "temperature": 0}))
+    said = {name: {row["prompt"]: row["response"] for row in rows if row["model"] == name} for name in models}
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    for name, model in models.items():
+        assert said[name] == {prompt: greedy(model.eval(), tokenizer, prompt) for prompt in PROMPTS[:4]}, name
+    assert len({json.dumps(answers) for answers in said.values()}) == len(models), "they differ"
+
+
+def fetch_checkpoint(backend: Backend, job_id: str, checkpoint_id: str, folder: Path) -> Path:
+    for file in checkpoint_policies.find_archive(backend, PROJECT, job_id, checkpoint_id).files:
+        (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
+        backend.store.get_file(file.key, folder / file.path)
+    return folder
+
+
+def fetch_sft_adapter(backend: Backend, job_id: str, folder: Path) -> Path:
+    model = served_models.find(backend, PROJECT, f"{job_id}@sft")
+    adapter = fetch_model(backend, model, find_parts(backend, model), folder, lambda: None).adapter_dir
+    assert adapter is not None
+    return adapter
+
+
+def greedy(model: Any, tokenizer: Any, prompt: str) -> str:
+    """The likeliest answer by plain transformers."""
+    messages = [{"role": "user", "content": prompt}]
+    inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    new = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    return str(tokenizer.decode(new, skip_special_tokens=True))
 
 
 def test_a_prompt_that_is_too_long_is_counted_and_the_others_are_answered(backend: Backend) -> None:
