@@ -136,7 +136,7 @@ class _Scores:
 
     def _scores(self, index: int) -> Tensor:
         if self._operands is None:
-            query = self._rows.gather_queries(self._query).to(self.dtype).mul(self.scaling)
+            query = self._rows.gather_queries(self._query).to(self.dtype).mul_(self.scaling)
             key = self._rows.gather_keys(self._key).to(self.dtype)
             self._operands = self._rows.split_queries(query), self._rows.split_keys(key)
         queries, keys = self._operands

@@ -17,7 +17,7 @@ from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 from core.domain.errors import InvalidRequest
 from core.domain.training.stored_weights import find_quantised
-from core.training.kernels import rms_norm
+from core.training.kernels import gated_mlp, rms_norm
 from core.training.model import causality, probe, rotary
 from core.training.model.adapters import merging
 from core.training.model.adapters.merging import RoundingLoss
@@ -127,6 +127,7 @@ def prepare_model(model: PreTrainedModel, reward_head: str | None = None) -> Pre
     rotary.forget_earlier_lengths(model)
     _refuse_not_causal(model, None if reward_head is None else partial(last_hidden_states, model))
     rms_norm.replace_norms(model)
+    gated_mlp.replace_gated_mlps(model)
     probe.prepare(model, reward_head)
     return model
 

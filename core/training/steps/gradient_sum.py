@@ -8,23 +8,25 @@ from torch import Tensor
 from core.training.data.micro_batches import LANES
 from core.training.side_by_side import current_place
 
+CHUNK = 2**18
+"""Elements added up at a time: they stay in the cache."""
+
 
 class GradientSum:
     """Sum of a parameter's gradients in the order of the micro-batches, whichever of them was ready first.
 
-    A sum is float32; the gradient of a single micro-batch stays as it is.
+    A sum is float32; the gradient of a single micro-batch stays as it is. As many gradients of 16 bits as there are
+    lanes wait to be added until all is done, since they take no more than their sum: while the activations of as many
+    micro-batches take memory, there is no sum.
     """
 
-    def __init__(self, master: Tensor) -> None:
-        self._master = master
-        self._buffer: Tensor | None = None
-        """Made when a second gradient of 16 bits asks for it, and kept."""
+    def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
         self._lock = threading.Lock()
-        self._value: Tensor | None = None
-        self._num_added = 0
+        self._parts: list[Tensor] = []
+        """The sum so far, or gradients of 16 bits that are not yet added up."""
         self._next = 0
         """Micro-batch whose gradient is added next."""
         self._waiting: dict[int, Tensor] = {}
@@ -53,7 +55,8 @@ class GradientSum:
         """Return the sum; None where no gradient flowed. To be called when all micro-batches are done."""
         for place in sorted(self._waiting):
             self._add(self._waiting.pop(place))
-        return self._value
+        self._join()
+        return self._parts[0] if self._parts else None
 
     def _take(self, gradient: Tensor, place: int | None) -> None:
         if place is None or place < self._next:
@@ -67,12 +70,26 @@ class GradientSum:
             self._next += 1
 
     def _add(self, gradient: Tensor) -> None:
-        self._num_added += 1
-        if self._value is None:
-            self._value = gradient
+        self._parts.append(gradient)
+        if self._parts[0].dtype == torch.float32 or len(self._parts) > LANES:
+            self._join()
+
+    def _join(self) -> None:
+        """Add up what there is."""
+        if len(self._parts) < 2:
             return
-        if self._num_added == 2 and self._value.dtype != torch.float32:
-            if self._buffer is None:
-                self._buffer = torch.empty_like(self._master)
-            self._value = self._buffer.copy_(self._value)
-        self._value.add_(gradient)
+        first = self._parts[0]
+        total = first if first.dtype == torch.float32 else torch.empty_like(first, dtype=torch.float32)
+        for into, one, *others in zip(*_chunks([total, *self._parts]), strict=True):
+            if total is not first:
+                into.copy_(one)
+            for other in others:
+                into.add_(other)
+        self._parts = [total]
+
+
+def _chunks(tensors: list[Tensor]) -> list[tuple[Tensor, ...]]:
+    """Return views of the same parts of each; the whole of each where some do not lie in memory as one piece."""
+    if all(tensor.is_contiguous() and not tensor.is_cuda for tensor in tensors):
+        return [torch.split(tensor.view(-1), CHUNK) for tensor in tensors]
+    return [(tensor,) for tensor in tensors]

@@ -49,7 +49,7 @@ class MasterOptimizer:
             moment: {name: torch.zeros_like(master) for name, master in self.masters.items()} for moment in names
         }
         self._rounded = [name for name, parameter in parameters.items() if parameter.dtype != torch.float32]
-        self._sums = {name: GradientSum(self.masters[name]) for name in self._collected()}
+        self._sums = {name: GradientSum() for name in self._collected()}
         for name, gradients in self._sums.items():
             gradients.watch(self._parameters[name])
 
