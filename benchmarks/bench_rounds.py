@@ -3,10 +3,10 @@
     python benchmarks/bench_rounds.py --data pairs.jsonl --base-model <folder> [--folder data/bench-rounds]
 
 The rule: an answer is exactly one sentence, which the base model hardly ever writes. The file's pairs are labelled by
-the rule. Rounds begin with an epoch on them; then the policy answers prompts of the file, its answers are judged, and
-it trains on the best answer of a prompt against the worst: once the rule judges, once a reward model that has learnt
-from the labels. The other job stays with the labelled pairs, from the same base model with the same settings, for as
-many steps in all, or more. Then all policies and the base model answer the held-out prompts, which nothing was trained
+the rule, and their chosen answers train an SFT policy. In rounds, it answers prompts of the file, the answers are
+judged, and it trains on the best answer of a prompt against the worst: once the rule judges, once a reward model that
+has learnt from the labels. The other job trains the same SFT policy on the labelled pairs, with the same settings, for
+as many steps, or more. Then all policies and the base model answer the held-out prompts, which nothing was trained
 on, and both judges compare each with each; the intervals are over prompts.
 
 Everything is in the folder: started again with the same arguments, it goes on where it was. Linux only.
@@ -32,6 +32,7 @@ from preftune import Client
 
 RULE = {"kind": "regex", "pattern": r"^\s*[^.!?\s][^.!?]*[.!?]+\s*$"}
 """Exactly one sentence: text, then its end, and nothing behind it."""
+SFT = {"epochs": 2, "batch_size": 8, "learning_rate": 2e-4}
 JOB = {"lora": {"rank": 16}, "dpo": {"epochs": 3, "batch_size": 8, "learning_rate": 2e-4}, "max_length": 512}
 
 
@@ -70,24 +71,25 @@ def run(client: Client, state: State, pairs: Path, arguments: argparse.Namespace
     train_part = state.once("train_part", lambda: client.datasets.split(dataset_id, shares, seed=0)[1])
     judged = state.once("labels", lambda: client.judgements.create(dataset_id=train_part, judge=RULE))
     labels = client.datasets.get(client.judgements.wait(judged)["dataset_id"])
-    learning = {"method": "reward", "reward": job["dpo"]} | {name: job[name] for name in job if name != "dpo"}
-    reward_job = partial(client.jobs.submit, base_model=base, dataset_id=labels["id"], **learning)
-    reward_model = state.once("reward_model", reward_job)
+    shared = {name: job[name] for name in job if name != "dpo"} | {"base_model": base, "dataset_id": labels["id"]}
+    policy = state.once("sft", partial(client.jobs.submit, method="supervised", sft=SFT, **shared))
+    reward_model = state.once("reward_model", partial(client.jobs.submit, method="reward", reward=job["dpo"], **shared))
     judges = {"rule": RULE, "reward model": {"kind": "reward", "job_id": reward_model}}
-    learnt = ended_job(client, reward_model)
+    learnt, _ = ended_job(client, reward_model), ended_job(client, policy)
     asked = {
-        name: state.once(f"rounds, {name}", partial(ask, client, dataset_id, labels["id"], judge, arguments))
+        name: state.once(f"rounds, {name}", partial(ask, client, dataset_id, policy, judge, arguments))
         for name, judge in judges.items()
     }
     rounds = {name: ended_rounds(client, rounds_id) for name, rounds_id in asked.items()}
     policies = {name: [client.jobs.get(one["policy"]) for one in run["rounds"]] for name, run in rounds.items()}
-    num_steps = {
-        name: sum(steps_of(trained) for trained in [*jobs, client.jobs.get(child(rounds[name], "initial")["child_id"])])
-        for name, jobs in policies.items()
-    }
-    file_id = state.once("file_job", partial(submit_file_job, client, labels, base, max(num_steps.values()), job))
+    num_steps = {name: sum(steps_of(trained) for trained in jobs) for name, jobs in policies.items()}
+    file_id = state.once("file_job", partial(submit_file_job, client, labels, policy, max(num_steps.values()), job))
     file_job = ended_job(client, file_id)
-    models = {f"rounds, {name}": jobs[-1]["id"] for name, jobs in policies.items()} | {"file": file_id, "base": base}
+    models = {f"rounds, {name}": jobs[-1]["id"] for name, jobs in policies.items()} | {
+        "file": file_id,
+        "sft": policy,
+        "base": base,
+    }
     held_out = child(rounds["rule"], "split")["result"]["dataset_id"]
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -106,15 +108,12 @@ def run(client: Client, state: State, pairs: Path, arguments: argparse.Namespace
 
 
 def ask(
-    client: Client, dataset_id: str, labels_id: str, judge: dict[str, Any], arguments: argparse.Namespace
+    client: Client, dataset_id: str, policy: str, judge: dict[str, Any], arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """Ask for rounds with this judge, from the policy of one epoch on the labelled pairs."""
-    base, job = arguments.base_model.name, {**JOB, **arguments.settings}
-    first = {**job, "dpo": {**job["dpo"], "epochs": 1}, "sft": "skip"}
+    """Ask for rounds from this policy, with this judge."""
     sampling = {"max_tokens": arguments.max_tokens, "seed": 1}
     asked: dict[str, Any] = client.rounds.create(
-        job={"base_model": base, "dataset_id": dataset_id, **job},
-        initial={"base_model": base, "dataset_id": labels_id, **first},
+        job={"base_model": policy, "dataset_id": dataset_id, **JOB, **arguments.settings},
         judge=judge,
         num_rounds=arguments.rounds,
         generation={"num_prompts": arguments.per_round, "num_samples": arguments.samples, "sampling": sampling},
@@ -146,13 +145,13 @@ def point(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def submit_file_job(
-    client: Client, labels: dict[str, Any], base: str, num_steps: int, job: dict[str, Any]
+    client: Client, labels: dict[str, Any], policy: str, num_steps: int, job: dict[str, Any]
 ) -> dict[str, Any]:
     """Ask for a job on the file's own pairs, as the rule labels them, of at least so many steps."""
     num_rows = labels["num_accepted"] * (1 - job.get("validation_fraction", 0.05))
     epochs = max(1, math.ceil(num_steps / math.ceil(num_rows / job["dpo"]["batch_size"])))
     settings = {**job, "dpo": {**job["dpo"], "epochs": epochs}, "sft": "skip"}
-    submitted: dict[str, Any] = client.jobs.submit(base_model=base, dataset_id=labels["id"], **settings)
+    submitted: dict[str, Any] = client.jobs.submit(base_model=policy, dataset_id=labels["id"], **settings)
     return submitted
 
 
@@ -166,7 +165,9 @@ def compare(
 ) -> dict[str, Any]:
     """Return the win rates of each pair of models on the held-out prompts, by each judge."""
     settings = {"dataset_id": held_out, "sampling": {"max_tokens": arguments.max_tokens, "seed": 99}}
-    answers = state.once("answers", lambda: client.generations.create(models=list(models.values()), **settings))
+    answers = state.once(
+        "answers", lambda: client.generations.create(models=list(models.values()), num_samples=4, **settings)
+    )
     dataset_id = client.generations.wait(answers)["dataset_id"]
     found = {}
     for (judge, spec), pair in product(judges.items(), combinations(models, 2)):
