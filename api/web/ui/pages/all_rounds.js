@@ -1,17 +1,15 @@
 // All rounds, live.
 
-import { path } from "../api.js";
-import { h, Region } from "../dom.js";
-import { ago, plural } from "../format.js";
+import { h } from "../dom.js";
+import { plural } from "../format.js";
 import { shareCell } from "../judging/interval.js";
 import { ModelLabels } from "../judging/models.js";
-import { liveList } from "../live_list.js";
+import { column, liveList } from "../live_list.js";
 import { badge, empty } from "../parts.js";
 import { badgeKind, STAGES } from "../rounds/words.js";
 import { term } from "../words.js";
 
 const NEW = "#/rounds/new";
-const HEADS = ["Rounds", "Status", "Round", [term("win rate", "Win rate"), " against the first"], "Created"];
 
 export async function open(main, { signal, fail }) {
   const content = h("div");
@@ -19,11 +17,14 @@ export async function open(main, { signal, fail }) {
   const add = h("div.actions", null, h("a.button.primary", { href: NEW }, "New rounds"));
   main.append(h("div.title-row", null, h("h1", { tabindex: "-1" }, "Rounds"), add), content);
   await liveList(content, {
-    address: "/rounds",
-    heads: HEADS,
-    makeRow: (rounds) => makeRow(rounds, labels),
-    nothing,
     what: "rounds",
+    head: "Rounds",
+    columns: [
+      column("Status", ({ status }) => status, (status) => badge(status, badgeKind(status))),
+      column("Round", roundOf, ({ done, most, stage }) => [`${done} of ${plural(most, "round")} done`, stage ? h("div.hint", null, STAGES[stage] ?? stage) : null]),
+      column([term("win rate", "Win rate"), " against the first"], (rounds) => rateOf(rounds, labels), ({ share, policy }) => [shareCell(share), policy ? h("div.hint", null, policy) : null], { label: "Win rate" }),
+    ],
+    nothing,
     prepare: (items) => labels.learn(items.flatMap(({ best_policy: best, first_policy: first }) => [best ?? "", first ?? ""])),
     signal,
     fail,
@@ -38,23 +39,12 @@ function nothing() {
   );
 }
 
-function makeRow(rounds, labels) {
-  const status = new Region("td", { "data-label": "Status" }, (word) => badge(word, badgeKind(word)));
-  const round = new Region("td", { "data-label": "Round" }, ({ done, most, stage }) => [`${done} of ${plural(most, "round")} done`, stage ? h("div.hint", null, STAGES[stage] ?? stage) : null]);
-  const rate = new Region("td", { "data-label": "Win rate" }, ({ share, policy }) => [shareCell(share), policy ? h("div.hint", null, policy) : null]);
-  const created = new Region("td", { class: "muted", "data-label": "Created" }, (text) => text);
-  const name = h("td.name", null, h("a", { href: `#${path("rounds", rounds.id)}` }, rounds.name ?? rounds.id), rounds.name ? h("div.muted.mono", null, rounds.id) : null);
-  const element = h("tr", null, name, status.element, round.element, rate.element, created.element);
-  const update = (now) => {
-    const best = now.rounds.find(({ policy }) => policy && policy === now.best_policy);
-    status.show(now.status);
-    round.show({
-      done: now.rounds.filter(({ status: state }) => ["succeeded", "skipped"].includes(state)).length,
-      most: now.num_rounds,
-      stage: now.steps.find(({ status: state }) => state === "running")?.stage ?? null,
-    });
-    rate.show({ share: best?.win_rate_first ?? null, policy: best ? labels.of(best.policy) : null });
-    created.show(ago(now.created_at));
-  };
-  return { element, update };
+function roundOf({ rounds, steps, num_rounds: most }) {
+  const done = rounds.filter(({ status }) => ["succeeded", "skipped"].includes(status)).length;
+  return { done, most, stage: steps.find(({ status }) => status === "running")?.stage ?? null };
+}
+
+function rateOf({ rounds, best_policy: best }, labels) {
+  const found = rounds.find(({ policy }) => policy && policy === best);
+  return { share: found?.win_rate_first ?? null, policy: found ? labels.of(best) : null };
 }

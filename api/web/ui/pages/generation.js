@@ -1,14 +1,15 @@
 // One generation, live: how far it is, and its answers, prompt by prompt.
 
-import { get, path, post, remove } from "../api.js";
+import { get, path } from "../api.js";
 import { fill, h, Region } from "../dom.js";
-import { count, date, plural, setting } from "../format.js";
+import { pageTitle, progressShare, steering } from "../entity.js";
+import { count, plural, setting } from "../format.js";
 import { AnswersCard } from "../judging/answers_card.js";
 import { judgementTable } from "../judging/judgement_list.js";
 import { ModelLabels } from "../judging/models.js";
 import { HELD } from "../judging/words.js";
 import { poll } from "../live.js";
-import { badge, bar, card, confirmButton, copyable, facts, FINAL, loading, notice, toast } from "../parts.js";
+import { card, facts, FINAL, loading, notice } from "../parts.js";
 
 const POLL_MS = 2000;
 const JUDGEMENTS = 20;
@@ -32,10 +33,10 @@ export async function open(main, { parameters, signal, setTitle, fail }) {
 
 class GenerationPage {
   constructor(generation, { address, labels, signal, setTitle }) {
-    this.address = address;
+    this.steering = steering("generation", address, "generations", (now) => this.take(now));
     this.labels = labels;
     this.signal = signal;
-    this.title = new Region("div", null, titleView);
+    this.title = new Region("div", null, pageTitle);
     this.actions = new Region("div", { class: "actions" }, () => this.#actions());
     this.progress = new Region("div", null, progressView);
     this.about = new Region("div", null, () => aboutCard(this.generation, labels));
@@ -91,22 +92,10 @@ class GenerationPage {
       dataset ? h("a.button", { href: `#${path("datasets", dataset)}` }, "Dataset") : null,
       h("a.button", { href: `#/generations/new?from=${id}` }, "New generation like this"),
       FINAL.has(status)
-        ? confirmButton("generation", "Delete", "trash", "The record of the generation is deleted; its dataset stays.", async () => {
-            await remove(this.address);
-            toast("Deleted.");
-            location.hash = "#/generations";
-          })
-        : confirmButton("generation", "Cancel", "stop", "What has been answered so far is dropped.", async () => this.take(await post(`${this.address}/cancel`))),
+        ? this.steering.erase("The record of the generation is deleted; its dataset stays.")
+        : this.steering.cancel("What has been answered so far is dropped."),
     ];
   }
-
-}
-
-function titleView({ id, name, status, created }) {
-  return [
-    h("h1", { tabindex: "-1", "data-focus": "title" }, name ?? id, " ", badge(status)),
-    h("p.hint", null, copyable(id), ` · created ${date(created)}`),
-  ];
 }
 
 function progressView({ status, isHeld, done, number, failed, tokens, failures, error }) {
@@ -124,7 +113,7 @@ function progressView({ status, isHeld, done, number, failed, tokens, failures, 
   const queued = isHeld ? HELD : "Waits for a worker; those that train answer as well.";
   const waiting = status === "queued" || isHeld ? queued : `${count(done)} of ${plural(number, "answer")}, ${count(tokens)} tokens`;
   return [
-    card(null, h("div.bar-row", null, bar(number ? done / number : 0, "Answers"), h("span.number", null, `${Math.round((100 * done) / Math.max(1, number))} %`)), h("p.hint", null, waiting)),
+    card(null, progressShare("Answers", done, number), h("p.hint", null, waiting)),
     told,
   ];
 }

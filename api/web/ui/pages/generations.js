@@ -1,14 +1,12 @@
 // All generations, live.
 
-import { path } from "../api.js";
-import { h, Region } from "../dom.js";
-import { ago, count, plural } from "../format.js";
+import { h } from "../dom.js";
+import { progressRow } from "../entity.js";
+import { count, plural } from "../format.js";
 import { ModelLabels } from "../judging/models.js";
 import { judgingHead, narrowing } from "../judging/tabs.js";
-import { liveList } from "../live_list.js";
-import { badge, bar, empty, FINAL } from "../parts.js";
-
-const HEADS = ["Generation", "Status", "Models", "Answers", "Created"];
+import { column, liveList } from "../live_list.js";
+import { badge, empty, FINAL } from "../parts.js";
 
 export async function open(main, { query, signal, fail }) {
   const content = h("div");
@@ -16,12 +14,15 @@ export async function open(main, { query, signal, fail }) {
   const where = { dataset_id: query.get("dataset_id"), job_id: query.get("job_id") };
   main.append(...judgingHead("generations", newButton()), ...[narrowing("generations", query)].filter(Boolean), content);
   await liveList(content, {
-    address: "/generations",
-    query: where,
-    heads: HEADS,
-    makeRow: (generation) => makeRow(generation, labels),
-    nothing: () => nothing(where),
     what: "generations",
+    query: where,
+    head: "Generation",
+    columns: [
+      column("Status", ({ status }) => status, badge),
+      column("Models", ({ requested }) => requested.models, (models) => models.map((model) => h("div", null, labels.link(model)))),
+      column("Answers", answersOf, answersCell, { kind: "progress" }),
+    ],
+    nothing: () => nothing(where),
     prepare: (items) => labels.learn(items.flatMap(({ requested }) => requested.models)),
     signal,
     fail,
@@ -41,31 +42,13 @@ function nothing({ dataset_id: dataset, job_id: job }) {
   );
 }
 
-function makeRow(generation, labels) {
-  const status = new Region("td", { "data-label": "Status" }, (word) => badge(word));
-  const answers = new Region("td", { class: "progress", "data-label": "Answers" }, answersCell);
-  const created = new Region("td", { class: "muted", "data-label": "Created" }, (text) => text);
-  const { id, name, requested } = generation;
-  const element = h(
-    "tr",
-    null,
-    h("td.name", null, h("a", { href: `#${path("generations", id)}` }, name ?? id), name ? h("div.muted.mono", null, id) : null),
-    status.element,
-    h("td", { "data-label": "Models" }, requested.models.map((model) => h("div", null, labels.link(model)))),
-    answers.element,
-    created.element,
-  );
-  const update = (now) => {
-    status.show(now.status);
-    answers.show({ status: now.status, done: now.num_done, number: now.num_answers, failed: now.num_failed, error: now.error });
-    created.show(ago(now.created_at));
-  };
-  return { element, update };
+function answersOf({ status, num_done: done, num_answers: number, num_failed: failed, error }) {
+  return { status, done, number, failed, error };
 }
 
 function answersCell({ status, done, number, failed, error }) {
   if (error) return h("div.error-text", null, error);
   const without = failed ? h("div.hint", null, `${count(failed)} without an answer`) : null;
   if (FINAL.has(status)) return [plural(number, "answer"), without];
-  return [h("div.bar-row", null, bar(number ? done / number : 0, "Answers"), h("span.number", null, `${count(done)}/${count(number)}`)), without];
+  return [progressRow("Answers", done, number), without];
 }

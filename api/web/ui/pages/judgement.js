@@ -1,15 +1,16 @@
 // One judgement, live: its win rate, how far its judge can be trusted, and every pair.
 
-import { get, path, post, remove } from "../api.js";
+import { get, path } from "../api.js";
 import { fill, h, Region } from "../dom.js";
-import { count, date, plural, setting } from "../format.js";
+import { pageTitle, progressShare, steering } from "../entity.js";
+import { count, plural, setting } from "../format.js";
 import { agreementCard } from "../judging/agreement_card.js";
 import { ModelLabels } from "../judging/models.js";
 import { PairsCard } from "../judging/pairs_card.js";
 import { faultsCard, positionCard, ratesCard, verdictNotice } from "../judging/results_cards.js";
 import { HELD, judgeName } from "../judging/words.js";
 import { poll } from "../live.js";
-import { badge, bar, card, confirmButton, copyable, facts, FINAL, loading, notice, toast } from "../parts.js";
+import { card, facts, FINAL, loading, notice } from "../parts.js";
 
 const POLL_MS = 2000;
 
@@ -33,12 +34,12 @@ export async function open(main, { parameters, signal, setTitle, fail }) {
 
 class JudgementPage {
   constructor(judgement, { address, labels, signal, setTitle }) {
-    this.address = address;
+    this.steering = steering("judgement", address, "judgements", (now) => this.take(now));
     this.labels = labels;
     this.signal = signal;
     this.names = judgement.models.map((name) => labels.of(name));
     this.pairs = new PairsCard(address, this.names, signal);
-    this.title = new Region("div", null, titleView);
+    this.title = new Region("div", null, pageTitle);
     this.actions = new Region("div", { class: "actions" }, () => this.#actions());
     this.progress = new Region("div", null, progressView);
     this.results = new Region("div", { class: "stack" }, (now) => [verdictNotice(now, this.names), ratesCard(now, this.names)]);
@@ -109,22 +110,10 @@ class JudgementPage {
       dataset ? h("a.button", { href: `#${path("datasets", dataset)}` }, "Dataset of pairs") : null,
       h("a.button", { href: `#/judgements/new?from=${id}` }, "New judgement like this"),
       FINAL.has(status)
-        ? confirmButton("judgement", "Delete", "trash", "The judgement is deleted with its pairs and verdicts; its dataset stays.", async () => {
-            await remove(this.address);
-            toast("Deleted.");
-            location.hash = "#/judgements";
-          })
-        : confirmButton("judgement", "Cancel", "stop", "Verdicts that are there stay, but give no win rate and no dataset.", async () => this.take(await post(`${this.address}/cancel`))),
+        ? this.steering.erase("The judgement is deleted with its pairs and verdicts; its dataset stays.")
+        : this.steering.cancel("Verdicts that are there stay, but give no win rate and no dataset."),
     ];
   }
-
-}
-
-function titleView({ id, name, status, created }) {
-  return [
-    h("h1", { tabindex: "-1", "data-focus": "title" }, name ?? id, " ", badge(status)),
-    h("p.hint", null, copyable(id), ` · created ${date(created)}`),
-  ];
 }
 
 function progressView({ status, isHeld, judged, number, error }) {
@@ -133,7 +122,7 @@ function progressView({ status, isHeld, judged, number, error }) {
   if (FINAL.has(status)) return null;
   return card(
     null,
-    h("div.bar-row", null, bar(number ? judged / number : 0, "Pairs"), h("span.number", null, `${Math.round((100 * judged) / Math.max(1, number))} %`)),
+    progressShare("Pairs", judged, number),
     h("p.hint", null, isHeld ? HELD : status === "queued" ? "Waits for a worker." : `${count(judged)} of ${plural(number, "pair")}`),
   );
 }

@@ -1,17 +1,15 @@
 // All judgements, live.
 
-import { path } from "../api.js";
-import { h, Region } from "../dom.js";
-import { ago, count, plural } from "../format.js";
+import { h } from "../dom.js";
+import { progressRow } from "../entity.js";
+import { count, plural } from "../format.js";
 import { shareCell } from "../judging/interval.js";
 import { ModelLabels } from "../judging/models.js";
 import { judgingHead, narrowing } from "../judging/tabs.js";
 import { judgeName } from "../judging/words.js";
-import { liveList } from "../live_list.js";
-import { badge, bar, empty, FINAL } from "../parts.js";
+import { column, liveList } from "../live_list.js";
+import { badge, empty, FINAL } from "../parts.js";
 import { term } from "../words.js";
-
-const HEADS = ["Judgement", "Status", "Models", term("win rate", "Win rate"), "Pairs", "Created"];
 
 export async function open(main, { query, signal, fail }) {
   const content = h("div");
@@ -19,12 +17,17 @@ export async function open(main, { query, signal, fail }) {
   const where = { dataset_id: query.get("dataset_id"), job_id: query.get("job_id") };
   main.append(...judgingHead("judgements", newButton(where)), ...[narrowing("judgements", query)].filter(Boolean), content);
   await liveList(content, {
-    address: "/judgements",
-    query: where,
-    heads: HEADS,
-    makeRow: (judgement) => makeRow(judgement, labels),
-    nothing: () => nothing(where),
     what: "judgements",
+    query: where,
+    head: "Judgement",
+    under: ({ requested: { judge } }) => h("div.muted", null, judgeName({ ...judge, job_id: judge.job_id ? labels.of(judge.job_id) : null })),
+    columns: [
+      column("Status", ({ status }) => status, badge),
+      column("Models", ({ models }) => models, ([first, second]) => [labels.link(first), h("div.hint", null, "against ", labels.link(second))]),
+      column(term("win rate", "Win rate"), (judgement) => judgement.win_rate, shareCell, { label: "Win rate" }),
+      column("Pairs", pairsOf, pairsCell, { kind: "progress" }),
+    ],
+    nothing: () => nothing(where),
     prepare: (items) => labels.learn(items.flatMap(({ models, requested }) => [...models, requested.judge.job_id ?? ""])),
     signal,
     fail,
@@ -45,35 +48,13 @@ function nothing(where) {
   );
 }
 
-function makeRow(judgement, labels) {
-  const status = new Region("td", { "data-label": "Status" }, (word) => badge(word));
-  const rate = new Region("td", { "data-label": "Win rate" }, shareCell);
-  const pairs = new Region("td", { class: "progress", "data-label": "Pairs" }, pairsCell);
-  const created = new Region("td", { class: "muted", "data-label": "Created" }, (text) => text);
-  const { id, name, models, requested } = judgement;
-  const judge = { ...requested.judge, job_id: requested.judge.job_id ? labels.of(requested.judge.job_id) : null };
-  const element = h(
-    "tr",
-    null,
-    h("td.name", null, h("a", { href: `#${path("judgements", id)}` }, name ?? id), h("div.muted", null, judgeName(judge))),
-    status.element,
-    h("td", { "data-label": "Models" }, labels.link(models[0]), h("div.hint", null, "against ", labels.link(models[1]))),
-    rate.element,
-    pairs.element,
-    created.element,
-  );
-  const update = (now) => {
-    status.show(now.status);
-    rate.show(now.win_rate);
-    pairs.show({ status: now.status, judged: now.num_judged, number: now.num_pairs, failed: now.num_failed, error: now.error });
-    created.show(ago(now.created_at));
-  };
-  return { element, update };
+function pairsOf({ status, num_judged: judged, num_pairs: number, num_failed: failed, error }) {
+  return { status, judged, number, failed, error };
 }
 
 function pairsCell({ status, judged, number, failed, error }) {
   if (error) return h("div.error-text", null, error);
   const without = failed ? h("div.hint", null, `${count(failed)} without a verdict`) : null;
   if (FINAL.has(status)) return [plural(number, "pair"), without];
-  return [h("div.bar-row", null, bar(number ? judged / number : 0, "Pairs"), h("span.number", null, `${count(judged)}/${count(number)}`)), without];
+  return [progressRow("Pairs", judged, number), without];
 }

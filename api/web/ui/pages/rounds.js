@@ -1,14 +1,15 @@
 // One run of rounds, live: its curve, its rounds, and every step with what does it.
 
-import { get, path, post, remove } from "../api.js";
-import { fill, h, icon, Region } from "../dom.js";
+import { get, path, post } from "../api.js";
+import { fill, h, Region } from "../dom.js";
+import { pageTitle, steering } from "../entity.js";
 import { field, number, postingForm, read } from "../form/plain.js";
-import { between, count, date, metric, plural, setting } from "../format.js";
+import { between, count, metric, plural, setting } from "../format.js";
 import { shareCell } from "../judging/interval.js";
 import { ModelLabels } from "../judging/models.js";
 import { judgeName } from "../judging/words.js";
 import { poll } from "../live.js";
-import { act, badge, card, confirmButton, copyable, facts, loading, notice, table, tableRow, toast } from "../parts.js";
+import { badge, card, facts, loading, notice, table, tableRow, toast } from "../parts.js";
 import { RoundCurves } from "../rounds/curves.js";
 import { timeline } from "../rounds/timeline.js";
 import { badgeKind, stopText } from "../rounds/words.js";
@@ -31,6 +32,7 @@ export async function open(main, { parameters, signal, setTitle, fail }) {
 class RoundsPage {
   constructor(rounds, { address, signal, setTitle }) {
     this.address = address;
+    this.steering = steering("run of rounds", address, "rounds", (now) => this.take(now));
     this.labels = new ModelLabels(signal);
     this.curves = new RoundCurves(signal);
     this.title = new Region("div", null, titleView);
@@ -85,27 +87,15 @@ class RoundsPage {
 
   #actions() {
     const { status, finished_at: finished, best_policy: best } = this.rounds;
-    const steer = (label, name, verb) => {
-      const button = h("button", { type: "button", "data-focus": verb }, icon(name), label);
-      button.addEventListener("click", () => act(button, async () => this.take(await post(`${this.address}/${verb}`))));
-      return button;
-    };
+    const { button, cancel, erase } = this.steering;
     return [
-      status === "running" ? steer("Pause", "pause", "pause") : null,
-      status === "paused" ? steer("Resume", "play", "resume") : null,
-      status === "failed" ? steer("Try again", "retry", "resume") : null,
+      status === "running" ? button("Pause", "pause", "pause") : null,
+      status === "paused" ? button("Resume", "play", "resume") : null,
+      status === "failed" ? button("Try again", "retry", "resume") : null,
       best?.startsWith("job_") ? h("a.button", { href: `#/play?job=${best}` }, "Try the best policy") : null,
       h("a.button", { href: `#/rounds/new?from=${this.rounds.id}` }, "New rounds like these"),
-      ["running", "paused"].includes(status)
-        ? confirmButton("run of rounds", "Cancel", "stop", "What is under way is cancelled; what the rounds have made stays.", async () => this.take(await post(`${this.address}/cancel`)))
-        : null,
-      finished !== null
-        ? confirmButton("run of rounds", "Delete", "trash", "Its record is deleted; its datasets, judgements and jobs stay.", async () => {
-            await remove(this.address);
-            toast("Deleted.");
-            location.hash = "#/rounds";
-          })
-        : null,
+      ["running", "paused"].includes(status) ? cancel("What is under way is cancelled; what the rounds have made stays.") : null,
+      finished !== null ? erase("Its record is deleted; its datasets, judgements and jobs stay.") : null,
     ];
   }
 
@@ -143,11 +133,8 @@ class RoundsPage {
   }
 }
 
-function titleView({ id, name, status, created, done, most }) {
-  return [
-    h("h1", { tabindex: "-1", "data-focus": "title" }, name ?? id, " ", badge(status, badgeKind(status))),
-    h("p.hint", null, copyable(id), ` · created ${date(created)} · ${count(done)} of ${plural(most, "round")} done`),
-  ];
+function titleView({ done, most, ...rounds }) {
+  return pageTitle(rounds, badgeKind(rounds.status), ` · ${count(done)} of ${plural(most, "round")} done`);
 }
 
 function settingsCard({ requested }) {

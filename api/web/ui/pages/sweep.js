@@ -1,12 +1,13 @@
 // One sweep, live: its members with their settings and held-out figures, the best of them, and what can be done to all.
 
-import { get, path, post, remove } from "../api.js";
-import { fill, h, icon, Region } from "../dom.js";
+import { get, path, post } from "../api.js";
+import { fill, h, Region } from "../dom.js";
+import { pageTitle, steering } from "../entity.js";
 import { pathName } from "../form/layout.js";
 import { pathsOf } from "../form/sweep_preview.js";
-import { count, date, plural, setting } from "../format.js";
+import { count, plural, setting } from "../format.js";
 import { poll } from "../live.js";
-import { act, badge, card, confirmButton, copyable, loading, MAX_COMPARED, notice, table, tableRow, toast } from "../parts.js";
+import { badge, card, loading, MAX_COMPARED, notice, table, tableRow } from "../parts.js";
 import { extensionForm } from "../sweep/extension.js";
 import { badgeKind, metricName, valueText } from "../sweep/words.js";
 
@@ -26,6 +27,7 @@ class SweepPage {
 
   constructor(sweep, address, setTitle) {
     this.address = address;
+    this.steering = steering("sweep", address, "sweeps", (now) => this.take(now));
     this.setTitle = setTitle;
     this.title = new Region("div", null, titleView);
     this.actions = new Region("div", { class: "actions" }, () => this.#actions());
@@ -84,39 +86,25 @@ class SweepPage {
 
   #actions() {
     const { status } = this.sweep;
-    const steer = (label, name, verb) => {
-      const button = h("button", { type: "button", "data-focus": verb }, icon(name), label);
-      button.addEventListener("click", () => act(button, async () => this.take(await post(`${this.address}/${verb}`))));
-      return button;
-    };
+    const { button, cancel, erase } = this.steering;
     const best = this.#ranked().slice(0, MAX_COMPARED);
     return [
-      status === "running" ? steer("Pause", "pause", "pause") : null,
-      status === "paused" ? steer("Resume", "play", "resume") : null,
-      ENDED.has(status) ? null : confirmButton("sweep", "Cancel", "stop", `All jobs that have not ended are cancelled; those that have keep their models.`, async () => this.take(await post(`${this.address}/cancel`))),
+      status === "running" ? button("Pause", "pause", "pause") : null,
+      status === "paused" ? button("Resume", "play", "resume") : null,
+      ENDED.has(status) ? null : cancel("All jobs that have not ended are cancelled; those that have keep their models."),
       best.length > 1
         ? h("a.button", { href: `#/compare?jobs=${best.map(({ job_id: id }) => id).join(",")}` }, best.length < this.sweep.num_members ? `Compare the best ${best.length}` : `Compare all ${best.length}`)
         : null,
       best.length ? h("a.button", { href: `#/comparison?sweep=${this.sweep.id}` }, "Accuracy and divergence") : null,
       h("a.button", { href: `#/new?sweep=${this.sweep.id}` }, "New sweep like this"),
-      ENDED.has(status)
-        ? confirmButton("sweep", "Delete", "trash", "The sweep's record is deleted; its jobs and their models stay.", async () => {
-            await remove(this.address);
-            toast("Deleted.");
-            location.hash = "#/sweeps";
-          })
-        : null,
+      ENDED.has(status) ? erase("The sweep's record is deleted; its jobs and their models stay.") : null,
     ];
   }
-
 }
 
-function titleView({ id, name, status, counts, created }) {
+function titleView({ counts, ...sweep }) {
   const parts = Object.entries(counts).map(([word, number]) => `${number} ${word}`);
-  return [
-    h("h1", { tabindex: "-1", "data-focus": "title" }, name ?? id, " ", badge(status, badgeKind(status))),
-    h("p.hint", null, copyable(id), ` · created ${date(created)} · ${parts.join(", ")}`),
-  ];
+  return pageTitle(sweep, badgeKind(sweep.status), ` · ${parts.join(", ")}`);
 }
 
 function bestView({ member, metric, isOver, number }) {

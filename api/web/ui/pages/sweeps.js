@@ -1,19 +1,23 @@
 // All sweeps, live.
 
 import { path } from "../api.js";
-import { h, Region } from "../dom.js";
+import { h } from "../dom.js";
 import { pathName } from "../form/layout.js";
-import { ago, plural, setting } from "../format.js";
-import { liveList } from "../live_list.js";
+import { plural, setting } from "../format.js";
+import { column, liveList } from "../live_list.js";
 import { badge, empty } from "../parts.js";
 import { badgeKind, metricName, valueText } from "../sweep/words.js";
 
-const HEADS = ["Sweep", "Status", "Jobs", "Best so far", "Created"];
+const COLUMNS = [
+  column("Status", ({ status }) => status, (status) => badge(status, badgeKind(status))),
+  column("Jobs", ({ num_members: number, counts }) => ({ number, counts }), jobsCell),
+  column("Best so far", bestOf, bestCell, { label: "Best" }),
+];
 
 export async function open(main, { signal, fail }) {
   const content = h("div");
   main.append(h("div.title-row", null, h("h1", { tabindex: "-1" }, "Sweeps")), content);
-  await liveList(content, { address: "/sweeps", heads: HEADS, makeRow, nothing, what: "sweeps", signal, fail });
+  await liveList(content, { what: "sweeps", head: "Sweep", columns: COLUMNS, nothing, signal, fail });
 }
 
 function nothing() {
@@ -24,23 +28,12 @@ function nothing() {
   );
 }
 
-function makeRow(sweep) {
-  const status = new Region("td", { "data-label": "Status" }, (word) => badge(word, badgeKind(word)));
-  const jobs = new Region("td", { "data-label": "Jobs" }, ({ number, counts }) => [
-    plural(number, "job"),
-    h("div.hint", null, Object.entries(counts).map(([word, many]) => `${many} ${word}`).join(", ")),
-  ]);
-  const best = new Region("td", { "data-label": "Best" }, bestCell);
-  const created = new Region("td", { class: "muted", "data-label": "Created" }, (text) => text);
-  const name = h("td.name", null, h("a", { href: `#${path("sweeps", sweep.id)}` }, sweep.name ?? sweep.id), sweep.name ? h("div.muted.mono", null, sweep.id) : null);
-  const element = h("tr", null, name, status.element, jobs.element, best.element, created.element);
-  const update = (now) => {
-    status.show(now.status);
-    jobs.show({ number: now.num_members, counts: now.counts });
-    best.show({ member: now.members.find((member) => member.job_id === now.best_job_id) ?? null, metric: now.metric });
-    created.show(ago(now.created_at));
-  };
-  return { element, update };
+function jobsCell({ number, counts }) {
+  return [plural(number, "job"), h("div.hint", null, Object.entries(counts).map(([word, many]) => `${many} ${word}`).join(", "))];
+}
+
+function bestOf({ members, best_job_id: best, metric }) {
+  return { member: members.find((member) => member.job_id === best) ?? null, metric };
 }
 
 function bestCell({ member, metric }) {
