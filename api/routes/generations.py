@@ -12,6 +12,7 @@ from api.http.strict_route import StrictRoute
 from api.routes.judgements import OfDataset, OfJob
 from api.schemas.base import Page
 from api.schemas.generations import Generation
+from api.steering import answer_change, steered
 from api.threads import Lane, in_lane
 from core.domain.judging.generations import GenerationRequest
 from core.services.generations import generations
@@ -66,18 +67,11 @@ def get_generation(generation_id: GenerationId, backend: BackendDep, caller: Cal
 
 @router.post(
     "/generations/{generation_id}/cancel",
-    response_model=Generation,
-    response_description="Already cancelled.",
-    responses={
-        202: {"model": Generation, "description": "Cancelled; its worker stops within seconds."},
-        **problems(404, 409, 422, 503),
-    },
+    **steered(Generation, "Cancelled; its worker stops within seconds.", already="Already cancelled."),
 )
 def cancel_generation(generation_id: GenerationId, backend: BackendDep, caller: CallerDep) -> Response:
     """Cancel a generation; what it has answered so far is dropped."""
-    view, is_changed = generations.cancel(backend, caller.project_id, generation_id)
-    body = Generation.model_validate(view).model_dump_json()
-    return Response(body, 202 if is_changed else 200, media_type="application/json")
+    return answer_change(Generation, *generations.cancel(backend, caller.project_id, generation_id))
 
 
 @router.delete("/generations/{generation_id}", status_code=204, responses=problems(404, 409, 503))

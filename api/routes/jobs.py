@@ -8,7 +8,7 @@ from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
 from api.deps import DEFAULT_LIMIT, NEEDS_KEY, BackendDep, CallerDep, Cursor, IdempotencyKey, Limit
-from api.docs.openapi import Responses, problems
+from api.docs.openapi import problems
 from api.http.idempotent import Created, answer_once, creating
 from api.http.problems import INVALID_REQUEST, HttpError
 from api.http.strict_route import OPEN_QUERY, StrictRoute
@@ -16,6 +16,7 @@ from api.schemas.base import Page
 from api.schemas.datasets import DatasetWarning, TokenStatistics
 from api.schemas.estimates import JobEstimate
 from api.schemas.jobs import Job, JobPatch, JobPreview
+from api.steering import answer_change, steered
 from api.threads import Lane, in_lane
 from core.domain.errors import FieldError
 from core.domain.jobs.job_queries import JobFilter, JobSort
@@ -26,7 +27,7 @@ from core.services.datasets import previews
 from core.services.estimates import estimates
 from core.services.estimates.sizes import seen_by
 from core.services.jobs import jobs, repeats, steering
-from core.services.views import JobChange, JobView
+from core.services.views import JobView
 
 METADATA_PREFIXES = ("metadata.", "metadata[")
 HAS_METADATA = (
@@ -130,16 +131,10 @@ def delete_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> None:
     jobs.delete(backend, caller.project_id, job_id)
 
 
-STEERED: Responses = {202: {"model": Job, "description": "Accepted; takes effect at the next step boundary."}}
-STEER_PROBLEMS = problems(404, 409, 422, 503)
+STEERED = steered(Job, "Accepted; takes effect at the next step boundary.")
 
 
-@router.post(
-    "/jobs/{job_id}/cancel",
-    response_model=Job,
-    response_description="Already in that state.",
-    responses={**STEERED, **STEER_PROBLEMS},
-)
+@router.post("/jobs/{job_id}/cancel", **STEERED)
 def cancel_job(
     job_id: JobId,
     backend: BackendDep,
@@ -147,29 +142,19 @@ def cancel_job(
     save: Annotated[bool, Query(description="Publish the current policy.")] = False,
 ) -> Response:
     """Cancel the job for good, at its next step."""
-    return _changed(steering.cancel(backend, caller.project_id, job_id, save=save))
+    return answer_change(Job, *steering.cancel(backend, caller.project_id, job_id, save=save))
 
 
-@router.post(
-    "/jobs/{job_id}/pause",
-    response_model=Job,
-    response_description="Already in that state.",
-    responses={**STEERED, **STEER_PROBLEMS},
-)
+@router.post("/jobs/{job_id}/pause", **STEERED)
 def pause_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response:
     """Pause the job at a checkpoint and free its device."""
-    return _changed(steering.pause(backend, caller.project_id, job_id))
+    return answer_change(Job, *steering.pause(backend, caller.project_id, job_id))
 
 
-@router.post(
-    "/jobs/{job_id}/resume",
-    response_model=Job,
-    response_description="Already in that state.",
-    responses={**STEERED, **STEER_PROBLEMS},
-)
+@router.post("/jobs/{job_id}/resume", **STEERED)
 def resume_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Response:
     """Resume a paused job from its checkpoint."""
-    return _changed(steering.resume(backend, caller.project_id, job_id))
+    return answer_change(Job, *steering.resume(backend, caller.project_id, job_id))
 
 
 @router.post(
@@ -207,8 +192,3 @@ def _wanted(pairs: list[str], query: QueryParams) -> dict[str, str]:
 
 def _created(view: JobView) -> Created:
     return Created(body=Job.model_validate(view), headers={"Location": f"/jobs/{view.id}"})
-
-
-def _changed(change: JobChange) -> Response:
-    body = Job.model_validate(change.job).model_dump_json()
-    return Response(body, 202 if change.is_changed else 200, media_type="application/json")

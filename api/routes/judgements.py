@@ -12,6 +12,7 @@ from api.http.strict_route import StrictRoute
 from api.routes.jobs import JobId
 from api.schemas.base import Page
 from api.schemas.judgements import JudgeAgreement, JudgedPair, Judgement, PolicyWinRate
+from api.steering import answer_change, steered
 from api.threads import Lane, in_lane
 from core.domain.judging.judgements import JudgementRequest, PairState
 from core.services.judgements import judgements, policy_rates
@@ -114,18 +115,11 @@ def get_judge_agreement(
 
 @router.post(
     "/judgements/{judgement_id}/cancel",
-    response_model=Judgement,
-    response_description="Already cancelled.",
-    responses={
-        202: {"model": Judgement, "description": "Cancelled; its worker stops within seconds."},
-        **problems(404, 409, 422, 503),
-    },
+    **steered(Judgement, "Cancelled; its worker stops within seconds.", already="Already cancelled."),
 )
 def cancel_judgement(judgement_id: JudgementId, backend: BackendDep, caller: CallerDep) -> Response:
     """Cancel a judgement; verdicts that are there stay, but give no dataset."""
-    view, is_changed = judgements.cancel(backend, caller.project_id, judgement_id)
-    body = Judgement.model_validate(view).model_dump_json()
-    return Response(body, 202 if is_changed else 200, media_type="application/json")
+    return answer_change(Judgement, *judgements.cancel(backend, caller.project_id, judgement_id))
 
 
 @router.delete("/judgements/{judgement_id}", status_code=204, responses=problems(404, 409, 503))

@@ -6,22 +6,25 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from api.deps import DEFAULT_LIMIT, NEEDS_KEY, BackendDep, CallerDep, Cursor, IdempotencyKey, Limit
-from api.docs.openapi import Responses, problems
+from api.docs.openapi import problems
 from api.http.idempotent import Created, answer_once, creating
 from api.http.strict_route import StrictRoute
 from api.schemas.base import Page
 from api.schemas.rounds import PolicyRounds, RoundsPreview
+from api.steering import answer_change, steered
 from api.threads import Lane, in_lane
 from core.domain.judging.rounds import RoundsExtension, RoundsRequest
 from core.services.rounds import previews, rounds
-from core.services.rounds.view import RoundsView
 
 RoundsId = Annotated[str, Path(description="Id of rounds.", max_length=64)]
-STEERED: Responses = {
-    202: {"model": PolicyRounds, "description": "Accepted; their job, generation or judgement follows."}
-}
-STEER_PROBLEMS = problems(404, 409, 422, 503)
-ALREADY = "Already in that state."
+ACCEPTED = "Accepted; their job, generation or judgement follows."
+STEERED = steered(PolicyRounds, ACCEPTED)
+EXTENDED = steered(
+    PolicyRounds,
+    ACCEPTED,
+    already="They have so many already.",
+    failures=problems(400, 404, 409, 413, 415, 422, 503),
+)
 
 router = APIRouter(tags=["rounds"], route_class=StrictRoute, dependencies=NEEDS_KEY)
 
@@ -71,56 +74,31 @@ def get_rounds(rounds_id: RoundsId, backend: BackendDep, caller: CallerDep) -> P
     return PolicyRounds.model_validate(rounds.get(backend, caller.project_id, rounds_id))
 
 
-@router.post(
-    "/rounds/{rounds_id}/cancel",
-    response_model=PolicyRounds,
-    response_description=ALREADY,
-    responses={**STEERED, **STEER_PROBLEMS},
-)
+@router.post("/rounds/{rounds_id}/cancel", **STEERED)
 def cancel_rounds(rounds_id: RoundsId, backend: BackendDep, caller: CallerDep) -> Response:
     """Cancel rounds, with what is under way; what they have made stays."""
-    return _answer(*rounds.cancel(backend, caller.project_id, rounds_id))
+    return answer_change(PolicyRounds, *rounds.cancel(backend, caller.project_id, rounds_id))
 
 
-@router.post(
-    "/rounds/{rounds_id}/pause",
-    response_model=PolicyRounds,
-    response_description=ALREADY,
-    responses={**STEERED, **STEER_PROBLEMS},
-)
+@router.post("/rounds/{rounds_id}/pause", **STEERED)
 def pause_rounds(rounds_id: RoundsId, backend: BackendDep, caller: CallerDep) -> Response:
     """Pause rounds: a job stops at a checkpoint, a generation or judgement after its part, and nothing follows."""
-    return _answer(*rounds.pause(backend, caller.project_id, rounds_id))
+    return answer_change(PolicyRounds, *rounds.pause(backend, caller.project_id, rounds_id))
 
 
-@router.post(
-    "/rounds/{rounds_id}/resume",
-    response_model=PolicyRounds,
-    response_description=ALREADY,
-    responses={**STEERED, **STEER_PROBLEMS},
-)
+@router.post("/rounds/{rounds_id}/resume", **STEERED)
 def resume_rounds(rounds_id: RoundsId, backend: BackendDep, caller: CallerDep) -> Response:
     """Resume paused rounds; of failed ones the stage that failed is done again, by a new child."""
-    return _answer(*rounds.resume(backend, caller.project_id, rounds_id))
+    return answer_change(PolicyRounds, *rounds.resume(backend, caller.project_id, rounds_id))
 
 
-@router.post(
-    "/rounds/{rounds_id}/extend",
-    response_model=PolicyRounds,
-    response_description="They have so many already.",
-    responses={**STEERED, **problems(400, 404, 409, 413, 415, 422, 503)},
-)
+@router.post("/rounds/{rounds_id}/extend", **EXTENDED)
 def extend_rounds(rounds_id: RoundsId, body: RoundsExtension, backend: BackendDep, caller: CallerDep) -> Response:
     """Allow more rounds; finished ones go on, those too that no longer improved."""
-    return _answer(*rounds.extend(backend, caller.project_id, rounds_id, body.num_rounds))
+    return answer_change(PolicyRounds, *rounds.extend(backend, caller.project_id, rounds_id, body.num_rounds))
 
 
 @router.delete("/rounds/{rounds_id}", status_code=204, responses=problems(404, 409, 503))
 def delete_rounds(rounds_id: RoundsId, backend: BackendDep, caller: CallerDep) -> None:
     """Delete the record of rounds that have ended; their datasets, judgements and jobs stay."""
     rounds.delete(backend, caller.project_id, rounds_id)
-
-
-def _answer(view: RoundsView, is_changed: bool) -> Response:
-    body = PolicyRounds.model_validate(view).model_dump_json()
-    return Response(body, 202 if is_changed else 200, media_type="application/json")

@@ -6,22 +6,24 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from api.deps import DEFAULT_LIMIT, NEEDS_KEY, BackendDep, CallerDep, Cursor, IdempotencyKey, Limit
-from api.docs.openapi import Responses, problems
+from api.docs.openapi import problems
 from api.http.idempotent import Created, answer_once, creating
 from api.http.strict_route import StrictRoute
 from api.schemas.base import Page
 from api.schemas.job_records import Events
 from api.schemas.sweeps import Sweep, SweepPreview
+from api.steering import answer_change, steered
 from api.threads import Lane, in_lane
 from core.domain.sweeps import SweepExtension, SweepRequest, SweepStatus
 from core.services.sweeps import events, previews, progress, sweeps
-from core.services.sweeps.view import SweepView
 
 SweepId = Annotated[str, Path(description="Id of a sweep.", max_length=64)]
-STEERED: Responses = {202: {"model": Sweep, "description": "Accepted; the members follow."}}
-STEER_PROBLEMS = problems(404, 409, 422, 503)
+ACCEPTED = "Accepted; the members follow."
+STEERED = steered(Sweep, ACCEPTED)
+EXTENDED = steered(
+    Sweep, ACCEPTED, already="It has these members already.", failures=problems(400, 404, 409, 413, 415, 422, 503)
+)
 MAX_EVENTS = 200
-ALREADY = "Already in that state."
 
 router = APIRouter(tags=["sweeps"], route_class=StrictRoute, dependencies=NEEDS_KEY)
 
@@ -85,51 +87,31 @@ def list_sweep_events(
     return Events.model_validate({"data": shown, "last_seq": last_seq, "has_more": len(found) > limit})
 
 
-@router.post(
-    "/sweeps/{sweep_id}/cancel",
-    response_model=Sweep,
-    response_description=ALREADY,
-    responses={**STEERED, **STEER_PROBLEMS},
-)
+@router.post("/sweeps/{sweep_id}/cancel", **STEERED)
 def cancel_sweep(sweep_id: SweepId, backend: BackendDep, caller: CallerDep) -> Response:
     """Cancel the sweep and all members that have not ended."""
     return _steered(backend, caller, sweep_id, SweepStatus.CANCELLED)
 
 
-@router.post(
-    "/sweeps/{sweep_id}/pause",
-    response_model=Sweep,
-    response_description=ALREADY,
-    responses={**STEERED, **STEER_PROBLEMS},
-)
+@router.post("/sweeps/{sweep_id}/pause", **STEERED)
 def pause_sweep(sweep_id: SweepId, backend: BackendDep, caller: CallerDep) -> Response:
     """Pause all members at a checkpoint each, and queue no further ones."""
     return _steered(backend, caller, sweep_id, SweepStatus.PAUSED)
 
 
-@router.post(
-    "/sweeps/{sweep_id}/resume",
-    response_model=Sweep,
-    response_description=ALREADY,
-    responses={**STEERED, **STEER_PROBLEMS},
-)
+@router.post("/sweeps/{sweep_id}/resume", **STEERED)
 def resume_sweep(sweep_id: SweepId, backend: BackendDep, caller: CallerDep) -> Response:
     """Resume a paused sweep with the members that it had paused."""
     return _steered(backend, caller, sweep_id, SweepStatus.RUNNING)
 
 
-@router.post(
-    "/sweeps/{sweep_id}/extend",
-    response_model=Sweep,
-    response_description="It has these members already.",
-    responses={**STEERED, **problems(400, 404, 409, 413, 415, 422, 503)},
-)
+@router.post("/sweeps/{sweep_id}/extend", **EXTENDED)
 @in_lane(Lane.PREVIEWS)
 def extend_sweep(sweep_id: SweepId, body: SweepExtension, backend: BackendDep, caller: CallerDep) -> Response:
     """Add members to a sweep; one that is finished goes on. A member that it has already is not added again."""
     view, is_changed = sweeps.extend(backend, caller.project_id, sweep_id, body.members)
     progress.advance(backend, sweep_id)
-    return _answer(sweeps.get(backend, caller.project_id, view.id), is_changed)
+    return answer_change(Sweep, sweeps.get(backend, caller.project_id, view.id), is_changed)
 
 
 @router.delete("/sweeps/{sweep_id}", status_code=204, responses=problems(404, 409, 503))
@@ -142,9 +124,4 @@ def _steered(backend: BackendDep, caller: CallerDep, sweep_id: str, status: Swee
     view, is_changed = sweeps.set_status(backend, caller.project_id, sweep_id, status)
     if is_changed:
         progress.advance(backend, sweep_id)
-    return _answer(sweeps.get(backend, caller.project_id, view.id), is_changed)
-
-
-def _answer(view: SweepView, is_changed: bool) -> Response:
-    body = Sweep.model_validate(view).model_dump_json()
-    return Response(body, 202 if is_changed else 200, media_type="application/json")
+    return answer_change(Sweep, sweeps.get(backend, caller.project_id, view.id), is_changed)

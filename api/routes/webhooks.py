@@ -45,14 +45,7 @@ def create_webhook(
     """Send events of this project's jobs to an address. The signing secret is in this answer only."""
 
     def create(endpoint_id: str | None) -> Created:
-        made = endpoints.create(
-            backend,
-            caller.project_id,
-            url=body.url,
-            event_types=body.event_types,
-            name=body.name,
-            endpoint_id=endpoint_id,
-        )
+        made = endpoints.create(backend, caller.project_id, **body.model_dump(), endpoint_id=endpoint_id)
         webhook = Webhook.model_validate(made.endpoint)
         return Created(body=webhook, headers={"Location": f"/webhooks/{made.endpoint.id}"})
 

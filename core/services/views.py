@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from core.domain.exports import EXPORT_FOLDER
 from core.domain.jobs.failure_codes import FailureCode
@@ -200,8 +200,7 @@ class JobView:
     """Name of the base model at the root, also where the job started from a policy."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobChange:
+class JobChange(NamedTuple):
     """Answer to cancel, pause and resume, with whether anything changed."""
 
     job: JobView

@@ -93,14 +93,7 @@ def create_endpoint(
     """Send events of this project's jobs to an address."""
 
     def create(endpoint_id: str | None) -> Created:
-        made = endpoints.create(
-            backend,
-            caller.project_id,
-            url=body.url,
-            event_types=body.event_types,
-            name=body.name,
-            endpoint_id=endpoint_id,
-        )
+        made = endpoints.create(backend, caller.project_id, **body.model_dump(), endpoint_id=endpoint_id)
         return Created(body=_shown(made.endpoint), status=200)
 
     # The answer that is kept for repetitions is without the secret.
