@@ -4,23 +4,19 @@ import builtins
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from preftune.transport import Transport
+from preftune.transport import Resource
 
 Messages = str | Sequence[dict[str, Any]]
 """A conversation; a text is one message of the user."""
 
 
-class Chat:
+class Chat(Resource):
     """Answers of base models and policies: `client.chat`. OpenAI's own client works as well."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
 
     def create(self, model: str, messages: Messages, **settings: Any) -> dict[str, Any]:
         """Ask a model, and wait for the whole answer; `settings`: fields of `POST /v1/chat/completions`."""
         body = {"model": model, "messages": _as_messages(messages), **settings}
-        completion: dict[str, Any] = self._transport.post_and_wait("/v1/chat/completions", body)
-        return completion
+        return self._transport.post_and_wait("/v1/chat/completions", body)
 
     def stream(self, model: str, messages: Messages, **settings: Any) -> Iterator[dict[str, Any]]:
         """Yield the chunks of the answer as they come. Raises ApiError also after some of them."""
@@ -37,29 +33,22 @@ class Chat:
     def complete(self, model: str, prompt: Any, **settings: Any) -> dict[str, Any]:
         """Have a text, or token ids, continued without a chat template; `settings`: as in `POST /v1/completions`."""
         body = {"model": model, "prompt": prompt, **settings}
-        completion: dict[str, Any] = self._transport.post_and_wait("/v1/completions", body)
-        return completion
+        return self._transport.post_and_wait("/v1/completions", body)
 
 
-class Arenas:
+class Arenas(Resource):
     """Arenas: blind pairs of answers, and the votes on them: `client.arenas`."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
 
     def create(self, **settings: Any) -> dict[str, Any]:
         """Make an arena; `settings`: fields of `POST /arenas`, such as `models` and `dataset_id` or `prompts`."""
-        arena: dict[str, Any] = self._transport.post("/arenas", settings)
-        return arena
+        return self._transport.post("/arenas", settings)
 
     def get(self, arena_id: str) -> dict[str, Any]:
         """Return an arena with its standing."""
-        arena: dict[str, Any] = self._transport.get(f"/arenas/{arena_id}")
-        return arena
+        return self._transport.get(f"/arenas/{arena_id}")
 
     def list(self, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
-        page: dict[str, Any] = self._transport.get("/arenas", limit=limit, cursor=cursor)
-        return page
+        return self._transport.get("/arenas", limit=limit, cursor=cursor)
 
     def pairs(self, arena_id: str, *, count: int = 1, voter: str | None = None) -> builtins.list[dict[str, Any]]:
         """Return pairs to judge, which nobody else gets for ten minutes; waits until the models have answered."""
@@ -74,13 +63,11 @@ class Arenas:
     ) -> dict[str, Any]:
         """Judge a pair: `left`, `right`, `tie` or `both_bad`; returns the vote, which says whose answers they were."""
         body = {"pair_id": pair_id, "verdict": verdict, "comment": comment, "voter": voter}
-        vote: dict[str, Any] = self._transport.post(f"/arenas/{arena_id}/votes", body)
-        return vote
+        return self._transport.post(f"/arenas/{arena_id}/votes", body)
 
     def votes(self, arena_id: str, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
         """Return a page of the votes, newest first."""
-        page: dict[str, Any] = self._transport.get(f"/arenas/{arena_id}/votes", limit=limit, cursor=cursor)
-        return page
+        return self._transport.get(f"/arenas/{arena_id}/votes", limit=limit, cursor=cursor)
 
     def take_back(self, arena_id: str, vote_id: str) -> None:
         """Delete a vote; its pair can be judged again."""
@@ -95,23 +82,18 @@ class Arenas:
 
     def dataset(self, arena_id: str) -> dict[str, Any]:
         """Make the votes so far a version of the arena's dataset, and return it."""
-        dataset: dict[str, Any] = self._transport.post_and_wait(f"/arenas/{arena_id}/dataset")
-        return dataset
+        return self._transport.post_and_wait(f"/arenas/{arena_id}/dataset")
 
     def delete(self, arena_id: str) -> None:
         """Delete an arena with its votes; a dataset that was made of them stays."""
         self._transport.delete(f"/arenas/{arena_id}")
 
     def _set_open(self, arena_id: str, *, is_open: bool) -> dict[str, Any]:
-        arena: dict[str, Any] = self._transport.patch(f"/arenas/{arena_id}", {"is_open": is_open})
-        return arena
+        return self._transport.patch(f"/arenas/{arena_id}", {"is_open": is_open})
 
 
-class Feedback:
+class Feedback(Resource):
     """What people think of served answers: `client.feedback`."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
 
     def thumb(self, answer_id: str, *, is_good: bool, **more: Any) -> dict[str, Any]:
         """Say that an answer is good or bad; `more`: `comment` and `giver`."""
@@ -127,8 +109,7 @@ class Feedback:
 
     def answers(self, *, limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:
         """Return a page of the answers that are kept, with what was said of them, newest first."""
-        page: dict[str, Any] = self._transport.get("/feedback/answers", limit=limit, cursor=cursor)
-        return page
+        return self._transport.get("/feedback/answers", limit=limit, cursor=cursor)
 
     def delete(self, answer_id: str) -> None:
         """Delete a kept answer with all feedback on it."""
@@ -140,12 +121,10 @@ class Feedback:
 
     def dataset(self, kind: str = "preference") -> dict[str, Any]:
         """Make a version of the project's dataset of feedback: `preference` of edits and preferences, or `unpaired`."""
-        dataset: dict[str, Any] = self._transport.post_and_wait("/feedback/dataset", {"kind": kind})
-        return dataset
+        return self._transport.post_and_wait("/feedback/dataset", {"kind": kind})
 
     def _give(self, answer_id: str, **given: Any) -> dict[str, Any]:
-        feedback: dict[str, Any] = self._transport.post("/feedback", {"answer_id": answer_id, **given})
-        return feedback
+        return self._transport.post("/feedback", {"answer_id": answer_id, **given})
 
 
 def _as_messages(messages: Messages) -> list[dict[str, Any]]:

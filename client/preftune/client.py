@@ -45,8 +45,7 @@ class Client:
 
     def variants(self) -> list[dict[str, Any]]:
         """Return the preference losses that a job can name."""
-        data: list[dict[str, Any]] = self._transport.get("/variants")["data"]
-        return data
+        return self._transport.get_list("/variants")
 
     def models(self, *, limit: int | None = None) -> list[dict[str, Any]]:
         """Return the models that a job can start from: base models, then tuned policies; at most `limit`, or all."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from preftune.errors import ApiError, DownloadFailed, PreftuneError, UploadInterrupted
-from preftune.transport import Transport
+from preftune.transport import Resource
 
 CHUNK_BYTES = 1024 * 1024
 IN_PARTS_FROM_BYTES = 64 * 1024 * 1024
@@ -18,10 +18,7 @@ IN_PARTS_FROM_BYTES = 64 * 1024 * 1024
 _JSON_OPTIONS = ("columns", "metadata", "values", "ignore")
 
 
-class Datasets:
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
+class Datasets(Resource):
     def upload(
         self,
         path: str | Path,

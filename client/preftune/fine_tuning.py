@@ -2,14 +2,11 @@
 
 from typing import Any
 
-from preftune.transport import Transport
+from preftune.transport import Resource
 
 
-class FineTuning:
+class FineTuning(Resource):
     """Fine-tuning jobs as OpenAI's clients see them: `client.fine_tuning`."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
 
     def create(self, body: dict[str, Any], *, idempotency_key: str) -> dict[str, Any]:
         """Queue a job; a second call with the key answers the first one's job. Raises ApiError."""
@@ -21,5 +18,4 @@ class FineTuning:
     def find(self, metadata: dict[str, str]) -> list[dict[str, Any]]:
         """Return the newest jobs with this metadata, 100 at most."""
         wanted = {f"metadata[{key}]": value for key, value in metadata.items()}
-        jobs: list[dict[str, Any]] = self._transport.get("/v1/fine_tuning/jobs", limit=100, **wanted)["data"]
-        return jobs
+        return self._transport.get_list("/v1/fine_tuning/jobs", limit=100, **wanted)

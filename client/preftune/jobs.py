@@ -9,7 +9,7 @@ from preftune.archives import download_archive
 from preftune.downloads import download_files
 from preftune.errors import ExportFailed, RepublishFailed, ScoringFailed
 from preftune.stream import StreamEvent, follow
-from preftune.transport import Transport
+from preftune.transport import Resource
 
 Objects = list[dict[str, Any]]
 
@@ -17,10 +17,7 @@ EXPORTS = "exports/"
 FINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
 
 
-class Jobs:
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
+class Jobs(Resource):
     def submit(
         self, *, base_model: str, dataset_id: str, chat_template_kwargs: dict[str, Any] | None = None, **settings: Any
     ) -> dict[str, Any]:

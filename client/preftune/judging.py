@@ -1,18 +1,14 @@
 """Requests below `/generations`, `/judgements` and `/rounds`: what models answer, what is better, and both repeated."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from preftune.transport import Transport
+from preftune.transport import Resource, wait_for_end
 
 
-class Generations:
+class Generations(Resource):
     """What models answer to prompts, as datasets of responses."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
 
     def create(self, *, models: Sequence[str], **settings: Any) -> dict[str, Any]:
         """Post a generation; `settings`: `dataset_id`, `held_out_of` or `prompts`, and any field of the API's."""
@@ -45,14 +41,11 @@ class Generations:
         self, generation_id: str, *, timeout_seconds: float | None = None, poll_seconds: float = 2.0
     ) -> dict[str, Any]:
         """Return the generation once it has ended. Raises TimeoutError."""
-        return _wait(partial(self.get, generation_id), timeout_seconds, poll_seconds)
+        return wait_for_end(partial(self.get, generation_id), timeout_seconds, poll_seconds)
 
 
-class Judgements:
+class Judgements(Resource):
     """Verdicts on pairs of answers, with win rates."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
 
     def create(self, *, dataset_id: str, judge: dict[str, Any], **settings: Any) -> dict[str, Any]:
         """Post a judgement; `judge`: its `kind` with the settings of that kind; `settings`: any field of the API's."""
@@ -106,14 +99,11 @@ class Judgements:
         self, judgement_id: str, *, timeout_seconds: float | None = None, poll_seconds: float = 2.0
     ) -> dict[str, Any]:
         """Return the judgement once it has ended. Raises TimeoutError."""
-        return _wait(partial(self.get, judgement_id), timeout_seconds, poll_seconds)
+        return wait_for_end(partial(self.get, judgement_id), timeout_seconds, poll_seconds)
 
 
-class Rounds:
+class Rounds(Resource):
     """Rounds: a policy answers, a judge judges, and the policy is trained on that, several times."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
 
     def create(self, *, job: dict[str, Any], judge: dict[str, Any], **settings: Any) -> dict[str, Any]:
         """Post rounds; `job`: what each trains; `judge`: its `kind` with settings; `settings`: further fields."""
@@ -153,14 +143,4 @@ class Rounds:
         self, rounds_id: str, *, timeout_seconds: float | None = None, poll_seconds: float = 2.0
     ) -> dict[str, Any]:
         """Return the rounds once they have ended. Raises TimeoutError."""
-        return _wait(partial(self.get, rounds_id), timeout_seconds, poll_seconds)
-
-
-def _wait(look: Callable[[], dict[str, Any]], timeout_seconds: float | None, poll_seconds: float) -> dict[str, Any]:
-    """Return what `look` gives once it has ended. Raises TimeoutError."""
-    deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-    while (found := look())["finished_at"] is None:
-        if deadline is not None and time.monotonic() > deadline:
-            raise TimeoutError(f"{found['id']} is still {found['status']}")
-        time.sleep(poll_seconds)
-    return found
+        return wait_for_end(partial(self.get, rounds_id), timeout_seconds, poll_seconds)

@@ -2,14 +2,11 @@
 
 from typing import Any
 
-from preftune.transport import Transport
+from preftune.transport import Resource
 
 
-class Keys:
+class Keys(Resource):
     """Keys within the reach of the client's own: `client.keys`."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
 
     def create(
         self,

@@ -1,19 +1,14 @@
 """Requests below `/sweeps`."""
 
-import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from preftune.transport import Transport
-
-FINAL_STATUSES = frozenset({"finished", "cancelled"})
+from preftune.transport import Resource, wait_for_end
 
 
-class Sweeps:
+class Sweeps(Resource):
     """Sweeps: many jobs that differ in a few settings, as one."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
 
     def create(self, *, job: dict[str, Any], **settings: Any) -> dict[str, Any]:
         """Post a sweep of a job; `settings`: `grid`, `random` or `members`, and any further field of `POST /sweeps`."""
@@ -66,14 +61,7 @@ class Sweeps:
 
     def wait(self, sweep_id: str, *, timeout_seconds: float | None = None, poll_seconds: float = 2.0) -> dict[str, Any]:
         """Return the sweep once all its members have ended. Raises TimeoutError."""
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        while True:
-            sweep = self.get(sweep_id)
-            if sweep["finished_at"] is not None:
-                return sweep
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"{sweep_id} is still {sweep['status']}")
-            time.sleep(poll_seconds)
+        return wait_for_end(partial(self.get, sweep_id), timeout_seconds, poll_seconds)
 
     def _steer(self, sweep_id: str, action: str) -> dict[str, Any]:
         return self._transport.post(f"/sweeps/{sweep_id}/{action}")

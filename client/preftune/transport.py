@@ -154,6 +154,23 @@ class Transport:
         return answer
 
 
+class Resource:
+    """Requests below one address of the service."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+
+def wait_for_end(look: Callable[[], Object], timeout_seconds: float | None, poll_seconds: float) -> Object:
+    """Return what `look` gives once it has ended. Raises TimeoutError."""
+    deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+    while (found := look())["finished_at"] is None:
+        if deadline is not None and time.monotonic() > deadline:
+            raise TimeoutError(f"{found['id']} is still {found['status']}")
+        time.sleep(poll_seconds)
+    return found
+
+
 def check_address(url: str) -> str:
     """Return the address of a service; raises InvalidAddress for what is none."""
     try:

@@ -8,7 +8,7 @@ import typer
 
 from preftune import Client
 from preftune.cli.changed_pairs import score_changed
-from preftune.cli.console import confirm, connected, err, fail, for_each, json_or_text, out, print_status
+from preftune.cli.console import confirm, connected, err, fail, for_each, json_or_text, out, print_status, read_request
 from preftune.cli.estimates import interval_text
 from preftune.cli.listing import Column, Item, collect, named, print_json_lines, print_list, time_column
 from preftune.cli.options import AsJson, BaseModel, DatasetId, Limit, Quiet, Url, Yes
@@ -42,7 +42,7 @@ def start(
     url: Url = None,
 ) -> None:
     """Show how many jobs a sweep has and what they would take, ask for confirmation, start it and print its id."""
-    given: dict[str, Any] = _read(request)
+    given: dict[str, Any] = read_request(request, "job")
     given["job"] = {"base_model": base_model, "dataset_id": dataset_id, **given.get("job", {})}
     if grid:
         given["grid"] = dict(_values(item) for item in grid)
@@ -167,18 +167,6 @@ def _values(text: str) -> tuple[str, list[Any]]:
     if not equals or not path or not values:
         fail("--grid takes a setting and its values, such as beta=0.05,0.1,0.3", code=2)
     return path, [json_or_text(value) for value in values.split(",")]
-
-
-def _read(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        fail(f"--request: {path.name} cannot be read as JSON ({error})", code=2)
-    if not isinstance(value, dict) or not isinstance(value.get("job", {}), dict):
-        fail("--request takes a JSON object, with an object as its job", code=2)
-    return value
 
 
 def _print_preview(preview: dict[str, Any]) -> None:
