@@ -105,6 +105,20 @@ class Ranks:
         self.merge(whole)
         return parts
 
+    def compute_columns(
+        self,
+        batches: Sequence[PackedBatch],
+        values: Callable[[PackedBatch], Tensor],
+        width: int,
+        runs_apart: Callable[[PackedBatch], bool],
+    ) -> Columns:
+        """Compute the `values` of all rows of the batches, float32 [width, B] of each. Without gradients."""
+        tables = self.compute(
+            batches, lambda batch: values(batch).flatten(), lambda batch: width * len(batch.indices), runs_apart
+        )
+        rows = tuple(row for batch in batches for row in batch.indices)
+        return Columns(rows, torch.cat([table.view(width, -1) for table in tables], dim=1))
+
     def join_columns(self, parts: Sequence[Columns], order: Sequence[int]) -> Sequence[Columns]:
         """Gather the columns of all ranks, in the rows' order."""
         if self.size == 1:

@@ -59,12 +59,6 @@ def load_start(plan: TrainingPlan, directory: Path | str, dtype: torch.dtype, de
     return load_reward_model(directory, dtype=dtype, device=device, pad_token_id=plan.pad_token_id, head_seed=seed)
 
 
-def load_trained(plan: TrainingPlan, directory: Path, device: str) -> PreTrainedModel:
-    """Load what was saved as the class of the plan's method, in float32."""
-    load = load_causal_lm if get_method(plan.method).publishes_policy else load_reward_model
-    return load(directory, dtype=torch.float32, device=device)
-
-
 def enable_adapter_dropout(model: PreTrainedModel) -> None:
     """Enable the adapter's dropout, for SFT only: DPO compares policy and reference without noise."""
     for _, layer in adapters.adapters(model):

@@ -46,15 +46,9 @@ class RewardForward:
     @torch.no_grad()
     def columns(self, batches: Sequence[PackedBatch]) -> Columns:
         """Compute the values of all pairs of the batches over all ranks."""
-        width = len(RewardColumn)
-        tables = self.ranks.compute(
-            batches,
-            lambda batch: self.values(batch)[1].flatten(),
-            lambda batch: width * len(batch.indices),
-            runs_apart(self.model),
+        return self.ranks.compute_columns(
+            batches, lambda batch: self.values(batch)[1], len(RewardColumn), runs_apart(self.model)
         )
-        rows = tuple(row for batch in batches for row in batch.indices)
-        return Columns(rows, torch.cat([table.view(width, -1) for table in tables], dim=1))
 
     def figures(self, host: HostColumns) -> Figures:
         return reward_figures(host.values)

@@ -77,15 +77,9 @@ class SftForward:
     @torch.no_grad()
     def columns(self, batches: Sequence[PackedBatch]) -> Columns:
         """Compute the values of all rows of the batches over all ranks."""
-        width = len(SftColumn)
-        tables = self.ranks.compute(
-            batches,
-            lambda batch: self.values(batch)[1].flatten(),
-            lambda batch: width * len(batch.indices),
-            runs_apart(self.model),
+        return self.ranks.compute_columns(
+            batches, lambda batch: self.values(batch)[1], len(SftColumn), runs_apart(self.model)
         )
-        rows = tuple(row for batch in batches for row in batch.indices)
-        return Columns(rows, torch.cat([table.view(width, -1) for table in tables], dim=1))
 
     def figures(self, host: HostColumns) -> Figures:
         return sft_figures(host.values)
