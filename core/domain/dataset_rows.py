@@ -107,16 +107,6 @@ class UnpairedRow(RowContext):
     """True where the response is desirable."""
 
 
-@final
-class ResponsesRow(RowContext):
-    line: int
-    prompt: Text
-    response: Text
-    """May be empty: a model may say nothing."""
-    model: NotRequired[str]
-    """Name of the model that gave the response."""
-
-
 class RowIssue(TypedDict):
     """One fault or remark about a row or the file."""
 

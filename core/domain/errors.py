@@ -17,7 +17,7 @@ kind to a status; the worker maps it to fail or retry. `detail` is shown to user
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 ErrorKind = Literal[
     "invalid",
@@ -114,3 +114,13 @@ class Fenced(DomainError):
     code = "fenced"
     title = "Another attempt has taken over"
     kind = "fenced"
+
+
+Found = TypeVar("Found")
+
+
+def present(found: Found | None, error: type[NotFound], detail: str) -> Found:
+    """Return what was looked for; raises the error where there is none."""
+    if found is None:
+        raise error(detail)
+    return found

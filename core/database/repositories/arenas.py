@@ -12,23 +12,6 @@ from core.domain.arenas.arenas import PairState, Verdict
 _SHOWN = (PairState.WAITING, PairState.READY)
 
 
-def find_arena(session: Session, project_id: str, arena_id: str) -> Arena | None:
-    return session.scalar(select(Arena).where(Arena.id == arena_id, Arena.project_id == project_id))
-
-
-def lock_arena(session: Session, project_id: str, arena_id: str) -> Arena | None:
-    statement = select(Arena).where(Arena.id == arena_id, Arena.project_id == project_id)
-    return session.scalar(statement.with_for_update().execution_options(populate_existing=True))
-
-
-def list_arenas(session: Session, project_id: str, *, before: str | None, limit: int) -> list[Arena]:
-    """Return arenas older than the id `before`, newest first."""
-    statement = select(Arena).where(Arena.project_id == project_id)
-    if before is not None:
-        statement = statement.where(Arena.id < before)
-    return list(session.scalars(statement.order_by(Arena.id.desc()).limit(limit)))
-
-
 def count_open(session: Session, project_id: str) -> int:
     statement = select(func.count()).select_from(Arena).where(Arena.project_id == project_id, Arena.is_open)
     return int(session.scalar(statement) or 0)

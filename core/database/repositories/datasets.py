@@ -6,6 +6,7 @@ from sqlalchemy import ColumnElement, delete, exists, false, func, or_, select, 
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
+from core.database.repositories import owned
 from core.database.tables.datasets import Dataset, DatasetStatus
 from core.database.tables.jobs import Job
 from core.domain.jobs.job_state import FINAL_STATUSES
@@ -77,10 +78,7 @@ def share_dataset(session: Session, project_id: str, dataset_id: str) -> Dataset
 
 def list_datasets(session: Session, project_id: str, *, before: str | None, limit: int) -> list[Dataset]:
     """Return the first versions of datasets older than the id `before`, newest first."""
-    statement = select(Dataset).where(Dataset.project_id == project_id, Dataset.root_id.is_(None))
-    if before is not None:
-        statement = statement.where(Dataset.id < before)
-    return list(session.scalars(statement.order_by(Dataset.id.desc()).limit(limit)))
+    return owned.newest(session, Dataset, project_id, Dataset.root_id.is_(None), before=before, limit=limit)
 
 
 def list_oldest_first(session: Session, project_id: str, *, after: str | None, limit: int) -> list[Dataset]:

@@ -35,27 +35,9 @@ def total(session: Session, project_id: str) -> Totals:
     return Totals(num_answers, num_items, answer_bytes + item_bytes)
 
 
-def find_answer(session: Session, project_id: str, answer_id: str) -> ServedAnswer | None:
-    statement = select(ServedAnswer).where(ServedAnswer.id == answer_id, ServedAnswer.project_id == project_id)
-    return session.scalar(statement)
-
-
 def find_answers(session: Session, answer_ids: Sequence[str]) -> dict[str, ServedAnswer]:
     rows = session.scalars(select(ServedAnswer).where(ServedAnswer.id.in_(answer_ids)))
     return {row.id: row for row in rows}
-
-
-def list_answers(session: Session, project_id: str, *, before: str | None, limit: int) -> list[ServedAnswer]:
-    """Return answers older than the id `before`, newest first."""
-    statement = select(ServedAnswer).where(ServedAnswer.project_id == project_id)
-    if before is not None:
-        statement = statement.where(ServedAnswer.id < before)
-    return list(session.scalars(statement.order_by(ServedAnswer.id.desc()).limit(limit)))
-
-
-def find_item(session: Session, project_id: str, item_id: str) -> FeedbackItem | None:
-    statement = select(FeedbackItem).where(FeedbackItem.id == item_id, FeedbackItem.project_id == project_id)
-    return session.scalar(statement)
 
 
 def list_items(

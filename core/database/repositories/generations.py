@@ -4,17 +4,9 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from core.database.columns import json_text
+from core.database.repositories import owned
 from core.database.repositories.judging_lists import holds_policy_of, is_version_of
 from core.database.tables.generations import Generation, GenerationPart
-
-
-def find_generation(session: Session, project_id: str, generation_id: str) -> Generation | None:
-    return session.scalar(select(Generation).where(Generation.id == generation_id, Generation.project_id == project_id))
-
-
-def lock_generation(session: Session, project_id: str, generation_id: str) -> Generation | None:
-    statement = select(Generation).where(Generation.id == generation_id, Generation.project_id == project_id)
-    return session.scalar(statement.with_for_update().execution_options(populate_existing=True))
 
 
 def list_generations(
@@ -27,14 +19,12 @@ def list_generations(
     job_id: str | None = None,
 ) -> list[Generation]:
     """Return generations older than the id `before`, newest first: with prompts of a dataset, by policies of a job."""
-    statement = select(Generation).where(Generation.project_id == project_id)
+    where = []
     if dataset_id is not None:
-        statement = statement.where(is_version_of(Generation.source_name, dataset_id))
+        where.append(is_version_of(Generation.source_name, dataset_id))
     if job_id is not None:
-        statement = statement.where(holds_policy_of(json_text(Generation.requested, "models"), job_id))
-    if before is not None:
-        statement = statement.where(Generation.id < before)
-    return list(session.scalars(statement.order_by(Generation.id.desc()).limit(limit)))
+        where.append(holds_policy_of(json_text(Generation.requested, "models"), job_id))
+    return owned.newest(session, Generation, project_id, *where, before=before, limit=limit)
 
 
 def list_done(session: Session, generation_id: str) -> set[int]:

@@ -6,6 +6,7 @@ from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
+from core.database.repositories import owned
 from core.database.repositories.judging_lists import is_policy_of, is_version_of
 from core.database.tables.judgements import JudgeAnswer, JudgedPair, Judgement
 from core.domain.judging.judgements import PairState, PairVerdict
@@ -14,15 +15,6 @@ from core.domain.request_status import RequestStatus
 
 KEPT_SECONDS = 30 * 24 * 3600.0
 """For cached answers."""
-
-
-def find_judgement(session: Session, project_id: str, judgement_id: str) -> Judgement | None:
-    return session.scalar(select(Judgement).where(Judgement.id == judgement_id, Judgement.project_id == project_id))
-
-
-def lock_judgement(session: Session, project_id: str, judgement_id: str) -> Judgement | None:
-    statement = select(Judgement).where(Judgement.id == judgement_id, Judgement.project_id == project_id)
-    return session.scalar(statement.with_for_update().execution_options(populate_existing=True))
 
 
 def list_judgements(
@@ -35,15 +27,12 @@ def list_judgements(
     job_id: str | None = None,
 ) -> list[Judgement]:
     """Return judgements older than the id `before`, newest first: of a dataset, and of policies of a job."""
-    statement = select(Judgement).where(Judgement.project_id == project_id)
+    where = []
     if dataset_id is not None:
-        statement = statement.where(is_version_of(Judgement.source_name, dataset_id))
+        where.append(is_version_of(Judgement.source_name, dataset_id))
     if job_id is not None:
-        models = (Judgement.first_model, Judgement.second_model)
-        statement = statement.where(or_(*(is_policy_of(model, job_id) for model in models)))
-    if before is not None:
-        statement = statement.where(Judgement.id < before)
-    return list(session.scalars(statement.order_by(Judgement.id.desc()).limit(limit)))
+        where.append(or_(*(is_policy_of(model, job_id) for model in (Judgement.first_model, Judgement.second_model))))
+    return owned.newest(session, Judgement, project_id, *where, before=before, limit=limit)
 
 
 def list_pairs(

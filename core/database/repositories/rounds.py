@@ -9,23 +9,6 @@ from core.database.tables.projects import Project
 from core.database.tables.rounds import Rounds, RoundStep
 
 
-def find_rounds(session: Session, project_id: str, rounds_id: str) -> Rounds | None:
-    return session.scalar(select(Rounds).where(Rounds.id == rounds_id, Rounds.project_id == project_id))
-
-
-def lock_rounds(session: Session, rounds_id: str) -> Rounds | None:
-    statement = select(Rounds).where(Rounds.id == rounds_id)
-    return session.scalar(statement.with_for_update().execution_options(populate_existing=True))
-
-
-def list_rounds(session: Session, project_id: str, *, before: str | None, limit: int) -> list[Rounds]:
-    """Return rounds newest first, those older than the id `before`."""
-    statement = select(Rounds).where(Rounds.project_id == project_id)
-    if before is not None:
-        statement = statement.where(Rounds.id < before)
-    return list(session.scalars(statement.order_by(Rounds.id.desc()).limit(limit)))
-
-
 def lock_project(session: Session, project_id: str) -> None:
     """Let no other rounds of the project be opened before the transaction ends."""
     session.execute(select(Project.id).where(Project.id == project_id).with_for_update(key_share=True))

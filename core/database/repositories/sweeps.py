@@ -22,23 +22,6 @@ class SweepEventDraft:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-def find_sweep(session: Session, project_id: str, sweep_id: str) -> Sweep | None:
-    return session.scalar(select(Sweep).where(Sweep.id == sweep_id, Sweep.project_id == project_id))
-
-
-def lock_sweep(session: Session, sweep_id: str) -> Sweep | None:
-    statement = select(Sweep).where(Sweep.id == sweep_id)
-    return session.scalar(statement.with_for_update().execution_options(populate_existing=True))
-
-
-def list_sweeps(session: Session, project_id: str, *, before: str | None, limit: int) -> list[Sweep]:
-    """Return sweeps newest first, those older than the id `before`."""
-    statement = select(Sweep).where(Sweep.project_id == project_id)
-    if before is not None:
-        statement = statement.where(Sweep.id < before)
-    return list(session.scalars(statement.order_by(Sweep.id.desc()).limit(limit)))
-
-
 def count_open(session: Session, project_id: str) -> int:
     statement = select(Sweep.id).where(Sweep.project_id == project_id, Sweep.finished_at.is_(None))
     return len(list(session.scalars(statement)))

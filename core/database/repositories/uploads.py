@@ -11,15 +11,6 @@ from core.database.tables.uploads import Upload, UploadPart, UploadStatus
 _NOBODY: dict[str, Any] = {"assembler": None, "assembling_until": None}
 
 
-def find_upload(session: Session, project_id: str, upload_id: str) -> Upload | None:
-    return session.scalar(select(Upload).where(Upload.id == upload_id, Upload.project_id == project_id))
-
-
-def lock_upload(session: Session, project_id: str, upload_id: str) -> Upload | None:
-    statement = select(Upload).where(Upload.id == upload_id, Upload.project_id == project_id)
-    return session.scalar(statement.with_for_update().execution_options(populate_existing=True))
-
-
 def count_open(session: Session, project_id: str) -> int:
     statement = select(func.count()).where(Upload.project_id == project_id, Upload.status == UploadStatus.OPEN)
     return session.scalar(statement) or 0

@@ -13,24 +13,6 @@ from core.database.tables.webhooks import WebhookDelivery, WebhookEndpoint
 from core.domain.webhook_events import DISABLED_BY_USER
 
 
-def find_endpoint(session: Session, project_id: str, endpoint_id: str) -> WebhookEndpoint | None:
-    where = (WebhookEndpoint.id == endpoint_id, WebhookEndpoint.project_id == project_id)
-    return session.scalar(select(WebhookEndpoint).where(*where))
-
-
-def lock_endpoint(session: Session, endpoint_id: str) -> WebhookEndpoint | None:
-    statement = select(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id)
-    return session.scalar(statement.with_for_update().execution_options(populate_existing=True))
-
-
-def list_endpoints(session: Session, project_id: str, *, before: str | None, limit: int) -> list[WebhookEndpoint]:
-    """Return endpoints newest first, those older than the id `before`."""
-    statement = select(WebhookEndpoint).where(WebhookEndpoint.project_id == project_id)
-    if before is not None:
-        statement = statement.where(WebhookEndpoint.id < before)
-    return list(session.scalars(statement.order_by(WebhookEndpoint.id.desc()).limit(limit)))
-
-
 def count_endpoints(session: Session, project_id: str) -> int:
     statement = select(func.count()).select_from(WebhookEndpoint).where(WebhookEndpoint.project_id == project_id)
     return session.scalar(statement) or 0

@@ -4,7 +4,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import enum_type
-from core.database.tables.base import Base, BigInt, Digest, Id, ShortText, Time
+from core.database.tables.base import Base, BigInt, Digest, Id, OfProject, ShortText, Time
 from core.domain.access import Scope
 
 
@@ -16,14 +16,12 @@ class StoredScope(StrEnum):
     ADMIN = "admin"
 
 
-class ApiKey(Base):
+class ApiKey(OfProject, Base):
     """A key, valid until it expires or is revoked. Only the hash of its secret is stored."""
 
     __tablename__ = "api_keys"
     __table_args__ = (Index(None, "project_id"),)
 
-    id: Mapped[Id] = mapped_column(primary_key=True)
-    project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[ShortText]
     stored_scope: Mapped[StoredScope] = mapped_column("scope", enum_type(StoredScope, "scope"))
     is_operator: Mapped[bool | None]

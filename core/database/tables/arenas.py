@@ -4,16 +4,14 @@ from sqlalchemy import ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import enum_type
-from core.database.tables.base import Base, BigInt, Id, JsonObject, LongText, ShortText, Time
+from core.database.tables.base import Base, BigInt, Id, JsonObject, LongText, OfProject, ShortText, Time
 from core.domain.arenas.arenas import PairState, Verdict
 
 
-class Arena(Base):
+class Arena(OfProject, Base):
     __tablename__ = "arenas"
     __table_args__ = (Index(None, "project_id", "id"),)
 
-    id: Mapped[Id] = mapped_column(primary_key=True)
-    project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[ShortText | None]
     user_metadata: Mapped[JsonObject] = mapped_column("metadata")
     requested: Mapped[JsonObject]

@@ -3,8 +3,8 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from sqlalchemy import BigInteger, Double, MetaData, String, Table, Text
-from sqlalchemy.orm import DeclarativeBase, mapped_column
+from sqlalchemy import BigInteger, Double, ForeignKey, MetaData, String, Table, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from core.database.columns import Json, Timestamp
 
@@ -29,6 +29,19 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
+
+
+class Owned:
+    """Columns of what belongs to a project."""
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    project_id: Mapped[Id]
+
+
+class OfProject(Owned):
+    """Columns of what keeps its project from being deleted."""
+
+    project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"))
 
 
 def rows_of(entity: type[Base]) -> Table:

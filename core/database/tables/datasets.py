@@ -1,10 +1,10 @@
 from enum import StrEnum
 
-from sqlalchemy import CheckConstraint, Enum, ForeignKey, Index
+from sqlalchemy import CheckConstraint, Enum, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import enum_type
-from core.database.tables.base import Base, BigInt, Digest, Id, JsonObject, LongText, ShortText, Time
+from core.database.tables.base import Base, BigInt, Digest, Id, JsonObject, LongText, OfProject, ShortText, Time
 from core.domain.dataset_rows import DatasetKind
 
 
@@ -22,7 +22,7 @@ _STORED_KIND = Enum(
 )
 
 
-class Dataset(Base):
+class Dataset(OfProject, Base):
     __tablename__ = "datasets"
     __table_args__ = (
         CheckConstraint("(status = 'processing') = (lease_owner IS NOT NULL)", "lease_while_processing"),
@@ -35,8 +35,6 @@ class Dataset(Base):
         Index(None, "root_id", "version"),
     )
 
-    id: Mapped[Id] = mapped_column(primary_key=True)
-    project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[ShortText]
     status: Mapped[DatasetStatus] = mapped_column(enum_type(DatasetStatus, "status"))
     stored_kind: Mapped[str] = mapped_column("kind", _STORED_KIND)

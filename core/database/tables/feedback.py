@@ -4,16 +4,14 @@ from sqlalchemy import ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import enum_type
-from core.database.tables.base import Base, BigInt, Id, LongText, ShortText, Time
+from core.database.tables.base import Base, BigInt, Id, LongText, OfProject, Owned, ShortText, Time
 from core.domain.arenas.feedback import FeedbackKind
 
 
-class ServedAnswer(Base):
+class ServedAnswer(OfProject, Base):
     __tablename__ = "served_answers"
     __table_args__ = (Index(None, "project_id", "id"), Index(None, "created_at"))
 
-    id: Mapped[Id] = mapped_column(primary_key=True)
-    project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"))
     key_id: Mapped[ShortText | None]
     model: Mapped[ShortText]
     prompt: Mapped[LongText]
@@ -26,14 +24,12 @@ class ServedAnswer(Base):
     created_at: Mapped[Time]
 
 
-class FeedbackItem(Base):
+class FeedbackItem(Owned, Base):
     """A thumb, an edit or a preference, the latest of its kind for its answer, or for its two."""
 
     __tablename__ = "feedback_items"
     __table_args__ = (Index(None, "project_id", "id"), Index(None, "answer_id"), Index(None, "other_id"))
 
-    id: Mapped[Id] = mapped_column(primary_key=True)
-    project_id: Mapped[Id]
     answer_id: Mapped[Id] = mapped_column(ForeignKey("served_answers.id"))
     """The better one of two."""
     other_id: Mapped[Id | None] = mapped_column(ForeignKey("served_answers.id"))

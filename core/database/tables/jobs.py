@@ -2,7 +2,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import enum_type
-from core.database.tables.base import Base, BigInt, Id, JsonObject, LongText, Number, ShortText, Time
+from core.database.tables.base import Base, BigInt, Id, JsonObject, LongText, Number, OfProject, ShortText, Time
 from core.domain.jobs.failure_codes import FailureCode
 from core.domain.jobs.job_state import AttemptOutcome, Desired, JobStatus, Stage
 
@@ -10,7 +10,7 @@ _QUEUED = text("status = 'queued'")
 _RUNNING = text("status = 'running'")
 
 
-class Job(Base):
+class Job(OfProject, Base):
     """One training job; only `core.database.repositories.transitions` changes `status`."""
 
     __tablename__ = "jobs"
@@ -41,8 +41,6 @@ class Job(Base):
         Index("ix_jobs_running", "project_id", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
     )
 
-    id: Mapped[Id] = mapped_column(primary_key=True)
-    project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[ShortText | None]
     user_metadata: Mapped[JsonObject] = mapped_column("metadata")
     priority: Mapped[int]

@@ -4,15 +4,13 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import enum_type
-from core.database.tables.base import Id, LongText, Time
+from core.database.tables.base import Id, LongText, Owned, Time
 from core.domain.request_status import RequestStatus
 
 
-class Leased:
+class Leased(Owned):
     """Columns of what a lane does; its constraints are `leased_rules`."""
 
-    id: Mapped[Id] = mapped_column(primary_key=True)
-    project_id: Mapped[Id]
     status: Mapped[RequestStatus] = mapped_column(enum_type(RequestStatus, "status"))
     error_detail: Mapped[LongText | None]
     num_tries: Mapped[int] = mapped_column(default=0)

@@ -4,21 +4,19 @@ from sqlalchemy import ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import enum_type
-from core.database.tables.base import Base, Id, JsonObject, LongText, ShortText, Time
+from core.database.tables.base import Base, Id, JsonObject, LongText, OfProject, ShortText, Time
 from core.domain.judging.rounds import RoundsStatus, RoundsStopReason, RoundStage, RoundStepStatus
 
 _OPEN = text("finished_at IS NULL")
 
 
-class Rounds(Base):
+class Rounds(OfProject, Base):
     __tablename__ = "rounds"
     __table_args__ = (
         Index(None, "project_id", "id"),
         Index("ix_rounds_open", "id", sqlite_where=_OPEN, postgresql_where=_OPEN),
     )
 
-    id: Mapped[Id] = mapped_column(primary_key=True)
-    project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[ShortText | None]
     user_metadata: Mapped[JsonObject] = mapped_column("metadata")
     requested: Mapped[JsonObject]

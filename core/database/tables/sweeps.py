@@ -4,21 +4,19 @@ from sqlalchemy import ForeignKey, Index, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import enum_type
-from core.database.tables.base import Base, Id, JsonObject, LongText, ShortText, Time
+from core.database.tables.base import Base, Id, JsonObject, LongText, OfProject, ShortText, Time
 from core.domain.sweeps import SweepStatus
 
 _RUNNING = text("finished_at IS NULL")
 
 
-class Sweep(Base):
+class Sweep(OfProject, Base):
     __tablename__ = "sweeps"
     __table_args__ = (
         Index(None, "project_id", "id"),
         Index("ix_sweeps_open", "id", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
     )
 
-    id: Mapped[Id] = mapped_column(primary_key=True)
-    project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[ShortText | None]
     user_metadata: Mapped[JsonObject] = mapped_column("metadata")
     requested: Mapped[JsonObject]

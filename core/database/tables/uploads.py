@@ -6,7 +6,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import enum_type
-from core.database.tables.base import Base, BigInt, Digest, Id, JsonObject, ShortText, Time
+from core.database.tables.base import Base, BigInt, Digest, Id, JsonObject, OfProject, ShortText, Time
 
 
 class UploadStatus(StrEnum):
@@ -16,7 +16,7 @@ class UploadStatus(StrEnum):
     """Became a dataset; its parts are gone, or going."""
 
 
-class Upload(Base):
+class Upload(OfProject, Base):
     __tablename__ = "uploads"
     __table_args__ = (
         CheckConstraint("status = 'open' OR dataset_id IS NOT NULL", "completed_has_data_set"),
@@ -24,8 +24,6 @@ class Upload(Base):
         Index(None, "expires_at"),
     )
 
-    id: Mapped[Id] = mapped_column(primary_key=True)
-    project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"))
     status: Mapped[UploadStatus] = mapped_column(enum_type(UploadStatus, "status"))
     name: Mapped[ShortText | None]
     filename: Mapped[ShortText | None]
@@ -59,13 +57,11 @@ class UploadPart(Base):
     sha256: Mapped[Digest]
 
 
-class Arrival(Base):
+class Arrival(OfProject, Base):
     """Quota reserved for a body that is being received; ends with it, or when its process is silent for too long."""
 
     __tablename__ = "arrivals"
     __table_args__ = (Index(None, "project_id"),)
 
-    id: Mapped[Id] = mapped_column(primary_key=True)
-    project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"))
     num_bytes: Mapped[BigInt]
     expires_at: Mapped[Time]

@@ -2,21 +2,19 @@
 
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, text
+from sqlalchemy import Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import Json
-from core.database.tables.base import Base, BigInt, Id, JsonObject, LongText, ShortText, Time
+from core.database.tables.base import Base, BigInt, Id, JsonObject, LongText, OfProject, ShortText, Time
 
 _PENDING = text("delivered_at IS NULL AND given_up_at IS NULL")
 
 
-class WebhookEndpoint(Base):
+class WebhookEndpoint(OfProject, Base):
     __tablename__ = "webhook_endpoints"
     __table_args__ = (Index(None, "project_id"),)
 
-    id: Mapped[Id] = mapped_column(primary_key=True)
-    project_id: Mapped[Id] = mapped_column(ForeignKey("projects.id"))
     name: Mapped[ShortText]
     url: Mapped[LongText]
     event_types: Mapped[list[Any]] = mapped_column(Json)

@@ -22,8 +22,8 @@ from core.domain.errors import Conflict, Forbidden, InvalidRequest, NotFound, Un
 from core.services.access import audit
 from core.services.access.projects import require_project
 from core.services.backend import Backend
-from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import make_id, new_suffix
+from core.services.pages import page_of, read_cursor
 from core.services.transactions import reads, writes
 from core.services.views import Page, from_row
 
@@ -187,13 +187,11 @@ def list_keys(session: Session, project_id: str | None = None) -> list[KeyView]:
 @reads
 def list_page(session: Session, reach: KeyReach, *, limit: int = 20, cursor: str | None = None) -> Page[KeyView]:
     """Return the keys within reach, newest first, dead ones too."""
-    before = decode_cursor(cursor) if cursor else None
+    before = read_cursor(cursor)
     rows = access.list_keys_before(
         session, reach.project_id, with_operators=reach.with_operators, before=before, limit=limit + 1
     )
-    shown = rows[:limit]
-    next_cursor = encode_cursor(shown[-1].id) if len(rows) > limit else None
-    return Page(data=[_view(session, row) for row in shown], next_cursor=next_cursor)
+    return page_of(rows, limit, [_view(session, row) for row in rows[:limit]])
 
 
 @reads

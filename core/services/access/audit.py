@@ -18,8 +18,8 @@ from core.database.columns import database_now
 from core.database.repositories import audit as audit_rows
 from core.database.tables.audit import AuditEvent
 from core.services.backend import Backend
-from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import new_id
+from core.services.pages import page_of, read_cursor
 from core.services.views import Page, from_row
 
 DONE = "done"
@@ -130,11 +130,9 @@ def record(
 
 def list_page(backend: Backend, where: AuditFilter, *, limit: int = 20, cursor: str | None = None) -> Page[AuditView]:
     """Return events, newest first."""
-    before = decode_cursor(cursor) if cursor else None
+    before = read_cursor(cursor)
     rows = backend.database.read(lambda session: audit_rows.list_events(session, where, before=before, limit=limit + 1))
-    shown = rows[:limit]
-    is_more = len(rows) > limit
-    return Page(data=[_view(row) for row in shown], next_cursor=encode_cursor(shown[-1].id) if is_more else None)
+    return page_of(rows, limit, [_view(row) for row in rows[:limit]])
 
 
 def forget_old(backend: Backend) -> int:

@@ -10,18 +10,19 @@ from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
 from core.database.repositories import arenas as rows
+from core.database.repositories import owned
 from core.database.tables.arenas import Arena, ArenaPair
 from core.domain.arenas.arenas import ROW_SIDES, ArenaRequest, ArenaSampling, Interval, PairState, Verdict, win_rate
 from core.domain.dataset_rows import DatasetKind
-from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound
+from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound, present
 from core.services.access import audit, quotas
 from core.services.backend import Backend
 from core.services.chat import served_models
-from core.services.cursors import decode_cursor, encode_cursor
 from core.services.datasets import datasets
 from core.services.datasets.contents import row_lines
 from core.services.datasets.drawing import MAX_ROWS_READ, distinct, draw_rows, prompt_of
 from core.services.ids import derived_id, new_id
+from core.services.pages import page_of, read_cursor
 from core.services.transactions import deletes, reads, writes
 from core.services.views import Page, from_row
 from core.storage import keys
@@ -83,7 +84,7 @@ def create(backend: Backend, project_id: str, request: ArenaRequest, *, arena_id
     `idempotency`), a repeated call answers the arena that is there.
     """
     chosen = arena_id or new_id("arena")
-    if arena_id is not None and backend.database.read(lambda session: rows.find_arena(session, project_id, chosen)):
+    if arena_id is not None and backend.database.read(lambda session: owned.find(session, Arena, project_id, chosen)):
         return get(backend, project_id, chosen)
     if request.models is not None:
         require_length(backend, request.sampling)
@@ -98,7 +99,7 @@ def create(backend: Backend, project_id: str, request: ArenaRequest, *, arena_id
         raise InvalidRequest(f"/num_pairs: {fault}.", errors=[FieldError("/num_pairs", fault)])
 
     def work(session: Session) -> None:
-        if rows.find_arena(session, project_id, chosen) is not None:
+        if owned.find(session, Arena, project_id, chosen) is not None:
             return
         if rows.count_open(session, project_id) >= MAX_OPEN:
             raise TooManyArenas(f"{MAX_OPEN} arenas are open; close or delete one.")
@@ -123,11 +124,8 @@ def get(session: Session, project_id: str, arena_id: str) -> ArenaView:
 @reads
 def list_page(session: Session, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[ArenaView]:
     """Return a page of arenas, newest first."""
-    before = decode_cursor(cursor) if cursor else None
-    found = rows.list_arenas(session, project_id, before=before, limit=limit + 1)
-    shown = found[:limit]
-    next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
-    return Page(data=[view(session, arena) for arena in shown], next_cursor=next_cursor)
+    found = owned.newest(session, Arena, project_id, before=read_cursor(cursor), limit=limit + 1)
+    return page_of(found, limit, [view(session, arena) for arena in found[:limit]])
 
 
 @writes
@@ -153,18 +151,12 @@ def delete(session: Session, project_id: str, arena_id: str) -> None:
 
 def find(session: Session, project_id: str, arena_id: str) -> Arena:
     """Return the arena's row; raises ArenaNotFound."""
-    arena = rows.find_arena(session, project_id, arena_id)
-    if arena is None:
-        raise ArenaNotFound(f"There is no arena {arena_id}.")
-    return arena
+    return present(owned.find(session, Arena, project_id, arena_id), ArenaNotFound, f"There is no arena {arena_id}.")
 
 
 def lock(session: Session, project_id: str, arena_id: str) -> Arena:
     """Return the arena's row, locked until the transaction ends; raises ArenaNotFound."""
-    arena = rows.lock_arena(session, project_id, arena_id)
-    if arena is None:
-        raise ArenaNotFound(f"There is no arena {arena_id}.")
-    return arena
+    return present(owned.lock(session, Arena, arena_id, project_id), ArenaNotFound, f"There is no arena {arena_id}.")
 
 
 def view(session: Session, arena: Arena) -> ArenaView:

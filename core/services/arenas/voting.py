@@ -19,8 +19,8 @@ from core.failpoints import reach
 from core.services.access import audit
 from core.services.arenas import arenas
 from core.services.backend import Backend
-from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import new_id
+from core.services.pages import page_of, read_cursor
 from core.services.transactions import deletes, reads, writes
 from core.services.views import Page, from_row
 
@@ -186,12 +186,9 @@ def list_votes(
     session: Session, project_id: str, arena_id: str, *, limit: int = 20, cursor: str | None = None
 ) -> Page[VoteView]:
     """Return votes, newest first. Raises ArenaNotFound."""
-    before = decode_cursor(cursor) if cursor else None
     arena = arenas.find(session, project_id, arena_id)
-    found = rows.list_votes(session, arena_id, before=before, limit=limit + 1)
-    shown = [row for row, _ in found[:limit]]
-    next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
-    return Page(data=[_view(arena, row) for row in shown], next_cursor=next_cursor)
+    found = [row for row, _ in rows.list_votes(session, arena_id, before=read_cursor(cursor), limit=limit + 1)]
+    return page_of(found, limit, [_view(arena, row) for row in found[:limit]])
 
 
 def view_pair(arena: Arena, pair: ArenaPair, voter: str) -> HeldPair:

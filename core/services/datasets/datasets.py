@@ -11,12 +11,13 @@ from core.database.repositories import datasets as dataset_rows
 from core.database.repositories import garbage
 from core.database.repositories import jobs as job_rows
 from core.database.tables.datasets import Dataset, DatasetStatus
-from core.domain.errors import Conflict, InvalidRequest, NotFound
+from core.domain.errors import Conflict, InvalidRequest, NotFound, present
 from core.services.access import audit
 from core.services.backend import Backend
 from core.services.cursors import BAD_CURSOR, decode_cursor, decode_offset, encode_cursor
 from core.services.data_warnings import warnings_of
 from core.services.datasets.row_pages import MAX_PAGE_BYTES, RowsQuery, read_page
+from core.services.pages import page_of, read_cursor
 from core.services.transactions import deletes, reads, writes
 from core.services.views import DatasetView, Page, from_row
 from core.storage import keys
@@ -61,13 +62,10 @@ def _id_as_asked(row: Dataset, name: str) -> str:
 @reads
 def list_page(session: Session, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[DatasetView]:
     """Return a page of datasets, newest first, each as its newest version."""
-    before = decode_cursor(cursor) if cursor else None
-    rows = dataset_rows.list_datasets(session, project_id, before=before, limit=limit + 1)
+    rows = dataset_rows.list_datasets(session, project_id, before=read_cursor(cursor), limit=limit + 1)
     grown = [row.id for row in rows if row.last_version is not None]
     newest = dataset_rows.newest_versions(session, grown) if grown else {}
-    shown = rows[:limit]
-    data = [replace(view(newest.get(row.id, row)), id=row.id) for row in shown]
-    return Page(data=data, next_cursor=encode_cursor(shown[-1].id) if len(rows) > limit else None)
+    return page_of(rows, limit, [replace(view(newest.get(row.id, row)), id=row.id) for row in rows[:limit]])
 
 
 def list_oldest_first(backend: Backend, project_id: str, *, limit: int, after: str | None) -> list[DatasetView]:
@@ -203,9 +201,7 @@ def view(row: Dataset) -> DatasetView:
 def resolve(backend: Backend, project_id: str, name: str) -> Dataset:
     """Return the row of a version; by a dataset's own id the newest that is ready. Raises DatasetNotFound."""
     row = backend.database.read(lambda session: dataset_rows.find_newest(session, project_id, name))
-    if row is None:
-        raise DatasetNotFound(f"There is no dataset {name}.")
-    return row
+    return present(row, DatasetNotFound, f"There is no dataset {name}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
-from core.database.repositories import backups, garbage
+from core.database.repositories import backups, garbage, owned
 from core.database.repositories import uploads as upload_rows
 from core.database.tables.uploads import Upload, UploadPart, UploadStatus
 from core.datasets.options import check_names
@@ -109,7 +109,7 @@ def create(backend: Backend, project_id: str, new: NewUpload, *, upload_id: str 
     chosen = upload_id or new_id("upl")
 
     def work(session: Session) -> UploadView:
-        known = upload_rows.find_upload(session, project_id, chosen)
+        known = owned.find(session, Upload, project_id, chosen)
         if known is not None:
             return _view(session, known)
         quotas.require_room(session, project_id, new.num_bytes)
@@ -247,7 +247,7 @@ def complete(
 
 @writes
 def delete(session: Session, project_id: str, upload_id: str) -> None:
-    upload = _known(upload_rows.lock_upload(session, project_id, upload_id), upload_id)
+    upload = _known(owned.lock(session, Upload, upload_id, project_id), upload_id)
     garbage.add_garbage(session, project_id, keys.upload_prefix(project_id, upload_id), "upload deleted")
     upload_rows.delete_upload(session, upload)
     audit.note(session, project_id, "upload.delete", upload_id)
@@ -267,7 +267,7 @@ def let_go_of_expired(session: Session) -> int:
 def _begin_completion(
     session: Session, project_id: str, upload_id: str, assembly: Assembly | None, token: str
 ) -> tuple[Upload, list[UploadPart]]:
-    upload = _known(upload_rows.lock_upload(session, project_id, upload_id), upload_id)
+    upload = _known(owned.lock(session, Upload, upload_id, project_id), upload_id)
     parts = upload_rows.list_parts(session, upload_id)
     if upload.status is UploadStatus.OPEN:
         if assembly is None:
@@ -310,7 +310,7 @@ def _require_all(upload: Upload, parts: list[UploadPart]) -> None:
 
 @writes
 def _conclude(session: Session, project_id: str, upload_id: str) -> None:
-    upload = upload_rows.lock_upload(session, project_id, upload_id)
+    upload = owned.lock(session, Upload, upload_id, project_id)
     if upload is not None and upload.status is UploadStatus.OPEN:
         upload.status = UploadStatus.COMPLETED
         upload.expires_at = database_after(KEPT_SECONDS)
@@ -332,7 +332,7 @@ def _upload_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find(session: Session, project_id: str, upload_id: str) -> Upload:
-    return _known(upload_rows.find_upload(session, project_id, upload_id), upload_id)
+    return _known(owned.find(session, Upload, project_id, upload_id), upload_id)
 
 
 def _known(upload: Upload | None, upload_id: str) -> Upload:
@@ -348,7 +348,7 @@ def _require_open(upload: Upload) -> None:
 
 def lock_open(session: Session, project_id: str, upload_id: str) -> Upload:
     """Lock the row of an upload that takes parts. Raises UploadNotFound, UploadCompleted."""
-    upload = _known(upload_rows.lock_upload(session, project_id, upload_id), upload_id)
+    upload = _known(owned.lock(session, Upload, upload_id, project_id), upload_id)
     _require_open(upload)
     return upload
 

@@ -10,12 +10,13 @@ from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
 from core.database.repositories import feedback as rows
+from core.database.repositories import owned
 from core.database.tables.feedback import FeedbackItem, ServedAnswer
 from core.domain.arenas.feedback import FeedbackKind
 from core.domain.errors import Conflict, NotFound
 from core.services.access import audit
 from core.services.backend import Backend
-from core.services.cursors import decode_cursor, encode_cursor
+from core.services.pages import page_of, read_cursor
 from core.services.transactions import deletes, reads, writes
 from core.services.views import Page, from_row
 
@@ -124,19 +125,16 @@ def list_page(
     session: Session, project_id: str, *, keep_days: float, limit: int = 20, cursor: str | None = None
 ) -> Page[AnswerView]:
     """Return a page of answers with what was said of them, newest first; `keep_days` is their retention without it."""
-    before = decode_cursor(cursor) if cursor else None
-    found = rows.list_answers(session, project_id, before=before, limit=limit + 1)
-    shown = found[:limit]
-    items = rows.items_of(session, [row.id for row in shown])
-    next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
-    return Page(data=[_view(row, items, keep_days) for row in shown], next_cursor=next_cursor)
+    found = owned.newest(session, ServedAnswer, project_id, before=read_cursor(cursor), limit=limit + 1)
+    items = rows.items_of(session, [row.id for row in found[:limit]])
+    return page_of(found, limit, [_view(row, items, keep_days) for row in found[:limit]])
 
 
 @deletes
 def delete(session: Session, project_id: str, answer_id: str) -> None:
     """Delete an answer and all feedback on it. Raises AnswerNotFound."""
     rows.lock_project(session, project_id)
-    if rows.find_answer(session, project_id, answer_id) is None:
+    if owned.find(session, ServedAnswer, project_id, answer_id) is None:
         raise AnswerNotFound(f"The project keeps no answer {answer_id}.")
     rows.delete_answer(session, answer_id)
     audit.note(session, project_id, "feedback.delete", answer_id)

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
 from core.database.repositories import feedback as rows
+from core.database.repositories import owned
 from core.database.tables.feedback import FeedbackItem, ServedAnswer
 from core.domain.arenas.feedback import FeedbackKind
 from core.domain.errors import FieldError, InvalidRequest
@@ -44,7 +45,7 @@ def give(backend: Backend, project_id: str, given: Given, *, feedback_id: str | 
 
     def work(session: Session) -> FeedbackView:
         rows.lock_project(session, project_id)
-        known = rows.find_item(session, project_id, chosen)
+        known = owned.find(session, FeedbackItem, project_id, chosen)
         if known is not None:
             return answers.view_item(known)
         answer = _find(session, project_id, given.answer_id)
@@ -71,7 +72,7 @@ def give(backend: Backend, project_id: str, given: Given, *, feedback_id: str | 
 def _find(session: Session, project_id: str, answer_id: str) -> ServedAnswer:
     """Return the answer; a completion's own id means its first choice. Raises AnswerNotFound."""
     name = answer_id if "-" in answer_id else answers.answer_id_of(answer_id, 0)
-    found = rows.find_answer(session, project_id, name)
+    found = owned.find(session, ServedAnswer, project_id, name)
     if found is None:
         raise AnswerNotFound(
             f"The project keeps no answer {answer_id}: it was asked without `store: true`, is past its time, or was "

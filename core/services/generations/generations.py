@@ -9,20 +9,21 @@ import orjson
 from sqlalchemy.orm import Session
 
 from core.database.repositories import generations as rows
+from core.database.repositories import owned
 from core.database.repositories.requests import WAITING
 from core.database.tables.generations import Generation
-from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound
+from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound, present
 from core.domain.judging.generations import MAX_ANSWERS, MAX_TOKENS, PART_ANSWERS, GenerationRequest, WorkStatus
 from core.domain.request_status import RequestStatus
 from core.services.access import audit, quotas
 from core.services.backend import Backend
 from core.services.chat import served_models
-from core.services.cursors import decode_cursor, encode_cursor
 from core.services.generations.prompts import draw_prompts
 from core.services.ids import derived_id, make_id, new_id
+from core.services.pages import page_of, read_cursor
 from core.services.requests import requests
 from core.services.transactions import deletes, reads, writes
-from core.services.views import Page
+from core.services.views import Page, from_row
 
 MAX_WAITING = 20
 """Generations of a project that have not ended."""
@@ -87,7 +88,7 @@ def create(
     """
     chosen = generation_id or new_id("gen")
     if generation_id is not None and backend.database.read(
-        lambda session: rows.find_generation(session, project_id, chosen)
+        lambda session: owned.find(session, Generation, project_id, chosen)
     ):
         return get(backend, project_id, chosen)
     served_models.require_all(backend, project_id, request.models)
@@ -98,7 +99,7 @@ def create(
     def work(session: Session) -> GenerationView:
         if first is not None:
             first(session)
-        known = rows.find_generation(session, project_id, chosen)
+        known = owned.find(session, Generation, project_id, chosen)
         if known is not None:
             return view(known)
         quotas.require_room(session, project_id, len(text.encode()))
@@ -171,13 +172,11 @@ def list_page(
     job_id: str | None = None,
 ) -> Page[GenerationView]:
     """Return a page of generations, newest first: with prompts of a dataset, by the policies of a job."""
-    before = decode_cursor(cursor) if cursor else None
+    before = read_cursor(cursor)
     found = rows.list_generations(
         session, project_id, before=before, limit=limit + 1, dataset_id=dataset_id, job_id=job_id
     )
-    shown = found[:limit]
-    next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
-    return Page(data=[view(row) for row in shown], next_cursor=next_cursor)
+    return page_of(found, limit, [view(row) for row in found[:limit]])
 
 
 @writes
@@ -221,39 +220,27 @@ def delete(session: Session, project_id: str, generation_id: str) -> None:
 
 def find(session: Session, project_id: str, generation_id: str) -> Generation:
     """Return the row; raises GenerationNotFound."""
-    row = rows.find_generation(session, project_id, generation_id)
-    if row is None:
-        raise GenerationNotFound(f"There is no generation {generation_id}.")
-    return row
+    row = owned.find(session, Generation, project_id, generation_id)
+    return present(row, GenerationNotFound, f"There is no generation {generation_id}.")
 
 
 def lock(session: Session, project_id: str, generation_id: str) -> Generation:
     """Return the row, locked until the transaction ends; raises GenerationNotFound."""
-    row = rows.lock_generation(session, project_id, generation_id)
-    if row is None:
-        raise GenerationNotFound(f"There is no generation {generation_id}.")
-    return row
+    row = owned.lock(session, Generation, generation_id, project_id)
+    return present(row, GenerationNotFound, f"There is no generation {generation_id}.")
 
 
 def view(row: Generation) -> GenerationView:
-    return GenerationView(
-        id=row.id,
-        name=row.name,
+    return from_row(
+        GenerationView,
+        row,
         status=WorkStatus.CANCELLED if row.is_cancelled else WorkStatus(row.status.value),
         source=row.source_name,
-        num_prompts=row.num_prompts,
-        num_answers=row.num_answers,
-        num_done=row.num_done,
-        num_failed=row.num_failed,
-        num_tokens=row.num_tokens,
         failures=row.failures["first"],
         error=row.error_detail,
         dataset_id=row.dataset_id if row.status is RequestStatus.SUCCEEDED else None,
         is_held=row.is_held and row.status in WAITING,
-        requested=row.requested,
         metadata=row.user_metadata,
-        created_at=row.created_at,
-        finished_at=row.finished_at,
     )
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
 from core.database.repositories import generations as rows
+from core.database.repositories import owned
 from core.database.repositories import requests as request_rows
 from core.database.tables.generations import Generation, GenerationPart
 from core.domain.dataset_rows import DatasetKind, DatasetOrigin
@@ -64,7 +65,7 @@ def claim(backend: Backend, lease_seconds: float) -> GenerationClaim | None:
 
 @writes
 def _read(session: Session, row: Generation, lease: RequestLease) -> GenerationClaim:
-    found = rows.lock_generation(session, row.project_id, row.id)
+    found = owned.lock(session, Generation, row.id, row.project_id)
     assert found is not None
     prompts: list[dict[str, Any]] = orjson.loads(found.prompts)
     return GenerationClaim(
@@ -120,7 +121,7 @@ def record(backend: Backend, claim: GenerationClaim, part: Part, answers: Sequen
 
 def finish(backend: Backend, claim: GenerationClaim) -> None:
     """Make the dataset of all answers and end the generation. Raises what an upload raises."""
-    row = backend.database.read(lambda session: rows.find_generation(session, claim.project_id, claim.lease.id))
+    row = backend.database.read(lambda session: owned.find(session, Generation, claim.project_id, claim.lease.id))
     if row is None:
         return
     if row.num_failed == row.num_answers:
@@ -160,7 +161,7 @@ def _end(session: Session, claim: GenerationClaim) -> bool:
 
 def _take_back(backend: Backend, claim: GenerationClaim, dataset_id: str) -> None:
     """Delete the dataset of a generation that was cancelled in its last moment."""
-    row = backend.database.read(lambda session: rows.find_generation(session, claim.project_id, claim.lease.id))
+    row = backend.database.read(lambda session: owned.find(session, Generation, claim.project_id, claim.lease.id))
     if row is not None and row.is_cancelled:
         datasets.delete(backend, claim.project_id, dataset_id)
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from core.database.repositories import job_lists
 from core.database.repositories import jobs as job_rows
 from core.database.tables.jobs import Job
-from core.domain.errors import Conflict, InvalidRequest, NotFound
+from core.domain.errors import Conflict, InvalidRequest, NotFound, present
 from core.domain.jobs.job_queries import JobFilter, JobPosition
 from core.domain.jobs.job_spec import JobRequest, JobSpec
 from core.domain.jobs.job_state import FINAL_STATUSES
@@ -197,15 +197,9 @@ def delete(session: Session, project_id: str, job_id: str) -> None:
 
 def find(session: Session, project_id: str, job_id: str) -> Job:
     """Return the job's row; raises JobNotFound."""
-    job = job_rows.find_job(session, project_id, job_id)
-    if job is None:
-        raise JobNotFound(f"There is no job {job_id}.")
-    return job
+    return present(job_rows.find_job(session, project_id, job_id), JobNotFound, f"There is no job {job_id}.")
 
 
 def lock(session: Session, project_id: str, job_id: str) -> Job:
     """Return the job's row, locked until the transaction ends; raises JobNotFound."""
-    job = job_rows.lock_job(session, job_id, project_id)
-    if job is None:
-        raise JobNotFound(f"There is no job {job_id}.")
-    return job
+    return present(job_rows.lock_job(session, job_id, project_id), JobNotFound, f"There is no job {job_id}.")

@@ -9,9 +9,10 @@ import orjson
 from sqlalchemy.orm import Session
 
 from core.database.repositories import judgements as rows
+from core.database.repositories import owned
 from core.database.repositories.requests import WAITING
 from core.database.tables.judgements import JudgedPair, Judgement
-from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound
+from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound, present
 from core.domain.judging.generations import WorkStatus
 from core.domain.judging.judgements import Judge, JudgementRequest, PairState, pair_key
 from core.domain.judging.win_rates import Agreement, agreement
@@ -19,16 +20,17 @@ from core.domain.request_status import RequestStatus
 from core.services.access import audit, quotas
 from core.services.arenas import arenas
 from core.services.backend import Backend
-from core.services.cursors import decode_cursor, decode_offset, encode_cursor
+from core.services.cursors import decode_offset, encode_cursor
 from core.services.datasets.row_pages import texts_of
 from core.services.ids import derived_id, make_id, new_id
 from core.services.jobs import jobs
 from core.services.judgements.language_model import LanguageModel
 from core.services.judgements.pairs import DrawnPairs, draw_pairs
 from core.services.judgements.rules import RULES, rule_of
+from core.services.pages import page_of, read_cursor
 from core.services.requests import requests, scores
 from core.services.transactions import deletes, reads, writes
-from core.services.views import Page
+from core.services.views import Page, from_row
 
 MAX_WAITING = 20
 """Judgements of a project that have not ended."""
@@ -114,7 +116,7 @@ def create(
     """
     chosen = judgement_id or new_id("judge")
     if judgement_id is not None and backend.database.read(
-        lambda session: rows.find_judgement(session, project_id, chosen)
+        lambda session: owned.find(session, Judgement, project_id, chosen)
     ):
         return get(backend, project_id, chosen)
     require_judge(backend, project_id, request.judge)
@@ -128,7 +130,7 @@ def create(
     def work(session: Session) -> JudgementView:
         if first is not None:
             first(session)
-        known = rows.find_judgement(session, project_id, chosen)
+        known = owned.find(session, Judgement, project_id, chosen)
         if known is not None:
             return view(known)
         quotas.require_room(session, project_id, num_bytes)
@@ -222,13 +224,11 @@ def list_page(
     job_id: str | None = None,
 ) -> Page[JudgementView]:
     """Return a page of judgements, newest first: of a dataset, of the policies of a job."""
-    before = decode_cursor(cursor) if cursor else None
+    before = read_cursor(cursor)
     found = rows.list_judgements(
         session, project_id, before=before, limit=limit + 1, dataset_id=dataset_id, job_id=job_id
     )
-    shown = found[:limit]
-    next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
-    return Page(data=[view(row) for row in shown], next_cursor=next_cursor)
+    return page_of(found, limit, [view(row) for row in found[:limit]])
 
 
 @reads
@@ -319,32 +319,24 @@ def delete(session: Session, project_id: str, judgement_id: str) -> None:
 
 def find(session: Session, project_id: str, judgement_id: str) -> Judgement:
     """Return the row; raises JudgementNotFound."""
-    row = rows.find_judgement(session, project_id, judgement_id)
-    if row is None:
-        raise JudgementNotFound(f"There is no judgement {judgement_id}.")
-    return row
+    row = owned.find(session, Judgement, project_id, judgement_id)
+    return present(row, JudgementNotFound, f"There is no judgement {judgement_id}.")
 
 
 def lock(session: Session, project_id: str, judgement_id: str) -> Judgement:
     """Return the row, locked until the transaction ends; raises JudgementNotFound."""
-    row = rows.lock_judgement(session, project_id, judgement_id)
-    if row is None:
-        raise JudgementNotFound(f"There is no judgement {judgement_id}.")
-    return row
+    row = owned.lock(session, Judgement, judgement_id, project_id)
+    return present(row, JudgementNotFound, f"There is no judgement {judgement_id}.")
 
 
 def view(row: Judgement) -> JudgementView:
     results = row.results
-    return JudgementView(
-        id=row.id,
-        name=row.name,
+    return from_row(
+        JudgementView,
+        row,
         status=WorkStatus.CANCELLED if row.is_cancelled else WorkStatus(row.status.value),
         source=row.source_name,
         models=[row.first_model, row.second_model],
-        num_pairs=row.num_pairs,
-        num_judged=row.num_judged,
-        num_failed=row.num_failed,
-        num_requests=row.num_requests,
         num_cached=row.tally["num_cached"],
         faults=row.tally["faults"],
         position=_position(row.tally) if row.requested["judge"]["kind"] == "model" else None,
@@ -356,10 +348,7 @@ def view(row: Judgement) -> JudgementView:
         error=row.error_detail,
         dataset_id=row.dataset_id if row.has_dataset else None,
         is_held=row.is_held and row.status in WAITING,
-        requested=row.requested,
         metadata=row.user_metadata,
-        created_at=row.created_at,
-        finished_at=row.finished_at,
     )
 
 
@@ -374,12 +363,6 @@ def _position(tally: dict[str, Any]) -> dict[str, Any]:
 
 def _view_pair(row: JudgedPair) -> PairView:
     content = orjson.loads(row.content)
-    return PairView(
-        position=row.position,
-        prompt=content["prompt"],
-        first=content["first"],
-        second=content["second"],
-        verdict=None if row.verdict is None else row.verdict.value,
-        confidence=row.confidence,
-        detail=row.detail,
-    )
+    verdict = None if row.verdict is None else row.verdict.value
+    first, second = content["first"], content["second"]
+    return from_row(PairView, row, prompt=content["prompt"], first=first, second=second, verdict=verdict)

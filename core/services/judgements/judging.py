@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
 from core.database.repositories import judgements as rows
+from core.database.repositories import owned
 from core.database.repositories import requests as request_rows
 from core.database.tables.judgements import JudgedPair, Judgement
 from core.domain.arenas.arenas import ROW_SIDES
@@ -183,7 +184,7 @@ def find_answers(backend: Backend, claim: JudgementClaim, keys: Sequence[str]) -
 
 def finish(backend: Backend, claim: JudgementClaim) -> None:
     """Measure the win rate, make the dataset of all pairs with a better answer, and end the judgement."""
-    row = backend.database.read(lambda session: rows.find_judgement(session, claim.project_id, claim.lease.id))
+    row = backend.database.read(lambda session: owned.find(session, Judgement, claim.project_id, claim.lease.id))
     if row is None:
         return
     results = measure(backend, row)
@@ -223,7 +224,7 @@ def _end(session: Session, *, claim: JudgementClaim, results: dict[str, Any], ha
 
 def _take_back(backend: Backend, claim: JudgementClaim, dataset_id: str) -> None:
     """Delete the dataset of a judgement that was cancelled in its last moment."""
-    row = backend.database.read(lambda session: rows.find_judgement(session, claim.project_id, claim.lease.id))
+    row = backend.database.read(lambda session: owned.find(session, Judgement, claim.project_id, claim.lease.id))
     if row is not None and row.is_cancelled:
         datasets.delete(backend, claim.project_id, dataset_id)
 

@@ -15,9 +15,9 @@ from core.domain.jobs.job_state import Stage
 from core.domain.jobs.methods import method_of
 from core.domain.judging.generations import WorkStatus
 from core.domain.policy_names import parse_model_name
-from core.services.cursors import decode_cursor, encode_cursor
 from core.services.jobs import jobs
 from core.services.judgements.judgements import view
+from core.services.pages import page_of, read_cursor
 from core.services.transactions import reads
 from core.services.views import Page
 
@@ -56,12 +56,9 @@ def list_page(
     Raises JobNotFound.
     """
     job = jobs.find(session, project_id, job_id)
-    before = decode_cursor(cursor) if cursor else None
-    found = rows.list_judgements(session, project_id, before=before, limit=limit + 1, job_id=job_id)
-    shown = found[:limit]
-    place_of = _places(session, job, shown)
-    data = [rate for row in shown for rate in _rates(row, place_of)]
-    return Page(data=data, next_cursor=encode_cursor(shown[-1].id) if len(found) > limit else None)
+    found = rows.list_judgements(session, project_id, before=read_cursor(cursor), limit=limit + 1, job_id=job_id)
+    place_of = _places(session, job, found[:limit])
+    return page_of(found, limit, [rate for row in found[:limit] for rate in _rates(row, place_of)])
 
 
 def _places(session: Session, job: Job, found: list[Judgement]) -> Callable[[str], Place | None]:

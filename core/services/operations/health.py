@@ -34,10 +34,6 @@ def parts_of(backend: Backend) -> dict[str, Callable[[], State]]:
     return {name: partial(_state, check) for name, check in checks.items()}
 
 
-def check_readiness(backend: Backend) -> Readiness:
-    return summarise({name: look() for name, look in parts_of(backend).items()})
-
-
 def summarise(states: Mapping[str, State]) -> Readiness:
     """Combine `states`, keyed by the names of `parts_of`."""
     status: Literal["ok", "degraded", "down"] = "ok" if states["broker"] == "ok" else "degraded"

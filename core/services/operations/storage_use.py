@@ -10,7 +10,7 @@ from core.database.repositories import access, object_checks, usage
 from core.database.tables.projects import Project
 from core.services.access.projects import limits_of
 from core.services.backend import Backend
-from core.services.cursors import decode_cursor, encode_cursor
+from core.services.pages import page_of, read_cursor
 from core.services.transactions import reads
 from core.services.views import Page
 
@@ -28,13 +28,11 @@ class ProjectStorage:
 @reads
 def list_storage(session: Session, project_id: str | None, *, limit: int, cursor: str | None) -> Page[ProjectStorage]:
     """Return a page of projects by id, or only the one named. Raises InvalidRequest."""
-    after = decode_cursor(cursor) if cursor else ""
-    statement = select(Project).where(Project.id > after).order_by(Project.id).limit(limit + 1)
+    statement = select(Project).where(Project.id > (read_cursor(cursor) or "")).order_by(Project.id).limit(limit + 1)
     if project_id is not None:
         statement = statement.where(Project.id == project_id)
     found = list(session.scalars(statement))
-    data = [_storage(session, project) for project in found[:limit]]
-    return Page(data=data, next_cursor=encode_cursor(data[-1].id) if len(found) > limit else None)
+    return page_of(found, limit, [_storage(session, project) for project in found[:limit]])
 
 
 def count_lost_objects(backend: Backend) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
+from core.database.repositories import owned
 from core.database.repositories import rounds as rows
 from core.database.session import DatabaseUnavailable
 from core.database.tables.rounds import Rounds, RoundStep
@@ -113,7 +114,7 @@ def _start(backend: Backend, run: Run, due: RoundStep) -> bool:
 
     def require_running(session: Session) -> None:
         # A cancellation waits for this lock, and then finds the child.
-        now = rows.lock_rounds(session, run.row.id)
+        now = owned.lock(session, Rounds, run.row.id)
         if now is None or now.status is not RoundsStatus.RUNNING:
             raise _NotRunning(f"The rounds are {'deleted' if now is None else now.status.value}.")
 
@@ -242,7 +243,7 @@ def _go_on(backend: Backend, rounds_id: str, suffixes: Sequence[str]) -> bool:
 @writes
 def _plan_next(session: Session, rounds_id: str, suffixes: Sequence[str]) -> bool:
     """Plan the next round, or end the rounds."""
-    row = rows.lock_rounds(session, rounds_id)
+    row = owned.lock(session, Rounds, rounds_id)
     if row is None or row.finished_at is not None:
         return False
     run = Run.read(session, row)
@@ -262,7 +263,7 @@ def _plan_next(session: Session, rounds_id: str, suffixes: Sequence[str]) -> boo
 
 @writes
 def _end_cancelled(session: Session, rounds_id: str) -> bool:
-    row = rows.lock_rounds(session, rounds_id)
+    row = owned.lock(session, Rounds, rounds_id)
     if row is not None and row.status is RoundsStatus.CANCELLED and row.finished_at is None:
         _end_waiting(session, row, RoundStepStatus.CANCELLED)
         row.finished_at = database_now()
@@ -272,7 +273,7 @@ def _end_cancelled(session: Session, rounds_id: str) -> bool:
 @writes
 def _give_up(session: Session, rounds_id: str, detail: str) -> None:
     """End rounds whose request this release does not take any more."""
-    row = rows.lock_rounds(session, rounds_id)
+    row = owned.lock(session, Rounds, rounds_id)
     if row is not None and row.finished_at is None:
         row.status, row.error_detail, row.finished_at = RoundsStatus.FAILED, detail, database_now()
 
@@ -285,6 +286,6 @@ def _end_waiting(session: Session, row: Rounds, status: RoundStepStatus) -> None
 
 def _locked(session: Session, due: RoundStep) -> tuple[Rounds | None, RoundStep | None]:
     """Lock the rounds of a step and return both as they are now; no step where it has another child by now."""
-    row = rows.lock_rounds(session, due.rounds_id)
+    row = owned.lock(session, Rounds, due.rounds_id)
     found = session.get(RoundStep, (due.rounds_id, due.position))
     return row, found if found is not None and found.child_id == due.child_id else None

@@ -6,7 +6,8 @@ from sqlalchemy.orm import Session
 
 from core.database.repositories import datasets as dataset_rows
 from core.database.repositories import jobs as job_rows
-from core.database.repositories import judgements as judgement_rows
+from core.database.repositories import owned
+from core.database.tables.judgements import Judgement
 from core.database.tables.rounds import RoundStep
 from core.domain.judging.rounds import OPTIONAL_STAGES, RoundStage, RoundStepStatus
 from core.services.ids import derived_id, make_id
@@ -69,7 +70,7 @@ def _is_there(session: Session, run: Run, step: RoundStep) -> bool:
     """Tell whether what a stage has made is still there."""
     project_id = run.row.project_id
     if step.stage is RoundStage.JUDGE:
-        return judgement_rows.find_judgement(session, project_id, step.child_id) is not None
+        return owned.find(session, Judgement, project_id, step.child_id) is not None
     if step.stage is RoundStage.TRAIN:
         return step.round != run.last_number or job_rows.find_job(session, project_id, step.child_id) is not None
     names = (step.result.get(name) for name in ("dataset_id", "train_dataset_id"))

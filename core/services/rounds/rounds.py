@@ -6,15 +6,16 @@ from functools import partial
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
+from core.database.repositories import owned
 from core.database.repositories import rounds as rows
 from core.database.tables.rounds import Rounds
-from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound
+from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound, present
 from core.domain.judging.rounds import RoundsRequest, RoundsStatus, RoundStage, plan_round, plan_start
 from core.failpoints import reach
 from core.services.access import audit
 from core.services.backend import Backend
-from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import new_id, new_suffix
+from core.services.pages import page_of, read_cursor
 from core.services.rounds import renewal, request_checks
 from core.services.rounds.run import Run, add_steps
 from core.services.rounds.view import RoundsView, view_rounds
@@ -57,7 +58,7 @@ def create(backend: Backend, project_id: str, request: RoundsRequest, *, rounds_
     suffixes = [new_suffix() for _ in stages]
 
     def work(session: Session) -> RoundsView:
-        known = rows.find_rounds(session, project_id, chosen)
+        known = owned.find(session, Rounds, project_id, chosen)
         if known is not None:
             return view_rounds(session, [known])[0]
         _require_room(session, project_id)
@@ -96,11 +97,8 @@ def get(session: Session, project_id: str, rounds_id: str) -> RoundsView:
 @reads
 def list_page(session: Session, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[RoundsView]:
     """Return a page of rounds, newest first."""
-    before = decode_cursor(cursor) if cursor else None
-    found = rows.list_rounds(session, project_id, before=before, limit=limit + 1)
-    shown = found[:limit]
-    next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
-    return Page(data=view_rounds(session, shown), next_cursor=next_cursor)
+    found = owned.newest(session, Rounds, project_id, before=read_cursor(cursor), limit=limit + 1)
+    return page_of(found, limit, view_rounds(session, found[:limit]))
 
 
 def cancel(backend: Backend, project_id: str, rounds_id: str) -> tuple[RoundsView, bool]:
@@ -201,16 +199,11 @@ def _change(
 
 def find(session: Session, project_id: str, rounds_id: str) -> Rounds:
     """Return the row; raises RoundsNotFound."""
-    row = rows.find_rounds(session, project_id, rounds_id)
-    if row is None:
-        raise RoundsNotFound(f"There are no rounds {rounds_id}.")
-    return row
+    row = owned.find(session, Rounds, project_id, rounds_id)
+    return present(row, RoundsNotFound, f"There are no rounds {rounds_id}.")
 
 
 def _lock(session: Session, project_id: str, rounds_id: str) -> Rounds:
     """Return the row, locked until the transaction ends; raises RoundsNotFound."""
-    find(session, project_id, rounds_id)
-    row = rows.lock_rounds(session, rounds_id)
-    if row is None:
-        raise RoundsNotFound(f"There are no rounds {rounds_id}.")
-    return row
+    row = owned.lock(session, Rounds, rounds_id, project_id)
+    return present(row, RoundsNotFound, f"There are no rounds {rounds_id}.")

@@ -7,6 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now, seconds_since
+from core.database.repositories import owned
 from core.database.repositories import rounds as rows
 from core.database.tables.rounds import Rounds, RoundStep
 from core.domain.errors import Conflict, DomainError, NotFound
@@ -47,7 +48,7 @@ def note(backend: Backend, rounds_id: str, error: Exception) -> None:
 @writes
 def _note(session: Session, rounds_id: str, told: str, seconds: float) -> RoundStep | None:
     """Return the step whose child is under way, where the rounds end by this."""
-    row = rows.lock_rounds(session, rounds_id)
+    row = owned.lock(session, Rounds, rounds_id)
     if row is None or row.finished_at is not None:
         return None
     row.num_troubles += 1
@@ -84,7 +85,7 @@ def _end(row: Rounds, steps: Sequence[RoundStep], detail: str) -> None:
 @writes
 def forget(session: Session, rounds_id: str) -> None:
     """Begin to count anew, once the rounds get on."""
-    row = rows.lock_rounds(session, rounds_id)
+    row = owned.lock(session, Rounds, rounds_id)
     if row is None or row.finished_at is not None:
         return
     row.num_troubles, row.trouble_since = 0, None

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from core.database.repositories import owned
 from core.database.repositories import sweeps as rows
 from core.database.repositories.events import SWEEPER, EventDraft, append_event
 from core.database.repositories.jobs import lock_job
@@ -74,7 +75,7 @@ def decide(backend: Backend, sweep_id: str) -> bool:
 
 @writes
 def _decide_due(session: Session, sweep_id: str) -> bool:
-    sweep = rows.lock_sweep(session, sweep_id)
+    sweep = owned.lock(session, Sweep, sweep_id)
     if sweep is None or sweep.status is not SweepStatus.RUNNING:
         return False
     members = rows.list_members(session, [sweep_id])

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
+from core.database.repositories import owned
 from core.database.repositories import sweeps as rows
 from core.database.repositories.sweeps import SweepEventDraft
 from core.database.session import DatabaseUnavailable
@@ -182,7 +183,7 @@ def _submit(backend: Backend, sweep: Sweep, member: SweepMember) -> bool:
 
     def require_running(session: Session) -> None:
         # A cancellation waits for this lock, and then finds the job.
-        now = rows.lock_sweep(session, sweep.id)
+        now = owned.lock(session, Sweep, sweep.id)
         if now is None or now.status is not SweepStatus.RUNNING:
             raise _NotRunning(f"The sweep is {'deleted' if now is None else now.status.value}.")
 
@@ -215,7 +216,7 @@ def _submit(backend: Backend, sweep: Sweep, member: SweepMember) -> bool:
 
 @writes
 def _note_refusal(session: Session, member: SweepMember, detail: str) -> None:
-    sweep = rows.lock_sweep(session, member.sweep_id)
+    sweep = owned.lock(session, Sweep, member.sweep_id)
     if sweep is not None:
         message = f"Member {member.position} cannot be queued: {detail}"
         data = {"position": member.position, "job_id": member.job_id}
@@ -241,7 +242,7 @@ def _end_if_over(backend: Backend, sweep_id: str) -> None:
 
 @writes
 def _end(session: Session, sweep_id: str) -> None:
-    sweep = rows.lock_sweep(session, sweep_id)
+    sweep = owned.lock(session, Sweep, sweep_id)
     if sweep is None or sweep.finished_at is not None or sweep.status is SweepStatus.PAUSED:
         return
     members = rows.list_members(session, [sweep_id])

@@ -7,10 +7,11 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_now
+from core.database.repositories import owned
 from core.database.repositories import sweeps as rows
 from core.database.repositories.sweeps import SweepEventDraft
 from core.database.tables.sweeps import Sweep, SweepMember
-from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound
+from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound, present
 from core.domain.jobs.job_spec import JobRequest
 from core.domain.sweeps import (
     FINAL_SWEEPS,
@@ -28,9 +29,9 @@ from core.domain.sweeps import (
 from core.failpoints import reach
 from core.services.access import audit
 from core.services.backend import Backend
-from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import new_id
 from core.services.jobs import submission
+from core.services.pages import page_of, read_cursor
 from core.services.sweeps.view import SweepView, view_sweeps
 from core.services.transactions import reads, writes
 from core.services.views import Page
@@ -84,7 +85,7 @@ def create(backend: Backend, project_id: str, request: SweepRequest, *, sweep_id
     drafts = [submission.prepare(backend, member) for member in requests]
 
     def work(session: Session) -> SweepView:
-        known = rows.find_sweep(session, project_id, chosen)
+        known = owned.find(session, Sweep, project_id, chosen)
         if known is not None:
             return view_sweeps(session, [known])[0]
         if rows.count_open(session, project_id) >= MAX_OPEN:
@@ -168,11 +169,8 @@ def get(session: Session, project_id: str, sweep_id: str) -> SweepView:
 @reads
 def list_page(session: Session, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[SweepView]:
     """Return a page of sweeps, newest first."""
-    before = decode_cursor(cursor) if cursor else None
-    found = rows.list_sweeps(session, project_id, before=before, limit=limit + 1)
-    shown = found[:limit]
-    next_cursor = encode_cursor(shown[-1].id) if len(found) > limit else None
-    return Page(data=view_sweeps(session, shown), next_cursor=next_cursor)
+    found = owned.newest(session, Sweep, project_id, before=read_cursor(cursor), limit=limit + 1)
+    return page_of(found, limit, view_sweeps(session, found[:limit]))
 
 
 def set_status(backend: Backend, project_id: str, sweep_id: str, status: SweepStatus) -> tuple[SweepView, bool]:
@@ -241,10 +239,7 @@ def delete(session: Session, project_id: str, sweep_id: str) -> None:
 def _change(
     session: Session, project_id: str, sweep_id: str, action: str, change: Callable[[Session, Sweep], bool]
 ) -> tuple[SweepView, bool]:
-    find(session, project_id, sweep_id)
-    sweep = rows.lock_sweep(session, sweep_id)
-    if sweep is None:
-        raise SweepNotFound(f"There is no sweep {sweep_id}.")
+    sweep = present(owned.lock(session, Sweep, sweep_id, project_id), SweepNotFound, f"There is no sweep {sweep_id}.")
     is_changed = change(session, sweep)
     session.flush()
     if is_changed:
@@ -253,7 +248,4 @@ def _change(
 
 
 def find(session: Session, project_id: str, sweep_id: str) -> Sweep:
-    sweep = rows.find_sweep(session, project_id, sweep_id)
-    if sweep is None:
-        raise SweepNotFound(f"There is no sweep {sweep_id}.")
-    return sweep
+    return present(owned.find(session, Sweep, project_id, sweep_id), SweepNotFound, f"There is no sweep {sweep_id}.")

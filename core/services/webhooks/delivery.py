@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
 from core.database.repositories import jobs as job_rows
+from core.database.repositories import owned
 from core.database.repositories import webhooks as webhook_rows
 from core.database.repositories.events import SWEEPER, EventDraft, append_event
 from core.database.tables.webhooks import WebhookDelivery, WebhookEndpoint
@@ -179,7 +180,7 @@ class WebhookDeliverer:
 
     def _lease(self, session: Session, chosen: list[str], token: str) -> list[Message]:
         rows = webhook_rows.lease(session, chosen, token, LEASE_SECONDS)
-        found = {row.endpoint_id: webhook_rows.find_endpoint(session, row.project_id, row.endpoint_id) for row in rows}
+        found = {row.endpoint_id: owned.find(session, WebhookEndpoint, row.project_id, row.endpoint_id) for row in rows}
         pairs = [(row, endpoint) for row in rows if (endpoint := found[row.endpoint_id]) is not None]
         return [self.message_of(session, row, endpoint, token) for row, endpoint in pairs]
 
@@ -197,7 +198,7 @@ class WebhookDeliverer:
         )
 
     def _conclude(self, session: Session, *, message: Message, outcome: Outcome) -> None:
-        endpoint = webhook_rows.lock_endpoint(session, message.endpoint_id)
+        endpoint = owned.lock(session, WebhookEndpoint, message.endpoint_id)
         row = webhook_rows.lock_leased(session, message.delivery_id, message.token)
         if row is None:
             return  # the endpoint is gone, or another process has taken the event over

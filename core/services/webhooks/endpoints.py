@@ -12,15 +12,17 @@ from urllib.parse import urlsplit
 from sqlalchemy.orm import Session
 
 from core.database.columns import database_after, database_now
+from core.database.repositories import owned
 from core.database.repositories import webhooks as webhook_rows
 from core.database.tables.webhooks import WebhookDelivery, WebhookEndpoint
-from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound
+from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound, present
 from core.domain.webhook_events import DISABLED_BY_USER, EVENT_TYPES, SECRET_PREFIX
 from core.services.access import audit
 from core.services.access.secret_files import session_secret
 from core.services.backend import Backend
 from core.services.cursors import decode_cursor, encode_cursor
 from core.services.ids import new_id
+from core.services.pages import page_of, read_cursor
 from core.services.transactions import reads, writes
 from core.services.views import Page, from_row
 from core.services.webhooks import addresses
@@ -102,7 +104,7 @@ def create(
     _check_url(backend.settings, url)
 
     def work(session: Session) -> NewSecret:
-        row = webhook_rows.find_endpoint(session, project_id, chosen)
+        row = owned.find(session, WebhookEndpoint, project_id, chosen)
         if row is None:
             if webhook_rows.count_endpoints(session, project_id) >= MAX_ENDPOINTS:
                 raise TooManyWebhooks(f"A project has at most {MAX_ENDPOINTS} webhooks; delete one.")
@@ -133,13 +135,11 @@ def get(backend: Backend, project_id: str, endpoint_id: str) -> EndpointView:
 
 def list_page(backend: Backend, project_id: str, *, limit: int = 20, cursor: str | None = None) -> Page[EndpointView]:
     """List endpoints, newest first."""
-    before = decode_cursor(cursor) if cursor else None
+    before = read_cursor(cursor)
     rows = backend.database.read(
-        lambda session: webhook_rows.list_endpoints(session, project_id, before=before, limit=limit + 1)
+        lambda session: owned.newest(session, WebhookEndpoint, project_id, before=before, limit=limit + 1)
     )
-    shown = rows[:limit]
-    next_cursor = encode_cursor(shown[-1].id) if len(rows) > limit else None
-    return Page(data=[_view(backend.settings, row) for row in shown], next_cursor=next_cursor)
+    return page_of(rows, limit, [_view(backend.settings, row) for row in rows[:limit]])
 
 
 def patch(backend: Backend, project_id: str, endpoint_id: str, changes: dict[str, Any]) -> EndpointView:
@@ -258,18 +258,13 @@ def _check_url(settings: Settings, url: str) -> None:
 
 def find(session: Session, project_id: str, endpoint_id: str) -> WebhookEndpoint:
     """Find an endpoint of the project. Raises WebhookNotFound."""
-    row = webhook_rows.find_endpoint(session, project_id, endpoint_id)
-    if row is None:
-        raise WebhookNotFound(f"There is no webhook {endpoint_id}.")
-    return row
+    row = owned.find(session, WebhookEndpoint, project_id, endpoint_id)
+    return present(row, WebhookNotFound, f"There is no webhook {endpoint_id}.")
 
 
 def _lock(session: Session, project_id: str, endpoint_id: str) -> WebhookEndpoint:
-    find(session, project_id, endpoint_id)
-    row = webhook_rows.lock_endpoint(session, endpoint_id)
-    if row is None:
-        raise WebhookNotFound(f"There is no webhook {endpoint_id}.")
-    return row
+    row = owned.lock(session, WebhookEndpoint, endpoint_id, project_id)
+    return present(row, WebhookNotFound, f"There is no webhook {endpoint_id}.")
 
 
 def _decode_place(cursor: str) -> tuple[datetime, str]:

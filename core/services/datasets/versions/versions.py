@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from core.database.repositories import datasets as dataset_rows
 from core.database.tables.datasets import Dataset
 from core.domain.dataset_rows import DatasetKind, DatasetOrigin
-from core.domain.errors import DomainError, FieldError, InvalidRequest
+from core.domain.errors import DomainError, FieldError, InvalidRequest, present
 from core.services.access.disk_reserve import require_disk
 from core.services.backend import Backend
 from core.services.cursors import decode_offset, encode_cursor
@@ -154,9 +154,7 @@ def list_versions(
 ) -> Page[DatasetView]:
     """Return the versions of a dataset, newest first. Raises DatasetNotFound."""
     before = decode_offset(cursor) if cursor else None
-    row = dataset_rows.find_dataset(session, project_id, name)
-    if row is None:
-        raise DatasetNotFound(f"There is no dataset {name}.")
+    row = present(dataset_rows.find_dataset(session, project_id, name), DatasetNotFound, f"There is no dataset {name}.")
     rows = dataset_rows.list_versions(session, row.root_id or row.id, before=before, limit=limit + 1)
     shown = rows[:limit]
     next_cursor = encode_cursor(str(shown[-1].number)) if len(rows) > limit else None
