@@ -30,12 +30,12 @@ from worker.attempt.trainer_process import LaunchPlan
 from worker.attempt.workplace import Workplace
 from worker.device import CPU, choose_devices, count_threads
 from worker.drain import Drain
-from worker.light.exports import Exporting
-from worker.light.generations import Generating
-from worker.light.judging import Judging
+from worker.light.exports import EXPORTS
+from worker.light.generations import generations_on
+from worker.light.judging import JUDGEMENTS
 from worker.light.lane import QUIET_POLL_SECONDS, LightLane, RequestKind
-from worker.light.republishing import Republishing
-from worker.light.scores import Scoring
+from worker.light.republishing import REPUBLICATIONS
+from worker.light.scores import SCORES
 from worker.network import network_of
 from worker.presence import device_class, presence_of
 from worker.processes.start import command_of
@@ -105,9 +105,9 @@ def _work(place: Workplace, runner: Runner, scratch: WorkerScratch) -> int:
     if settings.worker_lanes != "light":
         lanes.append(threading.Thread(target=runner.poll, name="poller"))
         beats.append(place.beat)
-        quiet_kinds: dict[str, RequestKind] = {
-            "generations": Generating(place.device, runner.slot),
-            "judgements": Judging(),
+        quiet_kinds: dict[str, RequestKind[Any]] = {
+            "generations": generations_on(place.device, runner.slot),
+            "judgements": JUDGEMENTS,
         }
         for name, kind in quiet_kinds.items():
             quiet = LightLane(
@@ -122,7 +122,7 @@ def _work(place: Workplace, runner: Runner, scratch: WorkerScratch) -> int:
             lanes.append(quiet)
             beats.append(quiet.beat)
     if settings.worker_lanes != "training":
-        light = LightLane(backend, drain, scratch, place.launch.num_threads, (Scoring(), Exporting(), Republishing()))
+        light = LightLane(backend, drain, scratch, place.launch.num_threads, (SCORES, EXPORTS, REPUBLICATIONS))
         lanes.append(light)
         beats.append(light.beat)
     sweeper = Sweeper(backend)

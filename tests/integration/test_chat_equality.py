@@ -24,7 +24,7 @@ from core.services.requests import scores
 from worker.app import TRAINER_COMMAND
 from worker.drain import Drain
 from worker.light.lane import LightLane
-from worker.light.scores import Scoring
+from worker.light.scores import SCORES
 from worker.scratch import WorkerScratch
 
 pytestmark = pytest.mark.slow
@@ -94,7 +94,7 @@ def scored(api: RunningApi, model: str, messages: Any, text: str) -> float:
 def score_by_the_lane(api: RunningApi, job_id: str, item: dict[str, Any]) -> dict[str, Any]:
     """What `POST /jobs/{id}/scores` gives for one item."""
     drain, scratch = Drain(5), WorkerScratch(api.settings.scratch_dir)
-    lane = LightLane(api.backend, drain, scratch, 1, [Scoring()])
+    lane = LightLane(api.backend, drain, scratch, 1, [SCORES])
     lane.start()
     try:
         asked = scores.create(api.backend, PROJECT, job_id, {"items": [item]})

@@ -31,7 +31,7 @@ from core.storage import keys
 from core.storage.trees import upload_tree
 from worker.drain import Drain
 from worker.light.lane import LightLane
-from worker.light.republishing import Republishing
+from worker.light.republishing import REPUBLICATIONS
 from worker.scratch import WorkerScratch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,7 +114,7 @@ def publish(backend: Backend, folder: Path, **fields: Any) -> str:
 def republish(backend: Backend, job_id: str) -> RepublicationView:
     asked = republications.create(backend, PROJECT, job_id)
     drain, scratch = Drain(5), WorkerScratch(backend.settings.scratch_dir)
-    lane = LightLane(backend, drain, scratch, 1, [Republishing()])
+    lane = LightLane(backend, drain, scratch, 1, [REPUBLICATIONS])
     lane.start()
     try:
         return await_end(lambda: republications.get(backend, PROJECT, job_id, asked.id), SECONDS)

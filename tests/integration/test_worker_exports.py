@@ -16,7 +16,7 @@ from core.services.requests import exports
 from core.storage import keys
 from core.storage.trees import upload_tree
 from worker.drain import Drain
-from worker.light.exports import Exporting
+from worker.light.exports import EXPORTS
 from worker.light.lane import LightLane
 from worker.processes.gguf_check import TEXT, LlamaCpp
 from worker.scratch import WorkerScratch
@@ -42,7 +42,7 @@ def publish(backend: Backend, folder: Path) -> str:
 def run_lane(backend: Backend, job_id: str) -> exports.ExportView:
     asked = exports.create(backend, PROJECT, job_id, ExportFormat.GGUF_Q8_0)
     drain, scratch = Drain(5), WorkerScratch(backend.settings.scratch_dir)
-    lane = LightLane(backend, drain, scratch, 1, [Exporting()])
+    lane = LightLane(backend, drain, scratch, 1, [EXPORTS])
     lane.start()
     try:
         return await_end(lambda: exports.get(backend, PROJECT, job_id, asked.id), SECONDS)

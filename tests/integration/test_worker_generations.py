@@ -29,7 +29,7 @@ from core.services.jobs import checkpoint_policies
 from worker.app import TRAINER_COMMAND
 from worker.device_slot import DeviceSlot
 from worker.drain import Drain
-from worker.light.generations import Generating
+from worker.light.generations import generations_on
 from worker.light.lane import LightLane
 from worker.runner.files import fetch_model
 from worker.scratch import WorkerScratch
@@ -41,7 +41,7 @@ PROMPTS: list[Any] = [f"Question {n}?" for n in range(12)] + [[{"role": "user", 
 @contextmanager
 def lane(backend: Backend) -> Iterator[None]:
     drain, scratch = Drain(5), WorkerScratch(backend.settings.scratch_dir)
-    working = LightLane(backend, drain, scratch, 1, [Generating("cpu", DeviceSlot())], name="generations")
+    working = LightLane(backend, drain, scratch, 1, [generations_on("cpu", DeviceSlot())], name="generations")
     working.start()
     try:
         yield

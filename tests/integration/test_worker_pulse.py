@@ -2,6 +2,7 @@
 
 import threading
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from toy_jobs import InProcessWorker, submit_toy, view, wait_for, wait_for_statu
 from toy_trainer import Script
 
 from core.services.backend import Backend
+from core.services.requests.scores import ScoreClaim
 from worker import pulse
 from worker.drain import Drain
-from worker.light.lane import ClaimedRequest, LightLane
+from worker.light.lane import LightLane, RequestKind
+from worker.light.scores import score
 from worker.scratch import WorkerScratch
 
 STALL_SECONDS = 1.5
@@ -69,17 +72,15 @@ def test_a_lane_that_hangs_in_the_store_is_missed(backend: Backend, monkeypatch:
 def test_a_light_lane_that_hangs_is_missed(backend: Backend) -> None:
     knot = Knot()
 
-    class RequestKind:
-        num_looks = 0
+    looks = count(1)
 
-        def claim(self, _backend: Backend, _lease_seconds: float) -> ClaimedRequest | None:
-            self.num_looks += 1
-            if self.num_looks == 5:
-                knot.hold()
-            return None
+    def claim_next(_backend: Backend, _lease_seconds: float) -> ScoreClaim | None:
+        if next(looks) == 5:
+            knot.hold()
+        return None
 
     drain, scratch = Drain(5), WorkerScratch(backend.settings.scratch_dir)
-    lane = LightLane(backend, drain, scratch, 1, [RequestKind()])
+    lane = LightLane(backend, drain, scratch, 1, [RequestKind(claim_next, score)])
     lane.start()
     while not knot.is_held.wait(0.05):
         assert not lane.beat.is_missing

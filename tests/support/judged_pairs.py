@@ -12,7 +12,7 @@ from core.services.backend import Backend
 from core.services.judgements import judgements
 from core.services.judgements.judgements import JudgementView
 from worker.drain import Drain
-from worker.light.judging import Judging
+from worker.light.judging import JUDGEMENTS
 from worker.light.lane import LightLane
 from worker.scratch import WorkerScratch
 
@@ -22,7 +22,7 @@ SECONDS = 60
 @contextmanager
 def judging_lane(backend: Backend) -> Iterator[None]:
     drain, scratch = Drain(5), WorkerScratch(backend.settings.scratch_dir)
-    working = LightLane(backend, drain, scratch, 1, [Judging()], name="judgements")
+    working = LightLane(backend, drain, scratch, 1, [JUDGEMENTS], name="judgements")
     working.start()
     try:
         yield

@@ -18,7 +18,7 @@ from core.services.judgements import judgements
 from core.services.requests import scores
 from worker.drain import Drain
 from worker.light.lane import LightLane
-from worker.light.scores import Scoring
+from worker.light.scores import SCORES
 from worker.scratch import WorkerScratch
 
 SECONDS = 200
@@ -36,7 +36,7 @@ def ask(backend: Backend, job_id: str, **request: Any) -> list[dict[str, Any]]:
 @contextmanager
 def light_lane(backend: Backend) -> Iterator[None]:
     drain, scratch = Drain(5), WorkerScratch(backend.settings.scratch_dir)
-    lane = LightLane(backend, drain, scratch, 1, [Scoring()])
+    lane = LightLane(backend, drain, scratch, 1, [SCORES])
     lane.start()
     try:
         yield

@@ -4,17 +4,14 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from core.domain.jobs.stored_files import StoredFile
-from core.services.backend import Backend
 from core.services.requests import exports
 from core.services.requests.exports import ExportClaim
-from core.services.requests.requests import RequestLease
 from core.storage.object_store import StoreUnavailable
 from core.storage.trees import file_sha256
-from worker.light.lane import RequestContext, RequestRefused
+from worker.light.lane import RequestContext, RequestKind, RequestRefused
 from worker.processes.start import command_of
 
 CONVERTER_COMMAND = command_of("gguf_conversion")
@@ -29,45 +26,32 @@ def find_converter(setting: Path | None) -> Path | None:
     return folder.resolve() if (folder / "conversion").is_dir() else None
 
 
-class Exporting:
-    """Requests for exports."""
+def export(claim: ExportClaim, context: RequestContext) -> None:
+    converter = find_converter(context.backend.settings.gguf_converter_dir)
+    if converter is None:
+        raise RequestRefused(
+            "This worker has no GGUF converter; its operator can install it (docs/guide/artifacts.md)."
+        )
+    task = {
+        "policy_dir": str(context.fetch(claim.policy, "policy")),
+        "format": claim.format,
+        "name": claim.job_id,
+        "num_threads": context.num_threads,
+    }
+    (context.work_dir / "export.json").write_text(json.dumps(task), encoding="utf-8")
+    with refusals(context.work_dir):
+        # A checkout has `gguf` in a folder of its own.
+        path = f"{converter}:{converter / 'gguf-py'}"
+        context.run(CONVERTER_COMMAND, "The conversion to GGUF", {"PYTHONPATH": path}, reads=[converter])
+    with refusals(context.work_dir):
+        # llama.cpp's server listens on loopback, even for one that calls it directly.
+        context.run(CHECKER_COMMAND, "Reading the GGUF file back", allows_tcp=True)
+    stored = _store(context, claim, context.work_dir / "policy.gguf")
+    verification = json.loads((context.work_dir / "verification.json").read_text(encoding="utf-8"))
+    exports.finish(context.backend, claim, stored, verification)
 
-    def claim(self, backend: Backend, lease_seconds: float) -> "ExportWork | None":
-        claim = exports.claim(backend, lease_seconds)
-        return None if claim is None else ExportWork(claim)
 
-
-@dataclass(frozen=True)
-class ExportWork:
-    claim: ExportClaim
-
-    @property
-    def lease(self) -> RequestLease:
-        return self.claim.lease
-
-    def do(self, context: RequestContext) -> None:
-        converter = find_converter(context.backend.settings.gguf_converter_dir)
-        if converter is None:
-            raise RequestRefused(
-                "This worker has no GGUF converter; its operator can install it (docs/guide/artifacts.md)."
-            )
-        task = {
-            "policy_dir": str(context.fetch(self.claim.policy, "policy")),
-            "format": self.claim.format,
-            "name": self.claim.job_id,
-            "num_threads": context.num_threads,
-        }
-        (context.work_dir / "export.json").write_text(json.dumps(task), encoding="utf-8")
-        with refusals(context.work_dir):
-            # A checkout has `gguf` in a folder of its own.
-            path = f"{converter}:{converter / 'gguf-py'}"
-            context.run(CONVERTER_COMMAND, "The conversion to GGUF", {"PYTHONPATH": path}, reads=[converter])
-        with refusals(context.work_dir):
-            # llama.cpp's server listens on loopback, even for one that calls it directly.
-            context.run(CHECKER_COMMAND, "Reading the GGUF file back", allows_tcp=True)
-        stored = _store(context, self.claim, context.work_dir / "policy.gguf")
-        verification = json.loads((context.work_dir / "verification.json").read_text(encoding="utf-8"))
-        exports.finish(context.backend, self.claim, stored, verification)
+EXPORTS = RequestKind(exports.claim, export)
 
 
 @contextmanager

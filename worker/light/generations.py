@@ -22,9 +22,8 @@ from core.services.chat.model_parts import find_parts
 from core.services.chat.served_models import ServedModel
 from core.services.generations import parts
 from core.services.generations.parts import GenerationClaim
-from core.services.requests.requests import RequestLease
 from worker.device_slot import DeviceSlot
-from worker.light.lane import LaneStopping, ProgramKilled, RequestContext, RequestRefused, TryAgain
+from worker.light.lane import LaneStopping, ProgramKilled, RequestContext, RequestKind, RequestRefused, TryAgain
 from worker.light.scores import find_base_model
 from worker.processes.start import command_of
 from worker.runner.files import ModelFiles, fetch_model
@@ -36,29 +35,20 @@ MAX_CONTEXT = 131_072
 _NICENESS = 10
 
 
-class Generating:
-    """Generations, on one device."""
+def generations_on(device: str, slot: DeviceSlot) -> RequestKind[GenerationClaim]:
+    """Return the kind of generations, on one device."""
 
-    def __init__(self, device: str, slot: DeviceSlot) -> None:
-        self._device = device
-        self._slot = slot
+    def claim(backend: Backend, lease_seconds: float) -> GenerationClaim | None:
+        return None if device != "cpu" and slot.is_wanted else parts.claim(backend, lease_seconds)
 
-    def claim(self, backend: Backend, lease_seconds: float) -> "GeneratingWork | None":
-        if self._device != "cpu" and self._slot.is_wanted:
-            return None
-        claim = parts.claim(backend, lease_seconds)
-        return None if claim is None else GeneratingWork(claim, self._device, self._slot)
+    return RequestKind(claim, lambda claimed, context: _Generation(claimed, device, slot).do(context))
 
 
 @dataclass(frozen=True)
-class GeneratingWork:
+class _Generation:
     claim: GenerationClaim
     device: str
     slot: DeviceSlot
-
-    @property
-    def lease(self) -> RequestLease:
-        return self.claim.lease
 
     def do(self, context: RequestContext) -> None:
         with ExitStack() as held:

@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from core.datasets.check.check_process import CheckCrashed
@@ -13,15 +12,14 @@ from core.domain.judging.judgements import JudgeFault, PairVerdict, pair_key
 from core.domain.judging.pairing import is_empty
 from core.domain.judging.pairwise import Said
 from core.failpoints import reach
-from core.services.backend import Backend
 from core.services.ids import derived_id, make_id
 from core.services.judgements import judging, people
 from core.services.judgements.judging import Batch, JudgementClaim, OpenPair, Outcome, Tally
 from core.services.judgements.language_model import MAX_TRIES, Asked, Budget, LanguageModel, Question
 from core.services.judgements.rules import RULES, rule_of
 from core.services.requests import scores
-from core.services.requests.requests import RequestLease, is_ended
-from worker.light.lane import LaneStopping, RequestContext, RequestRefused, TryAgain
+from core.services.requests.requests import is_ended
+from worker.light.lane import LaneStopping, RequestContext, RequestKind, RequestRefused, TryAgain
 
 RULE_PAIRS, REWARD_PAIRS, MODEL_PAIRS = 200, 1000, 8
 """Pairs that are judged together: what is lost where the process dies."""
@@ -32,14 +30,6 @@ NUM_ASKING = 4
 SCORE_SECONDS = 3600.0
 """Time within which other lanes must have scored a batch of pairs."""
 _TICK_SECONDS = 0.2
-
-
-class Judging:
-    """Judgements, as a kind of request."""
-
-    def claim(self, backend: Backend, lease_seconds: float) -> "JudgingWork | None":
-        claim = judging.claim(backend, lease_seconds)
-        return None if claim is None else JudgingWork(claim)
 
 
 class PairJudge(Protocol):
@@ -55,41 +45,37 @@ class PairJudge(Protocol):
         """Judge pairs. Raises RequestRefused, LaneStopping, Unavailable."""
 
 
-@dataclass(frozen=True)
-class JudgingWork:
-    claim: JudgementClaim
+def judge_all(claim: JudgementClaim, context: RequestContext) -> None:
+    try:
+        judge = _judge_of(claim, context)
+        while pairs := judging.open_pairs(context.backend, claim, judge.num_pairs):
+            context.check()
+            equal = [] if judge.gives_scores else [pair for pair in pairs if pair.is_equal]
+            asked = [pair for pair in pairs if pair not in equal]
+            batch = judge.judge(asked) if asked else Batch(outcomes=[])
+            batch.outcomes.extend(map(_tie_of_equals, equal))
+            if not judging.record(context.backend, claim, batch):
+                raise LaneStopping
+            reach("judgement.recorded")
+        judging.finish(context.backend, claim)
+    except CheckCrashed as crashed:  # its file is the service's own
+        raise TryAgain from crashed
+    except DomainError as error:
+        if error.kind in ("unavailable", "fenced"):
+            raise
+        raise RequestRefused(error.detail) from None
 
-    @property
-    def lease(self) -> RequestLease:
-        return self.claim.lease
 
-    def do(self, context: RequestContext) -> None:
-        try:
-            judge = self._judge(context)
-            while pairs := judging.open_pairs(context.backend, self.claim, judge.num_pairs):
-                context.check()
-                equal = [] if judge.gives_scores else [pair for pair in pairs if pair.is_equal]
-                asked = [pair for pair in pairs if pair not in equal]
-                batch = judge.judge(asked) if asked else Batch(outcomes=[])
-                batch.outcomes.extend(map(_tie_of_equals, equal))
-                if not judging.record(context.backend, self.claim, batch):
-                    raise LaneStopping
-                reach("judgement.recorded")
-            judging.finish(context.backend, self.claim)
-        except CheckCrashed as crashed:  # its file is the service's own
-            raise TryAgain from crashed
-        except DomainError as error:
-            if error.kind in ("unavailable", "fenced"):
-                raise
-            raise RequestRefused(error.detail) from None
+JUDGEMENTS = RequestKind(judging.claim, judge_all)
 
-    def _judge(self, context: RequestContext) -> PairJudge:
-        kind = self.claim.judge.kind
-        if kind in RULES:
-            return RuleJudge(self.claim)
-        if kind == "arena":
-            return PeopleJudge(self.claim, context)
-        return RewardJudge(self.claim, context) if kind == "reward" else ModelJudge(self.claim, context)
+
+def _judge_of(claim: JudgementClaim, context: RequestContext) -> PairJudge:
+    kind = claim.judge.kind
+    if kind in RULES:
+        return RuleJudge(claim)
+    if kind == "arena":
+        return PeopleJudge(claim, context)
+    return RewardJudge(claim, context) if kind == "reward" else ModelJudge(claim, context)
 
 
 def _tie_of_equals(pair: OpenPair, score: float | None = None) -> Outcome:

@@ -10,8 +10,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from core.confinement import Bounds, confined
 from core.disk_space import full_disk_detail, is_full, is_out_of_space
@@ -153,23 +155,31 @@ def _no_room() -> str:
     return full_disk_detail("the files of this request", "then ask again")
 
 
-class ClaimedRequest(Protocol):
-    """One claimed request."""
-
+class RequestClaim(Protocol):
     @property
     def lease(self) -> RequestLease: ...
 
-    def do(self, context: RequestContext) -> None:
-        """Do the request and record its end in the database.
 
-        Raises RequestRefused, LaneStopping, TryAgain, Unavailable.
-        """
+Claim = TypeVar("Claim", bound=RequestClaim)
 
 
-class RequestKind(Protocol):
-    """Interface of a kind of request."""
+@dataclass(frozen=True)
+class ClaimedRequest:
+    lease: RequestLease
+    do: Callable[[RequestContext], None]
+    """Does the request and records its end. Raises RequestRefused, LaneStopping, TryAgain, Unavailable."""
 
-    def claim(self, backend: Backend, lease_seconds: float) -> ClaimedRequest | None: ...
+
+@dataclass(frozen=True)
+class RequestKind(Generic[Claim]):
+    """A kind of request: what claims the next one, and what does it."""
+
+    claim_next: Callable[[Backend, float], Claim | None]
+    do: Callable[[Claim, RequestContext], None]
+
+    def claim(self, backend: Backend, lease_seconds: float) -> ClaimedRequest | None:
+        claim = self.claim_next(backend, lease_seconds)
+        return None if claim is None else ClaimedRequest(claim.lease, partial(self.do, claim))
 
 
 class LightLane:
@@ -179,7 +189,7 @@ class LightLane:
         drain: Drain,
         scratch: WorkerScratch,
         num_threads: int,
-        kinds: Sequence[RequestKind],
+        kinds: Sequence[RequestKind[Any]],
         *,
         name: str = "light",
         poll_seconds: float = POLL_SECONDS,

@@ -1,7 +1,6 @@
 """Requests for scores in the light lane: policies are fetched, a process scores, its results are recorded."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,41 +8,25 @@ from core.base_models.directory import get_base_model
 from core.domain.errors import DomainError, NotFound
 from core.domain.jobs.methods import method_of
 from core.domain.jobs.stored_files import StoredTree
-from core.services.backend import Backend
 from core.services.base_models.sharing import fetch_shared, find_shared
 from core.services.requests import scores
-from core.services.requests.requests import RequestLease
 from core.services.requests.scores import ScoreClaim, Scorer
 from core.storage.trees import TreeDamaged
-from worker.light.lane import ProgramKilled, RequestContext, RequestRefused, TryAgain
+from worker.light.lane import ProgramKilled, RequestContext, RequestKind, RequestRefused, TryAgain
 from worker.processes.start import command_of
 
 SCORER_COMMAND = command_of("scoring")
 
 
-class Scoring:
-    """Requests for scores."""
+def score(claim: ScoreClaim, context: RequestContext) -> None:
+    try:
+        results = score_rows(context, claim.scorer, claim.rows, is_pairs=claim.is_pairs, by_token=claim.by_token)
+    except ProgramKilled as killed:
+        raise TryAgain from killed
+    scores.finish(context.backend, claim, results)
 
-    def claim(self, backend: Backend, lease_seconds: float) -> "ScoringWork | None":
-        claim = scores.claim(backend, lease_seconds)
-        return None if claim is None else ScoringWork(claim)
 
-
-@dataclass(frozen=True)
-class ScoringWork:
-    claim: ScoreClaim
-
-    @property
-    def lease(self) -> RequestLease:
-        return self.claim.lease
-
-    def do(self, context: RequestContext) -> None:
-        claim = self.claim
-        try:
-            results = score_rows(context, claim.scorer, claim.rows, is_pairs=claim.is_pairs, by_token=claim.by_token)
-        except ProgramKilled as killed:
-            raise TryAgain from killed
-        scores.finish(context.backend, claim, results)
+SCORES = RequestKind(scores.claim, score)
 
 
 def score_rows(
