@@ -120,12 +120,8 @@ def record(
     backend: Backend, actor: Actor, project_id: str | None, action: str, object_id: str | None, outcome: str
 ) -> None:
     """Record an act that has no transaction of its own. Raises Unavailable."""
-
-    def work(session: Session) -> None:
-        note(session, project_id, action, object_id, outcome=outcome)
-
     with acting(actor):
-        backend.database.write(work)
+        backend.database.write(lambda session: note(session, project_id, action, object_id, outcome=outcome))
 
 
 def list_page(backend: Backend, where: AuditFilter, *, limit: int = 20, cursor: str | None = None) -> Page[AuditView]:

@@ -27,6 +27,7 @@ from core.services.datasets.scratch import scratch_folder
 from core.services.datasets.versions.versions import FILENAME
 from core.services.requests import requests
 from core.services.requests.requests import RequestLease
+from core.services.transactions import writes
 
 COLUMN = "judgement"
 """Column of the file that says who judged a row, and how; jobs do not read it."""
@@ -128,49 +129,43 @@ def open_pairs(backend: Backend, claim: JudgementClaim, limit: int) -> list[Open
     ]
 
 
-def reserve(backend: Backend, claim: JudgementClaim, wanted: int, most: int) -> int | None:
+@writes
+def reserve(session: Session, claim: JudgementClaim, wanted: int, most: int) -> int | None:
     """Set requests aside before they are made, and return how many; None where the lease is lost.
 
     A process that dies with some set aside has used them up: so all together are never more than `most`.
     """
-
-    def work(session: Session) -> int | None:
-        row = request_rows.find_held(session, Judgement, claim.lease.id, claim.lease.token)
-        if row is None:
-            return None
-        granted = max(0, min(wanted, most - row.num_requests))
-        row.num_requests += granted
-        return granted
-
-    return backend.database.write(work)
+    row = request_rows.find_held(session, Judgement, claim.lease.id, claim.lease.token)
+    if row is None:
+        return None
+    granted = max(0, min(wanted, most - row.num_requests))
+    row.num_requests += granted
+    return granted
 
 
-def record(backend: Backend, claim: JudgementClaim, batch: "Batch") -> bool:
+@writes
+def record(session: Session, claim: JudgementClaim, batch: "Batch") -> bool:
     """Keep verdicts, each once, and give back requests that were not made.
 
     False where the lane is to stop: the lease is lost, or the judgement is held.
     """
-
-    def work(session: Session) -> bool:
-        row = request_rows.find_held(session, Judgement, claim.lease.id, claim.lease.token)
-        if row is None:
-            return False
-        for outcome in batch.outcomes:
-            pair = session.get(JudgedPair, (row.id, outcome.position))
-            if pair is None or pair.is_done:
-                continue
-            pair.is_done, pair.verdict, pair.confidence = True, outcome.verdict, outcome.confidence
-            pair.detail = outcome.detail
-            row.num_judged += 1
-            row.num_failed += outcome.verdict is None
-        row.num_tries = 1  # it moves
-        row.num_requests -= batch.num_unused
-        row.tally = batch.tally.added_to(row.tally)
-        for key, answer in batch.answers.items():
-            rows.keep_answer(session, claim.project_id, key, answer)
-        return not row.is_held
-
-    return backend.database.write(work)
+    row = request_rows.find_held(session, Judgement, claim.lease.id, claim.lease.token)
+    if row is None:
+        return False
+    for outcome in batch.outcomes:
+        pair = session.get(JudgedPair, (row.id, outcome.position))
+        if pair is None or pair.is_done:
+            continue
+        pair.is_done, pair.verdict, pair.confidence = True, outcome.verdict, outcome.confidence
+        pair.detail = outcome.detail
+        row.num_judged += 1
+        row.num_failed += outcome.verdict is None
+    row.num_tries = 1  # it moves
+    row.num_requests -= batch.num_unused
+    row.tally = batch.tally.added_to(row.tally)
+    for key, answer in batch.answers.items():
+        rows.keep_answer(session, claim.project_id, key, answer)
+    return not row.is_held
 
 
 def find_answers(backend: Backend, claim: JudgementClaim, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
