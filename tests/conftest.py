@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from later_suites import LATER
 
 TESTS = Path(__file__).resolve().parent
 SECONDS = {
@@ -59,9 +60,9 @@ httpx._transports.default.create_ssl_context = _ssl_context
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    gone = [name for name in SECONDS if not (TESTS / name).is_file()]
+    gone = [name for name in (*SECONDS, *(f"{name}*" for name in LATER)) if not any(TESTS.glob(name))]
     if gone:
-        raise pytest.UsageError(f"SECONDS in tests/conftest.py names files that are not there: {', '.join(gone)}")
+        raise pytest.UsageError(f"SECONDS or LATER of the tests name files that are not there: {', '.join(gone)}")
     items.sort(key=lambda item: -_seconds(item.path))
 
 
@@ -81,6 +82,7 @@ SHOWN_FROM_SECONDS = 60
 NUM_SHOWN_FILES = 24
 _spent: dict[str, float] = defaultdict(float)
 """Processor seconds by file of tests, in the process that reports."""
+_spent_by_test: dict[str, float] = defaultdict(float)
 _last = [0.0]
 
 
@@ -106,6 +108,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     for name, seconds in report.user_properties:
         if name == "processor_seconds" and isinstance(seconds, float):
             _spent[report.nodeid.partition("::")[0]] += seconds
+            _spent_by_test[report.nodeid] += seconds
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -116,7 +119,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if sum(folders.values()) < SHOWN_FROM_SECONDS:
         return
     terminalreporter.section("processor seconds")
-    for title, counts in (("folders", folders), ("files", _spent)):
+    for title, counts in (("folders", folders), ("files", _spent), ("tests", _spent_by_test)):
         longest = sorted(counts.items(), key=lambda item: -item[1])[:NUM_SHOWN_FILES]
         shown = ", ".join(f"{name} {seconds:.0f}" for name, seconds in longest)
         terminalreporter.line(f"{title}: {shown}")
+    later = sum(seconds for name, seconds in _spent.items() if name.removeprefix("tests/").startswith(LATER))
+    terminalreporter.line(f"all: {sum(_spent.values()):.0f}, of them {later:.0f} in files of LATER (later_suites.py)")

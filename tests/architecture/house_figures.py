@@ -1,13 +1,14 @@
 """Counts how the code is arranged: files per folder, imports between rooms, cycles, upward imports, lines.
 
 `python tests/architecture/house_figures.py [checkout]` prints the figures, `… --beside OTHER` the lines of each
-area in both checkouts, `… --since COMMIT` what became of the modules that were there. A room is a folder, or a module
-at the root of its package.
+area in both checkouts, `… --since COMMIT` what became of the modules that were there, `… --commits COMMIT` the lines
+that the commits of the re-arrangement since then added and removed. A room is a folder, or a module at the root of its
+package.
 """
 
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import grimp
@@ -158,6 +159,40 @@ def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
 
 
+def commits(since: str) -> str:
+    """Return lines added and removed by the commits since `since` that `rearrangement.txt` names, by its headings."""
+    added, removed = _changes_by_subject(since)
+    groups: dict[str, list[str]] = defaultdict(list)
+    for line in (Path(__file__).parent / "rearrangement.txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith("# "):
+            heading = line.removeprefix("# ")
+        elif line:
+            groups[heading].append(line)
+    unknown = [subject for subjects in groups.values() for subject in subjects if subject not in added]
+    if unknown:
+        sys.exit("rearrangement.txt names commits that are not there:\n" + "\n".join(unknown))
+    lines = []
+    for heading, subjects in groups.items():
+        more, less = (sum(counts[subject] for subject in subjects) for counts in (added, removed))
+        lines.append(f"{more - less:+6,} (+{more:,} -{less:,}) in {len(subjects)} commits: {heading}\n")
+    return "".join(lines)
+
+
+def _changes_by_subject(since: str) -> tuple[Counter[str], Counter[str]]:
+    """Return lines of product code that were added and removed, by the first line of the commit's message."""
+    added: Counter[str] = Counter()
+    removed: Counter[str] = Counter()
+    log = _git("log", "-M40%", "-l9999", "--numstat", "--format=%x00%s", f"{since}..HEAD", "--", *PRODUCT)
+    for commit in log.split("\0")[1:]:
+        subject, *changes = commit.splitlines()
+        added[subject] += 0
+        for more, less, name in (change.split("\t") for change in changes if change):
+            if name.rstrip("}").endswith((".py", ".js")):  # "core/{old.py => new.py}" is a file that was moved
+                added[subject] += int(more)
+                removed[subject] += int(less)
+    return added, removed
+
+
 def product_lines(root: Path) -> int:
     """Lines of product code, comments and docstrings included."""
     return sum(
@@ -186,6 +221,8 @@ if __name__ == "__main__":
     if "--beside" in arguments:
         place = arguments.index("--beside")
         sys.stdout.write(compare(Path(arguments[0] if place else "."), Path(arguments[place + 1])))
+    elif "--commits" in arguments:
+        sys.stdout.write(commits(arguments[arguments.index("--commits") + 1]))
     elif "--since" in arguments:
         sys.stdout.write(since(arguments[arguments.index("--since") + 1]))
     else:
