@@ -17,7 +17,8 @@ from sqlalchemy import text
 from stand_in_judge import Question, Reply, StandInJudge, stand_in_judge, verdict
 from toy_jobs import ServiceProcess, wait_for
 
-from core.database.repositories.judgements import find_judgement
+from core.database.repositories import owned
+from core.database.tables.judgements import Judgement
 from core.datasets.check.check_process import CheckCrashed
 from core.domain.arenas.arenas import ArenaRequest
 from core.domain.dataset_rows import DatasetKind
@@ -238,7 +239,7 @@ def play(backend: Backend, asked: JudgementView) -> dict[str, Any]:
     rule = lane_of_judging.RuleJudge(claimed)
     while pairs := judging.open_pairs(backend, claimed, 500):
         assert judging.record(backend, claimed, rule.judge(pairs))
-    row = backend.database.read(lambda session: find_judgement(session, PROJECT, asked.id))
+    row = backend.database.read(lambda session: owned.find(session, Judgement, PROJECT, asked.id))
     assert row is not None
     requests.fail(backend, claimed.lease, "It was played.")
     return judging.measure(backend, row)
