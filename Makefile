@@ -104,7 +104,7 @@ test-sweeps: venv ## ten kills during a sweep of the real trainer, beside the sa
 	@$(BIN)/pytest tests/faults/test_sweep_kills.py
 
 .PHONY: test-rounds
-KILLS ?= 60
+test-rounds: KILLS ?= 60
 test-rounds: venv ## two rounds of the real engine; kills of worker, API, database and a worker's programs during three rounds of the real engine, beside an undisturbed run (KILLS=60; a quarter of an hour)
 	@KILLS=$(KILLS) $(BIN)/pytest -n 0 -s -m slow tests/integration/test_worker_rounds.py tests/faults/test_rounds_kills.py
 
@@ -289,9 +289,9 @@ MINUTES ?= 60
 test-faults: venv ## kills, zombies and outages by the hundred, in parts: goes on where the last one stopped (MINUTES=60)
 	@PYTHONPATH=tests:tests/support $(BIN)/python -m faults.volume --minutes $(MINUTES)
 
-KILLS ?= 4
-PARTITIONS ?= 2
 .PHONY: test-nodes
+test-nodes: KILLS ?= 4
+test-nodes: PARTITIONS ?= 2
 test-nodes: venv ## jobs on two nodes: loopback, and as root two network namespaces with kills and partitions (twenty minutes beside others' work; KILLS=100 PARTITIONS=30)
 	@KILLS=$(KILLS) PARTITIONS=$(PARTITIONS) $(BIN)/pytest -n 0 -s -m "slow or not slow" tests/faults/test_nodes.py tests/integration/test_worker_nodes.py tests/nodes
 

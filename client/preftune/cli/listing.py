@@ -91,6 +91,14 @@ def print_json_lines(items: Sequence[Item]) -> None:
         print(json.dumps(item))  # noqa: T201 - for programs: neither wrapped nor styled
 
 
+def print_one(item: Item, show: Callable[[Item], None], *, as_json: bool) -> None:
+    """Print an object as JSON, or as `show` does for people."""
+    if as_json:
+        print_json_lines([item])
+    else:
+        show(item)
+
+
 def _print_table(items: Sequence[Item], columns: Sequence[Column]) -> None:
     cells = {column.title: [column.title, *(_cell(column.value(item)) for item in items)] for column in columns}
     widths = {title: max(map(cell_len, texts)) for title, texts in cells.items()}

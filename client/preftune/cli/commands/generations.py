@@ -7,7 +7,7 @@ import typer
 
 from preftune import Client
 from preftune.cli.console import confirm, connected, err, for_each, json_object, out, print_status, read_request
-from preftune.cli.listing import Column, Item, collect, named, print_json_lines, print_list, time_column
+from preftune.cli.listing import Column, Item, collect, named, print_list, print_one, time_column
 from preftune.cli.options import AsJson, Limit, Quiet, Url, Yes
 from preftune.cli.patience import follow
 from preftune.cli.words import counted
@@ -57,10 +57,7 @@ def show(generation: GenerationId, as_json: AsJson = False, url: Url = None) -> 
     """Show how far a generation is, what failed, and its dataset."""
     with connected(url) as client:
         found = client.generations.get(generation)
-    if as_json:
-        print_json_lines([found])
-    else:
-        _print(found)
+    print_one(found, _print, as_json=as_json)
 
 
 _COLUMNS: Final = (

@@ -8,7 +8,7 @@ import typer
 
 from preftune import Client
 from preftune.cli.console import confirm, connected, err, fail, for_each, out, print_status, read_request
-from preftune.cli.listing import Column, Item, collect, named, print_json_lines, print_list, time_column
+from preftune.cli.listing import Column, Item, collect, named, print_json_lines, print_list, print_one, time_column
 from preftune.cli.options import AsJson, DatasetId, Limit, Quiet, Url, Yes
 from preftune.cli.patience import follow
 from preftune.cli.words import counted
@@ -56,10 +56,7 @@ def show(judgement: JudgementId, as_json: AsJson = False, url: Url = None) -> No
     """Show the win rate of a judgement, with its interval, what failed, and its dataset."""
     with connected(url) as client:
         found = client.judgements.get(judgement)
-    if as_json:
-        print_json_lines([found])
-    else:
-        _print(found)
+    print_one(found, _print, as_json=as_json)
 
 
 _COLUMNS: Final = (

@@ -10,7 +10,7 @@ from preftune import Client
 from preftune.cli.commands.jobs import INTERRUPTED
 from preftune.cli.commands.judgements import JudgeSettings, judge_of, judge_settings, share
 from preftune.cli.console import confirm, connected, err, for_each, out, print_status, read_request
-from preftune.cli.listing import Column, Item, collect, named, print_json_lines, print_list, time_column
+from preftune.cli.listing import Column, Item, collect, named, print_list, print_one, time_column
 from preftune.cli.options import AsJson, BaseModel, DatasetId, Limit, Quiet, Url, Yes
 from preftune.cli.patience import follow
 from preftune.cli.words import counted
@@ -72,10 +72,7 @@ def show(rounds: RoundsId, as_json: AsJson = False, url: Url = None) -> None:
     """Show each round with its pairs, its win rates and its drift, and what is under way."""
     with connected(url) as client:
         found = client.rounds.get(rounds)
-    if as_json:
-        print_json_lines([found])
-    else:
-        _print(found)
+    print_one(found, _print, as_json=as_json)
 
 
 _COLUMNS: Final = (
