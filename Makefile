@@ -295,6 +295,10 @@ test-nodes: PARTITIONS ?= 2
 test-nodes: venv ## jobs on two nodes: loopback, and as root two network namespaces with kills and partitions (twenty minutes beside others' work; KILLS=100 PARTITIONS=30)
 	@KILLS=$(KILLS) PARTITIONS=$(PARTITIONS) $(BIN)/pytest -n 0 -s -m "slow or not slow" tests/faults/test_nodes.py tests/integration/test_worker_nodes.py tests/nodes
 
+.PHONY: test-memory-limit
+test-memory-limit: venv ## as root: models whose weights, or optimizer states, no process may hold under its control group, trained by two (ten minutes)
+	@$(BIN)/pytest -n 0 -s -m slow tests/numerics/test_memory_limit.py
+
 .PHONY: test-two-apis
 test-two-apis: venv ## the rows of faults that ask an API, with two API processes behind one address (ten minutes)
 	@PYTHONPATH=tests:tests/support $(BIN)/python -m faults.volume two-apis-requests two-apis-storms two-apis-drains \

@@ -4,6 +4,7 @@ Everything is local, and everything random is derived from the plan's seed. A ru
 resumed from the checkpoint of that boundary ends with the same bytes as one that was not.
 """
 
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -63,13 +64,13 @@ def run(plan: TrainingPlan, observer: Observer, ranks: Ranks = ALONE) -> Trainin
         answers = None
         if isinstance(policy, TrainedPolicy):
             answers = score_answers(policy.model, plan, policy.drawn)
-        if not ranks.is_leader:
-            return result
         del outcome, policy  # their memory is needed for what is loaded now
-        summary = {**result.summary, **read_back(context, artifact), **facts}
+        drift = {}
         if answers is not None and start is not None:
-            summary["drift"] = describe_drift(load_policy(plan, start), answers)
-        return replace(result, summary=summary)
+            gc.collect()  # hooks of an optimizer hold its model in a circle
+            drift = {"drift": describe_drift(load_policy(plan, start, ranks), answers)}
+        read = {**read_back(context, artifact), **facts} if ranks.is_leader else {}
+        return replace(result, summary={**result.summary, **read, **drift})
 
 
 def _result(context: RunContext, outcome: TrainedPolicy | SavedPolicy, directory: Path) -> TrainingResult:

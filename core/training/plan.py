@@ -20,6 +20,7 @@ OptimizerName = Literal["adamw", "rmsprop"]
 Precision = Literal["bf16", "fp32"]
 ArtifactDtype = Literal["auto", "float32", "bfloat16"]
 OptionValue = float | str
+Layout = Literal["sharded", "hybrid", "replicated"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +132,9 @@ class TrainingPlan:
     device: str = "cpu"
     num_devices: int = 1
     """Number of devices from `device` on, a process each; on a CPU so many processes, which only tests use."""
+    layout: Layout = "sharded"
+    """How several devices share the model (`core.training.layout`): all of them a part each, those of each node, or the
+    whole of a frozen base model on every one."""
     num_threads: int = 1
     seed: int = 0
     group_by_prompt: bool = False
@@ -193,6 +197,7 @@ def _checks(plan: TrainingPlan) -> list[tuple[str, bool, str]]:
         ("beta", plan.beta > 0, "above 0"),
         ("device", plan.device == "cpu" or plan.device.startswith("cuda"), '"cpu" or "cuda:<n>"'),
         ("num_devices", plan.num_devices >= 1, "at least 1"),
+        ("layout", plan.layout != "replicated" or plan.lora is not None, "another one without LoRA"),
         ("num_threads", plan.num_threads >= 1, "at least 1"),
         ("seed", 0 <= plan.seed < 2**63, "in [0, 2^63)"),
         ("evaluate_every_steps", plan.evaluate_every_steps >= 1, "at least 1"),

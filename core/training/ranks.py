@@ -16,7 +16,8 @@ from typing import NamedTuple, TypeVar
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from core.disk_space import is_out_of_space
 from core.training.data.columns import Columns
@@ -33,8 +34,13 @@ class Turn(NamedTuple):
     counts: bool
     """False: another rank's, computed only because every pass needs all ranks; nothing may come of it."""
 
-    def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradient of the loss."""
+    is_last: bool = True
+    """Whether it is the last one of the step."""
+
+    def backward(self, loss: Tensor, model: nn.Module) -> None:
+        """Accumulate the gradient of the loss; the nodes of a hybrid layout add theirs up after the last one."""
+        if isinstance(model, FSDPModule):
+            model.set_requires_all_reduce(self.is_last)
         (loss if self.counts else loss * 0.0).backward()  # type: ignore[no-untyped-call]
 
     def columns(self, found: Columns) -> Columns:
@@ -49,6 +55,8 @@ class Ranks:
     size: int = 1
     local_rank: int = 0
     """Rank among those of this node, which share a disk."""
+    local_size: int = 0
+    """Ranks of each node; 0: all are of one."""
 
     @property
     def is_leader(self) -> bool:
@@ -59,11 +67,16 @@ class Ranks:
         """Whether it writes what all ranks of its node read."""
         return self.local_rank == 0
 
+    @property
+    def num_nodes(self) -> int:
+        return self.size // (self.local_size or self.size)
+
     def turns(self, batches: Sequence[PackedBatch]) -> list[Turn]:
         """Yield this rank's micro-batches, as many as every other rank has."""
         starts = range(0, len(batches), self.size)
         mine = [start + self.rank for start in starts]
-        return [Turn(batches[min(index, len(batches) - 1)], index < len(batches)) for index in mine]
+        last = mine[-1] if mine else None
+        return [Turn(batches[min(index, len(batches) - 1)], index < len(batches), index == last) for index in mine]
 
     def each(
         self,

@@ -49,7 +49,8 @@ class Member:
             return None
         env = os.environ
         store = TCPStore(env["MASTER_ADDR"], int(env["MASTER_PORT"]), is_master=False, wait_for_workers=False)
-        ranks = Ranks(int(env["RANK"]), int(env["WORLD_SIZE"]), int(env["LOCAL_RANK"]))
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        ranks = Ranks(*(int(env[name]) for name in names))
         return cls(ranks, int(env["GROUP_RANK"]), PrefixStore(env["TORCHELASTIC_RUN_ID"], store))
 
     def lead(self, plan: TrainingPlan, observer: Observer) -> TrainingResult:

@@ -5,6 +5,7 @@ and of two agree within rounding. Between runs of two processes nothing differs 
 """
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from core.domain.training.metric_names import TIMING
 from core.training.failures import TrainingStopped
 from core.training.observer import Stage
 from core.training.pipeline import TrainingResult, run
-from core.training.plan import LoraPlan, RewardPlan, TrainingPlan
+from core.training.plan import Layout, LoraPlan, RewardPlan, TrainingPlan
 
 TOLERANCE = 1e-5
 COARSE = {"rewards/length_correlation": 1e-3}
@@ -133,6 +134,37 @@ def test_two_nodes_give_the_bytes_of_one(world: World) -> None:
     one = run_on_ranks(on_two(plan, "one"), RecordingObserver())
     two = run_on_ranks(on_two(plan, "two"), RecordingObserver(), num_nodes=2)
     assert tree_bytes(one.policy_dir) == tree_bytes(two.policy_dir)
+
+
+def files_of_all_nodes(plan: TrainingPlan, directory: Path, target: Path) -> Path:
+    """What a node has before it goes on from a checkpoint of two nodes: the files that each of them has written."""
+    for work_dir in (plan.work_dir, f"{plan.work_dir}-node1"):
+        shutil.copytree(Path(work_dir) / "checkpoints" / directory.name, target, dirs_exist_ok=True)
+    return target
+
+
+@pytest.mark.slow  # half a minute each
+@pytest.mark.timeout(480)
+@pytest.mark.parametrize(
+    ("layout", "lora"),
+    [("sharded", None), ("hybrid", None), ("hybrid", LoraPlan(rank=2)), ("replicated", LoraPlan(rank=2))],
+    ids=["sharded", "hybrid", "hybrid-lora", "replicated-lora"],
+)
+def test_two_nodes_of_two_devices_share_the_model_in_every_way(
+    layout: Layout, lora: LoraPlan | None, world: World, tmp_path: Path
+) -> None:
+    """Beside one process; then from a checkpoint in DPO on, by as many in the same way: the same bytes."""
+    plan = world.plan(f"{layout}-{lora is None}", lora=lora, checkpoint_every_steps=4)
+    curves, observer, rest = RecordingObserver(), RecordingObserver(), RecordingObserver()
+    one = run(plan, curves)
+    four = dataclasses.replace(on_two(plan, "four"), num_devices=4, layout=layout)
+    result = run_on_ranks(four, observer, num_nodes=2)
+    assert_same_run((one, curves), (result, observer), TOLERANCE)
+    middle = next(ref for ref in observer.checkpoints if (ref.stage, ref.step) == (Stage.DPO, 4))
+    whole = files_of_all_nodes(four, middle.directory, tmp_path / "checkpoint")
+    again = dataclasses.replace(four, work_dir=f"{plan.work_dir}-rest", resume_from=str(whole))
+    assert tree_bytes(run_on_ranks(again, rest, num_nodes=2).policy_dir) == tree_bytes(result.policy_dir)
+    assert untimed([*observer.points[: -len(rest.points)], *rest.points]) == untimed(observer.points)
 
 
 @pytest.mark.slow

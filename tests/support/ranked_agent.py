@@ -12,4 +12,7 @@ num_nodes = task["num_nodes"]
 num_ranks = json.loads(task["plan"])["num_devices"] // num_nodes
 group = Group(run_id=task["run_id"], num_ranks=num_ranks, num_nodes=num_nodes, node=node, port=task["port"])
 command = [sys.executable, str(Path(__file__).with_name("ranked_process.py")), str(folder)]
+if task["groups"] is not None:  # before it holds any memory
+    enter = 'echo $$ > "$0-$LOCAL_RANK/cgroup.procs" && exec "$@"'
+    command = ["/bin/sh", "-c", enter, task["groups"], *command]
 sys.exit(1 if launch(group, command, folder / f"agent-{node}") else 0)

@@ -22,13 +22,21 @@ SUPPORT = Path(__file__).resolve().parent
 
 
 def run_on_ranks(
-    plan: TrainingPlan, observer: RecordingObserver, *, stop_poll: int | None = None, num_nodes: int = 1
+    plan: TrainingPlan,
+    observer: RecordingObserver,
+    *,
+    stop_poll: int | None = None,
+    num_nodes: int = 1,
+    groups: str | None = None,
+    timeout: float = 200.0,
 ) -> TrainingResult:
     """Run the plan on `plan.num_devices` processes; the observer gets what the leader's has heard.
 
     Args:
         stop_poll: poll from which on the leader's observer asks to stop with a checkpoint.
         num_nodes: agents that share the ranks.
+        groups: begin of the names of control groups, one for each rank of a node, that it runs in.
+        timeout: of the whole, in seconds.
 
     Raises:
         TrainingStopped: it did.
@@ -37,7 +45,7 @@ def run_on_ranks(
     folder.mkdir(parents=True)
     port = free_port() if num_nodes > 1 else 0
     task = {"plan": plan.to_json(), "stop_poll": stop_poll, "run_id": uuid4().hex, "num_nodes": num_nodes, "port": port}
-    (folder / "task").write_text(json.dumps(task))
+    (folder / "task").write_text(json.dumps({**task, "groups": groups}))
     path = [str(SUPPORT.parents[1]), str(SUPPORT.parent), str(SUPPORT)]
     agents = [
         subprocess.Popen(
@@ -48,7 +56,7 @@ def run_on_ranks(
         )
         for node in range(num_nodes)
     ]
-    logs = [agent.communicate(timeout=200)[1].decode() for agent in agents]
+    logs = [agent.communicate(timeout=timeout)[1].decode() for agent in agents]
     assert [agent.returncode for agent in agents] == [0] * num_nodes, "\n".join(logs)
     outcome, heard = pickle.loads((folder / "outcome").read_bytes())
     vars(observer).update(heard)

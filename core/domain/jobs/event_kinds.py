@@ -19,8 +19,10 @@ WAITING_FOR_STORE = "waiting_for_store"
 """The attempt cannot go on without the object store, which does not answer as it should; it tries again."""
 UPDATE_ROUNDED_AWAY = "update_rounded_away"
 """The type that a policy was asked to be published in loses a part of what was trained."""
+MODEL_SHARED = "model_shared"
+"""How the devices of the job share its model."""
 NOT_VERIFIED = "not_verified"
-"""The saved policy was not read back, for lack of memory."""
+"""No text was scored with the saved policy, for lack of memory."""
 BASE_ROUNDED = "base_rounded"
 """The base model's weights are finer than the precision that the job computes in."""
 COMPUTES_IN_FP32 = "computes_in_fp32"
@@ -51,9 +53,10 @@ EVENT_KINDS: dict[str, str] = {
     "gang_unfilled": "Too few workers came free at a time for the nodes of the job: they are free again, for a while.",
     "memory_fitted": "Fewer tokens run at once, to fit into memory; the batch of an optimizer step stays the same.",
     "merged_in_bf16": "An earlier version published a LoRA policy merged in bf16, which lost a part of its update.",
+    "model_shared": "How the devices of the job share its model: which parts each of them keeps.",
     "no_cache": "The base model generates without a cache here: samples take longer.",
     "no_validation": "No held-out pair can be used, so nothing is measured on held-out rows.",
-    "not_verified": "The saved policy was not read back, for lack of memory.",
+    "not_verified": "No text was scored with the saved policy, for lack of memory; its files were compared.",
     "object_damaged": "A file that the job has stored is missing in the object store, or damaged.",
     "one_at_a_time": "Rows of this base model run one sequence at a time: right, and several times slower.",
     "oom_degraded": "The device ran out of memory; training goes on with fewer tokens at once.",

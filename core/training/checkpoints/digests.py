@@ -31,11 +31,12 @@ ENGINE_VERSION = 2
 
 def versions(plan: TrainingPlan) -> dict[str, str]:
     """Return the versions that, besides the plan, decide the last bits of a run."""
+    shared = "" if plan.layout == "sharded" else f", {plan.layout}"
     return {
         "engine": str(ENGINE_VERSION),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "device": plan.device.split(":")[0] + (f" x{plan.num_devices}" if plan.num_devices > 1 else ""),
+        "device": plan.device.split(":")[0] + (f" x{plan.num_devices}{shared}" if plan.num_devices > 1 else ""),
     }
 
 
@@ -78,7 +79,7 @@ def run_digest(plan: TrainingPlan) -> str:
     for name in ("base_model_dir", "work_dir", "resume_from", "reuse", "device", "num_devices", "num_threads"):
         del values[name]
     del values["checkpoint_every_steps"]
-    for name in ("artifact_dtype", "pause_at_share"):
+    for name in ("artifact_dtype", "pause_at_share", "layout"):
         values.pop(name, None)
     for name in ("train_data", "validation_data", "sft_data"):
         values[name] = _data(values[name])

@@ -43,18 +43,24 @@ class LeanGatedMLP(nn.Module):
 
 
 @torch.no_grad()
-def replace_gated_mlps(model: PreTrainedModel) -> int:
+def replace_gated_mlps(
+    model: PreTrainedModel, dtype: torch.dtype | None = None, device: torch.device | None = None
+) -> int:
     """Put `LeanGatedMLP` where a module provably computes the same bits; return how many were replaced.
 
     On a CPU only: other devices have fused kernels.
+
+    Args:
+        dtype: that the model will compute in; None: that of its weights.
+        device: that it will compute on; None: where it is.
     """
-    if model.device.type != "cpu":
+    if (device or model.device).type != "cpu":
         return 0
     found = [
         (parent, name, lean)
         for parent in model.modules()
         for name, child in parent.named_children()
-        if (lean := _lean(child)) is not None and _agree(child, lean)
+        if (lean := _lean(child)) is not None and _agree(child, lean, dtype or lean.gate_proj.weight.dtype)
     ]
     for parent, name, lean in found:
         setattr(parent, name, lean)
@@ -70,12 +76,13 @@ def _lean(mlp: nn.Module) -> LeanGatedMLP | None:
     return LeanGatedMLP(mlp).train(mlp.training)
 
 
-def _agree(mlp: nn.Module, lean: LeanGatedMLP) -> bool:
+def _agree(mlp: nn.Module, lean: LeanGatedMLP, dtype: torch.dtype) -> bool:
     """Whether both compute the same bits on random rows of three sizes."""
-    weight = lean.gate_proj.weight
+    values = {name: parameter.to(dtype) for name, parameter in mlp.named_parameters()}
     generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(3, 4, weight.shape[1], generator=generator) * torch.tensor([1e-3, 1.0, 30.0])[:, None, None]
-    theirs, ours = (module(rows.to(weight.dtype)) for module in (mlp, lean))
+    size = lean.gate_proj.weight.shape[1]
+    rows = torch.randn(3, 4, size, generator=generator) * torch.tensor([1e-3, 1.0, 30.0])[:, None, None]
+    theirs, ours = (torch.func.functional_call(module, values, rows.to(dtype)) for module in (mlp, lean))
     return theirs.dtype == ours.dtype and torch.equal(theirs, ours)
 
 

@@ -31,18 +31,24 @@ class LeanRMSNorm(nn.Module):
 
 
 @torch.no_grad()
-def replace_norms(model: PreTrainedModel) -> int:
+def replace_norms(model: PreTrainedModel, dtype: torch.dtype | None = None, device: torch.device | None = None) -> int:
     """Put `LeanRMSNorm` where a module provably computes the same bits; return how many were replaced.
 
     On a CPU only: other devices have fused kernels.
+
+    Args:
+        dtype: that the model will compute in; None: that of its weights.
+        device: that it will compute on; None: where it is.
     """
-    if model.device.type != "cpu":
+    if (device or model.device).type != "cpu":
         return 0
     found = [
         (parent, name, child)
         for parent in model.modules()
         for name, child in parent.named_children()
-        if type(child).__name__.endswith("RMSNorm") and (lean := _lean(child)) is not None and _agree(child, lean)
+        if type(child).__name__.endswith("RMSNorm")
+        and (lean := _lean(child)) is not None
+        and _agree(child, lean, dtype or lean.weight.dtype)
     ]
     for parent, name, child in found:
         setattr(parent, name, _lean(child))
@@ -62,15 +68,15 @@ def _lean(norm: nn.Module) -> LeanRMSNorm | None:
     return LeanRMSNorm(weight, epsilons[0])
 
 
-def _agree(norm: nn.Module, lean: LeanRMSNorm) -> bool:
+def _agree(norm: nn.Module, lean: LeanRMSNorm, dtype: torch.dtype) -> bool:
     """Whether both compute the same bits on random rows of three sizes and a random weight.
     One of the sizes is small enough for epsilon to count.
     """
     generator = torch.Generator().manual_seed(0)
-    weight = lean.weight
-    rows = torch.randn(3, 4, len(weight), generator=generator) * torch.tensor([1e-3, 1.0, 30.0])[:, None, None]
-    values = {"weight": torch.randn(len(weight), generator=generator).to(weight.dtype)}
-    theirs, ours = (torch.func.functional_call(module, values, rows.to(weight.dtype)) for module in (norm, lean))
+    size = len(lean.weight)
+    rows = torch.randn(3, 4, size, generator=generator) * torch.tensor([1e-3, 1.0, 30.0])[:, None, None]
+    values = {"weight": torch.randn(size, generator=generator).to(dtype)}
+    theirs, ours = (torch.func.functional_call(module, values, rows.to(dtype)) for module in (norm, lean))
     return theirs.dtype == ours.dtype and torch.equal(theirs, ours)
 
 

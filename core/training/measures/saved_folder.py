@@ -1,12 +1,13 @@
 """What every check of a saved folder needs: its rows, its configuration, its weights beside those that were trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedModel
 
 from core.training.data.encoded import EncodedData
@@ -107,6 +108,29 @@ def require_equal_weights(found: dict[str, str], expected: dict[str, str], whose
             f"{len(differing)} of the {whose} {len(expected)} tensors are not the trained ones, the first being "
             f"{differing[0]}. The policy is not published."
         )
+
+
+def require_stored_weights(directory: Path, expected: Mapping[str, str], prefix: str = "") -> int | None:
+    """Compare weights with digests one at a time, as they lie in a folder's files; return how many there are.
+
+    None where the files have other names than the model: of experts, which transformers takes apart when it saves.
+
+    Args:
+        prefix: of the names in the files.
+
+    Raises:
+        PolicyNotSavedWell: they differ.
+    """
+    found: dict[str, str] = {}
+    for path in directory.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                found |= weight_digests([(name.removeprefix(prefix), file.get_tensor(name))])
+    if not found.keys() <= expected.keys():
+        return None
+    tied = {name: digest for name, digest in expected.items() if name not in found and digest in found.values()}
+    require_equal_weights({**found, **tied}, dict(expected), "published")
+    return len(found)
 
 
 @torch.no_grad()

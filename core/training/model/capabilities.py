@@ -1,13 +1,17 @@
 """Capabilities of a loaded model for the engine, determined by `core.training.model.probe` when it is loaded."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from torch import nn
 from transformers import PreTrainedModel
 
 _ATTRIBUTE = "preftune_capabilities"
+SHARDED_CALL = "preftune_call"
+"""Name under which a model that is spread over several devices has what `run_whole` calls."""
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,3 +89,18 @@ def attention(model: PreTrainedModel, name: str) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(resting)
+
+
+def run_whole(model: nn.Module, function: Callable[..., _Result], *args: Any) -> _Result:
+    """Call a function that computes with parts of the model, not by its own forward pass; all weights are at hand.
+
+    Of a sharded model all ranks call it together.
+    """
+    call = getattr(model, SHARDED_CALL, None)
+    result: _Result = function(*args) if call is None else call(function, *args)
+    return result
+
+
+def architecture_of(model: nn.Module) -> str:
+    """Return the name of the model's class, which sharding changes."""
+    return type(model).__name__.removeprefix("FSDP")

@@ -11,17 +11,18 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 from core.domain.errors import InvalidRequest
 from core.domain.training.stored_weights import find_quantised
+from core.training.checkpoints.tensor_files import DTYPES
 from core.training.kernels import gated_mlp, rms_norm
 from core.training.model import causality, probe, rotary
 from core.training.model.adapters import merging
 from core.training.model.adapters.merging import RoundingLoss
-from core.training.model.capabilities import reward_head_of
+from core.training.model.capabilities import architecture_of, reward_head_of, run_whole
 from core.training.model.config_files import (
     SourceFiles,
     complete_config,
@@ -54,6 +55,10 @@ class ReadModel:
     """Weights of the architecture that the files lack, or hold in another shape."""
 
 
+ReadFunction = Callable[[type[_BaseAutoModelClass], Path, torch.dtype, Callable[[PretrainedConfig], None]], ReadModel]
+"""`read_model`, or `read_in_place`."""
+
+
 def load_causal_lm(directory: Path | str, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> PreTrainedModel:
     """Load a causal LM ready for `core.training.model.logps`: `dtype`, no dropout of any kind, packed attention.
 
@@ -62,9 +67,18 @@ def load_causal_lm(directory: Path | str, *, dtype: torch.dtype, device: torch.d
     Raises:
         UnsupportedModel: custom code, quantised weights, no safetensors weights, or not a causal LM.
     """
-    read = read_model(AutoModelForCausalLM, Path(directory), dtype)
-    refuse_gaps(read.gaps)
-    return prepare_model(read.model.to(device))
+    return prepare_model(open_causal_lm(directory, dtype=dtype).to(device))
+
+
+def open_causal_lm(directory: Path | str, *, dtype: torch.dtype, read: ReadFunction | None = None) -> PreTrainedModel:
+    """Read what `load_causal_lm` loads, by `read` (None: `read_model`), and prepare nothing.
+
+    Raises:
+        UnsupportedModel: as `load_causal_lm`, but for what shows only where it computes.
+    """
+    found = (read or read_model)(AutoModelForCausalLM, Path(directory), dtype, lambda config: None)
+    refuse_gaps(found.gaps)
+    return found.model
 
 
 def read_model(
@@ -84,9 +98,7 @@ def read_model(
     _refuse_foreign_code(directory)
     _refuse_quantised(directory)
     try:
-        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-        dropouts = _clear_config_dropouts(config)
-        adjust(config)
+        config, dropouts = _read_config(directory, adjust)
         model, report = auto_class.from_pretrained(
             directory,
             config=config,
@@ -113,6 +125,60 @@ def read_model(
     return ReadModel(model=model, gaps=tuple(sorted(str(gap) for gap in gaps)))
 
 
+def read_in_place(
+    auto_class: type[_BaseAutoModelClass],
+    directory: Path,
+    dtype: torch.dtype,
+    adjust: Callable[[PretrainedConfig], None] = lambda config: None,
+) -> ReadModel:
+    """Read a model as `read_model` does, its weights mapped from their files into the memory of the host.
+
+    They take no memory that the system could not take back. Their type is that of the files, to be rounded to `dtype`
+    when they are used, unless more than the weights depends on the type: then a copy of type `dtype` is in memory, as
+    where transformers puts weights together from several tensors of the files (experts).
+    """
+    read = read_model(auto_class, directory, _type_in_place(auto_class, directory, dtype, adjust), adjust)
+    for config in (read.model.config, read.model.config.get_text_config()):
+        config.dtype = dtype
+    return read
+
+
+def _type_in_place(
+    auto_class: type[_BaseAutoModelClass],
+    directory: Path,
+    dtype: torch.dtype,
+    adjust: Callable[[PretrainedConfig], None],
+) -> torch.dtype:
+    _refuse_foreign_code(directory)
+    stored = {DTYPES.get(name) for name in _stored_types(directory).values()}
+    found = next(iter(stored), None)
+    if len(stored) != 1 or found is None or not found.is_floating_point or found == dtype:
+        return dtype
+    outlines = []
+    for wanted in (dtype, found):
+        try:
+            with torch.device("meta"):
+                outline = auto_class.from_config(_read_config(directory, adjust)[0], dtype=wanted)
+        except (*probe.FOREIGN_FAILURES, OSError):
+            return dtype  # and `read_model` says what is wrong
+        if any(parameter.dtype != wanted for parameter in outline.parameters()):
+            return dtype
+        outlines.append(outline)
+    kept = [getattr(outlines[0], f"_keep_in_fp32_modules{kind}", None) for kind in ("", "_strict")]
+    buffers = [[buffer.dtype for buffer in outline.buffers()] for outline in outlines]
+    return dtype if any(kept) or buffers[0] != buffers[1] else found
+
+
+def _read_config(
+    directory: Path, adjust: Callable[[PretrainedConfig], None]
+) -> tuple[PretrainedConfig, dict[str, float]]:
+    """Return the configuration with every dropout at 0, and the dropouts as they were."""
+    config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    dropouts = _clear_config_dropouts(config)
+    adjust(config)
+    return config, dropouts
+
+
 def prepare_model(model: PreTrainedModel, reward_head: str | None = None) -> PreTrainedModel:
     """Prepare a model made in memory as `load_causal_lm` does after reading. Returns it in eval mode.
 
@@ -122,14 +188,40 @@ def prepare_model(model: PreTrainedModel, reward_head: str | None = None) -> Pre
     Raises:
         UnsupportedModel: it cannot run on text alone, or a token's prediction depends on later tokens.
     """
+    settle(model, reward_head)
+    examine(model, reward_head)
+    return model
+
+
+def settle(
+    model: PreTrainedModel,
+    reward_head: str | None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+) -> None:
+    """Do the part of `prepare_model` that changes modules; of a model in files a layer at a time is in memory.
+
+    Args:
+        dtype: that the model will compute in; None: that of its weights.
+        device: that it will compute on; None: where it is.
+    """
     _disable_dropout(model)
     model.eval()
     rotary.forget_earlier_lengths(model)
-    _refuse_not_causal(model, None if reward_head is None else partial(last_hidden_states, model))
-    rms_norm.replace_norms(model)
-    gated_mlp.replace_gated_mlps(model)
+    rms_norm.replace_norms(model, dtype, device)
+    gated_mlp.replace_gated_mlps(model, dtype, device)
+    probe.remember_least(model, reward_head)
+
+
+def examine(model: PreTrainedModel, reward_head: str | None) -> None:
+    """Do the rest of `prepare_model`: what computes with the weights. Of a sharded model all ranks enter together.
+
+    Raises:
+        UnsupportedModel: as `prepare_model`.
+    """
+    outputs = None if reward_head is None else partial(run_whole, model, probe.last_hidden_states, model)
+    _refuse_not_causal(model, outputs)
     probe.prepare(model, reward_head)
-    return model
 
 
 def save_policy(
@@ -191,23 +283,17 @@ def _saving_on_this_rank(model: PreTrainedModel) -> Iterator[None]:
         delattr(model, _SAVES_HERE)
 
 
-def last_hidden_states(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """Return what the layers give for token ids [1, T], [T, H]."""
-    hidden: Tensor = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    return hidden[0]
-
-
 def _refuse_not_causal(model: PreTrainedModel, outputs: causality.Outputs | None) -> None:
     try:
         is_causal = causality.is_causal(model, outputs)
     except probe.FOREIGN_FAILURES as error:
         raise UnsupportedModel(
-            f"The base model ({type(model).__name__}) cannot be trained on text alone: it fails on a sequence of token "
-            "ids, or has no gradients. Use a decoder-only language model."
+            f"The base model ({architecture_of(model)}) cannot be trained on text alone: it fails on a sequence of "
+            "token ids, or has no gradients. Use a decoder-only language model."
         ) from error
     if not is_causal:
         raise UnsupportedModel(
-            f"The base model ({type(model).__name__}) is no causal language model: what it predicts for a token "
+            f"The base model ({architecture_of(model)}) is no causal language model: what it predicts for a token "
             "depends on the tokens after it (an encoder such as BERT). Use a decoder-only language model."
         )
 
@@ -248,6 +334,15 @@ def refuse_gaps(gaps: Sequence[str]) -> None:
 
 def _refuse_quantised(directory: Path) -> None:
     """Refuse quantised weights whose configuration does not declare it: they would be read without their scales."""
+    types = _stored_types(directory)
+    if name := find_quantised(types):
+        raise UnsupportedModel(
+            f"The base model's weights are quantised ({name} is {types[name]}). Use the unquantised weights."
+        )
+
+
+def _stored_types(directory: Path) -> dict[str, str]:
+    """Return the types of all tensors by name, as safetensors calls them."""
     types: dict[str, str] = {}
     try:
         for path in sorted(directory.glob("*.safetensors")):
@@ -255,10 +350,7 @@ def _refuse_quantised(directory: Path) -> None:
                 types |= {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise UnsupportedModel("The base model's weights cannot be read. Fetch the whole model again.") from error
-    if name := find_quantised(types):
-        raise UnsupportedModel(
-            f"The base model's weights are quantised ({name} is {types[name]}). Use the unquantised weights."
-        )
+    return types
 
 
 def _is_dropout(name: str) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from torch import nn
@@ -16,9 +17,14 @@ from core.training.checkpoints.tensor_files import complete_directory
 from core.training.failures import BadStageOutput
 from core.training.model.adapters import adapter_files, adapters
 from core.training.model.adapters.merging import RoundingLoss, trained_weights, weight_digests
-from core.training.model.loading import load_causal_lm, save_policy
-from core.training.model.reward_model import load_reward_model
-from core.training.model.sharding import compute_dtype, passing_weights
+from core.training.model.loading import examine, load_causal_lm, open_causal_lm, read_in_place, save_policy, settle
+from core.training.model.reward_model import (
+    OpenedRewardModel,
+    load_reward_model,
+    open_reward_model,
+    refuse_other_reading,
+)
+from core.training.model.sharding import compute_dtype, passing_weights, reshard, shard
 from core.training.plan import LoraPlan, Precision, TrainingPlan
 from core.training.ranks import ALONE, Ranks
 from core.training.seeding import derive_seed
@@ -38,9 +44,14 @@ class PolicySource:
     """The SFT policy: a whole model, or with LoRA its adapter; None: the base model."""
 
 
-def load_policy(plan: TrainingPlan, source: PolicySource) -> PreTrainedModel:
-    """Load the model to train on its device, in eval mode; what is trainable requires gradients."""
+def load_policy(plan: TrainingPlan, source: PolicySource, ranks: Ranks = ALONE) -> PreTrainedModel:
+    """Load the model to train on its device, in eval mode; what is trainable requires gradients.
+
+    On several ranks, which enter together, it is sharded over them as the plan says; none of them then holds the whole.
+    """
     dtype, device = DTYPES[plan.precision], plan.device
+    if ranks.size > 1 and plan.layout != "replicated":
+        return _load_shards(plan, source, ranks)
     if plan.lora is None:
         return load_start(plan, source.sft_dir or plan.base_model_dir, dtype, device)
     model = load_start(plan, plan.base_model_dir, dtype, device)
@@ -51,12 +62,49 @@ def load_policy(plan: TrainingPlan, source: PolicySource) -> PreTrainedModel:
     return model
 
 
+def _load_shards(plan: TrainingPlan, source: PolicySource, ranks: Ranks) -> PreTrainedModel:
+    """Load as `load_policy` does: from mapped files, in the same steps, but what computes with weights comes last.
+
+    Where an adapter's targets are found by a run of the model, it is the mapped one that runs, on the host.
+    """
+    dtype, device = DTYPES[plan.precision], torch.device(plan.device)
+    directory = plan.base_model_dir if source.sft_dir is None or plan.lora is not None else source.sft_dir
+    opened: OpenedRewardModel | None = None
+    if get_method(plan.method).publishes_policy:
+        model = open_causal_lm(directory, dtype=dtype, read=read_in_place)
+    else:
+        opened = open_reward_model(directory, dtype=dtype, read=read_in_place, **_reward_options(plan))
+        model = opened.model
+    head_name = None if opened is None else opened.head_name
+    settle(model, head_name, dtype, device)
+    if plan.lora is not None and source.sft_dir is None:
+        adapters.inject(model, lora_config(plan.lora), derive_seed(plan.seed, "adapter"), dtype)
+    if opened is not None:
+        opened.draw_head(dtype)
+    if plan.lora is not None and source.sft_dir is not None:
+        adapter_files.load_adapter(model, source.sft_dir, dtype)
+    shard(model, ranks, dtype, device, within_nodes=plan.layout == "hybrid")
+    examine(model, head_name)
+    if opened is not None:
+        refuse_other_reading(model)
+    reshard(model)
+    return model
+
+
 def load_start(plan: TrainingPlan, directory: Path | str, dtype: torch.dtype, device: str = "cpu") -> PreTrainedModel:
     """Load what training begins from as the class of the plan's method; a reward model gets its new head."""
     if get_method(plan.method).publishes_policy:
         return load_causal_lm(directory, dtype=dtype, device=device)
-    seed = derive_seed(plan.seed, "reward head")
-    return load_reward_model(directory, dtype=dtype, device=device, pad_token_id=plan.pad_token_id, head_seed=seed)
+    return load_reward_model(directory, dtype=dtype, device=device, **_reward_options(plan))
+
+
+class _RewardOptions(TypedDict):
+    pad_token_id: int | None
+    head_seed: int
+
+
+def _reward_options(plan: TrainingPlan) -> _RewardOptions:
+    return {"pad_token_id": plan.pad_token_id, "head_seed": derive_seed(plan.seed, "reward head")}
 
 
 def enable_adapter_dropout(model: PreTrainedModel) -> None:

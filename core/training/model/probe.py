@@ -26,6 +26,7 @@ from core.training.model.capabilities import (
     attention,
     attention_of,
     remember,
+    run_whole,
     stock_attention,
 )
 from core.training.model.rotary import trained_length
@@ -50,6 +51,24 @@ _COARSE_TOLERANCE = 0.1
 """Relative error of hidden states in 16 bits; another context changes them by more than that."""
 
 
+def remember_least(model: PreTrainedModel, reward_head: str | None = None) -> Capabilities:
+    """Record what every model is capable of, until `prepare` has found out more.
+
+    Args:
+        reward_head: name of a reward model's head; None for a language model.
+    """
+    least = Capabilities(
+        is_packable=False,
+        longest_packable=None,
+        head=None,
+        stock_attention=attention_of(model),
+        has_cache=False,
+        reward_head=reward_head,
+    )
+    remember(model, least)
+    return least
+
+
 @torch.no_grad()
 def prepare(model: PreTrainedModel, reward_head: str | None = None) -> Capabilities:
     """Probe the model, record the result on it, and enable packed attention where it is exact.
@@ -57,16 +76,7 @@ def prepare(model: PreTrainedModel, reward_head: str | None = None) -> Capabilit
     Args:
         reward_head: name of a reward model's head; None for a language model.
     """
-    stock = attention_of(model)
-    plain = Capabilities(
-        is_packable=False,
-        longest_packable=None,
-        head=None,
-        stock_attention=stock,
-        has_cache=False,
-        reward_head=reward_head,
-    )
-    remember(model, plain)
+    plain = remember_least(model, reward_head)
     sequences, packed = _probe_rows(model)
     head, has_cache, is_policy = None, False, reward_head is None
     if is_policy:
@@ -129,9 +139,9 @@ def _is_packable(
     if not set(layer_types) <= _PACKABLE_LAYERS or getattr(config, "attention_chunk_size", None):
         return False
     try:
-        hidden = _packed_hidden(model, packed, windows)
+        hidden = run_whole(model, _packed_hidden, model, packed, windows)
         with stock_attention(model):
-            alone = [model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0] for ids in sequences]
+            alone = [run_whole(model, last_hidden_states, model, ids) for ids in sequences]
     except FOREIGN_FAILURES:
         return False
     if len(windows) != config.num_hidden_layers:
@@ -216,7 +226,7 @@ def _find_head(model: PreTrainedModel, input_ids: Tensor) -> HeadTransform | Non
     )
     try:
         expected = model(input_ids=input_ids, use_cache=False).logits[0]
-        logits = layer(model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state[0])
+        logits = run_whole(model, lambda: layer(last_hidden_states(model, input_ids)))
     except FOREIGN_FAILURES:
         return None
     logits = logits.float() * transform.scale
@@ -232,3 +242,9 @@ def agree(actual: Tensor, expected: Tensor) -> bool:
     error = (actual.float() - expected.float()).norm(dim=-1)
     limit = _TOLERANCES.get(expected.dtype, _COARSE_TOLERANCE) * expected.float().norm(dim=-1).clamp_min(1e-6)
     return bool((error <= limit).all())
+
+
+def last_hidden_states(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """Return what the layers give for token ids [1, T], [T, H]."""
+    hidden: Tensor = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    return hidden[0]

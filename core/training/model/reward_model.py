@@ -4,6 +4,7 @@ The number is read at the last token that is no padding token: what `AutoModelFo
 folder does with padded batches, whatever token pads them.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,13 +12,34 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
-from core.training.model.capabilities import reward_head_of, stock_attention
-from core.training.model.loading import UnsupportedModel, last_hidden_states, prepare_model, read_model, refuse_gaps
-from core.training.model.probe import FOREIGN_FAILURES, agree
+from core.training.model.capabilities import architecture_of, reward_head_of, run_whole, stock_attention
+from core.training.model.loading import ReadFunction, UnsupportedModel, prepare_model, read_model, refuse_gaps
+from core.training.model.probe import FOREIGN_FAILURES, agree, last_hidden_states
 
 _DEFAULT_SPREAD = 0.02
 """Standard deviation of a new head where the configuration names none for new weights, as in transformers."""
 _PROBE_TOKENS = 12
+
+
+@dataclass(frozen=True)
+class OpenedRewardModel:
+    """A reward model as read from its files; a new head is not drawn yet."""
+
+    model: PreTrainedModel
+    head_name: str
+    head: nn.Linear
+    new_head_seed: int | None
+    """None: the files have a head."""
+
+    def draw_head(self, dtype: torch.dtype | None = None) -> None:
+        """Draw a new head, if it is to have one.
+
+        Args:
+            dtype: of the head; None: as it is.
+        """
+        if self.new_head_seed is not None:
+            self.head.to(dtype)
+            _draw_head(self.head, self.model.config.get_text_config(), self.new_head_seed)
 
 
 def load_reward_model(
@@ -39,6 +61,26 @@ def load_reward_model(
         UnsupportedModel: what `load_causal_lm` refuses, an architecture without a class for sequences in transformers,
             or one whose class does not read a linear head at the last token.
     """
+    opened = open_reward_model(directory, dtype=dtype, pad_token_id=pad_token_id, head_seed=head_seed)
+    opened.draw_head()
+    model = prepare_model(opened.model.to(device), opened.head_name)
+    refuse_other_reading(model)
+    return model
+
+
+def open_reward_model(
+    directory: Path | str,
+    *,
+    dtype: torch.dtype,
+    pad_token_id: int | None = None,
+    head_seed: int | None = None,
+    read: ReadFunction = read_model,
+) -> OpenedRewardModel:
+    """Read what `load_reward_model` loads, by `read`, and prepare nothing.
+
+    Raises:
+        UnsupportedModel: as `load_reward_model`, but for what shows only where it computes.
+    """
     directory = Path(directory)
 
     def adjust(config: PretrainedConfig) -> None:
@@ -47,16 +89,11 @@ def load_reward_model(
             config.pad_token_id = config.get_text_config().pad_token_id = pad_token_id
 
     _refuse_unknown_class(directory)
-    read = read_model(AutoModelForSequenceClassification, directory, dtype, adjust)
-    model = read.model
-    name, head = _find_head(model)
-    new = [gap for gap in read.gaps if gap.startswith(f"{name}.")] if head_seed is not None else []
-    refuse_gaps([gap for gap in read.gaps if gap not in new])
-    if new and head_seed is not None:
-        _draw_head(head, model.config.get_text_config(), head_seed)
-    prepare_model(model.to(device), name)
-    _refuse_other_reading(model)
-    return model
+    found = read(AutoModelForSequenceClassification, directory, dtype, adjust)
+    name, head = _find_head(found.model)
+    new = [gap for gap in found.gaps if gap.startswith(f"{name}.")] if head_seed is not None else []
+    refuse_gaps([gap for gap in found.gaps if gap not in new])
+    return OpenedRewardModel(found.model, name, head, head_seed if new else None)
 
 
 def _refuse_unknown_class(directory: Path) -> None:
@@ -95,10 +132,11 @@ def _draw_head(head: nn.Linear, config: PretrainedConfig, seed: int) -> None:
 
 
 @torch.no_grad()
-def _refuse_other_reading(model: PreTrainedModel) -> None:
+def refuse_other_reading(model: PreTrainedModel) -> None:
     """Refuse a class whose own forward pass gives another number than the head at the last token."""
-    found = reward_head_of(model)
-    assert found is not None
+    known = reward_head_of(model)
+    assert known is not None
+    head = known[1]
     ids = torch.arange(_PROBE_TOKENS, device=model.device)[None] % model.get_input_embeddings().num_embeddings
     padding = model.config.get_text_config().pad_token_id
     if padding is not None:
@@ -106,12 +144,12 @@ def _refuse_other_reading(model: PreTrainedModel) -> None:
     try:
         with stock_attention(model):
             expected = model(input_ids=ids, use_cache=False).logits
-            hidden = last_hidden_states(model, ids)[-1:]
-        agrees = expected.shape == (1, 1) and agree(found[1](hidden), expected)
+            found = run_whole(model, lambda: head(last_hidden_states(model, ids)[-1:]))
+        agrees = expected.shape == (1, 1) and agree(found, expected)
     except FOREIGN_FAILURES:
         agrees = False
     if not agrees:
         raise UnsupportedModel(
-            f"The base model's class for sequences ({type(model).__name__}) does not read its head at the last token. "
-            "Use another base model."
+            f"The base model's class for sequences ({architecture_of(model)}) does not read its head at the last "
+            "token. Use another base model."
         )

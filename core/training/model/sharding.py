@@ -6,11 +6,12 @@ rounded to the run's precision first, as `core.training.steps.optimizer` does on
 in float32.
 """
 
-from collections.abc import Hashable, Iterator
+import math
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from types import MethodType
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,35 +20,60 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from core.training.model.capabilities import SHARDED_CALL
 from core.training.model.logps import SHARDED_SCORING, score_tokens
 from core.training.model.rewards import SHARDED_REWARDS, compute_rewards
 from core.training.ranks import Ranks
 
 _COMPUTE_DTYPE = "preftune_compute_dtype"
+_Result = TypeVar("_Result")
 
 
-def shard(model: PreTrainedModel, ranks: Ranks) -> PreTrainedModel:
-    """Shard the model in place; on a single device it stays as it is."""
-    if ranks.size == 1:
-        return model
-    dtype = model.dtype
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    mesh = init_device_mesh(model.device.type, (ranks.size,))
+def shard(
+    model: PreTrainedModel, ranks: Ranks, dtype: torch.dtype, device: torch.device, *, within_nodes: bool = False
+) -> PreTrainedModel:
+    """Shard the model in place, layer by layer: of what lies in files, one layer at a time is in memory.
+
+    Args:
+        dtype: that it computes in; weights that were read in another floating type are rounded to it.
+        device: of the shards.
+        within_nodes: each node keeps the whole; else all ranks share one.
+    """
+    if within_nodes and ranks.num_nodes > 1:
+        shape = (ranks.num_nodes, ranks.local_size)
+        mesh = init_device_mesh(device.type, shape, mesh_dim_names=("nodes", "devices"))
+    else:
+        mesh = init_device_mesh(device.type, (ranks.size,))
     policy = MixedPrecisionPolicy(
         param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
     for module in (*_layers(model), model):
+        _round(module, dtype)
         fully_shard(module, mesh=mesh, mp_policy=policy)
     for module in _sharded_modules(model):
         module.set_gradient_divide_factor(1.0)  # the loss is divided by the rows of the whole step already
         module.set_force_sum_reduction_for_comms(True)
     setattr(model, _COMPUTE_DTYPE, dtype)
-    for name, function in ((SHARDED_SCORING, score_tokens), (SHARDED_REWARDS, compute_rewards)):
+    for name, function in (
+        (SHARDED_SCORING, score_tokens),
+        (SHARDED_REWARDS, compute_rewards),
+        (SHARDED_CALL, _call),
+    ):
         setattr(model, name, MethodType(function, model))
         register_fsdp_forward_method(model, name)
     return model
+
+
+def _round(module: nn.Module, dtype: torch.dtype) -> None:
+    """Round the weights that no rank has a part of yet; trainable ones become float32 masters."""
+    for parameter in module.parameters():
+        if not isinstance(parameter, DTensor) and parameter.is_floating_point():
+            rounded = parameter.data.to(dtype)
+            parameter.data = rounded.float() if parameter.requires_grad else rounded
+
+
+def _call(_model: PreTrainedModel, function: Callable[..., _Result], *args: Any) -> _Result:
+    return function(*args)
 
 
 class NamedWeight(NamedTuple):
@@ -72,6 +98,12 @@ def passing_weights(model: nn.Module) -> Iterator[Iterator[NamedWeight]]:
     finally:
         for _ in weights:
             continue
+
+
+def reshard(model: nn.Module) -> None:
+    """Free what was put together and kept for the next pass; before parameters are changed or asked for by name."""
+    for module in _sharded_modules(model):
+        module.reshard()
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -134,6 +166,14 @@ def _places(model: nn.Module) -> list[_Place]:
 def own_part(tensor: Tensor) -> Tensor:
     """Return this rank's rows of a sharded parameter or gradient, sharing its memory; any other tensor itself."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def num_copies(parameter: nn.Parameter, ranks: Ranks) -> int:
+    """Return how many ranks have the same part of a parameter."""
+    if not isinstance(parameter, DTensor):
+        return ranks.size
+    sizes, placements = parameter.device_mesh.shape, parameter.placements
+    return math.prod(size for size, placement in zip(sizes, placements, strict=True) if placement.is_replicate())
 
 
 def as_part(part: Tensor, parameter: nn.Parameter) -> Tensor:

@@ -19,6 +19,7 @@ from core.training.measures.evaluate_rows import evaluate_rows
 from core.training.measures.policy_kl import draw_answer
 from core.training.model.generation import generate
 from core.training.model.policies import adapter_dropout_off
+from core.training.model.sharding import reshard
 from core.training.observer import JsonValue, Sample, Stage, TrainedStage
 from core.training.stages.best_weights import BestWeights
 from core.training.stages.context import RunContext
@@ -168,6 +169,7 @@ class Evaluation(ABC):
         progress, stopping = self.progress, self.context.plan.last_stage.early_stopping
         assert self.best is not None
         assert stopping is not None
+        reshard(self.model)  # what the evaluation left whole is of the last weights
         self.best.restore()
         figures = self.validate()  # what is known of held-out rows is to be of these weights
         if figures is None:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -175,6 +176,18 @@ def _count_kept(model: PreTrainedModel, run: Callable[[], object]) -> int:
         output = run()
     del output  # held until here: a storage that was freed would be counted twice under one address, or not at all
     return sum(kept.values())
+
+
+def stored_elements(directory: Path) -> int:
+    """Count the weights in a folder's files; 0 where they cannot be read, which loading tells of."""
+    found = 0
+    try:
+        for path in directory.glob("*.safetensors"):
+            with safe_open(path, framework="pt") as file:
+                found += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return 0
+    return found
 
 
 def available_bytes(device: torch.device) -> int | None:

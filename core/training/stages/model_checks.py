@@ -4,6 +4,7 @@ What cannot be trained is refused here, not hours later; what the engine does mo
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,15 +15,22 @@ from transformers import PreTrainedModel
 from core.domain.training.stored_weights import is_position_table
 from core.training.data.encoded import EncodedData
 from core.training.data.packing import PackedBatch, pack_pairs, pack_responses
-from core.training.failures import BadBaseModel, BadData
+from core.training.failures import BadBaseModel, BadData, HostOutOfMemory
 from core.training.model.adapters.targets import ALL_LINEAR, coverage, has_expert_targets, num_experts
-from core.training.model.capabilities import capabilities_of, remember, stock_attention
+from core.training.model.capabilities import (
+    architecture_of,
+    capabilities_of,
+    remember,
+    run_whole,
+    stock_attention,
+)
 from core.training.model.hidden_states import end_states
 from core.training.model.logps import token_logps
-from core.training.model.policies import PolicySource, load_policy
+from core.training.model.policies import DTYPES, PolicySource, load_policy
 from core.training.model.probe import agree, cache_holds
-from core.training.model.sharding import shard
+from core.training.model.sharding import compute_dtype, reshard
 from core.training.stages.context import RunContext
+from core.training.stages.memory_costs import available_bytes, stored_elements
 
 FULL_REACH = 0.95
 """Share of the weights that adapters reach, from which nothing is said."""
@@ -31,15 +39,42 @@ _LARGEST_DIFFERENCE = {torch.float32: 0.01}
 _COARSE_MEAN_DIFFERENCE = 0.1
 """Nats, mean over tokens, in 16 bits."""
 _MOST_NAMES = 6
+_MIB = 2**20
 _CACHE_TOKENS = 512
 """Tokens of the longest row whose logits over the whole vocabulary fit into memory."""
 
 
 def load_checked(context: RunContext, source: PolicySource, data: EncodedData) -> PreTrainedModel:
-    """Load the policy that a stage trains on `data`, check it, and shard it over the devices of the run."""
-    model = load_policy(context.plan, source)
+    """Load the policy that a stage trains on `data`, sharded over the devices of the run, and check it.
+
+    Raises:
+        HostOutOfMemory: the machine's memory does not take the weights.
+    """
+    require_room_for_weights(context)
+    model = load_policy(context.plan, source, context.ranks)
     check_model(context, model, data, context.train, context.validation)
-    return shard(model, context.ranks)
+    reshard(model)
+    return model
+
+
+def require_room_for_weights(context: RunContext) -> None:
+    """Refuse weights that a machine's memory does not take, of a run on one CPU, before the system ends it unasked.
+
+    Raises:
+        HostOutOfMemory: they do not fit.
+    """
+    if context.ranks.size > 1 or context.device.type != "cpu":
+        return
+    plan, available = context.plan, available_bytes(context.device)
+    needed = stored_elements(Path(plan.base_model_dir)) * DTYPES[plan.precision].itemsize
+    if available is not None and needed > available:
+        raise HostOutOfMemory(
+            f"The machine has too little memory: the base model's weights take {needed // _MIB} MiB, and "
+            f"{available // _MIB} MiB are available. Use a smaller base model, or a worker with several devices, which "
+            "share the weights.",
+            needed_mib=needed // _MIB,
+            available_mib=available // _MIB,
+        )
 
 
 def check_model(context: RunContext, model: PreTrainedModel, *splits: EncodedData | None) -> None:
@@ -119,15 +154,15 @@ def packing_holds(model: PreTrainedModel, data: EncodedData) -> bool:
         alone = _read(model, batch)
     finally:
         remember(model, capabilities)
-    return _agree(packed, alone, model.dtype) if capabilities.reward_head is None else agree(packed, alone)
+    return _agree(packed, alone, compute_dtype(model)) if capabilities.reward_head is None else agree(packed, alone)
 
 
 def _read(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
     """Return what is compared: log-probabilities of tokens; of a reward model the states that its head reads."""
     capabilities = capabilities_of(model)
-    return (
-        token_logps(model, batch).values if capabilities.reward_head is None else end_states(model, capabilities, batch)
-    )
+    if capabilities.reward_head is None:
+        return token_logps(model, batch).values
+    return run_whole(model, end_states, model, capabilities, batch)
 
 
 def keep_cache_where_it_holds(model: PreTrainedModel, data: EncodedData) -> None:
@@ -178,13 +213,13 @@ def _tell(context: RunContext, model: PreTrainedModel) -> None:
             "one_at_a_time",
             "Rows of this base model run one sequence at a time: packed together they would not get the values they "
             "have alone. Results are right; training is several times slower.",
-            {"architecture": type(model).__name__},
+            {"architecture": architecture_of(model)},
         )
     if not capabilities.has_cache and capabilities.reward_head is None:
         context.tell_once(
             "no_cache",
             "This base model generates without a cache here: samples take longer.",
-            {"architecture": type(model).__name__},
+            {"architecture": architecture_of(model)},
         )
     if num_experts(model) is not None:
         context.tell_once(

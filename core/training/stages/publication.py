@@ -10,11 +10,12 @@ from transformers import PreTrainedModel
 
 from core.domain.jobs.event_kinds import NOT_VERIFIED, UPDATE_ROUNDED_AWAY
 from core.domain.jobs.methods import get_method
-from core.training.measures.saved_folder import SavedPolicy
+from core.training.measures.saved_folder import SavedPolicy, require_stored_weights
 from core.training.measures.saved_policy_check import PolicyVerification, verify
 from core.training.measures.saved_reward_check import RewardVerification, verify_reward_model
+from core.training.model.adapters.adapter_files import PREFIX
 from core.training.model.adapters.merging import RoundingLoss
-from core.training.model.policies import save_artifact, trained_digests
+from core.training.model.policies import ADAPTER_DIR, save_artifact, trained_digests
 from core.training.observer import JsonValue
 from core.training.stages.context import RunContext
 from core.training.stages.memory_costs import available_bytes
@@ -59,12 +60,16 @@ def read_back(context: RunContext, artifact: SavedArtifact) -> dict[str, JsonVal
     found: dict[str, JsonValue] = {"published": published_facts(artifact, None)}
     device = _device(context, artifact.float32_bytes)
     if device is None:
+        num_equal = _compare_files(context, artifact)
+        compared = (
+            "its weights were not compared" if num_equal is None else f"its {num_equal} tensors are those trained"
+        )
         context.observer.event(
             "warning",
             NOT_VERIFIED,
-            "The saved policy was not read back: neither the device nor the machine has the memory for its weights in "
-            f"float32 ({artifact.float32_bytes // 2**20} MiB).",
-            {"float32_bytes": artifact.float32_bytes},
+            "No texts were scored with the saved policy: neither the device nor the machine has the memory for its "
+            f"weights in float32 ({artifact.float32_bytes // 2**20} MiB). Read from its files, {compared}.",
+            {"float32_bytes": artifact.float32_bytes, "num_weights_equal": num_equal},
         )
     else:
         data = context.validation or context.train
@@ -85,6 +90,13 @@ def read_back(context: RunContext, artifact: SavedArtifact) -> dict[str, JsonVal
         found["verification"] = verification_facts(verification)
     _tell_of_rounding(context, artifact.rounding, found["published"])
     return found
+
+
+def _compare_files(context: RunContext, artifact: SavedArtifact) -> int | None:
+    """Compare what was trained with what lies in files, the adapter or all weights. Raises PolicyNotSavedWell."""
+    if context.plan.lora is None:
+        return require_stored_weights(artifact.directory, artifact.trained_digests)
+    return require_stored_weights(artifact.directory / ADAPTER_DIR, artifact.trained_digests, PREFIX)
 
 
 def verification_facts(verification: PolicyVerification | RewardVerification) -> dict[str, JsonValue]:

@@ -16,7 +16,7 @@ from torch.optim.adamw import adamw
 from torch.optim.rmsprop import rmsprop
 
 from core.training.data.micro_batches import LANES
-from core.training.model.sharding import as_part, own_part
+from core.training.model.sharding import as_part, num_copies, own_part
 from core.training.plan import SftPlan
 from core.training.ranks import ALONE, Ranks
 from core.training.steps.gradient_sum import GradientSum
@@ -49,11 +49,15 @@ class MasterOptimizer:
             moment: {name: torch.zeros_like(master) for name, master in self.masters.items()} for moment in names
         }
         self._rounded = [name for name, parameter in parameters.items() if parameter.dtype != torch.float32]
+        self._num_copies = num_copies(next(iter(parameters.values())), ranks)
+        self._added: list[Tensor] | None = None
+        """Gradients of whole parameters of several ranks, once they are added up."""
         self._sums = {name: GradientSum() for name in self._collected()}
         for name, gradients in self._sums.items():
             gradients.watch(self._parameters[name])
 
     def clear_gradients(self) -> None:
+        self._added = None
         for parameter in self._parameters.values():
             parameter.grad = None
         for gradients in self._sums.values():
@@ -61,9 +65,19 @@ class MasterOptimizer:
 
     def grad_norm(self) -> Tensor:
         """Global norm of the gradients accumulated since they were cleared, a float32 scalar on the device."""
+        is_whole = self._num_copies == self._ranks.size
+        if is_whole and self._ranks.size > 1:
+            self._added = self._add_up()
         norms = torch._foreach_norm(self._gradients(), 2, dtype=torch.float32)
         norm = torch.linalg.vector_norm(torch.stack(norms))
-        return norm if self._ranks.size == 1 else self._ranks.add(norm.square()).sqrt()
+        return norm if is_whole else (self._ranks.add(norm.square()) / self._num_copies).sqrt()
+
+    def _add_up(self) -> list[Tensor]:
+        """Add the gradients of all ranks, at once."""
+        gradients = self._gradients()
+        whole = self._ranks.add(torch.cat([gradient.float().reshape(-1) for gradient in gradients]))
+        pieces = torch.split(whole, [gradient.numel() for gradient in gradients])
+        return [piece.view_as(gradient) for piece, gradient in zip(pieces, gradients, strict=True)]
 
     @torch.no_grad()
     def update(self, learning_rate: float, grad_norm: float) -> None:
@@ -151,6 +165,8 @@ class MasterOptimizer:
 
     def _gradients(self) -> list[Tensor]:
         """Gradients in the masters' order, a single micro-batch's in the model's dtype; zeros where none flowed."""
+        if self._added is not None:
+            return self._added
         gradients = []
         for name, parameter in self._parameters.items():
             collected = self._sums[name].value() if name in self._sums else None

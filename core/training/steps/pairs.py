@@ -107,7 +107,7 @@ class DpoTask(PreferenceTask[PairForward]):
         def compute(turn: Turn) -> Columns:
             policy, reference = self._forward.policy_logps(turn.batch), self._forward.reference_logps(turn.batch)
             result = self._forward.objective(policy, reference)
-            turn.backward(result.losses.sum() / num_pairs)
+            turn.backward(result.losses.sum() / num_pairs, self._forward.model)
             return turn.columns(pair_columns(turn.batch.indices, policy, reference, result))
 
         return self._forward.ranks.each(batches, compute, runs_apart(self._forward.model))

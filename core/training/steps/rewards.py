@@ -68,7 +68,7 @@ class RewardTask(PreferenceTask[RewardForward]):
 
         def compute(turn: Turn) -> Columns:
             losses, values = self._forward.values(turn.batch)
-            turn.backward(losses.sum() / num_pairs)
+            turn.backward(losses.sum() / num_pairs, self._forward.model)
             return turn.columns(Columns(turn.batch.indices, values))
 
         return self._forward.ranks.each(batches, compute, runs_apart(self._forward.model))

@@ -103,7 +103,7 @@ class SftTask:
 
         def compute(turn: Turn) -> Columns:
             sums, values = self._forward.values(turn.batch)
-            turn.backward(-sums.sum() / num_scored)
+            turn.backward(-sums.sum() / num_scored, self._forward.model)
             return turn.columns(Columns(turn.batch.indices, values))
 
         return self._forward.ranks.each(batches, compute, runs_apart(self._forward.model))

@@ -89,7 +89,7 @@ class UnpairedTask(PreferenceTask[UnpairedForward]):
 
         def compute(turn: Turn) -> Columns:
             result, columns = self._forward.losses(turn.batch, kl)
-            turn.backward(result.losses.sum() / num_rows)
+            turn.backward(result.losses.sum() / num_rows, self._forward.model)
             return turn.columns(columns)
 
         return self._forward.ranks.each(own, compute, runs_apart(self._forward.model))

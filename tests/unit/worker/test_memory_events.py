@@ -62,6 +62,27 @@ def test_kills_for_memory_are_counted(group: Path) -> None:
     assert count_out_of_memory_kills() == 2
 
 
+def test_cached_files_are_free(group: Path) -> None:
+    (group / "memory.max").write_text("1000\n")
+    (group / "memory.current").write_text("900\n")
+    (group / "memory.stat").write_text("anon 300\nfile 600\ninactive_file 400\nactive_file 150\n")
+    assert free_memory_bytes() == 650
+
+
+def test_groups_of_version_1(group: Path, tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("5:cpu:/other\n4:memory:/outer/inner\n0::/\n")
+    inner = tmp_path / "root" / "memory" / "outer" / "inner"
+    inner.mkdir(parents=True)
+    assert memory_limit_bytes() is None
+    (inner / "memory.limit_in_bytes").write_text("1000\n")
+    (inner / "memory.usage_in_bytes").write_text("900\n")
+    (inner / "memory.stat").write_text("inactive_file 7\ntotal_inactive_file 400\ntotal_active_file 150\n")
+    (inner / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
+    (inner.parent / "memory.limit_in_bytes").write_text("9223372036854771712\n")  # none
+    (inner.parent / "memory.usage_in_bytes").write_text("5000\n")
+    assert (memory_limit_bytes(), free_memory_bytes(), count_out_of_memory_kills()) == (1000, 650, 2)
+
+
 @pytest.mark.parametrize(
     ("peak", "limit", "facts"),
     [

@@ -58,6 +58,7 @@ from worker.processes.trainer.node import follow
 from worker.processes.trainer.observer import LinkObserver, finite
 from worker.processes.trainer.plan import make_plan
 from worker.processes.trainer.policy_folder import PolicyFolder
+from worker.processes.trainer.sharing import share_model
 from worker.processes.trainer.supervisor_link import SupervisorLink
 from worker.processes.trainer.timeline import Timeline
 
@@ -160,7 +161,7 @@ def _train(
         for event in precision_events(spec, base_model_dir, fast_precision, is_exact=is_exact):
             link.send(event)
     link.send(StageChanged(stage="staging", status="finished"))
-    plan = make_plan(assignment, spec, inputs, tokenizer, _engine_dir(work_dir))
+    plan = share_model(make_plan(assignment, spec, inputs, tokenizer, _engine_dir(work_dir)), assignment, link.send)
     if _may_reuse(spec, assignment):
         plan = replace(plan, reuse=_find_reusable(link, plan))
     folder = PolicyFolder.of(spec, base_model_dir, tokenizer)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -24,7 +25,7 @@ from core.training.model.capabilities import reward_head_of
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 _FILE_MODE = 0o644
 _EXPERT_LAYERS = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
 """Names of experts' layers before transformers 5, in whose place peft puts the parameters that hold them now."""
@@ -81,14 +82,17 @@ def save_adapter(
         document["target_parameters"] = parameters
     (directory / CONFIG_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     tensors = adapter_state(model) if state is None else state
-    values = {_PREFIX + name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    values = {PREFIX + name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     save_file(values, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         (directory / name).chmod(_FILE_MODE)
 
 
-def load_adapter(model: PreTrainedModel, directory: Path | str) -> LoraConfig:
+def load_adapter(model: PreTrainedModel, directory: Path | str, dtype: torch.dtype | None = None) -> LoraConfig:
     """Put a saved adapter into a plain model, ready to train; peft's own folders load too.
+
+    Args:
+        dtype: of the adapter in the model; None: as the weights that it is for.
 
     Raises:
         UnsupportedAdapter: not a plain LoRA adapter (DoRA, PiSSA, rank patterns …), or not for this model.
@@ -104,7 +108,7 @@ def load_adapter(model: PreTrainedModel, directory: Path | str) -> LoraConfig:
     for option, accepted in {**_PLAIN_VALUES, "modules_to_save": whole}.items():
         if option in document and document[option] not in accepted:
             raise UnsupportedAdapter(f"The adapter sets {option} to {document[option]!r}, which is not supported.")
-    names = [name.removeprefix(_PREFIX) for name in state]
+    names = [name.removeprefix(PREFIX) for name in state]
     parameters = [str(name) for name in document.get("target_parameters") or ()]
     experts = [name for name in parameters if name.rsplit(".", 1)[-1] != "weight"]
     stacks = find_expert_targets(model, experts)
@@ -116,7 +120,7 @@ def load_adapter(model: PreTrainedModel, directory: Path | str) -> LoraConfig:
         target_modules=sorted(name for name in modules if name.replace(".base_layer", "") not in stacks),
         target_parameters=tuple(experts),
     )
-    inject_as_saved(model, config)
+    inject_as_saved(model, config, dtype)
     load_adapter_state(model, dict(zip(names, state.values(), strict=True)))
     return config
 

@@ -48,12 +48,17 @@ class LoraConfig:
         return self.alpha / self.rank
 
 
-def inject(model: PreTrainedModel, config: LoraConfig, seed: int) -> list[nn.Parameter]:
+def inject(
+    model: PreTrainedModel, config: LoraConfig, seed: int, dtype: torch.dtype | None = None
+) -> list[nn.Parameter]:
     """Freeze the model and put adapters into its linear layers and experts; the outputs stay as they were (B = 0).
 
     The head of a reward model is not frozen: it is trained whole.
 
     A is drawn on the CPU from `seed`, so that every machine starts with the same adapter.
+
+    Args:
+        dtype: of the adapters; None: as the weights that they are for.
 
     Returns:
         The adapter's parameters, in a stable order: those to train.
@@ -63,10 +68,10 @@ def inject(model: PreTrainedModel, config: LoraConfig, seed: int) -> list[nn.Par
     """
     _refuse_second(model)
     layers = find_targets(model, config.target_modules)
-    return _inject(model, config, layers, find_expert_targets(model, config.target_parameters), seed)
+    return _inject(model, config, layers, find_expert_targets(model, config.target_parameters), seed, dtype)
 
 
-def inject_as_saved(model: PreTrainedModel, config: LoraConfig) -> list[nn.Parameter]:
+def inject_as_saved(model: PreTrainedModel, config: LoraConfig, dtype: torch.dtype | None = None) -> list[nn.Parameter]:
     """Put adapters into exactly the named layers and parameters, those of an adapter that was saved.
 
     Raises:
@@ -79,7 +84,7 @@ def inject_as_saved(model: PreTrainedModel, config: LoraConfig) -> list[nn.Param
     if missing := sorted(wanted.difference(known)):
         raise UnsupportedAdapter(f"The adapter is not for this model, which has no linear layer {missing[0]}.")
     experts = find_expert_targets(model, config.target_parameters)
-    return _inject(model, config, [name for name in known if name in wanted], experts, seed=0)
+    return _inject(model, config, [name for name in known if name in wanted], experts, seed=0, dtype=dtype)
 
 
 def _refuse_second(model: PreTrainedModel) -> None:
@@ -88,7 +93,12 @@ def _refuse_second(model: PreTrainedModel) -> None:
 
 
 def _inject(
-    model: PreTrainedModel, config: LoraConfig, layers: Sequence[str], experts: Mapping[str, Sequence[str]], seed: int
+    model: PreTrainedModel,
+    config: LoraConfig,
+    layers: Sequence[str],
+    experts: Mapping[str, Sequence[str]],
+    seed: int,
+    dtype: torch.dtype | None,
 ) -> list[nn.Parameter]:
     model.requires_grad_(False)
     if (head := reward_head_of(model)) is not None:
@@ -104,6 +114,8 @@ def _inject(
         stack.train(model.training)
     placed = [adapter for _, adapter in adapters(model)]
     for adapter in sorted(placed, key=lambda adapter: isinstance(adapter, ExpertAdapter)):  # experts draw last
+        for parameter in (adapter.lora_A, adapter.lora_B):
+            parameter.data = parameter.data.to(dtype or parameter.dtype)
         bound = 1 / math.sqrt(adapter.lora_A.shape[1])  # kaiming_uniform with a = sqrt(5), as the paper's code draws A
         values = torch.empty(adapter.lora_A.shape).uniform_(-bound, bound, generator=generator)
         with torch.no_grad():
