@@ -37,6 +37,7 @@ def full_plan() -> TrainingPlan:
         device="cuda:0",
         num_threads=4,
         num_devices=2,
+        layout="hybrid",
         seed=2**63 - 1,
         group_by_prompt=True,
         sample_prompts=((1, 2), (3,)),
