@@ -9,6 +9,7 @@ than 4. So there are two cases: weights that are too large, with an adapter; and
 import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,8 +40,8 @@ class Case:
 
 
 CASES = {
-    "weights": Case(num_layers=36, lora=LoraPlan(rank=4), share=3.0),
-    "optimizer": Case(num_layers=14, lora=None, share=10.0),
+    "weights": Case(num_layers=27, lora=LoraPlan(rank=4), share=2.65),
+    "optimizer": Case(num_layers=14, lora=None, share=9.5),
 }
 
 
@@ -78,9 +79,9 @@ def test_two_processes_train_what_one_cannot_hold(case: Case, tmp_path: Path) ->
     limit = LIBRARIES + int(case.share * num_parameters)
     assert limit < (12 if case.lora is None else 4) * num_parameters  # masters and moments, or weights
     rows = random_pairs(4, 1)
-    data = write_data(tmp_path / "train", rows), write_data(tmp_path / "validation", rows[:2])
-    world = World(tmp_path, str(base), *data)
-    plan = world.plan("alone", sft=None, lora=case.lora, checkpoint_every_steps=1)
+    world = World(tmp_path, str(base), write_data(tmp_path / "train", rows), "")
+    short: dict[str, Any] = {"sft": None, "validation_data": None, "max_new_tokens": 2, "checkpoint_every_steps": 1}
+    plan = world.plan("alone", lora=case.lora, **short)
     with memory_groups(2, limit) as groups:
         if groups is None:
             pytest.skip("no control group with a limit of memory may be made here")

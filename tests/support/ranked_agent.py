@@ -13,6 +13,11 @@ num_ranks = json.loads(task["plan"])["num_devices"] // num_nodes
 group = Group(run_id=task["run_id"], num_ranks=num_ranks, num_nodes=num_nodes, node=node, port=task["port"])
 command = [sys.executable, str(Path(__file__).with_name("ranked_process.py")), str(folder)]
 if task["groups"] is not None:  # before it holds any memory
-    enter = 'echo $$ > "$0-$LOCAL_RANK/cgroup.procs" && exec "$@"'
-    command = ["/bin/sh", "-c", enter, task["groups"], *command]
+    enter = (
+        "import os, sys\n"
+        "with open(f'{sys.argv[1]}-{os.environ[\"LOCAL_RANK\"]}/cgroup.procs', 'w') as group:\n"
+        "    group.write(str(os.getpid()))\n"
+        "os.execv(sys.argv[2], sys.argv[2:])"
+    )
+    command = [sys.executable, "-c", enter, task["groups"], *command]
 sys.exit(1 if launch(group, command, folder / f"agent-{node}") else 0)
