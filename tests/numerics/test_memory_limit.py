@@ -75,7 +75,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 def test_two_processes_train_what_one_cannot_hold(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Alone: a clear error. Two: trained, resumed from the middle to the same bytes, published."""
-    for name, value in CPU_LIBRARIES.items():  # as a worker starts its trainers
+    for name, value in (CPU_LIBRARIES | {"MALLOC_MMAP_THRESHOLD_": "1048576"}).items():
         monkeypatch.setenv(name, value)
     base = tmp_path / "base"
     num_parameters = make_base(base, case.num_layers)
