@@ -119,9 +119,9 @@ def get_job(job_id: JobId, backend: BackendDep, caller: CallerDep) -> Job:
     return Job.model_validate(jobs.get(backend, caller.project_id, job_id))
 
 
-@router.patch("/jobs/{job_id}", responses=problems(400, 404, 413, 415, 422, 503))
+@router.patch("/jobs/{job_id}", responses=problems(400, 404, 409, 413, 415, 422, 503))
 def patch_job(job_id: JobId, body: JobPatch, backend: BackendDep, caller: CallerDep) -> Job:
-    """Change name, metadata or priority."""
+    """Change name, metadata, priority or nodes."""
     return Job.model_validate(jobs.patch(backend, caller.project_id, job_id, body.changes()))
 
 

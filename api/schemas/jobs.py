@@ -11,23 +11,32 @@ from api.schemas.estimates import ActualFigures, JobEstimate, StoredEstimate
 from core.domain.jobs.failure_codes import FailureCode
 from core.domain.jobs.job_spec import Metadata, Name, Priority
 from core.domain.jobs.job_state import Desired, JobStatus, Stage
+from core.domain.jobs.whole_numbers import Nodes
 
 STAGE_STATUS = "`pending`, `started`, `finished`, `reused` (from an earlier job) or `skipped`."
 
 
 class JobPatch(BaseModel):
-    """Fields that can be changed at any time. Fields left out stay; null means the default."""
+    """Fields that can be changed: `nodes` while the job is queued or paused, the others always.
+
+    Fields left out stay; null means the default.
+    """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     name: Name | None = Field(None, description="A name to recognise it by; null removes it.")
     metadata: Metadata | None = Field(None, description="Replaces all of it; null empties it.")
     priority: Priority | None = Field(None, description="Higher runs first; null is 0.")
+    nodes: Nodes | None = Field(None, description="Workers that train it together from the next attempt on; null is 1.")
 
     def changes(self) -> dict[str, Any]:
         """Return the fields that were sent, with the default in place of null."""
         values: dict[str, Any] = {"name": self.name, "metadata": self.metadata or {}, "priority": self.priority or 0}
-        return {name: value for name, value in values.items() if name in self.model_fields_set}
+        return {
+            name: value
+            for name, value in (values | {"nodes": self.nodes or 1}).items()
+            if name in self.model_fields_set
+        }
 
 
 class Progress(Answer):

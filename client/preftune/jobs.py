@@ -45,7 +45,7 @@ class Jobs(Resource):
         return self._transport.get("/jobs", status=status, limit=limit, cursor=cursor, **where)
 
     def patch(self, job_id: str, **changes: Any) -> dict[str, Any]:
-        """Change `name`, `metadata` (all of it) or `priority`; returns the job."""
+        """Change `name`, `metadata` (all of it), `priority`, or `nodes` of a queued or paused one; return the job."""
         return self._transport.patch(f"/jobs/{job_id}", changes)
 
     def cancel(self, job_id: str, *, save: bool = False) -> dict[str, Any]:

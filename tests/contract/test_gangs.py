@@ -266,3 +266,30 @@ def test_workers_that_look_at_the_same_moment(backend: Backend) -> None:
     for job_id, barrier in together.items():
         assert sorted(node for _, node in found[job_id]) == list(range(barrier.parties))
         assert len({worker for worker, _ in found[job_id]}) == barrier.parties
+
+
+def test_another_number_of_nodes_for_a_job_that_waits(backend: Backend) -> None:
+    gang = submit(backend, nodes=3).id
+    assert [look(backend, worker) for worker in ("w1", "w2")] == [Waiting(is_new=True)] * 2
+    shift(backend, "joined_at", 61)
+    assert look(backend, "w1") is None  # too few have come, so it pauses
+    changed = jobs.patch(backend, PROJECT, gang, {"nodes": 2})
+    assert changed.spec["nodes"] == 2
+    assert look(backend, "w1") == Waiting(is_new=True)
+    taken = look(backend, "w2")
+    assert isinstance(taken, ClaimedJob)
+    assert (taken.job_id, taken.place.num_nodes) == (gang, 2)
+    with pytest.raises(jobs.JobNotChangeable, match="Pause it first"):
+        jobs.patch(backend, PROJECT, gang, {"nodes": 1, "name": "x"})
+    lifecycle.release(taken, AttemptOutcome.DRAINED)
+    assert look(backend, "w1") == Waiting(is_new=True)
+    assert "nodes" not in jobs.patch(backend, PROJECT, gang, {"nodes": 1}).spec
+    alone = look(backend, "w3", has_seat=False)
+    assert isinstance(alone, ClaimedJob)
+    assert (alone.job_id, alone.place.num_nodes) == (gang, 1)
+    assert look(backend, "w1") is None
+    assert members(backend) == {}
+    assert [event.data for event in events(backend, gang) if event.kind == "nodes_changed"] == [
+        {"nodes": 2, "nodes_before": 3},
+        {"nodes": 1, "nodes_before": 2},
+    ]

@@ -117,6 +117,8 @@ def test_patching(api: RunningApi, job: dict[str, Any]) -> None:
     changed = api.http.patch(f"/jobs/{job['id']}", json={"name": None, "priority": 7}).json()
     assert (changed["name"], changed["priority"], changed["metadata"]) == (None, 7, {"team": "a"})
     assert api.http.patch(f"/jobs/{job['id']}", json={"metadata": {"k": "v"}}).json()["metadata"] == {"k": "v"}
+    assert api.http.patch(f"/jobs/{job['id']}", json={"nodes": 2}).json()["spec"]["nodes"] == 2
+    assert "nodes" not in api.http.patch(f"/jobs/{job['id']}", json={"nodes": None}).json()["spec"]
     refused = api.http.patch(f"/jobs/{job['id']}", json={"priority": 1000, "beta": 1})
     assert (refused.status_code, sorted(pointers(refused))) == (422, ["/beta", "/priority"])
 

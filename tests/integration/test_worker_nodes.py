@@ -11,15 +11,13 @@ import pytest
 import torch
 from backends import PROJECT, submit
 from safetensors.torch import load_file
-from sqlalchemy import update
 from toy_jobs import checkpoints_of, events, points, wait_for, wait_for_status
 from toy_nodes import node_worker
 from trained_jobs import FIELDS, add_rows, fetch_artifact, make_rows, run_to_end
 
-from core.database.tables.jobs import Job
 from core.domain.training.metric_names import NUM_TOKENS, TIMING
 from core.services.backend import Backend
-from core.services.jobs import steering
+from core.services.jobs import jobs, steering
 from core.storage.trees import read_manifest
 from worker.app import GROUP_COMMAND, TRAINER_COMMAND
 
@@ -82,8 +80,7 @@ def test_two_nodes_train_as_one_process_and_resume_exactly(backend: Backend, tmp
             "policy-00002-of-00002.safetensors",
         ]
         pause_in_dpo(backend, by_one)
-        fewer = update(Job).where(Job.id == by_one).values(nodes=1)
-        backend.database.write(lambda session: session.execute(fewer))
+        jobs.patch(backend, PROJECT, by_one, {"nodes": 1})
         for job_id in (by_two, by_one):
             steering.resume(backend, PROJECT, job_id)
             assert run_to_end(backend, job_id).status.value == "succeeded", events(backend, job_id)

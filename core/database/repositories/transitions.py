@@ -84,13 +84,14 @@ def is_due(jobs: FromClause) -> ColumnElement[bool]:
 def start(
     session: Session, job_id: str, claimant: Claimant, places: Sequence[tuple[str, str]] = ()
 ) -> StartedJob | None:
-    """Begin an attempt at the job; None if it no longer waits, is not due, or another has it locked.
+    """Begin an attempt at the job; None if it does not wait any more, or for other nodes, or another has it locked.
 
     Args:
         places: host and device of each of its nodes, where it has several.
     """
     values = {
         "job_id": job_id,
+        "num_nodes": len(places) or 1,
         "worker": claimant.worker,
         "token": claimant.token,
         "lease_seconds": claimant.lease_seconds,
@@ -104,7 +105,7 @@ def start(
     session.execute(_INSERT_ATTEMPT, attempt | place | {"worker": claimant.worker, "claim_token": claimant.token})
     where = f"on {claimant.host} ({claimant.device})"
     data: dict[str, Any] = {**place}
-    if places:
+    if len(places) > 1:
         where = f"on {len(places)} nodes: {', '.join(f'{host} ({device})' for host, device in places)}"
         data["nodes"] = [{"host": host, "device": device} for host, device in places]
     message = f"Attempt {job.attempt} started {where}."
@@ -117,7 +118,8 @@ def start(
 def _start() -> ReturningUpdate[Any]:
     """Return the statement, built once: SQLAlchemy takes longer over that than a database over running it."""
     jobs, waiting = rows_of(Job), rows_of(Job).alias()
-    wanted = select(waiting.c.id).where(waiting.c.id == bindparam("job_id"), is_due(waiting))
+    is_for_them = waiting.c.nodes == bindparam("num_nodes")
+    wanted = select(waiting.c.id).where(waiting.c.id == bindparam("job_id"), is_for_them, is_due(waiting))
     values = {
         "status": JobStatus.RUNNING,
         "attempt": jobs.c.attempt + 1,

@@ -56,6 +56,7 @@ EVENT_KINDS: dict[str, str] = {
     "model_shared": "How the devices of the job share its model: which parts each of them keeps.",
     "no_cache": "The base model generates without a cache here: samples take longer.",
     "no_validation": "No held-out pair can be used, so nothing is measured on held-out rows.",
+    "nodes_changed": "The user asked for another number of workers that train the job together.",
     "not_verified": "No text was scored with the saved policy, for lack of memory; its files were compared.",
     "object_damaged": "A file that the job has stored is missing in the object store, or damaged.",
     "one_at_a_time": "Rows of this base model run one sequence at a time: right, and several times slower.",

@@ -9,13 +9,15 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from core.database.columns import database_now
 from core.database.repositories import job_lists
 from core.database.repositories import jobs as job_rows
+from core.database.repositories.events import EventDraft, append_event
 from core.database.tables.jobs import Job
 from core.domain.errors import Conflict, InvalidRequest, NotFound, present
 from core.domain.jobs.job_queries import JobFilter, JobPosition
 from core.domain.jobs.job_spec import JobRequest, JobSpec
-from core.domain.jobs.job_state import FINAL_STATUSES
+from core.domain.jobs.job_state import FINAL_STATUSES, JobStatus
 from core.failpoints import reach
 from core.services.access import audit
 from core.services.access.disk_reserve import require_disk
@@ -38,6 +40,11 @@ class JobNotFound(NotFound):
 class JobNotDeletable(Conflict):
     code = "job-not-deletable"
     title = "The job cannot be deleted"
+
+
+class JobNotChangeable(Conflict):
+    code = "job-not-changeable"
+    title = "The job cannot be changed now"
 
 
 def submit(
@@ -169,14 +176,37 @@ def list_heads(backend: Backend, job_ids: Collection[str]) -> dict[str, JobHead]
 
 @writes
 def patch(session: Session, project_id: str, job_id: str, changes: dict[str, Any]) -> JobView:
-    """Change `name`, `metadata` or `priority`, as far as `changes` holds them."""
+    """Change `name`, `metadata`, `priority` or `nodes`, as far as `changes` holds them. Raises JobNotChangeable."""
     job = lock(session, project_id, job_id)
     job.name = changes.get("name", job.name)
     job.user_metadata = changes.get("metadata", job.user_metadata)
     job.priority = changes.get("priority", job.priority)
+    _set_nodes(session, job, changes.get("nodes", job.nodes))
     session.flush()
     audit.note(session, project_id, "job.patch", job_id, changed=sorted(changes))
     return view_job(session, job)
+
+
+def _set_nodes(session: Session, job: Job, nodes: int) -> None:
+    """Let another number of workers train the job from its next attempt on."""
+    if nodes == job.nodes:
+        return
+    if job.status not in (JobStatus.QUEUED, JobStatus.PAUSED):
+        advice = " Pause it first." if job.status is JobStatus.RUNNING else ""
+        raise JobNotChangeable(f"The job is {job.status.value}: nodes change while it is queued or paused.{advice}")
+    message = f"The user asked for {nodes} instead of {job.nodes} workers that train the job together."
+    data = {"nodes": nodes, "nodes_before": job.nodes}
+    append_event(session, job, EventDraft(kind="nodes_changed", message=message, data=data))
+    if job.num_unfilled:  # it pauses since too few workers came for the number before
+        job.next_run_at, job.num_unfilled = database_now(), 0
+    job.nodes = nodes
+    job.spec, job.requested = _with_nodes(job.spec, nodes), _with_nodes(job.requested, nodes)
+
+
+def _with_nodes(settings: dict[str, Any], nodes: int) -> dict[str, Any]:
+    """Return a job's settings with another number of nodes, of which one is the default."""
+    others = {name: value for name, value in settings.items() if name != "nodes"}
+    return others if nodes == 1 else others | {"nodes": nodes}
 
 
 @deletes
