@@ -30,6 +30,7 @@ from toy_trainer import Script
 
 from core.services.backend import Backend
 from core.services.jobs import steering
+from core.services.jobs.logs import read_log
 from core.settings import Settings
 from core.storage.trees import read_manifest
 
@@ -108,6 +109,10 @@ def test_a_trainer_that_is_killed_ends_the_attempt_on_all(who: str, backend: Bac
     (told,) = [event.message for event in events(backend, job_id) if event.kind == "requeued"]
     assert "It was killed (SIGKILL)" in told
     assert ("On node 1" in told) is (who == "node 1")
+    if who == "node 1":
+        log = read_log(backend, PROJECT, job_id).text
+        assert "=== attempt 1, node 1 (" in log
+        assert "\nnode 1 of the toy group\n" in log
 
 
 def test_cancel_pause_and_resume(backend: Backend) -> None:

@@ -71,6 +71,7 @@ class Leader(ToyTrainer):
 def follow(work_dir: Path, assignment: Assignment) -> int:
     link = SupervisorLink()
     link.send(Hello(pid=os.getpid(), versions={"toy": "1"}, device=assignment.device))
+    print(f"node {assignment.node} of the toy group", file=sys.stderr, flush=True)  # noqa: T201
     with socket.create_connection((assignment.meeting_address, assignment.meeting_port)) as connection:
         connection.sendall(f"{assignment.run_token}\n".encode())
         for line in connection.makefile("r"):

@@ -104,6 +104,10 @@ class StopRequests:
                 return others
             time.sleep(_LOOK_SECONDS)
 
+    def failed_nodes(self) -> list[OtherNode]:
+        """Return the other nodes that have reported a failure so far."""
+        return [other for other in self._others if has_failed(other)]
+
     @property
     def _others(self) -> tuple[OtherNode, ...]:
         reply = self._heartbeat.reply

@@ -39,7 +39,7 @@ from worker.attempt.failures import StagingFailed
 from worker.attempt.heartbeat import Heartbeat
 from worker.attempt.inputs.fetcher import Fetcher, outage_seconds
 from worker.attempt.inputs.staging import Inputs, NotOnThisWorker, stage_inputs
-from worker.attempt.nodes.causes import NodeFailed, is_consequence, weigh
+from worker.attempt.nodes.causes import NodeFailed, is_consequence, log_of, weigh
 from worker.attempt.outcomes import (
     RUNTIME_DETAIL,
     Fail,
@@ -146,6 +146,7 @@ class _Attempt:
             _log.exception("attempt %d of %s: unexpected error", self._claim.attempt, self._claim.job_id)
             self._log_own_error()
             verdict = GiveBack(outcome=AttemptOutcome.CRASHED, detail="The worker met an unexpected error.")
+        self._log_nodes()
         self._end(verdict)
 
     def _train(self) -> Verdict:
@@ -277,6 +278,14 @@ class _Attempt:
         self._log.begin("worker")
         self._log.add_error()
         self._log.write()
+
+    def _log_nodes(self) -> None:
+        """The job's log has the last lines of trainers of other nodes that failed, unless the database is away."""
+        for other in self._stop_requests.failed_nodes():
+            self._log.begin(f"node {other.node} ({other.host})")
+            for line in log_of(other):
+                self._log.add(line)
+            self._log.write()
 
     def _is_overdue(self) -> bool:
         self._stop_requests.current()

@@ -8,6 +8,7 @@ from core.domain.errors import Unavailable
 from core.domain.jobs.job_logs import MAX_WRITE_BYTES
 from core.services.attempts.claimed_job import ClaimedJob
 from core.telemetry.scrubbing import Scrubber
+from worker.attempt.nodes.log_tail import MAX_CHARS, LogTail
 from worker.attempt.records import job_log
 from worker.attempt.records.job_log import MAX_LINE_CHARS, JobLog
 
@@ -101,3 +102,14 @@ def test_the_worst_characters_keep_a_write_within_its_limit(store: Store) -> Non
         log.add("😀" * MAX_LINE_CHARS)
     write_all(log)
     assert store.writes
+
+
+def test_the_last_lines_of_another_node_are_bounded_and_have_no_secrets() -> None:
+    tail = LogTail(Scrubber(["canary-of-a-node"], {}))
+    for number in range(300):
+        tail.add(f"line {number}")
+    tail.add("canary-of-a-node and what follows")
+    assert tail.lines() == [f"line {number}" for number in range(101, 300)] + ["*** and what follows"]
+    for _ in range(20):
+        tail.add("x" * 3000)
+    assert sum(map(len, tail.lines())) <= MAX_CHARS

@@ -3,6 +3,7 @@
 When a trainer dies on one node, those of the others see a broken connection; so what is not that is the cause.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from core.domain.jobs.failure_codes import FailureCode
@@ -42,10 +43,21 @@ def is_consequence(end: TrainerEnd) -> bool:
     return isinstance(end.last, Failed) and end.last.code == FailureCode.INTERNAL and not end.last.recurs
 
 
-def report_of(verdict: Fail | GiveBack, *, is_consequence: bool) -> dict[str, Any]:
-    """Return what another node than node 0 reports of its end."""
-    facts = {"kind": _END, "detail": verdict.detail, "code": verdict.code, "is_consequence": is_consequence}
+def report_of(verdict: Fail | GiveBack, *, is_consequence: bool, log: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what another node than node 0 reports of its end; `log`: the last lines of its trainers."""
+    facts = {
+        "kind": _END,
+        "detail": verdict.detail,
+        "code": verdict.code,
+        "is_consequence": is_consequence,
+        "log": list(log),
+    }
     return facts | {"outcome": verdict.outcome if isinstance(verdict, GiveBack) else None}
+
+
+def log_of(other: OtherNode) -> list[str]:
+    """Return the last lines of the trainers of a node that has failed."""
+    return (other.report or {}).get("log", []) if has_failed(other) else []
 
 
 def verdict_of(other: OtherNode) -> Fail | GiveBack:

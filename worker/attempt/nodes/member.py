@@ -19,12 +19,14 @@ from core.failpoints import reach
 from core.services.attempts import nodes
 from core.services.attempts.claimed_job import ClaimedJob
 from core.storage.trees import TreeDamaged
+from core.telemetry.scrubbing import scrubber_for
 from worker.attempt.assignments import make_assignment
 from worker.attempt.conversation import TrainerDialogue
 from worker.attempt.failures import StagingFailed
 from worker.attempt.inputs.fetcher import Fetcher
 from worker.attempt.inputs.staging import Inputs, NotOnThisWorker, stage_inputs
 from worker.attempt.nodes.causes import is_consequence, report_of
+from worker.attempt.nodes.log_tail import LogTail
 from worker.attempt.nodes.parts import PartRecorder
 from worker.attempt.nodes.pulse import NodePulse, NodeStops
 from worker.attempt.outcomes import Fail, GiveBack, TrainerEnd, judge, judge_os_error
@@ -66,6 +68,7 @@ class _Node:
         self._stops = NodeStops(claim, pulse, place.drain, place.beat)
         self._fetcher = Fetcher(claim=claim, work_dir=work_dir, check=self._stops.current)
         self._parts = PartRecorder(claim, pulse)
+        self._log = LogTail(scrubber_for(claim.backend.settings, work_dir))
 
     def close(self) -> None:
         self._parts.close()
@@ -104,7 +107,7 @@ class _Node:
         except Exception:  # noqa: BLE001 - whatever it is, node 0 hears of it
             _log.exception("node %d of %s: unexpected error", self._claim.place.node, self._claim.job_id)
             verdict = GiveBack(outcome=AttemptOutcome.CRASHED, detail="The worker met an unexpected error.")
-        return report_of(verdict, is_consequence=False)
+        return report_of(verdict, is_consequence=False, log=self._log.lines())
 
     def _train(self) -> dict[str, object] | None:
         with room_for("the base model and the rows of the data set"):
@@ -119,7 +122,7 @@ class _Node:
         verdict = judge(end)
         if not isinstance(verdict, Fail | GiveBack):
             return None
-        return report_of(verdict, is_consequence=is_consequence(end))
+        return report_of(verdict, is_consequence=is_consequence(end), log=self._log.lines())
 
     def _fetch_resume_point(self) -> Path | None:
         """Fetch the checkpoint that node 0 goes on from, once node 0 listens. Raises TreeDamaged."""
@@ -149,7 +152,7 @@ class _Node:
     def _run_trainers(self, inputs: Inputs) -> TrainerEnd:
         num_kills = count_out_of_memory_kills()
         bounds = Bounds(writes=[self._work_dir], reads=[inputs.base_model_dir], allows_tcp=True)
-        process = TrainerProcess(self._place.launch.for_group(), self._work_dir, bounds=bounds)
+        process = TrainerProcess(self._place.launch.for_group(), self._work_dir, self._log.add, bounds)
         reach("node.trainer_started")
         grace_seconds = self._claim.backend.settings.stop_grace_seconds
         dialogue = TrainerDialogue(

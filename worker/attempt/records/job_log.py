@@ -24,11 +24,29 @@ _MAX_WRITE_CHARS = MAX_WRITE_BYTES // 8
 _HIDDEN_KEY = "*** (a private key)"
 
 
+class LineCleaner:
+    """Takes secrets and paths out of lines that come one after the other."""
+
+    def __init__(self, scrubber: Scrubber) -> None:
+        self._scrubber = scrubber
+        self._key_block = KeyBlock()
+
+    def hide_key(self, line: str) -> str:
+        """Return the line, or a mark in the place of one of a key; to be called for every line in order."""
+        return _HIDDEN_KEY if self._key_block.holds(line) else line
+
+    def clean(self, line: str) -> str:
+        """Clean a line before it is cut to what is shown, so that no part of a secret that is cut in two is left."""
+        taken = self._scrubber.cut(line)
+        cleaned = self._scrubber.clean(taken)
+        num_cut = len(line) - len(taken) + max(0, len(cleaned) - MAX_LINE_CHARS)
+        return cleaned if num_cut == 0 else f"{cleaned[:MAX_LINE_CHARS]} … {num_cut:,} characters of the line are cut"
+
+
 class JobLog:
     def __init__(self, claim: ClaimedJob, scrubber: Scrubber) -> None:
         self._claim = claim
-        self._scrubber = scrubber
-        self._key_block = KeyBlock()
+        self._cleaner = LineCleaner(scrubber)
         self._lock = threading.Lock()
         self._waiting: deque[str] = deque()
         self._num_chars = 0
@@ -51,7 +69,7 @@ class JobLog:
     def add(self, line: str) -> None:
         """Takes a line; the oldest ones go when they come faster than they are written."""
         with self._lock:
-            kept = _HIDDEN_KEY if self._key_block.holds(line) else line
+            kept = self._cleaner.hide_key(line)
             self._waiting.append(kept)
             self._num_chars += len(kept) + 1
             while self._num_chars > _MAX_WAITING_CHARS:
@@ -93,16 +111,9 @@ class JobLog:
             while self._waiting and num_chars < _MAX_WRITE_CHARS - MAX_LINE_CHARS:
                 num_chars += min(len(self._waiting[0]), MAX_LINE_CHARS) + 1
                 lines.append(self._pop())
-        return "".join(f"{self._clean(line)}\n" for line in lines) or None
+        return "".join(f"{self._cleaner.clean(line)}\n" for line in lines) or None
 
     def _pop(self) -> str:
         line = self._waiting.popleft()
         self._num_chars -= len(line) + 1
         return line
-
-    def _clean(self, line: str) -> str:
-        """Cleaned before it is cut to what is shown, so that no secret is cut in two and its parts left standing."""
-        taken = self._scrubber.cut(line)
-        cleaned = self._scrubber.clean(taken)
-        num_cut = len(line) - len(taken) + max(0, len(cleaned) - MAX_LINE_CHARS)
-        return cleaned if num_cut == 0 else f"{cleaned[:MAX_LINE_CHARS]} … {num_cut:,} characters of the line are cut"
