@@ -31,7 +31,7 @@ _SQLITE_PRAGMAS = (
 POSTGRESQL_TIMEOUTS = {
     "statement_timeout": 15_000,
     "lock_timeout": 5_000,
-    "idle_in_transaction_session_timeout": 30_000,
+    "idle_in_transaction_session_timeout": 20_000,
 }
 """Milliseconds, asked for when a connection begins; a pooler may drop them, which the doctor finds."""
 _POSTGRESQL_OPTIONS = " ".join(

@@ -8,7 +8,8 @@ only be a long silence: so the nodes prove beforehand that each reaches each oth
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -22,7 +23,7 @@ _PRESENCE_TIMEOUT = timedelta(hours=2)
 _PROOF_TIMEOUT = timedelta(minutes=2)
 """Time limit for a node that has come to reach the others."""
 _CONNECT_SECONDS = 10.0
-_FIRST_TRIES_SECONDS = 30.0
+_FIRST_TRIES_SECONDS = 15.0
 """Time in which the store's address is tried again."""
 _BEAT_SECONDS = 1.0
 _MAX_GREETING_BYTES = 1024
@@ -77,7 +78,8 @@ def meet(place: Place, listeners: Listeners) -> TCPStore:
         _connect(place.address, place.port, where, _FIRST_TRIES_SECONDS).close()
         store = TCPStore(place.address, place.port, is_master=False, timeout=_STORE_TIMEOUT, wait_for_workers=False)
     if place.num_nodes > 1:
-        _Lines(place, PrefixStore(f"{place.run_id}/meeting", store), listeners.on_silence).open()
+        with _reaching_first(place, listeners.on_silence):
+            _Lines(place, PrefixStore(f"{place.run_id}/meeting", store), listeners.on_silence).open()
     return store
 
 
@@ -94,6 +96,33 @@ def _serve(place: Place, on_listening: Callable[[int], None]) -> TCPStore:
     )
     on_listening(port)
     return store
+
+
+@contextmanager
+def _reaching_first(place: Place, on_silence: Callable[[str], None]) -> Iterator[None]:
+    """Look meanwhile whether the first node is still reached: its store's answer would be waited for for hours."""
+    is_over = threading.Event()
+
+    def look() -> None:
+        while not is_over.wait(_BEAT_SECONDS):
+            try:
+                socket.create_connection((place.address, place.port), place.silence_seconds).close()
+            except ConnectionError:  # it has ended, which others notice
+                return
+            except OSError as error:
+                if not is_over.is_set():
+                    on_silence(
+                        f"Node 0 at {place.address}, port {place.port}, cannot be reached any more: "
+                        f"{error.strerror or 'no answer'}. Its host has failed, or the network between the nodes."
+                    )
+                return
+
+    if place.node:
+        _start(look)
+    try:
+        yield
+    finally:
+        is_over.set()
 
 
 class _Lines:

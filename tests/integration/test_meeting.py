@@ -70,3 +70,28 @@ def test_silence_is_told_and_a_node_that_hangs_up_is_not(monkeypatch: pytest.Mon
         first.result(30), second.result(30)
         assert "Nothing was heard of node 1 at 127.0.0." in told.get(timeout=20)
     hold.set()
+
+
+def test_a_first_node_that_is_not_reached_any_more_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the network fails while it still waits for others."""
+    real: Callable[..., socket.socket] = socket.create_connection
+    num_made = 0
+
+    def connect(*args: Any) -> socket.socket:
+        nonlocal num_made
+        num_made += 1
+        if num_made > 2:
+            raise TimeoutError(110, "Connection timed out")
+        return real(*args)
+
+    monkeypatch.setattr(meeting, "_BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(meeting, "_PRESENCE_TIMEOUT", meeting.timedelta(seconds=5))
+    ports: queue.Queue[int] = queue.Queue()
+    store = meeting._serve(Place(run_id="run"), ports.put)
+    monkeypatch.setattr(meeting.socket, "create_connection", connect)
+    with ThreadPoolExecutor(1) as pool:
+        second, told = start(pool, 1, ports.get(timeout=20))
+        assert "Node 0 at 127.0.0.1, port " in told.get(timeout=20)
+        with pytest.raises(NodesUnreachable):
+            second.result(30)
+    assert store.port
