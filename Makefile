@@ -290,10 +290,11 @@ test-faults: venv ## kills, zombies and outages by the hundred, in parts: goes o
 	@PYTHONPATH=tests:tests/support $(BIN)/python -m faults.volume --minutes $(MINUTES)
 
 .PHONY: test-nodes
-test-nodes: KILLS ?= 4
-test-nodes: PARTITIONS ?= 2
-test-nodes: venv ## jobs on two nodes: loopback, and as root two network namespaces with kills and partitions (twenty minutes beside others' work; KILLS=100 PARTITIONS=30)
-	@KILLS=$(KILLS) PARTITIONS=$(PARTITIONS) $(BIN)/pytest -n 0 -s -m "slow or not slow" tests/faults/test_nodes.py tests/integration/test_worker_nodes.py tests/nodes
+NODE_FAULTS := nodes-kills nodes-partitions nodes-slow-links nodes-zombies nodes-stops
+test-nodes: venv ## jobs on two nodes: loopback, and as root two network namespaces; then 180 faults upon them, in parts (MINUTES=60)
+	@$(BIN)/pytest -n 0 -m "slow or not slow" tests/faults/test_nodes.py tests/integration/test_worker_nodes.py tests/nodes
+	@PYTHONPATH=tests:tests/support $(BIN)/python -m faults.volume $(NODE_FAULTS) --minutes $(MINUTES)
+	@PYTHONPATH=tests:tests/support $(BIN)/python -m faults.volume $(NODE_FAULTS) --table
 
 .PHONY: test-memory-limit
 test-memory-limit: venv ## as root: models whose weights, or optimizer states, no process may hold under its control group, trained by two (ten minutes)

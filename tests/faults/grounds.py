@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from faults import audit
 from faults.trainers import Expected
-from servers import PostgresServer, S3Server, run_postgresql, run_s3
+from servers import PostgresServer, RedisServer, S3Server, run_postgresql, run_redis, run_s3
 
 from core.database.engine import open_engine
 from core.database.migrate import upgrade
@@ -30,6 +30,7 @@ class Grounds:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _migrating: threading.Lock = field(default_factory=threading.Lock)
     _postgresql: PostgresServer | None = None
+    _redis: RedisServer | None = None
     _s3: S3Server | None = None
     _number: int = 0
     num_apis: int = 1
@@ -39,7 +40,7 @@ class Grounds:
     counting: threading.Lock = field(default_factory=threading.Lock)
     worlds: dict[int, "World"] = field(default_factory=dict)
     """The newest of each thread."""
-    results: dict[int, Expected] = field(default_factory=dict)
+    results: dict[int | str, Expected] = field(default_factory=dict)
     """Of undisturbed runs of the real trainer; see `faults.real_trainer`."""
     training: threading.RLock = field(default_factory=threading.RLock)
 
@@ -70,6 +71,13 @@ class Grounds:
                 database.close()
                 self._postgresql = server
             return self._postgresql
+
+    @property
+    def redis(self) -> RedisServer:
+        with self._lock:
+            if self._redis is None:
+                self._redis = self._stack.enter_context(run_redis())
+            return self._redis
 
     @property
     def s3(self) -> S3Server:

@@ -13,9 +13,9 @@ WORKER = Path(__file__).resolve().with_name("fault_worker.py")
 
 
 class Process:
-    """One forked process."""
+    """One process."""
 
-    def __init__(self, popen: WarmPopen, kind: str) -> None:
+    def __init__(self, popen: "subprocess.Popen[bytes]", kind: str) -> None:
         self.pid = popen.pid
         self.kind = kind
         self._popen = popen

@@ -33,6 +33,8 @@ class Row:
     """Where the seeds number settings, each to be run once: how many there are."""
     trainer: Trainer = TOY
     num_apis: int = 1
+    find_lack: Callable[[], str | None] = lambda: None
+    """Says why it cannot be run here, if it cannot."""
 
     def is_over(self, seed: int) -> bool:
         return self.num_settings is not None and seed >= self.num_settings

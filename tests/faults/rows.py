@@ -12,6 +12,7 @@ from faults.races import RACES
 from faults.real_trainer import REAL
 from faults.steering import DRAINS, STORMS
 from faults.zombies import ZOMBIES
+from nodes.strikes import NODE_ROWS
 
 REAL_GOAL = 20
 REAL_OPERATIONS = 100
@@ -48,7 +49,8 @@ _ALL = (
     BROKER.with_two_apis(TWO_APIS_GOAL),
     DATABASE.with_two_apis(TWO_APIS_GOAL),
     STORE.with_two_apis(TWO_APIS_GOAL),
+    *NODE_ROWS,
 )
 """All but `requests` also with the real trainer: no trainer runs there; nor where the database goes back, which is no
-matter of trainers. Those that ask an API also with two of its processes."""
+matter of trainers. Those that ask an API also with two of its processes. Those of jobs on two nodes need namespaces."""
 ROWS: dict[str, Row] = {row.name: row for row in _ALL}

@@ -1,7 +1,7 @@
 """`make test-faults`: many runs of each row, in parts. `python -m faults.volume [row …] [--minutes 60]`
 
 A part goes on where the parts before have stopped; each leaves a file in benchmarks/results/faults/ with its seeds and
-what came out. A violation prints its seed, with which it can be run again: `--seed N`.
+what came out. A violation prints its seed, with which it can be run again: `--seed N`. `--table` shows all parts.
 """
 
 import argparse
@@ -38,6 +38,9 @@ def clean_count(part: dict[str, Any]) -> int:
 
 
 def run_row(grounds: Grounds, row: Row, deadline: float, max_runs: int, seeds: list[int] | None = None) -> None:
+    if lack := row.find_lack():
+        print(f"{row.name}: cannot be run here: {lack}")
+        return
     parts = results_of(row)
     goal = row.goal
     done = sum(clean_count(part) for part in parts)
@@ -74,6 +77,7 @@ def run_row(grounds: Grounds, row: Row, deadline: float, max_runs: int, seeds: l
             future.result()
     num_broken = sum(bool(outcome.violations) for outcome in outcomes)
     print(f"{row.name}: {sum(outcome.count for outcome in outcomes)} {row.unit}, {num_broken} runs with violations")
+    print("\n".join(distributions(row)))
 
 
 def run_one(grounds: Grounds, row: Row, seed: int) -> Outcome:
@@ -133,6 +137,23 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def distributions(row: Row) -> list[str]:
+    """What all parts of the row have noted: times by their quantiles, words by their number."""
+    notes: dict[str, list[Any]] = {}
+    for part in results_of(row):
+        for name, values in part["notes"].items():
+            notes.setdefault(name, []).extend(values)
+    return [f"  {row.name} {name}: {_summary(values)}" for name, values in sorted(notes.items()) if values]
+
+
+def _summary(values: list[Any]) -> str:
+    if all(isinstance(value, int | float) for value in values):
+        ranked = sorted(values)
+        half, most = (ranked[min(len(ranked) - 1, int(share * len(ranked)))] for share in (0.5, 0.95))
+        return f"{len(ranked)} times, median {half:.1f}, 95 % {most:.1f}, longest {ranked[-1]:.1f}"
+    return ", ".join(f"{count} {name}" for name, count in Counter(map(str, values)).most_common(12))
+
+
 def commit() -> str:
     found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return found.stdout.strip()
@@ -149,7 +170,7 @@ def main() -> int:
     parser.add_argument("--table", action="store_true", help="only show what has been done so far")
     chosen = parser.parse_args()
     if chosen.table:
-        print(table())
+        print("\n".join([table(), *(line for name in chosen.rows or ROWS for line in distributions(ROWS[name]))]))
         return 0
     deadline = time.monotonic() + 60 * chosen.minutes
     with Grounds.open() as grounds:

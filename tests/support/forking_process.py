@@ -25,12 +25,25 @@ import warnings
 from typing import Any, NoReturn
 
 from botocore.loaders import JSONFileLoader
-from warm_processes import CHECKS, PROCESS_NAME, SERVICE, TORCH, WARM_SUBPROCESS, Forking, be_forked
+from warm_processes import (
+    CHECKS,
+    HOST,
+    NETWORK,
+    PROCESS_NAME,
+    SERVICE,
+    TORCH,
+    WARM_SUBPROCESS,
+    Forking,
+    WarmPopen,
+    be_forked,
+)
 
 from core import confined_exec, failpoints
 from core.quick_imports import import_quickly
 from core.storage.s3 import S3Access, S3ObjectStore
 
+_AGENT_STARTER = "torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler"
+"""Module of torch that starts the ranks of an agent."""
 MODULES = {
     CHECKS: ("core.datasets.check.child",),
     SERVICE: (
@@ -48,6 +61,14 @@ MODULES = {
         "worker.processes.republication",
         "transformers.models.llama.modeling_llama",
     ),
+    HOST: (
+        "worker.app",
+        "cli.processes",
+        "worker.processes.trainer.__main__",
+        "worker.processes.device_group",
+        "transformers.models.llama.modeling_llama",
+        _AGENT_STARTER,
+    ),
 }
 STARTERS = ("core.datasets.check.check_process", "worker.attempt.trainer_process", "worker.light.lane", "cli.processes")
 """Modules of the service that start processes."""
@@ -55,6 +76,7 @@ _MAX_ORDER_BYTES = 1 << 18
 _MAX_DESCRIPTORS = 16
 _FREE_DESCRIPTORS = 200
 """Numbers from here on are nobody's."""
+_CLONE_NEWNET = 0x40000000
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 
 
@@ -62,23 +84,23 @@ def main(kind: str, descriptor: int) -> None:
     connection = socket.socket(fileno=descriptor)
     for name in MODULES[kind]:
         import_quickly(name)
-    if kind == SERVICE:
+    if kind in (SERVICE, HOST):
         _know_s3()
     gc.freeze()  # what is there now is not copied by collections in what is forked
-    serve(connection)
+    serve(connection, kind)
 
 
-def serve(connection: socket.socket) -> NoReturn:
+def serve(connection: socket.socket, kind: str) -> NoReturn:
     """Fork until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_NAME, PROCESS_NAME.encode(), 0, 0, 0)
     with contextlib.suppress(OSError):  # who asked was killed
         while (asked := socket.recv_fds(connection, _MAX_ORDER_BYTES, _MAX_DESCRIPTORS))[0]:
-            connection.send(_fork(connection, asked[0], asked[1]))
+            connection.send(_fork(connection, asked[0], asked[1], kind))
     os._exit(0)
 
 
-def _fork(connection: socket.socket, text: bytes, descriptors: list[int]) -> bytes:
+def _fork(connection: socket.socket, text: bytes, descriptors: list[int], kind: str) -> bytes:
     """Return the id of the process that carries out an order."""
     reader, writer = os.pipe()
     if (between := os.fork()) == 0:
@@ -87,7 +109,7 @@ def _fork(connection: socket.socket, text: bytes, descriptors: list[int]) -> byt
             os._exit(0)
         for unneeded in (connection.detach(), reader):
             os.close(unneeded)
-        _carry_out(json.loads(text), descriptors, writer, between)
+        _carry_out(json.loads(text) | {"kind": kind}, descriptors, writer, between)
     os.close(writer)
     os.waitpid(between, 0)  # from here on the program is a child of who asked
     pid = os.read(reader, 64)
@@ -111,11 +133,11 @@ def _carry_out(order: dict[str, Any], descriptors: list[int], writer: int, betwe
         if order["ends_with_parent"]:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         _take_over(order, descriptors, writer)
-        if order["starts_processes"]:
-            _have_a_forking_process()
         if order["bounds"] is not None:
             bounds = json.loads(order["bounds"])
             confined_exec.confine(bounds, allows_tcp=bounds["allows_tcp"])
+        if order["starts_processes"]:
+            _have_a_forking_process(order["kind"])  # within the same bounds
         _run(order["name"], order["arguments"])
         code = 0
     except SystemExit as end:
@@ -136,6 +158,8 @@ def _carry_out(order: dict[str, Any], descriptors: list[int], writer: int, betwe
 
 def _take_over(order: dict[str, Any], descriptors: list[int], writer: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_NAME, order["title"].encode(), 0, 0, 0)
+    if holder := order["environment"].pop(NETWORK, None):
+        _enter_network(holder)
     atexit._clear()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     ends = (writer, *descriptors)
@@ -159,7 +183,16 @@ def _take_over(order: dict[str, Any], descriptors: list[int], writer: int) -> No
     os.close(writer)
 
 
-def _have_a_forking_process() -> None:
+def _enter_network(holder: str) -> None:
+    """Enter the network namespace of a process."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    opened = os.open(f"/proc/{holder}/ns/net", os.O_RDONLY)
+    if libc.setns(opened, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "the network namespace cannot be entered")
+    os.close(opened)
+
+
+def _have_a_forking_process(kind: str) -> None:
     """Fork one for the children of the program, before it has threads."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
@@ -167,11 +200,13 @@ def _have_a_forking_process() -> None:
         os.setsid()  # signals to the program's group are not for it
         for descriptor in (0, 1):
             os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
-        serve(theirs)
+        serve(theirs, kind)
     theirs.close()
-    be_forked(Forking(ours))
+    be_forked(Forking(ours), kind)
     for name in STARTERS:
         vars(importlib.import_module(name))["subprocess"] = WARM_SUBPROCESS
+    if kind == HOST:
+        vars(importlib.import_module(_AGENT_STARTER))["Popen"] = WarmPopen
 
 
 def _run(name: str, arguments: list[str]) -> None:

@@ -31,7 +31,12 @@ SUPPORT = Path(__file__).resolve().parent
 TESTS = SUPPORT.parent
 PROCESS_NAME = "forks"
 """As the kernel knows a process that forks: no worker's child in the sense of any test."""
-CHECKS, SERVICE, TORCH = "checks", "service", "torch"
+CHECKS, SERVICE, TORCH, GROUP, HOST = "checks", "service", "torch", "group", "host"
+"""What a process that forks has loaded. `HOST` has all that a worker of a host starts, agents and their ranks (`GROUP`)
+too: those are forked below it only."""
+NETWORK = "PREFTUNE_TESTS_NETWORK"
+"""In the environment of a program: process whose network namespace it is to enter; it is forked from `HOST` then."""
+_FORKED_BY = {SERVICE: (CHECKS, SERVICE), HOST: (CHECKS, SERVICE, TORCH, GROUP)}
 PROGRAMS = {
     ("core.datasets.check",): CHECKS,
     ("cli.main", "serve"): SERVICE,
@@ -49,14 +54,18 @@ PROGRAMS = {
     ("worker.processes.start", "scoring"): TORCH,
     ("worker.processes.start", "responses"): TORCH,
     ("worker.processes.start", "republication"): TORCH,
+    ("worker.processes.start", "device_group"): GROUP,
 }
 """Module or script, its first argument where that matters, and what has to be loaded for it."""
 _START_NONE = ("core.datasets.check", "toy_trainer.py")
 """Programs of which none starts processes of its own that are worth forking."""
+_OF_TORCH = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "HF_HUB_OFFLINE", "MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_")
 _LOADED_WITH = {
     CHECKS: ("ARROW_DEFAULT_MEMORY_POOL", "OPENBLAS_NUM_THREADS"),
     SERVICE: (),
-    TORCH: ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "HF_HUB_OFFLINE", "MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_"),
+    TORCH: _OF_TORCH,
+    GROUP: _OF_TORCH,
+    HOST: (),
 }
 """What libraries read of the environment once: a child that is given something else starts anew."""
 _PR_SET_CHILD_SUBREAPER = 36
@@ -120,7 +129,7 @@ def recognise(command: Sequence[object]) -> Program | None:
     if words is None:
         return None
     kind = PROGRAMS[words]
-    starts = kind == SERVICE and short not in _START_NONE
+    starts = kind in (SERVICE, GROUP) and short not in _START_NONE
     return Program(kind=kind, name=name, title=words[-1], arguments=arguments, bounds=bounds, starts_processes=starts)
 
 
@@ -133,7 +142,8 @@ class WarmPopen(subprocess.Popen[bytes]):
         environment = dict(os.environ if given["env"] is None else given["env"])
         is_plain = not (_starts_anew.is_set() or given["shell"] or given["preexec_fn"] or given["uid"])
         program = recognise(given["args"]) if is_plain and _IS_WANTED else None
-        forking = None if program is None else find_forking(program.kind, environment)
+        is_elsewhere = NETWORK in environment
+        forking = None if program is None else find_forking(HOST if is_elsewhere else program.kind, environment)
         if program is None or forking is None:
             start(*values)
             return
@@ -208,21 +218,21 @@ def find_forking(kind: str, environment: Mapping[str, str]) -> Forking | None:
     if any(environment.get(name) != loaded_with.get(name) for name in _LOADED_WITH[kind]):
         return None
     with _launching:
-        if kind not in _forking and not _is_forked.is_set():
+        if kind not in _forking and kind != GROUP and not _is_forked.is_set():
             _forking[kind] = Forking.launch(kind)
         return _forking.get(kind)
 
 
-def be_forked(inner: Forking) -> None:
-    """In a process that was forked: from now on it has this one, which has loaded what it has, and no other."""
+def be_forked(inner: Forking, kind: str) -> None:
+    """In a process that was forked from one of a kind: from now on it has this one, which has loaded the same."""
     _is_forked.set()
     _forking.clear()
-    _forking.update({CHECKS: inner, SERVICE: inner})
+    _forking.update(dict.fromkeys(_FORKED_BY[kind], inner))
 
 
 def _environment(kind: str) -> dict[str, str]:
     """What its libraries are loaded with."""
-    if kind == TORCH:
+    if kind in (TORCH, GROUP, HOST):
         found = trainer_environment(Path(tempfile.gettempdir()), num_threads=1)
     else:
         found = check_process._child_environment()
