@@ -21,7 +21,7 @@ from core.services.jobs import steering
 
 KILLS_A_JOB, PARTITIONS_A_JOB, SLOW_LINKS_A_JOB, ZOMBIES_A_JOB = 6, 3, 2, 4
 PAUSES_A_RUN = CANCELS_A_RUN = 2
-NUM_PARALLEL = 4
+NUM_PARALLEL = 2
 """Pairs of hosts at once: most of the time of a run is waiting."""
 Partition = Literal["cut off", "unwired", "offline", "deaf", "refusing", "mute"]
 """Both ways: a host from everything, the hosts from each other, a host from database, broker and store. One way: what a
@@ -138,16 +138,12 @@ def freeze_worker(run: Run, job_id: str, attempt: int, host: Host) -> None:
 
 def freeze_trainer(run: Run, job_id: str, attempt: int, pid: int, part: str) -> bool:
     """Wake it after the lease; False where it was gone. Of an agent the other node hears nothing meanwhile."""
-    since = utc_now()
     if not run.freeze(pid):
         return False
-    if part == "agent":
-        run.await_next(job_id, attempt, since, "an agent was frozen")
-    else:
-        time.sleep(run.world.trainer.times["lease_seconds"] + run.chance.uniform(0.5, 2.0))
+    time.sleep(run.world.trainer.times["lease_seconds"] + run.chance.uniform(0.5, 2.0))
+    woken_at = utc_now()
     send(pid, signal.SIGCONT)
-    if part != "agent":
-        run.await_going_on(job_id, attempt, utc_now(), "a rank was frozen")
+    run.await_going_on(job_id, attempt, woken_at, f"one {part} was frozen")
     return True
 
 
