@@ -1,15 +1,22 @@
 """Choice of how the ranks of a run share its model: by its size, and the memory of their devices."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers import AutoConfig
 
 from core.control_groups import memory_limit_bytes
+from core.training.checkpoints.files import STATE_FILE
 from core.training.plan import Layout, TrainingPlan
 
 _STATES_SHARE = 0.6
 """Share of the memory that weights, gradients and the optimizer's states may take; the rest is for a step."""
+_FITTING_SHARE = 0.9
+"""Share of the memory that a step, with what is kept from step to step, is to stay below."""
+_KEPT_ELEMENTS = 17
+"""Numbers that a layer keeps for the backward pass, for each token and hidden unit (arXiv:2205.05198, section 4)."""
 _FLOAT32_BYTES = 4
 _COMPUTE_BYTES = {"bf16": 2, "fp32": 4}
 _MOMENTS = {"adamw": 2, "rmsprop": 1}
@@ -33,20 +40,37 @@ class Sizes:
     """Bytes of the base model in the type that it computes in."""
     states: int
     """Bytes of all that is kept of the whole model from step to step, gradients included."""
+    step: int
+    """Bytes that a micro-batch keeps for its backward pass, about."""
     device: int | None
     """Memory of the device of one rank; None where it is not known."""
 
 
 def choose_layout(sizes: Sizes, *, num_nodes: int, ranks_per_node: int, has_adapter: bool) -> Layout:
-    """Return the layout that moves the least between devices, of those whose states fit."""
+    """Return the layout that moves the least between devices, of those whose states fit beside a step."""
     if sizes.device is None or num_nodes * ranks_per_node == 1:
         return "sharded"
-    usable = int(_STATES_SHARE * sizes.device)
+    usable = min(int(_STATES_SHARE * sizes.device), int(_FITTING_SHARE * sizes.device) - sizes.step)
     if has_adapter and sizes.weights <= usable:
         return "replicated"
     if num_nodes > 1 and ranks_per_node > 1 and sizes.states <= usable * ranks_per_node:
         return "hybrid"
     return "sharded"
+
+
+def layout_of(checkpoint_dir: Path, num_devices: int) -> Layout | None:
+    """Return the layout in which so many devices made a checkpoint, with which they keep its bits.
+
+    None where others made it, or where it cannot be read, which going on from it tells.
+    """
+    try:
+        state = json.loads((checkpoint_dir / STATE_FILE).read_text(encoding="utf-8"))
+        devices, _, named = str(state["versions"]["device"]).partition(", ")
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    if not devices.endswith(f" x{num_devices}"):
+        return None
+    return next((layout for layout in SENTENCES if layout == (named or "sharded")), None)
 
 
 def sizes_of(plan: TrainingPlan, num_weights: int, ranks_per_node: int) -> Sizes:
@@ -59,7 +83,12 @@ def sizes_of(plan: TrainingPlan, num_weights: int, ranks_per_node: int) -> Sizes
     states = weights
     if plan.lora is None:
         states = _FLOAT32_BYTES * (2 + _MOMENTS[plan.last_stage.optimizer]) * num_weights
-    return Sizes(weights=weights, states=states, device=_device_bytes(torch.device(plan.device), ranks_per_node))
+    config = AutoConfig.from_pretrained(plan.base_model_dir).get_text_config()
+    units = config.hidden_size * config.num_hidden_layers * plan.micro_batch_tokens
+    step = _KEPT_ELEMENTS * _COMPUTE_BYTES[plan.precision] * units
+    return Sizes(
+        weights=weights, states=states, step=step, device=_device_bytes(torch.device(plan.device), ranks_per_node)
+    )
 
 
 def describe(layout: Layout, *, num_nodes: int, ranks_per_node: int) -> str:

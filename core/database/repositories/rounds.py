@@ -2,9 +2,11 @@
 
 from collections.abc import Collection
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
+from core.database.tables.generations import Generation
+from core.database.tables.judgements import Judgement
 from core.database.tables.projects import Project
 from core.database.tables.rounds import Rounds, RoundStep
 
@@ -31,6 +33,13 @@ def list_open(session: Session, limit: int, *, after: str) -> list[tuple[str, in
 def list_steps(session: Session, rounds_ids: Collection[str]) -> list[RoundStep]:
     statement = select(RoundStep).where(RoundStep.rounds_id.in_(rounds_ids))
     return list(session.scalars(statement.order_by(RoundStep.rounds_id, RoundStep.position)))
+
+
+def release_children(session: Session, rounds_id: str) -> None:
+    """Let generations and judgements go on that the rounds hold, since they end and will not release them."""
+    held = [step.child_id for step in list_steps(session, [rounds_id]) if step.is_held]
+    for table in (Generation, Judgement):
+        session.execute(update(table).where(table.id.in_(held)).values(is_held=False))
 
 
 def delete_rounds(session: Session, rounds_id: str) -> None:

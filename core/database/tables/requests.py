@@ -1,6 +1,6 @@
 """Common columns of requests that a lane of a worker does: queued, leased, ended."""
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index
+from sqlalchemy import CheckConstraint, ForeignKey, Index, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database.columns import enum_type
@@ -24,7 +24,7 @@ class Leased(Owned):
 class Holdable(Leased):
     """Columns of what is done in parts, and may be held between two of them."""
 
-    is_held: Mapped[bool] = mapped_column(default=False)
+    is_held: Mapped[bool] = mapped_column(default=False, server_default=false())
     """No lane takes it, and the one that has it gives it back after the part under way."""
 
 

@@ -29,7 +29,7 @@ class Rounds(OfProject, Base):
     )
     error_detail: Mapped[LongText | None]
     """Why a stage has failed."""
-    num_troubles: Mapped[int] = mapped_column(default=0)
+    num_troubles: Mapped[int] = mapped_column(default=0, server_default="0")
     """Tries in a row that met something unexpected."""
     trouble_since: Mapped[Time | None]
     """When the first of them was."""

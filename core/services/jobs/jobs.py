@@ -199,7 +199,7 @@ def _set_nodes(session: Session, job: Job, nodes: int) -> None:
     append_event(session, job, EventDraft(kind="nodes_changed", message=message, data=data))
     if job.num_unfilled:  # it pauses since too few workers came for the number before
         job.next_run_at, job.num_unfilled = database_now(), 0
-    job.nodes = nodes
+    job.nodes, job.estimate = nodes, None
     job.spec, job.requested = _with_nodes(job.spec, nodes), _with_nodes(job.requested, nodes)
 
 

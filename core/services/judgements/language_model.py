@@ -104,7 +104,7 @@ class LanguageModel:
             timeout_seconds=settings.judge_timeout_seconds,
             allowed=AllowedHosts.parse(settings.judge_allowed_hosts, "PREFTUNE_JUDGE_ALLOWED_HOSTS"),
             criteria=judge.criteria,
-            template=judge.template or pairwise.NEWEST,
+            template=judge.template or pairwise.FIRST,
             is_stopping=is_stopping,
         )
 

@@ -276,6 +276,7 @@ def _give_up(session: Session, rounds_id: str, detail: str) -> None:
     row = owned.lock(session, Rounds, rounds_id)
     if row is not None and row.finished_at is None:
         row.status, row.error_detail, row.finished_at = RoundsStatus.FAILED, detail, database_now()
+        rows.release_children(session, rounds_id)
 
 
 def _end_waiting(session: Session, row: Rounds, status: RoundStepStatus) -> None:

@@ -62,6 +62,7 @@ def _note(session: Session, rounds_id: str, told: str, seconds: float) -> RoundS
         if due is not None:
             due.error_detail = f"{told} It is tried again."
         return None
+    rows.release_children(session, rounds_id)
     was_running = due is not None and due.status is RoundStepStatus.RUNNING
     _end(row, steps, f"{told} It was tried {row.num_troubles} times.")
     return due if was_running else None

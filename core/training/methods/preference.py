@@ -7,7 +7,7 @@ from core.training.checkpoints.digests import sft_digest
 from core.training.losses.objective import Objective, UnpairedObjective, build_objective, build_unpaired_objective
 from core.training.measures.reference_kl import SampledKl
 from core.training.methods.preference_evaluation import PreferenceEvaluation, PreferenceState
-from core.training.model.policies import PolicySource, policy_saver, trainable_parameters
+from core.training.model.policies import PolicySource, policy_saver, saved_digest, trainable_parameters
 from core.training.observer import Stage
 from core.training.plan import DpoPlan, TrainingPlan
 from core.training.stages.best_weights import best_weights
@@ -33,10 +33,12 @@ def run_preference(context: RunContext) -> Outcome:
     """Run sft ► reference ► dpo ► evaluation."""
     plan = context.plan
     objective = build(plan)  # what does not fit together shows before SFT
-    facts = {"sft_digest": sft_digest(plan)}  # what rewards are measured against
     source = provide_sft_policy(context)
     if isinstance(source, SavedPolicy):
-        return Outcome(source, facts=facts)
+        return Outcome(source, facts={"sft_digest": sft_digest(plan)})
+    # What rewards are measured against: the policy of the checkpoint, which another number of devices may have trained.
+    kept = None if source.sft_dir is None else saved_digest(source.sft_dir)
+    facts = {"sft_digest": kept or sft_digest(plan)}
     policy = PreferenceStage(context, source, objective).run()
     is_start = plan.sft is None or source.sft_dir is not None
     return Outcome(policy, source if is_start else None, facts)

@@ -151,6 +151,14 @@ def save_sft_policy(
             (hidden / STAGE_FILE).write_text(json.dumps({"stage": "sft", "digest": digest}) + "\n", encoding="utf-8")
 
 
+def saved_digest(directory: Path) -> str | None:
+    """Return the digest of the stage that made a policy's folder; None where the folder does not say."""
+    try:
+        return str(json.loads((directory / STAGE_FILE).read_text(encoding="utf-8"))["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def check_sft_policy(directory: Path, digest: str) -> None:
     """Check for the output of the SFT stage with this digest. Raises BadStageOutput."""
     try:

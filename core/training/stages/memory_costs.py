@@ -6,6 +6,7 @@ that no architecture needs a formula. Head, gradients and optimizer states follo
 Legend: T packed tokens, S scored tokens, V vocabulary, H hidden size.
 """
 
+import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from core.training.model.capabilities import capabilities_of, stock_attention
 from core.training.model.probe import FOREIGN_FAILURES
 from core.training.steps.optimizer import MasterOptimizer
 
+_WEIGHTS = "model.safetensors"
 _PROBE_TOKENS = (32, 96)
 _ALONE_TOKENS = (32, 96, 160)
 """Lengths of sequences that run alone: three, since transformers' attention may keep scores of every pair of tokens."""
@@ -179,15 +181,24 @@ def _count_kept(model: PreTrainedModel, run: Callable[[], object]) -> int:
 
 
 def stored_elements(directory: Path) -> int:
-    """Count the weights in a folder's files; 0 where they cannot be read, which loading tells of."""
+    """Count the weights in the files that are loaded of a folder; 0 where they cannot be read, which loading tells."""
     found = 0
     try:
-        for path in directory.glob("*.safetensors"):
+        for path in _loaded_files(directory):
             with safe_open(path, framework="pt") as file:
                 found += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    except (OSError, SafetensorError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError):
         return 0
     return found
+
+
+def _loaded_files(directory: Path) -> list[Path]:
+    """Return the files that the index names, else the one of the usual name, else all."""
+    index, single = directory / f"{_WEIGHTS}.index.json", directory / _WEIGHTS
+    if index.exists():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return [directory / name for name in sorted(names)]
+    return [single] if single.exists() else sorted(directory.glob("*.safetensors"))
 
 
 def available_bytes(device: torch.device) -> int | None:

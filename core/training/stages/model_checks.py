@@ -3,6 +3,7 @@
 What cannot be trained is refused here, not hours later; what the engine does more slowly for this model is said.
 """
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +66,7 @@ def require_room_for_weights(context: RunContext) -> None:
     """
     if context.ranks.size > 1 or context.device.type != "cpu":
         return
+    gc.collect()  # the model of the stage before may hang in a circle still
     plan, available = context.plan, available_bytes(context.device)
     needed = stored_elements(Path(plan.base_model_dir)) * DTYPES[plan.precision].itemsize
     if available is not None and needed > available:

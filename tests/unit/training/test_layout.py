@@ -1,33 +1,50 @@
 """How the devices of a run share its model: by its size and their memory."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from core.training.checkpoints.files import STATE_FILE
 from core.training.failures import BadPlan
-from core.training.layout import Sizes, choose_layout, describe
+from core.training.layout import Sizes, choose_layout, describe, layout_of
 from core.training.plan import DpoPlan, Layout, LoraPlan, TrainingPlan
 
 
 @pytest.mark.parametrize(
-    ("weights", "states", "device", "nodes", "local", "lora", "expected"),
+    ("weights", "states", "step", "device", "nodes", "local", "lora", "expected"),
     [
-        (16, 128, 80, 2, 8, False, "hybrid"),  # 8B on two nodes of eight: a node's 384 take the states
-        (140, 1120, 80, 4, 8, False, "sharded"),  # 70B: no node takes them
-        (16, 128, 80, 2, 8, True, "replicated"),
-        (140, 140, 80, 2, 8, True, "hybrid"),  # a device does not take the weights, a node does
-        (140, 140, 80, 1, 8, True, "sharded"),
-        (16, 128, 80, 1, 8, False, "sharded"),
-        (2, 16, 80, 2, 1, False, "sharded"),  # nothing to share inside a node
-        (2, 2, 80, 1, 1, True, "sharded"),
-        (2, 2, None, 2, 8, True, "sharded"),
+        (16, 128, 8, 80, 2, 8, False, "hybrid"),  # 8B on two nodes of eight: a node's 384 take the states
+        (140, 1120, 8, 80, 4, 8, False, "sharded"),  # 70B: no node takes them
+        (16, 128, 8, 80, 2, 8, True, "replicated"),
+        (140, 140, 8, 80, 2, 8, True, "hybrid"),  # a device does not take the weights, a node does
+        (140, 140, 8, 80, 1, 8, True, "sharded"),
+        (16, 128, 8, 80, 1, 8, False, "sharded"),
+        (2, 16, 8, 80, 2, 1, False, "sharded"),  # nothing to share inside a node
+        (2, 2, 8, 80, 1, 1, True, "sharded"),
+        (2, 2, 8, None, 2, 8, True, "sharded"),
+        (16, 16, 73, 80, 1, 4, True, "sharded"),  # whole, no step fits beside the weights
     ],
 )
 def test_choice(
-    weights: int, states: int, device: int | None, nodes: int, local: int, lora: bool, expected: Layout
+    weights: int, states: int, step: int, device: int | None, nodes: int, local: int, lora: bool, expected: Layout
 ) -> None:
-    sizes = Sizes(weights=weights, states=states, device=device)
+    sizes = Sizes(weights=weights, states=states, step=step, device=device)
     assert choose_layout(sizes, num_nodes=nodes, ranks_per_node=local, has_adapter=lora) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [("cpu x4, replicated", "replicated"), ("cuda x4", "sharded"), ("cuda x2, hybrid", None), ("cuda x14", None)],
+)
+def test_what_goes_on_keeps_its_layout(tmp_path: Path, device: str, expected: Layout | None) -> None:
+    (tmp_path / STATE_FILE).write_text(json.dumps({"versions": {"device": device}}))
+    assert layout_of(tmp_path, 4) == expected
+
+
+def test_a_checkpoint_without_its_state_tells_no_layout(tmp_path: Path) -> None:
+    assert layout_of(tmp_path, 4) is None
 
 
 def test_it_is_said() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core.domain.jobs.event_kinds import MODEL_SHARED
 from core.domain.trainer_protocol import Assignment, TrainerEvent
-from core.training.layout import choose_layout, describe, sizes_of
+from core.training.layout import choose_layout, describe, layout_of, sizes_of
 from core.training.plan import TrainingPlan
 from core.training.stages.memory_costs import stored_elements
 
@@ -20,7 +20,9 @@ def share_model(plan: TrainingPlan, assignment: Assignment, tell: Callable[[Trai
     local, num_nodes = assignment.num_devices, assignment.num_nodes
     sizes = sizes_of(plan, stored_elements(Path(plan.base_model_dir)), local)
     layout = choose_layout(sizes, num_nodes=num_nodes, ranks_per_node=local, has_adapter=plan.lora is not None)
-    if assignment.resume_from is None:
+    if assignment.resume_from is not None:
+        layout = layout_of(Path(assignment.resume_from), plan.num_devices) or layout
+    else:
         tell(
             TrainerEvent(
                 level="info",
