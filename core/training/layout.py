@@ -1,6 +1,5 @@
 """Choice of how the ranks of a run share its model: by its size, and the memory of their devices."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import torch
 from transformers import AutoConfig
 
 from core.control_groups import memory_limit_bytes
-from core.training.checkpoints.files import STATE_FILE
 from core.training.plan import Layout, TrainingPlan
 
 _STATES_SHARE = 0.6
@@ -56,21 +54,6 @@ def choose_layout(sizes: Sizes, *, num_nodes: int, ranks_per_node: int, has_adap
     if num_nodes > 1 and ranks_per_node > 1 and sizes.states <= usable * ranks_per_node:
         return "hybrid"
     return "sharded"
-
-
-def layout_of(checkpoint_dir: Path, num_devices: int) -> Layout | None:
-    """Return the layout in which so many devices made a checkpoint, with which they keep its bits.
-
-    None where others made it, or where it cannot be read, which going on from it tells.
-    """
-    try:
-        state = json.loads((checkpoint_dir / STATE_FILE).read_text(encoding="utf-8"))
-        devices, _, named = str(state["versions"]["device"]).partition(", ")
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    if not devices.endswith(f" x{num_devices}"):
-        return None
-    return next((layout for layout in SENTENCES if layout == (named or "sharded")), None)
 
 
 def sizes_of(plan: TrainingPlan, num_weights: int, ranks_per_node: int) -> Sizes:

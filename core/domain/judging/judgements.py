@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from core.domain.jobs.job_spec import Metadata, Name, Payload
 from core.domain.json_numbers import MAX_WHOLE, WHOLE
+from core.domain.judging import pairwise
 
 MAX_PAIRS = 5000
 MAX_PATTERN_CHARS = 2000
@@ -127,6 +128,12 @@ class JudgementRequest(Payload):
     seed: Annotated[int, Field(ge=0, le=MAX_WHOLE), WHOLE] = Field(0, description="Seed of the draw.")
     name: Name | None = Field(None, description="A name to recognise it by; the dataset's too.")
     metadata: Metadata = Field(default_factory=dict, description="Strings of yours.")
+
+    def with_template(self) -> "JudgementRequest":
+        """Name the version of a language model's question, so that a later release asks the same one to the end."""
+        if self.judge.kind != "model" or self.judge.template is not None:
+            return self
+        return self.model_copy(update={"judge": self.judge.model_copy(update={"template": pairwise.NEWEST})})
 
 
 def pair_key(prompt: Any, first: Any, second: Any) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 FIRST: Final = "pairwise-1"
-"""Of judgements, too, that were stored before there was another one."""
+"""Asked, too, by judgements that were stored before there was another one."""
 NEWEST: Final = "pairwise-2"
 """Shows the tools and documents of a prompt too, and what messages hold beside their text."""
 _CRITERIA: Final = "Which of the two answers is more helpful, correct and clear? Length alone makes no answer better."

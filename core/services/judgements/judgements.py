@@ -13,7 +13,6 @@ from core.database.repositories import owned
 from core.database.repositories.requests import WAITING
 from core.database.tables.judgements import JudgedPair, Judgement
 from core.domain.errors import Conflict, FieldError, InvalidRequest, NotFound, present
-from core.domain.judging import pairwise
 from core.domain.judging.generations import WorkStatus
 from core.domain.judging.judgements import Judge, JudgementRequest, PairState, pair_key
 from core.domain.judging.win_rates import Agreement, agreement
@@ -121,7 +120,6 @@ def create(
     ):
         return get(backend, project_id, chosen)
     require_judge(backend, project_id, request.judge)
-    request = _with_template(request)
     drawn = draw_pairs(backend, project_id, request)
     contents = [orjson.dumps(content).decode() for _, content in drawn.pairs]
     num_bytes = sum(len(content.encode()) for content in contents)
@@ -148,14 +146,6 @@ def create(
         return view(row)
 
     return backend.database.write(work)
-
-
-def _with_template(request: JudgementRequest) -> JudgementRequest:
-    """Name the version of a language model's question, so that a later release asks the same one to the end."""
-    judge = request.judge
-    if judge.kind != "model" or judge.template is not None:
-        return request
-    return request.model_copy(update={"judge": judge.model_copy(update={"template": pairwise.NEWEST})})
 
 
 def require_judge(backend: Backend, project_id: str, judge: Judge) -> None:
@@ -188,7 +178,7 @@ def _new_row(project_id: str, judgement_id: str, request: JudgementRequest, draw
         project_id=project_id,
         name=request.name,
         user_metadata=request.metadata,
-        requested=request.model_dump(mode="json", exclude={"metadata", "name"}),
+        requested=request.with_template().model_dump(mode="json", exclude={"metadata", "name"}),
         first_model=drawn.models[0],
         second_model=drawn.models[1],
         source_name=drawn.source_name,

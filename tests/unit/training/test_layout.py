@@ -1,14 +1,11 @@
 """How the devices of a run share its model: by its size and their memory."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.training.checkpoints.files import STATE_FILE
 from core.training.failures import BadPlan
-from core.training.layout import Sizes, choose_layout, describe, layout_of
+from core.training.layout import Sizes, choose_layout, describe
 from core.training.plan import DpoPlan, Layout, LoraPlan, TrainingPlan
 
 
@@ -32,19 +29,6 @@ def test_choice(
 ) -> None:
     sizes = Sizes(weights=weights, states=states, step=step, device=device)
     assert choose_layout(sizes, num_nodes=nodes, ranks_per_node=local, has_adapter=lora) == expected
-
-
-@pytest.mark.parametrize(
-    ("device", "expected"),
-    [("cpu x4, replicated", "replicated"), ("cuda x4", "sharded"), ("cuda x2, hybrid", None), ("cuda x14", None)],
-)
-def test_what_goes_on_keeps_its_layout(tmp_path: Path, device: str, expected: Layout | None) -> None:
-    (tmp_path / STATE_FILE).write_text(json.dumps({"versions": {"device": device}}))
-    assert layout_of(tmp_path, 4) == expected
-
-
-def test_a_checkpoint_without_its_state_tells_no_layout(tmp_path: Path) -> None:
-    assert layout_of(tmp_path, 4) is None
 
 
 def test_it_is_said() -> None:

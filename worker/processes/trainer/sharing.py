@@ -1,13 +1,15 @@
 """How the devices of a job share its model: chosen from the base model's size and the devices' memory, and said."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from core.domain.jobs.event_kinds import MODEL_SHARED
 from core.domain.trainer_protocol import Assignment, TrainerEvent
-from core.training.layout import choose_layout, describe, layout_of, sizes_of
-from core.training.plan import TrainingPlan
+from core.training.checkpoints.files import STATE_FILE
+from core.training.layout import SENTENCES, choose_layout, describe, sizes_of
+from core.training.plan import Layout, TrainingPlan
 from core.training.stages.memory_costs import stored_elements
 
 _MIB = 2**20
@@ -39,3 +41,18 @@ def share_model(plan: TrainingPlan, assignment: Assignment, tell: Callable[[Trai
             )
         )
     return replace(plan, layout=layout)
+
+
+def layout_of(checkpoint_dir: Path, num_devices: int) -> Layout | None:
+    """Return the layout in which so many devices made a checkpoint, with which they keep its bits.
+
+    None where others made it, or where it cannot be read, which going on from it tells.
+    """
+    try:
+        state = json.loads((checkpoint_dir / STATE_FILE).read_text(encoding="utf-8"))
+        devices, _, named = str(state["versions"]["device"]).partition(", ")
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    if not devices.endswith(f" x{num_devices}"):
+        return None
+    return next((layout for layout in SENTENCES if layout == (named or "sharded")), None)
