@@ -176,7 +176,6 @@ class Forking:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._lock = threading.Lock()
 
     @classmethod
     def launch(cls, kind: str) -> "Forking":
@@ -200,7 +199,7 @@ class Forking:
 
     def start(self, order: dict[str, Any], descriptors: Sequence[int]) -> int:
         """Return the id of a process that carries the order out with these as 0, 1 and 2."""
-        with self._lock, _adopting():
+        with _asking, _adopting():
             socket.send_fds(self._connection, [json.dumps(order).encode()], descriptors)
             answer = self._connection.recv(_MAX_ANSWER_BYTES)
         assert answer, "the process that forks is gone"
@@ -209,6 +208,8 @@ class Forking:
 
 _forking: dict[str, Forking] = {}
 _launching = threading.Lock()
+_asking = threading.Lock()
+"""One at a time, of whatever kind: who adopts is a fact of the whole process."""
 _is_forked = threading.Event()
 
 
