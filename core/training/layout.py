@@ -41,7 +41,7 @@ class Sizes:
     step: int
     """Bytes that a micro-batch keeps for its backward pass, about."""
     device: int | None
-    """Memory of the device of one rank; None where it is not known."""
+    """Memory of the device of one rank; None where it, or what a step takes of it, is not known."""
 
 
 def choose_layout(sizes: Sizes, *, num_nodes: int, ranks_per_node: int, has_adapter: bool) -> Layout:
@@ -66,17 +66,24 @@ def sizes_of(plan: TrainingPlan, num_weights: int, ranks_per_node: int) -> Sizes
     states = weights
     if plan.lora is None:
         states = _FLOAT32_BYTES * (2 + _MOMENTS[plan.last_stage.optimizer]) * num_weights
-    config = AutoConfig.from_pretrained(plan.base_model_dir).get_text_config()
-    units = config.hidden_size * config.num_hidden_layers * plan.micro_batch_tokens
-    step = _KEPT_ELEMENTS * _COMPUTE_BYTES[plan.precision] * units
-    return Sizes(
-        weights=weights, states=states, step=step, device=_device_bytes(torch.device(plan.device), ranks_per_node)
-    )
+    step = _kept_bytes(plan)
+    device = None if step is None else _device_bytes(torch.device(plan.device), ranks_per_node)
+    return Sizes(weights=weights, states=states, step=step or 0, device=device)
 
 
 def describe(layout: Layout, *, num_nodes: int, ranks_per_node: int) -> str:
     """Return a sentence that says what the layout means."""
     return SENTENCES[layout].format(ranks=num_nodes * ranks_per_node, nodes=num_nodes, local=ranks_per_node)
+
+
+def _kept_bytes(plan: TrainingPlan) -> int | None:
+    """Return what a micro-batch keeps; None where the configuration does not say, as of a few architectures."""
+    try:
+        config = AutoConfig.from_pretrained(plan.base_model_dir, local_files_only=True).get_text_config()
+        units = int(config.hidden_size) * int(config.num_hidden_layers)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return _KEPT_ELEMENTS * _COMPUTE_BYTES[plan.precision] * units * plan.micro_batch_tokens
 
 
 def _device_bytes(device: torch.device, ranks_per_node: int) -> int | None:

@@ -1,11 +1,13 @@
 """How the devices of a run share its model: by its size and their memory."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.training.failures import BadPlan
-from core.training.layout import Sizes, choose_layout, describe
+from core.training.layout import Sizes, choose_layout, describe, sizes_of
 from core.training.plan import DpoPlan, Layout, LoraPlan, TrainingPlan
 
 
@@ -34,6 +36,34 @@ def test_choice(
 def test_it_is_said() -> None:
     found = describe("hybrid", num_nodes=2, ranks_per_node=8)
     assert found.startswith("The 8 devices of each of the 2 nodes share the weights")
+
+
+@pytest.mark.parametrize(
+    ("config", "is_known"),
+    [
+        ({"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2}, True),
+        ({"model_type": "gpt2", "n_embd": 8, "n_layer": 3}, True),
+        ({"model_type": "blt"}, False),  # it has no size of its own
+    ],
+)
+def test_what_a_step_takes_is_asked_of_the_configuration(
+    tmp_path: Path, config: dict[str, Any], is_known: bool
+) -> None:
+    """Where that does not say, the layout is the one that takes least memory."""
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    dpo = DpoPlan(epochs=1, learning_rate=1e-3, batch_size=4)
+    plan = TrainingPlan(
+        base_model_dir=str(tmp_path),
+        train_data="rows",
+        work_dir="run",
+        sft=None,
+        dpo=dpo,
+        precision="bf16",
+        micro_batch_tokens=10,
+    )
+    sizes = sizes_of(plan, 1000, 2)
+    assert sizes.step == (17 * 2 * 8 * 3 * 10 if is_known else 0)
+    assert (sizes.device is not None) is is_known
 
 
 def test_weights_that_are_trained_are_not_whole_on_every_device() -> None:

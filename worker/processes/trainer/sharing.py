@@ -23,7 +23,7 @@ def share_model(plan: TrainingPlan, assignment: Assignment, tell: Callable[[Trai
     sizes = sizes_of(plan, stored_elements(Path(plan.base_model_dir)), local)
     layout = choose_layout(sizes, num_nodes=num_nodes, ranks_per_node=local, has_adapter=plan.lora is not None)
     if assignment.resume_from is not None:
-        layout = layout_of(Path(assignment.resume_from), plan.num_devices) or layout
+        layout = layout_of(Path(assignment.resume_from), num_nodes, local) or layout
     else:
         tell(
             TrainerEvent(
@@ -43,16 +43,19 @@ def share_model(plan: TrainingPlan, assignment: Assignment, tell: Callable[[Trai
     return replace(plan, layout=layout)
 
 
-def layout_of(checkpoint_dir: Path, num_devices: int) -> Layout | None:
+def layout_of(checkpoint_dir: Path, num_nodes: int, devices_per_node: int) -> Layout | None:
     """Return the layout in which so many devices made a checkpoint, with which they keep its bits.
 
-    None where others made it, or where it cannot be read, which going on from it tells.
+    None where others made it, where these nodes cannot take it, or where it cannot be read, which going on from it
+    tells.
     """
     try:
         state = json.loads((checkpoint_dir / STATE_FILE).read_text(encoding="utf-8"))
         devices, _, named = str(state["versions"]["device"]).partition(", ")
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    if not devices.endswith(f" x{num_devices}"):
+    if not devices.endswith(f" x{num_nodes * devices_per_node}"):
         return None
-    return next((layout for layout in SENTENCES if layout == (named or "sharded")), None)
+    is_mixed = num_nodes > 1 and devices_per_node > 1
+    possible = (layout for layout in SENTENCES if is_mixed or layout != "hybrid")
+    return next((layout for layout in possible if layout == (named or "sharded")), None)
