@@ -1,7 +1,6 @@
 """The Makefile's recipes are shell: each target as `make -n` prints it is read by bash, without running it."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,7 +12,6 @@ TARGETS = sorted(
 )
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize("target", TARGETS)
 def test_recipe_is_shell(target: str) -> None:
     """A variable that was lost on the way (`0BIN)/pytest`) is a fault of syntax."""

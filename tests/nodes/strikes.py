@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Literal, get_args
 
@@ -184,8 +185,8 @@ def cancel(run: Run) -> None:
         run.notes["kinds"].append("cancel")
 
 
-def _row(name: str, unit: str, goal: int, run: object) -> Row:
-    return Row(name, unit, goal, run, num_parallel=NUM_PARALLEL, trainer=NODES, find_lack=find_lack)  # type: ignore[arg-type]
+def _row(name: str, unit: str, goal: int, run: Callable[[Grounds, int, Trainer], Outcome]) -> Row:
+    return Row(name, unit, goal, run, num_parallel=NUM_PARALLEL, trainer=NODES, find_lack=find_lack)
 
 
 NODE_ROWS = (

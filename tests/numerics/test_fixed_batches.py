@@ -102,8 +102,8 @@ def test_a_model_that_batches_change_is_answered_one_by_one(tmp_path: Path, monk
 def test_in_16_bits_rounding_moves_single_tokens_and_a_fault_moves_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: float, others: float, is_batched: bool
 ) -> None:
-    def moved(*arguments: object) -> list[float]:
-        head, *rest = score(*arguments)  # type: ignore[arg-type]
+    def moved(model: PreTrainedModel, prompt_ids: list[int], response_ids: list[int]) -> list[float]:
+        head, *rest = score(model, prompt_ids, response_ids)
         return [head + first, *(value + others for value in rest)]
 
     monkeypatch.setattr(fixed_batches, "score", moved)

@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from core.datasets.check.check_process import CheckCrashed
 from core.domain.errors import DomainError
 from core.domain.generation_protocol import GenerationTask
 from core.domain.judging.generations import Part
@@ -23,7 +22,15 @@ from core.services.chat.served_models import ServedModel
 from core.services.generations import parts
 from core.services.generations.parts import GenerationClaim
 from worker.device_slot import DeviceSlot
-from worker.light.lane import LaneStopping, ProgramKilled, RequestContext, RequestKind, RequestRefused, TryAgain
+from worker.light.lane import (
+    LaneStopping,
+    ProgramKilled,
+    RequestContext,
+    RequestKind,
+    RequestRefused,
+    TryAgain,
+    refusals,
+)
 from worker.light.scores import find_base_model
 from worker.processes.start import command_of
 from worker.runner.files import ModelFiles, fetch_model
@@ -61,14 +68,8 @@ class _Generation:
                 if left:
                     self._answer(context, name, left)
         reach("generation.answered")
-        try:
+        with refusals():
             parts.finish(context.backend, self.claim)
-        except CheckCrashed as crashed:  # its file is the service's own
-            raise TryAgain from crashed
-        except DomainError as error:
-            if error.kind in ("unavailable", "fenced"):
-                raise
-            raise RequestRefused(error.detail) from None
 
     def _answer(self, context: RequestContext, name: str, left: Sequence[Part]) -> None:
         folder = context.work_dir / f"model-{left[0].model}"

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
-from core.datasets.check.check_process import CheckCrashed
-from core.domain.errors import DomainError
 from core.domain.judging.judgements import JudgeFault, PairVerdict, pair_key
 from core.domain.judging.pairing import is_empty
 from core.domain.judging.pairwise import Said
@@ -19,7 +17,7 @@ from core.services.judgements.language_model import MAX_TRIES, Asked, Budget, La
 from core.services.judgements.rules import RULES, rule_of
 from core.services.requests import scores
 from core.services.requests.requests import is_ended
-from worker.light.lane import LaneStopping, RequestContext, RequestKind, RequestRefused, TryAgain
+from worker.light.lane import LaneStopping, RequestContext, RequestKind, RequestRefused, refusals
 
 RULE_PAIRS, REWARD_PAIRS, MODEL_PAIRS = 200, 1000, 8
 """Pairs that are judged together: what is lost where the process dies."""
@@ -46,7 +44,7 @@ class PairJudge(Protocol):
 
 
 def judge_all(claim: JudgementClaim, context: RequestContext) -> None:
-    try:
+    with refusals():
         judge = _judge_of(claim, context)
         while pairs := judging.open_pairs(context.backend, claim, judge.num_pairs):
             context.check()
@@ -58,12 +56,6 @@ def judge_all(claim: JudgementClaim, context: RequestContext) -> None:
                 raise LaneStopping
             reach("judgement.recorded")
         judging.finish(context.backend, claim)
-    except CheckCrashed as crashed:  # its file is the service's own
-        raise TryAgain from crashed
-    except DomainError as error:
-        if error.kind in ("unavailable", "fenced"):
-            raise
-        raise RequestRefused(error.detail) from None
 
 
 JUDGEMENTS = RequestKind(judging.claim, judge_all)

@@ -9,15 +9,17 @@ import random
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from core.confinement import Bounds, confined
+from core.datasets.check.check_process import CheckCrashed
 from core.disk_space import full_disk_detail, is_full, is_out_of_space
-from core.domain.errors import Unavailable
+from core.domain.errors import DomainError, Unavailable
 from core.domain.generation_protocol import REFUSAL_PREFIX
 from core.domain.jobs.stored_files import StoredTree
 from core.services.backend import Backend
@@ -56,6 +58,19 @@ class ProgramKilled(RequestRefused):
 
 class TryAgain(Exception):
     """Raised for a request that is to be tried again, as often as requests are."""
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn what a service refuses into an answer to the user. Raises RequestRefused, TryAgain."""
+    try:
+        yield
+    except CheckCrashed as crashed:  # its file is the service's own
+        raise TryAgain from crashed
+    except DomainError as error:
+        if error.kind in ("unavailable", "fenced"):
+            raise
+        raise RequestRefused(error.detail) from None
 
 
 class RequestContext:

@@ -92,24 +92,26 @@ def goes_on(backend: Backend, step: RoundStep) -> bool:
 
 def hold(backend: Backend, step: RoundStep) -> None:
     """Pause the child: a job at a checkpoint, a generation or judgement after its part. Raises NotFound, Conflict."""
-    kind = CHILD_OF[step.stage]
-    if kind is RoundChild.GENERATION:
-        generations.hold(backend, step.project_id, step.child_id, is_held=True)
-    elif kind is RoundChild.JUDGEMENT:
-        judgements.hold(backend, step.project_id, step.child_id, is_held=True)
-    elif kind is RoundChild.JOB:
+    if not _hold_work(backend, step, is_held=True) and CHILD_OF[step.stage] is RoundChild.JOB:
         steering.pause(backend, step.project_id, step.child_id)
 
 
 def release(backend: Backend, step: RoundStep) -> None:
     """Let a child go on that was paused. Raises NotFound, Conflict."""
-    kind = CHILD_OF[step.stage]
-    if kind is RoundChild.GENERATION:
-        generations.hold(backend, step.project_id, step.child_id, is_held=False)
-    elif kind is RoundChild.JUDGEMENT:
-        judgements.hold(backend, step.project_id, step.child_id, is_held=False)
-    elif kind is RoundChild.JOB and jobs.get(backend, step.project_id, step.child_id).desired is Desired.PAUSE:
+    if _hold_work(backend, step, is_held=False) or CHILD_OF[step.stage] is not RoundChild.JOB:
+        return
+    if jobs.get(backend, step.project_id, step.child_id).desired is Desired.PAUSE:
         steering.resume(backend, step.project_id, step.child_id)
+
+
+def _hold_work(backend: Backend, step: RoundStep, *, is_held: bool) -> bool:
+    """Hold a child that is a generation or judgement, or let it go on; False where it is something else."""
+    hold_one = {RoundChild.GENERATION: generations.hold, RoundChild.JUDGEMENT: judgements.hold}.get(
+        CHILD_OF[step.stage]
+    )
+    if hold_one is not None:
+        hold_one(backend, step.project_id, step.child_id, is_held=is_held)
+    return hold_one is not None
 
 
 def cancel(backend: Backend, step: RoundStep) -> None:

@@ -15,6 +15,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.activations import SiLUActivation
 
+from core.training.kernels.replacement import agree, replace_modules
+
 _NAMES = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 _SILUS = (nn.SiLU, SiLUActivation)
 
@@ -48,23 +50,16 @@ def replace_gated_mlps(
 ) -> int:
     """Put `LeanGatedMLP` where a module provably computes the same bits; return how many were replaced.
 
-    On a CPU only: other devices have fused kernels.
-
     Args:
         dtype: that the model will compute in; None: that of its weights.
-        device: that it will compute on; None: where it is.
+        device: that it will compute on; None: where it is. Other ones than a CPU have fused kernels.
     """
-    if (device or model.device).type != "cpu":
-        return 0
-    found = [
-        (parent, name, lean)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if (lean := _lean(child)) is not None and _agree(child, lean, dtype or lean.gate_proj.weight.dtype)
-    ]
-    for parent, name, lean in found:
-        setattr(parent, name, lean)
-    return len(found)
+
+    def stand_in(module: nn.Module) -> nn.Module | None:
+        lean = _lean(module)
+        return lean if lean is not None and _agree(module, lean, dtype or lean.gate_proj.weight.dtype) else None
+
+    return replace_modules(model, device, stand_in)
 
 
 def _lean(mlp: nn.Module) -> LeanGatedMLP | None:
@@ -77,13 +72,9 @@ def _lean(mlp: nn.Module) -> LeanGatedMLP | None:
 
 
 def _agree(mlp: nn.Module, lean: LeanGatedMLP, dtype: torch.dtype) -> bool:
-    """Whether both compute the same bits on random rows of three sizes."""
+    """Whether both compute the same bits with the module's own weights."""
     values = {name: parameter.to(dtype) for name, parameter in mlp.named_parameters()}
-    generator = torch.Generator().manual_seed(0)
-    size = lean.gate_proj.weight.shape[1]
-    rows = torch.randn(3, 4, size, generator=generator) * torch.tensor([1e-3, 1.0, 30.0])[:, None, None]
-    theirs, ours = (torch.func.functional_call(module, values, rows.to(dtype)) for module in (mlp, lean))
-    return theirs.dtype == ours.dtype and torch.equal(theirs, ours)
+    return agree(mlp, lean, lean.gate_proj.weight.shape[1], values, dtype)
 
 
 class _GatedDown(torch.autograd.Function):

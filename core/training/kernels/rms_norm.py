@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
+from core.training.kernels.replacement import agree, replace_modules
+
 _EPSILON_NAMES = ("variance_epsilon", "eps")
 
 
@@ -34,25 +36,16 @@ class LeanRMSNorm(nn.Module):
 def replace_norms(model: PreTrainedModel, dtype: torch.dtype | None = None, device: torch.device | None = None) -> int:
     """Put `LeanRMSNorm` where a module provably computes the same bits; return how many were replaced.
 
-    On a CPU only: other devices have fused kernels.
-
     Args:
         dtype: that the model will compute in; None: that of its weights.
-        device: that it will compute on; None: where it is.
+        device: that it will compute on; None: where it is. Other ones than a CPU have fused kernels.
     """
-    if (device or model.device).type != "cpu":
-        return 0
-    found = [
-        (parent, name, child)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if type(child).__name__.endswith("RMSNorm")
-        and (lean := _lean(child)) is not None
-        and _agree(child, lean, dtype or lean.weight.dtype)
-    ]
-    for parent, name, child in found:
-        setattr(parent, name, _lean(child))
-    return len(found)
+
+    def stand_in(module: nn.Module) -> nn.Module | None:
+        lean = _lean(module) if type(module).__name__.endswith("RMSNorm") else None
+        return lean if lean is not None and _agree(module, lean, dtype or lean.weight.dtype) else None
+
+    return replace_modules(model, device, stand_in)
 
 
 def _lean(norm: nn.Module) -> LeanRMSNorm | None:
@@ -69,15 +62,10 @@ def _lean(norm: nn.Module) -> LeanRMSNorm | None:
 
 
 def _agree(norm: nn.Module, lean: LeanRMSNorm, dtype: torch.dtype) -> bool:
-    """Whether both compute the same bits on random rows of three sizes and a random weight.
-    One of the sizes is small enough for epsilon to count.
-    """
-    generator = torch.Generator().manual_seed(0)
+    """Whether both compute the same bits, with a random weight; some rows are small enough for epsilon to count."""
     size = len(lean.weight)
-    rows = torch.randn(3, 4, size, generator=generator) * torch.tensor([1e-3, 1.0, 30.0])[:, None, None]
-    values = {"weight": torch.randn(size, generator=generator).to(dtype)}
-    theirs, ours = (torch.func.functional_call(module, values, rows.to(dtype)) for module in (norm, lean))
-    return theirs.dtype == ours.dtype and torch.equal(theirs, ours)
+    weight = torch.randn(size, generator=torch.Generator().manual_seed(1)).to(dtype)
+    return agree(norm, lean, size, {"weight": weight}, dtype)
 
 
 class _RMSNorm(torch.autograd.Function):
