@@ -5,9 +5,10 @@
 The rule: an answer is exactly one sentence, which the base model hardly ever writes. The file's pairs are labelled by
 the rule, and their chosen answers train an SFT policy. In rounds, it answers prompts of the file, the answers are
 judged, and it trains on the best answer of a prompt against the worst: once the rule judges, once a reward model that
-has learnt from the labels. The other job trains the same SFT policy on the labelled pairs, with the same settings, for
-as many steps, or more. Then all policies and the base model answer the held-out prompts, which nothing was trained
-on, and both judges compare each with each; the intervals are over prompts.
+has learnt from the labels. Beside each, a job trains the same SFT policy on the labelled pairs, with the same settings,
+in whole epochs for as many steps, or more. Then all policies and the base model answer the held-out prompts, which
+nothing was trained on, and the rule compares each with each, the reward model its own rounds with the others; the
+intervals are over prompts.
 
 Everything is in the folder: started again with the same arguments, it goes on where it was. Linux only.
 """
@@ -83,13 +84,13 @@ def run(client: Client, state: State, pairs: Path, arguments: argparse.Namespace
     rounds = {name: ended_rounds(client, rounds_id) for name, rounds_id in asked.items()}
     policies = {name: [client.jobs.get(one["policy"]) for one in run["rounds"]] for name, run in rounds.items()}
     num_steps = {name: sum(steps_of(trained) for trained in jobs) for name, jobs in policies.items()}
-    file_id = state.once("file_job", partial(submit_file_job, client, labels, policy, max(num_steps.values()), job))
-    file_job = ended_job(client, file_id)
-    models = {f"rounds, {name}": jobs[-1]["id"] for name, jobs in policies.items()} | {
-        "file": file_id,
-        "sft": policy,
-        "base": base,
+    file_ids = {
+        name: state.once(f"file, {name}", partial(submit_file_job, client, labels, policy, steps, job))
+        for name, steps in num_steps.items()
     }
+    steps_of_file = {f"file, {name}": steps_of(ended_job(client, file_id)) for name, file_id in file_ids.items()}
+    models = {f"rounds, {name}": jobs[-1]["id"] for name, jobs in policies.items()}
+    models |= {f"file, {name}": file_id for name, file_id in file_ids.items()} | {"sft": policy, "base": base}
     held_out = child(rounds["rule"], "split")["result"]["dataset_id"]
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -102,7 +103,7 @@ def run(client: Client, state: State, pairs: Path, arguments: argparse.Namespace
         "num_labelled_pairs": labels["num_accepted"],
         "reward_model": learnt["results"],
         "rounds": {name: [point(one) for one in run["rounds"]] for name, run in rounds.items()},
-        "steps": {f"rounds, {name}": steps for name, steps in num_steps.items()} | {"file": steps_of(file_job)},
+        "steps": {f"rounds, {name}": steps for name, steps in num_steps.items()} | steps_of_file,
         "win_rates": compare(client, state, held_out, models, judges, arguments),
     }
 
@@ -171,6 +172,8 @@ def compare(
     dataset_id = client.generations.wait(answers)["dataset_id"]
     found = {}
     for (judge, spec), pair in product(judges.items(), combinations(models, 2)):
+        if judge != "rule" and f"rounds, {judge}" not in pair:
+            continue
         name = f"{pair[0]} against {pair[1]}, by the {judge}"
         named = [models[one] for one in pair]
         make = partial(client.judgements.create, dataset_id=dataset_id, judge=spec, models=named)

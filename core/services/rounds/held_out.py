@@ -31,7 +31,8 @@ def check(backend: Backend, project_id: str, request: RoundsRequest) -> None:
         held_out = _drawn_out(backend, project_id, request, is_whole=bool(trained))
     else:
         trained = {"/evaluation/dataset_id": job.dataset_id, **trained}
-        held_out = {_digest(row) for row in islice(_asked(backend, project_id, evaluation.dataset_id), MAX_ROWS_READ)}
+        asked = rows_with_prompts(backend, project_id, evaluation.dataset_id, MAX_ROWS_READ)
+        held_out = {prompt_digest(row) for row in asked}
         if len(held_out) < MIN_PROMPTS:
             raise _fault("/evaluation/dataset_id", f"holds {len(held_out)} prompts; at least {MIN_PROMPTS} are needed")
     for pointer, name in trained.items():
@@ -52,9 +53,9 @@ def _first_policy_trains_on(request: RoundsRequest) -> dict[str, str]:
 def _drawn_out(backend: Backend, project_id: str, request: RoundsRequest, *, is_whole: bool) -> set[bytes]:
     """Return the prompts that are held out of the job's dataset; unless `is_whole`, as many as there must be."""
     share, held_out, has_others = request.evaluation.held_out_fraction, set[bytes](), False
-    for row in _asked(backend, project_id, request.job.dataset_id):
+    for row in rows_with_prompts(backend, project_id, request.job.dataset_id):
         if part_of(row["prompt"], (share, 1 - share), request.seed) == 0:
-            held_out.add(_digest(row))
+            held_out.add(prompt_digest(row))
         else:
             has_others = True
         if not is_whole and has_others and len(held_out) >= MIN_PROMPTS:
@@ -72,7 +73,7 @@ def _drawn_out(backend: Backend, project_id: str, request: RoundsRequest, *, is_
 def _require_apart(
     backend: Backend, project_id: str, request: RoundsRequest, pointer: str, name: str, held_out: set[bytes]
 ) -> None:
-    shared = [row["line"] for row in _asked(backend, project_id, name) if _digest(row) in held_out]
+    shared = [row["line"] for row in rows_with_prompts(backend, project_id, name) if prompt_digest(row) in held_out]
     if not shared:
         return
     evaluation, many = request.evaluation, f"{len(shared):,} rows of {name} (the first on line {shared[0]})"
@@ -89,14 +90,15 @@ def _require_apart(
     raise _fault(pointer, fault)
 
 
-def _asked(backend: Backend, project_id: str, name: str) -> Iterator[Row]:
-    """Yield the rows that have a prompt."""
+def rows_with_prompts(backend: Backend, project_id: str, name: str, most: int | None = None) -> Iterator[Row]:
+    """Yield the rows that have a prompt, of the first `most`; None: of all."""
     dataset = datasets.find_ready(backend, project_id, name)
     rows = stored_rows(backend.store, keys.dataset_rows(project_id, dataset.id))
-    return (row for row in rows if row["prompt"])
+    return (row for row in islice(rows, most) if row["prompt"])
 
 
-def _digest(row: Row) -> bytes:
+def prompt_digest(row: Row) -> bytes:
+    """Return what tells a prompt from others, of a size that does not grow with it."""
     return blake2b(orjson.dumps(row["prompt"], option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
 
 

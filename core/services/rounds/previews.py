@@ -2,20 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
-from itertools import islice
 from math import comb
-
-import orjson
 
 from core.domain.judging.pairing import PairingKind
 from core.domain.judging.rounds import RoundsRequest, RoundStage, plan_round, plan_start
 from core.services.backend import Backend
 from core.services.datasets import datasets
 from core.services.datasets.drawing import MAX_ROWS_READ
-from core.services.datasets.versions.recipes import Row, part_of, stored_rows
+from core.services.datasets.versions.recipes import Row, part_of
 from core.services.rounds import request_checks
-from core.storage import keys
+from core.services.rounds.held_out import prompt_digest, rows_with_prompts
 
 _NO_ID = "rounds_preview"
 
@@ -106,15 +102,15 @@ def _judgements(
 def _count_prompts(backend: Backend, project_id: str, request: RoundsRequest) -> tuple[int, int]:
     """Return how many prompts a round draws, and how many held-out ones are answered."""
     evaluation, wanted = request.evaluation, request.generation.num_prompts
-    rows = _rows(backend, project_id, request.job.dataset_id)
+    rows = rows_with_prompts(backend, project_id, request.job.dataset_id, MAX_ROWS_READ)
     if evaluation.dataset_id is not None:
-        held_out = _rows(backend, project_id, evaluation.dataset_id)
-        return _count(rows, wanted), _count(held_out, evaluation.num_prompts)
+        others = rows_with_prompts(backend, project_id, evaluation.dataset_id, MAX_ROWS_READ)
+        return _count(rows, wanted), _count(others, evaluation.num_prompts)
     share, seen, both = evaluation.held_out_fraction, (set[bytes](), set[bytes]()), (evaluation.num_prompts, wanted)
     for row in rows:
         part = part_of(row["prompt"], (share, 1 - share), request.seed)
         if len(seen[part]) < both[part]:
-            seen[part].add(_digest(row))
+            seen[part].add(prompt_digest(row))
         if all(len(found) >= most for found, most in zip(seen, both, strict=True)):
             break
     held, drawn = (min(len(found), most) for found, most in zip(seen, both, strict=True))
@@ -125,19 +121,7 @@ def _count(rows: Iterator[Row], most: int) -> int:
     """Count different prompts, up to `most`."""
     seen = set[bytes]()
     for row in rows:
-        seen.add(_digest(row))
+        seen.add(prompt_digest(row))
         if len(seen) >= most:
             break
     return len(seen)
-
-
-def _rows(backend: Backend, project_id: str, name: str) -> Iterator[Row]:
-    """Yield the rows that have a prompt, of those that are read at all."""
-    dataset = datasets.find_ready(backend, project_id, name)
-    rows = islice(stored_rows(backend.store, keys.dataset_rows(project_id, dataset.id)), MAX_ROWS_READ)
-    return (row for row in rows if row["prompt"])
-
-
-def _digest(row: Row) -> bytes:
-    """Return what tells a prompt from others, of a size that does not grow with it."""
-    return blake2b(orjson.dumps(row["prompt"]), digest_size=16).digest()
